@@ -42,10 +42,10 @@ from sensegate.control.mode_executor import ModeOrderExecutor
 from sensegate.control.modes import ModeRegistry
 from sensegate.control.tasks import TaskQueue
 from sensegate.decode.decode import Decoder
-from sensegate.decode.memory import Memory
+from sensegate.decode.memory import DecoderMemory
 from sensegate.decode.profiles import any_video_profile
 from sensegate.decode.purposes import purposes
-from sensegate.errors import Fenced, Lost, Refused, StoreFull, Superseded
+from sensegate.errors import Fenced, PermissionDenied, StoreFull, Superseded, Unavailable
 from sensegate.foundations import Foundations
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.own_clock import OwnClock
@@ -141,7 +141,7 @@ async def _supervised(name: str, work: Callable[[], Awaitable[None]], clock: Clo
     while True:
         try:
             await work()
-        except* (Lost, Fenced, Refused, StoreFull) as why:
+        except* (Unavailable, Fenced, PermissionDenied, StoreFull) as why:
             metrics.RESTARTS.labels(name).inc()
             _log.warning("started again", part=name, cause=str(why.exceptions[0]))
         await clock.sleep(0.5)
@@ -247,7 +247,7 @@ class Gateway:
         stack.callback(scripts.close)
         scripts.start_children()
         series = SeriesIndex()
-        decoder = Decoder(profiles, self.devices, config.ingest, Memory(undoable=True))
+        decoder = Decoder(profiles, self.devices, config.ingest, DecoderMemory(undoable=True))
         normaliser = Normaliser(profiles.specs, series=series, clock=clock, time=config.time)
         self.clocks = normaliser.clocks
         self.tasks["clock"] = OwnClock(
@@ -365,7 +365,7 @@ class Gateway:
         )
 
     async def _drained(self) -> None:
-        """Return when all that has come by MQTT until now is committed. Raises `Lost` where that takes long."""
+        """Return when all that has come by MQTT until now is committed. Raises `Unavailable` where that takes long."""
         broker = self.sources.broker
         await self.ingest.wait_drained(broker.name, await broker.newest())
 

@@ -83,7 +83,7 @@ class Foundations:
         return self
 
     async def bucket(self, name: str) -> Bucket:
-        """Return a registry's store. Raises `Lost`."""
+        """Return a registry's store. Raises `Unavailable`."""
         made = await Bucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)
         self.buckets[name] = made
         return made

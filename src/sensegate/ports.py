@@ -26,7 +26,7 @@ class Source(Protocol):
         ...
 
     def deliveries(self) -> AsyncIterator[Delivery]:
-        """Yield deliveries until `stop`. Raises `Lost` when it has to be started again."""
+        """Yield deliveries until `stop`. Raises `Unavailable` when it has to be started again."""
         ...
 
     async def stop(self) -> None:
@@ -69,7 +69,7 @@ class Log(Protocol):
     async def write(self, members: Sequence[Member]) -> int:
         """Write all members or none; return the sequence of the last (members are consecutive).
 
-        Raises `Fenced` (an expectation was wrong), `StoreFull`, `Lost` (outcome unknown: read the last commit).
+        Raises `Fenced` (an expectation was wrong), `StoreFull`, `Unavailable` (outcome unknown: read the last commit).
         """
         ...
 

@@ -11,7 +11,7 @@ from sensegate.bus.ledger import HOUR_US, Ledger
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from sensegate.model import Entry
 from sensegate.ports import Log
 from sensegate.share.books import Books
@@ -86,7 +86,7 @@ async def test_a_write_with_unknown_outcome(memory_log: MemoryLog, clock: FakeCl
     await books.flush()
     books.take(entry(2, (HOUR, "messages", 7)))
     memory_log.lose_next(written=written)
-    with pytest.raises(Lost):
+    with pytest.raises(Unavailable):
         await books.flush()
     books.take(entry(3, (HOUR, "messages", 1)))
     await books.flush()
@@ -151,7 +151,7 @@ async def test_what_comes_late_is_added_to_what_was_written(memory_log: MemoryLo
         await books.flush()
     books.take(entry(5, (HOUR, "messages", 2)))
     memory_log.lose_next(written=True)
-    with pytest.raises(Lost):
+    with pytest.raises(Unavailable):
         await books.flush()
     await books.flush()
     await books.flush()

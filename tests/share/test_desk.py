@@ -19,7 +19,7 @@ from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.control.emergency_grants import EmergencyGrants
 from sensegate.control.modes import EmergencyGrant, ModeOrder, ModePlan
-from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied, Unavailable
 from sensegate.share.applications import DAY_US, Application, Asked, State, above, level_of, narrower
 from sensegate.share.catalogue import Catalogue, Entry, Kind, Sharing, as_csv, credit_code, dcat, found, missing
 from sensegate.share.desk import Desk
@@ -107,7 +107,7 @@ async def test_only_the_level_that_owns_the_data_decides(made: Made) -> None:
     application = await made.desk.apply(READER, WISH)
     assert (application.level, application.state) == ("4401", State.PENDING)
     for caller in (OTHER, COUNTY, PROVINCE, READER):
-        with pytest.raises((Refused, NotFound)):
+        with pytest.raises((PermissionDenied, NotFound)):
             await made.desk.decide(caller, application.id, {"approve": True}, None)
     with pytest.raises(ConfigError, match="reason"):
         await made.desk.decide(OWNER, application.id, {"approve": False}, None)
@@ -179,12 +179,12 @@ async def test_a_county_decides_about_its_own_and_a_department_about_its_own(mad
     application = await made.desk.apply(READER, {**WISH, "feeds": ["county"]})
     assert (application.level, application.department) == ("440106", "env")
     for caller in (OWNER, PROVINCE, police):
-        with pytest.raises((Refused, NotFound)):
+        with pytest.raises((PermissionDenied, NotFound)):
             await made.desk.decide(caller, application.id, {"approve": True}, None)
     await made.clock.advance(10 * 86_400 + 1)
     await made.desk.escalate()
     assert made.desk.get(OWNER, application.id).level == "4401"
-    with pytest.raises((Refused, NotFound)):
+    with pytest.raises((PermissionDenied, NotFound)):
         await made.desk.decide(police, application.id, {"approve": True}, None)
     done = await made.desk.decide(env, application.id, {"approve": True}, None)
     assert done.state is State.APPROVED
@@ -195,10 +195,10 @@ async def test_what_is_unconditional_is_granted_at_once_and_core_never(made: Mad
     free = await made.desk.apply(READER, {**WISH, "feeds": ["free"]})
     assert free.state is State.APPROVED
     for caller in (READER, ADMIN):
-        with pytest.raises(Refused, match="core"):
+        with pytest.raises(PermissionDenied, match="core"):
             await made.desk.apply(caller, {**WISH, "feeds": ["core"]})
     application = await made.desk.apply(READER, WISH)
-    with pytest.raises(Refused, match="core"):
+    with pytest.raises(PermissionDenied, match="core"):
         await made.desk.decide(OWNER, application.id, {"approve": True, "grade_max": 4}, None)
     assert made.actions.count("grant.refuse_core") == 3
 
@@ -208,7 +208,7 @@ async def test_a_revocation_is_in_force_at_the_next_look(made: Made) -> None:
     grant = await made.granted()
     assert made.admitted().grant == grant
     await made.desk.revoke(OWNER, grant.id, "misuse")
-    with pytest.raises(Refused, match="misuse"):
+    with pytest.raises(PermissionDenied, match="misuse"):
         made.admitted()
 
 
@@ -231,7 +231,7 @@ async def test_another_process_sees_a_revocation(made: Made) -> None:
     rows, _ = await made.bucket.load_all()
     for row in rows:
         await other._take(row)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         theirs.admitted(READER, "air")
 
 
@@ -241,12 +241,12 @@ async def test_a_grant_ends_and_begins_by_the_clock(made: Made) -> None:
     await made.desk.decide(OWNER, application.id, {"approve": True}, None)
     with pytest.raises(NotFound, match="no feed"):
         made.grants.admitted(OTHER, "air")
-    with pytest.raises(Refused, match="not begun"):
+    with pytest.raises(PermissionDenied, match="not begun"):
         made.admitted()
     await made.clock.advance(86_401)
     assert made.admitted().selection is not None
     await made.clock.advance(31 * 86_400)
-    with pytest.raises(Refused, match="expired"):
+    with pytest.raises(PermissionDenied, match="expired"):
         made.admitted()
 
 
@@ -269,9 +269,9 @@ async def test_terms_are_changed_by_the_owner_and_handed_over_by_the_applicant(m
     """Never the other way, never to another city, never as of an old revision."""
     grant = await made.granted()
     whole = msgspec.to_builtins(grant)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await made.desk.change(READER, grant.id, {**whole, "rate": 1.0}, grant.revision)
-    with pytest.raises((Refused, NotFound)):
+    with pytest.raises((PermissionDenied, NotFound)):
         await made.desk.change(PROVINCE, grant.id, {**whole, "subscriber": "foreign"}, grant.revision)
     changed = await made.desk.change(OWNER, grant.id, {**whole, "rate": 1.0}, grant.revision)
     assert changed.rate == 1.0
@@ -281,7 +281,7 @@ async def test_terms_are_changed_by_the_owner_and_handed_over_by_the_applicant(m
         OTHER, grant.id, {**msgspec.to_builtins(changed), "subscriber": "second"}, changed.revision
     )
     assert handed.subscriber == "second"
-    with pytest.raises((Refused, NotFound)):
+    with pytest.raises((PermissionDenied, NotFound)):
         made.admitted()
 
 
@@ -291,19 +291,19 @@ async def test_a_crash_between_grant_and_decision_makes_no_second_grant(
     """The application is pending still; decided again, its grant is the same one; nothing is added twice."""
 
     async def lost(*_: object, **__: object) -> Application:
-        raise Lost("killed")
+        raise Unavailable("killed")
 
     application = await made.desk.apply(READER, WISH)
     with monkeypatch.context() as patch:
         patch.setattr(made.desk.applications, "put", lost)
-        with pytest.raises(Lost):
+        with pytest.raises(Unavailable):
             await made.desk.decide(OWNER, application.id, {"approve": True}, None)
     done = await made.desk.decide(OWNER, application.id, {"approve": True, "rate": 3.0}, None)
     assert [(one.id, one.rate) for one in made.grants.records] == [(done.grants[0], 3.0)]
     wish = await made.desk.renew(READER, done.grants[0], days=60)
     with monkeypatch.context() as patch:
         patch.setattr(made.desk.applications, "put", lost)
-        with pytest.raises(Lost):
+        with pytest.raises(Unavailable):
             await made.desk.decide(OWNER, wish.id, {"approve": True}, None)
     await made.desk.decide(OWNER, wish.id, {"approve": True}, None)
     (grant,) = made.grants.records
@@ -511,7 +511,7 @@ async def test_what_ended_long_ago_goes(made: Made) -> None:
     assert made.grants.find(grant.id) is None
     assert [one.id for one in made.desk.applications] == [waiting.id]
     assert made.actions[-2:] == ["grant.prune", "application.prune"]
-    with pytest.raises((NotFound, Refused)):
+    with pytest.raises((NotFound, PermissionDenied)):
         made.admitted()
     again = Grants(shelf := Shelf(made.bucket, made.clock), made.feeds, made.clock)
     await shelf.open()
@@ -553,9 +553,9 @@ async def test_what_becomes_core_is_given_no_more(made: Made) -> None:
     order = ModeOrder(id="o", plan=plan, place=place, since=NOW, until=NOW + DAY_US, reason="x", by="owner")
     widen = EmergencyGrants(made.grants, made.feeds, made.clock)
     core = await made.catalogue.records.put("air", msgspec.structs.replace(entry, grade=4), expected=entry.revision)
-    with pytest.raises(Refused, match="core"):
+    with pytest.raises(PermissionDenied, match="core"):
         made.admitted()
-    with pytest.raises(Refused, match="core"):
+    with pytest.raises(PermissionDenied, match="core"):
         await widen.open(order, wanted)
     assert len(list(made.grants.records)) == 1
     await made.catalogue.records.put("air", msgspec.structs.replace(entry, grade=3), expected=core.revision)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.clock import FakeClock
-from sensegate.errors import Conflict, NotFound, Refused
+from sensegate.errors import Conflict, NotFound, PermissionDenied
 from sensegate.share import feeds
 from sensegate.share.delivery import matches
 from sensegate.share.feeds import ALL_FEED, Feed, Feeds, Selection, Wanted
@@ -142,13 +142,13 @@ async def test_what_a_caller_gets(fake_clock: FakeClock) -> None:
     """Role, scope, feed list and request, in this order."""
     made = Feeds(MemoryBucket(), fake_clock)
     await made.create(Feed("shenzhen", ("4403",)))
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         made.select(caller("44", Role.AUDITOR), "all", Wanted())
     with pytest.raises(NotFound):
         made.select(caller("4401"), "shenzhen", Wanted())
     with pytest.raises(NotFound):
         made.select(caller("44", feeds=("shenzhen",)), "all", Wanted())
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         made.select(caller("4401"), "all", Wanted(divisions=("4403",)))
     assert made.select(caller("44"), "shenzhen", Wanted(divisions=("4401",))) is None
     assert made.select(caller("4403"), "shenzhen", Wanted()) == Selection(

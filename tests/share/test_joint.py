@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from sensegate.authority.scope import Principal, Role, scope
-from sensegate.errors import Conflict, Lost, NotFound, Refused, SensegateError
+from sensegate.errors import Conflict, NotFound, PermissionDenied, SensegateError, Unavailable
 from sensegate.share.applications import State
 from sensegate.share.catalogue import Entry, Kind, Promise, Sharing
 from sensegate.share.feeds import Feed
@@ -49,14 +49,14 @@ class Pair:
         )
 
     async def ask(self, what: str, payload: bytes) -> bytes:
-        """Answer as `bus.ask` does: every refusal of the centre is a `Refused`."""
+        """Answer as `bus.ask` does: every refusal of the centre is a `PermissionDenied`."""
         if self.cut:
-            raise Lost("no link")
+            raise Unavailable("no link")
         self.asked.append(what)
         try:
             return await self.down.answers[what](self.division, payload)
         except SensegateError as why:
-            raise Refused(str(why)) from why
+            raise PermissionDenied(str(why)) from why
 
     def entry(self) -> Entry:
         found = self.centre.catalogue.find("4401-air")
@@ -158,7 +158,7 @@ async def test_an_application_comes_down_and_is_decided_at_the_node(pair: Pair) 
     application = await pair.centre.desk.apply(READER, WISH)
     await pair.up.turn()
     assert [one.id for one in pair.node.desk.seen(OWNER)] == [application.id]
-    with pytest.raises((Refused, NotFound)):
+    with pytest.raises((PermissionDenied, NotFound)):
         await pair.node.desk.decide(COUNTY, application.id, {"approve": True}, None)
     done = await pair.node.desk.decide(OWNER, application.id, {"approve": True, "mask": {"hash": ["device"]}}, None)
     assert done.state is State.APPROVED
@@ -171,7 +171,7 @@ async def test_an_application_comes_down_and_is_decided_at_the_node(pair: Pair) 
     await pair.up.turn()
     gone = await pair.node.desk.revoke(OWNER, grant.id, "misuse")
     assert gone.revoked
-    with pytest.raises(Refused, match="misuse"):
+    with pytest.raises(PermissionDenied, match="misuse"):
         pair.centre.grants.admitted(READER, "4401-air")
     assert "application.decide" in pair.node.actions
     assert {"application.approve", "grant.revoke"} <= {*pair.centre.actions}
@@ -195,7 +195,7 @@ async def test_without_a_link_nothing_is_decided(pair: Pair) -> None:
     application = await pair.centre.desk.apply(READER, WISH)
     await pair.up.turn()
     pair.cut = True
-    with pytest.raises(Lost):
+    with pytest.raises(Unavailable):
         await pair.node.desk.decide(OWNER, application.id, {"approve": True}, None)
     assert pair.centre.desk.get(OWNER, application.id).state is State.PENDING
     assert pair.node.desk.get(OWNER, application.id).state is State.PENDING
@@ -206,7 +206,7 @@ async def test_another_node_decides_nothing_here(pair: Pair) -> None:
     application = await pair.centre.desk.apply(READER, WISH)
     await pair.up.turn()
     pair.division = "4406"
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await pair.node.desk.decide(OWNER, application.id, {"approve": True}, None)
     assert pair.centre.desk.get(OWNER, application.id).state is State.PENDING
 
@@ -270,7 +270,7 @@ async def test_a_crash_between_feed_and_entry_leaves_nothing_behind(
     await pair.node.catalogue.records.delete("air", expected=here.revision)
 
     async def lost(*_: object, **__: object) -> None:
-        raise Lost("no engine")
+        raise Unavailable("no engine")
 
     with monkeypatch.context() as patch:
         patch.setattr(pair.centre.catalogue.records, "delete", lost)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sensegate.bus.ledger import DECODED, HOUR_US, MESSAGES, Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from sensegate.model import Member
 from sensegate.ports import Log
 from sensegate.share import ledger_copy
@@ -101,7 +101,7 @@ async def test_the_same_sums_after_a_promotion(
                 other.hours.lose_next(written=bool(count % 2))
                 try:
                     await caught_up(copy, one, other)
-                except Lost:
+                except Unavailable:
                     copy = LedgerCopy(other.hours, clock, ttl_h=TTL_H)
         await other.open()
         expected: dict[str, int] = {}

@@ -17,7 +17,7 @@ from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
-from sensegate.errors import Gone, Refused
+from sensegate.errors import Gone, PermissionDenied
 from sensegate.ports import Letter, Receipt
 from sensegate.share.cursor import parse
 from sensegate.share.delivery import Form, Serving
@@ -100,7 +100,7 @@ class Bench:
     async def open(self, _terms: Terms, form: str, after: str) -> Pages:
         def admit() -> Admission:
             if self.refused:
-                raise Refused(self.refused)
+                raise PermissionDenied(self.refused)
             return Admission(ALL_FEED, Selection(grade_max=3))
 
         admit()

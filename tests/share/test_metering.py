@@ -10,7 +10,7 @@ import pytest
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.clock import FakeClock
-from sensegate.errors import Lost, StoreFull
+from sensegate.errors import StoreFull, Unavailable
 from sensegate.share.metering import PATIENCE_S, SPARE, Metering, Usage
 from sensegate.share.quota import month_of
 from tests.share.made import NOW
@@ -214,7 +214,7 @@ async def test_nothing_goes_while_it_cannot_be_covered(clock: FakeClock) -> None
     """The bucket does not answer: it is asked again for some seconds. Full: it goes, that is worth more."""
 
     class Away(MemoryBucket):
-        why: type[Exception] = Lost
+        why: type[Exception] = Unavailable
 
         async def put(self, key: str, value: bytes, *, expected: int | None = None) -> int:
             raise self.why("away")
@@ -225,7 +225,7 @@ async def test_nothing_goes_while_it_cannot_be_covered(clock: FakeClock) -> None
     await asyncio.sleep(0)
     for _ in range(round(PATIENCE_S * 10) + 2):
         await clock.advance(0.1)
-    with pytest.raises(Lost):
+    with pytest.raises(Unavailable):
         await task
     bucket.why = StoreFull
     await deliver(made, 3)

@@ -15,7 +15,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.bus.timelines import Timelines
 from sensegate.bus.unreadable import UNREADABLE
 from sensegate.clock import FakeClock
-from sensegate.errors import Gone, Lost
+from sensegate.errors import Gone, Unavailable
 from sensegate.model import Entry, Member
 from sensegate.share import cursor, reader
 from sensegate.share.cursor import BadCursor
@@ -39,7 +39,7 @@ class CountedLog(MemoryLog):
     async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:
         self.fetched.append(after)
         if self.away:
-            raise Lost("away")
+            raise Unavailable("away")
         await asyncio.sleep(0)
         return await super().fetch(after, limit=limit, max_bytes=max_bytes)
 
@@ -266,7 +266,7 @@ async def test_a_lost_log_is_waited_out(clock: FakeClock) -> None:
         async with asyncio.timeout(5):
             while made._live:
                 await asyncio.sleep(0)
-        with pytest.raises(Lost):
+        with pytest.raises(Unavailable):
             await made.read(0)
         log.away = False
         await clock.advance(1)

@@ -26,7 +26,7 @@ from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.row import Row
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.model import BOOL, F64, I32, I64, U8, Device, DeviceState
 
 _log = structlog.get_logger(__name__)
@@ -264,11 +264,11 @@ class Devices:
         """Return a device as a caller, e.g. of the HTTP ingest.
 
         Raises:
-            Refused: not authenticated; unknown, wrong and disabled are not told apart.
+            PermissionDenied: not authenticated; unknown, wrong and disabled are not told apart.
         """
         verified = self.verify(user, password)
         if verified is None:
-            raise Refused("no such device, or wrong password", authenticated=False)
+            raise PermissionDenied("no such device, or wrong password", authenticated=False)
         device = verified[0]
         return Principal(device.id, Role.DEVICE, Scope(device.division, device.department), name=device.name)
 
@@ -284,7 +284,7 @@ class Devices:
 
         Raises:
             ConfigError: the entry is wrong: key, what, remedy.
-            Refused: `by` may not.
+            PermissionDenied: `by` may not.
             Conflict: the id or alias is taken.
         """
         device = self._canonical(device)
@@ -302,7 +302,7 @@ class Devices:
         """Replace an entry as of a revision; return it as written. Its credential and its state stay.
 
         Raises:
-            ConfigError, Refused, NotFound: as `add` and `get`.
+            ConfigError, PermissionDenied, NotFound: as `add` and `get`.
             Conflict: it has been changed since `revision`.
         """
         at = self._mine(device.id, by)

@@ -30,7 +30,7 @@ from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.slots import spare_slots
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 
 CODE_LIFE_S = 86_400.0
 CODE_LIFE_MAX_S = 30 * 86_400.0
@@ -298,14 +298,14 @@ class Members:
         """Return the node whose link this is, e.g. to answer its connect.
 
         Raises:
-            Refused: not its secret, or its release is too far from ours.
+            PermissionDenied: not its secret, or its release is too far from ours.
         """
         stored = self._stored.find(member)
         kept = Credentials(stored.link) if stored and stored.link else None
         if credentials.verify(kept, secret, 0) is None or stored is None:
-            raise Refused(_why_not(stored), authenticated=False)
+            raise PermissionDenied(_why_not(stored), authenticated=False)
         if fault := version_fault(self.version, version or stored.member.version):
-            raise Refused(fault, authenticated=False)
+            raise PermissionDenied(fault, authenticated=False)
         return stored.member
 
     # ── changing ────────────────────────────────────────────────────────────────────────────────────
@@ -334,7 +334,7 @@ class Members:
 
         Raises:
             ConfigError: no city of this province, an id that is none, or a life out of bounds.
-            Refused: `by` may not.
+            PermissionDenied: `by` may not.
             Conflict: there is such a node (replace it, or expel it), or none that could be replaced.
         """
         division = self._city(division)
@@ -376,7 +376,7 @@ class Members:
         """Give a member other areas; rows of divisions outside them are refused from now on.
 
         Raises:
-            ConfigError: none, too many, or not of this province. Refused: `by` may not.
+            ConfigError: none, too many, or not of this province. PermissionDenied: `by` may not.
             NotFound: no such member. Conflict: it stands in the configuration; or changed meanwhile.
         """
         if member in self.configured:
@@ -425,7 +425,7 @@ class Members:
             came: how far the log of this member has come up.
 
         Raises:
-            Refused: wrong, used, void or expired code (not told apart), or a release too far from ours.
+            PermissionDenied: wrong, used, void or expired code (not told apart), or a release too far from ours.
             Conflict: its log is not the one that came up; no slot is free; or another was faster.
         """
         async with self._taking:
@@ -438,9 +438,9 @@ class Members:
         right = credentials.verify(kept, secret, 0) is not None
         now = self._clock.now()
         if not right or stored is None or now >= stored.member.code_until:
-            raise Refused("this code is not good (any more); ask the centre for another", authenticated=False)
+            raise PermissionDenied("this code is not good (any more); ask the centre for another", authenticated=False)
         if fault := version_fault(self.version, version):
-            raise Refused(fault)
+            raise PermissionDenied(fault)
         before = stored.member
         # The same store again (it had left, or stood in the configuration) goes on; another one is in its place.
         taken = came.committed_at > 0 and life != came.life
@@ -490,7 +490,7 @@ class Members:
         stored = self._stored.find(member)
         kept = Credentials(stored.link) if stored and stored.link else None
         if credentials.verify(kept, secret, 0) is None or stored is None:
-            raise Refused(_why_not(stored), authenticated=False)
+            raise PermissionDenied(_why_not(stored), authenticated=False)
         by = Principal(f"node-{member}", Role.DEVICE, Scope(stored.member.division), name="the node itself")
         return await self._end(stored, State.LEFT, by, "node.leave", "")
 
@@ -498,7 +498,7 @@ class Members:
         """End a membership, or an invitation, at once: its connections are closed within 2 s.
 
         Raises:
-            NotFound, Refused: no such node, or not in the caller's scope.
+            NotFound, PermissionDenied: no such node, or not in the caller's scope.
             Conflict: it stands in the configuration.
         """
         known = self._stored.find(member)
@@ -567,11 +567,11 @@ def split(code: str) -> tuple[str, str, str]:
     """Return (member, secret, fingerprint of the centre's certificate or empty) of a code.
 
     Raises:
-        Refused: it is none.
+        PermissionDenied: it is none.
     """
     found = _CODE.fullmatch(code.strip())
     if found is None:
-        raise Refused("this is no join code; it begins with sgj_ and is one line", authenticated=False)
+        raise PermissionDenied("this is no join code; it begins with sgj_ and is one line", authenticated=False)
     return found[1], found[2], found[3] or ""
 
 

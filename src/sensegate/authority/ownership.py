@@ -166,7 +166,7 @@ class DeviceOwners:
 
         Raises:
             Overloaded: another member was faster with one of them; judge the rows again.
-            Lost, StoreFull: the outcome is unknown, or there is no room; ask again.
+            Unavailable, StoreFull: the outcome is unknown, or there is no room; ask again.
         """
         async with self._writing:
             owners = {device: self.owner(device) for device in devices}
@@ -198,7 +198,7 @@ class DeviceOwners:
     async def note_conflicts(self, member: str, devices: Iterable[str]) -> None:
         """Remember that a member sent devices of others: counted, told, and recorded in the trail.
 
-        Raises `Lost`, `StoreFull` where it cannot be recorded.
+        Raises `Unavailable`, `StoreFull` where it cannot be recorded.
         """
         now, fresh = self._clock.now(), []
         for device in devices:
@@ -223,7 +223,8 @@ class DeviceOwners:
         """Decide who owns a device, e.g. where the wrong member was the first to send it.
 
         Raises:
-            Refused: `by` may not. NotFound: nobody ever sent it. Conflict: it is on its way by the book of moves.
+            PermissionDenied: `by` may not. NotFound: nobody ever sent it. Conflict: it is on its way by the book of
+                moves.
         """
         demand(by, Action.CHANGE_NODES, self._home)
         async with self._writing:
@@ -268,7 +269,7 @@ class DeviceOwners:
             await self.settle()
 
     async def settle(self) -> None:
-        """Write what is due. Raises `Lost`, `StoreFull`."""
+        """Write what is due. Raises `Unavailable`, `StoreFull`."""
         for device, move in list(self._due.items()):
             async with self._writing:
                 known = self._transfers.get(device)

@@ -9,6 +9,7 @@ Rows are sent again until the centre has confirmed them; the revision up to whic
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
@@ -19,6 +20,7 @@ from sensegate.bus import api
 from sensegate.bus.kv import Bucket
 from sensegate.bus.row import Row
 from sensegate.clock import Clock
+from sensegate.errors import PermissionDenied
 
 PART_BYTES = 500_000
 ROWS_MAX = 500
@@ -28,6 +30,7 @@ LOOK_S = 60.0
 QUIET = frozenset({"usage"})
 """Buckets that change all the time: they go with the others, or when it is looked."""
 _AT = "at"
+_PLACE = re.compile(rb"[0-9]{1,18}")
 _TOGETHER = 64
 
 Ask = Callable[[str, bytes], Awaitable[bytes]]
@@ -83,7 +86,10 @@ class Copying:
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Bring the centre's copy up to date and keep it so, until cancelled. Raises `Lost`, `Refused`."""
+        """Bring the centre's copy up to date and keep it so, until cancelled.
+
+        Raises `Unavailable`, `PermissionDenied`.
+        """
         names = {f"$KV.{name}." for name in self._buckets if name not in QUIET}
 
         async def heard(message: Msg) -> None:
@@ -167,6 +173,8 @@ class Copies:
 
     async def restore(self, division: str, payload: bytes) -> bytes:
         """Answer a node in a new store that asks for what is here of it; `payload`: where to go on."""
+        if payload and not _PLACE.fullmatch(payload):
+            raise PermissionDenied("restore: the place to go on from is no revision; update the node")
         after = int(payload or b"0")
         rows = await (await self._of(division)).changes(after, limit=ROWS_MAX)
         found: list[tuple[str, str, bytes]] = []
@@ -196,7 +204,10 @@ async def _write(bucket: Bucket, key: str, value: bytes | None) -> None:
 
 
 async def restore(buckets: Mapping[str, Bucket], ask: Ask) -> int:
-    """Write what the centre has of this node into its new buckets; return how many rows. Raises `Lost`, `Refused`."""
+    """Write what the centre has of this node into its new buckets; return how many rows.
+
+    Raises `Unavailable`, `PermissionDenied`.
+    """
     count, after = 0, 0
     while True:
         page = _page(await ask("restore", str(after).encode()))

@@ -17,7 +17,7 @@ from sensegate.bus.reader import Reader, entry, micros
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
 from sensegate.bus.streams import LIFE, LOG
 from sensegate.bus.timelines import Timelines
-from sensegate.errors import EngineError, Lost, StoreFull, StreamLost
+from sensegate.errors import EngineError, StoreFull, StreamLost, Unavailable
 from sensegate.model import Entry, Member
 
 _WRITE_S = 15.0
@@ -77,7 +77,7 @@ class JetStreamLog:
         if not self._room():
             raise StoreFull(f"{what}: the disk has no room; nothing was sent")
         if not self._nc.is_connected:
-            raise Lost(f"{what}: not connected, nothing was sent")
+            raise Unavailable(f"{what}: not connected, nothing was sent")
         with api.lost(what):
             # Members before the last ask for no reply: they leave in one stroke, the last one's answer is for all.
             for number, member in enumerate(members[:-1], 1):

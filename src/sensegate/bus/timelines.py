@@ -134,7 +134,7 @@ async def begin(log: _Log, now: int) -> None:
     """Begin a new timeline at the end of a log, before anybody else writes; it is on the disk when this returns.
 
     Raises:
-        Lost: the log does not answer.
+        Unavailable: the log does not answer.
         StoreFull: the file cannot be written.
     """
     entries = await _marks(log)

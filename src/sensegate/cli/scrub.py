@@ -13,7 +13,7 @@ from sensegate import logs
 from sensegate.bus.process import write_private
 from sensegate.cli.shown import aside
 from sensegate.config import Config
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from sensegate.persist import extents
 from sensegate.persist.extents import Extents
 from sensegate.persist.scrubber import LOOK_S, ORDER, STATUS, Status
@@ -26,7 +26,7 @@ def scrub(config: Config, *, running: bool) -> Extents:
     """Make a pass and return what is known after it, with a bar on the terminal.
 
     Raises:
-        Lost: the gateway that runs does not answer, or the log cannot be read.
+        Unavailable: the gateway that runs does not answer, or the log cannot be read.
         EngineError, ConfigError: no gateway runs, and its server cannot be started here.
     """
     return asyncio.run(_by_order(Path(config.directory)) if running else _here(config))
@@ -47,7 +47,7 @@ async def _by_order(directory: Path) -> Extents:
                 until = loop.time() + ANSWER_S
                 progress.update(task, completed=status.done, total=status.total or None)
             if loop.time() > until:
-                raise Lost(f"the gateway has not begun a scrub within {ANSWER_S:.0f} s; see its log")
+                raise Unavailable(f"the gateway has not begun a scrub within {ANSWER_S:.0f} s; see its log")
             await asyncio.sleep(LOOK_S)
     return await asyncio.to_thread(_known, directory)
 

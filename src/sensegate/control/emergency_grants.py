@@ -9,7 +9,7 @@ import msgspec
 from sensegate.authority.scope import written
 from sensegate.clock import Clock
 from sensegate.control.modes import EmergencyGrant, ModeOrder
-from sensegate.errors import NotFound, Refused
+from sensegate.errors import NotFound, PermissionDenied
 from sensegate.share.feeds import Feeds
 from sensegate.share.grants import CORE, Grant, Grants
 
@@ -27,7 +27,7 @@ class EmergencyGrants:
 
         Raises:
             NotFound: there is no such feed.
-            Refused: the feed holds core data; the audit trail records the refused step.
+            PermissionDenied: the feed holds core data; the audit trail records the refused step.
         """
         name = _name(order, wanted)
         if self._grants.find(name) is not None:
@@ -35,7 +35,7 @@ class EmergencyGrants:
         if self._feeds.find(wanted.feed) is None:
             raise NotFound(f"no feed '{wanted.feed[:64]}'")
         if self._grants.core(wanted.feed):
-            raise Refused(f"feed '{wanted.feed}' is of grade {CORE} (core); no order may open it")
+            raise PermissionDenied(f"feed '{wanted.feed}' is of grade {CORE} (core); no order may open it")
         place = order.place
         grant = Grant(
             id=name,

@@ -303,7 +303,7 @@ class Scrub:
         """Make one pass, reading `bytes_s` a second at most (0: as fast as can be); return what is known then.
 
         Raises:
-            Lost: the log does not answer; what was not looked at is looked at by the next pass.
+            Unavailable: the log does not answer; what was not looked at is looked at by the next pass.
             StoreFull: what was found cannot be kept.
         """
         now, subject = self._clock.now(), self._subject

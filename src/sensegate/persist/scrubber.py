@@ -80,7 +80,7 @@ class Scrubber:
         return [f"scrub: {line}" for line in told[:_WARNINGS_MAX]] + ([more] if len(told) > _WARNINGS_MAX else [])
 
     async def run(self) -> None:
-        """Make passes. Raises `Lost`, `StoreFull`."""
+        """Make passes. Raises `Unavailable`, `StoreFull`."""
         self._show(await asyncio.to_thread(extents.read, self._directory, self._epoch))
         due = self._clock.monotonic() + FIRST_S
         while True:

@@ -13,7 +13,7 @@ import numpy as np
 from sensegate.bus.malloc import trim
 from sensegate.bus.timelines import Timelines
 from sensegate.clock import Clock
-from sensegate.errors import Lost, StoreFull
+from sensegate.errors import StoreFull, Unavailable
 from sensegate.model import I64, U8, U32, U64
 from sensegate.persist.identity import FRAME, HOUR_US, MESSAGE_ID, SEQUENCE, TIME, hashes
 from sensegate.persist.recent import Found, Recent
@@ -50,7 +50,7 @@ class Seen:
 
     def open(self, timelines: Timelines, last: int) -> Opened | None:
         """Forget what is in memory and load the last checkpoint; None where none fits the log (see `Store.open`)."""
-        with contextlib.suppress(StoreFull, Lost):
+        with contextlib.suppress(StoreFull, Unavailable):
             self.settle()
         self._reset(timelines)
         opened = self._store.open(timelines, last)
@@ -131,7 +131,7 @@ class Seen:
 
         Raises:
             StoreFull: if the checkpoint before could not be written.
-            Lost: the index on the disk is damaged; open it again.
+            Unavailable: the index on the disk is damaged; open it again.
         """
         if self._job is not None and self._job.done():
             self.settle()
@@ -158,7 +158,7 @@ class Seen:
 
         Raises:
             StoreFull: if what it had to write could not be written.
-            Lost: if what it had to merge is damaged.
+            Unavailable: if what it had to merge is damaged.
         """
         if self._job is not None:
             job, self._job = self._job, None
@@ -167,7 +167,7 @@ class Seen:
             except OSError as why:
                 raise StoreFull(f"the duplicate index cannot be written: {why}") from why
             except Damaged as why:
-                raise Lost(f"the duplicate index is damaged and is opened again: {why}") from why
+                raise Unavailable(f"the duplicate index is damaged and is opened again: {why}") from why
 
     def add(self, number: U32, key: I64, kinds: U8, *, bits: U64, printed: U64, time: I64, received: I64) -> None:
         """Take over kept readings."""

@@ -22,7 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from sensegate.bus import api
 from sensegate.bus.streams import INTAKE
-from sensegate.errors import Lost, NotFound
+from sensegate.errors import NotFound, Unavailable
 from sensegate.ports import Letter, Receipt
 
 ANSWER_S = 10.0
@@ -107,7 +107,7 @@ class Sessions:
         """Return how many letters wait for the slowest who is subscribed to a subject; None: nobody is, at QoS 1.
 
         Raises:
-            Lost: the server does not answer.
+            Unavailable: the server does not answer.
         """
         found = self._found(subject)
         if found is None or found >= WAITING_MAX or asyncio.get_running_loop().time() - self._looked >= self._every_s:
@@ -151,7 +151,7 @@ class Sessions:
                 offset += len(page.consumers or ())
                 if not page.consumers or offset >= page.total:
                     break
-        except (Lost, NotFound):
+        except (Unavailable, NotFound):
             self._sent = sent_before
             raise
         self._waiting, self._looked = found, loop.time()
@@ -188,19 +188,19 @@ class Topics:
                 why = f"slow: {waiting} letters wait in its session"
                 return Receipt(taken=False, why=why, absent=True, retry_after_s=LOOK_S)
             await self._publish(letter.to.replace(".", "/"), letter.body)
-        except (Lost, NotFound) as why:
+        except (Unavailable, NotFound) as why:
             return Receipt(taken=False, why=str(why), absent=True, retry_after_s=1.0)
         self._sessions.sent(letter.to)
         return Receipt(taken=True)
 
     async def _publish(self, topic: str, body: bytes) -> None:
-        """Return at the PUBACK. Raises `Lost`."""
+        """Return at the PUBACK. Raises `Unavailable`."""
         if self._client is None or not self._ready.is_set():
-            raise Lost("the MQTT side of the broker is away")
+            raise Unavailable("the MQTT side of the broker is away")
         answered: asyncio.Future[None] = self._loop.create_future()
         told = self._client.publish(topic, body, qos=1)
         if told.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise Lost("the MQTT side of the broker is away")
+            raise Unavailable("the MQTT side of the broker is away")
         self._acknowledged[told.mid] = answered
         if told.is_published():
             # Its PUBACK was quicker than this line.
@@ -209,7 +209,7 @@ class Topics:
             async with asyncio.timeout(ANSWER_S):
                 await answered
         except TimeoutError:
-            raise Lost("the broker does not acknowledge") from None
+            raise Unavailable("the broker does not acknowledge") from None
         finally:
             self._acknowledged.pop(told.mid, None)
 
@@ -223,7 +223,7 @@ class Topics:
         """Keep a connection until cancelled; a new client for each: packet ids belong to a connection.
 
         Raises:
-            Lost: it ended; to be started again.
+            Unavailable: it ended; to be started again.
         """
         self._ended.clear()
         host, port, user, password = self._credential()
@@ -243,16 +243,16 @@ class Topics:
             client.loop_start()
             await self._ended.wait()
         except OSError as why:
-            raise Lost(f"no MQTT connection to {host}:{port}: {why}") from why
+            raise Unavailable(f"no MQTT connection to {host}:{port}: {why}") from why
         finally:
             self._client = None
             self._ready.clear()
             for answered in self._acknowledged.values():
                 if not answered.done():
-                    answered.set_exception(Lost("the MQTT connection to the broker has ended"))
+                    answered.set_exception(Unavailable("the MQTT connection to the broker has ended"))
             client.disconnect()
             await asyncio.shield(asyncio.to_thread(client.loop_stop))
-        raise Lost("the MQTT connection to the broker has ended")
+        raise Unavailable("the MQTT connection to the broker has ended")
 
     def _connected(self, failed: bool) -> None:  # noqa: FBT001 - a callback
         if failed:

@@ -58,7 +58,7 @@ Runs = dict[str, list[tuple[int, int]]]
 
 
 async def named(log: Log, division: str, gaps: Sequence[Gap]) -> list[Named]:
-    """Return what is known of a node's gaps. Raises `Lost`."""
+    """Return what is known of a node's gaps. Raises `Unavailable`."""
     found = []
     for place, gap in enumerate(gaps):
         next_since = gaps[place + 1].since if place + 1 < len(gaps) else gap.until + AFTER_US

@@ -98,7 +98,10 @@ class Returns:
         return found.node if found.place != "all" and found.grade <= self._grade_max else None
 
     async def part(self, division: str, wanted: Wanted) -> Part:
-        """Return what a node's part has after a place. Raises `Lost`, `Gone` (the log no longer has the place)."""
+        """Return what a node's part has after a place.
+
+        Raises `Unavailable`, `Gone` (the log no longer has the place).
+        """
         life = self._log.epoch
         after = wanted.after if wanted.life in {"", life} else 0
         self.acknowledged[division] = after

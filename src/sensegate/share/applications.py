@@ -15,7 +15,7 @@ from enum import StrEnum
 import msgspec
 
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, scope
-from sensegate.errors import ConfigError, Refused
+from sensegate.errors import ConfigError, PermissionDenied
 from sensegate.share.feeds import Feed
 from sensegate.share.grants import CORE, DELIVERIES, FORMS
 from sensegate.share.masks import Mask
@@ -181,13 +181,13 @@ def demand_decider(principal: Principal, application: Application) -> None:
     """Return if the caller may decide now.
 
     Raises:
-        Refused: not his to decide, or not yet: before the deadline only the level that owns the data decides.
+        PermissionDenied: not his to decide, or not yet: before the deadline only the level that owns the data decides.
     """
     levels = {application.level, application.owner or application.level}
     if not any(allows(principal, Action.DECIDE_GRANTS, level, application.department) for level in levels):
-        raise Refused(f"application {application.id} is decided by {application.level}, not by you")
+        raise PermissionDenied(f"application {application.id} is decided by {application.level}, not by you")
     if principal.role is not Role.ADMIN and len(principal.scope.division) < len(application.level):
-        raise Refused(f"application {application.id} is {application.level}'s to decide until its deadline")
+        raise PermissionDenied(f"application {application.id} is {application.level}'s to decide until its deadline")
 
 
 def concerns(principal: Principal, *, parties: tuple[str, ...], applicant: str, level: str, department: str) -> bool:

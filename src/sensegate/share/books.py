@@ -20,7 +20,7 @@ from sensegate.bus.ledger import HOUR_US, Ledger
 from sensegate.bus.names import node_of
 from sensegate.bus.unreadable import read, read_ledger
 from sensegate.clock import Clock
-from sensegate.errors import Fenced, Lost, StoreFull
+from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.model import Entry, Member
 from sensegate.ports import Log
 from sensegate.share.reader import Reader
@@ -74,7 +74,7 @@ class Books:
         """Why nothing is written now; empty while all is well."""
 
     async def open(self, epoch: str, end: int | None = None) -> int:
-        """Load the window; return the sequence of LOG to go on from. Raises `Lost`.
+        """Load the window; return the sequence of LOG to go on from. Raises `Unavailable`.
 
         `end`: with which sequence LOG ended when this process began. Where the books have come further, it has lost
         its end since: what follows it is new.
@@ -139,7 +139,7 @@ class Books:
             try:
                 await self.flush()
                 self.trouble = ""
-            except (Lost, StoreFull) as why:
+            except (Unavailable, StoreFull) as why:
                 self.trouble = f"hourly sums are not written: {why}"
                 _log.warning("hourly sums are written later", cause=str(why))
 
@@ -147,7 +147,7 @@ class Books:
         """Write the changed hours and the position, all or nothing.
 
         Raises:
-            Lost, StoreFull: nothing is forgotten; it is written the next time.
+            Unavailable, StoreFull: nothing is forgotten; it is written the next time.
         """
         if not self._changed:
             return
@@ -158,7 +158,7 @@ class Books:
         members.append(Member("hours.position", msgspec.json.encode(position), rollup=True, expect=self._fence))
         try:
             self._fence = await self._hours.write(members)
-        except (Fenced, Lost, StoreFull, asyncio.CancelledError) as why:
+        except (Fenced, Unavailable, StoreFull, asyncio.CancelledError) as why:
             self._changed.update(keys)
             if not isinstance(why, Fenced):
                 raise

@@ -14,7 +14,7 @@ from sensegate.authority.scope import Principal, Scope, scope, written
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.share import masks
 from sensegate.share.applications import FEEDS_MAX, Decision, terms
 from sensegate.share.feeds import Feed, Feeds
@@ -80,7 +80,7 @@ class Bundles:
         """Write a bundle as of a revision (0: a new one); only who decides about all of its feeds.
 
         Raises:
-            ConfigError, NotFound, Refused, Conflict.
+            ConfigError, NotFound, PermissionDenied, Conflict.
         """
         try:
             wanted = msgspec.convert(form, Bundle, from_attributes=True)
@@ -92,7 +92,7 @@ class Bundles:
         concerned = feeds + [feed for name in (before.feeds if before else ()) if (feed := self._feeds.find(name))]
         for feed in concerned:
             if not owns(principal, feed):
-                raise Refused(f"feed '{feed.name}' holds data outside your scope ({written(principal.scope)})")
+                raise PermissionDenied(f"feed '{feed.name}' holds data outside your scope ({written(principal.scope)})")
         if revision != (before.revision if before else 0):
             raise Conflict(f"bundle '{wanted.name}' is there already, or was changed; read it again")
         after = msgspec.structs.replace(wanted, by=principal.id, changed=self._clock.now())
@@ -107,7 +107,7 @@ class Bundles:
         before = self.get(name)
         for feed in (feed for one in before.feeds if (feed := self._feeds.find(one))):
             if not owns(principal, feed):
-                raise Refused(f"feed '{feed.name}' holds data outside your scope ({written(principal.scope)})")
+                raise PermissionDenied(f"feed '{feed.name}' holds data outside your scope ({written(principal.scope)})")
         await self._trail.record(principal, "bundle.delete", name, before=_facts(before))
         await self.records.delete(name, expected=before.revision)
 

@@ -156,7 +156,7 @@ class Serving:
         so that the same records, read again, are the same page.
 
         Raises:
-            Lost: the log does not answer.
+            Unavailable: the log does not answer.
         """
         loop = asyncio.get_running_loop()
         until, scan_until = loop.time() + wait_s, loop.time() + max(wait_s, scan_s)

@@ -15,7 +15,7 @@ from sensegate.authority.scope import scope as scope_of
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, StoreFull
+from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.share import masks
 from sensegate.share.applications import (
     DAY_US,
@@ -119,7 +119,7 @@ class Desk:
         Raises:
             ConfigError: what is asked for cannot be.
             NotFound: a feed is not in the catalogue, or the token is not one of the caller's.
-            Refused: the data is core; that is recorded.
+            PermissionDenied: the data is core; that is recorded.
             Conflict: the subscriber has a grant for it, which could be renewed.
             Overloaded: too many of the subscriber's wait.
         """
@@ -205,7 +205,7 @@ class Desk:
         """Approve or refuse an application; approval makes its grants.
 
         Raises:
-            NotFound, ConfigError, Refused.
+            NotFound, ConfigError, PermissionDenied.
             Conflict: it is decided already, or was changed meanwhile.
         """
         decision = _converted(form, Decision)
@@ -241,13 +241,13 @@ class Desk:
         """Take back an application that is not yet decided; only who sent it, or his operators.
 
         Raises:
-            NotFound, Refused, Conflict.
+            NotFound, PermissionDenied, Conflict.
         """
         application = self._here(principal, name)
         theirs = scope_of(application.applicant)
         party = principal.id in {application.by, application.subscriber}
         if not (party or allows(principal, Action.CHANGE_TOKENS, theirs.division, theirs.department)):
-            raise Refused(f"application {application.id} is taken back by its applicant; you may refuse it")
+            raise PermissionDenied(f"application {application.id} is taken back by its applicant; you may refuse it")
         if application.state is not State.PENDING:
             raise Conflict(f"application {application.id} is {application.state}")
         return await self._decided(principal, application, State.WITHDRAWN, Decision(False), ())
@@ -323,7 +323,7 @@ class Desk:
                 if (now := self._clock.monotonic()) >= due:
                     due = now + PRUNE_S
                     await self.prune()
-            except (Lost, Overloaded, StoreFull) as why:
+            except (Unavailable, Overloaded, StoreFull) as why:
                 _log.warning("deadlines are looked at later", cause=str(why))
 
     # ── grants ────────────────────────────────────────────────────────────────────────────────────────
@@ -348,7 +348,7 @@ class Desk:
         The owner changes terms; the applicant may hand the grant over to another of its tokens (`subscriber`).
 
         Raises:
-            NotFound, Refused, ConfigError, Conflict.
+            NotFound, PermissionDenied, ConfigError, Conflict.
         """
         before = self.grant(principal, name)
         if self._grants.find(name) is None:
@@ -362,7 +362,7 @@ class Desk:
         if "subscriber" in changed:
             theirs = self._subscriber(after.subscriber, principal)
             if written(theirs) != before.applicant:
-                raise Refused(f"grant {name} is for {before.applicant}, not for {written(theirs)}")
+                raise PermissionDenied(f"grant {name} is for {before.applicant}, not for {written(theirs)}")
         if changed & _TERMS:
             demand(principal, Action.DECIDE_GRANTS, before.level, before.department)
         if before.revoked:
@@ -381,7 +381,7 @@ class Desk:
         """Take a grant back: its deliveries end within two seconds. The owner may, or the subscriber's side.
 
         Raises:
-            NotFound, Refused, Conflict.
+            NotFound, PermissionDenied, Conflict.
         """
         before = self.grant(principal, name)
         if revision is not None and revision != before.revision:
@@ -392,7 +392,7 @@ class Desk:
             or allows(principal, Action.DECIDE_GRANTS, before.level, before.department)
             or allows(principal, Action.CHANGE_TOKENS, theirs.division, theirs.department)
         ):
-            raise Refused(f"grant {name} is taken back by {before.level} or given back by {before.applicant}")
+            raise PermissionDenied(f"grant {name} is taken back by {before.level} or given back by {before.applicant}")
         if before.revoked:
             return before
         if self.distant and self._grants.find(name) is None:
@@ -414,7 +414,7 @@ class Desk:
         made: list[Grant] = []
         for feed in feeds:
             if principal is not CLOCK and not owns(principal, feed):
-                raise Refused(f"feed '{feed.name}' holds data outside your scope ({written(principal.scope)})")
+                raise PermissionDenied(f"feed '{feed.name}' holds data outside your scope ({written(principal.scope)})")
             renewed = self._grants.find(asked.renews) if asked.renews else None
             present = renewed or self._begun(application, feed)
             wanted = narrower(asked.divisions, decision.divisions, "divisions")
@@ -494,7 +494,7 @@ class Desk:
             return
         target = core[0] if core else "grade_max"
         await self._trail.record(principal, "grant.refuse_core", target, after={"feeds": core, "grade_max": grade_max})
-        raise Refused(f"grade {CORE} (core) is not shared, whoever asks and whoever agrees; this was recorded")
+        raise PermissionDenied(f"grade {CORE} (core) is not shared, whoever asks and whoever agrees; this was recorded")
 
     def _applicable(self, principal: Principal, name: str) -> Feed:
         feed, entry = self._feeds.find(name), self._catalogue.find(name)

@@ -16,7 +16,7 @@ from sensegate.authority.scope import Action, Principal, Scope, may
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.bus.names import OBSERVATIONS, READINGS
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.share.masks import DEVICE, Mask
 
 READING = "reading"
@@ -219,14 +219,14 @@ class Feeds:
 
         Raises:
             NotFound: as `get`.
-            Refused: the role reads nothing, or the request names a division outside the caller's scope.
+            PermissionDenied: the role reads nothing, or the request names a division outside the caller's scope.
         """
         if not may(principal, Action.READ_READINGS):
-            raise Refused(f"role {principal.role} may not read readings; ask for a token of another role")
+            raise PermissionDenied(f"role {principal.role} may not read readings; ask for a token of another role")
         feed = self.get(principal, name)
         for code in wanted.divisions:
             if common((short(code),), (principal.scope.division,)) is None:
-                raise Refused(f"division {code} is outside your scope ({principal.scope.division})")
+                raise PermissionDenied(f"division {code} is outside your scope ({principal.scope.division})")
         return cut(feed, principal.scope, wanted)
 
     def demand_free(self, name: str) -> None:

@@ -14,7 +14,7 @@ from sensegate.authority.divisions import short
 from sensegate.authority.scope import Action, Principal, allows, may
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.clock import Clock
-from sensegate.errors import NotFound, Refused
+from sensegate.errors import NotFound, PermissionDenied
 from sensegate.share.feeds import GRADE_MAX, Feed, Feeds, Selection, Wanted, common, common_words, cut, narrowed, whole
 from sensegate.share.masks import Mask
 from sensegate.share.quota import Allowance, Limits
@@ -154,11 +154,12 @@ class Grants:
 
         Raises:
             NotFound: no such feed, or the caller gets nothing of it (the two are not told apart).
-            Refused: the role reads nothing; the feed demands a grant; the grant has ended or is not for this delivery
+            PermissionDenied: the role reads nothing; the feed demands a grant; the grant has ended or is not for this
+                delivery
                 or form; the request names a division outside what the caller gets.
         """
         if not may(principal, Action.READ_READINGS):
-            raise Refused(f"role {principal.role} may not read readings; ask for a token of another role")
+            raise PermissionDenied(f"role {principal.role} may not read readings; ask for a token of another role")
         wanted = wanted or Wanted()
         found = self._feeds.find(feed)
         if found is None or (principal.feeds and feed not in principal.feeds):
@@ -174,17 +175,21 @@ class Grants:
         if self._demands_grant(feed) and not owns(principal, found):
             if grants:
                 raise _ended(grants[0], now)
-            raise Refused(f"feed '{feed[:64]}' is shared on conditions; apply for it with POST /api/v1/applications")
+            raise PermissionDenied(
+                f"feed '{feed[:64]}' is shared on conditions; apply for it with POST /api/v1/applications"
+            )
         _demand_inside(wanted, (principal.scope.division,))
         return Admission(found, narrowed(whole, wanted, whole.mask))
 
     def _granted(self, feed: Feed, grant: Grant, wanted: Wanted, delivery: str, form: str) -> Admission:
         if self.core(feed.name):
-            raise Refused(f"feed '{feed.name}' is of grade {CORE} (core) now: grant {grant.id} opens it no more")
+            raise PermissionDenied(
+                f"feed '{feed.name}' is of grade {CORE} (core) now: grant {grant.id} opens it no more"
+            )
         if delivery and grant.deliveries and delivery not in grant.deliveries:
-            raise Refused(f"grant {grant.id} is for {', '.join(grant.deliveries)}, not for {delivery}")
+            raise PermissionDenied(f"grant {grant.id} is for {', '.join(grant.deliveries)}, not for {delivery}")
         if form and grant.forms and form not in grant.forms:
-            raise Refused(f"grant {grant.id} is for {', '.join(grant.forms)}, not for {form}")
+            raise PermissionDenied(f"grant {grant.id} is for {', '.join(grant.forms)}, not for {form}")
         whole = granted(feed, grant)
         _demand_inside(wanted, whole.divisions if whole else ())
         selection = None if whole is None else narrowed(whole, wanted, grant.mask)
@@ -205,7 +210,7 @@ class Grants:
         """Return whether the caller gets anything of a feed by `admitted`."""
         try:
             return self.admitted(principal, feed).selection is not None
-        except (NotFound, Refused):
+        except (NotFound, PermissionDenied):
             return False
 
     def visible(self, principal: Principal) -> list[Feed]:
@@ -276,18 +281,18 @@ def owns(principal: Principal, feed: Feed) -> bool:
 def _demand_inside(wanted: Wanted, divisions: tuple[str, ...]) -> None:
     for code in wanted.divisions:
         if common((short(code),), divisions) is None:
-            raise Refused(f"division {code} is outside your scope and grants ({', '.join(divisions)})")
+            raise PermissionDenied(f"division {code} is outside your scope and grants ({', '.join(divisions)})")
 
 
 def _nothing(feed: str) -> NotFound:
     return NotFound(f"no feed '{feed[:64]}' in your scope; GET /api/v1/feeds lists yours")
 
 
-def _ended(grant: Grant, now: int) -> Refused:
+def _ended(grant: Grant, now: int) -> PermissionDenied:
     match grant.state(now):
         case "revoked":
-            return Refused(f"grant {grant.id} was revoked" + (f": {grant.reason}" if grant.reason else ""))
+            return PermissionDenied(f"grant {grant.id} was revoked" + (f": {grant.reason}" if grant.reason else ""))
         case "waiting":
-            return Refused(f"grant {grant.id} has not begun")
+            return PermissionDenied(f"grant {grant.id} has not begun")
         case _:
-            return Refused(f"grant {grant.id} has expired; apply for its renewal")
+            return PermissionDenied(f"grant {grant.id} has expired; apply for its renewal")

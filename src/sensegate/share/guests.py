@@ -27,7 +27,7 @@ from sensegate.authority.jwt import Question, Rights
 from sensegate.authority.tokens import Tokens
 from sensegate.bus.engine import Connection, User
 from sensegate.clock import Clock
-from sensegate.errors import Lost, Refused
+from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.share.grants import Grant, Grants
 from sensegate.share.lines import MEDIA, Lines, Terms
 
@@ -108,21 +108,21 @@ class Guests:
         """Return what one who connects with a token may do; None where he has none: a device perhaps.
 
         Raises:
-            Refused: the token is not good, not that of the user named, or has no grant for this delivery.
+            PermissionDenied: the token is not good, not that of the user named, or has no grant for this delivery.
         """
         given = asked.connect_opts
         if not _TOKEN.fullmatch(given.password):
             return None
         principal = self._tokens.verify(given.password)
         if given.user != principal.id:
-            raise Refused(f"the user of a token is its id, {principal.id}")
+            raise PermissionDenied(f"the user of a token is its id, {principal.id}")
         delivery = MQTT if asked.client_info.type == "mqtt" else NATS
         if delivery == MQTT and not asked.client_info.mqtt_id.startswith(principal.id):
             # A session belongs to its client id: with another's id one would take over what waits for him.
-            raise Refused(f"the client id of a subscriber begins with its token's id, {principal.id}")
+            raise PermissionDenied(f"the client id of a subscriber begins with its token's id, {principal.id}")
         rights = self._rights(principal.id, delivery)
         if rights is None:
-            raise Refused(f"token {principal.id} has no grant for {delivery}")
+            raise PermissionDenied(f"token {principal.id} has no grant for {delivery}")
         self._given[principal.id, delivery] = rights
         if delivery == MQTT:
             self._came[principal.id] = self._clock.monotonic()
@@ -146,7 +146,7 @@ class Guests:
         """Return what a token's connection may do now; None: nothing."""
         try:
             self._tokens.of(token)
-        except Refused:
+        except PermissionDenied:
             return None
         grants = [grant.id for grant in self._in_force(token, delivery)]
         if not grants:
@@ -168,7 +168,7 @@ class Guests:
             self._wake.clear()
             try:
                 await self._look()
-            except Lost as why:
+            except Unavailable as why:
                 _log.debug("subscribers are not looked at", cause=str(why))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):

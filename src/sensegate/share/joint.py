@@ -89,7 +89,7 @@ class Done(msgspec.Struct, frozen=True):
 
 encode = msgspec.msgpack.Encoder().encode
 Ask = Callable[[str, bytes], Awaitable[bytes]]
-"""(what, payload) -> the centre's answer. Raises `Lost`, `Refused`."""
+"""(what, payload) -> the centre's answer. Raises `Unavailable`, `PermissionDenied`."""
 
 
 def mirrored(division: str, name: str) -> str:

@@ -10,7 +10,7 @@ import structlog
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, StoreFull
+from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.share.applications import DAY_US, Application, State
 from sensegate.share.catalogue import Catalogue, Entry, Promise, Sharing
 from sensegate.share.desk import Desk
@@ -132,12 +132,12 @@ class Downward:
         return live and grant.level.startswith(division) and grant.feed.startswith(f"{division}-")
 
     async def offer(self, division: str, payload: bytes) -> bytes:
-        """Put what a node offers into the catalogue. Raises `Refused`: it may not offer that."""
+        """Put what a node offers into the catalogue. Raises `PermissionDenied`: it may not offer that."""
         offer = bare(msgspec.msgpack.decode(payload, type=Offer))
         name = offer.feed.name
         try:
             await self._take(division, offer)
-        except (Refused, ConfigError, Conflict) as why:
+        except (PermissionDenied, ConfigError, Conflict) as why:
             self._faults.setdefault(division, {})[name] = str(why)
             return b""
         self._faults.get(division, {}).pop(name, None)
@@ -149,7 +149,7 @@ class Downward:
             raise ConfigError(f"'{name}' is too long", key="name", remedy=f"at most {NAME_MAX - 5} characters")
         divisions = offer.feed.divisions
         if not divisions or not all(code.startswith(division) for code in (*divisions, offer.entry.level)):
-            raise Refused(f"feed '{offer.feed.name}' reaches beyond {division}")
+            raise PermissionDenied(f"feed '{offer.feed.name}' reaches beyond {division}")
         feed = msgspec.structs.replace(offer.feed, name=name)
         check(feed)
         entry = self._catalogue.find(name)
@@ -196,7 +196,7 @@ class Downward:
             try:
                 for division in gone():
                     await self.withdraw(division)
-            except (Lost, Overloaded, Conflict, StoreFull) as why:
+            except (Unavailable, Overloaded, Conflict, StoreFull) as why:
                 _log.warning("offers of a node that is gone are withdrawn later", cause=str(why))
 
     async def withdraw(self, division: str) -> int:
@@ -218,13 +218,13 @@ class Downward:
         word = msgspec.msgpack.decode(payload, type=Word)
         by = Principal(f"{word.by[:80]}@{division}", Role.CITY_OPERATOR, Scope(division), name="by its node")
         if not allows(by, Action.DECIDE_GRANTS, division):
-            raise Refused(f"nothing of {division} is decided here")
+            raise PermissionDenied(f"nothing of {division} is decided here")
         if word.decision is not None:
             return encode(Done(application=await self._desk.decide(by, word.target, word.decision, None)))
         try:
             return encode(Done(grant=await self._desk.revoke(by, word.target, word.reason)))
         except NotFound as why:
-            raise Refused(str(why)) from why
+            raise PermissionDenied(str(why)) from why
 
 
 def _by_id(record: Application | Grant) -> str:

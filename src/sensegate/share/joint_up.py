@@ -12,7 +12,7 @@ from sensegate.authority.scope import Action, Principal, demand
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, Lost, Refused, StoreFull
+from sensegate.errors import ConfigError, Conflict, PermissionDenied, StoreFull, Unavailable
 from sensegate.share.applications import Application, Decision, State, demand_decider
 from sensegate.share.catalogue import Catalogue, Entry, Promise
 from sensegate.share.feeds import Feed, Feeds
@@ -55,13 +55,14 @@ class Distant:
         """Have the centre approve or refuse an application for data of this node.
 
         Raises:
-            Refused: not the caller's to decide, or the centre says no. Conflict, ConfigError. Lost: not decided.
+            PermissionDenied: not the caller's to decide, or the centre says no. Conflict, ConfigError. Unavailable:
+                not decided.
         """
         demand_decider(principal, application)
         for name in application.asked.feeds:
             feed = self._feeds.find(name.removeprefix(f"{self._division}-"))
             if decision.approve and (feed is None or not owns(principal, feed)):
-                raise Refused(f"feed '{name}' holds data outside your scope")
+                raise PermissionDenied(f"feed '{name}' holds data outside your scope")
         if application.state is not State.PENDING:
             raise Conflict(f"application {application.id} is {application.state}")
         if not decision.approve and not decision.reason.strip():
@@ -120,12 +121,12 @@ class Upward:
         while True:
             try:
                 await self.turn()
-            except (Lost, Refused, Conflict, StoreFull, msgspec.DecodeError) as why:
+            except (Unavailable, PermissionDenied, Conflict, StoreFull, msgspec.DecodeError) as why:
                 _log.debug("the catalogue goes up later", cause=str(why))
             await self._clock.sleep(EVERY_S)
 
     async def turn(self) -> None:
-        """Do so once. Raises `Lost`, `Refused`."""
+        """Do so once. Raises `Unavailable`, `PermissionDenied`."""
         offers = {one.feed.name: one for one in self._offers()}
         digests = {name: digest(one) for name, one in offers.items()}
         if (now := self._clock.monotonic()) >= self._due:

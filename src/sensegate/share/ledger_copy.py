@@ -18,7 +18,7 @@ from sensegate.bus.decoding import decoder
 from sensegate.bus.ledger import HOUR_US
 from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from sensegate.model import Member
 from sensegate.ports import Log
 
@@ -58,7 +58,7 @@ _position = decoder(Position, "position of the hourly sums", json=True)
 
 
 async def piece(hours: Log, payload: bytes) -> bytes:
-    """Answer a standby, at the active centre. Raises `Lost`."""
+    """Answer a standby, at the active centre. Raises `Unavailable`."""
     after = _number(payload)
     found = await hours.fetch(after, limit=ROWS_MAX, max_bytes=PIECE_BYTES)
     found = fitting(found, lambda entry: len(entry.payload) + len(entry.subject))
@@ -87,7 +87,7 @@ class LedgerCopy:
             end: sequence with which the own copy of the log ends.
 
         Raises:
-            Lost, Refused, StoreFull: turn again.
+            Unavailable, PermissionDenied, StoreFull: turn again.
         """
         if self._after < 0:
             present = await self.position()
@@ -95,7 +95,7 @@ class LedgerCopy:
         try:
             found = _piece(await ask("hours", _encode(self._after)))
         except ValueError as why:
-            raise Lost(str(why)) from why
+            raise Unavailable(str(why)) from why
         if found.life != self._life:
             self._life, self._rows = found.life, {}
             if self._after:
@@ -111,13 +111,13 @@ class LedgerCopy:
         try:
             position = _position(said) if said else None
         except ValueError as why:
-            raise Lost(f"the other centre has a {why}") from why
+            raise Unavailable(f"the other centre has a {why}") from why
         if position and position.epoch == epoch and position.sequence <= end:
             await self._write(msgspec.structs.replace(position, of=self._life, at=self._after))
         return False
 
     async def position(self) -> Position | None:
-        """Return up to where the sums count that are here; None: there are none. Raises `Lost`."""
+        """Return up to where the sums count that are here; None: there are none. Raises `Unavailable`."""
         found = await self._own.last(POSITION)
         return read(found, "copy of the hourly sums", _position) if found else None
 

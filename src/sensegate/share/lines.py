@@ -23,7 +23,7 @@ import structlog
 from sensegate.authority.scope import Principal
 from sensegate.authority.shelf import Records
 from sensegate.clock import Clock
-from sensegate.errors import Conflict, Gone, Lost, NotFound, Overloaded, Refused, StoreFull
+from sensegate.errors import Conflict, Gone, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.ports import Letter, Post, Receipt
 from sensegate.share.cursor import BadCursor, Cursor
 from sensegate.share.roll import Roll, Standing
@@ -221,7 +221,7 @@ class Line:
         """Deliver until something stands against it; return how long to rest."""
         try:
             await self._deliver(mark, standing)
-        except (Refused, NotFound) as why:
+        except (PermissionDenied, NotFound) as why:
             standing.state, standing.why = "refused", str(why)
             return _REFUSED_S
         except Overloaded as why:
@@ -233,7 +233,7 @@ class Line:
             await self._told(self.terms, str(why), first)
         except Conflict:
             pass  # its owner has changed the mark: looked at anew
-        except (Lost, StoreFull) as why:
+        except (Unavailable, StoreFull) as why:
             standing.why = str(why)
             _log.debug("a line waits", line=self.terms.id, cause=str(why))
             return _AGAIN_S
@@ -243,7 +243,7 @@ class Line:
         standing.state, standing.why = state.value, why
         try:
             await self._keep(state=state, why=why[:500], sending=0)
-        except (Conflict, Lost, StoreFull) as again:
+        except (Conflict, Unavailable, StoreFull) as again:
             _log.debug("a line is not ended yet", line=self.terms.id, cause=str(again))
         else:
             _log.info("a line stopped", line=self.terms.id, delivery=self.terms.delivery, state=state.value, why=why)
@@ -264,7 +264,7 @@ class Line:
             try:
                 wait_s = 0.0 if pending else _AGAIN_S
                 page = await pages.next(mark.sending or self._batch, wait_s, patient=bool(mark.sending))
-            except (Overloaded, Refused, NotFound):
+            except (Overloaded, PermissionDenied, NotFound):
                 if pending:
                     await self._keep(after=done, sending=0)  # else that letter would come again
                 raise
@@ -494,4 +494,4 @@ async def moved(marks: Records[Mark], name: str, changes: Mapping[str, object]) 
 
 
 Still = Callable[[str], Principal]
-"""(id of a token) -> whom it stands for as of now (`authority.tokens.Tokens.of`). Raises `Refused`."""
+"""(id of a token) -> whom it stands for as of now (`authority.tokens.Tokens.of`). Raises `PermissionDenied`."""

@@ -18,7 +18,7 @@ import structlog
 from sensegate import metrics
 from sensegate.authority.bucket import Bucket
 from sensegate.clock import Clock
-from sensegate.errors import Lost, StoreFull
+from sensegate.errors import StoreFull, Unavailable
 from sensegate.share.quota import month_of
 
 SOON_S, SOON_ROWS = 1.0, 64
@@ -160,7 +160,7 @@ class Metering:
     def covered(self, token_id: str, feed: str, delivery: str, records: int, *, grant: str = "") -> Cover:
         """Return what holds, ``async with``, that so many records are about to go and then counted.
 
-        Entering it raises `Lost` where the bucket does not answer for long: then nothing may go.
+        Entering it raises `Unavailable` where the bucket does not answer for long: then nothing may go.
         """
         month = month_of(self._clock.now())
         return Cover(self, Usage(token_id, feed, delivery, month=month, grant=grant), records)
@@ -187,7 +187,7 @@ class Metering:
                 _log.warning("no room to cover deliveries", cause=str(why))
                 metrics.LIMITED.labels("usage_full").inc()
                 return
-            except Lost:
+            except Unavailable:
                 if self._clock.monotonic() >= until:
                     raise
                 await self._clock.sleep(AGAIN_S)
@@ -263,7 +263,7 @@ class Metering:
                 due = now + PRUNE_S
                 try:
                     await self.prune()
-                except (Lost, StoreFull) as why:
+                except (Unavailable, StoreFull) as why:
                     _log.warning("old counts are removed later", cause=str(why))
             waited_s += SOON_S
             # A few are written at once: little is unsettled then. Many subscribers would cost their gateway dear.
@@ -273,7 +273,7 @@ class Metering:
             waited_s = 0.0
             try:
                 await self.flush()
-            except (Lost, StoreFull) as why:
+            except (Unavailable, StoreFull) as why:
                 _log.warning("metering is written later", cause=str(why))
 
     def _due(self) -> set[tuple[str, ...]]:
@@ -286,7 +286,7 @@ class Metering:
         return self._changed | idle
 
     async def flush(self, *, last: bool = False) -> None:
-        """Write what has changed since the last time. Raises `Lost`; what was not written stays marked.
+        """Write what has changed since the last time. Raises `Unavailable`; what was not written stays marked.
 
         `last`: nothing goes any more, so nothing is covered.
         """
@@ -336,7 +336,7 @@ class Metering:
                 self._covered.pop(key, None)
 
     async def prune(self) -> int:
-        """Remove the counts of months that were over long ago; return how many rows. Raises `Lost`."""
+        """Remove the counts of months that were over long ago; return how many rows. Raises `Unavailable`."""
         if not self._kept_us:
             return 0
         oldest = month_of(self._clock.now() - self._kept_us)

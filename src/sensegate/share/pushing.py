@@ -15,6 +15,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from sensegate import metrics
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.callout import Callout
 from sensegate.authority.scope import Principal
@@ -26,7 +27,7 @@ from sensegate.bus.connect import trust
 from sensegate.bus.engine import Engine, User
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.errors import Lost, NotFound, Overloaded, Refused, StoreFull
+from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.ports import Post
 from sensegate.publish.brokered import Sessions, Subjects, Topics
 from sensegate.publish.egress import Egress
@@ -79,7 +80,7 @@ class Pushing:
         self.tasks |= {"lines shelf": shelf.run, "webhooks shelf": kept.run, "webhooks": webhooks.run}
 
     async def open_broker(self, engine: Engine, callout: Callout, stack: contextlib.AsyncExitStack) -> None:
-        """Open the way to those who listen at our broker; from now on they may come in. Raises `Lost`."""
+        """Open the way to those who listen at our broker; from now on they may come in. Raises `Unavailable`."""
         feeds = await engine.connect(User.FEEDS, name="feeds")
         stack.push_async_callback(feeds.close)
         await streams.ensure_outlet(feeds)
@@ -115,8 +116,12 @@ class Pushing:
             answer = await controls.take(message.subject, message.data)
             if answer.problem:
                 _log.info("a control message moved nothing", subject=message.subject, why=answer.problem)
-            if message.reply or answer.problem:
-                await _said(feeds, message.reply or told_at(message.subject), answer)
+            reply = controls.reply_of(message.subject, message.reply)
+            if message.reply and not reply:
+                _log.warning("reply of a control message is not the subscriber's inbox", subject=message.subject)
+                metrics.LIMITED.labels("control_reply").inc()
+            if reply or answer.problem:
+                await _said(feeds, reply or told_at(message.subject), answer)
 
         with api.lost("subscribe to control messages"):
             await feeds.subscribe(CONTROL, cb=told, pending_msgs_limit=_CONTROLS_MAX)
@@ -164,13 +169,13 @@ class Pushing:
             try:
                 await self.hooks.sweep(self._good)
                 await self.places.look()
-            except (Lost, Overloaded, StoreFull) as why:
+            except (Unavailable, Overloaded, StoreFull) as why:
                 _log.warning("what belongs to nobody is removed later", cause=str(why))
 
     def _good(self, token_id: str) -> bool:
         try:
             self.tokens.of(token_id)
-        except Refused:
+        except PermissionDenied:
             return False
         return True
 
@@ -191,5 +196,5 @@ async def _said(feeds: Client, subject: str, answer: Answer) -> None:
     try:
         with api.lost("tell a subscriber"):
             await feeds.publish(subject, msgspec.json.encode(answer))
-    except Lost as why:
+    except Unavailable as why:
         _log.debug("a subscriber is not told", cause=str(why))

@@ -20,7 +20,7 @@ from sensegate.bus.batch import EMPTY
 from sensegate.bus.names import ROWS
 from sensegate.bus.unreadable import read_rows
 from sensegate.clock import Clock
-from sensegate.errors import Gone, Lost
+from sensegate.errors import Gone, Unavailable
 from sensegate.model import Entry
 from sensegate.ports import Log
 from sensegate.share import cursor
@@ -135,7 +135,7 @@ class Reader:
                     for begun in self.on_begin:
                         begun(self._end)
                 await self._follow()
-            except Lost as why:
+            except Unavailable as why:
                 self._live = False
                 _log.warning("reader waits for the log", cause=str(why))
                 await self._clock.sleep(_RETRY_S)
@@ -181,7 +181,7 @@ class Reader:
         """Return what follows a sequence; its `end` is `after` at the end of the log.
 
         Raises:
-            Lost: the log does not answer.
+            Unavailable: the log does not answer.
         """
         if self.holds(after):
             if after >= self._end:
@@ -280,7 +280,7 @@ class Reader:
         return place
 
     async def demand_same(self, place: Cursor) -> None:
-        """Return if the log holds up to a place what it held when the place was given out. Raises `Gone`, `Lost`."""
+        """Return if the log still holds what it held up to a place. Raises `Gone`, `Unavailable`."""
         timelines = self.log.timelines
         agreed = timelines.agreed(place.timeline)
         if agreed is not None and place.sequence <= agreed:

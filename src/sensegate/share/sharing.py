@@ -17,7 +17,7 @@ from sensegate.authority.scope import Action, Principal, Scope, demand
 from sensegate.authority.shelf import Shelf
 from sensegate.authority.trail import Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, Lost, StoreFull
+from sensegate.errors import ConfigError, Conflict, StoreFull, Unavailable
 from sensegate.share.books import Books
 from sensegate.share.catalogue import Catalogue, Promise
 from sensegate.share.cursor import Cursor, parse
@@ -141,7 +141,7 @@ class Sharing:
         try:
             await self.metering.flush(last=True)
             await self.books.flush()
-        except (Lost, StoreFull) as why:
+        except (Unavailable, StoreFull) as why:
             _log.warning("the last counts of usage are not written", reason=str(why))
 
     def join_up(self, ask: Ask, division: str, measured: Callable[[Feed], Promise]) -> Upward:
@@ -158,7 +158,10 @@ class Sharing:
         )
 
     async def run(self) -> None:
-        """Follow the log and the feeds and keep the counts, until cancelled. Raises `Lost` to be started again."""
+        """Follow the log and the feeds and keep the counts, until cancelled.
+
+        Raises `Unavailable` to be started again.
+        """
         async with asyncio.TaskGroup() as group:
             group.create_task(self.reader.run(self._from), name="share.reader")
             group.create_task(self.books.run(), name="share.books")
@@ -173,7 +176,7 @@ class Sharing:
         """Return records of a feed, within the quota of the grant; see `Serving.page` and `Grants.admitted`.
 
         Raises:
-            NotFound, Refused, Gone, BadCursor, Lost.
+            NotFound, PermissionDenied, Gone, BadCursor, Unavailable.
             Overloaded: the quota lets nothing through now.
         """
         admission = self._admitted(principal, request, "http", form)
@@ -215,12 +218,12 @@ class Sharing:
         heartbeat_s: float,
         at: Callable[[Cursor], None] = lambda _place: None,
     ) -> AsyncGenerator[Events, None]:
-        """Return the feed as server-sent events; `still` gives the caller as of now or raises `Refused`.
+        """Return the feed as server-sent events; `still` gives the caller as of now or raises `PermissionDenied`.
 
         `at` is told how far it is.
 
         Raises:
-            NotFound, Refused, Gone, BadCursor, Lost, Overloaded: before the first event.
+            NotFound, PermissionDenied, Gone, BadCursor, Unavailable, Overloaded: before the first event.
         """
 
         def admit() -> Admission:
@@ -237,7 +240,7 @@ class Sharing:
         `delivery`: a word of `grants.DELIVERIES`; the grant must be for it.
 
         Raises:
-            NotFound, Refused, Gone, BadCursor, Lost, Overloaded.
+            NotFound, PermissionDenied, Gone, BadCursor, Unavailable, Overloaded.
         """
 
         def admit() -> Admission:
@@ -317,7 +320,7 @@ class Sharing:
         """Make a feed out of anything with its attributes; without divisions it gets the caller's.
 
         Raises:
-            Refused: a part of it lies outside the caller's scope.
+            PermissionDenied: a part of it lies outside the caller's scope.
             ConfigError, Conflict: as `Feeds.create`.
         """
         feed = self._owned(principal, form)

@@ -21,7 +21,7 @@ from sensegate import metrics
 from sensegate.bus.filling import FILLED_MAX, fill
 from sensegate.bus.process import write_private
 from sensegate.bus.record import NOBODY, LaneRecord, Writer
-from sensegate.errors import ConfigError, Lost
+from sensegate.errors import ConfigError, Unavailable
 from sensegate.ports import Log
 from sensegate.tiers import lanes, protocol
 from sensegate.tiers.lanes import Records
@@ -209,11 +209,11 @@ class FileKeeper:
             ) from why
 
     async def write(self, state: WriterState) -> None:
-        """Keep the state. Raises `Lost` where it cannot be written now."""
+        """Keep the state. Raises `Unavailable` where it cannot be written now."""
         try:
             await asyncio.to_thread(write_private, self._file, msgspec.json.encode(state).decode())
         except OSError as why:
-            raise Lost(f"{self._file} cannot be written: {why}") from why
+            raise Unavailable(f"{self._file} cannot be written: {why}") from why
 
 
 class ClaimLink(Protocol):
@@ -247,7 +247,7 @@ class Claimant:
         """Claim; return the lanes' records, None where it was denied.
 
         Raises:
-            Lost, Overloaded, Refused: as `CentreLink.ask`.
+            Unavailable, Overloaded, PermissionDenied: as `CentreLink.ask`.
             StoreFull: our own log has no room for what it must be filled with.
         """
         try:

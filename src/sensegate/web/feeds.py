@@ -11,7 +11,7 @@ from aiohttp import web
 
 from sensegate import metrics
 from sensegate.authority.scope import Action, Principal
-from sensegate.errors import ConfigError, Refused, SensegateError
+from sensegate.errors import ConfigError, PermissionDenied, SensegateError
 from sensegate.share.roll import Standing
 from sensegate.share.sharing import FeedRequest
 from sensegate.web import listing, problems
@@ -107,7 +107,7 @@ async def _records(call: Call) -> Any:
     wait_s = call.seconds("wait", 0.0, config.wait_max_s)
     page = await share.page(call.principal, request, form=form, limit=limit, wait_s=wait_s)
     if call.token_ended():
-        raise Refused("the token has ended meanwhile", authenticated=False)
+        raise PermissionDenied("the token has ended meanwhile", authenticated=False)
     who, size = call.principal, len(page.body)
     async with share.covered(who, request.feed, form, page.count, page.grant):
         share.count(who, request.feed, form, requests=1, records=page.count, size=size, grant=page.grant)
@@ -127,12 +127,12 @@ def _charset(form: str) -> str | None:
 
 
 def still_of(call: Call) -> Callable[[], Principal]:
-    """Return what gives the caller as of now, or raises `Refused`: for an answer that stays open."""
+    """Return what gives the caller as of now, or raises `PermissionDenied`: for an answer that stays open."""
     principal = call.principal
 
     def still() -> Principal:
         if call.token_ended():
-            raise Refused("the token has ended", authenticated=False)
+            raise PermissionDenied("the token has ended", authenticated=False)
         return principal
 
     return still

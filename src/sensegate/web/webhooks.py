@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action, may
-from sensegate.errors import Refused
+from sensegate.errors import PermissionDenied
 from sensegate.share.hooks import Hooks, Webhook
 from sensegate.share.sharing import FeedRequest
 from sensegate.web import listing
@@ -128,7 +128,7 @@ async def _create(call: Call) -> Any:
     since = call.moment(wanted.since, "body: since") if wanted.since else None
     principal = call.principal
     if not call.deps.tokens.good(principal):
-        raise Refused("a webhook belongs to a token and ends with it; make it with one")
+        raise PermissionDenied("a webhook belongs to a token and ends with it; make it with one")
     # Who may not read it by webhook in this form hears so now, and where it begins is fixed.
     request = FeedRequest(wanted.feed, wanted.after, since)
     pages = await call.deps.share.open_pages(lambda: principal, request, form=wanted.form, delivery="webhook")

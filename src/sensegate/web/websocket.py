@@ -19,7 +19,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from sensegate import metrics
 from sensegate.authority.scope import Action
-from sensegate.errors import Overloaded, Refused, SensegateError
+from sensegate.errors import Overloaded, PermissionDenied, SensegateError
 from sensegate.share.delivery import Page
 from sensegate.share.pages import Pages
 from sensegate.share.roll import Standing
@@ -79,7 +79,7 @@ async def _ws(call: Call) -> Any:
     if form not in {"json", "msgpack"}:
         raise BadRequest(f"query: form: '{form[:20]}'; json or msgpack")
     if not same_origin(call):
-        raise Refused("a page of another site may not open this", authenticated=True)
+        raise PermissionDenied("a page of another site may not open this", authenticated=True)
     request = asked_of(call, call.text("after"))
     credit = Credit(call.whole("credit", CREDIT, CREDIT_MAX))
     # What is refused is refused here, before the upgrade.

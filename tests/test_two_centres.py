@@ -13,11 +13,11 @@ from sensegate.config import Config, parse
 from sensegate.config.sites import CentreConfig
 from sensegate.errors import PermissionDenied, SensegateError, Unavailable
 from sensegate.tiers import route
-from sensegate.tiers.membership import Kept
+from sensegate.tiers.membership import StoredLink
 from tests.live.site import config_of
 from tests.share.made import NOW
 
-TOLD = Kept("4401", "4401", "4401", "nats://one:1", "secret", "http://one")
+TOLD = StoredLink("4401", "4401", "4401", "nats://one:1", "secret", "http://one")
 
 
 class Quick(FakeClock):
@@ -40,7 +40,7 @@ async def asked(
     """Restore where the first centre fails (until it has been asked often enough); return who was asked."""
     urls: list[str] = []
 
-    async def connected(way: route.Way, *_: Any) -> Connection:
+    async def connected(way: route.CentreRoute, *_: Any) -> Connection:
         urls.append(way.url)
         if way.url == TOLD.url and len(urls) < recovers:
             raise why

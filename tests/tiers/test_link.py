@@ -349,7 +349,7 @@ async def test_a_greeting_names_the_forms_of_both_sides(centre: Engine) -> None:
     links = links_of(centre)
     async with running(links, BOTH), linked(centre, "4401") as link:
         welcome = await link.hello(writer="w-1", writer_epoch=3)
-        assert (welcome.form, welcome.release, welcome.active) == (1, __version__, True)
+        assert (welcome.version, welcome.release, welcome.active) == (1, __version__, True)
         assert links.greetings["4401"].hello == MemberHello((1,), __version__, "4401", 0, "w-1", 3)
         for hello, words in (
             (MemberHello((8, 9), __version__, "4401"), "form: the node speaks 8, 9, the centre 1"),

@@ -13,7 +13,7 @@ import typer
 from sensegate.cli.shown import Json, as_json, console
 from sensegate.errors import ConfigError
 from sensegate.failover import terms
-from sensegate.failover.trail_standby import PROMOTE, STATUS, Standby
+from sensegate.failover.trail_standby import PROMOTE, STATUS, StandbyStatus
 from sensegate.wording import count
 
 app = typer.Typer(help="Two centres: which is active; order the one that stands by to be.", no_args_is_help=True)
@@ -21,13 +21,13 @@ FRESH_S = 10.0
 Directory = Annotated[Path, typer.Argument(help="`directory` of the centre's configuration.", exists=True)]
 
 
-def standing(directory: Path) -> Standby | None:
+def standing(directory: Path) -> StandbyStatus | None:
     """Return how a centre stands by, None where it does not at the moment."""
     try:
-        found = msgspec.json.decode((directory / STATUS).read_bytes(), type=Standby)
+        found = msgspec.json.decode((directory / STATUS).read_bytes(), type=StandbyStatus)
     except (OSError, msgspec.DecodeError):
         return None
-    return found if time.time() - found.at < FRESH_S else None
+    return found if time.time() - found.written_at < FRESH_S else None
 
 
 @app.command()
@@ -37,14 +37,14 @@ def status(directory: Directory, *, json_form: Json = False) -> None:
     said = "stands by" if now else "active" if term.active else "not running"
     votes = term.voters[-1].nodes if term.voters else ()
     if json_form:
-        told = {"state": said, "term": term.number, "alone": term.alone, "voters": votes}
+        told = {"state": said, "term": term.number, "alone": term.unreplicated, "voters": votes}
         as_json({**told, **(msgspec.to_builtins(now) if now else {})})
     else:
         console.print(f"{said}, term {now.term if now else term.number}")
         if now:
             behind = "not known how far behind" if now.behind < 0 else f"{count(now.behind, 'entry', 'entries')} behind"
             console.print(f"the active centre {'answers' if now.reached else 'is not reached'}, {behind}")
-        elif term.active and term.alone:
+        elif term.active and term.unreplicated:
             console.print("it delivers without a standby: the other one may only take over by order")
         if votes:
             console.print(f"nodes that vote in automatic fail-over: {', '.join(votes)}")

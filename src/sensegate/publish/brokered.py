@@ -49,7 +49,7 @@ def _too_large(letter: Letter, client: Client) -> Receipt | None:
     return Receipt(taken=False, why=f"{len(letter.body)} bytes; engine.max_payload_bytes allows {most}", too_large=True)
 
 
-class Subjects:
+class NatsPublisher:
     """Letters by NATS; a `ports.Post`."""
 
     def __init__(self, client: Client, *, answer_s: float = ANSWER_S) -> None:
@@ -91,7 +91,7 @@ class _Page(msgspec.Struct, frozen=True):
     total: int = 0
 
 
-class Sessions:
+class MqttSessions:
     """How much waits in the sessions of MQTT subscribers, as the server tells."""
 
     def __init__(self, client: Client) -> None:
@@ -158,11 +158,11 @@ class Sessions:
         self._every_s = max(LOOK_S, offset / _LOOKED_AT_PER_S)
 
 
-class Topics:
+class MqttPublisher:
     """Letters by MQTT; a `ports.Post`. Use `run` as a task: it keeps the connection."""
 
     def __init__(
-        self, sessions: Sessions, credential: Callable[[], tuple[str, int, str, str]], tls: ssl.SSLContext | None
+        self, sessions: MqttSessions, credential: Callable[[], tuple[str, int, str, str]], tls: ssl.SSLContext | None
     ) -> None:
         """`credential` returns host, port, user and password at the broker as it runs now."""
         self._sessions = sessions

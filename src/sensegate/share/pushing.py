@@ -29,9 +29,9 @@ from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.ports import Post
-from sensegate.publish.brokered import Sessions, Subjects, Topics
+from sensegate.publish.brokered import MqttPublisher, MqttSessions, NatsPublisher
 from sensegate.publish.egress import Egress
-from sensegate.publish.webhook import Poster
+from sensegate.publish.webhook import WebhookPublisher
 from sensegate.share.controls import Answer, Controls, told_at
 from sensegate.share.guests import MQTT, NATS, Guests
 from sensegate.share.hooks import Hooks
@@ -70,7 +70,9 @@ class Pushing:
         clock, egress = self.clock, self.config.egress
         shelf, kept = Shelf(bucket, clock), Shelf(sharing, clock)
         self.marks: Records[Mark] = Records(shelf, "mark", Mark)
-        poster = await stack.enter_async_context(Poster(Egress(egress.allow), clock, timeout_s=egress.timeout_s))
+        poster = await stack.enter_async_context(
+            WebhookPublisher(Egress(egress.allow), clock, timeout_s=egress.timeout_s)
+        )
         webhooks = Lines(partial(self._line, poster))
         self.hooks = Hooks(kept, self.marks, webhooks, poster, self.trail, clock, visible=self._visible)
         await shelf.open()
@@ -94,10 +96,10 @@ class Pushing:
         async def told(terms: Terms, why: str, first: str) -> None:
             await _said(feeds, f"{terms.to}.{PROBLEM}", Answer(problem=why, first=first))
 
-        topics = Topics(Sessions(feeds), credential, trust(tls) if tls else None)
+        topics = MqttPublisher(MqttSessions(feeds), credential, trust(tls) if tls else None)
         lines = {
             MQTT: Lines(partial(self._line, topics, told=told), asked=True),
-            NATS: Lines(partial(self._line, Subjects(feeds), told=told)),
+            NATS: Lines(partial(self._line, NatsPublisher(feeds), told=told)),
         }
         guests = Guests(engine, self.tokens, self.share.grants, self.clock, lines)
         controls = Controls(self.share.grants, self.share.reader, self.marks, lines, self.tokens.of)

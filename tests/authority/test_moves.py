@@ -89,7 +89,7 @@ async def test_what_a_source_gave_before_it_gave_up_goes(clock: FakeClock) -> No
 
 async def test_moves_over_long_ago_go_from_the_store_too(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest are kept; one that goes on is, however old it is."""
-    monkeypatch.setattr(module, "KEPT_MAX", 2)
+    monkeypatch.setattr(module, "ENDED_MAX", 2)
     moves = MoveRegister(bucket := MemoryBucket(), MemoryTrail(), clock, Divisions.load(), Known())
     first = await moves.request("d0", "4403", "440305", by=ADMIN, gateways=PLACES)
     over = []
@@ -137,8 +137,12 @@ class Province:
         async def ask(what: str, payload: bytes) -> bytes:
             if what == "told" and name in self.lost:
                 raise Unavailable("the link is down")
-            answer: bytes = await getattr(self.moves, what)(name, payload)
-            return answer
+            answers = {
+                "orders": self.moves.answer_orders,
+                "part": self.moves.answer_part,
+                "told": self.moves.take_report,
+            }
+            return await answers[what](name, payload)
 
         async def drained() -> None:
             pass
@@ -485,7 +489,7 @@ async def test_who_may_call_it_off(province: Province) -> None:
 
 def test_orders_of_an_older_release_are_read() -> None:
     """What is new in an order has a value where it is not said."""
-    raw = msgspec.msgpack.encode([{"id": "m", "what": "give", "device": "d", "other": "4403", "division": "440305"}])
+    raw = msgspec.msgpack.encode([{"id": "m", "action": "give", "device": "d", "other": "4403", "division": "440305"}])
     assert decode_orders(raw) == [MoveOrder("m", "give", "d", "4403", "440305")]
 
 

@@ -198,13 +198,13 @@ def test_never_two_leases() -> None:
 def _no_bar(patch: pytest.MonkeyPatch) -> None:
     taken = Lease.take_request
     patch.setattr(
-        Lease, "take", lambda self, node, plea: taken(self, node, msgspec.structs.replace(plea, granted_elsewhere=0))
+        Lease, "take_request", lambda self, node, plea: taken(self, node, msgspec.structs.replace(plea, granted_elsewhere=0))
     )
 
 
 def _one_electorate(patch: pytest.MonkeyPatch) -> None:
     turned = Lease.next_voters
-    patch.setattr(Lease, "turn", lambda self, *given: turned(self, *given)[-1:])
+    patch.setattr(Lease, "next_voters", lambda self, *given: turned(self, *given)[-1:])
 
 
 def _any_version(patch: pytest.MonkeyPatch) -> None:
@@ -213,11 +213,11 @@ def _any_version(patch: pytest.MonkeyPatch) -> None:
     def grants(self: CentreChoice, centre: str, state: CentreState, now_s: float) -> bool:
         return granted(self, centre, msgspec.structs.replace(state, voters_version=self.term.voters_version), now_s)
 
-    patch.setattr(CentreChoice, "grants", grants)
+    patch.setattr(CentreChoice, "grant", grants)
 
 
 def _long_memory(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(module, "PART", 1.5)
+    patch.setattr(module, "LEASE_FRACTION", 1.5)
 
 
 def _heard_is_here(patch: pytest.MonkeyPatch) -> None:
@@ -291,13 +291,13 @@ def test_an_older_electorate_ends_by_one_of_this_term() -> None:
 def test_alone_only_where_the_other_cannot_be_granted() -> None:
     """Half of the nodes must have it on their disk; one that has granted a later term does not count."""
     lease = Lease(1, 9, LEASE_S, (VoterConfiguration((1, 1), ("1", "2", "3", "4")),))
-    heard(lease, "1", 0.0, alone=True)
+    heard(lease, "1", 0.0, unreplicated=True)
     assert not lease.is_unreplicated_known()
-    heard(lease, "2", 0.0, alone=True)
+    heard(lease, "2", 0.0, unreplicated=True)
     assert lease.is_unreplicated_known()
-    heard(lease, "2", 0.0, alone=True, granted=2)
+    heard(lease, "2", 0.0, unreplicated=True, granted_elsewhere=2)
     assert not lease.is_unreplicated_known()
-    heard(lease, "3", 0.0, alone=True)
+    heard(lease, "3", 0.0, unreplicated=True)
     assert lease.is_unreplicated_known()
     lease.clear_unreplicated()
     assert not lease.is_unreplicated_known()

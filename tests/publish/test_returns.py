@@ -21,7 +21,7 @@ class Confirmed:
 
     end = 0
 
-    def visible(self, last: int) -> int:
+    def high_watermark(self, last: int) -> int:
         return min(last, self.end)
 
 

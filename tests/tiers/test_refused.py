@@ -238,17 +238,17 @@ async def test_counts_that_only_the_centre_makes_are_refused(world: World) -> No
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda request: {"moves": (*request.moves, *request.moves)}, "a lane twice"),
-        (lambda request: {"moves": (msgspec.structs.replace(request.moves[0], position=1),)}, "lies before"),
+        (lambda request: {"updates": (*request.updates, *request.updates)}, "a lane twice"),
+        (lambda request: {"updates": (msgspec.structs.replace(request.updates[0], position=1),)}, "lies before"),
         (
-            lambda _: {"moves": (protocol.LaneUpdate(Lane.BACKLOG, 1, 0, ((0, 50),)),)},
+            lambda _: {"updates": (protocol.LaneUpdate(Lane.BACKLOG, 1, 0, ((0, 50),)),)},
             "was not given to it",
         ),
         (
-            lambda _: {"moves": (protocol.LaneUpdate(Lane.BACKLOG, 1, 10**6),)},
+            lambda _: {"updates": (protocol.LaneUpdate(Lane.BACKLOG, 1, 10**6),)},
             "lies behind",
         ),
-        (lambda _: {"moves": (protocol.LaneUpdate(Lane.LIVE, 2, 10**6, ((0, 5),)),)}, "has ranges"),
+        (lambda _: {"updates": (protocol.LaneUpdate(Lane.LIVE, 2, 10**6, ((0, 5),)),)}, "has ranges"),
     ],
 )
 async def test_a_span_that_contradicts_the_records_is_refused(world: World, spoil: object, words: str) -> None:
@@ -257,7 +257,7 @@ async def test_a_span_that_contradicts_the_records_is_refused(world: World, spoi
     end = (await world.centre.log.bounds())[1]
     changes = {"span_id": "another", **spoil(request)}  # type: ignore[operator]
     moves = tuple(
-        msgspec.structs.replace(move, base_number=world.record(move.lane).number) for move in changes.pop("moves")
+        msgspec.structs.replace(move, base_number=world.record(move.lane).number) for move in changes.pop("updates")
     )
     bad = protocol.encode(msgspec.structs.replace(request, updates=moves, **changes))
     with pytest.raises(PermissionDenied, match=words):
@@ -470,7 +470,7 @@ async def test_refusals_orders_cuts_and_kills_in_any_order(seed: int) -> None:  
                     await world.uplink.resend()
             case lane:
                 with contextlib.suppress(Unavailable):
-                    await drive(world.clock, getattr(world.uplink, lane)())
+                    await drive(world.clock, getattr(world.uplink, f"forward_{lane}")())
                 if dice.random() < 0.5:
                     await world.centre.land()
     world.shed, world.centre.fault = [], ""

@@ -230,7 +230,7 @@ async def test_orders_cuts_and_kills_in_any_order(seed: int) -> None:
                 await world.clock.advance(dice.choice((1, 30)))
             case step:
                 with contextlib.suppress(Unavailable):
-                    await drive(world.clock, getattr(world.uplink, step)())
+                    await drive(world.clock, getattr(world.uplink, f"forward_{step}")())
                 if dice.random() < 0.5:
                     await world.centre.land()
     world.shed, world.centre.fault = [], ""
@@ -252,7 +252,7 @@ async def test_planted_holes_are_found(world: World, monkeypatch: pytest.MonkeyP
 
         def keeps(self: Uplink, lane: Lane, state: LaneState, **more: Any) -> LaneUpdate:
             if lane is Lane.LIVE and "position" not in more:
-                more["kept"] = state.record.withheld
+                more["withheld"] = state.record.withheld
             return given(self, lane, state, **more)
 
         monkeypatch.setattr(Uplink, "_lane_update", keeps)

@@ -280,7 +280,7 @@ class Uplink:
             # Nothing to tell (raw messages, records): remembered here, moved at the centre with the next span.
             self._exchange.lanes[Lane.LIVE] = state.advanced(span.position, kept)
             return True
-        move = self._lane_update(Lane.LIVE, state, position=span.position, kept=kept)
+        move = self._lane_update(Lane.LIVE, state, position=span.position, withheld=kept)
         selection = SpanSelection(state.confirmed, span.position, self._packer.grade_max, shed)
         await self._send(Lane.LIVE, span.parts, [move], selection, skips=skips)
         self._pace(span.rows, since_s)
@@ -409,7 +409,7 @@ class Uplink:
         span = self._packer.pack(entries, Flag.BACKLOG, shed, skip=skips) if entries else PackedSpan([], until, 0)
         ranges = tuple(rest) if not entries or span.position >= until else ((span.position, until), *rest)
         kept = self._withheld_after(record, after, span, shed)
-        move = self._lane_update(Lane.BACKLOG, state, position=span.position, ranges=ranges, kept=kept)
+        move = self._lane_update(Lane.BACKLOG, state, position=span.position, ranges=ranges, withheld=kept)
         return span, move, SpanSelection(after, span.position, self._packer.grade_max, shed), skips
 
     async def _next_withheld(self, state: LaneState) -> tuple[PackedSpan, LaneUpdate, SpanSelection, bool] | None:
@@ -425,7 +425,7 @@ class Uplink:
             entries, skips = self._limited_to_skip(Lane.BACKLOG, entries)
         span = self._packer.pack_withheld(entries, part, skip=skips) if entries else PackedSpan([], part.until, 0)
         rest = () if span.position >= part.until else (msgspec.structs.replace(part, after=span.position),)
-        move = self._lane_update(Lane.BACKLOG, state, kept=(*record.withheld[:at], *rest, *record.withheld[at + 1 :]))
+        move = self._lane_update(Lane.BACKLOG, state, withheld=(*record.withheld[:at], *rest, *record.withheld[at + 1 :]))
         selection = SpanSelection(part.after, span.position, part.grade_max, part.shed, withheld_only=True)
         return span, move, selection, skips
 
@@ -551,8 +551,8 @@ class Uplink:
                 return False
             rest = tuple(part for part in state.record.withheld if part not in free)
             moves = [
-                self._lane_update(Lane.BACKLOG, backlog, kept=(*backlog.record.withheld, *free)),
-                self._lane_update(Lane.LIVE, state, kept=rest),
+                self._lane_update(Lane.BACKLOG, backlog, withheld=(*backlog.record.withheld, *free)),
+                self._lane_update(Lane.LIVE, state, withheld=rest),
             ]
             if not await self._send(Lane.LIVE, [], moves, SpanSelection()):
                 return True
@@ -579,7 +579,7 @@ class Uplink:
         *,
         position: int | None = None,
         ranges: tuple[tuple[int, int], ...] | None = None,
-        kept: tuple[WithheldRange, ...] | None = None,
+        withheld: tuple[WithheldRange, ...] | None = None,
     ) -> LaneUpdate:
         record = state.record
         return LaneUpdate(
@@ -587,7 +587,7 @@ class Uplink:
             record.number,
             record.position if position is None else position,
             record.ranges if ranges is None else ranges,
-            record.withheld if kept is None else kept,
+            record.withheld if withheld is None else withheld,
         )
 
     async def _send(

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from sensegate.cli import app
 from sensegate.failover import terms
 from sensegate.failover.lease import VoterConfiguration
+from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
 from sensegate.failover.terms import Term
-from sensegate.failover.trail_standby import PROMOTE, STATUS, StandbyStatus
 
 TERM = Term(
     3, active=True, voters=(VoterConfiguration((2, 1), ("4401",)), VoterConfiguration((3, 1), ("4401", "4403.2")))

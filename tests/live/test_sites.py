@@ -34,7 +34,7 @@ from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig,
 from sensegate.config.sites import CentreConfig, PeerConfig
 from sensegate.failover import terms
 from sensegate.failover.standby import TAIL
-from sensegate.failover.trail_standby import PROMOTE, STATUS, StandbyStatus
+from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
 from sensegate.share.opening import PSEUDONYMS, SIGNING
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running

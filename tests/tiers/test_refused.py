@@ -15,9 +15,9 @@ from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, U
 from sensegate.model import Member, Shed
 from sensegate.quantities.quality import Flag
 from sensegate.tiers import protocol, refusals, uplink
-from sensegate.tiers.carried import UplinkAccounting
 from sensegate.tiers.protocol import Lane, PartKind, SpanPart, SpanRequest
 from sensegate.tiers.receiver import Receiver
+from sensegate.tiers.uplink_accounting import UplinkAccounting
 from tests.tiers.made import NODE, check, drive, rows_of
 from tests.tiers.world import World
 

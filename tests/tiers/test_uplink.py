@@ -25,13 +25,13 @@ from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.model import Member, Shed
 from sensegate.quantities.quality import Flag
 from sensegate.tiers import lanes, uplink
-from sensegate.tiers.carried import UplinkAccounting
 from sensegate.tiers.exchange import LaneState
 from sensegate.tiers.judging import Judge
 from sensegate.tiers.link import CentreLink, NodeLinks
 from sensegate.tiers.protocol import Lane, LaneUpdate, SpanOutcome, decode_span_answer
 from sensegate.tiers.receiver import Receiver
 from sensegate.tiers.uplink import Uplink
+from sensegate.tiers.uplink_accounting import UplinkAccounting
 from sensegate.tiers.verdict import MemberFacts, Rules
 from sensegate.tiers.writers import Claimant
 from tests.conftest import eventually

@@ -13,7 +13,7 @@ import typer
 from sensegate.cli.shown import Json, as_json, console
 from sensegate.errors import ConfigError
 from sensegate.failover import terms
-from sensegate.failover.trail_standby import PROMOTE, STATUS, StandbyStatus
+from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
 from sensegate.wording import count
 
 app = typer.Typer(help="Two centres: which is active; order the one that stands by to be.", no_args_is_help=True)

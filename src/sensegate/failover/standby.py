@@ -42,9 +42,9 @@ from sensegate.failover.lease import INITIAL_VERSION, VoterConfiguration, Votes
 from sensegate.failover.ledger_copy import LedgerCopy
 from sensegate.failover.replica import LogChunk, Replica
 from sensegate.failover.replica import describe_log as log_of
+from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
 from sensegate.failover.terms import GRANT_S, CentreState, Term
 from sensegate.failover.trail_copy import SetAsideStore, TrailCopy
-from sensegate.failover.trail_standby import PROMOTE, STATUS, StandbyStatus
 from sensegate.tiers.centre_side import Below
 from sensegate.tiers.link import CentreLink
 

@@ -32,7 +32,6 @@ from sensegate.failover.terms import LONG_POLL_S, CentreChoice, decode_state, en
 from sensegate.model import Shed
 from sensegate.ports import Log
 from sensegate.tiers import membership, return_files
-from sensegate.tiers.carried import UplinkAccounting
 from sensegate.tiers.config_distribution import ConfigReceiver
 from sensegate.tiers.device_moves import DeviceMover
 from sensegate.tiers.link import CentreLink
@@ -49,6 +48,7 @@ from sensegate.tiers.route import (
     tls_context,
 )
 from sensegate.tiers.uplink import Uplink
+from sensegate.tiers.uplink_accounting import UplinkAccounting
 from sensegate.tiers.writers import Claimant, WriterStateFile
 
 LOOK_S = 1.0

@@ -35,7 +35,7 @@ from sensegate.tiers.move_register import (
     decode_orders,
 )
 from tests.share.made import NOW
-from tests.test_moving import Quick
+from tests.support.clocks import InstantClock
 
 ADMIN = Principal("admin", Role.ADMIN, scope("44"))
 PLACES = ["4401", "4403", "4405"]
@@ -150,7 +150,7 @@ class Province:
         return DeviceMover(
             self.gateways[name],
             self.log(name),
-            Quick(NOW),
+            InstantClock(NOW),
             LogIdentity(name, 0, 3_600_000_000, 24),
             ask=ask,
             close=lambda _device: None,

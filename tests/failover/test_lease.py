@@ -198,7 +198,9 @@ def test_never_two_leases() -> None:
 def _no_bar(patch: pytest.MonkeyPatch) -> None:
     taken = Lease.take_request
     patch.setattr(
-        Lease, "take_request", lambda self, node, plea: taken(self, node, msgspec.structs.replace(plea, granted_elsewhere=0))
+        Lease,
+        "take_request",
+        lambda self, node, plea: taken(self, node, msgspec.structs.replace(plea, granted_elsewhere=0)),
     )
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from sensegate.clock import FakeClock
 from sensegate.config import Config, parse
 from sensegate.config.sites import CentreConfig
 from sensegate.errors import PermissionDenied, SensegateError, Unavailable
@@ -16,15 +15,9 @@ from sensegate.tiers import route
 from sensegate.tiers.membership import StoredLink
 from tests.live.site import config_of
 from tests.share.made import NOW
+from tests.support.clocks import InstantClock
 
 TOLD = StoredLink("4401", "4401", "4401", "nats://one:1", "secret", "http://one")
-
-
-class Quick(FakeClock):
-    """A clock on which one need not wait."""
-
-    async def sleep(self, seconds: float) -> None:
-        del seconds
 
 
 class Connection:
@@ -49,9 +42,9 @@ async def asked(
     async def restored(*_: Any) -> int:
         return 3
 
-    monkeypatch.setattr(route, "connected", connected)
+    monkeypatch.setattr(route, "connect_to_centre", connected)
     monkeypatch.setattr("sensegate.tiers.registry_copies.restore", restored)
-    await route.restore(config, Quick(NOW), TOLD, {})
+    await route.restore(config, InstantClock(NOW), TOLD, {})
     return urls
 
 

@@ -8,7 +8,7 @@ from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.errors import Fenced
-from sensegate.tiers.carried import UplinkAccounting
+from sensegate.tiers.uplink_accounting import UplinkAccounting
 
 
 async def told(log: MemoryLog) -> dict[str, int]:

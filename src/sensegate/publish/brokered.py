@@ -38,7 +38,7 @@ _HEAD_BYTES = 4_096
 _PAGES_MAX = 400
 """Of consumers, 256 each, that are looked at."""
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("publish")
 
 
 def _too_large(letter: Letter, client: Client) -> Receipt | None:
@@ -144,10 +144,10 @@ class MqttSessions:
             for _ in range(_PAGES_MAX):
                 told = await api.call(self.client, f"$JS.API.CONSUMER.LIST.{INTAKE}", {"offset": offset})
                 page = msgspec.json.decode(told, type=_Page)
-                for one in page.consumers or ():
-                    for subject in one.config.filter_subjects or [one.config.filter_subject]:
+                for consumer in page.consumers or ():
+                    for subject in consumer.config.filter_subjects or [consumer.config.filter_subject]:
                         name = subject.removeprefix("$MQTT.msgs.")
-                        found[name] = max(found.get(name, 0), one.num_pending + one.num_ack_pending)
+                        found[name] = max(found.get(name, 0), consumer.num_pending + consumer.num_ack_pending)
                 offset += len(page.consumers or ())
                 if not page.consumers or offset >= page.total:
                     break
@@ -189,7 +189,7 @@ class MqttPublisher:
                 return Receipt(taken=False, why=why, absent=True, retry_after_s=LOOK_S)
             await self._publish(letter.to.replace(".", "/"), letter.body)
         except (Unavailable, NotFound) as why:
-            return Receipt(taken=False, why=str(why), absent=True, retry_after_s=1.0)
+            return Receipt(taken=False, reason=str(why), absent=True, retry_after_s=1.0)
         self._sessions.sent(letter.to)
         return Receipt(taken=True)
 

@@ -91,7 +91,7 @@ class WebhookPublisher:
             ) as response:
                 return _receipt(response)
         except ConfigError as why:
-            return Receipt(taken=False, why=str(why))
+            return Receipt(taken=False, reason=str(why))
         except TimeoutError:
             return Receipt(taken=False, why=f"no answer within {self._timeout_s:g} s")
         except (aiohttp.ClientError, ssl.SSLError, OSError) as why:

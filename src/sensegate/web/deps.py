@@ -76,7 +76,7 @@ class NodeRow(msgspec.Struct, frozen=True):
     devices: int | None = None
     counts: dict[str, int] = {}
     """Its ledger as it has come up: kind -> count."""
-    troubles: list[str] = []
+    problems: list[str] = []
     """What it says is wrong."""
     copied: int = 0
     """µs UTC: what was changed in its registries before is copied here; 0: nothing came since this process began."""

@@ -334,7 +334,7 @@ async def test_a_target_that_is_gone(province: Province, *, taken: bool, keep: b
     with pytest.raises(Conflict, match="by force"):
         await province.moves.cancel(move.id, by=ADMIN)
     made = await province.moves.cancel(move.id, by=ADMIN, force=True, keep_credential=keep)
-    assert (made.stage, made.owed_target, str(made.forced)[:9]) == (MoveStage.SENT_BACK, "drop", "the state")
+    assert (made.stage, made.owed_target, str(made.forced)[:9]) == (MoveStage.SENT_BACK, "drop", "the ident")
     await province.work("4401")
     gone = ["4403"] if taken else []
     assert province.takers() == (["4401", *gone] if keep else gone), "kept: the operator's word that it runs no more"

@@ -424,7 +424,7 @@ def move(
 @app.command()
 def moves(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List moves of devices between gateways, as the centre knows them."""
-    columns = ("id", "device", "source", "target", "division", "stage", "identities", "changed", "why", "owed")
+    columns = ("id", "device", "source", "target", "division", "stage", "identities", "changed", "reason", "owed")
     table(rows_of(ask(url, token, lambda remote: remote.get("/api/v1/moves"))), columns, json_form=json_form)
 
 

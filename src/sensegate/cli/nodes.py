@@ -184,7 +184,7 @@ def join(
     if not (address := centre or mine.uplink.centre_url):
         raise ConfigError("no centre is named", key="uplink.centre_url", remedy="give --centre URL")
     made = asyncio.run(
-        membership.join(Path(mine.directory), code, address, member=mine.member_id, link=mine.uplink.url)
+        membership.join(Path(mine.directory), code, address, member=mine.member_id, link_url=mine.uplink.url)
     )
     console.print(f"{made.member} has joined {made.centre}; its link goes to {made.url}", highlight=False)
 

@@ -47,7 +47,7 @@ from sensegate.publish.links import Links, Node
 from sensegate.publish.report import Report, Reports
 from sensegate.publish.returns import Returns, Wanted
 from sensegate.quantities.properties import PROPERTIES
-from sensegate.share import opening
+from sensegate.share import wiring
 from sensegate.tiers.judging import Judge
 from sensegate.tiers.link import NodeLinks
 from sensegate.tiers.protocol import RefusedPart
@@ -152,7 +152,7 @@ class Below:
     async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
         """Return a signed file of what goes back to a node after a place, and the place where it ends."""
         key = key_in(
-            Path(self.config.sharing.key_file or Path(self.config.directory) / opening.SIGNING),
+            Path(self.config.sharing.key_file or Path(self.config.directory) / wiring.SIGNING),
             setting="sharing.key_file",
         )
         body, held = await return_files.export(

@@ -62,14 +62,14 @@ from sensegate.ports import Log
 from sensegate.publish import membership
 from sensegate.publish.report import Report, report_of
 from sensegate.scripts import pool as scripts
-from sensegate.share import opening
-from sensegate.share.books import Books
+from sensegate.share import wiring
 from sensegate.share.floors import GradeFloors
+from sensegate.share.hourly_ledgers import Books
 from sensegate.share.pushing import Pushing
 from sensegate.share.reader import Reader
 from sensegate.showing import shown, troubles, warnings
 from sensegate.web.app import Web
-from sensegate.web.rotation import rotating
+from sensegate.web.certificates import rotating
 
 _log = structlog.get_logger("flow")
 
@@ -369,9 +369,9 @@ class Gateway:
         """Open the feeds over the log: for those who ask, for those to whom they are pushed, for the other tier."""
         config, clock, base = self.config, self.clock, self.foundations
         self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h, stamped=not self.log.is_copy)
-        self.quality_rows = opening.quality_rows(self.quality, self.devices)
-        measured = opening.measures(self.devices, self.quality_rows, clock)
-        self.share = opening.made(
+        self.quality_rows = wiring.quality_rows(self.quality, self.devices)
+        measured = wiring.measures(self.devices, self.quality_rows, clock)
+        self.share = wiring.made(
             config,
             clock,
             self.audit,

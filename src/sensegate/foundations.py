@@ -36,7 +36,7 @@ from sensegate.config import Config
 from sensegate.lifecycle.lifecycle import ProfileLifecycle
 from sensegate.publish import membership
 from sensegate.quantities.coordinates import wgs84
-from sensegate.share import opening
+from sensegate.share import wiring
 from sensegate.viid import feature
 
 log = structlog.get_logger("start")
@@ -106,7 +106,7 @@ class Foundations:
         self.copied = {name: await self.bucket(name) for name in way_up.COPIED} if config.role == "node" else {}
         if joined:
             await way_up.restore(config, self.clock, joined, self.copied)
-        await opening.settle(config, await self.bucket("sharing"))
+        await wiring.settle(config, await self.bucket("sharing"))
         # Written last: a start that did not come so far begins anew.
         write_private(Path(config.directory) / membership.LIFE, self.log.epoch)
         self.hours = JetStreamLog(self.bus, stream=streams.LEDGER, room=engine.has_room)

@@ -18,7 +18,7 @@ from sensegate.authority.heads import public_key
 from sensegate.cli import app
 from sensegate.errors import ConfigError
 from sensegate.share import delivery
-from sensegate.share.receipts import verified
+from sensegate.share.usage_statements import verified
 from tests.conftest import eventually
 from tests.live.site import Made, Site, reading
 

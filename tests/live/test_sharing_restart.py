@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from sensegate.authority.heads import public_key
-from sensegate.share.receipts import verified
+from sensegate.share.usage_statements import verified
 from tests.conftest import eventually
 from tests.live.granting import Granted, granted
 from tests.live.site import Site, config_of, reading, running

@@ -34,7 +34,7 @@ from sensegate.bus.ledger import ACCEPTED
 from sensegate.bus.ports import free_port
 from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig, WebConfig
 from sensegate.config.sites import CentreConfig, PeerConfig
-from sensegate.share.opening import PSEUDONYMS, SIGNING
+from sensegate.share.wiring import PSEUDONYMS, SIGNING
 from sensegate.sites import TAIL
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running

@@ -25,7 +25,7 @@ from sensegate.authority.chain import check_export
 from sensegate.authority.heads import public_key
 from sensegate.config.people import EgressConfig
 from sensegate.publish import membership
-from sensegate.share.receipts import verified
+from sensegate.share.usage_statements import verified
 from tests.conftest import eventually
 from tests.live.granting import Granted
 from tests.live.receiver import receiving

@@ -15,7 +15,7 @@ from sensegate.errors import Lost
 from sensegate.model import Member
 from sensegate.ports import Log
 from sensegate.share import ledger_copy
-from sensegate.share.books import Books
+from sensegate.share.hourly_ledgers import Books
 from sensegate.share.ledger_copy import LedgerCopy
 
 TTL_H = 9_600

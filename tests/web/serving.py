@@ -28,11 +28,11 @@ from sensegate.config.people import OidcConfig, PeopleConfig
 from sensegate.decode.profiles import ProfileSet
 from sensegate.model import Device
 from sensegate.normalise.book import QualityRow
-from sensegate.share.books import Books
+from sensegate.share.consumers import Roll
 from sensegate.share.feeds import Feeds
+from sensegate.share.hourly_ledgers import Books
 from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
-from sensegate.share.roll import Roll
 from sensegate.share.sharing import Sharing, Terms
 from sensegate.web.app import Web
 from sensegate.web.deps import Deps, NodeRow, ProfileRow

@@ -148,7 +148,7 @@ def verify(
     Example: sensegate receipt verify 2026-01.json --key receipts.pub
     """
     from sensegate.authority.heads import public_key  # noqa: PLC0415 - cryptography, which others need not load
-    from sensegate.share.receipts import verified  # noqa: PLC0415 - the same
+    from sensegate.share.usage_statements import verified  # noqa: PLC0415 - the same
 
     try:
         line = file.read_bytes()

@@ -17,8 +17,8 @@ import msgspec
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.errors import ConfigError, Conflict
 from sensegate.share.feeds import GRADE_MAX
-from sensegate.share.han import folded
 from sensegate.share.records import csv_cell
+from sensegate.share.text_folding import folded
 
 
 class Sharing(StrEnum):

@@ -31,14 +31,14 @@ from sensegate.ports import Post
 from sensegate.publish.brokered import Sessions, Subjects, Topics
 from sensegate.publish.egress import Egress
 from sensegate.publish.webhook import Poster
-from sensegate.share.controls import Answer, Controls, told_at
-from sensegate.share.guests import MQTT, NATS, Guests
-from sensegate.share.hooks import Hooks
-from sensegate.share.lines import PROBLEM, Limits, Line, Lines, Mark, Page, Sweep, Terms, Told, nobody
+from sensegate.share.broker_clients import MQTT, NATS, Guests
+from sensegate.share.consumers import Roll
 from sensegate.share.metering import Cover
 from sensegate.share.pages import Pages
-from sensegate.share.roll import Roll
 from sensegate.share.sharing import FeedRequest, Sharing
+from sensegate.share.subscription_control import Answer, Controls, told_at
+from sensegate.share.subscriptions import PROBLEM, Limits, Line, Lines, Mark, Page, Sweep, Terms, Told, nobody
+from sensegate.share.webhooks import Hooks
 
 CONTROL = "sg.control.*.*"
 SWEEP_S = 3_600.0

@@ -18,23 +18,23 @@ from sensegate.authority.shelf import Shelf
 from sensegate.authority.trail import Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, Lost, StoreFull
-from sensegate.share.books import Books
+from sensegate.share.access_requests import Desk
 from sensegate.share.catalogue import Catalogue, Promise
+from sensegate.share.catalogue_access import Offers
 from sensegate.share.cursor import Cursor, parse
 from sensegate.share.delivery import Events, Form, Page, Serving
-from sensegate.share.desk import Desk
+from sensegate.share.federation import Ask
+from sensegate.share.federation_centre import Downward
+from sensegate.share.federation_node import Distant, Upward
 from sensegate.share.feeds import Feed, Feeds, Wanted, check
 from sensegate.share.grants import Admission, Grants
-from sensegate.share.joint import Ask
-from sensegate.share.joint_down import Downward
-from sensegate.share.joint_up import Distant, Upward
+from sensegate.share.hourly_ledgers import Books
 from sensegate.share.masks import Masks
 from sensegate.share.metering import Cover, Metering, Usage
-from sensegate.share.offers import Offers
 from sensegate.share.pages import RECHECK_S, Pages
 from sensegate.share.quota import month_of, within
 from sensegate.share.reader import Reader
-from sensegate.share.receipts import Receipts, line_of
+from sensegate.share.usage_statements import Receipts, line_of
 
 _log = structlog.get_logger("share")
 

@@ -24,10 +24,10 @@ from sensegate.config import TlsConfig
 from sensegate.errors import ConfigError, Conflict, Lost, SensegateError
 from sensegate.viid import rest
 from sensegate.web import (
+    accounting,
     applications,
     audit,
     auth,
-    books,
     catalogue,
     devices,
     drafts,
@@ -151,7 +151,7 @@ ROUTES: tuple[Route, ...] = (
     *profiles.ROUTES,
     *profile_jobs.ROUTES,
     *drafts.ROUTES,
-    *books.ROUTES,
+    *accounting.ROUTES,
     *log.ROUTES,
     *audit.ROUTES,
     *rest.ROUTES,

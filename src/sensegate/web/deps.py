@@ -19,8 +19,8 @@ from sensegate.config import WebConfig
 from sensegate.model import Device
 from sensegate.normalise.book import QualityRow
 from sensegate.ports import Log
-from sensegate.share.books import Books
-from sensegate.share.roll import Roll
+from sensegate.share.consumers import Roll
+from sensegate.share.hourly_ledgers import Books
 from sensegate.share.sharing import Sharing
 
 T = TypeVar("T")

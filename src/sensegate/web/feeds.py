@@ -12,7 +12,7 @@ from aiohttp import web
 from sensegate import metrics
 from sensegate.authority.scope import Action, Principal
 from sensegate.errors import ConfigError, Refused, SensegateError
-from sensegate.share.roll import Standing
+from sensegate.share.consumers import Standing
 from sensegate.share.sharing import FeedRequest
 from sensegate.web import listing, problems
 from sensegate.web.bodies import Feed, NewFeed, Records

@@ -9,8 +9,8 @@ from aiohttp import web
 
 from sensegate.authority.scope import Action, may
 from sensegate.errors import Refused
-from sensegate.share.hooks import Hooks, Webhook
 from sensegate.share.sharing import FeedRequest
+from sensegate.share.webhooks import Hooks, Webhook
 from sensegate.web import listing
 from sensegate.web.bodies import Body, FeedName
 from sensegate.web.deps import Part

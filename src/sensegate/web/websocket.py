@@ -20,9 +20,9 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from sensegate import metrics
 from sensegate.authority.scope import Action
 from sensegate.errors import Overloaded, Refused, SensegateError
+from sensegate.share.consumers import Standing
 from sensegate.share.delivery import Page
 from sensegate.share.pages import Pages
-from sensegate.share.roll import Standing
 from sensegate.web import problems
 from sensegate.web.feeds import HEARTBEAT_S, SELECT, asked_of, still_of
 from sensegate.web.problems import BadRequest

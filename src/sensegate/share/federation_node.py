@@ -15,22 +15,9 @@ from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, Lost, Refused, StoreFull
 from sensegate.share.applications import Application, Decision, State, demand_decider
 from sensegate.share.catalogue import Catalogue, Entry, Promise
+from sensegate.share.federation import EVERY_S, After, Ask, Done, Have, Listed, Offer, Told, Word, bare, digest, encode
 from sensegate.share.feeds import Feed, Feeds
 from sensegate.share.grants import Grant, owns
-from sensegate.share.joint import (
-    EVERY_S,
-    After,
-    Ask,
-    Done,
-    Have,
-    Listed,
-    Offer,
-    Told,
-    Word,
-    bare,
-    digest,
-    encode,
-)
 
 MEASURE_S = 60.0
 

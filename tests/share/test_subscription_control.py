@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.errors import ConfigError
-from sensegate.share.controls import Said, parsed
+from sensegate.share.subscription_control import Said, parsed
 
 
 @pytest.mark.parametrize(

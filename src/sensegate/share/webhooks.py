@@ -19,7 +19,7 @@ from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded
 from sensegate.ports import Post
-from sensegate.share.lines import BATCH, MEDIA, Lines, Mark, State, Terms, moved
+from sensegate.share.subscriptions import BATCH, MEDIA, Lines, Mark, State, Terms, moved
 
 DELIVERY = "webhook"
 ALGORITHMS = ("hmac-sha256", "hmac-sm3")

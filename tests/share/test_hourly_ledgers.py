@@ -14,7 +14,7 @@ from sensegate.clock import FakeClock
 from sensegate.errors import Lost
 from sensegate.model import Entry
 from sensegate.ports import Log
-from sensegate.share.books import Books
+from sensegate.share.hourly_ledgers import Books
 from tests.share.made import NOW
 
 HOUR = NOW // HOUR_US

@@ -7,7 +7,7 @@ import pytest
 from sensegate.authority.divisions import Divisions
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.share.catalogue import Entry, found
-from sensegate.share.han import folded
+from sensegate.share.text_folding import folded
 
 # fmt: off
 CITIES = [

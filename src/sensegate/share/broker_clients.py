@@ -29,7 +29,7 @@ from sensegate.bus.engine import Connection, User
 from sensegate.clock import Clock
 from sensegate.errors import Lost, Refused
 from sensegate.share.grants import Grant, Grants
-from sensegate.share.lines import MEDIA, Lines, Terms
+from sensegate.share.subscriptions import MEDIA, Lines, Terms
 
 ACCOUNT = User.FEEDS.account
 MQTT, NATS = "mqtt", "nats"

@@ -19,15 +19,15 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
 from sensegate.errors import Gone, Refused
 from sensegate.ports import Letter, Receipt
+from sensegate.share.consumers import Roll
 from sensegate.share.cursor import parse
 from sensegate.share.delivery import Form, Serving
 from sensegate.share.feeds import ALL_FEED, Selection
 from sensegate.share.grants import Admission
-from sensegate.share.hooks import Hooks, Webhook
-from sensegate.share.lines import Limits, Line, Lines, Mark, State, Sweep, Terms, moved
 from sensegate.share.pages import Pages
 from sensegate.share.reader import Reader
-from sensegate.share.roll import Roll
+from sensegate.share.subscriptions import Limits, Line, Lines, Mark, State, Sweep, Terms, moved
+from sensegate.share.webhooks import Hooks, Webhook
 from tests.share.made import make_batch, members
 
 QUICK = Limits(first_s=0.001, longest_s=0.002, failures_max=4, absent_s=0.005)

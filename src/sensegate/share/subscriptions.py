@@ -25,8 +25,8 @@ from sensegate.authority.shelf import Records
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, Gone, Lost, NotFound, Overloaded, Refused, StoreFull
 from sensegate.ports import Letter, Post, Receipt
+from sensegate.share.consumers import Roll, Standing
 from sensegate.share.cursor import BadCursor, Cursor
-from sensegate.share.roll import Roll, Standing
 
 BATCH = 1_000
 TAG = "records"

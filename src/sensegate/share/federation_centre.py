@@ -11,12 +11,10 @@ from sensegate.authority.scope import Action, Principal, Role, Scope, allows
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, StoreFull
+from sensegate.share.access_requests import Desk
 from sensegate.share.applications import DAY_US, Application, State
 from sensegate.share.catalogue import Catalogue, Entry, Promise, Sharing
-from sensegate.share.desk import Desk
-from sensegate.share.feeds import Feed, Feeds, check
-from sensegate.share.grants import Grant, Grants
-from sensegate.share.joint import (
+from sensegate.share.federation import (
     EVERY_S,
     After,
     Done,
@@ -30,6 +28,8 @@ from sensegate.share.joint import (
     encode,
     mirrored,
 )
+from sensegate.share.feeds import Feed, Feeds, check
+from sensegate.share.grants import Grant, Grants
 
 TOLD_DAYS = 30
 TOLD_MAX = 400

@@ -13,11 +13,11 @@ from sensegate.authority.scope import Principal, Role, scope
 from sensegate.errors import Conflict, Lost, NotFound, Refused, SensegateError
 from sensegate.share.applications import State
 from sensegate.share.catalogue import Entry, Kind, Promise, Sharing
+from sensegate.share.federation import Have, Told
+from sensegate.share.federation_centre import LISTED_MAX, Downward
+from sensegate.share.federation_node import Distant, Upward
 from sensegate.share.feeds import Feed
-from sensegate.share.joint import Have, Told
-from sensegate.share.joint_down import LISTED_MAX, Downward
-from sensegate.share.joint_up import Distant, Upward
-from tests.share.test_desk import COUNTY, OWNER, READER, Made
+from tests.share.test_access_requests import COUNTY, OWNER, READER, Made
 
 FOREIGN = Principal("foreign", Role.SUBSCRIBER, scope("4406"))
 WISH: dict[str, Any] = {"feeds": ["4401-air"], "purpose": "p", "legal_basis": "l", "days": 30}
@@ -289,7 +289,7 @@ async def test_a_crash_between_feed_and_entry_leaves_nothing_behind(
 
 async def test_a_node_is_told_first_of_what_waits(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of too many applications those that are decided go first, whatever their ids."""
-    monkeypatch.setattr("sensegate.share.joint_down.TOLD_MAX", 3)
+    monkeypatch.setattr("sensegate.share.federation_centre.TOLD_MAX", 3)
     made = []
     for _ in range(6):
         one = await pair.centre.desk.apply(READER, WISH)

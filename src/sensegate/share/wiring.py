@@ -27,9 +27,9 @@ from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import ConfigError
 from sensegate.normalise.book import IndicatorStore, QualityRow
-from sensegate.share.books import Books
 from sensegate.share.catalogue import Promise
 from sensegate.share.feeds import Feed, Feeds
+from sensegate.share.hourly_ledgers import Books
 from sensegate.share.masks import Masks
 from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader

@@ -20,9 +20,9 @@ from sensegate.clock import FakeClock
 from sensegate.control.emergency_grants import EmergencyGrants
 from sensegate.control.modes import EmergencyGrant, ModeOrder, ModePlan
 from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused
+from sensegate.share.access_requests import Desk
 from sensegate.share.applications import DAY_US, Application, Asked, State, above, level_of, narrower
 from sensegate.share.catalogue import Catalogue, Entry, Kind, Sharing, as_csv, credit_code, dcat, found, missing
-from sensegate.share.desk import Desk
 from sensegate.share.feeds import Feed, Feeds, Wanted, common
 from sensegate.share.grants import Admission, Grant, Grants, granted
 from tests.share.made import NOW
@@ -531,7 +531,7 @@ async def test_a_grant_that_lasts_is_not_pruned(made: Made) -> None:
 
 async def test_one_subscriber_cannot_fill_the_desk(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of another subscriber there is still room, and again after a decision."""
-    monkeypatch.setattr("sensegate.share.desk.PENDING_MAX", 2)
+    monkeypatch.setattr("sensegate.share.access_requests.PENDING_MAX", 2)
     first = await made.desk.apply(READER, WISH)
     await made.desk.apply(READER, WISH)
     with pytest.raises(Overloaded, match="withdraw"):

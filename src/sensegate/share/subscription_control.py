@@ -15,10 +15,10 @@ import msgspec
 from sensegate.authority.scope import Principal
 from sensegate.authority.shelf import Records
 from sensegate.errors import ConfigError, Gone, NotFound, SensegateError
+from sensegate.share.broker_clients import hears, line_id
 from sensegate.share.grants import Grants
-from sensegate.share.guests import hears, line_id
-from sensegate.share.lines import MEDIA, PROBLEM, Lines, Mark, State, Still, moved
 from sensegate.share.reader import Reader
+from sensegate.share.subscriptions import MEDIA, PROBLEM, Lines, Mark, State, Still, moved
 
 BYTES_MAX = 1_000
 FIRST = "first"

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from sensegate.cli import app, main
 from sensegate.cli.doctor import Verdict, examine
 from sensegate.cli.replay import messages
-from sensegate.errors import ConfigError, Lost
+from sensegate.errors import ConfigError, Unavailable
 
 ROOT = Path(__file__).parents[1]
 RUNNER = CliRunner()
@@ -348,7 +348,7 @@ def test_replay_without_a_broker_says_so(tmp_path: Path) -> None:
     """A broker that cannot be reached is an error, not a hang."""
     file = tmp_path / "x.jsonl"
     file.write_text('{"topic":"a","payload":"1"}\n')
-    with pytest.raises(Lost, match="cannot be reached"):
+    with pytest.raises(Unavailable, match="cannot be reached"):
         call("replay", str(file), "--to", "mqtt://127.0.0.1:1")
 
 

@@ -30,7 +30,7 @@ from sensegate.config import ForeignBrokerConfig, IngestConfig, TimeConfig, Upli
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
-from sensegate.errors import ConfigError, Fenced, Lost, StoreFull
+from sensegate.errors import ConfigError, Fenced, StoreFull, Unavailable
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.model import Delivery, Device, Member, Message, Position
@@ -85,7 +85,7 @@ class Script:
             yield Delivery(self.name, chunk, self._ack(chunk[-1].sequence), Position("life", chunk[-1].sequence))
             if self._given in self._lost_after:
                 self._lost_after.remove(self._given)
-                raise Lost("the source was lost, as the script says")
+                raise Unavailable("the source was lost, as the script says")
             await asyncio.sleep(0)
         await self._stopped.wait()
 
@@ -110,10 +110,10 @@ class Faulty(MemoryLog):
         self._count += 1
         match self._faults.get(self._count):
             case "lost":
-                raise Lost("nothing was written, as the script says")
+                raise Unavailable("nothing was written, as the script says")
             case "answer lost":
                 await super().write(members)
-                raise Lost("it was written, but the answer was lost, as the script says")
+                raise Unavailable("it was written, but the answer was lost, as the script says")
             case "fenced":
                 raise Fenced("another was there, as the script says")
         return await super().write(members)
@@ -259,7 +259,7 @@ async def test_a_bug_behind_the_decoding_costs_one_message(
     assert source.started == [0, 30, 30]
 
 
-@pytest.mark.parametrize("why", [Lost("away"), Fenced("another"), StoreFull("no room")])
+@pytest.mark.parametrize("why", [Unavailable("away"), Fenced("another"), StoreFull("no room")])
 async def test_a_part_without_a_connection_or_room_begins_again(why: Exception) -> None:
     """It ends nothing else: what comes by the other parts goes on."""
     tried: list[int] = []

@@ -9,7 +9,7 @@ import pytest
 
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.clock import FakeClock
-from sensegate.errors import Conflict, Lost, NotFound, Overloaded
+from sensegate.errors import Conflict, NotFound, Overloaded, Unavailable
 from sensegate.lifecycle.jobs import RUNNING_MAX, Job, Jobs, JobState
 from tests.conftest import eventually
 
@@ -46,7 +46,7 @@ async def test_failures_are_told() -> None:
     jobs = Jobs(FakeClock())
 
     async def lost(_job: Job) -> Any:
-        raise Lost("the log is away")
+        raise Unavailable("the log is away")
 
     async def bug(_job: Job) -> Any:
         raise ZeroDivisionError

@@ -25,7 +25,7 @@ from sensegate.clock import SystemClock
 from sensegate.config import IngestConfig, TimeConfig
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
-from sensegate.errors import Fenced, Lost
+from sensegate.errors import Fenced, Unavailable
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.lifecycle import reprocessing_orders, reprocessing_source
@@ -68,10 +68,10 @@ class Faulty(MemoryLog):
         self.writes += 1
         match self.faults.get(self.writes):
             case "lost":
-                raise Lost("nothing was written, as the script says")
+                raise Unavailable("nothing was written, as the script says")
             case "answer lost":
                 await super().write(members)
-                raise Lost("it was written, but the answer was lost, as the script says")
+                raise Unavailable("it was written, but the answer was lost, as the script says")
             case "fenced":
                 raise Fenced("another was there, as the script says")
         return await super().write(members)
@@ -420,7 +420,7 @@ async def test_one_that_never_ends_is_given_up(node: Node, monkeypatch: pytest.M
     monkeypatch.setattr(reprocessing_orders, "ATTEMPTS_MAX", 3)
 
     def broken(*_args: object, **_more: object) -> None:
-        raise Lost("as a bug would")
+        raise Unavailable("as a bug would")
 
     async with node.alive():
         await node.enrol()

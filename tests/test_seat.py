@@ -21,7 +21,7 @@ from sensegate.bus.row import Row
 from sensegate.clock import FakeClock
 from sensegate.config import Config, NodeUserConfig
 from sensegate.config.sites import PeerConfig
-from sensegate.errors import Refused, Superseded
+from sensegate.errors import PermissionDenied, Superseded
 from sensegate.model import Member
 from sensegate.seat import Seat
 from tests.live.site import config_of
@@ -269,7 +269,7 @@ async def test_rows_go_in_pieces_that_fit(tmp_path: Path) -> None:
         answers += 1
         got |= dict(some)
     assert (got, answers) == (values, 6)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await world.seat.answers["rows"]("4401", msgspec.msgpack.encode(("large", 0)))
 
 

@@ -18,7 +18,7 @@ from sensegate.control.commands import CommandDispatcher
 from sensegate.control.mode_executor import ModeOrderExecutor
 from sensegate.control.modes import EmergencyCommand, ModePlan, ModeRegistry
 from sensegate.control.tasks import Command, Confirm, Scalar, TaskQueue, TaskState
-from sensegate.errors import Conflict, Lost, NotFound, Refused
+from sensegate.errors import Conflict, NotFound, PermissionDenied, Unavailable
 from sensegate.model import Device
 from tests.share.made import NOW
 
@@ -57,7 +57,7 @@ class Broker:
 
     async def send(self, topic: str, payload: bytes) -> None:
         if self.away:
-            raise Lost("away")
+            raise Unavailable("away")
         self.sent.append(topic)
 
 
@@ -170,7 +170,7 @@ async def test_a_plan_is_forgotten_by_who_may_write_it() -> None:
     order = await modes.order("flood", by=WRITER, hours=1, reason="flood")
     with pytest.raises(NotFound):
         await modes.delete("flood", by=OTHER)
-    with pytest.raises((NotFound, Refused)):
+    with pytest.raises((NotFound, PermissionDenied)):
         await modes.delete("flood", by=Principal("county", Role.COUNTY_OPERATOR, scope("4401")))
     await modes.delete("flood", by=WRITER)
     with pytest.raises(NotFound):

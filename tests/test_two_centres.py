@@ -12,7 +12,7 @@ from sensegate import way_up
 from sensegate.clock import FakeClock
 from sensegate.config import Config, parse
 from sensegate.config.sites import CentreConfig
-from sensegate.errors import Lost, Refused, SensegateError
+from sensegate.errors import PermissionDenied, SensegateError, Unavailable
 from sensegate.publish.membership import Kept
 from tests.live.site import config_of
 from tests.share.made import NOW
@@ -55,7 +55,7 @@ async def asked(
     return urls
 
 
-@pytest.mark.parametrize("why", [Lost("away"), Refused("this centre knows no 'restore'")])
+@pytest.mark.parametrize("why", [Unavailable("away"), PermissionDenied("this centre knows no 'restore'")])
 async def test_the_other_centre_gives_what_the_first_cannot(
     why: SensegateError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,9 +71,9 @@ async def test_the_only_centre_is_asked_again_but_its_no_is_one(
 ) -> None:
     """As ever."""
     config = config_of(tmp_path / "n", "4401")
-    assert await asked(config, Lost("away"), monkeypatch, recovers=3) == [TOLD.url] * 3
-    with pytest.raises(Refused):
-        await asked(config, Refused("expelled"), monkeypatch)
+    assert await asked(config, Unavailable("away"), monkeypatch, recovers=3) == [TOLD.url] * 3
+    with pytest.raises(PermissionDenied):
+        await asked(config, PermissionDenied("expelled"), monkeypatch)
 
 
 def test_nodes_need_not_be_named_to_be_asked() -> None:

@@ -20,7 +20,16 @@ from sensegate.authority.terms import NEWS_S, Choice, decode_state, encode
 from sensegate.bus.connect import Link
 from sensegate.clock import Clock
 from sensegate.config import Config, secret
-from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, StoreFull, Untrusted
+from sensegate.errors import (
+    ConfigError,
+    Conflict,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    StoreFull,
+    Unavailable,
+    Untrusted,
+)
 from sensegate.model import Shed
 from sensegate.moving import Mover
 from sensegate.ports import Log
@@ -98,9 +107,9 @@ class Above:
         return self.up.clock_offset_s if self.up else None
 
     async def ask(self, question: str, payload: bytes = b"") -> bytes:
-        """Return the centre's answer; while this node is over its quota, wait. Raises `Lost`, `Refused`."""
+        """Return the centre's answer; while this node is over its quota, wait. Raises `Unavailable`, `PermissionDenied`."""
         if self._link is None:
-            raise Lost("not connected to the centre")
+            raise Unavailable("not connected to the centre")
         return await self._link.ask_patiently(question, payload, clock=self.clock)
 
     # ── what comes back ─────────────────────────────────────────────────────────────────────────────
@@ -115,7 +124,7 @@ class Above:
         return f"{found.life}:{found.position}"
 
     async def take(self, file: bytes) -> tuple[int, str]:
-        """Take a signed file of the centre; return (rows, place). Raises `ConfigError`, `Conflict`, `Lost`."""
+        """Take a signed file of the centre; return (rows, place). Raises `ConfigError`, `Conflict`, `Unavailable`."""
         if not self.config.returns.key_file:
             remedy = "name the centre's receipts.pub there"
             raise ConfigError("no key is believed", key="returns.key_file", remedy=remedy)
@@ -184,18 +193,18 @@ class Above:
             await nc.close()
 
     async def _greet(self, link: CentreLink) -> bool:
-        """Agree with the centre on a form; return False where it takes nothing of this node. Raises `Lost`."""
+        """Agree with the centre on a form; return False where it takes nothing of this node. Raises `Unavailable`."""
         try:
             writer = self.claimant.writer
             welcome = await link.hello(writer=writer.id, writer_epoch=writer.epoch)
-        except Refused as why:
+        except PermissionDenied as why:
             self.why = f"the centre refuses this node; going on alone: {why}"
             _log.error("the centre refuses this node; it goes on alone", reason=str(why))
             await self.clock.sleep(REFUSED_S)
             return False
-        except (Lost, Overloaded) as why:
+        except (Unavailable, Overloaded) as why:
             self._turns += 1
-            raise Lost(f"the centre takes no greeting now: {why}") from why
+            raise Unavailable(f"the centre takes no greeting now: {why}") from why
         if welcome.active or self.config.uplink.others:
             return True
         self.why = "the centre is not active; going on alone"
@@ -211,7 +220,7 @@ class Above:
         return way
 
     async def _connect(self, way: Way) -> Link | None:
-        """Return the connection, None where this centre does not let us in. Raises `Lost`; next time the other."""
+        """Return the connection, None where this centre does not let us in. Raises `Unavailable`; next time the other."""
         others = self.config.uplink.others
         try:
             return await connected(way, 2.0 if others else 10.0)
@@ -220,10 +229,10 @@ class Above:
             self.why = f"centre not reached; going on alone: {why}"
             await self.clock.sleep(LOOK_S)
             raise
-        except Lost:
+        except Unavailable:
             self._turns += 1
             raise
-        except Refused:
+        except PermissionDenied:
             self._turns += 1
             if not others:
                 await self._turned_away(way)
@@ -279,7 +288,7 @@ class Above:
                     await asyncio.to_thread(terms.write, Path(self.config.directory), choice.kept)
                 if not again:
                     break
-        except (Lost, Refused, Overloaded, msgspec.DecodeError) as why:
+        except (Unavailable, PermissionDenied, Overloaded, msgspec.DecodeError) as why:
             _log.info("a centre does not say whether it is active", url=way.url, why=str(why))
             active = False
         if not active:
@@ -287,18 +296,18 @@ class Above:
         return active
 
     async def _still(self, link: CentreLink, way: Way) -> None:
-        """See that the centre stays active. Raises `Lost` when it is not."""
+        """See that the centre stays active. Raises `Unavailable` when it is not."""
         while await self._is_active(link, way, wait=True):
             await self.clock.sleep(STILL_S)
         self._turns += 1
-        raise Lost("the centre is not active any more")
+        raise Unavailable("the centre is not active any more")
 
     async def _again(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Run something beside the lanes; what it meets is no reason to take them down."""
         while True:
             try:
                 await work()
-            except (Lost, Refused) as why:
+            except (Unavailable, PermissionDenied) as why:
                 _log.info("tried again", part=name, why=str(why))
             await self.clock.sleep(REFUSED_S)
 
@@ -311,7 +320,7 @@ class Above:
                     await self.taking.take(reply.base)
                 if reply.orders and self.mover:
                     await self.mover.work()
-            except (Lost, Refused, StoreFull, msgspec.DecodeError) as why:
+            except (Unavailable, PermissionDenied, StoreFull, msgspec.DecodeError) as why:
                 _log.warning("base data of the centre are asked for again", why=str(why))
 
     async def _turned_away(self, way: Way) -> None:
@@ -335,7 +344,7 @@ class Above:
         try:
             await join(self.config)
             self.why = ""
-        except (Lost, Refused, Conflict, Overloaded) as why:
+        except (Unavailable, PermissionDenied, Conflict, Overloaded) as why:
             self.why = f"not joined: {why}"
             _log.warning("not joined", why=str(why))
             await self.clock.sleep(JOIN_AGAIN_S)
@@ -343,4 +352,4 @@ class Above:
 
 async def _until(refused: asyncio.Event) -> None:
     await refused.wait()
-    raise Lost("the centre does not let this node in again")
+    raise Unavailable("the centre does not let this node in again")

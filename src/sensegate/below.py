@@ -38,7 +38,7 @@ from sensegate.bus.names import city_of
 from sensegate.bus.slots import account_of, centre_user, member_rights
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.errors import Conflict, Lost, NotFound, Refused, StoreFull
+from sensegate.errors import Conflict, NotFound, PermissionDenied, StoreFull, Unavailable
 from sensegate.model import DeviceState
 from sensegate.moving import Mover
 from sensegate.publish import gaps, return_files
@@ -152,7 +152,7 @@ class Below:
     async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
         """Return a signed file of what goes back to a node after a place, and the place where it ends."""
         key = key_in(
-            Path(self.config.sharing.key_file or Path(self.config.directory) / wiring.SIGNING),
+            Path(self.config.sharing.key_file or Path(self.config.directory) / wiring.STATEMENT_KEY),
             setting="sharing.key_file",
         )
         body, held = await return_files.export(
@@ -207,11 +207,11 @@ class Below:
         self.receiver.serve(self.node_links)
 
     async def refused(self, member: str) -> list[RefusedPart]:
-        """Return what was refused of a member and may be sent once more. Raises `Lost`."""
+        """Return what was refused of a member and may be sent once more. Raises `Unavailable`."""
         return await self.receiver.listed(member) if self.receiver else []
 
     async def refused_body(self, member: str, part_id: str) -> bytes | None:
-        """Return what was refused first of an entry; None where it is not kept. Raises `Lost`."""
+        """Return what was refused first of an entry; None where it is not kept. Raises `Unavailable`."""
         return await self.receiver.body(member, part_id) if self.receiver else None
 
     def _admits(self, member: str) -> bool:
@@ -233,7 +233,7 @@ class Below:
         by = Principal(f"node-{member}", Role.DEVICE, scope(self.config.division), name="the node itself")
         try:
             await self._trail.record(by, action, member, after=dict(after))
-        except (Lost, StoreFull) as why:
+        except (Unavailable, StoreFull) as why:
             _log.warning("the trail does not say what a node's store has done", member=member, reason=str(why))
 
     def _is_own(self, device: str) -> bool:
@@ -292,7 +292,7 @@ class Below:
             await self.moves.until(lambda: self.moves.open_for(home) != "")
             try:
                 await mover.work()
-            except (Lost, Refused, StoreFull) as why:
+            except (Unavailable, PermissionDenied, StoreFull) as why:
                 _log.warning("a move is gone on with later", why=str(why))
             await self.clock.sleep(LOOK_S)
 
@@ -380,7 +380,7 @@ class Below:
             ]
             for connection in nodes:
                 await self.engine.close_connection(connection.cid)
-        except Lost as why:
+        except Unavailable as why:
             _log.warning("connections of a node cannot be closed now; tried again", slot=slot, reason=str(why))
             return -1
         return len(nodes)
@@ -393,7 +393,7 @@ class Below:
                 if await self._close_slot(member.slot) == 0:
                     await self.members.free(member.id)
                     continue
-            except (Lost, Conflict, StoreFull) as why:
+            except (Unavailable, Conflict, StoreFull) as why:
                 _log.warning("a slot is freed later", slot=member.slot, reason=str(why))
             self._closing.add(member.slot)
             self._close.set()
@@ -460,7 +460,7 @@ class Below:
     # ── what it says ────────────────────────────────────────────────────────────────────────────────
 
     async def gaps(self, division: str) -> list[Named]:
-        """Return what did not come of a node's lost stores. Raises `NotFound`, `Lost`."""
+        """Return what did not come of a node's lost stores. Raises `NotFound`, `Unavailable`."""
         assert self.members is not None  # noqa: S101 - open() has run
         return await gaps.named(self._log, division, self.members.get(division).gaps)
 

@@ -71,7 +71,7 @@ class Rejected(SensegateError):
         super().__init__(f"{reason}: {detail}" if detail else reason)
 
 
-class Refused(SensegateError):
+class PermissionDenied(SensegateError):
     """The caller's identity, role or scope does not allow this."""
 
     def __init__(self, what: str, *, authenticated: bool = True) -> None:
@@ -103,11 +103,11 @@ class Overloaded(SensegateError):
         super().__init__(what)
 
 
-class Lost(SensegateError):
+class Unavailable(SensegateError):
     """The connection or the answer was lost; the outcome is unknown and is looked up before a retry."""
 
 
-class Untrusted(Lost):
+class Untrusted(Unavailable):
     """The other side showed a certificate that is not trusted, or wants one of ours; nothing was sent."""
 
 

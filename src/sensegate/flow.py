@@ -45,7 +45,7 @@ from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import any_video_profile
 from sensegate.decode.purposes import purposes
-from sensegate.errors import Fenced, Lost, Refused, StoreFull, Superseded
+from sensegate.errors import Fenced, PermissionDenied, StoreFull, Superseded, Unavailable
 from sensegate.foundations import Foundations
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.own_clock import OwnClock
@@ -64,8 +64,8 @@ from sensegate.publish.report import Report, report_of
 from sensegate.scripts import pool as scripts
 from sensegate.share import wiring
 from sensegate.share.floors import GradeFloors
-from sensegate.share.hourly_ledgers import Books
-from sensegate.share.pushing import Pushing
+from sensegate.share.hourly_ledgers import HourlyLedgers
+from sensegate.share.pushing import PushDelivery
 from sensegate.share.reader import Reader
 from sensegate.showing import shown, troubles, warnings
 from sensegate.web.app import Web
@@ -139,7 +139,7 @@ async def _supervised(name: str, work: Callable[[], Awaitable[None]], clock: Clo
     while True:
         try:
             await work()
-        except* (Lost, Fenced, Refused, StoreFull) as why:
+        except* (Unavailable, Fenced, PermissionDenied, StoreFull) as why:
             metrics.RESTARTS.labels(name).inc()
             _log.warning("started again", part=name, cause=str(why.exceptions[0]))
         await clock.sleep(0.5)
@@ -355,7 +355,7 @@ class Gateway:
         )
 
     async def _drained(self) -> None:
-        """Return when all that has come by MQTT until now is committed. Raises `Lost` where that takes long."""
+        """Return when all that has come by MQTT until now is committed. Raises `Unavailable` where that takes long."""
         broker = self.sources.broker
         await self.ingest.wait_drained(broker.name, await broker.newest())
 
@@ -370,14 +370,14 @@ class Gateway:
         config, clock, base = self.config, self.clock, self.foundations
         self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h, stamped=not self.log.is_copy)
         self.quality_rows = wiring.quality_rows(self.quality, self.devices)
-        measured = wiring.measures(self.devices, self.quality_rows, clock)
-        self.share = wiring.made(
+        measured = wiring.feed_indicators(self.devices, self.quality_rows, clock)
+        self.share = wiring.build_sharing(
             config,
             clock,
             self.audit,
             base.tokens,
             reader=self.reader,
-            books=Books(
+            books=HourlyLedgers(
                 base.hours,
                 clock,
                 ttl_h=config.store.ledger_ttl_h,
@@ -389,11 +389,11 @@ class Gateway:
             measured=measured,
         )
         if self.above:
-            upward = self.share.join_up(self.above.ask, config.member_id, measured)
+            upward = self.share.federate_up(self.above.ask, config.member_id, measured)
             self.above.extras["catalogue"] = upward.run
-            self.not_taken = upward.troubles
+            self.not_taken = upward.problems
         if self.below:
-            downward = self.share.join_down()
+            downward = self.share.federate_down()
             self.below.answers.update(downward.answers)
             self.tasks["catalogue of nodes"] = partial(downward.run, self.below.gone)
             self.reader.on_begin.append(self.below.returns.begin)
@@ -405,7 +405,7 @@ class Gateway:
         self.mode_executor.grants = EmergencyGrants(self.share.grants, self.share.feeds, clock)
         stack.push_async_callback(self.share.close)
         self.tasks["share"] = self.share.run
-        self.pushing = Pushing(config, clock, self.share, base.tokens, self.audit)
+        self.pushing = PushDelivery(config, clock, self.share, base.tokens, self.audit)
         await self.pushing.open(await base.bucket("lines"), await base.bucket("sharing"), stack)
         await self.pushing.open_broker(self.engine, self.callout, stack)
         self.tasks |= self.pushing.tasks

@@ -106,7 +106,7 @@ class Foundations:
         self.copied = {name: await self.bucket(name) for name in way_up.COPIED} if config.role == "node" else {}
         if joined:
             await way_up.restore(config, self.clock, joined, self.copied)
-        await wiring.settle(config, await self.bucket("sharing"))
+        await wiring.prepare_secrets(config, await self.bucket("sharing"))
         # Written last: a start that did not come so far begins anew.
         write_private(Path(config.directory) / membership.LIFE, self.log.epoch)
         self.hours = JetStreamLog(self.bus, stream=streams.LEDGER, room=engine.has_room)

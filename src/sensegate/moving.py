@@ -26,7 +26,7 @@ from sensegate.bus.ledger import HOUR_US, MOVED_FORCED, MOVED_IN, MOVED_OUT, Led
 from sensegate.bus.names import LOGGED
 from sensegate.bus.unreadable import read_rows
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.model import Member
 from sensegate.ports import Log
 
@@ -92,7 +92,7 @@ class Mover:
         self._by = by
 
     async def work(self) -> None:
-        """Do all that is ordered now. Raises `Lost`, `Refused` (of the centre): the rest is done the next time."""
+        """Do all that is ordered now. Raises `Lost`, `PermissionDenied` (of the centre): the rest is done the next time."""
         for order in decode_orders(await self._ask("orders", b"")):
             try:
                 told = await self._do(order)
@@ -124,7 +124,7 @@ class Mover:
             case "recall":
                 return Told(order.id, has=self._devices.came_by(order.device, order.id))
             case _:
-                raise Refused(f"'{order.what}' is not known to this release")
+                raise PermissionDenied(f"'{order.what}' is not known to this release")
         return Told(order.id)
 
     # ── the source ──────────────────────────────────────────────────────────────────────────────────

@@ -98,10 +98,10 @@ class Sink(Protocol):
         ...
 
 
-class Letter(msgspec.Struct, frozen=True, kw_only=True):
+class OutboundDelivery(msgspec.Struct, frozen=True, kw_only=True):
     """Some records of a feed on their way to a subscriber."""
 
-    to: str
+    target: str
     """His HTTP address, or the topic or subject on which he listens."""
     id: str
     """The same at each attempt: by it the subscriber knows what it has already."""
@@ -113,29 +113,29 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     secret: bytes = b""
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class DeliveryResult(msgspec.Struct, frozen=True):
     """What became of a letter."""
 
-    taken: bool
+    accepted: bool
     """By HTTP: only a 2xx is."""
-    why: str = ""
+    reason: str = ""
     """What was wrong, for the subscriber's eyes; nothing of the answer's body."""
     retry_after_s: float = 0.0
     gone: bool = False
     """The receiver wants no more (410)."""
     too_large: bool = False
     """Fewer records might be taken."""
-    absent: bool = False
+    unavailable: bool = False
     """Nobody listens, or has taken what was sent before: no failure, asked again soon."""
 
 
-class Post(Protocol):
+class PushTransport(Protocol):
     """A way out to subscribers: webhook, MQTT, NATS (`publish.webhook.Poster`, `publish.brokered`)."""
 
-    def check(self, to: str) -> None:
+    def check(self, target: str) -> None:
         """Return if letters may be sent to an address, as far as its text tells. Raises `ConfigError`."""
         ...
 
-    async def send(self, letter: Letter) -> Receipt:
+    async def send(self, delivery: OutboundDelivery) -> DeliveryResult:
         """Send a letter once, within a time; never raises for what the receiver does."""
         ...

@@ -27,7 +27,7 @@ from sensegate.bus.kv import Bucket
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import Clock, moved
 from sensegate.config import Config, secret
-from sensegate.errors import Lost, NotFound, Overloaded, Refused, StoreFull, Superseded
+from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Superseded, Unavailable
 from sensegate.ports import Log
 from sensegate.publish.replica import Held, Original, decode_from
 from sensegate.share import ledger_copy
@@ -68,11 +68,11 @@ async def reach(config: Config) -> CentreLink:
 
 
 async def asked(link: CentreLink, question: str, payload: bytes = b"") -> bytes:
-    """Return the other centre's answer. Raises `Lost`, `Refused`."""
+    """Return the other centre's answer. Raises `Unavailable`, `PermissionDenied`."""
     try:
         return await link.ask(question, payload, ASK_S)
     except Overloaded as why:
-        raise Lost(f"the other centre does not answer '{question}' now") from why
+        raise Unavailable(f"the other centre does not answer '{question}' now") from why
 
 
 async def state_of(config: Config, term: Term) -> State | None:
@@ -84,7 +84,7 @@ async def state_of(config: Config, term: Term) -> State | None:
                 return await told(link, plea_of(term))
             finally:
                 await link.close()
-    except (Lost, Refused, TimeoutError) as why:
+    except (Unavailable, PermissionDenied, TimeoutError) as why:
         _log.debug("the other centre is not reached", why=str(why))
         return None
 
@@ -95,11 +95,11 @@ def plea_of(term: Term) -> Plea:
 
 
 async def told(link: CentreLink, plea: Plea) -> State:
-    """Return how the other centre is. Raises `Lost`, `Refused`."""
+    """Return how the other centre is. Raises `Unavailable`, `PermissionDenied`."""
     try:
         return terms.decode_state(await asked(link, "lease", terms.encode(plea)))
     except msgspec.DecodeError as why:
-        raise Lost(f"the other centre's answer cannot be read: {why}") from why
+        raise Unavailable(f"the other centre's answer cannot be read: {why}") from why
 
 
 # ── a seat ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -295,7 +295,7 @@ class Seat:
     def _only_peer(self, answer: ask.Answer) -> ask.Answer:
         async def checked(division: str, payload: bytes) -> bytes:
             if division != self.config.division:
-                raise Refused("this is for the other centre")
+                raise PermissionDenied("this is for the other centre")
             return await answer(division, payload)
 
         return checked
@@ -304,7 +304,7 @@ class Seat:
         wanted = decode_from(payload)
         if wanted.term > self.term:
             self._end(f"the other centre is of term {wanted.term}, this one is of {self.term}")
-            raise Refused("not active any more")
+            raise PermissionDenied("not active any more")
         return await self.original.piece(wanted)
 
     async def _names(self, _division: str, _payload: bytes) -> bytes:
@@ -324,7 +324,7 @@ class Seat:
 
     async def _sums(self, _division: str, payload: bytes) -> bytes:
         self._demand_ready()
-        return await ledger_copy.piece(self._hours, payload)
+        return await ledger_copy.read_chunk(self._hours, payload)
 
     async def _aside(self, _division: str, payload: bytes) -> bytes:
         """Put on the trail what the other centre had to set aside."""
@@ -336,4 +336,4 @@ class Seat:
 
     def _demand_ready(self) -> None:
         if not self._ready:
-            raise Refused("still starting; ask again")
+            raise PermissionDenied("still starting; ask again")

@@ -41,7 +41,7 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.bus.process import write_private
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.errors import Fenced, Lost, NotFound, Refused, StoreFull
+from sensegate.errors import Fenced, NotFound, PermissionDenied, StoreFull, Unavailable
 from sensegate.publish.replica import Piece, Replica
 from sensegate.publish.replica import asked as log_of
 from sensegate.seat import Seat, asked, plea_of, reach, state_of
@@ -182,7 +182,7 @@ class _Standby:
             await self._note(aside)
             raise
         if term is None:
-            raise Lost("a part of the standby has ended")
+            raise Unavailable("a part of the standby has ended")
         return term
 
     async def _bucket(self, name: str) -> Bucket:
@@ -275,7 +275,7 @@ class _Standby:
                     await self._copy(link, state)
                 finally:
                     await link.close()
-            except (Lost, Refused, StoreFull) as why:
+            except (Unavailable, PermissionDenied, StoreFull) as why:
                 if self._reached:
                     _log.warning("the active centre is not reached", why=str(why))
                     self._lost_at = self.clock.monotonic()
@@ -283,12 +283,12 @@ class _Standby:
             await self.clock.sleep(LOOK_S)
 
     async def _state(self, link: CentreLink) -> State:
-        """Return how the other centre is; who votes there votes here from now on. Raises `Lost`, `Refused`."""
+        """Return how the other centre is; who votes there votes here from now on. Raises `Unavailable`, `PermissionDenied`."""
         plea = msgspec.structs.replace(plea_of(self.term), term=self._seen)
         try:
             state = terms.decode_state(await asked(link, "lease", terms.encode(plea)))
         except msgspec.DecodeError as why:
-            raise Lost(f"the other centre's answer cannot be read: {why}") from why
+            raise Unavailable(f"the other centre's answer cannot be read: {why}") from why
         self._seen = max(self._seen, state.term)
         if state.active and state.voters and state.voters.version > self._voters[-1].version:
             await self._keep(voters=(state.voters,))
@@ -303,7 +303,7 @@ class _Standby:
 
     async def _copy(self, link: CentreLink, state: State) -> None:
         if not state.active:
-            raise Lost("the other centre is not active either; one must be ordered to be")
+            raise Unavailable("the other centre is not active either; one must be ordered to be")
         ask_ = partial(asked, link)
         if self._replica is None:
             self._replica = Replica(await self._own(ask_), self.config.store, self.clock, self.term)
@@ -337,14 +337,14 @@ class _Standby:
     async def _electorate(self, link: CentreLink) -> None:
         while (await self._state(link)).active:
             await self.clock.sleep(LOOK_S)
-        raise Lost("the other centre is not active any more")
+        raise Unavailable("the other centre is not active any more")
 
     async def _records(self, ask_: _Ask) -> None:
         """Copy the audit trail."""
         while True:
             try:
                 came = await self._trail.turn(ask_)
-            except Refused as why:
+            except PermissionDenied as why:
                 _log.debug("the trail is not copied yet", why=str(why))
                 came = 0
             await self.clock.sleep(0 if came else LOOK_S / 10)
@@ -353,8 +353,8 @@ class _Standby:
         """Copy the hourly sums."""
         while True:
             try:
-                more = await self._sums.turn(ask_, replica.epoch, await replica.whole())
-            except Refused as why:
+                more = await self._sums.pull(ask_, replica.epoch, await replica.whole())
+            except PermissionDenied as why:
                 _log.debug("the hourly sums are not copied yet", why=str(why))
                 more = False
             await self.clock.sleep(0 if more else LOOK_S)
@@ -405,7 +405,7 @@ class _Standby:
                 after, records = await trail_copy.tail(self._audit, ask_)
             finally:
                 await link.close()
-        except (Lost, Refused) as why:
+        except (Unavailable, PermissionDenied) as why:
             _log.warning("what is set aside cannot be told exactly", why=str(why))
         made = Aside(
             aside.name,
@@ -432,7 +432,7 @@ class _Standby:
         made = msgspec.json.decode(await asyncio.to_thread(file.read_bytes), type=Aside)
         try:
             await ask_("aside", trail_copy.encode_aside(made))
-        except Refused as why:
+        except PermissionDenied as why:
             _log.debug("what was set aside is named later", why=str(why))
             return
         await asyncio.to_thread(file.rename, self.directory / made.place / ASIDE)

@@ -21,7 +21,7 @@ from sensegate.bus.kv import Bucket
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import Clock
 from sensegate.config import Config, UplinkConfig
-from sensegate.errors import ConfigError, Lost, Overloaded, Refused
+from sensegate.errors import ConfigError, Overloaded, PermissionDenied, Unavailable
 from sensegate.publish import membership
 from sensegate.tiers.link import CentreLink
 
@@ -55,7 +55,7 @@ async def begin(config: Config, clock: Clock) -> membership.Kept | None:
     while True:
         try:
             return await join(config)
-        except (Lost, Overloaded) as why:
+        except (Unavailable, Overloaded) as why:
             _log.warning("the centre that this node is to join does not answer; tried again", why=str(why))
             await clock.sleep(JOIN_AGAIN_S)
 
@@ -86,7 +86,7 @@ class Way(msgspec.Struct, frozen=True, eq=False):
 
 
 async def connected(way: Way, timeout_s: float = 10.0) -> Link:
-    """Connect to a centre. Raises `Lost`, `Refused`, `Untrusted`."""
+    """Connect to a centre. Raises `Unavailable`, `PermissionDenied`, `Untrusted`."""
     return await connect(
         way.url,
         node_user(way.member),
@@ -131,8 +131,8 @@ async def restore(config: Config, clock: Clock, told: membership.Kept, buckets: 
                 count = await copies.restore(buckets, partial(link.ask_patiently, clock=clock))
             finally:
                 await nc.close()
-        except (Lost, Refused) as why:
-            if isinstance(why, Refused) and not others:
+        except (Unavailable, PermissionDenied) as why:
+            if isinstance(why, PermissionDenied) and not others:
                 raise
             _log.warning("no centre gives this node's registries; tried again", url=way.url, why=str(why))
             await clock.sleep(JOIN_AGAIN_S)

@@ -16,7 +16,7 @@ from sensegate.authority.scope import Principal
 from sensegate.bus import api
 from sensegate.bus.engine import Engine
 from sensegate.clock import SystemClock
-from sensegate.errors import EngineError, Lost
+from sensegate.errors import EngineError, Unavailable
 
 
 def chain(length: int) -> list[bytes]:
@@ -133,12 +133,12 @@ async def test_a_loss_is_looked_up(audit: Audit, admin: Principal, monkeypatch: 
             await call(nc, subject, *parts, **more)  # type: ignore[arg-type]
         else:
             lose.clear()
-        raise Lost("no answer")
+        raise Unavailable("no answer")
 
     monkeypatch.setattr(api, "call", flaky)
     await audit.record(admin, "device.add", "written")
     lose["before"] = True
-    with pytest.raises(Lost):
+    with pytest.raises(Unavailable):
         await audit.record(admin, "device.add", "not written")
     await audit.record(admin, "device.add", "third")
     assert [record.target for _, record in await audit.read()] == ["written", "third"]

@@ -404,10 +404,10 @@ async def test_control_without_closing_a_disabled_device_would_go_on(site: Site)
 async def test_only_mqtt_is_let_in(site: Site) -> None:
     """A device's credential opens no connection of the server's own protocol."""
     from sensegate.bus import connect
-    from sensegate.errors import Refused
+    from sensegate.errors import PermissionDenied
 
     secret = await site.add("a")
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await connect.connect(list(site.engine.info.urls), "a", secret)
 
 

@@ -14,7 +14,7 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.model import Datum, Device, DeviceState
 
 Make = Callable[..., Device]
@@ -218,7 +218,7 @@ async def test_a_device_is_a_caller_too(devices: Devices, admin: Principal, make
     with pytest.raises(NotFound):
         await devices.disable("air-1", by=caller)
     await devices.disable("air-1", by=admin)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(PermissionDenied) as refused:
         devices.prove("air-1", secret)
     assert not refused.value.authenticated
 
@@ -234,11 +234,11 @@ async def test_scope_cuts_everything(devices: Devices, admin: Principal, operato
         devices.get("theirs", operator)
     with pytest.raises(NotFound):
         await devices.disable("theirs", by=operator)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await devices.add(make("other", division="440103"), by=operator)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await devices.change(make("mine", division="440103"), revision=devices.get("mine").revision, by=operator)
-    with pytest.raises(Refused, match="may not change devices"):
+    with pytest.raises(PermissionDenied, match="may not change devices"):
         await devices.disable("mine", by=Principal("a", Role.AUDITOR, scope("44")))
     assert devices.enabled[:2].all()
 

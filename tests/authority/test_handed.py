@@ -10,7 +10,7 @@ from sensegate.authority import handed
 from sensegate.authority.handed import Offers, Taking
 from sensegate.authority.scope import Scope
 from sensegate.decode.choice import Choice
-from sensegate.errors import NotFound, Refused
+from sensegate.errors import NotFound, PermissionDenied
 from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.releases import Examination
 from tests.authority.test_releases import CITY, COUNTY, NAME, PROVINCE, Office, text
@@ -33,7 +33,7 @@ class Pair:
             answer = self.offers.base if what == "base" else self.offers.content
             return await answer("4401", payload)
         except NotFound as why:
-            raise Refused(str(why)) from why
+            raise PermissionDenied(str(why)) from why
 
     async def release(self, version: int, word: str = "good", target: Scope | None = None) -> None:
         await self.centre.releases.draft(text(version), by=PROVINCE)

@@ -13,7 +13,7 @@ from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import Facts
 from sensegate.clock import FakeClock
 from sensegate.config.people import AUDIT_LEAST_H, AuditConfig
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 
 BY = Principal("gateway", Role.ADMIN, scope("4401"))
 
@@ -68,7 +68,7 @@ async def test_an_hour_that_fails_is_made_good_in_the_next(tmp_path: Path, monke
     began = clock.now()
 
     async def lost(*_: object, **__: object) -> None:
-        raise Lost("away")
+        raise Unavailable("away")
 
     with monkeypatch.context() as patch:
         patch.setattr(audit, "record", lost)

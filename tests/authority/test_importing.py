@@ -11,7 +11,7 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.importing import COLUMNS, ROWS_MAX, Report, What, import_csv
 from sensegate.authority.scope import Principal
 from sensegate.authority.trail import MemoryTrail
-from sensegate.errors import ConfigError, Lost
+from sensegate.errors import ConfigError, Unavailable
 from sensegate.model import Datum
 from tests.spoil import TEXTS
 
@@ -179,7 +179,7 @@ async def test_a_loss_in_the_middle_is_reported_by_row(
 
     async def flaky(device: object) -> str:
         if getattr(device, "id", "") == "d1":
-            raise Lost("the server is away")
+            raise Unavailable("the server is away")
         return await write(device)  # type: ignore[arg-type]
 
     monkeypatch.setattr(devices, "write_imported", flaky)

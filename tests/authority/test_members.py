@@ -10,7 +10,7 @@ from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.slots import SPARES, slots_of
 from sensegate.clock import FakeClock
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 
 PROVINCE = Principal("province", Role.PROVINCE_OPERATOR, scope("44"))
 CITY = Principal("city", Role.CITY_OPERATOR, scope("4401"))
@@ -58,15 +58,15 @@ async def test_a_code_works_once_in_its_time_and_is_void_when_another_is_made(re
     assert split(first)[::2] == ("4401", "ab" * 32)
     second = await register.invited()
     members = register.members
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await members.join(first, version="1.4.0", life="", came=NOTHING)
     joined = await members.join(second, version="1.4.0", life="", came=NOTHING)
     assert (joined.member.state, joined.member.generation, joined.member.first) == (State.JOINED, 1, 1)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await members.join(second, version="1.4.0", life="", came=NOTHING)
     late = await register.invited(replace=True, life_s=10)
     await register.clock.advance(11)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await members.join(late, version="1.4.0", life="", came=NOTHING)
     assert members.verify("4401", joined.secret, "1.4.0").id == "4401"
 
@@ -79,7 +79,7 @@ async def test_a_node_in_place_of_a_lost_one_begins_where_no_id_was_given(regist
     member = register.members.get("4401")
     assert (member.generation, member.first) == (2, BLOCK)
     assert [(gap.since, gap.life, gap.pending) for gap in member.gaps] == [(1_000, "a", 3)]
-    with pytest.raises(Refused, match="in its place"):
+    with pytest.raises(PermissionDenied, match="in its place"):
         register.members.verify("4401", old, "1.4.0")
     register.members.verify("4401", fresh, "1.4.0")
     # The same store again is no gap; another one that holds a log is refused.
@@ -95,14 +95,14 @@ async def test_expelled_and_left_nodes_have_no_rights(register: Register) -> Non
     other = Register(register)
     await other.members.load()
     await register.members.expel("4401", by=PROVINCE, note="moved away")
-    with pytest.raises(Refused, match="expelled"):
+    with pytest.raises(PermissionDenied, match="expelled"):
         register.members.verify("4401", secret, "1.4.0")
     assert register.members.linked() == []
     # Another process of the centre, which has not heard of it yet, writes nothing over it.
     with pytest.raises(Conflict):
         await other.members.leave("4401", secret)
     again = await register.joined()
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await register.members.leave("4401", "x" * 32)
     assert (await register.members.leave("4401", again)).state is State.LEFT
 
@@ -134,7 +134,7 @@ async def test_which_nodes_are_gone_and_which_are_yet_to_come(register: Register
 
 async def test_who_may_invite_whom(register: Register) -> None:
     members = register.members
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await members.invite("4401", by=CITY)
     for division, error in (("440106", ConfigError), ("4501", NotFound), ("4420", Conflict)):
         with pytest.raises(error):
@@ -254,10 +254,10 @@ async def test_areas_that_nobody_may_give(register: Register) -> None:
     for areas in ([], ["11"], ["449999"], ["x"]):
         with pytest.raises((ConfigError, NotFound)):
             await members.set_areas("4401", areas, by=PROVINCE)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await members.set_areas("4401", ["4401"], by=CITY)
     near = Principal("near", Role.PROVINCE_OPERATOR, scope("4401"))
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await members.set_areas("4401", ["4401", "4403"], by=near)
     with pytest.raises(Conflict):
         await members.set_areas("4420", ["4420"], by=PROVINCE)

@@ -21,7 +21,7 @@ from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
-from sensegate.errors import Conflict, Lost, NotFound, Refused
+from sensegate.errors import Conflict, NotFound, PermissionDenied, Unavailable
 from sensegate.model import Device, DeviceState, Member
 from sensegate.moving import Mover, Place
 from tests.share.made import NOW
@@ -126,7 +126,7 @@ class Province:
     def mover(self, name: str) -> Mover:
         async def ask(what: str, payload: bytes) -> bytes:
             if what == "told" and name in self.lost:
-                raise Lost("the link is down")
+                raise Unavailable("the link is down")
             answer: bytes = await getattr(self.moves, what)(name, payload)
             return answer
 
@@ -162,7 +162,7 @@ class Province:
         """Have gateways do what is ordered of them; one that is gone, or whose word is lost, comes no further."""
         for name in names:
             if not self.known.is_gone(name):
-                with contextlib.suppress(Lost):
+                with contextlib.suppress(Unavailable):
                     await self.mover(name).work()
             await self.copy(name)
 
@@ -467,7 +467,7 @@ async def test_who_may_call_it_off(province: Province) -> None:
         with pytest.raises(NotFound):
             await province.moves.cancel(move.id, by=stranger)
     auditor = Principal("a", Role.AUDITOR, scope("44"))
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await province.moves.cancel(move.id, by=auditor)
     there = Principal("o", Role.CITY_OPERATOR, scope("4403"))
     assert (await province.moves.cancel(move.id, by=there)).stage is Stage.CANCELLED

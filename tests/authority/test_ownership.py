@@ -13,7 +13,7 @@ from sensegate.authority.ownership import ROW_DEVICES, DeviceOwners
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
-from sensegate.errors import Conflict, NotFound, Overloaded, Refused
+from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied
 
 PROVINCE = Principal("province", Role.PROVINCE_OPERATOR, scope("44"))
 CITY = Principal("city", Role.CITY_OPERATOR, scope("4401"))
@@ -142,7 +142,7 @@ async def test_the_province_decides_where_the_wrong_one_was_first() -> None:
     book = Book()
     await book.owners.claim("4401", ["a"])
     await book.owners.note_conflicts("4403", ["a"])
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await book.owners.assign("a", "4403", by=CITY)
     with pytest.raises(NotFound):
         await book.owners.assign("never", "4403", by=PROVINCE)

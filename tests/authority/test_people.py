@@ -12,7 +12,7 @@ from sensegate.authority.scope import Action, Principal, Role, Scope, allows, ma
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.config.people import PeopleConfig
-from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied
 
 ROOT = Principal("root", Role.ADMIN, scope("44"))
 GOOD = "Kapok-tree 2026"
@@ -93,7 +93,7 @@ def test_no_person_has_two_duties() -> None:
 async def test_a_life(people: People, trail: MemoryTrail) -> None:
     """First password, changed on the way in, session, sign-out, removal; each step recorded, no secret among them."""
     first, person = await people.create("li.wei", Role.CITY_OPERATOR, scope("4401"), by=ROOT, title="李偉")
-    with pytest.raises(Refused, match="must be changed"):
+    with pytest.raises(PermissionDenied, match="must be changed"):
         await people.sign_in("li.wei", first)
     done = await people.sign_in("li.wei", first, new_password=GOOD)
     principal, session = people.verify(done.text)
@@ -103,13 +103,13 @@ async def test_a_life(people: People, trail: MemoryTrail) -> None:
     assert not session.fits("")
     await people.sign_out(principal)
     assert not people.good(principal)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         people.verify(done.text)
     again = await people.sign_in("li.wei", GOOD)
     await people.remove("li.wei", by=ROOT)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         people.verify(again.text)
-    with pytest.raises(Refused, match="wrong"):
+    with pytest.raises(PermissionDenied, match="wrong"):
         await people.sign_in("li.wei", GOOD)
     with pytest.raises(Conflict, match="was taken"):
         await people.create("li.wei", Role.AUDITOR, scope("44"), by=ROOT)
@@ -132,7 +132,7 @@ async def test_wrong_passwords_lock_known_and_unknown_names_alike(
     await member(people, "li", Role.AUDITOR, "44")
     for name in ("li", "nobody"):
         for _ in range(5):
-            with pytest.raises(Refused) as why:
+            with pytest.raises(PermissionDenied) as why:
                 await people.sign_in(name, "wrong")
             assert not why.value.authenticated
             assert str(why.value) == "name or password is wrong"
@@ -151,7 +151,7 @@ async def test_an_old_password_must_be_changed_and_never_comes_again(people: Peo
     """After 90 days; the one in force and the five before it are refused."""
     await member(people, "li", Role.AUDITOR, "44")
     await clock.advance(90 * DAY_S)
-    with pytest.raises(Refused, match="90 days"):
+    with pytest.raises(PermissionDenied, match="90 days"):
         await people.sign_in("li", GOOD)
     with pytest.raises(ConfigError, match="used before"):
         await people.sign_in("li", GOOD, new_password=GOOD)
@@ -164,7 +164,7 @@ async def test_changing_the_own_password_ends_the_other_sessions(people: People)
     """The one that asked goes on; the old password must be shown."""
     mine = await member(people, "li", Role.AUDITOR, "44")
     other = people.verify((await people.sign_in("li", GOOD)).text)[0]
-    with pytest.raises(Refused, match="old password"):
+    with pytest.raises(PermissionDenied, match="old password"):
         await people.change_password(mine, "wrong", OTHER)
     await people.change_password(mine, GOOD, OTHER)
     assert people.good(mine)
@@ -179,11 +179,11 @@ async def test_sessions_end_when_idle_and_by_age(people: People, clock: FakeCloc
         await clock.advance(1_700)
         if clock.now() - 1_767_225_600_000_000 < 28_800e6:
             people.verify(text)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         people.verify(text)
     text = (await people.sign_in("li", GOOD)).text
     await clock.advance(1_800)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         people.verify(text)
 
 
@@ -200,9 +200,9 @@ async def test_a_change_is_in_force_at_once(people: People) -> None:
     with pytest.raises(ConfigError, match="duty"):
         await people.change("li", by=ROOT, revision=changed.revision, role=Role.AUDITOR)
     await people.change("li", by=ROOT, revision=changed.revision, disabled=True)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         people.verify(text)
-    with pytest.raises(Refused, match="wrong"):
+    with pytest.raises(PermissionDenied, match="wrong"):
         await people.sign_in("li", GOOD)
 
 
@@ -215,7 +215,7 @@ async def test_others_are_neither_seen_nor_changed(people: People) -> None:
     for person_id in ("sz", "nobody"):
         with pytest.raises(NotFound, match=f"no person '{person_id}' in your scope"):
             people.get(person_id, city)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await people.remove("gz", by=city)
     await people.remove("th", by=city)
 
@@ -229,13 +229,13 @@ async def test_whom_a_provider_vouches_for(people: People, trail: MemoryTrail) -
     await people.sign_in_external(moved)
     principal, _ = people.verify(first.text)
     assert (principal.id, principal.scope) == ("person:oidc:u-1", scope("4403"))
-    with pytest.raises(Refused, match="two"):
+    with pytest.raises(PermissionDenied, match="two"):
         await people.sign_in_external(Identity("u-1", "li.wei", Role.AUDITOR, scope("44")))
-    with pytest.raises(Refused, match="wrong"):
+    with pytest.raises(PermissionDenied, match="wrong"):
         await people.sign_in("oidc:u-1", "")
     row = people.get("oidc:u-1", ROOT)
     await people.change("oidc:u-1", by=ROOT, revision=row.revision, disabled=True)
-    with pytest.raises(Refused, match="disabled"):
+    with pytest.raises(PermissionDenied, match="disabled"):
         await people.sign_in_external(moved)
     assert [action for _, action, *_ in trail.records if action.startswith("person")] == [
         "person.create",

@@ -100,12 +100,12 @@ async def test_the_registry_outlives_a_restart_of_the_server(
     await asyncio.wait_for(engine.restarted.wait(), 10)
 
     async def disabled() -> None:
-        from sensegate.errors import Lost
+        from sensegate.errors import Unavailable
 
         while True:
             try:
                 await one.disable("a", by=admin)
-            except Lost:
+            except Unavailable:
                 await asyncio.wait({asyncio.get_running_loop().create_future()}, timeout=0.1)
                 continue
             except Conflict:

@@ -12,7 +12,7 @@ from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.lifecycle.contents import Content, ContentStore, digest_of
 from sensegate.lifecycle.history import CanaryLimits, VersionState
 from sensegate.lifecycle.releases import Examination, Releases
@@ -163,7 +163,7 @@ async def test_examples_decide_over_a_proposal(office: Office) -> None:
 @pytest.mark.parametrize("who", [AUDITOR, SUBSCRIBER, OTHER_CITY])
 async def test_who_may_not_propose(office: Office, who: Principal) -> None:
     """Neither those whose role has no such right nor those whose scope lies elsewhere."""
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await office.releases.draft(text(1), by=who)
     assert office.trail.records == []
 
@@ -179,7 +179,7 @@ async def test_who_may_not_release(office: Office, who: Principal) -> None:
         lambda: office.releases.rollback(NAME, by=who),
         lambda: office.releases.request_changes(NAME, 1, by=who),
     ):
-        with pytest.raises((Refused, NotFound)):
+        with pytest.raises((PermissionDenied, NotFound)):
             await attempt()
     assert len(office.trail.records) == count
     assert office.of("d1") == 0
@@ -195,7 +195,7 @@ async def test_a_county_has_no_hand_in_anothers(office: Office) -> None:
     ):
         with pytest.raises(NotFound):
             await attempt()
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await office.releases.draft(text(1, "mine"), by=OTHER_COUNTY)
     assert office.releases.list(OTHER_COUNTY) == []
     assert [life.profile for life in office.releases.list(CITY)] == [NAME]
@@ -209,17 +209,17 @@ async def test_standard_profiles_are_the_provinces(office: Office, tmp_path: Pat
     plain = text(2, profile="sensegate/plain")
     await office.releases.draft(plain, by=CITY)
     await office.releases.propose("sensegate/plain", 2, by=CITY)
-    with pytest.raises(Refused, match=r"only the province \(44\) releases it"):
+    with pytest.raises(PermissionDenied, match=r"only the province \(44\) releases it"):
         await office.releases.release("sensegate/plain", 2, by=CITY)
-    with pytest.raises(Refused, match=r"only the province \(44\) releases it"):
+    with pytest.raises(PermissionDenied, match=r"only the province \(44\) releases it"):
         await office.releases.canary("sensegate/plain", 2, by=CITY, share=0.1)
     await office.releases.release("sensegate/plain", 2, by=PROVINCE)
     await office.proposed(1)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await office.releases.release(NAME, 1, by=CITY, standard=True)
     await office.releases.release(NAME, 1, by=PROVINCE, standard=True)
     await office.proposed(2)
-    with pytest.raises(Refused, match="only the province"):
+    with pytest.raises(PermissionDenied, match="only the province"):
         await office.releases.release(NAME, 2, by=CITY)
 
 
@@ -290,7 +290,7 @@ async def test_a_department_decides_for_its_own(office: Office) -> None:
     environment = Principal("env", Role.CITY_OPERATOR, Scope("4401", "env"))
     await office.released(1)
     await office.proposed(2, by=environment)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await office.releases.release(NAME, 2, by=environment, target=Scope("4401"))
     await office.releases.release(NAME, 2, by=environment)
     picked = [choice.number for choice in office.releases.choices() if choice.picks(Device("x", "440106", NAME))]
@@ -345,7 +345,7 @@ async def test_a_shadow_changes_nothing_in_force(office: Office) -> None:
     assert {office.of(device) for device in DEVICES} == {1}
     with pytest.raises(Conflict, match="is a shadow"):
         await office.releases.withdraw(NAME, 2, by=COUNTY)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await office.releases.shadow(NAME, 1, by=COUNTY, target=Scope("4401"))
     await office.releases.end_shadow(NAME, by=COUNTY, report={"messages": 7})
     _, what, _, _, after = office.trail.records[-1]

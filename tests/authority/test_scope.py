@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, may_grant, scope, written
-from sensegate.errors import ConfigError, Refused
+from sensegate.errors import ConfigError, PermissionDenied
 
 LOOK = {Action.READ_READINGS, Action.READ_REGISTRY, Action.READ_LEDGER, Action.READ_QUARANTINE}
 SHARE = {Action.READ_CATALOGUE, Action.APPLY_GRANTS}
@@ -73,9 +73,9 @@ def test_a_token_bound_to_feeds_reads_nothing_else() -> None:
 
 def test_demand_says_what_is_missing() -> None:
     """The refusal names the role or the scope."""
-    with pytest.raises(Refused, match="role subscriber may not change devices"):
+    with pytest.raises(PermissionDenied, match="role subscriber may not change devices"):
         demand(caller(Role.SUBSCRIBER, "44"), Action.CHANGE_DEVICES, "4401")
-    with pytest.raises(Refused, match=r"scope of t1 \(4401\)"):
+    with pytest.raises(PermissionDenied, match=r"scope of t1 \(4401\)"):
         demand(caller(Role.SUBSCRIBER, "4401"), Action.READ_READINGS, "4403")
     demand(caller(Role.SUBSCRIBER, "4401"), Action.READ_READINGS, "440106")
 

@@ -11,7 +11,7 @@ from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.authority.tokens import LIFE_MAX_S, Tokens
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
-from sensegate.errors import ConfigError, NotFound, Refused
+from sensegate.errors import ConfigError, NotFound, PermissionDenied
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ async def test_a_token_proves_its_principal(tokens: Tokens, bucket: MemoryBucket
 async def test_what_is_no_token_is_refused(tokens: Tokens, admin: Principal, text: str) -> None:
     """Not authenticated, in the same words whatever is wrong."""
     await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin)
-    with pytest.raises(Refused, match="no such token") as refused:
+    with pytest.raises(PermissionDenied, match="no such token") as refused:
         tokens.verify(text)
     assert not refused.value.authenticated
 
@@ -50,7 +50,7 @@ async def test_what_is_no_token_is_refused(tokens: Tokens, admin: Principal, tex
 async def test_a_wrong_secret_is_refused(tokens: Tokens, admin: Principal) -> None:
     """The id alone proves nothing, and does not tell that it exists."""
     text, _ = await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin)
-    with pytest.raises(Refused, match="no such token"):
+    with pytest.raises(PermissionDenied, match="no such token"):
         tokens.verify(text[:-1] + ("a" if text[-1] != "a" else "b"))
 
 
@@ -62,7 +62,7 @@ async def test_a_token_expires(tokens: Tokens, clock: FakeClock, admin: Principa
     assert tokens.good(principal)
     await clock.advance(1)
     assert not tokens.good(principal)
-    with pytest.raises(Refused, match="has expired") as refused:
+    with pytest.raises(PermissionDenied, match="has expired") as refused:
         tokens.verify(text)
     assert not refused.value.authenticated
 
@@ -83,18 +83,18 @@ async def test_a_revocation_reaches_every_process(
     await asyncio.wait_for(other.until(lambda: not other.good(principal)), 2)
     watching.cancel()
     assert told == [clock.now()]
-    with pytest.raises(Refused, match="was revoked"):
+    with pytest.raises(PermissionDenied, match="was revoked"):
         other.verify(text)
 
 
 async def test_nobody_gives_or_takes_what_is_not_his(tokens: Tokens, admin: Principal, operator: Principal) -> None:
     """Creation and revocation are cut to role and scope; one's own token may always be given up."""
     city = Principal("city", Role.CITY_OPERATOR, Scope("4401"))
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await tokens.create(Role.SUBSCRIBER, Scope("440106"), by=operator)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await tokens.create(Role.SUBSCRIBER, Scope("4403"), by=city)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await tokens.create(Role.ADMIN, Scope("4401"), by=city)
     text, mine = await tokens.create(Role.SUBSCRIBER, Scope("440106"), by=city)
     _, theirs = await tokens.create(Role.SUBSCRIBER, Scope("4403"), by=admin)
@@ -109,7 +109,7 @@ async def test_nobody_gives_or_takes_what_is_not_his(tokens: Tokens, admin: Prin
 async def test_an_admin_cannot_be_revoked_by_less(tokens: Tokens, admin: Principal) -> None:
     """Who may not hand out a role may not take it either."""
     _, chief = await tokens.create(Role.ADMIN, Scope("4401"), by=admin)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await tokens.revoke(chief.id, by=Principal("city", Role.CITY_OPERATOR, Scope("4401")))
 
 
@@ -171,7 +171,7 @@ async def test_the_last_token_stays(tokens: Tokens, clock: FakeClock) -> None:
     await clock.advance(1_000 * 86_400)
     assert await tokens.prune(1) == 0
     assert await tokens.bootstrap(Scope("44"), given=text) == ""
-    with pytest.raises(Refused, match="revoked"):
+    with pytest.raises(PermissionDenied, match="revoked"):
         tokens.verify(text)
 
 

@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.config import EngineConfig, StoreConfig
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from sensegate.model import Member
 
 
@@ -103,6 +103,6 @@ async def written(log: JetStreamLog, member: Member) -> int:
     """Write until the connection is back."""
     async with asyncio.timeout(10):
         while True:
-            with contextlib.suppress(Lost):
+            with contextlib.suppress(Unavailable):
                 return await log.write([member])
             await asyncio.sleep(0.02)

@@ -22,14 +22,14 @@ from sensegate.authority.certificates import Authority
 from sensegate.bus import connect, trust
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.ports import free_port
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from tests.bus.devices import until
 
 
 async def test_nobody_there_is_lost_in_time() -> None:
     """The first connection has a deadline, and the message names the address without the secret."""
     url = f"nats://user:secret@127.0.0.1:{free_port()}"
-    with pytest.raises(Lost, match=r"127\.0\.0\.1") as why:
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1") as why:
         await connect.connect(url, timeout_s=0.3)
     assert "secret" not in str(why.value)
 

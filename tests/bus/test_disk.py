@@ -17,7 +17,7 @@ from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.clock import SystemClock
 from sensegate.config import StoreConfig
-from sensegate.errors import Lost, StoreFull
+from sensegate.errors import StoreFull, Unavailable
 from sensegate.model import Member
 from tests.bus.devices import engine_in, written
 from tests.conftest import eventually
@@ -94,7 +94,7 @@ async def takes_writes(gateway: Client, intake: Client, *, timeout_s: float = 0.
     try:
         await api.call(gateway, "hours.x", os.urandom(6_000), timeout_s=timeout_s)
         await api.call(intake, "$MQTT.msgs.x", os.urandom(6_000), timeout_s=timeout_s)
-    except Lost:
+    except Unavailable:
         return False
     return True
 

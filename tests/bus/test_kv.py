@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from sensegate.bus.engine import Engine
 from sensegate.bus.kv import Bucket
 from sensegate.bus.row import Row
-from sensegate.errors import Conflict, Lost, StoreFull
+from sensegate.errors import Conflict, StoreFull, Unavailable
 
 MIB = 1024**2
 
@@ -96,7 +96,7 @@ async def test_a_watch_misses_nothing_while_the_server_is_away(engine: Engine, b
             try:
                 await bucket.put("b", b"2")
                 break
-            except Lost:
+            except Unavailable:
                 await asyncio.sleep(0.02)
     async with asyncio.timeout(5):
         async for rows in bucket.watch(first):

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.reader import micros, stamp
-from sensegate.errors import EngineError, Fenced, Lost, StoreFull
+from sensegate.errors import EngineError, Fenced, StoreFull, Unavailable
 from sensegate.model import Member
 
 
@@ -102,7 +102,7 @@ async def test_a_batch_that_came_in_part_is_lost_and_comes_again(
 
         with monkeypatch.context() as patched:
             patched.setattr(gateway, "publish", some)
-            with pytest.raises(Lost, match="incomplete"):
+            with pytest.raises(Unavailable, match="incomplete"):
                 await log.write(members)
     assert await log.write(members) == 4
 
@@ -121,9 +121,9 @@ async def test_without_room_on_the_disk_nothing_is_sent(gateway: Client, log: Je
 async def test_an_absent_stream_is_lost_not_empty(gateway: Client) -> None:
     """Reading a log that is not there must never look like an empty one."""
     absent = JetStreamLog(gateway, stream="NONE")
-    with pytest.raises(Lost):
+    with pytest.raises(Unavailable):
         await absent.last("commit.a")
-    with pytest.raises(Lost):
+    with pytest.raises(Unavailable):
         await absent.fetch(0)
 
 

@@ -23,7 +23,7 @@ from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
 from sensegate.config import EngineConfig, StoreConfig
-from sensegate.errors import Fenced, Lost, StoreFull
+from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.model import Member
 from tests.bus.devices import MqttDevice, until
 
@@ -183,7 +183,7 @@ async def test_rule_5_lives_are_those_of_the_members(gateway: Client, log: JetSt
 
 
 async def test_rule_6_a_lost_answer_leaves_the_truth_on_the_log(engine: Engine, log: JetStreamLog) -> None:
-    """While the server is away `write` is `Lost`; afterwards the last commit record says what was stored."""
+    """While the server is away `write` is `Unavailable`; afterwards the last commit record says what was stored."""
     first = await log.write([Member("raw.a", b"1"), Member("commit.a", b"batch 1", rollup=True, expect=0)])
     engine.restarted.clear()
     os.kill(engine.info.pid, signal.SIGKILL)
@@ -191,7 +191,7 @@ async def test_rule_6_a_lost_answer_leaves_the_truth_on_the_log(engine: Engine, 
         async with asyncio.timeout(2):
             while True:
                 first = await log.write([Member("commit.a", b"batch 2", rollup=True, expect=first)])
-    except Lost:
+    except Unavailable:
         pass
     async with asyncio.timeout(20):
         await engine.restarted.wait()
@@ -199,7 +199,7 @@ async def test_rule_6_a_lost_answer_leaves_the_truth_on_the_log(engine: Engine, 
             try:
                 last = await log.last("commit.a")
                 break
-            except Lost:
+            except Unavailable:
                 await asyncio.sleep(0.02)
     assert last is not None
     # Whether or not it was stored, the same expectation tells: written again, or fenced off.

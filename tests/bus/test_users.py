@@ -23,7 +23,7 @@ from sensegate.bus import connect, streams
 from sensegate.bus.engine import Connection, Engine, User
 from sensegate.bus.ports import free_port
 from sensegate.config import EngineConfig, StoreConfig, TlsConfig
-from sensegate.errors import ConfigError, EngineError, Lost, Refused
+from sensegate.errors import ConfigError, EngineError, PermissionDenied, Unavailable
 from tests.bus.devices import MqttDevice, alive, engine_in, until
 from tests.conftest import eventually
 
@@ -50,7 +50,7 @@ async def test_wrong_credentials_are_refused(engine: Engine, user: str, password
         await message.respond(b"no")
 
     await callout.subscribe("$SYS.REQ.USER.AUTH", cb=refuse)
-    with pytest.raises(Refused):
+    with pytest.raises(PermissionDenied):
         await connect.connect(engine.info.urls[0], user, password, timeout_s=5.0)
     await callout.close()
 
@@ -178,7 +178,7 @@ async def test_an_external_server_that_was_started_again_is_asked_under_its_new_
 async def _asked(outside: Engine) -> list[Connection]:
     try:
         return await outside.connections("SUB")
-    except Lost:
+    except Unavailable:
         return []
 
 

@@ -18,7 +18,7 @@ from sensegate.bus.engine import Engine, User
 from sensegate.clock import Clock, FakeClock, SystemClock
 from sensegate.collect.broker import BrokerSource
 from sensegate.config import IngestConfig, StoreConfig
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from sensegate.model import Message, Position
 from tests.collect.device import Device
 from tests.collect.test_tap import delivery
@@ -149,7 +149,7 @@ async def test_a_start_while_another_still_listens(devices: Client, make: Make, 
     assert numbers(await take(second, 50, ack=True)) == list(range(1, 51))
     await publish(51, 52)
     assert numbers(await take(second, 2, ack=True)) == [51, 52]
-    with pytest.raises(Lost):
+    with pytest.raises(Unavailable):
         await take(forgotten, 1)
 
 
@@ -233,7 +233,7 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(
                         committed[message.sequence] = int(message.payload)
                     position = delivery.position
                     await delivery.ack()
-            except Lost:
+            except Unavailable:
                 await asyncio.sleep(0.02)  # as `flow` waits before it starts again
 
     task = asyncio.create_task(ingest())
@@ -261,7 +261,7 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(
 
 @pytest.mark.parametrize("odd", [delivery(9), delivery(4, delivered=2)], ids=["gap", "redelivery"])
 async def test_a_gap_or_a_redelivery_is_lost(devices: Client, make: Make, publish: Publish, odd: bytes) -> None:
-    """A hole in the consumer sequence, or a redelivery, ends the deliveries with `Lost`; a start gives all again."""
+    """A hole in the consumer sequence, or a redelivery, ends the deliveries with `Unavailable`; a start gives all again."""
     source = await make()
     await source.prepare()
     await publish(1, 3)
@@ -269,7 +269,7 @@ async def test_a_gap_or_a_redelivery_is_lost(devices: Client, make: Make, publis
     assert len(await take(source, 3)) == 3
     assert source._subscription
     await source._tap.parse(odd.replace(b" 7 $JS", b" %d $JS" % source._subscription._id))
-    with pytest.raises(Lost):
+    with pytest.raises(Unavailable):
         await take(source, 1)
     await source.start(None)
     assert numbers(await take(source, 3)) == [1, 2, 3]
@@ -324,7 +324,7 @@ async def test_silence_is_a_break(engine: Engine, devices: Client, make: Make) -
         await clock.advance(29)
         assert not taking.done()
         await clock.advance(10)
-        with pytest.raises(Lost, match="heartbeat"):
+        with pytest.raises(Unavailable, match="heartbeat"):
             await taking
     finally:
         os.kill(engine.info.pid, signal.SIGCONT)
@@ -346,5 +346,5 @@ async def test_messages_that_wait_and_do_not_come_are_a_break(devices: Client, m
         await asyncio.sleep(0.01)
         if taking.done():
             break
-    with pytest.raises(Lost, match="wait and none came"):
+    with pytest.raises(Unavailable, match="wait and none came"):
         await taking

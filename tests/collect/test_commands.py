@@ -8,7 +8,7 @@ import pytest
 
 from sensegate.clock import FakeClock
 from sensegate.collect.commands import AGAIN_S, DownlinkQueue
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 
 
 class Broker:
@@ -25,7 +25,7 @@ class Broker:
     async def send(self, topic: str, payload: bytes) -> None:
         del payload
         if self.lost:
-            raise Lost("no connection, as the test says")
+            raise Unavailable("no connection, as the test says")
         self.sent.append(topic)
 
 

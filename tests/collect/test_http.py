@@ -9,7 +9,7 @@ import pytest
 from sensegate.clock import FakeClock
 from sensegate.collect.http import HttpSource
 from sensegate.config import IngestConfig
-from sensegate.errors import Lost, Overloaded, Rejected
+from sensegate.errors import Overloaded, Rejected, Unavailable
 
 LIMITS = IngestConfig(message_bytes_max=100, depth_messages_max=2)
 
@@ -49,7 +49,7 @@ async def test_no_commit_in_time_is_an_unknown_outcome() -> None:
     """The device is told to send again; the message may still be committed."""
     source = HttpSource(LIMITS, FakeClock(), timeout_s=0.01)
     await source.start(None)
-    with pytest.raises(Lost, match="unknown"):
+    with pytest.raises(Unavailable, match="unknown"):
         await source.push("d1", b"{}")
     delivery = await anext(source.deliveries())
     await delivery.ack()

@@ -10,7 +10,7 @@ import pytest
 from sensegate.clock import SystemClock
 from sensegate.collect.intake import Intake
 from sensegate.config import IngestConfig
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from sensegate.model import Delivery, Message, Position
 
 FOREVER_MS = 3_600_000
@@ -94,7 +94,7 @@ async def test_depth_is_bounded_until_settled() -> None:
 async def test_a_source_that_ends_is_noticed() -> None:
     """The end of a source ends the waiting, so that the wiring starts it again."""
     async with await started(Scripted([], ends=True), IngestConfig()) as intake:
-        with pytest.raises(Lost, match="collect fake ended"):
+        with pytest.raises(Unavailable, match="collect fake ended"):
             await asyncio.wait_for(intake.batch(), 5)
 
 
@@ -105,15 +105,15 @@ async def test_a_failed_commit_is_noticed_although_nothing_arrives() -> None:
 
         async def commit() -> None:
             await going.wait()
-            raise Lost("the log is away")
+            raise Unavailable("the log is away")
 
         written = asyncio.create_task(commit())
         waiting = asyncio.create_task(intake.batch(written))
         await asyncio.sleep(0)
         going.set()
-        with pytest.raises(Lost, match="the log is away"):
+        with pytest.raises(Unavailable, match="the log is away"):
             await asyncio.wait_for(waiting, 5)
-        with pytest.raises(Lost, match="the log is away"):
+        with pytest.raises(Unavailable, match="the log is away"):
             await asyncio.wait_for(intake.batch(written), 5)
 
 

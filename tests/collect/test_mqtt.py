@@ -13,7 +13,7 @@ import pytest
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.collect.mqtt import MqttSource
 from sensegate.config import ForeignBrokerConfig, IngestConfig
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from sensegate.model import Message
 from tests.collect.device import Device
 from tests.collect.mosquitto import Mosquitto
@@ -113,7 +113,7 @@ async def test_a_command_goes_to_the_broker_that_a_device_is_on(broker: Mosquitt
     source = source_of(broker)
     assert source.reaches("a/NDATA/1")
     assert not source.reaches("b/NDATA/1")
-    with pytest.raises(Lost, match="not connected"):
+    with pytest.raises(Unavailable, match="not connected"):
         await source.send("a/NCMD/1", b"rebirth")
     await source.start(None)
     await connected(source)

@@ -12,7 +12,7 @@ import pytest
 
 from sensegate.clock import SystemClock
 from sensegate.config import IngestConfig
-from sensegate.errors import Lost, Overloaded, Rejected
+from sensegate.errors import Overloaded, Rejected, Unavailable
 from sensegate.model import Device, Message
 from sensegate.video import stored
 from sensegate.video.formats.viid import FORMAT
@@ -103,7 +103,7 @@ async def test_nothing_is_answered_before_the_commit() -> None:
 async def test_without_a_commit_the_outcome_is_unknown() -> None:
     rig = Rig(wait=0.05)
     await rig.source.start(None)
-    with pytest.raises(Lost, match="send it again"):
+    with pytest.raises(Unavailable, match="send it again"):
         await rig.source.take(DEVICES[CAMERA], listed("Face", face(1)))
 
 

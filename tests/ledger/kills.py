@@ -32,7 +32,7 @@ from sensegate.demo.judge import VERDICTS
 from sensegate.demo.registration import counties, create_subscriber_token, register_devices
 from sensegate.demo.simulator import Broker, SimulationPlan
 from sensegate.demo.summary import by_reason
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from sensegate.web.client import Answered, Remote
 from tests.ledger.commits import Committed, Sent
 
@@ -431,7 +431,7 @@ class Campaign:
         deadline = time.monotonic() + (5.0 if self.until_guilty else QUIET_S)
         for member in self.city.members:
             while True:
-                with contextlib.suppress(Lost, Answered):
+                with contextlib.suppress(Unavailable, Answered):
                     async with Remote(member.url, member.token) as remote:
                         answer = await remote.get("/api/v1/ledger", since="400d")
                     totals[member.division] = answer["totals"]

@@ -28,7 +28,7 @@ from typing import Any
 import aiohttp
 
 from sensegate.demo.city import City, CityMember
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from sensegate.web.client import Answered, Remote
 from tests.ledger.kills import KILLED, PROFILES, Kill, Target, plan
 from tests.ledger.soak import say
@@ -173,7 +173,7 @@ class Tap:
     async def run(self) -> None:
         """Read until cancelled."""
         while True:
-            with contextlib.suppress(Lost, Answered, TimeoutError):
+            with contextlib.suppress(Unavailable, Answered, TimeoutError):
                 async with Remote(self.member.url, self.member.token) as remote:
                     while True:
                         more = {"after": self._after} if self._after else {}

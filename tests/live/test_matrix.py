@@ -12,7 +12,7 @@ from sensegate.authority import devices
 from sensegate.authority import scope as rights
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Action, Role, Scope
-from sensegate.errors import NotFound, Refused
+from sensegate.errors import NotFound, PermissionDenied
 from sensegate.web.app import ROUTES
 from tests.live import matrix
 from tests.live.matrix import BROKERED, CANARY, Case, World, cases, missing, plain, subscribes, wrong
@@ -134,7 +134,7 @@ async def test_a_planted_hole_is_found(world: World, hole: str, monkeypatch: pyt
                 return true_get(self, device_id, by)
             except NotFound as why:
                 if self.is_present(device_id):
-                    raise Refused("outside your scope") from why
+                    raise PermissionDenied("outside your scope") from why
                 raise
 
         monkeypatch.setattr(Devices, "get", get)

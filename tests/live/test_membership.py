@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from sensegate.config import Config
-from sensegate.errors import Conflict, Refused
+from sensegate.errors import Conflict, PermissionDenied
 from sensegate.publish import membership
 from tests.live.site import Site, config_of, reading, running
 
@@ -74,7 +74,7 @@ async def test_the_whole_thread_of_a_membership(tmp_path: Path) -> None:
         assert seen["version"]
         assert seen["last_commit"] > 0
         # Used once.
-        with pytest.raises(Refused):
+        with pytest.raises(PermissionDenied):
             await membership.join(tmp_path / "other", code, centre.addresses.http)
 
         began = asyncio.get_running_loop().time()
@@ -127,7 +127,7 @@ async def test_who_may_not_invite_and_what_may_not_be_invited(tmp_path: Path) ->
         assert (await centre.ask("POST", "/api/v1/nodes", json={"division": "4401", "replace": True})).status == 409
         code = await invite(centre)
         bad = code[:-4] + ("AAAA" if not code.endswith("AAAA") else "BBBB")
-        with pytest.raises(Refused):
+        with pytest.raises(PermissionDenied):
             await membership.join(tmp_path / "n", bad, centre.addresses.http)
         # A release too far away is named; one apart is tolerated.
         for version, status in (("9.9.9", 403), ("0.2.0", 201)):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sensegate.demo.city import City, CityMember
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from sensegate.model import Device
 from sensegate.web.client import Answered
 from tests.bench.flood import Flood, Plan, shares
@@ -42,7 +42,7 @@ async def order(member: CityMember, order_id: str) -> dict[str, Any] | None:
         async with member.remote() as remote:
             row: dict[str, Any] = await remote.get(f"{PATH}/redecode/{order_id}")
             return row
-    except (Lost, Answered):
+    except (Unavailable, Answered):
         return None
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from sensegate.bus.connect import Link, connect
 from sensegate.bus.slots import inbox_prefix, node_user
-from sensegate.errors import Lost, Refused
+from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.publish import membership
 from sensegate.publish.membership import Kept
 from sensegate.tiers.link import CentreLink
@@ -55,7 +55,7 @@ async def half_open(kept: Kept) -> Link:
 
 async def greets(link: CentreLink) -> bool:
     """Return whether the centre answers."""
-    with contextlib.suppress(Lost):
+    with contextlib.suppress(Unavailable):
         await link.hello()
         return True
     return False
@@ -91,14 +91,14 @@ async def test_nodes_come_and_go_while_devices_stay_connected(tmp_path: Path) ->
         fresh = await membership.join(tmp_path / "new", code, centre.addresses.http)
         assert (fresh.slot, fresh.generation) == ("4403", 2)
         await asyncio.wait_for(links["4403"].connection.refused.wait(), 10)
-        with pytest.raises((Refused, Lost)):
+        with pytest.raises((PermissionDenied, Unavailable)):
             await connected(kept["4403"])
 
         began = asyncio.get_running_loop().time()
         assert (await centre.ask("POST", "/api/v1/nodes/4401-port/expel", json={"note": "test"})).status == 200
         await eventually(lambda: not links["4401-port"].connection.is_connected, 2.0)
         assert asyncio.get_running_loop().time() - began < 2.0
-        with pytest.raises((Refused, Lost)):
+        with pytest.raises((PermissionDenied, Unavailable)):
             await connected(kept["4401-port"])
         # Its slot is the next one's, once nothing is connected there.
         await eventually(lambda: taken(centre, tmp_path), 15.0)
@@ -119,7 +119,7 @@ async def test_nodes_come_and_go_while_devices_stay_connected(tmp_path: Path) ->
 
 async def is_let_in(kept: Kept) -> bool:
     """Return whether another connection of a node is taken."""
-    with contextlib.suppress(Lost, Refused):
+    with contextlib.suppress(Unavailable, PermissionDenied):
         await (await connected(kept)).close()
         return True
     return False

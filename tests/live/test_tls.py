@@ -32,7 +32,7 @@ from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig, NodeUserConfig, TlsConfig, UplinkConfig, WebConfig
 from sensegate.config.people import OidcConfig, OidcRule
 from sensegate.config.sites import CentreConfig, PeerConfig
-from sensegate.errors import ConfigError, EngineError, Refused, Untrusted
+from sensegate.errors import ConfigError, EngineError, PermissionDenied, Untrusted
 from sensegate.publish import membership
 from sensegate.tiers.link import CentreLink, NodeLinks
 from tests.conftest import eventually
@@ -385,7 +385,7 @@ async def test_a_node_joins_by_code_over_tls(lab: Lab, other: Lab, tmp_path: Pat
             invited = await above.ask("POST", "/api/v1/nodes", json={"division": "4401"})
             assert invited.status == 201, invited.body
             code = invited.body["code"]
-            with pytest.raises(Refused, match="another certificate"):
+            with pytest.raises(PermissionDenied, match="another certificate"):
                 await membership.join(tmp_path / "x", code[:-64] + "0" * 64, above.addresses.http)
             (tmp_path / "code").write_text(code, encoding="ascii")
             uplink = UplinkConfig(

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import structs
 
 from sensegate.config.viid import ViidConfig
-from sensegate.errors import ConfigError, Lost
+from sensegate.errors import ConfigError, Unavailable
 from sensegate.viid.client import ViidClient
 from tests.live.curl import Camera
 from tests.live.site import PLAIN, config_of, running
@@ -73,7 +73,7 @@ async def test_by_tls_and_bound_to_a_certificate(tmp_path: Path, files: tuple[st
         await client.unregister()
         await client.close()
         stranger = ViidClient(url, OTHER, password=other.password)  # does not know the authority
-        with pytest.raises(Lost):
+        with pytest.raises(Unavailable):
             await stranger.register()
         await stranger.close()
 

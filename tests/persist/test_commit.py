@@ -15,7 +15,7 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.record import decode_commit, encode_commit
 from sensegate.clock import FakeClock
-from sensegate.errors import Fenced, Lost, StoreFull, Unbalanced
+from sensegate.errors import Fenced, StoreFull, Unavailable, Unbalanced
 from sensegate.model import (
     CommitRecord,
     Member,
@@ -141,7 +141,7 @@ async def test_a_late_success_is_not_a_fence(tmp_path: Path) -> None:
         async def write(self, members: list[Member]) -> int:  # type: ignore[override]
             if self.held is None:
                 self.held = members
-                raise Lost("no answer yet")
+                raise Unavailable("no answer yet")
             if self.held:
                 first, self.held = self.held, []
                 await super().write(first)
@@ -163,7 +163,7 @@ async def test_a_silent_log_gives_up_in_bounded_time(tmp_path: Path) -> None:
 
         async def write(self, members: list[Member]) -> int:  # type: ignore[override]
             if self.dead:
-                raise Lost("no answer")
+                raise Unavailable("no answer")
             return await super().write(members)
 
     log = Dead()
@@ -171,9 +171,9 @@ async def test_a_silent_log_gives_up_in_bounded_time(tmp_path: Path) -> None:
     await rig.open()
     log.dead = True
     task = asyncio.create_task(rig.committer.write(rig.prepare([one(1.0)])))
-    with pytest.raises(Lost):
+    with pytest.raises(Unavailable):
         await finished(rig, task, RETRY_S + 5)
-    with pytest.raises(Lost, match="come again"):
+    with pytest.raises(Unavailable, match="come again"):
         rig.prepare([one(1.0)])
     log.dead = False
     await rig.open()
@@ -216,7 +216,7 @@ async def test_a_cancelled_commit_must_be_opened_again(tmp_path: Path) -> None:
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    with pytest.raises(Lost):
+    with pytest.raises(Unavailable):
         rig.prepare([one(2.0)])
     await rig.open()
     with pytest.raises(Fenced, match="come again"):
@@ -277,7 +277,7 @@ async def test_a_checkpoint_that_cannot_be_written_stops_the_intake(
         rig.duplicates._seen._job.result()  # type: ignore[union-attr]
     with pytest.raises(StoreFull, match="duplicate index"):
         rig.prepare([one(1.0)])
-    with pytest.raises(Lost):
+    with pytest.raises(Unavailable):
         rig.prepare([one(1.0)])
     monkeypatch.setattr(Store, "save", plain)
     await rig.open()

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 
 from sensegate.bus import columns
-from sensegate.errors import Lost, Overloaded
+from sensegate.errors import Overloaded, Unavailable
 from sensegate.model import Delivery, Position, Quarantined, QuarantineReason
 from sensegate.persist import priors
 from sensegate.persist.commit import Limits, Pending
@@ -255,7 +255,7 @@ async def test_a_failed_commit_ends_the_job_of_this_life(rig: Again) -> None:
     await rig.learn()
     rig.prepare_again([one(21.5)])
     await rig.open()
-    with pytest.raises(Lost, match="begin anew"):
+    with pytest.raises(Unavailable, match="begin anew"):
         rig.prepare_again([one(21.5)])
     await rig.open()
     assert await rig.again([one(21.5)]) == ["revision 1"]

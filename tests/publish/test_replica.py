@@ -17,7 +17,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.bus.names import FILLER
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import EngineConfig, StoreConfig
-from sensegate.errors import Fenced, Lost
+from sensegate.errors import Fenced, Unavailable
 from sensegate.model import Member
 from sensegate.ports import Log
 from sensegate.publish import replica
@@ -99,7 +99,7 @@ async def test_an_unknown_outcome_is_looked_up() -> None:
         copy, ask = Replica(own, StoreConfig(), clock), asks(Original(source, clock, 5.0))
         await source.write(commit(1, 3))
         own.lose_next(written=written)
-        with pytest.raises(Lost):
+        with pytest.raises(Unavailable):
             await copy.turn(ask)
         await caught_up(copy, ask)
         assert await contents(own) == await contents(source)

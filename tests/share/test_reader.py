@@ -14,12 +14,12 @@ from sensegate import metrics
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.unreadable import UNREADABLE
 from sensegate.clock import FakeClock
-from sensegate.errors import Gone, Lost
+from sensegate.errors import Gone, Unavailable
 from sensegate.model import Entry, Member
 from sensegate.share import cursor, reader
 from sensegate.share.cursor import BadCursor
 from sensegate.share.delivery import Form, Serving
-from sensegate.share.feeds import ALL_FEED, Selection
+from sensegate.share.feeds import ALL_FEED, FeedSelection
 from sensegate.share.grants import Admission
 from sensegate.share.reader import Reader
 from tests.share.made import NOW, make_batch, members
@@ -38,7 +38,7 @@ class CountedLog(MemoryLog):
     async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:
         self.fetched.append(after)
         if self.away:
-            raise Lost("away")
+            raise Unavailable("away")
         await asyncio.sleep(0)
         return await super().fetch(after, limit=limit, max_bytes=max_bytes)
 
@@ -107,7 +107,7 @@ async def test_one_who_reads_on_too_slowly_is_told(
     for value in (1.0, 2.0, 3.0, 4.0):
         await commit(memory_log, value, 1)
         await clock.advance(HOUR_S)
-    everything = Selection(grade_max=3)
+    everything = FeedSelection(grade_max=3)
 
     async def read(serving: Serving, place: cursor.Cursor, values: list[float]) -> cursor.Cursor:
         page = await serving.page(everything, place, Form.NDJSON, 1, 0.0, tight=True)
@@ -286,7 +286,7 @@ async def test_a_lost_log_is_waited_out(clock: FakeClock) -> None:
         async with asyncio.timeout(5):
             while made._live:
                 await asyncio.sleep(0)
-        with pytest.raises(Lost):
+        with pytest.raises(Unavailable):
             await made.read(0)
         log.away = False
         await clock.advance(1)

@@ -18,7 +18,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.bus.record import encode_commit
 from sensegate.clock import Clock, FakeClock
 from sensegate.config import StoreConfig
-from sensegate.errors import Lost, Refused
+from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.model import CommitRecord, Member
 from sensegate.ports import Log
 from sensegate.quantities.quality import Flag
@@ -160,7 +160,7 @@ class Centre:
         await asyncio.sleep(0)
         if self.fault == "down":
             self.fault = ""
-            raise Lost("down")
+            raise Unavailable("down")
         handlers = {
             "position": self.receiver.position,
             "claim": self.receiver.claim,
@@ -175,20 +175,20 @@ class Centre:
         self.sent.append(payload)
         if fault == "late":
             self.late.append(payload)
-            raise Lost("on its way")
+            raise Unavailable("on its way")
         if fault in {"before", "down"}:
-            raise Lost("lost on its way")
+            raise Unavailable("lost on its way")
         if fault == "unsure":
             self.log.lose_next(written=True)
         answer = await self.receiver.span(NODE, payload)
         if fault == "after":
-            raise Lost("its answer was lost")
+            raise Unavailable("its answer was lost")
         return answer
 
     async def land(self) -> None:
         """Let what is on its way arrive."""
         for payload in self.late:
-            with contextlib.suppress(Lost, Refused):
+            with contextlib.suppress(Unavailable, PermissionDenied):
                 await self.receiver.span(NODE, payload)
         self.late.clear()
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from sensegate.bus.connect import Link, connect
 from sensegate.bus.engine import Engine
 from sensegate.bus.slots import inbox_prefix, node_user
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from sensegate.tiers.link import CentreLink, NodeLinks
 from tests.conftest import eventually
 
@@ -50,7 +50,7 @@ async def is_heard(link: CentreLink) -> bool:
     """Return whether the centre answers a greeting."""
     try:
         await link.hello()
-    except Lost:
+    except Unavailable:
         return False
     return True
 

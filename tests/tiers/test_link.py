@@ -21,7 +21,7 @@ from sensegate.bus.slots import centre_password, centre_user
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import EngineConfig
 from sensegate.config.sites import NodeQuotaConfig
-from sensegate.errors import Conflict, Fenced, Lost, Overloaded, Refused, StoreFull
+from sensegate.errors import Conflict, Fenced, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.tiers import envelope
 from sensegate.tiers.envelope import LinkAnswer, LinkRequest, MemberHello, decode_answer
 from sensegate.tiers.link import CREDIT, CentreLink, Channel, NodeLinks
@@ -58,9 +58,9 @@ async def test_a_request_is_answered_in_the_account_of_its_slot(centre: Engine) 
         assert await link.send_span("live", b"x" * 60_000) == b"4401:" + b"x" * 60_000
         answers = await asyncio.gather(*(link.ask("report", b"%d" % number) for number in range(20)))
         assert answers == [b"4401:%d" % number for number in range(20)]
-        with pytest.raises(Refused, match="knows no question 'nothing'"):
+        with pytest.raises(PermissionDenied, match="knows no question 'nothing'"):
             await link.ask("nothing")
-        with pytest.raises(Lost, match="no responders"):
+        with pytest.raises(Unavailable, match="no responders"):
             await link.send_span("backlog", b"")  # nobody serves it here
 
 
@@ -139,7 +139,7 @@ async def heard(link: CentreLink, body: bytes) -> bool:
     """Return whether a span is answered."""
     try:
         return await link.send_span("live", body, 2.0) == b"4401:" + body
-    except Lost:
+    except Unavailable:
         return False
 
 
@@ -230,11 +230,11 @@ async def test_a_backlog_span_delays_neither_live_spans_nor_questions_nor_leases
 @pytest.mark.parametrize(
     ("why", "raised", "words"),
     [
-        (Refused("not you"), Refused, "not you"),
-        (Conflict("changed"), Refused, "changed"),
+        (PermissionDenied("not you"), PermissionDenied, "not you"),
+        (Conflict("changed"), PermissionDenied, "changed"),
         (Overloaded("slowly", retry_after_s=7.0), Overloaded, "slowly"),
-        (StoreFull("no room"), Lost, "no room"),
-        (msgspec.ValidationError("no number"), Refused, "no number"),
+        (StoreFull("no room"), Unavailable, "no room"),
+        (msgspec.ValidationError("no number"), PermissionDenied, "no number"),
     ],
 )
 async def test_why_a_span_is_not_taken_is_told(
@@ -252,7 +252,9 @@ async def test_why_a_span_is_not_taken_is_told(
             await link.send_span("live", b"x")
 
 
-@pytest.mark.parametrize("why", [None, Lost("the engine is away"), Fenced("another one"), ZeroDivisionError("a bug")])
+@pytest.mark.parametrize(
+    "why", [None, Unavailable("the engine is away"), Fenced("another one"), ZeroDivisionError("a bug")]
+)
 async def test_an_unknown_outcome_is_not_answered(centre: Engine, why: Exception | None) -> None:
     """The member hears nothing, and its next span is taken: no error of a handler keeps the credit."""
     failing = True
@@ -265,7 +267,7 @@ async def test_an_unknown_outcome_is_not_answered(centre: Engine, why: Exception
     links = links_of(centre)
     links.serve(Channel.LIVE, unknown)
     async with running(links, BOTH), linked(centre, "4401") as link:
-        with pytest.raises(Lost, match="timeout"):
+        with pytest.raises(Unavailable, match="timeout"):
             await link.send_span("live", b"x", 0.3)
         failing = False
         assert await link.send_span("live", b"y") == b"4401:y"
@@ -281,7 +283,7 @@ async def test_who_is_over_its_quota_is_asked_to_wait_and_the_others_are_not(cen
         assert 9 <= sent <= 12
         assert 0 < over.retry_after_s <= 1
         assert count("sensegate_node_limited", node="4401", quota="live") == before + 1
-        with pytest.raises(Lost, match="no responders"):
+        with pytest.raises(Unavailable, match="no responders"):
             await link.send_span("live", b"x")
         assert await other.send_span("live", b"y") == b"4403:y"
         async with linked(centre, "44") as peer:
@@ -310,10 +312,10 @@ async def test_an_answer_of_an_earlier_term_is_not_believed(centre: Engine) -> N
         assert await link.send_span("live", b"x") == b"4401:x"
         assert link.term == 5
         terms["centre"] = 4
-        with pytest.raises(Lost, match="term 4 came, a centre of term 5 is known"):
+        with pytest.raises(Unavailable, match="term 4 came, a centre of term 5 is known"):
             await link.send_span("live", b"x")
         terms["centre"] = None
-        with pytest.raises(Lost, match="timeout"):
+        with pytest.raises(Unavailable, match="timeout"):
             await link.send_span("live", b"x", 0.3)
         assert not (await link.hello()).active
         assert await link.ask("lease", b"x") == b"4401:x"
@@ -322,7 +324,7 @@ async def test_an_answer_of_an_earlier_term_is_not_believed(centre: Engine) -> N
     async with running(standby, BOTH), linked(centre, "4401") as link:
         assert await link.ask("lease", b"x") == b"4401:x"
         assert not (await link.hello()).active
-        with pytest.raises(Lost, match="no responders"):
+        with pytest.raises(Unavailable, match="no responders"):
             await link.ask("report")
 
 
@@ -338,7 +340,7 @@ async def test_who_has_become_inactive_meanwhile_does_not_answer(centre: Engine)
     links = links_of(centre, term=lambda: term)
     links.serve(Channel.LIVE, ends)
     async with running(links, BOTH), linked(centre, "4401") as link:
-        with pytest.raises(Lost, match="timeout"):
+        with pytest.raises(Unavailable, match="timeout"):
             await link.send_span("live", b"x", 0.3)
 
 
@@ -355,7 +357,7 @@ async def test_a_greeting_names_the_forms_of_both_sides(centre: Engine) -> None:
             (MemberHello((1,), "9.9.9", "4401"), "more than one release"),
             (MemberHello((1,), __version__, "4403"), "this link is that of 4401, not of 4403"),
         ):
-            with pytest.raises(Refused, match=words):
+            with pytest.raises(PermissionDenied, match=words):
                 await link.ask("hello", envelope.encode(hello))
         assert await link.ask("hello", envelope.encode(MemberHello((9, 1), __version__, "4401")))
         request = envelope.encode(LinkRequest(7, 0, "span", b""))
@@ -388,7 +390,7 @@ async def taken_by(link: CentreLink, expected: bytes) -> bool:
     """Return whether a span gets this answer."""
     try:
         return await link.send_span("live", b"x", 2.0) == expected
-    except Lost:
+    except Unavailable:
         return False
 
 

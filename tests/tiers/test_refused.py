@@ -11,7 +11,7 @@ import pytest
 
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
-from sensegate.errors import Conflict, Lost, NotFound, Overloaded, Refused
+from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, Unavailable
 from sensegate.model import Member, Shed
 from sensegate.quantities.quality import Flag
 from sensegate.tiers import protocol, refusals, uplink
@@ -120,7 +120,7 @@ async def test_what_is_sent_once_more_is_taken_once(world: World, fault: str) ->
         await world.drain()
     world.centre.owners.foreign.clear()
     for _ in range(4):
-        with contextlib.suppress(Lost):
+        with contextlib.suppress(Unavailable):
             await world.uplink.resend()
             world.centre.fault = fault
             await drive(world.clock, world.uplink.backlog())
@@ -258,7 +258,7 @@ async def test_a_span_that_contradicts_the_records_is_refused(world: World, spoi
     changes = {"span_id": "another", **spoil(request)}  # type: ignore[operator]
     moves = tuple(msgspec.structs.replace(move, base=world.record(move.lane).number) for move in changes.pop("moves"))
     bad = protocol.encode(msgspec.structs.replace(request, moves=moves, **changes))
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(PermissionDenied, match=words):
         await world.centre.send_span("live", bad)
     assert (await world.centre.log.bounds())[1] == end
     assert words in " ".join(world.centre.receiver.standing(NODE).told())
@@ -268,7 +268,7 @@ async def test_a_span_that_contradicts_the_records_is_refused(world: World, spoi
 async def test_garbage_is_refused_and_named(world: World, body: bytes) -> None:
     """Whatever comes in the place of a span: refused with what to do, and the next one is taken."""
     await sent(world)
-    with pytest.raises(Refused, match="cannot be read"):
+    with pytest.raises(PermissionDenied, match="cannot be read"):
         await world.centre.send_span("live", body)
     await world.node.commit([(0, 1)])
     await world.drain()
@@ -304,7 +304,7 @@ async def test_whoever_is_no_member_writes_nothing(world: World) -> None:
         world.centre.receiver._store,
         admits=lambda member: member != NODE,
     )
-    with pytest.raises(Refused, match="no member"):
+    with pytest.raises(PermissionDenied, match="no member"):
         await world.live()
 
 
@@ -315,7 +315,7 @@ async def step(world: World) -> float | None:
     """Let the live lane try once; return for how long it would wait, None where it was not refused."""
     try:
         await world.live()
-    except Refused as why:
+    except PermissionDenied as why:
         return world.uplink._refused(Lane.LIVE, why)
     return None
 
@@ -331,7 +331,7 @@ async def test_a_span_that_is_refused_waits_is_told_and_is_skipped_by_order(
     async def refusing(member: str, payload: bytes) -> bytes:
         request = protocol._span_request(payload)
         if any(part.kind is PartKind.READINGS for part in request.parts):
-            raise Refused("span: it meets a bug of the centre; update it")
+            raise PermissionDenied("span: it meets a bug of the centre; update it")
         return await good(member, payload)
 
     monkeypatch.setattr(world.centre.receiver, "span", refusing)
@@ -357,7 +357,7 @@ async def test_a_skip_that_is_refused_too_is_not_repeated(world: World, monkeypa
     """Even without its rows it is refused: it waits again, and is told."""
 
     async def refusing(_member: str, _payload: bytes) -> bytes:
-        raise Refused("span: nothing is taken; update the centre")
+        raise PermissionDenied("span: nothing is taken; update the centre")
 
     await world.node.commit([(0, 3)])
     await world.drain()
@@ -448,10 +448,10 @@ async def test_refusals_orders_cuts_and_kills_in_any_order(seed: int) -> None:  
             case "wait":
                 await world.clock.advance(dice.choice((1, 30)))
             case "resend":
-                with contextlib.suppress(Lost):
+                with contextlib.suppress(Unavailable):
                     await world.uplink.resend()
             case lane:
-                with contextlib.suppress(Lost):
+                with contextlib.suppress(Unavailable):
                     await drive(world.clock, getattr(world.uplink, lane)())
                 if dice.random() < 0.5:
                     await world.centre.land()

@@ -21,7 +21,7 @@ from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import SystemClock
 from sensegate.config import EngineConfig, StoreConfig, UplinkConfig
 from sensegate.demo.link import FaultyLink
-from sensegate.errors import Lost, Refused
+from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.model import Member, Shed
 from sensegate.quantities.quality import Flag
 from sensegate.tiers import lanes, uplink
@@ -97,7 +97,7 @@ async def test_a_range_is_opened_in_one_write_with_the_live_position(world: Worl
         await world.node.commit([(0, 3)])
         await world.clock.advance(30)
         world.centre.fault = fault
-        with pytest.raises(Lost):
+        with pytest.raises(Unavailable):
             await world.live()
         await world.centre.land()
         world.uplink = world.fresh()
@@ -191,7 +191,7 @@ async def test_each_write_of_it_is_made_once(world: World, fault: str) -> None:
         for _ in range(6):
             world.centre.fault = fault
             for step in (world.uplink.live, world.uplink.backlog):
-                with contextlib.suppress(Lost):
+                with contextlib.suppress(Unavailable):
                     await drive(world.clock, step())
             await world.centre.land()
             world.uplink = world.fresh()
@@ -229,7 +229,7 @@ async def test_orders_cuts_and_kills_in_any_order(seed: int) -> None:
             case "wait":
                 await world.clock.advance(dice.choice((1, 30)))
             case step:
-                with contextlib.suppress(Lost):
+                with contextlib.suppress(Unavailable):
                     await drive(world.clock, getattr(world.uplink, step)())
                 if dice.random() < 0.5:
                     await world.centre.land()
@@ -319,9 +319,9 @@ async def test_an_uplink_that_was_replaced_writes_nothing(world: World) -> None:
     assert await drive(world.clock, other.live())
     world.centre.alive.add(other._claimant.writer.token)
     await world.node.commit([(0, 1)])
-    with pytest.raises(Lost, match="another writer"):
+    with pytest.raises(Unavailable, match="another writer"):
         await world.live()
-    with pytest.raises(Refused, match="another process of this node answers"):
+    with pytest.raises(PermissionDenied, match="another process of this node answers"):
         await world.live()
     assert "another process" in world.uplink.troubles[0]
     assert await drive(world.clock, other.live())
@@ -332,7 +332,7 @@ async def test_a_late_write_of_our_own_is_no_fence(world: World) -> None:
     """A span that was given up and lands afterwards is found in the records, and gone on from."""
     await world.node.commit([(0, 1)])
     world.centre.fault = "late"
-    with pytest.raises(Lost):
+    with pytest.raises(Unavailable):
         await world.live()
     await world.uplink._exchange.lane(Lane.LIVE)  # asked again before it lands
     await world.centre.land()
@@ -355,7 +355,7 @@ async def test_no_answer_while_the_outcome_is_not_known(world: World) -> None:
     """A centre whose own write ended in doubt answers nothing; what it wrote is found, and taken once."""
     await world.node.commit([(0, 3)])
     world.centre.fault = "unsure"
-    with pytest.raises(Lost):
+    with pytest.raises(Unavailable):
         await world.live()
     await world.drain()
     await check(world.node, world.centre.log)
@@ -371,7 +371,7 @@ async def test_a_new_log_of_the_node_begins_anew(world: World) -> None:
     assert await drive(world.clock, uplink.live())
     assert len((await rows_of(world.centre.log)).ids) == 6
     world.uplink = world.fresh()
-    with pytest.raises(Refused, match="another store has taken this one's place"):
+    with pytest.raises(PermissionDenied, match="another store has taken this one's place"):
         await world.live()
 
 
@@ -446,7 +446,7 @@ async def test_control_without_the_fence_readings_are_doubled(world: World, monk
     monkeypatch.setattr(lanes, "_check", lambda *_: None)
     await world.node.commit([(0, 2)])
     world.centre.fault = "late"
-    with pytest.raises(Lost):
+    with pytest.raises(Unavailable):
         await world.live()
     await world.drain()
     await world.centre.land()
@@ -461,12 +461,12 @@ async def test_control_with_the_position_apart_readings_are_lost(world: World) -
     async def apart(members: list[Member]) -> int:
         if members[0].subject.startswith("readings."):
             await written(members[-1:])
-            raise Lost("between the two")
+            raise Unavailable("between the two")
         return await written(members)
 
     world.centre.log.write = apart  # type: ignore[assignment, method-assign]
     await world.node.commit([(0, 2)])
-    with pytest.raises(Lost):
+    with pytest.raises(Unavailable):
         await world.live()
     world.centre.log.write = written  # type: ignore[method-assign]
     await world.drain()

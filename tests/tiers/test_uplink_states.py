@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.config import UplinkConfig
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from sensegate.tiers.exchange import ENVELOPE_BYTES
 from sensegate.tiers.uplink import Uplink
 from sensegate.tiers.writers import Claimant
@@ -60,7 +60,7 @@ class UplinkStates(RuleBasedStateMachine):
         self.centre.fault = fault
         try:
             self.run(uplink.live() if lane == "live" else uplink.backlog())
-        except Lost:
+        except Unavailable:
             pass
         finally:
             self.centre.fault = ""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sensegate.bus.memory import MemoryLog
-from sensegate.errors import ConfigError, Lost, Refused
+from sensegate.errors import ConfigError, PermissionDenied, Unavailable
 from sensegate.tiers.protocol import Lane
 from sensegate.tiers.uplink import Uplink
 from sensegate.tiers.writers import FileKeeper, Shift, WriterState
@@ -87,13 +87,13 @@ async def test_a_claim_whose_answer_was_lost_is_no_copy(world: World, machine: M
     async def lost(question: str, payload: bytes = b"", timeout_s: float = 10.0) -> bytes:
         answer = await asked(question, payload, timeout_s)
         if question == "claim":
-            raise Lost("the answer was lost")
+            raise Unavailable("the answer was lost")
         return answer
 
     for _ in range(3):
         await machine.started()
         world.centre.ask = lost  # type: ignore[method-assign]
-        with pytest.raises(Lost):
+        with pytest.raises(Unavailable):
             await machine.uplink.live()
     world.centre.ask = asked  # type: ignore[method-assign]
     await machine.node.commit([(0, 2)])
@@ -113,7 +113,7 @@ async def test_a_copied_machine_beside_the_living_one_waits_and_is_told(world: W
     for _ in range(5):
         await copy.node.commit([(0, 4)])
         await machine.node.commit([(0, 2)])
-        with pytest.raises(Refused, match="another process of this node answers"):
+        with pytest.raises(PermissionDenied, match="another process of this node answers"):
             await copy.uplink.live()
         await machine.drain()
     assert len(await ids(world)) == 3 + 5 * 2
@@ -140,7 +140,7 @@ async def test_the_operator_decides_which_copy_goes_on(world: World, machine: Ma
     await late.started()
     for _ in range(3):
         await late.node.commit([(0, 5)])
-        with pytest.raises(Refused, match="writer: another"):
+        with pytest.raises(PermissionDenied, match="writer: another"):
             await late.uplink.live()
         await other.node.commit([(0, 2)])
         await other.drain()
@@ -156,9 +156,9 @@ async def test_the_operator_decides_which_copy_goes_on(world: World, machine: Ma
     assert len(found) == len(set(found)) == wrote + 3 * 5 + 6
     late.alive()
     await other.node.commit([(0, 1)])
-    with pytest.raises((Lost, Refused), match="writer"):
+    with pytest.raises((Unavailable, PermissionDenied), match="writer"):
         await other.uplink.live()
-    with pytest.raises(Refused, match="writer"):
+    with pytest.raises(PermissionDenied, match="writer"):
         await other.uplink.live()
 
 
@@ -225,7 +225,7 @@ async def test_a_claim_by_force_needs_a_known_place(world: World, machine: Machi
     await copy.drain()
     await world.clock.advance(200 * 3_600)  # what was displaced has expired
     machine.uplink.take_over()
-    with pytest.raises(Refused, match="new store"):
+    with pytest.raises(PermissionDenied, match="new store"):
         await machine.uplink.live()
 
 

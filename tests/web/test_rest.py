@@ -10,7 +10,7 @@ import pytest
 
 from sensegate.authority.scope import Role
 from sensegate.bus import raw
-from sensegate.errors import Lost, Overloaded, Rejected
+from sensegate.errors import Overloaded, Rejected, Unavailable
 from sensegate.model import Member, Message
 from sensegate.normalise.book import QualityRow
 from tests.share.made import Place, make_batch, members
@@ -411,7 +411,7 @@ async def _admin(gateway: Gateway) -> Any:
     ("error", "status"),
     [
         (Overloaded("full"), 429),
-        (Lost("unknown"), 503),
+        (Unavailable("unknown"), 503),
         (Rejected("content_type", "x"), 422),
         (Rejected("too_large"), 422),
     ],

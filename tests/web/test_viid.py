@@ -18,7 +18,7 @@ from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.config.viid import ViidConfig, ViidDeviceConfig
-from sensegate.errors import Lost, Overloaded, Rejected
+from sensegate.errors import Overloaded, Rejected, Unavailable
 from sensegate.model import Device
 from sensegate.video.formats.viid_responses import ObjectResult
 from sensegate.viid.client import ViidClient
@@ -154,7 +154,7 @@ async def test_whatever_comes_is_answered_by_a_status(rig: Rig) -> None:
     ("raised", "status", "code"),
     [
         (Overloaded("x"), 503, 2),
-        (Lost("x"), 503, 2),
+        (Unavailable("x"), 503, 2),
         (Rejected("malformed", "x"), 400, 7),
         (Rejected("not_utf8", "x"), 400, 7),
         (Rejected("schema", "x"), 400, 8),

@@ -34,7 +34,7 @@ from sensegate.bus import api, streams
 from sensegate.bus.names import token
 from sensegate.bus.reader import Reader
 from sensegate.clock import Clock
-from sensegate.errors import Fenced, Lost, NotFound, Overloaded
+from sensegate.errors import Fenced, NotFound, Overloaded, Unavailable
 
 __all__ = ["START", "Audit", "Fault", "Head", "Record", "digest", "verify"]
 
@@ -130,7 +130,7 @@ class Audit:
         return self._signer.sign(head, first=first, time=self._clock.now())
 
     async def used(self) -> float:
-        """Return which part of the room for records is used. Raises `Lost`."""
+        """Return which part of the room for records is used. Raises `Unavailable`."""
         return await streams.used(self._nc, streams.AUDIT)
 
     @property
@@ -209,7 +209,7 @@ class Audit:
         return Head(number, digest(raw, self._algorithm), sequence, self._algorithm)
 
     async def _append(self, record: Record, head: Head) -> bool:
-        """Write it after `head`; False where another was faster. Raises `Lost`, `StoreFull`."""
+        """Write it after `head`; False where another was faster. Raises `Unavailable`, `StoreFull`."""
         raw = fitted(record)
         expected = {"Nats-Expected-Last-Subject-Sequence": str(head.sequence)}
         self._head = None
@@ -217,7 +217,7 @@ class Audit:
             answer = await api.call(self._nc, self._subject, raw, headers=expected)
         except Fenced:
             return False
-        except Lost:
+        except Unavailable:
             # It may have been written: then the end of the chain is this very record.
             if (await self.head()).hash != digest(raw, self._algorithm):
                 raise

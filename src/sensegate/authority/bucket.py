@@ -13,7 +13,7 @@ import structlog
 
 from sensegate.bus.row import Row
 from sensegate.clock import Clock
-from sensegate.errors import Conflict, Lost
+from sensegate.errors import Conflict, Unavailable
 
 _log = structlog.get_logger("authority")
 _AGAIN_S = 0.25
@@ -56,7 +56,7 @@ class Bucket(Protocol):
     def watch(self, after: int) -> AsyncIterator[list[Row]]:
         """Yield changes after a revision for ever, in order, deletions too, within a second.
 
-        Of a key that changed twice only the newest state may come. Raises `Lost` while the store is away.
+        Of a key that changed twice only the newest state may come. Raises `Unavailable` while the store is away.
         """
         ...
 
@@ -121,6 +121,6 @@ async def follow(bucket: Bucket, after: int, take: Callable[[Row], Awaitable[Non
     while True:
         try:
             await each()
-        except Lost as why:
+        except Unavailable as why:
             _log.debug("registry out of reach; what is in memory stays in force", error=str(why))
             await clock.sleep(_AGAIN_S)

@@ -35,7 +35,7 @@ from sensegate.bus import api, server_conf
 from sensegate.bus.engine import Connection, Violation
 from sensegate.bus.server_log import masked
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, EngineError, Lost, Refused, SensegateError
+from sensegate.errors import ConfigError, EngineError, PermissionDenied, SensegateError, Unavailable
 from sensegate.model import Device
 
 _log = structlog.get_logger("authority")
@@ -107,7 +107,7 @@ class Guest(msgspec.Struct, frozen=True):
 
 
 GuestOf = Callable[[Question], "Guest | None"]
-"""Returns the guest, None where it is none of his to decide on. Raises `Refused`."""
+"""Returns the guest, None where it is none of his to decide on. Raises `PermissionDenied`."""
 
 
 class Server(Protocol):
@@ -267,7 +267,7 @@ class Callout:
         for guest_of in self.guests:
             try:
                 guest = guest_of(asked)
-            except Refused as why:
+            except PermissionDenied as why:
                 await self._refuse(message, asked, str(why))
                 return True
             if guest is not None:
@@ -311,7 +311,7 @@ class Callout:
         try:
             with api.lost("answer the auth callout"):
                 await message.respond(answer)
-        except Lost as why:
+        except Unavailable as why:
             # The server refuses the client after its time-out; it comes again.
             _log.debug("auth callout", error=str(why))
 

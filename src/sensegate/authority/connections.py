@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from sensegate.bus import api, server_conf
 from sensegate.bus.engine import Connection
 from sensegate.clock import Clock
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 
 _log = structlog.get_logger("authority")
 
@@ -78,7 +78,7 @@ class Connections:
         return len(self._by_cid)
 
     async def start(self) -> None:
-        """Listen to connects and disconnects, and learn what is open already. Raises `Lost`."""
+        """Listen to connects and disconnects, and learn what is open already. Raises `Unavailable`."""
         self._client = await self._server.connect(server_conf.User.SYSTEM)
         with api.lost("subscribe to connects"):
             await self._client.subscribe(f"$SYS.ACCOUNT.{self._account}.CONNECT", cb=self._on_connect)
@@ -97,7 +97,7 @@ class Connections:
             self._client = None
 
     async def sweep(self, allowed: Callable[[str], bool]) -> None:
-        """Learn what is open, and close what is not allowed any more. Raises `Lost`."""
+        """Learn what is open, and close what is not allowed any more. Raises `Unavailable`."""
         self._by_user.clear()
         self._by_client.clear()
         self._by_cid.clear()
@@ -131,7 +131,7 @@ class Connections:
         """Return whether a connection is really open; a closed one is forgotten. False where the server is away."""
         try:
             found = await self._server.connections(self._account, cid=cid)
-        except Lost:
+        except Unavailable:
             found = []
         if not found:
             self._forget(cid)
@@ -188,7 +188,7 @@ class Connections:
                 for one in await self._server.connections(self._account, user=user):
                     if one.mqtt_client and (up_to is None or one.cid <= up_to):
                         await self._close_one(one.cid)
-            except Lost as why:
+            except Unavailable as why:
                 _log.warning("a connection is not closed yet; tried again", device=user, error=str(why))
                 await self._clock.sleep(0.2)
                 continue

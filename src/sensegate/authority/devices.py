@@ -26,7 +26,7 @@ from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.row import Row
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.model import BOOL, F64, I32, I64, U8, Device, DeviceState
 
 _log = structlog.get_logger(__name__)
@@ -268,7 +268,7 @@ class Devices:
         """
         verified = self.verify(user, password)
         if verified is None:
-            raise Refused("no such device, or wrong password", authenticated=False)
+            raise PermissionDenied("no such device, or wrong password", authenticated=False)
         device = verified[0]
         return Principal(device.id, Role.DEVICE, Scope(device.division, device.department), name=device.name)
 

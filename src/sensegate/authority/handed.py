@@ -19,7 +19,7 @@ import structlog
 
 from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.authority.trail import Trail
-from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied, Unavailable
 from sensegate.lifecycle.contents import Content, ContentStore, digest_of
 from sensegate.lifecycle.history import ProfileVersion, VersionInForce, VersionState
 from sensegate.lifecycle.releases import Releases
@@ -175,7 +175,7 @@ class Taking:
         return [*found, *([note] if note else [])]
 
     async def take(self, digest: str) -> None:
-        """Bring this node to what the centre has, if it is not there. Raises `Lost`, `Refused` (asked later again)."""
+        """Bring this node to what the centre has, if it is not there. Raises `Unavailable`, `PermissionDenied` (asked later again)."""
         if digest == self.has:
             return
         base = _decode(await self._ask("base", b""))
@@ -223,8 +223,8 @@ class Taking:
             pass
         try:
             content = _content(await self._ask("content", digest.encode()))
-        except Refused as why:
+        except PermissionDenied as why:
             raise NotFound(f"the centre does not give the content {digest[:12]}: {why}") from why
         if digest_of(content) != digest:
-            raise Lost(f"the content {digest[:12]} came otherwise than it was asked for")
+            raise Unavailable(f"the content {digest[:12]} came otherwise than it was asked for")
         return content

@@ -26,7 +26,7 @@ from sensegate.authority.chain import Record, SignedHead, Signer, fingerprint, h
 from sensegate.authority.scope import Principal
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Lost, Overloaded, StoreFull
+from sensegate.errors import ConfigError, Overloaded, StoreFull, Unavailable
 
 HOUR_S = 3_600.0
 ROWS_MAX = 500
@@ -152,13 +152,13 @@ class Hours:
         return [f"audit: {self._used:.0%} of its room is used; when it is full nothing may be changed: {remedy}"]
 
     async def look(self) -> None:
-        """See how much room there is. Raises `Lost`."""
+        """See how much room there is. Raises `Unavailable`."""
         self._used = await self._audit.used()
 
     async def _survive(self, work: Callable[[], Awaitable[object]]) -> None:
         try:
             await work()
-        except (Lost, StoreFull, Overloaded, OSError) as why:
+        except (Unavailable, StoreFull, Overloaded, OSError) as why:
             _log.warning("no head of the audit trail was written this hour", cause=str(why))
 
     async def turn(self) -> SignedHead:

@@ -21,7 +21,7 @@ from sensegate.authority.device_rules import Finding
 from sensegate.authority.devices import Devices, facts
 from sensegate.authority.divisions import short
 from sensegate.authority.scope import Action, Principal, demand
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused, SensegateError
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied, SensegateError
 from sensegate.model import Datum, Device
 
 ROWS_MAX = 200_000
@@ -226,7 +226,7 @@ class _Import:
         except _Refusal as why:
             found = why.finding
             self._report[line] = Row(line, name, What.REFUSED, f"{found.key}: {found.what}", found.remedy)
-        except (Refused, Conflict, ConfigError, NotFound) as why:
+        except (PermissionDenied, Conflict, ConfigError, NotFound) as why:
             self._report[line] = Row(line, name, What.REFUSED, str(why))
         else:
             self._report[line] = Row(line, name, what, warning)

@@ -30,7 +30,7 @@ from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.slots import spare_slots
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 
 CODE_LIFE_S = 86_400.0
 CODE_LIFE_MAX_S = 30 * 86_400.0
@@ -303,9 +303,9 @@ class Members:
         stored = self._stored.find(member)
         kept = Credentials(stored.link) if stored and stored.link else None
         if credentials.verify(kept, secret, 0) is None or stored is None:
-            raise Refused(_why_not(stored), authenticated=False)
+            raise PermissionDenied(_why_not(stored), authenticated=False)
         if fault := version_fault(self.version, version or stored.member.version):
-            raise Refused(fault, authenticated=False)
+            raise PermissionDenied(fault, authenticated=False)
         return stored.member
 
     # ── changing ────────────────────────────────────────────────────────────────────────────────────
@@ -438,9 +438,9 @@ class Members:
         right = credentials.verify(kept, secret, 0) is not None
         now = self._clock.now()
         if not right or stored is None or now >= stored.member.code_until:
-            raise Refused("this code is not good (any more); ask the centre for another", authenticated=False)
+            raise PermissionDenied("this code is not good (any more); ask the centre for another", authenticated=False)
         if fault := version_fault(self.version, version):
-            raise Refused(fault)
+            raise PermissionDenied(fault)
         before = stored.member
         # The same store again (it had left, or stood in the configuration) goes on; another one is in its place.
         taken = came.committed_at > 0 and life != came.life
@@ -490,7 +490,7 @@ class Members:
         stored = self._stored.find(member)
         kept = Credentials(stored.link) if stored and stored.link else None
         if credentials.verify(kept, secret, 0) is None or stored is None:
-            raise Refused(_why_not(stored), authenticated=False)
+            raise PermissionDenied(_why_not(stored), authenticated=False)
         by = Principal(f"node-{member}", Role.DEVICE, Scope(stored.member.division), name="the node itself")
         return await self._end(stored, State.LEFT, by, "node.leave", "")
 
@@ -571,7 +571,7 @@ def split(code: str) -> tuple[str, str, str]:
     """
     found = _CODE.fullmatch(code.strip())
     if found is None:
-        raise Refused("this is no join code; it begins with sgj_ and is one line", authenticated=False)
+        raise PermissionDenied("this is no join code; it begins with sgj_ and is one line", authenticated=False)
     return found[1], found[2], found[3] or ""
 
 

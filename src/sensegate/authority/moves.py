@@ -34,7 +34,7 @@ from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.row import Row
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.model import DeviceState
 
 KEPT_MAX = 1_000
@@ -356,7 +356,9 @@ class Moves:
         move = self.get(move_id, by)
         places = (move.left or move.source, move.division)
         if not any(allows(by, Action.CHANGE_DEVICES, place, move.department) for place in places):
-            raise Refused(f"move {move.id} is called off by who may change devices of {places[0]} or {places[1]}")
+            raise PermissionDenied(
+                f"move {move.id} is called off by who may change devices of {places[0]} or {places[1]}"
+            )
         if move.stage in OVER or move.stage is Stage.SENT_BACK:
             raise Conflict(f"move {move.id} is {move.stage}")
         new = self._registries.is_new(move.target)
@@ -467,11 +469,11 @@ class Moves:
         key = f"{move.id}.{part.number}"
         if part.payload:
             if division != move.source or move.stage is not Stage.ASKED:
-                raise Refused(f"move {move.id} takes nothing from {division} now")
+                raise PermissionDenied(f"move {move.id} takes nothing from {division} now")
             await self._bucket.put(key, part.payload)
             return b""
         if division != move.target or move.stage is not Stage.CARRIED:
-            raise Refused(f"move {move.id} gives nothing to {division} now")
+            raise PermissionDenied(f"move {move.id} gives nothing to {division} now")
         row = await self._bucket.get(key)
         if row is None or row.value is None:
             raise NotFound(f"part {part.number} of move {move.id} is not here")
@@ -580,7 +582,7 @@ class Moves:
     def _mine(self, division: str, move_id: str) -> Move:
         move = self._moves.get(move_id)
         if move is None or division not in (move.source, move.target):
-            raise Refused(f"no move {move_id[:16]} concerns {division}")
+            raise PermissionDenied(f"no move {move_id[:16]} concerns {division}")
         return move
 
     # ── keeping up ──────────────────────────────────────────────────────────────────────────────────

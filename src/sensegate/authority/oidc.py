@@ -28,7 +28,7 @@ from sensegate.authority.scope import Role, Scope, duty, fitting, scope
 from sensegate.clock import Clock
 from sensegate.config import secret
 from sensegate.config.people import OidcConfig, OidcRule
-from sensegate.errors import ConfigError, Lost, Refused
+from sensegate.errors import ConfigError, PermissionDenied, Unavailable
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519")
 """None by a shared secret, never `none`: a public key must not pass for one."""
@@ -114,7 +114,7 @@ class Oidc:
         return self._config.issuer
 
     async def begin(self) -> Begun:
-        """Return where to send the browser. Raises `Lost`, `Refused` where the provider is not what it must be."""
+        """Return where to send the browser. Raises `Unavailable`, `PermissionDenied` where the provider is not what it must be."""
         metadata = await self._discover()
         now = self._clock.monotonic()
         while self._begun and (len(self._begun) >= BEGUN_MAX or next(iter(self._begun.values())).until < now):
@@ -164,13 +164,15 @@ class Oidc:
         return self.identity(await self._claims(told.id_token, metadata, pending.nonce))
 
     def identity(self, claims: Mapping[str, Any]) -> Identity:
-        """Return what the rules make of claims. Raises `Refused`."""
+        """Return what the rules make of claims. Raises `PermissionDenied`."""
         fits = [rule for rule in self._config.rules if _fits(rule, claims)]
         if not fits:
-            raise Refused("no rule of this gateway gives you a role; ask its administrator (oidc.rules)")
+            raise PermissionDenied("no rule of this gateway gives you a role; ask its administrator (oidc.rules)")
         duties = {duty(Role(rule.role)) for rule in fits}
         if len(duties) > 1:
-            raise Refused("the rules give you two duties, which nobody may have; ask the provider's administrator")
+            raise PermissionDenied(
+                "the rules give you two duties, which nobody may have; ask the provider's administrator"
+            )
         rule = fits[0]
         role = Role(rule.role)
         text = rule.scope or claims.get(rule.scope_claim)
@@ -179,7 +181,7 @@ class Oidc:
         except ConfigError:
             place = None
         if place is None or not fitting(role, place):
-            raise Refused(f"the claim '{rule.scope_claim}' holds no scope for the role {role}")
+            raise PermissionDenied(f"the claim '{rule.scope_claim}' holds no scope for the role {role}")
         subject = str(claims["sub"])
         if not _SUBJECT.fullmatch(subject):
             subject = f"sha256-{hashlib.sha256(subject.encode('utf-8', 'surrogatepass')).hexdigest()}"
@@ -210,7 +212,7 @@ class Oidc:
         return await self._ask("POST", metadata.token_endpoint, form=form, headers=headers)
 
     async def _claims(self, token: str, metadata: _Metadata, nonce: str) -> dict[str, Any]:
-        """Return the claims of an ID token once all of them hold. Raises `Refused`, `Lost`."""
+        """Return the claims of an ID token once all of them hold. Raises `PermissionDenied`, `Unavailable`."""
         try:
             try:
                 found = jwt.decode(token, await self._key_set(metadata), algorithms=ALGORITHMS)
@@ -251,7 +253,7 @@ class Oidc:
         form: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
-        """Return the body of a good answer. Raises `Lost`, `Refused`."""
+        """Return the body of a good answer. Raises `Unavailable`, `PermissionDenied`."""
         timeout = aiohttp.ClientTimeout(total=ANSWER_S)
         try:
             async with (
@@ -267,9 +269,9 @@ class Oidc:
                     return body
                 if response.status in {400, 401}:
                     raise _refused(f"the provider refused the code ({response.status})")
-                raise Lost(f"the provider answered {response.status} at {urlsplit(url).path}")
+                raise Unavailable(f"the provider answered {response.status} at {urlsplit(url).path}")
         except (aiohttp.ClientError, TimeoutError, OSError) as why:
-            raise Lost(f"the provider does not answer: {type(why).__name__}") from why
+            raise Unavailable(f"the provider does not answer: {type(why).__name__}") from why
 
 
 def _fits(rule: OidcRule, claims: Mapping[str, Any]) -> bool:
@@ -284,8 +286,8 @@ def _decoded(body: bytes, kind: Any, what: str) -> Any:
         raise _refused(f"the provider's answer is not {what}") from why
 
 
-def _refused(what: str) -> Refused:
-    return Refused(what, authenticated=False)
+def _refused(what: str) -> PermissionDenied:
+    return PermissionDenied(what, authenticated=False)
 
 
 def _demand_safe(url: str, key: str) -> None:

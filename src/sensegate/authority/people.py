@@ -31,7 +31,7 @@ from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.config.people import PeopleConfig
-from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied
 
 KEPT_PASSWORDS = 5
 """So many earlier passwords may not come again."""
@@ -210,13 +210,13 @@ class People:
         """End an account for good: its sessions, its password; its name stays taken. Raises as `change`."""
         before = self._of(person_id, by)
         if person_id == by.id.removeprefix("person:"):
-            raise Refused("nobody ends the own account; ask the level above")
+            raise PermissionDenied("nobody ends the own account; ask the level above")
         gone = msgspec.structs.replace(before.person, removed=self._clock.now(), disabled=True)
         await self._trail.record(by, "person.remove", person_id, before=facts(before.person))
         await self._write(StoredPerson(gone), expected=before.person.revision)
 
     def _of(self, person_id: str, by: Principal) -> StoredPerson:
-        """Return an account that the caller may change. Raises `NotFound`, `Refused`."""
+        """Return an account that the caller may change. Raises `NotFound`, `PermissionDenied`."""
         stored = self._seen(person_id, by)
         self._demand(by, stored.person.role, stored.person.scope)
         return stored
@@ -226,7 +226,7 @@ class People:
         if duty(role) is None:
             raise ConfigError(f"{role} is no role of people", key="role", remedy="programs have tokens")
         if not may_appoint(by, role, scope):
-            raise Refused(
+            raise PermissionDenied(
                 f"{by.role} of {written(by.scope)} may not appoint {role} of {written(scope)}: "
                 "each level appoints operators of those below, an administrator all"
             )
@@ -254,12 +254,12 @@ class People:
         self._demand_unlocked(person_id)
         if not good or stored is None or stored.person.disabled or stored.person.removed:
             await self._failed(person_id, known=stored is not None)
-            raise Refused("name or password is wrong", authenticated=False)
+            raise PermissionDenied("name or password is wrong", authenticated=False)
         self._wrong.pop(person_id, None)
         if new_password:
             stored = await self._change_password(stored, new_password)
         elif why := self._due(stored.person):
-            raise Refused(f"{why}; sign in with new_password beside it")
+            raise PermissionDenied(f"{why}; sign in with new_password beside it")
         return await self._opened(stored.person, "password")
 
     async def sign_in_external(self, identity: Identity) -> SignedIn:
@@ -273,9 +273,9 @@ class People:
         now = self._clock.now()
         person = stored.person if stored else Person(person_id, identity.role, identity.scope, created=now)
         if person.disabled or person.removed:
-            raise Refused("this account is disabled here; ask an administrator")
+            raise PermissionDenied("this account is disabled here; ask an administrator")
         if duty(person.role) is not duty(identity.role):
-            raise Refused(f"the provider's rules now give the duty {duty(identity.role)}; nobody has two")
+            raise PermissionDenied(f"the provider's rules now give the duty {duty(identity.role)}; nobody has two")
         wanted = msgspec.structs.replace(
             person, role=identity.role, scope=identity.scope, title=identity.name, created_by="oidc"
         )
@@ -292,11 +292,11 @@ class People:
         person_id = principal.id.removeprefix("person:")
         stored = self._stored.find(person_id)
         if not principal.person or stored is None or not stored.password:
-            raise Refused("only people who sign in with a password have one")
+            raise PermissionDenied("only people who sign in with a password have one")
         self._demand_unlocked(person_id)
         if not await self._hashes.fit(stored.password, old[:1_024]):
             await self._failed(person_id, known=True)
-            raise Refused("the old password is wrong")
+            raise PermissionDenied("the old password is wrong")
         await self._change_password(stored, new)
         self.sessions.close_all(person_id, but=principal.session)
 
@@ -306,11 +306,11 @@ class People:
         await self._trail.record(principal, "session.close", principal.id.removeprefix("person:"))
 
     def verify(self, text: str, *, used: bool = True) -> tuple[Principal, Session]:
-        """Return whom a session's text proves; `used` as of `Sessions.find`. Raises `Refused`."""
+        """Return whom a session's text proves; `used` as of `Sessions.find`. Raises `PermissionDenied`."""
         session = self.sessions.find(text, used=used)
         principal = self.principal(session) if session else None
         if session is None or principal is None:
-            raise Refused("not signed in, or the session has ended; sign in again", authenticated=False)
+            raise PermissionDenied("not signed in, or the session has ended; sign in again", authenticated=False)
         return principal, session
 
     def principal(self, session: Session) -> Principal | None:

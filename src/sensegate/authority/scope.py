@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from sensegate.authority.divisions import short
-from sensegate.errors import Refused
+from sensegate.errors import PermissionDenied
 
 
 class Role(StrEnum):
@@ -192,8 +192,8 @@ def demand(principal: Principal, action: Action, division: str, department: str 
     if allows(principal, action, division, department, feed=feed):
         return
     if action not in _rights(principal):
-        raise Refused(lacking(principal, action))
-    raise Refused(f"outside the scope of {principal.id} ({written(principal.scope)})")
+        raise PermissionDenied(lacking(principal, action))
+    raise PermissionDenied(f"outside the scope of {principal.id} ({written(principal.scope)})")
 
 
 def lacking(principal: Principal, action: Action) -> str:

@@ -22,7 +22,7 @@ from sensegate.authority.scope import Action, Principal, Role, Scope, allows, ma
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, StoreFull
+from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 
 LIFE_MAX_S = 400 * 86_400.0
 LIFE_S = 90 * 86_400.0
@@ -96,12 +96,12 @@ class Tokens:
         stored = self._stored.find(parts[1]) if parts else None
         kept = Credentials(stored.seal) if stored else None
         if credentials.verify(kept, parts[2] if parts else "", 0) is None or stored is None:
-            raise Refused("no such token; send `Authorization: Bearer TOKEN`", authenticated=False)
+            raise PermissionDenied("no such token; send `Authorization: Bearer TOKEN`", authenticated=False)
         token = stored.token
         if token.revoked:
-            raise Refused(f"token {token.id} was revoked; ask for a new one", authenticated=False)
+            raise PermissionDenied(f"token {token.id} was revoked; ask for a new one", authenticated=False)
         if self._clock.now() >= token.expires:
-            raise Refused(f"token {token.id} has expired; ask for a new one", authenticated=False)
+            raise PermissionDenied(f"token {token.id} has expired; ask for a new one", authenticated=False)
         return principal_of(token)
 
     def good(self, principal: Principal) -> bool:
@@ -117,7 +117,7 @@ class Tokens:
         """
         stored = self._stored.find(token_id)
         if stored is None or stored.token.revoked or self._clock.now() >= stored.token.expires:
-            raise Refused("the token has ended", authenticated=False)
+            raise PermissionDenied("the token has ended", authenticated=False)
         return principal_of(stored.token)
 
     def get(self, token_id: str, by: Principal) -> Token:
@@ -160,7 +160,7 @@ class Tokens:
         if fault := text_fault(name):
             raise ConfigError(f"name {fault}", key="name", remedy="shorten it or remove them")
         if not may_grant(by, role, scope):
-            raise Refused(f"{by.role} of {written(by.scope)} may not hand out {role} of {written(scope)}")
+            raise PermissionDenied(f"{by.role} of {written(by.scope)} may not hand out {role} of {written(scope)}")
         parts = _TOKEN.fullmatch(given or make_text())
         if parts is None:
             raise ConfigError("not a token", key="given", remedy="make it with authority.tokens.make_text")
@@ -189,7 +189,7 @@ class Tokens:
         if token_id != by.id:
             token = self.get(token_id, by)
             if not may_grant(by, token.role, token.scope):
-                raise Refused(f"{by.role} may not revoke a token of {token.role}")
+                raise PermissionDenied(f"{by.role} may not revoke a token of {token.role}")
         stored = self._stored.find(token_id)
         if stored is None:
             raise NotFound(f"no token {token_id[:32]}")
@@ -214,7 +214,7 @@ class Tokens:
             return ""
 
     async def prune(self, kept_days: float) -> int:
-        """Remove tokens that were revoked, or expired, longer ago than that; return how many. Raises `Lost`.
+        """Remove tokens that were revoked, or expired, longer ago than that; return how many. Raises `Unavailable`.
 
         The newest stays whatever it is: where there is no token at all, `bootstrap` makes a first one.
         """
@@ -240,7 +240,7 @@ class Tokens:
             try:
                 if kept_days:
                     await self.prune(kept_days)
-            except (Lost, Overloaded, StoreFull) as why:
+            except (Unavailable, Overloaded, StoreFull) as why:
                 _log.warning("ended tokens are removed later", cause=str(why))
             await self._clock.sleep(PRUNE_S)
 

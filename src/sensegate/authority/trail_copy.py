@@ -16,7 +16,7 @@ from sensegate.authority.audit import Audit
 from sensegate.authority.chain import decode, digest
 from sensegate.bus.ask import PIECE_BYTES
 from sensegate.bus.decoding import decoder
-from sensegate.errors import Fenced, Lost
+from sensegate.errors import Fenced, Unavailable
 
 ROWS_MAX = 500
 WAIT_S = 1.0
@@ -58,7 +58,7 @@ decode_aside = decoder(Aside, "note of what was set aside")
 
 
 async def piece(audit: Audit, payload: bytes) -> bytes:
-    """Answer a standby, at the active centre; waits a moment where there is nothing new. Raises `Lost`."""
+    """Answer a standby, at the active centre; waits a moment where there is nothing new. Raises `Unavailable`."""
     after = _number(payload)
     records = await audit.after(after, limit=ROWS_MAX, max_bytes=PIECE_BYTES)
     if not records and await audit.changed(WAIT_S):
@@ -67,11 +67,11 @@ async def piece(audit: Audit, payload: bytes) -> bytes:
 
 
 async def asked(ask: Ask, after: int) -> Piece:
-    """Return the records after a number. Raises `Lost`, `Refused`."""
+    """Return the records after a number. Raises `Unavailable`, `Refused`."""
     try:
         return _piece(await ask("trail", _encode(after)))
     except ValueError as why:
-        raise Lost(str(why)) from why
+        raise Unavailable(str(why)) from why
 
 
 class TrailCopy:
@@ -107,7 +107,7 @@ class TrailCopy:
 
 
 async def tail(own: Audit, ask: Ask) -> tuple[int, list[bytes]]:
-    """Return (number of the last record that both have, the own ones after it). Raises `Lost`, `Refused`."""
+    """Return (number of the last record that both have, the own ones after it). Raises `Unavailable`, `Refused`."""
     number, _ = await own.end()
     while number > 0:
         start = max(0, number - ROWS_MAX)

@@ -11,7 +11,7 @@ import msgspec
 import nats.errors
 from nats.aio.client import Client
 
-from sensegate.errors import EngineError, Fenced, Lost, NotFound, StoreFull
+from sensegate.errors import EngineError, Fenced, NotFound, StoreFull, Unavailable
 
 TIMEOUT_S = 5.0
 
@@ -54,17 +54,17 @@ def refuse(error: ApiError, what: str) -> NoReturn:
     if error.err_code in ABSENT:
         raise NotFound(text)
     if error.err_code in NOT_NOW or error.code == 503:
-        raise Lost(text)
+        raise Unavailable(text)
     raise EngineError(text)
 
 
 @contextmanager
 def lost(what: str) -> Iterator[None]:
-    """Turn the client's errors into `Lost`."""
+    """Turn the client's errors into `Unavailable`."""
     try:
         yield
     except (nats.errors.Error, TimeoutError, OSError) as why:
-        raise Lost(f"{what}: {str(why).removeprefix('nats: ') or type(why).__name__}") from why
+        raise Unavailable(f"{what}: {str(why).removeprefix('nats: ') or type(why).__name__}") from why
 
 
 async def call(

@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sensegate.bus.inventory import AccountStreams
-from sensegate.errors import Lost, Refused, Untrusted
+from sensegate.errors import PermissionDenied, Unavailable, Untrusted
 
 _log = structlog.get_logger("bus")
 CLOSE_S = 1.0
@@ -253,7 +253,7 @@ async def connect(
             attempt.result()
             return link
     except (OSError, nats.errors.Error, TimeoutError) as why:
-        raise Lost(f"no connection to {_without_secret(url)}: {why}") from why
+        raise Unavailable(f"no connection to {_without_secret(url)}: {why}") from why
     finally:
         refusal.cancel()
         attempt.cancel()
@@ -264,8 +264,8 @@ async def connect(
     if link.untrusted:
         raise Untrusted(f"no TLS with {_without_secret(url)}: {link.untrusted}")
     if link.refused.is_set():
-        raise Refused(f"{_without_secret(url)} refused the credentials of {user!r}", authenticated=False)
-    raise Lost(f"no answer from {_without_secret(url)} within {timeout_s} s")
+        raise PermissionDenied(f"{_without_secret(url)} refused the credentials of {user!r}", authenticated=False)
+    raise Unavailable(f"no answer from {_without_secret(url)} within {timeout_s} s")
 
 
 def _about_certificates(why: ssl.SSLError) -> bool:

@@ -14,7 +14,7 @@ from sensegate import metrics
 from sensegate.bus import api
 from sensegate.bus.process import dumps
 from sensegate.bus.server_log import Violation
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 
 _VIOLATIONS_MAX = 10_000
 _KNOWN_MAX = 20_000
@@ -131,7 +131,7 @@ class Connections:
             self._client = None
 
     async def ask(self, what: str, body: dict[str, Any]) -> bytes:
-        """Ask the server over its system account. Raises `Lost`."""
+        """Ask the server over its system account. Raises `Unavailable`."""
         client = await self._connected()
         with api.lost(f"the server did not answer {what}"):
             # A server, ours or another's, has a new id with each start.
@@ -149,7 +149,7 @@ class Connections:
             asked = {"cid": seen.connection, "auth": True, "state": _OPEN_AND_CLOSED}
             try:
                 page = msgspec.json.decode(await self.ask("CONNZ", asked), type=_Connz).data
-            except Lost:
+            except Unavailable:
                 return seen
             if not page.connections:
                 return seen

@@ -38,7 +38,7 @@ from sensegate.bus.slots import CONNECTIONS_MAX, centre_password, centre_user, i
 from sensegate.bus.store_watch import StoreWatch
 from sensegate.clock import Clock, SystemClock
 from sensegate.config import Config, EngineConfig, StoreConfig
-from sensegate.errors import ConfigError, EngineError, Lost, Refused, StreamLost
+from sensegate.errors import ConfigError, EngineError, PermissionDenied, StreamLost, Unavailable
 
 __all__ = ["Connection", "Credential", "Engine", "EngineInfo", "User", "Violation"]
 
@@ -561,7 +561,7 @@ class Engine:
                         await streams.compare(link, name)
                 finally:
                     await link.close()
-            except (Lost, Refused) as why:
+            except (Unavailable, PermissionDenied) as why:
                 _log.warning("the streams cannot be compared with those that existed", reason=str(why))
 
     def _on_fault(self, why: str) -> None:
@@ -607,7 +607,7 @@ class Engine:
         )
         try:
             await (await self.connect(User.GATEWAY)).close()
-        except (Lost, Refused) as why:
+        except (Unavailable, PermissionDenied) as why:
             raise EngineError(f"the external server does not take our users: {why}") from why
         return self._info
 

@@ -13,7 +13,7 @@ from sensegate.bus.names import FILLER
 from sensegate.bus.reader import Reader, entry, micros
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
 from sensegate.bus.streams import LIFE
-from sensegate.errors import EngineError, Lost, StoreFull
+from sensegate.errors import EngineError, StoreFull, Unavailable
 from sensegate.model import Entry, Member
 
 _WRITE_S = 15.0
@@ -64,7 +64,7 @@ class JetStreamLog:
         if not self._room():
             raise StoreFull(f"{what}: the disk has no room; nothing was sent")
         if not self._nc.is_connected:
-            raise Lost(f"{what}: not connected, nothing was sent")
+            raise Unavailable(f"{what}: not connected, nothing was sent")
         with api.lost(what):
             # Members before the last ask for no reply: they leave in one stroke, the last one's answer is for all.
             for number, member in enumerate(members[:-1], 1):

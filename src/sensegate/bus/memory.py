@@ -7,14 +7,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from sensegate.clock import Clock, SystemClock
-from sensegate.errors import EngineError, Fenced, Lost, StoreFull
+from sensegate.errors import EngineError, Fenced, StoreFull, Unavailable
 from sensegate.model import Entry, Member
 
 
 class MemoryLog:
     """`ports.Log` without a server. `bytes_max` caps it as `max_bytes` caps the stream.
 
-    Faults on demand: `lose_next(written=…)` makes the next write end in `Lost`, with or without its effect.
+    Faults on demand: `lose_next(written=…)` makes the next write end in `Unavailable`, with or without its effect.
     """
 
     def __init__(self, clock: Clock | None = None, *, epoch: str = "memory", bytes_max: int = 2**40) -> None:
@@ -46,7 +46,7 @@ class MemoryLog:
         return made
 
     def lose_next(self, *, written: bool) -> None:
-        """Let the next write raise `Lost`; `written` says whether it took effect all the same."""
+        """Let the next write raise `Unavailable`; `written` says whether it took effect all the same."""
         self._lose = written
 
     async def open(self) -> None:
@@ -61,7 +61,7 @@ class MemoryLog:
             raise EngineError("a commit has at least one member")
         lose, self._lose = self._lose, None
         if lose is False:
-            raise Lost("lost on demand; nothing was written")
+            raise Unavailable("lost on demand; nothing was written")
         self._expire()
         for member in members:
             present = self._subjects.get(member.subject, 0)
@@ -83,7 +83,7 @@ class MemoryLog:
         self._moved.set()
         self._moved = asyncio.Event()
         if lose:
-            raise Lost("lost on demand; it was written")
+            raise Unavailable("lost on demand; it was written")
         return self._last
 
     async def last(self, subject: str) -> Entry | None:

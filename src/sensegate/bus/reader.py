@@ -16,7 +16,7 @@ from nats.aio.subscription import Subscription
 from sensegate.bus import api
 from sensegate.bus.connect import Link
 from sensegate.bus.process import dumps
-from sensegate.errors import EngineError, Lost
+from sensegate.errors import EngineError, Unavailable
 from sensegate.model import Entry
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -155,7 +155,7 @@ class Reader:
             except TimeoutError:
                 # The server may be away: then there is nothing new as far as we can know, and the reader hears of
                 # the loss when it reads.
-                with contextlib.suppress(Lost):
+                with contextlib.suppress(Unavailable):
                     await self.bounds()
         return True
 
@@ -218,7 +218,7 @@ class Reader:
     def _refuse(self, status: str, messages: list[Msg]) -> None:
         said = (messages[-1].headers or {}).get("Description", "") if messages else ""
         if status == "503":
-            raise Lost(f"stream {self._stream} is not there now")
+            raise Unavailable(f"stream {self._stream} is not there now")
         raise EngineError(f"read {self._stream}: {status} {said}")
 
     # ── what comes next ──────────────────────────────────────────────────────────────────────────────
@@ -251,7 +251,7 @@ class Reader:
                         await heard.wait()
             except TimeoutError:
                 continue  # no heartbeat: the consumer is gone (the server was started again)
-            except (Lost, EngineError):
+            except (Unavailable, EngineError):
                 await asyncio.sleep(_POLL_S)
 
     async def _consumer(self, inbox: str) -> None:

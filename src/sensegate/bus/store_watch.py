@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from sensegate.bus import api
 from sensegate.bus.inventory import PROBE
 from sensegate.clock import Clock
-from sensegate.errors import EngineError, Fenced, Lost, NotFound, Refused, StoreFull
+from sensegate.errors import EngineError, Fenced, NotFound, PermissionDenied, StoreFull, Unavailable
 
 PERIOD_S = 2.0
 PATIENCE_S = 4.0
@@ -86,7 +86,9 @@ class StoreWatch:
                 await self.look()
         finally:
             for client in self._clients.values():
-                with contextlib.suppress(Lost, nats.errors.Error, OSError, TimeoutError):  # the server may be gone
+                with contextlib.suppress(
+                    Unavailable, nats.errors.Error, OSError, TimeoutError
+                ):  # the server may be gone
                     await client.close()
 
     async def look(self) -> None:
@@ -95,9 +97,9 @@ class StoreWatch:
         for account in self._connect:
             try:
                 await self._probe(account)
-            except Lost as why:
+            except Unavailable as why:
                 silent = silent or f"account {account}: {why}"
-            except (StoreFull, EngineError, NotFound, Fenced, Refused) as why:
+            except (StoreFull, EngineError, NotFound, Fenced, PermissionDenied) as why:
                 refused = refused or f"account {account}: {why}"
         self.trouble = refused or silent
         now = self._clock.monotonic()
@@ -122,19 +124,19 @@ class StoreWatch:
         """Return which streams refuse writes, as the server says; empty where it says nothing."""
         try:
             health = msgspec.json.decode(await self._ask("HEALTHZ", {"details": True}), type=_Healthz).data
-        except (Lost, Refused, msgspec.DecodeError):
+        except (Unavailable, PermissionDenied, msgspec.DecodeError):
             return ""  # the probes tell whether it lives
         troubles = [trouble for trouble in health.errors if "write error" in trouble.error]
         return f"{len(troubles)} refuse writes, first: {troubles[0].error}" if troubles else ""
 
     async def _probe(self, account: str) -> None:
-        """Write into an account. Raises `Lost`, `StoreFull`, `EngineError`."""
+        """Write into an account. Raises `Unavailable`, `StoreFull`, `EngineError`."""
         client = self._clients.get(account)
         if client is None or client.is_closed:
             client = self._clients[account] = await self._connect[account]()
         try:
             await api.call(client, SUBJECT, b"probe", timeout_s=PROBE_S)
-        except Lost as why:
+        except Unavailable as why:
             if not isinstance(why.__cause__, nats.errors.NoRespondersError):
                 raise
             # No stream takes the subject: that is so once, or after its directory was lost.

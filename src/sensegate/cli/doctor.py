@@ -21,7 +21,7 @@ from sensegate.bus.process import binary, binary_version, check_version
 from sensegate.cli import repair
 from sensegate.cli.shown import Json, table
 from sensegate.config import Config, TlsConfig, files, load
-from sensegate.errors import ConfigError, EngineError, Lost
+from sensegate.errors import ConfigError, EngineError, Unavailable
 from sensegate.web.client import Answered, Remote
 from sensegate.wording import count
 
@@ -219,7 +219,7 @@ async def alive(config: Config) -> list[Finding]:
             found += [_warning("gateway", str(what), "see its log") for what in state.get("warnings", ())]
         except Answered as why:
             found.append(_bad("gateway", f"not ready: {why}", "see its log; it names what it waits for"))
-        except Lost as why:
+        except Unavailable as why:
             return [_bad("gateway", str(why), "see its log; restart it")]
         _, headers = await remote.text("/healthz", accept="*/*")
         found += _clock(headers.get("Date", ""))

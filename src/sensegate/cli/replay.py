@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sensegate.cli.shown import aside, console
 from sensegate.demo.mqtt import Publisher, RefusedConnection
-from sensegate.errors import ConfigError, Lost
+from sensegate.errors import ConfigError, Unavailable
 from sensegate.wording import count
 
 WINDOW = 1_000
@@ -102,15 +102,15 @@ class _Player:
                 lost=self._lost,
             )
         except RefusedConnection as why:
-            raise Lost(f"{self.host} refuses the connection ({why}); user name and password?") from why
+            raise Unavailable(f"{self.host} refuses the connection ({why}); user name and password?") from why
         except OSError as why:
-            raise Lost(f"{self.host}:{self.port} cannot be reached ({why})") from why
+            raise Unavailable(f"{self.host}:{self.port} cannot be reached ({why})") from why
 
     async def _room(self, publisher: Publisher, most: int) -> None:
         """Wait until at most `most` messages are in flight."""
         while len(publisher.in_flight) > most:
             if self.lost:
-                raise Lost(
+                raise Unavailable(
                     f"{self.host} closed the connection with {count(len(publisher.in_flight), 'message')} not "
                     "acknowledged (a topic that it does not take? a message that is too large?)"
                 )

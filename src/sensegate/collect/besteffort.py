@@ -25,7 +25,7 @@ from sensegate.bus import api
 from sensegate.clock import Clock
 from sensegate.collect.topic import filters_of, topic_of
 from sensegate.config import IngestConfig
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from sensegate.model import Delivery, Message, Position
 
 QOS = "Nmqtt-Pub"
@@ -75,7 +75,7 @@ class BestEffortSource:
         if self._turning:
             self._turning.cancel()
             await asyncio.gather(self._turning, return_exceptions=True)
-        with suppress(Lost):
+        with suppress(Unavailable):
             await self._turn([])
         self._subscriptions = {}
         self._waiting.clear()
@@ -96,7 +96,7 @@ class BestEffortSource:
             await asyncio.gather(before, return_exceptions=True)
         try:
             await self._turn(_shared(self._wanted))
-        except Lost as why:
+        except Unavailable as why:
             _log.warning("other topics are heard once the engine is back", why=str(why))
 
     async def _turn(self, subjects: Sequence[str]) -> None:

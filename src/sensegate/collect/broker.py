@@ -27,7 +27,7 @@ from sensegate.bus.streams import INTAKE
 from sensegate.clock import Clock
 from sensegate.collect.tap import Tap
 from sensegate.config import IngestConfig
-from sensegate.errors import Lost, SensegateError
+from sensegate.errors import SensegateError, Unavailable
 from sensegate.model import Delivery, Message, Position
 
 SUBJECT = "$MQTT.msgs."
@@ -50,7 +50,7 @@ class BrokerSource:
     The connection is one in the devices' account that this source alone uses. What is received and not yet committed
     is bounded twice: by `depth_messages_max` (the consumer's ack limit) and in bytes by the server's flow control,
     whose requests are answered only when all before them is committed (32 MB in nats-server 2.15).
-    `deliveries()` raises `Lost` after any break; `start` with the committed position then gives all after it again.
+    `deliveries()` raises `Unavailable` after any break; `start` with the committed position then gives all after it again.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class BrokerSource:
         await consumer.ensure(self._connection, INTAKE, config)
 
     async def newest(self) -> int:
-        """Return the newest sequence in the broker's store. Raises `Lost`."""
+        """Return the newest sequence in the broker's store. Raises `Unavailable`."""
         status = await StreamReader(self._connection, INTAKE).status()
         return status.state.last_seq
 
@@ -137,7 +137,7 @@ class BrokerSource:
         await asyncio.gather(*tasks, return_exceptions=True)
         subscription, self._subscription = self._subscription, None
         if subscription and not self._connection.is_closed:
-            with suppress(Lost), api.lost("unsubscribe"):
+            with suppress(Unavailable), api.lost("unsubscribe"):
                 await subscription.unsubscribe()
         self._chunks.clear()
         self._flow = None
@@ -151,7 +151,9 @@ class BrokerSource:
                 return
             if self._broken:
                 metrics.RESTARTS.labels(f"collect {self.name}").inc()
-                raise Lost(f"{self.name}: {self._broken}; the consumer is reset and gives again what was not committed")
+                raise Unavailable(
+                    f"{self.name}: {self._broken}; the consumer is reset and gives again what was not committed"
+                )
             messages, number = self._next()
             position = Position(self._life, messages[-1].sequence, messages[-1].received)
             ack = partial(self._acknowledge, era, position.sequence, number)
@@ -202,7 +204,7 @@ class BrokerSource:
         try:
             with api.lost("acknowledgement"):
                 await self._connection.publish(subject)
-        except Lost as why:
+        except Unavailable as why:
             self._break(str(why))
 
     # Called by the tap, in the connection's reading task.

@@ -18,7 +18,7 @@ from sensegate import metrics
 from sensegate.bus import api
 from sensegate.clock import Clock
 from sensegate.collect.topic import subject_of
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 
 PER_S = 100
 """Commands a second: ten thousand nodes are asked for their births within two minutes of a start."""
@@ -37,7 +37,7 @@ class CommandChannel(Protocol):
         ...
 
     async def send(self, topic: str, payload: bytes) -> None:
-        """Publish at QoS 0. Raises `Lost` where there is no connection."""
+        """Publish at QoS 0. Raises `Unavailable` where there is no connection."""
         ...
 
 
@@ -120,7 +120,7 @@ class DownlinkQueue:
                 continue
             try:
                 await way.send(command.topic, command.payload)
-            except Lost as why:
+            except Unavailable as why:
                 _log.info("a command was not sent; it comes up again", topic=command.topic, cause=str(why))
             else:
                 metrics.COMMANDS.inc()

@@ -8,7 +8,7 @@ from sensegate import metrics
 from sensegate.clock import Clock
 from sensegate.collect.pushed import Pushed
 from sensegate.config import IngestConfig
-from sensegate.errors import Lost, Overloaded, Rejected
+from sensegate.errors import Overloaded, Rejected, Unavailable
 from sensegate.video import multipart
 
 CONTENT_TYPES = (
@@ -29,7 +29,7 @@ PUSH_TIMEOUT_S = 25.0
 class HttpSource(Pushed):
     """Gives what `push` brings; `push` returns once the delivery with its message was acknowledged.
 
-    A push whose outcome is not known within `timeout_s` raises `Lost`: the device sends it again, and if the first
+    A push whose outcome is not known within `timeout_s` raises `Unavailable`: the device sends it again, and if the first
     was committed after all, the second is told as a duplicate. What the ingest had not acknowledged when it was
     started again is given again, while its caller still waits.
     """
@@ -65,4 +65,6 @@ class HttpSource(Pushed):
             async with asyncio.timeout(self._timeout_s):
                 await committed
         except TimeoutError as why:
-            raise Lost(f"not committed within {self._timeout_s:g} s, the outcome is unknown; send it again") from why
+            raise Unavailable(
+                f"not committed within {self._timeout_s:g} s, the outcome is unknown; send it again"
+            ) from why

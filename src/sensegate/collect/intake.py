@@ -15,7 +15,7 @@ from typing import Any, Self
 from sensegate import metrics
 from sensegate.clock import Clock
 from sensegate.config import IngestConfig
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from sensegate.model import Delivery, Position
 from sensegate.ports import Source
 
@@ -76,7 +76,7 @@ class Intake:
             self._room.set()
 
     async def batch(self, commit: asyncio.Task[None] | None = None) -> list[Delivery]:
-        """Return the next deliveries, at least one; raises what ended a source (`Lost`) or the `commit` under way."""
+        """Return the next deliveries, at least one; raises what ended a source (`Unavailable`) or the `commit` under way."""
         await self._until(self._arrived, commit)
         rest = self._limits.commit_interval_ms / 1e3 - (self._clock.monotonic() - self._last_batch)
         if rest > 0 and not self._full.is_set():
@@ -122,6 +122,6 @@ class Intake:
                     watched.discard(commit)
                 for pump in self._pumps:
                     if pump in done:
-                        raise pump.exception() or Lost(f"{pump.get_name()} ended; it is started again")
+                        raise pump.exception() or Unavailable(f"{pump.get_name()} ended; it is started again")
         finally:
             wait.cancel()

@@ -26,7 +26,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from sensegate import metrics
 from sensegate.clock import Clock
 from sensegate.config import ForeignBrokerConfig, IngestConfig, secret
-from sensegate.errors import ConfigError, Lost
+from sensegate.errors import ConfigError, Unavailable
 from sensegate.model import Delivery, Message, Position
 
 KEEPALIVE_S = 30
@@ -232,9 +232,9 @@ class MqttSource:
         return any(paho.topic_matches_sub(topic, about) for topic in self._config.topics)
 
     async def send(self, topic: str, payload: bytes) -> None:
-        """Publish at QoS 0. Raises `Lost` where there is no connection."""
+        """Publish at QoS 0. Raises `Unavailable` where there is no connection."""
         if self._connection is None or not self.connected.is_set():
-            raise Lost(f"{self.name}: not connected")
+            raise Unavailable(f"{self.name}: not connected")
         self._connection.publish(topic, payload)
 
     async def deliveries(self) -> AsyncIterator[Delivery]:

@@ -22,7 +22,7 @@ from sensegate.clock import Clock, moved
 from sensegate.collect.commands import CommandChannel
 from sensegate.control.capabilities import Capability, TaskingCapabilities
 from sensegate.control.tasks import Scalar, Task, TaskQueue, TaskState
-from sensegate.errors import Conflict, Lost, StoreFull
+from sensegate.errors import Conflict, StoreFull, Unavailable
 from sensegate.ingest.batches import DecodedBatch
 from sensegate.model import I32, Device, Readings, Span, Spec
 
@@ -168,7 +168,7 @@ class CommandDispatcher:
             for topic in task.command.topics:
                 try:
                     await channel.send(topic, task.command.payload)
-                except Lost as why:
+                except Unavailable as why:
                     lost = True
                     _log.warning("task not sent", task=task.id, device=task.device, reason=str(why))
         metrics.TASKS.labels("sent").inc()

@@ -17,7 +17,7 @@ from sensegate.control.commands import CommandDispatcher
 from sensegate.control.emergency_grants import EmergencyGrants
 from sensegate.control.modes import MODE_ACTOR, EmergencyCommand, EmergencyGrant, ModeOrder, ModeRegistry, ModeStep
 from sensegate.control.tasks import Scalar
-from sensegate.errors import Conflict, Lost, SensegateError, StoreFull
+from sensegate.errors import Conflict, SensegateError, StoreFull, Unavailable
 from sensegate.model import Shed
 
 POLL_S = 1.0
@@ -54,7 +54,7 @@ class ModeOrderExecutor:
             for order in list(self._modes.open()):
                 try:
                     await self._advance(order)
-                except (Conflict, StoreFull, Lost) as why:
+                except (Conflict, StoreFull, Unavailable) as why:
                     _log.warning("mode order delayed", order=order.id, reason=str(why))
             await moved(self._moved, self._clock, POLL_S)
 
@@ -88,7 +88,7 @@ class ModeOrderExecutor:
         else:
             try:
                 await (self.grants.open if order.state == "active" else self.grants.close)(order, wanted)
-            except (Lost, StoreFull, Conflict):
+            except (Unavailable, StoreFull, Conflict):
                 raise
             except SensegateError as why:
                 problem = str(why)
@@ -122,7 +122,7 @@ class ModeOrderExecutor:
                     note=note,
                     order=name,
                 )
-            except (Lost, StoreFull):
+            except (Unavailable, StoreFull):
                 raise
             except SensegateError as why:
                 refused.append(f"{device}: {why}")

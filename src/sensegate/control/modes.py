@@ -23,7 +23,7 @@ from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.control.tasks import Scalar
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 
 PLANS_MAX = 500
 STEPS_MAX = 100
@@ -162,11 +162,11 @@ class ModeRegistry:
         return await self._plans.put(kept.key, kept, expected=revision)
 
     async def approve(self, name: str, *, by: Principal, revision: int) -> ModePlan:
-        """Approve a plan as it is at a revision. Raises `Refused` (its own writer), `NotFound`, `Conflict`."""
+        """Approve a plan as it is at a revision. Raises `PermissionDenied` (its own writer), `NotFound`, `Conflict`."""
         plan = self.plan(name, by)
         demand(by, Action.CHANGE_MODE, plan.place.division, plan.place.department)
         if by.id == plan.written_by:
-            raise Refused("who wrote a plan does not approve it; ask another one of your level or above")
+            raise PermissionDenied("who wrote a plan does not approve it; ask another one of your level or above")
         if plan.revision != revision:
             raise Conflict(f"plan {name} is at revision {plan.revision}, not {revision}; read it again")
         await self._trail.record(by, "mode.approve", plan.name, after={"id": plan.key, "revision": revision})
@@ -174,7 +174,7 @@ class ModeRegistry:
         return await self._plans.put(plan.key, approved, expected=revision)
 
     async def delete(self, name: str, *, by: Principal) -> None:
-        """Forget a plan; an order that put it in force goes on with it. Raises `NotFound`, `Refused`."""
+        """Forget a plan; an order that put it in force goes on with it. Raises `NotFound`, `PermissionDenied`."""
         plan = self.plan(name, by)
         demand(by, Action.CHANGE_MODE, plan.place.division, plan.place.department)
         await self._trail.record(by, "mode.forget", plan.name, before=_facts(plan))
@@ -225,9 +225,9 @@ class ModeRegistry:
         place = place or plan.place
         demand(by, Action.CHANGE_MODE, place.division, place.department)
         if not plan.place.covers(place.division, place.department):
-            raise Refused(f"plan {name} is for {written(plan.place)}, not for {written(place)}")
+            raise PermissionDenied(f"plan {name} is for {written(plan.place)}, not for {written(place)}")
         if not plan.approved_by:
-            raise Refused(f"plan {name} is not approved; ask another one than {plan.written_by} to approve it")
+            raise PermissionDenied(f"plan {name} is not approved; ask another one than {plan.written_by} to approve it")
         if not 0 < hours <= plan.hours_max:
             raise ConfigError(f"{hours:g}", key="hours", remedy=f"above 0, at most {plan.hours_max:g} (its plan)")
         if not reason.strip() or len(reason) > _TEXT_MAX:
@@ -260,7 +260,7 @@ class ModeRegistry:
         return await self._orders.put(order.id, order, expected=0)
 
     async def end(self, order_id: str, *, by: Principal) -> ModeOrder:
-        """End an order before its time. Raises `NotFound`, `Refused`, `Conflict` (it has ended)."""
+        """End an order before its time. Raises `NotFound`, `PermissionDenied`, `Conflict` (it has ended)."""
         order = self.get(order_id, by)
         demand(by, Action.CHANGE_MODE, order.place.division, order.place.department)
         if order.state != "active":

@@ -21,7 +21,7 @@ from sensegate.authority.scope import Action, Principal, Role, Scope, allows, de
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied
 
 OPEN_MAX = 20_000
 DEVICE_MAX = 20
@@ -139,7 +139,7 @@ class TaskQueue:
         """
         demand(by, Action.TASK_DEVICES, place.division, place.department)
         if not ranks(by, told.role):
-            raise Refused(f"task {told.task} asks for a {told.role}; you are a {by.role}")
+            raise PermissionDenied(f"task {told.task} asks for a {told.role}; you are a {by.role}")
         if not 0 <= expires_s <= EXPIRES_MAX_S:
             raise ConfigError(f"{expires_s:g} s", key="expires_s", remedy=f"up to {EXPIRES_MAX_S:g}; 0: as the profile")
         if len(note) > NOTE_MAX:
@@ -163,7 +163,7 @@ class TaskQueue:
         return given
 
     async def cancel(self, task_id: str, *, by: Principal) -> Task:
-        """Give a task up. Raises `NotFound`, `Refused`, `Conflict` (it was sent, or has ended)."""
+        """Give a task up. Raises `NotFound`, `PermissionDenied`, `Conflict` (it was sent, or has ended)."""
         task = self.get(task_id, by)
         demand(by, Action.TASK_DEVICES, task.division, task.department)
         if task.state not in OPEN:

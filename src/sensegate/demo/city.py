@@ -17,7 +17,7 @@ import yaml
 from sensegate.bus.ports import free_port, is_free
 from sensegate.demo.link import FaultyLink
 from sensegate.demo.processes import Reaper, SupervisedProcess, sweep
-from sensegate.errors import EngineError, Lost
+from sensegate.errors import EngineError, Unavailable
 from sensegate.web.client import Answered, Remote
 
 CENTRE = "44"
@@ -250,7 +250,7 @@ class City:
                 while True:
                     try:
                         await remote.get("/readyz")
-                    except (Answered, Lost) as no:
+                    except (Answered, Unavailable) as no:
                         why = str(no)
                         await asyncio.sleep(POLL_S)
                     else:

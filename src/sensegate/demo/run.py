@@ -22,7 +22,7 @@ from sensegate.demo.memory import MemoryUsage
 from sensegate.demo.setup import DEADLINE_S, MANY_NODES, DemoWorkers, Options, lay_out_city, proof_directory, set_up
 from sensegate.demo.summary import Summary, by_reason, duplicates, member_address, sum_ledgers, with_verdict
 from sensegate.demo.workers import Worker
-from sensegate.errors import EngineError, Lost
+from sensegate.errors import EngineError, Unavailable
 from sensegate.web.client import Answered, Remote
 from sensegate.wording import count
 
@@ -78,7 +78,7 @@ class Demo:
     async def read_ledgers(self) -> None:
         """Read the ledger of each node; a node that does not answer keeps its last one."""
         for node in self.city.nodes.values():
-            with contextlib.suppress(Lost, Answered):
+            with contextlib.suppress(Unavailable, Answered):
                 self.ledgers[node.division], self.balanced[node.division] = await _ledger(node)
 
     def refresh(self) -> None:

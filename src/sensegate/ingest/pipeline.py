@@ -26,7 +26,7 @@ from sensegate.collect.intake import Intake
 from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.redaction import Redactor, removed_of
-from sensegate.errors import Fenced, Lost, StoreFull
+from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.ingest.batches import DecodedBatch
 from sensegate.ingest.interpreter import Interpreter, Reprocessor, delivery_of
 from sensegate.ingest.poison import PoisonMessages
@@ -123,13 +123,13 @@ class IngestPipeline:
         self.at_batch_boundary(add)
 
     async def wait_drained(self, source: str, newest: int) -> None:
-        """Wait until all that a source has up to a sequence is committed. Raises `Lost` after `DRAIN_S`."""
+        """Wait until all that a source has up to a sequence is committed. Raises `Unavailable` after `DRAIN_S`."""
         for _ in range(round(DRAIN_S / DRAIN_POLL_S)):
             position = self._stages.committer.position(source)
             if newest <= (position.sequence if position else 0):
                 return
             await self._clock.sleep(DRAIN_POLL_S)
-        raise Lost(f"messages of {source} up to {newest} are not committed yet; tried again")
+        raise Unavailable(f"messages of {source} up to {newest} are not committed yet; tried again")
 
     async def run(self) -> None:
         """Process batches until cancelled; after a loss the messages that were not committed come again."""
@@ -138,7 +138,7 @@ class IngestPipeline:
             began = self._clock.monotonic()
             try:
                 await self._run_once()
-            except (Lost, Fenced, StoreFull) as why:
+            except (Unavailable, Fenced, StoreFull) as why:
                 self.trouble = str(why)
                 metrics.RESTARTS.labels("ingest").inc()
                 _log.warning("ingest restarted from the last commit", reason=str(why))
@@ -296,7 +296,7 @@ def _result_or_bug(work: Callable[[], _T]) -> _T | Exception:
     """Return the result of `work`, or the exception that a bug in it raised."""
     try:
         return work()
-    except (Lost, StoreFull, Fenced):
+    except (Unavailable, StoreFull, Fenced):
         raise  # no bug: the pipeline starts again from the last commit
     except Exception as bug:  # noqa: BLE001 - the one rim: the caller quarantines the message and logs the bug
         return bug

@@ -12,7 +12,7 @@ import structlog
 import xxhash
 
 from sensegate.clock import Clock
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from sensegate.model import Delivery, Message, Span
 from sensegate.persist.slices import part_of
 
@@ -51,7 +51,7 @@ class PoisonMessages:
         for start in range(0, count, max(most, 1)):
             yield live if most >= count else part_of(live, start, min(start + most, count))
 
-    def isolate(self, deliveries: Sequence[Delivery], bug: Exception, where: str) -> Lost:
+    def isolate(self, deliveries: Sequence[Delivery], bug: Exception, where: str) -> Unavailable:
         """Return the error that restarts the pipeline; raise the bug itself where no message can be its cause."""
         if isinstance(bug, (MemoryError, OSError)) or len(self._known) >= POISON_MAX:
             raise bug
@@ -63,7 +63,7 @@ class PoisonMessages:
             self._most = 0
             self._known[_digest(messages[0])] = where
         _log.error("bug behind decoding; isolating its message", messages=len(messages), frames=where)
-        return Lost(f"a bug met one of {len(messages)} messages: {type(bug).__name__}; it goes to quarantine")
+        return Unavailable(f"a bug met one of {len(messages)} messages: {type(bug).__name__}; it goes to quarantine")
 
     def inspect(self, deliveries: Sequence[Delivery]) -> None:
         """Note which messages of the present batch are known poison messages."""

@@ -21,7 +21,7 @@ from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.decode.choice import Choice, draw
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.lifecycle.contents import Content, ContentStore, digest_of
 from sensegate.lifecycle.history import (
     Canary,
@@ -463,7 +463,7 @@ class Releases:
     async def end_shadow(
         self, profile: str, *, by: Principal, report: Facts | None = None, note: str = ""
     ) -> ReleaseHistory:
-        """End the shadow; `report` goes to the audit trail. Raises `Refused`, `Conflict` (there is no shadow)."""
+        """End the shadow; `report` goes to the audit trail. Raises `PermissionDenied`, `Conflict` (there is no shadow)."""
         history = self.history(profile)
         if history.shadow is None:
             raise Conflict(f"no version of {profile} is shadowed")
@@ -572,7 +572,7 @@ class Releases:
             return by.scope
         if self._home.startswith(by.scope.division):
             return Scope(self._home, by.scope.department)
-        raise Refused(f"this gateway serves {self._home}; outside the scope of {by.id} ({written(by.scope)})")
+        raise PermissionDenied(f"this gateway serves {self._home}; outside the scope of {by.id} ({written(by.scope)})")
 
     def target(self, by: Principal, target: Scope | None) -> Scope:
         """Return the target within this gateway; None: all of the caller's scope. It may lie outside that scope.
@@ -594,13 +594,15 @@ class Releases:
         if self.history(history.profile).standard or history.profile.partition("/")[0] in self._standard:
             province = where.division[:2]
             if not allows(by, Action.RELEASE_PROFILES, province):
-                raise Refused(f"{history.profile} is a standard profile: only the province ({province}) releases it")
+                raise PermissionDenied(
+                    f"{history.profile} is a standard profile: only the province ({province}) releases it"
+                )
 
     def _for_release(
         self, profile: str, number: int, by: Principal, target: Scope | None, *, standard: bool = False
     ) -> tuple[ProfileVersion, ReleaseHistory, Scope]:
         if not may(by, Action.RELEASE_PROFILES):
-            raise Refused(f"role {by.role} may not release profiles; propose it: the city releases")
+            raise PermissionDenied(f"role {by.role} may not release profiles; propose it: the city releases")
         version = self.version(profile, number, by)
         history, where = self.history(profile), self.target(by, target)
         self._demand_release(history, by, where)

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from sensegate.decode.choice import Choice
-from sensegate.errors import Lost, NotFound
+from sensegate.errors import NotFound, Unavailable
 from sensegate.lifecycle.releases import Releases
 
 IN_FORCE_S = 2.0
@@ -70,7 +70,7 @@ class Rollout:
             try:
                 if choices != self._adopted:
                     await adopt(await self.materialised(choices))
-            except Lost:
+            except Unavailable:
                 self._wanted.set()
                 raise
             self._adopted = choices

@@ -23,7 +23,7 @@ from sensegate.bus.record import decode_commit, encode_commit
 from sensegate.bus.unreadable import read, read_rows
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
-from sensegate.errors import Fenced, Lost, StoreFull
+from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.model import (
     BOOL,
     I64,
@@ -47,7 +47,7 @@ from sensegate.persist.tally import tally, tally_again
 from sensegate.ports import Log
 
 RETRY_S = 60.0
-"""So long a commit whose outcome is unknown is looked up and repeated before `Lost` goes up."""
+"""So long a commit whose outcome is unknown is looked up and repeated before `Unavailable` goes up."""
 FULL_PAUSE_S = 0.5
 """Pause between attempts while the log is full."""
 SKIPPED = 20_000
@@ -310,7 +310,7 @@ class Committer:
             StoreFull: the duplicate index cannot be written.
         """
         if not (self._opened and self._sound):
-            raise Lost("the commit before was not written; its messages and these come again")
+            raise Unavailable("the commit before was not written; its messages and these come again")
         # Whatever is raised from here on leaves the state ahead of the log.
         self._sound = False
         if self._duplicates.crowded:
@@ -355,7 +355,7 @@ class Committer:
     def _again(self, piece: Slice) -> tuple[Part, Judgement]:
         """Build the commit of messages that are on the log: revisions and what was not there, nothing twice."""
         if self._priors is None:
-            raise Lost("the redecode must begin anew")
+            raise Unavailable("the redecode must begin anew")
         digest = digests(piece.messages.payloads)
         judgement = self._priors.judge(piece.readings, digest, self._specs)
         ledger = tally_again(piece, judgement, self._index, self._clock.now())
@@ -548,7 +548,7 @@ class Committer:
                 _log.warning("the log is full; the intake is held back until there is room", why=str(why))
                 deadline = self._clock.monotonic() + RETRY_S
                 await self._clock.sleep(FULL_PAUSE_S)
-            except Lost as why:
+            except Unavailable as why:
                 unknown = True
                 if self._clock.monotonic() >= deadline:
                     raise

@@ -22,8 +22,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from sensegate.bus import api
 from sensegate.bus.streams import INTAKE
-from sensegate.errors import Lost, NotFound
-from sensegate.ports import Letter, Receipt
+from sensegate.errors import NotFound, Unavailable
+from sensegate.ports import DeliveryResult, OutboundDelivery
 
 ANSWER_S = 10.0
 """A subscriber by NATS answers within this, or the letter comes again."""
@@ -41,12 +41,14 @@ _PAGES_MAX = 400
 _log = structlog.get_logger(__name__)
 
 
-def _too_large(letter: Letter, client: Client) -> Receipt | None:
+def _too_large(letter: OutboundDelivery, client: Client) -> DeliveryResult | None:
     """Return what became of a letter that the broker takes none as large as."""
     most = client.max_payload - _HEAD_BYTES
     if len(letter.body) <= most:
         return None
-    return Receipt(taken=False, why=f"{len(letter.body)} bytes; engine.max_payload_bytes allows {most}", too_large=True)
+    return DeliveryResult(
+        accepted=False, reason=f"{len(letter.body)} bytes; engine.max_payload_bytes allows {most}", too_large=True
+    )
 
 
 class Subjects:
@@ -60,19 +62,21 @@ class Subjects:
     def check(self, to: str) -> None:
         """Return: subjects are ours."""
 
-    async def send(self, letter: Letter) -> Receipt:
+    async def send(self, letter: OutboundDelivery) -> DeliveryResult:
         if refused := _too_large(letter, self._client):
             return refused
         headers = {**dict(letter.headers), "Nats-Msg-Id": letter.id, "Content-Type": letter.media}
         try:
-            await self._client.request(letter.to, letter.body, timeout=self._answer_s, headers=headers)
+            await self._client.request(letter.target, letter.body, timeout=self._answer_s, headers=headers)
         except nats.errors.NoRespondersError:
-            return Receipt(taken=False, why="nobody is subscribed", absent=True)
+            return DeliveryResult(accepted=False, reason="nobody is subscribed", unavailable=True)
         except TimeoutError:
-            return Receipt(taken=False, why=f"not answered within {self._answer_s:g} s", absent=True)
+            return DeliveryResult(accepted=False, reason=f"not answered within {self._answer_s:g} s", unavailable=True)
         except (nats.errors.Error, OSError) as why:
-            return Receipt(taken=False, why=f"the broker is away: {why}", absent=True, retry_after_s=1.0)
-        return Receipt(taken=True)
+            return DeliveryResult(
+                accepted=False, reason=f"the broker is away: {why}", unavailable=True, retry_after_s=1.0
+            )
+        return DeliveryResult(accepted=True)
 
 
 class _Consumer(msgspec.Struct, frozen=True):
@@ -151,7 +155,7 @@ class Sessions:
                 offset += len(page.consumers or ())
                 if not page.consumers or offset >= page.total:
                     break
-        except (Lost, NotFound):
+        except (Unavailable, NotFound):
             self._sent = sent_before
             raise
         self._waiting, self._looked = found, loop.time()
@@ -177,30 +181,30 @@ class Topics:
     def check(self, to: str) -> None:
         """Return: topics are ours."""
 
-    async def send(self, letter: Letter) -> Receipt:
+    async def send(self, letter: OutboundDelivery) -> DeliveryResult:
         if refused := _too_large(letter, self._sessions.client):
             return refused
         try:
-            waiting = await self._sessions.waiting(letter.to)
+            waiting = await self._sessions.waiting(letter.target)
             if waiting is None:
-                return Receipt(taken=False, why="nobody is subscribed at QoS 1", absent=True)
+                return DeliveryResult(accepted=False, reason="nobody is subscribed at QoS 1", unavailable=True)
             if waiting >= WAITING_MAX:
                 why = f"slow: {waiting} letters wait in its session"
-                return Receipt(taken=False, why=why, absent=True, retry_after_s=LOOK_S)
-            await self._publish(letter.to.replace(".", "/"), letter.body)
-        except (Lost, NotFound) as why:
-            return Receipt(taken=False, why=str(why), absent=True, retry_after_s=1.0)
-        self._sessions.sent(letter.to)
-        return Receipt(taken=True)
+                return DeliveryResult(accepted=False, reason=why, unavailable=True, retry_after_s=LOOK_S)
+            await self._publish(letter.target.replace(".", "/"), letter.body)
+        except (Unavailable, NotFound) as why:
+            return DeliveryResult(accepted=False, reason=str(why), unavailable=True, retry_after_s=1.0)
+        self._sessions.sent(letter.target)
+        return DeliveryResult(accepted=True)
 
     async def _publish(self, topic: str, body: bytes) -> None:
-        """Return at the PUBACK. Raises `Lost`."""
+        """Return at the PUBACK. Raises `Unavailable`."""
         if self._client is None or not self._ready.is_set():
-            raise Lost("the MQTT side of the broker is away")
+            raise Unavailable("the MQTT side of the broker is away")
         answered: asyncio.Future[None] = self._loop.create_future()
         told = self._client.publish(topic, body, qos=1)
         if told.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise Lost("the MQTT side of the broker is away")
+            raise Unavailable("the MQTT side of the broker is away")
         self._acknowledged[told.mid] = answered
         if told.is_published():
             # Its PUBACK was quicker than this line.
@@ -209,7 +213,7 @@ class Topics:
             async with asyncio.timeout(ANSWER_S):
                 await answered
         except TimeoutError:
-            raise Lost("the broker does not acknowledge") from None
+            raise Unavailable("the broker does not acknowledge") from None
         finally:
             self._acknowledged.pop(told.mid, None)
 
@@ -243,16 +247,16 @@ class Topics:
             client.loop_start()
             await self._ended.wait()
         except OSError as why:
-            raise Lost(f"no MQTT connection to {host}:{port}: {why}") from why
+            raise Unavailable(f"no MQTT connection to {host}:{port}: {why}") from why
         finally:
             self._client = None
             self._ready.clear()
             for answered in self._acknowledged.values():
                 if not answered.done():
-                    answered.set_exception(Lost("the MQTT connection to the broker has ended"))
+                    answered.set_exception(Unavailable("the MQTT connection to the broker has ended"))
             client.disconnect()
             await asyncio.shield(asyncio.to_thread(client.loop_stop))
-        raise Lost("the MQTT connection to the broker has ended")
+        raise Unavailable("the MQTT connection to the broker has ended")
 
     def _connected(self, failed: bool) -> None:  # noqa: FBT001 - a callback
         if failed:

@@ -11,7 +11,7 @@ from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, WITHHELD
 from sensegate.bus.record import LaneRecord, decode_lane
 from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
-from sensegate.errors import Lost
+from sensegate.errors import Unavailable
 from sensegate.ports import Log
 from sensegate.publish.report import Heard, Reports
 
@@ -65,7 +65,7 @@ class Links:
         Args:
             log: the centre's.
             members: gives the ids of all nodes that there are.
-            connected: gives the ids of those whose connection is open; it may raise `Lost`.
+            connected: gives the ids of those whose connection is open; it may raise `Unavailable`.
             clock: paces the looking.
             reports: what the nodes tell of themselves.
         """
@@ -82,13 +82,13 @@ class Links:
             try:
                 connected = await self._connected()
                 self.nodes = [await self._look(member, member in connected) for member in self._members()]
-            except Lost:
+            except Unavailable:
                 # Our own engine is away: what was seen last stays, and the wiring says so.
                 pass
             await self._clock.sleep(LOOK_S)
 
     async def lanes(self, member: str) -> list[LaneRecord]:
-        """Return the records of a node's lanes as they are now. Raises `Lost`."""
+        """Return the records of a node's lanes as they are now. Raises `Unavailable`."""
         records = []
         for lane in ("live", "backlog"):
             last = await self._log.last(f"commit.{member}.{lane}")

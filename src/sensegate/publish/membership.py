@@ -15,7 +15,7 @@ from sensegate.authority.members import Asked, Told, split
 from sensegate.bus import trust
 from sensegate.bus.ports import bracketed
 from sensegate.bus.process import write_private
-from sensegate.errors import ConfigError, Conflict, Lost, Overloaded, Refused, SensegateError
+from sensegate.errors import ConfigError, Conflict, Overloaded, PermissionDenied, SensegateError, Unavailable
 
 FILE = "link.json"
 LIFE = "log.life"
@@ -159,9 +159,9 @@ async def _post(url: str, body: object, fingerprint: str) -> Any:
                 raise _said(answer.status, raw)
             return msgspec.json.decode(raw)
     except aiohttp.ServerFingerprintMismatch as why:
-        raise Refused(f"{url} shows another certificate than the code names: this is not the centre") from why
+        raise PermissionDenied(f"{url} shows another certificate than the code names: this is not the centre") from why
     except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as why:
-        raise Lost(f"{url} does not answer as a centre does: {why or type(why).__name__}") from why
+        raise Unavailable(f"{url} does not answer as a centre does: {why or type(why).__name__}") from why
 
 
 def _said(status: int, raw: bytes) -> SensegateError:
@@ -173,7 +173,7 @@ def _said(status: int, raw: bytes) -> SensegateError:
         return Overloaded(detail)
     if status in (409, 412):
         return Conflict(detail)
-    return Refused(detail) if status < 500 else Lost(detail)
+    return PermissionDenied(detail) if status < 500 else Unavailable(detail)
 
 
 def read_code(file: str) -> str:

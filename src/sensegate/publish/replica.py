@@ -20,7 +20,7 @@ from sensegate.bus.names import FILLER
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
-from sensegate.errors import Fenced, Lost
+from sensegate.errors import Fenced, Unavailable
 from sensegate.model import Entry, Member
 from sensegate.ports import Log
 
@@ -66,11 +66,11 @@ decode_from = decoder(From, "question for the log")
 
 
 def _piece(answer: bytes) -> Piece:
-    """Return what the other centre answered. Raises `Lost` where it cannot be read."""
+    """Return what the other centre answered. Raises `Unavailable` where it cannot be read."""
     try:
         return _decode_piece(answer)
     except ValueError as why:
-        raise Lost(str(why)) from why
+        raise Unavailable(str(why)) from why
 
 
 class Original:
@@ -93,7 +93,7 @@ class Original:
         """Whether what the standby has not may be delivered now; asked only while `alone`."""
 
     async def piece(self, wanted: From) -> bytes:
-        """Answer a standby. Raises `Lost`."""
+        """Answer a standby. Raises `Unavailable`."""
         self._heard = self._clock.monotonic()
         self._confirmed = max(self._confirmed, wanted.held)
         first, last = await self._log.bounds()
@@ -269,10 +269,10 @@ class Replica:
         return lives.get(subject.partition(".")[0], store.readings_ttl_h)
 
     async def whole(self) -> int:
-        """Return the sequence with which the copy ends: the end of its last whole commit. Raises `Lost`."""
+        """Return the sequence with which the copy ends: the end of its last whole commit. Raises `Unavailable`."""
         return (await self._own.bounds())[1]
 
 
 async def asked(ask: Callable[[str, bytes], Awaitable[bytes]]) -> Piece:
-    """Return how the active centre's log is, without entries. Raises `Lost`."""
+    """Return how the active centre's log is, without entries. Raises `Unavailable`."""
     return _piece(await ask("log", _encode(From(0, 2**62, 0))))

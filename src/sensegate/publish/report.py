@@ -14,7 +14,7 @@ from sensegate import __version__
 from sensegate.authority.handed import table_digests
 from sensegate.bus.decoding import decoder
 from sensegate.clock import Clock
-from sensegate.errors import Lost, Refused
+from sensegate.errors import PermissionDenied, Unavailable
 
 EVERY_S = 2.0
 
@@ -109,7 +109,7 @@ class Reporter:
                 refused = ""
                 self._moved.set()
                 self._moved = asyncio.Event()
-            except (Lost, Refused, ValueError) as why:
+            except (Unavailable, PermissionDenied, ValueError) as why:
                 if str(why) != refused:
                     _log.info("the centre has not heard our report", why=str(why))
                 refused = str(why)

@@ -20,7 +20,7 @@ from sensegate.bus.names import LOGGED
 from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
-from sensegate.errors import ConfigError, Conflict, Fenced, Lost, Refused, StoreFull
+from sensegate.errors import ConfigError, Conflict, Fenced, PermissionDenied, StoreFull, Unavailable
 from sensegate.model import Member
 from sensegate.ports import Log
 from sensegate.publish.returns import Part, Wanted
@@ -32,7 +32,7 @@ REFUSED_S = 60.0
 _log = structlog.get_logger("return")
 
 Ask = Callable[[str, bytes], Awaitable[bytes]]
-"""(what, payload) -> the centre's answer. Raises `Lost`, `Refused`."""
+"""(what, payload) -> the centre's answer. Raises `Unavailable`, `PermissionDenied`."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -69,10 +69,10 @@ class Taker:
         while True:
             try:
                 more = await self.turn(ask)
-            except Refused as why:
+            except PermissionDenied as why:
                 _log.info("the centre gives nothing back", why=str(why))
                 await self._clock.sleep(REFUSED_S)
-            except (Lost, Fenced, StoreFull, Conflict, ValueError) as why:
+            except (Unavailable, Fenced, StoreFull, Conflict, ValueError) as why:
                 _log.warning("what comes back is taken later", why=str(why))
                 await self._clock.sleep(POLL_S)
             else:
@@ -80,7 +80,7 @@ class Taker:
                     await self._clock.sleep(POLL_S)
 
     async def turn(self, ask: Ask) -> bool:
-        """Take the next part; return whether there is more at once. Raises as `take`, and `Refused`."""
+        """Take the next part; return whether there is more at once. Raises as `take`, and `PermissionDenied`."""
         place, _ = await self._read()
         part = _part(await ask("returned", _encode(Wanted(place.life, max(place.position, self._ahead)))))
         await self.take(part)
@@ -128,7 +128,7 @@ class Taker:
         return rows
 
     async def place(self) -> Place:
-        """Return how far we have come. Raises `Lost`."""
+        """Return how far we have come. Raises `Unavailable`."""
         return (await self._read())[0]
 
     async def _write(self, members: list[Member], place: Place, sequence: int, part: Part, rows: int) -> None:

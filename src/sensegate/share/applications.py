@@ -15,18 +15,18 @@ from enum import StrEnum
 import msgspec
 
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, scope
-from sensegate.errors import ConfigError, Refused
+from sensegate.errors import ConfigError, PermissionDenied
 from sensegate.share.feeds import Feed
-from sensegate.share.grants import CORE, DELIVERIES, FORMS
+from sensegate.share.grants import CORE_GRADE, DELIVERIES, FORMS
 from sensegate.share.masks import Mask
 
 DAY_US = 86_400_000_000
 FEEDS_MAX = 100
 _LEVELS = (2, 4, 6, 9, 12)
-_WORDS_MAX = 1_000
+_TEXT_MAX = 1_000
 
 
-class State(StrEnum):
+class ApplicationState(StrEnum):
     """Where an application stands."""
 
     PENDING = "pending"
@@ -37,7 +37,7 @@ class State(StrEnum):
     """Only shown: it is kept as pending, with the time, so that a node of the release before can read and decide it."""
 
 
-class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
+class RequestedAccess(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is applied for."""
 
     feeds: tuple[str, ...]
@@ -77,7 +77,7 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
     forms: tuple[str, ...] = ()
     rate: float = 0.0
     volume: int = 0
-    grade_max: int = CORE - 1
+    grade_max: int = CORE_GRADE - 1
 
 
 class Application(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -85,7 +85,7 @@ class Application(msgspec.Struct, frozen=True, omit_defaults=True):
 
     id: str
     """``a`` and 16 hex digits."""
-    asked: Asked
+    requested: RequestedAccess
     subscriber: str
     applicant: str
     """Scope of the subscriber: ``DIVISION`` or ``DIVISION/DEPARTMENT``."""
@@ -101,7 +101,7 @@ class Application(msgspec.Struct, frozen=True, omit_defaults=True):
     """Division whose level decided first."""
     escalated: int = 0
     """How often the deadline passed without a decision."""
-    state: State = State.PENDING
+    state: ApplicationState = ApplicationState.PENDING
     decided: int = 0
     decided_by: str = ""
     reason: str = ""
@@ -112,9 +112,9 @@ class Application(msgspec.Struct, frozen=True, omit_defaults=True):
     format: int = 1
 
     @property
-    def standing(self) -> State:
+    def effective_state(self) -> ApplicationState:
         """Where it stands."""
-        return State.LAPSED if self.lapsed and self.state is State.PENDING else self.state
+        return ApplicationState.LAPSED if self.lapsed and self.state is ApplicationState.PENDING else self.state
 
     @property
     def ended(self) -> int:
@@ -122,56 +122,56 @@ class Application(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.decided or self.lapsed
 
 
-def check(asked: Asked, *, days_max: float) -> None:
+def check_request(requested: RequestedAccess, *, days_max: float) -> None:
     """Return if an application can be decided upon.
 
     Raises:
         ConfigError: naming the key that is wrong.
     """
-    if not 1 <= len(set(asked.feeds)) <= FEEDS_MAX or len(set(asked.feeds)) < len(asked.feeds):
-        raise ConfigError(f"{len(asked.feeds)} feeds", key="feeds", remedy=f"1 to {FEEDS_MAX}, each once")
+    if not 1 <= len(set(requested.feeds)) <= FEEDS_MAX or len(set(requested.feeds)) < len(requested.feeds):
+        raise ConfigError(f"{len(requested.feeds)} feeds", key="feeds", remedy=f"1 to {FEEDS_MAX}, each once")
     for key in ("purpose", "legal_basis"):
-        text = getattr(asked, key)
-        if not text.strip() or len(text) > _WORDS_MAX:
-            raise ConfigError(f"{len(text)} characters", key=key, remedy=f"say it in 1 to {_WORDS_MAX} characters")
-    if not 0 < asked.days <= days_max:
-        raise ConfigError(f"{asked.days:g} days", key="days", remedy=f"more than 0, up to {days_max:g}")
-    terms(asked)
+        text = getattr(requested, key)
+        if not text.strip() or len(text) > _TEXT_MAX:
+            raise ConfigError(f"{len(text)} characters", key=key, remedy=f"say it in 1 to {_TEXT_MAX} characters")
+    if not 0 < requested.days <= days_max:
+        raise ConfigError(f"{requested.days:g} days", key="days", remedy=f"more than 0, up to {days_max:g}")
+    check_terms(requested)
 
 
-def terms(of: Asked | Decision) -> None:
+def check_terms(terms: RequestedAccess | Decision) -> None:
     """Return if deliveries, forms and quota are known words and sizes. Raises `ConfigError`."""
     for key, known in (("deliveries", DELIVERIES), ("forms", FORMS)):
-        if unknown := sorted({*getattr(of, key)} - {*known}):
+        if unknown := sorted({*getattr(terms, key)} - {*known}):
             raise ConfigError(f"'{unknown[0][:32]}'", key=key, remedy=f"of {', '.join(known)}; leave it out for all")
-    if not 0 <= of.rate < 1e9:
-        raise ConfigError(f"{of.rate}", key="rate", remedy="records a second, 0 for no limit")
-    if not 0 <= of.volume < 2**53:
-        raise ConfigError(f"{of.volume}", key="volume", remedy="records a month, 0 for no limit")
+    if not 0 <= terms.rate < 1e9:
+        raise ConfigError(f"{terms.rate}", key="rate", remedy="records a second, 0 for no limit")
+    if not 0 <= terms.volume < 2**53:
+        raise ConfigError(f"{terms.volume}", key="volume", remedy="records a month, 0 for no limit")
 
 
-def narrower(ours: tuple[str, ...], decided: tuple[str, ...], key: str) -> tuple[str, ...]:
+def narrowed(requested: tuple[str, ...], decided: tuple[str, ...], key: str) -> tuple[str, ...]:
     """Return what is decided where it lies in what was asked (empty: all of it). Raises `ConfigError`."""
-    if wider := sorted({*decided} - {*ours}) if ours else []:
-        raise ConfigError(f"'{wider[0][:64]}' was not applied for", key=key, remedy=f"of {', '.join(ours)[:200]}")
-    return decided or ours
+    if wider := sorted({*decided} - {*requested}) if requested else []:
+        raise ConfigError(f"'{wider[0][:64]}' was not applied for", key=key, remedy=f"of {', '.join(requested)[:200]}")
+    return decided or requested
 
 
-def level_of(divisions: Iterable[str], *, most: int = 4) -> str:
+def common_level(divisions: Iterable[str], *, digits_max: int = 4) -> str:
     """Return the division, at most `most` digits long, that all of these lie in."""
     codes = list(divisions) or ["44"]
     alike = 0
     while alike < min(map(len, codes)) and len({code[alike] for code in codes}) == 1:
         alike += 1
-    return codes[0][: max((length for length in _LEVELS if length <= min(alike, most)), default=2)]
+    return codes[0][: max((length for length in _LEVELS if length <= min(alike, digits_max)), default=2)]
 
 
-def above(level: str) -> str:
+def parent_level(level: str) -> str:
     """Return the level above; the province is above all."""
     return level[: max((length for length in _LEVELS if length < len(level)), default=2)]
 
 
-def department_of(feeds: Iterable[Feed]) -> str:
+def common_department(feeds: Iterable[Feed]) -> str:
     """Return the one department to which all of these feeds belong; empty: several."""
     found = {department for feed in feeds for department in feed.departments or ("",)}
     return found.pop() if len(found) == 1 else ""
@@ -185,12 +185,12 @@ def demand_decider(principal: Principal, application: Application) -> None:
     """
     levels = {application.level, application.owner or application.level}
     if not any(allows(principal, Action.DECIDE_GRANTS, level, application.department) for level in levels):
-        raise Refused(f"application {application.id} is decided by {application.level}, not by you")
+        raise PermissionDenied(f"application {application.id} is decided by {application.level}, not by you")
     if principal.role is not Role.ADMIN and len(principal.scope.division) < len(application.level):
-        raise Refused(f"application {application.id} is {application.level}'s to decide until its deadline")
+        raise PermissionDenied(f"application {application.id} is {application.level}'s to decide until its deadline")
 
 
-def concerns(principal: Principal, *, parties: tuple[str, ...], applicant: str, level: str, department: str) -> bool:
+def may_see(principal: Principal, *, parties: tuple[str, ...], applicant: str, level: str, department: str) -> bool:
     """Return whether a caller sees an application or grant: a party to it, or in charge of either side."""
     if principal.id in parties:
         return True

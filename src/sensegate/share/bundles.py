@@ -14,17 +14,17 @@ from sensegate.authority.scope import Principal, Scope, scope, written
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.share import masks
-from sensegate.share.applications import FEEDS_MAX, Decision, terms
+from sensegate.share.applications import FEEDS_MAX, Decision, check_terms
 from sensegate.share.feeds import Feed, Feeds
-from sensegate.share.grants import CORE, owns
+from sensegate.share.grants import CORE_GRADE, owns
 
-BLANKETS_MAX = 50
+PRE_APPROVALS_MAX = 50
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
-class Blanket(msgspec.Struct, frozen=True, omit_defaults=True):
+class PreApproval(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is granted in advance."""
 
     applicants: tuple[str, ...]
@@ -49,7 +49,7 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     feeds: tuple[str, ...]
     title: str = ""
     title_en: str = ""
-    blankets: tuple[Blanket, ...] = ()
+    pre_approvals: tuple[PreApproval, ...] = ()
     by: str = ""
     changed: int = 0
     revision: int = 0
@@ -92,7 +92,7 @@ class Bundles:
         concerned = feeds + [feed for name in (before.feeds if before else ()) if (feed := self._feeds.find(name))]
         for feed in concerned:
             if not owns(principal, feed):
-                raise Refused(f"feed '{feed.name}' holds data outside your scope ({written(principal.scope)})")
+                raise PermissionDenied(f"feed '{feed.name}' holds data outside your scope ({written(principal.scope)})")
         if revision != (before.revision if before else 0):
             raise Conflict(f"bundle '{wanted.name}' is there already, or was changed; read it again")
         after = msgspec.structs.replace(wanted, by=principal.id, changed=self._clock.now())
@@ -107,14 +107,21 @@ class Bundles:
         before = self.get(name)
         for feed in (feed for one in before.feeds if (feed := self._feeds.find(one))):
             if not owns(principal, feed):
-                raise Refused(f"feed '{feed.name}' holds data outside your scope ({written(principal.scope)})")
+                raise PermissionDenied(f"feed '{feed.name}' holds data outside your scope ({written(principal.scope)})")
         await self._trail.record(principal, "bundle.delete", name, before=_facts(before))
         await self.records.delete(name, expected=before.revision)
 
-    def blanket(self, name: str, applicant: Scope) -> Blanket | None:
+    def pre_approval(self, name: str, applicant: Scope) -> PreApproval | None:
         """Return what is granted to an applicant of a bundle in advance; None: nothing."""
         bundle, now = self.records.find(name), self._clock.now()
-        return next((one for one in (bundle.blankets if bundle else ()) if one.covers(applicant, now)), None)
+        return next(
+            (
+                pre_approval
+                for pre_approval in (bundle.pre_approvals if bundle else ())
+                if pre_approval.covers(applicant, now)
+            ),
+            None,
+        )
 
     def _feed(self, name: str) -> Feed:
         feed = self._feeds.find(name)
@@ -128,17 +135,17 @@ class Bundles:
             raise ConfigError(f"'{bundle.name[:64]}'", key="name", remedy="1 to 64 characters of a-z, 0-9, _ and -")
         if not 1 <= len(set(bundle.feeds)) == len(bundle.feeds) <= FEEDS_MAX:
             raise ConfigError(f"{len(bundle.feeds)} feeds", key="feeds", remedy=f"1 to {FEEDS_MAX}, each once")
-        if len(bundle.blankets) > BLANKETS_MAX:
-            raise ConfigError(f"{len(bundle.blankets)}", key="blankets", remedy=f"at most {BLANKETS_MAX}")
-        for one in bundle.blankets:
-            if not one.applicants:
+        if len(bundle.pre_approvals) > PRE_APPROVALS_MAX:
+            raise ConfigError(f"{len(bundle.pre_approvals)}", key="blankets", remedy=f"at most {PRE_APPROVALS_MAX}")
+        for pre_approval in bundle.pre_approvals:
+            if not pre_approval.applicants:
                 raise ConfigError("for nobody", key="blankets.applicants", remedy="divisions, e.g. 44 for all")
-            for text in one.applicants:
+            for text in pre_approval.applicants:
                 scope(text)
-            if not one.terms.approve or one.terms.grade_max >= CORE:
+            if not pre_approval.terms.approve or pre_approval.terms.grade_max >= CORE_GRADE:
                 raise ConfigError("not an approval up to grade 3", key="blankets.terms", remedy="approve: true")
-            terms(one.terms)
-            masks.check(one.terms.mask or masks.NONE)
+            check_terms(pre_approval.terms)
+            masks.check_mask(pre_approval.terms.mask or masks.NO_MASK)
 
 
 def _facts(bundle: Bundle) -> Facts:

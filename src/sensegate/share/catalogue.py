@@ -18,10 +18,10 @@ from sensegate.authority.shelf import Records, Shelf
 from sensegate.errors import ConfigError, Conflict
 from sensegate.share.feeds import GRADE_MAX
 from sensegate.share.records import csv_cell
-from sensegate.share.text_folding import folded
+from sensegate.share.text_folding import fold
 
 
-class Sharing(StrEnum):
+class SharingClass(StrEnum):
     """Sharing class of the national rules."""
 
     UNCONDITIONAL = "unconditional"
@@ -32,7 +32,7 @@ class Sharing(StrEnum):
     """不予共享: nobody outside sees that it is there."""
 
 
-class Kind(StrEnum):
+class DatasetKind(StrEnum):
     """Kind of the data set."""
 
     BASE = "base"
@@ -62,7 +62,7 @@ class Cadence(StrEnum):
     IRREGULAR = "irregular"
 
 
-class Promise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class QualityIndicators(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The least value of each indicator that the owner promises, 0 to 1; None: nothing is promised."""
 
     authenticity: float | None = None
@@ -71,7 +71,7 @@ class Promise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     completeness: float | None = None
 
 
-class Column(msgspec.Struct, frozen=True, omit_defaults=True):
+class DatasetColumn(msgspec.Struct, frozen=True, omit_defaults=True):
     """A property that occurs in the data."""
 
     name: str
@@ -83,7 +83,7 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True):
     """Among the records that were looked at."""
 
 
-class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class CatalogueEntry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What is said about a feed."""
 
     feed: str
@@ -102,7 +102,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     """質量標準: the standard that it holds to."""
     usage: str = ""
     """使用方法: what it may be used for and how it is read."""
-    sharing: Sharing = Sharing.CONDITIONAL
+    sharing: SharingClass = SharingClass.CONDITIONAL
     conditions: str = ""
     """Of `conditional`: what an applicant must bring. Of `not_shared`: why."""
     legal_basis: str = ""
@@ -114,7 +114,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     grade_floor: int = 0
     """Least grade of what nodes send of the feed's properties and departments: a lower one is raised. 0: none."""
     domain: str = ""
-    kind: Kind | None = None
+    kind: DatasetKind | None = None
     provider: Provider = Provider.GOVERNMENT
     provider_name: str = ""
     provider_code: str = ""
@@ -126,20 +126,20 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     cadence: Cadence | None = None
     open: bool = False
     """Also open to the public."""
-    promise: Promise = Promise()
+    promise: QualityIndicators = QualityIndicators()
     level: str = ""
     """Division whose level owns the data and decides on applications; short code."""
     code: str = ""
     """Given by the centre."""
     origin: str = ""
     """Division of the node from which it was synchronised; empty: made here."""
-    columns: tuple[Column, ...] = ()
+    columns: tuple[DatasetColumn, ...] = ()
     """What the data holds, as it was found in it."""
     sample: tuple[str, ...] = ()
     """Some records (JSON) as the owner lets everybody see them."""
-    drawn: int = 0
+    sampled: int = 0
     """When both were made of the data, µs UTC; 0: never."""
-    measured: Promise = Promise()
+    measured: QualityIndicators = QualityIndicators()
     """Indicators as the node that keeps the entry told them."""
     published: int = 0
     """When it was first complete, µs UTC; 0: it is a draft."""
@@ -148,7 +148,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     format: int = 1
 
 
-FIVE = ("department", "source", "update", "quality", "usage")
+REQUIRED_FIELDS = ("department", "source", "update", "quality", "usage")
 """The reform plan's five fields."""
 _CODE_TRIES = 20
 _TEXT_MAX = 2_000
@@ -156,17 +156,19 @@ _CREDIT = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 _CREDIT_WEIGHTS = (1, 3, 9, 27, 19, 26, 16, 17, 20, 29, 25, 13, 8, 24, 10, 30, 28)
 
 
-def missing(entry: Entry) -> list[str]:
+def missing_fields(entry: CatalogueEntry) -> list[str]:
     """Return what is missing until the entry is complete, each as ``field: what to write``; empty: nothing."""
-    found = [f"{name}: write it; the catalogue demands it" for name in FIVE if not getattr(entry, name).strip()]
+    found = [
+        f"{name}: write it; the catalogue demands it" for name in REQUIRED_FIELDS if not getattr(entry, name).strip()
+    ]
     found += [f"{name}: write it" for name in ("title", "title_en", "domain") if not getattr(entry, name).strip()]
     if not entry.grade:
         found.append("grade: 1 to 4, at least that of its data")
     if entry.kind is None:
-        found.append(f"kind: {', '.join(Kind)}")
+        found.append(f"kind: {', '.join(DatasetKind)}")
     if entry.cadence is None:
         found.append(f"cadence: {', '.join(Cadence)}")
-    if entry.sharing is not Sharing.UNCONDITIONAL:
+    if entry.sharing is not SharingClass.UNCONDITIONAL:
         found += [
             f"{name}: {entry.sharing} demands it"
             for name in ("conditions", "legal_basis")
@@ -177,7 +179,7 @@ def missing(entry: Entry) -> list[str]:
     return found
 
 
-def check(entry: Entry) -> None:
+def check_entry(entry: CatalogueEntry) -> None:
     """Return if what is said can be so; something may be missing.
 
     Raises:
@@ -190,17 +192,17 @@ def check(entry: Entry) -> None:
     for name in entry.__struct_fields__:
         if isinstance(value := getattr(entry, name), str) and len(value) > _TEXT_MAX:
             raise ConfigError(f"{len(value)} characters", key=name, remedy=f"at most {_TEXT_MAX}")
-    if entry.provider_code and not credit_code(entry.provider_code):
+    if entry.provider_code and not is_credit_code(entry.provider_code):
         raise ConfigError(
             f"'{entry.provider_code[:24]}'", key="provider_code", remedy="18 characters of GB 32100 with its check sign"
         )
-    for name in Promise.__struct_fields__:
+    for name in QualityIndicators.__struct_fields__:
         value = getattr(entry.promise, name)
         if value is not None and not 0 <= value <= 1:
             raise ConfigError(str(value), key=f"promise.{name}", remedy="a share, 0 to 1")
 
 
-def credit_code(code: str) -> bool:
+def is_credit_code(code: str) -> bool:
     """Return whether a text is a unified social credit code: 18 signs, the last one a check (mod 31)."""
     if len(code) != 18 or not set(code) <= set(_CREDIT):
         return False
@@ -208,13 +210,13 @@ def credit_code(code: str) -> bool:
     return _CREDIT[-total % 31] == code[-1]
 
 
-def inherited(grades: Iterable[int], *, reason: str = "", lowered: int = 0) -> int:
+def inherited_grade(grades: Iterable[int], *, reason: str = "", lowered: int = 0) -> int:
     """Return the grade of what is made of data of these grades: the highest, unless a reason lowers it."""
     highest = max(grades, default=1)
     return lowered if reason and 0 < lowered < highest else max(highest, lowered)
 
 
-class Given(msgspec.Struct, frozen=True):
+class LastCode(msgspec.Struct, frozen=True):
     """The highest number of a code that was given in one place, also to entries that are no more."""
 
     number: int
@@ -222,37 +224,37 @@ class Given(msgspec.Struct, frozen=True):
     format: int = 1
 
 
-class Catalogue:
+class DatasetCatalogue:
     """All entries of this gateway."""
 
     def __init__(self, shelf: Shelf) -> None:
-        self._given: Records[Given] = Records(shelf, "code", Given)
-        self.records: Records[Entry] = Records(shelf, "entry", Entry)
+        self._last_codes: Records[LastCode] = Records(shelf, "code", LastCode)
+        self.records: Records[CatalogueEntry] = Records(shelf, "entry", CatalogueEntry)
 
-    def find(self, feed: str) -> Entry | None:
+    def find(self, feed: str) -> CatalogueEntry | None:
         """Return what is said about a feed; None: nothing yet."""
         return self.records.find(feed)
 
     def demands_grant(self, feed: str) -> bool:
         """Return whether a complete entry says that the feed is not for everybody in its scope."""
         entry = self.records.find(feed)
-        return entry is not None and bool(entry.published) and entry.sharing is not Sharing.UNCONDITIONAL
+        return entry is not None and bool(entry.published) and entry.sharing is not SharingClass.UNCONDITIONAL
 
-    def core(self, feed: str) -> bool:
+    def is_core(self, feed: str) -> bool:
         """Return whether an entry says that the feed is of the grade that is shared with nobody."""
         entry = self.records.find(feed)
         return entry is not None and entry.grade >= GRADE_MAX
 
-    async def next_code(self, level: str, kind: Kind | None) -> str:
+    async def next_code(self, level: str, kind: DatasetKind | None) -> str:
         """Return a code of a level that nobody had: ``<division, 6 digits>-<kind>-<number>``. Raises `Conflict`."""
-        stem = f"{level:0<6}-{(kind or Kind.DEPARTMENT).value}-"
+        stem = f"{level:0<6}-{(kind or DatasetKind.DEPARTMENT).value}-"
         for _ in range(_CODE_TRIES):
-            known = self._given.find(stem) or Given(0)
-            used = [int(one.code.removeprefix(stem)) for one in self.records if one.code.startswith(stem)]
+            known = self._last_codes.find(stem) or LastCode(0)
+            used = [int(record.code.removeprefix(stem)) for record in self.records if record.code.startswith(stem)]
             number = max([known.number, *used]) + 1
             try:
                 # Written before it is used: two who ask at once get two, and none is given twice.
-                await self._given.put(stem, msgspec.structs.replace(known, number=number), expected=known.revision)
+                await self._last_codes.put(stem, msgspec.structs.replace(known, number=number), expected=known.revision)
             except Conflict:
                 await asyncio.sleep(0)
                 continue
@@ -260,14 +262,14 @@ class Catalogue:
         raise Conflict("codes are given to too many at once; try again")
 
 
-def found(entry: Entry, text: str) -> bool:
+def matches_search(entry: CatalogueEntry, text: str) -> bool:
     """Return whether every word of a search stands somewhere in the entry: Chinese, simplified or not, or English."""
-    whole = folded(
+    whole = fold(
         "\n".join(
             str(value) for name in entry.__struct_fields__ if isinstance(value := getattr(entry, name), str) and value
         )
     )
-    return all(word in whole for word in folded(text).split())
+    return all(word in whole for word in fold(text).split())
 
 
 # ── exports ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -296,7 +298,7 @@ CSV_COLUMNS = (
     "title_en",
     "summary",
     "summary_en",
-    *FIVE,
+    *REQUIRED_FIELDS,
     "sharing",
     "conditions",
     "legal_basis",
@@ -315,7 +317,7 @@ CSV_COLUMNS = (
 )
 
 
-def dcat(entries: Iterable[Entry], *, title: str) -> dict[str, Any]:
+def dcat(entries: Iterable[CatalogueEntry], *, title: str) -> dict[str, Any]:
     """Return the entries as a DCAT catalogue in JSON-LD."""
     return {
         "@context": _CONTEXT,
@@ -325,14 +327,14 @@ def dcat(entries: Iterable[Entry], *, title: str) -> dict[str, Any]:
     }
 
 
-def _dataset(entry: Entry) -> dict[str, Any]:
+def _dataset(entry: CatalogueEntry) -> dict[str, Any]:
     path = f"/api/v1/feeds/{entry.feed}"
     said = {
         "@id": f"urn:sensegate:feed:{entry.feed}",
         "@type": "dcat:Dataset",
         "dct:identifier": entry.code or entry.feed,
-        "dct:title": _said(entry.title, entry.title_en),
-        "dct:description": _said(entry.summary, entry.summary_en),
+        "dct:title": _language_values(entry.title, entry.title_en),
+        "dct:description": _language_values(entry.summary, entry.summary_en),
         "dct:publisher": {"@type": "foaf:Organization", "foaf:name": entry.department},
         "dct:source": entry.source,
         "dct:provenance": entry.update,
@@ -356,7 +358,7 @@ def _dataset(entry: Entry) -> dict[str, Any]:
     return {key: value for key, value in said.items() if value not in (None, "", [])}
 
 
-def _said(zh: str, en: str) -> list[dict[str, str]]:
+def _language_values(zh: str, en: str) -> list[dict[str, str]]:
     return [{"@value": text, "@language": language} for text, language in ((zh, "zh"), (en, "en")) if text]
 
 
@@ -364,7 +366,7 @@ def _day(time: int) -> str:
     return datetime.fromtimestamp(time / 1e6, UTC).isoformat(timespec="seconds").replace("+00:00", "Z") if time else ""
 
 
-def as_csv(entries: Iterable[Entry]) -> str:
+def as_csv(entries: Iterable[CatalogueEntry]) -> str:
     """Return the entries as CSV (`CSV_COLUMNS`) that no spreadsheet takes for formulas, with a byte order mark."""
     lines = [",".join(CSV_COLUMNS)]
     for entry in entries:

@@ -14,7 +14,7 @@ from sensegate.clock import Clock
 from sensegate.share.cursor import Cursor, stored_before
 
 
-class Standing(msgspec.Struct, eq=False):
+class ConsumerInfo(msgspec.Struct, eq=False):
     """One subscriber's delivery as it goes on; who delivers keeps it true."""
 
     id: str
@@ -27,8 +27,8 @@ class Standing(msgspec.Struct, eq=False):
     """µs UTC."""
     state: str = "live"
     """``live``; ``waiting``: nobody takes it; ``retrying``, ``paused``, ``ended``, ``refused``, ``gone``."""
-    why: str = ""
-    place: Cursor | None = None
+    reason: str = ""
+    offset: Cursor | None = None
     records: int = 0
     last: int = 0
     """When records were last taken, µs UTC; 0: not since this process began."""
@@ -43,54 +43,54 @@ class Standing(msgspec.Struct, eq=False):
     @property
     def cursor(self) -> str:
         """Where it stands, for people; empty: not known."""
-        return str(self.place) if self.place else ""
+        return str(self.offset) if self.offset else ""
 
-    def took(self, records: int, now: int) -> None:
+    def delivered(self, records: int, now: int) -> None:
         """Note that records have arrived."""
         self.records += records
         self.last = now
 
 
-class Roll:
+class ActiveConsumers:
     """All of them."""
 
     def __init__(self, clock: Clock, end: Callable[[], int]) -> None:
         """`end` returns the sequence at which the log ends."""
         self._clock = clock
         self._end = end
-        self._standing: dict[str, Standing] = {}
+        self._consumers: dict[str, ConsumerInfo] = {}
         self._count = 0
 
     def __len__(self) -> int:
-        return len(self._standing)
+        return len(self._consumers)
 
-    def enter(self, subscriber: str, feed: str, delivery: str, *, name: str = "", state: str = "live") -> Standing:
+    def add(self, subscriber: str, feed: str, delivery: str, *, name: str = "", state: str = "live") -> ConsumerInfo:
         """Note a new one; `name`: its id, if it has one of its own."""
         self._count += 1
         name = name or f"{delivery}-{self._count}"
-        made = self._standing[name] = Standing(name, subscriber, feed, delivery, self._clock.now(), state)
+        made = self._consumers[name] = ConsumerInfo(name, subscriber, feed, delivery, self._clock.now(), state)
         return made
 
-    def leave(self, standing: Standing) -> None:
+    def remove(self, consumer: ConsumerInfo) -> None:
         """It reads no more."""
-        if self._standing.get(standing.id) is standing:
-            del self._standing[standing.id]
+        if self._consumers.get(consumer.id) is consumer:
+            del self._consumers[consumer.id]
 
     @contextmanager
-    def entered(self, subscriber: str, feed: str, delivery: str) -> Iterator[Standing]:
+    def registered(self, subscriber: str, feed: str, delivery: str) -> Iterator[ConsumerInfo]:
         """Keep one on the roll while inside."""
-        standing = self.enter(subscriber, feed, delivery)
+        standing = self.add(subscriber, feed, delivery)
         try:
             yield standing
         finally:
-            self.leave(standing)
+            self.remove(standing)
 
-    def rows(self) -> list[Standing]:
+    def rows(self) -> list[ConsumerInfo]:
         """Return all, by id, with how far behind each is now."""
         now, end = self._clock.now(), self._end()
-        found = [one for _, one in sorted(self._standing.items())]
-        for one in found:
-            behind = max(0, end - one.place.sequence) if one.place else 0
-            lag_s = max(0.0, (now - stored_before(one.place)) / 1e6) if one.place and behind else 0.0
-            one.lag_entries, one.lag_s = behind, round(lag_s, 1)
+        found = [one for _, one in sorted(self._consumers.items())]
+        for candidate in found:
+            behind = max(0, end - candidate.offset.sequence) if candidate.offset else 0
+            lag_s = max(0.0, (now - stored_before(candidate.offset)) / 1e6) if candidate.offset and behind else 0.0
+            candidate.lag_entries, candidate.lag_s = behind, round(lag_s, 1)
         return found

@@ -16,60 +16,60 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from sensegate.share.applications import Application, Decision
-from sensegate.share.catalogue import Entry, Promise
+from sensegate.share.catalogue import CatalogueEntry, QualityIndicators
 from sensegate.share.feeds import Feed
 from sensegate.share.grants import Grant
 
-EVERY_S = 2.0
+SYNC_INTERVAL_S = 2.0
 """A node speaks so often, and a centre looks who has left."""
 
 
-class Have(msgspec.Struct, frozen=True, omit_defaults=True):
+class NodeOffers(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a node offers, in short."""
 
     offers: dict[str, str] = {}
     """Name -> digest."""
-    measured: dict[str, Promise] = {}
-    seen: str = ""
+    measured: dict[str, QualityIndicators] = {}
+    known: str = ""
     """Digest of what it was told last."""
 
 
-class Told(msgspec.Struct, frozen=True, omit_defaults=True):
+class CentreUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
     """What concerns a node."""
 
-    want: tuple[str, ...] = ()
+    wanted: tuple[str, ...] = ()
     """Offers that the centre does not have as they are."""
-    faults: dict[str, str] = {}
+    rejected: dict[str, str] = {}
     """Offers that it does not take, and why."""
     catalogue: str = ""
     """Digest of what others share; another than the node has: it asks for it."""
-    same: bool = False
+    unchanged: bool = False
     """All below is as it was told last."""
     codes: dict[str, str] = {}
     applications: tuple[Application, ...] = ()
     grants: tuple[Grant, ...] = ()
 
 
-class After(msgspec.Struct, frozen=True):
+class CatalogueRequest(msgspec.Struct, frozen=True):
     """Which part of the catalogue is wanted."""
 
-    feed: str = ""
+    after: str = ""
 
 
-class Listed(msgspec.Struct, frozen=True):
+class CatalogueSlice(msgspec.Struct, frozen=True):
     """A part of what others share, in order of feed; as long as there is one, another may follow."""
 
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[CatalogueEntry, ...] = ()
 
 
-class Offer(msgspec.Struct, frozen=True):
+class CatalogueOffer(msgspec.Struct, frozen=True):
     """One feed with its entry."""
 
     feed: Feed
-    entry: Entry
+    entry: CatalogueEntry
 
 
-class Word(msgspec.Struct, frozen=True, omit_defaults=True):
+class NodeDecision(msgspec.Struct, frozen=True, omit_defaults=True):
     """What somebody at a node decides."""
 
     target: str
@@ -80,7 +80,7 @@ class Word(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
-class Done(msgspec.Struct, frozen=True):
+class DecisionOutcome(msgspec.Struct, frozen=True):
     """What came of it."""
 
     application: Application | None = None
@@ -88,11 +88,11 @@ class Done(msgspec.Struct, frozen=True):
 
 
 encode = msgspec.msgpack.Encoder().encode
-Ask = Callable[[str, bytes], Awaitable[bytes]]
+AskCentre = Callable[[str, bytes], Awaitable[bytes]]
 """(what, payload) -> the centre's answer. Raises `Lost`, `Refused`."""
 
 
-def mirrored(division: str, name: str) -> str:
+def mirrored_name(division: str, name: str) -> str:
     """Return the name that a node's feed has at the centre."""
     return f"{division}-{name}"
 
@@ -102,7 +102,7 @@ def digest(record: object) -> str:
     return hashlib.blake2b(msgspec.json.encode(record, order="deterministic"), digest_size=16).hexdigest()
 
 
-def bare(offer: Offer) -> Offer:
+def canonical(offer: CatalogueOffer) -> CatalogueOffer:
     """Return an offer without what each gateway keeps for itself."""
-    entry = msgspec.structs.replace(offer.entry, code="", origin="", revision=0, measured=Promise())
-    return Offer(msgspec.structs.replace(offer.feed, revision=0), entry)
+    entry = msgspec.structs.replace(offer.entry, code="", origin="", revision=0, measured=QualityIndicators())
+    return CatalogueOffer(msgspec.structs.replace(offer.feed, revision=0), entry)

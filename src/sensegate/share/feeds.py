@@ -1,6 +1,6 @@
 """Feeds: named selections of the log, kept in a bucket of the engine, cut to what a caller may see.
 
-`Selection` is what remains of a feed for one caller and request; equal selections share one encoding.
+`FeedSelection` is what remains of a feed for one caller and request; equal selections share one encoding.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sensegate.authority.scope import Action, Principal, Scope, may
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.bus.names import OBSERVATIONS, READINGS
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.share.masks import DEVICE, Mask
 
 READING = "reading"
@@ -43,7 +43,7 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     kinds: tuple[str, ...] = (READING,)
     grade_max: int = 3
     """Readings of a higher grade are not in the feed."""
-    shadows: bool = False
+    secondary_sources: bool = False
     """Also readings of second sources of an asset."""
     description: str = ""
     revision: int = 0
@@ -53,7 +53,7 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 ALL_FEED = Feed("all", kinds=KINDS, description="Everything that the caller may see. Built in.")
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class FeedFilter(msgspec.Struct, frozen=True):
     """What a request narrows a feed to."""
 
     divisions: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class Wanted(msgspec.Struct, frozen=True):
     devices: tuple[str, ...] = ()
 
 
-class Selection(msgspec.Struct, frozen=True):
+class FeedSelection(msgspec.Struct, frozen=True):
     """What one caller gets of a feed: every condition holds at once; an empty tuple is no condition."""
 
     divisions: tuple[str, ...] = ()
@@ -71,11 +71,11 @@ class Selection(msgspec.Struct, frozen=True):
     departments: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     grade_max: int = GRADE_MAX
-    shadows: bool = False
+    secondary_sources: bool = False
     kinds: tuple[str, ...] = ()
     mask: Mask = Mask()
     """How the caller sees what is selected."""
-    shown: Wanted = Wanted()
+    masked_filter: FeedFilter = FeedFilter()
     """Conditions on what the mask leaves: by asking, nobody finds out what it hides."""
 
     def wants_subject(self, subject: str) -> bool:
@@ -97,7 +97,7 @@ class Selection(msgspec.Struct, frozen=True):
         return not self.divisions or any(county.startswith(code) or code.startswith(county) for code in self.divisions)
 
 
-def widest(codes: Iterable[str]) -> tuple[str, ...]:
+def outermost(codes: Iterable[str]) -> tuple[str, ...]:
     """Return the codes without those that lie in another of them, in order."""
     kept: list[str] = []
     for code in sorted({short(code) for code in codes}):
@@ -106,12 +106,12 @@ def widest(codes: Iterable[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def common(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, ...] | None:
+def common_divisions(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, ...] | None:
     """Return the divisions that lie in both sets (empty: all of them); None if there is none."""
     if not ours or not theirs:
-        return widest(ours or theirs)
+        return outermost(ours or theirs)
     both = [a if a.startswith(b) else b for a in ours for b in theirs if a.startswith(b) or b.startswith(a)]
-    return widest(both) if both else None
+    return outermost(both) if both else None
 
 
 def common_words(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -122,30 +122,30 @@ def common_words(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, .
     return tuple(sorted(both)) if both else None
 
 
-def whole(feed: Feed) -> Selection:
+def full_selection(feed: Feed) -> FeedSelection:
     """Return all that a feed holds: what anybody gets of it is this, narrowed."""
-    return Selection(
-        divisions=widest(feed.divisions),
+    return FeedSelection(
+        divisions=outermost(feed.divisions),
         domains=tuple(sorted(feed.domains)),
         properties=tuple(sorted(feed.properties)),
         departments=tuple(sorted(feed.departments)),
         grade_max=feed.grade_max,
-        shadows=feed.shadows,
+        secondary_sources=feed.secondary_sources,
         kinds=() if {*feed.kinds} >= {*KINDS} else tuple(sorted({*feed.kinds})),
     )
 
 
-def cut(feed: Feed, scope: Scope, wanted: Wanted | None = None) -> Selection | None:
+def scoped_selection(feed: Feed, scope: Scope, wanted: FeedFilter | None = None) -> FeedSelection | None:
     """Return what a scope gets of a feed, narrowed by a request; None if that is nothing for any log."""
-    wanted = wanted or Wanted()
-    inside = common(widest(feed.divisions), (scope.division,))
-    divisions = None if inside is None else common(inside, widest(wanted.divisions))
+    wanted = wanted or FeedFilter()
+    inside = common_divisions(outermost(feed.divisions), (scope.division,))
+    divisions = None if inside is None else common_divisions(inside, outermost(wanted.divisions))
     departments = common_words(feed.departments, (scope.department,) if scope.department else ())
     properties = common_words(feed.properties, wanted.properties)
     if divisions is None or departments is None or properties is None or not feed.kinds:
         return None
     return msgspec.structs.replace(
-        whole(feed),
+        full_selection(feed),
         divisions=divisions,
         properties=properties,
         departments=departments,
@@ -153,13 +153,13 @@ def cut(feed: Feed, scope: Scope, wanted: Wanted | None = None) -> Selection | N
     )
 
 
-def narrowed(selection: Selection, wanted: Wanted, mask: Mask) -> Selection | None:
+def filtered_selection(selection: FeedSelection, wanted: FeedFilter, mask: Mask) -> FeedSelection | None:
     """Return a selection seen through a mask and narrowed by a request; None if nothing is left for any log."""
-    shown = Wanted(
-        divisions=widest(wanted.divisions) if mask.division_digits else (),
+    shown = FeedFilter(
+        divisions=outermost(wanted.divisions) if mask.division_digits else (),
         devices=tuple(sorted(wanted.devices)) if DEVICE in mask.hash else (),
     )
-    divisions = common(selection.divisions, () if shown.divisions else widest(wanted.divisions))
+    divisions = common_divisions(selection.divisions, () if shown.divisions else outermost(wanted.divisions))
     properties = common_words(selection.properties, wanted.properties)
     devices = common_words(selection.devices, () if shown.devices else wanted.devices)
     if divisions is None or properties is None or devices is None:
@@ -174,12 +174,12 @@ class Feeds:
 
     def __init__(self, bucket: Bucket, clock: Clock) -> None:
         self._shelf = Shelf(bucket, clock)
-        self._made: Records[Feed] = Records(self._shelf, "feed", Feed, prefix="")
-        self._made.on_change.append(lambda _before, _after: self._tell())
+        self._records: Records[Feed] = Records(self._shelf, "feed", Feed, prefix="")
+        self._records.on_change.append(lambda _before, _after: self._notify())
         self.on_change: list[Callable[[], None]] = []
         """Called after a feed has changed."""
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for listener in self.on_change:
             listener()
 
@@ -193,15 +193,15 @@ class Feeds:
 
     def __iter__(self) -> Iterator[Feed]:
         """Go through all feeds in order of name, whoever may see them."""
-        return iter(sorted((ALL_FEED, *self._made.all()), key=lambda feed: feed.name))
+        return iter(sorted((ALL_FEED, *self._records.all()), key=lambda feed: feed.name))
 
     def find(self, name: str) -> Feed | None:
         """Return a feed, whoever may see it."""
-        return ALL_FEED if name == ALL_FEED.name else self._made.find(name)
+        return ALL_FEED if name == ALL_FEED.name else self._records.find(name)
 
     def visible(self, principal: Principal) -> list[Feed]:
         """Return the feeds of which the caller may get anything, by name."""
-        return [feed for feed in self if self._admits(principal, feed)]
+        return [feed for feed in self if self._is_visible(principal, feed)]
 
     def get(self, principal: Principal, name: str) -> Feed:
         """Return a feed.
@@ -210,11 +210,11 @@ class Feeds:
             NotFound: there is none, or the caller may see nothing of it (the two are not told apart).
         """
         feed = self.find(name)
-        if feed is None or not self._admits(principal, feed):
+        if feed is None or not self._is_visible(principal, feed):
             raise NotFound(f"no feed '{name[:64]}' in your scope; GET /api/v1/feeds lists yours")
         return feed
 
-    def select(self, principal: Principal, name: str, wanted: Wanted) -> Selection | None:
+    def select(self, principal: Principal, name: str, wanted: FeedFilter) -> FeedSelection | None:
         """Return what the caller gets of a feed; None if the request narrows it to nothing.
 
         Raises:
@@ -222,14 +222,14 @@ class Feeds:
             Refused: the role reads nothing, or the request names a division outside the caller's scope.
         """
         if not may(principal, Action.READ_READINGS):
-            raise Refused(f"role {principal.role} may not read readings; ask for a token of another role")
+            raise PermissionDenied(f"role {principal.role} may not read readings; ask for a token of another role")
         feed = self.get(principal, name)
         for code in wanted.divisions:
-            if common((short(code),), (principal.scope.division,)) is None:
-                raise Refused(f"division {code} is outside your scope ({principal.scope.division})")
-        return cut(feed, principal.scope, wanted)
+            if common_divisions((short(code),), (principal.scope.division,)) is None:
+                raise PermissionDenied(f"division {code} is outside your scope ({principal.scope.division})")
+        return scoped_selection(feed, principal.scope, wanted)
 
-    def demand_free(self, name: str) -> None:
+    def demand_name_free(self, name: str) -> None:
         """Return if a feed of this name can be made. Raises `Conflict`."""
         if self.find(name) is not None:
             raise Conflict(f"feed '{name[:64]}' is there already; change it, or choose another name")
@@ -240,10 +240,10 @@ class Feeds:
         Raises:
             Conflict: the name is taken.
         """
-        check(feed)
-        self.demand_free(feed.name)
+        check_feed(feed)
+        self.demand_name_free(feed.name)
         try:
-            return await self._made.put(feed.name, feed, expected=0)
+            return await self._records.put(feed.name, feed, expected=0)
         except Conflict:
             raise Conflict(f"feed '{feed.name}' is there already; change it, or choose another name") from None
 
@@ -253,10 +253,10 @@ class Feeds:
         Raises:
             Conflict: it is built in, or was changed meanwhile.
         """
-        check(feed)
+        check_feed(feed)
         if feed.name == ALL_FEED.name:
             raise Conflict(f"feed '{feed.name}' is built in and does not change")
-        return await self._made.put(feed.name, feed, expected=revision)
+        return await self._records.put(feed.name, feed, expected=revision)
 
     async def delete(self, name: str, revision: int | None = None) -> None:
         """Remove a feed; streams of it end within a second.
@@ -266,14 +266,17 @@ class Feeds:
         """
         if name == ALL_FEED.name:
             raise Conflict(f"feed '{name}' is built in and does not change")
-        await self._made.delete(name, expected=revision)
+        await self._records.delete(name, expected=revision)
 
     @staticmethod
-    def _admits(principal: Principal, feed: Feed) -> bool:
-        return not (principal.feeds and feed.name not in principal.feeds) and cut(feed, principal.scope) is not None
+    def _is_visible(principal: Principal, feed: Feed) -> bool:
+        return (
+            not (principal.feeds and feed.name not in principal.feeds)
+            and scoped_selection(feed, principal.scope) is not None
+        )
 
 
-def check(feed: Feed) -> None:
+def check_feed(feed: Feed) -> None:
     """Return if the record is sound.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sensegate.share.catalogue import Catalogue
+from sensegate.share.catalogue import DatasetCatalogue
 from sensegate.share.feeds import Feeds
 
 GRADE_MIN = 1
@@ -15,7 +15,7 @@ class GradeFloors:
     names none of them is about all.
     """
 
-    def __init__(self, catalogue: Catalogue, feeds: Feeds) -> None:
+    def __init__(self, catalogue: DatasetCatalogue, feeds: Feeds) -> None:
         self._catalogue = catalogue
         self._feeds = feeds
         self._known: dict[tuple[str, str], int] = {}
@@ -27,7 +27,7 @@ class GradeFloors:
         pair = (property_name, department)
         known = self._known.get(pair)
         if known is None:
-            if len(self._known) >= _KNOWN_MAX:
+            if len(self._known) >= _CACHE_MAX:
                 self._known.clear()
             known = self._known[pair] = self._floor(property_name, department)
         return known
@@ -45,5 +45,5 @@ class GradeFloors:
         return max(floors)
 
 
-_KNOWN_MAX = 10_000
+_CACHE_MAX = 10_000
 """Pairs whose answer is remembered: names come from outside."""

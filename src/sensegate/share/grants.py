@@ -1,6 +1,6 @@
 """Grants: the right of one subscriber to one feed, and the one answer to what a caller gets of it.
 
-Every delivery asks `Grants.admitted` when it begins and about every second while it goes on: a revocation, an end or
+Every delivery asks `Grants.admit` when it begins and about every second while it goes on: a revocation, an end or
 a change of any process is in force within two seconds, on open streams too.
 """
 
@@ -14,15 +14,26 @@ from sensegate.authority.divisions import short
 from sensegate.authority.scope import Action, Principal, allows, may
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.clock import Clock
-from sensegate.errors import NotFound, Refused
-from sensegate.share.feeds import GRADE_MAX, Feed, Feeds, Selection, Wanted, common, common_words, cut, narrowed, whole
+from sensegate.errors import NotFound, PermissionDenied
+from sensegate.share.feeds import (
+    GRADE_MAX,
+    Feed,
+    FeedFilter,
+    Feeds,
+    FeedSelection,
+    common_divisions,
+    common_words,
+    filtered_selection,
+    full_selection,
+    scoped_selection,
+)
 from sensegate.share.masks import Mask
-from sensegate.share.quota import Allowance, Limits
+from sensegate.share.quota import GrantQuota, QuotaLimits
 
 DELIVERIES = ("http", "sse", "ws", "mqtt", "webhook", "nats")
 """Ways by which records reach a subscriber; ``http`` is reading by page."""
 FORMS = ("json", "ndjson", "senml", "csv", "msgpack", "parquet")
-CORE = GRADE_MAX
+CORE_GRADE = GRADE_MAX
 """This grade is never shared by a grant."""
 
 
@@ -53,7 +64,7 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
     domains: tuple[str, ...] = ()
     """As the feed had them when it was granted, like `kinds`."""
     kinds: tuple[str, ...] = ()
-    grade_max: int = CORE - 1
+    grade_max: int = CORE_GRADE - 1
     application: str = ""
     """Of which it comes; grants of one application are a bundle."""
     purpose: str = ""
@@ -86,11 +97,11 @@ class Admission(msgspec.Struct, frozen=True):
     """What a caller gets of a feed at this moment."""
 
     feed: Feed
-    selection: Selection | None
+    selection: FeedSelection | None
     """Its rows and how they are seen; None: the request narrows it to nothing."""
     grant: Grant | None = None
     """By which it is admitted; None: by the scope of its own token."""
-    allowance: Allowance | None = None
+    quota: GrantQuota | None = None
     """Quota of the grant; None: no limit."""
 
     @property
@@ -114,21 +125,21 @@ class Grants:
     ) -> None:
         """Take the feeds that are granted.
 
-        `demands_grant` tells whether a feed is shared on conditions; `used` the records of a grant this month; `core`
+        `demands_grant` tells whether a feed is shared on conditions; `used` the records of a grant this month; `is_core`
         whether its entry says that it is of the grade that no grant opens, also where it says so only since then.
         """
         self._feeds = feeds
         self._clock = clock
         self._demands_grant = demands_grant
         self._used = used
-        self.core = core
+        self.is_core = core
         self._by_subscriber: dict[tuple[str, str], tuple[Grant, ...]] = {}
-        self._allowances: dict[str, Allowance] = {}
+        self._quotas: dict[str, GrantQuota] = {}
         self.records: Records[Grant] = Records(shelf, "grant", Grant)
         """The grants themselves; its `on_change` is called for every change, from whichever process it came."""
-        self.records.on_change.append(self._sort)
+        self.records.on_change.append(self._index)
 
-    def _sort(self, before: Grant | None, after: Grant | None) -> None:
+    def _index(self, before: Grant | None, after: Grant | None) -> None:
         for one in (before, after):
             if one is None:
                 continue
@@ -140,12 +151,12 @@ class Grants:
             if not self._by_subscriber[key]:
                 del self._by_subscriber[key]
         if before is not None and after is None:
-            self._allowances.pop(before.id, None)
+            self._quotas.pop(before.id, None)
 
     # ── the one answer ────────────────────────────────────────────────────────────────────────────────
 
-    def admitted(
-        self, principal: Principal, feed: str, wanted: Wanted | None = None, *, delivery: str = "", form: str = ""
+    def admit(
+        self, principal: Principal, feed: str, wanted: FeedFilter | None = None, *, delivery: str = "", form: str = ""
     ) -> Admission:
         """Return what a caller gets of a feed, narrowed by a request, by a delivery in a form (empty: any).
 
@@ -158,71 +169,75 @@ class Grants:
                 or form; the request names a division outside what the caller gets.
         """
         if not may(principal, Action.READ_READINGS):
-            raise Refused(f"role {principal.role} may not read readings; ask for a token of another role")
-        wanted = wanted or Wanted()
+            raise PermissionDenied(f"role {principal.role} may not read readings; ask for a token of another role")
+        wanted = wanted or FeedFilter()
         found = self._feeds.find(feed)
         if found is None or (principal.feeds and feed not in principal.feeds):
-            raise _nothing(feed)
+            raise _not_found(feed)
         grants = self._by_subscriber.get((principal.id, feed), ())
         now = self._clock.now()
         for grant in grants:
             if grant.state(now) == "active":
-                return self._granted(found, grant, wanted, delivery, form)
-        whole = cut(found, principal.scope)
+                return self._admit_by_grant(found, grant, wanted, delivery, form)
+        whole = scoped_selection(found, principal.scope)
         if whole is None:
-            raise _ended(grants[0], now) if grants else _nothing(feed)
+            raise _not_active(grants[0], now) if grants else _not_found(feed)
         if self._demands_grant(feed) and not owns(principal, found):
             if grants:
-                raise _ended(grants[0], now)
-            raise Refused(f"feed '{feed[:64]}' is shared on conditions; apply for it with POST /api/v1/applications")
+                raise _not_active(grants[0], now)
+            raise PermissionDenied(
+                f"feed '{feed[:64]}' is shared on conditions; apply for it with POST /api/v1/applications"
+            )
         _demand_inside(wanted, (principal.scope.division,))
-        return Admission(found, narrowed(whole, wanted, whole.mask))
+        return Admission(found, filtered_selection(whole, wanted, whole.mask))
 
-    def _granted(self, feed: Feed, grant: Grant, wanted: Wanted, delivery: str, form: str) -> Admission:
-        if self.core(feed.name):
-            raise Refused(f"feed '{feed.name}' is of grade {CORE} (core) now: grant {grant.id} opens it no more")
+    def _admit_by_grant(self, feed: Feed, grant: Grant, wanted: FeedFilter, delivery: str, form: str) -> Admission:
+        if self.is_core(feed.name):
+            raise PermissionDenied(
+                f"feed '{feed.name}' is of grade {CORE_GRADE} (core) now: grant {grant.id} opens it no more"
+            )
         if delivery and grant.deliveries and delivery not in grant.deliveries:
-            raise Refused(f"grant {grant.id} is for {', '.join(grant.deliveries)}, not for {delivery}")
+            raise PermissionDenied(f"grant {grant.id} is for {', '.join(grant.deliveries)}, not for {delivery}")
         if form and grant.forms and form not in grant.forms:
-            raise Refused(f"grant {grant.id} is for {', '.join(grant.forms)}, not for {form}")
-        whole = granted(feed, grant)
+            raise PermissionDenied(f"grant {grant.id} is for {', '.join(grant.forms)}, not for {form}")
+        whole = grant_selection(feed, grant)
         _demand_inside(wanted, whole.divisions if whole else ())
-        selection = None if whole is None else narrowed(whole, wanted, grant.mask)
-        return Admission(feed, selection, grant, self.allowance(grant))
+        selection = None if whole is None else filtered_selection(whole, wanted, grant.mask)
+        return Admission(feed, selection, grant, self.quota(grant))
 
-    def allowance(self, grant: Grant) -> Allowance | None:
+    def quota(self, grant: Grant) -> GrantQuota | None:
         """Return the quota of a grant, the same object for all its deliveries; None: it has none."""
-        limits = Limits(grant.rate, grant.volume)
-        if limits == Limits():
+        limits = QuotaLimits(grant.rate, grant.volume)
+        if limits == QuotaLimits():
             return None
-        known = self._allowances.get(grant.id)
+        known = self._quotas.get(grant.id)
         if known is None or known.limits != limits:
             name = grant.id
-            known = self._allowances[name] = Allowance(name, limits, self._clock, lambda: self._used(name))
+            known = self._quotas[name] = GrantQuota(name, limits, self._clock, lambda: self._used(name))
         return known
 
-    def reads(self, principal: Principal, feed: str) -> bool:
-        """Return whether the caller gets anything of a feed by `admitted`."""
+    def can_read(self, principal: Principal, feed: str) -> bool:
+        """Return whether the caller gets anything of a feed by `admit`."""
         try:
-            return self.admitted(principal, feed).selection is not None
-        except (NotFound, Refused):
+            return self.admit(principal, feed).selection is not None
+        except (NotFound, PermissionDenied):
             return False
 
     def visible(self, principal: Principal) -> list[Feed]:
         """Return the feeds in the caller's scope and those of its grants in force, by name."""
-        return [feed for feed in self._feeds if self._shows(principal, feed)]
+        return [feed for feed in self._feeds if self._is_visible(principal, feed)]
 
     def feed(self, principal: Principal, name: str) -> Feed:
         """Return one of them. Raises `NotFound`."""
         feed = self._feeds.find(name)
-        if feed is None or not self._shows(principal, feed):
-            raise _nothing(name)
+        if feed is None or not self._is_visible(principal, feed):
+            raise _not_found(name)
         return feed
 
-    def _shows(self, principal: Principal, feed: Feed) -> bool:
+    def _is_visible(self, principal: Principal, feed: Feed) -> bool:
         if principal.feeds and feed.name not in principal.feeds:
             return False
-        return cut(feed, principal.scope) is not None or self.active(principal.id, feed.name) is not None
+        return scoped_selection(feed, principal.scope) is not None or self.active(principal.id, feed.name) is not None
 
     # ── the record ────────────────────────────────────────────────────────────────────────────────────
 
@@ -236,16 +251,16 @@ class Grants:
         found = self._by_subscriber.get((subscriber, feed), ())
         return next((grant for grant in found if grant.state(now) in {"active", "waiting"}), None)
 
-    def given(self, feed: str) -> list[Grant]:
+    def of_feed(self, feed: str) -> list[Grant]:
         """Return the grants in force, or to come, for a feed."""
         now = self._clock.now()
         return [grant for grant in self.records if grant.feed == feed and grant.state(now) in {"active", "waiting"}]
 
 
-def granted(feed: Feed, grant: Grant) -> Selection | None:
+def grant_selection(feed: Feed, grant: Grant) -> FeedSelection | None:
     """Return what a grant lets through of a feed as the feed is now; None: nothing for any log."""
-    base = whole(feed)
-    divisions = common(base.divisions, grant.divisions)
+    base = full_selection(feed)
+    divisions = common_divisions(base.divisions, grant.divisions)
     words = [
         common_words(getattr(base, name), getattr(grant, name))
         for name in ("departments", "properties", "domains", "kinds")
@@ -260,7 +275,7 @@ def granted(feed: Feed, grant: Grant) -> Selection | None:
         properties=properties,
         domains=domains,
         kinds=kinds,
-        grade_max=min(feed.grade_max, grant.grade_max, CORE - 1),
+        grade_max=min(feed.grade_max, grant.grade_max, CORE_GRADE - 1),
     )
 
 
@@ -273,21 +288,21 @@ def owns(principal: Principal, feed: Feed) -> bool:
     )
 
 
-def _demand_inside(wanted: Wanted, divisions: tuple[str, ...]) -> None:
+def _demand_inside(wanted: FeedFilter, divisions: tuple[str, ...]) -> None:
     for code in wanted.divisions:
-        if common((short(code),), divisions) is None:
-            raise Refused(f"division {code} is outside your scope and grants ({', '.join(divisions)})")
+        if common_divisions((short(code),), divisions) is None:
+            raise PermissionDenied(f"division {code} is outside your scope and grants ({', '.join(divisions)})")
 
 
-def _nothing(feed: str) -> NotFound:
+def _not_found(feed: str) -> NotFound:
     return NotFound(f"no feed '{feed[:64]}' in your scope; GET /api/v1/feeds lists yours")
 
 
-def _ended(grant: Grant, now: int) -> Refused:
+def _not_active(grant: Grant, now: int) -> PermissionDenied:
     match grant.state(now):
         case "revoked":
-            return Refused(f"grant {grant.id} was revoked" + (f": {grant.reason}" if grant.reason else ""))
+            return PermissionDenied(f"grant {grant.id} was revoked" + (f": {grant.reason}" if grant.reason else ""))
         case "waiting":
-            return Refused(f"grant {grant.id} has not begun")
+            return PermissionDenied(f"grant {grant.id} has not begun")
         case _:
-            return Refused(f"grant {grant.id} has expired; apply for its renewal")
+            return PermissionDenied(f"grant {grant.id} has expired; apply for its renewal")

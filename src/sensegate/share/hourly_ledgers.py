@@ -20,7 +20,7 @@ from sensegate.bus.ledger import HOUR_US, Ledger
 from sensegate.bus.names import node_of
 from sensegate.bus.unreadable import read, read_ledger
 from sensegate.clock import Clock
-from sensegate.errors import Fenced, Lost, StoreFull
+from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.model import Entry, Member
 from sensegate.ports import Log
 from sensegate.share.reader import Reader
@@ -41,7 +41,7 @@ class _Position(msgspec.Struct, frozen=True):
 _position = decoder(_Position, "position of the books", json=True)
 
 
-class Books:
+class HourlyLedgers:
     """Sums by (node, hour since 1970)."""
 
     def __init__(
@@ -64,17 +64,17 @@ class Books:
         self._packed: dict[tuple[str, int], tuple[bytes, ...]] = {}
         self._open: OrderedDict[tuple[str, int], Ledger] = OrderedDict()
         self._changed: set[tuple[str, int]] = set()
-        self._added: set[tuple[str, int]] = set()
+        self._late: set[tuple[str, int]] = set()
         """Hours of which only what came of late is in memory: what was written before is added when it is written."""
         self._parts: dict[tuple[str, int], int] = {}
         """How many entries an hour has on the stream."""
         self._position = _Position("", 0)
         self._fence = 0
-        self.trouble = ""
+        self.problem = ""
         """Why nothing is written now; empty while all is well."""
 
     async def open(self, epoch: str, end: int | None = None) -> int:
-        """Load the window; return the sequence of LOG to go on from. Raises `Lost`.
+        """Load the window; return the sequence of LOG to go on from. Raises `Unavailable`.
 
         `end`: with which sequence LOG ended when this process began. Where the books have come further, it has lost
         its end since: what follows it is new.
@@ -107,16 +107,16 @@ class Books:
 
     def attach(self, reader: Reader) -> None:
         """Take every ledger that the reader meets."""
-        reader.on_ledger.append(self.take)
+        reader.on_ledger.append(self.add)
 
-    def take(self, entry: Entry) -> None:
+    def add(self, entry: Entry) -> None:
         """Add the ledger of one entry of LOG: ``ledger.<node>[-<partition>]`` or ``carried.<node>``."""
         if entry.sequence <= self._position.sequence:
             return
         node = node_of(entry.subject)
         counts = read_ledger(entry, "books")
         for hour, part in (_by_hour(counts) if counts is not None else {}).items():
-            self._of(node, hour).merge(part)
+            self._ledger(node, hour).merge(part)
             self._changed.add((node, hour))
         self._position = _Position(self._position.epoch, entry.sequence)
 
@@ -124,7 +124,7 @@ class Books:
         """Return the nodes of which there is an hour."""
         return sorted({node for node, hour in self._keys() if hour >= since_hour})
 
-    def sums(self, node: str, since_hour: int) -> Ledger:
+    def total(self, node: str, since_hour: int) -> Ledger:
         """Return the sum of a node's hours from one on."""
         total = Ledger()
         for key in sorted(self._keys()):
@@ -138,9 +138,9 @@ class Books:
             await self._clock.sleep(self._flush_s)
             try:
                 await self.flush()
-                self.trouble = ""
-            except (Lost, StoreFull) as why:
-                self.trouble = f"hourly sums are not written: {why}"
+                self.problem = ""
+            except (Unavailable, StoreFull) as why:
+                self.problem = f"hourly sums are not written: {why}"
                 _log.warning("hourly sums are written later", cause=str(why))
 
     async def flush(self) -> None:
@@ -151,14 +151,14 @@ class Books:
         """
         if not self._changed:
             return
-        await self._complete()
+        await self._merge_late_hours()
         keys, position = sorted(self._changed), self._position
         self._changed.clear()
         members = [member for node, hour in keys for member in self._members(node, hour)]
         members.append(Member("hours.position", msgspec.json.encode(position), rollup=True, expect=self._fence))
         try:
             self._fence = await self._hours.write(members)
-        except (Fenced, Lost, StoreFull, asyncio.CancelledError) as why:
+        except (Fenced, Unavailable, StoreFull, asyncio.CancelledError) as why:
             self._changed.update(keys)
             if not isinstance(why, Fenced):
                 raise
@@ -176,33 +176,33 @@ class Books:
             self._parts.pop(key, None)
 
     def _members(self, node: str, hour: int) -> Iterator[Member]:
-        payloads = list(self._of(node, hour).encoded(self._bytes_max))
+        payloads = list(self._ledger(node, hour).encoded(self._bytes_max))
         # More parts than that were written before: they hold what stands in these now.
         payloads += [Ledger().encode()] * (self._parts.get((node, hour), 0) - len(payloads))
         self._parts[node, hour] = len(payloads)
         for part, payload in enumerate(payloads):
             yield Member(_subject(node, hour, part), payload, self._ttl_h, rollup=True)
 
-    async def _complete(self) -> None:
+    async def _merge_late_hours(self) -> None:
         """Add what was written of hours that had left memory: what came late of them must not take its place."""
-        for node, hour in sorted(self._added):
+        for node, hour in sorted(self._late):
             written: list[bytes] = []
             while found := await self._hours.last(_subject(node, hour, len(written))):
                 written.append(found.payload)
             self._parts[node, hour] = len(written)
-            self._of(node, hour).merge(_joined(written)[0])
-            self._added.discard((node, hour))
+            self._ledger(node, hour).merge(_sum_of(written)[0])
+            self._late.discard((node, hour))
 
     def _keys(self) -> set[tuple[str, int]]:
         return {*self._packed, *self._open}
 
-    def _of(self, node: str, hour: int) -> Ledger:
+    def _ledger(self, node: str, hour: int) -> Ledger:
         key = (node, hour)
         ledger = self._open.get(key)
         if ledger is None:
             packed = self._packed.get(key)
             if packed is None and hour < self._clock.now() // HOUR_US - 1:
-                self._added.add(key)
+                self._late.add(key)
             ledger = self._open[key] = self._unpacked(key)
             self._shrink()
         self._open.move_to_end(key)
@@ -211,7 +211,7 @@ class Books:
     def _unpacked(self, key: tuple[str, int]) -> Ledger:
         """Return the sum of an hour that is packed; what of it cannot be read is left out from now on."""
         packed = self._packed.get(key, ())
-        total, readable = _joined(packed)
+        total, readable = _sum_of(packed)
         if len(readable) < len(packed):
             self._packed[key] = readable
         return total
@@ -226,7 +226,7 @@ def _subject(node: str, hour: int, part: int) -> str:
     return f"hours.{node}.{hour}.{part}" if part else f"hours.{node}.{hour}"
 
 
-def _joined(parts: Sequence[bytes]) -> tuple[Ledger, tuple[bytes, ...]]:
+def _sum_of(parts: Sequence[bytes]) -> tuple[Ledger, tuple[bytes, ...]]:
     """Return the sum of an hour's parts, and those that can be read."""
     total, readable = Ledger(), []
     for part in parts:

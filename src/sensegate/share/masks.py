@@ -1,7 +1,7 @@
 """What a subscriber may not see as it is: applied once, on columns, before any encoder.
 
 A mask changes neither the number nor the order of an entry's rows, so that cursors stay what they are; rows that it
-hides are left out by `hidden`. Numbers of rows of an entry are looked at as a whole column, words once a table.
+hides are left out by `hidden_rows`. Numbers of rows of an entry are looked at as a whole column, words once a table.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from sensegate.bus.columns import Batch, Origins, Words
 from sensegate.errors import ConfigError
 from sensegate.model import BOOL, F64
 from sensegate.quantities.properties import PROPERTIES, ValueKind
-from sensegate.share.records import plain
+from sensegate.share.records import base_name
 
 PLACE, PROFILE, DEVICE = "place", "profile", "device"
 GRID_MIN_M, GRID_MAX_M = 10.0, 200_000.0
 TIME_MAX_S = 31 * 86_400
 DIGITS = (2, 4, 6, 9)
-WHOLE = "video_observation"
+WHOLE_OBSERVATION = "video_observation"
 """A property whose text is a record of its own: what is masked could be read inside it, so that it is left out."""
-_COUNTED = frozenset({"people", "traffic"})
-_SEEN = frozenset({*_COUNTED, "parking", "video"})
+_COUNT_DOMAINS = frozenset({"people", "traffic"})
+_CAMERA_DOMAINS = frozenset({*_COUNT_DOMAINS, "parking", "video"})
 """Domains of what cameras report."""
 _COUNT_UNITS = frozenset({"1", "/min", "/h"})
 _METRES_A_DEGREE = 111_320.0
-_FLAT = 0.01
+_COSINE_MIN = 0.01
 """Least cosine of a latitude: near the poles cells of longitude grow no wider."""
-_WORD, _SEAL = 20, 8
-_EXACT = 2.0**52
-_SEEN_MAX, _ROWS_MAX = 1_024, 500_000
+_DIGEST_DIGITS, _CHECK_DIGITS = 20, 8
+_EXACT_MAX = 2.0**52
+_CACHE_ENTRIES_MAX, _CACHE_ROWS_MAX = 1_024, 500_000
 """How many masked entries are kept, and how many rows in all (at most 24 bytes each, words apart)."""
 
 
@@ -68,7 +68,7 @@ class Mask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """Which pseudonyms: two masks of the same key have the same ones. Set to the grant's id where it is left out."""
 
     def __bool__(self) -> bool:
-        return msgspec.structs.replace(self, key="") != NONE
+        return msgspec.structs.replace(self, key="") != NO_MASK
 
     @property
     def coarsens(self) -> bool:
@@ -77,13 +77,13 @@ class Mask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             return True
         # One by one stands in the text what the columns have as sums, and what was seen as it was.
         named = {*self.drop, *self.hash, *(one.property for one in self.round)} - {PROFILE}
-        return any((at := PROPERTIES.find(name)) >= 0 and PROPERTIES[at].domain in _SEEN for name in named)
+        return any((at := PROPERTIES.find(name)) >= 0 and PROPERTIES[at].domain in _CAMERA_DOMAINS for name in named)
 
 
-NONE = Mask()
+NO_MASK = Mask()
 
 
-def check(mask: Mask) -> None:
+def check_mask(mask: Mask) -> None:
     """Return if the mask can be applied.
 
     Raises:
@@ -91,16 +91,16 @@ def check(mask: Mask) -> None:
     """
     for name in mask.drop:
         if name not in {PLACE, PROFILE}:
-            _known(name, "mask.drop", f"{PLACE}, {PROFILE} or a property")
+            _kind_of(name, "mask.drop", f"{PLACE}, {PROFILE} or a property")
     for rounding in mask.round:
-        if _known(rounding.property, "mask.round", "a number") is not ValueKind.NUMBER:
+        if _kind_of(rounding.property, "mask.round", "a number") is not ValueKind.NUMBER:
             raise ConfigError(f"'{rounding.property}' is no number", key="mask.round", remedy="drop or hash it")
         if not (math.isfinite(rounding.step) and rounding.step > 0):
             raise ConfigError(f"step {rounding.step}", key="mask.round", remedy="a number above 0")
     if len({rounding.property for rounding in mask.round}) < len(mask.round):
         raise ConfigError("a property stands twice", key="mask.round", remedy="one step each")
     for name in mask.hash:
-        if name != DEVICE and _known(name, "mask.hash", f"{DEVICE} or a string") is not ValueKind.STRING:
+        if name != DEVICE and _kind_of(name, "mask.hash", f"{DEVICE} or a string") is not ValueKind.STRING:
             raise ConfigError(f"'{name}' is no string", key="mask.hash", remedy="round or drop it")
     if mask.grid_m and not GRID_MIN_M <= mask.grid_m <= GRID_MAX_M:
         raise ConfigError(f"{mask.grid_m} m", key="mask.grid_m", remedy=f"{GRID_MIN_M:g} to {GRID_MAX_M:g}, or 0")
@@ -112,7 +112,7 @@ def check(mask: Mask) -> None:
         raise ConfigError(str(mask.k), key="mask.k", remedy="0 or more")
 
 
-def _known(name: str, key: str, remedy: str) -> ValueKind:
+def _kind_of(name: str, key: str, remedy: str) -> ValueKind:
     index = PROPERTIES.find(name)
     if index < 0:
         near = PROPERTIES.nearest(name)
@@ -120,10 +120,10 @@ def _known(name: str, key: str, remedy: str) -> ValueKind:
     return PROPERTIES[index].kind
 
 
-def hidden(batch: Batch, mask: Mask) -> BOOL:
+def hidden_rows(batch: Batch, mask: Mask) -> BOOL:
     """Return which rows of a batch a mask leaves out."""
-    drop = {*mask.drop} | ({WHOLE} if mask.coarsens else set())
-    names = [plain(name) for name in batch.properties]
+    drop = {*mask.drop} | ({WHOLE_OBSERVATION} if mask.coarsens else set())
+    names = [base_name(name) for name in batch.properties]
     gone = np.fromiter((name in drop for name in names), np.bool_, len(names))
     if not mask.k:
         return gone[batch.property]
@@ -135,7 +135,7 @@ def hidden(batch: Batch, mask: Mask) -> BOOL:
 
 def _is_count(name: str) -> bool:
     index = PROPERTIES.find(name)
-    return index >= 0 and PROPERTIES[index].domain in _COUNTED and PROPERTIES[index].unit in _COUNT_UNITS
+    return index >= 0 and PROPERTIES[index].domain in _COUNT_DOMAINS and PROPERTIES[index].unit in _COUNT_UNITS
 
 
 def _is_counter(name: str) -> bool:
@@ -150,22 +150,22 @@ class Masks:
         if len(secret) < 16:
             raise ConfigError("the secret of the masks is too short", remedy="32 random bytes")
         self._secret = secret
-        self._seen: OrderedDict[tuple[int, Mask], Batch] = OrderedDict()
+        self._masked: OrderedDict[tuple[int, Mask], Batch] = OrderedDict()
         self._rows = 0
 
-    def seen(self, batch: Batch, entry: int, mask: Mask) -> Batch:
+    def masked(self, batch: Batch, entry: int, mask: Mask) -> Batch:
         """Return `apply` of an entry of the log; equal masks share it."""
         if not mask:
             return batch
         key = (entry, mask)
-        known = self._seen.get(key)
+        known = self._masked.get(key)
         if known is not None:
-            self._seen.move_to_end(key)
+            self._masked.move_to_end(key)
             return known
-        made = self._seen[key] = self.apply(batch, mask)
+        made = self._masked[key] = self.apply(batch, mask)
         self._rows += len(made)
-        while len(self._seen) > 1 and (len(self._seen) > _SEEN_MAX or self._rows > _ROWS_MAX):
-            self._rows -= len(self._seen.popitem(last=False)[1])
+        while len(self._masked) > 1 and (len(self._masked) > _CACHE_ENTRIES_MAX or self._rows > _CACHE_ROWS_MAX):
+            self._rows -= len(self._masked.popitem(last=False)[1])
         return made
 
     def apply(self, batch: Batch, mask: Mask) -> Batch:
@@ -174,13 +174,13 @@ class Masks:
             return batch
         changes: dict[str, Any] = {"origins": self._origins(batch.origins, mask)}
         if mask.round:
-            changes["value"] = _rounded(batch, mask.round)
+            changes["value"] = _rounded_values(batch, mask.round)
         if mask.time_s:
             period = mask.time_s * 1_000_000
             changes["time"] = batch.time // period * period
             changes["received"] = batch.received // period * period
         if batch.text and (words := {*mask.hash} - {DEVICE}):
-            names = [plain(name) in words for name in batch.properties]
+            names = [base_name(name) in words for name in batch.properties]
             pseudonym = self.pseudonyms(mask.key)
             changes["text"] = {
                 row: pseudonym(word) if names[batch.property[row]] else word for row, word in batch.text.items()
@@ -192,13 +192,13 @@ class Masks:
         if DEVICE in mask.hash:
             changes["device"] = list(map(self.pseudonyms(mask.key), origins.device))
         if digits := mask.division_digits:
-            changes["division"] = _renamed(origins.division, lambda code: code[:digits])
+            changes["division"] = _map_words(origins.division, lambda code: code[:digits])
         if PROFILE in mask.drop:
-            changes["profile"] = _renamed(origins.profile, lambda _: "")
+            changes["profile"] = _map_words(origins.profile, lambda _: "")
         if PLACE in mask.drop:
             changes["lon"] = changes["lat"] = np.full(len(origins), np.nan)
         elif mask.grid_m:
-            changes["lon"], changes["lat"] = gridded(origins.lon, origins.lat, mask.grid_m)
+            changes["lon"], changes["lat"] = snap_to_grid(origins.lon, origins.lat, mask.grid_m)
         return msgspec.structs.replace(origins, **changes)
 
     def pseudonyms(self, key: str) -> Callable[[str], str]:
@@ -206,37 +206,41 @@ class Masks:
         secret = hashlib.blake2b(self._secret, key=key.encode()[:64], digest_size=32).digest()
 
         def made(word: str) -> str:
-            if len(word) == 1 + _WORD + _SEAL and word[0] == "~" and _mac(secret, word[: 1 + _WORD]) == word[-_SEAL:]:
+            if (
+                len(word) == 1 + _DIGEST_DIGITS + _CHECK_DIGITS
+                and word[0] == "~"
+                and _mac(secret, word[: 1 + _DIGEST_DIGITS]) == word[-_CHECK_DIGITS:]
+            ):
                 return word
-            head = "~" + hashlib.blake2b(word.encode(), key=secret, digest_size=_WORD // 2).hexdigest()
+            head = "~" + hashlib.blake2b(word.encode(), key=secret, digest_size=_DIGEST_DIGITS // 2).hexdigest()
             return head + _mac(secret, head)
 
         return made
 
 
 def _mac(secret: bytes, head: str) -> str:
-    return hashlib.blake2b(head.encode(), key=secret, digest_size=_SEAL // 2, person=b"seal").hexdigest()
+    return hashlib.blake2b(head.encode(), key=secret, digest_size=_CHECK_DIGITS // 2, person=b"seal").hexdigest()
 
 
-def _renamed(words: Words, name: Callable[[str], str]) -> Words:
+def _map_words(words: Words, name: Callable[[str], str]) -> Words:
     """Return a column with each word replaced; words that become alike are one."""
     table = sorted({name(word) for word in words.table})
     place = np.array([table.index(name(word)) for word in words.table], np.uint16)
     return Words(table, place[words.index] if len(place) else words.index)
 
 
-def _rounded(batch: Batch, roundings: Iterable[Rounding]) -> F64:
+def _rounded_values(batch: Batch, roundings: Iterable[Rounding]) -> F64:
     value = batch.value.copy()
-    names = [plain(name) for name in batch.properties]
-    for one in roundings:
-        which = np.fromiter((name == one.property for name in names), np.bool_, len(names))
+    names = [base_name(name) for name in batch.properties]
+    for rounding in roundings:
+        which = np.fromiter((name == rounding.property for name in names), np.bool_, len(names))
         rows = np.flatnonzero(which[batch.property])
         if rows.size:
-            value[rows] = stepped(value[rows], one.step)
+            value[rows] = round_to_step(value[rows], rounding.step)
     return value
 
 
-def stepped(value: F64, step: float) -> F64:
+def round_to_step(value: F64, step: float) -> F64:
     """Return values as the nearest multiples of a step; where a float is coarser than the step it stays."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         inverse = float(np.rint(np.float64(1) / step))
@@ -244,13 +248,13 @@ def stepped(value: F64, step: float) -> F64:
         # Multiples of 0.1 are tenths of a whole number: 0.3, and not 0.1 three times.
         count = np.rint(value * inverse) if even else np.rint(value / step)
         near: F64 = count / inverse if even else count * step
-    return np.where((np.abs(count) < _EXACT) & np.isfinite(near), near, value) + 0.0
+    return np.where((np.abs(count) < _EXACT_MAX) & np.isfinite(near), near, value) + 0.0
 
 
-def gridded(lon: F64, lat: F64, metres: float) -> tuple[F64, F64]:
+def snap_to_grid(lon: F64, lat: F64, metres: float) -> tuple[F64, F64]:
     """Return the middle of each place's cell, to seven decimals; every place of a cell has the same."""
     tall = metres / _METRES_A_DEGREE
     middle: F64 = np.clip(np.round((np.floor(lat / tall) + 0.5) * tall, 7), -90, 90)
-    wide = tall / np.maximum(np.cos(np.radians(middle)), _FLAT)
+    wide = tall / np.maximum(np.cos(np.radians(middle)), _COSINE_MIN)
     across: F64 = np.clip(np.round((np.floor(lon / wide) + 0.5) * wide, 7), -180, 180)
     return np.where(np.isnan(lat), np.nan, across), np.where(np.isnan(lon), np.nan, middle)

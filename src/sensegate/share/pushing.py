@@ -26,28 +26,39 @@ from sensegate.bus.connect import trust
 from sensegate.bus.engine import Engine, User
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.errors import Lost, NotFound, Overloaded, Refused, StoreFull
-from sensegate.ports import Post
+from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
+from sensegate.ports import PushTransport
 from sensegate.publish.brokered import Sessions, Subjects, Topics
 from sensegate.publish.egress import Egress
 from sensegate.publish.webhook import Poster
-from sensegate.share.broker_clients import MQTT, NATS, Guests
-from sensegate.share.consumers import Roll
-from sensegate.share.metering import Cover
+from sensegate.share.broker_clients import MQTT, NATS, BrokerClients
+from sensegate.share.consumers import ActiveConsumers
+from sensegate.share.metering import UsageReservation
 from sensegate.share.pages import Pages
 from sensegate.share.sharing import FeedRequest, Sharing
-from sensegate.share.subscription_control import Answer, Controls, told_at
-from sensegate.share.subscriptions import PROBLEM, Limits, Line, Lines, Mark, Page, Sweep, Terms, Told, nobody
-from sensegate.share.webhooks import Hooks
+from sensegate.share.subscription_control import ControlReply, SubscriptionControl, problem_subject
+from sensegate.share.subscriptions import (
+    PROBLEM_TAG,
+    CommittedOffset,
+    NotifyExpired,
+    OrphanedOffsets,
+    Page,
+    PushSubscription,
+    PushSubscriptions,
+    RetryPolicy,
+    SubscriptionSpec,
+    notify_nobody,
+)
+from sensegate.share.webhooks import Webhooks
 
-CONTROL = "sg.control.*.*"
-SWEEP_S = 3_600.0
-_CONTROLS_MAX = 10_000
+CONTROL_SUBJECTS = "sg.control.*.*"
+CLEAN_UP_INTERVAL_S = 3_600.0
+_CONTROL_QUEUE_MAX = 10_000
 """Most control messages that wait to be taken."""
 _log = structlog.get_logger("pushing")
 
 
-class Pushing:
+class PushDelivery:
     """All that goes out to subscribers by itself."""
 
     def __init__(self, config: Config, clock: Clock, share: Sharing, tokens: Tokens, trail: Trail) -> None:
@@ -56,9 +67,9 @@ class Pushing:
         self.share = share
         self.tokens = tokens
         self.trail = trail
-        self.roll = Roll(clock, lambda: share.reader.end)
+        self.consumers = ActiveConsumers(clock, lambda: share.reader.end)
         egress = config.egress
-        self.limits = Limits(egress.retry_first_s, egress.retry_longest_s, egress.failures_max)
+        self.retry = RetryPolicy(egress.retry_first_s, egress.retry_longest_s, egress.failures_max)
         self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
 
     async def open(self, bucket: Bucket, sharing: Bucket, stack: contextlib.AsyncExitStack) -> None:
@@ -68,18 +79,20 @@ class Pushing:
         """
         clock, egress = self.clock, self.config.egress
         shelf, kept = Shelf(bucket, clock), Shelf(sharing, clock)
-        self.marks: Records[Mark] = Records(shelf, "mark", Mark)
+        self.offsets: Records[CommittedOffset] = Records(shelf, "mark", CommittedOffset)
         poster = await stack.enter_async_context(Poster(Egress(egress.allow), clock, timeout_s=egress.timeout_s))
-        webhooks = Lines(partial(self._line, poster))
-        self.hooks = Hooks(kept, self.marks, webhooks, poster, self.trail, clock, visible=self._visible)
+        webhooks = PushSubscriptions(partial(self._subscription, poster))
+        self.webhooks = Webhooks(
+            kept, self.offsets, webhooks, poster, self.trail, clock, may_see_token=self._may_see_token
+        )
         await shelf.open()
         await kept.open()
-        self.places = Sweep(self.marks, self._owned)
-        self.tasks["places"] = self._sweep
+        self.orphans = OrphanedOffsets(self.offsets, self._has_owner)
+        self.tasks["places"] = self._clean_up
         self.tasks |= {"lines shelf": shelf.run, "webhooks shelf": kept.run, "webhooks": webhooks.run}
 
     async def open_broker(self, engine: Engine, callout: Callout, stack: contextlib.AsyncExitStack) -> None:
-        """Open the way to those who listen at our broker; from now on they may come in. Raises `Lost`."""
+        """Open the way to those who listen at our broker; from now on they may come in. Raises `Unavailable`."""
         feeds = await engine.connect(User.FEEDS, name="feeds")
         stack.push_async_callback(feeds.close)
         await streams.ensure_outlet(feeds)
@@ -90,18 +103,18 @@ class Pushing:
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(info.mqtt_host, info.mqtt_host)  # noqa: S104 - read, not bound
             return host, info.mqtt_port, ours.user, ours.password
 
-        async def told(terms: Terms, why: str, first: str) -> None:
-            await _said(feeds, f"{terms.to}.{PROBLEM}", Answer(problem=why, first=first))
+        async def told(terms: SubscriptionSpec, why: str, first: str) -> None:
+            await _publish_reply(feeds, f"{terms.target}.{PROBLEM_TAG}", ControlReply(problem=why, first=first))
 
         topics = Topics(Sessions(feeds), credential, trust(tls) if tls else None)
         lines = {
-            MQTT: Lines(partial(self._line, topics, told=told), asked=True),
-            NATS: Lines(partial(self._line, Subjects(feeds), told=told)),
+            MQTT: PushSubscriptions(partial(self._subscription, topics, told=told), wait_for_start=True),
+            NATS: PushSubscriptions(partial(self._subscription, Subjects(feeds), told=told)),
         }
-        guests = Guests(engine, self.tokens, self.share.grants, self.clock, lines)
-        controls = Controls(self.share.grants, self.share.reader, self.marks, lines, self.tokens.of)
+        guests = BrokerClients(engine, self.tokens, self.share.grants, self.clock, lines)
+        controls = SubscriptionControl(self.share.grants, self.share.reader, self.offsets, lines, self.tokens.of)
         await self._listen(feeds, controls)
-        callout.guests.append(guests.guest_of)
+        callout.guests.append(guests.authorize)
         self.tasks |= {
             "mqtt lines": lines[MQTT].run,
             "nats lines": lines[NATS].run,
@@ -110,43 +123,45 @@ class Pushing:
         if engine.info.mqtt_port:
             self.tasks["mqtt outlet"] = topics.run
 
-    async def _listen(self, feeds: Client, controls: Controls) -> None:
+    async def _listen(self, feeds: Client, controls: SubscriptionControl) -> None:
         async def told(message: Msg) -> None:
-            answer = await controls.take(message.subject, message.data)
+            answer = await controls.handle(message.subject, message.data)
             if answer.problem:
                 _log.info("a control message moved nothing", subject=message.subject, why=answer.problem)
             if message.reply or answer.problem:
-                await _said(feeds, message.reply or told_at(message.subject), answer)
+                await _publish_reply(feeds, message.reply or problem_subject(message.subject), answer)
 
         with api.lost("subscribe to control messages"):
-            await feeds.subscribe(CONTROL, cb=told, pending_msgs_limit=_CONTROLS_MAX)
+            await feeds.subscribe(CONTROL_SUBJECTS, cb=told, pending_msgs_limit=_CONTROL_QUEUE_MAX)
             await feeds.flush()
 
-    def _line(self, post: Post, terms: Terms, told: Told = nobody) -> Line:
-        return Line(
+    def _subscription(
+        self, post: PushTransport, terms: SubscriptionSpec, told: NotifyExpired = notify_nobody
+    ) -> PushSubscription:
+        return PushSubscription(
             terms,
-            self.marks,
-            self._opened,
+            self.offsets,
+            self._open_pages,
             post,
             self.clock,
-            roll=self.roll,
-            metered=self._metered,
-            covered=self._covered,
-            limits=self.limits,
-            told=told,
+            consumers=self.consumers,
+            meter=self._meter,
+            reserve=self._reserve,
+            retry=self.retry,
+            notify_expired=told,
         )
 
-    async def _opened(self, terms: Terms, form: str, after: str) -> Pages:
+    async def _open_pages(self, terms: SubscriptionSpec, form: str, after: str) -> Pages:
         def still() -> Principal:
             return self.tokens.of(terms.subscriber)
 
         return await self.share.open_pages(still, FeedRequest(terms.feed, after), form=form, delivery=terms.delivery)
 
-    def _covered(self, terms: Terms, page: Page) -> Cover:
+    def _reserve(self, terms: SubscriptionSpec, page: Page) -> UsageReservation:
         metering = self.share.metering
-        return metering.covered(terms.subscriber, terms.feed, terms.delivery, page.count, grant=page.grant)
+        return metering.reserve(terms.subscriber, terms.feed, terms.delivery, page.count, grant=page.grant)
 
-    def _metered(self, terms: Terms, page: Page) -> None:
+    def _meter(self, terms: SubscriptionSpec, page: Page) -> None:
         self.share.metering.count(
             terms.subscriber,
             terms.feed,
@@ -157,28 +172,28 @@ class Pushing:
             grant=page.grant,
         )
 
-    async def _sweep(self) -> None:
+    async def _clean_up(self) -> None:
         """Remove what belongs to nobody any more, every hour, until cancelled."""
         while True:
-            await self.clock.sleep(SWEEP_S)
+            await self.clock.sleep(CLEAN_UP_INTERVAL_S)
             try:
-                await self.hooks.sweep(self._good)
-                await self.places.look()
-            except (Lost, Overloaded, StoreFull) as why:
+                await self.webhooks.remove_ended(self._is_valid)
+                await self.orphans.remove()
+            except (Unavailable, Overloaded, StoreFull) as why:
                 _log.warning("what belongs to nobody is removed later", cause=str(why))
 
-    def _good(self, token_id: str) -> bool:
+    def _is_valid(self, token_id: str) -> bool:
         try:
             self.tokens.of(token_id)
-        except Refused:
+        except PermissionDenied:
             return False
         return True
 
-    def _owned(self, line: str) -> bool:
+    def _has_owner(self, line: str) -> bool:
         grant, dash, _ = line.rpartition("-")
-        return (self.share.grants.find(grant) if dash else self.hooks.records.find(line)) is not None
+        return (self.share.grants.find(grant) if dash else self.webhooks.records.find(line)) is not None
 
-    def _visible(self, token_id: str, principal: Principal) -> bool:
+    def _may_see_token(self, token_id: str, principal: Principal) -> bool:
         try:
             self.tokens.get(token_id, principal)
         except NotFound:
@@ -186,10 +201,10 @@ class Pushing:
         return True
 
 
-async def _said(feeds: Client, subject: str, answer: Answer) -> None:
+async def _publish_reply(feeds: Client, subject: str, answer: ControlReply) -> None:
     """Say something to one subscriber; who does not hear it may ask again."""
     try:
         with api.lost("tell a subscriber"):
             await feeds.publish(subject, msgspec.json.encode(answer))
-    except Lost as why:
+    except Unavailable as why:
         _log.debug("a subscriber is not told", cause=str(why))

@@ -34,7 +34,7 @@ def month_end(time: int) -> int:
     return round(following.astimezone(UTC).timestamp()) * 1_000_000
 
 
-class Limits(msgspec.Struct, frozen=True):
+class QuotaLimits(msgspec.Struct, frozen=True):
     """What an allowance holds to."""
 
     rate: float = 0.0
@@ -43,23 +43,23 @@ class Limits(msgspec.Struct, frozen=True):
     """Records a month of Beijing time; 0: as many as there are."""
 
 
-class Allowance:
+class GrantQuota:
     """What one grant may still receive, shared by all its deliveries in this process.
 
-    A delivery asks `room` (or `demand`) and, with nothing awaited in between, says `take` before it sends; `within`
+    A delivery asks `available` (or `demand_available`) and, with nothing awaited in between, says `consume` before it sends; `read_within_quota`
     does both for a page. What was taken and is known not to have arrived may be given back.
     """
 
-    def __init__(self, grant: str, limits: Limits, clock: Clock, used: Callable[[], int]) -> None:
+    def __init__(self, grant: str, limits: QuotaLimits, clock: Clock, used: Callable[[], int]) -> None:
         """`used` returns the records that the grant has received this month by the books; asked once a month."""
         self.grant = grant
         self.limits = limits
         self._clock = clock
         self._used = used
         self._month = ""
-        self._taken = 0
+        self._consumed = 0
         self._tokens = self._burst
-        self._filled = clock.monotonic()
+        self._refilled = clock.monotonic()
 
     @property
     def _burst(self) -> float:
@@ -68,10 +68,10 @@ class Allowance:
     def left(self) -> int | None:
         """Return how many records of the month are left; None: no limit."""
         if (month := month_of(self._clock.now())) != self._month:
-            self._month, self._taken = month, self._used()
-        return max(0, self.limits.volume - self._taken) if self.limits.volume else None
+            self._month, self._consumed = month, self._used()
+        return max(0, self.limits.volume - self._consumed) if self.limits.volume else None
 
-    def room(self, most: int) -> int:
+    def available(self, most: int) -> int:
         """Return how many records may go now, at most `most`; 0: wait for `wait_s`.
 
         Raises:
@@ -85,44 +85,44 @@ class Allowance:
                 "ask its owner for more, or wait for the next month",
                 retry_after_s=(month_end(now) - now) / 1e6,
             )
-        self._fill()
+        self._refill()
         most = most if left is None else min(most, left)
         return min(most, int(self._tokens)) if self.limits.rate else most
 
-    def demand(self, most: int) -> int:
-        """Return `room`, at least 1. Raises `Overloaded` where there is none at the moment, too."""
-        if room := self.room(most):
+    def demand_available(self, most: int) -> int:
+        """Return `available`, at least 1. Raises `Overloaded` where there is none at the moment, too."""
+        if room := self.available(most):
             return room
         raise Overloaded(
             f"grant {self.grant}: {self.limits.rate:g} records a second are allowed", retry_after_s=self.wait_s(1)
         )
 
-    def take(self, records: int) -> None:
+    def consume(self, records: int) -> None:
         """Say that so many records go now; what goes beyond the room is owed."""
-        self._fill()
+        self._refill()
         self.left()
         self._tokens -= records
-        self._taken += records
+        self._consumed += records
 
-    def give(self, records: int) -> None:
+    def refund(self, records: int) -> None:
         """Take records back that did not arrive."""
         self._tokens = min(self._burst, self._tokens + records)
-        self._taken = max(0, self._taken - records)
+        self._consumed = max(0, self._consumed - records)
 
     def wait_s(self, records: int) -> float:
         """Return how long it takes until so many records (cut to the burst) may go; 0: now."""
         if not self.limits.rate:
             return 0.0
-        self._fill()
+        self._refill()
         return max(0.0, (min(records, self._burst) - self._tokens) / self.limits.rate)
 
-    def _fill(self) -> None:
+    def _refill(self) -> None:
         now = self._clock.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._filled) * self.limits.rate)
-        self._filled = now
+        self._tokens = min(self._burst, self._tokens + (now - self._refilled) * self.limits.rate)
+        self._refilled = now
 
 
-class Counted(Protocol):
+class _Counted(Protocol):
     """Anything with a number of records."""
 
     @property
@@ -131,10 +131,12 @@ class Counted(Protocol):
         ...
 
 
-Answer = TypeVar("Answer", bound=Counted)
+_Answer = TypeVar("_Answer", bound=_Counted)
 
 
-async def within(allowance: Allowance | None, limit: int, read: Callable[[int], Awaitable[Answer]]) -> Answer:
+async def read_within_quota(
+    allowance: GrantQuota | None, limit: int, read: Callable[[int], Awaitable[_Answer]]
+) -> _Answer:
     """Return what `read(most)` brings of at most `limit` records, within a quota and taken from it.
 
     Raises:
@@ -143,8 +145,8 @@ async def within(allowance: Allowance | None, limit: int, read: Callable[[int], 
     if allowance is None:
         return await read(limit)
     while True:
-        found = await read(allowance.demand(limit))
+        found = await read(allowance.demand_available(limit))
         # Another delivery of the same grant may have been faster while this one read.
-        if not found.count or allowance.room(found.count) >= found.count:
-            allowance.take(found.count)
+        if not found.count or allowance.available(found.count) >= found.count:
+            allowance.consume(found.count)
             return found

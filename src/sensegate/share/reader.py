@@ -20,7 +20,7 @@ from sensegate.bus.batch import EMPTY
 from sensegate.bus.names import FILLER, ROWS
 from sensegate.bus.unreadable import read_rows
 from sensegate.clock import Clock
-from sensegate.errors import Gone, Lost
+from sensegate.errors import Gone, Unavailable
 from sensegate.model import Entry
 from sensegate.ports import Log
 from sensegate.share import cursor
@@ -141,7 +141,7 @@ class Reader:
                     for begun in self.on_begin:
                         begun(self._end)
                 await self._follow()
-            except Lost as why:
+            except Unavailable as why:
                 self._live = False
                 _log.warning("reader waits for the log", cause=str(why))
                 await self._clock.sleep(_RETRY_S)

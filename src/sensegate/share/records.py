@@ -72,25 +72,25 @@ def json_values(batch: Batch, rows: I64, properties: list[int]) -> list[str]:
     return made
 
 
-def plain(name: str) -> str:
+def base_name(name: str) -> str:
     """Return the standard name of a property as a batch names it: ``name`` or ``name#channel``."""
     return name.partition("#")[0]
 
 
-def channel(name: str) -> str:
+def channel_of(name: str) -> str:
     """Return the channel of a property as a batch names it; empty where there is only one."""
     return name.partition("#")[2]
 
 
 def kinds_of(names: Sequence[str]) -> list[ValueKind]:
     """Return what kind of value each property has."""
-    known = [PROPERTIES.find(plain(name)) for name in names]
+    known = [PROPERTIES.find(base_name(name)) for name in names]
     return [PROPERTIES[index].kind if index >= 0 else ValueKind.NUMBER for index in known]
 
 
 def units_of(names: Sequence[str]) -> list[str]:
     """Return the canonical unit of each property; empty for booleans, strings and properties of a newer table."""
-    known = [PROPERTIES.find(plain(name)) for name in names]
+    known = [PROPERTIES.find(base_name(name)) for name in names]
     return [PROPERTIES[index].unit if index >= 0 else "" for index in known]
 
 
@@ -116,7 +116,7 @@ def json_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
             f'"grade":{origin.grade},"profile":{quote(origin.profile)},"flags":'
         )
     names = [
-        quote(plain(name)) + (f',"channel":{quote(channel(name))}' if "#" in name else "") + ',"value":'
+        quote(base_name(name)) + (f',"channel":{quote(channel_of(name))}' if "#" in name else "") + ',"value":'
         for name in batch.properties
     ]
     units = [f',"unit":{quote(unit)},"time":"' for unit in units_of(batch.properties)]
@@ -161,7 +161,7 @@ def csv_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
             if (text := batch.text.get(row)) is not None:
                 values[place] = csv_cell(text)
     units = [csv_cell(unit) for unit in units_of(batch.properties)]
-    names = [f"{csv_cell(plain(name))},{csv_cell(channel(name))}" for name in batch.properties]
+    names = [f"{csv_cell(base_name(name))},{csv_cell(channel_of(name))}" for name in batch.properties]
     flags = {bits: " ".join(flag_words(bits)) for bits in set(batch.flags[rows].tolist())}
     start, node = f"{batch.node}-{batch.partition}-", csv_cell(batch.node)
     return [
@@ -185,18 +185,18 @@ def csv_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
     ]
 
 
-def words_of(what: str, part: Part) -> list[str]:
+def code_words(column: str, part: RowSlice) -> list[str]:
     """Return the word of each row of a part for its `quality`, `time_quality` or `flags`."""
-    codes = getattr(part.batch, what)[part.rows].tolist()
-    if what == "flags":
+    codes = getattr(part.batch, column)[part.rows].tolist()
+    if column == "flags":
         known = {bits: " ".join(flag_words(bits)) for bits in set(codes)}
     else:
-        words = _ANY_QUALITY if what == "quality" else _ANY_TIME_QUALITY
+        words = _ANY_QUALITY if column == "quality" else _ANY_TIME_QUALITY
         known = dict(enumerate(words))
     return [known[code] for code in codes]
 
 
-class Part(msgspec.Struct, frozen=True, eq=False):
+class RowSlice(msgspec.Struct, frozen=True, eq=False):
     """Some rows of one entry of the log."""
 
     batch: Batch
@@ -207,12 +207,12 @@ class Part(msgspec.Struct, frozen=True, eq=False):
     """When it was stored, µs."""
 
 
-def columns(parts: Sequence[Part], following: str) -> bytes:
+def columns(parts: Sequence[RowSlice], following: str) -> bytes:
     """Return the records as one MessagePack map of little-endian binary columns, described in `_describe`.
 
     Row *i* of each column belongs to one record; its id is ``<nodes[node]>-<sequence, 14 digits>-<index>``.
     """
-    origins: dict[Origin, int] = {}
+    origins: dict[RecordOrigin, int] = {}
     properties: dict[str, int] = {}
     nodes: dict[str, int] = {}
     pieces: dict[str, list[Any]] = {name: [] for name in _TYPES}
@@ -265,7 +265,7 @@ _TYPES = {
 """Column -> numpy's name of its type. Times are µs UTC; `value` is NaN where `text` has the row."""
 
 
-class Origin(NamedTuple):
+class RecordOrigin(NamedTuple):
     """What a record says of its device."""
 
     device: str
@@ -276,17 +276,17 @@ class Origin(NamedTuple):
     profile: str
 
 
-_NOWHERE = math.nan  # one object, so that two places that are not known are equal as parts of a tuple
+_UNKNOWN_DEGREES = math.nan  # one object, so that two places that are not known are equal as parts of a tuple
 
 
-def origin_of(origins: Origins, index: int) -> Origin:
+def origin_of(origins: Origins, index: int) -> RecordOrigin:
     """Return what records say of one of a batch's devices."""
     lon, lat = float(origins.lon[index]), float(origins.lat[index])
-    return Origin(
+    return RecordOrigin(
         origins.device[index],
         origins.division[index],
-        _NOWHERE if math.isnan(lon) else lon,
-        _NOWHERE if math.isnan(lat) else lat,
+        _UNKNOWN_DEGREES if math.isnan(lon) else lon,
+        _UNKNOWN_DEGREES if math.isnan(lat) else lat,
         int(origins.grade[index]),
         origins.profile[index],
     )
@@ -299,7 +299,7 @@ def _renumber(entry_of: Callable[[int], Any], column: Any, known: dict[Any, int]
     return np.array(fresh, np.int64)[inverse]
 
 
-def _describe(origins: list[Origin], properties: list[str], nodes: list[str]) -> dict[str, Any]:
+def _describe(origins: list[RecordOrigin], properties: list[str], nodes: list[str]) -> dict[str, Any]:
     kinds = [str(kind) for kind in kinds_of(properties)]
     return {
         "nodes": nodes,
@@ -312,8 +312,8 @@ def _describe(origins: list[Origin], properties: list[str], nodes: list[str]) ->
             "profile": [origin.profile for origin in origins],
         },
         "properties": {
-            "name": [plain(name) for name in properties],
-            "channel": [channel(name) for name in properties],
+            "name": [base_name(name) for name in properties],
+            "channel": [channel_of(name) for name in properties],
             "unit": units_of(properties),
             "kind": kinds,
         },

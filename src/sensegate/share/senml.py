@@ -61,7 +61,7 @@ UNITS = {
     "ug/m3": "ug/m3",
 }
 """UCUM -> SenML. There `%` is a ratio of 0 to 1, so that per cent is ``/100``."""
-_OTHERS = {"relative_humidity": "%RH"}
+_UNITS_BY_PROPERTY = {"relative_humidity": "%RH"}
 _NAME = re.compile(r"[^A-Za-z0-9:._/-]")
 _LABELS = {ValueKind.NUMBER: "v", ValueKind.BOOLEAN: "vb"}
 
@@ -71,7 +71,7 @@ def lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
     origins, properties = batch.origin[rows].tolist(), batch.property[rows].tolist()
     names = [_NAME.sub("_", ":".join(filter(None, name.split("#", 1)))) for name in batch.properties]
     units = [
-        _units(records.plain(name), unit)
+        _units(records.base_name(name), unit)
         for name, unit in zip(batch.properties, records.units_of(batch.properties), strict=True)
     ]
     labels = [_LABELS.get(kind, "vs") for kind in records.kinds_of(batch.properties)]
@@ -103,5 +103,5 @@ def lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
 def _units(name: str, unit: str) -> str:
     if not unit:
         return ""
-    known = _OTHERS.get(name) or UNITS.get(unit)
+    known = _UNITS_BY_PROPERTY.get(name) or UNITS.get(unit)
     return (f',"u":"{known}"' if known else "") + f',"ucum":{records.quote(unit)}'

@@ -17,24 +17,24 @@ from sensegate.authority.scope import Action, Principal, Scope, demand
 from sensegate.authority.shelf import Shelf
 from sensegate.authority.trail import Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, Lost, StoreFull
-from sensegate.share.access_requests import Desk
-from sensegate.share.catalogue import Catalogue, Promise
-from sensegate.share.catalogue_access import Offers
+from sensegate.errors import ConfigError, Conflict, StoreFull, Unavailable
+from sensegate.share.access_requests import AccessRequests
+from sensegate.share.catalogue import DatasetCatalogue, QualityIndicators
+from sensegate.share.catalogue_access import CatalogueAccess
 from sensegate.share.cursor import Cursor, parse
 from sensegate.share.delivery import Events, Form, Page, Serving
-from sensegate.share.federation import Ask
-from sensegate.share.federation_centre import Downward
-from sensegate.share.federation_node import Distant, Upward
-from sensegate.share.feeds import Feed, Feeds, Wanted, check
+from sensegate.share.federation import AskCentre
+from sensegate.share.federation_centre import CentreFederation
+from sensegate.share.federation_node import CentreRecords, NodeFederation
+from sensegate.share.feeds import Feed, FeedFilter, Feeds, check_feed
 from sensegate.share.grants import Admission, Grants
-from sensegate.share.hourly_ledgers import Books
+from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.masks import Masks
-from sensegate.share.metering import Cover, Metering, Usage
+from sensegate.share.metering import Metering, Usage, UsageReservation
 from sensegate.share.pages import RECHECK_S, Pages
-from sensegate.share.quota import month_of, within
+from sensegate.share.quota import month_of, read_within_quota
 from sensegate.share.reader import Reader
-from sensegate.share.usage_statements import Receipts, line_of
+from sensegate.share.usage_statements import UsageStatements, encode_statement
 
 _log = structlog.get_logger("share")
 
@@ -53,18 +53,18 @@ class FeedRequest(msgspec.Struct, frozen=True):
     devices: tuple[str, ...] = ()
 
 
-class Terms(msgspec.Struct, frozen=True):
+class SharingPolicy(msgspec.Struct, frozen=True):
     """What applications and grants hold to here."""
 
     answer_days: float = 10.0
     """An application not decided by then goes to the level above."""
     days_max: float = 1_096.0
     """Longest grant."""
-    kept_days: float = 0.0
+    retention_days: float = 0.0
     """Ended grants, decided applications and counts of months go after it; 0: never."""
     gateway: str = "44"
     """Division of this gateway, which signs receipts."""
-    codes: bool = False
+    assigns_codes: bool = False
     """Codes of entries are given here: at the centre."""
 
 
@@ -74,7 +74,7 @@ class Sharing:
     def __init__(  # noqa: PLR0917 - the wiring hands in each once
         self,
         reader: Reader,
-        books: Books,
+        books: HourlyLedgers,
         feeds: Feeds,
         metering: Metering,
         trail: Trail,
@@ -84,27 +84,27 @@ class Sharing:
         subscriber: Callable[[str, Principal], Scope],
         signing: Ed25519PrivateKey | None = None,
         masks: Masks | None = None,
-        terms: Terms | None = None,
-        measured: Callable[[Feed], Promise] = lambda _feed: Promise(),
+        terms: SharingPolicy | None = None,
+        measured: Callable[[Feed], QualityIndicators] = lambda _feed: QualityIndicators(),
         page_max: int = 10_000,
     ) -> None:
-        """`shelf` holds entries, applications and grants; `subscriber` as of `Desk`; `signing` signs receipts."""
+        """`shelf` holds entries, applications and grants; `subscriber` as of `AccessRequests`; `signing` signs receipts."""
         self.reader = reader
-        self.books = books
+        self.hourly = books
         self.feeds = feeds
         self.metering = metering
-        metering.left = self.left
-        self.catalogue = Catalogue(shelf)
+        metering.quota_left = self.quota_left
+        self.catalogue = DatasetCatalogue(shelf)
         self.grants = Grants(
             shelf,
             feeds,
             clock,
             demands_grant=self.catalogue.demands_grant,
             used=metering.used,
-            core=self.catalogue.core,
+            core=self.catalogue.is_core,
         )
-        terms = terms or Terms()
-        self.desk = Desk(
+        terms = terms or SharingPolicy()
+        self.access = AccessRequests(
             shelf,
             feeds,
             self.catalogue,
@@ -114,24 +114,28 @@ class Sharing:
             subscriber=subscriber,
             answer_days=terms.answer_days,
             days_max=terms.days_max,
-            kept_days=terms.kept_days,
+            kept_days=terms.retention_days,
         )
         self.trail = trail
         self.shelf = shelf
         self.serving = Serving(reader, masks=masks, page_max=page_max)
-        self.offers = Offers(self.catalogue, feeds, self.serving, trail, clock, codes=terms.codes, measured=measured)
-        self._receipts = Receipts(metering, signing or Ed25519PrivateKey.generate(), clock, gateway=terms.gateway)
+        self.catalogue_access = CatalogueAccess(
+            self.catalogue, feeds, self.serving, trail, clock, assigns_codes=terms.assigns_codes, measured=measured
+        )
+        self._statements = UsageStatements(
+            metering, signing or Ed25519PrivateKey.generate(), clock, gateway=terms.gateway
+        )
         self._clock = clock
         self._gateway = terms.gateway
-        self._from = 0
+        self._start_sequence = 0
 
     async def open(self, end: int | None = None) -> None:
         """Load feeds, grants, counts and books; the log is open already, and ended with `end` then."""
         await self.feeds.open()
         await self.shelf.open()
         await self.metering.open()
-        self._from = await self.books.open(self.reader.log.epoch, end)
-        self.books.attach(self.reader)
+        self._start_sequence = await self.hourly.open(self.reader.log.epoch, end)
+        self.hourly.attach(self.reader)
 
     async def close(self) -> None:
         """Write what is not yet written.
@@ -140,37 +144,45 @@ class Sharing:
         """
         try:
             await self.metering.flush(last=True)
-            await self.books.flush()
-        except (Lost, StoreFull) as why:
+            await self.hourly.flush()
+        except (Unavailable, StoreFull) as why:
             _log.warning("the last counts of usage are not written", reason=str(why))
 
-    def join_up(self, ask: Ask, division: str, measured: Callable[[Feed], Promise]) -> Upward:
+    def federate_up(
+        self, ask: AskCentre, division: str, measured: Callable[[Feed], QualityIndicators]
+    ) -> NodeFederation:
         """Return what offers this node's feeds to its centre; what is asked of them there is decided here, too."""
-        distant = Distant(self.shelf, self.feeds, self.trail, ask, division=division)
-        self.desk.distant = distant
-        self.offers.others = distant.entries
-        return Upward(self.feeds, self.catalogue, distant, ask, self._clock, measured=measured)
+        distant = CentreRecords(self.shelf, self.feeds, self.trail, ask, division=division)
+        self.access.centre = distant
+        self.catalogue_access.centre_entries = distant.entries
+        return NodeFederation(self.feeds, self.catalogue, distant, ask, self._clock, measured=measured)
 
-    def join_down(self) -> Downward:
+    def federate_down(self) -> CentreFederation:
         """Return what answers the nodes of this centre."""
-        return Downward(
-            self.feeds, self.catalogue, self.grants, self.desk, trail=self.trail, clock=self._clock, home=self._gateway
+        return CentreFederation(
+            self.feeds,
+            self.catalogue,
+            self.grants,
+            self.access,
+            trail=self.trail,
+            clock=self._clock,
+            home=self._gateway,
         )
 
     async def run(self) -> None:
-        """Follow the log and the feeds and keep the counts, until cancelled. Raises `Lost` to be started again."""
+        """Follow the log and the feeds and keep the counts, until cancelled. Raises `Unavailable` to be started again."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.reader.run(self._from), name="share.reader")
-            group.create_task(self.books.run(), name="share.books")
+            group.create_task(self.reader.run(self._start_sequence), name="share.reader")
+            group.create_task(self.hourly.run(), name="share.books")
             group.create_task(self.feeds.run(), name="share.feeds")
             group.create_task(self.shelf.run(), name="share.shelf")
-            group.create_task(self.desk.run(), name="share.desk")
+            group.create_task(self.access.run(), name="share.desk")
             group.create_task(self.metering.run(), name="share.metering")
 
     # ── deliveries ────────────────────────────────────────────────────────────────────────────────────
 
     async def page(self, principal: Principal, request: FeedRequest, *, form: str, limit: int, wait_s: float) -> Page:
-        """Return records of a feed, within the quota of the grant; see `Serving.page` and `Grants.admitted`.
+        """Return records of a feed, within the quota of the grant; see `Serving.page` and `Grants.admit`.
 
         Raises:
             NotFound, Refused, Gone, BadCursor, Lost.
@@ -196,16 +208,16 @@ class Sharing:
                     return page
                 place = parse(page.next)
 
-        page = await within(admission.allowance, limit, read)
+        page = await read_within_quota(admission.quota, limit, read)
         # While it waited the grant may have ended, or shown less.
         if self._admitted(principal, request, "http", form).selection != admission.selection:
-            if admission.allowance is not None:
-                admission.allowance.give(page.count)
+            if admission.quota is not None:
+                admission.quota.refund(page.count)
             return await self.page(principal, request, form=form, limit=limit, wait_s=max(until - loop.time(), 0.0))
         return msgspec.structs.replace(page, grant=admission.grant_id)
 
     def _admitted(self, principal: Principal, request: FeedRequest, delivery: str, form: str) -> Admission:
-        return self.grants.admitted(principal, request.feed, _wanted(request), delivery=delivery, form=form)
+        return self.grants.admit(principal, request.feed, _filter_of(request), delivery=delivery, form=form)
 
     async def open_stream(
         self,
@@ -269,39 +281,41 @@ class Sharing:
         """Meter what was handed to the network; `grant`: as the page or events said."""
         self.metering.count(principal.id, feed, delivery, requests=requests, records=records, size=size, grant=grant)
 
-    def covered(self, principal: Principal, feed: str, delivery: str, records: int, grant: str = "") -> Cover:
+    def reserve(
+        self, principal: Principal, feed: str, delivery: str, records: int, grant: str = ""
+    ) -> UsageReservation:
         """Return what is entered before records go, and left when they have gone and are counted."""
-        return self.metering.covered(principal.id, feed, delivery, records, grant=grant)
+        return self.metering.reserve(principal.id, feed, delivery, records, grant=grant)
 
     def used(self, grant: str) -> int:
         """Return the records that a grant received this month, or may have."""
         return self.metering.used(grant)
 
-    def left(self, grant: str) -> int | None:
+    def quota_left(self, grant: str) -> int | None:
         """Return the records of this month that a grant may still receive; None: no limit, or no grant."""
         found = self.grants.find(grant)
-        allowance = self.grants.allowance(found) if found else None
+        allowance = self.grants.quota(found) if found else None
         return allowance.left() if allowance else None
 
     def month(self) -> str:
         """Return the month that is counted now: ``2026-01``, of Beijing time."""
         return month_of(self._clock.now())
 
-    def reads(self, principal: Principal, feed: str) -> bool:
+    def can_read(self, principal: Principal, feed: str) -> bool:
         """Return whether the caller gets anything of a feed now."""
-        return self.grants.reads(principal, feed)
+        return self.grants.can_read(principal, feed)
 
     def usage(self) -> list[Usage]:
         """Return all counts; the caller cuts them to whose tokens may be seen."""
         return self.metering.rows()
 
-    def receipt(self, principal: Principal, grant: str, month: str) -> bytes:
+    def statement(self, principal: Principal, grant: str, month: str) -> bytes:
         """Return the signed receipt of a grant and month as one line. Raises `NotFound`, `ConfigError`."""
-        return line_of(self._receipts.receipt(self.desk.grant(principal, grant), month))
+        return encode_statement(self._statements.statement(self.access.grant(principal, grant), month))
 
     def grant_usage(self, principal: Principal, grant: str, month: str) -> list[Usage]:
         """Return what a grant delivered in a month, by delivery. Raises `NotFound`."""
-        return self.metering.months(month, grant=self.desk.grant(principal, grant).id)
+        return self.metering.months(month, grant=self.access.grant(principal, grant).id)
 
     # ── feeds ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -320,19 +334,19 @@ class Sharing:
             Refused: a part of it lies outside the caller's scope.
             ConfigError, Conflict: as `Feeds.create`.
         """
-        feed = self._owned(principal, form)
-        check(feed)
-        self.feeds.demand_free(feed.name)
+        feed = self._checked_feed(principal, form)
+        check_feed(feed)
+        self.feeds.demand_name_free(feed.name)
         await self.trail.record(principal, "feed.create", feed.name, after=_facts(feed))
         return await self.feeds.create(feed)
 
     async def change_feed(self, principal: Principal, form: object, revision: int) -> Feed:
         """Replace a feed as of a revision. Raises as `create_feed`, and `NotFound`."""
-        feed = self._owned(principal, form)
+        feed = self._checked_feed(principal, form)
         before = self.feeds.get(principal, feed.name)
-        self._owned(principal, before)
-        self._demand_ours(feed.name)
-        check(feed)
+        self._checked_feed(principal, before)
+        self._demand_local(feed.name)
+        check_feed(feed)
         if before.revision != revision:
             raise Conflict(f"feed '{feed.name}' is at revision {before.revision}, not {revision}; read it again")
         await self.trail.record(principal, "feed.change", feed.name, before=_facts(before), after=_facts(feed))
@@ -341,20 +355,20 @@ class Sharing:
     async def delete_feed(self, principal: Principal, name: str, revision: int | None) -> None:
         """Remove a feed; its open streams end within about a second. Raises as `change_feed`."""
         before = self.feeds.get(principal, name)
-        self._owned(principal, before)
-        self._demand_ours(name)
-        if given := self.grants.given(name):
+        self._checked_feed(principal, before)
+        self._demand_local(name)
+        if given := self.grants.of_feed(name):
             raise Conflict(f"feed '{name}' has {len(given)} grants, {given[0].id} among them; revoke them first")
         await self.trail.record(principal, "feed.delete", name, before=_facts(before))
         await self.feeds.delete(name, revision)
-        await self.offers.remove(principal, name)
+        await self.catalogue_access.remove(principal, name)
 
-    def _demand_ours(self, name: str) -> None:
+    def _demand_local(self, name: str) -> None:
         if (entry := self.catalogue.find(name)) is not None and entry.origin:
             raise Conflict(f"feed '{name}' is kept by {entry.origin}; change it there")
 
     @staticmethod
-    def _owned(principal: Principal, form: object) -> Feed:
+    def _checked_feed(principal: Principal, form: object) -> Feed:
         """Return the feed with its scope spelled out, if all of it lies in the caller's."""
         try:
             feed = msgspec.convert(form, Feed, from_attributes=True)
@@ -371,12 +385,12 @@ class Sharing:
 
 def _demand_volume(admission: Admission) -> None:
     """Return if the month's volume of the grant is not used up. Raises `Overloaded`."""
-    if admission.allowance is not None:
-        admission.allowance.room(1)
+    if admission.quota is not None:
+        admission.quota.available(1)
 
 
-def _wanted(request: FeedRequest) -> Wanted:
-    return Wanted(request.divisions, request.properties, request.devices)
+def _filter_of(request: FeedRequest) -> FeedFilter:
+    return FeedFilter(request.divisions, request.properties, request.devices)
 
 
 def _facts(feed: Feed) -> dict[str, object]:

@@ -15,17 +15,25 @@ import msgspec
 from sensegate.authority.scope import Principal
 from sensegate.authority.shelf import Records
 from sensegate.errors import ConfigError, Gone, NotFound, SensegateError
-from sensegate.share.broker_clients import hears, line_id
+from sensegate.share.broker_clients import record_subject, subscription_id
 from sensegate.share.grants import Grants
 from sensegate.share.reader import Reader
-from sensegate.share.subscriptions import MEDIA, PROBLEM, Lines, Mark, State, Still, moved
+from sensegate.share.subscriptions import (
+    MEDIA_TYPES,
+    PROBLEM_TAG,
+    CommittedOffset,
+    CurrentPrincipal,
+    PushSubscriptions,
+    SubscriptionState,
+    change_offset,
+)
 
-BYTES_MAX = 1_000
+CONTROL_BYTES_MAX = 1_000
 FIRST = "first"
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ControlMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a control message says."""
 
     after: str = ""
@@ -33,7 +41,7 @@ class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tag: str = ""
 
 
-class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+class ControlReply(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is answered, where the asker listens to answers."""
 
     after: str = ""
@@ -43,11 +51,16 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """The oldest cursor that is valid, where the one given is not."""
 
 
-class Controls:
+class SubscriptionControl:
     """Takes what they say."""
 
     def __init__(
-        self, grants: Grants, reader: Reader, marks: Records[Mark], lines: dict[str, Lines], still: Still
+        self,
+        grants: Grants,
+        reader: Reader,
+        marks: Records[CommittedOffset],
+        lines: dict[str, PushSubscriptions],
+        still: CurrentPrincipal,
     ) -> None:
         self._grants = grants
         self._reader = reader
@@ -55,7 +68,7 @@ class Controls:
         self._lines = lines
         self._still = still
 
-    async def take(self, subject: str, payload: bytes) -> Answer:
+    async def handle(self, subject: str, payload: bytes) -> ControlReply:
         """Move the line of a grant to where its subscriber says; return what is answered.
 
         The server lets only the subscriber of a grant publish on its subject.
@@ -63,20 +76,20 @@ class Controls:
         _, _, rest = subject.partition("sg.control.")
         grant_id, _, delivery = rest.partition(".")
         try:
-            return Answer(await self._moved(grant_id, delivery, payload))
+            return ControlReply(await self._reposition(grant_id, delivery, payload))
         except Gone as why:
-            return Answer(problem=str(why), first=why.first)
+            return ControlReply(problem=str(why), first=why.first)
         except SensegateError as why:
-            return Answer(problem=str(why))
+            return ControlReply(problem=str(why))
 
-    async def _moved(self, grant_id: str, delivery: str, payload: bytes) -> str:
+    async def _reposition(self, grant_id: str, delivery: str, payload: bytes) -> str:
         grant, lines = self._grants.find(grant_id), self._lines.get(delivery)
         if grant is None or lines is None:
             raise NotFound(f"no grant {grant_id[:40]} by {delivery[:20]}")
-        said = parsed(payload)
+        said = parse_control(payload)
         principal: Principal = self._still(grant.subscriber)
-        self._grants.admitted(principal, grant.feed, delivery=delivery, form=said.form)
-        changes: dict[str, object] = {"state": State.ON, "why": ""}
+        self._grants.admit(principal, grant.feed, delivery=delivery, form=said.form)
+        changes: dict[str, object] = {"state": SubscriptionState.ACTIVE, "why": ""}
         if said.after:
             place = await (self._reader.first() if said.after == FIRST else self._reader.resume(said.after))
             changes |= {"after": str(place), "sending": 0}
@@ -84,30 +97,34 @@ class Controls:
             changes["form"] = said.form
         if said.tag:
             changes["tag"] = said.tag
-        mark = await moved(self._marks, line_id(grant_id, delivery), changes)
-        lines.begin(line_id(grant_id, delivery))
+        mark = await change_offset(self._marks, subscription_id(grant_id, delivery), changes)
+        lines.start(subscription_id(grant_id, delivery))
         return mark.after
 
 
-def told_at(subject: str) -> str:
+def problem_subject(subject: str) -> str:
     """Return where to tell the problem of a control message whose sender named no place for answers."""
     grant_id, _, delivery = subject.removeprefix("sg.control.").partition(".")
-    return f"{hears(grant_id, delivery)}.{PROBLEM}"
+    return f"{record_subject(grant_id, delivery)}.{PROBLEM_TAG}"
 
 
-def parsed(payload: bytes) -> Said:
+def parse_control(payload: bytes) -> ControlMessage:
     """Return what a message says. Raises `ConfigError`."""
-    if len(payload) > BYTES_MAX:
+    if len(payload) > CONTROL_BYTES_MAX:
         raise ConfigError("too long", key="control", remedy='send a cursor, or {"after": …, "form": …, "tag": …}')
     text = payload.strip()
     try:
-        said = msgspec.json.decode(text, type=Said) if text.startswith(b"{") else Said(text.decode("ascii"))
+        said = (
+            msgspec.json.decode(text, type=ControlMessage)
+            if text.startswith(b"{")
+            else ControlMessage(text.decode("ascii"))
+        )
     except (msgspec.DecodeError, UnicodeDecodeError) as why:
         raise ConfigError(str(why)[:200], key="control", remedy="send a cursor, or JSON") from None
-    if said.form and said.form not in MEDIA:
-        raise ConfigError(f"'{said.form[:20]}'", key="form", remedy=f"one of {', '.join(MEDIA)}")
-    if said.tag == PROBLEM:
-        raise ConfigError(f"'{PROBLEM}'", key="tag", remedy="another word: that is where problems are told")
+    if said.form and said.form not in MEDIA_TYPES:
+        raise ConfigError(f"'{said.form[:20]}'", key="form", remedy=f"one of {', '.join(MEDIA_TYPES)}")
+    if said.tag == PROBLEM_TAG:
+        raise ConfigError(f"'{PROBLEM_TAG}'", key="tag", remedy="another word: that is where problems are told")
     if said.tag and not _TAG.fullmatch(said.tag):
         raise ConfigError(f"'{said.tag[:64]}'", key="tag", remedy="1 to 64 of A-Z, a-z, 0-9, _ and -")
     return said

@@ -69,6 +69,6 @@ _PAIRS = (
 _SIMPLIFIED = str.maketrans(_PAIRS[::2], _PAIRS[1::2])
 
 
-def folded(text: str) -> str:
+def fold(text: str) -> str:
     """Return a text in which what a search takes for one is one."""
     return unicodedata.normalize("NFKC", text).translate(_SIMPLIFIED).casefold()

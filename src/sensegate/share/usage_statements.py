@@ -25,7 +25,7 @@ _CONTEXT = b"sensegate receipt 1\0"
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 
 
-class Delivered(msgspec.Struct, frozen=True):
+class DeliveryUsage(msgspec.Struct, frozen=True):
     """What went by one delivery."""
 
     subscriber: str
@@ -37,7 +37,7 @@ class Delivered(msgspec.Struct, frozen=True):
     """So many records more may have gone: the gateway was killed while it delivered; not said: none."""
 
 
-class Receipt(msgspec.Struct, frozen=True, tag_field="kind", tag="receipt"):
+class UsageStatement(msgspec.Struct, frozen=True, tag_field="kind", tag="receipt"):
     """What a grant delivered in a month, with the gateway's word for it."""
 
     gateway: str
@@ -51,11 +51,11 @@ class Receipt(msgspec.Struct, frozen=True, tag_field="kind", tag="receipt"):
     purpose: str
     month: str
     """Of Beijing time."""
-    whole: bool
+    complete: bool
     """The month is over; otherwise it goes on to count."""
     records: int
     bytes: int
-    rows: tuple[Delivered, ...]
+    rows: tuple[DeliveryUsage, ...]
     time: int
     """When it was signed, µs UTC."""
     key: str
@@ -66,10 +66,10 @@ class Receipt(msgspec.Struct, frozen=True, tag_field="kind", tag="receipt"):
 
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
-_decode = msgspec.json.Decoder(Receipt).decode
+_decode = msgspec.json.Decoder(UsageStatement).decode
 
 
-class Receipts:
+class UsageStatements:
     """Makes receipts of what was metered."""
 
     def __init__(self, metering: Metering, key: Ed25519PrivateKey, clock: Clock, *, gateway: str) -> None:
@@ -78,7 +78,7 @@ class Receipts:
         self._clock = clock
         self._gateway = gateway
 
-    def receipt(self, grant: Grant, month: str) -> Receipt:
+    def statement(self, grant: Grant, month: str) -> UsageStatement:
         """Return the receipt of a month.
 
         Raises:
@@ -90,11 +90,11 @@ class Receipts:
         if month > month_of(now):
             raise NotFound(f"{month} has not begun")
         rows = tuple(
-            Delivered(one.token, one.delivery, one.requests, one.records, one.bytes, one.unsettled or msgspec.UNSET)
+            DeliveryUsage(one.token, one.delivery, one.requests, one.records, one.bytes, one.unsettled or msgspec.UNSET)
             for one in self._metering.months(month, grant=grant.id)
         )
         public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        bare = Receipt(
+        bare = UsageStatement(
             gateway=self._gateway,
             grant=grant.id,
             feed=grant.feed,
@@ -103,23 +103,23 @@ class Receipts:
             owner=grant.level,
             purpose=grant.purpose,
             month=month,
-            whole=month < month_of(now),
+            complete=month < month_of(now),
             records=sum(row.records for row in rows),
             bytes=sum(row.bytes for row in rows),
             rows=rows,
             time=now,
             key=base64.b64encode(public).decode(),
         )
-        signature = base64.b64encode(self._key.sign(_signed(bare))).decode()
+        signature = base64.b64encode(self._key.sign(_signed_bytes(bare))).decode()
         return msgspec.structs.replace(bare, signature=signature)
 
 
-def line_of(receipt: Receipt) -> bytes:
+def encode_statement(receipt: UsageStatement) -> bytes:
     """Return the receipt as one line of JSON."""
     return _encode(receipt)
 
 
-def verified(line: bytes, *, key: bytes | None = None) -> Receipt:
+def verify_statement(line: bytes, *, key: bytes | None = None) -> UsageStatement:
     """Return a receipt that is as the gateway signed it; `key`: the only key that is believed (32 bytes).
 
     Raises:
@@ -135,7 +135,7 @@ def verified(line: bytes, *, key: bytes | None = None) -> Receipt:
     if key is not None and own != key:
         raise ConfigError("signed with another key", key="key", remedy="give the public key of the gateway that signed")
     try:
-        public.verify(signature, _signed(receipt))
+        public.verify(signature, _signed_bytes(receipt))
     except InvalidSignature:
         raise ConfigError(
             "the signature does not fit: it was changed", key="signature", remedy="ask for it again"
@@ -147,5 +147,5 @@ def verified(line: bytes, *, key: bytes | None = None) -> Receipt:
     return receipt
 
 
-def _signed(receipt: Receipt) -> bytes:
+def _signed_bytes(receipt: UsageStatement) -> bytes:
     return _CONTEXT + _encode(msgspec.structs.replace(receipt, signature=""))

@@ -18,14 +18,22 @@ from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded
-from sensegate.ports import Post
-from sensegate.share.subscriptions import BATCH, MEDIA, Lines, Mark, State, Terms, moved
+from sensegate.ports import PushTransport
+from sensegate.share.subscriptions import (
+    BATCH_RECORDS,
+    MEDIA_TYPES,
+    CommittedOffset,
+    PushSubscriptions,
+    SubscriptionSpec,
+    SubscriptionState,
+    change_offset,
+)
 
 DELIVERY = "webhook"
 ALGORITHMS = ("hmac-sha256", "hmac-sm3")
 PER_SUBSCRIBER_MAX = 20
 ALL_MAX = 2_000
-CLOCK = Principal("clock", Role.ADMIN, Scope("44"), name="ended tokens")
+ENDED_TOKENS = Principal("clock", Role.ADMIN, Scope("44"), name="ended tokens")
 """Who acts when a token has ended."""
 BATCH_MAX = 10_000
 _SECRET = "whsec_"  # noqa: S105 - the prefix of Standard Webhooks
@@ -43,20 +51,20 @@ class Webhook(msgspec.Struct, frozen=True, omit_defaults=True):
     """Base64 of the key by which letters are signed."""
     algorithm: str = "hmac-sha256"
     form: str = "json"
-    batch: int = BATCH
+    batch: int = BATCH_RECORDS
     """Most records of one letter."""
     created: int = 0
     revision: int = 0
     format: int = 1
 
-    def terms(self) -> Terms:
+    def spec(self) -> SubscriptionSpec:
         """Return what its line is."""
-        return Terms(
+        return SubscriptionSpec(
             id=self.id,
             subscriber=self.subscriber,
             feed=self.feed,
             delivery=DELIVERY,
-            to=self.url,
+            target=self.url,
             form=self.form,
             batch=self.batch,
             algorithm=self.algorithm,
@@ -83,55 +91,55 @@ class Form(Protocol):
     def batch(self) -> int: ...
 
 
-Visible = Callable[[str, Principal], bool]
+MaySeeToken = Callable[[str, Principal], bool]
 """(id of a token, caller) -> whether the caller may see and change what is the token's."""
 
 
-class Hooks:
+class Webhooks:
     """All webhooks of this gateway."""
 
     def __init__(  # noqa: PLR0917 - the wiring hands in each once
         self,
         shelf: Shelf,
-        marks: Records[Mark],
-        lines: Lines,
-        post: Post,
+        offsets: Records[CommittedOffset],
+        subscriptions: PushSubscriptions,
+        transport: PushTransport,
         trail: Trail,
         clock: Clock,
         *,
-        visible: Visible,
+        may_see_token: MaySeeToken,
     ) -> None:
-        self._marks = marks
-        self._lines = lines
-        self._post = post
+        self._offsets = offsets
+        self._subscriptions = subscriptions
+        self._transport = transport
         self._trail = trail
         self._clock = clock
-        self._visible = visible
-        self._dead: frozenset[str] = frozenset()
+        self._may_see_token = may_see_token
+        self._ended: frozenset[str] = frozenset()
         """Those whose token had ended at the last look."""
         self.records: Records[Webhook] = Records(shelf, "webhook", Webhook)
         self.records.on_change.append(self._changed)
 
     def _changed(self, before: Webhook | None, after: Webhook | None) -> None:
         if after is not None:
-            self._lines.want(after.terms())
+            self._subscriptions.add(after.spec())
         elif before is not None:
-            self._lines.drop(before.id)
+            self._subscriptions.remove(before.id)
 
-    def seen(self, principal: Principal) -> list[Webhook]:
+    def visible(self, principal: Principal) -> list[Webhook]:
         """Return the webhooks of the caller, and those of the tokens that it may see."""
-        return [one for one in self.records if self._sees(principal, one)]
+        return [record for record in self.records if self._may_see(principal, record)]
 
     def get(self, principal: Principal, name: str) -> Webhook:
         """Return one. Raises `NotFound`."""
         found = self.records.find(name)
-        if found is None or not self._sees(principal, found):
+        if found is None or not self._may_see(principal, found):
             raise NotFound(f"no webhook '{name[:40]}' of yours")
         return found
 
-    def mark(self, name: str) -> Mark:
+    def offset(self, name: str) -> CommittedOffset:
         """Return where it stands."""
-        return self._marks.find(name) or Mark()
+        return self._offsets.find(name) or CommittedOffset()
 
     async def create(self, principal: Principal, form: Form, *, after: str) -> tuple[Webhook, str]:
         """Make one that begins after a cursor; return it and its secret, which is shown only here.
@@ -143,11 +151,11 @@ class Hooks:
             Overloaded: too many of them.
         """
         demand(principal, Action.READ_READINGS, principal.scope.division, principal.scope.department, feed=form.feed)
-        self._post.check(form.url)
+        self._transport.check(form.url)
         if form.algorithm not in ALGORITHMS:
             raise ConfigError(f"'{form.algorithm[:20]}'", key="algorithm", remedy=f"one of {', '.join(ALGORITHMS)}")
-        if form.form not in MEDIA:
-            raise ConfigError(f"'{form.form[:20]}'", key="form", remedy=f"one of {', '.join(MEDIA)}")
+        if form.form not in MEDIA_TYPES:
+            raise ConfigError(f"'{form.form[:20]}'", key="form", remedy=f"one of {', '.join(MEDIA_TYPES)}")
         if not 1 <= form.batch <= BATCH_MAX:
             raise ConfigError(str(form.batch), key="batch", remedy=f"1 to {BATCH_MAX} records")
         every = list(self.records)
@@ -167,7 +175,7 @@ class Hooks:
         )
         await self._trail.record(principal, "webhook.create", made.id, after=_facts(made))
         # The place first: a line never begins anywhere else.
-        await self._marks.put(made.id, Mark(after=after), expected=0)
+        await self._offsets.put(made.id, CommittedOffset(after=after), expected=0)
         return await self.records.put(made.id, made, expected=0), _SECRET + made.secret
 
     async def delete(self, principal: Principal, name: str) -> None:
@@ -175,20 +183,20 @@ class Hooks:
         found = self.get(principal, name)
         await self._trail.record(principal, "webhook.delete", name, before=_facts(found))
         await self.records.delete(name, expected=found.revision)
-        if (mark := self._marks.find(name)) is not None:
+        if (mark := self._offsets.find(name)) is not None:
             try:
-                await self._marks.delete(name, expected=mark.revision)
+                await self._offsets.delete(name, expected=mark.revision)
             except Conflict:
                 return  # its line has written once more; a mark without a webhook is nothing
 
-    async def sweep(self, good: Callable[[str], bool]) -> int:
+    async def remove_ended(self, is_valid: Callable[[str], bool]) -> int:
         """Remove those whose token has ended (not `good`) since the last look: they take the room of others."""
-        dead = frozenset(one.id for one in self.records if not good(one.subscriber))
-        gone, self._dead = dead & self._dead, dead
+        dead = frozenset(record.id for record in self.records if not is_valid(record.subscriber))
+        gone, self._ended = dead & self._ended, dead
         for name in sorted(gone):
             found = self.records.find(name)
             if found is not None:
-                await self._trail.record(CLOCK, "webhook.end", name, before=_facts(found))
+                await self._trail.record(ENDED_TOKENS, "webhook.end", name, before=_facts(found))
                 with contextlib.suppress(Conflict):
                     await self.records.delete(name, expected=found.revision)
         return len(gone)
@@ -197,7 +205,7 @@ class Hooks:
         """Send nothing until it is resumed. Raises `NotFound`, `Conflict`."""
         found = self.get(principal, name)
         await self._trail.record(principal, "webhook.pause", name)
-        await self._put(name, state=State.PAUSED, why="by its owner")
+        await self._change_offset(name, state=SubscriptionState.PAUSED, why="by its owner")
         return found
 
     async def resume(self, principal: Principal, name: str, *, after: str = "") -> Webhook:
@@ -205,15 +213,15 @@ class Hooks:
         found = self.get(principal, name)
         await self._trail.record(principal, "webhook.resume", name, after={"after": after} if after else {})
         moved = {"after": after, "sending": 0} if after else {}
-        await self._put(name, state=State.ON, why="", **moved)
+        await self._change_offset(name, state=SubscriptionState.ACTIVE, why="", **moved)
         return found
 
-    async def _put(self, name: str, **changes: object) -> None:
-        await moved(self._marks, name, changes)
-        self._lines.wake(name)
+    async def _change_offset(self, name: str, **changes: object) -> None:
+        await change_offset(self._offsets, name, changes)
+        self._subscriptions.wake(name)
 
-    def _sees(self, principal: Principal, one: Webhook) -> bool:
-        return one.subscriber == principal.id or self._visible(one.subscriber, principal)
+    def _may_see(self, principal: Principal, one: Webhook) -> bool:
+        return one.subscriber == principal.id or self._may_see_token(one.subscriber, principal)
 
 
 def _facts(hook: Webhook) -> Facts:

@@ -27,25 +27,25 @@ from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import ConfigError
 from sensegate.normalise.book import IndicatorStore, QualityRow
-from sensegate.share.catalogue import Promise
+from sensegate.share.catalogue import QualityIndicators
 from sensegate.share.feeds import Feed, Feeds
-from sensegate.share.hourly_ledgers import Books
+from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.masks import Masks
 from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
-from sensegate.share.sharing import Sharing, Terms
+from sensegate.share.sharing import Sharing, SharingPolicy
 
-SIGNING = "receipts.key"
-PSEUDONYMS = "masks.key"
-_LOOK_US = 2 * 3_600_000_000
-_FRESH_S = 60.0
+STATEMENT_KEY = "receipts.key"
+PSEUDONYM_KEY = "masks.key"
+_INDICATORS_US = 2 * 3_600_000_000
+_CACHE_S = 60.0
 _ROWS_MAX = 20_000
 """More rows are sampled: a mean needs no more, and the loop is not to stand still for it."""
 
 _log = structlog.get_logger("sharing")
 
 
-async def settle(config: Config, bucket: registry.Bucket) -> None:
+async def prepare_secrets(config: Config, bucket: registry.Bucket) -> None:
     """Make the secrets of sharing, or take those that the bucket has: it is that of a centre or node before this one.
 
     A file that says otherwise is set aside. A node's key that signs goes nowhere: who is new signs anew.
@@ -55,25 +55,25 @@ async def settle(config: Config, bucket: registry.Bucket) -> None:
         Lost: the bucket is not reached.
     """
     directory = Path(config.directory)
-    files: dict[Path, Callable[[Path], object]] = {directory / PSEUDONYMS: _pseudonyms}
+    files: dict[Path, Callable[[Path], object]] = {directory / PSEUDONYM_KEY: _pseudonym_secret}
     if config.role == "centre" and not config.sharing.key_file:
-        files[directory / SIGNING] = partial(key_in, setting="sharing.key_file")
+        files[directory / STATEMENT_KEY] = partial(key_in, setting="sharing.key_file")
     for file, checked in files.items():
         await agree(file, checked, bucket)
 
 
-def made(
+def build_sharing(
     config: Config,
     clock: Clock,
     trail: Trail,
     tokens: Tokens,
     *,
     reader: Reader,
-    books: Books,
+    books: HourlyLedgers,
     feeds: Bucket,
     usage: Bucket,
     sharing: Bucket,
-    measured: Callable[[Feed], Promise],
+    measured: Callable[[Feed], QualityIndicators],
 ) -> Sharing:
     """Return the door of sharing; keys are made at the first start. Raises `ConfigError`."""
 
@@ -90,9 +90,11 @@ def made(
         Shelf(sharing, clock),
         clock,
         subscriber=subscriber,
-        signing=key_in(Path(terms.key_file or directory / SIGNING), setting="sharing.key_file"),
-        masks=Masks(_pseudonyms(directory / PSEUDONYMS)),
-        terms=Terms(terms.answer_days, terms.days_max, terms.kept_days, config.division, codes=config.role == "centre"),
+        signing=key_in(Path(terms.key_file or directory / STATEMENT_KEY), setting="sharing.key_file"),
+        masks=Masks(_pseudonym_secret(directory / PSEUDONYM_KEY)),
+        terms=SharingPolicy(
+            terms.answer_days, terms.days_max, terms.kept_days, config.division, assigns_codes=config.role == "centre"
+        ),
         page_max=config.web.page_max,
         measured=measured,
     )
@@ -118,9 +120,11 @@ def quality_rows(book: IndicatorStore, devices: Devices) -> Callable[[int], list
     return since
 
 
-def measures(devices: Devices, rows: Callable[[int], Sequence[QualityRow]], clock: Clock) -> Callable[[Feed], Promise]:
+def feed_indicators(
+    devices: Devices, rows: Callable[[int], Sequence[QualityRow]], clock: Clock
+) -> Callable[[Feed], QualityIndicators]:
     """Return what gives the means of a feed's devices over the last hours. `rows`: indicators since a time."""
-    known: dict[Feed, tuple[float, Promise]] = {}
+    known: dict[Feed, tuple[float, QualityIndicators]] = {}
 
     def holds(feed: Feed, row: QualityRow) -> bool:
         at = devices.find(row.device)
@@ -134,13 +138,15 @@ def measures(devices: Devices, rows: Callable[[int], Sequence[QualityRow]], cloc
             and device.grade <= feed.grade_max
         )
 
-    def measured(feed: Feed) -> Promise:
+    def measured(feed: Feed) -> QualityIndicators:
         now = clock.monotonic()
-        if feed in known and now - known[feed][0] < _FRESH_S:
+        if feed in known and now - known[feed][0] < _CACHE_S:
             return known[feed][1]
-        all_rows = rows(clock.now() - _LOOK_US)
+        all_rows = rows(clock.now() - _INDICATORS_US)
         found = [row for row in all_rows[:: len(all_rows) // _ROWS_MAX + 1] if holds(feed, row)]
-        made = Promise(**{name: _mean([getattr(row, name) for row in found]) for name in Promise.__struct_fields__})
+        made = QualityIndicators(
+            **{name: _mean([getattr(row, name) for row in found]) for name in QualityIndicators.__struct_fields__}
+        )
         known[feed] = (now, made)
         return made
 
@@ -152,7 +158,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return round(sum(known) / len(known), 4) if known else None
 
 
-def _pseudonyms(file: Path) -> bytes:
+def _pseudonym_secret(file: Path) -> bytes:
     """Return the secret of which pseudonyms are made; with another one no device would be recognised again."""
     if not file.exists():
         write_private(file, os.urandom(32).hex())

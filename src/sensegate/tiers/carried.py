@@ -17,7 +17,7 @@ import structlog
 from sensegate import metrics
 from sensegate.bus.ledger import FORWARDED, HOUR_US, REFUSED_BY_CENTRE, WITHHELD, Ledger
 from sensegate.clock import Clock
-from sensegate.errors import Fenced, Lost, StoreFull
+from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.model import Member
 from sensegate.ports import Log
 from sensegate.tiers.lanes import READMITTED, RELEASED
@@ -64,14 +64,14 @@ class Carried:
                 try:
                     await self.tell()
                     told_at = self._clock.monotonic()
-                except (Lost, Fenced, StoreFull) as why:
+                except (Unavailable, Fenced, StoreFull) as why:
                     _log.debug("what was carried is told later", reason=str(why))
                     metrics.RESTARTS.labels("carried").inc()
             seen = totals
             await self._clock.sleep(EVERY_S)
 
     async def tell(self) -> None:
-        """Write the difference to what was told last, if there is one. Raises `Lost`, `Fenced`, `StoreFull`."""
+        """Write the difference to what was told last, if there is one. Raises `Unavailable`, `Fenced`, `StoreFull`."""
         if self._told is None:
             last = await self._log.last(f"commit.{self._node}-carried")
             self._told = dict(_decode(last.payload).totals) if last else {}

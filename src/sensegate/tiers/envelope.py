@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sensegate.errors import Lost, Refused
+from sensegate.errors import PermissionDenied, Unavailable
 
 FORMS = (1,)
 """Forms of the requests that this release speaks, oldest first."""
@@ -77,29 +77,29 @@ decode_welcome = msgspec.msgpack.Decoder(Welcome).decode
 
 
 def decode_request(payload: bytes) -> LinkRequest:
-    """Return a request. Raises `Refused` where it is none."""
+    """Return a request. Raises `PermissionDenied` where it is none."""
     try:
         request = _request(payload)
     except (msgspec.DecodeError, RecursionError) as why:
-        raise Refused(f"request: cannot be read ({why}); update the node") from why
+        raise PermissionDenied(f"request: cannot be read ({why}); update the node") from why
     if not 0 <= request.term <= TERM_MAX:
-        raise Refused("request: its term is out of bounds; check the node's term.json")
+        raise PermissionDenied("request: its term is out of bounds; check the node's term.json")
     return request
 
 
 def decode_answer(payload: bytes) -> LinkAnswer:
-    """Return an answer. Raises `Lost` where it is none."""
+    """Return an answer. Raises `Unavailable` where it is none."""
     try:
         return _answer(payload)
     except (msgspec.DecodeError, RecursionError) as why:
-        raise Lost(f"the centre's answer cannot be read: {why}") from why
+        raise Unavailable(f"the centre's answer cannot be read: {why}") from why
 
 
 def chosen_form(theirs: Sequence[int]) -> int:
-    """Return the newest form that both sides speak. Raises `Refused` naming both where there is none."""
+    """Return the newest form that both sides speak. Raises `PermissionDenied` naming both where there is none."""
     common = set(FORMS).intersection(theirs)
     if not common:
-        raise Refused(form_fault(theirs))
+        raise PermissionDenied(form_fault(theirs))
     return max(common)
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from sensegate.bus.record import Kept, LaneRecord
 from sensegate.clock import Clock
-from sensegate.errors import Lost, Overloaded, Refused
+from sensegate.errors import Overloaded, PermissionDenied, Unavailable
 from sensegate.ports import Log
 from sensegate.tiers import protocol
 from sensegate.tiers.protocol import Lane, LaneMove, Outcome, Part, RefusedPart, Selection, SpanAnswer, SpanRequest
@@ -38,11 +38,11 @@ class UplinkLink(Protocol):
         ...
 
     async def ask(self, question: str, payload: bytes = b"", timeout_s: float = ASK_S) -> bytes:
-        """Return the centre's answer. Raises `Lost`, `Refused`, `Overloaded`."""
+        """Return the centre's answer. Raises `Unavailable`, `PermissionDenied`, `Overloaded`."""
         ...
 
     async def send_span(self, lane: str, payload: bytes, timeout_s: float = ASK_S) -> bytes:
-        """Return the centre's answer to a span. Raises `Lost`, `Refused`, `Overloaded`."""
+        """Return the centre's answer to a span. Raises `Unavailable`, `PermissionDenied`, `Overloaded`."""
         ...
 
 
@@ -101,7 +101,7 @@ class Exchange:
         async with self._asking:
             try:
                 answer = protocol.decode_position_answer(await self._link.ask("position", timeout_s=ASK_S))
-            except Lost:
+            except Unavailable:
                 self.connected = False
                 raise
             self.connected = True
@@ -120,7 +120,7 @@ class Exchange:
             self._claimant.displaced()
         records = await self._claimant.claim(self._link)
         if records is None:
-            raise Refused(self._claimant.denied)
+            raise PermissionDenied(self._claimant.denied)
         return records
 
     def _is_mine(self, record: LaneRecord) -> bool:
@@ -158,7 +158,7 @@ class Exchange:
         )
         payload = protocol.encode(request)
         if len(payload) > self._link.payload_bytes_max:
-            raise Refused(
+            raise PermissionDenied(
                 f"span: it has {len(payload):,} bytes, a message to the centre holds {self._link.payload_bytes_max:,}; "
                 "raise engine.max_payload_bytes at the centre, or skip it"
             )
@@ -166,7 +166,7 @@ class Exchange:
         try:
             timeout_s = SPAN_S + len(payload) / SLOW_BYTES_PER_S
             answer = protocol.decode_span_answer(await self._link.send_span(lane, payload, timeout_s))
-        except (Refused, Overloaded):
+        except (PermissionDenied, Overloaded):
             self.connected = True
             raise
         finally:
@@ -176,10 +176,10 @@ class Exchange:
         return answer
 
     def _take(self, answer: SpanAnswer, moved: Sequence[Lane], sent_at: int) -> None:
-        """Hold what an answer says of the lanes. Raises `Lost` where they are to be claimed."""
+        """Hold what an answer says of the lanes. Raises `Unavailable` where they are to be claimed."""
         if answer.outcome is Outcome.UNCLAIMED:
             self._claimant.displaced()
-            raise Lost("the centre knows another writer of this node's lanes; claiming them")
+            raise Unavailable("the centre knows another writer of this node's lanes; claiming them")
         self.connected = True
         for lane, record in answer.lanes.items():
             if lane in moved or answer.outcome is Outcome.STALE:

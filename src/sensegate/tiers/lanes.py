@@ -12,7 +12,7 @@ import msgspec
 
 from sensegate.bus.ledger import REFUSED_BY_CENTRE, WITHHELD
 from sensegate.bus.record import NOBODY, STORED_MAX, Kept, LaneRecord, Writer
-from sensegate.errors import Refused
+from sensegate.errors import PermissionDenied
 from sensegate.tiers.protocol import PLACE_MAX, Lane, LaneMove, SpanRequest
 
 RELEASED = "released"
@@ -60,7 +60,7 @@ def moved(
     """
     moves = {move.lane: move for move in request.moves}
     if len(moves) != len(request.moves):
-        raise Refused("span: it moves a lane twice; update the node, or skip it")
+        raise PermissionDenied("span: it moves a lane twice; update the node, or skip it")
     credited = Lane.LIVE if Lane.LIVE in moves else Lane.BACKLOG
     _check(records, moves)
     result = {}
@@ -91,9 +91,9 @@ def _check(records: Records, moves: Mapping[Lane, LaneMove]) -> None:
     reached = max(live.position, live.reached, backlog.reached)
     if move := moves.get(Lane.LIVE):
         if move.ranges:
-            raise Refused("span: the live lane has ranges; update the node, or skip it")
+            raise PermissionDenied("span: the live lane has ranges; update the node, or skip it")
         if move.position < live.position:
-            raise Refused(
+            raise PermissionDenied(
                 f"span: the live lane's position {move.position} lies before {live.position}; restart the node"
             )
         reached = max(reached, move.position)
@@ -102,19 +102,21 @@ def _check(records: Records, moves: Mapping[Lane, LaneMove]) -> None:
     if move := moves.get(Lane.BACKLOG):
         _check_ranges(move.ranges, merged(given))
         if move.position > reached:
-            raise Refused(f"span: the backlog's position {move.position} lies behind {reached}; restart the node")
+            raise PermissionDenied(
+                f"span: the backlog's position {move.position} lies behind {reached}; restart the node"
+            )
     for move in moves.values():
         if any(not 0 <= part.after < part.until <= reached for part in move.kept):
-            raise Refused("span: a part that was kept back lies outside the log; restart the node")
+            raise PermissionDenied("span: a part that was kept back lies outside the log; restart the node")
 
 
 def _check_ranges(ranges: Ranges, given: Ranges) -> None:
     end = -1
     for after, until in ranges:
         if not end <= after < until:
-            raise Refused("span: the backlog's ranges are not in order; restart the node")
+            raise PermissionDenied("span: the backlog's ranges are not in order; restart the node")
         if not any(first <= after and until <= last for first, last in given):
-            raise Refused(f"span: the backlog's range {after}-{until} was not given to it; restart the node")
+            raise PermissionDenied(f"span: the backlog's range {after}-{until} was not given to it; restart the node")
         end = until
 
 

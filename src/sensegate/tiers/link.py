@@ -27,7 +27,7 @@ from sensegate.bus.connect import Link
 from sensegate.bus.slots import inbox_prefix, is_peer, request_subject
 from sensegate.clock import Clock
 from sensegate.config.sites import NodeQuotaConfig
-from sensegate.errors import Fenced, Lost, Overloaded, Refused, SensegateError, StoreFull, Superseded
+from sensegate.errors import Fenced, Overloaded, PermissionDenied, SensegateError, StoreFull, Superseded, Unavailable
 from sensegate.tiers import envelope
 from sensegate.tiers.envelope import FORMS, HELLO, LinkAnswer, LinkRequest, MemberHello, Welcome
 from sensegate.tiers.quota import TokenBucket
@@ -178,12 +178,12 @@ class NodeLinks:
         try:
             hello = envelope.decode_hello(payload)
         except (msgspec.DecodeError, RecursionError) as why:
-            raise Refused(f"hello: cannot be read ({why}); update the older one of the two") from why
+            raise PermissionDenied(f"hello: cannot be read ({why}); update the older one of the two") from why
         if hello.member != member:
-            raise Refused(f"hello: this link is that of {member}, not of {hello.member[:32]}; join again")
+            raise PermissionDenied(f"hello: this link is that of {member}, not of {hello.member[:32]}; join again")
         form = envelope.chosen_form(hello.forms)
         if fault := version_fault(__version__, hello.release):
-            raise Refused(f"hello: {fault}")
+            raise PermissionDenied(f"hello: {fault}")
         self.greetings[member] = Greeting(hello, form, self.clock.now())
         term = self.term()
         active = self.active and term is not None
@@ -225,7 +225,7 @@ class _SlotLink:
                     pause_s = CONNECT_AGAIN_S
                     await self._link.refused.wait()
                     await self._close()
-                except (Lost, Refused) as why:
+                except (Unavailable, PermissionDenied) as why:
                     _log.warning("no connection in a node's account", slot=self._slot, reason=str(why))
                 await self._clock.sleep(pause_s)
                 pause_s = min(2 * pause_s, CONNECT_AGAIN_MAX_S)
@@ -347,7 +347,7 @@ class _SlotLink:
             value = await self._handler(channel, request)(self._member, request.body)
         except Overloaded as why:
             return _answer(term, lost=str(why), retry_after_s=max(why.retry_after_s, 0.01))
-        except (Lost, Fenced, Superseded, StoreFull) as why:
+        except (Unavailable, Fenced, Superseded, StoreFull) as why:
             if channel in SPANS and not isinstance(why, StoreFull):
                 return None  # whether the span stands on the log is not known
             return _answer(term, lost=str(why) or type(why).__name__)
@@ -356,15 +356,15 @@ class _SlotLink:
         return None if value is None else _answer(term, value=value)
 
     def _handler(self, channel: Channel, request: LinkRequest) -> Handler:
-        """Return what answers a request. Raises `Refused`."""
+        """Return what answers a request. Raises `PermissionDenied`."""
         if request.form not in FORMS and request.question != HELLO:
-            raise Refused(envelope.form_fault([request.form]))
+            raise PermissionDenied(envelope.form_fault([request.form]))
         if channel in SPANS:
             return self._links.handlers[channel]
         control = request.question in CONTROL_QUESTIONS
         handler = self._links.answers.get(request.question)
         if handler is None or control != (channel is Channel.CONTROL):
-            raise Refused(f"this centre knows no question '{request.question[:32]}'; update it")
+            raise PermissionDenied(f"this centre knows no question '{request.question[:32]}'; update it")
         return handler
 
     async def _respond(self, message: Msg, answer: LinkAnswer | None) -> None:
@@ -379,7 +379,7 @@ class _SlotLink:
         try:
             with api.lost("answer a node"):
                 await self._link.publish(reply, envelope.encode(answer))
-        except Lost as why:
+        except Unavailable as why:
             _log.debug("a node asks again", member=self._member, reason=str(why))
 
 
@@ -443,14 +443,14 @@ class CentreLink:
         try:
             welcome = envelope.decode_welcome(answer)
         except (msgspec.DecodeError, RecursionError) as why:
-            raise Lost(f"the centre's welcome cannot be read: {why}") from why
+            raise Unavailable(f"the centre's welcome cannot be read: {why}") from why
         if welcome.form not in FORMS:
-            raise Refused(envelope.form_fault([welcome.form]))
+            raise PermissionDenied(envelope.form_fault([welcome.form]))
         self._form = welcome.form
         return welcome
 
     async def answer_probes(self, token: str) -> None:
-        """Answer the centre that this process, which claims with a token, is alive. Raises `Lost`."""
+        """Answer the centre that this process, which claims with a token, is alive. Raises `Unavailable`."""
         with api.lost("hear the centre"):
             await self.connection.subscribe(probe_subject(self._slot, token), cb=_alive)
 
@@ -476,7 +476,7 @@ class CentreLink:
                 return await self.ask(question, payload)
             except Overloaded as why:
                 await clock.sleep(why.retry_after_s)
-        raise Lost(f"the centre takes no '{question}' now: this node is over its quota")
+        raise Unavailable(f"the centre takes no '{question}' now: this node is over its quota")
 
     async def send_span(self, lane: Channel | str, payload: bytes, timeout_s: float = ASK_S) -> bytes:
         """Return the centre's answer to a span of a lane (`live` or `backlog`).
@@ -498,12 +498,14 @@ class CentreLink:
         answer = envelope.decode_answer(message.data)
         if channel is not Channel.CONTROL:
             if answer.term < self.term:
-                raise Lost(f"an answer of term {answer.term} came, a centre of term {self.term} is known; not believed")
+                raise Unavailable(
+                    f"an answer of term {answer.term} came, a centre of term {self.term} is known; not believed"
+                )
             self._seen = max(self._seen, answer.term)
         if answer.retry_after_s:
             raise Overloaded(answer.lost or "the centre asks for a pause", retry_after_s=answer.retry_after_s)
         if answer.lost:
-            raise Lost(f"the centre cannot answer '{question}' now: {answer.lost}")
+            raise Unavailable(f"the centre cannot answer '{question}' now: {answer.lost}")
         if answer.refused:
-            raise Refused(answer.refused)
+            raise PermissionDenied(answer.refused)
         return answer.value

@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 
 from sensegate.bus.record import NOBODY, Kept, LaneRecord, Writer
-from sensegate.errors import Lost, Refused
+from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.model import Shed
 
 PARTS_MAX = 64
@@ -226,51 +226,53 @@ FAULTS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 def decode_span_request(payload: bytes) -> SpanRequest:
-    """Return a span. Raises `Refused` where it is none."""
+    """Return a span. Raises `PermissionDenied` where it is none."""
     try:
         return _span_request(payload)
     except FAULTS as why:
-        raise Refused(f"span: cannot be read ({why}); update the older of the two releases, or skip it") from why
+        raise PermissionDenied(
+            f"span: cannot be read ({why}); update the older of the two releases, or skip it"
+        ) from why
 
 
 def decode_claim_request(payload: bytes) -> ClaimRequest:
-    """Return a claim. Raises `Refused` where it is none."""
+    """Return a claim. Raises `PermissionDenied` where it is none."""
     try:
         return _claim_request(payload)
     except FAULTS as why:
-        raise Refused(f"claim: cannot be read ({why}); update the older of the two releases") from why
+        raise PermissionDenied(f"claim: cannot be read ({why}); update the older of the two releases") from why
 
 
 def decode_span_answer(payload: bytes) -> SpanAnswer:
-    """Return the answer to a span. Raises `Lost` where it is none."""
+    """Return the answer to a span. Raises `Unavailable` where it is none."""
     try:
         return _span_answer(payload)
     except FAULTS as why:
-        raise Lost(f"the answer to a span cannot be read: {why}") from why
+        raise Unavailable(f"the answer to a span cannot be read: {why}") from why
 
 
 def decode_position_answer(payload: bytes) -> PositionAnswer:
-    """Return where the lanes stand. Raises `Lost` where it is no such answer."""
+    """Return where the lanes stand. Raises `Unavailable` where it is no such answer."""
     try:
         return _position_answer(payload)
     except FAULTS as why:
-        raise Lost(f"the answer to `position` cannot be read: {why}") from why
+        raise Unavailable(f"the answer to `position` cannot be read: {why}") from why
 
 
 def decode_claim_answer(payload: bytes) -> ClaimAnswer:
-    """Return the answer to a claim. Raises `Lost` where it is none."""
+    """Return the answer to a claim. Raises `Unavailable` where it is none."""
     try:
         return _claim_answer(payload)
     except FAULTS as why:
-        raise Lost(f"the answer to a claim cannot be read: {why}") from why
+        raise Unavailable(f"the answer to a claim cannot be read: {why}") from why
 
 
 def decode_refused_list(payload: bytes) -> RefusedList:
-    """Return a list of refused parts. Raises `Lost` where it is none."""
+    """Return a list of refused parts. Raises `Unavailable` where it is none."""
     try:
         return _refused_list(payload)
     except FAULTS as why:
-        raise Lost(f"the list of refused parts cannot be read: {why}") from why
+        raise Unavailable(f"the list of refused parts cannot be read: {why}") from why
 
 
 def encode_refused_part(part: RefusedPart) -> bytes:

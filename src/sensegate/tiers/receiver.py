@@ -20,7 +20,7 @@ from sensegate import metrics
 from sensegate.bus.record import LaneRecord, decode_lane, encode_lane
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
-from sensegate.errors import Fenced, Lost, Overloaded, Refused, StoreFull
+from sensegate.errors import Fenced, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.model import Member
 from sensegate.tiers import lanes, protocol, refusals, writers
 from sensegate.tiers.judging import Judge, Judged
@@ -164,7 +164,7 @@ class Receiver:
 
     def _uplink(self, member: str) -> _Uplink:
         if not self._admits(member):
-            raise Refused(f"span: {member} is no member that sends spans here; invite it")
+            raise PermissionDenied(f"span: {member} is no member that sends spans here; invite it")
         if member not in self._uplinks:
             self._uplinks[member] = _Uplink(Listing(member, self._log, self._store.quarantine_ttl_h))
         return self._uplinks[member]
@@ -181,7 +181,7 @@ class Receiver:
                 try:
                     held[lane] = _Held(decode_lane(entry.payload), entry.sequence, entry.time)
                 except ValueError as why:
-                    raise Refused(
+                    raise PermissionDenied(
                         f"span: the centre's own record of lane {lane} cannot be read ({why}); run `sensegate doctor` "
                         "at the centre"
                     ) from why
@@ -191,7 +191,7 @@ class Receiver:
     # ── questions ───────────────────────────────────────────────────────────────────────────────────────
 
     async def position(self, member: str, _payload: bytes) -> bytes:
-        """Answer where the lanes stand. Raises `Lost`."""
+        """Answer where the lanes stand. Raises `Unavailable`."""
         uplink = self._uplink(member)
         async with uplink.lock:
             held = await self._held(member)
@@ -200,7 +200,7 @@ class Receiver:
             return protocol.encode(PositionAnswer(records, self._clock.now(), stored_at))
 
     async def claim(self, member: str, payload: bytes) -> bytes:
-        """Answer a process that asks to be the writer. Raises `Refused`, `Lost`, `StoreFull`."""
+        """Answer a process that asks to be the writer. Raises `PermissionDenied`, `Unavailable`, `StoreFull`."""
         claim = protocol.decode_claim_request(payload)
         uplink = self._uplink(member)
         async with uplink.lock:
@@ -243,7 +243,7 @@ class Receiver:
         try:
             await self._write(member, members, verdict.lanes)
         except Fenced as why:
-            raise Lost("another process of the centre has written since; ask again") from why
+            raise Unavailable("another process of the centre has written since; ask again") from why
         _log.info("a node's writer", member=member, epoch=verdict.lanes[Lane.LIVE].writer.epoch, force=claim.force)
         how = "takeover" if claim.force else "lost_end" if verdict.lost_end else ""
         if how:
@@ -253,16 +253,16 @@ class Receiver:
         return ClaimAnswer(granted=True, writer=verdict.lanes[Lane.LIVE].writer, lanes=verdict.lanes)
 
     async def listed(self, member: str) -> list[RefusedPart]:
-        """Return the refused parts of a member that it may send once more. Raises `Lost`."""
+        """Return the refused parts of a member that it may send once more. Raises `Unavailable`."""
         return await self._uplink(member).listing.read()
 
     async def refused(self, member: str, _payload: bytes) -> bytes:
-        """Answer with the list of refused parts. Raises `Lost`."""
+        """Answer with the list of refused parts. Raises `Unavailable`."""
         parts = await self.listed(member)
         return protocol.encode(RefusedList(tuple(parts[:LISTED_MAX]), more=len(parts) > LISTED_MAX))
 
     async def body(self, member: str, part_id: str) -> bytes | None:
-        """Return what was refused first of an entry; None where it was not kept. Raises `Lost`."""
+        """Return what was refused first of an entry; None where it was not kept. Raises `Unavailable`."""
         entry = await self._log.last(f"{refusals.subject_of(member, part_id)}.body") if part_id.isalnum() else None
         return self._vault.opened(entry.payload) if entry and self._vault else None
 
@@ -282,7 +282,7 @@ class Receiver:
             request = protocol.decode_span_request(payload)
             async with uplink.lock:
                 answer = await self._span(member, uplink, request, len(payload))
-        except Refused as why:
+        except PermissionDenied as why:
             metrics.NODE_REFUSED.labels(member, "frame").inc()
             if uplink.standing.refused_frame != str(why):
                 _log.error("a node's span is refused", member=member, reason=str(why))
@@ -317,7 +317,7 @@ class Receiver:
         self._count(member, uplink, judged)
         try:
             await self._judge.note_conflicts(member, judged)
-        except (Lost, StoreFull) as why:
+        except (Unavailable, StoreFull) as why:
             _log.warning("devices of two members are not in the trail", member=member, reason=str(why))
         return SpanAnswer(Outcome.TAKEN, {**records, **written}, tuple(told), now)
 
@@ -371,7 +371,7 @@ class Receiver:
             ]
         members += [Member(f"sequences.{member}", payload, store.readings_ttl_h) for payload in judged.sequences]
         if any(len(item.payload) > most for item in members):
-            raise Refused("span: a part is larger than the centre's log takes; skip it")
+            raise PermissionDenied("span: a part is larger than the centre's log takes; skip it")
         return members
 
     def _bodies(self, member: str, judged: Judged, told: Sequence[protocol.PartRefusal]) -> list[Member]:
@@ -402,7 +402,9 @@ class Receiver:
         for lane, record in records.items():
             payload = encode_lane(record)
             if len(payload) > RECORD_BYTES_MAX:
-                raise Refused("span: what it says was kept back is too much for the lane's record; end mode orders")
+                raise PermissionDenied(
+                    "span: what it says was kept back is too much for the lane's record; end mode orders"
+                )
             expect = held[lane].sequence if lane in held else 0
             batch.append(Member(f"commit.{member}.{lane}", payload, rollup=True, expect=expect))
         uplink.held = last = None
@@ -455,10 +457,10 @@ def _records(held: Mapping[Lane, _Held]) -> dict[Lane, LaneRecord]:
 
 
 def _demand_fitting(request: SpanRequest, part: RefusedPart) -> None:
-    """Return if a span brings what an entry of the list names, or its beginning. Raises `Refused`."""
+    """Return if a span brings what an entry of the list names, or its beginning. Raises `PermissionDenied`."""
     now, then = request.selection, part.selection
     fits = now.after == then.after < now.until <= then.until and request.life == part.life
     fits &= all(item.kind is part.kind and item.grade == part.grade for item in request.parts)
     moved = [move.lane for move in request.moves]
     if not fits or moved != [Lane.BACKLOG]:
-        raise Refused(f"span: it does not bring what was refused as {part.id}; list the refused parts again")
+        raise PermissionDenied(f"span: it does not bring what was refused as {part.id}; list the refused parts again")

@@ -22,7 +22,7 @@ from sensegate.bus.ledger import ACCEPTED, FORWARDED, REFUSED_BY_CENTRE, WITHHEL
 from sensegate.bus.record import Kept, LaneRecord, decode_commit
 from sensegate.clock import Clock, moved
 from sensegate.config import UplinkConfig
-from sensegate.errors import Conflict, Lost, NotFound, Overloaded, Refused, StoreFull
+from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.model import Entry, Shed
 from sensegate.ports import Log
 from sensegate.quantities.quality import Flag
@@ -183,7 +183,7 @@ class Uplink:
                 elif not await self.backlog():
                     await self._opened.wait()
                 attempt = 0
-            except (Lost, StoreFull) as why:
+            except (Unavailable, StoreFull) as why:
                 wait_s = min(self._config.backoff_max_s, 0.05 * 2**attempt)
                 attempt = min(attempt + 1, 16)
                 if attempt == 1:
@@ -194,12 +194,12 @@ class Uplink:
                 _log.info("the centre asks for a pause", lane=lane, reason=str(why), seconds=why.retry_after_s)
                 metrics.LIMITED.labels("centre_pause").inc()
                 await self._clock.sleep(why.retry_after_s)
-            except Refused as why:
+            except PermissionDenied as why:
                 await self._ordered_or(self._refused(lane, why))
 
     # ── what the centre refuses as a whole ──────────────────────────────────────────────────────────────
 
-    def _refused(self, lane: Lane, why: Refused) -> float:
+    def _refused(self, lane: Lane, why: PermissionDenied) -> float:
         """Note that a span, or we ourselves, are refused; return after how long it is tried again."""
         metrics.RESTARTS.labels(f"uplink {lane}").inc()
         if self._claimant.denied:
@@ -389,7 +389,7 @@ class Uplink:
                 began = self._clock.monotonic()
                 try:
                     await self._send(Lane.BACKLOG, span.parts, [move], selection, skips=skips)
-                except Lost:
+                except Unavailable:
                     # What was given up as too slow would be so again: less of it may go through.
                     self._adapt(max(self._clock.monotonic() - began, BACKLOG_WRITE_S))
                     raise
@@ -442,7 +442,7 @@ class Uplink:
     # ── what the centre refused in part ──────────────────────────────────────────────────────────────────
 
     async def refused(self) -> list[RefusedPart]:
-        """Return the parts that the centre refused and that may be sent once more. Raises `Lost`, `Refused`."""
+        """Return the parts that the centre refused and that may be sent once more. Raises `Unavailable`, `PermissionDenied`."""
         return await self._exchange.refused()
 
     async def resend(self, ids: Sequence[str] = ()) -> list[RefusedPart]:
@@ -487,7 +487,7 @@ class Uplink:
         move = self._move(Lane.BACKLOG, state)
         try:
             answer = await self._exchange.send(span.parts, [move], selection, readmits=part.id)
-        except Refused as why:
+        except PermissionDenied as why:
             self._done(part, f"not taken: {why}")
             return
         refused = ", ".join(sorted({item.reason for item in answer.refused}))
@@ -598,7 +598,7 @@ class Uplink:
         self._attempts[lane] = _Attempt(selection.after, selection.until, skips)
         try:
             answer = await self._exchange.send(parts, moves, selection)
-        except (Lost, asyncio.CancelledError):
+        except (Unavailable, asyncio.CancelledError):
             self._resumed = True
             self._opened.set()  # a range may have been opened after all
             raise

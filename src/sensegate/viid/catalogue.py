@@ -15,7 +15,7 @@ from sensegate.authority.bucket import Bucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.config.viid import ViidConfig
-from sensegate.errors import ConfigError, Conflict, Refused
+from sensegate.errors import ConfigError, Conflict, PermissionDenied
 from sensegate.model import Datum, Device, DeviceState
 from sensegate.video.formats.viid_records import CatalogueRecord
 
@@ -101,7 +101,7 @@ class Catalogue:
                     raise
                 device = msgspec.structs.replace(device, division=sender.division)  # a code that the table lacks
                 await self._devices.add(device, by=self._by)
-        except (ConfigError, Conflict, Refused) as why:
+        except (ConfigError, Conflict, PermissionDenied) as why:
             _log.warning("a camera of a catalogue is not registered", camera=entry.id, platform=sender.id, why=str(why))
 
     def _place(self, entry: CatalogueRecord) -> tuple[float, float] | None:

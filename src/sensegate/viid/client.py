@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from sensegate.errors import Lost, Refused
+from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.video.formats import viid_responses as answers
 from sensegate.video.formats.viid_responses import ObjectResult
 from sensegate.viid.password_digests import MD5, SHA256, digest
@@ -23,7 +23,7 @@ ANSWER_BYTES_MAX: Final = 8 * 1024**2
 _PART = re.compile(r'([A-Za-z]+)\s*=\s*(?:"([^"]*)"|([^,\s]+))')
 
 
-class TooLarge(Refused):
+class TooLarge(PermissionDenied):
     """The other side takes no body of this size."""
 
 
@@ -56,24 +56,24 @@ class ViidClient:
             self._http = None
 
     async def addresses(self) -> frozenset[str]:
-        """Return the addresses of the platform. Raises `Lost`."""
+        """Return the addresses of the platform. Raises `Unavailable`."""
         parts = urlsplit(self.url)
         try:
             found = await asyncio.get_running_loop().getaddrinfo(parts.hostname or "", parts.port or 80)
         except OSError as why:
-            raise Lost(f"{parts.hostname}: {why.strerror or why}") from why
+            raise Unavailable(f"{parts.hostname}: {why.strerror or why}") from why
         return frozenset(str(place[0]) for *_, place in found)
 
     async def register(self) -> None:
-        """Register. Raises `Refused`, `Lost`."""
+        """Register. Raises `PermissionDenied`, `Unavailable`."""
         await self._system("Register")
 
     async def unregister(self) -> None:
-        """Take leave. Raises `Refused`, `Lost`."""
+        """Take leave. Raises `PermissionDenied`, `Unavailable`."""
         await self._system("UnRegister")
 
     async def keepalive(self) -> None:
-        """Give a sign of life. Raises `Refused` (register again), `Lost`."""
+        """Give a sign of life. Raises `PermissionDenied` (register again), `Unavailable`."""
         _good(await self.send("POST", "/VIID/System/Keepalive", {"KeepaliveObject": {"DeviceID": self.code}}))
 
     async def _system(self, what: str) -> None:
@@ -99,7 +99,7 @@ class ViidClient:
         status, raw, _ = await self._ask("GET", path, None)
         if status != 200:
             _read(status, raw)
-            raise Refused(f"status {status}")
+            raise PermissionDenied(f"status {status}")
         return raw
 
     async def _ask(
@@ -120,7 +120,7 @@ class ViidClient:
                 raw = await response.content.read(ANSWER_BYTES_MAX)
                 return response.status, raw, response.headers.getall("WWW-Authenticate", [])
         except (aiohttp.ClientError, OSError, TimeoutError) as why:
-            raise Lost(f"{urlsplit(self.url).netloc}: {type(why).__name__}") from why
+            raise Unavailable(f"{urlsplit(self.url).netloc}: {type(why).__name__}") from why
 
     def _proof(self, method: str, path: str, challenges: Sequence[str]) -> str:
         """Return the header that answers the best of the challenges."""
@@ -132,7 +132,7 @@ class ViidClient:
             if algorithm == SHA256 or (algorithm == MD5 and not said):
                 said = parts
         if not said:
-            raise Refused("the platform offers no digest that we know", authenticated=False)
+            raise PermissionDenied("the platform offers no digest that we know", authenticated=False)
         algorithm = said.get("algorithm", MD5).upper()
         realm, nonce, cnonce, count = said.get("realm", ""), said.get("nonce", ""), secrets.token_hex(8), "00000001"
         secret = digest(algorithm, f"{self._user}:{realm}:{self._password}")
@@ -154,15 +154,15 @@ def _read(status: int, raw: bytes) -> list[ObjectResult]:
     told = answers.parse_response(raw)
     why = f"{told[0].code}" if told else ""
     if status in {401, 403}:
-        raise Refused(f"status {status} {why}", authenticated=status != 401)
+        raise PermissionDenied(f"status {status} {why}", authenticated=status != 401)
     if status == 413:
         raise TooLarge("status 413")
     if status >= 500 or status in {408, 429} or (told is None and status < 400):
-        raise Lost(f"status {status} {why}")
+        raise Unavailable(f"status {status} {why}")
     return told or [ObjectResult("", answers.OTHER_ERROR, f"status {status}")]
 
 
 def _good(told: Sequence[ObjectResult]) -> None:
     bad = [item for item in told if item.code != answers.OK]
     if bad:
-        raise Refused(f"status code {bad[0].code}", authenticated=False)
+        raise PermissionDenied(f"status code {bad[0].code}", authenticated=False)

@@ -21,7 +21,7 @@ from sensegate import metrics
 from sensegate.authority.devices import Devices
 from sensegate.clock import Clock
 from sensegate.config.viid import ViidConfig, ViidDeviceConfig
-from sensegate.errors import ConfigError, Lost, NotFound, Overloaded, Rejected, SensegateError, StoreFull
+from sensegate.errors import ConfigError, NotFound, Overloaded, Rejected, SensegateError, StoreFull, Unavailable
 from sensegate.model import Device
 from sensegate.video.formats import viid_responses as answers
 from sensegate.video.formats.viid_read import decode_body, lower_keys
@@ -195,7 +195,7 @@ class ViidWeb:
         except Overloaded as why:
             status, headers = 503, [("Retry-After", str(max(1, round(why.retry_after_s))))]
             body = self._single(request, ObjectResult(device, answers.BUSY, str(why)))
-        except (Lost, StoreFull):
+        except (Unavailable, StoreFull):
             status, headers = 503, [("Retry-After", "1")]
             body = self._single(request, ObjectResult(device, answers.BUSY, "not committed in time; send it again"))
         except NotFound as why:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from sensegate.authority.scope import Action
-from sensegate.errors import Refused
+from sensegate.errors import PermissionDenied
 from sensegate.web.deps import Part
 from sensegate.web.routing import API, Call, Route, iso
 
@@ -106,7 +106,7 @@ def registration(session: Any, code: str) -> Registration:
 def _desk(call: Call) -> ViidDesk:
     desk = call.part(VIID)
     if not call.principal.scope.covers(call.deps.division):
-        raise Refused("platforms are a matter of the whole gateway; your scope is a part of it")
+        raise PermissionDenied("platforms are a matter of the whole gateway; your scope is a part of it")
     return desk
 
 

@@ -15,7 +15,7 @@ from sensegate import metrics
 from sensegate.clock import Clock
 from sensegate.collect.pushed import Pushed
 from sensegate.config import IngestConfig
-from sensegate.errors import Lost, Overloaded, Rejected
+from sensegate.errors import Overloaded, Rejected, Unavailable
 from sensegate.model import Device
 from sensegate.video import stored
 from sensegate.video.format import Pseudonymiser, Redacted
@@ -138,7 +138,9 @@ class ViidSource(Pushed):
             async with asyncio.timeout(self._timeout_s):
                 await asyncio.gather(*waiting)
         except TimeoutError as why:
-            raise Lost(f"not committed within {self._timeout_s:g} s, the outcome is unknown; send it again") from why
+            raise Unavailable(
+                f"not committed within {self._timeout_s:g} s, the outcome is unknown; send it again"
+            ) from why
 
     def _answer(self, sender: Device, one: RedactedObject) -> ObjectResult:
         """Return what an object will be told: the walk judges by the same rules."""

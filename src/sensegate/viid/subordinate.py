@@ -18,7 +18,7 @@ from sensegate import metrics
 from sensegate.authority.bucket import Bucket
 from sensegate.clock import Clock
 from sensegate.config.viid import ViidSubordinateConfig
-from sensegate.errors import Lost, NotFound, Overloaded, Refused, Rejected, SensegateError, StoreFull
+from sensegate.errors import NotFound, Overloaded, PermissionDenied, Rejected, SensegateError, StoreFull, Unavailable
 from sensegate.video.formats import viid_ids as ids
 from sensegate.video.formats.viid_responses import OK, ObjectResult, combine_results, format_beijing
 from sensegate.video.formats.viid_subscriptions import FOREVER
@@ -112,7 +112,7 @@ class Subordinate:
             return _AGAIN_S
         try:
             one = await self._ask(wish)
-        except (Lost, Refused) as why:
+        except (Unavailable, PermissionDenied) as why:
             if not self.trouble:
                 _log.warning("VIID: a platform below is not reached", device=wish.device, why=str(why))
             self.trouble = str(why)
@@ -160,14 +160,14 @@ class Subordinate:
         for path in ("/VIID/APEs", "/VIID/Tollgates", "/VIID/Lanes"):
             try:
                 await self._adopt(await self._client.get(path))
-            except (Rejected, Refused, Lost, Overloaded) as why:
+            except (Rejected, PermissionDenied, Unavailable, Overloaded) as why:
                 _log.debug("VIID: a catalogue is not given", device=self.config.device, path=path, why=str(why))
 
     async def _kept(self) -> Wish:
         try:
             return await self._read()
         except StoreFull as why:
-            raise Lost(str(why)) from why  # tried again
+            raise Unavailable(str(why)) from why  # tried again
 
     async def _read(self) -> Wish:
         row = await self._bucket.get(f"{_PREFIX}{self.config.device}")

@@ -21,7 +21,7 @@ from sensegate.bus.names import OBSERVATIONS
 from sensegate.bus.unreadable import read_rows, read_subject
 from sensegate.clock import Clock
 from sensegate.config.viid import ViidSuperiorConfig
-from sensegate.errors import Lost, Refused, SensegateError
+from sensegate.errors import PermissionDenied, SensegateError, Unavailable
 from sensegate.model import OBSERVATION, Entry
 from sensegate.ports import Log
 from sensegate.video.formats import viid_ids as ids
@@ -162,7 +162,7 @@ class Superior:
         self._told.update(self._code_there(record.id) for record in entries)
         try:
             told = await self._client.send("POST", path, {f"{kind}ListObject": {f"{kind}Object": objects}})
-        except (Lost, Refused) as why:  # what is lost is noticed by the next sign of life
+        except (Unavailable, PermissionDenied) as why:  # what is lost is noticed by the next sign of life
             _log.info("VIID: a catalogue is not taken", name=self.config.name, kind=kind, why=str(why))
             return
         if bad := [item for item in told if item.code != answers.OK]:
@@ -358,7 +358,7 @@ class Superior:
                 return True
             await self._clock.sleep(self._roll(0.1, 0.2) * 2**attempt)
             if one.code in answers.RETRYABLE:
-                raise Lost("the platform above is busy")
+                raise Unavailable("the platform above is busy")
         metrics.VIID_SENT.labels(str(one.code)).inc(len(names))
         _log.warning(
             "VIID: a notification is not wanted and is left out",

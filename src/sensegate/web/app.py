@@ -21,7 +21,7 @@ from aiohttp import web
 from sensegate import metrics
 from sensegate.authority.scope import Action, demand
 from sensegate.config import TlsConfig
-from sensegate.errors import ConfigError, Conflict, Lost, SensegateError
+from sensegate.errors import ConfigError, Conflict, SensegateError, Unavailable
 from sensegate.viid import rest
 from sensegate.web import (
     accounting,
@@ -250,7 +250,7 @@ class Web:
             response = await handler(request)
         except SensegateError as why:
             status = problems.status_of(why)
-            if status >= 500 and not isinstance(why, Lost):
+            if status >= 500 and not isinstance(why, Unavailable):
                 _log.warning("request not done", request=request_id, path=request.path, cause=repr(why))
             response = problems.of(why, request_id=request_id)
         except web.HTTPException as why:

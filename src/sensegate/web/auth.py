@@ -16,7 +16,7 @@ from aiohttp import web
 from sensegate import metrics
 from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.clock import Clock
-from sensegate.errors import Overloaded, Refused
+from sensegate.errors import Overloaded, PermissionDenied
 from sensegate.model import Device
 from sensegate.web.deps import Deps
 
@@ -65,7 +65,7 @@ def caller(request: web.Request, deps: Deps, guesses: Guesses) -> Principal:
     scheme, credential = _authorization(request)
     cookie = request.cookies.get(cookie_name(deps), "") if deps.people and not scheme else ""
     if scheme != "bearer" and not cookie:
-        raise Refused("send `Authorization: Bearer TOKEN`", authenticated=False)
+        raise PermissionDenied("send `Authorization: Bearer TOKEN`", authenticated=False)
     address = request.remote or ""
     guesses.demand_patience(address)
     try:
@@ -74,13 +74,15 @@ def caller(request: web.Request, deps: Deps, guesses: Guesses) -> Principal:
             principal, session = deps.people.verify(cookie or credential, used=used)
         else:
             return deps.tokens.verify(credential)
-    except Refused:
+    except PermissionDenied:
         guesses.failed(address)
         raise
     if cookie:
         demand_own_page(request)
         if request.method not in _SAFE and not session.fits(request.headers.get(CSRF, "")):
-            raise Refused(f"a change by cookie needs the session's csrf text in {CSRF}; GET /api/v1/session tells it")
+            raise PermissionDenied(
+                f"a change by cookie needs the session's csrf text in {CSRF}; GET /api/v1/session tells it"
+            )
     return principal
 
 
@@ -97,11 +99,11 @@ def cookie_name(deps: Deps) -> str:
 
 
 def demand_own_page(request: web.Request) -> None:
-    """Return unless a page of others made the browser ask. Raises `Refused`."""
+    """Return unless a page of others made the browser ask. Raises `PermissionDenied`."""
     origin = request.headers.get("Origin")
     foreign = origin is not None and urlsplit(origin).netloc.lower() != request.host.lower()
     if foreign or request.headers.get("Sec-Fetch-Site", "same-origin") not in {"same-origin", "none"}:
-        raise Refused("a page of another origin may not use this session")
+        raise PermissionDenied("a page of another origin may not use this session")
 
 
 def device(request: web.Request, name: str, deps: Deps, guesses: Guesses) -> tuple[Device, Principal]:
@@ -123,7 +125,7 @@ def device(request: web.Request, name: str, deps: Deps, guesses: Guesses) -> tup
     verified = deps.devices.verify(user, password) if scheme in {"basic", "bearer"} else None
     if verified is None:
         guesses.failed(address)
-        raise Refused("the device's own credential is asked for: Basic id:password", authenticated=False)
+        raise PermissionDenied("the device's own credential is asked for: Basic id:password", authenticated=False)
     proved, _ = verified
     if name != proved.id:
         # A gateway may push for the devices behind it.
@@ -131,7 +133,7 @@ def device(request: web.Request, name: str, deps: Deps, guesses: Guesses) -> tup
         target = deps.devices.record(at) if at >= 0 else None
         if target is None or proved.id not in target.gateways or not deps.devices.enabled[at]:
             metrics.REFUSED.labels("http").inc()
-            raise Refused(f"{proved.id} may not send for another device")
+            raise PermissionDenied(f"{proved.id} may not send for another device")
         return target, Principal(proved.id, Role.DEVICE, Scope(proved.division))
     return proved, Principal(proved.id, Role.DEVICE, Scope(proved.division))
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from sensegate.errors import ConfigError, Lost, SensegateError
+from sensegate.errors import ConfigError, SensegateError, Unavailable
 
 if TYPE_CHECKING:
     import aiohttp
@@ -78,9 +78,9 @@ class Remote:
                 yield response
         except aiohttp.ClientError as why:
             what = f"{self.url} does not answer ({getattr(why, 'strerror', None) or why})"
-            raise Lost(f"{what}; is the gateway running there? --url or SENSEGATE_URL says where") from why
+            raise Unavailable(f"{what}; is the gateway running there? --url or SENSEGATE_URL says where") from why
         except TimeoutError as why:
-            raise Lost(f"{self.url}{path} took more than {TIMEOUT_S:.0f} s") from why
+            raise Unavailable(f"{self.url}{path} took more than {TIMEOUT_S:.0f} s") from why
 
     async def get(self, path: str, **query: str | float) -> Any:
         """Return the JSON document at a path; empty texts are left out of the query."""

@@ -12,7 +12,7 @@ from sensegate.authority.camera_codes import division_of
 from sensegate.authority.importing import What
 from sensegate.authority.neighbours import Near, Neighbours
 from sensegate.authority.scope import Action, Scope, allows, may
-from sensegate.errors import Conflict, NotFound, Refused
+from sensegate.errors import Conflict, NotFound, PermissionDenied
 from sensegate.model import Device, DeviceState
 from sensegate.video import multipart
 from sensegate.web import auth, listing
@@ -41,7 +41,7 @@ async def _list(call: Call) -> Any:
         wanted = deps.divisions.check(division)[0]
         if not wanted.startswith(scope.division):
             if not scope.division.startswith(wanted):
-                raise Refused(f"division {wanted} is outside your scope ({scope.division})")
+                raise PermissionDenied(f"division {wanted} is outside your scope ({scope.division})")
             wanted = scope.division
         scope = Scope(wanted, scope.department)
     if call.text("sort") not in {"", "id"} or "id" in call.request.query:
@@ -223,7 +223,7 @@ async def _ingest(call: Call) -> Any:
     if "Authorization" in call.request.headers and _is_token(call):
         call.identify()
         if not may(call.principal, Action.INGEST):
-            raise Refused(f"role {call.principal.role} may not ingest; use the device's own credential")
+            raise PermissionDenied(f"role {call.principal.role} may not ingest; use the device's own credential")
         device, principal = call.deps.devices.get(name, call.principal), call.principal
     else:
         device, principal = auth.device(call.request, name, call.deps, call.guesses)

@@ -9,7 +9,7 @@ import msgspec
 
 from sensegate.authority.members import AREAS_MAX, CODE_LIFE_S, Asked, Member, Members, Told
 from sensegate.authority.scope import Action, demand
-from sensegate.errors import NotFound, Refused
+from sensegate.errors import NotFound, PermissionDenied
 from sensegate.publish.gaps import Named
 from sensegate.web import listing
 from sensegate.web.bodies import Body, Division, Text
@@ -119,7 +119,7 @@ async def _join(call: Call) -> Any:
     call.guesses.demand_patience(address)
     try:
         return await join(asked.code, asked.version, asked.life)
-    except Refused as why:
+    except PermissionDenied as why:
         if not why.authenticated:
             call.guesses.failed(address)
         raise
@@ -132,7 +132,7 @@ async def _leave(call: Call) -> Any:
     call.guesses.demand_patience(address)
     try:
         return _stand(await members.leave(call.path("member"), said.secret))
-    except Refused:
+    except PermissionDenied:
         call.guesses.failed(address)
         raise
 

@@ -12,13 +12,13 @@ from sensegate.errors import (
     Conflict,
     Fenced,
     Gone,
-    Lost,
     NotFound,
     Overloaded,
-    Refused,
+    PermissionDenied,
     Rejected,
     SensegateError,
     StoreFull,
+    Unavailable,
 )
 
 CONTENT_TYPE = "application/problem+json"
@@ -52,7 +52,7 @@ _STATUS: tuple[tuple[type[SensegateError], int], ...] = (
     (Gone, 410),
     (Rejected, 422),
     (ConfigError, 400),
-    (Lost, 503),
+    (Unavailable, 503),
     (Fenced, 503),
     (StoreFull, 503),
 )
@@ -63,7 +63,7 @@ def status_of(why: SensegateError) -> int:
     match why:
         case BadRequest():
             return why.status
-        case Refused():
+        case PermissionDenied():
             return 403 if why.authenticated else 401
         case Overloaded():
             return 429

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from sensegate.authority.scope import Action, Principal, lacking, may
 from sensegate.config import durations
-from sensegate.errors import NotFound, Refused
+from sensegate.errors import NotFound, PermissionDenied
 from sensegate.video import multipart
 from sensegate.web import auth
 from sensegate.web.deps import Deps, Part
@@ -77,14 +77,14 @@ class Call:
         self._principal: Principal | None = None
 
     def identify(self) -> None:
-        """Take the caller from the bearer token or the session. Raises `Refused`, `Overloaded`."""
+        """Take the caller from the bearer token or the session. Raises `PermissionDenied`, `Overloaded`."""
         self._principal = auth.caller(self.request, self.deps, self.guesses)
 
     @property
     def principal(self) -> Principal:
         """The caller; only where the route asks for a token."""
         if self._principal is None:
-            raise Refused("send `Authorization: Bearer TOKEN`", authenticated=False)
+            raise PermissionDenied("send `Authorization: Bearer TOKEN`", authenticated=False)
         return self._principal
 
     def part(self, key: Part[T]) -> T:
@@ -245,7 +245,7 @@ def check(call: Call, route: Route) -> None:
     if route.token:
         call.identify()
         if route.action and not may(call.principal, route.action):
-            raise Refused(lacking(call.principal, route.action))
+            raise PermissionDenied(lacking(call.principal, route.action))
     known = [param.name for param in route.query]
     for name in call.request.query:
         if name not in known:

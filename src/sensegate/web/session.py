@@ -9,7 +9,7 @@ from aiohttp import web
 
 from sensegate.authority.people import People, SignedIn
 from sensegate.authority.scope import Principal
-from sensegate.errors import NotFound, Refused
+from sensegate.errors import NotFound, PermissionDenied
 from sensegate.web import auth
 from sensegate.web.bodies import Body
 from sensegate.web.routing import API, Call, Param, Route, iso
@@ -77,7 +77,7 @@ def _opened(call: Call, done: SignedIn) -> tuple[SessionRow, str]:
     people = _people(call)
     principal = people.principal(done.session)
     if principal is None:
-        raise Refused("the account was ended meanwhile", authenticated=False)
+        raise PermissionDenied("the account was ended meanwhile", authenticated=False)
     return _row(call, principal, done.session.csrf, people.sessions.left_s(done.session)), done.text
 
 
@@ -100,7 +100,7 @@ async def _sign_in(call: Call) -> Any:
     call.guesses.demand_patience(address)
     try:
         done = await people.sign_in(wanted.name, wanted.password, new_password=wanted.new_password)
-    except Refused as why:
+    except PermissionDenied as why:
         if not why.authenticated:
             call.guesses.failed(address)
         raise
@@ -161,7 +161,7 @@ async def _callback(call: Call) -> Any:
     address = call.request.remote or ""
     call.guesses.demand_patience(address)
     if error := call.text("error"):
-        raise Refused(f"the provider refused: {error[:100]}", authenticated=False)
+        raise PermissionDenied(f"the provider refused: {error[:100]}", authenticated=False)
     try:
         identity = await call.deps.oidc.finish(
             state=call.text("state"),
@@ -170,7 +170,7 @@ async def _callback(call: Call) -> Any:
             issuer=call.text("iss"),
         )
         done = await people.sign_in_external(identity)
-    except Refused as why:
+    except PermissionDenied as why:
         if not why.authenticated:
             call.guesses.failed(address)
         raise

@@ -34,7 +34,7 @@ async def test_counts_add_up_and_last(clock: FakeClock) -> None:
 async def test_months_that_are_over_long_ago_go(clock: FakeClock) -> None:
     """From memory and from the bucket; what was counted since counting began stays, and the month that is kept."""
     bucket = MemoryBucket()
-    made = Metering(bucket, clock, kept_days=40)
+    made = Metering(bucket, clock, retention_days=40)
     made.count("t", "all", "json", records=5, size=100, grant="g")
     await made.flush()
     first = month_of(NOW)

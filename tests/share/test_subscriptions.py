@@ -241,7 +241,7 @@ async def test_too_many_failures_pause_it_and_it_goes_on_where_it_stood() -> Non
         assert mark is not None
         assert "500" in mark.reason
         assert len(bench.receiver.letters) == 5
-        await change_offset(bench.marks, "w1", {"state": SubscriptionState.ACTIVE, "why": ""})
+        await change_offset(bench.marks, "w1", {"state": SubscriptionState.ACTIVE, "reason": ""})
         await lived(bench, len(wanted))
         assert bench.receiver.cursors == wanted
         assert bench.metered == len(wanted)

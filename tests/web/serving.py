@@ -73,7 +73,7 @@ class Gateway:
             Shelf(MemoryBucket(), clock),
             clock,
             subscriber=lambda name, by: self.tokens.get(name, by).scope,
-            terms=SharingPolicy(assigns_codes=True),
+            policy=SharingPolicy(assigns_codes=True),
         )
         self.pushed: list[tuple[str, str, bytes, str]] = []
         self.quality: list[QualityRow] = []

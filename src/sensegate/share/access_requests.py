@@ -1,10 +1,13 @@
-"""The desk: applications become decisions, decisions become grants; each step is asked for, recorded, then made."""
+"""Access requests: applications, the decisions on them, and the grants that follow.
+
+Each step is authorized, written to the audit trail, and then made.
+"""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import structlog
@@ -14,11 +17,10 @@ from sensegate.authority.scope import Action, Principal, Role, Scope, allows, de
 from sensegate.authority.scope import scope as scope_of
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
-from sensegate.clock import Clock
+from sensegate.clock import DAY_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.share import masks
 from sensegate.share.applications import (
-    DAY_US,
     Application,
     ApplicationState,
     Decision,
@@ -33,40 +35,25 @@ from sensegate.share.applications import (
     parent_level,
 )
 from sensegate.share.bundles import Bundles
-from sensegate.share.catalogue import CatalogueEntry, DatasetCatalogue, SharingClass
+from sensegate.share.catalogue import DatasetCatalogue, SharingClass
+from sensegate.share.federation_node import CentreRecords
 from sensegate.share.feeds import Feed, Feeds, common_divisions
 from sensegate.share.grants import CORE_GRADE, Grant, Grants, owns
 
 CHECK_INTERVAL_S = 60.0
-"""So often deadlines are looked at."""
+"""Interval between checks of deadlines."""
 PRUNE_INTERVAL_S = 3_600.0
-"""So often what ended long ago is looked for."""
+"""Interval between removals of old grants and applications."""
 PENDING_MAX = 200
-"""Applications of one subscriber that wait for their decision: more are a fault of a program."""
+"""Most pending applications of one subscriber: more are a fault of a program."""
 DEADLINES = Principal("clock", Role.ADMIN, Scope("44"), name="deadlines")
-"""Who acts when a deadline has passed."""
+"""Actor in the audit trail when a deadline has passed."""
 
 _log = structlog.get_logger(__name__)
 
 
-class Elsewhere(Protocol):
-    """What is kept at the centre of a node's data (`joint_up.Distant`)."""
-
-    applications: Records[Application]
-    grants: Records[Grant]
-    entries: Records[CatalogueEntry]
-
-    async def decide(self, principal: Principal, application: Application, decision: Decision) -> Application:
-        """Have the centre decide."""
-        ...
-
-    async def revoke(self, principal: Principal, grant: Grant, reason: str) -> Grant:
-        """Have the centre take a grant back."""
-        ...
-
-
 class AccessRequests:
-    """Applications and grants of this gateway."""
+    """Applications and grants of this gateway, and those at its centre for its data."""
 
     def __init__(  # noqa: PLR0917 - the wiring hands in each once
         self,
@@ -80,9 +67,9 @@ class AccessRequests:
         subscriber: Callable[[str, Principal], Scope],
         answer_days: float = 10.0,
         days_max: float = 1_096.0,
-        kept_days: float = 0.0,
+        retention_days: float = 0.0,
     ) -> None:
-        """`subscriber` returns the scope of a token by its id, or raises `NotFound` where the caller may not use it."""
+        """`subscriber` returns the scope of a token by its id, or raises `NotFound` if the caller may not see it."""
         self._feeds = feeds
         self._catalogue = catalogue
         self._grants = grants
@@ -91,63 +78,64 @@ class AccessRequests:
         self._subscriber = subscriber
         self._answer_us = round(answer_days * DAY_US)
         self._days_max = days_max
-        self._kept_us = round(kept_days * DAY_US)
-        self.centre: Elsewhere | None = None
-        """At a node: applications and grants for its data that the centre keeps."""
+        self._retention_us = round(retention_days * DAY_US)
+        self.centre: CentreRecords | None = None
+        """At a node: the records of its centre that concern the node's data; None: not connected to a centre."""
         self.bundles = Bundles(shelf, feeds, trail, clock)
         self.applications: Records[Application] = Records(shelf, "application", Application)
 
     # ── applications ──────────────────────────────────────────────────────────────────────────────────
 
     def visible(self, principal: Principal) -> list[Application]:
-        """Return the applications that concern the caller, oldest first."""
-        found = [one for one in (*self.applications, *self._centre_applications()) if self._sees(principal, one)]
-        return sorted(found, key=lambda one: (one.created, one.id))
+        """Return the applications that the caller may see, oldest first."""
+        applications = (*self.applications, *self._centre_applications())
+        visible = [application for application in applications if self._may_see(principal, application)]
+        return sorted(visible, key=lambda application: (application.created, application.id))
 
     def get(self, principal: Principal, name: str) -> Application:
-        """Return one. Raises `NotFound`."""
-        found = self.applications.find(name)
-        if found is None and self.centre:
-            found = self.centre.applications.find(name)
-        if found is None or not self._sees(principal, found):
-            raise NotFound(f"no application '{name[:40]}' that concerns you")
-        return found
+        """Return a record that the caller may see. Raises `NotFound`."""
+        application = self.applications.find(name)
+        if application is None and self.centre:
+            application = self.centre.applications.find(name)
+        if application is None or not self._may_see(principal, application):
+            raise NotFound(f"there is no application '{name[:40]}' that concerns you")
+        return application
 
-    async def apply(self, principal: Principal, form: object) -> Application:
-        """Take an application; what is shared unconditionally is granted at once.
+    async def apply(self, principal: Principal, requested: RequestedAccess) -> Application:
+        """Create an application; feeds that are shared unconditionally or pre-approved are granted at once.
 
         Raises:
-            ConfigError: what is asked for cannot be.
-            NotFound: a feed is not in the catalogue, or the token is not one of the caller's.
-            Refused: the data is core; that is recorded.
-            Conflict: the subscriber has a grant for it, which could be renewed.
-            Overloaded: too many of the subscriber's wait.
+            ConfigError: a value is invalid.
+            NotFound: a feed is not in the catalogue, or the caller may not see the token.
+            Refused: the data is classified as core; the attempt is recorded.
+            Conflict: the subscriber has a grant for the feed, which can be renewed.
+            Overloaded: too many applications of the subscriber are pending.
         """
-        asked = self._expand_bundle(_converted(form, RequestedAccess))
-        check_request(asked, days_max=self._days_max)
-        subscriber = asked.subscriber or principal.id
+        requested = self._expand_bundle(requested)
+        check_request(requested, days_max=self._days_max)
+        subscriber = requested.subscriber or principal.id
         scope = principal.scope if subscriber == principal.id else self._subscriber(subscriber, principal)
         demand(principal, Action.APPLY_GRANTS, scope.division, scope.department)
-        if asked.renews:
-            self._demand_renewable(principal, asked, subscriber)
-        feeds = [self._requestable_feed(principal, name) for name in asked.feeds]
+        if requested.renews:
+            self._demand_renewable(principal, requested, subscriber)
+        feeds = [self._requestable_feed(principal, name) for name in requested.feeds]
         await self._refuse_core(principal, feeds)
         for feed in feeds:
-            if common_divisions(feed.divisions, asked.divisions) is None:
-                raise ConfigError(f"feed '{feed.name}' holds nothing of them", key="divisions", remedy="leave it out")
-            if not asked.renews and (present := self._grants.active(subscriber, feed.name)):
-                raise Conflict(f"{subscriber} has grant {present.id} for '{feed.name}'; renew it")
+            if common_divisions(feed.divisions, requested.divisions) is None:
+                raise ConfigError(f"feed '{feed.name}' contains none of them", key="divisions", remedy="leave it out")
+            if not requested.renews and (present := self._grants.active(subscriber, feed.name)):
+                raise Conflict(f"{subscriber} already has grant {present.id} for '{feed.name}'; renew it")
         now = self._clock.now()
-        waiting = sum(
+        pending = sum(
             application.subscriber == subscriber and application.effective_state is ApplicationState.PENDING
             for application in self.applications
         )
-        if waiting >= PENDING_MAX:
-            raise Overloaded(f"{waiting} applications of {subscriber} wait for a decision; withdraw some first")
+        if pending >= PENDING_MAX:
+            raise Overloaded(f"{pending} applications of {subscriber} are pending; withdraw some first")
         level = self._level(feeds)
-        made = Application(
+        application = Application(
             id=f"a{secrets.token_hex(8)}",
-            requested=asked,
+            requested=requested,
             subscriber=subscriber,
             applicant=written(scope),
             by=principal.id,
@@ -157,40 +145,42 @@ class AccessRequests:
             deadline=now + self._answer_us,
             owner=level,
         )
-        await self._trail.record(principal, "application.create", made.id, after=_facts(made))
-        made = await self.applications.put(made.id, made, expected=0)
+        await self._trail.record(principal, "application.create", application.id, after=_facts(application))
+        application = await self.applications.put(application.id, application, expected=0)
         if all(self._unconditional(feed) for feed in feeds):
-            return await self._approve(DEADLINES, made, Decision(True, reason="shared unconditionally"))
-        if asked.bundle and (blanket := self.bundles.pre_approval(asked.bundle, scope)):
-            given = blanket.terms
-            days = min(given.days or asked.days, asked.days)
-            reason = blanket.reason or f"blanket of bundle {asked.bundle}"
+            return await self._approve(DEADLINES, application, Decision(True, reason="shared unconditionally"))
+        if requested.bundle and (pre_approval := self.bundles.pre_approval(requested.bundle, scope)):
+            preapproved = pre_approval.terms
+            days = min(preapproved.days or requested.days, requested.days)
+            reason = pre_approval.reason or f"pre-approval of bundle {requested.bundle}"
             try:
-                return await self._approve(DEADLINES, made, msgspec.structs.replace(given, days=days, reason=reason))
+                return await self._approve(
+                    DEADLINES, application, msgspec.structs.replace(preapproved, days=days, reason=reason)
+                )
             except ConfigError as why:
-                # More, or other ways, than the blanket has: the owner is asked.
-                _log.info("a blanket does not fit an application", application=made.id, cause=str(why))
-        return made
+                # It asks for more than was approved in advance: the owner decides.
+                _log.info("pre-approval does not cover the application", application=application.id, reason=str(why))
+        return application
 
-    def _expand_bundle(self, asked: RequestedAccess) -> RequestedAccess:
-        """Return an application with the feeds of its bundle."""
-        if not asked.bundle:
-            return asked
-        if asked.feeds:
-            raise ConfigError("feeds beside a bundle", key="feeds", remedy="leave them out, or the bundle")
-        return msgspec.structs.replace(asked, feeds=self.bundles.get(asked.bundle).feeds)
+    def _expand_bundle(self, requested: RequestedAccess) -> RequestedAccess:
+        """Return a request with the feeds of its bundle filled in."""
+        if not requested.bundle:
+            return requested
+        if requested.feeds:
+            raise ConfigError("feeds and a bundle are both given", key="feeds", remedy="give one of them")
+        return msgspec.structs.replace(requested, feeds=self.bundles.get(requested.bundle).feeds)
 
     async def renew(
         self, principal: Principal, name: str, *, days: float, purpose: str = "", legal_basis: str = ""
     ) -> Application:
-        """Apply for more time for a grant, with the same terms. Raises as `apply`."""
+        """Apply to extend a grant on the same terms. Raises as `apply`."""
         grant = self.grant(principal, name)
         before = self.applications.find(grant.application)
-        law = legal_basis or (before.requested.legal_basis if before else "")
-        asked = RequestedAccess(
+        basis = legal_basis or (before.requested.legal_basis if before else "")
+        requested = RequestedAccess(
             (grant.feed,),
             purpose or grant.purpose,
-            law,
+            basis,
             days,
             subscriber=grant.subscriber,
             properties=grant.properties,
@@ -202,16 +192,15 @@ class AccessRequests:
             contact=before.requested.contact if before else "",
             renews=grant.id,
         )
-        return await self.apply(principal, asked)
+        return await self.apply(principal, requested)
 
-    async def decide(self, principal: Principal, name: str, form: object, revision: int | None) -> Application:
-        """Approve or refuse an application; approval makes its grants.
+    async def decide(self, principal: Principal, name: str, decision: Decision, revision: int | None) -> Application:
+        """Approve or refuse an application; approval creates its grants.
 
         Raises:
             NotFound, ConfigError, Refused.
-            Conflict: it is decided already, or was changed meanwhile.
+            Conflict: it is already decided, or was changed meanwhile.
         """
-        decision = _converted(form, Decision)
         application = self.get(principal, name)
         if revision is not None and revision != application.revision:
             raise Conflict(f"application {name} is at revision {application.revision}, not {revision}; read it again")
@@ -224,96 +213,98 @@ class AccessRequests:
             raise Conflict(f"application {application.id} is {application.state}")
         if not decision.approve:
             if not decision.reason.strip():
-                raise ConfigError("no reason", key="reason", remedy="say why it is refused")
+                raise ConfigError("is missing", key="reason", remedy="say why it is refused")
             return await self._close(principal, application, ApplicationState.REFUSED, decision, ())
         if application.lapsed:
             self._demand_not_granted(application)
         return await self._approve(principal, application, decision)
 
     def _demand_not_granted(self, application: Application) -> None:
-        """Return if a late answer still has a question: the applicant may have applied anew. Raises `Conflict`."""
+        """Return if a lapsed application is not superseded by a grant of a newer one. Raises `Conflict`."""
         for name in application.requested.feeds:
             present = self._grants.active(application.subscriber, name)
             if present and not application.requested.renews and present.application != application.id:
                 raise Conflict(
-                    f"{application.subscriber} has grant {present.id} for '{name}' by now; refuse application "
+                    f"{application.subscriber} has grant {present.id} for '{name}' meanwhile; refuse application "
                     f"{application.id}, which had lapsed"
                 )
 
     async def withdraw(self, principal: Principal, name: str) -> Application:
-        """Take back an application that is not yet decided; only who sent it, or his operators.
+        """Withdraw a pending application; the applicant and the operators of its scope may.
 
         Raises:
             NotFound, Refused, Conflict.
         """
         application = self._local(principal, name)
-        theirs = scope_of(application.applicant)
+        applicant = scope_of(application.applicant)
         party = principal.id in {application.by, application.subscriber}
-        if not (party or allows(principal, Action.CHANGE_TOKENS, theirs.division, theirs.department)):
-            raise PermissionDenied(f"application {application.id} is taken back by its applicant; you may refuse it")
+        if not (party or allows(principal, Action.CHANGE_TOKENS, applicant.division, applicant.department)):
+            raise PermissionDenied(f"application {application.id} is withdrawn by its applicant; you may refuse it")
         if application.state is not ApplicationState.PENDING:
             raise Conflict(f"application {application.id} is {application.state}")
         return await self._close(principal, application, ApplicationState.WITHDRAWN, Decision(False), ())
 
     def _local(self, principal: Principal, name: str) -> Application:
-        """Return an application that is kept here. Raises `NotFound`; `Conflict`: it is kept at the centre."""
-        found = self.get(principal, name)
+        """Return an application stored at this gateway. Raises `NotFound`; `Conflict`: it is stored at the centre."""
+        application = self.get(principal, name)
         if self.applications.find(name) is None:
-            raise Conflict(f"application {name} is kept by the centre; take it back there")
-        return found
+            raise Conflict(f"application {name} is stored at the centre; withdraw it there")
+        return application
 
     def _centre_applications(self) -> Iterable[Application]:
         return self.centre.applications if self.centre else ()
 
     async def escalate(self) -> int:
-        """Hand every application whose deadline has passed to the level above; return how many.
+        """Escalate every application whose deadline has passed to the parent level; return how many.
 
-        Above the province there is none: there it lapses.
+        At the province, which has no parent level, it lapses.
         """
         now, count = self._clock.now(), 0
-        told: Facts
+        facts: Facts
         for application in [
             application
             for application in self.applications
             if application.effective_state is ApplicationState.PENDING and application.deadline <= now
         ]:
             if (level := parent_level(application.level)) == application.level:
-                risen = msgspec.structs.replace(application, lapsed=now)
-                action, told = "application.lapse", {"level": application.level}
+                escalated = msgspec.structs.replace(application, lapsed=now)
+                action, facts = "application.lapse", {"level": application.level}
             else:
-                risen = msgspec.structs.replace(
+                escalated = msgspec.structs.replace(
                     application, level=level, deadline=now + self._answer_us, escalated=application.escalated + 1
                 )
-                action, told = "application.escalate", {"level": level, "escalated": risen.escalated}
-            await self._trail.record(DEADLINES, action, application.id, before={"level": application.level}, after=told)
+                action, facts = "application.escalate", {"level": level, "escalated": escalated.escalated}
+            await self._trail.record(
+                DEADLINES, action, application.id, before={"level": application.level}, after=facts
+            )
             try:
-                await self.applications.put(application.id, risen, expected=application.revision)
+                await self.applications.put(application.id, escalated, expected=application.revision)
             except Conflict:
-                continue  # decided meanwhile, or another process was faster
+                continue  # decided meanwhile, or another process escalated it
             _log.warning(
-                "application not answered in time",
+                "application not decided in time",
                 application=application.id,
                 level=application.level,
-                now=risen.effective_state,
+                now=escalated.effective_state,
             )
             count += 1
         return count
 
     async def prune(self) -> int:
-        """Remove grants that ended, and applications that were decided, longer ago than they are kept; return how many.
+        """Delete grants and applications that ended before the retention period; return how many.
 
-        An application goes after its grants: renewals and receipts look at it.
+        An application is deleted after its grants: renewals and usage statements refer to it.
         """
-        if not self._kept_us:
+        if not self._retention_us:
             return 0
-        before, count = self._clock.now() - self._kept_us, 0
-        gone = [record for record in self._grants.records if (record.revoked or record.expires) <= before]
-        for grant in gone:
+        before, count = self._clock.now() - self._retention_us, 0
+        expired = [record for record in self._grants.records if (record.revoked or record.expires) <= before]
+        for grant in expired:
             count += await self._prune_record("grant.prune", self._grants.records, grant.id, grant)
         old = [application for application in self.applications if 0 < application.ended <= before]
-        for one in old:
-            if not any(self._grants.find(name) for name in one.grants):
-                count += await self._prune_record("application.prune", self.applications, one.id, one)
+        for application in old:
+            if not any(self._grants.find(name) for name in application.grants):
+                count += await self._prune_record("application.prune", self.applications, application.id, application)
         return count
 
     async def _prune_record(self, action: str, records: Records[Any], name: str, record: Grant | Application) -> bool:
@@ -321,12 +312,12 @@ class AccessRequests:
         try:
             await records.delete(name, expected=record.revision)
         except Conflict:
-            return False  # changed meanwhile, or another process was faster
+            return False  # changed meanwhile, or another process deleted it
         metrics.PRUNED.labels(action.partition(".")[0]).inc()
         return True
 
     async def run(self) -> None:
-        """Look at deadlines, and at what ended long ago, until cancelled."""
+        """Check deadlines and delete old records periodically, until cancelled."""
         due = 0.0
         while True:
             await self._clock.sleep(CHECK_INTERVAL_S)
@@ -336,61 +327,66 @@ class AccessRequests:
                     due = now + PRUNE_INTERVAL_S
                     await self.prune()
             except (Unavailable, Overloaded, StoreFull) as why:
-                _log.warning("deadlines are looked at later", cause=str(why))
+                _log.warning("deadlines not checked; retried later", reason=str(why))
 
     # ── grants ────────────────────────────────────────────────────────────────────────────────────────
 
     def grants(self, principal: Principal) -> list[Grant]:
-        """Return the grants that concern the caller, in order of id."""
-        distant = self.centre.grants if self.centre else ()
-        return [record for record in (*self._grants.records, *distant) if _may_see_grant(principal, record)]
+        """Return the grants that the caller may see, in order of id."""
+        at_centre = self.centre.grants if self.centre else ()
+        return [record for record in (*self._grants.records, *at_centre) if _may_see_grant(principal, record)]
 
     def grant(self, principal: Principal, name: str) -> Grant:
-        """Return one. Raises `NotFound`."""
-        found = self._grants.find(name)
-        if found is None and self.centre:
-            found = self.centre.grants.find(name)
-        if found is None or not _may_see_grant(principal, found):
-            raise NotFound(f"no grant '{name[:40]}' that concerns you")
-        return found
+        """Return a record that the caller may see. Raises `NotFound`."""
+        grant = self._grants.find(name)
+        if grant is None and self.centre:
+            grant = self.centre.grants.find(name)
+        if grant is None or not _may_see_grant(principal, grant):
+            raise NotFound(f"there is no grant '{name[:40]}' that concerns you")
+        return grant
 
-    async def change(self, principal: Principal, name: str, form: object, revision: int) -> Grant:
-        """Change the terms of a grant (a record with keys of `Grant`), in force within two seconds on open streams.
+    async def change(self, principal: Principal, name: str, after: Grant, revision: int) -> Grant:
+        """Replace a grant as of a revision; open streams have the new terms within two seconds.
 
-        The owner changes terms; the applicant may hand the grant over to another of its tokens (`subscriber`).
+        The owner changes terms; the applicant may transfer the grant to another of its tokens (`subscriber`).
 
         Raises:
             NotFound, Refused, ConfigError, Conflict.
         """
         before = self.grant(principal, name)
         if self._grants.find(name) is None:
-            raise Conflict(f"grant {name} is served by the centre; change it there, or revoke it")
-        after = _converted(form, Grant)
+            raise Conflict(f"grant {name} is stored at the centre; change it there, or revoke it")
         if before.revision != revision:
             raise Conflict(f"grant {name} is at revision {before.revision}, not {revision}; read it again")
         changed = {key for key in Grant.__struct_fields__ if getattr(before, key) != getattr(after, key)} - {"revision"}
         if unchangeable := sorted(changed - _CHANGEABLE - {"subscriber"}):
-            raise ConfigError("does not change", key=unchangeable[0], remedy=f"of {', '.join(sorted(_CHANGEABLE))}")
+            raise ConfigError(
+                "cannot be changed", key=unchangeable[0], remedy=f"change {', '.join(sorted(_CHANGEABLE))}"
+            )
         if "subscriber" in changed:
-            theirs = self._subscriber(after.subscriber, principal)
-            if written(theirs) != before.applicant:
-                raise PermissionDenied(f"grant {name} is for {before.applicant}, not for {written(theirs)}")
+            scope = self._subscriber(after.subscriber, principal)
+            if written(scope) != before.applicant:
+                raise PermissionDenied(f"grant {name} is for {before.applicant}, not for {written(scope)}")
         if changed & _CHANGEABLE:
             demand(principal, Action.DECIDE_GRANTS, before.level, before.department)
         if before.revoked:
             raise Conflict(f"grant {name} was revoked")
         after = self._checked_grant(after)
         if after.expires > self._clock.now() + round(self._days_max * DAY_US):
-            raise ConfigError("too far ahead", key="expires", remedy=f"at most {self._days_max:g} days from now")
+            raise ConfigError(
+                "is too far ahead", key="expires", remedy=f"give at most {self._days_max:g} days from now"
+            )
         feed = self._feeds.find(after.feed)
         if feed is not None and common_divisions(feed.divisions, after.divisions) is None:
-            raise ConfigError("not in the feed", key="divisions", remedy="leave it out for all of the feed")
+            raise ConfigError(
+                "the feed contains none of them", key="divisions", remedy="leave it out for all of the feed"
+            )
         await self._refuse_core(principal, [], grade_max=after.grade_max)
         await self._trail.record(principal, "grant.change", name, before=_facts(before), after=_facts(after))
         return await self._grants.records.put(name, after, expected=revision)
 
     async def revoke(self, principal: Principal, name: str, reason: str = "", revision: int | None = None) -> Grant:
-        """Take a grant back: its deliveries end within two seconds. The owner may, or the subscriber's side.
+        """Revoke a grant; its deliveries end within two seconds. The owner and the subscriber's side may.
 
         Raises:
             NotFound, Refused, Conflict.
@@ -398,13 +394,13 @@ class AccessRequests:
         before = self.grant(principal, name)
         if revision is not None and revision != before.revision:
             raise Conflict(f"grant {name} is at revision {before.revision}, not {revision}; read it again")
-        theirs = scope_of(before.applicant)
+        applicant = scope_of(before.applicant)
         if not (
             principal.id == before.subscriber
             or allows(principal, Action.DECIDE_GRANTS, before.level, before.department)
-            or allows(principal, Action.CHANGE_TOKENS, theirs.division, theirs.department)
+            or allows(principal, Action.CHANGE_TOKENS, applicant.division, applicant.department)
         ):
-            raise PermissionDenied(f"grant {name} is taken back by {before.level} or given back by {before.applicant}")
+            raise PermissionDenied(f"grant {name} may be revoked by {before.level} or given back by {before.applicant}")
         if before.revoked:
             return before
         if self.centre and self._grants.find(name) is None:
@@ -416,46 +412,50 @@ class AccessRequests:
     # ── inside ────────────────────────────────────────────────────────────────────────────────────────
 
     async def _approve(self, principal: Principal, application: Application, decision: Decision) -> Application:
-        asked, now = application.requested, self._clock.now()
-        feeds = [self._existing_feed(name) for name in asked.feeds]
+        requested, now = application.requested, self._clock.now()
+        feeds = [self._existing_feed(name) for name in requested.feeds]
         await self._refuse_core(principal, feeds, grade_max=decision.grade_max)
         check_terms(decision)
-        days = decision.days or asked.days
-        if not 0 < days <= asked.days:
-            raise ConfigError(f"{days:g} days", key="days", remedy=f"at most the {asked.days:g} applied for")
-        made: list[Grant] = []
+        days = decision.days or requested.days
+        if not 0 < days <= requested.days:
+            raise ConfigError(
+                f"{days:g} days are too long", key="days", remedy=f"give at most the {requested.days:g} applied for"
+            )
+        grants: list[Grant] = []
         for feed in feeds:
             if principal is not DEADLINES and not owns(principal, feed):
-                raise PermissionDenied(f"feed '{feed.name}' holds data outside your scope ({written(principal.scope)})")
-            renewed = self._grants.find(asked.renews) if asked.renews else None
+                raise PermissionDenied(
+                    f"feed '{feed.name}' contains data outside your scope ({written(principal.scope)})"
+                )
+            renewed = self._grants.find(requested.renews) if requested.renews else None
             present = renewed or self._unfinished_grant(application, feed)
-            wanted = narrowed(asked.divisions, decision.divisions, "divisions")
+            wanted = narrowed(requested.divisions, decision.divisions, "divisions")
             divisions = common_divisions(feed.divisions, wanted)
             if divisions is None:
-                raise ConfigError(f"feed '{feed.name}' holds nothing of them", key="divisions", remedy="leave it out")
-            starts = max(asked.starts, now, renewed.expires if renewed else 0)
-            # Decided once more after a crash: what was added already is not added again.
-            again = renewed is not None and renewed.application == application.id
+                raise ConfigError(f"feed '{feed.name}' contains none of them", key="divisions", remedy="leave it out")
+            starts = max(requested.starts, now, renewed.expires if renewed else 0)
+            # The decision is repeated after a crash: an extension made before is not made twice.
+            extended = renewed is not None and renewed.application == application.id
             grant = Grant(
                 id=present.id if present else f"g{secrets.token_hex(8)}",
                 feed=feed.name,
                 subscriber=application.subscriber,
                 starts=min(renewed.starts, starts) if renewed else starts,
-                expires=renewed.expires if again and renewed else starts + round(days * DAY_US),
-                deliveries=narrowed(asked.deliveries, decision.deliveries, "deliveries"),
-                forms=narrowed(asked.forms, decision.forms, "forms"),
+                expires=renewed.expires if extended and renewed else starts + round(days * DAY_US),
+                deliveries=narrowed(requested.deliveries, decision.deliveries, "deliveries"),
+                forms=narrowed(requested.forms, decision.forms, "forms"),
                 mask=decision.mask or (renewed.mask if renewed and decision.mask is None else masks.NO_MASK),
-                rate=decision.rate or asked.rate,
-                volume=decision.volume or asked.volume,
+                rate=decision.rate or requested.rate,
+                volume=decision.volume or requested.volume,
                 divisions=divisions,
                 departments=feed.departments,
-                # What the owner adds to the feed later is not in the grant.
-                properties=narrowed(asked.properties, decision.properties, "properties") or feed.properties,
+                # Properties that the owner adds to the feed later are not part of the grant.
+                properties=narrowed(requested.properties, decision.properties, "properties") or feed.properties,
                 domains=feed.domains,
                 kinds=feed.kinds,
                 grade_max=decision.grade_max,
                 application=application.id,
-                purpose=asked.purpose,
+                purpose=requested.purpose,
                 level=application.owner,
                 department=application.department,
                 applicant=application.applicant,
@@ -463,17 +463,17 @@ class AccessRequests:
                 created_by=principal.id,
                 revision=present.revision if present else 0,
             )
-            made.append(self._checked_grant(grant))
-        # First the decision, then what follows of it: a crash in between leaves an approval without its grant, which
-        # `decide` refuses to repeat; so the grants go first, and an application that stayed pending is decided again.
-        for grant in made:
+            grants.append(self._checked_grant(grant))
+        # Grants are written before the decision: a crash in between leaves a pending application, to be decided again;
+        # the other order would leave an approval without grants, which `decide` refuses to repeat.
+        for grant in grants:
             await self._trail.record(principal, "grant.create", grant.id, after=_facts(grant))
             await self._grants.records.put(grant.id, grant, expected=grant.revision)
-        names = tuple(grant.id for grant in made)
+        names = tuple(grant.id for grant in grants)
         return await self._close(principal, application, ApplicationState.APPROVED, decision, names)
 
     def _unfinished_grant(self, application: Application, feed: Feed) -> Grant | None:
-        """Return the grant that was made of an application before a crash, or loss, kept its decision away."""
+        """Return the grant that an interrupted approval of an application has already created; None: there is none."""
         return next(
             (
                 record
@@ -499,12 +499,12 @@ class AccessRequests:
             reason=decision.reason[:1_000],
             grants=grants,
         )
-        told: Facts = {"reason": after.reason, "grants": list(grants)}
-        await self._trail.record(principal, f"application.{_VERBS[state]}", application.id, after=told)
+        facts: Facts = {"reason": after.reason, "grants": list(grants)}
+        await self._trail.record(principal, f"application.{_VERBS[state]}", application.id, after=facts)
         return await self.applications.put(application.id, after, expected=application.revision)
 
     def _checked_grant(self, grant: Grant) -> Grant:
-        """Return a grant whose mask can be applied; pseudonyms are its own unless a key is named."""
+        """Return a grant with a checked mask; its pseudonyms have a key of their own unless the mask names one."""
         masks.check_mask(grant.mask)
         key = (grant.mask.key or grant.id) if grant.mask.hash else ""
         return msgspec.structs.replace(grant, mask=msgspec.structs.replace(grant.mask, key=key))
@@ -516,26 +516,26 @@ class AccessRequests:
             return
         target = core[0] if core else "grade_max"
         await self._trail.record(principal, "grant.refuse_core", target, after={"feeds": core, "grade_max": grade_max})
-        raise PermissionDenied(
-            f"grade {CORE_GRADE} (core) is not shared, whoever asks and whoever agrees; this was recorded"
-        )
+        raise PermissionDenied(f"data of grade {CORE_GRADE} (core) is never shared; the attempt was recorded")
 
     def _requestable_feed(self, principal: Principal, name: str) -> Feed:
         feed, entry = self._feeds.find(name), self._catalogue.find(name)
         published = entry is not None and bool(entry.published)
         if feed is None or not published or (entry and entry.sharing is SharingClass.NOT_SHARED):
-            # A draft and what is not shared are told apart only for their owner.
+            # Only the owner is told whether a feed is a draft or is not shared.
             if feed is not None and owns(principal, feed):
-                raise ConfigError(f"feed '{name[:64]}' is not offered", key="feeds", remedy="complete its entry first")
+                raise ConfigError(
+                    f"feed '{name[:64]}' is not published", key="feeds", remedy="complete its catalogue entry first"
+                )
             if self.centre and self.centre.entries.find(name):
-                raise Conflict(f"'{name}' is shared at the centre; apply there, where it is read")
-            raise NotFound(f"no feed '{name[:64]}' in the catalogue")
+                raise Conflict(f"feed '{name}' is shared at the centre; apply there")
+            raise NotFound(f"there is no feed '{name[:64]}' in the catalogue")
         return feed
 
     def _existing_feed(self, name: str) -> Feed:
         feed = self._feeds.find(name)
         if feed is None:
-            raise Conflict(f"feed '{name[:64]}' is not there any more; refuse the application")
+            raise Conflict(f"feed '{name[:64]}' no longer exists; refuse the application")
         return feed
 
     def _unconditional(self, feed: Feed) -> bool:
@@ -547,19 +547,25 @@ class AccessRequests:
         known = [level or common_level(feed.divisions) for level, feed in zip(levels, feeds, strict=True)]
         return common_level(known, digits_max=12)
 
-    def _demand_renewable(self, principal: Principal, asked: RequestedAccess, subscriber: str) -> None:
-        grant = self.grant(principal, asked.renews)
+    def _demand_renewable(self, principal: Principal, requested: RequestedAccess, subscriber: str) -> None:
+        grant = self.grant(principal, requested.renews)
         if grant.revoked:
             raise Conflict(f"grant {grant.id} was revoked; apply anew")
-        if (grant.feed,) != asked.feeds or grant.subscriber != subscriber:
-            raise ConfigError(f"grant {grant.id} is for '{grant.feed}'", key="renews", remedy="renew it as it is")
+        if (grant.feed,) != requested.feeds or grant.subscriber != subscriber:
+            raise ConfigError(
+                f"grant {grant.id} is for '{grant.feed}'",
+                key="renews",
+                remedy="renew it for the same feed and subscriber",
+            )
 
     @staticmethod
-    def _sees(principal: Principal, one: Application) -> bool:
-        parties = (one.by, one.subscriber)
+    def _may_see(principal: Principal, record: Application) -> bool:
+        parties = (record.by, record.subscriber)
         return may_see(
-            principal, parties=parties, applicant=one.applicant, level=one.level, department=one.department
-        ) or may_see(principal, parties=(), applicant=one.applicant, level=one.owner, department=one.department)
+            principal, parties=parties, applicant=record.applicant, level=record.level, department=record.department
+        ) or may_see(
+            principal, parties=(), applicant=record.applicant, level=record.owner, department=record.department
+        )
 
 
 _VERBS = {
@@ -572,19 +578,16 @@ _CHANGEABLE = frozenset(
 )
 
 
-def _may_see_grant(principal: Principal, one: Grant) -> bool:
+def _may_see_grant(principal: Principal, record: Grant) -> bool:
     return may_see(
-        principal, parties=(one.subscriber,), applicant=one.applicant, level=one.level, department=one.department
+        principal,
+        parties=(record.subscriber,),
+        applicant=record.applicant,
+        level=record.level,
+        department=record.department,
     )
 
 
-def _converted(form: object, kind: type[Any]) -> Any:
-    try:
-        return msgspec.convert(form, kind, from_attributes=True)
-    except msgspec.ValidationError as why:
-        raise ConfigError(str(why), key=kind.__name__.lower(), remedy="see the fields in /docs") from why
-
-
 def _facts(record: msgspec.Struct) -> Facts:
-    kept: Facts = msgspec.to_builtins(msgspec.structs.replace(record, revision=0))
-    return kept
+    facts: Facts = msgspec.to_builtins(msgspec.structs.replace(record, revision=0))
+    return facts

@@ -1,14 +1,14 @@
-"""Subscribers who come to the broker, by MQTT or NATS: who may come in, what each may hear, and that it ends.
+"""Subscribers that connect to the broker by MQTT or NATS: authorization, permissions, and disconnection.
 
-Who comes gives the id of a token as user and the token as password; by MQTT its client id begins with that id. Its
-rights are the subjects of its grants in force:
+A client gives the id of a token as user and the token as password; its MQTT client id begins with that id. It may use
+the subjects of its active grants:
 
-    sg.grants.<grant>.>              what it hears by MQTT
-    sg.feeds.<grant>.>               what it hears by NATS
-    sg.control.<grant>.<delivery>    where it says from which cursor on
+    sg.grants.<grant>.>              records by MQTT
+    sg.feeds.<grant>.>               records by NATS
+    sg.control.<grant>.<delivery>    control messages: the cursor after which to start
 
-A connection whose rights have changed, or whose token or grant has ended, is closed within two seconds; it comes again
-with what it may do then. While one is open, the lines of its grants run.
+A connection whose permissions have changed, or whose token or grant has ended, is closed within two seconds; the client
+reconnects with its new permissions. While a client is connected, the push subscriptions of its grants run.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from sensegate.share.subscriptions import MEDIA_TYPES, PushSubscriptions, Subscr
 ACCOUNT = User.FEEDS.account
 MQTT, NATS = "mqtt", "nats"
 CHECK_INTERVAL_S = 1.0
-"""So often all open connections are looked at; a change that is known of is looked at once."""
+"""Interval between checks of all open connections; known changes trigger a check at once."""
 RECHECK_DELAY_S = 0.1
-"""A connection that was just let in appears at the server within this."""
+"""A connection that was just authorized is listed by the server within this time."""
 START_TIMEOUT_S = 10.0
-"""Who comes by MQTT says within this where to begin, or has to come again: what he said may not have been heard."""
+"""An MQTT client that sends no control message within this time is disconnected: its message may have been lost."""
 _TOKEN = re.compile(r"sg_[0-9a-f]{16}_[A-Za-z0-9_-]{32}")
 
 _log = structlog.get_logger(__name__)
 
 
 class ConnectionMonitor(Protocol):
-    """What is needed of `bus.engine.Engine`."""
+    """Access to the connections of the broker (`bus.engine.Engine`)."""
 
     async def connections(self, account: str, **selection: object) -> list[Connection]: ...
 
@@ -53,29 +53,29 @@ class ConnectionMonitor(Protocol):
 
 
 class _Connected(msgspec.Struct, frozen=True):
-    """A connection that stays."""
+    """Connected client."""
 
     token: str
     delivery: str
 
 
 def record_subject(grant: str, delivery: str) -> str:
-    """Return the subject under which a grant's records come; each delivery's own: who hears both hears none twice."""
+    """Return the subject of a grant's records; one for each delivery, so that a client of both gets none twice."""
     return f"sg.{'grants' if delivery == MQTT else 'feeds'}.{grant}"
 
 
 def control_subject(grant: str, delivery: str) -> str:
-    """Return the subject on which its subscriber says where to go on."""
+    """Return the subject of a grant's control messages."""
     return f"sg.control.{grant}.{delivery}"
 
 
 def subscription_id(grant: str, delivery: str) -> str:
-    """Return the id of a grant's line."""
+    """Return the id of the push subscription of a grant."""
     return f"{grant}-{delivery}"
 
 
 class BrokerClients:
-    """Those of this gateway."""
+    """Subscribers connected to the broker of this gateway, and their push subscriptions."""
 
     def __init__(
         self,
@@ -83,17 +83,17 @@ class BrokerClients:
         tokens: Tokens,
         grants: Grants,
         clock: Clock,
-        lines: dict[str, PushSubscriptions],
+        subscriptions: dict[str, PushSubscriptions],
     ) -> None:
-        """`lines`: of each delivery, `MQTT` and `NATS`."""
+        """`subscriptions`: the push subscriptions by delivery, `MQTT` and `NATS`."""
         self._server = server
         self._tokens = tokens
         self._clock = clock
-        self._lines = lines
+        self._subscriptions = subscriptions
         self._granted_rights: dict[tuple[str, str], Rights] = {}
-        """What a token's connections by a delivery were last let in with."""
+        """(token, delivery) -> permissions given at its last authorization."""
         self._admitted_at: dict[str, float] = {}
-        """When a token's connection by MQTT was last let in."""
+        """Token -> monotonic time of its last authorization by MQTT."""
         self._wake = asyncio.Event()
         self._connected: frozenset[_Connected] = frozenset()
         self._grants_of: dict[str, dict[str, Grant]] = {}
@@ -109,24 +109,24 @@ class BrokerClients:
             self._grants_of.setdefault(after.subscriber, {})[after.id] = after
         self._wake.set()
 
-    # ── who may come in ───────────────────────────────────────────────────────────────────────────────
+    # ── authorization ───────────────────────────────────────────────────────────────────────────────────
 
-    def authorize(self, asked: Question) -> Guest | None:
-        """Return what one who connects with a token may do; None where he has none: a device perhaps.
+    def authorize(self, question: Question) -> Guest | None:
+        """Return the permissions of a client that connects with a token; None: the password is not a token.
 
         Raises:
-            Refused: the token is not good, not that of the user named, or has no grant for this delivery.
+            Refused: the token is invalid, belongs to another user name, or has no grant for this delivery.
         """
-        given = asked.connect_opts
-        if not _TOKEN.fullmatch(given.password):
+        options = question.connect_opts
+        if not _TOKEN.fullmatch(options.password):
             return None
-        principal = self._tokens.verify(given.password)
-        if given.user != principal.id:
-            raise PermissionDenied(f"the user of a token is its id, {principal.id}")
-        delivery = MQTT if asked.client_info.type == "mqtt" else NATS
-        if delivery == MQTT and not asked.client_info.mqtt_id.startswith(principal.id):
-            # A session belongs to its client id: with another's id one would take over what waits for him.
-            raise PermissionDenied(f"the client id of a subscriber begins with its token's id, {principal.id}")
+        principal = self._tokens.verify(options.password)
+        if options.user != principal.id:
+            raise PermissionDenied(f"the user name must be the id of the token, {principal.id}")
+        delivery = MQTT if question.client_info.type == "mqtt" else NATS
+        if delivery == MQTT and not question.client_info.mqtt_id.startswith(principal.id):
+            # A session belongs to its client id: another subscriber's id would take over its queued messages.
+            raise PermissionDenied(f"the client id must begin with the id of the token, {principal.id}")
         rights = self._rights(principal.id, delivery)
         if rights is None:
             raise PermissionDenied(f"token {principal.id} has no grant for {delivery}")
@@ -134,8 +134,8 @@ class BrokerClients:
         if delivery == MQTT:
             self._admitted_at[principal.id] = self._clock.monotonic()
         for grant in self._active_grants(principal.id, delivery):
-            # What was sent to an earlier connection is not what this one has.
-            self._lines[delivery].restart(subscription_id(grant.id, delivery))
+            # Deliveries to an earlier connection did not reach this one.
+            self._subscriptions[delivery].restart(subscription_id(grant.id, delivery))
         asyncio.get_running_loop().call_later(RECHECK_DELAY_S, self._wake.set)
         until = max((grant.expires for grant in self._active_grants(principal.id, delivery)), default=0)
         kind = "MQTT" if delivery == MQTT else "STANDARD"
@@ -150,7 +150,7 @@ class BrokerClients:
         ]
 
     def _rights(self, token: str, delivery: str) -> Rights | None:
-        """Return what a token's connection may do now; None: nothing."""
+        """Return the permissions of a token's connection now; None: none."""
         try:
             self._tokens.of(token)
         except PermissionDenied:
@@ -168,69 +168,71 @@ class BrokerClients:
             tuple(control_subject(grant, delivery) for grant in grants), (*heard, *inbox), respond=delivery == NATS
         )
 
-    # ── who is there ──────────────────────────────────────────────────────────────────────────────────
+    # ── connections ─────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def connected(self) -> frozenset[tuple[str, str]]:
-        """Return (token, delivery) of all who are connected."""
-        return frozenset((one.token, one.delivery) for one in self._connected)
+        """(token, delivery) of all connected clients."""
+        return frozenset((client.token, client.delivery) for client in self._connected)
 
     async def run(self) -> None:
-        """Look at the open connections until cancelled; close those that may not stay."""
+        """Check the open connections until cancelled; close those whose permissions have changed."""
         while True:
             self._wake.clear()
             try:
                 await self._check_connections()
             except Unavailable as why:
-                _log.debug("subscribers are not looked at", cause=str(why))
+                _log.debug("connections not checked", reason=str(why))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CHECK_INTERVAL_S):
                     await self._wake.wait()
 
     async def _check_connections(self) -> None:
-        found = set()
+        connected = set()
         for connection in await self._server.connections(ACCOUNT):
             token = connection.authorized_user
             if token in set(User):
                 continue
             delivery = MQTT if connection.mqtt_client else NATS
             rights = self._rights(token, delivery)
-            # What one was let in with by an earlier life of this process is not known: it comes again.
+            # Permissions given by an earlier run of this process are unknown: such clients reconnect.
             if rights is None or rights != self._granted_rights.get((token, delivery)):
                 await self._server.close_connection(connection.cid)
-                _log.info("a subscriber's connection was closed: its rights have changed", token=token, by=delivery)
+                _log.info("connection closed", token=token, delivery=delivery, reason="its permissions have changed")
             elif delivery == MQTT and self._is_silent(token):
                 await self._server.close_connection(connection.cid)
-                _log.info("a subscriber's connection was closed: it has not said where to begin", token=token)
+                _log.info(
+                    "connection closed", token=token, delivery=delivery, reason="it sent no control message in time"
+                )
             else:
-                found.add(_Connected(token, delivery))
-        self._connected = frozenset(found)
+                connected.add(_Connected(token, delivery))
+        self._connected = frozenset(connected)
         self._sync_subscriptions()
 
     def _is_silent(self, token: str) -> bool:
-        """Return whether one who came by MQTT has said nothing for too long."""
+        """Return whether an MQTT client has sent no control message in time."""
         if self._clock.monotonic() - self._admitted_at.get(token, 0.0) < START_TIMEOUT_S:
             return False
-        begun = self._lines[MQTT].started
+        begun = self._subscriptions[MQTT].started
         return not any(subscription_id(grant.id, MQTT) in begun for grant in self._active_grants(token, MQTT))
 
     def _sync_subscriptions(self) -> None:
-        """Have the lines of those who are here, and no others."""
-        wanted: dict[str, dict[str, SubscriptionSpec]] = {delivery: {} for delivery in self._lines}
-        for one in self._connected:
-            for grant in self._active_grants(one.token, one.delivery):
-                terms = subscription_of(grant, one.delivery)
-                wanted[one.delivery][terms.id] = terms
-        for delivery, lines in self._lines.items():
-            for line in lines.ids() - wanted[delivery].keys():
-                lines.remove(line)
-            for terms in wanted[delivery].values():
-                if not lines.has(terms):
-                    lines.add(terms)
+        """Run the push subscriptions of connected clients, and no others."""
+        wanted: dict[str, dict[str, SubscriptionSpec]] = {delivery: {} for delivery in self._subscriptions}
+        for client in self._connected:
+            for grant in self._active_grants(client.token, client.delivery):
+                spec = subscription_of(grant, client.delivery)
+                wanted[client.delivery][spec.id] = spec
+        for delivery, subscriptions in self._subscriptions.items():
+            for removed in subscriptions.ids() - wanted[delivery].keys():
+                subscriptions.remove(removed)
+            for spec in wanted[delivery].values():
+                if not subscriptions.has(spec):
+                    subscriptions.add(spec)
 
 
 def subscription_of(grant: Grant, delivery: str) -> SubscriptionSpec:
-    """Return the line of a grant by a delivery."""
+    """Return the push subscription of a grant by a delivery."""
     forms: Sequence[str] = [form for form in grant.forms if form in MEDIA_TYPES] or ["json"]
     return SubscriptionSpec(
         id=subscription_id(grant.id, delivery),

@@ -1,7 +1,7 @@
-"""What is offered: entries of the catalogue as each caller sees them, how they are written, and samples of the data.
+"""Access to the catalogue: which entries each caller sees, how they are changed, and samples of the data.
 
-A complete entry is seen by all who may read the catalogue, wherever they are; a draft, and what is not shared, only by
-those in charge of all of its data.
+A published entry is visible to all who may read the catalogue; a draft, and an entry that is not shared, only to those
+in charge of all of its data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 from sensegate.authority.divisions import short
 from sensegate.authority.scope import Action, Principal, Role, demand
 from sensegate.authority.trail import Trail
-from sensegate.clock import Clock
+from sensegate.clock import DAY_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.share import masks
@@ -39,19 +39,18 @@ from sensegate.share.masks import DEVICE, PLACE, PROFILE, Mask
 
 SAMPLE_ROWS, SAMPLE_ROWS_MAX = 5, 50
 SAMPLE_GRADE = 2
-"""Highest grade of conditional data that is shown without its owner's own word."""
-_SAMPLE_US = 86_400_000_000
+"""Highest grade of conditionally shared data in a sample, unless its owner chooses a mask."""
 _SCAN_ROWS_MAX = 5_000
 MANAGED_FIELDS = frozenset(
-    {"feed", "code", "origin", "published", "changed", "revision", "format", "sample", "columns", "drawn", "measured"}
+    {"feed", "code", "origin", "published", "changed", "revision", "format", "sample", "columns", "sampled", "measured"}
 )
-"""Fields of an entry that nobody writes by hand."""
+"""Fields of an entry that the gateway sets."""
 DEFAULT_SAMPLE_MASK = Mask(drop=(PLACE, PROFILE), hash=(DEVICE,), time_s=3_600, k=10)
-"""How a sample of what is shared on conditions is seen unless its owner says otherwise."""
+"""Mask of a sample of conditionally shared data, unless its owner chooses another."""
 
 
 class CatalogueAccess:
-    """The door to the catalogue."""
+    """Catalogue of the feeds of this gateway and, at a node, of its centre."""
 
     def __init__(
         self,
@@ -64,7 +63,7 @@ class CatalogueAccess:
         assigns_codes: bool,
         measured: Callable[[Feed], QualityIndicators],
     ) -> None:
-        """`codes`: this gateway gives codes (the centre); `measured`: indicators of a feed's devices here."""
+        """`assigns_codes`: this gateway assigns codes (the centre); `measured` returns a feed's indicators."""
         self._catalogue = catalogue
         self._feeds = feeds
         self._serving = serving
@@ -72,49 +71,51 @@ class CatalogueAccess:
         self._clock = clock
         self._assigns_codes = assigns_codes
         self.centre_entries: Iterable[CatalogueEntry] = ()
-        """At a node: what others share at the centre."""
+        """At a node: entries of other gateways at the centre."""
         self._measured = measured
 
-    # ── reading ───────────────────────────────────────────────────────────────────────────────────────
+    # ── reading ─────────────────────────────────────────────────────────────────────────────────────
 
     def visible(self, principal: Principal) -> list[CatalogueEntry]:
-        """Return the entries that the caller sees, by feed; a feed of his without one as an empty draft."""
-        ours = [
+        """Return the entries that the caller may see, by feed; a visible feed without an entry has an empty draft."""
+        local = [
             self._entry(feed)
             for feed in self._feeds
             if feed.name != ALL_FEED.name and self._is_visible(principal, feed)
         ]
-        return ours + [entry for entry in self.centre_entries if self._feeds.find(entry.feed) is None]
+        return local + [entry for entry in self.centre_entries if self._feeds.find(entry.feed) is None]
 
     def get(self, principal: Principal, name: str) -> CatalogueEntry:
-        """Return one of them. Raises `NotFound`."""
+        """Return a visible entry. Raises `NotFound`."""
         return self._centre_entry(name) or self._entry(self._visible_feed(principal, name))
 
     def _centre_entry(self, name: str) -> CatalogueEntry | None:
-        """Return what others share under a name that no feed of ours bears."""
+        """Return the centre's entry of a name that no local feed has; None: there is none."""
         if self._feeds.find(name) is not None:
             return None
         return next((entry for entry in self.centre_entries if entry.feed == name), None)
 
     def feed(self, principal: Principal, name: str) -> Feed:
-        """Return the feed behind an entry that the caller sees. Raises `NotFound`."""
+        """Return the feed of a visible entry. Raises `NotFound`."""
         if other := self._centre_entry(name):
             return Feed(name, divisions=(other.level,))
         return self._visible_feed(principal, name)
 
     @staticmethod
     def matches(entry: CatalogueEntry, text: str) -> bool:
-        """Return whether every word of a search stands somewhere in the entry, in Chinese or English."""
+        """Return whether the entry contains every word of a search, in Chinese or English."""
         return matches_search(entry, text)
 
     @staticmethod
     def met(entry: CatalogueEntry, measured: object) -> dict[str, bool]:
-        """Return, of what is promised and measured (a record with the names of `QualityIndicators`), whether it is held."""
-        both = (
+        """Return for each promised and measured indicator whether the promise is met."""
+        pairs = (
             (name, getattr(entry.promise, name), getattr(measured, name))
             for name in QualityIndicators.__struct_fields__
         )
-        return {name: value >= least for name, least, value in both if least is not None and value is not None}
+        return {
+            name: value >= promised for name, promised, value in pairs if promised is not None and value is not None
+        }
 
     @staticmethod
     def export(entries: Iterable[CatalogueEntry], form: str) -> bytes:
@@ -124,20 +125,20 @@ class CatalogueAccess:
         return msgspec.json.encode(dcat(entries, title="感知數據共享目錄"))
 
     def measured(self, entry: CatalogueEntry) -> QualityIndicators:
-        """Return what was measured of the feed's devices here, or what the node that keeps the entry told."""
+        """Return the indicators measured here, or those reported by the node that owns the entry."""
         feed = self._feeds.find(entry.feed)
-        here = self._measured(feed) if feed else QualityIndicators()
-        return here if here != QualityIndicators() else entry.measured
+        local = self._measured(feed) if feed else QualityIndicators()
+        return local if local != QualityIndicators() else entry.measured
 
     def missing(self, entry: CatalogueEntry) -> list[str]:
-        """Return what is missing until an entry is complete, a sentence each."""
+        """Return what an entry lacks to be complete, a sentence each."""
         feed = self._feeds.find(entry.feed)
         return missing_fields(entry) + (grade_problems(entry, feed) if feed else [])
 
     def _visible_feed(self, principal: Principal, name: str) -> Feed:
         feed = self._feeds.find(name)
         if feed is None or name == ALL_FEED.name or not self._is_visible(principal, feed):
-            raise NotFound(f"no feed '{name[:64]}' in the catalogue")
+            raise NotFound(f"there is no feed '{name[:64]}' in the catalogue")
         return feed
 
     def _is_visible(self, principal: Principal, feed: Feed) -> bool:
@@ -149,32 +150,30 @@ class CatalogueAccess:
     def _entry(self, feed: Feed) -> CatalogueEntry:
         return self._catalogue.find(feed.name) or CatalogueEntry(feed.name, level=common_level(feed.divisions))
 
-    # ── writing ───────────────────────────────────────────────────────────────────────────────────────
+    # ── writing ─────────────────────────────────────────────────────────────────────────────────────
 
     async def write(
         self, principal: Principal, name: str, changes: dict[str, Any], revision: int | None
     ) -> CatalogueEntry:
-        """Change what is said of a feed; it is published once nothing is missing, and then stays complete.
+        """Change the entry of a feed; it is published once it is complete, and must stay complete then.
 
         Raises:
             NotFound, Refused.
-            ConfigError: a key or value that cannot be, or something would be missing of what is published.
-            Conflict: it was changed meanwhile, or belongs to another gateway.
+            ConfigError: a key or value is invalid, or a published entry would become incomplete.
+            Conflict: the entry was changed meanwhile, or belongs to another gateway.
         """
         feed = self._visible_feed(principal, name)
         demand_in_charge(principal, feed)
         before = self._entry(feed)
         if before.origin:
-            raise Conflict(f"'{name}' is kept by {before.origin}; change it there")
+            raise Conflict(f"the entry of '{name}' belongs to {before.origin}; change it there")
         if revision is not None and revision != before.revision:
             raise Conflict(f"the entry of '{name}' is at revision {before.revision}, not {revision}; read it again")
         if revision is None and before.revision:
-            raise Conflict(
-                f"the entry of '{name}' is at revision {before.revision}; read it, then say which you change"
-            )
+            raise Conflict(f"the entry of '{name}' is at revision {before.revision}; read it, then send If-Match")
         if unknown := sorted({*changes} - {*CatalogueEntry.__struct_fields__} | {*changes} & MANAGED_FIELDS):
             known = ", ".join(key for key in CatalogueEntry.__struct_fields__ if key not in MANAGED_FIELDS)
-            raise ConfigError("is not written here", key=unknown[0][:40], remedy=f"of {known}")
+            raise ConfigError("cannot be changed", key=unknown[0][:40], remedy=f"change one of {known}")
         try:
             after = msgspec.convert({**msgspec.to_builtins(before), **changes}, CatalogueEntry)
         except msgspec.ValidationError as why:
@@ -182,12 +181,16 @@ class CatalogueAccess:
         check_entry(after)
         level = short(after.level) if after.level else common_level(feed.divisions)
         if not all(code.startswith(level) for code in feed.divisions):
-            raise ConfigError(f"'{level}' does not hold all of the feed", key="level", remedy=", ".join(feed.divisions))
+            raise ConfigError(
+                f"'{level}' does not contain all of the feed",
+                key="level",
+                remedy=f"give a division that contains {', '.join(feed.divisions)}",
+            )
         after = msgspec.structs.replace(after, level=level, changed=self._clock.now())
-        lacks = self.missing(after)
-        if lacks and before.published:
-            raise ConfigError("; ".join(lacks)[:500], remedy="what is published stays complete")
-        if not lacks:
+        problems = self.missing(after)
+        if problems and before.published:
+            raise ConfigError("; ".join(problems)[:500], remedy="a published entry must stay complete")
+        if not problems:
             code = before.code or (await self._catalogue.next_code(level, after.kind) if self._assigns_codes else "")
             after = msgspec.structs.replace(after, published=before.published or after.changed, code=code)
             after = await self._sampled(feed, after, SAMPLE_ROWS, None)
@@ -196,9 +199,9 @@ class CatalogueAccess:
         return await self._catalogue.records.put(name, after, expected=before.revision)
 
     async def sample(self, principal: Principal, name: str, rows: int, mask: object | None) -> CatalogueEntry:
-        """Draw the sample anew from the newest data, as a mask shows it, and what columns there are; return the entry.
+        """Take a new sample of the most recent data through a mask, with its columns; return the entry.
 
-        Without a mask what is shared on conditions is seen as `DEFAULT_SAMPLE_MASK` shows it.
+        Without a mask `DEFAULT_SAMPLE_MASK` applies to data that is not shared unconditionally.
 
         Raises:
             NotFound, Refused, ConfigError, Conflict, Lost.
@@ -207,7 +210,7 @@ class CatalogueAccess:
         demand_in_charge(principal, feed)
         before = self._entry(feed)
         if before.origin:
-            raise Conflict(f"'{name}' is kept by {before.origin}; draw it there")
+            raise Conflict(f"the entry of '{name}' belongs to {before.origin}; take the sample there")
         wanted: Mask | None = None
         if mask is not None:
             try:
@@ -216,35 +219,35 @@ class CatalogueAccess:
                 raise ConfigError(str(why), key="mask", remedy="see the fields in /docs") from why
             masks.check_mask(wanted)
         after = await self._sampled(feed, before, min(rows, SAMPLE_ROWS_MAX), wanted)
-        told = {"rows": len(after.sample), "mask": msgspec.to_builtins(wanted) if wanted else None}
-        await self._trail.record(principal, "entry.sample", name, after=told)
+        facts = {"rows": len(after.sample), "mask": msgspec.to_builtins(wanted) if wanted else None}
+        await self._trail.record(principal, "entry.sample", name, after=facts)
         return await self._catalogue.records.put(name, after, expected=before.revision)
 
     async def _sampled(self, feed: Feed, entry: CatalogueEntry, rows: int, mask: Mask | None) -> CatalogueEntry:
-        """Return the entry with columns and sample of the data of the last day, as far as there are any."""
+        """Return the entry with columns and sample of the data of the last day, if there is any."""
         reader, now = self._serving.reader, self._clock.now()
         grade_max = SAMPLE_GRADE if mask is None and entry.sharing is not SharingClass.UNCONDITIONAL else CORE_GRADE - 1
         if mask is None:
             mask = Mask() if entry.sharing is SharingClass.UNCONDITIONAL else DEFAULT_SAMPLE_MASK
         mask = msgspec.structs.replace(mask, key=mask.key or f"sample {feed.name}")
-        right = grant_selection(feed, Grant("sample", feed.name, "", now, mask=mask, grade_max=grade_max))
-        if right is None:
+        permitted = grant_selection(feed, Grant("sample", feed.name, "", now, mask=mask, grade_max=grade_max))
+        if permitted is None:
             return entry
-        start, first = await reader.since(now - _SAMPLE_US), await reader.first()
+        start, first = await reader.since(now - DAY_US), await reader.first()
         start = start if start.sequence > first.sequence else first
-        seen = msgspec.structs.replace(right, mask=mask)
-        page = await self._serving.page(seen, start, Form.JSON, _SCAN_ROWS_MAX, 0.0)
-        found: list[dict[str, Any]] = msgspec.json.decode(page.body)["records"]
-        if not found:
-            return msgspec.structs.replace(entry, drawn=now)
+        selection = msgspec.structs.replace(permitted, mask=mask)
+        page = await self._serving.page(selection, start, Form.JSON, _SCAN_ROWS_MAX, 0.0)
+        records: list[dict[str, Any]] = msgspec.json.decode(page.body)["records"]
+        if not records:
+            return msgspec.structs.replace(entry, sampled=now)
         shown = [
             msgspec.json.encode({key: value for key, value in row.items() if key not in {"id", "cursor"}}).decode()
-            for row in found[-rows:]
+            for row in records[-rows:]
         ]
-        return msgspec.structs.replace(entry, columns=columns_of(found), sample=tuple(shown), drawn=now)
+        return msgspec.structs.replace(entry, columns=columns_of(records), sample=tuple(shown), sampled=now)
 
     async def remove(self, principal: Principal, name: str) -> None:
-        """Forget what was said of a feed that is gone."""
+        """Delete the entry of a deleted feed."""
         if (entry := self._catalogue.find(name)) is not None:
             await self._trail.record(principal, "entry.delete", name, before=_facts(entry))
             await self._catalogue.records.delete(name, expected=entry.revision)
@@ -253,25 +256,23 @@ class CatalogueAccess:
 def columns_of(rows: Iterable[dict[str, Any]]) -> tuple[DatasetColumn, ...]:
     """Return the properties that occur in records, the most frequent first."""
     counts: Counter[str] = Counter(str(row["property"]) for row in rows)
-    found = []
-    for name, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])):
+    columns = []
+    for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         index = PROPERTIES.find(name)
         row = PROPERTIES[index] if index >= 0 else None
-        found.append(
+        columns.append(
             DatasetColumn(name, row.kind.value, row.unit, row.label_zh, row.label_en, count)
             if row
             else DatasetColumn(name, rows=count)
         )
-    return tuple(found)
+    return tuple(columns)
 
 
 def grade_problems(entry: CatalogueEntry, feed: Feed) -> list[str]:
-    """Return what is wrong where an entry has a lower grade than its data and says no reason: grades are inherited."""
+    """Return the problem of an entry with a lower grade than its data and without a reason for it."""
     if not 0 < entry.grade < feed.grade_max or entry.grade_reason.strip():
         return []
-    return [
-        f"grade: {feed.grade_max}, that of the data (grade_max of the feed); or say in grade_reason why it is lower"
-    ]
+    return [f"grade: is below that of the data; give {feed.grade_max} (grade_max of the feed), or a grade_reason"]
 
 
 def is_in_charge(principal: Principal, feed: Feed) -> bool:
@@ -284,12 +285,12 @@ def is_in_charge(principal: Principal, feed: Feed) -> bool:
 
 
 def demand_in_charge(principal: Principal, feed: Feed) -> None:
-    """Return if the caller may write about all of a feed. Raises `Refused`."""
+    """Return if the caller may change the entry of a feed. Raises `Refused`."""
     for division in feed.divisions or ("44",):
         for department in feed.departments or ("",):
             demand(principal, Action.CHANGE_FEEDS, division, department)
 
 
 def _facts(entry: CatalogueEntry) -> dict[str, object]:
-    kept: dict[str, object] = msgspec.to_builtins(msgspec.structs.replace(entry, revision=0, sample=(), columns=()))
-    return kept
+    facts: dict[str, object] = msgspec.to_builtins(msgspec.structs.replace(entry, revision=0, sample=(), columns=()))
+    return facts

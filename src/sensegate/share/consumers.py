@@ -1,6 +1,6 @@
-"""Who reads at this moment: every open stream, socket and line, with where it stands and how far behind.
+"""Active consumers: every open stream, socket and push subscription, with its offset and lag.
 
-A subscriber who is slow or dead costs the others nothing: the log waits for him. Here it is seen who that is.
+A slow or dead consumer does not delay the others, since the log waits for it; here an operator sees which one it is.
 """
 
 from __future__ import annotations
@@ -15,47 +15,47 @@ from sensegate.share.cursor import Cursor, stored_before
 
 
 class ConsumerInfo(msgspec.Struct, eq=False):
-    """One subscriber's delivery as it goes on; who delivers keeps it true."""
+    """State of one active consumer; the code that delivers keeps it current."""
 
     id: str
-    """Of the webhook or line; of an open connection a number of its own."""
+    """Id of the webhook or push subscription; a number for an open connection."""
     subscriber: str
     """Id of the token that reads."""
     feed: str
     delivery: str
     since: int
-    """µs UTC."""
+    """Start, µs UTC."""
     state: str = "live"
-    """``live``; ``waiting``: nobody takes it; ``retrying``, ``paused``, ``ended``, ``refused``, ``gone``."""
+    """``live``; ``waiting``: the consumer takes nothing; ``retrying``, ``paused``, ``ended``, ``refused``, ``gone``."""
     reason: str = ""
     offset: Cursor | None = None
     records: int = 0
     last: int = 0
-    """When records were last taken, µs UTC; 0: not since this process began."""
+    """When records were last delivered, µs UTC; 0: not since this process started."""
     grant: str = ""
     failures: int = 0
-    """In a row."""
+    """Consecutive failures."""
     lag_entries: int = 0
-    """Entries of the log that lay before the end and after where it stood, when `Roll.rows` was last asked."""
+    """Entries of the log after the offset, at the last call of `ActiveConsumers.rows`."""
     lag_s: float = 0.0
-    """About how long ago the entry was stored after which it stood, to the minute; 0 at the end of the log."""
+    """Age of the entry at the offset, to the minute; 0: at the end of the log."""
 
     @property
     def cursor(self) -> str:
-        """Where it stands, for people; empty: not known."""
+        """Offset as text; empty: unknown."""
         return str(self.offset) if self.offset else ""
 
     def delivered(self, records: int, now: int) -> None:
-        """Note that records have arrived."""
+        """Count delivered records."""
         self.records += records
         self.last = now
 
 
 class ActiveConsumers:
-    """All of them."""
+    """Registry of the active consumers of this process."""
 
     def __init__(self, clock: Clock, end: Callable[[], int]) -> None:
-        """`end` returns the sequence at which the log ends."""
+        """`end` returns the last sequence of the log."""
         self._clock = clock
         self._end = end
         self._consumers: dict[str, ConsumerInfo] = {}
@@ -65,32 +65,32 @@ class ActiveConsumers:
         return len(self._consumers)
 
     def add(self, subscriber: str, feed: str, delivery: str, *, name: str = "", state: str = "live") -> ConsumerInfo:
-        """Note a new one; `name`: its id, if it has one of its own."""
+        """Add a consumer; `name`: its id, empty: a number."""
         self._count += 1
         name = name or f"{delivery}-{self._count}"
-        made = self._consumers[name] = ConsumerInfo(name, subscriber, feed, delivery, self._clock.now(), state)
-        return made
+        consumer = self._consumers[name] = ConsumerInfo(name, subscriber, feed, delivery, self._clock.now(), state)
+        return consumer
 
     def remove(self, consumer: ConsumerInfo) -> None:
-        """It reads no more."""
+        """Remove a consumer."""
         if self._consumers.get(consumer.id) is consumer:
             del self._consumers[consumer.id]
 
     @contextmanager
     def registered(self, subscriber: str, feed: str, delivery: str) -> Iterator[ConsumerInfo]:
-        """Keep one on the roll while inside."""
-        standing = self.add(subscriber, feed, delivery)
+        """Register a consumer while the context lasts."""
+        consumer = self.add(subscriber, feed, delivery)
         try:
-            yield standing
+            yield consumer
         finally:
-            self.remove(standing)
+            self.remove(consumer)
 
     def rows(self) -> list[ConsumerInfo]:
-        """Return all, by id, with how far behind each is now."""
+        """Return all consumers, by id, with their current lag."""
         now, end = self._clock.now(), self._end()
-        found = [one for _, one in sorted(self._consumers.items())]
-        for candidate in found:
-            behind = max(0, end - candidate.offset.sequence) if candidate.offset else 0
-            lag_s = max(0.0, (now - stored_before(candidate.offset)) / 1e6) if candidate.offset and behind else 0.0
-            candidate.lag_entries, candidate.lag_s = behind, round(lag_s, 1)
-        return found
+        consumers = [consumer for _, consumer in sorted(self._consumers.items())]
+        for consumer in consumers:
+            lag_entries = max(0, end - consumer.offset.sequence) if consumer.offset else 0
+            lag_s = max(0.0, (now - stored_before(consumer.offset)) / 1e6) if consumer.offset and lag_entries else 0.0
+            consumer.lag_entries, consumer.lag_s = lag_entries, round(lag_s, 1)
+        return consumers

@@ -1,11 +1,11 @@
-"""Sharing across the tiers: what a node offers stands in the centre's catalogue, and what is asked of it comes down.
+"""Sharing across the tiers: nodes offer feeds in the catalogue of the centre, applications for them come back.
 
     node:    published entries ─▶ offers, offer ─▶ centre: a feed ``<node>-<name>`` and its entry, with a code
-    centre:  codes, applications, grants for the node's data ─▶ node: seen and decided there, too
-    node:    decide, revoke ─▶ centre, which does it in the name of the node's level
+    centre:  codes, applications, grants for the node's data ─▶ node: visible and decided there too
+    node:    decisions, revocations ─▶ centre, which applies them on behalf of the node's level
 
-The centre serves the data that it has; grants live there. Questions and answers go over the node's link
-(`bus.ask`). Here stands what is said; `joint_up.py` is the node's side, `joint_down.py` the centre's.
+The centre serves the data that it has, and stores the grants for it. Requests and replies use the node's link
+(`bus.ask`). This module defines them; `federation_node.py` is the node's side, `federation_centre.py` the centre's.
 """
 
 from __future__ import annotations
@@ -21,67 +21,67 @@ from sensegate.share.feeds import Feed
 from sensegate.share.grants import Grant
 
 SYNC_INTERVAL_S = 2.0
-"""A node speaks so often, and a centre looks who has left."""
+"""Interval of a node's synchronisation, and of a centre's check for nodes that have left."""
 
 
 class NodeOffers(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a node offers, in short."""
+    """Request ``offers``: digests of what a node offers and already knows."""
 
     offers: dict[str, str] = {}
-    """Name -> digest."""
+    """Feed -> digest of its offer."""
     measured: dict[str, QualityIndicators] = {}
     known: str = ""
-    """Digest of what it was told last."""
+    """Digest of the last `CentreUpdate` that the node applied; empty: none."""
 
 
 class CentreUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What concerns a node."""
+    """Reply to ``offers``: what the centre has for a node."""
 
     wanted: tuple[str, ...] = ()
-    """Offers that the centre does not have as they are."""
+    """Feeds whose offer the centre lacks or has in another version."""
     rejected: dict[str, str] = {}
-    """Offers that it does not take, and why."""
+    """Feed -> why the centre rejects its offer."""
     catalogue: str = ""
-    """Digest of what others share; another than the node has: it asks for it."""
+    """Digest of the catalogue of other gateways' entries; if it changed, the node requests the catalogue."""
     unchanged: bool = False
-    """All below is as it was told last."""
+    """Codes, applications and grants are unchanged since `NodeOffers.known`, and omitted."""
     codes: dict[str, str] = {}
     applications: tuple[Application, ...] = ()
     grants: tuple[Grant, ...] = ()
 
 
 class CatalogueRequest(msgspec.Struct, frozen=True):
-    """Which part of the catalogue is wanted."""
+    """Request ``catalogue``: the entries after a feed."""
 
     after: str = ""
 
 
 class CatalogueSlice(msgspec.Struct, frozen=True):
-    """A part of what others share, in order of feed; as long as there is one, another may follow."""
+    """Reply to ``catalogue``: entries of other gateways, in order of feed; empty: there are no more."""
 
     entries: tuple[CatalogueEntry, ...] = ()
 
 
 class CatalogueOffer(msgspec.Struct, frozen=True):
-    """One feed with its entry."""
+    """Request ``offer``: a feed with its catalogue entry."""
 
     feed: Feed
     entry: CatalogueEntry
 
 
 class NodeDecision(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What somebody at a node decides."""
+    """Request ``decision``: a decision or revocation made at a node."""
 
     target: str
-    """Application or grant."""
+    """Id of the application or grant."""
     by: str
     decision: Decision | None = None
-    """None: the grant is taken back."""
+    """None: the grant is revoked."""
     reason: str = ""
 
 
 class DecisionOutcome(msgspec.Struct, frozen=True):
-    """What came of it."""
+    """Reply to ``decision``: the application or grant afterwards."""
 
     application: Application | None = None
     grant: Grant | None = None
@@ -89,20 +89,20 @@ class DecisionOutcome(msgspec.Struct, frozen=True):
 
 encode = msgspec.msgpack.Encoder().encode
 AskCentre = Callable[[str, bytes], Awaitable[bytes]]
-"""(what, payload) -> the centre's answer. Raises `Lost`, `Refused`."""
+"""(request, payload) -> reply of the centre. Raises `Lost`, `Refused`."""
 
 
 def mirrored_name(division: str, name: str) -> str:
-    """Return the name that a node's feed has at the centre."""
+    """Return the name of a node's feed at the centre."""
     return f"{division}-{name}"
 
 
 def digest(record: object) -> str:
-    """Return what tells two records apart."""
+    """Return the digest of a record."""
     return hashlib.blake2b(msgspec.json.encode(record, order="deterministic"), digest_size=16).hexdigest()
 
 
 def canonical(offer: CatalogueOffer) -> CatalogueOffer:
-    """Return an offer without what each gateway keeps for itself."""
+    """Return an offer without the fields that each gateway sets for itself, so that digests can be compared."""
     entry = msgspec.structs.replace(offer.entry, code="", origin="", revision=0, measured=QualityIndicators())
     return CatalogueOffer(msgspec.structs.replace(offer.feed, revision=0), entry)

@@ -1,4 +1,4 @@
-"""The least grade of rows that nodes send, as the catalogue says it: by property and department."""
+"""Grade floors: the least classification level of rows that nodes send, by property and department."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ GRADE_MIN = 1
 
 
 class GradeFloors:
-    """Answers for rows one by one; calling it is cheap.
+    """Return the grade floor of rows; a cached, cheap call.
 
-    An entry of the catalogue with a `grade_floor` is about the properties and departments of its feed; a feed that
-    names none of them is about all.
+    A catalogue entry with a `grade_floor` applies to the properties and departments of its feed; a feed that names none
+    applies to all.
     """
 
     def __init__(self, catalogue: DatasetCatalogue, feeds: Feeds) -> None:
@@ -23,7 +23,7 @@ class GradeFloors:
         feeds.on_change.append(self._known.clear)
 
     def __call__(self, property_name: str, department: str) -> int:
-        """Return the least grade of a property's rows of a department."""
+        """Return the least grade of rows of a property and department."""
         pair = (property_name, department)
         known = self._known.get(pair)
         if known is None:
@@ -46,4 +46,4 @@ class GradeFloors:
 
 
 _CACHE_MAX = 10_000
-"""Pairs whose answer is remembered: names come from outside."""
+"""Most cached pairs: the names come from outside."""

@@ -1,7 +1,7 @@
-"""Records as one Parquet file: one row group, strings by dictionary, zstd.
+"""Encoder of records as a Parquet file: one row group, dictionaries of strings, zstd.
 
-Written here because a writer of flat columns is small and every reader knows what it makes, while the libraries that
-write Parquet weigh more than the rest of us together (`DECISIONS.md`). The tests read it with pyarrow.
+A writer of flat columns is small and every reader understands its output, while the libraries that write Parquet are
+larger than all other dependencies together (`DECISIONS.md`). The tests read the files with pyarrow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LEVEL = 3
 
 
 class ThriftWriter:
-    """Just enough of Thrift's compact protocol: structs, lists, integers, strings, booleans."""
+    """Writer of Thrift's compact protocol: structs, lists, integers, strings, booleans."""
 
     def __init__(self) -> None:
         self.out = bytearray()
@@ -81,7 +81,7 @@ _CODES = {"i32": 5, "i64": 6, "text": 8, "struct": 12}
 
 
 class ParquetColumn:
-    """One column with what it is made of."""
+    """Column of a Parquet file."""
 
     def __init__(self, name: str, kind: int, *, converted: int | None = None, logical: Any = None) -> None:
         self.name = name
@@ -91,10 +91,10 @@ class ParquetColumn:
         self.dictionary: list[str] | None = None
         self.values: Any = None
         self.present: Any = None
-        """Per row whether it has a value; None: all have."""
+        """For each row whether it has a value; None: all have one."""
 
     def schema(self) -> tuple[Any, ...]:
-        """Return its element of the schema."""
+        """Return the schema element of the column."""
         return (
             (1, "i32", self.kind),
             (3, "i32", int(self.present is not None)),
@@ -109,16 +109,16 @@ _MICROSECONDS = ((8, "struct", ((1, "bool", True), (2, "struct", ((2, "struct", 
 
 
 def dictionary_column(name: str, texts: Sequence[str]) -> ParquetColumn:
-    """Return a column of strings of which many are the same."""
-    numbers: dict[str, int] = {}
+    """Return a column of strings with many repetitions, encoded by dictionary."""
+    codes: dict[str, int] = {}
     column = ParquetColumn(name, _BYTES, converted=_STRING, logical=_UTF8)
-    column.values = np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64)
-    column.dictionary = list(numbers)
+    column.values = np.array([codes.setdefault(text, len(codes)) for text in texts], np.int64)
+    column.dictionary = list(codes)
     return column
 
 
 def text_column(name: str, values: Sequence[str | None], *, optional: bool = False) -> ParquetColumn:
-    """Return a column of strings that all differ, or that most rows do not have."""
+    """Return a column of strings with few repetitions; `optional`: None is no value."""
     column = ParquetColumn(name, _BYTES, converted=_STRING, logical=_UTF8)
     if optional:
         column.present = np.array([value is not None for value in values], np.bool_)
@@ -144,8 +144,8 @@ def time_column(name: str, values: Any) -> ParquetColumn:
     return column
 
 
-def encode_file(columns: Sequence[ParquetColumn], rows: int, facts: dict[str, str]) -> bytes:
-    """Return the file of some columns of so many rows; `facts` stand in its footer."""
+def encode_file(columns: Sequence[ParquetColumn], rows: int, metadata: dict[str, str]) -> bytes:
+    """Return a Parquet file of columns with this number of rows; `metadata` is part of its footer."""
     out = bytearray(MAGIC)
     chunks = [_chunk(column, rows, out) for column in columns]
     footer = ThriftWriter()
@@ -156,14 +156,14 @@ def encode_file(columns: Sequence[ParquetColumn], rows: int, facts: dict[str, st
         (2, "[struct]", [root, *(column.schema() for column in columns)]),
         (3, "i64", rows),
         (4, "[struct]", [group] if rows else []),
-        (5, "[struct]", [((1, "text", key), (2, "text", value)) for key, value in facts.items()]),
+        (5, "[struct]", [((1, "text", key), (2, "text", value)) for key, value in metadata.items()]),
         (6, "text", "sensegate"),
     )
     return bytes(out + footer.out + struct.pack("<I", len(footer.out)) + MAGIC)
 
 
 def _chunk(column: ParquetColumn, rows: int, out: bytearray) -> tuple[Any, ...]:
-    """Append the pages of a column; return what the footer says of them."""
+    """Append the pages of a column; return its column chunk for the footer."""
     begin, plain = len(out), 0
     dictionary_at = None
     body = _levels(column.present)
@@ -211,7 +211,7 @@ def _page(out: bytearray, kind: int, body: bytes, count: int, encoding: int) -> 
 
 
 def _levels(present: Any) -> bytes:
-    """Return which rows have a value, as definition levels of one bit; nothing where all have."""
+    """Return the definition levels, one bit a row; empty where all rows have a value."""
     if present is None:
         return b""
     bits = np.packbits(present, bitorder="little").tobytes()
@@ -221,7 +221,7 @@ def _levels(present: Any) -> bytes:
 
 
 def _bit_packed(indices: Any) -> bytes:
-    """Return indices as one bit-packed run: at a width of whole bytes that is little-endian numbers."""
+    """Return indices as one bit-packed run, which at a width of whole bytes is little-endian numbers."""
     groups = -(-len(indices) // 8)
     run = ThriftWriter()
     run.varint(groups << 1 | 1)
@@ -230,14 +230,14 @@ def _bit_packed(indices: Any) -> bytes:
 
 def _byte_arrays(values: Sequence[str]) -> bytes:
     raw = [value.encode() for value in values]
-    return b"".join(piece for one in raw for piece in (struct.pack("<I", len(one)), one))
+    return b"".join(piece for text in raw for piece in (struct.pack("<I", len(text)), text))
 
 
 # ── records ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def encode_records(parts: Sequence[records.RowSlice], following: str, epoch: str) -> bytes:
-    """Return records as a file; its columns are those of the CSV form, with `text` beside `value`."""
+    """Return records as a Parquet file; its columns are those of the CSV form, with `text` beside `value`."""
     rows = sum(len(part.rows) for part in parts)
 
     def each(of: Callable[[records.RowSlice], Sequence[Any]]) -> list[Any]:
@@ -271,7 +271,7 @@ def encode_records(parts: Sequence[records.RowSlice], following: str, epoch: str
     columns = [
         text_column("id", each(ids)),
         text_column("cursor", each(cursors)),
-        dictionary_column("device", each(lambda part: origin(part, lambda one: one.device))),
+        dictionary_column("device", each(lambda part: origin(part, lambda device: device.device))),
         dictionary_column(
             "property", each(lambda part: named(part, [records.base_name(name) for name in part.batch.properties]))
         ),
@@ -285,11 +285,11 @@ def encode_records(parts: Sequence[records.RowSlice], following: str, epoch: str
         dictionary_column("time_quality", each(lambda part: records.code_words("time_quality", part))),
         time_column("received", joined(lambda part: part.batch.received[part.rows], "<i8")),
         dictionary_column("quality", each(lambda part: records.code_words("quality", part))),
-        dictionary_column("division", each(lambda part: origin(part, lambda one: one.division))),
-        number_column("lon", each(lambda part: origin(part, lambda one: one.lon)), optional=True),
-        number_column("lat", each(lambda part: origin(part, lambda one: one.lat)), optional=True),
-        number_column("grade", each(lambda part: origin(part, lambda one: one.grade)), _INT32),
-        dictionary_column("profile", each(lambda part: origin(part, lambda one: one.profile))),
+        dictionary_column("division", each(lambda part: origin(part, lambda device: device.division))),
+        number_column("lon", each(lambda part: origin(part, lambda device: device.lon)), optional=True),
+        number_column("lat", each(lambda part: origin(part, lambda device: device.lat)), optional=True),
+        number_column("grade", each(lambda part: origin(part, lambda device: device.grade)), _INT32),
+        dictionary_column("profile", each(lambda part: origin(part, lambda device: device.profile))),
         dictionary_column("flags", each(lambda part: records.code_words("flags", part))),
         number_column("revision", joined(lambda part: part.batch.revision[part.rows], "<i4"), _INT32),
         dictionary_column("node", each(lambda part: [part.batch.node] * len(part.rows))),

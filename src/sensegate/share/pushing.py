@@ -1,7 +1,7 @@
-"""Wiring of feeds that are pushed to subscribers, each line from a place that is kept.
+"""Wiring of push delivery: each subscription from its committed offset.
 
-share.lines ─▶ publish.webhook  ─▶ the subscriber's own HTTP address
-            ─▶ publish.brokered ─▶ our broker ─▶ who listens there by MQTT or NATS (share.guests, share.controls)
+share.subscriptions ─▶ publish.webhook  ─▶ HTTP address of the subscriber
+                    ─▶ publish.brokered ─▶ our broker ─▶ MQTT and NATS clients (broker_clients, subscription_control)
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from sensegate.publish.egress import Egress
 from sensegate.publish.webhook import Poster
 from sensegate.share.broker_clients import MQTT, NATS, BrokerClients
 from sensegate.share.consumers import ActiveConsumers
+from sensegate.share.delivery import Page
 from sensegate.share.metering import UsageReservation
 from sensegate.share.pages import Pages
 from sensegate.share.sharing import FeedRequest, Sharing
@@ -42,7 +43,6 @@ from sensegate.share.subscriptions import (
     CommittedOffset,
     NotifyExpired,
     OrphanedOffsets,
-    Page,
     PushSubscription,
     PushSubscriptions,
     RetryPolicy,
@@ -54,12 +54,12 @@ from sensegate.share.webhooks import Webhooks
 CONTROL_SUBJECTS = "sg.control.*.*"
 CLEAN_UP_INTERVAL_S = 3_600.0
 _CONTROL_QUEUE_MAX = 10_000
-"""Most control messages that wait to be taken."""
-_log = structlog.get_logger("pushing")
+"""Most queued control messages."""
+_log = structlog.get_logger(__name__)
 
 
 class PushDelivery:
-    """All that goes out to subscribers by itself."""
+    """Delivery of feeds that are pushed to subscribers."""
 
     def __init__(self, config: Config, clock: Clock, share: Sharing, tokens: Tokens, trail: Trail) -> None:
         self.config = config
@@ -73,73 +73,81 @@ class PushDelivery:
         self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
 
     async def open(self, bucket: Bucket, sharing: Bucket, stack: contextlib.AsyncExitStack) -> None:
-        """Open the shelf of places and the ways out; what was pushed before goes on.
+        """Load the committed offsets and webhooks, and continue their subscriptions.
 
-        Webhooks stand in the bucket of sharing, of which the centre keeps a copy; places are of this log alone.
+        Webhooks are in the bucket of sharing, which is copied to the centre; offsets are valid for this log alone.
         """
         clock, egress = self.clock, self.config.egress
-        shelf, kept = Shelf(bucket, clock), Shelf(sharing, clock)
-        self.offsets: Records[CommittedOffset] = Records(shelf, "mark", CommittedOffset)
+        offset_shelf, webhook_shelf = Shelf(bucket, clock), Shelf(sharing, clock)
+        self.offsets: Records[CommittedOffset] = Records(offset_shelf, "offset", CommittedOffset)
         poster = await stack.enter_async_context(Poster(Egress(egress.allow), clock, timeout_s=egress.timeout_s))
         webhooks = PushSubscriptions(partial(self._subscription, poster))
         self.webhooks = Webhooks(
-            kept, self.offsets, webhooks, poster, self.trail, clock, may_see_token=self._may_see_token
+            webhook_shelf, self.offsets, webhooks, poster, self.trail, clock, may_see_token=self._may_see_token
         )
-        await shelf.open()
-        await kept.open()
+        await offset_shelf.open()
+        await webhook_shelf.open()
         self.orphans = OrphanedOffsets(self.offsets, self._has_owner)
-        self.tasks["places"] = self._clean_up
-        self.tasks |= {"lines shelf": shelf.run, "webhooks shelf": kept.run, "webhooks": webhooks.run}
+        self.tasks["orphaned offsets"] = self._clean_up
+        self.tasks |= {
+            "offset records": offset_shelf.run,
+            "webhook records": webhook_shelf.run,
+            "webhooks": webhooks.run,
+        }
 
     async def open_broker(self, engine: Engine, callout: Callout, stack: contextlib.AsyncExitStack) -> None:
-        """Open the way to those who listen at our broker; from now on they may come in. Raises `Unavailable`."""
+        """Open delivery to clients of the broker; from now on they may connect. Raises `Unavailable`."""
         feeds = await engine.connect(User.FEEDS, name="feeds")
         stack.push_async_callback(feeds.close)
         await streams.ensure_outlet(feeds)
         tls = self.config.engine.tls.cert_file
 
         def credential() -> tuple[str, int, str, str]:
-            ours, info = engine.credential(User.FEEDS), engine.info
-            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(info.mqtt_host, info.mqtt_host)  # noqa: S104 - read, not bound
-            return host, info.mqtt_port, ours.user, ours.password
+            credential, info = engine.credential(User.FEEDS), engine.info
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(info.mqtt_host, info.mqtt_host)  # noqa: S104 - compared with, not bound to
+            return host, info.mqtt_port, credential.user, credential.password
 
-        async def told(terms: SubscriptionSpec, why: str, first: str) -> None:
-            await _publish_reply(feeds, f"{terms.target}.{PROBLEM_TAG}", ControlReply(problem=why, first=first))
+        async def notify_expired(spec: SubscriptionSpec, reason: str, first: str) -> None:
+            await _publish_reply(feeds, f"{spec.target}.{PROBLEM_TAG}", ControlReply(problem=reason, first=first))
 
         topics = Topics(Sessions(feeds), credential, trust(tls) if tls else None)
-        lines = {
-            MQTT: PushSubscriptions(partial(self._subscription, topics, told=told), wait_for_start=True),
-            NATS: PushSubscriptions(partial(self._subscription, Subjects(feeds), told=told)),
+        subscriptions = {
+            MQTT: PushSubscriptions(
+                partial(self._subscription, topics, notify_expired=notify_expired), wait_for_start=True
+            ),
+            NATS: PushSubscriptions(partial(self._subscription, Subjects(feeds), notify_expired=notify_expired)),
         }
-        guests = BrokerClients(engine, self.tokens, self.share.grants, self.clock, lines)
-        controls = SubscriptionControl(self.share.grants, self.share.reader, self.offsets, lines, self.tokens.of)
+        clients = BrokerClients(engine, self.tokens, self.share.grants, self.clock, subscriptions)
+        controls = SubscriptionControl(
+            self.share.grants, self.share.reader, self.offsets, subscriptions, self.tokens.of
+        )
         await self._listen(feeds, controls)
-        callout.guests.append(guests.authorize)
+        callout.guests.append(clients.authorize)
         self.tasks |= {
-            "mqtt lines": lines[MQTT].run,
-            "nats lines": lines[NATS].run,
-            "subscribers": guests.run,
+            "mqtt subscriptions": subscriptions[MQTT].run,
+            "nats subscriptions": subscriptions[NATS].run,
+            "subscribers": clients.run,
         }
         if engine.info.mqtt_port:
             self.tasks["mqtt outlet"] = topics.run
 
     async def _listen(self, feeds: Client, controls: SubscriptionControl) -> None:
-        async def told(message: Msg) -> None:
-            answer = await controls.handle(message.subject, message.data)
-            if answer.problem:
-                _log.info("a control message moved nothing", subject=message.subject, why=answer.problem)
-            if message.reply or answer.problem:
-                await _publish_reply(feeds, message.reply or problem_subject(message.subject), answer)
+        async def handle(message: Msg) -> None:
+            reply = await controls.handle(message.subject, message.data)
+            if reply.problem:
+                _log.info("control message rejected", subject=message.subject, reason=reply.problem)
+            if message.reply or reply.problem:
+                await _publish_reply(feeds, message.reply or problem_subject(message.subject), reply)
 
         with api.lost("subscribe to control messages"):
-            await feeds.subscribe(CONTROL_SUBJECTS, cb=told, pending_msgs_limit=_CONTROL_QUEUE_MAX)
+            await feeds.subscribe(CONTROL_SUBJECTS, cb=handle, pending_msgs_limit=_CONTROL_QUEUE_MAX)
             await feeds.flush()
 
     def _subscription(
-        self, post: PushTransport, terms: SubscriptionSpec, told: NotifyExpired = notify_nobody
+        self, post: PushTransport, spec: SubscriptionSpec, notify_expired: NotifyExpired = notify_nobody
     ) -> PushSubscription:
         return PushSubscription(
-            terms,
+            spec,
             self.offsets,
             self._open_pages,
             post,
@@ -148,24 +156,26 @@ class PushDelivery:
             meter=self._meter,
             reserve=self._reserve,
             retry=self.retry,
-            notify_expired=told,
+            notify_expired=notify_expired,
         )
 
-    async def _open_pages(self, terms: SubscriptionSpec, form: str, after: str) -> Pages:
-        def still() -> Principal:
-            return self.tokens.of(terms.subscriber)
+    async def _open_pages(self, spec: SubscriptionSpec, form: str, after: str) -> Pages:
+        def current_principal() -> Principal:
+            return self.tokens.of(spec.subscriber)
 
-        return await self.share.open_pages(still, FeedRequest(terms.feed, after), form=form, delivery=terms.delivery)
+        return await self.share.open_pages(
+            current_principal, FeedRequest(spec.feed, after), form=form, delivery=spec.delivery
+        )
 
-    def _reserve(self, terms: SubscriptionSpec, page: Page) -> UsageReservation:
+    def _reserve(self, spec: SubscriptionSpec, page: Page) -> UsageReservation:
         metering = self.share.metering
-        return metering.reserve(terms.subscriber, terms.feed, terms.delivery, page.count, grant=page.grant)
+        return metering.reserve(spec.subscriber, spec.feed, spec.delivery, page.count, grant=page.grant)
 
-    def _meter(self, terms: SubscriptionSpec, page: Page) -> None:
+    def _meter(self, spec: SubscriptionSpec, page: Page) -> None:
         self.share.metering.count(
-            terms.subscriber,
-            terms.feed,
-            terms.delivery,
+            spec.subscriber,
+            spec.feed,
+            spec.delivery,
             requests=1,
             records=page.count,
             size=len(page.body),
@@ -173,14 +183,14 @@ class PushDelivery:
         )
 
     async def _clean_up(self) -> None:
-        """Remove what belongs to nobody any more, every hour, until cancelled."""
+        """Delete webhooks of ended tokens and orphaned offsets periodically, until cancelled."""
         while True:
             await self.clock.sleep(CLEAN_UP_INTERVAL_S)
             try:
                 await self.webhooks.remove_ended(self._is_valid)
                 await self.orphans.remove()
             except (Unavailable, Overloaded, StoreFull) as why:
-                _log.warning("what belongs to nobody is removed later", cause=str(why))
+                _log.warning("orphaned webhooks and offsets not deleted; retried later", reason=str(why))
 
     def _is_valid(self, token_id: str) -> bool:
         try:
@@ -189,9 +199,9 @@ class PushDelivery:
             return False
         return True
 
-    def _has_owner(self, line: str) -> bool:
-        grant, dash, _ = line.rpartition("-")
-        return (self.share.grants.find(grant) if dash else self.webhooks.records.find(line)) is not None
+    def _has_owner(self, subscription: str) -> bool:
+        grant, dash, _ = subscription.rpartition("-")
+        return (self.share.grants.find(grant) if dash else self.webhooks.records.find(subscription)) is not None
 
     def _may_see_token(self, token_id: str, principal: Principal) -> bool:
         try:
@@ -201,10 +211,10 @@ class PushDelivery:
         return True
 
 
-async def _publish_reply(feeds: Client, subject: str, answer: ControlReply) -> None:
-    """Say something to one subscriber; who does not hear it may ask again."""
+async def _publish_reply(feeds: Client, subject: str, reply: ControlReply) -> None:
+    """Publish a reply to a subscriber; a lost one is not repeated."""
     try:
-        with api.lost("tell a subscriber"):
-            await feeds.publish(subject, msgspec.json.encode(answer))
+        with api.lost("reply to a subscriber"):
+            await feeds.publish(subject, msgspec.json.encode(reply))
     except Unavailable as why:
-        _log.debug("a subscriber is not told", cause=str(why))
+        _log.debug("reply to a subscriber lost", reason=str(why))

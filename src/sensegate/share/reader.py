@@ -19,7 +19,7 @@ from sensegate.bus import columns
 from sensegate.bus.batch import EMPTY
 from sensegate.bus.names import FILLER, ROWS
 from sensegate.bus.unreadable import read_rows
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, MINUTE_US, Clock
 from sensegate.errors import Gone, Unavailable
 from sensegate.model import Entry
 from sensegate.ports import Log
@@ -32,7 +32,6 @@ _CHANGED_S = 5.0
 _RETRY_S = 0.5
 _SLACK_US = 300_000_000
 """What expires within this is not offered as a start: a subscriber who begins there could be overtaken by expiry."""
-_MINUTE_US = 60_000_000
 _NEAR = (1, 2, 4, 8, 16)
 """So many sequences back an entry is looked for by which a cursor's time is judged: records of commits are replaced."""
 _DECODED_FACTOR = 12
@@ -99,7 +98,7 @@ class Reader:
         """`stamped`: entries bear the time at which cursors know them; those of a copy were stored again later."""
         self.log = source
         self._clock = clock
-        self._ttl_us = readings_ttl_h * 3_600_000_000
+        self._ttl_us = readings_ttl_h * HOUR_US
         self._stamped = stamped
         self._ring: deque[Slot] = deque()
         self._ring_bytes = 0
@@ -279,7 +278,7 @@ class Reader:
             raise Gone("the cursor is of another log; read on from `first`", first=str(await self.first()))
         if place.sequence > self._end and place.sequence > (await self.log.bounds())[1]:
             raise BadCursor("the cursor lies after the end of the log")
-        if self._stamped and await self._is_younger(place.sequence, cursor.stored_before(place) + _MINUTE_US):
+        if self._stamped and await self._is_younger(place.sequence, cursor.stored_before(place) + MINUTE_US):
             # A store put back from an older copy has given the sequence again.
             what = "the log has lost what the cursor stands after; read on from `first`"
             raise Gone(what, first=str(await self.first()))

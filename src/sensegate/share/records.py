@@ -1,7 +1,7 @@
-"""Rows of a batch as records: JSON objects, CSV lines, MessagePack columns. The contract is `interfaces.md`.
+"""Encoders of rows of a batch as records: JSON objects, CSV lines, MessagePack columns.
 
-Encoders go through a batch column by column and format each record with one f-string; what repeats (a device, a
-property, a second) is formatted once.
+They process a batch column by column and format each record with one f-string; repeated parts (of a device, a
+property) are formatted once.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from sensegate.quantities.quality import Flag, Quality, TimeQuality, flag_words,
 from sensegate.share.cursor import row_text
 
 FORMAT = 1
-"""Version of the MessagePack form."""
+"""Version of the MessagePack encoding."""
 CSV_COLUMNS = (
     "id,cursor,device,property,channel,value,unit,time,time_quality,received,quality,division,lon,lat,grade,profile,flags,"
     "revision,node"
 )
 _QUALITY = {int(code): code.name.lower() for code in Quality}
 _TIME_QUALITY = {int(code): code.name.lower() for code in TimeQuality}
-# A newer release may have written codes that are in no table here.
+# A newer release may have written codes that this release does not know.
 _ANY_QUALITY = tuple(map(quality_word, range(256)))
 _ANY_TIME_QUALITY = tuple(_TIME_QUALITY.get(code, "unknown") for code in range(256))
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -40,56 +40,56 @@ def quote(text: str) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """Return `text` as a cell that no spreadsheet takes for a formula: such a one gets an apostrophe in front."""
+    """Return `text` as a CSV cell; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
     if text.startswith(_FORMULA):
         text = f"'{text}"
-    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"\r\n') else text
+    return '"' + text.replace('"', '""') + '"' if any(character in text for character in ',"\r\n') else text
 
 
 def iso(times: I64) -> list[str]:
     """Return each time (µs UTC) as ``2026-01-01T00:00:00.123456Z``."""
-    made: list[str] = np.datetime_as_string(times.view("datetime64[us]"), timezone="UTC").tolist()
-    return made
+    texts: list[str] = np.datetime_as_string(times.view("datetime64[us]"), timezone="UTC").tolist()
+    return texts
 
 
 def _numbers(values: Any) -> list[str]:
-    """Return the shortest JSON number of each float; NaN comes out as null."""
+    """Return the shortest JSON number of each float; NaN becomes null."""
     return msgspec.json.encode(values.tolist())[1:-1].decode().split(",") if len(values) else []
 
 
 def json_values(batch: Batch, rows: I64, properties: list[int]) -> list[str]:
-    """Return each value as JSON: a number, a boolean or a string, as its property says."""
-    made = _numbers(batch.value[rows])
+    """Return each value as JSON: a number, a boolean or a string, by the kind of its property."""
+    values = _numbers(batch.value[rows])
     boolean = [kind is ValueKind.BOOLEAN for kind in kinds_of(batch.properties)]
     if any(boolean):
         for place, index in enumerate(properties):
             if boolean[index]:
-                made[place] = "true" if batch.value[rows[place]] else "false"
+                values[place] = "true" if batch.value[rows[place]] else "false"
     if batch.text:
         for place, row in enumerate(rows.tolist()):
             if (text := batch.text.get(row)) is not None:
-                made[place] = quote(text)
-    return made
+                values[place] = quote(text)
+    return values
 
 
 def base_name(name: str) -> str:
-    """Return the standard name of a property as a batch names it: ``name`` or ``name#channel``."""
+    """Return the standard name in a batch's property name, which is ``name`` or ``name#channel``."""
     return name.partition("#")[0]
 
 
 def channel_of(name: str) -> str:
-    """Return the channel of a property as a batch names it; empty where there is only one."""
+    """Return the channel in a batch's property name; empty: there is only one."""
     return name.partition("#")[2]
 
 
 def kinds_of(names: Sequence[str]) -> list[ValueKind]:
-    """Return what kind of value each property has."""
+    """Return the kind of value of each property; a number for a property that is unknown here."""
     known = [PROPERTIES.find(base_name(name)) for name in names]
     return [PROPERTIES[index].kind if index >= 0 else ValueKind.NUMBER for index in known]
 
 
 def units_of(names: Sequence[str]) -> list[str]:
-    """Return the canonical unit of each property; empty for booleans, strings and properties of a newer table."""
+    """Return the canonical unit of each property; empty for booleans, strings and unknown properties."""
     known = [PROPERTIES.find(base_name(name)) for name in names]
     return [PROPERTIES[index].unit if index >= 0 else "" for index in known]
 
@@ -99,12 +99,15 @@ def _degrees(value: float) -> str:
 
 
 def sequences_of(batch: Batch, rows: I64, entry: int) -> list[int]:
-    """Return per row the sequence of the entry in which it was first committed: where none is kept, this one."""
+    """Return for each row the sequence of the entry that first committed it; `entry` where none is stored."""
     return [sequence or entry for sequence in batch.seq[rows].tolist()]
 
 
 def json_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
-    """Return the JSON object of each row; `entry` is the log's sequence, `prefix` that of the entry's cursors."""
+    """Return the JSON object of each row.
+
+    `entry` is the sequence of the batch in the log, `prefix` the common prefix of the cursors of its rows.
+    """
     origins, properties = batch.origin[rows].tolist(), batch.property[rows].tolist()
     heads: dict[int, str] = {}
     tails: dict[int, str] = {}
@@ -186,7 +189,7 @@ def csv_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
 
 
 def code_words(column: str, part: RowSlice) -> list[str]:
-    """Return the word of each row of a part for its `quality`, `time_quality` or `flags`."""
+    """Return the words of each row for column `quality`, `time_quality` or `flags`."""
     codes = getattr(part.batch, column)[part.rows].tolist()
     if column == "flags":
         known = {bits: " ".join(flag_words(bits)) for bits in set(codes)}
@@ -197,14 +200,14 @@ def code_words(column: str, part: RowSlice) -> list[str]:
 
 
 class RowSlice(msgspec.Struct, frozen=True, eq=False):
-    """Some rows of one entry of the log."""
+    """Rows of one entry of the log."""
 
     batch: Batch
     rows: I64
     entry: int
     """Sequence of the entry on the log."""
     stored: int
-    """When it was stored, µs."""
+    """When the entry was stored, µs UTC."""
 
 
 def columns(parts: Sequence[RowSlice], following: str) -> bytes:
@@ -266,7 +269,7 @@ _TYPES = {
 
 
 class RecordOrigin(NamedTuple):
-    """What a record says of its device."""
+    """Part of a record that depends on the device alone."""
 
     device: str
     division: str
@@ -276,11 +279,11 @@ class RecordOrigin(NamedTuple):
     profile: str
 
 
-_UNKNOWN_DEGREES = math.nan  # one object, so that two places that are not known are equal as parts of a tuple
+_UNKNOWN_DEGREES = math.nan  # one object, so that tuples with unknown positions compare equal
 
 
 def origin_of(origins: Origins, index: int) -> RecordOrigin:
-    """Return what records say of one of a batch's devices."""
+    """Return the origin of records for a device of a batch."""
     lon, lat = float(origins.lon[index]), float(origins.lat[index])
     return RecordOrigin(
         origins.device[index],

@@ -1,9 +1,9 @@
-"""What subscribers by MQTT and NATS say: from which cursor on they want their records.
+"""Control messages of subscribers by MQTT and NATS: the cursor after which delivery is to start.
 
-A message on ``sg/control/<grant>/<delivery>`` (NATS: ``sg.control.…``) holds nothing: go on where it stood; a cursor;
-or ``{"after": CURSOR, "form": FORM, "tag": TAG}``, all optional: `after` is a cursor or ``first``; `tag` is the last
-level of the topic from then on, so that nothing meant for an earlier connection reaches this one. What is wrong with
-it is answered, or told under ``problem`` beside the records.
+A message on ``sg/control/<grant>/<delivery>`` (NATS: ``sg.control.…``) is empty (continue at the committed offset), a
+cursor, or ``{"after": CURSOR, "form": FORM, "tag": TAG}``, all optional: `after` is a cursor or ``first``; `tag`
+becomes the last level of the topic, so that no delivery to an earlier connection reaches this one. Errors are sent in
+the reply, or published under ``problem`` beside the records.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class ControlMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a control message says."""
+    """Content of a control message."""
 
     after: str = ""
     form: str = ""
@@ -42,36 +42,36 @@ class ControlMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ControlReply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is answered, where the asker listens to answers."""
+    """Reply to a control message."""
 
     after: str = ""
-    """Cursor after which it goes on."""
+    """Cursor after which delivery continues."""
     problem: str = ""
     first: str = ""
-    """The oldest cursor that is valid, where the one given is not."""
+    """Oldest valid cursor, where the given one is not valid."""
 
 
 class SubscriptionControl:
-    """Takes what they say."""
+    """Handles control messages of subscribers."""
 
     def __init__(
         self,
         grants: Grants,
         reader: Reader,
-        marks: Records[CommittedOffset],
-        lines: dict[str, PushSubscriptions],
-        still: CurrentPrincipal,
+        offsets: Records[CommittedOffset],
+        subscriptions: dict[str, PushSubscriptions],
+        current_principal: CurrentPrincipal,
     ) -> None:
         self._grants = grants
         self._reader = reader
-        self._marks = marks
-        self._lines = lines
-        self._still = still
+        self._offsets = offsets
+        self._subscriptions = subscriptions
+        self._current_principal = current_principal
 
     async def handle(self, subject: str, payload: bytes) -> ControlReply:
-        """Move the line of a grant to where its subscriber says; return what is answered.
+        """Start the subscription of a grant where its subscriber asks; return the reply.
 
-        The server lets only the subscriber of a grant publish on its subject.
+        The broker lets only the subscriber of a grant publish on its subject.
         """
         _, _, rest = subject.partition("sg.control.")
         grant_id, _, delivery = rest.partition(".")
@@ -83,48 +83,54 @@ class SubscriptionControl:
             return ControlReply(problem=str(why))
 
     async def _reposition(self, grant_id: str, delivery: str, payload: bytes) -> str:
-        grant, lines = self._grants.find(grant_id), self._lines.get(delivery)
-        if grant is None or lines is None:
-            raise NotFound(f"no grant {grant_id[:40]} by {delivery[:20]}")
-        said = parse_control(payload)
-        principal: Principal = self._still(grant.subscriber)
-        self._grants.admit(principal, grant.feed, delivery=delivery, form=said.form)
-        changes: dict[str, object] = {"state": SubscriptionState.ACTIVE, "why": ""}
-        if said.after:
-            place = await (self._reader.first() if said.after == FIRST else self._reader.resume(said.after))
-            changes |= {"after": str(place), "sending": 0}
-        if said.form:
-            changes["form"] = said.form
-        if said.tag:
-            changes["tag"] = said.tag
-        mark = await change_offset(self._marks, subscription_id(grant_id, delivery), changes)
-        lines.start(subscription_id(grant_id, delivery))
-        return mark.after
+        grant, subscriptions = self._grants.find(grant_id), self._subscriptions.get(delivery)
+        if grant is None or subscriptions is None:
+            raise NotFound(f"there is no grant {grant_id[:40]} for delivery {delivery[:20]}")
+        control = parse_control(payload)
+        principal: Principal = self._current_principal(grant.subscriber)
+        self._grants.admit(principal, grant.feed, delivery=delivery, form=control.form)
+        changes: dict[str, object] = {"state": SubscriptionState.ACTIVE, "reason": ""}
+        if control.after:
+            cursor = await (self._reader.first() if control.after == FIRST else self._reader.resume(control.after))
+            changes |= {"after": str(cursor), "in_flight": 0}
+        if control.form:
+            changes["form"] = control.form
+        if control.tag:
+            changes["tag"] = control.tag
+        offset = await change_offset(self._offsets, subscription_id(grant_id, delivery), changes)
+        subscriptions.start(subscription_id(grant_id, delivery))
+        return offset.after
 
 
 def problem_subject(subject: str) -> str:
-    """Return where to tell the problem of a control message whose sender named no place for answers."""
+    """Return the subject on which to publish the problem of a control message without a reply subject."""
     grant_id, _, delivery = subject.removeprefix("sg.control.").partition(".")
     return f"{record_subject(grant_id, delivery)}.{PROBLEM_TAG}"
 
 
 def parse_control(payload: bytes) -> ControlMessage:
-    """Return what a message says. Raises `ConfigError`."""
+    """Return the content of a control message. Raises `ConfigError`."""
     if len(payload) > CONTROL_BYTES_MAX:
-        raise ConfigError("too long", key="control", remedy='send a cursor, or {"after": …, "form": …, "tag": …}')
+        raise ConfigError(
+            "the message is too long", key="control", remedy='send a cursor, or {"after": …, "form": …, "tag": …}'
+        )
     text = payload.strip()
     try:
-        said = (
+        control = (
             msgspec.json.decode(text, type=ControlMessage)
             if text.startswith(b"{")
             else ControlMessage(text.decode("ascii"))
         )
     except (msgspec.DecodeError, UnicodeDecodeError) as why:
         raise ConfigError(str(why)[:200], key="control", remedy="send a cursor, or JSON") from None
-    if said.form and said.form not in MEDIA_TYPES:
-        raise ConfigError(f"'{said.form[:20]}'", key="form", remedy=f"one of {', '.join(MEDIA_TYPES)}")
-    if said.tag == PROBLEM_TAG:
-        raise ConfigError(f"'{PROBLEM_TAG}'", key="tag", remedy="another word: that is where problems are told")
-    if said.tag and not _TAG.fullmatch(said.tag):
-        raise ConfigError(f"'{said.tag[:64]}'", key="tag", remedy="1 to 64 of A-Z, a-z, 0-9, _ and -")
-    return said
+    if control.form and control.form not in MEDIA_TYPES:
+        raise ConfigError(
+            f"'{control.form[:20]}' is unknown", key="form", remedy=f"use one of {', '.join(MEDIA_TYPES)}"
+        )
+    if control.tag == PROBLEM_TAG:
+        raise ConfigError(f"'{PROBLEM_TAG}' is reserved for problems", key="tag", remedy="choose another word")
+    if control.tag and not _TAG.fullmatch(control.tag):
+        raise ConfigError(
+            f"'{control.tag[:64]}' is not a tag", key="tag", remedy="use 1 to 64 of A-Z, a-z, 0-9, _ and -"
+        )
+    return control

@@ -1,10 +1,11 @@
-"""Lines: what pushes a feed to one subscriber by webhook, MQTT or NATS, from a place that is kept.
+"""Push subscriptions: they deliver a feed to one subscriber by webhook, MQTT or NATS from a committed offset.
 
-    mark ─▶ pages after it ─▶ letter ─▶ taken? ─▶ mark
+    offset ─▶ records after it ─▶ delivery ─▶ accepted? ─▶ offset
 
-A letter is made of the records that follow the mark; how many is kept before it is sent. So after any crash the same
-letter is made again, with the same id, and a subscriber who has it already knows it. Each line is a task of its own:
-one that is slow or dead holds up nobody. The mark moves on only when the letter was taken.
+A delivery holds the records that follow the committed offset; their number is stored before it is sent. After any crash
+the same delivery is therefore built again, with the same id, and the subscriber recognises the repetition. Each
+subscription is a task of its own, so that a slow or dead subscriber delays no other. The offset is committed only when
+the delivery was accepted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import hashlib
 import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from enum import StrEnum
-from typing import Protocol
 
 import msgspec
 import structlog
@@ -26,12 +26,14 @@ from sensegate.clock import Clock
 from sensegate.errors import Conflict, Gone, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.ports import DeliveryResult, OutboundDelivery, PushTransport
 from sensegate.share.consumers import ActiveConsumers, ConsumerInfo
-from sensegate.share.cursor import BadCursor, Cursor
+from sensegate.share.cursor import BadCursor
+from sensegate.share.delivery import Page
+from sensegate.share.pages import Pages
 
 BATCH_RECORDS = 1_000
 DEFAULT_TAG = "records"
 PROBLEM_TAG = "problem"
-"""Last level of the subject on which a subscriber is told why nothing comes."""
+"""Last level of the subject on which the subscriber gets the reason why its delivery stopped."""
 MEDIA_TYPES = {
     "json": "application/json",
     "ndjson": "application/x-ndjson",
@@ -39,49 +41,49 @@ MEDIA_TYPES = {
     "msgpack": "application/vnd.msgpack",
     "senml": "application/senml+json",
 }
-"""Forms in which records are pushed."""
+"""Form of pushed records -> media type."""
 _IDLE_COMMIT_S = 60.0
-"""A quiet line keeps its place so often, so that after a restart it need not look through all of the log again."""
+"""Commit interval while no record matches, so that a restart need not scan the log again."""
 _RETRY_S = 1.0
 _REFUSED_S = 1.0
 _WAIT_MAX_S = 30.0
 _QUOTA_S = 2.0
-"""Used up: the owner of the data may allow more at any time."""
+"""Longest wait when the quota is used up: the owner of the data may raise it at any time."""
 
 _log = structlog.get_logger(__name__)
 
 
 class SubscriptionState(StrEnum):
-    """Whether a line goes on by itself."""
+    """Whether a push subscription continues by itself."""
 
-    ACTIVE = "on"
+    ACTIVE = "active"
     PAUSED = "paused"
-    """By its owner, or after too many failures; resumed by its owner, from where it stood."""
+    """Paused by its owner or after too many failures; its owner resumes it at the committed offset."""
     ENDED = "ended"
-    """The receiver wants no more."""
+    """The receiver has ended the subscription."""
     GONE = "gone"
-    """What follows its place has expired: its owner says where to go on."""
+    """Records after its offset have expired: its owner chooses where to continue."""
 
 
 class CommittedOffset(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where a line stands, on the shelf."""
+    """Committed offset of a push subscription, with its state."""
 
     after: str = ""
-    """Cursor after the last record that was taken; empty: it has not begun."""
+    """Cursor after the last accepted record; empty: not started."""
     in_flight: int = 0
-    """Records of the letter that is on its way; 0: none is."""
+    """Number of records of the delivery in flight; 0: none."""
     state: SubscriptionState = SubscriptionState.ACTIVE
     reason: str = ""
     form: str = ""
-    """Chosen by the subscriber; empty: as the terms say."""
+    """Form chosen by the subscriber; empty: that of the specification."""
     tag: str = ""
-    """Chosen by the subscriber: last level of the subject."""
+    """Last level of the subject, chosen by the subscriber; empty: `DEFAULT_TAG`."""
     revision: int = 0
     format: int = 1
 
 
 class SubscriptionSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a line is."""
+    """Specification of a push subscription."""
 
     id: str
     subscriber: str
@@ -98,61 +100,33 @@ class SubscriptionSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """How failures are met (`egress` of the configuration)."""
+    """Retry policy after failed deliveries (`egress` in the configuration)."""
 
     initial_wait_s: float = 1.0
-    """Wait after the first failure; doubled with each further one, less a part by chance."""
+    """Wait after the first failure; doubled with each further one, less a random part."""
     wait_max_s: float = 300.0
     failures_max: int = 12
-    """So many in a row pause the line; with the waits above that is about 25 minutes."""
+    """Consecutive failures that pause the subscription; with the waits above after about 25 minutes."""
     unavailable_s: float = 0.5
-    """So often it is looked whether somebody listens."""
-
-
-class Page(Protocol):
-    """Some records."""
-
-    @property
-    def body(self) -> bytes: ...
-
-    @property
-    def count(self) -> int: ...
-
-    @property
-    def next(self) -> str: ...
-
-    @property
-    def grant(self) -> str: ...
-
-
-class Pages(Protocol):
-    """A feed page by page (`share.pages.Pages`)."""
-
-    place: Cursor
-
-    def check(self) -> None: ...
-
-    async def next(self, limit: int, wait_s: float = 1.0, *, patient: bool = False) -> Page: ...
-
-    def drop(self) -> None: ...
+    """Interval between attempts while no subscriber listens."""
 
 
 OpenPages = Callable[[SubscriptionSpec, str, str], Awaitable[Pages]]
-"""(terms, form, cursor or nothing) -> the feed for the line's subscriber. Raises as `Sharing.open_pages`."""
+"""(specification, form, cursor or empty) -> pages of the feed. Raises as `Sharing.open_pages`."""
 Meter = Callable[[SubscriptionSpec, Page], None]
 Reserve = Callable[[SubscriptionSpec, Page], contextlib.AbstractAsyncContextManager[None]]
-"""Entered before a page is sent, left when it was taken and metered, or will not be."""
+"""Context in which a page is sent and metered (`Metering.reserve`)."""
 
 NotifyExpired = Callable[[SubscriptionSpec, str, str], Awaitable[None]]
-"""(terms, why nothing comes, the first cursor that is good)."""
+"""(specification, reason, oldest valid cursor): tells the subscriber that its offset has expired."""
 
 
-async def notify_nobody(_terms: SubscriptionSpec, _why: str, _first: str) -> None:
-    """Tell nobody: whose line it is, looks."""
+async def notify_nobody(_spec: SubscriptionSpec, _reason: str, _first: str) -> None:
+    """Do nothing: owners of webhooks query the state."""
 
 
 class PushSubscription:
-    """One of them; `run` is its task."""
+    """One push subscription; `run` is its task."""
 
     def __init__(
         self,
@@ -165,11 +139,11 @@ class PushSubscription:
         consumers: ActiveConsumers,
         meter: Meter,
         retry: RetryPolicy,
-        reserve: Reserve = lambda _terms, _page: contextlib.nullcontext(),
+        reserve: Reserve = lambda _spec, _page: contextlib.nullcontext(),
         notify_expired: NotifyExpired = notify_nobody,
         random_: Callable[[], float] = random.random,
     ) -> None:
-        """`told`: tells the subscriber that what follows its place has expired, where a letter cannot."""
+        """`notify_expired`: tells the subscriber that its offset has expired, where a delivery cannot."""
         self.spec = spec
         self._offsets = offsets
         self._open_pages = open_pages
@@ -182,182 +156,188 @@ class PushSubscription:
         self._notify_expired = notify_expired
         self._random = random_
         self._batch = spec.batch
-        """Most records of one letter; fewer, once one was too large."""
+        """Most records of a delivery; reduced once one was too large."""
         self._known_revision = 0
-        """Revision of the mark as this line knows it."""
+        """Revision of the committed offset that this task has read or written."""
         self._changed = asyncio.Event()
 
     @property
     def offset(self) -> CommittedOffset:
-        """Where it stands by the shelf."""
+        """Committed offset."""
         return self._offsets.find(self.spec.id) or CommittedOffset()
 
     def wake(self) -> None:
-        """Look at the mark, or for the subscriber, now: something has changed."""
+        """End a wait: the committed offset or the subscriber's connection has changed."""
         self._changed.set()
 
     async def run(self) -> None:
         """Deliver until cancelled."""
-        with self._registered() as standing:
+        with self._registered() as consumer:
             while True:
-                mark = self.offset
-                self._known_revision = mark.revision
-                if mark.state is not SubscriptionState.ACTIVE:
-                    standing.state, standing.reason = mark.state.value, mark.reason
+                offset = self.offset
+                self._known_revision = offset.revision
+                if offset.state is not SubscriptionState.ACTIVE:
+                    consumer.state, consumer.reason = offset.state.value, offset.reason
                     await self._pause(_WAIT_MAX_S)
                     continue
-                await self._pause(await self._attempt(mark, standing))
+                await self._pause(await self._attempt(offset, consumer))
 
     @contextlib.contextmanager
     def _registered(self) -> Iterator[ConsumerInfo]:
-        terms = self.spec
-        standing = self._consumers.add(terms.subscriber, terms.feed, terms.delivery, name=terms.id)
+        spec = self.spec
+        consumer = self._consumers.add(spec.subscriber, spec.feed, spec.delivery, name=spec.id)
         try:
-            yield standing
+            yield consumer
         finally:
-            self._consumers.remove(standing)
+            self._consumers.remove(consumer)
 
-    async def _attempt(self, mark: CommittedOffset, standing: ConsumerInfo) -> float:
-        """Deliver until something stands against it; return how long to rest."""
+    async def _attempt(self, offset: CommittedOffset, consumer: ConsumerInfo) -> float:
+        """Deliver until something prevents it; return how long to wait."""
         try:
-            await self._deliver(mark, standing)
+            await self._deliver(offset, consumer)
         except (PermissionDenied, NotFound) as why:
-            standing.state, standing.reason = "refused", str(why)
+            consumer.state, consumer.reason = "refused", str(why)
             return _REFUSED_S
         except Overloaded as why:
-            standing.state, standing.reason = "waiting", str(why)
+            consumer.state, consumer.reason = "waiting", str(why)
             return min(why.retry_after_s, _QUOTA_S)
         except (Gone, BadCursor) as why:
             first = why.first if isinstance(why, Gone) else ""
-            await self._stop(SubscriptionState.GONE, f"{why}; first: {first}" if first else str(why), standing)
+            await self._stop(SubscriptionState.GONE, f"{why}; first: {first}" if first else str(why), consumer)
             await self._notify_expired(self.spec, str(why), first)
         except Conflict:
-            pass  # its owner has changed the mark: looked at anew
+            pass  # its owner has changed the offset: read it again
         except (Unavailable, StoreFull) as why:
-            standing.reason = str(why)
-            _log.debug("a line waits", line=self.spec.id, cause=str(why))
+            consumer.reason = str(why)
+            _log.debug("push subscription waits", subscription=self.spec.id, reason=str(why))
             return _RETRY_S
         return 0.0
 
-    async def _stop(self, state: SubscriptionState, why: str, standing: ConsumerInfo) -> None:
-        standing.state, standing.reason = state.value, why
+    async def _stop(self, state: SubscriptionState, reason: str, consumer: ConsumerInfo) -> None:
+        consumer.state, consumer.reason = state.value, reason
         try:
-            await self._commit(state=state, why=why[:500], sending=0)
-        except (Conflict, Unavailable, StoreFull) as again:
-            _log.debug("a line is not ended yet", line=self.spec.id, cause=str(again))
+            await self._commit(state=state, reason=reason[:500], in_flight=0)
+        except (Conflict, Unavailable, StoreFull) as error:
+            _log.debug("push subscription not stopped yet", subscription=self.spec.id, reason=str(error))
         else:
-            _log.info("a line stopped", line=self.spec.id, delivery=self.spec.delivery, state=state.value, why=why)
+            _log.info(
+                "push subscription stopped",
+                subscription=self.spec.id,
+                delivery=self.spec.delivery,
+                state=state.value,
+                reason=reason,
+            )
 
-    # ── delivering ────────────────────────────────────────────────────────────────────────────────────
+    # ── delivery ────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _deliver(self, mark: CommittedOffset, standing: ConsumerInfo) -> None:
-        """Deliver until the mark is changed by another, or the line stops."""
-        form = mark.form or self.spec.form
-        pages = await self._open_pages(self.spec, form, mark.after)
-        standing.state, standing.reason, standing.offset = "live", "", pages.place
-        if not mark.after:
-            mark = await self._commit(after=str(pages.place))
-        done, kept_at = mark.after, self._clock.monotonic()
+    async def _deliver(self, offset: CommittedOffset, consumer: ConsumerInfo) -> None:
+        """Deliver until the committed offset is changed from outside, or the subscription stops."""
+        form = offset.form or self.spec.form
+        pages = await self._open_pages(self.spec, form, offset.after)
+        consumer.state, consumer.reason, consumer.offset = "live", "", pages.place
+        if not offset.after:
+            offset = await self._commit(after=str(pages.place))
+        done, committed_at = offset.after, self._clock.monotonic()
         while not self._superseded():
-            pending = done != mark.after
-            # The mark of the last letter waits for the next one, if there is one: one write for both.
+            pending = done != offset.after
+            # The offset after the last delivery is committed together with the next delivery: one write for both.
             try:
                 wait_s = 0.0 if pending else _RETRY_S
-                page = await pages.next(mark.in_flight or self._batch, wait_s, patient=bool(mark.in_flight))
+                page = await pages.next(offset.in_flight or self._batch, wait_s, patient=bool(offset.in_flight))
             except (Overloaded, PermissionDenied, NotFound):
                 if pending:
-                    await self._commit(after=done, sending=0)  # else that letter would come again
+                    await self._commit(after=done, in_flight=0)  # or the accepted delivery would be repeated
                 raise
             if not page.count:
-                standing.offset = pages.place
-                if mark.in_flight or pending:
-                    mark = await self._commit(after=done, sending=0)
-                elif self._clock.monotonic() - kept_at >= _IDLE_COMMIT_S and str(pages.place) != done:
-                    done, kept_at = str(pages.place), self._clock.monotonic()
-                    mark = await self._commit(after=done, sending=0)
+                consumer.offset = pages.place
+                if offset.in_flight or pending:
+                    offset = await self._commit(after=done, in_flight=0)
+                elif self._clock.monotonic() - committed_at >= _IDLE_COMMIT_S and str(pages.place) != done:
+                    done, committed_at = str(pages.place), self._clock.monotonic()
+                    offset = await self._commit(after=done, in_flight=0)
                 continue
-            arrived = False
+            accepted = False
             try:
-                if pending or mark.in_flight != page.count:
-                    mark = await self._commit(after=done, sending=page.count)
+                if pending or offset.in_flight != page.count:
+                    offset = await self._commit(after=done, in_flight=page.count)
                 async with self._reserve(self.spec, page):
-                    arrived = await self._send(self._delivery_of(mark, page, form), page, pages, standing)
+                    accepted = await self._send(self._delivery_of(offset, page, form), page, pages, consumer)
             finally:
-                if not arrived:
+                if not accepted:
                     pages.drop()
-            if not arrived:
+            if not accepted:
                 return
-            done, mark = page.next, msgspec.structs.replace(mark, sending=0)
-            standing.offset, standing.grant = pages.place, page.grant
+            done, offset = page.next, msgspec.structs.replace(offset, in_flight=0)
+            consumer.offset, consumer.grant = pages.place, page.grant
 
-    def _delivery_of(self, mark: CommittedOffset, page: Page, form: str) -> OutboundDelivery:
-        terms = self.spec
-        number = hashlib.blake2s(f"{terms.id} {mark.after} {page.count}".encode(), digest_size=16).hexdigest()
-        headers = (("sensegate-feed", terms.feed), ("sensegate-next", page.next), ("sensegate-after", mark.after))
+    def _delivery_of(self, offset: CommittedOffset, page: Page, form: str) -> OutboundDelivery:
+        spec = self.spec
+        number = hashlib.blake2s(f"{spec.id} {offset.after} {page.count}".encode(), digest_size=16).hexdigest()
+        headers = (("sensegate-feed", spec.feed), ("sensegate-next", page.next), ("sensegate-after", offset.after))
         return OutboundDelivery(
-            target=f"{terms.target}.{mark.tag or DEFAULT_TAG}" if terms.tagged else terms.target,
+            target=f"{spec.target}.{offset.tag or DEFAULT_TAG}" if spec.tagged else spec.target,
             id=f"msg_{number}",
             body=page.body,
             media=MEDIA_TYPES[form],
             headers=headers,
-            algorithm=terms.algorithm,
-            secret=terms.secret,
+            algorithm=spec.algorithm,
+            secret=spec.secret,
         )
 
-    async def _send(self, letter: OutboundDelivery, page: Page, pages: Pages, standing: ConsumerInfo) -> bool:
-        """Send until it is taken; False: the line stops or begins elsewhere."""
-        standing.failures = 0
+    async def _send(self, delivery: OutboundDelivery, page: Page, pages: Pages, consumer: ConsumerInfo) -> bool:
+        """Send until the delivery is accepted; False: the subscription stops, or its offset has changed."""
+        consumer.failures = 0
         while not self._superseded():
             pages.check()
-            receipt = await self._transport.send(letter)
-            if receipt.accepted:
-                standing.state, standing.reason, standing.failures = "live", "", 0
-                standing.delivered(page.count, self._clock.now())
+            result = await self._transport.send(delivery)
+            if result.accepted:
+                consumer.state, consumer.reason, consumer.failures = "live", "", 0
+                consumer.delivered(page.count, self._clock.now())
                 self._meter(self.spec, page)
                 return True
-            if receipt.gone:
-                await self._stop(SubscriptionState.ENDED, receipt.reason, standing)
+            if result.gone:
+                await self._stop(SubscriptionState.ENDED, result.reason, consumer)
                 return False
-            if receipt.too_large and page.count > 1:
+            if result.too_large and page.count > 1:
                 self._batch = page.count // 2
-                await self._commit(sending=self._batch)
+                await self._commit(in_flight=self._batch)
                 return False
-            if receipt.unavailable:
-                standing.state, standing.reason = "waiting", receipt.reason
-                await self._pause(receipt.retry_after_s or self._retry.unavailable_s)
+            if result.unavailable:
+                consumer.state, consumer.reason = "waiting", result.reason
+                await self._pause(result.retry_after_s or self._retry.unavailable_s)
                 continue
-            standing.failures += 1
-            if standing.failures >= self._retry.failures_max:
+            consumer.failures += 1
+            if consumer.failures >= self._retry.failures_max:
                 await self._stop(
-                    SubscriptionState.PAUSED, f"{standing.failures} failures in a row: {receipt.reason}", standing
+                    SubscriptionState.PAUSED, f"{consumer.failures} failures in a row: {result.reason}", consumer
                 )
                 return False
-            standing.state, standing.reason = "retrying", receipt.reason
-            await self._pause(self._back_off(standing.failures, receipt))
+            consumer.state, consumer.reason = "retrying", result.reason
+            await self._pause(self._back_off(consumer.failures, result))
         return False
 
-    def _back_off(self, failures: int, receipt: DeliveryResult) -> float:
+    def _back_off(self, failures: int, result: DeliveryResult) -> float:
         limits = self._retry
         longest = min(limits.initial_wait_s * 2.0 ** min(failures - 1, 30), limits.wait_max_s)
-        return max(receipt.retry_after_s, longest * (0.5 + self._random() / 2))
+        return max(result.retry_after_s, longest * (0.5 + self._random() / 2))
 
-    # ── the mark ──────────────────────────────────────────────────────────────────────────────────────
+    # ── committed offset ────────────────────────────────────────────────────────────────────────────────
 
     def _superseded(self) -> bool:
-        """Return whether another has changed the mark."""
+        """Return whether the committed offset was changed from outside."""
         return self.offset.revision != self._known_revision
 
     async def _commit(self, **changes: object) -> CommittedOffset:
-        mark = msgspec.structs.replace(self.offset, **changes)
-        if mark.revision != self._known_revision:
-            raise Conflict(f"line {self.spec.id} was changed meanwhile")
-        kept = await self._offsets.put(self.spec.id, mark, expected=mark.revision)
-        self._known_revision = kept.revision
-        self._changed.clear()  # it was us
-        return kept
+        offset = msgspec.structs.replace(self.offset, **changes)
+        if offset.revision != self._known_revision:
+            raise Conflict(f"subscription {self.spec.id} was changed meanwhile")
+        stored = await self._offsets.put(self.spec.id, offset, expected=offset.revision)
+        self._known_revision = stored.revision
+        self._changed.clear()  # this task made the change
+        return stored
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, or until woken."""
+        """Wait for a time, or until `wake`."""
         if seconds:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -366,10 +346,10 @@ class PushSubscription:
 
 
 class PushSubscriptions:
-    """The lines of one delivery, each in a task; `add` says which there are to be."""
+    """Push subscriptions of one delivery, each in a task; `add` and `remove` change the set."""
 
     def __init__(self, create: Callable[[SubscriptionSpec], PushSubscription], *, wait_for_start: bool = False) -> None:
-        """`asked`: a line runs only once its subscriber has said where it begins (`start`)."""
+        """`wait_for_start`: a subscription runs only once its subscriber has chosen its offset (`start`)."""
         self._create = create
         self._wait_for_start = wait_for_start
         self._started: set[str] = set()
@@ -382,50 +362,53 @@ class PushSubscriptions:
         return len(self._tasks)
 
     def add(self, spec: SubscriptionSpec) -> None:
-        """Have a line, with these terms."""
+        """Add a subscription or replace its specification."""
         if self._specs.get(spec.id) != spec:
             self._specs[spec.id] = spec
             self._changed.set()
         self.wake(spec.id)
 
     def remove(self, subscription_id: str) -> None:
-        """Have it no more."""
+        """Remove a subscription."""
         self._started.discard(subscription_id)
         if self._specs.pop(subscription_id, None) is not None:
             self._changed.set()
 
     def start(self, subscription_id: str) -> None:
-        """Its subscriber has said where it begins; it runs as soon as it is wanted."""
+        """Run a subscription, as soon as it is added: its subscriber has chosen its offset."""
         self._started.add(subscription_id)
         self._changed.set()
         self.wake(subscription_id)
 
     def restart(self, subscription_id: str) -> None:
-        """Its subscriber has come anew: what is on its way reaches him no more. It begins again, or when he says so."""
+        """Restart a subscription after its subscriber has reconnected: deliveries in flight are lost.
+
+        With `wait_for_start` it waits for `start`.
+        """
         self._started.discard(subscription_id)
         self._stale.add(subscription_id)
         self._changed.set()
 
     @property
     def started(self) -> frozenset[str]:
-        """Return the ids of the lines whose subscribers have said where they begin."""
+        """Ids of the subscriptions whose subscribers have chosen an offset."""
         return frozenset(self._started)
 
     def has(self, spec: SubscriptionSpec) -> bool:
-        """Return whether a line with just these terms is wanted already."""
+        """Return whether a subscription exists with exactly this specification."""
         return self._specs.get(spec.id) == spec
 
     def ids(self) -> frozenset[str]:
-        """Return the ids of all that are to be there."""
+        """Return the ids of all subscriptions."""
         return frozenset(self._specs)
 
     def wake(self, subscription_id: str) -> None:
-        """Have a line look at its mark."""
+        """Have a subscription read its committed offset."""
         if (running := self._tasks.get(subscription_id)) is not None:
             running[0].wake()
 
     async def run(self) -> None:
-        """Run them until cancelled; a bug in one ends all, so that it is seen."""
+        """Run the subscriptions until cancelled; an unexpected error in one ends all, so that it is noticed."""
         try:
             while True:
                 await self._reconcile()
@@ -441,15 +424,19 @@ class PushSubscriptions:
             await self._cancel(list(self._tasks))
 
     async def _reconcile(self) -> None:
-        due = {name: terms for name, terms in self._specs.items() if not self._wait_for_start or name in self._started}
+        due = {name: spec for name, spec in self._specs.items() if not self._wait_for_start or name in self._started}
         stale, self._stale = self._stale, set()
         await self._cancel(
-            [name for name, (line, _) in self._tasks.items() if name in stale or due.get(name) != line.spec]
+            [
+                name
+                for name, (subscription, _) in self._tasks.items()
+                if name in stale or due.get(name) != subscription.spec
+            ]
         )
-        for name, terms in due.items():
+        for name, spec in due.items():
             if name not in self._tasks:
-                line = self._create(terms)
-                self._tasks[name] = (line, asyncio.create_task(line.run(), name=f"line {name}"))
+                subscription = self._create(spec)
+                self._tasks[name] = (subscription, asyncio.create_task(subscription.run(), name=f"push {name}"))
 
     async def _cancel(self, names: list[str]) -> None:
         tasks = [self._tasks.pop(name)[1] for name in names]
@@ -459,41 +446,41 @@ class PushSubscriptions:
 
 
 class OrphanedOffsets:
-    """Removes the places of lines that are no more: of grants that were pruned, of webhooks that were removed."""
+    """Removes committed offsets whose grant or webhook no longer exists."""
 
-    def __init__(self, marks: Records[CommittedOffset], owned: Callable[[str], bool]) -> None:
-        """`owned`: whether there is a grant or webhook to which a line's id belongs."""
-        self._offsets = marks
-        self._owned = owned
+    def __init__(self, offsets: Records[CommittedOffset], has_owner: Callable[[str], bool]) -> None:
+        """`has_owner`: whether a grant or webhook exists for the id of a subscription."""
+        self._offsets = offsets
+        self._has_owner = has_owner
         self._orphans: frozenset[str] = frozenset()
 
     async def remove(self) -> int:
-        """Remove those that had no owner the last time either: a place is written before what it is for."""
-        ids = frozenset(name for name in self._offsets.names() if not self._owned(name))
-        gone = ids & self._orphans
-        self._orphans = ids - gone
-        for name in gone:
-            mark = self._offsets.find(name)
-            if mark is not None:
+        """Remove offsets without an owner now and at the last call: an offset is written before its owner."""
+        ids = frozenset(name for name in self._offsets.names() if not self._has_owner(name))
+        orphans = ids & self._orphans
+        self._orphans = ids - orphans
+        for name in orphans:
+            offset = self._offsets.find(name)
+            if offset is not None:
                 with contextlib.suppress(Conflict):
-                    await self._offsets.delete(name, expected=mark.revision)
-        return len(gone)
+                    await self._offsets.delete(name, expected=offset.revision)
+        return len(orphans)
 
 
 async def change_offset(offsets: Records[CommittedOffset], name: str, changes: Mapping[str, object]) -> CommittedOffset:
-    """Change a mark from outside its line, which writes it too; return it.
+    """Change a committed offset from outside the subscription's task, which writes it too; return it.
 
     Raises:
-        Conflict: the line moves on too fast.
+        Conflict: the task commits too often.
     """
     for _ in range(20):
-        mark = offsets.find(name) or CommittedOffset()
+        offset = offsets.find(name) or CommittedOffset()
         try:
-            return await offsets.put(name, msgspec.structs.replace(mark, **changes), expected=mark.revision)
+            return await offsets.put(name, msgspec.structs.replace(offset, **changes), expected=offset.revision)
         except Conflict:
             await asyncio.sleep(0)
-    raise Conflict(f"line {name} moves on too fast; try again")
+    raise Conflict(f"subscription {name} commits too often; try again")
 
 
 CurrentPrincipal = Callable[[str], Principal]
-"""(id of a token) -> whom it stands for as of now (`authority.tokens.Tokens.of`). Raises `PermissionDenied`."""
+"""(id of a token) -> its current principal (`authority.tokens.Tokens.of`). Raises `PermissionDenied`."""

@@ -1,6 +1,6 @@
-"""Monthly receipts: what a grant delivered, signed with the gateway's key, verifiable by anybody who has the receipt.
+"""Monthly usage statements: what a grant delivered, signed by the gateway and verifiable without it.
 
-A receipt is one line of JSON. Its signature (Ed25519) is over all the rest, in the order of the fields.
+A statement is one line of JSON. Its Ed25519 signature covers all other fields, in their order.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from sensegate.share.grants import Grant
 from sensegate.share.metering import Metering
 from sensegate.share.quota import month_of
 
-_CONTEXT = b"sensegate receipt 1\0"
-"""Stands before what is signed, so that the signature is good for nothing else."""
+_CONTEXT = b"sensegate usage statement 1\0"
+"""Prefix of the signed bytes, so that the signature is valid for nothing else."""
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 
 
 class DeliveryUsage(msgspec.Struct, frozen=True):
-    """What went by one delivery."""
+    """Records delivered by one delivery."""
 
     subscriber: str
     delivery: str
@@ -34,25 +34,25 @@ class DeliveryUsage(msgspec.Struct, frozen=True):
     records: int
     bytes: int
     unsettled: int | msgspec.UnsetType = msgspec.UNSET
-    """So many records more may have gone: the gateway was killed while it delivered; not said: none."""
+    """Records that may have been delivered without being counted, when the gateway was killed; absent: none."""
 
 
-class UsageStatement(msgspec.Struct, frozen=True, tag_field="kind", tag="receipt"):
-    """What a grant delivered in a month, with the gateway's word for it."""
+class UsageStatement(msgspec.Struct, frozen=True, tag_field="kind", tag="usage-statement"):
+    """What a grant delivered in a month, signed (Ed25519); keep it byte for byte, for `sensegate statement verify`."""
 
     gateway: str
-    """Division of the gateway that delivered and signs."""
+    """Division of the gateway that delivered and signed."""
     grant: str
     feed: str
     subscriber: str
     applicant: str
     owner: str
-    """Division whose level granted it."""
+    """Division whose level granted the access."""
     purpose: str
     month: str
-    """Of Beijing time."""
+    """Month of Beijing time, ``2026-01``."""
     complete: bool
-    """The month is over; otherwise it goes on to count."""
+    """Whether the month is over; otherwise the counts still rise."""
     records: int
     bytes: int
     rows: tuple[DeliveryUsage, ...]
@@ -61,7 +61,7 @@ class UsageStatement(msgspec.Struct, frozen=True, tag_field="kind", tag="receipt
     key: str
     """Public key, base64."""
     signature: str = ""
-    """base64."""
+    """Signature, base64."""
     format: int = 1
 
 
@@ -70,7 +70,7 @@ _decode = msgspec.json.Decoder(UsageStatement).decode
 
 
 class UsageStatements:
-    """Makes receipts of what was metered."""
+    """Creates usage statements from the metered counts."""
 
     def __init__(self, metering: Metering, key: Ed25519PrivateKey, clock: Clock, *, gateway: str) -> None:
         self._metering = metering
@@ -79,22 +79,29 @@ class UsageStatements:
         self._gateway = gateway
 
     def statement(self, grant: Grant, month: str) -> UsageStatement:
-        """Return the receipt of a month.
+        """Return the signed statement of a grant and month.
 
         Raises:
-            ConfigError: not a month. NotFound: it has not begun.
+            ConfigError: it is not a month. NotFound: the month has not begun.
         """
         if not _MONTH.fullmatch(month):
-            raise ConfigError(f"'{month[:16]}'", key="month", remedy="as 2026-01")
+            raise ConfigError(f"'{month[:16]}' is not a month", key="month", remedy="write it as 2026-01")
         now = self._clock.now()
         if month > month_of(now):
             raise NotFound(f"{month} has not begun")
         rows = tuple(
-            DeliveryUsage(one.token, one.delivery, one.requests, one.records, one.bytes, one.unsettled or msgspec.UNSET)
-            for one in self._metering.months(month, grant=grant.id)
+            DeliveryUsage(
+                usage.token,
+                usage.delivery,
+                usage.requests,
+                usage.records,
+                usage.bytes,
+                usage.unsettled or msgspec.UNSET,
+            )
+            for usage in self._metering.months(month, grant=grant.id)
         )
         public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        bare = UsageStatement(
+        unsigned = UsageStatement(
             gateway=self._gateway,
             grant=grant.id,
             feed=grant.feed,
@@ -110,42 +117,50 @@ class UsageStatements:
             time=now,
             key=base64.b64encode(public).decode(),
         )
-        signature = base64.b64encode(self._key.sign(_signed_bytes(bare))).decode()
-        return msgspec.structs.replace(bare, signature=signature)
+        signature = base64.b64encode(self._key.sign(_signed_bytes(unsigned))).decode()
+        return msgspec.structs.replace(unsigned, signature=signature)
 
 
-def encode_statement(receipt: UsageStatement) -> bytes:
-    """Return the receipt as one line of JSON."""
-    return _encode(receipt)
+def encode_statement(statement: UsageStatement) -> bytes:
+    """Return a statement as one line of JSON."""
+    return _encode(statement)
 
 
 def verify_statement(line: bytes, *, key: bytes | None = None) -> UsageStatement:
-    """Return a receipt that is as the gateway signed it; `key`: the only key that is believed (32 bytes).
+    """Return the statement of a line whose signature is valid; `key`: the only accepted public key (32 bytes).
 
     Raises:
-        ConfigError: it is no receipt, another key signed it, it was changed, or its sums are not those of its rows.
+        ConfigError: it is not a statement, was signed with another key, was changed, or its sums differ from its rows.
     """
     try:
-        receipt = _decode(line)
-        own = base64.b64decode(receipt.key, validate=True)
-        signature = base64.b64decode(receipt.signature, validate=True)
+        statement = _decode(line)
+        own = base64.b64decode(statement.key, validate=True)
+        signature = base64.b64decode(statement.signature, validate=True)
         public = Ed25519PublicKey.from_public_bytes(own)
     except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error, ValueError) as why:
-        raise ConfigError(f"no receipt: {str(why)[:100]}", remedy="give the answer of the gateway as it came") from why
+        raise ConfigError(
+            f"this is not a usage statement: {str(why)[:100]}", remedy="give the response of the gateway unchanged"
+        ) from why
     if key is not None and own != key:
-        raise ConfigError("signed with another key", key="key", remedy="give the public key of the gateway that signed")
+        raise ConfigError(
+            "the statement was signed with another key",
+            key="key",
+            remedy="give the public key of the gateway that signed it",
+        )
     try:
-        public.verify(signature, _signed_bytes(receipt))
+        public.verify(signature, _signed_bytes(statement))
     except InvalidSignature:
         raise ConfigError(
-            "the signature does not fit: it was changed", key="signature", remedy="ask for it again"
+            "the signature is invalid: the statement was changed", key="signature", remedy="fetch it again"
         ) from None
-    if (receipt.records, receipt.bytes) != tuple(
-        sum(getattr(row, name) for row in receipt.rows) for name in ("records", "bytes")
+    if (statement.records, statement.bytes) != tuple(
+        sum(getattr(row, name) for row in statement.rows) for name in ("records", "bytes")
     ):
-        raise ConfigError("the sums are not those of the rows", key="records", remedy="report this")
-    return receipt
+        raise ConfigError(
+            "the sums differ from the rows", key="records", remedy="report this to the gateway's operator"
+        )
+    return statement
 
 
-def _signed_bytes(receipt: UsageStatement) -> bytes:
-    return _CONTEXT + _encode(msgspec.structs.replace(receipt, signature=""))
+def _signed_bytes(statement: UsageStatement) -> bytes:
+    return _CONTEXT + _encode(msgspec.structs.replace(statement, signature=""))

@@ -1,7 +1,7 @@
-"""Wiring of sharing: feeds, catalogue, desk, with their secrets.
+"""Wiring of sharing, with its secrets.
 
-The secrets stand in the bucket of sharing, too: a standby centre has a copy of it, and a node in place of a lost one
-begins with what the centre has of it. Pseudonyms and signatures then stay what they were.
+The secrets are stored in the bucket of sharing too: a standby centre has a copy of it, and a node that replaces a lost
+one starts with the centre's copy. Pseudonyms and signatures therefore stay the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
 from sensegate.bus.kv import Bucket
 from sensegate.bus.process import write_private
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.config import Config
 from sensegate.errors import ConfigError
 from sensegate.normalise.book import IndicatorStore, QualityRow
@@ -37,22 +37,22 @@ from sensegate.share.sharing import Sharing, SharingPolicy
 
 STATEMENT_KEY = "receipts.key"
 PSEUDONYM_KEY = "masks.key"
-_INDICATORS_US = 2 * 3_600_000_000
+_INDICATORS_US = 2 * HOUR_US
 _CACHE_S = 60.0
 _ROWS_MAX = 20_000
-"""More rows are sampled: a mean needs no more, and the loop is not to stand still for it."""
+"""More rows than this are sampled, so that the mean does not block the event loop."""
 
 _log = structlog.get_logger("sharing")
 
 
 async def prepare_secrets(config: Config, bucket: registry.Bucket) -> None:
-    """Make the secrets of sharing, or take those that the bucket has: it is that of a centre or node before this one.
+    """Create the secrets of sharing, or take those in the bucket, which come from the preceding centre or node.
 
-    A file that says otherwise is set aside. A node's key that signs goes nowhere: who is new signs anew.
+    A file with another secret is set aside. The signing key of a node is not shared: a replacing node has its own.
 
     Raises:
-        ConfigError: a secret is there and cannot be read.
-        Lost: the bucket is not reached.
+        ConfigError: a secret exists and cannot be read.
+        Lost: the bucket cannot be reached.
     """
     directory = Path(config.directory)
     files: dict[Path, Callable[[Path], object]] = {directory / PSEUDONYM_KEY: _pseudonym_secret}
@@ -75,7 +75,7 @@ def build_sharing(
     sharing: Bucket,
     measured: Callable[[Feed], QualityIndicators],
 ) -> Sharing:
-    """Return the door of sharing; keys are made at the first start. Raises `ConfigError`."""
+    """Return the sharing stage; keys are created at the first start. Raises `ConfigError`."""
 
     def subscriber(name: str, by: Principal) -> Scope:
         return tokens.get(name, by).scope
@@ -85,14 +85,14 @@ def build_sharing(
         reader,
         books,
         Feeds(feeds, clock),
-        Metering(usage, clock, kept_days=terms.kept_days),
+        Metering(usage, clock, retention_days=terms.kept_days),
         trail,
         Shelf(sharing, clock),
         clock,
         subscriber=subscriber,
         signing=key_in(Path(terms.key_file or directory / STATEMENT_KEY), setting="sharing.key_file"),
         masks=Masks(_pseudonym_secret(directory / PSEUDONYM_KEY)),
-        terms=SharingPolicy(
+        policy=SharingPolicy(
             terms.answer_days, terms.days_max, terms.kept_days, config.division, assigns_codes=config.role == "centre"
         ),
         page_max=config.web.page_max,
@@ -101,20 +101,20 @@ def build_sharing(
 
 
 def quality_rows(book: IndicatorStore, devices: Devices) -> Callable[[int], list[QualityRow]]:
-    """Return what gives the indicators since a time, by device and hour."""
+    """Return a function: time -> indicators since then, by device and hour."""
 
     def since(time: int) -> list[QualityRow]:
         return [
             QualityRow(
-                devices.id(one.device),
-                one.hour,
-                one.received,
-                one.authenticity,
-                one.accuracy,
-                one.continuity,
-                one.completeness,
+                devices.id(row.device),
+                row.hour,
+                row.received,
+                row.authenticity,
+                row.accuracy,
+                row.continuity,
+                row.completeness,
             )
-            for one in book.since(time)
+            for row in book.since(time)
         ]
 
     return since
@@ -123,14 +123,17 @@ def quality_rows(book: IndicatorStore, devices: Devices) -> Callable[[int], list
 def feed_indicators(
     devices: Devices, rows: Callable[[int], Sequence[QualityRow]], clock: Clock
 ) -> Callable[[Feed], QualityIndicators]:
-    """Return what gives the means of a feed's devices over the last hours. `rows`: indicators since a time."""
-    known: dict[Feed, tuple[float, QualityIndicators]] = {}
+    """Return a function: feed -> mean indicators of its devices over the last hours, cached.
+
+    `rows` returns the indicators since a time.
+    """
+    cached: dict[Feed, tuple[float, QualityIndicators]] = {}
 
     def holds(feed: Feed, row: QualityRow) -> bool:
-        at = devices.find(row.device)
-        if at < 0:
+        index = devices.find(row.device)
+        if index < 0:
             return False
-        device = devices.record(at)
+        device = devices.record(index)
         return (
             (not feed.divisions or device.division.startswith(feed.divisions))
             and (not feed.domains or device.domain in feed.domains)
@@ -140,15 +143,15 @@ def feed_indicators(
 
     def measured(feed: Feed) -> QualityIndicators:
         now = clock.monotonic()
-        if feed in known and now - known[feed][0] < _CACHE_S:
-            return known[feed][1]
+        if feed in cached and now - cached[feed][0] < _CACHE_S:
+            return cached[feed][1]
         all_rows = rows(clock.now() - _INDICATORS_US)
-        found = [row for row in all_rows[:: len(all_rows) // _ROWS_MAX + 1] if holds(feed, row)]
-        made = QualityIndicators(
-            **{name: _mean([getattr(row, name) for row in found]) for name in QualityIndicators.__struct_fields__}
+        selected = [row for row in all_rows[:: len(all_rows) // _ROWS_MAX + 1] if holds(feed, row)]
+        indicators = QualityIndicators(
+            **{name: _mean([getattr(row, name) for row in selected]) for name in QualityIndicators.__struct_fields__}
         )
-        known[feed] = (now, made)
-        return made
+        cached[feed] = (now, indicators)
+        return indicators
 
     return measured
 
@@ -159,10 +162,10 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _pseudonym_secret(file: Path) -> bytes:
-    """Return the secret of which pseudonyms are made; with another one no device would be recognised again."""
+    """Return the secret from which pseudonyms are derived; created once, since another one changes all of them."""
     if not file.exists():
         write_private(file, os.urandom(32).hex())
     try:
         return bytes.fromhex(file.read_text(encoding="ascii"))
     except (OSError, ValueError) as why:
-        raise ConfigError("cannot be read", file=str(file), remedy=f"restore it: {why}") from why
+        raise ConfigError(f"cannot be read ({why})", file=str(file), remedy="restore it from a backup") from why

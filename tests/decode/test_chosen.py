@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sensegate.authority.scope import Scope
-from sensegate.decode.choice import Choice
+from sensegate.decode.choice import VersionChoice
 from sensegate.decode.decode import Decoder
 from sensegate.decode.profiles import Chosen, ProfileSet
 from sensegate.model import BOOL, Device, Message
@@ -49,7 +49,7 @@ class Registry:
     def __init__(self, *devices: Device) -> None:
         self.version = 1
         self._devices = list(devices)
-        self._at = {name: at for at, one in enumerate(devices) for name in (one.id, one.alias) if name}
+        self._at = {name: index for index, device in enumerate(devices) for name in (device.id, device.alias) if name}
 
     @property
     def enabled(self) -> BOOL:
@@ -97,7 +97,7 @@ class Shelf:
         """Return a decision for a version."""
         file = self.write(name, version, self.folder / f"v{version}")
         known = {"known": version, "target": Scope("4401"), **more}
-        return Chosen(Choice(name, version, f"{name}{version}", **known), file)  # type: ignore[arg-type]
+        return Chosen(VersionChoice(name, version, f"{name}{version}", **known), file)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -108,7 +108,9 @@ def shelf(tmp_path: Path) -> Shelf:
 def read(profiles: ProfileSet, *messages: tuple[str, str]) -> list[tuple[str, float, str]]:
     """Return (device, value, profile) of what is decoded of (topic, payload)."""
     decoder = Decoder(profiles, DEVICES)
-    fields = decoder.decode([Message(topic, payload.encode(), NOW, at) for at, (topic, payload) in enumerate(messages)])
+    fields = decoder.decode(
+        [Message(topic, payload.encode(), NOW, index) for index, (topic, payload) in enumerate(messages)]
+    )
     found = []
     for row in range(len(fields)):
         spec = profiles.specs[fields.spec[row]]
@@ -189,13 +191,13 @@ def test_what_is_refused_bears_its_version(shelf: Shelf) -> None:
             Message("ns/p0/up", b'{"eui": "p0", "data": "00", "port": 9, "n": 1}', NOW, 5),
         ]
     )
-    assert [(one.message, one.profile) for one in fields.quarantined if one.message != 2] == [
+    assert [(refusal.message, refusal.profile) for refusal in fields.quarantined if refusal.message != 2] == [
         (0, "acme/th@4"),
         (1, "acme/th@1"),
         (3, ""),
         (4, "acme/probe@1"),
     ]
-    assert [(one.message, one.profile) for one in fields.rejected] == [(2, "acme/th@4")]
+    assert [(value.message, value.profile) for value in fields.rejected] == [(2, "acme/th@4")]
 
 
 def test_a_newer_file_goes_before_what_was_decided(shelf: Shelf) -> None:
@@ -212,7 +214,7 @@ def test_one_that_cannot_be_compiled(shelf: Shelf) -> None:
     good = shelf.chosen("acme/th", 2)
     running = shelf.library().choose([good])
     bad = Chosen(
-        Choice("acme/th", 3, "bad", Scope("4401"), known=3), shelf.write("acme/th", 3, shelf.folder / "bad", "?")
+        VersionChoice("acme/th", 3, "bad", Scope("4401"), known=3), shelf.write("acme/th", 3, shelf.folder / "bad", "?")
     )
     after = running.choose([bad], running)
     assert after.versions["acme/th"] == 2
@@ -224,7 +226,7 @@ def test_one_that_cannot_be_compiled(shelf: Shelf) -> None:
         "acme/probe@1"
     }
     assert after.choose([good], after).problems == ()
-    trial = Chosen(Choice("acme/th", 3, "bad", Scope("4401"), whole=False, devices=frozenset({"d1"})), bad.file)
+    trial = Chosen(VersionChoice("acme/th", 3, "bad", Scope("4401"), whole=False, devices=frozenset({"d1"})), bad.file)
     assert {name for _, _, name in read(running.choose([good, trial], running), *one_each())} == {"acme/th@2"}
 
 
@@ -244,7 +246,7 @@ def test_rights_of_all_versions(shelf: Shelf) -> None:
     """A device may publish where its own version says; behind a gateway where any says. Equal rights compare equal."""
     other = DIRECT.replace("acme/{device}/up", "acme/{device}/now")
     file = shelf.write("acme/th", 2, shelf.folder / "moved", other)
-    moved = Chosen(Choice("acme/th", 2, "moved", Scope("4401"), whole=False, devices=frozenset({"d1"})), file)
+    moved = Chosen(VersionChoice("acme/th", 2, "moved", Scope("4401"), whole=False, devices=frozenset({"d1"})), file)
     library = shelf.library()
     now = library.choose([moved])
     record = DEVICES.record
@@ -260,7 +262,7 @@ def test_rights_of_all_versions(shelf: Shelf) -> None:
 def test_versions_without_a_file_of_the_folder(shelf: Shelf) -> None:
     """A profile that only the store has is in force as any other; one that only some have is known by name."""
     file = shelf.write("new/one", 1, shelf.folder / "v1", DIRECT.replace("acme/", "new/"))
-    some = Chosen(Choice("new/one", 1, "n", Scope("4401"), whole=False, devices=frozenset({"n1"})), file)
+    some = Chosen(VersionChoice("new/one", 1, "n", Scope("4401"), whole=False, devices=frozenset({"n1"})), file)
     now = shelf.library().choose([some])
     assert "new/one" in now
     assert "new/one" in now.ids

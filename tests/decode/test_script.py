@@ -16,7 +16,7 @@ from sensegate.authoring.explain import explain
 from sensegate.clock import FakeClock
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.formats import script
-from sensegate.decode.frame import Frame
+from sensegate.decode.frame import PayloadFrame
 from sensegate.decode.watch import ProfileWatcher
 from sensegate.errors import ProfileError
 from sensegate.model import Device, Fields, Message
@@ -84,13 +84,13 @@ def message(payload: bytes, device: str = "d1") -> Message:
 
 def refusals(fields: Fields) -> list[tuple[int, str, str]]:
     """Return what is in quarantine."""
-    return [(one.message, one.reason.value, one.detail) for one in fields.quarantined]
+    return [(refusal.message, refusal.reason.value, refusal.detail) for refusal in fields.quarantined]
 
 
 def test_a_batch_is_decoded_in_one_exchange(decoder: Decoder, spy: Spy) -> None:
     """Good frames become readings in their order, each bad one has its reason, and the child is asked once."""
     payloads = [b"\x08\xca", b"\x01", b"\x07\xd0", b"\x08\x98"]
-    fields = decoder.decode([message(payload, f"d{1 + at % 2}") for at, payload in enumerate(payloads)])
+    fields = decoder.decode([message(payload, f"d{1 + index % 2}") for index, payload in enumerate(payloads)])
     assert fields.value.tolist() == [22.5, 20.0, 22.0]
     assert fields.message.tolist() == [0, 2, 3]
     assert refusals(fields) == [(1, "script_refused", "too short")]
@@ -144,7 +144,7 @@ class Registry(NamedDevices):
         super().__init__([], "chirpstack/v4", gateway="ns")
         records = [Device(id=name, alias=name, division="440106", profile="acme/x", gateway="ns") for name in names]
         self._records += records
-        self._index |= {record.id: at for at, record in enumerate(self._records)}
+        self._index |= {record.id: index for index, record in enumerate(self._records)}
         self.enabled = self.enabled.repeat(len(self._records))
 
 
@@ -165,11 +165,11 @@ def test_frames_in_envelopes_are_decoded_in_one_exchange(decoder: Decoder, tmp_p
     profiles = ProfileSet.load([tmp_path, ROOT / "chirpstack" / "v4.yaml"])
     names = [f"{at:016x}" for at in range(20)]
     chained = Decoder(profiles, Registry(names))
-    fields = chained.decode([uplink(name, bytes([8, at])) for at, name in enumerate(names)])
+    fields = chained.decode([uplink(name, bytes([8, index])) for index, name in enumerate(names)])
     assert refusals(fields) == []
-    assert [one.value for one in readings_of(fields, profiles.specs, Registry(names)) if one.field == "t"] == [
-        (0x800 + at) / 100 for at in range(20)
-    ]
+    assert [
+        reading.value for reading in readings_of(fields, profiles.specs, Registry(names)) if reading.field == "t"
+    ] == [(0x800 + at) / 100 for at in range(20)]
     assert spy.batches == [20]
 
 
@@ -197,10 +197,10 @@ def test_an_envelope_whose_frame_is_refused_says_so(decoder: Decoder, tmp_path: 
         ("var decodeUplink = 5;", "", "x.yaml", 9, "it has none of the functions decodeUplink, Decode"),
         ("function Decode(p, b) {}", ", entry: Decoder", "x.yaml", 9, "it has no function 'Decoder'"),
         ("function Decode(p, b) {}", ", take: normalized", "x.yaml", 9, "normalizeUplink"),
-        ("function Decode(p, b) {}", ", entry: a-b", "x.yaml", 9, "no name of a function"),
-        ("function Decode(p, b) {}", ", arguments: [input, bytes]", "x.yaml", 9, "stands alone"),
+        ("function Decode(p, b) {}", ", entry: a-b", "x.yaml", 9, "is not a function name"),
+        ("function Decode(p, b) {}", ", arguments: [input, bytes]", "x.yaml", 9, "must stand alone"),
         ("function Decode(p, b) {}", ", limits: {cpu_ms: 5000}", "x.yaml", 9, "<= 200"),
-        ("function Decode(p, b) {}", ", file: ../codec.js", "x.yaml", 9, "lies beside the profile"),
+        ("function Decode(p, b) {}", ", file: ../codec.js", "x.yaml", 9, "must lie beside the profile"),
         (None, "", "x.yaml", 9, "cannot read 'codec.js'"),
     ],
 )
@@ -222,7 +222,7 @@ def test_a_script_that_is_no_text(make: Make, tmp_path: Path) -> None:
     """Bytes that are no UTF-8 are no script."""
     (tmp_path / "acme").mkdir()
     (tmp_path / "acme" / "codec.js").write_bytes(b"// \xff\n")
-    with pytest.raises(ProfileError, match="no UTF-8"):
+    with pytest.raises(ProfileError, match="not valid UTF-8"):
         make(RULE)
 
 
@@ -291,6 +291,6 @@ def test_any_bytes_are_decoded_or_refused_by_scripts(library: ProfileSet, frames
         assert profile is not None
         parse = profile.rules[0].parse
         assert isinstance(parse, script.ScriptParse)
-        trees = parse.many([(parse, Frame(payload, 32, "t", NOW, port)) for payload, port in frames])
+        trees = parse.many([(parse, PayloadFrame(payload, 32, "t", NOW, port)) for payload, port in frames])
         for tree in trees:
             assert isinstance(tree, dict) or tree.reason == "script_refused", tree

@@ -17,7 +17,7 @@ from sensegate.decode.formats import FORMATS, video
 from sensegate.decode.frame import FormatContext, Parse
 from sensegate.decode.grammar import Lines, MessageRule, ProfileFile
 from sensegate.decode.keys import ProfileKeys, nearest
-from sensegate.decode.paths import EVERY, Path, Place
+from sensegate.decode.paths import EVERY, MemberPath, Path
 from sensegate.decode.profile import (
     FRAME,
     IDENTITIES,
@@ -246,8 +246,8 @@ class Compiler:
         if options is None and rule.ignore and form.required:  # known, and not parsed
             name, form = "json", FORMATS["json"]
 
-        def error(what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
-            return self._keys.error(what, *here, name, *path, remedy=remedy)
+        def error(problem: str, /, *path: str | int, remedy: str = "") -> ProfileError:
+            return self._keys.error(problem, *here, name, *path, remedy=remedy)
 
         if form.required and options is None:
             raise self._keys.error(f"'{name}' needs options", *here, remedy=f"give `{name}`")
@@ -282,8 +282,8 @@ class Compiler:
             known = {word: form for word, form in FORMATS.items() if not form.required}
             raise self._keys.error(f"unknown format '{name}'", *here, remedy=nearest(name, known))
 
-        def error(what: str, /, *_path: str | int, remedy: str = "") -> ProfileError:
-            return self._keys.error(what, *here, remedy=remedy)
+        def error(problem: str, /, *_path: str | int, remedy: str = "") -> ProfileError:
+            return self._keys.error(problem, *here, remedy=remedy)
 
         setting = FormatContext(self._source.profile, self._source.version, File(self._keys.file).parent, error)
         place = self._keys.place(text, *here, "each")
@@ -342,7 +342,7 @@ class Compiler:
                 raise self._keys.error(f"'{pattern.text}' does not capture {{{capture}}}", *here, "device", key)
         return template
 
-    def _time(self, rule: MessageRule, here: tuple[str | int, ...]) -> tuple[tuple[Place, ...], times.TimeReader]:
+    def _time(self, rule: MessageRule, here: tuple[str | int, ...]) -> tuple[tuple[MemberPath, ...], times.TimeReader]:
         part = rule.time
         if part is None:
             return (), times.TimeReader(zone=self._source.zone)
@@ -438,9 +438,9 @@ class Compiler:
         )
 
 
-def _lists(readings: Sequence[CompiledReading]) -> tuple[tuple[Place, Groups], ...]:
+def _lists(readings: Sequence[CompiledReading]) -> tuple[tuple[MemberPath, Groups], ...]:
     """Return the readings of lists other than the rule's, by list."""
-    lists: dict[Place, list[CompiledReading]] = {}
+    lists: dict[MemberPath, list[CompiledReading]] = {}
     for reading in readings:
         if reading.each is not None:
             lists.setdefault(reading.each, []).append(reading)

@@ -15,8 +15,8 @@ from sensegate.authoring.examples import readings_of
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.formats.sparkplug import FORMAT, REBIRTH, initial_request, parse, parse_topic
 from sensegate.decode.formats.sparkplug_payload import read
-from sensegate.decode.frame import Frame
-from sensegate.decode.memory import Memory
+from sensegate.decode.frame import PayloadFrame
+from sensegate.decode.memory import DecoderMemory
 from sensegate.errors import Rejected
 from sensegate.model import BOOL, Device, Fields, Message, QuarantineReason
 from tests.decode.formats.sparkplug_payloads import metric, payload
@@ -43,7 +43,7 @@ class Registry:
         self.enabled: BOOL = np.array([True, probe_enabled, True, True])
 
     def find(self, name: str, /) -> int:
-        return next((at for at, one in enumerate(self._records) if name in {one.id, one.alias}), -1)
+        return next((index for index, record in enumerate(self._records) if name in {record.id, record.alias}), -1)
 
     def record(self, index: int, /) -> Device:
         return self._records[index]
@@ -53,7 +53,7 @@ class Line:
     """A decoder and what is sent to it, message by message."""
 
     def __init__(self, *, probe_enabled: bool = True, hindsight: bool = False) -> None:
-        self.memory = Memory(undoable=True, hindsight=hindsight)
+        self.memory = DecoderMemory(undoable=True, hindsight=hindsight)
         self.decoder = Decoder(PROFILES, Registry(probe_enabled=probe_enabled), memory=self.memory)
         self.fields: Fields = self.decoder.decode([])
         self._now = 1_767_225_600_000_000
@@ -67,11 +67,11 @@ class Line:
         message = Message(topic, payload(*metrics, seq=seq, timestamp=AT), self._now, 1)
         self.fields = self.decoder.decode([message])
         seen = readings_of(self.fields, PROFILES.specs, ["n1", "p1", "n2", "p2"])
-        return [(one.device, one.property, one.value) for one in seen]
+        return [(reading.device, reading.property, reading.value) for reading in seen]
 
     @property
     def refused(self) -> list[QuarantineReason]:
-        return [one.reason for one in self.fields.quarantined]
+        return [refusal.reason for refusal in self.fields.quarantined]
 
     def asked(self) -> list[str]:
         return [ask.topic for ask in self.memory.take_requests()]
@@ -264,7 +264,7 @@ def test_a_node_does_not_speak_for_devices_of_another(line: Line) -> None:
     line.send("DBIRTH", *dbirth(), seq=1, node="pump-02", device="probe-B")
     found = line.send("NDEATH", metric("bdSeq", "UInt64", 0), node="pump-02")
     assert found == [("n2", "online", False)]
-    assert [one.reason for one in line.fields.rejected] == ["unknown_device"]
+    assert [value.reason for value in line.fields.rejected] == ["unknown_device"]
 
 
 def test_what_has_parts_is_taken_apart() -> None:
@@ -282,8 +282,8 @@ def test_what_has_parts_is_taken_apart() -> None:
         metric("profile", "DataSet", table, timestamp=AT),
         seq=0,
     )
-    tree = parse(Frame(whole, 32, "spBv1.0/Water/NBIRTH/pump-01", memory=Memory()))
-    seen = {one["name"]: (one["value"], one.get("time")) for one in tree["metrics"]}
+    tree = parse(PayloadFrame(whole, 32, "spBv1.0/Water/NBIRTH/pump-01", memory=DecoderMemory()))
+    seen = {entry["name"]: (entry["value"], entry.get("time")) for entry in tree["metrics"]}
     assert seen == {
         "online": (True, 1_714_982_400_000),
         "m1/rpm": (-5, AT + 1),
@@ -300,11 +300,11 @@ def test_what_has_parts_is_taken_apart() -> None:
 
 def test_members_of_a_template_have_the_types_of_the_birth() -> None:
     """A later instance may leave types out."""
-    memory = Memory()
+    memory = DecoderMemory()
 
     def said(kind: str, value: dict[str, Any], seq: int) -> Any:
         whole = payload(metric("m1", "Template", value, timestamp=AT), seq=seq)
-        return parse(Frame(whole, 32, f"spBv1.0/Water/{kind}/pump-01", memory=memory))["metrics"][-1]
+        return parse(PayloadFrame(whole, 32, f"spBv1.0/Water/{kind}/pump-01", memory=memory))["metrics"][-1]
 
     said("NBIRTH", {"metrics": [metric("rpm", "Int16", 5)], "template_ref": "motor"}, 0)
     found = said("NDATA", {"metrics": [metric("rpm", value=-7, as_kind="Int16")], "template_ref": "motor"}, 1)
@@ -335,7 +335,7 @@ def test_properties_last_but_for_the_quality_of_one_value() -> None:
 def test_topic_that_is_none_of_sparkplugs_is_refused(topic: str, reason: str) -> None:
     """The topic says what the payload is."""
     with pytest.raises(Rejected) as refused:
-        parse(Frame(payload(seq=0), 32, topic))
+        parse(PayloadFrame(payload(seq=0), 32, topic))
     assert refused.value.reason == reason
 
 
@@ -385,7 +385,7 @@ def test_in_hindsight_a_birth_is_not_that_of_a_message_of_yesterday() -> None:
     for ago_s, reasons in ((60, []), (3_600, [QuarantineReason.UNRESOLVED])):
         again = Decoder(PROFILES, Registry(), memory=line.memory.copy(hindsight=True))
         message = Message("spBv1.0/Water/NDATA/pump-01", payload(level(1.5), seq=9), now - ago_s * 1_000_000, 1)
-        assert [one.reason for one in again.decode([message]).quarantined] == reasons
+        assert [refusal.reason for refusal in again.decode([message]).quarantined] == reasons
 
 
 def test_memory_takes_back_what_a_lost_walk_has_told_it(line: Line) -> None:
@@ -430,15 +430,15 @@ def test_any_order_of_messages_is_answered_the_same_way_twice(kinds: list[str], 
 @given(st.binary(max_size=120), st.sampled_from(["NBIRTH", "NDATA", "NDEATH", "DBIRTH", "DDATA", "DDEATH", "NCMD"]))
 def test_any_bytes_on_any_topic_are_a_tree_or_refused(raw: bytes, kind: str) -> None:
     """With births known and without."""
-    memory = Memory()
+    memory = DecoderMemory()
     topic = f"spBv1.0/G/{kind}/N" + ("/D" if kind.startswith("D") else "")
     birth = payload(*nbirth(), seq=0)
-    parse(Frame(birth, 32, "spBv1.0/G/NBIRTH/N", memory=memory))
+    parse(PayloadFrame(birth, 32, "spBv1.0/G/NBIRTH/N", memory=memory))
     for _ in range(2):
         try:
-            tree = parse(Frame(raw, 32, topic, memory=memory))
-        except Rejected as why:
-            reason = why.reason
+            tree = parse(PayloadFrame(raw, 32, topic, memory=memory))
+        except Rejected as error:
+            reason = error.reason
         else:
             reason = "malformed"
             assert tree["count"] == len(tree["metrics"])

@@ -119,7 +119,7 @@ class AccessRequests:
         Raises:
             ConfigError: what is asked for cannot be.
             NotFound: a feed is not in the catalogue, or the token is not one of the caller's.
-            Refused: the data is core; that is recorded.
+            PermissionDenied: the data is core; that is recorded.
             Conflict: the subscriber has a grant for it, which could be renewed.
             Overloaded: too many of the subscriber's wait.
         """
@@ -208,7 +208,7 @@ class AccessRequests:
         """Approve or refuse an application; approval makes its grants.
 
         Raises:
-            NotFound, ConfigError, Refused.
+            NotFound, ConfigError, PermissionDenied.
             Conflict: it is decided already, or was changed meanwhile.
         """
         decision = _converted(form, Decision)
@@ -244,7 +244,7 @@ class AccessRequests:
         """Take back an application that is not yet decided; only who sent it, or his operators.
 
         Raises:
-            NotFound, Refused, Conflict.
+            NotFound, PermissionDenied, Conflict.
         """
         application = self._local(principal, name)
         theirs = scope_of(application.applicant)
@@ -360,7 +360,7 @@ class AccessRequests:
         The owner changes terms; the applicant may hand the grant over to another of its tokens (`subscriber`).
 
         Raises:
-            NotFound, Refused, ConfigError, Conflict.
+            NotFound, PermissionDenied, ConfigError, Conflict.
         """
         before = self.grant(principal, name)
         if self._grants.find(name) is None:
@@ -393,7 +393,7 @@ class AccessRequests:
         """Take a grant back: its deliveries end within two seconds. The owner may, or the subscriber's side.
 
         Raises:
-            NotFound, Refused, Conflict.
+            NotFound, PermissionDenied, Conflict.
         """
         before = self.grant(principal, name)
         if revision is not None and revision != before.revision:

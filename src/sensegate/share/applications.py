@@ -181,7 +181,7 @@ def demand_decider(principal: Principal, application: Application) -> None:
     """Return if the caller may decide now.
 
     Raises:
-        Refused: not his to decide, or not yet: before the deadline only the level that owns the data decides.
+        PermissionDenied: not his to decide, or not yet: before the deadline only the level that owns the data decides.
     """
     levels = {application.level, application.owner or application.level}
     if not any(allows(principal, Action.DECIDE_GRANTS, level, application.department) for level in levels):

@@ -115,7 +115,7 @@ class BrokerClients:
         """Return what one who connects with a token may do; None where he has none: a device perhaps.
 
         Raises:
-            Refused: the token is not good, not that of the user named, or has no grant for this delivery.
+            PermissionDenied: the token is not good, not that of the user named, or has no grant for this delivery.
         """
         given = asked.connect_opts
         if not _TOKEN.fullmatch(given.password):

@@ -80,7 +80,7 @@ class Bundles:
         """Write a bundle as of a revision (0: a new one); only who decides about all of its feeds.
 
         Raises:
-            ConfigError, NotFound, Refused, Conflict.
+            ConfigError, NotFound, PermissionDenied, Conflict.
         """
         try:
             wanted = msgspec.convert(form, Bundle, from_attributes=True)

@@ -157,7 +157,7 @@ class CatalogueAccess:
         """Change what is said of a feed; it is published once nothing is missing, and then stays complete.
 
         Raises:
-            NotFound, Refused.
+            NotFound, PermissionDenied.
             ConfigError: a key or value that cannot be, or something would be missing of what is published.
             Conflict: it was changed meanwhile, or belongs to another gateway.
         """
@@ -201,7 +201,7 @@ class CatalogueAccess:
         Without a mask what is shared on conditions is seen as `DEFAULT_SAMPLE_MASK` shows it.
 
         Raises:
-            NotFound, Refused, ConfigError, Conflict, Lost.
+            NotFound, PermissionDenied, ConfigError, Conflict, Unavailable.
         """
         feed = self._visible_feed(principal, name)
         demand_in_charge(principal, feed)
@@ -284,7 +284,7 @@ def is_in_charge(principal: Principal, feed: Feed) -> bool:
 
 
 def demand_in_charge(principal: Principal, feed: Feed) -> None:
-    """Return if the caller may write about all of a feed. Raises `Refused`."""
+    """Return if the caller may write about all of a feed. Raises `PermissionDenied`."""
     for division in feed.divisions or ("44",):
         for department in feed.departments or ("",):
             demand(principal, Action.CHANGE_FEEDS, division, department)

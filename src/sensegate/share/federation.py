@@ -89,7 +89,7 @@ class DecisionOutcome(msgspec.Struct, frozen=True):
 
 encode = msgspec.msgpack.Encoder().encode
 AskCentre = Callable[[str, bytes], Awaitable[bytes]]
-"""(what, payload) -> the centre's answer. Raises `Lost`, `Refused`."""
+"""(what, payload) -> the centre's answer. Raises `Unavailable`, `PermissionDenied`."""
 
 
 def mirrored_name(division: str, name: str) -> str:

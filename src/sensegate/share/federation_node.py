@@ -55,7 +55,8 @@ class CentreRecords:
         """Have the centre approve or refuse an application for data of this node.
 
         Raises:
-            Refused: not the caller's to decide, or the centre says no. Conflict, ConfigError. Lost: not decided.
+            PermissionDenied: not the caller's to decide, or the centre says no. Conflict, ConfigError. Unavailable:
+                not decided.
         """
         demand_decider(principal, application)
         for name in application.requested.feeds:

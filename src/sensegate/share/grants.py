@@ -165,7 +165,8 @@ class Grants:
 
         Raises:
             NotFound: no such feed, or the caller gets nothing of it (the two are not told apart).
-            Refused: the role reads nothing; the feed demands a grant; the grant has ended or is not for this delivery
+            PermissionDenied: the role reads nothing; the feed demands a grant; the grant has ended or is not for this
+                delivery
                 or form; the request names a division outside what the caller gets.
         """
         if not may(principal, Action.READ_READINGS):

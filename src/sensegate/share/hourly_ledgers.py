@@ -147,7 +147,7 @@ class HourlyLedgers:
         """Write the changed hours and the position, all or nothing.
 
         Raises:
-            Lost, StoreFull: nothing is forgotten; it is written the next time.
+            Unavailable, StoreFull: nothing is forgotten; it is written the next time.
         """
         if not self._changed:
             return

@@ -170,7 +170,10 @@ class Sharing:
         )
 
     async def run(self) -> None:
-        """Follow the log and the feeds and keep the counts, until cancelled. Raises `Unavailable` to be started again."""
+        """Follow the log and the feeds and keep the counts, until cancelled.
+
+        Raises `Unavailable` to be started again.
+        """
         async with asyncio.TaskGroup() as group:
             group.create_task(self.reader.run(self._start_sequence), name="share.reader")
             group.create_task(self.hourly.run(), name="share.books")
@@ -185,7 +188,7 @@ class Sharing:
         """Return records of a feed, within the quota of the grant; see `Serving.page` and `Grants.admit`.
 
         Raises:
-            NotFound, Refused, Gone, BadCursor, Lost.
+            NotFound, PermissionDenied, Gone, BadCursor, Unavailable.
             Overloaded: the quota lets nothing through now.
         """
         admission = self._admitted(principal, request, "http", form)
@@ -227,12 +230,12 @@ class Sharing:
         heartbeat_s: float,
         at: Callable[[Cursor], None] = lambda _place: None,
     ) -> AsyncGenerator[Events, None]:
-        """Return the feed as server-sent events; `still` gives the caller as of now or raises `Refused`.
+        """Return the feed as server-sent events; `still` gives the caller as of now or raises `PermissionDenied`.
 
         `at` is told how far it is.
 
         Raises:
-            NotFound, Refused, Gone, BadCursor, Lost, Overloaded: before the first event.
+            NotFound, PermissionDenied, Gone, BadCursor, Unavailable, Overloaded: before the first event.
         """
 
         def admit() -> Admission:
@@ -249,7 +252,7 @@ class Sharing:
         `delivery`: a word of `grants.DELIVERIES`; the grant must be for it.
 
         Raises:
-            NotFound, Refused, Gone, BadCursor, Lost, Overloaded.
+            NotFound, PermissionDenied, Gone, BadCursor, Unavailable, Overloaded.
         """
 
         def admit() -> Admission:
@@ -331,7 +334,7 @@ class Sharing:
         """Make a feed out of anything with its attributes; without divisions it gets the caller's.
 
         Raises:
-            Refused: a part of it lies outside the caller's scope.
+            PermissionDenied: a part of it lies outside the caller's scope.
             ConfigError, Conflict: as `Feeds.create`.
         """
         feed = self._checked_feed(principal, form)

@@ -52,7 +52,7 @@ async def prepare_secrets(config: Config, bucket: registry.Bucket) -> None:
 
     Raises:
         ConfigError: a secret is there and cannot be read.
-        Lost: the bucket is not reached.
+        Unavailable: the bucket is not reached.
     """
     directory = Path(config.directory)
     files: dict[Path, Callable[[Path], object]] = {directory / PSEUDONYM_KEY: _pseudonym_secret}

@@ -1,30 +1,39 @@
-"""The error tree: named for the cause; the message says what happens next.
+"""The error tree: each class is named for its cause, and its message says what happens next.
 
     SensegateError
-    ├── ConfigError            a file is wrong: file, line, key, what to do
-    │   └── ProfileError       a device profile is wrong; the last good version stays in force
-    │       └── ProfileWarning allowed, and probably a mistake
-    ├── Rejected               a message or a value became no reading (quarantined or counted; never lost)
-    ├── Refused                the caller may not do this (401, 403)
-    ├── NotFound               no such thing, or not in the caller's scope (404)
-    ├── Conflict               it changed under the caller's hands: read again (409, 412)
-    ├── Gone                   the cursor is older than what is kept (410)
-    ├── Overloaded             a limit was reached; try again later (429, 503)
-    ├── Lost                   a connection or its answer was lost: the outcome is unknown
-    │   └── Untrusted          the other side's certificate is not the right one; nothing was sent
-    ├── Fenced                 another worker has taken over; this one stops
-    ├── StoreFull              the log has no room; intake holds back until there is
-    ├── Unbalanced             the ledger does not balance: a bug; the commit is not written
-    └── EngineError            nats-server cannot be started or does not answer as it must
+    ├── ConfigError                a file of the operator is wrong: file, line, key, what to do
+    │   ├── ProfileError           a device profile is wrong; the last good version stays in force
+    │   │   └── ProfileWarning     allowed, and probably a mistake
+    │   └── UnitError              a unit is unknown, or cannot be converted (`quantities.units`)
+    ├── Rejected                   a message or a value became no reading (quarantined or counted)
+    ├── PermissionDenied           the caller may not do this, or the other side refuses it (401, 403)
+    ├── NotFound                   the object does not exist, or is not in the caller's scope (404)
+    ├── Conflict                   the object changed meanwhile: read it again (409, 412)
+    ├── Gone                       the log no longer holds what the cursor names (410)
+    ├── Overloaded                 a limit was reached; try again later (429, 503)
+    ├── Unavailable                no connection or no answer: the outcome may be unknown (503)
+    │   └── Untrusted              the peer's certificate is not the expected one; nothing was sent
+    ├── Fenced                     another worker has taken over; this one stops
+    ├── Superseded                 another centre is active, or may be; this one stops being active
+    ├── StoreFull                  the log has no room; intake holds back until there is
+    ├── Unbalanced                 the ledger does not balance: a bug; the commit is not written
+    ├── EngineError                nats-server cannot be started or does not answer as it must
+    │   └── StreamLost             a stream that existed is missing or is another one
+    ├── BadRequest                 an HTTP request cannot be understood (`web.problems`)
+    ├── BadCursor                  a cursor that this gateway did not issue (`share.cursor`)
+    └── Answered                   an HTTP answer that is a problem document (`web.client`)
 
-Foreign errors (nats-py, paho, aiohttp) are translated at one border: `bus/`, `collect/`, `web/`.
+`Unavailable` covers both a missing connection (nothing was sent) and a lost answer (the operation may have taken
+effect), as UNAVAILABLE does in gRPC. Callers treat both alike: look the outcome up, then retry under the same id.
+
+Errors of libraries (nats-py, paho, aiohttp) are translated where they enter: `bus/`, `collect/`, `web/`.
 """
 
 from __future__ import annotations
 
 
 class SensegateError(Exception):
-    """Root of every error that sensegate raises on purpose."""
+    """The base of every error that sensegate raises on purpose."""
 
 
 class ConfigError(SensegateError):
@@ -33,36 +42,36 @@ class ConfigError(SensegateError):
     `str()` reads ``file:line: key: what is wrong; what to do``.
     """
 
-    def __init__(self, what: str, *, file: str = "", line: int = 0, key: str = "", remedy: str = "") -> None:
-        self.what = what
+    def __init__(self, problem: str, *, file: str = "", line: int = 0, key: str = "", remedy: str = "") -> None:
+        self.problem = problem
         self.file = file
         self.line = line
         self.key = key
         self.remedy = remedy
-        place = f"{file}:{line}" if file and line else file
-        parts = [part for part in (place, key) if part]
-        text = f"{what}; {remedy}" if remedy else what
+        location = f"{file}:{line}" if file and line else file
+        parts = [part for part in (location, key) if part]
+        text = f"{problem}; {remedy}" if remedy else problem
         super().__init__(": ".join([*parts, text]))
 
 
 class ProfileError(ConfigError):
-    """A device profile is wrong; it is not put in force."""
+    """A device profile is wrong; it does not take effect, and the last good version stays in force."""
 
 
 class ProfileWarning(ProfileError):
-    """Something in a device profile is allowed and probably a mistake; `note`: only something to know."""
+    """A device profile holds something that is allowed but probably a mistake; with `note`, only a remark."""
 
     def __init__(
-        self, what: str, *, file: str = "", line: int = 0, key: str = "", remedy: str = "", note: bool = False
+        self, problem: str, *, file: str = "", line: int = 0, key: str = "", remedy: str = "", note: bool = False
     ) -> None:
         self.note = note
-        super().__init__(what, file=file, line=line, key=key, remedy=remedy)
+        super().__init__(problem, file=file, line=line, key=key, remedy=remedy)
 
 
 class Rejected(SensegateError):
     """A message or one of its values became no reading.
 
-    `reason` is a word of the tables in `model`; `detail` is for people and holds no payload.
+    `reason` is a word of `QuarantineReason` or `RejectReason`; `detail` is for people and holds no payload.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -72,55 +81,58 @@ class Rejected(SensegateError):
 
 
 class PermissionDenied(SensegateError):
-    """The caller's identity, role or scope does not allow this."""
+    """The caller's identity, role or scope does not allow the request, or the other side refuses it.
 
-    def __init__(self, what: str, *, authenticated: bool = True) -> None:
+    `authenticated` is False where no valid credential was presented (401), True where it does not suffice (403).
+    """
+
+    def __init__(self, message: str, *, authenticated: bool = True) -> None:
         self.authenticated = authenticated
-        super().__init__(what)
+        super().__init__(message)
 
 
 class NotFound(SensegateError):
-    """No such thing, or none within the caller's scope (the two are not told apart)."""
+    """The object does not exist, or lies outside the caller's scope; the message does not say which."""
 
 
 class Conflict(SensegateError):
-    """It was changed meanwhile; read it again and repeat the change."""
+    """The object was changed meanwhile; read it again and repeat the change."""
 
 
 class Gone(SensegateError):
-    """The cursor points before the first record that is still kept; `first` is the oldest valid one."""
+    """The log no longer holds the record before the cursor, or the record after it; read on from `first`."""
 
-    def __init__(self, what: str, *, first: str = "") -> None:
+    def __init__(self, message: str, *, first: str = "") -> None:
         self.first = first
-        super().__init__(what)
+        super().__init__(message)
 
 
 class Overloaded(SensegateError):
-    """A limit was reached; nothing was taken. Try again after `retry_after_s`."""
+    """A limit was reached and nothing was accepted; try again after `retry_after_s`."""
 
-    def __init__(self, what: str, *, retry_after_s: float = 1.0) -> None:
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         self.retry_after_s = retry_after_s
-        super().__init__(what)
+        super().__init__(message)
 
 
 class Unavailable(SensegateError):
-    """The connection or the answer was lost; the outcome is unknown and is looked up before a retry."""
+    """The other side cannot be reached or did not answer; the outcome may be unknown: look it up before a retry."""
 
 
 class Untrusted(Unavailable):
-    """The other side showed a certificate that is not trusted, or wants one of ours; nothing was sent."""
+    """The peer showed an untrusted certificate, or requires a client certificate; nothing was sent."""
 
 
 class Fenced(SensegateError):
-    """Another worker has written since; this one must stop and start again from the log."""
+    """Another worker has written since; this worker must stop and start again from the log."""
 
 
 class Superseded(SensegateError):
-    """Another centre is active, or may be: this one is not any more."""
+    """Another centre is active, or may be; this centre stops being active."""
 
 
 class StoreFull(SensegateError):
-    """The log is full; nothing was written, nothing is acknowledged until there is room."""
+    """The log is full; nothing was written, and nothing is acknowledged until there is room."""
 
 
 class Unbalanced(SensegateError):
@@ -128,8 +140,8 @@ class Unbalanced(SensegateError):
 
 
 class EngineError(SensegateError):
-    """nats-server cannot be started, is too old, or answers otherwise than it must."""
+    """nats-server cannot be started, is too old, or breaks the protocol."""
 
 
 class StreamLost(EngineError):
-    """A stream that existed is missing or is another one; it is not created anew."""
+    """A stream that existed is missing or was replaced by another; it is not created again."""

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import structlog
 
-from sensegate import way_up
 from sensegate.authority import audit_opening
 from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices
@@ -23,8 +22,7 @@ from sensegate.authority.people import People
 from sensegate.authority.scope import scope
 from sensegate.authority.set_aside import SetAside
 from sensegate.authority.tokens import Tokens
-from sensegate.below import Below
-from sensegate.bus import streams
+from sensegate.bus import streams, timelines
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
@@ -34,9 +32,10 @@ from sensegate.cameras.feature import Cameras
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.lifecycle.lifecycle import ProfileLifecycle
-from sensegate.publish import membership
 from sensegate.quantities.coordinates import wgs84
 from sensegate.share import wiring
+from sensegate.tiers import membership, route
+from sensegate.tiers.centre_side import Below
 from sensegate.viid import feature
 
 log = structlog.get_logger("start")
@@ -83,7 +82,7 @@ class Foundations:
         return self
 
     async def bucket(self, name: str) -> Bucket:
-        """Return a registry's store. Raises `Lost`."""
+        """Return a registry's store. Raises `Unavailable`."""
         made = await Bucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)
         self.buckets[name] = made
         return made
@@ -102,10 +101,12 @@ class Foundations:
             first = streams.first_again(self.clock.now())
         await streams.ensure_streams(self.bus, config.store, audit_ttl_h=config.audit.ttl_h, log_first=first)
         self.log = JetStreamLog(self.bus, room=engine.has_room)
-        await self.log.open()
-        self.copied = {name: await self.bucket(name) for name in way_up.COPIED} if config.role == "node" else {}
+        await self.log.open(Path(config.directory))
+        # Before nodes or devices are let in: nobody has written since the server began.
+        await timelines.begin(self.log, self.clock.now())
+        self.copied = {name: await self.bucket(name) for name in route.COPIED} if config.role == "node" else {}
         if joined:
-            await way_up.restore(config, self.clock, joined, self.copied)
+            await route.restore(config, self.clock, joined, self.copied)
         await wiring.prepare_secrets(config, await self.bucket("sharing"))
         # Written last: a start that did not come so far begins anew.
         write_private(Path(config.directory) / membership.LIFE, self.log.epoch)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from sensegate.bus.timelines import Timelines
 from sensegate.frames.framing import Framing
 from sensegate.model import Delivery, Entry, Heard, Member, Outcome, Position
 
@@ -25,7 +26,7 @@ class Source(Protocol):
         ...
 
     def deliveries(self) -> AsyncIterator[Delivery]:
-        """Yield deliveries until `stop`. Raises `Lost` when it has to be started again."""
+        """Yield deliveries until `stop`. Raises `Unavailable` when it has to be started again."""
         ...
 
     async def stop(self) -> None:
@@ -57,13 +58,18 @@ class Log(Protocol):
 
     @property
     def epoch(self) -> str:
-        """Identity of the log's life; part of each cursor."""
+        """Identity of the log's life."""
+        ...
+
+    @property
+    def timelines(self) -> Timelines:
+        """Which run of the gateway wrote which range of it; each cursor names one."""
         ...
 
     async def write(self, members: Sequence[Member]) -> int:
         """Write all members or none; return the sequence of the last (members are consecutive).
 
-        Raises `Fenced` (an expectation was wrong), `StoreFull`, `Lost` (outcome unknown: read the last commit).
+        Raises `Fenced` (an expectation was wrong), `StoreFull`, `Unavailable` (outcome unknown: read the last commit).
         """
         ...
 

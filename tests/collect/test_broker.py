@@ -261,7 +261,7 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(
 
 @pytest.mark.parametrize("odd", [delivery(9), delivery(4, delivered=2)], ids=["gap", "redelivery"])
 async def test_a_gap_or_a_redelivery_is_lost(devices: Client, make: Make, publish: Publish, odd: bytes) -> None:
-    """A hole in the consumer sequence, or a redelivery, ends the deliveries with `Unavailable`; a start gives all again."""
+    """A gap in the consumer sequence, or a redelivery, ends the deliveries with `Unavailable`; a start repeats all."""
     source = await make()
     await source.prepare()
     await publish(1, 3)

@@ -33,7 +33,7 @@ def examine(content: Content) -> Examination:
 
 def _named_after_profile(error: ProfileError, profile: str) -> ProfileError:
     """Return an error that names the profile instead of the temporary file."""
-    return ProfileError(error.what, file=f"{profile}.yaml", line=error.line, key=error.key, remedy=error.remedy)
+    return ProfileError(error.problem, file=f"{profile}.yaml", line=error.line, key=error.key, remedy=error.remedy)
 
 
 def folder_version(profiles: ProfileSet, name: str) -> tuple[int, Content] | None:

@@ -48,7 +48,7 @@ class UnexplainedMessages:
         self._busy = asyncio.Lock()
 
     async def shapes(self, since: int) -> list[ShapeSummary]:
-        """Return the shapes of the messages in quarantine since a time (µs UTC). Raises `Overloaded`, `Lost`."""
+        """Return the shapes of the messages in quarantine since a time (µs UTC). Raises `Overloaded`, `Unavailable`."""
         messages = await self._fetch(since, "")
         return await asyncio.to_thread(self._shapes, messages)
 
@@ -63,7 +63,7 @@ class UnexplainedMessages:
 
         Raises:
             Overloaded: another draft is being made.
-            Lost: the log does not answer.
+            Unavailable: the log does not answer.
         """
         messages = await self._fetch(since, topic)
         return await asyncio.to_thread(self._draft, messages, profile, shape)

@@ -80,7 +80,7 @@ class Audit:
 
         Raises:
             StoreFull: AUDIT is full; nothing may be changed until it has room (`store.audit_bytes`).
-            Lost: the engine is away; the record may be there.
+            Unavailable: the engine is away; the record may be there.
             Overloaded: other processes write too fast.
         """
         async with self._lock:
@@ -118,7 +118,7 @@ class Audit:
 
         Raises:
             NotFound: this process has no key to sign with.
-            Lost: the engine is away.
+            Unavailable: the engine is away.
         """
         if self._signer is None:
             raise NotFound("this gateway signs no heads")
@@ -180,7 +180,7 @@ class Audit:
 
         Raises:
             Fenced: they do not go on from what is here.
-            Lost, StoreFull: some may be here, in order.
+            Unavailable, StoreFull: some may be here, in order.
         """
         async with self._lock:
             self._head = None

@@ -31,7 +31,7 @@ async def opened(bus: Client, clock: Clock, config: Config, bucket: Callable[[st
 
     Raises:
         ConfigError: the key cannot be read.
-        Lost: the bucket is not reached.
+        Unavailable: the bucket is not reached.
     """
     file = Path(config.audit.key_file or Path(config.directory) / KEY)
     if config.peer.url and not config.audit.key_file:

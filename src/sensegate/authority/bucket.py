@@ -34,7 +34,7 @@ class Bucket(Protocol):
         Raises:
             Conflict: it has another revision.
             StoreFull: no room.
-            Lost: the outcome is unknown; read the key before trying again.
+            Unavailable: the outcome is unknown; read the key before trying again.
         """
         ...
 

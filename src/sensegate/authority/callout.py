@@ -162,7 +162,7 @@ class Callout:
         """Begin to answer; before it returns, connections of devices disabled meanwhile are closed.
 
         Raises:
-            Lost: the server does not answer.
+            Unavailable: the server does not answer.
         """
         self._devices.on_change.append(self._changed)
         self.refusals.on_alarm.append(self._note)

@@ -135,7 +135,7 @@ def _of_division(device: Device, divisions: Divisions, home: str) -> list[Findin
     try:
         place, warning = divisions.check(device.division)
     except ConfigError as why:
-        return [Finding("division", why.what, why.remedy)]
+        return [Finding("division", why.problem, why.remedy)]
     if home and not contains(home, place):
         remedy = "register it at the node of its city, or at the centre"
         return [Finding("division", f"division {place} is not served here ({home})", remedy)]
@@ -151,7 +151,7 @@ def _of_codes(device: Device) -> list[Finding]:
         try:
             code = camera_codes.parse(text)
         except ConfigError as why:
-            found.append(Finding(key, f"as the code of a camera it {why.what}", why.remedy, warning=True))
+            found.append(Finding(key, f"as the code of a camera it {why.problem}", why.remedy, warning=True))
             continue
         found += [Finding(key, what, remedy, warning=True) for what, remedy in camera_codes.oddities(code)]
         place = code.division

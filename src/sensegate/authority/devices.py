@@ -264,7 +264,7 @@ class Devices:
         """Return a device as a caller, e.g. of the HTTP ingest.
 
         Raises:
-            Refused: not authenticated; unknown, wrong and disabled are not told apart.
+            PermissionDenied: not authenticated; unknown, wrong and disabled are not told apart.
         """
         verified = self.verify(user, password)
         if verified is None:
@@ -284,7 +284,7 @@ class Devices:
 
         Raises:
             ConfigError: the entry is wrong: key, what, remedy.
-            Refused: `by` may not.
+            PermissionDenied: `by` may not.
             Conflict: the id or alias is taken.
         """
         device = self._canonical(device)
@@ -302,7 +302,7 @@ class Devices:
         """Replace an entry as of a revision; return it as written. Its credential and its state stay.
 
         Raises:
-            ConfigError, Refused, NotFound: as `add` and `get`.
+            ConfigError, PermissionDenied, NotFound: as `add` and `get`.
             Conflict: it has been changed since `revision`.
         """
         at = self._mine(device.id, by)

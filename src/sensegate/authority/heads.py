@@ -90,7 +90,7 @@ def read(file: Path, *, key: bytes | None = None) -> list[SignedHead]:
         try:
             found.append(head_of(line, key=key))
         except ConfigError as why:
-            raise ConfigError(why.what, file=str(file), line=number, remedy=why.remedy) from why
+            raise ConfigError(why.problem, file=str(file), line=number, remedy=why.remedy) from why
     return found
 
 

@@ -169,7 +169,7 @@ def device_of(values: dict[str, str]) -> Device:
     try:
         kept["division"] = short(values["division"])
     except ConfigError as why:
-        raise _Refusal("division", why.what, why.remedy) from why
+        raise _Refusal("division", why.problem, why.remedy) from why
     return Device(**kept)  # type: ignore[arg-type] # of the right types by the columns' own parsers
 
 

@@ -114,7 +114,10 @@ class Oidc:
         return self._config.issuer
 
     async def begin(self) -> Begun:
-        """Return where to send the browser. Raises `Unavailable`, `PermissionDenied` where the provider is not what it must be."""
+        """Return where to send the browser.
+
+        Raises `Unavailable`, `PermissionDenied` where the provider is not what it must be.
+        """
         metadata = await self._discover()
         now = self._clock.monotonic()
         while self._begun and (len(self._begun) >= BEGUN_MAX or next(iter(self._begun.values())).until < now):
@@ -142,8 +145,8 @@ class Oidc:
         """Return whom the provider vouches for.
 
         Raises:
-            Refused: the sign-in was not begun here, or the provider's word does not hold, or no rule fits.
-            Lost: the provider does not answer.
+            PermissionDenied: the sign-in was not begun here, or the provider's word does not hold, or no rule fits.
+            Unavailable: the provider does not answer.
         """
         pending = self._begun.pop(state, None)
         if pending is None or pending.until < self._clock.monotonic():

@@ -132,7 +132,7 @@ class People:
 
         Raises:
             ConfigError: name or title are not what they may be.
-            Refused: `by` may not give this role and scope.
+            PermissionDenied: `by` may not give this role and scope.
             Conflict: the name is or was taken.
         """
         if not _ID.fullmatch(person_id):
@@ -165,7 +165,7 @@ class People:
         """Change an account; open sessions have it at once, those of a disabled one end.
 
         Raises:
-            NotFound, Refused, Conflict; ConfigError: another duty.
+            NotFound, PermissionDenied, Conflict; ConfigError: another duty.
         """
         before = self._of(person_id, by)
         person = before.person
@@ -242,7 +242,7 @@ class People:
         """Open a session; with `new_password` change the password on the way.
 
         Raises:
-            Refused: wrong (not authenticated; which of the two is not told), or the password must be changed.
+            PermissionDenied: wrong (not authenticated; which of the two is not told), or the password must be changed.
             Overloaded: locked after too many wrong ones; known and unknown names alike.
             ConfigError: the new password is not good enough.
         """
@@ -266,7 +266,7 @@ class People:
         """Open a session for whom a provider vouches; the account is made or follows what its rules say today.
 
         Raises:
-            Refused: the account is disabled here, or the rules give it another duty than before.
+            PermissionDenied: the account is disabled here, or the rules give it another duty than before.
         """
         person_id = f"oidc:{identity.subject}"
         stored = self._stored.find(person_id)

@@ -187,7 +187,7 @@ def demand(principal: Principal, action: Action, division: str, department: str 
     """Return if `allows`.
 
     Raises:
-        Refused: saying what is missing, without telling whether the thing exists.
+        PermissionDenied: saying what is missing, without telling whether the thing exists.
     """
     if allows(principal, action, division, department, feed=feed):
         return

@@ -107,7 +107,7 @@ class SetAside:
         """Set an entry aside; one that is, stays so.
 
         Raises:
-            Refused: `by` may not.
+            PermissionDenied: `by` may not.
             NotFound: the log has no such entry.
             Conflict: it is a record of a commit; or changed meanwhile; or too many are set aside.
             ConfigError: the note is none.
@@ -150,7 +150,7 @@ class SetAside:
         write_private(self._folder / name, payload)
 
     async def restore(self, sequence: int, *, by: Principal) -> SetAsideEntry:
-        """Let readers see an entry again that was set aside. Raises `Refused`, `NotFound`, `Conflict`."""
+        """Let readers see an entry again that was set aside. Raises `PermissionDenied`, `NotFound`, `Conflict`."""
         demand(by, Action.CHANGE_NODES, self._home)
         known = self._of(sequence)
         await self._trail.record(by, "log.restore", str(sequence), before=msgspec.to_builtins(known))

@@ -90,7 +90,8 @@ class Tokens:
         """Return whom a token proves.
 
         Raises:
-            Refused: not authenticated: unknown, wrong, revoked or expired (said only to who has the right secret).
+            PermissionDenied: not authenticated: unknown, wrong, revoked or expired (said only to who has the right
+                secret).
         """
         parts = _TOKEN.fullmatch(text)
         stored = self._stored.find(parts[1]) if parts else None
@@ -113,7 +114,7 @@ class Tokens:
         """Return whom a token stands for, by its id alone: for what was made with it and goes on without it.
 
         Raises:
-            Refused: there is none, or it was revoked or has expired.
+            PermissionDenied: there is none, or it was revoked or has expired.
         """
         stored = self._stored.find(token_id)
         if stored is None or stored.token.revoked or self._clock.now() >= stored.token.expires:
@@ -149,7 +150,7 @@ class Tokens:
 
         Raises:
             ConfigError: life, feeds, name or the text given are not what they may be.
-            Refused: `by` may not hand out this role and scope.
+            PermissionDenied: `by` may not hand out this role and scope.
         """
         if not 0 < life_s <= LIFE_MAX_S:
             raise ConfigError("life of a token out of bounds", key="expires", remedy="more than 0, up to 400 days")
@@ -183,7 +184,7 @@ class Tokens:
         """Refuse a token from now on, on every open stream too.
 
         Raises:
-            NotFound, Refused: as `get`; who may not hand it out may not revoke it, but everyone his own.
+            NotFound, PermissionDenied: as `get`; who may not hand it out may not revoke it, but everyone his own.
             Conflict: it was changed meanwhile.
         """
         if token_id != by.id:

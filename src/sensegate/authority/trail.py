@@ -19,7 +19,7 @@ class Trail(Protocol):
         """Append a record and return when it is durable.
 
         Raises:
-            StoreFull, Lost: it is not (or may not be) recorded: the change is not made.
+            StoreFull, Unavailable: it is not (or may not be) recorded: the change is not made.
         """
         ...
 

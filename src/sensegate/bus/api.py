@@ -79,7 +79,7 @@ async def call(
 
     Raises:
         Fenced, StoreFull, NotFound, EngineError: what the server said.
-        Lost: no answer; the outcome is unknown.
+        Unavailable: no answer; the outcome is unknown.
     """
     payload = body if isinstance(body, bytes) else json.dumps(body, separators=(",", ":")).encode()
     with lost(subject):

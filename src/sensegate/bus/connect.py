@@ -215,8 +215,8 @@ async def connect(
     `answering` makes it an `Answering`, for what strangers send.
 
     Raises:
-        Lost: no server answered within `timeout_s`.
-        Refused: the server refused the credentials.
+        Unavailable: no server answered within `timeout_s`.
+        PermissionDenied: the server refused the credentials.
         Untrusted: its certificate is not trusted, or it wants another one of ours.
     """
     link = (Answering if answering else Link)(

@@ -38,7 +38,7 @@ async def ensure(nc: Client, stream: str, wanted: Mapping[str, Any]) -> Consumer
 
     Raises:
         EngineError: it exists with settings that cannot be changed.
-        Lost: the server did not answer.
+        Unavailable: the server did not answer.
     """
     name = wanted["durable_name"]
     try:
@@ -57,7 +57,7 @@ async def _create(nc: Client, stream: str, config: Mapping[str, Any], action: st
 
 
 async def status(nc: Client, stream: str, name: str) -> ConsumerStatus:
-    """Return the state of a consumer. Raises `NotFound`, `Lost`."""
+    """Return the state of a consumer. Raises `NotFound`, `Unavailable`."""
     return msgspec.json.decode(await api.call(nc, f"$JS.API.CONSUMER.INFO.{stream}.{name}"), type=ConsumerStatus)
 
 
@@ -65,7 +65,7 @@ async def reset(nc: Client, stream: str, name: str) -> None:
     """Let everything unacknowledged come again, in order, from consumer sequence 1.
 
     What is on the way already still arrives first: discard until consumer sequence 1. The consumer must exist: for
-    one that does not, the server keeps silent and this is `Lost`.
+    one that does not, the server keeps silent and this is `Unavailable`.
     """
     answer = json.loads(await api.call(nc, f"$JS.API.CONSUMER.RESET.{stream}.{name}"))
     if "reset_seq" not in answer:

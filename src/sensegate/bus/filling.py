@@ -20,7 +20,7 @@ async def fill(log: Log, last: int, until: int) -> int:
     """Write members until a log that ends with `last` ends with `until`, or later; return its end.
 
     Raises:
-        Lost, StoreFull: not all are written; begin again with where it ends.
+        Unavailable, StoreFull: not all are written; begin again with where it ends.
     """
     if until - last > FILLED_MAX:
         _log.error(

@@ -72,7 +72,7 @@ class Bucket:
 
         Raises:
             Conflict: it has another revision.
-            StoreFull: no room. Lost: the outcome is unknown.
+            StoreFull: no room. Unavailable: the outcome is unknown.
         """
         return await self._publish(key, value, {}, expected)
 
@@ -98,7 +98,7 @@ class Bucket:
         return [self._row(message) for message in messages]
 
     async def watch(self, after: int) -> AsyncIterator[list[Row]]:
-        """Yield changes after a revision for ever, in order, none left out; raises `Lost` while the server is away.
+        """Yield each change after a revision, in order, without end; raises `Unavailable` while the server is away.
 
         The caller goes on with a new `watch` from the last revision it saw.
         """

@@ -75,7 +75,7 @@ async def recorded(
 ) -> AsyncIterator[Recorded]:
     """Yield the messages of the entries of ``(progress.after, progress.until]``; `progress.at` follows.
 
-    `partition` is ``<division>-<partition>``. What has expired is not there. Raises `Lost`.
+    `partition` is ``<division>-<partition>``. What has expired is not there. Raises `Unavailable`.
     """
     at = max(progress.after, progress.at)
     pieces = _Pieces()

@@ -51,7 +51,7 @@ async def ensure(nc: Client, wanted: Mapping[str, Any]) -> str:
     Raises:
         EngineError: it exists with other settings, which only a migration may change.
         StreamLost: it existed and is missing, or it is another one than it was.
-        Lost: the server did not answer.
+        Unavailable: the server did not answer.
     """
     name = wanted["name"]
     known = nc.streams if isinstance(nc, Link) else None
@@ -87,7 +87,7 @@ async def ensure(nc: Client, wanted: Mapping[str, Any]) -> str:
 
 
 async def compare(link: Link, name: str) -> None:
-    """See that a stream that is known to exist is there, and the same one. Raises `StreamLost`, `Lost`."""
+    """See that a stream that is known to exist is there, and the same one. Raises `StreamLost`, `Unavailable`."""
     try:
         created = await life(link, name)
     except NotFound:
@@ -97,7 +97,7 @@ async def compare(link: Link, name: str) -> None:
 
 
 async def life(nc: Client, name: str) -> str:
-    """Return when a stream was created: the identity of its present life. Raises `NotFound`, `Lost`."""
+    """Return when a stream was created: the identity of its present life. Raises `NotFound`, `Unavailable`."""
     return str(json.loads(await api.call(nc, f"$JS.API.STREAM.INFO.{name}"))["created"])
 
 
@@ -111,7 +111,7 @@ async def ensure_outlet(nc: Client) -> None:
 
 
 async def used(nc: Client, name: str) -> float:
-    """Return which part of its cap a stream uses; 0 where it has none. Raises `NotFound`, `Lost`."""
+    """Return which part of its cap a stream uses; 0 where it has none. Raises `NotFound`, `Unavailable`."""
     told = json.loads(await api.call(nc, f"$JS.API.STREAM.INFO.{name}"))
     most = told["config"]["max_bytes"]
     return told["state"]["bytes"] / most if most > 0 else 0.0

@@ -276,7 +276,9 @@ class CameraSource(Pushed):
             try:
                 stream = Stream(one, self._take, self._wait, clock, way, resolver, jitter=jitter)
             except ConfigError as why:
-                raise ConfigError(why.what, file=why.file, key=f"cameras[{at}].{why.key}", remedy=why.remedy) from why
+                raise ConfigError(
+                    why.problem, file=why.file, key=f"cameras[{at}].{why.key}", remedy=why.remedy
+                ) from why
             self.streams.append(stream)
 
     async def run(self) -> None:

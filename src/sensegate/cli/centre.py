@@ -10,10 +10,10 @@ from typing import Annotated
 import msgspec
 import typer
 
-from sensegate.authority import terms
-from sensegate.authority.standby import PROMOTE, STATUS, Standby
 from sensegate.cli.shown import Json, as_json, console
 from sensegate.errors import ConfigError
+from sensegate.failover import terms
+from sensegate.failover.trail_standby import PROMOTE, STATUS, Standby
 from sensegate.wording import count
 
 app = typer.Typer(help="Two centres: which is active; order the one that stands by to be.", no_args_is_help=True)

@@ -37,7 +37,7 @@ class Finding(NamedTuple):
             "line": error.line,
             "column": column,
             "key": error.key,
-            "what": error.what,
+            "what": error.problem,
             "remedy": error.remedy,
             "text": self.text,
         }

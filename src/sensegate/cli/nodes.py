@@ -176,7 +176,7 @@ def join(
 ) -> None:
     """Join a centre; the node, running or started later, forwards to it."""
     from sensegate.config import load  # noqa: PLC0415 - only these two commands need it
-    from sensegate.publish import membership  # noqa: PLC0415 - the same
+    from sensegate.tiers import membership  # noqa: PLC0415 - the same
 
     mine = load(config)
     if mine.role != "node":
@@ -193,7 +193,7 @@ def join(
 def leave(*, config: ConfigFile = Path("config/node.yaml")) -> None:
     """Leave the centre; the node goes on alone."""
     from sensegate.config import load  # noqa: PLC0415 - see above
-    from sensegate.publish import membership  # noqa: PLC0415 - see above
+    from sensegate.tiers import membership  # noqa: PLC0415 - see above
 
     left = asyncio.run(membership.leave(Path(load(config).directory)))
     console.print(f"{left.member} has left {left.centre}", highlight=False)

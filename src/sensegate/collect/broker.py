@@ -50,7 +50,8 @@ class BrokerSource:
     The connection is one in the devices' account that this source alone uses. What is received and not yet committed
     is bounded twice: by `depth_messages_max` (the consumer's ack limit) and in bytes by the server's flow control,
     whose requests are answered only when all before them is committed (32 MB in nats-server 2.15).
-    `deliveries()` raises `Unavailable` after any break; `start` with the committed position then gives all after it again.
+    `deliveries()` raises `Unavailable` after any break; `start` with the committed position then gives all after it
+    again.
     """
 
     def __init__(

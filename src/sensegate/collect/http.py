@@ -29,7 +29,8 @@ PUSH_TIMEOUT_S = 25.0
 class HttpSource(Pushed):
     """Gives what `push` brings; `push` returns once the delivery with its message was acknowledged.
 
-    A push whose outcome is not known within `timeout_s` raises `Unavailable`: the device sends it again, and if the first
+    A push whose outcome is not known within `timeout_s` raises `Unavailable`: the device sends it again, and if the
+    first
     was committed after all, the second is told as a duplicate. What the ingest had not acknowledged when it was
     started again is given again, while its caller still waits.
     """
@@ -46,7 +47,7 @@ class HttpSource(Pushed):
         Raises:
             Rejected: the content type is not one that a profile can read, or the body is too large.
             Overloaded: too many wait already; nothing was taken.
-            Lost: not committed in time; it may still be. Send it again.
+            Unavailable: not committed in time; it may still be. Send it again.
         """
         media = content_type.partition(";")[0].strip().lower()
         if media not in CONTENT_TYPES:

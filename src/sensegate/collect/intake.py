@@ -76,7 +76,7 @@ class Intake:
             self._room.set()
 
     async def batch(self, commit: asyncio.Task[None] | None = None) -> list[Delivery]:
-        """Return the next deliveries, at least one; raises what ended a source (`Unavailable`) or the `commit` under way."""
+        """Return the next deliveries, at least one; raises the error of a source or of the `commit` under way."""
         await self._until(self._arrived, commit)
         rest = self._limits.commit_interval_ms / 1e3 - (self._clock.monotonic() - self._last_batch)
         if rest > 0 and not self._full.is_set():

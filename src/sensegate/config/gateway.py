@@ -46,6 +46,9 @@ class StoreConfig(Record, frozen=True):
     observations_ttl_h: Annotated[int, _h("life of observations of cameras on the log")] = 168
     quarantine_ttl_h: Annotated[int, _h("life of quarantined messages")] = 720
     ledger_ttl_h: Annotated[int, _h("life of the hourly sums")] = 9600
+    scrub_bytes_s: Annotated[
+        int, _h("bytes a second of LOG that the scrub reads by itself, looking for losses; 0: only by doctor --scrub")
+    ] = 1024**2
 
 
 class TlsConfig(Record, frozen=True):

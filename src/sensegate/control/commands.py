@@ -81,7 +81,7 @@ class CommandDispatcher:
 
         Raises:
             ConfigError: the device has no such task, or a parameter is wrong.
-            Refused, Overloaded: as `TaskQueue.enqueue`.
+            PermissionDenied, Overloaded: as `TaskQueue.enqueue`.
         """
         command = self._capabilities.command_for(device, task, parameters)
         place = Scope(device.division, device.department)

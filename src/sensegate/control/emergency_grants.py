@@ -27,7 +27,7 @@ class EmergencyGrants:
 
         Raises:
             NotFound: there is no such feed.
-            Refused: the feed holds core data; the audit trail records the refused step.
+            PermissionDenied: the feed holds core data; the audit trail records the refused step.
         """
         name = _name(order, wanted)
         if self._grants.find(name) is not None:

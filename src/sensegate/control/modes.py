@@ -141,7 +141,7 @@ class ModeRegistry:
         """Write a plan as of a revision (0: a new one); it is a draft until somebody else approves it.
 
         Raises:
-            Refused, ConfigError, Conflict.
+            PermissionDenied, ConfigError, Conflict.
         """
         demand(by, Action.CHANGE_MODE, plan.place.division, plan.place.department)
         alike = self._named(plan.name, by)
@@ -219,7 +219,8 @@ class ModeRegistry:
         """Put a plan in force for a time, for all of its place or a part.
 
         Raises:
-            NotFound: no such plan. Refused: `by` may not, or it is not approved. ConfigError: no reason, too long.
+            NotFound: no such plan. PermissionDenied: `by` may not, or it is not approved. ConfigError: no reason, too
+                long.
         """
         plan = self.plan(name, by)
         place = place or plan.place

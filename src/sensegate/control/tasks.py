@@ -134,7 +134,7 @@ class TaskQueue:
         """Give a task to a device at `place` (its division and department); `expires_s` 0: as its profile says.
 
         Raises:
-            Refused: `by` may not, or the task asks for a higher role.
+            PermissionDenied: `by` may not, or the task asks for a higher role.
             ConfigError: it means nothing. Overloaded: too many wait.
         """
         demand(by, Action.TASK_DEVICES, place.division, place.department)

@@ -10,7 +10,7 @@ import msgspec
 from sensegate.decode.grammar import MessageRule, ProfileFile, ReadingRule, UnitFrom
 from sensegate.decode.keys import ProfileKeys, nearest
 from sensegate.decode.part import Scalar
-from sensegate.decode.paths import Place
+from sensegate.decode.paths import MemberPath
 from sensegate.decode.profile import IDENTITIES, NONE, RECORD_MAX, TEXT_MAX, CompiledReading, Token, compose, token
 from sensegate.decode.words import TABLES
 from sensegate.errors import ConfigError
@@ -97,7 +97,7 @@ class ReadingCompiler:
         try:
             row = PROPERTIES.by_name(entry.property)
         except ConfigError as error:
-            raise self._keys.error(error.what, *here, "property", remedy=error.remedy) from error
+            raise self._keys.error(error.problem, *here, "property", remedy=error.remedy) from error
         own = (entry.scale, entry.offset)
         if not entry.scale or not all(math.isfinite(number) for number in own):
             raise self._keys.error("must be finite and not 0", *here, "scale")
@@ -111,7 +111,7 @@ class ReadingCompiler:
         return CompiledReading(
             name=title,
             each=self._keys.optional(entry.each, *here, "each"),
-            place=Place(()) if plain else self._keys.place(name, *here, "field"),
+            place=MemberPath(()) if plain else self._keys.place(name, *here, "field"),
             property=row.name,
             kind=row.kind,
             specs=(specs[0], specs[1], specs[2], specs[3], specs[4]),
@@ -138,7 +138,7 @@ class ReadingCompiler:
         try:
             return conversion(entry.unit, row.unit)
         except UnitError as error:
-            raise self._keys.error(f"{row.name}: {error.what}", *here, "unit", remedy=error.remedy) from error
+            raise self._keys.error(f"{row.name}: {error.problem}", *here, "unit", remedy=error.remedy) from error
 
     def _unit_words(self, part: UnitFrom, row: Property, here: tuple[str | int, ...]) -> None:
         for unit in part.words.values():
@@ -146,7 +146,7 @@ class ReadingCompiler:
                 conversion(unit, row.unit)
             except UnitError as error:
                 raise self._keys.error(
-                    f"{row.name}: {error.what}", *here, "unit_from", "words", remedy=error.remedy
+                    f"{row.name}: {error.problem}", *here, "unit_from", "words", remedy=error.remedy
                 ) from error
 
     def _words(self, entry: ReadingRule, row: Property, here: tuple[str | int, ...]) -> dict[Token, float | str] | None:

@@ -196,7 +196,7 @@ class IngestPipeline:
         """Process live messages; a bug behind decoding costs the one poison message too, once it is isolated.
 
         Raises:
-            Lost: the pipeline must start again from the last commit.
+            Unavailable: the pipeline must start again from the last commit.
         """
         found = _result_or_bug(partial(self._process_live, deliveries))
         if not isinstance(found, Exception):

@@ -37,7 +37,10 @@ class Sources:
         self.tcp_urls: dict[str, str] = {}
 
     async def open_broker(self, stack: contextlib.AsyncExitStack) -> None:
-        """Have the broker's store keep what devices send: before the first of them may connect. Raises `Lost`."""
+        """Have the broker's store keep what devices send: before the first of them may connect.
+
+        Raises `Unavailable`.
+        """
         intake = await self._engine.connect(User.INTAKE, name="intake")
         stack.push_async_callback(intake.close)
         await streams.ensure_intake(intake, self._config.store)
@@ -49,7 +52,7 @@ class Sources:
     async def open_others(
         self, stack: contextlib.AsyncExitStack, profiles: ProfileWatcher, devices: Devices, refusals: Refusals
     ) -> None:
-        """Open all the others that the configuration names. Raises `ConfigError`, `Lost`."""
+        """Open all the others that the configuration names. Raises `ConfigError`, `Unavailable`."""
         config, clock = self._config, self._clock
         qos0 = await self._engine.connect(User.INTAKE, name="intake qos 0")
         stack.push_async_callback(qos0.close)

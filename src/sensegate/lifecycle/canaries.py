@@ -129,7 +129,7 @@ class CanaryAnalysis:
         return worse(one.observed, one.baseline, one.canary.limits)
 
     async def run(self) -> None:
-        """End each canary that does worse than its limits allow, until cancelled. Raises `Lost`: call again."""
+        """End each canary that does worse than its limits allow, until cancelled. Raises `Unavailable`: call again."""
         self._wake.set()  # what was not done when the engine was lost is done now
         while True:
             await self._wake.wait()

@@ -104,7 +104,7 @@ class VersionComparisons:
         """Begin to compare two versions over recorded messages of the caller's scope.
 
         Raises:
-            Refused, NotFound: the caller may not; there is no such version.
+            PermissionDenied, NotFound: the caller may not; there is no such version.
             ConfigError: a text is no version of the profile.
             Overloaded: too many jobs run.
         """

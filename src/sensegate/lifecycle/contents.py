@@ -77,7 +77,7 @@ class ContentStore:
         self._folder = folder
 
     async def store(self, content: Content) -> str:
-        """Keep a content for good; return its digest. Raises as `validate`, and `Lost`, `StoreFull`."""
+        """Keep a content for good; return its digest. Raises as `validate`, and `Unavailable`, `StoreFull`."""
         validate(content)
         digest = digest_of(content)
         try:

@@ -20,7 +20,7 @@ from sensegate.authority.scope import Action, Principal, Role, Scope, allows, de
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
-from sensegate.decode.choice import Choice, draw
+from sensegate.decode.choice import VersionChoice, draw
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.lifecycle.contents import Content, ContentStore, digest_of
 from sensegate.lifecycle.history import (
@@ -125,7 +125,7 @@ class Releases:
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────
 
-    def choices(self) -> list[Choice]:
+    def choices(self) -> list[VersionChoice]:
         """Return the choices of versions for the devices of this gateway; the first choice that picks a device wins."""
         return [choice for history in self._histories for choice in choices_of(history, self._home)]
 
@@ -171,7 +171,7 @@ class Releases:
         return found
 
     async def content(self, profile: str, number: int, by: Principal) -> Content:
-        """Return the content of a version. Raises `NotFound`, `Lost`."""
+        """Return the content of a version. Raises `NotFound`, `Unavailable`."""
         return await self.contents.read(self.version(profile, number, by).digest)
 
     @staticmethod
@@ -198,7 +198,7 @@ class Releases:
 
         Raises:
             ConfigError: the content is no profile, or one of another name.
-            Refused: `by` may not propose.
+            PermissionDenied: `by` may not propose.
             Conflict: the version exists with another content and is no draft of the caller's.
         """
         origin = self._own(by)
@@ -239,7 +239,7 @@ class Releases:
         """Propose the release of a draft; all its examples must pass.
 
         Raises:
-            NotFound, Refused: there is no such version in the caller's scope; the caller may not propose.
+            NotFound, PermissionDenied: there is no such version in the caller's scope; the caller may not propose.
             ConfigError: an example or a lint check fails.
             Conflict: the version is no draft.
         """
@@ -292,7 +292,7 @@ class Releases:
         `standard`: make it a standard profile, which only the province releases.
 
         Raises:
-            NotFound, Refused, ConfigError: as `propose`; also outside the caller's scope, or the province's.
+            NotFound, PermissionDenied, ConfigError: as `propose`; also outside the caller's scope, or the province's.
             Conflict: the version was never proposed, or another canary is in progress.
         """
         version, history, where = self._for_release(profile, number, by, target, standard=standard)
@@ -317,7 +317,7 @@ class Releases:
         """End a canary, or else put back in force what was before (or version `to`); return the history then.
 
         Raises:
-            Refused: as `release`.
+            PermissionDenied: as `release`.
             Conflict: there is nothing before it.
             NotFound: no such version.
         """
@@ -363,7 +363,7 @@ class Releases:
         """Put a version in force for some devices only: these, or a share (0 to 1) of those in `target`.
 
         Raises:
-            NotFound, Refused, Conflict: as `release`.
+            NotFound, PermissionDenied, Conflict: as `release`.
             ConfigError: share and devices are not one of the two, or there are no such devices.
         """
         version, history, where = self._for_release(profile, number, by, target)
@@ -417,7 +417,7 @@ class Releases:
         `measured`: outcomes for which the gateway ends it. `since`: end only the canary that began then.
 
         Raises:
-            Refused: as `release`.
+            PermissionDenied: as `release`.
             Conflict: there is none.
         """
         history = self.history(profile)
@@ -463,7 +463,10 @@ class Releases:
     async def end_shadow(
         self, profile: str, *, by: Principal, report: Facts | None = None, note: str = ""
     ) -> ReleaseHistory:
-        """End the shadow; `report` goes to the audit trail. Raises `PermissionDenied`, `Conflict` (there is no shadow)."""
+        """End the shadow; `report` goes to the audit trail.
+
+        Raises `PermissionDenied`, `Conflict` (there is no shadow).
+        """
         history = self.history(profile)
         if history.shadow is None:
             raise Conflict(f"no version of {profile} is shadowed")
@@ -578,7 +581,7 @@ class Releases:
         """Return the target within this gateway; None: all of the caller's scope. It may lie outside that scope.
 
         Raises:
-            ConfigError: this gateway does not serve it. Refused: it serves no part of the caller's scope.
+            ConfigError: this gateway does not serve it. PermissionDenied: it serves no part of the caller's scope.
         """
         wanted = target or self._own(by)
         if not wanted.division.startswith(self._home):

@@ -72,7 +72,7 @@ class Reprocessing:
         """Give an order for this worker.
 
         Raises:
-            Refused, Overloaded: as `Redecodes.order`.
+            PermissionDenied, Overloaded: as `Redecodes.order`.
             ConfigError: it lies beyond what is kept.
         """
         where = self._releases.target(by, target)

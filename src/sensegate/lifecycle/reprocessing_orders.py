@@ -106,7 +106,7 @@ class ReprocessingOrders:
         """Give an order.
 
         Raises:
-            Refused: `by` may not release profiles in its target.
+            PermissionDenied: `by` may not release profiles in its target.
             ConfigError: it means nothing. Overloaded: too many wait.
         """
         demand(by, Action.RELEASE_PROFILES, wanted.target.division, wanted.target.department)
@@ -133,7 +133,10 @@ class ReprocessingOrders:
         return given
 
     async def cancel(self, order_id: str, *, by: Principal) -> ReprocessingOrder:
-        """Give an order up; what was committed of it stays. Raises `NotFound`, `Refused`, `Conflict` (it has ended)."""
+        """Give an order up; what was committed of it stays.
+
+        Raises `NotFound`, `PermissionDenied`, `Conflict` (it has ended).
+        """
         order = self.get(order_id, by)
         demand(by, Action.RELEASE_PROFILES, order.target.division, order.target.department)
         if order.state not in OPEN:

@@ -79,7 +79,7 @@ def _property(spec: Spec, properties: Properties) -> int:
     try:
         return properties.index(spec.property)
     except ConfigError as why:
-        raise ProfileError(why.what, key=f"{spec.profile} {spec.name}", remedy=why.remedy) from why
+        raise ProfileError(why.problem, key=f"{spec.profile} {spec.name}", remedy=why.remedy) from why
 
 
 def _floats(values: list[float]) -> F64:

@@ -111,7 +111,7 @@ class Sessions:
         """Return how many letters wait for the slowest who is subscribed to a subject; None: nobody is, at QoS 1.
 
         Raises:
-            Lost: the server does not answer.
+            Unavailable: the server does not answer.
         """
         found = self._found(subject)
         if found is None or found >= WAITING_MAX or asyncio.get_running_loop().time() - self._looked >= self._every_s:
@@ -227,7 +227,7 @@ class Topics:
         """Keep a connection until cancelled; a new client for each: packet ids belong to a connection.
 
         Raises:
-            Lost: it ended; to be started again.
+            Unavailable: it ended; to be started again.
         """
         self._ended.clear()
         host, port, user, password = self._credential()

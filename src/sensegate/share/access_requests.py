@@ -107,7 +107,7 @@ class AccessRequests:
         Raises:
             ConfigError: a value is invalid.
             NotFound: a feed is not in the catalogue, or the caller may not see the token.
-            Refused: the data is classified as core; the attempt is recorded.
+            PermissionDenied: the data is classified as core; the attempt is recorded.
             Conflict: the subscriber has a grant for the feed, which can be renewed.
             Overloaded: too many applications of the subscriber are pending.
         """
@@ -198,7 +198,7 @@ class AccessRequests:
         """Approve or refuse an application; approval creates its grants.
 
         Raises:
-            NotFound, ConfigError, Refused.
+            NotFound, ConfigError, PermissionDenied.
             Conflict: it is already decided, or was changed meanwhile.
         """
         application = self.get(principal, name)
@@ -233,7 +233,7 @@ class AccessRequests:
         """Withdraw a pending application; the applicant and the operators of its scope may.
 
         Raises:
-            NotFound, Refused, Conflict.
+            NotFound, PermissionDenied, Conflict.
         """
         application = self._local(principal, name)
         applicant = scope_of(application.applicant)
@@ -351,7 +351,7 @@ class AccessRequests:
         The owner changes terms; the applicant may transfer the grant to another of its tokens (`subscriber`).
 
         Raises:
-            NotFound, Refused, ConfigError, Conflict.
+            NotFound, PermissionDenied, ConfigError, Conflict.
         """
         before = self.grant(principal, name)
         if self._grants.find(name) is None:
@@ -389,7 +389,7 @@ class AccessRequests:
         """Revoke a grant; its deliveries end within two seconds. The owner and the subscriber's side may.
 
         Raises:
-            NotFound, Refused, Conflict.
+            NotFound, PermissionDenied, Conflict.
         """
         before = self.grant(principal, name)
         if revision is not None and revision != before.revision:

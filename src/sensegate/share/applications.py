@@ -190,7 +190,7 @@ def demand_decider(principal: Principal, application: Application) -> None:
     """Return if the caller may decide on an application now.
 
     Raises:
-        Refused: another level decides, or the caller's level does so only after the deadline.
+        PermissionDenied: another level decides, or the caller's level does so only after the deadline.
     """
     levels = {application.level, application.owner or application.level}
     if not any(allows(principal, Action.DECIDE_GRANTS, level, application.department) for level in levels):

@@ -115,7 +115,7 @@ class BrokerClients:
         """Return the permissions of a client that connects with a token; None: the password is not a token.
 
         Raises:
-            Refused: the token is invalid, belongs to another user name, or has no grant for this delivery.
+            PermissionDenied: the token is invalid, belongs to another user name, or has no grant for this delivery.
         """
         options = question.connect_opts
         if not _TOKEN.fullmatch(options.password):

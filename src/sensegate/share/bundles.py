@@ -80,7 +80,7 @@ class Bundles:
         """Create a bundle (revision 0) or replace it as of a revision; the caller must own all of its feeds.
 
         Raises:
-            ConfigError, NotFound, Refused, Conflict.
+            ConfigError, NotFound, PermissionDenied, Conflict.
         """
         try:
             wanted = msgspec.convert(form, Bundle, from_attributes=True)

@@ -158,7 +158,7 @@ class CatalogueAccess:
         """Change the entry of a feed; it is published once it is complete, and must stay complete then.
 
         Raises:
-            NotFound, Refused.
+            NotFound, PermissionDenied.
             ConfigError: a key or value is invalid, or a published entry would become incomplete.
             Conflict: the entry was changed meanwhile, or belongs to another gateway.
         """
@@ -204,7 +204,7 @@ class CatalogueAccess:
         Without a mask `DEFAULT_SAMPLE_MASK` applies to data that is not shared unconditionally.
 
         Raises:
-            NotFound, Refused, ConfigError, Conflict, Lost.
+            NotFound, PermissionDenied, ConfigError, Conflict, Unavailable.
         """
         feed = self._visible_feed(principal, name)
         demand_in_charge(principal, feed)
@@ -285,7 +285,7 @@ def is_in_charge(principal: Principal, feed: Feed) -> bool:
 
 
 def demand_in_charge(principal: Principal, feed: Feed) -> None:
-    """Return if the caller may change the entry of a feed. Raises `Refused`."""
+    """Return if the caller may change the entry of a feed. Raises `PermissionDenied`."""
     for division in feed.divisions or ("44",):
         for department in feed.departments or ("",):
             demand(principal, Action.CHANGE_FEEDS, division, department)

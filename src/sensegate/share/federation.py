@@ -89,7 +89,7 @@ class DecisionOutcome(msgspec.Struct, frozen=True):
 
 encode = msgspec.msgpack.Encoder().encode
 AskCentre = Callable[[str, bytes], Awaitable[bytes]]
-"""(request, payload) -> reply of the centre. Raises `Lost`, `Refused`."""
+"""(request, payload) -> reply of the centre. Raises `Unavailable`, `PermissionDenied`."""
 
 
 def mirrored_name(division: str, name: str) -> str:

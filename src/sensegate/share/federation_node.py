@@ -55,7 +55,9 @@ class CentreRecords:
         """Send the decision on an application for data of this node to the centre.
 
         Raises:
-            Refused: the caller may not decide, or the centre refuses. Conflict, ConfigError. Lost: outcome unknown.
+            PermissionDenied: the caller may not decide, or the centre refuses.
+            Conflict, ConfigError.
+            Unavailable: the outcome is unknown.
         """
         demand_decider(principal, application)
         for name in application.requested.feeds:

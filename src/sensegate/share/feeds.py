@@ -219,7 +219,7 @@ class Feeds:
 
         Raises:
             NotFound: as `get`.
-            Refused: the role reads nothing, or the request names a division outside the caller's scope.
+            PermissionDenied: the role reads nothing, or the request names a division outside the caller's scope.
         """
         if not may(principal, Action.READ_READINGS):
             raise PermissionDenied(f"role {principal.role} may not read readings; ask for a token of another role")

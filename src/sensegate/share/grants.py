@@ -165,8 +165,8 @@ class Grants:
 
         Raises:
             NotFound: there is no such feed, or the caller gets nothing of it (the two are not distinguished).
-            Refused: the role may not read; the feed requires a grant; the grant has ended or excludes this delivery or
-                form; the request names a division outside what the caller gets.
+            PermissionDenied: the role may not read; the feed requires a grant; the grant has ended or excludes this
+                delivery or form; the request names a division outside what the caller gets.
         """
         if not may(principal, Action.READ_READINGS):
             raise PermissionDenied(f"role {principal.role} may not read readings; ask for a token of another role")

@@ -149,7 +149,7 @@ class HourlyLedgers:
         """Write the changed hours and the position, all or nothing.
 
         Raises:
-            Lost, StoreFull: nothing is discarded; the next call writes it.
+            Unavailable, StoreFull: nothing is discarded; the next call writes it.
         """
         if not self._changed:
             return

@@ -54,9 +54,9 @@ class Pages:
         A rate is waited for here, empty page by empty page. What is returned is taken from the grant's quota.
 
         Raises:
-            Refused, NotFound: the subscriber may read no more.
+            PermissionDenied, NotFound: the subscriber may read no more.
             Overloaded: the volume of its grant is used up until `retry_after_s`.
-            Lost: the log does not answer; the place stays.
+            Unavailable: the log does not answer; the place stays.
         """
         self.check()
         wait_s = min(wait_s, RECHECK_S)

@@ -15,6 +15,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from sensegate import metrics
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.callout import Callout
 from sensegate.authority.scope import Principal
@@ -136,8 +137,12 @@ class PushDelivery:
             reply = await controls.handle(message.subject, message.data)
             if reply.problem:
                 _log.info("control message rejected", subject=message.subject, reason=reply.problem)
-            if message.reply or reply.problem:
-                await _publish_reply(feeds, message.reply or problem_subject(message.subject), reply)
+            reply_subject = controls.reply_of(message.subject, message.reply)
+            if message.reply and not reply_subject:
+                _log.warning("control message not answered", subject=message.subject, reason="foreign reply subject")
+                metrics.LIMITED.labels("control_reply").inc()
+            if reply_subject or reply.problem:
+                await _publish_reply(feeds, reply_subject or problem_subject(message.subject), reply)
 
         with api.lost("subscribe to control messages"):
             await feeds.subscribe(CONTROL_SUBJECTS, cb=handle, pending_msgs_limit=_CONTROL_QUEUE_MAX)

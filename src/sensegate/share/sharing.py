@@ -173,7 +173,7 @@ class Sharing:
         )
 
     async def run(self) -> None:
-        """Follow the log and the stored records, and write counts, until cancelled. Raises `Unavailable` to be restarted."""
+        """Follow the log and the stored records, and write counts, until cancelled. Raises `Unavailable`."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.reader.run(self._start_sequence), name="share.reader")
             group.create_task(self.hourly.run(), name="share.books")
@@ -188,7 +188,7 @@ class Sharing:
         """Return records of a feed, within the quota of the grant; see `Serving.page` and `Grants.admit`.
 
         Raises:
-            NotFound, Refused, Gone, BadCursor, Lost.
+            NotFound, PermissionDenied, Gone, BadCursor, Unavailable.
             Overloaded: the quota permits nothing now.
         """
         admission = self._admitted(principal, request, "http", form)
@@ -232,12 +232,12 @@ class Sharing:
     ) -> AsyncGenerator[Events, None]:
         """Return the feed as server-sent events.
 
-        `current_principal` returns the caller as of now, or raises `Refused`.
+        `current_principal` returns the caller as of now, or raises `PermissionDenied`.
 
         `at` is called with the cursor as the stream advances.
 
         Raises:
-            NotFound, Refused, Gone, BadCursor, Lost, Overloaded: before the first event.
+            NotFound, PermissionDenied, Gone, BadCursor, Unavailable, Overloaded: before the first event.
         """
 
         def admit() -> Admission:
@@ -254,7 +254,7 @@ class Sharing:
         `delivery`: one of `grants.DELIVERIES`, which the grant must cover.
 
         Raises:
-            NotFound, Refused, Gone, BadCursor, Lost, Overloaded.
+            NotFound, PermissionDenied, Gone, BadCursor, Unavailable, Overloaded.
         """
 
         def admit() -> Admission:
@@ -336,7 +336,7 @@ class Sharing:
         """Create a feed; without divisions it gets that of the caller.
 
         Raises:
-            Refused: a part of the feed is outside the caller's scope.
+            PermissionDenied: a part of the feed is outside the caller's scope.
             ConfigError, Conflict: as `Feeds.create`.
         """
         feed = self._checked_feed(principal, form)

@@ -82,6 +82,11 @@ class SubscriptionControl:
         except SensegateError as why:
             return ControlReply(problem=str(why))
 
+    def reply_of(self, subject: str, reply: str) -> str:
+        """Return where the answer to a message on this subject goes; empty: the sender named no inbox of its own."""
+        grant = self._grants.find(subject.removeprefix("sg.control.").partition(".")[0])
+        return reply_of(reply, grant.subscriber) if grant else ""
+
     async def _reposition(self, grant_id: str, delivery: str, payload: bytes) -> str:
         grant, subscriptions = self._grants.find(grant_id), self._subscriptions.get(delivery)
         if grant is None or subscriptions is None:
@@ -100,6 +105,15 @@ class SubscriptionControl:
         offset = await change_offset(self._offsets, subscription_id(grant_id, delivery), changes)
         subscriptions.start(subscription_id(grant_id, delivery))
         return offset.after
+
+
+def reply_of(reply: str, subscriber: str) -> str:
+    """Return where the answer to a control message goes: the subscriber's own inbox; empty: nowhere.
+
+    The server checks no reply subject, and our own connection may publish everywhere in the account: an answer to
+    ``$JS.API.STREAM.DELETE.…`` would be a request of ours, one to another's feed a letter of ours.
+    """
+    return reply if reply.startswith(f"_INBOX_{subscriber}.") else ""
 
 
 def problem_subject(subject: str) -> str:

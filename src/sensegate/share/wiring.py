@@ -52,7 +52,7 @@ async def prepare_secrets(config: Config, bucket: registry.Bucket) -> None:
 
     Raises:
         ConfigError: a secret exists and cannot be read.
-        Lost: the bucket cannot be reached.
+        Unavailable: the bucket cannot be reached.
     """
     directory = Path(config.directory)
     files: dict[Path, Callable[[Path], object]] = {directory / PSEUDONYM_KEY: _pseudonym_secret}

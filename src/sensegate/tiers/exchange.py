@@ -83,8 +83,8 @@ class Exchange:
         """Return a lane; ask the centre, or claim the lanes, if there was any doubt.
 
         Raises:
-            Lost, Overloaded: not known now.
-            Refused: this process is not taken as the writer, or the centre does not speak with it.
+            Unavailable, Overloaded: not known now.
+            PermissionDenied: this process is not taken as the writer, or the centre does not speak with it.
         """
         if state := self.held.get(lane):
             return state
@@ -140,8 +140,8 @@ class Exchange:
         """Send a span; after any doubt forget the lanes.
 
         Raises:
-            Lost: the outcome is unknown, or the lanes are to be claimed.
-            Refused: the centre does not take it.
+            Unavailable: the outcome is unknown, or the lanes are to be claimed.
+            PermissionDenied: the centre does not take it.
             Overloaded: the centre asks for a pause; nothing was taken.
         """
         lane = next((move.lane for move in moves if move.lane is Lane.LIVE), Lane.BACKLOG)

@@ -72,12 +72,12 @@ class Judge:
         self._conflict = conflict
 
     async def claim_devices(self, member: str, devices: Sequence[str]) -> None:
-        """Make devices a member's own. Raises `Lost`, `StoreFull`."""
+        """Make devices a member's own. Raises `Unavailable`, `StoreFull`."""
         if devices and self._claim:
             await self._claim(member, devices)
 
     async def note_conflicts(self, member: str, judged: Judged) -> None:
-        """Tell which devices of others a member has sent. Raises `Lost`, `StoreFull`."""
+        """Tell which devices of others a member has sent. Raises `Unavailable`, `StoreFull`."""
         if self._conflict and (foreign := judged.foreign):
             await self._conflict(member, foreign)
 

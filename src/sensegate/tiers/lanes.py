@@ -56,7 +56,7 @@ def moved(
         width_us: of the stretches of time in which written bytes are counted.
 
     Raises:
-        Refused: the span contradicts the records.
+        PermissionDenied: the span contradicts the records.
     """
     moves = {move.lane: move for move in request.moves}
     if len(moves) != len(request.moves):

@@ -21,7 +21,6 @@ import structlog
 from nats.aio.msg import Msg
 
 from sensegate import __version__, metrics
-from sensegate.authority.members import version_fault
 from sensegate.bus import api
 from sensegate.bus.connect import Link
 from sensegate.bus.slots import inbox_prefix, is_peer, request_subject
@@ -30,6 +29,7 @@ from sensegate.config.sites import NodeQuotaConfig
 from sensegate.errors import Fenced, Overloaded, PermissionDenied, SensegateError, StoreFull, Superseded, Unavailable
 from sensegate.tiers import envelope
 from sensegate.tiers.envelope import FORMS, HELLO, LinkAnswer, LinkRequest, MemberHello, Welcome
+from sensegate.tiers.members import version_fault
 from sensegate.tiers.quota import TokenBucket
 
 MemberId = str
@@ -435,8 +435,8 @@ class CentreLink:
         """Greet the centre and agree on a form.
 
         Raises:
-            Lost: no answer.
-            Refused: no common form, or releases too far apart; the text names both.
+            Unavailable: no answer.
+            PermissionDenied: no common form, or releases too far apart; the text names both.
         """
         hello = MemberHello(FORMS, __version__, self._member, self.term, writer, writer_epoch)
         answer = await self.ask(HELLO, envelope.encode(hello), timeout_s)
@@ -458,8 +458,8 @@ class CentreLink:
         """Return the centre's answer to a question.
 
         Raises:
-            Lost: there is none; whether the question was heard is not known.
-            Refused: the centre says why.
+            Unavailable: there is none; whether the question was heard is not known.
+            PermissionDenied: the centre says why.
             Overloaded: this member is over its quota; nothing was taken.
         """
         channel = Channel.CONTROL if question in CONTROL_QUESTIONS else Channel.QUESTIONS
@@ -469,7 +469,7 @@ class CentreLink:
         """Return the centre's answer to a question; wait while this member is over its quota.
 
         Raises:
-            Lost, Refused: as `ask`.
+            Unavailable, PermissionDenied: as `ask`.
         """
         for _ in range(ASK_AGAIN_MAX):
             try:
@@ -482,8 +482,8 @@ class CentreLink:
         """Return the centre's answer to a span of a lane (`live` or `backlog`).
 
         Raises:
-            Lost: the outcome is unknown.
-            Refused: the centre does not take it.
+            Unavailable: the outcome is unknown.
+            PermissionDenied: the centre does not take it.
             Overloaded: nothing was taken; send it again after `retry_after_s`.
         """
         return await self._request(Channel(lane), "span", payload, timeout_s)

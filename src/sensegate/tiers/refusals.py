@@ -83,21 +83,23 @@ class Listing:
         self._open: dict[Lane, list[_Open]] = {lane: [] for lane in Lane}
 
     async def read(self) -> list[RefusedPart]:
-        """Return the entries, oldest first. Raises `Lost`."""
+        """Return the entries, oldest first. Raises `Unavailable`."""
         parts: dict[str, RefusedPart] = {}
         after = 0
         while entries := await self._log.fetch_of(f"refused.{self._member}.*", after):
             for entry in entries:
                 after = entry.sequence
-                if entry.payload:
-                    part = _readable(entry.payload)
-                    if part is not None:
-                        parts[part.id] = part
+                part = _readable(entry.payload)
+                if part is not None:
+                    parts[part.id] = part
+                elif not entry.payload:
+                    # On a copy of the log what was replaced stands before what replaces it.
+                    parts.pop(entry.subject.rpartition(".")[2], None)
         self._count = len(parts)
         return list(parts.values())
 
     async def find(self, part_id: str) -> tuple[RefusedPart, int] | None:
-        """Return an entry and its sequence on the log; None: it is not on the list. Raises `Lost`."""
+        """Return an entry and its sequence on the log; None: it is not on the list. Raises `Unavailable`."""
         entry = await self._log.last(subject_of(self._member, part_id)) if part_id.isalnum() else None
         part = _readable(entry.payload) if entry and entry.payload else None
         return (part, entry.sequence) if part and entry else None
@@ -106,6 +108,7 @@ class Listing:
         """Let no entry go on: what comes is not the continuation of what was refused before."""
         for entries in self._open.values():
             entries.clear()
+        self._count = None
 
     async def note(
         self,

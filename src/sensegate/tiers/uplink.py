@@ -252,8 +252,8 @@ class Uplink:
         """Forward the next span; False if there was nothing new.
 
         Raises:
-            Lost, Overloaded, StoreFull: not forwarded, or not known; call again.
-            Refused: the centre does not take the span, or this process as the writer.
+            Unavailable, Overloaded, StoreFull: not forwarded, or not known; call again.
+            PermissionDenied: the centre does not take the span, or this process as the writer.
         """
         state = await self._exchange.lane(Lane.LIVE)
         if await self._release(state):
@@ -442,7 +442,10 @@ class Uplink:
     # ── what the centre refused in part ──────────────────────────────────────────────────────────────────
 
     async def refused(self) -> list[RefusedPart]:
-        """Return the parts that the centre refused and that may be sent once more. Raises `Unavailable`, `PermissionDenied`."""
+        """Return the parts that the centre refused and that may be sent once more.
+
+        Raises `Unavailable`, `PermissionDenied`.
+        """
         return await self._exchange.refused()
 
     async def resend(self, ids: Sequence[str] = ()) -> list[RefusedPart]:
@@ -450,7 +453,7 @@ class Uplink:
 
         Raises:
             NotFound: one of them is not on the list.
-            Lost, Refused: the centre does not give the list.
+            Unavailable, PermissionDenied: the centre does not give the list.
         """
         listed = {part.id: part for part in await self.refused()}
         if missing := [part_id for part_id in ids if part_id not in listed]:

@@ -59,7 +59,7 @@ class Catalogue:
         """Keep what a device says; register cameras that it names behind it.
 
         Raises:
-            StoreFull, Lost: not kept; the device is to send it again.
+            StoreFull, Unavailable: not kept; the device is to send it again.
         """
         for entry in entries:
             kept = msgspec.structs.replace(entry, time=0, time_quality="", deviations=(), removed=())

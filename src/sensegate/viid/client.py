@@ -89,7 +89,8 @@ class ViidClient:
         """Send objects; return what is said of each.
 
         Raises:
-            Refused: not registered any more. TooLarge. Lost: no answer, or the other side cannot just now.
+            PermissionDenied: not registered any more. TooLarge. Unavailable: no answer, or the other side cannot just
+                now.
         """
         status, raw, _ = await self._ask(method, path, msgspec.json.encode(tree))
         return _read(status, raw)

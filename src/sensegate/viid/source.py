@@ -86,7 +86,7 @@ class ViidSource(Pushed):
         Raises:
             Rejected: the body as a whole cannot be used; a trace of it (no content) is in quarantine.
             Overloaded: too many wait already; nothing was taken.
-            Lost: not committed in time; it may still be. It is to be sent again.
+            Unavailable: not committed in time; it may still be. It is to be sent again.
         """
         if self.full:
             metrics.LIMITED.labels("depth_messages_max").inc()

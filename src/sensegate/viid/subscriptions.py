@@ -101,7 +101,7 @@ class Orders:
         """Make, change or cancel subscriptions.
 
         Raises:
-            Rejected: the body is none. StoreFull, Lost: not kept; to be sent again.
+            Rejected: the body is none. StoreFull, Unavailable: not kept; to be sent again.
         """
         answers: list[ObjectResult] = []
         for request in parse_subscriptions(payload, peer, self._clock.now()):

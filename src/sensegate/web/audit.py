@@ -33,7 +33,10 @@ class HeadRow(msgspec.Struct, frozen=True):
 
 
 def _demand_whole(call: Call) -> None:
-    """Return if the caller may see all of this gateway's trail: a part of a chain proves nothing. Raises `Refused`."""
+    """Return if the caller may see all of this gateway's trail: a part of a chain proves nothing.
+
+    Raises `PermissionDenied`.
+    """
     demand(call.principal, Action.READ_AUDIT, call.deps.division)
 
 

@@ -59,7 +59,8 @@ def caller(request: web.Request, deps: Deps, guesses: Guesses) -> Principal:
     """Return whom the request's bearer token or session proves.
 
     Raises:
-        Refused: none, or a wrong, revoked or expired one; by cookie: a page of others, or without the CSRF text.
+        PermissionDenied: none, or a wrong, revoked or expired one; by cookie: a page of others, or without the CSRF
+            text.
         Overloaded: too many wrong ones before.
     """
     scheme, credential = _authorization(request)
@@ -110,7 +111,7 @@ def device(request: web.Request, name: str, deps: Deps, guesses: Guesses) -> tup
     """Return the device `name` if the request carries its own credential (Basic id:password, or Bearer password).
 
     Raises:
-        Refused: wrong credential, disabled or unknown device (not told apart), or that of another device.
+        PermissionDenied: wrong credential, disabled or unknown device (not told apart), or that of another device.
         Overloaded: too many wrong ones before.
     """
     scheme, credential = _authorization(request)

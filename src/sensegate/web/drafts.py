@@ -88,7 +88,10 @@ UNKNOWN = Part[UnexplainedMessages]("unknown", absent="this gateway receives no 
 
 
 def _unknown(call: Call) -> UnexplainedMessages:
-    """Return what reads the log for it. Raises `NotFound`, and `Refused`: such messages belong to the node alone."""
+    """Return what reads the log for it.
+
+    Raises `NotFound`, and `PermissionDenied`: such messages belong to the node alone.
+    """
     unknown = call.part(UNKNOWN)
     demand(call.principal, Action.READ_QUARANTINE, call.deps.division)
     return unknown

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action
+from sensegate.share.grants import Grant
 from sensegate.web import applications, listing
 from sensegate.web.routing import API, Call, Param, Route, iso
 from sensegate.web.share_bodies import (
@@ -48,7 +49,7 @@ async def _change(call: Call) -> Any:
     if (days := changes.pop("days", None)) is not None:
         changes["expires"] = call.deps.clock.now() + round(days * 86_400e6)
     desk, name = call.deps.share.access, call.path("grant")
-    whole = {**msgspec.to_builtins(desk.grant(call.principal, name)), **changes}
+    whole = msgspec.convert({**msgspec.to_builtins(desk.grant(call.principal, name)), **changes}, Grant)
     return _row(call, await desk.change(call.principal, name, whole, revision))
 
 

@@ -240,7 +240,7 @@ def check(call: Call, route: Route) -> None:
     """Return if the call may go on: token, role, and no unknown query parameter.
 
     Raises:
-        Refused, Overloaded, BadRequest.
+        PermissionDenied, Overloaded, BadRequest.
     """
     if route.token:
         call.identify()

@@ -1,0 +1,339 @@
+"""The active one of two centres: its right to be, what the other one copies of it, and what it may deliver.
+
+nodes, the other centre ── ask ``lease`` ─▶ Seat: the lease (`authority/voters.py`), who votes from now on
+the other centre ── ask ``log``, ``buckets``, ``rows``, ``trail``, ``hours`` ─▶ Seat: log, registries, trail, sums
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from sensegate import __version__
+from sensegate.authority.audit import Audit
+from sensegate.authority.chain import ASIDE
+from sensegate.authority.scope import Principal, Role, scope
+from sensegate.bus import trust
+from sensegate.bus.connect import connect
+from sensegate.bus.kv import Bucket
+from sensegate.bus.slots import inbox_prefix, node_user
+from sensegate.clock import Clock, moved
+from sensegate.config import Config, secret
+from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Superseded, Unavailable
+from sensegate.failover import ledger_copy, terms, trail_copy
+from sensegate.failover.lease import FIRST, Lease, Plea
+from sensegate.failover.replica import Held, Original, decode_from
+from sensegate.failover.terms import NEWS_S, State, Term
+from sensegate.ports import Log
+from sensegate.tiers import questions
+from sensegate.tiers.link import CentreLink
+
+PROBE_S = 2.0
+TICK_S = 0.2
+ASK_S = 3.0
+PING_S = 2.0
+ROWS_MAX = 500
+_log = structlog.get_logger("sites")
+
+
+# ── the other centre ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def reach(config: Config) -> CentreLink:
+    """Return a link to the other centre, in whose server the slot of a peer bears the code of the province.
+
+    Raises:
+        Unavailable, PermissionDenied, ConfigError: there is none.
+    """
+    peer, slot = config.peer, config.division
+    tls = trust.context(
+        "peer", ca_file=peer.ca_file, pins=peer.pin_sha256, cert_file=peer.cert_file, key_file=peer.key_file
+    )
+    connection = await connect(
+        peer.url,
+        node_user(slot),
+        secret(peer.secret_file),
+        inbox_prefix=inbox_prefix(slot),
+        name=f"centre {config.division} {__version__}",
+        tls=tls if peer.url.startswith("tls://") else None,
+        ping_s=PING_S,
+        reconnect_timeout_s=PING_S,
+    )
+    return CentreLink(connection, slot=slot, member=slot)
+
+
+async def asked(link: CentreLink, question: str, payload: bytes = b"") -> bytes:
+    """Return the other centre's answer. Raises `Unavailable`, `PermissionDenied`."""
+    try:
+        return await link.ask(question, payload, ASK_S)
+    except Overloaded as why:
+        raise Unavailable(f"the other centre does not answer '{question}' now") from why
+
+
+async def state_of(config: Config, term: Term) -> State | None:
+    """Return how the other centre is; None where it cannot be reached."""
+    try:
+        async with asyncio.timeout(ASK_S):
+            link = await reach(config)
+            try:
+                return await told(link, plea_of(term))
+            finally:
+                await link.close()
+    except (Unavailable, PermissionDenied, TimeoutError) as why:
+        _log.debug("the other centre is not reached", why=str(why))
+        return None
+
+
+def plea_of(term: Term) -> Plea:
+    """Return what one centre tells the other."""
+    return Plea(term.number, known=term.voters[-1].version if term.voters else FIRST)
+
+
+async def told(link: CentreLink, plea: Plea) -> State:
+    """Return how the other centre is. Raises `Unavailable`, `PermissionDenied`."""
+    try:
+        return terms.decode_state(await asked(link, "lease", terms.encode(plea)))
+    except msgspec.DecodeError as why:
+        raise Unavailable(f"the other centre's answer cannot be read: {why}") from why
+
+
+# ── a seat ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Seat:
+    """The right to be active in a term, and what goes with it while the gateway runs."""
+
+    def __init__(self, config: Config, clock: Clock, term: Term, *, begun: str = "") -> None:
+        """`begun`: how this term has begun just now; empty: it is gone on with."""
+        self.config = config
+        self.clock = clock
+        self.kept = term
+        """As it is on the disk."""
+        self.term = term.number
+        self.original: Original
+        self.lease = Lease(term.number, secrets.randbits(62) + 1, config.peer.lease_s, term.voters)
+        self.joined: Callable[[], Collection[str]] = list
+        """The nodes that joined and may write here, as they vote."""
+        self._configured = [node.division for node in config.nodes]
+        self._begun = begun
+        self._ready = False
+        self._news = asyncio.Event()
+        self._over = asyncio.Event()
+        self._look = asyncio.Event()
+        """Set when the other centre should be looked at before its turn."""
+        self._later: set[str] = set()
+        """Who has told of a later term."""
+        self._why = ""
+        self._buckets: Mapping[str, Bucket] = {}
+        self._by = Principal("gateway", Role.ADMIN, scope(config.division), name="the gateway itself")
+
+    def hold(self, centre_log: Log) -> Log:
+        """Return the log as it may be delivered."""
+        hold_s = self.config.peer.hold_s
+        self.original = Original(centre_log, self.clock, hold_s, self.kept.history, alone=self.kept.alone)
+        self.original.permitted = self._may_alone
+        return Held(centre_log, self.original, self.clock)
+
+    async def opened(self, buckets: Mapping[str, Bucket], audit: Audit, hours: Log) -> None:
+        """Say what is copied, and put on the trail that a term has begun. Raises as `Audit.record` does."""
+        self._buckets, self._audit, self._hours = buckets, audit, hours
+        await self._turn()
+        self._ready = True
+        if self._begun:
+            began = {"term": self.term, "log": self.kept.history[-1][1], "trail": (await audit.head()).number}
+            try:
+                await audit.record(self._by, "centre.active", self.config.division, after={**began, "how": self._begun})
+            except StoreFull as why:
+                _log.error("the trail does not say that a term has begun", why=str(why), **began)
+
+    @property
+    def answers(self) -> dict[str, questions.Answer]:
+        """What nodes and the other centre may ask."""
+        copied: dict[str, questions.Answer] = {
+            "log": self._log,
+            "buckets": self._names,
+            "rows": self._some,
+            "trail": self._trail,
+            "hours": self._sums,
+            "aside": self._aside,
+        }
+        return {"lease": self._lease, **{what: self._only_peer(answer) for what, answer in copied.items()}}
+
+    # ── the lease ───────────────────────────────────────────────────────────────────────────────────
+
+    async def _lease(self, division: str, payload: bytes) -> bytes:
+        plea = terms.decode_plea(payload)
+        peer = division == self.config.division
+        if plea.term > self.term:
+            self._hear_of_later(plea.voter(division), plea.term, peer=peer)
+        if peer:
+            self.lease.confirmed(plea.known)
+        else:
+            self.lease.take(plea.voter(division), plea)
+        if plea.wait and self._knows(plea):
+            await moved(self._news, self.clock, NEWS_S)
+        voters = self.kept.voters[-1] if self.kept.voters else None
+        return terms.encode(
+            State(
+                not self._over.is_set(),
+                self.term,
+                self._alone,
+                version=voters.version if voters else FIRST,
+                stamp=(self.lease.seat, self.clock.monotonic()),
+                lease_s=self.config.peer.lease_s,
+                voters=voters if peer else None,
+            )
+        )
+
+    def _hear_of_later(self, voter: str, term: int, *, peer: bool) -> None:
+        """End when another centre has begun a later term; a single node that says so may lie, and is only looked into.
+
+        The other centre is asked at once; where it cannot be reached, more than half of the nodes are believed.
+        """
+        self._later.add(voter)
+        nodes = {*self._configured, *self.joined()}
+        if peer or len(self._later & nodes) * 2 > len(nodes):
+            self._end(f"{voter} has met a centre of term {term}, this one is of {self.term}")
+        else:
+            self._look.set()
+
+    def current_term(self) -> int | None:
+        """Return the term in which this centre answers; None where it must be silent, for another one is active."""
+        return None if self._over.is_set() else self.term
+
+    def _knows(self, plea: Plea) -> bool:
+        version = self.kept.voters[-1].version if self.kept.voters else FIRST
+        known = plea.stamp[0] == self.lease.seat and plea.known == version and plea.alone == self._alone
+        return known and not self._over.is_set()
+
+    @property
+    def _alone(self) -> bool:
+        """Whether nodes are told that we deliver alone: before we do, and until it is on the disk that we do not."""
+        return self.original.alone or self.kept.alone
+
+    def _may_alone(self) -> bool:
+        """Return whether what the other centre has not may be delivered: it cannot have been granted, and will not."""
+        if not self.config.peer.automatic:
+            return True
+        told_all = self._ready and self.kept.alone and self.lease.known_alone()
+        return told_all and self.lease.held(self.clock.monotonic())
+
+    def _end(self, why: str) -> None:
+        if not self._over.is_set():
+            self._why = why
+            self._over.set()
+            self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def run(self) -> None:
+        """See that the seat is ours, until cancelled. Raises `Superseded`."""
+        began = self.clock.monotonic()
+        probe = asyncio.create_task(self._probe(), name="the other centre")
+        try:
+            while not self._over.is_set():
+                await self._turn()
+                await self._demand_majority(began)
+                await moved(self._over, self.clock, TICK_S)
+            await self._keep(msgspec.structs.replace(self.kept, active=False))
+            raise Superseded(self._why)
+        finally:
+            probe.cancel()
+            await asyncio.gather(probe, return_exceptions=True)
+
+    async def _probe(self) -> None:
+        while True:
+            state = await state_of(self.config, self.kept)
+            if state and state.term > self.term:
+                self._end(f"the other centre is of term {state.term}, this one is of {self.term}")
+            self._look.clear()
+            await moved(self._look, self.clock, PROBE_S)
+
+    async def _keep(self, term: Term) -> None:
+        await asyncio.to_thread(terms.write, Path(self.config.directory), term)
+        self.kept = term
+
+    async def _turn(self) -> None:
+        """Have it on the disk whether we are alone and who votes; only then it is so."""
+        alone, now_s = self.original.alone, self.clock.monotonic()
+        voters = self.lease.voters
+        if self.config.peer.automatic:
+            voters = self.lease.turn(self._configured, self.joined(), now_s)
+        wanted = msgspec.structs.replace(self.kept, alone=alone, voters=voters, lapsed=False)
+        if wanted == self.kept:
+            return
+        if alone != self.kept.alone:
+            _log.warning("delivering without the standby" if alone else "the standby confirms again")
+        if voters[-1:] != self.kept.voters[-1:]:
+            _log.info("who votes has changed", voters=voters[-1].nodes, version=voters[-1].version)
+        if not alone:
+            self.lease.together()
+        # A newer electorate binds us before anybody hears of it, an older one until the disk says that it is over.
+        self.lease.voters = (*self.lease.voters, *(one for one in voters if one not in self.lease.voters))
+        await self._keep(wanted)
+        self.lease.voters = voters
+        self._tell()
+
+    async def _demand_majority(self, began: float) -> None:
+        """Return while enough nodes count for us. Raises `Superseded`."""
+        peer, now_s = self.config.peer, self.clock.monotonic()
+        if not peer.automatic or now_s - began < 2 * peer.lease_s or self.lease.held(now_s):
+            return
+        await self._keep(msgspec.structs.replace(self.kept, lapsed=True))
+        here, all_ = len(self.lease.here(now_s)), len(self.kept.voters[-1].nodes)
+        raise Superseded(f"{here} of {all_} nodes have been here lately: another centre may have been granted")
+
+    # ── what is copied ──────────────────────────────────────────────────────────────────────────────
+
+    def _only_peer(self, answer: questions.Answer) -> questions.Answer:
+        async def checked(division: str, payload: bytes) -> bytes:
+            if division != self.config.division:
+                raise PermissionDenied("this is for the other centre")
+            return await answer(division, payload)
+
+        return checked
+
+    async def _log(self, _division: str, payload: bytes) -> bytes:
+        wanted = decode_from(payload)
+        if wanted.term > self.term:
+            self._end(f"the other centre is of term {wanted.term}, this one is of {self.term}")
+            raise PermissionDenied("not active any more")
+        return await self.original.piece(wanted)
+
+    async def _names(self, _division: str, _payload: bytes) -> bytes:
+        return msgspec.msgpack.encode(sorted(self._buckets))
+
+    async def _some(self, _division: str, payload: bytes) -> bytes:
+        name, after = msgspec.msgpack.decode(payload, type=tuple[str, int])
+        if name not in self._buckets:
+            raise NotFound(f"no bucket {name}")
+        rows = await self._buckets[name].changes(after, limit=ROWS_MAX)
+        rows = questions.fitting(rows, lambda row: len(row.key) + len(row.value or b""))
+        return msgspec.msgpack.encode(([(row.key, row.value) for row in rows], rows[-1].revision if rows else after))
+
+    async def _trail(self, _division: str, payload: bytes) -> bytes:
+        self._demand_ready()
+        return await trail_copy.piece(self._audit, payload)
+
+    async def _sums(self, _division: str, payload: bytes) -> bytes:
+        self._demand_ready()
+        return await ledger_copy.read_chunk(self._hours, payload)
+
+    async def _aside(self, _division: str, payload: bytes) -> bytes:
+        """Put on the trail what the other centre had to set aside."""
+        self._demand_ready()
+        facts = msgspec.to_builtins(trail_copy.decode_aside(payload))
+        _log.warning("the other centre has set aside what was never here", **facts)
+        await self._audit.record(self._by, ASIDE, self.config.division, after=facts)
+        return b""
+
+    def _demand_ready(self) -> None:
+        if not self._ready:
+            raise PermissionDenied("still starting; ask again")

@@ -1,0 +1,322 @@
+"""Which member of a centre owns which device: the first that sends rows of it, until the book of moves says otherwise.
+
+    rows of a new device ─▶ claimed, written before the rows are ─▶ the member's
+    rows of a device that another member owns ─▶ refused, counted, recorded in the trail, shown with the nodes
+    a move of the book ─▶ both may send while it lasts; then the target owns it, and what the source still has comes up
+
+Claims stand in a bucket, many to a row: a province has millions of devices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+import structlog
+
+from sensegate import metrics
+from sensegate.authority.bucket import Bucket, follow
+from sensegate.authority.scope import Action, Principal, Role, demand, scope
+from sensegate.authority.trail import Trail
+from sensegate.bus.row import Row
+from sensegate.bus.unreadable import read_row
+from sensegate.clock import Clock
+from sensegate.errors import Conflict, NotFound, Overloaded
+from sensegate.tiers.move_register import Move, Stage
+
+DEVICES_MAX = 1_000_000
+"""Most devices of one member."""
+ROW_DEVICES = 2_000
+"""Devices in one row of the bucket."""
+CONFLICTS_MAX = 1_000
+"""Conflicts that are remembered."""
+RECORD_S = 3_600.0
+"""The trail has at most one record of conflicts per member and this time."""
+
+_log = structlog.get_logger("authority")
+
+
+class ClaimedDevices(msgspec.Struct, frozen=True):
+    """A row of the bucket, ``claims/<member>/<number>``: devices that a member was the first to send."""
+
+    member: str
+    devices: list[str]
+    format: int = 1
+
+
+class DeviceTransfer(msgspec.Struct, frozen=True):
+    """A row of the bucket, ``transfers/<device>``: a device that has another owner than its first."""
+
+    device: str
+    owner: str
+    former: tuple[str, ...]
+    """Members that owned it before: what they still have of it comes up."""
+    at: int
+    """When it changed hands, µs UTC."""
+    why: str = ""
+    """Id of the move, or who decided."""
+    format: int = 1
+
+
+class DeviceConflict(msgspec.Struct, frozen=True):
+    """A device that a member sent although another one owns it."""
+
+    device: str
+    owner: str
+    sent_by: str
+    at: int
+    """When it was last sent, µs UTC."""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_claims = msgspec.msgpack.Decoder(ClaimedDevices).decode
+_transfer = msgspec.msgpack.Decoder(DeviceTransfer).decode
+_CLAIMS, _TRANSFERS = "claims/", "transfers/"
+_MOVING = frozenset({Stage.CARRIED, Stage.TAKEN, Stage.RECALLED, Stage.SENT_BACK})
+FORMER_MAX = 8
+_NUMBER_DIGITS = 6
+
+
+class DeviceOwners:
+    """The owners of all devices of a province; implements `tiers.verdict.DeviceOwnership`."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        trail: Trail,
+        clock: Clock,
+        *,
+        home: str,
+        is_own: Callable[[str], bool] = lambda _device: False,
+        devices_max: int = DEVICES_MAX,
+    ) -> None:
+        """Make it empty; `load` fills it.
+
+        Args:
+            bucket: where claims and transfers are.
+            trail: where conflicts and decisions are recorded.
+            clock: the time.
+            home: division of the centre, whose own devices no member owns.
+            is_own: whether a device is in the centre's own registry, and in use.
+            devices_max: most devices of one member.
+        """
+        self._bucket = bucket
+        self._trail = trail
+        self._clock = clock
+        self._home = home
+        self._is_own = is_own
+        self._devices_max = devices_max
+        self._watched = 0
+        self._owner: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
+        self._rows: dict[str, list[tuple[list[str], int]]] = {}
+        """Member -> (devices, revision) of its rows."""
+        self._transfers: dict[str, tuple[DeviceTransfer, int]] = {}
+        self._moving: dict[str, Move] = {}
+        """Device -> its move, while both gateways may send rows of it."""
+        self._due: dict[str, Move] = {}
+        """Device -> a move that is over and not written as a transfer yet."""
+        self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._conflicts: OrderedDict[tuple[str, str], DeviceConflict] = OrderedDict()
+        self._recorded: dict[str, float] = {}
+
+    # ── reading ─────────────────────────────────────────────────────────────────────────────────────
+
+    def owner(self, device: str) -> str:
+        """Return the member that owns a device, the centre's division for its own; empty: nobody does."""
+        due = self._due.get(device)
+        if due is not None:
+            return due.target
+        known = self._transfers.get(device)
+        if known is not None:
+            return known[0].owner
+        return self._owner.get(device, "") or (self._home if self._is_own(device) else "")
+
+    def may_send(self, member: str, device: str) -> bool:
+        """Return whether rows of an owned device are taken from a member: it is, was or becomes the owner."""
+        if self.owner(device) == member:
+            return True
+        known = self._transfers.get(device)
+        if known is not None and member in known[0].former:
+            return True
+        return any(
+            move is not None and member in (move.source, move.target)
+            for move in (self._moving.get(device), self._due.get(device))
+        )
+
+    def room(self, member: str) -> int:
+        """Return how many devices more a member may own."""
+        return max(0, self._devices_max - self._counts.get(member, 0))
+
+    def conflicts(self, member: str = "") -> list[DeviceConflict]:
+        """Return the newest conflicts, in which a member is the sender or the owner; empty: of all."""
+        return [
+            conflict
+            for conflict in reversed(self._conflicts.values())
+            if not member or member in (conflict.owner, conflict.sent_by)
+        ]
+
+    # ── claims and conflicts ────────────────────────────────────────────────────────────────────────
+
+    async def claim(self, member: str, devices: Sequence[str]) -> None:
+        """Make devices that nobody owns a member's, durably. Those that are its own already stay so.
+
+        Raises:
+            Overloaded: another member was faster with one of them; judge the rows again.
+            Unavailable, StoreFull: the outcome is unknown, or there is no room; ask again.
+        """
+        async with self._writing:
+            owners = {device: self.owner(device) for device in devices}
+            if any(owner and not self.may_send(member, device) for device, owner in owners.items()):
+                raise Overloaded("another member has claimed one of these devices meanwhile", retry_after_s=0.1)
+            fresh = [device for device, owner in owners.items() if not owner]
+            while fresh:
+                fresh = fresh[await self._claimed(member, fresh) :]
+
+    async def _claimed(self, member: str, fresh: Sequence[str]) -> int:
+        """Write as many claims as the member's last row has room for; return how many."""
+        rows = self._rows.setdefault(member, [])
+        number = len(rows) - 1 if rows and len(rows[-1][0]) < ROW_DEVICES else len(rows)
+        before, revision = rows[number] if number < len(rows) else ([], 0)
+        taken = list(fresh[: ROW_DEVICES - len(before)])
+        key, value = f"{_CLAIMS}{member}/{number}", _encode(ClaimedDevices(member, [*before, *taken]))
+        try:
+            written = await self._bucket.put(key, value, expected=revision)
+        except Conflict:
+            # Another process, or an earlier write of ours whose answer was lost.
+            row = await self._bucket.get(key)
+            if row is None:
+                raise
+            self._apply(row)
+            raise Overloaded("claims of devices have changed meanwhile", retry_after_s=0.1) from None
+        self._apply(Row(key, value, written))
+        return len(taken)
+
+    async def note_conflicts(self, member: str, devices: Iterable[str]) -> None:
+        """Remember that a member sent devices of others: counted, told, and recorded in the trail.
+
+        Raises `Unavailable`, `StoreFull` where it cannot be recorded.
+        """
+        now, fresh = self._clock.now(), []
+        for device in devices:
+            owner = self.owner(device)
+            if (member, device) not in self._conflicts:
+                fresh.append((device, owner))
+                metrics.DEVICE_CONFLICTS.labels(member).inc()
+            self._conflicts[member, device] = DeviceConflict(device, owner, member, now)
+            self._conflicts.move_to_end((member, device))
+        while len(self._conflicts) > CONFLICTS_MAX:
+            self._conflicts.popitem(last=False)
+        last = self._recorded.get(member, float("-inf"))
+        if not fresh or self._clock.monotonic() - last < RECORD_S:
+            return
+        self._recorded[member] = self._clock.monotonic()
+        shown = dict(fresh[:20])
+        _log.error("member sends devices that another one owns; their rows are refused", member=member, devices=shown)
+        by = Principal(f"node-{member}", Role.DEVICE, scope(self._home), name="the node itself")
+        await self._trail.record(by, "device.conflict", member, after={"devices": shown, "count": len(fresh)})
+
+    async def assign(self, device: str, member: str, *, by: Principal) -> DeviceTransfer:
+        """Decide who owns a device, e.g. where the wrong member was the first to send it.
+
+        Raises:
+            PermissionDenied: `by` may not. NotFound: nobody ever sent it. Conflict: it is on its way by the book of
+                moves.
+        """
+        demand(by, Action.CHANGE_NODES, self._home)
+        async with self._writing:
+            owner = self.owner(device)
+            if not owner or owner == self._home:
+                raise NotFound(f"no member owns {device[:64]}")
+            if device in self._moving:
+                raise Conflict(f"{device} is on its way by move {self._moving[device].id}; wait, or cancel it")
+            before, after = {"owner": owner}, {"owner": member}
+            await self._trail.record(by, "device.assign", device, before=dict(before), after=dict(after))
+            # What the wrong owner still has of it stays refused: it never was its device.
+            return await self._transfer(device, member, (), by.id)
+
+    async def _transfer(self, device: str, owner: str, former: tuple[str, ...], why: str) -> DeviceTransfer:
+        made = DeviceTransfer(device, owner, former[-FORMER_MAX:], self._clock.now(), why)
+        key, value = f"{_TRANSFERS}{device}", _encode(made)
+        known = self._transfers.get(device)
+        revision = await self._bucket.put(key, value, expected=known[1] if known else 0)
+        self._apply(Row(key, value, revision))
+        for pair in [pair for pair in self._conflicts if pair[1] == device]:
+            del self._conflicts[pair]
+        return made
+
+    # ── the book of moves ───────────────────────────────────────────────────────────────────────────
+
+    def see(self, move: Move) -> None:
+        """Take a move of the book as it stands now; to be called for each at the start, and for each change."""
+        self._moving.pop(move.device, None)
+        if move.stage in _MOVING:
+            self._moving[move.device] = move
+        known = self._transfers.get(move.device)
+        is_newer = known is None or known[0].at < move.changed
+        if move.stage in {Stage.TAKEN, Stage.DONE} and is_newer and self.owner(move.device) != move.target:
+            self._due[move.device] = move
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Write transfers of moves that are done, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Write what is due. Raises `Unavailable`, `StoreFull`."""
+        for device, move in list(self._due.items()):
+            async with self._writing:
+                known = self._transfers.get(device)
+                former = (*(known[0].former if known else ()), move.source)
+                await self._transfer(device, move.target, former, move.id)
+                self._due.pop(device, None)
+
+    # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
+
+    async def load(self) -> None:
+        """Read the whole bucket; then `watch` keeps up with it."""
+        rows, self._watched = await self._bucket.load_all()
+        for row in rows:
+            self._apply(row)
+
+    async def watch(self) -> None:
+        """Apply the changes of every process until cancelled."""
+
+        async def take(row: Row) -> None:
+            self._apply(row)
+
+        await follow(self._bucket, self._watched, take, self._clock)
+
+    def _apply(self, row: Row) -> None:
+        if row.value is None:
+            return
+        if row.key.startswith(_TRANSFERS):
+            transfer = read_row(row, "owners", _transfer)
+            if transfer is None:
+                return
+            known = self._transfers.get(transfer.device)
+            if known is None or known[1] < row.revision:
+                self._transfers[transfer.device] = transfer, row.revision
+            return
+        claimed, number = read_row(row, "owners", _claims), row.key.rpartition("/")[2]
+        if claimed is None or not (number.isascii() and number.isdigit() and len(number) <= _NUMBER_DIGITS):
+            return
+        self._apply_claims(row, claimed, int(number))
+
+    def _apply_claims(self, row: Row, claimed: ClaimedDevices, number: int) -> None:
+        rows = self._rows.setdefault(claimed.member, [])
+        while len(rows) <= number:
+            rows.append(([], 0))
+        before, revision = rows[number]
+        if revision >= row.revision:
+            return
+        rows[number] = claimed.devices, row.revision
+        for device in claimed.devices[len(before) :]:
+            if self._owner.setdefault(device, claimed.member) == claimed.member:
+                self._counts[claimed.member] = self._counts.get(claimed.member, 0) + 1

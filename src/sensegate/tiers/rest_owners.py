@@ -1,0 +1,109 @@
+"""REST: which node owns which device, and devices that two nodes send."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from sensegate.authority.scope import Action, demand
+from sensegate.errors import NotFound
+from sensegate.tiers.ownership import DeviceOwners
+from sensegate.tiers.rest_nodes import MEMBERS
+from sensegate.web.bodies import Body
+from sensegate.web.deps import Part
+from sensegate.web.routing import API, Call, Route, iso
+
+OWNERS = Part[DeviceOwners]("owners", absent="this gateway is no centre")
+
+
+class NewOwner(Body, frozen=True):
+    """Who is to own a device."""
+
+    member: Annotated[str, msgspec.Meta(max_length=32, pattern="^[a-z0-9-]+$")]
+
+
+class OwnerRow(msgspec.Struct, frozen=True):
+    """The owner of a device."""
+
+    device: str
+    owner: str
+
+
+class ConflictRow(msgspec.Struct, frozen=True):
+    """A device that a node sent although another one owns it; its rows were refused."""
+
+    device: str
+    owner: str
+    sent_by: str
+    at: str
+
+
+class Conflicts(msgspec.Struct, frozen=True):
+    """The newest of them, since the process began."""
+
+    rows: list[ConflictRow]
+
+
+def _owners(call: Call) -> DeviceOwners:
+    demand(call.principal, Action.CHANGE_NODES, call.deps.division)
+    return call.part(OWNERS)
+
+
+async def _conflicts(call: Call) -> Any:
+    return Conflicts(
+        [
+            ConflictRow(conflict.device, conflict.owner, conflict.sent_by, iso(conflict.at))
+            for conflict in _owners(call).conflicts()
+        ]
+    )
+
+
+async def _owner(call: Call) -> Any:
+    device = call.path("device")
+    owner = _owners(call).owner(device)
+    if not owner:
+        raise NotFound(f"no node ever sent {device[:64]}")
+    return OwnerRow(device, owner)
+
+
+async def _assign(call: Call) -> Any:
+    said = await call.body(NewOwner)
+    call.part(MEMBERS).demand_known(said.member)
+    made = await _owners(call).assign(call.path("device"), said.member, by=call.principal)
+    return OwnerRow(made.device, made.owner)
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path=f"{API}/device-owners",
+        call=_conflicts,
+        what="Devices that a node sent although another one owns them, newest first.",
+        tag="nodes",
+        action=Action.CHANGE_NODES,
+        answer=Conflicts,
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/device-owners/{{device}}",
+        call=_owner,
+        what="Which node owns a device: the first that sent it, or the one to which it moved.",
+        tag="nodes",
+        action=Action.CHANGE_NODES,
+        answer=OwnerRow,
+        errors=(404,),
+    ),
+    Route(
+        method="PUT",
+        path=f"{API}/device-owners/{{device}}",
+        call=_assign,
+        what="Decide which node owns a device, where the wrong one was the first to send it. Audited.",
+        tag="nodes",
+        action=Action.CHANGE_NODES,
+        body=NewOwner,
+        answer=OwnerRow,
+        errors=(404, 409),
+    ),
+)

@@ -72,7 +72,7 @@ from sensegate.tiers.node_side import Above
 from sensegate.tiers.registry_copies import Copying
 from sensegate.tiers.report import Report, report_of
 from sensegate.web.app import Web
-from sensegate.web.certificates import rotating
+from sensegate.web.certificates import certificate_reload
 
 _log = structlog.get_logger("flow")
 
@@ -433,7 +433,9 @@ class Gateway:
         """Open the HTTP side over all that it shows, and the listener of GA/T 1400."""
         self.web = Web(shown(self))
         self.http_url = await self.web.start()
-        self.tasks["certificates"] = rotating(self.config, (self.web.renew, self.engine.renew), self.clock).run
+        self.tasks["certificates"] = certificate_reload(
+            self.config, (self.web.reload_certificates, self.engine.renew), self.clock
+        ).run
         stack.push_async_callback(self.web.stop)
         if self.viid is not None:
             await self.viid.start(stack, self.log, self.tasks)

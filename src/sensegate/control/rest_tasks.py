@@ -11,7 +11,7 @@ from sensegate.control.capabilities import Capability
 from sensegate.control.commands import CommandDispatcher
 from sensegate.control.tasks import Scalar, Task
 from sensegate.web import listing
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.routing import API, Call, Route, iso, payload_text
 
 
@@ -49,7 +49,7 @@ class TaskRow(msgspec.Struct, frozen=True):
     """Mode order of which it is a part."""
 
 
-TASKING = Part[CommandDispatcher]("tasking", absent="this gateway sends no commands to devices")
+TASKING = PartKey[CommandDispatcher]("tasking", absent="this gateway sends no commands to devices")
 
 
 def tasking_of(call: Call) -> CommandDispatcher:
@@ -93,7 +93,7 @@ async def _order(call: Call) -> Any:
 
 async def _list(call: Call) -> Any:
     found = tasking_of(call).tasks.list(call.principal, call.text("device"))
-    return listing.answer(call, map(_row, found), TaskRow, "id")
+    return listing.page_of(call, map(_row, found), TaskRow, "id")
 
 
 async def _get(call: Call) -> Any:
@@ -108,53 +108,53 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/devices/{{device}}/tasking-capabilities",
-        call=_capabilities,
-        what="What a device can be told to do, by the profile in force for it.",
+        handler=_capabilities,
+        summary="What a device can be told to do, by the profile in force for it.",
         tag="tasks",
         action=Action.READ_REGISTRY,
-        answer=list[Capability],
+        response=list[Capability],
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/devices/{{device}}/tasks",
-        call=_order,
-        what="Tell a device to do something; the task says what became of it.",
+        handler=_order,
+        summary="Tell a device to do something; the task says what became of it.",
         tag="tasks",
         action=Action.TASK_DEVICES,
         body=NewTask,
-        answer=TaskRow,
+        response=TaskRow,
         status=202,
         errors=(404, 415),
     ),
     Route(
         method="GET",
         path=f"{API}/tasks",
-        call=_list,
-        what="Tasks of the devices in the caller's scope; sort=-id gives the newest first.",
+        handler=_list,
+        summary="Tasks of the devices in the caller's scope; sort=-id gives the newest first.",
         tag="tasks",
         action=Action.READ_REGISTRY,
         query=listing.params(TaskRow),
-        answer=list[TaskRow],
+        response=list[TaskRow],
     ),
     Route(
         method="GET",
         path=f"{API}/tasks/{{task}}",
-        call=_get,
-        what="One task.",
+        handler=_get,
+        summary="One task.",
         tag="tasks",
         action=Action.READ_REGISTRY,
-        answer=TaskRow,
+        response=TaskRow,
         errors=(404,),
     ),
     Route(
         method="DELETE",
         path=f"{API}/tasks/{{task}}",
-        call=_cancel,
-        what="Give a task up that was not sent yet, or is only sent again.",
+        handler=_cancel,
+        summary="Give a task up that was not sent yet, or is only sent again.",
         tag="tasks",
         action=Action.TASK_DEVICES,
-        answer=TaskRow,
+        response=TaskRow,
         errors=(404, 409),
     ),
 )

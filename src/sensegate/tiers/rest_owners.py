@@ -11,10 +11,10 @@ from sensegate.errors import NotFound
 from sensegate.tiers.ownership import DeviceOwners
 from sensegate.tiers.rest_nodes import MEMBERS
 from sensegate.web.bodies import Body
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
-OWNERS = Part[DeviceOwners]("owners", absent="this gateway is no centre")
+OWNERS = PartKey[DeviceOwners]("owners", absent="this gateway is no centre")
 
 
 class NewOwner(Body, frozen=True):
@@ -78,32 +78,32 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/device-owners",
-        call=_conflicts,
-        what="Devices that a node sent although another one owns them, newest first.",
+        handler=_conflicts,
+        summary="Devices that a node sent although another one owns them, newest first.",
         tag="nodes",
         action=Action.CHANGE_NODES,
-        answer=Conflicts,
+        response=Conflicts,
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{API}/device-owners/{{device}}",
-        call=_owner,
-        what="Which node owns a device: the first that sent it, or the one to which it moved.",
+        handler=_owner,
+        summary="Which node owns a device: the first that sent it, or the one to which it moved.",
         tag="nodes",
         action=Action.CHANGE_NODES,
-        answer=OwnerRow,
+        response=OwnerRow,
         errors=(404,),
     ),
     Route(
         method="PUT",
         path=f"{API}/device-owners/{{device}}",
-        call=_assign,
-        what="Decide which node owns a device, where the wrong one was the first to send it. Audited.",
+        handler=_assign,
+        summary="Decide which node owns a device, where the wrong one was the first to send it. Audited.",
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=NewOwner,
-        answer=OwnerRow,
+        response=OwnerRow,
         errors=(404, 409),
     ),
 )

@@ -19,16 +19,16 @@ from sensegate.errors import NotFound
 from sensegate.model import DeviceState
 from sensegate.normalise.book import QualityRow
 from sensegate.web import listing
-from sensegate.web.bodies import AuditRow, LedgerAnswer, LedgerRow, QuarantineRow
-from sensegate.web.deps import Deps
+from sensegate.web.bodies import AuditRow, LedgerReport, LedgerRow, QuarantineRow
+from sensegate.web.deps import WebDependencies
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, Call, Param, Route, iso, payload_text
+from sensegate.web.routing import API, Call, QueryParam, Route, iso, payload_text
 
 _BY = ("node", "division", "device", "hour", "reason")
 _SCAN_ENTRIES = 20_000
-_ALL = 999_999_999
+_LAST_INDEX = 999_999_999
 """Index that stands after every message of an entry."""
-_GROUPS = {
+_COLUMNS = {
     kinds.MESSAGES: "messages",
     kinds.DECODED: "decoded",
     kinds.QUARANTINED: "quarantined",
@@ -43,11 +43,11 @@ _GROUPS = {
     kinds.REFUSED_BY_CENTRE: "refused_by_centre",
 }
 Counts = dict[str, int]
-Places = Callable[[str], tuple[str, str] | None]
+DevicePlaces = Callable[[str], tuple[str, str] | None]
 """Device id -> (division, department); None where it is not known here."""
 
 
-def balanced(totals: Counts) -> bool:
+def is_balanced(totals: Counts) -> bool:
     """Return whether messages and values are all accounted for."""
     sums: Counts = defaultdict(int)
     for kind, count in totals.items():
@@ -62,13 +62,13 @@ def row_of(counts: Counts, by: str = "", key: str = "") -> LedgerRow:
     """Return counts by kind as one row of the table."""
     sums: Counts = defaultdict(int)
     for kind, count in counts.items():
-        if group := _GROUPS.get(kind.partition(".")[0]):
+        if group := _COLUMNS.get(kind.partition(".")[0]):
             sums[group] += count
     made = msgspec.convert(sums, LedgerRow)
     return msgspec.structs.replace(made, **{by: key}) if by else made
 
 
-def _places(deps: Deps) -> Places:
+def _places(deps: WebDependencies) -> DevicePlaces:
     def place(device: str) -> tuple[str, str] | None:
         at = deps.devices.find(device)
         if at < 0:
@@ -79,31 +79,31 @@ def _places(deps: Deps) -> Places:
     return place
 
 
-class _Cut:
+class _LedgerAccess:
     """What a caller may see of a node's ledger."""
 
-    def __init__(self, principal: Principal, places: Places) -> None:
+    def __init__(self, principal: Principal, places: DevicePlaces) -> None:
         self._principal = principal
         self._places = places
         self._known: dict[str, bool] = {}
 
-    def whole(self, node: str) -> bool:
+    def may_see_node(self, node: str) -> bool:
         """Return whether the caller may see all of a node."""
         return allows(self._principal, Action.READ_LEDGER, city_of(node))
 
-    def device(self, name: str, node: str, told: tuple[str, str] = ("", "")) -> bool:
+    def may_see_device(self, name: str, node: str, told: tuple[str, str] = ("", "")) -> bool:
         """Return whether the caller may see a device's counts; unknown ones belong to the node alone.
 
         `told`: (division, department) that the ledger itself says; the registry's word goes first.
         """
-        if self.whole(node):
+        if self.may_see_node(node):
             return True
         if name not in self._known:
             place = self._place(name, told)
             self._known[name] = place is not None and allows(self._principal, Action.READ_LEDGER, *place)
         return self._known[name]
 
-    def division(self, name: str, node: str, told: tuple[str, str]) -> str:
+    def division_of(self, name: str, node: str, told: tuple[str, str]) -> str:
         """Return where a device's counts belong; the node's own division where it is not known."""
         place = self._place(name, told)
         return place[0] if place else city_of(node)
@@ -112,23 +112,23 @@ class _Cut:
         return (self._places(name) if name else None) or (told if told[0] else None)
 
 
-def tally(parts: Iterable[tuple[str, Ledger]], cut: _Cut, by: str) -> tuple[dict[str, Counts], Counts]:
+def tally(parts: Iterable[tuple[str, Ledger]], cut: _LedgerAccess, by: str) -> tuple[dict[str, Counts], Counts]:
     """Return (key of `by` -> counts by kind, totals), cut to the caller."""
     groups: dict[str, Counts] = defaultdict(lambda: defaultdict(int))
     totals: Counts = defaultdict(int)
     divisions: dict[str, str] = {}
     for node, ledger in parts:
-        if cut.whole(node) and by in {"node", "reason"}:
+        if cut.may_see_node(node) and by in {"node", "reason"}:
             for kind, count in ledger.totals().items():
                 groups[node if by == "node" else kind][kind] += count
                 totals[kind] += count
             continue
         for row in ledger.rows():
             told = ledger.place_of(row.device)
-            if not cut.device(row.device, node, told):
+            if not cut.may_see_device(row.device, node, told):
                 continue
             if by == "division" and row.device not in divisions:
-                divisions[row.device] = cut.division(row.device, node, told)
+                divisions[row.device] = cut.division_of(row.device, node, told)
             groups[_key(row, by, node, divisions)][row.kind] += row.count
             totals[row.kind] += row.count
     return groups, totals
@@ -153,13 +153,13 @@ async def _ledger(call: Call) -> Any:
         raise BadRequest(f"query: by: '{by[:20]}'; one of {', '.join(_BY)}")
     since = call.time("since") or deps.clock.now() - HOUR_US
     first = since // HOUR_US
-    wanted = call.words("node")
-    nodes = [node for node in deps.books.nodes(first) if not wanted or node in wanted]
-    cut = _Cut(call.principal, _places(deps))
-    parts = [(node, deps.books.total(node, first)) for node in nodes]
+    wanted = call.values("node")
+    nodes = [node for node in deps.hourly.nodes(first) if not wanted or node in wanted]
+    cut = _LedgerAccess(call.principal, _places(deps))
+    parts = [(node, deps.hourly.total(node, first)) for node in nodes]
     # Row by row it can take long; the parts are copies, so that a thread may walk them.
     groups, totals = await asyncio.to_thread(tally, parts, cut, by)
-    refused = {name: counts for name, counts in deps.refused().items() if cut.device(name, deps.division)}
+    refused = {name: counts for name, counts in deps.refused().items() if cut.may_see_device(name, deps.division)}
     if by == "device":
         groups.update({name: {} for name in refused if name not in groups})
     rows = [row_of(counts, by, key) for key, counts in sorted(groups.items())]
@@ -167,20 +167,20 @@ async def _ledger(call: Call) -> Any:
         rows = [msgspec.structs.replace(row, refused=sum(refused.get(row.device, {}).values())) for row in rows]
     if by == "reason":
         rows = [LedgerRow(reason=kind, count=count) for kind, count in sorted(totals.items())]
-    limit = call.whole("limit", deps.config.page_max, deps.config.page_max)
-    return LedgerAnswer(
+    limit = call.integer("limit", deps.config.page_max, deps.config.page_max)
+    return LedgerReport(
         rows[:limit],
         dict(sorted(totals.items())),
-        balanced(totals),
+        is_balanced(totals),
         _delivered(call),
-        _summed(refused.values()),
+        _sum_counts(refused.values()),
         iso(first * HOUR_US),
         deps.role,
         deps.division,
     )
 
 
-def _summed(parts: Iterable[Mapping[str, int]]) -> Counts:
+def _sum_counts(parts: Iterable[Mapping[str, int]]) -> Counts:
     total: Counts = defaultdict(int)
     for part in parts:
         for kind, count in part.items():
@@ -196,20 +196,20 @@ def _delivered(call: Call) -> int:
 
 
 async def _quality(call: Call) -> Any:
-    deps, cut = call.deps, _Cut(call.principal, _places(call.deps))
+    deps, cut = call.deps, _LedgerAccess(call.principal, _places(call.deps))
     since = call.time("since") or deps.clock.now() - HOUR_US
-    rows = [row for row in deps.quality(since) if cut.device(row.device, deps.division)]
-    return listing.answer(call, rows, QualityRow, "device")
+    rows = [row for row in deps.quality(since) if cut.may_see_device(row.device, deps.division)]
+    return listing.page_of(call, rows, QualityRow, "device")
 
 
 async def _quarantine(call: Call) -> Any:
     """Walk the log from `after` or `since`; a page may be short where the log is long: `next` says where to go on."""
-    deps, cut = call.deps, _Cut(call.principal, _places(call.deps))
-    begin = _place(call.text("after"))
+    deps, cut = call.deps, _LedgerAccess(call.principal, _places(call.deps))
+    begin = _position_of(call.text("after"))
     after = begin[0] - 1
     if not call.text("after"):
         after = await deps.log.sequence_at(call.time("since") or deps.clock.now() - HOUR_US) - 1
-    limit, reasons, devices = call.whole("limit", 100, 1_000), call.words("reason"), call.words("device")
+    limit, reasons, devices = call.integer("limit", 100, 1_000), call.values("reason"), call.values("device")
     rows: list[QuarantineRow] = []
     seen = 0
     while len(rows) < limit and seen < _SCAN_ENTRIES:
@@ -225,14 +225,14 @@ async def _quarantine(call: Call) -> Any:
                 if entry.sequence == begin[0] and index <= begin[1]:
                     continue
                 wanted = (not reasons or kept.reason in reasons) and (not devices or kept.device in devices)
-                if wanted and (cut.device(kept.device, node) or _own_refusal(kept, call)):
-                    rows.append(_kept(f"{entry.sequence}.{index}", kept))
+                if wanted and (cut.may_see_device(kept.device, node) or _own_refusal(kept, call)):
+                    rows.append(_quarantine_row(f"{entry.sequence}.{index}", kept))
                 if len(rows) >= limit:
                     return {"rows": rows, "next": rows[-1].entry}
-    return {"rows": rows, "next": f"{after}.{_ALL}"}
+    return {"rows": rows, "next": f"{after}.{_LAST_INDEX}"}
 
 
-def _place(text: str) -> tuple[int, int]:
+def _position_of(text: str) -> tuple[int, int]:
     """Return (sequence, index) of the last message seen; nothing seen: (0, -1)."""
     if not text:
         return 0, -1
@@ -253,7 +253,7 @@ def _own_refusal(kept: raw.Kept, call: Call) -> bool:
     return device.state is not DeviceState.RETIRED
 
 
-def _kept(entry: str, kept: raw.Kept) -> QuarantineRow:
+def _quarantine_row(entry: str, kept: raw.Kept) -> QuarantineRow:
     message = kept.message
     return QuarantineRow(
         entry,
@@ -272,8 +272,8 @@ def _kept(entry: str, kept: raw.Kept) -> QuarantineRow:
 async def _audit(call: Call) -> Any:
     if not allows(call.principal, Action.READ_AUDIT, call.deps.division):
         return {"rows": []}
-    after = call.whole("after", 1, 2**53) if call.text("after") else 0
-    limit = call.whole("limit", 500, 5_000)
+    after = call.integer("after", 1, 2**53) if call.text("after") else 0
+    limit = call.integer("limit", 500, 5_000)
     rows = [
         AuditRow(
             sequence,
@@ -294,52 +294,57 @@ async def _audit(call: Call) -> Any:
     return answer
 
 
-_SINCE = Param("since", "from this time on, or how far back (30m, 1h, 7d); default 1h")
-_FROM = (Param("after", "`next` of the page before"), Param("limit", "most rows", "integer"))
+_SINCE = QueryParam("since", "from this time on, or how far back (30m, 1h, 7d); default 1h")
+_FROM = (QueryParam("after", "`next` of the page before"), QueryParam("limit", "most rows", "integer"))
 ROUTES = (
     Route(
         method="GET",
         path=f"{API}/ledger",
-        call=_ledger,
-        what="The conservation table of whole hours.",
+        handler=_ledger,
+        summary="The conservation table of whole hours.",
         tag="books",
         action=Action.READ_LEDGER,
         query=(
             _SINCE,
-            Param("by", f"what a row stands for: {', '.join(_BY)}"),
-            Param("node", "only these nodes"),
-            Param("limit", "most rows", "integer"),
+            QueryParam("by", f"what a row stands for: {', '.join(_BY)}"),
+            QueryParam("node", "only these nodes"),
+            QueryParam("limit", "most rows", "integer"),
         ),
-        answer=LedgerAnswer,
+        response=LedgerReport,
     ),
     Route(
         method="GET",
         path=f"{API}/quality",
-        call=_quality,
-        what="Authenticity, accuracy, continuity, completeness by device and hour.",
+        handler=_quality,
+        summary="Authenticity, accuracy, continuity, completeness by device and hour.",
         tag="books",
         action=Action.READ_LEDGER,
         query=(_SINCE, *listing.params(QualityRow)),
-        answer=list[QualityRow],
+        response=list[QualityRow],
     ),
     Route(
         method="GET",
         path=f"{API}/quarantine",
-        call=_quarantine,
-        what="Messages that became no reading, whole, with the reason.",
+        handler=_quarantine,
+        summary="Messages that became no reading, whole, with the reason.",
         tag="books",
         action=Action.READ_QUARANTINE,
-        query=(_SINCE, *_FROM, Param("reason", "only these reasons"), Param("device", "only of these devices")),
-        answer=list[QuarantineRow],
+        query=(
+            _SINCE,
+            *_FROM,
+            QueryParam("reason", "only these reasons"),
+            QueryParam("device", "only of these devices"),
+        ),
+        response=list[QuarantineRow],
     ),
     Route(
         method="GET",
         path=f"{API}/audit",
-        call=_audit,
-        what="The audit trail, oldest first.",
+        handler=_audit,
+        summary="The audit trail, oldest first.",
         tag="books",
         action=Action.READ_AUDIT,
         query=_FROM,
-        answer=list[AuditRow],
+        response=list[AuditRow],
     ),
 )

@@ -30,7 +30,7 @@ def row(application: Any) -> ApplicationRow:
 
 async def _list(call: Call) -> Any:
     rows = [row(application) for application in call.deps.share.access.visible(call.principal)]
-    return listing.answer(call, rows, ApplicationRow, "id")
+    return listing.page_of(call, rows, ApplicationRow, "id")
 
 
 async def _get(call: Call) -> Any:
@@ -64,7 +64,7 @@ def _bundle(record: Any) -> BundleRow:
 
 async def _bundles(call: Call) -> Any:
     """Return those whose feeds the caller may all see in the catalogue."""
-    return listing.answer(call, [_bundle(bundle) for bundle in _seen(call)], BundleRow, "name")
+    return listing.page_of(call, [_bundle(bundle) for bundle in _seen(call)], BundleRow, "name")
 
 
 def _seen(call: Call) -> list[Any]:
@@ -100,30 +100,30 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/bundles",
-        call=_bundles,
-        what="Bundles: feeds that are applied for as one, and what of them is granted in advance.",
+        handler=_bundles,
+        summary="Bundles: feeds that are applied for as one, and what of them is granted in advance.",
         tag=_TAG,
         action=Action.READ_CATALOGUE,
         query=listing.params(BundleRow),
-        answer=list[BundleRow],
+        response=list[BundleRow],
     ),
     Route(
         method="POST",
         path=f"{API}/bundles",
-        call=_make_bundle,
-        what="Make a bundle (with If-Match: replace it); a blanket grants it in advance to whom it names.",
+        handler=_make_bundle,
+        summary="Make a bundle (with If-Match: replace it); a blanket grants it in advance to whom it names.",
         tag=_TAG,
         action=Action.DECIDE_GRANTS,
         body=NewBundle,
-        answer=BundleRow,
+        response=BundleRow,
         status=201,
         errors=(404, 409, 412),
     ),
     Route(
         method="DELETE",
         path=f"{API}/bundles/{{bundle}}",
-        call=_delete_bundle,
-        what="Forget a bundle; grants that came of it stay.",
+        handler=_delete_bundle,
+        summary="Forget a bundle; grants that came of it stay.",
         tag=_TAG,
         action=Action.DECIDE_GRANTS,
         status=204,
@@ -132,55 +132,55 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/applications",
-        call=_list,
-        what="Applications that concern the caller: sent by his side, or for data of his level.",
+        handler=_list,
+        summary="Applications that concern the caller: sent by his side, or for data of his level.",
         tag=_TAG,
         action=Action.READ_CATALOGUE,
         query=listing.params(ApplicationRow),
-        answer=list[ApplicationRow],
+        response=list[ApplicationRow],
     ),
     Route(
         method="POST",
         path=f"{API}/applications",
-        call=_apply,
-        what="Apply for feeds: what for, by which law, how long, which fields, deliveries, rate. What is shared "
+        handler=_apply,
+        summary="Apply for feeds: what for, by which law, how long, which fields, deliveries, rate. What is shared "
         "unconditionally is granted at once.",
         tag=_TAG,
         action=Action.APPLY_GRANTS,
         body=NewApplication,
-        answer=ApplicationRow,
+        response=ApplicationRow,
         status=201,
         errors=(404, 409),
     ),
     Route(
         method="GET",
         path=_ONE,
-        call=_get,
-        what="One application.",
+        handler=_get,
+        summary="One application.",
         tag=_TAG,
         action=Action.READ_CATALOGUE,
-        answer=ApplicationRow,
+        response=ApplicationRow,
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{_ONE}/decision",
-        call=_decide,
-        what="Approve (with masks, quota, less than was asked) or refuse; the level that owns the data decides.",
+        handler=_decide,
+        summary="Approve (with masks, quota, less than was asked) or refuse; the level that owns the data decides.",
         tag=_TAG,
         action=Action.DECIDE_GRANTS,
         body=NewDecision,
-        answer=ApplicationRow,
+        response=ApplicationRow,
         errors=(404, 409, 412),
     ),
     Route(
         method="POST",
         path=f"{_ONE}/withdraw",
-        call=_withdraw,
-        what="Take an application back that is not yet decided.",
+        handler=_withdraw,
+        summary="Take an application back that is not yet decided.",
         tag=_TAG,
         action=Action.APPLY_GRANTS,
-        answer=ApplicationRow,
+        response=ApplicationRow,
         errors=(404, 409),
     ),
 )

@@ -18,7 +18,7 @@ from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.clock import Clock
 from sensegate.errors import Overloaded, PermissionDenied
 from sensegate.model import Device
-from sensegate.web.deps import Deps
+from sensegate.web.deps import WebDependencies
 
 FAILURES_MAX = 20
 """So many wrong credentials of one address within `WINDOW_S`; then it waits."""
@@ -30,14 +30,14 @@ BACKGROUND = "X-Background"
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
-class Guesses:
+class AuthFailures:
     """Wrong credentials by address."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
-    def demand_patience(self, address: str) -> None:
+    def demand_not_blocked(self, address: str) -> None:
         """Return unless the address has failed too often. Raises `Overloaded`."""
         began, count = self._failures.get(address, (0.0, 0))
         left = began + WINDOW_S - self._clock.monotonic()
@@ -45,7 +45,7 @@ class Guesses:
             metrics.LIMITED.labels("http_guesses").inc()
             raise Overloaded("too many wrong credentials from your address", retry_after_s=left)
 
-    def failed(self, address: str) -> None:
+    def record(self, address: str) -> None:
         """Note a wrong credential."""
         metrics.REFUSED.labels("http").inc()
         now = self._clock.monotonic()
@@ -55,7 +55,7 @@ class Guesses:
             self._failures.popitem(last=False)
 
 
-def caller(request: web.Request, deps: Deps, guesses: Guesses) -> Principal:
+def caller(request: web.Request, deps: WebDependencies, guesses: AuthFailures) -> Principal:
     """Return whom the request's bearer token or session proves.
 
     Raises:
@@ -68,7 +68,7 @@ def caller(request: web.Request, deps: Deps, guesses: Guesses) -> Principal:
     if scheme != "bearer" and not cookie:
         raise PermissionDenied("send `Authorization: Bearer TOKEN`", authenticated=False)
     address = request.remote or ""
-    guesses.demand_patience(address)
+    guesses.demand_not_blocked(address)
     try:
         if deps.people and (cookie or credential.startswith("ss_")):
             used = BACKGROUND not in request.headers
@@ -76,10 +76,10 @@ def caller(request: web.Request, deps: Deps, guesses: Guesses) -> Principal:
         else:
             return deps.tokens.verify(credential)
     except PermissionDenied:
-        guesses.failed(address)
+        guesses.record(address)
         raise
     if cookie:
-        demand_own_page(request)
+        demand_same_origin(request)
         if request.method not in _SAFE and not session.fits(request.headers.get(CSRF, "")):
             raise PermissionDenied(
                 f"a change by cookie needs the session's csrf text in {CSRF}; GET /api/v1/session tells it"
@@ -87,19 +87,19 @@ def caller(request: web.Request, deps: Deps, guesses: Guesses) -> Principal:
     return principal
 
 
-def good(principal: Principal, deps: Deps) -> bool:
+def is_valid(principal: Principal, deps: WebDependencies) -> bool:
     """Return whether what proved a caller before still does; ask it of open streams, at least every second."""
     if principal.person:
         return deps.people is not None and deps.people.good(principal)
     return deps.tokens.good(principal)
 
 
-def cookie_name(deps: Deps) -> str:
+def cookie_name(deps: WebDependencies) -> str:
     """Return the name of the session's cookie: one that no neighbour domain can set, where there is TLS."""
-    return "__Host-sensegate" if deps.secure else "sensegate"
+    return "__Host-sensegate" if deps.is_secure else "sensegate"
 
 
-def demand_own_page(request: web.Request) -> None:
+def demand_same_origin(request: web.Request) -> None:
     """Return unless a page of others made the browser ask. Raises `PermissionDenied`."""
     origin = request.headers.get("Origin")
     foreign = origin is not None and urlsplit(origin).netloc.lower() != request.host.lower()
@@ -107,7 +107,9 @@ def demand_own_page(request: web.Request) -> None:
         raise PermissionDenied("a page of another origin may not use this session")
 
 
-def device(request: web.Request, name: str, deps: Deps, guesses: Guesses) -> tuple[Device, Principal]:
+def device_of(
+    request: web.Request, name: str, deps: WebDependencies, guesses: AuthFailures
+) -> tuple[Device, Principal]:
     """Return the device `name` if the request carries its own credential (Basic id:password, or Bearer password).
 
     Raises:
@@ -116,7 +118,7 @@ def device(request: web.Request, name: str, deps: Deps, guesses: Guesses) -> tup
     """
     scheme, credential = _authorization(request)
     address = request.remote or ""
-    guesses.demand_patience(address)
+    guesses.demand_not_blocked(address)
     user, password = name, credential
     if scheme == "basic":
         try:
@@ -125,7 +127,7 @@ def device(request: web.Request, name: str, deps: Deps, guesses: Guesses) -> tup
             user, password = "", ""
     verified = deps.devices.verify(user, password) if scheme in {"basic", "bearer"} else None
     if verified is None:
-        guesses.failed(address)
+        guesses.record(address)
         raise PermissionDenied("the device's own credential is asked for: Basic id:password", authenticated=False)
     proved, _ = verified
     if name != proved.id:

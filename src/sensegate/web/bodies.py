@@ -104,7 +104,7 @@ class DeviceCredential(msgspec.Struct, frozen=True):
     """What is odd and was taken all the same: another owner has the same nearby."""
 
 
-class Rotation(Body, frozen=True):
+class CredentialRotation(Body, frozen=True):
     """How the credential is replaced."""
 
     grace_s: Annotated[float, msgspec.Meta(ge=0, le=2_592_000)] = 86_400.0
@@ -194,7 +194,7 @@ class Feed(msgspec.Struct, frozen=True):
     revision: int
 
 
-class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
+class RecordRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """One record of a feed."""
 
     id: str
@@ -219,10 +219,10 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which of several alike on one device; left out where there is only one."""
 
 
-class Records(msgspec.Struct, frozen=True):
+class RecordPage(msgspec.Struct, frozen=True):
     """A page of a feed."""
 
-    records: list[Reading]
+    records: list[RecordRow]
     next: str
 
 
@@ -252,7 +252,7 @@ class TokenRow(msgspec.Struct, frozen=True):
     revoked: str
 
 
-class MadeToken(msgspec.Struct, frozen=True):
+class CreatedToken(msgspec.Struct, frozen=True):
     """A new token: shown this once."""
 
     token: str
@@ -263,7 +263,7 @@ class MadeToken(msgspec.Struct, frozen=True):
     expires: str
 
 
-class Usage(msgspec.Struct, frozen=True):
+class UsageRow(msgspec.Struct, frozen=True):
     """What one token received of one feed."""
 
     token: str
@@ -305,7 +305,7 @@ class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """With ``by=device``: connections, publishes and subscriptions that the broker refused since it started."""
 
 
-class LedgerAnswer(msgspec.Struct, frozen=True):
+class LedgerReport(msgspec.Struct, frozen=True):
     """The books of the caller's scope."""
 
     rows: list[LedgerRow]
@@ -353,7 +353,7 @@ class AuditRow(msgspec.Struct, frozen=True):
     after: dict[str, Any] | None
 
 
-class Me(msgspec.Struct, frozen=True):
+class CallerInfo(msgspec.Struct, frozen=True):
     """Whom the token proves, and what this gateway is."""
 
     id: str
@@ -366,7 +366,7 @@ class Me(msgspec.Struct, frozen=True):
     version: str
 
 
-class Ready(msgspec.Struct, frozen=True):
+class Readiness(msgspec.Struct, frozen=True):
     """Whether the gateway is ready, and why not."""
 
     ready: bool
@@ -375,7 +375,7 @@ class Ready(msgspec.Struct, frozen=True):
     """What is wrong and does not stop readings: a profile that is not in force."""
 
 
-class Accepted(msgspec.Struct, frozen=True):
+class IngestReceipt(msgspec.Struct, frozen=True):
     """The message is committed: it will not be lost."""
 
     committed: bool = True

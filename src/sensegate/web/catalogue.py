@@ -11,7 +11,7 @@ from sensegate.authority.scope import Action
 from sensegate.web import listing
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route, iso
-from sensegate.web.share_bodies import ColumnRow, EntryAnswer, EntryChange, EntryRow, Promised, SampleWish
+from sensegate.web.share_bodies import ColumnRow, EntryChange, EntryDetail, EntryRow, Promised, SampleRequest
 
 _INDICATORS = ("authenticity", "accuracy", "continuity", "completeness")
 _EXPORTS = {"application/ld+json": "dcat", "text/csv": "csv"}
@@ -40,7 +40,7 @@ async def _list(call: Call) -> Any:
         body = offers.export(wanted, _EXPORTS[media])
         headers = {"Content-Disposition": 'attachment; filename="catalogue.csv"'} if media == "text/csv" else {}
         return web.Response(body=body, content_type=media, headers=headers, charset=_charset(media))
-    return listing.answer(call, [_row(entry) for entry in entries], EntryRow, "feed", text=False)
+    return listing.page_of(call, [_row(entry) for entry in entries], EntryRow, "feed", text=False)
 
 
 def _charset(media: str) -> str | None:
@@ -52,24 +52,24 @@ def _filters(call: Call) -> list[str]:
 
 
 def _fits(call: Call, entry: Any, name: str) -> bool:
-    return str(_plain(entry)[name]) in call.words(name)
+    return str(_plain(entry)[name]) in call.values(name)
 
 
 async def _get(call: Call) -> Any:
     return _answer(call, call.deps.share.catalogue_access.get(call.principal, call.path("feed")))
 
 
-def _answer(call: Call, entry: Any) -> EntryAnswer:
+def _answer(call: Call, entry: Any) -> EntryDetail:
     offers = call.deps.share.catalogue_access
     feed = offers.feed(call.principal, entry.feed)
     measured = _promised(offers.measured(entry))
     whole = {
         name: getattr(entry, name)
-        for name in EntryAnswer.__struct_fields__
+        for name in EntryDetail.__struct_fields__
         if name in entry.__struct_fields__ and name not in {"sample", "columns", "measured", "promise"}
     }
     times = {name: iso(getattr(entry, name)) for name in ("drawn", "published", "changed")}
-    return EntryAnswer(
+    return EntryDetail(
         **{
             **msgspec.to_builtins(whole),
             **times,
@@ -104,7 +104,7 @@ async def _change(call: Call) -> Any:
 
 
 async def _sample(call: Call) -> Any:
-    wish = await call.body(SampleWish)
+    wish = await call.body(SampleRequest)
     return _answer(
         call, await call.deps.share.catalogue_access.sample(call.principal, call.path("feed"), wish.rows, wish.mask)
     )
@@ -115,45 +115,45 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/catalogue",
-        call=_list,
-        what="What is shared: complete entries of all, drafts of one's own; `q`: words in Chinese or English. "
+        handler=_list,
+        summary="What is shared: complete entries of all, drafts of one's own; `q`: words in Chinese or English. "
         "As DCAT (application/ld+json) or CSV by `Accept`.",
         tag=_TAG,
         action=Action.READ_CATALOGUE,
         query=listing.params(EntryRow),
-        answer=list[EntryRow],
+        response=list[EntryRow],
         media=("application/json", *_EXPORTS),
     ),
     Route(
         method="GET",
         path=f"{API}/catalogue/{{feed}}",
-        call=_get,
-        what="All about a feed: what its owner says, columns and sample made of the data, measured beside promised.",
+        handler=_get,
+        summary="All about a feed: what its owner says, columns and sample made of the data, measured beside promised.",
         tag=_TAG,
         action=Action.READ_CATALOGUE,
-        answer=EntryAnswer,
+        response=EntryDetail,
         errors=(404,),
     ),
     Route(
         method="PATCH",
         path=f"{API}/catalogue/{{feed}}",
-        call=_change,
-        what="Say something about a feed; it is published once nothing is `missing`. If-Match once it was written.",
+        handler=_change,
+        summary="Say something about a feed; it is published once nothing is `missing`. If-Match once it was written.",
         tag=_TAG,
         action=Action.CHANGE_FEEDS,
         body=EntryChange,
-        answer=EntryAnswer,
+        response=EntryDetail,
         errors=(404, 409, 412),
     ),
     Route(
         method="POST",
         path=f"{API}/catalogue/{{feed}}/sample",
-        call=_sample,
-        what="Draw columns and sample anew from the data, the sample through a mask.",
+        handler=_sample,
+        summary="Draw columns and sample anew from the data, the sample through a mask.",
         tag=_TAG,
         action=Action.CHANGE_FEEDS,
-        body=SampleWish,
-        answer=EntryAnswer,
+        body=SampleRequest,
+        response=EntryDetail,
         errors=(404, 409),
     ),
 )

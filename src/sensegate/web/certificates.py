@@ -16,12 +16,12 @@ from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import ConfigError
 
-LOOK_S = 5.0
+CHECK_INTERVAL_S = 5.0
 
 _log = structlog.get_logger("certificates")
 
 
-class Rotation:
+class CertificateReload:
     """Looks at files and has what changed put in force."""
 
     def __init__(self, files: Sequence[str], renew: Sequence[Callable[[], None]], clock: Clock) -> None:
@@ -44,11 +44,11 @@ class Rotation:
     async def run(self) -> None:
         """Look until cancelled."""
         while self._files:
-            await self._clock.sleep(LOOK_S)
-            self.look()
+            await self._clock.sleep(CHECK_INTERVAL_S)
+            self.check()
         await self._clock.sleep(float(2**31))
 
-    def look(self) -> bool:
+    def check(self) -> bool:
         """Put in force what has changed; return whether something has."""
         stamps = self._stamps()
         if stamps == self._seen or any(stamp == (0, 0) for stamp in stamps):
@@ -63,8 +63,8 @@ class Rotation:
         return True
 
 
-def rotating(config: Config, renew: Sequence[Callable[[], None]], clock: Clock) -> Rotation:
+def certificate_reload(config: Config, renew: Sequence[Callable[[], None]], clock: Clock) -> CertificateReload:
     """Return what looks at the certificates of our own listeners."""
     pairs = (config.web.tls, config.engine.tls)
     files = [file for tls in pairs for file in (tls.cert_file, tls.key_file, tls.ca_file)]
-    return Rotation([*files, config.engine.link_ca_file], renew, clock)
+    return CertificateReload([*files, config.engine.link_ca_file], renew, clock)

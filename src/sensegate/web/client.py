@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 90.0
 
 
-class Answered(SensegateError):
+class ProblemResponse(SensegateError):
     """The gateway said no: status, title and detail of its problem document."""
 
     def __init__(self, status: int, title: str, detail: str = "", first: str = "") -> None:
@@ -29,7 +29,7 @@ class Answered(SensegateError):
         super().__init__(f"{status} {title}: {detail}" if detail else f"{status} {title}")
 
 
-class Remote:
+class GatewayClient:
     """A gateway's HTTP interface, as one caller."""
 
     def __init__(self, url: str, token: str = "") -> None:
@@ -75,7 +75,7 @@ class Remote:
                 if response.status >= 400:
                     why = _problem(response.status, await response.text())
                     if response.status == 401 and not self.token:
-                        raise Answered(why.status, why.title, f"{why.detail}; give --token or SENSEGATE_TOKEN")
+                        raise ProblemResponse(why.status, why.title, f"{why.detail}; give --token or SENSEGATE_TOKEN")
                     raise why
                 yield response
         except aiohttp.ClientError as why:
@@ -146,12 +146,12 @@ def _trust() -> Any:
     return trust.context("SENSEGATE_CA_FILE", ca_file=ca, cert_file=cert, key_file=key)
 
 
-def _problem(status: int, text: str) -> Answered:
+def _problem(status: int, text: str) -> ProblemResponse:
     try:
         problem = json.loads(text)
     except ValueError:
-        return Answered(status, text[:200])
+        return ProblemResponse(status, text[:200])
     if not isinstance(problem, dict):
-        return Answered(status, text[:200])
+        return ProblemResponse(status, text[:200])
     told = (str(problem.get(key, "")) for key in ("title", "detail", "first"))
-    return Answered(status, *told)
+    return ProblemResponse(status, *told)

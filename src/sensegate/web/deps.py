@@ -40,7 +40,7 @@ class ProfileRow(msgspec.Struct, frozen=True):
     """Why its newest file is not in force; the last good version is."""
     folder: int = 0
     """Version in the folder of profiles; 0: none."""
-    trials: tuple[int, ...] = ()
+    trial_versions: tuple[int, ...] = ()
     """Versions that only some devices have."""
 
 
@@ -76,7 +76,7 @@ class NodeRow(msgspec.Struct, frozen=True):
     devices: int | None = None
     counts: dict[str, int] = {}
     """Its ledger as it has come up: kind -> count."""
-    troubles: list[str] = []
+    problems: list[str] = []
     """What it says is wrong."""
     copied: int = 0
     """µs UTC: what was changed in its registries before is copied here; 0: nothing came since this process began."""
@@ -88,15 +88,15 @@ class NodeRow(msgspec.Struct, frozen=True):
     """(since, until) µs UTC: what was committed there between is missing here, with a store that was lost."""
 
 
-Push = Callable[[Device, Principal, bytes, str], Awaitable[None]]
+IngestTelemetry = Callable[[Device, Principal, bytes, str], Awaitable[None]]
 """(device, caller, body, content type): returns after the commit that holds the message."""
 
 
-def _nothing() -> Sequence[Any]:
+def _empty() -> Sequence[Any]:
     return ()
 
 
-class Part(Generic[T]):
+class PartKey(Generic[T]):
     """The key under which a feature gives one of its parts to its routes; `Call.part` returns the part, typed."""
 
     def __init__(self, name: str, *, absent: str) -> None:
@@ -105,7 +105,7 @@ class Part(Generic[T]):
         self.absent = absent
 
 
-class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class WebDependencies(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Everything that the HTTP layer needs."""
 
     config: WebConfig
@@ -119,29 +119,29 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     devices: Devices
     tokens: Tokens
     share: Sharing
-    roll: ActiveConsumers
-    books: HourlyLedgers
+    consumers: ActiveConsumers
+    hourly: HourlyLedgers
     audit: AuditTrail
     ready: Callable[[], Sequence[str]]
     """Returns why the gateway is not ready, a sentence each; empty: it is."""
-    warnings: Callable[[], Sequence[str]] = _nothing
+    warnings: Callable[[], Sequence[str]] = _empty
     """Returns what is wrong and does not stop readings, a sentence each."""
-    ingest: Push | None = None
+    ingest: IngestTelemetry | None = None
     """None: this gateway takes no telemetry by HTTP."""
-    profiles: Callable[[], Sequence[ProfileRow]] = _nothing
+    profiles: Callable[[], Sequence[ProfileRow]] = _empty
     topics: Callable[[Device], Sequence[str]] = lambda _device: ()
     """MQTT topics under which a device may publish."""
-    nodes: Callable[[], Sequence[NodeRow]] = _nothing
+    nodes: Callable[[], Sequence[NodeRow]] = _empty
     quality: Callable[[int], Sequence[QualityRow]] = lambda _since: ()
     """Returns the indicators of all devices from a time (µs) on."""
     people: People | None = None
     """None: programs alone ask here."""
     oidc: Oidc | None = None
-    secure: bool = False
+    is_secure: bool = False
     """True: browsers reach us by https, and so send the session's cookie by nothing else."""
     clock_lag: Callable[[str], float | None] = lambda _device: None
     """Device -> by how many seconds its clock was behind ours when it last spoke."""
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict
     """Refusals of the broker: device -> what -> count."""
-    parts: Mapping[Part[Any], Any] = {}
+    parts: Mapping[PartKey[Any], Any] = {}
     """What the features of this gateway give to their own routes."""

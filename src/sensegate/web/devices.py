@@ -17,21 +17,21 @@ from sensegate.model import Device, DeviceState
 from sensegate.video import multipart
 from sensegate.web import auth, listing
 from sensegate.web.bodies import (
-    Accepted,
+    CredentialRotation,
     DeviceChange,
     DeviceCredential,
     DeviceRow,
     ImportRow,
+    IngestReceipt,
     NewDevice,
-    Rotation,
     device_row,
 )
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, Call, Param, Route
+from sensegate.web.routing import API, Call, QueryParam, Route
 
-ASSETS = Part[Assets]("assets", absent="this gateway looks for no second sources")
-NEIGHBOURS = Part[Neighbours]("neighbours", absent="this gateway looks for no duplicate devices nearby")
+ASSETS = PartKey[Assets]("assets", absent="this gateway looks for no second sources")
+NEIGHBOURS = PartKey[Neighbours]("neighbours", absent="this gateway looks for no duplicate devices nearby")
 
 
 async def _list(call: Call) -> Any:
@@ -46,9 +46,9 @@ async def _list(call: Call) -> Any:
         scope = Scope(wanted, scope.department)
     if call.text("sort") not in {"", "id"} or "id" in call.request.query:
         rows = [device_row(device) for device in deps.devices.list(scope, limit=10**9)]
-        return listing.answer(call, _without_division(call, rows), DeviceRow, "id")
-    states = frozenset(_state(word) for word in call.words("state"))
-    limit = call.whole("limit", 1_000, deps.config.page_max)
+        return listing.page_of(call, _without_division(call, rows), DeviceRow, "id")
+    states = frozenset(_state(word) for word in call.values("state"))
+    limit = call.integer("limit", 1_000, deps.config.page_max)
     found = deps.devices.list(
         scope,
         states=states,
@@ -60,7 +60,7 @@ async def _list(call: Call) -> Any:
         limit=limit + 1,
     )
     answer: dict[str, Any] = {
-        "rows": [_told(call, device) for device in found[:limit]],
+        "rows": [_row(call, device) for device in found[:limit]],
         "total": deps.devices.count(scope),
     }
     if len(found) > limit:
@@ -126,27 +126,27 @@ def _warning(near: Near) -> str:
     return f"{whose} stands {near.metres:g} m away and has the same ({near.same}): apply for its data instead?"
 
 
-async def _shadows(call: Call) -> Any:
+async def _secondary_sources(call: Call) -> Any:
     assets, devices, caller = call.find_part(ASSETS), call.deps.devices, call.principal
     rows = []
     for row in assets.differences() if assets else ():
         places = [devices.record(devices.find(name)) for name in (row.authority, row.shadow)]
         if all(allows(caller, Action.READ_REGISTRY, place.division, place.department) for place in places):
             rows.append(row)
-    return listing.answer(call, rows, Difference, "shadow")
+    return listing.page_of(call, rows, Difference, "shadow")
 
 
 async def _duplicates(call: Call) -> Any:
     neighbours, caller = call.find_part(NEIGHBOURS), call.principal
     rows = [] if neighbours is None else neighbours.all(caller.scope, caller)
-    return listing.answer(call, rows, Near, "device")
+    return listing.page_of(call, rows, Near, "device")
 
 
 async def _get(call: Call) -> Any:
-    return _told(call, call.deps.devices.get(call.path("device"), call.principal))
+    return _row(call, call.deps.devices.get(call.path("device"), call.principal))
 
 
-def _told(call: Call, device: Device) -> DeviceRow:
+def _row(call: Call, device: Device) -> DeviceRow:
     return msgspec.structs.replace(device_row(device), clock_lag_s=call.deps.clock_lag(device.id))
 
 
@@ -177,7 +177,9 @@ async def _change(call: Call) -> Any:
 
 async def _rotate(call: Call) -> Any:
     name = call.path("device")
-    password = await call.deps.devices.rotate(name, by=call.principal, grace_s=(await call.body(Rotation)).grace_s)
+    password = await call.deps.devices.rotate(
+        name, by=call.principal, grace_s=(await call.body(CredentialRotation)).grace_s
+    )
     return _credential(call, name, password)
 
 
@@ -200,7 +202,7 @@ async def _retire(call: Call) -> Any:
 async def _import(call: Call) -> Any:
     flags = {name: _flag(call, name) for name in ("dry_run", "update")}
     report = await importing.import_csv(
-        call.deps.devices, await call.raw(), by=call.principal, dry_run=flags["dry_run"], update=flags["update"]
+        call.deps.devices, await call.raw_body(), by=call.principal, dry_run=flags["dry_run"], update=flags["update"]
     )
     rows = [
         ImportRow(row.line, row.id, row.what, row.reason if row.what is What.REFUSED else "", row.remedy, row.password)
@@ -226,11 +228,11 @@ async def _ingest(call: Call) -> Any:
             raise PermissionDenied(f"role {call.principal.role} may not ingest; use the device's own credential")
         device, principal = call.deps.devices.get(name, call.principal), call.principal
     else:
-        device, principal = auth.device(call.request, name, call.deps, call.guesses)
+        device, principal = auth.device_of(call.request, name, call.deps, call.auth_failures)
     media = call.request.headers.get("Content-Type", "application/json")
     pictures = media.lower().startswith(multipart.MULTIPART)
-    await ingest(device, principal, await (call.without_pictures() if pictures else call.raw()), media)
-    return Accepted()
+    await ingest(device, principal, await (call.multipart_without_images() if pictures else call.raw_body()), media)
+    return IngestReceipt()
 
 
 def _is_token(call: Call) -> bool:
@@ -242,143 +244,143 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/devices",
-        call=_list,
-        what="Devices in the caller's scope.",
+        handler=_list,
+        summary="Devices in the caller's scope.",
         tag="devices",
         action=Action.READ_REGISTRY,
-        query=(*listing.params(DeviceRow), Param("text", "the same as q")),
-        answer=list[DeviceRow],
+        query=(*listing.params(DeviceRow), QueryParam("text", "the same as q")),
+        response=list[DeviceRow],
     ),
     Route(
         method="POST",
         path=f"{API}/devices",
-        call=_create,
-        what="Register a device; its password is shown this once.",
+        handler=_create,
+        summary="Register a device; its password is shown this once.",
         tag="devices",
         action=_CHANGE,
         body=NewDevice,
-        answer=DeviceCredential,
+        response=DeviceCredential,
         status=201,
         errors=(409, 413, 415),
     ),
     Route(
         method="POST",
         path=f"{API}/devices/import",
-        call=_import,
-        what="Register many devices from CSV; a report for each row.",
+        handler=_import,
+        summary="Register many devices from CSV; a report for each row.",
         tag="devices",
         action=_CHANGE,
         query=(
-            Param("dry_run", "only say what would happen", "boolean"),
-            Param("update", "change entries that differ", "boolean"),
+            QueryParam("dry_run", "only say what would happen", "boolean"),
+            QueryParam("update", "change entries that differ", "boolean"),
         ),
         raw="text/csv",
-        answer=list[ImportRow],
+        response=list[ImportRow],
         errors=(413,),
     ),
     Route(
         method="GET",
         path=f"{API}/devices/shadows",
-        call=_shadows,
-        what="How second sources of assets compare with their authorities.",
+        handler=_secondary_sources,
+        summary="How second sources of assets compare with their authorities.",
         tag="devices",
         action=Action.READ_LEDGER,
         query=listing.params(Difference),
-        answer=list[Difference],
+        response=list[Difference],
     ),
     Route(
         method="GET",
         path=f"{API}/devices/duplicates",
-        call=_duplicates,
-        what="Pairs of devices of two owners that measure the same within some metres (`sharing.near_m`).",
+        handler=_duplicates,
+        summary="Pairs of devices of two owners that measure the same within some metres (`sharing.near_m`).",
         tag="devices",
         action=Action.READ_REGISTRY,
         query=listing.params(Near),
-        answer=list[Near],
+        response=list[Near],
     ),
     Route(
         method="GET",
         path=f"{API}/devices/{{device}}",
-        call=_get,
-        what="One device.",
+        handler=_get,
+        summary="One device.",
         tag="devices",
         action=Action.READ_REGISTRY,
-        answer=DeviceRow,
+        response=DeviceRow,
         errors=(404,),
     ),
     Route(
         method="PATCH",
         path=f"{API}/devices/{{device}}",
-        call=_change,
-        what="Change a device of the revision in If-Match.",
+        handler=_change,
+        summary="Change a device of the revision in If-Match.",
         tag="devices",
         action=_CHANGE,
         body=DeviceChange,
-        answer=DeviceRow,
+        response=DeviceRow,
         errors=(404, 412, 428),
     ),
     Route(
         method="DELETE",
         path=f"{API}/devices/{{device}}",
-        call=_retire,
-        what="Retire a device for good; its history stays.",
+        handler=_retire,
+        summary="Retire a device for good; its history stays.",
         tag="devices",
         action=_CHANGE,
-        answer=DeviceRow,
+        response=DeviceRow,
         errors=(404, 412),
     ),
     Route(
         method="POST",
         path=f"{API}/devices/{{device}}/rotate",
-        call=_rotate,
-        what="Make a new password, shown this once.",
+        handler=_rotate,
+        summary="Make a new password, shown this once.",
         tag="devices",
         action=_CHANGE,
-        body=Rotation,
-        answer=DeviceCredential,
+        body=CredentialRotation,
+        response=DeviceCredential,
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/devices/{{device}}/disable",
-        call=_disable,
-        what="Shut a device out; open connections are closed within 2 s.",
+        handler=_disable,
+        summary="Shut a device out; open connections are closed within 2 s.",
         tag="devices",
         action=_CHANGE,
-        answer=DeviceRow,
+        response=DeviceRow,
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/devices/{{device}}/enable",
-        call=_enable,
-        what="Let a disabled device in again.",
+        handler=_enable,
+        summary="Let a disabled device in again.",
         tag="devices",
         action=_CHANGE,
-        answer=DeviceRow,
+        response=DeviceRow,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{API}/ingest/{{device}}",
-        call=_ingest,
-        what="Telemetry of one device; answered after the commit. Authorized by the device's own credential.",
+        handler=_ingest,
+        summary="Telemetry of one device; answered after the commit. Authorized by the device's own credential.",
         tag="ingest",
         token=False,
         raw="application/json",
-        answer=Accepted,
+        response=IngestReceipt,
         status=202,
         errors=(404, 413, 415, 422),
     ),
     Route(
         method="POST",
         path="/onvif/{device}",
-        call=_ingest,
-        what="One document of ONVIF metadata (tt:MetadataStream) of a camera; else as telemetry by HTTP.",
+        handler=_ingest,
+        summary="One document of ONVIF metadata (tt:MetadataStream) of a camera; else as telemetry by HTTP.",
         tag="ingest",
         token=False,
         raw="application/xml",
-        answer=Accepted,
+        response=IngestReceipt,
         status=202,
         errors=(404, 413, 415, 422),
     ),

@@ -11,12 +11,12 @@ from sensegate.authority.scope import Action, demand
 from sensegate.clock import HOUR_US
 from sensegate.errors import NotFound
 from sensegate.web.bodies import Body
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, Call, Param, Route, iso
+from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 _NAME = r"^$|^[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*$"
-_SINCE = Param("since", "from this time of arrival on, or how far back (30m, 1h, 7d); default 1h")
+_SINCE = QueryParam("since", "from this time of arrival on, or how far back (30m, 1h, 7d); default 1h")
 
 
 class ShapeRow(msgspec.Struct, frozen=True):
@@ -84,7 +84,7 @@ class DraftText(msgspec.Struct, frozen=True):
     """Why it does not load; empty: it does."""
 
 
-UNKNOWN = Part[UnexplainedMessages]("unknown", absent="this gateway receives no messages of devices")
+UNKNOWN = PartKey[UnexplainedMessages]("unknown", absent="this gateway receives no messages of devices")
 
 
 def _unknown(call: Call) -> UnexplainedMessages:
@@ -147,24 +147,24 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/profiles/unknown",
-        call=_shapes,
-        what="Messages in quarantine that no profile explains, by shape.",
+        handler=_shapes,
+        summary="Messages in quarantine that no profile explains, by shape.",
         tag="profiles",
         action=Action.READ_QUARANTINE,
         query=(_SINCE,),
-        answer=list[ShapeRow],
+        response=list[ShapeRow],
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/profiles/learn",
-        call=_learn,
-        what="A draft of a profile, learned from recorded messages, with its reasons.",
+        handler=_learn,
+        summary="A draft of a profile, learned from recorded messages, with its reasons.",
         tag="profiles",
         action=Action.READ_QUARANTINE,
         query=(_SINCE,),
         body=NewDraft,
-        answer=DraftText,
+        response=DraftText,
         errors=(404, 415),
     ),
 )

@@ -15,9 +15,9 @@ from sensegate.errors import ConfigError, PermissionDenied, SensegateError
 from sensegate.share.consumers import ConsumerInfo
 from sensegate.share.sharing import FeedRequest
 from sensegate.web import listing, problems
-from sensegate.web.bodies import Feed, NewFeed, Records
+from sensegate.web.bodies import Feed, NewFeed, RecordPage
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, Call, Param, Route
+from sensegate.web.routing import API, Call, QueryParam, Route
 
 FORMS = {
     "application/json": "json",
@@ -38,7 +38,7 @@ def _feed(record: Any) -> Feed:
 
 
 async def _list(call: Call) -> Any:
-    return listing.answer(call, [_feed(row) for row in call.deps.share.visible(call.principal)], Feed, "name")
+    return listing.page_of(call, [_feed(row) for row in call.deps.share.visible(call.principal)], Feed, "name")
 
 
 async def _get(call: Call) -> Any:
@@ -53,7 +53,7 @@ async def _change(call: Call) -> Any:
     revision = call.revision() or 0
     present = msgspec.to_builtins(_feed(call.deps.share.feed(call.principal, call.path("feed"))))
     try:
-        changes = msgspec.json.decode(await call.raw(), type=dict[str, object])
+        changes = msgspec.json.decode(await call.raw_body(), type=dict[str, object])
         wanted = msgspec.convert({**present, **changes, "name": present["name"]} | {"revision": 0}, Feed)
     except (msgspec.ValidationError, msgspec.DecodeError) as why:
         raise BadRequest(f"body: {why}") from None
@@ -67,7 +67,7 @@ async def _delete(call: Call) -> Any:
     return web.Response(status=204)
 
 
-def asked_of(call: Call, after: str) -> FeedRequest:
+def request_of(call: Call, after: str) -> FeedRequest:
     """Return what the request wants, going on after a cursor."""
     if after and call.text("since"):
         raise BadRequest("query: give after or since, not both")
@@ -75,9 +75,9 @@ def asked_of(call: Call, after: str) -> FeedRequest:
         call.path("feed"),
         after,
         call.time("since"),
-        call.words("division"),
-        call.words("property"),
-        call.words("device"),
+        call.values("division"),
+        call.values("property"),
+        call.values("device"),
     )
 
 
@@ -102,11 +102,11 @@ def _form(call: Call) -> str:
 async def _records(call: Call) -> Any:
     config, share = call.deps.config, call.deps.share
     form = _form(call)
-    request = asked_of(call, call.text("after"))
-    limit = call.whole("limit", 1_000, config.page_max)
+    request = request_of(call, call.text("after"))
+    limit = call.integer("limit", 1_000, config.page_max)
     wait_s = call.seconds("wait", 0.0, config.wait_max_s)
     page = await share.page(call.principal, request, form=form, limit=limit, wait_s=wait_s)
-    if call.token_ended():
+    if call.credential_ended():
         raise PermissionDenied("the token has ended meanwhile", authenticated=False)
     who, size = call.principal, len(page.body)
     async with share.reserve(who, request.feed, form, page.count, page.grant):
@@ -126,12 +126,12 @@ def _charset(form: str) -> str | None:
     return "utf-8" if form == "csv" else None
 
 
-def still_of(call: Call) -> Callable[[], Principal]:
+def current_principal_of(call: Call) -> Callable[[], Principal]:
     """Return what gives the caller as of now, or raises `PermissionDenied`: for an answer that stays open."""
     principal = call.principal
 
     def still() -> Principal:
-        if call.token_ended():
+        if call.credential_ended():
             raise PermissionDenied("the token has ended", authenticated=False)
         return principal
 
@@ -139,9 +139,9 @@ def still_of(call: Call) -> Callable[[], Principal]:
 
 
 async def _stream(call: Call) -> Any:
-    request = asked_of(call, call.request.headers.get("Last-Event-ID", "") or call.text("after"))
+    request = request_of(call, call.request.headers.get("Last-Event-ID", "") or call.text("after"))
     principal = call.principal
-    with call.deps.roll.registered(principal.id, request.feed, "sse") as standing:
+    with call.deps.consumers.registered(principal.id, request.feed, "sse") as standing:
         return await _streamed(call, request, standing)
 
 
@@ -152,7 +152,7 @@ async def _streamed(call: Call, request: FeedRequest, standing: ConsumerInfo) ->
         standing.offset = place
 
     # What is refused is refused here, before the answer begins.
-    stream = await share.open_stream(still_of(call), request, heartbeat_s=HEARTBEAT_S, at=at)
+    stream = await share.open_stream(current_principal_of(call), request, heartbeat_s=HEARTBEAT_S, at=at)
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
@@ -195,63 +195,63 @@ async def _send(response: web.StreamResponse, body: bytes) -> None:
         await response.write(view[start : start + _PIECE])
 
 
-SELECT = (
-    Param("after", "cursor after which to go on"),
-    Param("since", "time of arrival from which to begin, or how far back (30m, 1h)"),
-    Param("division", "only in these divisions"),
-    Param("property", "only these properties"),
-    Param("device", "only of these devices"),
+SELECTION_PARAMS = (
+    QueryParam("after", "cursor after which to go on"),
+    QueryParam("since", "time of arrival from which to begin, or how far back (30m, 1h)"),
+    QueryParam("division", "only in these divisions"),
+    QueryParam("property", "only these properties"),
+    QueryParam("device", "only of these devices"),
 )
 _READ = Action.READ_READINGS
 ROUTES = (
     Route(
         method="GET",
         path=f"{API}/feeds",
-        call=_list,
-        what="Feeds of which the caller may read anything.",
+        handler=_list,
+        summary="Feeds of which the caller may read anything.",
         tag="feeds",
         action=_READ,
         query=listing.params(Feed),
-        answer=list[Feed],
+        response=list[Feed],
     ),
     Route(
         method="POST",
         path=f"{API}/feeds",
-        call=_create,
-        what="Make a feed.",
+        handler=_create,
+        summary="Make a feed.",
         tag="feeds",
         action=Action.CHANGE_FEEDS,
         body=NewFeed,
-        answer=Feed,
+        response=Feed,
         status=201,
         errors=(409,),
     ),
     Route(
         method="GET",
         path=f"{API}/feeds/{{feed}}",
-        call=_get,
-        what="One feed.",
+        handler=_get,
+        summary="One feed.",
         tag="feeds",
         action=_READ,
-        answer=Feed,
+        response=Feed,
         errors=(404,),
     ),
     Route(
         method="PATCH",
         path=f"{API}/feeds/{{feed}}",
-        call=_change,
-        what="Change a feed of the revision in If-Match; keys of a new feed, all optional.",
+        handler=_change,
+        summary="Change a feed of the revision in If-Match; keys of a new feed, all optional.",
         tag="feeds",
         action=Action.CHANGE_FEEDS,
         raw="application/json",
-        answer=Feed,
+        response=Feed,
         errors=(404, 412, 428),
     ),
     Route(
         method="DELETE",
         path=f"{API}/feeds/{{feed}}",
-        call=_delete,
-        what="Remove a feed; its streams end.",
+        handler=_delete,
+        summary="Remove a feed; its streams end.",
         tag="feeds",
         action=Action.CHANGE_FEEDS,
         status=204,
@@ -260,27 +260,27 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/feeds/{{feed}}/records",
-        call=_records,
-        what="Records after a cursor, history first, then live; waits for the first.",
+        handler=_records,
+        summary="Records after a cursor, history first, then live; waits for the first.",
         tag="feeds",
         action=_READ,
         query=(
-            *SELECT,
-            Param("limit", "most records, default 1,000", "integer"),
-            Param("wait", "seconds to wait for the first record", "number"),
+            *SELECTION_PARAMS,
+            QueryParam("limit", "most records, default 1,000", "integer"),
+            QueryParam("wait", "seconds to wait for the first record", "number"),
         ),
-        answer=Records,
+        response=RecordPage,
         media=tuple(FORMS),
         errors=(404, 406, 410),
     ),
     Route(
         method="GET",
         path=f"{API}/feeds/{{feed}}/stream",
-        call=_stream,
-        what="The same as server-sent events; `id:` is the cursor, `Last-Event-ID` resumes.",
+        handler=_stream,
+        summary="The same as server-sent events; `id:` is the cursor, `Last-Event-ID` resumes.",
         tag="feeds",
         action=_READ,
-        query=SELECT,
+        query=SELECTION_PARAMS,
         media=("text/event-stream",),
         errors=(404, 410),
     ),

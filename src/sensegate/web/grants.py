@@ -10,7 +10,7 @@ from aiohttp import web
 from sensegate.authority.scope import Action
 from sensegate.share.grants import Grant
 from sensegate.web import applications, listing
-from sensegate.web.routing import API, Call, Param, Route, iso
+from sensegate.web.routing import API, Call, QueryParam, Route, iso
 from sensegate.web.share_bodies import (
     ApplicationRow,
     GrantChange,
@@ -32,7 +32,7 @@ def _row(call: Call, grant: Any) -> GrantRow:
 
 async def _list(call: Call) -> Any:
     rows = [_row(call, grant) for grant in call.deps.share.access.grants(call.principal)]
-    return listing.answer(call, rows, GrantRow, "id")
+    return listing.page_of(call, rows, GrantRow, "id")
 
 
 async def _get(call: Call) -> Any:
@@ -95,76 +95,76 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/grants",
-        call=_list,
-        what="Grants that concern the caller: his own, those of his side, those of data of his level.",
+        handler=_list,
+        summary="Grants that concern the caller: his own, those of his side, those of data of his level.",
         tag=_TAG,
         action=_READ,
         query=listing.params(GrantRow),
-        answer=list[GrantRow],
+        response=list[GrantRow],
     ),
     Route(
         method="GET",
         path=_ONE,
-        call=_get,
-        what="One grant with its terms and what it used this month.",
+        handler=_get,
+        summary="One grant with its terms and what it used this month.",
         tag=_TAG,
         action=_READ,
-        answer=GrantRow,
+        response=GrantRow,
         errors=(404,),
     ),
     Route(
         method="PATCH",
         path=_ONE,
-        call=_change,
-        what="Change the terms (owner), or hand it to another of one's tokens (applicant); in force within 2 s.",
+        handler=_change,
+        summary="Change the terms (owner), or hand it to another of one's tokens (applicant); in force within 2 s.",
         tag=_TAG,
         action=Action.APPLY_GRANTS,
         body=GrantChange,
-        answer=GrantRow,
+        response=GrantRow,
         errors=(404, 412, 428),
     ),
     Route(
         method="DELETE",
         path=_ONE,
-        call=_revoke,
-        what="Take a grant back (owner), or give it back (subscriber); every delivery ends within 2 s.",
+        handler=_revoke,
+        summary="Take a grant back (owner), or give it back (subscriber); every delivery ends within 2 s.",
         tag=_TAG,
         action=Action.APPLY_GRANTS,
-        query=(Param("reason", "why; the subscriber is told"),),
-        answer=GrantRow,
+        query=(QueryParam("reason", "why; the subscriber is told"),),
+        response=GrantRow,
         errors=(404, 409, 412),
     ),
     Route(
         method="POST",
         path=f"{_ONE}/renew",
-        call=_renew,
-        what="Apply for more time with the same terms; the owner decides as on any application.",
+        handler=_renew,
+        summary="Apply for more time with the same terms; the owner decides as on any application.",
         tag=_TAG,
         action=Action.APPLY_GRANTS,
         body=Renewal,
-        answer=ApplicationRow,
+        response=ApplicationRow,
         status=201,
         errors=(404, 409),
     ),
     Route(
         method="GET",
         path=f"{_ONE}/usage",
-        call=_usage,
-        what="What the grant delivered in a month, by delivery.",
+        handler=_usage,
+        summary="What the grant delivered in a month, by delivery.",
         tag=_TAG,
         action=_READ,
-        query=(Param("month", "of Beijing time, as 2026-01; default: this one"),),
-        answer=list[GrantUsage],
+        query=(QueryParam("month", "of Beijing time, as 2026-01; default: this one"),),
+        response=list[GrantUsage],
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{_ONE}/receipts/{{month}}",
-        call=_receipt,
-        what="The signed receipt of a month (as 2026-01); `whole` once the month is over.",
+        handler=_receipt,
+        summary="The signed receipt of a month (as 2026-01); `whole` once the month is over.",
         tag=_TAG,
         action=_READ,
-        answer=ReceiptAnswer,
+        response=ReceiptAnswer,
         errors=(404,),
     ),
 )

@@ -25,7 +25,7 @@ STALL_S = 10.0
 HEADERS_MAX = 64
 
 
-class Gate:
+class ConnectionGate:
     """Makes the protocol of each connection; counts them and refuses those beyond `connections_max`.
 
     A connection whose next request head is not complete `header_timeout_s` after its first byte (or after the
@@ -41,22 +41,22 @@ class Gate:
         stall_s: float,
         answers_cut: bool = False,
     ) -> None:
-        """`answers_cut`: a sender that ends amid a body still gets an answer; its read raises `ConnectionError`."""
+        """`reports_truncation`: a sender that ends amid a body still gets an answer; its read raises `ConnectionError`."""
         self.server = server
         self.connections_max = connections_max
         self.header_timeout_s = header_timeout_s
         self.stall_s = stall_s
-        self.answers_cut = answers_cut
-        self.open = 0
+        self.reports_truncation = answers_cut
+        self.open_connections = 0
 
     def __call__(self) -> RequestHandler:
-        return _Limited(self)
+        return _LimitedConnection(self)
 
 
-class _Limited(RequestHandler):
+class _LimitedConnection(RequestHandler):
     __slots__ = ("_body", "_counted", "_gate", "_head_deadline", "_stall")
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: ConnectionGate) -> None:
         super().__init__(
             gate.server,
             loop=asyncio.get_running_loop(),
@@ -74,7 +74,7 @@ class _Limited(RequestHandler):
         self._stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._gate.open >= self._gate.connections_max:
+        if self._gate.open_connections >= self._gate.connections_max:
             metrics.LIMITED.labels("http_connections").inc()
             assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - for the type checker
             transport.write(_FULL)
@@ -82,14 +82,14 @@ class _Limited(RequestHandler):
             self._manager = None  # what makes connection_lost() and data_received() do nothing
             self._force_close = True
             return
-        self._gate.open += 1
+        self._gate.open_connections += 1
         self._counted = True
         super().connection_made(transport)
         self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._counted:
-            self._gate.open -= 1
+            self._gate.open_connections -= 1
             self._counted = False
         self._head_complete()
         self._moving()
@@ -105,7 +105,7 @@ class _Limited(RequestHandler):
             self._await_head()
 
     def eof_received(self) -> bool | None:  # type: ignore[override] # asyncio asks for it, aiohttp says nothing
-        if not self._gate.answers_cut or self.transport is None or self.transport.get_extra_info("ssl_object"):
+        if not self._gate.reports_truncation or self.transport is None or self.transport.get_extra_info("ssl_object"):
             return None  # TLS has no half of a connection
         if self._body is None or self._body.is_eof():
             return None
@@ -163,6 +163,6 @@ class _Limited(RequestHandler):
         else:
             metrics.LIMITED.labels("http_malformed").inc()
         said = "not an HTTP request that we understand" if status == 400 else "a bug; the log knows it by this id"
-        response = problems.answer(status, said, request_id=request.get(problems.REQUEST_ID, ""))
+        response = problems.response_of(status, said, request_id=request.get(problems.REQUEST_ID, ""))
         response.force_close()
         return response

@@ -1,4 +1,4 @@
-"""A port behind which an application is served, each connection within the limits of `limits.Gate`."""
+"""A port behind which an application is served, each connection within the limits of `limits.ConnectionGate`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHUTDOWN_S = 2.0
 """So long may answers take that are under way when it stops."""
 
 
-class Listener:
+class HttpListener:
     """One port, on one or several addresses."""
 
     def __init__(
@@ -29,7 +29,7 @@ class Listener:
         handshake_timeout_s: float | None = None,
         answers_cut: bool = False,
     ) -> None:
-        """`setting`: the port's, for errors. `handshake_timeout_s`: of TLS. The others as `limits.Gate` has them."""
+        """`setting`: the port's, for errors. `handshake_timeout_s`: of TLS. The others as `limits.ConnectionGate` has them."""
         self._setting = setting
         self._connections_max = connections_max
         self._header_timeout_s = header_timeout_s
@@ -44,7 +44,7 @@ class Listener:
         await self._runner.setup()
         server = self._runner.server
         assert server is not None  # noqa: S101 - there after setup()
-        gate = limits.Gate(
+        gate = limits.ConnectionGate(
             server,
             connections_max=self._connections_max,
             header_timeout_s=self._header_timeout_s,

@@ -8,29 +8,29 @@ from typing import Any, TypeVar
 import msgspec
 
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import PAGING, Call, Param
+from sensegate.web.routing import PAGING, Call, QueryParam
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 
 
-def params(row: type[msgspec.Struct]) -> tuple[Param, ...]:
+def params(row: type[msgspec.Struct]) -> tuple[QueryParam, ...]:
     """Return the query parameters of a list of these rows: paging, and each plain field as a filter."""
     filters = [
-        Param(field.name, f"only rows whose {field.name} is this")
+        QueryParam(field.name, f"only rows whose {field.name} is this")
         for field in msgspec.structs.fields(row)
         if field.name not in {param.name for param in PAGING}
     ]
     return (*PAGING, *filters)
 
 
-def answer(call: Call, rows: Iterable[Row], kind: type[Row], key: str, *, text: bool = True) -> dict[str, Any]:
+def page_of(call: Call, rows: Iterable[Row], kind: type[Row], key: str, *, text: bool = True) -> dict[str, Any]:
     """Return ``{"rows": […], "next": …}``: filtered, sorted (by `key` unless asked otherwise), paged.
 
     `next` is the key after which to go on (with another order: how many rows to skip); it is missing on the last page.
     Without `text` the rows were searched for `q` already.
     """
     fields = kind.__struct_fields__
-    wanted = {name: call.words(name) for name in fields if name in call.request.query and name not in _PAGING}
+    wanted = {name: call.values(name) for name in fields if name in call.request.query and name not in _PAGING}
     part = call.text("q").casefold() if text else ""
     kept = [
         row
@@ -45,7 +45,7 @@ def answer(call: Call, rows: Iterable[Row], kind: type[Row], key: str, *, text: 
             raise BadRequest(f"query: sort: '{plain[:40]}'; one of {', '.join(fields)}")
         kept.sort(key=lambda row, plain=plain: _rank(getattr(row, plain)), reverse=name.startswith("-"))  # type: ignore[misc]
     skipped = 0
-    limit, after = call.whole("limit", 1_000, call.deps.config.page_max), call.text("after")
+    limit, after = call.integer("limit", 1_000, call.deps.config.page_max), call.text("after")
     if order == key:
         kept = [row for row in kept if _text(getattr(row, key)) > after] if after else kept
     elif after:

@@ -10,7 +10,7 @@ from sensegate.authority.scope import Action, demand
 from sensegate.authority.set_aside import SetAside, SetAsideEntry
 from sensegate.bus.unreadable import UNREADABLE, UnreadableEntry
 from sensegate.web.bodies import Body, Text
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route, iso
 
@@ -42,13 +42,13 @@ class LogEntryRow(msgspec.Struct, frozen=True):
     digest: str = ""
 
 
-class LogEntries(msgspec.Struct, frozen=True):
+class LogEntryList(msgspec.Struct, frozen=True):
     """All of them that are known."""
 
     rows: list[LogEntryRow]
 
 
-SET_ASIDE = Part[SetAside]("set_aside", absent="this gateway keeps no list of entries that are set aside")
+SET_ASIDE = PartKey[SetAside]("set_aside", absent="this gateway keeps no list of entries that are set aside")
 
 
 def _set_aside(call: Call) -> SetAside:
@@ -67,16 +67,16 @@ async def _entries(call: Call) -> Any:
     kept = _set_aside(call).all()
     hidden = {entry.sequence for entry in kept}
     unreadable = [entry for entry in UNREADABLE.all() if entry.sequence not in hidden]
-    return LogEntries([*map(_unreadable, unreadable), *map(_kept, kept)])
+    return LogEntryList([*map(_unreadable_row, unreadable), *map(_set_aside_row, kept)])
 
 
-def _unreadable(entry: UnreadableEntry) -> LogEntryRow:
+def _unreadable_row(entry: UnreadableEntry) -> LogEntryRow:
     readers = ", ".join(entry.readers)
     row = (entry.sequence, entry.subject, "unreadable", entry.size, iso(entry.stored), entry.reason, readers)
     return LogEntryRow(*row)
 
 
-def _kept(entry: SetAsideEntry) -> LogEntryRow:
+def _set_aside_row(entry: SetAsideEntry) -> LogEntryRow:
     return LogEntryRow(
         entry.sequence,
         entry.subject,
@@ -93,7 +93,7 @@ def _kept(entry: SetAsideEntry) -> LogEntryRow:
 
 async def _quarantine(call: Call) -> Any:
     said = await call.body(EntryNote)
-    return _kept(await _set_aside(call).quarantine(_sequence(call), by=call.principal, note=said.note))
+    return _set_aside_row(await _set_aside(call).quarantine(_sequence(call), by=call.principal, note=said.note))
 
 
 async def _restore(call: Call) -> Any:
@@ -104,29 +104,29 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/log/unreadable",
-        call=_entries,
-        what="Entries of the log that cannot be read and are passed over, and those that are set aside.",
+        handler=_entries,
+        summary="Entries of the log that cannot be read and are passed over, and those that are set aside.",
         tag="books",
         action=Action.CHANGE_NODES,
-        answer=LogEntries,
+        response=LogEntryList,
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/log/{{sequence}}/quarantine",
-        call=_quarantine,
-        what="Set an entry of the log aside: no reader sees it any more; a copy is kept in a file. Audited.",
+        handler=_quarantine,
+        summary="Set an entry of the log aside: no reader sees it any more; a copy is kept in a file. Audited.",
         tag="books",
         action=Action.CHANGE_NODES,
         body=EntryNote,
-        answer=LogEntryRow,
+        response=LogEntryRow,
         errors=(404, 409),
     ),
     Route(
         method="DELETE",
         path=f"{API}/log/{{sequence}}/quarantine",
-        call=_restore,
-        what="Let readers see an entry again that was set aside. Audited.",
+        handler=_restore,
+        summary="Let readers see an entry again that was set aside. Audited.",
         tag="books",
         action=Action.CHANGE_NODES,
         status=204,

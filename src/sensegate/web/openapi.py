@@ -19,7 +19,7 @@ def document(routes: Sequence[Route], *, version: str) -> dict[str, Any]:
     """Return the document of a route table."""
     types = [Problem]
     for route in routes:
-        types += [kind for kind in (route.body, _item(route.answer)) if kind is not None and kind not in types]
+        types += [kind for kind in (route.body, _item(route.response)) if kind is not None and kind not in types]
     refs, schemas = msgspec.json.schema_components(types, ref_template=_REF)
     schema_of = dict(zip(types, refs, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -54,13 +54,13 @@ def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
     ]
     parameters += [
-        {"name": param.name, "in": "query", "description": param.what, "schema": {"type": param.schema}}
+        {"name": param.name, "in": "query", "description": param.description, "schema": {"type": param.schema}}
         for param in route.query
     ]
     if 428 in route.errors:
         parameters.append({"name": "If-Match", "in": "header", "required": True, "schema": {"type": "string"}})
     operation: dict[str, Any] = {
-        "summary": route.what,
+        "summary": route.summary,
         "tags": [route.tag],
         "operationId": _name(route),
         "parameters": parameters,
@@ -79,9 +79,9 @@ def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
 
 def _responses(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
     good: dict[str, Any] = {"description": title_of(route.status)}
-    if route.answer is not None:
-        schema = schema_of[_item(route.answer)]
-        if get_origin(route.answer) is list:
+    if route.response is not None:
+        schema = schema_of[_item(route.response)]
+        if get_origin(route.response) is list:
             rows = {"type": "array", "items": schema}
             schema = {
                 "type": "object",

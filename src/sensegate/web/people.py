@@ -58,7 +58,7 @@ class PersonRow(msgspec.Struct, frozen=True):
     revision: int
 
 
-class FirstPassword(msgspec.Struct, frozen=True):
+class InitialPassword(msgspec.Struct, frozen=True):
     """A password shown this once; it must be changed at the first sign-in."""
 
     id: str
@@ -93,7 +93,7 @@ def _scope(call: Call, division: str, department: str) -> Scope:
 
 
 async def _list(call: Call) -> Any:
-    return listing.answer(call, [_row(person) for person in _people(call).list(call.principal)], PersonRow, "id")
+    return listing.page_of(call, [_row(person) for person in _people(call).list(call.principal)], PersonRow, "id")
 
 
 async def _one(call: Call) -> Any:
@@ -105,7 +105,7 @@ async def _add(call: Call) -> Any:
     wanted = await call.body(NewPerson)
     scope = _scope(call, wanted.scope, wanted.department)
     password, person = await people.create(wanted.id, Role(wanted.role), scope, by=call.principal, title=wanted.title)
-    return FirstPassword(person.id, password)
+    return InitialPassword(person.id, password)
 
 
 async def _change(call: Call) -> Any:
@@ -129,7 +129,7 @@ async def _change(call: Call) -> Any:
 
 async def _reset(call: Call) -> Any:
     person_id = call.path("person")
-    return FirstPassword(person_id, await _people(call).reset(person_id, by=call.principal))
+    return InitialPassword(person_id, await _people(call).reset(person_id, by=call.principal))
 
 
 async def _remove(call: Call) -> Any:
@@ -142,62 +142,62 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/people",
-        call=_list,
-        what="Accounts of people in the caller's scope.",
+        handler=_list,
+        summary="Accounts of people in the caller's scope.",
         tag="people",
         action=_CHANGE,
         query=listing.params(PersonRow),
-        answer=list[PersonRow],
+        response=list[PersonRow],
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/people",
-        call=_add,
-        what="Make an account, of a level below the caller's own; its first password is shown this once.",
+        handler=_add,
+        summary="Make an account, of a level below the caller's own; its first password is shown this once.",
         tag="people",
         action=_CHANGE,
         body=NewPerson,
-        answer=FirstPassword,
+        response=InitialPassword,
         status=201,
         errors=(404, 409),
     ),
     Route(
         method="GET",
         path=f"{API}/people/{{person}}",
-        call=_one,
-        what="One account; everybody's own.",
+        handler=_one,
+        summary="One account; everybody's own.",
         tag="people",
-        answer=PersonRow,
+        response=PersonRow,
         errors=(404,),
     ),
     Route(
         method="PATCH",
         path=f"{API}/people/{{person}}",
-        call=_change,
-        what="Change an account; open sessions have it at once.",
+        handler=_change,
+        summary="Change an account; open sessions have it at once.",
         tag="people",
         action=_CHANGE,
         body=PersonChange,
-        answer=PersonRow,
+        response=PersonRow,
         errors=(404, 409, 412, 428),
     ),
     Route(
         method="POST",
         path=f"{API}/people/{{person}}/password",
-        call=_reset,
-        what="Give an account a new first password; its sessions end.",
+        handler=_reset,
+        summary="Give an account a new first password; its sessions end.",
         tag="people",
         action=_CHANGE,
-        answer=FirstPassword,
+        response=InitialPassword,
         status=201,
         errors=(404, 409),
     ),
     Route(
         method="DELETE",
         path=f"{API}/people/{{person}}",
-        call=_remove,
-        what="End an account for good; its name is not given again.",
+        handler=_remove,
+        summary="End an account for good; its name is not given again.",
         tag="people",
         action=_CHANGE,
         status=204,

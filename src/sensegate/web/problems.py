@@ -84,7 +84,7 @@ def _encode(status: int, detail: str, request_id: str, first: str = "") -> bytes
     )
 
 
-def answer(status: int, detail: str, *, request_id: str = "", first: str = "") -> web.Response:
+def response_of(status: int, detail: str, *, request_id: str = "", first: str = "") -> web.Response:
     """Return the problem as a response."""
     body = _encode(status, detail, request_id, first)
     response = web.Response(status=status, body=body, content_type=CONTENT_TYPE)
@@ -103,10 +103,12 @@ def body_of(why: SensegateError, request_id: str) -> bytes:
     return _encode(status_of(why), detail_of(why), request_id, why.first if isinstance(why, Gone) else "")
 
 
-def of(why: SensegateError, *, request_id: str = "") -> web.Response:
+def problem_response(why: SensegateError, *, request_id: str = "") -> web.Response:
     """Return the response for an error of ours."""
     status = status_of(why)
-    response = answer(status, detail_of(why), request_id=request_id, first=why.first if isinstance(why, Gone) else "")
+    response = response_of(
+        status, detail_of(why), request_id=request_id, first=why.first if isinstance(why, Gone) else ""
+    )
     if isinstance(why, Overloaded):
         response.headers["Retry-After"] = str(max(1, round(why.retry_after_s)))
     elif status == 503:

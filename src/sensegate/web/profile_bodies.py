@@ -25,7 +25,7 @@ class NewVersion(Body, frozen=True):
     note: Note = ""
 
 
-class Said(Body, frozen=True):
+class StepNote(Body, frozen=True):
     """A step that needs nothing but a word."""
 
     note: Note = ""
@@ -146,7 +146,7 @@ class ShadowRow(msgspec.Struct, frozen=True):
     devices: list[str]
 
 
-class LifeRow(msgspec.Struct, frozen=True):
+class ReleaseHistoryRow(msgspec.Struct, frozen=True):
     """What is decided about a profile here."""
 
     profile: str
@@ -247,7 +247,7 @@ class JobRow(msgspec.Struct, frozen=True):
     """Of a diff that is done."""
 
 
-class NewRedecode(Body, frozen=True):
+class NewReprocessing(Body, frozen=True):
     """Recorded messages to be decoded again, by the version in force for each device."""
 
     what: Literal["raw", "quarantine", "both"] = "both"
@@ -257,7 +257,7 @@ class NewRedecode(Body, frozen=True):
     note: Note = ""
 
 
-class RedecodeRow(msgspec.Struct, frozen=True):
+class ReprocessingRow(msgspec.Struct, frozen=True):
     """An order to decode again, its progress, and what came of it."""
 
     id: str

@@ -16,34 +16,34 @@ from sensegate.lifecycle.history import CanaryLimits, ProfileVersion, ReleaseHis
 from sensegate.lifecycle.outcomes import Outcomes
 from sensegate.lifecycle.releases import Releases
 from sensegate.web import listing
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.profile_bodies import (
     CanaryRow,
     ForceRow,
-    LifeRow,
     NewCanary,
     NewRelease,
     NewRollback,
     NewShadow,
     NewVersion,
-    Said,
+    ReleaseHistoryRow,
     ShadowRow,
+    StepNote,
     VersionRow,
     VersionText,
 )
 from sensegate.web.routing import API, Call, Route, iso
 
 NUMBER_MAX = 9_999
-_TOLD = 50
+_AUDITED_DIFFERENCES = 50
 """Differences of a shadow that the audit trail is told, the most frequent first."""
 
 
-RELEASES = Part[Releases]("releases", absent="this gateway keeps no versions of profiles")
-STUDIES = Part[VersionComparisons]("studies", absent="this gateway compares no versions")
-IN_FORCE = Part[Callable[[], Awaitable[bool]]]("in force", absent="this gateway keeps no versions of profiles")
+RELEASES = PartKey[Releases]("releases", absent="this gateway keeps no versions of profiles")
+COMPARISONS = PartKey[VersionComparisons]("studies", absent="this gateway compares no versions")
+IN_FORCE = PartKey[Callable[[], Awaitable[bool]]]("in force", absent="this gateway keeps no versions of profiles")
 """Returns True once all that was decided about profiles is in force in this process, False if that takes long."""
-OUTCOMES = Part[Callable[[str], tuple[Outcomes, Outcomes]]]("outcomes", absent="this gateway runs no canaries")
+OUTCOMES = PartKey[Callable[[str], tuple[Outcomes, Outcomes]]]("outcomes", absent="this gateway runs no canaries")
 """Profile -> outcomes of the canary's devices, and of the other devices of the profile."""
 
 
@@ -88,10 +88,10 @@ def row_of(life: ReleaseHistory, version: ProfileVersion) -> VersionRow:
     )
 
 
-def life_row(call: Call, life: ReleaseHistory, *, applied: bool = True) -> LifeRow:
+def history_row(call: Call, life: ReleaseHistory, *, applied: bool = True) -> ReleaseHistoryRow:
     """Return the row of a life."""
     shelved = next((row.folder for row in call.deps.profiles() if row.id == life.profile), 0)
-    return LifeRow(
+    return ReleaseHistoryRow(
         profile=life.profile,
         folder=shelved,
         force=[ForceRow(written(entry.target), entry.number, iso(entry.since), entry.by) for entry in life.force],
@@ -134,29 +134,29 @@ def _canary_row(call: Call, life: ReleaseHistory) -> CanaryRow | None:
     )
 
 
-async def _done(call: Call, life: ReleaseHistory) -> LifeRow:
+async def _applied(call: Call, life: ReleaseHistory) -> ReleaseHistoryRow:
     """Return the life once it is in force here."""
     applied = await call.part(IN_FORCE)()
-    return life_row(call, releases_of(call).get(life.profile, call.principal), applied=applied)
+    return history_row(call, releases_of(call).get(life.profile, call.principal), applied=applied)
 
 
 # ── looking ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _life(call: Call) -> Any:
-    return life_row(call, releases_of(call).get(name_of(call), call.principal))
+async def _history(call: Call) -> Any:
+    return history_row(call, releases_of(call).get(name_of(call), call.principal))
 
 
 async def _versions(call: Call) -> Any:
     life = releases_of(call).get(name_of(call), call.principal)
-    return listing.answer(call, [row_of(life, version) for version in life.versions], VersionRow, "version")
+    return listing.page_of(call, [row_of(life, version) for version in life.versions], VersionRow, "version")
 
 
 async def _version(call: Call) -> Any:
-    return await _whole(call, number_of(call))
+    return await _version_text(call, number_of(call))
 
 
-async def _whole(call: Call, number: int, problems: tuple[str, ...] = ()) -> VersionText:
+async def _version_text(call: Call, number: int, problems: tuple[str, ...] = ()) -> VersionText:
     releases, name = releases_of(call), name_of(call)
     version = releases.version(name, number, call.principal)
     content = await releases.content(name, number, call.principal)
@@ -171,11 +171,11 @@ async def _draft(call: Call) -> Any:
     releases, wanted = releases_of(call), await call.body(NewVersion)
     content = Content(wanted.text, wanted.files)
     version, examined = await releases.draft(content, by=call.principal, note=wanted.note, profile=name_of(call))
-    return await _whole(call, version.number, examined.problems)
+    return await _version_text(call, version.number, examined.problems)
 
 
 async def _propose(call: Call) -> Any:
-    releases, name, said = releases_of(call), name_of(call), await call.body(Said)
+    releases, name, said = releases_of(call), name_of(call), await call.body(StepNote)
     version = await releases.propose(name, number_of(call), by=call.principal, note=said.note)
     return row_of(releases.history(name), version)
 
@@ -195,27 +195,27 @@ async def _shadow(call: Call) -> Any:
         devices=tuple(wanted.devices),
         note=wanted.note,
     )
-    return await _done(call, life)
+    return await _applied(call, life)
 
 
 async def _end_shadow(call: Call) -> Any:
     releases, name = releases_of(call), name_of(call)
     facts: Facts = {}
-    if (studies := call.find_part(STUDIES)) is not None:
+    if (studies := call.find_part(COMPARISONS)) is not None:
         try:
             report, left_out = studies.shadow(name)
             facts = {**msgspec.to_builtins(report), "left_out": left_out}
-            facts["differences"] = facts["differences"][:_TOLD]  # type: ignore[index]
+            facts["differences"] = facts["differences"][:_AUDITED_DIFFERENCES]  # type: ignore[index]
         except NotFound:
             pass  # it had not begun yet
-    return await _done(call, await releases.end_shadow(name, by=call.principal, report=facts))
+    return await _applied(call, await releases.end_shadow(name, by=call.principal, report=facts))
 
 
 # ── steps of a city ───────────────────────────────────────────────────────────────────────────────────
 
 
-async def _return(call: Call) -> Any:
-    releases, name, said = releases_of(call), name_of(call), await call.body(Said)
+async def _request_changes(call: Call) -> Any:
+    releases, name, said = releases_of(call), name_of(call), await call.body(StepNote)
     version = await releases.request_changes(name, number_of(call), by=call.principal, note=said.note)
     return row_of(releases.history(name), version)
 
@@ -230,7 +230,7 @@ async def _release(call: Call) -> Any:
         note=wanted.note,
         standard=wanted.standard,
     )
-    return await _done(call, life)
+    return await _applied(call, life)
 
 
 async def _canary(call: Call) -> Any:
@@ -247,12 +247,12 @@ async def _canary(call: Call) -> Any:
         limits=CanaryLimits(wanted.rejected_max, wanted.faults_max, wanted.least),
         note=wanted.note,
     )
-    return await _done(call, life)
+    return await _applied(call, life)
 
 
 async def _end_canary(call: Call) -> Any:
     releases = releases_of(call)
-    return await _done(call, await releases.end_canary(name_of(call), by=call.principal))
+    return await _applied(call, await releases.end_canary(name_of(call), by=call.principal))
 
 
 async def _rollback(call: Call) -> Any:
@@ -260,7 +260,7 @@ async def _rollback(call: Call) -> Any:
     life = await releases.rollback(
         name_of(call), by=call.principal, target=target_of(wanted.target), to=wanted.to, note=wanted.note
     )
-    return await _done(call, life)
+    return await _applied(call, life)
 
 
 _READ, _PROPOSE, _RELEASE = Action.READ_REGISTRY, Action.PROPOSE_PROFILES, Action.RELEASE_PROFILES
@@ -270,140 +270,140 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{_PROFILE}/life",
-        call=_life,
-        what="What is decided about a profile here, and how its canary does.",
+        handler=_history,
+        summary="What is decided about a profile here, and how its canary does.",
         tag="profiles",
         action=_READ,
-        answer=LifeRow,
+        response=ReleaseHistoryRow,
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{_PROFILE}/versions",
-        call=_versions,
-        what="The versions of a profile that the caller may see.",
+        handler=_versions,
+        summary="The versions of a profile that the caller may see.",
         tag="profiles",
         action=_READ,
         query=listing.params(VersionRow),
-        answer=list[VersionRow],
+        response=list[VersionRow],
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{_PROFILE}/versions",
-        call=_draft,
-        what="Hand in a version as a draft; the same content again changes nothing.",
+        handler=_draft,
+        summary="Hand in a version as a draft; the same content again changes nothing.",
         tag="profiles",
         action=_PROPOSE,
         body=NewVersion,
-        answer=VersionText,
+        response=VersionText,
         status=201,
         errors=(404, 409, 413, 415),
     ),
     Route(
         method="GET",
         path=_VERSION,
-        call=_version,
-        what="One version with its content.",
+        handler=_version,
+        summary="One version with its content.",
         tag="profiles",
         action=_READ,
-        answer=VersionText,
+        response=VersionText,
         errors=(404,),
     ),
     Route(
         method="DELETE",
         path=_VERSION,
-        call=_withdraw,
-        what="Take back a draft or a proposal.",
+        handler=_withdraw,
+        summary="Take back a draft or a proposal.",
         tag="profiles",
         action=_PROPOSE,
-        answer=VersionRow,
+        response=VersionRow,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{_VERSION}/propose",
-        call=_propose,
-        what="Ask for the release of a draft; all of its examples must come out.",
+        handler=_propose,
+        summary="Ask for the release of a draft; all of its examples must come out.",
         tag="profiles",
         action=_PROPOSE,
-        body=Said,
-        answer=VersionRow,
+        body=StepNote,
+        response=VersionRow,
         errors=(404, 409, 415),
     ),
     Route(
         method="POST",
         path=f"{_VERSION}/return",
-        call=_return,
-        what="Make a proposal a draft again, with a word why.",
+        handler=_request_changes,
+        summary="Make a proposal a draft again, with a word why.",
         tag="profiles",
         action=_RELEASE,
-        body=Said,
-        answer=VersionRow,
+        body=StepNote,
+        response=VersionRow,
         errors=(404, 409, 415),
     ),
     Route(
         method="POST",
         path=f"{_VERSION}/release",
-        call=_release,
-        what="Put a version in force without a restart, from the next commit on.",
+        handler=_release,
+        summary="Put a version in force without a restart, from the next commit on.",
         tag="profiles",
         action=_RELEASE,
         body=NewRelease,
-        answer=LifeRow,
+        response=ReleaseHistoryRow,
         errors=(404, 409, 415),
     ),
     Route(
         method="POST",
         path=f"{_VERSION}/canary",
-        call=_canary,
-        what="Try a version on some devices; rolled back by itself when they do worse than the others.",
+        handler=_canary,
+        summary="Try a version on some devices; rolled back by itself when they do worse than the others.",
         tag="profiles",
         action=_RELEASE,
         body=NewCanary,
-        answer=LifeRow,
+        response=ReleaseHistoryRow,
         errors=(404, 409, 415),
     ),
     Route(
         method="DELETE",
         path=f"{_PROFILE}/canary",
-        call=_end_canary,
-        what="End a canary: its devices have the version of the others again.",
+        handler=_end_canary,
+        summary="End a canary: its devices have the version of the others again.",
         tag="profiles",
         action=_RELEASE,
-        answer=LifeRow,
+        response=ReleaseHistoryRow,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{_VERSION}/shadow",
-        call=_shadow,
-        what="Decode live traffic by a version too, for a report and no reading.",
+        handler=_shadow,
+        summary="Decode live traffic by a version too, for a report and no reading.",
         tag="profiles",
         action=_PROPOSE,
         body=NewShadow,
-        answer=LifeRow,
+        response=ReleaseHistoryRow,
         errors=(404, 409, 415),
     ),
     Route(
         method="DELETE",
         path=f"{_PROFILE}/shadow",
-        call=_end_shadow,
-        what="End a shadow; its report goes to the audit trail.",
+        handler=_end_shadow,
+        summary="End a shadow; its report goes to the audit trail.",
         tag="profiles",
         action=_PROPOSE,
-        answer=LifeRow,
+        response=ReleaseHistoryRow,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{_PROFILE}/rollback",
-        call=_rollback,
-        what="Put back in force what was before, or a version given; ends a canary.",
+        handler=_rollback,
+        summary="Put back in force what was before, or a version given; ends a canary.",
         tag="profiles",
         action=_RELEASE,
         body=NewRollback,
-        answer=LifeRow,
+        response=ReleaseHistoryRow,
         errors=(404, 409, 415),
     ),
 )

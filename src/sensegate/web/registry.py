@@ -10,14 +10,23 @@ from sensegate.authority.tokens import Token
 from sensegate.errors import NotFound
 from sensegate.quantities.properties import CODES, PROPERTIES
 from sensegate.web import listing
-from sensegate.web.bodies import CodeRow, DivisionRow, MadeToken, Me, NewToken, PropertyRow, TokenRow, Usage
+from sensegate.web.bodies import (
+    CallerInfo,
+    CodeRow,
+    CreatedToken,
+    DivisionRow,
+    NewToken,
+    PropertyRow,
+    TokenRow,
+    UsageRow,
+)
 from sensegate.web.deps import ProfileRow
 from sensegate.web.routing import API, Call, Route, iso
 
 
 async def _me(call: Call) -> Any:
     caller, deps = call.principal, call.deps
-    return Me(
+    return CallerInfo(
         caller.id,
         caller.name,
         caller.role,
@@ -34,7 +43,7 @@ async def _divisions(call: Call) -> Any:
         DivisionRow(row.code, row.full, row.name_zh, row.name_en, row.level, row.parent, row.as_of)
         for row in call.deps.divisions.within(call.principal.scope.division)
     ]
-    return listing.answer(call, rows, DivisionRow, "code")
+    return listing.page_of(call, rows, DivisionRow, "code")
 
 
 async def _division(call: Call) -> Any:
@@ -70,7 +79,7 @@ _PROPERTIES = [
 
 
 async def _properties(call: Call) -> Any:
-    return listing.answer(call, _PROPERTIES, PropertyRow, "name")
+    return listing.page_of(call, _PROPERTIES, PropertyRow, "name")
 
 
 async def _property(call: Call) -> Any:
@@ -82,7 +91,7 @@ async def _property(call: Call) -> Any:
 
 
 async def _profiles(call: Call) -> Any:
-    return listing.answer(call, call.deps.profiles(), ProfileRow, "id")
+    return listing.page_of(call, call.deps.profiles(), ProfileRow, "id")
 
 
 async def _profile(call: Call) -> Any:
@@ -113,7 +122,7 @@ def _row(token: Token) -> TokenRow:
 
 async def _tokens(call: Call) -> Any:
     rows = [_row(token) for token in call.deps.tokens.list(call.principal, limit=1_000_000)]
-    return listing.answer(call, rows, TokenRow, "id")
+    return listing.page_of(call, rows, TokenRow, "id")
 
 
 async def _token(call: Call) -> Any:
@@ -126,7 +135,7 @@ async def _make_token(call: Call) -> Any:
     text, token = await call.deps.tokens.create(
         wanted.role, scope, by=call.principal, life_s=wanted.expires_s, feeds=tuple(wanted.feeds), name=wanted.name
     )
-    return MadeToken(text, token.id, token.role, scope.division, scope.department, iso(token.expires))
+    return CreatedToken(text, token.id, token.role, scope.division, scope.department, iso(token.expires))
 
 
 async def _revoke(call: Call) -> Any:
@@ -139,120 +148,122 @@ async def _usage(call: Call) -> Any:
     everyone = call.principal.scope.department == "" and call.deps.division.startswith(call.principal.scope.division)
     whole = everyone and may(call.principal, Action.READ_LEDGER)
     rows = [
-        Usage(row.token, row.feed, row.delivery, row.requests, row.records, row.bytes, row.last, row.unsettled)
+        UsageRow(row.token, row.feed, row.delivery, row.requests, row.records, row.bytes, row.last, row.unsettled)
         for row in call.deps.share.usage()
         if whole or row.token in seen or row.token == call.principal.id
     ]
-    return listing.answer(call, rows, Usage, "token")
+    return listing.page_of(call, rows, UsageRow, "token")
 
 
 _READ = Action.READ_REGISTRY
 ROUTES = (
-    Route(method="GET", path=f"{API}/me", call=_me, what="Whom the token proves.", tag="tokens", answer=Me),
+    Route(
+        method="GET", path=f"{API}/me", handler=_me, summary="Whom the token proves.", tag="tokens", response=CallerInfo
+    ),
     Route(
         method="GET",
         path=f"{API}/divisions",
-        call=_divisions,
-        what="Administrative divisions in the caller's scope.",
+        handler=_divisions,
+        summary="Administrative divisions in the caller's scope.",
         tag="registry",
         action=_READ,
         query=listing.params(DivisionRow),
-        answer=list[DivisionRow],
+        response=list[DivisionRow],
     ),
     Route(
         method="GET",
         path=f"{API}/divisions/{{code}}",
-        call=_division,
-        what="One division.",
+        handler=_division,
+        summary="One division.",
         tag="registry",
         action=_READ,
-        answer=DivisionRow,
+        response=DivisionRow,
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{API}/properties",
-        call=_properties,
-        what="The property table.",
+        handler=_properties,
+        summary="The property table.",
         tag="registry",
         query=listing.params(PropertyRow),
-        answer=list[PropertyRow],
+        response=list[PropertyRow],
     ),
     Route(
         method="GET",
         path=f"{API}/properties/{{name}}",
-        call=_property,
-        what="One property.",
+        handler=_property,
+        summary="One property.",
         tag="registry",
-        answer=PropertyRow,
+        response=PropertyRow,
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{API}/profiles",
-        call=_profiles,
-        what="Device profiles in force.",
+        handler=_profiles,
+        summary="Device profiles in force.",
         tag="registry",
         action=_READ,
         query=listing.params(ProfileRow),
-        answer=list[ProfileRow],
+        response=list[ProfileRow],
     ),
     Route(
         method="GET",
         path=f"{API}/profiles/{{vendor}}/{{model}}",
-        call=_profile,
-        what="One profile.",
+        handler=_profile,
+        summary="One profile.",
         tag="registry",
         action=_READ,
-        answer=ProfileRow,
+        response=ProfileRow,
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{API}/tokens",
-        call=_tokens,
-        what="Tokens in the caller's scope; never their secrets.",
+        handler=_tokens,
+        summary="Tokens in the caller's scope; never their secrets.",
         tag="tokens",
         action=Action.CHANGE_TOKENS,
         query=listing.params(TokenRow),
-        answer=list[TokenRow],
+        response=list[TokenRow],
     ),
     Route(
         method="POST",
         path=f"{API}/tokens",
-        call=_make_token,
-        what="Make a token, shown this once; never wider or higher than the caller's own.",
+        handler=_make_token,
+        summary="Make a token, shown this once; never wider or higher than the caller's own.",
         tag="tokens",
         action=Action.CHANGE_TOKENS,
         body=NewToken,
-        answer=MadeToken,
+        response=CreatedToken,
         status=201,
     ),
     Route(
         method="GET",
         path=f"{API}/tokens/{{token}}",
-        call=_token,
-        what="One token.",
+        handler=_token,
+        summary="One token.",
         tag="tokens",
-        answer=TokenRow,
+        response=TokenRow,
         errors=(404,),
     ),
     Route(
         method="DELETE",
         path=f"{API}/tokens/{{token}}",
-        call=_revoke,
-        what="Revoke a token; its open streams end within 2 s.",
+        handler=_revoke,
+        summary="Revoke a token; its open streams end within 2 s.",
         tag="tokens",
-        answer=TokenRow,
+        response=TokenRow,
         errors=(404, 409),
     ),
     Route(
         method="GET",
         path=f"{API}/usage",
-        call=_usage,
-        what="What each token received of each feed.",
+        handler=_usage,
+        summary="What each token received of each feed.",
         tag="tokens",
-        query=listing.params(Usage),
-        answer=list[Usage],
+        query=listing.params(UsageRow),
+        response=list[UsageRow],
     ),
 )

@@ -17,18 +17,18 @@ from sensegate.config import durations
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.video import multipart
 from sensegate.web import auth
-from sensegate.web.deps import Deps, Part
+from sensegate.web.deps import PartKey, WebDependencies
 from sensegate.web.problems import REQUEST_ID, BadRequest
 
 T = TypeVar("T")
 API = "/api/v1"
 
 
-class Param(msgspec.Struct, frozen=True):
+class QueryParam(msgspec.Struct, frozen=True):
     """A query parameter."""
 
     name: str
-    what: str
+    description: str
     schema: str = "string"
     """JSON Schema type."""
 
@@ -38,20 +38,20 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     method: str
     path: str
-    call: Callable[[Call], Awaitable[Any]]
-    what: str
+    handler: Callable[[Call], Awaitable[Any]]
+    summary: str
     """One line."""
     tag: str
     action: Action | None = None
     """What the caller's role must allow somewhere; None: nothing (public, or any token if `token`)."""
     token: bool = True
     """False: no token is asked for."""
-    query: tuple[Param, ...] = ()
+    query: tuple[QueryParam, ...] = ()
     body: Any = None
     """Type of a JSON body."""
     raw: str = ""
     """Content type of a body that is not JSON of a known form."""
-    answer: Any = None
+    response: Any = None
     """Type of a JSON answer."""
     media: tuple[str, ...] = ("application/json",)
     status: int = 200
@@ -60,25 +60,25 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PAGING = (
-    Param("limit", "most rows, default 1,000", "integer"),
-    Param("after", "id or cursor after which to go on"),
-    Param("sort", "fields, comma separated, `-` before a falling one"),
-    Param("q", "part of any text field"),
+    QueryParam("limit", "most rows, default 1,000", "integer"),
+    QueryParam("after", "id or cursor after which to go on"),
+    QueryParam("sort", "fields, comma separated, `-` before a falling one"),
+    QueryParam("q", "part of any text field"),
 )
 
 
 class Call:
     """One request on its way through a route."""
 
-    def __init__(self, request: web.Request, deps: Deps, guesses: auth.Guesses) -> None:
+    def __init__(self, request: web.Request, deps: WebDependencies, guesses: auth.AuthFailures) -> None:
         self.request = request
         self.deps = deps
-        self.guesses = guesses
+        self.auth_failures = guesses
         self._principal: Principal | None = None
 
     def identify(self) -> None:
         """Take the caller from the bearer token or the session. Raises `PermissionDenied`, `Overloaded`."""
-        self._principal = auth.caller(self.request, self.deps, self.guesses)
+        self._principal = auth.caller(self.request, self.deps, self.auth_failures)
 
     @property
     def principal(self) -> Principal:
@@ -87,21 +87,21 @@ class Call:
             raise PermissionDenied("send `Authorization: Bearer TOKEN`", authenticated=False)
         return self._principal
 
-    def part(self, key: Part[T]) -> T:
+    def part(self, key: PartKey[T]) -> T:
         """Return a part of a feature. Raises `NotFound` where this gateway lacks the feature."""
         found: T | None = self.deps.parts.get(key)
         if found is None:
             raise NotFound(key.absent)
         return found
 
-    def find_part(self, key: Part[T]) -> T | None:
+    def find_part(self, key: PartKey[T]) -> T | None:
         """Return a part of a feature; None where this gateway lacks the feature."""
         found: T | None = self.deps.parts.get(key)
         return found
 
-    def token_ended(self) -> bool:
+    def credential_ended(self) -> bool:
         """Return whether the token was revoked or has expired since, or the session has ended."""
-        return not auth.good(self.principal, self.deps)
+        return not auth.is_valid(self.principal, self.deps)
 
     @property
     def request_id(self) -> str:
@@ -119,7 +119,7 @@ class Call:
         """Return a query parameter."""
         return self.request.query.get(name, default)
 
-    def words(self, name: str) -> tuple[str, ...]:
+    def values(self, name: str) -> tuple[str, ...]:
         """Return a parameter that may be repeated or hold commas."""
         values = (part for value in self.request.query.getall(name, []) for part in value.split(","))
         found = tuple(value.strip() for value in values if value.strip())
@@ -127,7 +127,7 @@ class Call:
             raise BadRequest(f"query: {name}: {len(found)} values; at most 1,000")
         return found
 
-    def whole(self, name: str, default: int, most: int) -> int:
+    def integer(self, name: str, default: int, most: int) -> int:
         """Return an integer parameter, at least 1 and cut to `most`."""
         text = self.text(name)
         if not text:
@@ -150,9 +150,9 @@ class Call:
     def time(self, name: str) -> int | None:
         """Return a time (µs UTC): ISO 8601, epoch seconds or ms, or how far back (``90s``, ``1h``, ``7d``)."""
         text = self.text(name)
-        return self.moment(text, f"query: {name}") if text else None
+        return self.parse_time(text, f"query: {name}") if text else None
 
-    def moment(self, text: str, key: str) -> int:
+    def parse_time(self, text: str, key: str) -> int:
         """Return the time of a text, as `time` reads it; `key` names it where it is none."""
         try:
             return durations.moment(text, self.deps.clock.now())
@@ -161,14 +161,14 @@ class Call:
 
     # ── body and preconditions ────────────────────────────────────────────────────────────────────────
 
-    async def raw(self) -> bytes:
+    async def raw_body(self) -> bytes:
         """Return the body.
 
         Raises:
             BadRequest: too large (413), compressed (415), or too slow (408).
         """
         request, config = self.request, self.deps.config
-        self._demand_size(config.body_bytes_max)
+        self._check_size(config.body_bytes_max)
         try:
             async with asyncio.timeout(config.body_timeout_s):
                 return await request.read()
@@ -177,21 +177,21 @@ class Call:
         except TimeoutError:
             raise BadRequest(f"body not complete after {config.body_timeout_s:g} s", status=408) from None
 
-    def _demand_size(self, most: int) -> None:
+    def _check_size(self, most: int) -> None:
         request = self.request
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise BadRequest("compressed bodies are not taken; send it as it is", status=415)
         if (request.content_length or 0) > most:
             raise BadRequest(f"body of {request.content_length} bytes; at most {most}", status=413)
 
-    async def without_pictures(self) -> bytes:
+    async def multipart_without_images(self) -> bytes:
         """Return a multipart body whose pictures are empty; they are dropped while they come.
 
         Raises:
             BadRequest: too large, without or with its pictures (413), compressed (415), or too slow (408).
         """
         config = self.deps.config
-        self._demand_size(config.pictures_bytes_max)
+        self._check_size(config.pictures_bytes_max)
         thin = multipart.PictureStripper(multipart.boundary_of(self.request.headers.get("Content-Type", "")))
         size = 0
         try:
@@ -213,7 +213,7 @@ class Call:
         """
         if self.request.content_type not in {"application/json", "application/octet-stream"}:
             raise BadRequest(f"content type {self.request.content_type}; send application/json", status=415)
-        raw = await self.raw()
+        raw = await self.raw_body()
         try:
             return msgspec.json.decode(raw or b"{}", type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as why:
@@ -236,7 +236,7 @@ class Call:
         return int(number)
 
 
-def check(call: Call, route: Route) -> None:
+def check_call(call: Call, route: Route) -> None:
     """Return if the call may go on: token, role, and no unknown query parameter.
 
     Raises:

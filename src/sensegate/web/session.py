@@ -12,7 +12,7 @@ from sensegate.authority.scope import Principal
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.web import auth
 from sensegate.web.bodies import Body
-from sensegate.web.routing import API, Call, Param, Route, iso
+from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 _BINDING = "sensegate-sign-in"
 _CALLBACK = f"{API}/session/oidc/callback"
@@ -53,7 +53,7 @@ class SessionRow(msgspec.Struct, frozen=True):
     """With `bearer`: the session's text, told this once."""
 
 
-class Ways(msgspec.Struct, frozen=True):
+class SignInMethods(msgspec.Struct, frozen=True):
     """How people may sign in here."""
 
     password: bool
@@ -84,25 +84,25 @@ def _opened(call: Call, done: SignedIn) -> tuple[SessionRow, str]:
 def _with_cookie(call: Call, response: web.StreamResponse, text: str) -> None:
     """Set the session's cookie; Strict: no page of others makes the browser send it."""
     response.set_cookie(
-        auth.cookie_name(call.deps), text, path="/", httponly=True, secure=call.deps.secure, samesite="Strict"
+        auth.cookie_name(call.deps), text, path="/", httponly=True, secure=call.deps.is_secure, samesite="Strict"
     )
 
 
-async def _ways(call: Call) -> Any:
-    return Ways(call.deps.people is not None, call.deps.oidc.issuer if call.deps.oidc else "")
+async def _methods(call: Call) -> Any:
+    return SignInMethods(call.deps.people is not None, call.deps.oidc.issuer if call.deps.oidc else "")
 
 
 async def _sign_in(call: Call) -> Any:
     people = _people(call)
     wanted = await call.body(SignIn)
-    auth.demand_own_page(call.request)
+    auth.demand_same_origin(call.request)
     address = call.request.remote or ""
-    call.guesses.demand_patience(address)
+    call.auth_failures.demand_not_blocked(address)
     try:
         done = await people.sign_in(wanted.name, wanted.password, new_password=wanted.new_password)
     except PermissionDenied as why:
         if not why.authenticated:
-            call.guesses.failed(address)
+            call.auth_failures.record(address)
         raise
     row, text = _opened(call, done)
     if wanted.bearer:
@@ -125,7 +125,7 @@ async def _sign_out(call: Call) -> Any:
         raise NotFound("no session: the caller is a program")
     await _people(call).sign_out(call.principal)
     response = web.Response(status=204)
-    response.del_cookie(auth.cookie_name(call.deps), path="/", secure=call.deps.secure, httponly=True)
+    response.del_cookie(auth.cookie_name(call.deps), path="/", secure=call.deps.is_secure, httponly=True)
     return response
 
 
@@ -147,7 +147,7 @@ async def _begin(call: Call) -> Any:
         begun.binding,
         path=_CALLBACK,
         httponly=True,
-        secure=call.deps.secure,
+        secure=call.deps.is_secure,
         samesite="Lax",
         max_age=600,
     )
@@ -159,7 +159,7 @@ async def _callback(call: Call) -> Any:
     if call.deps.oidc is None:
         raise NotFound("no provider of identities here; sign in with a password")
     address = call.request.remote or ""
-    call.guesses.demand_patience(address)
+    call.auth_failures.demand_not_blocked(address)
     if error := call.text("error"):
         raise PermissionDenied(f"the provider refused: {error[:100]}", authenticated=False)
     try:
@@ -172,12 +172,12 @@ async def _callback(call: Call) -> Any:
         done = await people.sign_in_external(identity)
     except PermissionDenied as why:
         if not why.authenticated:
-            call.guesses.failed(address)
+            call.auth_failures.record(address)
         raise
     _, text = _opened(call, done)
     response = web.Response(status=303, headers={"Location": "/"})
     _with_cookie(call, response, text)
-    response.del_cookie(_BINDING, path=_CALLBACK, secure=call.deps.secure, httponly=True)
+    response.del_cookie(_BINDING, path=_CALLBACK, secure=call.deps.is_secure, httponly=True)
     return response
 
 
@@ -185,38 +185,38 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/session/ways",
-        call=_ways,
-        what="How people may sign in here.",
+        handler=_methods,
+        summary="How people may sign in here.",
         tag="people",
         token=False,
-        answer=Ways,
+        response=SignInMethods,
     ),
     Route(
         method="POST",
         path=f"{API}/session",
-        call=_sign_in,
-        what="Sign in as a person, for a cookie or a bearer text.",
+        handler=_sign_in,
+        summary="Sign in as a person, for a cookie or a bearer text.",
         tag="people",
         token=False,
         body=SignIn,
-        answer=SessionRow,
+        response=SessionRow,
         status=201,
         errors=(401, 403, 404, 429),
     ),
     Route(
         method="GET",
         path=f"{API}/session",
-        call=_session,
-        what="The session of the caller, with its CSRF text.",
+        handler=_session,
+        summary="The session of the caller, with its CSRF text.",
         tag="people",
-        answer=SessionRow,
+        response=SessionRow,
         errors=(404,),
     ),
     Route(
         method="DELETE",
         path=f"{API}/session",
-        call=_sign_out,
-        what="Sign out; open streams of the session end within 2 s.",
+        handler=_sign_out,
+        summary="Sign out; open streams of the session end within 2 s.",
         tag="people",
         status=204,
         errors=(404,),
@@ -224,8 +224,8 @@ ROUTES = (
     Route(
         method="PUT",
         path=f"{API}/session/password",
-        call=_password,
-        what="Change the own password; all other sessions of the caller end.",
+        handler=_password,
+        summary="Change the own password; all other sessions of the caller end.",
         tag="people",
         body=PasswordChange,
         status=204,
@@ -234,8 +234,8 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/session/oidc",
-        call=_begin,
-        what="Go to the provider of identities to sign in there.",
+        handler=_begin,
+        summary="Go to the provider of identities to sign in there.",
         tag="people",
         token=False,
         status=303,
@@ -245,20 +245,20 @@ ROUTES = (
     Route(
         method="GET",
         path=_CALLBACK,
-        call=_callback,
-        what="Where the provider of identities sends the browser back to.",
+        handler=_callback,
+        summary="Where the provider of identities sends the browser back to.",
         tag="people",
         token=False,
         status=303,
         media=("text/plain",),
         query=(
-            Param("code", "of the provider"),
-            Param("state", "of the sign-in that was begun"),
-            Param("iss", "the provider's name"),
-            Param("session_state", "of the provider; not used"),
-            Param("error", "why the provider refused"),
-            Param("error_description", "the same, for people; not shown"),
-            Param("error_uri", "the same"),
+            QueryParam("code", "of the provider"),
+            QueryParam("state", "of the sign-in that was begun"),
+            QueryParam("iss", "the provider's name"),
+            QueryParam("session_state", "of the provider; not used"),
+            QueryParam("error", "why the provider refused"),
+            QueryParam("error_description", "the same, for people; not shown"),
+            QueryParam("error_uri", "the same"),
         ),
         errors=(401, 403, 404, 429),
     ),

@@ -90,7 +90,7 @@ class ColumnRow(msgspec.Struct, frozen=True):
     rows: int
 
 
-class EntryAnswer(EntryRow, frozen=True, kw_only=True):
+class EntryDetail(EntryRow, frozen=True, kw_only=True):
     """All that is said about a feed, and what was found in its data."""
 
     summary: str
@@ -127,7 +127,7 @@ class EntryAnswer(EntryRow, frozen=True, kw_only=True):
     """The caller may read it now."""
 
 
-class SampleWish(Body, frozen=True):
+class SampleRequest(Body, frozen=True):
     """How a sample is to be drawn."""
 
     rows: Annotated[int, msgspec.Meta(ge=1, le=50)] = 5

@@ -13,7 +13,7 @@ from sensegate.share.sharing import FeedRequest
 from sensegate.share.webhooks import Webhook, Webhooks
 from sensegate.web import listing
 from sensegate.web.bodies import Body, FeedName
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route
 
@@ -59,7 +59,7 @@ class WebhookRow(msgspec.Struct, frozen=True):
     """After the last record that was taken."""
 
 
-class MadeWebhook(msgspec.Struct, frozen=True):
+class CreatedWebhook(msgspec.Struct, frozen=True):
     """A new webhook and the secret by which its letters are signed, which is shown only here."""
 
     id: str
@@ -67,7 +67,7 @@ class MadeWebhook(msgspec.Struct, frozen=True):
     webhook: WebhookRow
 
 
-class SubscriberRow(msgspec.Struct, frozen=True):
+class ConsumerRow(msgspec.Struct, frozen=True):
     """One who reads at this moment: an open stream or socket, or a line that sends."""
 
     id: str
@@ -86,7 +86,7 @@ class SubscriberRow(msgspec.Struct, frozen=True):
     why: str
 
 
-WEBHOOKS = Part[Webhooks]("webhooks", absent="this gateway sends no webhooks")
+WEBHOOKS = PartKey[Webhooks]("webhooks", absent="this gateway sends no webhooks")
 
 
 def _hooks(call: Call) -> Webhooks:
@@ -112,7 +112,7 @@ def _row(hooks: Webhooks, hook: Webhook) -> WebhookRow:
 
 async def _list(call: Call) -> Any:
     hooks = _hooks(call)
-    return listing.answer(call, [_row(hooks, hook) for hook in hooks.visible(call.principal)], WebhookRow, "id")
+    return listing.page_of(call, [_row(hooks, hook) for hook in hooks.visible(call.principal)], WebhookRow, "id")
 
 
 async def _get(call: Call) -> Any:
@@ -125,7 +125,7 @@ async def _create(call: Call) -> Any:
     wanted = await call.body(NewWebhook)
     if wanted.after and wanted.since:
         raise BadRequest("body: give after or since, not both")
-    since = call.moment(wanted.since, "body: since") if wanted.since else None
+    since = call.parse_time(wanted.since, "body: since") if wanted.since else None
     principal = call.principal
     if not call.deps.tokens.good(principal):
         raise PermissionDenied("a webhook belongs to a token and ends with it; make it with one")
@@ -133,7 +133,7 @@ async def _create(call: Call) -> Any:
     request = FeedRequest(wanted.feed, wanted.after, since)
     pages = await call.deps.share.open_pages(lambda: principal, request, form=wanted.form, delivery="webhook")
     made, secret = await hooks.create(principal, wanted, after=str(pages.place))
-    return MadeWebhook(made.id, secret, _row(hooks, made))
+    return CreatedWebhook(made.id, secret, _row(hooks, made))
 
 
 async def _delete(call: Call) -> Any:
@@ -166,11 +166,11 @@ async def _subscribers(call: Call) -> Any:
     everyone = principal.scope.department == "" and call.deps.division.startswith(principal.scope.division)
     whole = everyone and may(principal, Action.READ_LEDGER)
     rows = [
-        msgspec.convert(row, SubscriberRow, from_attributes=True)
-        for row in call.deps.roll.rows()
+        msgspec.convert(row, ConsumerRow, from_attributes=True)
+        for row in call.deps.consumers.rows()
         if whole or row.subscriber in seen or row.subscriber == principal.id
     ]
-    return listing.answer(call, rows, SubscriberRow, "id")
+    return listing.page_of(call, rows, ConsumerRow, "id")
 
 
 _READ = Action.READ_READINGS
@@ -178,40 +178,40 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/webhooks",
-        call=_list,
-        what="Webhooks of the caller and of tokens that it may see.",
+        handler=_list,
+        summary="Webhooks of the caller and of tokens that it may see.",
         tag="webhooks",
         action=_READ,
         query=listing.params(WebhookRow),
-        answer=list[WebhookRow],
+        response=list[WebhookRow],
     ),
     Route(
         method="POST",
         path=f"{API}/webhooks",
-        call=_create,
-        what="Have a feed posted to an address; the secret of its signatures is shown only here.",
+        handler=_create,
+        summary="Have a feed posted to an address; the secret of its signatures is shown only here.",
         tag="webhooks",
         action=_READ,
         body=NewWebhook,
-        answer=MadeWebhook,
+        response=CreatedWebhook,
         status=201,
         errors=(404, 410),
     ),
     Route(
         method="GET",
         path=f"{API}/webhooks/{{webhook}}",
-        call=_get,
-        what="One webhook and where it stands.",
+        handler=_get,
+        summary="One webhook and where it stands.",
         tag="webhooks",
         action=_READ,
-        answer=WebhookRow,
+        response=WebhookRow,
         errors=(404,),
     ),
     Route(
         method="DELETE",
         path=f"{API}/webhooks/{{webhook}}",
-        call=_delete,
-        what="Remove a webhook.",
+        handler=_delete,
+        summary="Remove a webhook.",
         tag="webhooks",
         action=_READ,
         status=204,
@@ -220,32 +220,32 @@ ROUTES = (
     Route(
         method="POST",
         path=f"{API}/webhooks/{{webhook}}/pause",
-        call=_pause,
-        what="Send nothing until it is resumed.",
+        handler=_pause,
+        summary="Send nothing until it is resumed.",
         tag="webhooks",
         action=_READ,
-        answer=WebhookRow,
+        response=WebhookRow,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{API}/webhooks/{{webhook}}/resume",
-        call=_resume,
-        what="Go on from where it stood, or after a cursor.",
+        handler=_resume,
+        summary="Go on from where it stood, or after a cursor.",
         tag="webhooks",
         action=_READ,
         body=ResumeWebhook,
-        answer=WebhookRow,
+        response=WebhookRow,
         errors=(404, 409, 410),
     ),
     Route(
         method="GET",
         path=f"{API}/subscribers",
-        call=_subscribers,
-        what="Who reads at this moment, by every delivery: state, how far behind, what was taken.",
+        handler=_subscribers,
+        summary="Who reads at this moment, by every delivery: state, how far behind, what was taken.",
         tag="webhooks",
         action=_READ,
-        query=listing.params(SubscriberRow),
-        answer=list[SubscriberRow],
+        query=listing.params(ConsumerRow),
+        response=list[ConsumerRow],
     ),
 )

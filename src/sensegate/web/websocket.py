@@ -24,9 +24,9 @@ from sensegate.share.consumers import ConsumerInfo
 from sensegate.share.delivery import Page
 from sensegate.share.pages import Pages
 from sensegate.web import problems
-from sensegate.web.feeds import HEARTBEAT_S, SELECT, asked_of, still_of
+from sensegate.web.feeds import HEARTBEAT_S, SELECTION_PARAMS, current_principal_of, request_of
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, Call, Param, Route
+from sensegate.web.routing import API, Call, QueryParam, Route
 
 CREDIT = 1_000
 """Records a subscriber gets before it has to give credit, unless `credit` says otherwise."""
@@ -51,7 +51,7 @@ class Credit:
         self.left = left
         self._more = asyncio.Event()
 
-    def give(self, count: int) -> None:
+    def add(self, count: int) -> None:
         """Add credit. Raises `BadRequest`: not 1 to `CREDIT_MAX`, or too much in all."""
         if not 1 <= count <= CREDIT_MAX or self.left + count > CREDIT_MAX:
             raise BadRequest(f"credit: {count} with {self.left} left; 1 to {CREDIT_MAX}, and no more in all")
@@ -68,22 +68,22 @@ class Credit:
             return
 
 
-def same_origin(call: Call) -> bool:
+def is_same_origin(call: Call) -> bool:
     """Return whether no page of another site asks: browsers name the page's origin."""
     origin = call.request.headers.get("Origin")
     return origin is None or urlsplit(origin).netloc == call.request.host
 
 
-async def _ws(call: Call) -> Any:
+async def _open(call: Call) -> Any:
     share, form = call.deps.share, call.text("form", "json")
     if form not in {"json", "msgpack"}:
         raise BadRequest(f"query: form: '{form[:20]}'; json or msgpack")
-    if not same_origin(call):
+    if not is_same_origin(call):
         raise PermissionDenied("a page of another site may not open this", authenticated=True)
-    request = asked_of(call, call.text("after"))
-    credit = Credit(call.whole("credit", CREDIT, CREDIT_MAX))
+    request = request_of(call, call.text("after"))
+    credit = Credit(call.integer("credit", CREDIT, CREDIT_MAX))
     # What is refused is refused here, before the upgrade.
-    pages = await share.open_pages(still_of(call), request, form=form)
+    pages = await share.open_pages(current_principal_of(call), request, form=form)
     socket = web.WebSocketResponse(
         protocols=(PROTOCOL,), heartbeat=HEARTBEAT_S, max_msg_size=COMMAND_BYTES_MAX, compress=False
     )
@@ -93,7 +93,7 @@ async def _ws(call: Call) -> Any:
     metered = partial(share.count, call.principal, request.feed, "ws")
     metered(requests=1, records=0, size=0)
     metrics.STREAMS.inc()
-    with call.deps.roll.registered(call.principal.id, request.feed, "ws") as standing:
+    with call.deps.consumers.registered(call.principal.id, request.feed, "ws") as standing:
 
         def covered(page: Page) -> AbstractAsyncContextManager[None]:
             return share.reserve(call.principal, request.feed, "ws", page.count, page.grant)
@@ -174,7 +174,7 @@ async def _listen(socket: web.WebSocketResponse, credit: Credit) -> None:
                 raise BadRequest(f"{message.type.name}: not a command")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as why:
             raise BadRequest(f'command: {why}; send {{"credit": N}}') from None
-        credit.give(command.credit)
+        credit.add(command.credit)
 
 
 async def _end(call: Call, socket: web.WebSocketResponse, why: BaseException) -> None:
@@ -194,14 +194,14 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/feeds/{{feed}}/ws",
-        call=_ws,
-        what='The same by WebSocket; give credit as {"credit": N}, go on with `after`.',
+        handler=_open,
+        summary='The same by WebSocket; give credit as {"credit": N}, go on with `after`.',
         tag="feeds",
         action=Action.READ_READINGS,
         query=(
-            *SELECT,
-            Param("form", "json (text messages) or msgpack (columns, binary); default json"),
-            Param("credit", "records to begin with, default 1,000", "integer"),
+            *SELECTION_PARAMS,
+            QueryParam("form", "json (text messages) or msgpack (columns, binary); default json"),
+            QueryParam("credit", "records to begin with, default 1,000", "integer"),
         ),
         media=("application/json", "application/vnd.msgpack"),
         status=101,

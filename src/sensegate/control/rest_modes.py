@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from aiohttp import web
 
@@ -133,15 +131,15 @@ def _order_row(order: ModeOrder) -> OrderRow:
     )
 
 
-async def _plans(call: Call) -> Any:
+async def _plans(call: Call) -> listing.RowPage[PlanRow]:
     return listing.page_of(call, map(_plan_row, modes_of(call).plans(call.principal)), PlanRow, "id")
 
 
-async def _plan(call: Call) -> Any:
+async def _plan(call: Call) -> PlanRow:
     return _plan_row(modes_of(call).plan(call.path("plan"), call.principal))
 
 
-async def _write(call: Call) -> Any:
+async def _write(call: Call) -> PlanRow:
     wanted = await call.body(NewPlan)
     for name in wanted.shed:
         if PROPERTIES.find(name) < 0:
@@ -160,25 +158,25 @@ async def _write(call: Call) -> Any:
     return _plan_row(written_)
 
 
-async def _approve(call: Call) -> Any:
+async def _approve(call: Call) -> PlanRow:
     revision = call.revision() or 0
     return _plan_row(await modes_of(call).approve(call.path("plan"), by=call.principal, revision=revision))
 
 
-async def _forget(call: Call) -> Any:
+async def _forget(call: Call) -> web.Response:
     await modes_of(call).delete(call.path("plan"), by=call.principal)
     return web.Response(status=204)
 
 
-async def _orders(call: Call) -> Any:
+async def _orders(call: Call) -> listing.RowPage[OrderRow]:
     return listing.page_of(call, map(_order_row, modes_of(call).orders(call.principal)), OrderRow, "id")
 
 
-async def _order(call: Call) -> Any:
+async def _order(call: Call) -> OrderRow:
     return _order_row(modes_of(call).get(call.path("order"), call.principal))
 
 
-async def _give(call: Call) -> Any:
+async def _give(call: Call) -> OrderRow:
     wanted = await call.body(NewOrder)
     order = await modes_of(call).order(
         wanted.plan,
@@ -191,7 +189,7 @@ async def _give(call: Call) -> Any:
     return _order_row(order)
 
 
-async def _end(call: Call) -> Any:
+async def _end(call: Call) -> OrderRow:
     return _order_row(await modes_of(call).end(call.path("order"), by=call.principal))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from sensegate.authority.scope import Action
@@ -77,12 +75,12 @@ def _row(task: Task) -> TaskRow:
     )
 
 
-async def _capabilities(call: Call) -> Any:
+async def _capabilities(call: Call) -> list[Capability]:
     device = call.deps.devices.get(call.path("device"), call.principal)
     return list(tasking_of(call).capabilities(device))
 
 
-async def _order(call: Call) -> Any:
+async def _order(call: Call) -> TaskRow:
     device = call.deps.devices.get(call.path("device"), call.principal)
     wanted = await call.body(NewTask)
     task = await tasking_of(call).order(
@@ -91,16 +89,16 @@ async def _order(call: Call) -> Any:
     return _row(task)
 
 
-async def _list(call: Call) -> Any:
+async def _list(call: Call) -> listing.RowPage[TaskRow]:
     found = tasking_of(call).tasks.list(call.principal, call.text("device"))
     return listing.page_of(call, map(_row, found), TaskRow, "id")
 
 
-async def _get(call: Call) -> Any:
+async def _get(call: Call) -> TaskRow:
     return _row(tasking_of(call).tasks.get(call.path("task"), call.principal))
 
 
-async def _cancel(call: Call) -> Any:
+async def _cancel(call: Call) -> TaskRow:
     return _row(await tasking_of(call).tasks.cancel(call.path("task"), by=call.principal))
 
 

@@ -17,7 +17,7 @@ from sensegate.authority.scope import Action, Principal, Scope, demand
 from sensegate.authority.shelf import Shelf
 from sensegate.authority.trail import Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, StoreFull, Unavailable
+from sensegate.errors import Conflict, StoreFull, Unavailable
 from sensegate.share.access_requests import AccessRequests
 from sensegate.share.catalogue import DatasetCatalogue, QualityIndicators
 from sensegate.share.catalogue_access import CatalogueAccess
@@ -332,22 +332,22 @@ class Sharing:
         """Return a visible feed. Raises `NotFound`."""
         return self.grants.feed(principal, name)
 
-    async def create_feed(self, principal: Principal, form: object) -> Feed:
+    async def create_feed(self, principal: Principal, feed: Feed) -> Feed:
         """Create a feed; without divisions it gets that of the caller.
 
         Raises:
             PermissionDenied: a part of the feed is outside the caller's scope.
             ConfigError, Conflict: as `Feeds.create`.
         """
-        feed = self._checked_feed(principal, form)
+        feed = self._checked_feed(principal, feed)
         check_feed(feed)
         self.feeds.demand_name_free(feed.name)
         await self.trail.record(principal, "feed.create", feed.name, after=_facts(feed))
         return await self.feeds.create(feed)
 
-    async def change_feed(self, principal: Principal, form: object, revision: int) -> Feed:
+    async def change_feed(self, principal: Principal, feed: Feed, revision: int) -> Feed:
         """Replace a feed as of a revision. Raises as `create_feed`, and `NotFound`."""
-        feed = self._checked_feed(principal, form)
+        feed = self._checked_feed(principal, feed)
         before = self.feeds.get(principal, feed.name)
         self._checked_feed(principal, before)
         self._demand_local(feed.name)
@@ -373,12 +373,8 @@ class Sharing:
             raise Conflict(f"feed '{name}' belongs to {entry.origin}; change it there")
 
     @staticmethod
-    def _checked_feed(principal: Principal, form: object) -> Feed:
+    def _checked_feed(principal: Principal, feed: Feed) -> Feed:
         """Return the feed with explicit divisions and departments, if all of it is in the caller's scope."""
-        try:
-            feed = msgspec.convert(form, Feed, from_attributes=True)
-        except msgspec.ValidationError as why:
-            raise ConfigError(str(why), key="feed", remedy="see the fields in /docs") from why
         scope = principal.scope
         departments = feed.departments or ((scope.department,) if scope.department else ())
         divisions = tuple(short(code) for code in feed.divisions) or (scope.division,)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
@@ -87,15 +86,15 @@ GATEWAYS = PartKey[Callable[[], list[str]]](
 """Returns the divisions of all gateways between which devices move."""
 
 
-async def _list(call: Call) -> Any:
+async def _list(call: Call) -> listing.RowPage[MoveRow]:
     return listing.page_of(call, [_row(move) for move in call.part(MOVES).all(call.principal)], MoveRow, "id")
 
 
-async def _one(call: Call) -> Any:
+async def _one(call: Call) -> MoveRow:
     return _row(call.part(MOVES).get(call.path("move"), call.principal))
 
 
-async def _ask(call: Call) -> Any:
+async def _ask(call: Call) -> MoveRow:
     wanted = await call.body(NewMove)
     source = "" if wanted.source is msgspec.UNSET else wanted.source
     return _row(
@@ -112,7 +111,7 @@ async def _ask(call: Call) -> Any:
     )
 
 
-async def _cancel(call: Call) -> Any:
+async def _cancel(call: Call) -> MoveRow:
     wanted = await call.body(CancelMove)
     return _row(
         await call.part(MOVES).cancel(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -77,7 +77,7 @@ def _members(call: Call) -> Members:
     return call.part(MEMBERS)
 
 
-async def _nodes(call: Call) -> Any:
+async def _nodes(call: Call) -> listing.RowPage[NodeRow]:
     return listing.page_of(call, _rows(call), NodeRow, "member")
 
 
@@ -86,7 +86,7 @@ def _rows(call: Call) -> list[NodeRow]:
     return [row for row in call.deps.nodes() if row.division.startswith(scope) or scope.startswith(row.division)]
 
 
-async def _node(call: Call) -> Any:
+async def _node(call: Call) -> NodeRow:
     return row_of(call, call.path("member"))
 
 
@@ -98,7 +98,7 @@ def row_of(call: Call, member: str) -> NodeRow:
     raise NotFound(f"no node {member[:32]} in your scope")
 
 
-async def _invite(call: Call) -> Any:
+async def _invite(call: Call) -> JoinCode:
     wanted = await call.body(Invitation)
     code, member = await _members(call).invite(
         wanted.division,
@@ -112,7 +112,7 @@ async def _invite(call: Call) -> Any:
     return JoinCode(member.id, member.division, code, iso(member.code_until))
 
 
-async def _join(call: Call) -> Any:
+async def _join(call: Call) -> Told:
     join = call.part(JOIN)
     asked = await call.body(Asked)
     address = call.request.remote or ""
@@ -125,7 +125,7 @@ async def _join(call: Call) -> Any:
         raise
 
 
-async def _leave(call: Call) -> Any:
+async def _leave(call: Call) -> Standing:
     said = await call.body(Leaving)
     members = _members(call)
     address = call.request.remote or ""
@@ -137,12 +137,12 @@ async def _leave(call: Call) -> Any:
         raise
 
 
-async def _expel(call: Call) -> Any:
+async def _expel(call: Call) -> Standing:
     said = await call.body(Expulsion)
     return _stand(await _members(call).expel(call.path("member"), by=call.principal, note=said.note))
 
 
-async def _set_areas(call: Call) -> Any:
+async def _set_areas(call: Call) -> Standing:
     said = await call.body(NewAreas)
     members = _members(call)
     return _stand(await members.set_areas(call.path("member"), said.areas, by=call.principal, note=said.note))
@@ -173,7 +173,7 @@ class GapRow(msgspec.Struct, frozen=True):
     devices: list[MissingRow]
 
 
-async def _gaps(call: Call) -> Any:
+async def _gaps(call: Call) -> Gaps:
     row = row_of(call, call.path("member"))
     # It names devices of all places and departments of the node.
     demand(call.principal, Action.READ_LEDGER, row.division)
@@ -188,7 +188,7 @@ async def _gaps(call: Call) -> Any:
         )
         for gap in await gaps_of(row.member)
     ]
-    return {"rows": rows}
+    return Gaps(rows)
 
 
 class Gaps(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -50,7 +50,7 @@ def _owners(call: Call) -> DeviceOwners:
     return call.part(OWNERS)
 
 
-async def _conflicts(call: Call) -> Any:
+async def _conflicts(call: Call) -> Conflicts:
     return Conflicts(
         [
             ConflictRow(conflict.device, conflict.owner, conflict.sent_by, iso(conflict.at))
@@ -59,7 +59,7 @@ async def _conflicts(call: Call) -> Any:
     )
 
 
-async def _owner(call: Call) -> Any:
+async def _owner(call: Call) -> OwnerRow:
     device = call.path("device")
     owner = _owners(call).owner(device)
     if not owner:
@@ -67,7 +67,7 @@ async def _owner(call: Call) -> Any:
     return OwnerRow(device, owner)
 
 
-async def _assign(call: Call) -> Any:
+async def _assign(call: Call) -> OwnerRow:
     said = await call.body(NewOwner)
     call.part(MEMBERS).demand_known(said.member)
     made = await _owners(call).assign(call.path("device"), said.member, by=call.principal)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 from aiohttp import web
@@ -45,7 +45,7 @@ def _desk(call: Call) -> ReturnDesk:
     return call.part(RETURNS)
 
 
-async def _export(call: Call) -> Any:
+async def _export(call: Call) -> web.StreamResponse:
     division = call.deps.divisions.check(call.path("division"))[0]
     demand(call.principal, Action.CHANGE_NODES, division)
     life, _, after = call.text("after").rpartition(":")
@@ -63,12 +63,12 @@ async def _export(call: Call) -> Any:
     )
 
 
-async def _place(call: Call) -> Any:
+async def _place(call: Call) -> Taken:
     demand(call.principal, Action.READ_LEDGER, call.deps.division)
     return Taken(0, await _desk(call).place())
 
 
-async def _import(call: Call) -> Any:
+async def _import(call: Call) -> Taken:
     demand(call.principal, Action.CHANGE_FEEDS, call.deps.division)
     rows, place = await _desk(call).take(await call.raw_body())
     await call.deps.audit.record(

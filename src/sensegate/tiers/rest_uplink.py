@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 from aiohttp import web
@@ -147,20 +147,20 @@ def _row(part: RefusedPart, outcome: str = "") -> RefusedRow:
     )
 
 
-async def _refused(call: Call) -> Any:
+async def _refused(call: Call) -> RefusedRows:
     demand(call.principal, Action.READ_LEDGER, call.deps.division)
     desk = call.part(UPLINK)()
     return RefusedRows([_row(part, desk.resent.get(part.id, "")) for part in await desk.refused()])
 
 
-async def _refused_of(call: Call) -> Any:
+async def _refused_of(call: Call) -> RefusedRows:
     row = row_of(call, call.path("member"))
     # It names devices of all places and departments of the node.
     demand(call.principal, Action.READ_LEDGER, row.division)
     return RefusedRows([_row(part) for part in await call.part(REFUSED)(row.member)])
 
 
-async def _body(call: Call) -> Any:
+async def _body(call: Call) -> web.StreamResponse:
     row = row_of(call, call.path("member"))
     demand(call.principal, Action.READ_QUARANTINE, row.division)
     part_id = call.path("id")
@@ -171,7 +171,7 @@ async def _body(call: Call) -> Any:
     return web.Response(body=body, content_type="application/octet-stream")
 
 
-async def _resend(call: Call) -> Any:
+async def _resend(call: Call) -> Waiting:
     wanted = await call.body(Resending)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
     desk = call.part(UPLINK)()
@@ -179,7 +179,7 @@ async def _resend(call: Call) -> Any:
     return Waiting(len(await desk.resend(wanted.ids)))
 
 
-async def _skip(call: Call) -> Any:
+async def _skip(call: Call) -> Skipped:
     wanted = await call.body(Skipping)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
     desk = call.part(UPLINK)()
@@ -191,7 +191,7 @@ async def _skip(call: Call) -> Any:
     return Skipped(wanted.lane, stuck.reason, stuck.after, stuck.until)
 
 
-async def _take_over(call: Call) -> Any:
+async def _take_over(call: Call) -> Claiming:
     wanted = await call.body(Takeover)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
     desk = call.part(UPLINK)()
@@ -257,7 +257,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/uplink/takeover",
         handler=_take_over,
-        summary="Let this store go on although another copy of it has sent; the other one is refused from then on (node).",
+        summary="Let this store go on although another copy of it has sent; the other one is refused then (node).",
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=Takeover,

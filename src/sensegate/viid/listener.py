@@ -149,7 +149,7 @@ class ViidWeb:
         self._manners = {device.device: device for device in config.devices}
         self._reading = 0
         self._listener = HttpListener(
-            "viid.port", connections_max=config.connections_max, header_timeout_s=10.0, answers_cut=True
+            "viid.port", connections_max=config.connections_max, header_timeout_s=10.0, reports_truncation=True
         )
 
     # ── listening ────────────────────────────────────────────────────────────────────────────────────

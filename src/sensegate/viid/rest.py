@@ -110,18 +110,18 @@ def _desk(call: Call) -> ViidDesk:
     return desk
 
 
-async def _told(call: Call) -> Any:
+async def _told(call: Call) -> Told:
     return _desk(call).told()
 
 
-async def _cancel(call: Call) -> Any:
+async def _cancel(call: Call) -> Below:
     desk = _desk(call)
     name = call.path("device")
     await call.deps.audit.record(call.principal, "viid.cancel", name)
     return await desk.cancel(name)
 
 
-async def _renew(call: Call) -> Any:
+async def _renew(call: Call) -> Below:
     desk = _desk(call)
     name = call.path("device")
     await call.deps.audit.record(call.principal, "viid.renew", name)

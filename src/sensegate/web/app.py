@@ -1,7 +1,7 @@
-"""The HTTP side as a whole: one table of routes, one way in for every request, one place for errors.
+"""HTTP layer: the table of routes, the middleware of every request, and the mapping of errors.
 
-`Web(deps)` is started and stopped by the wiring. Every answer carries a request id and the security headers; every
-error is a problem document.
+`Web(deps)` is started and stopped by the wiring. Every response has a request id and the security headers; every error
+is a problem document.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import secrets
 import ssl
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
-from typing import Any
 
 import msgspec
 import prometheus_client
@@ -82,11 +81,11 @@ _SECURITY_HEADERS = {
 }
 
 
-async def _health(_call: Call) -> Any:
+async def _health(_call: Call) -> dict[str, bool]:
     return {"alive": True}
 
 
-async def _ready(call: Call) -> Any:
+async def _ready(call: Call) -> web.Response:
     reasons = list(call.deps.ready())
     return web.Response(
         status=503 if reasons else 200,
@@ -95,7 +94,7 @@ async def _ready(call: Call) -> Any:
     )
 
 
-async def _metrics(call: Call) -> Any:
+async def _metrics(call: Call) -> web.StreamResponse:
     if call.deps.config.metrics == "token":
         call.identify()
         demand(call.principal, Action.READ_LEDGER, call.deps.division)
@@ -106,12 +105,14 @@ async def _metrics(call: Call) -> Any:
 
 
 _OPERATIONS = (
-    Route(method="GET", path="/healthz", handler=_health, summary="The process lives.", tag="gateway", token=False),
+    Route(
+        method="GET", path="/healthz", handler=_health, summary="Liveness of the process.", tag="gateway", token=False
+    ),
     Route(
         method="GET",
         path="/readyz",
         handler=_ready,
-        summary="Whether it takes and gives readings, and why not (503).",
+        summary="Readiness: whether readings are ingested and delivered, with the reasons if not (503).",
         tag="gateway",
         token=False,
         response=Readiness,
@@ -120,7 +121,7 @@ _OPERATIONS = (
         method="GET",
         path="/metrics",
         handler=_metrics,
-        summary="Prometheus metrics: counts only, no device or subscriber is named.",
+        summary="Prometheus metrics: aggregate counts without names of devices or subscribers.",
         tag="gateway",
         token=False,
         media=("text/plain",),
@@ -153,7 +154,7 @@ ROUTES: tuple[Route, ...] = (
     *people.ROUTES,
     *session.ROUTES,
 )
-"""All operations. `/`, `/docs`, `/openapi.json` and the files they need stand beside it."""
+"""All operations, apart from `/`, `/docs`, `/openapi.json` and static files."""
 
 
 class Web:
@@ -176,7 +177,7 @@ class Web:
             self._headers["Strict-Transport-Security"] = "max-age=31536000"
 
     def app(self) -> web.Application:
-        """Return the application (tests serve it by their own means)."""
+        """Return the application, for tests that serve it themselves."""
         app = web.Application(middlewares=[self._middleware], client_max_size=self.deps.config.body_bytes_max)
         for route in ROUTES:
             app.router.add_route(route.method, route.path, self._endpoint(route))
@@ -190,25 +191,25 @@ class Web:
         """Listen; return the base URL.
 
         Raises:
-            ConfigError: the address cannot be listened on, or the certificates cannot be read.
+            ConfigError: the address is not available, or the certificates cannot be read.
         """
         config = self.deps.config
         self._context = _tls(self.deps)
         return await self._listener.start(self.app(), [config.host, *config.more_hosts], config.port, self._context)
 
     def reload_certificates(self) -> None:
-        """Show the certificate as it is in its file now; open connections stay.
+        """Reload the certificate from its file; open connections stay.
 
         Raises:
-            ConfigError: it cannot be used; the old one is shown.
+            ConfigError: it cannot be used; the previous one stays in force.
         """
         if self._context is None:
             return
-        _tls(self.deps)  # what cannot be used is found before it is
+        _tls(self.deps)  # fails before the context in use is changed
         _load(self._context, self.deps.config.tls)
 
     async def stop(self) -> None:
-        """Close the listener, end open streams (their cursors stay valid), let short answers finish."""
+        """Close the listener, end open streams (their cursors stay valid), let short responses finish."""
         await self._listener.stop()
 
     # ── every request ─────────────────────────────────────────────────────────────────────────────────
@@ -238,15 +239,15 @@ class Web:
     async def _middleware(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        given = request.headers.get("X-Request-Id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        offered = request.headers.get("X-Request-Id", "")
+        request_id = offered if _REQUEST_ID.fullmatch(offered) else secrets.token_hex(8)
         request[problems.REQUEST_ID] = request_id
         try:
             response = await handler(request)
         except SensegateError as why:
             status = problems.status_of(why)
             if status >= 500 and not isinstance(why, Unavailable):
-                _log.warning("request not done", request=request_id, path=request.path, cause=repr(why))
+                _log.warning("request failed", request=request_id, path=request.path, reason=repr(why))
             response = problems.problem_response(why, request_id=request_id)
         except web.HTTPException as why:
             response = problems.response_of(why.status, _detail_of(why, request), request_id=request_id)
@@ -265,9 +266,9 @@ class Web:
 
 def _detail_of(why: web.HTTPException, request: web.Request) -> str:
     if why.status == 404:
-        return f"no such path; /docs lists all that there are ({request.method} {request.path[:200]})"
+        return f"there is no path {request.path[:200]}; /docs lists all operations"
     if why.status == 405:
-        return f"{request.method} is not possible here"
+        return f"method {request.method} is not allowed here; /docs lists the operations"
     return problems.title_of(why.status)
 
 
@@ -284,9 +285,9 @@ def _tls(deps: WebDependencies) -> ssl.SSLContext | None:
     tls = deps.config.tls
     if not tls.cert_file:
         hosts = (deps.config.host, *deps.config.more_hosts)
-        if open_ := next((host for host in hosts if host not in {"127.0.0.1", "::1", "localhost"}), ""):
+        if exposed := next((host for host in hosts if host not in {"127.0.0.1", "::1", "localhost"}), ""):
             raise ConfigError(
-                f"{open_} without TLS",
+                f"{exposed} is not loopback and TLS is not configured",
                 key="web.tls",
                 remedy="give cert_file and key_file, or listen on loopback",
             )
@@ -297,7 +298,7 @@ def _tls(deps: WebDependencies) -> ssl.SSLContext | None:
         _load(context, tls)
     except (OSError, ssl.SSLError) as why:
         raise ConfigError(
-            f"certificate cannot be used: {why}", key="web.tls", remedy="PEM files; see config/README.md"
+            f"the certificate cannot be used: {why}", key="web.tls", remedy="give PEM files; see config/README.md"
         ) from why
     return context
 

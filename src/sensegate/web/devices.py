@@ -1,8 +1,6 @@
-"""REST: devices and their credentials; telemetry that devices push."""
+"""REST: devices and their credentials; ingest of telemetry by HTTP."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 
@@ -21,6 +19,7 @@ from sensegate.web.bodies import (
     DeviceChange,
     DeviceCredential,
     DeviceRow,
+    ImportReport,
     ImportRow,
     IngestReceipt,
     NewDevice,
@@ -34,16 +33,16 @@ ASSETS = PartKey[Assets]("assets", absent="this gateway looks for no second sour
 NEIGHBOURS = PartKey[Neighbours]("neighbours", absent="this gateway looks for no duplicate devices nearby")
 
 
-async def _list(call: Call) -> Any:
+async def _list(call: Call) -> listing.RowPage[DeviceRow]:
     deps, scope = call.deps, call.principal.scope
     division, department = call.text("division"), call.text("department")
     if division:
-        wanted = deps.divisions.check(division)[0]
-        if not wanted.startswith(scope.division):
-            if not scope.division.startswith(wanted):
-                raise PermissionDenied(f"division {wanted} is outside your scope ({scope.division})")
-            wanted = scope.division
-        scope = Scope(wanted, scope.department)
+        code = deps.divisions.check(division)[0]
+        if not code.startswith(scope.division):
+            if not scope.division.startswith(code):
+                raise PermissionDenied(f"division {code} is outside your scope ({scope.division})")
+            code = scope.division
+        scope = Scope(code, scope.department)
     if call.text("sort") not in {"", "id"} or "id" in call.request.query:
         rows = [device_row(device) for device in deps.devices.list(scope, limit=10**9)]
         return listing.page_of(call, _without_division(call, rows), DeviceRow, "id")
@@ -59,13 +58,8 @@ async def _list(call: Call) -> Any:
         after=call.text("after"),
         limit=limit + 1,
     )
-    answer: dict[str, Any] = {
-        "rows": [_row(call, device) for device in found[:limit]],
-        "total": deps.devices.count(scope),
-    }
-    if len(found) > limit:
-        answer["next"] = found[limit - 1].id
-    return answer
+    rows = [_row(call, device) for device in found[:limit]]
+    return listing.RowPage(rows, found[limit - 1].id if len(found) > limit else "", deps.devices.count(scope))
 
 
 def _without_division(call: Call, rows: list[DeviceRow]) -> list[DeviceRow]:
@@ -77,14 +71,14 @@ def _state(word: str) -> DeviceState:
     try:
         return DeviceState(word)
     except ValueError:
-        raise BadRequest(f"query: state: '{word[:20]}'; one of {', '.join(DeviceState)}") from None
+        raise BadRequest(f"query: state: '{word[:20]}' is unknown; use one of {', '.join(DeviceState)}") from None
 
 
-async def _create(call: Call) -> Any:
+async def _create(call: Call) -> DeviceCredential:
     body = await call.body(NewDevice)
     if body.division is msgspec.UNSET:
         if not (place := division_of(body.id, body.alias)):
-            raise BadRequest("body: division: is missing; only the code of a camera (20 digits) names it by itself")
+            raise BadRequest("body: division: is missing; only the code of a camera (20 digits) contains it")
         body = msgspec.structs.replace(body, division=place)
     shadow, source = body.shadow, ""
     device = Device(**{**msgspec.structs.asdict(body), "shadow": False})
@@ -93,17 +87,17 @@ async def _create(call: Call) -> Any:
         _demand_one_source(device.asset, source, shadow=shadow)
     device = msgspec.structs.replace(device, shadow=bool(source) if shadow is None else shadow)
     password = await call.deps.devices.add(device, by=call.principal)
-    made = _credential(call, device.id, password)
+    credential = _credential(call, device.id, password)
     if device.shadow and source:
-        what = f"{source} is the source of {device.asset}; this one is its shadow: compared with it, in no feed"
-        made = msgspec.structs.replace(made, warnings=[what, *made.warnings])
-    return made
+        warning = f"{source} is the source of {device.asset}; this device is a secondary source: compared, in no feed"
+        credential = msgspec.structs.replace(credential, warnings=[warning, *credential.warnings])
+    return credential
 
 
 def _demand_one_source(asset: str, source: str, *, shadow: bool | None) -> None:
-    """Return unless a second authority is wanted. Raises `Conflict`."""
+    """Return if the asset does not get a second source. Raises `Conflict`."""
     if shadow is False:
-        raise Conflict(f"{source} is the source of {asset}; make it a shadow first")
+        raise Conflict(f"{source} is the source of {asset}; make it a secondary source first")
 
 
 def _credential(call: Call, device_id: str, password: str) -> DeviceCredential:
@@ -123,10 +117,10 @@ def _credential(call: Call, device_id: str, password: str) -> DeviceCredential:
 
 def _warning(near: Near) -> str:
     whose = f"{near.other} of {near.other_owner}" if near.other else f"a device of another owner in {near.division}"
-    return f"{whose} stands {near.metres:g} m away and has the same ({near.same}): apply for its data instead?"
+    return f"{whose} is {near.metres:g} m away and measures the same ({near.same}): you may apply for its data instead"
 
 
-async def _secondary_sources(call: Call) -> Any:
+async def _secondary_sources(call: Call) -> listing.RowPage[Difference]:
     assets, devices, caller = call.find_part(ASSETS), call.deps.devices, call.principal
     rows = []
     for row in assets.differences() if assets else ():
@@ -136,13 +130,13 @@ async def _secondary_sources(call: Call) -> Any:
     return listing.page_of(call, rows, Difference, "shadow")
 
 
-async def _duplicates(call: Call) -> Any:
+async def _duplicates(call: Call) -> listing.RowPage[Near]:
     neighbours, caller = call.find_part(NEIGHBOURS), call.principal
     rows = [] if neighbours is None else neighbours.all(caller.scope, caller)
     return listing.page_of(call, rows, Near, "device")
 
 
-async def _get(call: Call) -> Any:
+async def _get(call: Call) -> DeviceRow:
     return _row(call, call.deps.devices.get(call.path("device"), call.principal))
 
 
@@ -150,7 +144,7 @@ def _row(call: Call, device: Device) -> DeviceRow:
     return msgspec.structs.replace(device_row(device), clock_lag_s=call.deps.clock_lag(device.id))
 
 
-async def _change(call: Call) -> Any:
+async def _change(call: Call) -> DeviceRow:
     devices, name, by = call.deps.devices, call.path("device"), call.principal
     revision = call.revision() or 0
     wanted = {
@@ -175,7 +169,7 @@ async def _change(call: Call) -> Any:
     return device_row(present)
 
 
-async def _rotate(call: Call) -> Any:
+async def _rotate(call: Call) -> DeviceCredential:
     name = call.path("device")
     password = await call.deps.devices.rotate(
         name, by=call.principal, grace_s=(await call.body(CredentialRotation)).grace_s
@@ -183,15 +177,15 @@ async def _rotate(call: Call) -> Any:
     return _credential(call, name, password)
 
 
-async def _disable(call: Call) -> Any:
+async def _disable(call: Call) -> DeviceRow:
     return device_row(await call.deps.devices.disable(call.path("device"), by=call.principal))
 
 
-async def _enable(call: Call) -> Any:
+async def _enable(call: Call) -> DeviceRow:
     return device_row(await call.deps.devices.enable(call.path("device"), by=call.principal))
 
 
-async def _retire(call: Call) -> Any:
+async def _retire(call: Call) -> DeviceRow:
     revision = call.revision(required=False)
     present = call.deps.devices.get(call.path("device"), call.principal)
     if revision is not None and present.revision != revision:
@@ -199,7 +193,7 @@ async def _retire(call: Call) -> Any:
     return device_row(await call.deps.devices.retire(present.id, by=call.principal))
 
 
-async def _import(call: Call) -> Any:
+async def _import(call: Call) -> ImportReport:
     flags = {name: _flag(call, name) for name in ("dry_run", "update")}
     report = await importing.import_csv(
         call.deps.devices, await call.raw_body(), by=call.principal, dry_run=flags["dry_run"], update=flags["update"]
@@ -208,20 +202,20 @@ async def _import(call: Call) -> Any:
         ImportRow(row.line, row.id, row.what, row.reason if row.what is What.REFUSED else "", row.remedy, row.password)
         for row in report.rows
     ]
-    return {"rows": rows, "dry_run": report.dry_run}
+    return ImportReport(rows, report.dry_run)
 
 
 def _flag(call: Call, name: str) -> bool:
     text = call.text(name, "false").lower()
     if text not in {"true", "false", "1", "0"}:
-        raise BadRequest(f"query: {name}: true or false")
+        raise BadRequest(f"query: {name}: '{text[:20]}' is not a boolean; use true or false")
     return text in {"true", "1"}
 
 
-async def _ingest(call: Call) -> Any:
+async def _ingest(call: Call) -> IngestReceipt:
     name, ingest = call.path("device"), call.deps.ingest
     if ingest is None:
-        raise NotFound("this gateway takes no telemetry by HTTP")
+        raise NotFound("this gateway does not ingest telemetry by HTTP")
     if "Authorization" in call.request.headers and _is_token(call):
         call.identify()
         if not may(call.principal, Action.INGEST):
@@ -245,7 +239,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/devices",
         handler=_list,
-        summary="Devices in the caller's scope.",
+        summary="List the devices in the caller's scope.",
         tag="devices",
         action=Action.READ_REGISTRY,
         query=(*listing.params(DeviceRow), QueryParam("text", "the same as q")),
@@ -255,7 +249,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/devices",
         handler=_create,
-        summary="Register a device; its password is shown this once.",
+        summary="Register a device; its password is shown only once.",
         tag="devices",
         action=_CHANGE,
         body=NewDevice,
@@ -267,22 +261,22 @@ ROUTES = (
         method="POST",
         path=f"{API}/devices/import",
         handler=_import,
-        summary="Register many devices from CSV; a report for each row.",
+        summary="Register devices from CSV; the outcome is reported for each row.",
         tag="devices",
         action=_CHANGE,
         query=(
-            QueryParam("dry_run", "only say what would happen", "boolean"),
-            QueryParam("update", "change entries that differ", "boolean"),
+            QueryParam("dry_run", "report the outcome without changes", "boolean"),
+            QueryParam("update", "change registered devices that differ", "boolean"),
         ),
         raw="text/csv",
-        response=list[ImportRow],
+        response=ImportReport,
         errors=(413,),
     ),
     Route(
         method="GET",
         path=f"{API}/devices/shadows",
         handler=_secondary_sources,
-        summary="How second sources of assets compare with their authorities.",
+        summary="Compare secondary sources of assets with their sources.",
         tag="devices",
         action=Action.READ_LEDGER,
         query=listing.params(Difference),
@@ -292,7 +286,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/devices/duplicates",
         handler=_duplicates,
-        summary="Pairs of devices of two owners that measure the same within some metres (`sharing.near_m`).",
+        summary="List pairs of devices of two owners that measure the same near each other (`sharing.near_m`).",
         tag="devices",
         action=Action.READ_REGISTRY,
         query=listing.params(Near),
@@ -302,7 +296,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/devices/{{device}}",
         handler=_get,
-        summary="One device.",
+        summary="Get a device.",
         tag="devices",
         action=Action.READ_REGISTRY,
         response=DeviceRow,
@@ -323,7 +317,7 @@ ROUTES = (
         method="DELETE",
         path=f"{API}/devices/{{device}}",
         handler=_retire,
-        summary="Retire a device for good; its history stays.",
+        summary="Retire a device permanently; its data stays.",
         tag="devices",
         action=_CHANGE,
         response=DeviceRow,
@@ -333,7 +327,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/devices/{{device}}/rotate",
         handler=_rotate,
-        summary="Make a new password, shown this once.",
+        summary="Replace the password of a device; the new one is shown only once.",
         tag="devices",
         action=_CHANGE,
         body=CredentialRotation,
@@ -344,7 +338,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/devices/{{device}}/disable",
         handler=_disable,
-        summary="Shut a device out; open connections are closed within 2 s.",
+        summary="Disable a device; open connections are closed within 2 s.",
         tag="devices",
         action=_CHANGE,
         response=DeviceRow,
@@ -354,7 +348,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/devices/{{device}}/enable",
         handler=_enable,
-        summary="Let a disabled device in again.",
+        summary="Enable a disabled device.",
         tag="devices",
         action=_CHANGE,
         response=DeviceRow,
@@ -364,7 +358,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/ingest/{{device}}",
         handler=_ingest,
-        summary="Telemetry of one device; answered after the commit. Authorized by the device's own credential.",
+        summary="Ingest telemetry of a device; responds after the commit. Authorized by the credential of the device.",
         tag="ingest",
         token=False,
         raw="application/json",
@@ -376,7 +370,7 @@ ROUTES = (
         method="POST",
         path="/onvif/{device}",
         handler=_ingest,
-        summary="One document of ONVIF metadata (tt:MetadataStream) of a camera; else as telemetry by HTTP.",
+        summary="Ingest ONVIF metadata (tt:MetadataStream) of a camera; otherwise like telemetry by HTTP.",
         tag="ingest",
         token=False,
         raw="application/xml",

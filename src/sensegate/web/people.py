@@ -1,8 +1,8 @@
-"""REST: accounts of people, each level for those below it."""
+"""REST: accounts of people; each level manages those below it."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from aiohttp import web
@@ -18,10 +18,10 @@ PersonRole = Literal["county_operator", "city_operator", "province_operator", "a
 
 
 class NewPerson(Body, frozen=True):
-    """An account to be made."""
+    """Account to be created."""
 
     id: str
-    """Name to sign in with: 2 to 64 of a-z 0-9 . _ -"""
+    """User name: 2 to 64 characters of a-z 0-9 . _ -"""
     role: PersonRole
     scope: Division
     department: Text = ""
@@ -30,18 +30,18 @@ class NewPerson(Body, frozen=True):
 
 
 class PersonChange(Body, frozen=True):
-    """What is to change; keys that are left out stay as they are. Another duty is refused."""
+    """Changes; keys that are left out stay unchanged. A change of duty is rejected."""
 
     role: PersonRole | msgspec.UnsetType = msgspec.UNSET
     scope: Division | msgspec.UnsetType = msgspec.UNSET
     department: Text | msgspec.UnsetType = msgspec.UNSET
     title: Text | msgspec.UnsetType = msgspec.UNSET
     disabled: bool | msgspec.UnsetType = msgspec.UNSET
-    """True ends the sessions too."""
+    """True ends the sessions of the account too."""
 
 
 class PersonRow(msgspec.Struct, frozen=True):
-    """An account; never its password."""
+    """Account, without its password."""
 
     id: str
     role: str
@@ -51,7 +51,7 @@ class PersonRow(msgspec.Struct, frozen=True):
     title: str
     disabled: bool
     external: bool
-    """A provider of identities vouches for it."""
+    """Whether an identity provider authenticates it."""
     password_set: str
     created: str
     created_by: str
@@ -59,7 +59,7 @@ class PersonRow(msgspec.Struct, frozen=True):
 
 
 class InitialPassword(msgspec.Struct, frozen=True):
-    """A password shown this once; it must be changed at the first sign-in."""
+    """Initial password, shown only once; it must be changed at the first sign-in."""
 
     id: str
     password: str
@@ -67,7 +67,7 @@ class InitialPassword(msgspec.Struct, frozen=True):
 
 def _people(call: Call) -> People:
     if call.deps.people is None:
-        raise NotFound("no accounts of people here; programs have tokens")
+        raise NotFound("this gateway has no accounts of people; use a token")
     return call.deps.people
 
 
@@ -92,15 +92,15 @@ def _scope(call: Call, division: str, department: str) -> Scope:
     return Scope(call.deps.divisions.check(division)[0], department)
 
 
-async def _list(call: Call) -> Any:
+async def _list(call: Call) -> listing.RowPage[PersonRow]:
     return listing.page_of(call, [_row(person) for person in _people(call).list(call.principal)], PersonRow, "id")
 
 
-async def _one(call: Call) -> Any:
+async def _one(call: Call) -> PersonRow:
     return _row(_people(call).get(call.path("person"), call.principal))
 
 
-async def _add(call: Call) -> Any:
+async def _add(call: Call) -> InitialPassword:
     people = _people(call)
     wanted = await call.body(NewPerson)
     scope = _scope(call, wanted.scope, wanted.department)
@@ -108,7 +108,7 @@ async def _add(call: Call) -> Any:
     return InitialPassword(person.id, password)
 
 
-async def _change(call: Call) -> Any:
+async def _change(call: Call) -> PersonRow:
     people = _people(call)
     revision = call.revision()
     wanted = await call.body(PersonChange)
@@ -127,12 +127,12 @@ async def _change(call: Call) -> Any:
     return _row(after)
 
 
-async def _reset(call: Call) -> Any:
+async def _reset(call: Call) -> InitialPassword:
     person_id = call.path("person")
     return InitialPassword(person_id, await _people(call).reset(person_id, by=call.principal))
 
 
-async def _remove(call: Call) -> Any:
+async def _remove(call: Call) -> web.Response:
     await _people(call).remove(call.path("person"), by=call.principal)
     return web.Response(status=204)
 
@@ -143,7 +143,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/people",
         handler=_list,
-        summary="Accounts of people in the caller's scope.",
+        summary="List the accounts in the caller's scope.",
         tag="people",
         action=_CHANGE,
         query=listing.params(PersonRow),
@@ -154,7 +154,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/people",
         handler=_add,
-        summary="Make an account, of a level below the caller's own; its first password is shown this once.",
+        summary="Create an account of a level below the caller's; its initial password is shown only once.",
         tag="people",
         action=_CHANGE,
         body=NewPerson,
@@ -166,7 +166,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/people/{{person}}",
         handler=_one,
-        summary="One account; everybody's own.",
+        summary="Get an account; everybody may get their own.",
         tag="people",
         response=PersonRow,
         errors=(404,),
@@ -175,7 +175,7 @@ ROUTES = (
         method="PATCH",
         path=f"{API}/people/{{person}}",
         handler=_change,
-        summary="Change an account; open sessions have it at once.",
+        summary="Change an account; open sessions have the change at once.",
         tag="people",
         action=_CHANGE,
         body=PersonChange,
@@ -186,7 +186,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/people/{{person}}/password",
         handler=_reset,
-        summary="Give an account a new first password; its sessions end.",
+        summary="Reset the password of an account; its sessions end.",
         tag="people",
         action=_CHANGE,
         response=InitialPassword,
@@ -197,7 +197,7 @@ ROUTES = (
         method="DELETE",
         path=f"{API}/people/{{person}}",
         handler=_remove,
-        summary="End an account for good; its name is not given again.",
+        summary="Delete an account permanently; its name is not assigned again.",
         tag="people",
         action=_CHANGE,
         status=204,

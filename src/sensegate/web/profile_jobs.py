@@ -1,8 +1,6 @@
-"""REST: what works over recorded messages: versions compared (beside live ones too), and decoding again."""
+"""REST: comparison of profile versions, and reprocessing of recorded messages."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 
@@ -31,8 +29,8 @@ from sensegate.web.profile_bodies import (
 from sensegate.web.profiles import COMPARISONS, name_of, releases_of, target_of
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
-SINCE = QueryParam("since", "from this time of arrival on, or how far back (30m, 1h, 7d); default 1h")
-UNTIL = QueryParam("until", "before this time of arrival; default now")
+SINCE = QueryParam("since", "start of the time of arrival, or how far back (30m, 1h, 7d); default 1h")
+UNTIL = QueryParam("until", "end of the time of arrival; default now")
 
 
 JOBS = PartKey[Jobs]("jobs", absent="this gateway has no jobs")
@@ -41,21 +39,21 @@ REPROCESSING = PartKey[Reprocessing]("redecoding", absent="this gateway reproces
 
 
 def comparisons_of(call: Call) -> VersionComparisons:
-    """Return what compares. Raises `NotFound` at a gateway that does not."""
+    """Return the comparisons. Raises `NotFound` at a gateway without them."""
     return call.part(COMPARISONS)
 
 
 def jobs_of(call: Call) -> Jobs:
-    """Return the jobs. Raises `NotFound` at a gateway that has none."""
+    """Return the jobs. Raises `NotFound` at a gateway without them."""
     return call.part(JOBS)
 
 
 def message_range_of(call: Call, devices: list[str]) -> MessageRange:
-    """Return the recorded messages that are meant. Raises `BadRequest`."""
+    """Return the range of recorded messages of a call. Raises `BadRequest`."""
     now = call.deps.clock.now()
     since, until = call.time("since") or now - HOUR_US, call.time("until") or now
     if since >= until:
-        raise BadRequest("query: since: is not before `until`")
+        raise BadRequest("query: since: is not before until; give an earlier time")
     return MessageRange(since, until, tuple(devices))
 
 
@@ -79,11 +77,11 @@ def job_row(job: Job) -> JobRow:
     )
 
 
-async def _diff(call: Call) -> Any:
+async def _diff(call: Call) -> JobRow:
     wanted = await call.body(NewDiff)
     b = Content(wanted.text, wanted.files) if wanted.text else wanted.b
     if wanted.a == b:
-        raise BadRequest("body: a and b are the same version")
+        raise BadRequest("body: a and b are the same version; give two different ones")
     job = await comparisons_of(call).diff(
         name_of(call),
         wanted.a,
@@ -95,13 +93,13 @@ async def _diff(call: Call) -> Any:
     return job_row(job)
 
 
-async def _shadow(call: Call) -> Any:
+async def _shadow(call: Call) -> ShadowReport:
     name = name_of(call)
     shadow = releases_of(call).get(name, call.principal).shadow
     report, left_out = comparisons_of(call).shadow(name)
     target = shadow.target if shadow else None
     if shadow is None or target is None or not _may_see(call, target.division, target.department):
-        raise NotFound(f"no version of {name} is shadowed in your scope")
+        raise NotFound(f"profile {name} has no shadow in your scope")
     row = ShadowRow(shadow.number, written(shadow.target), iso(shadow.since), shadow.by, list(shadow.devices))
     return ShadowReport(row, msgspec.convert(report, DiffReport, from_attributes=True), left_out)
 
@@ -110,23 +108,23 @@ def _may_see(call: Call, division: str, department: str) -> bool:
     return allows(call.principal, Action.READ_READINGS, division, department)
 
 
-async def _jobs(call: Call) -> Any:
+async def _jobs(call: Call) -> listing.RowPage[JobRow]:
     return listing.page_of(call, map(job_row, jobs_of(call).list(name_of(call), call.principal)), JobRow, "id")
 
 
-async def _job(call: Call) -> Any:
+async def _job(call: Call) -> JobRow:
     return job_row(jobs_of(call).get(name_of(call), call.path("job"), call.principal))
 
 
-async def _cancel_job(call: Call) -> Any:
+async def _cancel_job(call: Call) -> JobRow:
     return job_row(await jobs_of(call).cancel(name_of(call), call.path("job"), call.principal))
 
 
-# ── decoding again ────────────────────────────────────────────────────────────────────────────────────
+# ── reprocessing ────────────────────────────────────────────────────────────────────────────────────
 
 
 def reprocessing_orders_of(call: Call) -> ReprocessingOrders:
-    """Return the orders. Raises `NotFound` at a gateway that takes none."""
+    """Return the reprocessing orders. Raises `NotFound` at a gateway without them."""
     return call.part(REPROCESSING_ORDERS)
 
 
@@ -159,7 +157,7 @@ def order_row(call: Call, order: ReprocessingOrder) -> ReprocessingRow:
     )
 
 
-async def _reprocess(call: Call) -> Any:
+async def _reprocess(call: Call) -> ReprocessingRow:
     wanted, redecoding = await call.body(NewReprocessing), call.part(REPROCESSING)
     order = await redecoding.order(
         name_of(call),
@@ -172,23 +170,23 @@ async def _reprocess(call: Call) -> Any:
     return order_row(call, order)
 
 
-async def _orders(call: Call) -> Any:
+async def _orders(call: Call) -> listing.RowPage[ReprocessingRow]:
     rows = [order_row(call, order) for order in reprocessing_orders_of(call).list(call.principal, name_of(call))]
     return listing.page_of(call, rows, ReprocessingRow, "id")
 
 
-async def _order(call: Call) -> Any:
+async def _order(call: Call) -> ReprocessingRow:
     return order_row(call, _order_of(call))
 
 
 def _order_of(call: Call) -> ReprocessingOrder:
     order = reprocessing_orders_of(call).get(call.path("order"), call.principal)
     if order.profile != name_of(call):
-        raise NotFound(f"no redecode {order.id} of {name_of(call)}")
+        raise NotFound(f"there is no reprocessing order {order.id} of {name_of(call)}")
     return order
 
 
-async def _cancel(call: Call) -> Any:
+async def _cancel(call: Call) -> ReprocessingRow:
     order = _order_of(call)
     return order_row(call, await reprocessing_orders_of(call).cancel(order.id, by=call.principal))
 
@@ -199,7 +197,7 @@ ROUTES = (
         method="POST",
         path=f"{_PROFILE}/redecode",
         handler=_reprocess,
-        summary="Decode recorded messages of a time span again: revisions, what was in quarantine, nothing twice.",
+        summary="Reprocess recorded messages of a time span: changed values become revisions, nothing is stored twice.",
         tag="profiles",
         action=Action.RELEASE_PROFILES,
         query=(SINCE, UNTIL),
@@ -212,7 +210,7 @@ ROUTES = (
         method="GET",
         path=f"{_PROFILE}/redecode",
         handler=_orders,
-        summary="Orders to decode again in the caller's scope.",
+        summary="List the reprocessing orders in the caller's scope.",
         tag="profiles",
         action=Action.PROPOSE_PROFILES,
         query=listing.params(ReprocessingRow),
@@ -223,7 +221,7 @@ ROUTES = (
         method="GET",
         path=f"{_PROFILE}/redecode/{{order}}",
         handler=_order,
-        summary="One order: its progress, or what came of it.",
+        summary="Get a reprocessing order with its progress or outcome.",
         tag="profiles",
         action=Action.PROPOSE_PROFILES,
         response=ReprocessingRow,
@@ -233,7 +231,7 @@ ROUTES = (
         method="DELETE",
         path=f"{_PROFILE}/redecode/{{order}}",
         handler=_cancel,
-        summary="Give an order up; what was committed of it stays.",
+        summary="Cancel a reprocessing order; what it has committed stays.",
         tag="profiles",
         action=Action.RELEASE_PROFILES,
         response=ReprocessingRow,
@@ -243,7 +241,7 @@ ROUTES = (
         method="POST",
         path=f"{_PROFILE}/diff",
         handler=_diff,
-        summary="Compare two versions over recorded messages; look at the job for the report.",
+        summary="Compare two versions over recorded messages; the job has the report.",
         tag="profiles",
         action=Action.PROPOSE_PROFILES,
         query=(SINCE, UNTIL),
@@ -256,7 +254,7 @@ ROUTES = (
         method="GET",
         path=f"{_PROFILE}/shadow",
         handler=_shadow,
-        summary="What the shadow has found so far.",
+        summary="Get the report of the shadow so far.",
         tag="profiles",
         action=Action.READ_READINGS,
         response=ShadowReport,
@@ -266,7 +264,7 @@ ROUTES = (
         method="GET",
         path=f"{_PROFILE}/jobs",
         handler=_jobs,
-        summary="Jobs about a profile in the caller's scope; they are forgotten at a restart.",
+        summary="List the jobs of a profile in the caller's scope; they end with a restart.",
         tag="profiles",
         action=Action.PROPOSE_PROFILES,
         query=listing.params(JobRow),
@@ -277,7 +275,7 @@ ROUTES = (
         method="GET",
         path=f"{_PROFILE}/jobs/{{job}}",
         handler=_job,
-        summary="One job: its progress, or its report.",
+        summary="Get a job with its progress or report.",
         tag="profiles",
         action=Action.PROPOSE_PROFILES,
         response=JobRow,
@@ -287,7 +285,7 @@ ROUTES = (
         method="DELETE",
         path=f"{_PROFILE}/jobs/{{job}}",
         handler=_cancel_job,
-        summary="Give a job up.",
+        summary="Cancel a job.",
         tag="profiles",
         action=Action.PROPOSE_PROFILES,
         response=JobRow,

@@ -1,9 +1,8 @@
-"""REST: the life of profiles: versions, proposals, releases, trials, going back."""
+"""REST: lifecycle of profiles: versions, proposals, releases, canaries, shadows, rollbacks."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import msgspec
 
@@ -36,19 +35,19 @@ from sensegate.web.routing import API, Call, Route, iso
 
 NUMBER_MAX = 9_999
 _AUDITED_DIFFERENCES = 50
-"""Differences of a shadow that the audit trail is told, the most frequent first."""
+"""Most frequent differences of a shadow that are written to the audit trail."""
 
 
 RELEASES = PartKey[Releases]("releases", absent="this gateway keeps no versions of profiles")
 COMPARISONS = PartKey[VersionComparisons]("studies", absent="this gateway compares no versions")
 IN_FORCE = PartKey[Callable[[], Awaitable[bool]]]("in force", absent="this gateway keeps no versions of profiles")
-"""Returns True once all that was decided about profiles is in force in this process, False if that takes long."""
+"""Returns True once all decisions on profiles are in force in this process, False after a timeout."""
 OUTCOMES = PartKey[Callable[[str], tuple[Outcomes, Outcomes]]]("outcomes", absent="this gateway runs no canaries")
 """Profile -> outcomes of the canary's devices, and of the other devices of the profile."""
 
 
 def releases_of(call: Call) -> Releases:
-    """Return the lives. Raises `NotFound` at a gateway without a store of versions."""
+    """Return the releases. Raises `NotFound` at a gateway without stored versions."""
     return call.part(RELEASES)
 
 
@@ -66,17 +65,17 @@ def number_of(call: Call) -> int:
 
 
 def target_of(text: str) -> Scope | None:
-    """Return the part of the divisions that is meant; None: the caller's."""
+    """Return the scope of a text; None: that of the caller."""
     return scope(text) if text else None
 
 
-def row_of(life: ReleaseHistory, version: ProfileVersion) -> VersionRow:
+def row_of(history: ReleaseHistory, version: ProfileVersion) -> VersionRow:
     """Return the row of a version."""
-    trials = (("canary", life.canary), ("shadow", life.shadow))
+    trials = (("canary", history.canary), ("shadow", history.shadow))
     return VersionRow(
         version=version.number,
         state=version.state,
-        in_force=[written(entry.target) for entry in life.force if entry.number == version.number],
+        in_force=[written(entry.target) for entry in history.force if entry.number == version.number],
         trial=next((word for word, one in trials if one and one.number == version.number), ""),
         origin=written(version.origin),
         made=iso(version.made),
@@ -88,32 +87,32 @@ def row_of(life: ReleaseHistory, version: ProfileVersion) -> VersionRow:
     )
 
 
-def history_row(call: Call, life: ReleaseHistory, *, applied: bool = True) -> ReleaseHistoryRow:
-    """Return the row of a life."""
-    shelved = next((row.folder for row in call.deps.profiles() if row.id == life.profile), 0)
+def history_row(call: Call, history: ReleaseHistory, *, applied: bool = True) -> ReleaseHistoryRow:
+    """Return the row of a release history."""
+    shelved = next((row.folder for row in call.deps.profiles() if row.id == history.profile), 0)
     return ReleaseHistoryRow(
-        profile=life.profile,
+        profile=history.profile,
         folder=shelved,
-        force=[ForceRow(written(entry.target), entry.number, iso(entry.since), entry.by) for entry in life.force],
-        canary=_canary_row(call, life),
-        shadow=_shadow_row(life),
-        standard=life.standard,
+        force=[ForceRow(written(entry.target), entry.number, iso(entry.since), entry.by) for entry in history.force],
+        canary=_canary_row(call, history),
+        shadow=_shadow_row(history),
+        standard=history.standard,
         applied=applied,
     )
 
 
-def _shadow_row(life: ReleaseHistory) -> ShadowRow | None:
-    one = life.shadow
+def _shadow_row(history: ReleaseHistory) -> ShadowRow | None:
+    one = history.shadow
     if one is None:
         return None
     return ShadowRow(one.number, written(one.target), iso(one.since), one.by, list(one.devices))
 
 
-def _canary_row(call: Call, life: ReleaseHistory) -> CanaryRow | None:
-    tried = life.canary
+def _canary_row(call: Call, history: ReleaseHistory) -> CanaryRow | None:
+    tried = history.canary
     if tried is None:
         return None
-    mine, others = call.part(OUTCOMES)(life.profile)
+    mine, others = call.part(OUTCOMES)(history.profile)
     return CanaryRow(
         version=tried.number,
         target=written(tried.target),
@@ -134,25 +133,25 @@ def _canary_row(call: Call, life: ReleaseHistory) -> CanaryRow | None:
     )
 
 
-async def _applied(call: Call, life: ReleaseHistory) -> ReleaseHistoryRow:
-    """Return the life once it is in force here."""
+async def _applied(call: Call, history: ReleaseHistory) -> ReleaseHistoryRow:
+    """Return the release history once it is in force here."""
     applied = await call.part(IN_FORCE)()
-    return history_row(call, releases_of(call).get(life.profile, call.principal), applied=applied)
+    return history_row(call, releases_of(call).get(history.profile, call.principal), applied=applied)
 
 
-# ── looking ───────────────────────────────────────────────────────────────────────────────────────────
+# ── reading ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _history(call: Call) -> Any:
+async def _history(call: Call) -> ReleaseHistoryRow:
     return history_row(call, releases_of(call).get(name_of(call), call.principal))
 
 
-async def _versions(call: Call) -> Any:
-    life = releases_of(call).get(name_of(call), call.principal)
-    return listing.page_of(call, [row_of(life, version) for version in life.versions], VersionRow, "version")
+async def _versions(call: Call) -> listing.RowPage[VersionRow]:
+    history = releases_of(call).get(name_of(call), call.principal)
+    return listing.page_of(call, [row_of(history, version) for version in history.versions], VersionRow, "version")
 
 
-async def _version(call: Call) -> Any:
+async def _version(call: Call) -> VersionText:
     return await _version_text(call, number_of(call))
 
 
@@ -167,27 +166,27 @@ async def _version_text(call: Call, number: int, problems: tuple[str, ...] = ())
 # ── steps of a county ─────────────────────────────────────────────────────────────────────────────────
 
 
-async def _draft(call: Call) -> Any:
+async def _draft(call: Call) -> VersionText:
     releases, wanted = releases_of(call), await call.body(NewVersion)
     content = Content(wanted.text, wanted.files)
     version, examined = await releases.draft(content, by=call.principal, note=wanted.note, profile=name_of(call))
     return await _version_text(call, version.number, examined.problems)
 
 
-async def _propose(call: Call) -> Any:
+async def _propose(call: Call) -> VersionRow:
     releases, name, said = releases_of(call), name_of(call), await call.body(StepNote)
     version = await releases.propose(name, number_of(call), by=call.principal, note=said.note)
     return row_of(releases.history(name), version)
 
 
-async def _withdraw(call: Call) -> Any:
+async def _withdraw(call: Call) -> VersionRow:
     releases, name = releases_of(call), name_of(call)
     return row_of(releases.history(name), await releases.withdraw(name, number_of(call), by=call.principal))
 
 
-async def _shadow(call: Call) -> Any:
+async def _shadow(call: Call) -> ReleaseHistoryRow:
     releases, wanted = releases_of(call), await call.body(NewShadow)
-    life = await releases.shadow(
+    history = await releases.shadow(
         name_of(call),
         number_of(call),
         by=call.principal,
@@ -195,10 +194,10 @@ async def _shadow(call: Call) -> Any:
         devices=tuple(wanted.devices),
         note=wanted.note,
     )
-    return await _applied(call, life)
+    return await _applied(call, history)
 
 
-async def _end_shadow(call: Call) -> Any:
+async def _end_shadow(call: Call) -> ReleaseHistoryRow:
     releases, name = releases_of(call), name_of(call)
     facts: Facts = {}
     if (studies := call.find_part(COMPARISONS)) is not None:
@@ -207,22 +206,22 @@ async def _end_shadow(call: Call) -> Any:
             facts = {**msgspec.to_builtins(report), "left_out": left_out}
             facts["differences"] = facts["differences"][:_AUDITED_DIFFERENCES]  # type: ignore[index]
         except NotFound:
-            pass  # it had not begun yet
+            pass  # the shadow has not started yet
     return await _applied(call, await releases.end_shadow(name, by=call.principal, report=facts))
 
 
 # ── steps of a city ───────────────────────────────────────────────────────────────────────────────────
 
 
-async def _request_changes(call: Call) -> Any:
+async def _request_changes(call: Call) -> VersionRow:
     releases, name, said = releases_of(call), name_of(call), await call.body(StepNote)
     version = await releases.request_changes(name, number_of(call), by=call.principal, note=said.note)
     return row_of(releases.history(name), version)
 
 
-async def _release(call: Call) -> Any:
+async def _release(call: Call) -> ReleaseHistoryRow:
     releases, wanted = releases_of(call), await call.body(NewRelease)
-    life = await releases.release(
+    history = await releases.release(
         name_of(call),
         number_of(call),
         by=call.principal,
@@ -230,14 +229,16 @@ async def _release(call: Call) -> Any:
         note=wanted.note,
         standard=wanted.standard,
     )
-    return await _applied(call, life)
+    return await _applied(call, history)
 
 
-async def _canary(call: Call) -> Any:
+async def _canary(call: Call) -> ReleaseHistoryRow:
     releases, wanted = releases_of(call), await call.body(NewCanary)
     if bool(wanted.devices) == bool(wanted.share):
-        raise ConfigError("give one of them", key="share, devices", remedy="a share (0.1), or a list of devices")
-    life = await releases.canary(
+        raise ConfigError(
+            "exactly one is needed", key="share, devices", remedy="give a share (0.1), or a list of devices"
+        )
+    history = await releases.canary(
         name_of(call),
         number_of(call),
         by=call.principal,
@@ -247,20 +248,20 @@ async def _canary(call: Call) -> Any:
         limits=CanaryLimits(wanted.rejected_max, wanted.faults_max, wanted.least),
         note=wanted.note,
     )
-    return await _applied(call, life)
+    return await _applied(call, history)
 
 
-async def _end_canary(call: Call) -> Any:
+async def _end_canary(call: Call) -> ReleaseHistoryRow:
     releases = releases_of(call)
     return await _applied(call, await releases.end_canary(name_of(call), by=call.principal))
 
 
-async def _rollback(call: Call) -> Any:
+async def _rollback(call: Call) -> ReleaseHistoryRow:
     releases, wanted = releases_of(call), await call.body(NewRollback)
-    life = await releases.rollback(
+    history = await releases.rollback(
         name_of(call), by=call.principal, target=target_of(wanted.target), to=wanted.to, note=wanted.note
     )
-    return await _applied(call, life)
+    return await _applied(call, history)
 
 
 _READ, _PROPOSE, _RELEASE = Action.READ_REGISTRY, Action.PROPOSE_PROFILES, Action.RELEASE_PROFILES
@@ -269,9 +270,9 @@ _VERSION = f"{_PROFILE}/versions/{{version}}"
 ROUTES = (
     Route(
         method="GET",
-        path=f"{_PROFILE}/life",
+        path=f"{_PROFILE}/history",
         handler=_history,
-        summary="What is decided about a profile here, and how its canary does.",
+        summary="Get the release history of a profile, with the outcomes of its canary.",
         tag="profiles",
         action=_READ,
         response=ReleaseHistoryRow,
@@ -281,7 +282,7 @@ ROUTES = (
         method="GET",
         path=f"{_PROFILE}/versions",
         handler=_versions,
-        summary="The versions of a profile that the caller may see.",
+        summary="List the versions of a profile that the caller may see.",
         tag="profiles",
         action=_READ,
         query=listing.params(VersionRow),
@@ -292,7 +293,7 @@ ROUTES = (
         method="POST",
         path=f"{_PROFILE}/versions",
         handler=_draft,
-        summary="Hand in a version as a draft; the same content again changes nothing.",
+        summary="Create a version as a draft; the same content again changes nothing.",
         tag="profiles",
         action=_PROPOSE,
         body=NewVersion,
@@ -304,7 +305,7 @@ ROUTES = (
         method="GET",
         path=_VERSION,
         handler=_version,
-        summary="One version with its content.",
+        summary="Get a version with its content.",
         tag="profiles",
         action=_READ,
         response=VersionText,
@@ -314,7 +315,7 @@ ROUTES = (
         method="DELETE",
         path=_VERSION,
         handler=_withdraw,
-        summary="Take back a draft or a proposal.",
+        summary="Withdraw a draft or a proposal.",
         tag="profiles",
         action=_PROPOSE,
         response=VersionRow,
@@ -324,7 +325,7 @@ ROUTES = (
         method="POST",
         path=f"{_VERSION}/propose",
         handler=_propose,
-        summary="Ask for the release of a draft; all of its examples must come out.",
+        summary="Propose a draft for release; all of its examples must pass.",
         tag="profiles",
         action=_PROPOSE,
         body=StepNote,
@@ -335,7 +336,7 @@ ROUTES = (
         method="POST",
         path=f"{_VERSION}/return",
         handler=_request_changes,
-        summary="Make a proposal a draft again, with a word why.",
+        summary="Return a proposal to its author with a note of the changes requested.",
         tag="profiles",
         action=_RELEASE,
         body=StepNote,
@@ -346,7 +347,7 @@ ROUTES = (
         method="POST",
         path=f"{_VERSION}/release",
         handler=_release,
-        summary="Put a version in force without a restart, from the next commit on.",
+        summary="Release a version: it is in force from the next commit on, without a restart.",
         tag="profiles",
         action=_RELEASE,
         body=NewRelease,
@@ -357,7 +358,7 @@ ROUTES = (
         method="POST",
         path=f"{_VERSION}/canary",
         handler=_canary,
-        summary="Try a version on some devices; rolled back by itself when they do worse than the others.",
+        summary="Start a canary on some devices; rolled back automatically if they do worse than the others.",
         tag="profiles",
         action=_RELEASE,
         body=NewCanary,
@@ -368,7 +369,7 @@ ROUTES = (
         method="DELETE",
         path=f"{_PROFILE}/canary",
         handler=_end_canary,
-        summary="End a canary: its devices have the version of the others again.",
+        summary="End a canary: its devices get the version of the others.",
         tag="profiles",
         action=_RELEASE,
         response=ReleaseHistoryRow,
@@ -378,7 +379,7 @@ ROUTES = (
         method="POST",
         path=f"{_VERSION}/shadow",
         handler=_shadow,
-        summary="Decode live traffic by a version too, for a report and no reading.",
+        summary="Start a shadow: a version also decodes live messages, for a report and without readings.",
         tag="profiles",
         action=_PROPOSE,
         body=NewShadow,
@@ -389,7 +390,7 @@ ROUTES = (
         method="DELETE",
         path=f"{_PROFILE}/shadow",
         handler=_end_shadow,
-        summary="End a shadow; its report goes to the audit trail.",
+        summary="End a shadow; its report is written to the audit trail.",
         tag="profiles",
         action=_PROPOSE,
         response=ReleaseHistoryRow,
@@ -399,7 +400,7 @@ ROUTES = (
         method="POST",
         path=f"{_PROFILE}/rollback",
         handler=_rollback,
-        summary="Put back in force what was before, or a version given; ends a canary.",
+        summary="Roll back to the previous or a given version; ends a canary.",
         tag="profiles",
         action=_RELEASE,
         body=NewRollback,

@@ -1,9 +1,8 @@
-"""REST: what is known and rarely changes: divisions, properties, profiles; tokens; the caller itself."""
+"""REST: reference data (divisions, properties, profiles), tokens, and the caller."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from sensegate.authority.scope import Action, Scope, may
 from sensegate.authority.tokens import Token
@@ -24,7 +23,7 @@ from sensegate.web.deps import ProfileRow
 from sensegate.web.routing import API, Call, Route, iso
 
 
-async def _me(call: Call) -> Any:
+async def _me(call: Call) -> CallerInfo:
     caller, deps = call.principal, call.deps
     return CallerInfo(
         caller.id,
@@ -38,7 +37,7 @@ async def _me(call: Call) -> Any:
     )
 
 
-async def _divisions(call: Call) -> Any:
+async def _divisions(call: Call) -> listing.RowPage[DivisionRow]:
     rows = [
         DivisionRow(row.code, row.full, row.name_zh, row.name_en, row.level, row.parent, row.as_of)
         for row in call.deps.divisions.within(call.principal.scope.division)
@@ -46,10 +45,10 @@ async def _divisions(call: Call) -> Any:
     return listing.page_of(call, rows, DivisionRow, "code")
 
 
-async def _division(call: Call) -> Any:
+async def _division(call: Call) -> DivisionRow:
     row = call.deps.divisions.get(call.path("code"))
     if not row.code.startswith(call.principal.scope.division):
-        raise NotFound(f"no division {row.code} in your scope")
+        raise NotFound(f"there is no division {row.code} in your scope")
     return DivisionRow(row.code, row.full, row.name_zh, row.name_en, row.level, row.parent, row.as_of)
 
 
@@ -78,28 +77,30 @@ _PROPERTIES = [
 ]
 
 
-async def _properties(call: Call) -> Any:
+async def _properties(call: Call) -> listing.RowPage[PropertyRow]:
     return listing.page_of(call, _PROPERTIES, PropertyRow, "name")
 
 
-async def _property(call: Call) -> Any:
+async def _property(call: Call) -> PropertyRow:
     index = PROPERTIES.find(call.path("name"))
     if index < 0:
         near = PROPERTIES.nearest(call.path("name"))
-        raise NotFound(f"no property '{call.path('name')[:64]}'" + (f"; did you mean '{near}'?" if near else ""))
+        raise NotFound(
+            f"there is no property '{call.path('name')[:64]}'" + (f"; did you mean '{near}'?" if near else "")
+        )
     return _PROPERTIES[index]
 
 
-async def _profiles(call: Call) -> Any:
+async def _profiles(call: Call) -> listing.RowPage[ProfileRow]:
     return listing.page_of(call, call.deps.profiles(), ProfileRow, "id")
 
 
-async def _profile(call: Call) -> Any:
+async def _profile(call: Call) -> ProfileRow:
     name = f"{call.path('vendor')}/{call.path('model')}"
     for row in call.deps.profiles():
         if row.id == name:
             return row
-    raise NotFound(f"no profile '{name[:80]}'; GET {API}/profiles lists them")
+    raise NotFound(f"there is no profile '{name[:80]}'; GET {API}/profiles lists them")
 
 
 # ── tokens ────────────────────────────────────────────────────────────────────────────────────────────
@@ -120,16 +121,16 @@ def _row(token: Token) -> TokenRow:
     )
 
 
-async def _tokens(call: Call) -> Any:
+async def _tokens(call: Call) -> listing.RowPage[TokenRow]:
     rows = [_row(token) for token in call.deps.tokens.list(call.principal, limit=1_000_000)]
     return listing.page_of(call, rows, TokenRow, "id")
 
 
-async def _token(call: Call) -> Any:
+async def _token(call: Call) -> TokenRow:
     return _row(call.deps.tokens.get(call.path("token"), call.principal))
 
 
-async def _make_token(call: Call) -> Any:
+async def _make_token(call: Call) -> CreatedToken:
     wanted = await call.body(NewToken)
     scope = Scope(call.deps.divisions.check(wanted.scope)[0], wanted.department)
     text, token = await call.deps.tokens.create(
@@ -138,19 +139,19 @@ async def _make_token(call: Call) -> Any:
     return CreatedToken(text, token.id, token.role, scope.division, scope.department, iso(token.expires))
 
 
-async def _revoke(call: Call) -> Any:
+async def _revoke(call: Call) -> TokenRow:
     return _row(await call.deps.tokens.revoke(call.path("token"), by=call.principal))
 
 
-async def _usage(call: Call) -> Any:
+async def _usage(call: Call) -> listing.RowPage[UsageRow]:
     tokens = call.deps.tokens
-    seen = {token.id for token in tokens.list(call.principal, limit=1_000_000)}
+    visible = {token.id for token in tokens.list(call.principal, limit=1_000_000)}
     everyone = call.principal.scope.department == "" and call.deps.division.startswith(call.principal.scope.division)
     whole = everyone and may(call.principal, Action.READ_LEDGER)
     rows = [
         UsageRow(row.token, row.feed, row.delivery, row.requests, row.records, row.bytes, row.last, row.unsettled)
         for row in call.deps.share.usage()
-        if whole or row.token in seen or row.token == call.principal.id
+        if whole or row.token in visible or row.token == call.principal.id
     ]
     return listing.page_of(call, rows, UsageRow, "token")
 
@@ -158,13 +159,18 @@ async def _usage(call: Call) -> Any:
 _READ = Action.READ_REGISTRY
 ROUTES = (
     Route(
-        method="GET", path=f"{API}/me", handler=_me, summary="Whom the token proves.", tag="tokens", response=CallerInfo
+        method="GET",
+        path=f"{API}/me",
+        handler=_me,
+        summary="Get the principal of the caller.",
+        tag="tokens",
+        response=CallerInfo,
     ),
     Route(
         method="GET",
         path=f"{API}/divisions",
         handler=_divisions,
-        summary="Administrative divisions in the caller's scope.",
+        summary="List the administrative divisions in the caller's scope.",
         tag="registry",
         action=_READ,
         query=listing.params(DivisionRow),
@@ -174,7 +180,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/divisions/{{code}}",
         handler=_division,
-        summary="One division.",
+        summary="Get a division.",
         tag="registry",
         action=_READ,
         response=DivisionRow,
@@ -184,7 +190,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/properties",
         handler=_properties,
-        summary="The property table.",
+        summary="List the properties of the property table.",
         tag="registry",
         query=listing.params(PropertyRow),
         response=list[PropertyRow],
@@ -193,7 +199,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/properties/{{name}}",
         handler=_property,
-        summary="One property.",
+        summary="Get a property.",
         tag="registry",
         response=PropertyRow,
         errors=(404,),
@@ -202,7 +208,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/profiles",
         handler=_profiles,
-        summary="Device profiles in force.",
+        summary="List the device profiles in force.",
         tag="registry",
         action=_READ,
         query=listing.params(ProfileRow),
@@ -212,7 +218,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/profiles/{{vendor}}/{{model}}",
         handler=_profile,
-        summary="One profile.",
+        summary="Get a device profile.",
         tag="registry",
         action=_READ,
         response=ProfileRow,
@@ -222,7 +228,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/tokens",
         handler=_tokens,
-        summary="Tokens in the caller's scope; never their secrets.",
+        summary="List the tokens in the caller's scope, without their secrets.",
         tag="tokens",
         action=Action.CHANGE_TOKENS,
         query=listing.params(TokenRow),
@@ -232,7 +238,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/tokens",
         handler=_make_token,
-        summary="Make a token, shown this once; never wider or higher than the caller's own.",
+        summary="Create a token, shown only once; its role and scope are within the caller's.",
         tag="tokens",
         action=Action.CHANGE_TOKENS,
         body=NewToken,
@@ -243,7 +249,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/tokens/{{token}}",
         handler=_token,
-        summary="One token.",
+        summary="Get a token.",
         tag="tokens",
         response=TokenRow,
         errors=(404,),
@@ -261,7 +267,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/usage",
         handler=_usage,
-        summary="What each token received of each feed.",
+        summary="List the usage by token and feed.",
         tag="tokens",
         query=listing.params(UsageRow),
         response=list[UsageRow],

@@ -1,8 +1,8 @@
-"""REST: webhooks, and who reads what at this moment."""
+"""REST: webhooks and active consumers."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from aiohttp import web
@@ -36,13 +36,13 @@ class NewWebhook(Body, frozen=True):
 
 
 class ResumeWebhook(Body, frozen=True):
-    """Where to go on; without a cursor from where it stood."""
+    """Where to resume; without a cursor at the committed offset."""
 
     after: str = ""
 
 
 class WebhookRow(msgspec.Struct, frozen=True):
-    """A webhook and where it stands."""
+    """Webhook with its state and committed offset."""
 
     id: str
     feed: str
@@ -53,14 +53,14 @@ class WebhookRow(msgspec.Struct, frozen=True):
     batch: int
     created: int
     state: str
-    """``on``; ``paused``: resume it; ``ended``: the receiver answered 410; ``gone``: say where to go on."""
-    why: str
+    """``active``; ``paused``: resume it; ``ended``: the receiver returned 410; ``gone``: resume after a cursor."""
+    reason: str
     cursor: str
-    """After the last record that was taken."""
+    """Cursor after the last accepted record."""
 
 
 class CreatedWebhook(msgspec.Struct, frozen=True):
-    """A new webhook and the secret by which its letters are signed, which is shown only here."""
+    """New webhook with the secret that signs its deliveries, which is shown only here."""
 
     id: str
     secret: str
@@ -68,7 +68,7 @@ class CreatedWebhook(msgspec.Struct, frozen=True):
 
 
 class ConsumerRow(msgspec.Struct, frozen=True):
-    """One who reads at this moment: an open stream or socket, or a line that sends."""
+    """Active consumer: an open stream or socket, or a push subscription."""
 
     id: str
     subscriber: str
@@ -83,7 +83,7 @@ class ConsumerRow(msgspec.Struct, frozen=True):
     last: int
     cursor: str
     grant: str
-    why: str
+    reason: str
 
 
 WEBHOOKS = PartKey[Webhooks]("webhooks", absent="this gateway sends no webhooks")
@@ -110,43 +110,43 @@ def _row(hooks: Webhooks, hook: Webhook) -> WebhookRow:
     )
 
 
-async def _list(call: Call) -> Any:
+async def _list(call: Call) -> listing.RowPage[WebhookRow]:
     hooks = _hooks(call)
     return listing.page_of(call, [_row(hooks, hook) for hook in hooks.visible(call.principal)], WebhookRow, "id")
 
 
-async def _get(call: Call) -> Any:
+async def _get(call: Call) -> WebhookRow:
     hooks = _hooks(call)
     return _row(hooks, hooks.get(call.principal, call.path("webhook")))
 
 
-async def _create(call: Call) -> Any:
+async def _create(call: Call) -> CreatedWebhook:
     hooks = _hooks(call)
     wanted = await call.body(NewWebhook)
     if wanted.after and wanted.since:
-        raise BadRequest("body: give after or since, not both")
+        raise BadRequest("body: after and since are both given; give one of them")
     since = call.parse_time(wanted.since, "body: since") if wanted.since else None
     principal = call.principal
     if not call.deps.tokens.good(principal):
-        raise PermissionDenied("a webhook belongs to a token and ends with it; make it with one")
-    # Who may not read it by webhook in this form hears so now, and where it begins is fixed.
+        raise PermissionDenied("a webhook belongs to a token and ends with it; create it with a token")
+    # Raises if the caller may not read the feed by webhook in this form, and fixes the start.
     request = FeedRequest(wanted.feed, wanted.after, since)
     pages = await call.deps.share.open_pages(lambda: principal, request, form=wanted.form, delivery="webhook")
     made, secret = await hooks.create(principal, wanted, after=str(pages.place))
     return CreatedWebhook(made.id, secret, _row(hooks, made))
 
 
-async def _delete(call: Call) -> Any:
+async def _delete(call: Call) -> web.Response:
     await _hooks(call).delete(call.principal, call.path("webhook"))
     return web.Response(status=204)
 
 
-async def _pause(call: Call) -> Any:
+async def _pause(call: Call) -> WebhookRow:
     hooks = _hooks(call)
     return _row(hooks, await hooks.pause(call.principal, call.path("webhook")))
 
 
-async def _resume(call: Call) -> Any:
+async def _resume(call: Call) -> WebhookRow:
     hooks = _hooks(call)
     wanted = await call.body(ResumeWebhook)
     found = hooks.get(call.principal, call.path("webhook"))
@@ -160,15 +160,15 @@ async def _resume(call: Call) -> Any:
     return _row(hooks, await hooks.resume(call.principal, found.id, after=after))
 
 
-async def _subscribers(call: Call) -> Any:
+async def _subscribers(call: Call) -> listing.RowPage[ConsumerRow]:
     principal, tokens = call.principal, call.deps.tokens
-    seen = {token.id for token in tokens.list(principal, limit=1_000_000)}
+    visible = {token.id for token in tokens.list(principal, limit=1_000_000)}
     everyone = principal.scope.department == "" and call.deps.division.startswith(principal.scope.division)
     whole = everyone and may(principal, Action.READ_LEDGER)
     rows = [
         msgspec.convert(row, ConsumerRow, from_attributes=True)
         for row in call.deps.consumers.rows()
-        if whole or row.subscriber in seen or row.subscriber == principal.id
+        if whole or row.subscriber in visible or row.subscriber == principal.id
     ]
     return listing.page_of(call, rows, ConsumerRow, "id")
 
@@ -179,7 +179,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/webhooks",
         handler=_list,
-        summary="Webhooks of the caller and of tokens that it may see.",
+        summary="List the webhooks of the caller and of tokens that it may see.",
         tag="webhooks",
         action=_READ,
         query=listing.params(WebhookRow),
@@ -189,7 +189,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/webhooks",
         handler=_create,
-        summary="Have a feed posted to an address; the secret of its signatures is shown only here.",
+        summary="Create a webhook; the secret of its signatures is shown only once.",
         tag="webhooks",
         action=_READ,
         body=NewWebhook,
@@ -201,7 +201,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/webhooks/{{webhook}}",
         handler=_get,
-        summary="One webhook and where it stands.",
+        summary="Get a webhook with its committed offset.",
         tag="webhooks",
         action=_READ,
         response=WebhookRow,
@@ -211,7 +211,7 @@ ROUTES = (
         method="DELETE",
         path=f"{API}/webhooks/{{webhook}}",
         handler=_delete,
-        summary="Remove a webhook.",
+        summary="Delete a webhook.",
         tag="webhooks",
         action=_READ,
         status=204,
@@ -221,7 +221,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/webhooks/{{webhook}}/pause",
         handler=_pause,
-        summary="Send nothing until it is resumed.",
+        summary="Pause a webhook until it is resumed.",
         tag="webhooks",
         action=_READ,
         response=WebhookRow,
@@ -231,7 +231,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/webhooks/{{webhook}}/resume",
         handler=_resume,
-        summary="Go on from where it stood, or after a cursor.",
+        summary="Resume a webhook at its committed offset, or after a cursor.",
         tag="webhooks",
         action=_READ,
         body=ResumeWebhook,
@@ -242,7 +242,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/subscribers",
         handler=_subscribers,
-        summary="Who reads at this moment, by every delivery: state, how far behind, what was taken.",
+        summary="List the active consumers of all deliveries: state, lag, delivered records.",
         tag="webhooks",
         action=_READ,
         query=listing.params(ConsumerRow),

@@ -62,7 +62,7 @@ from sensegate.share import wiring
 from sensegate.share.floors import GradeFloors
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.pushing import PushDelivery
-from sensegate.share.reader import Reader
+from sensegate.share.reader import LogReader
 from sensegate.showing import shown, troubles, warnings
 from sensegate.tiers import membership, route
 from sensegate.tiers.centre_side import Below
@@ -379,7 +379,7 @@ class Gateway:
     async def sharing(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the feeds over the log: for those who ask, for those to whom they are pushed, for the other tier."""
         config, clock, base = self.config, self.clock, self.foundations
-        self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h)
+        self.reader = LogReader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h)
         self.quality_rows = wiring.quality_rows(self.quality, self.devices)
         measured = wiring.feed_indicators(self.devices, self.quality_rows, clock)
         self.share = wiring.build_sharing(

@@ -32,7 +32,7 @@ from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.feeds import Feeds
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.metering import Metering
-from sensegate.share.reader import Reader
+from sensegate.share.reader import LogReader
 from sensegate.share.sharing import Sharing, SharingPolicy
 from sensegate.web.app import Web
 from sensegate.web.deps import NodeRow, ProfileRow, WebDependencies
@@ -62,7 +62,7 @@ class Gateway:
         self.devices = Devices(MemoryBucket(), self.trail, clock, home="44")
         self.tokens = Tokens(MemoryBucket(), self.trail, clock)
         self.people = People(MemoryBucket(), self.trail, clock, people or PeopleConfig())
-        self.reader = Reader(self.log, clock)
+        self.reader = LogReader(self.log, clock)
         self.books = HourlyLedgers(self.hours, clock)
         self.sharing = Sharing(
             self.reader,

@@ -32,7 +32,7 @@ from sensegate.share.catalogue import (
     matches_search,
     missing_fields,
 )
-from sensegate.share.delivery import Form, Serving
+from sensegate.share.delivery import FeedServer, RecordEncoding
 from sensegate.share.feeds import ALL_FEED, Feed, Feeds
 from sensegate.share.grants import CORE_GRADE, Grant, grant_selection
 from sensegate.share.masks import DEVICE, PLACE, PROFILE, Mask
@@ -56,7 +56,7 @@ class CatalogueAccess:
         self,
         catalogue: DatasetCatalogue,
         feeds: Feeds,
-        serving: Serving,
+        serving: FeedServer,
         trail: Trail,
         clock: Clock,
         *,
@@ -231,7 +231,7 @@ class CatalogueAccess:
         start, first = await reader.since(now - DAY_US), await reader.first()
         start = start if start.sequence > first.sequence else first
         selection = msgspec.structs.replace(permitted, mask=mask)
-        page = await self._serving.page(selection, start, Form.JSON, _SCAN_ROWS_MAX, 0.0)
+        page = await self._serving.page(selection, start, RecordEncoding.JSON, _SCAN_ROWS_MAX, 0.0)
         records: list[dict[str, Any]] = msgspec.json.decode(page.body)["records"]
         if not records:
             return msgspec.structs.replace(entry, sampled=now)

@@ -8,10 +8,10 @@ import msgspec
 
 from sensegate.authority.scope import Role
 from sensegate.model import Datum, Device, DeviceState
+from sensegate.share.feeds import FeedName
 
 Division = Annotated[str, msgspec.Meta(pattern="^[0-9]{2,12}$", description="division code, 2 to 12 digits")]
 DeviceId = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
-FeedName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
 
 

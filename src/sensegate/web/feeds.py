@@ -152,7 +152,7 @@ async def _streamed(call: Call, request: FeedRequest, consumer: ConsumerInfo) ->
         consumer.offset = cursor
 
     # Errors are raised here, before the response starts.
-    stream = await share.open_stream(current_principal_of(call), request, heartbeat_s=HEARTBEAT_S, at=advance)
+    stream = await share.open_stream(current_principal_of(call), request, heartbeat_s=HEARTBEAT_S, advance=advance)
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )

@@ -9,9 +9,10 @@ import msgspec
 from sensegate.share.applications import ApplicationState
 from sensegate.share.bundles import PreApproval
 from sensegate.share.catalogue import Cadence, DatasetColumn, DatasetKind, Provider, QualityIndicators, SharingClass
+from sensegate.share.feeds import FeedName
 from sensegate.share.grants import Delivery, RecordForm
 from sensegate.share.masks import Mask
-from sensegate.web.bodies import Body, Division, FeedName
+from sensegate.web.bodies import Body, Division
 
 Words = Annotated[str, msgspec.Meta(max_length=2_000)]
 

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
 import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action, may
 from sensegate.errors import PermissionDenied
 from sensegate.share.sharing import FeedRequest
-from sensegate.share.webhooks import Webhook, Webhooks
+from sensegate.share.webhooks import NewWebhook, Webhook, Webhooks
 from sensegate.web import listing
-from sensegate.web.bodies import Body, FeedName
+from sensegate.web.bodies import Body
 from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route
-
-FORMS = ("json", "ndjson", "csv", "msgpack", "senml")
-
-
-class NewWebhook(Body, frozen=True):
-    """A webhook to be made; it begins after a cursor, at a time of arrival, or with the oldest that is kept."""
-
-    feed: FeedName
-    url: Annotated[str, msgspec.Meta(min_length=8, max_length=2_000)]
-    """Where letters are posted to: https, unless the configuration names the host (`egress.allow`)."""
-    form: Literal["json", "ndjson", "csv", "msgpack", "senml"] = "json"
-    algorithm: Literal["hmac-sha256", "hmac-sm3"] = "hmac-sha256"
-    batch: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1_000
-    """Most records of one letter."""
-    after: str = ""
-    since: str = ""
-    """ISO 8601."""
 
 
 class ResumeWebhook(Body, frozen=True):
@@ -132,7 +113,7 @@ async def _create(call: Call) -> CreatedWebhook:
     # Raises if the caller may not read the feed by webhook in this form, and fixes the start.
     request = FeedRequest(wanted.feed, wanted.after, since)
     pages = await call.deps.share.open_pages(lambda: principal, request, form=wanted.form, delivery="webhook")
-    made, secret = await hooks.create(principal, wanted, after=str(pages.place))
+    made, secret = await hooks.create(principal, wanted, after=str(pages.cursor))
     return CreatedWebhook(made.id, secret, _row(hooks, made))
 
 
@@ -156,7 +137,7 @@ async def _resume(call: Call) -> WebhookRow:
         request = FeedRequest(found.feed, wanted.after)
         owner = call.deps.tokens.of(found.subscriber) if found.subscriber != still.id else still
         pages = await call.deps.share.open_pages(lambda: owner, request, form=found.form, delivery="webhook")
-        after = str(pages.place)
+        after = str(pages.cursor)
     return _row(hooks, await hooks.resume(call.principal, found.id, after=after))
 
 

@@ -20,8 +20,8 @@ from sensegate import metrics
 from sensegate.authority.scope import Action
 from sensegate.errors import Overloaded, PermissionDenied, SensegateError
 from sensegate.share.consumers import ConsumerInfo
-from sensegate.share.delivery import Page
-from sensegate.share.pages import Pages
+from sensegate.share.delivery import FeedPage
+from sensegate.share.pages import FeedPages
 from sensegate.web import problems
 from sensegate.web.feeds import HEARTBEAT_S, SELECTION_PARAMS, current_principal_of, request_of
 from sensegate.web.problems import BadRequest
@@ -94,10 +94,10 @@ async def _open(call: Call) -> web.StreamResponse:
     metrics.STREAMS.inc()
     with call.deps.consumers.registered(call.principal.id, request.feed, "ws") as consumer:
 
-        def covered(page: Page) -> AbstractAsyncContextManager[None]:
+        def covered(page: FeedPage) -> AbstractAsyncContextManager[None]:
             return share.reserve(call.principal, request.feed, "ws", page.count, page.grant)
 
-        def delivered(page: Page) -> None:
+        def delivered(page: FeedPage) -> None:
             consumer.delivered(page.count, call.deps.clock.now())
             metered(requests=0, records=page.count, size=len(page.body), grant=page.grant)
 
@@ -117,11 +117,11 @@ async def _open(call: Call) -> web.StreamResponse:
 
 async def _send(  # noqa: PLR0917 - both ends of one connection
     socket: web.WebSocketResponse,
-    pages: Pages,
+    pages: FeedPages,
     credit: Credit,
     form: str,
-    covered: Callable[[Page], AbstractAsyncContextManager[None]],
-    delivered: Callable[[Page], None],
+    covered: Callable[[FeedPage], AbstractAsyncContextManager[None]],
+    delivered: Callable[[FeedPage], None],
     consumer: ConsumerInfo,
 ) -> None:
     """Send what the credit allows until cancelled."""
@@ -130,7 +130,7 @@ async def _send(  # noqa: PLR0917 - both ends of one connection
     last_sent = loop.time()
     following = ""
     while True:
-        consumer.offset = pages.place
+        consumer.offset = pages.cursor
         consumer.state, consumer.reason = (
             ("live", "") if credit.left else ("waiting", "the subscriber has given no credit")
         )

@@ -389,7 +389,7 @@ class FeedServer:
     async def _events(self, entry: LogEntry, rows: I64, admission: Admission) -> Events | None:
         """Return the first of these rows as events; equal subscribers share the bytes of a whole block.
 
-        None: the rate of the grant lets nothing through now.
+        None: the rate of the grant permits nothing now.
         """
         selection, quota = admission.selection, admission.quota
         assert selection is not None  # noqa: S101 - without a selection no row matches

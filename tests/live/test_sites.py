@@ -32,10 +32,10 @@ from sensegate.bus.ledger import ACCEPTED
 from sensegate.bus.ports import free_port
 from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig, WebConfig
 from sensegate.config.sites import CentreConfig, PeerConfig
+from sensegate.share.wiring import PSEUDONYM_KEY, STATEMENT_KEY
 from sensegate.failover import terms
 from sensegate.failover.standby import TAIL
 from sensegate.failover.trail_standby import PROMOTE, STATUS, Standby
-from sensegate.share.wiring import PSEUDONYM_KEY, STATEMENT_KEY
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running
 

@@ -62,7 +62,7 @@ from sensegate.share import wiring
 from sensegate.share.floors import GradeFloors
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.pushing import PushDelivery
-from sensegate.share.reader import Reader
+from sensegate.share.reader import LogReader
 from sensegate.showing import shown, troubles, warnings
 from sensegate.tiers import membership, route
 from sensegate.tiers.centre_side import Below
@@ -72,7 +72,7 @@ from sensegate.tiers.node_side import Above
 from sensegate.tiers.registry_copies import Copying
 from sensegate.tiers.report import Report, report_of
 from sensegate.web.app import Web
-from sensegate.web.certificates import rotating
+from sensegate.web.certificates import certificate_reload
 
 _log = structlog.get_logger("flow")
 
@@ -379,7 +379,7 @@ class Gateway:
     async def sharing(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the feeds over the log: for those who ask, for those to whom they are pushed, for the other tier."""
         config, clock, base = self.config, self.clock, self.foundations
-        self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h)
+        self.reader = LogReader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h)
         self.quality_rows = wiring.quality_rows(self.quality, self.devices)
         measured = wiring.feed_indicators(self.devices, self.quality_rows, clock)
         self.share = wiring.build_sharing(
@@ -433,7 +433,9 @@ class Gateway:
         """Open the HTTP side over all that it shows, and the listener of GA/T 1400."""
         self.web = Web(shown(self))
         self.http_url = await self.web.start()
-        self.tasks["certificates"] = rotating(self.config, (self.web.renew, self.engine.renew), self.clock).run
+        self.tasks["certificates"] = certificate_reload(
+            self.config, (self.web.reload_certificates, self.engine.renew), self.clock
+        ).run
         stack.push_async_callback(self.web.stop)
         if self.viid is not None:
             await self.viid.start(stack, self.log, self.tasks)

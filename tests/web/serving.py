@@ -32,10 +32,10 @@ from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.feeds import Feeds
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.metering import Metering
-from sensegate.share.reader import Reader
+from sensegate.share.reader import LogReader
 from sensegate.share.sharing import Sharing, SharingPolicy
 from sensegate.web.app import Web
-from sensegate.web.deps import Deps, NodeRow, ProfileRow
+from sensegate.web.deps import NodeRow, ProfileRow, WebDependencies
 from sensegate.web.drafts import UNKNOWN
 
 NO_PROFILES = ProfileSet([], [])
@@ -62,7 +62,7 @@ class Gateway:
         self.devices = Devices(MemoryBucket(), self.trail, clock, home="44")
         self.tokens = Tokens(MemoryBucket(), self.trail, clock)
         self.people = People(MemoryBucket(), self.trail, clock, people or PeopleConfig())
-        self.reader = Reader(self.log, clock)
+        self.reader = LogReader(self.log, clock)
         self.books = HourlyLedgers(self.hours, clock)
         self.sharing = Sharing(
             self.reader,
@@ -80,7 +80,7 @@ class Gateway:
         self.refused: dict[str, dict[str, int]] = {}
         self.push: Callable[[], Awaitable[None]] | None = None
         self.web = Web(
-            Deps(
+            WebDependencies(
                 config=config,
                 role="centre",
                 division="44",
@@ -91,8 +91,8 @@ class Gateway:
                 devices=self.devices,
                 tokens=self.tokens,
                 share=self.sharing,
-                roll=ActiveConsumers(clock, lambda: self.reader.end),
-                books=self.books,
+                consumers=ActiveConsumers(clock, lambda: self.reader.end),
+                hourly=self.books,
                 audit=self.trail,
                 ready=ready,
                 ingest=self._ingest,
@@ -102,7 +102,7 @@ class Gateway:
                 quality=lambda _since: self.quality,
                 refused=lambda: self.refused,
                 people=self.people,
-                secure=secure,
+                is_secure=secure,
                 oidc=Oidc(oidc, clock) if oidc else None,
                 parts={
                     UNKNOWN: UnexplainedMessages(

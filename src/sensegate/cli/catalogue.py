@@ -25,7 +25,7 @@ from sensegate.cli.shown import (
     table,
 )
 from sensegate.errors import ConfigError
-from sensegate.web.client import Remote
+from sensegate.web.client import GatewayClient
 
 app = typer.Typer(
     help="The catalogue: what is shared, by whom, on which terms.\n\n"
@@ -106,7 +106,7 @@ def describe(
     """
     changes = _changes(file, said or [])
 
-    async def work(remote: Remote) -> Any:
+    async def work(remote: GatewayClient) -> Any:
         present = await remote.get(f"{_PATH}/{feed}")
         return await remote.patch(f"{_PATH}/{feed}", changes, present["revision"])
 

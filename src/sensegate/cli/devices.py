@@ -28,7 +28,7 @@ from sensegate.cli.times import DAY_S, span
 from sensegate.config import secret
 from sensegate.errors import ConfigError
 from sensegate.video import multipart
-from sensegate.web.client import Answered, Remote
+from sensegate.web.client import GatewayClient, ProblemResponse
 from sensegate.wording import count
 
 app = typer.Typer(
@@ -180,7 +180,7 @@ def list_(
     """List devices in the token's scope; each is registered at the node of its city, and is listed there."""
     query = {"division": division, "profile": profile, "state": state, "domain": domain, "text": text}
 
-    async def work(remote: Remote) -> tuple[Any, str]:
+    async def work(remote: GatewayClient) -> tuple[Any, str]:
         answer = await remote.get("/api/v1/devices", limit=str(limit), **query)
         return answer, await elsewhere(remote)
 
@@ -192,13 +192,13 @@ def list_(
         aside.print(others, style="dim", highlight=False)
 
 
-async def elsewhere(remote: Remote) -> str:
+async def elsewhere(remote: GatewayClient) -> str:
     """Return where devices are registered that the centre does not list; nothing at a node."""
     try:
         if (await remote.get("/api/v1/me"))["gateway_role"] != "centre":
             return ""
         nodes = [row for row in rows_of(await remote.get("/api/v1/nodes")) if row.get("role") == "node"]
-    except (Answered, KeyError, TypeError):
+    except (ProblemResponse, KeyError, TypeError):
         return ""  # who may not see nodes is told of none
     if not nodes:
         return ""
@@ -213,12 +213,12 @@ async def elsewhere(remote: Remote) -> str:
 def show(device: DeviceId, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Show all that is known of a device."""
 
-    async def work(remote: Remote) -> Any:
+    async def work(remote: GatewayClient) -> Any:
         try:
             return await remote.get(f"/api/v1/devices/{device}")
-        except Answered as why:
+        except ProblemResponse as why:
             if why.status == NOT_FOUND and (others := await elsewhere(remote)):
-                raise Answered(why.status, why.title, f"{why.detail}; {others}") from why
+                raise ProblemResponse(why.status, why.title, f"{why.detail}; {others}") from why
             raise
 
     fields(ask(url, token, work), json_form=json_form)
@@ -297,7 +297,7 @@ def _entry(word: str) -> tuple[str, Any]:
 
 
 def _changed(device: str, body: dict[str, Any], done: str, url: str, token: str, *, json_form: bool) -> None:
-    async def work(remote: Remote) -> Any:
+    async def work(remote: GatewayClient) -> Any:
         known = await remote.get(f"/api/v1/devices/{device}")
         return await remote.patch(f"/api/v1/devices/{device}", body, known["revision"])
 
@@ -332,7 +332,7 @@ def send(
     password = secret(password_file, "SENSEGATE_DEVICE_PASSWORD")
     wanted = [one for file in files for one in (sorted(file.iterdir()) if file.is_dir() else [file]) if one.is_file()]
 
-    async def work(remote: Remote) -> int:
+    async def work(remote: GatewayClient) -> int:
         refused = 0
         for file in wanted:
             body = file.read_bytes()
@@ -340,7 +340,7 @@ def send(
             media = "multipart/mixed" if multipart.is_multipart(body) else media
             try:
                 await remote.post_text(f"/api/v1/ingest/{device}", body, media)
-            except Answered as why:
+            except ProblemResponse as why:
                 refused += 1
                 console.print(f"{file.name}  {why}", highlight=False, markup=False)
         return refused

@@ -22,7 +22,7 @@ from sensegate.cli import repair
 from sensegate.cli.shown import Json, table
 from sensegate.config import Config, TlsConfig, files, load
 from sensegate.errors import ConfigError, EngineError, NotFound, StoreFull, Unavailable
-from sensegate.web.client import Answered, Remote
+from sensegate.web.client import GatewayClient, ProblemResponse
 from sensegate.wording import count
 
 CERTIFICATE_WARN_DAYS = 30
@@ -212,12 +212,12 @@ async def alive(config: Config) -> list[Finding]:
     found: list[Finding] = []
     url = str(running["http"])
     url = url if "://" in url else f"http://{url}"
-    async with Remote(url) as remote:
+    async with GatewayClient(url) as remote:
         try:
             state = await remote.get("/readyz")
             found.append(_good("gateway", f"ready at {url}, pid {running['pid']}"))
             found += [_warning("gateway", str(what), "see its log") for what in state.get("warnings", ())]
-        except Answered as why:
+        except ProblemResponse as why:
             found.append(_bad("gateway", f"not ready: {why}", "see its log; it names what it waits for"))
         except Unavailable as why:
             return [_bad("gateway", str(why), "see its log; restart it")]

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, listed, piped
 from sensegate.cli.times import Since
-from sensegate.web.client import Answered, Remote
+from sensegate.web.client import GatewayClient, ProblemResponse
 
 app = typer.Typer(help="Feeds: list, create, delete, tail, subscribers.", no_args_is_help=True)
 
@@ -111,18 +111,18 @@ class _Tail:
         self.headed = False
         self.widths = [0] * len(SHOWN)
 
-    async def follow(self, remote: Remote) -> None:
+    async def follow(self, remote: GatewayClient) -> None:
         """Read page after page."""
         while self.endless or self.left > 0:
             query = {"after": self.cursor} if self.cursor else {"since": self.since} if self.since else {}
             page = 1_000 if self.endless else min(self.left, 1_000)
             try:
                 answer = await remote.get(self.path, limit=str(page), wait="20", **query)
-            except Answered as why:
+            except ProblemResponse as why:
                 if not why.first:
                     raise
                 # Not from there by itself: whoever reads decides what becomes of what it has.
-                raise Answered(why.status, why.title, f"{why.detail}: --after {why.first}") from None
+                raise ProblemResponse(why.status, why.title, f"{why.detail}: --after {why.first}") from None
             records = answer["records"]
             if not records and not self.endless and self.cursor == answer["next"]:
                 return

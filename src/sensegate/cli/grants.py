@@ -13,7 +13,7 @@ import typer
 from sensegate.cli.applications import MASK_HELP
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, document, listed, rows_of, table
 from sensegate.errors import ConfigError
-from sensegate.web.client import Remote
+from sensegate.web.client import GatewayClient
 
 app = typer.Typer(
     help="Grants: who may read which feed, until when, through which mask and quota.\n\n"
@@ -75,7 +75,7 @@ def change(
     if not body:
         raise typer.BadParameter("nothing to change; see --help")
 
-    async def work(remote: Remote) -> Any:
+    async def work(remote: GatewayClient) -> Any:
         present = await remote.get(f"{_PATH}/{grant}")
         return await remote.patch(f"{_PATH}/{grant}", body, present["revision"])
 

@@ -12,7 +12,7 @@ from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, con
 from sensegate.config import yaml as yamls
 from sensegate.errors import ConfigError
 from sensegate.lifecycle.contents import read_from_folder
-from sensegate.web.client import Remote
+from sensegate.web.client import GatewayClient
 from sensegate.wording import count
 
 app = typer.Typer()
@@ -82,7 +82,7 @@ def _shares(canary: dict[str, Any], whose: str) -> str:
     return f"{count(canary[whose + 'outcomes'], 'outcome')}, {percent('rejected')} refused, {percent('faults')} doubted"
 
 
-async def hand_in(remote: Remote, file: Path, note: str) -> dict[str, Any]:
+async def hand_in(remote: GatewayClient, file: Path, note: str) -> dict[str, Any]:
     """Hand in a file as a draft; return the answer.
 
     Raises:
@@ -105,7 +105,7 @@ async def hand_in(remote: Remote, file: Path, note: str) -> dict[str, Any]:
 def versions(name: Name, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List the versions of a profile at a gateway: who proposed them, what is in force where, what is on trial."""
 
-    async def look(remote: Remote) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    async def look(remote: GatewayClient) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         rows = (await remote.get(path_of(name, "versions"), limit=1_000))["rows"]
         return await remote.get(path_of(name, "life")), rows
 
@@ -142,7 +142,7 @@ def propose(
     """
     by_name = "@" in what and not Path(what).exists()
 
-    async def work(remote: Remote) -> dict[str, Any]:
+    async def work(remote: GatewayClient) -> dict[str, Any]:
         if by_name:
             row: dict[str, Any] = await remote.post(version_path(what, "propose"), {"note": note})
             return {"profile": named(what)[0], "version": row, "problems": []}
@@ -255,7 +255,7 @@ def canary(
     show_life(life, json_form=json_form)
 
 
-async def _end(remote: Remote, name: str, trial: str) -> dict[str, Any]:
+async def _end(remote: GatewayClient, name: str, trial: str) -> dict[str, Any]:
     await remote.delete(path_of(name, trial))
     life: dict[str, Any] = await remote.get(path_of(name, "life"))
     return life

@@ -23,7 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 from sensegate.errors import ConfigError
-from sensegate.web.client import Remote
+from sensegate.web.client import GatewayClient
 
 T = TypeVar("T")
 
@@ -54,11 +54,11 @@ aside = Console(soft_wrap=True, stderr=True)
 """For what is said beside the answer: it does not go into a pipe."""
 
 
-def ask(url: str, token: str, work: Callable[[Remote], Awaitable[T]]) -> T:
+def ask(url: str, token: str, work: Callable[[GatewayClient], Awaitable[T]]) -> T:
     """Return what `work` brings back from the gateway."""
 
     async def whole() -> T:
-        async with Remote(url, token) as remote:
+        async with GatewayClient(url, token) as remote:
             return await work(remote)
 
     return asyncio.run(whole())

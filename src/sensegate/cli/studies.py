@@ -17,7 +17,7 @@ from sensegate.cli.times import Since, Until
 from sensegate.errors import ConfigError
 from sensegate.lifecycle.contents import read_from_folder
 from sensegate.lifecycle.reprocessing_orders import ReprocessingInput
-from sensegate.web.client import Answered, Remote
+from sensegate.web.client import GatewayClient, ProblemResponse
 from sensegate.wording import count
 
 app = typer.Typer()
@@ -32,7 +32,7 @@ ByDevice = Annotated[bool, typer.Option("--by-device", help="A row for each devi
 
 
 async def followed(
-    remote: Remote, begun: dict[str, Any], path: str, what: str, *, give_up: bool = True
+    remote: GatewayClient, begun: dict[str, Any], path: str, what: str, *, give_up: bool = True
 ) -> dict[str, Any]:
     """Follow work to its end, with a bar on the terminal; Ctrl-C gives it up, or leaves it to itself."""
     row = begun
@@ -46,7 +46,7 @@ async def followed(
                 bar.update(task, completed=row["share"])
         except (KeyboardInterrupt, asyncio.CancelledError):
             if give_up:
-                with contextlib.suppress(Answered):
+                with contextlib.suppress(ProblemResponse):
                     await remote.delete(path)
             raise
     if row["state"] != "done":
@@ -93,7 +93,7 @@ def diff(
         body["b"] = _number(b)
     query = {"since": since, **({"until": until} if until else {})}
 
-    async def work(remote: Remote) -> dict[str, Any]:
+    async def work(remote: GatewayClient) -> dict[str, Any]:
         begun = await remote.post(path_of(name, "diff"), body, **query)
         return await followed(remote, begun, path_of(name, "jobs", begun["id"]), "diff")
 
@@ -168,13 +168,13 @@ def shadow(
     """
     name, _ = named(version)
 
-    async def work(remote: Remote) -> dict[str, Any] | None:
+    async def work(remote: GatewayClient) -> dict[str, Any] | None:
         if not (look or end):
             body = {"devices": device or [], "target": target, "note": note}
             await remote.post(version_path(version, "shadow"), body)
             return None
         found: dict[str, Any] | None = None
-        with contextlib.suppress(Answered):
+        with contextlib.suppress(ProblemResponse):
             found = await remote.get(path_of(name, "shadow"))
         if end:
             await remote.delete(path_of(name, "shadow"))
@@ -224,7 +224,7 @@ def redecode(
     body = {"what": what.value, "devices": device or [], "target": target, "note": note}
     query = {"since": since, **({"until": until} if until else {})}
 
-    async def work(remote: Remote) -> dict[str, Any]:
+    async def work(remote: GatewayClient) -> dict[str, Any]:
         begun: dict[str, Any] = await remote.post(path_of(name, "redecode"), body, **query)
         if not wait:
             return begun

@@ -12,7 +12,7 @@ import typer
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
 from sensegate.cli.times import span
 from sensegate.errors import ConfigError
-from sensegate.web.client import Remote
+from sensegate.web.client import GatewayClient
 
 app = typer.Typer(help="Tasks of devices: what they can do, give, list, show, cancel.", no_args_is_help=True)
 
@@ -88,7 +88,7 @@ def give(
     """Tell a device to do something: `sensegate task give lamp-7 switch on=true --wait`."""
     body = {"task": task, "parameters": said(parameters or []), "expires_s": expires, "note": note}
 
-    async def work(remote: Remote) -> Any:
+    async def work(remote: GatewayClient) -> Any:
         row = await remote.post(f"/api/v1/devices/{device}/tasks", body)
         while wait and row["state"] not in ENDED:
             await asyncio.sleep(LOOK_S)

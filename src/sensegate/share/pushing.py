@@ -34,9 +34,9 @@ from sensegate.publish.egress import Egress
 from sensegate.publish.webhook import Poster
 from sensegate.share.broker_clients import MQTT, NATS, BrokerClients
 from sensegate.share.consumers import ActiveConsumers
-from sensegate.share.delivery import Page
+from sensegate.share.delivery import FeedPage
 from sensegate.share.metering import UsageReservation
-from sensegate.share.pages import Pages
+from sensegate.share.pages import FeedPages
 from sensegate.share.sharing import FeedRequest, Sharing
 from sensegate.share.subscription_control import ControlReply, SubscriptionControl, problem_subject
 from sensegate.share.subscriptions import (
@@ -164,7 +164,7 @@ class PushDelivery:
             notify_expired=notify_expired,
         )
 
-    async def _open_pages(self, spec: SubscriptionSpec, form: str, after: str) -> Pages:
+    async def _open_pages(self, spec: SubscriptionSpec, form: str, after: str) -> FeedPages:
         def current_principal() -> Principal:
             return self.tokens.of(spec.subscriber)
 
@@ -172,11 +172,11 @@ class PushDelivery:
             current_principal, FeedRequest(spec.feed, after), form=form, delivery=spec.delivery
         )
 
-    def _reserve(self, spec: SubscriptionSpec, page: Page) -> UsageReservation:
+    def _reserve(self, spec: SubscriptionSpec, page: FeedPage) -> UsageReservation:
         metering = self.share.metering
         return metering.reserve(spec.subscriber, spec.feed, spec.delivery, page.count, grant=page.grant)
 
-    def _meter(self, spec: SubscriptionSpec, page: Page) -> None:
+    def _meter(self, spec: SubscriptionSpec, page: FeedPage) -> None:
         self.share.metering.count(
             spec.subscriber,
             spec.feed,

@@ -477,7 +477,7 @@ class Below:
         """Return a node's line with what it may send, and which of its devices another one sends too."""
         assert self.members is not None  # noqa: S101 - open() has run
         conflicts = self.owners.conflicts(row.member)
-        troubles = [*row.troubles, *(self.receiver.standing(row.member).told() if self.receiver else ())]
+        troubles = [*row.problems, *(self.receiver.standing(row.member).told() if self.receiver else ())]
         if conflicts:
             first = conflicts[0]
             who = f"{first.sent_by} sends {first.device}, which {first.owner} owns"
@@ -520,7 +520,7 @@ def _row(node: Node, division: str, member: Member | None, tables: dict[str, str
         rss_mb=report.rss_mb if report else None,
         devices=report.devices if report else None,
         counts=node.counts,
-        troubles=list(report.troubles) if report else [],
+        problems=list(report.troubles) if report else [],
         gaps=[(gap.since, gap.until) for gap in member.gaps] if member else [],
     )
 

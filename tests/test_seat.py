@@ -53,7 +53,7 @@ class World:
         self.config: Config = msgspec.structs.replace(
             config,
             nodes=tuple(NodeUserConfig(node, "") for node in nodes),
-            peer=PeerConfig("nats://away:1", automatic=automatic, lease_s=LEASE_S, hold_s=5.0),
+            peer=PeerConfig("nats://away:1", automatic=automatic, lease_s=LEASE_S, standby_timeout_s=5.0),
         )
         self.clock = FakeClock()
         self.seat = Seat(self.config, self.clock, term, begun="by order")

@@ -412,7 +412,7 @@ class Below:
             if count >= self.config.node_quota.connections:
                 # Half-open ones of a link that flaps would keep out the node, and us; the living one comes again.
                 _log.warning("all connections of a slot are in use; they are closed", slot=slot, count=count)
-                metrics.LIMITED.labels("node_connections").inc()
+                metrics.LIMIT_HITS.labels("node_connections").inc()
                 await self._close_slot(slot)
             if member := placed.get(slot):
                 found.add(member)

@@ -34,7 +34,7 @@ from sensegate.bus.engine import Engine
 from sensegate.bus.ledger import HOUR_US
 from sensegate.clock import Clock, SystemClock
 from sensegate.collect.commands import DownlinkQueue
-from sensegate.config import Config, secret
+from sensegate.config import Config, read_secret
 from sensegate.control.capabilities import TaskingCapabilities
 from sensegate.control.commands import CommandDispatcher
 from sensegate.control.emergency_grants import EmergencyGrants
@@ -93,11 +93,11 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
 
 def _told_secrets(config: Config) -> None:
     """Read the files that are needed, some of them late: what is missing is said before anything starts."""
-    passwords = [one.password_file for one in config.foreign]
+    passwords = [one.password_file for one in config.external_brokers]
     passwords += [one.password_file for one in config.viid.superiors]
     for file in (config.uplink.url and config.uplink.secret_file, *passwords):
         if file:
-            secret(file)
+            read_secret(file)
 
 
 async def _run(
@@ -291,7 +291,7 @@ class Gateway:
         """Open what looks for things built twice and for second sources."""
         measured = purposes(lambda: self.profiles.set)
         self.assets = Assets(self.devices, measured)
-        self.neighbours = Neighbours(self.devices, measured, near_m=self.config.sharing.near_m)
+        self.neighbours = Neighbours(self.devices, measured, near_m=self.config.sharing.duplicate_distance_m)
         return self.assets
 
     # ── publish: the other tier ─────────────────────────────────────────────────────────────────────

@@ -161,7 +161,7 @@ class Foundations:
         self.tokens = Tokens(await self.bucket("tokens"), self.audit, clock)
         await self.tokens.load()
         self.tasks["tokens"] = self.tokens.watch
-        self.tasks["ended tokens"] = partial(self.tokens.sweep, config.sharing.kept_days)
+        self.tasks["ended tokens"] = partial(self.tokens.sweep, config.sharing.retention_days)
         file = Path(config.directory) / "admin.token"
         given = file.read_text(encoding="ascii").strip() if file.exists() else ""
         if first := await self.tokens.bootstrap(scope(config.division), given=given):

@@ -140,7 +140,7 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     """Messages with the way to acknowledge them; acknowledged only when the log has them."""
 
     source: str
-    """Name of the source in the ledger, e.g. ``mqtt``, ``http``, ``foreign:vendor``."""
+    """Name of the source in the ledger, e.g. ``mqtt``, ``http``, ``external:vendor``."""
     messages: list[Message]
     ack: Callable[[], Awaitable[None]]
     position: Position | None = None

@@ -170,7 +170,7 @@ async def test_alarms_that_nobody_can_write_down_are_counted(site: Site) -> None
     """A flood of refusals drops alarms, never silently."""
 
     def dropped() -> float:
-        return metrics.REGISTRY.get_sample_value("sensegate_limited_total", {"limit": "alarms"}) or 0.0
+        return metrics.REGISTRY.get_sample_value("sensegate_limit_hits_total", {"limit": "alarms"}) or 0.0
 
     before, room = dropped(), site.callout._alarms.maxsize
     for _ in range(room + 3):

@@ -12,7 +12,7 @@ from sensegate.authority.memory_audit import MemoryAudit
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import Facts
 from sensegate.clock import FakeClock
-from sensegate.config.people import AUDIT_LEAST_H, AuditConfig
+from sensegate.config.people import AUDIT_TTL_MIN_H, AuditConfig
 from sensegate.errors import Unavailable
 
 BY = Principal("gateway", Role.ADMIN, scope("4401"))
@@ -98,6 +98,6 @@ async def test_a_trail_that_fills_up_says_so(tmp_path: Path, monkeypatch: pytest
 
 def test_no_configuration_keeps_less_than_six_months() -> None:
     """184 days or for ever."""
-    assert AuditConfig(ttl_h=AUDIT_LEAST_H).ttl_h == 4_416
+    assert AuditConfig(ttl_h=AUDIT_TTL_MIN_H).ttl_h == 4_416
     with pytest.raises(ValueError, match="six months"):
-        AuditConfig(ttl_h=AUDIT_LEAST_H - 1)
+        AuditConfig(ttl_h=AUDIT_TTL_MIN_H - 1)

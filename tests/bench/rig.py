@@ -31,7 +31,7 @@ from sensegate.model import Device
 from tests.bench.workload import Sent
 
 ROOT = Path(__file__).parents[2]
-PATIENT = "ingest: {stall_s: 600}\n"
+PATIENT = "ingest: {stall_timeout_s: 600}\n"
 """Setting under which messages that are kept back are no break."""
 ADMIN = Principal("bench", Role.ADMIN, scope("4401"))
 

@@ -361,7 +361,7 @@ async def test_a_second_source_is_a_shadow(centre: Site, cast: Cast) -> None:
     assert {row["device"] for row in await centre.records(division="440112")} == {"gate-a"}
     (found,) = (await centre.ask("GET", "/api/v1/devices/shadows", cast.owner)).body["rows"]
     assert (found["authority"], found["shadow"], found["different"], found["greatest"]) == ("gate-a", "gate-b", 1, 7.0)
-    assert await centre.metric("sensegate_shadows_different_total") >= 1
+    assert await centre.metric("sensegate_secondary_different_total") >= 1
     other, _ = await centre.token("city_operator", "4403")
     assert (await centre.ask("GET", "/api/v1/devices/shadows", other)).body["rows"] == []
 

@@ -98,8 +98,8 @@ class Assets:
 
     def _count(self, asset: str) -> None:
         members = self._of[asset]
-        for one in members:
-            self._rivals[one] = len(members) > 1
+        for member in members:
+            self._rivals[member] = len(members) > 1
 
     def authority(self, asset: str, name: str) -> int:
         """Return the index of the device that is the source of a property of an asset; -1: none measures it."""
@@ -122,13 +122,13 @@ class Assets:
         others = [self._devices.record(at) for at in self._of.get(device.asset, ())] if device.asset else []
         names = self._measures(device.profile)
         rivals = [
-            one
-            for one in others
-            if one.id != device.id
-            and not one.shadow
-            and (not names or not (theirs := self._measures(one.profile)) or names & theirs)
+            other
+            for other in others
+            if other.id != device.id
+            and not other.shadow
+            and (not names or not (theirs := self._measures(other.profile)) or names & theirs)
         ]
-        return min((one.id for one in rivals), default="")
+        return min((rival.id for rival in rivals), default="")
 
     # ── marking and comparing ─────────────────────────────────────────────────────────────────────────
 
@@ -171,9 +171,9 @@ class Assets:
             off = abs(ours.value - theirs.value)
             different = not off <= max(row.resolution, TOLERANCE * abs(theirs.value))
         count = before.compared + 1
-        metrics.SHADOWS_COMPARED.inc()
+        metrics.SECONDARY_COMPARED.inc()
         if different:
-            metrics.SHADOWS_DIFFERENT.inc()
+            metrics.SECONDARY_DIFFERENT.inc()
         self._differences[key] = msgspec.structs.replace(
             before,
             compared=count,

@@ -49,13 +49,13 @@ async def opened(bus: Client, clock: Clock, config: Config, bucket: Callable[[st
 async def bases(audit: Audit, config: Config) -> None:
     """Put the written legal bases of video metadata on the trail, at each start. Raises as `Audit.record` does."""
     by = Principal("gateway", Role.ADMIN, scope(config.division), name="the gateway itself")
-    for one in config.video.basis:
+    for basi in config.video.basis:
         said: Facts = {
-            "purpose": one.purpose,
-            "law": one.law,
-            "kinds": list(one.kinds),
-            "fields": list(one.fields),
-            "expires": one.expires,
+            "purpose": basi.purpose,
+            "law": basi.law,
+            "kinds": list(basi.kinds),
+            "fields": list(basi.fields),
+            "expires": basi.expires,
         }
         await audit.record(by, "video.basis", config.division, after=said)
 

@@ -368,7 +368,7 @@ class Callout:
         if self._trail is None:
             return
         if self._alarms.full():
-            metrics.LIMITED.labels("alarms").inc()
+            metrics.LIMIT_HITS.labels("alarms").inc()
             return
         self._alarms.put_nowait(alarm)
 

@@ -103,7 +103,9 @@ class Authority:
             )
         )
         if hosts:
-            builder = builder.add_extension(x509.SubjectAlternativeName([_host(one) for one in hosts]), critical=False)
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False
+            )
         made = builder.sign(self._key, hashes.SHA256())
         _keep(key_file, _pem_of(key), private=True)
         _keep(cert_file, made.public_bytes(Encoding.PEM) + self._certificate.public_bytes(Encoding.PEM))

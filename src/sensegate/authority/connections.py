@@ -101,13 +101,13 @@ class Connections:
         self._by_user.clear()
         self._by_client.clear()
         self._by_cid.clear()
-        for one in await self._server.connections(self._account):
-            if not one.mqtt_client:
+        for connection in await self._server.connections(self._account):
+            if not connection.mqtt_client:
                 continue
-            if allowed(one.authorized_user):
-                self.opened(one.cid, one.authorized_user, one.mqtt_client)
+            if allowed(connection.authorized_user):
+                self.opened(connection.cid, connection.authorized_user, connection.mqtt_client)
             else:
-                await self._close_one(one.cid)
+                await self._close_one(connection.cid)
 
     def opened(self, cid: int, user: str, client_id: str) -> None:
         """Note that a connection was let in."""
@@ -185,9 +185,9 @@ class Connections:
         """Close the connections of a user, those up to a number."""
         while True:
             try:
-                for one in await self._server.connections(self._account, user=user):
-                    if one.mqtt_client and (up_to is None or one.cid <= up_to):
-                        await self._close_one(one.cid)
+                for connection in await self._server.connections(self._account, user=user):
+                    if connection.mqtt_client and (up_to is None or connection.cid <= up_to):
+                        await self._close_one(connection.cid)
             except Unavailable as why:
                 _log.warning("a connection is not closed yet; tried again", device=user, error=str(why))
                 await self._clock.sleep(0.2)

@@ -258,7 +258,7 @@ class Devices:
             return None
         kept = stored.credentials
         previous = kept.previous_digest if self._clock.now() < kept.previous_until else b""
-        return stored.device, [one for one in (kept.digest, previous) if one]
+        return stored.device, [previou for previou in (kept.digest, previous) if previou]
 
     def prove(self, user: str, password: str) -> Principal:
         """Return a device as a caller, e.g. of the HTTP ingest.

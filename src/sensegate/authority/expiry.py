@@ -37,7 +37,10 @@ class Expiry:
     @staticmethod
     def _said_of(key: str, file: Path, now: int) -> str:
         try:
-            ends = min(one.not_valid_after_utc for one in x509.load_pem_x509_certificates(file.read_bytes()))
+            ends = min(
+                load_pem_x509_certificate.not_valid_after_utc
+                for load_pem_x509_certificate in x509.load_pem_x509_certificates(file.read_bytes())
+            )
         except (OSError, ValueError) as why:
             return f"certificate: {file} ({key}) cannot be read: {why}"
         days = (ends - datetime.fromtimestamp(now / 1e6, UTC)).total_seconds() * 1e6 / _DAY_US
@@ -61,5 +64,8 @@ def expiring(config: Config, clock: Clock) -> Expiry:
         "uplink.ca_file": uplink.ca_file,
         "oidc.ca_file": config.oidc.ca_file,
     }
-    files |= {f"listen.tcp.{one.name or one.protocol}.tls.cert_file": one.tls.cert_file for one in config.listen.tcp}
+    files |= {
+        f"listen.tcp.{listener_config.name or listener_config.protocol}.tls.cert_file": listener_config.tls.cert_file
+        for listener_config in config.listen.tcp
+    }
     return Expiry(files, clock)

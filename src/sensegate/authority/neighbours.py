@@ -61,8 +61,8 @@ class Neighbours:
         lon, lat = devices.lon[:size], devices.lat[:size]
         metres = distance(lon, lat, float(devices.lon[at]), float(devices.lat[at]))
         near = np.flatnonzero((metres <= self._near_m) & devices.enabled[:size])
-        found = [self._pair(at, int(one), float(metres[one]), by) for one in near if one != at]
-        return sorted((one for one in found if one), key=lambda one: one.metres)[:20]
+        found = [self._pair(at, int(neighbour), float(metres[neighbour]), by) for neighbour in near if neighbour != at]
+        return sorted((candidate for candidate in found if candidate), key=lambda one: one.metres)[:20]
 
     def all(self, scope: Scope, by: Principal) -> list[Near]:
         """Return all pairs of which one lies in a scope; each once where both do."""

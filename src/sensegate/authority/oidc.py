@@ -26,7 +26,7 @@ from joserfc.jwk import KeySet
 
 from sensegate.authority.scope import Role, Scope, duty, fitting, scope
 from sensegate.clock import Clock
-from sensegate.config import secret
+from sensegate.config import read_secret
 from sensegate.config.people import OidcConfig, OidcRule
 from sensegate.errors import ConfigError, PermissionDenied, Unavailable
 
@@ -100,7 +100,7 @@ class Oidc:
                 )
         self._config = config
         self._clock = clock
-        self._secret = secret(config.client_secret_file) if config.client_secret_file else ""
+        self._secret = read_secret(config.client_secret_file) if config.client_secret_file else ""
         self._trust = _context(config.ca_file)
         self._begun: OrderedDict[str, _Pending] = OrderedDict()
         self._metadata: _Metadata | None = None

@@ -332,7 +332,7 @@ class People:
     def _due(self, person: Person) -> str:
         if person.initial:
             return "the first password must be changed"
-        days = self._config.password_days
+        days = self._config.password_max_age_days
         if days and self._clock.now() - person.password_set >= days * _DAY_US:
             return f"the password is older than {days} days and must be changed"
         return ""
@@ -365,7 +365,7 @@ class People:
         now = self._clock.monotonic()
         until, count = self._wrong.pop(person_id, (0.0, 0))
         count = count + 1 if until > now else 1
-        self._wrong[person_id] = (now + self._config.lock_s, count)
+        self._wrong[person_id] = (now + self._config.lockout_s, count)
         while len(self._wrong) > _NAMES_MAX:
             self._wrong.popitem(last=False)
         if count == self._config.failures_max:

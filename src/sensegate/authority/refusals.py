@@ -76,7 +76,7 @@ class Refusals:
         self.totals[kind] += 1
         tally.counts[kind] += 1
         tally.unsaid[kind] += 1
-        metrics.REFUSED.labels(kind.value).inc()
+        metrics.PERMISSION_DENIED.labels(kind.value).inc()
         now = self._clock.now()
         said_at = tally.said_at.get(kind)
         if said_at is None or now - said_at >= ALARM_EVERY_S * 1e6:

@@ -83,14 +83,17 @@ class Sessions:
         if session is None:
             return None
         now = self._clock.monotonic()
-        if now - session.began >= self._config.session_s or now - session.last >= self._config.idle_s:
+        if (
+            now - session.began >= self._config.session_max_s
+            or now - session.last >= self._config.session_idle_timeout_s
+        ):
             del self._open[session_id]
             return None
         return session
 
     def left_s(self, session: Session) -> float:
         """Return how long a session lives at most."""
-        return max(0.0, session.began + self._config.session_s - self._clock.monotonic())
+        return max(0.0, session.began + self._config.session_max_s - self._clock.monotonic())
 
     def close(self, session_id: str) -> None:
         """End one."""

@@ -231,7 +231,7 @@ class Tokens:
                 await self._stored.delete(token.id, expected=token.revision)
             except Conflict:
                 continue  # another process was faster
-            metrics.PRUNED.labels("token").inc()
+            metrics.EXPIRED.labels("token").inc()
             count += 1
         return count
 

@@ -16,6 +16,7 @@ from sensegate.cli import (
     bundles,
     catalogue,
     centre,
+    comparisons,
     devices,
     doctor,
     feeds,
@@ -30,7 +31,6 @@ from sensegate.cli import (
     replay,
     returns,
     running,
-    studies,
     tasks,
     tls,
     tokens,
@@ -56,7 +56,7 @@ app.command(rich_help_panel=BEGIN)(profiles.explain)
 app.command(rich_help_panel=BEGIN)(ledger.ledger)
 app.command(rich_help_panel=BEGIN)(replay.replay)
 profiles.app.add_typer(releases.app)
-profiles.app.add_typer(studies.app)
+profiles.app.add_typer(comparisons.app)
 app.add_typer(profiles.app, name="profile", rich_help_panel=WORLD)
 app.add_typer(devices.app, name="device", rich_help_panel=WORLD)
 app.add_typer(tasks.app, name="task", rich_help_panel=WORLD)
@@ -134,11 +134,11 @@ def main() -> None:
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
     """Yield the errors of a group."""
-    for one in group.exceptions:
-        if isinstance(one, BaseExceptionGroup):
-            yield from _leaves(one)
+    for exception in group.exceptions:
+        if isinstance(exception, BaseExceptionGroup):
+            yield from _leaves(exception)
         else:
-            yield one
+            yield exception
 
 
 __all__ = ["app", "main"]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, document, listed
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, parse_json, print_json, print_list
 
 app = typer.Typer(
     help="Applications for data of others.\n\n"
@@ -38,13 +38,13 @@ def list_(
     json_form: Json = False,
 ) -> None:
     """List the applications that concern you: of your side, or for data of your level."""
-    listed(url, token, _PATH, COLUMNS, json_form=json_form, state=state)
+    print_list(url, token, _PATH, COLUMNS, json_form=json_form, state=state)
 
 
 @app.command()
 def show(application: Id, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Show one, whole."""
-    as_json(ask(url, token, lambda remote: remote.get(f"{_PATH}/{application}")))
+    print_json(call(url, token, lambda remote: remote.get(f"{_PATH}/{application}")))
 
 
 @app.command()
@@ -82,7 +82,7 @@ def apply(
         "volume": volume,
     }
     body |= {key: value for key, value in more.items() if value}
-    _tell(ask(url, token, lambda remote: remote.post(_PATH, body)), json_form=json_form)
+    _print_application(call(url, token, lambda remote: remote.post(_PATH, body)), json_form=json_form)
 
 
 @app.command()
@@ -114,10 +114,12 @@ def approve(
         "deliveries": delivery,
         "rate": rate,
         "volume": volume,
-        "mask": document(mask, "--mask"),
+        "mask": parse_json(mask, "--mask"),
     }
     body = {"approve": True, "grade_max": grade_max} | {key: value for key, value in more.items() if value}
-    _tell(ask(url, token, lambda remote: remote.post(f"{_PATH}/{application}/decision", body)), json_form=json_form)
+    _print_application(
+        call(url, token, lambda remote: remote.post(f"{_PATH}/{application}/decision", body)), json_form=json_form
+    )
 
 
 @app.command()
@@ -130,18 +132,20 @@ def refuse(
 ) -> None:
     """Refuse an application."""
     body = {"approve": False, "reason": reason}
-    _tell(ask(url, token, lambda remote: remote.post(f"{_PATH}/{application}/decision", body)), json_form=False)
+    _print_application(
+        call(url, token, lambda remote: remote.post(f"{_PATH}/{application}/decision", body)), json_form=False
+    )
 
 
 @app.command()
 def withdraw(application: Id, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Take an application of yours back before it is decided."""
-    _tell(ask(url, token, lambda remote: remote.post(f"{_PATH}/{application}/withdraw")), json_form=False)
+    _print_application(call(url, token, lambda remote: remote.post(f"{_PATH}/{application}/withdraw")), json_form=False)
 
 
-def _tell(row: dict[str, Any], *, json_form: bool) -> None:
+def _print_application(row: dict[str, Any], *, json_form: bool) -> None:
     if json_form:
-        as_json(row)
+        print_json(row)
         return
     console.print(f"{row['id']}: {row['state']}", highlight=False)
     if row["state"] == "pending":

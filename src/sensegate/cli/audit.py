@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, save
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, save
 from sensegate.errors import ConfigError
 from sensegate.wording import count
 
@@ -19,7 +19,7 @@ _EXPORT = "/api/v1/audit/export"
 
 
 def _bytes(url: str, token: str, path: str) -> bytes:
-    text, _ = ask(url, token, lambda remote: remote.text(path, accept="*/*"))
+    text, _ = call(url, token, lambda remote: remote.text(path, accept="*/*"))
     return text.encode()
 
 
@@ -81,7 +81,7 @@ def verify(
     known = [head for path in heads or () for head in noted.read(path, key=public)]
     report = check_export(body.removesuffix(b"\n").split(b"\n"), heads=known, key=public, tails=tails)
     if json_form:
-        as_json(msgspec.to_builtins(report))
+        print_json(msgspec.to_builtins(report))
     elif report.fault:
         console.print(f"[bold red]BROKEN[/bold red] at number {report.fault.number}: {report.fault.what}")
     else:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from sensegate.cli.applications import MASK_HELP
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, ask, console, document, rows_of, table
-from sensegate.cli.times import DAY_S, span
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, parse_json, print_table, rows_of
+from sensegate.cli.times import DAY_S, parse_duration
 
 app = typer.Typer(
     help="Bundles: feeds that are applied for and granted as one (`sensegate application apply --bundle NAME`).\n\n"
@@ -23,13 +23,13 @@ _PATH = "/api/v1/bundles"
 @app.command("list")
 def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List the bundles whose feeds you all find in the catalogue."""
-    rows = rows_of(ask(url, token, lambda remote: remote.get(_PATH)))
+    rows = rows_of(call(url, token, lambda remote: remote.get(_PATH)))
     shown = rows if json_form else [{**row, "blankets": len(row["blankets"])} for row in rows]
-    table(shown, ("name", "title", "feeds", "blankets", "by"), json_form=json_form)
+    print_table(shown, ("name", "title", "feeds", "blankets", "by"), json_form=json_form)
 
 
 @app.command()
-def make(
+def create(
     name: Annotated[str, typer.Argument(help="1 to 64 characters of a-z, 0-9, _ and -.")],
     feeds: Annotated[list[str], typer.Argument(help="Feeds, all of which are yours to decide about.")],
     *,
@@ -40,7 +40,9 @@ def make(
     ] = None,
     expires: Annotated[
         float,
-        typer.Option(parser=span, metavar="SPAN", show_default="90d", help="How long the blanket is good: 12h, 30d."),
+        typer.Option(
+            parser=parse_duration, metavar="SPAN", show_default="90d", help="How long the blanket is good: 12h, 30d."
+        ),
     ] = 90 * DAY_S,
     days: Annotated[float, typer.Option(help="Longest grant by the blanket.")] = 90.0,
     mask: Annotated[str, typer.Option(help=MASK_HELP)] = "",
@@ -57,10 +59,10 @@ def make(
     if blanket:
         terms: dict[str, Any] = {"approve": True, "days": days, "rate": rate, "volume": volume}
         if mask:
-            terms["mask"] = document(mask, "--mask")
+            terms["mask"] = parse_json(mask, "--mask")
         end = (time.time_ns() // 1_000) + round(expires * 1e6)
         body["blankets"] = [{"applicants": blanket, "until": end, "terms": terms}]
-    ask(url, token, lambda remote: remote.post(_PATH, body))
+    call(url, token, lambda remote: remote.post(_PATH, body))
     console.print(f"bundle {name}: sensegate application apply --bundle {name} …", highlight=False)
 
 
@@ -69,5 +71,5 @@ def delete(
     name: Annotated[str, typer.Argument(help="Its name.")], *, url: Url = DEFAULT_URL, token: Token = ""
 ) -> None:
     """Forget a bundle; grants that came of it stay."""
-    ask(url, token, lambda remote: remote.delete(f"{_PATH}/{name}"))
+    call(url, token, lambda remote: remote.delete(f"{_PATH}/{name}"))
     console.print(f"bundle {name} is gone; its grants stay", highlight=False)

@@ -10,19 +10,19 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from sensegate.cli.shown import (
+from sensegate.cli.output import (
     DEFAULT_URL,
     Json,
     Token,
     Url,
-    as_json,
-    ask,
+    call,
     console,
-    document,
-    fields,
-    listed,
+    parse_json,
+    print_json,
+    print_list,
+    print_record,
+    print_table,
     save,
-    table,
 )
 from sensegate.errors import ConfigError
 from sensegate.web.client import Remote
@@ -38,7 +38,7 @@ _PATH = "/api/v1/catalogue"
 COLUMNS = ("feed", "title", "state", "sharing", "grade", "code")
 
 
-class Format(StrEnum):
+class ExportFormat(StrEnum):
     """How the catalogue is exported."""
 
     DCAT = "dcat"
@@ -61,21 +61,21 @@ def list_(
     Example: sensegate catalogue list 广州 水位
     """
     query = " ".join(words or ())
-    listed(url, token, _PATH, COLUMNS, json_form=json_form, q=query)
+    print_list(url, token, _PATH, COLUMNS, json_form=json_form, q=query)
 
 
 @app.command()
 def show(feed: Feed, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Show all about one: terms, columns, sample, measured quality beside what is promised, what is missing."""
-    answer = ask(url, token, lambda remote: remote.get(f"{_PATH}/{feed}"))
+    answer = call(url, token, lambda remote: remote.get(f"{_PATH}/{feed}"))
     if json_form:
-        as_json(answer)
+        print_json(answer)
         return
     lists = {"missing", "columns", "sample"}
     plain = [(key, value) for key, value in answer.items() if key not in lists and value not in ("", None, [], {})]
-    fields(dict(plain))
+    print_record(dict(plain))
     if answer["columns"]:
-        table(answer["columns"], ("name", "unit", "kind", "label_zh", "label_en", "rows"), title="columns")
+        print_table(answer["columns"], ("name", "unit", "kind", "label_zh", "label_en", "rows"), title="columns")
     for row in answer["sample"]:
         console.print_json(data=row)
     for what in answer["missing"]:
@@ -110,9 +110,9 @@ def describe(
         present = await remote.get(f"{_PATH}/{feed}")
         return await remote.patch(f"{_PATH}/{feed}", changes, present["revision"])
 
-    answer = ask(url, token, work)
+    answer = call(url, token, work)
     if json_form:
-        as_json(answer)
+        print_json(answer)
         return
     console.print(f"{feed}: {answer['state']}" + (f", code {answer['code']}" if answer["code"] else ""))
     for what in answer["missing"]:
@@ -144,7 +144,7 @@ def _value(key: str, text: str) -> Any:
     if key == "open":
         return text.casefold() in {"true", "yes", "1"}
     if key.startswith("promise"):
-        return document(text, key)
+        return parse_json(text, key)
     return text
 
 
@@ -163,10 +163,10 @@ def sample(
     """Draw sample and columns anew from the data of the last day; everybody who finds the entry sees them."""
     body: dict[str, Any] = {"rows": rows}
     if mask:
-        body["mask"] = document(mask, "--mask")
-    answer = ask(url, token, lambda remote: remote.post(f"{_PATH}/{feed}/sample", body))
+        body["mask"] = parse_json(mask, "--mask")
+    answer = call(url, token, lambda remote: remote.post(f"{_PATH}/{feed}/sample", body))
     if json_form:
-        as_json(answer["sample"])
+        print_json(answer["sample"])
         return
     for row in answer["sample"]:
         console.print_json(data=row)
@@ -175,16 +175,16 @@ def sample(
 @app.command()
 def export(
     *,
-    form: Annotated[Format, typer.Option("--format", help="dcat: DCAT as JSON-LD; csv: for a spreadsheet.")] = (
-        Format.DCAT
+    form: Annotated[ExportFormat, typer.Option("--format", help="dcat: DCAT as JSON-LD; csv: for a spreadsheet.")] = (
+        ExportFormat.DCAT
     ),
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; default: standard output.")] = None,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
     """Write all published entries as one document."""
-    accept = "text/csv" if form is Format.CSV else "application/ld+json"
-    text, _ = ask(url, token, lambda remote: remote.text(_PATH, accept=accept))
+    accept = "text/csv" if form is ExportFormat.CSV else "application/ld+json"
+    text, _ = call(url, token, lambda remote: remote.text(_PATH, accept=accept))
     if out is None:
         sys.stdout.write(text + ("" if text.endswith("\n") else "\n"))
     else:

@@ -12,7 +12,7 @@ import typer
 
 from sensegate.authority import terms
 from sensegate.authority.standby import PROMOTE, STATUS, Standby
-from sensegate.cli.shown import Json, as_json, console
+from sensegate.cli.output import Json, console, print_json
 from sensegate.errors import ConfigError
 from sensegate.wording import count
 
@@ -21,7 +21,7 @@ FRESH_S = 10.0
 Directory = Annotated[Path, typer.Argument(help="`directory` of the centre's configuration.", exists=True)]
 
 
-def standing(directory: Path) -> Standby | None:
+def standby_status(directory: Path) -> Standby | None:
     """Return how a centre stands by, None where it does not at the moment."""
     try:
         found = msgspec.json.decode((directory / STATUS).read_bytes(), type=Standby)
@@ -33,12 +33,12 @@ def standing(directory: Path) -> Standby | None:
 @app.command()
 def status(directory: Directory, *, json_form: Json = False) -> None:
     """Say whether this centre is active or stands by, and how far its copy is; exit 1 if it is neither."""
-    term, now = terms.read(directory), standing(directory)
+    term, now = terms.read(directory), standby_status(directory)
     said = "stands by" if now else "active" if term.active else "not running"
     votes = term.voters[-1].nodes if term.voters else ()
     if json_form:
         told = {"state": said, "term": term.number, "alone": term.alone, "voters": votes}
-        as_json({**told, **(msgspec.to_builtins(now) if now else {})})
+        print_json({**told, **(msgspec.to_builtins(now) if now else {})})
     else:
         console.print(f"{said}, term {now.term if now else term.number}")
         if now:
@@ -61,7 +61,7 @@ def promote(
     ] = False,
 ) -> None:
     """Order a centre that stands by to be active; the other one is fenced when it meets a node or this centre."""
-    now = standing(directory)
+    now = standby_status(directory)
     if now is None:
         raise ConfigError("this centre does not stand by", file=str(directory), remedy="start it with `sensegate run`")
     if not force and now.reached:

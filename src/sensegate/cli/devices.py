@@ -10,22 +10,22 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sensegate.authority import camera_codes
-from sensegate.cli.shown import (
+from sensegate.cli.output import (
     DEFAULT_URL,
     Json,
     Token,
     Url,
-    as_json,
-    aside,
-    ask,
+    call,
     console,
-    document,
-    fields,
+    parse_json,
+    print_json,
+    print_record,
+    print_table,
     rows_of,
-    table,
+    stderr,
 )
-from sensegate.cli.times import DAY_S, span
-from sensegate.config import secret
+from sensegate.cli.times import DAY_S, parse_duration
+from sensegate.config import read_secret
 from sensegate.errors import ConfigError
 from sensegate.video import multipart
 from sensegate.web.client import Answered, Remote
@@ -66,7 +66,10 @@ def add(
     interval: Annotated[
         float,
         typer.Option(
-            parser=span, metavar="SPAN", show_default="the profile's", help="How often it reports: 90s, 10m, 1h."
+            parser=parse_duration,
+            metavar="SPAN",
+            show_default="the profile's",
+            help="How often it reports: 90s, 10m, 1h.",
         ),
     ] = 0.0,
     name: Annotated[str, typer.Option(help="Name for people.")] = "",
@@ -100,19 +103,19 @@ def add(
         "asset": asset,
     }
     given = {key: value for key, value in body.items() if value not in ("", None, 0.0)}
-    answer = ask(url, token, lambda remote: remote.post("/api/v1/devices", given))
-    _credential(device, answer, json_form=json_form)
+    answer = call(url, token, lambda remote: remote.post("/api/v1/devices", given))
+    _print_credential(device, answer, json_form=json_form)
 
 
-def _credential(device: str, answer: dict[str, Any], *, json_form: bool) -> None:
+def _print_credential(device: str, answer: dict[str, Any], *, json_form: bool) -> None:
     if json_form:
-        as_json(answer)
+        print_json(answer)
         return
     console.print(f"[bold]{device}[/bold]")
     if password := answer.get("password"):
         console.print(f"user name  {answer.get('username', device)}")
         console.print(f"password   {password}", highlight=False)
-        aside.print("The password is not shown again; `sensegate device rotate` makes a new one.", style="dim")
+        stderr.print("The password is not shown again; `sensegate device rotate` makes a new one.", style="dim")
     for what in answer.get("warnings", ()):
         console.print(f"warning: {what}", style="yellow", highlight=False)
     for topic in answer.get("topics", ()):
@@ -137,14 +140,14 @@ def import_(
     """
     text = file.read_bytes()
     query = {"dry_run": str(dry_run).lower(), "update": str(update).lower()}
-    answer = ask(url, token, lambda remote: remote.post_text("/api/v1/devices/import", text, "text/csv", **query))
+    answer = call(url, token, lambda remote: remote.post_text("/api/v1/devices/import", text, "text/csv", **query))
     rows = rows_of(answer)
-    table(rows, ("line", "id", "outcome", "problem", "password"), json_form=json_form)
+    print_table(rows, ("line", "id", "outcome", "problem", "password"), json_form=json_form)
     wrong = any(row.get("outcome") == REFUSED for row in rows)
     if not json_form:
         outcomes = Counter(str(row.get("outcome", "")) for row in rows)
         said = ", ".join(f"{many:,} {outcome}" for outcome, many in outcomes.items()) or "no rows"
-        aside.print(f"{said}{'; nothing was done: a dry run' if dry_run else ''}", highlight=False)
+        stderr.print(f"{said}{'; nothing was done: a dry run' if dry_run else ''}", highlight=False)
     if wrong:
         raise typer.Exit(1)
 
@@ -152,16 +155,16 @@ def import_(
 @app.command()
 def shadows(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List second sources of assets and how far they are from the one that counts."""
-    rows = rows_of(ask(url, token, lambda remote: remote.get("/api/v1/devices/shadows")))
+    rows = rows_of(call(url, token, lambda remote: remote.get("/api/v1/devices/shadows")))
     columns = ("asset", "property", "authority", "shadow", "compared", "different", "mean", "greatest")
-    table(rows, columns, json_form=json_form)
+    print_table(rows, columns, json_form=json_form)
 
 
 @app.command()
 def duplicates(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List pairs of devices of two owners that measure the same close to each other: built twice?"""
-    rows = rows_of(ask(url, token, lambda remote: remote.get("/api/v1/devices/duplicates")))
-    table(rows, ("device", "owner", "metres", "same", "other", "other_owner", "division"), json_form=json_form)
+    rows = rows_of(call(url, token, lambda remote: remote.get("/api/v1/devices/duplicates")))
+    print_table(rows, ("device", "owner", "metres", "same", "other", "other_owner", "division"), json_form=json_form)
 
 
 @app.command("list")
@@ -182,17 +185,17 @@ def list_(
 
     async def work(remote: Remote) -> tuple[Any, str]:
         answer = await remote.get("/api/v1/devices", limit=str(limit), **query)
-        return answer, await elsewhere(remote)
+        return answer, await registered_elsewhere(remote)
 
-    answer, others = ask(url, token, work)
-    table(rows_of(answer), COLUMNS, json_form=json_form)
+    answer, others = call(url, token, work)
+    print_table(rows_of(answer), COLUMNS, json_form=json_form)
     if answer.get("next") and not json_form:
-        aside.print(f"these are the first {limit:,} only: give --limit, or say which", style="yellow", highlight=False)
+        stderr.print(f"these are the first {limit:,} only: give --limit, or say which", style="yellow", highlight=False)
     if others:
-        aside.print(others, style="dim", highlight=False)
+        stderr.print(others, style="dim", highlight=False)
 
 
-async def elsewhere(remote: Remote) -> str:
+async def registered_elsewhere(remote: Remote) -> str:
     """Return where devices are registered that the centre does not list; nothing at a node."""
     try:
         if (await remote.get("/api/v1/me"))["gateway_role"] != "centre":
@@ -217,11 +220,11 @@ def show(device: DeviceId, *, url: Url = DEFAULT_URL, token: Token = "", json_fo
         try:
             return await remote.get(f"/api/v1/devices/{device}")
         except Answered as why:
-            if why.status == NOT_FOUND and (others := await elsewhere(remote)):
+            if why.status == NOT_FOUND and (others := await registered_elsewhere(remote)):
                 raise Answered(why.status, why.title, f"{why.detail}; {others}") from why
             raise
 
-    fields(ask(url, token, work), json_form=json_form)
+    print_record(call(url, token, work), json_form=json_form)
 
 
 @app.command()
@@ -231,7 +234,10 @@ def rotate(
     grace: Annotated[
         float,
         typer.Option(
-            parser=span, metavar="SPAN", show_default="24h", help="How long the old credential stays good; 0: ends now."
+            parser=parse_duration,
+            metavar="SPAN",
+            show_default="24h",
+            help="How long the old credential stays good; 0: ends now.",
         ),
     ] = DAY_S,
     url: Url = DEFAULT_URL,
@@ -240,20 +246,20 @@ def rotate(
 ) -> None:
     """Make a new credential; it is printed this once."""
     body = {"grace_s": grace}
-    answer = ask(url, token, lambda remote: remote.post(f"/api/v1/devices/{device}/rotate", body))
-    _credential(device, answer, json_form=json_form)
+    answer = call(url, token, lambda remote: remote.post(f"/api/v1/devices/{device}/rotate", body))
+    _print_credential(device, answer, json_form=json_form)
 
 
 @app.command()
 def disable(device: DeviceId, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Shut a device out; its connection is closed within 2 s. `sensegate device enable` lets it in again."""
-    _changed(device, {"state": "disabled"}, "is disabled", url, token, json_form=json_form)
+    _change(device, {"state": "disabled"}, "is disabled", url, token, json_form=json_form)
 
 
 @app.command()
 def enable(device: DeviceId, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Let a device in again that was shut out, with the credential that it had."""
-    _changed(device, {"state": "registered"}, "may come in", url, token, json_form=json_form)
+    _change(device, {"state": "registered"}, "may come in", url, token, json_form=json_form)
 
 
 @app.command()
@@ -274,10 +280,10 @@ def change(
 
     Example: sensegate device change air-1 name=东校区 interval=10m department=
     """
-    _changed(device, dict(map(_entry, said)), "is changed", url, token, json_form=json_form)
+    _change(device, dict(map(_parse_entry, said)), "is changed", url, token, json_form=json_form)
 
 
-def _entry(word: str) -> tuple[str, Any]:
+def _parse_entry(word: str) -> tuple[str, Any]:
     """Return key and value of a word like KEY=VALUE. Raises `typer.BadParameter`."""
     key, equals, text = word.partition("=")
     if not equals:
@@ -288,22 +294,22 @@ def _entry(word: str) -> tuple[str, Any]:
             f"no key '{key}'; " + (f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(KEYS)}")
         )
     if key == "interval":
-        return "interval_s", span(text or "0")
+        return "interval_s", parse_duration(text or "0")
     if key in {"lon", "lat"} and not text:
         return key, None
     if key in {"lon", "lat", "grade", "shadow"}:
-        return key, document(text, key)
+        return key, parse_json(text, key)
     return key, text
 
 
-def _changed(device: str, body: dict[str, Any], done: str, url: str, token: str, *, json_form: bool) -> None:
+def _change(device: str, body: dict[str, Any], done: str, url: str, token: str, *, json_form: bool) -> None:
     async def work(remote: Remote) -> Any:
         known = await remote.get(f"/api/v1/devices/{device}")
         return await remote.patch(f"/api/v1/devices/{device}", body, known["revision"])
 
-    answer = ask(url, token, work)
+    answer = call(url, token, work)
     if json_form:
-        as_json(answer)
+        print_json(answer)
     else:
         console.print(f"{device} {done}", highlight=False)
 
@@ -311,7 +317,7 @@ def _changed(device: str, body: dict[str, Any], done: str, url: str, token: str,
 @app.command()
 def retire(device: DeviceId, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """End a device for good: its readings stay, its id stays taken."""
-    ask(url, token, lambda remote: remote.delete(f"/api/v1/devices/{device}"))
+    call(url, token, lambda remote: remote.delete(f"/api/v1/devices/{device}"))
     console.print(f"{device} is retired", highlight=False)
 
 
@@ -319,7 +325,7 @@ _MEDIA = {b"<": "application/xml", b"{": "application/json", b"[": "application/
 
 
 @app.command()
-def send(
+def publish(
     device: DeviceId,
     files: Annotated[list[Path], typer.Argument(help="Files, one message each; of a folder all files in it.")],
     *,
@@ -329,7 +335,7 @@ def send(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Send files as messages of a device (metadata of a camera, recorded alarms); each is answered after its commit."""
-    password = secret(password_file, "SENSEGATE_DEVICE_PASSWORD")
+    password = read_secret(password_file, "SENSEGATE_DEVICE_PASSWORD")
     wanted = [one for file in files for one in (sorted(file.iterdir()) if file.is_dir() else [file]) if one.is_file()]
 
     async def work(remote: Remote) -> int:
@@ -345,14 +351,14 @@ def send(
                 console.print(f"{file.name}  {why}", highlight=False, markup=False)
         return refused
 
-    refused = ask(url, password, work)
+    refused = call(url, password, work)
     console.print(f"{count(len(wanted) - refused, 'message')} sent and committed, {refused} refused", highlight=False)
     if refused:
         raise typer.Exit(1)
 
 
 @app.command()
-def code(
+def parse_id(
     digits: Annotated[str, typer.Argument(help="20 digits (GB/T 28181), of a camera or platform.", metavar="CODE")],
     *,
     json_form: Json = False,
@@ -366,9 +372,9 @@ def code(
     rows = [{"part": part, "digits": text, "meaning": meaning} for part, text, meaning in found.parts()]
     odd = [f"{what}; {remedy}" for what, remedy in camera_codes.oddities(found)]
     if json_form:
-        as_json({"parts": rows, "division": found.division, "camera": found.is_camera, "odd": odd})
+        print_json({"parts": rows, "division": found.division, "camera": found.is_camera, "odd": odd})
         return
-    table(rows, ("part", "digits", "meaning"))
+    print_table(rows, ("part", "digits", "meaning"))
     for line in odd:
         console.print(line, highlight=False)
 
@@ -400,17 +406,17 @@ def move(
     how = {name: True for name, given in (("force", force), ("keep_credential", keep_credential)) if given}
     if cancel:
         path = f"/api/v1/moves/{cancel}/cancellation"
-        answer = ask(url, token, lambda remote: remote.post(path, how))
+        answer = call(url, token, lambda remote: remote.post(path, how))
         said = f"move {cancel} is {answer['stage']}"
     elif not (device and to and division):
         console.print("give DEVICE with --to and --division, or --cancel MOVE")
         raise typer.Exit(2)
     else:
         body = {"device": device, "target": to, "division": division, **how, **({"source": source} if source else {})}
-        answer = ask(url, token, lambda remote: remote.post("/api/v1/moves", body))
+        answer = call(url, token, lambda remote: remote.post("/api/v1/moves", body))
         said = f"{device} moves from {answer['source']} to {answer['target']}; see `sensegate device moves`"
     if json_form:
-        as_json(answer)
+        print_json(answer)
         return
     console.print(said)
     if answer["not_carried"]:
@@ -425,7 +431,7 @@ def move(
 def moves(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List moves of devices between gateways, as the centre knows them."""
     columns = ("id", "device", "source", "target", "division", "stage", "identities", "changed", "why", "owed")
-    table(rows_of(ask(url, token, lambda remote: remote.get("/api/v1/moves"))), columns, json_form=json_form)
+    print_table(rows_of(call(url, token, lambda remote: remote.get("/api/v1/moves"))), columns, json_form=json_form)
 
 
 @app.command()
@@ -441,7 +447,7 @@ def label(
     """Make a QR label: id, division and profile of a registered device; never its credential."""
     import segno  # noqa: PLC0415 - only this command draws
 
-    known = ask(url, token, lambda remote: remote.get(f"/api/v1/devices/{device}"))
+    known = call(url, token, lambda remote: remote.get(f"/api/v1/devices/{device}"))
     content = f"sensegate:device/{known['id']}?division={known['division']}&profile={known['profile']}"
     code = segno.make(content, error="m", micro=False)
     if out is None:

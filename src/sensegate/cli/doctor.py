@@ -19,7 +19,7 @@ from sensegate.bus.disk import INODES_MIN, inodes_free
 from sensegate.bus.ports import is_free
 from sensegate.bus.process import binary, binary_version, check_version
 from sensegate.cli import repair
-from sensegate.cli.shown import Json, table
+from sensegate.cli.output import Json, print_table
 from sensegate.config import Config, TlsConfig, files, load
 from sensegate.errors import ConfigError, EngineError, Unavailable
 from sensegate.web.client import Answered, Remote
@@ -32,7 +32,7 @@ FREE_WARN_SHARE = 1.2
 DEPTH_WARN = 20_000
 
 
-class Verdict(StrEnum):
+class CheckOutcome(StrEnum):
     """How it stands."""
 
     GOOD = "good"
@@ -40,28 +40,28 @@ class Verdict(StrEnum):
     BAD = "bad"
 
 
-class Finding(msgspec.Struct, frozen=True):
+class CheckResult(msgspec.Struct, frozen=True):
     """One thing that was looked at."""
 
     check: str
-    verdict: Verdict
+    verdict: CheckOutcome
     what: str
     remedy: str = ""
 
 
-def _good(check: str, what: str) -> Finding:
-    return Finding(check, Verdict.GOOD, what)
+def _good(check: str, what: str) -> CheckResult:
+    return CheckResult(check, CheckOutcome.GOOD, what)
 
 
-def _warning(check: str, what: str, remedy: str) -> Finding:
-    return Finding(check, Verdict.WARNING, what, remedy)
+def _warning(check: str, what: str, remedy: str) -> CheckResult:
+    return CheckResult(check, CheckOutcome.WARNING, what, remedy)
 
 
-def _bad(check: str, what: str, remedy: str) -> Finding:
-    return Finding(check, Verdict.BAD, what, remedy)
+def _bad(check: str, what: str, remedy: str) -> CheckResult:
+    return CheckResult(check, CheckOutcome.BAD, what, remedy)
 
 
-def version() -> Iterator[Finding]:
+def version() -> Iterator[CheckResult]:
     """Is nats-server there and young enough?"""
     try:
         path = binary()
@@ -73,7 +73,7 @@ def version() -> Iterator[Finding]:
         yield _good("engine version", f"nats-server {found} at {path}")
 
 
-def disk(config: Config) -> Iterator[Finding]:
+def disk(config: Config) -> Iterator[CheckResult]:
     """May we write, and is there room for what the streams may take?"""
     directory = Path(config.directory)
     parent = next(path for path in (directory, *directory.parents) if path.exists())
@@ -104,7 +104,7 @@ def disk(config: Config) -> Iterator[Finding]:
         yield _good("disk", what)
 
 
-def ports(config: Config) -> Iterator[Finding]:
+def ports(config: Config) -> Iterator[CheckResult]:
     """Are the configured ports ours or free?"""
     running = _running(config)
     wanted = {
@@ -143,14 +143,14 @@ def _running(config: Config) -> dict[str, object]:
     return dict(known)
 
 
-def certificates(config: Config) -> Iterator[Finding]:
+def certificates(config: Config) -> Iterator[CheckResult]:
     """Do the certificates exist, fit their host, and last?"""
     listeners = {
         "engine.tls": (config.engine.tls, (config.engine.host, config.engine.mqtt_host)),
         "web.tls": (config.web.tls, (config.web.host,)),
     }
     viid = config.viid
-    if viid.server_id and not viid.plain:
+    if viid.server_id and not viid.allow_plaintext:
         tls = TlsConfig(cert_file=viid.cert_file, key_file=viid.key_file, ca_file=viid.ca_file)
         listeners["viid"] = (tls, (viid.host,))
     for key, (tls, hosts) in listeners.items():
@@ -164,7 +164,7 @@ def certificates(config: Config) -> Iterator[Finding]:
             yield _good(key, "none: loopback only")
 
 
-def _certificate(key: str, tls: TlsConfig) -> Iterator[Finding]:
+def _certificate(key: str, tls: TlsConfig) -> Iterator[CheckResult]:
     from cryptography import x509  # noqa: PLC0415 - slow to import, seldom needed
 
     try:
@@ -185,15 +185,15 @@ def _certificate(key: str, tls: TlsConfig) -> Iterator[Finding]:
         yield _bad(key, f"{tls.key_file} may be read by others", f"chmod 600 {tls.key_file}")
 
 
-def secrets(config: Config) -> Iterator[Finding]:
+def secrets(config: Config) -> Iterator[CheckResult]:
     """Are the secret files there, and for our eyes alone?"""
-    for path, name in files.named(config):
+    for path, name in files.named_files(config):
         if path[-1] in files.PRIVATE:
-            what, remedy = files.fault(config, path, name)
+            what, remedy = files.file_fault(config, path, name)
             yield _bad("secrets", what, remedy) if what else _good("secrets", f"{name} is private")
 
 
-def profiles(config: Config) -> Iterator[Finding]:
+def profiles(config: Config) -> Iterator[CheckResult]:
     """Do the profiles load?"""
     from sensegate.cli.profiles import problems  # noqa: PLC0415 - loads the whole decoder
 
@@ -204,12 +204,12 @@ def profiles(config: Config) -> Iterator[Finding]:
         yield _good("profiles", f"all good in {', '.join(config.profiles)}")
 
 
-async def alive(config: Config) -> list[Finding]:
+async def alive(config: Config) -> list[CheckResult]:
     """Ask the running gateway about itself: readiness, clock, depth of its queues."""
     running = _running(config)
     if not running:
         return [_warning("gateway", "not running", "sensegate run CONFIG")]
-    found: list[Finding] = []
+    found: list[CheckResult] = []
     url = str(running["http"])
     url = url if "://" in url else f"http://{url}"
     async with Remote(url) as remote:
@@ -228,7 +228,7 @@ async def alive(config: Config) -> list[Finding]:
     return found
 
 
-def _clock(date: str) -> list[Finding]:
+def _clock(date: str) -> list[CheckResult]:
     from email.utils import parsedate_to_datetime  # noqa: PLC0415 - only here
 
     try:
@@ -242,7 +242,7 @@ def _clock(date: str) -> list[Finding]:
     return [_good("clock", "agrees with this machine's")]
 
 
-def _depths(metrics: str) -> Iterator[Finding]:
+def _depths(metrics: str) -> Iterator[CheckResult]:
     wanted = {"sensegate_intake_depth_messages": DEPTH_WARN, "sensegate_uplink_lag_entries": DEPTH_WARN}
     for line in metrics.splitlines():
         name, _, value = line.rpartition(" ")
@@ -260,7 +260,7 @@ def _depths(metrics: str) -> Iterator[Finding]:
             yield _good("queues", what)
 
 
-def store(config: Config) -> Iterator[Finding]:
+def store(config: Config) -> Iterator[CheckResult]:
     """Did the engine complain of a damaged or full store?"""
     words = ("corrupt", "orphaned", "out of space", "disabled", "bad checksum", "no space")
     place = str(Path(config.directory).resolve())
@@ -285,18 +285,18 @@ def store(config: Config) -> Iterator[Finding]:
     yield _good("store", f"no complaint in {count(len(logs), 'log')}")
 
 
-CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[Config], Iterator[CheckResult]], ...] = (
     disk,
     ports,
     certificates,
     secrets,
     profiles,
     store,
-    repair.look,
+    repair.check_streams,
 )
 
 
-def examine(file: Path) -> list[Finding]:
+def examine(file: Path) -> list[CheckResult]:
     """Return all findings on a configuration and its gateway."""
     found = list(version())
     try:
@@ -325,9 +325,9 @@ def doctor(
     json_form: Json = False,
 ) -> None:
     """Check versions, disk, ports, certificates, secrets, profiles, store, clock, queues; exit 1 if anything is bad."""
-    found = repair.mend(load(config), accept_loss or []) if mend or accept_loss else examine(config)
-    table(
+    found = repair.repair_streams(load(config), accept_loss or []) if mend or accept_loss else examine(config)
+    print_table(
         [msgspec.to_builtins(finding) for finding in found], ("verdict", "check", "what", "remedy"), json_form=json_form
     )
-    if any(finding.verdict is Verdict.BAD for finding in found):
+    if any(finding.verdict is CheckOutcome.BAD for finding in found):
         raise typer.Exit(1)

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_table, rows_of
 from sensegate.cli.replay import messages
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
 from sensegate.cli.times import Since
 from sensegate.errors import ConfigError
 from sensegate.wording import count
@@ -20,7 +20,7 @@ FOLDER = Path("device_profiles")
 Folder = Annotated[Path, typer.Option("--profiles", help="Folder of the profiles.", envvar="SENSEGATE_PROFILES")]
 
 
-def target_of(name: str, folder: Path) -> Path:
+def new_profile_file(name: str, folder: Path) -> Path:
     """Return the file of a new profile. Raises `ConfigError` where the name is none, or is taken."""
     vendor, slash, model = name.partition("/")
     if not slash or not vendor or not model:
@@ -48,7 +48,7 @@ def new(
 ) -> None:
     """Begin a profile: of the template, or as a draft learned from messages, with the reasons of its guesses."""
     if recorded is None and not topic and not shape:
-        target = target_of(name, profiles)
+        target = new_profile_file(name, profiles)
         template = (profiles / "_template.yaml").read_text(encoding="utf-8")
         _write(target, template.replace("vendor/model", name))
         console.print(f"{target}: edit it, then sensegate profile test {name}", highlight=False)
@@ -57,11 +57,11 @@ def new(
         draft = _learned(recorded, topic, name)
     else:
         body = {"topic": topic, "shape": shape, "profile": name}
-        draft = ask(url, token, lambda remote: remote.post("/api/v1/profiles/learn", body, since=since))
+        draft = call(url, token, lambda remote: remote.post("/api/v1/profiles/learn", body, since=since))
     if show:
         sys.stdout.write(draft["text"])
         return
-    target = target_of(draft["profile"], profiles)
+    target = new_profile_file(draft["profile"], profiles)
     _write(target, draft["text"])
     _report(draft, target)
 
@@ -107,7 +107,7 @@ def _report(draft: dict[str, Any], target: Path) -> None:
         {"field": one["field"], "property": "-", "sure": "unrecognised", "reason": one["reason"]}
         for one in draft["unrecognised"]
     ]
-    table(rows, ("field", "property", "sure", "reason"))
+    print_table(rows, ("field", "property", "sure", "reason"))
     for problem in check_profile(target):
         sys.stdout.write(f"{problem}\n")
     console.print(
@@ -119,7 +119,7 @@ def _report(draft: dict[str, Any], target: Path) -> None:
 
 def unknown(*, since: Since = "1h", url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Show messages that no profile explains, by shape; `sensegate profile new --shape ID` drafts a profile for one."""
-    rows = rows_of(ask(url, token, lambda remote: remote.get("/api/v1/profiles/unknown", since=since)))
+    rows = rows_of(call(url, token, lambda remote: remote.get("/api/v1/profiles/unknown", since=since)))
     shown = [{**row, "reasons": ", ".join(f"{word} {many:,}" for word, many in row["reasons"].items())} for row in rows]
     columns = (
         "id",
@@ -135,9 +135,9 @@ def unknown(*, since: Since = "1h", url: Url = DEFAULT_URL, token: Token = "", j
         "unrecognised",
     )
     if json_form:
-        as_json(rows)
+        print_json(rows)
         return
-    table(shown, columns)
+    print_table(shown, columns)
 
 
 def import_(
@@ -170,7 +170,7 @@ def import_(
             {"profile": made.profile, "file": str(file) if written else "", "members": rows, "problems": said}
         )
     if json_form:
-        as_json(reports)
+        print_json(reports)
     else:
         _shown(reports)
     if not any(report["file"] for report in reports) and not dry_run:
@@ -189,7 +189,7 @@ def _written(file: Path, text: str, files: Mapping[str, str]) -> list[str]:
 
 def _shown(reports: Sequence[Mapping[str, Any]]) -> None:
     for report in reports:
-        table(report["members"], ("field", "outcome", "property", "unit", "reason"), title=report["profile"])
+        print_table(report["members"], ("field", "outcome", "property", "unit", "reason"), title=report["profile"])
         for problem in report["problems"]:
             sys.stdout.write(f"{problem}\n")
     outcomes = Counter(row["outcome"] for report in reports for row in report["members"])

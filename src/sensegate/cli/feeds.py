@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.cells import cell_len
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, listed, piped
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_list, tab_separated
 from sensegate.cli.times import Since
 from sensegate.web.client import Remote
 
@@ -22,7 +22,7 @@ COLUMNS = ("name", "divisions", "domains", "properties", "grade_max", "descripti
 SHOWN = ("time", "device", "property", "value", "unit", "quality", "division", "flags")
 
 
-class Form(StrEnum):
+class OutputFormat(StrEnum):
     """How records are printed."""
 
     JSON = "json"
@@ -33,7 +33,7 @@ class Form(StrEnum):
 @app.command("list")
 def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List the feeds that the token may read."""
-    listed(url, token, "/api/v1/feeds", COLUMNS, json_form=json_form)
+    print_list(url, token, "/api/v1/feeds", COLUMNS, json_form=json_form)
 
 
 @app.command()
@@ -60,9 +60,9 @@ def create(
         "grade_max": grade_max,
         "description": description,
     }
-    answer = ask(url, token, lambda remote: remote.post("/api/v1/feeds", body))
+    answer = call(url, token, lambda remote: remote.post("/api/v1/feeds", body))
     if json_form:
-        as_json(answer)
+        print_json(answer)
     else:
         console.print(f"feed {name}: {url}/api/v1/feeds/{name}/records", highlight=False)
 
@@ -72,7 +72,7 @@ def delete(
     feed: Annotated[str, typer.Argument(help="Name of the feed.")], *, url: Url = DEFAULT_URL, token: Token = ""
 ) -> None:
     """Delete a feed; its streams end, the readings stay."""
-    ask(url, token, lambda remote: remote.delete(f"/api/v1/feeds/{feed}"))
+    call(url, token, lambda remote: remote.delete(f"/api/v1/feeds/{feed}"))
     console.print(f"feed {feed} is deleted", highlight=False)
 
 
@@ -80,7 +80,7 @@ def delete(
 def tail(
     feed: Annotated[str, typer.Argument(help="Name of the feed.")],
     *,
-    form: Annotated[Form, typer.Option("--format", help="How records are printed.")] = Form.TABLE,
+    form: Annotated[OutputFormat, typer.Option("--format", help="How records are printed.")] = OutputFormat.TABLE,
     after: Annotated[str, typer.Option(help="Resume after this cursor; then --since is not read.")] = "",
     since: Since = "",
     limit: Annotated[int, typer.Option(help="End after so many records; 0: go on until Ctrl-C.")] = 0,
@@ -93,7 +93,7 @@ def tail(
     """
     reading = _Tail(feed, form, after, since, limit)
     with contextlib.suppress(KeyboardInterrupt):
-        ask(url, token, reading.follow)
+        call(url, token, reading.follow)
     if reading.cursor:
         sys.stderr.write(f"--after {reading.cursor}\n")
 
@@ -101,7 +101,7 @@ def tail(
 class _Tail:
     """A feed on its way to the terminal."""
 
-    def __init__(self, feed: str, form: Form, after: str, since: str, limit: int) -> None:
+    def __init__(self, feed: str, form: OutputFormat, after: str, since: str, limit: int) -> None:
         self.path = f"/api/v1/feeds/{feed}/records"
         self.form = form
         self.cursor = after
@@ -125,9 +125,9 @@ class _Tail:
             await asyncio.to_thread(self._print, records)
 
     def _print(self, records: list[dict[str, Any]]) -> None:
-        if self.form is Form.JSON:
+        if self.form is OutputFormat.JSON:
             sys.stdout.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        elif self.form is Form.CSV:
+        elif self.form is OutputFormat.CSV:
             self._print_csv(records)
         elif records:
             self._print_lines(records)
@@ -137,7 +137,7 @@ class _Tail:
         """Print a line for each record; columns widen as they must, and stay so from page to page."""
         rows = [{**record, "flags": " ".join(record["flags"])} for record in records]
         if not console.is_terminal:
-            sys.stdout.writelines(piped(rows, SHOWN)[self.headed :])
+            sys.stdout.writelines(tab_separated(rows, SHOWN)[self.headed :])
             self.headed = True
             return
         lines: list[tuple[str, ...]] = [] if self.headed else [SHOWN]

@@ -43,7 +43,7 @@ class Finding(NamedTuple):
         }
 
 
-def finding(error: ConfigError) -> Finding:
+def finding_of(error: ConfigError) -> Finding:
     """Return a finding of an error, with its severity."""
     if isinstance(error, ProfileWarning):
         return Finding("note" if error.note else "warning", error)
@@ -64,11 +64,11 @@ def caret(error: ConfigError) -> tuple[int, int]:
     if not 0 < error.line <= len(lines):
         return 0, 0
     line = lines[error.line - 1]
-    start, end = _meant(line, error.key) or (len(line) - len(line.lstrip(" -")), len(line.rstrip()))
+    start, end = _value_span(line, error.key) or (len(line) - len(line.lstrip(" -")), len(line.rstrip()))
     return start + 1, max(end - start, 1)
 
 
-def _meant(line: str, key: str) -> tuple[int, int] | None:
+def _value_span(line: str, key: str) -> tuple[int, int] | None:
     """Return the place of a key's value in its line, of the key itself where the value begins below."""
     name = re.sub(r"(\[\d+\])+$", "", key).rpartition(".")[2] if not key.startswith("&") else key
     if not name:

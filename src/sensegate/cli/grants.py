@@ -11,7 +11,19 @@ import msgspec
 import typer
 
 from sensegate.cli.applications import MASK_HELP
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, document, listed, rows_of, table
+from sensegate.cli.output import (
+    DEFAULT_URL,
+    Json,
+    Token,
+    Url,
+    call,
+    console,
+    parse_json,
+    print_json,
+    print_list,
+    print_table,
+    rows_of,
+)
 from sensegate.errors import ConfigError
 from sensegate.web.client import Remote
 
@@ -38,13 +50,13 @@ def list_(
     json_form: Json = False,
 ) -> None:
     """List the grants that concern you: your own, those of your side, those of data of your level."""
-    listed(url, token, _PATH, COLUMNS, json_form=json_form, state=state)
+    print_list(url, token, _PATH, COLUMNS, json_form=json_form, state=state)
 
 
 @app.command()
 def show(grant: Id, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Show one, whole."""
-    as_json(ask(url, token, lambda remote: remote.get(f"{_PATH}/{grant}")))
+    print_json(call(url, token, lambda remote: remote.get(f"{_PATH}/{grant}")))
 
 
 @app.command()
@@ -69,7 +81,7 @@ def change(
         "rate": rate,
         "volume": volume,
         "subscriber": subscriber or None,
-        "mask": document(mask, "--mask"),
+        "mask": parse_json(mask, "--mask"),
     }
     body = {key: value for key, value in given.items() if value is not None}
     if not body:
@@ -79,7 +91,7 @@ def change(
         present = await remote.get(f"{_PATH}/{grant}")
         return await remote.patch(f"{_PATH}/{grant}", body, present["revision"])
 
-    table([ask(url, token, work)], COLUMNS, json_form=json_form)
+    print_table([call(url, token, work)], COLUMNS, json_form=json_form)
 
 
 @app.command()
@@ -92,7 +104,7 @@ def revoke(
 ) -> None:
     """Take a grant back (owner), or give it back (subscriber); every delivery of it ends within 2 s."""
     query = f"?reason={quote(reason)}" if reason else ""
-    ask(url, token, lambda remote: remote.delete(f"{_PATH}/{grant}{query}"))
+    call(url, token, lambda remote: remote.delete(f"{_PATH}/{grant}{query}"))
     console.print(f"{grant} is revoked", highlight=False)
 
 
@@ -105,16 +117,16 @@ def renew(
     token: Token = "",
 ) -> None:
     """Apply for more time with the same terms; the owner decides as on any application."""
-    row = ask(url, token, lambda remote: remote.post(f"{_PATH}/{grant}/renew", {"days": days}))
+    row = call(url, token, lambda remote: remote.post(f"{_PATH}/{grant}/renew", {"days": days}))
     console.print(f"application {row['id']}: {row['state']}", highlight=False)
 
 
 @app.command()
 def usage(grant: Id, *, month: Month = "", url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Show what a grant delivered in a month, by delivery."""
-    answer = ask(url, token, lambda remote: remote.get(f"{_PATH}/{grant}/usage", month=month))
+    answer = call(url, token, lambda remote: remote.get(f"{_PATH}/{grant}/usage", month=month))
     columns = ("delivery", "month", "requests", "records", "unsettled", "bytes", "last", "subscriber")
-    table(rows_of(answer), columns, json_form=json_form)
+    print_table(rows_of(answer), columns, json_form=json_form)
 
 
 @receipts.command("get")
@@ -127,7 +139,7 @@ def get(
     token: Token = "",
 ) -> None:
     """Fetch the receipt of a month as it was signed: keep it byte for byte."""
-    text, _ = ask(url, token, lambda remote: remote.text(f"{_PATH}/{grant}/receipts/{month}", accept="*/*"))
+    text, _ = call(url, token, lambda remote: remote.text(f"{_PATH}/{grant}/receipts/{month}", accept="*/*"))
     if out is None:
         sys.stdout.write(text + "\n")
     else:
@@ -161,7 +173,7 @@ def verify(
         console.print(f"[bold red]NOT GOOD[/bold red]: {why}", highlight=False)
         raise typer.Exit(1) from None
     if json_form:
-        as_json(msgspec.to_builtins(receipt))
+        print_json(msgspec.to_builtins(receipt))
         return
     state = "whole month" if receipt.whole else "so far"
     console.print(

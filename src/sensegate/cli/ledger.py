@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, rows_of, table
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, print_json, print_table, rows_of, stderr
 from sensegate.cli.times import Since
 
 COLUMNS = ("messages", "quarantined", "values", "accepted", "duplicates", "rejected", "forwarded", "withheld")
@@ -38,14 +38,14 @@ def ledger(
 
     Example: sensegate ledger --since 24h --by device
     """
-    answer: dict[str, Any] = ask(url, token, lambda remote: remote.get("/api/v1/ledger", since=since, by=by.value))
+    answer: dict[str, Any] = call(url, token, lambda remote: remote.get("/api/v1/ledger", since=since, by=by.value))
     if json_form:
-        as_json(answer)
+        print_json(answer)
     else:
         rows = rows_of(answer)
         columns = list(dict.fromkeys([by.value, *COLUMNS, *(key for row in rows for key in row)]))
         columns = [column for column in columns if any(column in row for row in rows)]
-        table(rows, columns or (by.value, *COLUMNS), title=f"by {by.value}, since {answer.get('since', since)}")
-        aside.print("balanced" if answer.get("balanced") else "[bold red]NOT BALANCED[/bold red]")
+        print_table(rows, columns or (by.value, *COLUMNS), title=f"by {by.value}, since {answer.get('since', since)}")
+        stderr.print("balanced" if answer.get("balanced") else "[bold red]NOT BALANCED[/bold red]")
     if not answer.get("balanced"):
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, ask, console, table
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_table
 
 app = typer.Typer(help="Entries of the log: unreadable, quarantine, restore.", no_args_is_help=True)
 COLUMNS = ("sequence", "state", "subject", "size", "stored", "reason", "readers", "by", "at")
@@ -20,8 +20,8 @@ def unreadable(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = F
 
     sensegate log unreadable
     """
-    rows = ask(url, token, lambda remote: remote.get("/api/v1/log/unreadable"))["rows"]
-    table(rows, COLUMNS, json_form=json_form)
+    rows = call(url, token, lambda remote: remote.get("/api/v1/log/unreadable"))["rows"]
+    print_table(rows, COLUMNS, json_form=json_form)
 
 
 @app.command()
@@ -30,7 +30,7 @@ def quarantine(sequence: Sequence, *, note: Note = "", url: Url = DEFAULT_URL, t
 
     sensegate log quarantine 1234 --note "damaged by the disk"
     """
-    row = ask(url, token, lambda remote: remote.post(f"/api/v1/log/{sequence}/quarantine", {"note": note}))
+    row = call(url, token, lambda remote: remote.post(f"/api/v1/log/{sequence}/quarantine", {"note": note}))
     console.print(f"entry {row['sequence']} ({row['subject']}, {row['size']} bytes) is set aside", highlight=False)
 
 
@@ -40,5 +40,5 @@ def restore(sequence: Sequence, *, url: Url = DEFAULT_URL, token: Token = "") ->
 
     sensegate log restore 1234
     """
-    ask(url, token, lambda remote: remote.delete(f"/api/v1/log/{sequence}/quarantine"))
+    call(url, token, lambda remote: remote.delete(f"/api/v1/log/{sequence}/quarantine"))
     console.print(f"entry {sequence} is read again", highlight=False)

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, listed, table
-from sensegate.cli.times import HOUR_S, span
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_list, print_table
+from sensegate.cli.times import HOUR_S, parse_duration
 from sensegate.config import yaml as yamls
 from sensegate.errors import ConfigError
 
@@ -22,10 +22,10 @@ Name = Annotated[str, typer.Argument(help="Its name; its id where you see severa
 OrderId = Annotated[str, typer.Argument(help="Id of the order.", metavar="ORDER")]
 
 
-def read(file: Path) -> dict[str, Any]:
+def read_plan(file: Path) -> dict[str, Any]:
     """Return a plan written in YAML. Raises `ConfigError` where it is no table."""
     try:
-        found = yamls.tree(file.read_text(encoding="utf-8"))
+        found = yamls.parse_tree(file.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as why:
         raise ConfigError(f"cannot be read: {why}", file=str(file)) from why
     if not isinstance(found, dict):
@@ -55,9 +55,9 @@ def plan(
           - {profile: acme/gauge, task: report-interval, parameters: {interval: 10}, afterwards: {interval: 300}}
         shed: ["illuminance"]
     """
-    body = read(file)
-    row = ask(url, token, lambda remote: remote.put(f"/api/v1/emergency-plans/{name}", body, revision))
-    table([row], PLAN_COLUMNS, json_form=json_form)
+    body = read_plan(file)
+    row = call(url, token, lambda remote: remote.put(f"/api/v1/emergency-plans/{name}", body, revision))
+    print_table([row], PLAN_COLUMNS, json_form=json_form)
 
 
 @app.command()
@@ -68,13 +68,13 @@ def approve(name: Name, *, url: Url = DEFAULT_URL, token: Token = "", json_form:
         row = await remote.get(f"/api/v1/emergency-plans/{name}")
         return await remote.post_at(f"/api/v1/emergency-plans/{name}/approval", row["revision"])
 
-    table([ask(url, token, work)], PLAN_COLUMNS, json_form=json_form)
+    print_table([call(url, token, work)], PLAN_COLUMNS, json_form=json_form)
 
 
 @app.command()
-def forget(name: Name, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
+def delete(name: Name, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Forget a plan; an order that put it in force goes on."""
-    ask(url, token, lambda remote: remote.delete(f"/api/v1/emergency-plans/{name}"))
+    call(url, token, lambda remote: remote.delete(f"/api/v1/emergency-plans/{name}"))
     console.print(f"plan {name} is forgotten")
 
 
@@ -83,7 +83,10 @@ def order(
     name: Name,
     *,
     for_: Annotated[
-        float, typer.Option("--for", parser=span, metavar="SPAN", help="It ends by itself after so long: 90m, 6h, 3d.")
+        float,
+        typer.Option(
+            "--for", parser=parse_duration, metavar="SPAN", help="It ends by itself after so long: 90m, 6h, 3d."
+        ),
     ],
     reason: Annotated[str, typer.Option(help="Why; for the audit trail and the devices' tasks.")],
     place: Annotated[str, typer.Option(help="Part of the plan's place; default: all of it.")] = "",
@@ -94,36 +97,36 @@ def order(
 ) -> None:
     """Put an approved plan in force."""
     body = {"plan": name, "hours": for_ / HOUR_S, "reason": reason, "place": place, "drill": drill}
-    table(
-        [ask(url, token, lambda remote: remote.post("/api/v1/mode-orders", body))], ORDER_COLUMNS, json_form=json_form
+    print_table(
+        [call(url, token, lambda remote: remote.post("/api/v1/mode-orders", body))], ORDER_COLUMNS, json_form=json_form
     )
 
 
 @app.command()
 def end(order_id: OrderId, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """End an order before its time; what it made ends with it."""
-    ask(url, token, lambda remote: remote.delete(f"/api/v1/mode-orders/{order_id}"))
+    call(url, token, lambda remote: remote.delete(f"/api/v1/mode-orders/{order_id}"))
     console.print(f"order {order_id} ends")
 
 
 @app.command()
 def plans(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List the plans in your scope."""
-    listed(url, token, "/api/v1/emergency-plans", PLAN_COLUMNS, json_form=json_form)
+    print_list(url, token, "/api/v1/emergency-plans", PLAN_COLUMNS, json_form=json_form)
 
 
 @app.command("list")
 def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List the orders in your scope, newest first."""
-    listed(url, token, "/api/v1/mode-orders", ORDER_COLUMNS, json_form=json_form, sort="-id")
+    print_list(url, token, "/api/v1/mode-orders", ORDER_COLUMNS, json_form=json_form, sort="-id")
 
 
 @app.command()
 def show(order_id: OrderId, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Show an order with its steps."""
-    row = ask(url, token, lambda remote: remote.get(f"/api/v1/mode-orders/{order_id}"))
+    row = call(url, token, lambda remote: remote.get(f"/api/v1/mode-orders/{order_id}"))
     if json_form:
-        as_json(row)
+        print_json(row)
         return
-    table([row], ORDER_COLUMNS)
-    table(row["steps"], ("at", "what", "target", "count", "said"))
+    print_table([row], ORDER_COLUMNS)
+    print_table(row["steps"], ("at", "what", "target", "count", "said"))

@@ -9,8 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, fields, listed
-from sensegate.cli.times import DAY_S, span
+from sensegate.cli.output import (
+    DEFAULT_URL,
+    Json,
+    Token,
+    Url,
+    call,
+    console,
+    print_json,
+    print_list,
+    print_record,
+    stderr,
+)
+from sensegate.cli.times import DAY_S, parse_duration
 from sensegate.errors import ConfigError
 
 app = typer.Typer(
@@ -30,18 +41,18 @@ Areas = Annotated[
 ]
 Note = Annotated[str, typer.Option(help="Why, for the audit trail.")]
 Expires = Annotated[
-    float, typer.Option(parser=span, metavar="SPAN", show_default="24h", help="Life of the code: 12h, 7d.")
+    float, typer.Option(parser=parse_duration, metavar="SPAN", show_default="24h", help="Life of the code: 12h, 7d.")
 ]
 ConfigFile = Annotated[Path, typer.Option("--config", help="Configuration of the node.", exists=True)]
 
 
-def _code(body: dict[str, Any], url: str, token: str, *, json_form: bool) -> None:
-    answer = ask(url, token, lambda remote: remote.post("/api/v1/nodes", body))
+def _print_code(body: dict[str, Any], url: str, token: str, *, json_form: bool) -> None:
+    answer = call(url, token, lambda remote: remote.post("/api/v1/nodes", body))
     if json_form:
-        as_json(answer)
+        print_json(answer)
         return
     typer.echo(answer["code"])
-    aside.print(
+    stderr.print(
         f"It is not shown again and works once, until {answer['until']}. At the node:\n"
         f"  sensegate node join CODE --centre {url} --config config/node.yaml",
         style="dim",
@@ -66,7 +77,7 @@ def invite(
     sensegate node invite 4403 --areas 4403,441521
     """
     body = {"division": division, "member": member, "areas": _codes(areas), "expires_s": expires, "note": note}
-    _code(body, url, token, json_form=json_form)
+    _print_code(body, url, token, json_form=json_form)
 
 
 @app.command()
@@ -82,7 +93,7 @@ def replace(
 ) -> None:
     """Make a code for a node in place of the present one (new hardware); that one goes on until the other joins."""
     body = {"division": division, "member": member, "expires_s": expires, "note": note, "replace": True}
-    _code(body, url, token, json_form=json_form)
+    _print_code(body, url, token, json_form=json_form)
 
 
 def _codes(text: str) -> list[str]:
@@ -103,7 +114,7 @@ def set_areas(
     sensegate node areas 4403 4403,441521
     """
     body = {"areas": _codes(areas), "note": note}
-    answer = ask(url, token, lambda remote: remote.put(f"/api/v1/nodes/{member}/areas", body))
+    answer = call(url, token, lambda remote: remote.put(f"/api/v1/nodes/{member}/areas", body))
     console.print(f"{member} may send readings of {', '.join(answer['areas'])}", highlight=False)
 
 
@@ -119,44 +130,44 @@ def own(
 
     sensegate node own met-1 4403
     """
-    answer = ask(url, token, lambda remote: remote.put(f"/api/v1/device-owners/{device}", {"member": member}))
+    answer = call(url, token, lambda remote: remote.put(f"/api/v1/device-owners/{device}", {"member": member}))
     console.print(f"{answer['device']} belongs to {answer['owner']}", highlight=False)
 
 
 @app.command()
 def expel(member: Member, *, note: Note = "", url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Expel a node, or take its invitation back: its connection is closed within 2 s."""
-    answer = ask(url, token, lambda remote: remote.post(f"/api/v1/nodes/{member}/expel", {"note": note}))
+    answer = call(url, token, lambda remote: remote.post(f"/api/v1/nodes/{member}/expel", {"note": note}))
     console.print(f"{member} is {answer['state']}")
 
 
 @app.command("list")
 def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List the nodes that the gateway knows: state, lag, release, load, clock."""
-    listed(url, token, "/api/v1/nodes", COLUMNS, json_form=json_form)
+    print_list(url, token, "/api/v1/nodes", COLUMNS, json_form=json_form)
 
 
 @app.command()
 def show(member: Member, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Show all that is known of a node."""
-    answer: dict[str, Any] = ask(url, token, lambda remote: remote.get(f"/api/v1/nodes/{member}"))
+    answer: dict[str, Any] = call(url, token, lambda remote: remote.get(f"/api/v1/nodes/{member}"))
     if not json_form:
         for key in ("last_commit", "reported", "copied"):
-            answer[key] = _told(answer.get(key) or 0)
-        answer["gaps"] = [f"{_told(since)} to {_told(until)}" for since, until in answer.get("gaps", ())]
-    fields(answer, json_form=json_form)
+            answer[key] = _time_text(answer.get(key) or 0)
+        answer["gaps"] = [f"{_time_text(since)} to {_time_text(until)}" for since, until in answer.get("gaps", ())]
+    print_record(answer, json_form=json_form)
 
 
-def _told(time_us: int) -> str:
+def _time_text(time_us: int) -> str:
     return dt.datetime.fromtimestamp(time_us / 1e6, dt.UTC).isoformat(timespec="seconds") if time_us else ""
 
 
 @app.command()
 def gaps(member: Member, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Name what did not come of a node that was lost with its store; exit 1 if there is anything."""
-    rows = ask(url, token, lambda remote: remote.get(f"/api/v1/nodes/{member}/gaps"))["rows"]
+    rows = call(url, token, lambda remote: remote.get(f"/api/v1/nodes/{member}/gaps"))["rows"]
     if json_form:
-        as_json(rows)
+        print_json(rows)
     for row in () if json_form else rows:
         console.print(f"{row['since']} to {row['until']}: what was committed and not yet forwarded", highlight=False)
         for one in row["devices"]:

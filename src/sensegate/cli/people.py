@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, listed
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_list, stderr
 
 app = typer.Typer(help="People: accounts, passwords, signing in.", no_args_is_help=True)
 
@@ -29,14 +29,14 @@ def add(
 ) -> None:
     """Make an account; its first password is printed this once."""
     body = {"id": name, "role": role, "scope": scope, "department": department, "title": title}
-    answer = ask(url, token, lambda remote: remote.post(PATH, body))
-    _password(answer, json_form=json_form)
+    answer = call(url, token, lambda remote: remote.post(PATH, body))
+    _print_password(answer, json_form=json_form)
 
 
 @app.command("list")
 def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List accounts in your scope."""
-    listed(url, token, PATH, COLUMNS, json_form=json_form)
+    print_list(url, token, PATH, COLUMNS, json_form=json_form)
 
 
 @app.command()
@@ -60,20 +60,20 @@ def change(
         revision = (await remote.get(f"{PATH}/{name}"))["revision"]
         return await remote.patch(f"{PATH}/{name}", wanted, revision)
 
-    ask(url, token, work)
+    call(url, token, work)
     console.print(f"{name} is changed")
 
 
 @app.command()
 def reset(name: Name, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Give an account a new first password, printed this once; its sessions end."""
-    _password(ask(url, token, lambda remote: remote.post(f"{PATH}/{name}/password")), json_form=json_form)
+    _print_password(call(url, token, lambda remote: remote.post(f"{PATH}/{name}/password")), json_form=json_form)
 
 
 @app.command()
 def remove(name: Name, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """End an account for good; its name is not given again."""
-    ask(url, token, lambda remote: remote.delete(f"{PATH}/{name}"))
+    call(url, token, lambda remote: remote.delete(f"{PATH}/{name}"))
     console.print(f"{name} is removed")
 
 
@@ -94,20 +94,20 @@ def sign_in(
 ) -> None:
     """Sign in; print a text for SENSEGATE_TOKEN, good until you sign out or are idle for too long."""
     body = {"name": name, "password": password, "new_password": new_password, "bearer": True}
-    answer = ask(url, "", lambda remote: remote.post("/api/v1/session", body))
+    answer = call(url, "", lambda remote: remote.post("/api/v1/session", body))
     typer.echo(answer["token"])
 
 
 @app.command("sign-out")
 def sign_out(*, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """End the session of the token that is given."""
-    ask(url, token, lambda remote: remote.delete("/api/v1/session"))
+    call(url, token, lambda remote: remote.delete("/api/v1/session"))
     console.print("signed out")
 
 
-def _password(answer: Any, *, json_form: bool) -> None:
+def _print_password(answer: Any, *, json_form: bool) -> None:
     if json_form:
-        as_json(answer)
+        print_json(answer)
         return
     typer.echo(answer["password"])
-    aside.print("It is not shown again, and must be changed at the first sign-in.", style="dim")
+    stderr.print("It is not shown again, and must be changed at the first sign-in.", style="dim")

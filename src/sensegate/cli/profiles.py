@@ -12,8 +12,19 @@ import yaml
 
 from sensegate import wording
 from sensegate.cli import drafts
-from sensegate.cli.findings import Finding, excerpt, finding
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, followed, rows_of, table
+from sensegate.cli.findings import Finding, excerpt, finding_of
+from sensegate.cli.output import (
+    DEFAULT_URL,
+    Json,
+    Token,
+    Url,
+    call,
+    console,
+    print_json,
+    print_table,
+    rows_of,
+    with_progress,
+)
 from sensegate.config import files as config_files
 from sensegate.config import load
 from sensegate.config import yaml as yamls
@@ -46,7 +57,7 @@ def is_profile(file: Path) -> bool:
     """Tell a profile from a configuration: by its key `profile`, or by its folder where it cannot be read."""
     try:
         with file.open(encoding="utf-8") as text:
-            head = yamls.tree(text)
+            head = yamls.parse_tree(text)
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return FOLDER.name in file.resolve().parts
     return isinstance(head, dict) and ("profile" in head or "messages" in head)
@@ -61,21 +72,21 @@ def findings(paths: Sequence[Path]) -> list[Finding]:
 
     found: list[Finding] = []
     good: list[Path] = []
-    for file in followed(list(files(paths)), "checking"):
+    for file in with_progress(list(files(paths)), "checking"):
         if is_profile(file):
             wrong = check_profile(file)
-            found += map(finding, wrong or lint_profile(file))
+            found += map(finding_of, wrong or lint_profile(file))
             good += [] if wrong or file.name.startswith("_") else [file]
             continue
         try:
-            found += [Finding("warning", one) for one in config_files.faults(load(file), file)]
+            found += [Finding("warning", fault) for fault in config_files.file_faults(load(file), file)]
         except ConfigError as why:
-            found.append(finding(why))
+            found.append(finding_of(why))
     try:
         loaded = ProfileSet.load(good)
     except ConfigError as why:  # two of one name
-        return [*found, finding(why)]
-    return [*found, *map(finding, overlaps([one for name in loaded.ids if (one := loaded.find(name))]))]
+        return [*found, finding_of(why)]
+    return [*found, *map(finding_of, overlaps([one for name in loaded.ids if (one := loaded.find(name))]))]
 
 
 def problems(paths: Sequence[Path]) -> list[str]:
@@ -96,14 +107,18 @@ def check(
     given = paths or [path for path in (Path("config"), FOLDER) if path.exists()]
     looked_at = len(list(files(given)))
     found = [one for one in findings(given) if notes or one.severity != "note"]
-    wrong = [one.text for one in found if one.severity == "error" or (strict and one.severity == "warning")]
-    warnings = sum(one.severity == "warning" for one in found)
+    wrong = [
+        candidate.text
+        for candidate in found
+        if candidate.severity == "error" or (strict and candidate.severity == "warning")
+    ]
+    warnings = sum(candidate.severity == "warning" for candidate in found)
     if json_form:
-        as_json({"files": looked_at, "problems": wrong, "findings": [one.record() for one in found]})
+        print_json({"files": looked_at, "problems": wrong, "findings": [candidate.record() for candidate in found]})
     else:
-        for one in found:
-            mark = "" if one.severity == "error" else f" [{one.severity}]"
-            sys.stdout.write("\n".join([f"{one.text}{mark}", *excerpt(one.error)]) + "\n")
+        for candidate in found:
+            mark = "" if candidate.severity == "error" else f" [{candidate.severity}]"
+            sys.stdout.write("\n".join([f"{candidate.text}{mark}", *excerpt(candidate.error)]) + "\n")
         said = (count(looked_at, "file"), count(len(wrong), "problem"), count(warnings, "warning"))
         console.print(", ".join(said), highlight=False)
     if wrong:
@@ -143,7 +158,7 @@ def explain(
             raise ConfigError("is no hex", file=file, remedy="two digits a byte; blanks are left out") from why
     stages = walk([profiles], topic, payload, device=device, profile=profile, port=port)
     if json_form:
-        as_json(stages)
+        print_json(stages)
         return
     for stage in stages:
         console.rule(str(stage["stage"]), align="left")
@@ -154,7 +169,7 @@ def explain(
 def _file(name: str, folder: Path) -> Path:
     file = folder / f"{name}.yaml"
     if not file.exists():
-        known = [f"{one.parent.name}/{one.stem}" for one in files([folder])] if folder.exists() else []
+        known = [f"{file.parent.name}/{file.stem}" for file in files([folder])] if folder.exists() else []
         raise NotFound(f"no profile '{name}' in {folder}; {wording.unknown_profile(name, known)}")
     return file
 
@@ -175,8 +190,10 @@ def list_(
 ) -> None:
     """List the profiles of a folder, or with --live those in force at a gateway."""
     if live:
-        found = rows_of(ask(url, token, lambda remote: remote.get("/api/v1/profiles", limit=10_000)))
-        table(found, ("id", "version", "folder", "trials", "title", "format", "topics", "problem"), json_form=json_form)
+        found = rows_of(call(url, token, lambda remote: remote.get("/api/v1/profiles", limit=10_000)))
+        print_table(
+            found, ("id", "version", "folder", "trials", "title", "format", "topics", "problem"), json_form=json_form
+        )
         return
     from sensegate.decode.grammar import parse  # noqa: PLC0415 - the decoder
 
@@ -195,7 +212,7 @@ def list_(
                 "examples": len(source.examples),
             }
         )
-    table(rows, ("profile", "version", "label", "format", "topics", "examples"), json_form=json_form)
+    print_table(rows, ("profile", "version", "label", "format", "topics", "examples"), json_form=json_form)
 
 
 @app.command()
@@ -210,7 +227,7 @@ def show(
     profile, at, version = name.partition("@")
     if at:
         path = f"/api/v1/profiles/{profile}/versions/{version}"
-        sys.stdout.write(ask(url, token, lambda remote: remote.get(path))["text"])
+        sys.stdout.write(call(url, token, lambda remote: remote.get(path))["text"])
         return
     sys.stdout.write(_file(name, profiles).read_text(encoding="utf-8"))
 
@@ -225,7 +242,7 @@ def run_examples(
     from sensegate.authoring.examples import check_profile  # noqa: PLC0415 - the whole decoder
 
     chosen = [_file(name, profiles)] if name else list(files([profiles]))
-    found = [str(problem) for file in followed(chosen, "running examples") for problem in check_profile(file)]
+    found = [str(problem) for file in with_progress(chosen, "running examples") for problem in check_profile(file)]
     for line in found:
         sys.stdout.write(line + "\n")
     console.print(f"{count(len(chosen), 'profile')}, {count(len(found), 'problem')}", highlight=False)

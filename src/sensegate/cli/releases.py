@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, table
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_table
 from sensegate.config import yaml as yamls
 from sensegate.errors import ConfigError
 from sensegate.lifecycle.contents import read_from_folder
@@ -16,7 +16,7 @@ from sensegate.web.client import Remote
 from sensegate.wording import count
 
 app = typer.Typer()
-STEPS = "Life of a profile"
+LIFECYCLE_PANEL = "Life of a profile"
 """Panel of the help."""
 VERSIONS = ("version", "state", "in_force", "trial", "origin", "changed", "note")
 
@@ -31,7 +31,7 @@ Target = Annotated[
 ]
 
 
-def named(text: str) -> tuple[str, int]:
+def parse_version(text: str) -> tuple[str, int]:
     """Return (vendor/model, version) of ``vendor/model@version``.
 
     Raises:
@@ -43,7 +43,7 @@ def named(text: str) -> tuple[str, int]:
     return name, int(version)
 
 
-def path_of(name: str, *more: object) -> str:
+def profile_path(name: str, *more: object) -> str:
     """Return the path of a profile on the REST interface."""
     if name.count("/") != 1:
         raise ConfigError(f"'{name}' is no profile", remedy="give vendor/model, e.g. acme/th10")
@@ -52,14 +52,14 @@ def path_of(name: str, *more: object) -> str:
 
 def version_path(version: str, *more: object) -> str:
     """Return the path of a version on the REST interface."""
-    name, number = named(version)
-    return path_of(name, "versions", number, *more)
+    name, number = parse_version(version)
+    return profile_path(name, "versions", number, *more)
 
 
-def show_life(life: dict[str, Any], *, json_form: bool) -> None:
+def print_history(life: dict[str, Any], *, json_form: bool) -> None:
     """Print what is decided about a profile."""
     if json_form:
-        as_json(life)
+        print_json(life)
         return
     forced = ", ".join(f"version {one['version']} in {one['target']}" for one in life["force"])
     folder = f"version {life['folder']} of the folder" if life["folder"] else "nothing"
@@ -82,7 +82,7 @@ def _shares(canary: dict[str, Any], whose: str) -> str:
     return f"{count(canary[whose + 'outcomes'], 'outcome')}, {percent('rejected')} refused, {percent('faults')} doubted"
 
 
-async def hand_in(remote: Remote, file: Path, note: str) -> dict[str, Any]:
+async def upload_draft(remote: Remote, file: Path, note: str) -> dict[str, Any]:
     """Hand in a file as a draft; return the answer.
 
     Raises:
@@ -90,35 +90,35 @@ async def hand_in(remote: Remote, file: Path, note: str) -> dict[str, Any]:
     """
     content = read_from_folder(file)
     try:
-        head = yamls.tree(content.text)
+        head = yamls.parse_tree(content.text)
     except yaml.YAMLError as why:
         raise ConfigError("not YAML", file=str(file), remedy=str(getattr(why, "problem", why))) from why
     name = head.get("profile") if isinstance(head, dict) else None
     if not isinstance(name, str):
         raise ConfigError("is no profile", file=str(file), key="profile", remedy="write `profile: vendor/model`")
     body = {"text": content.text, "files": content.files, "note": note}
-    answer: dict[str, Any] = await remote.post(path_of(name, "versions"), body)
+    answer: dict[str, Any] = await remote.post(profile_path(name, "versions"), body)
     return {"profile": name, **answer}
 
 
-@app.command(rich_help_panel=STEPS)
+@app.command(rich_help_panel=LIFECYCLE_PANEL)
 def versions(name: Name, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List the versions of a profile at a gateway: who proposed them, what is in force where, what is on trial."""
 
     async def look(remote: Remote) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        rows = (await remote.get(path_of(name, "versions"), limit=1_000))["rows"]
-        return await remote.get(path_of(name, "life")), rows
+        rows = (await remote.get(profile_path(name, "versions"), limit=1_000))["rows"]
+        return await remote.get(profile_path(name, "life")), rows
 
-    life, rows = ask(url, token, look)
+    life, rows = call(url, token, look)
     if json_form:
-        as_json({**life, "versions": rows})
+        print_json({**life, "versions": rows})
         return
-    show_life(life, json_form=False)
+    print_history(life, json_form=False)
     if rows:
-        table(rows, VERSIONS)
+        print_table(rows, VERSIONS)
 
 
-@app.command(rich_help_panel=STEPS)
+@app.command(rich_help_panel=LIFECYCLE_PANEL)
 def propose(
     what: Annotated[
         str,
@@ -145,17 +145,17 @@ def propose(
     async def work(remote: Remote) -> dict[str, Any]:
         if by_name:
             row: dict[str, Any] = await remote.post(version_path(what, "propose"), {"note": note})
-            return {"profile": named(what)[0], "version": row, "problems": []}
-        answer = await hand_in(remote, Path(what), note)
+            return {"profile": parse_version(what)[0], "version": row, "problems": []}
+        answer = await upload_draft(remote, Path(what), note)
         if draft:
             return answer
         number = answer["version"]["version"]
-        path = path_of(answer["profile"], "versions", number, "propose")
+        path = profile_path(answer["profile"], "versions", number, "propose")
         return {**answer, "version": await remote.post(path, {"note": note})}
 
-    answer = ask(url, token, work)
+    answer = call(url, token, work)
     if json_form:
-        as_json(answer)
+        print_json(answer)
         return
     row = answer["version"]
     console.print(f"{answer['profile']}@{row['version']} is {row['state']} ({row['digest'][:12]})", highlight=False)
@@ -163,29 +163,29 @@ def propose(
         console.print(f"  {problem}", highlight=False)
 
 
-@app.command(rich_help_panel=STEPS)
+@app.command(rich_help_panel=LIFECYCLE_PANEL)
 def withdraw(version: Version, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Take back a draft or a proposal."""
-    ask(url, token, lambda remote: remote.delete(version_path(version)))
+    call(url, token, lambda remote: remote.delete(version_path(version)))
     if json_form:
-        as_json({"withdrawn": version})
+        print_json({"withdrawn": version})
     else:
         console.print(f"{version} is withdrawn", highlight=False)
 
 
-@app.command("return", rich_help_panel=STEPS)
-def send_back(
+@app.command("return", rich_help_panel=LIFECYCLE_PANEL)
+def request_changes(
     version: Version, *, note: Note = "", url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False
 ) -> None:
     """Give a proposal back to its county, with a word why: it is a draft again."""
-    row = ask(url, token, lambda remote: remote.post(version_path(version, "return"), {"note": note}))
+    row = call(url, token, lambda remote: remote.post(version_path(version, "return"), {"note": note}))
     if json_form:
-        as_json(row)
+        print_json(row)
     else:
         console.print(f"{version} is a {row['state']} again", highlight=False)
 
 
-@app.command(rich_help_panel=STEPS)
+@app.command(rich_help_panel=LIFECYCLE_PANEL)
 def release(
     version: Version,
     *,
@@ -208,10 +208,12 @@ def release(
         sensegate profile release acme/th10@4
     """
     body = {"target": target, "note": note, "standard": standard}
-    show_life(ask(url, token, lambda remote: remote.post(version_path(version, "release"), body)), json_form=json_form)
+    print_history(
+        call(url, token, lambda remote: remote.post(version_path(version, "release"), body)), json_form=json_form
+    )
 
 
-@app.command(rich_help_panel=STEPS)
+@app.command(rich_help_panel=LIFECYCLE_PANEL)
 def canary(
     version: Version,
     *,
@@ -240,7 +242,7 @@ def canary(
         sensegate profile canary acme/th10@4 --share 0.1
     """
     if end:
-        life = ask(url, token, lambda remote: _end(remote, named(version)[0], "canary"))
+        life = call(url, token, lambda remote: _end(remote, parse_version(version)[0], "canary"))
     else:
         body = {
             "share": share,
@@ -251,17 +253,17 @@ def canary(
             "least": least,
             "note": note,
         }
-        life = ask(url, token, lambda remote: remote.post(version_path(version, "canary"), body))
-    show_life(life, json_form=json_form)
+        life = call(url, token, lambda remote: remote.post(version_path(version, "canary"), body))
+    print_history(life, json_form=json_form)
 
 
 async def _end(remote: Remote, name: str, trial: str) -> dict[str, Any]:
-    await remote.delete(path_of(name, trial))
-    life: dict[str, Any] = await remote.get(path_of(name, "life"))
+    await remote.delete(profile_path(name, trial))
+    life: dict[str, Any] = await remote.get(profile_path(name, "life"))
     return life
 
 
-@app.command(rich_help_panel=STEPS)
+@app.command(rich_help_panel=LIFECYCLE_PANEL)
 def rollback(
     name: Name,
     *,
@@ -279,4 +281,6 @@ def rollback(
         sensegate profile rollback acme/th10
     """
     body = {"to": to, "target": target, "note": note}
-    show_life(ask(url, token, lambda remote: remote.post(path_of(name, "rollback"), body)), json_form=json_form)
+    print_history(
+        call(url, token, lambda remote: remote.post(profile_path(name, "rollback"), body)), json_form=json_form
+    )

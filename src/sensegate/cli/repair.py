@@ -17,28 +17,28 @@ from sensegate.config import Config
 from sensegate.errors import EngineError
 
 if TYPE_CHECKING:
-    from sensegate.cli.doctor import Finding
+    from sensegate.cli.doctor import CheckResult
 
 CHECK = "streams"
 
 
-def look(config: Config) -> Iterator[Finding]:
+def check_streams(config: Config) -> Iterator[CheckResult]:
     """Return whether each known stream can be read by the server."""
-    from sensegate.cli.doctor import Finding, Verdict  # noqa: PLC0415 - it imports this page
+    from sensegate.cli.doctor import CheckOutcome, CheckResult  # noqa: PLC0415 - it imports this page
 
     try:
         inventory = Inventory.of(config.engine, Path(config.directory).resolve() / "engine").load()
     except EngineError as why:
-        yield Finding(CHECK, Verdict.BAD, str(why), "stop the gateway, then sensegate doctor CONFIG --repair")
+        yield CheckResult(CHECK, CheckOutcome.BAD, str(why), "stop the gateway, then sensegate doctor CONFIG --repair")
         return
     lost = inventory.lost()
     if not lost:
-        yield Finding(CHECK, Verdict.GOOD, f"{len(inventory.streams)} known, all there")
+        yield CheckResult(CHECK, CheckOutcome.GOOD, f"{len(inventory.streams)} known, all there")
     for stream in lost:
-        yield Finding(CHECK, Verdict.BAD, f"{stream.title} cannot be read: {stream.why}", _remedy(stream))
+        yield CheckResult(CHECK, CheckOutcome.BAD, f"{stream.title} cannot be read: {stream.why}", _remedy(stream))
 
 
-def mend(config: Config, accepted: Sequence[str]) -> list[Finding]:
+def repair_streams(config: Config, accepted: Sequence[str]) -> list[CheckResult]:
     """Repair what can be, give up what is named in `accepted`, and return what became of each lost stream.
 
     Raises:
@@ -53,17 +53,19 @@ def mend(config: Config, accepted: Sequence[str]) -> list[Finding]:
         return list(_mended(Inventory.of(config.engine, directory), accepted))
 
 
-def _mended(inventory: Inventory, accepted: Sequence[str]) -> Iterator[Finding]:
-    from sensegate.cli.doctor import Finding, Verdict  # noqa: PLC0415 - it imports this page
+def _mended(inventory: Inventory, accepted: Sequence[str]) -> Iterator[CheckResult]:
+    from sensegate.cli.doctor import CheckOutcome, CheckResult  # noqa: PLC0415 - it imports this page
 
     try:
         inventory.load()
     except EngineError as why:
         inventory.rebuild()
         remedy = "compare it with that of a backup"
-        yield Finding(CHECK, Verdict.WARNING, f"the record was written again from the copies beside it: {why}", remedy)
+        yield CheckResult(
+            CHECK, CheckOutcome.WARNING, f"the record was written again from the copies beside it: {why}", remedy
+        )
     lost = inventory.lost()
-    given_up = [_named(lost, name) for name in accepted]
+    given_up = [_lost_stream(lost, name) for name in accepted]
     for stream in lost:
         if stream in given_up:
             at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -72,13 +74,17 @@ def _mended(inventory: Inventory, accepted: Sequence[str]) -> Iterator[Finding]:
             outcome = (
                 f"{stream.title} is given up and will be created anew; the next start puts that on the trail{place}"
             )
-            yield Finding(CHECK, Verdict.WARNING, outcome, "start the gateway; cursors of the old life are refused")
+            yield CheckResult(
+                CHECK, CheckOutcome.WARNING, outcome, "start the gateway; cursors of the old life are refused"
+            )
         elif inventory.repair(stream):
-            yield Finding(CHECK, Verdict.GOOD, f"{stream.title} can be read again ({stream.why})")
+            yield CheckResult(CHECK, CheckOutcome.GOOD, f"{stream.title} can be read again ({stream.why})")
         else:
-            yield Finding(CHECK, Verdict.BAD, f"{stream.title} cannot be rebuilt: {stream.why}", _restore(stream))
+            yield CheckResult(
+                CHECK, CheckOutcome.BAD, f"{stream.title} cannot be rebuilt: {stream.why}", _restore_remedy(stream)
+            )
     if not lost:
-        yield Finding(CHECK, Verdict.GOOD, f"{len(inventory.streams)} known, nothing to repair")
+        yield CheckResult(CHECK, CheckOutcome.GOOD, f"{len(inventory.streams)} known, nothing to repair")
 
 
 async def _end_left_behind(directory: Path) -> None:
@@ -89,7 +95,7 @@ async def _end_left_behind(directory: Path) -> None:
         server.release()
 
 
-def _named(lost: Sequence[LostStream], name: str) -> LostStream:
+def _lost_stream(lost: Sequence[LostStream], name: str) -> LostStream:
     matches = [stream for stream in lost if name in {stream.title, stream.name}]
     if not matches:
         titles = ", ".join(stream.title for stream in lost) or "none"
@@ -100,9 +106,9 @@ def _named(lost: Sequence[LostStream], name: str) -> LostStream:
 
 
 def _remedy(stream: LostStream) -> str:
-    return "stop the gateway, then sensegate doctor CONFIG --repair" if stream.repairable else _restore(stream)
+    return "stop the gateway, then sensegate doctor CONFIG --repair" if stream.repairable else _restore_remedy(stream)
 
 
-def _restore(stream: LostStream) -> str:
+def _restore_remedy(stream: LostStream) -> str:
     place = f"restore {stream.directory} from a backup" if stream.directory else "restore it at the server"
     return f"{place}, or give it up: sensegate doctor CONFIG --accept-loss '{stream.title}'"

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sensegate.cli.shown import aside, console
+from sensegate.cli.output import console, stderr
 from sensegate.demo.mqtt import Publisher, RefusedConnection
 from sensegate.errors import ConfigError, Unavailable
 from sensegate.wording import count
@@ -62,7 +62,7 @@ def replay(
     """Publish recorded messages at QoS 1; each is waited for until it is acknowledged."""
     total = sum(1 for _ in messages(file)) * repeat
     progress = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=aside
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=stderr
     )
     with progress:
         bar = progress.add_task(file.name, total=total)

@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Token, Url, ask, console, save
+from sensegate.cli.output import DEFAULT_URL, Token, Url, call, console, save
 from sensegate.wording import count
 
 app = typer.Typer(help="Return flow by files, across an air gap: place, export, import.", no_args_is_help=True)
 
 
 @app.command()
-def place(*, url: Url = DEFAULT_URL, token: Token = "") -> None:
+def offset(*, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Print the place to which a node has come; give it to `export` at the centre."""
-    answer = ask(url, token, lambda remote: remote.get("/api/v1/returns/place"))
+    answer = call(url, token, lambda remote: remote.get("/api/v1/returns/place"))
     typer.echo(answer["cursor"])
 
 
@@ -30,7 +30,7 @@ def export(
     token: Token = "",
 ) -> None:
     """Write what goes back to a node into a signed file (at the centre)."""
-    body, until = ask(url, token, lambda remote: remote.content(f"/api/v1/returns/{node}", after=after))
+    body, until = call(url, token, lambda remote: remote.content(f"/api/v1/returns/{node}", after=after))
     save(file, body)
     console.print(f"{file}: {count(len(body), 'byte')}; the next file begins after {until}", highlight=False)
 
@@ -44,5 +44,5 @@ def import_(
 ) -> None:
     """Take a file of the centre (at the node); one that was taken before changes nothing."""
     body = file.read_bytes()
-    answer = ask(url, token, lambda remote: remote.post_text("/api/v1/returns", body, "application/octet-stream"))
+    answer = call(url, token, lambda remote: remote.post_text("/api/v1/returns", body, "application/octet-stream"))
     console.print(f"{count(answer['rows'], 'reading')}; this node has come to {answer['cursor']}", highlight=False)

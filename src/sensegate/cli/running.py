@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 import uvloop
 
-from sensegate.cli.shown import aside, console, table
-from sensegate.cli.times import span
+from sensegate.cli.output import console, print_table, stderr
+from sensegate.cli.times import parse_duration
 from sensegate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ CHECKOUT = Path(__file__).parents[3]
 BENCHES = CHECKOUT / "tests" / "bench"
 
 
-async def until_told(work: Coroutine[Any, Any, Any]) -> None:
+async def run_until_signalled(work: Coroutine[Any, Any, Any]) -> None:
     """Run `work` until it ends or SIGTERM or SIGINT asks for an orderly end."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
@@ -57,11 +57,11 @@ def run(config: Annotated[Path, typer.Argument(help="Configuration, see config/R
     from sensegate.config import files, load  # noqa: PLC0415 - the same
 
     loaded = load(config)
-    wrong = files.faults(loaded, config, start=True) + _place(config, loaded)
+    wrong = files.file_faults(loaded, config, start=True) + _place(config, loaded)
     if wrong:
         raise ExceptionGroup("it cannot start", wrong)
-    uvloop.run(until_told(flow.run(loaded)))
-    aside.print("stopped")
+    uvloop.run(run_until_signalled(flow.run(loaded)))
+    stderr.print("stopped")
 
 
 def _place(file: Path, config: Config) -> list[ConfigError]:
@@ -103,7 +103,7 @@ def demo(
         float,
         typer.Option(
             "--for",
-            parser=span,
+            parser=parse_duration,
             metavar="SPAN",
             show_default="until Ctrl-C",
             help="End after so long (60s, 5m), print the verdict, exit 1 if anything was lost or doubled.",
@@ -141,7 +141,7 @@ def demo(
     raise typer.Exit(uvloop.run(run_demo(options, console)))
 
 
-def benches() -> dict[str, str]:
+def available_benches() -> dict[str, str]:
     """Return what each benchmark measures: files of tests/bench that have a function `bench`, and their first lines."""
     found: dict[str, str] = {}
     for file in sorted(BENCHES.glob("*.py")):
@@ -157,13 +157,13 @@ def bench(
     json_form: Annotated[bool, typer.Option("--json", help="Print the figures as one line of JSON.")] = False,
 ) -> None:
     """Run a benchmark of tests/bench: its baseline runs in the same minute on the same machine."""
-    known = benches()
+    known = available_benches()
     if not known:
         raise ConfigError(
             f"no benchmarks in {BENCHES}", remedy="they come with a checkout of the repository, not with the package"
         )
     if name == "list":
-        table([{"name": one, "what": what} for one, what in known.items()], ("name", "what"), json_form=json_form)
+        print_table([{"name": one, "what": what} for one, what in known.items()], ("name", "what"), json_form=json_form)
         return
     if name not in known:
         raise ConfigError(f"no benchmark '{name}'", remedy=f"one of: {', '.join(known)}")

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
-from sensegate.cli.times import span
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_table, rows_of
+from sensegate.cli.times import parse_duration
 from sensegate.errors import ConfigError
 from sensegate.web.client import Remote
 
@@ -18,12 +18,12 @@ app = typer.Typer(help="Tasks of devices: what they can do, give, list, show, ca
 
 COLUMNS = ("id", "device", "task", "parameters", "state", "sends", "sent", "ended", "by")
 ENDED = ("done", "expired", "cancelled")
-LOOK_S = 0.3
+POLL_S = 0.3
 DeviceId = Annotated[str, typer.Argument(help="Device id.", metavar="DEVICE")]
 TaskId = Annotated[str, typer.Argument(help="Task id.", metavar="TASK")]
 
 
-def said(words: list[str]) -> dict[str, Any]:
+def parse_parameters(words: list[str]) -> dict[str, Any]:
     """Return the parameters of ``name=value`` words; a value is JSON (true, 60, "60"), or else a text.
 
     Raises:
@@ -43,18 +43,18 @@ def said(words: list[str]) -> dict[str, Any]:
 
 
 @app.command()
-def can(device: DeviceId, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+def capabilities(device: DeviceId, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Show what a device can be told to do, with its parameters."""
-    answer = ask(url, token, lambda remote: remote.get(f"/api/v1/devices/{device}/tasking-capabilities"))
+    answer = call(url, token, lambda remote: remote.get(f"/api/v1/devices/{device}/tasking-capabilities"))
     rows = rows_of(answer)
     if json_form:
-        as_json(rows)
+        print_json(rows)
         return
     if not rows:
         console.print(f"The profile of {device} has no `tasks`; see device_profiles/README.md.")
         return
     shown = [{**row, "parameters": "\n".join(map(_parameter, row["parameters"]))} for row in rows]
-    table(shown, ("task", "label_zh", "label_en", "parameters", "role", "confirmed", "when"))
+    print_table(shown, ("task", "label_zh", "label_en", "parameters", "role", "confirmed", "when"))
 
 
 def _parameter(row: dict[str, Any]) -> str:
@@ -68,7 +68,7 @@ def _parameter(row: dict[str, Any]) -> str:
 
 
 @app.command()
-def give(
+def create(
     device: DeviceId,
     task: Annotated[str, typer.Argument(help="Name of the task, see `sensegate task can DEVICE`.")],
     parameters: Annotated[list[str] | None, typer.Argument(help="name=value …", metavar="PARAMETER")] = None,
@@ -76,7 +76,10 @@ def give(
     expires: Annotated[
         float,
         typer.Option(
-            parser=span, metavar="SPAN", show_default="the profile's", help="Give it up after so long: 90s, 1h."
+            parser=parse_duration,
+            metavar="SPAN",
+            show_default="the profile's",
+            help="Give it up after so long: 90s, 1h.",
         ),
     ] = 0.0,
     note: Annotated[str, typer.Option(help="Why; for the audit trail.")] = "",
@@ -86,29 +89,29 @@ def give(
     json_form: Json = False,
 ) -> None:
     """Tell a device to do something: `sensegate task give lamp-7 switch on=true --wait`."""
-    body = {"task": task, "parameters": said(parameters or []), "expires_s": expires, "note": note}
+    body = {"task": task, "parameters": parse_parameters(parameters or []), "expires_s": expires, "note": note}
 
     async def work(remote: Remote) -> Any:
         row = await remote.post(f"/api/v1/devices/{device}/tasks", body)
         while wait and row["state"] not in ENDED:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
             row = await remote.get(f"/api/v1/tasks/{row['id']}")
         return row
 
-    row = ask(url, token, work)
-    _show([row], json_form=json_form)
+    row = call(url, token, work)
+    _print_tasks([row], json_form=json_form)
     if wait and row["state"] != "done":
         sys.exit(1)
 
 
-def _show(rows: list[dict[str, Any]], *, json_form: bool) -> None:
+def _print_tasks(rows: list[dict[str, Any]], *, json_form: bool) -> None:
     if json_form:
-        as_json(rows)
+        print_json(rows)
         return
     shown = [
         {**row, "parameters": " ".join(f"{name}={value}" for name, value in row["parameters"].items())} for row in rows
     ]
-    table(shown, COLUMNS)
+    print_table(shown, COLUMNS)
 
 
 @app.command("list")
@@ -124,17 +127,17 @@ def list_(
     """List tasks of the devices in your scope, newest first."""
     query = {key: value for key, value in (("device", device), ("state", state), ("limit", limit)) if value}
     query["sort"] = "-id"
-    _show(rows_of(ask(url, token, lambda remote: remote.get("/api/v1/tasks", **query))), json_form=json_form)
+    _print_tasks(rows_of(call(url, token, lambda remote: remote.get("/api/v1/tasks", **query))), json_form=json_form)
 
 
 @app.command()
 def show(task: TaskId, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Show one task whole, as JSON."""
-    as_json(ask(url, token, lambda remote: remote.get(f"/api/v1/tasks/{task}")))
+    print_json(call(url, token, lambda remote: remote.get(f"/api/v1/tasks/{task}")))
 
 
 @app.command()
 def cancel(task: TaskId, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Give a task up that was not sent yet."""
-    ask(url, token, lambda remote: remote.delete(f"/api/v1/tasks/{task}"))
+    call(url, token, lambda remote: remote.delete(f"/api/v1/tasks/{task}"))
     console.print(f"task {task} is cancelled")

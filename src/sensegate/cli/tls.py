@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sensegate.cli.shown import console
+from sensegate.cli.output import console
 
 app = typer.Typer(help="Certificates: for a laboratory, and pins.", no_args_is_help=True)
 HOSTS = ("localhost", "127.0.0.1", "::1")

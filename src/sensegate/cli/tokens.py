@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from sensegate.authority.scope import Role
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, listed
-from sensegate.cli.times import DAY_S, span
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_list, stderr
+from sensegate.cli.times import DAY_S, parse_duration
 
 app = typer.Typer(help="Tokens: create, list, revoke.", no_args_is_help=True)
 
@@ -24,7 +24,7 @@ def create(
     department: Annotated[str, typer.Option(help="Department that it is cut to.")] = "",
     feed: Annotated[list[str] | None, typer.Option(help="Only this feed; may be repeated.")] = None,
     expires: Annotated[
-        float, typer.Option(parser=span, metavar="SPAN", show_default="30d", help="Its life: 12h, 30d, 2w.")
+        float, typer.Option(parser=parse_duration, metavar="SPAN", show_default="30d", help="Its life: 12h, 30d, 2w.")
     ] = LIFE_S,
     name: Annotated[str, typer.Option(help="For whom or what.")] = "",
     url: Url = DEFAULT_URL,
@@ -37,18 +37,18 @@ def create(
     """
     body: dict[str, Any] = {"role": role.value, "scope": scope, "expires_s": expires}
     body |= {key: value for key, value in {"department": department, "feeds": feed, "name": name}.items() if value}
-    answer = ask(url, token, lambda remote: remote.post("/api/v1/tokens", body))
+    answer = call(url, token, lambda remote: remote.post("/api/v1/tokens", body))
     if json_form:
-        as_json(answer)
+        print_json(answer)
         return
     typer.echo(answer["token"])
-    aside.print(f"It is not shown again; its id is {answer['id']}.", style="dim", highlight=False)
+    stderr.print(f"It is not shown again; its id is {answer['id']}.", style="dim", highlight=False)
 
 
 @app.command("list")
 def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List tokens in the scope of yours; never their secret part."""
-    listed(url, token, "/api/v1/tokens", COLUMNS, json_form=json_form)
+    print_list(url, token, "/api/v1/tokens", COLUMNS, json_form=json_form)
 
 
 @app.command()
@@ -59,5 +59,5 @@ def revoke(
     token: Token = "",
 ) -> None:
     """End a token; what it holds open is closed within 2 s."""
-    ask(url, token, lambda remote: remote.delete(f"/api/v1/tokens/{token_id}"))
+    call(url, token, lambda remote: remote.delete(f"/api/v1/tokens/{token_id}"))
     console.print(f"{token_id} is revoked")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, ask, console, table
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_table
 from sensegate.errors import ConfigError
 
 app = typer.Typer()
@@ -24,8 +24,8 @@ def refused(member: OfMember = "", *, url: Url = DEFAULT_URL, token: Token = "",
     sensegate node refused
     """
     path = f"/api/v1/nodes/{member}/refused" if member else "/api/v1/uplink/refused"
-    rows = ask(url, token, lambda remote: remote.get(path))["rows"]
-    table(rows, REFUSED, json_form=json_form)
+    rows = call(url, token, lambda remote: remote.get(path))["rows"]
+    print_table(rows, REFUSED, json_form=json_form)
 
 
 @app.command()
@@ -42,7 +42,7 @@ def resend(
     """
     if not ids and not all_:
         raise ConfigError("nothing is named", key="ID", remedy="give ids of `sensegate node refused`, or --all")
-    answer = ask(url, token, lambda remote: remote.post("/api/v1/uplink/resend", {"ids": ids or []}))
+    answer = call(url, token, lambda remote: remote.post("/api/v1/uplink/resend", {"ids": ids or []}))
     console.print(f"{answer['waiting']} parts are sent once more; `sensegate node refused` shows what is left")
 
 
@@ -58,7 +58,7 @@ def skip(
 
     sensegate node skip live --note "garbage of the old release"
     """
-    row = ask(url, token, lambda remote: remote.post("/api/v1/uplink/skip", {"lane": lane, "note": note}))
+    row = call(url, token, lambda remote: remote.post("/api/v1/uplink/skip", {"lane": lane, "note": note}))
     console.print(f"entries {row['after'] + 1} to {row['until']} of the {lane} lane are passed", highlight=False)
 
 
@@ -68,5 +68,5 @@ def takeover(*, note: Note = "", url: Url = DEFAULT_URL, token: Token = "") -> N
 
     sensegate node takeover --note "the old machine is gone"
     """
-    ask(url, token, lambda remote: remote.post("/api/v1/uplink/takeover", {"note": note}))
+    call(url, token, lambda remote: remote.post("/api/v1/uplink/takeover", {"note": note}))
     console.print("the lanes are claimed; /readyz says if they are not granted")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, listed
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_list
 from sensegate.cli.times import Since
 
 app = typer.Typer(help="Webhooks: list, create, pause, resume, remove.", no_args_is_help=True)
@@ -19,7 +19,7 @@ Id = Annotated[str, typer.Argument(help="Id of the webhook.")]
 @app.command("list")
 def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List the webhooks of the token, and those of tokens that it may see."""
-    listed(url, token, PATH, COLUMNS, json_form=json_form)
+    print_list(url, token, PATH, COLUMNS, json_form=json_form)
 
 
 @app.command()
@@ -46,9 +46,9 @@ def create(
         "after": after,
         "since": since,
     }
-    made = ask(url, token, lambda remote: remote.post(PATH, body))
+    made = call(url, token, lambda remote: remote.post(PATH, body))
     if json_form:
-        as_json(made)
+        print_json(made)
     else:
         console.print(f"webhook {made['id']}; secret {made['secret']}", highlight=False)
 
@@ -56,7 +56,7 @@ def create(
 @app.command()
 def pause(webhook: Id, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Send nothing until it is resumed."""
-    ask(url, token, lambda remote: remote.post(f"{PATH}/{webhook}/pause"))
+    call(url, token, lambda remote: remote.post(f"{PATH}/{webhook}/pause"))
     console.print(f"{webhook}: paused", highlight=False)
 
 
@@ -69,17 +69,17 @@ def resume(
     token: Token = "",
 ) -> None:
     """Go on from where it stood, or after a cursor."""
-    row = ask(url, token, lambda remote: remote.post(f"{PATH}/{webhook}/resume", {"after": after}))
+    row = call(url, token, lambda remote: remote.post(f"{PATH}/{webhook}/resume", {"after": after}))
     console.print(f"{webhook}: {row['state']} from {row['cursor']}", highlight=False)
 
 
 @app.command()
-def remove(webhook: Id, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
+def delete(webhook: Id, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Remove it."""
-    ask(url, token, lambda remote: remote.delete(f"{PATH}/{webhook}"))
+    call(url, token, lambda remote: remote.delete(f"{PATH}/{webhook}"))
     console.print(f"{webhook}: removed", highlight=False)
 
 
 def subscribers(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Show who reads at this moment: in which state, how far behind."""
-    listed(url, token, "/api/v1/subscribers", READERS, json_form=json_form)
+    print_list(url, token, "/api/v1/subscribers", READERS, json_form=json_form)

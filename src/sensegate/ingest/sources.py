@@ -58,7 +58,7 @@ class Sources:
         stack.push_async_callback(qos0.close)
         best_effort = BestEffortSource(qos0, profiles.set.topics_at_qos0(), config.ingest, clock)
         profiles.on_change.append(lambda now, _: best_effort.hear(now.topics_at_qos0()))
-        foreign = [MqttSource(broker, config.ingest, clock) for broker in config.foreign]
+        foreign = [MqttSource(broker, config.ingest, clock) for broker in config.external_brokers]
         self.all += [best_effort, *foreign]
         self.ways += foreign
         await self._listen(stack, devices, refusals)

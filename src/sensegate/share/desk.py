@@ -310,7 +310,7 @@ class Desk:
             await records.delete(name, expected=record.revision)
         except Conflict:
             return False  # changed meanwhile, or another process was faster
-        metrics.PRUNED.labels(action.partition(".")[0]).inc()
+        metrics.EXPIRED.labels(action.partition(".")[0]).inc()
         return True
 
     async def run(self) -> None:

@@ -185,7 +185,7 @@ class Metering:
             except StoreFull as why:
                 # To deliver is worth more than to know how much a crash would forget.
                 _log.warning("no room to cover deliveries", cause=str(why))
-                metrics.LIMITED.labels("usage_full").inc()
+                metrics.LIMIT_HITS.labels("usage_full").inc()
                 return
             except Unavailable:
                 if self._clock.monotonic() >= until:

@@ -58,7 +58,7 @@ class Pushing:
         self.trail = trail
         self.roll = Roll(clock, lambda: share.reader.end)
         egress = config.egress
-        self.limits = Limits(egress.retry_first_s, egress.retry_longest_s, egress.failures_max)
+        self.limits = Limits(egress.retry_initial_s, egress.retry_max_s, egress.failures_max)
         self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
 
     async def open(self, bucket: Bucket, sharing: Bucket, stack: contextlib.AsyncExitStack) -> None:

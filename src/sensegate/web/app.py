@@ -199,7 +199,9 @@ class Web:
         """
         config = self.deps.config
         self._context = _tls(self.deps)
-        return await self._listener.start(self.app(), [config.host, *config.more_hosts], config.port, self._context)
+        return await self._listener.start(
+            self.app(), [config.host, *config.additional_hosts], config.port, self._context
+        )
 
     def renew(self) -> None:
         """Show the certificate as it is in its file now; open connections stay.
@@ -288,7 +290,7 @@ def _page(name: str, media: str) -> Callable[[web.Request], Awaitable[web.Stream
 def _tls(deps: Deps) -> ssl.SSLContext | None:
     tls = deps.config.tls
     if not tls.cert_file:
-        hosts = (deps.config.host, *deps.config.more_hosts)
+        hosts = (deps.config.host, *deps.config.additional_hosts)
         if open_ := next((host for host in hosts if host not in {"127.0.0.1", "::1", "localhost"}), ""):
             raise ConfigError(
                 f"{open_} without TLS",

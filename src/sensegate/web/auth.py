@@ -42,12 +42,12 @@ class Guesses:
         began, count = self._failures.get(address, (0.0, 0))
         left = began + WINDOW_S - self._clock.monotonic()
         if count >= FAILURES_MAX and left > 0:
-            metrics.LIMITED.labels("http_guesses").inc()
+            metrics.LIMIT_HITS.labels("http_guesses").inc()
             raise Overloaded("too many wrong credentials from your address", retry_after_s=left)
 
     def failed(self, address: str) -> None:
         """Note a wrong credential."""
-        metrics.REFUSED.labels("http").inc()
+        metrics.PERMISSION_DENIED.labels("http").inc()
         now = self._clock.monotonic()
         began, count = self._failures.pop(address, (now, 0))
         self._failures[address] = (began, count + 1) if now - began < WINDOW_S else (now, 1)
@@ -133,7 +133,7 @@ def device(request: web.Request, name: str, deps: Deps, guesses: Guesses) -> tup
         at = deps.devices.find(name)
         target = deps.devices.record(at) if at >= 0 else None
         if target is None or proved.id not in target.gateways or not deps.devices.enabled[at]:
-            metrics.REFUSED.labels("http").inc()
+            metrics.PERMISSION_DENIED.labels("http").inc()
             raise PermissionDenied(f"{proved.id} may not send for another device")
         return target, Principal(proved.id, Role.DEVICE, Scope(proved.division))
     return proved, Principal(proved.id, Role.DEVICE, Scope(proved.division))

@@ -155,9 +155,9 @@ class Call:
     def moment(self, text: str, key: str) -> int:
         """Return the time of a text, as `time` reads it; `key` names it where it is none."""
         try:
-            return durations.moment(text, self.deps.clock.now())
+            return durations.time_us(text, self.deps.clock.now())
         except ValueError:
-            raise BadRequest(f"{key}: '{text[:40]}'; give {durations.WHEN}") from None
+            raise BadRequest(f"{key}: '{text[:40]}'; give {durations.TIME_EXAMPLES}") from None
 
     # ── body and preconditions ────────────────────────────────────────────────────────────────────────
 
@@ -191,7 +191,7 @@ class Call:
             BadRequest: too large, without or with its pictures (413), compressed (415), or too slow (408).
         """
         config = self.deps.config
-        self._demand_size(config.pictures_bytes_max)
+        self._demand_size(config.multipart_bytes_max)
         thin = multipart.PictureStripper(multipart.boundary_of(self.request.headers.get("Content-Type", "")))
         size = 0
         try:
@@ -199,8 +199,8 @@ class Call:
                 async for chunk in self.request.content.iter_any():
                     size += len(chunk)
                     thin.feed(chunk)
-                    if size > config.pictures_bytes_max or thin.size > config.body_bytes_max:
-                        raise BadRequest(f"body of more than {config.pictures_bytes_max} bytes", status=413)
+                    if size > config.multipart_bytes_max or thin.size > config.body_bytes_max:
+                        raise BadRequest(f"body of more than {config.multipart_bytes_max} bytes", status=413)
         except TimeoutError:
             raise BadRequest(f"body not complete after {config.body_timeout_s:g} s", status=408) from None
         return thin.close()

@@ -30,7 +30,7 @@ T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:18080"
 GAP = 2
 """Blanks between columns."""
-MUCH = 20
+PROGRESS_FILES_MIN = 20
 """Files from which on it takes so long that a bar is wanted."""
 
 Url = Annotated[
@@ -50,11 +50,11 @@ Token = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 console = Console(soft_wrap=True)
-aside = Console(soft_wrap=True, stderr=True)
+stderr = Console(soft_wrap=True, stderr=True)
 """For what is said beside the answer: it does not go into a pipe."""
 
 
-def ask(url: str, token: str, work: Callable[[Remote], Awaitable[T]]) -> T:
+def call(url: str, token: str, work: Callable[[Remote], Awaitable[T]]) -> T:
     """Return what `work` brings back from the gateway."""
 
     async def whole() -> T:
@@ -64,15 +64,15 @@ def ask(url: str, token: str, work: Callable[[Remote], Awaitable[T]]) -> T:
     return asyncio.run(whole())
 
 
-def as_json(document: object) -> None:
+def print_json(document: object) -> None:
     """Print one JSON document."""
     sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=1) + "\n")
 
 
-def followed(work: Sequence[T], what: str) -> Iterable[T]:
+def with_progress(work: Sequence[T], what: str) -> Iterable[T]:
     """Return what is worked through one by one, with a bar on the terminal where there is much of it."""
-    few = len(work) < MUCH or not aside.is_terminal
-    return track(work, what, console=aside, transient=True, disable=few)
+    few = len(work) < PROGRESS_FILES_MIN or not stderr.is_terminal
+    return track(work, what, console=stderr, transient=True, disable=few)
 
 
 def save(file: Path, content: bytes) -> None:
@@ -83,7 +83,7 @@ def save(file: Path, content: bytes) -> None:
         raise ConfigError("cannot be written", file=str(file), remedy=why.strerror or str(why)) from why
 
 
-def document(text: str, option: str) -> Any:
+def parse_json(text: str, option: str) -> Any:
     """Return the JSON in an option, None where it is empty. Raises `typer.BadParameter`."""
     try:
         return json.loads(text) if text else None
@@ -93,31 +93,31 @@ def document(text: str, option: str) -> Any:
         ) from None
 
 
-def table(
+def print_table(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, json_form: bool = False, title: str = ""
 ) -> None:
     """Print rows: as a table with the given columns, or whole as a JSON array."""
     if json_form:
-        as_json(list(rows))
+        print_json(list(rows))
         return
     if not console.is_terminal:
-        sys.stdout.writelines(piped(rows, columns))
+        sys.stdout.writelines(tab_separated(rows, columns))
         return
     if title:
         console.print(title, style="italic", highlight=False, markup=False)
     if not rows:
-        aside.print("none", style="dim")
+        stderr.print("none", style="dim")
         return
     told = [column for column in columns if any(row.get(column) not in (None, "", [], ()) for row in rows)]
     cells = [[_cell(row.get(column)) for column in told] for row in rows]
     heads = [column.replace("_", " ") for column in told]
     columns_of = [list(column) for column in zip(heads, *cells, strict=True)]
     gap = GAP
-    if (widths := fitted(columns_of, console.width)) is None:
+    if (widths := fit_widths(columns_of, console.width)) is None:
         gap = 1
-        widths = fitted(columns_of, console.width, gap)
+        widths = fit_widths(columns_of, console.width, gap)
     if widths is None:
-        lines = turned(columns_of, console.width) or blocks(told, cells, console.width)
+        lines = transposed(columns_of, console.width) or blocks(told, cells, console.width)
         sys.stdout.write("\n".join(lines) + "\n")
         return
     grid = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
@@ -129,25 +129,27 @@ def table(
     console.print(grid, markup=False, highlight=False)
 
 
-def fields(record: Mapping[str, Any], *, json_form: bool = False) -> None:
+def print_record(record: Mapping[str, Any], *, json_form: bool = False) -> None:
     """Print one record, a line for each key that holds something."""
     if json_form:
-        as_json(record)
+        print_json(record)
         return
     if not console.is_terminal:
-        sys.stdout.writelines(piped([{"key": key, "value": value} for key, value in record.items()], ("key", "value")))
+        sys.stdout.writelines(
+            tab_separated([{"key": key, "value": value} for key, value in record.items()], ("key", "value"))
+        )
         return
     keys = [key for key, value in record.items() if value not in (None, "", [], {})]
     sys.stdout.write("\n".join(blocks(keys, [[_cell(record[key]) for key in keys]], console.width)) + "\n")
 
 
-def piped(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+def tab_separated(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
     """Return lines for a pipe, the header first."""
     lines = [columns, *([_cell(row.get(column), commas=False) for column in columns] for row in rows)]
     return ["\t".join(" ".join(cell.split()) for cell in line) + "\n" for line in lines]
 
 
-def fitted(columns: Sequence[Sequence[str]], width: int, gap: int = GAP) -> list[int] | None:
+def fit_widths(columns: Sequence[Sequence[str]], width: int, gap: int = GAP) -> list[int] | None:
     """Return the widths of columns (of texts) that fit `width` without a broken word; None where there are none."""
     wanted = [max(cell_len(line) for text in column for line in text.split("\n")) for column in columns]
     least = [max(map(_longest_word, column)) for column in columns]
@@ -180,7 +182,7 @@ def _longest_word(text: str) -> int:
     return longest
 
 
-def turned(columns: Sequence[Sequence[str]], width: int) -> list[str]:
+def transposed(columns: Sequence[Sequence[str]], width: int) -> list[str]:
     """Return columns as lines, each row a column: a few rows of many numbers; nothing where even that does not fit."""
     if any("\n" in text for column in columns for text in column):
         return []
@@ -235,6 +237,8 @@ def rows_of(answer: object) -> list[dict[str, Any]]:
     return [row for row in answer if isinstance(row, dict)] if isinstance(answer, list) else []
 
 
-def listed(url: str, token: str, path: str, columns: Sequence[str], *, json_form: bool, **query: str | float) -> None:
+def print_list(
+    url: str, token: str, path: str, columns: Sequence[str], *, json_form: bool, **query: str | float
+) -> None:
     """Ask for a list and print it."""
-    table(rows_of(ask(url, token, lambda remote: remote.get(path, **query))), columns, json_form=json_form)
+    print_table(rows_of(call(url, token, lambda remote: remote.get(path, **query))), columns, json_form=json_form)

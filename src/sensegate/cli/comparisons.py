@@ -11,8 +11,17 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from sensegate.cli.releases import STEPS, Name, Note, Target, Version, named, path_of, version_path
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, table
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_table, stderr
+from sensegate.cli.releases import (
+    LIFECYCLE_PANEL,
+    Name,
+    Note,
+    Target,
+    Version,
+    parse_version,
+    profile_path,
+    version_path,
+)
 from sensegate.cli.times import Since, Until
 from sensegate.errors import ConfigError
 from sensegate.lifecycle.contents import read_from_folder
@@ -22,7 +31,7 @@ from sensegate.wording import count
 
 app = typer.Typer()
 
-LOOK_S = 0.3
+POLL_S = 0.3
 ENDED = ("done", "failed", "cancelled")
 SHOWN = ("kind", "property", "device", "unit", "a", "b", "factor", "count")
 COUNTS = ("messages", "recovered", "still_refused", "equal", "revised", "added")
@@ -31,17 +40,17 @@ Device = Annotated[list[str] | None, typer.Option(help="Only this device; may be
 ByDevice = Annotated[bool, typer.Option("--by-device", help="A row for each device, not for each property.")]
 
 
-async def followed(
+async def follow_job(
     remote: Remote, begun: dict[str, Any], path: str, what: str, *, give_up: bool = True
 ) -> dict[str, Any]:
     """Follow work to its end, with a bar on the terminal; Ctrl-C gives it up, or leaves it to itself."""
     row = begun
     columns = (TextColumn(what), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
-    with Progress(*columns, console=aside, transient=True, disable=not sys.stderr.isatty()) as bar:
+    with Progress(*columns, console=stderr, transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(what, total=1.0)
         try:
             while row["state"] not in ENDED:
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(POLL_S)
                 row = await remote.get(path)
                 bar.update(task, completed=row["share"])
         except (KeyboardInterrupt, asyncio.CancelledError):
@@ -54,7 +63,7 @@ async def followed(
     return row
 
 
-@app.command(rich_help_panel=STEPS)
+@app.command(rich_help_panel=LIFECYCLE_PANEL)
 def diff(
     a: Annotated[str, typer.Argument(help="vendor/model@version, or vendor/model for what is in force.", metavar="A")],
     b: Annotated[
@@ -94,37 +103,37 @@ def diff(
     query = {"since": since, **({"until": until} if until else {})}
 
     async def work(remote: Remote) -> dict[str, Any]:
-        begun = await remote.post(path_of(name, "diff"), body, **query)
-        return await followed(remote, begun, path_of(name, "jobs", begun["id"]), "diff")
+        begun = await remote.post(profile_path(name, "diff"), body, **query)
+        return await follow_job(remote, begun, profile_path(name, "jobs", begun["id"]), "diff")
 
-    report = ask(url, token, work)["report"]
-    show_report(report, by_device=by_device, json_form=json_form)
+    report = call(url, token, work)["report"]
+    print_report(report, by_device=by_device, json_form=json_form)
     if report["differences"]:
         raise typer.Exit(1)
 
 
 def _number(text: str) -> int:
-    return named(text)[1] if "@" in text else 0
+    return parse_version(text)[1] if "@" in text else 0
 
 
-def show_report(report: dict[str, Any], *, by_device: bool, json_form: bool) -> None:
+def print_report(report: dict[str, Any], *, by_device: bool, json_form: bool) -> None:
     """Print a comparison."""
     if json_form:
-        as_json(report)
+        print_json(report)
         return
     same = f"{count(report['messages'], 'message')}; the same in both: {count(report['same'], 'value')}"
-    aside.print(same, highlight=False)
+    stderr.print(same, highlight=False)
     for side in ("a", "b"):
         one = report[side]
         refused, rejected = sum(one["quarantined"].values()), sum(one["rejected"].values())
-        aside.print(
+        stderr.print(
             f"{side}  {one['version']}: {one['messages']:,} decoded, {refused:,} refused; "
             f"{count(one['values'], 'value')}, {rejected:,} rejected, {one['outside']:,} out of range",
             highlight=False,
         )
     rows = report["differences"] if by_device else by_property(report["differences"])
     if rows:
-        table(rows, SHOWN if by_device else ("kind", "property", "devices", "unit", "a", "b", "factor", "count"))
+        print_table(rows, SHOWN if by_device else ("kind", "property", "devices", "unit", "a", "b", "factor", "count"))
     else:
         console.print("no difference", highlight=False)
     if report["more"]:
@@ -134,17 +143,17 @@ def show_report(report: dict[str, Any], *, by_device: bool, json_form: bool) -> 
 def by_property(differences: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return differences summed over devices; values are of the first, a factor stands where all have the same."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for one in differences:
-        key = one["kind"], one["property"]
-        row = found.setdefault(key, {**one, "devices": 0, "count": 0})
+    for difference in differences:
+        key = difference["kind"], difference["property"]
+        row = found.setdefault(key, {**difference, "devices": 0, "count": 0})
         row["devices"] += 1
-        row["count"] += one["count"]
-        if row["factor"] != one["factor"]:
+        row["count"] += difference["count"]
+        if row["factor"] != difference["factor"]:
             row["factor"] = None
     return sorted(found.values(), key=lambda row: -int(row["count"]))
 
 
-@app.command(rich_help_panel=STEPS)
+@app.command(rich_help_panel=LIFECYCLE_PANEL)
 def shadow(
     version: Version,
     *,
@@ -166,7 +175,7 @@ def shadow(
     sensegate profile shadow acme/th10@4 --look     (what it would have said differently)
     sensegate profile shadow acme/th10@4 --end
     """
-    name, _ = named(version)
+    name, _ = parse_version(version)
 
     async def work(remote: Remote) -> dict[str, Any] | None:
         if not (look or end):
@@ -175,24 +184,24 @@ def shadow(
             return None
         found: dict[str, Any] | None = None
         with contextlib.suppress(Answered):
-            found = await remote.get(path_of(name, "shadow"))
+            found = await remote.get(profile_path(name, "shadow"))
         if end:
-            await remote.delete(path_of(name, "shadow"))
+            await remote.delete(profile_path(name, "shadow"))
         return found
 
-    found = ask(url, token, work)
+    found = call(url, token, work)
     if found is not None:
-        show_report(found["report"], by_device=by_device, json_form=json_form)
+        print_report(found["report"], by_device=by_device, json_form=json_form)
         if found["left_out"] and not json_form:
             console.print(f"{count(found['left_out'], 'message')} came too fast, left out", highlight=False)
     elif json_form:
-        as_json(found)
+        print_json(found)
     else:
         word = "nothing to see yet" if look or end else "decodes beside the one in force; --look shows what it says"
         console.print(f"{version}: {word}", highlight=False)
 
 
-@app.command(rich_help_panel=STEPS)
+@app.command(rich_help_panel=LIFECYCLE_PANEL)
 def redecode(
     name: Name,
     *,
@@ -225,15 +234,15 @@ def redecode(
     query = {"since": since, **({"until": until} if until else {})}
 
     async def work(remote: Remote) -> dict[str, Any]:
-        begun: dict[str, Any] = await remote.post(path_of(name, "redecode"), body, **query)
+        begun: dict[str, Any] = await remote.post(profile_path(name, "redecode"), body, **query)
         if not wait:
             return begun
-        return await followed(remote, begun, path_of(name, "redecode", begun["id"]), "redecode", give_up=False)
+        return await follow_job(remote, begun, profile_path(name, "redecode", begun["id"]), "redecode", give_up=False)
 
-    row = ask(url, token, work)
+    row = call(url, token, work)
     if json_form:
-        as_json(row)
+        print_json(row)
         return
     console.print(f"redecode {row['id']} of {name} is {row['state']}", highlight=False)
     if row["state"] == "done":
-        table([row], COUNTS)
+        print_table([row], COUNTS)

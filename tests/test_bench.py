@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.border.flooder import Kind
+
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 SHORT: dict[str, dict[str, Any]] = {
@@ -21,6 +23,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "uplink": {"devices": 20, "seconds": 2, "hubs": 2, "warm": 1},
     "fanout": {"counts": (1, 5), "deliveries": 20_000, "most": 4_000, "rounds": 1},
     "video": {"objects": 500, "cameras": 5},
+    "border_flood": {"seconds": 0.6, "warm": 0.1, "kinds": (Kind.SPANS, Kind.CREDENTIALS)},
     "scripts": {"calls": 1_000, "seconds": 2, "rate": 100, "devices": 20, "hubs": 4},
 }
 

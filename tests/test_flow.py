@@ -28,7 +28,7 @@ from sensegate.clock import FakeClock, SystemClock
 from sensegate.collect.commands import DownlinkQueue
 from sensegate.config import ExternalBrokerConfig, IngestConfig, TimeConfig, UplinkConfig
 from sensegate.decode.decode import Decoder
-from sensegate.decode.memory import Memory
+from sensegate.decode.memory import DecoderMemory
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError, Fenced, StoreFull, Unavailable
 from sensegate.ingest.interpreter import Interpreter
@@ -130,7 +130,7 @@ class Walk:
         directory: Path,
         *,
         profiles: Path = PLAIN,
-        memory: Memory | None = None,
+        memory: DecoderMemory | None = None,
     ) -> None:
         self.log, self.source = log, source
         clock, series, known = SystemClock(), SeriesIndex(), ProfileSet.load([profiles])

@@ -11,7 +11,7 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus import columns
 from sensegate.clock import SystemClock
-from sensegate.decode.memory import Memory
+from sensegate.decode.memory import DecoderMemory
 from sensegate.model import BOOL, I64, Device, Fields, Message, Readings, RejectedValue
 from tests.decode.formats.sparkplug_payloads import metric, payload
 from tests.live.site import PROFILES
@@ -84,7 +84,9 @@ FAULTS = [
 ]
 
 
-def walk_of(devices: Devices, directory: Path, faults: dict[int, str], lost_after: list[int], memory: Memory) -> Node:
+def walk_of(
+    devices: Devices, directory: Path, faults: dict[int, str], lost_after: list[int], memory: DecoderMemory
+) -> Node:
     source = Script(SystemClock().now(), lost_after)
     source._messages = node_life(SystemClock().now())
     return Node(Faulty(faults), source, devices, directory, profiles=PROFILES / "sparkplug", memory=memory)
@@ -95,7 +97,7 @@ async def test_a_batch_that_comes_again_meets_the_births_that_it_met(
     devices: Devices, tmp_path: Path, faults: dict[int, str], lost_after: list[int]
 ) -> None:
     """Aliases change hands with each birth: every value is committed once, under its own property, none in doubt."""
-    walk = walk_of(devices, tmp_path, faults, lost_after, Memory(undoable=True))
+    walk = walk_of(devices, tmp_path, faults, lost_after, DecoderMemory(undoable=True))
     await walk.until_done()
     found = await walk.values()
     assert found["liquid_level"] == [(number / 10, 0) for number in range(1, COUNT + 1)]
@@ -103,7 +105,7 @@ async def test_a_batch_that_comes_again_meets_the_births_that_it_met(
     assert await walk.quarantined() == 0
 
 
-class Stubborn(Memory):
+class Stubborn(DecoderMemory):
     """A memory that never takes back what it was told."""
 
     def rollback(self, savepoint: int = 0) -> None:
@@ -123,7 +125,7 @@ async def test_a_batch_that_is_halved_after_a_crash_meets_the_births_that_it_met
     devices: Devices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug behind the decoder costs nothing that was remembered: the halves are read as the whole was."""
-    walk = walk_of(devices, tmp_path, {}, [], Memory(undoable=True))
+    walk = walk_of(devices, tmp_path, {}, [], DecoderMemory(undoable=True))
     normaliser = walk.ingest._stages.interpreter.normaliser
     sound, crashes = normaliser.normalise, 0
 

@@ -24,7 +24,7 @@ from sensegate.bus.record import decode_commit
 from sensegate.clock import SystemClock
 from sensegate.config import IngestConfig, TimeConfig
 from sensegate.decode.decode import Decoder
-from sensegate.decode.memory import Memory
+from sensegate.decode.memory import DecoderMemory
 from sensegate.errors import Fenced, Unavailable
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
@@ -152,7 +152,7 @@ class Node:
                 clock,
                 division="4401",
             )
-            decoder = Decoder(life.profiles.set, devices, memory=Memory(undoable=True))
+            decoder = Decoder(life.profiles.set, devices, memory=DecoderMemory(undoable=True))
             reprocessor, recorded = life.open_reprocessing(committer, series, decoder.memory)
             interpreter = Interpreter(
                 decoder,

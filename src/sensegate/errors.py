@@ -5,12 +5,11 @@
     │   ├── ProfileError           a device profile is wrong; the last good version stays in force
     │   │   └── ProfileWarning     allowed, and probably a mistake
     │   └── UnitError              a unit is unknown, or cannot be converted (`quantities.units`)
-    ├── Rejected                   a message or a value became no reading (quarantined or counted, never dropped
-    silently)
+    ├── Rejected                   a message or a value became no reading (quarantined or counted)
     ├── PermissionDenied           the caller may not do this, or the other side refuses it (401, 403)
     ├── NotFound                   the object does not exist, or is not in the caller's scope (404)
     ├── Conflict                   the object changed meanwhile: read it again (409, 412)
-    ├── Gone                       the cursor is older than the retention (410)
+    ├── Gone                       the log no longer holds what the cursor names (410)
     ├── Overloaded                 a limit was reached; try again later (429, 503)
     ├── Unavailable                no connection or no answer: the outcome may be unknown (503)
     │   └── Untrusted              the peer's certificate is not the expected one; nothing was sent
@@ -101,7 +100,7 @@ class Conflict(SensegateError):
 
 
 class Gone(SensegateError):
-    """The cursor points before the first retained record; `first` is the oldest valid cursor."""
+    """The log no longer holds the record before the cursor, or the record after it; read on from `first`."""
 
     def __init__(self, message: str, *, first: str = "") -> None:
         self.first = first

@@ -42,7 +42,7 @@ from sensegate.control.mode_executor import ModeOrderExecutor
 from sensegate.control.modes import ModeRegistry
 from sensegate.control.tasks import TaskQueue
 from sensegate.decode.decode import Decoder
-from sensegate.decode.memory import Memory
+from sensegate.decode.memory import DecoderMemory
 from sensegate.decode.profiles import any_video_profile
 from sensegate.decode.purposes import purposes
 from sensegate.errors import Fenced, PermissionDenied, StoreFull, Superseded, Unavailable
@@ -58,6 +58,8 @@ from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer, Limits
 from sensegate.persist.duplicates import Duplicates
+from sensegate.persist.scrub import Scrub, scrubbed
+from sensegate.persist.scrubber import Scrubber
 from sensegate.ports import Log
 from sensegate.publish import membership
 from sensegate.publish.report import Report, report_of
@@ -245,7 +247,7 @@ class Gateway:
         stack.callback(scripts.close)
         scripts.start_children()
         series = SeriesIndex()
-        decoder = Decoder(profiles, self.devices, config.ingest, Memory(undoable=True))
+        decoder = Decoder(profiles, self.devices, config.ingest, DecoderMemory(undoable=True))
         normaliser = Normaliser(profiles.specs, series=series, clock=clock, time=config.time)
         self.clocks = normaliser.clocks
         self.tasks["clock"] = OwnClock(
@@ -277,6 +279,14 @@ class Gateway:
             alone=config.role == "node",
             limits=Limits.of(config.store, self.log.payload_bytes_max),
         )
+        self.scrubber = Scrubber(
+            Scrub(self.log, scrubbed(config, duplicates.horizon_us), clock, spoil=duplicates.spoil),
+            Path(config.directory),
+            clock,
+            epoch=self.log.epoch,
+            bytes_s=config.store.scrub_bytes_s,
+        )
+        self.tasks["scrub"] = self.scrubber.run
 
     def _commands(self, decoder: Decoder) -> DownlinkQueue:
         """Return what asks devices for what decoding needs of them; it greets those that are to be asked at a start."""
@@ -368,7 +378,7 @@ class Gateway:
     async def sharing(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the feeds over the log: for those who ask, for those to whom they are pushed, for the other tier."""
         config, clock, base = self.config, self.clock, self.foundations
-        self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h, stamped=not self.log.is_copy)
+        self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h)
         self.quality_rows = opening.quality_rows(self.quality, self.devices)
         measured = opening.measures(self.devices, self.quality_rows, clock)
         self.share = opening.made(

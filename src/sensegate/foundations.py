@@ -24,7 +24,7 @@ from sensegate.authority.scope import scope
 from sensegate.authority.set_aside import SetAside
 from sensegate.authority.tokens import Tokens
 from sensegate.below import Below
-from sensegate.bus import streams
+from sensegate.bus import streams, timelines
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
@@ -102,7 +102,9 @@ class Foundations:
             first = streams.first_again(self.clock.now())
         await streams.ensure_streams(self.bus, config.store, audit_ttl_h=config.audit.ttl_h, log_first=first)
         self.log = JetStreamLog(self.bus, room=engine.has_room)
-        await self.log.open()
+        await self.log.open(Path(config.directory))
+        # Before nodes or devices are let in: nobody has written since the server began.
+        await timelines.begin(self.log, self.clock.now())
         self.copied = {name: await self.bucket(name) for name in way_up.COPIED} if config.role == "node" else {}
         if joined:
             await way_up.restore(config, self.clock, joined, self.copied)

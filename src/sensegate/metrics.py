@@ -76,6 +76,18 @@ DELIVERED = Counter(
     ["feed", "delivery"],
     registry=REGISTRY,
 )
+SCRUB_BYTES = Counter("sensegate_scrub_read_bytes", "Bytes of the log that the scrub has read.", registry=REGISTRY)
+SCRUB_LOST = Gauge(
+    "sensegate_scrub_lost_readings",
+    "Readings that the scrub has found lost before their time, by cause; of the last `store.readings_ttl_h`.",
+    ["cause"],
+    registry=REGISTRY,
+)
+SCRUB_FINISHED = Gauge(
+    "sensegate_scrub_finished_timestamp_seconds",
+    "When the last pass of the scrub ended; 0: none has.",
+    registry=REGISTRY,
+)
 STREAMS = Gauge("sensegate_streams", "Open streams of subscribers.", registry=REGISTRY)
 SCRIPT_CALLS = Counter(
     "sensegate_script_calls", "Frames passed to codec scripts, by outcome.", ["outcome"], registry=REGISTRY

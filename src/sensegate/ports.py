@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from sensegate.bus.timelines import Timelines
 from sensegate.frames.framing import Framing
 from sensegate.model import Delivery, Entry, Heard, Member, Outcome, Position
 
@@ -57,7 +58,12 @@ class Log(Protocol):
 
     @property
     def epoch(self) -> str:
-        """Identity of the log's life; part of each cursor."""
+        """Identity of the log's life."""
+        ...
+
+    @property
+    def timelines(self) -> Timelines:
+        """Which run of the gateway wrote which range of it; each cursor names one."""
         ...
 
     async def write(self, members: Sequence[Member]) -> int:

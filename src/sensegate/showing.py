@@ -127,7 +127,7 @@ def warnings(of: Gateway) -> list[str]:
     found += [*of.profiles.problems(), *scripts.decoding_pool().problems()]
     found += [*of.hourly.troubles(), *of.foundations.certificates.troubles(), *of.not_taken()]
     found += [of.share.books.trouble] if of.share.books.trouble else []
-    found += of.foundations.cameras.troubles()
+    found += [*of.foundations.cameras.troubles(), *of.scrubber.warnings()]
     if unreadable := UNREADABLE.all():
         shown = ", ".join(str(entry.sequence) for entry in unreadable[:5])
         more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""

@@ -34,7 +34,7 @@ from sensegate.authority.trail import MemoryTrail, Trail
 from sensegate.authority.trail_copy import Aside, TrailCopy
 from sensegate.authority.voters import FIRST, Voters, Votes
 from sensegate.below import Below
-from sensegate.bus import api, inventory, streams
+from sensegate.bus import api, inventory, streams, timelines
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
@@ -104,7 +104,8 @@ async def _stand_by(config: Config, clock: Clock, term: Term) -> tuple[Term, str
 def _set_aside(directory: Path, aside: Path) -> None:
     aside.mkdir(mode=0o700, exist_ok=True)
     engine = directory / "engine"
-    for place in (engine / "store", engine / inventory.DIRECTORY, directory / "duplicates", directory / "log.life"):
+    names = ("duplicates", "log.life", timelines.FILE)
+    for place in (engine / "store", engine / inventory.DIRECTORY, *(directory / name for name in names)):
         if place.exists():
             place.rename(aside / place.name)
 
@@ -324,7 +325,7 @@ class _Standby:
         found = await log_of(ask_)
         await streams.ensure(self.bus, streams.log_stream(self.config.store, found.first, found.life))
         own = JetStreamLog(self.bus, room=self.engine.has_room)
-        await own.open()
+        await own.open(self.directory)
         if own.epoch != found.life:
             raise Fenced(f"the own log is of life {own.epoch}, that of the active centre of {found.life}")
         return own

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sensegate.authoring.compare import Comparison, ComparisonReport, Difference, sets_to_compare
+from sensegate.authoring.compare import ComparisonReport, VersionComparison, VersionDifference, sets_to_compare
 from sensegate.authoring.examples import NamedDevices
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ProfileError
@@ -65,7 +65,7 @@ class Bench:
         a, b = sets_to_compare("acme/th", self.base, None, file)
         names = tuple(f"d{number}" for number in range(devices))
         made = [Message(topic.format(name), payload.encode(), NOW, 1) for payload in payloads for name in names]
-        comparison = Comparison("acme/th", a, b, NamedDevices(names, "acme/th"))
+        comparison = VersionComparison("acme/th", a, b, NamedDevices(names, "acme/th"))
         for first in range(0, len(made), 4):
             comparison.add(made[first : first + 4])
         return comparison.report()
@@ -97,7 +97,7 @@ def test_a_wrong_scale_is_named_with_its_factor(bench: Bench) -> None:
     """By device, property, unit, value before and after, count; and how many leave the range."""
     report = bench.report(bench.text(2, TEMPERATURE.replace("0.1", "1"), HUMIDITY), PAYLOADS)
     assert report.same == 30
-    assert report.differences[0] == Difference("value", "d0", "air_temperature", "Cel", 20.0, 200.0, 10, 10.0)
+    assert report.differences[0] == VersionDifference("value", "d0", "air_temperature", "Cel", 20.0, 200.0, 10, 10.0)
     assert [(one.device, one.count) for one in report.differences] == [("d0", 10), ("d1", 10), ("d2", 10)]
     assert (report.a.outside, report.b.outside) == (0, 30)
 

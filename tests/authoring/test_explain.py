@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from sensegate.authoring.explain import Stage, explain
+from sensegate.authoring.explain import ExplainedStage, explain
 from sensegate.clock import FakeClock
 from sensegate.decode import ProfileSet
 from sensegate.errors import ConfigError
 
 
-def said(stages: list[Stage]) -> str:
+def said(stages: list[ExplainedStage]) -> str:
     return "\n".join(f"{stage['stage']}: {line}" for stage in stages for line in stage["lines"])
 
 

@@ -9,7 +9,7 @@ import pytest
 from sensegate.authority import handed
 from sensegate.authority.handed import Offers, Taking
 from sensegate.authority.scope import Scope
-from sensegate.decode.choice import Choice
+from sensegate.decode.choice import VersionChoice
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.releases import Examination
@@ -44,7 +44,9 @@ class Pair:
         await self.taking.take(self.offers.digest("4401"))
 
     def in_force(self) -> list[tuple[int, str]]:
-        return [(one.number, one.target.division) for one in self.node.releases.choices() if isinstance(one, Choice)]
+        return [
+            (one.number, one.target.division) for one in self.node.releases.choices() if isinstance(one, VersionChoice)
+        ]
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import numpy as np
 
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.index import Index, unchanged
+from sensegate.bus.timelines import Timelines
 from sensegate.clock import FakeClock
 from sensegate.model import Delivery, Device, Fields, Member, Message, Position, Readings, Spec
 from sensegate.normalise.series import SeriesIndex
@@ -138,7 +139,7 @@ async def judge(directory: Path) -> dict[str, object]:
     index, series = registry(DEVICES), SeriesIndex()
     feed, specs = Feed(DEVICES, series), SpecColumns.of(SPECS)
     state = Duplicates(directory, clock=FakeClock(NOW), device_id=index.ids.__getitem__)
-    state.open("bench", 0)
+    state.open(Timelines.in_memory("bench"), 0)
     took, steps, kept = [], 60, 0
     for step in range(steps):
         _, _, readings = feed.batch()
@@ -209,7 +210,7 @@ async def memory(directory: Path, rounds: int) -> dict[str, object]:
     clock = FakeClock(NOW)
     state = Duplicates(directory, clock=clock, device_id=index.ids.__getitem__)
     specs = SpecColumns.of(SPECS)
-    state.open("bench", 0)
+    state.open(Timelines.in_memory("bench"), 0)
     feed = Feed(devices, series, copies=0.0)
     feed.batch(10)
     before = rss_mb()

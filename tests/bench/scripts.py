@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from sensegate.decode.formats.script import ScriptParse
-from sensegate.decode.frame import Frame
+from sensegate.decode.frame import PayloadFrame
 from sensegate.demo.city import City
 from sensegate.model import Device
 from sensegate.scripts import engine, pool
@@ -63,7 +63,7 @@ def throughput(calls: int, batch: int) -> dict[str, float]:
     source = ScriptSource(key="bench codec.js", file="codec.js", text=text)
     scripts = pool.decoding_pool()
     parse = ScriptParse(source, scripts.inspect(source))
-    frames = [(parse, Frame(PAYLOAD, 32, "bench/d1", 1_772_366_400_000_000, 5)) for _ in range(batch)]
+    frames = [(parse, PayloadFrame(PAYLOAD, 32, "bench/d1", 1_772_366_400_000_000, 5)) for _ in range(batch)]
     ScriptParse.many(frames)
     child = scripts.children[0].pid
     began, ours, theirs = time.perf_counter(), time.process_time(), _cpu_s(child)

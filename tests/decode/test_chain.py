@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sensegate.authoring.examples import ExampleReading, check_profile, parse_micros, readings_of
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.envelope import frame_key
-from sensegate.decode.extract import Rows
+from sensegate.decode.extract import DecodedRows
 from sensegate.decode.profile import UnitConversions
 from sensegate.errors import ProfileError
 from sensegate.model import BOOL, Device, Fields, IdentityKind, Message, QuarantineReason, RejectReason, Thinned
@@ -437,7 +437,7 @@ def changed(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 def test_what_waits_for_an_answer_is_taken_back_whole() -> None:
     """A message of several frames is decoded again once a script has answered: nothing of it may count twice."""
-    rows = Rows(UnitConversions())
+    rows = DecodedRows(UnitConversions())
     mark = rows.savepoint()
     rows.message.append(0)
     rows.numbered.append((0, 0, 7))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sensegate.authority.scope import Scope
-from sensegate.decode.choice import Choice
+from sensegate.decode.choice import VersionChoice
 from sensegate.decode.decode import Decoder
 from sensegate.decode.profiles import Chosen, ProfileSet
 from sensegate.model import BOOL, Device, Message
@@ -97,7 +97,7 @@ class Shelf:
         """Return a decision for a version."""
         file = self.write(name, version, self.folder / f"v{version}")
         known = {"known": version, "target": Scope("4401"), **more}
-        return Chosen(Choice(name, version, f"{name}{version}", **known), file)  # type: ignore[arg-type]
+        return Chosen(VersionChoice(name, version, f"{name}{version}", **known), file)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_one_that_cannot_be_compiled(shelf: Shelf) -> None:
     good = shelf.chosen("acme/th", 2)
     running = shelf.library().choose([good])
     bad = Chosen(
-        Choice("acme/th", 3, "bad", Scope("4401"), known=3), shelf.write("acme/th", 3, shelf.folder / "bad", "?")
+        VersionChoice("acme/th", 3, "bad", Scope("4401"), known=3), shelf.write("acme/th", 3, shelf.folder / "bad", "?")
     )
     after = running.choose([bad], running)
     assert after.versions["acme/th"] == 2
@@ -224,7 +224,7 @@ def test_one_that_cannot_be_compiled(shelf: Shelf) -> None:
         "acme/probe@1"
     }
     assert after.choose([good], after).problems == ()
-    trial = Chosen(Choice("acme/th", 3, "bad", Scope("4401"), whole=False, devices=frozenset({"d1"})), bad.file)
+    trial = Chosen(VersionChoice("acme/th", 3, "bad", Scope("4401"), whole=False, devices=frozenset({"d1"})), bad.file)
     assert {name for _, _, name in read(running.choose([good, trial], running), *one_each())} == {"acme/th@2"}
 
 
@@ -244,7 +244,7 @@ def test_rights_of_all_versions(shelf: Shelf) -> None:
     """A device may publish where its own version says; behind a gateway where any says. Equal rights compare equal."""
     other = DIRECT.replace("acme/{device}/up", "acme/{device}/now")
     file = shelf.write("acme/th", 2, shelf.folder / "moved", other)
-    moved = Chosen(Choice("acme/th", 2, "moved", Scope("4401"), whole=False, devices=frozenset({"d1"})), file)
+    moved = Chosen(VersionChoice("acme/th", 2, "moved", Scope("4401"), whole=False, devices=frozenset({"d1"})), file)
     library = shelf.library()
     now = library.choose([moved])
     record = DEVICES.record
@@ -260,7 +260,7 @@ def test_rights_of_all_versions(shelf: Shelf) -> None:
 def test_versions_without_a_file_of_the_folder(shelf: Shelf) -> None:
     """A profile that only the store has is in force as any other; one that only some have is known by name."""
     file = shelf.write("new/one", 1, shelf.folder / "v1", DIRECT.replace("acme/", "new/"))
-    some = Chosen(Choice("new/one", 1, "n", Scope("4401"), whole=False, devices=frozenset({"n1"})), file)
+    some = Chosen(VersionChoice("new/one", 1, "n", Scope("4401"), whole=False, devices=frozenset({"n1"})), file)
     now = shelf.library().choose([some])
     assert "new/one" in now
     assert "new/one" in now.ids

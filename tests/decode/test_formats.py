@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.decode.formats import FORMATS, json, senml, text
-from sensegate.decode.frame import FormatContext, Frame
+from sensegate.decode.frame import FormatContext, PayloadFrame
 from sensegate.errors import ProfileError, Rejected
 from sensegate.model import QuarantineReason
 
@@ -29,7 +29,7 @@ def test_format_gives_a_tree_or_a_reason(name: str, payload: bytes) -> None:
     parse = form.compile(None, FormatContext("vendor/model", 1, Path(), _error))
     reason: str = QuarantineReason.MALFORMED
     try:
-        parse(Frame(payload, 16))
+        parse(PayloadFrame(payload, 16))
     except Rejected as why:
         reason = why.reason
     assert reason in list(QuarantineReason)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.decode.memory import REQUESTS_MAX, DeviceRequest, Memory
+from sensegate.decode.memory import REQUESTS_MAX, DecoderMemory, DeviceRequest
 
 
 def test_values_are_kept_replaced_and_dropped() -> None:
     """By key; what was never put or was dropped is None."""
-    memory = Memory()
+    memory = DecoderMemory()
     memory.put(("x", "a"), 1, 10)
     memory.put(("x", "a"), 2, 20)
     assert (memory.get(("x", "a")), memory.size, len(memory)) == (2, 20, 1)
@@ -20,13 +20,13 @@ def test_values_are_kept_replaced_and_dropped() -> None:
 
 def test_the_least_lately_used_goes_first() -> None:
     """Beyond the bound in number or in bytes; to be asked for counts as use."""
-    memory = Memory(entries_max=2)
+    memory = DecoderMemory(entries_max=2)
     for name in "ab":
         memory.put(("x", name), name, 1)
     assert memory.get(("x", "a")) == "a"
     memory.put(("x", "c"), "c", 1)
     assert [memory.get(("x", name)) for name in "abc"] == ["a", None, "c"]
-    narrow = Memory(bytes_max=100)
+    narrow = DecoderMemory(bytes_max=100)
     for name in "abc":
         narrow.put(("x", name), name, 40)
     assert [narrow.get(("x", name)) for name in "abc"] == [None, "b", "c"]
@@ -37,7 +37,7 @@ def test_the_least_lately_used_goes_first() -> None:
 
 def test_without_marks_nothing_is_kept_to_be_undone() -> None:
     """A decoder that never rewinds (explain, tests, a decoder of the past) must not grow."""
-    memory = Memory()
+    memory = DecoderMemory()
     for at in range(1_000):
         memory.put(("x", "a"), at, 1)
     assert memory.savepoint() == 0
@@ -47,7 +47,7 @@ def test_without_marks_nothing_is_kept_to_be_undone() -> None:
 
 def test_what_is_settled_stays() -> None:
     """A rewind goes back to what was committed, not further."""
-    memory = Memory(undoable=True)
+    memory = DecoderMemory(undoable=True)
     memory.put(("x", "a"), 1, 1)
     first = memory.savepoint()
     memory.put(("x", "a"), 2, 1)
@@ -61,7 +61,7 @@ def test_what_is_settled_stays() -> None:
 
 def test_what_was_crowded_out_comes_back() -> None:
     """Undoing gives back also what had to go meanwhile."""
-    memory = Memory(entries_max=1, undoable=True)
+    memory = DecoderMemory(entries_max=1, undoable=True)
     memory.put(("x", "a"), 1, 1)
     mark = memory.savepoint()
     memory.put(("x", "b"), 2, 1)
@@ -76,7 +76,7 @@ changes = st.lists(st.tuples(st.sampled_from("abc"), st.none() | st.integers(0, 
 @given(st.lists(changes, min_size=1, max_size=5), st.data())
 def test_memory_is_that_of_the_walks_that_count(walks: list[list[tuple[str, int | None]]], data: st.DataObject) -> None:
     """Walks are settled in their order, or all that are not settled are undone, as the ingest does; against a dict."""
-    memory = Memory(undoable=True)
+    memory = DecoderMemory(undoable=True)
     settled: dict[str, int | None] = {}
     open_: list[tuple[int, dict[str, int | None]]] = []
     now: dict[str, int | None] = {}
@@ -102,7 +102,7 @@ def test_memory_is_that_of_the_walks_that_count(walks: list[list[tuple[str, int 
 
 def test_a_copy_goes_its_own_way() -> None:
     """It begins with what the other holds; neither hears of the other from then on."""
-    memory = Memory(undoable=True)
+    memory = DecoderMemory(undoable=True)
     memory.put(("x", "a"), 1, 10)
     other = memory.copy(hindsight=True)
     other.put(("x", "b"), 2, 10)
@@ -113,7 +113,7 @@ def test_a_copy_goes_its_own_way() -> None:
 
 def test_a_question_waits_once_and_so_many_wait() -> None:
     """Until they are taken; a flood of questions is bounded."""
-    memory = Memory()
+    memory = DecoderMemory()
     for payload in (b"1", b"2"):
         memory.request(DeviceRequest("a/down", payload, "a/up"))
     for at in range(REQUESTS_MAX + 5):

@@ -6,32 +6,32 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sensegate.decode.paths import ABSENT, Place, parse, render, walk
+from sensegate.decode.paths import ABSENT, MemberPath, parse, render, walk
 
 PATHS = [
-    ("a", Place(("a",))),
-    ("a.b", Place(("a", "b"))),
-    ("a[0].b", Place(("a", 0, "b"))),
-    ("[1]", Place((1,))),
-    ('["PM2.5"].avg', Place(("PM2.5", "avg"))),
-    ('d["a\\"b"]', Place(("d", 'a"b'))),
-    ("switch:0.apower", Place(("switch:0", "apower"))),
-    ("$.a", Place(("a",), from_root=True)),
-    (".", Place(())),
-    ("$", Place((), from_root=True)),
-    ("data.*", Place(("data",), each_value=True)),
-    ("*", Place((), each_value=True)),
-    ("@key", Place((), key=True)),
-    ("^.name", Place(("name",), up=1)),
-    ("^^[0]", Place((0,), up=2)),
-    ("^", Place((), up=1)),
-    ("^@key", Place((), key=True, up=1)),
-    ("stations.*.probes", Place(("stations", "*", "probes"))),
+    ("a", MemberPath(("a",))),
+    ("a.b", MemberPath(("a", "b"))),
+    ("a[0].b", MemberPath(("a", 0, "b"))),
+    ("[1]", MemberPath((1,))),
+    ('["PM2.5"].avg', MemberPath(("PM2.5", "avg"))),
+    ('d["a\\"b"]', MemberPath(("d", 'a"b'))),
+    ("switch:0.apower", MemberPath(("switch:0", "apower"))),
+    ("$.a", MemberPath(("a",), from_root=True)),
+    (".", MemberPath(())),
+    ("$", MemberPath((), from_root=True)),
+    ("data.*", MemberPath(("data",), each_value=True)),
+    ("*", MemberPath((), each_value=True)),
+    ("@key", MemberPath((), key=True)),
+    ("^.name", MemberPath(("name",), up=1)),
+    ("^^[0]", MemberPath((0,), up=2)),
+    ("^", MemberPath((), up=1)),
+    ("^@key", MemberPath((), key=True, up=1)),
+    ("stations.*.probes", MemberPath(("stations", "*", "probes"))),
 ]
 
 
 @pytest.mark.parametrize(("text", "place"), PATHS, ids=str)
-def test_path_is_parsed(text: str, place: Place) -> None:
+def test_path_is_parsed(text: str, place: MemberPath) -> None:
     """Keys, indices, quoted keys, the root, the element itself, every member, the key itself."""
     assert parse(text) == place
 
@@ -58,7 +58,7 @@ def test_an_outer_path_is_written_with_a_dot(text: str) -> None:
 @example([""])
 def test_rendered_path_is_parsed_back(steps: list[str | int]) -> None:
     """`render` and `parse` are each other's inverse."""
-    assert parse(render(tuple(steps))) == Place(tuple(steps))
+    assert parse(render(tuple(steps))) == MemberPath(tuple(steps))
 
 
 def test_walk_tells_absent_from_null() -> None:

@@ -16,7 +16,7 @@ from sensegate.authoring.explain import explain
 from sensegate.clock import FakeClock
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.formats import script
-from sensegate.decode.frame import Frame
+from sensegate.decode.frame import PayloadFrame
 from sensegate.decode.watch import ProfileWatcher
 from sensegate.errors import ProfileError
 from sensegate.model import Device, Fields, Message
@@ -197,10 +197,10 @@ def test_an_envelope_whose_frame_is_refused_says_so(decoder: Decoder, tmp_path: 
         ("var decodeUplink = 5;", "", "x.yaml", 9, "it has none of the functions decodeUplink, Decode"),
         ("function Decode(p, b) {}", ", entry: Decoder", "x.yaml", 9, "it has no function 'Decoder'"),
         ("function Decode(p, b) {}", ", take: normalized", "x.yaml", 9, "normalizeUplink"),
-        ("function Decode(p, b) {}", ", entry: a-b", "x.yaml", 9, "no name of a function"),
-        ("function Decode(p, b) {}", ", arguments: [input, bytes]", "x.yaml", 9, "stands alone"),
+        ("function Decode(p, b) {}", ", entry: a-b", "x.yaml", 9, "is not a function name"),
+        ("function Decode(p, b) {}", ", arguments: [input, bytes]", "x.yaml", 9, "must stand alone"),
         ("function Decode(p, b) {}", ", limits: {cpu_ms: 5000}", "x.yaml", 9, "<= 200"),
-        ("function Decode(p, b) {}", ", file: ../codec.js", "x.yaml", 9, "lies beside the profile"),
+        ("function Decode(p, b) {}", ", file: ../codec.js", "x.yaml", 9, "must lie beside the profile"),
         (None, "", "x.yaml", 9, "cannot read 'codec.js'"),
     ],
 )
@@ -222,7 +222,7 @@ def test_a_script_that_is_no_text(make: Make, tmp_path: Path) -> None:
     """Bytes that are no UTF-8 are no script."""
     (tmp_path / "acme").mkdir()
     (tmp_path / "acme" / "codec.js").write_bytes(b"// \xff\n")
-    with pytest.raises(ProfileError, match="no UTF-8"):
+    with pytest.raises(ProfileError, match="not valid UTF-8"):
         make(RULE)
 
 
@@ -291,6 +291,6 @@ def test_any_bytes_are_decoded_or_refused_by_scripts(library: ProfileSet, frames
         assert profile is not None
         parse = profile.rules[0].parse
         assert isinstance(parse, script.ScriptParse)
-        trees = parse.many([(parse, Frame(payload, 32, "t", NOW, port)) for payload, port in frames])
+        trees = parse.many([(parse, PayloadFrame(payload, 32, "t", NOW, port)) for payload, port in frames])
         for tree in trees:
             assert isinstance(tree, dict) or tree.reason == "script_refused", tree

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from sensegate.authoring.examples import check_profile
 from sensegate.decode import tasking
-from sensegate.decode.grammar import Label, ParameterPart, TaskPart
+from sensegate.decode.grammar import LabelPart, ParameterPart, TaskPart
 from sensegate.errors import ConfigError
 
-LABEL = Label(zh="间隔", en="interval")
+LABEL = LabelPart(zh="间隔", en="interval")
 PROFILE = """
 profile: acme/a1
 version: 1

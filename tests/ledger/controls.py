@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import yaml
@@ -18,6 +19,13 @@ class Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     file: str
     old: str
     new: str
+
+
+class Edited(Protocol):
+    """What edits the product's source."""
+
+    @property
+    def edits(self) -> list[Edit]: ...
 
 
 class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,7 +74,7 @@ def replaced(text: str, edit: Edit) -> str:
     return "\n".join([*lines[:at], *new, *lines[at + len(old) :]]) + "\n"
 
 
-def patched(control: Control, directory: Path) -> dict[str, str]:
+def patched(control: Edited, directory: Path) -> dict[str, str]:
     """Copy the tree, apply the edits; return the environment in which it is the one that runs.
 
     Raises:

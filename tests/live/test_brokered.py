@@ -146,7 +146,7 @@ async def test_by_mqtt_a_cursor_that_is_not_good_is_no_silence(node: Site, devic
     grant = await granted(node, "by-mqtt")
     await push(node, device, 25)
     await eventually(lambda: _least(node, grant, 1))
-    stale = str(cursor.after("another log", 1, 1_767_225_600_000_000))
+    stale = str(cursor.after(b"absent", 1, 1_767_225_600_000_000))
     async with by_mqtt(node, grant, stale) as mqtt:
         topic, payload = await mqtt.phone.next("message")
         problem = json.loads(payload)
@@ -359,10 +359,21 @@ async def test_what_nats_lets_nobody_hear_or_say(node: Site, device: Made) -> No
         ]
         await subscriber.client.publish(f"sg.feeds.{other.id}.records", b"made up")
         await subscriber.client.publish(f"sg.control.{other.id}.nats", b"first")
+        for reply in (
+            f"sg.feeds.{other.id}.records",
+            "$JS.API.STREAM.DELETE.$MQTT_rmsgs",
+            f"_INBOX_{other.token_id}.x",
+        ):
+            await subscriber.client.publish(f"sg.control.{grant.id}.nats", b"", reply=reply)
+        await eventually(lambda: _refused_replies(node, 3))
         await push(node, device, 11)
         assert [row["value"] for row in await subscriber.records(1)] == [11]
         assert [row["value"] for row in await control.records(1)] == [11]
         assert all(one.pending_msgs == 0 for one in heard)
+
+
+async def _refused_replies(site: Site, least: int) -> bool:
+    return await site.metric('sensegate_limited_total{limit="control_reply"}') >= least
 
 
 async def test_nats_revocation_is_in_force_within_two_seconds(node: Site, device: Made) -> None:

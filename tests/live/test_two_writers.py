@@ -49,6 +49,11 @@ async def has(centre: Site, count: int) -> bool:
     return len(await at_centre(centre)) >= count
 
 
+async def until_has(centre: Site, count: int) -> None:
+    """Wait until the centre has so many records."""
+    await eventually(lambda: has(centre, count), 20)
+
+
 async def told(site: Site, words: str) -> bool:
     """Return whether `/readyz` says it."""
     return words in " ".join((await site.ready())[1])
@@ -110,5 +115,5 @@ async def test_a_restart_of_the_node_needs_nobody(tmp_path: Path) -> None:
             async with running(original) as node:
                 device = device or await node.device("met-1")
                 await push(node, device, turn * 10, 4)
-                await eventually(lambda turn=turn: has(centre, (turn + 1) * 4), 20)
+                await until_has(centre, (turn + 1) * 4)
                 assert not await told(node, "writer")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sensegate.decode.formats import FORMATS
-from sensegate.decode.frame import FormatContext, Frame
+from sensegate.decode.frame import FormatContext, PayloadFrame
 from sensegate.errors import ProfileError, Rejected
 from sensegate.model import QuarantineReason
 
@@ -37,7 +37,7 @@ def vectors(name: str) -> list[dict[str, Any]]:
 
 def parse(payload: bytes) -> Any:
     setting = FormatContext("vendor/model", 1, Path(), lambda what, *_, remedy="": ProfileError(what, remedy=remedy))
-    return FORMATS["cbor"].compile(None, setting)(Frame(payload, 32))
+    return FORMATS["cbor"].compile(None, setting)(PayloadFrame(payload, 32))
 
 
 DIAGNOSTIC: dict[str, Any] = {"undefined": None, "Infinity": float("inf"), "-Infinity": float("-inf")}

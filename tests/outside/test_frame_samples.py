@@ -19,7 +19,7 @@ from sensegate.authoring.examples import ExampleReading, NamedDevices, parse_mic
 from sensegate.clock import FakeClock
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.formats import FORMATS
-from sensegate.decode.frame import FormatContext, Frame
+from sensegate.decode.frame import FormatContext, PayloadFrame
 from sensegate.errors import ProfileError, Rejected
 from sensegate.frames import hj212
 from sensegate.frames.hj212 import Convention
@@ -62,7 +62,7 @@ def named(name: str, identifier: str) -> dict[str, Any]:
 
 def parse(protocol: str, payload: bytes) -> Any:
     setting = FormatContext("vendor/model", 1, Path(), lambda what, *_, remedy="": ProfileError(what, remedy=remedy))
-    return FORMATS[protocol].compile(None, setting)(Frame(payload, 32))
+    return FORMATS[protocol].compile(None, setting)(PayloadFrame(payload, 32))
 
 
 @cache

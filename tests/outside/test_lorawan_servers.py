@@ -13,7 +13,7 @@ import pytest
 from sensegate.authoring.examples import ExampleReading, parse_micros, same_value
 from sensegate.decode.chain import open_frames
 from sensegate.decode.decode import Decoder
-from sensegate.decode.frame import Frame
+from sensegate.decode.frame import PayloadFrame
 from sensegate.model import Device
 from tests.outside.lorawan import RECEIVED, SAMPLES, Site, decode, lines, profiles
 
@@ -108,7 +108,7 @@ def test_envelope_gives_the_frame(sample: dict[str, Any]) -> None:
     topic = topic_of(sample)
     decoder = Decoder(profiles(), place)
     route = decoder.routes.build(topic, "server" if topic.startswith("http/") else "")
-    found = list(open_frames(route.rules, Frame(sample["payload"].encode(), 32, topic, RECEIVED)))
+    found = list(open_frames(route.rules, PayloadFrame(sample["payload"].encode(), 32, topic, RECEIVED)))
     assert len(found) == 1
     rule, frame = found[0]
     expected = sample["expected"]

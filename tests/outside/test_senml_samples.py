@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sensegate.decode.formats import FORMATS
-from sensegate.decode.frame import FormatContext, Frame
+from sensegate.decode.frame import FormatContext, PayloadFrame
 from sensegate.decode.times import TimeReader
 from sensegate.errors import ProfileError
 from sensegate.quantities.quality import TimeQuality
@@ -43,7 +43,7 @@ def records(sample: dict[str, Any]) -> list[dict[str, Any]]:
     setting = FormatContext("vendor/model", 1, Path(), lambda what, *_, remedy="": ProfileError(what, remedy=remedy))
     parse = FORMATS["senml_cbor" if binary else "senml"].compile(None, setting)
     found = []
-    for record in parse(Frame(payload, 32)):
+    for record in parse(PayloadFrame(payload, 32)):
         time, quality = TIMES.parse(record["t"], RECEIVED)
         if quality == TimeQuality.DERIVED:
             assert time == RECEIVED

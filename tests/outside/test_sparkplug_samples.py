@@ -18,7 +18,7 @@ from sensegate.authoring.examples import readings_of, same_value
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.formats.sparkplug import parse
 from sensegate.decode.formats.sparkplug_payload import read
-from sensegate.decode.frame import Frame
+from sensegate.decode.frame import PayloadFrame
 from sensegate.model import BOOL, Device, Message
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.quantities.units import conversion
@@ -72,7 +72,7 @@ def test_metrics_are_as_they_were_sent(at: int) -> None:
     sample = samples()[at]
     expected = sample["expected"]
     if sample["topic"].startswith("spBv1.0/STATE"):
-        tree = parse(Frame(payload_of(sample), 32, sample["topic"]))
+        tree = parse(PayloadFrame(payload_of(sample), 32, sample["topic"]))
         assert {key: tree[key] for key in expected} == expected
         return
     found = read(payload_of(sample), 32)

@@ -25,7 +25,7 @@ import yaml
 from sensegate.authoring.examples import NamedDevices, readings_of
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.extract import Element, bind
-from sensegate.decode.frame import Frame
+from sensegate.decode.frame import PayloadFrame
 from sensegate.decode.profile import CompiledRule, ValueRejection
 from sensegate.decode.times import BAD
 from sensegate.model import Message
@@ -216,7 +216,7 @@ def ours(case: str, folder: Path) -> tuple[int, set[Item]]:
         rule, elements = next(
             (rule, found.elements)
             for rule, _ in decoder.routes.build("x/d1").rules
-            if (found := bind(rule, "", rule.parse(Frame(payload, 32)), [])) and found.elements
+            if (found := bind(rule, "", rule.parse(PayloadFrame(payload, 32)), [])) and found.elements
         )
         timed = bool(rule.time) and not given.untimed
         for element in elements:

@@ -27,6 +27,7 @@ from sensegate.model import (
     RejectReason,
 )
 from sensegate.persist.commit import RETRY_S, Committer, Limits
+from sensegate.persist.runs import Run
 from sensegate.persist.store import Store
 from sensegate.quantities.quality import Flag
 from tests.persist.rig import CHANNEL, NONE, NOW, SUPPRESS, TEXT, TIME, Rig, Row, Sent, delivery, no_fields
@@ -350,6 +351,84 @@ async def test_a_lost_end_is_noticed_where_nodes_write_on(tmp_path: Path) -> Non
     await rig.open()
     again = rig.prepare([one(1.0), one(2.0, 1), one(3.0, 2)])
     assert again.keep.tolist() == [False, True, True]
+
+
+async def lost_behind(directory: Path) -> list[bool]:
+    """Return what is kept of messages that come again, of which the log has lost the last; it says it is as long."""
+    rig = Rig(directory)
+    await rig.open()
+    await rig.commit([one(1.0)])
+    await rig.commit([one(2.0, 1)])
+    rig.clock._now += 31_000_000
+    await rig.commit([one(3.0, 2)])
+    rig.duplicates.settle()
+    first, end = (entry.sequence for entry in (await rig.log.fetch(0))[:: len(await rig.log.fetch(0)) - 1])
+    assert rig.duplicates.checkpoint > first
+    rig.log._drop(set(range(first + 4, end + 1)))
+    assert (await rig.log.bounds())[1] == end
+    await rig.restart()
+    return [bool(kept) for kept in rig.prepare([one(1.0), one(2.0, 1), one(3.0, 2)]).keep.tolist()]
+
+
+async def test_what_the_log_lost_without_telling_is_taken_again(tmp_path: Path) -> None:
+    """A server whose last blocks are damaged says that the log is as long as it was: the index is held against it."""
+    assert await lost_behind(tmp_path) == [False, True, True]
+
+
+async def test_control_an_index_that_is_believed_drops_what_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negative control: the same, but that the witness of the index is not looked for."""
+
+    async def always(_self: Committer, _sequence: int) -> bool:
+        return True
+
+    monkeypatch.setattr(Committer, "_holds", always)
+    assert await lost_behind(tmp_path) == [False, False, True]
+
+
+async def altered(directory: Path) -> list[bool]:
+    """Return what is kept of messages that come again, after each row of the index on the disk was altered."""
+    rig = Rig(directory)
+    await rig.open()
+    sent = [one(float(number), number) for number in range(20)]
+    await rig.commit(sent)
+    rig.clock._now += 31_000_000
+    await rig.commit([one(99.0, 99)])
+    rig.duplicates.settle()
+    (run,) = directory.glob("run-*")
+    raw = bytearray(run.read_bytes())
+    rows = Run(run).head.rows
+    raw[-28 * rows : -20 * rows] = bytes(8 * rows)
+    run.write_bytes(raw)
+    await rig.restart()
+    return [bool(kept) for kept in rig.prepare(sent).keep.tolist()]
+
+
+async def test_altered_rows_of_the_index_double_nothing(tmp_path: Path) -> None:
+    """The file is set aside, the index is built again from the log."""
+    assert not any(await altered(tmp_path))
+    assert (tmp_path / "damaged.run").exists()
+
+
+async def test_control_without_checksums_altered_rows_double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: the same, but that the file is not checked."""
+    monkeypatch.setattr(Run, "verify", lambda _self: None)
+    assert all(await altered(tmp_path))
+
+
+async def test_an_index_that_is_spoiled_is_built_again_before_anything_is_judged(tmp_path: Path) -> None:
+    """What a scrub finds in a running gateway: nothing more is judged by it, the messages come again."""
+    rig = Rig(tmp_path)
+    await rig.open()
+    await rig.commit([one(1.0)])
+    rig.duplicates.spoil("it differs from the log")
+    with pytest.raises(Unavailable, match="differs"):
+        rig.prepare([one(2.0, 1)])
+    rig.sequence = 1
+    await rig.open()
+    assert rig.duplicates.damage == "it differs from the log"
+    assert rig.prepare([one(1.0), one(2.0, 1)]).keep.tolist() == [False, True]
 
 
 async def test_an_index_built_from_a_log_that_keeps_less_vouches_for_no_more(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from sensegate.bus.timelines import Timelines
 from sensegate.errors import Fenced
 from sensegate.model import Member
 from sensegate.persist.duplicates import Duplicates
-from sensegate.persist.store import Store
+from sensegate.persist.store import Checkpoint, Store
 from tests.persist.rig import NONE, NOW, TIME, Rig, Row, Sent
 
 
@@ -65,9 +66,9 @@ async def test_a_checkpoint_that_claims_more_than_it_holds_shows(
     """A manifest that names a sequence whose rows were not written doubles the reading."""
     plain = Store.save
 
-    def lie(self: Store, checkpoint: object, epoch: str, sequence: int) -> None:
-        checkpoint.recent.count = 0  # type: ignore[attr-defined]
-        plain(self, checkpoint, epoch, sequence)  # type: ignore[arg-type]
+    def lie(self: Store, checkpoint: Checkpoint, timelines: Timelines, sequence: int, witness: int) -> None:
+        checkpoint.recent.count = 0
+        plain(self, checkpoint, timelines, sequence, witness)
 
     monkeypatch.setattr(Store, "save", lie)
     assert await after_a_checkpoint(tmp_path) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sensegate.bus.timelines import History, Timeline, Timelines
 from sensegate.persist import runs
 from sensegate.persist.identity import HOUR_US, hashes
 from sensegate.persist.recent import Recent
-from sensegate.persist.runs import BY_ARRIVAL, Run, bucket_of, merge, write_recent
+from sensegate.persist.runs import BY_ARRIVAL, Damaged, Run, bucket_of, merge, write_recent
 from sensegate.persist.store import Checkpoint, Store
 
 ROW = st.tuples(st.integers(0, 5), st.integers(-3, 40), st.integers(100, 104), st.integers(0, 1 << 62))
@@ -123,17 +125,18 @@ def checkpoint(rows: list[tuple[int, int, int, int]], series: int = 3, floor: in
     return Checkpoint(1, recent_of(rows), marks, [f"dev\np{n}\n\n0" for n in range(series)], floor, 7)
 
 
+LINE = Timelines.in_memory("e")
 ROWS = [(0, 1, 100, 5), (1, 2, 101, 6)]
 
 
 def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
     """What was saved is what is opened, with names that only grow."""
     store = Store(tmp_path)
-    assert store.open("e", 99) is None
-    store.save(checkpoint(ROWS), "e", 10)
-    store.save(checkpoint([(2, 3, 102, 7)], series=5), "e", 20)
+    assert store.open(LINE, 99) is None
+    store.save(checkpoint(ROWS), LINE, 10)
+    store.save(checkpoint([(2, 3, 102, 7)], series=5), LINE, 20)
     again = Store(tmp_path)
-    opened = again.open("e", 99)
+    opened = again.open(LINE, 99)
     assert opened
     assert (opened.manifest.sequence, opened.manifest.latest, again.sequence) == (20, 7, 20)
     assert opened.words == [f"dev\np{n}\n\n0" for n in range(5)]
@@ -144,8 +147,8 @@ def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
 def test_leftovers_of_a_crash_are_ignored_and_removed(tmp_path: Path) -> None:
     """A run or a manifest that was never finished is in no manifest: it is as if it had not been."""
     store = Store(tmp_path)
-    store.open("e", 99)
-    store.save(checkpoint(ROWS), "e", 10)
+    store.open(LINE, 99)
+    store.save(checkpoint(ROWS), LINE, 10)
     whole = (tmp_path / "run-1").read_bytes()
     (tmp_path / "run-2").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "state-2").write_bytes(b"half")
@@ -153,69 +156,128 @@ def test_leftovers_of_a_crash_are_ignored_and_removed(tmp_path: Path) -> None:
     with (tmp_path / "series.names").open("ab") as file:
         file.write(b"half a name")
     again = Store(tmp_path)
-    opened = again.open("e", 99)
+    opened = again.open(LINE, 99)
     assert opened
     assert len(again.runs) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest", "run-1", "series.names", "state-1"]
-    again.save(checkpoint([(2, 3, 102, 7)], series=4), "e", 20)
-    assert Store(tmp_path).open("e", 99)
+    again.save(checkpoint([(2, 3, 102, 7)], series=4), LINE, 20)
+    assert Store(tmp_path).open(LINE, 99)
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
+    "cut": lambda raw: raw[:-3],
+    "head": lambda raw: b"\xff" + raw[1:],
+    "end": lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]),
+    "gone": lambda _raw: None,
+}
 
 
 @pytest.mark.parametrize("name", ["manifest", "state-1", "run-1", "series.names"])
-@pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_means_building_again(tmp_path: Path, name: str, damage: str) -> None:
-    """A damaged file is noticed: nothing of the state is used, all is built again from the log; no error, no guess."""
+    """A damaged file is noticed and set aside: nothing of the state is used, all is built again from the log."""
     store = Store(tmp_path)
-    store.open("e", 99)
-    store.save(checkpoint(ROWS), "e", 10)
+    store.open(LINE, 99)
+    store.save(checkpoint(ROWS), LINE, 10)
     path = tmp_path / name
     raw = path.read_bytes()
-    if damage == "gone":
-        path.unlink()
-    else:
-        path.write_bytes(raw[:-3] if damage == "cut" else b"\xff" + raw[1:])
+    path.unlink()
+    spoilt = DAMAGES[damage](raw)
+    if spoilt is not None:
+        path.write_bytes(spoilt)
     again = Store(tmp_path)
-    assert again.open("e", 99) is None
+    assert again.open(LINE, 99) is None
     assert again.runs == ()
     assert again.sequence == 0
-    again.save(checkpoint(ROWS), "e", 11)
-    assert Store(tmp_path).open("e", 99)
+    if spoilt is None:
+        assert bool(again.damage) == (name != "manifest"), "without a manifest there is no state"
+    else:
+        assert name in again.damage
+        assert (tmp_path / f"damaged.{name.partition('-')[0]}").read_bytes() == spoilt
+    again.save(checkpoint(ROWS), LINE, 11)
+    assert Store(tmp_path).open(LINE, 99)
 
 
 @pytest.mark.parametrize(("epoch", "last"), [("other", 99), ("e", 9)])
 def test_a_state_of_another_log_is_not_used(tmp_path: Path, epoch: str, last: int) -> None:
     """A log made anew, or one that lost its end, no longer holds what the state says was kept."""
     store = Store(tmp_path)
-    store.open("e", 99)
-    store.save(checkpoint(ROWS), "e", 10)
+    store.open(LINE, 99)
+    store.save(checkpoint(ROWS), LINE, 10)
     again = Store(tmp_path)
-    assert again.open(epoch, last) is None
+    assert again.open(Timelines.in_memory(epoch), last) is None
     assert again.lost_end == (10 if epoch == "e" else 0)
 
 
 def test_a_lost_end_is_remembered_until_it_is_dealt_with(tmp_path: Path) -> None:
     """Through any number of starts, also once the log has grown beyond it; not for another log."""
     store = Store(tmp_path)
-    store.open("e", 99)
-    store.save(checkpoint(ROWS), "e", 10)
+    store.open(LINE, 99)
+    store.save(checkpoint(ROWS), LINE, 10)
     for last in (9, 9, 50):
         store = Store(tmp_path)
-        assert store.open("e", last) is None
+        assert store.open(LINE, last) is None
         assert store.lost_end == 10
     other = Store(tmp_path)
-    other.open("f", 9)
+    other.open(Timelines.in_memory("f"), 9)
     assert other.lost_end == 0
     store.forgive()
-    assert Store(tmp_path).open("e", 9) is None
+    assert Store(tmp_path).open(LINE, 9) is None
     assert store.lost_end == Store(tmp_path).lost_end == 0
+
+
+@given(st.data())
+def test_no_bit_of_a_run_changes_unseen(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Property: whatever byte is another, in head, fences or columns, `verify` or the opening says so."""
+    path = tmp_path_factory.mktemp("run") / "run-1"
+    timed = data.draw(st.booleans())
+    run = write_recent(path, recent_of([(n % 3, n, 100 + n % 2, n) for n in range(300)], timed=timed), 0)
+    assert run
+    run.verify()
+    raw = bytearray(path.read_bytes())
+    used = [at for at in range(len(raw)) if at < 200 or at >= runs.HEAD_BYTES]
+    raw[data.draw(st.sampled_from(used[:24] + used[200:]))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(raw)
+    with pytest.raises(Damaged):
+        Run(path).verify()
+
+
+def test_damage_is_not_merged_away(tmp_path: Path) -> None:
+    """New checksums over damaged rows would hide them for good: a merge checks what it reads."""
+    store = Store(tmp_path)
+    store.open(LINE, 99)
+    for n in range(4):
+        store.save(checkpoint([(0, n, 100, n)]), LINE, 10 + n)
+    path = tmp_path / "run-2"
+    raw = path.read_bytes()
+    path.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    with pytest.raises(Damaged, match="run-2"):
+        store.tidy()
+    again = Store(tmp_path)
+    assert again.open(LINE, 99) is None
+    assert "run-2" in again.damage
+
+
+def test_a_state_is_of_one_timeline(tmp_path: Path) -> None:
+    """Of a log that lost its end and grew beyond it again nothing is known, however long it is now."""
+    line = Timelines(History("e").begun((), Timeline(b"aaaaaa", 0, 0)))
+    store = Store(tmp_path)
+    store.open(line, 99)
+    store.save(checkpoint(ROWS), line, 10)
+    assert Store(tmp_path).open(line, 99)
+    for start, known in ((11, True), (10, False)):
+        cut = Timelines(line.history.begun(line.history.line, Timeline(b"bbbbbb", start, 1)))
+        again = Store(tmp_path)
+        assert (again.open(cut, 99) is not None) == known
+        assert again.lost_end == (0 if known else 10)
 
 
 def test_the_past_is_forgotten(tmp_path: Path) -> None:
     """Runs whose hours are all before the floor are removed with the next checkpoint."""
     store = Store(tmp_path)
-    store.open("e", 99)
-    store.save(checkpoint(ROWS), "e", 10)
-    store.save(checkpoint([(0, 9, 200, 1)], floor=150), "e", 20)
+    store.open(LINE, 99)
+    store.save(checkpoint(ROWS), LINE, 10)
+    store.save(checkpoint([(0, 9, 200, 1)], floor=150), LINE, 20)
     assert [run.path.name for run in store.runs] == ["run-2"]
     assert not (tmp_path / "run-1").exists()
 
@@ -223,14 +285,14 @@ def test_the_past_is_forgotten(tmp_path: Path) -> None:
 def test_runs_of_one_size_are_merged(tmp_path: Path) -> None:
     """The number of runs stays small; what was in them stays found."""
     store = Store(tmp_path)
-    store.open("e", 99)
+    store.open(LINE, 99)
     for n in range(40):
-        store.save(checkpoint([(0, n, 100, n)]), "e", 10 + n)
+        store.save(checkpoint([(0, n, 100, n)]), LINE, 10 + n)
         while store.tidy():
             pass
     assert len(store.runs) < 4
     again = Store(tmp_path)
-    assert again.open("e", 99)
+    assert again.open(LINE, 99)
     found = sorted(
         bits for run in again.runs for one in answers(run, [(0, n, 100) for n in range(40)]).values() for bits in one
     )

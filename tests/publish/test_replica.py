@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.authority.terms import Term
-from sensegate.bus import streams
+from sensegate.bus import streams, timelines
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.names import FILLER
+from sensegate.bus.timelines import Timelines
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import Fenced, Unavailable
@@ -105,6 +106,40 @@ async def test_an_unknown_outcome_is_looked_up() -> None:
         assert await contents(own) == await contents(source)
 
 
+async def test_timelines_come_before_what_was_written_on_them(tmp_path: Path) -> None:
+    """A standby knows at each moment all timelines of what it holds, and takes over what the active centre has lost."""
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    own.timelines = Timelines.open(tmp_path, "memory")
+    copy, ask = Replica(own, StoreConfig(), clock), asks(Original(source, clock, 5.0))
+    for number in range(3):
+        await timelines.begin(source, clock.now())
+        await source.write(commit(number, 2))
+        own.lose_next(written=False)
+        with pytest.raises(Unavailable):
+            await copy.turn(ask)
+        assert Timelines.open(tmp_path, "memory").history == source.timelines.history
+        await caught_up(copy, ask)
+    assert await contents(own) == await contents(source)
+    assert [own.timelines.of(at) for at in range(12)] == [source.timelines.of(at) for at in range(12)]
+
+
+async def test_a_tail_that_the_active_centre_has_lost_is_no_copy() -> None:
+    """It lost power, went on, and its log reaches further than the standby's: what is last there was never in it."""
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    copy = Replica(own, StoreConfig(), clock)
+    await timelines.begin(source, clock.now())
+    await source.write(commit(1, 2))
+    older = source.copy()
+    older.timelines = Timelines(source.timelines.history)
+    await source.write(commit(2, 2))
+    await caught_up(copy, asks(Original(source, clock, 5.0)))
+    await timelines.begin(older, clock.now())
+    for number in range(3, 6):
+        await older.write(commit(number, 2))
+    with pytest.raises(Fenced, match="has lost what is last here"):
+        await copy.turn(asks(Original(older, clock, 5.0)))
+
+
 async def test_only_what_is_confirmed_is_delivered() -> None:
     """Until the standby was not heard for too long; then all, and from there on it is alone until it has caught up."""
     source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
@@ -184,3 +219,19 @@ async def test_on_the_engine(tmp_path: Path) -> None:
         await streams.ensure_streams(nc, store)  # as the gateway does that takes over
         await own.close()
         await nc.close()
+
+
+async def test_a_new_copy_of_an_old_log_has_no_other_past() -> None:
+    """The beginning of the log has been replaced: a copy that is made now begins behind it, and is no stranger."""
+    clock = FakeClock()
+    log = MemoryLog(clock)
+    for number in range(3):
+        await log.write(commit(number, 0))
+    first = (await log.bounds())[0]
+    original = Original(log, clock, 5.0, ((1, 0),))
+    own = MemoryLog(clock)
+    own._last = first - 1  # as a stream that is made to begin there
+    copy = Replica(own, StoreConfig(), clock)
+    await caught_up(copy, asks(original))
+    assert await contents(own) == await contents(log)
+    assert copy.term.history == ((1, 0),)

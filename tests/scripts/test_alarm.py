@@ -28,7 +28,7 @@ async def test_a_suspension_is_seen(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(pool, "decoding_pool", lambda: scripts)
     well = SimpleNamespace(troubles=list)
     gateway: Any = SimpleNamespace(
-        profiles=SimpleNamespace(troubles=lambda: ["a profile is wrong"]),
+        profiles=SimpleNamespace(problems=lambda: ["a profile is wrong"]),
         foundations=SimpleNamespace(certificates=well, cameras=well),
         hourly=well,
         not_taken=list,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.errors import ConfigError
-from sensegate.share.controls import Said, parsed
+from sensegate.share.controls import Said, parsed, reply_of
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,14 @@ def test_what_is_not(payload: bytes) -> None:
     """A tag that would be more than one level of a subject, a form that is not pushed, unknown keys, too much."""
     with pytest.raises(ConfigError):
         parsed(payload)
+
+
+def test_an_answer_goes_to_the_subscribers_own_inbox_alone() -> None:
+    """Where anybody listens, or a store takes it, it would be said in our name."""
+    token = "0123456789abcdef"
+    assert reply_of(f"_INBOX_{token}.1.2", token) == f"_INBOX_{token}.1.2"
+    for reply in ("", "$JS.API.STREAM.DELETE.X", "sg.feeds.other.records", "_INBOX_other.1", f"_INBOX_{token}x.1"):
+        assert not reply_of(reply, token)
 
 
 @given(st.binary(max_size=300))

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sensegate.bus.timelines import ID_BYTES
 from sensegate.share import cursor
 from sensegate.share.cursor import END, BadCursor
 
@@ -14,20 +15,20 @@ rows = st.integers(0, END)
 times = st.integers(1_577_836_800_000_000, 2_500_000_000_000_000)
 
 
-@given(st.text(), sequences, times, rows)
-def test_a_cursor_comes_back_as_it_was(epoch: str, sequence: int, stored: int, row: int) -> None:
+@given(st.binary(min_size=ID_BYTES, max_size=ID_BYTES), sequences, times, rows)
+def test_a_cursor_comes_back_as_it_was(timeline: bytes, sequence: int, stored: int, row: int) -> None:
     """Text and back is the identity, for every entry and row."""
-    made = cursor.after(epoch, sequence, stored, row)
+    made = cursor.after(timeline, sequence, stored, row)
     again = cursor.parse(str(made))
     assert again == made
-    assert (again.sequence, again.row, again.epoch) == (sequence, row, cursor.epoch_digest(epoch))
+    assert (again.sequence, again.row, again.timeline) == (sequence, row, timeline)
     assert cursor.stored_before(again) <= stored < cursor.stored_before(again) + 60_000_000
 
 
 @given(sequences, times, rows, rows)
 def test_rows_of_an_entry_share_a_prefix(sequence: int, stored: int, one: int, other: int) -> None:
     """The text is the entry's prefix and four characters that tell the rows apart."""
-    first, second = (cursor.after("e", sequence, stored, row) for row in (one, other))
+    first, second = (cursor.after(b"a line", sequence, stored, row) for row in (one, other))
     assert first.prefix == second.prefix
     assert str(first) == first.prefix + cursor.row_text(one)
     assert (str(first) == str(second)) == (one == other)

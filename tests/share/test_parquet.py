@@ -21,17 +21,22 @@ def part_of(batch: Any, entry: int = 7) -> records.Part:
     return records.Part(batch, np.arange(len(batch.origin)), entry, NOW)
 
 
+def prefix_of(part: records.Part) -> str:
+    """Return what the cursors of an entry begin with."""
+    return after(b"e1e1e1", part.entry, part.stored, 0).prefix
+
+
 def json_of(parts: list[records.Part]) -> list[dict[str, Any]]:
     """Return the records as the JSON form has them."""
     rows = []
     for part in parts:
-        prefix = after("e1", part.entry, part.stored, 0).prefix
-        rows += [msgspec.json.decode(line) for line in records.json_lines(part.batch, part.rows, part.entry, prefix)]
+        lines = records.json_lines(part.batch, part.rows, part.entry, prefix_of(part))
+        rows += [msgspec.json.decode(line) for line in lines]
     return rows
 
 
 def read(parts: list[records.Part], following: str = "c1.next") -> pa.Table:
-    return pq.read_table(io.BytesIO(parquet.encoded(parts, following, "e1")))
+    return pq.read_table(io.BytesIO(parquet.encoded(parts, following, prefix_of)))
 
 
 def test_each_value_is_that_of_the_json_form() -> None:
@@ -96,7 +101,9 @@ def test_more_words_than_two_bytes_number() -> None:
 
 def test_a_broken_file_is_noticed() -> None:
     """The control: pyarrow does look."""
-    file = bytearray(parquet.encoded([part_of(make_batch([(0, "air_temperature", 1.0)], places=DEVICES))], "x", "e1"))
+    file = bytearray(
+        parquet.encoded([part_of(make_batch([(0, "air_temperature", 1.0)], places=DEVICES))], "x", prefix_of)
+    )
     file[-8:-4] = (999_999).to_bytes(4, "little")
     with pytest.raises(pa.ArrowInvalid):
         pq.read_table(io.BytesIO(bytes(file)))

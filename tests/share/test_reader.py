@@ -12,6 +12,7 @@ import pytest
 
 from sensegate import metrics
 from sensegate.bus.memory import MemoryLog
+from sensegate.bus.timelines import Timelines
 from sensegate.bus.unreadable import UNREADABLE
 from sensegate.clock import FakeClock
 from sensegate.errors import Gone, Unavailable
@@ -60,6 +61,11 @@ async def commit(log: MemoryLog, value: float = 1.0, rows: int = 3) -> int:
     return await log.write(members(make_batch([(0, "pm2_5", value)] * rows))) - 2
 
 
+def memory_place(sequence: int, stored: int, row: int = cursor.END) -> cursor.Cursor:
+    """Return a cursor of `memory_log`."""
+    return cursor.after(Timelines.in_memory("e1").of(sequence), sequence, stored, row)
+
+
 async def until_live(made: Reader) -> None:
     """Return once the reader follows the end."""
     async with asyncio.timeout(5):
@@ -75,14 +81,14 @@ async def test_a_cursor_of_another_log_is_gone(memory_log: MemoryLog, clock: Fak
     await commit(memory_log)
     made = Reader(memory_log, clock)
     with pytest.raises(Gone) as gone:
-        await made.resume(str(cursor.after("e0", 1, NOW)))
+        await made.resume(str(cursor.after(b"absent", 1, NOW)))
     assert (await made.resume(gone.value.first)).sequence == 0
 
 
 async def test_a_cursor_behind_the_retention_is_gone(memory_log: MemoryLog, clock: FakeClock) -> None:
     """While all readings after it are there it is good; once one has expired it is 410; `first` misses nothing."""
     first = await commit(memory_log, 1.0)
-    place = str(cursor.after("e1", first, clock.now(), 0))
+    place = str(memory_place(first, clock.now(), 0))
     await clock.advance(2 * HOUR_S)
     second = await commit(memory_log, 2.0)
     made = Reader(memory_log, clock)
@@ -152,9 +158,9 @@ async def test_a_quiet_log_keeps_its_last_cursor(memory_log: MemoryLog, clock: F
     last = (await memory_log.bounds())[1]
     await clock.advance(1_000 * HOUR_S)
     made = Reader(memory_log, clock)
-    assert (await made.resume(str(cursor.after("e1", last, NOW)))).sequence == last
+    assert (await made.resume(str(memory_place(last, NOW)))).sequence == last
     with pytest.raises(Gone) as gone:
-        await made.resume(str(cursor.after("e1", last - 2, NOW, 2)))
+        await made.resume(str(memory_place(last - 2, NOW, 2)))
     await made.resume(gone.value.first)
 
 
@@ -162,33 +168,7 @@ async def test_a_cursor_from_the_future_is_bad(memory_log: MemoryLog, clock: Fak
     """It lies after the end: not ours."""
     await commit(memory_log)
     with pytest.raises(BadCursor):
-        await Reader(memory_log, clock).resume(str(cursor.after("e1", 99, NOW)))
-
-
-async def test_a_cursor_of_a_lost_end_is_gone(memory_log: MemoryLog, clock: FakeClock) -> None:
-    """A store put back from an older copy gives sequences again: a cursor of before skips nothing in silence.
-
-    A log that is a copy by another centre stored its entries later: there time tells nothing.
-    """
-    await commit(memory_log)
-    older = memory_log.copy()
-    places = []
-    for _ in range(2):
-        sequence = await commit(memory_log)
-        places += [cursor.after("e1", sequence, clock.now(), 1), cursor.after("e1", sequence + 2, clock.now())]
-    for place in places:
-        assert await Reader(memory_log, clock).resume(str(place)) == place
-    await clock.advance(HOUR_S)
-    for _ in range(3):
-        await commit(older)
-    for place in places:
-        with pytest.raises(Gone, match="lost"):
-            await Reader(older, clock).resume(str(place))
-        assert await Reader(older, clock, stamped=False).resume(str(place)) == place
-        async with following(older, clock, 0) as made:
-            await until_live(made)
-            with pytest.raises(Gone, match="lost"):
-                await made.resume(str(place))
+        await Reader(memory_log, clock).resume(str(memory_place(99, NOW)))
 
 
 async def test_a_clock_that_is_set_back_spoils_no_cursor(memory_log: MemoryLog, clock: FakeClock) -> None:
@@ -198,7 +178,7 @@ async def test_a_clock_that_is_set_back_spoils_no_cursor(memory_log: MemoryLog, 
     last = await memory_log.write([Member("ledger.4401-0", b"x", 168), Member("commit.4401-0", b"{}", rollup=True)])
     async with following(memory_log, clock, 0) as made:
         await until_live(made)
-        for place in (cursor.after("e1", last, clock.now()), await made.since(clock.now()), await made.first()):
+        for place in (memory_place(last, clock.now()), await made.since(clock.now()), await made.first()):
             assert await made.resume(str(place)) == place
 
 

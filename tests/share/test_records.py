@@ -15,7 +15,7 @@ from sensegate.quantities.quality import Flag
 from sensegate.share import cursor, records
 from tests.share.made import NOW, make_batch
 
-PREFIX = cursor.after("e1", 12, NOW, 0).prefix
+PREFIX = cursor.after(b"e1e1e1", 12, NOW, 0).prefix
 ROWS = [(0, "air_temperature", 21.5), (1, "air_temperature", -3.0), (2, "air_temperature", 1e-7), (0, "pm2_5", 3e21)]
 
 
@@ -30,7 +30,7 @@ def test_json_is_what_the_contract_shows() -> None:
     (line,) = records.json_lines(batch, every(batch), 12, PREFIX)
     assert json.loads(line) == {
         "id": "4401-0-00000000000012-0",
-        "cursor": str(cursor.after("e1", 12, NOW, 0)),
+        "cursor": str(cursor.after(b"e1e1e1", 12, NOW, 0)),
         "device": "gz-air-1",
         "property": "air_temperature",
         "value": 21.5,

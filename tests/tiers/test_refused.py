@@ -401,6 +401,22 @@ async def test_the_list_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch
     assert (await balance(world))["refused_by_centre.foreign_device"] == 6
 
 
+async def test_a_refusal_that_was_not_written_is_not_counted_with_the_next(world: World) -> None:
+    """A span that fails after it was judged leaves nothing behind in the list that goes on."""
+    world.centre.owners.foreign.add("d0")
+    await world.node.commit([(0, 3)])
+    await world.drain()
+    await world.node.commit([(0, 2)])
+    for fault in ("late", "unsure"):
+        world.centre.fault = fault
+        with pytest.raises(Unavailable):
+            await world.live()
+    world.centre.log.lose_next(written=False)
+    await world.drain()
+    assert sum(part.rows for part in await world.uplink.refused()) == 5
+    assert (await balance(world))["refused_by_centre.foreign_device"] == 5
+
+
 async def test_a_large_refusal_is_several_entries(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of so many devices each, and its rows are counted once."""
     monkeypatch.setattr(refusals, "DEVICES_MAX", 1)

@@ -10,7 +10,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.errors import ConfigError, PermissionDenied, Unavailable
 from sensegate.tiers.protocol import Lane
 from sensegate.tiers.uplink import Uplink
-from sensegate.tiers.writers import FileKeeper, Shift, WriterState
+from sensegate.tiers.writers import Claimant, FileKeeper, Shift, WriterState
 from tests.tiers.made import MemoryKeeper, Node, drive, rows_of
 from tests.tiers.world import World
 
@@ -229,6 +229,26 @@ async def test_a_claim_by_force_needs_a_known_place(world: World, machine: Machi
         await machine.uplink.live()
 
 
+async def test_a_store_that_has_lost_its_file_goes_on_by_order(world: World, machine: Machine) -> None:
+    """Nobody can tell it from a copy by itself; by a takeover it goes on where the records stand."""
+    await machine.node.commit([(0, 2)])
+    await machine.drain()
+    await machine.node.commit([(0, 3)])
+    machine.keeper.state = None
+    for _ in range(2):
+        await machine.started()
+        with pytest.raises(PermissionDenied, match="takeover"):
+            await machine.uplink.live()
+    machine.uplink.take_over()
+    await machine.drain()
+    found = await ids(world)
+    assert len(found) == len(set(found)) == 5
+    await machine.started()
+    await machine.node.commit([(0, 1)])
+    await machine.drain()
+    assert len(await ids(world)) == 6
+
+
 async def test_the_file_is_read_as_it_was_written_or_refused(tmp_path: Path) -> None:
     """None is a first start; garbage is named with what to do."""
     keeper = FileKeeper(tmp_path)
@@ -237,8 +257,19 @@ async def test_the_file_is_read_as_it_was_written_or_refused(tmp_path: Path) -> 
     await keeper.write(state)
     assert await keeper.read() == state
     (tmp_path / "writer.json").write_text("{")
-    with pytest.raises(ConfigError, match="join anew"):
+    with pytest.raises(ConfigError, match="takeover"):
         await keeper.read()
+
+
+async def test_a_file_that_cannot_be_read_is_told_and_ends_nothing(world: World, tmp_path: Path) -> None:
+    """The node goes on alone and says why; once the file is mended it goes up."""
+    (tmp_path / "writer.json").write_text("garbage")
+    claimant = Claimant(FileKeeper(tmp_path), world.node.log)
+    assert await claimant.claim(world.centre) is None
+    assert "writer.json" in claimant.denied
+    (tmp_path / "writer.json").unlink()
+    assert await claimant.claim(world.centre) is not None
+    assert claimant.denied == ""
 
 
 async def test_a_centre_that_has_not_copied_a_claim_takes_the_newer_epoch(world: World, machine: Machine) -> None:

@@ -8,6 +8,7 @@ from sensegate.bus.record import LaneRecord
 from sensegate.clock import FakeClock
 from sensegate.config import UplinkConfig
 from sensegate.model import Shed
+from sensegate.ports import Log
 from sensegate.tiers.protocol import Lane
 from sensegate.tiers.uplink import Uplink
 from sensegate.tiers.writers import Claimant
@@ -27,7 +28,7 @@ class World:
         self.shed: list[Shed] = []
         self.uplink = self.fresh()
 
-    def fresh(self, *, began: int = -1, keeper: MemoryKeeper | None = None, log: MemoryLog | None = None) -> Uplink:
+    def fresh(self, *, began: int = -1, keeper: MemoryKeeper | None = None, log: Log | None = None) -> Uplink:
         """Return the uplink of a new process."""
         log = log or self.node.log
         claimant = Claimant(keeper or self.keeper, log, began=began)

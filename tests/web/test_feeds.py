@@ -184,11 +184,11 @@ async def test_foreign_cursors(filled: Gateway) -> None:
     """Nonsense is 400; a cursor of another log is 410 with the first valid one, from which everything comes."""
     token = await filled.token(Role.SUBSCRIBER, "44")
     await filled.ask("GET", f"{ALL}?after=nonsense", token, expect=400)
-    other = cursor.after("another log", 3, 1_767_225_600_000_000)
+    other = cursor.after(b"absent", 3, 1_767_225_600_000_000)
     _, body, _ = await filled.ask("GET", f"{ALL}?after={other}", token, expect=410)
     _, body, _ = await filled.ask("GET", f"{ALL}?after={body['first']}", token, expect=200)
     assert len(body["records"]) == 20
-    beyond = cursor.after(filled.log.epoch, 10_000, 1_767_225_600_000_000)
+    beyond = cursor.after(filled.log.timelines.of(1), 10_000, 1_767_225_600_000_000)
     await filled.ask("GET", f"{ALL}?after={beyond}", token, expect=400)
     await filled.ask("GET", "/api/v1/feeds/all/stream", token, headers={"Last-Event-ID": str(other)}, expect=410)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from sensegate.config import IngestConfig
 from sensegate.decode.decode import Decoder
-from sensegate.decode.memory import Memory
+from sensegate.decode.memory import DecoderMemory
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.relevance import ProfileFilter
 from sensegate.decode.routes import DeviceNames
@@ -34,7 +34,7 @@ _LIMITS = IngestConfig(rate_per_device_s=1e9)
 DeviceFilter = Callable[[Device], bool]
 
 
-class Difference(msgspec.Struct, frozen=True):
+class VersionDifference(msgspec.Struct, frozen=True):
     """One difference between the versions, for one device and property."""
 
     kind: str
@@ -74,7 +74,7 @@ class ComparisonReport(msgspec.Struct, frozen=True):
     """Values on which both versions agree."""
     a: VersionCounts
     b: VersionCounts
-    differences: list[Difference]
+    differences: list[VersionDifference]
     more: int
     """Differences beyond those listed, only counted."""
 
@@ -134,7 +134,7 @@ class _VersionDecoder:
     def __init__(self, profile: str, profiles: ProfileSet, devices: DeviceNames, variables: VariableIndex) -> None:
         self.profile = profile
         self.variables = variables
-        self.decoder = Decoder(profiles, devices, _LIMITS, Memory())
+        self.decoder = Decoder(profiles, devices, _LIMITS, DecoderMemory())
         version = profiles.find(profile)
         self.name = version.name if version else profile
         self.tally = _Tally()
@@ -190,7 +190,7 @@ class _VersionDecoder:
         )
 
 
-class Comparison:
+class VersionComparison:
     """Compare messages in the order in which they arrived. May run in a thread, one call at a time."""
 
     def __init__(
@@ -351,7 +351,7 @@ class Comparison:
         counted.low = min(counted.low, factor) if factor == factor else -math.inf  # noqa: PLR0124 - NaN
         counted.high = max(counted.high, factor) if factor == factor else math.inf  # noqa: PLR0124 - NaN
 
-    def _difference(self, kind: str, device: int, variable: str, counted: _DifferenceCount) -> Difference:
+    def _difference(self, kind: str, device: int, variable: str, counted: _DifferenceCount) -> VersionDifference:
         name = variable.partition("#")[0]
         index = PROPERTIES.find(name) if name else -1
         steady = math.isfinite(counted.low) and counted.high - counted.low <= 1e-6 * abs(counted.high)
@@ -360,7 +360,7 @@ class Comparison:
             a, b = (str(np.datetime64(moment, "us")) + "Z" for moment in (a, b))
         elif index >= 0 and PROPERTIES[index].kind is ValueKind.BOOLEAN:
             a, b = (bool(value) if isinstance(value, float) else value for value in (a, b))
-        return Difference(
+        return VersionDifference(
             kind,
             self._devices.record(device).id if device >= 0 else "",
             variable,

@@ -17,7 +17,7 @@ from sensegate.config import IngestConfig
 from sensegate.decode import tasking
 from sensegate.decode.chain import open_frames
 from sensegate.decode.decode import Decoder
-from sensegate.decode.frame import Frame
+from sensegate.decode.frame import PayloadFrame
 from sensegate.decode.grammar import Earlier, Example, Expected, line_of
 from sensegate.decode.keys import ProfileKeys
 from sensegate.decode.profile import AppliesTo, CompiledProfile
@@ -243,7 +243,7 @@ def _frame_difference(decoder: Decoder, message: Message, example: Example) -> s
     if expected is None:
         return ""
     route = decoder.routes.build(message.topic, message.principal)
-    envelope = Frame(message.payload, IngestConfig().nesting_max, message.topic, message.received)
+    envelope = PayloadFrame(message.payload, IngestConfig().nesting_max, message.topic, message.received)
     try:
         opened = list(open_frames(route.rules, envelope))
     except Rejected as error:

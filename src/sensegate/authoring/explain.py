@@ -17,12 +17,12 @@ from sensegate.clock import Clock, SystemClock
 from sensegate.decode.chain import OpenedFrame, open_frames
 from sensegate.decode.decode import Decoder
 from sensegate.decode.extract import Leaf, bind
-from sensegate.decode.frame import Frame
+from sensegate.decode.frame import PayloadFrame
 from sensegate.decode.paths import render
 from sensegate.decode.plan_cache import WrappedRule
 from sensegate.decode.profile import AppliesTo, CompiledRule
 from sensegate.decode.profiles import ProfileSet
-from sensegate.decode.routes import Route
+from sensegate.decode.routes import TopicRoute
 from sensegate.decode.times import BAD
 from sensegate.errors import ConfigError, Rejected
 from sensegate.model import BOOL, Device, Fields, IdentityKind, Message
@@ -35,7 +35,7 @@ PUSHED = ("http/", "tcp/")
 """Prefixes of topics that the listener sets, not the device."""
 
 
-class Stage(TypedDict):
+class ExplainedStage(TypedDict):
     """One stage of decoding, as lines of text."""
 
     stage: str
@@ -73,7 +73,7 @@ def explain(
     profile: str = "",
     port: int | None = None,
     clock: Clock | None = None,
-) -> list[Stage]:
+) -> list[ExplainedStage]:
     """Return the stages of decoding a message.
 
     `device` is the one that the credential names, for topics that name none; `profile` is the device's own profile, for
@@ -94,7 +94,7 @@ def explain(
             profile_set, profile, Message(topic, payload, received, 1, device or topic.rpartition("/")[2])
         )
     message = Message(topic, payload, received, 1)
-    stages: list[Stage] = [_stage("message", _message(message))]
+    stages: list[ExplainedStage] = [_stage("message", _message(message))]
     candidates = list(dict.fromkeys(rule.profile for rule, _ in profile_set.match(topic)))
     if not candidates:
         remedy = "name this topic in a profile: `sensegate profile new --from FILE` drafts one from messages"
@@ -110,7 +110,7 @@ def explain(
     return stages
 
 
-def _explain_pushed(profiles: ProfileSet, name: str, message: Message) -> list[Stage]:
+def _explain_pushed(profiles: ProfileSet, name: str, message: Message) -> list[ExplainedStage]:
     """Return the stages of what a device sent over HTTP or on its own TCP connection."""
     stages = [_stage("message", _message(message))]
     sender = f"the sender logged in as '{message.principal}'"
@@ -132,7 +132,7 @@ class BareFrame(NamedTuple):
     port: int | None
 
 
-def _explain_frame(profiles: ProfileSet, name: str, frame: BareFrame, received: int) -> list[Stage]:
+def _explain_frame(profiles: ProfileSet, name: str, frame: BareFrame, received: int) -> list[ExplainedStage]:
     specs = list(profiles.specs)
     profile = profiles.find(name)
     combined = ProfileSet([*([profile] if profile else []), compile_stub(CARRIER, specs)], specs)
@@ -141,7 +141,7 @@ def _explain_frame(profiles: ProfileSet, name: str, frame: BareFrame, received: 
     return [_stage("message", lines), *_chain_stages(combined, "standin/carrier", message, name)]
 
 
-def _chain_stages(profiles: ProfileSet, carrier: str, message: Message, name: str) -> Iterator[Stage]:
+def _chain_stages(profiles: ProfileSet, carrier: str, message: Message, name: str) -> Iterator[ExplainedStage]:
     """Yield the content of a carrier's envelopes, and how the profile `name` (empty: not given) decodes it."""
     carrier_profile = profiles.find(carrier)
     if carrier_profile is None or not any(rule.chains for rule in carrier_profile.rules):
@@ -153,7 +153,9 @@ def _chain_stages(profiles: ProfileSet, carrier: str, message: Message, name: st
     decoder = Decoder(combined, devices)
     route = decoder.routes.build(message.topic, message.principal)
     try:
-        inside = list(open_frames(route.rules, Frame(message.payload, NESTING_MAX, message.topic, message.received)))
+        inside = list(
+            open_frames(route.rules, PayloadFrame(message.payload, NESTING_MAX, message.topic, message.received))
+        )
     except Rejected as error:
         yield _stage(f"envelope of {carrier}", [f"quarantined: {error}"])
         return
@@ -171,7 +173,7 @@ def _chain_stages(profiles: ProfileSet, carrier: str, message: Message, name: st
         return
     for _, frame in inside:
         rules = [(rule, "") for rule in own.on_port(frame.port)]
-        inner = Frame(frame.data, NESTING_MAX, message.topic, message.received, frame.port)
+        inner = PayloadFrame(frame.data, NESTING_MAX, message.topic, message.received, frame.port)
         yield _stage(f"rules of {own.id}", list(_try_rules(rules, inner)) or [f"no rule for port {frame.port}"])
     yield from _outcome_stages(decoder.decode([message]), combined, devices)
 
@@ -187,7 +189,7 @@ def _frame_lines(rule: CompiledRule, frame: OpenedFrame) -> Iterator[str]:
     yield f"received {_time(reception.time) if reception.time != BAD else 'at a time that cannot be read'}"
 
 
-def _stage(name: str, lines: Iterable[str]) -> Stage:
+def _stage(name: str, lines: Iterable[str]) -> ExplainedStage:
     return {"stage": name, "lines": list(lines)}
 
 
@@ -205,7 +207,7 @@ def _claims(profiles: ProfileSet, topic: str) -> Iterator[str]:
     yield "the profile of the registered device decides which of them decodes the message"
 
 
-def _profile_stages(profiles: ProfileSet, name: str, message: Message) -> Iterator[Stage]:
+def _profile_stages(profiles: ProfileSet, name: str, message: Message) -> Iterator[ExplainedStage]:
     devices = EveryDevice(name)
     decoder = Decoder(_single(profiles, name), devices)
     route = decoder.routes.build(message.topic, message.principal)
@@ -213,7 +215,7 @@ def _profile_stages(profiles: ProfileSet, name: str, message: Message) -> Iterat
     yield from _outcome_stages(decoder.decode([message]), profiles, devices)
 
 
-def _outcome_stages(fields: Fields, profiles: ProfileSet, devices: EveryDevice) -> Iterator[Stage]:
+def _outcome_stages(fields: Fields, profiles: ProfileSet, devices: EveryDevice) -> Iterator[ExplainedStage]:
     if fields.quarantined:
         refused = fields.quarantined[0]
         yield _stage("fields", [f"quarantined: {refused.reason.value}: {refused.detail}"])
@@ -229,14 +231,14 @@ def _single(profiles: ProfileSet, name: str) -> ProfileSet:
     return ProfileSet([profile] if profile else [], profiles.specs)
 
 
-def _rules(route: Route, message: Message) -> Iterator[str]:
+def _rules(route: TopicRoute, message: Message) -> Iterator[str]:
     if route.refusal is not None:
         yield f"refused: {route.refusal}"
-    frame = Frame(message.payload, NESTING_MAX, message.topic, message.received)
+    frame = PayloadFrame(message.payload, NESTING_MAX, message.topic, message.received)
     yield from _try_rules([holder for holder in route.rules if not holder[0].chains], frame)
 
 
-def _try_rules(rules: Iterable[WrappedRule], frame: Frame) -> Iterator[str]:
+def _try_rules(rules: Iterable[WrappedRule], frame: PayloadFrame) -> Iterator[str]:
     for rule, wrap in rules:
         label = f"message {rule.number + 1} (line {rule.line}, format {rule.format})"
         if rule.ignore and not rule.where and not rule.root:

@@ -25,12 +25,12 @@ from sensegate.decode.grammar import (
     TimePart,
     UnitFrom,
 )
-from sensegate.decode.part import Part
+from sensegate.decode.part import ProfilePart
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.reshape import TablePart
 from sensegate.decode.words import TABLES
 
-_PARTS: tuple[tuple[type[Part], str], ...] = (
+_PARTS: tuple[tuple[type[ProfilePart], str], ...] = (
     (ProfileFile, ""),
     (MessageRule, "messages[]."),
     (FramesPart, "messages[].frames."),
@@ -48,7 +48,7 @@ _PARTS: tuple[tuple[type[Part], str], ...] = (
 )
 
 
-def _rows(part: type[Part], prefix: str) -> Iterator[str]:
+def _rows(part: type[ProfilePart], prefix: str) -> Iterator[str]:
     hints = get_type_hints(part, include_extras=True)
     for field in msgspec.structs.fields(part):
         meta = next(item for item in get_args(hints[field.name]) if isinstance(item, msgspec.Meta))
@@ -75,8 +75,8 @@ def keys() -> str:
 
 
 def _nested(
-    part: type[Part], prefix: str, known: frozenset[type[Part]] = frozenset()
-) -> Iterator[tuple[type[Part], str]]:
+    part: type[ProfilePart], prefix: str, known: frozenset[type[ProfilePart]] = frozenset()
+) -> Iterator[tuple[type[ProfilePart], str]]:
     """Yield a format's options and the parts inside them, each once, since steps nest."""
     yield part, prefix
     known |= {part}
@@ -87,9 +87,9 @@ def _nested(
             yield from _nested(inner, f"{prefix}{name}{'[]' if many else ''}.", known)
 
 
-def _part_of(kind: object) -> tuple[type[Part] | None, bool]:
+def _part_of(kind: object) -> tuple[type[ProfilePart] | None, bool]:
     """Return the part in a type annotation, and whether it is repeated."""
-    if isinstance(kind, type) and issubclass(kind, Part):
+    if isinstance(kind, type) and issubclass(kind, ProfilePart):
         return kind, False
     for inner in get_args(kind):
         part, many = _part_of(inner)

@@ -13,7 +13,7 @@ from sensegate.authoring.learn.learn import LearnedShape, interval_s, learn
 from sensegate.authoring.learn.shapes import NESTING_MAX, Sample, SampleGroup
 from sensegate.authoring.learn.write import ProfileDraft, draft, name_for
 from sensegate.decode.chain import open_frames
-from sensegate.decode.frame import Frame
+from sensegate.decode.frame import PayloadFrame
 from sensegate.decode.plan_cache import WrappedRule
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import Rejected
@@ -82,7 +82,7 @@ def samples_of(messages: Iterable[RecordedMessage], profiles: ProfileSet) -> Ite
 
 
 def _frames(rules: Sequence[WrappedRule], message: Message, reason: str) -> Iterator[Sample]:
-    frame = Frame(message.payload, NESTING_MAX, message.topic, message.received)
+    frame = PayloadFrame(message.payload, NESTING_MAX, message.topic, message.received)
     try:
         for _, opened in open_frames(rules, frame):
             eui = next(iter(_EUI.findall(opened.name) or _EUI.findall(message.topic)), "")

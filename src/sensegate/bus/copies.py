@@ -9,6 +9,7 @@ Rows are sent again until the centre has confirmed them; the revision up to whic
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
@@ -19,6 +20,7 @@ from sensegate.bus import api
 from sensegate.bus.kv import Bucket
 from sensegate.bus.row import Row
 from sensegate.clock import Clock
+from sensegate.errors import PermissionDenied
 
 PART_BYTES = 500_000
 ROWS_MAX = 500
@@ -28,6 +30,7 @@ LOOK_S = 60.0
 QUIET = frozenset({"usage"})
 """Buckets that change all the time: they go with the others, or when it is looked."""
 _AT = "at"
+_PLACE = re.compile(rb"[0-9]{1,18}")
 _TOGETHER = 64
 
 Ask = Callable[[str, bytes], Awaitable[bytes]]
@@ -170,6 +173,8 @@ class Copies:
 
     async def restore(self, division: str, payload: bytes) -> bytes:
         """Answer a node in a new store that asks for what is here of it; `payload`: where to go on."""
+        if payload and not _PLACE.fullmatch(payload):
+            raise PermissionDenied("restore: the place to go on from is no revision; update the node")
         after = int(payload or b"0")
         rows = await (await self._of(division)).changes(after, limit=ROWS_MAX)
         found: list[tuple[str, str, bytes]] = []

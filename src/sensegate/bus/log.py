@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 from nats.aio.client import Client
@@ -13,6 +14,7 @@ from sensegate.bus.names import FILLER
 from sensegate.bus.reader import Reader, entry, micros
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
 from sensegate.bus.streams import LIFE
+from sensegate.bus.timelines import Timelines
 from sensegate.errors import EngineError, StoreFull, Unavailable
 from sensegate.model import Entry, Member
 
@@ -36,20 +38,24 @@ class JetStreamLog:
         self._hidden: frozenset[int] = frozenset()
         self.began = 0
         """With which sequence it ended when it was opened: what comes after is of this process, or of others now."""
-        self.is_copy = False
-        """Its entries were stored, and so stamped, when they were copied here."""
+        self._timelines = Timelines.in_memory("")
 
-    async def open(self) -> None:
-        """Read the epoch."""
+    async def open(self, directory: Path | None = None) -> None:
+        """Read the epoch; `directory`: where the timelines of this log are kept, if cursors of it are given out."""
         status = await self._reader.status()
         life = status.config.metadata.get(LIFE, "")
-        self._epoch, self.is_copy = life or f"{micros(status.created):x}", bool(life)
+        self._epoch = life or f"{micros(status.created):x}"
+        self._timelines = Timelines.open(directory, self._epoch) if directory else Timelines.in_memory(self._epoch)
         self.began = status.state.last_seq
         self._reader.advance(status.state.last_seq)
 
     @property
     def epoch(self) -> str:
         return self._epoch
+
+    @property
+    def timelines(self) -> Timelines:
+        return self._timelines
 
     @property
     def payload_bytes_max(self) -> int:
@@ -99,7 +105,7 @@ class JetStreamLog:
         return msgspec.structs.replace(found, subject=FILLER, payload=b"")
 
     async def fetch_of(self, subject: str, after: int) -> list[Entry]:
-        """Return the entries of one subject after a sequence, oldest first."""
+        """Return the next entries of a subject, in which tokens may be ``*``, after a sequence, oldest first."""
         entries = [entry(message) for message in await self._reader.fetch_of(subject, after, limit=1000)]
         return [self._shown(found) for found in entries] if self._hidden else entries
 

@@ -6,6 +6,7 @@ import asyncio
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
+from sensegate.bus.timelines import Timelines
 from sensegate.clock import Clock, SystemClock
 from sensegate.errors import EngineError, Fenced, StoreFull, Unavailable
 from sensegate.model import Entry, Member
@@ -20,6 +21,7 @@ class MemoryLog:
     def __init__(self, clock: Clock | None = None, *, epoch: str = "memory", bytes_max: int = 2**40) -> None:
         self._clock = clock or SystemClock()
         self._epoch = epoch
+        self.timelines = Timelines.in_memory(epoch)
         self._bytes_max = bytes_max
         self._entries: list[Entry] = []
         self._expiry: dict[int, int] = {}

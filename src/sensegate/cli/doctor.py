@@ -21,7 +21,7 @@ from sensegate.bus.process import binary, binary_version, check_version
 from sensegate.cli import repair
 from sensegate.cli.output import Json, print_table
 from sensegate.config import Config, TlsConfig, files, load
-from sensegate.errors import ConfigError, EngineError, Unavailable
+from sensegate.errors import ConfigError, EngineError, NotFound, StoreFull, Unavailable
 from sensegate.web.client import Answered, Remote
 from sensegate.wording import count
 
@@ -309,6 +309,25 @@ def examine(file: Path) -> list[CheckResult]:
     return found + asyncio.run(alive(config))
 
 
+def losses(file: Path) -> list[CheckResult]:
+    """Return what a scrub of log, ledger and duplicate index finds."""
+    from sensegate.cli.scrub import scrub  # noqa: PLC0415 - loads what reads the log
+    from sensegate.persist.scrubber import lines  # noqa: PLC0415 - as above
+
+    try:
+        config = load(file)
+        state = scrub(config, running=bool(_running(config)))
+    except (ConfigError, EngineError, Unavailable, NotFound, StoreFull) as why:
+        return [_bad("scrub", str(why), "see the log of the gateway; without one, whether its server can start")]
+    extents = f"log, ledger and duplicate index agree, {count(len(state.extents), 'extent')} up to sequence {state.end}"
+    return [
+        _bad(
+            "scrub", line, "what was lost is not there; who sent it may send it again, it is not taken for a duplicate"
+        )
+        for line in lines(state)
+    ] or [_good("scrub", extents)]
+
+
 def doctor(
     config: Annotated[Path, typer.Argument(help="Configuration of the node or centre.")],
     *,
@@ -322,10 +341,15 @@ def doctor(
             help="Give up a stream that cannot be rebuilt: it is created anew at the next start; the trail says so.",
         ),
     ] = None,
+    scrub: Annotated[
+        bool, typer.Option("--scrub", help="Read all of the log, too: does it agree with ledger and duplicate index?")
+    ] = False,
     json_form: Json = False,
 ) -> None:
     """Check versions, disk, ports, certificates, secrets, profiles, store, clock, queues; exit 1 if anything is bad."""
     found = repair.repair_streams(load(config), accept_loss or []) if mend or accept_loss else examine(config)
+    if scrub and not (mend or accept_loss):
+        found += losses(config)
     print_table(
         [msgspec.to_builtins(finding) for finding in found], ("verdict", "check", "what", "remedy"), json_form=json_form
     )

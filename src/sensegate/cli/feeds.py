@@ -14,7 +14,7 @@ from rich.cells import cell_len
 
 from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_list, tab_separated
 from sensegate.cli.times import Since
-from sensegate.web.client import Remote
+from sensegate.web.client import Answered, Remote
 
 app = typer.Typer(help="Feeds: list, create, delete, tail, subscribers.", no_args_is_help=True)
 
@@ -116,7 +116,13 @@ class _Tail:
         while self.endless or self.left > 0:
             query = {"after": self.cursor} if self.cursor else {"since": self.since} if self.since else {}
             page = 1_000 if self.endless else min(self.left, 1_000)
-            answer = await remote.get(self.path, limit=str(page), wait="20", **query)
+            try:
+                answer = await remote.get(self.path, limit=str(page), wait="20", **query)
+            except Answered as why:
+                if not why.first:
+                    raise
+                # Not from there by itself: whoever reads decides what becomes of what it has.
+                raise Answered(why.status, why.title, f"{why.detail}: --after {why.first}") from None
             records = answer["records"]
             if not records and not self.endless and self.cursor == answer["next"]:
                 return

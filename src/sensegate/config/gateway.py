@@ -49,6 +49,9 @@ class StoreConfig(ConfigRecord, frozen=True):
     observations_ttl_h: Annotated[int, doc("retention of observations of cameras on the log")] = 168
     quarantine_ttl_h: Annotated[int, doc("retention of quarantined messages")] = 720
     ledger_ttl_h: Annotated[int, doc("retention of the hourly sums")] = 9600
+    scrub_bytes_s: Annotated[
+        int, doc("bytes of LOG per second that the background scrub reads to find losses; 0: only by doctor --scrub")
+    ] = 1024**2
 
 
 class TlsConfig(ConfigRecord, frozen=True):

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import msgspec
 
 from sensegate.decode.profiles import ProfileSet
-from sensegate.decode.routes import DeviceNames, Route
+from sensegate.decode.routes import DeviceNames, TopicRoute
 from sensegate.model import Fields
 
-RouteOf = Callable[[int], Route]
+RouteOf = Callable[[int], TopicRoute]
 """Index of a message -> its route."""
 
 
@@ -37,7 +37,7 @@ def attributed(fields: Fields, profiles: ProfileSet, devices: DeviceNames, route
     )
 
 
-def _name(route: Route, device: int, profiles: ProfileSet, devices: DeviceNames) -> str:
+def _name(route: TopicRoute, device: int, profiles: ProfileSet, devices: DeviceNames) -> str:
     """Return the version that decoded a message: the rule's; for a frame in an envelope, its device's own profile."""
     if device < 0:
         return route.version

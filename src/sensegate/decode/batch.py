@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
-from sensegate.decode.frame import BatchParse, Frame, Parse
+from sensegate.decode.frame import BatchParse, Parse, PayloadFrame
 from sensegate.errors import Rejected
 
 
@@ -17,10 +17,10 @@ class BatchTrees:
     """The trees of a batch's frames that are parsed many at once."""
 
     def __init__(self) -> None:
-        self._pending: dict[Hashable, tuple[BatchParse, Frame]] = {}
+        self._pending: dict[Hashable, tuple[BatchParse, PayloadFrame]] = {}
         self._results: dict[Hashable, Any] = {}
 
-    def parse(self, parse: Parse, frame: Frame) -> Any:
+    def parse(self, parse: Parse, frame: PayloadFrame) -> Any:
         """Return the tree. Raises `Rejected`, and `Postponed` if it is ready only after `parse_pending`."""
         if not isinstance(parse, BatchParse):
             return parse(frame)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sensegate.decode.envelope import port_of
 from sensegate.decode.extract import Element, bind
-from sensegate.decode.frame import Frame
+from sensegate.decode.frame import PayloadFrame
 from sensegate.decode.identity import Reception, identify, is_stable
 from sensegate.decode.plan_cache import WrappedRule
 from sensegate.decode.profile import NONE, CompiledRule
@@ -71,7 +71,7 @@ def open_frame(rule: CompiledRule, element: Element, received: int) -> OpenedFra
     return OpenedFrame(name, port, Reception(time, quality, identity, key, counter, data))
 
 
-def open_frames(holders: Iterable[WrappedRule], frame: Frame) -> Iterator[tuple[CompiledRule, OpenedFrame]]:
+def open_frames(holders: Iterable[WrappedRule], frame: PayloadFrame) -> Iterator[tuple[CompiledRule, OpenedFrame]]:
     """Yield the frames of an envelope by the first rule that finds any. Raises `Rejected` as the rules do."""
     for rule, wrap in holders:
         bound = bind(rule, wrap, rule.parse(frame), []) if rule.chains else None

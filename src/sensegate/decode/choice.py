@@ -12,7 +12,7 @@ EVERY_DEVICE = (1 << 64) - 1
 """Greatest result of `draw`."""
 
 
-class Choice(msgspec.Struct, frozen=True):
+class VersionChoice(msgspec.Struct, frozen=True):
     """A version that some devices have instead of the folder's."""
 
     profile: str

@@ -13,10 +13,10 @@ from operator import itemgetter
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from sensegate.decode.extract import BoundMessage, Leaf
-from sensegate.decode.flatten import PURE, Flattened, TooLarge
+from sensegate.decode.flatten import PURE, Flattened, TooManyLeaves
 from sensegate.decode.frame import Parse
 from sensegate.decode.paths import Path
-from sensegate.decode.plan import LEAVES_MAX, LeafAccess, Plan
+from sensegate.decode.plan import LEAVES_MAX, ColumnPlan, LeafAccess
 from sensegate.decode.profile import CompiledRule
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
@@ -67,13 +67,13 @@ class _DecidedPlans(NamedTuple):
 
     at: tuple[int, ...]
     get: Callable[[Values], Any]
-    plans: dict[Any, Plan]
+    plans: dict[Any, ColumnPlan]
 
 
 class FramesByPlan(NamedTuple):
     """Frames grouped by plan."""
 
-    groups: dict[Plan, tuple[list[int], list[Values]]]
+    groups: dict[ColumnPlan, tuple[list[int], list[Values]]]
     """Plan -> (indices of its frames, their values)."""
     without: list[int]
     """Indices of frames without a plan."""
@@ -88,7 +88,7 @@ class ColumnarReader:
         self._parses = parses
         self._places = places
         self._frames_tried = self._frames_hit = self._attempts = 0
-        self._plans: dict[Hashable, Plan] = {}
+        self._plans: dict[Hashable, ColumnPlan] = {}
         self._deciding: dict[Hashable, list[_DecidedPlans]] = {}
         self._seen: dict[Hashable, int] = {}
         self.count = 0
@@ -106,7 +106,7 @@ class ColumnarReader:
                 break
             except Rejected:  # the list keeps the results so far, the iterator stands behind the refused frame
                 flattened.append(None)
-        groups: dict[Plan, tuple[list[int], list[Values]]] = {}
+        groups: dict[ColumnPlan, tuple[list[int], list[Values]]] = {}
         without: list[int] = []
         for index, item in enumerate(flattened):
             plan = None
@@ -130,7 +130,7 @@ class ColumnarReader:
         for index, parse in enumerate(self._parses):
             try:
                 branches, values = parse.flatten(payload, port)
-            except TooLarge:
+            except TooManyLeaves:
                 raise
             except Rejected:
                 if index == last:
@@ -149,7 +149,7 @@ class ColumnarReader:
                 return True
         return False
 
-    def _plan_by_values(self, branches: Hashable, values: Values) -> Plan | None:
+    def _plan_by_values(self, branches: Hashable, values: Values) -> ColumnPlan | None:
         """Return the plan of a frame by the values that decide."""
         for _, get, plans in self._deciding.get(branches, ()):
             plan = plans.get(get(values))
@@ -185,7 +185,7 @@ class ColumnarReader:
         if self._seen[key] != _SIGHTINGS:
             return False
         try:
-            plan = Plan(rule, bound, None, LeafAccess(places, itemgetter, exact=parse.exact))
+            plan = ColumnPlan(rule, bound, None, LeafAccess(places, itemgetter, exact=parse.exact))
         except (ValueError, TypeError):
             self._seen[key] = _NEVER
             return False
@@ -193,7 +193,7 @@ class ColumnarReader:
         parse.prepare(payload, port)
         return True
 
-    def _add_plan(self, branches: Hashable, deciding_at: tuple[int, ...], decided: Any, plan: Plan) -> None:
+    def _add_plan(self, branches: Hashable, deciding_at: tuple[int, ...], decided: Any, plan: ColumnPlan) -> None:
         self.count += 1
         self._attempts = 0
         if not deciding_at:

@@ -18,7 +18,7 @@ from sensegate.decode.columnar import ColumnarReader
 from sensegate.decode.envelope import port_of
 from sensegate.decode.extract import BoundMessage, digest16
 from sensegate.decode.identity import Reception, identify, is_stable
-from sensegate.decode.plan import Getter, LeafAccess, Plan, PlanBatch, Shape, ShapeType
+from sensegate.decode.plan import ColumnPlan, Getter, LeafAccess, PlanBatch, Shape, ShapeType
 from sensegate.decode.profile import NONE, CompiledRule
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
@@ -77,7 +77,7 @@ class EnvelopePlan:
             raise ValueError("no frame")
         self._frame: Getter = frame
         self._path = [access.get(leaf) for leaf in bound.path]
-        self.beside = None if beside is None else Plan(*beside, None, access)
+        self.beside = None if beside is None else ColumnPlan(*beside, None, access)
         self.names_devices = self._device is not None or (self.beside is not None and self.beside.names_devices)
 
     def open(self, batch: PlanBatch, device_of: DeviceOf, reader_of: ReaderOf) -> dict[ColumnarReader, EnvelopeFrames]:

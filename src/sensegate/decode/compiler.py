@@ -17,7 +17,7 @@ from sensegate.decode.formats import FORMATS, video
 from sensegate.decode.frame import FormatContext, Parse
 from sensegate.decode.grammar import Lines, MessageRule, ProfileFile
 from sensegate.decode.keys import ProfileKeys, nearest
-from sensegate.decode.paths import EVERY, Path, Place
+from sensegate.decode.paths import EVERY, MemberPath, Path
 from sensegate.decode.profile import (
     FRAME,
     IDENTITIES,
@@ -342,7 +342,7 @@ class Compiler:
                 raise self._keys.error(f"'{pattern.text}' does not capture {{{capture}}}", *here, "device", key)
         return template
 
-    def _time(self, rule: MessageRule, here: tuple[str | int, ...]) -> tuple[tuple[Place, ...], times.TimeReader]:
+    def _time(self, rule: MessageRule, here: tuple[str | int, ...]) -> tuple[tuple[MemberPath, ...], times.TimeReader]:
         part = rule.time
         if part is None:
             return (), times.TimeReader(zone=self._source.zone)
@@ -438,9 +438,9 @@ class Compiler:
         )
 
 
-def _lists(readings: Sequence[CompiledReading]) -> tuple[tuple[Place, Groups], ...]:
+def _lists(readings: Sequence[CompiledReading]) -> tuple[tuple[MemberPath, Groups], ...]:
     """Return the readings of lists other than the rule's, by list."""
-    lists: dict[Place, list[CompiledReading]] = {}
+    lists: dict[MemberPath, list[CompiledReading]] = {}
     for reading in readings:
         if reading.each is not None:
             lists.setdefault(reading.each, []).append(reading)

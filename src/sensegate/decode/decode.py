@@ -18,19 +18,19 @@ from sensegate.decode.batch import BatchTrees, Postponed
 from sensegate.decode.chain import CarriedRoute, FrameRejected, OpenedFrame, open_frame
 from sensegate.decode.columnar import ColumnarReader
 from sensegate.decode.columnar_envelopes import EnvelopeFrames, EnvelopePlan
-from sensegate.decode.extract import BoundMessage, Leaf, RouteInfo, Rows, bind, path_of
+from sensegate.decode.extract import BoundMessage, DecodedRows, Leaf, RouteInfo, bind, path_of
 from sensegate.decode.formats import FORMATS
 from sensegate.decode.formats.video import VideoTree, reason_of, refused_at
-from sensegate.decode.frame import Frame, Parse, WarnedList, WarnedObject
+from sensegate.decode.frame import Parse, PayloadFrame, WarnedList, WarnedObject
 from sensegate.decode.identity import Reception
 from sensegate.decode.join import fields_of
-from sensegate.decode.memory import DeviceRequest, Memory
-from sensegate.decode.plan import Chunk, Plan, PlanBatch
+from sensegate.decode.memory import DecoderMemory, DeviceRequest
+from sensegate.decode.plan import Chunk, ColumnPlan, PlanBatch
 from sensegate.decode.plan_cache import FAULTS, PlanCache, WrappedRule
 from sensegate.decode.profile import CompiledRule, UnitConversions
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.rates import DeviceRates
-from sensegate.decode.routes import NO_PLAN, REFUSED, DeviceNames, Route, Routes
+from sensegate.decode.routes import NO_PLAN, REFUSED, DeviceNames, Routes, TopicRoute
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
 from sensegate.model import (
@@ -71,10 +71,10 @@ class Decoder:
         profiles: ProfileSet,
         devices: DeviceNames,
         limits: IngestConfig | None = None,
-        memory: Memory | None = None,
+        memory: DecoderMemory | None = None,
     ) -> None:
         self.limits = limits or IngestConfig()
-        self.memory = Memory() if memory is None else memory
+        self.memory = DecoderMemory() if memory is None else memory
         self.units = UnitConversions()
         self.plans = PlanCache(self.limits.nesting_max)
         self.rates = DeviceRates(self.limits.rate_per_device_s)
@@ -166,7 +166,7 @@ class _BatchDecoder:
         self._postponed: list[tuple[int, bool]] = []
         self._trees = BatchTrees()
         self._learning = False
-        self.rows = Rows(decoder.units)
+        self.rows = DecodedRows(decoder.units)
         self.chunks: list[Chunk] = []
 
     def run(self) -> None:
@@ -230,7 +230,7 @@ class _BatchDecoder:
             self._quarantine(index, route, rejection)
         return rejection is not None
 
-    def _raise_refusal(self, route: Route, frame: Frame) -> None:
+    def _raise_refusal(self, route: TopicRoute, frame: PayloadFrame) -> None:
         """Raise the refusal of a message, if any, after its format has taken the state that later messages need."""
         rejection = self._routes.refusal(route)
         if rejection is None:
@@ -244,10 +244,10 @@ class _BatchDecoder:
         """Return the fields with the profile version attached to everything refused."""
         return attributed(fields, self._profiles, self._devices, self._route)
 
-    def _route(self, index: int) -> Route:
+    def _route(self, index: int) -> TopicRoute:
         return self._routes.routes[int(self._numbers[index])]
 
-    def _quarantine(self, index: int, route: Route, rejection: Rejected) -> None:
+    def _quarantine(self, index: int, route: TopicRoute, rejection: Rejected) -> None:
         reason = QuarantineReason(rejection.reason)
         device = rejection.device if isinstance(rejection, FrameRejected) else route.device
         self.rows.quarantined.append(Quarantined(index, reason, rejection.detail, device, route.profile))
@@ -321,7 +321,7 @@ class _BatchDecoder:
             self._decode_columns(plan, places, objects)
         return unmatched
 
-    def _decode_columns(self, plan: Plan | EnvelopePlan, places: I64, objects: list[Any]) -> None:
+    def _decode_columns(self, plan: ColumnPlan | EnvelopePlan, places: I64, objects: list[Any]) -> None:
         """Decode messages that match a plan into columns; those that the plan leaves out are decoded one by one."""
         route = self._numbers[places]
         gateways = [self._routes.routes[number].gateway for number in route.tolist()] if plan.names_devices else []
@@ -357,7 +357,9 @@ class _BatchDecoder:
         left: list[int] = np.delete(batch.message, done).tolist()
         return left
 
-    def _frames(self, plan: Plan, frames: EnvelopeFrames, values: list[Any], batch: PlanBatch, paths: U16) -> list[int]:
+    def _frames(
+        self, plan: ColumnPlan, frames: EnvelopeFrames, values: list[Any], batch: PlanBatch, paths: U16
+    ) -> list[int]:
         """Decode frames of one plan into columns; return the places of the envelopes that are done."""
         places = frames.places
         received = batch.received[places]
@@ -374,7 +376,7 @@ class _BatchDecoder:
         left = set(self._chunk(plan, inner))
         return [place for number, place in enumerate(places) if number not in left]
 
-    def _chunk(self, plan: Plan, batch: PlanBatch) -> list[int]:
+    def _chunk(self, plan: ColumnPlan, batch: PlanBatch) -> list[int]:
         """Decode a batch into columns; return the places that the plan leaves out."""
         try:
             chunk, left = plan.columns(batch, self._units, self._index)
@@ -446,7 +448,7 @@ class _BatchDecoder:
                 plan = self._plans.learn(match.holder, match.tree, match.deciding, match.bound)
                 self._routes.plan[self._numbers[index]] = NO_PLAN if plan is None else plan
 
-    def _learn_envelope(self, index: int, route: Route, match: _Match, beside: _Match | None) -> None:
+    def _learn_envelope(self, index: int, route: TopicRoute, match: _Match, beside: _Match | None) -> None:
         rules = [*_tried_rules(match.holder, route.rules, beside=False)]
         if beside is not None:
             rules += _tried_rules(beside.holder, route.rules, beside=True)
@@ -461,15 +463,17 @@ class _BatchDecoder:
             plan = self._plans.learn_envelope(match.holder, match.tree, deciding, match.bound, beside_bound)
             self._routes.plan[self._numbers[index]] = NO_PLAN if plan is None else plan
 
-    def _frame_at(self, index: int) -> Frame:
+    def _frame_at(self, index: int) -> PayloadFrame:
         message = self._messages[index]
-        return Frame(message.payload, self._limits.nesting_max, message.topic, message.received, memory=self._memory)
+        return PayloadFrame(
+            message.payload, self._limits.nesting_max, message.topic, message.received, memory=self._memory
+        )
 
     def _by_rules(  # noqa: PLR0912 - one check after another
         self,
         index: int,
         rules: Sequence[WrappedRule],
-        frame: Frame,
+        frame: PayloadFrame,
         route: RouteInfo,
         reception: Reception | None = None,
     ) -> _Match | None:
@@ -534,7 +538,7 @@ class _BatchDecoder:
 
     # ── envelopes ────────────────────────────────────────────────────────────────────────────────────
 
-    def _add_beside(self, index: int, frame: Frame, route: Route) -> _Match | None:
+    def _add_beside(self, index: int, frame: PayloadFrame, route: TopicRoute) -> _Match | None:
         """Add the values of an envelope outside its frame; return the match, None if there are none."""
         rules = [rule for rule in route.rules if rule[0].beside]
         if not rules:
@@ -589,7 +593,7 @@ class _BatchDecoder:
         if not rules:
             raise Rejected(QuarantineReason.SCHEMA, f"profile '{device.profile}' has no rule for port {frame.port}")
         received = frame.reception.time
-        inner = Frame(
+        inner = PayloadFrame(
             frame.data,
             self._limits.nesting_max,
             route.text,

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import xxhash
 
-from sensegate.decode.paths import Place
+from sensegate.decode.paths import MemberPath
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -65,8 +65,8 @@ READERS: Final[dict[str, Callable[[Any], bytes]]] = {
 class EnvelopePayload(NamedTuple):
     """Where an envelope holds the device's bytes, and how they are encoded."""
 
-    place: Place
-    port: Place | None
+    place: MemberPath
+    port: MemberPath | None
     read: Callable[[Any], bytes]
 
     def bytes_of(self, raw: Any) -> bytes:

@@ -16,7 +16,7 @@ from sensegate.decode import times
 from sensegate.decode.flags import QualityFlags, Verdict
 from sensegate.decode.frame import ELEMENTS_MAX
 from sensegate.decode.identity import Reception, identify, is_stable, number_of
-from sensegate.decode.paths import ABSENT, EVERY, Path, Place, walk
+from sensegate.decode.paths import ABSENT, EVERY, MemberPath, Path, walk
 from sensegate.decode.profile import (
     NONE,
     NOTHING,
@@ -129,7 +129,7 @@ class _Scope(NamedTuple):
     strip: int
     outer: Outer = ()
 
-    def leaf(self, place: Place, pointer: Path, tree: Any) -> Leaf | None:
+    def leaf(self, place: MemberPath, pointer: Path, tree: Any) -> Leaf | None:
         if place.up:
             if place.up > len(self.outer):
                 return None
@@ -143,7 +143,7 @@ class _Scope(NamedTuple):
             raw = walk(tree, place.path)
         return None if raw is ABSENT else Leaf((pointer + place.path)[self.strip :], raw)
 
-    def first(self, places: tuple[Place, ...], pointer: Path, tree: Any) -> Leaf | None:
+    def first(self, places: tuple[MemberPath, ...], pointer: Path, tree: Any) -> Leaf | None:
         """Return the first leaf that is present and not null."""
         for place in places:
             leaf = self.leaf(place, pointer, tree)
@@ -151,7 +151,7 @@ class _Scope(NamedTuple):
                 return leaf
         return None
 
-    def joined(self, places: tuple[Place, ...], pointer: Path, tree: Any) -> Leaf | None:
+    def joined(self, places: tuple[MemberPath, ...], pointer: Path, tree: Any) -> Leaf | None:
         """Return the leaves joined as one text, None if one is absent or null."""
         leaves = [leaf for place in places if (leaf := self.leaf(place, pointer, tree)) and leaf.raw is not None]
         if len(leaves) < len(places):
@@ -172,7 +172,7 @@ def _meets_conditions(reading: CompiledReading, scope: _Scope, pointer: Path, tr
     return True
 
 
-def _elements(rule: CompiledRule, each: Place | None, root: Any, base: Any) -> Iterator[tuple[Path, Any, Outer]]:
+def _elements(rule: CompiledRule, each: MemberPath | None, root: Any, base: Any) -> Iterator[tuple[Path, Any, Outer]]:
     """Yield (pointer, tree, enclosing elements) of each element."""
     if each is None:
         yield rule.root, base, ()
@@ -359,7 +359,7 @@ def path_of(route: RouteInfo, bound: BoundMessage) -> int:
     return path
 
 
-class Rows:
+class DecodedRows:
     """Rows of messages that are decoded one by one."""
 
     def __init__(self, units: UnitConversion) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sensegate.decode.paths import Place
+from sensegate.decode.paths import MemberPath
 from sensegate.model import RejectReason
 from sensegate.quantities.quality import Quality, from_hj212, from_opcua, from_wmo
 
@@ -50,13 +50,13 @@ TABLES: Final[dict[str, Callable[[Any], Verdict | None]]] = {"hj212": _hj212, "o
 class QualityFlags(msgspec.Struct, frozen=True, eq=False):
     """The `quality` of a rule, compiled."""
 
-    place: Place | None
+    place: MemberPath | None
     """Place of the flag; None: each reading has its own."""
     words: Mapping[Any, Verdict] | Callable[[Any], Verdict | None]
     """Verdicts by `key` of the flag, or a table."""
     absent: Verdict
     other: Verdict
-    doubt: Place | None
+    doubt: MemberPath | None
 
     def judge(self, raw: Any, doubt: Any) -> Verdict:
         """Return the verdict of a flag as sent (None: absent), given the member that makes it doubtful (as sent)."""

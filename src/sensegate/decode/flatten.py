@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sensegate.decode.frame import Frame, Parse
+from sensegate.decode.frame import Parse, PayloadFrame
 from sensegate.decode.paths import Path
 from sensegate.decode.plan import LEAVES_MAX
 from sensegate.errors import Rejected
@@ -38,7 +38,7 @@ class Flattened:
         """Return (shape, leaves). Raises `Rejected`, also for a tree with too many leaves to be planned."""
         shape: list[Any] = []
         leaves: list[Any] = []
-        _flatten_into(self._parse(Frame(payload, self._nesting_max, port=port)), shape, leaves)
+        _flatten_into(self._parse(PayloadFrame(payload, self._nesting_max, port=port)), shape, leaves)
         return tuple(shape), leaves
 
     def prepare(self, payload: bytes, port: int | None) -> None:
@@ -47,17 +47,17 @@ class Flattened:
     def pointers(self, payload: bytes, port: int | None) -> list[Path]:
         """Return the pointer of each leaf in the tree."""
         pointers: list[Path] = []
-        _collect_pointers(self._parse(Frame(payload, self._nesting_max, port=port)), (), pointers)
+        _collect_pointers(self._parse(PayloadFrame(payload, self._nesting_max, port=port)), (), pointers)
         return pointers
 
 
-class TooLarge(Rejected):
+class TooManyLeaves(Rejected):
     """A tree with too many leaves for columns; it is not refused but goes the slow path."""
 
 
 def _too_large() -> Rejected:
     """Return a new error each time: an error that is raised again keeps every traceback."""
-    return TooLarge(QuarantineReason.SCHEMA, "too many leaves for columns")
+    return TooManyLeaves(QuarantineReason.SCHEMA, "too many leaves for columns")
 
 
 def _flatten_into(tree: Any, shape: list[Any], leaves: list[Any]) -> None:

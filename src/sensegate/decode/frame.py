@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from sensegate.decode.memory import DeviceRequest, Memory
-from sensegate.decode.part import Part
+from sensegate.decode.memory import DecoderMemory, DeviceRequest
+from sensegate.decode.part import ProfilePart
 from sensegate.errors import ProfileError
 
 ELEMENTS_MAX = 4_096
@@ -19,7 +19,7 @@ MEMBERS_MAX = 65_536
 """Most members and elements in one tree; more are refused (`schema`)."""
 
 
-class Frame(msgspec.Struct, frozen=True, gc=False):
+class PayloadFrame(msgspec.Struct, frozen=True, gc=False):
     """The bytes of one message, with what its carrier states about them."""
 
     payload: bytes
@@ -30,11 +30,11 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     """Arrival, µs UTC."""
     port: int | None = None
     """Port of the frame, if its carrier has ports (LoRaWAN's FPort)."""
-    memory: Memory | None = None
+    memory: DecoderMemory | None = None
     """State from earlier messages, for formats that need it; None: no state is kept."""
 
 
-Parse = Callable[[Frame], Any]
+Parse = Callable[[PayloadFrame], Any]
 """Turns a frame into a tree of dicts, lists and scalars. Raises `Rejected`, and nothing else, on any bytes."""
 
 
@@ -45,12 +45,12 @@ class BatchParse(ABC):
     """Parses with equal keys give equal results; the key changes with a file beside the profile."""
 
     @abstractmethod
-    def __call__(self, frame: Frame) -> Any:
+    def __call__(self, frame: PayloadFrame) -> Any:
         """Parse one frame, as any `Parse`."""
 
     @staticmethod
     @abstractmethod
-    def many(requests: Sequence[tuple[Any, Frame]]) -> list[Any]:
+    def many(requests: Sequence[tuple[Any, PayloadFrame]]) -> list[Any]:
         """Return the tree, or the `Rejected` (not raised), for each pair of a parse of this class and a frame."""
 
 
@@ -96,7 +96,7 @@ class PayloadFormat(NamedTuple):
 
     compile: Callable[[Any, FormatContext], Parse]
     """(the rule's options or None, context) -> parse. Raises `context.error(…)` if the options are wrong."""
-    options: type[Part] | None = None
+    options: type[ProfilePart] | None = None
     """Record of its options, under the format's name in a rule; None: it has no options."""
     required: bool = False
     """Whether options are required."""

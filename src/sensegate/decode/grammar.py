@@ -28,28 +28,28 @@ from sensegate.decode.formats.text_frame import TextFramePart
 from sensegate.decode.formats.video import VideoPart
 from sensegate.decode.formats.xml import XmlPart
 from sensegate.decode.layout.steps import BinaryPart
-from sensegate.decode.part import Part, Scalar
+from sensegate.decode.part import ProfilePart, Scalar
 from sensegate.decode.part import description as _h
 from sensegate.decode.reshape import TablePart
 from sensegate.errors import ProfileError
 from sensegate.model import Datum, IdentityKind, QuarantineReason, RejectReason
 
 
-class Label(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LabelPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A name for people, in two languages."""
 
     zh: Annotated[str, _h("Chinese")]
     en: Annotated[str, _h("English")]
 
 
-class UnitFrom(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UnitFrom(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A unit that the payload itself states."""
 
     field: Annotated[str, _h("path to the unit's name, from the element or with $ from the root")]
     words: Annotated[dict[str, str], _h("the device's words for units -> UCUM; empty: they are UCUM codes")] = {}
 
 
-class CounterPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CounterPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a counter of the device wraps around."""
 
     modulus: Annotated[
@@ -58,7 +58,7 @@ class CounterPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 0.0
 
 
-class ReadingRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ReadingRule(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One value of a message that becomes a reading."""
 
     field: Annotated[str, _h('path to the value: a.b, a[0].b, ["dotted.key"], $.from.root')] = ""
@@ -103,7 +103,7 @@ class ReadingRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     flag: Annotated[str, _h("path to this value's own flag, judged by the rule's `quality`")] = ""
 
 
-class QualityPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class QualityPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Quality stated by the device: a flag beside its values, and the meaning of the flag."""
 
     field: Annotated[str, _h("path to the flag, from the element or with $ from the root")] = ""
@@ -116,7 +116,7 @@ class QualityPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     doubt: Annotated[str, _h("path to a member that makes a good value uncertain, if it is present and not empty")] = ""
 
 
-class TimePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TimePart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the phenomenon time is, and its format."""
 
     field: Annotated[str, _h("path to the time")] = ""
@@ -136,7 +136,7 @@ class TimePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     period_s: Annotated[float, _h("length of the period; with `stamp: start` the reading is dated at its end")] = 0.0
 
 
-class DevicePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DevicePart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the device's name is, if it is not {device} in the topic."""
 
     field: Annotated[str, _h("path to the name; the device must belong to the topic's {gateway}, if there is one")] = ""
@@ -149,7 +149,7 @@ class DevicePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     case: Annotated[Literal["", "lower", "upper"], _h("letter case applied before the name is looked up")] = ""
 
 
-class NamedPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NamedPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Elements that carry their own name: ``{"n": "temperature", "v": 21.5}``."""
 
     name: Annotated[str, _h("path to the name; readings are found by it (`field` is the name)")]
@@ -160,7 +160,7 @@ class NamedPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ()
 
 
-class PayloadPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PayloadPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a carrier (a LoRaWAN network server, an IoT platform) puts the bytes that the device sent."""
 
     field: Annotated[str, _h("path to the device's bytes; the rule matches if they are present")]
@@ -171,13 +171,13 @@ class PayloadPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     port: Annotated[str, _h("path to the frame's port; if given, the port must be present")] = ""
 
 
-class FramesPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FramesPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which frames of a carrier a rule decodes."""
 
     ports: Annotated[tuple[int, ...], _h("ports of the frames; empty: any, and frames without a port")] = ()
 
 
-class MessageRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MessageRule(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One kind of message: its topics, and how it becomes readings."""
 
     topics: Annotated[tuple[str, ...], _h("topics with captures: tele/{device}/SENSOR, a/{device+}")] = ()
@@ -240,7 +240,7 @@ class MessageRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     readings: Annotated[tuple[ReadingRule, ...], _h("the values that become readings")] = ()
 
 
-class Expected(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Expected(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One reading that an example must give."""
 
     property: Annotated[str, _h("standard name")]
@@ -252,7 +252,7 @@ class Expected(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     quality: Annotated[str, _h("quality that the device's flag gives it")] = "good"
 
 
-class ExpectedFrame(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ExpectedFrame(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The frame that an example's envelope must contain."""
 
     hex: Annotated[str, _h("the device's bytes; spaces are ignored")]
@@ -261,7 +261,7 @@ class ExpectedFrame(Part, frozen=True, kw_only=True, forbid_unknown_fields=True)
     time: Annotated[str, _h("time of its reception, ISO 8601 with Z; absent: the time of arrival")] = ""
 
 
-class Earlier(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Earlier(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A message that precedes an example's."""
 
     topic: Annotated[str, _h("topic")]
@@ -270,7 +270,7 @@ class Earlier(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     payload_b64: Annotated[str, _h("binary payload in base64")] = ""
 
 
-class Example(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Example(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A message and its expected readings. Expectations come from the maker's document, never from our output."""
 
     label: Annotated[str, _h("what it shows")]
@@ -293,10 +293,10 @@ class Example(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ignored: Annotated[int | None, _h('number of values that stand for "not measured"')] = None
 
 
-class ParameterPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ParameterPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A parameter of a task."""
 
-    label: Annotated[Label, _h("name for people")]
+    label: Annotated[LabelPart, _h("name for people")]
     kind: Annotated[Literal["number", "integer", "boolean", "text"], _h("type of the value")] = "number"
     unit: Annotated[str, _h("unit in which it is given and sent, UCUM")] = ""
     range: Annotated[tuple[float, float] | None, _h("smallest and greatest number; required for numbers")] = None
@@ -305,7 +305,7 @@ class ParameterPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True)
     text_max: Annotated[int, msgspec.Meta(ge=1, le=1024), _h("greatest length of a text, characters")] = 64
 
 
-class ConfirmPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ConfirmPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The reading that confirms that the device has done a task."""
 
     property: Annotated[str, _h("standard name of a reading of this profile")]
@@ -314,7 +314,7 @@ class ConfirmPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tolerance: Annotated[float, msgspec.Meta(ge=0), _h("accepted deviation of a number")] = 0.0
 
 
-class TaskExample(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TaskExample(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A task with the message that it sends, or its refusal."""
 
     parameters: Annotated[dict[str, Scalar], _h("the parameters given")] = {}
@@ -324,11 +324,11 @@ class TaskExample(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     refuse: Annotated[bool, _h("such parameters are refused")] = False
 
 
-class TaskPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TaskPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A task that such a device can carry out."""
 
     name: Annotated[str, _h("short name: letters, digits, -")]
-    label: Annotated[Label, _h("name for people")]
+    label: Annotated[LabelPart, _h("name for people")]
     topic: Annotated[str, _h("topic to which the device subscribes; captures as in `hears`")] = "sg/{device}/down"
     json: Annotated[Any, _h('payload as JSON; "{parameter}" alone is its value, within a string its text')] = None
     text: Annotated[str, _h("payload as text, with {parameter}")] = ""
@@ -352,14 +352,14 @@ class TaskPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     examples: Annotated[tuple[TaskExample, ...], _h("tasks with the message that is sent; at least one")] = ()
 
 
-class ProfileFile(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ProfileFile(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One version of the profile of a device model."""
 
     profile: Annotated[str, _h("vendor/model, the same as folder and file")]
     version: Annotated[
         int, msgspec.Meta(ge=1, le=9999, description="increases with each change; a version never changes")
     ]
-    label: Annotated[Label, _h("name for people")]
+    label: Annotated[LabelPart, _h("name for people")]
     source: Annotated[str, _h("the document that describes the layout")]
     domain: Annotated[str, _h("domain of such devices, as in the property table")] = ""
     format: Annotated[str, _h("payload format")] = "json"
@@ -442,19 +442,19 @@ def _build(node: yaml.Node, path: tuple[str | int, ...], lines: Lines, loader: _
     return tree
 
 
-def _part_type(kind: Any) -> type[Part] | None:
-    if isinstance(kind, type) and issubclass(kind, Part):
+def _part_type(kind: Any) -> type[ProfilePart] | None:
+    if isinstance(kind, type) and issubclass(kind, ProfilePart):
         return kind
     return next((part for inner in get_args(kind) if (part := _part_type(inner))), None)
 
 
 @cache
-def _hints(part: type[Part]) -> dict[str, Any]:
+def _hints(part: type[ProfilePart]) -> dict[str, Any]:
     return get_type_hints(part)
 
 
 def _find_unknown_key(
-    part: type[Part], tree: Any, path: tuple[str | int, ...]
+    part: type[ProfilePart], tree: Any, path: tuple[str | int, ...]
 ) -> tuple[tuple[str | int, ...], str] | None:
     if not isinstance(tree, dict):
         return None

@@ -6,14 +6,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sensegate.decode.extract import Rows
+from sensegate.decode.extract import DecodedRows
 from sensegate.decode.plan import Chunk
 from sensegate.model import I64, Fields, Numbered, Quarantined, RejectedValue
 
 _T = TypeVar("_T")
 
 
-def _chunk_of(rows: Rows) -> Chunk:
+def _chunk_of(rows: DecodedRows) -> Chunk:
     return Chunk(
         np.array(rows.message, np.int32),
         np.array(rows.device, np.int32),
@@ -32,7 +32,7 @@ def _chunk_of(rows: Rows) -> Chunk:
     )
 
 
-def fields_of(rows: Rows, chunks: list[Chunk]) -> Fields:
+def fields_of(rows: DecodedRows, chunks: list[Chunk]) -> Fields:
     """Return all rows by message, and within a message in the order of the profile."""
     if rows.message or rows.rejected or rows.ignored or not chunks:
         chunks = [*chunks, _chunk_of(rows)]

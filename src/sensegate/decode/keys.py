@@ -9,7 +9,7 @@ from typing import Any
 from sensegate.decode import paths, topics
 from sensegate.decode.grammar import Lines, key_text, line_of
 from sensegate.decode.part import Scalar
-from sensegate.decode.paths import EVERY, Place
+from sensegate.decode.paths import EVERY, MemberPath
 from sensegate.decode.profile import Token, token
 from sensegate.errors import ProfileError
 
@@ -36,7 +36,7 @@ class ProfileKeys:
         except ValueError as error:
             raise self.error(str(error), *path) from error
 
-    def place(self, text: str, *path: str | int) -> Place:
+    def place(self, text: str, *path: str | int) -> MemberPath:
         """Parse a path to a member."""
         try:
             place = paths.parse(text)
@@ -46,13 +46,13 @@ class ProfileKeys:
             raise self.error("'*' is allowed in `each` only", *path)
         return place
 
-    def optional(self, text: str, *path: str | int) -> Place | None:
+    def optional(self, text: str, *path: str | int) -> MemberPath | None:
         """Parse a path; None if it is empty."""
         return self.place(text, *path) if text else None
 
     def where(
         self, where: Mapping[str, Scalar | tuple[Scalar, ...] | None], here: tuple[str | int, ...], *, typed: bool
-    ) -> Iterator[tuple[Place, frozenset[Token]]]:
+    ) -> Iterator[tuple[MemberPath, frozenset[Token]]]:
         """Yield (place, tokens of the accepted values) for each condition."""
         for text, accepted in where.items():
             values = accepted if isinstance(accepted, tuple) else (accepted,)

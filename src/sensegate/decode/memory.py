@@ -46,7 +46,7 @@ class _Change(msgspec.Struct, frozen=True):
     before: _Entry | None
 
 
-class Memory:
+class DecoderMemory:
     """Values by key, bounded in number and bytes; the least recently used is dropped first.
 
     Values are immutable: they are replaced, never changed. `undoable`: savepoints are used, and released regularly.
@@ -79,9 +79,9 @@ class Memory:
         """Estimated bytes held."""
         return self._bytes
 
-    def copy(self, *, hindsight: bool = False) -> Memory:
+    def copy(self, *, hindsight: bool = False) -> DecoderMemory:
         """Return an independent memory that starts with the same content."""
-        other = Memory(entries_max=self._entries_max, bytes_max=self._bytes_max, hindsight=hindsight)
+        other = DecoderMemory(entries_max=self._entries_max, bytes_max=self._bytes_max, hindsight=hindsight)
         other._entries = dict(self._entries)
         other._bytes = self._bytes
         return other

@@ -12,5 +12,5 @@ def description(text: str) -> msgspec.Meta:
     return msgspec.Meta(description=text)
 
 
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ProfilePart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of the parts of a profile."""

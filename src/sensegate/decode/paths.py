@@ -33,7 +33,7 @@ class Absent:
 ABSENT: Final = Absent()
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True):
+class MemberPath(msgspec.Struct, frozen=True, array_like=True):
     """A path, from the message's root or from the current element."""
 
     path: Path
@@ -46,7 +46,7 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
     """Number of enclosing elements to go up before the path starts."""
 
 
-def parse(text: str) -> Place:
+def parse(text: str) -> MemberPath:
     """Parse a path.
 
     Raises:
@@ -58,11 +58,11 @@ def parse(text: str) -> Place:
             raise ValueError(f"after '^' must come '.', '[' or '@key', not {outer!r}")
         return msgspec.structs.replace(parse(outer.removeprefix(".")), up=len(text) - len(outer))
     if text == "@key":
-        return Place((), key=True)
+        return MemberPath((), key=True)
     from_root = text.startswith("$")
     rest = text[1:] if from_root else text
     if rest in {"", "."}:
-        return Place((), from_root)
+        return MemberPath((), from_root)
     each_value = rest == "*" or rest.endswith(".*")
     if each_value:
         rest = rest[:-2] if rest.endswith(".*") else ""
@@ -75,7 +75,7 @@ def parse(text: str) -> Place:
         quoted, index, plain = match.groups()
         steps.append(int(index) if index is not None else plain if plain is not None else _unquote(quoted))
         position = match.end()
-    return Place(tuple(steps), from_root, each_value)
+    return MemberPath(tuple(steps), from_root, each_value)
 
 
 def _unquote(text: str) -> str:

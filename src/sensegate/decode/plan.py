@@ -213,7 +213,7 @@ class _Element(NamedTuple):
     frame: Getter | None
 
 
-class Plan:
+class ColumnPlan:
     """How messages of one shape are decoded into columns, by one rule."""
 
     def __init__(

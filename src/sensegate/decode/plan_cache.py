@@ -10,7 +10,7 @@ import msgspec
 from sensegate.decode.columnar import ColumnarReaders
 from sensegate.decode.columnar_envelopes import EnvelopePlan
 from sensegate.decode.extract import BoundMessage, Leaf
-from sensegate.decode.plan import Plan, Shape, skeleton
+from sensegate.decode.plan import ColumnPlan, Shape, skeleton
 from sensegate.decode.profile import CompiledRule
 
 PLANS_MAX = 32
@@ -33,7 +33,7 @@ class PlanCache:
     """Plans by number, by rule and by shape."""
 
     def __init__(self, nesting_max: int = 32) -> None:
-        self.plans: list[Plan | EnvelopePlan] = []
+        self.plans: list[ColumnPlan | EnvelopePlan] = []
         self.readers = ColumnarReaders(nesting_max)
         """For formats that give flat values."""
         self._by_rule: dict[WrappedRule, list[int]] = {}
@@ -47,7 +47,7 @@ class PlanCache:
 
     def learn(self, holder: WrappedRule, tree: Any, deciding: Sequence[Leaf], bound: BoundMessage) -> int | None:
         """Return the number of the plan for a message that was decoded, None while there is none."""
-        return self._learn(holder, tree, deciding, lambda shape: Plan(holder[0], bound, shape))
+        return self._learn(holder, tree, deciding, lambda shape: ColumnPlan(holder[0], bound, shape))
 
     def learn_envelope(
         self,
@@ -61,7 +61,11 @@ class PlanCache:
         return self._learn(holder, tree, deciding, lambda shape: EnvelopePlan(holder[0], bound, shape, beside))
 
     def _learn(
-        self, holder: WrappedRule, tree: Any, deciding: Sequence[Leaf], make: Callable[[Shape], Plan | EnvelopePlan]
+        self,
+        holder: WrappedRule,
+        tree: Any,
+        deciding: Sequence[Leaf],
+        make: Callable[[Shape], ColumnPlan | EnvelopePlan],
     ) -> int | None:
         shape = skeleton(tree, deciding)
         if shape is None:

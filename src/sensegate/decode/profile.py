@@ -20,7 +20,7 @@ from sensegate.decode.flags import QualityFlags
 from sensegate.decode.frame import Parse
 from sensegate.decode.grammar import Lines, ProfileFile
 from sensegate.decode.part import Scalar
-from sensegate.decode.paths import Path, Place
+from sensegate.decode.paths import MemberPath, Path
 from sensegate.model import IdentityKind, RejectReason
 from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.units import UnitError, conversion, dimension
@@ -77,7 +77,7 @@ class CompiledReading(msgspec.Struct, frozen=True, eq=False):
     """One reading rule, compiled."""
 
     name: str
-    place: Place
+    place: MemberPath
     property: str
     kind: ValueKind
     specs: tuple[int, int, int, int, int]
@@ -87,15 +87,15 @@ class CompiledReading(msgspec.Struct, frozen=True, eq=False):
     own: tuple[float, float] = (1.0, 0.0)
     """(scale, offset) of the profile, before those of the unit."""
     words: dict[Token, float | str] | None = None
-    each: Place | None = None
+    each: MemberPath | None = None
     """The list of elements that holds it, if not the rule's."""
     missing: frozenset[Token] = frozenset()
-    where: tuple[tuple[Place, frozenset[Token]], ...] = ()
+    where: tuple[tuple[MemberPath, frozenset[Token]], ...] = ()
     """Conditions: only elements that meet all of them hold the reading."""
     text_numbers: bool = False
-    unit_place: Place | None = None
+    unit_place: MemberPath | None = None
     unit_words: Mapping[str, str] = {}
-    flag_place: Place | None = None
+    flag_place: MemberPath | None = None
     """Place of the value's own flag; without one, the rule's `flags` apply."""
     text_max: int = TEXT_MAX
     """Longest text, in characters."""
@@ -153,7 +153,7 @@ def _too_long(most: int) -> ValueRejection:
     return ValueRejection(RejectReason.TOO_LONG, f"more than {most} characters")
 
 
-NOTHING: Final = CompiledReading("", Place(()), "", ValueKind.NUMBER, (-1, -1, -1, -1, -1), (1.0, 0.0))
+NOTHING: Final = CompiledReading("", MemberPath(()), "", ValueKind.NUMBER, (-1, -1, -1, -1, -1), (1.0, 0.0))
 """Reading of a name that is known to have none; used for null values only."""
 
 
@@ -212,9 +212,9 @@ class UnitConversions:
 class NamedPlaces(NamedTuple):
     """Places within an element that carries its own name."""
 
-    name: Place
-    value: tuple[Place, ...]
-    unit: Place | None
+    name: MemberPath
+    value: tuple[MemberPath, ...]
+    unit: MemberPath | None
     skip: frozenset[str]
     """Names without readings."""
     skip_below: tuple[str, ...]
@@ -252,26 +252,26 @@ class CompiledRule(msgspec.Struct, frozen=True, eq=False):
     as_sent: bool
     """Whether the tree is parsed from the bytes unchanged (no charset, nothing unpacked): plans may be learned."""
     ignore: bool
-    where: tuple[tuple[Place, frozenset[Token]], ...]
+    where: tuple[tuple[MemberPath, frozenset[Token]], ...]
     root: Path
     wrap: str
-    each: Place | None
-    device: Place | None
+    each: MemberPath | None
+    device: MemberPath | None
     device_case: str
     names: DeviceNameTemplates
     """Templates of the device's and gateway's names, over the topic's captures."""
     any_profile: bool
     """Whether the gateway publishes for the devices behind it, whatever their profiles."""
     by_credential: bool
-    time: tuple[Place, ...]
+    time: tuple[MemberPath, ...]
     time_joined: bool
     """Whether the places form the time together; else the first that is present applies."""
     reader: times.TimeReader
     identity: tuple[int, ...]
     """Identity kinds in order of preference (indices into `IDENTITIES`, without NONE)."""
-    sequence: Place | None
-    message_id: Place | None
-    path: tuple[Place, ...]
+    sequence: MemberPath | None
+    message_id: MemberPath | None
+    path: tuple[MemberPath, ...]
     standard: Path | None
     named: NamedPlaces | None
     flags: QualityFlags | None
@@ -290,7 +290,7 @@ class CompiledRule(msgspec.Struct, frozen=True, eq=False):
     """For `standard` and `named`: readings by name."""
     groups: Groups
     """The readings of `each`, grouped so that absent members are skipped together."""
-    lists: tuple[tuple[Place, Groups], ...]
+    lists: tuple[tuple[MemberPath, Groups], ...]
     """The readings of other lists."""
     video: str = ""
     """Format of video metadata that it decodes: such messages are redacted before anything is written."""

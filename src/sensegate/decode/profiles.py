@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sensegate.decode import topics
-from sensegate.decode.choice import Choice
+from sensegate.decode.choice import VersionChoice
 from sensegate.decode.compiler import Compiler
 from sensegate.decode.device_names import subscribe_filters
 from sensegate.decode.frame import BatchParse
@@ -26,14 +26,14 @@ from sensegate.model import Device, Spec
 class Chosen(NamedTuple):
     """A decision of the store, and the file of the chosen version."""
 
-    choice: Choice
+    choice: VersionChoice
     file: Path
 
 
 class VersionArm(NamedTuple):
     """A version that applies to some devices only."""
 
-    choice: Choice
+    choice: VersionChoice
     profile: CompiledProfile
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sensegate.model import BOOL, I32, I64
-from sensegate.radix import radix_argsort
+from sensegate.quantities.sorting import radix_argsort
 
 MINUTE_US = 60_000_000
 

@@ -10,7 +10,7 @@ import msgspec
 from sensegate.decode.grammar import MessageRule, ProfileFile, ReadingRule, UnitFrom
 from sensegate.decode.keys import ProfileKeys, nearest
 from sensegate.decode.part import Scalar
-from sensegate.decode.paths import Place
+from sensegate.decode.paths import MemberPath
 from sensegate.decode.profile import IDENTITIES, NONE, RECORD_MAX, TEXT_MAX, CompiledReading, Token, compose, token
 from sensegate.decode.words import TABLES
 from sensegate.errors import ConfigError
@@ -111,7 +111,7 @@ class ReadingCompiler:
         return CompiledReading(
             name=title,
             each=self._keys.optional(entry.each, *here, "each"),
-            place=Place(()) if plain else self._keys.place(name, *here, "field"),
+            place=MemberPath(()) if plain else self._keys.place(name, *here, "field"),
             property=row.name,
             kind=row.kind,
             specs=(specs[0], specs[1], specs[2], specs[3], specs[4]),

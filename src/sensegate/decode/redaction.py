@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from sensegate.decode.decode import Decoder
-from sensegate.decode.routes import PUSHED, VIDEO, Route, Routes
+from sensegate.decode.routes import PUSHED, VIDEO, Routes, TopicRoute
 from sensegate.errors import Rejected
 from sensegate.model import Message, QuarantineReason, Removed, Span
 from sensegate.video import stored
@@ -41,7 +41,7 @@ class Redactor:
         self._topics: dict[str, str] = {}
         self._routes: Routes | None = None
 
-    def pending(self, span: Span, decoder: Decoder, strict: AbstractSet[int] = frozenset()) -> dict[int, Route]:
+    def pending(self, span: Span, decoder: Decoder, strict: AbstractSet[int] = frozenset()) -> dict[int, TopicRoute]:
         """Return the messages of a span that are video metadata and not redacted yet, with their routes.
 
         `strict`: messages from cameras only, for which messages without a profile count as video metadata too.
@@ -61,7 +61,7 @@ class Redactor:
         indices |= {index for index in strict if routes.routes[int(numbers[index])].refusal is not None}
         return {index: routes.routes[int(numbers[index])] for index in sorted(indices) if not span[index].cut}
 
-    def redact(self, message: Message, route: Route, decoder: Decoder) -> Message:
+    def redact(self, message: Message, route: TopicRoute, decoder: Decoder) -> Message:
         """Return a message redacted to what may be stored."""
         payload, names = message.payload, route.video or (VIDEO,)
         topic = self._topic(message.topic, route, decoder)
@@ -89,7 +89,7 @@ class Redactor:
             message, topic=topic, payload=stored.encode_withheld(names[0], payload, reason, self._veil), cut=True
         )
 
-    def replace_crashed(self, message: Message, route: Route, decoder: Decoder, where: str) -> Message:
+    def replace_crashed(self, message: Message, route: TopicRoute, decoder: Decoder, where: str) -> Message:
         """Return the replacement of a message on which a format crashed; `where` holds places in our code only."""
         rejection = Rejected(QuarantineReason.CRASHED, where)
         payload = stored.encode_withheld((route.video or (VIDEO,))[0], message.payload, rejection, self._veil)
@@ -97,7 +97,7 @@ class Redactor:
             message, topic=self._topic(message.topic, route, decoder), payload=payload, cut=True
         )
 
-    def _topic(self, topic: str, route: Route, decoder: Decoder) -> str:
+    def _topic(self, topic: str, route: TopicRoute, decoder: Decoder) -> str:
         if topic.startswith(PUSHED):
             return topic  # the listener made it from the device's own name
         known = self._topics.get(topic)
@@ -107,7 +107,7 @@ class Redactor:
             known = self._topics[topic] = self._redacted_topic(topic, route, decoder)
         return known
 
-    def _redacted_topic(self, topic: str, route: Route, decoder: Decoder) -> str:
+    def _redacted_topic(self, topic: str, route: TopicRoute, decoder: Decoder) -> str:
         names = set(decoder.profiles.camera_words)
         for index in {route.device, route.gateway}:
             if index >= 0:

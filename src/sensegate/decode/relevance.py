@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sensegate.decode.decode import Decoder
-from sensegate.decode.routes import DeviceNames, Route, Routes
+from sensegate.decode.routes import DeviceNames, Routes, TopicRoute
 from sensegate.model import Message
 
 
@@ -30,7 +30,7 @@ class ProfileFilter:
             relevant = self._topics[key] = self._of_profile(routes.routes[routes.number(key)])
         return relevant
 
-    def _of_profile(self, route: Route) -> bool:
+    def _of_profile(self, route: TopicRoute) -> bool:
         if route.profile == self._profile:
             return True
         if route.device >= 0:

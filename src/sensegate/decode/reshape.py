@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from sensegate.decode.frame import Frame, Parse
-from sensegate.decode.part import Part, description
-from sensegate.decode.paths import ABSENT, EVERY, Path, Place, walk
+from sensegate.decode.frame import Parse, PayloadFrame
+from sensegate.decode.part import ProfilePart, description
+from sensegate.decode.paths import ABSENT, EVERY, MemberPath, Path, walk
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -20,7 +20,7 @@ Change = Callable[[Any], Any]
 """Replaces the value at a place."""
 
 
-class TablePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TablePart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Arrays without names, which become objects; give `rows` and `names`, or `columns`."""
 
     rows: Annotated[str, description("path to a list of arrays; each becomes an object by `names`")] = ""
@@ -36,11 +36,11 @@ class TablePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Reshape:
     """A parse followed by changes of its tree. Raises `Rejected` as a parse does."""
 
-    def __init__(self, parse: Parse, changes: tuple[Callable[[Any, Frame], Any], ...]) -> None:
+    def __init__(self, parse: Parse, changes: tuple[Callable[[Any, PayloadFrame], Any], ...]) -> None:
         self._parse = parse
         self._changes = changes
 
-    def __call__(self, frame: Frame) -> Any:
+    def __call__(self, frame: PayloadFrame) -> Any:
         """Return the changed tree."""
         tree = self._parse(frame)
         for change in self._changes:
@@ -48,10 +48,10 @@ class Reshape:
         return tree
 
 
-def unpack(path: Path, parse: Parse) -> Callable[[Any, Frame], Any]:
+def unpack(path: Path, parse: Parse) -> Callable[[Any, PayloadFrame], Any]:
     """Return the change that parses the text at a path (steps may be ``*``); other values there are left unchanged."""
 
-    def inside(tree: Any, frame: Frame) -> Any:
+    def inside(tree: Any, frame: PayloadFrame) -> Any:
         def change(raw: Any) -> Any:
             if not isinstance(raw, str):
                 return raw
@@ -62,11 +62,11 @@ def unpack(path: Path, parse: Parse) -> Callable[[Any, Frame], Any]:
     return inside
 
 
-def name_rows(rows: Path, names: tuple[str, ...] | Place) -> Callable[[Any, Frame], Any]:
+def name_rows(rows: Path, names: tuple[str, ...] | MemberPath) -> Callable[[Any, PayloadFrame], Any]:
     """Return the change that turns the arrays in the list at `rows` into objects."""
 
-    def named(tree: Any, _frame: Frame) -> Any:
-        column_names = walk(tree, names.path) if isinstance(names, Place) else names
+    def named(tree: Any, _frame: PayloadFrame) -> Any:
+        column_names = walk(tree, names.path) if isinstance(names, MemberPath) else names
         if column_names is ABSENT:
             return tree
         if not isinstance(column_names, (list, tuple)) or not all(isinstance(name, str) for name in column_names):
@@ -90,7 +90,7 @@ def _objects(rows: Any, names: list[str] | tuple[str, ...]) -> Any:
     return objects
 
 
-def rows_of(columns: Path) -> Callable[[Any, Frame], Any]:
+def rows_of(columns: Path) -> Callable[[Any, PayloadFrame], Any]:
     """Return the change that turns an object of lists into a list of objects."""
     return lambda tree, _frame: _replace(tree, columns, _transposed)
 
@@ -119,8 +119,8 @@ def _replace(tree: Any, path: Path, change: Change) -> Any:
 
 
 def changes_of(
-    unpacked: Mapping[Path, Parse], table: tuple[Path, tuple[str, ...] | Place] | None, columns: Path | None
-) -> tuple[Callable[[Any, Frame], Any], ...]:
+    unpacked: Mapping[Path, Parse], table: tuple[Path, tuple[str, ...] | MemberPath] | None, columns: Path | None
+) -> tuple[Callable[[Any, PayloadFrame], Any], ...]:
     """Return the changes in order: text is unpacked first, so that a table may be inside it."""
     changes = [unpack(path, parse) for path, parse in unpacked.items()]
     if table is not None:

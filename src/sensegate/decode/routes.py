@@ -53,7 +53,7 @@ class DeviceNames(Protocol):
         ...
 
 
-class Route:
+class TopicRoute:
     """How messages of one topic are decoded."""
 
     __slots__ = (
@@ -114,7 +114,7 @@ class Routes:
         self.inner: dict[tuple[int, int | None], ColumnarReader | None] = {}
         """(device, port) -> reader for the frames of its rules, if a carrier delivers them."""
         self.numbers: dict[str, int] = {}
-        self.routes: list[Route] = []
+        self.routes: list[TopicRoute] = []
         self.device: I32 = np.full(64, IN_PAYLOAD, np.int32)
         self.owner: I32 = np.full(64, -1, np.int32)
         """Device whose rate limit a message counts against: the topic's, else its gateway's, else none (-1)."""
@@ -162,7 +162,7 @@ class Routes:
         self.video[number] = bool(route.video)
         return number
 
-    def _video(self, route: Route) -> tuple[str, ...]:
+    def _video(self, route: TopicRoute) -> tuple[str, ...]:
         """Return the formats of video metadata that messages of a route may have, including a refused route."""
         rules = [rule for rule, _ in route.rules]
         if not rules:
@@ -182,15 +182,15 @@ class Routes:
         cameras = any(self._profiles.is_video(rule.profile) for rule in rules)
         return (VIDEO,) if cameras or (not rules and self._profiles.resembles_video_topic(route.text)) else ()
 
-    def refusal(self, route: Route) -> Rejected | None:
+    def refusal(self, route: TopicRoute) -> Rejected | None:
         """Return why messages of this route are refused now, or None."""
         if route.refusal is None and route.device >= 0 and not self._devices.enabled[route.device]:
             return Rejected(QuarantineReason.DISABLED_DEVICE, "the device is disabled")
         return route.refusal
 
-    def build(self, topic: str, principal: str = "") -> Route:
+    def build(self, topic: str, principal: str = "") -> TopicRoute:
         """Return a new route."""
-        route = Route(topic)
+        route = TopicRoute(topic)
         if topic.startswith("http/"):
             self._route_http(route, topic.removeprefix("http/"), principal)
             return route
@@ -229,7 +229,7 @@ class Routes:
         sender = device if device >= 0 else gateway
         return self._profiles.is_rule_in_force(rule, self._devices.record(sender) if sender >= 0 else None)
 
-    def _route_http(self, route: Route, name: str, principal: str) -> None:
+    def _route_http(self, route: TopicRoute, name: str, principal: str) -> None:
         device = self._find_device(name, "", self._devices.find(principal) if principal else -1)
         if isinstance(device, Rejected):
             route.refusal = device
@@ -250,7 +250,7 @@ class Routes:
             rules = [rule for rule in rules if rule.device is not None or (rule.ignore and (rule.where or rule.root))]
         route.rules = [(rule, "") for rule in rules if rule.patterns or rule.device is not None or not rule.frames]
 
-    def _route_listener(self, route: Route, protocol: str, principal: str) -> None:
+    def _route_listener(self, route: TopicRoute, protocol: str, principal: str) -> None:
         """Route a frame of a listener: the device is the one that authenticated, the rules those of the protocol."""
         device = self._find_device(principal, "", -1)
         if isinstance(device, Rejected):

@@ -16,7 +16,7 @@ from enum import StrEnum
 import msgspec
 
 from sensegate.authority.scope import Scope, written
-from sensegate.decode.choice import EVERY_DEVICE, Choice
+from sensegate.decode.choice import EVERY_DEVICE, VersionChoice
 
 BEFORE_MAX = 50
 """So many earlier decisions are kept for `rollback`; the audit trail has them all."""
@@ -131,16 +131,16 @@ class ReleaseHistory(msgspec.Struct, frozen=True, omit_defaults=True):
         return next((entry for entry in self.force if entry.target == target), None)
 
 
-def choices_of(history: ReleaseHistory, home: str) -> list[Choice]:
+def choices_of(history: ReleaseHistory, home: str) -> list[VersionChoice]:
     """Return what of a profile's history decides at the gateway of division `home`: the one that picks first wins."""
     known = max((version.number for version in history.versions if version.used), default=0)  # see `steps.highest_used`
 
-    def choice(number: int, target: Scope, *, whole: bool) -> Choice:
+    def choice(number: int, target: Scope, *, whole: bool) -> VersionChoice:
         version = history.find(number)
         digest = version.digest if version else ""
-        return Choice(history.profile, number, digest, target, whole=whole, known=known)
+        return VersionChoice(history.profile, number, digest, target, whole=whole, known=known)
 
-    found: list[Choice] = []
+    found: list[VersionChoice] = []
     if history.canary:
         one = history.canary
         whom = frozenset(one.devices)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from sensegate.authoring.compare import Comparison, sets_to_compare
+from sensegate.authoring.compare import VersionComparison, sets_to_compare
 from sensegate.authoring.examine import examine, folder_version
 from sensegate.authoring.survey import Registered, draft_of, samples_of, shapes
 from sensegate.authoring.unknown import UnexplainedMessages
@@ -26,7 +26,7 @@ from sensegate.authority.trail import Trail
 from sensegate.bus.kv import Bucket
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.decode.memory import Memory
+from sensegate.decode.memory import DecoderMemory
 from sensegate.decode.profile import CompiledProfile
 from sensegate.decode.profiles import Chosen, ProfileSet
 from sensegate.decode.watch import ProfileWatcher
@@ -107,8 +107,8 @@ class ProfileLifecycle:
     async def _choose(self, laid_out: MaterialisedVersions) -> None:
         await self.profiles.choose(list(starmap(Chosen, laid_out)))
 
-    def _compare(self, name: str, a: Path | None, b: Path | None, cut: Callable[[Device], bool]) -> Comparison:
-        return Comparison(name, *sets_to_compare(name, self.profiles.set, a, b), self.devices, cut)
+    def _compare(self, name: str, a: Path | None, b: Path | None, cut: Callable[[Device], bool]) -> VersionComparison:
+        return VersionComparison(name, *sets_to_compare(name, self.profiles.set, a, b), self.devices, cut)
 
     def _devices_of(self, profile: str, part: Scope) -> list[str]:
         return self.devices.ids_of(profile, part)
@@ -147,7 +147,7 @@ class ProfileLifecycle:
     # ── the walk ────────────────────────────────────────────────────────────────────────────────────
 
     def open_reprocessing(
-        self, committer: Committer, series: SeriesIndex, memory: Memory
+        self, committer: Committer, series: SeriesIndex, memory: DecoderMemory
     ) -> tuple[ReprocessingInterpreter, ReprocessingSource]:
         """Return the interpreter and the source of recorded messages; `memory`: what live decoding has established."""
         interpreter = ReprocessingInterpreter(

@@ -20,7 +20,7 @@ from sensegate.authority.scope import Action, Principal, Role, Scope, allows, de
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
-from sensegate.decode.choice import Choice, draw
+from sensegate.decode.choice import VersionChoice, draw
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.lifecycle.contents import Content, ContentStore, digest_of
 from sensegate.lifecycle.history import (
@@ -125,7 +125,7 @@ class Releases:
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────
 
-    def choices(self) -> list[Choice]:
+    def choices(self) -> list[VersionChoice]:
         """Return the choices of versions for the devices of this gateway; the first choice that picks a device wins."""
         return [choice for history in self._histories for choice in choices_of(history, self._home)]
 

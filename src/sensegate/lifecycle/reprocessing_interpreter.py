@@ -15,7 +15,7 @@ from sensegate.authority.devices import Devices
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.decode.decode import Decoder
-from sensegate.decode.memory import Memory
+from sensegate.decode.memory import DecoderMemory
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.relevance import ProfileFilter
 from sensegate.decode.watch import ProfileWatcher
@@ -44,7 +44,7 @@ class ReprocessingInterpreter:
         committer: Committer,
         *,
         series: SeriesIndex,
-        memory: Memory,
+        memory: DecoderMemory,
     ) -> None:
         self._config = config
         self._clock = clock

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from sensegate.decode.choice import Choice
+from sensegate.decode.choice import VersionChoice
 from sensegate.errors import NotFound, Unavailable
 from sensegate.lifecycle.releases import Releases
 
@@ -20,7 +20,7 @@ IN_FORCE_S = 2.0
 
 _log = structlog.get_logger("rollout")
 
-MaterialisedVersions = list[tuple[Choice, Path]]
+MaterialisedVersions = list[tuple[VersionChoice, Path]]
 Apply = Callable[[MaterialisedVersions], Awaitable[None]]
 """Puts versions in force; returns when they are, or when it is known that one cannot be."""
 
@@ -34,7 +34,7 @@ class Rollout:
         self._asked = 0
         self._done = 0
         self._moved = asyncio.Condition()
-        self._adopted: list[Choice] = []
+        self._adopted: list[VersionChoice] = []
         releases.on_change.append(self._heard)
 
     def _heard(self, _profile: str) -> None:
@@ -46,7 +46,7 @@ class Rollout:
         self._adopted = self._releases.choices()
         return await self.materialised(self._adopted)
 
-    async def materialised(self, choices: Sequence[Choice]) -> MaterialisedVersions:
+    async def materialised(self, choices: Sequence[VersionChoice]) -> MaterialisedVersions:
         """Return decisions with the place where each version is laid out.
 
         A content that is not there is named by a file that is not there: whoever compiles it says so.

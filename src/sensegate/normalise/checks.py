@@ -21,7 +21,7 @@ from sensegate.model import BOOL, F64, I32, I64, U8, U16, U32
 from sensegate.normalise.counters import CounterDrop, classify_drops
 from sensegate.normalise.table import SpecTable
 from sensegate.quantities.quality import BAD_FROM, Flag, Quality
-from sensegate.radix import radix_argsort
+from sensegate.quantities.sorting import radix_argsort
 
 STUCK_READINGS = 6
 UNIT_READINGS = 12

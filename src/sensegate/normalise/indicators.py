@@ -30,7 +30,7 @@ from sensegate.model import BOOL, F64, I32, I64, U32, Readings, RejectedValue
 from sensegate.normalise.series import SeriesIndex
 from sensegate.normalise.table import SpecTable
 from sensegate.quantities.quality import BAD_FROM, Flag
-from sensegate.radix import radix_argsort
+from sensegate.quantities.sorting import radix_argsort
 
 GRACE = 300_000_000
 """Time after the end of an hour at which it is closed, µs."""

@@ -13,7 +13,7 @@ from sensegate.bus.columns import Batch, Local, Origins, Words
 from sensegate.model import I32, I64, U32, U64, Readings
 from sensegate.persist.duplicates import Judgement
 from sensegate.persist.identity import SpecColumns
-from sensegate.radix import radix_argsort
+from sensegate.quantities.sorting import radix_argsort
 
 _PLACE = 1e7
 

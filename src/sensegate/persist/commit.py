@@ -17,7 +17,7 @@ from sensegate.bus import columns, raw, sequences
 from sensegate.bus.columns import Batch
 from sensegate.bus.filling import fill
 from sensegate.bus.ledger import REMOVED, Ledger
-from sensegate.bus.names import LOGGED, OBSERVATIONS, READINGS
+from sensegate.bus.names import FILLER, LOGGED, OBSERVATIONS, READINGS
 from sensegate.bus.raw import Kept
 from sensegate.bus.record import decode_commit, encode_commit
 from sensegate.bus.unreadable import read, read_rows
@@ -201,18 +201,28 @@ class Committer:
         self._positions = dict(record.positions) if record else {}
         self._totals = dict(record.totals) if record else {}
         self._profiles = dict(record.profiles) if record else {}
-        at = await self._catch_up()
-        self._duplicates.confirm(self._number, max(at, self._sequence))
+        at, witness = await self._catch_up()
+        self._duplicates.confirm(self._number, max(at, self._sequence), witness)
         self._opened = self._sound = True
         return dict(self._positions)
 
-    async def _catch_up(self) -> int:
-        """Bring the duplicate state up to the end of the log; return the sequence to which it is valid."""
+    async def _catch_up(self) -> tuple[int, int]:
+        """Bring the duplicate state up to the end of the log; return to which sequence it is valid, and a witness."""
         # What is ours ends with our last commit, unless a disk that filled up tore a batch. Where nodes write too,
         # hours of their readings may lie behind it: there a full disk is prevented (`engine.has_room`), not looked for.
         _, newest = await self._log.bounds()
         end = newest if self._alone else max(self._sequence, await self._newest_seen())
-        at = await asyncio.to_thread(self._duplicates.open, self._log.epoch, end)
+        at = await asyncio.to_thread(self._duplicates.open, self._log.timelines, end)
+        witness = self._duplicates.witness
+        if at >= 0 and not await self._holds(witness):
+            # The server may say that the log is as long as it was, though its last blocks are gone.
+            _log.error(
+                "the log has lost entries that the duplicate index was made of; it is built again from what is there",
+                sequence=witness,
+            )
+            metrics.LIMIT_HITS.labels("log_lost_entries").inc()
+            await asyncio.to_thread(self._duplicates.discard)
+            at, witness = -1, 0
         if reached := self._duplicates.lost_end:
             end = await self._leave_out(end, reached)
         if at < 0:
@@ -231,13 +241,22 @@ class Committer:
                 if wanted and (batch := read_rows(entry, "ingest")) is not None:
                     self._apply(batch, suppressed=kind == "seen")
                 at = entry.sequence
+                if kind != "commit" and entry.subject != FILLER:
+                    witness = at
                 if self._duplicates.due:
                     self._duplicates.freeze(-1)
-                    self._duplicates.confirm(-1, at)
+                    self._duplicates.confirm(-1, at, witness)
             await asyncio.sleep(0)
         if at > began:
             _log.info("duplicate state caught up from the log", entries=at - began)
-        return at
+        return at, witness
+
+    async def _holds(self, sequence: int) -> bool:
+        """Return whether the log holds an entry that it held once; 0: it does."""
+        if not sequence:
+            return True
+        entries = await self._log.fetch(sequence - 1, limit=1)
+        return bool(entries) and entries[0].sequence == sequence
 
     async def _leave_out(self, end: int, reached: int) -> int:
         """Let the log go on behind the end that it has lost (a power cut, an older copy); return where it ends.
@@ -311,6 +330,9 @@ class Committer:
         """
         if not (self._opened and self._sound):
             raise Unavailable("the commit before was not written; its messages and these come again")
+        if self._duplicates.spoiled:
+            self._sound = False
+            raise Unavailable(f"the duplicate index is built again from the log: {self._duplicates.spoiled}")
         # Whatever is raised from here on leaves the state ahead of the log.
         self._sound = False
         if self._duplicates.crowded:
@@ -524,7 +546,8 @@ class Committer:
         ]
         self._sequence = await self._durable(members, part.batch_id)
         self._number, self._positions, self._totals, self._profiles = part.ordinal, positions, totals, profiles
-        self._duplicates.confirm(part.ordinal, self._sequence)
+        # The record is replaced by the next one; what stands before it stays.
+        self._duplicates.confirm(part.ordinal, self._sequence, self._sequence - 1 if part.members else 0)
         if part.ordinal == self._told_from:
             self._told_after = self._sequence
 

@@ -16,6 +16,7 @@ import numpy as np
 import structlog
 
 from sensegate.bus.columns import Batch
+from sensegate.bus.timelines import Timelines
 from sensegate.clock import Clock
 from sensegate.model import BOOL, I64, U8, U32, U64, Readings
 from sensegate.persist import order, ties
@@ -88,7 +89,12 @@ class Duplicates:
         self._horizon = horizon_h * HOUR_US
         self._horizon_h = horizon_h
         self._device_id = device_id
+        self.directory = directory
         self._seen = Seen(directory, clock, checkpoint_s)
+        self.spoiled = ""
+        """Why the state must be opened again before anything is judged; empty: it need not."""
+        self.damage = ""
+        """Why the last `open` could not use what was on the disk; empty: it could, or nothing was there."""
         self._reset()
 
     def _reset(self) -> None:
@@ -99,19 +105,38 @@ class Duplicates:
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def open(self, epoch: str, last: int) -> int:
+    def open(self, timelines: Timelines, last: int) -> int:
         """Load the last checkpoint; return the log sequence to which it is valid, -1 where there is none.
 
-        `epoch` and `last` are those of the log: a state of another log, or of more than it holds, is not used.
+        `timelines` and `last` are those of the log: a state of another log, or of more than it holds, is not used.
         """
         self._reset()
-        opened = self._seen.open(epoch, last)
+        opened = self._seen.open(timelines, last)
+        if self.spoiled:
+            self.damage, self.spoiled = self.spoiled, ""
+            self._seen.discard()
+            return -1
+        self.damage = self._seen.damage
         if opened is None:
             return -1
         self._names = Names(opened.words)
         self._marks.restore(opened.marks)
         self._floor, self._latest = opened.manifest.floor, opened.manifest.latest
         return opened.manifest.sequence
+
+    @property
+    def witness(self) -> int:
+        """Sequence of an entry that the log holds, unless it has lost the end of what this was made of; 0: none."""
+        return self._seen.witness
+
+    def discard(self) -> None:
+        """Forget the state that was just opened: the log does not hold what it was made of."""
+        self._seen.discard()
+        self._reset()
+
+    def spoil(self, reason: str) -> None:
+        """Have the state built again from the log at the next `open`: it is not what the log says."""
+        self.spoiled = reason
 
     @property
     def checkpoint(self) -> int:
@@ -161,9 +186,9 @@ class Duplicates:
         marks = self._marks.copy(len(self._names))
         self._seen.freeze(ordinal, marks, self._names.words, self._floor, self._latest)
 
-    def confirm(self, ordinal: int, sequence: int) -> None:
-        """Say that commit `ordinal` is in the log, up to `sequence`. Raises as `Seen.confirm`."""
-        self._seen.confirm(ordinal, sequence)
+    def confirm(self, ordinal: int, sequence: int, witness: int = 0) -> None:
+        """Say that commit `ordinal` is in the log, up to `sequence`; `witness` and errors as of `Seen.confirm`."""
+        self._seen.confirm(ordinal, sequence, witness)
 
     def settle(self) -> None:
         """Wait until the worker is done (blocking). Raises as `confirm`."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from sensegate.model import BOOL, F64, I64, U32, U64
 from sensegate.persist.marks import NEVER, Marks
-from sensegate.radix import radix_argsort
+from sensegate.quantities.sorting import radix_argsort
 
 _ROUNDS = 8
 """Rows of one series that are judged in step with those of the others; the rest of a longer series one by one."""

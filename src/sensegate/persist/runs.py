@@ -1,8 +1,9 @@
 """Identities on disk: immutable runs sorted by (bucket, hash), memory-mapped; written whole or not at all.
 
-A bucket is an hour (see `bucket_of`). A file: 64 kB head (magic, length, MessagePack), fences (every 256th hash of
-each bucket), then the columns hash, bits, prints (8 bytes a row each), number (4) and, where a key is not the time,
-time (8). What a crash leaves half-written is in no manifest and is removed at the next start.
+A bucket is an hour (see `bucket_of`). A file: 64 kB head (magic, checksum, length, MessagePack), fences (every 256th
+hash of each bucket), then the columns hash, bits, prints (8 bytes a row each), number (4) and, where a key is not the
+time, time (8). The head has a checksum of the fences and of each column. What a crash leaves half-written is in no
+manifest and is removed at the next start.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from sensegate.model import I32, I64, U8, U32, U64
 from sensegate.persist.identity import HOUR_US, MESSAGE_ID
 from sensegate.persist.recent import Found, Recent
 
-MAGIC = b"sgrun\x00\x00\x01"
+MAGIC = b"sgrun\x00\x00\x02"
 FENCE = 256
 HEAD_BYTES = 1 << 16
+VERIFY_BYTES = 1 << 22
+"""So much is checked at a time; its pages are given back."""
+_START = 24
 CHUNK_ROWS = 1 << 17
 """Most rows of a bucket that are merged in memory at once."""
 
@@ -59,6 +64,17 @@ class Head(msgspec.Struct, frozen=True):
     buckets: list[tuple[int, int, int]]
     """(bucket, first row, rows), in order."""
     fences: int
+    checksums: list[int] = []
+    """xxh3 of the fences, then of each column."""
+
+
+class Damaged(ValueError):
+    """A file is not as it was written."""
+
+    def __init__(self, name: str, what: str) -> None:
+        self.name = name
+        """The file's."""
+        super().__init__(f"{name}: {what}")
 
 
 def hour_of(bucket: int) -> int:
@@ -70,23 +86,25 @@ class Run:
     """One open file. Lookups touch a page or two a question; `forget` gives their memory back."""
 
     def __init__(self, path: Path) -> None:
-        """Open and check a file.
+        """Open a file and check its head; `verify` checks the rest.
 
         Raises:
-            ValueError: if it is not a whole run.
+            Damaged: if it is not a whole run.
         """
         self.path = path
         with path.open("rb") as file:
-            start = file.read(16)
-            if len(start) < 16 or start[:8] != MAGIC:
-                raise ValueError(f"{path.name}: not a run")
-            length = int.from_bytes(start[8:16], "little")
+            start = file.read(_START)
+            if len(start) < _START or start[:8] != MAGIC:
+                raise Damaged(path.name, "not a run")
+            packed = file.read(min(int.from_bytes(start[16:_START], "little"), HEAD_BYTES))
+            if xxhash.xxh3_64_digest(packed) != start[8:16]:
+                raise Damaged(path.name, "the checksum of its head is wrong")
             try:
-                self.head = msgspec.msgpack.decode(file.read(min(length, HEAD_BYTES)), type=Head)
+                self.head = msgspec.msgpack.decode(packed, type=Head)
             except msgspec.DecodeError as why:
-                raise ValueError(f"{path.name}: damaged head") from why
+                raise Damaged(path.name, "its head is not readable") from why
             if os.fstat(file.fileno()).st_size != _size(self.head):
-                raise ValueError(f"{path.name}: cut short")
+                raise Damaged(path.name, "cut short")
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         head = self.head
         offset = HEAD_BYTES
@@ -106,6 +124,22 @@ class Run:
 
     def __len__(self) -> int:
         return self.head.rows
+
+    def verify(self) -> None:
+        """Check every byte against the checksums; reads the whole file. Raises `Damaged`."""
+        head, offset = self.head, HEAD_BYTES
+        widths = (8 * head.fences, *(width * head.rows for width in (8, 8, 8, 4, *((8,) if head.timed else ()))))
+        if len(head.checksums) != len(widths):
+            raise Damaged(self.path.name, "it has no checksums")
+        for size, checksum in zip(widths, head.checksums, strict=True):
+            digest = xxhash.xxh3_64()
+            for start in range(offset, offset + size, VERIFY_BYTES):
+                with memoryview(self._map) as whole, whole[start : min(start + VERIFY_BYTES, offset + size)] as part:
+                    digest.update(part)
+                self.forget()
+            if digest.intdigest() != checksum:
+                raise Damaged(self.path.name, "its checksum is wrong")
+            offset += size
 
     def part(self, place: int, first: int, end: int) -> Rows:
         """Return rows `first` to `end` of the bucket at `place` in the table."""
@@ -172,23 +206,27 @@ def _size(head: Head) -> int:
 
 def _write(path: Path, head: Head, parts: Iterator[tuple[int, int, Rows]]) -> None:
     """Write a file of sorted parts: (place in the bucket, row in the file, rows); durable when this returns."""
-    packed = msgspec.msgpack.encode(head)
-    if len(packed) > HEAD_BYTES - 16:
-        raise ValueError(f"run of {len(head.buckets)} buckets: the head has no room for them")
     base = HEAD_BYTES + head.fences * 8
     fences: list[U64] = []
-    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    digests = [xxhash.xxh3_64() for _ in range(5 if head.timed else 4)]
+    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.pwrite(number, MAGIC + len(packed).to_bytes(8, "little") + packed, 0)
         for inside, row, rows in parts:
             fences.append(rows.hash[-inside % FENCE :: FENCE].copy())
-            for slot, column in enumerate((rows.hash, rows.bits, rows.prints)):
-                os.pwrite(number, np.ascontiguousarray(column).data, base + slot * 8 * head.rows + row * 8)
-            os.pwrite(number, np.ascontiguousarray(rows.number).data, base + 24 * head.rows + row * 4)
-            if head.timed:
-                os.pwrite(number, np.ascontiguousarray(rows.time).data, base + 28 * head.rows + row * 8)
+            columns: list[NDArray[Any]] = [rows.hash, rows.bits, rows.prints, rows.number]
+            offset = base
+            for digest, column in zip(digests, [*columns, rows.time], strict=False):
+                whole = np.ascontiguousarray(column)
+                os.pwrite(number, whole.data, offset + row * whole.itemsize)
+                digest.update(whole.data)
+                offset += whole.itemsize * head.rows
         fence = np.concatenate(fences) if fences else np.empty(0, np.uint64)
         os.pwrite(number, fence.data, HEAD_BYTES)
+        checksums = [xxhash.xxh3_64_intdigest(fence.data), *(digest.intdigest() for digest in digests)]
+        packed = msgspec.msgpack.encode(msgspec.structs.replace(head, checksums=checksums))
+        if len(packed) > HEAD_BYTES - _START:
+            raise ValueError(f"run of {len(head.buckets)} buckets: the head has no room for them")
+        os.pwrite(number, MAGIC + xxhash.xxh3_64_digest(packed) + len(packed).to_bytes(8, "little") + packed, 0)
         os.ftruncate(number, _size(head))
         os.fsync(number)
     finally:
@@ -244,7 +282,13 @@ def write_recent(path: Path, recent: Recent, floor: int) -> Run | None:
 
 
 def merge(path: Path, runs: Sequence[Run], floor: int) -> Run | None:
-    """Write several runs as one, leaving out hours before `floor`; memory is bounded by CHUNK_ROWS a run."""
+    """Write several runs as one, leaving out hours before `floor`; memory is bounded by CHUNK_ROWS a run.
+
+    Raises:
+        Damaged: one of them is not as it was written; the new checksums would cover that up.
+    """
+    for run in runs:
+        run.verify()
     found: dict[int, list[tuple[Run, int]]] = {}
     for run in runs:
         for place, bucket in enumerate(run.buckets.tolist()):

@@ -11,12 +11,13 @@ import msgspec
 import numpy as np
 
 from sensegate.bus.malloc import trim
+from sensegate.bus.timelines import Timelines
 from sensegate.clock import Clock
-from sensegate.errors import StoreFull
+from sensegate.errors import StoreFull, Unavailable
 from sensegate.model import I64, U8, U32, U64
 from sensegate.persist.identity import FRAME, HOUR_US, MESSAGE_ID, SEQUENCE, TIME, hashes
 from sensegate.persist.recent import Found, Recent
-from sensegate.persist.runs import BY_ARRIVAL, Run, bucket_of
+from sensegate.persist.runs import BY_ARRIVAL, Damaged, Run, bucket_of
 from sensegate.persist.store import Checkpoint, Opened, Store
 from sensegate.persist.ties import Cut
 
@@ -36,23 +37,23 @@ class Seen:
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="persist")
         self._job: Future[None] | None = None
-        self._reset("")
+        self._reset(Timelines.in_memory(""))
 
-    def _reset(self, epoch: str) -> None:
-        self._epoch = epoch
+    def _reset(self, timelines: Timelines) -> None:
+        self._timelines = timelines
         self._recent = Recent()
         self._layers: tuple[tuple[Recent, ...], tuple[Run, ...]] = ((), ())
         self._waiting: Checkpoint | None = None
-        self._confirmed = (0, 0)
+        self._confirmed = (0, 0, 0)
         self._touched = 0
         self._next_checkpoint = self._clock.monotonic() + self._checkpoint_s
 
-    def open(self, epoch: str, last: int) -> Opened | None:
+    def open(self, timelines: Timelines, last: int) -> Opened | None:
         """Forget what is in memory and load the last checkpoint; None where none fits the log (see `Store.open`)."""
-        with contextlib.suppress(StoreFull):
+        with contextlib.suppress(StoreFull, Unavailable):
             self.settle()
-        self._reset(epoch)
-        opened = self._store.open(epoch, last)
+        self._reset(timelines)
+        opened = self._store.open(timelines, last)
         self._layers = ((), self._store.runs)
         return opened
 
@@ -65,6 +66,21 @@ class Seen:
     def checkpoint(self) -> int:
         """Log sequence to which the last checkpoint on disk is valid; 0: there is none."""
         return self._store.sequence
+
+    @property
+    def witness(self) -> int:
+        """As of `Manifest.witness`."""
+        return self._store.witness
+
+    @property
+    def damage(self) -> str:
+        """As of `Store.damage`, told by the last `open`."""
+        return self._store.damage
+
+    def discard(self) -> None:
+        """Forget the last checkpoint, just opened: the log does not hold what it was made of."""
+        self._store.discard()
+        self._layers = ((), ())
 
     @property
     def lost_end(self) -> int:
@@ -108,27 +124,30 @@ class Seen:
             self._waiting = checkpoint
             self._start()
 
-    def confirm(self, ordinal: int, sequence: int) -> None:
+    def confirm(self, ordinal: int, sequence: int, witness: int = 0) -> None:
         """Say that commit `ordinal` is in the log, up to `sequence`: what waits for it goes to disk in a thread.
+
+        `witness` as of `Store.save`.
 
         Raises:
             StoreFull: if the checkpoint before could not be written.
+            Unavailable: the index on the disk is damaged; open it again.
         """
         if self._job is not None and self._job.done():
             self.settle()
         with self._lock:
-            self._confirmed = (ordinal, sequence)
+            self._confirmed = (ordinal, sequence, witness)
             self._start()
 
     def _start(self) -> None:
         # A commit may be confirmed before or after the next one is judged, at whose begin the state is frozen.
-        ordinal, sequence = self._confirmed
+        ordinal, sequence, witness = self._confirmed
         if self._waiting is not None and self._waiting.ordinal == ordinal:
             checkpoint, self._waiting = self._waiting, None
-            self._job = self._pool.submit(self._write, checkpoint, sequence)
+            self._job = self._pool.submit(self._write, checkpoint, sequence, witness)
 
-    def _write(self, checkpoint: Checkpoint, sequence: int) -> None:
-        self._store.save(checkpoint, self._epoch, sequence)
+    def _write(self, checkpoint: Checkpoint, sequence: int, witness: int) -> None:
+        self._store.save(checkpoint, self._timelines, sequence, witness)
         self._layers = ((), self._store.runs)
         while self._store.tidy():
             self._layers = ((), self._store.runs)
@@ -139,6 +158,7 @@ class Seen:
 
         Raises:
             StoreFull: if what it had to write could not be written.
+            Unavailable: if what it had to merge is damaged.
         """
         if self._job is not None:
             job, self._job = self._job, None
@@ -146,6 +166,8 @@ class Seen:
                 job.result()
             except OSError as why:
                 raise StoreFull(f"the duplicate index cannot be written: {why}") from why
+            except Damaged as why:
+                raise Unavailable(f"the duplicate index is damaged and is opened again: {why}") from why
 
     def add(self, number: U32, key: I64, kinds: U8, *, bits: U64, printed: U64, time: I64, received: I64) -> None:
         """Take over kept readings."""

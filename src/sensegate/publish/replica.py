@@ -8,6 +8,7 @@ an entry has expired or was replaced meanwhile, a filler that soon expires takes
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -18,6 +19,7 @@ from sensegate.bus.ask import PIECE_BYTES, fitting
 from sensegate.bus.decoding import decoder
 from sensegate.bus.names import FILLER
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
+from sensegate.bus.timelines import History, Timelines
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, Unavailable
@@ -48,6 +50,8 @@ class Piece(msgspec.Struct, frozen=True):
     entries: tuple[Copied, ...] = ()
     history: tuple[tuple[int, int], ...] = ()
     """(term, last sequence when it began)."""
+    timelines: History | None = None
+    """Those of the log; None: as the standby has them."""
 
 
 class From(msgspec.Struct, frozen=True):
@@ -58,6 +62,8 @@ class From(msgspec.Struct, frozen=True):
     after: int = 0
     """It has these in memory."""
     term: int = 0
+    timelines: bytes = b""
+    """Fingerprint of those that it knows."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -105,7 +111,9 @@ class Original:
         entries = await self._log.fetch(max(wanted.after, first - 1), limit=PIECE_ENTRIES, max_bytes=PIECE_BYTES)
         entries = fitting(entries, lambda entry: len(entry.payload) + len(entry.subject))
         found = tuple(Copied(entry.sequence, entry.subject, entry.payload) for entry in entries)
-        return _encode(Piece(self._log.epoch, first, last, found, self._history))
+        timelines = self._log.timelines
+        fresh = timelines.history if wanted.timelines != timelines.fingerprint else None
+        return _encode(Piece(self._log.epoch, first, last, found, self._history, fresh))
 
     @property
     def alone(self) -> bool:
@@ -142,6 +150,10 @@ class Held:
     @property
     def epoch(self) -> str:
         return self._log.epoch
+
+    @property
+    def timelines(self) -> Timelines:
+        return self._log.timelines
 
     async def write(self, members: Sequence[Member]) -> int:
         return await self._log.write(members)
@@ -198,7 +210,8 @@ class Replica:
 
         Raises:
             Unavailable: the active centre does not answer, or the outcome of a write is unknown; turn again.
-            Fenced: the own log is none that began as the copy of that one.
+            Fenced: the own log is none that began as the copy of that one, or holds what that one has lost.
+            StoreFull: the timelines cannot be written.
         """
         if self._held < 0:
             self._open.clear()
@@ -206,7 +219,8 @@ class Replica:
             # A log that was made just now begins where that of the active centre does, and holds nothing of any term.
             self._fresh = first > self._held and not self.term.history
         after = self._open[-1].sequence if self._open else self._held
-        piece = _piece(await ask("log", _encode(From(self._held, after, term))))
+        known = self._own.timelines.fingerprint
+        piece = _piece(await ask("log", _encode(From(self._held, after, term, known))))
         if piece.life != self._own.epoch or piece.last < self._held:
             raise Fenced(
                 f"the own log (life {self._own.epoch}, up to {self._held}) is no copy of that one "
@@ -216,6 +230,9 @@ class Replica:
             raise Fenced(
                 f"the own log ends with {self._held}; a later term began before that, without what is last here"
             )
+        if piece.timelines is not None:
+            # Before the entries that were written on them.
+            await self._follow(piece.timelines)
         if piece.history != self.term.history:
             self.term = msgspec.structs.replace(self.term, history=piece.history)
         self._open += piece.entries
@@ -224,6 +241,18 @@ class Replica:
         if ready:
             await self._write(ready)
         self.behind = max(0, piece.last - self._held)
+
+    async def _follow(self, history: History) -> None:
+        """Take over the timelines of the active centre. Raises `Fenced` where its log has lost what this one holds."""
+        own = self._own.timelines
+        if own.history.line and self._held:
+            agreed = Timelines(history).agreed(own.of(self._held))
+            if agreed is None or agreed < self._held:
+                raise Fenced(
+                    f"the own log ends with {self._held}; the active centre has lost what is last here and has gone on "
+                    f"after {agreed or 0}"
+                )
+        await asyncio.to_thread(own.adopt, history)
 
     async def _write(self, entries: Sequence[Copied]) -> None:
         """Write whole commits, holes filled; the log ends with the end of a commit at every moment."""
@@ -263,6 +292,7 @@ class Replica:
         lives = {
             "raw": store.raw_ttl_h,
             "quarantine": store.quarantine_ttl_h,
+            "refused": store.quarantine_ttl_h,
             "observations": store.observations_ttl_h,
             "commit": 0,
         }

@@ -69,6 +69,11 @@ class Controls:
         except SensegateError as why:
             return Answer(problem=str(why))
 
+    def reply_of(self, subject: str, reply: str) -> str:
+        """Return where the answer to a message on this subject goes; empty: the sender named no inbox of its own."""
+        grant = self._grants.find(subject.removeprefix("sg.control.").partition(".")[0])
+        return reply_of(reply, grant.subscriber) if grant else ""
+
     async def _moved(self, grant_id: str, delivery: str, payload: bytes) -> str:
         grant, lines = self._grants.find(grant_id), self._lines.get(delivery)
         if grant is None or lines is None:
@@ -87,6 +92,15 @@ class Controls:
         mark = await moved(self._marks, line_id(grant_id, delivery), changes)
         lines.begin(line_id(grant_id, delivery))
         return mark.after
+
+
+def reply_of(reply: str, subscriber: str) -> str:
+    """Return where the answer to a control message goes: the subscriber's own inbox; empty: nowhere.
+
+    The server checks no reply subject, and our own connection may publish everywhere in the account: an answer to
+    ``$JS.API.STREAM.DELETE.…`` would be a request of ours, one to another's feed a letter of ours.
+    """
+    return reply if reply.startswith(f"_INBOX_{subscriber}.") else ""
 
 
 def told_at(subject: str) -> str:

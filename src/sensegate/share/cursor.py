@@ -1,21 +1,21 @@
-"""Where a subscriber stands: (life of the log, sequence of the entry, row within it), opaque to the outside.
+"""Where a subscriber stands: (timeline of the entry, its sequence, row within it), opaque to the outside.
 
 A cursor means *after this record*. All cursors are 27 characters: ``c1.`` and base64url of
 
-    6 bytes digest of the log's epoch | 6 bytes sequence | 3 bytes minute the entry was stored | 3 bytes row
+    6 bytes timeline | 6 bytes sequence | 3 bytes minute the entry was stored | 3 bytes row
 
 The row stands last and on its own four characters, so that a whole entry's cursors share their first 23 characters
-(`Cursor.prefix`) and cost one table look-up each. The minute tells whether anything after the cursor can have expired.
+(`Cursor.prefix`) and cost one table look-up each. The timeline (`bus.timelines`) tells whether the log still holds the
+records up to the cursor as they were; the minute, whether anything after it can have expired.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
-from functools import lru_cache
 
 import msgspec
 
+from sensegate.bus.timelines import ID_BYTES
 from sensegate.errors import SensegateError
 
 END = 0xFFFFFF
@@ -34,9 +34,9 @@ class BadCursor(SensegateError):
 
 
 class Cursor(msgspec.Struct, frozen=True, order=False):
-    """After row `row` of entry `sequence` of the log whose epoch has this digest."""
+    """After row `row` of entry `sequence`, which this timeline of the log wrote."""
 
-    epoch: bytes
+    timeline: bytes
     sequence: int
     minute: int
     """Minute since 2020 in which the entry was stored."""
@@ -45,7 +45,7 @@ class Cursor(msgspec.Struct, frozen=True, order=False):
     @property
     def prefix(self) -> str:
         """The part of the text that all rows of the entry share."""
-        packed = self.epoch + self.sequence.to_bytes(6, "big") + self.minute.to_bytes(3, "big")
+        packed = self.timeline + self.sequence.to_bytes(6, "big") + self.minute.to_bytes(3, "big")
         return "c1." + base64.urlsafe_b64encode(packed).decode()
 
     def __str__(self) -> str:
@@ -57,16 +57,10 @@ def row_text(row: int) -> str:
     return _PAIRS[row >> 12] + _PAIRS[row & 0xFFF]
 
 
-@lru_cache(maxsize=16)
-def epoch_digest(epoch: str) -> bytes:
-    """Return the six bytes that stand for a log's epoch."""
-    return hashlib.blake2s(epoch.encode(), digest_size=6).digest()
-
-
-def after(epoch: str, sequence: int, stored: int, row: int = END) -> Cursor:
+def after(timeline: bytes, sequence: int, stored: int, row: int = END) -> Cursor:
     """Return the cursor after a row of an entry stored at `stored` (µs)."""
     minute = min(max(stored // 60_000_000 - _ORIGIN_MINUTE, 0), _MINUTE_MAX)
-    return Cursor(epoch_digest(epoch), min(max(sequence, 0), _SEQUENCE_MAX), minute, row)
+    return Cursor(timeline, min(max(sequence, 0), _SEQUENCE_MAX), minute, row)
 
 
 def stored_before(cursor: Cursor) -> int:
@@ -84,7 +78,7 @@ def parse(text: str) -> Cursor:
         raise BadCursor("not a cursor; give back `next`, `cursor` or the SSE id as you received it")
     packed = base64.urlsafe_b64decode(text[3:])
     return Cursor(
-        packed[:6],
+        packed[:ID_BYTES],
         int.from_bytes(packed[6:12], "big"),
         int.from_bytes(packed[12:15], "big"),
         int.from_bytes(packed[15:18], "big"),

@@ -20,7 +20,7 @@ import numpy as np
 from sensegate.bus.columns import Batch, Words
 from sensegate.model import BOOL, I64
 from sensegate.quantities.quality import Flag
-from sensegate.share import cursor, parquet, records, senml
+from sensegate.share import parquet, records, senml
 from sensegate.share.cursor import END, Cursor, row_text
 from sensegate.share.feeds import Selection, Wanted
 from sensegate.share.grants import Admission
@@ -179,20 +179,20 @@ class Serving:
                     rows = rows[: limit - count]
                     parts.append(records.Part(slot.batch, rows, slot.sequence, slot.stored))
                     count += len(rows)
-                    place = cursor.after(self._epoch, slot.sequence, slot.stored, int(rows[-1]))
+                    place = self.reader.after(slot.sequence, slot.stored, int(rows[-1]))
                 if count == limit:
                     break
             else:
-                place = cursor.after(self._epoch, max(span.end, place.sequence), span.stored)
+                place = self.reader.after(max(span.end, place.sequence), span.stored)
             if loop.time() > scan_until:
                 break
         if parts and tight:
-            place = cursor.after(self._epoch, parts[-1].entry, parts[-1].stored, int(parts[-1].rows[-1]))
+            place = self.reader.after(parts[-1].entry, parts[-1].stored, int(parts[-1].rows[-1]))
         return Page(await self._shared(parts, selection, form, start, place), count, str(place))
 
-    @property
-    def _epoch(self) -> str:
-        return self.reader.log.epoch
+    def _prefix(self, part: records.Part) -> str:
+        """Return what the cursors of all rows of an entry begin with."""
+        return self.reader.after(part.entry, part.stored).prefix
 
     async def _left(self, slot: Slot, selection: Selection | None, place: Cursor) -> I64:
         """Return the rows of an entry after a place, cut to the selection."""
@@ -242,7 +242,7 @@ class Serving:
                 seen = partial(self.masks.seen, mask=selection.mask)
                 parts = [msgspec.structs.replace(part, batch=seen(part.batch, part.entry)) for part in parts]
             if form is Form.PARQUET:
-                return await asyncio.to_thread(parquet.encoded, parts, following, self._epoch)
+                return await asyncio.to_thread(parquet.encoded, parts, following, self._prefix)
             return records.columns(parts, following)
         lines: list[str] = []
         for part in parts:
@@ -277,7 +277,7 @@ class Serving:
             self._cache.move_to_end(key)
             return known
         rows = every[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS]
-        prefix = cursor.after(self._epoch, part.entry, part.stored, 0).prefix
+        prefix = self._prefix(part)
         batch = self.masks.seen(part.batch, part.entry, selection.mask)
         if form is Form.CSV:
             lines = records.csv_lines(batch, rows, part.entry, prefix)
@@ -297,7 +297,7 @@ class Serving:
             self._runs.move_to_end(key)
             return known
         rows = every[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS]
-        prefix = cursor.after(self._epoch, part.entry, part.stored, 0).prefix
+        prefix = self._prefix(part)
         lines = records.json_lines(self.masks.seen(part.batch, part.entry, selection.mask), rows, part.entry, prefix)
         places = [prefix + row_text(row) for row in rows.tolist()]
         made = _Run([f"id: {place}\ndata: {line}\n\n" for place, line in zip(places, lines, strict=True)])
@@ -357,7 +357,7 @@ class Serving:
                         if events := await self._events(slot, rows, admission):
                             yield events
                             spoken = loop.time()
-                            place = cursor.after(self._epoch, slot.sequence, slot.stored, int(rows[events.count - 1]))
+                            place = self.reader.after(slot.sequence, slot.stored, int(rows[events.count - 1]))
                             at(place)
                             rows = rows[events.count :]
                         elif admission.allowance:
@@ -369,7 +369,7 @@ class Serving:
                             before, admission, checked = admission, admit(), loop.time()
                             if admission.selection != before.selection:
                                 rows = await self._left(slot, admission.selection, place)
-                place = cursor.after(self._epoch, max(span.end, place.sequence), span.stored)
+                place = self.reader.after(max(span.end, place.sequence), span.stored)
         finally:
             self._streams -= 1
 

@@ -14,7 +14,7 @@ import numpy as np
 import zstandard
 
 from sensegate.share import records
-from sensegate.share.cursor import after, row_text
+from sensegate.share.cursor import row_text
 
 MAGIC = b"PAR1"
 _INT32, _INT64, _DOUBLE, _BYTES = 1, 2, 5, 6
@@ -236,8 +236,11 @@ def _byte_arrays(values: Sequence[str]) -> bytes:
 # ── records ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def encoded(parts: Sequence[records.Part], following: str, epoch: str) -> bytes:
-    """Return records as a file; its columns are those of the CSV form, with `text` beside `value`."""
+def encoded(parts: Sequence[records.Part], following: str, prefix_of: Callable[[records.Part], str]) -> bytes:
+    """Return records as a file; its columns are those of the CSV form, with `text` beside `value`.
+
+    `prefix_of` returns what the cursors of an entry's rows begin with.
+    """
     rows = sum(len(part.rows) for part in parts)
 
     def each(of: Callable[[records.Part], Sequence[Any]]) -> list[Any]:
@@ -265,7 +268,7 @@ def encoded(parts: Sequence[records.Part], following: str, epoch: str) -> bytes:
         ]
 
     def cursors(part: records.Part) -> list[str]:
-        prefix = after(epoch, part.entry, part.stored, 0).prefix
+        prefix = prefix_of(part)
         return [prefix + row_text(row) for row in part.rows.tolist()]
 
     columns = [

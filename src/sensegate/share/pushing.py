@@ -15,6 +15,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from sensegate import metrics
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.callout import Callout
 from sensegate.authority.scope import Principal
@@ -115,8 +116,12 @@ class Pushing:
             answer = await controls.take(message.subject, message.data)
             if answer.problem:
                 _log.info("a control message moved nothing", subject=message.subject, why=answer.problem)
-            if message.reply or answer.problem:
-                await _said(feeds, message.reply or told_at(message.subject), answer)
+            reply = controls.reply_of(message.subject, message.reply)
+            if message.reply and not reply:
+                _log.warning("reply of a control message is not the subscriber's inbox", subject=message.subject)
+                metrics.LIMIT_HITS.labels("control_reply").inc()
+            if reply or answer.problem:
+                await _said(feeds, reply or told_at(message.subject), answer)
 
         with api.lost("subscribe to control messages"):
             await feeds.subscribe(CONTROL, cb=told, pending_msgs_limit=_CONTROLS_MAX)

@@ -17,14 +17,14 @@ import structlog
 
 from sensegate.bus import columns
 from sensegate.bus.batch import EMPTY
-from sensegate.bus.names import FILLER, ROWS
+from sensegate.bus.names import ROWS
 from sensegate.bus.unreadable import read_rows
 from sensegate.clock import Clock
 from sensegate.errors import Gone, Unavailable
 from sensegate.model import Entry
 from sensegate.ports import Log
 from sensegate.share import cursor
-from sensegate.share.cursor import BadCursor, Cursor
+from sensegate.share.cursor import END, BadCursor, Cursor
 
 _PAGE_ENTRIES = 512
 _PAGE_BYTES = 4_194_304
@@ -32,9 +32,6 @@ _CHANGED_S = 5.0
 _RETRY_S = 0.5
 _SLACK_US = 300_000_000
 """What expires within this is not offered as a start: a subscriber who begins there could be overtaken by expiry."""
-_MINUTE_US = 60_000_000
-_NEAR = (1, 2, 4, 8, 16)
-"""So many sequences back an entry is looked for by which a cursor's time is judged: records of commits are replaced."""
 _DECODED_FACTOR = 12
 """Bytes of a decoded batch per byte of its payload, for the bound of the ring (columns compress well)."""
 
@@ -94,13 +91,10 @@ class Reader:
         readings_ttl_h: int = 168,
         ring_bytes_max: int = 67_108_864,
         pages_max: int = 6,
-        stamped: bool = True,
     ) -> None:
-        """`stamped`: entries bear the time at which cursors know them; those of a copy were stored again later."""
         self.log = source
         self._clock = clock
         self._ttl_us = readings_ttl_h * 3_600_000_000
-        self._stamped = stamped
         self._ring: deque[Slot] = deque()
         self._ring_bytes = 0
         self._ring_bytes_max = ring_bytes_max
@@ -252,6 +246,10 @@ class Reader:
 
     # ── places ────────────────────────────────────────────────────────────────────────────────────────
 
+    def after(self, sequence: int, stored: int, row: int = END) -> Cursor:
+        """Return the cursor after a row of an entry stored at `stored` (µs)."""
+        return cursor.after(self.log.timelines.of(sequence), sequence, stored, row)
+
     async def first(self) -> Cursor:
         """Return the cursor before everything that is kept and will not expire within `_SLACK_US`."""
         first, _ = await self.log.bounds()
@@ -259,32 +257,48 @@ class Reader:
         kept_from = self._clock.now() - self._ttl_us + min(_SLACK_US, self._ttl_us // 10)
         if entries and entries[0].time < kept_from:
             return await self.since(kept_from)
-        return cursor.after(self.log.epoch, first - 1, entries[0].time if entries else self._clock.now())
+        return self.after(first - 1, entries[0].time if entries else self._clock.now())
 
     async def since(self, time: int) -> Cursor:
         """Return the cursor before the first entry stored at or after `time` (µs), or at the end of the log."""
         stored = min(time, max(self._clock.now(), self._end_stored))
-        return cursor.after(self.log.epoch, await self.log.sequence_at(time) - 1, stored)
+        return self.after(await self.log.sequence_at(time) - 1, stored)
 
     async def resume(self, text: str) -> Cursor:
         """Return the cursor of a text if everything after it is still there.
 
         Raises:
             BadCursor: it is none, or lies after the end of the log.
-            Gone: it is of another log, or of an end that this one has lost, or readings after it have expired;
-                `first` is the oldest that is valid.
+            Gone: the log does not hold the records that it stands after, or readings after it have expired; `first`
+                is the place from which what it has not seen is read.
         """
         place = cursor.parse(text)
-        if place.epoch != cursor.epoch_digest(self.log.epoch):
-            raise Gone("the cursor is of another log; read on from `first`", first=str(await self.first()))
+        await self.demand_same(place)
         if place.sequence > self._end and place.sequence > (await self.log.bounds())[1]:
             raise BadCursor("the cursor lies after the end of the log")
-        if self._stamped and await self._is_younger(place.sequence, cursor.stored_before(place) + _MINUTE_US):
-            # A store put back from an older copy has given the sequence again.
-            what = "the log has lost what the cursor stands after; read on from `first`"
-            raise Gone(what, first=str(await self.first()))
         await self.demand_kept(place)
         return place
+
+    async def demand_same(self, place: Cursor) -> None:
+        """Return if the log still holds what it held up to a place. Raises `Gone`, `Unavailable`."""
+        timelines = self.log.timelines
+        agreed = timelines.agreed(place.timeline)
+        if agreed is not None and place.sequence <= agreed:
+            return
+        if agreed is None:
+            what = "the cursor is of another log, or of records that this log has lost"
+            agreed = min(timelines.restart(place.timeline, cursor.stored_before(place)), place.sequence)
+        else:
+            what = "the log has lost the records before the cursor and holds others in their place"
+        raise Gone(f"{what}; read on from `first`", first=str(await self._first_after(agreed)))
+
+    async def _first_after(self, sequence: int) -> Cursor:
+        """Return the cursor after a sequence, or after all that has expired or soon will."""
+        first = await self.first()
+        if sequence <= first.sequence:
+            return first
+        entries = await self.log.fetch(sequence, limit=1)
+        return self.after(sequence, entries[0].time if entries else self._clock.now())
 
     async def demand_kept(self, place: Cursor) -> None:
         """Return if nothing has expired after a place: one who reads on slowly is overtaken there. Raises `Gone`."""
@@ -294,22 +308,6 @@ class Reader:
         cut = await self.log.sequence_at(expired_to)
         if place.sequence + 1 < cut and not await self._whole(place.sequence, cut):
             raise Gone("readings after the cursor have expired; read on from `first`", first=str(await self.first()))
-
-    async def _is_younger(self, sequence: int, time: int) -> bool:
-        """Return whether the entry at a sequence, or the nearest before it, was stored at or after `time` (µs).
-
-        What was left out tells nothing.
-        """
-        if self._ring_start <= sequence and self._ring:
-            stored = next((slot.stored for slot in reversed(self._ring) if slot.sequence <= sequence), 0)
-            if stored < time:
-                return False
-        # A clock that was set back may have stored what is near later than what is nearest.
-        for back in _NEAR:
-            entries = await self.log.fetch(max(sequence - back, 0), limit=1)
-            if entries and entries[0].sequence <= sequence:
-                return entries[0].subject != FILLER and entries[0].time >= time
-        return False
 
     async def _whole(self, after: int, until: int) -> bool:
         """Return whether every entry between two sequences is still there: nothing expired, so nothing is missed."""

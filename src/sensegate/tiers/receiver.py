@@ -340,21 +340,25 @@ class Receiver:
         now = self._clock.now()
         uplink = self._uplink(member)
         lane = next((move.lane for move in request.moves if move.lane is Lane.LIVE), Lane.BACKLOG)
-        noted, told = await uplink.listing.note(
-            lane, request.selection, judged.refusals, judged.taken_devices, life=request.life, now=now
-        )
-        members = [*self._members(member, judged), *noted]
-        members += self._bodies(member, judged, told)
-        if listed:
-            part, sequence = listed
-            until = min(request.selection.until, part.selection.until)
-            members.append(uplink.listing.resolved(part, sequence, until, judged.rows))
-        wrote = sum(len(item.payload) for item in members)
-        written = lanes.moved(records, request, judged.counts.totals(), wrote=wrote, now=now, width_us=self._width_us)
+        written = None
         try:
-            await self._write(member, members, written)
+            noted, told = await uplink.listing.note(
+                lane, request.selection, judged.refusals, judged.taken_devices, life=request.life, now=now
+            )
+            members = [*self._members(member, judged), *noted, *self._bodies(member, judged, told)]
+            if listed:
+                part, sequence = listed
+                until = min(request.selection.until, part.selection.until)
+                members.append(uplink.listing.resolved(part, sequence, until, judged.rows))
+            wrote = sum(len(item.payload) for item in members)
+            made = lanes.moved(records, request, judged.counts.totals(), wrote=wrote, now=now, width_us=self._width_us)
+            await self._write(member, members, made)
+            written = made
         except Fenced:
             return None, ()
+        finally:
+            if written is None:
+                uplink.listing.forget()  # what it has noted does not stand on the log, or may not
         return written, told
 
     def _members(self, member: str, judged: Judged) -> list[Member]:
@@ -414,7 +418,7 @@ class Receiver:
             if last is None:
                 uplink.forget()
         now = self._clock.now()
-        places = {lane: last - place for place, lane in enumerate(reversed(records))}
+        places = {lane: last - place for place, lane in enumerate(reversed(list(records)))}
         uplink.held = {**held, **{lane: _Held(record, places[lane], now) for lane, record in records.items()}}
 
     def _count(self, member: str, uplink: _Uplink, judged: Judged) -> None:

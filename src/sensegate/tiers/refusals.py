@@ -89,10 +89,12 @@ class Listing:
         while entries := await self._log.fetch_of(f"refused.{self._member}.*", after):
             for entry in entries:
                 after = entry.sequence
-                if entry.payload:
-                    part = _readable(entry.payload)
-                    if part is not None:
-                        parts[part.id] = part
+                part = _readable(entry.payload)
+                if part is not None:
+                    parts[part.id] = part
+                elif not entry.payload:
+                    # On a copy of the log what was replaced stands before what replaces it.
+                    parts.pop(entry.subject.rpartition(".")[2], None)
         self._count = len(parts)
         return list(parts.values())
 
@@ -106,6 +108,7 @@ class Listing:
         """Let no entry go on: what comes is not the continuation of what was refused before."""
         for entries in self._open.values():
             entries.clear()
+        self._count = None
 
     async def note(
         self,

@@ -21,7 +21,7 @@ from sensegate import metrics
 from sensegate.bus.filling import FILLED_MAX, fill
 from sensegate.bus.process import write_private
 from sensegate.bus.record import NOBODY, LaneRecord, Writer
-from sensegate.errors import ConfigError
+from sensegate.errors import ConfigError, Unavailable
 from sensegate.ports import Log
 from sensegate.tiers import lanes, protocol
 from sensegate.tiers.lanes import Records
@@ -103,17 +103,18 @@ def judge(claim: ClaimRequest, records: Records | None, displaced: Displaced | N
             {lane: lanes.claimed(lanes.anew(record, claim.life, place), writer) for lane, record in records.items()},
             0,
         )
+    return _same_life(claim, records, displaced, writer)
+
+
+def _same_life(claim: ClaimRequest, records: Records, displaced: Displaced | None, writer: Writer) -> Grant | str:
+    present = records[Lane.LIVE].writer
     if present.token == claim.token:
         return Grant(dict(records), claim.ended, repeated=True)
-    if claim.force:
+    if claim.force and (claim.epoch or claim.writer == present.id):
         return _forced(claim, records, displaced, writer)
-    return _in_turn(claim, records, writer)
-
-
-def _in_turn(claim: ClaimRequest, records: Records, writer: Writer) -> Grant | str:
-    present = records[Lane.LIVE].writer
+    # By force, and without any epoch: the store has lost its file, and is the one whose records these are.
     known = claim.epoch >= present.epoch or present.token in claim.tokens
-    if present.id and (present.id != claim.writer or not known):
+    if present.id and not claim.force and (present.id != claim.writer or not known):
         return (
             f"writer: another copy of this store has gone on at the centre (epoch {present.epoch}, this one knows "
             f"{claim.epoch}); what comes here waits: stop this gateway if the other one is right, else stop the other "
@@ -204,12 +205,15 @@ class FileKeeper:
             return None
         except (OSError, msgspec.DecodeError) as why:
             raise ConfigError(
-                "cannot be read", file=str(self._file), remedy=f"restore it, or let the node join anew: {why}"
+                "cannot be read", file=str(self._file), remedy=f"restore it; or remove it, then `node takeover`: {why}"
             ) from why
 
     async def write(self, state: WriterState) -> None:
-        """Keep the state."""
-        await asyncio.to_thread(write_private, self._file, msgspec.json.encode(state).decode())
+        """Keep the state. Raises `Unavailable` where it cannot be written now."""
+        try:
+            await asyncio.to_thread(write_private, self._file, msgspec.json.encode(state).decode())
+        except OSError as why:
+            raise Unavailable(f"{self._file} cannot be written: {why}") from why
 
 
 class ClaimLink(Protocol):
@@ -246,7 +250,11 @@ class Claimant:
             Unavailable, Overloaded, PermissionDenied: as `CentreLink.ask`.
             StoreFull: our own log has no room for what it must be filled with.
         """
-        state = await self._keeper.read() or WriterState(secrets.token_hex(8))
+        try:
+            state = await self._keeper.read() or WriterState(secrets.token_hex(8))
+        except ConfigError as why:
+            self._deny(f"writer: {why}")
+            return None
         first, last = await self._log.bounds()
         ended = last if self._began < 0 else self._began
         since = ended if state.since < 0 and not self._was_granted else state.since
@@ -266,12 +274,15 @@ class Claimant:
         )
         answer = protocol.decode_claim_answer(await link.ask("claim", protocol.encode(claim), CLAIM_S))
         if not answer.granted:
-            if self.denied != answer.reason:
-                _log.error("the centre takes nothing of this store", reason=answer.reason)
-            self.denied = answer.reason
+            self._deny(answer.reason)
             return None
         await self._granted(state, answer)
         return answer.lanes
+
+    def _deny(self, reason: str) -> None:
+        if self.denied != reason:
+            _log.error("the centre takes nothing of this store", reason=reason)
+        self.denied = reason
 
     async def _granted(self, state: WriterState, answer: ClaimAnswer) -> None:
         place = answer.lanes[Lane.LIVE].position

@@ -20,10 +20,12 @@ TIMEOUT_S = 90.0
 class Answered(SensegateError):
     """The gateway said no: status, title and detail of its problem document."""
 
-    def __init__(self, status: int, title: str, detail: str = "") -> None:
+    def __init__(self, status: int, title: str, detail: str = "", first: str = "") -> None:
+        """`first`: with 410, the cursor to read on from."""
         self.status = status
         self.title = title
         self.detail = detail
+        self.first = first
         super().__init__(f"{status} {title}: {detail}" if detail else f"{status} {title}")
 
 
@@ -151,4 +153,5 @@ def _problem(status: int, text: str) -> Answered:
         return Answered(status, text[:200])
     if not isinstance(problem, dict):
         return Answered(status, text[:200])
-    return Answered(status, str(problem.get("title", "")), str(problem.get("detail", "")))
+    told = (str(problem.get(key, "")) for key in ("title", "detail", "first"))
+    return Answered(status, *told)

@@ -35,7 +35,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     instance: str = ""
     type: str = "about:blank"
     first: str = ""
-    """With 410: the oldest cursor that is still valid; reading on from it skips what has expired."""
+    """With 410: the cursor to read on from; it skips what has expired, and nothing that was not read."""
 
 
 class BadRequest(SensegateError):
@@ -100,7 +100,7 @@ def detail_of(why: SensegateError) -> str:
 
 def body_of(why: SensegateError, request_id: str) -> bytes:
     """Return the problem as JSON, for a stream that has begun."""
-    return _encode(status_of(why), detail_of(why), request_id)
+    return _encode(status_of(why), detail_of(why), request_id, why.first if isinstance(why, Gone) else "")
 
 
 def of(why: SensegateError, *, request_id: str = "") -> web.Response:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sensegate.decode.formats import FORMATS
-from sensegate.decode.frame import FormatContext, Frame
-from sensegate.decode.part import Part
+from sensegate.decode.frame import FormatContext, PayloadFrame
+from sensegate.decode.part import ProfilePart
 from sensegate.errors import ProfileError
 
 NESTING_MAX = 32
@@ -19,8 +19,8 @@ def _error(what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
 
 
 def parse_with(
-    name: str, options: Part | None = None, charset: str = "utf-8", nesting_max: int = NESTING_MAX
+    name: str, options: ProfilePart | None = None, charset: str = "utf-8", nesting_max: int = NESTING_MAX
 ) -> Callable[[bytes], Any]:
     """Return payload -> tree of a format. Raises `ProfileError` where the options are wrong."""
     parse = FORMATS[name].compile(options, FormatContext("vendor/model", 1, Path(), _error, charset))
-    return lambda payload: parse(Frame(payload, nesting_max))
+    return lambda payload: parse(PayloadFrame(payload, nesting_max))

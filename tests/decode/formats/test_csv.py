@@ -50,24 +50,28 @@ def test_text_of_another_character_set() -> None:
     assert parse_with("csv", charset="utf-8-sig")(b"\xef\xbb\xbfa\n1") == [{"a": "1"}]
     with pytest.raises(Rejected, match="not_utf8"):
         parse_with("csv")(table.encode("gbk"))
-    with pytest.raises(Rejected, match=r"malformed: begins with a byte order mark \(charset: utf-8-sig\)"):
+    with pytest.raises(Rejected, match=r"malformed: starts with a byte order mark \(charset: utf-8-sig\)"):
         parse_with("csv")(b"\xef\xbb\xbfa\n1")
 
 
 @pytest.mark.parametrize(
     ("options", "text", "why"),
     [
-        (CsvPart(), "", "malformed: empty"),
-        (CsvPart(skip=3), "a\n1\n", "malformed: empty"),
+        (CsvPart(), "", "malformed: the table is empty"),
+        (CsvPart(skip=3), "a\n1\n", "malformed: the table is empty"),
         (CsvPart(), "a,a\n1,2\n", "malformed: two columns"),
-        (CsvPart(), "a,b\n1,2\n3\n", "schema: row 2 has 1 fields, the columns are 2"),
+        (CsvPart(), "a,b\n1,2\n3\n", "schema: row 2 has 1 fields; there are 2 columns"),
         (CsvPart(), "a,b\n1,2,3\n", "schema: row 1 has 3 fields"),
         (CsvPart(short_rows=True), "a,b\n1,2,3\n", "schema: row 1 has 3 fields"),
-        (CsvPart(), 'a,b\n"1,2\n', "malformed: no such table"),
-        (CsvPart(), 'a,b\n"1"x,2\n', "malformed: no such table"),
-        (CsvPart(), "a\n" + "x" * 140_000, "malformed: no such table: field larger"),
+        (CsvPart(), 'a,b\n"1,2\n', "malformed: is not such a table"),
+        (CsvPart(), 'a,b\n"1"x,2\n', "malformed: is not such a table"),
+        (CsvPart(), "a\n" + "x" * 140_000, "malformed: is not such a table: field larger"),
         (CsvPart(), "a,b\n" + "1,2\n" * 40_000, "schema: more than"),
-        (CsvPart(columns=("a", "b"), widths=(2, 2)), "1234\n123\n", "schema: a line has 3 characters, the columns 4"),
+        (
+            CsvPart(columns=("a", "b"), widths=(2, 2)),
+            "1234\n123\n",
+            "schema: a line has 3 characters; the columns have 4",
+        ),
         (CsvPart(columns=("a", "b"), widths=(2, 2)), "12345\n", "schema: a line has 5 characters"),
     ],
 )

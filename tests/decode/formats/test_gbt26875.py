@@ -133,8 +133,8 @@ def test_a_wrong_sum_is_refused_by_its_own_reason() -> None:
 
 def test_objects_that_do_not_fill_the_unit() -> None:
     """Fewer or more bytes than the objects need: malformed."""
-    assert "cut short" in refusal(fire(21, [b"\x08"])).detail
-    assert "behind the last" in refusal(fire(21, [b"\x08" + TIME + b"\0"])).detail
+    assert "truncated" in refusal(fire(21, [b"\x08"])).detail
+    assert "after the last" in refusal(fire(21, [b"\x08" + TIME + b"\0"])).detail
     assert refusal(b"@@##").reason == QuarantineReason.MALFORMED
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from sensegate.decode.formats.hj212 import FORMAT, Hj212Part
 from sensegate.decode.formats.parts import WAIT_US
-from sensegate.decode.frame import FormatContext, Frame
-from sensegate.decode.memory import Memory
+from sensegate.decode.frame import FormatContext, PayloadFrame
+from sensegate.decode.memory import DecoderMemory
 from sensegate.errors import ProfileError, Rejected
 from sensegate.frames import hj212
 from sensegate.frames.hj212 import Convention
@@ -31,12 +31,14 @@ def _error(what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
     return ProfileError(what, key=".".join(map(str, path)), remedy=remedy)
 
 
-def parse(frame: bytes, part: Hj212Part | None = None, *, memory: Memory | None = None, at: int = NOW) -> Any:
+def parse(frame: bytes, part: Hj212Part | None = None, *, memory: DecoderMemory | None = None, at: int = NOW) -> Any:
     setting = FormatContext("vendor/model", 1, Path(), _error)
-    return FORMAT.compile(part, setting)(Frame(frame, 16, "hj212/d1/up", at, memory=memory))
+    return FORMAT.compile(part, setting)(PayloadFrame(frame, 16, "hj212/d1/up", at, memory=memory))
 
 
-def refusal(frame: bytes, part: Hj212Part | None = None, *, memory: Memory | None = None, at: int = NOW) -> Rejected:
+def refusal(
+    frame: bytes, part: Hj212Part | None = None, *, memory: DecoderMemory | None = None, at: int = NOW
+) -> Rejected:
     with pytest.raises(Rejected) as caught:
         parse(frame, part, memory=memory, at=at)
     return caught.value
@@ -154,7 +156,7 @@ def test_a_wrong_check_value_is_refused_by_its_own_reason() -> None:
     wrong = frame[:-6] + b"%04X\r\n" % (int(right, 16) ^ 1)
     why = refusal(wrong)
     assert why.reason == QuarantineReason.CRC_FAIL
-    assert f"{right.decode()} would be right" in why.detail
+    assert f"{right.decode()} expected" in why.detail
 
 
 @pytest.mark.parametrize("convention", list(Convention))
@@ -200,7 +202,7 @@ def test_any_bytes_are_a_tree_or_refused(payload: bytes) -> None:
     """Nothing but `Rejected` comes out, in a good frame or alone."""
     for frame in (payload, hj212.build(b"MN=1;PNUM=3;PNO=2;CP=&&" + payload + b"&&")):
         with contextlib.suppress(Rejected):
-            parse(frame, Hj212Part(crc=("off",)), memory=Memory())
+            parse(frame, Hj212Part(crc=("off",)), memory=DecoderMemory())
 
 
 _CODES = st.from_regex(r"[aw][0-9]{5}", fullmatch=True)
@@ -233,7 +235,7 @@ def test_a_report_split_anywhere_gives_the_same_values(
     """Wherever the frames are cut, all values come out once, with the time of the first frame."""
     text = ";".join([TIME, *(f"{code}-Rtd={value},{code}-Flag={flag}" for code, value, flag in content)])
     places = sorted(data.draw(st.sets(st.integers(1, len(text) - 1), min_size=1, max_size=3)))
-    memory = Memory()
+    memory = DecoderMemory()
     trees = [parse(frame, memory=memory) for frame in split(text, *places)]
     found = [pair for tree in trees for pair in pairs(tree)]
     assert found == [(f"{code}-Rtd", float(value), flag) for code, value, flag in content]
@@ -248,7 +250,7 @@ def test_frames_that_each_name_their_time_need_nobody() -> None:
     )
     assert pairs(parse(two)) == [("a01001-Rtd", 2.0, "N")]
     assert pairs(parse(one)) == [("a34004-Rtd", 1.0, "N")]
-    memory = Memory()
+    memory = DecoderMemory()
     assert [pairs(parse(frame, memory=memory)) for frame in (one, two)] == [
         [("a34004-Rtd", 1.0, "N")],
         [("a01001-Rtd", 2.0, "N")],
@@ -259,8 +261,8 @@ def test_a_frame_whose_forerunner_was_not_heard_is_unresolved() -> None:
     """Kept in quarantine by its own reason: after a restart, or where the first frame was lost or is too old."""
     text = f"{TIME};a34004-Rtd=1,a34004-Flag=N;a01001-Rtd=2,a01001-Flag=N"
     first, second = split(text, text.index("a01001"))
-    assert refusal(second, memory=Memory()).reason == QuarantineReason.UNRESOLVED
-    memory = Memory()
+    assert refusal(second, memory=DecoderMemory()).reason == QuarantineReason.UNRESOLVED
+    memory = DecoderMemory()
     parse(first, memory=memory)
     assert refusal(second, memory=memory, at=NOW + WAIT_US + 1).reason == QuarantineReason.UNRESOLVED
     other = upload("a01001-Rtd=2", flag="7", more="PNUM=2;PNO=2;", qn="20260101090000000")
@@ -271,7 +273,7 @@ def test_a_frame_that_comes_again_changes_nothing() -> None:
     """A resent part gives what it gave, and the next part goes on as if it had not been."""
     text = f"{TIME};a34004-Rtd=12.5,a34004-Flag=N"
     first, second = split(text, text.index("2.5"))
-    memory = Memory()
+    memory = DecoderMemory()
     assert pairs(parse(first, memory=memory)) == pairs(parse(first, memory=memory)) == []
     for _ in range(2):
         assert pairs(parse(second, memory=memory)) == [("a34004-Rtd", 12.5, "N")]

@@ -43,11 +43,11 @@ def test_lines_become_points(text: str, points: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "malformed: empty"),
-        ("# only a comment\n", "malformed: empty"),
-        ("m", "a blank and fields"),
+        ("", "malformed: the payload is empty"),
+        ("# only a comment\n", "malformed: the payload is empty"),
+        ("m", "a space and fields"),
         ("m ", "a key"),
-        ("m,t=1", "a blank and fields"),
+        ("m,t=1", "a space and fields"),
         ("m,t f=1", "an equals sign"),
         ("m,=1 f=1", "a key"),
         ("m,t= f=1", "a tag's value"),

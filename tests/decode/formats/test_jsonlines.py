@@ -57,7 +57,7 @@ def test_arrays_are_taken_apart_where_asked() -> None:
         (b'{"a":1,"a":2}', "malformed"),
         (b'{"a":1},{"a":2}', "malformed"),
         (b'{"a":1}\n\xff', "not_utf8"),
-        (b"\xef\xbb\xbf{}", "malformed: begins with a byte order mark"),
+        (b"\xef\xbb\xbf{}", "malformed: starts with a byte order mark"),
         (b"[" * 33 + b"]" * 33, "too_deep"),
         (b"1 " * 70_000, "schema: more than"),
     ],

@@ -47,8 +47,8 @@ def test_pairs_become_an_object(options: KeyValuePart | None, text: str, tree: A
 @pytest.mark.parametrize(
     ("options", "text", "why"),
     [
-        (None, "", "malformed: empty"),
-        (None, " \n", "malformed: empty"),
+        (None, "", "malformed: the payload is empty"),
+        (None, " \n", "malformed: the payload is empty"),
         (None, "a", "malformed: pair 1 has no key"),
         (None, "a=1;b", "malformed: pair 2 has no key"),
         (None, "=1", "malformed: pair 1 has no key"),

@@ -93,7 +93,7 @@ def test_both_forms_of_a_pack_are_the_same(pack: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("pack", "why"),
     [
-        ({0: "a", 2: 1}, "schema: a SenML pack is a list"),
+        ({0: "a", 2: 1}, "schema: a SenML pack must be a list"),
         ([], "schema"),
         ([1], "schema"),
         ([{0: 1, 2: 1}], "schema: record 0: 'n'"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sensegate.decode.formats.sl651 import FORMAT, Sl651Part
 from sensegate.decode.formats.sl651_elements import SYMBOLS
-from sensegate.decode.frame import FormatContext, Frame
+from sensegate.decode.frame import FormatContext, PayloadFrame
 from sensegate.errors import ProfileError, Rejected
 from sensegate.frames import sl651
 from sensegate.model import QuarantineReason
@@ -26,7 +26,7 @@ def _error(what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
 
 
 def parse(frame: bytes, part: Sl651Part | None = None) -> Any:
-    return FORMAT.compile(part, FormatContext("vendor/model", 1, Path(), _error))(Frame(frame, 16))
+    return FORMAT.compile(part, FormatContext("vendor/model", 1, Path(), _error))(PayloadFrame(frame, 16))
 
 
 def refusal(frame: bytes) -> Rejected:
@@ -174,10 +174,10 @@ def test_text_series() -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"\x39\x23\x00\x01", "cut short"),
-        (b"\x39", "cut short"),
+        (b"\x39\x23\x00\x01", "truncated"),
+        (b"\x39", "truncated"),
         (b"\x39\x00", "has no bytes"),
-        (b"\xf4\x60\x00", "cut short"),
+        (b"\xf4\x60\x00", "truncated"),
     ],
 )
 def test_what_is_cut_short_is_malformed(body: bytes, said: str) -> None:

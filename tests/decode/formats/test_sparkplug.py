@@ -15,8 +15,8 @@ from sensegate.authoring.examples import readings_of
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.formats.sparkplug import FORMAT, REBIRTH, initial_request, parse, parse_topic
 from sensegate.decode.formats.sparkplug_payload import read
-from sensegate.decode.frame import Frame
-from sensegate.decode.memory import Memory
+from sensegate.decode.frame import PayloadFrame
+from sensegate.decode.memory import DecoderMemory
 from sensegate.errors import Rejected
 from sensegate.model import BOOL, Device, Fields, Message, QuarantineReason
 from tests.decode.formats.sparkplug_payloads import metric, payload
@@ -53,7 +53,7 @@ class Line:
     """A decoder and what is sent to it, message by message."""
 
     def __init__(self, *, probe_enabled: bool = True, hindsight: bool = False) -> None:
-        self.memory = Memory(undoable=True, hindsight=hindsight)
+        self.memory = DecoderMemory(undoable=True, hindsight=hindsight)
         self.decoder = Decoder(PROFILES, Registry(probe_enabled=probe_enabled), memory=self.memory)
         self.fields: Fields = self.decoder.decode([])
         self._now = 1_767_225_600_000_000
@@ -282,7 +282,7 @@ def test_what_has_parts_is_taken_apart() -> None:
         metric("profile", "DataSet", table, timestamp=AT),
         seq=0,
     )
-    tree = parse(Frame(whole, 32, "spBv1.0/Water/NBIRTH/pump-01", memory=Memory()))
+    tree = parse(PayloadFrame(whole, 32, "spBv1.0/Water/NBIRTH/pump-01", memory=DecoderMemory()))
     seen = {one["name"]: (one["value"], one.get("time")) for one in tree["metrics"]}
     assert seen == {
         "online": (True, 1_714_982_400_000),
@@ -300,11 +300,11 @@ def test_what_has_parts_is_taken_apart() -> None:
 
 def test_members_of_a_template_have_the_types_of_the_birth() -> None:
     """A later instance may leave types out."""
-    memory = Memory()
+    memory = DecoderMemory()
 
     def said(kind: str, value: dict[str, Any], seq: int) -> Any:
         whole = payload(metric("m1", "Template", value, timestamp=AT), seq=seq)
-        return parse(Frame(whole, 32, f"spBv1.0/Water/{kind}/pump-01", memory=memory))["metrics"][-1]
+        return parse(PayloadFrame(whole, 32, f"spBv1.0/Water/{kind}/pump-01", memory=memory))["metrics"][-1]
 
     said("NBIRTH", {"metrics": [metric("rpm", "Int16", 5)], "template_ref": "motor"}, 0)
     found = said("NDATA", {"metrics": [metric("rpm", value=-7, as_kind="Int16")], "template_ref": "motor"}, 1)
@@ -335,7 +335,7 @@ def test_properties_last_but_for_the_quality_of_one_value() -> None:
 def test_topic_that_is_none_of_sparkplugs_is_refused(topic: str, reason: str) -> None:
     """The topic says what the payload is."""
     with pytest.raises(Rejected) as refused:
-        parse(Frame(payload(seq=0), 32, topic))
+        parse(PayloadFrame(payload(seq=0), 32, topic))
     assert refused.value.reason == reason
 
 
@@ -430,13 +430,13 @@ def test_any_order_of_messages_is_answered_the_same_way_twice(kinds: list[str], 
 @given(st.binary(max_size=120), st.sampled_from(["NBIRTH", "NDATA", "NDEATH", "DBIRTH", "DDATA", "DDEATH", "NCMD"]))
 def test_any_bytes_on_any_topic_are_a_tree_or_refused(raw: bytes, kind: str) -> None:
     """With births known and without."""
-    memory = Memory()
+    memory = DecoderMemory()
     topic = f"spBv1.0/G/{kind}/N" + ("/D" if kind.startswith("D") else "")
     birth = payload(*nbirth(), seq=0)
-    parse(Frame(birth, 32, "spBv1.0/G/NBIRTH/N", memory=memory))
+    parse(PayloadFrame(birth, 32, "spBv1.0/G/NBIRTH/N", memory=memory))
     for _ in range(2):
         try:
-            tree = parse(Frame(raw, 32, topic, memory=memory))
+            tree = parse(PayloadFrame(raw, 32, topic, memory=memory))
         except Rejected as why:
             reason = why.reason
         else:

@@ -66,25 +66,25 @@ def test_text_in_the_charset_of_the_rule() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], bytes, str]] = [
-    (GLL, SENTENCE[1:], "malformed: does not begin with the start mark"),
-    (GLL, SENTENCE[:-2], "malformed: does not end with the end mark"),
-    (GLL, SENTENCE.replace(b"N", b"S"), "malformed: xor8 is wrong"),
-    (GLL, SENTENCE.replace(b"*28", b"*2x"), "malformed: its check value is no number"),
-    (GLL, SENTENCE.replace(b"*", b"+"), "malformed: no check value at the end"),
-    (GLL, b"$*00\r\n", "schema: 'type' is another than the frame's"),
-    (GLL, b"$\r\n", "malformed: no check value at the end"),
-    (GLL, b"", "malformed: does not begin"),
-    ({"separator": ",", "fields": [{"name": "a"}, {"name": "b"}]}, b"1", "malformed: ends before 'b'"),
-    ({"separator": ",", "fields": [{"name": "a"}]}, b"1,2,3", "malformed: 2 fields left over"),
-    ({"fields": [{"name": "a", "width": 3}]}, b"12", "malformed: ends before 'a'"),
-    ({"fields": [{"name": "a", "width": 3}]}, b"1234", "malformed: 1 characters left over"),
-    ({"fields": [{"skip": 3}]}, b"12", "malformed: ends within what is skipped"),
-    ({"start": "#", "length": {"digits": 2}, "fields": [{"name": "a", "width": 3}]}, b"#04123", "malformed: 3 bytes, not 4"),
-    ({"start": "#", "length": {"digits": 2}, "fields": [{"name": "a", "width": 3}]}, b"#x4123", "malformed: its length is no number"),
-    ({"start": "#", "length": {"digits": 2}, "fields": [{"name": "a", "width": 3}]}, b"#0", "malformed: its length is no number"),
-    ({"start": "##", "end": "##", "fields": [{"name": "a", "width": 1}]}, b"##", "malformed: shorter than its marks"),
-    ({"separator": ",", "fields": [{"name": "t", "prefix": "T="}]}, b"U=1", "schema: 't' is not between"),
-    ({"separator": ",", "fields": [{"name": "a"}]}, b"\xff", "not_utf8: byte 0 is no UTF-8"),
+    (GLL, SENTENCE[1:], "malformed: the frame does not start with the start mark"),
+    (GLL, SENTENCE[:-2], "malformed: the frame does not end with the end mark"),
+    (GLL, SENTENCE.replace(b"N", b"S"), "malformed: the xor8 does not match"),
+    (GLL, SENTENCE.replace(b"*28", b"*2x"), "malformed: the checksum is not a number"),
+    (GLL, SENTENCE.replace(b"*", b"+"), "malformed: there is no checksum at the end"),
+    (GLL, b"$*00\r\n", "schema: 'type' is not the required text"),
+    (GLL, b"$\r\n", "malformed: there is no checksum at the end"),
+    (GLL, b"", "malformed: the frame does not start"),
+    ({"separator": ",", "fields": [{"name": "a"}, {"name": "b"}]}, b"1", "malformed: the frame ends before 'b'"),
+    ({"separator": ",", "fields": [{"name": "a"}]}, b"1,2,3", "malformed: 2 fields are left over"),
+    ({"fields": [{"name": "a", "width": 3}]}, b"12", "malformed: the frame ends before 'a'"),
+    ({"fields": [{"name": "a", "width": 3}]}, b"1234", "malformed: 1 characters are left over"),
+    ({"fields": [{"skip": 3}]}, b"12", "malformed: the frame ends within skipped fields"),
+    ({"start": "#", "length": {"digits": 2}, "fields": [{"name": "a", "width": 3}]}, b"#04123", "malformed: the text has 3 bytes; 4 are announced"),
+    ({"start": "#", "length": {"digits": 2}, "fields": [{"name": "a", "width": 3}]}, b"#x4123", "malformed: the length is not a number"),
+    ({"start": "#", "length": {"digits": 2}, "fields": [{"name": "a", "width": 3}]}, b"#0", "malformed: the length is not a number"),
+    ({"start": "##", "end": "##", "fields": [{"name": "a", "width": 1}]}, b"##", "malformed: the frame is shorter than its markers"),
+    ({"separator": ",", "fields": [{"name": "t", "prefix": "T="}]}, b"U=1", "schema: 't' lacks its prefix"),
+    ({"separator": ",", "fields": [{"name": "a"}]}, b"\xff", "not_utf8: byte 0 is not valid UTF-8"),
     ({"separator": ",", "fields": [{"repeat": "end", "name": "l", "fields": [{"name": "a"}]}]}, b"," * 5_000, "schema: more than 4096 fields"),
 ]  # fmt: skip
 
@@ -100,20 +100,20 @@ def test_frames_that_do_not_fit_are_refused(options: dict[str, Any], payload: by
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"fields": []}, "fields: no field"),
-        ({"fields": [{"name": "a"}]}, "fields.0.width: how many characters?"),
-        ({"separator": ",", "fields": [{"name": "a", "width": 3}]}, "fields.0.width: its separator ends it"),
+        ({"fields": []}, "fields: there is no field"),
+        ({"fields": [{"name": "a"}]}, "fields.0.width: is required"),
+        ({"separator": ",", "fields": [{"name": "a", "width": 3}]}, "fields.0.width: the separator ends the field"),
         ({"separator": ",", "fields": [{"name": "a"}, {"name": "a"}]}, "fields.1.name: 'a' occurs twice"),
-        ({"separator": ",", "fields": [{"name": "a", "repeat": 2}]}, "fields.0: `repeat` and `fields` belong together"),
-        ({"separator": ",", "fields": [{"repeat": 2, "fields": [{"name": "a"}]}]}, "fields.0.repeat: a list has a `name`"),
-        ({"separator": ",", "fields": [{"repeat": 0, "name": "l", "fields": [{"name": "a"}]}]}, "fields.0.repeat: a list has"),
-        ({"separator": ",", "fields": [{"repeat": 1, "name": "l", "fields": [{"optional": True}]}]}, "fields.0.fields: its first"),
-        ({"separator": ",", "fields": [{"skip": 0}]}, "fields.0.skip: stands alone"),
-        ({"separator": ",", "signs": True, "fields": [{"name": "a"}]}, "signs: fields have a separator or"),
-        ({"separator": ",", "check": {"name": "sum9"}, "fields": [{"name": "a"}]}, "check.name: no check value 'sum9'; did you mean 'sum8'?"),
-        ({"separator": ",", "check": {"name": "sum8", "digits": 0}, "fields": [{"name": "a"}]}, "check.digits: 1 to 18"),
-        ({"separator": ",", "check": {"name": "sum8", "form": "decimal"}, "fields": [{"name": "a"}]}, "check.digits: how many?"),
-        ({"separator": ",", "length": {"digits": 0}, "fields": [{"name": "a"}]}, "length.digits: 1 to 9"),
+        ({"separator": ",", "fields": [{"name": "a", "repeat": 2}]}, "fields.0: `repeat` and `fields` must be given together"),
+        ({"separator": ",", "fields": [{"repeat": 2, "fields": [{"name": "a"}]}]}, "fields.0.repeat: a list needs a `name`"),
+        ({"separator": ",", "fields": [{"repeat": 0, "name": "l", "fields": [{"name": "a"}]}]}, "fields.0.repeat: a list needs"),
+        ({"separator": ",", "fields": [{"repeat": 1, "name": "l", "fields": [{"optional": True}]}]}, "fields.0.fields: the first field"),
+        ({"separator": ",", "fields": [{"skip": 0}]}, "fields.0.skip: must stand alone"),
+        ({"separator": ",", "signs": True, "fields": [{"name": "a"}]}, "signs: cannot be combined with `separator`"),
+        ({"separator": ",", "check": {"name": "sum9"}, "fields": [{"name": "a"}]}, "check.name: unknown checksum 'sum9'; did you mean 'sum8'?"),
+        ({"separator": ",", "check": {"name": "sum8", "digits": 0}, "fields": [{"name": "a"}]}, "check.digits: must be from 1 to 18"),
+        ({"separator": ",", "check": {"name": "sum8", "form": "decimal"}, "fields": [{"name": "a"}]}, "check.digits: is required"),
+        ({"separator": ",", "length": {"digits": 0}, "fields": [{"name": "a"}]}, "length.digits: must be from 1 to 9"),
     ],
 )  # fmt: skip
 def test_a_wrong_frame_is_told_with_its_key(options: dict[str, Any], why: str) -> None:
@@ -125,7 +125,7 @@ def test_a_wrong_frame_is_told_with_its_key(options: dict[str, Any], why: str) -
 
 def test_marks_must_be_in_the_charset() -> None:
     """A mark that cannot be written, or a charset in which none can be found, is told at once."""
-    with pytest.raises(ProfileError, match="a mark cannot be written in ascii"):
+    with pytest.raises(ProfileError, match="a marker cannot be written in ascii"):
         frame({"start": "é", "fields": [{"name": "a", "width": 1}]}, b"", "ascii")
     with pytest.raises(ProfileError, match="UTF-16"):
         frame({"start": "#", "fields": [{"name": "a", "width": 1}]}, b"", "utf-16")

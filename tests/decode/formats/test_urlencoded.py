@@ -39,8 +39,8 @@ def test_another_character_set() -> None:
 @pytest.mark.parametrize(
     ("payload", "why"),
     [
-        (b"", "malformed: empty"),
-        (b"?", "malformed: empty"),
+        (b"", "malformed: the payload is empty"),
+        (b"?", "malformed: the payload is empty"),
         (b"a", "malformed"),
         (b"a=1&&b=2", "malformed"),
         (b"a=1&a=2", "malformed: a field occurs twice"),

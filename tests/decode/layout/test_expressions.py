@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.decode.frame import Frame
+from sensegate.decode.frame import PayloadFrame
 from sensegate.errors import ProfileError
 from tests.decode.layout.made import layout
 
@@ -24,7 +24,7 @@ def value_of(text: str, **elements: int) -> Any:
     for name in elements:
         named = "".join(f"_{name}" if part == name else part for part in _words(named))
     data = b"".join(value.to_bytes(2, "big", signed=True) for value in elements.values())
-    return layout(read=[*steps, {"name": "x", "value": named}])(Frame(data, 4))["x"]
+    return layout(read=[*steps, {"name": "x", "value": named}])(PayloadFrame(data, 4))["x"]
 
 
 def _words(text: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sensegate.decode.frame import Frame
+from sensegate.decode.frame import PayloadFrame
 from sensegate.errors import ProfileError, Rejected
 from tests.decode.layout.made import layout
 
@@ -92,15 +92,15 @@ def plain(tree: Any) -> Any:
 @pytest.mark.parametrize(("options", "data", "tree"), GOOD)
 def test_steps_mean_what_they_say(options: dict[str, Any], data: str, tree: dict[str, Any]) -> None:
     """Each kind of step, with bytes written by hand."""
-    found = layout(**options)(Frame(bytes.fromhex(data), 16, port=7))
+    found = layout(**options)(PayloadFrame(bytes.fromhex(data), 16, port=7))
     assert plain(found) == tree
 
 
 BYTE = {"name": "a", "type": "u8"}
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
-    ({"read": [BYTE, {"name": "b", "type": "u16"}]}, "0102", "malformed: ends at byte 2; 'b' needs bytes 1 to 2"),
-    ({"read": [BYTE]}, "", "malformed: ends at byte 0; 'a' needs bytes 0 to 0"),
-    ({"read": [BYTE]}, "0102", "malformed: 1 bytes left over at byte 1"),
+    ({"read": [BYTE, {"name": "b", "type": "u16"}]}, "0102", "malformed: the frame ends at byte 2; 'b' needs bytes 1 to 2"),
+    ({"read": [BYTE]}, "", "malformed: the frame ends at byte 0; 'a' needs bytes 0 to 0"),
+    ({"read": [BYTE]}, "0102", "malformed: 1 bytes are left over at byte 1"),
     ({"length": 2, "read": [BYTE, {"skip": 1}]}, "01", "schema: 1 bytes, not 2 bytes"),
     ({"length": [1, 2], "rest": "allow", "read": [BYTE]}, "010203", "schema: 3 bytes, not 1 to 2 bytes"),
     ({"read": [{**BYTE, "equals": 2}]}, "01", "schema: 'a' is 1, not 2"),
@@ -108,30 +108,30 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"read": [{**BYTE, "equals": "$size - 1"}, {"skip": 1}]}, "0300", "schema: 'a' is 3, not $size - 1"),
     ({"read": [{"type": "hex", "size": 2, "equals": "a55a"}]}, "a55b", "schema: the hex of step 0 is not a55a"),
     ({"read": [{"type": "u8", "equals": 1}, BYTE]}, "02", "schema: the u8 of step 0"),  # before what is missing after it
-    ({"read": [{"skip": 2}, {"crc": "CRC-16/MODBUS"}]}, "0102 0000", "malformed: CRC-16/MODBUS is wrong"),
-    ({"read": [{"skip": 2}, {"crc": "CRC-16/MODBUS"}]}, "0102 00", "malformed: ends at byte 3; the CRC-16/MODBUS needs"),
-    ({"read": [{"name": "a", "type": "ascii", "size": 1}]}, "ff", "malformed: text that is not ascii"),
+    ({"read": [{"skip": 2}, {"crc": "CRC-16/MODBUS"}]}, "0102 0000", "malformed: CRC-16/MODBUS does not match"),
+    ({"read": [{"skip": 2}, {"crc": "CRC-16/MODBUS"}]}, "0102 00", "malformed: the frame ends at byte 3; the CRC-16/MODBUS needs"),
+    ({"read": [{"name": "a", "type": "ascii", "size": 1}]}, "ff", "malformed: a text is not valid ascii"),
     ({"read": [{"name": "a", "type": "digits", "size": 1}]}, "a0", "malformed: a decimal digit is above 9"),
-    ({"read": [{"name": "a", "type": "ascii", "until": 0}]}, "4142", "malformed: 'a' has no end"),
-    ({"read": [BYTE, {"name": "b", "type": "hex", "size": "a"}]}, "05 00", "malformed: size of 5 is more than there is (1)"),
-    ({"read": [BYTE, {"name": "b", "type": "hex", "size": "a - 9"}]}, "05 00", "malformed: size is no count"),
-    ({"read": [BYTE, {"skip": "a / 2"}]}, "01 00", "malformed: skip is no count"),
+    ({"read": [{"name": "a", "type": "ascii", "until": 0}]}, "4142", "malformed: 'a' is not terminated"),
+    ({"read": [BYTE, {"name": "b", "type": "hex", "size": "a"}]}, "05 00", "malformed: size of 5 is more than available (1)"),
+    ({"read": [BYTE, {"name": "b", "type": "hex", "size": "a - 9"}]}, "05 00", "malformed: size is not a count"),
+    ({"read": [BYTE, {"skip": "a / 2"}]}, "01 00", "malformed: skip is not a count"),
     ({"read": [BYTE, {"when": "1 / a", "read": [{"skip": 1}]}]}, "00", "malformed: 1 / a cannot be computed"),
-    ({"read": [{"name": "b", "type": "u16", "at": 3}, {"skip": 1}]}, "01", "malformed: 'b' stands outside of the frame"),
+    ({"read": [{"name": "b", "type": "u16", "at": 3}, {"skip": 1}]}, "01", "malformed: 'b' is outside of the frame"),
     ({"read": [BYTE, {"switch": "a", "cases": {1: [{"skip": 1}]}}]}, "02 00", "schema: a is not described: 2"),
     ({"read": [{"tlv": "u8", "cases": {1: [BYTE]}}]}, "0105 02", "schema: u8 tag is not described: 2"),
     ({"read": [{"tlv": "u8", "cases": {1: [BYTE]}}]}, "0105 0106", "schema: 'a' occurs twice"),
-    ({"read": [{"tlv": "u8", "length": "u8", "cases": {1: [BYTE]}}]}, "01 02 05 06", "malformed: 1 bytes left over"),
-    ({"read": [{"tlv": "u8", "length": "u8", "cases": {1: [BYTE]}}]}, "01 09 05", "malformed: ends at byte 3; the value of a tag"),
-    ({"read": [{"within": 2, "read": [{"name": "b", "type": "u24"}]}, {"skip": 1}]}, "010203", "malformed: ends at byte 2; 'b'"),
+    ({"read": [{"tlv": "u8", "length": "u8", "cases": {1: [BYTE]}}]}, "01 02 05 06", "malformed: 1 bytes are left over"),
+    ({"read": [{"tlv": "u8", "length": "u8", "cases": {1: [BYTE]}}]}, "01 09 05", "malformed: the frame ends at byte 3; the value of a tag"),
+    ({"read": [{"within": 2, "read": [{"name": "b", "type": "u24"}]}, {"skip": 1}]}, "010203", "malformed: the frame ends at byte 2; 'b'"),
     ({"read": [{"repeat": "end", "name": "l", "read": [{"name": "v", "value": 1}]}]}, "01", "schema: too many elements"),
     ({"read": [BYTE, {"repeat": "a * 99", "name": "l", "read": [{"name": "v", "value": 1}]}]}, "ff", "malformed: repeat of 25245"),
-    ({"read": [{"repeat": "end", "name": "l", "read": [{"name": "v", "type": "u21"}]}]}, "0102030405", "malformed: 2 bytes left over"),
+    ({"read": [{"repeat": "end", "name": "l", "read": [{"name": "v", "type": "u21"}]}]}, "0102030405", "malformed: 2 bytes are left over"),
     ({"ports": {2: [BYTE]}}, "05", "schema: no layout for port 7"),
-    ({"encoding": "hex", "read": [BYTE]}, b"0".hex(), "malformed: no hexadecimal text"),
-    ({"encoding": "hex", "read": [BYTE]}, "ff", "malformed: no hexadecimal text"),
-    ({"encoding": "base64", "read": [BYTE]}, b"Cg".hex(), "malformed: no base64 text"),
-    ({"read": [{"name": "_n", "type": "ascii", "size": 2}, {"name": "x{_n}", "type": "u8"}]}, "0141 05", "schema: a name of"),
+    ({"encoding": "hex", "read": [BYTE]}, b"0".hex(), "malformed: the payload is not hexadecimal text"),
+    ({"encoding": "hex", "read": [BYTE]}, "ff", "malformed: the payload is not hexadecimal text"),
+    ({"encoding": "base64", "read": [BYTE]}, b"Cg".hex(), "malformed: the payload is not base64 text"),
+    ({"read": [{"name": "_n", "type": "ascii", "size": 2}, {"name": "x{_n}", "type": "u8"}]}, "0141 05", "schema: a computed name"),
 ]  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def test_frames_that_do_not_fit_are_refused_with_the_reason(options: dict[str, A
     """The refusal says what was missing or wrong, and where; the quick way refuses the same frames."""
     made = layout(**options)
     with pytest.raises(Rejected) as told:
-        made(Frame(bytes.fromhex(data), 16, port=7))
+        made(PayloadFrame(bytes.fromhex(data), 16, port=7))
     assert str(told.value).startswith(why)
     if made.columnar and "twice" not in why:
         with pytest.raises(Rejected):
@@ -150,68 +150,68 @@ def test_frames_that_do_not_fit_are_refused_with_the_reason(options: dict[str, A
 def test_a_frame_without_port_has_no_layout_by_port() -> None:
     """What carries no port cannot be told apart by it."""
     with pytest.raises(Rejected, match="without port"):
-        layout(ports={2: [BYTE]})(Frame(b"1", 16))
+        layout(ports={2: [BYTE]})(PayloadFrame(b"1", 16))
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({}, "no step is described"),
-    ({"read": [{}]}, "read.0: says nothing"),
-    ({"read": [{"name": "a"}]}, "read.0: says nothing"),
+    ({}, "there are no steps"),
+    ({"read": [{}]}, "read.0: the step is empty"),
+    ({"read": [{"name": "a"}]}, "read.0: the step is empty"),
     ({"read": [{"type": "u8", "value": 1}]}, "read.0.value: `type` and `value` in one step"),
-    ({"read": [{"type": "u8", "cases": {1: []}}]}, "read.0.cases: has no meaning beside `type`"),
-    ({"read": [{"type": "int16", "name": "a"}]}, "read.0.type: no type 'int16'; did you mean 's16'?"),
-    ({"read": [{"type": "u65"}]}, "read.0.type: no type 'u65'"),
-    ({"read": [{"type": "f24"}]}, "read.0.type: no type 'f24'; f16 f32 f64"),
-    ({"read": [{"type": "bcd7"}]}, "read.0.type: no type 'bcd7'"),
-    ({"read": [{"type": "s1"}]}, "read.0.type: no type 's1'"),
-    ({"read": [{"type": "u8", "size": 2}]}, "read.0.size: is for text types"),
-    ({"read": [{"name": "a", "type": "ascii"}]}, "read.0: how long is it?"),
+    ({"read": [{"type": "u8", "cases": {1: []}}]}, "read.0.cases: has no meaning with `type`"),
+    ({"read": [{"type": "int16", "name": "a"}]}, "read.0.type: there is no type 'int16'; did you mean 's16'?"),
+    ({"read": [{"type": "u65"}]}, "read.0.type: there is no type 'u65'"),
+    ({"read": [{"type": "f24"}]}, "read.0.type: there is no type 'f24'; f16 f32 f64"),
+    ({"read": [{"type": "bcd7"}]}, "read.0.type: there is no type 'bcd7'"),
+    ({"read": [{"type": "s1"}]}, "read.0.type: there is no type 's1'"),
+    ({"read": [{"type": "u8", "size": 2}]}, "read.0.size: is allowed with text types"),
+    ({"read": [{"name": "a", "type": "ascii"}]}, "read.0: the size is missing"),
     ({"read": [{"name": "a", "type": "ascii", "size": 0}]}, "read.0.size: must be from 1 to 1048576"),
     ({"read": [{"name": "a", "type": "ascii", "size": 2**63}]}, "read.0.size: must be from 1 to 1048576"),
     ({"read": [{"name": "a", "type": "bytes", "size": 1, "equals": 1}]}, "read.0.type: cannot be compared"),
-    ({"read": [{"type": "s8", "bits": {"a": 0}}]}, "read.0.bits: only an unsigned integer has bits"),
-    ({"read": [{"type": "u8", "bits": {"a": 8}}]}, "read.0.bits.a: there are bits 0 to 7"),
+    ({"read": [{"type": "s8", "bits": {"a": 0}}]}, "read.0.bits: only an unsigned integer can have `bits`"),
+    ({"read": [{"type": "u8", "bits": {"a": 8}}]}, "read.0.bits.a: the integer has bits 0 to 7"),
     ({"read": [{"type": "u8", "bits": {"a": "x"}}]}, "read.0.bits.a: write a bit (7)"),
-    ({"read": [{"type": "u8", "bits": {"a": "s3"}}]}, "read.0.bits.a: one bit has no sign"),
-    ({"read": [{"type": "u4"}]}, "read.0: the next whole byte is not reached; {align: true}, or {type: u4}"),
-    ({"read": [{"type": "u4"}, {"skip": 1}]}, "read.1: the next whole byte is not reached"),
+    ({"read": [{"type": "u8", "bits": {"a": "s3"}}]}, "read.0.bits.a: a single bit cannot be signed"),
+    ({"read": [{"type": "u4"}]}, "read.0: the element before ends within a byte; {align: true}, or {type: u4}"),
+    ({"read": [{"type": "u4"}, {"skip": 1}]}, "read.1: the element before ends within a byte"),
     ({"read": [{"type": "u4"}, {"type": "u4", "endian": "little"}]}, "read.1.type: shares a byte"),
-    ({"read": [{"type": "u4"}, {"type": "f16"}, {"type": "u4"}]}, "read.1.type: begins within a byte"),
+    ({"read": [{"type": "u4"}, {"type": "f16"}, {"type": "u4"}]}, "read.1.type: must not start within a byte"),
     ({"read": [BYTE, BYTE]}, "read.1.name: 'a' occurs twice"),
     ({"read": [BYTE, {"type": "u8", "bits": {"a": 1}}]}, "read.1.bits.a: 'a' occurs twice"),
     ({"read": [BYTE, {"name": "a", "read": [BYTE]}]}, "read.1.read: 'a' occurs twice"),
     ({"read": [{"name": "x", "value": "a + 1"}]}, "read.0.value: 'a' is not certain to have been read here"),
     ({"read": [{"when": 1, "read": [BYTE]}, {"name": "x", "value": "a + 1"}]}, "read.1.value: 'a' is not certain"),
-    ({"read": [BYTE, {"name": "x", "value": "a +"}]}, "read.1.value: 'a +' is no expression"),
-    ({"read": [BYTE, {"name": "x", "value": "__import__('os')"}]}, "read.1.value: no function '__import__'"),
-    ({"read": [BYTE, {"name": "x", "value": "a.real"}]}, "read.1.value: 'a.real' may not stand"),
-    ({"read": [BYTE, {"name": "x", "value": "$inde"}]}, "read.1.value: no '$inde' here"),
-    ({"read": [BYTE, {"value": "a"}]}, "read.1: a value without a name"),
-    ({"read": [BYTE, {"name": "x", "text": "{a"}]}, "read.1.text: a brace without its other"),
+    ({"read": [BYTE, {"name": "x", "value": "a +"}]}, "read.1.value: 'a +' is not an expression"),
+    ({"read": [BYTE, {"name": "x", "value": "__import__('os')"}]}, "read.1.value: there is no function '__import__'"),
+    ({"read": [BYTE, {"name": "x", "value": "a.real"}]}, "read.1.value: 'a.real' is not allowed"),
+    ({"read": [BYTE, {"name": "x", "value": "$inde"}]}, "read.1.value: there is no '$inde' here"),
+    ({"read": [BYTE, {"value": "a"}]}, "read.1: the value has no name"),
+    ({"read": [BYTE, {"name": "x", "text": "{a"}]}, "read.1.text: a brace is not closed"),
     ({"read": [BYTE, {"name": "x", "text": "{a:>9}"}]}, "read.1.text: '{a:>9}'; {name}"),
-    ({"read": [BYTE, {"name": "x", "text": "{a / 2}"}]}, "read.1.text: '{a / 2}' must be a whole number or a text"),
-    ({"read": [BYTE, {"switch": "a"}]}, "read.1.cases: no case"),
-    ({"read": [BYTE, {"switch": "a", "cases": {1: [], "0x01": []}}]}, "read.1.cases.0x01: stands there twice"),
-    ({"read": [BYTE, {"switch": "a", "cases": {"x": []}}]}, "read.1.cases.x: 'x' is no number"),
-    ({"read": [BYTE, {"switch": "a", "cases": {1: [{"type": "u99"}]}}]}, "read.1.cases.1.0.type: no type 'u99'"),
+    ({"read": [BYTE, {"name": "x", "text": "{a / 2}"}]}, "read.1.text: '{a / 2}' must be an integer or text"),
+    ({"read": [BYTE, {"switch": "a"}]}, "read.1.cases: there is no case"),
+    ({"read": [BYTE, {"switch": "a", "cases": {1: [], "0x01": []}}]}, "read.1.cases.0x01: the value occurs twice"),
+    ({"read": [BYTE, {"switch": "a", "cases": {"x": []}}]}, "read.1.cases.x: 'x' is not a number"),
+    ({"read": [BYTE, {"switch": "a", "cases": {1: [{"type": "u99"}]}}]}, "read.1.cases.1.0.type: there is no type 'u99'"),
     ({"read": [BYTE, {"switch": "a", "cases": {1: []}, "default": "stop"}]}, "read.1.default: has no meaning"),
     ({"read": [{"tlv": "s8", "cases": {1: []}}]}, "read.0.tlv: must be u8"),
     ({"read": [{"tlv": "u8", "cases": {1: []}, "default": "skip"}]}, "read.0.default: without `length`"),
-    ({"read": [{"tlv": "u8", "cases": {1: []}, "rest": "allow"}]}, "read.0.rest: goes with `length`"),
-    ({"read": [{"repeat": 2, "leave": 1, "read": [BYTE]}]}, "read.0.leave: goes with `repeat: end`"),
+    ({"read": [{"tlv": "u8", "cases": {1: []}, "rest": "allow"}]}, "read.0.rest: is allowed with `length`"),
+    ({"read": [{"repeat": 2, "leave": 1, "read": [BYTE]}]}, "read.0.leave: is allowed with `repeat: end`"),
     ({"read": [{"repeat": -1, "read": [BYTE]}]}, "read.0.repeat: must not be negative"),
-    ({"read": [{"repeat": 2}]}, "read.0: no steps inside"),
-    ({"read": [{"crc": "CRC-16/MODBUSS"}]}, "read.0.crc: no check value 'CRC-16/MODBUSS'; did you mean 'CRC16-MODBUS'?"),
-    ({"read": [{"crc": "sum8", "over": [1]}]}, "read.0.over: from and to"),
-    ({"read": [BYTE], "length": [3, 2]}, "length: the lower bound, then the upper"),
-    ({"ports": {1: [BYTE], "1-2": [BYTE]}}, "ports.1-2: names a port twice"),
-    ({"read": [{"append": "_x", "read": [BYTE]}]}, "read.0.append: a list has a plain name"),
-    ({"read": [{"name": "_x", "read": [BYTE]}]}, "read.0.name: an object has a name without _"),
+    ({"read": [{"repeat": 2}]}, "read.0: there are no inner steps"),
+    ({"read": [{"crc": "CRC-16/MODBUSS"}]}, "read.0.crc: there is no checksum 'CRC-16/MODBUSS'; did you mean 'CRC16-MODBUS'?"),
+    ({"read": [{"crc": "sum8", "over": [1]}]}, "read.0.over: must be two bounds"),
+    ({"read": [BYTE], "length": [3, 2]}, "length: the lower bound must not be above the upper"),
+    ({"ports": {1: [BYTE], "1-2": [BYTE]}}, "ports.1-2: a port occurs twice"),
+    ({"read": [{"append": "_x", "read": [BYTE]}]}, "read.0.append: the name of a list must be plain"),
+    ({"read": [{"name": "_x", "read": [BYTE]}]}, "read.0.name: the name of an object must not start with _"),
     ({"read": [{"skip": 0}]}, "read.0.skip: must be from 1 to 1048576"),
     ({"read": [{"skip": 2**63 - 1}, {"name": "a", "type": "u8"}]}, "read.0.skip: must be from 1 to 1048576"),
-    ({"read": [{"name": "a", "type": "ascii", "until": 256}]}, "read.0.until: a byte is 0 to 255"),
-    ({"read": [{**BYTE, "map": {"0-1": 1, 1: 2}}]}, "read.0.map.1: stands there twice"),
-    ({"read": [{**BYTE, "equals": "x y"}]}, "read.0.equals: 'x y' is no expression"),
+    ({"read": [{"name": "a", "type": "ascii", "until": 256}]}, "read.0.until: a byte must be 0 to 255"),
+    ({"read": [{**BYTE, "map": {"0-1": 1, 1: 2}}]}, "read.0.map.1: the value occurs twice"),
+    ({"read": [{**BYTE, "equals": "x y"}]}, "read.0.equals: 'x y' is not an expression"),
 ]  # fmt: skip
 
 
@@ -249,4 +249,4 @@ def test_words_of_the_profile_are_data_in_the_source() -> None:
         ]
     )
     with pytest.raises(Rejected, match=r"schema: 'x' is not \{evil\}"):
-        made(Frame(b"\x05A", 16))
+        made(PayloadFrame(b"\x05A", 16))

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.decode.frame import Frame
+from sensegate.decode.frame import PayloadFrame
 from sensegate.decode.layout.layout import Layout
 from sensegate.decode.paths import walk
 from sensegate.errors import Rejected
@@ -16,7 +16,7 @@ from tests.decode.layout.made import Made, Steps, frames, layout
 
 
 def tree_of(made: Layout, data: bytes, port: int | None = None) -> Any:
-    return made(Frame(data, 16, port=port))
+    return made(PayloadFrame(data, 16, port=port))
 
 
 def typed(tree: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from sensegate.authoring.learn.fields import leaves
 from sensegate.decode.formats import FORMATS
 from sensegate.decode.formats.senml import resolve
-from sensegate.decode.frame import FormatContext, Frame, Parse
+from sensegate.decode.frame import FormatContext, Parse, PayloadFrame
 from sensegate.decode.paths import Path
 from sensegate.errors import ProfileError, Rejected
 
@@ -83,7 +83,7 @@ def _parse(name: str, payload: bytes, topic: str = "") -> Any:
     """Return the tree of a payload in a format. Raises `Rejected`."""
     if name not in _parses:
         _parses[name] = FORMATS[name].compile(None, _SETTING)
-    return _without_huge_integers(_parses[name](Frame(payload, NESTING_MAX, topic)))
+    return _without_huge_integers(_parses[name](PayloadFrame(payload, NESTING_MAX, topic)))
 
 
 def _without_huge_integers(tree: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import cbor2
 
-from sensegate.decode.frame import MEMBERS_MAX, Frame, plain
+from sensegate.decode.frame import MEMBERS_MAX, PayloadFrame, plain
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -143,7 +143,7 @@ class _PlainTree:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {MEMBERS_MAX} members")
 
 
-def _parse(frame: Frame) -> Any:
+def _parse(frame: PayloadFrame) -> Any:
     return load(frame.payload, frame.nesting_max)
 
 

@@ -14,8 +14,8 @@ from itertools import islice
 from typing import Annotated, Any, Literal
 
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import ELEMENTS_MAX, MEMBERS_MAX, FormatContext, Frame, Parse, PayloadFormat
-from sensegate.decode.part import Part, description
+from sensegate.decode.frame import ELEMENTS_MAX, MEMBERS_MAX, FormatContext, Parse, PayloadFormat, PayloadFrame
+from sensegate.decode.part import ProfilePart, description
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -23,7 +23,7 @@ BLANK = " "
 _COMMA_NUMBER = re.compile(r"[-+]?(?:\d+,\d*|,\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 
 
-class CsvPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CsvPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the table is written."""
 
     columns: Annotated[
@@ -51,7 +51,7 @@ class _Table:
         self._slices = tuple(_slices(options))
         self._length = self._slices[-1].stop if self._slices else 0
 
-    def __call__(self, frame: Frame) -> list[dict[str, str | None]]:
+    def __call__(self, frame: PayloadFrame) -> list[dict[str, str | None]]:
         """Return the rows. Raises `Rejected` if the payload is not such a table."""
         options = self._options
         text = text_of(frame.payload, self._charset)

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sensegate import metrics
-from sensegate.decode.frame import Frame, PayloadFormat, plain
+from sensegate.decode.frame import PayloadFormat, PayloadFrame, plain
 from sensegate.errors import Rejected
 from sensegate.frames import gbt26875
 from sensegate.model import QuarantineReason
@@ -256,7 +256,7 @@ def _objects(data: bytes, source: str) -> list[Object]:
     return objects
 
 
-def _parse(frame: Frame) -> dict[str, Any]:
+def _parse(frame: PayloadFrame) -> dict[str, Any]:
     return parse(frame.payload)
 
 

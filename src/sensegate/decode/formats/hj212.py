@@ -22,8 +22,8 @@ from typing import Annotated, Any, Final, Literal
 
 from sensegate import metrics
 from sensegate.decode.formats.parts import SplitReport
-from sensegate.decode.frame import FormatContext, Frame, Parse, PayloadFormat
-from sensegate.decode.part import Part, description
+from sensegate.decode.frame import FormatContext, Parse, PayloadFormat, PayloadFrame
+from sensegate.decode.part import ProfilePart, description
 from sensegate.errors import Rejected
 from sensegate.frames import hj212
 from sensegate.frames.hj212 import Convention, Hj212Packet
@@ -38,7 +38,7 @@ _QUALIFIERS: Final = {"Flag": "flag", "EFlag": "eflag", "SampleTime": "sample_ti
 _KEY = re.compile(rb"[0-9A-Fa-f]{32}")
 
 
-class Hj212Part(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Hj212Part(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of the format `hj212`."""
 
     crc: Annotated[
@@ -60,7 +60,7 @@ def _compile(options: Hj212Part | None, context: FormatContext) -> Parse:
     accepted = frozenset(part.crc)
     systems = frozenset(part.st)
 
-    def parse(frame: Frame) -> dict[str, Any]:
+    def parse(frame: PayloadFrame) -> dict[str, Any]:
         packet, convention = _verified(hj212.parse(frame.payload), accepted, keys)
         return _tree(packet, convention, frame, systems)
 
@@ -110,7 +110,7 @@ def _verified(packet: Hj212Packet, accepted: frozenset[str], keys: dict[str, byt
     raise Rejected(QuarantineReason.CRC_FAIL, detail)
 
 
-def _tree(packet: Hj212Packet, convention: str, frame: Frame, systems: frozenset[str]) -> dict[str, Any]:
+def _tree(packet: Hj212Packet, convention: str, frame: PayloadFrame, systems: frozenset[str]) -> dict[str, Any]:
     sent = packet.fields
     deviations: list[str] = []
     if len(sent.get("QN", "")) != 17 or not sent["QN"].isdigit():

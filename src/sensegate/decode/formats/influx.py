@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import ELEMENTS_MAX, MEMBERS_MAX, FormatContext, Frame, Parse, PayloadFormat
+from sensegate.decode.frame import ELEMENTS_MAX, MEMBERS_MAX, FormatContext, Parse, PayloadFormat, PayloadFrame
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -131,7 +131,7 @@ def _plain(text: str, escaped: str) -> str:
     return re.sub(rf"\\([{escaped}])", r"\1", text) if "\\" in text else text
 
 
-def _parse(frame: Frame, charset: str) -> Any:
+def _parse(frame: PayloadFrame, charset: str) -> Any:
     return parse(frame.payload, charset)
 
 

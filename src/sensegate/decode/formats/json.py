@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import ELEMENTS_MAX, FormatContext, Frame, Parse, PayloadFormat
+from sensegate.decode.frame import ELEMENTS_MAX, FormatContext, Parse, PayloadFormat, PayloadFrame
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -115,7 +115,7 @@ def as_utf8(payload: bytes, charset: str) -> bytes:
     return payload if charset == "utf-8" else text_of(payload, charset).encode("utf-8", "surrogatepass")
 
 
-def _parse(frame: Frame, charset: str) -> Any:
+def _parse(frame: PayloadFrame, charset: str) -> Any:
     return parse(as_utf8(frame.payload, charset), frame.nesting_max)
 
 

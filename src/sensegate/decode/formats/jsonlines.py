@@ -6,11 +6,11 @@ from functools import partial
 from typing import Annotated, Any
 
 from sensegate.decode.formats import json
-from sensegate.decode.frame import FormatContext, Frame, Parse, PayloadFormat
-from sensegate.decode.part import Part, description
+from sensegate.decode.frame import FormatContext, Parse, PayloadFormat, PayloadFrame
+from sensegate.decode.part import ProfilePart, description
 
 
-class JsonLinesPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class JsonLinesPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the values become a list."""
 
     flatten: Annotated[bool, description("flatten arrays: their members become members of the list")] = False
@@ -24,7 +24,7 @@ def parse(payload: bytes, nesting_max: int, *, flatten: bool = False) -> list[An
     return [member for value in values for member in (value if isinstance(value, list) else [value])]
 
 
-def _parse(frame: Frame, charset: str, *, flatten: bool) -> Any:
+def _parse(frame: PayloadFrame, charset: str, *, flatten: bool) -> Any:
     return parse(json.as_utf8(frame.payload, charset), frame.nesting_max, flatten=flatten)
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sensegate import metrics
-from sensegate.decode.frame import Frame, PayloadFormat, plain
+from sensegate.decode.frame import PayloadFormat, PayloadFrame, plain
 from sensegate.errors import Rejected
 from sensegate.frames import jtt808
 from sensegate.model import QuarantineReason
@@ -148,7 +148,7 @@ def _clock(raw: bytes) -> str:
     return f"{time:%Y-%m-%dT%H:%M:%S}"
 
 
-def _parse(frame: Frame) -> dict[str, Any]:
+def _parse(frame: PayloadFrame) -> dict[str, Any]:
     return parse(frame.payload)
 
 

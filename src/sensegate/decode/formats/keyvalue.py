@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 from sensegate.decode.charsets import text_of
 from sensegate.decode.formats.number import split
-from sensegate.decode.frame import ELEMENTS_MAX, MEMBERS_MAX, FormatContext, Frame, Parse, PayloadFormat
-from sensegate.decode.part import Part, description
+from sensegate.decode.frame import ELEMENTS_MAX, MEMBERS_MAX, FormatContext, Parse, PayloadFormat, PayloadFrame
+from sensegate.decode.part import ProfilePart, description
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
 
-class KeyValuePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KeyValuePart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the pairs are written."""
 
     pairs: Annotated[tuple[str, ...], description("separators between pairs; line ends always separate")] = (";",)
@@ -31,7 +31,7 @@ class _Pairs:
         self._charset = charset
         self._split = re.compile("|".join(map(re.escape, (*options.pairs, "\r", "\n")))).split
 
-    def __call__(self, frame: Frame) -> Any:
+    def __call__(self, frame: PayloadFrame) -> Any:
         """Return the object, or the list of them. Raises `Rejected` if the payload has no pairs."""
         text = text_of(frame.payload, self._charset)
         if not text.strip():

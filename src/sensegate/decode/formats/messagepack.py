@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from struct import Struct
 from typing import Any, Final
 
-from sensegate.decode.frame import MEMBERS_MAX, Frame, plain
+from sensegate.decode.frame import MEMBERS_MAX, PayloadFrame, plain
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -167,7 +167,7 @@ def _timestamp(raw: bytes) -> str:
     return f"{time.isoformat()}{fraction}Z"
 
 
-def _parse(frame: Frame) -> Any:
+def _parse(frame: PayloadFrame) -> Any:
     return load(frame.payload, frame.nesting_max)
 
 

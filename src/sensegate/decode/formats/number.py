@@ -7,8 +7,8 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import FormatContext, Frame, Parse, PayloadFormat
-from sensegate.decode.part import Part, description
+from sensegate.decode.frame import FormatContext, Parse, PayloadFormat, PayloadFrame
+from sensegate.decode.part import ProfilePart, description
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -16,7 +16,7 @@ _NUMBER = re.compile(r"([-+]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][-+]?\d+)?)(?=[^\
 _TEXT_MAX = 64
 
 
-class NumberPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NumberPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the number is written."""
 
     units: Annotated[bool, description("a unit may follow the number: the tree is {value, unit}")] = False
@@ -55,7 +55,7 @@ def _value(text: str, decimal: str) -> int | float:
     return int(text) if text.lstrip("+-").isdigit() else float(text)
 
 
-def _parse(frame: Frame, charset: str, options: NumberPart | None) -> Any:
+def _parse(frame: PayloadFrame, charset: str, options: NumberPart | None) -> Any:
     return parse(frame.payload, charset, options)
 
 

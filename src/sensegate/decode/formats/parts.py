@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from sensegate.decode.frame import Frame
+from sensegate.decode.frame import PayloadFrame
 from sensegate.decode.memory import Key
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
@@ -32,14 +32,14 @@ class _FrameRest(msgspec.Struct, frozen=True):
 class SplitReport:
     """The frames of one report as they arrive; for each, call `join` and then `keep`."""
 
-    def __init__(self, frame: Frame, key: Key) -> None:
+    def __init__(self, frame: PayloadFrame, key: Key) -> None:
         self._frame = frame
         self._key = key
         self._number = 0
         self._tail = ""
 
     @classmethod
-    def open(cls, form: str, report: str, frame: Frame) -> SplitReport:
+    def open(cls, form: str, report: str, frame: PayloadFrame) -> SplitReport:
         """Return the split report with the given id."""
         return cls(frame, (form, report))
 

@@ -22,8 +22,16 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from sensegate.decode.formats import json
-from sensegate.decode.frame import BatchParse, FormatContext, Frame, Parse, PayloadFormat, WarnedList, WarnedObject
-from sensegate.decode.part import Part, Scalar, description
+from sensegate.decode.frame import (
+    BatchParse,
+    FormatContext,
+    Parse,
+    PayloadFormat,
+    PayloadFrame,
+    WarnedList,
+    WarnedObject,
+)
+from sensegate.decode.part import ProfilePart, Scalar, description
 from sensegate.errors import ProfileError, Rejected
 from sensegate.model import QuarantineReason
 from sensegate.scripts import pool
@@ -40,7 +48,7 @@ _NOT_FINITE: Final = {
 }
 
 
-class LimitsPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LimitsPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Resource limits of one call of a script."""
 
     cpu_ms: Annotated[
@@ -53,7 +61,7 @@ class LimitsPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     output_kb: Annotated[float, msgspec.Meta(gt=0, le=256), description("size of its result as JSON")] = 64.0
 
 
-class ScriptPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ScriptPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The maker's codec script."""
 
     file: Annotated[str, description("file name of the script, beside the profile: lht65.js")]
@@ -84,19 +92,19 @@ class ScriptParse(BatchParse):
         self.source = source
         self.facts = facts
 
-    def __call__(self, frame: Frame) -> Any:
+    def __call__(self, frame: PayloadFrame) -> Any:
         [result] = self.many([(self, frame)])
         if isinstance(result, Rejected):
             raise result
         return result
 
     @staticmethod
-    def many(asked: Sequence[tuple[Any, Frame]]) -> list[Any]:
+    def many(asked: Sequence[tuple[Any, PayloadFrame]]) -> list[Any]:
         outcomes = pool.decoding_pool().run([_request(parse.source, frame) for parse, frame in asked])
         return [_tree(outcome, frame.nesting_max) for outcome, (_, frame) in zip(outcomes, asked, strict=True)]
 
 
-def _request(source: ScriptSource, frame: Frame) -> pool.PendingCall:
+def _request(source: ScriptSource, frame: PayloadFrame) -> pool.PendingCall:
     port = NO_PORT if frame.port is None else frame.port
     return pool.PendingCall(source, ScriptCall(frame.payload, port, frame.received // 1_000), frame.topic)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from sensegate.decode.formats import json
-from sensegate.decode.frame import Frame, plain
+from sensegate.decode.frame import PayloadFrame, plain
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -71,7 +71,7 @@ def _check(record: dict[str, Any], index: int) -> None:
         raise Rejected(QuarantineReason.SCHEMA, f"record {index}: SenML version {record['bver']}")
 
 
-def _parse(frame: Frame) -> Any:
+def _parse(frame: PayloadFrame) -> Any:
     return parse(frame.payload, frame.nesting_max)
 
 

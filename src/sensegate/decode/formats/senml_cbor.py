@@ -6,7 +6,7 @@ import base64
 from typing import Any, Final
 
 from sensegate.decode.formats import cbor, senml
-from sensegate.decode.frame import Frame, plain
+from sensegate.decode.frame import PayloadFrame, plain
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -37,7 +37,7 @@ def _named(record: dict[str, Any], index: int) -> dict[str, Any]:
     return members
 
 
-def _parse(frame: Frame) -> Any:
+def _parse(frame: PayloadFrame) -> Any:
     return parse(frame.payload, frame.nesting_max)
 
 

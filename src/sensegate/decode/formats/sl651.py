@@ -26,8 +26,8 @@ from sensegate.decode.formats.sl651_elements import (
     SYMBOLS,
     TEXT_STEP,
 )
-from sensegate.decode.frame import FormatContext, Frame, Parse, PayloadFormat
-from sensegate.decode.part import Part, description
+from sensegate.decode.frame import FormatContext, Parse, PayloadFormat, PayloadFrame
+from sensegate.decode.part import ProfilePart, description
 from sensegate.errors import Rejected
 from sensegate.frames import sl651
 from sensegate.frames.sl651 import Sl651Report
@@ -47,7 +47,7 @@ _TEXT_NUMBER = re.compile(r"-?\d{1,20}(?:\.\d{1,10})?", re.ASCII)
 _HEX = re.compile(r"[0-9A-Fa-f]+")
 
 
-class Sl651Part(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Sl651Part(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of the format `sl651`."""
 
     hour: Annotated[
@@ -64,7 +64,7 @@ Element = dict[str, Any]
 def _compile(options: Sl651Part | None, _setting: FormatContext) -> Parse:
     ends = (options or Sl651Part()).hour == "ends"
 
-    def parse(frame: Frame) -> dict[str, Any]:
+    def parse(frame: PayloadFrame) -> dict[str, Any]:
         report = sl651.parse(frame.payload)
         metrics.FRAME_CHECKS.labels("sl651", "modbus" if report.checksum_ok else "none").inc()
         if not report.checksum_ok:

@@ -35,8 +35,8 @@ from sensegate.decode.formats.sparkplug_payload import (
 )
 from sensegate.decode.formats.sparkplug_session import NUMBERS, Birth, MetricDefinition, NodeSession
 from sensegate.decode.formats.sparkplug_types import UNKNOWN, type_name
-from sensegate.decode.frame import MEMBERS_MAX, Frame, PayloadFormat
-from sensegate.decode.memory import DeviceRequest, Memory
+from sensegate.decode.frame import MEMBERS_MAX, PayloadFormat, PayloadFrame
+from sensegate.decode.memory import DecoderMemory, DeviceRequest
 from sensegate.decode.protobuf import bytes_field, number_field
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
@@ -110,18 +110,18 @@ def _unresolved(detail: str) -> Rejected:
     return Rejected(QuarantineReason.UNRESOLVED, f"{detail}; a rebirth is requested")
 
 
-def parse(frame: Frame) -> Any:
+def parse(frame: PayloadFrame) -> Any:
     """Return the tree of a message. Raises `Rejected` on malformed bytes, and if a birth is missing."""
     address = parse_topic(frame.topic)
     if address.kind == "STATE":
         return _state(frame, address)
     payload = read(frame.payload, frame.nesting_max)
-    memory = Memory() if frame.memory is None else frame.memory
+    memory = DecoderMemory() if frame.memory is None else frame.memory
     message = _Message(address, payload, memory, frame.received)
     return message.tree()
 
 
-def _state(frame: Frame, address: SparkplugTopic) -> dict[str, Any]:
+def _state(frame: PayloadFrame, address: SparkplugTopic) -> dict[str, Any]:
     """Return the state of a host application: JSON, or one word before Sparkplug 3.0."""
     tree: dict[str, Any] = {"type": "STATE", "host": address.node}
     if frame.payload in {b"ONLINE", b"OFFLINE"}:
@@ -135,7 +135,9 @@ def _state(frame: Frame, address: SparkplugTopic) -> dict[str, Any]:
 class _Message:
     """One message of a node, decoded with the known state of the node."""
 
-    def __init__(self, address: SparkplugTopic, payload: SparkplugPayload, memory: Memory, received: int) -> None:
+    def __init__(
+        self, address: SparkplugTopic, payload: SparkplugPayload, memory: DecoderMemory, received: int
+    ) -> None:
         self._address = address
         self._name = address.name_of(address.device)
         self._payload = payload

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import FormatContext, Frame, Parse, PayloadFormat
+from sensegate.decode.frame import FormatContext, Parse, PayloadFormat, PayloadFrame
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -19,7 +19,7 @@ def parse(payload: bytes, charset: str = "utf-8") -> str:
     return text
 
 
-def _parse(frame: Frame, charset: str) -> str:
+def _parse(frame: PayloadFrame, charset: str) -> str:
     return parse(frame.payload, charset)
 
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from sensegate.decode.charsets import text_of
 from sensegate.decode.crc import Checksum, checksum
-from sensegate.decode.frame import ErrorAt, FormatContext, Frame, Parse, PayloadFormat
-from sensegate.decode.part import Part, description
+from sensegate.decode.frame import ErrorAt, FormatContext, Parse, PayloadFormat, PayloadFrame
+from sensegate.decode.part import ProfilePart, description
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -27,7 +27,7 @@ _SIGNED = re.compile(r"[+-][^+-]*")
 _DIGITS = {"decimal": re.compile(rb"[0-9]{1,18}"), "hex": re.compile(rb"[0-9a-fA-F]{1,16}")}
 
 
-class CheckPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CheckPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The checksum of a text frame."""
 
     name: Annotated[str, description("name of the checksum: xor8, sum8, CRC-16/MODBUS (as in binary layouts)")]
@@ -40,7 +40,7 @@ class CheckPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mark: Annotated[bool, description("the checksum includes the marker before it")] = False
 
 
-class LengthPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LengthPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The length field after the start marker."""
 
     digits: Annotated[int, description("its length in characters")]
@@ -50,7 +50,7 @@ class LengthPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 0
 
 
-class FieldPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FieldPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One field, or repeated fields."""
 
     name: Annotated[str, description("name in the tree; without it the field is checked and dropped")] = ""
@@ -67,7 +67,7 @@ class FieldPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fields: Annotated[tuple[FieldPart, ...], description("fields of one element of the list `name`")] = ()
 
 
-class TextFramePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TextFramePart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A text frame."""
 
     start: Annotated[str, description("start marker")] = ""
@@ -213,7 +213,7 @@ class _TextFrameParse:
         elif part.separator:
             self._split = lambda text: text.split(part.separator)
 
-    def __call__(self, frame: Frame) -> dict[str, Any]:
+    def __call__(self, frame: PayloadFrame) -> dict[str, Any]:
         """Return the object. Raises `Rejected` if the payload is not such a frame."""
         source = _FieldReader(self._marks.body(frame.payload), self._split)
         tree = self._object(self._part.fields, source)

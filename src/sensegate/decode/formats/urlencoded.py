@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import FormatContext, Frame, Parse, PayloadFormat
+from sensegate.decode.frame import FormatContext, Parse, PayloadFormat, PayloadFrame
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -46,7 +46,7 @@ def parse(payload: bytes, charset: str = "utf-8") -> dict[str, str | None]:
     return fields
 
 
-def _parse(frame: Frame, charset: str) -> Any:
+def _parse(frame: PayloadFrame, charset: str) -> Any:
     return parse(frame.payload, charset)
 
 

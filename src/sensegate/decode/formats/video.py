@@ -19,9 +19,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from sensegate.decode import times
-from sensegate.decode.frame import ELEMENTS_MAX, FormatContext, Frame, Parse, PayloadFormat
-from sensegate.decode.memory import Memory
-from sensegate.decode.part import Part, description
+from sensegate.decode.frame import ELEMENTS_MAX, FormatContext, Parse, PayloadFormat, PayloadFrame
+from sensegate.decode.memory import DecoderMemory
+from sensegate.decode.part import ProfilePart, description
 from sensegate.errors import Rejected
 from sensegate.model import OBSERVATION, QuarantineReason, RejectReason
 from sensegate.quantities.quality import TimeQuality
@@ -52,7 +52,7 @@ _QUALITIES: Final = {
 }
 
 
-class VideoPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class VideoPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The video metadata format of a camera, and information that its messages lack."""
 
     format: Annotated[str, description("name of the format: viid, onvif_mj, frigate …")]
@@ -124,7 +124,7 @@ class VideoParse:
         self._thinning = thinning
         self._repeats_us = repeats_us
 
-    def __call__(self, frame: Frame) -> Any:
+    def __call__(self, frame: PayloadFrame) -> Any:
         content = stored.decode_stored(frame.payload)
         if content is None:
             content = stored.decode_stored(stored.encode_redacted(self.name, self._redact(frame)))
@@ -137,11 +137,11 @@ class VideoParse:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} observations")
         return self._tree(seen, frame)
 
-    def _redact(self, frame: Frame) -> Any:
+    def _redact(self, frame: PayloadFrame) -> Any:
         return self._form.redact(frame.payload, frame.topic, frame.received, temporary_veil())
 
-    def _tree(self, seen: VideoReport, frame: Frame) -> VideoTree:
-        memory = Memory() if frame.memory is None else frame.memory
+    def _tree(self, seen: VideoReport, frame: PayloadFrame) -> VideoTree:
+        memory = DecoderMemory() if frame.memory is None else frame.memory
         parts: list[dict[str, Any]] = []
         thinned: dict[str, int] = {}
         for observation in seen.observations:
@@ -176,7 +176,7 @@ class VideoParse:
             raise Rejected(QuarantineReason.NO_VALUES, "nothing in it is an observation, a count or a state")
         return VideoTree(parts, seen, thinned)
 
-    def _keeps(self, observation: VideoObservation, topic: str, memory: Memory) -> bool:
+    def _keeps(self, observation: VideoObservation, topic: str, memory: DecoderMemory) -> bool:
         if self._repeats_us and observation.kind is ObservationKind.EVENT and observation.event is not None:
             return not self._repeats(observation, observation.event, topic, memory)
         if not self._thinning.keep or not observation.track:
@@ -189,7 +189,7 @@ class VideoParse:
         return keep
 
     @staticmethod
-    def _value(count: Measurement, topic: str, memory: Memory) -> float | str:
+    def _value(count: Measurement, topic: str, memory: DecoderMemory) -> float | str:
         """Return a state with several causes, combined over all of them."""
         key = (NAME, f"{topic}\0{count.camera}\0{count.property}\0{count.channel}")
         previous: StateReasons | None = memory.get(key)
@@ -198,7 +198,7 @@ class VideoParse:
             memory.put(key, after, REASONS_SIZE)
         return holds
 
-    def _repeats(self, observation: VideoObservation, event: VideoEvent, topic: str, memory: Memory) -> bool:
+    def _repeats(self, observation: VideoObservation, event: VideoEvent, topic: str, memory: DecoderMemory) -> bool:
         subject = (
             topic,
             observation.camera,

@@ -15,8 +15,8 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import MEMBERS_MAX, FormatContext, Frame, Parse, PayloadFormat
-from sensegate.decode.part import Part, description
+from sensegate.decode.frame import MEMBERS_MAX, FormatContext, Parse, PayloadFormat, PayloadFrame
+from sensegate.decode.part import ProfilePart, description
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -33,7 +33,7 @@ _CHARSETS = {
 }
 
 
-class XmlPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class XmlPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the document becomes a tree."""
 
     lists: Annotated[tuple[str, ...], description("elements that are always lists, even if they occur once")] = ()
@@ -98,7 +98,7 @@ class _Document:
         self._options = options
         self._charset = charset
 
-    def __call__(self, frame: Frame) -> Any:
+    def __call__(self, frame: PayloadFrame) -> Any:
         """Return the tree. Raises `Rejected` if the payload is not XML, or has a document type."""
         text = text_of(frame.payload, self._charset_of(frame.payload)).removeprefix("\ufeff")
         parser = DefusedXMLParser(target=_Tree(self._options, frame.nesting_max), forbid_dtd=True)

@@ -1,5 +1,5 @@
 """Binary layouts: steps (`steps.py`) become Python source (`emit.py`) that is compiled once (`layout.py`).
 
-One emitter writes each layout twice: as a tree with names (the general path), and as its bare values with the list of
-branches taken (`flat`: the quick path), which `decode/columnar.py` makes columns of.
+One emitter writes each layout in two forms: as a tree with names (the slow path), and as flat values with the list of
+branches taken (the fast path), which `decode/columnar.py` turns into columns.
 """

@@ -1,6 +1,6 @@
-"""Steps that say which other steps are there, and how often.
+"""Steps that decide which other steps are present, and how often.
 
-Branches and repeats begin and end with the place of the next byte in the variable `at`.
+Before and after branches and repeats, the position of the next byte is in the variable `at`.
 """
 
 from __future__ import annotations
@@ -11,81 +11,81 @@ from contextlib import contextmanager
 from sensegate.decode.layout.context import Path
 from sensegate.decode.layout.elements import Elements
 from sensegate.decode.layout.expressions import Variable
-from sensegate.decode.layout.output import Name, Scope
-from sensegate.decode.layout.run import Item, NextByte
+from sensegate.decode.layout.output import Name, ObjectScope
+from sensegate.decode.layout.run import NextByte, RunItem
 from sensegate.decode.layout.runtime import ELEMENTS_MAX
 from sensegate.decode.layout.steps import Step
 from sensegate.decode.layout.types import Type, type_of
 
 HALVED_FROM = 4
-"""More cases than these are found by halving."""
+"""Above this number of cases, they are found by binary search."""
 NONE = 255
-"""In a table of bytes: no case."""
+"""Stands for "no case" in a table of bytes."""
 
 Write = Callable[[Sequence[Step], Path], None]
 
 
 class Branches(Elements):
-    """Objects, conditions, choices, repeats, tags."""
+    """Objects, conditions, switches, repeats, tags."""
 
     # ── branches ─────────────────────────────────────────────────────────────────────────────────────
 
     @contextmanager
-    def _branch(self, scope: Scope) -> Iterator[None]:
-        """Write steps that are there or not: what they read is not certain afterwards."""
-        variables, held = dict(scope.variables), dict(scope.held)
+    def _branch(self, scope: ObjectScope) -> Iterator[None]:
+        """Emit steps that may be absent: what they read is not certain afterwards."""
+        variables, held = dict(scope.variables), dict(scope.present)
         yield
-        self._output.settle()
-        self._settle()
+        self._output.flush_values()
+        self._sync_position()
         scope.variables = variables
-        scope.held = {name: held.get(name, False) for name in scope.held}
+        scope.present = {name: held.get(name, False) for name in scope.present}
 
-    def _fork(self, here: Path) -> None:
-        """Write all that waits: a branch comes."""
-        self._stop(here)
-        self._output.settle()
-        self._settle()
+    def _start_branch(self, here: Path) -> None:
+        """Emit all pending code before a branch."""
+        self._flush_run(here)
+        self._output.flush_values()
+        self._sync_position()
 
-    def _do_read(self, step: Step, scope: Scope, here: Path) -> None:
+    def _do_read(self, step: Step, scope: ObjectScope, here: Path) -> None:
         self._block(step.read, self._inner(step, scope, here), (*here, "read"))
 
-    def _inner(self, step: Step, scope: Scope, here: Path) -> Scope:
-        """Return where steps inside put their values: into an object of their own where the step has a name."""
+    def _inner(self, step: Step, scope: ObjectScope, here: Path) -> ObjectScope:
+        """Return the scope for the values of inner steps: an object of their own if the step has a name."""
         if not step.name:
             return scope
-        self._stop(here)
+        self._flush_run(here)
         name = self._name(step.name, scope, here)
         if name is None:
-            raise self._error("an object has a name without _", *here, "name")
+            raise self._error("the name of an object must not start with _", *here, "name")
         return self._output.inside(scope, name)
 
-    def _do_append(self, step: Step, scope: Scope, here: Path) -> None:
-        self._stop(here)
+    def _do_append(self, step: Step, scope: ObjectScope, here: Path) -> None:
+        self._flush_run(here)
         name = self._name(step.append, scope, here)
         if name is None or not name.plain:
-            raise ValueError("a list has a plain name without _")
+            raise ValueError("the name of a list must be plain text that does not start with _")
         self._output.branch("0")
         self._block(step.read, self._output.appended(scope, name), (*here, "read"))
 
-    def _do_when(self, step: Step, scope: Scope, here: Path) -> None:
-        self._fork(here)
+    def _do_when(self, step: Step, scope: ObjectScope, here: Path) -> None:
+        self._start_branch(here)
         text = step.when if step.when is not None else 0
         condition, source = self._assign("c", text, scope, *here, "when")
         if source.kind == "text":
-            raise ValueError("is text, no condition")
+            raise ValueError("is text, not a condition")
         if source.kind != "bool":
             self._writer.line(f"{condition} = {condition} != 0")
         self._output.branch(condition)
         with self._writer.block(f"if {condition}:"), self._branch(scope):
             self._block(step.read, self._inner(step, scope, here), (*here, "read"))
 
-    def _do_within(self, step: Step, scope: Scope, here: Path) -> None:
-        self._fork(here)
+    def _do_within(self, step: Step, scope: ObjectScope, here: Path) -> None:
+        self._start_branch(here)
         size = self._count("e", step.within or 0, f"{self._end} - at", scope, *here, "within")
         self._writer.line(f"{size} += at")
         with self._limit(size):
             self._block(step.read, self._inner(step, scope, here), (*here, "read"))
-            self._up_to(size, step)
+            self._end_limit(size, step)
 
     @contextmanager
     def _limit(self, end: str) -> Iterator[None]:
@@ -93,8 +93,8 @@ class Branches(Elements):
         yield
         self._end = outer
 
-    def _up_to(self, end: str, step: Step) -> None:
-        """End at the end of what was announced."""
+    def _end_limit(self, end: str, step: Step) -> None:
+        """Continue at the end of the announced bytes."""
         if step.rest == "refuse":
             place = self._next_byte.source
             with self._writer.block(f"if {place} != {end}:"):
@@ -102,20 +102,20 @@ class Branches(Elements):
         self._writer.line(f"at = {end}")
         self._next_byte = NextByte(moving=True, bytes=0)
 
-    def _do_switch(self, step: Step, scope: Scope, here: Path) -> None:
-        self._fork(here)
+    def _do_switch(self, step: Step, scope: ObjectScope, here: Path) -> None:
+        self._start_branch(here)
         text = step.switch if step.switch is not None else 0
         value, source = self._assign("x", text, scope, *here, "switch")
         if step.default == "stop":
             raise self._error("has no meaning beside `switch`", *here, "default", remedy="refuse, skip or steps")
-        what = f"{step.switch} is not described"
-        self._cases(step, value, scope, here, text=source.kind == "text", refuse=what)
+        message = f"{step.switch} is not described"
+        self._cases(step, value, scope, here, text=source.kind == "text", refuse=message)
 
     def _cases(
         self,
         step: Step,
         value: str,
-        scope: Scope,
+        scope: ObjectScope,
         here: Path,
         *,
         refuse: str,
@@ -123,9 +123,9 @@ class Branches(Elements):
         text: bool = False,
         narrow: bool = False,
     ) -> None:
-        """Write one block for each case; names that all of them read are certain afterwards.
+        """Emit one block for each case; names that all of them read are certain afterwards.
 
-        `skip` is the statement for a value without case, where that is let through; `narrow`: the value is a byte.
+        `skip` is the statement for a value without a case, if that is accepted; `narrow`: the value is a byte.
         """
         table = self._table(step, here, text=text)
         case, none = self._writer.fresh("j"), "< 0"
@@ -139,17 +139,17 @@ class Branches(Elements):
         start = self._next_byte
         known = dict(scope.variables)
         ends: list[dict[str, Variable]] = []
-        held = dict(scope.held)
+        held = dict(scope.present)
         helds: list[dict[str, bool]] = []
 
         def block(steps: Sequence[Step], path: Path) -> None:
             self._next_byte = start
-            scope.variables, scope.held = dict(known), dict(held)
+            scope.variables, scope.present = dict(known), dict(held)
             self._block(steps, scope, path)
-            self._output.settle()
-            self._settle()
+            self._output.flush_values()
+            self._sync_position()
             ends.append(scope.variables)
-            helds.append(scope.held)
+            helds.append(scope.present)
 
         bodies = [(steps, (*here, "cases", str(key))) for key, steps in step.cases.items()]
         with self._writer.block(f"if {case} {none}:"):
@@ -157,58 +157,62 @@ class Branches(Elements):
                 block(step.default, (*here, "default"))
             elif step.default == "refuse":
                 shown = repr(refuse) if text else f"{f'{refuse}: '!r} + str({value})"
-                self._writer.line(f"raise strange({shown})")
+                self._writer.line(f"raise unsupported({shown})")
             else:
                 self._writer.line(skip)
                 ends.append(dict(known))
                 helds.append(dict(held))
         with self._writer.block("else:"):
-            self._halve(case, 0, len(bodies), bodies, block)
+            self._binary_search(case, 0, len(bodies), bodies, block)
         scope.variables = _common(ends)
-        names = {name for one in helds for name in one}
-        scope.held = {name: all(one.get(name, False) for one in helds) for name in names}
+        names = {name for case_held in helds for name in case_held}
+        scope.present = {name: all(case_held.get(name, False) for case_held in helds) for name in names}
         self._next_byte = NextByte(moving=True, bytes=0)
 
     def _table(self, step: Step, here: Path, *, text: bool) -> dict[int | str, int]:
         """Return value -> number of its case."""
         if not step.cases:
-            raise self._error("no case", *here, "cases")
+            raise self._error("there is no case", *here, "cases")
         table: dict[int | str, int] = {}
         for number, key in enumerate(step.cases):
             for code in [str(key)] if text else self._keys(key, *here, "cases", str(key)):
                 if code in table:
-                    raise self._error("stands there twice", *here, "cases", str(key))
+                    raise self._error("the value occurs twice", *here, "cases", str(key))
                 table[code] = number
         return table
 
-    def _halve(
+    def _binary_search(
         self, case: str, low: int, high: int, bodies: Sequence[tuple[Sequence[Step], Path]], block: Write
     ) -> None:
-        """Write the choice between cases: few one after the other, many by halving."""
+        """Emit the choice between cases: a few by comparison, many by binary search."""
         if high - low > HALVED_FROM:
             middle = (low + high) // 2
             with self._writer.block(f"if {case} < {middle}:"):
-                self._halve(case, low, middle, bodies, block)
+                self._binary_search(case, low, middle, bodies, block)
             with self._writer.block("else:"):
-                self._halve(case, middle, high, bodies, block)
+                self._binary_search(case, middle, high, bodies, block)
             return
-        for at in range(low, high):
-            head = "else:" if at == high - 1 and high - low > 1 else f"{'if' if at == low else 'elif'} {case} == {at}:"
+        for index in range(low, high):
+            head = (
+                "else:"
+                if index == high - 1 and high - low > 1
+                else f"{'if' if index == low else 'elif'} {case} == {index}:"
+            )
             with self._writer.block("if 1:" if high - low == 1 else head):
-                block(*bodies[at])
+                block(*bodies[index])
 
     # ── repeats ──────────────────────────────────────────────────────────────────────────────────────
 
-    def _do_repeat(self, step: Step, scope: Scope, here: Path) -> None:
-        self._fork(here)
+    def _do_repeat(self, step: Step, scope: ObjectScope, here: Path) -> None:
+        self._start_branch(here)
         if step.repeat != "end" and step.leave:
-            raise self._error("goes with `repeat: end`", *here, "leave")
-        self._twice(step)
+            raise self._error("is allowed with `repeat: end` only", *here, "leave")
+        self._check_replacement(step)
         width = self._bit_width(step.read, here)
-        end = self._before(step, scope, here)
+        end = self._read_limit(step, scope, here)
         name = self._name(step.name, scope, here) if step.name else None
         if step.name and (name is None or not name.plain):
-            raise self._error("a list has a plain name without _", *here, "name")
+            raise self._error("the name of a list must be plain text that does not start with _", *here, "name")
         items = self._output.items(scope, name) if name else ""
         index = self._writer.fresh("i")
         if width:
@@ -236,11 +240,11 @@ class Branches(Elements):
         if step.repeat == "end":
             self._output.branch("0")
 
-    def _twice(self, step: Step) -> None:
+    def _check_replacement(self, step: Step) -> None:
         if step.twice == "last":
             self.flat = False
 
-    def _before(self, step: Step, scope: Scope, here: Path) -> str:
+    def _read_limit(self, step: Step, scope: ObjectScope, here: Path) -> str:
         """Return the end up to which steps may read."""
         if not step.leave:
             return self._end
@@ -251,23 +255,23 @@ class Branches(Elements):
     def _budget(self, passes: str) -> None:
         self._writer.line(f"k += {passes}")
         with self._writer.block("if k > ELEMENTS_MAX:"):
-            self._writer.line("raise strange('too many elements')")
+            self._writer.line("raise unsupported('too many elements')")
 
     @contextmanager
-    def _pass(self, scope: Scope, index: str, *, loop: bool, last: bool) -> Iterator[None]:
-        """Write the steps of one pass of a repeat."""
+    def _pass(self, scope: ObjectScope, index: str, *, loop: bool, last: bool) -> Iterator[None]:
+        """Emit the steps of one pass of a repeat."""
         outer, self._index = self._index, index
-        before = scope.last
+        before = scope.replace_duplicates
         scope.loops += loop
-        scope.last = last if loop else before
+        scope.replace_duplicates = last if loop else before
         with self._branch(scope):
             yield
         scope.loops -= loop
-        scope.last = before
+        scope.replace_duplicates = before
         self._index = outer
 
     def _bit_width(self, steps: Sequence[Step], here: Path) -> int:
-        """Return the bits of a pass that ends within a byte, 0 for one of whole bytes."""
+        """Return the bits of a pass if they are not whole bytes, else 0."""
         bits = 0
         for index, step in enumerate(steps):
             kind = self._kind(step, (*here, "read", index))
@@ -275,23 +279,23 @@ class Branches(Elements):
                 try:
                     bits += type_of(step.type).bits
                 except ValueError:
-                    return 0  # told where the step is written
+                    return 0  # reported where the step is emitted
             if kind not in {"type", "value", "text"} or step.at is not None or "{" in step.name:
                 return 0
         return bits if bits % 8 else 0
 
     def _bit_order(self, step: Step, here: Path) -> bool:
-        """Return whether the bits of a repeat are taken from the least significant one on."""
-        orders = {self._little(one) for one in step.read if one.type}
+        """Return whether the bits of a repeat are read from the least significant one on."""
+        orders = {self._little(inner_step) for inner_step in step.read if inner_step.type}
         if len(orders) > 1:
-            raise self._error("elements that share bytes have one order of bits", *here, "read")
+            raise self._error("elements that share bytes must have the same bit order", *here, "read")
         return orders.pop()
 
-    def _bit_pass(self, step: Step, scope: Scope, source: str, here: Path) -> None:
-        """Write the fields of one pass, which stand in an integer."""
+    def _bit_pass(self, step: Step, scope: ObjectScope, source: str, here: Path) -> None:
+        """Emit the fields of one pass, which are in an integer."""
         self._bitwise = True
-        for index, one in enumerate(step.read):
-            self._step(one, scope, (*here, "read", index))
+        for index, inner_step in enumerate(step.read):
+            self._step(inner_step, scope, (*here, "read", index))
         after = self._run.flush_bits(source)
         self._waiting.clear()
         for write in after:
@@ -299,9 +303,16 @@ class Branches(Elements):
         self._bitwise = False
 
     def _bit_repeat(  # noqa: PLR0917
-        self, step: Step, width: int, end: str, index: str, scope: Scope, kept: tuple[Name | None, str], here: Path
+        self,
+        step: Step,
+        width: int,
+        end: str,
+        index: str,
+        scope: ObjectScope,
+        kept: tuple[Name | None, str],
+        here: Path,
     ) -> None:
-        """Write a repeat of fields that are no whole bytes together; the last byte is used up."""
+        """Emit a repeat of fields that are not whole bytes together; the last byte is consumed."""
         name, items = kept
         if step.repeat == "end":
             count = self._writer.fresh("r")
@@ -310,7 +321,7 @@ class Branches(Elements):
             count = self._count("r", step.repeat or 0, str(ELEMENTS_MAX), scope, *here, "repeat")
         self._writer.line(f"at_end = at + ({count} * {width} + 7) // 8")
         with self._writer.block(f"if at_end > {end}:"):
-            self._writer.line(f"raise cut(at, {end}, (('the repeat', at_end - at),))")
+            self._writer.line(f"raise truncated(at, {end}, (('the repeat', at_end - at),))")
         self._budget(count)
         self._output.branch(count)
         little = self._bit_order(step, here)
@@ -329,25 +340,28 @@ class Branches(Elements):
 
     # ── tags ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _do_tlv(self, step: Step, scope: Scope, here: Path) -> None:
-        self._fork(here)
-        self._twice(step)
+    def _do_tlv(self, step: Step, scope: ObjectScope, here: Path) -> None:
+        self._start_branch(here)
+        self._check_replacement(step)
         tag_type, length_type = self._tag_type(step.tlv, here, "tlv"), None
         if step.length:
             length_type = self._tag_type(step.length, here, "length")
         elif step.default == "skip":
             raise self._error(
-                "without `length` nobody knows how long", *here, "default", remedy="refuse, stop or steps"
+                "without `length` the size of an unknown tag is unknown",
+                *here,
+                "default",
+                remedy="refuse, stop or steps",
             )
         if step.rest == "allow" and not step.length:
-            raise self._error("goes with `length`", *here, "rest")
-        end = self._before(step, scope, here)
+            raise self._error("is allowed with `length` only", *here, "rest")
+        end = self._read_limit(step, scope, here)
         index, tag, length = self._writer.fresh("i"), self._writer.fresh("g"), self._writer.fresh("z")
         counted = "$index" in repr(step.cases)
         if counted:
             self._writer.line(f"{index} = -1")
-        with self._writer.block(f"if {end} - at > TAGS_BYTES_MAX:"):  # each pass uses up a byte at least
-            self._writer.line("raise strange('too many elements')")
+        with self._writer.block(f"if {end} - at > TAGS_BYTES_MAX:"):  # each pass consumes a byte at least
+            self._writer.line("raise unsupported('too many elements')")
         outer_tag, self._tag = self._tag, tag
         with (
             self._writer.block(f"while at < {end}:"),
@@ -362,25 +376,27 @@ class Branches(Elements):
                 self._writer.line(f"{tag} = b[at]")
                 self._next_byte = NextByte(moving=True, bytes=1)
             else:
-                self._run.add(Item(tag, tag_type, tag_type.bits // 8, little, turned=False, name="the tag"))
+                self._run.add(RunItem(tag, tag_type, tag_type.bits // 8, little, turned=False, name="the tag"))
             if length_type:
                 self._run.add(
-                    Item(length, length_type, length_type.bits // 8, little, turned=False, name="the length of a tag")
+                    RunItem(
+                        length, length_type, length_type.bits // 8, little, turned=False, name="the length of a tag"
+                    )
                 )
             self._flush()
             value_end = end
             if length_type:
-                self._settle()
+                self._sync_position()
                 value_end = self._writer.fresh("e")
                 self._writer.line(f"{value_end} = at + {length}")
                 with self._writer.block(f"if {value_end} > {end}:"):
-                    self._writer.line(f"raise cut(at, {end}, (('the value of a tag', {length}),))")
+                    self._writer.line(f"raise truncated(at, {end}, (('the value of a tag', {length}),))")
             skip = f"at = {value_end}" if step.default == "skip" else f"at = {end}; break"
-            what = f"{step.tlv} tag is not described"
+            message = f"{step.tlv} tag is not described"
             with self._limit(value_end):
-                self._cases(step, tag, scope, here, refuse=what, skip=skip, narrow=narrow)
+                self._cases(step, tag, scope, here, refuse=message, skip=skip, narrow=narrow)
                 if length_type:
-                    self._up_to(value_end, step)
+                    self._end_limit(value_end, step)
         self._tag = outer_tag
         self._output.branch("-2")
         self._next_byte = NextByte(moving=True, bytes=0)
@@ -393,10 +409,10 @@ class Branches(Elements):
 
 
 def _common(ends: Sequence[dict[str, Variable]]) -> dict[str, Variable]:
-    """Return what is certain to have been read whichever of some ways was taken."""
-    found: dict[str, Variable] = {}
+    """Return the variables that are certain to have been read, whichever case applied."""
+    common: dict[str, Variable] = {}
     for name, first in ends[0].items():
         others = [other[name] for other in ends if name in other]
-        if len(others) == len(ends) and all((one.text, one.kind) == (first.text, first.kind) for one in others):
-            found[name] = Variable(first.text, first.kind, max(one.bits for one in others))
-    return found
+        if len(others) == len(ends) and all((other.text, other.kind) == (first.text, first.kind) for other in others):
+            common[name] = Variable(first.text, first.kind, max(other.bits for other in others))
+    return common

@@ -1,6 +1,6 @@
-"""Where the values of a layout go: into a tree, or into a list with the branches taken (`Flat`).
+"""Emit the destination of a layout's values: a tree, or a list with the branches taken.
 
-The two are written by the same walk over the steps, so they agree in what is there and in which order.
+Both forms are emitted by the same traversal of the steps, so that they agree in members and order.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from sensegate.decode.layout.expressions import Variable
 from sensegate.decode.layout.source import Writer
 
 Mode = Literal["tree", "values", "pointers", "line"]
-"""`values`: (branches, values); `pointers`: [(path, value)] in the same order; `line`: the values of frames with
-branches that are given, None for all others."""
+"""`values`: (branches, values); `pointers`: [(path, value)] in the same order; `line`: the values of frames with given
+branches, None for all others."""
 
 
-class Scope:
-    """One object of the tree: what it holds so far, and what expressions may use of it."""
+class ObjectScope:
+    """One object of the tree: its members so far, and the variables that expressions may use."""
 
-    def __init__(self, number: int, parent: Scope | None, variable: str, pointer: tuple[str, ...]) -> None:
+    def __init__(self, number: int, parent: ObjectScope | None, variable: str, pointer: tuple[str, ...]) -> None:
         self.number = number
         self.parent = parent
         self.variable = variable
@@ -27,31 +27,31 @@ class Scope:
         self.pointer = pointer
         """Source of each step of its path (pointers)."""
         self.variables: dict[str, Variable] = {}
-        """What is certain to have been read."""
-        self.held: dict[str, bool] = {}
-        """Names in the tree -> whether they are certain to be there."""
+        """Variables that are certain to have been read."""
+        self.present: dict[str, bool] = {}
+        """Names in the tree -> whether they are certain to be present."""
         self.loops = 0
-        """Repeats without a name around what is read now: their names may come again."""
-        self.last = False
-        """Whether a name that comes again replaces the one before."""
+        """Enclosing repeats without a name: names in them may occur several times."""
+        self.replace_duplicates = False
+        """Whether a repeated name replaces the earlier value."""
 
     def find(self, name: str) -> Variable | None:
-        """Return what a name stands for, here or in an object around."""
-        found = self.variables.get(name)
-        return found if found or self.parent is None else self.parent.find(name)
+        """Return the variable of a name, in this or an enclosing object."""
+        variable = self.variables.get(name)
+        return variable if variable or self.parent is None else self.parent.find(name)
 
 
 class Name(NamedTuple):
-    """A name in the tree."""
+    """The name of a member in the tree."""
 
     source: str
     """Source of the text."""
     plain: str
-    """The text itself, empty if it is made of an element."""
+    """The text itself, empty if it is computed."""
 
 
 class Output:
-    """Writes what becomes of each value."""
+    """Emits the storing of each value."""
 
     def __init__(self, writer: Writer, mode: Mode, branches: Sequence[Any] = ()) -> None:
         self.writer = writer
@@ -59,47 +59,47 @@ class Output:
         self._branches = list(reversed(branches))
         self._pending: list[str] = []
         self._open = False
-        """Whether values or branches were written before the end."""
+        """Whether values or branches were emitted before the end."""
         self._scopes = 0
 
     # ── objects ──────────────────────────────────────────────────────────────────────────────────────
 
-    def root(self) -> Scope:
-        """Return the object of the whole frame."""
+    def root(self) -> ObjectScope:
+        """Return the scope of the whole frame."""
         if self.mode == "tree":
             self.writer.line("t = {}")
         return self._scope(None, "t", ())
 
-    def inside(self, scope: Scope, name: Name) -> Scope:
-        """Return an object that stands in another under a name."""
+    def inside(self, scope: ObjectScope, name: Name) -> ObjectScope:
+        """Return the scope of a member object."""
         variable = self.writer.fresh("t")
         if self.mode == "tree":
-            self._once(scope, name)
+            self._refuse_duplicate(scope, name)
             self.writer.line(f"{scope.variable}[{name.source}] = {variable} = {{}}")
         elif not name.plain:
-            self._same(name.source)
-        self._hold(scope, name)
+            self._record_or_require(name.source)
+        self._mark_present(scope, name)
         return self._scope(scope, variable, (*scope.pointer, name.source))
 
-    def items(self, scope: Scope, name: Name) -> str:
-        """Begin a list in an object; return its variable."""
+    def items(self, scope: ObjectScope, name: Name) -> str:
+        """Start a list in an object; return its variable."""
         variable = self.writer.fresh("l")
         if self.mode == "tree":
-            self._once(scope, name)
+            self._refuse_duplicate(scope, name)
             self.writer.line(f"{scope.variable}[{name.source}] = {variable} = []")
-        self._hold(scope, name)
+        self._mark_present(scope, name)
         return variable
 
-    def item(self, scope: Scope, items: str, name: Name, index: str) -> Scope:
-        """Return an object at the end of a list."""
+    def item(self, scope: ObjectScope, items: str, name: Name, index: str) -> ObjectScope:
+        """Return the scope of an object appended to a list."""
         variable = self.writer.fresh("t")
         if self.mode == "tree":
             self.writer.line(f"{variable} = {{}}")
             self.writer.line(f"{items}.append({variable})")
         return self._scope(scope, variable, (*scope.pointer, name.source, index))
 
-    def appended(self, scope: Scope, name: Name) -> Scope:
-        """Return an object at the end of a list that may be there already."""
+    def appended(self, scope: ObjectScope, name: Name) -> ObjectScope:
+        """Return the scope of an object appended to a list that may exist already."""
         variable, index = self.writer.fresh("t"), self.writer.fresh("i")
         if self.mode == "tree":
             self.writer.line(f"{variable} = {{}}")
@@ -108,42 +108,42 @@ class Output:
             path = self._path((*scope.pointer, name.source))
             self.writer.line(f"{index} = c.get({path}, 0)")
             self.writer.line(f"c[{path}] = {index} + 1")
-        scope.held.setdefault(name.plain, False)
+        scope.present.setdefault(name.plain, False)
         return self._scope(scope, variable, (*scope.pointer, name.source, index))
 
-    def _scope(self, parent: Scope | None, variable: str, pointer: tuple[str, ...]) -> Scope:
+    def _scope(self, parent: ObjectScope | None, variable: str, pointer: tuple[str, ...]) -> ObjectScope:
         self._scopes += 1
-        return Scope(self._scopes, parent, variable, pointer)
+        return ObjectScope(self._scopes, parent, variable, pointer)
 
     # ── values ───────────────────────────────────────────────────────────────────────────────────────
 
-    def leaf(self, scope: Scope, name: Name, variable: str, *, mixed: bool) -> None:
-        """Put a value into an object; `mixed`: its type is known at run time only."""
+    def leaf(self, scope: ObjectScope, name: Name, variable: str, *, mixed: bool) -> None:
+        """Store a value in an object; `mixed`: its type is known at run time only."""
         if self.mode == "tree":
-            self._once(scope, name)
+            self._refuse_duplicate(scope, name)
             self.writer.line(f"{scope.variable}[{name.source}] = {variable}")
         elif self.mode == "pointers":
             self.writer.line(f"o.append(({self._path((*scope.pointer, name.source))}, {variable}))")
         else:
             if mixed:
-                self._same(f"{variable}.__class__")
+                self._record_or_require(f"{variable}.__class__")
             if not name.plain:
-                self._same(name.source)
+                self._record_or_require(name.source)
             self._pending.append(variable)
-        self._hold(scope, name)
+        self._mark_present(scope, name)
 
-    def _hold(self, scope: Scope, name: Name) -> None:
+    def _mark_present(self, scope: ObjectScope, name: Name) -> None:
         if name.plain:
-            scope.held[name.plain] = not scope.loops
+            scope.present[name.plain] = not scope.loops
 
-    def _once(self, scope: Scope, name: Name) -> None:
-        """Refuse a name that is there already."""
-        if name.plain and scope.held.get(name.plain):
+    def _refuse_duplicate(self, scope: ObjectScope, name: Name) -> None:
+        """Refuse a duplicate name."""
+        if name.plain and scope.present.get(name.plain):
             raise ValueError(f"'{name.plain}' occurs twice")
-        known = name.plain in scope.held or scope.loops or not name.plain
-        if known and not scope.last:
+        known = name.plain in scope.present or scope.loops or not name.plain
+        if known and not scope.replace_duplicates:
             with self.writer.block(f"if {name.source} in {scope.variable}:"):
-                self.writer.line(f"raise twice({name.source})")
+                self.writer.line(f"raise duplicate({name.source})")
 
     @staticmethod
     def _path(steps: tuple[str, ...]) -> str:
@@ -152,33 +152,33 @@ class Output:
     # ── branches ─────────────────────────────────────────────────────────────────────────────────────
 
     def branch(self, source: str) -> None:
-        """Note what decided: frames in which all of these are the same hold the same members."""
+        """Record a decision: frames with the same decisions have the same members."""
         if self.mode == "values":
             self._open = True
             self.writer.line(f"s.append({source})")
 
     def next(self) -> Any:
-        """Return the next of the branches that are given (`line`). Raises `LookupError` where there is none."""
+        """Return the next given branch (`line`). Raises `LookupError` if there is none."""
         if not self._branches:
             raise LookupError("no more branches")
         return self._branches.pop()
 
     @property
     def left(self) -> int:
-        """Branches that are given and not taken yet."""
+        """Number of given branches that are not consumed yet."""
         return len(self._branches)
 
-    def _same(self, source: str) -> None:
-        """Note what decided, or let only frames through in which it is the same."""
+    def _record_or_require(self, source: str) -> None:
+        """Record a decision, or accept only frames in which it is the same."""
         if self.mode == "line":
-            wanted = self.writer.constant("q", self.next())
-            with self.writer.block(f"if {source} != {wanted}:"):
+            expected = self.writer.constant("q", self.next())
+            with self.writer.block(f"if {source} != {expected}:"):
                 self.writer.line("return None")
         else:
             self.branch(source)
 
-    def settle(self) -> None:
-        """Write the values that wait for it: a branch comes."""
+    def flush_values(self) -> None:
+        """Emit the pending values: a branch starts."""
         if self.mode == "line":
             return
         if len(self._pending) == 1:
@@ -194,7 +194,7 @@ class Output:
         return text
 
     def finish(self) -> None:
-        """Return what was written; another way through the frame may follow."""
+        """Emit the return statement; another path through the frame may follow."""
         if self.mode == "line":
             self.writer.line(f"return {self._tuple()}")
         elif self.mode != "values":
@@ -202,11 +202,11 @@ class Output:
         elif not self._open:
             self.writer.line(f"return (), {self._tuple()}")
         else:
-            self.settle()
+            self.flush_values()
             self.writer.line("return tuple(s), o")
 
     def begin(self) -> None:
-        """Put before everything what the lines written need."""
+        """Insert the initialisations that the emitted lines need."""
         if self.mode == "pointers":
             self.writer.first("o = []", "c = {}")
         elif self.mode == "values" and self._open:

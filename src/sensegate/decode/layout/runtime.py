@@ -1,4 +1,4 @@
-"""What generated layouts call: helpers that read, convert and refuse. Each fails only as it says."""
+"""Functions that generated layouts call: read, convert and refuse. Each raises only what it documents."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
 ELEMENTS_MAX: Final = 4_096
-"""Passes through repeats and tags of one frame, and bytes of a `bytes` element."""
+"""Most passes through repeats and tags of one frame, and bytes of a `bytes` element."""
 TAGS_BYTES_MAX: Final = 16_384
-"""Bytes of tags with their values in one frame."""
+"""Most bytes of tags with their values in one frame."""
 NAME_MAX: Final = 64
-"""Longest name made of an element."""
+"""Longest computed name."""
 
 FAULTS: Final = (TypeError, ValueError, ArithmeticError)
-"""What an expression raises where its elements are no numbers, or too large, or where it divides by 0."""
+"""Errors of an expression whose elements are not numbers or too large, or that divides by 0."""
 
 _WORD_MAX: Final = 32
 _SHIFT_MAX: Final = 64
@@ -29,79 +29,79 @@ _NAN: Final = math.nan
 # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def malformed(what: str) -> Rejected:
-    """Return the refusal of a frame whose bytes cannot be what the layout says."""
-    return Rejected(QuarantineReason.MALFORMED, what)
+def malformed(detail: str) -> Rejected:
+    """Return the refusal of a frame whose bytes contradict the layout."""
+    return Rejected(QuarantineReason.MALFORMED, detail)
 
 
-def strange(what: str) -> Rejected:
-    """Return the refusal of a frame that is of a kind which the layout does not describe."""
-    return Rejected(QuarantineReason.SCHEMA, what)
+def unsupported(detail: str) -> Rejected:
+    """Return the refusal of a frame of a kind that the layout does not describe."""
+    return Rejected(QuarantineReason.SCHEMA, detail)
 
 
-def twice(name: str) -> Rejected:
-    """Return the refusal of a name that is there already."""
-    return strange(f"'{name}' occurs twice")
+def duplicate(name: str) -> Rejected:
+    """Return the refusal of a duplicate name."""
+    return unsupported(f"'{name}' occurs twice")
 
 
 def append(tree: dict[str, Any], name: str, item: dict[str, Any]) -> None:
-    """Put an object at the end of a list. Raises `Rejected` where something else has its name."""
+    """Append an object to a list. Raises `Rejected` if something else has its name."""
     known = tree.setdefault(name, [])
     if known.__class__ is not list:
-        raise twice(name)
+        raise duplicate(name)
     known.append(item)
 
 
-def cut(at: int, end: int, run: tuple[tuple[str, int], ...]) -> Rejected:
-    """Return the refusal of a frame cut short: a run of elements with their bytes begins at `at`."""
+def truncated(position: int, end: int, run: tuple[tuple[str, int], ...]) -> Rejected:
+    """Return the refusal of a truncated frame: a run of elements with their sizes starts at `position`."""
     for name, size in run:
-        if at + size > end:
-            return malformed(f"ends at byte {end}; {name} needs bytes {at} to {at + size - 1}")
-        at += size
-    return malformed(f"ends at byte {end}")
+        if position + size > end:
+            return malformed(f"the frame ends at byte {end}; {name} needs bytes {position} to {position + size - 1}")
+        position += size
+    return malformed(f"the frame ends at byte {end}")
 
 
-def left_over(at: int, end: int) -> Rejected:
-    """Return the refusal of bytes that no step takes."""
-    return malformed(f"{end - at} bytes left over at byte {at}")
+def left_over(position: int, end: int) -> Rejected:
+    """Return the refusal of bytes that no step reads."""
+    return malformed(f"{end - position} bytes are left over at byte {position}")
 
 
 # ── payload as text ──────────────────────────────────────────────────────────────────────────────────
 
 
 def from_hex(payload: bytes) -> bytes:
-    """Return the bytes of hexadecimal text, white space dropped. Raises `Rejected` where it is none."""
+    """Return the bytes of hexadecimal text, ignoring white space. Raises `Rejected` if it is not valid."""
     try:
         return bytes.fromhex(payload.decode("ascii"))
     except ValueError as error:
-        raise malformed("no hexadecimal text") from error
+        raise malformed("the payload is not hexadecimal text") from error
 
 
 def from_base64(payload: bytes) -> bytes:
-    """Return the bytes of base64 text, white space dropped. Raises `Rejected` where it is none."""
+    """Return the bytes of base64 text, ignoring white space. Raises `Rejected` if it is not valid."""
     try:
         return binascii.a2b_base64(b"".join(payload.split()), strict_mode=True)
     except binascii.Error as error:
-        raise malformed("no base64 text") from error
+        raise malformed("the payload is not base64 text") from error
 
 
 # ── elements ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def bcd(data: bytes) -> int | str:
-    """Return the number in packed decimal digits; their hex text where a digit is above 9."""
+    """Return the number in packed decimal digits; their hex text if a digit is above 9."""
     text = data.hex()
     return int(text) if text.isdecimal() else text
 
 
 def nibbles(value: int, digits: int) -> int | str:
-    """Return what `bcd` does for digits that are no whole bytes."""
+    """Return the same as `bcd` for digits that are not whole bytes."""
     text = f"{value:0{digits}x}"
     return int(text) if text.isdecimal() else text
 
 
 def digits(data: bytes) -> str:
-    """Return packed decimal digits as text. Raises `Rejected` where one is above 9."""
+    """Return packed decimal digits as text. Raises `Rejected` if one is above 9."""
     text = data.hex()
     if text and not text.isdecimal():
         raise malformed("a decimal digit is above 9")
@@ -109,22 +109,22 @@ def digits(data: bytes) -> str:
 
 
 def plain_text(data: bytes, charset: str) -> str:
-    """Return text without NULs and blanks at its ends. Raises `Rejected` where it is not in the charset."""
+    """Return text without leading and trailing NULs and spaces. Raises `Rejected` if it is not in the charset."""
     try:
         return data.decode(charset).strip("\0 \t\r\n")
     except UnicodeDecodeError as error:
-        raise malformed(f"text that is not {charset}") from error
+        raise malformed(f"a text is not valid {charset}") from error
 
 
 def byte_list(data: bytes) -> list[int]:
-    """Return the bytes as numbers. Raises `Rejected` where there are too many."""
+    """Return the bytes as numbers. Raises `Rejected` if there are too many."""
     if len(data) > ELEMENTS_MAX:
-        raise strange(f"more than {ELEMENTS_MAX} elements")
+        raise unsupported(f"more than {ELEMENTS_MAX} elements")
     return list(data)
 
 
 def number(value: Any) -> int | float:
-    """Return a computed value as it may stand in a tree; NaN where it is no number."""
+    """Return a computed value in a form allowed in a tree; NaN if it is not a number."""
     kind = value.__class__
     if kind is float:
         return value  # type: ignore[no-any-return] # its class says so
@@ -138,14 +138,14 @@ def number(value: Any) -> int | float:
     return _NAN
 
 
-def whole(value: Any, what: str, most: int) -> int:
-    """Return a count or size. Raises `Rejected` where it is none or too large."""
+def whole(value: Any, title: str, maximum: int) -> int:
+    """Return a count or size. Raises `Rejected` if it is not valid or too large."""
     if value.__class__ is float and value.is_integer():
         value = int(value)
     if value.__class__ is not int or value < 0:
-        raise malformed(f"{what} is no count")
-    if value > most:
-        raise malformed(f"{what} of {value} is more than there is ({most})")
+        raise malformed(f"{title} is not a count")
+    if value > maximum:
+        raise malformed(f"{title} of {value} is more than available ({maximum})")
     return value
 
 
@@ -153,10 +153,10 @@ _NAME = re.compile(r"[^\x00-\x1f]+")
 
 
 def name_of(parts: tuple[Any, ...]) -> str:
-    """Return a name made of elements. Raises `Rejected` where it is too long or not printable."""
+    """Return a computed name. Raises `Rejected` if it is too long or not printable."""
     name = "".join(map(str, parts))
     if len(name) > NAME_MAX or not _NAME.fullmatch(name):
-        raise strange(f"a name of more than {NAME_MAX} characters, or of none")
+        raise unsupported(f"a computed name is empty, or has more than {NAME_MAX} characters")
     return name
 
 
@@ -168,54 +168,54 @@ def power(base: float, exponent: float) -> float:
     return math.pow(base, exponent)
 
 
-def left(value: int, by: int) -> int:
-    """Shift to the left, by 64 at most."""
-    if not 0 <= by <= _SHIFT_MAX:
-        raise ValueError("shifted too far")
-    return value << by
+def left(value: int, count: int) -> int:
+    """Shift left, by at most 64 bits."""
+    if not 0 <= count <= _SHIFT_MAX:
+        raise ValueError("the shift is too wide")
+    return value << count
 
 
-def right(value: int, by: int) -> int:
-    """Shift to the right, by 64 at most."""
-    if not 0 <= by <= _SHIFT_MAX:
-        raise ValueError("shifted too far")
-    return value >> by
+def right(value: int, count: int) -> int:
+    """Shift right, by at most 64 bits."""
+    if not 0 <= count <= _SHIFT_MAX:
+        raise ValueError("the shift is too wide")
+    return value >> count
 
 
 def signed(value: int, bits: int) -> int:
-    """Return two's complement of the lowest bits."""
+    """Return the lowest bits as a two's complement number."""
     half = left(1, bits - 1)
     return ((value & (2 * half - 1)) ^ half) - half
 
 
-def bit(value: int, at: int) -> int:
+def bit(value: int, position: int) -> int:
     """Return one bit."""
-    return right(value, at) & 1
+    return right(value, position) & 1
 
 
 def bits(value: int, low: int, high: int) -> int:
-    """Return the bits from one to another."""
+    """Return the bits from `low` to `high`."""
     return right(value, low) & (left(1, high - low + 1) - 1)
 
 
 def integer(value: Any) -> int:
-    """Return a whole number, of digits where it is text."""
-    return int(_short(value))
+    """Return an integer; text is parsed."""
+    return int(_check_length(value))
 
 
 def real(value: Any) -> float:
-    """Return a float, of digits where it is text."""
-    return float(_short(value))
+    """Return a float; text is parsed."""
+    return float(_check_length(value))
 
 
-def _short(value: Any) -> Any:
+def _check_length(value: Any) -> Any:
     if isinstance(value, str) and (len(value) > _WORD_MAX or "_" in value):
-        raise ValueError("no number")
+        raise ValueError("is not a number")
     return value
 
 
 def rounded(value: float, places: int = 0) -> float:
-    """Round to so many decimal places."""
+    """Round to a number of decimal places."""
     return round(float(value), places) if abs(places) <= _SHIFT_MAX else _NAN
 
 
@@ -226,7 +226,7 @@ class Function(NamedTuple):
     least: int
     most: int
     kind: Literal["int", "float", "number"] = "number"
-    """What it gives."""
+    """Kind of the result."""
 
 
 FUNCTIONS: Final[dict[str, Function]] = {
@@ -258,10 +258,10 @@ NAMESPACE: Final[dict[str, Any]] = {
     "TAGS_BYTES_MAX": TAGS_BYTES_MAX,
     "Rejected": Rejected,
     "malformed": malformed,
-    "strange": strange,
-    "twice": twice,
+    "unsupported": unsupported,
+    "duplicate": duplicate,
     "append": append,
-    "cut": cut,
+    "truncated": truncated,
     "left_over": left_over,
     "from_hex": from_hex,
     "from_base64": from_base64,
@@ -280,4 +280,4 @@ NAMESPACE: Final[dict[str, Any]] = {
     "NAN": _NAN,
     **{f"f_{name}": function.call for name, function in FUNCTIONS.items()},
 }
-"""The names that generated source knows, and no others."""
+"""The only names that generated source can use."""

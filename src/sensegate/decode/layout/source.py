@@ -1,4 +1,4 @@
-"""Python source in the making: lines, indentation, constants, and names that nothing else has."""
+"""Collect Python source: lines, indentation, constants, and unique names."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from sensegate.decode.layout.runtime import NAMESPACE
 
 
 class Writer:
-    """Collects the source of one function and the constants that it refers to."""
+    """The source of one function, and the constants that it refers to."""
 
     def __init__(self) -> None:
         self.namespace: dict[str, Any] = dict(NAMESPACE)
         self._lines: list[str] = []
         self._indent = 1
         self.quiet = False
-        """Whether what a frame is refused for goes without saying: it returns None."""
+        """Whether refusals are replaced by returning None."""
         self._count = 0
         self._constants: dict[Any, str] = {}
 
     def fresh(self, letter: str) -> str:
-        """Return a name that is not used yet."""
+        """Return an unused name."""
         self._count += 1
         return f"{letter}{self._count}"
 
     def constant(self, letter: str, value: Any) -> str:
-        """Return the name of a value that the source refers to; equal ones have one name."""
+        """Return the name of a value that the source refers to; equal values share a name."""
         key = (letter, repr(value))
         if key not in self._constants:
             name = self._constants[key] = self.fresh(letter.upper())
@@ -41,12 +41,12 @@ class Writer:
         self._lines.append("    " * self._indent + text)
 
     def first(self, *lines: str) -> None:
-        """Put lines before all others."""
+        """Insert lines before all others."""
         self._lines[:0] = ["    " + line for line in lines]
 
     @contextmanager
     def block(self, head: str) -> Iterator[None]:
-        """Indent the lines added meanwhile below a line."""
+        """Indent the lines added inside the context under a head line."""
         self.line(head)
         self._indent += 1
         length = len(self._lines)
@@ -65,6 +65,6 @@ class Writer:
     def function(self, name: str, arguments: str) -> Any:
         """Return the function of all lines."""
         text = "\n".join([f"def {name}({arguments}):", *self._lines])
-        # The text is ours: numbers, operators and fresh names; words of the profile stand in it as repr() only.
+        # The text is generated: numbers, operators and fresh names; text of the profile occurs in it as repr() only.
         exec(compile(text, "<layout>", "exec"), self.namespace)  # noqa: S102
         return self.namespace[name]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.radix import radix_argsort
+from sensegate.quantities.sorting import radix_argsort
 
 
 @given(st.lists(st.integers(0, 2**62), max_size=50), st.sampled_from([8, 16, 17, 32, 62]))

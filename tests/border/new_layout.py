@@ -1,0 +1,54 @@
+"""The product's layout: an account for each node and for the peer, rendered as a centre does it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from sensegate.authority.jwt import Rights
+from sensegate.bus.server_conf import Kept, render
+from sensegate.bus.slots import account_of, centre_user, inbox_prefix, member_rights, request_subject
+from sensegate.config import EngineConfig
+from sensegate.share.controls import reply_of
+from sensegate.tiers import envelope
+from sensegate.tiers.envelope import FORMS, LinkRequest
+from sensegate.tiers.link import Channel
+from tests.border.layout import SMALL, Layout, Question
+
+SLOTS = ("4401", "4402", "4403", "4404", "s01")
+_PERMISSIONS_OF_NODES = re.compile(r'(user: "node-[^\n]*?), permissions: \{[^}]*\}')
+
+
+def rights_of(slot: str) -> Rights:
+    """Return the rights of a node or of the peer in its slot."""
+    rights = member_rights(slot)
+    return Rights(rights.publish, rights.subscribe)
+
+
+def text(kept: Kept, directory: Path, secrets: Mapping[str, str], tight: bool) -> str:  # noqa: FBT001 - `Layout.text`
+    """Return the server's configuration; not `tight`: users of nodes have no permissions set."""
+    rendered = render(EngineConfig(), SMALL, kept, directory, name="border", nodes=secrets, slots=SLOTS)
+    if tight:
+        return rendered
+    loosened, count = _PERMISSIONS_OF_NODES.subn(r"\1", rendered)
+    assert count == len(secrets), "the users of nodes are written in another form"
+    return loosened
+
+
+def question(slot: str) -> Question:
+    """Return a question of a node in the product's own form."""
+    asked = envelope.encode(LinkRequest(FORMS[-1], 0, "report", b""))
+    return Question(request_subject(slot, Channel.QUESTIONS), f"{inbox_prefix(slot)}.1", asked)
+
+
+NEW = Layout(
+    name="an account for each node",
+    text=text,
+    account_of=account_of,
+    rights_of=rights_of,
+    question=question,
+    responders=centre_user,
+    questions=lambda slot: f"up.{slot}.>",
+    control_reply=reply_of,
+)

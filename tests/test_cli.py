@@ -140,7 +140,7 @@ async def test_the_centre_says_where_devices_are_registered(gateway: Gateway) ->
     assert "registered" not in (await speak(gateway, "device", "list")).stderr
     gateway.role = "centre"
     result = await speak(gateway, "device", "list")
-    assert "devices are registered at their nodes: 4401 (61 devices): ask there with --url" in result.stderr
+    assert "devices are registered at their nodes: 4401 (61 devices); use --url to query a node" in result.stderr
     assert "4401 (61" not in result.stdout
 
 
@@ -307,7 +307,7 @@ def test_a_bench_that_is_not_there_names_those_that_are() -> None:
 
 def test_the_list_of_benches_has_benches_alone() -> None:
     """Their helpers are not in it; each says what it measures."""
-    rows = {row["name"]: row["what"] for row in json.loads(call("bench", "list", "--json").output)}
+    rows = {row["name"]: row["description"] for row in json.loads(call("bench", "list", "--json").output)}
     assert {"drain", "live", "fanout"} <= set(rows)
     assert not {"rig", "workload", "columns"} & set(rows)
     assert all(rows.values())
@@ -333,7 +333,7 @@ def test_files_that_are_not_there_are_named_with_how_to_make_them(
         main()
     assert end.value.code == 2
     told = capsys.readouterr().err.splitlines()
-    assert [line.split(": ")[2] for line in told] == ["foreign.0.password_file", "uplink.secret_file"]
+    assert [line.split(": ")[2] for line in told] == ["external_brokers.0.password_file", "uplink.secret_file"]
 
 
 def test_recordings_are_read(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_disk_without_inodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(doctor, "inodes_free", lambda _: 3.0)
     (finding,) = findings(file, "inodes")
     assert finding.verdict is CheckOutcome.BAD
-    assert "3 files" in finding.what
+    assert "3 more files" in finding.detail
 
 
 def test_a_store_that_was_never_made(tmp_path: Path) -> None:

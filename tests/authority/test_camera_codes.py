@@ -120,10 +120,10 @@ def test_nothing_crashes(text: str) -> None:
 
 
 def test_the_command_line_takes_a_code_apart() -> None:
-    told = CliRunner().invoke(app, ["device", "code", "44010604009990000000", "--json"])
+    told = CliRunner().invoke(app, ["device", "parse-id", "44010604009990000000", "--json"])
     found = json.loads(told.output)
     assert (told.exit_code, found["division"], found["camera"], len(found["odd"])) == (0, "440106", False, 2)
-    told = CliRunner().invoke(app, ["device", "code", "4401060400132"])
+    told = CliRunner().invoke(app, ["device", "parse-id", "4401060400132"])
     assert (told.exit_code, told.output.strip()) == (
         1,
         "4401060400132 code: has 7 digits too few; a code has 20 digits",

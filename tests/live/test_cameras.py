@@ -249,7 +249,7 @@ async def test_files_are_sent(city: City, tmp_path: Path) -> None:
     (tmp_path / "in" / "1.xml").write_text(to_xml_string(first))
     (tmp_path / "in" / "2.json").write_text(json.dumps(produced((5, -0.8, 0.8, -0.4, 0.0, "Vehicle"))))
     (tmp_path / "password").write_text(camera.password)
-    args = ["device", "send", "onvif2", str(tmp_path / "in"), "--url", site.addresses.http]
+    args = ["device", "publish", "onvif2", str(tmp_path / "in"), "--url", site.addresses.http]
     told = await asyncio.to_thread(CliRunner().invoke, app, [*args, "--password-file", str(tmp_path / "password")])
     assert (told.exit_code, told.output.splitlines()[-1]) == (0, "2 messages sent and committed, 0 refused")
     seen = observations(await rows(site, "onvif2", 2))

@@ -307,7 +307,7 @@ async def test_by_command(centre: Site, cast: Cast, tmp_path: Path) -> None:
     assert "good" in await call("", "receipt", "verify", str(file), "--key", key)
     file.write_text(file.read_text().replace('"records":3', '"records":2'))
     assert "NOT GOOD" in await call("", "receipt", "verify", str(file), "--key", key, code=1)
-    await call(cast.owner, "bundle", "make", "pair", "by-command", "--blanket", "4406", "--days", "5")
+    await call(cast.owner, "bundle", "create", "pair", "by-command", "--blanket", "4406", "--days", "5")
     assert "pair" in await call(reader, "bundle", "list")
     sixth, _ = await centre.token("subscriber", "4406")
     text = await call(

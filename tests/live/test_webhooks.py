@@ -271,5 +271,5 @@ async def test_from_the_command_line(site: Site, device: Made, receiver: Receive
         return [(row["id"], row["records"]) for row in rows] == [(hook, 1)]
 
     await eventually(shown)
-    await shell("webhook", "remove", hook)
+    await shell("webhook", "delete", hook)
     assert hook not in await shell("webhook", "list")

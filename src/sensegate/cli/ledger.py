@@ -1,4 +1,4 @@
-"""`sensegate ledger`: what came in, and where it went."""
+"""`sensegate ledger`: the conservation table of received and accounted messages and values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLUMNS = ("messages", "quarantined", "values", "accepted", "duplicates", "rejec
 
 
 class By(StrEnum):
-    """What the table is summed by."""
+    """The dimension by which the table is grouped."""
 
     NODE = "node"
     DIVISION = "division"
@@ -26,15 +26,15 @@ class By(StrEnum):
 def ledger(
     *,
     since: Since = "1h",
-    by: Annotated[By, typer.Option(help="What a row stands for.")] = By.NODE,
+    by: Annotated[By, typer.Option(help="Dimension of the rows.")] = By.NODE,
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """Print the conservation table: where everything went that came in; exit 1 if it does not balance.
+    """Print the conservation table, which accounts for everything that came in; exit 1 if it does not balance.
 
-    messages = decoded + quarantined; values = accepted + duplicates + suppressed + rejected + thinned. It is counted
-    by the hour: --since begins with the hour that holds it.
+    messages = decoded + quarantined; values = accepted + duplicates + suppressed + rejected + thinned. The counts are
+    hourly: --since starts with the hour that contains it.
 
     Example: sensegate ledger --since 24h --by device
     """

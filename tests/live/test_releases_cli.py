@@ -128,7 +128,7 @@ async def test_errors_say_what_to_do(shell: Shell, words: tuple[str, ...], said:
 
 @pytest.mark.parametrize(
     "command",
-    ["versions", "propose", "withdraw", "request-changes", "release", "canary", "rollback", "diff", "shadow", "redecode"],
+    "versions propose withdraw request-changes release canary rollback diff shadow redecode".split(),
 )
 async def test_help_teaches(shell: Shell, command: str) -> None:
     """Every command says what it does and takes --json."""

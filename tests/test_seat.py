@@ -13,7 +13,7 @@ import pytest
 from sensegate import seat as page
 from sensegate import sites
 from sensegate.authority import terms
-from sensegate.authority.chain import Head
+from sensegate.authority.chain import ChainHead
 from sensegate.authority.terms import Choice, State, Term, decode_state, encode
 from sensegate.authority.voters import Plea, Voters
 from sensegate.bus.memory import MemoryLog
@@ -36,8 +36,8 @@ class Trail:
     def __init__(self) -> None:
         self.records: list[tuple[str, dict[str, Any]]] = []
 
-    async def head(self) -> Head:
-        return Head(7)
+    async def head(self) -> ChainHead:
+        return ChainHead(7)
 
     async def record(self, _by: object, action: str, _target: str, *, after: dict[str, Any]) -> None:
         self.records.append((action, after))

@@ -419,7 +419,7 @@ class Gateway:
         await self.pushing.open(await base.bucket("lines"), await base.bucket("sharing"), stack)
         await self.pushing.open_broker(self.engine, self.callout, stack)
         self.tasks |= self.pushing.tasks
-        self.hourly = audit_opening.hours(self.audit, clock, config, self.share.usage)
+        self.hourly = audit_opening.hourly_heads(self.audit, clock, config, self.share.usage)
         self.tasks["audit"] = self.hourly.run
 
     def _knows_profile(self, name: str) -> bool:

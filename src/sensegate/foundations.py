@@ -79,7 +79,7 @@ class Foundations:
         await self._devices()
         await self._callers()
         await self._door()
-        await audit_opening.bases(self.audit, config)
+        await audit_opening.record_legal_bases(self.audit, config)
         return self
 
     async def bucket(self, name: str) -> Bucket:
@@ -116,8 +116,8 @@ class Foundations:
 
     async def _profiles(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the trail, on which all that follows writes, and the profiles."""
-        self.audit = await audit_opening.opened(self.bus, self.clock, self.config, self.bucket)
-        await audit_opening.losses(self.audit, self.config, self.engine.inventory)
+        self.audit = await audit_opening.open_audit(self.bus, self.clock, self.config, self.bucket)
+        await audit_opening.record_accepted_losses(self.audit, self.config, self.engine.inventory)
         self.divisions = Divisions.load()
         self.set_aside = SetAside(
             await self.bucket("set_aside"),

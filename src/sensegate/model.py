@@ -200,7 +200,7 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str = ""
     asset: str = ""
     """What it measures, as the owner of assets names it (a component code, a site); empty: nothing of the kind."""
-    shadow: bool = False
+    secondary: bool = False
     """Of its asset another device is the source."""
     revision: int = 0
     """Revision of the registry entry (for If-Match)."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sensegate.authority.certificates import CA_KEY, Authority, common_name, fingerprint
+from sensegate.authority.certificates import CA_KEY, LaboratoryCA, common_name, fingerprint
 from sensegate.authority.expiry import Expiry
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError
@@ -15,8 +15,8 @@ from sensegate.errors import ConfigError
 DAY_S = 86_400.0
 
 
-def lab(folder: Path, clock: FakeClock) -> Authority:
-    return Authority(folder, datetime.fromtimestamp(clock.now() / 1e6, UTC))
+def lab(folder: Path, clock: FakeClock) -> LaboratoryCA:
+    return LaboratoryCA(folder, datetime.fromtimestamp(clock.now() / 1e6, UTC))
 
 
 async def test_what_ends_soon_is_named(tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ async def test_files_are_sent(city: City, tmp_path: Path) -> None:
     (tmp_path / "password").write_text(camera.password)
     args = ["device", "publish", "onvif2", str(tmp_path / "in"), "--url", site.addresses.http]
     told = await asyncio.to_thread(CliRunner().invoke, app, [*args, "--password-file", str(tmp_path / "password")])
-    assert (told.exit_code, told.output.splitlines()[-1]) == (0, "2 messages sent and committed, 0 refused")
+    assert (told.exit_code, told.output.splitlines()[-1]) == (0, "2 messages published and committed, 0 refused")
     seen = observations(await rows(site, "onvif2", 2))
     assert [one["object_class"] for one in seen] == ["person", "vehicle"]
     (tmp_path / "password").write_text("wrong")

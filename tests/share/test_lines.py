@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
@@ -83,7 +83,7 @@ class Bench:
         self.log = MemoryLog(self.clock, epoch="e1")
         self.reader = Reader(self.log, self.clock)
         self.serving = Serving(self.reader)
-        self.marks: Records[Mark] = Records(Shelf(MemoryBucket(), self.clock), "mark", Mark)
+        self.marks: RecordTable[Mark] = RecordTable(RecordStore(MemoryBucket(), self.clock), "mark", Mark)
         self.receiver = receiver
         self.roll = Roll(self.clock, lambda: self.reader.end)
         self.terms = Terms(id="w1", subscriber="t", feed="all", delivery="webhook", to="x", batch=batch)
@@ -334,7 +334,7 @@ async def test_places_without_an_owner_go() -> None:
     """Not at the first look, since a place is written before what it is for; those that have one stay."""
     clock = SystemClock()
     bucket = MemoryBucket()
-    marks: Records[Mark] = Records(Shelf(bucket, clock), "mark", Mark)
+    marks: RecordTable[Mark] = RecordTable(RecordStore(bucket, clock), "mark", Mark)
     for name in ("w1", "g1-mqtt", "g2-nats"):
         await marks.put(name, Mark(after="x"), expected=0)
     owners = {"w1"}
@@ -351,8 +351,8 @@ async def test_places_without_an_owner_go() -> None:
 async def test_a_webhook_ends_with_its_token() -> None:
     """At the second look, on the trail; that of a good token stays, and so does one whose token is good again."""
     clock, trail, bucket = SystemClock(), MemoryTrail(), MemoryBucket()
-    shelf = Shelf(bucket, clock)
-    marks: Records[Mark] = Records(shelf, "mark", Mark)
+    shelf = RecordStore(bucket, clock)
+    marks: RecordTable[Mark] = RecordTable(shelf, "mark", Mark)
     lines = Lines(lambda _terms: pytest.fail("none runs"))
     hooks = Hooks(shelf, marks, lines, Receiver([]), trail, clock, visible=lambda *_: True)
     for name, token in (("w1", "good"), ("w2", "dead"), ("w3", "back")):

@@ -25,7 +25,7 @@ _AGAIN_S = 0.5
 """After this time what was being let in at the moment of the closing has appeared, and is closed too."""
 
 
-class _Told(msgspec.Struct, frozen=True):
+class _ClientInfo(msgspec.Struct, frozen=True):
     id: int = 0
     acc: str = ""
     user: str = ""
@@ -34,7 +34,7 @@ class _Told(msgspec.Struct, frozen=True):
 
 
 class _Event(msgspec.Struct, frozen=True):
-    client: _Told
+    client: _ClientInfo
 
 
 class _Open(msgspec.Struct, frozen=True, gc=False):
@@ -43,7 +43,7 @@ class _Open(msgspec.Struct, frozen=True, gc=False):
     client_id: str
 
 
-class Server(Protocol):
+class ConnectionServer(Protocol):
     """What is needed of `bus.engine.Engine`."""
 
     async def connect(self, user: server_conf.User) -> Client: ...
@@ -56,10 +56,10 @@ class Server(Protocol):
 _decode = msgspec.json.Decoder(_Event).decode
 
 
-class Connections:
+class DeviceConnections:
     """The open MQTT connections of an account."""
 
-    def __init__(self, server: Server, account: str, clock: Clock) -> None:
+    def __init__(self, server: ConnectionServer, account: str, clock: Clock) -> None:
         self._server = server
         self._account = account
         self._clock = clock

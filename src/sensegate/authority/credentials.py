@@ -18,7 +18,7 @@ _SALT_BYTES = 16
 _DIGEST_BYTES = 32
 
 
-class Seal(msgspec.Struct, frozen=True, array_like=True):
+class HashedSecret(msgspec.Struct, frozen=True, array_like=True):
     """A secret that can be recognised but not read back."""
 
     salt: bytes
@@ -28,8 +28,8 @@ class Seal(msgspec.Struct, frozen=True, array_like=True):
 class Credentials(msgspec.Struct, frozen=True, array_like=True):
     """The secret in force, and for a grace time after a rotation the one before."""
 
-    current: Seal | None = None
-    previous: Seal | None = None
+    current: HashedSecret | None = None
+    previous: HashedSecret | None = None
     previous_until: int = 0
     """The previous secret is good before this time (µs UTC)."""
     digest: bytes = b""
@@ -54,18 +54,18 @@ def _digest(secret: str, salt: bytes) -> bytes:
     return blake2b(raw, digest_size=_DIGEST_BYTES, salt=salt, person=b"sensegate").digest()
 
 
-def seal(secret: str) -> Seal:
+def hash_secret(secret: str) -> HashedSecret:
     """Return the salted hash of a generated secret."""
     salt = secrets.token_bytes(_SALT_BYTES)
-    return Seal(salt, _digest(secret, salt))
+    return HashedSecret(salt, _digest(secret, salt))
 
 
-def opens(sealed: Seal, secret: str) -> bool:
+def matches(sealed: HashedSecret, secret: str) -> bool:
     """Return whether `secret` is the sealed one, in a time that does not depend on where they differ."""
     return hmac.compare_digest(sealed.digest, _digest(secret, sealed.salt))
 
 
-_NOBODY = Credentials(current=seal(make_secret()), previous=seal(make_secret()))
+_NOBODY = Credentials(current=hash_secret(make_secret()), previous=hash_secret(make_secret()))
 
 
 def verify(credentials: Credentials | None, secret: str, now: int) -> Proof | None:
@@ -74,8 +74,8 @@ def verify(credentials: Credentials | None, secret: str, now: int) -> Proof | No
     None for `credentials` (an unknown device) takes as long as a wrong secret.
     """
     known = credentials or _NOBODY
-    current = known.current is not None and opens(known.current, secret)
-    previous = known.previous is not None and opens(known.previous, secret)
+    current = known.current is not None and matches(known.current, secret)
+    previous = known.previous is not None and matches(known.previous, secret)
     if credentials is None:
         return None
     if current:
@@ -88,7 +88,7 @@ def verify(credentials: Credentials | None, secret: str, now: int) -> Proof | No
 def issue(digest: Callable[[str], bytes] = lambda _secret: b"") -> tuple[str, Credentials]:
     """Return a new secret, to be shown once, and what is kept of it; `digest`: what HTTP Digest needs of it, sealed."""
     secret = make_secret()
-    return secret, Credentials(current=seal(secret), digest=digest(secret))
+    return secret, Credentials(current=hash_secret(secret), digest=digest(secret))
 
 
 def rotate(
@@ -98,4 +98,4 @@ def rotate(
     secret = make_secret()
     until = now + round(grace_s * 1e6) if grace_s > 0 and credentials.current else 0
     before = (credentials.current, until, credentials.digest) if until else (None, 0, b"")
-    return secret, Credentials(seal(secret), before[0], before[1], digest(secret), before[2])
+    return secret, Credentials(hash_secret(secret), before[0], before[1], digest(secret), before[2])

@@ -17,11 +17,11 @@ import structlog
 from sensegate.authority import credentials as secrets_
 from sensegate.authority.bucket import Bucket, follow
 from sensegate.authority.credentials import Credentials, Proof
-from sensegate.authority.device_rules import Finding, demand_good, examine
-from sensegate.authority.divisions import Divisions, short
-from sensegate.authority.index import STATES, Index, ToWgs84, unchanged
+from sensegate.authority.device_rules import RuleFinding, check_device, require_valid
+from sensegate.authority.divisions import Divisions, short_code
+from sensegate.authority.index import STATES, DeviceIndex, ToWgs84, unchanged
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand
-from sensegate.authority.selection import Selection
+from sensegate.authority.selection import DeviceSelection
 from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.row import Row
 from sensegate.bus.unreadable import read_row
@@ -31,18 +31,18 @@ from sensegate.model import BOOL, F64, I32, I64, U8, Device, DeviceState
 
 _log = structlog.get_logger(__name__)
 
-GRACE_S = 86_400.0
+ROTATION_GRACE_S = 86_400.0
 """How long the old credential stays good after a rotation, unless told otherwise."""
 SILENT_INTERVALS = 3
 """A device not heard for so many of its intervals is silent."""
 SILENT_AFTER_S = 3_600.0
 """The same for a device of which no interval is known."""
 
-Changed = Callable[[int, "Stored | None", "Stored | None"], None]
+Changed = Callable[[int, "StoredDevice | None", "StoredDevice | None"], None]
 """(index, before, after): called after a change is in memory, from whichever process it came; None: not there."""
 
 
-class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
+class StoredDevice(msgspec.Struct, frozen=True, omit_defaults=True):
     """A registry entry as the bucket holds it."""
 
     device: Device
@@ -55,12 +55,12 @@ class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 # `Devices.list` hides the type's name inside the class.
-Findings = list[Finding]
+Findings = list[RuleFinding]
 Indices = list[int]
 Ids = list[str]
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Stored).decode
+_decode = msgspec.msgpack.Decoder(StoredDevice).decode
 decode_stored, encode_stored = _decode, _encode
 
 
@@ -106,9 +106,9 @@ class Devices:
         self._of_gateway: dict[str, set[int]] = {}
         self._watched = 0
         self._applied = asyncio.Condition()
-        self.index = Index(self._divisions, to_wgs84)
-        self._selection = Selection(self.index)
-        self.held: set[str] = set()
+        self.index = DeviceIndex(self._divisions, to_wgs84)
+        self._selection = DeviceSelection(self.index)
+        self.moving_out: set[str] = set()
         """Devices on their way to another gateway: none is let in, what they sent is still taken."""
         self.version = 0
         """Rises with every change; what was derived from the registry at an older version is stale."""
@@ -237,13 +237,13 @@ class Devices:
 
     def verify(self, user: str, password: str) -> tuple[Device, Proof] | None:
         """Return the device and the proof if the credential is right and the device may connect; else None."""
-        at = self.index.of_id(user)
+        at = self.index.find_id(user)
         stored = self._stored(at) if at >= 0 and self._values[at] is not None else None
         proof = secrets_.verify(stored.credentials if stored else None, password, self._clock.now())
         # What stands behind a gateway has no connection of its own, even if it had one before.
         if stored is None or proof is None or stored.device.gateway or not self.index.enabled[at]:
             return None
-        if self.held and stored.device.id in self.held:
+        if self.moving_out and stored.device.id in self.moving_out:
             return None
         return stored.device, proof
 
@@ -254,7 +254,7 @@ class Devices:
         """
         at = self.find(name)
         stored = self._stored(at) if at >= 0 and self._values[at] is not None else None
-        if stored is None or stored.device.gateway or not self.index.enabled[at] or stored.device.id in self.held:
+        if stored is None or stored.device.gateway or not self.index.enabled[at] or stored.device.id in self.moving_out:
             return None
         kept = stored.credentials
         previous = kept.previous_digest if self._clock.now() < kept.previous_until else b""
@@ -276,7 +276,7 @@ class Devices:
 
     def examine(self, device: Device) -> Findings:
         """Return all that is wrong or odd with an entry, also against the others; empty when it is good."""
-        found = examine(device, self._divisions, home=self._home, profiles=self._profiles())
+        found = check_device(device, self._divisions, home=self._home, profiles=self._profiles())
         return found + self._against_others(device)
 
     async def add(self, device: Device, *, by: Principal) -> str:
@@ -288,14 +288,14 @@ class Devices:
             Conflict: the id or alias is taken.
         """
         device = self._canonical(device)
-        demand_good(device, self._divisions, home=self._home, profiles=self._profiles())
+        require_valid(device, self._divisions, home=self._home, profiles=self._profiles())
         demand(by, Action.CHANGE_DEVICES, device.division, device.department)
         self._demand_free(device)
         if self.is_present(device.id):
             raise Conflict(f"device {device.id} is registered already; change it, or rotate its credential")
         secret, kept = ("", Credentials()) if device.gateway else secrets_.issue(partial(self._digest, device))
         await self.trail.record(by, "device.add", device.id, after=facts(device))
-        await self._write(Stored(device, kept), expected=self._absence(device.id))
+        await self._write(StoredDevice(device, kept), expected=self._absence(device.id))
         return secret
 
     async def change(self, device: Device, *, revision: int, by: Principal) -> Device:
@@ -305,10 +305,10 @@ class Devices:
             ConfigError, PermissionDenied, NotFound: as `add` and `get`.
             Conflict: it has been changed since `revision`.
         """
-        at = self._mine(device.id, by)
+        at = self._changeable(device.id, by)
         before = self._stored(at)
         device = self._canonical(msgspec.structs.replace(device, state=before.device.state))
-        demand_good(device, self._divisions, home=self._home, profiles=self._profiles())
+        require_valid(device, self._divisions, home=self._home, profiles=self._profiles())
         demand(by, Action.CHANGE_DEVICES, device.division, device.department)
         self._demand_free(device)
         if self._revisions[at] != revision:
@@ -317,12 +317,12 @@ class Devices:
         await self._write(msgspec.structs.replace(before, device=device), expected=revision)
         return self.record(at)
 
-    async def rotate(self, device_id: str, *, by: Principal, grace_s: float = GRACE_S) -> str:
+    async def rotate(self, device_id: str, *, by: Principal, grace_s: float = ROTATION_GRACE_S) -> str:
         """Give a device a new password and return it once; the old one stays good for `grace_s` (0: ends now).
 
         Without a grace a device that was shut out for a move is free of it: what went along proves nothing here.
         """
-        at = self._mine(device_id, by)
+        at = self._changeable(device_id, by)
         before = self._stored(at)
         if before.device.gateway:
             raise ConfigError(
@@ -349,7 +349,7 @@ class Devices:
         return await self._set_state(device_id, DeviceState.RETIRED, by)
 
     async def _set_state(self, device_id: str, state: DeviceState, by: Principal) -> Device:
-        at = self._mine(device_id, by)
+        at = self._changeable(device_id, by)
         before = self._stored(at)
         if before.device.state is DeviceState.RETIRED and state is not DeviceState.RETIRED:
             raise Conflict(f"device {device_id} is retired; register its successor under another id")
@@ -365,16 +365,16 @@ class Devices:
         entry = msgspec.structs.replace(before, device=after, leaving=leaving)
         await self._write(entry, expected=self._revisions[at])
         if before.device.state is DeviceState.DISABLED:
-            self.held.discard(device_id)
+            self.moving_out.discard(device_id)
         return self.record(at)
 
-    def stored(self, device_id: str) -> Stored | None:
+    def stored(self, device_id: str) -> StoredDevice | None:
         """Return an entry with its credentials, None where there is none."""
-        return self._stored(self.index.of_id(device_id)) if self.is_present(device_id) else None
+        return self._stored(self.index.find_id(device_id)) if self.is_present(device_id) else None
 
     # ── moving to another gateway ───────────────────────────────────────────────────────────────────
 
-    def demand_movable(self, device_id: str, move: str) -> None:
+    def require_movable(self, device_id: str, move: str) -> None:
         """Return if a device may leave. Raises `NotFound`, `Conflict`."""
         stored = self._stored(self._present(device_id))
         device = stored.device
@@ -395,9 +395,9 @@ class Devices:
             entry = msgspec.structs.replace(before, device=after, leaving=move)
             await self._write(entry, expected=self._revisions[at])
         device = msgspec.structs.replace(before.device, state=DeviceState.REGISTERED)
-        return _encode(Stored(device, before.credentials))
+        return _encode(StoredDevice(device, before.credentials))
 
-    async def open_again(
+    async def readmit(
         self, device_id: str, *, by: Principal, move: str, stored: bytes = b"", bare: bool = False
     ) -> bool:
         """Let a device in again that a move shut out, or took away; return whether it was.
@@ -418,7 +418,7 @@ class Devices:
         device = msgspec.structs.replace(before.device, state=DeviceState.REGISTERED)
         told: Facts = {"move": move, "credential": "void" if bare else "kept"}
         await self.trail.record(by, "device.move.back", device_id, after=told)
-        await self._write(Stored(device, Credentials() if bare else kept), expected=self._revisions[at])
+        await self._write(StoredDevice(device, Credentials() if bare else kept), expected=self._revisions[at])
         return True
 
     async def move_out(self, device_id: str, *, by: Principal, to: str, move: str) -> bool:
@@ -431,21 +431,21 @@ class Devices:
             return False
         after = msgspec.structs.replace(before.device, state=DeviceState.RETIRED)
         await self.trail.record(by, "device.move.out", device_id, before=facts(before.device), after={"to": to})
-        await self._write(Stored(after, Credentials(), leaving=move), expected=self._revisions[at])
+        await self._write(StoredDevice(after, Credentials(), leaving=move), expected=self._revisions[at])
         return True
 
-    def came_by(self, device_id: str, move: str) -> bool:
+    def arrived_by(self, device_id: str, move: str) -> bool:
         """Return whether a move has brought a device that is still here."""
         found = self.stored(device_id)
         return found is not None and found.came == move and found.device.state is not DeviceState.RETIRED
 
-    def demand_takeable(self, stored: Stored, division: str, move: str) -> None:
+    def require_acceptable(self, stored: StoredDevice, division: str, move: str) -> None:
         """Return if a device of another gateway may come. Raises `ConfigError`, `Conflict`."""
         device = self._moved(stored, division)
-        if self.came_by(device.id, move):
+        if self.arrived_by(device.id, move):
             return  # the order is repeated, whatever was done with the device since
-        demand_good(device, self._divisions, home=self._home, profiles=self._profiles())
-        at = self.index.of_id(device.id)
+        require_valid(device, self._divisions, home=self._home, profiles=self._profiles())
+        at = self.index.find_id(device.id)
         if at >= 0 and self._values[at] is not None and self._stored(at).device.state is not DeviceState.RETIRED:
             known = self._stored(at).credentials
             if known.current is None or known != stored.credentials:
@@ -453,19 +453,19 @@ class Devices:
             return
         self._demand_free(device)
 
-    async def move_in(self, stored: Stored, division: str, *, by: Principal, source: str, move: str) -> bool:
+    async def move_in(self, stored: StoredDevice, division: str, *, by: Principal, source: str, move: str) -> bool:
         """Register a device that came from another gateway, with its credential; return whether it was not here yet."""
         device = self._moved(stored, division)
-        at = self.index.of_id(device.id)
+        at = self.index.find_id(device.id)
         present = at >= 0 and self._values[at] is not None
         if present and self._stored(at).device.state is not DeviceState.RETIRED:
             return False
         await self.trail.record(by, "device.move.in", device.id, after={**facts(device), "from": source})
-        entry = Stored(device, stored.credentials, came=move)
+        entry = StoredDevice(device, stored.credentials, came=move)
         await self._write(entry, expected=self._revisions[at] if at >= 0 else 0)
         return True
 
-    def _moved(self, stored: Stored, division: str) -> Device:
+    def _moved(self, stored: StoredDevice, division: str) -> Device:
         # One that was disabled is not moved at all: its present state is that of the move.
         return self._canonical(msgspec.structs.replace(stored.device, division=division, state=DeviceState.REGISTERED))
 
@@ -473,10 +473,10 @@ class Devices:
         """Write a new entry that `importing` has examined and recorded; return its password."""
         device = self._canonical(device)
         secret, kept = ("", Credentials()) if device.gateway else secrets_.issue(partial(self._digest, device))
-        await self._write(Stored(device, kept), expected=self._absence(device.id))
+        await self._write(StoredDevice(device, kept), expected=self._absence(device.id))
         return secret
 
-    async def _write(self, stored: Stored, *, expected: int) -> None:
+    async def _write(self, stored: StoredDevice, *, expected: int) -> None:
         value = _encode(stored)
         revision = await self._bucket.put(stored.device.id, value, expected=expected)
         await self._take(Row(stored.device.id, value, revision))
@@ -508,7 +508,7 @@ class Devices:
             await self._applied.wait_for(condition)
 
     async def _take(self, row: Row) -> None:
-        at = self.index.of_id(row.key)
+        at = self.index.find_id(row.key)
         if at >= 0 and self._revisions[at] >= row.revision:
             return
         at, before, after = self._apply(row)
@@ -520,7 +520,7 @@ class Devices:
         async with self._applied:
             self._applied.notify_all()
 
-    def _apply(self, row: Row) -> tuple[int, Stored | None, Stored | None]:
+    def _apply(self, row: Row) -> tuple[int, StoredDevice | None, StoredDevice | None]:
         index = self.index
         at = index.slot(row.key)
         if at == len(self._values):
@@ -549,14 +549,14 @@ class Devices:
 
     # ── inside ──────────────────────────────────────────────────────────────────────────────────────
 
-    def _stored(self, at: int) -> Stored:
+    def _stored(self, at: int) -> StoredDevice:
         value = self._values[at]
         if value is None:
-            return Stored(Device(self.index.ids[at], self._home or "44", "", state=DeviceState.RETIRED))
+            return StoredDevice(Device(self.index.ids[at], self._home or "44", "", state=DeviceState.RETIRED))
         return _decode(value)
 
     def _state(self, at: int, device: Device) -> DeviceState:
-        seen = int(self.index.seen[at])
+        seen = int(self.index.last_seen[at])
         if not seen or device.state is not DeviceState.REGISTERED:
             return device.state
         interval_s = device.interval_s or self._interval_of(device.profile)
@@ -565,20 +565,20 @@ class Devices:
 
     def is_present(self, device_id: str) -> bool:
         """Return whether a canonical id is registered; retired ones are."""
-        at = self.index.of_id(device_id)
+        at = self.index.find_id(device_id)
         return at >= 0 and self._values[at] is not None
 
     def _absence(self, device_id: str) -> int:
         """Return the revision to expect of an id that is not there: 0, or that of its deletion."""
-        at = self.index.of_id(device_id)
+        at = self.index.find_id(device_id)
         return self._revisions[at] if at >= 0 else 0
 
     def _present(self, device_id: str) -> int:
         if not self.is_present(device_id):
             raise _nothing(device_id)
-        return self.index.of_id(device_id)
+        return self.index.find_id(device_id)
 
-    def _mine(self, device_id: str, by: Principal) -> int:
+    def _changeable(self, device_id: str, by: Principal) -> int:
         self.get(device_id, by)
         at = self._present(device_id)
         device = self._stored(at).device
@@ -590,7 +590,7 @@ class Devices:
         kept = device.state in (DeviceState.DISABLED, DeviceState.RETIRED)
         return msgspec.structs.replace(
             device,
-            division=short(device.division),
+            division=short_code(device.division),
             state=device.state if kept else DeviceState.REGISTERED,
             revision=0,
         )
@@ -600,20 +600,20 @@ class Devices:
         for key, name in (("id", device.id), ("alias", device.alias)):
             other = self.find(name) if name else -1
             if other >= 0 and self.index.ids[other] != device.id and self._values[other] is not None:
-                found.append(Finding(key, f"{name} names device {self.index.ids[other]} already", "choose another"))
+                found.append(RuleFinding(key, f"{name} names device {self.index.ids[other]} already", "choose another"))
         for gateway in device.gateways:
-            at = self.index.of_id(gateway)
+            at = self.index.find_id(gateway)
             if at < 0 or self._values[at] is None:
-                found.append(Finding("gateway", f"no device {gateway}", "register the gateway first"))
+                found.append(RuleFinding("gateway", f"no device {gateway}", "register the gateway first"))
             elif self._stored(at).device.gateway:
-                found.append(Finding("gateway", f"{gateway} is itself behind a gateway", "name that one"))
+                found.append(RuleFinding("gateway", f"{gateway} is itself behind a gateway", "name that one"))
         return found
 
     def _demand_free(self, device: Device) -> None:
         for finding in self._against_others(device):
             if finding.key == "gateway":
-                raise ConfigError(finding.what, key=finding.key, remedy=finding.remedy)
-            raise Conflict(f"{finding.what}; {finding.remedy}")
+                raise ConfigError(finding.problem, key=finding.key, remedy=finding.remedy)
+            raise Conflict(f"{finding.problem}; {finding.remedy}")
 
 
 _VERBS = {DeviceState.DISABLED: "disable", DeviceState.REGISTERED: "enable", DeviceState.RETIRED: "retire"}

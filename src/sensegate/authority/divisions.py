@@ -24,7 +24,7 @@ _LENGTHS = (2, 4, 6, 9, 12)
 _TAIL = {12: 3, 9: 3, 6: 2, 4: 2}
 
 
-class Level(StrEnum):
+class DivisionLevel(StrEnum):
     """Level of a division, from above."""
 
     PROVINCE = "province"
@@ -43,14 +43,14 @@ class Division(msgspec.Struct, frozen=True, gc=False):
     name_zh: str
     name_en: str
     """Pinyin with its kind; empty below the county."""
-    level: Level
+    level: DivisionLevel
     parent: str
     """Short form; empty for the province."""
     as_of: str
 
 
 @lru_cache(maxsize=65_536)
-def short(code: str) -> str:
+def short_code(code: str) -> str:
     """Return the short form of a code (``440100`` -> ``4401``, ``441900003000`` -> ``441900003``).
 
     Raises:
@@ -69,7 +69,7 @@ def short(code: str) -> str:
 
 def contains(scope: str, code: str) -> bool:
     """Return whether the division `code` is `scope` or lies in it. Both in any form."""
-    return short(code).startswith(short(scope))
+    return short_code(code).startswith(short_code(scope))
 
 
 class Divisions:
@@ -80,11 +80,11 @@ class Divisions:
         self._children: dict[str, list[str]] = {}
         for row in rows:
             self._children.setdefault(row.parent, []).append(row.code)
-        cities = [row.code for row in rows if row.level is Level.PREFECTURE]
+        cities = [row.code for row in rows if row.level is DivisionLevel.PREFECTURE]
         self._without_counties = frozenset(
             city
             for city in cities
-            if not any(self._by_code[child].level is Level.COUNTY for child in self._children.get(city, []))
+            if not any(self._by_code[child].level is DivisionLevel.COUNTY for child in self._children.get(city, []))
         )
 
     @classmethod
@@ -99,7 +99,7 @@ class Divisions:
         return iter(self._by_code.values())
 
     def __contains__(self, code: str) -> bool:
-        return short(code) in self._by_code
+        return short_code(code) in self._by_code
 
     def get(self, code: str) -> Division:
         """Return the division of a code in any form.
@@ -108,19 +108,19 @@ class Divisions:
             NotFound: with the nearest code that exists.
         """
         try:
-            return self._by_code[short(code)]
+            return self._by_code[short_code(code)]
         except KeyError:
-            near = difflib.get_close_matches(short(code), self._by_code, n=1, cutoff=0.6)
+            near = difflib.get_close_matches(short_code(code), self._by_code, n=1, cutoff=0.6)
             hint = f"; the nearest is {near[0]} {self._by_code[near[0]].name_zh}" if near else ""
             raise NotFound(f"no division {code} as of the table's date{hint}") from None
 
     def children(self, code: str) -> list[Division]:
         """Return the divisions directly below, in the table's order."""
-        return [self._by_code[child] for child in self._children.get(short(code), [])]
+        return [self._by_code[child] for child in self._children.get(short_code(code), [])]
 
     def within(self, scope: str) -> list[Division]:
         """Return the division and all below it, in the table's order."""
-        prefix = short(scope)
+        prefix = short_code(scope)
         return [row for row in self._by_code.values() if row.code.startswith(prefix)]
 
     @staticmethod
@@ -131,11 +131,11 @@ class Divisions:
     @staticmethod
     def city_of(code: str) -> str:
         """Return the prefecture-level city's code; the province's own for the province itself."""
-        return short(code)[:4]
+        return short_code(code)[:4]
 
     def county_of(self, code: str) -> str:
         """Return the county's code, or the town's where the city has no counties; above them the place's own."""
-        place = short(code)
+        place = short_code(code)
         if place[:4] in self._without_counties:
             return place[:9] if len(place) >= 9 else place[:4]
         return place[:6] if len(place) >= 6 else place[:4]
@@ -146,7 +146,7 @@ class Divisions:
 
     def has_counties(self, city: str) -> bool:
         """Return whether a city has the county level (Dongguan and Zhongshan have not)."""
-        return short(city) not in self._without_counties
+        return short_code(city) not in self._without_counties
 
     def check(self, code: str) -> tuple[str, str]:
         """Return (short form, warning): the warning says that the code itself is not in the table, e.g. is of the past.
@@ -154,11 +154,11 @@ class Divisions:
         Raises:
             ConfigError: if it is not a code, or of no city of the table.
         """
-        place = short(code)
+        place = short_code(code)
         if place in self._by_code:
             return place, ""
         if place[:4] not in self._by_code:
-            known = [row.code for row in self._by_code.values() if row.level is Level.PREFECTURE]
+            known = [row.code for row in self._by_code.values() if row.level is DivisionLevel.PREFECTURE]
             near = difflib.get_close_matches(place[:4], known, n=1, cutoff=0)
             raise ConfigError(
                 f"division {code} is of no city known here",
@@ -174,12 +174,12 @@ def _packaged() -> Divisions:
     text = files("sensegate.authority").joinpath("divisions.csv").read_text(encoding="utf-8")
     rows = [
         Division(
-            code=short(row["code"]),
+            code=short_code(row["code"]),
             full=row["code"],
             name_zh=row["name_zh"],
             name_en=row["name_en"],
-            level=Level(row["level"]),
-            parent=short(row["parent"]) if row["parent"] else "",
+            level=DivisionLevel(row["level"]),
+            parent=short_code(row["parent"]) if row["parent"] else "",
             as_of=row["as_of"],
         )
         for row in csv.DictReader(text.splitlines())

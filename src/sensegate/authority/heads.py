@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from sensegate.authority.chain import Record, SignedHead, Signer, fingerprint, head_of, line_of
+from sensegate.authority.chain import AuditRecord, HeadSigner, SignedHead, fingerprint, head_of, line_of
 from sensegate.authority.scope import Principal
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
@@ -31,18 +31,18 @@ from sensegate.errors import ConfigError, Overloaded, StoreFull, Unavailable
 HOUR_S = 3_600.0
 ROWS_MAX = 500
 """Most counts in one record of deliveries; more make several records."""
-FULL = 0.8
+FULL_WARN_SHARE = 0.8
 _DAY_US = 86_400_000_000
 
 _log = structlog.get_logger("audit")
 
 
-def signer(file: Path, gateway: str) -> Signer:
-    """Return what signs heads, by the key in a PEM file as of `key_in`."""
-    return Signer(key_in(file, setting="audit.key_file"), gateway)
+def signer(file: Path, gateway: str) -> HeadSigner:
+    """Return what signs heads, by the key in a PEM file as of `load_or_create_key`."""
+    return HeadSigner(load_or_create_key(file, setting="audit.key_file"), gateway)
 
 
-def key_in(file: Path, *, setting: str = "") -> Ed25519PrivateKey:
+def load_or_create_key(file: Path, *, setting: str = "") -> Ed25519PrivateKey:
     """Return the key in a PEM file; make it (0600), and ``.pub`` beside it, if it is not there.
 
     Raises:
@@ -79,7 +79,7 @@ def public_key(file: Path) -> bytes:
     return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
-def read(file: Path, *, key: bytes | None = None) -> list[SignedHead]:
+def read_heads(file: Path, *, key: bytes | None = None) -> list[SignedHead]:
     """Return the heads in a file, one a line. Raises `ConfigError` naming the line that is wrong."""
     found = []
     try:
@@ -106,7 +106,7 @@ class AuditTrail(Trail, Protocol):
         """Return the end of the chain with the gateway's signature. Raises `NotFound` without a key."""
         ...
 
-    async def used(self) -> float:
+    async def usage(self) -> float:
         """Return the share of the room for records that is used."""
         ...
 
@@ -114,12 +114,12 @@ class AuditTrail(Trail, Protocol):
         """Yield the records as they are stored, oldest first."""
         ...
 
-    async def read(self, after: int = 0, *, limit: int = 500) -> list[tuple[int, Record]]:
+    async def read(self, after: int = 0, *, limit: int = 500) -> list[tuple[int, AuditRecord]]:
         """Return (sequence, record) after a sequence, oldest first."""
         ...
 
 
-class Hours:
+class HourlyHeads:
     """What the trail is told every hour: what was delivered, as counts; then its head is signed and written."""
 
     def __init__(
@@ -138,22 +138,22 @@ class Hours:
 
     async def run(self) -> None:
         """Do so at the end of every hour, until cancelled; what fails is done in the next one."""
-        await self._survive(self.look)
+        await self._survive(self.check_usage)
         while True:
             now = self._clock.now() / 1e6
             await self._clock.sleep(HOUR_S - now % HOUR_S)
-            await self._survive(self.turn)
+            await self._survive(self.write_head)
 
-    def troubles(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """Return what is to be done before nothing may be changed any more."""
-        if self._used < FULL:
+        if self._used < FULL_WARN_SHARE:
             return []
         remedy = "raise store.audit_bytes, or end the life of old records (audit.ttl_h)"
         return [f"audit: {self._used:.0%} of its room is used; when it is full nothing may be changed: {remedy}"]
 
-    async def look(self) -> None:
+    async def check_usage(self) -> None:
         """See how much room there is. Raises `Unavailable`."""
-        self._used = await self._audit.used()
+        self._used = await self._audit.usage()
 
     async def _survive(self, work: Callable[[], Awaitable[object]]) -> None:
         try:
@@ -161,9 +161,9 @@ class Hours:
         except (Unavailable, StoreFull, Overloaded, OSError) as why:
             _log.warning("no head of the audit trail was written this hour", cause=str(why))
 
-    async def turn(self) -> SignedHead:
+    async def write_head(self) -> SignedHead:
         """Record what was delivered since the last time; sign the head and append it to the file; return it."""
-        await self.look()
+        await self.check_usage()
         since, now = self._since, self._clock.now()
         rows = list(self._delivered(since))
         for start in range(0, len(rows), ROWS_MAX):

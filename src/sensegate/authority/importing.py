@@ -17,9 +17,9 @@ from enum import StrEnum
 import msgspec
 
 from sensegate.authority.camera_codes import division_of
-from sensegate.authority.device_rules import Finding
+from sensegate.authority.device_rules import RuleFinding
 from sensegate.authority.devices import Devices, facts
-from sensegate.authority.divisions import short
+from sensegate.authority.divisions import short_code
 from sensegate.authority.scope import Action, Principal, demand
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied, SensegateError
 from sensegate.model import Datum, Device
@@ -50,7 +50,7 @@ COLUMNS = (
 )
 
 
-class What(StrEnum):
+class RowOutcome(StrEnum):
     """What became, or on a dry run would become, of a row."""
 
     ADDED = "added"
@@ -59,13 +59,13 @@ class What(StrEnum):
     REFUSED = "refused"
 
 
-class Row(msgspec.Struct, frozen=True):
+class ImportRow(msgspec.Struct, frozen=True):
     """The report on one row."""
 
     line: int
     """Line of the file on which the row begins; 1 is the line of names."""
     id: str
-    what: What
+    outcome: RowOutcome
     reason: str = ""
     """Why it was refused, or a warning on what was taken; begins with the column."""
     remedy: str = ""
@@ -73,20 +73,20 @@ class Row(msgspec.Struct, frozen=True):
     """Of an added device, shown only here."""
 
 
-class Report(msgspec.Struct, frozen=True):
+class ImportReport(msgspec.Struct, frozen=True):
     """The report on a file."""
 
-    rows: list[Row]
+    rows: list[ImportRow]
     dry_run: bool
 
-    def count(self, what: What) -> int:
+    def count(self, what: RowOutcome) -> int:
         """Return how many rows ended so."""
-        return sum(row.what is what for row in self.rows)
+        return sum(row.outcome is what for row in self.rows)
 
 
 class _Refusal(Exception):
     def __init__(self, key: str, what: str, remedy: str = "") -> None:
-        self.finding = Finding(key, what, remedy)
+        self.finding = RuleFinding(key, what, remedy)
         super().__init__(what)
 
 
@@ -167,7 +167,7 @@ def device_of(values: dict[str, str]) -> Device:
             raise _Refusal("datum", f"'{values['datum'][:20]}' is no datum", f"one of {', '.join(Datum)}")
         kept["datum"] = Datum(name)
     try:
-        kept["division"] = short(values["division"])
+        kept["division"] = short_code(values["division"])
     except ConfigError as why:
         raise _Refusal("division", why.problem, why.remedy) from why
     return Device(**kept)  # type: ignore[arg-type] # of the right types by the columns' own parsers
@@ -180,7 +180,9 @@ def _number(name: str, text: str) -> float:
         raise _Refusal(name, f"'{text[:20]}' is no number", "decimal point, no unit") from None
 
 
-async def import_csv(devices: Devices, raw: bytes, *, by: Principal, dry_run: bool, update: bool = False) -> Report:
+async def import_csv(
+    devices: Devices, raw: bytes, *, by: Principal, dry_run: bool, update: bool = False
+) -> ImportReport:
     """Examine every row, write what is good unless `dry_run`, and report on each row in order of lines.
 
     `update`: entries that are there and differ are changed (never their credentials); else such rows are refused.
@@ -200,12 +202,12 @@ class _Import:
         self._update = update
         self._dry_run = dry_run
         self._seen: dict[str, int] = {}
-        self._report: dict[int, Row] = {}
+        self._report: dict[int, ImportRow] = {}
 
-    async def run(self, rows: list[tuple[int, dict[str, str]]]) -> Report:
+    async def run(self, rows: list[tuple[int, dict[str, str]]]) -> ImportReport:
         # Gateways first, so that what is behind them in the same file finds them.
         for behind in (False, True):
-            adding: list[tuple[Row, Device]] = []
+            adding: list[tuple[ImportRow, Device]] = []
             for count, (line, values) in enumerate(rows):
                 if bool(values.get("gateway")) is behind and (device := await self._judge(line, values)):
                     adding.append((self._report[line], device))
@@ -213,7 +215,7 @@ class _Import:
                     await asyncio.sleep(0)
             if not self._dry_run:
                 await self._add(adding)
-        return Report([self._report[line] for line in sorted(self._report)], self._dry_run)
+        return ImportReport([self._report[line] for line in sorted(self._report)], self._dry_run)
 
     async def _judge(self, line: int, values: dict[str, str]) -> Device | None:
         """Report on a row; return its device if it is to be added."""
@@ -225,12 +227,14 @@ class _Import:
             what = await self._fate(device)
         except _Refusal as why:
             found = why.finding
-            self._report[line] = Row(line, name, What.REFUSED, f"{found.key}: {found.what}", found.remedy)
+            self._report[line] = ImportRow(
+                line, name, RowOutcome.REFUSED, f"{found.key}: {found.problem}", found.remedy
+            )
         except (PermissionDenied, Conflict, ConfigError, NotFound) as why:
-            self._report[line] = Row(line, name, What.REFUSED, str(why))
+            self._report[line] = ImportRow(line, name, RowOutcome.REFUSED, str(why))
         else:
-            self._report[line] = Row(line, name, what, warning)
-            return device if what is What.ADDED else None
+            self._report[line] = ImportRow(line, name, what, warning)
+            return device if what is RowOutcome.ADDED else None
         return None
 
     def _once(self, line: int, device: Device) -> None:
@@ -242,28 +246,28 @@ class _Import:
         warnings: list[str] = []
         for finding in self._devices.examine(device):
             # On a dry run a gateway of the same file is not registered yet.
-            if finding.key == "gateway" and finding.what.removeprefix("no device ") in self._seen:
+            if finding.key == "gateway" and finding.problem.removeprefix("no device ") in self._seen:
                 continue
             if not finding.warning:
-                raise _Refusal(finding.key, finding.what, finding.remedy)
-            warnings.append(f"{finding.key}: {finding.what}")
+                raise _Refusal(finding.key, finding.problem, finding.remedy)
+            warnings.append(f"{finding.key}: {finding.problem}")
         return "; ".join(warnings)
 
-    async def _fate(self, device: Device) -> What:
+    async def _fate(self, device: Device) -> RowOutcome:
         demand(self._by, Action.CHANGE_DEVICES, device.division, device.department)
         if not self._devices.is_present(device.id):
-            return What.ADDED
+            return RowOutcome.ADDED
         present = self._devices.get(device.id, self._by)
         wanted = msgspec.structs.replace(device, state=present.state, revision=present.revision)
         if wanted == present:
-            return What.UNCHANGED
+            return RowOutcome.UNCHANGED
         if not self._update:
             raise _Refusal("id", f"{device.id} is registered with another entry", "import with --update, or rename it")
         if not self._dry_run:
             await self._devices.change(wanted, revision=present.revision, by=self._by)
-        return What.CHANGED
+        return RowOutcome.CHANGED
 
-    async def _add(self, adding: list[tuple[Row, Device]]) -> None:
+    async def _add(self, adding: list[tuple[ImportRow, Device]]) -> None:
         for start in range(0, len(adding), _RECORDED):
             part = adding[start : start + _RECORDED]
             entries = [facts(device) for _, device in part]
@@ -275,13 +279,13 @@ class _Import:
                 for row, device in part:
                     group.create_task(self._write(row, device, room))
 
-    async def _write(self, row: Row, device: Device, room: asyncio.Semaphore) -> None:
+    async def _write(self, row: ImportRow, device: Device, room: asyncio.Semaphore) -> None:
         async with room:
             try:
                 password = await self._devices.write_imported(device)
             except SensegateError as why:
                 remedy = "give the file again: rows that were written stay as they are"
-                written = msgspec.structs.replace(row, what=What.REFUSED, reason=str(why), remedy=remedy)
+                written = msgspec.structs.replace(row, outcome=RowOutcome.REFUSED, reason=str(why), remedy=remedy)
             else:
                 written = msgspec.structs.replace(row, password=password)
             self._report[row.line] = written

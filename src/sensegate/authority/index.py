@@ -28,7 +28,7 @@ def unchanged(lon: F64, lat: F64, datum: Datum) -> tuple[F64, F64]:
     return np.full_like(lon, np.nan), np.full_like(lat, np.nan)
 
 
-class Words:
+class WordList:
     """A list of distinct words; each keeps its place."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Words:
         return self._at.get(word, -1)
 
 
-class Index:
+class DeviceIndex:
     """Columns over all devices ever seen by this process."""
 
     def __init__(self, divisions: Divisions, to_wgs84: ToWgs84) -> None:
@@ -57,7 +57,7 @@ class Index:
         self._region_at: dict[tuple[str, str], int] = {}
         self.regions: list[tuple[str, str]] = []
         """(city, county) as on the log's subjects."""
-        self.divisions, self.departments, self.domains, self.profiles = Words(), Words(), Words(), Words()
+        self.divisions, self.departments, self.domains, self.profiles = WordList(), WordList(), WordList(), WordList()
         self.ids: list[str] = []
         self.names: dict[str, int] = {}
         """Canonical id or alias -> index."""
@@ -82,7 +82,7 @@ class Index:
         self.lon: F64 = grown("lon", np.float64, np.nan)
         self.lat: F64 = grown("lat", np.float64, np.nan)
         self.interval_s: F64 = grown("interval_s", np.float64, 0)
-        self.seen: I64 = grown("seen", np.int64, 0)
+        self.last_seen: I64 = grown("seen", np.int64, 0)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -104,7 +104,7 @@ class Index:
         self.names[name] = at
         return at
 
-    def of_id(self, name: str) -> int:
+    def find_id(self, name: str) -> int:
         """Return the index of a canonical id; -1 when it is none, though it may be an alias."""
         at = self.names.get(name, -1)
         return at if at >= 0 and self.ids[at] == name else -1
@@ -155,4 +155,4 @@ class Index:
 
     def observe(self, at: I32, received: I64) -> None:
         """Note when devices were last heard (µs); a column of indices and one of times."""
-        np.maximum.at(self.seen, at, received)
+        np.maximum.at(self.last_seen, at, received)

@@ -14,7 +14,7 @@ import nkeys
 from sensegate.errors import EngineError
 
 
-class ClientFacts(msgspec.Struct, frozen=True):
+class ClientInfo(msgspec.Struct, frozen=True):
     """The connection that asks to be let in."""
 
     id: int = 0
@@ -34,14 +34,14 @@ class ConnectOptions(msgspec.Struct, frozen=True):
     """What the client calls its connection."""
 
 
-class ServerFacts(msgspec.Struct, frozen=True):
+class ServerInfo(msgspec.Struct, frozen=True):
     """The server that asks."""
 
     id: str = ""
     name: str = ""
 
 
-class TlsFacts(msgspec.Struct, frozen=True):
+class TlsInfo(msgspec.Struct, frozen=True):
     """What a client showed in the handshake."""
 
     certs: tuple[str, ...] = ()
@@ -50,22 +50,22 @@ class TlsFacts(msgspec.Struct, frozen=True):
     """The same, checked by the server against its authorities."""
 
 
-class Question(msgspec.Struct, frozen=True):
+class AuthRequest(msgspec.Struct, frozen=True):
     """Who is this, and what may it do?"""
 
     user_nkey: str
     """Key that the server made for this connection; the answer is about it."""
-    server_id: ServerFacts = ServerFacts()
-    client_info: ClientFacts = ClientFacts()
+    server_id: ServerInfo = ServerInfo()
+    client_info: ClientInfo = ClientInfo()
     connect_opts: ConnectOptions = ConnectOptions()
-    client_tls: TlsFacts | None = None
+    client_tls: TlsInfo | None = None
 
 
 class _Asked(msgspec.Struct, frozen=True):
-    nats: Question
+    nats: AuthRequest
 
 
-class Rights(msgspec.Struct, frozen=True):
+class Permissions(msgspec.Struct, frozen=True):
     """Subjects that a connection may publish and subscribe to; nothing else."""
 
     publish: tuple[str, ...] = ()
@@ -81,7 +81,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Asked).decode
 
 
-def question(token: bytes) -> Question:
+def decode_request(token: bytes) -> AuthRequest:
     """Return what the server asks.
 
     Its signature is not checked: only the server and the callout's own user can publish in their account.
@@ -98,7 +98,7 @@ def question(token: bytes) -> Question:
         raise EngineError(f"a question of the auth callout that cannot be read: {why}") from why
 
 
-class Signer:
+class CalloutSigner:
     """Writes answers in the name of the callout's issuer."""
 
     def __init__(self, issuer_seed: bytes) -> None:
@@ -109,11 +109,11 @@ class Signer:
 
     def admit(
         self,
-        asked: Question,
+        asked: AuthRequest,
         *,
         account: str,
         name: str,
-        rights: Rights,
+        rights: Permissions,
         now_s: int,
         until_s: int = 0,
         kind: str = "MQTT",
@@ -145,11 +145,11 @@ class Signer:
             user["exp"] = until_s
         return self._answer(asked, now_s, {"jwt": self._signed(user).decode()})
 
-    def refuse(self, asked: Question, why: str, *, now_s: int) -> bytes:
+    def refuse(self, asked: AuthRequest, why: str, *, now_s: int) -> bytes:
         """Return the answer that refuses a client; `why` goes to the server's log, not to the client."""
         return self._answer(asked, now_s, {"error": why})
 
-    def _answer(self, asked: Question, now_s: int, said: dict[str, str]) -> bytes:
+    def _answer(self, asked: AuthRequest, now_s: int, said: dict[str, str]) -> bytes:
         claims = {
             "jti": asked.user_nkey,
             "iat": now_s,

@@ -6,7 +6,16 @@ from collections.abc import AsyncGenerator
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sensegate.authority.chain import Algorithm, Head, Record, SignedHead, Signer, decode, digest, fitted
+from sensegate.authority.chain import (
+    Algorithm,
+    AuditRecord,
+    ChainHead,
+    HeadSigner,
+    SignedHead,
+    decode,
+    digest,
+    shortened,
+)
 from sensegate.authority.scope import Principal
 from sensegate.authority.trail import Facts, MemoryTrail
 from sensegate.clock import Clock
@@ -18,7 +27,7 @@ class MemoryAudit(MemoryTrail):
     def __init__(self, clock: Clock, *, gateway: str = "4401", algorithm: Algorithm = Algorithm.SHA256) -> None:
         super().__init__()
         self._clock = clock
-        self._signer = Signer(Ed25519PrivateKey.generate(), gateway)
+        self._signer = HeadSigner(Ed25519PrivateKey.generate(), gateway)
         self._algorithm = algorithm
         self.raw: list[bytes] = []
 
@@ -27,7 +36,7 @@ class MemoryAudit(MemoryTrail):
     ) -> None:
         await super().record(by, action, target, before=before, after=after)
         head = self.head()
-        one = Record(
+        one = AuditRecord(
             head.number + 1,
             head.hash,
             self._clock.now(),
@@ -40,9 +49,9 @@ class MemoryAudit(MemoryTrail):
             after=after,
             hash=head.algorithm,
         )
-        self.raw.append(fitted(one))
+        self.raw.append(shortened(one))
 
-    async def used(self) -> float:
+    async def usage(self) -> float:
         """Return that there is always room."""
         return 0.0
 
@@ -51,17 +60,17 @@ class MemoryAudit(MemoryTrail):
         """The public key of whoever signs here."""
         return self._signer.public
 
-    def head(self) -> Head:
+    def head(self) -> ChainHead:
         """Return the end of the chain."""
         if not self.raw:
-            return Head(algorithm=self._algorithm)
-        return Head(len(self.raw), digest(self.raw[-1], self._algorithm), len(self.raw), self._algorithm)
+            return ChainHead(algorithm=self._algorithm)
+        return ChainHead(len(self.raw), digest(self.raw[-1], self._algorithm), len(self.raw), self._algorithm)
 
     async def signed(self) -> SignedHead:
         """Return it with a signature."""
         return self._signer.sign(self.head(), first=1, time=self._clock.now())
 
-    async def read(self, after: int = 0, *, limit: int = 500) -> list[tuple[int, Record]]:
+    async def read(self, after: int = 0, *, limit: int = 500) -> list[tuple[int, AuditRecord]]:
         """Return (number, record) after a number, oldest first."""
         rows = enumerate(self.raw[after : after + limit], after + 1)
         return [(number, decode(raw)) for number, raw in rows]

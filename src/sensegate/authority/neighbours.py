@@ -21,7 +21,7 @@ CELL_MAX = 200
 """Most devices of one cell that are held against each other: a building full of them is no street corner."""
 
 
-class Near(msgspec.Struct, frozen=True):
+class NearbyPair(msgspec.Struct, frozen=True):
     """Two devices that look like the same thing built twice."""
 
     device: str
@@ -51,7 +51,7 @@ class Neighbours:
         self._measures = measures
         self._near_m = near_m
 
-    def of(self, device_id: str, by: Principal) -> list[Near]:
+    def near(self, device_id: str, by: Principal) -> list[NearbyPair]:
         """Return what stands near a device, the nearest first."""
         devices = self._devices
         at = devices.find(device_id)
@@ -64,7 +64,7 @@ class Neighbours:
         found = [self._pair(at, int(neighbour), float(metres[neighbour]), by) for neighbour in near if neighbour != at]
         return sorted((candidate for candidate in found if candidate), key=lambda one: one.metres)[:20]
 
-    def all(self, scope: Scope, by: Principal) -> list[Near]:
+    def all(self, scope: Scope, by: Principal) -> list[NearbyPair]:
         """Return all pairs of which one lies in a scope; each once where both do."""
         if not self._near_m:
             return []
@@ -106,18 +106,18 @@ class Neighbours:
                         if count >= PAIRS_MAX * 10:
                             return
 
-    def _pair(self, at: int, other: int, metres: float, by: Principal) -> Near | None:
+    def _pair(self, at: int, other: int, metres: float, by: Principal) -> NearbyPair | None:
         ours, theirs = self._devices.record(at), self._devices.record(other)
         one, two = owner_of(ours), owner_of(theirs)
-        same = self.same(ours, theirs)
+        same = self.common_measure(ours, theirs)
         if not one or not two or one == two or not same:
             return None
         seen = allows(by, Action.READ_REGISTRY, theirs.division, theirs.department)
-        return Near(
+        return NearbyPair(
             ours.id, theirs.id if seen else "", round(metres, 1), same, theirs.division, one, two if seen else ""
         )
 
-    def same(self, ours: Device, theirs: Device) -> str:
+    def common_measure(self, ours: Device, theirs: Device) -> str:
         """Return what two devices have in common; empty: nothing."""
         if both := self._measures(ours.profile) & self._measures(theirs.profile):
             return min(both)

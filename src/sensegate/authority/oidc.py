@@ -24,7 +24,7 @@ from joserfc import jwt
 from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 
-from sensegate.authority.scope import Role, Scope, duty, fitting, scope
+from sensegate.authority.scope import Role, Scope, duty, fits_role, scope
 from sensegate.clock import Clock
 from sensegate.config import read_secret
 from sensegate.config.people import OidcConfig, OidcRule
@@ -49,7 +49,7 @@ class Identity(msgspec.Struct, frozen=True):
     scope: Scope
 
 
-class Begun(msgspec.Struct, frozen=True):
+class SignInStart(msgspec.Struct, frozen=True):
     """A sign-in that has begun."""
 
     url: str
@@ -94,7 +94,7 @@ class Oidc:
                 raise ConfigError(
                     "give one of scope and scope_claim", key=f"oidc.rules[{number}]", remedy="where the role holds"
                 )
-            if rule.scope and not fitting(Role(rule.role), scope(rule.scope)):
+            if rule.scope and not fits_role(Role(rule.role), scope(rule.scope)):
                 raise ConfigError(
                     f"{rule.role} of {rule.scope}", key=f"oidc.rules[{number}]", remedy="narrow the scope"
                 )
@@ -113,7 +113,7 @@ class Oidc:
         """The provider's name."""
         return self._config.issuer
 
-    async def begin(self) -> Begun:
+    async def begin(self) -> SignInStart:
         """Return where to send the browser.
 
         Raises `Unavailable`, `PermissionDenied` where the provider is not what it must be.
@@ -139,7 +139,7 @@ class Oidc:
             "code_challenge_method": "S256",
         }
         joint = "&" if urlsplit(metadata.authorization_endpoint).query else "?"
-        return Begun(f"{metadata.authorization_endpoint}{joint}{urlencode(query)}", pending.binding)
+        return SignInStart(f"{metadata.authorization_endpoint}{joint}{urlencode(query)}", pending.binding)
 
     async def finish(self, *, state: str, binding: str, code: str, issuer: str = "") -> Identity:
         """Return whom the provider vouches for.
@@ -183,7 +183,7 @@ class Oidc:
             place = scope(text) if isinstance(text, str) else None
         except ConfigError:
             place = None
-        if place is None or not fitting(role, place):
+        if place is None or not fits_role(role, place):
             raise PermissionDenied(f"the claim '{rule.scope_claim}' holds no scope for the role {role}")
         subject = str(claims["sub"])
         if not _SUBJECT.fullmatch(subject):

@@ -47,7 +47,7 @@ WAITING_MAX = 40
 T = TypeVar("T")
 
 
-def fault(password: str, *, name: str = "") -> str:
+def weakness(password: str, *, name: str = "") -> str:
     """Return what is wrong with a new password, or an empty string; `name`: of whom it is."""
     return next(_faults(password, name), "")
 
@@ -81,32 +81,32 @@ _KINDS: tuple[Callable[[str], bool], ...] = (
 )
 
 
-def demand_good(password: str, *, name: str = "") -> None:
+def require_strong(password: str, *, name: str = "") -> None:
     """Return if a new password may be taken. Raises `ConfigError`."""
-    if why := fault(password, name=name):
+    if why := weakness(password, name=name):
         raise ConfigError(f"the new password {why}", key="password", remedy="choose another one")
 
 
-def made() -> str:
+def generate_password() -> str:
     """Return a password for somebody who will change it at the first sign-in."""
     while True:
         text = secrets.token_urlsafe(15)
-        if not fault(text):
+        if not weakness(text):
             return text
 
 
-class Hashes:
+class PasswordHashes:
     """Makes and compares slow hashes beside the loop: each takes 64 MiB and a core for some 50 ms."""
 
     def __init__(self) -> None:
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
 
-    async def of(self, password: str) -> str:
+    async def hash(self, password: str) -> str:
         """Return what is kept of a password. Raises `Overloaded`."""
         return await self._beside(_hasher.hash, password)
 
-    async def fit(self, kept: str, password: str) -> bool:
+    async def verify(self, kept: str, password: str) -> bool:
         """Return whether a password is that of a hash; an empty hash takes as long as any other and is never right.
 
         Raises:

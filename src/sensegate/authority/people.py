@@ -15,6 +15,7 @@ from sensegate.authority import passwords
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.device_rules import text_fault
 from sensegate.authority.oidc import Identity
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import (
     Action,
     Duty,
@@ -24,10 +25,9 @@ from sensegate.authority.scope import (
     allows,
     duty,
     may_appoint,
-    written,
+    scope_text,
 )
 from sensegate.authority.sessions import Session, Sessions
-from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.config.people import PeopleConfig
@@ -77,10 +77,10 @@ class StoredPerson(msgspec.Struct, frozen=True, omit_defaults=True):
     format: int = 1
 
 
-class SignedIn(msgspec.Struct, frozen=True):
+class SignInResult(msgspec.Struct, frozen=True):
     """What came of signing in."""
 
-    text: str
+    token: str
     """By which the session is told; given this once."""
     session: Session
     person: Person
@@ -97,15 +97,15 @@ class People:
     """All accounts of this gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock, config: PeopleConfig) -> None:
-        self._shelf = Shelf(bucket, clock)
+        self._shelf = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
         self._config = config
-        self._stored: Records[StoredPerson] = Records(
+        self._stored: RecordTable[StoredPerson] = RecordTable(
             self._shelf, "person", StoredPerson, prefix="", packed=True, revised=_revised
         )
         self._wrong: OrderedDict[str, tuple[float, int]] = OrderedDict()
-        self._hashes = passwords.Hashes()
+        self._hashes = passwords.PasswordHashes()
         self.sessions = Sessions(config, clock)
 
     # ── accounts ──────────────────────────────────────────────────────────────────────────────────────
@@ -144,10 +144,10 @@ class People:
         self._demand(by, role, scope)
         if self._stored.find(person_id) is not None:
             raise Conflict(f"the name '{person_id}' is or was taken; choose another one")
-        password = passwords.made()
+        password = passwords.generate_password()
         now = self._clock.now()
         person = Person(person_id, role, scope, title, False, 0, now, True, now, by.id)
-        kept = await self._hashes.of(password)
+        kept = await self._hashes.hash(password)
         await self._trail.record(by, "person.create", person_id, after=facts(person))
         return password, await self._write(StoredPerson(person, kept), expected=0)
 
@@ -196,8 +196,8 @@ class People:
         before = self._of(person_id, by)
         if before.person.external:
             raise ConfigError(f"{person_id} has no password here", remedy="it is with the provider of identities")
-        password = passwords.made()
-        kept = await self._hashes.of(password)
+        password = passwords.generate_password()
+        kept = await self._hashes.hash(password)
         await self._trail.record(by, "person.reset", person_id)
         person = msgspec.structs.replace(before.person, initial=True, password_set=self._clock.now())
         earlier = (before.password, *before.before)[:KEPT_PASSWORDS]
@@ -227,7 +227,7 @@ class People:
             raise ConfigError(f"{role} is no role of people", key="role", remedy="programs have tokens")
         if not may_appoint(by, role, scope):
             raise PermissionDenied(
-                f"{by.role} of {written(by.scope)} may not appoint {role} of {written(scope)}: "
+                f"{by.role} of {scope_text(by.scope)} may not appoint {role} of {scope_text(scope)}: "
                 "each level appoints operators of those below, an administrator all"
             )
 
@@ -238,7 +238,7 @@ class People:
 
     # ── signing in ────────────────────────────────────────────────────────────────────────────────────
 
-    async def sign_in(self, person_id: str, password: str, *, new_password: str = "") -> SignedIn:
+    async def sign_in(self, person_id: str, password: str, *, new_password: str = "") -> SignInResult:
         """Open a session; with `new_password` change the password on the way.
 
         Raises:
@@ -249,7 +249,7 @@ class People:
         person_id = person_id[:128]
         self._demand_unlocked(person_id)
         stored = self._stored.find(person_id)
-        good = await self._hashes.fit(stored.password if stored else "", password[:1_024])
+        good = await self._hashes.verify(stored.password if stored else "", password[:1_024])
         # What was wrong is counted before anything is told; a lock that others caused meanwhile holds.
         self._demand_unlocked(person_id)
         if not good or stored is None or stored.person.disabled or stored.person.removed:
@@ -262,7 +262,7 @@ class People:
             raise PermissionDenied(f"{why}; sign in with new_password beside it")
         return await self._opened(stored.person, "password")
 
-    async def sign_in_external(self, identity: Identity) -> SignedIn:
+    async def sign_in_external(self, identity: Identity) -> SignInResult:
         """Open a session for whom a provider vouches; the account is made or follows what its rules say today.
 
         Raises:
@@ -294,7 +294,7 @@ class People:
         if not principal.person or stored is None or not stored.password:
             raise PermissionDenied("only people who sign in with a password have one")
         self._demand_unlocked(person_id)
-        if not await self._hashes.fit(stored.password, old[:1_024]):
+        if not await self._hashes.verify(stored.password, old[:1_024]):
             await self._failed(person_id, known=True)
             raise PermissionDenied("the old password is wrong")
         await self._change_password(stored, new)
@@ -324,9 +324,9 @@ class People:
             f"person:{person.id}", person.role, person.scope, (), person.title or person.id, True, session.id
         )
 
-    def good(self, principal: Principal) -> bool:
+    def is_valid(self, principal: Principal) -> bool:
         """Return whether a session proved before still holds, with the same role and scope; ask it of open streams."""
-        session = self.sessions.live(principal.session)
+        session = self.sessions.find_id(principal.session)
         return session is not None and self.principal(session) == principal
 
     def _due(self, person: Person) -> str:
@@ -338,22 +338,22 @@ class People:
         return ""
 
     async def _change_password(self, stored: StoredPerson, new: str) -> StoredPerson:
-        passwords.demand_good(new, name=stored.person.id)
+        passwords.require_strong(new, name=stored.person.id)
         for earlier in (stored.password, *stored.before):
-            if await self._hashes.fit(earlier, new):
+            if await self._hashes.verify(earlier, new):
                 raise ConfigError("the new password was used before", key="password", remedy="choose another one")
-        kept = await self._hashes.of(new)
+        kept = await self._hashes.hash(new)
         person = msgspec.structs.replace(stored.person, initial=False, password_set=self._clock.now())
         by = Principal(f"person:{person.id}", person.role, person.scope, person=True)
         await self._trail.record(by, "person.password", person.id)
         after = StoredPerson(person, kept, (stored.password, *stored.before)[: KEPT_PASSWORDS - 1])
         return await self._stored.put(person.id, after, expected=stored.person.revision)
 
-    async def _opened(self, person: Person, way: str) -> SignedIn:
+    async def _opened(self, person: Person, way: str) -> SignInResult:
         by = Principal(f"person:{person.id}", person.role, person.scope, name=person.title, person=True)
         await self._trail.record(by, "session.open", person.id, after={"way": way})
         text, session = self.sessions.open(person.id)
-        return SignedIn(text, session, person)
+        return SignInResult(text, session, person)
 
     def _demand_unlocked(self, person_id: str) -> None:
         until, count = self._wrong.get(person_id, (0.0, 0))
@@ -393,4 +393,4 @@ def facts(person: Person) -> Facts:
     return kept
 
 
-__all__ = ["Duty", "Listed", "People", "Person", "SignedIn", "facts"]
+__all__ = ["Duty", "Listed", "People", "Person", "SignInResult", "facts"]

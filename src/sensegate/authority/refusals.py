@@ -25,7 +25,7 @@ ALARM_EVERY_S = 60.0
 ALARMS_KEPT = 1_000
 
 
-class Kind(StrEnum):
+class DeniedOperation(StrEnum):
     """What was refused."""
 
     CONNECT = "connect"
@@ -33,13 +33,13 @@ class Kind(StrEnum):
     SUBSCRIBE = "subscribe"
 
 
-class Alarm(msgspec.Struct, frozen=True):
+class RefusalAlarm(msgspec.Struct, frozen=True):
     """That a name was refused, and how often since the alarm before."""
 
     time: int
     device: str
     """User name as given: that of a device, or of nobody known."""
-    kind: Kind
+    operation: DeniedOperation
     detail: str
     """Subject, or why a connection was refused."""
     address: str
@@ -48,9 +48,9 @@ class Alarm(msgspec.Struct, frozen=True):
 
 class _Tally:
     def __init__(self) -> None:
-        self.counts: Counter[Kind] = Counter()
-        self.unsaid: Counter[Kind] = Counter()
-        self.said_at: dict[Kind, int] = {}
+        self.counts: Counter[DeniedOperation] = Counter()
+        self.unsaid: Counter[DeniedOperation] = Counter()
+        self.said_at: dict[DeniedOperation, int] = {}
 
 
 class Refusals:
@@ -59,12 +59,12 @@ class Refusals:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._tallies: OrderedDict[str, _Tally] = OrderedDict()
-        self.totals: Counter[Kind] = Counter()
-        self.alarms: list[Alarm] = []
+        self.totals: Counter[DeniedOperation] = Counter()
+        self.alarms: list[RefusalAlarm] = []
         """The newest, at most 1,000."""
-        self.on_alarm: list[Callable[[Alarm], None]] = []
+        self.on_alarm: list[Callable[[RefusalAlarm], None]] = []
 
-    def add(self, device: str, kind: Kind, detail: str, *, address: str = "") -> None:
+    def add(self, device: str, kind: DeniedOperation, detail: str, *, address: str = "") -> None:
         """Count one refusal of a name; raise an alarm unless there was one of late."""
         name = device[:128]
         tally = self._tallies.get(name)
@@ -81,9 +81,9 @@ class Refusals:
         said_at = tally.said_at.get(kind)
         if said_at is None or now - said_at >= ALARM_EVERY_S * 1e6:
             tally.said_at[kind] = now
-            self._alarm(Alarm(now, name, kind, detail[:256], address, tally.unsaid.pop(kind)))
+            self._alarm(RefusalAlarm(now, name, kind, detail[:256], address, tally.unsaid.pop(kind)))
 
-    def of(self, device: str) -> dict[Kind, int]:
+    def of(self, device: str) -> dict[DeniedOperation, int]:
         """Return the counts of a name."""
         tally = self._tallies.get(device)
         return dict(tally.counts) if tally else {}
@@ -94,11 +94,11 @@ class Refusals:
             name: {kind.value: count for kind, count in tally.counts.items()} for name, tally in self._tallies.items()
         }
 
-    def _alarm(self, alarm: Alarm) -> None:
+    def _alarm(self, alarm: RefusalAlarm) -> None:
         self.alarms = [*self.alarms[1 - ALARMS_KEPT :], alarm]
         _log.warning(
             "refused",
-            what=alarm.kind.value,
+            what=alarm.operation.value,
             device=alarm.device,
             detail=alarm.detail,
             address=alarm.address,

@@ -39,7 +39,7 @@ class Renewals:
         self._asked: deque[tuple[str, Differ]] = deque()
         self._wake = asyncio.Event()
 
-    def ask(self, profile: str, differ: Differ) -> None:
+    def schedule(self, profile: str, differ: Differ) -> None:
         """Have the connections of the devices of a profile closed for which `differ` holds."""
         self._asked.append((profile, differ))
         self._wake.set()

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
-from sensegate.authority.divisions import short
+from sensegate.authority.divisions import short_code
 from sensegate.errors import PermissionDenied
 
 
@@ -128,13 +128,13 @@ class Scope(msgspec.Struct, frozen=True):
     """A division and all below it, optionally of one department only."""
 
     division: str
-    """Short form of the code (`divisions.short`)."""
+    """Short form of the code (`divisions.short_code`)."""
     department: str = ""
     """Empty: all departments. Otherwise only what belongs to exactly this one."""
 
     def covers(self, division: str, department: str = "") -> bool:
         """Return whether a thing of this division and department lies in the scope."""
-        return short(division).startswith(self.division) and self.department in ("", department)
+        return short_code(division).startswith(self.division) and self.department in ("", department)
 
 
 def scope(text: str) -> Scope:
@@ -144,7 +144,7 @@ def scope(text: str) -> Scope:
         ConfigError: if the division is no code.
     """
     division, _, department = text.partition("/")
-    return Scope(short(division), department)
+    return Scope(short_code(division), department)
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -192,18 +192,18 @@ def demand(principal: Principal, action: Action, division: str, department: str 
     if allows(principal, action, division, department, feed=feed):
         return
     if action not in _rights(principal):
-        raise PermissionDenied(lacking(principal, action))
-    raise PermissionDenied(f"outside the scope of {principal.id} ({written(principal.scope)})")
+        raise PermissionDenied(missing_right(principal, action))
+    raise PermissionDenied(f"outside the scope of {principal.id} ({scope_text(principal.scope)})")
 
 
-def lacking(principal: Principal, action: Action) -> str:
+def missing_right(principal: Principal, action: Action) -> str:
     """Say that the role does not grant `action`, and which roles do."""
     others = ", ".join(role for role in Role if role is not principal.role and action in _RIGHTS[role])
     may_not = f"role {principal.role} may not {action.replace('_', ' ')}"
     return f"{may_not}; ask for a token of another role ({others})" if others else may_not
 
 
-def may(principal: Principal, action: Action) -> bool:
+def has_right(principal: Principal, action: Action) -> bool:
     """Return whether the role grants `action` anywhere; what it is done to is then cut by the scope."""
     return action in _rights(principal)
 
@@ -213,7 +213,7 @@ def duty(role: Role) -> Duty | None:
     return _DUTY.get(role)
 
 
-def fitting(role: Role, wanted: Scope) -> bool:
+def fits_role(role: Role, wanted: Scope) -> bool:
     """Return whether a scope is not wider than a role may have."""
     return len(wanted.division) >= _WIDEST.get(role, 2)
 
@@ -222,12 +222,12 @@ def may_appoint(giver: Principal, role: Role, wanted: Scope) -> bool:
     """Return whether `giver` may give a person this role and scope: an operator those of the levels below its own."""
     if duty(role) is None or not allows(giver, Action.CHANGE_PEOPLE, wanted.division, wanted.department):
         return False
-    if not fitting(role, wanted):
+    if not fits_role(role, wanted):
         return False
     return giver.role is Role.ADMIN or (duty(role) is Duty.OPERATOR and _RANK[role] < _RANK[giver.role])
 
 
-def ranks(principal: Principal, role: Role) -> bool:
+def has_rank(principal: Principal, role: Role) -> bool:
     """Return whether the caller's role is at least another."""
     return _RANK[principal.role] >= _RANK[role] and principal.role is not Role.AUDITOR
 
@@ -241,11 +241,11 @@ def may_grant(giver: Principal, role: Role, wanted: Scope) -> bool:
         return False
     if not allows(giver, Action.CHANGE_TOKENS, wanted.division, wanted.department):
         return False
-    if not fitting(role, wanted):
+    if not fits_role(role, wanted):
         return False
     return giver.role is Role.ADMIN or _RANK[role] <= _RANK[giver.role]
 
 
-def written(place: Scope) -> str:
+def scope_text(place: Scope) -> str:
     """Return the scope as `scope` reads it."""
     return f"{place.division}/{place.department}" if place.department else place.division

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sensegate.authority.index import Index
+from sensegate.authority.index import DeviceIndex
 from sensegate.authority.scope import Scope
 from sensegate.model import BOOL
 
 
-class Selection:
+class DeviceSelection:
     """Looks at the columns of an index; keeps the order of ids between looks."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: DeviceIndex) -> None:
         self._index = index
         self._order: list[int] = []
 

@@ -15,8 +15,8 @@ import msgspec
 
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.device_rules import text_fault
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Action, Principal, demand
-from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Trail
 from sensegate.bus.process import write_private
 from sensegate.bus.unreadable import UNREADABLE
@@ -77,13 +77,13 @@ class SetAside:
             home: division of the gateway, for rights.
             directory: of the store; copies stand in its folder `set_aside`.
         """
-        self._shelf = Shelf(bucket, clock)
+        self._shelf = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
         self._entries_log = log
         self._home = home
         self._folder = directory / FOLDER
-        self._entries: Records[SetAsideEntry] = Records(self._shelf, "entry", SetAsideEntry, prefix="")
+        self._entries: RecordTable[SetAsideEntry] = RecordTable(self._shelf, "entry", SetAsideEntry, prefix="")
         self._entries.on_change.append(lambda _before, _after: self._hide())
 
     def _hide(self) -> None:

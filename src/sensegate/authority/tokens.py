@@ -16,16 +16,16 @@ import structlog
 from sensegate import metrics
 from sensegate.authority import credentials
 from sensegate.authority.bucket import Bucket
-from sensegate.authority.credentials import Credentials, Seal
+from sensegate.authority.credentials import Credentials, HashedSecret
 from sensegate.authority.device_rules import text_fault
-from sensegate.authority.scope import Action, Principal, Role, Scope, allows, may_grant, written
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.record_store import RecordStore, RecordTable
+from sensegate.authority.scope import Action, Principal, Role, Scope, allows, may_grant, scope_text
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 
-LIFE_MAX_S = 400 * 86_400.0
-LIFE_S = 90 * 86_400.0
+LIFETIME_MAX_S = 400 * 86_400.0
+LIFETIME_S = 90 * 86_400.0
 FEEDS_MAX = 100
 PRUNE_S = 3_600.0
 PRUNING = Principal("clock", Role.ADMIN, Scope("44"), name="ended tokens")
@@ -59,7 +59,7 @@ class StoredToken(msgspec.Struct, frozen=True, omit_defaults=True):
     """A token as the bucket holds it."""
 
     token: Token
-    seal: Seal
+    seal: HashedSecret
     format: int = 1
 
 
@@ -71,15 +71,15 @@ class Tokens:
     """All tokens of this gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
-        self._shelf = Shelf(bucket, clock)
+        self._shelf = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
-        self._stored: Records[StoredToken] = Records(
+        self._stored: RecordTable[StoredToken] = RecordTable(
             self._shelf, "token", StoredToken, prefix="", packed=True, revised=_revised
         )
         self._stored.on_change.append(self._changed)
         self.version = 0
-        """Rises with every change: whoever serves an open stream looks again (`good`)."""
+        """Rises with every change: whoever serves an open stream looks again (`is_valid`)."""
         self.on_change: list[Callable[[Token], None]] = []
         """Called after a change is in memory, from whichever process it came."""
 
@@ -105,12 +105,12 @@ class Tokens:
             raise PermissionDenied(f"token {token.id} has expired; ask for a new one", authenticated=False)
         return principal_of(token)
 
-    def good(self, principal: Principal) -> bool:
+    def is_valid(self, principal: Principal) -> bool:
         """Return whether a token proved before is still good; ask it of open streams, at least every second."""
         stored = self._stored.find(principal.id)
         return stored is not None and not stored.token.revoked and self._clock.now() < stored.token.expires
 
-    def of(self, token_id: str) -> Principal:
+    def principal(self, token_id: str) -> Principal:
         """Return whom a token stands for, by its id alone: for what was made with it and goes on without it.
 
         Raises:
@@ -139,10 +139,10 @@ class Tokens:
         scope: Scope,
         *,
         by: Principal,
-        life_s: float = LIFE_S,
+        lifetime_s: float = LIFETIME_S,
         feeds: tuple[str, ...] = (),
         name: str = "",
-        given: str = "",
+        text: str = "",
     ) -> tuple[str, Token]:
         """Make a token; return its text, which is shown only here, and what is kept.
 
@@ -152,7 +152,7 @@ class Tokens:
             ConfigError: life, feeds, name or the text given are not what they may be.
             PermissionDenied: `by` may not hand out this role and scope.
         """
-        if not 0 < life_s <= LIFE_MAX_S:
+        if not 0 < lifetime_s <= LIFETIME_MAX_S:
             raise ConfigError("life of a token out of bounds", key="expires", remedy="more than 0, up to 400 days")
         if len(feeds) > FEEDS_MAX:
             raise ConfigError(f"{len(feeds)} feeds", key="feeds", remedy=f"at most {FEEDS_MAX}; leave it empty for all")
@@ -161,8 +161,10 @@ class Tokens:
         if fault := text_fault(name):
             raise ConfigError(f"name {fault}", key="name", remedy="shorten it or remove them")
         if not may_grant(by, role, scope):
-            raise PermissionDenied(f"{by.role} of {written(by.scope)} may not hand out {role} of {written(scope)}")
-        parts = _TOKEN.fullmatch(given or make_text())
+            raise PermissionDenied(
+                f"{by.role} of {scope_text(by.scope)} may not hand out {role} of {scope_text(scope)}"
+            )
+        parts = _TOKEN.fullmatch(text or make_text())
         if parts is None:
             raise ConfigError("not a token", key="given", remedy="make it with authority.tokens.make_text")
         now = self._clock.now()
@@ -170,14 +172,14 @@ class Tokens:
             id=parts[1],
             role=role,
             scope=scope,
-            expires=now + round(life_s * 1e6),
+            expires=now + round(lifetime_s * 1e6),
             feeds=feeds,
             name=name,
             created=now,
             created_by=by.id,
         )
         await self._trail.record(by, "token.create", token.id, after=facts(token))
-        stored = StoredToken(token, credentials.seal(parts[2]))
+        stored = StoredToken(token, credentials.hash_secret(parts[2]))
         return parts[0], (await self._stored.put(token.id, stored, expected=0)).token
 
     async def revoke(self, token_id: str, *, by: Principal) -> Token:
@@ -210,7 +212,7 @@ class Tokens:
             return ""
         first = Principal("first-start", Role.ADMIN, scope, name=name)
         try:
-            return (await self.create(Role.ADMIN, scope, by=first, life_s=LIFE_MAX_S, name=name, given=given))[0]
+            return (await self.create(Role.ADMIN, scope, by=first, lifetime_s=LIFETIME_MAX_S, name=name, text=given))[0]
         except Conflict:
             return ""
 

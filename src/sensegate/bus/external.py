@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from sensegate.authority.divisions import Divisions, Level
+from sensegate.authority.divisions import DivisionLevel, Divisions
 from sensegate.bus.process import write_private
 from sensegate.bus.server_conf import Kept, User, render
 from sensegate.bus.slots import slots_of
@@ -50,7 +50,7 @@ def slots_at(config: Config) -> tuple[str, ...]:
     if config.role != "centre":
         return ()
     rows = Divisions.load().within(config.division)
-    prefectures = (row.code for row in rows if row.level is Level.PREFECTURE)
+    prefectures = (row.code for row in rows if row.level is DivisionLevel.PREFECTURE)
     return slots_of(prefectures, (node.division for node in config.nodes))
 
 

@@ -86,17 +86,17 @@ def verify(
     Example: sensegate audit verify trail.ndjson --head heads.txt --key audit.pub
     """
     from sensegate.authority import heads as signed_heads  # noqa: PLC0415 - cryptography is slow to load
-    from sensegate.authority.chain import Tail, check_export  # noqa: PLC0415 - as above
+    from sensegate.authority.chain import SetAsideTail, check_export  # noqa: PLC0415 - as above
 
     body = _read(file) if file else _fetch(url, token, _EXPORT)
-    tails = [Tail(_read(path).splitlines()) for path in aside or ()]
+    tails = [SetAsideTail(_read(path).splitlines()) for path in aside or ()]
     public = signed_heads.public_key(key) if key else None
-    known = [head for path in heads or () for head in signed_heads.read(path, key=public)]
+    known = [head for path in heads or () for head in signed_heads.read_heads(path, key=public)]
     report = check_export(body.removesuffix(b"\n").split(b"\n"), heads=known, key=public, tails=tails)
     if json_form:
         print_json(msgspec.to_builtins(report))
     elif report.fault:
-        console.print(f"[bold red]BROKEN[/bold red] at number {report.fault.number}: {report.fault.what}")
+        console.print(f"[bold red]BROKEN[/bold red] at number {report.fault.number}: {report.fault.problem}")
     else:
         console.print(f"intact: records {report.first:,} to {report.last:,}, signed by {report.signer}")
         if known:

@@ -40,7 +40,7 @@ Datum = Literal["wgs84", "cgcs2000", "gcj02", "bd09"]
 COLUMNS = ("id", "division", "profile", "state", "domain", "department", "grade", "gateway", "name")
 KEYS = (
     "division", "profile", "alias", "gateway", "lon", "lat", "datum", "department", "domain", "grade", "interval",
-    "owner", "name", "asset", "shadow",
+    "owner", "name", "asset", "secondary",
 )  # fmt: skip
 """Keys that `device change` accepts."""
 NOT_FOUND, REFUSED = 404, "refused"
@@ -162,8 +162,8 @@ def secondary_sources(*, url: Url = DEFAULT_URL, token: Token = "", json_form: J
 
     Example: sensegate device secondary-sources
     """
-    rows = rows_of(call(url, token, lambda remote: remote.get("/api/v1/devices/shadows")))
-    columns = ("asset", "property", "authority", "shadow", "compared", "different", "mean", "greatest")
+    rows = rows_of(call(url, token, lambda remote: remote.get("/api/v1/devices/secondary-sources")))
+    columns = ("asset", "property", "authority", "secondary", "compared", "different", "mean", "max")
     print_table(rows, columns, json_form=json_form)
 
 
@@ -303,7 +303,7 @@ def change(
     """Change a device's entry; its credential and its past readings stay as they are.
 
     Keys: division, profile, alias, gateway, lon, lat, datum, department, domain, grade, interval (10m), owner, name,
-    asset, shadow (true, false). An empty value clears the field. To another city: `sensegate device move`.
+    asset, secondary (true, false). An empty value clears the field. To another city: `sensegate device move`.
 
     Example: sensegate device change air-1 name=东校区 interval=10m department=
     """
@@ -324,7 +324,7 @@ def _parse_entry(word: str) -> tuple[str, Any]:
         return "interval_s", parse_duration(text or "0")
     if key in {"lon", "lat"} and not text:
         return key, None
-    if key in {"lon", "lat", "grade", "shadow"}:
+    if key in {"lon", "lat", "grade", "secondary"}:
         return key, parse_json(text, key)
     return key, text
 
@@ -413,7 +413,7 @@ def parse_id(
         console.print(f"{digits[:40]} {why}", highlight=False, markup=False)
         raise typer.Exit(1) from None
     rows = [{"part": part, "digits": text, "meaning": meaning} for part, text, meaning in code.parts()]
-    deviations = [f"{problem}; {remedy}" for problem, remedy in camera_codes.oddities(code)]
+    deviations = [f"{problem}; {remedy}" for problem, remedy in camera_codes.deviations(code)]
     if json_form:
         print_json({"parts": rows, "division": code.division, "camera": code.is_camera, "deviations": deviations})
         return

@@ -35,9 +35,9 @@ def init(
 
     Example: sensegate tls init certs --host centre.example --node 4403 --device air-1
     """
-    from sensegate.authority.certificates import CA, Authority  # noqa: PLC0415 - cryptography is slow to load
+    from sensegate.authority.certificates import CA, LaboratoryCA  # noqa: PLC0415 - cryptography is slow to load
 
-    authority = Authority(directory, dt.datetime.now(dt.UTC))
+    authority = LaboratoryCA(directory, dt.datetime.now(dt.UTC))
     certificate = authority.issue(server, server, usage="server", hosts=host or HOSTS)
     kinds = (("node", node or ()), ("device", device or ()), ("client", client or ()))
     for kind, names in kinds:

@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 
 from sensegate import metrics
-from sensegate.authority.index import Index
+from sensegate.authority.index import DeviceIndex
 from sensegate.bus import columns, raw, sequences
 from sensegate.bus.columns import Batch
 from sensegate.bus.filling import fill
@@ -131,7 +131,7 @@ class Committer:
         self,
         log: Log,
         duplicates: Duplicates,
-        index: Index,
+        index: DeviceIndex,
         specs: Sequence[Spec],
         clock: Clock,
         *,

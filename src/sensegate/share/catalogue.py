@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.errors import ConfigError, Conflict
 from sensegate.share.feeds import GRADE_MAX
 from sensegate.share.han import folded
@@ -225,9 +225,9 @@ class Given(msgspec.Struct, frozen=True):
 class Catalogue:
     """All entries of this gateway."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._given: Records[Given] = Records(shelf, "code", Given)
-        self.records: Records[Entry] = Records(shelf, "entry", Entry)
+    def __init__(self, shelf: RecordStore) -> None:
+        self._given: RecordTable[Given] = RecordTable(shelf, "code", Given)
+        self.records: RecordTable[Entry] = RecordTable(shelf, "entry", Entry)
 
     def find(self, feed: str) -> Entry | None:
         """Return what is said about a feed; None: nothing yet."""

@@ -12,8 +12,8 @@ import re
 
 import msgspec
 
+from sensegate.authority.record_store import RecordTable
 from sensegate.authority.scope import Principal
-from sensegate.authority.shelf import Records
 from sensegate.errors import ConfigError, Gone, NotFound, SensegateError
 from sensegate.share.grants import Grants
 from sensegate.share.guests import hears, line_id
@@ -47,7 +47,7 @@ class Controls:
     """Takes what they say."""
 
     def __init__(
-        self, grants: Grants, reader: Reader, marks: Records[Mark], lines: dict[str, Lines], still: Still
+        self, grants: Grants, reader: Reader, marks: RecordTable[Mark], lines: dict[str, Lines], still: Still
     ) -> None:
         self._grants = grants
         self._reader = reader

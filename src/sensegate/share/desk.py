@@ -10,9 +10,9 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, written
+from sensegate.authority.record_store import RecordStore, RecordTable
+from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, scope_text
 from sensegate.authority.scope import scope as scope_of
-from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
@@ -52,9 +52,9 @@ _log = structlog.get_logger(__name__)
 class Elsewhere(Protocol):
     """What is kept at the centre of a node's data (`joint_up.Distant`)."""
 
-    applications: Records[Application]
-    grants: Records[Grant]
-    entries: Records[Entry]
+    applications: RecordTable[Application]
+    grants: RecordTable[Grant]
+    entries: RecordTable[Entry]
 
     async def decide(self, principal: Principal, application: Application, decision: Decision) -> Application:
         """Have the centre decide."""
@@ -70,7 +70,7 @@ class Desk:
 
     def __init__(  # noqa: PLR0917 - the wiring hands in each once
         self,
-        shelf: Shelf,
+        shelf: RecordStore,
         feeds: Feeds,
         catalogue: Catalogue,
         grants: Grants,
@@ -95,7 +95,7 @@ class Desk:
         self.distant: Elsewhere | None = None
         """At a node: applications and grants for its data that the centre keeps."""
         self.bundles = Bundles(shelf, feeds, trail, clock)
-        self.applications: Records[Application] = Records(shelf, "application", Application)
+        self.applications: RecordTable[Application] = RecordTable(shelf, "application", Application)
 
     # ── applications ──────────────────────────────────────────────────────────────────────────────────
 
@@ -146,7 +146,7 @@ class Desk:
             id=f"a{secrets.token_hex(8)}",
             asked=asked,
             subscriber=subscriber,
-            applicant=written(scope),
+            applicant=scope_text(scope),
             by=principal.id,
             created=now,
             level=level,
@@ -304,7 +304,7 @@ class Desk:
                 count += await self._pruned("application.prune", self.applications, one.id, one)
         return count
 
-    async def _pruned(self, action: str, records: Records[Any], name: str, record: Grant | Application) -> bool:
+    async def _pruned(self, action: str, records: RecordTable[Any], name: str, record: Grant | Application) -> bool:
         await self._trail.record(CLOCK, action, name, before=_facts(record))
         try:
             await records.delete(name, expected=record.revision)
@@ -361,8 +361,8 @@ class Desk:
             raise ConfigError("does not change", key=unchangeable[0], remedy=f"of {', '.join(sorted(_TERMS))}")
         if "subscriber" in changed:
             theirs = self._subscriber(after.subscriber, principal)
-            if written(theirs) != before.applicant:
-                raise PermissionDenied(f"grant {name} is for {before.applicant}, not for {written(theirs)}")
+            if scope_text(theirs) != before.applicant:
+                raise PermissionDenied(f"grant {name} is for {before.applicant}, not for {scope_text(theirs)}")
         if changed & _TERMS:
             demand(principal, Action.DECIDE_GRANTS, before.level, before.department)
         if before.revoked:
@@ -414,7 +414,9 @@ class Desk:
         made: list[Grant] = []
         for feed in feeds:
             if principal is not CLOCK and not owns(principal, feed):
-                raise PermissionDenied(f"feed '{feed.name}' holds data outside your scope ({written(principal.scope)})")
+                raise PermissionDenied(
+                    f"feed '{feed.name}' holds data outside your scope ({scope_text(principal.scope)})"
+                )
             renewed = self._grants.find(asked.renews) if asked.renews else None
             present = renewed or self._begun(application, feed)
             wanted = narrower(asked.divisions, decision.divisions, "divisions")

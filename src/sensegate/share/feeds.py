@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from sensegate.authority.bucket import Bucket
-from sensegate.authority.divisions import short
-from sensegate.authority.scope import Action, Principal, Scope, may
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.divisions import short_code
+from sensegate.authority.record_store import RecordStore, RecordTable
+from sensegate.authority.scope import Action, Principal, Scope, has_right
 from sensegate.bus.names import OBSERVATIONS, READINGS
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
@@ -100,7 +100,7 @@ class Selection(msgspec.Struct, frozen=True):
 def widest(codes: Iterable[str]) -> tuple[str, ...]:
     """Return the codes without those that lie in another of them, in order."""
     kept: list[str] = []
-    for code in sorted({short(code) for code in codes}):
+    for code in sorted({short_code(code) for code in codes}):
         if not kept or not code.startswith(kept[-1]):
             kept.append(code)
     return tuple(kept)
@@ -173,8 +173,8 @@ class Feeds:
     """All feeds, in memory; `run` follows the bucket, so that every process sees a change within a second."""
 
     def __init__(self, bucket: Bucket, clock: Clock) -> None:
-        self._shelf = Shelf(bucket, clock)
-        self._made: Records[Feed] = Records(self._shelf, "feed", Feed, prefix="")
+        self._shelf = RecordStore(bucket, clock)
+        self._made: RecordTable[Feed] = RecordTable(self._shelf, "feed", Feed, prefix="")
         self._made.on_change.append(lambda _before, _after: self._tell())
         self.on_change: list[Callable[[], None]] = []
         """Called after a feed has changed."""
@@ -221,11 +221,11 @@ class Feeds:
             NotFound: as `get`.
             PermissionDenied: the role reads nothing, or the request names a division outside the caller's scope.
         """
-        if not may(principal, Action.READ_READINGS):
+        if not has_right(principal, Action.READ_READINGS):
             raise PermissionDenied(f"role {principal.role} may not read readings; ask for a token of another role")
         feed = self.get(principal, name)
         for code in wanted.divisions:
-            if common((short(code),), (principal.scope.division,)) is None:
+            if common((short_code(code),), (principal.scope.division,)) is None:
                 raise PermissionDenied(f"division {code} is outside your scope ({principal.scope.division})")
         return cut(feed, principal.scope, wanted)
 
@@ -282,7 +282,7 @@ def check(feed: Feed) -> None:
     if not _NAME.fullmatch(feed.name):
         raise ConfigError(f"'{feed.name[:64]}'", key="name", remedy="1 to 64 characters of a-z, 0-9, _ and -")
     for code in feed.divisions:
-        short(code)
+        short_code(code)
     if not 1 <= feed.grade_max <= GRADE_MAX:
         raise ConfigError(str(feed.grade_max), key="grade_max", remedy=f"1 to {GRADE_MAX}")
     if unknown := sorted({*feed.kinds} - {*KINDS}):

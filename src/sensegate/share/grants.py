@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from sensegate.authority.divisions import short
-from sensegate.authority.scope import Action, Principal, allows, may
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.divisions import short_code
+from sensegate.authority.record_store import RecordStore, RecordTable
+from sensegate.authority.scope import Action, Principal, allows, has_right
 from sensegate.clock import Clock
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.share.feeds import GRADE_MAX, Feed, Feeds, Selection, Wanted, common, common_words, cut, narrowed, whole
@@ -104,7 +104,7 @@ class Grants:
 
     def __init__(
         self,
-        shelf: Shelf,
+        shelf: RecordStore,
         feeds: Feeds,
         clock: Clock,
         *,
@@ -124,7 +124,7 @@ class Grants:
         self.core = core
         self._by_subscriber: dict[tuple[str, str], tuple[Grant, ...]] = {}
         self._allowances: dict[str, Allowance] = {}
-        self.records: Records[Grant] = Records(shelf, "grant", Grant)
+        self.records: RecordTable[Grant] = RecordTable(shelf, "grant", Grant)
         """The grants themselves; its `on_change` is called for every change, from whichever process it came."""
         self.records.on_change.append(self._sort)
 
@@ -158,7 +158,7 @@ class Grants:
                 delivery
                 or form; the request names a division outside what the caller gets.
         """
-        if not may(principal, Action.READ_READINGS):
+        if not has_right(principal, Action.READ_READINGS):
             raise PermissionDenied(f"role {principal.role} may not read readings; ask for a token of another role")
         wanted = wanted or Wanted()
         found = self._feeds.find(feed)
@@ -280,7 +280,7 @@ def owns(principal: Principal, feed: Feed) -> bool:
 
 def _demand_inside(wanted: Wanted, divisions: tuple[str, ...]) -> None:
     for code in wanted.divisions:
-        if common((short(code),), divisions) is None:
+        if common((short_code(code),), divisions) is None:
             raise PermissionDenied(f"division {code} is outside your scope and grants ({', '.join(divisions)})")
 
 

@@ -23,7 +23,7 @@ import msgspec
 import structlog
 
 from sensegate.authority.callout import Guest
-from sensegate.authority.jwt import Question, Rights
+from sensegate.authority.jwt import AuthRequest, Permissions
 from sensegate.authority.tokens import Tokens
 from sensegate.bus.engine import Connection, User
 from sensegate.clock import Clock
@@ -83,7 +83,7 @@ class Guests:
         self._tokens = tokens
         self._clock = clock
         self._lines = lines
-        self._given: dict[tuple[str, str], Rights] = {}
+        self._given: dict[tuple[str, str], Permissions] = {}
         """What a token's connections by a delivery were last let in with."""
         self._came: dict[str, float] = {}
         """When a token's connection by MQTT was last let in."""
@@ -104,7 +104,7 @@ class Guests:
 
     # ── who may come in ───────────────────────────────────────────────────────────────────────────────
 
-    def guest_of(self, asked: Question) -> Guest | None:
+    def guest_of(self, asked: AuthRequest) -> Guest | None:
         """Return what one who connects with a token may do; None where he has none: a device perhaps.
 
         Raises:
@@ -142,10 +142,10 @@ class Guests:
             if grant.state(now) == "active" and (not grant.deliveries or delivery in grant.deliveries)
         ]
 
-    def _rights(self, token: str, delivery: str) -> Rights | None:
+    def _rights(self, token: str, delivery: str) -> Permissions | None:
         """Return what a token's connection may do now; None: nothing."""
         try:
-            self._tokens.of(token)
+            self._tokens.principal(token)
         except PermissionDenied:
             return None
         grants = [grant.id for grant in self._in_force(token, delivery)]
@@ -153,7 +153,9 @@ class Guests:
             return None
         heard = [subject for grant in grants for subject in (hears(grant, delivery), f"{hears(grant, delivery)}.>")]
         inbox = [f"_INBOX_{token}.>"] if delivery == NATS else []
-        return Rights(tuple(control(grant, delivery) for grant in grants), (*heard, *inbox), respond=delivery == NATS)
+        return Permissions(
+            tuple(control(grant, delivery) for grant in grants), (*heard, *inbox), respond=delivery == NATS
+        )
 
     # ── who is there ──────────────────────────────────────────────────────────────────────────────────
 

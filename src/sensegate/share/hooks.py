@@ -13,8 +13,8 @@ from typing import Protocol
 
 import msgspec
 
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Action, Principal, Role, Scope, demand
-from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded
@@ -92,8 +92,8 @@ class Hooks:
 
     def __init__(  # noqa: PLR0917 - the wiring hands in each once
         self,
-        shelf: Shelf,
-        marks: Records[Mark],
+        shelf: RecordStore,
+        marks: RecordTable[Mark],
         lines: Lines,
         post: Post,
         trail: Trail,
@@ -109,7 +109,7 @@ class Hooks:
         self._visible = visible
         self._dead: frozenset[str] = frozenset()
         """Those whose token had ended at the last look."""
-        self.records: Records[Webhook] = Records(shelf, "webhook", Webhook)
+        self.records: RecordTable[Webhook] = RecordTable(shelf, "webhook", Webhook)
         self.records.on_change.append(self._changed)
 
     def _changed(self, before: Webhook | None, after: Webhook | None) -> None:

@@ -8,8 +8,8 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Action, Principal, demand
-from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, PermissionDenied, StoreFull, Unavailable
@@ -41,14 +41,14 @@ Record = TypeVar("Record", Application, Grant)
 class Distant:
     """What a node was told of applications and grants for its data at the centre."""
 
-    def __init__(self, shelf: Shelf, feeds: Feeds, trail: Trail, ask: Ask, *, division: str) -> None:
+    def __init__(self, shelf: RecordStore, feeds: Feeds, trail: Trail, ask: Ask, *, division: str) -> None:
         self._feeds = feeds
         self._trail = trail
         self._ask = ask
         self._division = division
-        self.applications: Records[Application] = Records(shelf, "distant-application", Application)
-        self.grants: Records[Grant] = Records(shelf, "distant-grant", Grant)
-        self.entries: Records[Entry] = Records(shelf, "distant-entry", Entry)
+        self.applications: RecordTable[Application] = RecordTable(shelf, "distant-application", Application)
+        self.grants: RecordTable[Grant] = RecordTable(shelf, "distant-grant", Grant)
+        self.entries: RecordTable[Entry] = RecordTable(shelf, "distant-entry", Entry)
         """What others share at the centre."""
 
     async def decide(self, principal: Principal, application: Application, decision: Decision) -> Application:
@@ -184,7 +184,7 @@ class Upward:
                 yield bare(Offer(feed, entry))
 
 
-async def _keep(kept: Records[Record], told: Iterable[Record]) -> None:
+async def _keep(kept: RecordTable[Record], told: Iterable[Record]) -> None:
     """Make the records those that were told."""
     new = {record.id: record for record in told}
     for old in list(kept):

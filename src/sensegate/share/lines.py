@@ -20,8 +20,8 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from sensegate.authority.record_store import RecordTable
 from sensegate.authority.scope import Principal
-from sensegate.authority.shelf import Records
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, Gone, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.ports import Letter, Post, Receipt
@@ -157,7 +157,7 @@ class Line:
     def __init__(
         self,
         terms: Terms,
-        marks: Records[Mark],
+        marks: RecordTable[Mark],
         opened: Opened,
         post: Post,
         clock: Clock,
@@ -459,7 +459,7 @@ class Lines:
 class Sweep:
     """Removes the places of lines that are no more: of grants that were pruned, of webhooks that were removed."""
 
-    def __init__(self, marks: Records[Mark], owned: Callable[[str], bool]) -> None:
+    def __init__(self, marks: RecordTable[Mark], owned: Callable[[str], bool]) -> None:
         """`owned`: whether there is a grant or webhook to which a line's id belongs."""
         self._marks = marks
         self._owned = owned
@@ -478,7 +478,7 @@ class Sweep:
         return len(gone)
 
 
-async def moved(marks: Records[Mark], name: str, changes: Mapping[str, object]) -> Mark:
+async def moved(marks: RecordTable[Mark], name: str, changes: Mapping[str, object]) -> Mark:
     """Change a mark from outside its line, which writes it too; return it.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from sensegate.authority.divisions import short
+from sensegate.authority.divisions import short_code
 from sensegate.authority.scope import Action, Principal, Role, demand
 from sensegate.authority.trail import Trail
 from sensegate.clock import Clock
@@ -171,7 +171,7 @@ class Offers:
         except msgspec.ValidationError as why:
             raise ConfigError(str(why), key="entry", remedy="see the fields in /docs") from why
         check(after)
-        level = short(after.level) if after.level else level_of(feed.divisions)
+        level = short_code(after.level) if after.level else level_of(feed.divisions)
         if not all(code.startswith(level) for code in feed.divisions):
             raise ConfigError(f"'{level}' does not hold all of the feed", key="level", remedy=", ".join(feed.divisions))
         after = msgspec.structs.replace(after, level=level, changed=self._clock.now())

@@ -15,10 +15,10 @@ import structlog
 
 from sensegate.authority import bucket as registry
 from sensegate.authority.devices import Devices
-from sensegate.authority.heads import key_in
+from sensegate.authority.heads import load_or_create_key
+from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Principal, Scope
 from sensegate.authority.shared_secrets import agree
-from sensegate.authority.shelf import Shelf
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
 from sensegate.bus.kv import Bucket
@@ -57,7 +57,7 @@ async def settle(config: Config, bucket: registry.Bucket) -> None:
     directory = Path(config.directory)
     files: dict[Path, Callable[[Path], object]] = {directory / PSEUDONYMS: _pseudonyms}
     if config.role == "centre" and not config.sharing.key_file:
-        files[directory / SIGNING] = partial(key_in, setting="sharing.key_file")
+        files[directory / SIGNING] = partial(load_or_create_key, setting="sharing.key_file")
     for file, checked in files.items():
         await agree(file, checked, bucket)
 
@@ -87,10 +87,10 @@ def made(
         Feeds(feeds, clock),
         Metering(usage, clock, kept_days=terms.retention_days),
         trail,
-        Shelf(sharing, clock),
+        RecordStore(sharing, clock),
         clock,
         subscriber=subscriber,
-        signing=key_in(Path(terms.key_file or directory / SIGNING), setting="sharing.key_file"),
+        signing=load_or_create_key(Path(terms.key_file or directory / SIGNING), setting="sharing.key_file"),
         masks=Masks(_pseudonyms(directory / PSEUDONYMS)),
         terms=Terms(
             terms.decision_days,

@@ -18,8 +18,8 @@ from nats.aio.msg import Msg
 from sensegate import metrics
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.callout import Callout
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Principal
-from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
 from sensegate.bus import api, streams
@@ -68,8 +68,8 @@ class Pushing:
         Webhooks stand in the bucket of sharing, of which the centre keeps a copy; places are of this log alone.
         """
         clock, egress = self.clock, self.config.egress
-        shelf, kept = Shelf(bucket, clock), Shelf(sharing, clock)
-        self.marks: Records[Mark] = Records(shelf, "mark", Mark)
+        shelf, kept = RecordStore(bucket, clock), RecordStore(sharing, clock)
+        self.marks: RecordTable[Mark] = RecordTable(shelf, "mark", Mark)
         poster = await stack.enter_async_context(Poster(Egress(egress.allow), clock, timeout_s=egress.timeout_s))
         webhooks = Lines(partial(self._line, poster))
         self.hooks = Hooks(kept, self.marks, webhooks, poster, self.trail, clock, visible=self._visible)
@@ -100,7 +100,7 @@ class Pushing:
             NATS: Lines(partial(self._line, Subjects(feeds), told=told)),
         }
         guests = Guests(engine, self.tokens, self.share.grants, self.clock, lines)
-        controls = Controls(self.share.grants, self.share.reader, self.marks, lines, self.tokens.of)
+        controls = Controls(self.share.grants, self.share.reader, self.marks, lines, self.tokens.principal)
         await self._listen(feeds, controls)
         callout.guests.append(guests.guest_of)
         self.tasks |= {
@@ -143,7 +143,7 @@ class Pushing:
 
     async def _opened(self, terms: Terms, form: str, after: str) -> Pages:
         def still() -> Principal:
-            return self.tokens.of(terms.subscriber)
+            return self.tokens.principal(terms.subscriber)
 
         return await self.share.open_pages(still, FeedRequest(terms.feed, after), form=form, delivery=terms.delivery)
 
@@ -174,7 +174,7 @@ class Pushing:
 
     def _good(self, token_id: str) -> bool:
         try:
-            self.tokens.of(token_id)
+            self.tokens.principal(token_id)
         except PermissionDenied:
             return False
         return True

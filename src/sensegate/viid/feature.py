@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sensegate.authority.devices import Devices, Stored
+from sensegate.authority.devices import Devices, StoredDevice
 from sensegate.bus.kv import Bucket
 from sensegate.clock import Clock
 from sensegate.config import Config, read_secret
@@ -134,7 +134,7 @@ class Viid:
         if at >= 0:
             self._devices.observe(np.array([at], np.int32), np.array([self._clock.now()], np.int64))
 
-    def _changed(self, at: int, before: Stored | None, after: Stored | None) -> None:
+    def _changed(self, at: int, before: StoredDevice | None, after: StoredDevice | None) -> None:
         """End the registration of a device that was disabled, or whose password in force is another without grace."""
         known = before.credentials.digest if before else b""
         kept = () if after is None else (after.credentials.digest, after.credentials.previous_digest)

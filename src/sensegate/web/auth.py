@@ -80,7 +80,7 @@ def caller(request: web.Request, deps: Deps, guesses: Guesses) -> Principal:
         raise
     if cookie:
         demand_own_page(request)
-        if request.method not in _SAFE and not session.fits(request.headers.get(CSRF, "")):
+        if request.method not in _SAFE and not session.is_csrf_token(request.headers.get(CSRF, "")):
             raise PermissionDenied(
                 f"a change by cookie needs the session's csrf text in {CSRF}; GET /api/v1/session tells it"
             )
@@ -90,8 +90,8 @@ def caller(request: web.Request, deps: Deps, guesses: Guesses) -> Principal:
 def good(principal: Principal, deps: Deps) -> bool:
     """Return whether what proved a caller before still does; ask it of open streams, at least every second."""
     if principal.person:
-        return deps.people is not None and deps.people.good(principal)
-    return deps.tokens.good(principal)
+        return deps.people is not None and deps.people.is_valid(principal)
+    return deps.tokens.is_valid(principal)
 
 
 def cookie_name(deps: Deps) -> str:

@@ -39,7 +39,7 @@ class NewDevice(Body, frozen=True):
     name: str = ""
     asset: Annotated[str, msgspec.Meta(max_length=128)] = ""
     """What it measures (a component code, a site): of each property of an asset one device is the source."""
-    shadow: bool | None = None
+    secondary: bool | None = None
     """Another device is the source of its asset; null: as it is found to be."""
 
 
@@ -62,7 +62,7 @@ class DeviceChange(Body, frozen=True):
     owner: str | msgspec.UnsetType = msgspec.UNSET
     name: str | msgspec.UnsetType = msgspec.UNSET
     asset: Annotated[str, msgspec.Meta(max_length=128)] | msgspec.UnsetType = msgspec.UNSET
-    shadow: bool | msgspec.UnsetType = msgspec.UNSET
+    secondary: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class DeviceRow(msgspec.Struct, frozen=True):
@@ -84,7 +84,7 @@ class DeviceRow(msgspec.Struct, frozen=True):
     owner: str
     name: str
     asset: str
-    shadow: bool
+    secondary: bool
     revision: int
     clock_lag_s: float | None = None
     """By how much its clock was behind ours when it last spoke (negative: ahead), the way included; null: not heard."""

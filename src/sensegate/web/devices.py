@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 
 from sensegate.authority import importing
-from sensegate.authority.assets import Assets, Difference
+from sensegate.authority.assets import Assets, SourceDeviation
 from sensegate.authority.camera_codes import division_of
-from sensegate.authority.importing import What
-from sensegate.authority.neighbours import Near, Neighbours
-from sensegate.authority.scope import Action, Scope, allows, may
+from sensegate.authority.importing import RowOutcome
+from sensegate.authority.neighbours import NearbyPair, Neighbours
+from sensegate.authority.scope import Action, Scope, allows, has_right
 from sensegate.errors import Conflict, NotFound, PermissionDenied
 from sensegate.model import Device, DeviceState
 from sensegate.video import multipart
@@ -86,16 +86,16 @@ async def _create(call: Call) -> Any:
         if not (place := division_of(body.id, body.alias)):
             raise BadRequest("body: division: is missing; only the code of a camera (20 digits) names it by itself")
         body = msgspec.structs.replace(body, division=place)
-    shadow, source = body.shadow, ""
-    device = Device(**{**msgspec.structs.asdict(body), "shadow": False})
+    shadow, source = body.secondary, ""
+    device = Device(**{**msgspec.structs.asdict(body), "secondary": False})
     assets = call.find_part(ASSETS)
-    if assets and (source := assets.before(device)):
+    if assets and (source := assets.current_authority(device)):
         _demand_one_source(device.asset, source, shadow=shadow)
-    device = msgspec.structs.replace(device, shadow=bool(source) if shadow is None else shadow)
+    device = msgspec.structs.replace(device, secondary=bool(source) if shadow is None else shadow)
     password = await call.deps.devices.add(device, by=call.principal)
     made = _credential(call, device.id, password)
-    if device.shadow and source:
-        what = f"{source} is the source of {device.asset}; this one is its shadow: compared with it, in no feed"
+    if device.secondary and source:
+        what = f"{source} is the source of {device.asset}; this one is a secondary source: compared with it, in no feed"
         made = msgspec.structs.replace(made, warnings=[what, *made.warnings])
     return made
 
@@ -103,14 +103,14 @@ async def _create(call: Call) -> Any:
 def _demand_one_source(asset: str, source: str, *, shadow: bool | None) -> None:
     """Return unless a second authority is wanted. Raises `Conflict`."""
     if shadow is False:
-        raise Conflict(f"{source} is the source of {asset}; make it a shadow first")
+        raise Conflict(f"{source} is the source of {asset}; make it a secondary source first")
 
 
 def _credential(call: Call, device_id: str, password: str) -> DeviceCredential:
     device = call.deps.devices.get(device_id, call.principal)
     username = device.gateways[0] if device.gateways else device.id
     neighbours = call.find_part(NEIGHBOURS)
-    near = neighbours.of(device.id, call.principal) if neighbours else []
+    near = neighbours.near(device.id, call.principal) if neighbours else []
     return DeviceCredential(
         device.id,
         username,
@@ -121,25 +121,25 @@ def _credential(call: Call, device_id: str, password: str) -> DeviceCredential:
     )
 
 
-def _warning(near: Near) -> str:
+def _warning(near: NearbyPair) -> str:
     whose = f"{near.other} of {near.other_owner}" if near.other else f"a device of another owner in {near.division}"
     return f"{whose} stands {near.metres:g} m away and has the same ({near.same}): apply for its data instead?"
 
 
-async def _shadows(call: Call) -> Any:
+async def _secondary_sources(call: Call) -> Any:
     assets, devices, caller = call.find_part(ASSETS), call.deps.devices, call.principal
     rows = []
-    for row in assets.differences() if assets else ():
-        places = [devices.record(devices.find(name)) for name in (row.authority, row.shadow)]
+    for row in assets.deviations() if assets else ():
+        places = [devices.record(devices.find(name)) for name in (row.authority, row.secondary)]
         if all(allows(caller, Action.READ_REGISTRY, place.division, place.department) for place in places):
             rows.append(row)
-    return listing.answer(call, rows, Difference, "shadow")
+    return listing.answer(call, rows, SourceDeviation, "secondary")
 
 
 async def _duplicates(call: Call) -> Any:
     neighbours, caller = call.find_part(NEIGHBOURS), call.principal
     rows = [] if neighbours is None else neighbours.all(caller.scope, caller)
-    return listing.answer(call, rows, Near, "device")
+    return listing.answer(call, rows, NearbyPair, "device")
 
 
 async def _get(call: Call) -> Any:
@@ -162,9 +162,9 @@ async def _change(call: Call) -> Any:
     if present.revision != revision:
         raise Conflict(f"device {name} is at revision {present.revision}, not {revision}; read it again")
     state = wanted.pop("state", None)
-    if wanted.get("shadow") is False and (assets := call.find_part(ASSETS)):
+    if wanted.get("secondary") is False and (assets := call.find_part(ASSETS)):
         asset = wanted.get("asset", present.asset)
-        if source := assets.before(msgspec.structs.replace(present, asset=asset)):
+        if source := assets.current_authority(msgspec.structs.replace(present, asset=asset)):
             _demand_one_source(asset, source, shadow=False)
     if wanted:
         present = await devices.change(msgspec.structs.replace(present, **wanted), revision=revision, by=by)
@@ -203,7 +203,14 @@ async def _import(call: Call) -> Any:
         call.deps.devices, await call.raw(), by=call.principal, dry_run=flags["dry_run"], update=flags["update"]
     )
     rows = [
-        ImportRow(row.line, row.id, row.what, row.reason if row.what is What.REFUSED else "", row.remedy, row.password)
+        ImportRow(
+            row.line,
+            row.id,
+            row.outcome,
+            row.reason if row.outcome is RowOutcome.REFUSED else "",
+            row.remedy,
+            row.password,
+        )
         for row in report.rows
     ]
     return {"rows": rows, "dry_run": report.dry_run}
@@ -222,7 +229,7 @@ async def _ingest(call: Call) -> Any:
         raise NotFound("this gateway takes no telemetry by HTTP")
     if "Authorization" in call.request.headers and _is_token(call):
         call.identify()
-        if not may(call.principal, Action.INGEST):
+        if not has_right(call.principal, Action.INGEST):
             raise PermissionDenied(f"role {call.principal.role} may not ingest; use the device's own credential")
         device, principal = call.deps.devices.get(name, call.principal), call.principal
     else:
@@ -278,13 +285,13 @@ ROUTES = (
     ),
     Route(
         method="GET",
-        path=f"{API}/devices/shadows",
-        call=_shadows,
+        path=f"{API}/devices/secondary-sources",
+        call=_secondary_sources,
         what="How second sources of assets compare with their authorities.",
         tag="devices",
         action=Action.READ_LEDGER,
-        query=listing.params(Difference),
-        answer=list[Difference],
+        query=listing.params(SourceDeviation),
+        answer=list[SourceDeviation],
     ),
     Route(
         method="GET",
@@ -293,8 +300,8 @@ ROUTES = (
         what="Pairs of devices of two owners that measure the same within `sharing.duplicate_distance_m` metres.",
         tag="devices",
         action=Action.READ_REGISTRY,
-        query=listing.params(Near),
-        answer=list[Near],
+        query=listing.params(NearbyPair),
+        answer=list[NearbyPair],
     ),
     Route(
         method="GET",

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from sensegate.authority.scope import Action, Scope, scope, written
+from sensegate.authority.scope import Action, Scope, scope, scope_text
 from sensegate.authority.trail import Facts
 from sensegate.errors import ConfigError, NotFound
 from sensegate.lifecycle.comparisons import VersionComparisons
@@ -76,9 +76,9 @@ def row_of(life: ReleaseHistory, version: ProfileVersion) -> VersionRow:
     return VersionRow(
         version=version.number,
         state=version.state,
-        in_force=[written(entry.target) for entry in life.force if entry.number == version.number],
+        in_force=[scope_text(entry.target) for entry in life.force if entry.number == version.number],
         trial=next((word for word, one in trials if one and one.number == version.number), ""),
-        origin=written(version.origin),
+        origin=scope_text(version.origin),
         made=iso(version.made),
         made_by=version.made_by,
         changed=iso(version.changed),
@@ -94,7 +94,7 @@ def life_row(call: Call, life: ReleaseHistory, *, applied: bool = True) -> LifeR
     return LifeRow(
         profile=life.profile,
         folder=shelved,
-        force=[ForceRow(written(entry.target), entry.number, iso(entry.since), entry.by) for entry in life.force],
+        force=[ForceRow(scope_text(entry.target), entry.number, iso(entry.since), entry.by) for entry in life.force],
         canary=_canary_row(call, life),
         shadow=_shadow_row(life),
         standard=life.standard,
@@ -106,7 +106,7 @@ def _shadow_row(life: ReleaseHistory) -> ShadowRow | None:
     one = life.shadow
     if one is None:
         return None
-    return ShadowRow(one.number, written(one.target), iso(one.since), one.by, list(one.devices))
+    return ShadowRow(one.number, scope_text(one.target), iso(one.since), one.by, list(one.devices))
 
 
 def _canary_row(call: Call, life: ReleaseHistory) -> CanaryRow | None:
@@ -116,7 +116,7 @@ def _canary_row(call: Call, life: ReleaseHistory) -> CanaryRow | None:
     mine, others = call.part(OUTCOMES)(life.profile)
     return CanaryRow(
         version=tried.number,
-        target=written(tried.target),
+        target=scope_text(tried.target),
         since=iso(tried.since),
         by=tried.by,
         share=tried.share,

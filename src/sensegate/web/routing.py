@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from sensegate.authority.scope import Action, Principal, lacking, may
+from sensegate.authority.scope import Action, Principal, has_right, missing_right
 from sensegate.config import durations
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.video import multipart
@@ -244,8 +244,8 @@ def check(call: Call, route: Route) -> None:
     """
     if route.token:
         call.identify()
-        if route.action and not may(call.principal, route.action):
-            raise PermissionDenied(lacking(call.principal, route.action))
+        if route.action and not has_right(call.principal, route.action):
+            raise PermissionDenied(missing_right(call.principal, route.action))
     known = [param.name for param in route.query]
     for name in call.request.query:
         if name not in known:

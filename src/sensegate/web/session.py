@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from sensegate.authority.people import People, SignedIn
+from sensegate.authority.people import People, SignInResult
 from sensegate.authority.scope import Principal
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.web import auth
@@ -73,12 +73,12 @@ def _row(call: Call, principal: Principal, csrf: str, left_s: float, token: str 
     return SessionRow(principal.id, principal.name, principal.role, place.division, place.department, csrf, ends, token)
 
 
-def _opened(call: Call, done: SignedIn) -> tuple[SessionRow, str]:
+def _opened(call: Call, done: SignInResult) -> tuple[SessionRow, str]:
     people = _people(call)
     principal = people.principal(done.session)
     if principal is None:
         raise PermissionDenied("the account was ended meanwhile", authenticated=False)
-    return _row(call, principal, done.session.csrf, people.sessions.left_s(done.session)), done.text
+    return _row(call, principal, done.session.csrf, people.sessions.left_s(done.session)), done.token
 
 
 def _with_cookie(call: Call, response: web.StreamResponse, text: str) -> None:
@@ -114,7 +114,7 @@ async def _sign_in(call: Call) -> Any:
 
 async def _session(call: Call) -> Any:
     people = _people(call)
-    session = people.sessions.live(call.principal.session)
+    session = people.sessions.find_id(call.principal.session)
     if session is None:
         raise NotFound("no session: the caller is a program")
     return _row(call, call.principal, session.csrf, people.sessions.left_s(session))

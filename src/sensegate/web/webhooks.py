@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from aiohttp import web
 
-from sensegate.authority.scope import Action, may
+from sensegate.authority.scope import Action, has_right
 from sensegate.errors import PermissionDenied
 from sensegate.share.hooks import Hooks, Webhook
 from sensegate.share.sharing import FeedRequest
@@ -127,7 +127,7 @@ async def _create(call: Call) -> Any:
         raise BadRequest("body: give after or since, not both")
     since = call.moment(wanted.since, "body: since") if wanted.since else None
     principal = call.principal
-    if not call.deps.tokens.good(principal):
+    if not call.deps.tokens.is_valid(principal):
         raise PermissionDenied("a webhook belongs to a token and ends with it; make it with one")
     # Who may not read it by webhook in this form hears so now, and where it begins is fixed.
     request = FeedRequest(wanted.feed, wanted.after, since)
@@ -154,7 +154,7 @@ async def _resume(call: Call) -> Any:
     if wanted.after:
         still = call.principal
         request = FeedRequest(found.feed, wanted.after)
-        owner = call.deps.tokens.of(found.subscriber) if found.subscriber != still.id else still
+        owner = call.deps.tokens.principal(found.subscriber) if found.subscriber != still.id else still
         pages = await call.deps.share.open_pages(lambda: owner, request, form=found.form, delivery="webhook")
         after = str(pages.place)
     return _row(hooks, await hooks.resume(call.principal, found.id, after=after))
@@ -164,7 +164,7 @@ async def _subscribers(call: Call) -> Any:
     principal, tokens = call.principal, call.deps.tokens
     seen = {token.id for token in tokens.list(principal, limit=1_000_000)}
     everyone = principal.scope.department == "" and call.deps.division.startswith(principal.scope.division)
-    whole = everyone and may(principal, Action.READ_LEDGER)
+    whole = everyone and has_right(principal, Action.READ_LEDGER)
     rows = [
         msgspec.convert(row, SubscriberRow, from_attributes=True)
         for row in call.deps.roll.rows()

@@ -18,10 +18,10 @@ from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import Conflict
 
-Kept = TypeVar("Kept", bound=msgspec.Struct)
+R = TypeVar("R", bound=msgspec.Struct)
 
 
-class Shelf:
+class RecordStore:
     """One bucket, read whole at `open` and followed by `run`: every process has a change within a second."""
 
     def __init__(self, bucket: Bucket, clock: Clock) -> None:
@@ -50,22 +50,22 @@ class Shelf:
                 take(row.key.removeprefix(prefix), row)
 
 
-def _revised(record: Kept, revision: int) -> Kept:
+def _revised(record: R, revision: int) -> R:
     return msgspec.structs.replace(record, revision=revision)
 
 
-class Records(Generic[Kept]):
-    """The records of one kind. `Kept` has a field `revision`, unless `revised` says where it stands."""
+class RecordTable(Generic[R]):
+    """The records of one kind. `R` has a field `revision`, unless `revised` says where it stands."""
 
     def __init__(
         self,
-        shelf: Shelf,
+        shelf: RecordStore,
         kind: str,
-        form: type[Kept],
+        form: type[R],
         *,
         prefix: str | None = None,
         packed: bool = False,
-        revised: Callable[[Kept, int], Kept] = _revised,
+        revised: Callable[[R, int], R] = _revised,
     ) -> None:
         """Attach them to their shelf, which fills them.
 
@@ -82,18 +82,18 @@ class Records(Generic[Kept]):
         self._prefix = f"{kind}/" if prefix is None else prefix
         self._revised = revised
         self._encode: Callable[[Any], bytes] = msgspec.msgpack.encode if packed else msgspec.json.encode
-        self._decode: Callable[[bytes], Kept] = (
+        self._decode: Callable[[bytes], R] = (
             msgspec.msgpack.Decoder(form).decode if packed else msgspec.json.Decoder(form, strict=False).decode
         )
-        self._kept: dict[str, Kept] = {}
+        self._kept: dict[str, R] = {}
         self._revisions: dict[str, int] = {}
         """Of what is kept, and of what was removed here until the bucket tells so too."""
-        self.on_change: list[Callable[[Kept | None, Kept | None], None]] = []
+        self.on_change: list[Callable[[R | None, R | None], None]] = []
         """Called with the record before and after a change (None: not there), from whichever process it came."""
-        self._moved = asyncio.Event()
-        shelf.attach(self._prefix, self._told)
+        self._changed = asyncio.Event()
+        shelf.attach(self._prefix, self._apply_watched)
 
-    def find(self, name: str) -> Kept | None:
+    def find(self, name: str) -> R | None:
         """Return a record; None if there is none."""
         return self._kept.get(name)
 
@@ -101,11 +101,11 @@ class Records(Generic[Kept]):
         """Return the names of all records, in order."""
         return sorted(self._kept)
 
-    def all(self) -> Collection[Kept]:
+    def all(self) -> Collection[R]:
         """Return all records, in no order."""
         return self._kept.values()
 
-    def __iter__(self) -> Iterator[Kept]:
+    def __iter__(self) -> Iterator[R]:
         """Go through all records in order of name."""
         return iter([record for _, record in sorted(self._kept.items())])
 
@@ -116,9 +116,9 @@ class Records(Generic[Kept]):
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return when a condition on the records holds; looked at after every change."""
         while not condition():
-            await self._moved.wait()
+            await self._changed.wait()
 
-    async def put(self, name: str, record: Kept, *, expected: int) -> Kept:
+    async def put(self, name: str, record: R, *, expected: int) -> R:
         """Write a record as of a revision (0: a new one); return it with its new revision.
 
         Raises:
@@ -146,7 +146,7 @@ class Records(Generic[Kept]):
         key = self._prefix + name
         self._take(name, Row(key, None, await self._bucket.delete(key, expected=expected)))
 
-    def _told(self, name: str, row: Row) -> None:
+    def _apply_watched(self, name: str, row: Row) -> None:
         """Take what the bucket tells, which is in order: nothing older of the record comes after it."""
         self._take(name, row)
         if row.value is None and self._revisions.get(name, 0) <= row.revision:
@@ -157,10 +157,10 @@ class Records(Generic[Kept]):
             return
         self._revisions[name] = row.revision
         before = self._kept.pop(name, None)
-        after: Kept | None = None
+        after: R | None = None
         if (record := read_row(row, self._kind, self._decode)) is not None:
             after = self._kept[name] = self._revised(record, row.revision)
         for listener in self.on_change:
             listener(before, after)
-        self._moved.set()
-        self._moved = asyncio.Event()
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -17,7 +17,7 @@ from sensegate.authority import audit_opening
 from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
-from sensegate.authority.expiry import expiring
+from sensegate.authority.expiry import certificate_expiry
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
 from sensegate.authority.scope import scope
@@ -155,7 +155,7 @@ class Foundations:
         if seals is not None:
             self.viid = feature.Viid(config, clock, self.devices, seals, await self.bucket("viid"))
         self.cameras = Cameras(config, clock, self.engine, self.devices, lambda: self.profiles.set)
-        self.certificates = expiring(config, clock)
+        self.certificates = certificate_expiry(config, clock)
 
     async def _callers(self) -> None:
         """Open the accounts of programs and people."""

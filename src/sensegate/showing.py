@@ -125,7 +125,7 @@ def warnings(of: Gateway) -> list[str]:
     """Return what keeps some messages from becoming readings while all else goes on."""
     found = [*of.above.troubles] if of.above else []
     found += [*of.profiles.problems(), *scripts.decoding_pool().problems()]
-    found += [*of.hourly.warnings(), *of.foundations.certificates.troubles(), *of.not_taken()]
+    found += [*of.hourly.warnings(), *of.foundations.certificates.warnings(), *of.not_taken()]
     found += [of.share.books.trouble] if of.share.books.trouble else []
     found += [*of.foundations.cameras.troubles(), *of.scrubber.warnings()]
     if unreadable := UNREADABLE.all():

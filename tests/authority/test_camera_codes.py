@@ -126,5 +126,5 @@ def test_the_command_line_takes_a_code_apart() -> None:
     told = CliRunner().invoke(app, ["device", "parse-id", "4401060400132"])
     assert (told.exit_code, told.output.strip()) == (
         1,
-        "4401060400132 code: has 7 digits too few; a code has 20 digits",
+        "4401060400132 code: has 7 digits too few; give 20 digits",
     )

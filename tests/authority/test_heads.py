@@ -73,7 +73,7 @@ async def test_an_hour_that_fails_is_made_good_in_the_next(tmp_path: Path, monke
     with monkeypatch.context() as patch:
         patch.setattr(audit, "record", lost)
         await clock.advance(HOUR_S)
-        await hours._survive(hours.write_head)
+        await hours._log_failure(hours.write_head)
     await clock.advance(HOUR_S)
     await hours.write_head()
     last = decode(audit.raw[-1]).after or {}

@@ -72,14 +72,14 @@ async def test_a_file_may_be_given_twice(devices: Devices, admin: Principal) -> 
     [
         ("bad id,440106,sensegate/plain,,,,,,,", "id: 'bad id' is not a device id"),
         (",440106,sensegate/plain,,,,,,,", "id: id is empty"),
-        ("a,9999,sensegate/plain,,,,,,,", "division: division 9999 is of no city known here"),
+        ("a,9999,sensegate/plain,,,,,,,", "division: division 9999 belongs to no city in the table"),
         ("a,x,sensegate/plain,,,,,,,", "division: 'x' is not a division code"),
         ("a,440106,plain,,,,,,,", "profile: 'plain' is not vendor/model"),
         ("a,440106,sensegate/plain,,113.3,,,,,", "lat: one of lon and lat is missing"),
-        ("a,440106,sensegate/plain,,113.3E,23,,,,", "lon: '113.3E' is no number"),
-        ("a,440106,sensegate/plain,,nan,23,,,,", "lon: no such place"),
-        ("a,440106,sensegate/plain,,,,mars,,,", "datum: 'mars' is no datum"),
-        ("a,440106,sensegate/plain,,,,,²,,", "grade: '²' is no grade"),
+        ("a,440106,sensegate/plain,,113.3E,23,,,,", "lon: '113.3E' is not a number"),
+        ("a,440106,sensegate/plain,,nan,23,,,,", "lon: the coordinates are out of range"),
+        ("a,440106,sensegate/plain,,,,mars,,,", "datum: 'mars' is not a datum"),
+        ("a,440106,sensegate/plain,,,,,²,,", "grade: '²' is not a grade"),
         ("a,440106,sensegate/plain,,,,,9,,", "grade: grade 9 does not exist"),
         ("a,440106,sensegate/plain,,,,,,,nobody", "gateway: no device nobody"),
         ("a,440106,sensegate/plain", "row: 7 values too few"),
@@ -101,8 +101,8 @@ async def test_names_that_stand_twice(devices: Devices, admin: Principal) -> Non
     report = await import_csv(devices, raw, by=admin, dry_run=True)
     assert [row.reason for row in report.rows] == [
         "",
-        "id: a stands on line 2 already",
-        "alias: x stands on line 2 already",
+        "id: a is on line 2 already",
+        "alias: x is on line 2 already",
     ]
 
 
@@ -136,10 +136,10 @@ async def test_files_as_spreadsheets_write_them(
 @pytest.mark.parametrize(
     ("raw", "error"),
     [
-        (b"", "no column id"),
-        (b"id,division\n", "no column profile"),
+        (b"", "column id is missing"),
+        (b"id,division\n", "column profile is missing"),
         (b"id,division,profle\n", "did you mean 'profile'"),
-        (b"id,division,profile,id\n", "stands twice"),
+        (b"id,division,profile,id\n", "named twice"),
         (b"\xff\xff\xff", "neither UTF-8"),
         (b'id,division,profile\n"a"b,1,2\n', "csv:2"),
     ],

@@ -111,7 +111,7 @@ async def test_a_life(people: People, trail: MemoryTrail) -> None:
         people.verify(again.token)
     with pytest.raises(PermissionDenied, match="wrong"):
         await people.sign_in("li.wei", GOOD)
-    with pytest.raises(Conflict, match="was taken"):
+    with pytest.raises(Conflict, match="was in use"):
         await people.create("li.wei", Role.AUDITOR, scope("44"), by=ROOT)
     assert person.initial
     assert [action for _, action, *_ in trail.records] == [
@@ -229,7 +229,7 @@ async def test_whom_a_provider_vouches_for(people: People, trail: MemoryTrail) -
     await people.sign_in_external(moved)
     principal, _ = people.verify(first.token)
     assert (principal.id, principal.scope) == ("person:oidc:u-1", scope("4403"))
-    with pytest.raises(PermissionDenied, match="two"):
+    with pytest.raises(PermissionDenied, match="duty is permanent"):
         await people.sign_in_external(Identity("u-1", "li.wei", Role.AUDITOR, scope("44")))
     with pytest.raises(PermissionDenied, match="wrong"):
         await people.sign_in("oidc:u-1", "")
@@ -250,8 +250,8 @@ async def test_whom_a_provider_vouches_for(people: People, trail: MemoryTrail) -
         ("Short-1", "characters"),
         ("x" * 300, "longer"),
         ("Kapok\x00tree2026", "control"),
-        ("Aa1-Aa1-Aa1-", "repeats"),
-        ("Password-2026", "guessed"),
+        ("Aa1-Aa1-Aa1-", "too few different"),
+        ("Password-2026", "common password"),
         ("kapoktreegrows", "needs 3"),
         ("my-Li.Wei-0815x", "name"),
         ("kapok trees grow along the river", ""),

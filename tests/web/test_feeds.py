@@ -272,7 +272,7 @@ async def test_a_revoked_token_ends_its_streams(filled: Gateway) -> None:
 
 async def test_an_expired_token_reads_nothing(filled: Gateway) -> None:
     """At its end it is refused on new requests and on the stream that it had open."""
-    text = await filled.token(Role.SUBSCRIBER, "44", life_s=0.3)
+    text = await filled.token(Role.SUBSCRIBER, "44", lifetime_s=0.3)
     async with stream_of(filled, text, "all") as events:
         for _ in range(20):
             await anext(events)

@@ -13,7 +13,7 @@ from sensegate.authority.audit import Audit
 from sensegate.authority.chain import Algorithm
 from sensegate.authority.heads import HourlyHeads, load_or_create_key, signer
 from sensegate.authority.scope import Principal, Role, scope
-from sensegate.authority.shared_secrets import agree
+from sensegate.authority.shared_secrets import synchronise_secret
 from sensegate.authority.trail import Facts
 from sensegate.bus.inventory import Inventory
 from sensegate.bus.kv import Bucket
@@ -35,7 +35,7 @@ async def open_audit(bus: Client, clock: Clock, config: Config, bucket: Callable
     """
     file = Path(config.audit.key_file or Path(config.directory) / KEY)
     if config.peer.url and not config.audit.key_file:
-        await agree(file, partial(load_or_create_key, setting="audit.key_file"), await bucket("seals"))
+        await synchronise_secret(file, partial(load_or_create_key, setting="audit.key_file"), await bucket("seals"))
     return Audit(
         bus,
         clock,

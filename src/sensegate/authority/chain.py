@@ -370,8 +370,8 @@ def check_export(
     try:
         own = head_of(stored[-1] if stored else b"", key=key)
     except ConfigError as why:
-        fault = ChainFault(len(stored), f"the last line: {why}")
-        return VerificationReport(max(0, len(stored) - 1), 0, 0, 0, 0, "", 0, fault=fault)
+        unsigned = ChainFault(len(stored), f"the last line: {why}")
+        return VerificationReport(max(0, len(stored) - 1), 0, 0, 0, 0, "", 0, fault=unsigned)
     signer = fingerprint(base64.b64decode(own.key))
     confirmed = _confirmed_tails(stored[:-1], tails) if tails else []
     set_aside = [head for head in heads if any(tail.holds(head) for tail in confirmed)]

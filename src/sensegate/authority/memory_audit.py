@@ -1,4 +1,4 @@
-"""An audit trail that lives as long as its object: the same chain as the real one, in a list."""
+"""An audit trail in memory, with the same chain as the durable one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sensegate.clock import Clock
 
 
 class MemoryAudit(MemoryTrail):
-    """A chain in memory with a key of its own."""
+    """A chain in memory with a generated key."""
 
     def __init__(self, clock: Clock, *, gateway: str = "4401", algorithm: Algorithm = Algorithm.SHA256) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class MemoryAudit(MemoryTrail):
     ) -> None:
         await super().record(by, action, target, before=before, after=after)
         head = self.head()
-        one = AuditRecord(
+        record = AuditRecord(
             head.number + 1,
             head.hash,
             self._clock.now(),
@@ -49,25 +49,25 @@ class MemoryAudit(MemoryTrail):
             after=after,
             hash=head.algorithm,
         )
-        self.raw.append(shortened(one))
+        self.raw.append(shortened(record))
 
     async def usage(self) -> float:
-        """Return that there is always room."""
+        """Return 0: the memory has no size limit."""
         return 0.0
 
     @property
     def key(self) -> bytes:
-        """The public key of whoever signs here."""
+        """The public key of the signer."""
         return self._signer.public
 
     def head(self) -> ChainHead:
-        """Return the end of the chain."""
+        """Return the head of the chain."""
         if not self.raw:
             return ChainHead(algorithm=self._algorithm)
         return ChainHead(len(self.raw), digest(self.raw[-1], self._algorithm), len(self.raw), self._algorithm)
 
     async def signed(self) -> SignedHead:
-        """Return it with a signature."""
+        """Return the head of the chain with a signature."""
         return self._signer.sign(self.head(), first=1, time=self._clock.now())
 
     async def read(self, after: int = 0, *, limit: int = 500) -> list[tuple[int, AuditRecord]]:
@@ -76,6 +76,6 @@ class MemoryAudit(MemoryTrail):
         return [(number, decode(raw)) for number, raw in rows]
 
     async def stored(self, *, limit: int = 2**62) -> AsyncGenerator[bytes, None]:
-        """Yield the records as they are stored, oldest first."""
+        """Yield the records as stored, oldest first."""
         for raw in self.raw[:limit]:
             yield raw

@@ -1,6 +1,6 @@
-"""Records in a bucket, by name, newest revision each: read whole at a start, followed from then on.
+"""Records in a key-value bucket, with a copy in memory that follows every change.
 
-A bucket holds records of one kind, whose keys are their names, or of several, told apart by what their keys begin with
+A bucket holds records of one kind, whose keys are their names, or of several kinds, distinguished by a key prefix
 (``grant/…``, ``entry/…``).
 """
 
@@ -22,7 +22,7 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 
 class RecordStore:
-    """One bucket, read whole at `open` and followed by `run`: every process has a change within a second."""
+    """A bucket that `open` reads and `run` follows: changes reach every process within a second."""
 
     def __init__(self, bucket: Bucket, clock: Clock) -> None:
         self.bucket = bucket
@@ -31,17 +31,17 @@ class RecordStore:
         self._takers: dict[str, Callable[[str, Row], None]] = {}
 
     def attach(self, prefix: str, take: Callable[[str, Row], None]) -> None:
-        """Hand every row whose key begins with `prefix` to `take`, as (the rest of its key, row)."""
+        """Pass every row whose key begins with `prefix` to `take`, as (key without prefix, row)."""
         self._takers[prefix] = take
 
     async def open(self) -> None:
-        """Load everything."""
+        """Load all rows."""
         rows, self._revision = await self.bucket.load_all()
         for row in rows:
             await self._take(row)
 
     async def run(self) -> None:
-        """Follow the changes of all processes until cancelled; through losses of the engine."""
+        """Follow the changes of all processes until cancelled; survives failures of the engine."""
         await follow(self.bucket, self._revision, self._take, self._clock)
 
     async def _take(self, row: Row) -> None:
@@ -55,11 +55,11 @@ def _revised(record: R, revision: int) -> R:
 
 
 class RecordTable(Generic[R]):
-    """The records of one kind. `R` has a field `revision`, unless `revised` says where it stands."""
+    """The records of one kind. `R` has a field `revision`, unless `revised` sets it elsewhere."""
 
     def __init__(
         self,
-        shelf: RecordStore,
+        store: RecordStore,
         kind: str,
         form: type[R],
         *,
@@ -67,17 +67,17 @@ class RecordTable(Generic[R]):
         packed: bool = False,
         revised: Callable[[R, int], R] = _revised,
     ) -> None:
-        """Attach them to their shelf, which fills them.
+        """Attach the table to a store, which fills it.
 
         Args:
-            shelf: of the bucket in which they are.
-            kind: what one is called.
-            form: of a record.
-            prefix: with which their keys begin; absent: ``<kind>/``.
-            packed: MessagePack, else JSON.
+            store: the store of the bucket.
+            kind: name of the kind, for messages.
+            form: type of a record.
+            prefix: prefix of the keys; default: ``<kind>/``.
+            packed: encode as MessagePack instead of JSON.
             revised: returns a record with another revision.
         """
-        self._bucket = shelf.bucket
+        self._bucket = store.bucket
         self._kind = kind
         self._prefix = f"{kind}/" if prefix is None else prefix
         self._revised = revised
@@ -85,41 +85,41 @@ class RecordTable(Generic[R]):
         self._decode: Callable[[bytes], R] = (
             msgspec.msgpack.Decoder(form).decode if packed else msgspec.json.Decoder(form, strict=False).decode
         )
-        self._kept: dict[str, R] = {}
+        self._records: dict[str, R] = {}
         self._revisions: dict[str, int] = {}
-        """Of what is kept, and of what was removed here until the bucket tells so too."""
+        """Revisions of the records, and of removed ones until the watch confirms their removal."""
         self.on_change: list[Callable[[R | None, R | None], None]] = []
-        """Called with the record before and after a change (None: not there), from whichever process it came."""
+        """Callbacks with the record before and after a change (None: absent), from whichever process it came."""
         self._changed = asyncio.Event()
-        shelf.attach(self._prefix, self._apply_watched)
+        store.attach(self._prefix, self._apply_watched)
 
     def find(self, name: str) -> R | None:
-        """Return a record; None if there is none."""
-        return self._kept.get(name)
+        """Return a record by name; None if there is none."""
+        return self._records.get(name)
 
     def names(self) -> list[str]:
-        """Return the names of all records, in order."""
-        return sorted(self._kept)
+        """Return the names of all records, sorted."""
+        return sorted(self._records)
 
     def all(self) -> Collection[R]:
-        """Return all records, in no order."""
-        return self._kept.values()
+        """Return all records, in arbitrary order."""
+        return self._records.values()
 
     def __iter__(self) -> Iterator[R]:
-        """Go through all records in order of name."""
-        return iter([record for _, record in sorted(self._kept.items())])
+        """Iterate over all records in order of name."""
+        return iter([record for _, record in sorted(self._records.items())])
 
     def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self._kept)
+        """Return the number of records."""
+        return len(self._records)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Return when a condition on the records holds; looked at after every change."""
+        """Wait until a condition on the records holds; it is checked after every change."""
         while not condition():
             await self._changed.wait()
 
     async def put(self, name: str, record: R, *, expected: int) -> R:
-        """Write a record as of a revision (0: a new one); return it with its new revision.
+        """Write a record that has the revision `expected` (0: a new one); return it with its new revision.
 
         Raises:
             Conflict: it was changed meanwhile.
@@ -130,24 +130,24 @@ class RecordTable(Generic[R]):
         except Conflict:
             raise Conflict(f"{self._kind} {name} was changed meanwhile; read it again") from None
         self._take(name, Row(self._prefix + name, value, revision))
-        return self._kept[name]
+        return self._records[name]
 
     async def _put(self, key: str, value: bytes, expected: int) -> int:
         try:
             return await self._bucket.put(key, value, expected=expected)
         except Conflict:
-            # A record of this name may have been removed; its absence has a revision of its own, for some days.
+            # A record of this name may have been removed; for some days its deletion has a revision.
             if expected or not (absent := await self._bucket.absence(key)):
                 raise
         return await self._bucket.put(key, value, expected=absent)
 
     async def delete(self, name: str, *, expected: int | None) -> None:
-        """Remove a record as of a revision (None: whatever it is). Raises `Conflict`."""
+        """Delete a record that has the revision `expected` (None: any). Raises `Conflict`."""
         key = self._prefix + name
         self._take(name, Row(key, None, await self._bucket.delete(key, expected=expected)))
 
     def _apply_watched(self, name: str, row: Row) -> None:
-        """Take what the bucket tells, which is in order: nothing older of the record comes after it."""
+        """Apply a change from the watch, which is in order: no older change of the record follows."""
         self._take(name, row)
         if row.value is None and self._revisions.get(name, 0) <= row.revision:
             self._revisions.pop(name, None)
@@ -156,10 +156,10 @@ class RecordTable(Generic[R]):
         if self._revisions.get(name, 0) >= row.revision:
             return
         self._revisions[name] = row.revision
-        before = self._kept.pop(name, None)
+        before = self._records.pop(name, None)
         after: R | None = None
         if (record := read_row(row, self._kind, self._decode)) is not None:
-            after = self._kept[name] = self._revised(record, row.revision)
+            after = self._records[name] = self._revised(record, row.revision)
         for listener in self.on_change:
             listener(before, after)
         self._changed.set()

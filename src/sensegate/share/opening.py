@@ -18,7 +18,7 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.heads import load_or_create_key
 from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Principal, Scope
-from sensegate.authority.shared_secrets import agree
+from sensegate.authority.shared_secrets import synchronise_secret
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
 from sensegate.bus.kv import Bucket
@@ -59,7 +59,7 @@ async def settle(config: Config, bucket: registry.Bucket) -> None:
     if config.role == "centre" and not config.sharing.key_file:
         files[directory / SIGNING] = partial(load_or_create_key, setting="sharing.key_file")
     for file, checked in files.items():
-        await agree(file, checked, bucket)
+        await synchronise_secret(file, checked, bucket)
 
 
 def made(

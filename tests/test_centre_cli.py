@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from sensegate.authority import terms
-from sensegate.authority.standby import PROMOTE, STATUS, Standby
-from sensegate.authority.terms import Term
-from sensegate.authority.voters import Voters
 from sensegate.cli import app
+from sensegate.failover import terms
+from sensegate.failover.lease import Voters
+from sensegate.failover.terms import Term
+from sensegate.failover.trail_standby import PROMOTE, STATUS, Standby
 
 TERM = Term(3, active=True, voters=(Voters((2, 1), ("4401",)), Voters((3, 1), ("4401", "4403.2"))))
 

@@ -7,14 +7,14 @@ import pytest
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
-from sensegate.authority.moves import Order
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.errors import Conflict
 from sensegate.model import Device
-from sensegate.moving import Mover, Place
+from sensegate.tiers.device_moves import Mover, Place
+from sensegate.tiers.move_register import Order
 from tests.share.made import NOW
 
 ADMIN = Principal("admin", Role.ADMIN, scope("44"))

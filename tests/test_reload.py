@@ -103,7 +103,7 @@ def swap_in_a_message(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
         spec[1::2] = found.spec[1::2]
         return msgspec.structs.replace(found, spec=spec)
 
-    monkeypatch.setattr(Decoder, "use", used)
+    monkeypatch.setattr(Decoder, "set_profiles", used)
     monkeypatch.setattr(Decoder, "decode", decoded)
 
 

@@ -10,20 +10,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from sensegate import seat as page
-from sensegate import sites
-from sensegate.authority import terms
 from sensegate.authority.chain import ChainHead
-from sensegate.authority.terms import Choice, State, Term, decode_state, encode
-from sensegate.authority.voters import Plea, Voters
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.row import Row
 from sensegate.clock import FakeClock
 from sensegate.config import Config, NodeUserConfig
 from sensegate.config.sites import PeerConfig
 from sensegate.errors import PermissionDenied, Superseded
+from sensegate.failover import active as page
+from sensegate.failover import standby as sites
+from sensegate.failover import terms
+from sensegate.failover.active import Seat
+from sensegate.failover.lease import Plea, Voters
+from sensegate.failover.terms import Choice, State, Term, decode_state, encode
 from sensegate.model import Member
-from sensegate.seat import Seat
 from tests.live.site import config_of
 
 LEASE_S = 10.0

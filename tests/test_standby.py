@@ -8,16 +8,16 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from sensegate.authority import terms
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.terms import State, Term, decode_state, encode
-from sensegate.authority.voters import Plea, Voters
 from sensegate.bus.engine import Engine
 from sensegate.clock import FakeClock
 from sensegate.config import NodeUserConfig
 from sensegate.config.sites import PeerConfig
-from sensegate.publish.replica import Replica
-from sensegate.sites import _Standby
+from sensegate.failover import terms
+from sensegate.failover.lease import Plea, Voters
+from sensegate.failover.replica import Replica
+from sensegate.failover.standby import _Standby
+from sensegate.failover.terms import State, Term, decode_state, encode
 from tests.live.site import config_of
 
 LEASE_S = 10.0
@@ -85,7 +85,7 @@ async def test_an_expelled_node_votes_no_more(tmp_path: Path, monkeypatch: pytes
     async def active(*_: object) -> bytes:
         return encode(State(active=True, term=1, voters=Voters((1, 2), ("4401", "4404"))))
 
-    monkeypatch.setattr("sensegate.sites.asked", active)
+    monkeypatch.setattr("sensegate.failover.standby.asked", active)
     await one._state(cast("Any", None))
     kept = terms.read(tmp_path)
     assert (kept.voters, kept.active) == ((Voters((1, 2), ("4401", "4404")),), False)

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from sensegate import way_up
 from sensegate.clock import FakeClock
 from sensegate.config import Config, parse
 from sensegate.config.sites import CentreConfig
 from sensegate.errors import PermissionDenied, SensegateError, Unavailable
-from sensegate.publish.membership import Kept
+from sensegate.tiers import route
+from sensegate.tiers.membership import Kept
 from tests.live.site import config_of
 from tests.share.made import NOW
 
@@ -40,7 +40,7 @@ async def asked(
     """Restore where the first centre fails (until it has been asked often enough); return who was asked."""
     urls: list[str] = []
 
-    async def connected(way: way_up.Way, *_: Any) -> Connection:
+    async def connected(way: route.Way, *_: Any) -> Connection:
         urls.append(way.url)
         if way.url == TOLD.url and len(urls) < recovers:
             raise why
@@ -49,9 +49,9 @@ async def asked(
     async def restored(*_: Any) -> int:
         return 3
 
-    monkeypatch.setattr(way_up, "connected", connected)
-    monkeypatch.setattr("sensegate.bus.copies.restore", restored)
-    await way_up.restore(config, Quick(NOW), TOLD, {})
+    monkeypatch.setattr(route, "connected", connected)
+    monkeypatch.setattr("sensegate.tiers.registry_copies.restore", restored)
+    await route.restore(config, Quick(NOW), TOLD, {})
     return urls
 
 

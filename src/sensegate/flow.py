@@ -20,16 +20,12 @@ from pathlib import Path
 
 import structlog
 
-from sensegate import logs, metrics, sites, way_up
-from sensegate.above import Above
+from sensegate import logs, metrics
 from sensegate.authority import audit_opening
 from sensegate.authority.assets import Assets
-from sensegate.authority.handed import Offers, Taking
 from sensegate.authority.neighbours import Neighbours
 from sensegate.authority.scope import Principal, Role, Scope
-from sensegate.below import Below
 from sensegate.bus.addresses import Addresses, follow
-from sensegate.bus.copies import Copying
 from sensegate.bus.engine import Engine
 from sensegate.bus.ledger import HOUR_US
 from sensegate.clock import Clock, SystemClock
@@ -46,12 +42,12 @@ from sensegate.decode.memory import DecoderMemory
 from sensegate.decode.profiles import any_video_profile
 from sensegate.decode.purposes import purposes
 from sensegate.errors import Fenced, PermissionDenied, StoreFull, Superseded, Unavailable
+from sensegate.failover import standby
 from sensegate.foundations import Foundations
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.own_clock import OwnClock
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.ingest.sources import Sources
-from sensegate.moving import Mover, Place
 from sensegate.normalise.book import IndicatorStore
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
@@ -61,8 +57,6 @@ from sensegate.persist.duplicates import Duplicates
 from sensegate.persist.scrub import Scrub, scrubbed
 from sensegate.persist.scrubber import Scrubber
 from sensegate.ports import Log
-from sensegate.publish import membership
-from sensegate.publish.report import Report, report_of
 from sensegate.scripts import pool as scripts
 from sensegate.share import opening
 from sensegate.share.books import Books
@@ -70,6 +64,13 @@ from sensegate.share.floors import GradeFloors
 from sensegate.share.pushing import Pushing
 from sensegate.share.reader import Reader
 from sensegate.showing import shown, troubles, warnings
+from sensegate.tiers import membership, route
+from sensegate.tiers.centre_side import Below
+from sensegate.tiers.config_distribution import Offers, Taking
+from sensegate.tiers.device_moves import Mover, Place
+from sensegate.tiers.node_side import Above
+from sensegate.tiers.registry_copies import Copying
+from sensegate.tiers.report import Report, report_of
 from sensegate.web.app import Web
 from sensegate.web.rotation import rotating
 
@@ -86,7 +87,7 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
     _told_secrets(config)
     Path(config.directory).mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
     while True:
-        seat = await sites.seat(config, clock) if config.peer.url else None
+        seat = await standby.seat(config, clock) if config.peer.url else None
         try:
             await _run(config, clock, ready, seat)
         except* Superseded as why:
@@ -103,14 +104,14 @@ def _told_secrets(config: Config) -> None:
 
 
 async def _run(
-    config: Config, clock: Clock, ready: Callable[[Addresses], None] | None, seat: sites.Seat | None
+    config: Config, clock: Clock, ready: Callable[[Addresses], None] | None, seat: standby.Seat | None
 ) -> None:
     directory = Path(config.directory)
     # A dump would hold what stands in memory: messages before they are cut, keys. The engine inherits it.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     async with contextlib.AsyncExitStack() as stack:
         fresh = not membership.life(directory)
-        joined = await way_up.begin(config, clock)
+        joined = await route.begin(config, clock)
         engine = Engine.of(config, clock, personal=any_video_profile(config.profiles))
         await engine.start()
         stack.push_async_callback(engine.stop)
@@ -150,7 +151,7 @@ async def _supervised(name: str, work: Callable[[], Awaitable[None]], clock: Clo
 class Gateway:
     """All parts of one node or centre: the foundations, then what a reading meets, in its order."""
 
-    def __init__(self, foundations: Foundations, seat: sites.Seat | None = None) -> None:
+    def __init__(self, foundations: Foundations, seat: standby.Seat | None = None) -> None:
         self.foundations = foundations
         self.config, self.clock, self.engine = foundations.config, foundations.clock, foundations.engine
         self.bus, self.log, self.audit = foundations.bus, foundations.log, foundations.audit
@@ -168,7 +169,7 @@ class Gateway:
 
     @classmethod
     async def build(
-        cls, foundations: Foundations, stack: contextlib.AsyncExitStack, *, seat: sites.Seat | None = None
+        cls, foundations: Foundations, stack: contextlib.AsyncExitStack, *, seat: standby.Seat | None = None
     ) -> Gateway:
         """Open the stages over the foundations; what must be closed is put on `stack`.
 
@@ -280,7 +281,7 @@ class Gateway:
             limits=Limits.of(config.store, self.log.payload_bytes_max),
         )
         self.scrubber = Scrubber(
-            Scrub(self.log, scrubbed(config, duplicates.horizon_us), clock, spoil=duplicates.spoil),
+            Scrub(self.log.whole(), scrubbed(config, duplicates.horizon_us), clock, spoil=duplicates.spoil),
             Path(config.directory),
             clock,
             epoch=self.log.epoch,

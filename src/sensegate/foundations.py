@@ -12,7 +12,6 @@ from pathlib import Path
 
 import structlog
 
-from sensegate import way_up
 from sensegate.authority import audit_opening
 from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices
@@ -23,7 +22,6 @@ from sensegate.authority.people import People
 from sensegate.authority.scope import scope
 from sensegate.authority.set_aside import SetAside
 from sensegate.authority.tokens import Tokens
-from sensegate.below import Below
 from sensegate.bus import streams, timelines
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
@@ -34,9 +32,10 @@ from sensegate.cameras.feature import Cameras
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.lifecycle.lifecycle import ProfileLifecycle
-from sensegate.publish import membership
 from sensegate.quantities.coordinates import wgs84
 from sensegate.share import opening
+from sensegate.tiers import membership, route
+from sensegate.tiers.centre_side import Below
 from sensegate.viid import feature
 
 log = structlog.get_logger("start")
@@ -105,9 +104,9 @@ class Foundations:
         await self.log.open(Path(config.directory))
         # Before nodes or devices are let in: nobody has written since the server began.
         await timelines.begin(self.log, self.clock.now())
-        self.copied = {name: await self.bucket(name) for name in way_up.COPIED} if config.role == "node" else {}
+        self.copied = {name: await self.bucket(name) for name in route.COPIED} if config.role == "node" else {}
         if joined:
-            await way_up.restore(config, self.clock, joined, self.copied)
+            await route.restore(config, self.clock, joined, self.copied)
         await opening.settle(config, await self.bucket("sharing"))
         # Written last: a start that did not come so far begins anew.
         write_private(Path(config.directory) / membership.LIFE, self.log.epoch)

@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 from sensegate import __version__
 from sensegate.authority.scope import Principal
-from sensegate.below import own_row
 from sensegate.bus.unreadable import UNREADABLE
+from sensegate.control.rest_modes import MODES
+from sensegate.control.rest_tasks import TASKING
 from sensegate.model import Device
 from sensegate.scripts import pool as scripts
+from sensegate.tiers.centre_side import own_row
+from sensegate.tiers.rest_moves import GATEWAYS, MOVES
+from sensegate.tiers.rest_nodes import GAPS, JOIN, MEMBERS
+from sensegate.tiers.rest_owners import OWNERS
+from sensegate.tiers.rest_returns import RETURNS
+from sensegate.tiers.rest_uplink import BODY, REFUSED, UPLINK
 from sensegate.viid.rest import VIID
 from sensegate.web.deps import Deps, NodeRow, Part
 from sensegate.web.devices import ASSETS, NEIGHBOURS
 from sensegate.web.drafts import UNKNOWN
 from sensegate.web.log import SET_ASIDE
-from sensegate.web.modes import MODES
-from sensegate.web.moves import GATEWAYS, MOVES
-from sensegate.web.nodes import GAPS, JOIN, MEMBERS
-from sensegate.web.owners import OWNERS
 from sensegate.web.profile_jobs import JOBS, REDECODES, REDECODING
 from sensegate.web.profiles import IN_FORCE, OUTCOMES, RELEASES, STUDIES
-from sensegate.web.returns import RETURNS
-from sensegate.web.tasks import TASKING
-from sensegate.web.uplink import BODY, REFUSED, UPLINK
 from sensegate.web.webhooks import WEBHOOKS
 
 if TYPE_CHECKING:

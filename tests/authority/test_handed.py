@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from sensegate.authority import handed
-from sensegate.authority.handed import Offers, Taking
 from sensegate.authority.scope import Scope
 from sensegate.decode.choice import VersionChoice
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.releases import Examination
+from sensegate.tiers import config_distribution
+from sensegate.tiers.config_distribution import Offers, Taking
 from tests.authority.test_releases import CITY, COUNTY, NAME, PROVINCE, Office, text
 
 
@@ -150,8 +150,8 @@ async def test_a_newer_folder_of_the_centre_reaches_nodes_with_an_older_one(pair
 
 
 def test_other_tables_are_named() -> None:
-    mine = handed.table_digests()
+    mine = config_distribution.table_digests()
     assert set(mine) == {"properties", "codes", "divisions"}
-    assert handed.tables_note(mine, mine) == ""
-    assert "properties" in handed.tables_note(mine, {**mine, "properties": "x"})
-    assert handed.tables_note(mine, {}) == ""
+    assert config_distribution.tables_note(mine, mine) == ""
+    assert "properties" in config_distribution.tables_note(mine, {**mine, "properties": "x"})
+    assert config_distribution.tables_note(mine, {}) == ""

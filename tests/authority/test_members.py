@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.members import BLOCK, Lane, Members, State, apart, split, version_fault, version_note
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.slots import SPARES, slots_of
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
+from sensegate.tiers.members import BLOCK, Lane, Members, State, apart, split, version_fault, version_note
 
 PROVINCE = Principal("province", Role.PROVINCE_OPERATOR, scope("44"))
 CITY = Principal("city", Role.CITY_OPERATOR, scope("4401"))

@@ -10,12 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from sensegate.authority import moves as module
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.credentials import issue
 from sensegate.authority.devices import Devices, StoredDevice
 from sensegate.authority.divisions import Divisions
-from sensegate.authority.moves import OVER, Left, Move, Moves, Order, Part, Stage, Told, decode_orders
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.ledger import Ledger
@@ -23,7 +21,9 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.errors import Conflict, NotFound, PermissionDenied, Unavailable
 from sensegate.model import Device, DeviceState, Member
-from sensegate.moving import Mover, Place
+from sensegate.tiers import move_register as module
+from sensegate.tiers.device_moves import Mover, Place
+from sensegate.tiers.move_register import OVER, Left, Move, Moves, Order, Part, Stage, Told, decode_orders
 from tests.share.made import NOW
 from tests.test_moving import Quick
 

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.moves import Move, Stage
-from sensegate.authority.ownership import ROW_DEVICES, DeviceOwners
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied
+from sensegate.tiers.move_register import Move, Stage
+from sensegate.tiers.ownership import ROW_DEVICES, DeviceOwners
 
 PROVINCE = Principal("province", Role.PROVINCE_OPERATOR, scope("44"))
 CITY = Principal("city", Role.CITY_OPERATOR, scope("4401"))

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.authority import terms
-from sensegate.authority.terms import APART_S, GRANT_S, Choice, State, Term
-from sensegate.authority.voters import FIRST, Plea, Voters, Votes
 from sensegate.errors import ConfigError
+from sensegate.failover import terms
+from sensegate.failover.lease import FIRST, Plea, Voters, Votes
+from sensegate.failover.terms import APART_S, GRANT_S, Choice, State, Term
 
 WANTS = State(active=False, term=1, wants=True, would=2)
 ACTIVE = State(active=True, term=1, version=(1, 3), stamp=(7, 1.0))

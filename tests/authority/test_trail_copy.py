@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from sensegate.authority import trail_copy
 from sensegate.authority.audit import Audit
 from sensegate.authority.chain import digest
 from sensegate.authority.scope import Principal, Role, scope
-from sensegate.authority.trail_copy import TrailCopy
 from sensegate.bus import streams
 from sensegate.bus.engine import Engine, User
 from sensegate.clock import SystemClock
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import Fenced
+from sensegate.failover import trail_copy
+from sensegate.failover.trail_copy import TrailCopy
 
 BY = Principal("admin", Role.ADMIN, scope("44"))
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from sensegate.authority import voters as module
-from sensegate.authority.terms import GRANT_S, Choice, State, Term
-from sensegate.authority.voters import FIRST, Lease, Plea, Voters, Votes
+from sensegate.failover import lease as module
+from sensegate.failover.lease import FIRST, Lease, Plea, Voters, Votes
+from sensegate.failover.terms import GRANT_S, Choice, State, Term
 
 LEASE_S = 10.0
 POOL = ("1", "2", "3", "4", "5")

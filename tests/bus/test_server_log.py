@@ -207,6 +207,6 @@ async def test_refused_publishes_are_told_one_by_one(engine: Engine) -> None:
         while len(seen) < 100:
             seen += await engine.violations()
     assert [(one.what, one.subject, one.account, one.user) for one in seen] == [
-        ("publish", "readings.4401.all.1", "SG", "node-4403")
+        ("publish", "readings.4401.all.1", "N_4403", "node-4403")
     ] * 100
     await client.close()

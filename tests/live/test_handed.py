@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sensegate.config import Config
-from sensegate.publish import membership
+from sensegate.tiers import membership
 from tests.conftest import eventually
 from tests.live.site import PLAIN, Made, Site, config_of, running
 from tests.live.test_membership import invite, row

@@ -12,7 +12,7 @@ import pytest
 
 from sensegate.config import Config
 from sensegate.errors import Conflict, PermissionDenied
-from sensegate.publish import membership
+from sensegate.tiers import membership
 from tests.live.site import Site, config_of, reading, running
 
 pytestmark = pytest.mark.live

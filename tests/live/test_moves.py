@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sensegate.publish import membership
+from sensegate.tiers import membership
 from tests.conftest import eventually
 from tests.live.phone import NOT_AUTHORISED
 from tests.live.site import Made, Site, config_of, reading, running

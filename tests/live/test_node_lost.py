@@ -11,7 +11,7 @@ import pytest
 
 from sensegate.config import Config
 from sensegate.demo.link import FaultyLink
-from sensegate.publish import gaps
+from sensegate.tiers import gaps
 from tests.conftest import eventually
 from tests.live.site import PLAIN, Made, Site, config_of, running
 from tests.live.test_handed import version_is

@@ -20,8 +20,8 @@ from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import SystemClock
 from sensegate.config import NodeUserConfig, StoreConfig
 from sensegate.config.people import ReturnsConfig
-from sensegate.publish.returned import Taker
 from sensegate.tiers.link import CentreLink
+from sensegate.tiers.return_receiver import Taker
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running, tiers
 

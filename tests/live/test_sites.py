@@ -25,17 +25,17 @@ import aiohttp
 import msgspec
 import pytest
 
-from sensegate.authority import terms
 from sensegate.authority.audit_opening import KEY
 from sensegate.authority.chain import SignedHead, check_export
-from sensegate.authority.standby import PROMOTE, STATUS, Standby
 from sensegate.bus.addresses import Addresses
 from sensegate.bus.ledger import ACCEPTED
 from sensegate.bus.ports import free_port
 from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig, WebConfig
 from sensegate.config.sites import CentreConfig, PeerConfig
+from sensegate.failover import terms
+from sensegate.failover.standby import TAIL
+from sensegate.failover.trail_standby import PROMOTE, STATUS, Standby
 from sensegate.share.opening import PSEUDONYMS, SIGNING
-from sensegate.sites import TAIL
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running
 

@@ -13,9 +13,9 @@ import pytest
 from sensegate.bus.connect import Link, connect
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.errors import PermissionDenied, Unavailable
-from sensegate.publish import membership
-from sensegate.publish.membership import Kept
+from sensegate.tiers import membership
 from sensegate.tiers.link import CentreLink
+from sensegate.tiers.membership import Kept
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running
 

@@ -24,8 +24,8 @@ import pytest
 from sensegate.authority.chain import check_export
 from sensegate.authority.heads import public_key
 from sensegate.config.people import EgressConfig
-from sensegate.publish import membership
 from sensegate.share.receipts import verified
+from sensegate.tiers import membership
 from tests.conftest import eventually
 from tests.live.granting import Granted
 from tests.live.receiver import receiving

@@ -21,9 +21,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 from typer.testing import CliRunner
 
-from sensegate import seat, way_up
 from sensegate.authority.certificates import fingerprint
-from sensegate.authority.terms import State, Term, decode_state, encode
 from sensegate.bus import external, process
 from sensegate.bus.engine import Engine
 from sensegate.bus.ports import free_port
@@ -33,7 +31,9 @@ from sensegate.config import Config, EngineConfig, NodeUserConfig, TlsConfig, Up
 from sensegate.config.people import OidcConfig, OidcRule
 from sensegate.config.sites import CentreConfig, PeerConfig
 from sensegate.errors import ConfigError, EngineError, PermissionDenied, Untrusted
-from sensegate.publish import membership
+from sensegate.failover import active
+from sensegate.failover.terms import State, Term, decode_state, encode
+from sensegate.tiers import membership, route
 from sensegate.tiers.link import CentreLink, NodeLinks
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, reading, running
@@ -334,7 +334,7 @@ async def test_two_centres_and_their_nodes_by_mutual_tls(lab: Lab, other: Lab, t
         answering = asyncio.create_task(links.run())
         await eventually(lambda: len(links.connected) == 2)
         for good in (peer, replace(peer, ca_file=""), replace(peer, pin_sha256=())):
-            state = await seat.state_of(replace(config, peer=good), Term())
+            state = await active.state_of(replace(config, peer=good), Term())
             assert state == State(active=True, term=2), good
         for wrong in (
             {"pin_sha256": ("0" * 64,)},
@@ -343,13 +343,13 @@ async def test_two_centres_and_their_nodes_by_mutual_tls(lab: Lab, other: Lab, t
             {"cert_file": other.pair("node-4401")[0], "key_file": other.pair("node-4401")[1]},
         ):
             with pytest.raises(Untrusted):
-                await seat.reach(replace(config, peer=replace(peer, **wrong)))
+                await active.reach(replace(config, peer=replace(peer, **wrong)))
         second = CentreConfig(peer.url, lab.ca, (pin,))
-        first = way_up.Way("4401", "4401", "nats://away:1", "secret-of-both-0123456789", None)
+        first = route.Way("4401", "4401", "nats://away:1", "secret-of-both-0123456789", None)
         for there, trusted in ((second, True), (replace(second, pin_sha256=("0" * 64,)), False)):
             uplink = UplinkConfig(url=first.url, other_centres=(there,), cert_file=cert, key_file=key)
             try:
-                link = await way_up.connected(way_up.turned(first, uplink, 1))
+                link = await route.connected(route.turned(first, uplink, 1))
                 answer = await CentreLink(link, slot="4401", member="4401").ask("lease")
                 assert State(active=True, term=4) == decode_state(answer)
                 await link.close()

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.authority.terms import Term
 from sensegate.bus import streams, timelines
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
@@ -19,10 +18,11 @@ from sensegate.bus.timelines import Timelines
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import Fenced, Unavailable
+from sensegate.failover import replica
+from sensegate.failover.replica import Held, Original, Replica, decode_from
+from sensegate.failover.terms import Term
 from sensegate.model import Member
 from sensegate.ports import Log
-from sensegate.publish import replica
-from sensegate.publish.replica import Held, Original, Replica, decode_from
 
 Ask = Callable[[str, bytes], Awaitable[bytes]]
 

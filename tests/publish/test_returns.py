@@ -9,9 +9,9 @@ import msgspec
 from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
+from sensegate.failover.replica import Held, Original
 from sensegate.model import Member
-from sensegate.publish.replica import Held, Original
-from sensegate.publish.returns import Returns, Wanted
+from sensegate.tiers.return_flow import Returns, Wanted
 from tests.share.made import NOW
 from tests.tiers.made import batch_of
 

@@ -19,7 +19,7 @@ from sensegate.bus.timelines import FILE, Timelines
 from sensegate.clock import FakeClock
 from sensegate.config import StoreConfig
 from sensegate.errors import Gone
-from sensegate.publish.replica import Original, Replica, decode_from
+from sensegate.failover.replica import Original, Replica, decode_from
 from sensegate.share.cursor import Cursor, parse, stored_before
 from sensegate.share.delivery import Form, Serving
 from sensegate.share.feeds import Selection

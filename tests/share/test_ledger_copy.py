@@ -12,11 +12,11 @@ from sensegate.bus.ledger import DECODED, HOUR_US, MESSAGES, Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.errors import Unavailable
+from sensegate.failover import ledger_copy
+from sensegate.failover.ledger_copy import LedgerCopy
 from sensegate.model import Member
 from sensegate.ports import Log
-from sensegate.share import ledger_copy
 from sensegate.share.books import Books
-from sensegate.share.ledger_copy import LedgerCopy
 
 TTL_H = 9_600
 

@@ -24,8 +24,8 @@ from sensegate.ports import Log
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.judging import Judge
 from sensegate.tiers.receiver import Receiver
+from sensegate.tiers.refused_store import Vault
 from sensegate.tiers.span import SOURCE
-from sensegate.tiers.vault import Vault
 from sensegate.tiers.verdict import MemberFacts, Rules
 from sensegate.tiers.writers import WriterState
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.moves import Move, Stage
-from sensegate.authority.ownership import DeviceOwners
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus import columns
 from sensegate.bus.batch import Batch, Words
 from sensegate.clock import FakeClock
 from sensegate.errors import Overloaded
 from sensegate.tiers.judging import Judge, Judged
+from sensegate.tiers.move_register import Move, Stage
+from sensegate.tiers.ownership import DeviceOwners
 from sensegate.tiers.protocol import Part, PartKind
 from sensegate.tiers.verdict import MemberFacts, Reason, Rules
 from tests.tiers.test_checks import NOW, batch

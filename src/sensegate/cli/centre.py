@@ -10,10 +10,10 @@ from typing import Annotated
 import msgspec
 import typer
 
-from sensegate.authority import terms
-from sensegate.authority.standby import PROMOTE, STATUS, Standby
 from sensegate.cli.output import Json, console, print_json
 from sensegate.errors import ConfigError
+from sensegate.failover import terms
+from sensegate.failover.trail_standby import PROMOTE, STATUS, Standby
 from sensegate.wording import count
 
 app = typer.Typer(help="Show which of two centres is active; promote the standby.", no_args_is_help=True)

@@ -211,7 +211,7 @@ def join(
     Example: sensegate node join CODE --centre https://centre.example:28080
     """
     from sensegate.config import load  # noqa: PLC0415 - only `join` and `leave` need it
-    from sensegate.publish import membership  # noqa: PLC0415 - as above
+    from sensegate.tiers import membership  # noqa: PLC0415 - as above
 
     settings = load(config)
     if settings.role != "node":
@@ -231,7 +231,7 @@ def leave(*, config: ConfigFile = Path("config/node.yaml")) -> None:
     Example: sensegate node leave
     """
     from sensegate.config import load  # noqa: PLC0415 - as above
-    from sensegate.publish import membership  # noqa: PLC0415 - as above
+    from sensegate.tiers import membership  # noqa: PLC0415 - as above
 
     left = asyncio.run(membership.leave(Path(load(config).directory)))
     console.print(f"{left.member} has left {left.centre}", highlight=False)

@@ -21,7 +21,6 @@ import structlog
 from nats.aio.msg import Msg
 
 from sensegate import __version__, metrics
-from sensegate.authority.members import version_fault
 from sensegate.bus import api
 from sensegate.bus.connect import Link
 from sensegate.bus.slots import inbox_prefix, is_peer, request_subject
@@ -30,6 +29,7 @@ from sensegate.config.sites import NodeQuotaConfig
 from sensegate.errors import Fenced, Overloaded, PermissionDenied, SensegateError, StoreFull, Superseded, Unavailable
 from sensegate.tiers import envelope
 from sensegate.tiers.envelope import FORMS, HELLO, LinkAnswer, LinkRequest, MemberHello, Welcome
+from sensegate.tiers.members import version_fault
 from sensegate.tiers.quota import TokenBucket
 
 MemberId = str

@@ -38,7 +38,7 @@ from sensegate.tiers.protocol import (
     SpanRequest,
 )
 from sensegate.tiers.refusals import LISTED_MAX, ListedLog, Listing
-from sensegate.tiers.vault import Vault
+from sensegate.tiers.refused_store import Vault
 
 RECORD_BYTES_MAX = 262_144
 """Largest record of a lane."""

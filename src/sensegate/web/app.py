@@ -21,7 +21,9 @@ from aiohttp import web
 from sensegate import metrics
 from sensegate.authority.scope import Action, demand
 from sensegate.config import TlsConfig
+from sensegate.control import rest_modes, rest_tasks
 from sensegate.errors import ConfigError, Conflict, SensegateError, Unavailable
+from sensegate.tiers import rest_moves, rest_nodes, rest_owners, rest_returns, rest_uplink
 from sensegate.viid import rest
 from sensegate.web import (
     applications,
@@ -34,20 +36,13 @@ from sensegate.web import (
     feeds,
     grants,
     log,
-    modes,
-    moves,
-    nodes,
     openapi,
-    owners,
     people,
     problems,
     profile_jobs,
     profiles,
     registry,
-    returns,
     session,
-    tasks,
-    uplink,
     webhooks,
     websocket,
 )
@@ -134,9 +129,9 @@ _OPERATIONS = (
 ROUTES: tuple[Route, ...] = (
     *_OPERATIONS,
     *devices.ROUTES,
-    *tasks.ROUTES,
-    *modes.ROUTES,
-    *returns.ROUTES,
+    *rest_tasks.ROUTES,
+    *rest_modes.ROUTES,
+    *rest_returns.ROUTES,
     *feeds.ROUTES,
     *websocket.ROUTES,
     *webhooks.ROUTES,
@@ -144,10 +139,10 @@ ROUTES: tuple[Route, ...] = (
     *applications.ROUTES,
     *grants.ROUTES,
     *registry.ROUTES,
-    *moves.ROUTES,
-    *nodes.ROUTES,
-    *owners.ROUTES,
-    *uplink.ROUTES,
+    *rest_moves.ROUTES,
+    *rest_nodes.ROUTES,
+    *rest_owners.ROUTES,
+    *rest_uplink.ROUTES,
     *profiles.ROUTES,
     *profile_jobs.ROUTES,
     *drafts.ROUTES,

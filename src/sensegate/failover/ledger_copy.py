@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from sensegate.bus.ask import PIECE_BYTES, fitting
 from sensegate.bus.decoding import decoder
 from sensegate.bus.ledger import HOUR_US
 from sensegate.bus.unreadable import read
@@ -21,6 +20,7 @@ from sensegate.clock import Clock
 from sensegate.errors import Unavailable
 from sensegate.model import Member
 from sensegate.ports import Log
+from sensegate.tiers.questions import PIECE_BYTES, fitting
 
 POSITION = "hours.position"
 ROWS_MAX = 500

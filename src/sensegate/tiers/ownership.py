@@ -18,13 +18,13 @@ import structlog
 
 from sensegate import metrics
 from sensegate.authority.bucket import Bucket, follow
-from sensegate.authority.moves import Move, Stage
 from sensegate.authority.scope import Action, Principal, Role, demand, scope
 from sensegate.authority.trail import Trail
 from sensegate.bus.row import Row
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, NotFound, Overloaded
+from sensegate.tiers.move_register import Move, Stage
 
 DEVICES_MAX = 1_000_000
 """Most devices of one member."""

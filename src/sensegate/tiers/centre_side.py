@@ -20,16 +20,11 @@ from sensegate import __version__, metrics
 from sensegate.authority.callout import Callout, Guest
 from sensegate.authority.devices import Devices, StoredDevice, decode_stored, encode_stored
 from sensegate.authority.divisions import Divisions, short_code
-from sensegate.authority.handed import Offers, table_digests, tables_note
 from sensegate.authority.heads import load_or_create_key
 from sensegate.authority.jwt import AuthRequest, Permissions
-from sensegate.authority.members import MEMBER, Lane, Member, Members, State, Told, WayIn, version_note
-from sensegate.authority.moves import Left, Moves
-from sensegate.authority.ownership import DeviceOwners
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import Trail
-from sensegate.authority.voters import voter
-from sensegate.bus import ask, copies, external
+from sensegate.bus import external
 from sensegate.bus.engine import Engine
 from sensegate.bus.kv import Bucket
 from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, WITHHELD
@@ -39,20 +34,25 @@ from sensegate.bus.slots import account_of, centre_user, member_rights
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import Conflict, NotFound, PermissionDenied, StoreFull, Unavailable
+from sensegate.failover.lease import voter
 from sensegate.model import DeviceState
-from sensegate.moving import Mover
-from sensegate.publish import gaps, return_files
-from sensegate.publish.gaps import Named
-from sensegate.publish.links import Links, Node
-from sensegate.publish.report import Report, Reports
-from sensegate.publish.returns import Returns, Wanted
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.share import opening
+from sensegate.tiers import gaps, questions, registry_copies, return_files
+from sensegate.tiers.config_distribution import Offers, table_digests, tables_note
+from sensegate.tiers.device_moves import Mover
+from sensegate.tiers.gaps import Named
 from sensegate.tiers.judging import Judge
 from sensegate.tiers.link import NodeLinks
+from sensegate.tiers.members import MEMBER, Lane, Member, Members, State, Told, WayIn, version_note
+from sensegate.tiers.move_register import Left, Moves
+from sensegate.tiers.node_states import Links, Node
+from sensegate.tiers.ownership import DeviceOwners
 from sensegate.tiers.protocol import RefusedPart
 from sensegate.tiers.receiver import Receiver
-from sensegate.tiers.vault import Vault
+from sensegate.tiers.refused_store import Vault
+from sensegate.tiers.report import Report, Reports
+from sensegate.tiers.return_flow import Returns, Wanted
 from sensegate.tiers.verdict import MemberFacts, Rules
 from sensegate.web.deps import NodeRow
 
@@ -102,7 +102,7 @@ class Below:
         """Open the register of members; from now on they are let in."""
         self._devices = devices
         tls = self.config.web.tls
-        self.copies = copies.Copies(bucket)
+        self.copies = registry_copies.Copies(bucket)
         self.members = Members(
             await bucket("nodes"),
             self._trail,
@@ -244,7 +244,7 @@ class Below:
     # ── moves of devices ────────────────────────────────────────────────────────────────────────────
 
     @property
-    def _desk(self) -> dict[str, ask.Answer]:
+    def _desk(self) -> dict[str, questions.Answer]:
         return {"orders": self.moves.orders, "part": self.moves.part, "told": self.moves.told}
 
     async def ask(self, what: str, payload: bytes) -> bytes:

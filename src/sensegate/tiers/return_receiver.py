@@ -23,7 +23,7 @@ from sensegate.config import StoreConfig
 from sensegate.errors import ConfigError, Conflict, Fenced, PermissionDenied, StoreFull, Unavailable
 from sensegate.model import Member
 from sensegate.ports import Log
-from sensegate.publish.returns import Part, Wanted
+from sensegate.tiers.return_flow import Part, Wanted
 
 SOURCE = "return"
 """The source under which it stands in the ledger."""

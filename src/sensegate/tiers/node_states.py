@@ -13,7 +13,7 @@ from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
 from sensegate.errors import Unavailable
 from sensegate.ports import Log
-from sensegate.publish.report import Heard, Reports
+from sensegate.tiers.report import Heard, Reports
 
 LOOK_S = 1.0
 

@@ -15,14 +15,14 @@ import msgspec
 import structlog
 
 from sensegate import __version__
-from sensegate.bus import copies, trust
+from sensegate.bus import trust
 from sensegate.bus.connect import Link, connect
 from sensegate.bus.kv import Bucket
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import Clock
 from sensegate.config import Config, UplinkConfig
 from sensegate.errors import ConfigError, Overloaded, PermissionDenied, Unavailable
-from sensegate.publish import membership
+from sensegate.tiers import membership, registry_copies
 from sensegate.tiers.link import CentreLink
 
 PING_S = 2.0
@@ -128,7 +128,7 @@ async def restore(config: Config, clock: Clock, told: membership.Kept, buckets: 
             nc = await connected(way)
             try:
                 link = CentreLink(nc, slot=way.slot, member=way.member)
-                count = await copies.restore(buckets, partial(link.ask_patiently, clock=clock))
+                count = await registry_copies.restore(buckets, partial(link.ask_patiently, clock=clock))
             finally:
                 await nc.close()
         except (Unavailable, PermissionDenied) as why:

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from sensegate.authority.moves import Move, Moves
 from sensegate.authority.scope import Action
+from sensegate.tiers.move_register import Move, Moves
 from sensegate.web import listing
 from sensegate.web.bodies import Body, DeviceId, Division
 from sensegate.web.deps import Part

@@ -21,19 +21,13 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from sensegate.authority import terms, trail_copy
 from sensegate.authority.audit import Audit
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.callout import Callout
 from sensegate.authority.chain import digest
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
-from sensegate.authority.standby import PROMOTE, STATUS, Standby
-from sensegate.authority.terms import GRANT_S, State, Term
 from sensegate.authority.trail import MemoryTrail, Trail
-from sensegate.authority.trail_copy import Aside, TrailCopy
-from sensegate.authority.voters import FIRST, Voters, Votes
-from sensegate.below import Below
 from sensegate.bus import api, inventory, streams, timelines
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
@@ -42,10 +36,16 @@ from sensegate.bus.process import write_private
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import Fenced, NotFound, PermissionDenied, StoreFull, Unavailable
-from sensegate.publish.replica import Piece, Replica
-from sensegate.publish.replica import asked as log_of
-from sensegate.seat import Seat, asked, plea_of, reach, state_of
-from sensegate.share.ledger_copy import LedgerCopy
+from sensegate.failover import terms, trail_copy
+from sensegate.failover.active import Seat, asked, plea_of, reach, state_of
+from sensegate.failover.lease import FIRST, Voters, Votes
+from sensegate.failover.ledger_copy import LedgerCopy
+from sensegate.failover.replica import Piece, Replica
+from sensegate.failover.replica import asked as log_of
+from sensegate.failover.terms import GRANT_S, State, Term
+from sensegate.failover.trail_copy import Aside, TrailCopy
+from sensegate.failover.trail_standby import PROMOTE, STATUS, Standby
+from sensegate.tiers.centre_side import Below
 from sensegate.tiers.link import CentreLink
 
 __all__ = ["Seat", "seat"]

@@ -13,10 +13,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from sensegate.authority import terms
-from sensegate.authority.handed import Taking
 from sensegate.authority.heads import public_key
-from sensegate.authority.terms import NEWS_S, Choice, decode_state, encode
 from sensegate.bus.connect import Link
 from sensegate.clock import Clock
 from sensegate.config import Config, read_secret
@@ -30,17 +27,20 @@ from sensegate.errors import (
     Unavailable,
     Untrusted,
 )
+from sensegate.failover import terms
+from sensegate.failover.terms import NEWS_S, Choice, decode_state, encode
 from sensegate.model import Shed
-from sensegate.moving import Mover
 from sensegate.ports import Log
-from sensegate.publish import membership, return_files
-from sensegate.publish.report import Report, Reporter
-from sensegate.publish.returned import Taker
+from sensegate.tiers import membership, return_files
 from sensegate.tiers.carried import Carried
+from sensegate.tiers.config_distribution import Taking
+from sensegate.tiers.device_moves import Mover
 from sensegate.tiers.link import CentreLink
+from sensegate.tiers.report import Report, Reporter
+from sensegate.tiers.return_receiver import Taker
+from sensegate.tiers.route import JOIN_AGAIN_S, PING_S, Way, connected, join, told_way, trusted, turned
 from sensegate.tiers.uplink import Uplink
 from sensegate.tiers.writers import Claimant, FileKeeper
-from sensegate.way_up import JOIN_AGAIN_S, PING_S, Way, connected, join, told_way, trusted, turned
 
 LOOK_S = 1.0
 """A node that was joined from beside finds its way to the centre so soon."""

@@ -14,8 +14,8 @@ from zlib import crc32
 
 import msgspec
 
-from sensegate.authority.voters import FIRST, Plea, Voters
 from sensegate.errors import ConfigError
+from sensegate.failover.lease import FIRST, Plea, Voters
 
 FILE = "term.json"
 GRANT_S = 4.0

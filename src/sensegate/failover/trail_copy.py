@@ -14,9 +14,9 @@ import msgspec
 
 from sensegate.authority.audit import Audit
 from sensegate.authority.chain import decode, digest
-from sensegate.bus.ask import PIECE_BYTES
 from sensegate.bus.decoding import decoder
 from sensegate.errors import Fenced, Unavailable
+from sensegate.tiers.questions import PIECE_BYTES
 
 ROWS_MAX = 500
 WAIT_S = 1.0

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sensegate.bus.decoding import decoder
 from sensegate.errors import ConfigError
-from sensegate.publish.returns import Part, Returns, Wanted
+from sensegate.tiers.return_flow import Part, Returns, Wanted
 
 FILE_BYTES = 32 * 1024**2
 """A file holds about so much; the next one begins where it ends."""

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from sensegate.authority.members import AREAS_MAX, CODE_LIFE_S, Asked, Member, Members, Told
 from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound, PermissionDenied
-from sensegate.publish.gaps import Named
+from sensegate.tiers.gaps import Named
+from sensegate.tiers.members import AREAS_MAX, CODE_LIFE_S, Asked, Member, Members, Told
 from sensegate.web import listing
 from sensegate.web.bodies import Body, Division, Text
 from sensegate.web.deps import NodeRow, Part

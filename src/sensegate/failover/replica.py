@@ -14,8 +14,6 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import structlog
 
-from sensegate.authority.terms import Term
-from sensegate.bus.ask import PIECE_BYTES, fitting
 from sensegate.bus.decoding import decoder
 from sensegate.bus.names import FILLER
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
@@ -23,8 +21,10 @@ from sensegate.bus.timelines import History, Timelines
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, Unavailable
+from sensegate.failover.terms import Term
 from sensegate.model import Entry, Member
 from sensegate.ports import Log
+from sensegate.tiers.questions import PIECE_BYTES, fitting
 
 PIECE_ENTRIES = 2_000
 WAIT_S = 1.0

@@ -18,7 +18,6 @@ import numpy as np
 import structlog
 
 from sensegate.authority.devices import Devices, decode_stored
-from sensegate.authority.moves import Order, Part, Told, decode_orders
 from sensegate.authority.scope import Principal
 from sensegate.bus import columns
 from sensegate.bus.columns import Batch
@@ -29,6 +28,7 @@ from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.model import Member
 from sensegate.ports import Log
+from sensegate.tiers.move_register import Order, Part, Told, decode_orders
 
 SHUT_S = 1.2
 """After this time what was being let in has been closed too."""

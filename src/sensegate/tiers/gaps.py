@@ -7,10 +7,10 @@ from typing import Protocol
 
 import msgspec
 
-from sensegate.authority.members import Gap
 from sensegate.bus import sequences
 from sensegate.bus.unreadable import read as read_entry
 from sensegate.model import Entry
+from sensegate.tiers.members import Gap
 
 LOOK_BACK_US = 24 * 3_600_000_000
 """Of the lost store so much is read: what a device sent last is in it, or the device was silent for a day."""

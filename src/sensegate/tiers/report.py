@@ -11,10 +11,10 @@ import msgspec
 import structlog
 
 from sensegate import __version__
-from sensegate.authority.handed import table_digests
 from sensegate.bus.decoding import decoder
 from sensegate.clock import Clock
 from sensegate.errors import PermissionDenied, Unavailable
+from sensegate.tiers.config_distribution import table_digests
 
 EVERY_S = 2.0
 

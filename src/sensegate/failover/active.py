@@ -15,22 +15,22 @@ import msgspec
 import structlog
 
 from sensegate import __version__
-from sensegate.authority import terms, trail_copy
 from sensegate.authority.audit import Audit
 from sensegate.authority.chain import ASIDE
 from sensegate.authority.scope import Principal, Role, scope
-from sensegate.authority.terms import NEWS_S, State, Term
-from sensegate.authority.voters import FIRST, Lease, Plea
-from sensegate.bus import ask, trust
+from sensegate.bus import trust
 from sensegate.bus.connect import connect
 from sensegate.bus.kv import Bucket
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import Clock, moved
 from sensegate.config import Config, read_secret
 from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Superseded, Unavailable
+from sensegate.failover import ledger_copy, terms, trail_copy
+from sensegate.failover.lease import FIRST, Lease, Plea
+from sensegate.failover.replica import Held, Original, decode_from
+from sensegate.failover.terms import NEWS_S, State, Term
 from sensegate.ports import Log
-from sensegate.publish.replica import Held, Original, decode_from
-from sensegate.share import ledger_copy
+from sensegate.tiers import questions
 from sensegate.tiers.link import CentreLink
 
 PROBE_S = 2.0
@@ -152,9 +152,9 @@ class Seat:
                 _log.error("the trail does not say that a term has begun", why=str(why), **began)
 
     @property
-    def answers(self) -> dict[str, ask.Answer]:
+    def answers(self) -> dict[str, questions.Answer]:
         """What nodes and the other centre may ask."""
-        copied: dict[str, ask.Answer] = {
+        copied: dict[str, questions.Answer] = {
             "log": self._log,
             "buckets": self._names,
             "rows": self._some,
@@ -292,7 +292,7 @@ class Seat:
 
     # ── what is copied ──────────────────────────────────────────────────────────────────────────────
 
-    def _only_peer(self, answer: ask.Answer) -> ask.Answer:
+    def _only_peer(self, answer: questions.Answer) -> questions.Answer:
         async def checked(division: str, payload: bytes) -> bytes:
             if division != self.config.division:
                 raise PermissionDenied("this is for the other centre")
@@ -315,7 +315,7 @@ class Seat:
         if name not in self._buckets:
             raise NotFound(f"no bucket {name}")
         rows = await self._buckets[name].changes(after, limit=ROWS_MAX)
-        rows = ask.fitting(rows, lambda row: len(row.key) + len(row.value or b""))
+        rows = questions.fitting(rows, lambda row: len(row.key) + len(row.value or b""))
         return msgspec.msgpack.encode(([(row.key, row.value) for row in rows], rows[-1].revision if rows else after))
 
     async def _trail(self, _division: str, payload: bytes) -> bytes:

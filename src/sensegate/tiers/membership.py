@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from sensegate import __version__
-from sensegate.authority.members import Asked, Told, split
 from sensegate.bus import trust
 from sensegate.bus.ports import bracketed
 from sensegate.bus.process import write_private
 from sensegate.errors import ConfigError, Conflict, Overloaded, PermissionDenied, SensegateError, Unavailable
+from sensegate.tiers.members import Asked, Told, split
 
 FILE = "link.json"
 LIFE = "log.life"

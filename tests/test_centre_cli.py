@@ -40,7 +40,7 @@ def test_status_says_who_votes(tmp_path: Path) -> None:
     code, said = run("status", str(tmp_path), "--json")
     assert msgspec.json.decode(said)["voters"] == ["4401", "4403.2"]
     stands_by(tmp_path, behind=2)
-    assert "stands by, term 3" in run("status", str(tmp_path))[1]
+    assert "standby, term 3" in run("status", str(tmp_path))[1]
     terms.write(tmp_path, Term(3))
     (tmp_path / STATUS).unlink()
     code, said = run("status", str(tmp_path))

@@ -58,10 +58,10 @@ from sensegate.persist.scrub import Scrub, scrubbed
 from sensegate.persist.scrubber import Scrubber
 from sensegate.ports import Log
 from sensegate.scripts import pool as scripts
-from sensegate.share import opening
-from sensegate.share.books import Books
+from sensegate.share import wiring
 from sensegate.share.floors import GradeFloors
-from sensegate.share.pushing import Pushing
+from sensegate.share.hourly_ledgers import HourlyLedgers
+from sensegate.share.pushing import PushDelivery
 from sensegate.share.reader import Reader
 from sensegate.showing import shown, troubles, warnings
 from sensegate.tiers import membership, route
@@ -72,7 +72,7 @@ from sensegate.tiers.node_side import Above
 from sensegate.tiers.registry_copies import Copying
 from sensegate.tiers.report import Report, report_of
 from sensegate.web.app import Web
-from sensegate.web.rotation import rotating
+from sensegate.web.certificates import rotating
 
 _log = structlog.get_logger("flow")
 
@@ -380,15 +380,15 @@ class Gateway:
         """Open the feeds over the log: for those who ask, for those to whom they are pushed, for the other tier."""
         config, clock, base = self.config, self.clock, self.foundations
         self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h)
-        self.quality_rows = opening.quality_rows(self.quality, self.devices)
-        measured = opening.measures(self.devices, self.quality_rows, clock)
-        self.share = opening.made(
+        self.quality_rows = wiring.quality_rows(self.quality, self.devices)
+        measured = wiring.feed_indicators(self.devices, self.quality_rows, clock)
+        self.share = wiring.build_sharing(
             config,
             clock,
             self.audit,
             base.tokens,
             reader=self.reader,
-            books=Books(
+            books=HourlyLedgers(
                 base.hours,
                 clock,
                 ttl_h=config.store.ledger_ttl_h,
@@ -400,11 +400,11 @@ class Gateway:
             measured=measured,
         )
         if self.above:
-            upward = self.share.join_up(self.above.ask, config.member_id, measured)
+            upward = self.share.federate_up(self.above.ask, config.member_id, measured)
             self.above.extras["catalogue"] = upward.run
-            self.not_taken = upward.troubles
+            self.not_taken = upward.problems
         if self.below:
-            downward = self.share.join_down()
+            downward = self.share.federate_down()
             self.below.answers.update(downward.answers)
             self.tasks["catalogue of nodes"] = partial(downward.run, self.below.gone)
             self.reader.on_begin.append(self.below.returns.begin)
@@ -416,7 +416,7 @@ class Gateway:
         self.mode_executor.grants = EmergencyGrants(self.share.grants, self.share.feeds, clock)
         stack.push_async_callback(self.share.close)
         self.tasks["share"] = self.share.run
-        self.pushing = Pushing(config, clock, self.share, base.tokens, self.audit)
+        self.pushing = PushDelivery(config, clock, self.share, base.tokens, self.audit)
         await self.pushing.open(await base.bucket("lines"), await base.bucket("sharing"), stack)
         await self.pushing.open_broker(self.engine, self.callout, stack)
         self.tasks |= self.pushing.tasks

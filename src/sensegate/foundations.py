@@ -33,7 +33,7 @@ from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.lifecycle.lifecycle import ProfileLifecycle
 from sensegate.quantities.coordinates import wgs84
-from sensegate.share import opening
+from sensegate.share import wiring
 from sensegate.tiers import membership, route
 from sensegate.tiers.centre_side import Below
 from sensegate.viid import feature
@@ -107,7 +107,7 @@ class Foundations:
         self.copied = {name: await self.bucket(name) for name in route.COPIED} if config.role == "node" else {}
         if joined:
             await route.restore(config, self.clock, joined, self.copied)
-        await opening.settle(config, await self.bucket("sharing"))
+        await wiring.prepare_secrets(config, await self.bucket("sharing"))
         # Written last: a start that did not come so far begins anew.
         write_private(Path(config.directory) / membership.LIFE, self.log.epoch)
         self.hours = JetStreamLog(self.bus, stream=streams.LEDGER, room=engine.has_room)

@@ -56,8 +56,8 @@ def shown(of: Gateway) -> Deps:
         secure=bool(config.web.tls.cert_file) or config.oidc.redirect_url.startswith("https://"),
         audit=of.audit,
         share=of.share,
-        books=of.share.books,
-        roll=of.pushing.roll,
+        books=of.share.hourly,
+        roll=of.pushing.consumers,
         ready=lambda: troubles(of),
         warnings=lambda: warnings(of),
         ingest=push,
@@ -85,7 +85,7 @@ def _parts(of: Gateway) -> dict[Part[Any], Any]:
         UNKNOWN: life.unknown,
         TASKING: of.dispatcher,
         MODES: of.modes,
-        WEBHOOKS: of.pushing.hooks,
+        WEBHOOKS: of.pushing.webhooks,
         NEIGHBOURS: of.neighbours,
         ASSETS: of.assets,
         RETURNS: below or of.above,
@@ -126,7 +126,7 @@ def warnings(of: Gateway) -> list[str]:
     found = [*of.above.troubles] if of.above else []
     found += [*of.profiles.problems(), *scripts.decoding_pool().problems()]
     found += [*of.hourly.warnings(), *of.foundations.certificates.warnings(), *of.not_taken()]
-    found += [of.share.books.trouble] if of.share.books.trouble else []
+    found += [of.share.hourly.problem] if of.share.hourly.problem else []
     found += [*of.foundations.cameras.troubles(), *of.scrubber.warnings()]
     if unreadable := UNREADABLE.all():
         shown = ", ".join(str(entry.sequence) for entry in unreadable[:5])

@@ -28,12 +28,12 @@ from sensegate.config.people import OidcConfig, PeopleConfig
 from sensegate.decode.profiles import ProfileSet
 from sensegate.model import Device
 from sensegate.normalise.book import QualityRow
-from sensegate.share.books import Books
+from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.feeds import Feeds
+from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
-from sensegate.share.roll import Roll
-from sensegate.share.sharing import Sharing, Terms
+from sensegate.share.sharing import Sharing, SharingPolicy
 from sensegate.web.app import Web
 from sensegate.web.deps import Deps, NodeRow, ProfileRow
 from sensegate.web.drafts import UNKNOWN
@@ -63,7 +63,7 @@ class Gateway:
         self.tokens = Tokens(MemoryBucket(), self.trail, clock)
         self.people = People(MemoryBucket(), self.trail, clock, people or PeopleConfig())
         self.reader = Reader(self.log, clock)
-        self.books = Books(self.hours, clock)
+        self.books = HourlyLedgers(self.hours, clock)
         self.sharing = Sharing(
             self.reader,
             self.books,
@@ -73,7 +73,7 @@ class Gateway:
             RecordStore(MemoryBucket(), clock),
             clock,
             subscriber=lambda name, by: self.tokens.get(name, by).scope,
-            terms=Terms(codes=True),
+            policy=SharingPolicy(assigns_codes=True),
         )
         self.pushed: list[tuple[str, str, bytes, str]] = []
         self.quality: list[QualityRow] = []
@@ -91,7 +91,7 @@ class Gateway:
                 devices=self.devices,
                 tokens=self.tokens,
                 share=self.sharing,
-                roll=Roll(clock, lambda: self.reader.end),
+                roll=ActiveConsumers(clock, lambda: self.reader.end),
                 books=self.books,
                 audit=self.trail,
                 ready=ready,

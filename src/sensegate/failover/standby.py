@@ -357,7 +357,7 @@ class _Standby:
         """Copy the hourly sums."""
         while True:
             try:
-                more = await self._sums.turn(ask_, replica.epoch, await replica.whole())
+                more = await self._sums.pull(ask_, replica.epoch, await replica.whole())
             except PermissionDenied as why:
                 _log.debug("the hourly sums are not copied yet", why=str(why))
                 more = False

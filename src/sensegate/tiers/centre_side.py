@@ -37,7 +37,7 @@ from sensegate.errors import Conflict, NotFound, PermissionDenied, StoreFull, Un
 from sensegate.failover.lease import voter
 from sensegate.model import DeviceState
 from sensegate.quantities.properties import PROPERTIES
-from sensegate.share import opening
+from sensegate.share import wiring
 from sensegate.tiers import gaps, questions, registry_copies, return_files
 from sensegate.tiers.config_distribution import Offers, table_digests, tables_note
 from sensegate.tiers.device_moves import Mover
@@ -152,7 +152,7 @@ class Below:
     async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
         """Return a signed file of what goes back to a node after a place, and the place where it ends."""
         key = load_or_create_key(
-            Path(self.config.sharing.key_file or Path(self.config.directory) / opening.SIGNING),
+            Path(self.config.sharing.key_file or Path(self.config.directory) / wiring.STATEMENT_KEY),
             setting="sharing.key_file",
         )
         body, held = await return_files.export(

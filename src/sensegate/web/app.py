@@ -26,10 +26,10 @@ from sensegate.errors import ConfigError, Conflict, SensegateError, Unavailable
 from sensegate.tiers import rest_moves, rest_nodes, rest_owners, rest_returns, rest_uplink
 from sensegate.viid import rest
 from sensegate.web import (
+    accounting,
     applications,
     audit,
     auth,
-    books,
     catalogue,
     devices,
     drafts,
@@ -146,7 +146,7 @@ ROUTES: tuple[Route, ...] = (
     *profiles.ROUTES,
     *profile_jobs.ROUTES,
     *drafts.ROUTES,
-    *books.ROUTES,
+    *accounting.ROUTES,
     *log.ROUTES,
     *audit.ROUTES,
     *rest.ROUTES,

@@ -19,8 +19,8 @@ from sensegate.config import WebConfig
 from sensegate.model import Device
 from sensegate.normalise.book import QualityRow
 from sensegate.ports import Log
-from sensegate.share.books import Books
-from sensegate.share.roll import Roll
+from sensegate.share.consumers import ActiveConsumers
+from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.sharing import Sharing
 
 T = TypeVar("T")
@@ -119,8 +119,8 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     devices: Devices
     tokens: Tokens
     share: Sharing
-    roll: Roll
-    books: Books
+    roll: ActiveConsumers
+    books: HourlyLedgers
     audit: AuditTrail
     ready: Callable[[], Sequence[str]]
     """Returns why the gateway is not ready, a sentence each; empty: it is."""

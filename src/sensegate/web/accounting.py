@@ -156,7 +156,7 @@ async def _ledger(call: Call) -> Any:
     wanted = call.words("node")
     nodes = [node for node in deps.books.nodes(first) if not wanted or node in wanted]
     cut = _Cut(call.principal, _places(deps))
-    parts = [(node, deps.books.sums(node, first)) for node in nodes]
+    parts = [(node, deps.books.total(node, first)) for node in nodes]
     # Row by row it can take long; the parts are copies, so that a thread may walk them.
     groups, totals = await asyncio.to_thread(tally, parts, cut, by)
     refused = {name: counts for name, counts in deps.refused().items() if cut.device(name, deps.division)}

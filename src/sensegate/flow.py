@@ -30,7 +30,7 @@ from sensegate.bus.engine import Engine
 from sensegate.bus.ledger import HOUR_US
 from sensegate.clock import Clock, SystemClock
 from sensegate.collect.commands import DownlinkQueue
-from sensegate.config import Config, secret
+from sensegate.config import Config, read_secret
 from sensegate.control.capabilities import TaskingCapabilities
 from sensegate.control.commands import CommandDispatcher
 from sensegate.control.emergency_grants import EmergencyGrants
@@ -96,11 +96,11 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
 
 def _told_secrets(config: Config) -> None:
     """Read the files that are needed, some of them late: what is missing is said before anything starts."""
-    passwords = [one.password_file for one in config.foreign]
+    passwords = [one.password_file for one in config.external_brokers]
     passwords += [one.password_file for one in config.viid.superiors]
     for file in (config.uplink.url and config.uplink.secret_file, *passwords):
         if file:
-            secret(file)
+            read_secret(file)
 
 
 async def _run(
@@ -302,7 +302,7 @@ class Gateway:
         """Open what looks for things built twice and for second sources."""
         measured = purposes(lambda: self.profiles.set)
         self.assets = Assets(self.devices, measured)
-        self.neighbours = Neighbours(self.devices, measured, near_m=self.config.sharing.near_m)
+        self.neighbours = Neighbours(self.devices, measured, near_m=self.config.sharing.duplicate_distance_m)
         return self.assets
 
     # ── publish: the other tier ─────────────────────────────────────────────────────────────────────
@@ -420,7 +420,7 @@ class Gateway:
         await self.pushing.open(await base.bucket("lines"), await base.bucket("sharing"), stack)
         await self.pushing.open_broker(self.engine, self.callout, stack)
         self.tasks |= self.pushing.tasks
-        self.hourly = audit_opening.hours(self.audit, clock, config, self.share.usage)
+        self.hourly = audit_opening.hourly_heads(self.audit, clock, config, self.share.usage)
         self.tasks["audit"] = self.hourly.run
 
     def _knows_profile(self, name: str) -> bool:

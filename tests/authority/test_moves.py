@@ -12,7 +12,7 @@ import pytest
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.credentials import issue
-from sensegate.authority.devices import Devices, Stored
+from sensegate.authority.devices import Devices, StoredDevice
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
@@ -36,15 +36,19 @@ class Known:
     """Registries as the centre knows them: entries by (division, device), and who is gone."""
 
     def __init__(self) -> None:
-        self.entries: dict[tuple[str, str], Stored] = {}
+        self.entries: dict[tuple[str, str], StoredDevice] = {}
         self.expelled: set[str] = set()
         self.invited: set[str] = set()
 
-    async def find(self, division: str, device: str) -> Stored | None:
-        made = Stored(Device(device, division="440106", profile="acme/meter"), SECRET) if division == "4401" else None
+    async def find(self, division: str, device: str) -> StoredDevice | None:
+        made = (
+            StoredDevice(Device(device, division="440106", profile="acme/meter"), SECRET)
+            if division == "4401"
+            else None
+        )
         return self.entries.get((division, device), made)
 
-    async def amend(self, division: str, stored: Stored) -> None:
+    async def amend(self, division: str, stored: StoredDevice) -> None:
         self.entries[division, stored.device.id] = stored
 
     def is_gone(self, division: str) -> bool:
@@ -116,7 +120,7 @@ class Province:
             await devices.load()
         await self.gateways["4401"].add(Device("d1", division="440106", profile="acme/meter"), by=ADMIN)
         await self.gateways["4401"]._write(
-            Stored(Device("d1", division="440106", profile="acme/meter"), SECRET), expected=1
+            StoredDevice(Device("d1", division="440106", profile="acme/meter"), SECRET), expected=1
         )
         return self
 

@@ -178,14 +178,14 @@ def configs(directory: Path, *, automatic: bool = False) -> tuple[Config, Config
                 peer=PeerConfig(
                     url=urls[1 - number],
                     secret_file=str(directory / "peer"),
-                    first=number == 0,
-                    hold_s=30.0,
+                    initially_active=number == 0,
+                    standby_timeout_s=30.0,
                     automatic=automatic,
                     lease_s=4.0,
                 ),
             )
         )
-    uplink = UplinkConfig(others=(CentreConfig(url=urls[1]),), span_ms=50, lease_s=5.0)
+    uplink = UplinkConfig(other_centres=(CentreConfig(url=urls[1]),), span_ms=50, lease_s=5.0)
     if automatic:  # it joins by code, and votes
         way = {"centre_url": f"http://127.0.0.1:{ports[0][2]}", "join_code_file": str(directory / "code")}
     else:

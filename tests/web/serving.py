@@ -18,8 +18,8 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.memory_audit import MemoryAudit
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
+from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Principal, Role, scope
-from sensegate.authority.shelf import Shelf
 from sensegate.authority.tokens import Tokens
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import Clock, SystemClock
@@ -70,7 +70,7 @@ class Gateway:
             Feeds(MemoryBucket(), clock),
             Metering(MemoryBucket(), clock),
             self.trail,
-            Shelf(MemoryBucket(), clock),
+            RecordStore(MemoryBucket(), clock),
             clock,
             subscriber=lambda name, by: self.tokens.get(name, by).scope,
             policy=SharingPolicy(assigns_codes=True),

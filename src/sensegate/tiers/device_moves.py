@@ -103,7 +103,7 @@ class Mover:
                 _log.error("a device cannot be moved", device=order.device, order=order.what, why=str(why))
                 told = Told(order.id, refused=str(why))
                 if order.what == "give":
-                    self._devices.held.discard(order.device)  # it stays, and may connect
+                    self._devices.moving_out.discard(order.device)  # it stays, and may connect
             await self._ask("told", _encode(msgspec.structs.replace(told, what=order.what)))
 
     async def _do(self, order: Order) -> Told:
@@ -116,16 +116,16 @@ class Mover:
                 if await self._devices.move_out(order.device, by=self._by, to=order.other, move=order.id):
                     self._close(order.device)
                     await self._count(order, MOVED_OUT)
-                self._devices.held.discard(order.device)
+                self._devices.moving_out.discard(order.device)
             case "back":
-                opened = await self._devices.open_again(
+                opened = await self._devices.readmit(
                     order.device, by=self._by, move=order.id, stored=order.stored, bare=order.bare
                 )
                 if opened and order.forced:
                     await self._count(order, MOVED_FORCED)
-                self._devices.held.discard(order.device)
+                self._devices.moving_out.discard(order.device)
             case "recall":
-                return Told(order.id, has=self._devices.came_by(order.device, order.id))
+                return Told(order.id, has=self._devices.arrived_by(order.device, order.id))
             case _:
                 raise PermissionDenied(f"'{order.what}' is not known to this release")
         return Told(order.id)
@@ -134,8 +134,8 @@ class Mover:
 
     async def _give(self, order: Order) -> Told:
         device = order.device
-        self._devices.demand_movable(device, order.id)
-        self._devices.held.add(device)
+        self._devices.require_movable(device, order.id)
+        self._devices.moving_out.add(device)
         self._close(device)
         await self._clock.sleep(SHUT_S)
         await self._drained()
@@ -171,7 +171,7 @@ class Mover:
 
     async def _take(self, order: Order) -> Told:
         stored = decode_stored(order.stored)
-        self._devices.demand_takeable(stored, order.division, order.id)
+        self._devices.require_acceptable(stored, order.division, order.id)
         batches = []
         members = []
         life_h = self._place.horizon_us // HOUR_US + 1

@@ -27,7 +27,7 @@ import msgspec
 
 from sensegate.authority.bucket import Bucket, follow
 from sensegate.authority.credentials import Credentials
-from sensegate.authority.devices import Stored, decode_stored, encode_stored
+from sensegate.authority.devices import StoredDevice, decode_stored, encode_stored
 from sensegate.authority.divisions import Divisions, contains
 from sensegate.authority.scope import Action, Principal, allows, demand
 from sensegate.authority.trail import Facts, Trail
@@ -181,11 +181,11 @@ _OWED = {"settle": "retire the device", "back": "let the device in again", "drop
 class Registries(Protocol):
     """What the book has to know of the gateways, and of what is here of their registries."""
 
-    async def find(self, division: str, device: str) -> Stored | None:
+    async def find(self, division: str, device: str) -> StoredDevice | None:
         """Return a device's entry, as it is here."""
         ...
 
-    async def amend(self, division: str, stored: Stored) -> None:
+    async def amend(self, division: str, stored: StoredDevice) -> None:
         """Make an entry of a node's copy another: a node in its place begins with it."""
         ...
 
@@ -279,7 +279,7 @@ class Moves:
         demand(by, Action.CHANGE_DEVICES, place, stored.device.department)
         if stored.device.gateway:
             raise Conflict(f"{device} stands behind {stored.device.gateway}: it has no way of its own to move")
-        if stored.device.state is DeviceState.DISABLED and not (force and stored.leaving):
+        if stored.device.state is DeviceState.DISABLED and not (force and stored.moved_out_by):
             raise Conflict(f"{device} is disabled; enable it first, or register it anew at {target}")
         for one in self._moves.values():
             if one.device == device and one.stage not in OVER:
@@ -315,7 +315,7 @@ class Moves:
         await self._trail.record(by, "device.move", device, before=before, after=facts)
         # Shut out for an earlier move, perhaps; should this one come to nothing, it is to be open again.
         known = msgspec.structs.replace(stored.device, state=DeviceState.REGISTERED)
-        entry = Stored(known, stored.credentials if keep_credential else Credentials())
+        entry = StoredDevice(known, stored.credentials if keep_credential else Credentials())
         # What the one that is gone owed of earlier moves could open it again there.
         for one in [one for one in self._moves.values() if one.device == device and where in {one.source, one.target}]:
             await self._forgive(one, where)
@@ -329,7 +329,7 @@ class Moves:
         )
         # First the copy: a node in place of the lost one begins with the device retired.
         retired = msgspec.structs.replace(stored.device, state=DeviceState.RETIRED)
-        await self._registries.amend(where, Stored(retired, leaving=move.id))
+        await self._registries.amend(where, StoredDevice(retired, moved_out_by=move.id))
         return await self._write(move)
 
     async def _forgive(self, move: Move, division: str) -> None:
@@ -390,9 +390,9 @@ class Moves:
     async def _retire_copy(self, move: Move, division: str) -> None:
         """Have a node in place of a lost one begin without the device: it is elsewhere."""
         known = await self._registries.find(division, move.device)
-        if known is not None and move.id in {known.came, known.leaving}:
+        if known is not None and move.id in {known.moved_in_by, known.moved_out_by}:
             retired = msgspec.structs.replace(known.device, state=DeviceState.RETIRED)
-            await self._registries.amend(division, Stored(retired, leaving=move.id))
+            await self._registries.amend(division, StoredDevice(retired, moved_out_by=move.id))
 
     async def _send_back(self, move: Move) -> Move:
         """Have the source let the device in again; one that is gone is told when it is back."""
@@ -407,9 +407,9 @@ class Moves:
     async def _shut_copy(self, move: Move) -> None:
         """Have a node in place of the source begin with the device shut out, though its copy may not say so yet."""
         known = await self._registries.find(move.source, move.device)
-        if known is not None and known.leaving != move.id:
+        if known is not None and known.moved_out_by != move.id:
             shut = msgspec.structs.replace(known.device, state=DeviceState.DISABLED)
-            entry = msgspec.structs.replace(known, device=shut, leaving=move.id)
+            entry = msgspec.structs.replace(known, device=shut, moved_out_by=move.id)
             await self._registries.amend(move.source, entry)
 
     async def tidy(self) -> None:
@@ -425,7 +425,7 @@ class Moves:
         # Told twice it does nothing the second time; told never it would take the device when it is back.
         await self._end(msgspec.structs.replace(move, stage=Stage.DONE, owed_source="settle"))
 
-    async def _look(self, device: str, gateways: list[str], by: Principal) -> tuple[str, Stored]:
+    async def _look(self, device: str, gateways: list[str], by: Principal) -> tuple[str, StoredDevice]:
         for one in gateways:
             stored = await self._registries.find(one, device)
             if stored is None or stored.device.state is DeviceState.RETIRED:
@@ -526,7 +526,7 @@ class Moves:
             moved = msgspec.structs.replace(
                 stored.device, division=move.division, state=DeviceState.REGISTERED, revision=0
             )
-            await self._registries.amend(move.target, Stored(moved, stored.credentials, came=move.id))
+            await self._registries.amend(move.target, StoredDevice(moved, stored.credentials, moved_in_by=move.id))
         if self._registries.is_gone(move.source):
             await self._done_without(move)
         else:

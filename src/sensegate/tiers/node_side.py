@@ -16,7 +16,7 @@ import structlog
 from sensegate.authority.heads import public_key
 from sensegate.bus.connect import Link
 from sensegate.clock import Clock
-from sensegate.config import Config, secret
+from sensegate.config import Config, read_secret
 from sensegate.errors import (
     ConfigError,
     Conflict,
@@ -166,7 +166,11 @@ class Above:
         uplink = self.config.uplink
         if uplink.secret_file:
             member = self.config.member_id
-            return Way(member, member, uplink.url, secret(uplink.secret_file), trusted(uplink)) if uplink.url else None
+            return (
+                Way(member, member, uplink.url, read_secret(uplink.secret_file), trusted(uplink))
+                if uplink.url
+                else None
+            )
         found = membership.kept(Path(self.config.directory))
         if found is None:
             return None
@@ -182,7 +186,7 @@ class Above:
         try:
             if not await self._greet(link):
                 return
-            if self.config.uplink.others and not await self._is_active(link, way):
+            if self.config.uplink.other_centres and not await self._is_active(link, way):
                 if not self._choice.granted(way.url, self.clock.monotonic()):
                     self._turns += 1
                 return
@@ -208,7 +212,7 @@ class Above:
         except (Unavailable, Overloaded) as why:
             self._turns += 1
             raise Unavailable(f"the centre takes no greeting now: {why}") from why
-        if welcome.active or self.config.uplink.others:
+        if welcome.active or self.config.uplink.other_centres:
             return True
         self.why = "the centre is not active; going on alone"
         await self.clock.sleep(LOOK_S)
@@ -227,7 +231,7 @@ class Above:
 
         Raises `Unavailable`; next time the other.
         """
-        others = self.config.uplink.others
+        others = self.config.uplink.other_centres
         try:
             return await connected(way, 2.0 if others else 10.0)
         except Untrusted as why:
@@ -262,7 +266,7 @@ class Above:
             group.create_task(self.reporter.run(), name="uplink report")
             group.create_task(_until(link.connection.refused), name="uplink end")
             group.create_task(self._take(), name="uplink base data")
-            if self.config.uplink.others:
+            if self.config.uplink.other_centres:
                 group.create_task(self._still(link, way), name="uplink lease")
             for name, extra in self.extras.items():
                 group.create_task(self._again(name, extra), name=f"uplink {name}")

@@ -325,7 +325,7 @@ class Receiver:
         kept = lanes.kept_bytes(records.values(), now, self._width_us, self._ttl_us)
         uplink.standing.over_share = kept + size > self._bytes_max
         if uplink.standing.over_share:
-            metrics.LIMITED.labels("node_log_share").inc()
+            metrics.LIMIT_HITS.labels("node_log_share").inc()
             raise Overloaded("this node's share of the centre's log is used up", retry_after_s=SHARE_RETRY_S)
 
     async def _write_span(
@@ -423,7 +423,7 @@ class Receiver:
 
     def _count(self, member: str, uplink: _Uplink, judged: Judged) -> None:
         for mark, rows in judged.marks.items():
-            metrics.NODE_MARKED.labels(member, mark).inc(rows)
+            metrics.NODE_NONCONFORMANT.labels(member, mark).inc(rows)
         refused = uplink.standing.refused_rows = dict(uplink.standing.refused_rows)
         for group in judged.refusals:
             metrics.NODE_REFUSED.labels(member, group.reason).inc()

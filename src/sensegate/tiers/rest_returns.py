@@ -51,7 +51,7 @@ async def _export(call: Call) -> web.StreamResponse:
     life, _, after = call.text("after").rpartition(":")
     if after and not (after.isascii() and after.isdigit() and len(after) < 20 and life):
         raise BadRequest(
-            f"query: after: '{call.text('after')[:60]}' is no place; `sensegate return place` at the node says it"
+            f"query: after: '{call.text('after')[:60]}' is no place; `sensegate return offset` at the node says it"
         )
     body, until = await _desk(call).export(division, life, int(after or 0))
     await call.deps.audit.record(call.principal, "return.export", division, after={"until": until})

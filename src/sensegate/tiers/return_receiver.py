@@ -108,7 +108,7 @@ class Taker:
             raise Conflict(f"begins after {part.after}, before our place {place.position}; ask from there")
         if 0 < begins < part.after:
             _log.warning("what came back before has expired at the centre", after=begins, oldest=part.after)
-            metrics.LIMITED.labels("return_expired").inc()
+            metrics.LIMIT_HITS.labels("return_expired").inc()
         if not part.entries:
             if by_file or part.life != place.life:
                 await self._write([], place, sequence, part, 0)

@@ -121,7 +121,7 @@ async def restore(config: Config, clock: Clock, told: membership.Kept, buckets: 
     Raises:
         PermissionDenied: the centre does not let this node in.
     """
-    others = config.uplink.others
+    others = config.uplink.other_centres
     for turn in itertools.count():
         way = turned(told_way(told, config.uplink), config.uplink, turn)
         try:
@@ -143,10 +143,10 @@ async def restore(config: Config, clock: Clock, told: membership.Kept, buckets: 
 
 def turned(way: Way, uplink: UplinkConfig, turns: int) -> Way:
     """Return the way to the centre whose turn it is: the first, then the others in order, and again."""
-    number = turns % (1 + len(uplink.others))
+    number = turns % (1 + len(uplink.other_centres))
     if number == 0:
         return way
-    other = uplink.others[number - 1]
+    other = uplink.other_centres[number - 1]
     there = msgspec.structs.replace(uplink, url=other.url, ca_file=other.ca_file, pin_sha256=other.pin_sha256)
     return msgspec.structs.replace(way, url=other.url, tls=trusted(there))
 
@@ -154,7 +154,7 @@ def turned(way: Way, uplink: UplinkConfig, turns: int) -> Way:
 def trusted(uplink: UplinkConfig) -> ssl.SSLContext | None:
     """Return what the centre's certificate is checked against; None for a link without TLS."""
     if not uplink.url.startswith("tls://"):
-        if uplink.pin_sha256 or (uplink.cert_file and not uplink.others):
+        if uplink.pin_sha256 or (uplink.cert_file and not uplink.other_centres):
             raise ConfigError(f"'{uplink.url}' is no tls:// address", key="uplink.url", remedy="pins need TLS")
         return None
     return trust.context(

@@ -192,7 +192,7 @@ class Uplink:
                 await self._clock.sleep(wait_s)
             except Overloaded as why:
                 _log.info("the centre asks for a pause", lane=lane, reason=str(why), seconds=why.retry_after_s)
-                metrics.LIMITED.labels("centre_pause").inc()
+                metrics.LIMIT_HITS.labels("centre_pause").inc()
                 await self._clock.sleep(why.retry_after_s)
             except PermissionDenied as why:
                 await self._ordered_or(self._refused(lane, why))
@@ -327,7 +327,7 @@ class Uplink:
         _log.error(
             "readings expired before they could go up: no centre for longer than store.readings_ttl_h", count=gone
         )
-        metrics.LIMITED.labels("uplink_expired").inc()
+        metrics.LIMIT_HITS.labels("uplink_expired").inc()
         return True
 
     def _show_lag(self, live: int) -> None:
@@ -352,7 +352,7 @@ class Uplink:
             if ranges and ranges[-1][1] == after:
                 ranges = (*ranges[:-1], (ranges[-1][0], until))
             elif len(ranges) >= RANGES_MAX:
-                metrics.LIMITED.labels("uplink_ranges").inc()
+                metrics.LIMIT_HITS.labels("uplink_ranges").inc()
                 return False
             else:
                 ranges = (*ranges, (after, until))
@@ -518,7 +518,7 @@ class Uplink:
         """Return what is left out of what follows a place; nothing where it could not be named in the record."""
         shed = tuple(self._shed())
         if shed and len(record.kept) >= KEPT_MAX and not self._goes_on(record.kept[-1], after, shed):
-            metrics.LIMITED.labels("uplink_kept").inc()
+            metrics.LIMIT_HITS.labels("uplink_kept").inc()
             return ()
         return shed
 
@@ -619,7 +619,7 @@ _SETTLED = frozenset({FORWARDED, WITHHELD, REFUSED_BY_CENTRE})
 
 def _tell(refused: Sequence[PartRefusal]) -> None:
     for part in refused:
-        metrics.LIMITED.labels("refused_by_centre").inc()
+        metrics.LIMIT_HITS.labels("refused_by_centre").inc()
         if part.is_new:
             _log.error(
                 "the centre refuses a part of a span; `sensegate node refused` lists it",

@@ -294,7 +294,7 @@ class Claimant:
             _log.error(
                 "our log has lost its end, or is a copy: the centre has more of it", place=place, reached=reached
             )
-            metrics.LIMITED.labels("log_lost_end").inc()
+            metrics.LIMIT_HITS.labels("log_lost_end").inc()
             whole = 2 * reached - place - last <= FILLED_MAX
             shifts = (*shifts, Shift(place, reached if whole else protocol.PLACE_MAX, reached - place))[-SHIFTS_MAX:]
         state = WriterState(state.id, answer.writer.epoch, since=-1, shifts=shifts)

@@ -179,7 +179,7 @@ class NewDiff(Body, frozen=True):
 class DifferenceRow(msgspec.Struct, frozen=True):
     """One way in which two versions differ, for one device and property."""
 
-    what: str
+    kind: str
     """``value``, ``time``, ``only a``, ``only b``, ``refusal`` or ``rejection``."""
     device: str
     property: str

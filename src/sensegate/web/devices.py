@@ -120,7 +120,7 @@ def _warning(near: NearbyPair) -> str:
     return f"{whose} is {near.metres:g} m away and measures the same ({near.same}): you may apply for its data instead"
 
 
-async def _secondary_sources(call: Call) -> listing.RowPage[Difference]:
+async def _secondary_sources(call: Call) -> listing.RowPage[SourceDeviation]:
     assets, devices, caller = call.find_part(ASSETS), call.deps.devices, call.principal
     rows = []
     for row in assets.deviations() if assets else ():
@@ -130,7 +130,7 @@ async def _secondary_sources(call: Call) -> listing.RowPage[Difference]:
     return listing.page_of(call, rows, SourceDeviation, "secondary")
 
 
-async def _duplicates(call: Call) -> listing.RowPage[Near]:
+async def _duplicates(call: Call) -> listing.RowPage[NearbyPair]:
     neighbours, caller = call.find_part(NEIGHBOURS), call.principal
     rows = [] if neighbours is None else neighbours.all(caller.scope, caller)
     return listing.page_of(call, rows, NearbyPair, "device")
@@ -293,7 +293,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/devices/duplicates",
         handler=_duplicates,
-        summary="List pairs of devices of two owners that measure the same near each other (`sharing.duplicate_distance_m`).",
+        summary="List nearby pairs of devices of two owners that measure the same (`sharing.duplicate_distance_m`).",
         tag="devices",
         action=Action.READ_REGISTRY,
         query=listing.params(NearbyPair),

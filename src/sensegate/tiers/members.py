@@ -421,8 +421,8 @@ class Members:
         Args:
             code: as `invite` gave it.
             version: the node's release.
-            life: epoch of the log that it has already; empty: it has none yet.
-            came: how far the log of this member has come up.
+            log_epoch: epoch of the log that it has already; empty: it has none yet.
+            progress: how far the log of this member has come up.
 
         Raises:
             PermissionDenied: wrong, used, void or expired code (not told apart), or a release too far from ours.

@@ -112,7 +112,7 @@ async def _invite(call: Call) -> JoinCode:
     return JoinCode(member.id, member.division, code, iso(member.code_until))
 
 
-async def _join(call: Call) -> Told:
+async def _join(call: Call) -> JoinAnswer:
     join = call.part(JOIN)
     asked = await call.body(JoinRequest)
     address = call.request.remote or ""
@@ -125,7 +125,7 @@ async def _join(call: Call) -> Told:
         raise
 
 
-async def _leave(call: Call) -> Standing:
+async def _leave(call: Call) -> MembershipRow:
     said = await call.body(LeaveRequest)
     members = _members(call)
     address = call.request.remote or ""
@@ -137,12 +137,12 @@ async def _leave(call: Call) -> Standing:
         raise
 
 
-async def _expel(call: Call) -> Standing:
+async def _expel(call: Call) -> MembershipRow:
     said = await call.body(Expulsion)
     return _membership_row(await _members(call).expel(call.path("member"), by=call.principal, note=said.note))
 
 
-async def _set_areas(call: Call) -> Standing:
+async def _set_areas(call: Call) -> MembershipRow:
     said = await call.body(NewAreas)
     members = _members(call)
     return _membership_row(await members.set_areas(call.path("member"), said.areas, by=call.principal, note=said.note))
@@ -173,7 +173,7 @@ class GapRow(msgspec.Struct, frozen=True):
     devices: list[MissingRow]
 
 
-async def _gaps(call: Call) -> Gaps:
+async def _gaps(call: Call) -> GapRows:
     row = row_of(call, call.path("member"))
     # It names devices of all places and departments of the node.
     demand(call.principal, Action.READ_LEDGER, row.division)
@@ -188,7 +188,7 @@ async def _gaps(call: Call) -> Gaps:
         )
         for gap in await gaps_of(row.member)
     ]
-    return Gaps(rows)
+    return GapRows(rows)
 
 
 class GapRows(msgspec.Struct, frozen=True):

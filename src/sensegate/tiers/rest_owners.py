@@ -50,7 +50,7 @@ def _owners(call: Call) -> DeviceOwners:
     return call.part(OWNERS)
 
 
-async def _conflicts(call: Call) -> Conflicts:
+async def _conflicts(call: Call) -> ConflictRows:
     return ConflictRows(
         [
             ConflictRow(conflict.device, conflict.owner, conflict.sent_by, iso(conflict.sent_at))

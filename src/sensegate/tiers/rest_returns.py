@@ -63,12 +63,12 @@ async def _export(call: Call) -> web.StreamResponse:
     )
 
 
-async def _place(call: Call) -> Taken:
+async def _place(call: Call) -> ReturnProgress:
     demand(call.principal, Action.READ_LEDGER, call.deps.division)
     return ReturnProgress(0, await _desk(call).place())
 
 
-async def _import(call: Call) -> Taken:
+async def _import(call: Call) -> ReturnProgress:
     demand(call.principal, Action.CHANGE_FEEDS, call.deps.division)
     rows, place = await _desk(call).take(await call.raw_body())
     await call.deps.audit.record(

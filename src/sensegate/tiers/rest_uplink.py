@@ -173,7 +173,7 @@ async def _body(call: Call) -> web.StreamResponse:
     return web.Response(body=body, content_type="application/octet-stream")
 
 
-async def _resend(call: Call) -> Waiting:
+async def _resend(call: Call) -> ResendQueue:
     wanted = await call.body(ResendRequest)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
     desk = call.part(UPLINK)()
@@ -181,7 +181,7 @@ async def _resend(call: Call) -> Waiting:
     return ResendQueue(len(await desk.resend(wanted.ids)))
 
 
-async def _skip(call: Call) -> Skipped:
+async def _skip(call: Call) -> SkippedSpan:
     wanted = await call.body(SkipRequest)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
     desk = call.part(UPLINK)()
@@ -193,7 +193,7 @@ async def _skip(call: Call) -> Skipped:
     return SkippedSpan(wanted.lane, stuck.reason, stuck.after, stuck.until)
 
 
-async def _take_over(call: Call) -> Claiming:
+async def _take_over(call: Call) -> TakeoverAnswer:
     wanted = await call.body(TakeoverRequest)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
     desk = call.part(UPLINK)()

@@ -601,7 +601,10 @@ class Uplink:
         *,
         skips: bool = False,
     ) -> bool:
-        """Send a span; False where the centre's records were others: it is made again from those. Raises as `forward_live`."""
+        """Send a span; return False where the centre's records differ: it is built again from those.
+
+        Raises as `forward_live`.
+        """
         self._attempts[lane] = _Attempt(selection.after, selection.until, skips)
         try:
             answer = await self._exchange.send(parts, moves, selection)

@@ -197,7 +197,7 @@ def profiles(config: Config) -> Iterator[Finding]:
     """Do the profiles load?"""
     from sensegate.cli.profiles import problems  # noqa: PLC0415 - loads the whole decoder
 
-    wrong = problems([Path(folder) for folder in config.profiles])
+    wrong = problems([Path(folder) for folder in config.profile_folders])
     if wrong:
         yield _bad("profiles", f"{count(len(wrong), 'problem')}, first: {wrong[0]}", "sensegate check shows all")
     else:

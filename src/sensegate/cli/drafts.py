@@ -13,11 +13,30 @@ import typer
 from sensegate.cli.replay import messages
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
 from sensegate.cli.times import Since
+from sensegate.config import builtin
 from sensegate.errors import ConfigError
 from sensegate.wording import count
 
 FOLDER = Path("device_profiles")
+"""Folder of profiles where a command is started: new ones are written to it."""
 Folder = Annotated[Path, typer.Option("--profiles", help="Folder of the profiles.", envvar="SENSEGATE_PROFILES")]
+
+
+def folder_to_read() -> Path:
+    """Return the folder that is read without `--profiles`: the one here, else that of the package."""
+    return FOLDER if FOLDER.is_dir() else builtin.PROFILES
+
+
+FolderToRead = Annotated[
+    Path,
+    typer.Option(
+        "--profiles",
+        help="Folder of the profiles.",
+        envvar="SENSEGATE_PROFILES",
+        default_factory=folder_to_read,
+        show_default="device_profiles here, else those of the package",
+    ),
+]
 
 
 def target_of(name: str, folder: Path) -> Path:
@@ -49,8 +68,8 @@ def new(
     """Begin a profile: of the template, or as a draft learned from messages, with the reasons of its guesses."""
     if recorded is None and not topic and not shape:
         target = target_of(name, profiles)
-        template = (profiles / "_template.yaml").read_text(encoding="utf-8")
-        _write(target, template.replace("vendor/model", name))
+        template = next(file for folder in (profiles, builtin.PROFILES) if (file := folder / "_template.yaml").exists())
+        _write(target, template.read_text(encoding="utf-8").replace("vendor/model", name))
         console.print(f"{target}: edit it, then sensegate profile test {name}", highlight=False)
         return
     if recorded is not None:

@@ -14,16 +14,14 @@ from sensegate import wording
 from sensegate.cli import drafts
 from sensegate.cli.findings import Finding, excerpt, finding
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, followed, rows_of, table
+from sensegate.config import builtin, load
 from sensegate.config import files as config_files
-from sensegate.config import load
 from sensegate.config import yaml as yamls
 from sensegate.errors import ConfigError, NotFound
 from sensegate.wording import count
 
 app = typer.Typer(help="Device profiles: written and tried here, released at a gateway.", no_args_is_help=True)
 
-FOLDER = Path("device_profiles")
-Folder = Annotated[Path, typer.Option("--profiles", help="Folder of the profiles.", envvar="SENSEGATE_PROFILES")]
 Name = Annotated[str, typer.Argument(help="vendor/model.", metavar="PROFILE")]
 
 
@@ -48,7 +46,7 @@ def is_profile(file: Path) -> bool:
         with file.open(encoding="utf-8") as text:
             head = yamls.tree(text)
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return FOLDER.name in file.resolve().parts
+        return drafts.FOLDER.name in file.resolve().parts
     return isinstance(head, dict) and ("profile" in head or "messages" in head)
 
 
@@ -85,7 +83,10 @@ def problems(paths: Sequence[Path]) -> list[str]:
 
 def check(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Files or folders; default: config and device_profiles.")
+        list[Path] | None,
+        typer.Argument(
+            help="Files or folders; default: config and device_profiles here, else the profiles of the package."
+        ),
     ] = None,
     *,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as problems too.")] = False,
@@ -93,7 +94,7 @@ def check(
     json_form: Json = False,
 ) -> None:
     """Check configurations and profiles and run every profile's examples; exit 1 if anything is wrong."""
-    given = paths or [path for path in (Path("config"), FOLDER) if path.exists()]
+    given = paths or [path for path in (Path("config"), drafts.FOLDER) if path.exists()] or [builtin.PROFILES]
     looked_at = len(list(files(given)))
     found = [one for one in findings(given) if notes or one.severity != "note"]
     wrong = [one.text for one in found if one.severity == "error" or (strict and one.severity == "warning")]
@@ -125,7 +126,7 @@ def explain(
     ] = "",
     port: Annotated[int | None, typer.Option(help="Port of a frame without a topic.")] = None,
     hexed: Annotated[bool, typer.Option("--hex", help="The payload is written in hex.")] = False,
-    profiles: Folder = FOLDER,
+    profiles: drafts.FolderToRead,
     json_form: Json = False,
 ) -> None:
     """Walk one message through the stages: which profile claims it and why, fields, readings, quality, identity."""
@@ -167,7 +168,7 @@ app.command("import")(drafts.import_)
 @app.command("list")
 def list_(
     *,
-    profiles: Folder = FOLDER,
+    profiles: drafts.FolderToRead,
     live: Annotated[bool, typer.Option("--live", help="Ask the gateway what is in force there.")] = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
@@ -202,7 +203,7 @@ def list_(
 def show(
     name: Annotated[str, typer.Argument(help="vendor/model, or vendor/model@version.", metavar="PROFILE[@VERSION]")],
     *,
-    profiles: Folder = FOLDER,
+    profiles: drafts.FolderToRead,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
@@ -219,7 +220,7 @@ def show(
 def run_examples(
     name: Annotated[str, typer.Argument(help="vendor/model; default: all.", metavar="[PROFILE]")] = "",
     *,
-    profiles: Folder = FOLDER,
+    profiles: drafts.FolderToRead,
 ) -> None:
     """Run the examples of one profile or of all; exit 1 if one does not give what it says."""
     from sensegate.authoring.examples import check_profile  # noqa: PLC0415 - the whole decoder

@@ -20,8 +20,8 @@ from sensegate.errors import ConfigError
 if TYPE_CHECKING:
     from sensegate.config import Config
 
-CHECKOUT = Path(__file__).parents[3]
-BENCHES = CHECKOUT / "tests" / "bench"
+BENCHES = Path("tests") / "bench"
+"""Folder of the benchmarks in a checkout of the repository; the package has none."""
 
 
 async def until_told(work: Coroutine[Any, Any, Any]) -> None:
@@ -88,7 +88,7 @@ def engine(
     from sensegate.decode.profiles import any_video_profile  # noqa: PLC0415 - the same
 
     loaded = load(config)
-    personal = any_video_profile(loaded.profiles)
+    personal = any_video_profile(loaded.profile_folders)
     written, users = external.write(loaded, directory, personal=personal)
     console.print(f"{written}: start it with `nats-server -c {written}`", highlight=False, soft_wrap=True)
     if external.sealed(loaded, personal=personal):
@@ -160,7 +160,8 @@ def bench(
     known = benches()
     if not known:
         raise ConfigError(
-            f"no benchmarks in {BENCHES}", remedy="they come with a checkout of the repository, not with the package"
+            f"no benchmarks in {BENCHES.absolute()}",
+            remedy="start it in a checkout of the repository; the package has none",
         )
     if name == "list":
         table([{"name": one, "what": what} for one, what in known.items()], ("name", "what"), json_form=json_form)
@@ -188,8 +189,8 @@ def _bench(file: Path) -> Callable[[], Awaitable[dict[str, Any]]]:
     """Load a benchmark's file; benches may import one another as `tests.bench.…`."""
     import sys  # noqa: PLC0415 - only here
 
-    if str(CHECKOUT) not in sys.path:
-        sys.path.insert(0, str(CHECKOUT))
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     spec = importlib.util.spec_from_file_location(f"tests.bench.{file.stem}", file)
     assert spec is not None  # noqa: S101 - the file exists
     assert spec.loader is not None  # noqa: S101 - the same

@@ -76,7 +76,7 @@ async def _here(config: Config) -> Extents:
 
     logs.configure("error", config.log_format)  # what is found is the answer
     clock = SystemClock()
-    async with Engine.of(config, clock, personal=any_video_profile(config.profiles)) as engine:
+    async with Engine.of(config, clock, personal=any_video_profile(config.profile_folders)) as engine:
         client = await engine.connect(User.GATEWAY, name="scrub")
         try:
             log = JetStreamLog(client)

@@ -69,7 +69,7 @@ def faults(config: Config, file: Path, *, start: bool = False) -> list[ConfigErr
     """
     text = file.read_text(encoding="utf-8")
     found: list[ConfigError] = []
-    for at, folder in enumerate(config.profiles):
+    for at, folder in enumerate(config.profile_folders):
         if not Path(folder).exists():
             what = f"{folder} is not there (seen from {Path.cwd()})"
             remedy = "give the whole path; a relative one is looked for where the command is started"

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 import msgspec
 import yaml
 
+from sensegate.config import builtin
 from sensegate.config.cameras import CameraConfig
 from sensegate.config.people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, ReturnsConfig, SharingConfig
 from sensegate.config.setting import Record
@@ -279,7 +280,9 @@ class Config(Record, frozen=True):
         _h("id of this node at its centre and in its records, where a city has several; empty: its division"),
         _MEMBER,
     ] = ""
-    profiles: Annotated[tuple[str, ...], _h("folders of device profiles")] = ("device_profiles",)
+    profiles: Annotated[
+        tuple[str, ...], _h("folders of device profiles; builtin: those that come with the package")
+    ] = (builtin.WORD,)
     standard_vendors: Annotated[
         tuple[str, ...], _h("vendors (folders) whose profiles are standard: only the province releases other versions")
     ] = ("sensegate", "hj212", "sl651", "gbt26875", "jtt808")
@@ -311,6 +314,11 @@ class Config(Record, frozen=True):
     def member_id(self) -> str:
         """Id of this node at its centre, and in the records that it makes."""
         return self.member or self.division
+
+    @property
+    def profile_folders(self) -> tuple[str, ...]:
+        """Folders of device profiles, that of the package by its path."""
+        return tuple(str(builtin.PROFILES) if folder == builtin.WORD else folder for folder in self.profiles)
 
 
 _NUMBER_MAX = 1e12

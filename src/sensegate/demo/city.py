@@ -116,6 +116,7 @@ class City:
         self.centre = self._member(CENTRE)
         self.nodes = {division: self._member(division) for division in nodes}
         self.links = {division: FaultyLink("127.0.0.1", self.centre.nats_port) for division in nodes}
+        self._configured: list[CityMember] = []
         self._reaper = Reaper(self.directory, remove=temporary)
 
     @property
@@ -206,6 +207,7 @@ class City:
             environment=self.environment,
             changed=self.changed,
         )
+        self._configured.append(member)
 
     async def start(self) -> None:
         """Start everything; return when all members are ready."""
@@ -262,9 +264,8 @@ class City:
 
     async def stop(self) -> list[int]:
         """Stop everything in order, nodes first; return the ids of processes that had to be killed."""
-        started = [member for member in self.members if hasattr(member, "child")]
-        await asyncio.gather(*(member.process.stop() for member in started if member is not self.centre))
-        await asyncio.gather(*(member.process.stop() for member in started if member is self.centre))
+        await asyncio.gather(*(member.process.stop() for member in self._configured if member is not self.centre))
+        await asyncio.gather(*(member.process.stop() for member in self._configured if member is self.centre))
         for link in self.links.values():
             await link.stop()
         swept = await asyncio.to_thread(sweep, self.directory, grace_s=5.0)

@@ -76,7 +76,9 @@ class ProfileLifecycle:
         await self.releases.load()
         await self.releases.contents.remove_unused(self.releases.digests())
         self.rollout = Rollout(self.releases)
-        self.profiles = ProfileWatcher(config.profiles, clock, list(starmap(Chosen, await self.rollout.initial())))
+        self.profiles = ProfileWatcher(
+            config.profile_folders, clock, list(starmap(Chosen, await self.rollout.initial()))
+        )
         self.granted = self.profiles.set
         """By these devices may publish."""
         self.canaries = CanaryAnalysis(self.releases, config.division)

@@ -107,6 +107,7 @@ class City:
         self.profiles = profiles.resolve()
         self.only = list(only)
         self._starting = asyncio.Semaphore(STARTS_MAX)
+        self._configured = False
         self.temporary = temporary
         self.alone = alone
         self.cameras = cameras
@@ -116,7 +117,6 @@ class City:
         self.centre = self._member(CENTRE)
         self.nodes = {division: self._member(division) for division in nodes}
         self.links = {division: FaultyLink("127.0.0.1", self.centre.nats_port) for division in nodes}
-        self._configured: list[CityMember] = []
         self._reaper = Reaper(self.directory, remove=temporary)
 
     @property
@@ -168,6 +168,7 @@ class City:
         """Write the configurations; links must have their ports."""
         for member in self.members:
             self._configure(member)
+        self._configured = True
 
     def _configure(self, member: CityMember) -> None:
         is_centre = member is self.centre
@@ -207,7 +208,6 @@ class City:
             environment=self.environment,
             changed=self.changed,
         )
-        self._configured.append(member)
 
     async def start(self) -> None:
         """Start everything; return when all members are ready."""
@@ -264,8 +264,9 @@ class City:
 
     async def stop(self) -> list[int]:
         """Stop everything in order, nodes first; return the ids of processes that had to be killed."""
-        await asyncio.gather(*(member.process.stop() for member in self._configured if member is not self.centre))
-        await asyncio.gather(*(member.process.stop() for member in self._configured if member is self.centre))
+        started = self.members if self._configured else []
+        await asyncio.gather(*(member.process.stop() for member in started if member is not self.centre))
+        await asyncio.gather(*(member.process.stop() for member in started if member is self.centre))
         for link in self.links.values():
             await link.stop()
         swept = await asyncio.to_thread(sweep, self.directory, grace_s=5.0)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,8 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A path file adds the packages of the locked environment alone: path files in there, that of the checkout among
     # them, are not read.
     packages = sysconfig.get_path("purelib")
-    (version,) = (environment / "lib").iterdir()
-    (version / "site-packages" / "dependencies.pth").write_text(f"{packages}\n", encoding="utf-8")
+    (python_lib,) = (environment / "lib").iterdir()
+    (python_lib / "site-packages" / "dependencies.pth").write_text(f"{packages}\n", encoding="utf-8")
     (environment / "bin" / "nats-server").symlink_to(Path(sys.executable).with_name("nats-server"))
     return environment
 
@@ -78,7 +79,7 @@ def test_the_wheel_holds_every_profile_and_no_test(wheel: Path) -> None:
     profiles = {str(path.relative_to(ROOT)) for path in (ROOT / "device_profiles").rglob("*") if path.is_file()}
     assert len(profiles) > 100
     assert {f"sensegate/{name}" for name in profiles} <= names
-    assert {name.partition("/")[0] for name in names} == {"sensegate", "sensegate-0.1.0.dist-info"}
+    assert {name.partition("/")[0] for name in names} == {"sensegate", f"sensegate-{version('sensegate')}.dist-info"}
     assert not [name for name in names if "test" in name.split("/") or name.endswith(".pyc")]
 
 

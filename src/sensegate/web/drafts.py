@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from sensegate.authoring.unknown import UnexplainedMessages
 from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound
+from sensegate.lifecycle.unexplained import UnexplainedMessages
 from sensegate.web.bodies import Body
 from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest

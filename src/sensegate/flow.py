@@ -112,7 +112,7 @@ async def _run(
     async with contextlib.AsyncExitStack() as stack:
         fresh = not membership.read_log_epoch(directory)
         joined = await route.begin(config, clock)
-        engine = Engine.of(config, clock, personal=any_video_profile(config.profiles))
+        engine = Engine.of(config, clock, personal=any_video_profile(config.profile_folders))
         await engine.start()
         stack.push_async_callback(engine.stop)
         foundations = await Foundations.open(config, clock, engine, stack, joined=joined if fresh else None)

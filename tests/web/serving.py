@@ -11,7 +11,6 @@ import aiohttp
 import msgspec
 
 from sensegate.authoring.survey import draft_of, samples_of, shapes
-from sensegate.authoring.unknown import UnexplainedMessages
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
@@ -26,6 +25,7 @@ from sensegate.clock import Clock, SystemClock
 from sensegate.config import WebConfig
 from sensegate.config.people import OidcConfig, PeopleConfig
 from sensegate.decode.profiles import ProfileSet
+from sensegate.lifecycle.unexplained import UnexplainedMessages
 from sensegate.model import Device
 from sensegate.normalise.book import QualityRow
 from sensegate.share.consumers import ActiveConsumers

@@ -201,7 +201,7 @@ def profiles(config: Config) -> Iterator[CheckResult]:
     """Check that the profiles load."""
     from sensegate.cli.profiles import problems  # noqa: PLC0415 - loads the whole decoder
 
-    errors = problems([Path(folder) for folder in config.profiles])
+    errors = problems([Path(folder) for folder in config.profile_folders])
     if errors:
         yield _bad("profiles", f"{count(len(errors), 'problem')}, first: {errors[0]}", "sensegate check shows all")
     else:

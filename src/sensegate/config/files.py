@@ -69,7 +69,7 @@ def file_faults(config: Config, file: Path, *, start: bool = False) -> list[Conf
     """
     text = file.read_text(encoding="utf-8")
     faults: list[ConfigError] = []
-    for at, folder in enumerate(config.profiles):
+    for at, folder in enumerate(config.profile_folders):
         if not Path(folder).exists():
             problem = f"{folder} does not exist (seen from {Path.cwd()})"
             remedy = "give the full path; a relative path starts at the working directory of the command"

@@ -497,7 +497,7 @@ class Below:
             copied=self.copies.complete_until.get(row.member, 0),
             areas=list(self.members.areas_of(row.member)),
             conflicts=len(conflicts),
-            troubles=troubles,
+            problems=troubles,
         )
 
 

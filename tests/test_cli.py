@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 RUNNER = CliRunner()
 COMMANDS = (
     "demo", "run", "check", "explain", "profile", "device", "token", "feed", "ledger", "doctor", "replay", "bench",
-    "catalogue", "application", "grant", "receipt",
+    "catalogue", "application", "grant", "statement",
 )  # fmt: skip
 
 
@@ -247,7 +247,7 @@ def test_nobody_there_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: p
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2
-    assert "is the gateway running there?" in capsys.readouterr().err
+    assert "check that the gateway runs there" in capsys.readouterr().err
 
 
 def test_the_errors_of_parts_that_end_together_are_lines(

@@ -24,8 +24,8 @@ from sensegate.bus.record import decode_commit
 from sensegate.clock import SystemClock
 from sensegate.config import IngestConfig, TimeConfig
 from sensegate.decode.decode import Decoder
-from sensegate.errors import Fenced, Unavailable
 from sensegate.decode.memory import DecoderMemory
+from sensegate.errors import Fenced, Unavailable
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.lifecycle import reprocessing_orders, reprocessing_source

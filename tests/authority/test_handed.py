@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sensegate.authority.scope import Scope
-from sensegate.errors import NotFound, PermissionDenied
 from sensegate.decode.choice import VersionChoice
+from sensegate.errors import NotFound, PermissionDenied
 from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.releases import Examination
 from sensegate.tiers import config_distribution

@@ -13,7 +13,6 @@ from nats.aio.client import Client
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.reader import micros, stamp
-from sensegate.errors import EngineError, Fenced, StoreFull, Unavailable
 from sensegate.errors import EngineError, Fenced, StoreFull, StreamLost, Unavailable
 from sensegate.model import Member
 

@@ -15,7 +15,6 @@ from sensegate.bus import api
 from sensegate.bus.names import FILLER
 from sensegate.bus.reader import Reader, entry, micros
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
-from sensegate.errors import EngineError, StoreFull, Unavailable
 from sensegate.bus.streams import LIFE, LOG
 from sensegate.bus.timelines import Timelines
 from sensegate.errors import EngineError, StoreFull, StreamLost, Unavailable

@@ -1,4 +1,4 @@
-"""`sensegate bundle`: feeds that are applied for as one, and granted in advance to whom it names."""
+"""`sensegate bundle`: feeds that are applied for together, and their pre-approvals."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, ask, console, doc
 from sensegate.cli.times import DAY_S, span
 
 app = typer.Typer(
-    help="Bundles: feeds that are applied for and granted as one (`sensegate application apply --bundle NAME`).\n\n"
-    "With a blanket (整体授权) whoever it names gets a grant at once, on its terms; each is recorded and metered.",
+    help="Bundles: feeds that are applied for and granted together (`sensegate application apply --bundle NAME`).\n\n"
+    "With a pre-approval (整体授权) its applicants are granted at once, on its terms; each is recorded and metered.",
     no_args_is_help=True,
 )
 
@@ -22,44 +22,46 @@ _PATH = "/api/v1/bundles"
 
 @app.command("list")
 def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
-    """List the bundles whose feeds you all find in the catalogue."""
+    """List the bundles whose feeds you may all see in the catalogue."""
     rows = rows_of(ask(url, token, lambda remote: remote.get(_PATH)))
-    shown = rows if json_form else [{**row, "blankets": len(row["blankets"])} for row in rows]
-    table(shown, ("name", "title", "feeds", "blankets", "by"), json_form=json_form)
+    shown = rows if json_form else [{**row, "pre_approvals": len(row["pre_approvals"])} for row in rows]
+    table(shown, ("name", "title", "feeds", "pre_approvals", "by"), json_form=json_form)
 
 
 @app.command()
-def make(
+def create(
     name: Annotated[str, typer.Argument(help="1 to 64 characters of a-z, 0-9, _ and -.")],
-    feeds: Annotated[list[str], typer.Argument(help="Feeds, all of which are yours to decide about.")],
+    feeds: Annotated[list[str], typer.Argument(help="Feeds, on all of which you decide.")],
     *,
     title: Annotated[str, typer.Option(help="For people.")] = "",
-    blanket: Annotated[
+    pre_approve: Annotated[
         list[str] | None,
-        typer.Option(help="Division (or DIVISION/DEPARTMENT) that is granted at once; repeat for more."),
+        typer.Option(help="Division (or DIVISION/DEPARTMENT) whose applications are approved in advance; repeatable."),
     ] = None,
     expires: Annotated[
         float,
-        typer.Option(parser=span, metavar="SPAN", show_default="90d", help="How long the blanket is good: 12h, 30d."),
+        typer.Option(
+            parser=span, metavar="SPAN", show_default="90d", help="How long the pre-approval is valid: 12h, 30d."
+        ),
     ] = 90 * DAY_S,
-    days: Annotated[float, typer.Option(help="Longest grant by the blanket.")] = 90.0,
+    days: Annotated[float, typer.Option(help="Longest grant by the pre-approval.")] = 90.0,
     mask: Annotated[str, typer.Option(help=MASK_HELP)] = "",
-    rate: Annotated[float, typer.Option(help="Records a second by the blanket; 0: no limit.")] = 0.0,
-    volume: Annotated[int, typer.Option(help="Records a month by the blanket; 0: no limit.")] = 0,
+    rate: Annotated[float, typer.Option(help="Records a second of each grant; 0: unlimited.")] = 0.0,
+    volume: Annotated[int, typer.Option(help="Records a month of each grant; 0: unlimited.")] = 0,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """Make a bundle of feeds.
+    """Create a bundle of feeds.
 
-    Example: sensegate bundle make flood gz-water gz-rain --blanket 4403 --blanket 4406 --expires 30d --days 30
+    Example: sensegate bundle create flood gz-water gz-rain --pre-approve 4403 --expires 30d --days 30
     """
     body: dict[str, Any] = {"name": name, "feeds": feeds, "title": title}
-    if blanket:
+    if pre_approve:
         terms: dict[str, Any] = {"approve": True, "days": days, "rate": rate, "volume": volume}
         if mask:
             terms["mask"] = document(mask, "--mask")
         end = (time.time_ns() // 1_000) + round(expires * 1e6)
-        body["blankets"] = [{"applicants": blanket, "until": end, "terms": terms}]
+        body["pre_approvals"] = [{"applicants": pre_approve, "until": end, "terms": terms}]
     ask(url, token, lambda remote: remote.post(_PATH, body))
     console.print(f"bundle {name}: sensegate application apply --bundle {name} …", highlight=False)
 
@@ -68,6 +70,6 @@ def make(
 def delete(
     name: Annotated[str, typer.Argument(help="Its name.")], *, url: Url = DEFAULT_URL, token: Token = ""
 ) -> None:
-    """Forget a bundle; grants that came of it stay."""
+    """Delete a bundle; its grants stay in force."""
     ask(url, token, lambda remote: remote.delete(f"{_PATH}/{name}"))
-    console.print(f"bundle {name} is gone; its grants stay", highlight=False)
+    console.print(f"bundle {name} is deleted; its grants stay in force", highlight=False)

@@ -21,7 +21,6 @@ from sensegate.bus.process import binary, binary_version, check_version
 from sensegate.cli import repair
 from sensegate.cli.shown import Json, table
 from sensegate.config import Config, TlsConfig, files, load
-from sensegate.errors import ConfigError, EngineError, Unavailable
 from sensegate.errors import ConfigError, EngineError, NotFound, StoreFull, Unavailable
 from sensegate.web.client import GatewayClient, ProblemResponse
 from sensegate.wording import count

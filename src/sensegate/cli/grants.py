@@ -1,4 +1,4 @@
-"""`sensegate grant`, `sensegate receipt`: rights to data of others, what they delivered, and proof of it."""
+"""`sensegate grant`, `sensegate statement`: rights to data of others, what they delivered, and proof of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     "within 2 s, open streams included.",
     no_args_is_help=True,
 )
-receipts = typer.Typer(help="Monthly receipts of what was delivered, signed by the gateway.", no_args_is_help=True)
+statements = typer.Typer(help="Monthly usage statements of grants, signed by the gateway.", no_args_is_help=True)
 
 _PATH = "/api/v1/grants"
 COLUMNS = ("id", "state", "feed", "applicant", "expires", "volume", "used")
@@ -117,7 +117,7 @@ def usage(grant: Id, *, month: Month = "", url: Url = DEFAULT_URL, token: Token 
     table(rows_of(answer), columns, json_form=json_form)
 
 
-@receipts.command("get")
+@statements.command("get")
 def get(
     grant: Id,
     month: Annotated[str, typer.Argument(help="Of Beijing time, as 2026-01.")],
@@ -126,26 +126,30 @@ def get(
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """Fetch the receipt of a month as it was signed: keep it byte for byte."""
-    text, _ = ask(url, token, lambda remote: remote.text(f"{_PATH}/{grant}/receipts/{month}", accept="*/*"))
+    """Fetch the signed usage statement of a month; keep it byte for byte.
+
+    Example: sensegate statement get g0123456789abcdef 2026-01 -o 2026-01.json
+    """
+    text, _ = ask(url, token, lambda remote: remote.text(f"{_PATH}/{grant}/statements/{month}", accept="*/*"))
     if out is None:
         sys.stdout.write(text + "\n")
     else:
         out.write_text(text + "\n", encoding="utf-8")
 
 
-@receipts.command()
+@statements.command()
 def verify(
-    file: Annotated[Path, typer.Argument(help="The receipt as it was fetched.")],
+    file: Annotated[Path, typer.Argument(help="Statement as it was fetched.")],
     *,
     key: Annotated[
-        Path | None, typer.Option(help="The gateway's receipts.pub; without it any key is believed, and named.")
+        Path | None,
+        typer.Option(help="Public key of the gateway (statements.pub); without it any key is accepted, and shown."),
     ] = None,
     json_form: Json = False,
 ) -> None:
-    """Check a receipt without any gateway: signature and sums; exit 1 if it is not as it was signed.
+    """Check the signature and sums of a usage statement without a gateway; exit 1 if it is invalid.
 
-    Example: sensegate receipt verify 2026-01.json --key receipts.pub
+    Example: sensegate statement verify 2026-01.json --key statements.pub
     """
     from sensegate.authority.heads import public_key  # noqa: PLC0415 - cryptography, which others need not load
     from sensegate.share.usage_statements import verify_statement  # noqa: PLC0415 - the same
@@ -156,18 +160,18 @@ def verify(
         raise ConfigError("cannot be read", file=str(file), remedy=why.strerror or str(why)) from why
     known = public_key(key) if key else None
     try:
-        receipt = verify_statement(line, key=known)
+        statement = verify_statement(line, key=known)
     except ConfigError as why:
-        console.print(f"[bold red]NOT GOOD[/bold red]: {why}", highlight=False)
+        console.print(f"[bold red]INVALID[/bold red]: {why}", highlight=False)
         raise typer.Exit(1) from None
     if json_form:
-        as_json(msgspec.to_builtins(receipt))
+        as_json(msgspec.to_builtins(statement))
         return
-    state = "whole month" if receipt.complete else "so far"
+    state = "whole month" if statement.complete else "so far"
     console.print(
-        f"good: grant {receipt.grant} of {receipt.feed} to {receipt.applicant}, {receipt.month} ({state}): "
-        f"{receipt.records:,} records, {receipt.bytes:,} bytes, signed by the gateway of {receipt.gateway}",
+        f"valid: grant {statement.grant} of {statement.feed} to {statement.applicant}, {statement.month} ({state}): "
+        f"{statement.records:,} records, {statement.bytes:,} bytes, signed by the gateway of {statement.gateway}",
         highlight=False,
     )
     if known is None:
-        console.print(f"The key was not given; it was signed with {receipt.key}: compare it.", style="dim")
+        console.print(f"No key was given; compare the key that signed it: {statement.key}", style="dim")

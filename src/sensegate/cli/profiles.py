@@ -176,7 +176,11 @@ def list_(
     """List the profiles of a folder, or with --live those in force at a gateway."""
     if live:
         found = rows_of(ask(url, token, lambda remote: remote.get("/api/v1/profiles", limit=10_000)))
-        table(found, ("id", "version", "folder", "trials", "title", "format", "topics", "problem"), json_form=json_form)
+        table(
+            found,
+            ("id", "version", "folder", "trial_versions", "title", "format", "topics", "problem"),
+            json_form=json_form,
+        )
         return
     from sensegate.decode.grammar import parse  # noqa: PLC0415 - the decoder
 

@@ -11,8 +11,8 @@ from sensegate.cli.times import Since
 
 app = typer.Typer(help="Webhooks: list, create, pause, resume, remove.", no_args_is_help=True)
 PATH = "/api/v1/webhooks"
-COLUMNS = ("id", "feed", "url", "form", "state", "why", "cursor")
-READERS = ("id", "feed", "delivery", "state", "lag_entries", "lag_s", "records", "failures", "subscriber", "why")
+COLUMNS = ("id", "feed", "url", "form", "state", "reason", "cursor")
+READERS = ("id", "feed", "delivery", "state", "lag_entries", "lag_s", "records", "failures", "subscriber", "reason")
 Id = Annotated[str, typer.Argument(help="Id of the webhook.")]
 
 
@@ -29,7 +29,7 @@ def create(
     *,
     form: Annotated[str, typer.Option(help="json, ndjson, csv, senml or msgpack.")] = "json",
     algorithm: Annotated[str, typer.Option(help="Of the signature: hmac-sha256 or hmac-sm3.")] = "hmac-sha256",
-    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Most records of one letter.")] = 1_000,
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Most records of one delivery.")] = 1_000,
     after: Annotated[str, typer.Option(help="Begin after this cursor.")] = "",
     since: Since = "",
     url: Url = DEFAULT_URL,

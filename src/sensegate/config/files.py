@@ -21,7 +21,7 @@ _REMEDIES = {
     "nodes.secret_file": f"{_MAKE}, and give the node the same file (its uplink.secret_file); or leave the entry out "
     "and let the node join with a code: `sensegate node invite {division}`",
     "peer.secret_file": f"{_MAKE}, the same at both centres",
-    "returns.key_file": "copy receipts.pub of the centre's directory to it",
+    "returns.key_file": "copy statements.pub of the centre's directory to it",
     "engine.credentials_file": "`sensegate engine CONFIG DIRECTORY` writes it",
 }
 _BY_NAME = {

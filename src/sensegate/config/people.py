@@ -80,10 +80,12 @@ class SharingConfig(Record, frozen=True):
     days_max: Annotated[float, told("longest grant, days")] = 1_096.0
     kept_days: Annotated[
         float,
-        told("ended grants and tokens, decided applications, counts of months (so receipts) go after it; 0: never"),
+        told(
+            "ended grants and tokens, decided applications, monthly counts (so usage statements) go after it; 0: never"
+        ),
     ] = 1_827.0
     key_file: Annotated[
-        str, told("PEM of the Ed25519 key that signs receipts; empty: <directory>/receipts.key, made once")
+        str, told("PEM of the Ed25519 key that signs usage statements; empty: <directory>/statements.key, created once")
     ] = ""
     near_m: Annotated[
         float, told("a device of the same kind within so many metres of another owner's is warned of; 0: never")
@@ -96,7 +98,9 @@ class ReturnsConfig(Record, frozen=True):
     grade_max: Annotated[int, told("readings of a higher grade do not go back (centre)")] = 3
     key_file: Annotated[
         str,
-        told("PEM of the public key that signs the centre's files (its receipts.pub); empty: no file is taken (node)"),
+        told(
+            "PEM of the public key that signs the centre's files (its statements.pub); empty: no file is taken (node)"
+        ),
     ] = ""
 
 

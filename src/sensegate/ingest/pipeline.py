@@ -25,8 +25,8 @@ from sensegate.collect.commands import DownlinkQueue
 from sensegate.collect.intake import Intake
 from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
-from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.decode.redaction import MessageRedactor, removed_of
+from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.ingest.batches import DecodedBatch
 from sensegate.ingest.interpreter import Interpreter, Reprocessor, delivery_of
 from sensegate.ingest.poison import PoisonMessages

@@ -20,8 +20,8 @@ from sensegate.authority.scope import Action, Principal, Role, Scope, allows, de
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.decode.choice import VersionChoice, draw
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.lifecycle.contents import Content, ContentStore, digest_of
 from sensegate.lifecycle.history import (
     Canary,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import structlog
 
-from sensegate.errors import NotFound, Unavailable
 from sensegate.decode.choice import VersionChoice
+from sensegate.errors import NotFound, Unavailable
 from sensegate.lifecycle.releases import Releases
 
 IN_FORCE_S = 2.0

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 RUNNER = CliRunner()
 COMMANDS = (
     "demo", "run", "check", "explain", "profile", "device", "token", "feed", "ledger", "doctor", "replay", "bench",
-    "catalogue", "application", "grant", "receipt",
+    "catalogue", "application", "grant", "statement",
 )  # fmt: skip
 
 

@@ -179,7 +179,7 @@ def test_beyond_loopback_there_is_no_plain_http(tmp_path: Path) -> None:
         async with running(replace(config_of(tmp_path / "node"), web=web)):
             pass
 
-    with pytest.raises(ConfigError, match=r"0\.0\.0\.0 without TLS"):
+    with pytest.raises(ConfigError, match=r"0\.0\.0\.0 is not loopback"):
         asyncio.run(start())
 
 

@@ -35,7 +35,7 @@ from sensegate.share.metering import Metering
 from sensegate.share.reader import LogReader
 from sensegate.share.sharing import Sharing, SharingPolicy
 
-STATEMENT_KEY = "receipts.key"
+STATEMENT_KEY = "statements.key"
 PSEUDONYM_KEY = "masks.key"
 _INDICATORS_US = 2 * HOUR_US
 _CACHE_S = 60.0

@@ -138,7 +138,7 @@ class Above:
     async def take(self, file: bytes) -> tuple[int, str]:
         """Take a signed file of the centre; return (rows, place). Raises `ConfigError`, `Conflict`, `Unavailable`."""
         if not self.config.returns.key_file:
-            remedy = "name the centre's receipts.pub there"
+            remedy = "name the centre's statements.pub there"
             raise ConfigError("no key is believed", key="returns.key_file", remedy=remedy)
         key = await asyncio.to_thread(public_key, Path(self.config.returns.key_file))
         held = await asyncio.to_thread(return_files.read_file, file, key)

@@ -181,8 +181,8 @@ class NewFeed(Body, frozen=True):
     departments: list[str] = []
     kinds: list[str] = msgspec.field(default_factory=lambda: ["reading"])
     grade_max: Annotated[int, msgspec.Meta(ge=1, le=4)] = 3
-    shadows: bool = False
-    """Also readings of second sources, which bear the flag `secondary`."""
+    secondary_sources: bool = False
+    """Include readings of secondary sources, which bear the flag `secondary`."""
     description: Text = ""
 
 

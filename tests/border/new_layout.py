@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from sensegate.share.controls import reply_of
-
 from sensegate.authority.jwt import Permissions
 from sensegate.bus.server_conf import Kept, render
 from sensegate.bus.slots import account_of, centre_user, inbox_prefix, member_rights, request_subject

@@ -123,7 +123,7 @@ def troubles(of: Gateway) -> list[str]:
 
 def warnings(of: Gateway) -> list[str]:
     """Return what keeps some messages from becoming readings while all else goes on."""
-    found = [*of.above.troubles] if of.above else []
+    found = [*of.above.problems] if of.above else []
     found += [*of.profiles.problems(), *scripts.decoding_pool().problems()]
     found += [*of.hourly.warnings(), *of.foundations.certificates.warnings(), *of.not_taken()]
     found += [of.share.hourly.problem] if of.share.hourly.problem else []

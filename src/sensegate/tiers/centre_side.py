@@ -208,7 +208,7 @@ class Below:
             config.store,
             log_share=config.node_quota.log_share,
             probe=self.node_links.probe,
-            vault=RefusedBodyCipher.open(Path(config.directory)),
+            cipher=RefusedBodyCipher.open(Path(config.directory)),
             admits=self._admits,
         )
         self.receiver.on_denied.append(self._writer_denied)
@@ -486,18 +486,18 @@ class Below:
         """Return a node's line with what it may send, and which of its devices another one sends too."""
         assert self.members is not None  # noqa: S101 - open() has run
         conflicts = self.owners.conflicts(row.member)
-        troubles = [*row.problems, *(self.receiver.health(row.member).problems() if self.receiver else ())]
+        problems = [*row.problems, *(self.receiver.health(row.member).problems() if self.receiver else ())]
         if conflicts:
             first = conflicts[0]
             who = f"{first.sent_by} sends {first.device}, which {first.owner} owns"
             more = f", and {len(conflicts) - 1} more" if len(conflicts) > 1 else ""
-            troubles.append(f"devices of two nodes: {who}{more}; `sensegate node own DEVICE MEMBER` decides")
+            problems.append(f"devices of two nodes: {who}{more}; `sensegate node own DEVICE MEMBER` decides")
         return msgspec.structs.replace(
             row,
             copied=self.copies.complete_until.get(row.member, 0),
             areas=list(self.members.areas_of(row.member)),
             conflicts=len(conflicts),
-            problems=troubles,
+            problems=problems,
         )
 
 

@@ -151,9 +151,9 @@ class Above:
         return msgspec.structs.replace(await self._report(), generation=self._generation)
 
     @property
-    def troubles(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What keeps readings from going up although the centre is reached, a sentence each."""
-        return self.up.troubles if self.up else []
+        return self.up.problems if self.up else []
 
     def uplink(self) -> Uplink:
         """Return the uplink. Raises `Conflict` where there is none yet."""
@@ -165,8 +165,8 @@ class Above:
         """Return how the way up is, for people."""
         if self.why:
             return self.why
-        if self.troubles:
-            return "; ".join(self.troubles)
+        if self.problems:
+            return "; ".join(self.problems)
         if self.up and self.up.connected:
             return "centre connected"
         return "centre not reached; going on alone" if self._way() else "no centre; going on alone"

@@ -121,19 +121,19 @@ async def test_half_a_part_is_none_and_the_stream_is_opened_anew(tmp_path: Path)
 
 
 async def test_a_silent_stream_is_not_believed(tmp_path: Path) -> None:
-    """Nothing, or bytes that never make a part: opened anew after `silence_s`."""
+    """Nothing, or bytes that never make a part: opened anew after `idle_timeout_s`."""
     done = asyncio.Event()
     quiet = sending(part(alert(second=1)), then=done)
     drip = sending(*[b"."] * 400, each_s=0.02, then=done)
     async with camera(quiet, drip, sending(part(alert(second=2)), then=done)) as one:
-        async with source(config(one, tmp_path, silence_s=0.3)) as made:
+        async with source(config(one, tmp_path, idle_timeout_s=0.3)) as made:
             assert await messages(made, 2) == [alert(second=1), alert(second=2)]
             assert len(one.paths) == 3
         done.set()
 
 
 async def test_a_wrong_password_is_not_tried_again_and_again(tmp_path: Path) -> None:
-    """Cameras lock users out: the next attempt comes after `refused_wait_s`, and there is always a next one."""
+    """Cameras lock users out: the next attempt comes after `auth_failure_wait_s`, and there is always a next one."""
     clock = FakeClock()
     async with camera(sending()) as one, source(config(one, tmp_path, password="wrong"), clock=clock) as made:
         await eventually(lambda: "refused" in "".join(made.troubles()))
@@ -156,7 +156,7 @@ async def test_attempts_spread_and_become_rare(tmp_path: Path) -> None:
             await asyncio.sleep(0)
 
     clock = Noting()
-    gone = CameraConfig(device="cam7", make="dahua", url="http://127.0.0.1:9", connect_s=0.2, backoff_max_s=8)
+    gone = CameraConfig(device="cam7", make="dahua", url="http://127.0.0.1:9", connect_timeout_s=0.2, backoff_max_s=8)
     async with source(gone, clock=clock, jitter=0.5) as made:
         await eventually(lambda: len(waits) > 8)
         assert made.troubles() == ["camera cam7: not reached: ClientConnectorError"]
@@ -225,9 +225,9 @@ async def test_nothing_that_is_answered_ends_it(tmp_path: Path, answer: bytes) -
         url=f"http://127.0.0.1:{place.getsockname()[1]}",
         user="reader",
         password_env="PATH",
-        connect_s=2,
-        silence_s=0.3,
-        refused_wait_s=0.01,
+        connect_timeout_s=2,
+        idle_timeout_s=0.3,
+        auth_failure_wait_s=0.01,
     )
     async with server, source(one) as made:
         async with asyncio.timeout(10):
@@ -333,12 +333,12 @@ def test_a_camera_that_is_not_registered_is_told() -> None:
 def test_the_configuration_refuses_what_cannot_work() -> None:
     head = "role: node\ndivision: '4401'\ndirectory: x\ncameras:\n"
     good = "  - {device: cam7, make: hikvision, url: 'http://10.1.2.3', user: reader, password_env: CAM7}\n"
-    assert parse(head + good).cameras[0].silence_s == 60
+    assert parse(head + good).cameras[0].idle_timeout_s == 60
     for bad, told in (
         ("  - {device: cam7, make: hikvision, url: 'rtsp://10.1.2.3'}\n", "must begin with http"),
         ("  - {device: cam7, make: hikvision, url: 'http://a:b@10.1.2.3'}\n", "holds a user or password"),
         ("  - {device: cam7, make: acme, url: 'http://10.1.2.3'}\n", "acme"),
-        ("  - {device: cam7, make: dahua, url: 'http://10.1.2.3', silence_s: 0}\n", "silence_s"),
+        ("  - {device: cam7, make: dahua, url: 'http://10.1.2.3', idle_timeout_s: 0}\n", "idle_timeout_s"),
         ("  - {device: cam7, make: dahua, url: 'https://10.1.2.3', pin_sha256: ab}\n", "64 hex digits"),
     ):
         with pytest.raises(ConfigError, match=told):

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sensegate.authority.chain import Head
+from sensegate.authority.chain import ChainHead
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.row import Row
 from sensegate.clock import FakeClock
@@ -36,8 +36,8 @@ class Trail:
     def __init__(self) -> None:
         self.records: list[tuple[str, dict[str, Any]]] = []
 
-    async def head(self) -> Head:
-        return Head(7)
+    async def head(self) -> ChainHead:
+        return ChainHead(7)
 
     async def record(self, _by: object, action: str, _target: str, *, after: dict[str, Any]) -> None:
         self.records.append((action, after))
@@ -53,7 +53,7 @@ class World:
         self.config: Config = msgspec.structs.replace(
             config,
             nodes=tuple(NodeUserConfig(node, "") for node in nodes),
-            peer=PeerConfig("nats://away:1", automatic=automatic, lease_s=LEASE_S, hold_s=5.0),
+            peer=PeerConfig("nats://away:1", automatic=automatic, lease_s=LEASE_S, standby_timeout_s=5.0),
         )
         self.clock = FakeClock()
         self.seat = Seat(self.config, self.clock, term, begun="by order")

@@ -16,7 +16,7 @@ from sensegate.failover import ledger_copy
 from sensegate.failover.ledger_copy import LedgerCopy
 from sensegate.model import Member
 from sensegate.ports import Log
-from sensegate.share.books import Books
+from sensegate.share.hourly_ledgers import HourlyLedgers
 
 TTL_H = 9_600
 
@@ -49,20 +49,20 @@ class Site:
 
     async def open(self) -> None:
         """Begin to count where the sums end."""
-        self.books = Books(self.hours, self.clock)
+        self.books = HourlyLedgers(self.hours, self.clock)
         after = await self.books.open(self.log.epoch)
         for entry in await self.log.fetch(after, limit=10_000):
-            self.books.take(entry)
+            self.books.add(entry)
 
     async def commit(self, node: str, hour: int, count: int) -> None:
         """Write a ledger and count it."""
         at = await self.log.write([Member(f"ledger.{node}", ledger(hour, count))])
         for entry in await self.log.fetch(at - 1):
-            self.books.take(entry)
+            self.books.add(entry)
 
     def sums(self, node: str) -> dict[str, int]:
         """Return all that is counted of a node."""
-        return self.books.sums(node, 0).totals()
+        return self.books.total(node, 0).totals()
 
 
 async def caught_up(copy: LedgerCopy, one: Site, other: Site, end: int | None = None) -> None:

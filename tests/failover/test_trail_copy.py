@@ -111,6 +111,6 @@ async def test_only_what_goes_on_is_taken(tmp_path: Path, store_config: StoreCon
         assert await one.after(2, limit=10) == raws[2:]
         assert await one.after(4, limit=10) == []
         forged = [raws[0], raws[1].replace(b"before-1", b"forged-1"), *raws[2:]]
-        with pytest.raises(Fenced, match="record 3 does not go on from number 2"):
+        with pytest.raises(Fenced, match="record 3 does not follow record 2"):
             await other.take(forged)
         assert (await other.end())[0] == 2

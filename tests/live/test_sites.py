@@ -35,7 +35,7 @@ from sensegate.config.sites import CentreConfig, PeerConfig
 from sensegate.failover import terms
 from sensegate.failover.standby import TAIL
 from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
-from sensegate.share.opening import PSEUDONYMS, SIGNING
+from sensegate.share.wiring import PSEUDONYM_KEY, STATEMENT_KEY
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running
 
@@ -178,14 +178,14 @@ def configs(directory: Path, *, automatic: bool = False) -> tuple[Config, Config
                 peer=PeerConfig(
                     url=urls[1 - number],
                     secret_file=str(directory / "peer"),
-                    first=number == 0,
-                    hold_s=30.0,
+                    initially_active=number == 0,
+                    standby_timeout_s=30.0,
                     automatic=automatic,
                     lease_s=4.0,
                 ),
             )
         )
-    uplink = UplinkConfig(others=(CentreConfig(url=urls[1]),), span_ms=50, lease_s=5.0)
+    uplink = UplinkConfig(other_centres=(CentreConfig(url=urls[1]),), span_ms=50, lease_s=5.0)
     if automatic:  # it joins by code, and votes
         way = {"centre_url": f"http://127.0.0.1:{ports[0][2]}", "join_code_file": str(directory / "code")}
     else:
@@ -404,7 +404,7 @@ def electorate(centre: Centre) -> tuple[str, ...]:
 
 def _keys(centre: Centre) -> list[bytes]:
     """Return of what pseudonyms are made, and whose signature receipts and heads of the trail bear."""
-    files = [centre.directory / name for name in (PSEUDONYMS, SIGNING, KEY, "receipts.pub", "audit.pub")]
+    files = [centre.directory / name for name in (PSEUDONYM_KEY, STATEMENT_KEY, KEY, "statements.pub", "audit.pub")]
     assert all(file.stat().st_mode & 0o077 == 0 for file in files[:3])
     return [file.read_bytes() for file in files]
 

@@ -105,7 +105,7 @@ async def test_nodes_come_and_go_while_devices_stay_connected(tmp_path: Path) ->
 
         # What a flapping link has left half-open keeps nobody out for long.
         extra = [await half_open(kept["4401"]) for _ in range(4)]
-        assert await eventually(lambda: centre.metric('sensegate_limited_total{limit="node_connections"}'))
+        assert await eventually(lambda: centre.metric('sensegate_limit_hits_total{limit="node_connections"}'))
         assert await eventually(partial(is_let_in, kept["4401"]))
         for connection in extra:
             connection.drop()

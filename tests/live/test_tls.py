@@ -130,7 +130,7 @@ async def test_openssl_verifies_what_was_made(lab: Lab) -> None:
 
 async def test_http_by_tls_on_several_planes(lab: Lab, other: Lab, tmp_path: Path) -> None:
     """IPv4 and IPv6 with one port; another authority, plain HTTP and TLS 1.1 are refused; the command line goes in."""
-    web = WebConfig(host="127.0.0.1", more_hosts=("::1",), tls=lab.tls())
+    web = WebConfig(host="127.0.0.1", additional_hosts=("::1",), tls=lab.tls())
     async with running(replace(config_of(tmp_path / "node"), web=web)) as site:
         place = urlsplit(site.addresses.http)
         assert place.scheme == "https"
@@ -175,11 +175,11 @@ def test_beyond_loopback_there_is_no_plain_http(tmp_path: Path) -> None:
     """Also not by a second plane."""
 
     async def start() -> None:
-        web = WebConfig(more_hosts=("0.0.0.0",))  # noqa: S104 - it is refused
+        web = WebConfig(additional_hosts=("0.0.0.0",))  # noqa: S104 - it is refused
         async with running(replace(config_of(tmp_path / "node"), web=web)):
             pass
 
-    with pytest.raises(ConfigError, match=r"0\.0\.0\.0 without TLS"):
+    with pytest.raises(ConfigError, match=r"0\.0\.0\.0 is not loopback"):
         asyncio.run(start())
 
 
@@ -347,7 +347,7 @@ async def test_two_centres_and_their_nodes_by_mutual_tls(lab: Lab, other: Lab, t
         second = CentreConfig(peer.url, lab.ca, (pin,))
         first = route.CentreRoute("4401", "4401", "nats://away:1", "secret-of-both-0123456789", None)
         for there, trusted in ((second, True), (replace(second, pin_sha256=("0" * 64,)), False)):
-            uplink = UplinkConfig(url=first.url, others=(there,), cert_file=cert, key_file=key)
+            uplink = UplinkConfig(url=first.url, other_centres=(there,), cert_file=cert, key_file=key)
             try:
                 link = await route.connect_to_centre(route.route_of_turn(first, uplink, 1))
                 answer = await CentreLink(link, slot="4401", member="4401").ask("lease")

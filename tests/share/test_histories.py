@@ -21,12 +21,12 @@ from sensegate.config import StoreConfig
 from sensegate.errors import Gone
 from sensegate.failover.replica import Replica, ReplicationSource, decode_log_request
 from sensegate.share.cursor import Cursor, parse, stored_before
-from sensegate.share.delivery import Form, Serving
-from sensegate.share.feeds import Selection
-from sensegate.share.reader import Reader
+from sensegate.share.delivery import FeedServer, RecordEncoding
+from sensegate.share.feeds import FeedSelection
+from sensegate.share.reader import LogReader
 from tests.share.made import NOW, make_batch, members
 
-EVERYTHING = Selection(grade_max=3)
+EVERYTHING = FeedSelection(grade_max=3)
 HOUR_US = 3_600_000_000
 TTL_US = 168 * HOUR_US
 MINUTE_US = 60_000_000
@@ -137,17 +137,17 @@ class World:
 
     async def held(self, *, soon_us: int = 0) -> dict[int, list[float]]:
         """Return what the log holds (sequence -> values), without what expires within `soon_us`."""
-        reader, at = Reader(self.log, self.clock), 0
+        reader, at = LogReader(self.log, self.clock), 0
         found: dict[int, list[float]] = {}
         while (span := await reader.read(at)).end > at:
-            kept = (slot for slot in span.slots if slot.stored + TTL_US - soon_us > self.clock.now())
+            kept = (slot for slot in span.entries if slot.stored + TTL_US - soon_us > self.clock.now())
             found |= {slot.sequence: slot.batch.value.tolist() for slot in kept}
             at = span.end
         return found
 
     async def read_on(self, subscriber: Subscriber, limit: int) -> None:
         """Go on after the cursor: see that it is accepted exactly where it should be, and that nothing is skipped."""
-        reader = Reader(self.log, self.clock)
+        reader = LogReader(self.log, self.clock)
         place = parse(subscriber.place)
         same = place.sequence == 0 or self.writes.get(place.sequence) == subscriber.write
         aged = stored_before(place) <= self.clock.now() - TTL_US
@@ -171,7 +171,7 @@ class World:
             # Where the end was lost just before the place, a mark stands there now, which is no record.
             assert same or self.writes[place.sequence] < 0, f"{place} is accepted, though its place was written anew"
             assert before(await self.held(soon_us=HOUR_US), place) <= subscriber.read, "skipped in silence"
-            page = await Serving(reader).page(EVERYTHING, place, Form.NDJSON, limit, 0.0)
+            page = await FeedServer(reader).page(EVERYTHING, place, RecordEncoding.NDJSON, limit, 0.0)
             subscriber.read |= {msgspec.json.decode(line)["value"] for line in page.body.splitlines()}
             self.at(subscriber, parse(page.next))
 
@@ -224,7 +224,7 @@ async def play(directory: Path, steps: list[tuple[str, int]]) -> World:
             case "subscribe":
                 if len(world.subscribers) < 3:
                     world.subscribers.append(Subscriber(""))
-                    reader = Reader(world.log, world.clock)
+                    reader = LogReader(world.log, world.clock)
                     first = await reader.first()
                     # What it begins after it does not want.
                     world.subscribers[-1].read |= before(await world.held(), first)

@@ -38,7 +38,7 @@ async def test_one_that_cannot_leave_may_connect(*, fails: bool, monkeypatch: py
         return b""
 
     async def drained() -> None:
-        assert devices.held == {"d1"}
+        assert devices.moving_out == {"d1"}
         assert devices.digests("d1") is None, "nor by HTTP Digest"
 
     async def changed(*_: object, **__: object) -> bytes:
@@ -59,4 +59,4 @@ async def test_one_that_cannot_leave_may_connect(*, fails: bool, monkeypatch: py
     )
     await mover.run_orders()
     assert [bool(one["refused"]) for one in told] == [fails]
-    assert devices.held == (set() if fails else {"d1"})
+    assert devices.moving_out == (set() if fails else {"d1"})

@@ -276,13 +276,13 @@ async def test_an_unknown_outcome_is_not_answered(centre: Engine, why: Exception
 async def test_who_is_over_its_quota_is_asked_to_wait_and_the_others_are_not(centre: Engine) -> None:
     """The answer says for how long; meanwhile its requests meet no subscription; the other centre has no quota."""
     links = links_of(centre, quota=NodeQuotaConfig(spans_per_s=1.0, questions_per_s=1.0, bytes_per_s=1e6))
-    before = count("sensegate_node_limited", node="4401", quota="live")
+    before = count("sensegate_node_limit_hits", node="4401", quota="live")
     slots = {**BOTH, "44": "44"}
     async with running(links, slots), linked(centre, "4401") as link, linked(centre, "4403") as other:
         sent, over = await until_overloaded(link)
         assert 9 <= sent <= 12
         assert 0 < over.retry_after_s <= 1
-        assert count("sensegate_node_limited", node="4401", quota="live") == before + 1
+        assert count("sensegate_node_limit_hits", node="4401", quota="live") == before + 1
         with pytest.raises(Unavailable, match="no responders"):
             await link.send_span("live", b"x")
         assert await other.send_span("live", b"y") == b"4403:y"

@@ -12,7 +12,7 @@ import pytest
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.credentials import issue
-from sensegate.authority.devices import Devices, Stored
+from sensegate.authority.devices import Devices, StoredDevice
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
@@ -46,15 +46,19 @@ class Known:
     """Registries as the centre knows them: entries by (division, device), and who is gone."""
 
     def __init__(self) -> None:
-        self.entries: dict[tuple[str, str], Stored] = {}
+        self.entries: dict[tuple[str, str], StoredDevice] = {}
         self.expelled: set[str] = set()
         self.invited: set[str] = set()
 
-    async def find(self, division: str, device: str) -> Stored | None:
-        made = Stored(Device(device, division="440106", profile="acme/meter"), SECRET) if division == "4401" else None
+    async def find(self, division: str, device: str) -> StoredDevice | None:
+        made = (
+            StoredDevice(Device(device, division="440106", profile="acme/meter"), SECRET)
+            if division == "4401"
+            else None
+        )
         return self.entries.get((division, device), made)
 
-    async def amend(self, division: str, stored: Stored) -> None:
+    async def amend(self, division: str, stored: StoredDevice) -> None:
         self.entries[division, stored.device.id] = stored
 
     def is_gone(self, division: str) -> bool:
@@ -126,7 +130,7 @@ class Province:
             await devices.load()
         await self.gateways["4401"].add(Device("d1", division="440106", profile="acme/meter"), by=ADMIN)
         await self.gateways["4401"]._write(
-            Stored(Device("d1", division="440106", profile="acme/meter"), SECRET), expected=1
+            StoredDevice(Device("d1", division="440106", profile="acme/meter"), SECRET), expected=1
         )
         return self
 
@@ -363,15 +367,15 @@ async def test_a_source_that_is_gone(province: Province, *, keep: bool) -> None:
         await province.ask()
     move = await province.ask(force=True, keep_credential=keep)
     assert str(move.forced) == (
-        "the state that tells duplicates; "
-        "what its gateway took since 2023-11-14T22:13:20Z, and 3 entries of its backlog"
+        "the identities for duplicate detection; "
+        "readings of its gateway since 2023-11-14T22:13:20Z, and 3 entries of its backlog"
     )
     facts = province.trail.records[-1][4]
     assert facts is not None
     assert facts["not_carried"] == str(move.forced)
     await province.work("4403")
     found = province.moves.get(move.id, ADMIN)
-    assert (found.stage, found.owed) == (MoveStage.DONE, "4401 is told to retire the device when it is back")
+    assert (found.stage, found.owed) == (MoveStage.DONE, "4401 has to retire the device when it is back")
     # The old gateway goes on alone: what it takes is data of nobody; the credential is good at one of them, or kept.
     assert province.takers() == (["4401", "4403"] if keep else ["4401"])
     assert ("4403", "moved_forced.4401") in province.counted

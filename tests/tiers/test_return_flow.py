@@ -9,7 +9,7 @@ import msgspec
 from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
-from sensegate.failover.replica import ReplicatedLog
+from sensegate.failover.replica import ReplicatedLog, ReplicationSource
 from sensegate.model import Member
 from sensegate.tiers.return_flow import ReturnFlow, ReturnRequest
 from tests.share.made import NOW

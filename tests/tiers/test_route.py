@@ -54,7 +54,7 @@ async def test_the_other_centre_gives_what_the_first_cannot(
 ) -> None:
     """It is away, or stands by."""
     config = config_of(tmp_path / "n", "4401")
-    uplink = msgspec.structs.replace(config.uplink, others=(CentreConfig(url="nats://two:1"),))
+    uplink = msgspec.structs.replace(config.uplink, other_centres=(CentreConfig(url="nats://two:1"),))
     both = msgspec.structs.replace(config, uplink=uplink)
     assert await asked(both, why, monkeypatch) == ["nats://one:1", "nats://two:1"]
 

@@ -23,7 +23,7 @@ from sensegate.bus.connect import connect
 from sensegate.bus.kv import Bucket
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import Clock, moved
-from sensegate.config import Config, secret
+from sensegate.config import Config, read_secret
 from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Superseded, Unavailable
 from sensegate.failover import ledger_copy, terms, trail_copy
 from sensegate.failover.lease import INITIAL_VERSION, Lease, LeaseRequest
@@ -57,7 +57,7 @@ async def reach(config: Config) -> CentreLink:
     connection = await connect(
         peer.url,
         node_user(slot),
-        secret(peer.secret_file),
+        read_secret(peer.secret_file),
         inbox_prefix=inbox_prefix(slot),
         name=f"centre {config.division} {__version__}",
         tls=tls if peer.url.startswith("tls://") else None,
@@ -134,7 +134,7 @@ class Seat:
 
     def hold(self, centre_log: Log) -> Log:
         """Return the log as it may be delivered."""
-        hold_s = self.config.peer.hold_s
+        hold_s = self.config.peer.standby_timeout_s
         self.original = ReplicationSource(
             centre_log, self.clock, hold_s, self.kept.history, alone=self.kept.unreplicated
         )

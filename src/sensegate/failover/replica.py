@@ -2,8 +2,9 @@
 
     active: Original ◀─ ask ``log`` (what follows a sequence) ── standby: Replica ─▶ its own LOG, whole commits at once
 
-To ask for what follows is to confirm all before it; the active centre delivers only what is confirmed (`ReplicatedLog`). Where
-an entry has expired or was replaced meanwhile, a filler that soon expires takes its sequence.
+To ask for what follows is to confirm all before it; the active centre delivers only what is confirmed
+(`ReplicatedLog`). Where an entry has expired or was replaced meanwhile, a filler that soon expires takes its
+sequence.
 """
 
 from __future__ import annotations

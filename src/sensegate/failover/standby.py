@@ -66,7 +66,7 @@ async def seat(config: Config, clock: Clock) -> Seat:
     """Return when this centre is to be active; until then it stands by."""
     directory = Path(config.directory)
     term = terms.read(directory)
-    if term.number == 0 and config.peer.first:
+    if term.number == 0 and config.peer.initially_active:
         term = Term(1, active=True, history=((1, 0),))
         terms.write(directory, term)
     while True:

@@ -18,10 +18,10 @@ import structlog
 
 from sensegate import __version__, metrics
 from sensegate.authority.callout import Callout, Guest
-from sensegate.authority.devices import Devices, Stored, decode_stored, encode_stored
-from sensegate.authority.divisions import Divisions, short
-from sensegate.authority.heads import key_in
-from sensegate.authority.jwt import Question, Rights
+from sensegate.authority.devices import Devices, StoredDevice, decode_stored, encode_stored
+from sensegate.authority.divisions import Divisions, short_code
+from sensegate.authority.heads import load_or_create_key
+from sensegate.authority.jwt import AuthRequest, Permissions
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import Trail
 from sensegate.bus import external
@@ -37,7 +37,7 @@ from sensegate.errors import Conflict, NotFound, PermissionDenied, StoreFull, Un
 from sensegate.failover.lease import voter_id
 from sensegate.model import DeviceState
 from sensegate.quantities.properties import PROPERTIES
-from sensegate.share import opening
+from sensegate.share import wiring
 from sensegate.tiers import gaps, questions, registry_copies, return_files
 from sensegate.tiers.config_distribution import ConfigPublisher, table_digests, tables_note
 from sensegate.tiers.device_moves import DeviceMover
@@ -120,7 +120,7 @@ class Below:
             version=__version__,
             divisions=divisions,
             configured={
-                node.division: tuple(map(short, node.areas)) or (node.division.partition("-")[0],)
+                node.division: tuple(map(short_code, node.areas)) or (node.division.partition("-")[0],)
                 for node in self.config.nodes
             },
             slots=self._slots,
@@ -160,8 +160,8 @@ class Below:
 
     async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
         """Return a signed file of what goes back to a node after a place, and the place where it ends."""
-        key = key_in(
-            Path(self.config.sharing.key_file or Path(self.config.directory) / opening.SIGNING),
+        key = load_or_create_key(
+            Path(self.config.sharing.key_file or Path(self.config.directory) / wiring.STATEMENT_KEY),
             setting="sharing.key_file",
         )
         body, held = await return_files.export_file(
@@ -260,14 +260,14 @@ class Below:
         """Answer our own gateway as any node. Raises as the answers do."""
         return await self._desk[what](self.config.division, payload)
 
-    async def find(self, division: str, device: str) -> Stored | None:
+    async def find(self, division: str, device: str) -> StoredDevice | None:
         """Return a device's entry: of our own registry, or of a node's as it was last copied here."""
         if division == self.config.division:
             return self._devices.stored(device)
         row = await self.copies.find(division, "devices", device)
         return decode_stored(row) if row else None
 
-    async def amend(self, division: str, stored: Stored) -> None:
+    async def amend(self, division: str, stored: StoredDevice) -> None:
         """Make an entry of a node's copy another; of our own registry nothing needs to be."""
         if division != self.config.division:
             await self.copies.overwrite(division, "devices", stored.device.id, encode_stored(stored))
@@ -342,14 +342,14 @@ class Below:
 
     # ── who is let in ───────────────────────────────────────────────────────────────────────────────
 
-    def _guest(self, members: Members, asked: Question) -> Guest | None:
+    def _guest(self, members: Members, asked: AuthRequest) -> Guest | None:
         user = asked.connect_opts.user
         if asked.client_info.type == "mqtt" or not user.startswith("node-"):
             return None
         version = asked.connect_opts.name.rpartition(" ")[2]
         member = members.verify(user.removeprefix("node-"), asked.connect_opts.password, version)
         rights = member_rights(member.slot)
-        return Guest(user, account_of(member.slot), Rights(rights.publish, rights.subscribe))
+        return Guest(user, account_of(member.slot), Permissions(rights.publish, rights.subscribe))
 
     def _changed(self, member: NodeMember) -> None:
         other = self._generations.get(member.id) != member.generation
@@ -421,7 +421,7 @@ class Below:
             if count >= self.config.node_quota.connections:
                 # Half-open ones of a link that flaps would keep out the node, and us; the living one comes again.
                 _log.warning("all connections of a slot are in use; they are closed", slot=slot, count=count)
-                metrics.LIMITED.labels("node_connections").inc()
+                metrics.LIMIT_HITS.labels("node_connections").inc()
                 await self._close_slot(slot)
             if member := placed.get(slot):
                 found.add(member)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 import numpy as np
 
-from sensegate.authority.device_rules import good_id
+from sensegate.authority.device_rules import is_valid_id
 from sensegate.bus import columns, ledger, sequences
 from sensegate.bus.batch import Batch
 from sensegate.bus.ledger import Ledger
@@ -177,7 +177,7 @@ def _judge_devices(
         device = origins.device[entry]
         if device in verdicts:
             continue
-        if not good_id(device):
+        if not is_valid_id(device):
             verdicts[device] = Reason.NAME
         elif not inside[division[entry]]:
             verdicts[device] = Reason.AREA

@@ -105,7 +105,7 @@ class DeviceMover:
                 _log.error("order of a device move failed", device=order.device, order=order.action, reason=str(why))
                 report = MoveReport(order.id, refused=str(why))
                 if order.action == "give":
-                    self._devices.held.discard(order.device)  # it stays here and may connect
+                    self._devices.moving_out.discard(order.device)  # it stays here and may connect
             await self._ask("told", _encode(msgspec.structs.replace(report, action=order.action)))
 
     async def _run_order(self, order: MoveOrder) -> MoveReport:
@@ -118,16 +118,16 @@ class DeviceMover:
                 if await self._devices.move_out(order.device, by=self._by, to=order.other, move=order.id):
                     self._close(order.device)
                     await self._count(order, MOVED_OUT)
-                self._devices.held.discard(order.device)
+                self._devices.moving_out.discard(order.device)
             case "back":
-                opened = await self._devices.open_again(
+                opened = await self._devices.readmit(
                     order.device, by=self._by, move=order.id, stored=order.stored, bare=order.without_credential
                 )
                 if opened and order.forced:
                     await self._count(order, MOVED_FORCED)
-                self._devices.held.discard(order.device)
+                self._devices.moving_out.discard(order.device)
             case "recall":
-                return MoveReport(order.id, has_device=self._devices.came_by(order.device, order.id))
+                return MoveReport(order.id, has_device=self._devices.arrived_by(order.device, order.id))
             case _:
                 raise PermissionDenied(f"the order '{order.action}' is not known to this release; update this gateway")
         return MoveReport(order.id)
@@ -136,8 +136,8 @@ class DeviceMover:
 
     async def _export(self, order: MoveOrder) -> MoveReport:
         device = order.device
-        self._devices.demand_movable(device, order.id)
-        self._devices.held.add(device)
+        self._devices.require_movable(device, order.id)
+        self._devices.moving_out.add(device)
         self._close(device)
         await self._clock.sleep(CLOSING_S)
         await self._drained()
@@ -173,7 +173,7 @@ class DeviceMover:
 
     async def _import(self, order: MoveOrder) -> MoveReport:
         stored = decode_stored(order.stored)
-        self._devices.demand_takeable(stored, order.division, order.id)
+        self._devices.require_acceptable(stored, order.division, order.id)
         batches = []
         members = []
         ttl_h = self._identity.horizon_us // HOUR_US + 1

@@ -323,7 +323,7 @@ class _SlotLink:
         count = self._spans if channel in SPAN_CHANNELS else self._questions
         for name, bucket in (("bytes", self._bytes), (channel.value, count)):
             if wait_s := bucket.wait_s:
-                metrics.NODE_LIMITED.labels(self._member, name).inc()
+                metrics.NODE_LIMIT_HITS.labels(self._member, name).inc()
                 return wait_s
         self._bytes.take(size)
         count.take(1)

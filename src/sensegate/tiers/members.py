@@ -22,11 +22,11 @@ import msgspec
 
 from sensegate.authority import credentials
 from sensegate.authority.bucket import Bucket
-from sensegate.authority.credentials import Credentials, Seal
+from sensegate.authority.credentials import Credentials, HashedSecret
 from sensegate.authority.device_rules import text_fault
-from sensegate.authority.divisions import Divisions, Level
+from sensegate.authority.divisions import DivisionLevel, Divisions
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Action, Principal, Role, Scope, demand
-from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.slots import spare_slots
 from sensegate.clock import Clock
@@ -104,8 +104,8 @@ class StoredMember(msgspec.Struct, frozen=True, omit_defaults=True):
     """A member as stored in the bucket."""
 
     member: NodeMember
-    code: Seal | None = None
-    link: Seal | None = None
+    code: HashedSecret | None = None
+    link: HashedSecret | None = None
     format: int = 1
 
 
@@ -229,7 +229,7 @@ class Members:
             fingerprint: SHA-256 (hex) of the certificate of the centre's HTTP side; it is part of each code, so that a
                 node gives its secret to no other server.
         """
-        self._shelf = Shelf(bucket, clock)
+        self._shelf = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
         self._home = home
@@ -241,7 +241,7 @@ class Members:
         self._joining = asyncio.Lock()
         """One join at a time chooses and takes a slot."""
         self._fingerprint = fingerprint
-        self._stored: Records[StoredMember] = Records(
+        self._stored: RecordTable[StoredMember] = RecordTable(
             self._shelf, "node", StoredMember, prefix="", packed=True, revised=_revised
         )
         self._stored.on_change.append(self._changed)
@@ -372,7 +372,7 @@ class Members:
         )
         action = "node.replace" if replace else "node.invite"
         await self._trail.record(by, action, member, before=_stored_facts(stored), after=audit_facts(after))
-        await self._write(StoredMember(after, credentials.seal(secret), stored.link if stored else None), stored)
+        await self._write(StoredMember(after, credentials.hash_secret(secret), stored.link if stored else None), stored)
         tail = f"_{self._fingerprint}" if self._fingerprint else ""
         return f"sgj_{member}_{secret}{tail}", self.get(member)
 
@@ -480,7 +480,7 @@ class Members:
         link = credentials.make_secret()
         by = Principal(f"node-{member}", Role.DEVICE, Scope(before.division), name="the node itself, by its join code")
         await self._trail.record(by, "node.join", member, before=audit_facts(before), after=audit_facts(after))
-        await self._write(StoredMember(after, None, credentials.seal(link)), stored)
+        await self._write(StoredMember(after, None, credentials.hash_secret(link)), stored)
         return JoinGrant(self.get(member), link)
 
     def _free_slot(self, member: str) -> str:
@@ -561,7 +561,7 @@ class Members:
 
     def _city(self, division: str) -> str:
         row = self._divisions.get(division)
-        if row.level is not Level.PREFECTURE or not row.code.startswith(self._home):
+        if row.level is not DivisionLevel.PREFECTURE or not row.code.startswith(self._home):
             raise ConfigError(
                 f"{row.code} is not a city of {self._home}", key="division", remedy="give the code of a city, e.g. 4401"
             )

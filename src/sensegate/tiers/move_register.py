@@ -27,7 +27,7 @@ import msgspec
 
 from sensegate.authority.bucket import Bucket, follow
 from sensegate.authority.credentials import Credentials
-from sensegate.authority.devices import Stored, decode_stored, encode_stored
+from sensegate.authority.devices import StoredDevice, decode_stored, encode_stored
 from sensegate.authority.divisions import Divisions, contains
 from sensegate.authority.scope import Action, Principal, allows, demand
 from sensegate.authority.trail import Facts, Trail
@@ -183,11 +183,11 @@ _DEBTS = {"settle": "retire the device", "back": "let the device in again", "dro
 class RegistryAccess(Protocol):
     """The register's access to the gateways' registries, as far as they are known here."""
 
-    async def find(self, division: str, device: str) -> Stored | None:
+    async def find(self, division: str, device: str) -> StoredDevice | None:
         """Return a device's entry as it is known here; None: it is not."""
         ...
 
-    async def amend(self, division: str, stored: Stored) -> None:
+    async def amend(self, division: str, stored: StoredDevice) -> None:
         """Replace an entry in a node's copy: a node that replaces a lost one starts with it."""
         ...
 
@@ -294,7 +294,7 @@ class MoveRegister:
         demand(by, Action.CHANGE_DEVICES, place, stored.device.department)
         if stored.device.gateway:
             raise Conflict(f"{device} is connected through {stored.device.gateway} and cannot move without it")
-        if stored.device.state is DeviceState.DISABLED and not (force and stored.leaving):
+        if stored.device.state is DeviceState.DISABLED and not (force and stored.moved_out_by):
             raise Conflict(f"{device} is disabled; enable it first, or register it anew at {target}")
         for move in self._moves.values():
             if move.device == device and move.stage not in ENDED_STAGES:
@@ -330,10 +330,10 @@ class MoveRegister:
         await self._trail.record(by, "device.move", device, before=before, after=facts)
         # It may have been shut out for an earlier move; should this one fail, it must be open again.
         known = msgspec.structs.replace(stored.device, state=DeviceState.REGISTERED)
-        entry = Stored(known, stored.credentials if keep_credential else Credentials())
+        entry = StoredDevice(known, stored.credentials if keep_credential else Credentials())
         # Orders of earlier moves that the source still owes could let the device in again there.
-        for known in [known for known in self._moves.values() if known.device == device]:
-            await self._drop_debts(known, origin)
+        for earlier in [other for other in self._moves.values() if other.device == device]:
+            await self._drop_debts(earlier, origin)
         move = msgspec.structs.replace(
             move,
             stage=MoveStage.CARRIED,
@@ -344,7 +344,7 @@ class MoveRegister:
         )
         # First the copy: a node that replaces the lost one starts with the device retired.
         retired = msgspec.structs.replace(stored.device, state=DeviceState.RETIRED)
-        await self._registries.amend(origin, Stored(retired, leaving=move.id))
+        await self._registries.amend(origin, StoredDevice(retired, moved_out_by=move.id))
         return await self._write(move)
 
     async def _drop_debts(self, move: MoveRecord, division: str) -> None:
@@ -415,9 +415,9 @@ class MoveRegister:
     async def _retire_copy(self, move: MoveRecord, division: str) -> None:
         """Retire the device in a node's copy: a node that replaces a lost one starts without it."""
         known = await self._registries.find(division, move.device)
-        if known is not None and move.id in {known.came, known.leaving}:
+        if known is not None and move.id in {known.moved_in_by, known.moved_out_by}:
             retired = msgspec.structs.replace(known.device, state=DeviceState.RETIRED)
-            await self._registries.amend(division, Stored(retired, leaving=move.id))
+            await self._registries.amend(division, StoredDevice(retired, moved_out_by=move.id))
 
     async def _send_back(self, move: MoveRecord) -> MoveRecord:
         """Have the source let the device in again, now or when it is back."""
@@ -432,9 +432,9 @@ class MoveRegister:
     async def _shut_copy(self, move: MoveRecord) -> None:
         """Shut the device out in the source's copy: a node that replaces the source starts so."""
         known = await self._registries.find(move.source, move.device)
-        if known is not None and known.leaving != move.id:
+        if known is not None and known.moved_out_by != move.id:
             shut = msgspec.structs.replace(known.device, state=DeviceState.DISABLED)
-            entry = msgspec.structs.replace(known, device=shut, leaving=move.id)
+            entry = msgspec.structs.replace(known, device=shut, moved_out_by=move.id)
             await self._registries.amend(move.source, entry)
 
     async def settle_abandoned(self) -> None:
@@ -450,7 +450,7 @@ class MoveRegister:
         # The order may be repeated; without it the source would accept the device when it is back.
         await self._end(msgspec.structs.replace(move, stage=MoveStage.DONE, owed_source="settle"))
 
-    async def _find_device(self, device: str, gateways: list[str], by: Principal) -> tuple[str, Stored]:
+    async def _find_device(self, device: str, gateways: list[str], by: Principal) -> tuple[str, StoredDevice]:
         """Return (division of the gateway, entry) of a device. Raises `NotFound`."""
         for division in gateways:
             stored = await self._registries.find(division, device)
@@ -563,7 +563,7 @@ class MoveRegister:
             moved = msgspec.structs.replace(
                 stored.device, division=move.division, state=DeviceState.REGISTERED, revision=0
             )
-            await self._registries.amend(move.target, Stored(moved, stored.credentials, came=move.id))
+            await self._registries.amend(move.target, StoredDevice(moved, stored.credentials, moved_in_by=move.id))
         if self._registries.is_gone(move.source):
             await self._finish_without_source(move)
         else:

@@ -16,7 +16,7 @@ import structlog
 from sensegate.authority.heads import public_key
 from sensegate.bus.connect import Link
 from sensegate.clock import Clock
-from sensegate.config import Config, secret
+from sensegate.config import Config, read_secret
 from sensegate.errors import (
     ConfigError,
     Conflict,
@@ -138,7 +138,7 @@ class Above:
     async def take(self, file: bytes) -> tuple[int, str]:
         """Take a signed file of the centre; return (rows, place). Raises `ConfigError`, `Conflict`, `Unavailable`."""
         if not self.config.returns.key_file:
-            remedy = "name the centre's receipts.pub there"
+            remedy = "name the centre's statements.pub there"
             raise ConfigError("no key is believed", key="returns.key_file", remedy=remedy)
         key = await asyncio.to_thread(public_key, Path(self.config.returns.key_file))
         held = await asyncio.to_thread(return_files.read_file, file, key)
@@ -176,7 +176,7 @@ class Above:
         if uplink.secret_file:
             member = self.config.member_id
             return (
-                CentreRoute(member, member, uplink.url, secret(uplink.secret_file), tls_context(uplink))
+                CentreRoute(member, member, uplink.url, read_secret(uplink.secret_file), tls_context(uplink))
                 if uplink.url
                 else None
             )
@@ -195,7 +195,7 @@ class Above:
         try:
             if not await self._greet(link):
                 return
-            if self.config.uplink.others and not await self._is_active(link, way):
+            if self.config.uplink.other_centres and not await self._is_active(link, way):
                 if not self._choice.is_granting(way.url, self.clock.monotonic()):
                     self._turns += 1
                 return
@@ -221,7 +221,7 @@ class Above:
         except (Unavailable, Overloaded) as why:
             self._turns += 1
             raise Unavailable(f"the centre takes no greeting now: {why}") from why
-        if welcome.active or self.config.uplink.others:
+        if welcome.active or self.config.uplink.other_centres:
             return True
         self.why = "the centre is not active; going on alone"
         await self.clock.sleep(LOOK_S)
@@ -240,7 +240,7 @@ class Above:
 
         Raises `Unavailable`; next time the other.
         """
-        others = self.config.uplink.others
+        others = self.config.uplink.other_centres
         try:
             return await connect_to_centre(way, 2.0 if others else 10.0)
         except Untrusted as why:
@@ -275,7 +275,7 @@ class Above:
             group.create_task(self.reporter.run(), name="uplink report")
             group.create_task(_until(link.connection.refused), name="uplink end")
             group.create_task(self._take(), name="uplink base data")
-            if self.config.uplink.others:
+            if self.config.uplink.other_centres:
                 group.create_task(self._still(link, way), name="uplink lease")
             for name, extra in self.extras.items():
                 group.create_task(self._again(name, extra), name=f"uplink {name}")

@@ -327,7 +327,7 @@ class Receiver:
         stored = lanes.stored_bytes(records.values(), now, self._width_us, self._ttl_us)
         uplink.health.over_share = stored + size > self._bytes_max
         if uplink.health.over_share:
-            metrics.LIMITED.labels("node_log_share").inc()
+            metrics.LIMIT_HITS.labels("node_log_share").inc()
             raise Overloaded("this node's share of the centre's log is used up", retry_after_s=SHARE_RETRY_S)
 
     async def _write_span(
@@ -430,7 +430,7 @@ class Receiver:
 
     def _count(self, member: str, uplink: _Uplink, judged: JudgedSpan) -> None:
         for mark, rows in judged.marks.items():
-            metrics.NODE_MARKED.labels(member, mark).inc(rows)
+            metrics.NODE_NONCONFORMANT.labels(member, mark).inc(rows)
         refused = uplink.health.refused_rows = dict(uplink.health.refused_rows)
         for group in judged.refusals:
             metrics.NODE_REFUSED.labels(member, group.reason).inc()

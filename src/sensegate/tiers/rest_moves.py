@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
@@ -11,7 +10,7 @@ from sensegate.authority.scope import Action
 from sensegate.tiers.move_register import MoveRecord, MoveRegister
 from sensegate.web import listing
 from sensegate.web.bodies import Body, DeviceId, Division
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 
@@ -80,22 +79,22 @@ def _row(move: MoveRecord) -> MoveRow:
     )
 
 
-MOVES = Part[MoveRegister]("moves", absent="this gateway is no centre: moves are ordered at the centre")
-GATEWAYS = Part[Callable[[], list[str]]](
+MOVES = PartKey[MoveRegister]("moves", absent="this gateway is no centre: moves are ordered at the centre")
+GATEWAYS = PartKey[Callable[[], list[str]]](
     "gateways", absent="this gateway is no centre: moves are ordered at the centre"
 )
 """Returns the divisions of all gateways between which devices move."""
 
 
-async def _list(call: Call) -> Any:
-    return listing.answer(call, [_row(move) for move in call.part(MOVES).all(call.principal)], MoveRow, "id")
+async def _list(call: Call) -> listing.RowPage[MoveRow]:
+    return listing.page_of(call, [_row(move) for move in call.part(MOVES).all(call.principal)], MoveRow, "id")
 
 
-async def _one(call: Call) -> Any:
+async def _one(call: Call) -> MoveRow:
     return _row(call.part(MOVES).get(call.path("move"), call.principal))
 
 
-async def _ask(call: Call) -> Any:
+async def _ask(call: Call) -> MoveRow:
     wanted = await call.body(MoveRequest)
     source = "" if wanted.source is msgspec.UNSET else wanted.source
     return _row(
@@ -112,7 +111,7 @@ async def _ask(call: Call) -> Any:
     )
 
 
-async def _cancel(call: Call) -> Any:
+async def _cancel(call: Call) -> MoveRow:
     wanted = await call.body(MoveCancellation)
     return _row(
         await call.part(MOVES).cancel(
@@ -125,45 +124,45 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/moves",
-        call=_list,
-        what="Moves of devices from one gateway to another.",
+        handler=_list,
+        summary="Moves of devices from one gateway to another.",
         tag="nodes",
         action=Action.READ_REGISTRY,
         query=listing.params(MoveRow),
-        answer=list[MoveRow],
+        response=list[MoveRow],
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{API}/moves/{{move}}",
-        call=_one,
-        what="One move.",
+        handler=_one,
+        summary="One move.",
         tag="nodes",
         action=Action.READ_REGISTRY,
-        answer=MoveRow,
+        response=MoveRow,
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/moves",
-        call=_ask,
-        what="Move a device to another gateway, with its entry, its credential and the state that tells duplicates.",
+        handler=_ask,
+        summary="Move a device to another gateway, with its entry, its credential and the state that tells duplicates.",
         tag="nodes",
         action=Action.CHANGE_DEVICES,
         body=MoveRequest,
-        answer=MoveRow,
+        response=MoveRow,
         status=201,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{API}/moves/{{move}}/cancellation",
-        call=_cancel,
-        what="Call a move off: the device stays, or returns, where it was.",
+        handler=_cancel,
+        summary="Call a move off: the device stays, or returns, where it was.",
         tag="nodes",
         action=Action.CHANGE_DEVICES,
         body=MoveCancellation,
-        answer=MoveRow,
+        response=MoveRow,
         errors=(404, 409),
     ),
 )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action, demand
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, Call, Param, Route
+from sensegate.web.routing import API, Call, QueryParam, Route
 
 
 class ReturnProgress(msgspec.Struct, frozen=True):
@@ -38,20 +38,20 @@ class ReturnTransfer(Protocol):
         ...
 
 
-RETURNS = Part[ReturnTransfer]("returns", absent="no return flow here")
+RETURNS = PartKey[ReturnTransfer]("returns", absent="no return flow here")
 
 
 def _desk(call: Call) -> ReturnTransfer:
     return call.part(RETURNS)
 
 
-async def _export(call: Call) -> Any:
+async def _export(call: Call) -> web.StreamResponse:
     division = call.deps.divisions.check(call.path("division"))[0]
     demand(call.principal, Action.CHANGE_NODES, division)
     life, _, after = call.text("after").rpartition(":")
     if after and not (after.isascii() and after.isdigit() and len(after) < 20 and life):
         raise BadRequest(
-            f"query: after: '{call.text('after')[:60]}' is no place; `sensegate return place` at the node says it"
+            f"query: after: '{call.text('after')[:60]}' is no place; `sensegate return offset` at the node says it"
         )
     body, until = await _desk(call).export(division, life, int(after or 0))
     await call.deps.audit.record(call.principal, "return.export", division, after={"until": until})
@@ -63,14 +63,14 @@ async def _export(call: Call) -> Any:
     )
 
 
-async def _place(call: Call) -> Any:
+async def _place(call: Call) -> ReturnProgress:
     demand(call.principal, Action.READ_LEDGER, call.deps.division)
     return ReturnProgress(0, await _desk(call).place())
 
 
-async def _import(call: Call) -> Any:
+async def _import(call: Call) -> ReturnProgress:
     demand(call.principal, Action.CHANGE_FEEDS, call.deps.division)
-    rows, place = await _desk(call).take(await call.raw())
+    rows, place = await _desk(call).take(await call.raw_body())
     await call.deps.audit.record(
         call.principal, "return.import", call.deps.division, after={"rows": rows, "until": place}
     )
@@ -81,33 +81,33 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/returns/{{division}}",
-        call=_export,
-        what="A signed file of what goes back to a node, after a place (centre).",
+        handler=_export,
+        summary="A signed file of what goes back to a node, after a place (centre).",
         tag="nodes",
         action=Action.CHANGE_NODES,
-        query=(Param("after", "place of the node: `cursor` of its returns/place; default: all that is kept"),),
+        query=(QueryParam("after", "place of the node: `cursor` of its returns/place; default: all that is kept"),),
         media=("application/vnd.sensegate.return",),
         errors=(404, 410),
     ),
     Route(
         method="GET",
         path=f"{API}/returns/place",
-        call=_place,
-        what="The place to which this node has come in what its centre gives back.",
+        handler=_place,
+        summary="The place to which this node has come in what its centre gives back.",
         tag="nodes",
         action=Action.READ_LEDGER,
-        answer=ReturnProgress,
+        response=ReturnProgress,
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/returns",
-        call=_import,
-        what="Take a signed file of the centre; one that was taken before changes nothing.",
+        handler=_import,
+        summary="Take a signed file of the centre; one that was taken before changes nothing.",
         tag="nodes",
         action=Action.CHANGE_FEEDS,
         raw="application/octet-stream",
-        answer=ReturnProgress,
+        response=ReturnProgress,
         errors=(404, 409, 413),
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 from aiohttp import web
@@ -14,7 +14,7 @@ from sensegate.tiers.protocol import Lane, RefusedPart
 from sensegate.tiers.rest_nodes import row_of
 from sensegate.tiers.uplink import RefusedSpan
 from sensegate.web.bodies import Body, Text
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 DEVICES_SHOWN = 20
@@ -118,10 +118,12 @@ class TakeoverAnswer(msgspec.Struct, frozen=True):
     claiming: bool = True
 
 
-UPLINK = Part[Callable[[], UplinkOperations]]("uplink", absent="this gateway is no node: it sends nothing up")
-REFUSED = Part[Callable[[str], Awaitable[Sequence[RefusedPart]]]]("refused", absent="this gateway is no centre")
+UPLINK = PartKey[Callable[[], UplinkOperations]]("uplink", absent="this gateway is no node: it sends nothing up")
+REFUSED = PartKey[Callable[[str], Awaitable[Sequence[RefusedPart]]]]("refused", absent="this gateway is no centre")
 """Member -> what was refused of it."""
-REFUSED_BODY = Part[Callable[[str, str], Awaitable[bytes | None]]]("refused_body", absent="this gateway is no centre")
+REFUSED_BODY = PartKey[Callable[[str, str], Awaitable[bytes | None]]](
+    "refused_body", absent="this gateway is no centre"
+)
 """(member, id) -> what was refused first."""
 
 
@@ -147,20 +149,20 @@ def _row(part: RefusedPart, outcome: str = "") -> RefusedRow:
     )
 
 
-async def _refused(call: Call) -> Any:
+async def _refused(call: Call) -> RefusedRows:
     demand(call.principal, Action.READ_LEDGER, call.deps.division)
     desk = call.part(UPLINK)()
     return RefusedRows([_row(part, desk.resent.get(part.id, "")) for part in await desk.refused_parts()])
 
 
-async def _refused_of(call: Call) -> Any:
+async def _refused_of(call: Call) -> RefusedRows:
     row = row_of(call, call.path("member"))
     # It names devices of all places and departments of the node.
     demand(call.principal, Action.READ_LEDGER, row.division)
     return RefusedRows([_row(part) for part in await call.part(REFUSED)(row.member)])
 
 
-async def _body(call: Call) -> Any:
+async def _body(call: Call) -> web.StreamResponse:
     row = row_of(call, call.path("member"))
     demand(call.principal, Action.READ_QUARANTINE, row.division)
     part_id = call.path("id")
@@ -171,7 +173,7 @@ async def _body(call: Call) -> Any:
     return web.Response(body=body, content_type="application/octet-stream")
 
 
-async def _resend(call: Call) -> Any:
+async def _resend(call: Call) -> ResendQueue:
     wanted = await call.body(ResendRequest)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
     desk = call.part(UPLINK)()
@@ -179,7 +181,7 @@ async def _resend(call: Call) -> Any:
     return ResendQueue(len(await desk.resend(wanted.ids)))
 
 
-async def _skip(call: Call) -> Any:
+async def _skip(call: Call) -> SkippedSpan:
     wanted = await call.body(SkipRequest)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
     desk = call.part(UPLINK)()
@@ -191,7 +193,7 @@ async def _skip(call: Call) -> Any:
     return SkippedSpan(wanted.lane, stuck.reason, stuck.after, stuck.until)
 
 
-async def _take_over(call: Call) -> Any:
+async def _take_over(call: Call) -> TakeoverAnswer:
     wanted = await call.body(TakeoverRequest)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
     desk = call.part(UPLINK)()
@@ -204,28 +206,28 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/uplink/refused",
-        call=_refused,
-        what="What the centre did not take of this node and may be sent once more (node).",
+        handler=_refused,
+        summary="What the centre did not take of this node and may be sent once more (node).",
         tag="nodes",
         action=Action.READ_LEDGER,
-        answer=RefusedRows,
+        response=RefusedRows,
         errors=(404, 409),
     ),
     Route(
         method="GET",
         path=f"{API}/nodes/{{member}}/refused",
-        call=_refused_of,
-        what="What was not taken of a node and may be sent once more by it (centre).",
+        handler=_refused_of,
+        summary="What was not taken of a node and may be sent once more by it (centre).",
         tag="nodes",
         action=Action.READ_LEDGER,
-        answer=RefusedRows,
+        response=RefusedRows,
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{API}/nodes/{{member}}/refused/{{id}}",
-        call=_body,
-        what="What was refused first of an entry of the list, as it came (centre).",
+        handler=_body,
+        summary="What was refused first of an entry of the list, as it came (centre).",
         tag="nodes",
         action=Action.READ_QUARANTINE,
         media=("application/octet-stream",),
@@ -234,34 +236,34 @@ ROUTES = (
     Route(
         method="POST",
         path=f"{API}/uplink/resend",
-        call=_resend,
-        what="Send refused parts once more, once the centre was mended (node).",
+        handler=_resend,
+        summary="Send refused parts once more, once the centre was mended (node).",
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=ResendRequest,
-        answer=ResendQueue,
+        response=ResendQueue,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{API}/uplink/skip",
-        call=_skip,
-        what="Go past a span that the centre refuses as a whole; its rows are counted as skipped (node).",
+        handler=_skip,
+        summary="Go past a span that the centre refuses as a whole; its rows are counted as skipped (node).",
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=SkipRequest,
-        answer=SkippedSpan,
+        response=SkippedSpan,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{API}/uplink/takeover",
-        call=_take_over,
-        what="Let this store go on although another copy of it has sent; the other one is refused from then on (node).",
+        handler=_take_over,
+        summary="Let this store go on although another copy of it has sent; the other one is refused then (node).",
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=TakeoverRequest,
-        answer=TakeoverAnswer,
+        response=TakeoverAnswer,
         errors=(404, 409),
     ),
 )

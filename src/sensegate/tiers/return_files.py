@@ -78,7 +78,7 @@ def read_file(file: bytes, key: bytes) -> ReturnFile:
         raise ConfigError(f"cannot be read: {why}", remedy="make it with `sensegate return export`") from why
     if signed.key != key:
         raise ConfigError(
-            "the file is signed with another key", key="returns.key_file", remedy="give the centre's receipts.pub"
+            "the file is signed with another key", key="returns.key_file", remedy="give the centre's statements.pub"
         )
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signed.signature, _CONTEXT + signed.body)

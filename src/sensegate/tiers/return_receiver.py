@@ -116,7 +116,7 @@ class ReturnReceiver:
             )
         if 0 < start < part.after:
             _log.warning("rows to be returned have expired at the centre", after=start, oldest=part.after)
-            metrics.LIMITED.labels("return_expired").inc()
+            metrics.LIMIT_HITS.labels("return_expired").inc()
         if not part.entries:
             if by_file or part.log_epoch != reached.log_epoch:
                 await self._write([], reached, sequence, part, 0)
@@ -143,7 +143,9 @@ class ReturnReceiver:
     async def _write(
         self, members: list[Member], reached: ReturnPosition, sequence: int, part: ReturnPart, rows: int
     ) -> None:
-        after = ReturnPosition(secrets.token_hex(8), reached.number + 1, part.log_epoch, part.until, reached.rows + rows)
+        after = ReturnPosition(
+            secrets.token_hex(8), reached.number + 1, part.log_epoch, part.until, reached.rows + rows
+        )
         subject = f"commit.{self._division}-return"
         self._known = None  # unknown until the write is confirmed
         last = await self._log.write(

@@ -122,7 +122,7 @@ async def restore(config: Config, clock: Clock, link: membership.StoredLink, buc
     Raises:
         PermissionDenied: the centre refuses this node.
     """
-    others = config.uplink.others
+    others = config.uplink.other_centres
     for turn in itertools.count():
         route = route_of_turn(joined_route(link, config.uplink), config.uplink, turn)
         try:
@@ -144,10 +144,10 @@ async def restore(config: Config, clock: Clock, link: membership.StoredLink, buc
 
 def route_of_turn(route: CentreRoute, uplink: UplinkConfig, turns: int) -> CentreRoute:
     """Return the route to the centre whose turn it is: the first, then the others in order, round robin."""
-    number = turns % (1 + len(uplink.others))
+    number = turns % (1 + len(uplink.other_centres))
     if number == 0:
         return route
-    other = uplink.others[number - 1]
+    other = uplink.other_centres[number - 1]
     settings = msgspec.structs.replace(uplink, url=other.url, ca_file=other.ca_file, pin_sha256=other.pin_sha256)
     return msgspec.structs.replace(route, url=other.url, tls=tls_context(settings))
 
@@ -155,7 +155,7 @@ def route_of_turn(route: CentreRoute, uplink: UplinkConfig, turns: int) -> Centr
 def tls_context(uplink: UplinkConfig) -> ssl.SSLContext | None:
     """Return the TLS context that trusts the centre by the configuration; None for a link without TLS."""
     if not uplink.url.startswith("tls://"):
-        if uplink.pin_sha256 or (uplink.cert_file and not uplink.others):
+        if uplink.pin_sha256 or (uplink.cert_file and not uplink.other_centres):
             raise ConfigError(
                 f"'{uplink.url}' is not a tls:// address", key="uplink.url", remedy="pins and certificates need TLS"
             )

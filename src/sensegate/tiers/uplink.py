@@ -203,7 +203,7 @@ class Uplink:
                 await self._clock.sleep(wait_s)
             except Overloaded as why:
                 _log.info("centre asks for a pause", lane=lane, reason=str(why), seconds=why.retry_after_s)
-                metrics.LIMITED.labels("centre_pause").inc()
+                metrics.LIMIT_HITS.labels("centre_pause").inc()
                 await self._clock.sleep(why.retry_after_s)
             except PermissionDenied as why:
                 await self._wait_for_operator(self._note_refusal(lane, why))
@@ -342,7 +342,7 @@ class Uplink:
             count=expired,
             reason="no centre for longer than store.readings_ttl_h",
         )
-        metrics.LIMITED.labels("uplink_expired").inc()
+        metrics.LIMIT_HITS.labels("uplink_expired").inc()
         return True
 
     def _set_lag_metric(self, live: int) -> None:
@@ -367,7 +367,7 @@ class Uplink:
             if ranges and ranges[-1][1] == after:
                 ranges = (*ranges[:-1], (ranges[-1][0], until))
             elif len(ranges) >= RANGES_MAX:
-                metrics.LIMITED.labels("uplink_ranges").inc()
+                metrics.LIMIT_HITS.labels("uplink_ranges").inc()
                 return False
             else:
                 ranges = (*ranges, (after, until))
@@ -535,7 +535,7 @@ class Uplink:
         """Return the selections to withhold after a sequence; none where the lane record has no room to name them."""
         shed = tuple(self._shed())
         if shed and len(record.withheld) >= WITHHELD_MAX and not self._continues(record.withheld[-1], after, shed):
-            metrics.LIMITED.labels("uplink_kept").inc()
+            metrics.LIMIT_HITS.labels("uplink_kept").inc()
             return ()
         return shed
 
@@ -638,7 +638,7 @@ _SETTLED_KINDS = frozenset({FORWARDED, WITHHELD, REFUSED_BY_CENTRE})
 
 def _log_refusals(refused: Sequence[PartRefusal]) -> None:
     for part in refused:
-        metrics.LIMITED.labels("refused_by_centre").inc()
+        metrics.LIMIT_HITS.labels("refused_by_centre").inc()
         if part.is_new:
             _log.error(
                 "part of a span refused by the centre; `sensegate node refused` lists it",

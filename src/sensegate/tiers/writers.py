@@ -306,7 +306,7 @@ class Claimant:
             _log.error(
                 "log has lost its end, or is a copy: the centre has more of it", position=position, reached=reached
             )
-            metrics.LIMITED.labels("log_lost_end").inc()
+            metrics.LIMIT_HITS.labels("log_lost_end").inc()
             fits = 2 * reached - position - last <= FILLED_MAX
             shifts = (*shifts, SequenceShift(position, reached if fits else protocol.NATURAL_MAX, reached - position))[
                 -SHIFTS_MAX:

@@ -136,7 +136,7 @@ class Seat:
         """Return the log as it may be delivered."""
         hold_s = self.config.peer.standby_timeout_s
         self.original = ReplicationSource(
-            centre_log, self.clock, hold_s, self.kept.history, alone=self.kept.unreplicated
+            centre_log, self.clock, hold_s, self.kept.history, unreplicated=self.kept.unreplicated
         )
         self.original.permitted = self._may_alone
         return ReplicatedLog(centre_log, self.original, self.clock)

@@ -488,7 +488,7 @@ class Below:
             copied=self.copies.last.get(row.member, 0),
             areas=list(self.members.areas_of(row.member)),
             conflicts=len(conflicts),
-            troubles=troubles,
+            problems=troubles,
         )
 
 

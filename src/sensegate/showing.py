@@ -16,7 +16,7 @@ from sensegate.tiers.rest_moves import GATEWAYS, MOVES
 from sensegate.tiers.rest_nodes import GAPS, JOIN, MEMBERS
 from sensegate.tiers.rest_owners import OWNERS
 from sensegate.tiers.rest_returns import RETURNS
-from sensegate.tiers.rest_uplink import BODY, REFUSED, UPLINK
+from sensegate.tiers.rest_uplink import REFUSED, REFUSED_BODY, UPLINK
 from sensegate.viid.rest import VIID
 from sensegate.web.deps import NodeRow, PartKey, WebDependencies
 from sensegate.web.devices import ASSETS, NEIGHBOURS
@@ -101,7 +101,7 @@ def _parts(of: Gateway) -> dict[PartKey[Any], Any]:
             GATEWAYS: below.gateways,
             OWNERS: below.owners,
             REFUSED: below.refused,
-            BODY: below.refused_body,
+            REFUSED_BODY: below.refused_body,
         }
     if of.above:
         parts[UPLINK] = of.above.uplink
@@ -123,9 +123,9 @@ def troubles(of: Gateway) -> list[str]:
 
 def warnings(of: Gateway) -> list[str]:
     """Return what keeps some messages from becoming readings while all else goes on."""
-    found = [*of.above.troubles] if of.above else []
+    found = [*of.above.problems] if of.above else []
     found += [*of.profiles.problems(), *scripts.decoding_pool().problems()]
-    found += [*of.hourly.troubles(), *of.foundations.certificates.troubles(), *of.not_taken()]
+    found += [*of.hourly.warnings(), *of.foundations.certificates.warnings(), *of.not_taken()]
     found += [of.share.hourly.problem] if of.share.hourly.problem else []
     found += [*of.foundations.cameras.troubles(), *of.scrubber.warnings()]
     if unreadable := UNREADABLE.all():
@@ -135,7 +135,7 @@ def warnings(of: Gateway) -> list[str]:
     if of.viid:
         found += of.viid.troubles()
     if of.above and of.above.taking:
-        found += of.above.taking.troubles()
+        found += of.above.taking.problems()
     return found
 
 

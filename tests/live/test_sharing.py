@@ -341,10 +341,10 @@ async def test_a_second_source_is_a_shadow(centre: Site, cast: Cast) -> None:
     """Told at registration, in no feed but one that asks for it, compared; not made a second authority by the way."""
     place = {"division": "440112", "profile": "sensegate/plain", "asset": "gate-7"}
     first = await centre.device("gate-a", **place)
-    answer = await centre.ask("POST", "/api/v1/devices", json={"id": "gate-b", **place, "shadow": False})
+    answer = await centre.ask("POST", "/api/v1/devices", json={"id": "gate-b", **place, "secondary": False})
     assert answer.status == 409
     answer = await centre.ask("POST", "/api/v1/devices", json={"id": "gate-b", **place})
-    assert answer.body["device"]["shadow"] is True
+    assert answer.body["device"]["secondary"] is True
     assert "gate-a is the source" in answer.body["warnings"][0]
     second = Made("gate-b", answer.body["password"], answer.body["topics"])
     wide = {"name": "with-secondary", "divisions": ["440112"], "secondary_sources": True}
@@ -359,11 +359,11 @@ async def test_a_second_source_is_a_shadow(centre: Site, cast: Cast) -> None:
     rows = await eventually(both)
     assert [("secondary" in row["flags"], row["device"]) for row in rows] == [(False, "gate-a"), (True, "gate-b")]
     assert {row["device"] for row in await centre.records(division="440112")} == {"gate-a"}
-    (found,) = (await centre.ask("GET", "/api/v1/devices/shadows", cast.owner)).body["rows"]
-    assert (found["authority"], found["shadow"], found["different"], found["greatest"]) == ("gate-a", "gate-b", 1, 7.0)
-    assert await centre.metric("sensegate_shadows_different_total") >= 1
+    (found,) = (await centre.ask("GET", "/api/v1/devices/secondary-sources", cast.owner)).body["rows"]
+    assert (found["authority"], found["secondary"], found["different"], found["max"]) == ("gate-a", "gate-b", 1, 7.0)
+    assert await centre.metric("sensegate_secondary_different_total") >= 1
     other, _ = await centre.token("city_operator", "4403")
-    assert (await centre.ask("GET", "/api/v1/devices/shadows", other)).body["rows"] == []
+    assert (await centre.ask("GET", "/api/v1/devices/secondary-sources", other)).body["rows"] == []
 
 
 async def test_a_rate_is_waited_for_by_streams_and_told_to_pages(centre: Site, cast: Cast) -> None:

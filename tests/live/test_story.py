@@ -165,7 +165,7 @@ class Story:
 @contextlib.asynccontextmanager
 async def both(folder: Path) -> AsyncIterator[Story]:
     """Run a centre and a node that has joined it."""
-    egress = EgressConfig(("127.0.0.0/8",), retry_first_s=0.05, retry_longest_s=0.2, failures_max=5)
+    egress = EgressConfig(("127.0.0.0/8",), retry_initial_s=0.05, retry_max_s=0.2, failures_max=5)
     quick = msgspec.structs.replace(config_of(folder / "centre", "44"), egress=egress)
     async with running(quick) as centre, running(config_of(folder / "node")) as node:
         invited = await centre.ask("POST", "/api/v1/nodes", json={"division": "4401"})

@@ -19,7 +19,7 @@ from sensegate.bus.timelines import FILE, Timelines
 from sensegate.clock import FakeClock
 from sensegate.config import StoreConfig
 from sensegate.errors import Gone
-from sensegate.failover.replica import Original, Replica, decode_from
+from sensegate.failover.replica import Replica, ReplicationSource, decode_log_request
 from sensegate.share.cursor import Cursor, parse, stored_before
 from sensegate.share.delivery import FeedServer, RecordEncoding
 from sensegate.share.feeds import FeedSelection
@@ -116,18 +116,18 @@ class World:
 
     async def fail_over(self) -> None:
         """Go on at a standby that has all."""
-        original = Original(self.log, self.clock, 5.0)
+        original = ReplicationSource(self.log, self.clock, 5.0)
 
         async def ask(_kind: str, payload: bytes) -> bytes:
-            return await original.piece(decode_from(payload))
+            return await original.answer_log(decode_log_request(payload))
 
         self._directory()
         own = MemoryLog(self.clock, epoch="e1")
         own.timelines = Timelines.open(self.directory, "e1")
         replica = Replica(own, StoreConfig(), self.clock)
-        await replica.turn(ask)
+        await replica.copy_next(ask)
         while replica.behind:
-            await replica.turn(ask)
+            await replica.copy_next(ask)
         self.log = own
         # What does not end with a commit is not copied.
         self.writes = {sequence: write for sequence, write in self.writes.items() if sequence <= own._last}

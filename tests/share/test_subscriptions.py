@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
@@ -96,7 +96,9 @@ class Bench:
         self.log = MemoryLog(self.clock, epoch="e1")
         self.reader = LogReader(self.log, self.clock)
         self.serving = FeedServer(self.reader)
-        self.marks: Records[CommittedOffset] = Records(Shelf(MemoryBucket(), self.clock), "mark", CommittedOffset)
+        self.marks: RecordTable[CommittedOffset] = RecordTable(
+            RecordStore(MemoryBucket(), self.clock), "mark", CommittedOffset
+        )
         self.receiver = receiver
         self.roll = ActiveConsumers(self.clock, lambda: self.reader.end)
         self.terms = SubscriptionSpec(id="w1", subscriber="t", feed="all", delivery="webhook", target="x", batch=batch)
@@ -349,7 +351,7 @@ async def test_places_without_an_owner_go() -> None:
     """Not at the first look, since a place is written before what it is for; those that have one stay."""
     clock = SystemClock()
     bucket = MemoryBucket()
-    marks: Records[CommittedOffset] = Records(Shelf(bucket, clock), "mark", CommittedOffset)
+    marks: RecordTable[CommittedOffset] = RecordTable(RecordStore(bucket, clock), "mark", CommittedOffset)
     for name in ("w1", "g1-mqtt", "g2-nats"):
         await marks.put(name, CommittedOffset(after="x"), expected=0)
     owners = {"w1"}
@@ -366,8 +368,8 @@ async def test_places_without_an_owner_go() -> None:
 async def test_a_webhook_ends_with_its_token() -> None:
     """At the second look, on the trail; that of a good token stays, and so does one whose token is good again."""
     clock, trail, bucket = SystemClock(), MemoryTrail(), MemoryBucket()
-    shelf = Shelf(bucket, clock)
-    marks: Records[CommittedOffset] = Records(shelf, "mark", CommittedOffset)
+    shelf = RecordStore(bucket, clock)
+    marks: RecordTable[CommittedOffset] = RecordTable(shelf, "mark", CommittedOffset)
     lines = PushSubscriptions(lambda _terms: pytest.fail("none runs"))
     hooks = Webhooks(shelf, marks, lines, Receiver([]), trail, clock, may_see_token=lambda *_: True)
     for name, token in (("w1", "good"), ("w2", "dead"), ("w3", "back")):

@@ -11,21 +11,21 @@ import aiohttp
 import msgspec
 
 from sensegate.authoring.survey import draft_of, samples_of, shapes
-from sensegate.authoring.unknown import UnexplainedMessages
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.memory_audit import MemoryAudit
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
+from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Principal, Role, scope
-from sensegate.authority.shelf import Shelf
 from sensegate.authority.tokens import Tokens
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import Clock, SystemClock
 from sensegate.config import WebConfig
 from sensegate.config.people import OidcConfig, PeopleConfig
 from sensegate.decode.profiles import ProfileSet
+from sensegate.lifecycle.unexplained import UnexplainedMessages
 from sensegate.model import Device
 from sensegate.normalise.book import QualityRow
 from sensegate.share.consumers import ActiveConsumers
@@ -70,7 +70,7 @@ class Gateway:
             Feeds(MemoryBucket(), clock),
             Metering(MemoryBucket(), clock),
             self.trail,
-            Shelf(MemoryBucket(), clock),
+            RecordStore(MemoryBucket(), clock),
             clock,
             subscriber=lambda name, by: self.tokens.get(name, by).scope,
             policy=SharingPolicy(assigns_codes=True),

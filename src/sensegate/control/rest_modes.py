@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from sensegate.authority.scope import Action, scope, written
+from sensegate.authority.scope import Action, scope, scope_text
 from sensegate.control.modes import EmergencyCommand, EmergencyGrant, ModeOrder, ModePlan, ModeRegistry
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.web import listing
@@ -100,7 +100,7 @@ def _plan_row(plan: ModePlan) -> PlanRow:
     return PlanRow(
         plan.name,
         plan.title,
-        written(plan.place),
+        scope_text(plan.place),
         plan.hours_max,
         list(plan.grants),
         list(plan.tasks),
@@ -118,7 +118,7 @@ def _order_row(order: ModeOrder) -> OrderRow:
         order.id,
         order.plan.name,
         order.plan.revision,
-        written(order.place),
+        scope_text(order.place),
         order.state,
         order.drill,
         iso(order.since),

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from msgspec import structs
 
-from sensegate.authority.divisions import Divisions, Level
+from sensegate.authority.divisions import DivisionLevel, Divisions
 from sensegate.demo.camera_messages import SimulatedCamera
 from sensegate.demo.cameras import PROFILES
 from sensegate.demo.city import CityMember
@@ -34,7 +34,11 @@ SUBSCRIBER_LIFE_S = 30 * 86_400
 
 def counties(city: str) -> tuple[str, ...]:
     """Return the divisions below a city: its counties, or its towns if it has none."""
-    below = [row.code for row in Divisions.load().children(city) if row.level in (Level.COUNTY, Level.TOWNSHIP)]
+    below = [
+        row.code
+        for row in Divisions.load().children(city)
+        if row.level in (DivisionLevel.COUNTY, DivisionLevel.TOWNSHIP)
+    ]
     return tuple(below) or (city,)
 
 

@@ -13,9 +13,9 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, written
+from sensegate.authority.record_store import RecordStore, RecordTable
+from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, scope_text
 from sensegate.authority.scope import scope as scope_of
-from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import DAY_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
@@ -57,7 +57,7 @@ class AccessRequests:
 
     def __init__(  # noqa: PLR0917 - the wiring hands in each once
         self,
-        shelf: Shelf,
+        shelf: RecordStore,
         feeds: Feeds,
         catalogue: DatasetCatalogue,
         grants: Grants,
@@ -82,7 +82,7 @@ class AccessRequests:
         self.centre: CentreRecords | None = None
         """At a node: the records of its centre that concern the node's data; None: not connected to a centre."""
         self.bundles = Bundles(shelf, feeds, trail, clock)
-        self.applications: Records[Application] = Records(shelf, "application", Application)
+        self.applications: RecordTable[Application] = RecordTable(shelf, "application", Application)
 
     # ── applications ──────────────────────────────────────────────────────────────────────────────────
 
@@ -137,7 +137,7 @@ class AccessRequests:
             id=f"a{secrets.token_hex(8)}",
             requested=requested,
             subscriber=subscriber,
-            applicant=written(scope),
+            applicant=scope_text(scope),
             by=principal.id,
             created=now,
             level=level,
@@ -307,13 +307,15 @@ class AccessRequests:
                 count += await self._prune_record("application.prune", self.applications, application.id, application)
         return count
 
-    async def _prune_record(self, action: str, records: Records[Any], name: str, record: Grant | Application) -> bool:
+    async def _prune_record(
+        self, action: str, records: RecordTable[Any], name: str, record: Grant | Application
+    ) -> bool:
         await self._trail.record(DEADLINES, action, name, before=_facts(record))
         try:
             await records.delete(name, expected=record.revision)
         except Conflict:
             return False  # changed meanwhile, or another process deleted it
-        metrics.PRUNED.labels(action.partition(".")[0]).inc()
+        metrics.EXPIRED.labels(action.partition(".")[0]).inc()
         return True
 
     async def run(self) -> None:
@@ -365,8 +367,8 @@ class AccessRequests:
             )
         if "subscriber" in changed:
             scope = self._subscriber(after.subscriber, principal)
-            if written(scope) != before.applicant:
-                raise PermissionDenied(f"grant {name} is for {before.applicant}, not for {written(scope)}")
+            if scope_text(scope) != before.applicant:
+                raise PermissionDenied(f"grant {name} is for {before.applicant}, not for {scope_text(scope)}")
         if changed & _CHANGEABLE:
             demand(principal, Action.DECIDE_GRANTS, before.level, before.department)
         if before.revoked:
@@ -425,7 +427,7 @@ class AccessRequests:
         for feed in feeds:
             if principal is not DEADLINES and not owns(principal, feed):
                 raise PermissionDenied(
-                    f"feed '{feed.name}' contains data outside your scope ({written(principal.scope)})"
+                    f"feed '{feed.name}' contains data outside your scope ({scope_text(principal.scope)})"
                 )
             renewed = self._grants.find(requested.renews) if requested.renews else None
             present = renewed or self._unfinished_grant(application, feed)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from sensegate.authority.divisions import short
+from sensegate.authority.divisions import short_code
 from sensegate.authority.scope import Action, Principal, Role, demand
 from sensegate.authority.trail import Trail
 from sensegate.clock import DAY_US, Clock
@@ -179,7 +179,7 @@ class CatalogueAccess:
         except msgspec.ValidationError as why:
             raise ConfigError(str(why), key="entry", remedy="see the fields in /docs") from why
         check_entry(after)
-        level = short(after.level) if after.level else common_level(feed.divisions)
+        level = short_code(after.level) if after.level else common_level(feed.divisions)
         if not all(code.startswith(level) for code in feed.divisions):
             raise ConfigError(
                 f"'{level}' does not contain all of the feed",

@@ -18,8 +18,8 @@ from nats.aio.msg import Msg
 from sensegate import metrics
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.callout import Callout
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Principal
-from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
 from sensegate.bus import api, streams
@@ -29,9 +29,9 @@ from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.ports import PushTransport
-from sensegate.publish.brokered import Sessions, Subjects, Topics
+from sensegate.publish.brokered import MqttPublisher, MqttSessions, NatsPublisher
 from sensegate.publish.egress import Egress
-from sensegate.publish.webhook import Poster
+from sensegate.publish.webhook import WebhookPublisher
 from sensegate.share.broker_clients import MQTT, NATS, BrokerClients
 from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.delivery import FeedPage
@@ -70,7 +70,7 @@ class PushDelivery:
         self.trail = trail
         self.consumers = ActiveConsumers(clock, lambda: share.reader.end)
         egress = config.egress
-        self.retry = RetryPolicy(egress.retry_first_s, egress.retry_longest_s, egress.failures_max)
+        self.retry = RetryPolicy(egress.retry_initial_s, egress.retry_max_s, egress.failures_max)
         self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
 
     async def open(self, bucket: Bucket, sharing: Bucket, stack: contextlib.AsyncExitStack) -> None:
@@ -79,9 +79,11 @@ class PushDelivery:
         Webhooks are in the bucket of sharing, which is copied to the centre; offsets are valid for this log alone.
         """
         clock, egress = self.clock, self.config.egress
-        offset_shelf, webhook_shelf = Shelf(bucket, clock), Shelf(sharing, clock)
-        self.offsets: Records[CommittedOffset] = Records(offset_shelf, "offset", CommittedOffset)
-        poster = await stack.enter_async_context(Poster(Egress(egress.allow), clock, timeout_s=egress.timeout_s))
+        offset_shelf, webhook_shelf = RecordStore(bucket, clock), RecordStore(sharing, clock)
+        self.offsets: RecordTable[CommittedOffset] = RecordTable(offset_shelf, "offset", CommittedOffset)
+        poster = await stack.enter_async_context(
+            WebhookPublisher(Egress(egress.allow), clock, timeout_s=egress.timeout_s)
+        )
         webhooks = PushSubscriptions(partial(self._subscription, poster))
         self.webhooks = Webhooks(
             webhook_shelf, self.offsets, webhooks, poster, self.trail, clock, may_see_token=self._may_see_token
@@ -111,16 +113,16 @@ class PushDelivery:
         async def notify_expired(spec: SubscriptionSpec, reason: str, first: str) -> None:
             await _publish_reply(feeds, f"{spec.target}.{PROBLEM_TAG}", ControlReply(problem=reason, first=first))
 
-        topics = Topics(Sessions(feeds), credential, trust(tls) if tls else None)
+        topics = MqttPublisher(MqttSessions(feeds), credential, trust(tls) if tls else None)
         subscriptions = {
             MQTT: PushSubscriptions(
                 partial(self._subscription, topics, notify_expired=notify_expired), wait_for_start=True
             ),
-            NATS: PushSubscriptions(partial(self._subscription, Subjects(feeds), notify_expired=notify_expired)),
+            NATS: PushSubscriptions(partial(self._subscription, NatsPublisher(feeds), notify_expired=notify_expired)),
         }
         clients = BrokerClients(engine, self.tokens, self.share.grants, self.clock, subscriptions)
         controls = SubscriptionControl(
-            self.share.grants, self.share.reader, self.offsets, subscriptions, self.tokens.of
+            self.share.grants, self.share.reader, self.offsets, subscriptions, self.tokens.principal
         )
         await self._listen(feeds, controls)
         callout.guests.append(clients.authorize)
@@ -140,7 +142,7 @@ class PushDelivery:
             reply_subject = controls.reply_of(message.subject, message.reply)
             if message.reply and not reply_subject:
                 _log.warning("control message not answered", subject=message.subject, reason="foreign reply subject")
-                metrics.LIMITED.labels("control_reply").inc()
+                metrics.LIMIT_HITS.labels("control_reply").inc()
             if reply_subject or reply.problem:
                 await _publish_reply(feeds, reply_subject or problem_subject(message.subject), reply)
 
@@ -166,7 +168,7 @@ class PushDelivery:
 
     async def _open_pages(self, spec: SubscriptionSpec, form: str, after: str) -> FeedPages:
         def current_principal() -> Principal:
-            return self.tokens.of(spec.subscriber)
+            return self.tokens.principal(spec.subscriber)
 
         return await self.share.open_pages(
             current_principal, FeedRequest(spec.feed, after), form=form, delivery=spec.delivery
@@ -199,7 +201,7 @@ class PushDelivery:
 
     def _is_valid(self, token_id: str) -> bool:
         try:
-            self.tokens.of(token_id)
+            self.tokens.principal(token_id)
         except PermissionDenied:
             return False
         return True

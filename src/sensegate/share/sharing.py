@@ -12,9 +12,9 @@ import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sensegate.authority.divisions import short
+from sensegate.authority.divisions import short_code
+from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Action, Principal, Scope, demand
-from sensegate.authority.shelf import Shelf
 from sensegate.authority.trail import Trail
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, StoreFull, Unavailable
@@ -78,7 +78,7 @@ class Sharing:
         feeds: Feeds,
         metering: Metering,
         trail: Trail,
-        shelf: Shelf,
+        shelf: RecordStore,
         clock: Clock,
         *,
         subscriber: Callable[[str, Principal], Scope],
@@ -379,7 +379,7 @@ class Sharing:
         """Return the feed with explicit divisions and departments, if all of it is in the caller's scope."""
         scope = principal.scope
         departments = feed.departments or ((scope.department,) if scope.department else ())
-        divisions = tuple(short(code) for code in feed.divisions) or (scope.division,)
+        divisions = tuple(short_code(code) for code in feed.divisions) or (scope.division,)
         for division in divisions:
             for department in departments or ("",):
                 demand(principal, Action.CHANGE_FEEDS, division, department)

@@ -12,8 +12,8 @@ import re
 
 import msgspec
 
+from sensegate.authority.record_store import RecordTable
 from sensegate.authority.scope import Principal
-from sensegate.authority.shelf import Records
 from sensegate.errors import ConfigError, Gone, NotFound, SensegateError
 from sensegate.share.broker_clients import record_subject, subscription_id
 from sensegate.share.grants import Grants
@@ -58,7 +58,7 @@ class SubscriptionControl:
         self,
         grants: Grants,
         reader: LogReader,
-        offsets: Records[CommittedOffset],
+        offsets: RecordTable[CommittedOffset],
         subscriptions: dict[str, PushSubscriptions],
         current_principal: CurrentPrincipal,
     ) -> None:

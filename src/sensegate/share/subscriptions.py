@@ -20,8 +20,8 @@ from enum import StrEnum
 import msgspec
 import structlog
 
+from sensegate.authority.record_store import RecordTable
 from sensegate.authority.scope import Principal
-from sensegate.authority.shelf import Records
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, Gone, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.ports import DeliveryResult, OutboundDelivery, PushTransport
@@ -131,7 +131,7 @@ class PushSubscription:
     def __init__(
         self,
         spec: SubscriptionSpec,
-        offsets: Records[CommittedOffset],
+        offsets: RecordTable[CommittedOffset],
         open_pages: OpenPages,
         transport: PushTransport,
         clock: Clock,
@@ -448,7 +448,7 @@ class PushSubscriptions:
 class OrphanedOffsets:
     """Removes committed offsets whose grant or webhook no longer exists."""
 
-    def __init__(self, offsets: Records[CommittedOffset], has_owner: Callable[[str], bool]) -> None:
+    def __init__(self, offsets: RecordTable[CommittedOffset], has_owner: Callable[[str], bool]) -> None:
         """`has_owner`: whether a grant or webhook exists for the id of a subscription."""
         self._offsets = offsets
         self._has_owner = has_owner
@@ -467,7 +467,9 @@ class OrphanedOffsets:
         return len(orphans)
 
 
-async def change_offset(offsets: Records[CommittedOffset], name: str, changes: Mapping[str, object]) -> CommittedOffset:
+async def change_offset(
+    offsets: RecordTable[CommittedOffset], name: str, changes: Mapping[str, object]
+) -> CommittedOffset:
     """Change a committed offset from outside the subscription's task, which writes it too; return it.
 
     Raises:

@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Action, Principal, Role, Scope, demand
-from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded
@@ -97,8 +97,8 @@ class Webhooks:
 
     def __init__(  # noqa: PLR0917 - the wiring hands in each once
         self,
-        shelf: Shelf,
-        offsets: Records[CommittedOffset],
+        shelf: RecordStore,
+        offsets: RecordTable[CommittedOffset],
         subscriptions: PushSubscriptions,
         transport: PushTransport,
         trail: Trail,
@@ -114,7 +114,7 @@ class Webhooks:
         self._may_see_token = may_see_token
         self._ended: frozenset[str] = frozenset()
         """Ids of the webhooks whose token had ended at the last check."""
-        self.records: Records[Webhook] = Records(shelf, "webhook", Webhook)
+        self.records: RecordTable[Webhook] = RecordTable(shelf, "webhook", Webhook)
         self.records.on_change.append(self._changed)
 
     def _changed(self, before: Webhook | None, after: Webhook | None) -> None:

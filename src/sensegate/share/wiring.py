@@ -15,10 +15,10 @@ import structlog
 
 from sensegate.authority import bucket as registry
 from sensegate.authority.devices import Devices
-from sensegate.authority.heads import key_in
+from sensegate.authority.heads import load_or_create_key
+from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Principal, Scope
-from sensegate.authority.shared_secrets import agree
-from sensegate.authority.shelf import Shelf
+from sensegate.authority.shared_secrets import synchronise_secret
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
 from sensegate.bus.kv import Bucket
@@ -57,9 +57,9 @@ async def prepare_secrets(config: Config, bucket: registry.Bucket) -> None:
     directory = Path(config.directory)
     files: dict[Path, Callable[[Path], object]] = {directory / PSEUDONYM_KEY: _pseudonym_secret}
     if config.role == "centre" and not config.sharing.key_file:
-        files[directory / STATEMENT_KEY] = partial(key_in, setting="sharing.key_file")
+        files[directory / STATEMENT_KEY] = partial(load_or_create_key, setting="sharing.key_file")
     for file, checked in files.items():
-        await agree(file, checked, bucket)
+        await synchronise_secret(file, checked, bucket)
 
 
 def build_sharing(
@@ -85,15 +85,19 @@ def build_sharing(
         reader,
         books,
         Feeds(feeds, clock),
-        Metering(usage, clock, retention_days=terms.kept_days),
+        Metering(usage, clock, retention_days=terms.retention_days),
         trail,
-        Shelf(sharing, clock),
+        RecordStore(sharing, clock),
         clock,
         subscriber=subscriber,
-        signing=key_in(Path(terms.key_file or directory / STATEMENT_KEY), setting="sharing.key_file"),
+        signing=load_or_create_key(Path(terms.key_file or directory / STATEMENT_KEY), setting="sharing.key_file"),
         masks=Masks(_pseudonym_secret(directory / PSEUDONYM_KEY)),
         policy=SharingPolicy(
-            terms.answer_days, terms.days_max, terms.kept_days, config.division, assigns_codes=config.role == "centre"
+            terms.decision_days,
+            terms.grant_days_max,
+            terms.retention_days,
+            config.division,
+            assigns_codes=config.role == "centre",
         ),
         page_max=config.web.page_max,
         measured=measured,

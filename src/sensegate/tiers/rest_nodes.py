@@ -9,8 +9,8 @@ import msgspec
 
 from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound, PermissionDenied
-from sensegate.tiers.gaps import Named
-from sensegate.tiers.members import AREAS_MAX, CODE_LIFE_S, Asked, Member, Members, Told
+from sensegate.tiers.gaps import GapReport
+from sensegate.tiers.members import AREAS_MAX, CODE_LIFE_S, JoinAnswer, JoinRequest, Members, NodeMember
 from sensegate.web import listing
 from sensegate.web.bodies import Body, Division, Text
 from sensegate.web.deps import NodeRow, PartKey
@@ -53,7 +53,7 @@ class JoinCode(msgspec.Struct, frozen=True):
     until: str
 
 
-class Leaving(Body, frozen=True):
+class LeaveRequest(Body, frozen=True):
     """The node's own word."""
 
     secret: Annotated[str, msgspec.Meta(max_length=200)]
@@ -67,9 +67,9 @@ class Expulsion(Body, frozen=True):
 
 _NO_CENTRE = "this gateway is no centre: nodes join a centre"
 MEMBERS = PartKey[Members]("members", absent=_NO_CENTRE)
-JOIN = PartKey[Callable[[str, str, str], Awaitable[Told]]]("join", absent=_NO_CENTRE)
+JOIN = PartKey[Callable[[str, str, str], Awaitable[JoinAnswer]]]("join", absent=_NO_CENTRE)
 """(code, release, epoch of the node's log): admits a node."""
-GAPS = PartKey[Callable[[str], Awaitable[Sequence[Named]]]]("gaps", absent=_NO_CENTRE)
+GAPS = PartKey[Callable[[str], Awaitable[Sequence[GapReport]]]]("gaps", absent=_NO_CENTRE)
 """Division -> what did not come of a node's lost stores."""
 
 
@@ -112,40 +112,40 @@ async def _invite(call: Call) -> JoinCode:
     return JoinCode(member.id, member.division, code, iso(member.code_until))
 
 
-async def _join(call: Call) -> Told:
+async def _join(call: Call) -> JoinAnswer:
     join = call.part(JOIN)
-    asked = await call.body(Asked)
+    asked = await call.body(JoinRequest)
     address = call.request.remote or ""
     call.auth_failures.demand_not_blocked(address)
     try:
-        return await join(asked.code, asked.version, asked.life)
+        return await join(asked.code, asked.version, asked.log_epoch)
     except PermissionDenied as why:
         if not why.authenticated:
             call.auth_failures.record(address)
         raise
 
 
-async def _leave(call: Call) -> Standing:
-    said = await call.body(Leaving)
+async def _leave(call: Call) -> MembershipRow:
+    said = await call.body(LeaveRequest)
     members = _members(call)
     address = call.request.remote or ""
     call.auth_failures.demand_not_blocked(address)
     try:
-        return _stand(await members.leave(call.path("member"), said.secret))
+        return _membership_row(await members.leave(call.path("member"), said.secret))
     except PermissionDenied:
         call.auth_failures.record(address)
         raise
 
 
-async def _expel(call: Call) -> Standing:
+async def _expel(call: Call) -> MembershipRow:
     said = await call.body(Expulsion)
-    return _stand(await _members(call).expel(call.path("member"), by=call.principal, note=said.note))
+    return _membership_row(await _members(call).expel(call.path("member"), by=call.principal, note=said.note))
 
 
-async def _set_areas(call: Call) -> Standing:
+async def _set_areas(call: Call) -> MembershipRow:
     said = await call.body(NewAreas)
     members = _members(call)
-    return _stand(await members.set_areas(call.path("member"), said.areas, by=call.principal, note=said.note))
+    return _membership_row(await members.set_areas(call.path("member"), said.areas, by=call.principal, note=said.note))
 
 
 class MissingRow(msgspec.Struct, frozen=True):
@@ -173,7 +173,7 @@ class GapRow(msgspec.Struct, frozen=True):
     devices: list[MissingRow]
 
 
-async def _gaps(call: Call) -> Gaps:
+async def _gaps(call: Call) -> GapRows:
     row = row_of(call, call.path("member"))
     # It names devices of all places and departments of the node.
     demand(call.principal, Action.READ_LEDGER, row.division)
@@ -188,16 +188,16 @@ async def _gaps(call: Call) -> Gaps:
         )
         for gap in await gaps_of(row.member)
     ]
-    return Gaps(rows)
+    return GapRows(rows)
 
 
-class Gaps(msgspec.Struct, frozen=True):
+class GapRows(msgspec.Struct, frozen=True):
     """All of a node."""
 
     rows: list[GapRow]
 
 
-class Standing(msgspec.Struct, frozen=True):
+class MembershipRow(msgspec.Struct, frozen=True):
     """Where a node stands with its centre."""
 
     member: str
@@ -209,8 +209,8 @@ class Standing(msgspec.Struct, frozen=True):
     areas: list[str] = []
 
 
-def _stand(member: Member) -> Standing:
-    return Standing(
+def _membership_row(member: NodeMember) -> MembershipRow:
+    return MembershipRow(
         member.id,
         member.division,
         member.state.value,
@@ -249,7 +249,7 @@ ROUTES = (
         summary="What did not come of a node that was lost with its store: the time, and numbers where devices count.",
         tag="nodes",
         action=Action.READ_LEDGER,
-        response=Gaps,
+        response=GapRows,
         errors=(404,),
     ),
     Route(
@@ -271,8 +271,8 @@ ROUTES = (
         summary="A node joins by its code; what it is told is told this once.",
         tag="nodes",
         token=False,
-        body=Asked,
-        response=Told,
+        body=JoinRequest,
+        response=JoinAnswer,
         status=201,
         errors=(404, 409),
     ),
@@ -283,8 +283,8 @@ ROUTES = (
         summary="A node leaves, by the secret of its link.",
         tag="nodes",
         token=False,
-        body=Leaving,
-        response=Standing,
+        body=LeaveRequest,
+        response=MembershipRow,
         errors=(404,),
     ),
     Route(
@@ -295,7 +295,7 @@ ROUTES = (
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=Expulsion,
-        response=Standing,
+        response=MembershipRow,
         errors=(404, 409),
     ),
     Route(
@@ -306,7 +306,7 @@ ROUTES = (
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=NewAreas,
-        response=Standing,
+        response=MembershipRow,
         errors=(404, 409),
     ),
 )

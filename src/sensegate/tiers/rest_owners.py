@@ -39,7 +39,7 @@ class ConflictRow(msgspec.Struct, frozen=True):
     at: str
 
 
-class Conflicts(msgspec.Struct, frozen=True):
+class ConflictRows(msgspec.Struct, frozen=True):
     """The newest of them, since the process began."""
 
     rows: list[ConflictRow]
@@ -50,10 +50,10 @@ def _owners(call: Call) -> DeviceOwners:
     return call.part(OWNERS)
 
 
-async def _conflicts(call: Call) -> Conflicts:
-    return Conflicts(
+async def _conflicts(call: Call) -> ConflictRows:
+    return ConflictRows(
         [
-            ConflictRow(conflict.device, conflict.owner, conflict.sent_by, iso(conflict.at))
+            ConflictRow(conflict.device, conflict.owner, conflict.sent_by, iso(conflict.sent_at))
             for conflict in _owners(call).conflicts()
         ]
     )
@@ -82,7 +82,7 @@ ROUTES = (
         summary="Devices that a node sent although another one owns them, newest first.",
         tag="nodes",
         action=Action.CHANGE_NODES,
-        response=Conflicts,
+        response=ConflictRows,
         errors=(404,),
     ),
     Route(

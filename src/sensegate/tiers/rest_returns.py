@@ -13,7 +13,7 @@ from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route
 
 
-class Taken(msgspec.Struct, frozen=True):
+class ReturnProgress(msgspec.Struct, frozen=True):
     """What a file brought."""
 
     rows: int
@@ -22,7 +22,7 @@ class Taken(msgspec.Struct, frozen=True):
     """Place to which this node has come: the next file must begin there or before."""
 
 
-class ReturnDesk(Protocol):
+class ReturnTransfer(Protocol):
     """Return flow by files, at a node or at a centre."""
 
     async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
@@ -38,10 +38,10 @@ class ReturnDesk(Protocol):
         ...
 
 
-RETURNS = PartKey[ReturnDesk]("returns", absent="no return flow here")
+RETURNS = PartKey[ReturnTransfer]("returns", absent="no return flow here")
 
 
-def _desk(call: Call) -> ReturnDesk:
+def _desk(call: Call) -> ReturnTransfer:
     return call.part(RETURNS)
 
 
@@ -51,7 +51,7 @@ async def _export(call: Call) -> web.StreamResponse:
     life, _, after = call.text("after").rpartition(":")
     if after and not (after.isascii() and after.isdigit() and len(after) < 20 and life):
         raise BadRequest(
-            f"query: after: '{call.text('after')[:60]}' is no place; `sensegate return place` at the node says it"
+            f"query: after: '{call.text('after')[:60]}' is no place; `sensegate return offset` at the node says it"
         )
     body, until = await _desk(call).export(division, life, int(after or 0))
     await call.deps.audit.record(call.principal, "return.export", division, after={"until": until})
@@ -63,18 +63,18 @@ async def _export(call: Call) -> web.StreamResponse:
     )
 
 
-async def _place(call: Call) -> Taken:
+async def _place(call: Call) -> ReturnProgress:
     demand(call.principal, Action.READ_LEDGER, call.deps.division)
-    return Taken(0, await _desk(call).place())
+    return ReturnProgress(0, await _desk(call).place())
 
 
-async def _import(call: Call) -> Taken:
+async def _import(call: Call) -> ReturnProgress:
     demand(call.principal, Action.CHANGE_FEEDS, call.deps.division)
     rows, place = await _desk(call).take(await call.raw_body())
     await call.deps.audit.record(
         call.principal, "return.import", call.deps.division, after={"rows": rows, "until": place}
     )
-    return Taken(rows, place)
+    return ReturnProgress(rows, place)
 
 
 ROUTES = (
@@ -96,7 +96,7 @@ ROUTES = (
         summary="The place to which this node has come in what its centre gives back.",
         tag="nodes",
         action=Action.READ_LEDGER,
-        response=Taken,
+        response=ReturnProgress,
         errors=(404,),
     ),
     Route(
@@ -107,7 +107,7 @@ ROUTES = (
         tag="nodes",
         action=Action.CHANGE_FEEDS,
         raw="application/octet-stream",
-        response=Taken,
+        response=ReturnProgress,
         errors=(404, 409, 413),
     ),
 )

@@ -195,7 +195,9 @@ class Web:
         """
         config = self.deps.config
         self._context = _tls(self.deps)
-        return await self._listener.start(self.app(), [config.host, *config.more_hosts], config.port, self._context)
+        return await self._listener.start(
+            self.app(), [config.host, *config.additional_hosts], config.port, self._context
+        )
 
     def reload_certificates(self) -> None:
         """Reload the certificate from its file; open connections stay.
@@ -284,7 +286,7 @@ def _page(name: str, media: str) -> Callable[[web.Request], Awaitable[web.Stream
 def _tls(deps: WebDependencies) -> ssl.SSLContext | None:
     tls = deps.config.tls
     if not tls.cert_file:
-        hosts = (deps.config.host, *deps.config.more_hosts)
+        hosts = (deps.config.host, *deps.config.additional_hosts)
         if exposed := next((host for host in hosts if host not in {"127.0.0.1", "::1", "localhost"}), ""):
             raise ConfigError(
                 f"{exposed} is not loopback and TLS is not configured",

@@ -42,12 +42,12 @@ class AuthFailures:
         began, count = self._failures.get(address, (0.0, 0))
         left = began + WINDOW_S - self._clock.monotonic()
         if count >= FAILURES_MAX and left > 0:
-            metrics.LIMITED.labels("http_failures").inc()
+            metrics.LIMIT_HITS.labels("http_failures").inc()
             raise Overloaded("too many failed authentications from your address; wait", retry_after_s=left)
 
     def record(self, address: str) -> None:
         """Record a failed authentication."""
-        metrics.REFUSED.labels("http").inc()
+        metrics.PERMISSION_DENIED.labels("http").inc()
         now = self._clock.monotonic()
         began, count = self._failures.pop(address, (now, 0))
         self._failures[address] = (began, count + 1) if now - began < WINDOW_S else (now, 1)
@@ -80,7 +80,7 @@ def caller(request: web.Request, deps: WebDependencies, failures: AuthFailures) 
         raise
     if cookie:
         demand_same_origin(request)
-        if request.method not in _SAFE and not session.fits(request.headers.get(CSRF, "")):
+        if request.method not in _SAFE and not session.is_csrf_token(request.headers.get(CSRF, "")):
             raise PermissionDenied(f"a change by cookie needs the CSRF token in {CSRF}; GET /api/v1/session returns it")
     return principal
 
@@ -88,8 +88,8 @@ def caller(request: web.Request, deps: WebDependencies, failures: AuthFailures) 
 def is_valid(principal: Principal, deps: WebDependencies) -> bool:
     """Return whether the credential of a caller is still valid; open streams check it at least every second."""
     if principal.person:
-        return deps.people is not None and deps.people.good(principal)
-    return deps.tokens.good(principal)
+        return deps.people is not None and deps.people.is_valid(principal)
+    return deps.tokens.is_valid(principal)
 
 
 def cookie_name(deps: WebDependencies) -> str:
@@ -133,7 +133,7 @@ def device_of(
         index = deps.devices.find(name)
         target = deps.devices.record(index) if index >= 0 else None
         if target is None or authenticated.id not in target.gateways or not deps.devices.enabled[index]:
-            metrics.REFUSED.labels("http").inc()
+            metrics.PERMISSION_DENIED.labels("http").inc()
             raise PermissionDenied(f"{authenticated.id} may not send for {name[:64]}")
         return target, Principal(authenticated.id, Role.DEVICE, Scope(authenticated.division))
     return authenticated, Principal(authenticated.id, Role.DEVICE, Scope(authenticated.division))

@@ -39,7 +39,7 @@ class NewDevice(Body, frozen=True):
     name: str = ""
     asset: Annotated[str, msgspec.Meta(max_length=128)] = ""
     """Asset that it measures (a component code, a site); each property of an asset has one source device."""
-    shadow: bool | None = None
+    secondary: bool | None = None
     """Whether another device is the source of its asset; null: determined by the gateway."""
 
 
@@ -62,7 +62,7 @@ class DeviceChange(Body, frozen=True):
     owner: str | msgspec.UnsetType = msgspec.UNSET
     name: str | msgspec.UnsetType = msgspec.UNSET
     asset: Annotated[str, msgspec.Meta(max_length=128)] | msgspec.UnsetType = msgspec.UNSET
-    shadow: bool | msgspec.UnsetType = msgspec.UNSET
+    secondary: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class DeviceRow(msgspec.Struct, frozen=True):
@@ -84,7 +84,7 @@ class DeviceRow(msgspec.Struct, frozen=True):
     owner: str
     name: str
     asset: str
-    shadow: bool
+    secondary: bool
     revision: int
     clock_lag_s: float | None = None
     """Lag of its clock behind the gateway's at its last message, including the transit time; null: unknown."""

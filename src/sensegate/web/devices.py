@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from sensegate.authority import importing
-from sensegate.authority.assets import Assets, Difference
+from sensegate.authority.assets import Assets, SourceDeviation
 from sensegate.authority.camera_codes import division_of
-from sensegate.authority.importing import What
-from sensegate.authority.neighbours import Near, Neighbours
-from sensegate.authority.scope import Action, Scope, allows, may
+from sensegate.authority.importing import RowOutcome
+from sensegate.authority.neighbours import NearbyPair, Neighbours
+from sensegate.authority.scope import Action, Scope, allows, has_right
 from sensegate.errors import Conflict, NotFound, PermissionDenied
 from sensegate.model import Device, DeviceState
 from sensegate.video import multipart
@@ -80,15 +80,15 @@ async def _create(call: Call) -> DeviceCredential:
         if not (place := division_of(body.id, body.alias)):
             raise BadRequest("body: division: is missing; only the code of a camera (20 digits) contains it")
         body = msgspec.structs.replace(body, division=place)
-    shadow, source = body.shadow, ""
-    device = Device(**{**msgspec.structs.asdict(body), "shadow": False})
+    shadow, source = body.secondary, ""
+    device = Device(**{**msgspec.structs.asdict(body), "secondary": False})
     assets = call.find_part(ASSETS)
-    if assets and (source := assets.before(device)):
+    if assets and (source := assets.current_authority(device)):
         _demand_one_source(device.asset, source, shadow=shadow)
-    device = msgspec.structs.replace(device, shadow=bool(source) if shadow is None else shadow)
+    device = msgspec.structs.replace(device, secondary=bool(source) if shadow is None else shadow)
     password = await call.deps.devices.add(device, by=call.principal)
     credential = _credential(call, device.id, password)
-    if device.shadow and source:
+    if device.secondary and source:
         warning = f"{source} is the source of {device.asset}; this device is a secondary source: compared, in no feed"
         credential = msgspec.structs.replace(credential, warnings=[warning, *credential.warnings])
     return credential
@@ -104,7 +104,7 @@ def _credential(call: Call, device_id: str, password: str) -> DeviceCredential:
     device = call.deps.devices.get(device_id, call.principal)
     username = device.gateways[0] if device.gateways else device.id
     neighbours = call.find_part(NEIGHBOURS)
-    near = neighbours.of(device.id, call.principal) if neighbours else []
+    near = neighbours.near(device.id, call.principal) if neighbours else []
     return DeviceCredential(
         device.id,
         username,
@@ -115,25 +115,25 @@ def _credential(call: Call, device_id: str, password: str) -> DeviceCredential:
     )
 
 
-def _warning(near: Near) -> str:
+def _warning(near: NearbyPair) -> str:
     whose = f"{near.other} of {near.other_owner}" if near.other else f"a device of another owner in {near.division}"
     return f"{whose} is {near.metres:g} m away and measures the same ({near.same}): you may apply for its data instead"
 
 
-async def _secondary_sources(call: Call) -> listing.RowPage[Difference]:
+async def _secondary_sources(call: Call) -> listing.RowPage[SourceDeviation]:
     assets, devices, caller = call.find_part(ASSETS), call.deps.devices, call.principal
     rows = []
-    for row in assets.differences() if assets else ():
-        places = [devices.record(devices.find(name)) for name in (row.authority, row.shadow)]
+    for row in assets.deviations() if assets else ():
+        places = [devices.record(devices.find(name)) for name in (row.authority, row.secondary)]
         if all(allows(caller, Action.READ_REGISTRY, place.division, place.department) for place in places):
             rows.append(row)
-    return listing.page_of(call, rows, Difference, "shadow")
+    return listing.page_of(call, rows, SourceDeviation, "secondary")
 
 
-async def _duplicates(call: Call) -> listing.RowPage[Near]:
+async def _duplicates(call: Call) -> listing.RowPage[NearbyPair]:
     neighbours, caller = call.find_part(NEIGHBOURS), call.principal
     rows = [] if neighbours is None else neighbours.all(caller.scope, caller)
-    return listing.page_of(call, rows, Near, "device")
+    return listing.page_of(call, rows, NearbyPair, "device")
 
 
 async def _get(call: Call) -> DeviceRow:
@@ -156,9 +156,9 @@ async def _change(call: Call) -> DeviceRow:
     if present.revision != revision:
         raise Conflict(f"device {name} is at revision {present.revision}, not {revision}; read it again")
     state = wanted.pop("state", None)
-    if wanted.get("shadow") is False and (assets := call.find_part(ASSETS)):
+    if wanted.get("secondary") is False and (assets := call.find_part(ASSETS)):
         asset = wanted.get("asset", present.asset)
-        if source := assets.before(msgspec.structs.replace(present, asset=asset)):
+        if source := assets.current_authority(msgspec.structs.replace(present, asset=asset)):
             _demand_one_source(asset, source, shadow=False)
     if wanted:
         present = await devices.change(msgspec.structs.replace(present, **wanted), revision=revision, by=by)
@@ -199,7 +199,14 @@ async def _import(call: Call) -> ImportReport:
         call.deps.devices, await call.raw_body(), by=call.principal, dry_run=flags["dry_run"], update=flags["update"]
     )
     rows = [
-        ImportRow(row.line, row.id, row.what, row.reason if row.what is What.REFUSED else "", row.remedy, row.password)
+        ImportRow(
+            row.line,
+            row.id,
+            row.outcome,
+            row.reason if row.outcome is RowOutcome.REFUSED else "",
+            row.remedy,
+            row.password,
+        )
         for row in report.rows
     ]
     return ImportReport(rows, report.dry_run)
@@ -218,7 +225,7 @@ async def _ingest(call: Call) -> IngestReceipt:
         raise NotFound("this gateway does not ingest telemetry by HTTP")
     if "Authorization" in call.request.headers and _is_token(call):
         call.identify()
-        if not may(call.principal, Action.INGEST):
+        if not has_right(call.principal, Action.INGEST):
             raise PermissionDenied(f"role {call.principal.role} may not ingest; use the device's own credential")
         device, principal = call.deps.devices.get(name, call.principal), call.principal
     else:
@@ -274,23 +281,23 @@ ROUTES = (
     ),
     Route(
         method="GET",
-        path=f"{API}/devices/shadows",
+        path=f"{API}/devices/secondary-sources",
         handler=_secondary_sources,
         summary="Compare secondary sources of assets with their sources.",
         tag="devices",
         action=Action.READ_LEDGER,
-        query=listing.params(Difference),
-        response=list[Difference],
+        query=listing.params(SourceDeviation),
+        response=list[SourceDeviation],
     ),
     Route(
         method="GET",
         path=f"{API}/devices/duplicates",
         handler=_duplicates,
-        summary="List pairs of devices of two owners that measure the same near each other (`sharing.near_m`).",
+        summary="List nearby pairs of devices of two owners that measure the same (`sharing.duplicate_distance_m`).",
         tag="devices",
         action=Action.READ_REGISTRY,
-        query=listing.params(Near),
-        response=list[Near],
+        query=listing.params(NearbyPair),
+        response=list[NearbyPair],
     ),
     Route(
         method="GET",

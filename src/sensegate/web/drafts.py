@@ -6,10 +6,10 @@ from typing import Annotated
 
 import msgspec
 
-from sensegate.authoring.unknown import UnexplainedMessages
 from sensegate.authority.scope import Action, demand
 from sensegate.clock import HOUR_US
 from sensegate.errors import NotFound
+from sensegate.lifecycle.unexplained import UnexplainedMessages
 from sensegate.web import listing
 from sensegate.web.bodies import Body
 from sensegate.web.deps import PartKey

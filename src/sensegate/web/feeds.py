@@ -104,7 +104,7 @@ async def _records(call: Call) -> web.Response:
     form = _form(call)
     request = request_of(call, call.text("after"))
     limit = call.integer("limit", 1_000, config.page_max)
-    wait_s = call.seconds("wait", 0.0, config.wait_max_s)
+    wait_s = call.seconds("wait", 0.0, config.long_poll_max_s)
     page = await share.page(call.principal, request, form=form, limit=limit, wait_s=wait_s)
     if call.credential_ended():
         raise PermissionDenied("the credential has ended meanwhile", authenticated=False)

@@ -75,7 +75,7 @@ class _LimitedConnection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._gate.open_connections >= self._gate.connections_max:
-            metrics.LIMITED.labels("http_connections").inc()
+            metrics.LIMIT_HITS.labels("http_connections").inc()
             assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - for the type checker
             transport.write(_FULL)
             transport.close()
@@ -128,7 +128,7 @@ class _LimitedConnection(RequestHandler):
 
     def _stalled(self) -> None:
         self._stall = None
-        metrics.LIMITED.labels("http_stalled").inc()
+        metrics.LIMIT_HITS.labels("http_stalled").inc()
         if self.transport is not None:
             self.transport.abort()
 
@@ -143,7 +143,7 @@ class _LimitedConnection(RequestHandler):
     def _too_slow(self) -> None:
         self._head_deadline = None
         if not self._messages and not self._request_in_progress:
-            metrics.LIMITED.labels("http_header_timeout").inc()
+            metrics.LIMIT_HITS.labels("http_header_timeout").inc()
             self.force_close()
 
     def handle_error(
@@ -164,7 +164,7 @@ class _LimitedConnection(RequestHandler):
                 exc_info=exc,
             )
         else:
-            metrics.LIMITED.labels("http_malformed").inc()
+            metrics.LIMIT_HITS.labels("http_malformed").inc()
         detail = "the HTTP request is malformed" if status == 400 else "unexpected error; the log has it under this id"
         response = problems.response_of(status, detail, request_id=request.get(problems.REQUEST_ID, ""))
         response.force_close()

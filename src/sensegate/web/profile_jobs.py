@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sensegate.authoring.compare import ComparisonReport
-from sensegate.authority.scope import Action, allows, written
+from sensegate.authority.scope import Action, allows, scope_text
 from sensegate.bus import ledger as kinds
 from sensegate.clock import HOUR_US
 from sensegate.errors import NotFound
@@ -64,7 +64,7 @@ def job_row(job: Job) -> JobRow:
         job.profile,
         job.state,
         round(job.share, 4),
-        written(job.target),
+        scope_text(job.target),
         job.by,
         iso(job.started),
         iso(job.ended),
@@ -96,7 +96,7 @@ async def _shadow(call: Call) -> ShadowReport:
     target = shadow.target if shadow else None
     if shadow is None or target is None or not _may_see(call, target.division, target.department):
         raise NotFound(f"profile {name} has no shadow in your scope")
-    row = ShadowRow(shadow.number, written(shadow.target), iso(shadow.since), shadow.by, list(shadow.devices))
+    row = ShadowRow(shadow.number, scope_text(shadow.target), iso(shadow.since), shadow.by, list(shadow.devices))
     return ShadowReport(row, report, left_out)
 
 
@@ -138,7 +138,7 @@ def order_row(call: Call, order: ReprocessingOrder) -> ReprocessingRow:
         until=iso(order.until),
         what=order.input,
         devices=list(order.devices),
-        target=written(order.target),
+        target=scope_text(order.target),
         by=order.by,
         made=iso(order.made),
         ended=iso(order.ended),

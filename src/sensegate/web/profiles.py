@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from sensegate.authority.scope import Action, Scope, scope, written
+from sensegate.authority.scope import Action, Scope, scope, scope_text
 from sensegate.authority.trail import Facts
 from sensegate.errors import ConfigError, NotFound
 from sensegate.lifecycle.comparisons import VersionComparisons
@@ -75,9 +75,9 @@ def row_of(history: ReleaseHistory, version: ProfileVersion) -> VersionRow:
     return VersionRow(
         version=version.number,
         state=version.state,
-        in_force=[written(entry.target) for entry in history.force if entry.number == version.number],
+        in_force=[scope_text(entry.target) for entry in history.force if entry.number == version.number],
         trial=next((word for word, one in trials if one and one.number == version.number), ""),
-        origin=written(version.origin),
+        origin=scope_text(version.origin),
         made=iso(version.made),
         made_by=version.made_by,
         changed=iso(version.changed),
@@ -93,7 +93,7 @@ def history_row(call: Call, history: ReleaseHistory, *, applied: bool = True) ->
     return ReleaseHistoryRow(
         profile=history.profile,
         folder=shelved,
-        force=[ForceRow(written(entry.target), entry.number, iso(entry.since), entry.by) for entry in history.force],
+        force=[ForceRow(scope_text(entry.target), entry.number, iso(entry.since), entry.by) for entry in history.force],
         canary=_canary_row(call, history),
         shadow=_shadow_row(history),
         standard=history.standard,
@@ -105,7 +105,7 @@ def _shadow_row(history: ReleaseHistory) -> ShadowRow | None:
     one = history.shadow
     if one is None:
         return None
-    return ShadowRow(one.number, written(one.target), iso(one.since), one.by, list(one.devices))
+    return ShadowRow(one.number, scope_text(one.target), iso(one.since), one.by, list(one.devices))
 
 
 def _canary_row(call: Call, history: ReleaseHistory) -> CanaryRow | None:
@@ -115,7 +115,7 @@ def _canary_row(call: Call, history: ReleaseHistory) -> CanaryRow | None:
     mine, others = call.part(OUTCOMES)(history.profile)
     return CanaryRow(
         version=tried.number,
-        target=written(tried.target),
+        target=scope_text(tried.target),
         since=iso(tried.since),
         by=tried.by,
         share=tried.share,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from sensegate.authority.scope import Action, Scope, may
+from sensegate.authority.scope import Action, Scope, has_right
 from sensegate.authority.tokens import Token
 from sensegate.errors import NotFound
 from sensegate.quantities.properties import CODES, PROPERTIES
@@ -134,7 +134,7 @@ async def _make_token(call: Call) -> CreatedToken:
     wanted = await call.body(NewToken)
     scope = Scope(call.deps.divisions.check(wanted.scope)[0], wanted.department)
     text, token = await call.deps.tokens.create(
-        wanted.role, scope, by=call.principal, life_s=wanted.expires_s, feeds=tuple(wanted.feeds), name=wanted.name
+        wanted.role, scope, by=call.principal, lifetime_s=wanted.expires_s, feeds=tuple(wanted.feeds), name=wanted.name
     )
     return CreatedToken(text, token.id, token.role, scope.division, scope.department, iso(token.expires))
 
@@ -147,7 +147,7 @@ async def _usage(call: Call) -> listing.RowPage[UsageRow]:
     tokens = call.deps.tokens
     visible = {token.id for token in tokens.list(call.principal, limit=1_000_000)}
     everyone = call.principal.scope.department == "" and call.deps.division.startswith(call.principal.scope.division)
-    whole = everyone and may(call.principal, Action.READ_LEDGER)
+    whole = everyone and has_right(call.principal, Action.READ_LEDGER)
     rows = [
         UsageRow(row.token, row.feed, row.delivery, row.requests, row.records, row.bytes, row.last, row.unsettled)
         for row in call.deps.share.usage()

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from sensegate.authority.scope import Action, Principal, lacking, may
+from sensegate.authority.scope import Action, Principal, has_right, missing_right
 from sensegate.config import durations
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.video import multipart
@@ -155,9 +155,9 @@ class Call:
     def parse_time(self, text: str, key: str) -> int:
         """Return the time of a text in the format of `time`; `key` names it in errors."""
         try:
-            return durations.moment(text, self.deps.clock.now())
+            return durations.time_us(text, self.deps.clock.now())
         except ValueError:
-            raise BadRequest(f"{key}: '{text[:40]}' is not a time; give {durations.WHEN}") from None
+            raise BadRequest(f"{key}: '{text[:40]}' is not a time; give {durations.TIME_EXAMPLES}") from None
 
     # ── body and preconditions ────────────────────────────────────────────────────────────────────────
 
@@ -191,7 +191,7 @@ class Call:
             BadRequest: too large with or without images (413), compressed (415), or too slow (408).
         """
         config = self.deps.config
-        self._check_size(config.pictures_bytes_max)
+        self._check_size(config.multipart_bytes_max)
         stripper = multipart.PictureStripper(multipart.boundary_of(self.request.headers.get("Content-Type", "")))
         size = 0
         try:
@@ -199,8 +199,8 @@ class Call:
                 async for chunk in self.request.content.iter_any():
                     size += len(chunk)
                     stripper.feed(chunk)
-                    if size > config.pictures_bytes_max or stripper.size > config.body_bytes_max:
-                        raise BadRequest(f"the body exceeds {config.pictures_bytes_max} bytes", status=413)
+                    if size > config.multipart_bytes_max or stripper.size > config.body_bytes_max:
+                        raise BadRequest(f"the body exceeds {config.multipart_bytes_max} bytes", status=413)
         except TimeoutError:
             raise BadRequest(f"the body was not complete after {config.body_timeout_s:g} s", status=408) from None
         return stripper.close()
@@ -246,8 +246,8 @@ def check_call(call: Call, route: Route) -> None:
     """
     if route.token:
         call.identify()
-        if route.action and not may(call.principal, route.action):
-            raise PermissionDenied(lacking(call.principal, route.action))
+        if route.action and not has_right(call.principal, route.action):
+            raise PermissionDenied(missing_right(call.principal, route.action))
     known = [param.name for param in route.query]
     for name in call.request.query:
         if name not in known:

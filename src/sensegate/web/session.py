@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from sensegate.authority.people import People, SignedIn
+from sensegate.authority.people import People, SignInResult
 from sensegate.authority.scope import Principal
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.web import auth
@@ -71,12 +71,12 @@ def _row(call: Call, principal: Principal, csrf: str, left_s: float, token: str 
     return SessionRow(principal.id, principal.name, principal.role, place.division, place.department, csrf, ends, token)
 
 
-def _opened(call: Call, done: SignedIn) -> tuple[SessionRow, str]:
+def _opened(call: Call, done: SignInResult) -> tuple[SessionRow, str]:
     people = _people(call)
     principal = people.principal(done.session)
     if principal is None:
         raise PermissionDenied("the account was deleted meanwhile", authenticated=False)
-    return _row(call, principal, done.session.csrf, people.sessions.left_s(done.session)), done.text
+    return _row(call, principal, done.session.csrf, people.sessions.left_s(done.session)), done.token
 
 
 def _with_cookie(call: Call, response: web.StreamResponse, text: str) -> None:
@@ -112,7 +112,7 @@ async def _sign_in(call: Call) -> SessionRow | web.Response:
 
 async def _session(call: Call) -> SessionRow:
     people = _people(call)
-    session = people.sessions.live(call.principal.session)
+    session = people.sessions.find_id(call.principal.session)
     if session is None:
         raise NotFound("there is no session: the caller uses a token")
     return _row(call, call.principal, session.csrf, people.sessions.left_s(session))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from sensegate.authority.scope import Action, may
+from sensegate.authority.scope import Action, has_right
 from sensegate.errors import PermissionDenied
 from sensegate.share.sharing import FeedRequest
 from sensegate.share.webhooks import NewWebhook, Webhook, Webhooks
@@ -108,7 +108,7 @@ async def _create(call: Call) -> CreatedWebhook:
         raise BadRequest("body: after and since are both given; give one of them")
     since = call.parse_time(wanted.since, "body: since") if wanted.since else None
     principal = call.principal
-    if not call.deps.tokens.good(principal):
+    if not call.deps.tokens.is_valid(principal):
         raise PermissionDenied("a webhook belongs to a token and ends with it; create it with a token")
     # Raises if the caller may not read the feed by webhook in this form, and fixes the start.
     request = FeedRequest(wanted.feed, wanted.after, since)
@@ -135,7 +135,7 @@ async def _resume(call: Call) -> WebhookRow:
     if wanted.after:
         still = call.principal
         request = FeedRequest(found.feed, wanted.after)
-        owner = call.deps.tokens.of(found.subscriber) if found.subscriber != still.id else still
+        owner = call.deps.tokens.principal(found.subscriber) if found.subscriber != still.id else still
         pages = await call.deps.share.open_pages(lambda: owner, request, form=found.form, delivery="webhook")
         after = str(pages.cursor)
     return _row(hooks, await hooks.resume(call.principal, found.id, after=after))
@@ -145,7 +145,7 @@ async def _subscribers(call: Call) -> listing.RowPage[ConsumerRow]:
     principal, tokens = call.principal, call.deps.tokens
     visible = {token.id for token in tokens.list(principal, limit=1_000_000)}
     everyone = principal.scope.department == "" and call.deps.division.startswith(principal.scope.division)
-    whole = everyone and may(principal, Action.READ_LEDGER)
+    whole = everyone and has_right(principal, Action.READ_LEDGER)
     rows = [
         msgspec.convert(row, ConsumerRow, from_attributes=True)
         for row in call.deps.consumers.rows()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -59,6 +60,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not {*UNTRACED}.isdisjoint(item.path.parts):
             item.add_marker("no_cover")
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what is loaded from garbage collection: each full collection would visit millions of objects."""
+    gc.collect()
+    gc.freeze()
 
 
 async def eventually(

@@ -307,7 +307,7 @@ async def odd_topics(site: Site) -> None:
         await phone.publish("onvif-odd/onvif-mj/VideoAnalytics/Profile1", frame)
 
     async def refused() -> bool:
-        return (await site.metric('sensegate_refused_total{what="publish"}')) >= 2 * len(MARKS)
+        return (await site.metric('sensegate_permission_denied_total{operation="publish"}')) >= 2 * len(MARKS)
 
     await eventually(refused, 20)
 

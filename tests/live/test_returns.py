@@ -21,7 +21,7 @@ from sensegate.clock import SystemClock
 from sensegate.config import NodeUserConfig, StoreConfig
 from sensegate.config.people import ReturnsConfig
 from sensegate.tiers.link import CentreLink
-from sensegate.tiers.return_receiver import Taker
+from sensegate.tiers.return_receiver import ReturnReceiver
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running, tiers
 
@@ -128,15 +128,15 @@ async def _all_of(centre: Site, division: str, rows: int) -> MemoryLog:
         link = CentreLink(nc, slot=division, member=division)
         for _ in range(1_000):
             # A new one each time: what it knows is what stands on the log.
-            taker = Taker(division, log, SystemClock(), StoreConfig())
+            taker = ReturnReceiver(division, log, SystemClock(), StoreConfig())
             for _ in range(3):
-                await taker.turn(link.ask)
-            if (await taker.place()).rows >= rows:
-                await taker.turn(link.ask)
+                await taker.take_next(link.ask)
+            if (await taker.position()).rows >= rows:
+                await taker.take_next(link.ask)
                 return log
     finally:
         await nc.close()
-    place = await taker.place()
+    place = await taker.position()
     raise AssertionError(f"{division}: {place.rows} of {rows} at {place.position}, {await centre.totals()}")
 
 

@@ -18,7 +18,7 @@ from sensegate.authority.heads import public_key
 from sensegate.cli import app
 from sensegate.errors import ConfigError
 from sensegate.share import delivery
-from sensegate.share.receipts import verified
+from sensegate.share.usage_statements import verify_statement
 from tests.conftest import eventually
 from tests.live.site import Made, Site, reading
 
@@ -206,9 +206,9 @@ async def test_the_thread(centre: Site, cast: Cast) -> None:  # noqa: PLR0915 - 
     assert line.body["records"] == 17
     key = public_key(centre.config_file("receipts.pub"))
     text = msgspec.json.encode(line.body)
-    assert verified(text, key=key).records == 17
+    assert verify_statement(text, key=key).records == 17
     with pytest.raises(ConfigError, match="changed"):
-        verified(text.replace(b'"records":17', b'"records":16'), key=key)
+        verify_statement(text.replace(b'"records":17', b'"records":16'), key=key)
     actions = {row["action"] for row in await centre.audit() if row["target"] in {name, grant, FEED}}
     assert {"application.create", "application.approve", "grant.create", "grant.change", "grant.revoke"} <= actions
 
@@ -304,10 +304,10 @@ async def test_by_command(centre: Site, cast: Cast, tmp_path: Path) -> None:
     month = json.loads(await call(reader, "grant", "usage", grant, "--json"))[0]["month"]
     await call(reader, "receipt", "get", grant, month, "--out", str(file))
     key = str(centre.config_file("receipts.pub"))
-    assert "good" in await call("", "receipt", "verify", str(file), "--key", key)
+    assert "valid" in await call("", "receipt", "verify", str(file), "--key", key)
     file.write_text(file.read_text().replace('"records":3', '"records":2'))
     assert "NOT GOOD" in await call("", "receipt", "verify", str(file), "--key", key, code=1)
-    await call(cast.owner, "bundle", "make", "pair", "by-command", "--blanket", "4406", "--days", "5")
+    await call(cast.owner, "bundle", "create", "pair", "by-command", "--blanket", "4406", "--days", "5")
     assert "pair" in await call(reader, "bundle", "list")
     sixth, _ = await centre.token("subscriber", "4406")
     text = await call(
@@ -341,10 +341,10 @@ async def test_a_second_source_is_a_shadow(centre: Site, cast: Cast) -> None:
     """Told at registration, in no feed but one that asks for it, compared; not made a second authority by the way."""
     place = {"division": "440112", "profile": "sensegate/plain", "asset": "gate-7"}
     first = await centre.device("gate-a", **place)
-    answer = await centre.ask("POST", "/api/v1/devices", json={"id": "gate-b", **place, "shadow": False})
+    answer = await centre.ask("POST", "/api/v1/devices", json={"id": "gate-b", **place, "secondary": False})
     assert answer.status == 409
     answer = await centre.ask("POST", "/api/v1/devices", json={"id": "gate-b", **place})
-    assert answer.body["device"]["shadow"] is True
+    assert answer.body["device"]["secondary"] is True
     assert "gate-a is the source" in answer.body["warnings"][0]
     second = Made("gate-b", answer.body["password"], answer.body["topics"])
     wide = {"name": "with-shadows", "divisions": ["440112"], "shadows": True}
@@ -359,11 +359,11 @@ async def test_a_second_source_is_a_shadow(centre: Site, cast: Cast) -> None:
     rows = await eventually(both)
     assert [("secondary" in row["flags"], row["device"]) for row in rows] == [(False, "gate-a"), (True, "gate-b")]
     assert {row["device"] for row in await centre.records(division="440112")} == {"gate-a"}
-    (found,) = (await centre.ask("GET", "/api/v1/devices/shadows", cast.owner)).body["rows"]
-    assert (found["authority"], found["shadow"], found["different"], found["greatest"]) == ("gate-a", "gate-b", 1, 7.0)
-    assert await centre.metric("sensegate_shadows_different_total") >= 1
+    (found,) = (await centre.ask("GET", "/api/v1/devices/secondary-sources", cast.owner)).body["rows"]
+    assert (found["authority"], found["secondary"], found["different"], found["max"]) == ("gate-a", "gate-b", 1, 7.0)
+    assert await centre.metric("sensegate_secondary_different_total") >= 1
     other, _ = await centre.token("city_operator", "4403")
-    assert (await centre.ask("GET", "/api/v1/devices/shadows", other)).body["rows"] == []
+    assert (await centre.ask("GET", "/api/v1/devices/secondary-sources", other)).body["rows"] == []
 
 
 async def test_a_rate_is_waited_for_by_streams_and_told_to_pages(centre: Site, cast: Cast) -> None:

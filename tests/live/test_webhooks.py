@@ -27,7 +27,7 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     """A node that may post to loopback, and is not patient with who does not answer."""
     config = config_of(
         tmp_path_factory.mktemp("node"),
-        egress=EgressConfig(("127.0.0.0/8",), retry_first_s=0.05, retry_longest_s=0.2, failures_max=5),
+        egress=EgressConfig(("127.0.0.0/8",), retry_initial_s=0.05, retry_max_s=0.2, failures_max=5),
     )
     async with running(config) as running_site:
         yield running_site
@@ -271,5 +271,5 @@ async def test_from_the_command_line(site: Site, device: Made, receiver: Receive
         return [(row["id"], row["records"]) for row in rows] == [(hook, 1)]
 
     await eventually(shown)
-    await shell("webhook", "remove", hook)
+    await shell("webhook", "delete", hook)
     assert hook not in await shell("webhook", "list")

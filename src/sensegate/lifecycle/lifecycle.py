@@ -191,7 +191,7 @@ class ProfileLifecycle:
             problem = problems.pop(on_shelf.file, "") if on_shelf else ""
             row = _row_of(profile, problem) if profile else ProfileRow(name, 0)
             tried = tuple(arm.profile.version for arm in now.arms.get(name, ()))
-            rows.append(msgspec.structs.replace(row, folder=on_shelf.version if on_shelf else 0, trials=tried))
+            rows.append(msgspec.structs.replace(row, folder=on_shelf.version if on_shelf else 0, trial_versions=tried))
         # What was never good has no version in force.
         rows += [
             ProfileRow(f"{Path(file).parent.name}/{Path(file).stem}", 0, problem=problems[file]) for file in problems

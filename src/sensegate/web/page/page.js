@@ -267,7 +267,7 @@ byId("person").addEventListener("submit", async (event) => {
   refresh();
 });
 async function enter() {
-  const ways = await fetch("/api/v1/session/ways").then((response) => response.json()).catch(() => ({}));
+  const ways = await fetch("/api/v1/session/methods").then((response) => response.json()).catch(() => ({}));
   byId("person").hidden = !ways.password;
   byId("provider").hidden = !ways.provider;
   const response = ways.password ? await fetch("/api/v1/session") : null;

@@ -93,7 +93,7 @@ def test_only_the_wheel_is_imported(installed: Installed) -> None:
 
 
 def test_check_and_explain_take_the_profiles_of_the_package(installed: Installed) -> None:
-    """Without a folder of one's own; a configuration that names none is good too."""
+    """Without a folder of one's own, and all are good; a configuration that names none is good too."""
     checked = installed.run("sensegate", "check")
     assert re.search(r"^1\d\d files, 0 problems", checked.stdout, re.MULTILINE), checked
     (installed.directory / "node.yaml").write_text("role: node\ndivision: '4401'\ndirectory: data\n", encoding="utf-8")

@@ -25,6 +25,7 @@ from sensegate.authority import audit_opening
 from sensegate.authority.assets import Assets
 from sensegate.authority.neighbours import Neighbours
 from sensegate.authority.scope import Principal, Role, Scope
+from sensegate.authority.slots import node_slots
 from sensegate.bus.addresses import Addresses, follow
 from sensegate.bus.engine import Engine
 from sensegate.bus.ledger import HOUR_US
@@ -41,7 +42,7 @@ from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import DecoderMemory
 from sensegate.decode.profiles import any_video_profile
 from sensegate.decode.purposes import purposes
-from sensegate.errors import Fenced, PermissionDenied, StoreFull, Superseded, Unavailable
+from sensegate.errors import Fenced, PermissionDenied, SensegateError, StoreFull, Superseded, Unavailable, errors_of
 from sensegate.failover import standby
 from sensegate.foundations import Foundations
 from sensegate.ingest.interpreter import Interpreter
@@ -91,7 +92,7 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
         try:
             await _run(config, clock, ready, seat)
         except* Superseded as why:
-            _log.warning("not active any more", why=str(why.exceptions[0]))
+            _log.warning("demoted: another centre is active", reason=_reasons(why))
 
 
 def _told_secrets(config: Config) -> None:
@@ -112,7 +113,7 @@ async def _run(
     async with contextlib.AsyncExitStack() as stack:
         fresh = not membership.life(directory)
         joined = await route.begin(config, clock)
-        engine = Engine.of(config, clock, personal=any_video_profile(config.profiles))
+        engine = Engine.of(config, clock, slots=node_slots(config), personal=any_video_profile(config.profiles))
         await engine.start()
         stack.push_async_callback(engine.stop)
         foundations = await Foundations.open(config, clock, engine, stack, joined=joined if fresh else None)
@@ -134,6 +135,10 @@ async def _run(
             group.create_task(engine.watched(), name="engine")
 
 
+def _reasons(errors: BaseExceptionGroup[SensegateError]) -> str:
+    return "; ".join(str(error) for error in errors_of(errors))
+
+
 async def _supervised(name: str, work: Callable[[], Awaitable[None]], clock: Clock) -> None:
     """Start a part again whenever its connection was lost or a store has no room for it.
 
@@ -144,7 +149,7 @@ async def _supervised(name: str, work: Callable[[], Awaitable[None]], clock: Clo
             await work()
         except* (Unavailable, Fenced, PermissionDenied, StoreFull) as why:
             metrics.RESTARTS.labels(name).inc()
-            _log.warning("started again", part=name, cause=str(why.exceptions[0]))
+            _log.warning("component restarted", component=name, reason=_reasons(why))
         await clock.sleep(0.5)
 
 

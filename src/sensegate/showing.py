@@ -9,16 +9,17 @@ from sensegate.authority.scope import Principal
 from sensegate.bus.unreadable import UNREADABLE
 from sensegate.control.rest_modes import MODES
 from sensegate.control.rest_tasks import TASKING
+from sensegate.lifecycle.profile_rows import profile_rows
 from sensegate.model import Device
 from sensegate.scripts import pool as scripts
-from sensegate.tiers.centre_side import own_row
+from sensegate.tiers.node_rows import NodeRow, own_row
 from sensegate.tiers.rest_moves import GATEWAYS, MOVES
-from sensegate.tiers.rest_nodes import GAPS, JOIN, MEMBERS
+from sensegate.tiers.rest_nodes import GAPS, JOIN, MEMBERS, NODES
 from sensegate.tiers.rest_owners import OWNERS
 from sensegate.tiers.rest_returns import RETURNS
 from sensegate.tiers.rest_uplink import BODY, REFUSED, UPLINK
 from sensegate.viid.rest import VIID
-from sensegate.web.deps import Deps, NodeRow, Part
+from sensegate.web.deps import Deps, Part
 from sensegate.web.devices import ASSETS, NEIGHBOURS
 from sensegate.web.drafts import UNKNOWN
 from sensegate.web.log import SET_ASIDE
@@ -62,8 +63,7 @@ def shown(of: Gateway) -> Deps:
         warnings=lambda: warnings(of),
         ingest=push,
         topics=lambda device: base.topics_of(device)[0],
-        profiles=life.rows,
-        nodes=lambda: nodes(of),
+        profiles=lambda: profile_rows(of.profiles.set),
         quality=of.quality_rows,
         clock_lag=clock_lag,
         refused=of.callout.refusals.by_device,
@@ -75,6 +75,7 @@ def _parts(of: Gateway) -> dict[Part[Any], Any]:
     """Return what the features of this gateway give to their routes."""
     life, below = of.foundations.life, of.below
     parts: dict[Part[Any], Any] = {
+        NODES: lambda: nodes(of),
         RELEASES: life.releases,
         IN_FORCE: life.rollout.in_force,
         OUTCOMES: life.canaries.outcomes,

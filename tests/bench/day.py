@@ -18,6 +18,7 @@ from pathlib import Path
 import uvloop
 
 from sensegate import config, flow, logs
+from sensegate.authority.slots import node_slots
 from sensegate.bus.engine import Engine
 from sensegate.clock import SystemClock
 from sensegate.config import Config
@@ -150,7 +151,7 @@ async def gateway(settled: Config, clock: MovedClock) -> AsyncIterator[flow.Gate
     """Yield a whole gateway with its tasks running, but for the ingest: the day itself is that."""
     logs.configure("warning", "text")
     async with contextlib.AsyncExitStack() as stack:
-        engine = Engine.of(settled, SystemClock())
+        engine = Engine.of(settled, SystemClock(), slots=node_slots(settled))
         await engine.start()
         stack.push_async_callback(engine.stop)
         parts = await flow.Gateway.build(await Foundations.open(settled, clock, engine, stack), stack)

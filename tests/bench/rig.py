@@ -20,6 +20,7 @@ from sensegate import config, flow, logs
 from sensegate.authority.credentials import Credentials, issue
 from sensegate.authority.devices import Stored
 from sensegate.authority.scope import Principal, Role, scope
+from sensegate.authority.slots import node_slots
 from sensegate.bus import columns, ledger
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
@@ -49,7 +50,7 @@ async def gateway(settings: str = "") -> AsyncIterator[flow.Gateway]:
     await warden.start()
     try:
         async with contextlib.AsyncExitStack() as stack:
-            engine = Engine.of(settled, clock)
+            engine = Engine.of(settled, clock, slots=node_slots(settled))
             await engine.start()
             stack.push_async_callback(engine.stop)
             parts = flow.Gateway(await Foundations.open(settled, clock, engine, stack))

@@ -26,6 +26,7 @@ from sensegate.clock import Clock, SystemClock
 from sensegate.config import WebConfig
 from sensegate.config.people import OidcConfig, PeopleConfig
 from sensegate.decode.profiles import ProfileSet
+from sensegate.lifecycle.profile_rows import ProfileRow
 from sensegate.model import Device
 from sensegate.normalise.book import QualityRow
 from sensegate.share.books import Books
@@ -34,8 +35,10 @@ from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
 from sensegate.share.roll import Roll
 from sensegate.share.sharing import Sharing, Terms
+from sensegate.tiers.node_rows import NodeRow
+from sensegate.tiers.rest_nodes import NODES
 from sensegate.web.app import Web
-from sensegate.web.deps import Deps, NodeRow, ProfileRow
+from sensegate.web.deps import Deps
 from sensegate.web.drafts import UNKNOWN
 
 NO_PROFILES = ProfileSet([], [])
@@ -98,20 +101,20 @@ class Gateway:
                 ingest=self._ingest,
                 profiles=lambda: [ProfileRow("acme/th10", 3, "thermometer")],
                 topics=lambda device: [f"sg/{device.id}/up"],
-                nodes=lambda: [NodeRow("4401", "4401", "node", "up"), NodeRow("4403", "4403", "node", "up")],
                 quality=lambda _since: self.quality,
                 refused=lambda: self.refused,
                 people=self.people,
                 secure=secure,
                 oidc=Oidc(oidc, clock) if oidc else None,
                 parts={
+                    NODES: lambda: [NodeRow("4401", "4401", "node", "up"), NodeRow("4403", "4403", "node", "up")],
                     UNKNOWN: UnexplainedMessages(
                         self.log,
                         shapes=lambda messages: shapes([*samples_of(messages, NO_PROFILES)]),
                         draft=lambda messages, name, shape: draft_of(
                             [*samples_of(messages, NO_PROFILES)], name, shape=shape
                         ),
-                    )
+                    ),
                 },
             )
         )

@@ -37,7 +37,7 @@ from sensegate.cli import (
     uplink,
     webhooks,
 )
-from sensegate.errors import SensegateError
+from sensegate.errors import SensegateError, errors_of
 
 app = typer.Typer(
     name="sensegate",
@@ -125,20 +125,11 @@ def main() -> None:
     try:
         app()
     except* SensegateError as why:
-        refused = list(_leaves(why))
+        refused = errors_of(why)
     for one in refused:
         sys.stderr.write(f"sensegate: {one}\n")
     if refused:
         sys.exit(2)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    """Yield the errors of a group."""
-    for one in group.exceptions:
-        if isinstance(one, BaseExceptionGroup):
-            yield from _leaves(one)
-        else:
-            yield one
 
 
 __all__ = ["app", "main"]

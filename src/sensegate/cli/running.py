@@ -83,13 +83,14 @@ def engine(
     directory: Annotated[Path, typer.Argument(help="Where the two files are written, 0600; users there are kept.")],
 ) -> None:
     """Write the configuration of a nats-server that you run yourself, and the file of users by which we enter it."""
-    from sensegate.bus import external  # noqa: PLC0415 - only this command needs it
+    from sensegate.authority.slots import node_slots  # noqa: PLC0415 - only this command needs it
+    from sensegate.bus import external  # noqa: PLC0415 - the same
     from sensegate.config import load  # noqa: PLC0415 - the same
     from sensegate.decode.profiles import any_video_profile  # noqa: PLC0415 - the same
 
     loaded = load(config)
     personal = any_video_profile(loaded.profiles)
-    written, users = external.write(loaded, directory, personal=personal)
+    written, users = external.write(loaded, directory, slots=node_slots(loaded), personal=personal)
     console.print(f"{written}: start it with `nats-server -c {written}`", highlight=False, soft_wrap=True)
     if external.sealed(loaded, personal=personal):
         told = "its store is encrypted: start it with the key in $SENSEGATE_STORE_KEY, and set engine.encryption: on"

@@ -66,7 +66,8 @@ def _known(directory: Path) -> Extents:
 
 async def _here(config: Config) -> Extents:
     """Start the server, which must not be running, and make a pass."""
-    from sensegate.bus.engine import Engine, User  # noqa: PLC0415 - only this way needs the engine
+    from sensegate.authority.slots import node_slots  # noqa: PLC0415 - only this way needs the engine
+    from sensegate.bus.engine import Engine, User  # noqa: PLC0415 - as above
     from sensegate.bus.log import JetStreamLog  # noqa: PLC0415 - as above
     from sensegate.clock import SystemClock  # noqa: PLC0415 - as above
     from sensegate.decode.profiles import any_video_profile  # noqa: PLC0415 - as above
@@ -76,7 +77,9 @@ async def _here(config: Config) -> Extents:
 
     logs.configure("error", config.log_format)  # what is found is the answer
     clock = SystemClock()
-    async with Engine.of(config, clock, personal=any_video_profile(config.profiles)) as engine:
+    async with Engine.of(
+        config, clock, slots=node_slots(config), personal=any_video_profile(config.profiles)
+    ) as engine:
         client = await engine.connect(User.GATEWAY, name="scrub")
         try:
             log = JetStreamLog(client)

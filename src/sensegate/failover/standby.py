@@ -27,6 +27,7 @@ from sensegate.authority.callout import Callout
 from sensegate.authority.chain import digest
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.slots import node_slots
 from sensegate.authority.trail import MemoryTrail, Trail
 from sensegate.bus import api, inventory, streams, timelines
 from sensegate.bus.engine import Engine, User
@@ -35,7 +36,7 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.bus.process import write_private
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.errors import Fenced, NotFound, PermissionDenied, StoreFull, Unavailable
+from sensegate.errors import Fenced, NotFound, PermissionDenied, StoreFull, Unavailable, combined
 from sensegate.failover import terms, trail_copy
 from sensegate.failover.active import Seat, asked, plea_of, reach, state_of
 from sensegate.failover.lease import FIRST, Voters, Votes
@@ -90,7 +91,7 @@ async def _stand_by(config: Config, clock: Clock, term: Term) -> tuple[Term, str
     aside = directory / f"aside-{term.number}-{time.strftime('%Y%m%dT%H%M%S')}"
     try:
         async with contextlib.AsyncExitStack() as stack:
-            engine = Engine.of(config, clock)
+            engine = Engine.of(config, clock, slots=node_slots(config))
             await engine.start()
             stack.push_async_callback(engine.stop)
             return await _Standby(config, clock, engine, term).run(stack, aside)
@@ -111,15 +112,22 @@ def _set_aside(directory: Path, aside: Path) -> None:
 
 
 async def _first(*work: Coroutine[Any, Any, _T]) -> _T:
-    """Return (or raise) what the first of some works ends with; the others are cancelled."""
-    tasks = [asyncio.ensure_future(one) for one in work]
+    """Return the result of the coroutine that ends first, and cancel the others.
+
+    Raises:
+        BaseException: one or several of them failed; see `errors.combined`.
+    """
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return next(iter(done)).result()
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        ended = [task for task in tasks if task.done()]
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    if errors := [error for task in ended if (error := task.exception())]:
+        raise combined(BaseExceptionGroup("parts of the standby", errors))
+    return ended[0].result()
 
 
 async def _ended(work: Callable[[], Awaitable[None]]) -> None:

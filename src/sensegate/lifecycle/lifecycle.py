@@ -13,8 +13,6 @@ from functools import partial
 from itertools import starmap
 from pathlib import Path
 
-import msgspec
-
 from sensegate.authoring.compare import VersionComparison, sets_to_compare
 from sensegate.authoring.examine import examine, folder_version
 from sensegate.authoring.survey import Registered, draft_of, samples_of, shapes
@@ -27,7 +25,6 @@ from sensegate.bus.kv import Bucket
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.decode.memory import DecoderMemory
-from sensegate.decode.profile import CompiledProfile
 from sensegate.decode.profiles import Chosen, ProfileSet
 from sensegate.decode.watch import ProfileWatcher
 from sensegate.ingest.batches import DecodedBatch
@@ -45,7 +42,6 @@ from sensegate.model import Device, Span, Spec
 from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
 from sensegate.ports import Log
-from sensegate.web.deps import ProfileRow
 
 
 class ProfileLifecycle:
@@ -179,34 +175,6 @@ class ProfileLifecycle:
         found = self.profiles.set.find(profile)
         return found.source.interval_s if found else 0.0
 
-    def rows(self) -> list[ProfileRow]:
-        """Return the profiles in force, and what is wrong with those that are not."""
-        now = self.profiles.set
-        problems = {why.file: str(why) for why in now.problems}
-        rows = []
-        for name in now.ids:
-            on_shelf, profile = now.folder_version(name), now.find(name)
-            problem = problems.pop(on_shelf.file, "") if on_shelf else ""
-            row = _row_of(profile, problem) if profile else ProfileRow(name, 0)
-            tried = tuple(arm.profile.version for arm in now.arms.get(name, ()))
-            rows.append(msgspec.structs.replace(row, folder=on_shelf.version if on_shelf else 0, trials=tried))
-        # What was never good has no version in force.
-        rows += [
-            ProfileRow(f"{Path(file).parent.name}/{Path(file).stem}", 0, problem=problems[file]) for file in problems
-        ]
-        return rows
-
 
 async def _examined(content: Content) -> Examination:
     return await asyncio.to_thread(examine, content)
-
-
-def _row_of(profile: CompiledProfile, problem: str) -> ProfileRow:
-    return ProfileRow(
-        id=profile.id,
-        version=profile.version,
-        title=profile.source.label.en,
-        topics=tuple(dict.fromkeys(pattern.text for rule in profile.rules for pattern in rule.patterns)),
-        format=profile.rules[0].format if profile.rules else "",
-        problem=problem,
-    )

@@ -23,11 +23,10 @@ from sensegate.authority.divisions import Divisions, short
 from sensegate.authority.heads import key_in
 from sensegate.authority.jwt import Question, Rights
 from sensegate.authority.scope import Principal, Role, scope
+from sensegate.authority.slots import node_slots
 from sensegate.authority.trail import Trail
-from sensegate.bus import external
 from sensegate.bus.engine import Engine
 from sensegate.bus.kv import Bucket
-from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, WITHHELD
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.names import city_of
 from sensegate.bus.slots import account_of, centre_user, member_rights
@@ -39,14 +38,15 @@ from sensegate.model import DeviceState
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.share import opening
 from sensegate.tiers import gaps, questions, registry_copies, return_files
-from sensegate.tiers.config_distribution import Offers, table_digests, tables_note
+from sensegate.tiers.config_distribution import Offers, table_digests
 from sensegate.tiers.device_moves import Mover
 from sensegate.tiers.gaps import Named
 from sensegate.tiers.judging import Judge
 from sensegate.tiers.link import NodeLinks
-from sensegate.tiers.members import MEMBER, Lane, Member, Members, State, Told, WayIn, version_note
+from sensegate.tiers.members import MEMBER, Lane, Member, Members, State, Told, WayIn
 from sensegate.tiers.move_register import Left, Moves
-from sensegate.tiers.node_states import Links, Node
+from sensegate.tiers.node_rows import NodeRow, row_of_node
+from sensegate.tiers.node_states import Links
 from sensegate.tiers.ownership import DeviceOwners
 from sensegate.tiers.protocol import RefusedPart
 from sensegate.tiers.receiver import Receiver
@@ -54,7 +54,6 @@ from sensegate.tiers.refused_store import Vault
 from sensegate.tiers.report import Report, Reports
 from sensegate.tiers.return_flow import Returns, Wanted
 from sensegate.tiers.verdict import MemberFacts, Rules
-from sensegate.web.deps import NodeRow
 
 LOOK_S = 1.0
 CLOSE_AGAIN_S = 0.5
@@ -79,7 +78,7 @@ class Below:
         self._close = asyncio.Event()
         self._closing: set[str] = set()
         """Slots whose connections are to be closed."""
-        self._slots = external.slots_at(config)
+        self._slots = node_slots(config)
         self.node_links = NodeLinks(engine.connect_slot, clock, quota=config.node_quota)
         """Carries what members send."""
         self._generations: dict[str, int] = {}
@@ -468,7 +467,7 @@ class Below:
         """Return the nodes as people see them."""
         members = {member.id: member for member in self.members.all()} if self.members else {}
         rows = [
-            _row(node, self.division_of(node.member), members.get(node.member), self._tables)
+            row_of_node(node, self.division_of(node.member), members.get(node.member), self._tables)
             for node in self.links.nodes
         ]
         return [self._with_areas(row) for row in rows]
@@ -490,58 +489,6 @@ class Below:
             conflicts=len(conflicts),
             troubles=troubles,
         )
-
-
-def _row(node: Node, division: str, member: Member | None, tables: dict[str, str]) -> NodeRow:
-    heard = node.heard
-    report = heard.report if heard else None
-    version = report.version if report else member.version if member else ""
-    return NodeRow(
-        node.member,
-        division,
-        "node",
-        node.state.value,
-        node.last_commit,
-        node.backlog,
-        node.forwarded,
-        node.withheld,
-        node.refused,
-        "; ".join(
-            note
-            for note in (version_note(__version__, version), tables_note(tables, report.tables) if report else "")
-            if note
-        ),
-        membership=member.state.value if member else "configured",
-        generation=member.generation if member else 0,
-        version=version,
-        clock_offset_s=round(heard.clock_offset_s, 3) if heard else None,
-        reported=heard.at if heard else 0,
-        load=report.load if report else None,
-        rss_mb=report.rss_mb if report else None,
-        devices=report.devices if report else None,
-        counts=node.counts,
-        troubles=list(report.troubles) if report else [],
-        gaps=[(gap.since, gap.until) for gap in member.gaps] if member else [],
-    )
-
-
-def own_row(config: Config, totals: dict[str, int], detail: str) -> NodeRow:
-    """Return a gateway's own line among the nodes."""
-    withheld, refused = (
-        sum(count for kind, count in totals.items() if kind.partition(".")[0] == family)
-        for family in (WITHHELD, REFUSED_BY_CENTRE)
-    )
-    return NodeRow(
-        config.member_id,
-        config.division,
-        config.role,
-        "up",
-        forwarded=totals.get(FORWARDED, 0),
-        withheld=withheld,
-        refused=refused,
-        detail=detail,
-        version=__version__,
-    )
 
 
 def _pem(file: str) -> str:

@@ -16,6 +16,7 @@ from sensegate.authority.scope import Principal
 from sensegate.authority.tokens import Tokens
 from sensegate.clock import Clock
 from sensegate.config import WebConfig
+from sensegate.lifecycle.profile_rows import ProfileRow
 from sensegate.model import Device
 from sensegate.normalise.book import QualityRow
 from sensegate.ports import Log
@@ -24,68 +25,6 @@ from sensegate.share.roll import Roll
 from sensegate.share.sharing import Sharing
 
 T = TypeVar("T")
-
-
-class ProfileRow(msgspec.Struct, frozen=True):
-    """A device profile in force."""
-
-    id: str
-    """``vendor/model``."""
-    version: int
-    title: str = ""
-    topics: tuple[str, ...] = ()
-    properties: tuple[str, ...] = ()
-    format: str = "json"
-    problem: str = ""
-    """Why its newest file is not in force; the last good version is."""
-    folder: int = 0
-    """Version in the folder of profiles; 0: none."""
-    trials: tuple[int, ...] = ()
-    """Versions that only some devices have."""
-
-
-class NodeRow(msgspec.Struct, frozen=True):
-    """A node as this gateway sees it; a node lists itself."""
-
-    member: str
-    """Its id; usually the code of its city."""
-    division: str
-    role: str
-    state: str
-    """``up``, ``silent`` or ``never``."""
-    last_commit: int = 0
-    """µs UTC of the newest commit here."""
-    lag_entries: int = 0
-    """Entries not yet forwarded, where known."""
-    forwarded: int = 0
-    withheld: int = 0
-    refused: int = 0
-    """Rows that the centre did not take; `sensegate node refused` lists them."""
-    detail: str = ""
-    membership: str = ""
-    """``invited``, ``joined``, ``left``, ``expelled``; ``configured``: it stands in the centre's configuration."""
-    generation: int = 0
-    """Rises with each join: the store and the machine behind the name."""
-    version: str = ""
-    clock_offset_s: float | None = None
-    """By how much its clock is ahead of the centre's, less the way of its report."""
-    reported: int = 0
-    """µs UTC of its last report."""
-    load: float | None = None
-    rss_mb: float | None = None
-    devices: int | None = None
-    counts: dict[str, int] = {}
-    """Its ledger as it has come up: kind -> count."""
-    troubles: list[str] = []
-    """What it says is wrong."""
-    copied: int = 0
-    """µs UTC: what was changed in its registries before is copied here; 0: nothing came since this process began."""
-    areas: list[str] = []
-    """Divisions of which it may send readings, each with all below it."""
-    conflicts: int = 0
-    """Devices that it sent although another node owns them, or that it owns and another one sent, of late."""
-    gaps: list[tuple[int, int]] = []
-    """(since, until) µs UTC: what was committed there between is missing here, with a store that was lost."""
 
 
 Push = Callable[[Device, Principal, bytes, str], Awaitable[None]]
@@ -131,7 +70,6 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     profiles: Callable[[], Sequence[ProfileRow]] = _nothing
     topics: Callable[[Device], Sequence[str]] = lambda _device: ()
     """MQTT topics under which a device may publish."""
-    nodes: Callable[[], Sequence[NodeRow]] = _nothing
     quality: Callable[[int], Sequence[QualityRow]] = lambda _since: ()
     """Returns the indicators of all devices from a time (µs) on."""
     people: People | None = None

@@ -8,10 +8,10 @@ from typing import Any
 from sensegate.authority.scope import Action, Scope, may
 from sensegate.authority.tokens import Token
 from sensegate.errors import NotFound
+from sensegate.lifecycle.profile_rows import ProfileRow
 from sensegate.quantities.properties import CODES, PROPERTIES
 from sensegate.web import listing
 from sensegate.web.bodies import CodeRow, DivisionRow, MadeToken, Me, NewToken, PropertyRow, TokenRow, Usage
-from sensegate.web.deps import ProfileRow
 from sensegate.web.routing import API, Call, Route, iso
 
 

@@ -19,7 +19,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from sensegate import metrics
 from sensegate.authority.scope import Action
-from sensegate.errors import Overloaded, PermissionDenied, SensegateError
+from sensegate.errors import Overloaded, PermissionDenied, SensegateError, combined
 from sensegate.share.delivery import Page
 from sensegate.share.pages import Pages
 from sensegate.share.roll import Standing
@@ -108,7 +108,7 @@ async def _ws(call: Call) -> Any:
                 await _listen(socket, credit)
                 sending.cancel()
         except* SensegateError as why:
-            await _end(call, socket, why.exceptions[0])
+            await _end(call, socket, combined(why))
         except* ConnectionError:
             pass  # the subscriber has gone; its cursor stays valid
         finally:

@@ -144,7 +144,7 @@ class EngineError(SensegateError):
 
 
 class StreamLost(EngineError):
-    """A stream that existed is missing or was replaced by another; it is not created again."""
+    """A stream that existed is missing, was replaced by another, or lost its end; it is not created again."""
 
 
 def errors_of(error: BaseException) -> list[BaseException]:

@@ -286,7 +286,7 @@ class Gateway:
             limits=Limits.of(config.store, self.log.payload_bytes_max),
         )
         self.scrubber = Scrubber(
-            Scrub(self.log, scrubbed(config, duplicates.horizon_us), clock, spoil=duplicates.spoil),
+            Scrub(self.log.whole(), scrubbed(config, duplicates.horizon_us), clock, spoil=duplicates.spoil),
             Path(config.directory),
             clock,
             epoch=self.log.epoch,

@@ -81,7 +81,11 @@ PAYLOADS = [f'{{"at": {1_767_225_600 + n}, "t": {200 + n}, "h": {40 + n}}}' for 
 
 def told(report: ComparisonReport) -> set[tuple[str, str, object, object, int]]:
     """Return the differences of the first device."""
-    return {(one.kind, one.property, one.a, one.b, one.count) for one in report.differences if one.device == "d0"}
+    return {
+        (difference.kind, difference.property, difference.a, difference.b, difference.count)
+        for difference in report.differences
+        if difference.device == "d0"
+    }
 
 
 def test_the_same_version_differs_in_nothing(bench: Bench) -> None:
@@ -98,7 +102,11 @@ def test_a_wrong_scale_is_named_with_its_factor(bench: Bench) -> None:
     report = bench.report(bench.text(2, TEMPERATURE.replace("0.1", "1"), HUMIDITY), PAYLOADS)
     assert report.same == 30
     assert report.differences[0] == VersionDifference("value", "d0", "air_temperature", "Cel", 20.0, 200.0, 10, 10.0)
-    assert [(one.device, one.count) for one in report.differences] == [("d0", 10), ("d1", 10), ("d2", 10)]
+    assert [(difference.device, difference.count) for difference in report.differences] == [
+        ("d0", 10),
+        ("d1", 10),
+        ("d2", 10),
+    ]
     assert (report.a.outside, report.b.outside) == (0, 30)
 
 

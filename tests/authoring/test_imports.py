@@ -117,7 +117,7 @@ def test_a_device_of_the_things_network(tmp_path: Path) -> None:
 def test_one_device_of_a_vendor_can_be_named(tmp_path: Path) -> None:
     """The file of the device in place of the vendor's folder."""
     vendor = ttn(tmp_path, GOOD)
-    assert [one.profile for one in import_from(vendor / "th10.yaml")] == ["acme/th10"]
+    assert [imported.profile for imported in import_from(vendor / "th10.yaml")] == ["acme/th10"]
 
 
 def test_the_report_says_how_each_member_was_taken(tmp_path: Path) -> None:
@@ -143,19 +143,19 @@ def test_normalised_values_are_taken_with_their_units(tmp_path: Path) -> None:
     """What the schema of normalised payloads fixes is mapped, and the raw member of the same property left out."""
     good = [
         {
-            **one,
+            **item,
             "normalizedOutput": {
                 "data": [
                     {
                         "air": {
-                            "temperature": one["output"]["data"]["temperature"],
-                            "relativeHumidity": one["output"]["data"]["humidity"],
+                            "temperature": item["output"]["data"]["temperature"],
+                            "relativeHumidity": item["output"]["data"]["humidity"],
                         }
                     }
                 ]
             },
         }
-        for one in GOOD
+        for item in GOOD
     ]
     (made,) = import_from(ttn(tmp_path, good, SCRIPT + NORMALISE))
     assert written(tmp_path / "out", made) == []
@@ -171,7 +171,7 @@ def test_normalised_values_are_taken_with_their_units(tmp_path: Path) -> None:
 def test_a_wrong_script_is_told_by_the_makers_own_examples(tmp_path: Path) -> None:
     """The values that examples expect are the maker's: a script that gives others fails its check."""
     (made,) = import_from(ttn(tmp_path, GOOD, SCRIPT.replace("/ 10", "/ 100")))
-    assert any("air_temperature = 21.5" in one for one in written(tmp_path / "out", made))
+    assert any("air_temperature = 21.5" in item for item in written(tmp_path / "out", made))
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_exposes_become_a_profile(tmp_path: Path) -> None:
     assert rows["identify"].reason == "it is not published"
     assert rows["warp"].outcome == "skipped"
     assert (rows["air_quality"].outcome, "dreadful" in rows["air_quality"].reason) == ("guessed", True)
-    readings = {one.field: one for one in parse(made.text)[0].messages[1].readings}
+    readings = {reading.field: reading for reading in parse(made.text)[0].messages[1].readings}
     assert readings["contact"].words == {False: True, True: False}
     assert readings["state"].words == {"ON": True, "OFF": False}
     assert (readings["power_a"].channel, readings["power_b"].channel) == ("a", "b")
@@ -314,7 +314,7 @@ def test_all_forms_of_exposes(tmp_path: Path, form: str) -> None:
         file = tmp_path / "x.json"
         devices = [{"friendly_name": "a", "definition": definition}, {"friendly_name": "hub", "definition": None}]
         file.write_text(json.dumps(devices if form == "bridge" else definition), encoding="utf-8")
-    assert [one.profile for one in import_from(file)] == ["zigbee2mqtt/x-1"]
+    assert [imported.profile for imported in import_from(file)] == ["zigbee2mqtt/x-1"]
 
 
 # ── declared ─────────────────────────────────────────────────────────────────────────────────────────

@@ -73,7 +73,7 @@ def problems(tmp_path: Path, found: ProfileDraft) -> list[str]:
     file = tmp_path / f"{found.profile}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(found.text, encoding="utf-8")
-    return [str(one) for one in check_profile(file)]
+    return [str(problem) for problem in check_profile(file)]
 
 
 def test_a_station_is_understood() -> None:
@@ -194,7 +194,10 @@ def test_alike_members_get_channels(tmp_path: Path) -> None:
     ]
     found = made(samples)
     source, _ = parse(found.text)
-    assert [(one.field, one.channel) for one in source.messages[0].readings] == [("temp1", "1"), ("temp2", "2")]
+    assert [(reading.field, reading.channel) for reading in source.messages[0].readings] == [
+        ("temp1", "1"),
+        ("temp2", "2"),
+    ]
     assert problems(tmp_path, found) == []
 
 
@@ -235,7 +238,7 @@ def test_a_list_of_records(tmp_path: Path) -> None:
     assert rule.each == "records"
     assert rule.time is not None
     assert rule.time.field == "ts"
-    assert "$.batt" in {reading.field for reading in rule.readings} | {one for one, _ in found.unrecognised}
+    assert "$.batt" in {reading.field for reading in rule.readings} | {item for item, _ in found.unrecognised}
     assert problems(tmp_path, found) == []
 
 
@@ -266,7 +269,7 @@ def test_bytes_that_nothing_explains_are_described(tmp_path: Path) -> None:
     """A draft of frames says what each byte does; it loads, holds no readings, and asks for the document."""
     frames = [bytes([0xCE, 1, 0x0B, at, 200 + at]) for at in range(20)]
     samples = [
-        Sample("x", frame, (T0 + at) * S, carried=True, port=2, maker="a84041") for at, frame in enumerate(frames)
+        Sample("x", frame, (T0 + index) * S, carried=True, port=2, maker="a84041") for index, frame in enumerate(frames)
     ]
     found = draft_of(samples)
     assert found is not None
@@ -275,7 +278,7 @@ def test_bytes_that_nothing_explains_are_described(tmp_path: Path) -> None:
     assert "frames: {ports: [2]}" in found.text
     assert "byte 0: always 0xce" in found.text
     assert "byte 3: 0 to 19" in found.text
-    assert all("no example" in one for one in problems(tmp_path, found))
+    assert all("no example" in problem for problem in problems(tmp_path, found))
 
 
 # ── shapes ───────────────────────────────────────────────────────────────────────────────────────────
@@ -286,7 +289,10 @@ def test_shapes_are_told_apart() -> None:
     other = [Sample(f"beta/{n:04}/up", b'{"p": 1013.2, "co2": 455}', (T0 + n) * S) for n in range(20)]
     short = [Sample("acme/acme-0017/up", b'{"data": {"temp": 201}}', T0 * S)]
     found = group([*STATION, *other, *short])
-    assert [(one.pattern, len(one.messages)) for one in found] == [("acme/{device}/up", 121), ("beta/{device}/up", 20)]
+    assert [(item.pattern, len(item.messages)) for item in found] == [
+        ("acme/{device}/up", 121),
+        ("beta/{device}/up", 20),
+    ]
 
 
 def test_topics_that_differ_in_plain_words_are_one_pattern() -> None:
@@ -295,7 +301,7 @@ def test_topics_that_differ_in_plain_words_are_one_pattern() -> None:
         Sample(f"house/{room}/climate", b'{"temperature": 21, "humidity": 40}', T0 * S)
         for room in ("kitchen", "cellar", "attic")
     ]
-    assert [one.pattern for one in group(samples)] == ["house/{device}/climate"]
+    assert [item.pattern for item in group(samples)] == ["house/{device}/climate"]
 
 
 def test_a_registered_name_is_the_device() -> None:
@@ -341,7 +347,9 @@ def test_frames_are_taken_out_of_known_envelopes(tmp_path: Path) -> None:
         for at in range(5)
     ]
     found = shapes(list(samples_of(told, profiles)))
-    assert [(one.name, one.port, one.maker, one.messages) for one in found] == [("maker-a84041/port-2", 2, "a84041", 5)]
+    assert [(item.name, item.port, item.maker, item.messages) for item in found] == [
+        ("maker-a84041/port-2", 2, "a84041", 5)
+    ]
     assert found[0].reasons == {"unknown_device": 5}
 
 
@@ -395,7 +403,7 @@ def test_no_line_is_tried_in_every_way(payload: bytes) -> None:
 
 def test_rules_of_names_lead_to_properties() -> None:
     """The dictionary knows only properties that there are; the likeliest comes first."""
-    assert [one.property for one in matches(("battery", "voltage"))][:1] == ["battery_voltage"]
+    assert [match.property for match in matches(("battery", "voltage"))][:1] == ["battery_voltage"]
     assert matches(("data", "PM2.5"))[0].property == "pm2_5"
     assert unit_of("TempC_SHT") == "Cel"
     assert unit_of("temperature") == ""

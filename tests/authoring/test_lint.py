@@ -36,8 +36,8 @@ def found(tmp_path: Path, body: str, name: str = "acme/x") -> list[str]:
     file = tmp_path / f"{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(body, encoding="utf-8")
-    assert [str(one) for one in check_profile(file)] == []
-    return [str(one).removeprefix(str(file)) for one in lint_profile(file)]
+    assert [str(problem) for problem in check_profile(file)] == []
+    return [str(warning).removeprefix(str(file)) for warning in lint_profile(file)]
 
 
 def test_a_good_profile_has_no_warning(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_message_behind_one_that_takes_all_is_never_reached(tmp_path: Path) ->
 )
 def test_what_can_be_reached_is_left_alone(tmp_path: Path, second: str) -> None:
     """Other members, another root, topic or format: reached where the first finds nothing."""
-    assert not any("never reached" in one for one in found(tmp_path, HEAD + RULE + second + EXAMPLES))
+    assert not any("never reached" in item for item in found(tmp_path, HEAD + RULE + second + EXAMPLES))
 
 
 def test_a_topic_that_another_covers_says_nothing_new(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_shifted_longitude_alone(tmp_path: Path) -> None:
     """Without its latitude it could become no reading."""
     body = RULE + "      - {field: x, property: longitude, datum: gcj02}\n"
     shown = EXAMPLES.replace('"pm": 35}', '"pm": 35, "x": null}\n    ignored: 1')
-    assert any("there is no latitude in gcj02 beside it" in one for one in found(tmp_path, HEAD + body + shown))
+    assert any("there is no latitude in gcj02 beside it" in item for item in found(tmp_path, HEAD + body + shown))
 
 
 def test_an_anchor_that_nobody_uses(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def loaded(tmp_path: Path, **bodies: str) -> ProfileSet:
 
 def told(profiles: ProfileSet) -> list[tuple[bool, str]]:
     every = [one for name in profiles.ids if (one := profiles.find(name))]
-    return [(one.note, str(one)) for one in overlaps(every)]
+    return [(warning.note, str(warning)) for warning in overlaps(every)]
 
 
 def test_the_registry_decides_between_two_that_name_the_device_in_the_topic(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.reader import micros, stamp
-from sensegate.errors import EngineError, Fenced, StoreFull, Unavailable
+from sensegate.errors import EngineError, Fenced, StoreFull, StreamLost, Unavailable
 from sensegate.model import Member
 
 
@@ -140,3 +140,40 @@ def test_stamps_of_the_server_are_microseconds() -> None:
     assert micros("2026-01-01T00:00:00.1Z") == 1_767_225_600_100_000
     assert micros("2026-01-01T00:00:00.123456789Z") == 1_767_225_600_123_456
     assert micros(stamp(1_767_225_600_123_456)) == 1_767_225_600_123_456
+
+
+async def test_a_server_that_comes_back_without_the_end_ends_the_process(log: JetStreamLog) -> None:
+    """What was read last is looked for after each reconnection: gone or another, nothing more is read.
+
+    The control: the same entry is there, or so long ago that it may have expired.
+    """
+    end = await log.write([Member("readings.4401.all.1", b"1", 168), Member("commit.a", b"c", rollup=True)])
+    assert len(await log.fetch(0)) == 2
+    assert log._newest is not None
+    assert log._newest[0] == end - 1
+    log._reconnects -= 1
+    assert len(await log.fetch(0)) == 2
+    sequence, time, read_at = log._newest
+    for newest in ((sequence, time - 1, read_at), (sequence + 9, time, read_at)):
+        log._newest, log._reconnects = newest, log._reconnects - 1
+        for _ in range(2):
+            with pytest.raises(StreamLost, match="has lost its end"):
+                await log.fetch(0)
+        log._reconnects += 1
+    await log.write([Member("commit.a", b"d", rollup=True)])
+    for read, good in ((read_at, False), (read_at - 4_000, True)):
+        log._newest, log._reconnects = (end, time, read), log._reconnects - 1
+        if good:
+            assert await log.fetch(0)
+        else:
+            with pytest.raises(StreamLost):
+                await log.fetch(0)
+            log._reconnects += 1
+
+
+async def test_what_is_hidden_is_seen_in_the_whole(log: JetStreamLog) -> None:
+    """A scrub compares what is stored, not what readers are shown."""
+    sequence = await log.write([Member("readings.4401.all.1", b"1", 168)])
+    log.hide(frozenset({sequence}))
+    assert [entry.payload for entry in await log.fetch(0)] == [b""]
+    assert [entry.payload for entry in await log.whole().fetch(0)] == [b"1"]

@@ -92,7 +92,7 @@ class Registry:
 
     def __init__(self, *devices: Device) -> None:
         self._devices = devices
-        self._at = {name: at for at, one in enumerate(devices) for name in (one.id, one.alias) if name}
+        self._at = {name: index for index, item in enumerate(devices) for name in (item.id, item.alias) if name}
         self.enabled: BOOL = np.ones(len(devices), np.bool_)
 
     def find(self, name: str, /) -> int:
@@ -103,7 +103,7 @@ class Registry:
 
     @property
     def ids(self) -> list[str]:
-        return [one.id for one in self._devices]
+        return [item.id for item in self._devices]
 
 
 def device(name: str, profile: str, gateway: str = "", alias: str = "") -> Device:
@@ -163,14 +163,14 @@ def key(fields: Fields, row: int = 0) -> int:
 def test_frame_is_decoded_by_the_profile_of_its_device(decoder: Decoder) -> None:
     """Values by the device's profile; time and identity by the envelope; link values beside them."""
     fields = run(decoder, envelope(b"\x00\xd7", rssi=-91))
-    assert [(one.device, one.property, one.value, one.time) for one in seen(decoder, fields)] == [
+    assert [(reading.device, reading.property, reading.value, reading.time) for reading in seen(decoder, fields)] == [
         ("probe", "air_temperature", 21.5, parse_micros(HEARD)),
         ("probe", "rssi", -91, parse_micros(HEARD)),
     ]
-    specs = [decoder.profiles.specs[one] for one in fields.spec]
-    assert [one.profile for one in specs] == ["acme/probe@1", "net/work@1"]
-    assert [one.identity for one in specs] == [IdentityKind.FRAME, IdentityKind.TIME]
-    assert [TimeQuality(int(one)) for one in fields.time_quality] == [TimeQuality.DEVICE] * 2
+    specs = [decoder.profiles.specs[spec_index] for spec_index in fields.spec]
+    assert [spec.profile for spec in specs] == ["acme/probe@1", "net/work@1"]
+    assert [spec.identity for spec in specs] == [IdentityKind.FRAME, IdentityKind.TIME]
+    assert [TimeQuality(int(quality)) for quality in fields.time_quality] == [TimeQuality.DEVICE] * 2
     assert key(fields) == frame_key(7, b"\x00\xd7", 0)
 
 
@@ -178,7 +178,7 @@ def test_payload_names_the_device_where_the_topic_names_its_gateway(decoder: Dec
     """By MQTT with the gateway in the topic, and by HTTP; letters are changed as the profile says."""
     for topic, principal in (("any/server/up", ""), ("http/server", "server")):
         fields = run(decoder, envelope(b"\x00\xd7", rssi=-91), topic, principal)
-        assert [one.device for one in seen(decoder, fields)] == ["probe", "probe"]
+        assert [reading.device for reading in seen(decoder, fields)] == ["probe", "probe"]
     fields = run(decoder, envelope(b"\x00\xd7", eui="ff"), "any/server/up")
     assert fields.quarantined[0].reason is QuarantineReason.FOREIGN_TOPIC
     fields = run(decoder, envelope(b"\x00\xd7", eui="nobody"), "any/server/up")
@@ -189,7 +189,7 @@ def test_device_registered_with_the_servers_profile_has_its_decoded_object(decod
     """Without a chain, by either path, with the same identity by frame."""
     tree = envelope(b"\x00\xd7", object={"t": 21.5}, rssi=-91)
     fields = run(decoder, tree, "ns/decoded/up")
-    assert [(one.device, one.property, one.value) for one in seen(decoder, fields)] == [
+    assert [(reading.device, reading.property, reading.value) for reading in seen(decoder, fields)] == [
         ("decoded", "air_temperature", 21.5)
     ]
     assert key(fields) == frame_key(7, b"\x00\xd7", 0)
@@ -210,7 +210,7 @@ def test_plan_of_one_device_is_not_taken_for_another(decoder: Decoder) -> None:
     carried = [Message("ns/probe/up", msgspec.json.encode(tree), NOW, 1)] * 40
     for _ in range(2):
         fields = decoder.decode([*own, *carried])
-    assert {(one.device, one.property, one.value) for one in seen(decoder, fields)} == {
+    assert {(reading.device, reading.property, reading.value) for reading in seen(decoder, fields)} == {
         ("decoded", "air_temperature", 99.0),
         ("probe", "air_temperature", 21.5),
         ("probe", "rssi", -91),
@@ -228,8 +228,11 @@ def test_time_of_the_frame_wins(decoder: Decoder) -> None:
 def test_ages_count_from_the_reception(decoder: Decoder) -> None:
     """Samples kept by the device are dated back from when the frame was heard; each has an identity of its own."""
     fields = run(decoder, envelope(b"\x00\x00\xd7\x3c\x00\xd7", 4))
-    assert [one.time for one in seen(decoder, fields)] == [parse_micros(HEARD), parse_micros(HEARD) - 60_000_000]
-    assert [decoder.profiles.specs[one].identity for one in fields.spec] == [IdentityKind.FRAME] * 2
+    assert [reading.time for reading in seen(decoder, fields)] == [
+        parse_micros(HEARD),
+        parse_micros(HEARD) - 60_000_000,
+    ]
+    assert [decoder.profiles.specs[spec_index].identity for spec_index in fields.spec] == [IdentityKind.FRAME] * 2
     assert len(set(fields.key.tolist())) == 2
 
 
@@ -315,11 +318,11 @@ def test_several_frames_in_one_message(profiles: ProfileSet) -> None:
     tree = {"frames": [good, {**good, "eui": "p2"}, {**good, "data": "00"}, {**good, "eui": "b"}]}
     fields = run(decoder, tree, "batch/b")
     found = readings_of(fields, profiles.specs, devices.ids)
-    assert [(one.device, one.value) for one in found] == [("p1", 21.5), ("p2", 21.5)]
-    assert [one.reason for one in fields.rejected] == [RejectReason.FRAME] * 2
+    assert [(item.device, item.value) for item in found] == [("p1", 21.5), ("p2", 21.5)]
+    assert [value.reason for value in fields.rejected] == [RejectReason.FRAME] * 2
     fields = run(decoder, {"frames": tree["frames"][2:]}, "batch/b")
     assert len(fields) == 0
-    assert [one.reason for one in fields.quarantined] == [QuarantineReason.MALFORMED]
+    assert [refusal.reason for refusal in fields.quarantined] == [QuarantineReason.MALFORMED]
 
 
 def test_both_networks_give_one_identity(profiles: ProfileSet) -> None:
@@ -451,16 +454,18 @@ def test_what_waits_for_an_answer_is_taken_back_whole() -> None:
 def test_whatever_a_network_server_says_is_decoded_or_refused(data: st.DataObject) -> None:
     """Any value in any member of the library's envelopes: never an exception, and by both paths the same."""
     loaded = library()
-    name = data.draw(st.sampled_from([one for one in loaded.ids if loaded.find(one).carries]))  # type: ignore[union-attr]
+    name = data.draw(st.sampled_from([item for item in loaded.ids if loaded.find(item).carries]))  # type: ignore[union-attr]
     found = loaded.find(name)
     assert found is not None
-    example = data.draw(st.sampled_from([one for one in found.source.examples if isinstance(one.payload, dict)]))
+    example = data.draw(
+        st.sampled_from([example for example in found.source.examples if isinstance(example.payload, dict)])
+    )
     tree = example.payload
     for _ in range(data.draw(st.integers(0, 3))):
         if paths := leaves(tree):
             tree = changed(tree, data.draw(st.sampled_from(paths)), data.draw(values))
     server = device(example.gateway or "ns", name)
-    devices = [device(one, "dragino/lse01", server.id) for one in example.devices]
+    devices = [device(item, "dragino/lse01", server.id) for item in example.devices]
     machine = Decoder(loaded, Registry(*devices, server))
     principal = server.id if example.topic.startswith("http/") else ""
     message = Message(example.topic, msgspec.json.encode(tree), NOW, 1, principal=principal)

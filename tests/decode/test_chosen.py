@@ -49,7 +49,7 @@ class Registry:
     def __init__(self, *devices: Device) -> None:
         self.version = 1
         self._devices = list(devices)
-        self._at = {name: at for at, one in enumerate(devices) for name in (one.id, one.alias) if name}
+        self._at = {name: index for index, device in enumerate(devices) for name in (device.id, device.alias) if name}
 
     @property
     def enabled(self) -> BOOL:
@@ -108,7 +108,9 @@ def shelf(tmp_path: Path) -> Shelf:
 def read(profiles: ProfileSet, *messages: tuple[str, str]) -> list[tuple[str, float, str]]:
     """Return (device, value, profile) of what is decoded of (topic, payload)."""
     decoder = Decoder(profiles, DEVICES)
-    fields = decoder.decode([Message(topic, payload.encode(), NOW, at) for at, (topic, payload) in enumerate(messages)])
+    fields = decoder.decode(
+        [Message(topic, payload.encode(), NOW, index) for index, (topic, payload) in enumerate(messages)]
+    )
     found = []
     for row in range(len(fields)):
         spec = profiles.specs[fields.spec[row]]
@@ -189,13 +191,13 @@ def test_what_is_refused_bears_its_version(shelf: Shelf) -> None:
             Message("ns/p0/up", b'{"eui": "p0", "data": "00", "port": 9, "n": 1}', NOW, 5),
         ]
     )
-    assert [(one.message, one.profile) for one in fields.quarantined if one.message != 2] == [
+    assert [(refusal.message, refusal.profile) for refusal in fields.quarantined if refusal.message != 2] == [
         (0, "acme/th@4"),
         (1, "acme/th@1"),
         (3, ""),
         (4, "acme/probe@1"),
     ]
-    assert [(one.message, one.profile) for one in fields.rejected] == [(2, "acme/th@4")]
+    assert [(value.message, value.profile) for value in fields.rejected] == [(2, "acme/th@4")]
 
 
 def test_a_newer_file_goes_before_what_was_decided(shelf: Shelf) -> None:

@@ -89,7 +89,7 @@ class Registry:
             profile = "acme/device" if at % 6 else "acme/nothing"
             gateway = "ns1" if at % 7 else "ns2"
             self._records.append(Device(f"d{at}", division="440106", profile=profile, gateway=gateway))
-        self._index = {one.id: at for at, one in enumerate(self._records)}
+        self._index = {record.id: index for index, record in enumerate(self._records)}
         self._index |= {f"{at:016x}": at + 1 for at in range(30)}
         self.enabled: BOOL = np.array([at != 9 for at in range(len(self._records))], np.bool_)
 

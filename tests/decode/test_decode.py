@@ -65,11 +65,11 @@ def test_bad_payload_is_quarantined_for_its_reason(plain: Decoder, payload: byte
     """Whatever is not a message of the profile is kept whole, with the reason; alone and among good ones."""
     good = message('{"time":"2026-01-01T00:00:00Z","values":{"air_temperature":21.5}}')
     alone = plain.decode([message(payload)])
-    assert [(one.message, one.reason) for one in alone.quarantined] == [(0, reason)]
+    assert [(refusal.message, refusal.reason) for refusal in alone.quarantined] == [(0, reason)]
     batch = [good] * 40 + [message(payload)] + [good] * 40
     for _ in range(2):
         fields = plain.decode(batch)
-        assert [(one.message, one.reason) for one in fields.quarantined] == [(40, reason)]
+        assert [(refusal.message, refusal.reason) for refusal in fields.quarantined] == [(40, reason)]
         assert len(fields) == 80
 
 
@@ -106,7 +106,7 @@ def test_bad_value_is_rejected_alone(plain: Decoder, payload: bytes, field: str,
         fields = plain.decode(batch)
         assert not fields.quarantined
         assert not len(fields)
-        assert [(one.field, one.reason) for one in fields.rejected] == [(field, reason)] * len(batch)
+        assert [(value.field, value.reason) for value in fields.rejected] == [(field, reason)] * len(batch)
 
 
 def test_nested_as_deep_as_allowed_is_taken(profiles: ProfileSet) -> None:
@@ -127,7 +127,7 @@ def test_topics_and_devices_are_told_apart(profiles: ProfileSet) -> None:
     topics = ["any/thing", "sg/nobody/up", "sg/off/up", "citysense/parking/d1", "sg/d1/up"]
     for times in (1, 10):
         fields = decoder.decode([message(good, topic) for topic in topics] * times)
-        assert [one.reason for one in fields.quarantined[:4]] == [
+        assert [refusal.reason for refusal in fields.quarantined[:4]] == [
             QuarantineReason.NO_PROFILE,
             QuarantineReason.UNKNOWN_DEVICE,
             QuarantineReason.DISABLED_DEVICE,
@@ -145,7 +145,7 @@ def test_message_by_http_belongs_to_its_credential(profiles: ProfileSet) -> None
     sent = [("d1", "d1"), ("d1", "g1"), ("d1", "d2"), ("nobody", "g1")]
     fields = decoder.decode([message(good, f"http/{device}", principal) for device, principal in sent])
     assert fields.message.tolist() == [0, 1]
-    assert [one.reason for one in fields.quarantined] == [
+    assert [refusal.reason for refusal in fields.quarantined] == [
         QuarantineReason.FOREIGN_TOPIC,
         QuarantineReason.UNKNOWN_DEVICE,
     ]
@@ -185,7 +185,7 @@ def test_units_of_the_payload_replace_those_of_the_profile(plain: Decoder, profi
     for _ in range(2):
         fields = plain.decode(messages)
         seen = readings_of(fields, profiles.specs, [f"d{at}" for at in range(10)])
-        values = [one.value for one in seen]
+        values = [reading.value for reading in seen]
         assert values[0] == pytest.approx(21.5)
         assert values[2] == pytest.approx(21.5 + 5 / 9)
         assert values[1] == 60
@@ -215,7 +215,7 @@ def test_a_duplicate_key_is_caught_on_the_quick_path_too(plain: Decoder) -> None
     plain.decode([good] * 50)
     assert plain.plans.plans
     fields = plain.decode([good] * 20 + [twice, escaped] + [good] * 20)
-    assert [one.message for one in fields.quarantined] == [20, 21]
+    assert [refusal.message for refusal in fields.quarantined] == [20, 21]
     assert len(fields) == 80
 
 
@@ -255,7 +255,7 @@ def test_a_device_that_runs_wild_is_held_to_its_rate(profiles: ProfileSet) -> No
     decoder = Decoder(profiles, NamedDevices(["d1", "d2"], "sensegate/plain"), IngestConfig(rate_per_device_s=0.2))
     wild = [message(f'{{"seq":{at},"values":{{"air_temperature":{at}}}}}') for at in range(20)]
     fields = decoder.decode([*wild, message('{"values":{"air_temperature":1}}', "sg/d2/up")])
-    assert [(one.message, one.reason) for one in fields.quarantined] == [
+    assert [(refusal.message, refusal.reason) for refusal in fields.quarantined] == [
         (at, QuarantineReason.RATE) for at in range(12, 20)
     ]
     assert sorted(set(fields.message.tolist())) == [*range(12), 20]

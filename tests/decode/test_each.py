@@ -44,7 +44,8 @@ def rows(machine: Decoder, tree: Any, names: tuple[str, ...] = ("d1",)) -> tuple
     seen = readings_of(fields, specs, names)
     channels = [specs[int(spec)].channel for spec in fields.spec]
     return fields, [
-        (one.property, channel, one.value, one.time // 1_000_000) for one, channel in zip(seen, channels, strict=True)
+        (item.property, channel, item.value, item.time // 1_000_000)
+        for item, channel in zip(seen, channels, strict=True)
     ]
 
 
@@ -63,7 +64,7 @@ def test_a_reading_for_a_word_around_it_is_left_out_elsewhere(make: Make) -> Non
     """A station that the profile does not name gives no reading of that rule (the negative control)."""
     tree = {"site": {"n": 1, "stations": [{"name": "west", "at": 1767225600, "probes": [{"t": 9, "h": 1}]}]}}
     _, seen = rows(make(NESTED), tree)
-    assert [one[0] for one in seen] == ["relative_humidity"]
+    assert [reading[0] for reading in seen] == ["relative_humidity"]
 
 
 def test_nested_elements_by_plan_are_those_one_by_one(make: Make) -> None:
@@ -90,7 +91,7 @@ def test_members_of_objects_within_lists(make: Make) -> None:
     _, seen = rows(
         machine, {"floors": {"f1": {"rooms": {"a": {"t": 20}}}, "f2": {"rooms": {"a": {"t": 21}, "b": {"t": 22}}}}}
     )
-    assert [(one[1], one[2]) for one in seen] == [("f1", 20.0), ("f2", 21.0), ("f2", 22.0)]
+    assert [(reading[1], reading[2]) for reading in seen] == [("f1", 20.0), ("f2", 21.0), ("f2", 22.0)]
 
 
 def test_every_member_is_for_each_only(make: Make) -> None:

@@ -45,7 +45,7 @@ def test_a_value_that_the_device_disowns_is_rejected(make: Make) -> None:
     """`reject` makes it no reading, with a reason of its own; a flag nobody knows only marks it."""
     fields = make(FLAT).decode([message('{"t": 20, "tf": "off", "h": 50}'), message('{"t": 21, "tf": "??", "h": 51}')])
     assert fields.value.tolist() == [50, 21, 51]
-    assert [(one.field, one.reason) for one in fields.rejected] == [("t", RejectReason.FLAGGED)]
+    assert [(value.field, value.reason) for value in fields.rejected] == [("t", RejectReason.FLAGGED)]
     assert fields.source_quality == {1: Quality.UNCERTAIN_UNKNOWN}
 
 

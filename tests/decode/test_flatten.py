@@ -33,7 +33,7 @@ def test_every_pure_format_is_measured() -> None:
 def decoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Decoder]:
     """A decoder for each format."""
     loaded = profiles(MADE, tmp_path_factory.mktemp("formats"))
-    return {name: Decoder(loaded, Fleet([f"bench/{at}"], 9)) for at, name in enumerate(MADE)}
+    return {name: Decoder(loaded, Fleet([f"bench/{index}"], 9)) for index, name in enumerate(MADE)}
 
 
 @pytest.mark.parametrize("name", sorted(MADE))
@@ -76,7 +76,7 @@ def test_odd_numbers_go_the_general_way(name: str, decoders: dict[str, Decoder])
     for _ in range(3):
         fields = machine.decode(messages)
         same(fields, machine.decode_row_by_row(messages))
-    assert {one.reason.value for one in fields.rejected} >= {"not_finite", "wrong_type"}
+    assert {value.reason.value for value in fields.rejected} >= {"not_finite", "wrong_type"}
 
 
 def _text(text: str) -> bytes:
@@ -94,7 +94,7 @@ def _cbor(value: Any) -> bytes:
         return _text(value)
     if isinstance(value, list):
         return bytes([0x80 | len(value)]) + b"".join(map(_cbor, value))
-    return bytes([0xA0 | len(value)]) + b"".join(_text(key) + _cbor(one) for key, one in value.items())
+    return bytes([0xA0 | len(value)]) + b"".join(_text(key) + _cbor(item) for key, item in value.items())
 
 
 def test_json_inside_json_has_plans_too(make: Make) -> None:
@@ -119,9 +119,9 @@ def test_what_never_has_a_plan_is_not_read_twice_for_ever(make: Make) -> None:
     machine = make(f"\n{rule}\n", "d1")
     for batch in range(12):
         payloads = [b"\xa2\x61t\x01" + b"\x64" + b"%04x" % (batch * 500 + at) + b"\x02" for at in range(500)]
-        messages = [Message("m/d1", payload, NOW + at, at) for at, payload in enumerate(payloads)]
+        messages = [Message("m/d1", payload, NOW + index, index) for index, payload in enumerate(payloads)]
         same(machine.decode(messages), machine.decode_row_by_row(messages))
-    (reader,) = [one for one in machine.plans.readers._known.values() if one is not None]
+    (reader,) = [known for known in machine.plans.readers._known.values() if known is not None]
     assert reader._rarely_hits()
     assert reader.count == 0
 

@@ -30,8 +30,8 @@ def test_format_gives_a_tree_or_a_reason(name: str, payload: bytes) -> None:
     reason: str = QuarantineReason.MALFORMED
     try:
         parse(PayloadFrame(payload, 16))
-    except Rejected as why:
-        reason = why.reason
+    except Rejected as error:
+        reason = error.reason
     assert reason in list(QuarantineReason)
 
 

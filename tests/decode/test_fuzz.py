@@ -78,8 +78,8 @@ def test_plain_layout_gives_the_same_by_both_paths(payloads: list[object]) -> No
     machine = Decoder(PROFILES, NamedDevices(["d0", "d1"], "sensegate/plain"))
     texts = [json.dumps(payload).encode() for payload in payloads]
     messages = [
-        Message(f"sg/d{at % 2}/up", text, 1_767_225_600_000_000 + at, at)
-        for at, text in enumerate(text for text in texts for _ in range(40))
+        Message(f"sg/d{index % 2}/up", text, 1_767_225_600_000_000 + index, index)
+        for index, text in enumerate(text for text in texts for _ in range(40))
     ]
     machine.decode(messages)
     same(machine.decode(messages), machine.decode_row_by_row(messages))

@@ -106,6 +106,6 @@ def test_examples_that_do_not_hold_are_told(tmp_path: Path) -> None:
     assert check_profile(file) == []
     for old, new, problem in wrong:
         file.write_text(head + "examples:\n" + (good + bad).replace(old, new, 1), encoding="utf-8")
-        problems = [str(one) for one in check_profile(file)]
-        assert any(problem in one for one in problems), (problem, problems)
+        problems = [str(problem) for problem in check_profile(file)]
+        assert any(problem in item for item in problems), (problem, problems)
         assert problems[0].startswith(f"{file}:")

@@ -12,7 +12,7 @@ import pytest
 
 from sensegate.decode.decode import Decoder
 from sensegate.decode.profiles import ProfileSet, any_video_profile
-from sensegate.decode.redaction import Redactor, removed_of
+from sensegate.decode.redaction import MessageRedactor, removed_of
 from sensegate.errors import ProfileError
 from sensegate.model import BOOL, Device, Message, QuarantineReason, Span
 from sensegate.video import stored
@@ -32,10 +32,10 @@ class Registry:
 
     def __init__(self, *devices: Device) -> None:
         self.records = list(devices)
-        self.enabled: BOOL = np.array([one.state != "disabled" for one in devices], np.bool_)
+        self.enabled: BOOL = np.array([device.state != "disabled" for device in devices], np.bool_)
 
     def find(self, name: str, /) -> int:
-        return next((at for at, one in enumerate(self.records) if name in {one.id, one.alias}), -1)
+        return next((index for index, record in enumerate(self.records) if name in {record.id, record.alias}), -1)
 
     def record(self, index: int, /) -> Device:
         return self.records[index]
@@ -60,7 +60,7 @@ def decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Decoder:
 
 def walked(decoder: Decoder, topic: str, payload: bytes = b"", *, strict: bool = False, **more: Any) -> Message:
     """Return a message as the walk goes on with it."""
-    cutting = Redactor(FORMATS, VEIL, bytes_max=10_000)
+    cutting = MessageRedactor(FORMATS, VEIL, bytes_max=10_000)
     message = Message(topic, payload or json.dumps({"at": 5, "name": NAME}).encode(), 1_000, 1, **more)
     for at, route in cutting.pending(Span([message]), decoder, {0} if strict else set()).items():
         assert at == 0
@@ -73,7 +73,9 @@ def test_a_cameras_message_is_cut_and_told(decoder: Decoder) -> None:
     message = walked(decoder, "cam/cam1/meta")
     assert message.cut
     assert NAME.encode() not in message.payload
-    assert [(one.format, one.field, one.count) for one in removed_of(Span([message]))] == [("tiny", "name", 1)]
+    assert [(removal.format, removal.field, removal.count) for removal in removed_of(Span([message]))] == [
+        ("tiny", "name", 1)
+    ]
     assert removed_of(Span([msgspec.structs.replace(message, cut=False)])) == []
     assert walked(decoder, message.topic, message.payload, cut=True) == msgspec.structs.replace(message, cut=True)
 
@@ -118,7 +120,7 @@ def test_topics_hold_names_of_devices_and_no_others(decoder: Decoder) -> None:
     assert walked(decoder, "cam/cam1/seen/gate_2").topic == "cam/cam1/seen/gate_2"
     hidden = walked(decoder, f"cam/前门/seen/{NAME}")
     assert hidden.topic == f"cam/前门/seen/{VEIL.identifier(NAME)}"
-    assert [one.field for one in removed_of(Span([hidden]))] == ["name", "topic"]
+    assert [removal.field for removal in removed_of(Span([hidden]))] == ["name", "topic"]
     assert int(decoder.decode(Span([hidden])).device[0]) == 1
 
 
@@ -128,7 +130,7 @@ def test_a_message_that_is_too_long_is_not_looked_into(decoder: Decoder) -> None
     opened = stored.decode_stored(message.payload)
     assert opened is not None
     assert (opened.reason, opened.bytes > 10_000) == (QuarantineReason.TOO_LARGE, True)
-    assert [one.reason for one in decoder.decode(Span([message])).quarantined] == [QuarantineReason.TOO_LARGE]
+    assert [refusal.reason for refusal in decoder.decode(Span([message])).quarantined] == [QuarantineReason.TOO_LARGE]
 
 
 def test_profiles_tell_by_their_text_whether_they_take_video(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_words_map_each_kind_and_reject_others(make: Make) -> None:
     fields = run(decoder, {"n": "high", "b": True, "t": 1})
     assert values(decoder, fields) == {"n": 3.0, "b": 0.0, "t": "busy"}
     fields = run(decoder, {"n": "mid", "b": 1, "t": [1]})
-    assert [one.reason for one in fields.rejected[:3]] == [
+    assert [value.reason for value in fields.rejected[:3]] == [
         RejectReason.ENUMERATION,
         RejectReason.ENUMERATION,
         RejectReason.WRONG_TYPE,
@@ -100,7 +100,7 @@ def test_where_chooses_among_rules_of_one_topic(make: Make) -> None:
         "relative_humidity",
     ]
     assert len(fields) == 80
-    assert {one.message // 40 for one in fields.quarantined} == {2}
+    assert {refusal.message // 40 for refusal in fields.quarantined} == {2}
     assert fields.quarantined[0].reason is QuarantineReason.SCHEMA
 
 
@@ -146,10 +146,10 @@ def test_devices_named_in_the_payload_belong_to_the_gateway(make: Make) -> None:
     assert run(decoder, {"rows": rows}, topic="acme/g1").device[:2].tolist() == [0, 1]
     fields = run(decoder, {"rows": [*rows, {"id": "off", "a": 3}, {"id": "x", "a": 4}]}, topic="acme/g1")
     assert len(fields) == 80
-    assert {one.reason for one in fields.rejected} == {RejectReason.UNKNOWN_DEVICE}
+    assert {value.reason for value in fields.rejected} == {RejectReason.UNKNOWN_DEVICE}
     assert len(fields.rejected) == 80
     fields = run(decoder, {"rows": [{"id": "off", "a": 3}]}, topic="acme/g1")
-    assert {one.reason for one in fields.quarantined} == {QuarantineReason.DISABLED_DEVICE}
+    assert {refusal.reason for refusal in fields.quarantined} == {QuarantineReason.DISABLED_DEVICE}
     assert run(decoder, {"rows": rows}, topic="acme/g2").quarantined[0].reason is QuarantineReason.UNKNOWN_DEVICE
     fields = run(decoder, {"rows": rows}, topic="acme/l1")
     assert len(fields) == 40, "a device may speak for itself"
@@ -158,7 +158,7 @@ def test_devices_named_in_the_payload_belong_to_the_gateway(make: Make) -> None:
     pushed = Message("http/g1", msgspec.json.encode({"rows": rows}), NOW, 1, principal="g1")
     assert decoder.decode([pushed]).device.tolist() == [0, 1]
     long = run(decoder, {"rows": [{"id": "x" * 10_000, "a": 3}]}, topic="acme/g1")
-    assert {one.reason for one in long.quarantined} == {QuarantineReason.UNKNOWN_DEVICE}
+    assert {refusal.reason for refusal in long.quarantined} == {QuarantineReason.UNKNOWN_DEVICE}
     fields = run(decoder, {"rows": [{"id": {"no": 1}, "a": 3}]}, topic="acme/g1")
     assert fields.quarantined[0].reason is QuarantineReason.SCHEMA
 
@@ -184,7 +184,7 @@ def test_elements_that_name_themselves(make: Make) -> None:
     fields = run(decoder, [{"n": "t", "v": 70.7, "u": "[degF]"}, {"n": "open", "vb": True}, {"n": "x", "v": 1}])
     assert values(decoder, fields) == {"t": 70.7, "open": 1.0}
     assert len(fields.override_scale) == 40
-    assert {one.reason for one in fields.rejected} == {RejectReason.UNKNOWN_PROPERTY}
+    assert {value.reason for value in fields.rejected} == {RejectReason.UNKNOWN_PROPERTY}
 
 
 def test_unit_named_beside_the_value_in_the_devices_words(make: Make) -> None:
@@ -200,7 +200,7 @@ def test_unit_named_beside_the_value_in_the_devices_words(make: Make) -> None:
     assert len(fields.override_scale) == 40
     scale, offset = fields.override_scale[0]
     assert 707 * scale + offset == pytest.approx(21.5)
-    assert {one.reason for one in fields.rejected} == {RejectReason.UNKNOWN_UNIT}
+    assert {value.reason for value in fields.rejected} == {RejectReason.UNKNOWN_UNIT}
     assert len(fields) == 160
 
 
@@ -245,7 +245,7 @@ def test_names_of_a_payload_are_told_in_part(make: Make) -> None:
     """A key as long as the message does not travel on in the counts."""
     decoder = make('  - topics: ["acme/{device}"]\n    standard: values\n')
     fields = run(decoder, {"values": {"x" * 10_000: 1}})
-    assert {one.field for one in fields.rejected} == {"x" * 64}
+    assert {value.field for value in fields.rejected} == {"x" * 64}
     many = msgspec.json.encode({"values": {f"x{at}": 1 for at in range(9_000)}})
     assert decoder.decode([Message("acme/d1", many, NOW, 1)]).quarantined[0].reason is QuarantineReason.SCHEMA
 

@@ -84,13 +84,13 @@ def message(payload: bytes, device: str = "d1") -> Message:
 
 def refusals(fields: Fields) -> list[tuple[int, str, str]]:
     """Return what is in quarantine."""
-    return [(one.message, one.reason.value, one.detail) for one in fields.quarantined]
+    return [(refusal.message, refusal.reason.value, refusal.detail) for refusal in fields.quarantined]
 
 
 def test_a_batch_is_decoded_in_one_exchange(decoder: Decoder, spy: Spy) -> None:
     """Good frames become readings in their order, each bad one has its reason, and the child is asked once."""
     payloads = [b"\x08\xca", b"\x01", b"\x07\xd0", b"\x08\x98"]
-    fields = decoder.decode([message(payload, f"d{1 + at % 2}") for at, payload in enumerate(payloads)])
+    fields = decoder.decode([message(payload, f"d{1 + index % 2}") for index, payload in enumerate(payloads)])
     assert fields.value.tolist() == [22.5, 20.0, 22.0]
     assert fields.message.tolist() == [0, 2, 3]
     assert refusals(fields) == [(1, "script_refused", "too short")]
@@ -144,7 +144,7 @@ class Registry(NamedDevices):
         super().__init__([], "chirpstack/v4", gateway="ns")
         records = [Device(id=name, alias=name, division="440106", profile="acme/x", gateway="ns") for name in names]
         self._records += records
-        self._index |= {record.id: at for at, record in enumerate(self._records)}
+        self._index |= {record.id: index for index, record in enumerate(self._records)}
         self.enabled = self.enabled.repeat(len(self._records))
 
 
@@ -165,11 +165,11 @@ def test_frames_in_envelopes_are_decoded_in_one_exchange(decoder: Decoder, tmp_p
     profiles = ProfileSet.load([tmp_path, ROOT / "chirpstack" / "v4.yaml"])
     names = [f"{at:016x}" for at in range(20)]
     chained = Decoder(profiles, Registry(names))
-    fields = chained.decode([uplink(name, bytes([8, at])) for at, name in enumerate(names)])
+    fields = chained.decode([uplink(name, bytes([8, index])) for index, name in enumerate(names)])
     assert refusals(fields) == []
-    assert [one.value for one in readings_of(fields, profiles.specs, Registry(names)) if one.field == "t"] == [
-        (0x800 + at) / 100 for at in range(20)
-    ]
+    assert [
+        reading.value for reading in readings_of(fields, profiles.specs, Registry(names)) if reading.field == "t"
+    ] == [(0x800 + at) / 100 for at in range(20)]
     assert spy.batches == [20]
 
 

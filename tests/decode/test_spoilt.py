@@ -82,10 +82,10 @@ class Case(NamedTuple):
 
 
 CASES = [
-    Case(profile, example, at)
+    Case(profile, example, index)
     for name in PROFILES.ids
     if (profile := PROFILES.find(name)) is not None
-    for at, example in enumerate(profile.source.examples)
+    for index, example in enumerate(profile.source.examples)
 ]
 
 
@@ -117,14 +117,16 @@ def check(case: Case, machine: Decoder, messages: Sequence[Message]) -> None:
 
 def accounted(case: Case, fields: Fields) -> None:
     """What is in quarantine became nothing else, and once; nothing is told of anybody."""
-    rejected, thinned = (one.message for one in fields.rejected), (one.message for one in fields.thinned)
+    rejected, thinned = (value.message for value in fields.rejected), (thinned.message for thinned in fields.thinned)
     named = {*fields.message.tolist(), *rejected, *thinned}
-    refused = [one.message for one in fields.quarantined]
+    refused = [refusal.message for refusal in fields.quarantined]
     assert not named.intersection(refused)
     assert len(set(refused)) == len(refused)
     assert fields.device.min(initial=0) >= 0
     if case.video:
-        told = [one.detail for one in fields.quarantined] + [f"{one.field} {one.detail}" for one in fields.rejected]
+        told = [refusal.detail for refusal in fields.quarantined] + [
+            f"{value.field} {value.detail}" for value in fields.rejected
+        ]
         for text in (*told, *fields.text.values()):
             assert not any(mark in text for mark in NOBODYS), f"personal data: {text[:200]}"
 
@@ -158,14 +160,14 @@ def wrong(case: Case, machine: Decoder, messages: Sequence[Message]) -> str | No
     """Return what went wrong with messages, by its place in our code; None: nothing did."""
     try:
         check(case, machine, messages)
-    except Exception as why:  # noqa: BLE001 - any is a finding
-        return place_of(why)
+    except Exception as error:  # noqa: BLE001 - any is a finding
+        return place_of(error)
     return None
 
 
 def place_of(why: Exception) -> str:
     frames = traceback.extract_tb(why.__traceback__)
-    place = next((one for one in reversed(frames) if "/sensegate/" in one.filename), frames[-1])
+    place = next((frame for frame in reversed(frames) if "/sensegate/" in frame.filename), frames[-1])
     return f"{type(why).__name__}: {str(why)[:200]} in {Path(place.filename).name}:{place.lineno}"
 
 
@@ -213,8 +215,8 @@ def unlearned(messages: Sequence[Message]) -> str | None:
         learned = learn([Sample(message.topic, message.payload, message.received) for message in messages])
         assert draft(learned, "acme/x").text
         assert time.process_time() - start < SLOW_S * 2, "slow"
-    except Exception as why:  # noqa: BLE001 - any is a finding
-        return place_of(why)
+    except Exception as error:  # noqa: BLE001 - any is a finding
+        return place_of(error)
     return None
 
 
@@ -233,7 +235,7 @@ def test_no_change_of_an_example_breaks_learning(case: Case) -> None:
                 with suppress(*UNWRITABLE):
                     messages.append(case.message(make()))
             if messages and (why := unlearned(messages)) is not None:
-                found.setdefault(why, f"{made[0][0]}: {why}\n    {[one.payload[:300] for one in messages]}")
+                found.setdefault(why, f"{made[0][0]}: {why}\n    {[message.payload[:300] for message in messages]}")
     assert not found, "\n".join(found.values())
 
 
@@ -247,8 +249,8 @@ def test_no_change_of_an_example_breaks_what_explains_it(case: Case) -> None:
             message = case.message(make())
             try:
                 explain(PROFILES, message.topic, message.payload, clock=FakeClock(message.received))
-            except Exception as why:  # noqa: BLE001 - any is a finding
-                found.setdefault(place_of(why), f"{what}: {message.payload[:300]!r}")
+            except Exception as error:  # noqa: BLE001 - any is a finding
+                found.setdefault(place_of(error), f"{what}: {message.payload[:300]!r}")
     assert not found
 
 
@@ -260,7 +262,7 @@ class _Broken(Decoder):
             raise IndexError("of a list")
         fields = super().decode(messages)
         sum(range(10_000_000 * any(len(message.payload) > SIZE for message in messages)))
-        told = [msgspec.structs.replace(one, detail=f"'{NOBODYS[0]}' is none") for one in fields.quarantined]
+        told = [msgspec.structs.replace(refusal, detail=f"'{NOBODYS[0]}' is none") for refusal in fields.quarantined]
         return msgspec.structs.replace(fields, quarantined=told)
 
 
@@ -272,6 +274,6 @@ def test_the_search_is_not_blind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "SLOW_S", 0.05)
     good = payload_of(case.example)
     found = findings(case, iter([("a list", lambda: b"[[[1]]]"), ("a name", lambda: b"{}")]), chunk=1)
-    assert [one.split(": ")[2] for one in found] == ["IndexError", "AssertionError"]
+    assert [item.split(": ")[2] for item in found] == ["IndexError", "AssertionError"]
     assert "personal data" in found[1]
     assert "slow" in "".join(findings(case, iter([("blanks", lambda: good + b" " * SIZE)]), chunk=1))

@@ -111,8 +111,8 @@ def test_a_time_is_joined_of_several_members(make: Make) -> None:
         NOW,
         NOW,
     ]
-    assert {one.reason for one in fields.rejected} == {RejectReason.BAD_TIME}
-    assert {one.message // 40 for one in fields.rejected} == {2, 5, 6}
+    assert {value.reason for value in fields.rejected} == {RejectReason.BAD_TIME}
+    assert {value.message // 40 for value in fields.rejected} == {2, 5, 6}
 
 
 def test_date_and_time_of_day(make: Make) -> None:
@@ -137,7 +137,7 @@ def test_a_clock_that_is_not_set_means_the_arrival(make: Make, part: str) -> Non
     assert fields.time[[0, 40, 80, 120]].tolist() == [NOW, NOW, NOW, 1_767_225_000_000_000 + shift]
     kinds = [decoder.profiles.specs[spec].identity for spec in fields.spec[[0, 40, 80, 120]]]
     assert kinds == [IdentityKind.SEQUENCE] * 3 + [IdentityKind.TIME]
-    assert {one.message // 40 for one in fields.rejected} == {4}
+    assert {value.message // 40 for value in fields.rejected} == {4}
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_text_is_what_the_property_says(make: Make) -> None:
     assert [fields.text[row] for row in sorted(fields.text)][:2] == ["1.10", "2"]
     assert fields.ignored == 80
     bad = run(decoder, b"kind,t,h,wet,open,fw,wd\n3,warm,nan,maybe,2,,SW\n")
-    assert {one.field: one.reason for one in bad.rejected} == {
+    assert {value.field: value.reason for value in bad.rejected} == {
         "t": RejectReason.WRONG_TYPE,
         "h": RejectReason.NOT_FINITE,
         "wet": RejectReason.WRONG_TYPE,
@@ -193,4 +193,4 @@ def test_numbers_in_text_where_json_has_them(make: Make) -> None:
     assert values(decoder, run(decoder, {"a": "21.5"})) == {"a": 21.5}
     fields = run(decoder, {"a": "-999.0", "b": "1"})
     assert fields.ignored == 40
-    assert {one.reason for one in fields.rejected} == {RejectReason.WRONG_TYPE}
+    assert {value.reason for value in fields.rejected} == {RejectReason.WRONG_TYPE}

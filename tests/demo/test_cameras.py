@@ -22,7 +22,7 @@ from sensegate.demo.camera_messages import (
 )
 from sensegate.demo.cameras import ONVIF, PUSH, VIID, CameraEndpoints, CameraMessage, CameraPlan, CameraSimulator, fleet
 from sensegate.demo.intents import Intents
-from sensegate.demo.judge import CANARY_WORD, VERDICTS, FeedTap, Judge
+from sensegate.demo.judge import CANARY_WORD, VERDICTS, FeedJudge, FeedTap
 from sensegate.demo.simulator import Broker
 from sensegate.demo.summary import DemoTokens, MemberAddress, Summary
 from sensegate.video.format import CameraInfo
@@ -115,7 +115,7 @@ def test_a_fleet_has_all_ways() -> None:
 
 
 def judged(lines: list[str], records: list[dict[str, Any]]) -> dict[str, Any]:
-    judge = Judge([FeedTap("centre", "", "", "")])
+    judge = FeedJudge([FeedTap("centre", "", "", "")])
     for line in lines:
         judge.read_line(line)
     for record in records:

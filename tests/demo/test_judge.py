@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from sensegate.demo import judge as judge_module
-from sensegate.demo.judge import VERDICTS, FeedTap, Judge, main, to_us
+from sensegate.demo.judge import VERDICTS, FeedJudge, FeedTap, main, to_us
 
 T0 = 1_767_225_600_000_000
 
@@ -40,9 +40,9 @@ def record(n: int, name: str = "air_temperature", value: object = None, **change
     return base | changes
 
 
-def seated(lines: list[str], records: list[dict[str, Any]], *, node: str = "") -> tuple[Judge, dict[str, Any]]:
+def seated(lines: list[str], records: list[dict[str, Any]], *, node: str = "") -> tuple[FeedJudge, dict[str, Any]]:
     tap = FeedTap("centre", "", "all", "", node)
-    judge = Judge([tap])
+    judge = FeedJudge([tap])
     judge.read_line("D dev")
     for line in lines:
         judge.read_line(line)

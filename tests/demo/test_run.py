@@ -66,6 +66,7 @@ async def test_a_timed_demo_accounts_for_everything(tmp_path: Path) -> None:
     )
     out, _ = await asyncio.wait_for(demo.communicate(), DEADLINE_S)
     assert demo.returncode == 0, out.decode()
+    assert b"Traceback" not in out, out.decode()
     summary = read(path)
     assert set(summary) >= KEYS
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

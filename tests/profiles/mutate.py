@@ -61,8 +61,8 @@ class _Change(NamedTuple):
 
 def mutations(source: ProfileFile) -> Iterator[Mutation]:
     """Yield the profile with each mistake in turn."""
-    for at, rule in enumerate(source.messages):
-        for change in _of_rule(source, rule, ("messages", at)):
+    for index, rule in enumerate(source.messages):
+        for change in _of_rule(source, rule, ("messages", index)):
             mutant = put(source, change.path, change.value)
             yield Mutation(change.kind, change.path, change.what, mutant, change.property)
 
@@ -71,8 +71,8 @@ def _of_rule(source: ProfileFile, rule: MessageRule, here: Path) -> Iterator[_Ch
     if rule.ignore or rule.video is not None:
         return  # of video metadata a profile says nothing that could be wrong: the format's own tests show it
     yield from _of_time(source, rule, here)
-    for at, reading in enumerate(rule.readings):
-        for change in _of_reading(reading, (*here, "readings", at)):
+    for index, reading in enumerate(rule.readings):
+        for change in _of_reading(reading, (*here, "readings", index)):
             if change.kind != "unit" or rule.named is None or not rule.named.unit:  # else the payload names it
                 yield change._replace(property=reading.property)
     if rule.binary is not None:
@@ -115,8 +115,8 @@ def _of_reading(reading: ReadingRule, here: Path) -> Iterator[_Change]:
         yield _Change("offset", (*here, "offset"), "plus one", reading.offset + 1)
         if (wrong := _other_unit(reading.unit or row.unit)) and reading.unit_from is None:
             yield _Change("unit", (*here, "unit"), f"{reading.unit or row.unit} -> {wrong}", wrong)
-    for at, value in enumerate(reading.missing):
-        rest = (*reading.missing[:at], *reading.missing[at + 1 :])
+    for index, value in enumerate(reading.missing):
+        rest = (*reading.missing[:index], *reading.missing[index + 1 :])
         yield _Change("missing", (*here, "missing"), f"without {value!r}", rest)
     if reading.unit_from is not None:
         for word, unit in reading.unit_from.words.items():
@@ -130,7 +130,7 @@ def _other_unit(unit: str) -> str:
         family = dimension(unit)
     except UnitError:
         return ""
-    others = [code for code, one in TABLE.items() if one.dimension == family and code != ucum_code(unit)]
+    others = [code for code, item in TABLE.items() if item.dimension == family and code != ucum_code(unit)]
     return next((code for code in others if conversion(code, unit) != (1.0, 0.0)), "")
 
 
@@ -155,9 +155,9 @@ def _otherwise(meant: Scalar, row: Property) -> Scalar:
 
 def _neighbours(names: tuple[str, ...], here: Path) -> Iterator[_Change]:
     """Yield the columns with each pair of neighbours exchanged."""
-    for at, (one, other) in enumerate(pairwise(names)):
+    for index, (one, other) in enumerate(pairwise(names)):
         if one or other:
-            swapped = (*names[:at], other, one, *names[at + 2 :])
+            swapped = (*names[:index], other, one, *names[index + 2 :])
             yield _Change("position", here, f"{one or 'nothing'} and {other or 'nothing'} exchanged", swapped)
 
 
@@ -207,11 +207,11 @@ class _Steps:
     def of(self, above: Path, key: Scalar, steps: tuple[Step, ...]) -> Iterator[_Change]:
         """Yield the mistakes in a list of steps."""
         place = (*above, key)
-        for at, step in enumerate(steps):
-            here: Path = (*place, at)
+        for index, step in enumerate(steps):
+            here: Path = (*place, index)
             if step.type and self._counts(step.name):
                 yield from self._of_element(step, here)
-                yield from self._exchanged(steps, at, place)
+                yield from self._exchanged(steps, index, place)
             for name, text in step.bits.items():
                 if self._counts(name):
                     width = type_of(step.type).bits
@@ -268,7 +268,7 @@ class _Steps:
             low, high = reading.range or (row.low, row.high)
             scale, offset = conversion(reading.unit or row.unit, row.unit)
             ends = sorted(((end - offset) / scale - reading.offset) / reading.scale for end in (low, high))
-            if any(isinstance(one, (int, float)) and (one >= half or one < 0) for one in reading.missing):
+            if any(isinstance(marker, (int, float)) and (marker >= half or marker < 0) for marker in reading.missing):
                 return True
             if ends[1] >= half if family == "u" else ends[0] < 0:
                 return True

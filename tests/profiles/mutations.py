@@ -71,9 +71,11 @@ def score(file: File, *, most: int = 0, seed: int = 0) -> Score:
     if most and len(made) > most:
         made = random.Random(f"{seed} {source.profile}").sample(made, most)
     survivors = [
-        Survivor(one, str(file), line_of(lines, _steps(one.path))) for one in made if not noticed(one, lines, str(file))
+        Survivor(mutation, str(file), line_of(lines, _steps(mutation.path)))
+        for mutation in made
+        if not noticed(mutation, lines, str(file))
     ]
-    return Score(source.profile, Counter(one.kind for one in made), survivors)
+    return Score(source.profile, Counter(mutation.kind for mutation in made), survivors)
 
 
 def noticed(mutation: Mutation, lines: Lines, file: str) -> bool:
@@ -106,15 +108,15 @@ def _likely_first(mutation: Mutation) -> Iterable[Example]:
 
 def table(scores: Sequence[Score]) -> str:
     """Return the scores as lines: profile, noticed of made, share, and the kinds that went unnoticed."""
-    width = max((len(one.profile) for one in scores), default=0)
+    width = max((len(entry.profile) for entry in scores), default=0)
     rows = []
-    for one in scores:
-        lost = Counter(survivor.mutation.kind for survivor in one.survivors)
+    for item in scores:
+        lost = Counter(survivor.mutation.kind for survivor in item.survivors)
         kinds = ", ".join(f"{many} {kind}" for kind, many in sorted(lost.items()))
-        total = one.made.total()
-        rows.append(f"{one.profile:{width}} {total - len(one.survivors):5} of {total:5}  {one.share:6.1%}  {kinds}")
-    made = sum((one.made for one in scores), Counter[str]())
-    lost = Counter(survivor.mutation.kind for one in scores for survivor in one.survivors)
+        total = item.made.total()
+        rows.append(f"{item.profile:{width}} {total - len(item.survivors):5} of {total:5}  {item.share:6.1%}  {kinds}")
+    made = sum((entry.made for entry in scores), Counter[str]())
+    lost = Counter(survivor.mutation.kind for entry in scores for survivor in entry.survivors)
     rows.append("")
     for kind, many in sorted(made.items()):
         rows.append(f"{kind:{width}} {many - lost[kind]:5} of {many:5}  {1 - lost[kind] / many:6.1%}")
@@ -129,12 +131,12 @@ def main(arguments: Sequence[str]) -> int:
     begin = time.perf_counter()
     places = [File(name) if File(name).exists() else ROOT / f"{name}.yaml" for name in arguments] or [ROOT]
     scores = [score(file) for file in files(places)]
-    for one in scores:
-        for survivor in one.survivors:
+    for item in scores:
+        for survivor in item.survivors:
             print(survivor)
     print(table(scores))
     print(f"{time.perf_counter() - begin:.1f} s")
-    return 0 if all(one.share >= 0.95 for one in scores) else 1
+    return 0 if all(entry.share >= 0.95 for entry in scores) else 1
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ FILES = files([ROOT])
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_no_warning(file: Path) -> None:
     """Everything is reached, shown, likely, and used."""
-    found = [str(one) for one in lint_profile(file)]
+    found = [str(warning) for warning in lint_profile(file)]
     if f"{file.parent.name}/{file.stem}" in WEAK:
-        found = [one for one in found if "no example shows" not in one]
+        found = [item for item in found if "no example shows" not in item]
     assert found == []
 
 
@@ -31,4 +31,4 @@ def test_no_topic_is_decided_by_chance() -> None:
     """Where two profiles claim a topic, the registry decides, never the letters of the topic."""
     loaded = ProfileSet.load([ROOT])
     every = [one for name in loaded.ids if (one := loaded.find(name))]
-    assert [str(one) for one in overlaps(every) if not one.note] == []
+    assert [str(warning) for warning in overlaps(every) if not warning.note] == []

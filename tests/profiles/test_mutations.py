@@ -100,7 +100,7 @@ def parsed(examples: str = GOOD) -> ProfileFile:
 
 def test_every_kind_of_mistake_is_made_once() -> None:
     """By hand: what can be wrong in the profile above, and nothing that could not be shown."""
-    kinds = Counter(one.kind for one in mutations(parsed()))
+    kinds = Counter(mutation.kind for mutation in mutations(parsed()))
     assert kinds == {
         "scale": 4, "sign": 4, "offset": 4, "unit": 4, "words": 3, "missing": 1, "time": 1,
         "type": 1, "endian": 2, "position": 3, "expression": 1,
@@ -109,22 +109,22 @@ def test_every_kind_of_mistake_is_made_once() -> None:
 
 def test_the_sign_of_what_cannot_be_negative_is_left_alone() -> None:
     """A humidity in a byte never reaches 128: whether the byte is signed makes no difference."""
-    types = [one for one in mutations(parsed()) if one.kind == "type"]
-    assert [one.what for one in types] == ["s16 -> u16"]
+    types = [mutation for mutation in mutations(parsed()) if mutation.kind == "type"]
+    assert [mutation.what for mutation in types] == ["s16 -> u16"]
 
 
 def test_a_mistake_changes_one_thing() -> None:
     """Each mutated profile differs from the profile, and from every other one."""
     source = parsed()
-    made = [one.source for one in mutations(source)]
+    made = [mutation.source for mutation in mutations(source)]
     assert source not in made
-    assert len({repr(one) for one in made}) == len(made)
+    assert len({repr(mutation) for mutation in made}) == len(made)
 
 
 def test_good_examples_notice_all(tmp_path: Path) -> None:
     """Two good messages and a refusal notice every mistake that can be made."""
     found = score(written(tmp_path, GOOD))
-    assert [str(one) for one in found.survivors] == []
+    assert [str(survivor) for survivor in found.survivors] == []
     assert found.share == 1
 
 
@@ -133,7 +133,7 @@ def test_weak_examples_are_told(tmp_path: Path) -> None:
     file = written(tmp_path, WEAK_ONES)
     found = score(file)
     assert found.share < 0.2
-    text = [str(one) for one in found.survivors]
+    text = [str(survivor) for survivor in found.survivors]
     assert f"{file}:10: messages[0].readings[0].scale: scale wrong (times ten) and no example fails;" in text[0]
     assert "acme/x" in table([found])
 
@@ -172,9 +172,9 @@ def test_fuzz_mistakes_are_noticed(file: Path) -> None:
 @pytest.mark.fuzz
 def test_fuzz_the_library_as_a_whole() -> None:
     """Over all profiles that are not on the list the share is reached."""
-    strong = [one for one in SCORES.values() if one.profile not in WEAK]
-    made = sum(one.made.total() for one in strong)
-    lost = sum(len(one.survivors) for one in strong)
+    strong = [item for item in SCORES.values() if item.profile not in WEAK]
+    made = sum(item.made.total() for item in strong)
+    lost = sum(len(item.survivors) for item in strong)
     assert made == 0 or 1 - lost / made >= SHARE, table(strong)
 
 

@@ -48,7 +48,7 @@ def test_any_profile_is_loaded_or_refused(file: Path, tmp_path: Path) -> None:
         (folder / file.name).write_bytes(text)
         try:
             check_profile(folder / file.name)
-        except Exception as why:  # noqa: BLE001 - any is a finding
-            place = traceback.extract_tb(why.__traceback__)[-1]
-            found.setdefault(f"{type(why).__name__} {place.name}:{place.lineno}", f"{what}: {why!r}")
+        except Exception as error:  # noqa: BLE001 - any is a finding
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            found.setdefault(f"{type(error).__name__} {place.name}:{place.lineno}", f"{what}: {error!r}")
     assert not found, f"seed {SEED}: {found}"

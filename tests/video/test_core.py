@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import allowlist, stored
-from sensegate.video.allowlist import REMOVED, ListOf, Redactor
+from sensegate.video.allowlist import REMOVED, AllowListRedactor, ListOf
 from sensegate.video.downsampling import GAP_US, RULES, SamplingRule, TrackSample, sample_track
 from sensegate.video.format import Redacted
 from sensegate.video.observation import ObservationKind, TrackState, VideoObservation
@@ -141,7 +141,7 @@ def allowed(kept: dict[str, Any]) -> None:
 @given(members)
 def test_only_what_is_named_falls_through(tree: dict[str, Any]) -> None:
     """Whatever stands in a message: what passes is of the shape, what does not is counted; twice gives the same."""
-    passing = Redactor(VEIL, AT)
+    passing = AllowListRedactor(VEIL, AT)
     try:
         kept = passing.apply_object(tree, SHAPE)
     except Rejected as why:
@@ -151,7 +151,7 @@ def test_only_what_is_named_falls_through(tree: dict[str, Any]) -> None:
     for name, value in tree.items():
         if name not in kept and value not in (None, "", [], {}):
             assert any(told.split(".")[0] in {name, OTHER} for told in passing.removed), name
-    again = Redactor(VEIL, AT).apply_object(tree, SHAPE)
+    again = AllowListRedactor(VEIL, AT).apply_object(tree, SHAPE)
     assert again == kept
     cut = passing.result(kept)
     assert json.loads(cut.payload) == json.loads(msgspec.json.encode(kept))
@@ -160,7 +160,7 @@ def test_only_what_is_named_falls_through(tree: dict[str, Any]) -> None:
 @given(st.text(alphabet=string.ascii_letters + string.digits + "_-", min_size=1, max_size=50))
 def test_a_slug_is_no_number_of_anybody(text: str) -> None:
     """What passes as a name has no run of more than four digits, and none inside a word."""
-    found = allowlist.allow_slug(text, Redactor(VEIL, AT))
+    found = allowlist.allow_slug(text, AllowListRedactor(VEIL, AT))
     if found == text:
         assert text[0].isalpha()
         for word in text.replace("-", "_").split("_"):
@@ -174,7 +174,7 @@ def test_a_slug_is_no_number_of_anybody(text: str) -> None:
 )
 def test_what_is_hidden(text: str) -> None:
     """Plates, numbers of documents and phones, names and texts have a pseudonym in their place."""
-    passing = Redactor(VEIL, AT)
+    passing = AllowListRedactor(VEIL, AT)
     assert allowlist.allow_slug(text, passing) == VEIL.identifier(text)
     assert allowlist.allow_id(text, passing) == VEIL.identifier(text)
     assert allowlist.allow_time(text, passing) is REMOVED
@@ -192,7 +192,7 @@ def test_any_bytes_are_read_or_refused(payload: bytes) -> None:
 @pytest.mark.parametrize("sent", [10**400, -(10**400), 2**64, math.nan, math.inf, "9" * 400, "1" * 20, True])
 def test_a_number_beyond_all_bounds_is_none(sent: object) -> None:
     """JSON holds whole numbers that no float does."""
-    assert allowlist.allow_number(-1e6, 1e6)(sent, Redactor(VEIL, AT)) is REMOVED
+    assert allowlist.allow_number(-1e6, 1e6)(sent, AllowListRedactor(VEIL, AT)) is REMOVED
 
 
 # ── thinning ─────────────────────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,14 @@ from typing import Any
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import allowlist
-from sensegate.video.allowlist import Redactor, allow_boolean, allow_number, allow_slug, allow_words, pseudonymise_plate
+from sensegate.video.allowlist import (
+    AllowListRedactor,
+    allow_boolean,
+    allow_number,
+    allow_slug,
+    allow_words,
+    pseudonymise_plate,
+)
 from sensegate.video.format import CameraInfo, Measurement, Pseudonymiser, Redacted, VideoFormat, VideoReport
 from sensegate.video.observation import ObjectClass, ObservationKind, Plate, TrackState, VideoObservation
 from sensegate.video.values import identity
@@ -32,7 +39,7 @@ def cut(payload: bytes, topic: str, received: int, veil: Pseudonymiser) -> Redac
     at = tree.get("at")
     if at == "crash":
         return Redacted(str(1 / len(tree["nothing"])).encode())
-    passing = Redactor(veil, int(at) if isinstance(at, (int, float)) else received)
+    passing = AllowListRedactor(veil, int(at) if isinstance(at, (int, float)) else received)
     return passing.result(passing.apply_object(tree, SHAPE))
 
 

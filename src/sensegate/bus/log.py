@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,12 +15,14 @@ from sensegate.bus import api
 from sensegate.bus.names import FILLER
 from sensegate.bus.reader import Reader, entry, micros
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
-from sensegate.bus.streams import LIFE
+from sensegate.bus.streams import LIFE, LOG
 from sensegate.bus.timelines import Timelines
-from sensegate.errors import EngineError, StoreFull, Unavailable
+from sensegate.errors import EngineError, StoreFull, StreamLost, Unavailable
 from sensegate.model import Entry, Member
 
 _WRITE_S = 15.0
+_SURELY_KEPT_S = 3_000.0
+"""No entry but a filler has a shorter life."""
 _HEADERS_BYTES = 512
 """More than our headers ever take; the server counts them with the payload."""
 
@@ -39,6 +43,9 @@ class JetStreamLog:
         self.began = 0
         """With which sequence it ended when it was opened: what comes after is of this process, or of others now."""
         self._timelines = Timelines.in_memory("")
+        self._newest: tuple[int, int, float] | None = None
+        """Sequence and time of the newest entry read that no other replaces, and when it was read (s, of the loop)."""
+        self._reconnects = nc.stats["reconnects"]
 
     async def open(self, directory: Path | None = None) -> None:
         """Read the epoch; `directory`: where the timelines of this log are kept, if cursors of it are given out."""
@@ -95,9 +102,45 @@ class JetStreamLog:
         """Keep these entries, and no others, from readers: an empty filler stands in the place of each."""
         self._hidden = sequences
 
+    def whole(self) -> JetStreamLog:
+        """Return the same log, in which nothing is hidden."""
+        made = copy.copy(self)
+        made.hide(frozenset())
+        return made
+
     async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:
+        """As `ports.Log`.
+
+        Raises:
+            StreamLost: the server came back without what was read before; sequences may have been given again.
+        """
+        if self._nc.stats["reconnects"] != self._reconnects:
+            reconnects = self._nc.stats["reconnects"]
+            await self._check_end()
+            self._reconnects = reconnects
         entries = [entry(message) for message in await self._reader.fetch(after, limit=limit, max_bytes=max_bytes)]
+        stays = reversed(entries) if self._stream == LOG else ()  # in other streams any entry may be replaced
+        kept = next((found for found in stays if _stays(found.subject)), None)
+        if kept and (self._newest is None or kept.sequence > self._newest[0]):
+            self._newest = kept.sequence, kept.time, asyncio.get_running_loop().time()
         return [self._shown(found) for found in entries] if self._hidden else entries
+
+    async def _check_end(self) -> None:
+        """See that the log still ends with what was read last: only a new process begins a new timeline."""
+        if self._newest is None:
+            return
+        sequence, time, read_at = self._newest
+        messages = await self._reader.fetch(sequence - 1, limit=1, max_bytes=1)
+        found = entry(messages[0]) if messages else None
+        if found is not None and found.sequence == sequence and found.time == time:
+            return
+        aged = asyncio.get_running_loop().time() - read_at > _SURELY_KEPT_S
+        if aged and found is not None and found.sequence > sequence:
+            return  # it may have expired
+        raise StreamLost(
+            f"stream {self._stream} has lost its end while the gateway ran: entry {sequence} is another one or gone; "
+            "the next start goes on behind what is left"
+        )
 
     def _shown(self, found: Entry) -> Entry:
         if found.sequence not in self._hidden:
@@ -130,6 +173,11 @@ class JetStreamLog:
         for member in members:
             if len(member.payload) > most:
                 raise EngineError(f"member {member.subject} has {len(member.payload)} bytes, more than {most}")
+
+
+def _stays(subject: str) -> bool:
+    """Return whether an entry stays until it expires, and is not replaced by another of its subject."""
+    return subject.startswith(("raw.", "readings.", "observations.", "ledger."))
 
 
 def _headers(member: Member, batch: str, number: int) -> dict[str, str]:

@@ -17,7 +17,7 @@ from sensegate.cameras.keyring import Keyring
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
-from sensegate.decode.redaction import Redactor
+from sensegate.decode.redaction import MessageRedactor
 from sensegate.model import Device
 from sensegate.publish.egress import Egress, Guarded
 from sensegate.video.formats import FORMATS
@@ -43,7 +43,7 @@ class Cameras:
             known=self._known,
         )
         largest = max(config.engine.max_payload_bytes, config.web.body_bytes_max)
-        self.cutting = Redactor(FORMATS, self.keyring, bytes_max=largest)
+        self.cutting = MessageRedactor(FORMATS, self.keyring, bytes_max=largest)
         self.alarms: CameraSource | None = None
         self.tasks: dict[str, Callable[[], Awaitable[None]]] = {"keyring": self.keyring.run}
 

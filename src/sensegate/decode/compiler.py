@@ -246,8 +246,8 @@ class Compiler:
         if options is None and rule.ignore and form.required:  # known, and not parsed
             name, form = "json", FORMATS["json"]
 
-        def error(what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
-            return self._keys.error(what, *here, name, *path, remedy=remedy)
+        def error(problem: str, /, *path: str | int, remedy: str = "") -> ProfileError:
+            return self._keys.error(problem, *here, name, *path, remedy=remedy)
 
         if form.required and options is None:
             raise self._keys.error(f"'{name}' needs options", *here, remedy=f"give `{name}`")
@@ -282,8 +282,8 @@ class Compiler:
             known = {word: form for word, form in FORMATS.items() if not form.required}
             raise self._keys.error(f"unknown format '{name}'", *here, remedy=nearest(name, known))
 
-        def error(what: str, /, *_path: str | int, remedy: str = "") -> ProfileError:
-            return self._keys.error(what, *here, remedy=remedy)
+        def error(problem: str, /, *_path: str | int, remedy: str = "") -> ProfileError:
+            return self._keys.error(problem, *here, remedy=remedy)
 
         setting = FormatContext(self._source.profile, self._source.version, File(self._keys.file).parent, error)
         place = self._keys.place(text, *here, "each")

@@ -429,12 +429,12 @@ class DecodedRows:
         for place, element in enumerate(bound.elements):
             index = route.device
             if element.device is not None:
-                found = look_up(str(element.device.raw), rule, route.gateway)
-                if isinstance(found, Rejected):
-                    refusal = found
-                    self._refuse(element, message, found)
+                answer = look_up(str(element.device.raw), rule, route.gateway)
+                if isinstance(answer, Rejected):
+                    refusal = answer
+                    self._refuse(element, message, answer)
                     continue
-                index = found
+                index = answer
             accepted = True
             self._element(rule, element, message, received, index, path, place, reception)
         if refusal is not None and not accepted:

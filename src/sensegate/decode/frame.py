@@ -73,7 +73,7 @@ class WarnedList(list[Any]):
 class ErrorAt(Protocol):
     """Builds an error that names a key of the profile."""
 
-    def __call__(self, what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
+    def __call__(self, problem: str, /, *path: str | int, remedy: str = "") -> ProfileError:
         """Return the error at a key below the format's options."""
         ...
 

@@ -30,7 +30,7 @@ _TOPICS_MAX: Final = 100_000
 """Most topics remembered with their redacted form."""
 
 
-class Redactor:
+class MessageRedactor:
     """Redact the messages of spans, by the routes of a decoder."""
 
     def __init__(self, formats: Mapping[str, VideoFormat], veil: Pseudonymiser, *, bytes_max: int) -> None:

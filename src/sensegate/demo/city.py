@@ -107,6 +107,7 @@ class City:
         self.profiles = profiles.resolve()
         self.only = list(only)
         self._starting = asyncio.Semaphore(STARTS_MAX)
+        self._configured = False
         self.temporary = temporary
         self.alone = alone
         self.cameras = cameras
@@ -167,6 +168,7 @@ class City:
         """Write the configurations; links must have their ports."""
         for member in self.members:
             self._configure(member)
+        self._configured = True
 
     def _configure(self, member: CityMember) -> None:
         is_centre = member is self.centre
@@ -262,7 +264,7 @@ class City:
 
     async def stop(self) -> list[int]:
         """Stop everything in order, nodes first; return the ids of processes that had to be killed."""
-        started = [member for member in self.members if hasattr(member, "child")]
+        started = self.members if self._configured else []
         await asyncio.gather(*(member.process.stop() for member in started if member is not self.centre))
         await asyncio.gather(*(member.process.stop() for member in started if member is self.centre))
         for link in self.links.values():

@@ -161,7 +161,7 @@ def _calendar(parsed: time.struct_time) -> int:
 _SECONDS: dict[str, int] = {}
 
 
-class Judge:
+class FeedJudge:
     """Compares what was sent with what was delivered. Pure: lines and records in, counts out."""
 
     def __init__(self, taps: list[FeedTap], *, forget_s: float = 900.0) -> None:
@@ -473,7 +473,7 @@ class JudgeRunner:
     """Runs the judge: tails the files, follows the taps, reports, and ends when everything was seen."""
 
     def __init__(
-        self, judge: Judge, files: LedgerFiles, *, settle_s: float, deadline_s: float, simulators: int
+        self, judge: FeedJudge, files: LedgerFiles, *, settle_s: float, deadline_s: float, simulators: int
     ) -> None:
         self.judge = judge
         self.files = files
@@ -580,7 +580,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--forget-s", type=float, default=900.0, help="age at which readings seen on every tap are dropped"
     )
     given = parser.parse_args(arguments)
-    judge = Judge(given.tap, forget_s=given.forget_s)
+    judge = FeedJudge(given.tap, forget_s=given.forget_s)
     files = LedgerFiles(given.ledger)
     bench = JudgeRunner(judge, files, settle_s=given.settle_s, deadline_s=given.deadline_s, simulators=given.simulators)
     try:

@@ -25,7 +25,7 @@ from sensegate.collect.commands import DownlinkQueue
 from sensegate.collect.intake import Intake
 from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
-from sensegate.decode.redaction import Redactor, removed_of
+from sensegate.decode.redaction import MessageRedactor, removed_of
 from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.ingest.batches import DecodedBatch
 from sensegate.ingest.interpreter import Interpreter, Reprocessor, delivery_of
@@ -52,7 +52,7 @@ class PipelineStages(msgspec.Struct, frozen=True, eq=False):
     indicators: Indicators
     committer: Committer
     devices: Devices
-    redaction: Redactor | None = None
+    redaction: MessageRedactor | None = None
     """Cuts video metadata down to what may be kept, before anything else sees it."""
     assets: Assets | None = None
     """Marks readings of secondary sources."""

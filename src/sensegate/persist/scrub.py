@@ -478,6 +478,7 @@ class Scrub:
                 readings=loss.readings,
             )
         horizon = now - self._subject.horizon_us
-        recent = [loss for loss in losses if not loss.first or not loss.until or loss.until >= horizon]
+        wrong = [loss for loss in losses if loss.readings or not loss.first]
+        recent = [loss for loss in wrong if not loss.until or loss.until >= horizon]
         if recent and self._spoil is not None:
             self._spoil(f"the scrub has found: {recent[-1].what}")

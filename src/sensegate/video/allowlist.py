@@ -25,7 +25,7 @@ UNTRACKED: Final = "18446744073709551615"
 PAYLOAD_MAX: Final = 8_000_000
 """Greatest size of a message in bytes."""
 
-Check = Callable[[Any, "Redactor"], Any]
+Check = Callable[[Any, "AllowListRedactor"], Any]
 """(value, redactor) -> the value to keep, or `REMOVED`."""
 Rule: TypeAlias = "Check | ObjectRule | ListOf"
 ObjectRule: TypeAlias = "Mapping[str, Rule]"
@@ -40,7 +40,7 @@ class ListOf(NamedTuple):
     limit: int = 10_000
 
 
-class Redactor:
+class AllowListRedactor:
     """Redaction of one message."""
 
     def __init__(self, pseudonymiser: Pseudonymiser, at: int) -> None:
@@ -154,7 +154,7 @@ _NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 def allow_number(low: float, high: float) -> Check:
     """Return a check that accepts numbers within limits, also as strings."""
 
-    def check(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
+    def check(value: Any, redactor: AllowListRedactor) -> Any:  # noqa: ARG001
         if isinstance(value, str) and _NUMBER.fullmatch(value):
             value = float(value) if "." in value else int(value)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -164,7 +164,7 @@ def allow_number(low: float, high: float) -> Check:
     return check
 
 
-def allow_boolean(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
+def allow_boolean(value: Any, redactor: AllowListRedactor) -> Any:  # noqa: ARG001
     """Accept booleans."""
     return value if isinstance(value, bool) else REMOVED
 
@@ -173,7 +173,7 @@ def allow_words(*words: str) -> Check:
     """Return a check that accepts these words."""
     known = frozenset(words)
 
-    def check(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
+    def check(value: Any, redactor: AllowListRedactor) -> Any:  # noqa: ARG001
         return value if isinstance(value, str) and value in known else REMOVED
 
     return check
@@ -182,13 +182,13 @@ def allow_words(*words: str) -> Check:
 def allow_code(look_up: Callable[[str], str]) -> Check:
     """Return a check that replaces a code by its word; an unknown code is removed."""
 
-    def check(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
+    def check(value: Any, redactor: AllowListRedactor) -> Any:  # noqa: ARG001
         return (look_up(value) or REMOVED) if isinstance(value, str) else REMOVED
 
     return check
 
 
-def allow_slug(value: Any, redactor: Redactor) -> Any:
+def allow_slug(value: Any, redactor: AllowListRedactor) -> Any:
     """Accept an identifier as used by programs (``front_door``); pseudonymise any other text."""
     if not isinstance(value, str) or not value:
         return REMOVED
@@ -200,7 +200,7 @@ def is_slug(text: str) -> bool:
     return _SLUG.fullmatch(text) is not None
 
 
-def allow_id(value: Any, redactor: Redactor) -> Any:
+def allow_id(value: Any, redactor: AllowListRedactor) -> Any:
     """Accept a number of up to 10 digits or a UUID; pseudonymise any other id."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -210,12 +210,12 @@ def allow_id(value: Any, redactor: Redactor) -> Any:
     return value if plain else redactor.pseudonymiser.identifier(value)
 
 
-def allow_time(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
+def allow_time(value: Any, redactor: AllowListRedactor) -> Any:  # noqa: ARG001
     """Accept the text of a time."""
     return value if isinstance(value, str) and _TIME.fullmatch(value) else REMOVED
 
 
-def pseudonymise_plate(value: Any, redactor: Redactor) -> Any:
+def pseudonymise_plate(value: Any, redactor: AllowListRedactor) -> Any:
     """Replace a number plate by its pseudonym and region: ``{"token": …, "region": …}``."""
     if not isinstance(value, str) or not value.strip() or len(value) > 64:
         return REMOVED

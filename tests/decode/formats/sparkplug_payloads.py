@@ -77,7 +77,7 @@ def packed(kind: str, value: Any) -> bytes:
     if kind == "StringArray":
         return b"".join(text.encode() + b"\0" for text in value)
     if kind == "BooleanArray":
-        bits = "".join("1" if one else "0" for one in value)
+        bits = "".join("1" if item else "0" for item in value)
         bits += "0" * (-len(bits) % 8)
         return struct.pack("<I", len(value)) + bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8))
     return struct.pack(f"<{len(value)}{ITEMS[kind]}", *value)
@@ -103,7 +103,7 @@ def template(
 ) -> bytes:
     """Return a template."""
     raw = block(1, version) if version else b""
-    raw += b"".join(block(2, one) for one in metrics)
+    raw += b"".join(block(2, item) for item in metrics)
     for name, kind, value in parameters:
         raw += block(3, block(1, name) + whole(2, TYPES[kind]) + value_field(3, kind, value))
     raw += block(4, template_ref) if template_ref else b""
@@ -120,7 +120,7 @@ def properties(entries: dict[str, tuple[str, Any]]) -> bytes:
         elif kind == "PropertySet":
             body += block(9, properties(value))
         elif kind == "PropertySetList":
-            body += block(10, b"".join(block(1, properties(one)) for one in value))
+            body += block(10, b"".join(block(1, properties(item)) for item in value))
         else:
             body += value_field(3, kind, value)
         raw += block(2, body)
@@ -156,5 +156,5 @@ def metric(
 def payload(*metrics: bytes, seq: int | None = None, timestamp: int | None = 1_714_982_400_000) -> bytes:
     """Return a payload."""
     raw = whole(1, timestamp) if timestamp is not None else b""
-    raw += b"".join(block(2, one) for one in metrics)
+    raw += b"".join(block(2, item) for item in metrics)
     return raw if seq is None else raw + whole(3, seq)

@@ -83,8 +83,8 @@ def test_states_of_systems() -> None:
     """Type 1: every bit by its name, several objects in a frame."""
     objects = [bytes([1, number]) + (1 << number).to_bytes(2, "little") + TIME for number in range(14)]
     found = parse(fire(1, objects))["objects"]
-    assert [one["device"] for one in found] == [f"000000000379-1-{number}" for number in range(14)]
-    assert [[name for name, on in one["state"].items() if on] for one in found] == [[name] for name in SYSTEM_STATES]
+    assert [item["device"] for item in found] == [f"000000000379-1-{number}" for number in range(14)]
+    assert [[name for name, on in item["state"].items() if on] for item in found] == [[name] for name in SYSTEM_STATES]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_what_is_written_is_read(systems: list[tuple[int, int, int]]) -> None:
     """System states come back bit by bit."""
     objects = [bytes([kind, at]) + word.to_bytes(2, "little") + TIME for kind, at, word in systems]
     found = parse(fire(1, objects))["objects"]
-    assert [sum(on << bit for bit, on in enumerate(one["state"].values())) for one in found] == [
+    assert [sum(on << bit for bit, on in enumerate(item["state"].values())) for item in found] == [
         word for _, _, word in systems
     ]
 

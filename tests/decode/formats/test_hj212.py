@@ -181,10 +181,10 @@ def test_lower_case_digits_and_no_new_line() -> None:
 @pytest.mark.parametrize(
     ("frame", "said"),
     [
-        (b"", "does not begin"),
-        (b"##12", "does not begin"),
-        (b"##0x10aaaa", "does not begin"),
-        (b"##0005abc0000", "5 bytes announced, 3 there"),
+        (b"", "does not start"),
+        (b"##12", "does not start"),
+        (b"##0x10aaaa", "does not start"),
+        (b"##0005abc0000", "announces 5 bytes of data, the frame has 3"),
         (b"##0003abcxyzw", "not four hex digits"),
         (hj212.build(b"QN=1;ST=22"), "no content"),
         (hj212.build(b"CP=&&a=1"), "no content"),

@@ -50,9 +50,9 @@ def test_the_standard_of_2019() -> None:
 def test_reports_of_a_blind_area() -> None:
     """0704: several positions, late ones told apart."""
     bodies = [position(at=f"2601010{hour}0000") for hour in (6, 7)]
-    body = (2).to_bytes(2) + b"\x01" + b"".join(len(one).to_bytes(2) + one for one in bodies)
+    body = (2).to_bytes(2) + b"\x01" + b"".join(len(body).to_bytes(2) + body for body in bodies)
     tree = parse(vehicle(body, message=jtt808.LOCATIONS))
-    assert [one["time"] for one in tree["reports"]] == ["2026-01-01T06:00:00", "2026-01-01T07:00:00"]
+    assert [entry["time"] for entry in tree["reports"]] == ["2026-01-01T06:00:00", "2026-01-01T07:00:00"]
     assert tree["late"]
     assert refusal(vehicle(body[:-1], message=jtt808.LOCATIONS)).reason == QuarantineReason.MALFORMED
     assert refusal(vehicle(body + b"\0", message=jtt808.LOCATIONS)).reason == QuarantineReason.MALFORMED

@@ -133,8 +133,8 @@ def outcome(parse: Callable[[bytes], Any], payload: bytes) -> str:
     tree, reason = None, ""
     try:
         tree = parse(payload)
-    except Rejected as why:
-        reason = why.reason
+    except Rejected as error:
+        reason = error.reason
     assert plain(tree)
     assert reason in {"", *QuarantineReason}
     return reason
@@ -170,8 +170,8 @@ def test_any_change_of_a_payload_gives_a_tree_or_a_reason(name: str) -> None:
                 continue
             try:
                 outcome(PARSES[name], payload)
-            except Exception as why:
-                raise AssertionError(f"{what}: {payload[:400]!r}") from why
+            except Exception as error:
+                raise AssertionError(f"{what}: {payload[:400]!r}") from error
 
 
 def large() -> dict[str, bytes]:

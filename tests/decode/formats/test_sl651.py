@@ -36,7 +36,7 @@ def refusal(frame: bytes) -> Rejected:
 
 
 def values(tree: Any) -> list[tuple[str, Any, str]]:
-    return [(one["name"], one["value"], one["time"]) for one in tree["elements"]]
+    return [(entry["name"], entry["value"], entry["time"]) for entry in tree["elements"]]
 
 
 def test_a_report_becomes_a_tree() -> None:
@@ -222,7 +222,7 @@ def test_what_is_written_is_read(elements: list[tuple[int, int, int, bool]]) -> 
         element(number, bcd(-value if minus and value else value, 5), decimals)
         for number, value, decimals, minus in elements
     )
-    assert [(one["id"], one["value"]) for one in parse(report(body))["elements"]] == [
+    assert [(item["id"], item["value"]) for item in parse(report(body))["elements"]] == [
         (f"{number:02X}", (-value if minus and value else value) / 10**decimals)
         for number, value, decimals, minus in elements
     ]
@@ -274,7 +274,7 @@ def test_an_hourly_report_of_a_public_test() -> None:
     """Rain and level of every five minutes of the hour before, totals, level, battery."""
     tree = parse(bytes.fromhex(HOUR_OF_RAIN))
     assert (tree["function"], tree["class"], tree["time"]) == ("34", "H", "2014-06-12T02:00:00")
-    assert [(one["name"], one["value"]) for one in tree["elements"]] == [
+    assert [(entry["name"], entry["value"]) for entry in tree["elements"]] == [
         *[("DRP", 0.0)] * 12,
         *[("DRZ1", 27.3)] * 2,
         *[("DRZ1", None)] * 10,
@@ -291,12 +291,12 @@ def test_series_and_answers_begin_with_the_observation_time() -> None:
     steps = parse(bytes.fromhex(LEVELS_IN_STEPS))
     asked = parse(bytes.fromhex(RAIN_ASKED_FOR))
     times = [f"2017-07-18T{10 + at // 12}:{at % 12 * 5:02d}:00" for at in range(1, 13)]
-    assert [one["time"] for one in steps["elements"]] == times
-    assert [one["value"] for one in steps["elements"]] == [
+    assert [step["time"] for step in steps["elements"]] == times
+    assert [step["value"] for step in steps["elements"]] == [
         0.122, 0.122, 0.285, 10.49, 10.49, None, None, None, None, None, 10.49, 10.49,
     ]  # fmt: skip
-    assert [one["time"] for one in asked["elements"]] == times
-    assert [one["value"] for one in asked["elements"]] == [0.5, 0, 0, 0, 2.0, None, None, None, None, None, 0, 0]
+    assert [item["time"] for item in asked["elements"]] == times
+    assert [item["value"] for item in asked["elements"]] == [0.5, 0, 0, 0, 2.0, None, None, None, None, None, 0, 0]
 
 
 def test_an_answer_for_a_span_holds_as_many_hours_as_it_asks_for() -> None:

@@ -43,7 +43,7 @@ class Registry:
         self.enabled: BOOL = np.array([True, probe_enabled, True, True])
 
     def find(self, name: str, /) -> int:
-        return next((at for at, one in enumerate(self._records) if name in {one.id, one.alias}), -1)
+        return next((index for index, record in enumerate(self._records) if name in {record.id, record.alias}), -1)
 
     def record(self, index: int, /) -> Device:
         return self._records[index]
@@ -67,11 +67,11 @@ class Line:
         message = Message(topic, payload(*metrics, seq=seq, timestamp=AT), self._now, 1)
         self.fields = self.decoder.decode([message])
         seen = readings_of(self.fields, PROFILES.specs, ["n1", "p1", "n2", "p2"])
-        return [(one.device, one.property, one.value) for one in seen]
+        return [(reading.device, reading.property, reading.value) for reading in seen]
 
     @property
     def refused(self) -> list[QuarantineReason]:
-        return [one.reason for one in self.fields.quarantined]
+        return [refusal.reason for refusal in self.fields.quarantined]
 
     def asked(self) -> list[str]:
         return [ask.topic for ask in self.memory.take_requests()]
@@ -264,7 +264,7 @@ def test_a_node_does_not_speak_for_devices_of_another(line: Line) -> None:
     line.send("DBIRTH", *dbirth(), seq=1, node="pump-02", device="probe-B")
     found = line.send("NDEATH", metric("bdSeq", "UInt64", 0), node="pump-02")
     assert found == [("n2", "online", False)]
-    assert [one.reason for one in line.fields.rejected] == ["unknown_device"]
+    assert [value.reason for value in line.fields.rejected] == ["unknown_device"]
 
 
 def test_what_has_parts_is_taken_apart() -> None:
@@ -283,7 +283,7 @@ def test_what_has_parts_is_taken_apart() -> None:
         seq=0,
     )
     tree = parse(PayloadFrame(whole, 32, "spBv1.0/Water/NBIRTH/pump-01", memory=DecoderMemory()))
-    seen = {one["name"]: (one["value"], one.get("time")) for one in tree["metrics"]}
+    seen = {entry["name"]: (entry["value"], entry.get("time")) for entry in tree["metrics"]}
     assert seen == {
         "online": (True, 1_714_982_400_000),
         "m1/rpm": (-5, AT + 1),
@@ -385,7 +385,7 @@ def test_in_hindsight_a_birth_is_not_that_of_a_message_of_yesterday() -> None:
     for ago_s, reasons in ((60, []), (3_600, [QuarantineReason.UNRESOLVED])):
         again = Decoder(PROFILES, Registry(), memory=line.memory.copy(hindsight=True))
         message = Message("spBv1.0/Water/NDATA/pump-01", payload(level(1.5), seq=9), now - ago_s * 1_000_000, 1)
-        assert [one.reason for one in again.decode([message]).quarantined] == reasons
+        assert [refusal.reason for refusal in again.decode([message]).quarantined] == reasons
 
 
 def test_memory_takes_back_what_a_lost_walk_has_told_it(line: Line) -> None:
@@ -437,8 +437,8 @@ def test_any_bytes_on_any_topic_are_a_tree_or_refused(raw: bytes, kind: str) -> 
     for _ in range(2):
         try:
             tree = parse(PayloadFrame(raw, 32, topic, memory=memory))
-        except Rejected as why:
-            reason = why.reason
+        except Rejected as error:
+            reason = error.reason
         else:
             reason = "malformed"
             assert tree["count"] == len(tree["metrics"])

@@ -87,7 +87,7 @@ def test_data_set_comes_back(table: dict[str, Any]) -> None:
 def test_template_comes_back(members: list[tuple[str, Any]], definition: bool) -> None:  # noqa: FBT001
     """Members with their types, parameters, reference and version."""
     value = {
-        "metrics": [metric(f"m{at}", kind, one) for at, (kind, one) in enumerate(members)],
+        "metrics": [metric(f"m{index}", kind, one) for index, (kind, one) in enumerate(members)],
         "parameters": [("limit", "Int8", -3)],
         "template_ref": "pump",
         "version": "2",
@@ -96,7 +96,7 @@ def test_template_comes_back(members: list[tuple[str, Any]], definition: bool) -
     (found,) = read(payload(metric("t", "Template", value)), NESTING).metrics
     assert found.tree()["value"] == {
         "is_definition": definition,
-        "metrics": [{"name": f"m{at}", "datatype": kind, "value": one} for at, (kind, one) in enumerate(members)],
+        "metrics": [{"name": f"m{index}", "datatype": kind, "value": one} for index, (kind, one) in enumerate(members)],
         "parameters": [{"name": "limit", "type": "Int8", "value": -3}],
         "template_ref": "pump",
         "version": "2",
@@ -234,8 +234,8 @@ def test_unknown_fields_are_passed_over() -> None:
 def test_floats_keep_what_is_not_a_number() -> None:
     """NaN and infinity are let through as such: the value is rejected, not its message."""
     values = [
-        one.read(None)
-        for one in read(payload(metric("a", "Double", math.nan), metric("b", "Float", math.inf)), 9).metrics
+        item.read(None)
+        for item in read(payload(metric("a", "Double", math.nan), metric("b", "Float", math.inf)), 9).metrics
     ]
     assert math.isnan(values[0])
     assert values[1] == math.inf
@@ -252,8 +252,8 @@ def test_memory_is_bounded_by_the_payload(raw: bytes) -> None:
     """A hostile payload of the largest size takes some tens of megabytes at most, and only for a moment."""
     tracemalloc.start()
     try:
-        for one in read(raw[:262_144], NESTING).metrics:
-            one.read(None)
+        for item in read(raw[:262_144], NESTING).metrics:
+            item.read(None)
     except Rejected:
         pass
     _, peak = tracemalloc.get_traced_memory()
@@ -264,10 +264,10 @@ def test_memory_is_bounded_by_the_payload(raw: bytes) -> None:
 def outcome(raw: bytes) -> QuarantineReason | None:
     """Return why bytes are no payload, None where they are one."""
     try:
-        for one in read(raw, NESTING).metrics:
-            one.tree()
-    except Rejected as why:
-        return QuarantineReason(why.reason)
+        for item in read(raw, NESTING).metrics:
+            item.tree()
+    except Rejected as error:
+        return QuarantineReason(error.reason)
     return None
 
 

@@ -106,7 +106,7 @@ elements = st.recursive(
 def written(name: str, element: Any) -> str:
     """Return an element as XML."""
     if isinstance(element, list):
-        return "".join(written(name, one) for one in element)
+        return "".join(written(name, item) for item in element)
     if not isinstance(element, dict):
         return f"<{name}>{escape(element or '')}</{name}>"
     attributes = "".join(f" {key[1:]}={quoteattr(value)}" for key, value in element.items() if key.startswith("@"))

@@ -267,7 +267,7 @@ def repeats(draw: st.DrawFn, name: str) -> Made:
         else b""
     )
     read = [{"name": "v", "type": f"u{width}", "endian": order}, {"name": "i", "value": "$index * 600"}]
-    tree = {name: [{"v": value, "i": 600 * at} for at, value in enumerate(values)]}
+    tree = {name: [{"v": value, "i": 600 * index} for index, value in enumerate(values)]}
     return Made(
         [{"name": f"_{name}", "type": "u8"}, {"repeat": f"_{name}", "name": name, "read": read}],
         tree,
@@ -300,7 +300,7 @@ def fenced(draw: st.DrawFn, name: str, depth: int) -> Made:
     left = draw(st.integers(0, 2))
     step: dict[str, Any] = {"within": f"_{name}", "read": inner.steps or NOTHING}
     data = inner.data
-    if left and not any("size" in one and one["size"] == "rest" for one in inner.steps) and not _to_the_end(inner):
+    if left and not any("size" in step and step["size"] == "rest" for step in inner.steps) and not _to_the_end(inner):
         step["rest"] = "allow"
         data += bytes(left)
     return Made([{"name": f"_{name}", "type": "u16"}, step], inner.tree, len(data).to_bytes(2, "big") + data)

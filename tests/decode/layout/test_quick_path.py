@@ -116,8 +116,8 @@ def test_mixed_frames_give_the_same_by_both_paths(make: Make) -> None:
     fields = check(machine, messages)
     assert machine.plans.count > 10
     assert len(fields) > 3_000
-    assert {one.reason.value for one in fields.rejected} >= {"not_finite", "wrong_type", "enumeration"}
-    assert {one.reason.value for one in fields.quarantined} >= {"malformed", "schema"}
+    assert {value.reason.value for value in fields.rejected} >= {"not_finite", "wrong_type", "enumeration"}
+    assert {refusal.reason.value for refusal in fields.quarantined} >= {"malformed", "schema"}
     assert fields.ignored > 100
 
 
@@ -179,9 +179,9 @@ def profile_of(made: Made, folder: Path) -> ProfileSet:
     """Return a profile with a reading for each scalar that a plan could take, as YAML would have it."""
     compiled = layout(read=made.steps)
     readings = []
-    for at, pointer in enumerate(compiled.pointers(made.data, None)):
-        property_ = ["air_temperature", "state", "door_open"][at % 3]
-        readings.append({"field": render(pointer), "property": property_, "channel": f"c{at}"})
+    for index, pointer in enumerate(compiled.pointers(made.data, None)):
+        property_ = ["air_temperature", "state", "door_open"][index % 3]
+        readings.append({"field": render(pointer), "property": property_, "channel": f"c{index}"})
     rule = {"topics": ["m/{device}"], "binary": {"read": made.steps}, "readings": readings}
     text = {
         "profile": "acme/x",
@@ -214,7 +214,7 @@ def test_any_layout_gives_the_same_by_both_paths(made: Made, data: st.DataObject
         at = data.draw(st.integers(0, len(made.data)))
         changed.append(made.data[:at] + some + made.data[at + len(some) :])
     machine = Decoder(profiles, NamedDevices(["d1"], "acme/x"))
-    check(machine, [Message("m/d1", frame, NOW + at, at) for at, frame in enumerate(changed * 6)], rounds=1)
+    check(machine, [Message("m/d1", frame, NOW + index, index) for index, frame in enumerate(changed * 6)], rounds=1)
 
 
 def test_the_tests_would_see_a_difference(make: Make) -> None:
@@ -222,7 +222,7 @@ def test_the_tests_would_see_a_difference(make: Make) -> None:
     machine = make(RULES, "d1")
     messages = [Message("m/d1", bytes.fromhex("0300 01d700 023c"), NOW + at, at) for at in range(50)]
     machine.decode(messages)
-    (reader,) = [one for one in machine.plans.readers._known.values() if one is not None]
+    (reader,) = [known for known in machine.plans.readers._known.values() if known is not None]
     (plans,) = reader._deciding.values()
     (plan,) = plans[0].plans.values()
     plan._pure_getter = lambda values: (values[3], values[2])

@@ -51,8 +51,8 @@ def told(read: Callable[[], object]) -> str:
     """Return the reason for which something is refused, empty where it is not."""
     try:
         read()
-    except Rejected as why:
-        return why.reason
+    except Rejected as error:
+        return error.reason
     return ""
 
 

@@ -99,9 +99,9 @@ class ScriptParse(BatchParse):
         return result
 
     @staticmethod
-    def many(asked: Sequence[tuple[Any, PayloadFrame]]) -> list[Any]:
-        outcomes = pool.decoding_pool().run([_request(parse.source, frame) for parse, frame in asked])
-        return [_tree(outcome, frame.nesting_max) for outcome, (_, frame) in zip(outcomes, asked, strict=True)]
+    def many(requests: Sequence[tuple[Any, PayloadFrame]]) -> list[Any]:
+        outcomes = pool.decoding_pool().run([_request(parse.source, frame) for parse, frame in requests])
+        return [_tree(outcome, frame.nesting_max) for outcome, (_, frame) in zip(outcomes, requests, strict=True)]
 
 
 def _request(source: ScriptSource, frame: PayloadFrame) -> pool.PendingCall:

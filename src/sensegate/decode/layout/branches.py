@@ -33,12 +33,12 @@ class Branches(Elements):
     @contextmanager
     def _branch(self, scope: ObjectScope) -> Iterator[None]:
         """Emit steps that may be absent: what they read is not certain afterwards."""
-        variables, held = dict(scope.variables), dict(scope.present)
+        variables, present = dict(scope.variables), dict(scope.present)
         yield
         self._output.flush_values()
         self._sync_position()
         scope.variables = variables
-        scope.present = {name: held.get(name, False) for name in scope.present}
+        scope.present = {name: present.get(name, False) for name in scope.present}
 
     def _start_branch(self, here: Path) -> None:
         """Emit all pending code before a branch."""
@@ -139,17 +139,17 @@ class Branches(Elements):
         start = self._next_byte
         known = dict(scope.variables)
         ends: list[dict[str, Variable]] = []
-        held = dict(scope.present)
-        helds: list[dict[str, bool]] = []
+        present = dict(scope.present)
+        present_by_case: list[dict[str, bool]] = []
 
         def block(steps: Sequence[Step], path: Path) -> None:
             self._next_byte = start
-            scope.variables, scope.present = dict(known), dict(held)
+            scope.variables, scope.present = dict(known), dict(present)
             self._block(steps, scope, path)
             self._output.flush_values()
             self._sync_position()
             ends.append(scope.variables)
-            helds.append(scope.present)
+            present_by_case.append(scope.present)
 
         bodies = [(steps, (*here, "cases", str(key))) for key, steps in step.cases.items()]
         with self._writer.block(f"if {case} {none}:"):
@@ -161,12 +161,12 @@ class Branches(Elements):
             else:
                 self._writer.line(skip)
                 ends.append(dict(known))
-                helds.append(dict(held))
+                present_by_case.append(dict(present))
         with self._writer.block("else:"):
             self._binary_search(case, 0, len(bodies), bodies, block)
         scope.variables = _common(ends)
-        names = {name for case_held in helds for name in case_held}
-        scope.present = {name: all(case_held.get(name, False) for case_held in helds) for name in names}
+        names = {name for case_present in present_by_case for name in case_present}
+        scope.present = {name: all(case_present.get(name, False) for case_present in present_by_case) for name in names}
         self._next_byte = NextByte(moving=True, bytes=0)
 
     def _table(self, step: Step, here: Path, *, text: bool) -> dict[int | str, int]:
@@ -309,11 +309,11 @@ class Branches(Elements):
         end: str,
         index: str,
         scope: ObjectScope,
-        kept: tuple[Name | None, str],
+        target: tuple[Name | None, str],
         here: Path,
     ) -> None:
         """Emit a repeat of fields that are not whole bytes together; the last byte is consumed."""
-        name, items = kept
+        name, items = target
         if step.repeat == "end":
             count = self._writer.fresh("r")
             self._writer.line(f"{count} = ({end} - at) * 8 // {width}")

@@ -14,7 +14,7 @@ from sensegate.decode.frame import ErrorAt
 from sensegate.decode.layout.expressions import ExpressionSource, Resolve, Variable, compile_expression
 from sensegate.decode.layout.output import Name, ObjectScope, Output
 from sensegate.decode.layout.run import Deferred, ElementRun, NextByte
-from sensegate.decode.layout.source import Writer
+from sensegate.decode.layout.source import SourceWriter
 from sensegate.decode.layout.steps import BinaryPart, Number, Step
 from sensegate.decode.layout.types import Type, numbers_of, type_of
 from sensegate.decode.part import Scalar
@@ -49,10 +49,10 @@ _FORM = re.compile(r"0?[0-9]{0,2}[xX]?")
 class Context:
     """The state of emitting a layout."""
 
-    def __init__(self, part: BinaryPart, error: ErrorAt, output: Callable[[Writer], Output]) -> None:
+    def __init__(self, part: BinaryPart, error: ErrorAt, output: Callable[[SourceWriter], Output]) -> None:
         self._part = part
         self._error = error
-        self._writer = Writer()
+        self._writer = SourceWriter()
         self._output = output(self._writer)
         self._run = ElementRun(self._writer)
         self._next_byte = NextByte(moving=False, bytes=0)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from sensegate.decode.layout.expressions import Variable
-from sensegate.decode.layout.source import Writer
+from sensegate.decode.layout.source import SourceWriter
 
 Mode = Literal["tree", "values", "pointers", "line"]
 """`values`: (branches, values); `pointers`: [(path, value)] in the same order; `line`: the values of frames with given
@@ -53,7 +53,7 @@ class Name(NamedTuple):
 class Output:
     """Emits the storing of each value."""
 
-    def __init__(self, writer: Writer, mode: Mode, branches: Sequence[Any] = ()) -> None:
+    def __init__(self, writer: SourceWriter, mode: Mode, branches: Sequence[Any] = ()) -> None:
         self.writer = writer
         self.mode = mode
         self._branches = list(reversed(branches))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sensegate.decode.layout.expressions import Kind, Variable
-from sensegate.decode.layout.source import Writer
+from sensegate.decode.layout.source import SourceWriter
 from sensegate.decode.layout.types import Bits, Type
 
 CHARSETS = {"ascii": "ascii", "utf8": "utf-8", "gbk": "gb18030"}
@@ -63,7 +63,7 @@ def variable_of(source: str, type_: Type) -> Variable:
 class ElementRun:
     """Consecutive elements that are pending to be read."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: SourceWriter) -> None:
         self._writer = writer
         self._items: list[RunItem] = []
         self._after: list[Deferred] = []

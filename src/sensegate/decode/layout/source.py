@@ -9,7 +9,7 @@ from typing import Any
 from sensegate.decode.layout.runtime import NAMESPACE
 
 
-class Writer:
+class SourceWriter:
     """The source of one function, and the constants that it refers to."""
 
     def __init__(self) -> None:

@@ -17,9 +17,9 @@ from sensegate.model import QuarantineReason
 from sensegate.video import boxes, codes
 from sensegate.video.allowlist import (
     REMOVED,
+    AllowListRedactor,
     ListOf,
     ObjectRule,
-    Redactor,
     allow_time,
     allow_words,
     decode_object,
@@ -58,7 +58,7 @@ _SIDES: Final = ("left", "top", "right", "bottom")
 _BOX: Final[ObjectRule] = dict.fromkeys(_SIDES, within(-1e6, 1e6))
 
 
-def _color(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
+def _color(value: Any, redactor: AllowListRedactor) -> Any:  # noqa: ARG001
     return (codes.color(NAME, value) or REMOVED) if isinstance(value, str) else REMOVED
 
 

@@ -14,8 +14,8 @@ from sensegate.model import QuarantineReason
 from sensegate.video import boxes, codes
 from sensegate.video.allowlist import (
     REMOVED,
+    AllowListRedactor,
     ObjectRule,
-    Redactor,
     allow_slug,
     allow_time,
     decode_object,
@@ -62,11 +62,11 @@ _MEMBERS: Final = 7
 """Members of an object written as text: id, four sides, label, and one more."""
 
 
-def _track(value: Any, redactor: Redactor) -> Any:
+def _track(value: Any, redactor: AllowListRedactor) -> Any:
     return None if str(value) in UNTRACKED else allow_track_id(value, redactor)
 
 
-def _lane(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
+def _lane(value: Any, redactor: AllowListRedactor) -> Any:  # noqa: ARG001
     """Accept the number of a lane, also after the word (``lane1``)."""
     if isinstance(value, str):
         value = value.strip().lower().removeprefix("lane").strip()

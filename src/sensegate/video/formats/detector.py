@@ -6,7 +6,7 @@ import re
 from typing import Any, Final
 
 from sensegate.video import codes
-from sensegate.video.allowlist import REMOVED, Check, ListOf, ObjectRule, Redactor
+from sensegate.video.allowlist import REMOVED, AllowListRedactor, Check, ListOf, ObjectRule
 from sensegate.video.format import Pseudonymiser
 from sensegate.video.observation import ObjectClass
 from sensegate.video.values import OTHER
@@ -34,7 +34,7 @@ _TRACK = re.compile(r"\d{1,6}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{1
 """A longer number is pseudonymised: it may identify somebody (a telephone, an identity card)."""
 
 
-class NamingRedactor(Redactor):
+class NamingRedactor(AllowListRedactor):
     """A redactor that reports removed fields by names of the format only: any other name may identify somebody."""
 
     def __init__(self, pseudonymiser: Pseudonymiser, at: int, known: frozenset[str]) -> None:
@@ -62,7 +62,7 @@ def member_names(*shapes: ObjectRule) -> frozenset[str]:
     return frozenset(names)
 
 
-def allow_camera(value: Any, redactor: Redactor) -> Any:
+def allow_camera(value: Any, redactor: AllowListRedactor) -> Any:
     """Accept the usual name of a camera; pseudonymise any other text."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -71,7 +71,7 @@ def allow_camera(value: Any, redactor: Redactor) -> Any:
     return value if _CAMERA.fullmatch(value) else redactor.pseudonymiser.identifier(value)
 
 
-def allow_track_id(value: Any, redactor: Redactor) -> Any:
+def allow_track_id(value: Any, redactor: AllowListRedactor) -> Any:
     """Accept a short number or a UUID; pseudonymise any other id."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -80,7 +80,7 @@ def allow_track_id(value: Any, redactor: Redactor) -> Any:
     return value if _TRACK.fullmatch(value) else redactor.pseudonymiser.identifier(value)
 
 
-def ignore_field(value: Any, redactor: Redactor) -> None:  # noqa: ARG001
+def ignore_field(value: Any, redactor: AllowListRedactor) -> None:  # noqa: ARG001
     """Omit a field without counting it: it is not personal and carries no further information."""
     return
 
@@ -88,7 +88,7 @@ def ignore_field(value: Any, redactor: Redactor) -> None:  # noqa: ARG001
 def allow_class(make: str) -> Check:
     """Return a check that replaces a label by ``class`` or ``class:kind``; an unknown label becomes `other`."""
 
-    def check(value: Any, redactor: Redactor) -> Any:
+    def check(value: Any, redactor: AllowListRedactor) -> Any:
         if not isinstance(value, str) or not value:
             return REMOVED
         object_class, kind = codes.object_class(make, value)
@@ -108,7 +108,7 @@ def split_class(word: str) -> tuple[ObjectClass | None, str]:
 def allow_coded_word(table: str, make: str) -> Check:
     """Return a check that replaces a code by the word of a code table; an unknown code is removed."""
 
-    def check(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
+    def check(value: Any, redactor: AllowListRedactor) -> Any:  # noqa: ARG001
         if not isinstance(value, str):
             return REMOVED
         return codes.word(table, make, value.strip()) or REMOVED
@@ -119,7 +119,7 @@ def allow_coded_word(table: str, make: str) -> Check:
 def allow_color(make: str) -> Check:
     """Return a check that replaces a colour by its word."""
 
-    def check(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
+    def check(value: Any, redactor: AllowListRedactor) -> Any:  # noqa: ARG001
         return (codes.color(make, value) or REMOVED) if isinstance(value, str) else REMOVED
 
     return check

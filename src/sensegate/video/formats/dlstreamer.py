@@ -15,8 +15,8 @@ from sensegate.model import QuarantineReason
 from sensegate.video import boxes, codes
 from sensegate.video.allowlist import (
     REMOVED,
+    AllowListRedactor,
     ObjectRule,
-    Redactor,
     allow_slug,
     decode_object,
     decode_record,
@@ -51,13 +51,13 @@ _CLOCK = re.compile(
 )
 
 
-def _allow_time(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
+def _allow_time(value: Any, redactor: AllowListRedactor) -> Any:  # noqa: ARG001
     """Accept a time; outside of UTC a literal ``:%z``, or a colon before the offset, follows it."""
     match = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
     return REMOVED if match is None else match[1] + (match[2] or "")
 
 
-def _hash_tick(value: Any, redactor: Redactor) -> Any:
+def _hash_tick(value: Any, redactor: AllowListRedactor) -> Any:
     """Replace the stream's clock by a digest: a number of that length may be anything."""
     return (
         redactor.pseudonymiser.identifier(str(value))
@@ -66,7 +66,7 @@ def _hash_tick(value: Any, redactor: Redactor) -> Any:
     )
 
 
-def _allow_source(value: Any, redactor: Redactor) -> Any:
+def _allow_source(value: Any, redactor: AllowListRedactor) -> Any:
     """Accept the name of a camera, but not a URL."""
     return allow_camera(value, redactor) if isinstance(value, str) and not set("/:@") & set(value) else REMOVED
 
@@ -209,7 +209,7 @@ def _is_attribute(name: str, value: Any) -> bool:
     return name not in OBJECT and isinstance(value, dict) and isinstance(value.get("label"), str)
 
 
-def _number(value: Any, redactor: Redactor) -> float | None:
+def _number(value: Any, redactor: AllowListRedactor) -> float | None:
     number = _CONFIDENCE(value, redactor)
     return None if number is REMOVED else float(number)
 

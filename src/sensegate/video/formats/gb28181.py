@@ -15,7 +15,7 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import codes, xmlsafe
-from sensegate.video.allowlist import REMOVED, ObjectRule, Redactor, allow_words, decode_record
+from sensegate.video.allowlist import REMOVED, AllowListRedactor, ObjectRule, allow_words, decode_record
 from sensegate.video.allowlist import allow_number as within
 from sensegate.video.format import (
     CameraInfo,
@@ -39,18 +39,18 @@ _ROOTS: Final = ("Notify", "Response")
 _ONLINE: Final = {"ON": True, "OFF": False, "OK": True, "ONLINE": True, "OFFLINE": False, "ERROR": False}
 
 
-def _allow_device(value: Any, redactor: Redactor) -> Any:
+def _allow_device(value: Any, redactor: AllowListRedactor) -> Any:
     """Accept a code of the standard; pseudonymise any other name."""
     word = text(value)
     return REMOVED if not word else word if _DEVICE.fullmatch(word) else redactor.pseudonymiser.identifier(word)
 
 
-def _allow_time(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
+def _allow_time(value: Any, redactor: AllowListRedactor) -> Any:  # noqa: ARG001
     word = text(value)
     return word if _TIME.fullmatch(word) and parse_beijing(word) else REMOVED
 
 
-def _allow_state(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
+def _allow_state(value: Any, redactor: AllowListRedactor) -> Any:  # noqa: ARG001
     return _ONLINE.get(text(value).upper(), REMOVED)
 
 

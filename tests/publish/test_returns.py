@@ -38,7 +38,7 @@ async def test_nothing_goes_back_that_the_standby_does_not_have() -> None:
     confirmed.end = first
     returns = Returns(log, grade_max=3)
     assert len((await returns.part("4401", Wanted())).entries) == 2, "negative control: the log as it is"
-    returns.see(Held(log, cast("Original", confirmed), clock))
+    returns = Returns(Held(log, cast("Original", confirmed), clock), grade_max=3)
     part = await returns.part("4401", Wanted())
     assert (len(part.entries), part.until) == (1, first)
     again = await returns.part("4401", Wanted("e1", part.until))

@@ -27,6 +27,7 @@ from sensegate.config import WebConfig
 from sensegate.config.people import OidcConfig, PeopleConfig
 from sensegate.decode.profiles import ProfileSet
 from sensegate.lifecycle.profile_rows import ProfileRow
+from sensegate.flow import ROUTES
 from sensegate.model import Device
 from sensegate.normalise.book import QualityRow
 from sensegate.share.books import Books
@@ -116,7 +117,8 @@ class Gateway:
                         ),
                     ),
                 },
-            )
+            ),
+            ROUTES,
         )
         self.url = ""
         self.session: aiohttp.ClientSession

@@ -127,6 +127,13 @@ class NodeLinks:
         """Have the requests of a channel answered by a handler, from when the next connection is opened."""
         self.handlers[channel] = handler
 
+    def answer(self, *answers: Mapping[str, Handler]) -> None:
+        """Have questions answered, each by one handler. Raises `ValueError` where a question has two."""
+        for question, handler in (pair for mapping in answers for pair in mapping.items()):
+            if question in self.answers:
+                raise ValueError(f"question '{question}' has two handlers")
+            self.answers[question] = handler
+
     def assign(self, slots: Mapping[str, MemberId]) -> None:
         """Say which slots are in use, and by whom: connections are opened and closed accordingly by `run`."""
         self._wanted = dict(slots)

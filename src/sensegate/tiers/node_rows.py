@@ -6,6 +6,7 @@ import msgspec
 
 from sensegate import __version__
 from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, WITHHELD
+from sensegate.bus.names import city_of
 from sensegate.config import Config
 from sensegate.tiers.config_distribution import tables_note
 from sensegate.tiers.members import Member, version_note
@@ -56,14 +57,14 @@ class NodeRow(msgspec.Struct, frozen=True):
     """(since, until) µs UTC: what was committed there between is missing here, with a store that was lost."""
 
 
-def row_of_node(node: Node, division: str, member: Member | None, tables: dict[str, str]) -> NodeRow:
+def row_of_node(node: Node, member: Member | None, tables: dict[str, str]) -> NodeRow:
     """Return a node as its centre sees it; `tables`: digests of the centre's common tables."""
     heard = node.heard
     report = heard.report if heard else None
     version = report.version if report else member.version if member else ""
     return NodeRow(
         node.member,
-        division,
+        city_of(node.member),
         "node",
         node.state.value,
         node.last_commit,

@@ -87,17 +87,8 @@ class Links:
                 pass
             await self._clock.sleep(LOOK_S)
 
-    async def lanes(self, member: str) -> list[LaneRecord]:
-        """Return the records of a node's lanes as they are now. Raises `Unavailable`."""
-        records = []
-        for lane in ("live", "backlog"):
-            last = await self._log.last(f"commit.{member}.{lane}")
-            if last and (record := read(last, "links", decode_lane)) is not None:
-                records.append(record)
-        return records
-
     async def _look(self, member: str, up: bool) -> Node:  # noqa: FBT001 - private
-        records = await self.lanes(member)
+        records = await lane_records(self._log, member)
         counts = [record.totals for record in records]
         state = State.UP if up else State.SILENT if records else State.NEVER
         return Node(
@@ -113,6 +104,16 @@ class Links:
             _sums(counts),
             self._reports.heard.get(member) if self._reports else None,
         )
+
+
+async def lane_records(log: Log, member: str) -> list[LaneRecord]:
+    """Return the records of a node's lanes as they are now. Raises `Unavailable`."""
+    records = []
+    for lane in ("live", "backlog"):
+        last = await log.last(f"commit.{member}.{lane}")
+        if last and (record := read(last, "links", decode_lane)) is not None:
+            records.append(record)
+    return records
 
 
 def _family(counts: Sequence[dict[str, int]], family: str) -> int:

@@ -70,10 +70,6 @@ class Returns:
         self.acknowledged: dict[str, int] = {}
         """Division -> place after which it asked last."""
 
-    def see(self, log: Log) -> None:
-        """Read this instead: the log as far as it may be delivered, where a standby must have it first."""
-        self._log = log
-
     def begin(self, after: int) -> None:
         """Say that `note` is told of all after a sequence."""
         if self._begun is None:

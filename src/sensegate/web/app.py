@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -21,10 +21,7 @@ from aiohttp import web
 from sensegate import metrics
 from sensegate.authority.scope import Action, demand
 from sensegate.config import TlsConfig
-from sensegate.control import rest_modes, rest_tasks
 from sensegate.errors import ConfigError, Conflict, SensegateError, Unavailable
-from sensegate.tiers import rest_moves, rest_nodes, rest_owners, rest_returns, rest_uplink
-from sensegate.viid import rest
 from sensegate.web import (
     applications,
     audit,
@@ -126,12 +123,9 @@ _OPERATIONS = (
         media=("text/plain",),
     ),
 )
-ROUTES: tuple[Route, ...] = (
+CORE_ROUTES: tuple[Route, ...] = (
     *_OPERATIONS,
     *devices.ROUTES,
-    *rest_tasks.ROUTES,
-    *rest_modes.ROUTES,
-    *rest_returns.ROUTES,
     *feeds.ROUTES,
     *websocket.ROUTES,
     *webhooks.ROUTES,
@@ -139,28 +133,25 @@ ROUTES: tuple[Route, ...] = (
     *applications.ROUTES,
     *grants.ROUTES,
     *registry.ROUTES,
-    *rest_moves.ROUTES,
-    *rest_nodes.ROUTES,
-    *rest_owners.ROUTES,
-    *rest_uplink.ROUTES,
     *profiles.ROUTES,
     *profile_jobs.ROUTES,
     *drafts.ROUTES,
     *books.ROUTES,
     *log.ROUTES,
     *audit.ROUTES,
-    *rest.ROUTES,
     *people.ROUTES,
     *session.ROUTES,
 )
-"""All operations. `/`, `/docs`, `/openapi.json` and the files they need stand beside it."""
+"""Operations of the core; `flow.ROUTES` has those of features too. `/`, `/docs` and `/openapi.json` are beside them."""
 
 
 class Web:
     """The listener and its routes."""
 
-    def __init__(self, deps: Deps) -> None:
+    def __init__(self, deps: Deps, routes: Sequence[Route]) -> None:
+        """`routes`: all operations, see `flow.ROUTES`."""
         self.deps = deps
+        self._routes = routes
         self._guesses = auth.Guesses(deps.clock)
         self._listener = Listener(
             "web.port",
@@ -169,7 +160,7 @@ class Web:
             handshake_timeout_s=deps.config.header_timeout_s,
         )
         self._context: ssl.SSLContext | None = None
-        self._document = msgspec.json.encode(openapi.document(ROUTES, version=deps.version))
+        self._document = msgspec.json.encode(openapi.document(routes, version=deps.version))
         tls = deps.config.tls
         self._headers = dict(_SECURITY)
         if tls.cert_file:
@@ -178,7 +169,7 @@ class Web:
     def app(self) -> web.Application:
         """Return the application (tests serve it by their own means)."""
         app = web.Application(middlewares=[self._around], client_max_size=self.deps.config.body_bytes_max)
-        for route in ROUTES:
+        for route in self._routes:
             app.router.add_route(route.method, route.path, self._entrance(route))
         app.on_response_prepare.append(self._dress)
         app.router.add_get("/openapi.json", self._openapi)

@@ -1,0 +1,51 @@
+"""Feature: fail-over between two centres: the active centre's seat, and a node's choice of the active centre."""
+
+from __future__ import annotations
+
+from sensegate.authority.audit import Audit
+from sensegate.bus.opening import Core
+from sensegate.failover.active import Activation, Seat, SeatStores
+from sensegate.failover.centre_choice import DurableChoice
+from sensegate.failover.lease import voter
+from sensegate.feature import Feature, FeatureSpec, Parts, owned
+from sensegate.tiers.members import Members
+from sensegate.tiers.node_side import CHOICE
+from sensegate.tiers.opening import TERM
+from sensegate.web.deps import Part
+
+SEAT = Part[Seat]("seat", absent="this gateway has no other centre beside it")
+
+
+def open_seat(core: Core, audit: Audit, members: Members, activation: Activation) -> Seat:
+    """Return the right of this centre to be active, and the log as far as it may be delivered."""
+
+    def joined() -> list[str]:
+        return [voter(member, members.get(member).generation) for member in members.linked()]
+
+    stores = SeatStores(core.log, core.hours, core.buckets, audit)
+    return Seat(core.config, core.clock, activation, stores, joined=joined)
+
+
+async def _open(parts: Parts) -> Feature | None:
+    core, config = parts.core, parts.core.config
+    if config.role == "node":
+        choice = DurableChoice(core.directory, core.clock, lease_s=config.uplink.lease_s, name=config.member_id)
+        return Feature(parts={CHOICE: choice})
+    seat = parts.find(SEAT)
+    if seat is None:
+        return None
+    return Feature(
+        tasks=owned({"seat": seat.run}),
+        answers=seat.answers,
+        parts={TERM: seat.current_term},
+        begin=seat.begin,
+    )
+
+
+FEATURE = FeatureSpec(
+    name="fail-over",
+    title="two centres, one of them active; nodes choose which",
+    config=("peer",),
+    commands=("centre",),
+    open=_open,
+)

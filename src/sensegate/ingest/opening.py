@@ -1,0 +1,138 @@
+"""Build the stages through which a reading passes to the log: interpreter, indicators, committer, and what is beside."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+
+from sensegate.authority.assets import Assets
+from sensegate.authority.devices import Devices
+from sensegate.authority.neighbours import Neighbours
+from sensegate.bus.opening import Core
+from sensegate.collect.commands import CommandChannel, DownlinkQueue
+from sensegate.decode.decode import Decoder
+from sensegate.decode.memory import DecoderMemory
+from sensegate.decode.purposes import purposes
+from sensegate.decode.watch import ProfileWatcher
+from sensegate.ingest.boundary import BatchBoundary, CommitBarrier
+from sensegate.ingest.interpreter import Interpreter
+from sensegate.ingest.own_clock import OwnClock
+from sensegate.normalise.book import IndicatorStore
+from sensegate.normalise.clocks import TimeChecks
+from sensegate.normalise.indicators import Indicators
+from sensegate.normalise.normalise import Normaliser
+from sensegate.normalise.series import SeriesIndex
+from sensegate.persist.commit import Committer, Limits
+from sensegate.persist.duplicates import Duplicates
+from sensegate.persist.scrub import Scrub, scrubbed
+from sensegate.persist.scrubber import Scrubber
+from sensegate.scripts import pool as scripts
+
+
+class Stages(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Open stages of the ingest pipeline."""
+
+    series: SeriesIndex
+    interpreter: Interpreter
+    time_checks: TimeChecks
+    indicators: Indicators
+    quality: IndicatorStore
+    """Indicators of the last days, by device and hour."""
+    committer: Committer
+    assets: Assets
+    neighbours: Neighbours
+    downlink: DownlinkQueue
+    """Asks devices for what decoding needs of them."""
+    scrubber: Scrubber
+    boundary: BatchBoundary
+    barrier: CommitBarrier
+    tasks: Mapping[str, Callable[[], Awaitable[None]]]
+    """Name -> task that runs as long as the gateway."""
+
+
+def open_stages(
+    core: Core,
+    profiles: ProfileWatcher,
+    devices: Devices,
+    channels: tuple[CommandChannel, ...],
+    stack: contextlib.AsyncExitStack,
+    *,
+    centre_offset_s: Callable[[], float | None],
+) -> Stages:
+    """Build the stages by the profiles in force.
+
+    Args:
+        core: configuration, clock and stores.
+        profiles: the profiles in force.
+        devices: the registry.
+        channels: brokers on which a device may listen to us.
+        stack: closes the processes of codec scripts.
+        centre_offset_s: returns by how much the centre's clock is ahead of ours; None: unknown.
+    """
+    config, clock, in_force = core.config, core.clock, profiles.set
+    stack.callback(scripts.close)
+    scripts.start_children()
+    series = SeriesIndex()
+    decoder = Decoder(in_force, devices, config.ingest, DecoderMemory(undoable=True))
+    normaliser = Normaliser(in_force.specs, series=series, clock=clock, time=config.time)
+    indicators = Indicators(series)
+    quality = IndicatorStore(indicators, clock)
+    committer, scrubber = _open_committer(core, profiles, devices)
+    boundary = BatchBoundary()
+    measured = purposes(lambda: profiles.set)
+    downlink = DownlinkQueue(channels, clock)
+    for request in decoder.initial_requests(clock.now()):
+        downlink.ask(request.topic, request.payload, request.about)
+    return Stages(
+        series=series,
+        interpreter=Interpreter(decoder, normaliser),
+        time_checks=normaliser.clocks,
+        indicators=indicators,
+        quality=quality,
+        committer=committer,
+        assets=Assets(devices, measured),
+        neighbours=Neighbours(devices, measured, near_m=config.sharing.near_m),
+        downlink=downlink,
+        scrubber=scrubber,
+        boundary=boundary,
+        barrier=CommitBarrier(boundary, committer, clock),
+        tasks={
+            "clock": OwnClock(config, clock, core.log, normaliser.clocks, centre_offset_s).run,
+            "quality": quality.run,
+            "scrub": scrubber.run,
+            "commands": downlink.run,
+        },
+    )
+
+
+def _open_committer(core: Core, profiles: ProfileWatcher, devices: Devices) -> tuple[Committer, Scrubber]:
+    """Return what judges duplicates and writes commits, and what checks the stored commits."""
+    config, clock = core.config, core.clock
+    duplicates = Duplicates(
+        core.directory / "duplicates",
+        clock=clock,
+        horizon_h=config.duplicates.horizon_h,
+        checkpoint_s=config.duplicates.checkpoint_s,
+        device_id=devices.id,
+    )
+    committer = Committer(
+        core.log,
+        duplicates,
+        devices.index,
+        profiles.set.specs,
+        clock,
+        division=config.member_id,
+        partition=config.ingest.partition,
+        alone=config.role == "node",
+        limits=Limits.of(config.store, core.log.payload_bytes_max),
+    )
+    scrubber = Scrubber(
+        Scrub(core.log.whole(), scrubbed(config, duplicates.horizon_us), clock, spoil=duplicates.spoil),
+        core.directory,
+        clock,
+        epoch=core.log.epoch,
+        bytes_s=config.store.scrub_bytes_s,
+    )
+    return committer, scrubber

@@ -11,8 +11,8 @@ import pytest
 
 from sensegate.clock import SystemClock
 from sensegate.decode.decode import Decoder
-from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.boundary import BatchBoundary
+from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.pipeline import IngestPipeline
 from sensegate.lifecycle.contents import Content
 from sensegate.model import Device, Fields, Message, Span

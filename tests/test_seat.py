@@ -61,9 +61,7 @@ class World:
         self.joined: Sequence[str] = ()
         self.buckets: dict[str, Any] = {}
         stores = SeatStores(self.log, self.log, self.buckets, self.trail)  # type: ignore[arg-type] # as much as is asked
-        self.seat = Seat(
-            self.config, self.clock, Activation(term, "by order"), stores, joined=lambda: self.joined
-        )
+        self.seat = Seat(self.config, self.clock, Activation(term, "by order"), stores, joined=lambda: self.joined)
         self.held = self.seat.delivered
         self.nodes = {node: Choice(LEASE_S) for node in nodes}
 

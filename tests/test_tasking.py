@@ -74,7 +74,9 @@ class World:
         self.devices = Devices(MemoryBucket(), self.trail, self.clock)
         self.broker = Broker()
         self.topics = ["d/up"]
-        self.tasking = CommandDispatcher(self.tasks, self.devices, AnyTask(), self.clock, channels=(self.broker,), topics=lambda _: self.topics)
+        self.tasking = CommandDispatcher(
+            self.tasks, self.devices, AnyTask(), self.clock, channels=(self.broker,), topics=lambda _: self.topics
+        )
 
     async def open(self) -> None:
         await self.devices.load()

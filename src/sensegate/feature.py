@@ -24,7 +24,7 @@ from sensegate.ingest.sources import Sources
 from sensegate.lifecycle.opening import ProfileLifecycle
 from sensegate.model import Shed
 from sensegate.ports import Log, Source
-from sensegate.share.opening import Share
+from sensegate.share.stage import Share
 from sensegate.video.format import Pseudonymiser
 from sensegate.web.deps import Part
 from sensegate.web.routing import Route

@@ -25,6 +25,8 @@ from sensegate.share.catalogue import Catalogue, Entry, Kind, Sharing, as_csv, c
 from sensegate.share.desk import Desk
 from sensegate.share.feeds import Feed, Feeds, Wanted, common
 from sensegate.share.grants import Admission, Grant, Grants, granted
+from sensegate.share.joint import Ask
+from sensegate.share.joint_up import Distant
 from tests.share.made import NOW
 
 OWNER = Principal("owner", Role.CITY_OPERATOR, scope("4401"))
@@ -40,7 +42,8 @@ WISH: dict[str, Any] = {"feeds": ["air"], "purpose": "p", "legal_basis": "l", "d
 class Made:
     """A desk with one conditional, one unconditional and one core feed of 4401."""
 
-    def __init__(self) -> None:
+    def __init__(self, ask: Ask | None = None) -> None:
+        """`ask`: of a node, asks its centre."""
         self.clock = FakeClock(NOW)
         self.trail = MemoryTrail()
         self.bucket = MemoryBucket()
@@ -50,6 +53,7 @@ class Made:
         self.grants = Grants(
             self.shelf, self.feeds, self.clock, demands_grant=self.catalogue.demands_grant, core=self.catalogue.core
         )
+        self.distant = Distant(self.shelf, self.feeds, self.trail, ask, division="4401") if ask else None
         self.desk = Desk(
             self.shelf,
             self.feeds,
@@ -58,6 +62,7 @@ class Made:
             self.trail,
             self.clock,
             subscriber=self._subscriber,
+            distant=self.distant,
             answer_days=10,
             kept_days=100,
         )

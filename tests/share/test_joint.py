@@ -27,7 +27,7 @@ class Pair:
     """A node of 4401 and the centre."""
 
     def __init__(self) -> None:
-        self.node, self.centre = Made(), Made()
+        self.node, self.centre = Made(self.ask), Made()
         self.cut = False
         self.asked: list[str] = []
         self.division = "4401"
@@ -41,8 +41,8 @@ class Pair:
             home="44",
         )
         node = self.node
-        self.distant = Distant(node.shelf, node.feeds, node.trail, self.ask, division="4401")
-        node.desk.distant = self.distant
+        assert node.distant is not None
+        self.distant: Distant = node.distant
         self.measured = Promise(continuity=0.9)
         self.up = Upward(
             node.feeds, node.catalogue, self.distant, self.ask, node.clock, measured=lambda _feed: self.measured

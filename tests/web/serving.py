@@ -26,13 +26,12 @@ from sensegate.clock import Clock, SystemClock
 from sensegate.config import WebConfig
 from sensegate.config.people import OidcConfig, PeopleConfig
 from sensegate.decode.profiles import ProfileSet
-from sensegate.lifecycle.profile_rows import ProfileRow
 from sensegate.flow import ROUTES
+from sensegate.lifecycle.profile_rows import ProfileRow
 from sensegate.model import Device
 from sensegate.normalise.book import QualityRow
 from sensegate.share.books import Books
 from sensegate.share.feeds import Feeds
-from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
 from sensegate.share.roll import Roll
 from sensegate.share.sharing import Sharing, Terms
@@ -72,7 +71,7 @@ class Gateway:
             self.reader,
             self.books,
             Feeds(MemoryBucket(), clock),
-            Metering(MemoryBucket(), clock),
+            MemoryBucket(),
             self.trail,
             Shelf(MemoryBucket(), clock),
             clock,

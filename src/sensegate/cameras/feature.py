@@ -25,6 +25,4 @@ async def _open(parts: Parts) -> Feature | None:
     return Feature(sources=(source,), tasks={"cameras": Task(source.run, Place.HELPER)}, warnings=source.troubles)
 
 
-FEATURE = FeatureSpec(
-    name="camera alarms", title="alarms fetched from cameras", config=("cameras",), open=_open
-)
+FEATURE = FeatureSpec(name="camera alarms", title="alarms fetched from cameras", config=("cameras",), open=_open)

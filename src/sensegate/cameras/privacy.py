@@ -1,6 +1,6 @@
 """Privacy of cameras: what of their metadata is kept, by which keys, and whether the store may hold it.
 
-Keyring ─▶ Redactor ─▶ the ingest pipeline
+Keyring ─▶ MessageRedactor ─▶ the ingest pipeline
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sensegate.authority.callout import TopicsOf
 from sensegate.authority.devices import Devices
 from sensegate.bus.opening import Core
 from sensegate.cameras.keyring import Keyring
-from sensegate.decode.redaction import Redactor
+from sensegate.decode.redaction import MessageRedactor
 from sensegate.decode.watch import ProfileWatcher
 from sensegate.model import Device
 from sensegate.video.formats import FORMATS
@@ -26,7 +26,7 @@ class CameraPrivacy(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     core: Core
     profiles: ProfileWatcher
     keyring: Keyring
-    redactor: Redactor
+    redactor: MessageRedactor
 
     @property
     def tasks(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
@@ -68,5 +68,5 @@ def open_privacy(core: Core, profiles: ProfileWatcher, devices: Devices) -> Came
         known=lambda device: devices.find(device) >= 0,
     )
     largest = max(config.engine.max_payload_bytes, config.web.body_bytes_max)
-    redactor = Redactor(FORMATS, keyring, bytes_max=largest)
+    redactor = MessageRedactor(FORMATS, keyring, bytes_max=largest)
     return CameraPrivacy(core=core, profiles=profiles, keyring=keyring, redactor=redactor)

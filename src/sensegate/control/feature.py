@@ -32,9 +32,7 @@ async def _open(parts: Parts) -> Feature:
     grants = EmergencyGrants(sharing.grants, sharing.feeds, core.clock)
     executor = ModeOrderExecutor(modes, dispatcher, devices, core.clock, grants)
     return Feature(
-        tasks=owned(
-            {"tasks": tasks.watch, "modes": modes.watch, "tasking": dispatcher.run, "emergency": executor.run}
-        ),
+        tasks=owned({"tasks": tasks.watch, "modes": modes.watch, "tasking": dispatcher.run, "emergency": executor.run}),
         observers=(dispatcher.observe,),
         parts={TASKING: dispatcher, MODES: modes, SHED: executor.shed},
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sensegate.authority.audit import Audit
 from sensegate.bus.opening import Core
 from sensegate.failover.active import Activation, Seat, SeatStores
@@ -16,14 +18,21 @@ from sensegate.web.deps import Part
 SEAT = Part[Seat]("seat", absent="this gateway has no other centre beside it")
 
 
-def open_seat(core: Core, audit: Audit, members: Members, activation: Activation) -> Seat:
-    """Return the right of this centre to be active, and the log as far as it may be delivered."""
+def open_seat(core: Core, audit: Audit, members: Members | None, activation: Activation | None) -> Seat | None:
+    """Return the right of a centre to be active; None where it has no other centre beside it."""
+    if members is None or activation is None:
+        return None
 
     def joined() -> list[str]:
         return [voter(member, members.get(member).generation) for member in members.linked()]
 
     stores = SeatStores(core.log, core.hours, core.buckets, audit)
     return Seat(core.config, core.clock, activation, stores, joined=joined)
+
+
+def parts_of(seat: Seat | None) -> dict[Part[Any], Any]:
+    """Return the part for the feature."""
+    return {SEAT: seat} if seat else {}
 
 
 async def _open(parts: Parts) -> Feature | None:

@@ -34,6 +34,7 @@ from sensegate.scripts import pool as scripts
 class Stages(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Open stages of the ingest pipeline."""
 
+    devices: Devices
     series: SeriesIndex
     interpreter: Interpreter
     time_checks: TimeChecks
@@ -50,6 +51,24 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     barrier: CommitBarrier
     tasks: Mapping[str, Callable[[], Awaitable[None]]]
     """Name -> task that runs as long as the gateway."""
+
+    def not_ready(self) -> list[str]:
+        """Return why readings are not taken as they should be."""
+        problems = []
+        if self.committer.held:
+            problems.append(f"log: full, devices are held back until there is room: {self.committer.held}")
+        if self.time_checks.own_clock_off:
+            problems.append("clock: off; readings are marked, none is judged by time. Set the clock (NTP)")
+        return problems
+
+    def warnings(self) -> list[str]:
+        """Return what keeps some messages from becoming readings."""
+        return [*scripts.decoding_pool().problems(), *self.scrubber.warnings()]
+
+    def clock_lag(self, device: str) -> float | None:
+        """Return by how many seconds a device's clock was behind ours when it last spoke; None: unknown."""
+        at = self.devices.find(device)
+        return self.time_checks.device_lag(at) if at >= 0 else None
 
 
 def open_stages(
@@ -86,6 +105,7 @@ def open_stages(
     for request in decoder.initial_requests(clock.now()):
         downlink.ask(request.topic, request.payload, request.about)
     return Stages(
+        devices=devices,
         series=series,
         interpreter=Interpreter(decoder, normaliser),
         time_checks=normaliser.clocks,

@@ -19,7 +19,6 @@ import structlog
 from sensegate import metrics
 from sensegate.authority.assets import Assets
 from sensegate.authority.devices import Devices
-from sensegate.bus.columns import Batch
 from sensegate.clock import Clock
 from sensegate.collect.commands import DownlinkQueue
 from sensegate.collect.intake import Intake
@@ -27,8 +26,8 @@ from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.redaction import MessageRedactor, removed_of
 from sensegate.errors import Fenced, StoreFull, Unavailable
-from sensegate.ingest.boundary import BatchBoundary
 from sensegate.ingest.batches import DecodedBatch
+from sensegate.ingest.boundary import BatchBoundary
 from sensegate.ingest.interpreter import Interpreter, Reprocessor, delivery_of
 from sensegate.ingest.poison import PoisonMessages
 from sensegate.model import Delivery, Message, Quarantined, QuarantineReason, Span, Spec

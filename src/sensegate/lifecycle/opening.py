@@ -22,8 +22,10 @@ from sensegate.authoring.survey import Registered, draft_of, samples_of, shapes
 from sensegate.authoring.unknown import UnexplainedMessages
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.devices import Devices
+from sensegate.authority.divisions import Divisions
 from sensegate.authority.scope import scope
 from sensegate.authority.trail import Trail
+from sensegate.bus.opening import Core
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.decode.memory import DecoderMemory
@@ -44,6 +46,7 @@ from sensegate.model import Device, Span, Spec
 from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
 from sensegate.ports import Log
+from sensegate.quantities.coordinates import wgs84
 
 
 class LifecycleStores(msgspec.Struct, frozen=True, eq=False):
@@ -64,6 +67,7 @@ class LifecycleStores(msgspec.Struct, frozen=True, eq=False):
 class ProfileLifecycle(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Everything that decides which version of a profile interprets which message."""
 
+    stores: LifecycleStores
     profiles: ProfileWatcher
     devices: Devices
     releases: Releases
@@ -90,6 +94,47 @@ class ReprocessingParts(msgspec.Struct, frozen=True, eq=False):
     reprocessing: Reprocessing
     interpreter: ReprocessingInterpreter
     source: ReprocessingSource
+
+
+async def open_profiles(
+    core: Core,
+    audit: Trail,
+    divisions: Divisions,
+    stack: contextlib.AsyncExitStack,
+    *,
+    digest: Callable[[Device, str], bytes],
+) -> ProfileLifecycle:
+    """Open the profiles and the registry of devices, each of which needs the other.
+
+    Args:
+        core: configuration, clock and stores.
+        audit: the trail.
+        divisions: the table of divisions.
+        stack: ends the background jobs.
+        digest: (device, password) -> what is kept for VIID; empty: nothing.
+    """
+    config, clock = core.config, core.clock
+    profiles = ProfileWatcher(config.profiles, clock)
+
+    def interval_of(name: str) -> float:
+        profile = profiles.set.find(name)
+        return profile.source.interval_s if profile else 0.0
+
+    devices = Devices(
+        await core.bucket("devices"),
+        audit,
+        clock,
+        home=config.division,
+        divisions=divisions,
+        to_wgs84=wgs84,
+        profiles=lambda: frozenset(profiles.set.ids),
+        interval_of=interval_of,
+        digest=digest,
+    )
+    stores = LifecycleStores(config, clock, core.log, audit, core.bucket)
+    lifecycle = await open_lifecycle(stores, profiles, devices, stack)
+    await devices.load()
+    return lifecycle
 
 
 async def open_lifecycle(
@@ -141,6 +186,7 @@ async def open_lifecycle(
         await profiles.choose(list(starmap(Chosen, versions)))
 
     return ProfileLifecycle(
+        stores=stores,
         profiles=profiles,
         devices=devices,
         releases=releases,
@@ -152,6 +198,7 @@ async def open_lifecycle(
         orders=orders,
         tasks={
             "profiles": profiles.run,
+            "devices": devices.watch,
             "releases": releases.watch,
             "rollout": partial(rollout.run, choose),
             "trials": canaries.run,
@@ -184,22 +231,17 @@ def _compare(
 
 
 def open_reprocessing(
-    stores: LifecycleStores,
-    lifecycle: ProfileLifecycle,
-    committer: Committer,
-    *,
-    series: SeriesIndex,
-    memory: DecoderMemory,
+    lifecycle: ProfileLifecycle, committer: Committer, *, series: SeriesIndex, memory: DecoderMemory
 ) -> ReprocessingParts:
     """Build what reprocesses recorded messages.
 
     Args:
-        stores: where it reads and writes.
         lifecycle: the versions and the orders.
         committer: writes revisions of readings.
         series: the index of series of live messages.
         memory: what live decoding has established.
     """
+    stores = lifecycle.stores
     config, clock = stores.config, stores.clock
     interpreter = ReprocessingInterpreter(
         config, clock, lifecycle.profiles, lifecycle.devices, committer, series=series, memory=memory

@@ -78,11 +78,16 @@ class Desk:
         clock: Clock,
         *,
         subscriber: Callable[[str, Principal], Scope],
+        distant: Elsewhere | None = None,
         answer_days: float = 10.0,
         days_max: float = 1_096.0,
         kept_days: float = 0.0,
     ) -> None:
-        """`subscriber` returns the scope of a token by its id, or raises `NotFound` where the caller may not use it."""
+        """Build it on finished registries.
+
+        `subscriber` returns the scope of a token by its id, or raises `NotFound` where the caller may not use it;
+        `distant`: at a node, the applications and grants for its data that the centre keeps.
+        """
         self._feeds = feeds
         self._catalogue = catalogue
         self._grants = grants
@@ -92,8 +97,7 @@ class Desk:
         self._answer_us = round(answer_days * DAY_US)
         self._days_max = days_max
         self._kept_us = round(kept_days * DAY_US)
-        self.distant: Elsewhere | None = None
-        """At a node: applications and grants for its data that the centre keeps."""
+        self._distant = distant
         self.bundles = Bundles(shelf, feeds, trail, clock)
         self.applications: Records[Application] = Records(shelf, "application", Application)
 
@@ -107,8 +111,8 @@ class Desk:
     def get(self, principal: Principal, name: str) -> Application:
         """Return one. Raises `NotFound`."""
         found = self.applications.find(name)
-        if found is None and self.distant:
-            found = self.distant.applications.find(name)
+        if found is None and self._distant:
+            found = self._distant.applications.find(name)
         if found is None or not self._sees(principal, found):
             raise NotFound(f"no application '{name[:40]}' that concerns you")
         return found
@@ -212,10 +216,10 @@ class Desk:
         application = self.get(principal, name)
         if revision is not None and revision != application.revision:
             raise Conflict(f"application {name} is at revision {application.revision}, not {revision}; read it again")
-        if self.distant and self.applications.find(name) is None:
+        if self._distant and self.applications.find(name) is None:
             terms(decision)
             masks.check(decision.mask or masks.NONE)
-            return await self.distant.decide(principal, application, decision)
+            return await self._distant.decide(principal, application, decision)
         demand_decider(principal, application)
         if application.state is not State.PENDING:
             raise Conflict(f"application {application.id} is {application.state}")
@@ -260,7 +264,7 @@ class Desk:
         return found
 
     def _distant_applications(self) -> Iterable[Application]:
-        return self.distant.applications if self.distant else ()
+        return self._distant.applications if self._distant else ()
 
     async def escalate(self) -> int:
         """Hand every application whose deadline has passed to the level above; return how many.
@@ -330,14 +334,14 @@ class Desk:
 
     def grants(self, principal: Principal) -> list[Grant]:
         """Return the grants that concern the caller, in order of id."""
-        distant = self.distant.grants if self.distant else ()
+        distant = self._distant.grants if self._distant else ()
         return [one for one in (*self._grants.records, *distant) if _concerned(principal, one)]
 
     def grant(self, principal: Principal, name: str) -> Grant:
         """Return one. Raises `NotFound`."""
         found = self._grants.find(name)
-        if found is None and self.distant:
-            found = self.distant.grants.find(name)
+        if found is None and self._distant:
+            found = self._distant.grants.find(name)
         if found is None or not _concerned(principal, found):
             raise NotFound(f"no grant '{name[:40]}' that concerns you")
         return found
@@ -395,8 +399,8 @@ class Desk:
             raise PermissionDenied(f"grant {name} is taken back by {before.level} or given back by {before.applicant}")
         if before.revoked:
             return before
-        if self.distant and self._grants.find(name) is None:
-            return await self.distant.revoke(principal, before, reason[:500])
+        if self._distant and self._grants.find(name) is None:
+            return await self._distant.revoke(principal, before, reason[:500])
         after = msgspec.structs.replace(before, revoked=self._clock.now(), reason=reason[:500])
         await self._trail.record(principal, "grant.revoke", name, after={"reason": after.reason})
         return await self._grants.records.put(name, after, expected=before.revision)
@@ -503,7 +507,7 @@ class Desk:
             # A draft and what is not shared are told apart only for their owner.
             if feed is not None and owns(principal, feed):
                 raise ConfigError(f"feed '{name[:64]}' is not offered", key="feeds", remedy="complete its entry first")
-            if self.distant and self.distant.entries.find(name):
+            if self._distant and self._distant.entries.find(name):
                 raise Conflict(f"'{name}' is shared at the centre; apply there, where it is read")
             raise NotFound(f"no feed '{name[:64]}' in the catalogue")
         return feed

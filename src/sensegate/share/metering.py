@@ -111,8 +111,24 @@ class Cover:
 class Metering:
     """Counts in memory, written to the bucket every `flush_s`, few of them every second."""
 
-    def __init__(self, bucket: Bucket, clock: Clock, *, flush_s: float = 5.0, kept_days: float = 0.0) -> None:
-        """`kept_days`: counts of months that were over before go; 0: they stay."""
+    def __init__(
+        self,
+        bucket: Bucket,
+        clock: Clock,
+        *,
+        left: Callable[[str], int | None] = lambda _grant: None,
+        flush_s: float = 5.0,
+        kept_days: float = 0.0,
+    ) -> None:
+        """Build it empty; `open` loads the counts.
+
+        Args:
+            bucket: where counts are written.
+            clock: the clock.
+            left: grant -> what is left of its month's volume; None: no limit.
+            flush_s: how often counts are written.
+            kept_days: counts of months that were over before are deleted; 0: they stay.
+        """
         self._bucket = bucket
         self._clock = clock
         self._flush_s = flush_s
@@ -132,8 +148,7 @@ class Metering:
         self._writing: dict[tuple[str, ...], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._unsettled: dict[tuple[str, str, str], int] = defaultdict(int)
         """Line -> records of all months that may have gone."""
-        self.left: Callable[[str], int | None] = lambda _grant: None
-        """Grant -> what is left of its month's volume; None: no limit."""
+        self._left = left
 
     async def open(self) -> None:
         """Load the counts of earlier lives; what one that was killed had covered and not counted is unsettled."""
@@ -312,7 +327,7 @@ class Metering:
             for key, spare in spares.items():
                 usage = self._usage.get(key) or _of_month(key)
                 going = self._going.get(key, 0)
-                left = self.left(usage.grant) if usage.grant else None
+                left = self._left(usage.grant) if usage.grant else None
                 more = going + (spare if left is None else min(spare, left // QUOTA_PART))
                 usage = msgspec.structs.replace(usage, ahead=usage.records + more if more else 0)
                 # Whoever comes meanwhile must not trust what is about to be lowered.

@@ -63,16 +63,19 @@ class Offers:
         *,
         codes: bool,
         measured: Callable[[Feed], Promise],
+        others: Iterable[Entry] = (),
     ) -> None:
-        """`codes`: this gateway gives codes (the centre); `measured`: indicators of a feed's devices here."""
+        """`codes`: this gateway gives codes (the centre); `others`: at a node, what others share at the centre;
+
+        `measured`: indicators of a feed's devices here.
+        """
         self._catalogue = catalogue
         self._feeds = feeds
         self._serving = serving
         self._trail = trail
         self._clock = clock
         self._codes = codes
-        self.others: Iterable[Entry] = ()
-        """At a node: what others share at the centre."""
+        self._others = others
         self._measured = measured
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────
@@ -80,7 +83,7 @@ class Offers:
     def seen(self, principal: Principal) -> list[Entry]:
         """Return the entries that the caller sees, by feed; a feed of his without one as an empty draft."""
         ours = [self._of(feed) for feed in self._feeds if feed.name != ALL_FEED.name and self._sees(principal, feed)]
-        return ours + [entry for entry in self.others if self._feeds.find(entry.feed) is None]
+        return ours + [entry for entry in self._others if self._feeds.find(entry.feed) is None]
 
     def get(self, principal: Principal, name: str) -> Entry:
         """Return one of them. Raises `NotFound`."""
@@ -90,7 +93,7 @@ class Offers:
         """Return what others share under a name that no feed of ours bears."""
         if self._feeds.find(name) is not None:
             return None
-        return next((entry for entry in self.others if entry.feed == name), None)
+        return next((entry for entry in self._others if entry.feed == name), None)
 
     def feed(self, principal: Principal, name: str) -> Feed:
         """Return the feed behind an entry that the caller sees. Raises `NotFound`."""

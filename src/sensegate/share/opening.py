@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sensegate.authority import bucket as registry
 from sensegate.authority.devices import Devices
@@ -31,9 +32,8 @@ from sensegate.share.books import Books
 from sensegate.share.catalogue import Promise
 from sensegate.share.feeds import Feed, Feeds
 from sensegate.share.masks import Masks
-from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
-from sensegate.share.sharing import Sharing, Terms
+from sensegate.share.sharing import Centre, Sharing, Terms
 
 SIGNING = "receipts.key"
 PSEUDONYMS = "masks.key"
@@ -74,6 +74,8 @@ def made(
     usage: Bucket,
     sharing: Bucket,
     measured: Callable[[Feed], Promise],
+    signing: Ed25519PrivateKey,
+    centre: Centre | None,
 ) -> Sharing:
     """Return the door of sharing; keys are made at the first start. Raises `ConfigError`."""
 
@@ -85,17 +87,24 @@ def made(
         reader,
         books,
         Feeds(feeds, clock),
-        Metering(usage, clock, kept_days=terms.kept_days),
+        usage,
         trail,
         Shelf(sharing, clock),
         clock,
         subscriber=subscriber,
-        signing=key_in(Path(terms.key_file or directory / SIGNING), setting="sharing.key_file"),
+        signing=signing,
         masks=Masks(_pseudonyms(directory / PSEUDONYMS)),
         terms=Terms(terms.answer_days, terms.days_max, terms.kept_days, config.division, codes=config.role == "centre"),
         page_max=config.web.page_max,
         measured=measured,
+        centre=centre,
     )
+
+
+def signing_key(config: Config) -> Ed25519PrivateKey:
+    """Return the key that signs receipts and return files; it is created at the first start. Raises `ConfigError`."""
+    file = Path(config.sharing.key_file or Path(config.directory) / SIGNING)
+    return key_in(file, setting="sharing.key_file")
 
 
 def quality_rows(book: IndicatorStore, devices: Devices) -> Callable[[int], list[QualityRow]]:

@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 
 from sensegate import metrics
 from sensegate.authority.bucket import Bucket
-from sensegate.authority.callout import Callout
+from sensegate.authority.callout import GuestOf
 from sensegate.authority.scope import Principal
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.tokens import Tokens
@@ -79,8 +79,8 @@ class Pushing:
         self.tasks["places"] = self._sweep
         self.tasks |= {"lines shelf": shelf.run, "webhooks shelf": kept.run, "webhooks": webhooks.run}
 
-    async def open_broker(self, engine: Engine, callout: Callout, stack: contextlib.AsyncExitStack) -> None:
-        """Open the way to those who listen at our broker; from now on they may come in. Raises `Unavailable`."""
+    async def open_broker(self, engine: Engine, stack: contextlib.AsyncExitStack) -> GuestOf:
+        """Open the way to those who listen at our broker; return what admits them. Raises `Unavailable`."""
         feeds = await engine.connect(User.FEEDS, name="feeds")
         stack.push_async_callback(feeds.close)
         await streams.ensure_outlet(feeds)
@@ -102,7 +102,6 @@ class Pushing:
         guests = Guests(engine, self.tokens, self.share.grants, self.clock, lines)
         controls = Controls(self.share.grants, self.share.reader, self.marks, lines, self.tokens.of)
         await self._listen(feeds, controls)
-        callout.guests.append(guests.guest_of)
         self.tasks |= {
             "mqtt lines": lines[MQTT].run,
             "nats lines": lines[NATS].run,
@@ -110,6 +109,7 @@ class Pushing:
         }
         if engine.info.mqtt_port:
             self.tasks["mqtt outlet"] = topics.run
+        return guests.guest_of
 
     async def _listen(self, feeds: Client, controls: Controls) -> None:
         async def told(message: Msg) -> None:

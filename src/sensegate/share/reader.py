@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -80,6 +81,18 @@ class Span(msgspec.Struct, frozen=True, eq=False):
     """When that entry was stored, µs."""
 
 
+class LogObserver(Protocol):
+    """Hears of entries of readings and observations while the reader follows the log."""
+
+    def begin(self, after: int) -> None:
+        """Hear that `note` is called with every entry after a sequence."""
+        ...
+
+    def note(self, entry: Entry) -> None:
+        """Hear of an entry, in the order of the log; one may come again."""
+        ...
+
+
 class Reader:
     """The ring and the pages. `run` must be running for `wait` to see anything."""
 
@@ -88,6 +101,7 @@ class Reader:
         source: Log,
         clock: Clock,
         *,
+        observers: Sequence[LogObserver] = (),
         readings_ttl_h: int = 168,
         ring_bytes_max: int = 67_108_864,
         pages_max: int = 6,
@@ -106,10 +120,7 @@ class Reader:
         """The end of the log has been reached once since the last loss."""
         self.on_ledger: list[Callable[[Entry], None]] = []
         """Called with each entry of the ledger that follows the place where `run` began, in order."""
-        self.on_rows: list[Callable[[Entry], None]] = []
-        """The same for each entry of readings and observations."""
-        self.on_begin: list[Callable[[int], None]] = []
-        """Called with that place, once, before either of them."""
+        self._observers = observers
         self._change: asyncio.Future[None] | None = None
         self._pages_max = pages_max
         self._pages: OrderedDict[int, Span] = OrderedDict()
@@ -132,8 +143,8 @@ class Reader:
                     # Begun anew in a process that goes on: what it had read comes again.
                     self._ring.clear()
                     self._ring_bytes, self._live, started = 0, False, True
-                    for begun in self.on_begin:
-                        begun(self._end)
+                    for observer in self._observers:
+                        observer.begin(self._end)
                 await self._follow()
             except Unavailable as why:
                 self._live = False
@@ -159,8 +170,8 @@ class Reader:
                 slot = Slot(entry)
                 self._ring.append(slot)
                 self._ring_bytes += slot.size
-                for listener in self.on_rows:
-                    listener(entry)
+                for observer in self._observers:
+                    observer.note(entry)
             elif entry.subject.startswith(("ledger.", "carried.")):
                 for listener in self.on_ledger:
                     listener(entry)

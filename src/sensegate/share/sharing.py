@@ -12,6 +12,7 @@ import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from sensegate.authority.bucket import Bucket
 from sensegate.authority.divisions import short
 from sensegate.authority.scope import Action, Principal, Scope, demand
 from sensegate.authority.shelf import Shelf
@@ -68,6 +69,14 @@ class Terms(msgspec.Struct, frozen=True):
     """Codes of entries are given here: at the centre."""
 
 
+class Centre(msgspec.Struct, frozen=True, eq=False):
+    """The centre of this node, at which others share too and apply for the node's data."""
+
+    ask: Ask
+    member: str
+    """Id of this node there."""
+
+
 class Sharing:
     """The door of this stage."""
 
@@ -76,7 +85,7 @@ class Sharing:
         reader: Reader,
         books: Books,
         feeds: Feeds,
-        metering: Metering,
+        usage: Bucket,
         trail: Trail,
         shelf: Shelf,
         clock: Clock,
@@ -87,23 +96,32 @@ class Sharing:
         terms: Terms | None = None,
         measured: Callable[[Feed], Promise] = lambda _feed: Promise(),
         page_max: int = 10_000,
+        centre: Centre | None = None,
     ) -> None:
-        """`shelf` holds entries, applications and grants; `subscriber` as of `Desk`; `signing` signs receipts."""
+        """Build the stage; `open` loads it.
+
+        `usage` holds counts, `shelf` entries, applications and grants; `subscriber` as of `Desk`; `signing` signs
+        receipts; `centre`: of a node, its centre.
+        """
         self.reader = reader
         self.books = books
         self.feeds = feeds
-        self.metering = metering
-        metering.left = self.left
+        terms = terms or Terms()
+        self.metering = Metering(usage, clock, left=self.left, kept_days=terms.kept_days)
         self.catalogue = Catalogue(shelf)
         self.grants = Grants(
             shelf,
             feeds,
             clock,
             demands_grant=self.catalogue.demands_grant,
-            used=metering.used,
+            used=self.metering.used,
             core=self.catalogue.core,
         )
-        terms = terms or Terms()
+        distant = Distant(shelf, feeds, trail, centre.ask, division=centre.member) if centre else None
+        self.upward = (
+            Upward(feeds, self.catalogue, distant, centre.ask, clock, measured=measured) if centre and distant else None
+        )
+        """Offers the feeds of a node to its centre; None at a centre."""
         self.desk = Desk(
             shelf,
             feeds,
@@ -112,6 +130,7 @@ class Sharing:
             trail,
             clock,
             subscriber=subscriber,
+            distant=distant,
             answer_days=terms.answer_days,
             days_max=terms.days_max,
             kept_days=terms.kept_days,
@@ -119,8 +138,17 @@ class Sharing:
         self.trail = trail
         self.shelf = shelf
         self.serving = Serving(reader, masks=masks, page_max=page_max)
-        self.offers = Offers(self.catalogue, feeds, self.serving, trail, clock, codes=terms.codes, measured=measured)
-        self._receipts = Receipts(metering, signing or Ed25519PrivateKey.generate(), clock, gateway=terms.gateway)
+        self.offers = Offers(
+            self.catalogue,
+            feeds,
+            self.serving,
+            trail,
+            clock,
+            codes=terms.codes,
+            measured=measured,
+            others=distant.entries if distant else (),
+        )
+        self._receipts = Receipts(self.metering, signing or Ed25519PrivateKey.generate(), clock, gateway=terms.gateway)
         self._clock = clock
         self._gateway = terms.gateway
         self._from = 0
@@ -143,13 +171,6 @@ class Sharing:
             await self.books.flush()
         except (Unavailable, StoreFull) as why:
             _log.warning("the last counts of usage are not written", reason=str(why))
-
-    def join_up(self, ask: Ask, division: str, measured: Callable[[Feed], Promise]) -> Upward:
-        """Return what offers this node's feeds to its centre; what is asked of them there is decided here, too."""
-        distant = Distant(self.shelf, self.feeds, self.trail, ask, division=division)
-        self.desk.distant = distant
-        self.offers.others = distant.entries
-        return Upward(self.feeds, self.catalogue, distant, ask, self._clock, measured=measured)
 
     def join_down(self) -> Downward:
         """Return what answers the nodes of this centre."""

@@ -115,9 +115,7 @@ class NodeAdmission:
         """Return the nodes that have left or were expelled."""
         ended = (State.LEFT, State.EXPELLED)
         return [
-            member.id
-            for member in self._members.all()
-            if member.state in ended and member.id not in self._configured
+            member.id for member in self._members.all() if member.state in ended and member.id not in self._configured
         ]
 
     async def connected(self) -> set[str]:

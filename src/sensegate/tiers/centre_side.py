@@ -12,7 +12,6 @@ import msgspec
 import structlog
 
 from sensegate import __version__
-from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import Trail
 from sensegate.clock import Clock
@@ -91,9 +90,7 @@ class NodeList(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """Return the row of each node."""
         members = {member.id: member for member in self.members.all()}
         tables = table_digests()
-        return [
-            self._completed(row_of_node(node, members.get(node.member), tables)) for node in self.states.nodes
-        ]
+        return [self._completed(row_of_node(node, members.get(node.member), tables)) for node in self.states.nodes]
 
     def _completed(self, row: NodeRow) -> NodeRow:
         """Return a row with what the node may send, and which of its devices another node sends too."""

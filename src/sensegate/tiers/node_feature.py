@@ -24,7 +24,8 @@ from sensegate.tiers.writers import Claimant, FileKeeper
 
 async def _open(parts: Parts) -> Feature | None:
     connection, choice, copied = parts.find(CONNECTION), parts.find(CHOICE), parts.find(COPIED_BUCKETS)
-    if connection is None or choice is None or copied is None:
+    federation = parts.share.sharing.upward
+    if connection is None or choice is None or copied is None or federation is None:
         return None
     core, config, clock = parts.core, parts.core.config, parts.core.clock
     lifecycle, health = parts.lifecycle, parts.health
@@ -43,7 +44,6 @@ async def _open(parts: Parts) -> Feature | None:
         connection.ask,
         centre=config.division[:2],
     )
-    federation = parts.share.sharing.join_up(connection.ask, config.member_id)
     side = NodeSide(
         NodeParts(
             config=config,
@@ -58,9 +58,7 @@ async def _open(parts: Parts) -> Feature | None:
             shed=parts.find(SHED) or tuple,
             beside={
                 "return": partial(taker.run, connection.ask),
-                "copy of the registries": Copying(
-                    core.bus, copied, connection.ask, clock, life=core.log.epoch
-                ).run,
+                "copy of the registries": Copying(core.bus, copied, connection.ask, clock, life=core.log.epoch).run,
                 "catalogue": federation.run,
             },
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,7 @@ from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.tiers import membership, route
 from sensegate.tiers.admission import Site, open_members
+from sensegate.tiers.centre_connection import CONNECTION, CentreConnection
 from sensegate.tiers.members import Members
 from sensegate.tiers.return_flow import Returns
 from sensegate.web.deps import Part
@@ -60,29 +62,53 @@ async def find_origin(config: Config, clock: Clock) -> Origin:
     return Origin(existed, None if existed else joined)
 
 
-async def open_copied(core: Core, origin: Origin) -> dict[str, Bucket]:
-    """Open the buckets of a node of which the centre keeps a copy; a new store is filled with that copy.
+async def restore_store(
+    core: Core, origin: Origin, settle: Callable[[Config, Bucket], Awaitable[None]]
+) -> dict[str, Bucket]:
+    """Bring the registries of a new store to where they were at the centre; return the copied buckets of a node.
+
+    Args:
+        core: configuration and open stores.
+        origin: what the store begins with.
+        settle: creates the secrets of sharing, or takes those of the bucket.
 
     Raises:
         PermissionDenied: the centre does not admit this node.
+        ConfigError: a secret cannot be read.
     """
-    if core.config.role != "node":
-        return {}
-    copied = {name: await core.bucket(name) for name in route.COPIED}
+    copied = {name: await core.bucket(name) for name in route.COPIED} if core.config.role == "node" else {}
     if origin.joined:
         await route.restore(core.config, core.clock, origin.joined, copied)
+    await settle(core.config, await core.bucket("sharing"))
+    # Written last: a start that did not come so far begins anew.
+    write_private(core.directory / membership.LIFE, core.log.epoch)
     return copied
 
 
-def settle_origin(core: Core) -> None:
-    """Note the epoch of the log: the registries are whole, so the next start goes on with this store."""
-    write_private(core.directory / membership.LIFE, core.log.epoch)
+class Tier(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What the tier of a gateway has before its other parts."""
+
+    members: Members | None = None
+    """Of a centre."""
+    connection: CentreConnection | None = None
+    """Of a node: its connection to the centre."""
+    copied: Mapping[str, Bucket]
+    """Of a node: the buckets of which its centre keeps a copy."""
+
+    def clock_offset_s(self) -> float | None:
+        """Return by how much the centre's clock is ahead of ours; None: unknown."""
+        return self.connection.clock_offset_s() if self.connection else None
+
+    def parts(self, returns: Returns | None) -> dict[Part[Any], Any]:
+        """Return the parts for the features of the tier; `returns`: of a centre."""
+        if self.members is not None:
+            return {MEMBERSHIP: self.members, RETURN_INDEX: returns}
+        return {CONNECTION: self.connection, COPIED_BUCKETS: self.copied}
 
 
-async def open_membership(core: Core, trail: Trail, divisions: Divisions) -> Members | None:
-    """Load the members of a centre; None at a node."""
-    if core.config.role != "centre":
-        return None
-    return await open_members(
-        Site(core.config, core.clock, core.engine), await core.bucket("nodes"), trail, divisions
-    )
+async def open_tier(core: Core, trail: Trail, divisions: Divisions, copied: Mapping[str, Bucket]) -> Tier:
+    """Load the members of a centre, or build the connection of a node, which is not open yet."""
+    if core.config.role == "node":
+        return Tier(connection=CentreConnection(core.clock), copied=copied)
+    site = Site(core.config, core.clock, core.engine)
+    return Tier(members=await open_members(site, await core.bucket("nodes"), trail, divisions), copied=copied)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,11 +20,11 @@ from sensegate.model import Device
 from sensegate.ports import Log
 from sensegate.video.format import Pseudonymiser
 from sensegate.video.formats.viid_ids import is_device
+from sensegate.viid import rest
 from sensegate.viid.catalogue import Catalogue
 from sensegate.viid.client import ViidClient
 from sensegate.viid.listener import ViidDeps, ViidWeb
 from sensegate.viid.password_digests import Digests
-from sensegate.viid import rest
 from sensegate.viid.rest import VIID, Above, Below, Subscription, Told, registration
 from sensegate.viid.source import ViidSource
 from sensegate.viid.subordinate import Subordinate
@@ -32,12 +32,19 @@ from sensegate.viid.subscriptions import Orders
 from sensegate.viid.superior import Superior
 from sensegate.web.routing import iso
 
+
 def password_digests(config: Config) -> Digests | None:
     """Return what seals the digests of passwords; None where VIID is not configured. Raises `ConfigError`."""
     viid = config.viid
     if not viid.server_id:
         return None
     return Digests(Path(viid.seal_file or Path(config.directory) / "viid.key"), viid.realm)
+
+
+def digest_of(config: Config) -> Callable[[Device, str], bytes]:
+    """Return a function: (device, password) -> digest that is kept of it; empty where VIID is not configured."""
+    digests = password_digests(config)
+    return digests.seal if digests else lambda _device, _password: b""
 
 
 class ViidStores(msgspec.Struct, frozen=True, eq=False):

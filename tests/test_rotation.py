@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError
-from sensegate.web.rotation import Rotation
+from sensegate.web.certificates import Rotation
 
 
 def test_what_changes_is_taken_when_it_is_there(tmp_path: Path) -> None:

@@ -23,10 +23,8 @@ from sensegate.ingest.pipeline import Observer
 from sensegate.ingest.sources import Sources
 from sensegate.lifecycle.opening import ProfileLifecycle
 from sensegate.model import Shed
-from sensegate.ports import Log, Source
+from sensegate.ports import Log, Part, Source
 from sensegate.share.stage import Share
-from sensegate.video.format import Pseudonymiser
-from sensegate.web.deps import Part
 from sensegate.web.routing import Route
 
 T = TypeVar("T")
@@ -124,8 +122,6 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     callout: Callout
     sources: Sources
     stages: Stages
-    pseudonymiser: Pseudonymiser
-    """Hides plates and other identifiers of persons."""
     delivered: Log
     """The log as far as it may be delivered."""
     share: Share

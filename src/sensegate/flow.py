@@ -31,12 +31,11 @@ from sensegate.bus.engine import Engine
 from sensegate.bus.malloc import one_arena
 from sensegate.bus.opening import Core, open_core
 from sensegate.cameras import feature as cameras
-from sensegate.cameras.privacy import open_privacy
+from sensegate.cameras.privacy import CameraPrivacy, open_privacy
 from sensegate.clock import Clock, SystemClock
 from sensegate.config import Config, secret
 from sensegate.control import feature as control
 from sensegate.decode.profiles import any_video_profile
-from sensegate.decode.redaction import MessageRedactor
 from sensegate.errors import Fenced, PermissionDenied, SensegateError, StoreFull, Superseded, Unavailable, errors_of
 from sensegate.failover import feature as failover
 from sensegate.failover.active import Activation
@@ -47,16 +46,16 @@ from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.ingest.sources import open_sources
 from sensegate.lifecycle.opening import ProfileLifecycle, ReprocessingParts, open_profiles, open_reprocessing
 from sensegate.lifecycle.topic_rights import TopicRights
-from sensegate.share.opening import settle
 from sensegate.share.sharing import Centre
 from sensegate.share.stage import Share, ShareInputs, open_share
+from sensegate.share.wiring import prepare_secrets
 from sensegate.tiers import centre_side, node_feature
 from sensegate.tiers.opening import find_origin, open_tier, restore_store
 from sensegate.tiers.return_flow import Returns
 from sensegate.viid import feature as viid
 from sensegate.web.app import CORE_ROUTES
+from sensegate.web.certificates import rotating
 from sensegate.web.opening import WebParts, open_web
-from sensegate.web.rotation import rotating
 from sensegate.web.routing import Route
 
 FEATURES: tuple[FeatureSpec, ...] = (
@@ -173,7 +172,7 @@ async def open_gateway(
 
     # stores, and who and what exists
     core = await open_core(config, clock, engine, stack, log_first=origin.log_first(config, engine, clock))
-    restored = await restore_store(core, origin, settle)
+    restored = await restore_store(core, origin, prepare_secrets)
     audit, divisions = await open_audit(core), Divisions.load()
     callers = await open_callers(core, audit, divisions)
     lifecycle = await open_profiles(core, audit, divisions, stack, digest=viid.digest_of(config))
@@ -197,7 +196,7 @@ async def open_gateway(
         devices,
         ShareInputs(
             delivered=delivered,
-            quality=stages.quality,
+            quality_rows=stages.quality_rows,
             observers=[returns] if returns else [],
             centre=Centre(tier.connection.ask, config.member_id) if tier.connection else None,
         ),
@@ -214,12 +213,11 @@ async def open_gateway(
         callout=callout,
         sources=sources,
         stages=stages,
-        pseudonymiser=privacy.keyring,
         delivered=delivered,
         share=share,
         health=checks,
         stack=stack,
-        provided=tier.parts(returns) | failover.parts_of(seat),
+        provided={viid.PSEUDONYMISER: privacy.keyring, **tier.parts(returns), **failover.parts_of(seat)},
     )
     features = await _open_features(parts)
 
@@ -227,7 +225,7 @@ async def open_gateway(
     reprocessing = open_reprocessing(
         lifecycle, stages.committer, series=stages.series, memory=stages.interpreter.decoder.memory
     )
-    pipeline = _open_pipeline(parts, features, reprocessing, redaction=privacy.redactor)
+    pipeline = _open_pipeline(parts, features, reprocessing, privacy)
     checks.watch(not_ready=lambda: [f"intake: {pipeline.trouble}"] if pipeline.trouble else [])
     checks.watch(not_ready=stages.not_ready, warnings=stages.warnings)
     checks.watch(not_ready=lambda: health.not_ready(core), warnings=health.warnings)
@@ -236,7 +234,7 @@ async def open_gateway(
     checks.watch(warnings=share.warnings)
     checks.watch(warnings=privacy.warnings)
     await audit_opening.bases(audit, config)
-    await callout.start([guest for feature in features.values() for guest in feature.guests] + [share.guest_of])
+    await callout.start([guest for feature in features.values() for guest in feature.guests] + [share.push.authorize])
     stack.push_async_callback(callout.stop)
     web, url = await open_web(
         WebParts(
@@ -247,9 +245,12 @@ async def open_gateway(
             reprocessing=reprocessing,
             topics_of=topics_of,
             refused=callout.refusals.by_device,
-            sources=sources,
-            stages=stages,
             share=share,
+            ingest=sources.push,
+            clock_lag=stages.clock_lag,
+            quality_rows=stages.quality_rows,
+            neighbours=stages.neighbours,
+            assets=stages.assets,
             not_ready=checks.not_ready,
             warnings=checks.warnings,
             features={key: part for feature in features.values() for key, part in feature.parts.items()},
@@ -293,7 +294,7 @@ async def _open_features(parts: Parts) -> dict[str, Feature]:
 
 
 def _open_pipeline(
-    parts: Parts, features: Mapping[str, Feature], reprocessing: ReprocessingParts, *, redaction: MessageRedactor
+    parts: Parts, features: Mapping[str, Feature], reprocessing: ReprocessingParts, privacy: CameraPrivacy
 ) -> IngestPipeline:
     """Build the pipeline from the sources of the core and of features to the committer."""
     core, stages, lifecycle = parts.core, parts.stages, parts.lifecycle
@@ -310,7 +311,7 @@ def _open_pipeline(
             stages.indicators,
             stages.committer,
             lifecycle.devices,
-            redaction=redaction,
+            redaction=privacy.redactor,
             assets=stages.assets,
             commands=stages.downlink,
             reprocessor=reprocessing.interpreter,

@@ -518,3 +518,16 @@ class Shed(NamedTuple):
     division: str
     department: str
     properties: frozenset[str]
+
+
+class QualityRow(msgspec.Struct, frozen=True):
+    """Quality indicators of one device in one hour, as the API reports them: 0 to 1, or null where undefined."""
+
+    device: str
+    hour: int
+    """Start of the hour, µs UTC."""
+    received: int
+    authenticity: float | None
+    accuracy: float | None
+    continuity: float | None
+    completeness: float | None

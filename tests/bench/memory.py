@@ -64,7 +64,7 @@ async def bench(registered: int = REGISTERED, active: int = ACTIVE, readings: in
                     "indicators": parts.stages.indicators,
                     "quality": parts.stages.quality,
                     "decode": parts.pipeline._stages.interpreter.decoder,
-                    "books": parts.share.sharing.books,
+                    "books": parts.share.sharing.hourly,
                     "reader": parts.share.sharing.reader,
                 }
             )

@@ -10,7 +10,7 @@ from sensegate.authority.jwt import Rights
 from sensegate.bus.server_conf import Kept, render
 from sensegate.bus.slots import account_of, centre_user, inbox_prefix, member_rights, request_subject
 from sensegate.config import EngineConfig
-from sensegate.share.controls import reply_of
+from sensegate.share.subscription_control import reply_of
 from sensegate.tiers import envelope
 from sensegate.tiers.envelope import FORMS, LinkRequest
 from sensegate.tiers.link import Channel

@@ -21,12 +21,12 @@ from sensegate.ports import Log
 from sensegate.share import cursor
 from sensegate.share.cursor import Cursor
 from sensegate.share.delivery import BLOCK_ROWS, Form, Serving
-from sensegate.share.feeds import ALL_FEED, Selection
+from sensegate.share.feeds import ALL_FEED, FeedSelection
 from sensegate.share.grants import Admission
 from sensegate.share.reader import Reader
 from tests.share.made import make_batch, members
 
-Take = Callable[[Serving, Selection, Cursor, int], Awaitable[list[tuple[str, str]]]]
+Take = Callable[[Serving, FeedSelection, Cursor, int], Awaitable[list[tuple[str, str]]]]
 """Returns at least `n` records as (id, cursor) after a place, in the order of delivery."""
 PROPERTIES = ("air_temperature", "pm2_5", "relative_humidity")
 
@@ -74,7 +74,7 @@ def records_of(body: bytes, form: Form) -> list[tuple[str, str]]:
 def paged(form: Form, limit: int) -> Take:
     """Read page after page with `next`."""
 
-    async def take(delivery: Serving, selection: Selection, place: Cursor, count: int) -> list[tuple[str, str]]:
+    async def take(delivery: Serving, selection: FeedSelection, place: Cursor, count: int) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
         while len(found) < count:
             page = await delivery.page(selection, place, form, limit, 5.0)
@@ -88,7 +88,7 @@ def paged(form: Form, limit: int) -> Take:
     return take
 
 
-async def streamed(delivery: Serving, selection: Selection, place: Cursor, count: int) -> list[tuple[str, str]]:
+async def streamed(delivery: Serving, selection: FeedSelection, place: Cursor, count: int) -> list[tuple[str, str]]:
     """Read the event stream as a browser would."""
     found: list[tuple[str, str]] = []
     async with aclosing(delivery.stream(lambda: Admission(ALL_FEED, selection), place, heartbeat_s=0.2)) as stream:
@@ -123,7 +123,7 @@ async def write(log: Log, number: int, rows: int) -> list[str]:
     return [f"4401-0-{last - 2:014d}-{index}" for index in inside]
 
 
-SELECTION = Selection(divisions=("440106",), grade_max=3)
+SELECTION = FeedSelection(divisions=("440106",), grade_max=3)
 
 
 @pytest.mark.parametrize("name", list(DELIVERIES))
@@ -183,7 +183,7 @@ async def test_an_empty_selection_moves_on(log: Log, delivery: Serving) -> None:
     """Nothing of the log belongs to it: no record, but the cursor stands at the end."""
     await write(log, 0, 5)
     start = await delivery.reader.first()
-    for selection in (None, Selection(divisions=("4403",)), Selection(devices=("nobody",))):
+    for selection in (None, FeedSelection(divisions=("4403",)), FeedSelection(devices=("nobody",))):
         page = await delivery.page(selection, start, Form.JSON, 10, 0)
         assert page.count == 0
         assert cursor.parse(page.next).sequence == (await log.bounds())[1]

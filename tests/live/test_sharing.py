@@ -18,7 +18,7 @@ from sensegate.authority.heads import public_key
 from sensegate.cli import app
 from sensegate.errors import ConfigError
 from sensegate.share import delivery
-from sensegate.share.receipts import verified
+from sensegate.share.usage_statements import verify_statement
 from tests.conftest import eventually
 from tests.live.site import Made, Site, reading
 
@@ -206,9 +206,9 @@ async def test_the_thread(centre: Site, cast: Cast) -> None:  # noqa: PLR0915 - 
     assert line.body["records"] == 17
     key = public_key(centre.config_file("receipts.pub"))
     text = msgspec.json.encode(line.body)
-    assert verified(text, key=key).records == 17
+    assert verify_statement(text, key=key).records == 17
     with pytest.raises(ConfigError, match="changed"):
-        verified(text.replace(b'"records":17', b'"records":16'), key=key)
+        verify_statement(text.replace(b'"records":17', b'"records":16'), key=key)
     actions = {row["action"] for row in await centre.audit() if row["target"] in {name, grant, FEED}}
     assert {"application.create", "application.approve", "grant.create", "grant.change", "grant.revoke"} <= actions
 

@@ -35,7 +35,7 @@ from sensegate.config.sites import CentreConfig, PeerConfig
 from sensegate.failover import terms
 from sensegate.failover.standby import TAIL
 from sensegate.failover.trail_standby import PROMOTE, STATUS, Standby
-from sensegate.share.opening import PSEUDONYMS, SIGNING
+from sensegate.share.wiring import PSEUDONYM_KEY, STATEMENT_KEY
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running
 
@@ -404,7 +404,7 @@ def electorate(centre: Centre) -> tuple[str, ...]:
 
 def _keys(centre: Centre) -> list[bytes]:
     """Return of what pseudonyms are made, and whose signature receipts and heads of the trail bear."""
-    files = [centre.directory / name for name in (PSEUDONYMS, SIGNING, KEY, "receipts.pub", "audit.pub")]
+    files = [centre.directory / name for name in (PSEUDONYM_KEY, STATEMENT_KEY, KEY, "receipts.pub", "audit.pub")]
     assert all(file.stat().st_mode & 0o077 == 0 for file in files[:3])
     return [file.read_bytes() for file in files]
 

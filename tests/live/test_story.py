@@ -24,7 +24,7 @@ import pytest
 from sensegate.authority.chain import check_export
 from sensegate.authority.heads import public_key
 from sensegate.config.people import EgressConfig
-from sensegate.share.receipts import verified
+from sensegate.share.usage_statements import verify_statement
 from sensegate.tiers import membership
 from tests.conftest import eventually
 from tests.live.granting import Granted
@@ -363,7 +363,7 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
         assert sum(one["records"] for one in counts if one["token"] == reader_id) == 66
         receipt = await centre.ask("GET", f"/api/v1/grants/{grant}/receipts/{usage['month']}", reader)
         key = public_key(centre.config_file("receipts.pub"))
-        assert verified(msgspec.json.encode(receipt.body), key=key).records == 66
+        assert verify_statement(msgspec.json.encode(receipt.body), key=key).records == 66
         for site in (node, centre):
             auditor, _ = await site.token("auditor", site.config.division)
             lines = (await site.ask("GET", "/api/v1/audit/export", auditor)).body.removesuffix(b"\n").split(b"\n")

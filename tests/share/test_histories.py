@@ -22,11 +22,11 @@ from sensegate.errors import Gone
 from sensegate.failover.replica import Original, Replica, decode_from
 from sensegate.share.cursor import Cursor, parse, stored_before
 from sensegate.share.delivery import Form, Serving
-from sensegate.share.feeds import Selection
+from sensegate.share.feeds import FeedSelection
 from sensegate.share.reader import Reader
 from tests.share.made import NOW, make_batch, members
 
-EVERYTHING = Selection(grade_max=3)
+EVERYTHING = FeedSelection(grade_max=3)
 HOUR_US = 3_600_000_000
 TTL_US = 168 * HOUR_US
 MINUTE_US = 60_000_000

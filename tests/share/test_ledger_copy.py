@@ -16,7 +16,7 @@ from sensegate.failover import ledger_copy
 from sensegate.failover.ledger_copy import LedgerCopy
 from sensegate.model import Member
 from sensegate.ports import Log
-from sensegate.share.books import Books
+from sensegate.share.hourly_ledgers import HourlyLedgers
 
 TTL_H = 9_600
 
@@ -26,7 +26,7 @@ def asks(hours: Log) -> Callable[[str, bytes], Awaitable[bytes]]:
 
     async def ask(what: str, payload: bytes) -> bytes:
         assert what == "hours"
-        return await ledger_copy.piece(hours, payload)
+        return await ledger_copy.read_chunk(hours, payload)
 
     return ask
 
@@ -49,25 +49,25 @@ class Site:
 
     async def open(self) -> None:
         """Begin to count where the sums end."""
-        self.books = Books(self.hours, self.clock)
+        self.books = HourlyLedgers(self.hours, self.clock)
         after = await self.books.open(self.log.epoch)
         for entry in await self.log.fetch(after, limit=10_000):
-            self.books.take(entry)
+            self.books.add(entry)
 
     async def commit(self, node: str, hour: int, count: int) -> None:
         """Write a ledger and count it."""
         at = await self.log.write([Member(f"ledger.{node}", ledger(hour, count))])
         for entry in await self.log.fetch(at - 1):
-            self.books.take(entry)
+            self.books.add(entry)
 
     def sums(self, node: str) -> dict[str, int]:
         """Return all that is counted of a node."""
-        return self.books.sums(node, 0).totals()
+        return self.books.total(node, 0).totals()
 
 
 async def caught_up(copy: LedgerCopy, one: Site, other: Site, end: int | None = None) -> None:
     """Copy until nothing comes; `end`: of the log, as if it had come so far."""
-    while await copy.turn(asks(one.hours), other.log.epoch, (await other.log.bounds())[1] if end is None else end):
+    while await copy.pull(asks(one.hours), other.log.epoch, (await other.log.bounds())[1] if end is None else end):
         pass
 
 
@@ -143,7 +143,7 @@ async def test_it_goes_on_where_it_was_and_lives_no_longer(monkeypatch: pytest.M
         return await asks(one.hours)(what, payload)
 
     again = LedgerCopy(other.hours, clock, ttl_h=31)
-    await again.turn(ask, other.log.epoch, 99)
+    await again.pull(ask, other.log.epoch, 99)
     assert asked == [ledger_copy._encode((await one.hours.bounds())[1])]
     await clock.advance(2 * 3_600)
     left = [entry.subject for entry in await other.hours.fetch(0)]

@@ -20,7 +20,7 @@ from sensegate.model import Entry, Member
 from sensegate.share import cursor, reader
 from sensegate.share.cursor import BadCursor
 from sensegate.share.delivery import Form, Serving
-from sensegate.share.feeds import ALL_FEED, Selection
+from sensegate.share.feeds import ALL_FEED, FeedSelection
 from sensegate.share.grants import Admission
 from sensegate.share.reader import Reader
 from tests.share.made import NOW, make_batch, members
@@ -113,7 +113,7 @@ async def test_one_who_reads_on_too_slowly_is_told(
     for value in (1.0, 2.0, 3.0, 4.0):
         await commit(memory_log, value, 1)
         await clock.advance(HOUR_S)
-    everything = Selection(grade_max=3)
+    everything = FeedSelection(grade_max=3)
 
     async def read(serving: Serving, place: cursor.Cursor, values: list[float]) -> cursor.Cursor:
         page = await serving.page(everything, place, Form.NDJSON, 1, 0.0, tight=True)

@@ -11,7 +11,6 @@ import aiohttp
 import msgspec
 
 from sensegate.authoring.survey import draft_of, samples_of, shapes
-from sensegate.authoring.unknown import UnexplainedMessages
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
@@ -28,13 +27,13 @@ from sensegate.config.people import OidcConfig, PeopleConfig
 from sensegate.decode.profiles import ProfileSet
 from sensegate.flow import ROUTES
 from sensegate.lifecycle.profile_rows import ProfileRow
-from sensegate.model import Device
-from sensegate.normalise.book import QualityRow
-from sensegate.share.books import Books
+from sensegate.lifecycle.unexplained import UnexplainedMessages
+from sensegate.model import Device, QualityRow
+from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.feeds import Feeds
+from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.reader import Reader
-from sensegate.share.roll import Roll
-from sensegate.share.sharing import Sharing, Terms
+from sensegate.share.sharing import Sharing, SharingPolicy
 from sensegate.tiers.node_rows import NodeRow
 from sensegate.tiers.rest_nodes import NODES
 from sensegate.web.app import Web
@@ -66,7 +65,7 @@ class Gateway:
         self.tokens = Tokens(MemoryBucket(), self.trail, clock)
         self.people = People(MemoryBucket(), self.trail, clock, people or PeopleConfig())
         self.reader = Reader(self.log, clock)
-        self.books = Books(self.hours, clock)
+        self.books = HourlyLedgers(self.hours, clock)
         self.sharing = Sharing(
             self.reader,
             self.books,
@@ -76,7 +75,7 @@ class Gateway:
             Shelf(MemoryBucket(), clock),
             clock,
             subscriber=lambda name, by: self.tokens.get(name, by).scope,
-            terms=Terms(codes=True),
+            policy=SharingPolicy(assigns_codes=True),
         )
         self.pushed: list[tuple[str, str, bytes, str]] = []
         self.quality: list[QualityRow] = []
@@ -94,7 +93,7 @@ class Gateway:
                 devices=self.devices,
                 tokens=self.tokens,
                 share=self.sharing,
-                roll=Roll(clock, lambda: self.reader.end),
+                roll=ActiveConsumers(clock, lambda: self.reader.end),
                 books=self.books,
                 audit=self.trail,
                 ready=ready,

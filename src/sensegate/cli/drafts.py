@@ -75,7 +75,7 @@ def _learned(recorded: Path, topic: str, name: str) -> dict[str, Any]:
     """Return the draft for the messages of a file, as the gateway would answer."""
     from sensegate.authoring.learn.shapes import Sample  # noqa: PLC0415 - the whole decoder
     from sensegate.authoring.survey import draft_of  # noqa: PLC0415 - the same
-    from sensegate.authoring.unknown import matches_filter  # noqa: PLC0415 - the same
+    from sensegate.lifecycle.unexplained import matches_filter  # noqa: PLC0415 - the same
 
     samples = [
         Sample(told, payload, round(at * 1e6) if at is not None else 0)

@@ -148,7 +148,7 @@ def verify(
     Example: sensegate receipt verify 2026-01.json --key receipts.pub
     """
     from sensegate.authority.heads import public_key  # noqa: PLC0415 - cryptography, which others need not load
-    from sensegate.share.receipts import verified  # noqa: PLC0415 - the same
+    from sensegate.share.usage_statements import verify_statement  # noqa: PLC0415 - the same
 
     try:
         line = file.read_bytes()
@@ -156,14 +156,14 @@ def verify(
         raise ConfigError("cannot be read", file=str(file), remedy=why.strerror or str(why)) from why
     known = public_key(key) if key else None
     try:
-        receipt = verified(line, key=known)
+        receipt = verify_statement(line, key=known)
     except ConfigError as why:
         console.print(f"[bold red]NOT GOOD[/bold red]: {why}", highlight=False)
         raise typer.Exit(1) from None
     if json_form:
         as_json(msgspec.to_builtins(receipt))
         return
-    state = "whole month" if receipt.whole else "so far"
+    state = "whole month" if receipt.complete else "so far"
     console.print(
         f"good: grant {receipt.grant} of {receipt.feed} to {receipt.applicant}, {receipt.month} ({state}): "
         f"{receipt.records:,} records, {receipt.bytes:,} bytes, signed by the gateway of {receipt.gateway}",

@@ -11,7 +11,7 @@ from sensegate.clock import Clock
 from sensegate.control.modes import EmergencyGrant, ModeOrder
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.share.feeds import Feeds
-from sensegate.share.grants import CORE, Grant, Grants
+from sensegate.share.grants import CORE_GRADE, Grant, Grants
 
 
 class EmergencyGrants:
@@ -34,8 +34,8 @@ class EmergencyGrants:
             return
         if self._feeds.find(wanted.feed) is None:
             raise NotFound(f"no feed '{wanted.feed[:64]}'")
-        if self._grants.core(wanted.feed):
-            raise PermissionDenied(f"feed '{wanted.feed}' is of grade {CORE} (core); no order may open it")
+        if self._grants.is_core(wanted.feed):
+            raise PermissionDenied(f"feed '{wanted.feed}' is of grade {CORE_GRADE} (core); no order may open it")
         place = order.place
         grant = Grant(
             id=name,

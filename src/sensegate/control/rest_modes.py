@@ -9,9 +9,9 @@ from aiohttp import web
 
 from sensegate.authority.scope import Action, scope, written
 from sensegate.control.modes import EmergencyCommand, EmergencyGrant, ModeOrder, ModePlan, ModeRegistry
+from sensegate.ports import Part
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.web import listing
-from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route, iso
 

@@ -10,8 +10,8 @@ from sensegate.authority.scope import Action
 from sensegate.control.capabilities import Capability
 from sensegate.control.commands import CommandDispatcher
 from sensegate.control.tasks import Scalar, Task
+from sensegate.ports import Part
 from sensegate.web import listing
-from sensegate.web.deps import Part
 from sensegate.web.routing import API, Call, Route, iso, payload_text
 
 

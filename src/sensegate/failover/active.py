@@ -351,7 +351,7 @@ class Seat:
 
     async def _sums(self, _division: str, payload: bytes) -> bytes:
         self._demand_ready()
-        return await ledger_copy.piece(self._stores.hours, payload)
+        return await ledger_copy.read_chunk(self._stores.hours, payload)
 
     async def _aside(self, _division: str, payload: bytes) -> bytes:
         """Put on the trail what the other centre had to set aside."""

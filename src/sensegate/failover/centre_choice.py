@@ -23,7 +23,7 @@ _log = structlog.get_logger("failover")
 
 
 class DurableChoice:
-    """`terms.Choice` of a node whose memory is on the disk before anybody hears of it; a `tiers.node_side.CentreChoice`."""
+    """A node's choice, on the disk before anybody hears of it; implements `tiers.node_side.CentreChoice`."""
 
     def __init__(self, directory: Path, clock: Clock, *, lease_s: float, name: str) -> None:
         """Read what the node remembers. Raises `ConfigError`."""

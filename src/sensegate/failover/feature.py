@@ -10,10 +10,10 @@ from sensegate.failover.active import Activation, Seat, SeatStores
 from sensegate.failover.centre_choice import DurableChoice
 from sensegate.failover.lease import voter
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
+from sensegate.ports import Part
 from sensegate.tiers.members import Members
 from sensegate.tiers.node_side import CHOICE
 from sensegate.tiers.opening import TERM
-from sensegate.web.deps import Part
 
 SEAT = Part[Seat]("seat", absent="this gateway has no other centre beside it")
 

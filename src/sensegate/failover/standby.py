@@ -1,6 +1,6 @@
 """Two sites: a centre that is active, and one that stands by with a whole copy and can take its place.
 
-    await_activation() ─▶ stands by (copies log, registries, trail, sums) ─▶ ordered, or granted by nodes ─▶ `Activation`
+    await_activation() ─▶ copies log, registries, trail, sums ─▶ ordered, or granted by nodes ─▶ `Activation`
     flow.run ─▶ `Seat` (`active.py`): delivers what the standby has confirmed ─▶ superseded: await_activation() again
 
 A centre whose log or trail holds what the active one never had begins anew as its copy; its old store is set aside,
@@ -371,7 +371,7 @@ class _Standby:
         """Copy the hourly sums."""
         while True:
             try:
-                more = await self._sums.turn(ask_, replica.epoch, await replica.whole())
+                more = await self._sums.pull(ask_, replica.epoch, await replica.whole())
             except PermissionDenied as why:
                 _log.debug("the hourly sums are not copied yet", why=str(why))
                 more = False

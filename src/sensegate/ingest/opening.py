@@ -1,4 +1,4 @@
-"""Build the stages through which a reading passes to the log: interpreter, indicators, committer, and what is beside."""
+"""Build the stages through which a reading passes to the log: interpreter, indicators, committer."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.neighbours import Neighbours
 from sensegate.bus.opening import Core
 from sensegate.collect.commands import CommandChannel, DownlinkQueue
+from sensegate.decode import codec_scripts
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import DecoderMemory
 from sensegate.decode.purposes import purposes
@@ -19,6 +20,7 @@ from sensegate.decode.watch import ProfileWatcher
 from sensegate.ingest.boundary import BatchBoundary, CommitBarrier
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.own_clock import OwnClock
+from sensegate.model import QualityRow
 from sensegate.normalise.book import IndicatorStore
 from sensegate.normalise.clocks import TimeChecks
 from sensegate.normalise.indicators import Indicators
@@ -28,7 +30,6 @@ from sensegate.persist.commit import Committer, Limits
 from sensegate.persist.duplicates import Duplicates
 from sensegate.persist.scrub import Scrub, scrubbed
 from sensegate.persist.scrubber import Scrubber
-from sensegate.scripts import pool as scripts
 
 
 class Stages(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -63,7 +64,22 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def warnings(self) -> list[str]:
         """Return what keeps some messages from becoming readings."""
-        return [*scripts.decoding_pool().problems(), *self.scrubber.warnings()]
+        return [*codec_scripts.problems(), *self.scrubber.warnings()]
+
+    def quality_rows(self, since: int) -> list[QualityRow]:
+        """Return the indicators of all devices from a time (µs UTC) on, by device and hour."""
+        return [
+            QualityRow(
+                self.devices.id(row.device),
+                row.hour,
+                row.received,
+                row.authenticity,
+                row.accuracy,
+                row.continuity,
+                row.completeness,
+            )
+            for row in self.quality.since(since)
+        ]
 
     def clock_lag(self, device: str) -> float | None:
         """Return by how many seconds a device's clock was behind ours when it last spoke; None: unknown."""
@@ -91,8 +107,8 @@ def open_stages(
         centre_offset_s: returns by how much the centre's clock is ahead of ours; None: unknown.
     """
     config, clock, in_force = core.config, core.clock, profiles.set
-    stack.callback(scripts.close)
-    scripts.start_children()
+    stack.callback(codec_scripts.close)
+    codec_scripts.start()
     series = SeriesIndex()
     decoder = Decoder(in_force, devices, config.ingest, DecoderMemory(undoable=True))
     normaliser = Normaliser(in_force.specs, series=series, clock=clock, time=config.time)

@@ -12,6 +12,7 @@ import msgspec
 
 from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.refusals import Kind, Refusals
+from sensegate.authority.scope import Principal
 from sensegate.bus import streams
 from sensegate.bus.engine import User
 from sensegate.bus.opening import Core
@@ -23,6 +24,7 @@ from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.tcp import TcpSource
 from sensegate.decode.watch import ProfileWatcher
 from sensegate.errors import ConfigError
+from sensegate.model import Device
 from sensegate.ports import Source
 
 
@@ -37,6 +39,10 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Brokers on which a device may listen to us."""
     tcp_urls: Mapping[str, str]
     """Name of a listener -> where it listens."""
+
+    async def push(self, device: Device, _caller: Principal, body: bytes, content_type: str) -> None:
+        """Take a message that came by HTTP; return after the commit that holds it."""
+        await self.http.push(device.id, body, content_type)
 
 
 async def open_sources(

@@ -17,9 +17,7 @@ from pathlib import Path
 import msgspec
 
 from sensegate.authoring.compare import VersionComparison, sets_to_compare
-from sensegate.authoring.examine import examine, folder_version
 from sensegate.authoring.survey import Registered, draft_of, samples_of, shapes
-from sensegate.authoring.unknown import UnexplainedMessages
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
@@ -35,6 +33,7 @@ from sensegate.ingest.batches import DecodedBatch
 from sensegate.lifecycle.canaries import CanaryAnalysis
 from sensegate.lifecycle.comparisons import VersionComparisons
 from sensegate.lifecycle.contents import Content, ContentStore
+from sensegate.lifecycle.examine import examine, folder_version
 from sensegate.lifecycle.jobs import Jobs
 from sensegate.lifecycle.releases import Examination, Releases
 from sensegate.lifecycle.reprocessing import Reprocessing
@@ -42,6 +41,7 @@ from sensegate.lifecycle.reprocessing_interpreter import ReprocessingInterpreter
 from sensegate.lifecycle.reprocessing_orders import ReprocessingOrders
 from sensegate.lifecycle.reprocessing_source import ReprocessingSource
 from sensegate.lifecycle.rollout import MaterialisedVersions, Rollout
+from sensegate.lifecycle.unexplained import UnexplainedMessages
 from sensegate.model import Device, Span, Spec
 from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
@@ -170,13 +170,17 @@ async def open_lifecycle(
     canaries = CanaryAnalysis(releases, config.division)
     jobs = Jobs(clock)
     stack.push_async_callback(jobs.stop)
+
+    def compare(name: str, a: Path | None, b: Path | None, is_redacted: Callable[[Device], bool]) -> VersionComparison:
+        return VersionComparison(name, *sets_to_compare(name, profiles.set, a, b), devices, is_redacted)
+
     comparisons = VersionComparisons(
         releases,
         jobs,
         stores.log,
         clock,
         partition=stores.partition,
-        compare=partial(_compare, profiles, devices),
+        compare=compare,
     )
     profiles.on_change.append(lambda _in_force, names: comparisons.changed(names))
     orders = ReprocessingOrders(await bucket("redecodes"), stores.trail, clock)
@@ -217,17 +221,6 @@ def _open_unexplained(log: Log, profiles: ProfileWatcher, devices: Devices) -> U
             [*samples_of(messages, profiles.set)], profile, shape=shape, names=names
         ),
     )
-
-
-def _compare(
-    profiles: ProfileWatcher,
-    devices: Devices,
-    name: str,
-    a: Path | None,
-    b: Path | None,
-    redacted: Callable[[Device], bool],
-) -> VersionComparison:
-    return VersionComparison(name, *sets_to_compare(name, profiles.set, a, b), devices, redacted)
 
 
 def open_reprocessing(

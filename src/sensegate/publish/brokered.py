@@ -23,7 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from sensegate.bus import api
 from sensegate.bus.streams import INTAKE
 from sensegate.errors import NotFound, Unavailable
-from sensegate.ports import Letter, Receipt
+from sensegate.ports import DeliveryResult, OutboundDelivery
 
 ANSWER_S = 10.0
 """A subscriber by NATS answers within this, or the letter comes again."""
@@ -41,12 +41,14 @@ _PAGES_MAX = 400
 _log = structlog.get_logger(__name__)
 
 
-def _too_large(letter: Letter, client: Client) -> Receipt | None:
+def _too_large(letter: OutboundDelivery, client: Client) -> DeliveryResult | None:
     """Return what became of a letter that the broker takes none as large as."""
     most = client.max_payload - _HEAD_BYTES
     if len(letter.body) <= most:
         return None
-    return Receipt(taken=False, why=f"{len(letter.body)} bytes; engine.max_payload_bytes allows {most}", too_large=True)
+    return DeliveryResult(
+        accepted=False, reason=f"{len(letter.body)} bytes; engine.max_payload_bytes allows {most}", too_large=True
+    )
 
 
 class Subjects:
@@ -60,19 +62,21 @@ class Subjects:
     def check(self, to: str) -> None:
         """Return: subjects are ours."""
 
-    async def send(self, letter: Letter) -> Receipt:
+    async def send(self, letter: OutboundDelivery) -> DeliveryResult:
         if refused := _too_large(letter, self._client):
             return refused
         headers = {**dict(letter.headers), "Nats-Msg-Id": letter.id, "Content-Type": letter.media}
         try:
-            await self._client.request(letter.to, letter.body, timeout=self._answer_s, headers=headers)
+            await self._client.request(letter.target, letter.body, timeout=self._answer_s, headers=headers)
         except nats.errors.NoRespondersError:
-            return Receipt(taken=False, why="nobody is subscribed", absent=True)
+            return DeliveryResult(accepted=False, reason="nobody is subscribed", unavailable=True)
         except TimeoutError:
-            return Receipt(taken=False, why=f"not answered within {self._answer_s:g} s", absent=True)
+            return DeliveryResult(accepted=False, reason=f"not answered within {self._answer_s:g} s", unavailable=True)
         except (nats.errors.Error, OSError) as why:
-            return Receipt(taken=False, why=f"the broker is away: {why}", absent=True, retry_after_s=1.0)
-        return Receipt(taken=True)
+            return DeliveryResult(
+                accepted=False, reason=f"the broker is away: {why}", unavailable=True, retry_after_s=1.0
+            )
+        return DeliveryResult(accepted=True)
 
 
 class _Consumer(msgspec.Struct, frozen=True):
@@ -177,21 +181,21 @@ class Topics:
     def check(self, to: str) -> None:
         """Return: topics are ours."""
 
-    async def send(self, letter: Letter) -> Receipt:
+    async def send(self, letter: OutboundDelivery) -> DeliveryResult:
         if refused := _too_large(letter, self._sessions.client):
             return refused
         try:
-            waiting = await self._sessions.waiting(letter.to)
+            waiting = await self._sessions.waiting(letter.target)
             if waiting is None:
-                return Receipt(taken=False, why="nobody is subscribed at QoS 1", absent=True)
+                return DeliveryResult(accepted=False, reason="nobody is subscribed at QoS 1", unavailable=True)
             if waiting >= WAITING_MAX:
                 why = f"slow: {waiting} letters wait in its session"
-                return Receipt(taken=False, why=why, absent=True, retry_after_s=LOOK_S)
-            await self._publish(letter.to.replace(".", "/"), letter.body)
+                return DeliveryResult(accepted=False, reason=why, unavailable=True, retry_after_s=LOOK_S)
+            await self._publish(letter.target.replace(".", "/"), letter.body)
         except (Unavailable, NotFound) as why:
-            return Receipt(taken=False, why=str(why), absent=True, retry_after_s=1.0)
-        self._sessions.sent(letter.to)
-        return Receipt(taken=True)
+            return DeliveryResult(accepted=False, reason=str(why), unavailable=True, retry_after_s=1.0)
+        self._sessions.sent(letter.target)
+        return DeliveryResult(accepted=True)
 
     async def _publish(self, topic: str, body: bytes) -> None:
         """Return at the PUBACK. Raises `Unavailable`."""

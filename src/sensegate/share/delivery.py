@@ -22,9 +22,9 @@ from sensegate.model import BOOL, I64
 from sensegate.quantities.quality import Flag
 from sensegate.share import parquet, records, senml
 from sensegate.share.cursor import END, Cursor, row_text
-from sensegate.share.feeds import Selection, Wanted
+from sensegate.share.feeds import FeedFilter, FeedSelection
 from sensegate.share.grants import Admission
-from sensegate.share.masks import Masks, hidden
+from sensegate.share.masks import Masks, hidden_rows
 from sensegate.share.reader import Reader, Slot
 
 _SHADOW = np.uint32(Flag.SECONDARY)
@@ -73,7 +73,7 @@ class Events(msgspec.Struct, frozen=True):
     grant: str = ""
 
 
-def matches(batch: Batch, selection: Selection) -> I64:
+def matches(batch: Batch, selection: FeedSelection) -> I64:
     """Return the rows of a batch that belong to a selection, rising."""
     origins = batch.origins
     wanted = origins.grade <= selection.grade_max
@@ -87,12 +87,12 @@ def matches(batch: Batch, selection: Selection) -> I64:
         wanted &= np.fromiter((device in selection.devices for device in origins.device), np.bool_, len(origins))
     mask = wanted[batch.origin]
     if selection.properties:
-        named = np.fromiter((records.plain(name) in selection.properties for name in batch.properties), np.bool_)
+        named = np.fromiter((records.base_name(name) in selection.properties for name in batch.properties), np.bool_)
         mask &= named[batch.property]
-    if not selection.shadows:
+    if not selection.secondary_sources:
         mask &= (batch.flags & _SHADOW) == 0
     if selection.mask:
-        mask &= ~hidden(batch, selection.mask)
+        mask &= ~hidden_rows(batch, selection.mask)
     return np.flatnonzero(mask).astype(np.int64)
 
 
@@ -116,14 +116,14 @@ class Serving:
         self.reader = reader
         self.masks = masks or Masks(os.urandom(32))
         self.page_max = page_max
-        self._cache: OrderedDict[tuple[int, Selection, int, str], _Encoded] = OrderedDict()
-        self._rows: OrderedDict[tuple[int, Selection], I64] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, FeedSelection, int, str], _Encoded] = OrderedDict()
+        self._rows: OrderedDict[tuple[int, FeedSelection], I64] = OrderedDict()
         self._rows_count = 0
         self._cache_bytes = 0
         self._cache_bytes_max = cache_bytes_max
-        self._runs: OrderedDict[tuple[int, Selection, int, str], _Run] = OrderedDict()
+        self._runs: OrderedDict[tuple[int, FeedSelection, int, str], _Run] = OrderedDict()
         self._runs_bytes = 0
-        self._bodies: OrderedDict[tuple[Selection | None, Form, Cursor, Cursor], bytes] = OrderedDict()
+        self._bodies: OrderedDict[tuple[FeedSelection | None, Form, Cursor, Cursor], bytes] = OrderedDict()
         self._bodies_bytes = 0
         self._streams = 0
         self._turned = 0.0
@@ -138,7 +138,7 @@ class Serving:
 
     async def page(
         self,
-        selection: Selection | None,
+        selection: FeedSelection | None,
         start: Cursor,
         form: Form,
         limit: int,
@@ -160,7 +160,7 @@ class Serving:
         """
         loop = asyncio.get_running_loop()
         until, scan_until = loop.time() + wait_s, loop.time() + max(wait_s, scan_s)
-        place, parts, count, asked = start, list[records.Part](), 0, not sure
+        place, parts, count, asked = start, list[records.RowSlice](), 0, not sure
         while count < limit:
             span = await self.reader.read(_before(place))
             if span.end > place.sequence and not self.reader.holds(place.sequence):
@@ -177,7 +177,7 @@ class Serving:
                 rows = await self._left(slot, selection, place)
                 if len(rows):
                     rows = rows[: limit - count]
-                    parts.append(records.Part(slot.batch, rows, slot.sequence, slot.stored))
+                    parts.append(records.RowSlice(slot.batch, rows, slot.sequence, slot.stored))
                     count += len(rows)
                     place = self.reader.after(slot.sequence, slot.stored, int(rows[-1]))
                 if count == limit:
@@ -190,11 +190,11 @@ class Serving:
             place = self.reader.after(parts[-1].entry, parts[-1].stored, int(parts[-1].rows[-1]))
         return Page(await self._shared(parts, selection, form, start, place), count, str(place))
 
-    def _prefix(self, part: records.Part) -> str:
+    def _prefix(self, part: records.RowSlice) -> str:
         """Return what the cursors of all rows of an entry begin with."""
         return self.reader.after(part.entry, part.stored).prefix
 
-    async def _left(self, slot: Slot, selection: Selection | None, place: Cursor) -> I64:
+    async def _left(self, slot: Slot, selection: FeedSelection | None, place: Cursor) -> I64:
         """Return the rows of an entry after a place, cut to the selection."""
         if selection is None or not selection.wants_subject(slot.subject):
             return _NONE
@@ -204,16 +204,16 @@ class Serving:
         await self._turn()
         return rows
 
-    def _matching(self, batch: Batch, entry: int, selection: Selection) -> I64:
+    def _matching(self, batch: Batch, entry: int, selection: FeedSelection) -> I64:
         key = (entry, selection)
         rows = self._rows.get(key)
         if rows is not None:
             self._rows.move_to_end(key)
             return rows
         rows = matches(batch, selection)
-        if selection.shown != Wanted():
-            asked = Selection(selection.shown.divisions, devices=selection.shown.devices)
-            rows = rows[np.isin(rows, matches(self.masks.seen(batch, entry, selection.mask), asked))]
+        if selection.masked_filter != FeedFilter():
+            asked = FeedSelection(selection.masked_filter.divisions, devices=selection.masked_filter.devices)
+            rows = rows[np.isin(rows, matches(self.masks.masked(batch, entry, selection.mask), asked))]
         self._rows[key] = rows
         self._rows_count += len(rows)
         while len(self._rows) > 1 and (len(self._rows) > _SETS_MAX or self._rows_count > _SET_ROWS_MAX):
@@ -221,7 +221,7 @@ class Serving:
         return rows
 
     async def _shared(
-        self, parts: list[records.Part], selection: Selection | None, form: Form, start: Cursor, place: Cursor
+        self, parts: list[records.RowSlice], selection: FeedSelection | None, form: Form, start: Cursor, place: Cursor
     ) -> bytes:
         """Return the body of a page; equal subscribers at the same place share its bytes."""
         key = (selection, form, start, place)
@@ -236,13 +236,15 @@ class Serving:
                 self._bodies_bytes -= len(self._bodies.popitem(last=False)[1])
         return body
 
-    async def _body(self, parts: list[records.Part], selection: Selection | None, form: Form, following: str) -> bytes:
+    async def _body(
+        self, parts: list[records.RowSlice], selection: FeedSelection | None, form: Form, following: str
+    ) -> bytes:
         if form in {Form.MSGPACK, Form.PARQUET}:
             if selection is not None and selection.mask:
-                seen = partial(self.masks.seen, mask=selection.mask)
+                seen = partial(self.masks.masked, mask=selection.mask)
                 parts = [msgspec.structs.replace(part, batch=seen(part.batch, part.entry)) for part in parts]
             if form is Form.PARQUET:
-                return await asyncio.to_thread(parquet.encoded, parts, following, self._prefix)
+                return await asyncio.to_thread(parquet.encode_records, parts, following, self._prefix)
             return records.columns(parts, following)
         lines: list[str] = []
         for part in parts:
@@ -255,7 +257,7 @@ class Serving:
             return f"[{','.join(lines)}]".encode()
         return f'{{"records":[{",".join(lines)}],"next":"{following}"}}'.encode()
 
-    async def _lines(self, part: records.Part, selection: Selection | None, form: Form) -> list[str]:
+    async def _lines(self, part: records.RowSlice, selection: FeedSelection | None, form: Form) -> list[str]:
         """Return one text per record of a part; its rows are neighbours among those that match the selection."""
         if selection is None:
             return []
@@ -269,7 +271,9 @@ class Serving:
             lines += block.lines[max(first - offset, 0) : last - offset]
         return lines
 
-    async def _block(self, part: records.Part, selection: Selection, form: Form, every: I64, number: int) -> _Encoded:
+    async def _block(
+        self, part: records.RowSlice, selection: FeedSelection, form: Form, every: I64, number: int
+    ) -> _Encoded:
         """Return a block of an entry's matching rows in a form, encoded by the first who asks."""
         key = (part.entry, selection, number, "json" if form is Form.NDJSON else form.value)
         known = self._cache.get(key)
@@ -278,7 +282,7 @@ class Serving:
             return known
         rows = every[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS]
         prefix = self._prefix(part)
-        batch = self.masks.seen(part.batch, part.entry, selection.mask)
+        batch = self.masks.masked(part.batch, part.entry, selection.mask)
         if form is Form.CSV:
             lines = records.csv_lines(batch, rows, part.entry, prefix)
         elif form is Form.SENML:
@@ -289,7 +293,7 @@ class Serving:
         await self._cached(made)
         return made
 
-    async def _event_block(self, part: records.Part, selection: Selection, every: I64, number: int) -> _Run:
+    async def _event_block(self, part: records.RowSlice, selection: FeedSelection, every: I64, number: int) -> _Run:
         """Return a block of an entry's matching rows as events, encoded by the first who asks."""
         key = (part.entry, selection, number, Form.SSE.value)
         known = self._runs.get(key)
@@ -298,7 +302,7 @@ class Serving:
             return known
         rows = every[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS]
         prefix = self._prefix(part)
-        lines = records.json_lines(self.masks.seen(part.batch, part.entry, selection.mask), rows, part.entry, prefix)
+        lines = records.json_lines(self.masks.masked(part.batch, part.entry, selection.mask), rows, part.entry, prefix)
         places = [prefix + row_text(row) for row in rows.tolist()]
         made = _Run([f"id: {place}\ndata: {line}\n\n" for place, line in zip(places, lines, strict=True)])
         self._runs[key] = made
@@ -360,8 +364,8 @@ class Serving:
                             place = self.reader.after(slot.sequence, slot.stored, int(rows[events.count - 1]))
                             at(place)
                             rows = rows[events.count :]
-                        elif admission.allowance:
-                            await asyncio.sleep(min(_RECHECK_S, max(0.01, admission.allowance.wait_s(1))))
+                        elif admission.quota:
+                            await asyncio.sleep(min(_RECHECK_S, max(0.01, admission.quota.wait_s(1))))
                             if loop.time() - spoken >= heartbeat_s:
                                 beats, spoken = beats + 1, loop.time()
                                 yield _beat(place, beats)
@@ -378,21 +382,21 @@ class Serving:
 
         None: the rate of the grant lets nothing through now.
         """
-        selection, allowance = admission.selection, admission.allowance
+        selection, allowance = admission.selection, admission.quota
         assert selection is not None  # noqa: S101 - nothing matches it otherwise
         every = self._matching(slot.batch, slot.sequence, selection)
         first = int(np.searchsorted(every, rows[0]))
         number = first // BLOCK_ROWS
-        part = records.Part(slot.batch, rows, slot.sequence, slot.stored)
+        part = records.RowSlice(slot.batch, rows, slot.sequence, slot.stored)
         block = await self._event_block(part, selection, every, number)
         begin = first - number * BLOCK_ROWS
         end = min(begin + len(rows), len(block))
         if allowance is not None:
-            room = allowance.room(end - begin)
+            room = allowance.available(end - begin)
             if not room:
                 return None
             end = begin + room
-            allowance.take(room)
+            allowance.consume(room)
         return Events(block.cut(begin, end), end - begin, admission.grant_id)
 
 

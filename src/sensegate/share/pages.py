@@ -60,8 +60,8 @@ class Pages:
         """
         self.check()
         wait_s = min(wait_s, RECHECK_S)
-        allowance = self._admission.allowance
-        room = limit if allowance is None else allowance.room(limit)
+        allowance = self._admission.quota
+        room = limit if allowance is None else allowance.available(limit)
         if allowance is not None and not room:
             await asyncio.sleep(min(wait_s, max(0.01, allowance.wait_s(1))))
             self.check()
@@ -82,11 +82,11 @@ class Pages:
             if (self._admission.selection, self._admission.grant_id) != (before.selection, before.grant_id):
                 return await self.next(limit, 0)
         if page.count and allowance is not None:
-            if allowance.room(page.count) < page.count:
+            if allowance.available(page.count) < page.count:
                 # Another delivery of the same grant was faster while this one read.
                 return await self.next(limit, 0)
-            allowance.take(page.count)
-            self._taken = partial(allowance.give, page.count)
+            allowance.consume(page.count)
+            self._taken = partial(allowance.refund, page.count)
         else:
             self._taken = _nothing
         self.place = parse(page.next)

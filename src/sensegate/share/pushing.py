@@ -1,13 +1,13 @@
-"""Wiring of feeds that are pushed to subscribers, each line from a place that is kept.
+"""Wiring of push delivery: each subscription from its committed offset.
 
-share.lines ─▶ publish.webhook  ─▶ the subscriber's own HTTP address
-            ─▶ publish.brokered ─▶ our broker ─▶ who listens there by MQTT or NATS (share.guests, share.controls)
+share.subscriptions ─▶ publish.webhook  ─▶ HTTP address of the subscriber
+                    ─▶ publish.brokered ─▶ our broker ─▶ MQTT and NATS clients (broker_clients, subscription_control)
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import msgspec
@@ -16,7 +16,6 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sensegate import metrics
-from sensegate.authority.bucket import Bucket
 from sensegate.authority.callout import GuestOf
 from sensegate.authority.scope import Principal
 from sensegate.authority.shelf import Records, Shelf
@@ -24,177 +23,256 @@ from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
 from sensegate.bus import api, streams
 from sensegate.bus.connect import trust
-from sensegate.bus.engine import Engine, User
+from sensegate.bus.engine import User
+from sensegate.bus.opening import Core
 from sensegate.clock import Clock
-from sensegate.config import Config
 from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
-from sensegate.ports import Post
+from sensegate.ports import PushTransport
 from sensegate.publish.brokered import Sessions, Subjects, Topics
 from sensegate.publish.egress import Egress
 from sensegate.publish.webhook import Poster
-from sensegate.share.controls import Answer, Controls, told_at
-from sensegate.share.guests import MQTT, NATS, Guests
-from sensegate.share.hooks import Hooks
-from sensegate.share.lines import PROBLEM, Limits, Line, Lines, Mark, Page, Sweep, Terms, Told, nobody
-from sensegate.share.metering import Cover
+from sensegate.share.broker_clients import MQTT, NATS, BrokerClients
+from sensegate.share.consumers import ActiveConsumers
+from sensegate.share.delivery import Page
+from sensegate.share.metering import UsageReservation
 from sensegate.share.pages import Pages
-from sensegate.share.roll import Roll
 from sensegate.share.sharing import FeedRequest, Sharing
+from sensegate.share.subscription_control import ControlReply, SubscriptionControl, problem_subject
+from sensegate.share.subscriptions import (
+    PROBLEM_TAG,
+    CommittedOffset,
+    NotifyExpired,
+    OrphanedOffsets,
+    PushSubscription,
+    PushSubscriptions,
+    RetryPolicy,
+    SubscriptionSpec,
+    notify_nobody,
+)
+from sensegate.share.webhooks import Webhooks
 
-CONTROL = "sg.control.*.*"
-SWEEP_S = 3_600.0
-_CONTROLS_MAX = 10_000
-"""Most control messages that wait to be taken."""
-_log = structlog.get_logger("pushing")
+CONTROL_SUBJECTS = "sg.control.*.*"
+CLEAN_UP_INTERVAL_S = 3_600.0
+_CONTROL_QUEUE_MAX = 10_000
+"""Most queued control messages."""
+_log = structlog.get_logger(__name__)
 
 
-class Pushing:
-    """All that goes out to subscribers by itself."""
+class PushDelivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Delivery of feeds that are pushed to subscribers."""
 
-    def __init__(self, config: Config, clock: Clock, share: Sharing, tokens: Tokens, trail: Trail) -> None:
-        self.config = config
-        self.clock = clock
+    consumers: ActiveConsumers
+    webhooks: Webhooks
+    authorize: GuestOf
+    """Admits clients of the broker that are subscribers."""
+    tasks: Mapping[str, Callable[[], Awaitable[None]]]
+    """Name -> task that runs as long as the gateway."""
+
+
+async def open_push(
+    core: Core, share: Sharing, tokens: Tokens, trail: Trail, stack: contextlib.AsyncExitStack
+) -> PushDelivery:
+    """Load the committed offsets and webhooks, and open delivery to clients of the broker.
+
+    Webhooks are in the bucket of sharing, which is copied to the centre; offsets are valid for this log alone.
+
+    Raises:
+        Unavailable: the engine or a bucket is not reached.
+    """
+    clock, egress = core.clock, core.config.egress
+    offset_shelf, webhook_shelf = Shelf(await core.bucket("lines"), clock), Shelf(await core.bucket("sharing"), clock)
+    offsets: Records[CommittedOffset] = Records(offset_shelf, "offset", CommittedOffset)
+    consumers = ActiveConsumers(clock, lambda: share.reader.end)
+    makers = _SubscriptionMaker(core, share, tokens, offsets, consumers)
+    poster = await stack.enter_async_context(Poster(Egress(egress.allow), clock, timeout_s=egress.timeout_s))
+    webhook_subscriptions = PushSubscriptions(partial(makers.subscription, poster))
+    webhooks = Webhooks(
+        webhook_shelf,
+        offsets,
+        webhook_subscriptions,
+        poster,
+        trail,
+        clock,
+        may_see_token=partial(_may_see_token, tokens),
+    )
+    await offset_shelf.open()
+    await webhook_shelf.open()
+
+    def has_owner(subscription: str) -> bool:
+        grant, dash, _ = subscription.rpartition("-")
+        return (share.grants.find(grant) if dash else webhooks.records.find(subscription)) is not None
+
+    clean_up = _CleanUp(webhooks, OrphanedOffsets(offsets, has_owner), tokens, clock)
+    clients = await _open_broker(core, makers, stack)
+    return PushDelivery(
+        consumers=consumers,
+        webhooks=webhooks,
+        authorize=clients.authorize,
+        tasks={
+            "orphaned offsets": clean_up.run,
+            "offset records": offset_shelf.run,
+            "webhook records": webhook_shelf.run,
+            "webhooks": webhook_subscriptions.run,
+            **clients.tasks,
+        },
+    )
+
+
+class _BrokerDelivery(msgspec.Struct, frozen=True, eq=False):
+    authorize: GuestOf
+    tasks: Mapping[str, Callable[[], Awaitable[None]]]
+
+
+async def _open_broker(core: Core, makers: _SubscriptionMaker, stack: contextlib.AsyncExitStack) -> _BrokerDelivery:
+    """Open delivery to clients of the broker. Raises `Unavailable`."""
+    engine = core.engine
+    feeds = await engine.connect(User.FEEDS, name="feeds")
+    stack.push_async_callback(feeds.close)
+    await streams.ensure_outlet(feeds)
+    tls = core.config.engine.tls.cert_file
+
+    def credential() -> tuple[str, int, str, str]:
+        credential, info = engine.credential(User.FEEDS), engine.info
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(info.mqtt_host, info.mqtt_host)  # noqa: S104 - compared with, not bound to
+        return host, info.mqtt_port, credential.user, credential.password
+
+    async def notify_expired(spec: SubscriptionSpec, reason: str, first: str) -> None:
+        await _publish_reply(feeds, f"{spec.target}.{PROBLEM_TAG}", ControlReply(problem=reason, first=first))
+
+    topics = Topics(Sessions(feeds), credential, trust(tls) if tls else None)
+    subscriptions = {
+        MQTT: PushSubscriptions(
+            partial(makers.subscription, topics, notify_expired=notify_expired), wait_for_start=True
+        ),
+        NATS: PushSubscriptions(partial(makers.subscription, Subjects(feeds), notify_expired=notify_expired)),
+    }
+    share, tokens = makers.share, makers.tokens
+    clients = BrokerClients(engine, tokens, share.grants, core.clock, subscriptions)
+    await _listen(feeds, SubscriptionControl(share.grants, share.reader, makers.offsets, subscriptions, tokens.of))
+    tasks = {
+        "mqtt subscriptions": subscriptions[MQTT].run,
+        "nats subscriptions": subscriptions[NATS].run,
+        "subscribers": clients.run,
+    }
+    return _BrokerDelivery(clients.authorize, {**tasks, "mqtt outlet": topics.run} if engine.info.mqtt_port else tasks)
+
+
+async def _listen(feeds: Client, controls: SubscriptionControl) -> None:
+    async def handle(message: Msg) -> None:
+        reply = await controls.handle(message.subject, message.data)
+        if reply.problem:
+            _log.info("control message rejected", subject=message.subject, reason=reply.problem)
+        reply_subject = controls.reply_of(message.subject, message.reply)
+        if message.reply and not reply_subject:
+            _log.warning("control message not answered", subject=message.subject, reason="foreign reply subject")
+            metrics.LIMITED.labels("control_reply").inc()
+        if reply_subject or reply.problem:
+            await _publish_reply(feeds, reply_subject or problem_subject(message.subject), reply)
+
+    with api.lost("subscribe to control messages"):
+        await feeds.subscribe(CONTROL_SUBJECTS, cb=handle, pending_msgs_limit=_CONTROL_QUEUE_MAX)
+        await feeds.flush()
+
+
+class _SubscriptionMaker:
+    """Makes push subscriptions, whichever way they are delivered."""
+
+    def __init__(
+        self,
+        core: Core,
+        share: Sharing,
+        tokens: Tokens,
+        offsets: Records[CommittedOffset],
+        consumers: ActiveConsumers,
+    ) -> None:
+        egress = core.config.egress
         self.share = share
         self.tokens = tokens
-        self.trail = trail
-        self.roll = Roll(clock, lambda: share.reader.end)
-        egress = config.egress
-        self.limits = Limits(egress.retry_first_s, egress.retry_longest_s, egress.failures_max)
-        self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
+        self.offsets = offsets
+        self._clock = core.clock
+        self._consumers = consumers
+        self._retry = RetryPolicy(egress.retry_first_s, egress.retry_longest_s, egress.failures_max)
 
-    async def open(self, bucket: Bucket, sharing: Bucket, stack: contextlib.AsyncExitStack) -> None:
-        """Open the shelf of places and the ways out; what was pushed before goes on.
-
-        Webhooks stand in the bucket of sharing, of which the centre keeps a copy; places are of this log alone.
-        """
-        clock, egress = self.clock, self.config.egress
-        shelf, kept = Shelf(bucket, clock), Shelf(sharing, clock)
-        self.marks: Records[Mark] = Records(shelf, "mark", Mark)
-        poster = await stack.enter_async_context(Poster(Egress(egress.allow), clock, timeout_s=egress.timeout_s))
-        webhooks = Lines(partial(self._line, poster))
-        self.hooks = Hooks(kept, self.marks, webhooks, poster, self.trail, clock, visible=self._visible)
-        await shelf.open()
-        await kept.open()
-        self.places = Sweep(self.marks, self._owned)
-        self.tasks["places"] = self._sweep
-        self.tasks |= {"lines shelf": shelf.run, "webhooks shelf": kept.run, "webhooks": webhooks.run}
-
-    async def open_broker(self, engine: Engine, stack: contextlib.AsyncExitStack) -> GuestOf:
-        """Open the way to those who listen at our broker; return what admits them. Raises `Unavailable`."""
-        feeds = await engine.connect(User.FEEDS, name="feeds")
-        stack.push_async_callback(feeds.close)
-        await streams.ensure_outlet(feeds)
-        tls = self.config.engine.tls.cert_file
-
-        def credential() -> tuple[str, int, str, str]:
-            ours, info = engine.credential(User.FEEDS), engine.info
-            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(info.mqtt_host, info.mqtt_host)  # noqa: S104 - read, not bound
-            return host, info.mqtt_port, ours.user, ours.password
-
-        async def told(terms: Terms, why: str, first: str) -> None:
-            await _said(feeds, f"{terms.to}.{PROBLEM}", Answer(problem=why, first=first))
-
-        topics = Topics(Sessions(feeds), credential, trust(tls) if tls else None)
-        lines = {
-            MQTT: Lines(partial(self._line, topics, told=told), asked=True),
-            NATS: Lines(partial(self._line, Subjects(feeds), told=told)),
-        }
-        guests = Guests(engine, self.tokens, self.share.grants, self.clock, lines)
-        controls = Controls(self.share.grants, self.share.reader, self.marks, lines, self.tokens.of)
-        await self._listen(feeds, controls)
-        self.tasks |= {
-            "mqtt lines": lines[MQTT].run,
-            "nats lines": lines[NATS].run,
-            "subscribers": guests.run,
-        }
-        if engine.info.mqtt_port:
-            self.tasks["mqtt outlet"] = topics.run
-        return guests.guest_of
-
-    async def _listen(self, feeds: Client, controls: Controls) -> None:
-        async def told(message: Msg) -> None:
-            answer = await controls.take(message.subject, message.data)
-            if answer.problem:
-                _log.info("a control message moved nothing", subject=message.subject, why=answer.problem)
-            reply = controls.reply_of(message.subject, message.reply)
-            if message.reply and not reply:
-                _log.warning("reply of a control message is not the subscriber's inbox", subject=message.subject)
-                metrics.LIMITED.labels("control_reply").inc()
-            if reply or answer.problem:
-                await _said(feeds, reply or told_at(message.subject), answer)
-
-        with api.lost("subscribe to control messages"):
-            await feeds.subscribe(CONTROL, cb=told, pending_msgs_limit=_CONTROLS_MAX)
-            await feeds.flush()
-
-    def _line(self, post: Post, terms: Terms, told: Told = nobody) -> Line:
-        return Line(
-            terms,
-            self.marks,
-            self._opened,
+    def subscription(
+        self, post: PushTransport, spec: SubscriptionSpec, notify_expired: NotifyExpired = notify_nobody
+    ) -> PushSubscription:
+        """Return a subscription that is delivered by a transport."""
+        return PushSubscription(
+            spec,
+            self.offsets,
+            self._open_pages,
             post,
-            self.clock,
-            roll=self.roll,
-            metered=self._metered,
-            covered=self._covered,
-            limits=self.limits,
-            told=told,
+            self._clock,
+            consumers=self._consumers,
+            meter=self._meter,
+            reserve=self._reserve,
+            retry=self._retry,
+            notify_expired=notify_expired,
         )
 
-    async def _opened(self, terms: Terms, form: str, after: str) -> Pages:
-        def still() -> Principal:
-            return self.tokens.of(terms.subscriber)
+    async def _open_pages(self, spec: SubscriptionSpec, form: str, after: str) -> Pages:
+        def current_principal() -> Principal:
+            return self.tokens.of(spec.subscriber)
 
-        return await self.share.open_pages(still, FeedRequest(terms.feed, after), form=form, delivery=terms.delivery)
+        return await self.share.open_pages(
+            current_principal, FeedRequest(spec.feed, after), form=form, delivery=spec.delivery
+        )
 
-    def _covered(self, terms: Terms, page: Page) -> Cover:
+    def _reserve(self, spec: SubscriptionSpec, page: Page) -> UsageReservation:
         metering = self.share.metering
-        return metering.covered(terms.subscriber, terms.feed, terms.delivery, page.count, grant=page.grant)
+        return metering.reserve(spec.subscriber, spec.feed, spec.delivery, page.count, grant=page.grant)
 
-    def _metered(self, terms: Terms, page: Page) -> None:
+    def _meter(self, spec: SubscriptionSpec, page: Page) -> None:
         self.share.metering.count(
-            terms.subscriber,
-            terms.feed,
-            terms.delivery,
+            spec.subscriber,
+            spec.feed,
+            spec.delivery,
             requests=1,
             records=page.count,
             size=len(page.body),
             grant=page.grant,
         )
 
-    async def _sweep(self) -> None:
-        """Remove what belongs to nobody any more, every hour, until cancelled."""
-        while True:
-            await self.clock.sleep(SWEEP_S)
-            try:
-                await self.hooks.sweep(self._good)
-                await self.places.look()
-            except (Unavailable, Overloaded, StoreFull) as why:
-                _log.warning("what belongs to nobody is removed later", cause=str(why))
 
-    def _good(self, token_id: str) -> bool:
+class _CleanUp:
+    """Deletes webhooks of ended tokens and orphaned offsets."""
+
+    def __init__(self, webhooks: Webhooks, orphans: OrphanedOffsets, tokens: Tokens, clock: Clock) -> None:
+        self._webhooks = webhooks
+        self._orphans = orphans
+        self._tokens = tokens
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Delete them periodically, until cancelled."""
+        while True:
+            await self._clock.sleep(CLEAN_UP_INTERVAL_S)
+            try:
+                await self._webhooks.remove_ended(self._is_valid)
+                await self._orphans.remove()
+            except (Unavailable, Overloaded, StoreFull) as why:
+                _log.warning("orphaned webhooks and offsets not deleted; retried later", reason=str(why))
+
+    def _is_valid(self, token_id: str) -> bool:
         try:
-            self.tokens.of(token_id)
+            self._tokens.of(token_id)
         except PermissionDenied:
             return False
         return True
 
-    def _owned(self, line: str) -> bool:
-        grant, dash, _ = line.rpartition("-")
-        return (self.share.grants.find(grant) if dash else self.hooks.records.find(line)) is not None
 
-    def _visible(self, token_id: str, principal: Principal) -> bool:
-        try:
-            self.tokens.get(token_id, principal)
-        except NotFound:
-            return False
-        return True
-
-
-async def _said(feeds: Client, subject: str, answer: Answer) -> None:
-    """Say something to one subscriber; who does not hear it may ask again."""
+def _may_see_token(tokens: Tokens, token_id: str, principal: Principal) -> bool:
     try:
-        with api.lost("tell a subscriber"):
-            await feeds.publish(subject, msgspec.json.encode(answer))
+        tokens.get(token_id, principal)
+    except NotFound:
+        return False
+    return True
+
+
+async def _publish_reply(feeds: Client, subject: str, reply: ControlReply) -> None:
+    """Publish a reply to a subscriber; a lost one is not repeated."""
+    try:
+        with api.lost("reply to a subscriber"):
+            await feeds.publish(subject, msgspec.json.encode(reply))
     except Unavailable as why:
-        _log.debug("a subscriber is not told", cause=str(why))
+        _log.debug("reply to a subscriber lost", reason=str(why))

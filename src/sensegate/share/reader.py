@@ -20,7 +20,7 @@ from sensegate.bus import columns
 from sensegate.bus.batch import EMPTY
 from sensegate.bus.names import ROWS
 from sensegate.bus.unreadable import read_rows
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Gone, Unavailable
 from sensegate.model import Entry
 from sensegate.ports import Log
@@ -108,7 +108,7 @@ class Reader:
     ) -> None:
         self.log = source
         self._clock = clock
-        self._ttl_us = readings_ttl_h * 3_600_000_000
+        self._ttl_us = readings_ttl_h * HOUR_US
         self._ring: deque[Slot] = deque()
         self._ring_bytes = 0
         self._ring_bytes_max = ring_bytes_max

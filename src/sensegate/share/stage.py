@@ -9,17 +9,16 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sensegate.authority import audit_opening
-from sensegate.authority.callout import GuestOf
 from sensegate.authority.devices import Devices
 from sensegate.authority.heads import Hours
 from sensegate.authority.opening import Callers
 from sensegate.bus.opening import Core
-from sensegate.normalise.book import IndicatorStore, QualityRow
+from sensegate.model import QualityRow
 from sensegate.ports import Log
-from sensegate.share import opening
-from sensegate.share.books import Books
+from sensegate.share import wiring
 from sensegate.share.floors import GradeFloors
-from sensegate.share.pushing import Pushing
+from sensegate.share.hourly_ledgers import HourlyLedgers
+from sensegate.share.pushing import PushDelivery, open_push
 from sensegate.share.reader import LogObserver, Reader
 from sensegate.share.sharing import Centre, Sharing
 
@@ -29,7 +28,8 @@ class ShareInputs(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     delivered: Log
     """The log as far as it may be delivered."""
-    quality: IndicatorStore
+    quality_rows: Callable[[int], Sequence[QualityRow]]
+    """Time -> indicators since then, by device and hour."""
     observers: Sequence[LogObserver] = ()
     """Hear of entries as the reader follows the log."""
     centre: Centre | None = None
@@ -40,13 +40,9 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The open sharing stage."""
 
     sharing: Sharing
-    quality_rows: Callable[[int], Sequence[QualityRow]]
-    """Time -> indicators since then, by device and hour."""
     floors: GradeFloors
     signing_key: Ed25519PrivateKey
-    pushing: Pushing
-    guest_of: GuestOf
-    """Admits subscribers at our broker."""
+    push: PushDelivery
     delivered_hourly: Hours
     """Records on the trail every hour what was delivered."""
     tasks: Mapping[str, Callable[[], Awaitable[None]]]
@@ -54,8 +50,8 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def warnings(self) -> list[str]:
         """Return what is wrong and does not stop deliveries."""
-        trouble = self.sharing.books.trouble
-        return [*self.delivered_hourly.troubles(), *([trouble] if trouble else [])]
+        problem = self.sharing.hourly.problem
+        return [*self.delivered_hourly.troubles(), *([problem] if problem else [])]
 
 
 async def open_share(
@@ -64,35 +60,33 @@ async def open_share(
     """Open the stage over the log. Raises `ConfigError`, `Unavailable`."""
     config, clock = core.config, core.clock
     reader = Reader(inputs.delivered, clock, observers=inputs.observers, readings_ttl_h=config.store.readings_ttl_h)
-    rows = opening.quality_rows(inputs.quality, devices)
-    key = opening.signing_key(config)
-    sharing = opening.made(
+    key = wiring.signing_key(config)
+    books = HourlyLedgers(
+        core.hours, clock, ttl_h=config.store.ledger_ttl_h, payload_bytes_max=core.hours.payload_bytes_max
+    )
+    sharing = wiring.build_sharing(
         config,
         clock,
         callers.audit,
         callers.tokens,
         reader=reader,
-        books=Books(core.hours, clock, ttl_h=config.store.ledger_ttl_h, payload_bytes_max=core.hours.payload_bytes_max),
+        books=books,
         feeds=await core.bucket("feeds"),
         usage=await core.bucket("usage"),
         sharing=await core.bucket("sharing"),
-        measured=opening.measures(devices, rows, clock),
+        measured=wiring.feed_indicators(devices, inputs.quality_rows, clock),
         signing=key,
         centre=inputs.centre,
     )
     await sharing.open(core.log.began)
     stack.push_async_callback(sharing.close)
-    pushing = Pushing(config, clock, sharing, callers.tokens, callers.audit)
-    await pushing.open(await core.bucket("lines"), await core.bucket("sharing"), stack)
-    guest_of = await pushing.open_broker(core.engine, stack)
+    push = await open_push(core, sharing, callers.tokens, callers.audit, stack)
     hourly = audit_opening.hours(callers.audit, clock, config, sharing.usage)
     return Share(
         sharing=sharing,
-        quality_rows=rows,
         floors=GradeFloors(sharing.catalogue, sharing.feeds),
         signing_key=key,
-        pushing=pushing,
-        guest_of=guest_of,
+        push=push,
         delivered_hourly=hourly,
-        tasks={"share": sharing.run, **pushing.tasks, "audit": hourly.run},
+        tasks={"share": sharing.run, **push.tasks, "audit": hourly.run},
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, Unavailable
+from sensegate.ports import Part
 from sensegate.tiers.link import CentreLink
 from sensegate.tiers.uplink import Uplink
-from sensegate.web.deps import Part
 
 
 class CentreConnection:

@@ -210,7 +210,7 @@ async def _open(parts: Parts) -> Feature | None:
     reports = Reports(__version__, core.clock, reply)
     states = Links(core.log, admission.divisions, admission.connected, core.clock, reports)
     returns = CentreReturns(index, parts.share.signing_key, core.clock, division=config.division)
-    federation = parts.share.sharing.join_down()
+    federation = parts.share.sharing.federate_down()
     mover = open_mover(parts, _own_orders(moves, config.division))
     nodes = NodeList(states=states, members=members, owners=owners, copies=copies, receiver=receiver)
     links.answer(

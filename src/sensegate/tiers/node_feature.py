@@ -71,7 +71,7 @@ async def _open(parts: Parts) -> Feature | None:
             rest_uplink.UPLINK: connection.uplink,
             rest_returns.RETURNS: NodeReturns(taker, key_file=config.returns.key_file),
         },
-        warnings=lambda: [*connection.problems(), *federation.troubles(), *taking.troubles()],
+        warnings=lambda: [*connection.problems(), *federation.problems(), *taking.troubles()],
     )
 
 

@@ -18,7 +18,7 @@ from sensegate.clock import Clock
 from sensegate.config import Config, secret
 from sensegate.errors import Conflict, Overloaded, PermissionDenied, StoreFull, Unavailable, Untrusted
 from sensegate.model import Shed
-from sensegate.ports import Log
+from sensegate.ports import Log, Part
 from sensegate.tiers import membership
 from sensegate.tiers.centre_connection import CentreConnection
 from sensegate.tiers.config_distribution import Taking
@@ -28,7 +28,6 @@ from sensegate.tiers.report import Reporter
 from sensegate.tiers.route import JOIN_AGAIN_S, Way, connected, join, told_way, trusted, turned
 from sensegate.tiers.uplink import Uplink
 from sensegate.tiers.writers import Claimant
-from sensegate.web.deps import Part
 
 LOOK_S = 1.0
 """A node that was joined by the command line finds its centre so soon."""

@@ -17,12 +17,12 @@ from sensegate.bus.opening import Core
 from sensegate.bus.process import write_private
 from sensegate.clock import Clock
 from sensegate.config import Config
+from sensegate.ports import Part
 from sensegate.tiers import membership, route
 from sensegate.tiers.admission import Site, open_members
 from sensegate.tiers.centre_connection import CONNECTION, CentreConnection
 from sensegate.tiers.members import Members
 from sensegate.tiers.return_flow import Returns
-from sensegate.web.deps import Part
 
 _NO_CENTRE = "this gateway is no centre"
 MEMBERSHIP = Part[Members]("membership", absent=_NO_CENTRE)

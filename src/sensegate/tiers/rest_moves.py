@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from sensegate.authority.scope import Action
+from sensegate.ports import Part
 from sensegate.tiers.move_register import Move, Moves
 from sensegate.web import listing
 from sensegate.web.bodies import Body, DeviceId, Division
-from sensegate.web.deps import Part
 from sensegate.web.routing import API, Call, Route, iso
 
 

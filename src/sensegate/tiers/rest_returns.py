@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action, demand
-from sensegate.web.deps import Part
+from sensegate.ports import Part
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Param, Route
 

@@ -17,7 +17,7 @@ from sensegate.config.viid import ViidSubordinateConfig, ViidSuperiorConfig
 from sensegate.errors import NotFound
 from sensegate.feature import Feature, FeatureSpec, Parts, Place, Task
 from sensegate.model import Device
-from sensegate.ports import Log
+from sensegate.ports import Log, Part
 from sensegate.video.format import Pseudonymiser
 from sensegate.video.formats.viid_ids import is_device
 from sensegate.viid import rest
@@ -31,6 +31,9 @@ from sensegate.viid.subordinate import Subordinate
 from sensegate.viid.subscriptions import Orders
 from sensegate.viid.superior import Superior
 from sensegate.web.routing import iso
+
+PSEUDONYMISER = Part[Pseudonymiser]("pseudonymiser", absent="this gateway keeps no video metadata")
+"""Hides plates and other identifiers of persons."""
 
 
 def password_digests(config: Config) -> Digests | None:
@@ -260,7 +263,8 @@ def _below(one: Subordinate) -> Below:
 async def _open(parts: Parts) -> Feature | None:
     core = parts.core
     digests = password_digests(core.config)
-    if digests is None:
+    pseudonymiser = parts.find(PSEUDONYMISER)
+    if digests is None or pseudonymiser is None:
         return None
     bucket, devices = await core.bucket("viid"), parts.lifecycle.devices
     catalogue = Catalogue(bucket, devices, core.config.viid, home=core.config.division)
@@ -268,7 +272,7 @@ async def _open(parts: Parts) -> Feature | None:
     orders = Orders(bucket, core.log, core.clock)
     await orders.load()
     stores = ViidStores(bucket, core.log, devices, catalogue, orders)
-    platform = ViidPlatform(core.config, core.clock, stores, digests, parts.pseudonymiser)
+    platform = ViidPlatform(core.config, core.clock, stores, digests, pseudonymiser)
     url = await platform.start()
     parts.stack.push_async_callback(platform.web.stop)
     return Feature(

@@ -9,7 +9,7 @@ import msgspec
 
 from sensegate.authority.scope import Action
 from sensegate.errors import PermissionDenied
-from sensegate.web.deps import Part
+from sensegate.ports import Part
 from sensegate.web.routing import API, Call, Route, iso
 
 

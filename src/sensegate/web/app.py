@@ -23,10 +23,10 @@ from sensegate.authority.scope import Action, demand
 from sensegate.config import TlsConfig
 from sensegate.errors import ConfigError, Conflict, SensegateError, Unavailable
 from sensegate.web import (
+    accounting,
     applications,
     audit,
     auth,
-    books,
     catalogue,
     devices,
     drafts,
@@ -136,7 +136,7 @@ CORE_ROUTES: tuple[Route, ...] = (
     *profiles.ROUTES,
     *profile_jobs.ROUTES,
     *drafts.ROUTES,
-    *books.ROUTES,
+    *accounting.ROUTES,
     *log.ROUTES,
     *audit.ROUTES,
     *people.ROUTES,

@@ -29,29 +29,29 @@ def row(application: Any) -> ApplicationRow:
 
 
 async def _list(call: Call) -> Any:
-    rows = [row(application) for application in call.deps.share.desk.seen(call.principal)]
+    rows = [row(application) for application in call.deps.share.access.visible(call.principal)]
     return listing.answer(call, rows, ApplicationRow, "id")
 
 
 async def _get(call: Call) -> Any:
-    return row(call.deps.share.desk.get(call.principal, call.path("application")))
+    return row(call.deps.share.access.get(call.principal, call.path("application")))
 
 
 async def _apply(call: Call) -> Any:
     wanted = await call.body(NewApplication)
     if wanted.bundle:
         _demand_bundle(call, wanted.bundle)
-    return row(await call.deps.share.desk.apply(call.principal, msgspec.to_builtins(wanted)))
+    return row(await call.deps.share.access.apply(call.principal, msgspec.to_builtins(wanted)))
 
 
 async def _decide(call: Call) -> Any:
     decision = msgspec.to_builtins(await call.body(NewDecision))
-    desk, revision = call.deps.share.desk, call.revision(required=False)
+    desk, revision = call.deps.share.access, call.revision(required=False)
     return row(await desk.decide(call.principal, call.path("application"), decision, revision))
 
 
 async def _withdraw(call: Call) -> Any:
-    return row(await call.deps.share.desk.withdraw(call.principal, call.path("application")))
+    return row(await call.deps.share.access.withdraw(call.principal, call.path("application")))
 
 
 # ── bundles ───────────────────────────────────────────────────────────────────────────────────────────
@@ -69,8 +69,8 @@ async def _bundles(call: Call) -> Any:
 
 def _seen(call: Call) -> list[Any]:
     share = call.deps.share
-    seen = {entry.feed for entry in share.offers.seen(call.principal)}
-    return [bundle for bundle in share.desk.bundles.all() if {*bundle.feeds} <= seen]
+    seen = {entry.feed for entry in share.catalogue_access.visible(call.principal)}
+    return [bundle for bundle in share.access.bundles.all() if {*bundle.feeds} <= seen]
 
 
 def _demand_bundle(call: Call, name: str) -> None:
@@ -82,15 +82,15 @@ def _demand_bundle(call: Call, name: str) -> None:
 async def _make_bundle(call: Call) -> Any:
     wanted = await call.body(NewBundle)
     revision = call.revision(required=False) or 0
-    seen = {entry.feed for entry in call.deps.share.offers.seen(call.principal)}
+    seen = {entry.feed for entry in call.deps.share.catalogue_access.visible(call.principal)}
     if hidden := next((name for name in wanted.feeds if name not in seen), ""):
         raise NotFound(f"no feed '{hidden[:64]}'")
-    return _bundle(await call.deps.share.desk.bundles.write(call.principal, msgspec.to_builtins(wanted), revision))
+    return _bundle(await call.deps.share.access.bundles.write(call.principal, msgspec.to_builtins(wanted), revision))
 
 
 async def _delete_bundle(call: Call) -> Any:
     _demand_bundle(call, call.path("bundle"))
-    await call.deps.share.desk.bundles.delete(call.principal, call.path("bundle"))
+    await call.deps.share.access.bundles.delete(call.principal, call.path("bundle"))
     return web.Response(status=204)
 
 

@@ -28,11 +28,11 @@ def _plain(entry: Any) -> dict[str, Any]:
 
 
 async def _list(call: Call) -> Any:
-    offers = call.deps.share.offers
-    entries = offers.seen(call.principal)
+    offers = call.deps.share.catalogue_access
+    entries = offers.visible(call.principal)
     media = call.request.headers.get("Accept", "").partition(";")[0].strip()
     if text := call.text("q"):
-        entries = [entry for entry in entries if offers.found(entry, text)]
+        entries = [entry for entry in entries if offers.matches(entry, text)]
     if media in _EXPORTS:
         wanted = [
             entry for entry in entries if entry.published and all(_fits(call, entry, name) for name in _filters(call))
@@ -56,11 +56,11 @@ def _fits(call: Call, entry: Any, name: str) -> bool:
 
 
 async def _get(call: Call) -> Any:
-    return _answer(call, call.deps.share.offers.get(call.principal, call.path("feed")))
+    return _answer(call, call.deps.share.catalogue_access.get(call.principal, call.path("feed")))
 
 
 def _answer(call: Call, entry: Any) -> EntryAnswer:
-    offers = call.deps.share.offers
+    offers = call.deps.share.catalogue_access
     feed = offers.feed(call.principal, entry.feed)
     measured = _promised(offers.measured(entry))
     whole = {
@@ -76,12 +76,12 @@ def _answer(call: Call, entry: Any) -> EntryAnswer:
             "state": "published" if entry.published else "draft",
             "promise": _promised(entry.promise),
             "measured": measured,
-            "held": offers.held(entry, measured),
+            "held": offers.met(entry, measured),
             "missing": offers.missing(entry),
             "columns": [msgspec.convert(column, ColumnRow, from_attributes=True) for column in entry.columns],
             "sample": [msgspec.json.decode(row) for row in entry.sample],
             "divisions": list(feed.divisions),
-            "reads": call.deps.share.reads(call.principal, entry.feed),
+            "reads": call.deps.share.can_read(call.principal, entry.feed),
         }
     )
 
@@ -98,14 +98,16 @@ async def _change(call: Call) -> Any:
     }
     if not changes:
         raise BadRequest("body: nothing to change; see /docs for what an entry says")
-    offers = call.deps.share.offers
+    offers = call.deps.share.catalogue_access
     revision = call.revision(required=False)
     return _answer(call, await offers.write(call.principal, call.path("feed"), changes, revision))
 
 
 async def _sample(call: Call) -> Any:
     wish = await call.body(SampleWish)
-    return _answer(call, await call.deps.share.offers.draw(call.principal, call.path("feed"), wish.rows, wish.mask))
+    return _answer(
+        call, await call.deps.share.catalogue_access.sample(call.principal, call.path("feed"), wish.rows, wish.mask)
+    )
 
 
 _TAG = "catalogue"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -17,15 +17,11 @@ from sensegate.authority.tokens import Tokens
 from sensegate.clock import Clock
 from sensegate.config import WebConfig
 from sensegate.lifecycle.profile_rows import ProfileRow
-from sensegate.model import Device
-from sensegate.normalise.book import QualityRow
-from sensegate.ports import Log
-from sensegate.share.books import Books
-from sensegate.share.roll import Roll
+from sensegate.model import Device, QualityRow
+from sensegate.ports import Log, Part
+from sensegate.share.consumers import ActiveConsumers
+from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.sharing import Sharing
-
-T = TypeVar("T")
-
 
 Push = Callable[[Device, Principal, bytes, str], Awaitable[None]]
 """(device, caller, body, content type): returns after the commit that holds the message."""
@@ -33,15 +29,6 @@ Push = Callable[[Device, Principal, bytes, str], Awaitable[None]]
 
 def _nothing() -> Sequence[Any]:
     return ()
-
-
-class Part(Generic[T]):
-    """The key under which a feature gives one of its parts to its routes; `Call.part` returns the part, typed."""
-
-    def __init__(self, name: str, *, absent: str) -> None:
-        """`absent`: the detail of the 404 that is answered where this gateway lacks the feature."""
-        self.name = name
-        self.absent = absent
 
 
 class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -58,8 +45,8 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     devices: Devices
     tokens: Tokens
     share: Sharing
-    roll: Roll
-    books: Books
+    roll: ActiveConsumers
+    books: HourlyLedgers
     audit: AuditTrail
     ready: Callable[[], Sequence[str]]
     """Returns why the gateway is not ready, a sentence each; empty: it is."""

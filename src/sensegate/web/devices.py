@@ -14,6 +14,7 @@ from sensegate.authority.neighbours import Near, Neighbours
 from sensegate.authority.scope import Action, Scope, allows, may
 from sensegate.errors import Conflict, NotFound, PermissionDenied
 from sensegate.model import Device, DeviceState
+from sensegate.ports import Part
 from sensegate.video import multipart
 from sensegate.web import auth, listing
 from sensegate.web.bodies import (
@@ -26,7 +27,6 @@ from sensegate.web.bodies import (
     Rotation,
     device_row,
 )
-from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Param, Route
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from sensegate import metrics
 from sensegate.authority.scope import Action, Principal
 from sensegate.errors import ConfigError, PermissionDenied, SensegateError
-from sensegate.share.roll import Standing
+from sensegate.share.consumers import ConsumerInfo
 from sensegate.share.sharing import FeedRequest
 from sensegate.web import listing, problems
 from sensegate.web.bodies import Feed, NewFeed, Records
@@ -109,13 +109,13 @@ async def _records(call: Call) -> Any:
     if call.token_ended():
         raise PermissionDenied("the token has ended meanwhile", authenticated=False)
     who, size = call.principal, len(page.body)
-    async with share.covered(who, request.feed, form, page.count, page.grant):
+    async with share.reserve(who, request.feed, form, page.count, page.grant):
         share.count(who, request.feed, form, requests=1, records=page.count, size=size, grant=page.grant)
     query = {**call.request.query, "after": page.next}
     query.pop("since", None)
     following = call.request.rel_url.with_query(query)
     headers = {"X-Next-Cursor": page.next, "X-Count": str(page.count), "Link": f'<{following}>; rel="next"'}
-    if page.grant and (left := share.left(page.grant)) is not None:
+    if page.grant and (left := share.quota_left(page.grant)) is not None:
         headers["X-Quota-Left"] = str(left)
     if form in {"csv", "parquet"}:
         headers["Content-Disposition"] = f'attachment; filename="{request.feed}.{form}"'
@@ -141,15 +141,15 @@ def still_of(call: Call) -> Callable[[], Principal]:
 async def _stream(call: Call) -> Any:
     request = asked_of(call, call.request.headers.get("Last-Event-ID", "") or call.text("after"))
     principal = call.principal
-    with call.deps.roll.entered(principal.id, request.feed, "sse") as standing:
+    with call.deps.roll.registered(principal.id, request.feed, "sse") as standing:
         return await _streamed(call, request, standing)
 
 
-async def _streamed(call: Call, request: FeedRequest, standing: Standing) -> Any:
+async def _streamed(call: Call, request: FeedRequest, standing: ConsumerInfo) -> Any:
     share, principal, clock = call.deps.share, call.principal, call.deps.clock
 
     def at(place: Any) -> None:
-        standing.place = place
+        standing.offset = place
 
     # What is refused is refused here, before the answer begins.
     stream = await share.open_stream(still_of(call), request, heartbeat_s=HEARTBEAT_S, at=at)
@@ -166,9 +166,9 @@ async def _streamed(call: Call, request: FeedRequest, standing: Standing) -> Any
                 if not events.count:
                     await _send(response, events.body)
                     continue
-                async with share.covered(principal, request.feed, "sse", events.count, events.grant):
+                async with share.reserve(principal, request.feed, "sse", events.count, events.grant):
                     await _send(response, events.body)
-                    standing.took(events.count, clock.now())
+                    standing.delivered(events.count, clock.now())
                     share.count(
                         principal,
                         request.feed,

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action
+from sensegate.share.grants import Grant
 from sensegate.web import applications, listing
 from sensegate.web.routing import API, Call, Param, Route, iso
 from sensegate.web.share_bodies import (
@@ -30,12 +31,12 @@ def _row(call: Call, grant: Any) -> GrantRow:
 
 
 async def _list(call: Call) -> Any:
-    rows = [_row(call, grant) for grant in call.deps.share.desk.grants(call.principal)]
+    rows = [_row(call, grant) for grant in call.deps.share.access.grants(call.principal)]
     return listing.answer(call, rows, GrantRow, "id")
 
 
 async def _get(call: Call) -> Any:
-    return _row(call, call.deps.share.desk.grant(call.principal, call.path("grant")))
+    return _row(call, call.deps.share.access.grant(call.principal, call.path("grant")))
 
 
 async def _change(call: Call) -> Any:
@@ -47,21 +48,21 @@ async def _change(call: Call) -> Any:
     }
     if (days := changes.pop("days", None)) is not None:
         changes["expires"] = call.deps.clock.now() + round(days * 86_400e6)
-    desk, name = call.deps.share.desk, call.path("grant")
-    whole = {**msgspec.to_builtins(desk.grant(call.principal, name)), **changes}
+    desk, name = call.deps.share.access, call.path("grant")
+    whole = msgspec.convert({**msgspec.to_builtins(desk.grant(call.principal, name)), **changes}, Grant)
     return _row(call, await desk.change(call.principal, name, whole, revision))
 
 
 async def _revoke(call: Call) -> Any:
     revision = call.revision(required=False)
     return _row(
-        call, await call.deps.share.desk.revoke(call.principal, call.path("grant"), call.text("reason"), revision)
+        call, await call.deps.share.access.revoke(call.principal, call.path("grant"), call.text("reason"), revision)
     )
 
 
 async def _renew(call: Call) -> Any:
     wish = await call.body(Renewal)
-    desk = call.deps.share.desk
+    desk = call.deps.share.access
     return applications.row(
         await desk.renew(
             call.principal, call.path("grant"), days=wish.days, purpose=wish.purpose, legal_basis=wish.legal_basis
@@ -82,7 +83,7 @@ async def _usage(call: Call) -> Any:
 
 
 async def _receipt(call: Call) -> Any:
-    line = call.deps.share.receipt(call.principal, call.path("grant"), call.path("month"))
+    line = call.deps.share.statement(call.principal, call.path("grant"), call.path("month"))
     # As it was signed, byte for byte.
     return web.Response(body=line, content_type="application/json")
 

@@ -8,18 +8,18 @@ from typing import Any
 
 import msgspec
 
+from sensegate.authority.assets import Assets
 from sensegate.authority.callout import TopicsOf
+from sensegate.authority.neighbours import Neighbours
 from sensegate.authority.opening import Callers
-from sensegate.authority.scope import Principal
 from sensegate.bus.opening import Core
-from sensegate.ingest.opening import Stages
-from sensegate.ingest.sources import Sources
 from sensegate.lifecycle.opening import ProfileLifecycle, ReprocessingParts
 from sensegate.lifecycle.profile_rows import profile_rows
-from sensegate.model import Device
+from sensegate.model import QualityRow
+from sensegate.ports import Part
 from sensegate.share.stage import Share
 from sensegate.web.app import Web
-from sensegate.web.deps import Deps, Part
+from sensegate.web.deps import Deps, Push
 from sensegate.web.devices import ASSETS, NEIGHBOURS
 from sensegate.web.drafts import UNKNOWN
 from sensegate.web.log import SET_ASIDE
@@ -40,9 +40,14 @@ class WebParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     topics_of: TopicsOf
     refused: Callable[[], Mapping[str, Mapping[str, int]]]
     """Refusals of the broker: device -> what -> count."""
-    sources: Sources
-    stages: Stages
     share: Share
+    ingest: Push
+    clock_lag: Callable[[str], float | None]
+    """Device -> by how many seconds its clock was behind ours when it last spoke; None: unknown."""
+    quality_rows: Callable[[int], Sequence[QualityRow]]
+    """Time -> indicators since then, by device and hour."""
+    neighbours: Neighbours
+    assets: Assets
     not_ready: Callable[[], Sequence[str]]
     warnings: Callable[[], Sequence[str]]
     features: Mapping[Part[Any], Any]
@@ -59,11 +64,7 @@ async def open_web(parts: WebParts, routes: Sequence[Route], stack: contextlib.A
 
 def _deps(parts: WebParts) -> Deps:
     core, config, callers = parts.core, parts.core.config, parts.callers
-    lifecycle, stages, share = parts.lifecycle, parts.stages, parts.share
-
-    async def push(device: Device, _caller: Principal, body: bytes, content_type: str) -> None:
-        await parts.sources.http.push(device.id, body, content_type)
-
+    lifecycle, share = parts.lifecycle, parts.share
     return Deps(
         config=config.web,
         role=config.role,
@@ -79,15 +80,15 @@ def _deps(parts: WebParts) -> Deps:
         secure=bool(config.web.tls.cert_file) or config.oidc.redirect_url.startswith("https://"),
         audit=callers.audit,
         share=share.sharing,
-        books=share.sharing.books,
-        roll=share.pushing.roll,
+        books=share.sharing.hourly,
+        roll=share.push.consumers,
         ready=parts.not_ready,
         warnings=parts.warnings,
-        ingest=push,
+        ingest=parts.ingest,
         topics=lambda device: parts.topics_of(device)[0],
         profiles=lambda: profile_rows(lifecycle.profiles.set),
-        quality=share.quality_rows,
-        clock_lag=stages.clock_lag,
+        quality=parts.quality_rows,
+        clock_lag=parts.clock_lag,
         refused=parts.refused,
         parts={
             RELEASES: lifecycle.releases,
@@ -98,9 +99,9 @@ def _deps(parts: WebParts) -> Deps:
             REDECODES: lifecycle.orders,
             REDECODING: parts.reprocessing.reprocessing,
             UNKNOWN: lifecycle.unexplained,
-            WEBHOOKS: share.pushing.hooks,
-            NEIGHBOURS: stages.neighbours,
-            ASSETS: stages.assets,
+            WEBHOOKS: share.push.webhooks,
+            NEIGHBOURS: parts.neighbours,
+            ASSETS: parts.assets,
             SET_ASIDE: callers.set_aside,
             **parts.features,
         },

@@ -8,6 +8,7 @@ import msgspec
 
 from sensegate.authority.scope import Action, allows, written
 from sensegate.bus import ledger as kinds
+from sensegate.clock import HOUR_US
 from sensegate.errors import NotFound
 from sensegate.lifecycle.comparisons import MessageRange, VersionComparisons
 from sensegate.lifecycle.contents import Content
@@ -15,14 +16,13 @@ from sensegate.lifecycle.jobs import Job, Jobs
 from sensegate.lifecycle.reprocessing import Reprocessing
 from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingInput, ReprocessingOrder, ReprocessingOrders
 from sensegate.model import DuplicateKind
+from sensegate.ports import Part
 from sensegate.web import listing
-from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest
 from sensegate.web.profile_bodies import DiffReport, JobRow, NewDiff, NewRedecode, RedecodeRow, ShadowReport, ShadowRow
 from sensegate.web.profiles import STUDIES, name_of, releases_of, target_of
 from sensegate.web.routing import API, Call, Param, Route, iso
 
-HOUR_US = 3_600_000_000
 SINCE = Param("since", "from this time of arrival on, or how far back (30m, 1h, 7d); default 1h")
 UNTIL = Param("until", "before this time of arrival; default now")
 

@@ -9,11 +9,11 @@ from aiohttp import web
 
 from sensegate.authority.scope import Action, may
 from sensegate.errors import PermissionDenied
-from sensegate.share.hooks import Hooks, Webhook
+from sensegate.ports import Part
 from sensegate.share.sharing import FeedRequest
+from sensegate.share.webhooks import Webhook, Webhooks
 from sensegate.web import listing
 from sensegate.web.bodies import Body, FeedName
-from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route
 
@@ -86,15 +86,15 @@ class SubscriberRow(msgspec.Struct, frozen=True):
     why: str
 
 
-WEBHOOKS = Part[Hooks]("webhooks", absent="this gateway sends no webhooks")
+WEBHOOKS = Part[Webhooks]("webhooks", absent="this gateway sends no webhooks")
 
 
-def _hooks(call: Call) -> Hooks:
+def _hooks(call: Call) -> Webhooks:
     return call.part(WEBHOOKS)
 
 
-def _row(hooks: Hooks, hook: Webhook) -> WebhookRow:
-    mark = hooks.mark(hook.id)
+def _row(hooks: Webhooks, hook: Webhook) -> WebhookRow:
+    mark = hooks.offset(hook.id)
     return WebhookRow(
         hook.id,
         hook.feed,
@@ -105,14 +105,14 @@ def _row(hooks: Hooks, hook: Webhook) -> WebhookRow:
         hook.batch,
         hook.created,
         str(mark.state),
-        mark.why,
+        mark.reason,
         mark.after,
     )
 
 
 async def _list(call: Call) -> Any:
     hooks = _hooks(call)
-    return listing.answer(call, [_row(hooks, hook) for hook in hooks.seen(call.principal)], WebhookRow, "id")
+    return listing.answer(call, [_row(hooks, hook) for hook in hooks.visible(call.principal)], WebhookRow, "id")
 
 
 async def _get(call: Call) -> Any:

@@ -20,9 +20,9 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from sensegate import metrics
 from sensegate.authority.scope import Action
 from sensegate.errors import Overloaded, PermissionDenied, SensegateError, combined
+from sensegate.share.consumers import ConsumerInfo
 from sensegate.share.delivery import Page
 from sensegate.share.pages import Pages
-from sensegate.share.roll import Standing
 from sensegate.web import problems
 from sensegate.web.feeds import HEARTBEAT_S, SELECT, asked_of, still_of
 from sensegate.web.problems import BadRequest
@@ -93,13 +93,13 @@ async def _ws(call: Call) -> Any:
     metered = partial(share.count, call.principal, request.feed, "ws")
     metered(requests=1, records=0, size=0)
     metrics.STREAMS.inc()
-    with call.deps.roll.entered(call.principal.id, request.feed, "ws") as standing:
+    with call.deps.roll.registered(call.principal.id, request.feed, "ws") as standing:
 
         def covered(page: Page) -> AbstractAsyncContextManager[None]:
-            return share.covered(call.principal, request.feed, "ws", page.count, page.grant)
+            return share.reserve(call.principal, request.feed, "ws", page.count, page.grant)
 
         def took(page: Page) -> None:
-            standing.took(page.count, call.deps.clock.now())
+            standing.delivered(page.count, call.deps.clock.now())
             metered(requests=0, records=page.count, size=len(page.body), grant=page.grant)
 
         try:
@@ -123,7 +123,7 @@ async def _send(  # noqa: PLR0917 - the ends of one connection
     form: str,
     covered: Callable[[Page], AbstractAsyncContextManager[None]],
     took: Callable[[Page], None],
-    standing: Standing,
+    standing: ConsumerInfo,
 ) -> None:
     """Send what the credit allows until cancelled."""
     loop = asyncio.get_running_loop()
@@ -131,8 +131,8 @@ async def _send(  # noqa: PLR0917 - the ends of one connection
     spoken = loop.time()
     following = ""
     while True:
-        standing.place = pages.place
-        standing.state, standing.why = ("live", "") if credit.left else ("waiting", "it has given no credit")
+        standing.offset = pages.place
+        standing.state, standing.reason = ("live", "") if credit.left else ("waiting", "it has given no credit")
         if credit.left:
             page = await pages.next(min(credit.left, MESSAGE_RECORDS_MAX))
             following = page.next

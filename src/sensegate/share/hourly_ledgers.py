@@ -1,8 +1,8 @@
-"""The books: the ledgers of all commits, summed by node and hour, kept on the stream LEDGER with their own position.
+"""Ledgers of all commits, summed by node and hour, stored on the stream LEDGER with their own position.
 
-One entry per node and hour (several, ``hours.<node>.<hour>.<part>``, where its devices are too many for one),
-replaced as the hour fills; the position stands in the same atomic write, so that a crash counts nothing twice. The
-newest hours are in memory as columns, older ones packed.
+Each node and hour has one entry (several, ``hours.<node>.<hour>.<part>``, where its devices do not fit into one), which
+is replaced as the hour fills. The position is part of the same atomic write, so that a crash counts nothing twice. The
+most recent hours are in memory as columns, older ones encoded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sensegate.share.reader import Reader
 
 _HOUR_DIGITS = 9
 _OPEN_MAX = 32
-"""Most node-hours kept as columns, the others are packed: more than a province has cities, each with its hour."""
+"""Most node-hours in memory as columns, the others are encoded: more than a province has cities."""
 
 _log = structlog.get_logger(__name__)
 
@@ -38,11 +38,11 @@ class _Position(msgspec.Struct, frozen=True):
     format: int = 1
 
 
-_position = decoder(_Position, "position of the books", json=True)
+_position = decoder(_Position, "position of the hourly ledgers", json=True)
 
 
-class Books:
-    """Sums by (node, hour since 1970)."""
+class HourlyLedgers:
+    """Ledgers summed by (node, hour since 1970)."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Books:
         flush_s: float = 10.0,
         payload_bytes_max: int = 900_000,
     ) -> None:
-        """Keep the last `window_h` hours at hand; `hours` is the stream LEDGER."""
+        """Hold the last `window_h` hours in memory; `hours` is the stream LEDGER."""
         self._hours = hours
         self._clock = clock
         self._window_h = window_h
@@ -64,29 +64,31 @@ class Books:
         self._packed: dict[tuple[str, int], tuple[bytes, ...]] = {}
         self._open: OrderedDict[tuple[str, int], Ledger] = OrderedDict()
         self._changed: set[tuple[str, int]] = set()
-        self._added: set[tuple[str, int]] = set()
-        """Hours of which only what came of late is in memory: what was written before is added when it is written."""
+        self._late: set[tuple[str, int]] = set()
+        """Hours that had left memory when late counts came: the stored sum is merged in before they are written."""
         self._parts: dict[tuple[str, int], int] = {}
-        """How many entries an hour has on the stream."""
+        """Number of entries of an hour on the stream."""
         self._position = _Position("", 0)
         self._fence = 0
-        self.trouble = ""
-        """Why nothing is written now; empty while all is well."""
+        self.problem = ""
+        """Why the sums cannot be written at present; empty: they can."""
 
     async def open(self, epoch: str, end: int | None = None) -> int:
-        """Load the window; return the sequence of LOG to go on from. Raises `Unavailable`.
+        """Load the window; return the sequence of LOG after which to continue. Raises `Unavailable`.
 
-        `end`: with which sequence LOG ended when this process began. Where the books have come further, it has lost
-        its end since: what follows it is new.
+        `end`: last sequence of LOG when this process began. A stored position beyond it means that LOG has lost its end
+        since; what follows `end` is then new.
         """
-        found = await self._hours.last("hours.position")
-        said = read(found, "books", _position) if found else None
-        self._position = said or _Position(epoch, 0)
-        self._fence = found.sequence if found else 0
+        entry = await self._hours.last("hours.position")
+        stored = read(entry, "hourly ledgers", _position) if entry else None
+        self._position = stored or _Position(epoch, 0)
+        self._fence = entry.sequence if entry else 0
         if self._position.epoch != epoch:
             self._position = _Position(epoch, 0)
         if end is not None and self._position.sequence > end:
-            _log.warning("the log has lost its end; the books go on where it ends", at=self._position.sequence, end=end)
+            _log.warning(
+                "log has lost its end; hourly ledgers continue from its end", position=self._position.sequence, end=end
+            )
             self._position = _Position(epoch, end)
         oldest = self._clock.now() // HOUR_US - self._window_h
         at = await self._hours.sequence_at(self._clock.now() - self._window_h * HOUR_US) - 1
@@ -96,7 +98,7 @@ class Books:
                 kind, _, place = entry.subject.partition(".")
                 node, _, rest = place.partition(".")
                 hour, _, part = rest.partition(".")
-                # In a copy all are as old as the copy.
+                # In a copied stream every entry is as old as the copy, so that the hour in the subject decides.
                 if kind != "hours" or not (hour.isascii() and hour.isdigit() and len(hour) <= _HOUR_DIGITS):
                     continue
                 if int(hour) >= oldest:
@@ -106,26 +108,26 @@ class Books:
         return self._position.sequence
 
     def attach(self, reader: Reader) -> None:
-        """Take every ledger that the reader meets."""
-        reader.on_ledger.append(self.take)
+        """Add every ledger entry that the reader passes."""
+        reader.on_ledger.append(self.add)
 
-    def take(self, entry: Entry) -> None:
+    def add(self, entry: Entry) -> None:
         """Add the ledger of one entry of LOG: ``ledger.<node>[-<partition>]`` or ``carried.<node>``."""
         if entry.sequence <= self._position.sequence:
             return
         node = node_of(entry.subject)
-        counts = read_ledger(entry, "books")
+        counts = read_ledger(entry, "hourly ledgers")
         for hour, part in (_by_hour(counts) if counts is not None else {}).items():
-            self._of(node, hour).merge(part)
+            self._ledger(node, hour).merge(part)
             self._changed.add((node, hour))
         self._position = _Position(self._position.epoch, entry.sequence)
 
     def nodes(self, since_hour: int) -> list[str]:
-        """Return the nodes of which there is an hour."""
+        """Return the nodes that have counts in or after an hour."""
         return sorted({node for node, hour in self._keys() if hour >= since_hour})
 
-    def sums(self, node: str, since_hour: int) -> Ledger:
-        """Return the sum of a node's hours from one on."""
+    def total(self, node: str, since_hour: int) -> Ledger:
+        """Return the sum of a node's counts in and after an hour."""
         total = Ledger()
         for key in sorted(self._keys()):
             if key[0] == node and key[1] >= since_hour:
@@ -138,20 +140,20 @@ class Books:
             await self._clock.sleep(self._flush_s)
             try:
                 await self.flush()
-                self.trouble = ""
+                self.problem = ""
             except (Unavailable, StoreFull) as why:
-                self.trouble = f"hourly sums are not written: {why}"
-                _log.warning("hourly sums are written later", cause=str(why))
+                self.problem = f"hourly ledgers cannot be written: {why}"
+                _log.warning("hourly ledgers not written; they are retried", reason=str(why))
 
     async def flush(self) -> None:
         """Write the changed hours and the position, all or nothing.
 
         Raises:
-            Unavailable, StoreFull: nothing is forgotten; it is written the next time.
+            Unavailable, StoreFull: nothing is discarded; the next call writes it.
         """
         if not self._changed:
             return
-        await self._complete()
+        await self._merge_late_hours()
         keys, position = sorted(self._changed), self._position
         self._changed.clear()
         members = [member for node, hour in keys for member in self._members(node, hour)]
@@ -162,9 +164,9 @@ class Books:
             self._changed.update(keys)
             if not isinstance(why, Fenced):
                 raise
-            # A write whose answer was lost was there after all: the next one replaces it as a whole.
-            found = await self._hours.last("hours.position")
-            self._fence = found.sequence if found else 0
+            # An earlier write took effect although its acknowledgement was lost; the next write replaces all of it.
+            entry = await self._hours.last("hours.position")
+            self._fence = entry.sequence if entry else 0
             return
         hour = self._clock.now() // HOUR_US
         for key in [key for key in self._open if key[1] < hour and key not in self._changed]:
@@ -176,42 +178,42 @@ class Books:
             self._parts.pop(key, None)
 
     def _members(self, node: str, hour: int) -> Iterator[Member]:
-        payloads = list(self._of(node, hour).encoded(self._bytes_max))
-        # More parts than that were written before: they hold what stands in these now.
+        payloads = list(self._ledger(node, hour).encoded(self._bytes_max))
+        # Surplus parts of an earlier write are emptied: their counts are in the new ones.
         payloads += [Ledger().encode()] * (self._parts.get((node, hour), 0) - len(payloads))
         self._parts[node, hour] = len(payloads)
         for part, payload in enumerate(payloads):
             yield Member(_subject(node, hour, part), payload, self._ttl_h, rollup=True)
 
-    async def _complete(self) -> None:
-        """Add what was written of hours that had left memory: what came late of them must not take its place."""
-        for node, hour in sorted(self._added):
+    async def _merge_late_hours(self) -> None:
+        """Merge the stored sums of hours that had left memory, so that late counts do not replace them."""
+        for node, hour in sorted(self._late):
             written: list[bytes] = []
-            while found := await self._hours.last(_subject(node, hour, len(written))):
-                written.append(found.payload)
+            while entry := await self._hours.last(_subject(node, hour, len(written))):
+                written.append(entry.payload)
             self._parts[node, hour] = len(written)
-            self._of(node, hour).merge(_joined(written)[0])
-            self._added.discard((node, hour))
+            self._ledger(node, hour).merge(_sum_of(written)[0])
+            self._late.discard((node, hour))
 
     def _keys(self) -> set[tuple[str, int]]:
         return {*self._packed, *self._open}
 
-    def _of(self, node: str, hour: int) -> Ledger:
+    def _ledger(self, node: str, hour: int) -> Ledger:
         key = (node, hour)
         ledger = self._open.get(key)
         if ledger is None:
             packed = self._packed.get(key)
             if packed is None and hour < self._clock.now() // HOUR_US - 1:
-                self._added.add(key)
+                self._late.add(key)
             ledger = self._open[key] = self._unpacked(key)
             self._shrink()
         self._open.move_to_end(key)
         return ledger
 
     def _unpacked(self, key: tuple[str, int]) -> Ledger:
-        """Return the sum of an hour that is packed; what of it cannot be read is left out from now on."""
+        """Return the sum of an encoded hour; parts that cannot be read are dropped from memory."""
         packed = self._packed.get(key, ())
-        total, readable = _joined(packed)
+        total, readable = _sum_of(packed)
         if len(readable) < len(packed):
             self._packed[key] = readable
         return total
@@ -226,22 +228,22 @@ def _subject(node: str, hour: int, part: int) -> str:
     return f"hours.{node}.{hour}.{part}" if part else f"hours.{node}.{hour}"
 
 
-def _joined(parts: Sequence[bytes]) -> tuple[Ledger, tuple[bytes, ...]]:
-    """Return the sum of an hour's parts, and those that can be read."""
+def _sum_of(parts: Sequence[bytes]) -> tuple[Ledger, tuple[bytes, ...]]:
+    """Return the sum of an hour's parts, and the parts that can be read."""
     total, readable = Ledger(), []
     for part in parts:
         try:
             total.merge(Ledger.decode(part))
         except ValueError as why:
-            metrics.UNREADABLE.labels("books").inc()
-            _log.error("hourly sum cannot be read; its counts are missing", bytes=len(part), reason=str(why))
+            metrics.UNREADABLE.labels("hourly ledgers").inc()
+            _log.error("hourly ledger cannot be read; its counts are missing", bytes=len(part), reason=str(why))
         else:
             readable.append(part)
     return total, tuple(readable)
 
 
 def _by_hour(ledger: Ledger) -> dict[int, Ledger]:
-    """Return the parts of a ledger by hour; nearly always it is of one hour."""
+    """Return a ledger split by hour; nearly always it covers one hour."""
     hours = ledger.hours()
     if len(hours) == 1:
         return {hours[0]: ledger}

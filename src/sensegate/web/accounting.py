@@ -16,8 +16,7 @@ from sensegate.bus.ledger import HOUR_US, Ledger, Row
 from sensegate.bus.names import city_of, node_of
 from sensegate.bus.unreadable import read
 from sensegate.errors import NotFound
-from sensegate.model import DeviceState
-from sensegate.normalise.book import QualityRow
+from sensegate.model import DeviceState, QualityRow
 from sensegate.web import listing
 from sensegate.web.bodies import AuditRow, LedgerAnswer, LedgerRow, QuarantineRow
 from sensegate.web.deps import Deps
@@ -156,7 +155,7 @@ async def _ledger(call: Call) -> Any:
     wanted = call.words("node")
     nodes = [node for node in deps.books.nodes(first) if not wanted or node in wanted]
     cut = _Cut(call.principal, _places(deps))
-    parts = [(node, deps.books.sums(node, first)) for node in nodes]
+    parts = [(node, deps.books.total(node, first)) for node in nodes]
     # Row by row it can take long; the parts are copies, so that a thread may walk them.
     groups, totals = await asyncio.to_thread(tally, parts, cut, by)
     refused = {name: counts for name, counts in deps.refused().items() if cut.device(name, deps.division)}

@@ -1,11 +1,11 @@
-"""Words as a search compares them: traditional characters as simplified ones, full width as half, no capitals."""
+"""Text folding for searches: traditional characters to simplified, full width to half width, capitals to small."""
 
 from __future__ import annotations
 
 import unicodedata
 
-# Each traditional character before its simplified one; those whose simplified one is in GB 2312, level 1 (the 3,755
-# common ones). Made with OpenCC 1.4 (Apache-2.0), character by character: 乾 and 干 are one for a search.
+# Pairs of a traditional character and its simplified form, for simplified characters of GB 2312 level 1 (the 3,755
+# common ones). Generated with OpenCC 1.4 (Apache-2.0), character by character: a search does not distinguish 乾 and 干.
 _PAIRS = (
     "丟丢並并乾干亂乱亞亚佈布佔占併并來来侖仑侶侣侷局係系俠侠俬私倆俩倉仓個个們们倖幸倫伦偉伟側侧偵侦偽伪傑杰傘伞"
     "備备傢家傭佣傳传債债傷伤傾倾僅仅僑侨僕仆僞伪僥侥僱雇價价儀仪儁俊億亿儈侩儉俭儘尽償偿優优儲储兇凶兌兑兒儿內内"
@@ -69,6 +69,6 @@ _PAIRS = (
 _SIMPLIFIED = str.maketrans(_PAIRS[::2], _PAIRS[1::2])
 
 
-def folded(text: str) -> str:
-    """Return a text in which what a search takes for one is one."""
+def fold(text: str) -> str:
+    """Return a text in its folded form: two texts that a search does not distinguish have the same."""
     return unicodedata.normalize("NFKC", text).translate(_SIMPLIFIED).casefold()

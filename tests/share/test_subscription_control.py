@@ -7,22 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.errors import ConfigError
-from sensegate.share.controls import Said, parsed, reply_of
+from sensegate.share.subscription_control import ControlMessage, parse_control, reply_of
 
 
 @pytest.mark.parametrize(
     ("payload", "said"),
     [
-        (b"", Said()),
-        (b"first", Said("first")),
-        (b" c1.abc\n", Said("c1.abc")),
-        (b'{"after": "c1.x", "form": "csv", "tag": "a-1"}', Said("c1.x", "csv", "a-1")),
-        (b"{}", Said()),
+        (b"", ControlMessage()),
+        (b"first", ControlMessage("first")),
+        (b" c1.abc\n", ControlMessage("c1.abc")),
+        (b'{"after": "c1.x", "form": "csv", "tag": "a-1"}', ControlMessage("c1.x", "csv", "a-1")),
+        (b"{}", ControlMessage()),
     ],
 )
-def test_what_is_understood(payload: bytes, said: Said) -> None:
+def test_what_is_understood(payload: bytes, said: ControlMessage) -> None:
     """Nothing, a cursor, or JSON."""
-    assert parsed(payload) == said
+    assert parse_control(payload) == said
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_what_is_understood(payload: bytes, said: Said) -> None:
 def test_what_is_not(payload: bytes) -> None:
     """A tag that would be more than one level of a subject, a form that is not pushed, unknown keys, too much."""
     with pytest.raises(ConfigError):
-        parsed(payload)
+        parse_control(payload)
 
 
 def test_an_answer_goes_to_the_subscribers_own_inbox_alone() -> None:
@@ -57,7 +57,7 @@ def test_an_answer_goes_to_the_subscribers_own_inbox_alone() -> None:
 def test_fuzz_never_raises_anything_else(payload: bytes) -> None:
     """From whoever may publish there."""
     try:
-        said = parsed(payload)
+        said = parse_control(payload)
     except ConfigError:
         return
     assert "." not in said.tag

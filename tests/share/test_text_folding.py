@@ -6,8 +6,8 @@ import pytest
 
 from sensegate.authority.divisions import Divisions
 from sensegate.quantities.properties import PROPERTIES
-from sensegate.share.catalogue import Entry, found
-from sensegate.share.han import folded
+from sensegate.share.catalogue import CatalogueEntry, matches_search
+from sensegate.share.text_folding import fold
 
 # fmt: off
 CITIES = [
@@ -26,21 +26,21 @@ def test_the_cities_of_guangdong_are_found_either_way() -> None:
     names = [row.name_zh for row in Divisions.load() if len(row.code) == 4]
     assert len(names) == len(CITIES) == 21
     for name in CITIES:
-        assert [one for one in names if folded(name) in folded(one)], name
-        assert [one for one in names if name in one] or folded(name) != name, "negative control"
+        assert [one for one in names if fold(name) in fold(one)], name
+        assert [one for one in names if name in one] or fold(name) != name, "negative control"
 
 
 @pytest.mark.parametrize("word", PROPERTIES_ZH)
 def test_words_of_properties(word: str) -> None:
     """As people write them; each occurs in the table of properties."""
-    labels = [folded(PROPERTIES[at].label_zh) for at in range(len(PROPERTIES))]
-    assert [label for label in labels if folded(word) in label]
+    labels = [fold(PROPERTIES[at].label_zh) for at in range(len(PROPERTIES))]
+    assert [label for label in labels if fold(word) in label]
 
 
 def test_a_search_finds_both() -> None:
     """An entry in either script, a query in either; another word finds nothing."""
     for title in ("廣州空氣質量", "广州空气质量"):
-        entry = Entry("air", title=title, title_en="Air of Guangzhou")
+        entry = CatalogueEntry("air", title=title, title_en="Air of Guangzhou")
         for text in ("廣州 空氣", "广州 空气", "广州空氣 AIR", "ａｉｒ 廣"):
-            assert found(entry, text), (title, text)
-        assert not found(entry, "深圳")
+            assert matches_search(entry, text), (title, text)
+        assert not matches_search(entry, "深圳")

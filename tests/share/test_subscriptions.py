@@ -18,36 +18,49 @@ from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
 from sensegate.errors import Gone, PermissionDenied
-from sensegate.ports import Letter, Receipt
+from sensegate.ports import DeliveryResult, OutboundDelivery
+from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.cursor import parse
 from sensegate.share.delivery import Form, Serving
-from sensegate.share.feeds import ALL_FEED, Selection
+from sensegate.share.feeds import ALL_FEED, FeedSelection
 from sensegate.share.grants import Admission
-from sensegate.share.hooks import Hooks, Webhook
-from sensegate.share.lines import Limits, Line, Lines, Mark, State, Sweep, Terms, moved
 from sensegate.share.pages import Pages
 from sensegate.share.reader import Reader
-from sensegate.share.roll import Roll
+from sensegate.share.subscriptions import (
+    CommittedOffset,
+    OrphanedOffsets,
+    PushSubscription,
+    PushSubscriptions,
+    RetryPolicy,
+    SubscriptionSpec,
+    SubscriptionState,
+    change_offset,
+)
+from sensegate.share.webhooks import Webhook, Webhooks
 from tests.share.made import make_batch, members
 
-QUICK = Limits(first_s=0.001, longest_s=0.002, failures_max=4, absent_s=0.005)
-TAKEN, FAILED, ABSENT = Receipt(taken=True), Receipt(taken=False, why="500"), Receipt(taken=False, absent=True)
-LOST = Receipt(taken=False, why="the answer was lost on the way")
+QUICK = RetryPolicy(initial_wait_s=0.001, wait_max_s=0.002, failures_max=4, unavailable_s=0.005)
+TAKEN, FAILED, ABSENT = (
+    DeliveryResult(accepted=True),
+    DeliveryResult(accepted=False, reason="500"),
+    DeliveryResult(accepted=False, unavailable=True),
+)
+LOST = DeliveryResult(accepted=False, reason="the answer was lost on the way")
 
 
 class Receiver:
     """A `ports.Post` that does as it is told, then takes all; keeps each letter once, by its id."""
 
-    def __init__(self, receipts: list[Receipt | str]) -> None:
+    def __init__(self, receipts: list[DeliveryResult | str]) -> None:
         self.receipts = receipts
-        self.letters: list[Letter] = []
-        self.kept: dict[str, Letter] = {}
+        self.letters: list[OutboundDelivery] = []
+        self.kept: dict[str, OutboundDelivery] = {}
         self.died = asyncio.Event()
 
     def check(self, to: str) -> None:
         """Any address will do."""
 
-    async def send(self, letter: Letter) -> Receipt:
+    async def send(self, letter: OutboundDelivery) -> DeliveryResult:
         self.letters.append(letter)
         told = self.receipts.pop(0) if self.receipts else TAKEN
         if told == "die before":
@@ -59,10 +72,10 @@ class Receiver:
             self.died.set()
             await asyncio.Event().wait()
         await asyncio.sleep(0)
-        return told if isinstance(told, Receipt) else TAKEN
+        return told if isinstance(told, DeliveryResult) else TAKEN
 
     @staticmethod
-    def _cursors(letters: list[Letter]) -> list[str]:
+    def _cursors(letters: list[OutboundDelivery]) -> list[str]:
         return [record["cursor"] for letter in letters for record in json.loads(letter.body)["records"]]
 
     @property
@@ -83,10 +96,10 @@ class Bench:
         self.log = MemoryLog(self.clock, epoch="e1")
         self.reader = Reader(self.log, self.clock)
         self.serving = Serving(self.reader)
-        self.marks: Records[Mark] = Records(Shelf(MemoryBucket(), self.clock), "mark", Mark)
+        self.marks: Records[CommittedOffset] = Records(Shelf(MemoryBucket(), self.clock), "mark", CommittedOffset)
         self.receiver = receiver
-        self.roll = Roll(self.clock, lambda: self.reader.end)
-        self.terms = Terms(id="w1", subscriber="t", feed="all", delivery="webhook", to="x", batch=batch)
+        self.roll = ActiveConsumers(self.clock, lambda: self.reader.end)
+        self.terms = SubscriptionSpec(id="w1", subscriber="t", feed="all", delivery="webhook", target="x", batch=batch)
         self.metered = 0
         self.refused = ""
         self.count = 0
@@ -97,37 +110,37 @@ class Bench:
         self.count += rows
         await self.log.write(members(make_batch(made, start=1_767_225_600_000_000 + self.count * 1_000_000)))
 
-    async def open(self, _terms: Terms, form: str, after: str) -> Pages:
+    async def open(self, _terms: SubscriptionSpec, form: str, after: str) -> Pages:
         def admit() -> Admission:
             if self.refused:
                 raise PermissionDenied(self.refused)
-            return Admission(ALL_FEED, Selection(grade_max=3))
+            return Admission(ALL_FEED, FeedSelection(grade_max=3))
 
         admit()
         start = parse(after) if after else await self.reader.first()
         return Pages(self.serving, admit, start, Form(form))
 
-    def line(self) -> Line:
-        def metered(_terms: Terms, page: Any) -> None:
+    def line(self) -> PushSubscription:
+        def metered(_terms: SubscriptionSpec, page: Any) -> None:
             self.metered += page.count
 
-        return Line(
+        return PushSubscription(
             self.terms,
             self.marks,
             self.open,
             self.receiver,
             self.clock,
-            roll=self.roll,
-            metered=metered,
-            limits=QUICK,
-            rng=lambda: 1.0,
+            consumers=self.roll,
+            meter=metered,
+            retry=QUICK,
+            random_=lambda: 1.0,
         )
 
     async def expected(self) -> list[str]:
         """Return the cursors of all records by page."""
         end = (await self.log.bounds())[1]
         await self.until(lambda: self.reader.end >= end)
-        page = await self.serving.page(Selection(grade_max=3), await self.reader.first(), Form.JSON, 10_000, 0)
+        page = await self.serving.page(FeedSelection(grade_max=3), await self.reader.first(), Form.JSON, 10_000, 0)
         return [record["cursor"] for record in json.loads(page.body)["records"]]
 
     async def until(self, true: Callable[[], bool]) -> None:
@@ -220,15 +233,15 @@ async def test_too_many_failures_pause_it_and_it_goes_on_where_it_stood() -> Non
         wanted = await bench.expected()
         for _ in range(2):
             task = asyncio.create_task(bench.line().run())
-            await bench.until(lambda: (bench.marks.find("w1") or Mark()).state is State.PAUSED)
+            await bench.until(lambda: (bench.marks.find("w1") or CommittedOffset()).state is SubscriptionState.PAUSED)
             await bench.until(lambda: any(row.state == "paused" for row in bench.roll.rows()))
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         mark = bench.marks.find("w1")
         assert mark is not None
-        assert "500" in mark.why
+        assert "500" in mark.reason
         assert len(bench.receiver.letters) == 5
-        await moved(bench.marks, "w1", {"state": State.ON, "why": ""})
+        await change_offset(bench.marks, "w1", {"state": SubscriptionState.ACTIVE, "reason": ""})
         await lived(bench, len(wanted))
         assert bench.receiver.cursors == wanted
         assert bench.metered == len(wanted)
@@ -236,7 +249,7 @@ async def test_too_many_failures_pause_it_and_it_goes_on_where_it_stood() -> Non
 
 async def test_a_letter_that_is_too_large_is_made_smaller() -> None:
     """Halved until it is taken, and no larger again; a single record that is too large pauses the line."""
-    large = Receipt(taken=False, why="too large", too_large=True)
+    large = DeliveryResult(accepted=False, reason="too large", too_large=True)
     bench = Bench(Receiver([large, large]), batch=16)
     async with going(bench):
         await bench.write(30)
@@ -248,22 +261,22 @@ async def test_a_letter_that_is_too_large_is_made_smaller() -> None:
         assert max(sizes[2:]) == 4
         bench.receiver.receipts = [large] * 10
         await bench.write(1)
-        await bench.until(lambda: (bench.marks.find("w1") or Mark()).state is State.PAUSED)
+        await bench.until(lambda: (bench.marks.find("w1") or CommittedOffset()).state is SubscriptionState.PAUSED)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_410_ends_it_and_a_refusal_holds_it() -> None:
     """Ended for good; refused only as long as it is."""
-    bench = Bench(Receiver([Receipt(taken=False, why="answered 410", gone=True)]))
+    bench = Bench(Receiver([DeliveryResult(accepted=False, reason="answered 410", gone=True)]))
     async with going(bench):
         await bench.write(3)
         task = asyncio.create_task(bench.line().run())
-        await bench.until(lambda: (bench.marks.find("w1") or Mark()).state is State.ENDED)
+        await bench.until(lambda: (bench.marks.find("w1") or CommittedOffset()).state is SubscriptionState.ENDED)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert len(bench.receiver.letters) == 1
-        await moved(bench.marks, "w1", {"state": State.ON})
+        await change_offset(bench.marks, "w1", {"state": SubscriptionState.ACTIVE})
         bench.refused = "grant revoked"
         line = bench.line()
         task = asyncio.create_task(line.run())
@@ -282,20 +295,20 @@ async def test_a_place_that_has_expired_is_told() -> None:
     await bench.write(3)
     said: list[tuple[str, str, str]] = []
 
-    async def told(terms: Terms, why: str, first: str) -> None:
+    async def told(terms: SubscriptionSpec, why: str, first: str) -> None:
         said.append((terms.id, why, first))
 
-    async def gone(_terms: Terms, _form: str, _after: str) -> Pages:
+    async def gone(_terms: SubscriptionSpec, _form: str, _after: str) -> Pages:
         raise Gone("expired", first="c1.first")
 
     line = bench.line()
-    line._opened, line._told = gone, told
+    line._open_pages, line._notify_expired = gone, told
     task = asyncio.create_task(line.run())
-    await bench.until(lambda: line.mark.state is State.GONE and bool(said))
+    await bench.until(lambda: line.offset.state is SubscriptionState.GONE and bool(said))
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert said == [("w1", "expired", "c1.first")]
-    assert line.mark.why == "expired; first: c1.first"
+    assert line.offset.reason == "expired; first: c1.first"
 
 
 async def test_lines_come_and_go() -> None:
@@ -303,18 +316,18 @@ async def test_lines_come_and_go() -> None:
     bench = Bench(Receiver([]))
     async with going(bench):
         await bench.write(3)
-        lines = Lines(lambda _terms: bench.line(), asked=True)
+        lines = PushSubscriptions(lambda _terms: bench.line(), wait_for_start=True)
         task = asyncio.create_task(lines.run())
-        lines.want(bench.terms)
+        lines.add(bench.terms)
         await asyncio.sleep(0.02)
         assert len(lines) == 0
-        lines.begin("w1")
+        lines.start("w1")
         await bench.until(lambda: len(bench.receiver.cursors) == 3)
-        lines.halt("w1")
+        lines.restart("w1")
         await bench.until(lambda: len(lines) == 0)
-        lines.begin("w1")
+        lines.start("w1")
         await bench.until(lambda: len(lines) == 1)
-        lines.drop("w1")
+        lines.remove("w1")
         await bench.until(lambda: len(lines) == 0)
         assert bench.roll.rows() == []
         task.cancel()
@@ -325,25 +338,25 @@ async def test_lines_come_and_go() -> None:
 def test_the_back_off_grows_to_its_longest(failures: int) -> None:
     """Doubled, never beyond, never below half; what the receiver asks for counts where it is longer."""
     line = Bench(Receiver([])).line()
-    longest = min(QUICK.first_s * 2 ** (failures - 1), QUICK.longest_s)
+    longest = min(QUICK.initial_wait_s * 2 ** (failures - 1), QUICK.wait_max_s)
     assert line._back_off(failures, FAILED) == pytest.approx(longest)
-    assert line._back_off(failures, Receipt(taken=False, retry_after_s=9.0)) == 9.0
+    assert line._back_off(failures, DeliveryResult(accepted=False, retry_after_s=9.0)) == 9.0
 
 
 async def test_places_without_an_owner_go() -> None:
     """Not at the first look, since a place is written before what it is for; those that have one stay."""
     clock = SystemClock()
     bucket = MemoryBucket()
-    marks: Records[Mark] = Records(Shelf(bucket, clock), "mark", Mark)
+    marks: Records[CommittedOffset] = Records(Shelf(bucket, clock), "mark", CommittedOffset)
     for name in ("w1", "g1-mqtt", "g2-nats"):
-        await marks.put(name, Mark(after="x"), expected=0)
+        await marks.put(name, CommittedOffset(after="x"), expected=0)
     owners = {"w1"}
-    sweep = Sweep(marks, owners.__contains__)
-    assert await sweep.look() == 0
+    sweep = OrphanedOffsets(marks, owners.__contains__)
+    assert await sweep.remove() == 0
     owners.add("g2-nats")
     assert marks.names() == ["g1-mqtt", "g2-nats", "w1"], "negative control"
-    assert await sweep.look() == 1
-    assert await sweep.look() == 0
+    assert await sweep.remove() == 1
+    assert await sweep.remove() == 0
     assert marks.names() == ["g2-nats", "w1"]
     assert [row.key for row in (await bucket.load_all())[0]] == ["mark/w1", "mark/g2-nats"]
 
@@ -352,13 +365,13 @@ async def test_a_webhook_ends_with_its_token() -> None:
     """At the second look, on the trail; that of a good token stays, and so does one whose token is good again."""
     clock, trail, bucket = SystemClock(), MemoryTrail(), MemoryBucket()
     shelf = Shelf(bucket, clock)
-    marks: Records[Mark] = Records(shelf, "mark", Mark)
-    lines = Lines(lambda _terms: pytest.fail("none runs"))
-    hooks = Hooks(shelf, marks, lines, Receiver([]), trail, clock, visible=lambda *_: True)
+    marks: Records[CommittedOffset] = Records(shelf, "mark", CommittedOffset)
+    lines = PushSubscriptions(lambda _terms: pytest.fail("none runs"))
+    hooks = Webhooks(shelf, marks, lines, Receiver([]), trail, clock, may_see_token=lambda *_: True)
     for name, token in (("w1", "good"), ("w2", "dead"), ("w3", "back")):
         await hooks.records.put(name, Webhook(name, "all", token, "https://x/", ""), expected=0)
-    assert await hooks.sweep({"good"}.__contains__) == 0
-    assert await hooks.sweep({"good", "back"}.__contains__) == 1
+    assert await hooks.remove_ended({"good"}.__contains__) == 0
+    assert await hooks.remove_ended({"good", "back"}.__contains__) == 1
     assert hooks.records.names() == ["w1", "w3"], "negative control"
-    assert lines.wanted() == {"w1", "w3"}
+    assert lines.ids() == {"w1", "w3"}
     assert [(action, target) for _, action, target, _, _ in trail.records] == [("webhook.end", "w2")]

@@ -22,7 +22,6 @@ from sensegate.ingest.opening import Stages
 from sensegate.ingest.pipeline import Observer
 from sensegate.ingest.sources import Sources
 from sensegate.lifecycle.opening import ProfileLifecycle
-from sensegate.model import Shed
 from sensegate.ports import Log, Part, Source
 from sensegate.share.stage import Share
 from sensegate.web.routing import Route
@@ -35,9 +34,6 @@ Answer = Callable[[str, bytes], Awaitable[bytes]]
 """(id of the member that asks, payload) -> the answer. Raises `SensegateError` to refuse."""
 Check = Callable[[], Sequence[str]]
 """Returns what is wrong, a sentence each."""
-
-SHED = Part[Callable[[], Sequence[Shed]]]("shed", absent="this gateway carries out no mode orders")
-"""Returns the readings that active mode orders withhold from the centre."""
 
 
 class Place(StrEnum):

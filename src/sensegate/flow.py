@@ -31,11 +31,10 @@ from sensegate.bus.engine import Engine
 from sensegate.bus.malloc import one_arena
 from sensegate.bus.opening import Core, open_core
 from sensegate.cameras import feature as cameras
-from sensegate.cameras.privacy import CameraPrivacy, open_privacy
+from sensegate.cameras.privacy import CameraPrivacy, open_privacy, takes_cameras
 from sensegate.clock import Clock, SystemClock
 from sensegate.config import Config, secret
 from sensegate.control import feature as control
-from sensegate.decode.profiles import any_video_profile
 from sensegate.errors import Fenced, PermissionDenied, SensegateError, StoreFull, Superseded, Unavailable, errors_of
 from sensegate.failover import feature as failover
 from sensegate.failover.active import Activation
@@ -166,7 +165,7 @@ async def open_gateway(
     """
     one_arena()
     origin = await find_origin(config, clock)
-    engine = Engine.of(config, clock, slots=node_slots(config), personal=any_video_profile(config.profiles))
+    engine = Engine.of(config, clock, slots=node_slots(config), personal=takes_cameras(config.profiles))
     await engine.start()
     stack.push_async_callback(engine.stop)
 

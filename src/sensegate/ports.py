@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
 from sensegate.bus.timelines import Timelines
 from sensegate.frames.framing import Framing
-from sensegate.model import Delivery, Entry, Heard, Member, Outcome, Position
+from sensegate.model import Delivery, Entry, Heard, Member, Outcome, Position, Shed
 
 T = TypeVar("T")
 
@@ -156,3 +156,7 @@ class Part(Generic[T]):
         """`absent`: the detail of the 404 that is answered where this gateway lacks the feature."""
         self.name = name
         self.absent = absent
+
+
+SHED = Part[Callable[[], Sequence[Shed]]]("shed", absent="this gateway carries out no mode orders")
+"""Returns the readings that active mode orders withhold from the centre."""

@@ -5,7 +5,7 @@ Keyring ─▶ MessageRedactor ─▶ the ingest pipeline
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,6 +14,7 @@ from sensegate.authority.callout import TopicsOf
 from sensegate.authority.devices import Devices
 from sensegate.bus.opening import Core
 from sensegate.cameras.keyring import Keyring
+from sensegate.decode.profiles import any_video_profile
 from sensegate.decode.redaction import MessageRedactor
 from sensegate.decode.watch import ProfileWatcher
 from sensegate.model import Device
@@ -55,6 +56,11 @@ class CameraPrivacy(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         consequence = "" if self.core.config.engine.encryption == "off" else ": they may not publish by MQTT"
         remedy = "; set engine.encryption: convert (embedded), or on where you have encrypted a server of your own"
         return [f"engine: a profile takes cameras, the store is not known to be encrypted{consequence}{remedy}"]
+
+
+def takes_cameras(places: Sequence[str]) -> bool:
+    """Return whether a profile in folders or files is of cameras: the store may then hold data of persons."""
+    return any_video_profile(places)
 
 
 def open_privacy(core: Core, profiles: ProfileWatcher, devices: Devices) -> CameraPrivacy:

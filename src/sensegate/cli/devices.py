@@ -27,7 +27,7 @@ from sensegate.cli.shown import (
 from sensegate.cli.times import DAY_S, span
 from sensegate.config import secret
 from sensegate.errors import ConfigError
-from sensegate.video import multipart
+from sensegate.frames import multipart
 from sensegate.web.client import Answered, Remote
 from sensegate.wording import count
 

@@ -11,7 +11,8 @@ from sensegate.control.modes import ModeRegistry
 from sensegate.control.rest_modes import MODES
 from sensegate.control.rest_tasks import TASKING
 from sensegate.control.tasks import TaskQueue
-from sensegate.feature import SHED, Feature, FeatureSpec, Parts, owned
+from sensegate.feature import Feature, FeatureSpec, Parts, owned
+from sensegate.ports import SHED
 
 
 async def _open(parts: Parts) -> Feature:

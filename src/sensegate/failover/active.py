@@ -14,7 +14,6 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from sensegate import __version__
 from sensegate.authority.audit import Audit
 from sensegate.authority.chain import ASIDE
 from sensegate.authority.scope import Principal, Role, scope
@@ -31,7 +30,7 @@ from sensegate.failover.replica import Held, Original, decode_from
 from sensegate.failover.terms import NEWS_S, State, Term
 from sensegate.ports import Log
 from sensegate.tiers import questions
-from sensegate.tiers.link import CentreLink
+from sensegate.tiers.link import CentreLink, connection_name
 
 PROBE_S = 2.0
 TICK_S = 0.2
@@ -59,7 +58,7 @@ async def reach(config: Config) -> CentreLink:
         node_user(slot),
         secret(peer.secret_file),
         inbox_prefix=inbox_prefix(slot),
-        name=f"centre {config.division} {__version__}",
+        name=connection_name("centre", config.division),
         tls=tls if peer.url.startswith("tls://") else None,
         ping_s=PING_S,
         reconnect_timeout_s=PING_S,

@@ -33,7 +33,7 @@ from sensegate.ingest.batches import DecodedBatch
 from sensegate.lifecycle.canaries import CanaryAnalysis
 from sensegate.lifecycle.comparisons import VersionComparisons
 from sensegate.lifecycle.contents import Content, ContentStore
-from sensegate.lifecycle.examine import examine, folder_version
+from sensegate.lifecycle.examination import examine, folder_version
 from sensegate.lifecycle.jobs import Jobs
 from sensegate.lifecycle.releases import Examination, Releases
 from sensegate.lifecycle.reprocessing import Reprocessing

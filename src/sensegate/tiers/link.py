@@ -60,6 +60,11 @@ PROBE_S = 2.0
 _log = structlog.get_logger("tiers")
 
 
+def connection_name(role: str, member: str) -> str:
+    """Return the name of a connection to a centre; its last word is the release, which the centre checks."""
+    return f"{role} {member} {__version__}"
+
+
 class Channel(StrEnum):
     """What is asked apart from the others, so that none waits for another."""
 

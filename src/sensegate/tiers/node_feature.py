@@ -6,7 +6,8 @@ from functools import partial
 
 import msgspec
 
-from sensegate.feature import SHED, Feature, FeatureSpec, Parts, owned
+from sensegate.feature import Feature, FeatureSpec, Parts, owned
+from sensegate.ports import SHED
 from sensegate.tiers import rest_nodes, rest_returns, rest_uplink
 from sensegate.tiers.carried import Carried
 from sensegate.tiers.centre_connection import CONNECTION

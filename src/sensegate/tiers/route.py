@@ -14,7 +14,6 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from sensegate import __version__
 from sensegate.bus import trust
 from sensegate.bus.connect import Link, connect
 from sensegate.bus.kv import Bucket
@@ -23,7 +22,7 @@ from sensegate.clock import Clock
 from sensegate.config import Config, UplinkConfig
 from sensegate.errors import ConfigError, Overloaded, PermissionDenied, Unavailable
 from sensegate.tiers import membership, registry_copies
-from sensegate.tiers.link import CentreLink
+from sensegate.tiers.link import CentreLink, connection_name
 
 PING_S = 2.0
 """A centre that does not answer for two of these is connected to anew: a cut that swallows packets is noticed soon."""
@@ -92,7 +91,7 @@ async def connected(way: Way, timeout_s: float = 10.0) -> Link:
         node_user(way.member),
         way.secret,
         inbox_prefix=inbox_prefix(way.slot),
-        name=f"uplink {way.member} {__version__}",
+        name=connection_name("uplink", way.member),
         tls=way.tls,
         ping_s=PING_S,
         reconnect_timeout_s=PING_S,

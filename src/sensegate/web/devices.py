@@ -13,9 +13,9 @@ from sensegate.authority.importing import What
 from sensegate.authority.neighbours import Near, Neighbours
 from sensegate.authority.scope import Action, Scope, allows, may
 from sensegate.errors import Conflict, NotFound, PermissionDenied
+from sensegate.frames import multipart
 from sensegate.model import Device, DeviceState
 from sensegate.ports import Part
-from sensegate.video import multipart
 from sensegate.web import auth, listing
 from sensegate.web.bodies import (
     Accepted,

@@ -22,7 +22,7 @@ from sensegate.ingest.opening import Stages
 from sensegate.ingest.pipeline import Observer
 from sensegate.ingest.sources import Sources
 from sensegate.lifecycle.opening import ProfileLifecycle
-from sensegate.ports import Log, Part, Source
+from sensegate.ports import Log, PartKey, Source
 from sensegate.share.stage import Share
 from sensegate.web.routing import Route
 
@@ -33,7 +33,7 @@ Run = Callable[[], Awaitable[None]]
 Answer = Callable[[str, bytes], Awaitable[bytes]]
 """(id of the member that asks, payload) -> the answer. Raises `SensegateError` to refuse."""
 Check = Callable[[], Sequence[str]]
-"""Returns what is wrong, a sentence each."""
+"""ReturnFlow what is wrong, a sentence each."""
 
 
 class Place(StrEnum):
@@ -70,18 +70,18 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     sources: Sequence[Source] = ()
     observers: Sequence[Observer] = ()
     """Called with each batch of live messages."""
-    parts: Mapping[Part[Any], Any] = {}
+    parts: Mapping[PartKey[Any], Any] = {}
     """What it gives to its routes and to the features that are opened after it."""
     guests: Sequence[GuestOf] = ()
     """Admit connections of clients that are no devices."""
     answers: Mapping[str, Answer] = {}
-    """Question of a node, or of the other centre -> its answer."""
+    """AuthRequest of a node, or of the other centre -> its answer."""
     addresses: Mapping[str, str] = {}
     """Name of a listener -> its URL."""
     not_ready: Check = tuple
-    """Returns why readings are not taken or given."""
+    """ReturnFlow why readings are not taken or given."""
     warnings: Check = tuple
-    """Returns what is wrong and does not stop readings."""
+    """ReturnFlow what is wrong and does not stop readings."""
     begin: Run = nothing
     """Called once, when every part of the gateway is open and before the tasks start."""
 
@@ -124,12 +124,12 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     health: Health
     stack: contextlib.AsyncExitStack
     """Closes what a feature opens."""
-    provided: Mapping[Part[Any], Any]
+    provided: Mapping[PartKey[Any], Any]
     """Parts that were opened before all features."""
     earlier: Sequence[Feature] = ()
     """The features opened before this one."""
 
-    def find(self, key: Part[T]) -> T | None:
+    def find(self, key: PartKey[T]) -> T | None:
         """Return a part of the core or of an earlier feature; None where this gateway lacks it."""
         for parts in (self.provided, *(feature.parts for feature in self.earlier)):
             found: T | None = parts.get(key)

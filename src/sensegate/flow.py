@@ -33,7 +33,7 @@ from sensegate.bus.opening import Core, open_core
 from sensegate.cameras import feature as cameras
 from sensegate.cameras.privacy import CameraPrivacy, open_privacy, takes_cameras
 from sensegate.clock import Clock, SystemClock
-from sensegate.config import Config, secret
+from sensegate.config import Config, read_secret
 from sensegate.control import feature as control
 from sensegate.errors import Fenced, PermissionDenied, SensegateError, StoreFull, Superseded, Unavailable, errors_of
 from sensegate.failover import feature as failover
@@ -50,10 +50,10 @@ from sensegate.share.stage import Share, ShareInputs, open_share
 from sensegate.share.wiring import prepare_secrets
 from sensegate.tiers import centre_side, node_feature
 from sensegate.tiers.opening import find_origin, open_tier, restore_store
-from sensegate.tiers.return_flow import Returns
+from sensegate.tiers.return_flow import ReturnFlow
 from sensegate.viid import feature as viid
 from sensegate.web.app import CORE_ROUTES
-from sensegate.web.certificates import rotating
+from sensegate.web.certificates import certificate_reload
 from sensegate.web.opening import WebParts, open_web
 from sensegate.web.routing import Route
 
@@ -91,11 +91,11 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
 
 def _demand_secrets(config: Config) -> None:
     """Read the secret files that are needed later: one that is missing is reported before anything starts."""
-    files = [broker.password_file for broker in config.foreign]
+    files = [broker.password_file for broker in config.external_brokers]
     files += [superior.password_file for superior in config.viid.superiors]
     for file in (config.uplink.url and config.uplink.secret_file, *files):
         if file:
-            secret(file)
+            read_secret(file)
 
 
 async def _run(
@@ -165,7 +165,7 @@ async def open_gateway(
     """
     one_arena()
     origin = await find_origin(config, clock)
-    engine = Engine.of(config, clock, slots=node_slots(config), personal=takes_cameras(config.profiles))
+    engine = Engine.of(config, clock, slots=node_slots(config), personal=takes_cameras(config.profile_folders))
     await engine.start()
     stack.push_async_callback(engine.stop)
 
@@ -188,7 +188,7 @@ async def open_gateway(
     # the stages
     sources = await open_sources(core, profiles, devices, callout.refusals, stack)
     stages = open_stages(core, profiles, devices, sources.channels, stack, centre_offset_s=tier.clock_offset_s)
-    returns = Returns(delivered, grade_max=config.returns.grade_max) if tier.members else None
+    returns = ReturnFlow(delivered, grade_max=config.returns.grade_max) if tier.members else None
     share = await open_share(
         core,
         callers,
@@ -229,10 +229,10 @@ async def open_gateway(
     checks.watch(not_ready=stages.not_ready, warnings=stages.warnings)
     checks.watch(not_ready=lambda: health.not_ready(core), warnings=health.warnings)
     checks.watch(warnings=profiles.problems)
-    checks.watch(warnings=callers.certificates.troubles)
+    checks.watch(warnings=callers.certificates.warnings)
     checks.watch(warnings=share.warnings)
     checks.watch(warnings=privacy.warnings)
-    await audit_opening.bases(audit, config)
+    await audit_opening.record_legal_bases(audit, config)
     await callout.start([guest for feature in features.values() for guest in feature.guests] + [share.push.authorize])
     stack.push_async_callback(callout.stop)
     web, url = await open_web(
@@ -259,7 +259,7 @@ async def open_gateway(
     )
     for feature in features.values():
         await feature.begin()
-    certificates = rotating(config, (web.renew, engine.renew), clock)
+    certificates = certificate_reload(config, (web.reload_certificates, engine.renew), clock)
     core_tasks = {
         **callers.tasks,
         **lifecycle.tasks,

@@ -149,14 +149,14 @@ class PushTransport(Protocol):
         ...
 
 
-class Part(Generic[T]):
-    """The typed key under which a feature gives a part to its routes (`Call.part`) and to other features."""
+class PartKey(Generic[T]):
+    """Typed key of a part that a feature provides to its routes (`Call.part`) and to other features."""
 
     def __init__(self, name: str, *, absent: str) -> None:
-        """`absent`: the detail of the 404 that is answered where this gateway lacks the feature."""
+        """`absent`: detail of the 404 response of a gateway without the feature."""
         self.name = name
         self.absent = absent
 
 
-SHED = Part[Callable[[], Sequence[Shed]]]("shed", absent="this gateway carries out no mode orders")
+SHED = PartKey[Callable[[], Sequence[Shed]]]("shed", absent="this gateway carries out no mode orders")
 """Returns the readings that active mode orders withhold from the centre."""

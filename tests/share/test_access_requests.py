@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Principal, Role, Scope, scope
-from sensegate.authority.shelf import Shelf
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import DAY_US, FakeClock
 from sensegate.control.emergency_grants import EmergencyGrants
@@ -64,7 +64,7 @@ class AccessBench:
         self.clock = FakeClock(NOW)
         self.trail = MemoryTrail()
         self.bucket = MemoryBucket()
-        self.shelf = Shelf(self.bucket, self.clock)
+        self.shelf = RecordStore(self.bucket, self.clock)
         self.feeds = Feeds(MemoryBucket(), self.clock)
         self.catalogue = DatasetCatalogue(self.shelf)
         self.grants = Grants(
@@ -259,7 +259,7 @@ async def test_a_planted_hole_in_revocation_is_found(made: AccessBench, monkeypa
 async def test_another_process_sees_a_revocation(made: AccessBench) -> None:
     """By the bucket alone: what one process writes, another one follows."""
     grant = await made.granted()
-    other = Shelf(made.bucket, made.clock)
+    other = RecordStore(made.bucket, made.clock)
     theirs = Grants(other, made.feeds, made.clock, demands_grant=lambda _: True)
     await other.open()
     assert theirs.admit(READER, "air").grant is not None
@@ -551,7 +551,7 @@ async def test_what_ended_long_ago_goes(made: AccessBench) -> None:
     assert made.actions[-2:] == ["grant.prune", "application.prune"]
     with pytest.raises((NotFound, PermissionDenied)):
         made.admission()
-    again = Grants(shelf := Shelf(made.bucket, made.clock), made.feeds, made.clock)
+    again = Grants(shelf := RecordStore(made.bucket, made.clock), made.feeds, made.clock)
     await shelf.open()
     assert list(again.records) == []
 
@@ -624,7 +624,7 @@ async def test_a_code_is_given_once(made: AccessBench) -> None:
     codes = await asyncio.gather(*(made.catalogue.next_code("4401", DatasetKind.THEME) for _ in range(5)))
     assert len(set(codes)) == 5
     assert await made.catalogue.next_code("4403", DatasetKind.THEME) == "440300-theme-000001", "negative control"
-    again = DatasetCatalogue(shelf := Shelf(made.bucket, made.clock))
+    again = DatasetCatalogue(shelf := RecordStore(made.bucket, made.clock))
     await shelf.open()
     assert await again.next_code("4401", DatasetKind.THEME) == "440100-theme-000006"
     entry = again.find("air")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.shelf import Shelf
+from sensegate.authority.record_store import RecordStore
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError
 from sensegate.share.catalogue import CatalogueEntry, DatasetCatalogue, check_entry
@@ -16,7 +16,7 @@ from sensegate.share.floors import GradeFloors
 async def test_a_floor_holds_for_the_properties_and_departments_of_its_feed() -> None:
     """The highest of several holds; a feed that names none is about all; a change is seen at once."""
     clock = FakeClock()
-    catalogue, feeds = DatasetCatalogue(Shelf(MemoryBucket(), clock)), Feeds(MemoryBucket(), clock)
+    catalogue, feeds = DatasetCatalogue(RecordStore(MemoryBucket(), clock)), Feeds(MemoryBucket(), clock)
     floors = GradeFloors(catalogue, feeds)
     assert floors("pm2_5", "eco") == 1
     for feed in (Feed("air", properties=("pm2_5",), departments=("eco",)), Feed("police", departments=("police",))):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
@@ -21,11 +21,11 @@ from sensegate.errors import Gone, PermissionDenied
 from sensegate.ports import DeliveryResult, OutboundDelivery
 from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.cursor import parse
-from sensegate.share.delivery import Form, Serving
+from sensegate.share.delivery import FeedServer, RecordEncoding
 from sensegate.share.feeds import ALL_FEED, FeedSelection
 from sensegate.share.grants import Admission
-from sensegate.share.pages import Pages
-from sensegate.share.reader import Reader
+from sensegate.share.pages import FeedPages
+from sensegate.share.reader import LogReader
 from sensegate.share.subscriptions import (
     CommittedOffset,
     OrphanedOffsets,
@@ -94,9 +94,11 @@ class Bench:
     def __init__(self, receiver: Receiver, *, batch: int = 7) -> None:
         self.clock = SystemClock()
         self.log = MemoryLog(self.clock, epoch="e1")
-        self.reader = Reader(self.log, self.clock)
-        self.serving = Serving(self.reader)
-        self.marks: Records[CommittedOffset] = Records(Shelf(MemoryBucket(), self.clock), "mark", CommittedOffset)
+        self.reader = LogReader(self.log, self.clock)
+        self.serving = FeedServer(self.reader)
+        self.marks: RecordTable[CommittedOffset] = RecordTable(
+            RecordStore(MemoryBucket(), self.clock), "mark", CommittedOffset
+        )
         self.receiver = receiver
         self.roll = ActiveConsumers(self.clock, lambda: self.reader.end)
         self.terms = SubscriptionSpec(id="w1", subscriber="t", feed="all", delivery="webhook", target="x", batch=batch)
@@ -110,7 +112,7 @@ class Bench:
         self.count += rows
         await self.log.write(members(make_batch(made, start=1_767_225_600_000_000 + self.count * 1_000_000)))
 
-    async def open(self, _terms: SubscriptionSpec, form: str, after: str) -> Pages:
+    async def open(self, _terms: SubscriptionSpec, form: str, after: str) -> FeedPages:
         def admit() -> Admission:
             if self.refused:
                 raise PermissionDenied(self.refused)
@@ -118,7 +120,7 @@ class Bench:
 
         admit()
         start = parse(after) if after else await self.reader.first()
-        return Pages(self.serving, admit, start, Form(form))
+        return FeedPages(self.serving, admit, start, RecordEncoding(form))
 
     def line(self) -> PushSubscription:
         def metered(_terms: SubscriptionSpec, page: Any) -> None:
@@ -140,7 +142,9 @@ class Bench:
         """Return the cursors of all records by page."""
         end = (await self.log.bounds())[1]
         await self.until(lambda: self.reader.end >= end)
-        page = await self.serving.page(FeedSelection(grade_max=3), await self.reader.first(), Form.JSON, 10_000, 0)
+        page = await self.serving.page(
+            FeedSelection(grade_max=3), await self.reader.first(), RecordEncoding.JSON, 10_000, 0
+        )
         return [record["cursor"] for record in json.loads(page.body)["records"]]
 
     async def until(self, true: Callable[[], bool]) -> None:
@@ -298,7 +302,7 @@ async def test_a_place_that_has_expired_is_told() -> None:
     async def told(terms: SubscriptionSpec, why: str, first: str) -> None:
         said.append((terms.id, why, first))
 
-    async def gone(_terms: SubscriptionSpec, _form: str, _after: str) -> Pages:
+    async def gone(_terms: SubscriptionSpec, _form: str, _after: str) -> FeedPages:
         raise Gone("expired", first="c1.first")
 
     line = bench.line()
@@ -347,7 +351,7 @@ async def test_places_without_an_owner_go() -> None:
     """Not at the first look, since a place is written before what it is for; those that have one stay."""
     clock = SystemClock()
     bucket = MemoryBucket()
-    marks: Records[CommittedOffset] = Records(Shelf(bucket, clock), "mark", CommittedOffset)
+    marks: RecordTable[CommittedOffset] = RecordTable(RecordStore(bucket, clock), "mark", CommittedOffset)
     for name in ("w1", "g1-mqtt", "g2-nats"):
         await marks.put(name, CommittedOffset(after="x"), expected=0)
     owners = {"w1"}
@@ -364,8 +368,8 @@ async def test_places_without_an_owner_go() -> None:
 async def test_a_webhook_ends_with_its_token() -> None:
     """At the second look, on the trail; that of a good token stays, and so does one whose token is good again."""
     clock, trail, bucket = SystemClock(), MemoryTrail(), MemoryBucket()
-    shelf = Shelf(bucket, clock)
-    marks: Records[CommittedOffset] = Records(shelf, "mark", CommittedOffset)
+    shelf = RecordStore(bucket, clock)
+    marks: RecordTable[CommittedOffset] = RecordTable(shelf, "mark", CommittedOffset)
     lines = PushSubscriptions(lambda _terms: pytest.fail("none runs"))
     hooks = Webhooks(shelf, marks, lines, Receiver([]), trail, clock, may_see_token=lambda *_: True)
     for name, token in (("w1", "good"), ("w2", "dead"), ("w3", "back")):

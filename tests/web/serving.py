@@ -17,8 +17,8 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.memory_audit import MemoryAudit
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
+from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Principal, Role, scope
-from sensegate.authority.shelf import Shelf
 from sensegate.authority.tokens import Tokens
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import Clock, SystemClock
@@ -32,12 +32,12 @@ from sensegate.model import Device, QualityRow
 from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.feeds import Feeds
 from sensegate.share.hourly_ledgers import HourlyLedgers
-from sensegate.share.reader import Reader
+from sensegate.share.reader import LogReader
 from sensegate.share.sharing import Sharing, SharingPolicy
 from sensegate.tiers.node_rows import NodeRow
 from sensegate.tiers.rest_nodes import NODES
 from sensegate.web.app import Web
-from sensegate.web.deps import Deps
+from sensegate.web.deps import WebDependencies
 from sensegate.web.drafts import UNKNOWN
 
 NO_PROFILES = ProfileSet([], [])
@@ -64,7 +64,7 @@ class Gateway:
         self.devices = Devices(MemoryBucket(), self.trail, clock, home="44")
         self.tokens = Tokens(MemoryBucket(), self.trail, clock)
         self.people = People(MemoryBucket(), self.trail, clock, people or PeopleConfig())
-        self.reader = Reader(self.log, clock)
+        self.reader = LogReader(self.log, clock)
         self.books = HourlyLedgers(self.hours, clock)
         self.sharing = Sharing(
             self.reader,
@@ -72,7 +72,7 @@ class Gateway:
             Feeds(MemoryBucket(), clock),
             MemoryBucket(),
             self.trail,
-            Shelf(MemoryBucket(), clock),
+            RecordStore(MemoryBucket(), clock),
             clock,
             subscriber=lambda name, by: self.tokens.get(name, by).scope,
             policy=SharingPolicy(assigns_codes=True),
@@ -82,7 +82,7 @@ class Gateway:
         self.refused: dict[str, dict[str, int]] = {}
         self.push: Callable[[], Awaitable[None]] | None = None
         self.web = Web(
-            Deps(
+            WebDependencies(
                 config=config,
                 role="centre",
                 division="44",
@@ -93,8 +93,8 @@ class Gateway:
                 devices=self.devices,
                 tokens=self.tokens,
                 share=self.sharing,
-                roll=ActiveConsumers(clock, lambda: self.reader.end),
-                books=self.books,
+                consumers=ActiveConsumers(clock, lambda: self.reader.end),
+                hourly=self.books,
                 audit=self.trail,
                 ready=ready,
                 ingest=self._ingest,
@@ -103,7 +103,7 @@ class Gateway:
                 quality=lambda _since: self.quality,
                 refused=lambda: self.refused,
                 people=self.people,
-                secure=secure,
+                is_secure=secure,
                 oidc=Oidc(oidc, clock) if oidc else None,
                 parts={
                     NODES: lambda: [NodeRow("4401", "4401", "node", "up"), NodeRow("4403", "4403", "node", "up")],

@@ -9,7 +9,7 @@ import pytest
 from sensegate.authority.scope import Role
 from sensegate.bus import raw
 from sensegate.decode.grammar import parse
-from sensegate.lifecycle.unexplained import matches_filter
+from sensegate.decode.topics import matches_filter
 from sensegate.model import Member, Message
 from tests.web.serving import Gateway
 

@@ -11,7 +11,7 @@ import structlog
 from sensegate.authority import audit_opening
 from sensegate.authority.audit import Audit
 from sensegate.authority.divisions import Divisions
-from sensegate.authority.expiry import Expiry, expiring
+from sensegate.authority.expiry import CertificateExpiry, certificate_expiry
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
 from sensegate.authority.scope import scope
@@ -33,15 +33,15 @@ class Callers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     people: People
     oidc: Oidc | None
     """None: single sign-on is not configured."""
-    certificates: Expiry
+    certificates: CertificateExpiry
     tasks: Mapping[str, Callable[[], Awaitable[None]]]
     """Name -> task that runs as long as the gateway."""
 
 
 async def open_audit(core: Core) -> Audit:
     """Open the audit trail, on which all other registries write, and record accepted losses of streams."""
-    audit = await audit_opening.opened(core.bus, core.clock, core.config, core.bucket)
-    await audit_opening.losses(audit, core.config, core.engine.inventory)
+    audit = await audit_opening.open_audit(core.bus, core.clock, core.config, core.bucket)
+    await audit_opening.record_accepted_losses(audit, core.config, core.engine.inventory)
     return audit
 
 
@@ -64,11 +64,11 @@ async def open_callers(core: Core, audit: Audit, divisions: Divisions) -> Caller
         tokens=tokens,
         people=people,
         oidc=Oidc(config.oidc, clock) if config.oidc.issuer else None,
-        certificates=expiring(config, clock),
+        certificates=certificate_expiry(config, clock),
         tasks={
             "set aside": set_aside.watch,
             "tokens": tokens.watch,
-            "ended tokens": partial(tokens.sweep, config.sharing.kept_days),
+            "ended tokens": partial(tokens.sweep, config.sharing.retention_days),
             "people": people.watch,
         },
     )

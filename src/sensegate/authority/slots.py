@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sensegate.authority.divisions import Divisions, Level
+from sensegate.authority.divisions import DivisionLevel, Divisions
 from sensegate.bus.slots import slots_of
 from sensegate.config import Config
 
@@ -12,5 +12,5 @@ def node_slots(config: Config) -> tuple[str, ...]:
     if config.role != "centre":
         return ()
     rows = Divisions.load().within(config.division)
-    prefectures = (row.code for row in rows if row.level is Level.PREFECTURE)
+    prefectures = (row.code for row in rows if row.level is DivisionLevel.PREFECTURE)
     return slots_of(prefectures, (node.division for node in config.nodes))

@@ -11,7 +11,7 @@ import msgspec
 from sensegate.bus.process import write_private
 from sensegate.bus.server_conf import Kept, User, render
 from sensegate.bus.trust import gather
-from sensegate.config import Config, secret
+from sensegate.config import Config, read_secret
 from sensegate.errors import ConfigError
 
 USERS = "users.json"
@@ -38,9 +38,9 @@ def secrets_of(config: Config) -> dict[str, str]:
     Raises:
         ConfigError: a secret is missing.
     """
-    found = {node.division: secret(node.secret_file) for node in config.nodes}
+    found = {node.division: read_secret(node.secret_file) for node in config.nodes}
     if config.role == "centre" and config.peer.secret_file:
-        found[config.division] = secret(config.peer.secret_file)
+        found[config.division] = read_secret(config.peer.secret_file)
     return found
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from sensegate.cameras.alert_stream import CameraSource
 from sensegate.feature import Feature, FeatureSpec, Parts, Place, Task
-from sensegate.publish.egress import Egress, Guarded
+from sensegate.publish.egress import Egress, EgressResolver
 
 
 async def _open(parts: Parts) -> Feature | None:
@@ -19,7 +19,7 @@ async def _open(parts: Parts) -> Feature | None:
         config.ingest,
         parts.core.clock,
         egress,
-        partial(Guarded, egress),
+        partial(EgressResolver, egress),
         known=lambda device: devices.find(device) >= 0,
     )
     return Feature(sources=(source,), tasks={"cameras": Task(source.run, Place.HELPER)}, warnings=source.troubles)

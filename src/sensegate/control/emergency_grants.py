@@ -6,7 +6,7 @@ import hashlib
 
 import msgspec
 
-from sensegate.authority.scope import written
+from sensegate.authority.scope import scope_text
 from sensegate.clock import Clock
 from sensegate.control.modes import EmergencyGrant, ModeOrder
 from sensegate.errors import NotFound, PermissionDenied
@@ -48,7 +48,7 @@ class EmergencyGrants:
             application=order.id,
             purpose=f"{'drill: ' if order.drill else ''}mode order {order.id} ({order.plan.name}): {order.reason}",
             level=place.division,
-            applicant=written(place),
+            applicant=scope_text(place),
             created=self._clock.now(),
             created_by=order.by,
         )

@@ -11,7 +11,7 @@ import structlog
 from sensegate.clock import Clock
 from sensegate.errors import Overloaded, PermissionDenied, Unavailable
 from sensegate.failover import terms
-from sensegate.failover.terms import NEWS_S, Choice, decode_state, encode
+from sensegate.failover.terms import LONG_POLL_S, CentreChoice, decode_state, encode
 from sensegate.tiers.link import CentreLink
 
 ANSWER_S = 2.0
@@ -29,16 +29,16 @@ class DurableChoice:
         """Read what the node remembers. Raises `ConfigError`."""
         self._directory = directory
         self._clock = clock
-        self._choice = Choice(lease_s, terms.read(directory), name=name)
+        self._choice = CentreChoice(lease_s, terms.read(directory), name=name)
 
     @property
     def term(self) -> int:
         """The highest term that this node has met."""
-        return self._choice.kept.number
+        return self._choice.term.number
 
     def is_granted(self, url: str) -> bool:
         """Return whether this node grants a centre its term at the moment."""
-        return self._choice.granted(url, self._clock.monotonic())
+        return self._choice.is_granting(url, self._clock.monotonic())
 
     async def is_active(self, link: CentreLink, url: str, *, generation: int, wait: bool = False) -> bool:
         """Return whether a centre is active, of no lower term than this node has met; grant it a term where allowed.
@@ -48,16 +48,16 @@ class DurableChoice:
         choice, grant, active = self._choice, 0, False
         try:
             for _ in range(_ROUNDS):
-                plea = choice.plea(url, grant=grant, wait=wait and not active, generation=generation)
-                before = choice.kept
-                answer = await link.ask("lease", encode(plea), ANSWER_S + NEWS_S * plea.wait)
+                plea = choice.lease_request(url, grant=grant, wait=wait and not active, generation=generation)
+                before = choice.term
+                answer = await link.ask("lease", encode(plea), ANSWER_S + LONG_POLL_S * plea.long_poll)
                 state, now_s, grant = decode_state(answer), self._clock.monotonic(), 0
                 if active := choice.follows(state):
-                    more = choice.met(url, state, now_s)
-                elif more := choice.grants(url, state, now_s):
-                    grant = state.would
-                if choice.kept != before:
-                    await asyncio.to_thread(terms.write, self._directory, choice.kept)
+                    more = choice.note_active(url, state, now_s)
+                elif more := choice.grant(url, state, now_s):
+                    grant = state.proposed_term
+                if choice.term != before:
+                    await asyncio.to_thread(terms.write, self._directory, choice.term)
                 if not more:
                     break
         except (Unavailable, PermissionDenied, Overloaded, msgspec.DecodeError) as why:

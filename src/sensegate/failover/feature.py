@@ -8,14 +8,14 @@ from sensegate.authority.audit import Audit
 from sensegate.bus.opening import Core
 from sensegate.failover.active import Activation, Seat, SeatStores
 from sensegate.failover.centre_choice import DurableChoice
-from sensegate.failover.lease import voter
+from sensegate.failover.lease import voter_id
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
-from sensegate.ports import Part
+from sensegate.ports import PartKey
 from sensegate.tiers.members import Members
 from sensegate.tiers.node_side import CHOICE
 from sensegate.tiers.opening import TERM
 
-SEAT = Part[Seat]("seat", absent="this gateway has no other centre beside it")
+SEAT = PartKey[Seat]("seat", absent="this gateway has no other centre beside it")
 
 
 def open_seat(core: Core, audit: Audit, members: Members | None, activation: Activation | None) -> Seat | None:
@@ -24,13 +24,13 @@ def open_seat(core: Core, audit: Audit, members: Members | None, activation: Act
         return None
 
     def joined() -> list[str]:
-        return [voter(member, members.get(member).generation) for member in members.linked()]
+        return [voter_id(member, members.get(member).generation) for member in members.authorized()]
 
     stores = SeatStores(core.log, core.hours, core.buckets, audit)
     return Seat(core.config, core.clock, activation, stores, joined=joined)
 
 
-def parts_of(seat: Seat | None) -> dict[Part[Any], Any]:
+def parts_of(seat: Seat | None) -> dict[PartKey[Any], Any]:
     """Return the part for the feature."""
     return {SEAT: seat} if seat else {}
 

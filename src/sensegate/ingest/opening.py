@@ -129,7 +129,7 @@ def open_stages(
         quality=quality,
         committer=committer,
         assets=Assets(devices, measured),
-        neighbours=Neighbours(devices, measured, near_m=config.sharing.near_m),
+        neighbours=Neighbours(devices, measured, near_m=config.sharing.duplicate_distance_m),
         downlink=downlink,
         scrubber=scrubber,
         boundary=boundary,

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from sensegate.authority.devices import Devices, Stored
-from sensegate.authority.refusals import Kind, Refusals
+from sensegate.authority.devices import Devices, StoredDevice
+from sensegate.authority.refusals import DeniedOperation, Refusals
 from sensegate.authority.scope import Principal
 from sensegate.bus import streams
 from sensegate.bus.engine import User
@@ -71,7 +71,7 @@ async def open_sources(
     stack.push_async_callback(qos0.close)
     best_effort = BestEffortSource(qos0, profiles.set.topics_at_qos0(), config.ingest, clock)
     profiles.on_change.append(lambda in_force, _changed: best_effort.hear(in_force.topics_at_qos0()))
-    foreign = [MqttSource(settings, config.ingest, clock) for settings in config.foreign]
+    foreign = [MqttSource(settings, config.ingest, clock) for settings in config.external_brokers]
     listeners = await _listen(core, devices, refusals, stack)
     return Sources(
         broker=broker,
@@ -90,7 +90,7 @@ async def _listen(
     listeners: dict[str, TcpSource] = {}
 
     def refused(name: str, reason: str, address: str) -> None:
-        refusals.add(name, Kind.CONNECT, reason, address=address)
+        refusals.add(name, DeniedOperation.CONNECT, reason, address=address)
 
     for settings in config.listen.tcp:
         listener = TcpSource(settings, config.ingest, core.clock, devices, zone=config.time.zone, refused=refused)
@@ -100,7 +100,7 @@ async def _listen(
         stack.push_async_callback(listener.close)
         listeners[url] = listener
 
-    def changed(at: int, _before: Stored | None, after: Stored | None) -> None:
+    def changed(at: int, _before: StoredDevice | None, after: StoredDevice | None) -> None:
         if after is None or not devices.enabled[at]:
             for listener in listeners.values():
                 listener.expel(devices.id(at))

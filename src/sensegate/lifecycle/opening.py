@@ -114,7 +114,7 @@ async def open_profiles(
         digest: (device, password) -> what is kept for VIID; empty: nothing.
     """
     config, clock = core.config, core.clock
-    profiles = ProfileWatcher(config.profiles, clock)
+    profiles = ProfileWatcher(config.profile_folders, clock)
 
     def interval_of(name: str) -> float:
         profile = profiles.set.find(name)

@@ -11,7 +11,7 @@ from sensegate.decode.profiles import ProfileSet
 
 
 class ProfileRow(msgspec.Struct, frozen=True):
-    """A device profile in force."""
+    """Device profile in force."""
 
     id: str
     """``vendor/model``."""
@@ -21,11 +21,11 @@ class ProfileRow(msgspec.Struct, frozen=True):
     properties: tuple[str, ...] = ()
     format: str = "json"
     problem: str = ""
-    """Why its newest file is not in force; the last good version is."""
+    """Why its newest file cannot be loaded; the last valid version stays in force."""
     folder: int = 0
     """Version in the folder of profiles; 0: none."""
-    trials: tuple[int, ...] = ()
-    """Versions that only some devices have."""
+    trial_versions: tuple[int, ...] = ()
+    """Versions in force for some devices only."""
 
 
 def profile_rows(profiles: ProfileSet) -> list[ProfileRow]:
@@ -36,8 +36,10 @@ def profile_rows(profiles: ProfileSet) -> list[ProfileRow]:
         on_shelf, profile = profiles.folder_version(name), profiles.find(name)
         problem = problems.pop(on_shelf.file, "") if on_shelf else ""
         row = _row_of(profile, problem) if profile else ProfileRow(name, 0)
-        tried = tuple(arm.profile.version for arm in profiles.arms.get(name, ()))
-        rows.append(msgspec.structs.replace(row, folder=on_shelf.version if on_shelf else 0, trials=tried))
+        trial_versions = tuple(arm.profile.version for arm in profiles.arms.get(name, ()))
+        rows.append(
+            msgspec.structs.replace(row, folder=on_shelf.version if on_shelf else 0, trial_versions=trial_versions)
+        )
     # What was never good has no version in force.
     rows += [ProfileRow(f"{Path(file).parent.name}/{Path(file).stem}", 0, problem=problems[file]) for file in problems]
     return rows

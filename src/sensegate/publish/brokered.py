@@ -51,7 +51,7 @@ def _too_large(letter: OutboundDelivery, client: Client) -> DeliveryResult | Non
     )
 
 
-class Subjects:
+class NatsPublisher:
     """Letters by NATS; a `ports.Post`."""
 
     def __init__(self, client: Client, *, answer_s: float = ANSWER_S) -> None:
@@ -95,7 +95,7 @@ class _Page(msgspec.Struct, frozen=True):
     total: int = 0
 
 
-class Sessions:
+class MqttSessions:
     """How much waits in the sessions of MQTT subscribers, as the server tells."""
 
     def __init__(self, client: Client) -> None:
@@ -162,11 +162,11 @@ class Sessions:
         self._every_s = max(LOOK_S, offset / _LOOKED_AT_PER_S)
 
 
-class Topics:
+class MqttPublisher:
     """Letters by MQTT; a `ports.Post`. Use `run` as a task: it keeps the connection."""
 
     def __init__(
-        self, sessions: Sessions, credential: Callable[[], tuple[str, int, str, str]], tls: ssl.SSLContext | None
+        self, sessions: MqttSessions, credential: Callable[[], tuple[str, int, str, str]], tls: ssl.SSLContext | None
     ) -> None:
         """`credential` returns host, port, user and password at the broker as it runs now."""
         self._sessions = sessions

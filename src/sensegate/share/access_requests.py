@@ -13,9 +13,9 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, written
+from sensegate.authority.record_store import RecordStore, RecordTable
+from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, scope_text
 from sensegate.authority.scope import scope as scope_of
-from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import DAY_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
@@ -57,7 +57,7 @@ class AccessRequests:
 
     def __init__(  # noqa: PLR0917 - the wiring hands in each once
         self,
-        shelf: Shelf,
+        shelf: RecordStore,
         feeds: Feeds,
         catalogue: DatasetCatalogue,
         grants: Grants,
@@ -86,7 +86,7 @@ class AccessRequests:
         self._retention_us = round(retention_days * DAY_US)
         self._centre = centre
         self.bundles = Bundles(shelf, feeds, trail, clock)
-        self.applications: Records[Application] = Records(shelf, "application", Application)
+        self.applications: RecordTable[Application] = RecordTable(shelf, "application", Application)
 
     # ── applications ──────────────────────────────────────────────────────────────────────────────────
 
@@ -141,7 +141,7 @@ class AccessRequests:
             id=f"a{secrets.token_hex(8)}",
             requested=requested,
             subscriber=subscriber,
-            applicant=written(scope),
+            applicant=scope_text(scope),
             by=principal.id,
             created=now,
             level=level,
@@ -311,13 +311,15 @@ class AccessRequests:
                 count += await self._prune_record("application.prune", self.applications, application.id, application)
         return count
 
-    async def _prune_record(self, action: str, records: Records[Any], name: str, record: Grant | Application) -> bool:
+    async def _prune_record(
+        self, action: str, records: RecordTable[Any], name: str, record: Grant | Application
+    ) -> bool:
         await self._trail.record(DEADLINES, action, name, before=_facts(record))
         try:
             await records.delete(name, expected=record.revision)
         except Conflict:
             return False  # changed meanwhile, or another process deleted it
-        metrics.PRUNED.labels(action.partition(".")[0]).inc()
+        metrics.EXPIRED.labels(action.partition(".")[0]).inc()
         return True
 
     async def run(self) -> None:
@@ -369,8 +371,8 @@ class AccessRequests:
             )
         if "subscriber" in changed:
             scope = self._subscriber(after.subscriber, principal)
-            if written(scope) != before.applicant:
-                raise PermissionDenied(f"grant {name} is for {before.applicant}, not for {written(scope)}")
+            if scope_text(scope) != before.applicant:
+                raise PermissionDenied(f"grant {name} is for {before.applicant}, not for {scope_text(scope)}")
         if changed & _CHANGEABLE:
             demand(principal, Action.DECIDE_GRANTS, before.level, before.department)
         if before.revoked:
@@ -429,7 +431,7 @@ class AccessRequests:
         for feed in feeds:
             if principal is not DEADLINES and not owns(principal, feed):
                 raise PermissionDenied(
-                    f"feed '{feed.name}' contains data outside your scope ({written(principal.scope)})"
+                    f"feed '{feed.name}' contains data outside your scope ({scope_text(principal.scope)})"
                 )
             renewed = self._grants.find(requested.renews) if requested.renews else None
             present = renewed or self._unfinished_grant(application, feed)

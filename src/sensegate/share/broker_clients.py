@@ -23,7 +23,7 @@ import msgspec
 import structlog
 
 from sensegate.authority.callout import Guest
-from sensegate.authority.jwt import Question, Rights
+from sensegate.authority.jwt import AuthRequest, Permissions
 from sensegate.authority.tokens import Tokens
 from sensegate.bus.engine import Connection, User
 from sensegate.clock import Clock
@@ -90,7 +90,7 @@ class BrokerClients:
         self._tokens = tokens
         self._clock = clock
         self._subscriptions = subscriptions
-        self._granted_rights: dict[tuple[str, str], Rights] = {}
+        self._granted_rights: dict[tuple[str, str], Permissions] = {}
         """(token, delivery) -> permissions given at its last authorization."""
         self._admitted_at: dict[str, float] = {}
         """Token -> monotonic time of its last authorization by MQTT."""
@@ -111,7 +111,7 @@ class BrokerClients:
 
     # ── authorization ───────────────────────────────────────────────────────────────────────────────────
 
-    def authorize(self, question: Question) -> Guest | None:
+    def authorize(self, question: AuthRequest) -> Guest | None:
         """Return the permissions of a client that connects with a token; None: the password is not a token.
 
         Raises:
@@ -149,10 +149,10 @@ class BrokerClients:
             if grant.state(now) == "active" and (not grant.deliveries or delivery in grant.deliveries)
         ]
 
-    def _rights(self, token: str, delivery: str) -> Rights | None:
+    def _rights(self, token: str, delivery: str) -> Permissions | None:
         """Return the permissions of a token's connection now; None: none."""
         try:
-            self._tokens.of(token)
+            self._tokens.principal(token)
         except PermissionDenied:
             return None
         grants = [grant.id for grant in self._active_grants(token, delivery)]
@@ -164,7 +164,7 @@ class BrokerClients:
             for subject in (record_subject(grant, delivery), f"{record_subject(grant, delivery)}.>")
         ]
         inbox = [f"_INBOX_{token}.>"] if delivery == NATS else []
-        return Rights(
+        return Permissions(
             tuple(control_subject(grant, delivery) for grant in grants), (*heard, *inbox), respond=delivery == NATS
         )
 

@@ -10,8 +10,8 @@ import re
 
 import msgspec
 
-from sensegate.authority.scope import Principal, Scope, scope, written
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.record_store import RecordStore, RecordTable
+from sensegate.authority.scope import Principal, Scope, scope, scope_text
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
@@ -59,11 +59,11 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
 class Bundles:
     """All bundles of this gateway."""
 
-    def __init__(self, shelf: Shelf, feeds: Feeds, trail: Trail, clock: Clock) -> None:
+    def __init__(self, shelf: RecordStore, feeds: Feeds, trail: Trail, clock: Clock) -> None:
         self._feeds = feeds
         self._trail = trail
         self._clock = clock
-        self.records: Records[Bundle] = Records(shelf, "bundle", Bundle)
+        self.records: RecordTable[Bundle] = RecordTable(shelf, "bundle", Bundle)
 
     def all(self) -> list[Bundle]:
         """Return all bundles, by name."""
@@ -76,26 +76,24 @@ class Bundles:
             raise NotFound(f"there is no bundle '{name[:64]}'")
         return bundle
 
-    async def write(self, principal: Principal, form: object, revision: int) -> Bundle:
+    async def write(self, principal: Principal, bundle: Bundle, revision: int) -> Bundle:
         """Create a bundle (revision 0) or replace it as of a revision; the caller must own all of its feeds.
 
         Raises:
             ConfigError, NotFound, PermissionDenied, Conflict.
         """
-        try:
-            wanted = msgspec.convert(form, Bundle, from_attributes=True)
-        except msgspec.ValidationError as why:
-            raise ConfigError(str(why), key="bundle", remedy="see the fields in /docs") from why
-        self._check(wanted)
-        feeds = [self._feed(name) for name in wanted.feeds]
-        before = self.records.find(wanted.name)
+        self._check(bundle)
+        feeds = [self._feed(name) for name in bundle.feeds]
+        before = self.records.find(bundle.name)
         concerned = feeds + [feed for name in (before.feeds if before else ()) if (feed := self._feeds.find(name))]
         for feed in concerned:
             if not owns(principal, feed):
-                raise PermissionDenied(f"feed '{feed.name}' holds data outside your scope ({written(principal.scope)})")
+                raise PermissionDenied(
+                    f"feed '{feed.name}' holds data outside your scope ({scope_text(principal.scope)})"
+                )
         if revision != (before.revision if before else 0):
-            raise Conflict(f"bundle '{wanted.name}' exists already or was changed meanwhile; read it again")
-        after = msgspec.structs.replace(wanted, by=principal.id, changed=self._clock.now())
+            raise Conflict(f"bundle '{bundle.name}' exists already or was changed meanwhile; read it again")
+        after = msgspec.structs.replace(bundle, by=principal.id, changed=self._clock.now())
         action = "bundle.change" if before else "bundle.create"
         await self._trail.record(
             principal, action, after.name, before=_facts(before) if before else None, after=_facts(after)
@@ -107,7 +105,9 @@ class Bundles:
         before = self.get(name)
         for feed in (feed for feed_name in before.feeds if (feed := self._feeds.find(feed_name))):
             if not owns(principal, feed):
-                raise PermissionDenied(f"feed '{feed.name}' holds data outside your scope ({written(principal.scope)})")
+                raise PermissionDenied(
+                    f"feed '{feed.name}' holds data outside your scope ({scope_text(principal.scope)})"
+                )
         await self._trail.record(principal, "bundle.delete", name, before=_facts(before))
         await self.records.delete(name, expected=before.revision)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.errors import ConfigError, Conflict
 from sensegate.share.feeds import GRADE_MAX
 from sensegate.share.records import csv_cell
@@ -72,7 +72,7 @@ class QualityIndicators(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     completeness: float | None = None
 
 
-class DatasetColumn(msgspec.Struct, frozen=True, omit_defaults=True):
+class DatasetColumn(msgspec.Struct, frozen=True):
     """Property that occurs in the data of a feed."""
 
     name: str
@@ -228,9 +228,9 @@ class LastCode(msgspec.Struct, frozen=True):
 class DatasetCatalogue:
     """All catalogue entries of this gateway."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._last_codes: Records[LastCode] = Records(shelf, "code", LastCode)
-        self.records: Records[CatalogueEntry] = Records(shelf, "entry", CatalogueEntry)
+    def __init__(self, shelf: RecordStore) -> None:
+        self._last_codes: RecordTable[LastCode] = RecordTable(shelf, "code", LastCode)
+        self.records: RecordTable[CatalogueEntry] = RecordTable(shelf, "entry", CatalogueEntry)
 
     def find(self, feed: str) -> CatalogueEntry | None:
         """Return the entry of a feed; None: it has none."""

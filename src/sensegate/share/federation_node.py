@@ -8,8 +8,8 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Action, Principal, demand
-from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, PermissionDenied, StoreFull, Unavailable
@@ -41,14 +41,14 @@ _Record = TypeVar("_Record", Application, Grant)
 class CentreRecords:
     """The centre's applications and grants for the data of a node, and the entries of other gateways."""
 
-    def __init__(self, shelf: Shelf, feeds: Feeds, trail: Trail, ask: AskCentre, *, division: str) -> None:
+    def __init__(self, shelf: RecordStore, feeds: Feeds, trail: Trail, ask: AskCentre, *, division: str) -> None:
         self._feeds = feeds
         self._trail = trail
         self._ask = ask
         self._division = division
-        self.applications: Records[Application] = Records(shelf, "centre-application", Application)
-        self.grants: Records[Grant] = Records(shelf, "centre-grant", Grant)
-        self.entries: Records[CatalogueEntry] = Records(shelf, "centre-entry", CatalogueEntry)
+        self.applications: RecordTable[Application] = RecordTable(shelf, "centre-application", Application)
+        self.grants: RecordTable[Grant] = RecordTable(shelf, "centre-grant", Grant)
+        self.entries: RecordTable[CatalogueEntry] = RecordTable(shelf, "centre-entry", CatalogueEntry)
         """Catalogue entries of other gateways at the centre."""
 
     async def decide(self, principal: Principal, application: Application, decision: Decision) -> Application:
@@ -190,7 +190,7 @@ class NodeFederation:
                 yield canonical(CatalogueOffer(feed, entry))
 
 
-async def _replace_records(stored: Records[_Record], update: Iterable[_Record]) -> None:
+async def _replace_records(stored: RecordTable[_Record], update: Iterable[_Record]) -> None:
     """Replace stored records by those received."""
     new = {record.id: record for record in update}
     for old in list(stored):

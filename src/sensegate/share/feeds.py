@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated
 
 import msgspec
 
 from sensegate.authority.bucket import Bucket
-from sensegate.authority.divisions import short
-from sensegate.authority.scope import Action, Principal, Scope, may
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.divisions import short_code
+from sensegate.authority.record_store import RecordStore, RecordTable
+from sensegate.authority.scope import Action, Principal, Scope, has_right
 from sensegate.bus.names import OBSERVATIONS, READINGS
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
@@ -27,6 +28,7 @@ _KIND_OF = {READINGS: READING, OBSERVATIONS: OBSERVATION}
 GRADE_MAX = 4
 """Grades run from 1 (open) to 4 (core)."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+FeedName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
 class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
@@ -100,7 +102,7 @@ class FeedSelection(msgspec.Struct, frozen=True):
 def outermost(codes: Iterable[str]) -> tuple[str, ...]:
     """Return the codes, sorted, without those that lie within another of them."""
     outer: list[str] = []
-    for code in sorted({short(code) for code in codes}):
+    for code in sorted({short_code(code) for code in codes}):
         if not outer or not code.startswith(outer[-1]):
             outer.append(code)
     return tuple(outer)
@@ -173,8 +175,8 @@ class Feeds:
     """All feeds, in memory; `run` follows the bucket, so that every process sees a change within a second."""
 
     def __init__(self, bucket: Bucket, clock: Clock) -> None:
-        self._shelf = Shelf(bucket, clock)
-        self._records: Records[Feed] = Records(self._shelf, "feed", Feed, prefix="")
+        self._shelf = RecordStore(bucket, clock)
+        self._records: RecordTable[Feed] = RecordTable(self._shelf, "feed", Feed, prefix="")
         self._records.on_change.append(lambda _before, _after: self._notify())
         self.on_change: list[Callable[[], None]] = []
         """Called after a feed has changed."""
@@ -221,11 +223,11 @@ class Feeds:
             NotFound: as `get`.
             PermissionDenied: the role reads nothing, or the request names a division outside the caller's scope.
         """
-        if not may(principal, Action.READ_READINGS):
+        if not has_right(principal, Action.READ_READINGS):
             raise PermissionDenied(f"role {principal.role} may not read readings; ask for a token of another role")
         feed = self.get(principal, name)
         for code in wanted.divisions:
-            if common_divisions((short(code),), (principal.scope.division,)) is None:
+            if common_divisions((short_code(code),), (principal.scope.division,)) is None:
                 raise PermissionDenied(f"division {code} is outside your scope ({principal.scope.division})")
         return scoped_selection(feed, principal.scope, wanted)
 
@@ -287,7 +289,7 @@ def check_feed(feed: Feed) -> None:
             f"'{feed.name[:64]}' is not a name", key="name", remedy="use 1 to 64 characters of a-z, 0-9, _ and -"
         )
     for code in feed.divisions:
-        short(code)
+        short_code(code)
     if not 1 <= feed.grade_max <= GRADE_MAX:
         raise ConfigError(f"{feed.grade_max} is not a grade", key="grade_max", remedy=f"give 1 to {GRADE_MAX}")
     if unknown := sorted({*feed.kinds} - {*KINDS}):

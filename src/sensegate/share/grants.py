@@ -7,12 +7,13 @@ expiry or a change made by any process is in force within two seconds, on open s
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import msgspec
 
-from sensegate.authority.divisions import short
-from sensegate.authority.scope import Action, Principal, allows, may
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.divisions import short_code
+from sensegate.authority.record_store import RecordStore, RecordTable
+from sensegate.authority.scope import Action, Principal, allows, has_right
 from sensegate.clock import Clock
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.share.feeds import (
@@ -30,9 +31,11 @@ from sensegate.share.feeds import (
 from sensegate.share.masks import Mask
 from sensegate.share.quota import GrantQuota, QuotaLimits
 
-DELIVERIES = ("http", "sse", "ws", "mqtt", "webhook", "nats")
+Delivery = Literal["http", "sse", "ws", "mqtt", "webhook", "nats"]
 """Deliveries by which records reach a subscriber; ``http`` is reading by page."""
-FORMS = ("json", "ndjson", "senml", "csv", "msgpack", "parquet")
+RecordForm = Literal["json", "ndjson", "senml", "csv", "msgpack", "parquet"]
+DELIVERIES: tuple[str, ...] = get_args(Delivery)
+FORMS: tuple[str, ...] = get_args(RecordForm)
 CORE_GRADE = GRADE_MAX
 """Classification level of core data, which no grant shares."""
 
@@ -115,7 +118,7 @@ class Grants:
 
     def __init__(
         self,
-        shelf: Shelf,
+        shelf: RecordStore,
         feeds: Feeds,
         clock: Clock,
         *,
@@ -135,7 +138,7 @@ class Grants:
         self.is_core = core
         self._by_subscriber: dict[tuple[str, str], tuple[Grant, ...]] = {}
         self._quotas: dict[str, GrantQuota] = {}
-        self.records: Records[Grant] = Records(shelf, "grant", Grant)
+        self.records: RecordTable[Grant] = RecordTable(shelf, "grant", Grant)
         """Stored grants; `on_change` is called for every change by any process."""
         self.records.on_change.append(self._index)
 
@@ -168,7 +171,7 @@ class Grants:
             PermissionDenied: the role may not read; the feed requires a grant; the grant has ended or excludes this
                 delivery or form; the request names a division outside what the caller gets.
         """
-        if not may(principal, Action.READ_READINGS):
+        if not has_right(principal, Action.READ_READINGS):
             raise PermissionDenied(f"role {principal.role} may not read readings; ask for a token of another role")
         wanted = wanted or FeedFilter()
         named_feed = self._feeds.find(feed)
@@ -288,7 +291,7 @@ def owns(principal: Principal, feed: Feed) -> bool:
 
 def _demand_inside(wanted: FeedFilter, divisions: tuple[str, ...]) -> None:
     for code in wanted.divisions:
-        if common_divisions((short(code),), divisions) is None:
+        if common_divisions((short_code(code),), divisions) is None:
             raise PermissionDenied(f"division {code} is outside your scope and grants ({', '.join(divisions)})")
 
 

@@ -201,7 +201,7 @@ class Metering:
             except StoreFull as why:
                 # Delivering matters more than the exact count after a crash.
                 _log.warning("usage cannot be reserved: the store is full", reason=str(why))
-                metrics.LIMITED.labels("usage_full").inc()
+                metrics.LIMIT_HITS.labels("usage_full").inc()
                 return
             except Unavailable:
                 if self._clock.monotonic() >= until:

@@ -17,8 +17,8 @@ from nats.aio.msg import Msg
 
 from sensegate import metrics
 from sensegate.authority.callout import GuestOf
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Principal
-from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
 from sensegate.bus import api, streams
@@ -28,14 +28,14 @@ from sensegate.bus.opening import Core
 from sensegate.clock import Clock
 from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.ports import PushTransport
-from sensegate.publish.brokered import Sessions, Subjects, Topics
+from sensegate.publish.brokered import MqttPublisher, MqttSessions, NatsPublisher
 from sensegate.publish.egress import Egress
-from sensegate.publish.webhook import Poster
+from sensegate.publish.webhook import WebhookPublisher
 from sensegate.share.broker_clients import MQTT, NATS, BrokerClients
 from sensegate.share.consumers import ActiveConsumers
-from sensegate.share.delivery import Page
+from sensegate.share.delivery import FeedPage
 from sensegate.share.metering import UsageReservation
-from sensegate.share.pages import Pages
+from sensegate.share.pages import FeedPages
 from sensegate.share.sharing import FeedRequest, Sharing
 from sensegate.share.subscription_control import ControlReply, SubscriptionControl, problem_subject
 from sensegate.share.subscriptions import (
@@ -80,11 +80,14 @@ async def open_push(
         Unavailable: the engine or a bucket is not reached.
     """
     clock, egress = core.clock, core.config.egress
-    offset_shelf, webhook_shelf = Shelf(await core.bucket("lines"), clock), Shelf(await core.bucket("sharing"), clock)
-    offsets: Records[CommittedOffset] = Records(offset_shelf, "offset", CommittedOffset)
+    offset_shelf, webhook_shelf = (
+        RecordStore(await core.bucket("lines"), clock),
+        RecordStore(await core.bucket("sharing"), clock),
+    )
+    offsets: RecordTable[CommittedOffset] = RecordTable(offset_shelf, "offset", CommittedOffset)
     consumers = ActiveConsumers(clock, lambda: share.reader.end)
     makers = _SubscriptionMaker(core, share, tokens, offsets, consumers)
-    poster = await stack.enter_async_context(Poster(Egress(egress.allow), clock, timeout_s=egress.timeout_s))
+    poster = await stack.enter_async_context(WebhookPublisher(Egress(egress.allow), clock, timeout_s=egress.timeout_s))
     webhook_subscriptions = PushSubscriptions(partial(makers.subscription, poster))
     webhooks = Webhooks(
         webhook_shelf,
@@ -139,16 +142,18 @@ async def _open_broker(core: Core, makers: _SubscriptionMaker, stack: contextlib
     async def notify_expired(spec: SubscriptionSpec, reason: str, first: str) -> None:
         await _publish_reply(feeds, f"{spec.target}.{PROBLEM_TAG}", ControlReply(problem=reason, first=first))
 
-    topics = Topics(Sessions(feeds), credential, trust(tls) if tls else None)
+    topics = MqttPublisher(MqttSessions(feeds), credential, trust(tls) if tls else None)
     subscriptions = {
         MQTT: PushSubscriptions(
             partial(makers.subscription, topics, notify_expired=notify_expired), wait_for_start=True
         ),
-        NATS: PushSubscriptions(partial(makers.subscription, Subjects(feeds), notify_expired=notify_expired)),
+        NATS: PushSubscriptions(partial(makers.subscription, NatsPublisher(feeds), notify_expired=notify_expired)),
     }
     share, tokens = makers.share, makers.tokens
     clients = BrokerClients(engine, tokens, share.grants, core.clock, subscriptions)
-    await _listen(feeds, SubscriptionControl(share.grants, share.reader, makers.offsets, subscriptions, tokens.of))
+    await _listen(
+        feeds, SubscriptionControl(share.grants, share.reader, makers.offsets, subscriptions, tokens.principal)
+    )
     tasks = {
         "mqtt subscriptions": subscriptions[MQTT].run,
         "nats subscriptions": subscriptions[NATS].run,
@@ -165,7 +170,7 @@ async def _listen(feeds: Client, controls: SubscriptionControl) -> None:
         reply_subject = controls.reply_of(message.subject, message.reply)
         if message.reply and not reply_subject:
             _log.warning("control message not answered", subject=message.subject, reason="foreign reply subject")
-            metrics.LIMITED.labels("control_reply").inc()
+            metrics.LIMIT_HITS.labels("control_reply").inc()
         if reply_subject or reply.problem:
             await _publish_reply(feeds, reply_subject or problem_subject(message.subject), reply)
 
@@ -182,7 +187,7 @@ class _SubscriptionMaker:
         core: Core,
         share: Sharing,
         tokens: Tokens,
-        offsets: Records[CommittedOffset],
+        offsets: RecordTable[CommittedOffset],
         consumers: ActiveConsumers,
     ) -> None:
         egress = core.config.egress
@@ -191,7 +196,7 @@ class _SubscriptionMaker:
         self.offsets = offsets
         self._clock = core.clock
         self._consumers = consumers
-        self._retry = RetryPolicy(egress.retry_first_s, egress.retry_longest_s, egress.failures_max)
+        self._retry = RetryPolicy(egress.retry_initial_s, egress.retry_max_s, egress.failures_max)
 
     def subscription(
         self, post: PushTransport, spec: SubscriptionSpec, notify_expired: NotifyExpired = notify_nobody
@@ -210,19 +215,19 @@ class _SubscriptionMaker:
             notify_expired=notify_expired,
         )
 
-    async def _open_pages(self, spec: SubscriptionSpec, form: str, after: str) -> Pages:
+    async def _open_pages(self, spec: SubscriptionSpec, form: str, after: str) -> FeedPages:
         def current_principal() -> Principal:
-            return self.tokens.of(spec.subscriber)
+            return self.tokens.principal(spec.subscriber)
 
         return await self.share.open_pages(
             current_principal, FeedRequest(spec.feed, after), form=form, delivery=spec.delivery
         )
 
-    def _reserve(self, spec: SubscriptionSpec, page: Page) -> UsageReservation:
+    def _reserve(self, spec: SubscriptionSpec, page: FeedPage) -> UsageReservation:
         metering = self.share.metering
         return metering.reserve(spec.subscriber, spec.feed, spec.delivery, page.count, grant=page.grant)
 
-    def _meter(self, spec: SubscriptionSpec, page: Page) -> None:
+    def _meter(self, spec: SubscriptionSpec, page: FeedPage) -> None:
         self.share.metering.count(
             spec.subscriber,
             spec.feed,
@@ -255,7 +260,7 @@ class _CleanUp:
 
     def _is_valid(self, token_id: str) -> bool:
         try:
-            self._tokens.of(token_id)
+            self._tokens.principal(token_id)
         except PermissionDenied:
             return False
         return True

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sensegate.authority import audit_opening
 from sensegate.authority.devices import Devices
-from sensegate.authority.heads import Hours
+from sensegate.authority.heads import HourlyHeads
 from sensegate.authority.opening import Callers
 from sensegate.bus.opening import Core
 from sensegate.model import QualityRow
@@ -19,7 +19,7 @@ from sensegate.share import wiring
 from sensegate.share.floors import GradeFloors
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.pushing import PushDelivery, open_push
-from sensegate.share.reader import LogObserver, Reader
+from sensegate.share.reader import LogObserver, LogReader
 from sensegate.share.sharing import Centre, Sharing
 
 
@@ -43,7 +43,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     floors: GradeFloors
     signing_key: Ed25519PrivateKey
     push: PushDelivery
-    delivered_hourly: Hours
+    delivered_hourly: HourlyHeads
     """Records on the trail every hour what was delivered."""
     tasks: Mapping[str, Callable[[], Awaitable[None]]]
     """Name -> task that runs as long as the gateway."""
@@ -51,7 +51,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def warnings(self) -> list[str]:
         """Return what is wrong and does not stop deliveries."""
         problem = self.sharing.hourly.problem
-        return [*self.delivered_hourly.troubles(), *([problem] if problem else [])]
+        return [*self.delivered_hourly.warnings(), *([problem] if problem else [])]
 
 
 async def open_share(
@@ -59,7 +59,7 @@ async def open_share(
 ) -> Share:
     """Open the stage over the log. Raises `ConfigError`, `Unavailable`."""
     config, clock = core.config, core.clock
-    reader = Reader(inputs.delivered, clock, observers=inputs.observers, readings_ttl_h=config.store.readings_ttl_h)
+    reader = LogReader(inputs.delivered, clock, observers=inputs.observers, readings_ttl_h=config.store.readings_ttl_h)
     key = wiring.signing_key(config)
     books = HourlyLedgers(
         core.hours, clock, ttl_h=config.store.ledger_ttl_h, payload_bytes_max=core.hours.payload_bytes_max
@@ -81,7 +81,7 @@ async def open_share(
     await sharing.open(core.log.began)
     stack.push_async_callback(sharing.close)
     push = await open_push(core, sharing, callers.tokens, callers.audit, stack)
-    hourly = audit_opening.hours(callers.audit, clock, config, sharing.usage)
+    hourly = audit_opening.hourly_heads(callers.audit, clock, config, sharing.usage)
     return Share(
         sharing=sharing,
         floors=GradeFloors(sharing.catalogue, sharing.feeds),

@@ -12,12 +12,12 @@ import re
 
 import msgspec
 
+from sensegate.authority.record_store import RecordTable
 from sensegate.authority.scope import Principal
-from sensegate.authority.shelf import Records
 from sensegate.errors import ConfigError, Gone, NotFound, SensegateError
 from sensegate.share.broker_clients import record_subject, subscription_id
 from sensegate.share.grants import Grants
-from sensegate.share.reader import Reader
+from sensegate.share.reader import LogReader
 from sensegate.share.subscriptions import (
     MEDIA_TYPES,
     PROBLEM_TAG,
@@ -57,8 +57,8 @@ class SubscriptionControl:
     def __init__(
         self,
         grants: Grants,
-        reader: Reader,
-        offsets: Records[CommittedOffset],
+        reader: LogReader,
+        offsets: RecordTable[CommittedOffset],
         subscriptions: dict[str, PushSubscriptions],
         current_principal: CurrentPrincipal,
     ) -> None:

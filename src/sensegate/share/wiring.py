@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sensegate.authority import bucket as registry
 from sensegate.authority.devices import Devices
-from sensegate.authority.heads import key_in
+from sensegate.authority.heads import load_or_create_key
+from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Principal, Scope
-from sensegate.authority.shared_secrets import agree
-from sensegate.authority.shelf import Shelf
+from sensegate.authority.shared_secrets import synchronise_secret
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
 from sensegate.bus.kv import Bucket
@@ -32,10 +32,10 @@ from sensegate.share.catalogue import QualityIndicators
 from sensegate.share.feeds import Feed, Feeds
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.masks import Masks
-from sensegate.share.reader import Reader
+from sensegate.share.reader import LogReader
 from sensegate.share.sharing import Centre, Sharing, SharingPolicy
 
-STATEMENT_KEY = "receipts.key"
+STATEMENT_KEY = "statements.key"
 PSEUDONYM_KEY = "masks.key"
 _INDICATORS_US = 2 * HOUR_US
 _CACHE_S = 60.0
@@ -57,9 +57,9 @@ async def prepare_secrets(config: Config, bucket: registry.Bucket) -> None:
     directory = Path(config.directory)
     files: dict[Path, Callable[[Path], object]] = {directory / PSEUDONYM_KEY: _pseudonym_secret}
     if config.role == "centre" and not config.sharing.key_file:
-        files[directory / STATEMENT_KEY] = partial(key_in, setting="sharing.key_file")
+        files[directory / STATEMENT_KEY] = partial(load_or_create_key, setting="sharing.key_file")
     for file, checked in files.items():
-        await agree(file, checked, bucket)
+        await synchronise_secret(file, checked, bucket)
 
 
 def build_sharing(
@@ -68,7 +68,7 @@ def build_sharing(
     trail: Trail,
     tokens: Tokens,
     *,
-    reader: Reader,
+    reader: LogReader,
     books: HourlyLedgers,
     feeds: Bucket,
     usage: Bucket,
@@ -89,13 +89,17 @@ def build_sharing(
         Feeds(feeds, clock),
         usage,
         trail,
-        Shelf(sharing, clock),
+        RecordStore(sharing, clock),
         clock,
         subscriber=subscriber,
         signing=signing,
         masks=Masks(_pseudonym_secret(directory / PSEUDONYM_KEY)),
         policy=SharingPolicy(
-            terms.answer_days, terms.days_max, terms.kept_days, config.division, assigns_codes=config.role == "centre"
+            terms.decision_days,
+            terms.grant_days_max,
+            terms.retention_days,
+            config.division,
+            assigns_codes=config.role == "centre",
         ),
         page_max=config.web.page_max,
         measured=measured,
@@ -106,7 +110,7 @@ def build_sharing(
 def signing_key(config: Config) -> Ed25519PrivateKey:
     """Return the key that signs usage statements and return files; the first start creates it. Raises `ConfigError`."""
     file = Path(config.sharing.key_file or Path(config.directory) / STATEMENT_KEY)
-    return key_in(file, setting="sharing.key_file")
+    return load_or_create_key(file, setting="sharing.key_file")
 
 
 def feed_indicators(

@@ -17,8 +17,8 @@ import structlog
 from sensegate import __version__, metrics
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.callout import Guest
-from sensegate.authority.divisions import Divisions, short
-from sensegate.authority.jwt import Question, Rights
+from sensegate.authority.divisions import Divisions, short_code
+from sensegate.authority.jwt import AuthRequest, Permissions
 from sensegate.authority.slots import node_slots
 from sensegate.authority.trail import Trail
 from sensegate.bus.engine import Engine
@@ -27,7 +27,7 @@ from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import Conflict, StoreFull, Unavailable
 from sensegate.tiers.link import NodeLinks
-from sensegate.tiers.members import Member, Members, State
+from sensegate.tiers.members import Members, MembershipState, NodeMember
 
 CLOSE_AGAIN_S = 0.5
 """Connections that were being admitted while the rights ended are closed after this time."""
@@ -56,7 +56,8 @@ async def open_members(site: Site, bucket: Bucket, trail: Trail, divisions: Divi
         version=__version__,
         divisions=divisions,
         configured={
-            node.division: tuple(map(short, node.areas)) or (node.division.partition("-")[0],) for node in config.nodes
+            node.division: tuple(map(short_code, node.areas)) or (node.division.partition("-")[0],)
+            for node in config.nodes
         },
         slots=node_slots(config),
         fingerprint=await asyncio.to_thread(_fingerprint, tls.cert_file) if tls.cert_file else "",
@@ -85,7 +86,7 @@ class NodeAdmission:
         self._slots = node_slots(site.config)
         self._configured = [node.division for node in site.config.nodes]
         self._generations = {member.id: member.generation for member in members.all()}
-        self._closing = {member.slot for member in members.ended()}
+        self._closing = {member.slot for member in members.holding_slot()}
         """Slots whose connections are to be closed."""
         self._close = asyncio.Event()
         self._close.set()
@@ -97,7 +98,7 @@ class NodeAdmission:
         """Name -> task that runs as long as the centre."""
         return {"node links": self.links.run, "members": self._members.watch, "links closing": self._close_all}
 
-    def guest_of(self, question: Question) -> Guest | None:
+    def guest_of(self, question: AuthRequest) -> Guest | None:
         """Return the node that connects; None where a client is no node. Raises `PermissionDenied`."""
         user = question.connect_opts.user
         if question.client_info.type == "mqtt" or not user.startswith("node-"):
@@ -105,7 +106,7 @@ class NodeAdmission:
         version = question.connect_opts.name.rpartition(" ")[2]
         member = self._members.verify(user.removeprefix("node-"), question.connect_opts.password, version)
         rights = member_rights(member.slot)
-        return Guest(user, account_of(member.slot), Rights(rights.publish, rights.subscribe))
+        return Guest(user, account_of(member.slot), Permissions(rights.publish, rights.subscribe))
 
     def divisions(self) -> list[str]:
         """Return the ids of all nodes, those of the configuration included."""
@@ -113,14 +114,14 @@ class NodeAdmission:
 
     def gone(self) -> list[str]:
         """Return the nodes that have left or were expelled."""
-        ended = (State.LEFT, State.EXPELLED)
+        ended = (MembershipState.LEFT, MembershipState.EXPELLED)
         return [
             member.id for member in self._members.all() if member.state in ended and member.id not in self._configured
         ]
 
     async def connected(self) -> set[str]:
         """Return the members whose connection is open; connections in other slots are closed. Raises `Unavailable`."""
-        placed, ours = self._members.placed(), self.links.connected
+        placed, ours = self._members.members_by_slot(), self.links.connected
         slots = {*self._slots, *placed}
         counts = await self._engine.connection_counts([account_of(slot) for slot in slots])
         found: set[str] = set()
@@ -131,7 +132,7 @@ class NodeAdmission:
             if count >= self._config.node_quota.connections:
                 # Half-open connections of an unstable link would keep out the node, and us; the living one comes again.
                 _log.warning("all connections of a slot are in use; they are closed", slot=slot, count=count)
-                metrics.LIMITED.labels("node_connections").inc()
+                metrics.LIMIT_HITS.labels("node_connections").inc()
                 await self._close_slot(slot)
             if member := placed.get(slot):
                 found.add(member)
@@ -139,17 +140,17 @@ class NodeAdmission:
                 await self._close_slot(slot)
         return found
 
-    def _changed(self, member: Member) -> None:
+    def _changed(self, member: NodeMember) -> None:
         replaced = self._generations.get(member.id) != member.generation
         self._generations[member.id] = member.generation
         self._assign()
-        if member.slot and (replaced or member.state in (State.LEFT, State.EXPELLED)):
+        if member.slot and (replaced or member.state in (MembershipState.LEFT, MembershipState.EXPELLED)):
             self._closing.add(member.slot)
             self._close.set()
 
     def _assign(self) -> None:
         """Connect in the slot of each member that may write here, and in that of the other centre."""
-        placed = self._members.placed()
+        placed = self._members.members_by_slot()
         if self._config.peer.secret_file:
             placed[self._config.division] = self._config.division
         self.links.assign(placed)
@@ -183,10 +184,10 @@ class NodeAdmission:
 
     async def _free_slots(self) -> None:
         """Free the slots of members that have ended, where nothing is connected any more."""
-        for member in self._members.ended():
+        for member in self._members.holding_slot():
             try:
                 if await self._close_slot(member.slot) == 0:
-                    await self._members.free(member.id)
+                    await self._members.free_slot(member.id)
                     continue
             except (Unavailable, Conflict, StoreFull) as why:
                 _log.warning("slot not freed; tried again", slot=member.slot, reason=str(why))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, Unavailable
-from sensegate.ports import Part
+from sensegate.ports import PartKey
 from sensegate.tiers.link import CentreLink
 from sensegate.tiers.uplink import Uplink
 
@@ -44,7 +44,7 @@ class CentreConnection:
         """
         if self._link is None:
             raise Unavailable("not connected to the centre")
-        return await self._link.ask_patiently(question, payload, clock=self._clock)
+        return await self._link.ask_with_retries(question, payload, clock=self._clock)
 
     def uplink(self) -> Uplink:
         """Return the uplink. Raises `Conflict` where there is no connection."""
@@ -70,4 +70,4 @@ class CentreConnection:
         return self._uplink.troubles if self._uplink else []
 
 
-CONNECTION = Part[CentreConnection]("centre_connection", absent="this gateway is no node: it has no centre")
+CONNECTION = PartKey[CentreConnection]("centre_connection", absent="this gateway is no node: it has no centre")

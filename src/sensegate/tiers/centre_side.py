@@ -20,24 +20,24 @@ from sensegate.feature import Answer, Feature, FeatureSpec, Parts, owned
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.tiers import gaps, rest_moves, rest_nodes, rest_owners, rest_returns, rest_uplink
 from sensegate.tiers.admission import NodeAdmission, Site
-from sensegate.tiers.config_distribution import Offers, table_digests
-from sensegate.tiers.device_moves import Mover
-from sensegate.tiers.gaps import Named
+from sensegate.tiers.config_distribution import ConfigPublisher, table_digests
+from sensegate.tiers.device_moves import DeviceMover
+from sensegate.tiers.gaps import GapReport
 from sensegate.tiers.joining import Joining
 from sensegate.tiers.judging import Judge
 from sensegate.tiers.link import NodeLinks
 from sensegate.tiers.members import Members
-from sensegate.tiers.move_register import Moves
+from sensegate.tiers.move_register import MoveRegister
 from sensegate.tiers.moving import open_mover
 from sensegate.tiers.node_rows import NodeRow, own_row, row_of_node
-from sensegate.tiers.node_states import Links
+from sensegate.tiers.node_states import NodeMonitor
 from sensegate.tiers.opening import MEMBERSHIP, RETURN_INDEX, TERM
 from sensegate.tiers.ownership import DeviceOwners
 from sensegate.tiers.receiver import Receiver
-from sensegate.tiers.refused_store import Vault
-from sensegate.tiers.registry_copies import Copies
+from sensegate.tiers.refused_store import RefusedBodyCipher
+from sensegate.tiers.registry_copies import RegistryCopies
 from sensegate.tiers.registry_view import RegistryView
-from sensegate.tiers.report import Report, Reports
+from sensegate.tiers.report import NodeReport, NodeReports
 from sensegate.tiers.return_desks import CentreReturns
 from sensegate.tiers.verdict import MemberFacts, Rules
 
@@ -80,10 +80,10 @@ class WriterEvents:
 class NodeList(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The nodes of a centre, as people see them."""
 
-    states: Links
+    states: NodeMonitor
     members: Members
     owners: DeviceOwners
-    copies: Copies
+    copies: RegistryCopies
     receiver: Receiver
 
     def rows(self) -> list[NodeRow]:
@@ -95,37 +95,37 @@ class NodeList(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def _completed(self, row: NodeRow) -> NodeRow:
         """Return a row with what the node may send, and which of its devices another node sends too."""
         conflicts = self.owners.conflicts(row.member)
-        troubles = [*row.troubles, *self.receiver.standing(row.member).told()]
+        problems = [*row.problems, *self.receiver.health(row.member).problems()]
         if conflicts:
             first = conflicts[0]
             who = f"{first.sent_by} sends {first.device}, which {first.owner} owns"
             more = f", and {len(conflicts) - 1} more" if len(conflicts) > 1 else ""
-            troubles.append(f"devices of two nodes: {who}{more}; `sensegate node own DEVICE MEMBER` decides")
+            problems.append(f"devices of two nodes: {who}{more}; `sensegate node own DEVICE MEMBER_ID` decides")
         return msgspec.structs.replace(
             row,
-            copied=self.copies.last.get(row.member, 0),
+            copied=self.copies.complete_until.get(row.member, 0),
             areas=list(self.members.areas_of(row.member)),
             conflicts=len(conflicts),
-            troubles=troubles,
+            problems=problems,
         )
 
 
 class Registers(msgspec.Struct, frozen=True, eq=False):
     """Registers of a centre about devices of its nodes."""
 
-    copies: Copies
+    copies: RegistryCopies
     owners: DeviceOwners
-    moves: Moves
+    moves: MoveRegister
 
 
 async def _open_registers(parts: Parts, members: Members) -> Registers:
     core, audit, home = parts.core, parts.callers.audit, parts.core.config.division
-    copies = Copies(core.bucket)
+    copies = RegistryCopies(core.bucket)
     view = RegistryView(home, core.log, parts.lifecycle.devices, copies, members)
     owners = DeviceOwners(await core.bucket("owners"), audit, core.clock, home=home, is_own=view.is_own)
     await owners.load()
-    moves = Moves(await core.bucket("moves"), audit, core.clock, parts.callers.divisions, view)
-    moves.on_change.append(owners.see)
+    moves = MoveRegister(await core.bucket("moves"), audit, core.clock, parts.callers.divisions, view)
+    moves.on_change.append(owners.on_move)
     await moves.load()
     return Registers(copies, owners, moves)
 
@@ -147,7 +147,7 @@ def _open_receiver(parts: Parts, members: Members, owners: DeviceOwners, links: 
         config.store,
         log_share=config.node_quota.log_share,
         probe=links.probe,
-        vault=Vault.open(parts.core.directory),
+        vault=RefusedBodyCipher.open(parts.core.directory),
         admits=lambda member: member != config.division and bool(members.areas_of(member)),
     )
     events = WriterEvents(parts.callers.audit, parts.core.clock, home=config.division)
@@ -157,33 +157,33 @@ def _open_receiver(parts: Parts, members: Members, owners: DeviceOwners, links: 
     return receiver
 
 
-def _open_offers(parts: Parts) -> Offers:
+def _open_offers(parts: Parts) -> ConfigPublisher:
     """Return what nodes should have of the centre: profiles in force."""
     profiles = parts.lifecycle.profiles
-    offers = Offers(
+    offers = ConfigPublisher(
         parts.lifecycle.releases,
         lambda: profiles.set.ids,
         home=parts.core.config.division,
         standard=parts.core.config.standard_vendors,
     )
-    profiles.on_change.append(lambda _in_force, _names: offers.forget())
+    profiles.on_change.append(lambda _in_force, _names: offers.invalidate())
     return offers
 
 
-async def _move_own(moves: Moves, mover: Mover, clock: Clock, home: str) -> None:
+async def _move_own(moves: MoveRegister, mover: DeviceMover, clock: Clock, home: str) -> None:
     """Do what is ordered of the centre's own gateway, until cancelled."""
     while True:
-        await moves.until(lambda: moves.open_for(home) != "")
+        await moves.until(lambda: moves.orders_digest(home) != "")
         try:
-            await mover.work()
+            await mover.run_orders()
         except (Unavailable, PermissionDenied, StoreFull) as why:
             _log.warning("move not completed; tried again", reason=str(why))
         await clock.sleep(LOOK_S)
 
 
-def _own_orders(moves: Moves, home: str) -> Callable[[str, bytes], Awaitable[bytes]]:
+def _own_orders(moves: MoveRegister, home: str) -> Callable[[str, bytes], Awaitable[bytes]]:
     """Return what answers the centre's own gateway like any node's."""
-    answers: dict[str, Answer] = {"orders": moves.orders, "part": moves.part, "told": moves.told}
+    answers: dict[str, Answer] = {"orders": moves.answer_orders, "part": moves.answer_part, "told": moves.take_report}
 
     async def ask(question: str, payload: bytes) -> bytes:
         return await answers[question](home, payload)
@@ -204,34 +204,34 @@ async def _open(parts: Parts) -> Feature | None:
     copies, owners, moves = registers.copies, registers.owners, registers.moves
     receiver = _open_receiver(parts, members, owners, links)
 
-    def reply(member: str, _report: Report) -> dict[str, str]:
-        return {"base": offers.digest(member), "orders": moves.open_for(member)}
+    def reply(member: str, _report: NodeReport) -> dict[str, str]:
+        return {"base": offers.digest(member), "orders": moves.orders_digest(member)}
 
-    reports = Reports(__version__, core.clock, reply)
-    states = Links(core.log, admission.divisions, admission.connected, core.clock, reports)
+    reports = NodeReports(__version__, core.clock, reply)
+    states = NodeMonitor(core.log, admission.divisions, admission.connected, core.clock, reports)
     returns = CentreReturns(index, parts.share.signing_key, core.clock, division=config.division)
     federation = parts.share.sharing.federate_down()
     mover = open_mover(parts, _own_orders(moves, config.division))
     nodes = NodeList(states=states, members=members, owners=owners, copies=copies, receiver=receiver)
     links.answer(
         {
-            "report": reports.take,
-            "orders": moves.orders,
-            "part": moves.part,
-            "told": moves.told,
-            "base": offers.base,
-            "content": offers.content,
-            "copied": copies.copied,
-            "copy": copies.copy,
-            "restore": copies.restore,
+            "report": reports.answer_report,
+            "orders": moves.answer_orders,
+            "part": moves.answer_part,
+            "told": moves.take_report,
+            "base": offers.answer_base,
+            "content": offers.answer_content,
+            "copied": copies.answer_position,
+            "copy": copies.store_rows,
+            "restore": copies.answer_restore,
             "returned": returns.answer,
             **federation.answers,
         },
         *(feature.answers for feature in parts.earlier),
     )
 
-    async def find_gaps(member: str) -> list[Named]:
-        return await gaps.named(core.log, member, members.get(member).gaps)
+    async def find_gaps(member: str) -> list[GapReport]:
+        return await gaps.gap_reports(core.log, member, members.get(member).gaps)
 
     return Feature(
         tasks=owned(
@@ -254,8 +254,8 @@ async def _open(parts: Parts) -> Feature | None:
             rest_moves.MOVES: moves,
             rest_moves.GATEWAYS: lambda: [*admission.divisions(), config.division],
             rest_owners.OWNERS: owners,
-            rest_uplink.REFUSED: receiver.listed,
-            rest_uplink.BODY: receiver.body,
+            rest_uplink.REFUSED: receiver.refused_parts,
+            rest_uplink.REFUSED_BODY: receiver.refused_body,
             rest_returns.RETURNS: returns,
         },
     )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 import numpy as np
 
-from sensegate.authority.device_rules import good_id
+from sensegate.authority.device_rules import is_valid_id
 from sensegate.bus import columns, ledger, sequences
 from sensegate.bus.batch import Batch
 from sensegate.bus.ledger import Ledger
@@ -27,16 +27,16 @@ from sensegate.errors import Unbalanced
 from sensegate.model import BOOL, I64, U8
 from sensegate.quantities.quality import TABLE, Flag, TimeQuality
 from sensegate.tiers.verdict import (
-    Checked,
+    AcceptedRows,
     CheckedLedger,
+    CheckedRows,
     CheckedSequences,
     DeviceOwnership,
-    Mark,
     MemberFacts,
     Reason,
     Refusal,
+    RowMark,
     Rules,
-    Taken,
 )
 
 ROWS_MAX = 1 << 18
@@ -76,7 +76,7 @@ def check_rows(
     rules: Rules,
     now: int,
     only: Collection[str] | None = None,
-) -> Checked:
+) -> CheckedRows:
     """Judge a part of readings or observations.
 
     Args:
@@ -89,28 +89,29 @@ def check_rows(
         only: of a part that is sent again, the devices that were refused; rows of others were taken then. None: all.
     """
     try:
-        batch = _whole(payload, kind, grade, sender)
+        batch = _decode_batch(payload, kind, grade, sender)
     except _Refused as refused:
-        return Checked(refusals=(refused.refusal(payload),))
+        return CheckedRows(refusals=(refused.refusal(payload),))
     if only is not None:
         batch = batch.take(_rows_of(batch, only))
     if not len(batch):
-        return Checked()
-    refused_devices, claims = _judged_devices(batch, sender, rules.devices)
+        return CheckedRows()
+    refused_devices, claims = _judge_devices(batch, sender, rules.devices)
     refusals = []
     good = np.ones(len(batch), np.bool_)
     for reason, devices in refused_devices.items():
         rows = _rows_of(batch, devices)
         good &= ~rows
         part = batch.take(rows)
-        detail = f"{_DETAILS[reason]}: {_named(devices)}"[:200]
+        detail = f"{_DETAILS[reason]}: {_sample_of(devices)}"[:200]
         refusals.append(Refusal(reason, detail, len(part), tuple(devices), columns.encode(part)))
     batch = batch.take(good)
     marks: dict[str, int] = {}
     taken = tuple(
-        Taken(kind, raised, part) for raised, part in _by_grade(_marked(batch, rules, now, marks), grade, rules, marks)
+        AcceptedRows(kind, raised, part)
+        for raised, part in _by_grade(_mark_rows(batch, rules, now, marks), grade, rules, marks)
     )
-    return Checked(taken, tuple(refusals), marks, tuple(claims))
+    return CheckedRows(taken, tuple(refusals), marks, tuple(claims))
 
 
 _DETAILS = {
@@ -122,13 +123,13 @@ _DETAILS = {
 }
 
 
-def _named(names: Sequence[str]) -> str:
+def _sample_of(names: Sequence[str]) -> str:
     """Return some names for people."""
     shown = ", ".join(repr(name[:40])[1:-1] for name in names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-def _whole(payload: bytes, kind: str, grade: int, sender: MemberFacts) -> Batch:
+def _decode_batch(payload: bytes, kind: str, grade: int, sender: MemberFacts) -> Batch:
     """Return the batch of a part that is not to be refused as a whole. Raises `_Refused`."""
     if kind not in LOGGED or not 1 <= grade <= GRADE_MAX:
         raise _Refused(Reason.KIND, f"{kind[:20]!r} of grade {grade}; known are {' and '.join(LOGGED)}, 1 to 4")
@@ -163,20 +164,20 @@ def _rows_of(batch: Batch, devices: Collection[str]) -> BOOL:
     return mask[batch.origin]
 
 
-def _judged_devices(
+def _judge_devices(
     batch: Batch, sender: MemberFacts, ownership: DeviceOwnership
 ) -> tuple[dict[Reason, list[str]], list[str]]:
     """Return (reason -> devices that are refused, devices that become the member's), each in order of id."""
     origins = batch.origins
     inside = [_within(code, sender.areas) for code in origins.division.table]
     division = origins.division.index.tolist()
-    odd_times: set[int] = set(np.unique(batch.origin[_impossible(batch)]).tolist())
+    odd_times: set[int] = set(np.unique(batch.origin[_impossible_times(batch)]).tolist())
     verdicts: dict[str, Reason] = {}
     for entry in np.unique(batch.origin).tolist():
         device = origins.device[entry]
         if device in verdicts:
             continue
-        if not good_id(device):
+        if not is_valid_id(device):
             verdicts[device] = Reason.NAME
         elif not inside[division[entry]]:
             verdicts[device] = Reason.AREA
@@ -203,7 +204,7 @@ def _within(code: str, areas: Sequence[str]) -> bool:
     return code.isascii() and code.isdigit() and any(code.startswith(area) for area in areas)
 
 
-def _impossible(batch: Batch) -> BOOL:
+def _impossible_times(batch: Batch) -> BOOL:
     """Return which rows have a time that no table can write."""
     out = np.zeros(len(batch), np.bool_)
     for column in (batch.time, batch.received):
@@ -211,20 +212,20 @@ def _impossible(batch: Batch) -> BOOL:
     return out
 
 
-def _marked(batch: Batch, rules: Rules, now: int, marks: dict[str, int]) -> Batch:
+def _mark_rows(batch: Batch, rules: Rules, now: int, marks: dict[str, int]) -> Batch:
     """Return the batch with what is odd about it marked, and counted in `marks`."""
     ahead = batch.received > now + AHEAD_US
     names = np.fromiter((not rules.knows_property(name) for name in batch.properties), np.bool_, len(batch.properties))
     profiles = batch.origins.profile
     unknown = np.fromiter((not rules.knows_profile(name) for name in profiles.table), np.bool_, len(profiles.table))
     codes = np.fromiter((code not in TABLE for code in range(256)), np.bool_, 256)
-    places = _no_places(batch)
-    found: dict[Mark, BOOL] = {
-        Mark.CLOCK: ahead,
-        Mark.PROPERTY: names[batch.property] if len(names) else ahead,
-        Mark.PROFILE: unknown[profiles.index][batch.origin] if len(unknown) else ahead,
-        Mark.QUALITY: codes[batch.quality] | (batch.time_quality >= len(TimeQuality)),
-        Mark.PLACE: places[batch.origin] if len(places) else ahead,
+    places = _invalid_coordinates(batch)
+    found: dict[RowMark, BOOL] = {
+        RowMark.CLOCK: ahead,
+        RowMark.PROPERTY: names[batch.property] if len(names) else ahead,
+        RowMark.PROFILE: unknown[profiles.index][batch.origin] if len(unknown) else ahead,
+        RowMark.QUALITY: codes[batch.quality] | (batch.time_quality >= len(TimeQuality)),
+        RowMark.PLACE: places[batch.origin] if len(places) else ahead,
     }
     for mark, rows in found.items():
         if count := int(rows.sum()):
@@ -237,7 +238,7 @@ def _marked(batch: Batch, rules: Rules, now: int, marks: dict[str, int]) -> Batc
     return msgspec.structs.replace(batch, origins=origins, flags=flags)
 
 
-def _no_places(batch: Batch) -> BOOL:
+def _invalid_coordinates(batch: Batch) -> BOOL:
     """Return which devices have coordinates that are none; NaN is no place, and none that is wrong."""
     lon, lat = batch.origins.lon, batch.origins.lat
     wrong: BOOL = (np.abs(lon) > 180) | (np.abs(lat) > 90)
@@ -252,7 +253,7 @@ def _by_grade(batch: Batch, grade: int, rules: Rules, marks: dict[str, int]) -> 
         np.maximum(_floors(batch, rules.floor), np.maximum(batch.origins.grade[batch.origin], grade)), 4
     )
     if raised := int((needed > grade).sum()):
-        marks[Mark.GRADE] = marks.get(Mark.GRADE, 0) + raised
+        marks[RowMark.GRADE] = marks.get(RowMark.GRADE, 0) + raised
     parts = []
     for level in np.unique(needed).tolist():
         part = batch.take(needed == level)
@@ -289,14 +290,14 @@ _RELEASABLE = f"{ledger.WITHHELD}.mode"
 def check_ledger(payload: bytes, *, sender: MemberFacts) -> CheckedLedger:
     """Judge a ledger: counts in range, the balance of each hour, source and device; places elsewhere are left out."""
     try:
-        counts = _decoded_ledger(payload)
-        marks = _demand_sane(counts, sender)
+        counts = _decode_ledger(payload)
+        marks = _check_counts(counts, sender)
     except _Refused as refused:
         return CheckedLedger(refusal=refused.refusal(payload))
     return CheckedLedger(counts, marks=marks)
 
 
-def _decoded_ledger(payload: bytes) -> Ledger:
+def _decode_ledger(payload: bytes) -> Ledger:
     try:
         return Ledger.decode(payload, bytes_max=LEDGER_BYTES_MAX)
     except Oversized as why:
@@ -305,14 +306,14 @@ def _decoded_ledger(payload: bytes) -> Ledger:
         raise _Refused(Reason.UNREADABLE, str(why)) from why
 
 
-def _demand_sane(counts: Ledger, sender: MemberFacts) -> dict[str, int]:
+def _check_counts(counts: Ledger, sender: MemberFacts) -> dict[str, int]:
     """Return the marks of a ledger that may be added to the sums. Raises `_Refused`."""
     devices, sources, kinds = counts.words()
     if wrong := next((name for names in (devices, sources, kinds) for name in names if not _storable(name)), None):
         raise _Refused(Reason.NAME, f"a name that cannot be kept: {wrong[:40]!r}")
     negative, greatest = counts.extremes()
     if any(kind != _RELEASABLE for kind in negative):
-        raise _Refused(Reason.COUNT, f"negative counts of {_named(negative)}")
+        raise _Refused(Reason.COUNT, f"negative counts of {_sample_of(negative)}")
     if greatest > COUNT_MAX:
         raise _Refused(Reason.COUNT, f"a count of {greatest}; at most {COUNT_MAX}")
     hours = counts.hours()
@@ -324,8 +325,8 @@ def _demand_sane(counts: Ledger, sender: MemberFacts) -> dict[str, int]:
         raise _Refused(Reason.BALANCE, str(why)) from why
     # Counts of a device elsewhere stay the node's own: without them nothing would balance. Nobody there sees them.
     marks = {
-        Mark.LEDGER_KIND: sum(kind.partition(".")[0] not in _KINDS for kind in kinds),
-        Mark.LEDGER_PLACE: counts.keep_places(lambda division: _within(division, sender.areas)),
+        RowMark.LEDGER_KIND: sum(kind.partition(".")[0] not in _KINDS for kind in kinds),
+        RowMark.LEDGER_PLACE: counts.keep_places(lambda division: _within(division, sender.areas)),
     }
     return {mark: count for mark, count in marks.items() if count}
 

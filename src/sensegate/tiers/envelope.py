@@ -12,7 +12,7 @@ import msgspec
 
 from sensegate.errors import PermissionDenied, Unavailable
 
-FORMS = (1,)
+PROTOCOL_VERSIONS = (1,)
 """Forms of the requests that this release speaks, oldest first."""
 ENVELOPE_BYTES = 1_024
 """More than an envelope adds to its body."""
@@ -24,7 +24,7 @@ TERM_MAX = 2**40
 class LinkRequest(msgspec.Struct, frozen=True, array_like=True):
     """What a member asks."""
 
-    form: int
+    version: int
     term: int
     """Highest term of a centre that the sender knows."""
     question: str
@@ -34,12 +34,12 @@ class LinkRequest(msgspec.Struct, frozen=True, array_like=True):
 class LinkAnswer(msgspec.Struct, frozen=True, array_like=True):
     """What a centre answers."""
 
-    form: int
+    version: int
     term: int
     value: bytes = b""
-    refused: str = ""
+    refusal: str = ""
     """Why not, and what to do; empty: it was not refused."""
-    lost: str = ""
+    unavailable: str = ""
     """Why the centre cannot answer now; empty: it can."""
     retry_after_s: float = 0.0
     """Nothing was taken; ask again after so long."""
@@ -48,7 +48,7 @@ class LinkAnswer(msgspec.Struct, frozen=True, array_like=True):
 class MemberHello(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a member tells of itself when it has connected."""
 
-    forms: tuple[int, ...]
+    versions: tuple[int, ...]
     release: str
     member: str
     term: int = 0
@@ -60,7 +60,7 @@ class MemberHello(msgspec.Struct, frozen=True, omit_defaults=True):
 class Welcome(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the centre answers to that."""
 
-    form: int
+    version: int
     release: str
     term: int = 0
     active: bool = True
@@ -95,16 +95,16 @@ def decode_answer(payload: bytes) -> LinkAnswer:
         raise Unavailable(f"the centre's answer cannot be read: {why}") from why
 
 
-def chosen_form(theirs: Sequence[int]) -> int:
+def negotiated_version(theirs: Sequence[int]) -> int:
     """Return the newest form that both sides speak. Raises `PermissionDenied` naming both where there is none."""
-    common = set(FORMS).intersection(theirs)
+    common = set(PROTOCOL_VERSIONS).intersection(theirs)
     if not common:
-        raise PermissionDenied(form_fault(theirs))
+        raise PermissionDenied(version_mismatch(theirs))
     return max(common)
 
 
-def form_fault(theirs: Sequence[int]) -> str:
+def version_mismatch(theirs: Sequence[int]) -> str:
     """Return that no form is common, naming those of both sides."""
     named = ", ".join(str(form) for form in theirs[:8]) or "none"
-    ours = ", ".join(str(form) for form in FORMS)
+    ours = ", ".join(str(form) for form in PROTOCOL_VERSIONS)
     return f"form: the node speaks {named}, the centre {ours}; update the older one of the two"

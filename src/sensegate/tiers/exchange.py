@@ -13,16 +13,25 @@ from typing import Protocol
 
 import msgspec
 
-from sensegate.bus.record import Kept, LaneRecord
+from sensegate.bus.record import LaneRecord, WithheldRange
 from sensegate.clock import Clock
 from sensegate.errors import Overloaded, PermissionDenied, Unavailable
 from sensegate.ports import Log
 from sensegate.tiers import protocol
-from sensegate.tiers.protocol import Lane, LaneMove, Outcome, Part, RefusedPart, Selection, SpanAnswer, SpanRequest
+from sensegate.tiers.protocol import (
+    Lane,
+    LaneUpdate,
+    RefusedPart,
+    SpanAnswer,
+    SpanOutcome,
+    SpanPart,
+    SpanRequest,
+    SpanSelection,
+)
 from sensegate.tiers.writers import Claimant
 
-ASK_S = 10.0
-SPAN_S = 3.0
+REQUEST_TIMEOUT_S = 10.0
+SPAN_TIMEOUT_S = 3.0
 """An answer that has not come after this, and the time that the span takes on a slow link, is lost."""
 SLOW_BYTES_PER_S = 65_536
 ENVELOPE_BYTES = 16_384
@@ -37,11 +46,11 @@ class UplinkLink(Protocol):
         """Largest body of a request."""
         ...
 
-    async def ask(self, question: str, payload: bytes = b"", timeout_s: float = ASK_S) -> bytes:
+    async def ask(self, question: str, payload: bytes = b"", timeout_s: float = REQUEST_TIMEOUT_S) -> bytes:
         """Return the centre's answer. Raises `Unavailable`, `PermissionDenied`, `Overloaded`."""
         ...
 
-    async def send_span(self, lane: str, payload: bytes, timeout_s: float = ASK_S) -> bytes:
+    async def send_span(self, lane: str, payload: bytes, timeout_s: float = REQUEST_TIMEOUT_S) -> bytes:
         """Return the centre's answer to a span. Raises `Unavailable`, `PermissionDenied`, `Overloaded`."""
         ...
 
@@ -54,9 +63,9 @@ class LaneState(msgspec.Struct, frozen=True):
     confirmed: int
     """Position that the centre has."""
 
-    def moved(self, position: int, kept: tuple[Kept, ...]) -> LaneState:
+    def advanced(self, position: int, kept: tuple[WithheldRange, ...]) -> LaneState:
         """Return the lane past entries of which the centre need not know."""
-        return LaneState(msgspec.structs.replace(self.record, position=position, kept=kept), self.confirmed)
+        return LaneState(msgspec.structs.replace(self.record, position=position, withheld=kept), self.confirmed)
 
 
 class Exchange:
@@ -68,7 +77,7 @@ class Exchange:
         self._log = log
         self._clock = clock
         self._asking = asyncio.Lock()
-        self.held: dict[Lane, LaneState] = {}
+        self.lanes: dict[Lane, LaneState] = {}
         self.connected = False
         """True while the last exchange was answered."""
         self.clock_offset_s: float | None = None
@@ -86,54 +95,54 @@ class Exchange:
             Unavailable, Overloaded: not known now.
             PermissionDenied: this process is not taken as the writer, or the centre does not speak with it.
         """
-        if state := self.held.get(lane):
+        if state := self.lanes.get(lane):
             return state
         async with self._asking:
-            if lane not in self.held:
-                records = await self._asked()
+            if lane not in self.lanes:
+                records = await self._query_lanes()
                 self.connected = True
                 for name, record in records.items():
-                    self.held.setdefault(name, LaneState(record, record.position))
-        return self.held[lane]
+                    self.lanes.setdefault(name, LaneState(record, record.position))
+        return self.lanes[lane]
 
-    async def look(self) -> None:
+    async def verify_writer(self) -> None:
         """See that this process is still the writer, while nothing is sent. Raises as `lane`."""
         async with self._asking:
             try:
-                answer = protocol.decode_position_answer(await self._link.ask("position", timeout_s=ASK_S))
+                answer = protocol.decode_position_answer(await self._link.ask("position", timeout_s=REQUEST_TIMEOUT_S))
             except Unavailable:
                 self.connected = False
                 raise
             self.connected = True
             live = answer.lanes.get(Lane.LIVE)
-            if live is None or not self._is_mine(live):
-                self._claimant.displaced()
-                self.forget()
+            if live is None or not self._is_own(live):
+                self._claimant.lose()
+                self.invalidate()
 
-    async def _asked(self) -> dict[Lane, LaneRecord]:
+    async def _query_lanes(self) -> dict[Lane, LaneRecord]:
         if self._claimant.writer.id:
-            answer = protocol.decode_position_answer(await self._link.ask("position", timeout_s=ASK_S))
+            answer = protocol.decode_position_answer(await self._link.ask("position", timeout_s=REQUEST_TIMEOUT_S))
             live = answer.lanes.get(Lane.LIVE)
-            if live and self._is_mine(live):
+            if live and self._is_own(live):
                 self.clock_offset_s = (answer.stored_at - live.committed_at) / 1e6 if live.committed_at else None
                 return answer.lanes
-            self._claimant.displaced()
+            self._claimant.lose()
         records = await self._claimant.claim(self._link)
         if records is None:
             raise PermissionDenied(self._claimant.denied)
         return records
 
-    def _is_mine(self, record: LaneRecord) -> bool:
+    def _is_own(self, record: LaneRecord) -> bool:
         mine, present = self._claimant.writer, record.writer
         # At a centre that took over before it had copied our claim we are newer than what stands there.
         older = present.id == mine.id and present.epoch < mine.epoch
-        return record.life == self._log.epoch and (present == mine or older)
+        return record.log_epoch == self._log.epoch and (present == mine or older)
 
     async def send(
         self,
-        parts: Sequence[Part],
-        moves: Sequence[LaneMove],
-        selection: Selection,
+        parts: Sequence[SpanPart],
+        moves: Sequence[LaneUpdate],
+        selection: SpanSelection,
         *,
         readmits: str = "",
     ) -> SpanAnswer:
@@ -164,34 +173,34 @@ class Exchange:
             )
         answer: SpanAnswer | None = None
         try:
-            timeout_s = SPAN_S + len(payload) / SLOW_BYTES_PER_S
+            timeout_s = SPAN_TIMEOUT_S + len(payload) / SLOW_BYTES_PER_S
             answer = protocol.decode_span_answer(await self._link.send_span(lane, payload, timeout_s))
         except (PermissionDenied, Overloaded):
             self.connected = True
             raise
         finally:
-            if answer is None or answer.outcome is Outcome.UNCLAIMED:
-                self.forget()
-        self._take(answer, [move.lane for move in moves], now)
+            if answer is None or answer.outcome is SpanOutcome.UNCLAIMED:
+                self.invalidate()
+        self._apply(answer, [move.lane for move in moves], now)
         return answer
 
-    def _take(self, answer: SpanAnswer, moved: Sequence[Lane], sent_at: int) -> None:
+    def _apply(self, answer: SpanAnswer, moved: Sequence[Lane], sent_at: int) -> None:
         """Hold what an answer says of the lanes. Raises `Unavailable` where they are to be claimed."""
-        if answer.outcome is Outcome.UNCLAIMED:
-            self._claimant.displaced()
+        if answer.outcome is SpanOutcome.UNCLAIMED:
+            self._claimant.lose()
             raise Unavailable("the centre knows another writer of this node's lanes; claiming them")
         self.connected = True
         for lane, record in answer.lanes.items():
-            if lane in moved or answer.outcome is Outcome.STALE:
-                self.held[lane] = LaneState(record, record.position)
+            if lane in moved or answer.outcome is SpanOutcome.STALE:
+                self.lanes[lane] = LaneState(record, record.position)
         if answer.clock and Lane.LIVE in moved:
             self.clock_offset_s = (answer.clock - sent_at) / 1e6
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Ask the centre again before anything is sent."""
-        self.held.clear()
+        self.lanes.clear()
         self.connected = False
 
-    async def refused(self) -> list[RefusedPart]:
+    async def refused_parts(self) -> list[RefusedPart]:
         """Return what the centre did not take and may be sent once more. Raises as `UplinkLink.ask`."""
-        return list(protocol.decode_refused_list(await self._link.ask("refused", timeout_s=ASK_S)).parts)
+        return list(protocol.decode_refused_list(await self._link.ask("refused", timeout_s=REQUEST_TIMEOUT_S)).parts)

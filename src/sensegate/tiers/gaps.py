@@ -20,7 +20,7 @@ AFTER_US = 600_000_000
 RUNS_MAX = 10_000
 
 
-class Log(Protocol):
+class SubjectLog(Protocol):
     """What is read of the centre's log."""
 
     async def sequence_at(self, time: int) -> int: ...
@@ -28,7 +28,7 @@ class Log(Protocol):
     async def fetch_of(self, subject: str, after: int) -> list[Entry]: ...
 
 
-class Missing(msgspec.Struct, frozen=True):
+class MissingMessages(msgspec.Struct, frozen=True):
     """What of one device did not come."""
 
     device: str
@@ -39,7 +39,7 @@ class Missing(msgspec.Struct, frozen=True):
     """The device began to count anew after the gap: what it sent before and did not come is not known."""
 
 
-class Named(msgspec.Struct, frozen=True):
+class GapReport(msgspec.Struct, frozen=True):
     """One gap."""
 
     since: int
@@ -48,7 +48,7 @@ class Named(msgspec.Struct, frozen=True):
     """µs UTC: when the node in its place joined."""
     pending: int
     """Entries of its log that were waiting in its backlog besides."""
-    devices: list[Missing]
+    devices: list[MissingMessages]
     """Those that number their messages and were heard before and after."""
     missing: int
     """Messages of these that did not come."""
@@ -57,19 +57,19 @@ class Named(msgspec.Struct, frozen=True):
 Runs = dict[str, list[tuple[int, int]]]
 
 
-async def named(log: Log, division: str, gaps: Sequence[Gap]) -> list[Named]:
+async def gap_reports(log: SubjectLog, division: str, gaps: Sequence[Gap]) -> list[GapReport]:
     """Return what is known of a node's gaps. Raises `Unavailable`."""
     found = []
     for place, gap in enumerate(gaps):
         next_since = gaps[place + 1].since if place + 1 < len(gaps) else gap.until + AFTER_US
-        lost = {one.life for one in gaps[: place + 1]}
-        before, after = await _heard(log, division, gap, lost, min(next_since, gap.until + AFTER_US))
-        devices = missing(before, after, whole=gap.pending == 0)
-        found.append(Named(gap.since, gap.until, gap.pending, devices, sum(one.count for one in devices)))
+        lost = {one.log_epoch for one in gaps[: place + 1]}
+        before, after = await _runs_around(log, division, gap, lost, min(next_since, gap.until + AFTER_US))
+        devices = missing_messages(before, after, whole=gap.pending == 0)
+        found.append(GapReport(gap.since, gap.until, gap.pending, devices, sum(one.count for one in devices)))
     return found
 
 
-async def _heard(log: Log, division: str, gap: Gap, lost: set[str], end: int) -> tuple[Runs, Runs]:
+async def _runs_around(log: SubjectLog, division: str, gap: Gap, lost: set[str], end: int) -> tuple[Runs, Runs]:
     before: Runs = {}
     after: Runs = {}
     at = await log.sequence_at(gap.since - LOOK_BACK_US) - 1
@@ -85,18 +85,18 @@ async def _heard(log: Log, division: str, gap: Gap, lost: set[str], end: int) ->
             one = read_entry(entry, "gaps", sequences.decode)
             if one is None:
                 continue
-            if one.life in lost and one.life != gap.life:
+            if one.life in lost and one.life != gap.log_epoch:
                 continue
-            side = before if one.life == gap.life else after
+            side = before if one.life == gap.log_epoch else after
             for device, flat in one.devices.items():
                 side.setdefault(device, []).extend(zip(flat[::2], flat[1::2], strict=True))
         read += len(entries)
     return before, after
 
 
-def missing(
+def missing_messages(
     before: Mapping[str, Sequence[tuple[int, int]]], after: Mapping[str, Sequence[tuple[int, int]]], *, whole: bool
-) -> list[Missing]:
+) -> list[MissingMessages]:
     """Return what is missing of each device that was heard on both sides of a gap.
 
     Args:
@@ -110,12 +110,12 @@ def missing(
         newest = max(last for _, last in old)
         end = max(last for _, last in new)
         if end <= newest:
-            found.append(Missing(device, [], 0, restarted=max(first for first, _ in new) < newest))
+            found.append(MissingMessages(device, [], 0, restarted=max(first for first, _ in new) < newest))
             continue
         start = newest if whole else min(first for first, _ in old)
         holes = _holes([*old, *new], start, end)
         if holes:
-            found.append(Missing(device, holes[:RUNS_MAX], sum(last - first + 1 for first, last in holes)))
+            found.append(MissingMessages(device, holes[:RUNS_MAX], sum(last - first + 1 for first, last in holes)))
     return [one for one in found if one.count or one.restarted]
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from sensegate.bus.ledger import REFUSED_BY_CENTRE, WITHHELD
-from sensegate.bus.record import NOBODY, STORED_MAX, Kept, LaneRecord, Writer
+from sensegate.bus.record import NO_WRITER, STORED_MAX, LaneRecord, WithheldRange, Writer
 from sensegate.errors import PermissionDenied
-from sensegate.tiers.protocol import PLACE_MAX, Lane, LaneMove, SpanRequest
+from sensegate.tiers.protocol import NATURAL_MAX, Lane, LaneUpdate, SpanRequest
 
 RELEASED = "released"
 """Rows of `withheld.<reason>` that came up afterwards; stands in the lanes' records, not in the ledger."""
@@ -30,19 +30,19 @@ Records = Mapping[Lane, LaneRecord]
 Ranges = tuple[tuple[int, int], ...]
 
 
-def stale(records: Records, request: SpanRequest) -> bool:
+def is_stale(records: Records, request: SpanRequest) -> bool:
     """Return whether a span builds on records that are not the present ones."""
-    return any(move.base != records[move.lane].number for move in request.moves)
+    return any(move.base_number != records[move.lane].number for move in request.updates)
 
 
 def is_writer(record: LaneRecord, request: SpanRequest) -> bool:
     """Return whether a span is of the writer that stands, or of one that claimed later at another centre."""
     present, writer = record.writer, request.writer
     newer = writer.id == present.id and writer.epoch > present.epoch
-    return request.life == record.life and bool(present.id) and (writer == present or newer)
+    return request.log_epoch == record.log_epoch and bool(present.id) and (writer == present or newer)
 
 
-def moved(
+def advance(
     records: Records, request: SpanRequest, counts: Mapping[str, int], *, wrote: int = 0, now: int = 0, width_us: int
 ) -> dict[Lane, LaneRecord]:
     """Return the records of the lanes that a span moves.
@@ -58,8 +58,8 @@ def moved(
     Raises:
         PermissionDenied: the span contradicts the records.
     """
-    moves = {move.lane: move for move in request.moves}
-    if len(moves) != len(request.moves):
+    moves = {move.lane: move for move in request.updates}
+    if len(moves) != len(request.updates):
         raise PermissionDenied("span: it moves a lane twice; update the node, or skip it")
     credited = Lane.LIVE if Lane.LIVE in moves else Lane.BACKLOG
     _check(records, moves)
@@ -70,22 +70,22 @@ def moved(
             request.span_id,
             record.number + 1,
             request.committed_at,
-            record.life,
+            record.log_epoch,
             move.position,
             move.ranges,
-            added(record.totals, counts) if lane is credited else record.totals,
-            record.before,
-            move.kept,
+            add_counts(record.totals, counts) if lane is credited else record.totals,
+            record.previous_totals,
+            move.withheld,
             max(record.reached, move.position, *(until for _, until in move.ranges), 0),
             request.writer,
-            record.past,
+            record.past_epochs,
             record.refused,
-            stored(record.stored, wrote, now, width_us) if lane is credited else record.stored,
+            add_stored(record.stored, wrote, now, width_us) if lane is credited else record.stored,
         )
     return result
 
 
-def _check(records: Records, moves: Mapping[Lane, LaneMove]) -> None:
+def _check(records: Records, moves: Mapping[Lane, LaneUpdate]) -> None:
     live, backlog = records[Lane.LIVE], records[Lane.BACKLOG]
     given = list(backlog.ranges)
     reached = max(live.position, live.reached, backlog.reached)
@@ -100,13 +100,13 @@ def _check(records: Records, moves: Mapping[Lane, LaneMove]) -> None:
         if move.position > live.position:
             given.append((live.position, move.position))
     if move := moves.get(Lane.BACKLOG):
-        _check_ranges(move.ranges, merged(given))
+        _check_ranges(move.ranges, merge_ranges(given))
         if move.position > reached:
             raise PermissionDenied(
                 f"span: the backlog's position {move.position} lies behind {reached}; restart the node"
             )
     for move in moves.values():
-        if any(not 0 <= part.after < part.until <= reached for part in move.kept):
+        if any(not 0 <= part.after < part.until <= reached for part in move.withheld):
             raise PermissionDenied("span: a part that was kept back lies outside the log; restart the node")
 
 
@@ -120,7 +120,7 @@ def _check_ranges(ranges: Ranges, given: Ranges) -> None:
         end = until
 
 
-def merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
+def merge_ranges(ranges: Iterable[tuple[int, int]]) -> Ranges:
     """Return ranges in order, those that meet as one."""
     result: list[tuple[int, int]] = []
     for after, until in sorted(ranges):
@@ -131,12 +131,12 @@ def merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
     return tuple(result)
 
 
-def clipped(ranges: Iterable[tuple[int, int]], lower: int, upper: int) -> Ranges:
+def clip_ranges(ranges: Iterable[tuple[int, int]], lower: int, upper: int) -> Ranges:
     """Return what of ranges lies in (lower, upper]."""
     return tuple((max(after, lower), min(until, upper)) for after, until in ranges if after < upper and until > lower)
 
 
-def clipped_kept(kept: Iterable[Kept], lower: int, upper: int) -> tuple[Kept, ...]:
+def clip_withheld(kept: Iterable[WithheldRange], lower: int, upper: int) -> tuple[WithheldRange, ...]:
     """Return what of parts that were kept back lies in (lower, upper]."""
     return tuple(
         msgspec.structs.replace(part, after=max(part.after, lower), until=min(part.until, upper))
@@ -148,7 +148,7 @@ def clipped_kept(kept: Iterable[Kept], lower: int, upper: int) -> tuple[Kept, ..
 # ── counts ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def added(totals: Mapping[str, int], counts: Mapping[str, int]) -> dict[str, int]:
+def add_counts(totals: Mapping[str, int], counts: Mapping[str, int]) -> dict[str, int]:
     """Return totals with counts added; what is taken back of a reason is counted as taken back, too."""
     result = dict(totals)
     for kind, count in counts.items():
@@ -163,10 +163,10 @@ def _add(totals: dict[str, int], kind: str, count: int) -> None:
     if kind not in totals and len(totals) >= TOTALS_MAX:
         kind = f"{kind.partition('.')[0]}.{OTHER}"
     total = totals.get(kind, 0) + count
-    totals[kind] = max(-PLACE_MAX, min(PLACE_MAX, total))
+    totals[kind] = max(-NATURAL_MAX, min(NATURAL_MAX, total))
 
 
-def stored(before: Sequence[tuple[int, int]], wrote: int, now: int, width_us: int) -> tuple[tuple[int, int], ...]:
+def add_stored(before: Sequence[tuple[int, int]], wrote: int, now: int, width_us: int) -> tuple[tuple[int, int], ...]:
     """Return what was written by stretch of time, `wrote` bytes now."""
     if not wrote:
         return tuple(before)
@@ -176,7 +176,7 @@ def stored(before: Sequence[tuple[int, int]], wrote: int, now: int, width_us: in
     return (*before[-(STORED_MAX - 1) :], (stretch, wrote))
 
 
-def kept_bytes(records: Iterable[LaneRecord], now: int, width_us: int, ttl_us: int) -> int:
+def stored_bytes(records: Iterable[LaneRecord], now: int, width_us: int, ttl_us: int) -> int:
     """Return how many bytes of some lanes still stand on the log, as far as their stretches of time tell."""
     oldest = (now - ttl_us) // width_us
     return sum(count for record in records for stretch, count in record.stored if stretch >= oldest)
@@ -185,29 +185,29 @@ def kept_bytes(records: Iterable[LaneRecord], now: int, width_us: int, ttl_us: i
 # ── claims ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def fresh(life: str, position: int) -> LaneRecord:
+def new_record(life: str, position: int) -> LaneRecord:
     """Return the record of a lane of which nothing came yet."""
     return LaneRecord("", 0, 0, life, position)
 
 
-def anew(record: LaneRecord, life: str, position: int) -> LaneRecord:
+def restart(record: LaneRecord, life: str, position: int) -> LaneRecord:
     """Return a lane's record for another life of the node's log."""
-    past = (*record.past, record.life)[-PAST_MAX:]
+    past = (*record.past_epochs, record.log_epoch)[-PAST_MAX:]
     return msgspec.structs.replace(
         record,
-        life=life,
+        log_epoch=life,
         position=position,
         ranges=(),
-        kept=(),
-        before=record.totals,
+        withheld=(),
+        previous_totals=record.totals,
         reached=0,
-        past=past,
+        past_epochs=past,
         refused=0,
-        writer=NOBODY,
+        writer=NO_WRITER,
     )
 
 
-def shortened(record: LaneRecord, ended: int) -> LaneRecord:
+def truncate(record: LaneRecord, ended: int) -> LaneRecord:
     """Return a lane's record for a log that ends with less than the lane had brought up.
 
     What lies behind that end is new, whatever its sequence: it would never go up.
@@ -215,11 +215,11 @@ def shortened(record: LaneRecord, ended: int) -> LaneRecord:
     return msgspec.structs.replace(
         record,
         position=min(record.position, ended),
-        ranges=clipped(record.ranges, -1, ended),
-        kept=clipped_kept(record.kept, -1, ended),
+        ranges=clip_ranges(record.ranges, -1, ended),
+        withheld=clip_withheld(record.withheld, -1, ended),
     )
 
 
-def claimed(record: LaneRecord, writer: Writer) -> LaneRecord:
+def with_writer(record: LaneRecord, writer: Writer) -> LaneRecord:
     """Return a lane's record with another writer."""
     return msgspec.structs.replace(record, number=record.number + 1, span_id="", writer=writer)

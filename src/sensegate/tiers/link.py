@@ -28,8 +28,8 @@ from sensegate.clock import Clock
 from sensegate.config.sites import NodeQuotaConfig
 from sensegate.errors import Fenced, Overloaded, PermissionDenied, SensegateError, StoreFull, Superseded, Unavailable
 from sensegate.tiers import envelope
-from sensegate.tiers.envelope import FORMS, HELLO, LinkAnswer, LinkRequest, MemberHello, Welcome
-from sensegate.tiers.members import version_fault
+from sensegate.tiers.envelope import HELLO, PROTOCOL_VERSIONS, LinkAnswer, LinkRequest, MemberHello, Welcome
+from sensegate.tiers.members import release_fault
 from sensegate.tiers.quota import TokenBucket
 
 MemberId = str
@@ -41,20 +41,20 @@ Raises `SensegateError` to refuse; `Overloaded` asks for a pause.
 Connect = Callable[..., Awaitable[Link]]
 """Connects the centre's own user in a slot: `Engine.connect_slot`."""
 
-ASK_S = 10.0
-CONNECT_AGAIN_S = 0.5
-CONNECT_AGAIN_MAX_S = 10.0
+REQUEST_TIMEOUT_S = 10.0
+RECONNECT_S = 0.5
+RECONNECT_MAX_S = 10.0
 CONNECTING_MAX = 16
 """Most connections that are opened at once."""
 HOLD_MAX_S = 5.0
 """Longest time for which a member over its quota meets no subscription."""
-HELD = 0.8
+HOLD_FRACTION = 0.8
 """Part of the pause that a member is asked for: who comes back in time is heard."""
-ASK_AGAIN_MAX = 8
+QUOTA_RETRIES_MAX = 8
 """A question that meets the quota is asked so often."""
 REPLY_BYTES_MAX = 256
 PROBE = "probe"
-PROBE_S = 2.0
+PROBE_TIMEOUT_S = 2.0
 """A process that does not answer for so long is taken for dead."""
 
 _log = structlog.get_logger("tiers")
@@ -77,16 +77,16 @@ class Channel(StrEnum):
 
 CREDIT: Mapping[Channel, int] = {Channel.LIVE: 1, Channel.BACKLOG: 1, Channel.QUESTIONS: 4, Channel.CONTROL: 2}
 """Most requests of a channel that a centre works on for one member."""
-SPANS = (Channel.LIVE, Channel.BACKLOG)
+SPAN_CHANNELS = (Channel.LIVE, Channel.BACKLOG)
 CONTROL_QUESTIONS = frozenset({HELLO, "lease"})
 
 
-class Greeting(msgspec.Struct, frozen=True):
+class MemberGreeting(msgspec.Struct, frozen=True):
     """What a member told when it connected last."""
 
     hello: MemberHello
-    form: int
-    at: int
+    version: int
+    received_at: int
     """µs UTC."""
 
 
@@ -122,7 +122,7 @@ class NodeLinks:
         self.handlers: dict[Channel, Handler] = {}
         self.answers: dict[str, Handler] = {HELLO: self._hello}
         """Question -> what answers it."""
-        self.greetings: dict[MemberId, Greeting] = {}
+        self.greetings: dict[MemberId, MemberGreeting] = {}
         self.connecting = asyncio.Semaphore(CONNECTING_MAX)
         self._wanted: dict[str, MemberId] = {}
         self._slots: dict[str, tuple[MemberId, _SlotLink, asyncio.Task[None]]] = {}
@@ -154,13 +154,13 @@ class NodeLinks:
         try:
             while True:
                 self._changed.clear()
-                await self._follow()
+                await self._reconcile()
                 await self._changed.wait()
         finally:
             self._wanted = {}
-            await self._follow()
+            await self._reconcile()
 
-    async def _follow(self) -> None:
+    async def _reconcile(self) -> None:
         gone = [slot for slot, (member, _, _) in self._slots.items() if self._wanted.get(slot) != member]
         tasks = [self._slots.pop(slot)[2] for slot in gone]
         for task in tasks:
@@ -193,10 +193,10 @@ class NodeLinks:
             raise PermissionDenied(f"hello: cannot be read ({why}); update the older one of the two") from why
         if hello.member != member:
             raise PermissionDenied(f"hello: this link is that of {member}, not of {hello.member[:32]}; join again")
-        form = envelope.chosen_form(hello.forms)
-        if fault := version_fault(__version__, hello.release):
+        form = envelope.negotiated_version(hello.versions)
+        if fault := release_fault(__version__, hello.release):
             raise PermissionDenied(f"hello: {fault}")
-        self.greetings[member] = Greeting(hello, form, self.clock.now())
+        self.greetings[member] = MemberGreeting(hello, form, self.clock.now())
         term = self.term()
         active = self.active and term is not None
         return envelope.encode(Welcome(form, __version__, term or 0, active, self.clock.now()))
@@ -227,20 +227,20 @@ class _SlotLink:
 
     async def run(self, connect: Connect) -> None:
         """Keep the connection until cancelled."""
-        pause_s = CONNECT_AGAIN_S
+        pause_s = RECONNECT_S
         try:
             while True:
                 try:
                     async with self._links.connecting:
-                        self._link = await connect(self._slot, on_reconnect=self._arm_again)
+                        self._link = await connect(self._slot, on_reconnect=self._on_reconnect)
                     await self._arm_all()
-                    pause_s = CONNECT_AGAIN_S
+                    pause_s = RECONNECT_S
                     await self._link.refused.wait()
                     await self._close()
                 except (Unavailable, PermissionDenied) as why:
                     _log.warning("no connection in a node's account", slot=self._slot, reason=str(why))
                 await self._clock.sleep(pause_s)
-                pause_s = min(2 * pause_s, CONNECT_AGAIN_MAX_S)
+                pause_s = min(2 * pause_s, RECONNECT_MAX_S)
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -257,7 +257,7 @@ class _SlotLink:
         try:
             await link.subscribe(reply, future=answer, max_msgs=1)
             await link.publish(probe_subject(self._slot, token), b"", reply=reply)
-            async with asyncio.timeout(PROBE_S):
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
                 return (await answer).headers is None
         except (nats.errors.Error, OSError, TimeoutError):
             return False
@@ -273,16 +273,16 @@ class _SlotLink:
     def _start(self, name: str, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(partial(self._ended, name))
+        task.add_done_callback(partial(self._on_task_done, name))
 
-    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+    def _on_task_done(self, name: str, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (bug := task.exception()):
             # A bug that a member's request has met ends neither its link nor the process.
             metrics.NODE_DROPPED.labels(self._member, "failed").inc()
             _log.error("a node's request failed", member=self._member, channel=name, exc_info=bug)
 
-    def _arm_again(self) -> None:
+    def _on_reconnect(self) -> None:
         self._start("reconnect", self._arm_all())
 
     async def _arm_all(self) -> None:
@@ -295,7 +295,7 @@ class _SlotLink:
         while link is not None and link.is_connected and self._open[channel] < CREDIT[channel]:
             self._open[channel] += 1
             message: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-            message.add_done_callback(partial(self._came, channel, link))
+            message.add_done_callback(partial(self._on_message, channel, link))
             try:
                 # Both commands leave in one write: nobody comes between them.
                 subscription = await link.subscribe(
@@ -307,11 +307,11 @@ class _SlotLink:
                 _log.debug("not subscribed", slot=self._slot, channel=channel, reason=str(why))
                 return
 
-    def _came(self, channel: Channel, link: Link, message: asyncio.Future[Msg]) -> None:
+    def _on_message(self, channel: Channel, link: Link, message: asyncio.Future[Msg]) -> None:
         if not message.cancelled() and link is self._link:
-            self._start(channel, self._work(channel, message.result()))
+            self._start(channel, self._process(channel, message.result()))
 
-    async def _work(self, channel: Channel, message: Msg) -> None:
+    async def _process(self, channel: Channel, message: Msg) -> None:
         link = self._link
         hold_s = self._charge(channel, len(message.data))
         try:
@@ -320,7 +320,7 @@ class _SlotLink:
             )
             if hold_s:
                 await self._respond(message, answer)
-                await self._clock.sleep(min(HELD * hold_s, HOLD_MAX_S))
+                await self._clock.sleep(min(HOLD_FRACTION * hold_s, HOLD_MAX_S))
         finally:
             if link is self._link:
                 self._open[channel] -= 1
@@ -332,10 +332,10 @@ class _SlotLink:
         """Take a request from the member's quota; return for how long it is over it."""
         if not self._limited:
             return 0.0
-        count = self._spans if channel in SPANS else self._questions
+        count = self._spans if channel in SPAN_CHANNELS else self._questions
         for name, bucket in (("bytes", self._bytes), (channel.value, count)):
             if wait_s := bucket.wait_s:
-                metrics.NODE_LIMITED.labels(self._member, name).inc()
+                metrics.NODE_LIMIT_HITS.labels(self._member, name).inc()
                 return wait_s
         self._bytes.take(size)
         count.take(1)
@@ -348,19 +348,19 @@ class _SlotLink:
         term = self._links.term()
         answer = None
         if term is not None or channel is Channel.CONTROL:
-            answer = await self._ask(channel, message.data, term)
+            answer = await self._call_handler(channel, message.data, term)
         # Who is active may have changed meanwhile.
         silent = channel is not Channel.CONTROL and self._links.term() != term
         return None if silent else answer
 
-    async def _ask(self, channel: Channel, payload: bytes, term: int | None) -> LinkAnswer | None:
+    async def _call_handler(self, channel: Channel, payload: bytes, term: int | None) -> LinkAnswer | None:
         try:
             request = envelope.decode_request(payload)
             value = await self._handler(channel, request)(self._member, request.body)
         except Overloaded as why:
             return _answer(term, lost=str(why), retry_after_s=max(why.retry_after_s, 0.01))
         except (Unavailable, Fenced, Superseded, StoreFull) as why:
-            if channel in SPANS and not isinstance(why, StoreFull):
+            if channel in SPAN_CHANNELS and not isinstance(why, StoreFull):
                 return None  # whether the span stands on the log is not known
             return _answer(term, lost=str(why) or type(why).__name__)
         except (SensegateError, ValueError, RecursionError) as why:  # the last two of decoders
@@ -369,9 +369,9 @@ class _SlotLink:
 
     def _handler(self, channel: Channel, request: LinkRequest) -> Handler:
         """Return what answers a request. Raises `PermissionDenied`."""
-        if request.form not in FORMS and request.question != HELLO:
-            raise PermissionDenied(envelope.form_fault([request.form]))
-        if channel in SPANS:
+        if request.version not in PROTOCOL_VERSIONS and request.question != HELLO:
+            raise PermissionDenied(envelope.version_mismatch([request.version]))
+        if channel in SPAN_CHANNELS:
             return self._links.handlers[channel]
         control = request.question in CONTROL_QUESTIONS
         handler = self._links.answers.get(request.question)
@@ -398,7 +398,7 @@ class _SlotLink:
 def _answer(
     term: int | None, *, value: bytes = b"", refused: str = "", lost: str = "", retry_after_s: float = 0.0
 ) -> LinkAnswer:
-    return LinkAnswer(FORMS[-1], term or 0, value, refused, lost, retry_after_s)
+    return LinkAnswer(PROTOCOL_VERSIONS[-1], term or 0, value, refused, lost, retry_after_s)
 
 
 def probe_subject(slot: str, token: str) -> str:
@@ -406,7 +406,7 @@ def probe_subject(slot: str, token: str) -> str:
     return f"down.{slot}.writer.{token}"
 
 
-async def _alive(message: Msg) -> None:
+async def _answer_probe(message: Msg) -> None:
     try:
         await message.respond(b"")
     except nats.errors.Error as why:
@@ -424,15 +424,15 @@ class CentreLink:
         self.connection = connection
         self._slot = slot
         self._member = member
-        self._known = term
-        self._seen = 0
-        self._form = FORMS[0]
+        self._known_term = term
+        self._seen_term = 0
+        self._form = PROTOCOL_VERSIONS[0]
         self._credit = {channel: asyncio.Semaphore(CREDIT[channel]) for channel in Channel}
 
     @property
     def term(self) -> int:
         """Highest term of a centre that is known here."""
-        return max(self._known(), self._seen)
+        return max(self._known_term(), self._seen_term)
 
     @property
     def payload_bytes_max(self) -> int:
@@ -443,30 +443,30 @@ class CentreLink:
         """Close the connection."""
         await self.connection.close()
 
-    async def hello(self, *, writer: str = "", writer_epoch: int = 0, timeout_s: float = ASK_S) -> Welcome:
+    async def hello(self, *, writer: str = "", writer_epoch: int = 0, timeout_s: float = REQUEST_TIMEOUT_S) -> Welcome:
         """Greet the centre and agree on a form.
 
         Raises:
             Unavailable: no answer.
             PermissionDenied: no common form, or releases too far apart; the text names both.
         """
-        hello = MemberHello(FORMS, __version__, self._member, self.term, writer, writer_epoch)
+        hello = MemberHello(PROTOCOL_VERSIONS, __version__, self._member, self.term, writer, writer_epoch)
         answer = await self.ask(HELLO, envelope.encode(hello), timeout_s)
         try:
             welcome = envelope.decode_welcome(answer)
         except (msgspec.DecodeError, RecursionError) as why:
             raise Unavailable(f"the centre's welcome cannot be read: {why}") from why
-        if welcome.form not in FORMS:
-            raise PermissionDenied(envelope.form_fault([welcome.form]))
-        self._form = welcome.form
+        if welcome.version not in PROTOCOL_VERSIONS:
+            raise PermissionDenied(envelope.version_mismatch([welcome.version]))
+        self._form = welcome.version
         return welcome
 
     async def answer_probes(self, token: str) -> None:
         """Answer the centre that this process, which claims with a token, is alive. Raises `Unavailable`."""
         with api.lost("hear the centre"):
-            await self.connection.subscribe(probe_subject(self._slot, token), cb=_alive)
+            await self.connection.subscribe(probe_subject(self._slot, token), cb=_answer_probe)
 
-    async def ask(self, question: str, payload: bytes = b"", timeout_s: float = ASK_S) -> bytes:
+    async def ask(self, question: str, payload: bytes = b"", timeout_s: float = REQUEST_TIMEOUT_S) -> bytes:
         """Return the centre's answer to a question.
 
         Raises:
@@ -477,20 +477,20 @@ class CentreLink:
         channel = Channel.CONTROL if question in CONTROL_QUESTIONS else Channel.QUESTIONS
         return await self._request(channel, question, payload, timeout_s)
 
-    async def ask_patiently(self, question: str, payload: bytes = b"", *, clock: Clock) -> bytes:
+    async def ask_with_retries(self, question: str, payload: bytes = b"", *, clock: Clock) -> bytes:
         """Return the centre's answer to a question; wait while this member is over its quota.
 
         Raises:
             Unavailable, PermissionDenied: as `ask`.
         """
-        for _ in range(ASK_AGAIN_MAX):
+        for _ in range(QUOTA_RETRIES_MAX):
             try:
                 return await self.ask(question, payload)
             except Overloaded as why:
                 await clock.sleep(why.retry_after_s)
         raise Unavailable(f"the centre takes no '{question}' now: this node is over its quota")
 
-    async def send_span(self, lane: Channel | str, payload: bytes, timeout_s: float = ASK_S) -> bytes:
+    async def send_span(self, lane: Channel | str, payload: bytes, timeout_s: float = REQUEST_TIMEOUT_S) -> bytes:
         """Return the centre's answer to a span of a lane (`live` or `backlog`).
 
         Raises:
@@ -513,11 +513,11 @@ class CentreLink:
                 raise Unavailable(
                     f"an answer of term {answer.term} came, a centre of term {self.term} is known; not believed"
                 )
-            self._seen = max(self._seen, answer.term)
+            self._seen_term = max(self._seen_term, answer.term)
         if answer.retry_after_s:
-            raise Overloaded(answer.lost or "the centre asks for a pause", retry_after_s=answer.retry_after_s)
-        if answer.lost:
-            raise Unavailable(f"the centre cannot answer '{question}' now: {answer.lost}")
-        if answer.refused:
-            raise PermissionDenied(answer.refused)
+            raise Overloaded(answer.unavailable or "the centre asks for a pause", retry_after_s=answer.retry_after_s)
+        if answer.unavailable:
+            raise Unavailable(f"the centre cannot answer '{question}' now: {answer.unavailable}")
+        if answer.refusal:
+            raise PermissionDenied(answer.refusal)
         return answer.value

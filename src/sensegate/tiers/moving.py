@@ -7,21 +7,21 @@ from collections.abc import Awaitable, Callable
 from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.clock import HOUR_US
 from sensegate.feature import Parts
-from sensegate.tiers.device_moves import Mover, Place
+from sensegate.tiers.device_moves import DeviceMover, LogIdentity
 
 
-def open_mover(parts: Parts, ask: Callable[[str, bytes], Awaitable[bytes]]) -> Mover:
+def open_mover(parts: Parts, ask: Callable[[str, bytes], Awaitable[bytes]]) -> DeviceMover:
     """Return what does the orders of the centre; `ask`: (question, payload) -> the centre's answer."""
     config, broker, barrier = parts.core.config, parts.sources.broker, parts.stages.barrier
 
     async def drained() -> None:
         await barrier.wait_drained(broker.name, await broker.newest())
 
-    return Mover(
+    return DeviceMover(
         parts.lifecycle.devices,
         parts.core.log,
         parts.core.clock,
-        Place(
+        LogIdentity(
             config.member_id,
             config.ingest.partition,
             (config.duplicates.horizon_h + 2) * HOUR_US,

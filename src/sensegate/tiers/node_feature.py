@@ -9,18 +9,18 @@ import msgspec
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
 from sensegate.ports import SHED
 from sensegate.tiers import rest_nodes, rest_returns, rest_uplink
-from sensegate.tiers.carried import Carried
 from sensegate.tiers.centre_connection import CONNECTION
-from sensegate.tiers.config_distribution import Taking
+from sensegate.tiers.config_distribution import ConfigReceiver
 from sensegate.tiers.moving import open_mover
 from sensegate.tiers.node_rows import own_row
 from sensegate.tiers.node_side import CHOICE, NodeParts, NodeSide
 from sensegate.tiers.opening import COPIED_BUCKETS
-from sensegate.tiers.registry_copies import Copying
-from sensegate.tiers.report import Report, Reporter, report_of
+from sensegate.tiers.registry_copies import RegistryUploader
+from sensegate.tiers.report import NodeReport, Reporter, report_of
 from sensegate.tiers.return_desks import NodeReturns
-from sensegate.tiers.return_receiver import Taker
-from sensegate.tiers.writers import Claimant, FileKeeper
+from sensegate.tiers.return_receiver import ReturnReceiver
+from sensegate.tiers.uplink_accounting import UplinkAccounting
+from sensegate.tiers.writers import Claimant, WriterStateFile
 
 
 async def _open(parts: Parts) -> Feature | None:
@@ -32,13 +32,13 @@ async def _open(parts: Parts) -> Feature | None:
     lifecycle, health = parts.lifecycle, parts.health
     totals, devices = parts.stages.committer.totals, lifecycle.devices
 
-    async def report() -> Report:
+    async def report() -> NodeReport:
         problems = [*health.not_ready(), *health.warnings()]
         made = report_of(clock.now(), dict(totals), len(devices.index), problems)
         return msgspec.structs.replace(made, generation=connection.generation)
 
-    taker = Taker(config.division, core.log, clock, config.store)
-    taking = Taking(
+    taker = ReturnReceiver(config.division, core.log, clock, config.store)
+    taking = ConfigReceiver(
         lifecycle.releases,
         lifecycle.releases.contents,
         parts.callers.audit,
@@ -52,19 +52,21 @@ async def _open(parts: Parts) -> Feature | None:
             log=core.log,
             connection=connection,
             choice=choice,
-            claimant=Claimant(FileKeeper(core.directory), core.log, began=core.log.began),
+            claimant=Claimant(WriterStateFile(core.directory), core.log, began=core.log.began),
             reporter=Reporter(report, connection.ask, clock),
             taking=taking,
             mover=open_mover(parts, connection.ask),
             shed=parts.find(SHED) or tuple,
             beside={
                 "return": partial(taker.run, connection.ask),
-                "copy of the registries": Copying(core.bus, copied, connection.ask, clock, life=core.log.epoch).run,
+                "copy of the registries": RegistryUploader(
+                    core.bus, copied, connection.ask, clock, log_epoch=core.log.epoch
+                ).run,
                 "catalogue": federation.run,
             },
         )
     )
-    carried = Carried(config.member_id, core.log, connection.totals, clock, ttl_h=config.store.readings_ttl_h)
+    carried = UplinkAccounting(config.member_id, core.log, connection.totals, clock, ttl_h=config.store.readings_ttl_h)
     return Feature(
         tasks=owned({"uplink": side.run, "carried": carried.run}),
         parts={
@@ -72,7 +74,7 @@ async def _open(parts: Parts) -> Feature | None:
             rest_uplink.UPLINK: connection.uplink,
             rest_returns.RETURNS: NodeReturns(taker, key_file=config.returns.key_file),
         },
-        warnings=lambda: [*connection.problems(), *federation.problems(), *taking.troubles()],
+        warnings=lambda: [*connection.problems(), *federation.problems(), *taking.problems()],
     )
 
 

@@ -9,57 +9,57 @@ from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, WITHHELD
 from sensegate.bus.names import city_of
 from sensegate.config import Config
 from sensegate.tiers.config_distribution import tables_note
-from sensegate.tiers.members import Member, version_note
-from sensegate.tiers.node_states import Node
+from sensegate.tiers.members import NodeMember, release_note
+from sensegate.tiers.node_states import NodeStatus
 
 
 class NodeRow(msgspec.Struct, frozen=True):
-    """A node as this gateway sees it; a node lists itself."""
+    """Node as known to this gateway; a node lists itself."""
 
     member: str
-    """Its id; usually the code of its city."""
+    """Id of the node; usually the code of its city."""
     division: str
     role: str
     state: str
     """``up``, ``silent`` or ``never``."""
     last_commit: int = 0
-    """µs UTC of the newest commit here."""
+    """Time of its newest commit here, µs UTC."""
     lag_entries: int = 0
-    """Entries not yet forwarded, where known."""
+    """Entries not yet forwarded, if known."""
     forwarded: int = 0
     withheld: int = 0
     refused: int = 0
-    """Rows that the centre did not take; `sensegate node refused` lists them."""
+    """Rows that the centre rejected; `sensegate node refused` lists them."""
     detail: str = ""
     membership: str = ""
-    """``invited``, ``joined``, ``left``, ``expelled``; ``configured``: it stands in the centre's configuration."""
+    """``invited``, ``joined``, ``left``, ``expelled``; ``configured``: part of the centre's configuration."""
     generation: int = 0
-    """Rises with each join: the store and the machine behind the name."""
+    """Number of joins: it identifies the machine and store behind the id."""
     version: str = ""
     clock_offset_s: float | None = None
-    """By how much its clock is ahead of the centre's, less the way of its report."""
+    """How far its clock is ahead of the centre's, without the transit time of its report."""
     reported: int = 0
-    """µs UTC of its last report."""
+    """Time of its last report, µs UTC."""
     load: float | None = None
     rss_mb: float | None = None
     devices: int | None = None
     counts: dict[str, int] = {}
-    """Its ledger as it has come up: kind -> count."""
-    troubles: list[str] = []
-    """What it says is wrong."""
+    """Forwarded ledger: kind -> count."""
+    problems: list[str] = []
+    """Problems that it reports."""
     copied: int = 0
-    """µs UTC: what was changed in its registries before is copied here; 0: nothing came since this process began."""
+    """Changes of its registries before this time are copied here, µs UTC; 0: none since this process started."""
     areas: list[str] = []
-    """Divisions of which it may send readings, each with all below it."""
+    """Divisions whose readings it may send, each with all below it."""
     conflicts: int = 0
-    """Devices that it sent although another node owns them, or that it owns and another one sent, of late."""
+    """Recent ownership conflicts: devices that it and another node both send."""
     gaps: list[tuple[int, int]] = []
-    """(since, until) µs UTC: what was committed there between is missing here, with a store that was lost."""
+    """(since, until) µs UTC: commits of this time are missing here, because its store was lost."""
 
 
-def row_of_node(node: Node, member: Member | None, tables: dict[str, str]) -> NodeRow:
+def row_of_node(node: NodeStatus, member: NodeMember | None, tables: dict[str, str]) -> NodeRow:
     """Return a node as its centre sees it; `tables`: digests of the centre's common tables."""
-    heard = node.heard
+    heard = node.last_report
     report = heard.report if heard else None
     version = report.version if report else member.version if member else ""
     return NodeRow(
@@ -74,19 +74,19 @@ def row_of_node(node: Node, member: Member | None, tables: dict[str, str]) -> No
         node.refused,
         "; ".join(
             note
-            for note in (version_note(__version__, version), tables_note(tables, report.tables) if report else "")
+            for note in (release_note(__version__, version), tables_note(tables, report.tables) if report else "")
             if note
         ),
         membership=member.state.value if member else "configured",
         generation=member.generation if member else 0,
         version=version,
         clock_offset_s=round(heard.clock_offset_s, 3) if heard else None,
-        reported=heard.at if heard else 0,
+        reported=heard.received_at if heard else 0,
         load=report.load if report else None,
         rss_mb=report.rss_mb if report else None,
         devices=report.devices if report else None,
         counts=node.counts,
-        troubles=list(report.troubles) if report else [],
+        problems=list(report.problems) if report else [],
         gaps=[(gap.since, gap.until) for gap in member.gaps] if member else [],
     )
 

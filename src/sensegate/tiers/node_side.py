@@ -1,6 +1,6 @@
 """A node's side of its centre: connects, forwards, reports, and takes what comes down, until cancelled.
 
-`route.Way` ─▶ connect ─▶ which centre is active ─▶ Uplink, Reporter, Taking, Mover, and what runs beside
+`route.CentreRoute` ─▶ connect ─▶ which centre is active ─▶ Uplink, Reporter, ConfigReceiver, DeviceMover
 """
 
 from __future__ import annotations
@@ -15,17 +15,25 @@ import structlog
 
 from sensegate.bus.connect import Link
 from sensegate.clock import Clock
-from sensegate.config import Config, secret
+from sensegate.config import Config, read_secret
 from sensegate.errors import Conflict, Overloaded, PermissionDenied, StoreFull, Unavailable, Untrusted
 from sensegate.model import Shed
-from sensegate.ports import Log, Part
+from sensegate.ports import Log, PartKey
 from sensegate.tiers import membership
 from sensegate.tiers.centre_connection import CentreConnection
-from sensegate.tiers.config_distribution import Taking
-from sensegate.tiers.device_moves import Mover
+from sensegate.tiers.config_distribution import ConfigReceiver
+from sensegate.tiers.device_moves import DeviceMover
 from sensegate.tiers.link import CentreLink
 from sensegate.tiers.report import Reporter
-from sensegate.tiers.route import JOIN_AGAIN_S, Way, connected, join, told_way, trusted, turned
+from sensegate.tiers.route import (
+    JOIN_RETRY_S,
+    CentreRoute,
+    connect_to_centre,
+    join,
+    joined_route,
+    route_of_turn,
+    tls_context,
+)
 from sensegate.tiers.uplink import Uplink
 from sensegate.tiers.writers import Claimant
 
@@ -55,7 +63,7 @@ class CentreChoice(Protocol):
         ...
 
 
-CHOICE = Part[CentreChoice]("centre_choice", absent="this gateway is no node: it has no centre")
+CHOICE = PartKey[CentreChoice]("centre_choice", absent="this gateway is no node: it has no centre")
 
 
 class NodeParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -69,12 +77,12 @@ class NodeParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     claimant: Claimant
     """Claims the lanes for this process."""
     reporter: Reporter
-    taking: Taking
+    taking: ConfigReceiver
     """Takes what the centre hands down."""
-    mover: Mover
+    mover: DeviceMover
     """Does what the centre orders of moves of devices."""
     shed: Callable[[], Sequence[Shed]]
-    """Returns the readings that a mode order withholds from the centre."""
+    """ReturnFlow the readings that a mode order withholds from the centre."""
     beside: Mapping[str, Callable[[], Awaitable[None]]]
     """Name -> what else runs while connected."""
 
@@ -102,15 +110,19 @@ class NodeSide:
             return "centre connected"
         return "centre not reached; going on alone" if self._way() else "no centre; going on alone"
 
-    def _way(self) -> Way | None:
+    def _way(self) -> CentreRoute | None:
         uplink = self._config.uplink
         if uplink.secret_file:
             member = self._config.member_id
-            return Way(member, member, uplink.url, secret(uplink.secret_file), trusted(uplink)) if uplink.url else None
-        found = membership.kept(Path(self._config.directory))
+            return (
+                CentreRoute(member, member, uplink.url, read_secret(uplink.secret_file), tls_context(uplink))
+                if uplink.url
+                else None
+            )
+        found = membership.read_link(Path(self._config.directory))
         if found is None:
             return None
-        return told_way(found, uplink)
+        return joined_route(found, uplink)
 
     async def run(self) -> None:
         """Connect to the centre and work until the connection is lost for good."""
@@ -123,7 +135,7 @@ class NodeSide:
         try:
             if not await self._greet(link):
                 return
-            if self._config.uplink.others and not await self._is_active(link, way):
+            if self._config.uplink.other_centres and not await self._is_active(link, way):
                 if not choice.is_granted(way.url):
                     self._turns += 1
                 return
@@ -147,13 +159,13 @@ class NodeSide:
         except (Unavailable, Overloaded) as why:
             self._turns += 1
             raise Unavailable(f"the centre takes no greeting now: {why}") from why
-        if welcome.active or self._config.uplink.others:
+        if welcome.active or self._config.uplink.other_centres:
             return True
         self._connection.problem = "the centre is not active; going on alone"
         await self._clock.sleep(LOOK_S)
         return False
 
-    async def _await_way(self) -> Way:
+    async def _await_way(self) -> CentreRoute:
         """Return the way to the centre once there is one: this node may be joined by the command line, or by a code."""
         while (way := self._way()) is None:
             if self._config.uplink.join_code_file and self._config.uplink.centre_url:
@@ -161,14 +173,14 @@ class NodeSide:
             await self._clock.sleep(LOOK_S)
         return way
 
-    async def _connect(self, way: Way) -> Link | None:
+    async def _connect(self, way: CentreRoute) -> Link | None:
         """Return the connection, None where this centre does not let us in.
 
         Raises `Unavailable`; next time the other.
         """
-        others = self._config.uplink.others
+        others = self._config.uplink.other_centres
         try:
-            return await connected(way, 2.0 if others else 10.0)
+            return await connect_to_centre(way, 2.0 if others else 10.0)
         except Untrusted as why:
             self._turns += 1
             self._connection.problem = f"centre not reached; going on alone: {why}"
@@ -183,7 +195,7 @@ class NodeSide:
                 await self._turned_away(way)
             return None
 
-    async def _work(self, link: CentreLink, way: Way) -> None:
+    async def _work(self, link: CentreLink, way: CentreRoute) -> None:
         """Forward, report, and take what comes down, until the connection is lost or this centre is active no more."""
         parts = self._parts
         await link.answer_probes(parts.claimant.token)
@@ -203,24 +215,24 @@ class NodeSide:
             group.create_task(parts.reporter.run(), name="uplink report")
             group.create_task(_until(link.connection.refused), name="uplink end")
             group.create_task(self._take(), name="uplink base data")
-            if self._config.uplink.others:
+            if self._config.uplink.other_centres:
                 group.create_task(self._still(link, way), name="uplink lease")
             for name, work in parts.beside.items():
                 group.create_task(self._run_beside(name, work), name=f"uplink {name}")
 
     # ── which centre ────────────────────────────────────────────────────────────────────────────────
 
-    def _turn(self, way: Way) -> Way:
+    def _turn(self, way: CentreRoute) -> CentreRoute:
         """Return the way to the centre whose turn it is: the first, then the others in order, and again."""
-        return turned(way, self._config.uplink, self._turns)
+        return route_of_turn(way, self._config.uplink, self._turns)
 
-    async def _is_active(self, link: CentreLink, way: Way, *, wait: bool = False) -> bool:
+    async def _is_active(self, link: CentreLink, way: CentreRoute, *, wait: bool = False) -> bool:
         active = await self._parts.choice.is_active(link, way.url, generation=way.generation, wait=wait)
         if not active:
             self._connection.problem = "no centre is active; going on alone"
         return active
 
-    async def _still(self, link: CentreLink, way: Way) -> None:
+    async def _still(self, link: CentreLink, way: CentreRoute) -> None:
         """Watch that the centre stays active. Raises `Unavailable` when it does not."""
         while await self._is_active(link, way, wait=True):
             await self._clock.sleep(STILL_S)
@@ -239,16 +251,16 @@ class NodeSide:
     async def _take(self) -> None:
         """Take what the centre hands down, as its answers to our reports tell that there is something."""
         while True:
-            reply = await self._parts.reporter.next()
+            reply = await self._parts.reporter.next_reply()
             try:
                 if reply.base:
-                    await self._parts.taking.take(reply.base)
+                    await self._parts.taking.apply(reply.base)
                 if reply.orders:
-                    await self._parts.mover.work()
+                    await self._parts.mover.run_orders()
             except (Unavailable, PermissionDenied, StoreFull, msgspec.DecodeError) as why:
                 _log.warning("decisions of the centre not applied; asked for again", reason=str(why))
 
-    async def _turned_away(self, way: Way) -> None:
+    async def _turned_away(self, way: CentreRoute) -> None:
         """Wait until there may be another answer: a new way in, or some time."""
         self._connection.problem = (
             "the centre refuses this node: expelled, replaced, or of too old a release; ask the centre"
@@ -274,7 +286,7 @@ class NodeSide:
         except (Unavailable, PermissionDenied, Conflict, Overloaded) as why:
             self._connection.problem = f"not joined: {why}"
             _log.warning("not joined", reason=str(why))
-            await self._clock.sleep(JOIN_AGAIN_S)
+            await self._clock.sleep(JOIN_RETRY_S)
 
 
 async def _until(refused: asyncio.Event) -> None:

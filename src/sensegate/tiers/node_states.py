@@ -13,12 +13,12 @@ from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
 from sensegate.errors import Unavailable
 from sensegate.ports import Log
-from sensegate.tiers.report import Heard, Reports
+from sensegate.tiers.report import NodeReports, ReceivedReport
 
 LOOK_S = 1.0
 
 
-class State(StrEnum):
+class LinkState(StrEnum):
     """Whether a node's uplink is connected."""
 
     UP = "up"
@@ -26,11 +26,11 @@ class State(StrEnum):
     NEVER = "never"
 
 
-class Node(msgspec.Struct, frozen=True):
+class NodeStatus(msgspec.Struct, frozen=True):
     """One node as seen from above."""
 
     member: str
-    state: State
+    state: LinkState
     last_commit: int = 0
     """When its newest span was made, µs UTC of the node's clock."""
     backlog: int = 0
@@ -41,15 +41,15 @@ class Node(msgspec.Struct, frozen=True):
     """Rows that were not taken of it."""
     position: int = 0
     """Greatest sequence of its log that was given to a lane."""
-    life: str = ""
+    log_epoch: str = ""
     """Epoch of that log."""
     counts: dict[str, int] = {}
     """Its own ledger, as it has come up: kind -> count since its lanes began."""
-    heard: Heard | None = None
+    last_report: ReceivedReport | None = None
     """Its last report."""
 
 
-class Links:
+class NodeMonitor:
     """Looks once a second."""
 
     def __init__(
@@ -58,7 +58,7 @@ class Links:
         members: Callable[[], Sequence[str]],
         connected: Callable[[], Awaitable[set[str]]],
         clock: Clock,
-        reports: Reports | None = None,
+        reports: NodeReports | None = None,
     ) -> None:
         """Look at nothing yet.
 
@@ -74,24 +74,24 @@ class Links:
         self._members = members
         self._connected = connected
         self._clock = clock
-        self.nodes = [Node(member, State.NEVER) for member in members()]
+        self.nodes = [NodeStatus(member, LinkState.NEVER) for member in members()]
 
     async def run(self) -> None:
         """Keep `nodes` true until cancelled."""
         while True:
             try:
                 connected = await self._connected()
-                self.nodes = [await self._look(member, member in connected) for member in self._members()]
+                self.nodes = [await self._status_of(member, member in connected) for member in self._members()]
             except Unavailable:
                 # Our own engine is away: what was seen last stays, and the wiring says so.
                 pass
             await self._clock.sleep(LOOK_S)
 
-    async def _look(self, member: str, up: bool) -> Node:  # noqa: FBT001 - private
+    async def _status_of(self, member: str, up: bool) -> NodeStatus:  # noqa: FBT001 - private
         records = await lane_records(self._log, member)
         counts = [record.totals for record in records]
-        state = State.UP if up else State.SILENT if records else State.NEVER
-        return Node(
+        state = LinkState.UP if up else LinkState.SILENT if records else LinkState.NEVER
+        return NodeStatus(
             member,
             state,
             max((record.committed_at for record in records), default=0),
@@ -100,9 +100,9 @@ class Links:
             _family(counts, WITHHELD),
             _family(counts, REFUSED_BY_CENTRE),
             max((record.position for record in records), default=0),
-            next((record.life for record in records), ""),
+            next((record.log_epoch for record in records), ""),
             _sums(counts),
-            self._reports.heard.get(member) if self._reports else None,
+            self._reports.latest.get(member) if self._reports else None,
         )
 
 

@@ -17,19 +17,19 @@ from sensegate.bus.opening import Core
 from sensegate.bus.process import write_private
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.ports import Part
+from sensegate.ports import PartKey
 from sensegate.tiers import membership, route
 from sensegate.tiers.admission import Site, open_members
 from sensegate.tiers.centre_connection import CONNECTION, CentreConnection
 from sensegate.tiers.members import Members
-from sensegate.tiers.return_flow import Returns
+from sensegate.tiers.return_flow import ReturnFlow
 
 _NO_CENTRE = "this gateway is no centre"
-MEMBERSHIP = Part[Members]("membership", absent=_NO_CENTRE)
-RETURN_INDEX = Part[Returns]("return_index", absent=_NO_CENTRE)
-TERM = Part[Callable[[], int | None]]("term", absent="this centre has no other one beside it")
-"""Returns the term in which this centre answers; None where it must be silent."""
-COPIED_BUCKETS = Part[Mapping[str, Bucket]]("copied_buckets", absent="this gateway is no node")
+MEMBERSHIP = PartKey[Members]("membership", absent=_NO_CENTRE)
+RETURN_INDEX = PartKey[ReturnFlow]("return_index", absent=_NO_CENTRE)
+TERM = PartKey[Callable[[], int | None]]("term", absent="this centre has no other one beside it")
+"""ReturnFlow the term in which this centre answers; None where it must be silent."""
+COPIED_BUCKETS = PartKey[Mapping[str, Bucket]]("copied_buckets", absent="this gateway is no node")
 """Buckets of a node of which its centre keeps a copy, by name."""
 
 
@@ -38,7 +38,7 @@ class Origin(msgspec.Struct, frozen=True):
 
     existed: bool
     """The directory has had a log."""
-    joined: membership.Kept | None = None
+    joined: membership.StoredLink | None = None
     """Of a node in a new store: its membership at the centre, whose copy of its registries it begins with."""
 
     def log_first(self, config: Config, engine: Engine, clock: Clock) -> int:
@@ -48,7 +48,7 @@ class Origin(msgspec.Struct, frozen=True):
         if self.joined is None and (self.existed or config.uplink.secret_file):
             # Created anew at a node that does not join, or whose directory was kept, nobody tells it where to begin.
             return streams.first_again(clock.now())
-        return self.joined.first if self.joined else 1
+        return self.joined.log_first if self.joined else 1
 
 
 async def find_origin(config: Config, clock: Clock) -> Origin:
@@ -57,7 +57,7 @@ async def find_origin(config: Config, clock: Clock) -> Origin:
     Raises:
         PermissionDenied, Conflict, ConfigError: as `route.begin`.
     """
-    existed = bool(membership.life(Path(config.directory)))
+    existed = bool(membership.read_log_epoch(Path(config.directory)))
     joined = await route.begin(config, clock)
     return Origin(existed, None if existed else joined)
 
@@ -76,12 +76,12 @@ async def restore_store(
         PermissionDenied: the centre does not admit this node.
         ConfigError: a secret cannot be read.
     """
-    copied = {name: await core.bucket(name) for name in route.COPIED} if core.config.role == "node" else {}
+    copied = {name: await core.bucket(name) for name in route.COPIED_BUCKETS} if core.config.role == "node" else {}
     if origin.joined:
         await route.restore(core.config, core.clock, origin.joined, copied)
     await settle(core.config, await core.bucket("sharing"))
     # Written last: a start that did not come so far begins anew.
-    write_private(core.directory / membership.LIFE, core.log.epoch)
+    write_private(core.directory / membership.LOG_EPOCH_FILE, core.log.epoch)
     return copied
 
 
@@ -99,7 +99,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """Return by how much the centre's clock is ahead of ours; None: unknown."""
         return self.connection.clock_offset_s() if self.connection else None
 
-    def parts(self, returns: Returns | None) -> dict[Part[Any], Any]:
+    def parts(self, returns: ReturnFlow | None) -> dict[PartKey[Any], Any]:
         """Return the parts for the features of the tier; `returns`: of a centre."""
         if self.members is not None:
             return {MEMBERSHIP: self.members, RETURN_INDEX: returns}

@@ -1,7 +1,7 @@
 """What a node sends its centre: spans of its log, claims, and questions where its lanes stand. Form 1, MessagePack.
 
 The envelope (`envelope.py`) carries form and term; these are the bodies. A span is one request: the parts that it
-brings, and where the lanes stand after it. Its outcome is one of `Outcome`, or unknown where no answer came.
+brings, and where the lanes stand after it. Its outcome is one of `SpanOutcome`, or unknown where no answer came.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from sensegate.bus.record import NOBODY, Kept, LaneRecord, Writer
+from sensegate.bus.record import NO_WRITER, LaneRecord, WithheldRange, Writer
 from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.model import Shed
 
@@ -19,18 +19,18 @@ PARTS_MAX = 64
 """Most parts of a span."""
 RANGES_MAX = 256
 """Most ranges of the backlog."""
-KEPT_MAX = 64
+WITHHELD_MAX = 64
 """Most parts of a log of which mode orders kept something back, as the centre takes them."""
 TOKENS_MAX = 16
 """Most unconfirmed tokens of a claim."""
-PLACE_MAX = 2**53
+NATURAL_MAX = 2**53
 """No sequence and no count is greater."""
 GRADE_MAX = 4
 READINGS, OBSERVATIONS, LEDGER, SEQUENCES = "readings", "observations", "ledger", "sequences"
 
-Place = Annotated[int, msgspec.Meta(ge=0, le=PLACE_MAX)]
-Word = Annotated[str, msgspec.Meta(max_length=64)]
-Time = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+Natural = Annotated[int, msgspec.Meta(ge=0, le=NATURAL_MAX)]
+ShortText = Annotated[str, msgspec.Meta(max_length=64)]
+TimeUs = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 
 
 class Lane(StrEnum):
@@ -52,38 +52,38 @@ class PartKind(StrEnum):
 ROW_KINDS = frozenset({PartKind.READINGS, PartKind.OBSERVATIONS})
 
 
-class Part(msgspec.Struct, frozen=True, omit_defaults=True):
+class SpanPart(msgspec.Struct, frozen=True, omit_defaults=True):
     """One part of a span: what becomes an entry of the centre's log."""
 
     kind: PartKind
     payload: bytes
     grade: Annotated[int, msgspec.Meta(ge=0, le=GRADE_MAX)] = 0
     """Of rows."""
-    rows: Place = 0
+    rows: Natural = 0
     """How many rows it is said to hold; believed only where it cannot be read."""
 
 
-class LaneMove(msgspec.Struct, frozen=True, omit_defaults=True):
+class LaneUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a lane stands after a span."""
 
     lane: Lane
-    base: Place
+    base_number: Natural
     """Number of the lane's record on which this builds."""
-    position: Place
-    ranges: Annotated[tuple[tuple[Place, Place], ...], msgspec.Meta(max_length=RANGES_MAX)] = ()
-    kept: Annotated[tuple[Kept, ...], msgspec.Meta(max_length=KEPT_MAX)] = ()
+    position: Natural
+    ranges: Annotated[tuple[tuple[Natural, Natural], ...], msgspec.Meta(max_length=RANGES_MAX)] = ()
+    withheld: Annotated[tuple[WithheldRange, ...], msgspec.Meta(max_length=WITHHELD_MAX)] = ()
 
 
-class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
+class SpanSelection(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of which part of the node's log a span was made, and how: the node can make it once more."""
 
-    after: Place = 0
-    until: Place = 0
+    after: Natural = 0
+    until: Natural = 0
     """Entries in (after, until]."""
     grade_max: Annotated[int, msgspec.Meta(ge=0, le=255)] = GRADE_MAX
     shed: Annotated[tuple[Shed, ...], msgspec.Meta(max_length=64)] = ()
     """What mode orders left out of it."""
-    kept_back: bool = False
+    withheld_only: bool = False
     """True: it holds only what `shed` had left out before."""
 
 
@@ -91,20 +91,20 @@ class SpanRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """A span of a node's log."""
 
     writer: Writer
-    life: Word
-    span_id: Word
-    committed_at: Time
-    moves: Annotated[tuple[LaneMove, ...], msgspec.Meta(min_length=1, max_length=2)]
-    parts: Annotated[tuple[Part, ...], msgspec.Meta(max_length=PARTS_MAX)] = ()
-    selection: Selection = Selection()
-    readmits: Word = ""
+    log_epoch: ShortText
+    span_id: ShortText
+    committed_at: TimeUs
+    updates: Annotated[tuple[LaneUpdate, ...], msgspec.Meta(min_length=1, max_length=2)]
+    parts: Annotated[tuple[SpanPart, ...], msgspec.Meta(max_length=PARTS_MAX)] = ()
+    selection: SpanSelection = SpanSelection()
+    resend_of: ShortText = ""
     """Id of the refused part that this brings once more; empty: it brings what is new."""
 
 
-class Outcome(StrEnum):
+class SpanOutcome(StrEnum):
     """What became of a span."""
 
-    TAKEN = "taken"
+    ACCEPTED = "taken"
     """It stands on the centre's log."""
     STALE = "stale"
     """It built on records that are not the present ones: nothing was written; go on from those."""
@@ -132,7 +132,7 @@ class PartRefusal(msgspec.Struct, frozen=True, omit_defaults=True):
 class SpanAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What became of a span, with the lanes' records as they now stand."""
 
-    outcome: Outcome
+    outcome: SpanOutcome
     lanes: dict[Lane, LaneRecord] = {}
     refused: tuple[PartRefusal, ...] = ()
     clock: int = 0
@@ -152,20 +152,20 @@ class PositionAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
 class ClaimRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """A process asks to be the writer of its member's lanes."""
 
-    writer: Word
+    writer: ShortText
     """Identity of its store."""
-    epoch: Place
+    epoch: Natural
     """Last epoch that a centre confirmed to this store; 0: none."""
-    token: Word
+    token: ShortText
     """Of this process."""
-    life: Word
-    first: Place
+    log_epoch: ShortText
+    log_first: Natural
     """First sequence of its log."""
-    ended: Place
+    log_end: Natural
     """With which sequence its log ended when this process began: what lies behind it is new."""
-    since: Annotated[int, msgspec.Meta(ge=-1, le=PLACE_MAX)] = -1
+    unconfirmed_from: Annotated[int, msgspec.Meta(ge=-1, le=NATURAL_MAX)] = -1
     """With which it ended when the first process began that no centre has confirmed; -1: this store was confirmed."""
-    tokens: Annotated[tuple[Word, ...], msgspec.Meta(max_length=TOKENS_MAX)] = ()
+    previous_tokens: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=TOKENS_MAX)] = ()
     """Of earlier processes of this store whose claims were not confirmed to it."""
     force: bool = False
     """An operator has decided that this store goes on, whatever another copy of it has sent."""
@@ -175,7 +175,7 @@ class ClaimAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether the process is the writer now."""
 
     granted: bool
-    writer: Writer = NOBODY
+    writer: Writer = NO_WRITER
     lanes: dict[Lane, LaneRecord] = {}
     reason: str = ""
     """Why not, and what to do."""
@@ -188,8 +188,8 @@ class RefusedPart(msgspec.Struct, frozen=True, omit_defaults=True):
     lane: Lane
     kind: PartKind
     reason: str
-    selection: Selection
-    life: str
+    selection: SpanSelection
+    log_epoch: str
     grade: int = 0
     devices: tuple[str, ...] = ()
     """All rows of these devices; empty: all rows."""
@@ -201,7 +201,7 @@ class RefusedPart(msgspec.Struct, frozen=True, omit_defaults=True):
     digest: str = ""
     """SHA-256 (hex) of the first one."""
     detail: str = ""
-    at: int = 0
+    refused_at: int = 0
     """When the first one came, µs UTC of the centre's clock."""
     format: int = 1
 
@@ -222,14 +222,14 @@ _position_answer = msgspec.msgpack.Decoder(PositionAnswer).decode
 _claim_answer = msgspec.msgpack.Decoder(ClaimAnswer).decode
 _refused_list = msgspec.msgpack.Decoder(RefusedList).decode
 _refused_part = msgspec.json.Decoder(RefusedPart).decode
-FAULTS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 def decode_span_request(payload: bytes) -> SpanRequest:
     """Return a span. Raises `PermissionDenied` where it is none."""
     try:
         return _span_request(payload)
-    except FAULTS as why:
+    except DECODE_ERRORS as why:
         raise PermissionDenied(
             f"span: cannot be read ({why}); update the older of the two releases, or skip it"
         ) from why
@@ -239,7 +239,7 @@ def decode_claim_request(payload: bytes) -> ClaimRequest:
     """Return a claim. Raises `PermissionDenied` where it is none."""
     try:
         return _claim_request(payload)
-    except FAULTS as why:
+    except DECODE_ERRORS as why:
         raise PermissionDenied(f"claim: cannot be read ({why}); update the older of the two releases") from why
 
 
@@ -247,7 +247,7 @@ def decode_span_answer(payload: bytes) -> SpanAnswer:
     """Return the answer to a span. Raises `Unavailable` where it is none."""
     try:
         return _span_answer(payload)
-    except FAULTS as why:
+    except DECODE_ERRORS as why:
         raise Unavailable(f"the answer to a span cannot be read: {why}") from why
 
 
@@ -255,7 +255,7 @@ def decode_position_answer(payload: bytes) -> PositionAnswer:
     """Return where the lanes stand. Raises `Unavailable` where it is no such answer."""
     try:
         return _position_answer(payload)
-    except FAULTS as why:
+    except DECODE_ERRORS as why:
         raise Unavailable(f"the answer to `position` cannot be read: {why}") from why
 
 
@@ -263,7 +263,7 @@ def decode_claim_answer(payload: bytes) -> ClaimAnswer:
     """Return the answer to a claim. Raises `Unavailable` where it is none."""
     try:
         return _claim_answer(payload)
-    except FAULTS as why:
+    except DECODE_ERRORS as why:
         raise Unavailable(f"the answer to a claim cannot be read: {why}") from why
 
 
@@ -271,7 +271,7 @@ def decode_refused_list(payload: bytes) -> RefusedList:
     """Return a list of refused parts. Raises `Unavailable` where it is none."""
     try:
         return _refused_list(payload)
-    except FAULTS as why:
+    except DECODE_ERRORS as why:
         raise Unavailable(f"the list of refused parts cannot be read: {why}") from why
 
 
@@ -284,5 +284,5 @@ def decode_refused_part(payload: bytes) -> RefusedPart:
     """Return an entry of the list. Raises `ValueError` where it is none."""
     try:
         return _refused_part(payload)
-    except FAULTS as why:
+    except DECODE_ERRORS as why:
         raise ValueError(f"refused part: {why}") from why

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
-PIECE_BYTES = 500_000
+CHUNK_BYTES = 500_000
 """An answer in pieces holds so much, or one element that is larger."""
 
 Answer = Callable[[str, bytes], Awaitable[bytes]]
@@ -14,10 +14,10 @@ Answer = Callable[[str, bytes], Awaitable[bytes]]
 _T = TypeVar("_T")
 
 
-def fitting(elements: Iterable[_T], size_of: Callable[[_T], int]) -> list[_T]:
+def fit_chunk(elements: Iterable[_T], size_of: Callable[[_T], int]) -> list[_T]:
     """Return as many of the first elements as go into one answer; at least one, if there is one."""
     taken: list[_T] = []
-    left = PIECE_BYTES
+    left = CHUNK_BYTES
     for element in elements:
         left -= size_of(element)
         if taken and left < 0:

@@ -23,34 +23,34 @@ from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.model import Member
 from sensegate.tiers import lanes, protocol, refusals, writers
-from sensegate.tiers.judging import Judge, Judged
+from sensegate.tiers.judging import Judge, JudgedSpan
 from sensegate.tiers.lanes import Records
-from sensegate.tiers.link import SPANS, NodeLinks
+from sensegate.tiers.link import SPAN_CHANNELS, NodeLinks
 from sensegate.tiers.protocol import (
     ClaimAnswer,
     Lane,
-    Outcome,
     PartKind,
     PositionAnswer,
     RefusedList,
     RefusedPart,
     SpanAnswer,
+    SpanOutcome,
     SpanRequest,
 )
-from sensegate.tiers.refusals import LISTED_MAX, ListedLog, Listing
-from sensegate.tiers.refused_store import Vault
+from sensegate.tiers.refusals import LISTED_MAX, RefusedPartList, SubjectReadableLog
+from sensegate.tiers.refused_store import RefusedBodyCipher
 
 RECORD_BYTES_MAX = 262_144
 """Largest record of a lane."""
 SHARE_RETRY_S = 10.0
-STRETCHES = 16
+PERIODS = 16
 """Stretches of time of a reading's life in which a member's bytes are counted."""
 HOUR_US = 3_600_000_000
 
 _log = structlog.get_logger("tiers")
 
 
-class ReceiverLog(ListedLog, Protocol):
+class ReceiverLog(SubjectReadableLog, Protocol):
     """The centre's log."""
 
     @property
@@ -59,7 +59,7 @@ class ReceiverLog(ListedLog, Protocol):
         ...
 
 
-class Standing(msgspec.Struct):
+class UplinkHealth(msgspec.Struct):
     """What is wrong with a member's uplink, as its line on the page of nodes says."""
 
     refused_frame: str = ""
@@ -71,7 +71,7 @@ class Standing(msgspec.Struct):
     refused_rows: dict[str, int] = {}
     """Reason -> rows that were refused since this process began."""
 
-    def told(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Return it as sentences."""
         sentences = []
         if self.denied_claim:
@@ -86,7 +86,7 @@ class Standing(msgspec.Struct):
         return sentences
 
 
-class _Held(msgspec.Struct, frozen=True):
+class _StoredLane(msgspec.Struct, frozen=True):
     record: LaneRecord
     sequence: int
     """Of the record on the log; 0: there is none yet."""
@@ -96,16 +96,16 @@ class _Held(msgspec.Struct, frozen=True):
 class _Uplink:
     """What is known of one member's uplink."""
 
-    def __init__(self, listing: Listing) -> None:
+    def __init__(self, listing: RefusedPartList) -> None:
         self.lock = asyncio.Lock()
-        self.held: dict[Lane, _Held] | None = None
-        self.listing = listing
-        self.standing = Standing()
+        self.lanes: dict[Lane, _StoredLane] | None = None
+        self.refused_list = listing
+        self.health = UplinkHealth()
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Believe nothing of what was held: it is read again."""
-        self.held = None
-        self.listing.forget()
+        self.lanes = None
+        self.refused_list.invalidate()
 
 
 class Receiver:
@@ -120,7 +120,7 @@ class Receiver:
         *,
         log_share: float = 1.0,
         probe: Callable[[str, str], Awaitable[bool]] | None = None,
-        vault: Vault | None = None,
+        vault: RefusedBodyCipher | None = None,
         admits: Callable[[str], bool] = lambda _member: True,
     ) -> None:
         """Take nothing yet.
@@ -145,7 +145,7 @@ class Receiver:
         self._vault = vault
         self._uplinks: dict[str, _Uplink] = {}
         self._ttl_us = store.readings_ttl_h * HOUR_US
-        self._width_us = max(self._ttl_us // STRETCHES, 1)
+        self._width_us = max(self._ttl_us // PERIODS, 1)
         self.on_denied: list[Callable[[str, str], Awaitable[None]]] = []
         """(member, why): a process was not taken as writer."""
         self.on_claim: list[Callable[[str, str], Awaitable[None]]] = []
@@ -153,40 +153,40 @@ class Receiver:
 
     def serve(self, links: NodeLinks) -> None:
         """Have spans and the questions that belong to them answered from here."""
-        for channel in SPANS:
+        for channel in SPAN_CHANNELS:
             links.serve(channel, self.span)
         links.answers |= {"position": self.position, "claim": self.claim, "refused": self.refused}
 
-    def standing(self, member: str) -> Standing:
+    def health(self, member: str) -> UplinkHealth:
         """Return what is wrong with a member's uplink."""
         known = self._uplinks.get(member)
-        return known.standing if known else Standing()
+        return known.health if known else UplinkHealth()
 
     def _uplink(self, member: str) -> _Uplink:
         if not self._admits(member):
             raise PermissionDenied(f"span: {member} is no member that sends spans here; invite it")
         if member not in self._uplinks:
-            self._uplinks[member] = _Uplink(Listing(member, self._log, self._store.quarantine_ttl_h))
+            self._uplinks[member] = _Uplink(RefusedPartList(member, self._log, self._store.quarantine_ttl_h))
         return self._uplinks[member]
 
-    async def _held(self, member: str) -> dict[Lane, _Held] | None:
+    async def _lanes(self, member: str) -> dict[Lane, _StoredLane] | None:
         """Return the lanes' records with their places; None: nobody has claimed them yet."""
         uplink = self._uplink(member)
-        if uplink.held is None:
+        if uplink.lanes is None:
             held = {}
             for lane in Lane:
                 entry = await self._log.last(f"commit.{member}.{lane}")
                 if entry is None:
                     return None
                 try:
-                    held[lane] = _Held(decode_lane(entry.payload), entry.sequence, entry.time)
+                    held[lane] = _StoredLane(decode_lane(entry.payload), entry.sequence, entry.time)
                 except ValueError as why:
                     raise PermissionDenied(
                         f"span: the centre's own record of lane {lane} cannot be read ({why}); run `sensegate doctor` "
                         "at the centre"
                     ) from why
-            uplink.held = held
-        return uplink.held
+            uplink.lanes = held
+        return uplink.lanes
 
     # ── questions ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -194,7 +194,7 @@ class Receiver:
         """Answer where the lanes stand. Raises `Unavailable`."""
         uplink = self._uplink(member)
         async with uplink.lock:
-            held = await self._held(member)
+            held = await self._lanes(member)
             records = _records(held) if held else {}
             stored_at = held[Lane.LIVE].stored_at if held else 0
             return protocol.encode(PositionAnswer(records, self._clock.now(), stored_at))
@@ -204,8 +204,8 @@ class Receiver:
         claim = protocol.decode_claim_request(payload)
         uplink = self._uplink(member)
         async with uplink.lock:
-            answer = await self._claimed(member, claim)
-        uplink.standing.denied_claim = "" if answer.granted else answer.reason
+            answer = await self._claim(member, claim)
+        uplink.health.denied_claim = "" if answer.granted else answer.reason
         if not answer.granted:
             metrics.NODE_REFUSED.labels(member, "writer").inc()
             _log.error("a process is not taken as a node's writer", member=member, reason=answer.reason)
@@ -213,8 +213,8 @@ class Receiver:
                 await hook(member, answer.reason)
         return protocol.encode(answer)
 
-    async def _claimed(self, member: str, claim: protocol.ClaimRequest) -> ClaimAnswer:
-        held = await self._held(member)
+    async def _claim(self, member: str, claim: protocol.ClaimRequest) -> ClaimAnswer:
+        held = await self._lanes(member)
         records = _records(held) if held else None
         present = records[Lane.LIVE].writer if records else None
         displaced = None
@@ -225,21 +225,21 @@ class Receiver:
                 _log.error("what a node's store had sent is not known any more", member=member, reason=str(why))
         verdict = writers.judge(claim, records, displaced)
         if isinstance(verdict, str):
-            return writers.denied(verdict)
+            return writers.deny(verdict)
         if verdict.repeated and records:
             return ClaimAnswer(granted=True, writer=records[Lane.LIVE].writer, lanes=dict(records))
         if present and present.id and not claim.force and self._probe and await self._probe(member, present.token):
-            return writers.denied(
+            return writers.deny(
                 "writer: another process of this node answers at this moment; what comes here waits: stop one of the "
                 "two, and if the one that is to go on is not taken then, run `sensegate node takeover` there"
             )
         members = []
-        if records and present and records[Lane.LIVE].life == claim.life:
+        if records and present and records[Lane.LIVE].log_epoch == claim.log_epoch:
             body = writers.encode_displaced(writers.Displaced(dict(records), verdict.common))
             members.append(
                 Member(_displaced_subject(member, present.epoch), body, self._store.readings_ttl_h, rollup=True)
             )
-        self._uplink(member).listing.forget()
+        self._uplink(member).refused_list.invalidate()
         try:
             await self._write(member, members, verdict.lanes)
         except Fenced as why:
@@ -252,19 +252,19 @@ class Receiver:
                 await hook(member, how)
         return ClaimAnswer(granted=True, writer=verdict.lanes[Lane.LIVE].writer, lanes=verdict.lanes)
 
-    async def listed(self, member: str) -> list[RefusedPart]:
+    async def refused_parts(self, member: str) -> list[RefusedPart]:
         """Return the refused parts of a member that it may send once more. Raises `Unavailable`."""
-        return await self._uplink(member).listing.read()
+        return await self._uplink(member).refused_list.read()
 
     async def refused(self, member: str, _payload: bytes) -> bytes:
         """Answer with the list of refused parts. Raises `Unavailable`."""
-        parts = await self.listed(member)
+        parts = await self.refused_parts(member)
         return protocol.encode(RefusedList(tuple(parts[:LISTED_MAX]), more=len(parts) > LISTED_MAX))
 
-    async def body(self, member: str, part_id: str) -> bytes | None:
+    async def refused_body(self, member: str, part_id: str) -> bytes | None:
         """Return what was refused first of an entry; None where it was not kept. Raises `Unavailable`."""
         entry = await self._log.last(f"{refusals.subject_of(member, part_id)}.body") if part_id.isalnum() else None
-        return self._vault.opened(entry.payload) if entry and self._vault else None
+        return self._vault.decrypt(entry.payload) if entry and self._vault else None
 
     # ── spans ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -284,90 +284,91 @@ class Receiver:
                 answer = await self._span(member, uplink, request, len(payload))
         except PermissionDenied as why:
             metrics.NODE_REFUSED.labels(member, "frame").inc()
-            if uplink.standing.refused_frame != str(why):
+            if uplink.health.refused_frame != str(why):
                 _log.error("a node's span is refused", member=member, reason=str(why))
-            uplink.standing.refused_frame = str(why)
+            uplink.health.refused_frame = str(why)
             raise
-        uplink.standing.refused_frame = ""
+        uplink.health.refused_frame = ""
         return protocol.encode(answer)
 
     async def _span(self, member: str, uplink: _Uplink, request: SpanRequest, size: int) -> SpanAnswer:
-        held = await self._held(member)
+        held = await self._lanes(member)
         if held is None:
-            return SpanAnswer(Outcome.UNCLAIMED)
+            return SpanAnswer(SpanOutcome.UNCLAIMED)
         records = _records(held)
         now = self._clock.now()
-        if (outcome := _outcome_at_once(request, records)) is not None:
+        if (outcome := _early_outcome(request, records)) is not None:
             return SpanAnswer(outcome, records, clock=now)
         self._demand_room(uplink, records, now, size)
         listed = None
-        if request.readmits:
-            listed = await uplink.listing.find(request.readmits)
+        if request.resend_of:
+            listed = await uplink.refused_list.find(request.resend_of)
             if listed is None:
-                return SpanAnswer(Outcome.STALE, records, clock=now)
-            _demand_fitting(request, listed[0])
-        judged = self._judge.judged(member, request.parts, now, once_more=listed[0] if listed else None)
+                return SpanAnswer(SpanOutcome.STALE, records, clock=now)
+            _demand_match(request, listed[0])
+        judged = self._judge.judge(member, request.parts, now, resent=listed[0] if listed else None)
         if listed and judged.is_refused:
-            return SpanAnswer(Outcome.STILL_REFUSED, records, tuple(map(_told, judged.refusals)), now)
+            return SpanAnswer(SpanOutcome.STILL_REFUSED, records, tuple(map(_part_refusal, judged.refusals)), now)
         await self._judge.claim_devices(member, judged.claims)
         written, told = await self._write_span(member, request, judged, records, listed)
         if written is None:
-            held = await self._held(member)
-            return SpanAnswer(Outcome.STALE, _records(held) if held else {}, clock=now)
+            held = await self._lanes(member)
+            return SpanAnswer(SpanOutcome.STALE, _records(held) if held else {}, clock=now)
         self._count(member, uplink, judged)
         try:
             await self._judge.note_conflicts(member, judged)
         except (Unavailable, StoreFull) as why:
             _log.warning("devices of two members are not in the trail", member=member, reason=str(why))
-        return SpanAnswer(Outcome.TAKEN, {**records, **written}, tuple(told), now)
+        return SpanAnswer(SpanOutcome.ACCEPTED, {**records, **written}, tuple(told), now)
 
     def _demand_room(self, uplink: _Uplink, records: Records, now: int, size: int) -> None:
-        kept = lanes.kept_bytes(records.values(), now, self._width_us, self._ttl_us)
-        uplink.standing.over_share = kept + size > self._bytes_max
-        if uplink.standing.over_share:
-            metrics.LIMITED.labels("node_log_share").inc()
+        kept = lanes.stored_bytes(records.values(), now, self._width_us, self._ttl_us)
+        uplink.health.over_share = kept + size > self._bytes_max
+        if uplink.health.over_share:
+            metrics.LIMIT_HITS.labels("node_log_share").inc()
             raise Overloaded("this node's share of the centre's log is used up", retry_after_s=SHARE_RETRY_S)
 
     async def _write_span(
         self,
         member: str,
         request: SpanRequest,
-        judged: Judged,
+        judged: JudgedSpan,
         records: Records,
         listed: tuple[RefusedPart, int] | None,
     ) -> tuple[dict[Lane, LaneRecord] | None, Sequence[protocol.PartRefusal]]:
         """Write what a span brings; return the new records (None: fenced) and what was not taken."""
         now = self._clock.now()
         uplink = self._uplink(member)
-        lane = next((move.lane for move in request.moves if move.lane is Lane.LIVE), Lane.BACKLOG)
+        lane = next((move.lane for move in request.updates if move.lane is Lane.LIVE), Lane.BACKLOG)
         written = None
         try:
-            noted, told = await uplink.listing.note(
-                lane, request.selection, judged.refusals, judged.taken_devices, life=request.life, now=now
+            noted, told = await uplink.refused_list.add(
+                lane, request.selection, judged.refusals, judged.accepted_devices, life=request.log_epoch, now=now
             )
             members = [*self._members(member, judged), *noted, *self._bodies(member, judged, told)]
             if listed:
                 part, sequence = listed
                 until = min(request.selection.until, part.selection.until)
-                members.append(uplink.listing.resolved(part, sequence, until, judged.rows))
+                members.append(uplink.refused_list.resolve(part, sequence, until, judged.rows))
             wrote = sum(len(item.payload) for item in members)
-            made = lanes.moved(records, request, judged.counts.totals(), wrote=wrote, now=now, width_us=self._width_us)
+            made = lanes.advance(
+                records, request, judged.counts.totals(), wrote=wrote, now=now, width_us=self._width_us
+            )
             await self._write(member, members, made)
             written = made
         except Fenced:
             return None, ()
         finally:
             if written is None:
-                uplink.listing.forget()  # what it has noted does not stand on the log, or may not
+                uplink.refused_list.invalidate()  # what it has noted does not stand on the log, or may not
         return written, told
 
-    def _members(self, member: str, judged: Judged) -> list[Member]:
+    def _members(self, member: str, judged: JudgedSpan) -> list[Member]:
         """Return what is taken of a span as members of the log, made anew: subjects and lives are the centre's."""
         store, most = self._store, self._log.payload_bytes_max
         lives = {PartKind.READINGS: store.readings_ttl_h, PartKind.OBSERVATIONS: store.observations_ttl_h}
         members = [
-            Member(f"{rows.kind}.{member}.all.{rows.grade}", rows.payload, lives[rows.kind])
-            for rows in judged.rows_taken
+            Member(f"{rows.kind}.{member}.all.{rows.grade}", rows.payload, lives[rows.kind]) for rows in judged.accepted
         ]
         if len(judged.counts):
             members += [
@@ -378,7 +379,7 @@ class Receiver:
             raise PermissionDenied("span: a part is larger than the centre's log takes; skip it")
         return members
 
-    def _bodies(self, member: str, judged: Judged, told: Sequence[protocol.PartRefusal]) -> list[Member]:
+    def _bodies(self, member: str, judged: JudgedSpan, told: Sequence[protocol.PartRefusal]) -> list[Member]:
         """Return what was refused first of each new entry, encrypted."""
         if self._vault is None:
             return []
@@ -386,7 +387,7 @@ class Receiver:
         return [
             Member(
                 f"{refusals.subject_of(member, refusal.id)}.body",
-                self._vault.sealed(body),
+                self._vault.encrypt(body),
                 self._store.quarantine_ttl_h,
                 rollup=True,
             )
@@ -401,7 +402,7 @@ class Receiver:
     async def _write(self, member: str, members: Sequence[Member], records: Records) -> None:
         """Write members with the lanes' records; after any doubt forget the records, so that they are read again."""
         uplink = self._uplink(member)
-        held = uplink.held or {}
+        held = uplink.lanes or {}
         batch = list(members)
         for lane, record in records.items():
             payload = encode_lane(record)
@@ -411,20 +412,20 @@ class Receiver:
                 )
             expect = held[lane].sequence if lane in held else 0
             batch.append(Member(f"commit.{member}.{lane}", payload, rollup=True, expect=expect))
-        uplink.held = last = None
+        uplink.lanes = last = None
         try:
             last = await self._log.write(batch)
         finally:
             if last is None:
-                uplink.forget()
+                uplink.invalidate()
         now = self._clock.now()
         places = {lane: last - place for place, lane in enumerate(reversed(list(records)))}
-        uplink.held = {**held, **{lane: _Held(record, places[lane], now) for lane, record in records.items()}}
+        uplink.lanes = {**held, **{lane: _StoredLane(record, places[lane], now) for lane, record in records.items()}}
 
-    def _count(self, member: str, uplink: _Uplink, judged: Judged) -> None:
+    def _count(self, member: str, uplink: _Uplink, judged: JudgedSpan) -> None:
         for mark, rows in judged.marks.items():
-            metrics.NODE_MARKED.labels(member, mark).inc(rows)
-        refused = uplink.standing.refused_rows = dict(uplink.standing.refused_rows)
+            metrics.NODE_NONCONFORMANT.labels(member, mark).inc(rows)
+        refused = uplink.health.refused_rows = dict(uplink.health.refused_rows)
         for group in judged.refusals:
             metrics.NODE_REFUSED.labels(member, group.reason).inc()
             refused[group.reason] = refused.get(group.reason, 0) + group.rows
@@ -438,17 +439,17 @@ class Receiver:
             )
 
 
-def _outcome_at_once(request: SpanRequest, records: Records) -> Outcome | None:
+def _early_outcome(request: SpanRequest, records: Records) -> SpanOutcome | None:
     """Return what is to be said of a span without looking at what it brings; None: it is to be judged."""
-    named = [records[move.lane] for move in request.moves]
+    named = [records[move.lane] for move in request.updates]
     if all(record.span_id == request.span_id for record in named):
-        return Outcome.TAKEN
+        return SpanOutcome.ACCEPTED
     if not lanes.is_writer(records[Lane.LIVE], request):
-        return Outcome.UNCLAIMED
-    return Outcome.STALE if lanes.stale(records, request) else None
+        return SpanOutcome.UNCLAIMED
+    return SpanOutcome.STALE if lanes.is_stale(records, request) else None
 
 
-def _told(group: refusals.GroupRefusal) -> protocol.PartRefusal:
+def _part_refusal(group: refusals.GroupRefusal) -> protocol.PartRefusal:
     return protocol.PartRefusal(group.kind, group.reason, group.grade, group.rows, len(group.devices))
 
 
@@ -456,15 +457,15 @@ def _displaced_subject(member: str, epoch: int) -> str:
     return f"displaced.{member}.{epoch}"
 
 
-def _records(held: Mapping[Lane, _Held]) -> dict[Lane, LaneRecord]:
+def _records(held: Mapping[Lane, _StoredLane]) -> dict[Lane, LaneRecord]:
     return {lane: item.record for lane, item in held.items()}
 
 
-def _demand_fitting(request: SpanRequest, part: RefusedPart) -> None:
+def _demand_match(request: SpanRequest, part: RefusedPart) -> None:
     """Return if a span brings what an entry of the list names, or its beginning. Raises `PermissionDenied`."""
     now, then = request.selection, part.selection
-    fits = now.after == then.after < now.until <= then.until and request.life == part.life
+    fits = now.after == then.after < now.until <= then.until and request.log_epoch == part.log_epoch
     fits &= all(item.kind is part.kind and item.grade == part.grade for item in request.parts)
-    moved = [move.lane for move in request.moves]
+    moved = [move.lane for move in request.updates]
     if not fits or moved != [Lane.BACKLOG]:
         raise PermissionDenied(f"span: it does not bring what was refused as {part.id}; list the refused parts again")

@@ -1,6 +1,6 @@
 """What the centre did not take of a span, as a list on its log from which the node can send it once more.
 
-    span ─▶ refusals ─▶ `Listing.note`: entries ``refused.<member>.<id>``, in the same write as the rest of the span
+    span ─▶ refusals ─▶ `Listing.add`: entries ``refused.<member>.<id>``, in the same write as the rest of the span
 
 An entry names exactly which rows it stands for: all of one kind and grade, or those of some devices, in a part of the
 node's log. A refusal that goes on from span to span stays one entry, as long as none of its rows were taken.
@@ -21,7 +21,7 @@ from sensegate.tiers.protocol import (
     PartKind,
     PartRefusal,
     RefusedPart,
-    Selection,
+    SpanSelection,
     decode_refused_part,
     encode_refused_part,
 )
@@ -39,7 +39,7 @@ BODY_BYTES_MAX = 262_144
 TOMBSTONE_TTL_H = 1
 
 
-class ListedLog(Log, Protocol):
+class SubjectReadableLog(Log, Protocol):
     """A log of which the entries of one subject, or of a pattern, can be read."""
 
     async def fetch_of(self, subject: str, after: int) -> list[Entry]:
@@ -62,7 +62,7 @@ class GroupRefusal(msgspec.Struct, frozen=True):
     body: bytes = b""
 
 
-class _Open(msgspec.Struct):
+class _OpenEntry(msgspec.Struct):
     part: RefusedPart
     devices: frozenset[str]
 
@@ -72,15 +72,15 @@ def subject_of(member: str, part_id: str) -> str:
     return f"refused.{member}.{part_id}"
 
 
-class Listing:
+class RefusedPartList:
     """The list of one member."""
 
-    def __init__(self, member: str, log: ListedLog, ttl_h: int) -> None:
+    def __init__(self, member: str, log: SubjectReadableLog, ttl_h: int) -> None:
         self._member = member
         self._log = log
         self._ttl_h = ttl_h
         self._count: int | None = None
-        self._open: dict[Lane, list[_Open]] = {lane: [] for lane in Lane}
+        self._open: dict[Lane, list[_OpenEntry]] = {lane: [] for lane in Lane}
 
     async def read(self) -> list[RefusedPart]:
         """Return the entries, oldest first. Raises `Unavailable`."""
@@ -89,7 +89,7 @@ class Listing:
         while entries := await self._log.fetch_of(f"refused.{self._member}.*", after):
             for entry in entries:
                 after = entry.sequence
-                part = _readable(entry.payload)
+                part = _decode_or_none(entry.payload)
                 if part is not None:
                     parts[part.id] = part
                 elif not entry.payload:
@@ -101,19 +101,19 @@ class Listing:
     async def find(self, part_id: str) -> tuple[RefusedPart, int] | None:
         """Return an entry and its sequence on the log; None: it is not on the list. Raises `Unavailable`."""
         entry = await self._log.last(subject_of(self._member, part_id)) if part_id.isalnum() else None
-        part = _readable(entry.payload) if entry and entry.payload else None
+        part = _decode_or_none(entry.payload) if entry and entry.payload else None
         return (part, entry.sequence) if part and entry else None
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Let no entry go on: what comes is not the continuation of what was refused before."""
         for entries in self._open.values():
             entries.clear()
         self._count = None
 
-    async def note(
+    async def add(
         self,
         lane: Lane,
-        selection: Selection,
+        selection: SpanSelection,
         refusals: Sequence[GroupRefusal],
         taken: Mapping[tuple[PartKind, int], Collection[str]],
         *,
@@ -132,17 +132,17 @@ class Listing:
         """
         if not refusals and not self._open[lane]:
             return [], []
-        self._close(lane, selection, refusals, taken)
+        self._close_stale(lane, selection, refusals, taken)
         members: list[Member] = []
         told: list[PartRefusal] = []
         for refusal in refusals:
-            for part, group in self._parts(lane, refusal):
-                entry = _extended(part, group, selection) if part else _new(lane, selection, life, group, now)
+            for part, group in self._entries_for(lane, refusal):
+                entry = _extend(part, group, selection) if part else _new_entry(lane, selection, life, group, now)
                 listed = part is not None or await self._has_room()
                 if listed:
                     members.append(self._member_of(entry))
                     self._count = (self._count or 0) + (part is None)
-                    self._go_on(lane, entry)
+                    self._keep_open(lane, entry)
                 told.append(
                     PartRefusal(
                         group.kind,
@@ -161,7 +161,7 @@ class Listing:
             )
         return members, told
 
-    def resolved(self, part: RefusedPart, sequence: int, until: int, rows: int) -> Member:
+    def resolve(self, part: RefusedPart, sequence: int, until: int, rows: int) -> Member:
         """Return the member that takes what was sent once more from an entry: up to `until`, so many rows."""
         for entries in self._open.values():
             entries[:] = [entry for entry in entries if entry.part.id != part.id]
@@ -184,10 +184,10 @@ class Listing:
 
     # ── what goes on ────────────────────────────────────────────────────────────────────────────────────
 
-    def _close(
+    def _close_stale(
         self,
         lane: Lane,
-        selection: Selection,
+        selection: SpanSelection,
         refusals: Sequence[GroupRefusal],
         taken: Mapping[tuple[PartKind, int], Collection[str]],
     ) -> None:
@@ -195,11 +195,11 @@ class Listing:
         self._open[lane] = [
             entry
             for entry in self._open[lane]
-            if _same_making(entry.part.selection, selection)
-            and not _crossed(entry, refusals, taken.get((entry.part.kind, entry.part.grade), ()))
+            if _continues(entry.part.selection, selection)
+            and not _conflicts(entry, refusals, taken.get((entry.part.kind, entry.part.grade), ()))
         ]
 
-    def _parts(self, lane: Lane, refusal: GroupRefusal) -> Iterable[tuple[RefusedPart | None, GroupRefusal]]:
+    def _entries_for(self, lane: Lane, refusal: GroupRefusal) -> Iterable[tuple[RefusedPart | None, GroupRefusal]]:
         """Yield (entry that goes on or None for a new one, what of the refusal it takes)."""
         left = dict(refusal.devices)
         for entry in list(self._open[lane]):
@@ -217,9 +217,9 @@ class Listing:
         for start in range(0, len(names), DEVICES_MAX):
             yield None, _of_devices(refusal, {name: left[name] for name in names[start : start + DEVICES_MAX]})
 
-    def _go_on(self, lane: Lane, part: RefusedPart) -> None:
+    def _keep_open(self, lane: Lane, part: RefusedPart) -> None:
         entries = [entry for entry in self._open[lane] if entry.part.id != part.id]
-        self._open[lane] = [*entries, _Open(part, frozenset(part.devices))][-OPEN_MAX:]
+        self._open[lane] = [*entries, _OpenEntry(part, frozenset(part.devices))][-OPEN_MAX:]
 
 
 def _of_devices(refusal: GroupRefusal, devices: Mapping[str, int]) -> GroupRefusal:
@@ -227,7 +227,7 @@ def _of_devices(refusal: GroupRefusal, devices: Mapping[str, int]) -> GroupRefus
     return msgspec.structs.replace(refusal, devices=devices, rows=sum(devices.values()))
 
 
-def _extended(part: RefusedPart, group: GroupRefusal, selection: Selection) -> RefusedPart:
+def _extend(part: RefusedPart, group: GroupRefusal, selection: SpanSelection) -> RefusedPart:
     """Return an entry with a refusal that follows it."""
     return msgspec.structs.replace(
         part,
@@ -238,7 +238,7 @@ def _extended(part: RefusedPart, group: GroupRefusal, selection: Selection) -> R
     )
 
 
-def _new(lane: Lane, selection: Selection, life: str, group: GroupRefusal, now: int) -> RefusedPart:
+def _new_entry(lane: Lane, selection: SpanSelection, life: str, group: GroupRefusal, now: int) -> RefusedPart:
     """Return a new entry."""
     return RefusedPart(
         secrets.token_hex(6),
@@ -253,17 +253,17 @@ def _new(lane: Lane, selection: Selection, life: str, group: GroupRefusal, now: 
         size=group.size,
         digest=group.digest,
         detail=group.detail,
-        at=now,
+        refused_at=now,
     )
 
 
-def _same_making(before: Selection, now: Selection) -> bool:
+def _continues(before: SpanSelection, now: SpanSelection) -> bool:
     """Return whether a span follows what an entry was made of, and was made in the same way."""
-    made = (before.grade_max, before.shed, before.kept_back) == (now.grade_max, now.shed, now.kept_back)
+    made = (before.grade_max, before.shed, before.withheld_only) == (now.grade_max, now.shed, now.withheld_only)
     return made and before.until == now.after
 
 
-def _crossed(entry: _Open, refusals: Iterable[GroupRefusal], taken: Collection[str]) -> bool:
+def _conflicts(entry: _OpenEntry, refusals: Iterable[GroupRefusal], taken: Collection[str]) -> bool:
     """Return whether rows that an entry would name are taken now, or refused in another way."""
     part, devices = entry.part, entry.devices
     if (not devices and taken) or not devices.isdisjoint(taken):
@@ -278,7 +278,7 @@ def _crossed(entry: _Open, refusals: Iterable[GroupRefusal], taken: Collection[s
     return False
 
 
-def _readable(payload: bytes) -> RefusedPart | None:
+def _decode_or_none(payload: bytes) -> RefusedPart | None:
     """Return an entry; None where a record of another release, or garbage, stands in its place."""
     try:
         return decode_refused_part(payload)

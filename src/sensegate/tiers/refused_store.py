@@ -15,14 +15,14 @@ FILE = "refused.key"
 _KEY_BYTES, _NONCE_BYTES = 32, 12
 
 
-class Vault:
+class RefusedBodyCipher:
     """Encrypts and opens bodies with the centre's own key."""
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
 
     @classmethod
-    def open(cls, directory: Path) -> Vault:
+    def open(cls, directory: Path) -> RefusedBodyCipher:
         """Return the vault of a gateway's directory; its key is made with the first one. Raises `ConfigError`."""
         file = directory / FILE
         try:
@@ -36,12 +36,12 @@ class Vault:
             raise ConfigError("is no key", file=str(file), remedy="restore it, or remove it")
         return cls(key)
 
-    def sealed(self, body: bytes) -> bytes:
+    def encrypt(self, body: bytes) -> bytes:
         """Return a body encrypted."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, body, None)
 
-    def opened(self, sealed: bytes) -> bytes | None:
+    def decrypt(self, sealed: bytes) -> bytes | None:
         """Return a body; None where it was encrypted with another key."""
         try:
             return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None)

@@ -13,14 +13,14 @@ from sensegate.bus.names import city_of
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, NotFound
 from sensegate.tiers import return_files
-from sensegate.tiers.return_flow import Returns, Wanted
-from sensegate.tiers.return_receiver import Taker
+from sensegate.tiers.return_flow import ReturnFlow, ReturnRequest
+from sensegate.tiers.return_receiver import ReturnReceiver
 
 
 class CentreReturns:
     """A centre's side; implements `rest_returns.ReturnDesk`."""
 
-    def __init__(self, returns: Returns, key: Ed25519PrivateKey, clock: Clock, *, division: str) -> None:
+    def __init__(self, returns: ReturnFlow, key: Ed25519PrivateKey, clock: Clock, *, division: str) -> None:
         """`key` signs files; `division`: of the centre."""
         self._returns = returns
         self._key = key
@@ -29,20 +29,20 @@ class CentreReturns:
 
     async def answer(self, member: str, payload: bytes) -> bytes:
         """Answer a node that asks what follows. Raises `Gone`, `Unavailable`."""
-        wanted = msgspec.msgpack.decode(payload, type=Wanted)
+        wanted = msgspec.msgpack.decode(payload, type=ReturnRequest)
         return msgspec.msgpack.encode(await self._returns.part(city_of(member), wanted))
 
     async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
         """Return a signed file of what goes back to a node after an offset, and the offset at which it ends."""
-        body, held = await return_files.export(
+        body, held = await return_files.export_file(
             self._returns,
             division,
-            Wanted(life, after),
+            ReturnRequest(life, after),
             self._key,
             centre=self._division,
             made=self._clock.now(),
         )
-        return body, f"{held.life}:{held.until}"
+        return body, f"{held.log_epoch}:{held.until}"
 
     async def place(self) -> str:
         """Refuse: nothing comes back to a centre."""
@@ -56,7 +56,7 @@ class CentreReturns:
 class NodeReturns:
     """A node's side; implements `rest_returns.ReturnDesk`."""
 
-    def __init__(self, taker: Taker, *, key_file: str) -> None:
+    def __init__(self, taker: ReturnReceiver, *, key_file: str) -> None:
         """`key_file`: public key of the centre whose files are taken; empty: none are."""
         self._taker = taker
         self._key_file = key_file
@@ -67,16 +67,16 @@ class NodeReturns:
 
     async def place(self) -> str:
         """Return the offset up to which this node has taken what its centre returns."""
-        found = await self._taker.place()
-        return f"{found.life}:{found.position}"
+        found = await self._taker.position()
+        return f"{found.log_epoch}:{found.position}"
 
     async def take(self, file: bytes) -> tuple[int, str]:
         """Take a signed file of the centre; return (rows, offset). Raises `ConfigError`, `Conflict`, `Unavailable`."""
         if not self._key_file:
-            remedy = "name the centre's receipts.pub there"
+            remedy = "name the centre's statements.pub there"
             raise ConfigError("no key is believed", key="returns.key_file", remedy=remedy)
         key = await asyncio.to_thread(public_key, Path(self._key_file))
-        held = await asyncio.to_thread(return_files.read, file, key)
+        held = await asyncio.to_thread(return_files.read_file, file, key)
         rows = 0
         for part in held.parts:
             rows += await self._taker.take(part, by_file=True)

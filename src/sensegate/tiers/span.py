@@ -11,33 +11,33 @@ from sensegate.bus import columns, ledger, sequences
 from sensegate.bus.batch import Batch
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import READINGS, ROWS
-from sensegate.bus.record import Kept
+from sensegate.bus.record import WithheldRange
 from sensegate.bus.unreadable import read, read_ledger, read_subject
 from sensegate.model import BOOL, Entry, Shed
 from sensegate.quantities.quality import Flag
-from sensegate.tiers.protocol import PARTS_MAX, ROW_KINDS, Part, PartKind
+from sensegate.tiers.protocol import PARTS_MAX, ROW_KINDS, PartKind, SpanPart
 
-SOURCE = "uplink"
+LEDGER_SOURCE = "uplink"
 """The source under which what becomes of rows on the way to the centre stands in the ledger."""
-MODE = f"{ledger.WITHHELD}.mode"
+WITHHELD_BY_MODE = f"{ledger.WITHHELD}.mode"
 EXPIRED = f"{ledger.WITHHELD}.expired"
 SKIPPED = f"{ledger.WITHHELD}.skipped"
 LEDGER, COMMIT, SEQUENCES = "ledger.", "commit.", "sequences."
 READER = "uplink"
 """As which it counts entries that cannot be read."""
-SHARE = 0.9
+SHRINK_FACTOR = 0.9
 """A span that is too large is made of so much less of the log as it was too large, and a little."""
 
 
-class Span(msgspec.Struct, frozen=True, eq=False):
+class PackedSpan(msgspec.Struct, frozen=True, eq=False):
     """What of a run of entries goes up."""
 
-    parts: list[Part]
+    parts: list[SpanPart]
     """Rows (alarms first), then the ledger; empty if there is nothing to tell."""
     position: int
     """Sequence of the last entry in it."""
     rows: int
-    shed: int = 0
+    shed_rows: int = 0
     """Rows that mode orders kept back."""
 
     @property
@@ -69,15 +69,15 @@ class Packer(msgspec.Struct, frozen=True):
     shift: Callable[[int], int] = lambda sequence: sequence
     """Sequence of an entry of the log -> the place that its rows bear."""
 
-    def span(
+    def pack(
         self,
         entries: Sequence[Entry],
         flag: Flag | None = None,
         shed: Sequence[Shed] = (),
         *,
         skip: bool = False,
-        only: Only | None = None,
-    ) -> Span:
+        only: PartFilter | None = None,
+    ) -> PackedSpan:
         """Return the span of these entries (at least one), or of as many of the first as one message holds.
 
         Args:
@@ -87,33 +87,35 @@ class Packer(msgspec.Struct, frozen=True):
             skip: no rows go up; they are counted as skipped.
             only: nothing but the rows of one kind and grade, or the ledger, or the numbers; nothing is counted.
         """
-        return self._fitting(entries, lambda some: self._span(some, flag, shed, skip=skip, only=only))
+        return self._fit(entries, lambda some: self._pack(some, flag, shed, skip=skip, only=only))
 
-    def brought(self, entries: Sequence[Entry], kept: Kept, *, skip: bool = False, only: Only | None = None) -> Span:
+    def pack_withheld(
+        self, entries: Sequence[Entry], kept: WithheldRange, *, skip: bool = False, only: PartFilter | None = None
+    ) -> PackedSpan:
         """Return the span of what mode orders kept back of these entries (at least one), and of nothing else.
 
         What was counted as withheld is counted as forwarded, in the hour and of the device of which it is.
         """
-        return self._fitting(entries, lambda some: self._brought(some, kept, skip=skip, only=only))
+        return self._fit(entries, lambda some: self._pack_withheld(some, kept, skip=skip, only=only))
 
-    def expired(self, count: int, now: int, position: int) -> Span:
+    def pack_expired(self, count: int, now: int, position: int) -> PackedSpan:
         """Return the span that tells how many readings expired before they could go up."""
         counts = Ledger()
-        counts.add(now // ledger.HOUR_US, "", SOURCE, EXPIRED, count)
-        return Span([*self._ledgers(counts)], position, 0)
+        counts.add(now // ledger.HOUR_US, "", LEDGER_SOURCE, EXPIRED, count)
+        return PackedSpan([*self._ledger_parts(counts)], position, 0)
 
-    def _fitting(self, entries: Sequence[Entry], make: Callable[[Sequence[Entry]], Span]) -> Span:
+    def _fit(self, entries: Sequence[Entry], make: Callable[[Sequence[Entry]], PackedSpan]) -> PackedSpan:
         while True:
             span = make(entries)
             size = span.size
             if (size <= self.span_bytes_max and len(span.parts) <= PARTS_MAX) or len(entries) == 1:
                 return span
-            fit = min(1.0, self.span_bytes_max / max(size, 1)) * SHARE
+            fit = min(1.0, self.span_bytes_max / max(size, 1)) * SHRINK_FACTOR
             entries = whole_commits(entries[: max(1, int(len(entries) * fit))])
 
-    def _span(
-        self, entries: Sequence[Entry], flag: Flag | None, shed: Sequence[Shed], *, skip: bool, only: Only | None
-    ) -> Span:
+    def _pack(
+        self, entries: Sequence[Entry], flag: Flag | None, shed: Sequence[Shed], *, skip: bool, only: PartFilter | None
+    ) -> PackedSpan:
         counts = Ledger()
         groups: dict[tuple[str, int, int], list[Batch]] = {}
         numbered: list[sequences.Sequences] = []
@@ -125,84 +127,86 @@ class Packer(msgspec.Struct, frozen=True):
             elif entry.subject.startswith(SEQUENCES):
                 if (numbers := read(entry, READER, sequences.decode)) is not None:
                     numbered.append(numbers)
-            elif (found := self._rows(entry, only)) is not None:
+            elif (found := self._rows_of(entry, only)) is not None:
                 kind, grade, batch = found
                 shared = grade <= self.grade_max
-                if shared and shed and kind == READINGS and (out := _shed_of(batch, shed)).any():
-                    count_rows(counts, batch.take(out), MODE)
+                if shared and shed and kind == READINGS and (out := _shed_mask(batch, shed)).any():
+                    count_rows(counts, batch.take(out), WITHHELD_BY_MODE)
                     left_out += int(out.sum())
                     batch = batch.take(~out)
                 if not shared or skip:
                     count_rows(counts, batch, SKIPPED if shared else f"{ledger.WITHHELD}.grade")
                 elif len(batch):
-                    batch = _of(batch, only)
+                    batch = _of_devices(batch, only)
                     forwarded += len(batch)
-                    groups.setdefault((kind, grade, batch.partition), []).append(_marked(batch, flag))
-        parts = [*self._groups(groups)] if only is None or only.kind in ROW_KINDS else []
+                    groups.setdefault((kind, grade, batch.partition), []).append(_flagged(batch, flag))
+        parts = [*self._row_parts(groups)] if only is None or only.kind in ROW_KINDS else []
         if only is None or only.kind == PartKind.LEDGER:
-            parts += self._ledgers(counts)
+            parts += self._ledger_parts(counts)
         if only is None or only.kind == PartKind.SEQUENCES:
             life = numbered[0].life if numbered else ""
             parts += [
-                Part(PartKind.SEQUENCES, payload)
+                SpanPart(PartKind.SEQUENCES, payload)
                 for payload in sequences.encoded(life, sequences.merged(numbered), self.span_bytes_max)
             ]
-        return Span(parts, entries[-1].sequence, forwarded, left_out)
+        return PackedSpan(parts, entries[-1].sequence, forwarded, left_out)
 
-    def _brought(self, entries: Sequence[Entry], kept: Kept, *, skip: bool, only: Only | None) -> Span:
+    def _pack_withheld(
+        self, entries: Sequence[Entry], kept: WithheldRange, *, skip: bool, only: PartFilter | None
+    ) -> PackedSpan:
         counts = Ledger()
         groups: dict[tuple[str, int, int], list[Batch]] = {}
         forwarded = 0
         for entry in entries:
-            found = self._rows(entry, only)
+            found = self._rows_of(entry, only)
             if found is None or found[0] != READINGS or found[1] > kept.grade_max:
                 continue
             kind, grade, batch = found
-            batch = batch.take(_shed_of(batch, kept.shed))
-            count_rows(counts, batch, MODE, sign=-1)
+            batch = batch.take(_shed_mask(batch, kept.shed))
+            count_rows(counts, batch, WITHHELD_BY_MODE, sign=-1)
             shared = grade <= self.grade_max
             if not shared or skip:
                 count_rows(counts, batch, SKIPPED if shared else f"{ledger.WITHHELD}.grade")
             elif len(batch):
-                batch = _of(batch, only)
+                batch = _of_devices(batch, only)
                 forwarded += len(batch)
-                groups.setdefault((kind, grade, batch.partition), []).append(_marked(batch, Flag.BACKLOG))
-        parts = [*self._groups(groups)] if only is None or only.kind in ROW_KINDS else []
+                groups.setdefault((kind, grade, batch.partition), []).append(_flagged(batch, Flag.BACKLOG))
+        parts = [*self._row_parts(groups)] if only is None or only.kind in ROW_KINDS else []
         if only is None or only.kind == PartKind.LEDGER:
-            parts += self._ledgers(counts)
-        return Span(parts, entries[-1].sequence, forwarded)
+            parts += self._ledger_parts(counts)
+        return PackedSpan(parts, entries[-1].sequence, forwarded)
 
-    def _rows(self, entry: Entry, only: Only | None) -> tuple[str, int, Batch] | None:
+    def _rows_of(self, entry: Entry, only: PartFilter | None) -> tuple[str, int, Batch] | None:
         """Return (kind, grade, rows) of an entry; None where it holds none that go up, or cannot be read."""
         if not entry.subject.startswith(ROWS) or ".back." in entry.subject:
             return None  # what came back of the centre itself does not go up
         subject = read_subject(entry, READER)
-        if subject is None or not _wants(only, subject.kind, subject.grade):
+        if subject is None or not _matches(only, subject.kind, subject.grade):
             return None
         batch = read(entry, READER, lambda payload: columns.decode(payload, sequence=self.shift(entry.sequence)))
         return None if batch is None else (subject.kind, subject.grade, batch)
 
-    def _groups(self, groups: Mapping[tuple[str, int, int], Sequence[Batch]]) -> Iterator[Part]:
+    def _row_parts(self, groups: Mapping[tuple[str, int, int], Sequence[Batch]]) -> Iterator[SpanPart]:
         """Yield the parts of rows: alarms first."""
-        rest: list[Part] = []
+        rest: list[SpanPart] = []
         for kind, grade, partition in sorted(groups, key=_readings_first):
             whole = columns.concat(groups[kind, grade, partition])
-            for alarm, rows in _by_alarm(whole) if len(whole) else ():
-                part = Part(PartKind(kind), columns.encode(rows), grade, len(rows))
+            for alarm, rows in _split_alarms(whole) if len(whole) else ():
+                part = SpanPart(PartKind(kind), columns.encode(rows), grade, len(rows))
                 if alarm:
                     yield part
                 else:
                     rest.append(part)
         yield from rest
 
-    def _ledgers(self, counts: Ledger) -> Iterator[Part]:
+    def _ledger_parts(self, counts: Ledger) -> Iterator[SpanPart]:
         """Yield the ledger, in parts if it is too large for a message."""
         if len(counts):
             for payload in counts.encoded(self.span_bytes_max):
-                yield Part(PartKind.LEDGER, payload)
+                yield SpanPart(PartKind.LEDGER, payload)
 
 
-class Only(msgspec.Struct, frozen=True):
+class PartFilter(msgspec.Struct, frozen=True):
     """One kind of parts of a span, or the rows of some devices in it."""
 
     kind: PartKind
@@ -211,20 +215,20 @@ class Only(msgspec.Struct, frozen=True):
     """Empty: all."""
 
 
-def _wants(only: Only | None, kind: str, grade: int) -> bool:
+def _matches(only: PartFilter | None, kind: str, grade: int) -> bool:
     if only is None or only.kind not in ROW_KINDS:
         return only is None or only.kind is PartKind.LEDGER  # what was withheld stands in the ledger
     return (only.kind, only.grade) == (kind, grade)
 
 
-def _of(batch: Batch, only: Only | None) -> Batch:
+def _of_devices(batch: Batch, only: PartFilter | None) -> Batch:
     if only is None or not only.devices:
         return batch
     mine = np.array([device in only.devices for device in batch.origins.device], np.bool_)
     return batch.take(mine[batch.origin])
 
 
-def _shed_of(batch: Batch, shed: Sequence[Shed]) -> BOOL:
+def _shed_mask(batch: Batch, shed: Sequence[Shed]) -> BOOL:
     """Return which rows are shed: never an alarm."""
     origins = batch.origins
     out = np.zeros(len(batch), np.bool_)
@@ -246,12 +250,12 @@ def _readings_first(group: tuple[str, int, int]) -> tuple[bool, int, int]:
     return group[0] != READINGS, group[1], group[2]
 
 
-def _marked(batch: Batch, flag: Flag | None) -> Batch:
+def _flagged(batch: Batch, flag: Flag | None) -> Batch:
     batch = batch.without_local()
     return msgspec.structs.replace(batch, flags=batch.flags | np.uint32(flag)) if flag is not None else batch
 
 
-def _by_alarm(batch: Batch) -> Iterator[tuple[bool, Batch]]:
+def _split_alarms(batch: Batch) -> Iterator[tuple[bool, Batch]]:
     """Yield (is it alarms, rows): a series with an alarm goes first as a whole, so that its order stays."""
     alarms: BOOL = (batch.flags & np.uint32(Flag.ALARM)) != 0
     if not alarms.any():
@@ -273,4 +277,4 @@ def count_rows(counts: Ledger, batch: Batch, kind: str, *, sign: int = 1) -> Non
     places = counts.places(batch.origins.device)
     for hour in np.unique(hours).tolist():
         rows = np.bincount(batch.origin[hours == hour], minlength=len(places))
-        counts.add_counts(hour, SOURCE, kind, places, sign * rows)
+        counts.add_counts(hour, LEDGER_SOURCE, kind, places, sign * rows)

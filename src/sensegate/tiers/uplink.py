@@ -19,7 +19,7 @@ import structlog
 
 from sensegate import metrics
 from sensegate.bus.ledger import ACCEPTED, FORWARDED, REFUSED_BY_CENTRE, WITHHELD
-from sensegate.bus.record import Kept, LaneRecord, decode_commit
+from sensegate.bus.record import LaneRecord, WithheldRange, decode_commit
 from sensegate.clock import Clock, moved
 from sensegate.config import UplinkConfig
 from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable, combined
@@ -27,15 +27,15 @@ from sensegate.model import Entry, Shed
 from sensegate.ports import Log
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.exchange import Exchange, LaneState, UplinkLink
-from sensegate.tiers.protocol import Lane, LaneMove, Outcome, Part, PartRefusal, RefusedPart, Selection
-from sensegate.tiers.span import Only, Packer, Span, whole_commits
+from sensegate.tiers.protocol import Lane, LaneUpdate, PartRefusal, RefusedPart, SpanOutcome, SpanPart, SpanSelection
+from sensegate.tiers.span import PackedSpan, Packer, PartFilter, whole_commits
 from sensegate.tiers.writers import Claimant
 
 RANGES_MAX = 256
 """Most ranges of the backlog; with more the live lane sends everything itself, in order."""
-KEPT_MAX = 32
+WITHHELD_MAX = 32
 """Most parts of the log of which mode orders kept something back; with more nothing is kept back."""
-BEHIND = 5.0
+LIVE_LAG_FACTOR = 5.0
 """A live lane this many times `backlog_after_s` behind opens a range although the link was never lost."""
 FULL_ROWS = 1_000
 """So many rows share a span's fixed cost well; it is not worth waiting longer for more, nor long for far fewer."""
@@ -44,24 +44,24 @@ POLL_S = 5.0
 BACKLOG_WRITE_S = 0.5
 """A backlog message should take no longer than this: a live one may have to wait for it."""
 BACKLOG_BYTES_MIN = 65_536
-REFUSED_TRIES = 4
+REFUSED_ATTEMPTS = 4
 """A span that is refused is sent so often, and then only now and then."""
-REFUSED_AGAIN_S = 60.0
-CLAIM_AGAIN_S = 5.0
+REFUSED_RETRY_S = 60.0
+CLAIM_RETRY_S = 5.0
 RESEND_MAX = 500
 """Most refused parts that wait to be sent once more."""
 
 _log = structlog.get_logger("uplink")
 
 
-class Stuck(msgspec.Struct, frozen=True):
+class RefusedSpan(msgspec.Struct, frozen=True):
     """A span that the centre refuses as a whole."""
 
     lane: Lane
     reason: str
     since: int
     """µs UTC."""
-    tries: int
+    attempts: int
     after: int
     until: int
     """Entries in (after, until] of the log; equal: it brings none."""
@@ -93,14 +93,14 @@ class Uplink:
         shed: Callable[[], Sequence[Shed]] = tuple,
         partition: int = 0,
     ) -> None:
-        """`shed` says what mode orders keep here; `claimant` is that of the process, `link` of this connection."""
-        self._source = log
+        """`shed_rows` says what mode orders keep here; `claimant` is that of the process, `link` of this connection."""
+        self._store_log = log
         self._config = config
         self._clock = clock
         self._shed = shed
         self._claimant = claimant
         self._exchange = Exchange(link, claimant, log, clock)
-        self._packer = Packer(config.grade_max, self._exchange.parts_bytes_max, self._place_of)
+        self._packer = Packer(config.grade_max, self._exchange.parts_bytes_max, self._identity_sequence)
         self._opening = asyncio.Lock()  # the backlog's record is written by both lanes
         self._resumed = True
         self._gap_s = 0.0
@@ -110,11 +110,11 @@ class Uplink:
         self._own_record = f"commit.{node}-{partition}"
         self._settled = False
         self._attempts: dict[Lane, _Attempt] = {}
-        self.stuck: dict[Lane, Stuck] = {}
+        self.refused_spans: dict[Lane, RefusedSpan] = {}
         """Spans that the centre refuses as a whole."""
         self._skips: dict[Lane, int] = {}
         """Lane -> up to where its rows are skipped, as an operator has ordered."""
-        self._ordered = asyncio.Event()
+        self._operator_acted = asyncio.Event()
         self._resend: deque[RefusedPart] = deque(maxlen=RESEND_MAX)
         self.resent: dict[str, str] = {}
         """Id of a refused part that was sent once more -> what became of it."""
@@ -136,8 +136,8 @@ class Uplink:
         Of this life of the node's log: its own books know nothing of one that was lost.
         """
         sums: dict[str, int] = {}
-        for state in self._exchange.held.values():
-            before = state.record.before
+        for state in self._exchange.lanes.values():
+            before = state.record.previous_totals
             for kind, count in state.record.totals.items():
                 sums[kind] = sums.get(kind, 0) + count - before.get(kind, 0)
         return sums
@@ -145,7 +145,7 @@ class Uplink:
     @property
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """Ranges of the node's log that are still to be forwarded by the backlog lane."""
-        state = self._exchange.held.get(Lane.BACKLOG)
+        state = self._exchange.lanes.get(Lane.BACKLOG)
         return state.record.ranges if state else ()
 
     @property
@@ -154,8 +154,8 @@ class Uplink:
         sentences = [self._claimant.denied] if self._claimant.denied else []
         sentences += [
             f"uplink: the centre refuses a span of the {stuck.lane} lane (entries {stuck.after + 1} to {stuck.until}, "
-            f"tried {stuck.tries} times): {stuck.reason}; `sensegate node skip {stuck.lane}` goes past it"
-            for stuck in self.stuck.values()
+            f"tried {stuck.attempts} times): {stuck.reason}; `sensegate node skip {stuck.lane}` goes past it"
+            for stuck in self.refused_spans.values()
         ]
         return sentences
 
@@ -166,21 +166,21 @@ class Uplink:
     async def run(self) -> None:
         try:
             async with asyncio.TaskGroup() as lanes:
-                lanes.create_task(self._lane(Lane.LIVE), name="uplink live")
-                lanes.create_task(self._lane(Lane.BACKLOG), name="uplink backlog")
+                lanes.create_task(self._run_lane(Lane.LIVE), name="uplink live")
+                lanes.create_task(self._run_lane(Lane.BACKLOG), name="uplink backlog")
         except ExceptionGroup as errors:
             raise combined(errors) from None
 
-    async def _lane(self, lane: Lane) -> None:
+    async def _run_lane(self, lane: Lane) -> None:
         attempt = 0
         while True:
             try:
                 if lane is Lane.LIVE:
-                    if not await self.live():
+                    if not await self.forward_live():
                         position = (await self._exchange.lane(lane)).record.position
-                        if not await self._source.changed(position, POLL_S):
-                            await self._exchange.look()
-                elif not await self.backlog():
+                        if not await self._store_log.changed(position, POLL_S):
+                            await self._exchange.verify_writer()
+                elif not await self.forward_backlog():
                     await self._opened.wait()
                 attempt = 0
             except (Unavailable, StoreFull) as why:
@@ -192,53 +192,53 @@ class Uplink:
                 await self._clock.sleep(wait_s)
             except Overloaded as why:
                 _log.info("the centre asks for a pause", lane=lane, reason=str(why), seconds=why.retry_after_s)
-                metrics.LIMITED.labels("centre_pause").inc()
+                metrics.LIMIT_HITS.labels("centre_pause").inc()
                 await self._clock.sleep(why.retry_after_s)
             except PermissionDenied as why:
-                await self._ordered_or(self._refused(lane, why))
+                await self._wait_for_operator(self._note_refusal(lane, why))
 
     # ── what the centre refuses as a whole ──────────────────────────────────────────────────────────────
 
-    def _refused(self, lane: Lane, why: PermissionDenied) -> float:
+    def _note_refusal(self, lane: Lane, why: PermissionDenied) -> float:
         """Note that a span, or we ourselves, are refused; return after how long it is tried again."""
         metrics.RESTARTS.labels(f"uplink {lane}").inc()
         if self._claimant.denied:
-            return CLAIM_AGAIN_S
+            return CLAIM_RETRY_S
         attempt = self._attempts.get(lane, _Attempt(0, 0))
         if attempt.skips:
             self._skips.pop(lane, None)  # without its rows it is refused all the same
-        before = self.stuck.get(lane)
-        tries = before.tries + 1 if before and before.after == attempt.after else 1
+        before = self.refused_spans.get(lane)
+        tries = before.attempts + 1 if before and before.after == attempt.after else 1
         since = before.since if before and tries > 1 else self._clock.now()
-        self.stuck[lane] = Stuck(lane, str(why), since, tries, attempt.after, attempt.until)
-        if tries in {1, REFUSED_TRIES}:
+        self.refused_spans[lane] = RefusedSpan(lane, str(why), since, tries, attempt.after, attempt.until)
+        if tries in {1, REFUSED_ATTEMPTS}:
             _log.error("the centre refuses a span", lane=lane, tries=tries, reason=str(why))
         if lane in self._skips:
             return 0.0
-        return 0.5 * 2**tries if tries < REFUSED_TRIES else REFUSED_AGAIN_S
+        return 0.5 * 2**tries if tries < REFUSED_ATTEMPTS else REFUSED_RETRY_S
 
-    async def _ordered_or(self, seconds: float) -> None:
+    async def _wait_for_operator(self, seconds: float) -> None:
         """Wait for some time, or until an operator decides."""
-        self._ordered.clear()
+        self._operator_acted.clear()
         if not self._claimant.force:
-            await moved(self._ordered, self._clock, seconds)
+            await moved(self._operator_acted, self._clock, seconds)
 
-    def skip(self, lane: Lane) -> Stuck:
+    def skip(self, lane: Lane) -> RefusedSpan:
         """Go past the span of a lane that is refused: its rows are counted as skipped. Raises `Conflict`."""
-        stuck = self.stuck.get(lane)
+        stuck = self.refused_spans.get(lane)
         if stuck is None:
             raise Conflict(f"no span of the {lane} lane is refused; there is nothing to skip")
         self._skips[lane] = stuck.until
-        self._ordered.set()
+        self._operator_acted.set()
         return stuck
 
     def take_over(self) -> None:
         """Claim the lanes by force, whatever another copy of this store has sent."""
         self._claimant.force = True
-        self._exchange.forget()
-        self._ordered.set()
+        self._exchange.invalidate()
+        self._operator_acted.set()
 
-    def _skipping(self, lane: Lane, entries: Sequence[Entry]) -> tuple[Sequence[Entry], bool]:
+    def _limited_to_skip(self, lane: Lane, entries: Sequence[Entry]) -> tuple[Sequence[Entry], bool]:
         """Return the entries, only those to be skipped if there are such, and whether they are."""
         until = self._skips.get(lane, -1)
         if until < 0 or not entries or entries[0].sequence > until:
@@ -248,7 +248,7 @@ class Uplink:
 
     # ── live ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def live(self) -> bool:
+    async def forward_live(self) -> bool:
         """Forward the next span; False if there was nothing new.
 
         Raises:
@@ -256,37 +256,37 @@ class Uplink:
             PermissionDenied: the centre does not take the span, or this process as the writer.
         """
         state = await self._exchange.lane(Lane.LIVE)
-        if await self._release(state):
+        if await self._release_withheld(state):
             return True
         after = state.record.position
         entries = await self._fetch(after, self._config.backlog_bytes_max)
         if not entries:
             self._resumed = False
-            self._show_lag(0)
-            return await self._tell_expired()
-        self._show_lag(entries[-1].sequence - after)
-        limit_s = self._config.backlog_after_s * (1.0 if self._resumed else BEHIND)
+            self._set_lag_metric(0)
+            return await self._report_expired()
+        self._set_lag_metric(entries[-1].sequence - after)
+        limit_s = self._config.backlog_after_s * (1.0 if self._resumed else LIVE_LAG_FACTOR)
         if entries[0].time < self._clock.now() - round(limit_s * 1e6) and await self._open_range(state):
             return True
         self._resumed = False
-        entries = await self._gathered(entries)
+        entries = await self._gather(entries)
         shed = self._shed_now(state.record, after)
-        some, skips = self._skipping(Lane.LIVE, whole_commits(entries))
-        span = self._packer.span(some, shed=shed, skip=skips)
-        kept = self._kept(state.record, after, span, shed)
+        some, skips = self._limited_to_skip(Lane.LIVE, whole_commits(entries))
+        span = self._packer.pack(some, shed=shed, skip=skips)
+        kept = self._withheld_after(state.record, after, span, shed)
         now = self._clock.monotonic()
         since_s, self._sent_at = now - self._sent_at, now
         if not span.parts:
             # Nothing to tell (raw messages, records): remembered here, moved at the centre with the next span.
-            self._exchange.held[Lane.LIVE] = state.moved(span.position, kept)
+            self._exchange.lanes[Lane.LIVE] = state.advanced(span.position, kept)
             return True
-        move = self._move(Lane.LIVE, state, position=span.position, kept=kept)
-        selection = Selection(state.confirmed, span.position, self._packer.grade_max, shed)
+        move = self._lane_update(Lane.LIVE, state, position=span.position, withheld=kept)
+        selection = SpanSelection(state.confirmed, span.position, self._packer.grade_max, shed)
         await self._send(Lane.LIVE, span.parts, [move], selection, skips=skips)
         self._pace(span.rows, since_s)
         return True
 
-    async def _gathered(self, entries: list[Entry]) -> list[Entry]:
+    async def _gather(self, entries: list[Entry]) -> list[Entry]:
         """Return entries with what comes while more of them are worth waiting for."""
         waited_s = (self._clock.now() - entries[0].time) / 1e6
         wait_s = min(self._sent_at + self._gap_s - self._clock.monotonic(), self._gap_s - waited_s)
@@ -298,7 +298,7 @@ class Uplink:
             return entries
         return [*entries, *await self._fetch(entries[-1].sequence, self._config.backlog_bytes_max)]
 
-    async def _tell_expired(self) -> bool:
+    async def _report_expired(self) -> bool:
         """With nothing left to forward, count what never went up because it had expired; return whether any had.
 
         Our own commit record says what was accepted, the lanes' records what became of it. Both only rise.
@@ -310,16 +310,16 @@ class Uplink:
             state = await self._exchange.lane(Lane.LIVE)
             if backlog.record.ranges:
                 return False
-            own = await self._source.last(self._own_record)
+            own = await self._store_log.last(self._own_record)
             if own is None or own.sequence > state.record.position:
                 return False
             accepted, totals = decode_commit(own.payload).totals.get(ACCEPTED, 0), self.totals
-            gone = accepted - sum(n for kind, n in totals.items() if kind.partition(".")[0] in _SETTLED)
+            gone = accepted - sum(n for kind, n in totals.items() if kind.partition(".")[0] in _SETTLED_KINDS)
             if gone > 0:
-                span = self._packer.expired(gone, self._clock.now(), state.record.position)
+                span = self._packer.pack_expired(gone, self._clock.now(), state.record.position)
                 # With both lanes' records: a range that was opened by a late write of ours is no loss, and fences this.
-                moves = [self._move(Lane.BACKLOG, backlog), self._move(Lane.LIVE, state)]
-                if not await self._send(Lane.LIVE, span.parts, moves, Selection()):
+                moves = [self._lane_update(Lane.BACKLOG, backlog), self._lane_update(Lane.LIVE, state)]
+                if not await self._send(Lane.LIVE, span.parts, moves, SpanSelection()):
                     return True
             self._settled = True
         if gone <= 0:
@@ -327,10 +327,10 @@ class Uplink:
         _log.error(
             "readings expired before they could go up: no centre for longer than store.readings_ttl_h", count=gone
         )
-        metrics.LIMITED.labels("uplink_expired").inc()
+        metrics.LIMIT_HITS.labels("uplink_expired").inc()
         return True
 
-    def _show_lag(self, live: int) -> None:
+    def _set_lag_metric(self, live: int) -> None:
         metrics.UPLINK_LAG.set(live + sum(until - after for after, until in self.ranges))
 
     def _pace(self, rows: int, since_s: float) -> None:
@@ -342,7 +342,7 @@ class Uplink:
     async def _open_range(self, state: LaneState) -> bool:
         """Give what is old to the backlog lane and move the live lane past it; False if it is the live lane's own."""
         since = self._clock.now() - round(self._config.backlog_after_s * 1e6)
-        until = await self._source.sequence_at(since) - 1
+        until = await self._store_log.sequence_at(since) - 1
         after = state.record.position
         if until <= after:
             return False
@@ -352,15 +352,15 @@ class Uplink:
             if ranges and ranges[-1][1] == after:
                 ranges = (*ranges[:-1], (ranges[-1][0], until))
             elif len(ranges) >= RANGES_MAX:
-                metrics.LIMITED.labels("uplink_ranges").inc()
+                metrics.LIMIT_HITS.labels("uplink_ranges").inc()
                 return False
             else:
                 ranges = (*ranges, (after, until))
             moves = [
-                self._move(Lane.BACKLOG, backlog, ranges=ranges),
-                self._move(Lane.LIVE, state, position=until),
+                self._lane_update(Lane.BACKLOG, backlog, ranges=ranges),
+                self._lane_update(Lane.LIVE, state, position=until),
             ]
-            if not await self._send(Lane.LIVE, [], moves, Selection()):
+            if not await self._send(Lane.LIVE, [], moves, SpanSelection()):
                 return True
         self._settled = False
         _log.info("what waited goes up beside the live lane", after=after, until=until)
@@ -369,22 +369,22 @@ class Uplink:
 
     # ── backlog ──────────────────────────────────────────────────────────────────────────────────────────
 
-    async def backlog(self) -> bool:
-        """Forward the next part of the oldest range; False if there is none. Raises as `live` does."""
+    async def forward_backlog(self) -> bool:
+        """Forward the next part of the oldest range; False if there is none. Raises as `forward_live` does."""
         async with self._opening:
             state = await self._exchange.lane(Lane.BACKLOG)
             if self._resend:
-                await self._once_more(state, self._resend[0])
+                await self._resend_next(state, self._resend[0])
                 return True
-            step = await self._range(state) if state.record.ranges else await self._brought(state)
+            step = await self._next_of_range(state) if state.record.ranges else await self._next_withheld(state)
             if step is None:
                 self._opened.clear()
                 return False
             span, move, selection, skips = step
-            same = move.ranges == state.record.ranges and len(move.kept) == len(state.record.kept)
+            same = move.ranges == state.record.ranges and len(move.withheld) == len(state.record.withheld)
             if same and not span.parts:
                 # Nothing of it was kept back: remembered here, moved at the centre with what comes next.
-                self._exchange.held[Lane.BACKLOG] = state.moved(state.record.position, move.kept)
+                self._exchange.lanes[Lane.BACKLOG] = state.advanced(state.record.position, move.withheld)
             else:
                 began = self._clock.monotonic()
                 try:
@@ -397,39 +397,41 @@ class Uplink:
         await asyncio.sleep(0)  # whoever opens a range is not kept waiting
         return True
 
-    async def _range(self, state: LaneState) -> tuple[Span, LaneMove, Selection, bool]:
+    async def _next_of_range(self, state: LaneState) -> tuple[PackedSpan, LaneUpdate, SpanSelection, bool]:
         """Return the next part of the oldest range, and how the lane stands after it."""
         record = state.record
         (after, until), *rest = record.ranges
-        entries: Sequence[Entry] = await self._within(after, until)
+        entries: Sequence[Entry] = await self._fetch_range(after, until)
         skips = False
         if entries:
-            entries, skips = self._skipping(Lane.BACKLOG, whole_commits(entries))
+            entries, skips = self._limited_to_skip(Lane.BACKLOG, whole_commits(entries))
         shed = self._shed_now(record, after)
-        span = self._packer.span(entries, Flag.BACKLOG, shed, skip=skips) if entries else Span([], until, 0)
+        span = self._packer.pack(entries, Flag.BACKLOG, shed, skip=skips) if entries else PackedSpan([], until, 0)
         ranges = tuple(rest) if not entries or span.position >= until else ((span.position, until), *rest)
-        kept = self._kept(record, after, span, shed)
-        move = self._move(Lane.BACKLOG, state, position=span.position, ranges=ranges, kept=kept)
-        return span, move, Selection(after, span.position, self._packer.grade_max, shed), skips
+        kept = self._withheld_after(record, after, span, shed)
+        move = self._lane_update(Lane.BACKLOG, state, position=span.position, ranges=ranges, withheld=kept)
+        return span, move, SpanSelection(after, span.position, self._packer.grade_max, shed), skips
 
-    async def _brought(self, state: LaneState) -> tuple[Span, LaneMove, Selection, bool] | None:
+    async def _next_withheld(self, state: LaneState) -> tuple[PackedSpan, LaneUpdate, SpanSelection, bool] | None:
         """Return the next part of what was kept back by orders that are over; None: there is none."""
         record, shed = state.record, self._shed()
-        at = next((at for at, part in enumerate(record.kept) if not part.meets(shed)), -1)
+        at = next((at for at, part in enumerate(record.withheld) if not part.meets(shed)), -1)
         if at < 0:
             return None
-        part = record.kept[at]
-        entries: Sequence[Entry] = await self._within(part.after, part.until)
+        part = record.withheld[at]
+        entries: Sequence[Entry] = await self._fetch_range(part.after, part.until)
         skips = False
         if entries:
-            entries, skips = self._skipping(Lane.BACKLOG, entries)
-        span = self._packer.brought(entries, part, skip=skips) if entries else Span([], part.until, 0)
+            entries, skips = self._limited_to_skip(Lane.BACKLOG, entries)
+        span = self._packer.pack_withheld(entries, part, skip=skips) if entries else PackedSpan([], part.until, 0)
         rest = () if span.position >= part.until else (msgspec.structs.replace(part, after=span.position),)
-        move = self._move(Lane.BACKLOG, state, kept=(*record.kept[:at], *rest, *record.kept[at + 1 :]))
-        selection = Selection(part.after, span.position, part.grade_max, part.shed, kept_back=True)
+        move = self._lane_update(
+            Lane.BACKLOG, state, withheld=(*record.withheld[:at], *rest, *record.withheld[at + 1 :])
+        )
+        selection = SpanSelection(part.after, span.position, part.grade_max, part.shed, withheld_only=True)
         return span, move, selection, skips
 
-    async def _within(self, after: int, until: int) -> list[Entry]:
+    async def _fetch_range(self, after: int, until: int) -> list[Entry]:
         return [entry for entry in await self._fetch(after, self._backlog_bytes) if entry.sequence <= until]
 
     def _adapt(self, took_s: float) -> None:
@@ -441,12 +443,12 @@ class Uplink:
 
     # ── what the centre refused in part ──────────────────────────────────────────────────────────────────
 
-    async def refused(self) -> list[RefusedPart]:
+    async def refused_parts(self) -> list[RefusedPart]:
         """Return the parts that the centre refused and that may be sent once more.
 
         Raises `Unavailable`, `PermissionDenied`.
         """
-        return await self._exchange.refused()
+        return await self._exchange.refused_parts()
 
     async def resend(self, ids: Sequence[str] = ()) -> list[RefusedPart]:
         """Send refused parts once more, all of them where none is named; return those that wait now.
@@ -455,7 +457,7 @@ class Uplink:
             NotFound: one of them is not on the list.
             Unavailable, PermissionDenied: the centre does not give the list.
         """
-        listed = {part.id: part for part in await self.refused()}
+        listed = {part.id: part for part in await self.refused_parts()}
         if missing := [part_id for part_id in ids if part_id not in listed]:
             raise NotFound(f"no refused part {missing[0]}")
         waiting = {part.id for part in self._resend}
@@ -466,46 +468,46 @@ class Uplink:
         self._opened.set()
         return list(self._resend)
 
-    async def _once_more(self, state: LaneState, part: RefusedPart) -> None:
+    async def _resend_next(self, state: LaneState, part: RefusedPart) -> None:
         """Send the next piece of a refused part, and note what became of it."""
         made = part.selection
-        entries = await self._within(made.after, made.until)
-        span = Span([], made.until, 0)
-        if part.life != self._source.epoch:
-            self._done(part, "not sent: it is of a log that this one has replaced")
+        entries = await self._fetch_range(made.after, made.until)
+        span = PackedSpan([], made.until, 0)
+        if part.log_epoch != self._store_log.epoch:
+            self._finish_resend(part, "not sent: it is of a log that this one has replaced")
             return
         if part.grade > self._packer.grade_max:
-            self._done(part, f"not sent: grade {part.grade} is not shared any more (uplink.grade_max)")
+            self._finish_resend(part, f"not sent: grade {part.grade} is not shared any more (uplink.grade_max)")
             return
         if entries:
             packer = msgspec.structs.replace(self._packer, grade_max=made.grade_max)
-            only = Only(part.kind, part.grade, frozenset(part.devices))
-            if made.kept_back:
-                kept = Kept(made.after, made.until, made.shed, made.grade_max)
-                span = packer.brought(entries, kept, only=only)
+            only = PartFilter(part.kind, part.grade, frozenset(part.devices))
+            if made.withheld_only:
+                kept = WithheldRange(made.after, made.until, made.shed, made.grade_max)
+                span = packer.pack_withheld(entries, kept, only=only)
             else:
-                span = packer.span(entries, Flag.BACKLOG, made.shed, only=only)
+                span = packer.pack(entries, Flag.BACKLOG, made.shed, only=only)
         whole = span.position >= made.until
         selection = msgspec.structs.replace(made, until=min(span.position, made.until))
-        move = self._move(Lane.BACKLOG, state)
+        move = self._lane_update(Lane.BACKLOG, state)
         try:
             answer = await self._exchange.send(span.parts, [move], selection, readmits=part.id)
         except PermissionDenied as why:
-            self._done(part, f"not taken: {why}")
+            self._finish_resend(part, f"not taken: {why}")
             return
         refused = ", ".join(sorted({item.reason for item in answer.refused}))
-        if answer.outcome is Outcome.STILL_REFUSED:
-            self._done(part, f"still refused: {refused}")
-        elif answer.outcome is Outcome.STALE:
-            if all(item.id != part.id for item in await self.refused()):
-                self._done(part, "sent")
+        if answer.outcome is SpanOutcome.STILL_REFUSED:
+            self._finish_resend(part, f"still refused: {refused}")
+        elif answer.outcome is SpanOutcome.STALE:
+            if all(item.id != part.id for item in await self.refused_parts()):
+                self._finish_resend(part, "sent")
         elif whole:
-            self._done(part, f"sent; of it refused: {refused}" if refused else "sent")
+            self._finish_resend(part, f"sent; of it refused: {refused}" if refused else "sent")
         else:
             rest = msgspec.structs.replace(part, selection=msgspec.structs.replace(made, after=span.position))
             self._resend[0] = rest
 
-    def _done(self, part: RefusedPart, outcome: str) -> None:
+    def _finish_resend(self, part: RefusedPart, outcome: str) -> None:
         self._resend.popleft()
         _log.info("a refused part was sent once more", part=part.id, outcome=outcome)
         if len(self.resent) >= RESEND_MAX:
@@ -517,42 +519,44 @@ class Uplink:
     def _shed_now(self, record: LaneRecord, after: int) -> tuple[Shed, ...]:
         """Return what is left out of what follows a place; nothing where it could not be named in the record."""
         shed = tuple(self._shed())
-        if shed and len(record.kept) >= KEPT_MAX and not self._goes_on(record.kept[-1], after, shed):
-            metrics.LIMITED.labels("uplink_kept").inc()
+        if shed and len(record.withheld) >= WITHHELD_MAX and not self._continues(record.withheld[-1], after, shed):
+            metrics.LIMIT_HITS.labels("uplink_kept").inc()
             return ()
         return shed
 
-    def _goes_on(self, kept: Kept, after: int, shed: tuple[Shed, ...]) -> bool:
+    def _continues(self, kept: WithheldRange, after: int, shed: tuple[Shed, ...]) -> bool:
         return (kept.until, kept.shed, kept.grade_max) == (after, shed, self._packer.grade_max)
 
-    def _kept(self, record: LaneRecord, after: int, span: Span, shed: tuple[Shed, ...]) -> tuple[Kept, ...]:
-        """Return what of the log went up without something, after a span that was made with `shed`."""
-        if shed and record.kept and self._goes_on(record.kept[-1], after, shed):
-            return (*record.kept[:-1], msgspec.structs.replace(record.kept[-1], until=span.position))
-        if span.shed:
-            return (*record.kept, Kept(after, span.position, shed, self._packer.grade_max))
-        return record.kept
+    def _withheld_after(
+        self, record: LaneRecord, after: int, span: PackedSpan, shed: tuple[Shed, ...]
+    ) -> tuple[WithheldRange, ...]:
+        """Return what of the log went up without something, after a span that was made with `shed_rows`."""
+        if shed and record.withheld and self._continues(record.withheld[-1], after, shed):
+            return (*record.withheld[:-1], msgspec.structs.replace(record.withheld[-1], until=span.position))
+        if span.shed_rows:
+            return (*record.withheld, WithheldRange(after, span.position, shed, self._packer.grade_max))
+        return record.withheld
 
-    async def _release(self, state: LaneState) -> bool:
+    async def _release_withheld(self, state: LaneState) -> bool:
         """Give what orders kept back that are over to the backlog lane; False: there is nothing of the live lane's."""
         shed = self._shed()
-        mine = self._exchange.held.get(Lane.BACKLOG)
-        if mine and any(not part.meets(shed) for part in mine.record.kept):
+        mine = self._exchange.lanes.get(Lane.BACKLOG)
+        if mine and any(not part.meets(shed) for part in mine.record.withheld):
             self._opened.set()
-        free = [part for part in state.record.kept if not part.meets(shed)]
+        free = [part for part in state.record.withheld if not part.meets(shed)]
         if not free:
             return False
         async with self._opening:
             backlog = await self._exchange.lane(Lane.BACKLOG)
-            free = free[: max(0, KEPT_MAX - len(backlog.record.kept))]
+            free = free[: max(0, WITHHELD_MAX - len(backlog.record.withheld))]
             if not free:
                 return False
-            rest = tuple(part for part in state.record.kept if part not in free)
+            rest = tuple(part for part in state.record.withheld if part not in free)
             moves = [
-                self._move(Lane.BACKLOG, backlog, kept=(*backlog.record.kept, *free)),
-                self._move(Lane.LIVE, state, kept=rest),
+                self._lane_update(Lane.BACKLOG, backlog, withheld=(*backlog.record.withheld, *free)),
+                self._lane_update(Lane.LIVE, state, withheld=rest),
             ]
-            if not await self._send(Lane.LIVE, [], moves, Selection()):
+            if not await self._send(Lane.LIVE, [], moves, SpanSelection()):
                 return True
         _log.info("what a mode order kept back goes up", parts=len(free))
         self._opened.set()
@@ -561,43 +565,46 @@ class Uplink:
     # ── both ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _fetch(self, after: int, bytes_max: int) -> list[Entry]:
-        return await self._source.fetch(after, limit=FETCH_ENTRIES, max_bytes=bytes_max)
+        return await self._store_log.fetch(after, limit=FETCH_ENTRIES, max_bytes=bytes_max)
 
-    def _place_of(self, sequence: int) -> int:
+    def _identity_sequence(self, sequence: int) -> int:
         """Return the place that rows of an entry bear: another one where a copy of our log has used it."""
         for shift in self._claimant.shifts:
             if shift.after < sequence <= shift.until:
                 return sequence + shift.by
         return sequence
 
-    def _move(
+    def _lane_update(
         self,
         lane: Lane,
         state: LaneState,
         *,
         position: int | None = None,
         ranges: tuple[tuple[int, int], ...] | None = None,
-        kept: tuple[Kept, ...] | None = None,
-    ) -> LaneMove:
+        withheld: tuple[WithheldRange, ...] | None = None,
+    ) -> LaneUpdate:
         record = state.record
-        return LaneMove(
+        return LaneUpdate(
             lane,
             record.number,
             record.position if position is None else position,
             record.ranges if ranges is None else ranges,
-            record.kept if kept is None else kept,
+            record.withheld if withheld is None else withheld,
         )
 
     async def _send(
         self,
         lane: Lane,
-        parts: Sequence[Part],
-        moves: Sequence[LaneMove],
-        selection: Selection,
+        parts: Sequence[SpanPart],
+        moves: Sequence[LaneUpdate],
+        selection: SpanSelection,
         *,
         skips: bool = False,
     ) -> bool:
-        """Send a span; False where the centre's records were others: it is made again from those. Raises as `live`."""
+        """Send a span; return False where the centre's records differ: it is built again from those.
+
+        Raises as `forward_live`.
+        """
         self._attempts[lane] = _Attempt(selection.after, selection.until, skips)
         try:
             answer = await self._exchange.send(parts, moves, selection)
@@ -605,21 +612,21 @@ class Uplink:
             self._resumed = True
             self._opened.set()  # a range may have been opened after all
             raise
-        self.stuck.pop(lane, None)
-        if answer.outcome is not Outcome.TAKEN:
+        self.refused_spans.pop(lane, None)
+        if answer.outcome is not SpanOutcome.ACCEPTED:
             self._resumed = True
             self._opened.set()
             return False
-        _tell(answer.refused)
+        _log_refusals(answer.refused)
         return True
 
 
-_SETTLED = frozenset({FORWARDED, WITHHELD, REFUSED_BY_CENTRE})
+_SETTLED_KINDS = frozenset({FORWARDED, WITHHELD, REFUSED_BY_CENTRE})
 
 
-def _tell(refused: Sequence[PartRefusal]) -> None:
+def _log_refusals(refused: Sequence[PartRefusal]) -> None:
     for part in refused:
-        metrics.LIMITED.labels("refused_by_centre").inc()
+        metrics.LIMIT_HITS.labels("refused_by_centre").inc()
         if part.is_new:
             _log.error(
                 "the centre refuses a part of a span; `sensegate node refused` lists it",

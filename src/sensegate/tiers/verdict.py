@@ -43,7 +43,7 @@ class Reason(StrEnum):
     """Counts that do not balance."""
 
 
-class Mark(StrEnum):
+class RowMark(StrEnum):
     """What is odd about rows that are taken."""
 
     CLOCK = "clock"
@@ -124,7 +124,7 @@ class Refusal(msgspec.Struct, frozen=True):
         return hashlib.sha256(self.payload).hexdigest()
 
 
-class Taken(msgspec.Struct, frozen=True, eq=False):
+class AcceptedRows(msgspec.Struct, frozen=True, eq=False):
     """Rows that may be written under ``<kind>.<node>.all.<grade>``."""
 
     kind: str
@@ -132,13 +132,13 @@ class Taken(msgspec.Struct, frozen=True, eq=False):
     batch: Batch
 
 
-class Checked(msgspec.Struct, frozen=True, eq=False):
+class CheckedRows(msgspec.Struct, frozen=True, eq=False):
     """What becomes of a part of rows."""
 
-    taken: tuple[Taken, ...] = ()
+    accepted: tuple[AcceptedRows, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     marks: Mapping[str, int] = {}
-    """`Mark` -> rows, of what is taken."""
+    """`RowMark` -> rows, of what is taken."""
     claims: tuple[str, ...] = ()
     """Devices that become the member's: to be claimed before the rows are written."""
 

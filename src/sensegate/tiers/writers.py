@@ -20,7 +20,7 @@ import structlog
 from sensegate import metrics
 from sensegate.bus.filling import FILLED_MAX, fill
 from sensegate.bus.process import write_private
-from sensegate.bus.record import NOBODY, LaneRecord, Writer
+from sensegate.bus.record import NO_WRITER, LaneRecord, Writer
 from sensegate.errors import ConfigError, Unavailable
 from sensegate.ports import Log
 from sensegate.tiers import lanes, protocol
@@ -29,7 +29,7 @@ from sensegate.tiers.protocol import TOKENS_MAX, ClaimAnswer, ClaimRequest, Lane
 
 FILE = "writer.json"
 SHIFTS_MAX = 64
-CLAIM_S = 10.0
+CLAIM_TIMEOUT_S = 10.0
 
 _log = structlog.get_logger("tiers")
 
@@ -58,11 +58,11 @@ def decode_displaced(payload: bytes) -> Displaced:
     """Return it from the log. Raises `ValueError` where it is none."""
     try:
         return _displaced(payload)
-    except protocol.FAULTS as why:
+    except protocol.DECODE_ERRORS as why:
         raise ValueError(f"displaced writer: {why}") from why
 
 
-class Grant(msgspec.Struct, frozen=True):
+class ClaimGrant(msgspec.Struct, frozen=True):
     """A claim that is right, if the present writer does not answer."""
 
     lanes: dict[Lane, LaneRecord]
@@ -73,12 +73,12 @@ class Grant(msgspec.Struct, frozen=True):
     """It was granted before, and the answer was lost: nothing is to be written."""
 
 
-def denied(reason: str) -> ClaimAnswer:
+def deny(reason: str) -> ClaimAnswer:
     """Return that a claim is not granted."""
     return ClaimAnswer(granted=False, reason=reason)
 
 
-def judge(claim: ClaimRequest, records: Records | None, displaced: Displaced | None) -> Grant | str:
+def judge(claim: ClaimRequest, records: Records | None, displaced: Displaced | None) -> ClaimGrant | str:
     """Return what a claim makes of the lanes' records, or why it is not granted.
 
     Args:
@@ -86,34 +86,41 @@ def judge(claim: ClaimRequest, records: Records | None, displaced: Displaced | N
         records: as they stand; None: nobody has claimed them yet.
         displaced: for a claim by force: the lanes when the claimed epoch was displaced, if that is known.
     """
-    place = max(claim.first - 1, 0)
+    place = max(claim.log_first - 1, 0)
     writer = Writer(claim.writer, claim.epoch + 1, claim.token)
     if records is None:
-        return Grant({lane: lanes.claimed(lanes.fresh(claim.life, place), writer) for lane in Lane}, place)
+        return ClaimGrant(
+            {lane: lanes.with_writer(lanes.new_record(claim.log_epoch, place), writer) for lane in Lane}, place
+        )
     live = records[Lane.LIVE]
     present = live.writer
     writer = msgspec.structs.replace(writer, epoch=max(claim.epoch, present.epoch) + 1)
-    if claim.life in live.past:
+    if claim.log_epoch in live.past_epochs:
         return (
             "writer: another store has taken this one's place at the centre; what waits here does not go up any more: "
             "stop this gateway, or let it join with a new store (`sensegate node replace` at the centre)"
         )
-    if claim.life != live.life:
-        return Grant(
-            {lane: lanes.claimed(lanes.anew(record, claim.life, place), writer) for lane, record in records.items()},
+    if claim.log_epoch != live.log_epoch:
+        return ClaimGrant(
+            {
+                lane: lanes.with_writer(lanes.restart(record, claim.log_epoch, place), writer)
+                for lane, record in records.items()
+            },
             0,
         )
-    return _same_life(claim, records, displaced, writer)
+    return _judge_same_log(claim, records, displaced, writer)
 
 
-def _same_life(claim: ClaimRequest, records: Records, displaced: Displaced | None, writer: Writer) -> Grant | str:
+def _judge_same_log(
+    claim: ClaimRequest, records: Records, displaced: Displaced | None, writer: Writer
+) -> ClaimGrant | str:
     present = records[Lane.LIVE].writer
     if present.token == claim.token:
-        return Grant(dict(records), claim.ended, repeated=True)
+        return ClaimGrant(dict(records), claim.log_end, repeated=True)
     if claim.force and (claim.epoch or claim.writer == present.id):
-        return _forced(claim, records, displaced, writer)
+        return _judge_forced(claim, records, displaced, writer)
     # By force, and without any epoch: the store has lost its file, and is the one whose records these are.
-    known = claim.epoch >= present.epoch or present.token in claim.tokens
+    known = claim.epoch >= present.epoch or present.token in claim.previous_tokens
     if present.id and not claim.force and (present.id != claim.writer or not known):
         return (
             f"writer: another copy of this store has gone on at the centre (epoch {present.epoch}, this one knows "
@@ -121,17 +128,19 @@ def _same_life(claim: ClaimRequest, records: Records, displaced: Displaced | Non
             "one and run `sensegate node takeover` here"
         )
     reached = max(record.reached for record in records.values())
-    kept = {lane: lanes.shortened(record, claim.ended) for lane, record in records.items()}
-    return Grant(
-        {lane: lanes.claimed(record, writer) for lane, record in kept.items()},
-        claim.ended,
-        lost_end=max(0, reached - claim.ended),
+    kept = {lane: lanes.truncate(record, claim.log_end) for lane, record in records.items()}
+    return ClaimGrant(
+        {lane: lanes.with_writer(record, writer) for lane, record in kept.items()},
+        claim.log_end,
+        lost_end=max(0, reached - claim.log_end),
     )
 
 
-def _forced(claim: ClaimRequest, records: Records, displaced: Displaced | None, writer: Writer) -> Grant | str:
-    since = claim.since if claim.since >= 0 else protocol.PLACE_MAX
-    if displaced is None and claim.since < 0:
+def _judge_forced(
+    claim: ClaimRequest, records: Records, displaced: Displaced | None, writer: Writer
+) -> ClaimGrant | str:
+    since = claim.unconfirmed_from if claim.unconfirmed_from >= 0 else protocol.NATURAL_MAX
+    if displaced is None and claim.unconfirmed_from < 0:
         return (
             "writer: the centre does not know any more what of this store has come up; let it join with a new store "
             "(`sensegate node replace` at the centre)"
@@ -141,23 +150,23 @@ def _forced(claim: ClaimRequest, records: Records, displaced: Displaced | None, 
     start = since if displaced is None else min(since, max(was[Lane.LIVE].position, displaced.common))
     result = {}
     for lane, record in records.items():
-        before = was[lane] if displaced else lanes.fresh(record.life, start)
-        result[lane] = lanes.claimed(
+        before = was[lane] if displaced else lanes.new_record(record.log_epoch, start)
+        result[lane] = lanes.with_writer(
             msgspec.structs.replace(
                 record,
                 position=start,
-                ranges=lanes.clipped(before.ranges, common, start),
-                kept=lanes.clipped_kept(before.kept, common, start),
+                ranges=lanes.clip_ranges(before.ranges, common, start),
+                withheld=lanes.clip_withheld(before.withheld, common, start),
             ),
             writer,
         )
-    return Grant(result, common)
+    return ClaimGrant(result, common)
 
 
 # ── the node's side ─────────────────────────────────────────────────────────────────────────────────────
 
 
-class Shift(msgspec.Struct, frozen=True):
+class SequenceShift(msgspec.Struct, frozen=True):
     """Entries in (after, until] of the node's log bear places of their own: a copy of the log had used theirs."""
 
     after: int
@@ -173,13 +182,13 @@ class WriterState(msgspec.Struct, frozen=True):
     """Last one that a centre confirmed."""
     tokens: tuple[str, ...] = ()
     """Of processes whose claims were sent and not confirmed, the newest last."""
-    since: int = -1
+    unconfirmed_from: int = -1
     """With which sequence the log ended when the first process began whose claim was not confirmed; -1: it was."""
-    shifts: tuple[Shift, ...] = ()
+    shifts: tuple[SequenceShift, ...] = ()
     format: int = 1
 
 
-class Keeper(Protocol):
+class WriterStateStore(Protocol):
     """Where a store keeps the state of its claims."""
 
     async def read(self) -> WriterState | None:
@@ -191,7 +200,7 @@ class Keeper(Protocol):
         ...
 
 
-class FileKeeper:
+class WriterStateFile:
     """The file `writer.json` of a gateway's directory."""
 
     def __init__(self, directory: Path) -> None:
@@ -227,16 +236,16 @@ class ClaimLink(Protocol):
 class Claimant:
     """Claims the lanes for this process."""
 
-    def __init__(self, keeper: Keeper, log: Log, *, began: int = -1) -> None:
+    def __init__(self, keeper: WriterStateStore, log: Log, *, began: int = -1) -> None:
         """`began`: with which sequence our log ended when this process began; -1: as it ends at the first claim."""
         self._keeper = keeper
         self._log = log
         self._began = began
         self.token = secrets.token_hex(8)
         """Of this process."""
-        self.writer: Writer = NOBODY
+        self.writer: Writer = NO_WRITER
         """Ourselves, once a centre has granted it."""
-        self.shifts: tuple[Shift, ...] = ()
+        self.shifts: tuple[SequenceShift, ...] = ()
         self.denied = ""
         """Why the last claim was not granted; empty: it was, or there was none."""
         self.force = False
@@ -257,9 +266,9 @@ class Claimant:
             return None
         first, last = await self._log.bounds()
         ended = last if self._began < 0 else self._began
-        since = ended if state.since < 0 and not self._was_granted else state.since
+        since = ended if state.unconfirmed_from < 0 and not self._was_granted else state.unconfirmed_from
         tokens = state.tokens if self.token in state.tokens else (*state.tokens, self.token)[-TOKENS_MAX:]
-        state = msgspec.structs.replace(state, tokens=tokens, since=since)
+        state = msgspec.structs.replace(state, tokens=tokens, unconfirmed_from=since)
         await self._keeper.write(state)
         claim = ClaimRequest(
             state.id,
@@ -272,11 +281,11 @@ class Claimant:
             tuple(token for token in tokens if token != self.token),
             self.force,
         )
-        answer = protocol.decode_claim_answer(await link.ask("claim", protocol.encode(claim), CLAIM_S))
+        answer = protocol.decode_claim_answer(await link.ask("claim", protocol.encode(claim), CLAIM_TIMEOUT_S))
         if not answer.granted:
             self._deny(answer.reason)
             return None
-        await self._granted(state, answer)
+        await self._accept(state, answer)
         return answer.lanes
 
     def _deny(self, reason: str) -> None:
@@ -284,7 +293,7 @@ class Claimant:
             _log.error("the centre takes nothing of this store", reason=reason)
         self.denied = reason
 
-    async def _granted(self, state: WriterState, answer: ClaimAnswer) -> None:
+    async def _accept(self, state: WriterState, answer: ClaimAnswer) -> None:
         place = answer.lanes[Lane.LIVE].position
         reached = max(record.reached for record in answer.lanes.values())
         _, last = await self._log.bounds()
@@ -294,19 +303,21 @@ class Claimant:
             _log.error(
                 "our log has lost its end, or is a copy: the centre has more of it", place=place, reached=reached
             )
-            metrics.LIMITED.labels("log_lost_end").inc()
+            metrics.LIMIT_HITS.labels("log_lost_end").inc()
             whole = 2 * reached - place - last <= FILLED_MAX
-            shifts = (*shifts, Shift(place, reached if whole else protocol.PLACE_MAX, reached - place))[-SHIFTS_MAX:]
-        state = WriterState(state.id, answer.writer.epoch, since=-1, shifts=shifts)
+            shifts = (*shifts, SequenceShift(place, reached if whole else protocol.NATURAL_MAX, reached - place))[
+                -SHIFTS_MAX:
+            ]
+        state = WriterState(state.id, answer.writer.epoch, unconfirmed_from=-1, shifts=shifts)
         await self._keeper.write(state)
         for shift in shifts:
-            if shift.until < protocol.PLACE_MAX:
+            if shift.until < protocol.NATURAL_MAX:
                 until = max(until, shift.until + shift.by)
         if last < until:
             await fill(self._log, last, until)
         self.writer, self.shifts, self.denied, self.force = answer.writer, shifts, "", False
         self._began, self._was_granted = -1, True
 
-    def displaced(self) -> None:
+    def lose(self) -> None:
         """Note that another process is the writer now: what follows needs a new claim."""
-        self.writer = NOBODY
+        self.writer = NO_WRITER

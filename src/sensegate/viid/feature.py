@@ -9,15 +9,15 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from sensegate.authority.devices import Devices, Stored
+from sensegate.authority.devices import Devices, StoredDevice
 from sensegate.bus.kv import Bucket
 from sensegate.clock import Clock
-from sensegate.config import Config, secret
+from sensegate.config import Config, read_secret
 from sensegate.config.viid import ViidSubordinateConfig, ViidSuperiorConfig
 from sensegate.errors import NotFound
 from sensegate.feature import Feature, FeatureSpec, Parts, Place, Task
 from sensegate.model import Device
-from sensegate.ports import Log, Part
+from sensegate.ports import Log, PartKey
 from sensegate.video.format import Pseudonymiser
 from sensegate.video.formats.viid_ids import is_device
 from sensegate.viid import rest
@@ -32,7 +32,7 @@ from sensegate.viid.subscriptions import Orders
 from sensegate.viid.superior import Superior
 from sensegate.web.routing import iso
 
-PSEUDONYMISER = Part[Pseudonymiser]("pseudonymiser", absent="this gateway keeps no video metadata")
+PSEUDONYMISER = PartKey[Pseudonymiser]("pseudonymiser", absent="this gateway keeps no video metadata")
 """Hides plates and other identifiers of persons."""
 
 
@@ -41,7 +41,7 @@ def password_digests(config: Config) -> Digests | None:
     viid = config.viid
     if not viid.server_id:
         return None
-    return Digests(Path(viid.seal_file or Path(config.directory) / "viid.key"), viid.realm)
+    return Digests(Path(viid.digest_key_file or Path(config.directory) / "viid.key"), viid.realm)
 
 
 def digest_of(config: Config) -> Callable[[Device, str], bytes]:
@@ -118,7 +118,7 @@ class ViidPlatform:
             settings.url,
             settings.local_id or self._config.server_id,
             user=settings.username,
-            password=secret(settings.password_file),
+            password=read_secret(settings.password_file),
             ca_file=settings.ca_file,
         )
         return Superior(
@@ -152,7 +152,7 @@ class ViidPlatform:
         if at >= 0:
             self._devices.observe(np.array([at], np.int32), np.array([self._clock.now()], np.int64))
 
-    def _changed(self, at: int, before: Stored | None, after: Stored | None) -> None:
+    def _changed(self, at: int, before: StoredDevice | None, after: StoredDevice | None) -> None:
         """End the registration of a device that was disabled, or whose password in force is another without grace."""
         known = before.credentials.digest if before else b""
         kept = () if after is None else (after.credentials.digest, after.credentials.previous_digest)
@@ -161,11 +161,11 @@ class ViidPlatform:
 
     def _gone(self, device: str) -> None:
         at = self._devices.find(device)
-        if self._config.states and at >= 0 and self._devices.enabled[at]:
+        if self._config.publish_online and at >= 0 and self._devices.enabled[at]:
             self.source.state(self._devices.record(at), online=False)
 
     def _registered(self, device: Device) -> None:
-        if self._config.states:
+        if self._config.publish_online:
             self.source.state(device, online=True)
         for code in (device.id, device.alias):
             if code in self._subordinates:

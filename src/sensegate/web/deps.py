@@ -1,4 +1,4 @@
-"""What the web is handed by the wiring: the foundations as they are, other stages as small protocols and records."""
+"""Dependencies of the HTTP layer, given by the wiring."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from sensegate.clock import Clock
 from sensegate.config import WebConfig
 from sensegate.lifecycle.profile_rows import ProfileRow
 from sensegate.model import Device, QualityRow
-from sensegate.ports import Log, Part
+from sensegate.ports import Log, PartKey
 from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.sharing import Sharing
 
-Push = Callable[[Device, Principal, bytes, str], Awaitable[None]]
-"""(device, caller, body, content type): returns after the commit that holds the message."""
+IngestTelemetry = Callable[[Device, Principal, bytes, str], Awaitable[None]]
+"""(device, caller, body, content type): returns after the message is committed."""
 
 
-def _nothing() -> Sequence[Any]:
+def _empty() -> Sequence[Any]:
     return ()
 
 
-class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class WebDependencies(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Everything that the HTTP layer needs."""
 
     config: WebConfig
@@ -45,28 +45,28 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     devices: Devices
     tokens: Tokens
     share: Sharing
-    roll: ActiveConsumers
-    books: HourlyLedgers
+    consumers: ActiveConsumers
+    hourly: HourlyLedgers
     audit: AuditTrail
     ready: Callable[[], Sequence[str]]
-    """Returns why the gateway is not ready, a sentence each; empty: it is."""
-    warnings: Callable[[], Sequence[str]] = _nothing
-    """Returns what is wrong and does not stop readings, a sentence each."""
-    ingest: Push | None = None
-    """None: this gateway takes no telemetry by HTTP."""
-    profiles: Callable[[], Sequence[ProfileRow]] = _nothing
+    """Returns why the gateway is not ready, a sentence each; empty: it is ready."""
+    warnings: Callable[[], Sequence[str]] = _empty
+    """Returns problems that do not stop readings, a sentence each."""
+    ingest: IngestTelemetry | None = None
+    """None: this gateway does not ingest telemetry by HTTP."""
+    profiles: Callable[[], Sequence[ProfileRow]] = _empty
     topics: Callable[[Device], Sequence[str]] = lambda _device: ()
-    """MQTT topics under which a device may publish."""
+    """Device -> MQTT topics to which it may publish."""
     quality: Callable[[int], Sequence[QualityRow]] = lambda _since: ()
-    """Returns the indicators of all devices from a time (µs) on."""
+    """Time (µs UTC) -> indicators of all devices since then."""
     people: People | None = None
-    """None: programs alone ask here."""
+    """None: there are no accounts of people."""
     oidc: Oidc | None = None
-    secure: bool = False
-    """True: browsers reach us by https, and so send the session's cookie by nothing else."""
+    is_secure: bool = False
+    """Whether browsers use https, so that session cookies are restricted to it."""
     clock_lag: Callable[[str], float | None] = lambda _device: None
-    """Device -> by how many seconds its clock was behind ours when it last spoke."""
+    """Device -> lag of its clock behind the gateway's at its last message, in seconds; None: unknown."""
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict
-    """Refusals of the broker: device -> what -> count."""
-    parts: Mapping[Part[Any], Any] = {}
-    """What the features of this gateway give to their own routes."""
+    """Returns rejections of the broker: device -> kind -> count."""
+    parts: Mapping[PartKey[Any], Any] = {}
+    """Parts that the features of this gateway provide to their routes."""

@@ -16,15 +16,15 @@ from sensegate.bus.opening import Core
 from sensegate.lifecycle.opening import ProfileLifecycle, ReprocessingParts
 from sensegate.lifecycle.profile_rows import profile_rows
 from sensegate.model import QualityRow
-from sensegate.ports import Part
+from sensegate.ports import PartKey
 from sensegate.share.stage import Share
 from sensegate.web.app import Web
-from sensegate.web.deps import Deps, Push
+from sensegate.web.deps import IngestTelemetry, WebDependencies
 from sensegate.web.devices import ASSETS, NEIGHBOURS
 from sensegate.web.drafts import UNKNOWN
 from sensegate.web.log import SET_ASIDE
-from sensegate.web.profile_jobs import JOBS, REDECODES, REDECODING
-from sensegate.web.profiles import IN_FORCE, OUTCOMES, RELEASES, STUDIES
+from sensegate.web.profile_jobs import JOBS, REPROCESSING, REPROCESSING_ORDERS
+from sensegate.web.profiles import COMPARISONS, IN_FORCE, OUTCOMES, RELEASES
 from sensegate.web.routing import Route
 from sensegate.web.webhooks import WEBHOOKS
 
@@ -41,7 +41,7 @@ class WebParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     refused: Callable[[], Mapping[str, Mapping[str, int]]]
     """Refusals of the broker: device -> what -> count."""
     share: Share
-    ingest: Push
+    ingest: IngestTelemetry
     clock_lag: Callable[[str], float | None]
     """Device -> by how many seconds its clock was behind ours when it last spoke; None: unknown."""
     quality_rows: Callable[[int], Sequence[QualityRow]]
@@ -50,7 +50,7 @@ class WebParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     assets: Assets
     not_ready: Callable[[], Sequence[str]]
     warnings: Callable[[], Sequence[str]]
-    features: Mapping[Part[Any], Any]
+    features: Mapping[PartKey[Any], Any]
     """What features give to their routes."""
 
 
@@ -62,10 +62,10 @@ async def open_web(parts: WebParts, routes: Sequence[Route], stack: contextlib.A
     return web, url
 
 
-def _deps(parts: WebParts) -> Deps:
+def _deps(parts: WebParts) -> WebDependencies:
     core, config, callers = parts.core, parts.core.config, parts.callers
     lifecycle, share = parts.lifecycle, parts.share
-    return Deps(
+    return WebDependencies(
         config=config.web,
         role=config.role,
         division=config.division,
@@ -77,11 +77,11 @@ def _deps(parts: WebParts) -> Deps:
         tokens=callers.tokens,
         people=callers.people,
         oidc=callers.oidc,
-        secure=bool(config.web.tls.cert_file) or config.oidc.redirect_url.startswith("https://"),
+        is_secure=bool(config.web.tls.cert_file) or config.oidc.redirect_url.startswith("https://"),
         audit=callers.audit,
         share=share.sharing,
-        books=share.sharing.hourly,
-        roll=share.push.consumers,
+        hourly=share.sharing.hourly,
+        consumers=share.push.consumers,
         ready=parts.not_ready,
         warnings=parts.warnings,
         ingest=parts.ingest,
@@ -94,10 +94,10 @@ def _deps(parts: WebParts) -> Deps:
             RELEASES: lifecycle.releases,
             IN_FORCE: lifecycle.rollout.in_force,
             OUTCOMES: lifecycle.canaries.outcomes,
-            STUDIES: lifecycle.comparisons,
+            COMPARISONS: lifecycle.comparisons,
             JOBS: lifecycle.jobs,
-            REDECODES: lifecycle.orders,
-            REDECODING: parts.reprocessing.reprocessing,
+            REPROCESSING_ORDERS: lifecycle.orders,
+            REPROCESSING: parts.reprocessing.reprocessing,
             UNKNOWN: lifecycle.unexplained,
             WEBHOOKS: share.push.webhooks,
             NEIGHBOURS: parts.neighbours,

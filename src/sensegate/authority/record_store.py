@@ -1,6 +1,6 @@
-"""Records in a bucket, by name, newest revision each: read whole at a start, followed from then on.
+"""Records in a key-value bucket, with a copy in memory that follows every change.
 
-A bucket holds records of one kind, whose keys are their names, or of several, told apart by what their keys begin with
+A bucket holds records of one kind, whose keys are their names, or of several kinds, distinguished by a key prefix
 (``grant/…``, ``entry/…``).
 """
 
@@ -18,11 +18,11 @@ from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import Conflict
 
-Kept = TypeVar("Kept", bound=msgspec.Struct)
+R = TypeVar("R", bound=msgspec.Struct)
 
 
-class Shelf:
-    """One bucket, read whole at `open` and followed by `run`: every process has a change within a second."""
+class RecordStore:
+    """A bucket that `open` reads and `run` follows: changes reach every process within a second."""
 
     def __init__(self, bucket: Bucket, clock: Clock) -> None:
         self.bucket = bucket
@@ -31,17 +31,17 @@ class Shelf:
         self._takers: dict[str, Callable[[str, Row], None]] = {}
 
     def attach(self, prefix: str, take: Callable[[str, Row], None]) -> None:
-        """Hand every row whose key begins with `prefix` to `take`, as (the rest of its key, row)."""
+        """Pass every row whose key begins with `prefix` to `take`, as (key without prefix, row)."""
         self._takers[prefix] = take
 
     async def open(self) -> None:
-        """Load everything."""
+        """Load all rows."""
         rows, self._revision = await self.bucket.load_all()
         for row in rows:
             await self._take(row)
 
     async def run(self) -> None:
-        """Follow the changes of all processes until cancelled; through losses of the engine."""
+        """Follow the changes of all processes until cancelled; survives failures of the engine."""
         await follow(self.bucket, self._revision, self._take, self._clock)
 
     async def _take(self, row: Row) -> None:
@@ -50,76 +50,76 @@ class Shelf:
                 take(row.key.removeprefix(prefix), row)
 
 
-def _revised(record: Kept, revision: int) -> Kept:
+def _revised(record: R, revision: int) -> R:
     return msgspec.structs.replace(record, revision=revision)
 
 
-class Records(Generic[Kept]):
-    """The records of one kind. `Kept` has a field `revision`, unless `revised` says where it stands."""
+class RecordTable(Generic[R]):
+    """The records of one kind. `R` has a field `revision`, unless `revised` sets it elsewhere."""
 
     def __init__(
         self,
-        shelf: Shelf,
+        store: RecordStore,
         kind: str,
-        form: type[Kept],
+        form: type[R],
         *,
         prefix: str | None = None,
         packed: bool = False,
-        revised: Callable[[Kept, int], Kept] = _revised,
+        revised: Callable[[R, int], R] = _revised,
     ) -> None:
-        """Attach them to their shelf, which fills them.
+        """Attach the table to a store, which fills it.
 
         Args:
-            shelf: of the bucket in which they are.
-            kind: what one is called.
-            form: of a record.
-            prefix: with which their keys begin; absent: ``<kind>/``.
-            packed: MessagePack, else JSON.
+            store: the store of the bucket.
+            kind: name of the kind, for messages.
+            form: type of a record.
+            prefix: prefix of the keys; default: ``<kind>/``.
+            packed: encode as MessagePack instead of JSON.
             revised: returns a record with another revision.
         """
-        self._bucket = shelf.bucket
+        self._bucket = store.bucket
         self._kind = kind
         self._prefix = f"{kind}/" if prefix is None else prefix
         self._revised = revised
         self._encode: Callable[[Any], bytes] = msgspec.msgpack.encode if packed else msgspec.json.encode
-        self._decode: Callable[[bytes], Kept] = (
+        self._decode: Callable[[bytes], R] = (
             msgspec.msgpack.Decoder(form).decode if packed else msgspec.json.Decoder(form, strict=False).decode
         )
-        self._kept: dict[str, Kept] = {}
+        self._records: dict[str, R] = {}
         self._revisions: dict[str, int] = {}
-        """Of what is kept, and of what was removed here until the bucket tells so too."""
-        self.on_change: list[Callable[[Kept | None, Kept | None], None]] = []
-        """Called with the record before and after a change (None: not there), from whichever process it came."""
-        self._moved = asyncio.Event()
-        shelf.attach(self._prefix, self._told)
+        """Revisions of the records, and of removed ones until the watch confirms their removal."""
+        self.on_change: list[Callable[[R | None, R | None], None]] = []
+        """Callbacks with the record before and after a change (None: absent), from whichever process it came."""
+        self._changed = asyncio.Event()
+        store.attach(self._prefix, self._apply_watched)
 
-    def find(self, name: str) -> Kept | None:
-        """Return a record; None if there is none."""
-        return self._kept.get(name)
+    def find(self, name: str) -> R | None:
+        """Return a record by name; None if there is none."""
+        return self._records.get(name)
 
     def names(self) -> list[str]:
-        """Return the names of all records, in order."""
-        return sorted(self._kept)
+        """Return the names of all records, sorted."""
+        return sorted(self._records)
 
-    def all(self) -> Collection[Kept]:
-        """Return all records, in no order."""
-        return self._kept.values()
+    def all(self) -> Collection[R]:
+        """Return all records, in arbitrary order."""
+        return self._records.values()
 
-    def __iter__(self) -> Iterator[Kept]:
-        """Go through all records in order of name."""
-        return iter([record for _, record in sorted(self._kept.items())])
+    def __iter__(self) -> Iterator[R]:
+        """Iterate over all records in order of name."""
+        return iter([record for _, record in sorted(self._records.items())])
 
     def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self._kept)
+        """Return the number of records."""
+        return len(self._records)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Return when a condition on the records holds; looked at after every change."""
+        """Wait until a condition on the records holds; it is checked after every change."""
         while not condition():
-            await self._moved.wait()
+            await self._changed.wait()
 
-    async def put(self, name: str, record: Kept, *, expected: int) -> Kept:
-        """Write a record as of a revision (0: a new one); return it with its new revision.
+    async def put(self, name: str, record: R, *, expected: int) -> R:
+        """Write a record that has the revision `expected` (0: a new one); return it with its new revision.
 
         Raises:
             Conflict: it was changed meanwhile.
@@ -130,24 +130,24 @@ class Records(Generic[Kept]):
         except Conflict:
             raise Conflict(f"{self._kind} {name} was changed meanwhile; read it again") from None
         self._take(name, Row(self._prefix + name, value, revision))
-        return self._kept[name]
+        return self._records[name]
 
     async def _put(self, key: str, value: bytes, expected: int) -> int:
         try:
             return await self._bucket.put(key, value, expected=expected)
         except Conflict:
-            # A record of this name may have been removed; its absence has a revision of its own, for some days.
+            # A record of this name may have been removed; for some days its deletion has a revision.
             if expected or not (absent := await self._bucket.absence(key)):
                 raise
         return await self._bucket.put(key, value, expected=absent)
 
     async def delete(self, name: str, *, expected: int | None) -> None:
-        """Remove a record as of a revision (None: whatever it is). Raises `Conflict`."""
+        """Delete a record that has the revision `expected` (None: any). Raises `Conflict`."""
         key = self._prefix + name
         self._take(name, Row(key, None, await self._bucket.delete(key, expected=expected)))
 
-    def _told(self, name: str, row: Row) -> None:
-        """Take what the bucket tells, which is in order: nothing older of the record comes after it."""
+    def _apply_watched(self, name: str, row: Row) -> None:
+        """Apply a change from the watch, which is in order: no older change of the record follows."""
         self._take(name, row)
         if row.value is None and self._revisions.get(name, 0) <= row.revision:
             self._revisions.pop(name, None)
@@ -156,11 +156,11 @@ class Records(Generic[Kept]):
         if self._revisions.get(name, 0) >= row.revision:
             return
         self._revisions[name] = row.revision
-        before = self._kept.pop(name, None)
-        after: Kept | None = None
+        before = self._records.pop(name, None)
+        after: R | None = None
         if (record := read_row(row, self._kind, self._decode)) is not None:
-            after = self._kept[name] = self._revised(record, row.revision)
+            after = self._records[name] = self._revised(record, row.revision)
         for listener in self.on_change:
             listener(before, after)
-        self._moved.set()
-        self._moved = asyncio.Event()
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -1,8 +1,8 @@
-"""What commands print: tables for people, lines with tabs for pipes, JSON for programs; options that many share.
+"""Output of commands: tables for people, tab-separated lines for pipes, JSON for programs; options that commands share.
 
-On a terminal a table is as wide as it must be; where the terminal is too narrow, cells are wrapped between words, and
-where even that does not fit, each row becomes a block of ``key  value`` lines: no word is ever broken. Into a pipe goes
-a line for each row, the header first, cells separated by tabs, numbers without commas.
+On a terminal, a table that is too wide is wrapped between words; if that does not suffice, each row becomes a block of
+``key  value`` lines: words are never broken. A pipe gets the header and a line for each row, with cells separated by
+tabs and numbers without commas.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from rich.progress import track
 from rich.table import Table
 
 from sensegate.errors import ConfigError
-from sensegate.web.client import Remote
+from sensegate.web.client import GatewayClient
 
 T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:18080"
 GAP = 2
 """Blanks between columns."""
-MUCH = 20
-"""Files from which on it takes so long that a bar is wanted."""
+PROGRESS_FILES_MIN = 20
+"""Least number of files for which a progress bar is shown."""
 
 Url = Annotated[
     str, typer.Option("--url", envvar="SENSEGATE_URL", help="Address of the gateway.", rich_help_panel="Gateway")
@@ -41,7 +41,7 @@ Token = Annotated[
     typer.Option(
         "--token",
         envvar="SENSEGATE_TOKEN",
-        help="Token to speak with; better by the environment, where `ps` does not show it.",
+        help="Token of the caller; preferably from the environment, where `ps` does not show it.",
         show_default=False,
         show_envvar=True,
         rich_help_panel="Gateway",
@@ -50,41 +50,41 @@ Token = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 console = Console(soft_wrap=True)
-aside = Console(soft_wrap=True, stderr=True)
-"""For what is said beside the answer: it does not go into a pipe."""
+stderr = Console(soft_wrap=True, stderr=True)
+"""Console for notices that must not enter a pipe."""
 
 
-def ask(url: str, token: str, work: Callable[[Remote], Awaitable[T]]) -> T:
-    """Return what `work` brings back from the gateway."""
+def call(url: str, token: str, work: Callable[[GatewayClient], Awaitable[T]]) -> T:
+    """Return the result of `work`, called with a connection to the gateway."""
 
-    async def whole() -> T:
-        async with Remote(url, token) as remote:
+    async def connected() -> T:
+        async with GatewayClient(url, token) as remote:
             return await work(remote)
 
-    return asyncio.run(whole())
+    return asyncio.run(connected())
 
 
-def as_json(document: object) -> None:
-    """Print one JSON document."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+def print_json(content: object) -> None:
+    """Print a JSON document."""
+    sys.stdout.write(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
-def followed(work: Sequence[T], what: str) -> Iterable[T]:
-    """Return what is worked through one by one, with a bar on the terminal where there is much of it."""
-    few = len(work) < MUCH or not aside.is_terminal
-    return track(work, what, console=aside, transient=True, disable=few)
+def with_progress(items: Sequence[T], description: str) -> Iterable[T]:
+    """Return an iterable of `items`, with a progress bar on the terminal if there are many."""
+    hidden = len(items) < PROGRESS_FILES_MIN or not stderr.is_terminal
+    return track(items, description, console=stderr, transient=True, disable=hidden)
 
 
 def save(file: Path, content: bytes) -> None:
-    """Write a file that was asked for. Raises `ConfigError`."""
+    """Write an output file. Raises `ConfigError`."""
     try:
         file.write_bytes(content)
     except OSError as why:
-        raise ConfigError("cannot be written", file=str(file), remedy=why.strerror or str(why)) from why
+        raise ConfigError("the file cannot be written", file=str(file), remedy=why.strerror or str(why)) from why
 
 
-def document(text: str, option: str) -> Any:
-    """Return the JSON in an option, None where it is empty. Raises `typer.BadParameter`."""
+def parse_json(text: str, option: str) -> Any:
+    """Return the JSON in an option, None if it is empty. Raises `typer.BadParameter`."""
     try:
         return json.loads(text) if text else None
     except ValueError as why:
@@ -93,35 +93,35 @@ def document(text: str, option: str) -> Any:
         ) from None
 
 
-def table(
+def print_table(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, json_form: bool = False, title: str = ""
 ) -> None:
-    """Print rows: as a table with the given columns, or whole as a JSON array."""
+    """Print rows as a table with the given columns, or with all their keys as a JSON array."""
     if json_form:
-        as_json(list(rows))
+        print_json(list(rows))
         return
     if not console.is_terminal:
-        sys.stdout.writelines(piped(rows, columns))
+        sys.stdout.writelines(tab_separated(rows, columns))
         return
     if title:
         console.print(title, style="italic", highlight=False, markup=False)
     if not rows:
-        aside.print("none", style="dim")
+        stderr.print("none", style="dim")
         return
-    told = [column for column in columns if any(row.get(column) not in (None, "", [], ()) for row in rows)]
-    cells = [[_cell(row.get(column)) for column in told] for row in rows]
-    heads = [column.replace("_", " ") for column in told]
+    shown = [column for column in columns if any(row.get(column) not in (None, "", [], ()) for row in rows)]
+    cells = [[_cell(row.get(column)) for column in shown] for row in rows]
+    heads = [column.replace("_", " ") for column in shown]
     columns_of = [list(column) for column in zip(heads, *cells, strict=True)]
     gap = GAP
-    if (widths := fitted(columns_of, console.width)) is None:
+    if (widths := fit_widths(columns_of, console.width)) is None:
         gap = 1
-        widths = fitted(columns_of, console.width, gap)
+        widths = fit_widths(columns_of, console.width, gap)
     if widths is None:
-        lines = turned(columns_of, console.width) or blocks(told, cells, console.width)
+        lines = transposed(columns_of, console.width) or blocks(shown, cells, console.width)
         sys.stdout.write("\n".join(lines) + "\n")
         return
     grid = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
-    for head, column, width in zip(heads, told, widths, strict=True):
+    for head, column, width in zip(heads, shown, widths, strict=True):
         numeric = any(isinstance(row.get(column), (int, float)) for row in rows)
         grid.add_column(head, justify="right" if numeric else "left", overflow="fold", width=width)
     for line in cells:
@@ -129,45 +129,47 @@ def table(
     console.print(grid, markup=False, highlight=False)
 
 
-def fields(record: Mapping[str, Any], *, json_form: bool = False) -> None:
-    """Print one record, a line for each key that holds something."""
+def print_record(record: Mapping[str, Any], *, json_form: bool = False) -> None:
+    """Print a record, a line for each key that is not empty."""
     if json_form:
-        as_json(record)
+        print_json(record)
         return
     if not console.is_terminal:
-        sys.stdout.writelines(piped([{"key": key, "value": value} for key, value in record.items()], ("key", "value")))
+        sys.stdout.writelines(
+            tab_separated([{"key": key, "value": value} for key, value in record.items()], ("key", "value"))
+        )
         return
     keys = [key for key, value in record.items() if value not in (None, "", [], {})]
     sys.stdout.write("\n".join(blocks(keys, [[_cell(record[key]) for key in keys]], console.width)) + "\n")
 
 
-def piped(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
-    """Return lines for a pipe, the header first."""
+def tab_separated(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    """Return tab-separated lines, the header first."""
     lines = [columns, *([_cell(row.get(column), commas=False) for column in columns] for row in rows)]
     return ["\t".join(" ".join(cell.split()) for cell in line) + "\n" for line in lines]
 
 
-def fitted(columns: Sequence[Sequence[str]], width: int, gap: int = GAP) -> list[int] | None:
-    """Return the widths of columns (of texts) that fit `width` without a broken word; None where there are none."""
-    wanted = [max(cell_len(line) for text in column for line in text.split("\n")) for column in columns]
-    least = [max(map(_longest_word, column)) for column in columns]
-    room = width - gap * (len(columns) - 1)
-    if sum(wanted) <= room:
-        return wanted
-    if sum(least) > room:
+def fit_widths(columns: Sequence[Sequence[str]], width: int, gap: int = GAP) -> list[int] | None:
+    """Return column widths that fit `width` without broken words; None if there are none."""
+    natural = [max(cell_len(line) for text in column for line in text.split("\n")) for column in columns]
+    minimal = [max(map(_longest_word, column)) for column in columns]
+    available = width - gap * (len(columns) - 1)
+    if sum(natural) <= available:
+        return natural
+    if sum(minimal) > available:
         return None
-    given = list(least)
-    spare = room - sum(least)
-    # The column that lacks least is served first: most are whole then, and one or two are wrapped.
-    for at in sorted(range(len(columns)), key=lambda at: wanted[at] - least[at]):
-        more = min(wanted[at] - least[at], spare)
-        given[at] += more
-        spare -= more
-    return given
+    widths = list(minimal)
+    spare = available - sum(minimal)
+    # Columns that need least extra width come first, so that at most one or two columns are wrapped.
+    for index in sorted(range(len(columns)), key=lambda index: natural[index] - minimal[index]):
+        added = min(natural[index] - minimal[index], spare)
+        widths[index] += added
+        spare -= added
+    return widths
 
 
 def _longest_word(text: str) -> int:
-    """Return the width of what must stay on one line; Chinese may be broken anywhere."""
+    """Return the width of the longest unbreakable word; Chinese may be broken anywhere."""
     longest = length = 0
     for letter in text:
         if letter.isspace():
@@ -180,8 +182,8 @@ def _longest_word(text: str) -> int:
     return longest
 
 
-def turned(columns: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Return columns as lines, each row a column: a few rows of many numbers; nothing where even that does not fit."""
+def transposed(columns: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Return lines of the transposed table, for few rows with many columns; empty if it does not fit."""
     if any("\n" in text for column in columns for text in column):
         return []
     widths = [max(map(cell_len, row)) for row in zip(*columns, strict=True)]
@@ -196,7 +198,7 @@ def _padded(text: str, width: int) -> str:
 
 
 def blocks(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Return rows as ``key  value`` lines with a blank line between two rows; what is empty is left out."""
+    """Return rows as ``key  value`` lines, with a blank line between rows; empty cells are omitted."""
     margin = max(map(len, columns), default=0) + GAP
     lines: list[str] = []
     for row in cells:
@@ -221,7 +223,7 @@ def _cell(value: object, *, commas: bool = True) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}" if commas else str(value)
-    if isinstance(value, (list, tuple)) and not any(isinstance(one, (dict, list, tuple)) for one in value):
+    if isinstance(value, (list, tuple)) and not any(isinstance(item, (dict, list, tuple)) for item in value):
         return ", ".join(map(str, value))
     if isinstance(value, (dict, list, tuple)):
         return json.dumps(value, ensure_ascii=False)
@@ -229,12 +231,14 @@ def _cell(value: object, *, commas: bool = True) -> str:
 
 
 def rows_of(answer: object) -> list[dict[str, Any]]:
-    """Return the rows of a list answer: an array, or the one array in an object."""
+    """Return the rows of an answer: an array, or the first array in an object."""
     if isinstance(answer, dict):
         answer = next((value for value in answer.values() if isinstance(value, list)), [])
     return [row for row in answer if isinstance(row, dict)] if isinstance(answer, list) else []
 
 
-def listed(url: str, token: str, path: str, columns: Sequence[str], *, json_form: bool, **query: str | float) -> None:
-    """Ask for a list and print it."""
-    table(rows_of(ask(url, token, lambda remote: remote.get(path, **query))), columns, json_form=json_form)
+def print_list(
+    url: str, token: str, path: str, columns: Sequence[str], *, json_form: bool, **query: str | float
+) -> None:
+    """Request a list and print it."""
+    print_table(rows_of(call(url, token, lambda remote: remote.get(path, **query))), columns, json_form=json_form)

@@ -22,24 +22,24 @@ from sensegate.model import Member
 from sensegate.ports import Log
 from sensegate.tiers.lanes import READMITTED, RELEASED
 
-TAKEN_BACK = {RELEASED: WITHHELD, READMITTED: REFUSED_BY_CENTRE}
+REVERSED = {RELEASED: WITHHELD, READMITTED: REFUSED_BY_CENTRE}
 """Word of the lanes' records -> that of which it is taken back in the ledger."""
-EVERY_S = 0.5
-LEAST_S = 3.0
+POLL_S = 0.5
+RECORD_INTERVAL_S = 3.0
 """While more and more is carried it is told so often: each atomic write costs the server files and a sync."""
 
 _log = structlog.get_logger("uplink")
 
 
-class _Told(msgspec.Struct, frozen=True):
+class _RecordedTotals(msgspec.Struct, frozen=True):
     totals: dict[str, int]
     format: int = 1
 
 
-_decode = msgspec.json.Decoder(_Told).decode
+_decode = msgspec.json.Decoder(_RecordedTotals).decode
 
 
-class Carried:
+class UplinkAccounting:
     """Tells it while `run`."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Carried:
         self._totals = totals
         self._clock = clock
         self._ttl_h = ttl_h
-        self._told: dict[str, int] | None = None
+        self._recorded: dict[str, int] | None = None
         self._sequence = 0
 
     async def run(self) -> None:
@@ -60,46 +60,50 @@ class Carried:
         seen: dict[str, int] = {}
         while True:
             totals = dict(self._totals())
-            if totals == seen or self._clock.monotonic() - told_at >= LEAST_S:
+            if totals == seen or self._clock.monotonic() - told_at >= RECORD_INTERVAL_S:
                 try:
-                    await self.tell()
+                    await self.record()
                     told_at = self._clock.monotonic()
                 except (Unavailable, Fenced, StoreFull) as why:
                     _log.debug("what was carried is told later", reason=str(why))
                     metrics.RESTARTS.labels("carried").inc()
             seen = totals
-            await self._clock.sleep(EVERY_S)
+            await self._clock.sleep(POLL_S)
 
-    async def tell(self) -> None:
+    async def record(self) -> None:
         """Write the difference to what was told last, if there is one. Raises `Unavailable`, `Fenced`, `StoreFull`."""
-        if self._told is None:
+        if self._recorded is None:
             last = await self._log.last(f"commit.{self._node}-carried")
-            self._told = dict(_decode(last.payload).totals) if last else {}
+            self._recorded = dict(_decode(last.payload).totals) if last else {}
             self._sequence = last.sequence if last else 0
         now = _rising(self._totals())
-        news = {kind: count - self._told.get(kind, 0) for kind, count in now.items() if count > self._told.get(kind, 0)}
+        news = {
+            kind: count - self._recorded.get(kind, 0)
+            for kind, count in now.items()
+            if count > self._recorded.get(kind, 0)
+        }
         if not news:
             return
         ledger = Ledger()
         for kind, count in news.items():
             word, _, reason = kind.partition(".")
-            back = TAKEN_BACK.get(word)
+            back = REVERSED.get(word)
             told_as = f"{back}.{reason}" if back else kind
             ledger.add(self._clock.now() // HOUR_US, "", "uplink", told_as, -count if back else count)
-        told = {**self._told, **{kind: now[kind] for kind in news}}
-        self._told = None  # until it is known to be written
+        told = {**self._recorded, **{kind: now[kind] for kind in news}}
+        self._recorded = None  # until it is known to be written
         self._sequence = await self._log.write(
             [
                 Member(f"carried.{self._node}", ledger.encode(), self._ttl_h),
                 Member(
                     f"commit.{self._node}-carried",
-                    msgspec.json.encode(_Told(told)),
+                    msgspec.json.encode(_RecordedTotals(told)),
                     rollup=True,
                     expect=self._sequence,
                 ),
             ]
         )
-        self._told = told
+        self._recorded = told
 
 
 def _rising(totals: Mapping[str, int]) -> dict[str, int]:
@@ -107,9 +111,9 @@ def _rising(totals: Mapping[str, int]) -> dict[str, int]:
     rising: dict[str, int] = {}
     for kind, count in totals.items():
         word, _, reason = kind.partition(".")
-        if word in {FORWARDED, WITHHELD, REFUSED_BY_CENTRE, *TAKEN_BACK}:
+        if word in {FORWARDED, WITHHELD, REFUSED_BY_CENTRE, *REVERSED}:
             rising[kind] = rising.get(kind, 0) + count
-        if word in TAKEN_BACK:
-            ever = f"{TAKEN_BACK[word]}.{reason}"
+        if word in REVERSED:
+            ever = f"{REVERSED[word]}.{reason}"
             rising[ever] = rising.get(ever, 0) + count
     return rising

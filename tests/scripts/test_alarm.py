@@ -27,7 +27,7 @@ async def test_a_suspension_is_seen(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     scripts = ScriptPool(clock.monotonic)
     monkeypatch.setattr(pool, "decoding_pool", lambda: scripts)
     stages: Any = SimpleNamespace(scrubber=SimpleNamespace(warnings=lambda: ["readings lost"]))
-    suspended = sample("sensegate_script_suspensions_total", what="script")
+    suspended = sample("sensegate_script_suspensions_total", scope="script")
     limited = sample("sensegate_script_calls_total", outcome="script_limit")
     bad = source_of(hostile("while (true) {}"), file="bad.js")
     try:
@@ -41,7 +41,7 @@ async def test_a_suspension_is_seen(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         assert Stages.warnings(stages) == ["readings lost"]
     finally:
         scripts.close()
-    assert sample("sensegate_script_suspensions_total", what="script") == suspended + 1
+    assert sample("sensegate_script_suspensions_total", scope="script") == suspended + 1
     assert sample("sensegate_script_calls_total", outcome="script_limit") == limited + 4
     said = capsys.readouterr()
     assert "codec script suspended" in said.out + said.err

@@ -33,7 +33,7 @@ Run = Callable[[], Awaitable[None]]
 Answer = Callable[[str, bytes], Awaitable[bytes]]
 """(id of the member that asks, payload) -> the answer. Raises `SensegateError` to refuse."""
 Check = Callable[[], Sequence[str]]
-"""ReturnFlow what is wrong, a sentence each."""
+"""Returns what is wrong, a sentence each."""
 
 
 class Place(StrEnum):
@@ -79,9 +79,9 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     addresses: Mapping[str, str] = {}
     """Name of a listener -> its URL."""
     not_ready: Check = tuple
-    """ReturnFlow why readings are not taken or given."""
+    """Returns why readings are not taken or given."""
     warnings: Check = tuple
-    """ReturnFlow what is wrong and does not stop readings."""
+    """Returns what is wrong and does not stop readings."""
     begin: Run = nothing
     """Called once, when every part of the gateway is open and before the tasks start."""
 

@@ -1,4 +1,4 @@
-"""`sensegate grant`, `sensegate statement`: access to data of other owners, its usage, and signed proof of the usage."""
+"""`sensegate grant`, `sensegate statement`: access to data of other owners, its usage, and signed proof of it."""
 
 from __future__ import annotations
 

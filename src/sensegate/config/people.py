@@ -83,15 +83,11 @@ class SharingConfig(ConfigRecord, frozen=True):
     grant_days_max: Annotated[float, doc("longest grant, days")] = 1_096.0
     retention_days: Annotated[
         float,
-        doc(
-            "retention of ended grants and tokens, decided applications, monthly counts (and usage statements); 0: for ever"
-        ),
+        doc("retention of ended grants and tokens, decided applications, monthly counts; 0: for ever"),
     ] = 1_827.0
     key_file: Annotated[
         str,
-        doc(
-            "PEM of the Ed25519 key that signs usage statements; empty: <directory>/statements.key, created at the first start"
-        ),
+        doc("PEM of the Ed25519 key that signs usage statements; empty: <directory>/statements.key"),
     ] = ""
     duplicate_distance_m: Annotated[
         float, doc("warn of a device of the same kind within this distance of another owner's; 0: never")

@@ -30,7 +30,7 @@ from sensegate.tiers.questions import CHUNK_BYTES, fit_chunk
 PIECE_ENTRIES = 2_000
 WAIT_S = 1.0
 COMMIT = "commit."
-_log = structlog.get_logger("replica")
+_log = structlog.get_logger("failover")
 
 
 class ReplicatedEntry(msgspec.Struct, frozen=True, array_like=True):
@@ -280,11 +280,11 @@ class Replica:
                 # A hole lies between commits, or where a record of one was replaced: fillers may go ahead of the rest.
                 members.append(Member(FILLER, b"", 1))
                 expected += 1
-                if len(members) == BATCH_MESSAGES_MAX and all(one.subject == FILLER for one in members):
+                if len(members) == BATCH_MESSAGES_MAX and all(member.subject == FILLER for member in members):
                     held = await self._sent(members, held)
                     members = []
             commit = entry.subject.startswith(COMMIT)
-            if commit and any(one.subject == entry.subject for one in members):
+            if commit and any(member.subject == entry.subject for member in members):
                 # Two records of one subject in a batch would be one that replaces the other within it.
                 held = await self._sent(members, held)
                 members = []

@@ -67,7 +67,7 @@ class CentreConnection:
 
     def problems(self) -> list[str]:
         """Return what keeps readings from going up although the centre is reached, a sentence each."""
-        return self._uplink.troubles if self._uplink else []
+        return self._uplink.problems if self._uplink else []
 
 
 CONNECTION = PartKey[CentreConnection]("centre_connection", absent="this gateway is no node: it has no centre")

@@ -147,7 +147,7 @@ def _open_receiver(parts: Parts, members: Members, owners: DeviceOwners, links: 
         config.store,
         log_share=config.node_quota.log_share,
         probe=links.probe,
-        vault=RefusedBodyCipher.open(parts.core.directory),
+        cipher=RefusedBodyCipher.open(parts.core.directory),
         admits=lambda member: member != config.division and bool(members.areas_of(member)),
     )
     events = WriterEvents(parts.callers.audit, parts.core.clock, home=config.division)

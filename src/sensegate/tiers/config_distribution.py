@@ -24,7 +24,7 @@ from sensegate.lifecycle.contents import Content, ContentStore, digest_of
 from sensegate.lifecycle.history import ProfileVersion, VersionInForce, VersionState
 from sensegate.lifecycle.releases import Releases
 
-_log = structlog.get_logger("authority")
+_log = structlog.get_logger("tiers")
 
 TABLES = {
     "properties": ("quantities", "properties.csv"),
@@ -125,11 +125,13 @@ class ConfigPublisher:
     def _distributed(self, profile: str, division: str) -> DistributedProfile | None:
         life = self._releases.history(profile)
         force = tuple(
-            one
-            for one in life.force
-            if division.startswith(one.target.division) or one.target.division.startswith(division)
+            entry
+            for entry in life.force
+            if division.startswith(entry.target.division) or entry.target.division.startswith(division)
         )
-        versions = tuple(one for one in life.versions if any(one.number == decided.number for decided in force))
+        versions = tuple(
+            version for version in life.versions if any(version.number == decided.number for decided in force)
+        )
         if force:
             return DistributedProfile(profile, force, versions, standard=life.standard)
         shelved = self._releases.shelved(profile)
@@ -192,8 +194,8 @@ class ConfigReceiver:
             except (ConfigError, Conflict, NotFound) as why:
                 refused[handed.profile] = str(why)
                 if self.refused.get(handed.profile) != str(why):
-                    _log.error("what the centre handed down is refused", profile=handed.profile, why=str(why))
-                    facts = {"why": str(why)[:500], "versions": [one.number for one in handed.versions]}
+                    _log.error("what the centre handed down is refused", profile=handed.profile, reason=str(why))
+                    facts = {"why": str(why)[:500], "versions": [version.number for version in handed.versions]}
                     await self._trail.record(
                         self.by, "profile.apply_from_centre.refused", handed.profile, after=dict(facts)
                     )
@@ -218,7 +220,7 @@ class ConfigReceiver:
         """Tell whether our own folder, or what was decided here, is as new as the centre's folder."""
         shelved = self._releases.shelved(handed.profile)
         number = handed.versions[0].number
-        known = [one.number for one in self._releases.history(handed.profile).versions if one.used]
+        known = [version.number for version in self._releases.history(handed.profile).versions if version.used]
         return max([*known, shelved[0] if shelved else 0], default=0) >= number
 
     async def _read(self, digest: str) -> Content:

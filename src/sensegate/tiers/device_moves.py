@@ -34,7 +34,7 @@ CLOSING_S = 1.2
 """After this time what was being let in has been closed too."""
 PART_BYTES = 400_000
 
-_log = structlog.get_logger("moving")
+_log = structlog.get_logger("tiers")
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -100,7 +100,7 @@ class DeviceMover:
             try:
                 told = await self._run_order(order)
             except (ConfigError, Conflict, NotFound, ValueError) as why:
-                _log.error("a device cannot be moved", device=order.device, order=order.action, why=str(why))
+                _log.error("a device cannot be moved", device=order.device, order=order.action, reason=str(why))
                 told = MoveReport(order.id, refused=str(why))
                 if order.action == "give":
                     self._devices.moving_out.discard(order.device)  # it stays, and may connect

@@ -229,7 +229,7 @@ class MoveRegister:
 
     def all(self, by: Principal) -> list[MoveRecord]:
         """Return those that concern the caller's scope, newest first."""
-        return [one for one in sorted(self._moves.values(), key=lambda one: -one.requested_at) if _concerns(by, one)]
+        return [move for move in sorted(self._moves.values(), key=lambda one: -one.requested_at) if _concerns(by, move)]
 
     def get(self, move_id: str, by: Principal) -> MoveRecord:
         """Return one. Raises `NotFound`."""
@@ -317,7 +317,9 @@ class MoveRegister:
         known = msgspec.structs.replace(stored.device, state=DeviceState.REGISTERED)
         entry = StoredDevice(known, stored.credentials if keep_credential else Credentials())
         # What the one that is gone owed of earlier moves could open it again there.
-        for one in [one for one in self._moves.values() if one.device == device and where in {one.source, one.target}]:
+        for one in [
+            move for move in self._moves.values() if move.device == device and where in {move.source, move.target}
+        ]:
             await self._drop_debts(one, where)
         move = msgspec.structs.replace(
             move,
@@ -418,7 +420,7 @@ class MoveRegister:
 
     async def settle_abandoned(self) -> None:
         """End the moves that wait for the last step of a source that is gone: it is told when it is back."""
-        for move in [one for one in self._moves.values() if one.stage in {MoveStage.TAKEN, MoveStage.SENT_BACK}]:
+        for move in [move for move in self._moves.values() if move.stage in {MoveStage.TAKEN, MoveStage.SENT_BACK}]:
             if self._registries.is_gone(move.source):
                 now = msgspec.structs.replace(move, changed_at=self._clock.now())
                 await (self._send_back(now) if move.stage is MoveStage.SENT_BACK else self._finish_without_source(now))
@@ -430,20 +432,20 @@ class MoveRegister:
         await self._end(msgspec.structs.replace(move, stage=MoveStage.DONE, owed_source="settle"))
 
     async def _find_device(self, device: str, gateways: list[str], by: Principal) -> tuple[str, StoredDevice]:
-        for one in gateways:
-            stored = await self._registries.find(one, device)
+        for division in gateways:
+            stored = await self._registries.find(division, device)
             if stored is None or stored.device.state is DeviceState.RETIRED:
                 continue
             if not allows(by, Action.CHANGE_DEVICES, stored.device.division, stored.device.department):
                 continue  # the same answer as for what does not exist
-            return one, stored
+            return division, stored
         raise NotFound(f"no device {device[:64]} at a gateway that this centre knows")
 
     # ── orders ──────────────────────────────────────────────────────────────────────────────────────
 
     def orders_digest(self, division: str) -> str:
         """Return a word that changes with what a gateway has to do; empty: nothing."""
-        return ",".join(f"{one.id}:{one.action}" for one in self._orders(division))
+        return ",".join(f"{order.id}:{order.action}" for order in self._orders(division))
 
     def _orders(self, division: str) -> list[MoveOrder]:
         """Return what a gateway has to do, what is oldest first: it may owe something of a device that comes back."""
@@ -590,7 +592,7 @@ class MoveRegister:
         while number < move.parts or await self._bucket.get(f"{move.id}.{number}") is not None:
             await self._bucket.delete(f"{move.id}.{number}")
             number += 1
-        ended = (one for one in self._moves.values() if one.stage in ENDED_STAGES and not one.owed)
+        ended = (move for move in self._moves.values() if move.stage in ENDED_STAGES and not move.owed)
         over = sorted(ended, key=lambda one: one.changed_at)
         for old in over[:-ENDED_MAX]:
             await self._bucket.delete(old.id)
@@ -647,7 +649,7 @@ class MoveRegister:
 def _due(move: MoveRecord) -> list[tuple[str, bool]]:
     """Return what is to be done now, (what, by the source or by the target)."""
     due = [(move.owed_source, True), (move.owed_target, False), _ORDERS.get(move.stage, ("", True))]
-    return [one for one in due if one[0]]
+    return [item for item in due if item[0]]
 
 
 def _concerns(by: Principal, move: MoveRecord) -> bool:

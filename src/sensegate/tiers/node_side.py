@@ -82,7 +82,7 @@ class NodeParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     mover: DeviceMover
     """Does what the centre orders of moves of devices."""
     shed: Callable[[], Sequence[Shed]]
-    """ReturnFlow the readings that a mode order withholds from the centre."""
+    """Returns the readings that a mode order withholds from the centre."""
     beside: Mapping[str, Callable[[], Awaitable[None]]]
     """Name -> what else runs while connected."""
 

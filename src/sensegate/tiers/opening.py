@@ -28,7 +28,7 @@ _NO_CENTRE = "this gateway is no centre"
 MEMBERSHIP = PartKey[Members]("membership", absent=_NO_CENTRE)
 RETURN_INDEX = PartKey[ReturnFlow]("return_index", absent=_NO_CENTRE)
 TERM = PartKey[Callable[[], int | None]]("term", absent="this centre has no other one beside it")
-"""ReturnFlow the term in which this centre answers; None where it must be silent."""
+"""Returns the term in which this centre answers; None where it must be silent."""
 COPIED_BUCKETS = PartKey[Mapping[str, Bucket]]("copied_buckets", absent="this gateway is no node")
 """Buckets of a node of which its centre keeps a copy, by name."""
 

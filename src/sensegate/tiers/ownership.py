@@ -35,7 +35,7 @@ CONFLICTS_MAX = 1_000
 CONFLICT_RECORD_S = 3_600.0
 """The trail has at most one record of conflicts per member and this time."""
 
-_log = structlog.get_logger("authority")
+_log = structlog.get_logger("tiers")
 
 
 class ClaimedDevices(msgspec.Struct, frozen=True):
@@ -108,7 +108,7 @@ class DeviceOwners:
         self._home = home
         self._is_own = is_own
         self._devices_max = devices_max
-        self._watched = 0
+        self._revision = 0
         self._owner: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._rows: dict[str, list[tuple[list[str], int]]] = {}
@@ -281,7 +281,7 @@ class DeviceOwners:
 
     async def load(self) -> None:
         """Read the whole bucket; then `watch` keeps up with it."""
-        rows, self._watched = await self._bucket.load_all()
+        rows, self._revision = await self._bucket.load_all()
         for row in rows:
             self._apply(row)
 
@@ -291,7 +291,7 @@ class DeviceOwners:
         async def take(row: Row) -> None:
             self._apply(row)
 
-        await follow(self._bucket, self._watched, take, self._clock)
+        await follow(self._bucket, self._revision, take, self._clock)
 
     def _apply(self, row: Row) -> None:
         if row.value is None:

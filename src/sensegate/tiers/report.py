@@ -18,7 +18,7 @@ from sensegate.tiers.config_distribution import table_digests
 
 INTERVAL_S = 2.0
 
-_log = structlog.get_logger("uplink")
+_log = structlog.get_logger("tiers")
 
 
 class NodeReport(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -65,7 +65,7 @@ def machine_load() -> tuple[float, int, float]:
     return os.getloadavg()[0], os.cpu_count() or 1, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def report_of(now: int, counts: dict[str, int], devices: int, troubles: list[str]) -> NodeReport:
+def report_of(now: int, counts: dict[str, int], devices: int, problems: list[str]) -> NodeReport:
     """Return what a node tells of itself."""
     load, cores, rss_mb = machine_load()
     return NodeReport(
@@ -77,7 +77,7 @@ def report_of(now: int, counts: dict[str, int], devices: int, troubles: list[str
         devices=devices,
         counts=counts,
         tables=table_digests(),
-        problems=tuple(troubles),
+        problems=tuple(problems),
     )
 
 
@@ -111,7 +111,7 @@ class Reporter:
                 self._moved = asyncio.Event()
             except (Unavailable, PermissionDenied, ValueError) as why:
                 if str(why) != refused:
-                    _log.info("the centre has not heard our report", why=str(why))
+                    _log.info("the centre has not heard our report", reason=str(why))
                 refused = str(why)
             await self._clock.sleep(INTERVAL_S)
 

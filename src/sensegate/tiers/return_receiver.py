@@ -29,7 +29,7 @@ LEDGER_SOURCE = "return"
 """The source under which it stands in the ledger."""
 POLL_S = 1.0
 REFUSED_S = 60.0
-_log = structlog.get_logger("return")
+_log = structlog.get_logger("tiers")
 
 Ask = Callable[[str, bytes], Awaitable[bytes]]
 """(what, payload) -> the centre's answer. Raises `Unavailable`, `PermissionDenied`."""
@@ -70,10 +70,10 @@ class ReturnReceiver:
             try:
                 more = await self.take_next(ask)
             except PermissionDenied as why:
-                _log.info("the centre gives nothing back", why=str(why))
+                _log.info("the centre gives nothing back", reason=str(why))
                 await self._clock.sleep(REFUSED_S)
             except (Unavailable, Fenced, StoreFull, Conflict, ValueError) as why:
-                _log.warning("what comes back is taken later", why=str(why))
+                _log.warning("what comes back is taken later", reason=str(why))
                 await self._clock.sleep(POLL_S)
             else:
                 if not more:

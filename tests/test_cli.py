@@ -274,9 +274,9 @@ def test_the_errors_of_parts_that_end_together_are_lines(
 
 @pytest.mark.no_cover
 def test_check_is_green_on_what_we_ship(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example configurations and every profile pass their own check."""
+    """The example configurations and their profiles pass their own check; all profiles: `tests/package`."""
     monkeypatch.chdir(ROOT)
-    result = call("check")
+    result = call("check", "config", "device_profiles/sensegate")
     assert result.exit_code == 0, result.output
     assert "0 problems" in result.output
 

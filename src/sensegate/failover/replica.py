@@ -92,6 +92,7 @@ class ReplicationSource:
         history: tuple[tuple[int, int], ...] = (),
         *,
         unreplicated: bool = False,
+        permitted: Callable[[], bool] = lambda: True,
     ) -> None:
         """Serve a log.
 
@@ -101,6 +102,7 @@ class ReplicationSource:
             hold_s: time without the standby after which delivery continues unreplicated.
             history: (term, last sequence when it began) of the log.
             unreplicated: whether more was delivered than the standby has, or there is no standby.
+            permitted: returns whether unreplicated entries may be delivered now; called only while `unreplicated`.
         """
         self._log = log
         self._history = history
@@ -111,8 +113,7 @@ class ReplicationSource:
         """Last sequence that was delivered unreplicated."""
         self._unreplicated = unreplicated
         self._heard = clock.monotonic()
-        self.permitted: Callable[[], bool] = lambda: True
-        """Returns whether unreplicated entries may be delivered now; called only while `unreplicated`."""
+        self._permitted = permitted
 
     async def answer_log(self, request: LogRequest) -> bytes:
         """Answer a request of the standby. Raises `Unavailable`."""
@@ -147,7 +148,7 @@ class ReplicationSource:
         """Return the last sequence, up to a given one, that may be delivered."""
         if not self.unreplicated:
             return min(sequence, self._confirmed)
-        if not self.permitted():
+        if not self._permitted():
             # Entries that were delivered stay visible; how many an earlier lease delivered is not known.
             return min(sequence, max(self._confirmed, self._delivered % 2**63))
         if self._delivered < 2**63:

@@ -182,8 +182,8 @@ async def open_gateway(
     callout = Callout(engine, devices, clock, trail=audit, topics_of=topics_of, is_camera=privacy.is_camera)
     rights.follow(callout.renew)
     tier = await open_tier(core, audit, divisions, restored)
-    seat = failover.open_seat(core, audit, tier.members, activation)
-    delivered = seat.delivered if seat else core.log
+    leadership = failover.open_leadership(core, audit, tier.members, activation)
+    delivered = leadership.delivered if leadership else core.log
 
     # the stages
     sources = await open_sources(core, profiles, devices, callout.refusals, stack)
@@ -216,7 +216,7 @@ async def open_gateway(
         share=share,
         health=checks,
         stack=stack,
-        provided={viid.PSEUDONYMISER: privacy.keyring, **tier.parts(returns), **failover.parts_of(seat)},
+        provided={viid.PSEUDONYMISER: privacy.keyring, **tier.parts(returns), **failover.parts_of(leadership)},
     )
     features = await _open_features(parts)
 

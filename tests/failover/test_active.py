@@ -20,7 +20,7 @@ from sensegate.errors import PermissionDenied, Superseded
 from sensegate.failover import active as page
 from sensegate.failover import standby as sites
 from sensegate.failover import terms
-from sensegate.failover.active import Activation, Seat, SeatStores
+from sensegate.failover.active import Activation, Leadership, ReplicatedStores
 from sensegate.failover.lease import LeaseRequest, VoterConfiguration
 from sensegate.failover.terms import CentreChoice, CentreState, Term, decode_state, encode
 from sensegate.model import Member
@@ -60,8 +60,10 @@ class World:
         self.trail = Trail()
         self.joined: Sequence[str] = ()
         self.buckets: dict[str, Any] = {}
-        stores = SeatStores(self.log, self.log, self.buckets, self.trail)  # type: ignore[arg-type] # as much as is asked
-        self.seat = Seat(self.config, self.clock, Activation(term, "by order"), stores, joined=lambda: self.joined)
+        stores = ReplicatedStores(self.log, self.log, self.buckets, self.trail)  # type: ignore[arg-type] # as much as is asked
+        self.seat = Leadership(
+            self.config, self.clock, Activation(term, "by order"), stores, joined=lambda: self.joined
+        )
         self.held = self.seat.delivered
         self.nodes = {node: CentreChoice(LEASE_S) for node in nodes}
 
@@ -101,7 +103,7 @@ def _nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     async def at_once(work: Callable[..., Any], *given: Any) -> Any:
         return work(*given)
 
-    monkeypatch.setattr(page, "state_of", away)
+    monkeypatch.setattr(page, "peer_state", away)
     monkeypatch.setattr(asyncio, "to_thread", at_once)  # a thread knows nothing of our clock
 
 
@@ -152,7 +154,7 @@ async def test_first_it_is_on_the_disks_that_it_delivers_alone(tmp_path: Path) -
     for node, plea in knowing.items():
         await world.asked(node, plea)
     assert await world.seen() == 0
-    await world.seat._turn()
+    await world.seat._persist_state()
     assert terms.read(world.directory).unreplicated
     assert await world.seen() == 1
     # On its own, but on that of one node only.
@@ -244,7 +246,7 @@ async def test_left_by_its_nodes_it_ends_and_does_not_go_on(tmp_path: Path, monk
         stood.append(term)
         return msgspec.structs.replace(term, number=2, lapsed=False), "granted"
 
-    monkeypatch.setattr(sites, "state_of", standby)
+    monkeypatch.setattr(sites, "peer_state", standby)
     monkeypatch.setattr(sites, "_stand_by", stand_by)
     assert (await sites.await_activation(world.config, world.clock)).term.number == 2
     assert stood == [kept]
@@ -306,7 +308,7 @@ async def test_one_node_that_tells_of_a_later_term_is_looked_into(
         asked.append(world.clock.monotonic())
         return CentreState(active=True, term=2) if len(asked) > 2 else None
 
-    monkeypatch.setattr(page, "state_of", peer)
+    monkeypatch.setattr(page, "peer_state", peer)
     await world.open()
     running = asyncio.create_task(world.seat.run())
     await world.passes(1.0)

@@ -41,7 +41,7 @@ def standby(directory: Path, term: Term, *, copied: bool = True) -> tuple[_Stand
 
 async def said(one: _Standby, division: str, plea: LeaseRequest) -> CentreState:
     """Return what a node is answered."""
-    return decode_state(await one._lease(division, encode(plea)))
+    return decode_state(await one._answer_lease(division, encode(plea)))
 
 
 async def test_it_wants_what_it_can_have(tmp_path: Path) -> None:
@@ -69,10 +69,10 @@ async def test_the_term_that_would_begin_is_later_than_every_other(tmp_path: Pat
     assert (await said(one, "4401", LeaseRequest(1, granted_here=2))).proposed_term == 2
     assert (await said(one, "4403", LeaseRequest(1, granted_elsewhere=2))).proposed_term == 3
     assert (await said(one, "4403", LeaseRequest(1, granted_here=2, granted_elsewhere=2))).term == 1
-    assert not one.votes.has_majority(one._would, one._voters, clock.monotonic())
+    assert not one.votes.has_majority(one._proposed_term, one._voters, clock.monotonic())
     for node in ("4401", "4403"):
         await said(one, node, LeaseRequest(1, granted_here=3))
-    assert one.votes.has_majority(one._would, one._voters, clock.monotonic())
+    assert one.votes.has_majority(one._proposed_term, one._voters, clock.monotonic())
 
 
 async def test_an_expelled_node_votes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,8 +85,8 @@ async def test_an_expelled_node_votes_no_more(tmp_path: Path, monkeypatch: pytes
     async def active(*_: object) -> bytes:
         return encode(CentreState(active=True, term=1, voters=VoterConfiguration((1, 2), ("4401", "4404"))))
 
-    monkeypatch.setattr("sensegate.failover.standby.asked", active)
-    await one._state(cast("Any", None))
+    monkeypatch.setattr("sensegate.failover.standby.ask_peer", active)
+    await one._fetch_state(cast("Any", None))
     kept = terms.read(tmp_path)
     assert (kept.voters, kept.active) == ((VoterConfiguration((1, 2), ("4401", "4404")),), False)
     assert not one.votes.has_majority(2, one._voters, clock.monotonic())
@@ -113,10 +113,10 @@ async def test_rows_that_are_gone_at_the_active_centre_are_gone_here(
         return msgspec.msgpack.encode(([(row.key, row.value) for row in rows], rows[-1].revision if rows else after))
 
     monkeypatch.setattr(one, "_bucket", opened)
-    await one._registry("tokens", ask)
+    await one._copy_registry("tokens", ask)
     assert {row.key for row in (await own.load_all())[0]} == {"kept", "new"}
-    await one._registry("tokens", ask)  # nothing new: nothing goes
+    await one._copy_registry("tokens", ask)  # nothing new: nothing goes
     assert {row.key for row in (await own.load_all())[0]} == {"kept", "new"}
     await there.delete("new")
-    await one._registry("tokens", ask)
+    await one._copy_registry("tokens", ask)
     assert {row.key for row in (await own.load_all())[0]} == {"kept"}

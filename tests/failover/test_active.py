@@ -17,8 +17,8 @@ from sensegate.clock import FakeClock
 from sensegate.config import Config, NodeUserConfig
 from sensegate.config.sites import PeerConfig
 from sensegate.errors import PermissionDenied, Superseded
-from sensegate.failover import active as page
-from sensegate.failover import standby as sites
+from sensegate.failover import active as active_module
+from sensegate.failover import standby as standby_module
 from sensegate.failover import terms
 from sensegate.failover.active import Activation, Leadership, ReplicatedStores
 from sensegate.failover.lease import LeaseRequest, VoterConfiguration
@@ -85,8 +85,8 @@ class World:
             await asyncio.sleep(0)
         await self.clock.advance(seconds)
 
-    async def asked(self, division: str, plea: LeaseRequest) -> CentreState:
-        return decode_state(await self.seat.answers["lease"](division, encode(plea)))
+    async def asked(self, division: str, request: LeaseRequest) -> CentreState:
+        return decode_state(await self.seat.answers["lease"](division, encode(request)))
 
     async def seen(self) -> int:
         """Return up to which sequence is delivered."""
@@ -103,7 +103,7 @@ def _nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     async def at_once(work: Callable[..., Any], *given: Any) -> Any:
         return work(*given)
 
-    monkeypatch.setattr(page, "peer_state", away)
+    monkeypatch.setattr(active_module, "peer_state", away)
     monkeypatch.setattr(asyncio, "to_thread", at_once)  # a thread knows nothing of our clock
 
 
@@ -145,14 +145,14 @@ async def test_first_it_is_on_the_disks_that_it_delivers_alone(tmp_path: Path) -
     await world.passes(5.5)  # the standby was not heard
     version = terms.read(world.directory).voters[-1].version
     answers = {node: await world.asked(node, LeaseRequest(1)) for node in ALL}
-    assert [one.unreplicated for one in answers.values()] == [True] * 3
+    assert [answer.unreplicated for answer in answers.values()] == [True] * 3
     # Said, and on the disk of all nodes, but not on its own.
     knowing = {
-        node: LeaseRequest(1, voters_version=version, unreplicated=True, stamp=one.stamp)
-        for node, one in answers.items()
+        node: LeaseRequest(1, voters_version=version, unreplicated=True, stamp=state.stamp)
+        for node, state in answers.items()
     }
-    for node, plea in knowing.items():
-        await world.asked(node, plea)
+    for node, request in knowing.items():
+        await world.asked(node, request)
     assert await world.seen() == 0
     await world.seat._persist_state()
     assert terms.read(world.directory).unreplicated
@@ -189,8 +189,8 @@ async def test_what_waited_in_a_queue_says_nothing(tmp_path: Path) -> None:
     await world.meet("4401", "4403")
     late = [(node, world.nodes[node].lease_request("here")) for node in ("4401", "4403")]
     await world.passes(LEASE_S)
-    for node, plea in late:
-        await world.asked(node, plea)
+    for node, request in late:
+        await world.asked(node, request)
     await world.log.write([Member("commit.44.a", b"2", rollup=True)])
     assert await world.seen() == 1
 
@@ -208,13 +208,13 @@ async def test_who_is_told_what_and_when(tmp_path: Path) -> None:
     assert not waiting.done()
     world.nodes["4403"] = CentreChoice(LEASE_S)
     for _ in range(2):  # it says who it is, and that it has heard the answer
-        plea = world.nodes["4403"].lease_request("here", generation=1)
-        world.nodes["4403"].note_active("here", await world.asked("4403", plea), world.clock.monotonic())
+        request = world.nodes["4403"].lease_request("here", generation=1)
+        world.nodes["4403"].note_active("here", await world.asked("4403", request), world.clock.monotonic())
     await world.passes(0.3)
     assert (await waiting).voters_version == (1, 2)
-    told = await world.asked("44", LeaseRequest(1))
-    assert told.voters == VoterConfiguration((1, 2), ("4401", "4403.1"))
-    assert terms.read(world.directory).voters[-1] == told.voters
+    fetched = await world.asked("44", LeaseRequest(1))
+    assert fetched.voters == VoterConfiguration((1, 2), ("4401", "4403.1"))
+    assert terms.read(world.directory).voters[-1] == fetched.voters
     assert (await world.asked("4401", LeaseRequest(1))).voters is None
     joined.clear()  # expelled
     await world.passes(0.3)
@@ -235,8 +235,8 @@ async def test_left_by_its_nodes_it_ends_and_does_not_go_on(tmp_path: Path, monk
     await world.passes(LEASE_S)
     with pytest.raises(Superseded, match="0 of 3 nodes"):
         await running
-    kept = terms.read(world.directory)
-    assert (kept.active, kept.lapsed) == (True, True)
+    term = terms.read(world.directory)
+    assert (term.active, term.lapsed) == (True, True)
     stood: list[Term] = []
 
     async def standby(*_: object) -> CentreState:
@@ -246,13 +246,13 @@ async def test_left_by_its_nodes_it_ends_and_does_not_go_on(tmp_path: Path, monk
         stood.append(term)
         return msgspec.structs.replace(term, number=2, lapsed=False), "granted"
 
-    monkeypatch.setattr(sites, "peer_state", standby)
-    monkeypatch.setattr(sites, "_stand_by", stand_by)
-    assert (await sites.await_activation(world.config, world.clock)).term.number == 2
-    assert stood == [kept]
+    monkeypatch.setattr(standby_module, "peer_state", standby)
+    monkeypatch.setattr(standby_module, "_stand_by", stand_by)
+    assert (await standby_module.await_activation(world.config, world.clock)).term.number == 2
+    assert stood == [term]
     # The control: one that was only started again goes on at once.
-    terms.write(world.directory, msgspec.structs.replace(kept, lapsed=False))
-    assert (await sites.await_activation(world.config, world.clock)).term.number == 1
+    terms.write(world.directory, msgspec.structs.replace(term, lapsed=False))
+    assert (await standby_module.await_activation(world.config, world.clock)).term.number == 1
 
 
 async def test_rows_go_in_pieces_that_fit(tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ async def test_one_node_that_tells_of_a_later_term_is_looked_into(
         asked.append(world.clock.monotonic())
         return CentreState(active=True, term=2) if len(asked) > 2 else None
 
-    monkeypatch.setattr(page, "peer_state", peer)
+    monkeypatch.setattr(active_module, "peer_state", peer)
     await world.open()
     running = asyncio.create_task(world.seat.run())
     await world.passes(1.0)
@@ -319,6 +319,6 @@ async def test_one_node_that_tells_of_a_later_term_is_looked_into(
     assert world.seat.current_term() == 1
     with pytest.raises(msgspec.ValidationError):
         await world.asked("4401", LeaseRequest(2**62))
-    await world.passes(page.PROBE_S)
+    await world.passes(active_module.PROBE_S)
     with pytest.raises(Superseded, match="term 2"):
         await running

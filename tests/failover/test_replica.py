@@ -46,7 +46,7 @@ def asks(original: ReplicationSource) -> Ask:
 async def contents(log: Log) -> list[tuple[int, str, bytes]]:
     """Return what a log holds, without fillers."""
     entries = await log.fetch(0, limit=10_000, max_bytes=2**40)
-    return [(one.sequence, one.subject, one.payload) for one in entries if one.subject != FILLER]
+    return [(record.sequence, record.subject, record.payload) for record in entries if record.subject != FILLER]
 
 
 def commit(number: int, size: int, lane: str = "a") -> list[Member]:

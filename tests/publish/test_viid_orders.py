@@ -42,9 +42,9 @@ def body(**more: Any) -> bytes:
     "end", ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00", "99991231235959", "20991231235959"]
 )
 def test_an_end_without_end_is_told_again(end: str) -> None:
-    [one] = parse_subscriptions(body(EndTime=end), PEER, START)
-    assert one.subscription
-    assert subscription_fields(one.subscription)["EndTime"] in {"99991231235959", "20991231235959"}
+    [result] = parse_subscriptions(body(EndTime=end), PEER, START)
+    assert result.subscription
+    assert subscription_fields(result.subscription)["EndTime"] in {"99991231235959", "20991231235959"}
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), st.sampled_from([*ODD[:60], [], {}, None, 10**400]), min_size=1))
@@ -53,8 +53,8 @@ def test_any_wish_is_an_order_or_none(more: dict[str, Any]) -> None:
         found = parse_subscriptions(body(**more), PEER, START)
     except Rejected:
         return
-    for one in found:
-        assert one.subscription is None or json.dumps(subscription_fields(one.subscription))
+    for candidate in found:
+        assert candidate.subscription is None or json.dumps(subscription_fields(candidate.subscription))
 
 
 async def made(clock: FakeClock, bucket: MemoryBucket, log: MemoryLog) -> Orders:
@@ -66,7 +66,7 @@ async def made(clock: FakeClock, bucket: MemoryBucket, log: MemoryLog) -> Orders
 async def test_made_changed_cancelled() -> None:
     clock, bucket, log = FakeClock(START), MemoryBucket(), MemoryLog()
     orders = await made(clock, bucket, log)
-    assert [one.code for one in await orders.place(PEER, body())] == [0]
+    assert [result.code for result in await orders.place(PEER, body())] == [0]
     [order] = orders.of(PEER)
     assert (order.kinds, order.resources, order.status) == (("Face", "MotorVehicle"), ("4401",), ACTIVE)
     assert order.is_active(START)
@@ -83,10 +83,10 @@ async def test_made_changed_cancelled() -> None:
     assert (again.served(order).sequence, again.served(order).row) == (7, 3)
     changed = orders.changed(PEER)
     changed.clear()
-    assert [one.code for one in await orders.place(PEER, body(OperateType=1))] == [0]
+    assert [result.code for result in await orders.place(PEER, body(OperateType=1))] == [0]
     assert orders.of(PEER)[0].status == CANCELLED
     assert changed.is_set()
-    assert [one.code for one in await orders.remove(PEER, ["none"])] == [4]
+    assert [result.code for result in await orders.remove(PEER, ["none"])] == [4]
     assert "someone" not in orders.listed(PEER).decode()
 
 
@@ -97,7 +97,7 @@ async def test_what_expired_is_told_as_such() -> None:
     assert b'"SubscribeStatus":0' in orders.listed(PEER)
     await clock.advance(3_601)
     assert b'"SubscribeStatus":2' in orders.listed(PEER)
-    assert [one.code for one in await orders.place(PEER, body())] == [8]
+    assert [result.code for result in await orders.place(PEER, body())] == [8]
 
 
 async def test_another_life_of_the_log_begins_at_its_beginning() -> None:
@@ -115,7 +115,7 @@ async def test_another_life_of_the_log_begins_at_its_beginning() -> None:
 )
 async def test_one_that_cannot_be_used_is_refused_alone(wrong: dict[str, Any]) -> None:
     orders = await made(FakeClock(START), MemoryBucket(), MemoryLog())
-    assert [one.code for one in await orders.place(PEER, body(**wrong))] == [8]
+    assert [result.code for result in await orders.place(PEER, body(**wrong))] == [8]
     assert not orders.of(PEER)
 
 

@@ -64,7 +64,7 @@ class Platform:
     def taken(self) -> Counter[str]:
         """Return how often each object came."""
         return Counter(
-            one["FaceID"] for notice in self.notices for one in notice.get("FaceObjectList", {}).get("FaceObject", [])
+            face["FaceID"] for notice in self.notices for face in notice.get("FaceObjectList", {}).get("FaceObject", [])
         )
 
 
@@ -98,15 +98,15 @@ class Rig:
 
     async def subscribe(self, details: str = "12", **more: Any) -> None:
         wish = {"SubscribeID": ORDER, "SubscribeDetail": details, "EndTime": "20991231235959", **more}
-        [one] = await self.orders.place(THEIRS, msgspec.json.encode({"SubscribeObject": wish}))
-        assert one.code == 0
+        [face] = await self.orders.place(THEIRS, msgspec.json.encode({"SubscribeObject": wish}))
+        assert face.code == 0
 
     async def see(self, count: int, *, grade: int = 1) -> None:
         """Put faces on the log."""
         rows: list[tuple[int, str, float | str]] = []
         for _ in range(count):
             self.number += 1
-            one = VideoObservation(
+            face = VideoObservation(
                 id=f"{self.number:032x}",
                 kind=ObservationKind.OBSERVATION,
                 camera=CAMERA,
@@ -116,7 +116,7 @@ class Rig:
                 object_class=ObjectClass.FACE,
                 native_id=f"{CAMERA}022026011510000000001060{self.number:04d}",
             )
-            rows.append((0, OBSERVATION, msgspec.json.encode(one).decode()))
+            rows.append((0, OBSERVATION, msgspec.json.encode(face).decode()))
         batch = make_batch(rows, places=[Where("cam")])
         await self.log.write([Member(f"observations.4401.440106.{grade}", columns.encode(batch), 1)])
 
@@ -149,8 +149,8 @@ async def test_objects_go_up_once_in_batches_and_on_from_where_it_was(rig: Rig) 
     await rig.see(7)
     async with running(rig.superior(batch_max=3)):
         await rig.arrived(7)
-    assert [len(one["FaceObjectList"]["FaceObject"]) for one in rig.platform.notices] == [3, 3, 1]
-    assert all(len(one["NotificationID"]) == 33 for one in rig.platform.notices)
+    assert [len(notice["FaceObjectList"]["FaceObject"]) for notice in rig.platform.notices] == [3, 3, 1]
+    assert all(len(notice["NotificationID"]) == 33 for notice in rig.platform.notices)
     await rig.see(2)
     async with running(rig.superior()):
         await rig.arrived(9)
@@ -188,7 +188,7 @@ async def test_a_place_that_moves_too_early_would_lose_objects(rig: Rig, monkeyp
     monkeypatch.setattr(superior, "_deliver", early)
     async with running(superior):
         await eventually(lambda: len(rig.platform.notices) == 2)
-    taken = [one["FaceID"] for one in rig.platform.notices[1]["FaceObjectList"]["FaceObject"]]
+    taken = [notice["FaceID"] for notice in rig.platform.notices[1]["FaceObjectList"]["FaceObject"]]
     assert len(taken) == 2  # the first two were in the one that was refused
 
 
@@ -215,9 +215,9 @@ async def test_codes_of_the_other_platform(rig: Rig) -> None:
     await rig.see(1)
     async with running(rig.superior(id_map=(f"{CAMERA}={THERE}",))):
         await rig.arrived(1)
-    [one] = rig.platform.notices[0]["FaceObjectList"]["FaceObject"]
-    assert one["DeviceID"] == THERE
-    assert one["FaceID"].startswith(THERE)
+    [face] = rig.platform.notices[0]["FaceObjectList"]["FaceObject"]
+    assert face["DeviceID"] == THERE
+    assert face["FaceID"].startswith(THERE)
     assert CAMERA not in str(rig.platform.notices)
 
 
@@ -255,7 +255,7 @@ async def test_two_subscriptions_have_places_of_their_own(rig: Rig) -> None:
         await rig.subscribe(SubscribeID=other)
         await rig.see(1)
         await eventually(lambda: len(rig.platform.notices) == 3)
-    assert Counter(one["SubscribeID"] for one in rig.platform.notices) == {ORDER: 2, other: 1}
+    assert Counter(notice["SubscribeID"] for notice in rig.platform.notices) == {ORDER: 2, other: 1}
 
 
 async def test_it_registers_again_and_takes_leave(rig: Rig) -> None:
@@ -273,10 +273,10 @@ async def test_each_of_several_platforms_gets_what_it_asked_for_under_its_codes(
     app = web.Application(client_max_size=10**9)
     app.router.add_route("*", "/{path:.*}", second.serve)
     await rig.subscribe()
-    [one] = await rig.orders.place(
+    [face] = await rig.orders.place(
         peer, msgspec.json.encode({"SubscribeObject": {"SubscribeID": ORDER, "SubscribeDetail": "12"}})
     )
-    assert one.code == 0
+    assert face.code == 0
     rig.platform.say = [(503, 2)] * 3
     async with TestServer(app) as server:
         there = str(server.make_url("")).rstrip("/")

@@ -89,7 +89,7 @@ async def test_what_was_judged_is_what_is_connected_to(receiver: Receiver, named
     named["turning.example"] = ["93.184.216.34", "127.0.0.1"]
     guarded = EgressResolver(Egress(("public",)))
     first = await guarded.resolve("turning.example", 443)
-    assert [one["host"] for one in first] == ["93.184.216.34"]
+    assert [address["host"] for address in first] == ["93.184.216.34"]
     with pytest.raises(OSError, match="not allowed"):
         await guarded.resolve("turning.example", 443)
 

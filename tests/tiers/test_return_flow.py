@@ -45,5 +45,5 @@ async def test_nothing_goes_back_that_the_standby_does_not_have() -> None:
     assert (again.entries, again.until) == ((), first)
     confirmed.end = first + 1
     rest = await returns.part("4401", ReturnRequest("e1", part.until))
-    assert [msgspec.structs.replace(one, payload=b"").kind for one in rest.entries] == ["readings"]
+    assert [msgspec.structs.replace(entry, payload=b"").kind for entry in rest.entries] == ["readings"]
     assert rest.until == first + 1

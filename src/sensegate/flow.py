@@ -219,7 +219,7 @@ class Gateway:
             self.indicators,
             self.committer,
             self.devices,
-            redaction=self.foundations.cameras.cutting,
+            redaction=self.foundations.cameras.redactor,
             assets=self._assets(),
             commands=self._commands(interpreter.decoder),
             reprocessor=reprocessor,
@@ -238,8 +238,8 @@ class Gateway:
         stack.push_async_callback(self.callout.stop)
         await self.sources.open_others(stack, self.profiles, self.devices, self.callout.refusals)
         if self.viid is not None:
-            self.sources.all.append(self.viid.opened(self.config, cameras.keyring))
-        self.sources.all += cameras.opened()
+            self.sources.all.append(self.viid.open_source(self.config, cameras.keyring))
+        self.sources.all += cameras.open_source()
         self.tasks |= cameras.tasks
 
     def _understand(self, stack: contextlib.AsyncExitStack) -> tuple[Interpreter, SeriesIndex]:
@@ -293,7 +293,7 @@ class Gateway:
         """Return what asks devices for what decoding needs of them; it greets those that are to be asked at a start."""
         commands = DownlinkQueue(self.sources.ways, self.clock)
         for ask in decoder.initial_requests(self.clock.now()):
-            commands.ask(ask.topic, ask.payload, ask.about)
+            commands.enqueue(ask.topic, ask.payload, ask.about)
         self.tasks["commands"] = commands.run
         self.dispatcher.channels = self.sources.ways
         return commands
@@ -345,7 +345,7 @@ class Gateway:
         self.tasks["moves here"] = partial(below.move, self._mover(below.ask))
 
     def _mover(self, ask: Callable[[str, bytes], Awaitable[bytes]]) -> Mover:
-        """Return our part in the moves of devices; `ask`: the centre that orders them."""
+        """Return our part in the moves of devices; `enqueue`: the centre that orders them."""
         config = self.config
         place = Place(
             config.member_id,

@@ -28,7 +28,7 @@ from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.malloc import one_arena
 from sensegate.bus.process import write_private
-from sensegate.cameras.feature import Cameras
+from sensegate.cameras.feature import CameraFeature
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.lifecycle.lifecycle import ProfileLifecycle
@@ -136,7 +136,7 @@ class Foundations:
     async def _devices(self) -> None:
         """Open the registry of devices, and what cameras have beside it."""
         config, clock = self.config, self.clock
-        seals = feature.digests(config)
+        seals = feature.open_digests(config)
         self.devices = Devices(
             await self.bucket("devices"),
             self.audit,
@@ -152,8 +152,8 @@ class Foundations:
         self.tasks["devices"] = self.devices.watch
         self.viid = None
         if seals is not None:
-            self.viid = feature.Viid(config, clock, self.devices, seals, await self.bucket("viid"))
-        self.cameras = Cameras(config, clock, self.engine, self.devices, lambda: self.profiles.set)
+            self.viid = feature.ViidFeature(config, clock, self.devices, seals, await self.bucket("viid"))
+        self.cameras = CameraFeature(config, clock, self.engine, self.devices, lambda: self.profiles.set)
         self.certificates = certificate_expiry(config, clock)
 
     async def _callers(self) -> None:
@@ -176,7 +176,7 @@ class Foundations:
     async def _door(self) -> None:
         """Open what answers the broker who may come in: devices and, at a centre, nodes."""
         config, clock = self.config, self.clock
-        self.topics_of = self.cameras.guarded(self.life.topics_of(self.devices))
+        self.topics_of = self.cameras.guard_topics(self.life.topics_of(self.devices))
         self.callout = Callout(
             self.engine,
             self.devices,

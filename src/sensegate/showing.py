@@ -127,13 +127,13 @@ def warnings(of: Gateway) -> list[str]:
     found += [*of.profiles.problems(), *scripts.decoding_pool().problems()]
     found += [*of.hourly.warnings(), *of.foundations.certificates.warnings(), *of.not_taken()]
     found += [of.share.hourly.problem] if of.share.hourly.problem else []
-    found += [*of.foundations.cameras.troubles(), *of.scrubber.warnings()]
+    found += [*of.foundations.cameras.warnings(), *of.scrubber.warnings()]
     if unreadable := UNREADABLE.all():
         shown = ", ".join(str(entry.sequence) for entry in unreadable[:5])
         more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
         found.append(f"log: entries that cannot be read are passed over: {shown}{more}; see `sensegate log unreadable`")
     if of.viid:
-        found += of.viid.troubles()
+        found += of.viid.warnings()
     if of.above and of.above.taking:
         found += of.above.taking.troubles()
     return found

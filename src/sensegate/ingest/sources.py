@@ -57,7 +57,7 @@ class Sources:
         qos0 = await self._engine.connect(User.INTAKE, name="intake qos 0")
         stack.push_async_callback(qos0.close)
         best_effort = BestEffortSource(qos0, profiles.set.topics_at_qos0(), config.ingest, clock)
-        profiles.on_change.append(lambda now, _: best_effort.hear(now.topics_at_qos0()))
+        profiles.on_change.append(lambda now, _: best_effort.subscribe(now.topics_at_qos0()))
         foreign = [MqttSource(broker, config.ingest, clock) for broker in config.external_brokers]
         self.all += [best_effort, *foreign]
         self.ways += foreign
@@ -84,7 +84,7 @@ class Sources:
         def changed(at: int, _before: StoredDevice | None, after: StoredDevice | None) -> None:
             if after is None or not devices.enabled[at]:
                 for listener in listeners:
-                    listener.expel(devices.id(at))
+                    listener.disconnect(devices.id(at))
 
         if listeners:
             devices.on_change.append(changed)

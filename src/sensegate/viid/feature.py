@@ -1,4 +1,4 @@
-"""Wiring of GA/T 1400 (VIID): the listener, the source behind it, catalogues, platforms above and below."""
+"""Wiring of GA/T 1400 (VIID): listener, source, catalogue, superior and subordinate platforms."""
 
 from __future__ import annotations
 
@@ -19,55 +19,55 @@ from sensegate.model import Device
 from sensegate.ports import Log
 from sensegate.video.format import Pseudonymiser
 from sensegate.video.formats.viid_ids import is_device
-from sensegate.viid.catalogue import Catalogue
+from sensegate.viid.catalogue import ViidCatalogue
 from sensegate.viid.client import ViidClient
-from sensegate.viid.listener import ViidDeps, ViidWeb
-from sensegate.viid.password_digests import Digests
-from sensegate.viid.rest import Above, Below, Subscription, Told, registration
+from sensegate.viid.listener import ViidDeps, ViidListener
+from sensegate.viid.password_digests import PasswordDigests
+from sensegate.viid.rest import SubordinateStatus, SuperiorStatus, SuperiorSubscription, ViidStatus, registration
 from sensegate.viid.source import ViidSource
-from sensegate.viid.subordinate import Subordinate
-from sensegate.viid.subscriptions import Orders
-from sensegate.viid.superior import Superior
+from sensegate.viid.subordinate import ViidSubordinate
+from sensegate.viid.subscriptions import ViidSubscriptions
+from sensegate.viid.superior import ViidSuperior
 from sensegate.web.routing import iso
 
 Tasks = dict[str, Callable[[], Awaitable[None]]]
 
 
-def digests(config: Config) -> Digests | None:
-    """Return what keeps the digests of passwords; None where VIID is not spoken. Raises `ConfigError`."""
+def open_digests(config: Config) -> PasswordDigests | None:
+    """Return the store of password digests; None if VIID is off. Raises `ConfigError`."""
     viid = config.viid
     if not viid.server_id:
         return None
-    return Digests(Path(viid.digest_key_file or Path(config.directory) / "viid.key"), viid.realm)
+    return PasswordDigests(Path(viid.digest_key_file or Path(config.directory) / "viid.key"), viid.realm)
 
 
-class Viid:
-    """All of it; `source` is one of the walk's, `tasks` run as long as the gateway."""
+class ViidFeature:
+    """The VIID parts of a gateway."""
 
-    def __init__(self, config: Config, clock: Clock, devices: Devices, seals: Digests, bucket: Bucket) -> None:
+    def __init__(self, config: Config, clock: Clock, devices: Devices, seals: PasswordDigests, bucket: Bucket) -> None:
         self._config = config.viid
         self._clock = clock
         self._devices = devices
         self._seals = seals
         self._bucket = bucket
-        self.catalogue = Catalogue(bucket, devices, config.viid, home=config.division)
-        self.superiors: list[Superior] = []
-        self.subordinates: dict[str, Subordinate] = {}
+        self.catalogue = ViidCatalogue(bucket, devices, config.viid, home=config.division)
+        self.superiors: list[ViidSuperior] = []
+        self.subordinates: dict[str, ViidSubordinate] = {}
         self.url = ""
 
-    def opened(self, config: Config, veil: Pseudonymiser) -> ViidSource:
-        """Return the source."""
+    def open_source(self, config: Config, veil: Pseudonymiser) -> ViidSource:
+        """Return the source of pushed objects."""
         self.source = ViidSource(
-            config.ingest, self._clock, veil, self._owner, self.catalogue.note, trusts=self._is_subordinate
+            config.ingest, self._clock, veil, self._owner, self.catalogue.take, trusts=self._is_subordinate
         )
         return self.source
 
     async def start(self, stack: contextlib.AsyncExitStack, log: Log, tasks: Tasks) -> None:
-        """Listen, and put on `tasks` what reaches platforms above and below."""
+        """Start listening, and add the tasks of superior and subordinate platforms to `tasks`."""
         await self.catalogue.load()
-        self.orders = Orders(self._bucket, log, self._clock)
+        self.orders = ViidSubscriptions(self._bucket, log, self._clock)
         await self.orders.load()
-        self.web = ViidWeb(
+        self.web = ViidListener(
             ViidDeps(
                 config=self._config,
                 clock=self._clock,
@@ -86,25 +86,25 @@ class Viid:
         self.url = await self.web.start()
         stack.push_async_callback(self.web.stop)
         tasks["viid sessions"] = self.web.sweep
-        for above in self._config.superiors:
-            superior = self._made_above(above, log)
+        for settings in self._config.superiors:
+            superior = self._open_superior(settings, log)
             self.superiors.append(superior)
-            tasks[f"viid superior {above.name}"] = superior.run
-        for below in self._config.subordinates:
-            subordinate = self._made_below(below)
-            self.subordinates[below.device] = subordinate
-            tasks[f"viid subordinate {below.device}"] = subordinate.run
+            tasks[f"viid superior {settings.name}"] = superior.run
+        for peer in self._config.subordinates:
+            subordinate = self._open_subordinate(peer)
+            self.subordinates[peer.device] = subordinate
+            tasks[f"viid subordinate {peer.device}"] = subordinate.run
 
-    def _made_above(self, above: ViidSuperiorConfig, log: Log) -> Superior:
+    def _open_superior(self, settings: ViidSuperiorConfig, log: Log) -> ViidSuperior:
         client = ViidClient(
-            above.url,
-            above.local_id or self._config.server_id,
-            user=above.username,
-            password=read_secret(above.password_file),
-            ca_file=above.ca_file,
+            settings.url,
+            settings.local_id or self._config.server_id,
+            user=settings.username,
+            password=read_secret(settings.password_file),
+            ca_file=settings.ca_file,
         )
-        return Superior(
-            above,
+        return ViidSuperior(
+            settings,
             client,
             orders=self.orders,
             log=log,
@@ -113,17 +113,17 @@ class Viid:
             code_of=self._code_of,
         )
 
-    def _made_below(self, below: ViidSubordinateConfig) -> Subordinate:
-        return Subordinate(
-            below,
-            ViidClient(below.url, self._config.server_id, ca_file=below.ca_file),
+    def _open_subordinate(self, settings: ViidSubordinateConfig) -> ViidSubordinate:
+        return ViidSubordinate(
+            settings,
+            ViidClient(settings.url, self._config.server_id, ca_file=settings.ca_file),
             self._bucket,
             self._clock,
             receive=self._config.address or self.url,
-            adopt=partial(self._adopt, below.device),
+            adopt=partial(self._adopt, settings.device),
         )
 
-    # ── what the listener asks ───────────────────────────────────────────────────────────────────────
+    # ── callbacks of the listener ──────────────────────────────────────────────────────────────────────
 
     def _owner(self, camera: str) -> Device | None:
         at = self._devices.find(camera)
@@ -135,20 +135,20 @@ class Viid:
             self._devices.observe(np.array([at], np.int32), np.array([self._clock.now()], np.int64))
 
     def _changed(self, at: int, before: StoredDevice | None, after: StoredDevice | None) -> None:
-        """End the registration of a device that was disabled, or whose password in force is another without grace."""
-        known = before.credentials.digest if before else b""
-        kept = () if after is None else (after.credentials.digest, after.credentials.previous_digest)
-        if after is None or not self._devices.enabled[at] or (known and known not in kept):
+        """End the registration of a device that was disabled, or whose password changed without a grace period."""
+        old_digest = before.credentials.digest if before else b""
+        valid_digests = () if after is None else (after.credentials.digest, after.credentials.previous_digest)
+        if after is None or not self._devices.enabled[at] or (old_digest and old_digest not in valid_digests):
             self.web.forget(self._devices.id(at))
 
     def _gone(self, device: str) -> None:
         at = self._devices.find(device)
         if self._config.publish_online and at >= 0 and self._devices.enabled[at]:
-            self.source.state(self._devices.record(at), online=False)
+            self.source.report_state(self._devices.record(at), online=False)
 
     def _registered(self, device: Device) -> None:
         if self._config.publish_online:
-            self.source.state(device, online=True)
+            self.source.report_state(device, online=True)
         for code in (device.id, device.alias):
             if code in self.subordinates:
                 self.subordinates[code].registered()
@@ -157,7 +157,7 @@ class Viid:
         return any(subordinate.device in {device.id, device.alias} for subordinate in self._config.subordinates)
 
     async def _adopt(self, code: str, payload: bytes) -> None:
-        """Take the catalogue of a platform below as if it had sent it."""
+        """Process the catalogue of a subordinate platform as if it had sent it."""
         at = self._devices.find(code)
         if at >= 0 and payload:
             await self.source.take(self._devices.record(at), payload, frozenset({"APE", "Tollgate", "Lane"}))
@@ -166,7 +166,7 @@ class Viid:
         return any(superior.config.server_id == code and address in superior.addresses for superior in self.superiors)
 
     def _given(self, asker: Device, kind: str, names: Sequence[str]) -> bytes:
-        """Return a catalogue: a platform above sees all, a device its own."""
+        """Return the catalogue: a superior platform sees all, a device its own entries."""
         return self.catalogue.envelope(kind, asker.id if asker.profile else None, names)
 
     def _code_of(self, device: str, camera: str) -> str:
@@ -178,65 +178,69 @@ class Viid:
             return ""
         return alias if is_device(alias) else ""
 
-    def troubles(self) -> list[str]:
-        """Return what keeps objects from going up or coming from below, a sentence each."""
-        above = [
-            f"viid: platform above '{superior.config.name}': {superior.trouble}"
+    def warnings(self) -> list[str]:
+        """Return a warning for each platform that is not connected."""
+        superiors = [
+            f"viid: superior platform '{superior.config.name}': {superior.problem}"
             for superior in self.superiors
-            if superior.trouble
+            if superior.problem
         ]
-        return above + [
-            f"viid: platform below {subordinate.config.device}: {subordinate.trouble}"
+        return superiors + [
+            f"viid: subordinate platform {subordinate.config.device}: {subordinate.problem}"
             for subordinate in self.subordinates.values()
-            if subordinate.trouble
+            if subordinate.problem
         ]
 
-    # ── what people ask ──────────────────────────────────────────────────────────────────────────────
+    # ── control ──────────────────────────────────────────────────────────────────────────────────────
 
-    def told(self) -> Told:
-        """Return the state of everything."""
-        return Told(
+    def status(self) -> ViidStatus:
+        """Return the state of registrations, platforms and subscriptions."""
+        return ViidStatus(
             self._config.server_id,
             [registration(session, session.device) for session in self.web.sessions.all(self._clock.monotonic())],
             [
-                Above(superior.config.name, superior.config.server_id, superior.registered, superior.trouble)
+                SuperiorStatus(superior.config.name, superior.config.server_id, superior.registered, superior.problem)
                 for superior in self.superiors
             ],
             [
-                Subscription(
+                SuperiorSubscription(
                     order.peer,
                     order.id,
                     list(order.kinds),
                     list(order.resources),
                     order.status,
                     iso(order.end) if order.end < 2**61 else "",
-                    place.objects if place else 0,
-                    place.notices if place else 0,
+                    offset.objects if offset else 0,
+                    offset.notices if offset else 0,
                 )
-                for order, place in self.orders.all()
+                for order, offset in self.orders.all()
             ],
-            [_below(subordinate) for subordinate in self.subordinates.values()],
+            [_subordinate_status(subordinate) for subordinate in self.subordinates.values()],
         )
 
-    async def cancel(self, device: str) -> Below:
-        """Cancel our subscription at a platform below. Raises `NotFound`."""
+    async def cancel(self, device: str) -> SubordinateStatus:
+        """Cancel the subscription at a subordinate platform. Raises `NotFound`."""
         await self._subordinate(device).cancel()
-        return _below(self._subordinate(device))
+        return _subordinate_status(self._subordinate(device))
 
-    async def renew(self, device: str) -> Below:
-        """Subscribe there again. Raises `NotFound`."""
+    async def renew(self, device: str) -> SubordinateStatus:
+        """Renew the subscription at a subordinate platform. Raises `NotFound`."""
         await self._subordinate(device).renew()
-        return _below(self._subordinate(device))
+        return _subordinate_status(self._subordinate(device))
 
-    def _subordinate(self, device: str) -> Subordinate:
-        found = self.subordinates.get(device)
-        if found is None:
-            raise NotFound(f"no platform below is called {device[:64]}; see viid.subordinates")
-        return found
+    def _subordinate(self, device: str) -> ViidSubordinate:
+        subordinate = self.subordinates.get(device)
+        if subordinate is None:
+            raise NotFound(f"there is no subordinate platform {device[:64]}; see viid.subordinates")
+        return subordinate
 
 
-def _below(one: Subordinate) -> Below:
-    wish = one.wish
-    return Below(
-        one.config.device, wish.id if wish else "", one.in_force, wish is not None and wish.cancelled, one.trouble
+def _subordinate_status(subordinate: ViidSubordinate) -> SubordinateStatus:
+    desired = subordinate.desired
+    return SubordinateStatus(
+        subordinate.config.device,
+        desired.id if desired else "",
+        subordinate.in_force,
+        desired is not None and desired.cancelled,
+        subordinate.problem,
     )

@@ -11,11 +11,13 @@ from typer.testing import CliRunner
 
 from sensegate.cli import app
 from sensegate.failover import terms
-from sensegate.failover.lease import Voters
+from sensegate.failover.lease import VoterConfiguration
+from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
 from sensegate.failover.terms import Term
-from sensegate.failover.trail_standby import PROMOTE, STATUS, Standby
 
-TERM = Term(3, active=True, voters=(Voters((2, 1), ("4401",)), Voters((3, 1), ("4401", "4403.2"))))
+TERM = Term(
+    3, active=True, voters=(VoterConfiguration((2, 1), ("4401",)), VoterConfiguration((3, 1), ("4401", "4403.2")))
+)
 
 
 def run(*words: str) -> tuple[int, str]:
@@ -27,7 +29,7 @@ def run(*words: str) -> tuple[int, str]:
 
 def stands_by(directory: Path, *, reached: bool = False, behind: int = 0, ago_s: float = 0.0) -> None:
     """Leave what a standby tells."""
-    told = Standby(1, 3, reached, behind, time.time() - ago_s)
+    told = StandbyStatus(1, 3, reached, behind, time.time() - ago_s)
     (directory / STATUS).write_bytes(msgspec.json.encode(told))
 
 

@@ -21,7 +21,7 @@
     │   └── StreamLost             a stream that existed is missing or is another one
     ├── BadRequest                 an HTTP request cannot be understood (`web.problems`)
     ├── BadCursor                  a cursor that this gateway did not issue (`share.cursor`)
-    └── Answered                   an HTTP answer that is a problem document (`web.client`)
+    └── ProblemResponse            an HTTP response with a problem document (`web.client`)
 
 `Unavailable` covers both a missing connection (nothing was sent) and a lost answer (the operation may have taken
 effect), as UNAVAILABLE does in gRPC. Callers treat both alike: look the outcome up, then retry under the same id.

@@ -60,7 +60,7 @@ class Foundations:
         engine: Engine,
         stack: contextlib.AsyncExitStack,
         *,
-        joined: membership.Kept | None = None,
+        joined: membership.StoredLink | None = None,
     ) -> Foundations:
         """Open them in the order in which they need each other; what must be closed is put on `stack`.
 
@@ -87,13 +87,13 @@ class Foundations:
         self.buckets[name] = made
         return made
 
-    async def _log(self, stack: contextlib.AsyncExitStack, joined: membership.Kept | None) -> None:
+    async def _log(self, stack: contextlib.AsyncExitStack, joined: membership.StoredLink | None) -> None:
         """Open the log; a node in a new store first takes over what its centre has of it."""
         config, engine = self.config, self.engine
         self.bus = await engine.connect(User.GATEWAY, name="gateway")
         stack.push_async_callback(self.bus.close)
-        first = joined.first if joined else 1
-        life = membership.life(Path(config.directory))
+        first = joined.log_first if joined else 1
+        life = membership.read_log_epoch(Path(config.directory))
         if life:
             engine.inventory.expect(User.GATEWAY.account, streams.LOG)
         if not joined and (life or config.uplink.secret_file):
@@ -104,12 +104,12 @@ class Foundations:
         await self.log.open(Path(config.directory))
         # Before nodes or devices are let in: nobody has written since the server began.
         await timelines.begin(self.log, self.clock.now())
-        self.copied = {name: await self.bucket(name) for name in route.COPIED} if config.role == "node" else {}
+        self.copied = {name: await self.bucket(name) for name in route.COPIED_BUCKETS} if config.role == "node" else {}
         if joined:
             await route.restore(config, self.clock, joined, self.copied)
         await wiring.prepare_secrets(config, await self.bucket("sharing"))
         # Written last: a start that did not come so far begins anew.
-        write_private(Path(config.directory) / membership.LIFE, self.log.epoch)
+        write_private(Path(config.directory) / membership.LOG_EPOCH_FILE, self.log.epoch)
         self.hours = JetStreamLog(self.bus, stream=streams.LEDGER, room=engine.has_room)
         await self.hours.open()
 

@@ -12,7 +12,7 @@ from sensegate.bus.slots import account_of, centre_user, inbox_prefix, member_ri
 from sensegate.config import EngineConfig
 from sensegate.share.subscription_control import reply_of
 from sensegate.tiers import envelope
-from sensegate.tiers.envelope import FORMS, LinkRequest
+from sensegate.tiers.envelope import PROTOCOL_VERSIONS, LinkRequest
 from sensegate.tiers.link import Channel
 from tests.border.layout import SMALL, Layout, Question
 
@@ -38,7 +38,7 @@ def text(kept: Kept, directory: Path, secrets: Mapping[str, str], tight: bool) -
 
 def question(slot: str) -> Question:
     """Return a question of a node in the product's own form."""
-    asked = envelope.encode(LinkRequest(FORMS[-1], 0, "report", b""))
+    asked = envelope.encode(LinkRequest(PROTOCOL_VERSIONS[-1], 0, "report", b""))
     return Question(request_subject(slot, Channel.QUESTIONS), f"{inbox_prefix(slot)}.1", asked)
 
 

@@ -23,7 +23,7 @@ from sensegate.clock import SystemClock
 from sensegate.config.people import AuditConfig
 from sensegate.demo.city import City
 from sensegate.errors import Unavailable
-from sensegate.web.client import Answered
+from sensegate.web.client import ProblemResponse
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, reading, running
 
@@ -186,7 +186,7 @@ async def test_one_chain_through_kills_and_two_processes(tmp_path: Path) -> None
         async def add() -> None:
             for number in range(10_000):
                 wanted = {"id": f"d{number}", "division": "440106", "profile": "sensegate/plain"}
-                with contextlib.suppress(Unavailable, Answered):
+                with contextlib.suppress(Unavailable, ProblemResponse):
                     async with node.remote() as remote:
                         await remote.post("/api/v1/devices", wanted)
                     added.append(f"d{number}")

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.errors import ConfigError
 from sensegate.ports import DeliveryResult, OutboundDelivery
-from sensegate.publish.egress import Egress, Guarded
-from sensegate.publish.webhook import Poster, sign
+from sensegate.publish.egress import Egress, EgressResolver
+from sensegate.publish.webhook import WebhookPublisher, sign
 from tests.live.receiver import Receiver, receiving
 
 
@@ -32,7 +32,7 @@ def letter_to(url: str) -> OutboundDelivery:
 
 
 async def sent(url: str, *allow: str) -> DeliveryResult:
-    async with Poster(Egress(allow), SystemClock(), timeout_s=2.0) as poster:
+    async with WebhookPublisher(Egress(allow), SystemClock(), timeout_s=2.0) as poster:
         return await poster.send(letter_to(url))
 
 
@@ -87,7 +87,7 @@ async def test_a_name_that_leads_inside_is_not_connected_to(receiver: Receiver, 
 async def test_what_was_judged_is_what_is_connected_to(receiver: Receiver, named: dict[str, list[str]]) -> None:
     """A name that resolves otherwise at each look: one look, and the connection is made to what was judged."""
     named["turning.example"] = ["93.184.216.34", "127.0.0.1"]
-    guarded = Guarded(Egress(("public",)))
+    guarded = EgressResolver(Egress(("public",)))
     first = await guarded.resolve("turning.example", 443)
     assert [one["host"] for one in first] == ["93.184.216.34"]
     with pytest.raises(OSError, match="not let out"):
@@ -136,6 +136,6 @@ def test_addresses_that_are_let_out() -> None:
 async def test_no_answer_in_time(receiver: Receiver) -> None:
     """Said as such."""
     receiver.open.clear()
-    async with Poster(Egress(("127.0.0.1",)), FakeClock(), timeout_s=0.2) as poster:
+    async with WebhookPublisher(Egress(("127.0.0.1",)), FakeClock(), timeout_s=0.2) as poster:
         receipt = await poster.send(letter_to(receiver.url))
     assert receipt == DeliveryResult(accepted=False, reason="no answer within 0.2 s")

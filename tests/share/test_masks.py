@@ -20,10 +20,10 @@ from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError
 from sensegate.model import Member
 from sensegate.share import masks, records
-from sensegate.share.delivery import Form, Serving
+from sensegate.share.delivery import FeedServer, RecordEncoding
 from sensegate.share.feeds import FeedFilter, FeedSelection, filtered_selection
 from sensegate.share.masks import Mask, Masks, Rounding, hidden_rows, round_to_step, snap_to_grid
-from sensegate.share.reader import Reader
+from sensegate.share.reader import LogReader
 from tests.share.made import DEVICES, NOW, Place, make_batch
 
 SECRET = b"0123456789abcdef"
@@ -39,7 +39,7 @@ some_masks = st.builds(
     round=st.lists(
         st.builds(Rounding, st.sampled_from(NUMBERS), st.sampled_from((0.1, 0.5, 2.0, 100.0))),
         max_size=2,
-        unique_by=lambda one: one.property,
+        unique_by=lambda rounding: rounding.property,
     ).map(tuple),
     hash=st.sampled_from(((), ("device",))),
     grid_m=st.sampled_from((0.0, 10.0, 1_000.0, 50_000.0)),
@@ -87,11 +87,11 @@ def test_what_is_masked_is_as_the_mask_says(made: list[Any], mask: Mask) -> None
         assert bool(gone[row]) >= (name in mask.drop)
         if mask.k and name == "people_count":
             assert gone[row] == (batch.value[row] < mask.k or name in mask.drop)
-        for one in mask.round:
-            if one.property == name:
-                count = seen.value[row] / one.step
+        for rounding in mask.round:
+            if rounding.property == name:
+                count = seen.value[row] / rounding.step
                 assert math.isclose(count, round(count), abs_tol=1e-6)
-                assert abs(seen.value[row] - batch.value[row]) <= one.step / 2 * (1 + 1e-9)
+                assert abs(seen.value[row] - batch.value[row]) <= rounding.step / 2 * (1 + 1e-9)
 
 
 @given(st.floats(-180, 180), st.floats(-89, 89), st.floats(10, 200_000))
@@ -166,19 +166,21 @@ def test_a_mask_that_cannot_be_is_refused(mask: Mask) -> None:
 # ── through every form ──────────────────────────────────────────────────────────────────────────────────
 
 CANARY = Place("canary-device", "440106", "env", "air", 1, 113.987654, 23.123456)
-FORMS = [form for form in Form if form is not Form.SSE]
+FORMS = [form for form in RecordEncoding if form is not RecordEncoding.SSE]
 
 
-async def _bodies(memory_log: MemoryLog, batch: Batch, mask: Mask) -> dict[Form, bytes]:
+async def _bodies(memory_log: MemoryLog, batch: Batch, mask: Mask) -> dict[RecordEncoding, bytes]:
     await memory_log.write([Member("readings.4401.440106.1", columns.encode(batch), 72)])
-    reader = Reader(memory_log, CLOCK)
-    serving = Serving(reader, masks=Masks(SECRET))
+    reader = LogReader(memory_log, CLOCK)
+    serving = FeedServer(reader, masks=Masks(SECRET))
     first = await reader.first()
     selection = FeedSelection(mask=mask)
-    bodies: dict[Form, bytes] = {form: (await serving.page(selection, first, form, 100, 0.0)).body for form in FORMS}
+    bodies: dict[RecordEncoding, bytes] = {
+        form: (await serving.page(selection, first, form, 100, 0.0)).body for form in FORMS
+    }
     # What is compressed is looked at as its reader sees it.
-    rows = pq.read_table(io.BytesIO(bodies[Form.PARQUET])).to_pylist()
-    bodies[Form.PARQUET] = repr(rows).encode()
+    rows = pq.read_table(io.BytesIO(bodies[RecordEncoding.PARQUET])).to_pylist()
+    bodies[RecordEncoding.PARQUET] = repr(rows).encode()
     return bodies
 
 
@@ -203,11 +205,11 @@ async def test_no_form_lets_a_canary_through(memory_log: MemoryLog) -> None:
         text = seen[form]
         assert b"canary-device" in bare[form], "the control"
         assert b"canary-device" not in text
-        if form is not Form.MSGPACK:
+        if form is not RecordEncoding.MSGPACK:
             assert b"77.123" in bare[form]
             assert b"77.123" not in text
             assert b"21.987" not in text
-        if form in {Form.JSON, Form.NDJSON, Form.CSV}:
+        if form in {RecordEncoding.JSON, RecordEncoding.NDJSON, RecordEncoding.CSV}:
             assert b"113.987654" in bare[form]
             for secret in (b"113.987654", b"23.123456", b"440106", b"acme/th10"):
                 assert secret not in text, (form, secret)
@@ -218,7 +220,7 @@ async def test_a_planted_hole_is_found(memory_log: MemoryLog, monkeypatch: pytes
     monkeypatch.setattr(Masks, "_origins", lambda _self, origins, _mask: origins)
     batch = make_batch([(0, "air_temperature", 21.987), (0, "relative_humidity", 77.123)], places=[CANARY])
     seen = await _bodies(memory_log, batch, Mask(hash=("device",), key="x"))
-    assert b"canary-device" in seen[Form.JSON]
+    assert b"canary-device" in seen[RecordEncoding.JSON]
 
 
 def test_the_one_who_asks_by_device_cannot_find_out() -> None:

@@ -21,11 +21,11 @@ from sensegate.errors import Gone, PermissionDenied
 from sensegate.ports import DeliveryResult, OutboundDelivery
 from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.cursor import parse
-from sensegate.share.delivery import Form, Serving
+from sensegate.share.delivery import FeedServer, RecordEncoding
 from sensegate.share.feeds import ALL_FEED, FeedSelection
 from sensegate.share.grants import Admission
-from sensegate.share.pages import Pages
-from sensegate.share.reader import Reader
+from sensegate.share.pages import FeedPages
+from sensegate.share.reader import LogReader
 from sensegate.share.subscriptions import (
     CommittedOffset,
     OrphanedOffsets,
@@ -94,8 +94,8 @@ class Bench:
     def __init__(self, receiver: Receiver, *, batch: int = 7) -> None:
         self.clock = SystemClock()
         self.log = MemoryLog(self.clock, epoch="e1")
-        self.reader = Reader(self.log, self.clock)
-        self.serving = Serving(self.reader)
+        self.reader = LogReader(self.log, self.clock)
+        self.serving = FeedServer(self.reader)
         self.marks: RecordTable[CommittedOffset] = RecordTable(
             RecordStore(MemoryBucket(), self.clock), "mark", CommittedOffset
         )
@@ -112,7 +112,7 @@ class Bench:
         self.count += rows
         await self.log.write(members(make_batch(made, start=1_767_225_600_000_000 + self.count * 1_000_000)))
 
-    async def open(self, _terms: SubscriptionSpec, form: str, after: str) -> Pages:
+    async def open(self, _terms: SubscriptionSpec, form: str, after: str) -> FeedPages:
         def admit() -> Admission:
             if self.refused:
                 raise PermissionDenied(self.refused)
@@ -120,7 +120,7 @@ class Bench:
 
         admit()
         start = parse(after) if after else await self.reader.first()
-        return Pages(self.serving, admit, start, Form(form))
+        return FeedPages(self.serving, admit, start, RecordEncoding(form))
 
     def line(self) -> PushSubscription:
         def metered(_terms: SubscriptionSpec, page: Any) -> None:
@@ -142,7 +142,9 @@ class Bench:
         """Return the cursors of all records by page."""
         end = (await self.log.bounds())[1]
         await self.until(lambda: self.reader.end >= end)
-        page = await self.serving.page(FeedSelection(grade_max=3), await self.reader.first(), Form.JSON, 10_000, 0)
+        page = await self.serving.page(
+            FeedSelection(grade_max=3), await self.reader.first(), RecordEncoding.JSON, 10_000, 0
+        )
         return [record["cursor"] for record in json.loads(page.body)["records"]]
 
     async def until(self, true: Callable[[], bool]) -> None:
@@ -171,8 +173,8 @@ async def lived(bench: Bench, count: int) -> None:
         try:
             await bench.until(lambda died=died: died.done() or len(bench.receiver.cursors) >= count)  # type: ignore[misc]
         finally:
-            for one in (task, died):
-                one.cancel()
+            for pending in (task, died):
+                pending.cancel()
             await asyncio.gather(task, died, return_exceptions=True)
 
 
@@ -300,7 +302,7 @@ async def test_a_place_that_has_expired_is_told() -> None:
     async def told(terms: SubscriptionSpec, why: str, first: str) -> None:
         said.append((terms.id, why, first))
 
-    async def gone(_terms: SubscriptionSpec, _form: str, _after: str) -> Pages:
+    async def gone(_terms: SubscriptionSpec, _form: str, _after: str) -> FeedPages:
         raise Gone("expired", first="c1.first")
 
     line = bench.line()

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from sensegate.authoring.unknown import matches_filter
 from sensegate.authority.scope import Role
 from sensegate.bus import raw
 from sensegate.decode.grammar import parse
+from sensegate.decode.topics import matches_filter
 from sensegate.model import Member, Message
 from tests.web.serving import Gateway
 
@@ -58,7 +58,7 @@ async def test_a_draft_of_a_shape(gateway: Gateway) -> None:
     assert body["problem"] == ""
     source, _ = parse(body["text"])
     assert {reading.property for reading in source.messages[0].readings} == {"co2", "air_temperature"}
-    co2 = next(one for one in body["recognised"] if one["field"] == "co2")
+    co2 = next(member for member in body["recognised"] if member["field"] == "co2")
     assert co2["sure"]
     assert "says carbon dioxide" in co2["reason"]
 

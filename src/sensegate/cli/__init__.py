@@ -72,7 +72,7 @@ app.add_typer(catalogue.app, name="catalogue", cls=CommandGroup, rich_help_panel
 app.add_typer(applications.app, name="application", cls=CommandGroup, rich_help_panel=SHARING)
 app.add_typer(bundles.app, name="bundle", cls=CommandGroup, rich_help_panel=SHARING)
 app.add_typer(grants.app, name="grant", cls=CommandGroup, rich_help_panel=SHARING)
-app.add_typer(grants.receipts, name="receipt", cls=CommandGroup, rich_help_panel=SHARING)
+app.add_typer(grants.statements, name="statement", cls=CommandGroup, rich_help_panel=SHARING)
 app.command(rich_help_panel=OPERATION)(doctor.doctor)
 app.add_typer(log.app, name="log", cls=CommandGroup, rich_help_panel=OPERATION)
 app.add_typer(audit.app, name="audit", cls=CommandGroup, rich_help_panel=OPERATION)

@@ -25,7 +25,7 @@ from sensegate.cli.output import (
     save,
 )
 from sensegate.errors import ConfigError
-from sensegate.web.client import Remote
+from sensegate.web.client import GatewayClient
 
 app = typer.Typer(
     help="Search and maintain the catalogue of shared feeds.\n\n"
@@ -109,7 +109,7 @@ def describe(
     """
     changes = _changes(file, fields or [])
 
-    async def work(remote: Remote) -> Any:
+    async def work(remote: GatewayClient) -> Any:
         present = await remote.get(f"{_PATH}/{feed}")
         return await remote.patch(f"{_PATH}/{feed}", changes, present["revision"])
 

@@ -13,7 +13,7 @@ import typer
 from sensegate.cli.output import Json, console, print_json
 from sensegate.errors import ConfigError
 from sensegate.failover import terms
-from sensegate.failover.trail_standby import PROMOTE, STATUS, Standby
+from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
 from sensegate.wording import count
 
 app = typer.Typer(help="Show which of two centres is active; promote the standby.", no_args_is_help=True)
@@ -21,13 +21,13 @@ FRESH_S = 10.0
 Directory = Annotated[Path, typer.Argument(help="`directory` of the centre's configuration.", exists=True)]
 
 
-def standby_status(directory: Path) -> Standby | None:
+def standby_status(directory: Path) -> StandbyStatus | None:
     """Return the state of a standby centre, None if the centre is not a standby now."""
     try:
-        state = msgspec.json.decode((directory / STATUS).read_bytes(), type=Standby)
+        state = msgspec.json.decode((directory / STATUS).read_bytes(), type=StandbyStatus)
     except (OSError, msgspec.DecodeError):
         return None
-    return state if time.time() - state.at < FRESH_S else None
+    return state if time.time() - state.written_at < FRESH_S else None
 
 
 @app.command()
@@ -40,14 +40,14 @@ def status(directory: Directory, *, json_form: Json = False) -> None:
     state = "standby" if standby else "active" if term.active else "not running"
     votes = term.voters[-1].nodes if term.voters else ()
     if json_form:
-        summary = {"state": state, "term": term.number, "alone": term.alone, "voters": votes}
+        summary = {"state": state, "term": term.number, "alone": term.unreplicated, "voters": votes}
         print_json({**summary, **(msgspec.to_builtins(standby) if standby else {})})
     else:
         console.print(f"{state}, term {standby.term if standby else term.number}")
         if standby:
             behind = "lag unknown" if standby.behind < 0 else f"{count(standby.behind, 'entry', 'entries')} behind"
             console.print(f"the active centre {'answers' if standby.reached else 'does not answer'}, {behind}")
-        elif term.active and term.alone:
+        elif term.active and term.unreplicated:
             console.print("it delivers without a standby: the other centre may only take over by order")
         if votes:
             console.print(f"voters of the automatic fail-over: {', '.join(votes)}")

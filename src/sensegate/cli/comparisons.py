@@ -26,7 +26,7 @@ from sensegate.cli.times import Since, Until
 from sensegate.errors import ConfigError
 from sensegate.lifecycle.contents import read_from_folder
 from sensegate.lifecycle.reprocessing_orders import ReprocessingInput
-from sensegate.web.client import Answered, Remote
+from sensegate.web.client import GatewayClient, ProblemResponse
 from sensegate.wording import count
 
 app = typer.Typer()
@@ -41,7 +41,7 @@ ByDevice = Annotated[bool, typer.Option("--by-device", help="Print a row for eac
 
 
 async def follow_job(
-    remote: Remote, job: dict[str, Any], path: str, title: str, *, cancel: bool = True
+    remote: GatewayClient, job: dict[str, Any], path: str, title: str, *, cancel: bool = True
 ) -> dict[str, Any]:
     """Follow a job to its end with a progress bar; Ctrl-C cancels it, or with `cancel=False` leaves it running."""
     row = job
@@ -55,7 +55,7 @@ async def follow_job(
                 bar.update(task, completed=row["share"])
         except (KeyboardInterrupt, asyncio.CancelledError):
             if cancel:
-                with contextlib.suppress(Answered):
+                with contextlib.suppress(ProblemResponse):
                     await remote.delete(path)
             raise
     if row["state"] != "done":
@@ -106,7 +106,7 @@ def diff(
         body["b"] = _version_number(b)
     query = {"since": since, **({"until": until} if until else {})}
 
-    async def work(remote: Remote) -> dict[str, Any]:
+    async def work(remote: GatewayClient) -> dict[str, Any]:
         job = await remote.post(profile_path(name, "diff"), body, **query)
         return await follow_job(remote, job, profile_path(name, "jobs", job["id"]), "diff")
 
@@ -183,13 +183,13 @@ def shadow(
     """
     name, _ = parse_version(version)
 
-    async def work(remote: Remote) -> dict[str, Any] | None:
+    async def work(remote: GatewayClient) -> dict[str, Any] | None:
         if not (look or end):
             body = {"devices": device or [], "target": target, "note": note}
             await remote.post(version_path(version, "shadow"), body)
             return None
         report: dict[str, Any] | None = None
-        with contextlib.suppress(Answered):
+        with contextlib.suppress(ProblemResponse):
             report = await remote.get(profile_path(name, "shadow"))
         if end:
             await remote.delete(profile_path(name, "shadow"))
@@ -245,7 +245,7 @@ def redecode(
     body = {"what": what.value, "devices": device or [], "target": target, "note": note}
     query = {"since": since, **({"until": until} if until else {})}
 
-    async def work(remote: Remote) -> dict[str, Any]:
+    async def work(remote: GatewayClient) -> dict[str, Any]:
         job: dict[str, Any] = await remote.post(profile_path(name, "redecode"), body, **query)
         if not wait:
             return job

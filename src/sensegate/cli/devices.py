@@ -28,7 +28,7 @@ from sensegate.cli.times import DAY_S, parse_duration
 from sensegate.config import read_secret
 from sensegate.errors import ConfigError
 from sensegate.video import multipart
-from sensegate.web.client import Answered, Remote
+from sensegate.web.client import GatewayClient, ProblemResponse
 from sensegate.wording import count
 
 app = typer.Typer(
@@ -198,7 +198,7 @@ def list_(
     """
     query = {"division": division, "profile": profile, "state": state, "domain": domain, "text": text}
 
-    async def work(remote: Remote) -> tuple[Any, str]:
+    async def work(remote: GatewayClient) -> tuple[Any, str]:
         answer = await remote.get("/api/v1/devices", limit=str(limit), **query)
         return answer, await registered_elsewhere(remote)
 
@@ -210,13 +210,13 @@ def list_(
         stderr.print(hint, style="dim", highlight=False)
 
 
-async def registered_elsewhere(remote: Remote) -> str:
+async def registered_elsewhere(remote: GatewayClient) -> str:
     """Return a hint at which nodes devices are registered that a centre does not list; empty at a node."""
     try:
         if (await remote.get("/api/v1/me"))["gateway_role"] != "centre":
             return ""
         nodes = [row for row in rows_of(await remote.get("/api/v1/nodes")) if row.get("role") == "node"]
-    except (Answered, KeyError, TypeError):
+    except (ProblemResponse, KeyError, TypeError):
         return ""  # the caller may not see nodes
     if not nodes:
         return ""
@@ -234,12 +234,12 @@ def show(device: DeviceId, *, url: Url = DEFAULT_URL, token: Token = "", json_fo
     Example: sensegate device show air-1
     """
 
-    async def work(remote: Remote) -> Any:
+    async def work(remote: GatewayClient) -> Any:
         try:
             return await remote.get(f"/api/v1/devices/{device}")
-        except Answered as why:
+        except ProblemResponse as why:
             if why.status == NOT_FOUND and (hint := await registered_elsewhere(remote)):
-                raise Answered(why.status, why.title, f"{why.detail}; {hint}") from why
+                raise ProblemResponse(why.status, why.title, f"{why.detail}; {hint}") from why
             raise
 
     print_record(call(url, token, work), json_form=json_form)
@@ -330,7 +330,7 @@ def _parse_entry(word: str) -> tuple[str, Any]:
 
 
 def _change(device: str, body: dict[str, Any], done: str, url: str, token: str, *, json_form: bool) -> None:
-    async def work(remote: Remote) -> Any:
+    async def work(remote: GatewayClient) -> Any:
         known = await remote.get(f"/api/v1/devices/{device}")
         return await remote.patch(f"/api/v1/devices/{device}", body, known["revision"])
 
@@ -376,7 +376,7 @@ def publish(
         if message.is_file()
     ]
 
-    async def work(remote: Remote) -> int:
+    async def work(remote: GatewayClient) -> int:
         refused = 0
         for file in messages:
             body = file.read_bytes()
@@ -384,7 +384,7 @@ def publish(
             media_type = "multipart/mixed" if multipart.is_multipart(body) else media_type
             try:
                 await remote.post_text(f"/api/v1/ingest/{device}", body, media_type)
-            except Answered as why:
+            except ProblemResponse as why:
                 refused += 1
                 console.print(f"{file.name}  {why}", highlight=False, markup=False)
         return refused
@@ -479,7 +479,7 @@ def moves(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False)
 
     Example: sensegate device moves
     """
-    columns = ("id", "device", "source", "target", "division", "stage", "identities", "changed", "why", "owed")
+    columns = ("id", "device", "source", "target", "division", "stage", "identities", "changed", "reason", "owed")
     print_table(rows_of(call(url, token, lambda remote: remote.get("/api/v1/moves"))), columns, json_form=json_form)
 
 

@@ -22,7 +22,7 @@ from sensegate.cli import repair
 from sensegate.cli.output import Json, print_table
 from sensegate.config import Config, TlsConfig, files, load
 from sensegate.errors import ConfigError, EngineError, NotFound, StoreFull, Unavailable
-from sensegate.web.client import Answered, Remote
+from sensegate.web.client import GatewayClient, ProblemResponse
 from sensegate.wording import count
 
 CERTIFICATE_WARN_DAYS = 30
@@ -201,7 +201,7 @@ def profiles(config: Config) -> Iterator[CheckResult]:
     """Check that the profiles load."""
     from sensegate.cli.profiles import problems  # noqa: PLC0415 - loads the whole decoder
 
-    errors = problems([Path(folder) for folder in config.profiles])
+    errors = problems([Path(folder) for folder in config.profile_folders])
     if errors:
         yield _bad("profiles", f"{count(len(errors), 'problem')}, first: {errors[0]}", "sensegate check shows all")
     else:
@@ -216,12 +216,12 @@ async def alive(config: Config) -> list[CheckResult]:
     results: list[CheckResult] = []
     url = str(running["http"])
     url = url if "://" in url else f"http://{url}"
-    async with Remote(url) as remote:
+    async with GatewayClient(url) as remote:
         try:
             state = await remote.get("/readyz")
             results.append(_good("gateway", f"ready at {url}, pid {running['pid']}"))
             results += [_warning("gateway", str(warning), "see its log") for warning in state.get("warnings", ())]
-        except Answered as why:
+        except ProblemResponse as why:
             results.append(_bad("gateway", f"not ready: {why}", "see its log, which names the cause"))
         except Unavailable as why:
             return [_bad("gateway", str(why), "see its log; restart it")]

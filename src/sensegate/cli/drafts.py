@@ -13,11 +13,30 @@ import typer
 from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_table, rows_of
 from sensegate.cli.replay import messages
 from sensegate.cli.times import Since
+from sensegate.config import builtin
 from sensegate.errors import ConfigError
 from sensegate.wording import count
 
 FOLDER = Path("device_profiles")
+"""Folder of profiles where a command is started: new ones are written to it."""
 Folder = Annotated[Path, typer.Option("--profiles", help="Folder of the profiles.", envvar="SENSEGATE_PROFILES")]
+
+
+def folder_to_read() -> Path:
+    """Return the folder that is read without `--profiles`: the one here, else that of the package."""
+    return FOLDER if FOLDER.is_dir() else builtin.PROFILES
+
+
+FolderToRead = Annotated[
+    Path,
+    typer.Option(
+        "--profiles",
+        help="Folder of the profiles.",
+        envvar="SENSEGATE_PROFILES",
+        default_factory=folder_to_read,
+        show_default="device_profiles here, else those of the package",
+    ),
+]
 
 
 def new_profile_file(name: str, folder: Path) -> Path:
@@ -54,8 +73,8 @@ def new(
     """
     if recorded is None and not topic and not shape:
         target = new_profile_file(name, profiles)
-        template = (profiles / "_template.yaml").read_text(encoding="utf-8")
-        _write(target, template.replace("vendor/model", name))
+        template = next(file for folder in (profiles, builtin.PROFILES) if (file := folder / "_template.yaml").exists())
+        _write(target, template.read_text(encoding="utf-8").replace("vendor/model", name))
         console.print(f"{target}: edit it, then sensegate profile test {name}", highlight=False)
         return
     if recorded is not None:
@@ -80,7 +99,7 @@ def _learned(recorded: Path, topic: str, name: str) -> dict[str, Any]:
     """Return the draft for the messages of a file, in the format of the gateway's answer."""
     from sensegate.authoring.learn.shapes import Sample  # noqa: PLC0415 - the whole decoder
     from sensegate.authoring.survey import draft_of  # noqa: PLC0415 - as above
-    from sensegate.authoring.unknown import matches_filter  # noqa: PLC0415 - as above
+    from sensegate.decode.topics import matches_filter  # noqa: PLC0415 - as above
 
     samples = [
         Sample(topic_, payload, round(at * 1e6) if at is not None else 0)

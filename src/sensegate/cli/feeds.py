@@ -14,7 +14,7 @@ from rich.cells import cell_len
 
 from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_list, tab_separated
 from sensegate.cli.times import Since
-from sensegate.web.client import Answered, Remote
+from sensegate.web.client import GatewayClient, ProblemResponse
 
 app = typer.Typer(help="List, create, delete and tail feeds; list their subscribers.", no_args_is_help=True)
 
@@ -122,18 +122,18 @@ class _Tail:
         self.header_printed = False
         self.widths = [0] * len(SHOWN)
 
-    async def follow(self, remote: Remote) -> None:
+    async def follow(self, remote: GatewayClient) -> None:
         """Read and print page after page."""
         while self.unlimited or self.remaining > 0:
             query = {"after": self.cursor} if self.cursor else {"since": self.since} if self.since else {}
             page = 1_000 if self.unlimited else min(self.remaining, 1_000)
             try:
                 answer = await remote.get(self.path, limit=str(page), wait="20", **query)
-            except Answered as why:
+            except ProblemResponse as why:
                 if not why.first:
                     raise
                 # Not from there by itself: whoever reads decides what becomes of what it has.
-                raise Answered(why.status, why.title, f"{why.detail}: --after {why.first}") from None
+                raise ProblemResponse(why.status, why.title, f"{why.detail}: --after {why.first}") from None
             records = answer["records"]
             if not records and not self.unlimited and self.cursor == answer["next"]:
                 return

@@ -23,7 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 from sensegate.errors import ConfigError
-from sensegate.web.client import Remote
+from sensegate.web.client import GatewayClient
 
 T = TypeVar("T")
 
@@ -54,11 +54,11 @@ stderr = Console(soft_wrap=True, stderr=True)
 """Console for notices that must not enter a pipe."""
 
 
-def call(url: str, token: str, work: Callable[[Remote], Awaitable[T]]) -> T:
+def call(url: str, token: str, work: Callable[[GatewayClient], Awaitable[T]]) -> T:
     """Return the result of `work`, called with a connection to the gateway."""
 
     async def connected() -> T:
-        async with Remote(url, token) as remote:
+        async with GatewayClient(url, token) as remote:
             return await work(remote)
 
     return asyncio.run(connected())

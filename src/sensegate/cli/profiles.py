@@ -25,16 +25,14 @@ from sensegate.cli.output import (
     rows_of,
     with_progress,
 )
+from sensegate.config import builtin, load
 from sensegate.config import files as config_files
-from sensegate.config import load
 from sensegate.config import yaml as yamls
 from sensegate.errors import ConfigError, NotFound
 from sensegate.wording import count
 
 app = typer.Typer(help="Write, test and release device profiles.", no_args_is_help=True)
 
-FOLDER = Path("device_profiles")
-Folder = Annotated[Path, typer.Option("--profiles", help="Folder of the profiles.", envvar="SENSEGATE_PROFILES")]
 Name = Annotated[str, typer.Argument(help="vendor/model.", metavar="PROFILE")]
 
 
@@ -59,7 +57,7 @@ def is_profile(file: Path) -> bool:
         with file.open(encoding="utf-8") as text:
             head = yamls.parse_tree(text)
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return FOLDER.name in file.resolve().parts
+        return drafts.FOLDER.name in file.resolve().parts
     return isinstance(head, dict) and ("profile" in head or "messages" in head)
 
 
@@ -96,7 +94,10 @@ def problems(paths: Sequence[Path]) -> list[str]:
 
 def check(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Files or folders; default: config and device_profiles.")
+        list[Path] | None,
+        typer.Argument(
+            help="Files or folders; default: config and device_profiles here, else the profiles of the package."
+        ),
     ] = None,
     *,
     strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as problems.")] = False,
@@ -109,7 +110,7 @@ def check(
 
     Example: sensegate check config/node.yaml device_profiles/acme
     """
-    targets = paths or [path for path in (Path("config"), FOLDER) if path.exists()]
+    targets = paths or [path for path in (Path("config"), drafts.FOLDER) if path.exists()] or [builtin.PROFILES]
     files_checked = len(list(files(targets)))
     results = [result for result in findings(targets) if notes or result.severity != "note"]
     errors = [
@@ -141,7 +142,7 @@ def explain(
     ] = "",
     port: Annotated[int | None, typer.Option(help="Port of a frame without a topic.")] = None,
     hexed: Annotated[bool, typer.Option("--hex", help="Read the payload as hex digits.")] = False,
-    profiles: Folder = FOLDER,
+    profiles: drafts.FolderToRead,
     json_form: Json = False,
 ) -> None:
     """Explain how one message is processed: matching profile and why, fields, readings, quality, identity.
@@ -188,7 +189,7 @@ app.command("import")(drafts.import_)
 @app.command("list")
 def list_(
     *,
-    profiles: Folder = FOLDER,
+    profiles: drafts.FolderToRead,
     live: Annotated[bool, typer.Option("--live", help="List the profiles in force at the gateway.")] = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
@@ -202,7 +203,7 @@ def list_(
         rows_in_force = rows_of(call(url, token, lambda remote: remote.get("/api/v1/profiles", limit=10_000)))
         print_table(
             rows_in_force,
-            ("id", "version", "folder", "trials", "title", "format", "topics", "problem"),
+            ("id", "version", "folder", "trial_versions", "title", "format", "topics", "problem"),
             json_form=json_form,
         )
         return
@@ -230,7 +231,7 @@ def list_(
 def show(
     name: Annotated[str, typer.Argument(help="vendor/model, or vendor/model@version.", metavar="PROFILE[@VERSION]")],
     *,
-    profiles: Folder = FOLDER,
+    profiles: drafts.FolderToRead,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
@@ -250,7 +251,7 @@ def show(
 def run_examples(
     name: Annotated[str, typer.Argument(help="vendor/model; default: all.", metavar="[PROFILE]")] = "",
     *,
-    profiles: Folder = FOLDER,
+    profiles: drafts.FolderToRead,
 ) -> None:
     """Run the examples of one profile or of all; exit 1 if one fails.
 

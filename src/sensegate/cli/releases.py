@@ -12,7 +12,7 @@ from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, p
 from sensegate.config import yaml as yamls
 from sensegate.errors import ConfigError
 from sensegate.lifecycle.contents import read_from_folder
-from sensegate.web.client import Remote
+from sensegate.web.client import GatewayClient
 from sensegate.wording import count
 
 app = typer.Typer()
@@ -83,7 +83,7 @@ def _shares(canary: dict[str, Any], whose: str) -> str:
     return f"{outcomes}, {percent('rejected')} rejected, {percent('faults')} implausible"
 
 
-async def upload_draft(remote: Remote, file: Path, note: str) -> dict[str, Any]:
+async def upload_draft(remote: GatewayClient, file: Path, note: str) -> dict[str, Any]:
     """Upload a file as a draft; return the answer.
 
     Raises:
@@ -111,7 +111,7 @@ def versions(name: Name, *, url: Url = DEFAULT_URL, token: Token = "", json_form
     Example: sensegate profile versions acme/th10
     """
 
-    async def fetch(remote: Remote) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    async def fetch(remote: GatewayClient) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         rows = (await remote.get(profile_path(name, "versions"), limit=1_000))["rows"]
         return await remote.get(profile_path(name, "life")), rows
 
@@ -150,7 +150,7 @@ def propose(
     """
     by_name = "@" in source and not Path(source).exists()
 
-    async def work(remote: Remote) -> dict[str, Any]:
+    async def work(remote: GatewayClient) -> dict[str, Any]:
         if by_name:
             row: dict[str, Any] = await remote.post(version_path(source, "propose"), {"note": note})
             return {"profile": parse_version(source)[0], "version": row, "problems": []}
@@ -279,7 +279,7 @@ def canary(
     print_history(history, json_form=json_form)
 
 
-async def _end(remote: Remote, name: str, trial: str) -> dict[str, Any]:
+async def _end(remote: GatewayClient, name: str, trial: str) -> dict[str, Any]:
     await remote.delete(profile_path(name, trial))
     history: dict[str, Any] = await remote.get(profile_path(name, "life"))
     return history

@@ -20,8 +20,8 @@ from sensegate.errors import ConfigError
 if TYPE_CHECKING:
     from sensegate.config import Config
 
-CHECKOUT = Path(__file__).parents[3]
-BENCHES = CHECKOUT / "tests" / "bench"
+BENCHES = Path("tests") / "bench"
+"""Folder of the benchmarks in a checkout of the repository; the package has none."""
 
 
 async def run_until_signalled(work: Coroutine[Any, Any, Any]) -> None:
@@ -96,7 +96,7 @@ def engine(
     from sensegate.decode.profiles import any_video_profile  # noqa: PLC0415 - as above
 
     loaded = load(config)
-    personal = any_video_profile(loaded.profiles)
+    personal = any_video_profile(loaded.profile_folders)
     written, users = external.write(loaded, directory, personal=personal)
     console.print(f"{written}: start it with `nats-server -c {written}`", highlight=False, soft_wrap=True)
     if external.sealed(loaded, personal=personal):
@@ -178,8 +178,8 @@ def bench(
     known = available_benches()
     if not known:
         raise ConfigError(
-            f"{BENCHES} holds no benchmarks",
-            remedy="run the command in a checkout of the repository; the package has none",
+            f"no benchmarks in {BENCHES.absolute()}",
+            remedy="start it in a checkout of the repository; the package has none",
         )
     if name == "list":
         rows = [{"name": bench_name, "description": text} for bench_name, text in known.items()]
@@ -208,8 +208,8 @@ def _load_bench(file: Path) -> Callable[[], Awaitable[dict[str, Any]]]:
     """Return the function `bench` of a benchmark's file; benchmarks may import one another as `tests.bench.…`."""
     import sys  # noqa: PLC0415 - only here
 
-    if str(CHECKOUT) not in sys.path:
-        sys.path.insert(0, str(CHECKOUT))
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     spec = importlib.util.spec_from_file_location(f"tests.bench.{file.stem}", file)
     assert spec is not None  # noqa: S101 - the file exists
     assert spec.loader is not None  # noqa: S101 - the same

@@ -76,7 +76,7 @@ async def _in_process(config: Config) -> Extents:
 
     logs.configure("error", config.log_format)  # the results go to the terminal
     clock = SystemClock()
-    async with Engine.of(config, clock, personal=any_video_profile(config.profiles)) as engine:
+    async with Engine.of(config, clock, personal=any_video_profile(config.profile_folders)) as engine:
         client = await engine.connect(User.GATEWAY, name="scrub")
         try:
             log = JetStreamLog(client)

@@ -12,7 +12,7 @@ import typer
 from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_table, rows_of
 from sensegate.cli.times import parse_duration
 from sensegate.errors import ConfigError
-from sensegate.web.client import Remote
+from sensegate.web.client import GatewayClient
 
 app = typer.Typer(
     help="Create, list, show and cancel tasks of devices; show their tasking capabilities.", no_args_is_help=True
@@ -101,7 +101,7 @@ def create(
     """
     body = {"task": task, "parameters": parse_parameters(parameters or []), "expires_s": expires, "note": note}
 
-    async def work(remote: Remote) -> Any:
+    async def work(remote: GatewayClient) -> Any:
         row = await remote.post(f"/api/v1/devices/{device}/tasks", body)
         while wait and row["state"] not in ENDED:
             await asyncio.sleep(POLL_S)

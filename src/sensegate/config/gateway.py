@@ -16,6 +16,7 @@ from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 import msgspec
 import yaml
 
+from sensegate.config import builtin
 from sensegate.config.cameras import CameraConfig
 from sensegate.config.people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, ReturnsConfig, SharingConfig
 from sensegate.config.renamed import RENAMED
@@ -296,7 +297,9 @@ class Config(ConfigRecord, frozen=True):
         doc("id of this node at its centre and in its records, if a city has several; empty: the division"),
         _MEMBER,
     ] = ""
-    profiles: Annotated[tuple[str, ...], doc("folders of device profiles")] = ("device_profiles",)
+    profiles: Annotated[
+        tuple[str, ...], doc("folders of device profiles; builtin: those that come with the package")
+    ] = (builtin.WORD,)
     standard_vendors: Annotated[
         tuple[str, ...], doc("vendors (folders) of standard profiles, of which only the province releases versions")
     ] = ("sensegate", "hj212", "sl651", "gbt26875", "jtt808")
@@ -318,7 +321,7 @@ class Config(ConfigRecord, frozen=True):
     audit: Annotated[AuditConfig, doc("audit trail")] = AuditConfig()
     people: Annotated[PeopleConfig, doc("people who sign in with a password")] = PeopleConfig()
     oidc: Annotated[OidcConfig, doc("single sign-on")] = OidcConfig()
-    sharing: Annotated[SharingConfig, doc("applications, grants, receipts")] = SharingConfig()
+    sharing: Annotated[SharingConfig, doc("applications, grants, usage statements")] = SharingConfig()
     egress: Annotated[EgressConfig, doc("destinations to which this gateway may connect on behalf of others")] = (
         EgressConfig()
     )
@@ -330,6 +333,11 @@ class Config(ConfigRecord, frozen=True):
     def member_id(self) -> str:
         """Id of this node at its centre, and in the records that it makes."""
         return self.member or self.division
+
+    @property
+    def profile_folders(self) -> tuple[str, ...]:
+        """Folders of device profiles, that of the package by its path."""
+        return tuple(str(builtin.PROFILES) if folder == builtin.WORD else folder for folder in self.profiles)
 
 
 _NUMBER_MAX = 1e12

@@ -17,7 +17,7 @@ from sensegate.demo.city import CityMember
 from sensegate.demo.fleet import KINDS, SimulatedDevice, list_gateways
 from sensegate.demo.summary import ManualDevice
 from sensegate.errors import EngineError
-from sensegate.web.client import Remote
+from sensegate.web.client import GatewayClient
 
 COLUMNS = ("id", "division", "profile", "alias", "gateway", "lon", "lat", "datum", "grade", "domain", "name")
 CITIES = (
@@ -150,6 +150,6 @@ async def create_subscriber_token(member: CityMember) -> str:
         "expires_s": SUBSCRIBER_LIFE_S,
         "name": "subscriber of the demo",
     }
-    async with Remote(member.url, member.token) as remote:
+    async with GatewayClient(member.url, member.token) as remote:
         answer = await remote.post("/api/v1/tokens", body)
     return str(answer["token"])

@@ -38,7 +38,7 @@ _HEAD_BYTES = 4_096
 _PAGES_MAX = 400
 """Of consumers, 256 each, that are looked at."""
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("publish")
 
 
 def _too_large(letter: OutboundDelivery, client: Client) -> DeliveryResult | None:
@@ -51,7 +51,7 @@ def _too_large(letter: OutboundDelivery, client: Client) -> DeliveryResult | Non
     )
 
 
-class Subjects:
+class NatsPublisher:
     """Letters by NATS; a `ports.Post`."""
 
     def __init__(self, client: Client, *, answer_s: float = ANSWER_S) -> None:
@@ -95,7 +95,7 @@ class _Page(msgspec.Struct, frozen=True):
     total: int = 0
 
 
-class Sessions:
+class MqttSessions:
     """How much waits in the sessions of MQTT subscribers, as the server tells."""
 
     def __init__(self, client: Client) -> None:
@@ -148,10 +148,10 @@ class Sessions:
             for _ in range(_PAGES_MAX):
                 told = await api.call(self.client, f"$JS.API.CONSUMER.LIST.{INTAKE}", {"offset": offset})
                 page = msgspec.json.decode(told, type=_Page)
-                for one in page.consumers or ():
-                    for subject in one.config.filter_subjects or [one.config.filter_subject]:
+                for consumer in page.consumers or ():
+                    for subject in consumer.config.filter_subjects or [consumer.config.filter_subject]:
                         name = subject.removeprefix("$MQTT.msgs.")
-                        found[name] = max(found.get(name, 0), one.num_pending + one.num_ack_pending)
+                        found[name] = max(found.get(name, 0), consumer.num_pending + consumer.num_ack_pending)
                 offset += len(page.consumers or ())
                 if not page.consumers or offset >= page.total:
                     break
@@ -162,11 +162,11 @@ class Sessions:
         self._every_s = max(LOOK_S, offset / _LOOKED_AT_PER_S)
 
 
-class Topics:
+class MqttPublisher:
     """Letters by MQTT; a `ports.Post`. Use `run` as a task: it keeps the connection."""
 
     def __init__(
-        self, sessions: Sessions, credential: Callable[[], tuple[str, int, str, str]], tls: ssl.SSLContext | None
+        self, sessions: MqttSessions, credential: Callable[[], tuple[str, int, str, str]], tls: ssl.SSLContext | None
     ) -> None:
         """`credential` returns host, port, user and password at the broker as it runs now."""
         self._sessions = sessions

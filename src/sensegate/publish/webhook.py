@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError
 from sensegate.ports import DeliveryResult, OutboundDelivery
-from sensegate.publish.egress import Barred, Egress, Guarded
+from sensegate.publish.egress import Egress, EgressDenied, EgressResolver
 
 TIMEOUT_S = 10.0
 CONNECTIONS_MAX = 200
@@ -39,7 +39,7 @@ def sign(letter: OutboundDelivery, timestamp: int) -> str:
     return f"{version},{base64.b64encode(code.finalize()).decode()}"
 
 
-class Poster:
+class WebhookPublisher:
     """Sends letters; a `ports.Post`. Use it as a context."""
 
     def __init__(self, egress: Egress, clock: Clock, *, timeout_s: float = TIMEOUT_S) -> None:
@@ -50,7 +50,7 @@ class Poster:
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(
-            resolver=Guarded(self._egress),
+            resolver=EgressResolver(self._egress),
             use_dns_cache=False,
             limit=CONNECTIONS_MAX,
             limit_per_host=CONNECTIONS_PER_HOST_MAX,
@@ -115,7 +115,7 @@ def _said(why: Exception) -> str:
     """Return a word for what kept us from connecting: nothing of what another service may have answered."""
     inner: BaseException | None = why
     while inner is not None:
-        if isinstance(inner, Barred):
+        if isinstance(inner, EgressDenied):
             return str(inner)
         inner = inner.__cause__ or inner.__context__
     match why:

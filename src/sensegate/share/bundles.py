@@ -76,19 +76,15 @@ class Bundles:
             raise NotFound(f"there is no bundle '{name[:64]}'")
         return bundle
 
-    async def write(self, principal: Principal, form: object, revision: int) -> Bundle:
+    async def write(self, principal: Principal, bundle: Bundle, revision: int) -> Bundle:
         """Create a bundle (revision 0) or replace it as of a revision; the caller must own all of its feeds.
 
         Raises:
             ConfigError, NotFound, PermissionDenied, Conflict.
         """
-        try:
-            wanted = msgspec.convert(form, Bundle, from_attributes=True)
-        except msgspec.ValidationError as why:
-            raise ConfigError(str(why), key="bundle", remedy="see the fields in /docs") from why
-        self._check(wanted)
-        feeds = [self._feed(name) for name in wanted.feeds]
-        before = self.records.find(wanted.name)
+        self._check(bundle)
+        feeds = [self._feed(name) for name in bundle.feeds]
+        before = self.records.find(bundle.name)
         concerned = feeds + [feed for name in (before.feeds if before else ()) if (feed := self._feeds.find(name))]
         for feed in concerned:
             if not owns(principal, feed):
@@ -96,8 +92,8 @@ class Bundles:
                     f"feed '{feed.name}' holds data outside your scope ({scope_text(principal.scope)})"
                 )
         if revision != (before.revision if before else 0):
-            raise Conflict(f"bundle '{wanted.name}' exists already or was changed meanwhile; read it again")
-        after = msgspec.structs.replace(wanted, by=principal.id, changed=self._clock.now())
+            raise Conflict(f"bundle '{bundle.name}' exists already or was changed meanwhile; read it again")
+        after = msgspec.structs.replace(bundle, by=principal.id, changed=self._clock.now())
         action = "bundle.change" if before else "bundle.create"
         await self._trail.record(
             principal, action, after.name, before=_facts(before) if before else None, after=_facts(after)

@@ -72,7 +72,7 @@ class QualityIndicators(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     completeness: float | None = None
 
 
-class DatasetColumn(msgspec.Struct, frozen=True, omit_defaults=True):
+class DatasetColumn(msgspec.Struct, frozen=True):
     """Property that occurs in the data of a feed."""
 
     name: str

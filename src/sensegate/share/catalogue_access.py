@@ -32,7 +32,7 @@ from sensegate.share.catalogue import (
     matches_search,
     missing_fields,
 )
-from sensegate.share.delivery import Form, Serving
+from sensegate.share.delivery import FeedServer, RecordEncoding
 from sensegate.share.feeds import ALL_FEED, Feed, Feeds
 from sensegate.share.grants import CORE_GRADE, Grant, grant_selection
 from sensegate.share.masks import DEVICE, PLACE, PROFILE, Mask
@@ -56,7 +56,7 @@ class CatalogueAccess:
         self,
         catalogue: DatasetCatalogue,
         feeds: Feeds,
-        serving: Serving,
+        serving: FeedServer,
         trail: Trail,
         clock: Clock,
         *,
@@ -107,7 +107,7 @@ class CatalogueAccess:
         return matches_search(entry, text)
 
     @staticmethod
-    def met(entry: CatalogueEntry, measured: object) -> dict[str, bool]:
+    def met(entry: CatalogueEntry, measured: QualityIndicators) -> dict[str, bool]:
         """Return for each promised and measured indicator whether the promise is met."""
         pairs = (
             (name, getattr(entry.promise, name), getattr(measured, name))
@@ -198,7 +198,7 @@ class CatalogueAccess:
         await self._trail.record(principal, action, name, before=_facts(before), after=_facts(after))
         return await self._catalogue.records.put(name, after, expected=before.revision)
 
-    async def sample(self, principal: Principal, name: str, rows: int, mask: object | None) -> CatalogueEntry:
+    async def sample(self, principal: Principal, name: str, rows: int, mask: Mask | None) -> CatalogueEntry:
         """Take a new sample of the most recent data through a mask, with its columns; return the entry.
 
         Without a mask `DEFAULT_SAMPLE_MASK` applies to data that is not shared unconditionally.
@@ -211,15 +211,10 @@ class CatalogueAccess:
         before = self._entry(feed)
         if before.origin:
             raise Conflict(f"the entry of '{name}' belongs to {before.origin}; take the sample there")
-        wanted: Mask | None = None
         if mask is not None:
-            try:
-                wanted = msgspec.convert(mask, Mask, from_attributes=True)
-            except msgspec.ValidationError as why:
-                raise ConfigError(str(why), key="mask", remedy="see the fields in /docs") from why
-            masks.check_mask(wanted)
-        after = await self._sampled(feed, before, min(rows, SAMPLE_ROWS_MAX), wanted)
-        facts = {"rows": len(after.sample), "mask": msgspec.to_builtins(wanted) if wanted else None}
+            masks.check_mask(mask)
+        after = await self._sampled(feed, before, min(rows, SAMPLE_ROWS_MAX), mask)
+        facts = {"rows": len(after.sample), "mask": msgspec.to_builtins(mask) if mask else None}
         await self._trail.record(principal, "entry.sample", name, after=facts)
         return await self._catalogue.records.put(name, after, expected=before.revision)
 
@@ -236,7 +231,7 @@ class CatalogueAccess:
         start, first = await reader.since(now - DAY_US), await reader.first()
         start = start if start.sequence > first.sequence else first
         selection = msgspec.structs.replace(permitted, mask=mask)
-        page = await self._serving.page(selection, start, Form.JSON, _SCAN_ROWS_MAX, 0.0)
+        page = await self._serving.page(selection, start, RecordEncoding.JSON, _SCAN_ROWS_MAX, 0.0)
         records: list[dict[str, Any]] = msgspec.json.decode(page.body)["records"]
         if not records:
             return msgspec.structs.replace(entry, sampled=now)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated
 
 import msgspec
 
@@ -27,6 +28,7 @@ _KIND_OF = {READINGS: READING, OBSERVATIONS: OBSERVATION}
 GRADE_MAX = 4
 """Grades run from 1 (open) to 4 (core)."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+FeedName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
 class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False):

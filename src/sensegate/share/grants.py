@@ -7,6 +7,7 @@ expiry or a change made by any process is in force within two seconds, on open s
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import msgspec
 
@@ -30,9 +31,11 @@ from sensegate.share.feeds import (
 from sensegate.share.masks import Mask
 from sensegate.share.quota import GrantQuota, QuotaLimits
 
-DELIVERIES = ("http", "sse", "ws", "mqtt", "webhook", "nats")
+Delivery = Literal["http", "sse", "ws", "mqtt", "webhook", "nats"]
 """Deliveries by which records reach a subscriber; ``http`` is reading by page."""
-FORMS = ("json", "ndjson", "senml", "csv", "msgpack", "parquet")
+RecordForm = Literal["json", "ndjson", "senml", "csv", "msgpack", "parquet"]
+DELIVERIES: tuple[str, ...] = get_args(Delivery)
+FORMS: tuple[str, ...] = get_args(RecordForm)
 CORE_GRADE = GRADE_MAX
 """Classification level of core data, which no grant shares."""
 

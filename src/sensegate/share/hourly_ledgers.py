@@ -23,7 +23,7 @@ from sensegate.clock import Clock
 from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.model import Entry, Member
 from sensegate.ports import Log
-from sensegate.share.reader import Reader
+from sensegate.share.reader import LogReader
 
 _HOUR_DIGITS = 9
 _OPEN_MAX = 32
@@ -107,7 +107,7 @@ class HourlyLedgers:
                     self._parts[node, int(hour)] = len(self._packed[node, int(hour)])
         return self._position.sequence
 
-    def attach(self, reader: Reader) -> None:
+    def attach(self, reader: LogReader) -> None:
         """Add every ledger entry that the reader passes."""
         reader.on_ledger.append(self.add)
 

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -48,7 +48,7 @@ class Rounding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Step in the canonical unit of the property, above 0."""
 
 
-class Mask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Mask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is left out, coarsened or pseudonymised; the empty mask changes nothing."""
 
     drop: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class Mask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """Division codes are truncated to this many digits; 0: unchanged."""
     k: int = 0
     """Counts of people and vehicles below this are left out, and so are their counters; 0: none."""
-    key: str = ""
+    key: Annotated[str, msgspec.Meta(max_length=64)] = ""
     """Namespace of the pseudonyms: masks of the same key give the same ones. Empty: the id of the grant."""
 
     def __bool__(self) -> bool:

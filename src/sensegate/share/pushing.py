@@ -29,14 +29,14 @@ from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.ports import PushTransport
-from sensegate.publish.brokered import Sessions, Subjects, Topics
+from sensegate.publish.brokered import MqttPublisher, MqttSessions, NatsPublisher
 from sensegate.publish.egress import Egress
-from sensegate.publish.webhook import Poster
+from sensegate.publish.webhook import WebhookPublisher
 from sensegate.share.broker_clients import MQTT, NATS, BrokerClients
 from sensegate.share.consumers import ActiveConsumers
-from sensegate.share.delivery import Page
+from sensegate.share.delivery import FeedPage
 from sensegate.share.metering import UsageReservation
-from sensegate.share.pages import Pages
+from sensegate.share.pages import FeedPages
 from sensegate.share.sharing import FeedRequest, Sharing
 from sensegate.share.subscription_control import ControlReply, SubscriptionControl, problem_subject
 from sensegate.share.subscriptions import (
@@ -81,7 +81,9 @@ class PushDelivery:
         clock, egress = self.clock, self.config.egress
         offset_shelf, webhook_shelf = RecordStore(bucket, clock), RecordStore(sharing, clock)
         self.offsets: RecordTable[CommittedOffset] = RecordTable(offset_shelf, "offset", CommittedOffset)
-        poster = await stack.enter_async_context(Poster(Egress(egress.allow), clock, timeout_s=egress.timeout_s))
+        poster = await stack.enter_async_context(
+            WebhookPublisher(Egress(egress.allow), clock, timeout_s=egress.timeout_s)
+        )
         webhooks = PushSubscriptions(partial(self._subscription, poster))
         self.webhooks = Webhooks(
             webhook_shelf, self.offsets, webhooks, poster, self.trail, clock, may_see_token=self._may_see_token
@@ -111,12 +113,12 @@ class PushDelivery:
         async def notify_expired(spec: SubscriptionSpec, reason: str, first: str) -> None:
             await _publish_reply(feeds, f"{spec.target}.{PROBLEM_TAG}", ControlReply(problem=reason, first=first))
 
-        topics = Topics(Sessions(feeds), credential, trust(tls) if tls else None)
+        topics = MqttPublisher(MqttSessions(feeds), credential, trust(tls) if tls else None)
         subscriptions = {
             MQTT: PushSubscriptions(
                 partial(self._subscription, topics, notify_expired=notify_expired), wait_for_start=True
             ),
-            NATS: PushSubscriptions(partial(self._subscription, Subjects(feeds), notify_expired=notify_expired)),
+            NATS: PushSubscriptions(partial(self._subscription, NatsPublisher(feeds), notify_expired=notify_expired)),
         }
         clients = BrokerClients(engine, self.tokens, self.share.grants, self.clock, subscriptions)
         controls = SubscriptionControl(
@@ -164,7 +166,7 @@ class PushDelivery:
             notify_expired=notify_expired,
         )
 
-    async def _open_pages(self, spec: SubscriptionSpec, form: str, after: str) -> Pages:
+    async def _open_pages(self, spec: SubscriptionSpec, form: str, after: str) -> FeedPages:
         def current_principal() -> Principal:
             return self.tokens.principal(spec.subscriber)
 
@@ -172,11 +174,11 @@ class PushDelivery:
             current_principal, FeedRequest(spec.feed, after), form=form, delivery=spec.delivery
         )
 
-    def _reserve(self, spec: SubscriptionSpec, page: Page) -> UsageReservation:
+    def _reserve(self, spec: SubscriptionSpec, page: FeedPage) -> UsageReservation:
         metering = self.share.metering
         return metering.reserve(spec.subscriber, spec.feed, spec.delivery, page.count, grant=page.grant)
 
-    def _meter(self, spec: SubscriptionSpec, page: Page) -> None:
+    def _meter(self, spec: SubscriptionSpec, page: FeedPage) -> None:
         self.share.metering.count(
             spec.subscriber,
             spec.feed,

@@ -17,12 +17,12 @@ from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Action, Principal, Scope, demand
 from sensegate.authority.trail import Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, StoreFull, Unavailable
+from sensegate.errors import Conflict, StoreFull, Unavailable
 from sensegate.share.access_requests import AccessRequests
 from sensegate.share.catalogue import DatasetCatalogue, QualityIndicators
 from sensegate.share.catalogue_access import CatalogueAccess
 from sensegate.share.cursor import Cursor, parse
-from sensegate.share.delivery import Events, Form, Page, Serving
+from sensegate.share.delivery import Events, FeedPage, FeedServer, RecordEncoding
 from sensegate.share.federation import AskCentre
 from sensegate.share.federation_centre import CentreFederation
 from sensegate.share.federation_node import CentreRecords, NodeFederation
@@ -31,9 +31,9 @@ from sensegate.share.grants import Admission, Grants
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.masks import Masks
 from sensegate.share.metering import Metering, Usage, UsageReservation
-from sensegate.share.pages import RECHECK_S, Pages
+from sensegate.share.pages import RECHECK_S, FeedPages
 from sensegate.share.quota import month_of, read_within_quota
-from sensegate.share.reader import Reader
+from sensegate.share.reader import LogReader
 from sensegate.share.usage_statements import UsageStatements, encode_statement
 
 _log = structlog.get_logger(__name__)
@@ -73,7 +73,7 @@ class Sharing:
 
     def __init__(  # noqa: PLR0917 - the wiring hands in each once
         self,
-        reader: Reader,
+        reader: LogReader,
         books: HourlyLedgers,
         feeds: Feeds,
         metering: Metering,
@@ -121,9 +121,9 @@ class Sharing:
         )
         self.trail = trail
         self.shelf = shelf
-        self.serving = Serving(reader, masks=masks, page_max=page_max)
+        self.server = FeedServer(reader, masks=masks, page_max=page_max)
         self.catalogue_access = CatalogueAccess(
-            self.catalogue, feeds, self.serving, trail, clock, assigns_codes=policy.assigns_codes, measured=measured
+            self.catalogue, feeds, self.server, trail, clock, assigns_codes=policy.assigns_codes, measured=measured
         )
         self._statements = UsageStatements(
             metering, signing or Ed25519PrivateKey.generate(), clock, gateway=policy.gateway
@@ -176,15 +176,17 @@ class Sharing:
         """Follow the log and the stored records, and write counts, until cancelled. Raises `Unavailable`."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.reader.run(self._start_sequence), name="share.reader")
-            group.create_task(self.hourly.run(), name="share.books")
+            group.create_task(self.hourly.run(), name="share.hourly")
             group.create_task(self.feeds.run(), name="share.feeds")
             group.create_task(self.shelf.run(), name="share.shelf")
-            group.create_task(self.access.run(), name="share.desk")
+            group.create_task(self.access.run(), name="share.access")
             group.create_task(self.metering.run(), name="share.metering")
 
     # ── deliveries ────────────────────────────────────────────────────────────────────────────────────
 
-    async def page(self, principal: Principal, request: FeedRequest, *, form: str, limit: int, wait_s: float) -> Page:
+    async def page(
+        self, principal: Principal, request: FeedRequest, *, form: str, limit: int, wait_s: float
+    ) -> FeedPage:
         """Return records of a feed, within the quota of the grant; see `Serving.page` and `Grants.admit`.
 
         Raises:
@@ -197,13 +199,13 @@ class Sharing:
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
 
-        async def read(most: int) -> Page:
+        async def read(most: int) -> FeedPage:
             """Wait in steps, so that a grant that ends meanwhile ends the wait too."""
             place = start
             while True:
                 left_s = until - loop.time()
-                page = await self.serving.page(
-                    admission.selection, place, Form(form), most, min(max(left_s, 0.0), RECHECK_S)
+                page = await self.server.page(
+                    admission.selection, place, RecordEncoding(form), most, min(max(left_s, 0.0), RECHECK_S)
                 )
                 if page.count or left_s <= 0:
                     return page
@@ -228,7 +230,7 @@ class Sharing:
         request: FeedRequest,
         *,
         heartbeat_s: float,
-        at: Callable[[Cursor], None] = lambda _place: None,
+        advance: Callable[[Cursor], None] = lambda _place: None,
     ) -> AsyncGenerator[Events, None]:
         """Return the feed as server-sent events.
 
@@ -241,14 +243,14 @@ class Sharing:
         """
 
         def admit() -> Admission:
-            return self._admitted(current_principal(), request, "sse", Form.JSON)
+            return self._admitted(current_principal(), request, "sse", RecordEncoding.JSON)
 
         _demand_volume(admit())
-        return self.serving.stream(admit, await self._start(request), heartbeat_s=heartbeat_s, at=at)
+        return self.server.stream(admit, await self._start(request), heartbeat_s=heartbeat_s, advance=advance)
 
     async def open_pages(
         self, current_principal: Callable[[], Principal], request: FeedRequest, *, form: str, delivery: str = "ws"
-    ) -> Pages:
+    ) -> FeedPages:
         """Return the feed page by page, for push delivery; `current_principal` as in `open_stream`.
 
         `delivery`: one of `grants.DELIVERIES`, which the grant must cover.
@@ -261,7 +263,7 @@ class Sharing:
             return self._admitted(current_principal(), request, delivery, form)
 
         _demand_volume(admit())
-        return Pages(self.serving, admit, await self._start(request), Form(form))
+        return FeedPages(self.server, admit, await self._start(request), RecordEncoding(form))
 
     async def _start(self, request: FeedRequest) -> Cursor:
         if request.after:
@@ -332,22 +334,22 @@ class Sharing:
         """Return a visible feed. Raises `NotFound`."""
         return self.grants.feed(principal, name)
 
-    async def create_feed(self, principal: Principal, form: object) -> Feed:
+    async def create_feed(self, principal: Principal, feed: Feed) -> Feed:
         """Create a feed; without divisions it gets that of the caller.
 
         Raises:
             PermissionDenied: a part of the feed is outside the caller's scope.
             ConfigError, Conflict: as `Feeds.create`.
         """
-        feed = self._checked_feed(principal, form)
+        feed = self._checked_feed(principal, feed)
         check_feed(feed)
         self.feeds.demand_name_free(feed.name)
         await self.trail.record(principal, "feed.create", feed.name, after=_facts(feed))
         return await self.feeds.create(feed)
 
-    async def change_feed(self, principal: Principal, form: object, revision: int) -> Feed:
+    async def change_feed(self, principal: Principal, feed: Feed, revision: int) -> Feed:
         """Replace a feed as of a revision. Raises as `create_feed`, and `NotFound`."""
-        feed = self._checked_feed(principal, form)
+        feed = self._checked_feed(principal, feed)
         before = self.feeds.get(principal, feed.name)
         self._checked_feed(principal, before)
         self._demand_local(feed.name)
@@ -373,12 +375,8 @@ class Sharing:
             raise Conflict(f"feed '{name}' belongs to {entry.origin}; change it there")
 
     @staticmethod
-    def _checked_feed(principal: Principal, form: object) -> Feed:
+    def _checked_feed(principal: Principal, feed: Feed) -> Feed:
         """Return the feed with explicit divisions and departments, if all of it is in the caller's scope."""
-        try:
-            feed = msgspec.convert(form, Feed, from_attributes=True)
-        except msgspec.ValidationError as why:
-            raise ConfigError(str(why), key="feed", remedy="see the fields in /docs") from why
         scope = principal.scope
         departments = feed.departments or ((scope.department,) if scope.department else ())
         divisions = tuple(short_code(code) for code in feed.divisions) or (scope.division,)

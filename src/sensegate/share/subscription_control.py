@@ -17,7 +17,7 @@ from sensegate.authority.scope import Principal
 from sensegate.errors import ConfigError, Gone, NotFound, SensegateError
 from sensegate.share.broker_clients import record_subject, subscription_id
 from sensegate.share.grants import Grants
-from sensegate.share.reader import Reader
+from sensegate.share.reader import LogReader
 from sensegate.share.subscriptions import (
     MEDIA_TYPES,
     PROBLEM_TAG,
@@ -57,7 +57,7 @@ class SubscriptionControl:
     def __init__(
         self,
         grants: Grants,
-        reader: Reader,
+        reader: LogReader,
         offsets: RecordTable[CommittedOffset],
         subscriptions: dict[str, PushSubscriptions],
         current_principal: CurrentPrincipal,

@@ -27,8 +27,8 @@ from sensegate.errors import Conflict, Gone, NotFound, Overloaded, PermissionDen
 from sensegate.ports import DeliveryResult, OutboundDelivery, PushTransport
 from sensegate.share.consumers import ActiveConsumers, ConsumerInfo
 from sensegate.share.cursor import BadCursor
-from sensegate.share.delivery import Page
-from sensegate.share.pages import Pages
+from sensegate.share.delivery import FeedPage
+from sensegate.share.pages import FeedPages
 
 BATCH_RECORDS = 1_000
 DEFAULT_TAG = "records"
@@ -111,10 +111,10 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     """Interval between attempts while no subscriber listens."""
 
 
-OpenPages = Callable[[SubscriptionSpec, str, str], Awaitable[Pages]]
+OpenPages = Callable[[SubscriptionSpec, str, str], Awaitable[FeedPages]]
 """(specification, form, cursor or empty) -> pages of the feed. Raises as `Sharing.open_pages`."""
-Meter = Callable[[SubscriptionSpec, Page], None]
-Reserve = Callable[[SubscriptionSpec, Page], contextlib.AbstractAsyncContextManager[None]]
+Meter = Callable[[SubscriptionSpec, FeedPage], None]
+Reserve = Callable[[SubscriptionSpec, FeedPage], contextlib.AbstractAsyncContextManager[None]]
 """Context in which a page is sent and metered (`Metering.reserve`)."""
 
 NotifyExpired = Callable[[SubscriptionSpec, str, str], Awaitable[None]]
@@ -234,9 +234,9 @@ class PushSubscription:
         """Deliver until the committed offset is changed from outside, or the subscription stops."""
         form = offset.form or self.spec.form
         pages = await self._open_pages(self.spec, form, offset.after)
-        consumer.state, consumer.reason, consumer.offset = "live", "", pages.place
+        consumer.state, consumer.reason, consumer.offset = "live", "", pages.cursor
         if not offset.after:
-            offset = await self._commit(after=str(pages.place))
+            offset = await self._commit(after=str(pages.cursor))
         done, committed_at = offset.after, self._clock.monotonic()
         while not self._superseded():
             pending = done != offset.after
@@ -249,11 +249,11 @@ class PushSubscription:
                     await self._commit(after=done, in_flight=0)  # or the accepted delivery would be repeated
                 raise
             if not page.count:
-                consumer.offset = pages.place
+                consumer.offset = pages.cursor
                 if offset.in_flight or pending:
                     offset = await self._commit(after=done, in_flight=0)
-                elif self._clock.monotonic() - committed_at >= _IDLE_COMMIT_S and str(pages.place) != done:
-                    done, committed_at = str(pages.place), self._clock.monotonic()
+                elif self._clock.monotonic() - committed_at >= _IDLE_COMMIT_S and str(pages.cursor) != done:
+                    done, committed_at = str(pages.cursor), self._clock.monotonic()
                     offset = await self._commit(after=done, in_flight=0)
                 continue
             accepted = False
@@ -264,13 +264,13 @@ class PushSubscription:
                     accepted = await self._send(self._delivery_of(offset, page, form), page, pages, consumer)
             finally:
                 if not accepted:
-                    pages.drop()
+                    pages.undo()
             if not accepted:
                 return
             done, offset = page.next, msgspec.structs.replace(offset, in_flight=0)
-            consumer.offset, consumer.grant = pages.place, page.grant
+            consumer.offset, consumer.grant = pages.cursor, page.grant
 
-    def _delivery_of(self, offset: CommittedOffset, page: Page, form: str) -> OutboundDelivery:
+    def _delivery_of(self, offset: CommittedOffset, page: FeedPage, form: str) -> OutboundDelivery:
         spec = self.spec
         number = hashlib.blake2s(f"{spec.id} {offset.after} {page.count}".encode(), digest_size=16).hexdigest()
         headers = (("sensegate-feed", spec.feed), ("sensegate-next", page.next), ("sensegate-after", offset.after))
@@ -284,7 +284,7 @@ class PushSubscription:
             secret=spec.secret,
         )
 
-    async def _send(self, delivery: OutboundDelivery, page: Page, pages: Pages, consumer: ConsumerInfo) -> bool:
+    async def _send(self, delivery: OutboundDelivery, page: FeedPage, pages: FeedPages, consumer: ConsumerInfo) -> bool:
         """Send until the delivery is accepted; False: the subscription stops, or its offset has changed."""
         consumer.failures = 0
         while not self._superseded():

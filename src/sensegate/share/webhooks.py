@@ -9,7 +9,7 @@ import base64
 import contextlib
 import secrets
 from collections.abc import Callable
-from typing import Protocol
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -19,6 +19,7 @@ from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded
 from sensegate.ports import PushTransport
+from sensegate.share.feeds import FeedName
 from sensegate.share.subscriptions import (
     BATCH_RECORDS,
     MEDIA_TYPES,
@@ -72,23 +73,19 @@ class Webhook(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
-class Form(Protocol):
-    """What is asked for."""
+class NewWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Webhook to be created; it starts after a cursor, at a time of arrival, or with the oldest record."""
 
-    @property
-    def feed(self) -> str: ...
-
-    @property
-    def url(self) -> str: ...
-
-    @property
-    def form(self) -> str: ...
-
-    @property
-    def algorithm(self) -> str: ...
-
-    @property
-    def batch(self) -> int: ...
+    feed: FeedName
+    url: Annotated[str, msgspec.Meta(min_length=8, max_length=2_000)]
+    """Address of the receiver: https, unless the configuration permits the host (`egress.allow`)."""
+    form: Literal["json", "ndjson", "csv", "msgpack", "senml"] = "json"
+    algorithm: Literal["hmac-sha256", "hmac-sm3"] = "hmac-sha256"
+    batch: Annotated[int, msgspec.Meta(ge=1, le=BATCH_MAX)] = 1_000
+    """Most records of one delivery."""
+    after: str = ""
+    since: str = ""
+    """ISO 8601."""
 
 
 MaySeeToken = Callable[[str, Principal], bool]
@@ -141,7 +138,7 @@ class Webhooks:
         """Return the committed offset of a webhook."""
         return self._offsets.find(name) or CommittedOffset()
 
-    async def create(self, principal: Principal, form: Form, *, after: str) -> tuple[Webhook, str]:
+    async def create(self, principal: Principal, form: NewWebhook, *, after: str) -> tuple[Webhook, str]:
         """Create a webhook that starts after a cursor; return it with its secret, which is shown only here.
 
         The caller must already be admitted to the feed by webhook in this form.

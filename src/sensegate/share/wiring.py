@@ -32,10 +32,10 @@ from sensegate.share.feeds import Feed, Feeds
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.masks import Masks
 from sensegate.share.metering import Metering
-from sensegate.share.reader import Reader
+from sensegate.share.reader import LogReader
 from sensegate.share.sharing import Sharing, SharingPolicy
 
-STATEMENT_KEY = "receipts.key"
+STATEMENT_KEY = "statements.key"
 PSEUDONYM_KEY = "masks.key"
 _INDICATORS_US = 2 * HOUR_US
 _CACHE_S = 60.0
@@ -68,7 +68,7 @@ def build_sharing(
     trail: Trail,
     tokens: Tokens,
     *,
-    reader: Reader,
+    reader: LogReader,
     books: HourlyLedgers,
     feeds: Bucket,
     usage: Bucket,

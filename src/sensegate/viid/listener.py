@@ -29,7 +29,7 @@ from sensegate.video.formats.viid_responses import ObjectResult
 from sensegate.viid.digest_auth import DigestError, DigestVerifier
 from sensegate.viid.password_digests import PasswordDigests
 from sensegate.viid.sessions import LoginLockouts, ViidSession, ViidSessions
-from sensegate.web.listener import Listener
+from sensegate.web.listener import HttpListener
 
 _log = structlog.get_logger(__name__)
 
@@ -148,8 +148,8 @@ class ViidListener:
         )
         self._deviations = {device.device: device for device in config.devices}
         self._reading = 0
-        self._listener = Listener(
-            "viid.port", connections_max=config.connections_max, header_timeout_s=10.0, answers_cut=True
+        self._listener = HttpListener(
+            "viid.port", connections_max=config.connections_max, header_timeout_s=10.0, reports_truncation=True
         )
 
     # ── listening ────────────────────────────────────────────────────────────────────────────────────

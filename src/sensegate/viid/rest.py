@@ -9,7 +9,7 @@ import msgspec
 
 from sensegate.authority.scope import Action
 from sensegate.errors import PermissionDenied
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 
@@ -86,7 +86,7 @@ class ViidControl(Protocol):
         ...
 
 
-VIID = Part[ViidControl]("viid", absent="GA/T 1400 is off; set viid.server_id")
+VIID = PartKey[ViidControl]("viid", absent="GA/T 1400 is off; set viid.server_id")
 
 
 def registration(session: Any, code: str) -> Registration:
@@ -110,18 +110,18 @@ def _control(call: Call) -> ViidControl:
     return control
 
 
-async def _status(call: Call) -> Any:
+async def _status(call: Call) -> ViidStatus:
     return _control(call).status()
 
 
-async def _cancel(call: Call) -> Any:
+async def _cancel(call: Call) -> SubordinateStatus:
     control = _control(call)
     name = call.path("device")
     await call.deps.audit.record(call.principal, "viid.cancel", name)
     return await control.cancel(name)
 
 
-async def _renew(call: Call) -> Any:
+async def _renew(call: Call) -> SubordinateStatus:
     control = _control(call)
     name = call.path("device")
     await call.deps.audit.record(call.principal, "viid.renew", name)
@@ -132,31 +132,31 @@ ROUTES: Sequence[Route] = (
     Route(
         method="GET",
         path=f"{API}/viid",
-        call=_status,
-        what="Registrations, platforms and subscriptions by GA/T 1400 (VIID).",
+        handler=_status,
+        summary="Registrations, platforms and subscriptions by GA/T 1400 (VIID).",
         tag="video",
         action=Action.READ_REGISTRY,
-        answer=ViidStatus,
+        response=ViidStatus,
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/viid/subordinates/{{device}}/cancel",
-        call=_cancel,
-        what="Cancel the subscription at a subordinate platform.",
+        handler=_cancel,
+        summary="Cancel the subscription at a subordinate platform.",
         tag="video",
         action=Action.CHANGE_DEVICES,
-        answer=SubordinateStatus,
+        response=SubordinateStatus,
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/viid/subordinates/{{device}}/renew",
-        call=_renew,
-        what="Renew the subscription at a subordinate platform; objects in between are not sent.",
+        handler=_renew,
+        summary="Renew the subscription at a subordinate platform; objects in between are not sent.",
         tag="video",
         action=Action.CHANGE_DEVICES,
-        answer=SubordinateStatus,
+        response=SubordinateStatus,
         errors=(404,),
     ),
 )

@@ -1,11 +1,10 @@
-"""REST: the ledger, the four indicators, the quarantine, the audit trail."""
+"""REST: the ledger, the quality indicators, the quarantine, the audit trail."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import msgspec
 
@@ -19,16 +18,16 @@ from sensegate.errors import NotFound
 from sensegate.model import DeviceState
 from sensegate.normalise.book import QualityRow
 from sensegate.web import listing
-from sensegate.web.bodies import AuditRow, LedgerAnswer, LedgerRow, QuarantineRow
-from sensegate.web.deps import Deps
+from sensegate.web.bodies import AuditRow, LedgerReport, LedgerRow, QuarantineRow
+from sensegate.web.deps import WebDependencies
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, Call, Param, Route, iso, payload_text
+from sensegate.web.routing import API, Call, QueryParam, Route, iso, payload_text
 
 _BY = ("node", "division", "device", "hour", "reason")
 _SCAN_ENTRIES = 20_000
-_ALL = 999_999_999
-"""Index that stands after every message of an entry."""
-_GROUPS = {
+_LAST_INDEX = 999_999_999
+"""Index beyond every message of an entry."""
+_COLUMNS = {
     kinds.MESSAGES: "messages",
     kinds.DECODED: "decoded",
     kinds.QUARANTINED: "quarantined",
@@ -43,92 +42,92 @@ _GROUPS = {
     kinds.REFUSED_BY_CENTRE: "refused_by_centre",
 }
 Counts = dict[str, int]
-Places = Callable[[str], tuple[str, str] | None]
-"""Device id -> (division, department); None where it is not known here."""
+DevicePlaces = Callable[[str], tuple[str, str] | None]
+"""Device id -> (division, department); None: unknown here."""
 
 
-def balanced(totals: Counts) -> bool:
-    """Return whether messages and values are all accounted for."""
+def is_balanced(totals: Counts) -> bool:
+    """Return whether all messages and values are accounted for."""
     sums: Counts = defaultdict(int)
     for kind, count in totals.items():
         sums[kind.partition(".")[0]] += count
     messages = sums[kinds.MESSAGES] - sums[kinds.DECODED] - sums[kinds.QUARANTINED]
-    again = sums[kinds.REDECODED] - sums[kinds.RECOVERED] - sums[kinds.REREAD] - sums[kinds.STILL_REFUSED]
-    ways = (kinds.ACCEPTED, kinds.DUPLICATE, kinds.SUPPRESSED, kinds.REJECTED, kinds.THINNED)
-    return messages == 0 and again == 0 and sums[kinds.VALUES] == sum(sums[kind] for kind in ways)
+    reprocessed = sums[kinds.REDECODED] - sums[kinds.RECOVERED] - sums[kinds.REREAD] - sums[kinds.STILL_REFUSED]
+    outcomes = (kinds.ACCEPTED, kinds.DUPLICATE, kinds.SUPPRESSED, kinds.REJECTED, kinds.THINNED)
+    return messages == 0 and reprocessed == 0 and sums[kinds.VALUES] == sum(sums[kind] for kind in outcomes)
 
 
 def row_of(counts: Counts, by: str = "", key: str = "") -> LedgerRow:
-    """Return counts by kind as one row of the table."""
+    """Return counts by kind as a row of the table."""
     sums: Counts = defaultdict(int)
     for kind, count in counts.items():
-        if group := _GROUPS.get(kind.partition(".")[0]):
+        if group := _COLUMNS.get(kind.partition(".")[0]):
             sums[group] += count
-    made = msgspec.convert(sums, LedgerRow)
-    return msgspec.structs.replace(made, **{by: key}) if by else made
+    row = msgspec.convert(sums, LedgerRow)
+    return msgspec.structs.replace(row, **{by: key}) if by else row
 
 
-def _places(deps: Deps) -> Places:
+def _places(deps: WebDependencies) -> DevicePlaces:
     def place(device: str) -> tuple[str, str] | None:
-        at = deps.devices.find(device)
-        if at < 0:
+        index = deps.devices.find(device)
+        if index < 0:
             return None
-        record = deps.devices.record(at)
+        record = deps.devices.record(index)
         return record.division, record.department
 
     return place
 
 
-class _Cut:
-    """What a caller may see of a node's ledger."""
+class _LedgerAccess:
+    """What a caller may see of the ledgers of nodes."""
 
-    def __init__(self, principal: Principal, places: Places) -> None:
+    def __init__(self, principal: Principal, places: DevicePlaces) -> None:
         self._principal = principal
         self._places = places
         self._known: dict[str, bool] = {}
 
-    def whole(self, node: str) -> bool:
-        """Return whether the caller may see all of a node."""
+    def may_see_node(self, node: str) -> bool:
+        """Return whether the caller may see the whole ledger of a node."""
         return allows(self._principal, Action.READ_LEDGER, city_of(node))
 
-    def device(self, name: str, node: str, told: tuple[str, str] = ("", "")) -> bool:
-        """Return whether the caller may see a device's counts; unknown ones belong to the node alone.
+    def may_see_device(self, name: str, node: str, recorded: tuple[str, str] = ("", "")) -> bool:
+        """Return whether the caller may see a device's counts; those of unknown devices belong to the node.
 
-        `told`: (division, department) that the ledger itself says; the registry's word goes first.
+        `recorded`: (division, department) in the ledger, used if the registry does not know the device.
         """
-        if self.whole(node):
+        if self.may_see_node(node):
             return True
         if name not in self._known:
-            place = self._place(name, told)
+            place = self._place(name, recorded)
             self._known[name] = place is not None and allows(self._principal, Action.READ_LEDGER, *place)
         return self._known[name]
 
-    def division(self, name: str, node: str, told: tuple[str, str]) -> str:
-        """Return where a device's counts belong; the node's own division where it is not known."""
-        place = self._place(name, told)
+    def division_of(self, name: str, node: str, recorded: tuple[str, str]) -> str:
+        """Return the division of a device; that of the node if it is unknown."""
+        place = self._place(name, recorded)
         return place[0] if place else city_of(node)
 
-    def _place(self, name: str, told: tuple[str, str]) -> tuple[str, str] | None:
-        return (self._places(name) if name else None) or (told if told[0] else None)
+    def _place(self, name: str, recorded: tuple[str, str]) -> tuple[str, str] | None:
+        return (self._places(name) if name else None) or (recorded if recorded[0] else None)
 
 
-def tally(parts: Iterable[tuple[str, Ledger]], cut: _Cut, by: str) -> tuple[dict[str, Counts], Counts]:
-    """Return (key of `by` -> counts by kind, totals), cut to the caller."""
+def tally(parts: Iterable[tuple[str, Ledger]], access: _LedgerAccess, by: str) -> tuple[dict[str, Counts], Counts]:
+    """Return (key of `by` -> counts by kind, totals) of what the caller may see."""
     groups: dict[str, Counts] = defaultdict(lambda: defaultdict(int))
     totals: Counts = defaultdict(int)
     divisions: dict[str, str] = {}
     for node, ledger in parts:
-        if cut.whole(node) and by in {"node", "reason"}:
+        if access.may_see_node(node) and by in {"node", "reason"}:
             for kind, count in ledger.totals().items():
                 groups[node if by == "node" else kind][kind] += count
                 totals[kind] += count
             continue
         for row in ledger.rows():
-            told = ledger.place_of(row.device)
-            if not cut.device(row.device, node, told):
+            recorded = ledger.place_of(row.device)
+            if not access.may_see_device(row.device, node, recorded):
                 continue
             if by == "division" and row.device not in divisions:
-                divisions[row.device] = cut.division(row.device, node, told)
+                divisions[row.device] = access.division_of(row.device, node, recorded)
             groups[_key(row, by, node, divisions)][row.kind] += row.count
             totals[row.kind] += row.count
     return groups, totals
@@ -147,19 +146,19 @@ def _key(row: Row, by: str, node: str, divisions: dict[str, str]) -> str:
     return node
 
 
-async def _ledger(call: Call) -> Any:
+async def _ledger(call: Call) -> LedgerReport:
     deps, by = call.deps, call.text("by", "node")
     if by not in _BY:
-        raise BadRequest(f"query: by: '{by[:20]}'; one of {', '.join(_BY)}")
+        raise BadRequest(f"query: by: '{by[:20]}' is unknown; use one of {', '.join(_BY)}")
     since = call.time("since") or deps.clock.now() - HOUR_US
     first = since // HOUR_US
-    wanted = call.words("node")
-    nodes = [node for node in deps.books.nodes(first) if not wanted or node in wanted]
-    cut = _Cut(call.principal, _places(deps))
-    parts = [(node, deps.books.total(node, first)) for node in nodes]
-    # Row by row it can take long; the parts are copies, so that a thread may walk them.
-    groups, totals = await asyncio.to_thread(tally, parts, cut, by)
-    refused = {name: counts for name, counts in deps.refused().items() if cut.device(name, deps.division)}
+    wanted = call.values("node")
+    nodes = [node for node in deps.hourly.nodes(first) if not wanted or node in wanted]
+    access = _LedgerAccess(call.principal, _places(deps))
+    parts = [(node, deps.hourly.total(node, first)) for node in nodes]
+    # The tally can take long; the ledgers are copies, so that a thread may read them.
+    groups, totals = await asyncio.to_thread(tally, parts, access, by)
+    refused = {name: counts for name, counts in deps.refused().items() if access.may_see_device(name, deps.division)}
     if by == "device":
         groups.update({name: {} for name in refused if name not in groups})
     rows = [row_of(counts, by, key) for key, counts in sorted(groups.items())]
@@ -167,20 +166,20 @@ async def _ledger(call: Call) -> Any:
         rows = [msgspec.structs.replace(row, refused=sum(refused.get(row.device, {}).values())) for row in rows]
     if by == "reason":
         rows = [LedgerRow(reason=kind, count=count) for kind, count in sorted(totals.items())]
-    limit = call.whole("limit", deps.config.page_max, deps.config.page_max)
-    return LedgerAnswer(
+    limit = call.integer("limit", deps.config.page_max, deps.config.page_max)
+    return LedgerReport(
         rows[:limit],
         dict(sorted(totals.items())),
-        balanced(totals),
+        is_balanced(totals),
         _delivered(call),
-        _summed(refused.values()),
+        _sum_counts(refused.values()),
         iso(first * HOUR_US),
         deps.role,
         deps.division,
     )
 
 
-def _summed(parts: Iterable[Mapping[str, int]]) -> Counts:
+def _sum_counts(parts: Iterable[Mapping[str, int]]) -> Counts:
     total: Counts = defaultdict(int)
     for part in parts:
         for kind, count in part.items():
@@ -191,89 +190,89 @@ def _summed(parts: Iterable[Mapping[str, int]]) -> Counts:
 def _delivered(call: Call) -> int:
     tokens = {token.id for token in call.deps.tokens.list(call.principal, limit=1_000_000)}
     whole = allows(call.principal, Action.READ_LEDGER, call.deps.division)
-    mine = call.principal.id
-    return sum(row.records for row in call.deps.share.usage() if whole or row.token in tokens or row.token == mine)
+    own = call.principal.id
+    return sum(row.records for row in call.deps.share.usage() if whole or row.token in tokens or row.token == own)
 
 
-async def _quality(call: Call) -> Any:
-    deps, cut = call.deps, _Cut(call.principal, _places(call.deps))
+async def _quality(call: Call) -> listing.RowPage[QualityRow]:
+    deps, access = call.deps, _LedgerAccess(call.principal, _places(call.deps))
     since = call.time("since") or deps.clock.now() - HOUR_US
-    rows = [row for row in deps.quality(since) if cut.device(row.device, deps.division)]
-    return listing.answer(call, rows, QualityRow, "device")
+    rows = [row for row in deps.quality(since) if access.may_see_device(row.device, deps.division)]
+    return listing.page_of(call, rows, QualityRow, "device")
 
 
-async def _quarantine(call: Call) -> Any:
-    """Walk the log from `after` or `since`; a page may be short where the log is long: `next` says where to go on."""
-    deps, cut = call.deps, _Cut(call.principal, _places(call.deps))
-    begin = _place(call.text("after"))
+async def _quarantine(call: Call) -> listing.RowPage[QuarantineRow]:
+    """Return quarantined messages from `after` or `since`; a scan may end early, with `next` to continue."""
+    deps, access = call.deps, _LedgerAccess(call.principal, _places(call.deps))
+    begin = _position_of(call.text("after"))
     after = begin[0] - 1
     if not call.text("after"):
         after = await deps.log.sequence_at(call.time("since") or deps.clock.now() - HOUR_US) - 1
-    limit, reasons, devices = call.whole("limit", 100, 1_000), call.words("reason"), call.words("device")
+    limit, reasons, devices = call.integer("limit", 100, 1_000), call.values("reason"), call.values("device")
     rows: list[QuarantineRow] = []
-    seen = 0
-    while len(rows) < limit and seen < _SCAN_ENTRIES:
+    scanned = 0
+    while len(rows) < limit and scanned < _SCAN_ENTRIES:
         entries = await deps.log.fetch(after)
         if not entries:
-            return {"rows": rows}
+            return listing.RowPage(rows)
         for entry in entries:
-            seen, after = seen + 1, entry.sequence
+            scanned, after = scanned + 1, entry.sequence
             if not entry.subject.startswith("quarantine."):
                 continue
             node = node_of(entry.subject)
-            for index, kept in enumerate(read(entry, "quarantine page", raw.decode_any) or ()):
+            for index, message in enumerate(read(entry, "quarantine page", raw.decode_any) or ()):
                 if entry.sequence == begin[0] and index <= begin[1]:
                     continue
-                wanted = (not reasons or kept.reason in reasons) and (not devices or kept.device in devices)
-                if wanted and (cut.device(kept.device, node) or _own_refusal(kept, call)):
-                    rows.append(_kept(f"{entry.sequence}.{index}", kept))
+                wanted = (not reasons or message.reason in reasons) and (not devices or message.device in devices)
+                if wanted and (access.may_see_device(message.device, node) or _own_refusal(message, call)):
+                    rows.append(_quarantine_row(f"{entry.sequence}.{index}", message))
                 if len(rows) >= limit:
-                    return {"rows": rows, "next": rows[-1].entry}
-    return {"rows": rows, "next": f"{after}.{_ALL}"}
+                    return listing.RowPage(rows, rows[-1].entry)
+    return listing.RowPage(rows, f"{after}.{_LAST_INDEX}")
 
 
-def _place(text: str) -> tuple[int, int]:
-    """Return (sequence, index) of the last message seen; nothing seen: (0, -1)."""
+def _position_of(text: str) -> tuple[int, int]:
+    """Return (sequence, index) of the last message of the previous page; (0, -1): none."""
     if not text:
         return 0, -1
     sequence, _, index = text.partition(".")
     if not (sequence.isdecimal() and index.isdecimal() and len(text) < 40):
-        raise BadRequest(f"query: after: '{text[:40]}'; give `next` of the page before")
+        raise BadRequest(f"query: after: '{text[:40]}' is not a position; give `next` of the previous page")
     return int(sequence), int(index)
 
 
-def _own_refusal(kept: raw.Kept, call: Call) -> bool:
-    """Return whether a message of a device that is not known belongs to the caller by the credential it came with."""
-    if kept.device or not kept.message.principal:
+def _own_refusal(message: raw.Kept, call: Call) -> bool:
+    """Return whether a message of an unknown device came with the credential of a device that the caller may see."""
+    if message.device or not message.message.principal:
         return False
     try:
-        device = call.deps.devices.get(kept.message.principal, call.principal)
+        device = call.deps.devices.get(message.message.principal, call.principal)
     except NotFound:
         return False
     return device.state is not DeviceState.RETIRED
 
 
-def _kept(entry: str, kept: raw.Kept) -> QuarantineRow:
-    message = kept.message
+def _quarantine_row(entry: str, quarantined: raw.Kept) -> QuarantineRow:
+    message = quarantined.message
     return QuarantineRow(
         entry,
         iso(message.received),
-        kept.source,
+        quarantined.source,
         message.topic[:500],
-        kept.device,
-        kept.profile,
-        kept.reason,
-        kept.detail[:2_000],
+        quarantined.device,
+        quarantined.profile,
+        quarantined.reason,
+        quarantined.detail[:2_000],
         payload_text(message.payload),
         len(message.payload),
     )
 
 
-async def _audit(call: Call) -> Any:
+async def _audit(call: Call) -> listing.RowPage[AuditRow]:
     if not allows(call.principal, Action.READ_AUDIT, call.deps.division):
-        return {"rows": []}
-    after = call.whole("after", 1, 2**53) if call.text("after") else 0
-    limit = call.whole("limit", 500, 5_000)
+        return listing.RowPage([])
+    after = call.integer("after", 1, 2**53) if call.text("after") else 0
+    limit = call.integer("limit", 500, 5_000)
     rows = [
         AuditRow(
             sequence,
@@ -288,58 +287,60 @@ async def _audit(call: Call) -> Any:
         )
         for sequence, record in await call.deps.audit.read(after, limit=limit)
     ]
-    answer: dict[str, Any] = {"rows": rows}
-    if len(rows) == limit:
-        answer["next"] = str(rows[-1].entry)
-    return answer
+    return listing.RowPage(rows, str(rows[-1].entry) if len(rows) == limit else "")
 
 
-_SINCE = Param("since", "from this time on, or how far back (30m, 1h, 7d); default 1h")
-_FROM = (Param("after", "`next` of the page before"), Param("limit", "most rows", "integer"))
+_SINCE = QueryParam("since", "start time, or how far back (30m, 1h, 7d); default 1h")
+_FROM = (QueryParam("after", "`next` of the previous page"), QueryParam("limit", "maximum number of rows", "integer"))
 ROUTES = (
     Route(
         method="GET",
         path=f"{API}/ledger",
-        call=_ledger,
-        what="The conservation table of whole hours.",
-        tag="books",
+        handler=_ledger,
+        summary="Get the ledger: counts of whole hours, which must balance.",
+        tag="accounting",
         action=Action.READ_LEDGER,
         query=(
             _SINCE,
-            Param("by", f"what a row stands for: {', '.join(_BY)}"),
-            Param("node", "only these nodes"),
-            Param("limit", "most rows", "integer"),
+            QueryParam("by", f"group rows by one of {', '.join(_BY)}"),
+            QueryParam("node", "filter by node"),
+            QueryParam("limit", "maximum number of rows", "integer"),
         ),
-        answer=LedgerAnswer,
+        response=LedgerReport,
     ),
     Route(
         method="GET",
         path=f"{API}/quality",
-        call=_quality,
-        what="Authenticity, accuracy, continuity, completeness by device and hour.",
-        tag="books",
+        handler=_quality,
+        summary="List the quality indicators by device and hour: authenticity, accuracy, continuity, completeness.",
+        tag="accounting",
         action=Action.READ_LEDGER,
         query=(_SINCE, *listing.params(QualityRow)),
-        answer=list[QualityRow],
+        response=list[QualityRow],
     ),
     Route(
         method="GET",
         path=f"{API}/quarantine",
-        call=_quarantine,
-        what="Messages that became no reading, whole, with the reason.",
-        tag="books",
+        handler=_quarantine,
+        summary="List quarantined messages with the reason.",
+        tag="accounting",
         action=Action.READ_QUARANTINE,
-        query=(_SINCE, *_FROM, Param("reason", "only these reasons"), Param("device", "only of these devices")),
-        answer=list[QuarantineRow],
+        query=(
+            _SINCE,
+            *_FROM,
+            QueryParam("reason", "filter by reason"),
+            QueryParam("device", "filter by device"),
+        ),
+        response=list[QuarantineRow],
     ),
     Route(
         method="GET",
         path=f"{API}/audit",
-        call=_audit,
-        what="The audit trail, oldest first.",
-        tag="books",
+        handler=_audit,
+        summary="List the records of the audit trail, oldest first.",
+        tag="accounting",
         action=Action.READ_AUDIT,
         query=_FROM,
-        answer=list[AuditRow],
+        response=list[AuditRow],
     ),
 )

@@ -1,8 +1,8 @@
-"""Certificates that are replaced while we run: put in force without a restart.
+"""Reload of replaced certificates without a restart.
 
-HTTP connections and links stay; nats-server lets devices in anew when it reads its configuration again, so they connect
-again once. A pair that does not fit (one file is written, the other not yet) is not taken, and tried again when a file
-changes.
+HTTP connections and links stay open; nats-server disconnects devices when it reloads its configuration, so that they
+reconnect once. A certificate that does not match its key (one file is written, the other not yet) is not loaded, and
+tried again when a file changes.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import ConfigError
 
-LOOK_S = 5.0
+CHECK_INTERVAL_S = 5.0
 
-_log = structlog.get_logger("certificates")
+_log = structlog.get_logger(__name__)
 
 
-class Rotation:
-    """Looks at files and has what changed put in force."""
+class CertificateReload:
+    """Watches certificate files and reloads them when they change."""
 
     def __init__(self, files: Sequence[str], renew: Sequence[Callable[[], None]], clock: Clock) -> None:
-        """`renew` reads them again, or raises `ConfigError` and leaves all as it was."""
+        """`renew` reloads the certificates, or raises `ConfigError` and keeps the previous ones."""
         self._files = [Path(file) for file in files if file]
         self._renew = renew
         self._clock = clock
         self._seen = self._stamps()
 
     def _stamps(self) -> list[tuple[int, int]]:
-        found = []
+        stamps = []
         for file in self._files:
             try:
                 state = file.stat()
-                found.append((state.st_mtime_ns, state.st_ino))
+                stamps.append((state.st_mtime_ns, state.st_ino))
             except OSError:
-                found.append((0, 0))
-        return found
+                stamps.append((0, 0))
+        return stamps
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check periodically until cancelled."""
         while self._files:
-            await self._clock.sleep(LOOK_S)
-            self.look()
+            await self._clock.sleep(CHECK_INTERVAL_S)
+            self.check()
         await self._clock.sleep(float(2**31))
 
-    def look(self) -> bool:
-        """Put in force what has changed; return whether something has."""
+    def check(self) -> bool:
+        """Reload the certificates if a file has changed; return whether one has."""
         stamps = self._stamps()
         if stamps == self._seen or any(stamp == (0, 0) for stamp in stamps):
             return False
@@ -58,13 +58,13 @@ class Rotation:
             try:
                 renew()
             except ConfigError as why:
-                _log.warning("new certificates are not taken; the old ones stay", cause=str(why))
-        _log.info("certificates renewed", files=[str(file) for file in self._files])
+                _log.warning("certificates not reloaded; keeping the previous ones", reason=str(why))
+        _log.info("certificates reloaded", files=[str(file) for file in self._files])
         return True
 
 
-def rotating(config: Config, renew: Sequence[Callable[[], None]], clock: Clock) -> Rotation:
-    """Return what looks at the certificates of our own listeners."""
+def certificate_reload(config: Config, renew: Sequence[Callable[[], None]], clock: Clock) -> CertificateReload:
+    """Return the reload of the certificates of the gateway's listeners."""
     pairs = (config.web.tls, config.engine.tls)
     files = [file for tls in pairs for file in (tls.cert_file, tls.key_file, tls.ca_file)]
-    return Rotation([*files, config.engine.link_ca_file], renew, clock)
+    return CertificateReload([*files, config.engine.link_ca_file], renew, clock)

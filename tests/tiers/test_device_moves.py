@@ -10,27 +10,20 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.memory import MemoryLog
-from sensegate.clock import FakeClock
 from sensegate.errors import Conflict
 from sensegate.model import Device
-from sensegate.tiers.device_moves import Mover, Place
-from sensegate.tiers.move_register import Order
+from sensegate.tiers.device_moves import DeviceMover, LogIdentity
+from sensegate.tiers.move_register import MoveOrder
 from tests.share.made import NOW
+from tests.support.clocks import InstantClock
 
 ADMIN = Principal("admin", Role.ADMIN, scope("44"))
-
-
-class Quick(FakeClock):
-    """A clock on which one need not wait."""
-
-    async def sleep(self, seconds: float) -> None:
-        del seconds
 
 
 @pytest.mark.parametrize("fails", [True, False])
 async def test_one_that_cannot_leave_may_connect(*, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody changed it just then: the centre hears why. Where nothing is wrong it is held, until it has gone."""
-    clock = Quick(NOW)
+    clock = InstantClock(NOW)
     devices = Devices(MemoryBucket(), MemoryTrail(), clock)
     await devices.load()
     await devices.add(Device("d1", division="440106", profile="acme/meter"), by=ADMIN)
@@ -39,7 +32,7 @@ async def test_one_that_cannot_leave_may_connect(*, fails: bool, monkeypatch: py
 
     async def ask(what: str, payload: bytes) -> bytes:
         if what == "orders":
-            return msgspec.msgpack.encode([Order("m1", "give", "d1", "4403", "440305")])
+            return msgspec.msgpack.encode([MoveOrder("m1", "give", "d1", "4403", "440305")])
         if what == "told":
             told.append(msgspec.msgpack.decode(payload))
         return b""
@@ -53,17 +46,17 @@ async def test_one_that_cannot_leave_may_connect(*, fails: bool, monkeypatch: py
 
     if fails:
         monkeypatch.setattr(devices, "shut_out", changed)
-    mover = Mover(
+    mover = DeviceMover(
         devices,
         MemoryLog(clock, epoch="e"),
         clock,
-        Place("4401", 0, 3_600_000_000, 24),
+        LogIdentity("4401", 0, 3_600_000_000, 24),
         ask=ask,
         close=lambda _device: None,
         drained=drained,
         remember=lambda _batches: None,
         by=ADMIN,
     )
-    await mover.work()
+    await mover.run_orders()
     assert [bool(one["refused"]) for one in told] == [fails]
     assert devices.moving_out == (set() if fails else {"d1"})

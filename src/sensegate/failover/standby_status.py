@@ -9,7 +9,7 @@ PROMOTE = "promote"
 STATUS = "standby.json"
 
 
-class Standby(msgspec.Struct, frozen=True):
+class StandbyStatus(msgspec.Struct, frozen=True):
     """How a centre stands by; in ``<directory>/standby.json``, renewed as long as it stands by."""
 
     pid: int
@@ -19,5 +19,5 @@ class Standby(msgspec.Struct, frozen=True):
     """The active centre answers."""
     behind: int
     """Entries of its log that are not here yet; -1: not known."""
-    at: float
+    written_at: float
     """Unix time."""

@@ -21,8 +21,8 @@ from sensegate.failover import active as page
 from sensegate.failover import standby as sites
 from sensegate.failover import terms
 from sensegate.failover.active import Seat
-from sensegate.failover.lease import Plea, Voters
-from sensegate.failover.terms import Choice, State, Term, decode_state, encode
+from sensegate.failover.lease import LeaseRequest, VoterConfiguration
+from sensegate.failover.terms import CentreChoice, CentreState, Term, decode_state, encode
 from sensegate.model import Member
 from tests.live.site import config_of
 
@@ -60,7 +60,7 @@ class World:
         self.log = MemoryLog(self.clock)
         self.held = self.seat.hold(self.log)
         self.trail = Trail()
-        self.nodes = {node: Choice(LEASE_S) for node in nodes}
+        self.nodes = {node: CentreChoice(LEASE_S) for node in nodes}
 
     async def open(self) -> None:
         await self.seat.opened({}, self.trail, self.log)  # type: ignore[arg-type] # as much of one as is asked
@@ -71,8 +71,8 @@ class World:
             again = True
             while again:
                 choice = self.nodes[node]
-                state = await self.asked(node, choice.plea("here"))
-                again = choice.met("here", state, self.clock.monotonic())
+                state = await self.asked(node, choice.lease_request("here"))
+                again = choice.note_active("here", state, self.clock.monotonic())
 
     async def passes(self, seconds: float) -> None:
         """Let time pass, once all that has begun waits for it."""
@@ -80,7 +80,7 @@ class World:
             await asyncio.sleep(0)
         await self.clock.advance(seconds)
 
-    async def asked(self, division: str, plea: Plea) -> State:
+    async def asked(self, division: str, plea: LeaseRequest) -> CentreState:
         return decode_state(await self.seat.answers["lease"](division, encode(plea)))
 
     async def seen(self) -> int:
@@ -104,8 +104,8 @@ def _nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def promoted(tmp_path: Path, *, automatic: bool = True) -> World:
     """Return a centre whose term has just begun, with a commit on its log."""
-    inherited = Voters((1, 1), ALL)
-    term = Term(2, active=True, alone=True, history=((1, 0), (2, 0)), voters=(inherited,))
+    inherited = VoterConfiguration((1, 1), ALL)
+    term = Term(2, active=True, unreplicated=True, history=((1, 0), (2, 0)), voters=(inherited,))
     world = World(tmp_path / "b", term, automatic=automatic)
     await world.log.write([Member("commit.44.a", b"1")])
     await world.open()
@@ -139,20 +139,23 @@ async def test_first_it_is_on_the_disks_that_it_delivers_alone(tmp_path: Path) -
         await world.meet("4401", "4403")
     await world.passes(5.5)  # the standby was not heard
     version = terms.read(world.directory).voters[-1].version
-    answers = {node: await world.asked(node, Plea(1)) for node in ALL}
-    assert [one.alone for one in answers.values()] == [True] * 3
+    answers = {node: await world.asked(node, LeaseRequest(1)) for node in ALL}
+    assert [one.unreplicated for one in answers.values()] == [True] * 3
     # Said, and on the disk of all nodes, but not on its own.
-    knowing = {node: Plea(1, known=version, alone=True, stamp=one.stamp) for node, one in answers.items()}
+    knowing = {
+        node: LeaseRequest(1, voters_version=version, unreplicated=True, stamp=one.stamp)
+        for node, one in answers.items()
+    }
     for node, plea in knowing.items():
         await world.asked(node, plea)
     assert await world.seen() == 0
     await world.seat._turn()
-    assert terms.read(world.directory).alone
+    assert terms.read(world.directory).unreplicated
     assert await world.seen() == 1
     # On its own, but on that of one node only.
     await world.log.write([Member("commit.44.a", b"2", rollup=True)])
     for node in ("4403", "4404"):
-        await world.asked(node, msgspec.structs.replace(knowing[node], alone=False))
+        await world.asked(node, msgspec.structs.replace(knowing[node], unreplicated=False))
     assert await world.seen() == 1
     await world.asked("4404", knowing["4404"])
     assert await world.seen() == 2
@@ -168,7 +171,7 @@ async def test_a_node_that_has_granted_the_other_is_not_counted(tmp_path: Path) 
     """Nor does it say that the standby cannot be granted."""
     world = await promoted(tmp_path)
     await world.meet("4401")
-    world.nodes["4403"].kept = Term(2, granted=3, granted_to="there")
+    world.nodes["4403"].term = Term(2, granted=3, granted_to="there")
     await world.meet("4403")
     assert await world.seen() == 0
     await world.meet("4404")
@@ -179,7 +182,7 @@ async def test_what_waited_in_a_queue_says_nothing(tmp_path: Path) -> None:
     """A question that was put before the process stood still is answered, and counts from when it was put."""
     world = await promoted(tmp_path)
     await world.meet("4401", "4403")
-    late = [(node, world.nodes[node].plea("here")) for node in ("4401", "4403")]
+    late = [(node, world.nodes[node].lease_request("here")) for node in ("4401", "4403")]
     await world.passes(LEASE_S)
     for node, plea in late:
         await world.asked(node, plea)
@@ -195,22 +198,22 @@ async def test_who_is_told_what_and_when(tmp_path: Path) -> None:
     joined = ["4403.1"]
     world.seat.joined = lambda: joined
     running = asyncio.create_task(world.seat.run())
-    waiting = asyncio.create_task(world.asked("4401", world.nodes["4401"].plea("here", wait=True)))
+    waiting = asyncio.create_task(world.asked("4401", world.nodes["4401"].lease_request("here", wait=True)))
     await world.passes(0.5)
     assert not waiting.done()
-    world.nodes["4403"] = Choice(LEASE_S)
+    world.nodes["4403"] = CentreChoice(LEASE_S)
     for _ in range(2):  # it says who it is, and that it has heard the answer
-        plea = world.nodes["4403"].plea("here", generation=1)
-        world.nodes["4403"].met("here", await world.asked("4403", plea), world.clock.monotonic())
+        plea = world.nodes["4403"].lease_request("here", generation=1)
+        world.nodes["4403"].note_active("here", await world.asked("4403", plea), world.clock.monotonic())
     await world.passes(0.3)
-    assert (await waiting).version == (1, 2)
-    told = await world.asked("44", Plea(1))
-    assert told.voters == Voters((1, 2), ("4401", "4403.1"))
+    assert (await waiting).voters_version == (1, 2)
+    told = await world.asked("44", LeaseRequest(1))
+    assert told.voters == VoterConfiguration((1, 2), ("4401", "4403.1"))
     assert terms.read(world.directory).voters[-1] == told.voters
-    assert (await world.asked("4401", Plea(1))).voters is None
+    assert (await world.asked("4401", LeaseRequest(1))).voters is None
     joined.clear()  # expelled
     await world.passes(0.3)
-    assert terms.read(world.directory).voters[-1] == Voters((1, 3), ("4401",))
+    assert terms.read(world.directory).voters[-1] == VoterConfiguration((1, 3), ("4401",))
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
@@ -231,8 +234,8 @@ async def test_left_by_its_nodes_it_ends_and_does_not_go_on(tmp_path: Path, monk
     assert (kept.active, kept.lapsed) == (True, True)
     stood: list[Term] = []
 
-    async def standby(*_: object) -> State:
-        return State(active=False, term=1)
+    async def standby(*_: object) -> CentreState:
+        return CentreState(active=False, term=1)
 
     async def stand_by(_config: Config, _clock: object, term: Term) -> tuple[Term, str]:
         stood.append(term)
@@ -280,7 +283,7 @@ async def test_it_ends_on_a_later_term(tmp_path: Path, tellers: Sequence[str]) -
     await world.open()
     running = asyncio.create_task(world.seat.run())
     await world.passes(1.0)
-    active = [(await world.asked(teller, Plea(2))).active for teller in tellers]
+    active = [(await world.asked(teller, LeaseRequest(2))).active for teller in tellers]
     assert active == [*([True] * (len(tellers) - 1)), False]
     assert world.seat.current_term() is None
     with pytest.raises(Superseded, match="term 2"):
@@ -295,21 +298,21 @@ async def test_one_node_that_tells_of_a_later_term_is_looked_into(
     asked: list[float] = []
     world = World(tmp_path / "centre", Term(1, active=True, history=((1, 0),)))
 
-    async def peer(*_: object) -> State | None:
+    async def peer(*_: object) -> CentreState | None:
         asked.append(world.clock.monotonic())
-        return State(active=True, term=2) if len(asked) > 2 else None
+        return CentreState(active=True, term=2) if len(asked) > 2 else None
 
     monkeypatch.setattr(page, "state_of", peer)
     await world.open()
     running = asyncio.create_task(world.seat.run())
     await world.passes(1.0)
-    assert (await world.asked("4401", Plea(2))).active
-    assert (await world.asked("4401", Plea(2**40))).active
+    assert (await world.asked("4401", LeaseRequest(2))).active
+    assert (await world.asked("4401", LeaseRequest(2**40))).active
     await world.passes(0)
     assert asked == [asked[0], asked[0] + 1.0], "not at its next turn, but at once"
     assert world.seat.current_term() == 1
     with pytest.raises(msgspec.ValidationError):
-        await world.asked("4401", Plea(2**62))
+        await world.asked("4401", LeaseRequest(2**62))
     await world.passes(page.PROBE_S)
     with pytest.raises(Superseded, match="term 2"):
         await running

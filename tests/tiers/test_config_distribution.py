@@ -12,7 +12,7 @@ from sensegate.errors import NotFound, PermissionDenied
 from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.releases import Examination
 from sensegate.tiers import config_distribution
-from sensegate.tiers.config_distribution import Offers, Taking
+from sensegate.tiers.config_distribution import ConfigPublisher, ConfigReceiver
 from tests.authority.test_releases import CITY, COUNTY, NAME, PROVINCE, Office, text
 
 
@@ -23,14 +23,16 @@ class Pair:
         self.centre = Office(folder / "centre", home="44")
         self.node = Office(folder / "node")
         self.names: list[str] = []
-        self.offers = Offers(self.centre.releases, lambda: self.names, home="44", standard=("acme",))
+        self.offers = ConfigPublisher(self.centre.releases, lambda: self.names, home="44", standard=("acme",))
         self.asked: list[str] = []
-        self.taking = Taking(self.node.releases, self.node.releases.contents, self.node.trail, self._ask, centre="44")
+        self.taking = ConfigReceiver(
+            self.node.releases, self.node.releases.contents, self.node.trail, self._ask, centre="44"
+        )
 
     async def _ask(self, what: str, payload: bytes) -> bytes:
         self.asked.append(what)
         try:
-            answer = self.offers.base if what == "base" else self.offers.content
+            answer = self.offers.answer_base if what == "base" else self.offers.answer_content
             return await answer("4401", payload)
         except NotFound as why:
             raise PermissionDenied(str(why)) from why
@@ -41,7 +43,7 @@ class Pair:
         await self.centre.releases.release(NAME, version, by=PROVINCE, target=target)
 
     async def sync(self) -> None:
-        await self.taking.take(self.offers.digest("4401"))
+        await self.taking.apply(self.offers.digest("4401"))
 
     def in_force(self) -> list[tuple[int, str]]:
         return [
@@ -91,7 +93,7 @@ async def test_a_city_decides_within_what_the_province_decided(pair: Pair) -> No
     await pair.node.releases.draft(text(5), by=COUNTY)
     await pair.node.releases.propose(NAME, 5, by=COUNTY)
     await pair.node.releases.release(NAME, 5, by=CITY)
-    pair.offers.forget()
+    pair.offers.invalidate()
     await pair.sync()
     assert pair.node.of("d1") == 5
     await pair.release(6)
@@ -127,13 +129,13 @@ async def test_what_is_not_sound_is_refused_and_the_last_good_stays(
     await pair.sync()
     await pair.sync()
     assert pair.node.of("d1") == 2
-    assert len(pair.taking.troubles()) == 1
-    assert NAME in pair.taking.troubles()[0]
+    assert len(pair.taking.problems()) == 1
+    assert NAME in pair.taking.problems()[0]
     assert [what for _, what, _ in pair.node.steps()].count("profile.apply_from_centre.refused") == 1
     await pair.release(4)
     await pair.sync()
     assert pair.node.of("d1") == 4
-    assert pair.taking.troubles() == []
+    assert pair.taking.problems() == []
 
 
 async def test_a_newer_folder_of_the_centre_reaches_nodes_with_an_older_one(pair: Pair) -> None:
@@ -144,7 +146,7 @@ async def test_a_newer_folder_of_the_centre_reaches_nodes_with_an_older_one(pair
     await pair.sync()
     assert pair.in_force() == []
     pair.centre.library[NAME] = (3, text(3))
-    pair.offers.forget()
+    pair.offers.invalidate()
     await pair.sync()
     assert pair.node.of("d1") == 3
 

@@ -10,6 +10,7 @@ from sensegate.authoring.survey import ProfileDraft, RecordedMessage, ShapeSumma
 from sensegate.bus import raw
 from sensegate.bus.raw import Kept
 from sensegate.bus.unreadable import read
+from sensegate.decode.topics import matches_filter
 from sensegate.errors import Overloaded
 from sensegate.model import Entry, QuarantineReason
 from sensegate.ports import Log
@@ -105,14 +106,3 @@ def _quarantined(records: Iterator[Kept], topic: str) -> Iterator[RecordedMessag
     for record in records:
         if matches_filter(record.message.topic, topic) if topic else record.reason in UNEXPLAINED:
             yield RecordedMessage(record.message, record.reason, record.device)
-
-
-def matches_filter(topic: str, topic_filter: str) -> bool:
-    """Return whether a topic matches an MQTT filter (``a/+/c``, ``a/#``)."""
-    levels, parts = topic.split("/"), topic_filter.split("/")
-    for index, part in enumerate(parts):
-        if part == "#":
-            return True
-        if index >= len(levels) or part not in {"+", levels[index]}:
-            return False
-    return len(levels) == len(parts)

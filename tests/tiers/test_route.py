@@ -8,23 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from sensegate.clock import FakeClock
 from sensegate.config import Config, parse
 from sensegate.config.sites import CentreConfig
 from sensegate.errors import PermissionDenied, SensegateError, Unavailable
 from sensegate.tiers import route
-from sensegate.tiers.membership import Kept
+from sensegate.tiers.membership import StoredLink
 from tests.live.site import config_of
 from tests.share.made import NOW
+from tests.support.clocks import InstantClock
 
-TOLD = Kept("4401", "4401", "4401", "nats://one:1", "secret", "http://one")
-
-
-class Quick(FakeClock):
-    """A clock on which one need not wait."""
-
-    async def sleep(self, seconds: float) -> None:
-        del seconds
+TOLD = StoredLink("4401", "4401", "4401", "nats://one:1", "secret", "http://one")
 
 
 class Connection:
@@ -40,7 +33,7 @@ async def asked(
     """Restore where the first centre fails (until it has been asked often enough); return who was asked."""
     urls: list[str] = []
 
-    async def connected(way: route.Way, *_: Any) -> Connection:
+    async def connected(way: route.CentreRoute, *_: Any) -> Connection:
         urls.append(way.url)
         if way.url == TOLD.url and len(urls) < recovers:
             raise why
@@ -49,9 +42,9 @@ async def asked(
     async def restored(*_: Any) -> int:
         return 3
 
-    monkeypatch.setattr(route, "connected", connected)
+    monkeypatch.setattr(route, "connect_to_centre", connected)
     monkeypatch.setattr("sensegate.tiers.registry_copies.restore", restored)
-    await route.restore(config, Quick(NOW), TOLD, {})
+    await route.restore(config, InstantClock(NOW), TOLD, {})
     return urls
 
 

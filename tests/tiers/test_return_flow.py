@@ -9,9 +9,9 @@ import msgspec
 from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
-from sensegate.failover.replica import Held, Original
+from sensegate.failover.replica import ReplicatedLog, ReplicationSource
 from sensegate.model import Member
-from sensegate.tiers.return_flow import Returns, Wanted
+from sensegate.tiers.return_flow import ReturnFlow, ReturnRequest
 from tests.share.made import NOW
 from tests.tiers.made import batch_of
 
@@ -21,7 +21,7 @@ class Confirmed:
 
     end = 0
 
-    def visible(self, last: int) -> int:
+    def high_watermark(self, last: int) -> int:
         return min(last, self.end)
 
 
@@ -36,14 +36,14 @@ async def test_nothing_goes_back_that_the_standby_does_not_have() -> None:
     first = await log.write([row(0, clock)])
     await log.write([row(1, clock)])
     confirmed.end = first
-    returns = Returns(log, grade_max=3)
-    assert len((await returns.part("4401", Wanted())).entries) == 2, "negative control: the log as it is"
-    returns.see(Held(log, cast("Original", confirmed), clock))
-    part = await returns.part("4401", Wanted())
+    returns = ReturnFlow(log, grade_max=3)
+    assert len((await returns.part("4401", ReturnRequest())).entries) == 2, "negative control: the log as it is"
+    returns.read_from(ReplicatedLog(log, cast("ReplicationSource", confirmed), clock))
+    part = await returns.part("4401", ReturnRequest())
     assert (len(part.entries), part.until) == (1, first)
-    again = await returns.part("4401", Wanted("e1", part.until))
+    again = await returns.part("4401", ReturnRequest("e1", part.until))
     assert (again.entries, again.until) == ((), first)
     confirmed.end = first + 1
-    rest = await returns.part("4401", Wanted("e1", part.until))
+    rest = await returns.part("4401", ReturnRequest("e1", part.until))
     assert [msgspec.structs.replace(one, payload=b"").kind for one in rest.entries] == ["readings"]
     assert rest.until == first + 1

@@ -56,7 +56,7 @@ def asks(audit: Audit) -> Callable[[str, bytes], Awaitable[bytes]]:
 
     async def ask(what: str, payload: bytes) -> bytes:
         assert what == "trail"
-        return await trail_copy.piece(audit, payload)
+        return await trail_copy.answer_trail(audit, payload)
 
     return ask
 
@@ -64,7 +64,7 @@ def asks(audit: Audit) -> Callable[[str, bytes], Awaitable[bytes]]:
 async def copied(own: Audit, source: Audit) -> None:
     """Copy until nothing comes."""
     copy = TrailCopy(own)
-    while await copy.turn(asks(source)):
+    while await copy.copy_next(asks(source)):
         pass
 
 
@@ -81,7 +81,7 @@ async def test_one_chain_through_a_promotion(tmp_path: Path, store_config: Store
         head = await one.head()
         await write(other, 3, "promoted")
         assert await other.check(head) is None  # the head noted at the old centre is found at the new one
-        assert await trail_copy.tail(one, asks(other)) == (13, [])
+        assert await trail_copy.divergent_tail(one, asks(other)) == (13, [])
         await copied(one, other)
         assert (await one.head()).number == 16
         assert await one.check() is None
@@ -90,7 +90,7 @@ async def test_one_chain_through_a_promotion(tmp_path: Path, store_config: Store
         await write(one, 2, "cut off")
         with pytest.raises(Fenced, match="number 18"):
             await copied(one, other)
-        number, records = await trail_copy.tail(one, asks(other))
+        number, records = await trail_copy.divergent_tail(one, asks(other))
         assert number == 16
         assert digest(records[-1]) == digest((await one.end())[1])
         assert [b"cut off" in raw for raw in records] == [True, True]
@@ -100,7 +100,7 @@ async def test_one_chain_through_a_promotion(tmp_path: Path, store_config: Store
         await write(one, 9, "cut off")
         with pytest.raises(Fenced, match="ends with number 27"):
             await copied(one, other)
-        assert (await trail_copy.tail(one, asks(other)))[0] == 16
+        assert (await trail_copy.divergent_tail(one, asks(other)))[0] == 16
 
 
 async def test_only_what_goes_on_is_taken(tmp_path: Path, store_config: StoreConfig) -> None:

@@ -10,11 +10,20 @@ from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.slots import SPARES, slots_of
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
-from sensegate.tiers.members import BLOCK, Lane, Members, State, apart, split, version_fault, version_note
+from sensegate.tiers.members import (
+    SEQUENCE_BLOCK,
+    LaneProgress,
+    Members,
+    MembershipState,
+    parse_join_code,
+    release_fault,
+    release_note,
+    releases_apart,
+)
 
 PROVINCE = Principal("province", Role.PROVINCE_OPERATOR, scope("44"))
 CITY = Principal("city", Role.CITY_OPERATOR, scope("4401"))
-NOTHING = Lane()
+NOTHING = LaneProgress()
 SLOTS = slots_of(["4401", "4403", "4420"])
 
 
@@ -42,10 +51,10 @@ class Register:
     async def invited(self, *, replace: bool = False, life_s: float = 3_600.0) -> str:
         return (await self.members.invite("4401", by=PROVINCE, replace=replace, life_s=life_s))[0]
 
-    async def joined(self, *, came: Lane = NOTHING, life: str = "", replace: bool = False) -> str:
+    async def joined(self, *, came: LaneProgress = NOTHING, life: str = "", replace: bool = False) -> str:
         """Return the secret of a node that has joined."""
         code = await self.invited(replace=replace)
-        return (await self.members.join(code, version="1.4.0", life=life, came=came)).secret
+        return (await self.members.join(code, version="1.4.0", log_epoch=life, progress=came)).secret
 
 
 @pytest.fixture
@@ -55,35 +64,35 @@ def register() -> Register:
 
 async def test_a_code_works_once_in_its_time_and_is_void_when_another_is_made(register: Register) -> None:
     first = await register.invited()
-    assert split(first)[::2] == ("4401", "ab" * 32)
+    assert parse_join_code(first)[::2] == ("4401", "ab" * 32)
     second = await register.invited()
     members = register.members
     with pytest.raises(PermissionDenied):
-        await members.join(first, version="1.4.0", life="", came=NOTHING)
-    joined = await members.join(second, version="1.4.0", life="", came=NOTHING)
-    assert (joined.member.state, joined.member.generation, joined.member.first) == (State.JOINED, 1, 1)
+        await members.join(first, version="1.4.0", log_epoch="", progress=NOTHING)
+    joined = await members.join(second, version="1.4.0", log_epoch="", progress=NOTHING)
+    assert (joined.member.state, joined.member.generation, joined.member.log_first) == (MembershipState.JOINED, 1, 1)
     with pytest.raises(PermissionDenied):
-        await members.join(second, version="1.4.0", life="", came=NOTHING)
+        await members.join(second, version="1.4.0", log_epoch="", progress=NOTHING)
     late = await register.invited(replace=True, life_s=10)
     await register.clock.advance(11)
     with pytest.raises(PermissionDenied):
-        await members.join(late, version="1.4.0", life="", came=NOTHING)
+        await members.join(late, version="1.4.0", log_epoch="", progress=NOTHING)
     assert members.verify("4401", joined.secret, "1.4.0").id == "4401"
 
 
 async def test_a_node_in_place_of_a_lost_one_begins_where_no_id_was_given(register: Register) -> None:
     """Its log begins at the next block; the gap is named; the credential before it is dead."""
     old = await register.joined()
-    came = Lane(position=7, committed_at=1_000, life="a", pending=3)
+    came = LaneProgress(position=7, committed_at=1_000, log_epoch="a", pending=3)
     fresh = await register.joined(came=came, replace=True)
     member = register.members.get("4401")
-    assert (member.generation, member.first) == (2, BLOCK)
-    assert [(gap.since, gap.life, gap.pending) for gap in member.gaps] == [(1_000, "a", 3)]
-    with pytest.raises(PermissionDenied, match="in its place"):
+    assert (member.generation, member.log_first) == (2, SEQUENCE_BLOCK)
+    assert [(gap.since, gap.log_epoch, gap.pending) for gap in member.gaps] == [(1_000, "a", 3)]
+    with pytest.raises(PermissionDenied, match="replacing node"):
         register.members.verify("4401", old, "1.4.0")
     register.members.verify("4401", fresh, "1.4.0")
     # The same store again is no gap; another one that holds a log is refused.
-    came = Lane(position=BLOCK + 5, committed_at=2_000, life="b")
+    came = LaneProgress(position=SEQUENCE_BLOCK + 5, committed_at=2_000, log_epoch="b")
     await register.joined(came=came, life="b", replace=True)
     assert len(register.members.get("4401").gaps) == 1
     with pytest.raises(Conflict):
@@ -97,14 +106,14 @@ async def test_expelled_and_left_nodes_have_no_rights(register: Register) -> Non
     await register.members.expel("4401", by=PROVINCE, note="moved away")
     with pytest.raises(PermissionDenied, match="expelled"):
         register.members.verify("4401", secret, "1.4.0")
-    assert register.members.linked() == []
+    assert register.members.authorized() == []
     # Another process of the centre, which has not heard of it yet, writes nothing over it.
     with pytest.raises(Conflict):
         await other.members.leave("4401", secret)
     again = await register.joined()
     with pytest.raises(PermissionDenied):
         await register.members.leave("4401", "x" * 32)
-    assert (await register.members.leave("4401", again)).state is State.LEFT
+    assert (await register.members.leave("4401", again)).state is MembershipState.LEFT
 
 
 async def test_which_nodes_are_gone_and_which_are_yet_to_come(register: Register) -> None:
@@ -112,7 +121,7 @@ async def test_which_nodes_are_gone_and_which_are_yet_to_come(register: Register
     members = register.members
 
     def said(division: str) -> tuple[bool, bool]:
-        return members.gone(division), members.new(division)
+        return members.is_gone(division), members.never_joined(division)
 
     assert said("4420") == (False, False), "it stands in the configuration"
     assert said("4401") == (True, True), "there never was one"
@@ -161,9 +170,9 @@ async def test_who_may_invite_whom(register: Register) -> None:
     ],
 )
 def test_releases_may_be_one_apart(theirs: str, fault: bool, noted: bool) -> None:  # noqa: FBT001 - a table
-    assert bool(version_fault("1.4.0", theirs)) is fault
-    assert bool(version_note("1.4.0", theirs)) is noted
-    assert (apart("1.4.0", theirs) is None) is (theirs == "nonsense")
+    assert bool(release_fault("1.4.0", theirs)) is fault
+    assert bool(release_note("1.4.0", theirs)) is noted
+    assert (releases_apart("1.4.0", theirs) is None) is (theirs == "nonsense")
 
 
 async def test_a_city_has_several_members_each_in_a_slot_of_its_own(register: Register) -> None:
@@ -172,19 +181,19 @@ async def test_a_city_has_several_members_each_in_a_slot_of_its_own(register: Re
     await register.joined()
     code, invited = await members.invite("4401", by=PROVINCE, member="4401-port")
     assert (invited.id, invited.division, invited.slot) == ("4401-port", "4401", "")
-    assert split(code)[0] == "4401-port"
-    port = await members.join(code, version="1.4.0", life="", came=NOTHING)
+    assert parse_join_code(code)[0] == "4401-port"
+    port = await members.join(code, version="1.4.0", log_epoch="", progress=NOTHING)
     assert members.verify("4401-port", port.secret, "1.4.0").slot == "s01"
-    assert members.placed() == {"4401": "4401", "4420": "4420", "s01": "4401-port"}
+    assert members.members_by_slot() == {"4401": "4401", "4420": "4420", "s01": "4401-port"}
     await members.leave("4401-port", port.secret)
     other, _ = await members.invite("4403", by=PROVINCE, member="4403-shenshan")
-    joined = await members.join(other, version="1.4.0", life="", came=NOTHING)
+    joined = await members.join(other, version="1.4.0", log_epoch="", progress=NOTHING)
     assert joined.member.slot == "s02", "the other one may still be connected"
-    assert [member.id for member in members.ended()] == ["4401-port"]
-    await members.free("4401-port")
-    await members.free("4403-shenshan")
-    assert members.ended() == []
-    assert members.placed() == {"4401": "4401", "4420": "4420", "s02": "4403-shenshan"}
+    assert [member.id for member in members.holding_slot()] == ["4401-port"]
+    await members.free_slot("4401-port")
+    await members.free_slot("4403-shenshan")
+    assert members.holding_slot() == []
+    assert members.members_by_slot() == {"4401": "4401", "4420": "4420", "s02": "4403-shenshan"}
 
 
 async def test_what_cannot_be_an_id(register: Register) -> None:
@@ -213,13 +222,13 @@ async def test_without_a_free_slot_nobody_joins(register: Register) -> None:
     members = register.members
     for number in range(SPARES):
         code, _ = await members.invite("4401", by=PROVINCE, member=f"4401-n{number}")
-        await members.join(code, version="1.4.0", life="", came=NOTHING)
+        await members.join(code, version="1.4.0", log_epoch="", progress=NOTHING)
     code, _ = await members.invite("4401", by=PROVINCE, member="4401-late")
     with pytest.raises(Conflict, match="no slot is free"):
-        await members.join(code, version="1.4.0", life="", came=NOTHING)
+        await members.join(code, version="1.4.0", log_epoch="", progress=NOTHING)
     await members.expel("4401-n7", by=PROVINCE)
-    await members.free("4401-n7")
-    assert (await members.join(code, version="1.4.0", life="", came=NOTHING)).member.slot == "s08"
+    await members.free_slot("4401-n7")
+    assert (await members.join(code, version="1.4.0", log_epoch="", progress=NOTHING)).member.slot == "s08"
 
 
 async def test_a_member_has_the_areas_that_the_province_gives(register: Register) -> None:
@@ -228,7 +237,7 @@ async def test_a_member_has_the_areas_that_the_province_gives(register: Register
     assert (await members.invite("4401", by=PROVINCE))[1].areas == ("4401",)
     code, member = await members.invite("4403", by=PROVINCE, areas=["440300", "441521", "440305"])
     assert member.areas == ("4403", "441521")
-    joined = await members.join(code, version="1.4.0", life="", came=NOTHING)
+    joined = await members.join(code, version="1.4.0", log_epoch="", progress=NOTHING)
     assert joined.member.areas == ("4403", "441521")
     assert (await members.invite("4403", by=PROVINCE, replace=True))[1].areas == ("4403", "441521")
     assert (await members.set_areas("4403", ["4403"], by=PROVINCE, note="given back")).areas == ("4403",)

@@ -12,10 +12,10 @@ from sensegate.bus import columns
 from sensegate.bus.batch import Batch, Words
 from sensegate.clock import FakeClock
 from sensegate.errors import Overloaded
-from sensegate.tiers.judging import Judge, Judged
-from sensegate.tiers.move_register import Move, Stage
+from sensegate.tiers.judging import Judge, JudgedSpan
+from sensegate.tiers.move_register import MoveRecord, MoveStage
 from sensegate.tiers.ownership import DeviceOwners
-from sensegate.tiers.protocol import Part, PartKind
+from sensegate.tiers.protocol import PartKind, SpanPart
 from sensegate.tiers.verdict import MemberFacts, Reason, Rules
 from tests.tiers.test_checks import NOW, batch
 
@@ -34,18 +34,18 @@ class Province:
             self.owners.note_conflicts,
         )
 
-    async def sent(self, member: str, *devices: str) -> Judged:
+    async def sent(self, member: str, *devices: str) -> JudgedSpan:
         """Return what becomes of a span with six rows, of which each third is of a device."""
         names = [*devices, *devices, *devices][:3]
         rows: Batch = batch(node=member, device=sorted(names), division=Words.of(["440106"] * 3))
-        judged = self.judge.judged(member, [Part(PartKind.READINGS, columns.encode(rows), 2, 6)], NOW)
+        judged = self.judge.judge(member, [SpanPart(PartKind.READINGS, columns.encode(rows), 2, 6)], NOW)
         await self.judge.claim_devices(member, judged.claims)
         await self.judge.note_conflicts(member, judged)
         return judged
 
-    def taken(self, judged: Judged) -> set[str]:
+    def taken(self, judged: JudgedSpan) -> set[str]:
         """Return the devices whose rows are taken."""
-        return {device for part in judged.rows_taken for device in columns.decode(part.payload).origins.device}
+        return {device for part in judged.accepted for device in columns.decode(part.payload).origins.device}
 
 
 async def test_a_city_takes_no_device_of_another() -> None:
@@ -65,10 +65,10 @@ async def test_a_device_that_moved_by_the_book_is_taken_from_both() -> None:
     province = Province()
     await province.sent("4401", "a")
     assert province.taken(await province.sent("4403", "a")) == set()
-    province.owners.see(Move("m", "a", "4401", "4403", "4403", Stage.CARRIED, "admin", 1, 1))
+    province.owners.on_move(MoveRecord("m", "a", "4401", "4403", "4403", MoveStage.CARRIED, "admin", 1, 1))
     assert province.taken(await province.sent("4403", "a")) == {"a"}
-    province.owners.see(Move("m", "a", "4401", "4403", "4403", Stage.DONE, "admin", 1, 2))
-    await province.owners.settle()
+    province.owners.on_move(MoveRecord("m", "a", "4401", "4403", "4403", MoveStage.DONE, "admin", 1, 2))
+    await province.owners.write_due()
     assert province.taken(await province.sent("4401", "a")) == {"a"}
     assert province.owners.owner("a") == "4403"
 
@@ -78,8 +78,8 @@ async def test_two_spans_that_claim_one_device_at_once() -> None:
     province = Province()
     rows = batch(device=["a"] * 3, division=Words.of(["440106"] * 3), seq=np.full(6, 9))
     judged = {
-        member: province.judge.judged(
-            member, [Part(PartKind.READINGS, columns.encode(msgspec.structs.replace(rows, node=member)), 2, 6)], NOW
+        member: province.judge.judge(
+            member, [SpanPart(PartKind.READINGS, columns.encode(msgspec.structs.replace(rows, node=member)), 2, 6)], NOW
         )
         for member in ("4401", "4403")
     }

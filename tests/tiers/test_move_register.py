@@ -22,10 +22,20 @@ from sensegate.clock import FakeClock
 from sensegate.errors import Conflict, NotFound, PermissionDenied, Unavailable
 from sensegate.model import Device, DeviceState, Member
 from sensegate.tiers import move_register as module
-from sensegate.tiers.device_moves import Mover, Place
-from sensegate.tiers.move_register import OVER, Left, Move, Moves, Order, Part, Stage, Told, decode_orders
+from sensegate.tiers.device_moves import DeviceMover, LogIdentity
+from sensegate.tiers.move_register import (
+    ENDED_STAGES,
+    MoveOrder,
+    MovePart,
+    MoveRecord,
+    MoveRegister,
+    MoveReport,
+    MoveStage,
+    UncarriedState,
+    decode_orders,
+)
 from tests.share.made import NOW
-from tests.test_moving import Quick
+from tests.support.clocks import InstantClock
 
 ADMIN = Principal("admin", Role.ADMIN, scope("44"))
 PLACES = ["4401", "4403", "4405"]
@@ -57,8 +67,8 @@ class Known:
     def is_new(self, division: str) -> bool:
         return division in self.invited
 
-    async def left(self, division: str) -> Left:
-        return Left(1_700_000_000_000_000, 3)
+    async def uncarried(self, division: str) -> UncarriedState:
+        return UncarriedState(1_700_000_000_000_000, 3)
 
 
 def pack(record: object) -> bytes:
@@ -71,30 +81,30 @@ async def keys(bucket: MemoryBucket) -> list[str]:
 
 async def test_what_a_source_gave_before_it_gave_up_goes(clock: FakeClock) -> None:
     """Parts came, then the move was refused: they are not there for ever."""
-    moves = Moves(bucket := MemoryBucket(), MemoryTrail(), clock, Divisions.load(), Known())
-    move = await moves.ask("d1", "4403", "440305", by=ADMIN, gateways=PLACES)
+    moves = MoveRegister(bucket := MemoryBucket(), MemoryTrail(), clock, Divisions.load(), Known())
+    move = await moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES)
     for number in range(3):
-        await moves.part("4401", pack(Part(move.id, number, b"x")))
+        await moves.answer_part("4401", pack(MovePart(move.id, number, b"x")))
     assert len(await keys(bucket)) == 4, "negative control"
-    await moves.told("4401", pack(Told(move.id, refused="no")))
-    assert moves.get(move.id, ADMIN).stage is Stage.REFUSED
+    await moves.take_report("4401", pack(MoveReport(move.id, refused="no")))
+    assert moves.get(move.id, ADMIN).stage is MoveStage.REFUSED
     assert await keys(bucket) == [move.id]
 
 
 async def test_moves_over_long_ago_go_from_the_store_too(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest are kept; one that goes on is, however old it is."""
-    monkeypatch.setattr(module, "KEPT_MAX", 2)
-    moves = Moves(bucket := MemoryBucket(), MemoryTrail(), clock, Divisions.load(), Known())
-    first = await moves.ask("d0", "4403", "440305", by=ADMIN, gateways=PLACES)
+    monkeypatch.setattr(module, "ENDED_MAX", 2)
+    moves = MoveRegister(bucket := MemoryBucket(), MemoryTrail(), clock, Divisions.load(), Known())
+    first = await moves.request("d0", "4403", "440305", by=ADMIN, gateways=PLACES)
     over = []
     for number in range(1, 5):
         await clock.advance(1)
-        move = await moves.ask(f"d{number}", "4403", "440305", by=ADMIN, gateways=PLACES)
+        move = await moves.request(f"d{number}", "4403", "440305", by=ADMIN, gateways=PLACES)
         over.append(move.id)
-        await moves.told("4401", pack(Told(move.id, refused="no")))
+        await moves.take_report("4401", pack(MoveReport(move.id, refused="no")))
     assert sorted(await keys(bucket)) == sorted([first.id, *over[-2:]])
     assert {one.id for one in moves.all(ADMIN)} == {first.id, *over[-2:]}
-    again = Moves(bucket, MemoryTrail(), clock, Divisions.load(), Known())
+    again = MoveRegister(bucket, MemoryTrail(), clock, Divisions.load(), Known())
     await again.load()
     assert {one.id for one in again.all(ADMIN)} == {first.id, *over[-2:]}
 
@@ -108,7 +118,7 @@ class Province:
     def __init__(self, clock: FakeClock) -> None:
         self.trail = MemoryTrail()
         self.known = Known()
-        self.moves = Moves(MemoryBucket(), self.trail, clock, Divisions.load(), self.known)
+        self.moves = MoveRegister(MemoryBucket(), self.trail, clock, Divisions.load(), self.known)
         self.clock = clock
         self.gateways = {name: Devices(MemoryBucket(), MemoryTrail(), clock, home=name) for name in PLACES}
         self.counted: list[tuple[str, str]] = []
@@ -124,24 +134,28 @@ class Province:
         )
         return self
 
-    async def ask(self, **more: Any) -> Move:
-        return await self.moves.ask("d1", "4403", "440305", by=ADMIN, gateways=PLACES, **more)
+    async def ask(self, **more: Any) -> MoveRecord:
+        return await self.moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES, **more)
 
-    def mover(self, name: str) -> Mover:
+    def mover(self, name: str) -> DeviceMover:
         async def ask(what: str, payload: bytes) -> bytes:
             if what == "told" and name in self.lost:
                 raise Unavailable("the link is down")
-            answer: bytes = await getattr(self.moves, what)(name, payload)
-            return answer
+            answers = {
+                "orders": self.moves.answer_orders,
+                "part": self.moves.answer_part,
+                "told": self.moves.take_report,
+            }
+            return await answers[what](name, payload)
 
         async def drained() -> None:
             pass
 
-        return Mover(
+        return DeviceMover(
             self.gateways[name],
             self.log(name),
-            Quick(NOW),
-            Place(name, 0, 3_600_000_000, 24),
+            InstantClock(NOW),
+            LogIdentity(name, 0, 3_600_000_000, 24),
             ask=ask,
             close=lambda _device: None,
             drained=drained,
@@ -167,7 +181,7 @@ class Province:
         for name in names:
             if not self.known.is_gone(name):
                 with contextlib.suppress(Unavailable):
-                    await self.mover(name).work()
+                    await self.mover(name).run_orders()
             await self.copy(name)
 
     async def copy(self, name: str) -> None:
@@ -194,7 +208,7 @@ async def province(clock: FakeClock) -> Province:
 
 def orders(raw: bytes) -> list[str]:
     """Return what a gateway has to do."""
-    return [one.what for one in decode_orders(raw)]
+    return [one.action for one in decode_orders(raw)]
 
 
 async def test_a_move_goes_as_before(province: Province) -> None:
@@ -206,14 +220,14 @@ async def test_a_move_goes_as_before(province: Province) -> None:
     await province.work("4403")
     assert province.takers() == ["4403"]
     await province.work("4401")
-    assert province.moves.get(move.id, ADMIN).stage is Stage.DONE
+    assert province.moves.get(move.id, ADMIN).stage is MoveStage.DONE
     assert province.counted == [("4403", "moved_in.4401"), ("4401", "moved_out.4403")]
 
 
 async def test_one_that_was_only_asked_is_called_off(province: Province) -> None:
     """It is over at once; a source that was away, or in the middle of it, opens what it has shut."""
     move = await province.ask()
-    assert (await province.moves.cancel(move.id, by=ADMIN)).stage is Stage.CANCELLED
+    assert (await province.moves.cancel(move.id, by=ADMIN)).stage is MoveStage.CANCELLED
     await province.work("4401", "4403")
     assert province.takers() == ["4401"]
     # In the middle: shut out, and its word that it has given all did not arrive.
@@ -227,7 +241,7 @@ async def test_one_that_was_only_asked_is_called_off(province: Province) -> None
     province.lost.clear()
     await province.work("4403", "4401")
     assert province.takers() == ["4401"]
-    assert orders(await province.moves.orders("4401", b"")) == []
+    assert orders(await province.moves.answer_orders("4401", b"")) == []
 
 
 @pytest.mark.parametrize("taken", [True, False])
@@ -239,7 +253,7 @@ async def test_only_the_target_knows_whether_it_is_too_late(province: Province, 
         province.lost.add("4403")
         await province.work("4403")
         province.lost.clear()
-    assert (await province.moves.cancel(move.id, by=ADMIN)).stage is Stage.RECALLED
+    assert (await province.moves.cancel(move.id, by=ADMIN)).stage is MoveStage.RECALLED
     with pytest.raises(Conflict, match="asked already"):
         await province.moves.cancel(move.id, by=ADMIN, force=True)
     await province.work("4401")
@@ -247,7 +261,7 @@ async def test_only_the_target_knows_whether_it_is_too_late(province: Province, 
     await province.work("4403", "4401")
     assert province.takers() == (["4403"] if taken else ["4401"])
     found = province.moves.get(move.id, ADMIN)
-    assert (found.stage, found.stored) == (Stage.DONE if taken else Stage.CANCELLED, b"")
+    assert (found.stage, found.stored) == (MoveStage.DONE if taken else MoveStage.CANCELLED, b"")
 
 
 async def test_the_word_of_a_take_that_crosses_a_cancellation_counts_as_taken(province: Province) -> None:
@@ -256,8 +270,8 @@ async def test_the_word_of_a_take_that_crosses_a_cancellation_counts_as_taken(pr
     await province.work("4401")
     await province.moves.cancel(move.id, by=ADMIN)
     for what in ("take", ""):
-        await province.moves.told("4403", pack(Told(move.id, what=what)))
-        assert province.moves.get(move.id, ADMIN).stage is Stage.TAKEN
+        await province.moves.take_report("4403", pack(MoveReport(move.id, action=what)))
+        assert province.moves.get(move.id, ADMIN).stage is MoveStage.TAKEN
 
 
 async def test_nothing_is_given_to_who_is_gone(province: Province) -> None:
@@ -266,7 +280,7 @@ async def test_nothing_is_given_to_who_is_gone(province: Province) -> None:
     province.known.expelled.add("4403")
     await province.work("4401")
     assert province.takers() == ["4401"]
-    assert (await province.moves.cancel(move.id, by=ADMIN)).stage is Stage.CANCELLED
+    assert (await province.moves.cancel(move.id, by=ADMIN)).stage is MoveStage.CANCELLED
 
 
 async def test_a_lost_centre_does_not_keep_a_device_out_for_ever(province: Province) -> None:
@@ -303,11 +317,11 @@ async def test_a_target_that_never_came_has_taken_nothing(province: Province) ->
     province.known.invited.add("4403")
     move = await province.ask()
     await province.work("4401")
-    assert (await province.moves.cancel(move.id, by=ADMIN)).stage is Stage.SENT_BACK
+    assert (await province.moves.cancel(move.id, by=ADMIN)).stage is MoveStage.SENT_BACK
     await province.work("4401")
     assert province.takers() == ["4401"]
     found = province.moves.get(move.id, ADMIN)
-    assert (found.stage, found.owed, found.forced) == (Stage.CANCELLED, "", None)
+    assert (found.stage, found.owed, found.forced) == (MoveStage.CANCELLED, "", None)
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -324,7 +338,7 @@ async def test_a_target_that_is_gone(province: Province, *, taken: bool, keep: b
     with pytest.raises(Conflict, match="by force"):
         await province.moves.cancel(move.id, by=ADMIN)
     made = await province.moves.cancel(move.id, by=ADMIN, force=True, keep_credential=keep)
-    assert (made.stage, made.owed_target, str(made.forced)[:9]) == (Stage.SENT_BACK, "drop", "the state")
+    assert (made.stage, made.owed_target, str(made.forced)[:9]) == (MoveStage.SENT_BACK, "drop", "the ident")
     await province.work("4401")
     gone = ["4403"] if taken else []
     assert province.takers() == (["4401", *gone] if keep else gone), "kept: the operator's word that it runs no more"
@@ -353,15 +367,15 @@ async def test_a_source_that_is_gone(province: Province, *, keep: bool) -> None:
         await province.ask()
     move = await province.ask(force=True, keep_credential=keep)
     assert str(move.forced) == (
-        "the state that tells duplicates; "
-        "what its gateway took since 2023-11-14T22:13:20Z, and 3 entries of its backlog"
+        "the identities for duplicate detection; "
+        "readings of its gateway since 2023-11-14T22:13:20Z, and 3 entries of its backlog"
     )
     facts = province.trail.records[-1][4]
     assert facts is not None
     assert facts["not_carried"] == str(move.forced)
     await province.work("4403")
     found = province.moves.get(move.id, ADMIN)
-    assert (found.stage, found.owed) == (Stage.DONE, "4401 is told to retire the device when it is back")
+    assert (found.stage, found.owed) == (MoveStage.DONE, "4401 has to retire the device when it is back")
     # The old gateway goes on alone: what it takes is data of nobody; the credential is good at one of them, or kept.
     assert province.takers() == (["4401", "4403"] if keep else ["4401"])
     assert ("4403", "moved_forced.4401") in province.counted
@@ -381,7 +395,7 @@ async def test_a_node_in_place_of_a_source_that_was_lost_in_the_middle(province:
     assert before is not None
     assert before.device.state is DeviceState.REGISTERED, "negative control"
     await province.ask()
-    await province.mover("4401").work()  # and nothing is copied
+    await province.mover("4401").run_orders()  # and nothing is copied
     copied = await province.known.find("4401", "d1")
     assert copied is not None
     await province.burn("4401")
@@ -396,21 +410,21 @@ async def test_a_forced_move_that_is_refused_leaves_the_entry_as_it_was(province
     await province.gateways["4403"].add(Device("d1", division="440305", profile="acme/meter"), by=ADMIN)
     await province.copy("4401")
     province.known.expelled.add("4401")
-    move = await province.moves.ask(
+    move = await province.moves.request(
         "d1", "4403", "440305", by=ADMIN, gateways=PLACES, source="4401", force=True, keep_credential=True
     )
     await province.work("4403")
     found = province.moves.get(move.id, ADMIN)
-    assert (found.stage, found.owed_source) == (Stage.REFUSED, "back")
+    assert (found.stage, found.owed_source) == (MoveStage.REFUSED, "back")
     entry = await province.known.find("4401", "d1")
     assert entry is not None
     assert (entry.device.state, entry.credentials) == (DeviceState.REGISTERED, SECRET)
     # Elsewhere by force: what it owed of the first move would let it in at the source again, and is forgotten.
-    again = await province.moves.ask(
+    again = await province.moves.request(
         "d1", "4405", "440507", by=ADMIN, gateways=PLACES, source="4401", force=True, keep_credential=True
     )
     await province.work("4405")
-    assert province.moves.get(again.id, ADMIN).stage is Stage.DONE
+    assert province.moves.get(again.id, ADMIN).stage is MoveStage.DONE
     assert province.moves.get(move.id, ADMIN).owed == ""
     province.known.expelled.clear()
     await province.work("4401")
@@ -425,7 +439,7 @@ async def test_a_source_that_comes_back_and_goes_again_is_still_told(province: P
     province.known.expelled.clear()
     await province.work("4403")
     province.known.expelled.add("4401")
-    await province.moves.tidy()
+    await province.moves.settle_abandoned()
     assert province.moves.get(move.id, ADMIN).owed_source == "settle"
     province.known.expelled.clear()
     await province.work("4401")
@@ -440,9 +454,9 @@ async def test_a_source_lost_after_the_target_took_it(province: Province) -> Non
     with pytest.raises(Conflict, match="is done"):
         await province.moves.cancel(move.id, by=ADMIN)
     assert province.moves.get(move.id, ADMIN).owed_source == "settle"
-    on = await province.moves.ask("d1", "4405", "440507", by=ADMIN, gateways=PLACES, source="4403")
+    on = await province.moves.request("d1", "4405", "440507", by=ADMIN, gateways=PLACES, source="4403")
     await province.work("4403", "4405", "4403")
-    assert province.moves.get(on.id, ADMIN).stage is Stage.DONE
+    assert province.moves.get(on.id, ADMIN).stage is MoveStage.DONE
     province.known.expelled.clear()
     await province.work("4401")
     assert province.takers() == ["4405"]
@@ -459,7 +473,7 @@ async def test_the_target_takes_again_what_it_took_and_changed(province: Provinc
     province.lost.clear()
     await province.gateways["4403"].rotate("d1", by=ADMIN)
     await province.work("4403", "4401")
-    assert province.moves.get(move.id, ADMIN).stage is Stage.DONE
+    assert province.moves.get(move.id, ADMIN).stage is MoveStage.DONE
     assert province.takers() == ["4403"]
 
 
@@ -474,13 +488,13 @@ async def test_who_may_call_it_off(province: Province) -> None:
     with pytest.raises(PermissionDenied):
         await province.moves.cancel(move.id, by=auditor)
     there = Principal("o", Role.CITY_OPERATOR, scope("4403"))
-    assert (await province.moves.cancel(move.id, by=there)).stage is Stage.CANCELLED
+    assert (await province.moves.cancel(move.id, by=there)).stage is MoveStage.CANCELLED
 
 
 def test_orders_of_an_older_release_are_read() -> None:
     """What is new in an order has a value where it is not said."""
-    raw = msgspec.msgpack.encode([{"id": "m", "what": "give", "device": "d", "other": "4403", "division": "440305"}])
-    assert decode_orders(raw) == [Order("m", "give", "d", "4403", "440305")]
+    raw = msgspec.msgpack.encode([{"id": "m", "action": "give", "device": "d", "other": "4403", "division": "440305"}])
+    assert decode_orders(raw) == [MoveOrder("m", "give", "d", "4403", "440305")]
 
 
 CITIES = {"4401": "440106", "4403": "440305", "4405": "440507"}
@@ -523,7 +537,7 @@ class Storm:
                     self.back.discard(name)
             case _:
                 with contextlib.suppress(Conflict, NotFound):
-                    await province.moves.ask(
+                    await province.moves.request(
                         "d1",
                         name,
                         CITIES[name],
@@ -557,6 +571,6 @@ async def test_whatever_happens_two_never_take_it(clock: FakeClock, seed: int) -
     province.lost.clear()
     for _ in range(6):
         await province.work(*PLACES)
-    await province.moves.tidy()
+    await province.moves.settle_abandoned()
     assert len(province.takers()) == 1
-    assert all(one.stage in OVER and not one.owed for one in province.moves.all(ADMIN))
+    assert all(one.stage in ENDED_STAGES and not one.owed for one in province.moves.all(ADMIN))

@@ -12,7 +12,7 @@ from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied
-from sensegate.tiers.move_register import Move, Stage
+from sensegate.tiers.move_register import MoveRecord, MoveStage
 from sensegate.tiers.ownership import ROW_DEVICES, DeviceOwners
 
 PROVINCE = Principal("province", Role.PROVINCE_OPERATOR, scope("44"))
@@ -36,9 +36,9 @@ class Book:
         return other.owners
 
 
-def move(stage: Stage, *, source: str = "4401", target: str = "4403", changed: int = 1) -> Move:
+def move(stage: MoveStage, *, source: str = "4401", target: str = "4403", changed: int = 1) -> MoveRecord:
     """Return a move of the device `a`."""
-    return Move("m1", "a", source, target, target, stage, "admin", 1, changed)
+    return MoveRecord("m1", "a", source, target, target, stage, "admin", 1, changed)
 
 
 async def test_the_first_member_owns_a_device_durably() -> None:
@@ -93,20 +93,22 @@ async def test_many_devices_stand_in_few_rows() -> None:
 @pytest.mark.parametrize(
     ("stage", "source", "target", "owner"),
     [
-        (Stage.ASKED, True, False, "4401"),
-        (Stage.CARRIED, True, True, "4401"),
-        (Stage.TAKEN, True, True, "4403"),
-        (Stage.DONE, True, True, "4403"),
-        (Stage.REFUSED, True, False, "4401"),
-        (Stage.CANCELLED, True, False, "4401"),
+        (MoveStage.ASKED, True, False, "4401"),
+        (MoveStage.CARRIED, True, True, "4401"),
+        (MoveStage.TAKEN, True, True, "4403"),
+        (MoveStage.DONE, True, True, "4403"),
+        (MoveStage.REFUSED, True, False, "4401"),
+        (MoveStage.CANCELLED, True, False, "4401"),
     ],
 )
-async def test_a_move_of_the_book_hands_a_device_over(stage: Stage, *, source: bool, target: bool, owner: str) -> None:
+async def test_a_move_of_the_book_hands_a_device_over(
+    stage: MoveStage, *, source: bool, target: bool, owner: str
+) -> None:
     """While it is on its way both may send; afterwards the target owns it, and the source's backlog still comes up."""
     book = Book()
     await book.owners.claim("4401", ["a"])
-    for known in (Stage.ASKED, stage):
-        book.owners.see(move(known))
+    for known in (MoveStage.ASKED, stage):
+        book.owners.on_move(move(known))
     for owners in (book.owners, await settled(book)):
         assert owners.owner("a") == owner
         assert (owners.may_send("4401", "a"), owners.may_send("4403", "a")) == (source, target or owner == "4403")
@@ -115,10 +117,10 @@ async def test_a_move_of_the_book_hands_a_device_over(stage: Stage, *, source: b
 
 async def settled(book: Book) -> DeviceOwners:
     """Return what another process knows once transfers are written, and the book of moves."""
-    await book.owners.settle()
+    await book.owners.write_due()
     owners = await book.read_again()
     for known in book.owners._moving.values():
-        owners.see(known)
+        owners.on_move(known)
     return owners
 
 
@@ -126,13 +128,13 @@ async def test_a_device_that_moves_on_and_back() -> None:
     """Each owner of the past may bring up what it still has; the last one owns it, whatever the book says once more."""
     book = Book()
     await book.owners.claim("4401", ["a"])
-    there = move(Stage.DONE, changed=book.clock.now())
-    book.owners.see(there)
-    await book.owners.settle()
+    there = move(MoveStage.DONE, changed=book.clock.now())
+    book.owners.on_move(there)
+    await book.owners.write_due()
     await book.clock.advance(10)
-    book.owners.see(move(Stage.DONE, source="4403", target="4401", changed=book.clock.now()))
-    await book.owners.settle()
-    book.owners.see(there)
+    book.owners.on_move(move(MoveStage.DONE, source="4403", target="4401", changed=book.clock.now()))
+    await book.owners.write_due()
+    book.owners.on_move(there)
     assert book.owners.owner("a") == "4401"
     assert book.owners.may_send("4403", "a")
 
@@ -152,7 +154,7 @@ async def test_the_province_decides_where_the_wrong_one_was_first() -> None:
         assert not owners.may_send("4401", "a")
     assert [record[1] for record in book.trail.records] == ["device.conflict", "device.assign"]
     assert book.owners.conflicts() == []
-    book.owners.see(msgspec.structs.replace(move(Stage.CARRIED, source="4403", target="4405")))
+    book.owners.on_move(msgspec.structs.replace(move(MoveStage.CARRIED, source="4403", target="4405")))
     with pytest.raises(Conflict):
         await book.owners.assign("a", "4401", by=PROVINCE)
 

@@ -26,7 +26,7 @@ def asks(hours: Log) -> Callable[[str, bytes], Awaitable[bytes]]:
 
     async def ask(what: str, payload: bytes) -> bytes:
         assert what == "hours"
-        return await ledger_copy.read_chunk(hours, payload)
+        return await ledger_copy.answer_sums(hours, payload)
 
     return ask
 
@@ -67,7 +67,7 @@ class Site:
 
 async def caught_up(copy: LedgerCopy, one: Site, other: Site, end: int | None = None) -> None:
     """Copy until nothing comes; `end`: of the log, as if it had come so far."""
-    while await copy.pull(asks(one.hours), other.log.epoch, (await other.log.bounds())[1] if end is None else end):
+    while await copy.copy_next(asks(one.hours), other.log.epoch, (await other.log.bounds())[1] if end is None else end):
         pass
 
 
@@ -95,13 +95,12 @@ async def test_the_same_sums_after_a_promotion(
             elif event == "log":
                 for entry in await one.log.fetch((await other.log.bounds())[1], limit=10_000):
                     await other.log.write([Member(entry.subject, entry.payload)])
-            elif event == "sums":
-                await caught_up(copy, one, other)
             else:
-                other.hours.lose_next(written=bool(count % 2))
+                if event == "lose":
+                    other.hours.lose_next(written=bool(count % 2))
                 try:
                     await caught_up(copy, one, other)
-                except Unavailable:
+                except Unavailable:  # also where an earlier loss waited for the first write
                     copy = LedgerCopy(other.hours, clock, ttl_h=TTL_H)
         await other.open()
         expected: dict[str, int] = {}
@@ -143,7 +142,7 @@ async def test_it_goes_on_where_it_was_and_lives_no_longer(monkeypatch: pytest.M
         return await asks(one.hours)(what, payload)
 
     again = LedgerCopy(other.hours, clock, ttl_h=31)
-    await again.pull(ask, other.log.epoch, 99)
+    await again.copy_next(ask, other.log.epoch, 99)
     assert asked == [ledger_copy._encode((await one.hours.bounds())[1])]
     await clock.advance(2 * 3_600)
     left = [entry.subject for entry in await other.hours.fetch(0)]

@@ -71,10 +71,6 @@ class ReturnFlow:
         self.acknowledged: dict[str, int] = {}
         """Division -> position of its last request."""
 
-    def read_from(self, log: Log) -> None:
-        """Read from another log: one that ends where delivery must wait for the standby."""
-        self._log = log
-
     def index_from(self, after: int) -> None:
         """Start the index: `index_entry` is called for all entries after a sequence."""
         if self._begun is None:

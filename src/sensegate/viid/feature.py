@@ -1,12 +1,12 @@
-"""Wiring of GA/T 1400 (VIID): listener, source, catalogue, superior and subordinate platforms."""
+"""Feature GA/T 1400 (VIID): listener, source, catalogue, superior and subordinate platforms."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from sensegate.authority.devices import Devices, StoredDevice
@@ -15,66 +15,74 @@ from sensegate.clock import Clock
 from sensegate.config import Config, read_secret
 from sensegate.config.viid import ViidSubordinateConfig, ViidSuperiorConfig
 from sensegate.errors import NotFound
+from sensegate.feature import Feature, FeatureSpec, Parts, Place, Task
 from sensegate.model import Device
-from sensegate.ports import Log
+from sensegate.ports import Log, PartKey
 from sensegate.video.format import Pseudonymiser
 from sensegate.video.formats.viid_ids import is_device
+from sensegate.viid import rest
 from sensegate.viid.catalogue import ViidCatalogue
 from sensegate.viid.client import ViidClient
 from sensegate.viid.listener import ViidDeps, ViidListener
 from sensegate.viid.password_digests import PasswordDigests
-from sensegate.viid.rest import SubordinateStatus, SuperiorStatus, SuperiorSubscription, ViidStatus, registration
+from sensegate.viid.rest import VIID, SubordinateStatus, SuperiorStatus, SuperiorSubscription, ViidStatus, registration
 from sensegate.viid.source import ViidSource
 from sensegate.viid.subordinate import ViidSubordinate
 from sensegate.viid.subscriptions import ViidSubscriptions
 from sensegate.viid.superior import ViidSuperior
 from sensegate.web.routing import iso
 
-Tasks = dict[str, Callable[[], Awaitable[None]]]
+PSEUDONYMISER = PartKey[Pseudonymiser]("pseudonymiser", absent="this gateway keeps no video metadata")
+"""Pseudonymises plates and other identifiers of persons."""
 
 
-def open_digests(config: Config) -> PasswordDigests | None:
-    """Return the store of password digests; None if VIID is off. Raises `ConfigError`."""
+def password_digests(config: Config) -> PasswordDigests | None:
+    """Return the encryption of password digests; None if VIID is off. Raises `ConfigError`."""
     viid = config.viid
     if not viid.server_id:
         return None
     return PasswordDigests(Path(viid.digest_key_file or Path(config.directory) / "viid.key"), viid.realm)
 
 
-class ViidFeature:
-    """The VIID parts of a gateway."""
+def digest_of(config: Config) -> Callable[[Device, str], bytes]:
+    """Return a function (device, password) -> encrypted digest, which is empty if VIID is off."""
+    digests = password_digests(config)
+    return digests.seal if digests else lambda _device, _password: b""
 
-    def __init__(self, config: Config, clock: Clock, devices: Devices, seals: PasswordDigests, bucket: Bucket) -> None:
+
+class ViidStores(msgspec.Struct, frozen=True, eq=False):
+    """The stores of the platform."""
+
+    bucket: Bucket
+    log: Log
+    devices: Devices
+    catalogue: ViidCatalogue
+    orders: ViidSubscriptions
+
+
+class ViidPlatform:
+    """This gateway as a GA/T 1400 platform: listener, source, superior and subordinate platforms."""
+
+    def __init__(
+        self, config: Config, clock: Clock, stores: ViidStores, digests: PasswordDigests, pseudonymiser: Pseudonymiser
+    ) -> None:
         self._config = config.viid
         self._clock = clock
-        self._devices = devices
-        self._seals = seals
-        self._bucket = bucket
-        self.catalogue = ViidCatalogue(bucket, devices, config.viid, home=config.division)
-        self.superiors: list[ViidSuperior] = []
-        self.subordinates: dict[str, ViidSubordinate] = {}
-        self.url = ""
-
-    def open_source(self, config: Config, veil: Pseudonymiser) -> ViidSource:
-        """Return the source of pushed objects."""
+        self._stores = stores
+        self._devices = stores.devices
+        self._catalogue = stores.catalogue
+        self._orders = stores.orders
         self.source = ViidSource(
-            config.ingest, self._clock, veil, self._owner, self.catalogue.take, trusts=self._is_subordinate
+            config.ingest, clock, pseudonymiser, self._owner, stores.catalogue.take, trusts=self._is_subordinate
         )
-        return self.source
-
-    async def start(self, stack: contextlib.AsyncExitStack, log: Log, tasks: Tasks) -> None:
-        """Start listening, and add the tasks of superior and subordinate platforms to `tasks`."""
-        await self.catalogue.load()
-        self.orders = ViidSubscriptions(self._bucket, log, self._clock)
-        await self.orders.load()
         self.web = ViidListener(
             ViidDeps(
                 config=self._config,
-                clock=self._clock,
-                devices=self._devices,
-                digests=self._seals,
+                clock=clock,
+                devices=stores.devices,
+                digests=digests,
                 take=self.source.take,
-                orders=self.orders,
+                orders=stores.orders,
                 catalogue=self._given,
                 alive=self._alive,
                 registered=self._registered,
@@ -82,20 +90,30 @@ class ViidFeature:
                 superior=self._is_superior,
             )
         )
-        self._devices.on_change.append(self._changed)
-        self.url = await self.web.start()
-        stack.push_async_callback(self.web.stop)
-        tasks["viid sessions"] = self.web.sweep
-        for settings in self._config.superiors:
-            superior = self._open_superior(settings, log)
-            self.superiors.append(superior)
-            tasks[f"viid superior {settings.name}"] = superior.run
-        for peer in self._config.subordinates:
-            subordinate = self._open_subordinate(peer)
-            self.subordinates[peer.device] = subordinate
-            tasks[f"viid subordinate {peer.device}"] = subordinate.run
+        self.url = ""
+        """URL of the listener, once `start` has returned."""
+        self._superiors = [self._open_superior(settings) for settings in self._config.superiors]
+        self._subordinates = {
+            settings.device: self._open_subordinate(settings) for settings in self._config.subordinates
+        }
+        stores.devices.on_change.append(self._changed)
 
-    def _open_superior(self, settings: ViidSuperiorConfig, log: Log) -> ViidSuperior:
+    async def start(self) -> str:
+        """Start listening; return the URL. Raises `ConfigError`."""
+        self.url = await self.web.start()
+        return self.url
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """Tasks that run as long as the gateway, by name."""
+        tasks = {"viid sessions": Task(self.web.sweep, Place.FRONT)}
+        for superior in self._superiors:
+            tasks[f"viid superior {superior.config.name}"] = Task(superior.run, Place.HELPER)
+        for device, subordinate in self._subordinates.items():
+            tasks[f"viid subordinate {device}"] = Task(subordinate.run, Place.HELPER)
+        return tasks
+
+    def _open_superior(self, settings: ViidSuperiorConfig) -> ViidSuperior:
         client = ViidClient(
             settings.url,
             settings.local_id or self._config.server_id,
@@ -106,9 +124,9 @@ class ViidFeature:
         return ViidSuperior(
             settings,
             client,
-            orders=self.orders,
-            log=log,
-            catalogue=self.catalogue,
+            orders=self._orders,
+            log=self._stores.log,
+            catalogue=self._catalogue,
             clock=self._clock,
             code_of=self._code_of,
         )
@@ -117,9 +135,9 @@ class ViidFeature:
         return ViidSubordinate(
             settings,
             ViidClient(settings.url, self._config.server_id, ca_file=settings.ca_file),
-            self._bucket,
+            self._stores.bucket,
             self._clock,
-            receive=self._config.address or self.url,
+            receive=lambda: self._config.address or self.url,
             adopt=partial(self._adopt, settings.device),
         )
 
@@ -150,8 +168,8 @@ class ViidFeature:
         if self._config.publish_online:
             self.source.report_state(device, online=True)
         for code in (device.id, device.alias):
-            if code in self.subordinates:
-                self.subordinates[code].registered()
+            if code in self._subordinates:
+                self._subordinates[code].registered()
 
     def _is_subordinate(self, device: Device) -> bool:
         return any(subordinate.device in {device.id, device.alias} for subordinate in self._config.subordinates)
@@ -163,11 +181,11 @@ class ViidFeature:
             await self.source.take(self._devices.record(at), payload, frozenset({"APE", "Tollgate", "Lane"}))
 
     def _is_superior(self, code: str, address: str) -> bool:
-        return any(superior.config.server_id == code and address in superior.addresses for superior in self.superiors)
+        return any(superior.config.server_id == code and address in superior.addresses for superior in self._superiors)
 
     def _given(self, asker: Device, kind: str, names: Sequence[str]) -> bytes:
         """Return the catalogue: a superior platform sees all, a device its own entries."""
-        return self.catalogue.envelope(kind, asker.id if asker.profile else None, names)
+        return self._catalogue.envelope(kind, asker.id if asker.profile else None, names)
 
     def _code_of(self, device: str, camera: str) -> str:
         if is_device(camera) or is_device(device):
@@ -182,16 +200,16 @@ class ViidFeature:
         """Return a warning for each platform that is not connected."""
         superiors = [
             f"viid: superior platform '{superior.config.name}': {superior.problem}"
-            for superior in self.superiors
+            for superior in self._superiors
             if superior.problem
         ]
         return superiors + [
             f"viid: subordinate platform {subordinate.config.device}: {subordinate.problem}"
-            for subordinate in self.subordinates.values()
+            for subordinate in self._subordinates.values()
             if subordinate.problem
         ]
 
-    # ── control ──────────────────────────────────────────────────────────────────────────────────────
+    # ── control ─────────────────────────────────────────────────────────────────────────────────────
 
     def status(self) -> ViidStatus:
         """Return the state of registrations, platforms and subscriptions."""
@@ -200,7 +218,7 @@ class ViidFeature:
             [registration(session, session.device) for session in self.web.sessions.all(self._clock.monotonic())],
             [
                 SuperiorStatus(superior.config.name, superior.config.server_id, superior.registered, superior.problem)
-                for superior in self.superiors
+                for superior in self._superiors
             ],
             [
                 SuperiorSubscription(
@@ -213,9 +231,9 @@ class ViidFeature:
                     offset.objects if offset else 0,
                     offset.notices if offset else 0,
                 )
-                for order, offset in self.orders.all()
+                for order, offset in self._orders.all()
             ],
-            [_subordinate_status(subordinate) for subordinate in self.subordinates.values()],
+            [_subordinate_status(subordinate) for subordinate in self._subordinates.values()],
         )
 
     async def cancel(self, device: str) -> SubordinateStatus:
@@ -229,7 +247,7 @@ class ViidFeature:
         return _subordinate_status(self._subordinate(device))
 
     def _subordinate(self, device: str) -> ViidSubordinate:
-        subordinate = self.subordinates.get(device)
+        subordinate = self._subordinates.get(device)
         if subordinate is None:
             raise NotFound(f"there is no subordinate platform {device[:64]}; see viid.subordinates")
         return subordinate
@@ -244,3 +262,38 @@ def _subordinate_status(subordinate: ViidSubordinate) -> SubordinateStatus:
         desired is not None and desired.cancelled,
         subordinate.problem,
     )
+
+
+async def _open(parts: Parts) -> Feature | None:
+    core = parts.core
+    digests = password_digests(core.config)
+    pseudonymiser = parts.find(PSEUDONYMISER)
+    if digests is None or pseudonymiser is None:
+        return None
+    bucket, devices = await core.bucket("viid"), parts.lifecycle.devices
+    catalogue = ViidCatalogue(bucket, devices, core.config.viid, home=core.config.division)
+    await catalogue.load()
+    orders = ViidSubscriptions(bucket, core.log, core.clock)
+    await orders.load()
+    stores = ViidStores(bucket, core.log, devices, catalogue, orders)
+    platform = ViidPlatform(core.config, core.clock, stores, digests, pseudonymiser)
+    url = await platform.start()
+    parts.stack.push_async_callback(platform.web.stop)
+    return Feature(
+        tasks=platform.tasks,
+        sources=(platform.source,),
+        parts={VIID: platform},
+        addresses={"viid": url},
+        warnings=platform.warnings,
+    )
+
+
+FEATURE = FeatureSpec(
+    name="viid",
+    title="GA/T 1400 (VIID): cameras and platforms",
+    config=("viid",),
+    buckets=("viid",),
+    routes=tuple(rest.ROUTES),
+    commands=(),
+    open=_open,
+)

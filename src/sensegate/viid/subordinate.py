@@ -53,7 +53,7 @@ class ViidSubordinate:
         bucket: Bucket,
         clock: Clock,
         *,
-        receive: str,
+        receive: Callable[[], str],
         adopt: Callable[[bytes], Awaitable[None]],
         roll: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -64,7 +64,7 @@ class ViidSubordinate:
             client: client of the platform.
             bucket: stores the desired state.
             clock: gives the time.
-            receive: address of our own listener.
+            receive: returns the address of our own listener.
             adopt: takes a catalogue of the platform, as received.
             roll: returns a random number between two bounds, for the jitter.
         """
@@ -141,7 +141,7 @@ class ViidSubordinate:
                 "ApplicantOrg": self._client.code,
                 "BeginTime": format_beijing(desired.since),
                 "EndTime": FOREVER,
-                "ReceiveAddr": f"{self._receive}/VIID/SubscribeNotifications",
+                "ReceiveAddr": f"{self._receive()}/VIID/SubscribeNotifications",
                 "ReportInterval": self.config.report_interval_s,
                 "Reason": "",
                 "OperateType": 0,

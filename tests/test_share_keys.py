@@ -36,7 +36,7 @@ async def test_a_machine_with_a_copy_of_the_store_has_the_same_keys(tmp_path: Pa
     assert kept(one) == kept(other)
     assert kept(one)[0] != kept(alone)[0], "negative control"
     assert kept(one)[1] != kept(alone)[1], "negative control"
-    assert (one / "receipts.pub").read_bytes() == (other / "receipts.pub").read_bytes()
+    assert (one / "statements.pub").read_bytes() == (other / "statements.pub").read_bytes()
 
 
 async def test_what_was_here_is_set_aside(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def frame_lies(hostile: HostileNode) -> dict[str, tuple[SpanRequest, str]]:
             _moved(request, msgspec.structs.replace(move, withheld=(WithheldRange(far, far + 5, shed, 4),))),
             "refused",
         ),
-        "an unknown refusal": (_moved(request, readmits="000000000000"), "stale"),
+        "an unknown refusal": (_moved(request, resend_of="000000000000"), "stale"),
         "too many parts": (
             _moved(request, parts=(SpanPart(PartKind.LEDGER, b""),) * (PARTS_MAX + 1)),
             "refused",

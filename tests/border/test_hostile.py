@@ -122,7 +122,7 @@ class Play:
     async def troubles(self) -> str:
         """Return what the page of nodes says of the hostile node."""
         listed = (await self.centre.ask("GET", "/api/v1/nodes")).body["rows"]
-        return "\n".join(next(row["troubles"] for row in listed if row["division"] == SENDER))
+        return "\n".join(next(row["problems"] for row in listed if row["division"] == SENDER))
 
     def good_part(self) -> SpanPart:
         """Return a reading that is no lie."""

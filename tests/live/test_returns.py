@@ -158,7 +158,7 @@ async def test_across_an_air_gap(tmp_path: Path) -> None:
         met, other = await centre.device("met-1", "440106"), await centre.device("met-2", "440303")
         await say(centre, met, 1, 2)
         await say(centre, other, 1)
-        key = str(Path(centre.config.directory) / "receipts.pub")
+        key = str(Path(centre.config.directory) / "statements.pub")
         config = msgspec.structs.replace(config_of(tmp_path / "node"), returns=ReturnsConfig(key_file=key))
         async with running(config) as node:
             status, first, cursor = await content(centre, "/api/v1/returns/4401")
@@ -177,7 +177,7 @@ async def test_across_an_air_gap(tmp_path: Path) -> None:
             assert (await node.ask("GET", "/api/v1/returns/place")).body["cursor"] == cursor
             assert (await post(node, second)).body["rows"] == 1
             assert await values(node, "met-1") == [1, 2, 3]
-        own = Path(node.config.directory) / "receipts.pub"
+        own = Path(node.config.directory) / "statements.pub"
         config = msgspec.structs.replace(config_of(tmp_path / "other"), returns=ReturnsConfig(key_file=str(own)))
         async with running(config) as node:
             assert "another key" in (await post(node, first)).body["detail"]

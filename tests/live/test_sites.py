@@ -404,7 +404,7 @@ def electorate(centre: Centre) -> tuple[str, ...]:
 
 def _keys(centre: Centre) -> list[bytes]:
     """Return of what pseudonyms are made, and whose signature receipts and heads of the trail bear."""
-    files = [centre.directory / name for name in (PSEUDONYM_KEY, STATEMENT_KEY, KEY, "receipts.pub", "audit.pub")]
+    files = [centre.directory / name for name in (PSEUDONYM_KEY, STATEMENT_KEY, KEY, "statements.pub", "audit.pub")]
     assert all(file.stat().st_mode & 0o077 == 0 for file in files[:3])
     return [file.read_bytes() for file in files]
 

@@ -361,8 +361,8 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
         assert ledger["balanced"]
         assert ledger["delivered"] == sum(one["records"] for one in counts)
         assert sum(one["records"] for one in counts if one["token"] == reader_id) == 66
-        receipt = await centre.ask("GET", f"/api/v1/grants/{grant}/receipts/{usage['month']}", reader)
-        key = public_key(centre.config_file("receipts.pub"))
+        receipt = await centre.ask("GET", f"/api/v1/grants/{grant}/statements/{usage['month']}", reader)
+        key = public_key(centre.config_file("statements.pub"))
         assert verify_statement(msgspec.json.encode(receipt.body), key=key).records == 66
         for site in (node, centre):
             auditor, _ = await site.token("auditor", site.config.division)

@@ -127,12 +127,12 @@ async def test_one_that_never_answers_well_is_paused_and_resumed(site: Site, dev
         await eventually(paused)
         row = await standing(site, hook)
         assert row["state"] == "paused"
-        assert "500" in str(row["why"])
+        assert "500" in str(row["reason"])
         assert receiver.kept == []
         await push(site, device, 23)
         await other.until(4)
         assert (await site.ask("DELETE", f"{HOOKS}/{good}", token)).status == 204
-    assert (await site.ask("POST", f"{HOOKS}/{hook}/resume", token, json={})).body["state"] == "on"
+    assert (await site.ask("POST", f"{HOOKS}/{hook}/resume", token, json={})).body["state"] == "active"
     assert [row["value"] for row in await receiver.until(4)] == [20, 21, 22, 23]
     assert (await site.ask("DELETE", f"{HOOKS}/{hook}", token)).status == 204
 

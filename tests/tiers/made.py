@@ -146,7 +146,7 @@ class Centre:
             StoreConfig(),
             log_share=log_share,
             probe=self.probe,
-            vault=self.vault,
+            cipher=self.vault,
         )
         return self.receiver
 

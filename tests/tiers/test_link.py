@@ -58,7 +58,7 @@ async def test_a_request_is_answered_in_the_account_of_its_slot(centre: Engine) 
         assert await link.send_span("live", b"x" * 60_000) == b"4401:" + b"x" * 60_000
         answers = await asyncio.gather(*(link.ask("report", b"%d" % number) for number in range(20)))
         assert answers == [b"4401:%d" % number for number in range(20)]
-        with pytest.raises(PermissionDenied, match="knows no question 'nothing'"):
+        with pytest.raises(PermissionDenied, match="does not know the question 'nothing'"):
             await link.ask("nothing")
         with pytest.raises(Unavailable, match="no responders"):
             await link.send_span("backlog", b"")  # nobody serves it here
@@ -312,7 +312,7 @@ async def test_an_answer_of_an_earlier_term_is_not_believed(centre: Engine) -> N
         assert await link.send_span("live", b"x") == b"4401:x"
         assert link.term == 5
         terms["centre"] = 4
-        with pytest.raises(Unavailable, match="term 4 came, a centre of term 5 is known"):
+        with pytest.raises(Unavailable, match="term 4 was dropped: a centre of term 5 is known"):
             await link.send_span("live", b"x")
         terms["centre"] = None
         with pytest.raises(Unavailable, match="timeout"):
@@ -352,8 +352,8 @@ async def test_a_greeting_names_the_forms_of_both_sides(centre: Engine) -> None:
         assert (welcome.version, welcome.release, welcome.active) == (1, __version__, True)
         assert links.greetings["4401"].hello == MemberHello((1,), __version__, "4401", 0, "w-1", 3)
         for hello, words in (
-            (MemberHello((8, 9), __version__, "4401"), "form: the node speaks 8, 9, the centre 1"),
-            (MemberHello((), __version__, "4401"), "form: the node speaks none"),
+            (MemberHello((8, 9), __version__, "4401"), "protocol version: the node speaks 8, 9, the centre 1"),
+            (MemberHello((), __version__, "4401"), "protocol version: the node speaks none"),
             (MemberHello((1,), "9.9.9", "4401"), "more than one release"),
             (MemberHello((1,), __version__, "4403"), "this link is that of 4401, not of 4403"),
         ):

@@ -321,9 +321,9 @@ async def test_an_uplink_that_was_replaced_writes_nothing(world: World) -> None:
     await world.node.commit([(0, 1)])
     with pytest.raises(Unavailable, match="another writer"):
         await world.live()
-    with pytest.raises(PermissionDenied, match="another process of this node answers"):
+    with pytest.raises(PermissionDenied, match="another process of this node is running"):
         await world.live()
-    assert "another process" in world.uplink.troubles[0]
+    assert "another process" in world.uplink.problems[0]
     assert await drive(world.clock, other.forward_live())
     await check(world.node, world.centre.log)
 
@@ -371,7 +371,7 @@ async def test_a_new_log_of_the_node_begins_anew(world: World) -> None:
     assert await drive(world.clock, uplink.forward_live())
     assert len((await rows_of(world.centre.log)).ids) == 6
     world.uplink = world.fresh()
-    with pytest.raises(PermissionDenied, match="another store has taken this one's place"):
+    with pytest.raises(PermissionDenied, match="another store has replaced this one"):
         await world.live()
 
 

@@ -113,11 +113,11 @@ async def test_a_copied_machine_beside_the_living_one_waits_and_is_told(world: W
     for _ in range(5):
         await copy.node.commit([(0, 4)])
         await machine.node.commit([(0, 2)])
-        with pytest.raises(PermissionDenied, match="another process of this node answers"):
+        with pytest.raises(PermissionDenied, match="another process of this node is running"):
             await copy.uplink.forward_live()
         await machine.drain()
     assert len(await ids(world)) == 3 + 5 * 2
-    assert "another process" in copy.uplink.troubles[0]
+    assert "another process" in copy.uplink.problems[0]
     assert "two copies" in world.centre.receiver.health("4401").problems()[0]
 
 

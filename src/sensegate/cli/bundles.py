@@ -27,8 +27,8 @@ def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False)
     Example: sensegate bundle list
     """
     rows = rows_of(call(url, token, lambda remote: remote.get(_PATH)))
-    shown = rows if json_form else [{**row, "blankets": len(row["blankets"])} for row in rows]
-    print_table(shown, ("name", "title", "feeds", "blankets", "by"), json_form=json_form)
+    shown = rows if json_form else [{**row, "pre_approvals": len(row["pre_approvals"])} for row in rows]
+    print_table(shown, ("name", "title", "feeds", "pre_approvals", "by"), json_form=json_form)
 
 
 @app.command()
@@ -37,7 +37,7 @@ def create(
     feeds: Annotated[list[str], typer.Argument(help="Feeds; you must be entitled to decide on all of them.")],
     *,
     title: Annotated[str, typer.Option(help="For people.")] = "",
-    blanket: Annotated[
+    pre_approve: Annotated[
         list[str] | None,
         typer.Option(help="Division (or DIVISION/DEPARTMENT) that is granted at once; repeat for several."),
     ] = None,
@@ -56,15 +56,15 @@ def create(
 ) -> None:
     """Create a bundle of feeds.
 
-    Example: sensegate bundle create flood gz-water gz-rain --blanket 4403 --blanket 4406 --expires 30d --days 30
+    Example: sensegate bundle create flood gz-water gz-rain --pre-approve 4403 --expires 30d --days 30
     """
     body: dict[str, Any] = {"name": name, "feeds": feeds, "title": title}
-    if blanket:
+    if pre_approve:
         terms: dict[str, Any] = {"approve": True, "days": days, "rate": rate, "volume": volume}
         if mask:
             terms["mask"] = parse_json(mask, "--mask")
         end = (time.time_ns() // 1_000) + round(expires * 1e6)
-        body["blankets"] = [{"applicants": blanket, "until": end, "terms": terms}]
+        body["pre_approvals"] = [{"applicants": pre_approve, "until": end, "terms": terms}]
     call(url, token, lambda remote: remote.post(_PATH, body))
     console.print(f"bundle {name}: sensegate application apply --bundle {name} …", highlight=False)
 

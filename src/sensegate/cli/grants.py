@@ -1,4 +1,4 @@
-"""`sensegate grant`, `sensegate receipt`: access to data of other owners, its usage, and signed proof of the usage."""
+"""`sensegate grant`, `sensegate statement`: access to data of other owners, its usage, and signed proof of it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ app = typer.Typer(
     "within 2 s, including open streams.",
     no_args_is_help=True,
 )
-receipts = typer.Typer(
-    help="Fetch and verify monthly receipts of deliveries, signed by the gateway.", no_args_is_help=True
+statements = typer.Typer(
+    help="Fetch and verify monthly usage statements of grants, signed by the gateway.", no_args_is_help=True
 )
 
 _PATH = "/api/v1/grants"
@@ -146,7 +146,7 @@ def usage(grant: Id, *, month: Month = "", url: Url = DEFAULT_URL, token: Token 
     print_table(rows_of(answer), columns, json_form=json_form)
 
 
-@receipts.command("get")
+@statements.command("get")
 def get(
     grant: Id,
     month: Annotated[str, typer.Argument(help="Month in Beijing time, e.g. 2026-01.")],
@@ -155,29 +155,29 @@ def get(
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """Fetch the signed receipt of a month; do not change its bytes.
+    """Fetch the signed usage statement of a month; do not change its bytes.
 
-    Example: sensegate receipt get g0123456789abcdef 2026-01 --out 2026-01.json
+    Example: sensegate statement get g0123456789abcdef 2026-01 --out 2026-01.json
     """
-    text, _ = call(url, token, lambda remote: remote.text(f"{_PATH}/{grant}/receipts/{month}", accept="*/*"))
+    text, _ = call(url, token, lambda remote: remote.text(f"{_PATH}/{grant}/statements/{month}", accept="*/*"))
     if out is None:
         sys.stdout.write(text + "\n")
     else:
         out.write_text(text + "\n", encoding="utf-8")
 
 
-@receipts.command()
+@statements.command()
 def verify(
-    file: Annotated[Path, typer.Argument(help="Receipt as fetched.")],
+    file: Annotated[Path, typer.Argument(help="Statement as fetched.")],
     *,
     key: Annotated[
-        Path | None, typer.Option(help="The gateway's receipts.pub; without it any key is accepted, and printed.")
+        Path | None, typer.Option(help="The gateway's statements.pub; without it any key is accepted, and printed.")
     ] = None,
     json_form: Json = False,
 ) -> None:
-    """Verify the signature and sums of a receipt offline; exit 1 if they do not match.
+    """Verify the signature and sums of a usage statement offline; exit 1 if they do not match.
 
-    Example: sensegate receipt verify 2026-01.json --key receipts.pub
+    Example: sensegate statement verify 2026-01.json --key statements.pub
     """
     from sensegate.authority.heads import public_key  # noqa: PLC0415 - cryptography is slow to load
     from sensegate.share.usage_statements import verify_statement  # noqa: PLC0415 - the same
@@ -188,18 +188,18 @@ def verify(
         raise ConfigError("the file cannot be read", file=str(file), remedy=why.strerror or str(why)) from why
     known = public_key(key) if key else None
     try:
-        receipt = verify_statement(line, key=known)
+        statement = verify_statement(line, key=known)
     except ConfigError as why:
         console.print(f"[bold red]INVALID[/bold red]: {why}", highlight=False)
         raise typer.Exit(1) from None
     if json_form:
-        print_json(msgspec.to_builtins(receipt))
+        print_json(msgspec.to_builtins(statement))
         return
-    state = "whole month" if receipt.complete else "so far"
+    state = "whole month" if statement.complete else "so far"
     console.print(
-        f"valid: grant {receipt.grant} of {receipt.feed} to {receipt.applicant}, {receipt.month} ({state}): "
-        f"{receipt.records:,} records, {receipt.bytes:,} bytes, signed by the gateway of {receipt.gateway}",
+        f"valid: grant {statement.grant} of {statement.feed} to {statement.applicant}, {statement.month} ({state}): "
+        f"{statement.records:,} records, {statement.bytes:,} bytes, signed by the gateway of {statement.gateway}",
         highlight=False,
     )
     if known is None:
-        console.print(f"No key was given; the receipt was signed with {receipt.key}: compare it.", style="dim")
+        console.print(f"No key was given; the statement was signed with {statement.key}: compare it.", style="dim")

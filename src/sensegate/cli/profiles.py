@@ -203,7 +203,7 @@ def list_(
         rows_in_force = rows_of(call(url, token, lambda remote: remote.get("/api/v1/profiles", limit=10_000)))
         print_table(
             rows_in_force,
-            ("id", "version", "folder", "trials", "title", "format", "topics", "problem"),
+            ("id", "version", "folder", "trial_versions", "title", "format", "topics", "problem"),
             json_form=json_form,
         )
         return

@@ -11,8 +11,8 @@ from sensegate.cli.times import Since
 
 app = typer.Typer(help="Create, list, pause, resume and delete webhooks.", no_args_is_help=True)
 PATH = "/api/v1/webhooks"
-COLUMNS = ("id", "feed", "url", "form", "state", "why", "cursor")
-READERS = ("id", "feed", "delivery", "state", "lag_entries", "lag_s", "records", "failures", "subscriber", "why")
+COLUMNS = ("id", "feed", "url", "form", "state", "reason", "cursor")
+READERS = ("id", "feed", "delivery", "state", "lag_entries", "lag_s", "records", "failures", "subscriber", "reason")
 Id = Annotated[str, typer.Argument(help="Id of the webhook.")]
 
 

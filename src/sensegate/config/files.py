@@ -21,7 +21,7 @@ _REMEDIES = {
     "nodes.secret_file": f"{_MAKE}, and give the node the same file (its uplink.secret_file); or omit the entry "
     "and let the node join with a code: `sensegate node invite {division}`",
     "peer.secret_file": f"{_MAKE}, and copy it to the other centre",
-    "returns.key_file": "copy receipts.pub from the centre's directory to this path",
+    "returns.key_file": "copy statements.pub from the centre's directory to this path",
     "engine.credentials_file": "`sensegate engine CONFIG DIRECTORY` writes this file",
 }
 _BY_NAME = {

@@ -321,7 +321,7 @@ class Config(ConfigRecord, frozen=True):
     audit: Annotated[AuditConfig, doc("audit trail")] = AuditConfig()
     people: Annotated[PeopleConfig, doc("people who sign in with a password")] = PeopleConfig()
     oidc: Annotated[OidcConfig, doc("single sign-on")] = OidcConfig()
-    sharing: Annotated[SharingConfig, doc("applications, grants, receipts")] = SharingConfig()
+    sharing: Annotated[SharingConfig, doc("applications, grants, usage statements")] = SharingConfig()
     egress: Annotated[EgressConfig, doc("destinations to which this gateway may connect on behalf of others")] = (
         EgressConfig()
     )

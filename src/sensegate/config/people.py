@@ -83,11 +83,11 @@ class SharingConfig(ConfigRecord, frozen=True):
     grant_days_max: Annotated[float, doc("longest grant, days")] = 1_096.0
     retention_days: Annotated[
         float,
-        doc("retention of ended grants and tokens, decided applications, monthly counts (and receipts); 0: for ever"),
+        doc("retention of ended grants and tokens, decided applications, monthly counts; 0: for ever"),
     ] = 1_827.0
     key_file: Annotated[
         str,
-        doc("PEM of the Ed25519 key that signs receipts; empty: <directory>/receipts.key, created at the first start"),
+        doc("PEM of the Ed25519 key that signs usage statements; empty: <directory>/statements.key"),
     ] = ""
     duplicate_distance_m: Annotated[
         float, doc("warn of a device of the same kind within this distance of another owner's; 0: never")
@@ -100,7 +100,9 @@ class ReturnsConfig(ConfigRecord, frozen=True):
     grade_max: Annotated[int, doc("readings of a higher grade are not returned (centre)")] = 3
     key_file: Annotated[
         str,
-        doc("PEM of the public key that verifies the centre's files (its receipts.pub); empty: accept no file (node)"),
+        doc(
+            "PEM of the public key that verifies the centre's files (its statements.pub); empty: accept no file (node)"
+        ),
     ] = ""
 
 

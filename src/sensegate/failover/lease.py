@@ -94,7 +94,7 @@ class Votes:
     def has_majority(self, term: int, voters: Sequence[VoterConfiguration], now_s: float) -> bool:
         """Return whether more than half of every electorate grant a term now."""
         given = {node for node, (number, at) in self._granted.items() if number == term and now_s - at < self._grant_s}
-        return bool(voters) and bool(voters[-1].nodes) and all(one.is_majority(given) for one in voters)
+        return bool(voters) and bool(voters[-1].nodes) and all(voter.is_majority(given) for voter in voters)
 
 
 class Lease:
@@ -106,7 +106,7 @@ class Lease:
         self.lease_id = seat
         self._lease_s = lease_s * LEASE_FRACTION
         self.voters = tuple(
-            one for one in voters if one.version != INITIAL_VERSION
+            voter for voter in voters if voter.version != INITIAL_VERSION
         )  # by the first only a first centre counts
         self._heard_at: dict[str, float] = {}
         self._voters_known: dict[str, tuple[int, int]] = {}
@@ -139,11 +139,11 @@ class Lease:
     def is_held(self, now_s: float) -> bool:
         """Return whether no other centre can have been granted a later term."""
         here = self.present_nodes(now_s)
-        return all(one.is_majority(here) for one in self.voters)
+        return all(voter.is_majority(here) for voter in self.voters)
 
     def is_unreplicated_known(self) -> bool:
         """Return whether so many know that we deliver alone that the other cannot be granted."""
-        return all(one.is_half(self._knowing_unreplicated) for one in self.voters)
+        return all(voter.is_half(self._knowing_unreplicated) for voter in self.voters)
 
     def clear_unreplicated(self) -> None:
         """Forget who knew that we deliver alone: we do not any more."""

@@ -38,7 +38,7 @@ _HEAD_BYTES = 4_096
 _PAGES_MAX = 400
 """Of consumers, 256 each, that are looked at."""
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("publish")
 
 
 def _too_large(letter: OutboundDelivery, client: Client) -> DeliveryResult | None:
@@ -148,10 +148,10 @@ class MqttSessions:
             for _ in range(_PAGES_MAX):
                 told = await api.call(self.client, f"$JS.API.CONSUMER.LIST.{INTAKE}", {"offset": offset})
                 page = msgspec.json.decode(told, type=_Page)
-                for one in page.consumers or ():
-                    for subject in one.config.filter_subjects or [one.config.filter_subject]:
+                for consumer in page.consumers or ():
+                    for subject in consumer.config.filter_subjects or [consumer.config.filter_subject]:
                         name = subject.removeprefix("$MQTT.msgs.")
-                        found[name] = max(found.get(name, 0), one.num_pending + one.num_ack_pending)
+                        found[name] = max(found.get(name, 0), consumer.num_pending + consumer.num_ack_pending)
                 offset += len(page.consumers or ())
                 if not page.consumers or offset >= page.total:
                     break

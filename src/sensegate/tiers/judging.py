@@ -1,7 +1,7 @@
-"""A span judged as a whole: its parts by `checks.py`, and what is taken and refused as counts of the ledger. Pure.
+"""The check of a whole span: its parts by `checks.py`, accepted and refused rows as counts of the ledger. Pure.
 
-What is refused concerns all rows of one kind and grade, or those of some devices among them: so it can be named, and
-made once more out of the node's log. Where a part cannot be read at all, its kind and grade are refused as a whole.
+A refusal covers all rows of one kind and grade, or those of some devices among them, so that the node can build it
+again from its log. Where a part cannot be decoded, all rows of its kind and grade are refused.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from sensegate.tiers.span import LEDGER_SOURCE, count_rows
 from sensegate.tiers.verdict import AcceptedRows, CheckedRows, MemberFacts, Reason, Refusal, Rules
 
 CENTRE_COUNTS = frozenset({FORWARDED, REFUSED_BY_CENTRE})
-"""Counts that only the centre makes."""
+"""Ledger kinds that only the centre counts."""
 
 Group = tuple[PartKind, int]
+"""(kind, grade) of parts."""
 
 
 class EncodedRows(msgspec.Struct, frozen=True):
-    """Rows that are written."""
+    """Accepted rows as they are written."""
 
     kind: PartKind
     grade: int
@@ -36,27 +37,28 @@ class EncodedRows(msgspec.Struct, frozen=True):
 
 
 class JudgedSpan(msgspec.Struct, eq=False):
-    """What becomes of the parts of a span."""
+    """Result of checking a span."""
 
     accepted: list[EncodedRows] = []
     counts: Ledger = msgspec.field(default_factory=Ledger)
-    """The node's own, and what of the rows is taken and refused."""
+    """Counts of the node's ledger, and of the accepted and refused rows."""
     sequences: list[bytes] = []
     refusals: list[GroupRefusal] = []
     accepted_devices: dict[Group, set[str]] = {}
+    """Devices of which rows are accepted."""
     marks: Counter[str] = msgspec.field(default_factory=Counter)
     claims: list[str] = []
-    """Devices that become the member's."""
+    """Devices that the member comes to own."""
     foreign: list[str] = []
-    """Devices of which another member is the owner."""
+    """Devices that another member owns."""
     rows: int = 0
-    """How many rows were judged."""
+    """Number of rows, accepted or refused."""
     is_refused: bool = False
-    """Nothing of it is taken, and something is refused."""
+    """Nothing is accepted, and something is refused."""
 
 
 class Judge:
-    """Judges spans by what the centre knows of their members."""
+    """Checks spans against the facts about their members."""
 
     def __init__(
         self,
@@ -65,26 +67,33 @@ class Judge:
         claim: Callable[[str, Sequence[str]], Awaitable[None]] | None = None,
         conflict: Callable[[str, Iterable[str]], Awaitable[None]] | None = None,
     ) -> None:
-        """`facts` tells of a member; `claim` makes devices its own, durably; `conflict` hears of those of others."""
+        """Judge by the facts and rules of a centre.
+
+        Args:
+            facts: returns the facts about a member.
+            rules: against which rows are checked.
+            claim: makes a member the owner of devices, durably.
+            conflict: records that a member sent devices of others.
+        """
         self._facts = facts
         self._rules = rules
         self._claim = claim
         self._conflict = conflict
 
     async def claim_devices(self, member: str, devices: Sequence[str]) -> None:
-        """Make devices a member's own. Raises `Unavailable`, `StoreFull`."""
+        """Make a member the owner of devices. Raises `Unavailable`, `StoreFull`."""
         if devices and self._claim:
             await self._claim(member, devices)
 
     async def note_conflicts(self, member: str, judged: JudgedSpan) -> None:
-        """Tell which devices of others a member has sent. Raises `Unavailable`, `StoreFull`."""
+        """Record the devices of others that a member has sent. Raises `Unavailable`, `StoreFull`."""
         if self._conflict and (foreign := judged.foreign):
             await self._conflict(member, foreign)
 
     def judge(
         self, member: str, parts: Sequence[SpanPart], now: int, *, resent: RefusedPart | None = None
     ) -> JudgedSpan:
-        """Return what becomes of the parts of a member's span; `once_more`: they were refused as this entry before."""
+        """Check the parts of a member's span; `resent`: the refused part that the span sends again."""
         sender = self._facts(member)
         judged = JudgedSpan()
         groups: dict[Group, list[SpanPart]] = {}
@@ -103,8 +112,8 @@ class Judge:
                 _judge_ledgers(judged, sender, members)
             else:
                 _judge_sequences(judged, members)
-        taken = judged.accepted or judged.sequences or (len(judged.counts) and not judged.rows)
-        judged.is_refused = bool(judged.refusals) and not taken
+        accepted = judged.accepted or judged.sequences or (len(judged.counts) and not judged.rows)
+        judged.is_refused = bool(judged.refusals) and not accepted
         return judged
 
 
@@ -112,7 +121,7 @@ class _RowsOfGroup:
     """The rows of one kind and grade of a span."""
 
     def __init__(self, judged: JudgedSpan, group: Group, now: int, before: str) -> None:
-        """`before`: the reason for which they were refused when they came first; empty: they are new."""
+        """`before`: the reason for which a resent part was refused; empty: the rows are new."""
         self._judged = judged
         self._group = group
         self._hour = now // HOUR_US
@@ -157,34 +166,34 @@ class _RowsOfGroup:
             _add_refusal(judged, self._group, refusal, RefusedAmount(len(batch), len(part.payload), named))
 
     def _refuse_all(self, refusal: Refusal, pairs: Sequence[tuple[SpanPart, CheckedRows]]) -> None:
-        """Refuse all parts, for one of them cannot be told from the others."""
+        """Refuse all parts of the group, because one of them is refused as a whole."""
         judged = self._judged
-        rows = size = 0
+        count = size = 0
         for part, verdict in pairs:
             whole = next((item for item in verdict.refusals if not item.devices), None)
-            readable = sum(len(taken.batch) for taken in verdict.accepted) + sum(
+            readable = sum(len(rows.batch) for rows in verdict.accepted) + sum(
                 item.rows for item in verdict.refusals if item.devices
             )
-            # Only the node knows how many rows there are in what cannot be read.
-            rows += (whole.rows or part.rows) if whole else readable
+            # Of a part that cannot be decoded only the node knows the number of rows.
+            count += (whole.rows or part.rows) if whole else readable
             size += len(part.payload)
-        if rows:
-            judged.counts.add(self._hour, "", LEDGER_SOURCE, f"{REFUSED_BY_CENTRE}.{refusal.reason}", rows)
+        if count:
+            judged.counts.add(self._hour, "", LEDGER_SOURCE, f"{REFUSED_BY_CENTRE}.{refusal.reason}", count)
             if self._before:
-                judged.counts.add(self._hour, "", LEDGER_SOURCE, f"{REFUSED_BY_CENTRE}.{self._before}", -rows)
-        judged.rows += rows
-        _add_refusal(judged, self._group, refusal, RefusedAmount(rows, size))
+                judged.counts.add(self._hour, "", LEDGER_SOURCE, f"{REFUSED_BY_CENTRE}.{self._before}", -count)
+        judged.rows += count
+        _add_refusal(judged, self._group, refusal, RefusedAmount(count, size))
 
     def _widen_refusal(self) -> None:
-        """Name a refusal of all rows as such, without their devices."""
+        """Drop the devices of a refusal that covers all rows of the group."""
         refusals = self._judged.refusals
-        mine = [place for place, known in enumerate(refusals) if (known.kind, known.grade) == self._group]
-        if len(mine) == 1 and not self._judged.accepted_devices.get(self._group):
-            refusals[mine[0]] = msgspec.structs.replace(refusals[mine[0]], devices={})
+        own = [index for index, known in enumerate(refusals) if (known.kind, known.grade) == self._group]
+        if len(own) == 1 and not self._judged.accepted_devices.get(self._group):
+            refusals[own[0]] = msgspec.structs.replace(refusals[own[0]], devices={})
 
 
 class RefusedAmount(msgspec.Struct, frozen=True):
-    """How much is refused."""
+    """Amount of refused rows."""
 
     rows: int
     size: int
@@ -192,12 +201,12 @@ class RefusedAmount(msgspec.Struct, frozen=True):
 
 
 def _add_refusal(judged: JudgedSpan, group: Group, refusal: Refusal, refused: RefusedAmount) -> None:
-    """Add a refusal to the group's others of the same reason."""
-    for place, known in enumerate(judged.refusals):
+    """Add a refusal, merged with another of its group and reason."""
+    for index, known in enumerate(judged.refusals):
         if (known.kind, known.grade, known.reason) == (*group, refusal.reason):
             devices = Counter(known.devices)
             devices.update(refused.devices)
-            judged.refusals[place] = msgspec.structs.replace(
+            judged.refusals[index] = msgspec.structs.replace(
                 known, rows=known.rows + refused.rows, devices=devices, size=known.size + refused.size
             )
             return
@@ -224,7 +233,7 @@ def _judge_ledgers(judged: JudgedSpan, sender: MemberFacts, parts: Sequence[Span
         if verdict.counts is not None:
             own = {kind.partition(".")[0] for kind in verdict.counts.totals()}
             if own & CENTRE_COUNTS:
-                refusal = Refusal(Reason.COUNT, "counts that the centre alone makes", payload=part.payload)
+                refusal = Refusal(Reason.COUNT, "counts that only the centre makes", payload=part.payload)
         if refusal is not None or verdict.counts is None:
             refusal = refusal or Refusal(Reason.UNREADABLE, "no counts")
             _add_refusal(judged, (PartKind.LEDGER, part.grade), refusal, RefusedAmount(0, _size(parts)))

@@ -1,4 +1,4 @@
-"""The centre's view of its nodes: whose connection is up, and how far each node's log has come up."""
+"""The centre's view of its nodes: whether each is connected, and how far its log has been forwarded."""
 
 from __future__ import annotations
 
@@ -15,42 +15,45 @@ from sensegate.errors import Unavailable
 from sensegate.ports import Log
 from sensegate.tiers.report import NodeReports, ReceivedReport
 
-LOOK_S = 1.0
+POLL_S = 1.0
 
 
 class LinkState(StrEnum):
-    """Whether a node's uplink is connected."""
+    """State of a node's uplink."""
 
     UP = "up"
+    """Connected."""
     SILENT = "silent"
+    """Not connected now."""
     NEVER = "never"
+    """Has never sent anything."""
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
-    """One node as seen from above."""
+    """Status of one node as its centre sees it."""
 
     member: str
     state: LinkState
     last_commit: int = 0
-    """When its newest span was made, µs UTC of the node's clock."""
+    """Time of its newest span, µs UTC of the node's clock."""
     backlog: int = 0
-    """Entries of its log that its backlog lane has still to bring."""
+    """Entries of its log that its backlog lane has still to forward."""
     forwarded: int = 0
     withheld: int = 0
     refused: int = 0
-    """Rows that were not taken of it."""
+    """Rows refused by the centre."""
     position: int = 0
-    """Greatest sequence of its log that was given to a lane."""
+    """Greatest sequence of its log that was assigned to a lane."""
     log_epoch: str = ""
-    """Epoch of that log."""
+    """Epoch of its log."""
     counts: dict[str, int] = {}
-    """Its own ledger, as it has come up: kind -> count since its lanes began."""
+    """Its own ledger as forwarded: kind -> count since its lanes began."""
     last_report: ReceivedReport | None = None
-    """Its last report."""
+    """Last report of the node."""
 
 
 class NodeMonitor:
-    """Looks once a second."""
+    """Keeps the status of all nodes up to date, once a second."""
 
     def __init__(
         self,
@@ -60,14 +63,14 @@ class NodeMonitor:
         clock: Clock,
         reports: NodeReports | None = None,
     ) -> None:
-        """Look at nothing yet.
+        """Prepare to watch.
 
         Args:
-            log: the centre's.
-            members: gives the ids of all nodes that there are.
-            connected: gives the ids of those whose connection is open; it may raise `Unavailable`.
-            clock: paces the looking.
-            reports: what the nodes tell of themselves.
+            log: of the centre.
+            members: returns the ids of all nodes.
+            connected: returns the ids of the connected nodes; may raise `Unavailable`.
+            clock: source of time.
+            reports: the nodes' own reports.
         """
         self._log = log
         self._reports = reports
@@ -77,29 +80,20 @@ class NodeMonitor:
         self.nodes = [NodeStatus(member, LinkState.NEVER) for member in members()]
 
     async def run(self) -> None:
-        """Keep `nodes` true until cancelled."""
+        """Keep `nodes` up to date until cancelled."""
         while True:
             try:
                 connected = await self._connected()
-                self.nodes = [await self._status_of(member, member in connected) for member in self._members()]
+                self.nodes = [await self._status_of(member, is_up=member in connected) for member in self._members()]
             except Unavailable:
-                # Our own engine is away: what was seen last stays, and the wiring says so.
+                # Our own engine is away: the last status stays, and readiness reports the engine.
                 pass
-            await self._clock.sleep(LOOK_S)
+            await self._clock.sleep(POLL_S)
 
-    async def lanes(self, member: str) -> list[LaneRecord]:
-        """Return the records of a node's lanes as they are now. Raises `Unavailable`."""
-        records = []
-        for lane in ("live", "backlog"):
-            last = await self._log.last(f"commit.{member}.{lane}")
-            if last and (record := read(last, "links", decode_lane)) is not None:
-                records.append(record)
-        return records
-
-    async def _status_of(self, member: str, up: bool) -> NodeStatus:  # noqa: FBT001 - private
-        records = await self.lanes(member)
+    async def _status_of(self, member: str, *, is_up: bool) -> NodeStatus:
+        records = await lane_records(self._log, member)
         counts = [record.totals for record in records]
-        state = LinkState.UP if up else LinkState.SILENT if records else LinkState.NEVER
+        state = LinkState.UP if is_up else LinkState.SILENT if records else LinkState.NEVER
         return NodeStatus(
             member,
             state,
@@ -115,13 +109,23 @@ class NodeMonitor:
         )
 
 
+async def lane_records(log: Log, member: str) -> list[LaneRecord]:
+    """Return the present lane records of a node. Raises `Unavailable`."""
+    records = []
+    for lane in ("live", "backlog"):
+        last = await log.last(f"commit.{member}.{lane}")
+        if last and (record := read(last, "links", decode_lane)) is not None:
+            records.append(record)
+    return records
+
+
 def _family(counts: Sequence[dict[str, int]], family: str) -> int:
     return sum(count for totals in counts for kind, count in totals.items() if kind.partition(".")[0] == family)
 
 
 def _sums(counts: Sequence[dict[str, int]]) -> dict[str, int]:
     sums: dict[str, int] = {}
-    for one in counts:
-        for kind, count in one.items():
+    for totals in counts:
+        for kind, count in totals.items():
             sums[kind] = sums.get(kind, 0) + count
     return sums

@@ -1,10 +1,11 @@
-"""A node's way to its centre: how it is joined, kept and trusted, and what a node in a new store takes over it.
+"""The route of a node to its centre: joining, TLS trust, the turn between two centres, restoring a new store.
 
-join ─▶ link.json ─▶ `CentreRoute` ─▶ connect ─▶ `above.Above`
+join ─▶ link.json ─▶ `CentreRoute` ─▶ connect ─▶ `node_side`
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import ssl
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from sensegate import __version__
 from sensegate.bus import trust
 from sensegate.bus.connect import Link, connect
 from sensegate.bus.kv import Bucket
@@ -23,10 +23,10 @@ from sensegate.clock import Clock
 from sensegate.config import Config, UplinkConfig
 from sensegate.errors import ConfigError, Overloaded, PermissionDenied, Unavailable
 from sensegate.tiers import membership, registry_copies
-from sensegate.tiers.link import CentreLink
+from sensegate.tiers.link import CentreLink, connection_name
 
 PING_S = 2.0
-"""A centre that does not answer for two of these is connected to anew: a cut that swallows packets is noticed soon."""
+"""Ping interval: after two unanswered ones the node reconnects, so that a link that drops packets is noticed soon."""
 JOIN_RETRY_S = 2.0
 
 COPIED_BUCKETS = ("profile_contents", "profiles", "devices", "tokens", "feeds", "sharing", "tasks", "usage")
@@ -35,28 +35,28 @@ COPIED_BUCKETS = ("profile_contents", "profiles", "devices", "tokens", "feeds", 
 In this order: no decision is copied before the content that it names.
 """
 
-_log = structlog.get_logger("way up")
+_log = structlog.get_logger("tiers")
 
 
 async def begin(config: Config, clock: Clock) -> membership.StoredLink | None:
-    """Return the way to the centre that this node has joined; with a code and no log yet it joins first.
+    """Return the link of a node that has joined; a node with a join code and without a log joins first.
 
-    Where its log begins is told by the centre: a node that waits keeps its devices waiting, none of them loses a thing.
+    The centre decides where the node's log begins, so the node waits for it before it accepts devices.
 
     Raises:
-        PermissionDenied, Conflict, ConfigError: the code is not good.
+        PermissionDenied, Conflict, ConfigError: the code is not valid.
     """
     directory, uplink = Path(config.directory), config.uplink
-    found = membership.read_link(directory)
-    if found or config.role != "node" or not (uplink.join_code_file and uplink.centre_url):
-        return found
-    if membership.read_log_epoch(directory) or not Path(uplink.join_code_file).exists():  # noqa: ASYNC240 - nothing else runs yet
+    link = membership.read_link(directory)
+    if link or config.role != "node" or not (uplink.join_code_file and uplink.centre_url):
+        return link
+    if membership.read_log_epoch(directory) or not await asyncio.to_thread(Path(uplink.join_code_file).exists):
         return None
     while True:
         try:
             return await join(config)
         except (Unavailable, Overloaded) as why:
-            _log.warning("the centre that this node is to join does not answer; tried again", why=str(why))
+            _log.warning("not joined: the centre does not answer; retrying", reason=str(why))
             await clock.sleep(JOIN_RETRY_S)
 
 
@@ -64,98 +64,100 @@ async def join(config: Config) -> membership.StoredLink:
     """Join with the code of the configuration. Raises as `membership.join`."""
     uplink = config.uplink
     code = membership.read_code(uplink.join_code_file)
-    made = await membership.join(
-        Path(config.directory), code, uplink.centre_url, member=config.member_id, link=uplink.url
+    link = await membership.join(
+        Path(config.directory), code, uplink.centre_url, member=config.member_id, link_url=uplink.url
     )
     membership.mark_code_used(uplink.join_code_file)
-    _log.info("joined", centre=made.centre, generation=made.generation)
-    return made
+    _log.info("node joined", centre=link.centre, generation=link.generation)
+    return link
 
 
 class CentreRoute(msgspec.Struct, frozen=True, eq=False):
-    """How this node connects to its centre."""
+    """Address and credentials with which this node connects to its centre."""
 
     member: str
-    """Its id there."""
+    """Id of this node at the centre."""
     slot: str
-    """The account of its link."""
+    """Account of the link at the centre's server."""
     url: str
     secret: str
     tls: ssl.SSLContext | None
     generation: int = 0
 
 
-async def connect_to_centre(way: CentreRoute, timeout_s: float = 10.0) -> Link:
+async def connect_to_centre(route: CentreRoute, timeout_s: float = 10.0) -> Link:
     """Connect to a centre. Raises `Unavailable`, `PermissionDenied`, `Untrusted`."""
     return await connect(
-        way.url,
-        node_user(way.member),
-        way.secret,
-        inbox_prefix=inbox_prefix(way.slot),
-        name=f"uplink {way.member} {__version__}",
-        tls=way.tls,
+        route.url,
+        node_user(route.member),
+        route.secret,
+        inbox_prefix=inbox_prefix(route.slot),
+        name=connection_name("uplink", route.member),
+        tls=route.tls,
         ping_s=PING_S,
         reconnect_timeout_s=PING_S,
         timeout_s=timeout_s,
     )
 
 
-def joined_route(told: membership.StoredLink, uplink: UplinkConfig) -> CentreRoute:
-    """Return the way that was told at the join, with what the configuration says of it."""
-    told = msgspec.structs.replace(told, url=uplink.url or told.url)
+def joined_route(link: membership.StoredLink, uplink: UplinkConfig) -> CentreRoute:
+    """Return the route of a node that has joined; settings of the configuration take precedence."""
+    link = msgspec.structs.replace(link, url=uplink.url or link.url)
     if uplink.pin_sha256 or uplink.ca_file:
-        # What the configuration says is newer than what was told at the join: the certificate may have been replaced.
-        tls = tls_context(msgspec.structs.replace(uplink, url=told.url))
+        # The configuration is newer than the join: the certificate may have been replaced since.
+        tls = tls_context(msgspec.structs.replace(uplink, url=link.url))
     else:
-        tls = membership.tls_context(told)
+        tls = membership.tls_context(link)
         if tls and uplink.cert_file:
             tls.load_cert_chain(uplink.cert_file, uplink.key_file or None)
-    return CentreRoute(told.member, told.slot, told.url, told.secret, tls, told.generation)
+    return CentreRoute(link.member, link.slot, link.url, link.secret, tls, link.generation)
 
 
-async def restore(config: Config, clock: Clock, told: membership.StoredLink, buckets: Mapping[str, Bucket]) -> None:
-    """Fill the registries of a new store with what the centre has of this node, before anything is opened.
+async def restore(config: Config, clock: Clock, link: membership.StoredLink, buckets: Mapping[str, Bucket]) -> None:
+    """Fill the registries of a new store from their copies at the centre, before anything is opened.
 
-    Of two sites it asks one after the other: the one at which it joined may be away, or stand by.
+    With two centres it asks each in turn: the one at which the node joined may be away, or on standby.
 
     Raises:
-        PermissionDenied: the centre does not let this node in.
+        PermissionDenied: the centre refuses this node.
     """
     others = config.uplink.other_centres
     for turn in itertools.count():
-        way = route_of_turn(joined_route(told, config.uplink), config.uplink, turn)
+        route = route_of_turn(joined_route(link, config.uplink), config.uplink, turn)
         try:
-            nc = await connect_to_centre(way)
+            connection = await connect_to_centre(route)
             try:
-                link = CentreLink(nc, slot=way.slot, member=way.member)
-                count = await registry_copies.restore(buckets, partial(link.ask_with_retries, clock=clock))
+                centre = CentreLink(connection, slot=route.slot, member=route.member)
+                count = await registry_copies.restore(buckets, partial(centre.ask_with_retries, clock=clock))
             finally:
-                await nc.close()
+                await connection.close()
         except (Unavailable, PermissionDenied) as why:
             if isinstance(why, PermissionDenied) and not others:
                 raise
-            _log.warning("no centre gives this node's registries; tried again", url=way.url, why=str(why))
+            _log.warning("registries not restored from the centre; retrying", url=route.url, reason=str(why))
             await clock.sleep(JOIN_RETRY_S)
         else:
             _log.info("registries restored from the centre", rows=count)
             return
 
 
-def route_of_turn(way: CentreRoute, uplink: UplinkConfig, turns: int) -> CentreRoute:
-    """Return the way to the centre whose turn it is: the first, then the others in order, and again."""
+def route_of_turn(route: CentreRoute, uplink: UplinkConfig, turns: int) -> CentreRoute:
+    """Return the route to the centre whose turn it is: the first, then the others in order, round robin."""
     number = turns % (1 + len(uplink.other_centres))
     if number == 0:
-        return way
+        return route
     other = uplink.other_centres[number - 1]
-    there = msgspec.structs.replace(uplink, url=other.url, ca_file=other.ca_file, pin_sha256=other.pin_sha256)
-    return msgspec.structs.replace(way, url=other.url, tls=tls_context(there))
+    settings = msgspec.structs.replace(uplink, url=other.url, ca_file=other.ca_file, pin_sha256=other.pin_sha256)
+    return msgspec.structs.replace(route, url=other.url, tls=tls_context(settings))
 
 
 def tls_context(uplink: UplinkConfig) -> ssl.SSLContext | None:
-    """Return what the centre's certificate is checked against; None for a link without TLS."""
+    """Return the TLS context that trusts the centre by the configuration; None for a link without TLS."""
     if not uplink.url.startswith("tls://"):
         if uplink.pin_sha256 or (uplink.cert_file and not uplink.other_centres):
-            raise ConfigError(f"'{uplink.url}' is no tls:// address", key="uplink.url", remedy="pins need TLS")
+            raise ConfigError(
+                f"'{uplink.url}' is not a tls:// address", key="uplink.url", remedy="pins and certificates need TLS"
+            )
         return None
     return trust.context(
         "uplink",

@@ -1,10 +1,12 @@
-"""What the centre has confirmed, told in the node's own log: committed = forwarded + withheld + refused + pending.
+"""Uplink accounting: the counts that the centre confirmed, in the node's own ledger.
 
-The counts are those of the lanes' records at the centre; what was not yet told here is added as the difference
-(``carried.<node>``), under the hour in which it is told, in one atomic write with the counts told so far
-(``commit.<node>-carried``), so that a crash repeats nothing. They are compared in a form that only rises, because they
-may be short for a while: what was ever withheld or refused by the centre, and what of that came up after all
-(``released.<reason>``, ``readmitted.<reason>``), apart.
+They make the node's balance: committed = forwarded + withheld + refused by the centre + pending.
+
+The counts are those of the lane records at the centre. The difference to what is recorded here is written as a ledger
+(``carried.<node>``), under the hour in which it is written, in one atomic write with the totals recorded so far
+(``commit.<node>-carried``), so that a crash repeats nothing. The totals are compared in a form that only rises, because
+they may be too low for a while: ever withheld or refused, and apart from that what was forwarded after all
+(``released.<reason>``, ``readmitted.<reason>``).
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from sensegate.ports import Log
 from sensegate.tiers.lanes import READMITTED, RELEASED
 
 REVERSED = {RELEASED: WITHHELD, READMITTED: REFUSED_BY_CENTRE}
-"""Word of the lanes' records -> that of which it is taken back in the ledger."""
+"""Kind of reversals in the lane records -> ledger kind that they reduce."""
 POLL_S = 0.5
 RECORD_INTERVAL_S = 3.0
-"""While more and more is carried it is told so often: each atomic write costs the server files and a sync."""
+"""Least time between writes while counts keep rising: each atomic write costs the server files and a sync."""
 
-_log = structlog.get_logger("uplink")
+_log = structlog.get_logger("tiers")
 
 
 class _RecordedTotals(msgspec.Struct, frozen=True):
@@ -40,12 +42,12 @@ _decode = msgspec.json.Decoder(_RecordedTotals).decode
 
 
 class UplinkAccounting:
-    """Tells it while `run`."""
+    """Records the counts of the uplink while `run`."""
 
     def __init__(
         self, node: str, log: Log, totals: Callable[[], Mapping[str, int]], clock: Clock, *, ttl_h: int
     ) -> None:
-        """`totals` gives what both lanes have confirmed (`Uplink.totals`); it may be short for a while, never long."""
+        """`totals` returns the confirmed counts (`Uplink.totals`); they may be too low for a while, never too high."""
         self._node = node
         self._log = log
         self._totals = totals
@@ -55,23 +57,23 @@ class UplinkAccounting:
         self._sequence = 0
 
     async def run(self) -> None:
-        """Tell what is new until cancelled: once nothing more comes, and now and then while more comes."""
-        told_at = float("-inf")
-        seen: dict[str, int] = {}
+        """Record new counts until cancelled: when they have settled, and at intervals while they rise."""
+        recorded_at = float("-inf")
+        previous: dict[str, int] = {}
         while True:
             totals = dict(self._totals())
-            if totals == seen or self._clock.monotonic() - told_at >= RECORD_INTERVAL_S:
+            if totals == previous or self._clock.monotonic() - recorded_at >= RECORD_INTERVAL_S:
                 try:
                     await self.record()
-                    told_at = self._clock.monotonic()
+                    recorded_at = self._clock.monotonic()
                 except (Unavailable, Fenced, StoreFull) as why:
-                    _log.debug("what was carried is told later", reason=str(why))
-                    metrics.RESTARTS.labels("carried").inc()
-            seen = totals
+                    _log.debug("uplink counts not recorded; retrying", reason=str(why))
+                    metrics.RESTARTS.labels("uplink accounting").inc()
+            previous = totals
             await self._clock.sleep(POLL_S)
 
     async def record(self) -> None:
-        """Write the difference to what was told last, if there is one. Raises `Unavailable`, `Fenced`, `StoreFull`."""
+        """Write the difference to the recorded totals, if there is one. Raises `Unavailable`, `Fenced`, `StoreFull`."""
         if self._recorded is None:
             last = await self._log.last(f"commit.{self._node}-carried")
             self._recorded = dict(_decode(last.payload).totals) if last else {}
@@ -87,27 +89,27 @@ class UplinkAccounting:
         ledger = Ledger()
         for kind, count in news.items():
             word, _, reason = kind.partition(".")
-            back = REVERSED.get(word)
-            told_as = f"{back}.{reason}" if back else kind
-            ledger.add(self._clock.now() // HOUR_US, "", "uplink", told_as, -count if back else count)
-        told = {**self._recorded, **{kind: now[kind] for kind in news}}
-        self._recorded = None  # until it is known to be written
+            family = REVERSED.get(word)
+            ledger_kind = f"{family}.{reason}" if family else kind
+            ledger.add(self._clock.now() // HOUR_US, "", "uplink", ledger_kind, -count if family else count)
+        recorded = {**self._recorded, **{kind: now[kind] for kind in news}}
+        self._recorded = None  # unknown until the write is confirmed
         self._sequence = await self._log.write(
             [
                 Member(f"carried.{self._node}", ledger.encode(), self._ttl_h),
                 Member(
                     f"commit.{self._node}-carried",
-                    msgspec.json.encode(_RecordedTotals(told)),
+                    msgspec.json.encode(_RecordedTotals(recorded)),
                     rollup=True,
                     expect=self._sequence,
                 ),
             ]
         )
-        self._recorded = told
+        self._recorded = recorded
 
 
 def _rising(totals: Mapping[str, int]) -> dict[str, int]:
-    """Return what of the counts only rises: forwarded, ever withheld or refused, and what of these was taken back."""
+    """Return the counts in a form that only rises: forwarded, ever withheld or refused, and reversals apart."""
     rising: dict[str, int] = {}
     for kind, count in totals.items():
         word, _, reason = kind.partition(".")

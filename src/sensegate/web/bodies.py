@@ -111,7 +111,7 @@ class CredentialRotation(Body, frozen=True):
     """How long the previous one stays valid."""
 
 
-class ImportRow(msgspec.Struct, frozen=True):
+class DeviceImportRow(msgspec.Struct, frozen=True):
     """Outcome of one row of an imported file."""
 
     line: int
@@ -122,10 +122,10 @@ class ImportRow(msgspec.Struct, frozen=True):
     password: str = ""
 
 
-class ImportReport(msgspec.Struct, frozen=True):
+class DeviceImportReport(msgspec.Struct, frozen=True):
     """Outcome of an import."""
 
-    rows: list[ImportRow]
+    rows: list[DeviceImportRow]
     dry_run: bool
 
 
@@ -181,8 +181,8 @@ class NewFeed(Body, frozen=True):
     departments: list[str] = []
     kinds: list[str] = msgspec.field(default_factory=lambda: ["reading"])
     grade_max: Annotated[int, msgspec.Meta(ge=1, le=4)] = 3
-    shadows: bool = False
-    """Also readings of second sources, which bear the flag `secondary`."""
+    secondary_sources: bool = False
+    """Include readings of secondary sources, which bear the flag `secondary`."""
     description: Text = ""
 
 

@@ -271,7 +271,7 @@ def test_where_may_be_connected_to(tmp_path: Path) -> None:
     assert stream_url(one) == "http://10.1.2.3/ISAPI/Event/notification/alertStream"
     assert stream_url(msgspec.structs.replace(one, url="http://10.1.2.3/x?y=1")) == "http://10.1.2.3/x?y=1"
     resolver = partial(EgressResolver, LOOPBACK)
-    with pytest.raises(ConfigError, match=r"cameras\[0\].url: 10.1.2.3 is not let out; .*egress.cameras"):
+    with pytest.raises(ConfigError, match=r"cameras\[0\].url: 10.1.2.3 is not allowed; .*egress.cameras"):
         CameraSource([one], LIMITS, FakeClock(), LOOPBACK, resolver)
     here = msgspec.structs.replace(one, url="http://127.0.0.1")
     with pytest.raises(ConfigError, match="'cam7' is listed twice"):

@@ -8,8 +8,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from sensegate.bus.timelines import Timelines
-from sensegate.frames.framing import Framing
-from sensegate.model import Delivery, Entry, Heard, Member, Outcome, Position, Shed
+from sensegate.model import Delivery, Entry, Framing, Heard, Member, Outcome, Position, Shed
 
 T = TypeVar("T")
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from sensegate.frames import jtt808
-from sensegate.frames.framing import Framing
 from sensegate.frames.jtt808 import Jtt808Message
-from sensegate.model import Heard, Outcome
+from sensegate.model import Framing, Heard, Outcome
 
 _GOOD: Final = frozenset({Outcome.COMMITTED, Outcome.ALIVE})
 _NO_TERMINAL = 4

@@ -103,15 +103,8 @@ def mermaid(rooms: Graph) -> str:
         indirect = {far for target in direct for far in _reachable(rooms, target)}
         lines += [f"  {room} --> {target}" for target in sorted(direct - indirect)]
     count = sum(map(len, rooms.values()))
-    return "\n".join(
-        [
-            f"{len(rooms)} rooms, {count} arrows, {len(circles(rooms))} circles. An arrow that follows from others "
-            "is left out.",
-            "",
-            *lines,
-            "```",
-        ]
-    )
+    title = f"{len(rooms)} rooms, {count} arrows, {len(circles(rooms))} circles"
+    return "\n".join([f"{title}. An arrow that follows from others is left out.", "", *lines, "```"])
 
 
 def _reachable(rooms: Graph, start: str) -> set[str]:

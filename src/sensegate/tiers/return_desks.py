@@ -40,7 +40,7 @@ class CentreReturns:
             ReturnRequest(life, after),
             self._key,
             centre=self._division,
-            made=self._clock.now(),
+            made_at=self._clock.now(),
         )
         return body, f"{held.log_epoch}:{held.until}"
 

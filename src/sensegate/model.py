@@ -521,6 +521,18 @@ class Shed(NamedTuple):
     properties: frozenset[str]
 
 
+class Framing(NamedTuple):
+    """Result of a framing function for a buffer: `skip` bytes outside any frame, then a frame of `length` bytes.
+
+    A length of 0 requests more bytes; skipped bytes are never examined again. ``skip + length`` never exceeds the
+    buffer. A frame is recognised by its delimiters and its length; its checksum is verified separately, unless it alone
+    can determine where the frame ends.
+    """
+
+    skip: int
+    length: int = 0
+
+
 class QualityRow(msgspec.Struct, frozen=True):
     """Quality indicators of one device in one hour, as the API reports them: 0 to 1, or null where undefined."""
 

@@ -8,8 +8,16 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from sensegate.bus.timelines import Timelines
-from sensegate.frames.framing import Framing
-from sensegate.model import Delivery, Entry, FrameOutcome, Member, Position, ReceivedFrame, Shed
+from sensegate.model import (
+    Delivery,
+    Entry,
+    FrameOutcome,
+    Framing,
+    Member,
+    Position,
+    ReceivedFrame,
+    Shed,
+)
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from sensegate.clock import Clock
 from sensegate.collect.pushed import PushSource
 from sensegate.config import IngestConfig
 from sensegate.errors import Overloaded, Rejected, Unavailable
-from sensegate.frames import multipart
+from sensegate.video import multipart
 
 CONTENT_TYPES = (
     "application/json",

@@ -97,6 +97,10 @@ class IngestPipeline:
         self.trouble = "starting"
         """Why nothing is committed at the moment; empty while all is well."""
 
+    def not_ready(self) -> list[str]:
+        """Return why nothing is committed at the moment; empty while all is well."""
+        return [f"intake: {self.trouble}"] if self.trouble else []
+
     def apply_profiles(self, profiles: ProfileSet, changed: Sequence[str]) -> None:
         """Use other profiles from the next batch on; `changed`: names of the profiles that differ."""
         self.boundary.add(partial(self._apply_profiles, profiles, changed))

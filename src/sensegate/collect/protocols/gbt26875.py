@@ -7,9 +7,8 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from sensegate.frames import gbt26875
-from sensegate.frames.framing import Framing
 from sensegate.frames.gbt26875 import Gbt26875Frame
-from sensegate.model import FrameOutcome, ReceivedFrame
+from sensegate.model import FrameOutcome, Framing, ReceivedFrame
 
 _REPLIES: Final = {
     FrameOutcome.COMMITTED: gbt26875.CONFIRM,

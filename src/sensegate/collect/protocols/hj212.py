@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from sensegate.frames import hj212
-from sensegate.frames.framing import Framing
 from sensegate.frames.hj212 import Convention, Hj212Packet, RejectionCode
-from sensegate.model import FrameOutcome, ReceivedFrame
+from sensegate.model import FrameOutcome, Framing, ReceivedFrame
 
 _REFUSALS: Final = {
     FrameOutcome.CHECK_FAILED: RejectionCode.CRC,

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from sensegate.frames import jtt808
-from sensegate.frames.framing import Framing
 from sensegate.frames.jtt808 import Jtt808Message
-from sensegate.model import FrameOutcome, ReceivedFrame
+from sensegate.model import FrameOutcome, Framing, ReceivedFrame
 
 _ACCEPTED: Final = frozenset({FrameOutcome.COMMITTED, FrameOutcome.ALIVE})
 _NO_TERMINAL = 4

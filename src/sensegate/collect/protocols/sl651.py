@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from sensegate.frames import sl651
-from sensegate.frames.framing import Framing
 from sensegate.frames.sl651 import Sl651Report
-from sensegate.model import FrameOutcome, ReceivedFrame
+from sensegate.model import FrameOutcome, Framing, ReceivedFrame
 
 
 class Sl651Session:

@@ -14,6 +14,7 @@ import contextlib
 import gc
 import resource
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -39,7 +40,7 @@ from sensegate.errors import Fenced, PermissionDenied, SensegateError, StoreFull
 from sensegate.failover import feature as failover
 from sensegate.failover.active import Activation
 from sensegate.failover.standby import await_activation
-from sensegate.feature import Feature, FeatureSpec, Health, Parts, Task, owned
+from sensegate.feature import Feature, Features, FeatureSpec, Health, Parts, Task, owned
 from sensegate.ingest.opening import Stages, open_stages
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.ingest.sources import open_sources
@@ -147,8 +148,8 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     share: Share
     pipeline: IngestPipeline
     addresses: Addresses
-    features: Mapping[str, Feature]
-    """Features that the configuration asks for, by name."""
+    features: Features
+    """Those that the configuration asks for."""
     tasks: Mapping[str, Task]
 
 
@@ -225,15 +226,13 @@ async def open_gateway(
         lifecycle, stages.committer, series=stages.series, memory=stages.interpreter.decoder.memory
     )
     pipeline = _open_pipeline(parts, features, reprocessing, privacy)
-    checks.watch(not_ready=lambda: [f"intake: {pipeline.trouble}"] if pipeline.trouble else [])
+    checks.watch(not_ready=pipeline.not_ready)
     checks.watch(not_ready=stages.not_ready, warnings=stages.warnings)
-    checks.watch(not_ready=lambda: health.not_ready(core), warnings=health.warnings)
-    checks.watch(warnings=profiles.problems)
-    checks.watch(warnings=callers.certificates.warnings)
-    checks.watch(warnings=share.warnings)
-    checks.watch(warnings=privacy.warnings)
+    checks.watch(not_ready=partial(health.not_ready, core), warnings=health.warnings)
+    for warnings in (profiles.problems, callers.certificates.warnings, share.warnings, privacy.warnings):
+        checks.watch(warnings=warnings)
     await audit_opening.record_legal_bases(audit, config)
-    await callout.start([guest for feature in features.values() for guest in feature.guests] + [share.push.authorize])
+    await callout.start([*features.guests, share.push.authorize])
     stack.push_async_callback(callout.stop)
     web, url = await open_web(
         WebParts(
@@ -252,13 +251,12 @@ async def open_gateway(
             assets=stages.assets,
             not_ready=checks.not_ready,
             warnings=checks.warnings,
-            features={key: part for feature in features.values() for key, part in feature.parts.items()},
+            features=features.parts,
         ),
         ROUTES,
         stack,
     )
-    for feature in features.values():
-        await feature.begin()
+    await features.begin()
     certificates = certificate_reload(config, (web.reload_certificates, engine.renew), clock)
     core_tasks = {
         **callers.tasks,
@@ -275,13 +273,13 @@ async def open_gateway(
         stages=stages,
         share=share,
         pipeline=pipeline,
-        addresses=Addresses.of(engine, url, dict(sources.tcp_urls), _address(features, "viid")),
+        addresses=Addresses.of(engine, url, dict(sources.tcp_urls), features.address("viid")),
         features=features,
-        tasks={**owned(core_tasks), **{name: task for part in features.values() for name, task in part.tasks.items()}},
+        tasks={**owned(core_tasks), **features.tasks},
     )
 
 
-async def _open_features(parts: Parts) -> dict[str, Feature]:
+async def _open_features(parts: Parts) -> Features:
     """Open the features that the configuration asks for, in the order of `FEATURES`."""
     opened: dict[str, Feature] = {}
     for spec in FEATURES:
@@ -289,22 +287,18 @@ async def _open_features(parts: Parts) -> dict[str, Feature]:
         if feature is not None:
             opened[spec.name] = feature
             parts.health.watch(not_ready=feature.not_ready, warnings=feature.warnings)
-    return opened
+    return Features(opened)
 
 
 def _open_pipeline(
-    parts: Parts, features: Mapping[str, Feature], reprocessing: ReprocessingParts, privacy: CameraPrivacy
+    parts: Parts, features: Features, reprocessing: ReprocessingParts, privacy: CameraPrivacy
 ) -> IngestPipeline:
     """Build the pipeline from the sources of the core and of features to the committer."""
     core, stages, lifecycle = parts.core, parts.stages, parts.lifecycle
     pipeline = IngestPipeline(
         core.config,
         core.clock,
-        [
-            *parts.sources.all,
-            *(source for feature in features.values() for source in feature.sources),
-            reprocessing.source,
-        ],
+        [*parts.sources.all, *features.sources, reprocessing.source],
         PipelineStages(
             stages.interpreter,
             stages.indicators,
@@ -316,11 +310,7 @@ def _open_pipeline(
             reprocessor=reprocessing.interpreter,
         ),
         boundary=stages.boundary,
-        observers=(lifecycle.observe, *(observe for feature in features.values() for observe in feature.observers)),
+        observers=[lifecycle.observe, *features.observers],
     )
     lifecycle.profiles.on_change.append(pipeline.apply_profiles)
     return pipeline
-
-
-def _address(features: Mapping[str, Feature], name: str) -> str:
-    return next((feature.addresses[name] for feature in features.values() if name in feature.addresses), "")

@@ -88,38 +88,38 @@ class Span(list[Message]):
         return np.array([message.best_effort for message in self], np.bool_)
 
 
-class Heard(msgspec.Struct, frozen=True):
-    """One frame from a device that talks to a listener of ours, as far as transport goes."""
+class ReceivedFrame(msgspec.Struct, frozen=True):
+    """A frame that a listener received, as far as the transport is concerned."""
 
     name: str
-    """By which the device calls itself: an MN, a station's address, a phone number."""
-    facts: Any
-    """The frame taken apart by its protocol; only the talk that made this looks into it."""
+    """Name of the device on the wire: an MN, a station address, a phone number."""
+    parsed: Any
+    """The frame as parsed by its protocol, for the session that parsed it."""
     password: str | None = None
-    """What it gives as proof; None: such a frame holds none."""
+    """Password in the frame; None: such a frame has none."""
     centre: str = ""
-    """Address of the centre that it is meant for; empty: such a frame names none."""
-    keeps: bool = True
-    """Whether it belongs into the log; False: keep-alives and what concerns the connection alone."""
-    right: bool = True
-    """Whether its check value fits."""
+    """Address of the centre that the frame is for; empty: such a frame names none."""
+    is_stored: bool = True
+    """Whether the frame goes to the log; False for keep-alives and connection management."""
+    checksum_ok: bool = True
+    """Whether the checksum is right."""
 
 
-class Outcome(StrEnum):
-    """What became of a frame, for the answer to it; each is counted apart."""
+class FrameOutcome(StrEnum):
+    """The outcome of a frame, for the reply and the metrics."""
 
     COMMITTED = "committed"
-    """It is in the log: as readings, or in quarantine."""
+    """In the log: as readings, or in quarantine."""
     CHECK_FAILED = "check_failed"
-    """It is in quarantine, for its check value does not fit."""
+    """In quarantine, because the checksum is wrong."""
     ALIVE = "alive"
-    """It belongs to no log."""
+    """A keep-alive or connection management: nothing to store."""
     UNKNOWN = "unknown"
-    """No such device, or it is disabled."""
+    """The device is unknown or disabled."""
     PASSWORD = "password"  # noqa: S105 - a word
     """The password is wrong."""
     CENTRE = "centre"
-    """It is meant for another centre."""
+    """The frame is for another centre."""
 
 
 class Position(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -519,6 +519,18 @@ class Shed(NamedTuple):
     division: str
     department: str
     properties: frozenset[str]
+
+
+class Framing(NamedTuple):
+    """Result of a framing function for a buffer: `skip` bytes outside any frame, then a frame of `length` bytes.
+
+    A length of 0 requests more bytes; skipped bytes are never examined again. ``skip + length`` never exceeds the
+    buffer. A frame is recognised by its delimiters and its length; its checksum is verified separately, unless it alone
+    can determine where the frame ends.
+    """
+
+    skip: int
+    length: int = 0
 
 
 class QualityRow(msgspec.Struct, frozen=True):

@@ -8,8 +8,16 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from sensegate.bus.timelines import Timelines
-from sensegate.frames.framing import Framing
-from sensegate.model import Delivery, Entry, Heard, Member, Outcome, Position, Shed
+from sensegate.model import (
+    Delivery,
+    Entry,
+    FrameOutcome,
+    Framing,
+    Member,
+    Position,
+    ReceivedFrame,
+    Shed,
+)
 
 T = TypeVar("T")
 
@@ -36,22 +44,22 @@ class Source(Protocol):
         ...
 
 
-class Talk(Protocol):
-    """Our side of one device's connection in a national protocol; one file each in `collect/protocols/`.
+class ProtocolSession(Protocol):
+    """The gateway's side of a device connection in a national protocol; see `collect/protocols/`.
 
-    A talk does no I/O and never waits: `collect/tcp.py` reads, asks the registry, and answers after the commit.
+    A session does no I/O and never waits: `collect/tcp.py` reads, asks the registry, and replies after the commit.
     """
 
-    def cut(self, buffer: bytes) -> Framing:
-        """Say where the next frame stands in what was read and not yet used."""
+    def find_frame(self, buffer: bytes) -> Framing:
+        """Return the position of the next frame in the unread bytes."""
         ...
 
-    def hear(self, frame: bytes) -> Heard:
-        """Return who sent a frame, and how it proves that. Raises `Rejected` where it is none after all."""
+    def parse(self, frame: bytes) -> ReceivedFrame:
+        """Return the sender of a frame and its proof. Raises `Rejected` if the bytes are not a frame."""
         ...
 
-    def answer(self, heard: Heard, outcome: Outcome, now: int) -> bytes:
-        """Return what is said to the device when the outcome is certain; empty: nothing. `now`: µs UTC."""
+    def build_reply(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
+        """Return the reply to the device once the outcome is certain; empty: none. `now` is µs UTC."""
         ...
 
 

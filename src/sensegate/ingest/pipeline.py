@@ -97,6 +97,10 @@ class IngestPipeline:
         self.trouble = "starting"
         """Why nothing is committed at the moment; empty while all is well."""
 
+    def not_ready(self) -> list[str]:
+        """Return why nothing is committed at the moment; empty while all is well."""
+        return [f"intake: {self.trouble}"] if self.trouble else []
+
     def apply_profiles(self, profiles: ProfileSet, changed: Sequence[str]) -> None:
         """Use other profiles from the next batch on; `changed`: names of the profiles that differ."""
         self.boundary.add(partial(self._apply_profiles, profiles, changed))
@@ -192,7 +196,7 @@ class IngestPipeline:
             batch = msgspec.structs.replace(batch, fields=msgspec.structs.replace(batch.fields, removed=taken))
         if self._stages.commands:
             for request in self._memory.take_requests():
-                self._stages.commands.ask(request.topic, request.payload, request.about)
+                self._stages.commands.enqueue(request.topic, request.payload, request.about)
         pending = self._stages.committer.prepare(deliveries, batch.fields, batch.readings, batch.rejected, span=span)
         self._stages.devices.observe(batch.readings.device, batch.readings.received)
         self._stages.indicators.count(
@@ -267,7 +271,7 @@ class IngestPipeline:
         for delivery in deliveries:
             if not delivery.covers or newest[delivery.source] is delivery:
                 await delivery.ack()
-        intake.settled(deliveries)
+        intake.release(deliveries)
 
 
 def _result_or_bug(work: Callable[[], _T]) -> _T | Exception:

@@ -23,6 +23,8 @@ from tests.bus.devices import engine_in, written
 from tests.conftest import eventually
 from tests.support.small_disk import SmallDisk, mounted
 
+pytestmark = pytest.mark.live
+
 CONSUMER = {
     "durable_name": "ingest-0",
     "ack_policy": "all",

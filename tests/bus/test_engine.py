@@ -92,6 +92,7 @@ def listening(pid: int) -> set[tuple[str, int]]:
 # ── start and stop ───────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.live
 async def test_an_orderly_stop_leaves_nothing(tmp_path: Path) -> None:
     """No process, no listener, no lock; only the store and what the next start needs."""
     engine = engine_in(tmp_path)
@@ -124,6 +125,7 @@ async def test_files_with_secrets_are_ours_alone(engine: Engine, tmp_path: Path)
         assert engine.credential(role).password not in (directory / "nats.log").read_text()
 
 
+@pytest.mark.live
 async def test_ports_and_secrets_are_kept(tmp_path: Path) -> None:
     """The next start listens where the last did and knows the same users, so that devices and nodes find it again."""
     first = engine_in(tmp_path)
@@ -137,6 +139,7 @@ async def test_ports_and_secrets_are_kept(tmp_path: Path) -> None:
     await second.stop()
 
 
+@pytest.mark.live
 async def test_a_chosen_port_that_was_taken_meanwhile_is_chosen_anew(tmp_path: Path) -> None:
     """A port of ours is a choice, not a promise; a configured one is a promise and fails."""
     first = engine_in(tmp_path)
@@ -155,6 +158,7 @@ async def test_a_chosen_port_that_was_taken_meanwhile_is_chosen_anew(tmp_path: P
         assert process.find(tmp_path / "engine") is None
 
 
+@pytest.mark.live
 async def test_damaged_kept_secrets_are_said_and_not_made_anew(tmp_path: Path) -> None:
     """New secrets would lock out every node; a person has to look."""
     (tmp_path / "engine").mkdir()
@@ -188,6 +192,7 @@ async def test_a_second_gateway_is_refused(engine: Engine, tmp_path: Path) -> No
     await (await engine.connect(User.GATEWAY)).close()
 
 
+@pytest.mark.live
 async def test_a_second_server_is_refused_even_when_the_first_is_not_found(
     killed: EngineInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +207,7 @@ async def test_a_second_server_is_refused_even_when_the_first_is_not_found(
 # ── a killed gateway ─────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.live
 async def test_a_killed_gateway_leaves_its_server_and_devices_and_the_next_adopts_them(tmp_path: Path) -> None:
     """`kill -9` of the gateway: devices stay connected and are PUBACKed; the next start takes the same process."""
     gateway = Gateway(tmp_path)
@@ -220,6 +226,7 @@ async def test_a_killed_gateway_leaves_its_server_and_devices_and_the_next_adopt
     assert not alive(before.pid)
 
 
+@pytest.mark.live
 async def test_an_adopted_server_is_watched_too(killed: EngineInfo, tmp_path: Path) -> None:
     """It is no child of ours, and is started again all the same when it dies."""
     async with engine_in(tmp_path) as engine:
@@ -231,6 +238,7 @@ async def test_an_adopted_server_is_watched_too(killed: EngineInfo, tmp_path: Pa
         assert not engine.info.adopted
 
 
+@pytest.mark.live
 async def test_a_changed_configuration_means_an_orderly_restart(killed: EngineInfo, tmp_path: Path) -> None:
     """The server left behind runs with other settings: it is ended in order, the new one keeps ports and store."""
     async with engine_in(tmp_path, EngineConfig(max_payload_bytes=2 * 1024**2)) as engine:
@@ -242,6 +250,7 @@ async def test_a_changed_configuration_means_an_orderly_restart(killed: EngineIn
     assert "Server Exiting" in (tmp_path / "engine" / "nats.log").read_text()
 
 
+@pytest.mark.live
 async def test_a_hung_server_is_replaced(killed: EngineInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that was stopped does not answer: it is ended and another one started."""
     monkeypatch.setattr("sensegate.bus.engine._ADOPT_S", 0.3)

@@ -21,6 +21,8 @@ from sensegate.errors import EngineError, StreamLost
 from sensegate.model import Member
 from tests.bus.devices import engine_in, until
 
+pytestmark = pytest.mark.live
+
 SMALL = StoreConfig(
     intake_bytes=64 * 1024**2,
     log_bytes=64 * 1024**2,

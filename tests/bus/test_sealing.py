@@ -15,6 +15,8 @@ from sensegate.config import EngineConfig
 from sensegate.errors import ConfigError, EngineError
 from tests.conftest import SMALL
 
+pytestmark = pytest.mark.live
+
 CANARY = b"CANARY-8f2c-plate"
 Encryption = Literal["auto", "on", "off", "convert"]
 

@@ -108,6 +108,7 @@ def tls(tmp_path: Path) -> TlsConfig:
     return TlsConfig(cert_file=str(tmp_path / "cert.pem"), key_file=str(tmp_path / "key.pem"))
 
 
+@pytest.mark.live
 async def test_with_certificates_both_listeners_speak_tls_alone(tmp_path: Path, tls: TlsConfig) -> None:
     """Our own connections trust exactly our certificate; devices connect over TLS; plain text gets nowhere."""
     async with engine_in(tmp_path, EngineConfig(tls=tls)) as engine:

@@ -20,7 +20,7 @@ from sensegate.ports import Log
 MIB = 1024**2
 
 
-@pytest.fixture(params=["memory", "jetstream"])
+@pytest.fixture(params=["memory", pytest.param("jetstream", marks=pytest.mark.live)])
 async def any_log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Log]:
     """An empty log with room for 4 MiB."""
     if request.param == "memory":

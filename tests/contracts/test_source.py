@@ -148,7 +148,10 @@ async def _foreign(directory: Path, version: Literal["3.1.1", "5"]) -> AsyncIter
         yield Outside(lambda: MqttSource(config, LIMITS, SystemClock(), jitter=lambda: 0.0), publish, positions=False)
 
 
-@pytest.fixture(params=["broker", "http", "tcp", "viid", "replay", "mqtt-3.1.1", "mqtt-5"])
+WITH_SERVERS = [pytest.param(name, marks=pytest.mark.live) for name in ("broker", "mqtt-3.1.1", "mqtt-5")]
+
+
+@pytest.fixture(params=["http", "tcp", "viid", "replay", *WITH_SERVERS])
 async def outside(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Outside]:
     """Each source with its outside world."""
     worlds: dict[str, Callable[[], AsyncIterator[Outside]]] = {

@@ -178,6 +178,7 @@ async def test_another_past_is_no_original() -> None:
         await Replica(MemoryLog(epoch="another"), StoreConfig(), clock).copy_next(ask)
 
 
+@pytest.mark.live
 async def test_a_new_copy_of_a_log_that_begins_late_has_no_past(tmp_path: Path) -> None:
     """Where the first entries have expired or were replaced, an empty copy begins behind them, fenced by no term."""
     store = StoreConfig(log_bytes=8 * 2**20, intake_bytes=2**20, ledger_bytes=2**20, registry_bytes=2**20)
@@ -199,6 +200,7 @@ async def test_a_new_copy_of_a_log_that_begins_late_has_no_past(tmp_path: Path) 
         await nc.close()
 
 
+@pytest.mark.live
 async def test_on_the_engine(tmp_path: Path) -> None:
     """A log that begins late, with a record replaced many times: the copy has its sequences and its life."""
     store = StoreConfig(log_bytes=8 * 2**20, intake_bytes=2**20, ledger_bytes=2**20, registry_bytes=2**20)

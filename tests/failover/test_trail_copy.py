@@ -19,6 +19,8 @@ from sensegate.errors import Fenced
 from sensegate.failover import trail_copy
 from sensegate.failover.trail_copy import TrailCopy
 
+pytestmark = pytest.mark.live
+
 BY = Principal("admin", Role.ADMIN, scope("44"))
 
 

@@ -29,6 +29,8 @@ from sensegate.tiers.quota import TokenBucket
 from tests.conftest import SMALL, eventually
 from tests.tiers.slots import SECRETS, echo, linked, member_connection, running
 
+pytestmark = pytest.mark.live
+
 BOTH = {"4401": "4401", "4403": "4403"}
 
 

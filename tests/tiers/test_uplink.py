@@ -541,6 +541,7 @@ def balanced(totals: dict[str, int]) -> bool:
     return totals.get("accepted", -1) == sent
 
 
+@pytest.mark.live
 async def test_two_engines_and_a_cut_link(tiers: Tiers) -> None:
     """Live passes, the link is cut while the node commits on, afterwards all is there once and in order or marked."""
     config = UplinkConfig(url="nats://centre", span_ms=50, backlog_after_s=0.2)
@@ -564,6 +565,7 @@ async def test_two_engines_and_a_cut_link(tiers: Tiers) -> None:
     assert any(rows.flags[name] & Flag.BACKLOG for name in rows.ids)
 
 
+@pytest.mark.live
 async def test_uplinks_killed_at_any_moment(tiers: Tiers) -> None:
     """An uplink cancelled in the middle of whatever it does is followed by another: nothing lost, nothing doubled."""
     config = UplinkConfig(url="nats://centre", span_ms=10, backlog_after_s=0.05)

@@ -213,7 +213,6 @@ async def open_gateway(
         callout=callout,
         sources=sources,
         stages=stages,
-        delivered=delivered,
         share=share,
         health=checks,
         stack=stack,

@@ -22,8 +22,8 @@ from sensegate.authority.tokens import make_text
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus import columns, raw
 from sensegate.bus.addresses import Addresses
+from sensegate.bus.commit_records import decode_commit
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.record import decode_commit
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.collect.commands import DownlinkQueue
 from sensegate.config import ForeignBrokerConfig, IngestConfig, TimeConfig, UplinkConfig

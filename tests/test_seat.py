@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from sensegate.authority.chain import Head
+from sensegate.bus.kv_row import Row
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.row import Row
 from sensegate.clock import FakeClock
 from sensegate.config import Config, NodeUserConfig
 from sensegate.config.sites import PeerConfig

@@ -29,8 +29,8 @@ from aiohttp import web
 
 from sensegate.bus.addresses import Addresses
 from sensegate.bus.connect import connect
+from sensegate.bus.free_ports import free_port
 from sensegate.bus.log import JetStreamLog
-from sensegate.bus.ports import free_port
 from sensegate.bus.server_conf import Kept, User
 from sensegate.bus.slots import inbox_prefix
 from sensegate.demo.processes import Reaper, SupervisedProcess

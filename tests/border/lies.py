@@ -9,9 +9,9 @@ import numpy as np
 
 from sensegate.bus import columns
 from sensegate.bus.columns import Batch
+from sensegate.bus.commit_records import Kept
 from sensegate.bus.ledger import HOUR_US, Ledger
 from sensegate.bus.packing import seal
-from sensegate.bus.record import Kept
 from sensegate.model import Shed
 from sensegate.tiers.protocol import PARTS_MAX, Lane, LaneMove, Part, PartKind, SpanRequest
 from sensegate.tiers.verdict import Reason

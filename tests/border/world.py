@@ -20,9 +20,9 @@ from sensegate.authority.jwt import Rights, Signer, question
 from sensegate.authority.scope import Role, Scope
 from sensegate.authority.tokens import StoredToken, Token
 from sensegate.bus import connect, external, process, streams
+from sensegate.bus.free_ports import free_port
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
-from sensegate.bus.ports import free_port
 from sensegate.bus.server_conf import User
 from sensegate.bus.slots import centre_password, centre_user, inbox_prefix
 from sensegate.clock import SystemClock

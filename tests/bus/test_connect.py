@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 from sensegate.authority.certificates import Authority
 from sensegate.bus import connect, trust
 from sensegate.bus.engine import Engine, User
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.errors import Unavailable
 from tests.bus.devices import until
 

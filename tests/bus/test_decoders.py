@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from sensegate.bus import columns, raw, sequences
 from sensegate.bus.batch import EMPTY
+from sensegate.bus.commit_records import decode_commit, decode_lane
 from sensegate.bus.decoding import decoder
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.packing import Oversized, seal
 from sensegate.bus.raw import Kept
-from sensegate.bus.record import decode_commit, decode_lane
 from sensegate.bus.unreadable import KEPT_MAX, UnreadableEntries, read, read_ledger, read_rows, read_subject
 from sensegate.model import Entry, Message
 from tests.bus.damage import damaged, opened

@@ -15,9 +15,9 @@ import pytest
 
 from sensegate.bus import raw
 from sensegate.bus.columns import Batch, Local, Origins, Words, concat, decode, encode
+from sensegate.bus.commit_records import decode_commit, encode_commit
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.raw import Kept
-from sensegate.bus.record import decode_commit, encode_commit
 from sensegate.model import CommitRecord, Message, Position
 
 GOLDEN = Path(__file__).parent / "golden"

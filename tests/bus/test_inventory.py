@@ -12,7 +12,7 @@ from nats.aio.client import Client
 
 from sensegate.bus import api, consumer, store_watch, stream_meta, streams
 from sensegate.bus.engine import Engine, User
-from sensegate.bus.highway import highway64
+from sensegate.bus.highwayhash import highway64
 from sensegate.bus.inventory import FILE, Inventory, KnownStream
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog

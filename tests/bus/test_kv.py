@@ -11,7 +11,7 @@ from nats.aio.client import Client
 
 from sensegate.bus.engine import Engine
 from sensegate.bus.kv import Bucket
-from sensegate.bus.row import Row
+from sensegate.bus.kv_row import Row
 from sensegate.errors import Conflict, StoreFull, Unavailable
 
 MIB = 1024**2

@@ -18,7 +18,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from sensegate.bus import connect, consumer, ports, server_conf, slots, streams
+from sensegate.bus import connect, consumer, free_ports, server_conf, slots, streams
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
@@ -250,7 +250,7 @@ def test_rule_9_rights_in_a_slot_are_literal() -> None:
 
 async def test_rule_10_ports_lie_below_the_ephemeral_range(engine: Engine) -> None:
     """A burst of connections leaves ports of 32768 and up occupied for a minute."""
-    assert ports.HIGHEST < 32_768
+    assert free_ports.HIGHEST < 32_768
     assert {engine.info.port < 32_768, engine.info.mqtt_port < 32_768} == {True}
 
 

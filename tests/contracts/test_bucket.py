@@ -11,7 +11,7 @@ import pytest
 from sensegate.authority.bucket import Bucket, MemoryBucket
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket as DurableBucket
-from sensegate.bus.row import Row
+from sensegate.bus.kv_row import Row
 from sensegate.errors import Conflict
 
 KEYS = ["a", "空气.*>", "x y/z", "~", ""]

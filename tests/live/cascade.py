@@ -22,7 +22,7 @@ import msgspec
 from msgspec import structs
 
 from sensegate.bus.addresses import Addresses
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig, WebConfig
 from sensegate.config.viid import ViidConfig, ViidSubordinateConfig, ViidSuperiorConfig

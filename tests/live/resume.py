@@ -28,7 +28,7 @@ import aiohttp
 import msgspec
 
 from sensegate.bus.addresses import Addresses
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.demo.city import City, CityMember
 from sensegate.demo.processes import SupervisedProcess
 from tests.live.granting import granted

@@ -18,7 +18,7 @@ from msgspec import structs
 
 from sensegate.config import NodeUserConfig, UplinkConfig
 from sensegate.lifecycle.canaries import CanaryAnalysis
-from sensegate.persist.priors import Priors
+from sensegate.persist.previous_readings import Priors
 from tests.conftest import eventually
 from tests.live.site import PLAIN, Made, Site, config_of, running
 from tests.live.test_profiles import THERMOMETER, write

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from sensegate.bus import external, process
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.config import Config, EngineConfig
 from tests.conftest import eventually
 from tests.live.site import config_of, reading, running

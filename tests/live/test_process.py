@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from sensegate.bus.addresses import Addresses
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.config import EngineConfig, WebConfig
 from tests.bus.devices import alive
 from tests.conftest import eventually

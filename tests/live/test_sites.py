@@ -28,8 +28,8 @@ import pytest
 from sensegate.authority.audit_opening import KEY
 from sensegate.authority.chain import SignedHead, check_export
 from sensegate.bus.addresses import Addresses
+from sensegate.bus.free_ports import free_port
 from sensegate.bus.ledger import ACCEPTED
-from sensegate.bus.ports import free_port
 from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig, WebConfig
 from sensegate.config.sites import CentreConfig, PeerConfig
 from sensegate.failover import terms

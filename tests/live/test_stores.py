@@ -14,8 +14,8 @@ import pytest
 
 from sensegate.bus import store_watch
 from sensegate.config import DuplicateConfig, StoreConfig
+from sensegate.persist.checkpoint_store import decode_manifest
 from sensegate.persist.commit import Committer, Pending
-from sensegate.persist.store import decode_manifest
 from tests.conftest import eventually
 from tests.live.phone import Phone
 from tests.live.site import SMALL, Made, Site, config_of, running

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from sensegate.authority.certificates import fingerprint
 from sensegate.bus import external, process
 from sensegate.bus.engine import Engine
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.cli import app
 from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig, NodeUserConfig, TlsConfig, UplinkConfig, WebConfig

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from sensegate.bus import raw
+from sensegate.bus.commit_records import decode_commit, encode_commit
 from sensegate.bus.ledger import HOUR_US, Ledger
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.record import decode_commit, encode_commit
 from sensegate.clock import FakeClock
 from sensegate.errors import Fenced, StoreFull, Unavailable, Unbalanced
 from sensegate.model import (
@@ -26,9 +26,9 @@ from sensegate.model import (
     RejectedValue,
     RejectReason,
 )
+from sensegate.persist.checkpoint_store import Store
 from sensegate.persist.commit import RETRY_S, Committer, Limits
-from sensegate.persist.runs import Run
-from sensegate.persist.store import Store
+from sensegate.persist.sorted_runs import Run
 from sensegate.quantities.quality import Flag
 from tests.persist.rig import CHANNEL, NONE, NOW, SUPPRESS, TEXT, TIME, Rig, Row, Sent, delivery, no_fields
 

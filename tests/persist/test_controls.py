@@ -10,8 +10,8 @@ import pytest
 from sensegate.bus.timelines import Timelines
 from sensegate.errors import Fenced
 from sensegate.model import Member
+from sensegate.persist.checkpoint_store import Checkpoint, Store
 from sensegate.persist.duplicates import Duplicates
-from sensegate.persist.store import Checkpoint, Store
 from tests.persist.rig import NONE, NOW, TIME, Rig, Row, Sent
 
 

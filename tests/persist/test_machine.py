@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from sensegate.persist.duplicates import Duplicates
 from sensegate.persist.identity import VERDICTS
-from sensegate.persist.marks import NEVER
-from sensegate.persist.recent import Found
-from sensegate.persist.runs import Run
+from sensegate.persist.memtable import Found
+from sensegate.persist.sorted_runs import Run
+from sensegate.persist.watermarks import NEVER
 from sensegate.quantities.quality import Flag
 from tests.persist.rig import (
     CHANNEL,

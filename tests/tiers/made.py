@@ -13,9 +13,9 @@ import numpy as np
 
 from sensegate.bus import columns
 from sensegate.bus.batch import Batch, Origins, Words
+from sensegate.bus.commit_records import encode_commit
 from sensegate.bus.ledger import HOUR_US, Ledger
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.record import encode_commit
 from sensegate.clock import Clock, FakeClock
 from sensegate.config import StoreConfig
 from sensegate.errors import PermissionDenied, Unavailable

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from sensegate.bus.commit_records import LaneRecord
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.record import LaneRecord
 from sensegate.clock import FakeClock
 from sensegate.config import UplinkConfig
 from sensegate.model import Shed

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from sensegate.bus.row import Row
+from sensegate.bus.kv_row import Row
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, Unavailable
 

@@ -23,7 +23,7 @@ from sensegate.authority.index import STATES, Index, ToWgs84, unchanged
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand
 from sensegate.authority.selection import Selection
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.row import Row
+from sensegate.bus.kv_row import Row
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied

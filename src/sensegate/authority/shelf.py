@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from sensegate.authority.bucket import Bucket, follow
-from sensegate.bus.row import Row
+from sensegate.bus.kv_row import Row
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import Conflict

@@ -29,9 +29,9 @@ from sensegate import metrics
 from sensegate.bus import connect, disk, external, process, streams, trust
 from sensegate.bus.connect import Link
 from sensegate.bus.connections import Connection, Connections
+from sensegate.bus.encryption import Sealing, sealing
+from sensegate.bus.free_ports import bracketed, free_port, is_free
 from sensegate.bus.inventory import AccountStreams, Inventory
-from sensegate.bus.ports import bracketed, free_port, is_free
-from sensegate.bus.sealing import Sealing, sealing
 from sensegate.bus.server_conf import Kept, User, issuer_of, render
 from sensegate.bus.server_log import ServerLog, Violation
 from sensegate.bus.slots import CONNECTIONS_MAX, centre_password, centre_user, inbox_prefix

@@ -9,9 +9,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sensegate.bus import api, streams
+from sensegate.bus.kv_row import Row
 from sensegate.bus.names import Token, name_of, token
 from sensegate.bus.reader import Reader
-from sensegate.bus.row import Row
 from sensegate.errors import Conflict, Fenced
 
 _TOMBSTONE_TTL = "168h"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from sensegate.bus.highway import highway64
+from sensegate.bus.highwayhash import highway64
 
 META, SUM, KEY, BLOCKS, CONSUMERS = "meta.inf", "meta.sum", "meta.key", "msgs", "obs"
 

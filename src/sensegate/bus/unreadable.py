@@ -17,9 +17,9 @@ import structlog
 from sensegate import metrics
 from sensegate.bus import columns
 from sensegate.bus.batch import Batch
+from sensegate.bus.kv_row import Row
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import RowsSubject, rows_subject
-from sensegate.bus.row import Row
 from sensegate.model import Entry
 
 KEPT_MAX = 200

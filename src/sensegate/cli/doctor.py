@@ -16,7 +16,7 @@ import msgspec
 import typer
 
 from sensegate.bus.disk import INODES_MIN, inodes_free
-from sensegate.bus.ports import is_free
+from sensegate.bus.free_ports import is_free
 from sensegate.bus.process import binary, binary_version, check_version
 from sensegate.cli import repair
 from sensegate.cli.shown import Json, table

@@ -24,7 +24,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.ports import bracketed, listen
+from sensegate.bus.free_ports import bracketed, listen
 from sensegate.clock import Clock
 from sensegate.collect.passwords import Passwords
 from sensegate.collect.protocols import TALKS

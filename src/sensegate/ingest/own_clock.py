@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from sensegate.bus.record import decode_commit
+from sensegate.bus.commit_records import decode_commit
 from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
 from sensegate.config import Config

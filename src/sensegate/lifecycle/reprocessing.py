@@ -21,7 +21,7 @@ from sensegate.lifecycle.releases import Releases, canary_watcher
 from sensegate.lifecycle.reprocessing_interpreter import ReprocessingInterpreter
 from sensegate.lifecycle.reprocessing_orders import ReprocessingInput, ReprocessingOrder, ReprocessingOrders
 from sensegate.model import Entry, Message
-from sensegate.persist.priors import Priors
+from sensegate.persist.previous_readings import Priors
 from sensegate.ports import Log
 
 HOUR_US = 3_600_000_000

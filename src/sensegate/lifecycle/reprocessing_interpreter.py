@@ -26,7 +26,7 @@ from sensegate.model import BOOL, I32, Message, Span
 from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
-from sensegate.persist.priors import Priors
+from sensegate.persist.previous_readings import Priors
 
 
 class ReprocessingInterpreter:

@@ -15,11 +15,11 @@ from sensegate import metrics
 from sensegate.authority.index import Index
 from sensegate.bus import columns, raw, sequences
 from sensegate.bus.columns import Batch
-from sensegate.bus.filling import fill
+from sensegate.bus.commit_records import decode_commit, encode_commit
 from sensegate.bus.ledger import REMOVED, Ledger
 from sensegate.bus.names import FILLER, LOGGED, OBSERVATIONS, READINGS
+from sensegate.bus.padding import fill
 from sensegate.bus.raw import Kept
-from sensegate.bus.record import decode_commit, encode_commit
 from sensegate.bus.unreadable import read, read_rows
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
@@ -38,12 +38,12 @@ from sensegate.model import (
     Span,
     Spec,
 )
-from sensegate.persist.assemble import Judged, Stamp, batches
+from sensegate.persist.batch_builder import Judged, Stamp, batches
+from sensegate.persist.commit_ledger import tally, tally_again
 from sensegate.persist.duplicates import Duplicates, Judgement
 from sensegate.persist.identity import HOUR_US, UNCHANGED, SpecColumns, digests
-from sensegate.persist.priors import Priors
+from sensegate.persist.previous_readings import Priors
 from sensegate.persist.slices import Slice, slices, sources_of
-from sensegate.persist.tally import tally, tally_again
 from sensegate.ports import Log
 
 RETRY_S = 60.0

@@ -19,7 +19,8 @@ from sensegate.bus.columns import Batch
 from sensegate.bus.timelines import Timelines
 from sensegate.clock import Clock
 from sensegate.model import BOOL, I64, U8, U32, U64, Readings
-from sensegate.persist import order, ties
+from sensegate.persist import conflicts, series_order
+from sensegate.persist.dedup_index import Seen
 from sensegate.persist.identity import (
     ACCEPTED,
     HOUR_US,
@@ -33,8 +34,7 @@ from sensegate.persist.identity import (
     hashes,
     prints,
 )
-from sensegate.persist.marks import NEVER, Marks, Names
-from sensegate.persist.seen import Seen
+from sensegate.persist.watermarks import NEVER, Marks, Names
 from sensegate.quantities.quality import Flag
 
 SLACK_H = 2
@@ -280,7 +280,7 @@ class Duplicates:
         if old.any():
             flags[old] |= np.uint32(Flag.NOT_DEDUPLICATED | Flag.LATE)
             rows = np.flatnonzero(~old)
-        by_series, series = order.grouped(work.number, rows)
+        by_series, series = series_order.grouped(work.number, rows)
         judged, judged_series = by_series, series
         if specs.one_identity in (-1, NONE):
             anonymous = kinds == NONE
@@ -346,7 +346,7 @@ class Duplicates:
         questions = np.zeros(len(work.number), np.bool_)
         questions[rows[asked]] = True
         readings = work.readings
-        cut = ties.Cut(
+        cut = conflicts.Cut(
             hashes(work.number[chosen], readings.key[chosen]),
             work.number[chosen],
             work.kinds[chosen],
@@ -356,7 +356,7 @@ class Duplicates:
             readings.received[chosen],
             readings.message[chosen],
         )
-        kind, revision = ties.verdicts(cut, questions[chosen], self._seen.find)
+        kind, revision = conflicts.verdicts(cut, questions[chosen], self._seen.find)
         work.kind[chosen] = kind
         work.revision[chosen] = revision
         work.flags[chosen[revision > 0]] |= np.uint32(Flag.CONFLICT)
@@ -368,7 +368,7 @@ class Duplicates:
             rows, series = rows[live], series[live]
         if not rows.size:
             return
-        late = order.late(series, work.readings.time[rows], self._marks.last)
+        late = series_order.late(series, work.readings.time[rows], self._marks.last)
         if late is not None:
             work.flags[rows[late]] |= np.uint32(Flag.LATE)
             rows, series = rows[~late], series[~late]
@@ -377,7 +377,7 @@ class Duplicates:
             rows, series = rows[asked], series[asked]
             if rows.size:
                 spec = work.readings.spec[rows]
-                changes = order.Changes(
+                changes = series_order.Changes(
                     series,
                     work.bits[rows],
                     work.readings.value[rows],
@@ -385,7 +385,7 @@ class Duplicates:
                     specs.deadband.take(spec),
                     specs.heartbeat.take(spec),
                 )
-                unchanged, heartbeat = order.suppress(changes, self._marks)
+                unchanged, heartbeat = series_order.suppress(changes, self._marks)
                 work.kind[rows[unchanged]] = UNCHANGED
                 work.identity[rows[~unchanged]] |= np.uint8(LEADS)
                 work.flags[rows[heartbeat]] |= np.uint32(Flag.HEARTBEAT)
@@ -414,7 +414,7 @@ class Duplicates:
             series, key = series[~ahead], key[~ahead]
             if not key.size:
                 return
-        first = order.starts(series)
+        first = series_order.starts(series)
         owner = series[first]
         self._marks.mark[owner] = np.maximum(self._marks.mark[owner], np.maximum.reduceat(key, first))
 

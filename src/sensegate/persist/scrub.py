@@ -21,17 +21,17 @@ import structlog
 
 from sensegate.bus import columns
 from sensegate.bus.batch import Batch
+from sensegate.bus.commit_records import decode_commit
 from sensegate.bus.ledger import ACCEPTED, HOUR_US, Ledger
-from sensegate.bus.record import decode_commit
 from sensegate.bus.timelines import Timelines
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.model import I64, U64, Entry
 from sensegate.persist import extents
+from sensegate.persist.checkpoint_store import Snapshot, snapshot
 from sensegate.persist.extents import ROWS, Cause, Extent, Extents, Loss, Tally, missing
 from sensegate.persist.identity import KIND_MASK, NONE, bits_of, hashes, prints
-from sensegate.persist.runs import BY_ARRIVAL, CHUNK_ROWS, FAR_US, bucket_of, hour_of
-from sensegate.persist.store import Snapshot, snapshot
+from sensegate.persist.sorted_runs import BY_ARRIVAL, CHUNK_ROWS, FAR_US, bucket_of, hour_of
 from sensegate.quantities.quality import Flag
 
 EXTENT_ENTRIES = 2_000

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from sensegate.bus.commit_records import NOBODY, STORED_MAX, Kept, LaneRecord, Writer
 from sensegate.bus.ledger import REFUSED_BY_CENTRE, WITHHELD
-from sensegate.bus.record import NOBODY, STORED_MAX, Kept, LaneRecord, Writer
 from sensegate.errors import PermissionDenied
 from sensegate.tiers.protocol import PLACE_MAX, Lane, LaneMove, SpanRequest
 

@@ -12,7 +12,7 @@ import msgspec
 
 from sensegate import __version__
 from sensegate.bus import trust
-from sensegate.bus.ports import bracketed
+from sensegate.bus.free_ports import bracketed
 from sensegate.bus.process import write_private
 from sensegate.errors import ConfigError, Conflict, Overloaded, PermissionDenied, SensegateError, Unavailable
 from sensegate.tiers.members import Asked, Told, split

@@ -31,7 +31,7 @@ from sensegate.authority.devices import Stored, decode_stored, encode_stored
 from sensegate.authority.divisions import Divisions, contains
 from sensegate.authority.scope import Action, Principal, allows, demand
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.row import Row
+from sensegate.bus.kv_row import Row
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied

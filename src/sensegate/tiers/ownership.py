@@ -20,7 +20,7 @@ from sensegate import metrics
 from sensegate.authority.bucket import Bucket, follow
 from sensegate.authority.scope import Action, Principal, Role, demand, scope
 from sensegate.authority.trail import Trail
-from sensegate.bus.row import Row
+from sensegate.bus.kv_row import Row
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, NotFound, Overloaded

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from sensegate.bus.record import NOBODY, Kept, LaneRecord, Writer
+from sensegate.bus.commit_records import NOBODY, Kept, LaneRecord, Writer
 from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.model import Shed
 

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.record import LaneRecord, decode_lane, encode_lane
+from sensegate.bus.commit_records import LaneRecord, decode_lane, encode_lane
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, Overloaded, PermissionDenied, StoreFull, Unavailable

@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 
 from sensegate.bus import api
 from sensegate.bus.kv import Bucket
-from sensegate.bus.row import Row
+from sensegate.bus.kv_row import Row
 from sensegate.clock import Clock
 from sensegate.errors import PermissionDenied
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from sensegate.bus import columns, ledger, sequences
 from sensegate.bus.batch import Batch
+from sensegate.bus.commit_records import Kept
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import READINGS, ROWS
-from sensegate.bus.record import Kept
 from sensegate.bus.unreadable import read, read_ledger, read_subject
 from sensegate.model import BOOL, Entry, Shed
 from sensegate.quantities.quality import Flag

@@ -18,8 +18,8 @@ import msgspec
 import structlog
 
 from sensegate import metrics
+from sensegate.bus.commit_records import Kept, LaneRecord, decode_commit
 from sensegate.bus.ledger import ACCEPTED, FORWARDED, REFUSED_BY_CENTRE, WITHHELD
-from sensegate.bus.record import Kept, LaneRecord, decode_commit
 from sensegate.clock import Clock, moved
 from sensegate.config import UplinkConfig
 from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable

@@ -18,9 +18,9 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.filling import FILLED_MAX, fill
+from sensegate.bus.commit_records import NOBODY, LaneRecord, Writer
+from sensegate.bus.padding import FILLED_MAX, fill
 from sensegate.bus.process import write_private
-from sensegate.bus.record import NOBODY, LaneRecord, Writer
 from sensegate.errors import ConfigError, Unavailable
 from sensegate.ports import Log
 from sensegate.tiers import lanes, protocol

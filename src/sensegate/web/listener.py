@@ -9,7 +9,7 @@ from functools import partial
 
 from aiohttp import web
 
-from sensegate.bus.ports import bracketed, listen
+from sensegate.bus.free_ports import bracketed, listen
 from sensegate.errors import ConfigError
 from sensegate.web import limits
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensegate.model import I64
+from sensegate.persist.conflicts import Cut, verdicts
 from sensegate.persist.identity import ACCEPTED, CROSS_PATH, HOUR_US, LIFE_US, REDELIVERY, REPEAT, SEQUENCE, TIME
-from sensegate.persist.recent import Found
-from sensegate.persist.ties import Cut, verdicts
+from sensegate.persist.memtable import Found
 
 
 class Row(NamedTuple):

@@ -15,10 +15,10 @@ from hypothesis import given
 from sensegate.bus import columns
 from sensegate.errors import Overloaded, Unavailable
 from sensegate.model import Delivery, Position, Quarantined, QuarantineReason
-from sensegate.persist import priors
+from sensegate.persist import previous_readings
 from sensegate.persist.commit import Limits, Pending
 from sensegate.persist.identity import VERDICTS
-from sensegate.persist.priors import Priors
+from sensegate.persist.previous_readings import Priors
 from sensegate.quantities.quality import Flag
 from tests.persist.rig import (
     HOUR,
@@ -278,7 +278,7 @@ async def test_only_the_jobs_devices_are_held(rig: Again, monkeypatch: pytest.Mo
     rig.wanted = frozenset({"dev-1"})
     assert len(await rig.learn()) == 1
     rig.wanted = frozenset({"dev-0", "dev-1", "dev-2"})
-    monkeypatch.setattr(priors, "VALUES_MAX", 2)
+    monkeypatch.setattr(previous_readings, "VALUES_MAX", 2)
     with pytest.raises(Overloaded, match="narrow either"):
         await rig.learn()
 

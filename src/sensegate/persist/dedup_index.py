@@ -15,11 +15,11 @@ from sensegate.bus.timelines import Timelines
 from sensegate.clock import Clock
 from sensegate.errors import StoreFull, Unavailable
 from sensegate.model import I64, U8, U32, U64
+from sensegate.persist.checkpoint_store import Checkpoint, Opened, Store
+from sensegate.persist.conflicts import Cut
 from sensegate.persist.identity import FRAME, HOUR_US, MESSAGE_ID, SEQUENCE, TIME, hashes
-from sensegate.persist.recent import Found, Recent
-from sensegate.persist.runs import BY_ARRIVAL, Damaged, Run, bucket_of
-from sensegate.persist.store import Checkpoint, Opened, Store
-from sensegate.persist.ties import Cut
+from sensegate.persist.memtable import Found, Recent
+from sensegate.persist.sorted_runs import BY_ARRIVAL, Damaged, Run, bucket_of
 
 RECENT_ROWS = 1 << 18
 """So many rows in memory make a checkpoint due."""

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.bus.timelines import History, Timeline, Timelines
-from sensegate.persist import runs
+from sensegate.persist import sorted_runs
+from sensegate.persist.checkpoint_store import Checkpoint, Store
 from sensegate.persist.identity import HOUR_US, hashes
-from sensegate.persist.recent import Recent
-from sensegate.persist.runs import BY_ARRIVAL, Damaged, Run, bucket_of, merge, write_recent
-from sensegate.persist.store import Checkpoint, Store
+from sensegate.persist.memtable import Recent
+from sensegate.persist.sorted_runs import BY_ARRIVAL, Damaged, Run, bucket_of, merge, write_recent
 
 ROW = st.tuples(st.integers(0, 5), st.integers(-3, 40), st.integers(100, 104), st.integers(0, 1 << 62))
 """(series, key, bucket, bits)."""
@@ -81,7 +81,7 @@ def test_merged_runs_answer_as_a_plain_table(
 
 def test_many_rows_over_many_fences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of many blocks, merged in slices of bounded memory, find each row."""
-    monkeypatch.setattr(runs, "CHUNK_ROWS", 1_000)
+    monkeypatch.setattr(sorted_runs, "CHUNK_ROWS", 1_000)
     rows = [(n % 50, n, 100 + n % 2, n) for n in range(9_000)]
     halves = [write_recent(tmp_path / f"run-{n}", recent_of(rows[n::2]), 0) for n in range(2)]
     merged = merge(tmp_path / "run-m", [run for run in halves if run], 0)
@@ -235,7 +235,7 @@ def test_no_bit_of_a_run_changes_unseen(tmp_path_factory: pytest.TempPathFactory
     assert run
     run.verify()
     raw = bytearray(path.read_bytes())
-    used = [at for at in range(len(raw)) if at < 200 or at >= runs.HEAD_BYTES]
+    used = [at for at in range(len(raw)) if at < 200 or at >= sorted_runs.HEAD_BYTES]
     raw[data.draw(st.sampled_from(used[:24] + used[200:]))] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(raw)
     with pytest.raises(Damaged):

@@ -20,9 +20,9 @@ import xxhash
 from sensegate import metrics
 from sensegate.bus.timelines import Timelines
 from sensegate.model import FORMAT, I64
-from sensegate.persist.marks import COLUMNS
-from sensegate.persist.recent import Recent
-from sensegate.persist.runs import Damaged, Run, hour_of, merge, write_recent
+from sensegate.persist.memtable import Recent
+from sensegate.persist.sorted_runs import Damaged, Run, hour_of, merge, write_recent
+from sensegate.persist.watermarks import COLUMNS
 
 _LOST, _NAMES = "lost.end", "series.names"
 ASIDE = "damaged."

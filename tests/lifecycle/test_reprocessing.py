@@ -18,9 +18,9 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus import columns
+from sensegate.bus.commit_records import decode_commit
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.record import decode_commit
 from sensegate.clock import SystemClock
 from sensegate.config import IngestConfig, TimeConfig
 from sensegate.decode.decode import Decoder
@@ -37,7 +37,7 @@ from sensegate.model import Delivery, Device, Member, Message, Position
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
-from sensegate.persist import priors
+from sensegate.persist import previous_readings
 from sensegate.persist.commit import Committer
 from sensegate.persist.duplicates import Duplicates
 from tests.conftest import eventually
@@ -402,7 +402,7 @@ async def test_an_order_that_is_given_up(node: Node) -> None:
 
 async def test_more_than_memory_allows_is_refused(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before a single reading is written, and the order says what to do."""
-    monkeypatch.setattr(priors, "VALUES_MAX", 100)
+    monkeypatch.setattr(previous_readings, "VALUES_MAX", 100)
     async with node.alive():
         await node.enrol()
         await node.spoken()
@@ -425,7 +425,7 @@ async def test_one_that_never_ends_is_given_up(node: Node, monkeypatch: pytest.M
     async with node.alive():
         await node.enrol()
         await node.spoken()
-        monkeypatch.setattr(priors.Priors, "take", broken)
+        monkeypatch.setattr(previous_readings.Priors, "take", broken)
         order = await node.done(await node.order())
         assert (order.state, order.attempts) == (OrderState.FAILED, 3)
         assert "begun 3 times and never ended" in order.problem

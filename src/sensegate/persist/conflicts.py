@@ -18,7 +18,7 @@ from sensegate.persist.identity import (
     REPEAT,
     SEQUENCE,
 )
-from sensegate.persist.recent import Found
+from sensegate.persist.memtable import Found
 
 _PATH = np.uint64(0xFFFF)
 _PATH_MASK = 0xFFFF

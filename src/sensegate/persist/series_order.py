@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from sensegate.model import BOOL, F64, I64, U32, U64
-from sensegate.persist.marks import NEVER, Marks
+from sensegate.persist.watermarks import NEVER, Marks
 from sensegate.quantities.sorting import radix_argsort
 
 _ROUNDS = 8

@@ -36,8 +36,8 @@ from sensegate.persist.identity import (
     bits_of,
     hashes,
 )
-from sensegate.persist.marks import Names
-from sensegate.persist.recent import Recent
+from sensegate.persist.memtable import Recent
+from sensegate.persist.watermarks import Names
 from sensegate.quantities.quality import Flag
 
 VALUES_MAX = 3_000_000

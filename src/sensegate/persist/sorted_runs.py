@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from sensegate.model import I32, I64, U8, U32, U64
 from sensegate.persist.identity import HOUR_US, MESSAGE_ID
-from sensegate.persist.recent import Found, Recent
+from sensegate.persist.memtable import Found, Recent
 
 MAGIC = b"sgrun\x00\x00\x02"
 FENCE = 256

@@ -7,8 +7,8 @@ from typing import Literal
 
 import pytest
 
+from sensegate.bus.encryption import KEY_FILE, sealing
 from sensegate.bus.engine import Engine, User
-from sensegate.bus.sealing import KEY_FILE, sealing
 from sensegate.bus.server_conf import KEY_VARIABLE
 from sensegate.bus.streams import ensure_streams
 from sensegate.config import EngineConfig

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from sensegate.authority.chain import Head
-from sensegate.bus.kv_row import Row
+from sensegate.bus.kv_row import KvRow
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.config import Config, NodeUserConfig
@@ -23,7 +23,7 @@ from sensegate.failover import terms
 from sensegate.failover.active import Seat
 from sensegate.failover.lease import Plea, Voters
 from sensegate.failover.terms import Choice, State, Term, decode_state, encode
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from tests.live.site import config_of
 
 LEASE_S = 10.0
@@ -107,7 +107,7 @@ async def promoted(tmp_path: Path, *, automatic: bool = True) -> World:
     inherited = Voters((1, 1), ALL)
     term = Term(2, active=True, alone=True, history=((1, 0), (2, 0)), voters=(inherited,))
     world = World(tmp_path / "b", term, automatic=automatic)
-    await world.log.write([Member("commit.44.a", b"1")])
+    await world.log.write([LogMessage("commit.44.a", b"1")])
     await world.open()
     return world
 
@@ -123,7 +123,7 @@ async def test_alone_only_with_a_majority_that_knows(tmp_path: Path) -> None:
     assert await world.seen() == 1
     # Nobody comes for most of the lease: what was given is given, nothing more is.
     await world.passes(LEASE_S * 0.8)
-    await world.log.write([Member("commit.44.a", b"2", rollup=True)])
+    await world.log.write([LogMessage("commit.44.a", b"2", rollup=True)])
     assert await world.seen() == 1
     for _ in range(2):  # they count from the answer that they repeat
         await world.meet("4403", "4404")
@@ -134,7 +134,7 @@ async def test_first_it_is_on_the_disks_that_it_delivers_alone(tmp_path: Path) -
     """On its own, then on those of half of the nodes; whoever is here and does not know would grant the other."""
     world = World(tmp_path / "a", Term(1, active=True, history=((1, 0),)))
     await world.open()
-    await world.log.write([Member("commit.44.a", b"1")])
+    await world.log.write([LogMessage("commit.44.a", b"1")])
     for _ in range(2):
         await world.meet("4401", "4403")
     await world.passes(5.5)  # the standby was not heard
@@ -150,7 +150,7 @@ async def test_first_it_is_on_the_disks_that_it_delivers_alone(tmp_path: Path) -
     assert terms.read(world.directory).alone
     assert await world.seen() == 1
     # On its own, but on that of one node only.
-    await world.log.write([Member("commit.44.a", b"2", rollup=True)])
+    await world.log.write([LogMessage("commit.44.a", b"2", rollup=True)])
     for node in ("4403", "4404"):
         await world.asked(node, msgspec.structs.replace(knowing[node], alone=False))
     assert await world.seen() == 1
@@ -183,7 +183,7 @@ async def test_what_waited_in_a_queue_says_nothing(tmp_path: Path) -> None:
     await world.passes(LEASE_S)
     for node, plea in late:
         await world.asked(node, plea)
-    await world.log.write([Member("commit.44.a", b"2", rollup=True)])
+    await world.log.write([LogMessage("commit.44.a", b"2", rollup=True)])
     assert await world.seen() == 1
 
 
@@ -251,10 +251,10 @@ async def test_rows_go_in_pieces_that_fit(tmp_path: Path) -> None:
     """A registry of large rows is copied, too: an answer is no larger than a message may be."""
     world = await promoted(tmp_path)
     values = {f"k{number}": bytes([number]) * 300_000 for number in range(5)} | {"large": b"x" * 900_000}
-    rows = [Row(key, value, number) for number, (key, value) in enumerate(values.items(), 1)]
+    rows = [KvRow(key, value, number) for number, (key, value) in enumerate(values.items(), 1)]
 
     class Bucket:
-        async def changes(self, after: int, *, limit: int) -> list[Row]:
+        async def changes(self, after: int, *, limit: int) -> list[KvRow]:
             return rows[after : after + limit]
 
     await world.seat.opened({"large": Bucket()}, world.trail, world.log)  # type: ignore[dict-item, arg-type]

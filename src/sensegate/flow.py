@@ -25,10 +25,9 @@ from sensegate.authority import audit_opening
 from sensegate.authority.assets import Assets
 from sensegate.authority.neighbours import Neighbours
 from sensegate.authority.scope import Principal, Role, Scope
-from sensegate.bus.addresses import Addresses, follow
+from sensegate.bus.addresses import GatewayAddresses, keep_engine_pid_current
 from sensegate.bus.engine import Engine
-from sensegate.bus.ledger import HOUR_US
-from sensegate.clock import Clock, SystemClock
+from sensegate.clock import HOUR_US, Clock, SystemClock
 from sensegate.collect.commands import DownlinkQueue
 from sensegate.config import Config, secret
 from sensegate.control.capabilities import TaskingCapabilities
@@ -45,17 +44,17 @@ from sensegate.errors import Fenced, PermissionDenied, StoreFull, Superseded, Un
 from sensegate.failover import standby
 from sensegate.foundations import Foundations
 from sensegate.ingest.interpreter import Interpreter
-from sensegate.ingest.own_clock import OwnClock
+from sensegate.ingest.own_clock import ClockMonitor
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.ingest.sources import Sources
 from sensegate.normalise.book import IndicatorStore
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
-from sensegate.persist.commit import Committer, Limits
-from sensegate.persist.duplicates import Duplicates
-from sensegate.persist.scrub import Scrub, scrubbed
-from sensegate.persist.scrubber import Scrubber
+from sensegate.persist.commit import CommitLimits, Committer
+from sensegate.persist.duplicates import Deduplicator
+from sensegate.persist.scrub import Scrub, scrub_target
+from sensegate.persist.scrubber import ScrubTask
 from sensegate.ports import Log
 from sensegate.scripts import pool as scripts
 from sensegate.share import opening
@@ -77,7 +76,9 @@ from sensegate.web.rotation import rotating
 _log = structlog.get_logger("flow")
 
 
-async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Addresses], None] | None = None) -> None:
+async def run(
+    config: Config, *, clock: Clock | None = None, ready: Callable[[GatewayAddresses], None] | None = None
+) -> None:
     """Run one node or centre until cancelled, which ends its engine too; `ready` is told once it is up.
 
     A centre with another one beside it stands by until it is to be active, and again when it is not any more.
@@ -104,7 +105,7 @@ def _told_secrets(config: Config) -> None:
 
 
 async def _run(
-    config: Config, clock: Clock, ready: Callable[[Addresses], None] | None, seat: standby.Seat | None
+    config: Config, clock: Clock, ready: Callable[[GatewayAddresses], None] | None, seat: standby.Seat | None
 ) -> None:
     directory = Path(config.directory)
     # A dump would hold what stands in memory: messages before they are cut, keys. The engine inherits it.
@@ -117,10 +118,10 @@ async def _run(
         stack.push_async_callback(engine.stop)
         foundations = await Foundations.open(config, clock, engine, stack, joined=joined if fresh else None)
         gateway = await Gateway.build(foundations, stack, seat=seat)
-        where = Addresses.of(
+        where = GatewayAddresses.of(
             engine, gateway.http_url, gateway.sources.tcp_urls, gateway.viid.url if gateway.viid else ""
         )
-        where.keep(directory)
+        where.save(directory)
         _log.info("up", role=config.role, division=config.division, http=where.http, mqtt=where.mqtt)
         # The registry and the profiles live as long as the process: the collector need not walk them again and again.
         gc.collect()
@@ -130,8 +131,8 @@ async def _run(
         async with asyncio.TaskGroup() as group:
             for name, work in gateway.tasks.items():
                 group.create_task(_supervised(name, work, clock), name=name)
-            group.create_task(follow(where, engine, directory), name="engine restarts")
-            group.create_task(engine.watched(), name="engine")
+            group.create_task(keep_engine_pid_current(where, engine, directory), name="engine restarts")
+            group.create_task(engine.wait_failed(), name="engine")
 
 
 async def _supervised(name: str, work: Callable[[], Awaitable[None]], clock: Clock) -> None:
@@ -251,7 +252,7 @@ class Gateway:
         decoder = Decoder(profiles, self.devices, config.ingest, DecoderMemory(undoable=True))
         normaliser = Normaliser(profiles.specs, series=series, clock=clock, time=config.time)
         self.clocks = normaliser.clocks
-        self.tasks["clock"] = OwnClock(
+        self.tasks["clock"] = ClockMonitor(
             config, clock, self.log, self.clocks, lambda: self.above.clock_offset_s if self.above else None
         ).run
         self.indicators = Indicators(series)
@@ -262,7 +263,7 @@ class Gateway:
     def _persist(self) -> None:
         """Build what judges duplicates and writes commits."""
         config, clock = self.config, self.clock
-        duplicates = Duplicates(
+        duplicates = Deduplicator(
             Path(config.directory) / "duplicates",
             clock=clock,
             horizon_h=config.duplicates.horizon_h,
@@ -277,11 +278,16 @@ class Gateway:
             clock,
             division=config.member_id,
             partition=config.ingest.partition,
-            alone=config.role == "node",
-            limits=Limits.of(config.store, self.log.payload_bytes_max),
+            sole_writer=config.role == "node",
+            limits=CommitLimits.of(config.store, self.log.payload_bytes_max),
         )
-        self.scrubber = Scrubber(
-            Scrub(self.log.whole(), scrubbed(config, duplicates.horizon_us), clock, spoil=duplicates.spoil),
+        self.scrubber = ScrubTask(
+            Scrub(
+                self.log.unfiltered(),
+                scrub_target(config, duplicates.horizon_us),
+                clock,
+                request_rebuild=duplicates.request_rebuild,
+            ),
             Path(config.directory),
             clock,
             epoch=self.log.epoch,
@@ -316,7 +322,9 @@ class Gateway:
 
     def _to_centre(self) -> None:
         config, clock, base = self.config, self.clock, self.foundations
-        above = self.above = Above(config, clock, self.log, self._report, self.mode_executor.shed, began=self.log.began)
+        above = self.above = Above(
+            config, clock, self.log, self._report, self.mode_executor.shed, began=self.log.end_at_open
+        )
         releases = base.life.releases
         above.taking = Taking(releases, releases.contents, self.audit, above.ask, centre=config.division[:2])
         copying = Copying(self.bus, base.copied, above.ask, clock, life=self.log.epoch)
@@ -409,7 +417,7 @@ class Gateway:
             self.tasks["catalogue of nodes"] = partial(downward.run, self.below.gone)
             self.reader.on_begin.append(self.below.returns.begin)
             self.reader.on_rows.append(self.below.returns.note)
-        await self.share.open(self.log.began)
+        await self.share.open(self.log.end_at_open)
         if self.below:
             floors = GradeFloors(self.share.catalogue, self.share.feeds)
             self.below.receive(self.below.rules(floors, self._knows_profile))
@@ -433,7 +441,9 @@ class Gateway:
         """Open the HTTP side over all that it shows, and the listener of GA/T 1400."""
         self.web = Web(shown(self))
         self.http_url = await self.web.start()
-        self.tasks["certificates"] = rotating(self.config, (self.web.renew, self.engine.renew), self.clock).run
+        self.tasks["certificates"] = rotating(
+            self.config, (self.web.renew, self.engine.reload_certificates), self.clock
+        ).run
         stack.push_async_callback(self.web.stop)
         if self.viid is not None:
             await self.viid.start(stack, self.log, self.tasks)

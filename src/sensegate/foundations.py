@@ -24,9 +24,9 @@ from sensegate.authority.set_aside import SetAside
 from sensegate.authority.tokens import Tokens
 from sensegate.bus import streams, timelines
 from sensegate.bus.engine import Engine, User
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.log import JetStreamLog
-from sensegate.bus.malloc import one_arena
+from sensegate.bus.malloc import limit_arenas
 from sensegate.bus.process import write_private
 from sensegate.cameras.feature import Cameras
 from sensegate.clock import Clock
@@ -50,7 +50,7 @@ class Foundations:
         self.engine = engine
         self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
         """Name -> what runs until cancelled."""
-        self.buckets: dict[str, Bucket] = {}
+        self.buckets: dict[str, KvBucket] = {}
 
     @classmethod
     async def open(
@@ -72,7 +72,7 @@ class Foundations:
             joined: of a node in a new store: the way to the centre, which has what it is to begin with.
         """
         self = cls(config, clock, engine)
-        one_arena()
+        limit_arenas()
         await self._log(stack, joined)
         await self._profiles(stack)
         await self._devices()
@@ -81,9 +81,9 @@ class Foundations:
         await audit_opening.bases(self.audit, config)
         return self
 
-    async def bucket(self, name: str) -> Bucket:
+    async def bucket(self, name: str) -> KvBucket:
         """Return a registry's store. Raises `Unavailable`."""
-        made = await Bucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)
+        made = await KvBucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)
         self.buckets[name] = made
         return made
 
@@ -98,7 +98,7 @@ class Foundations:
             engine.inventory.expect(User.GATEWAY.account, streams.LOG)
         if not joined and (life or config.uplink.secret_file):
             # Where it is made anew, as a node that does not join or with its directory kept, nobody tells it where.
-            first = streams.first_again(self.clock.now())
+            first = streams.first_unused_sequence(self.clock.now())
         await streams.ensure_streams(self.bus, config.store, audit_ttl_h=config.audit.ttl_h, log_first=first)
         self.log = JetStreamLog(self.bus, room=engine.has_room)
         await self.log.open(Path(config.directory))

@@ -76,7 +76,7 @@ def _parts(of: Gateway) -> dict[Part[Any], Any]:
     life, below = of.foundations.life, of.below
     parts: dict[Part[Any], Any] = {
         RELEASES: life.releases,
-        IN_FORCE: life.rollout.in_force,
+        IN_FORCE: life.rollout.wait_in_force,
         OUTCOMES: life.canaries.outcomes,
         STUDIES: life.comparisons,
         JOBS: life.jobs,
@@ -111,9 +111,9 @@ def _parts(of: Gateway) -> dict[Part[Any], Any]:
 def troubles(of: Gateway) -> list[str]:
     """Return why readings are not taken or given as they should be; empty when all is well."""
     found = [f"intake: {of.ingest.trouble}"] if of.ingest.trouble else []
-    if of.committer.held:
-        found.append(f"log: full, devices are held back until there is room: {of.committer.held}")
-    found += of.engine.troubles()
+    if of.committer.blocked_reason:
+        found.append(f"log: full, devices are held back until there is room: {of.committer.blocked_reason}")
+    found += of.engine.warnings()
     if not of.bus.is_connected:
         found.append("engine: not connected; connecting again")
     if of.clocks.own_clock_off:

@@ -7,7 +7,7 @@ import pytest
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
-from sensegate.bus.slots import SPARES, slots_of
+from sensegate.bus.slots import SPARE_SLOTS, province_slots
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.tiers.members import BLOCK, Lane, Members, State, apart, split, version_fault, version_note
@@ -15,7 +15,7 @@ from sensegate.tiers.members import BLOCK, Lane, Members, State, apart, split, v
 PROVINCE = Principal("province", Role.PROVINCE_OPERATOR, scope("44"))
 CITY = Principal("city", Role.CITY_OPERATOR, scope("4401"))
 NOTHING = Lane()
-SLOTS = slots_of(["4401", "4403", "4420"])
+SLOTS = province_slots(["4401", "4403", "4420"])
 
 
 class Register:
@@ -211,7 +211,7 @@ async def test_what_cannot_be_an_id(register: Register) -> None:
 async def test_without_a_free_slot_nobody_joins(register: Register) -> None:
     """The code stays good until a slot is free."""
     members = register.members
-    for number in range(SPARES):
+    for number in range(SPARE_SLOTS):
         code, _ = await members.invite("4401", by=PROVINCE, member=f"4401-n{number}")
         await members.join(code, version="1.4.0", life="", came=NOTHING)
     code, _ = await members.invite("4401", by=PROVINCE, member="4401-late")

@@ -20,7 +20,7 @@ from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.errors import Conflict, NotFound, PermissionDenied, Unavailable
-from sensegate.model import Device, DeviceState, Member
+from sensegate.model import Device, DeviceState, LogMessage
 from sensegate.tiers import move_register as module
 from sensegate.tiers.device_moves import Mover, Place
 from sensegate.tiers.move_register import OVER, Left, Move, Moves, Order, Part, Stage, Told, decode_orders
@@ -149,7 +149,7 @@ class Province:
         log = MemoryLog(self.clock, epoch="e")
         write = log.write
 
-        async def counted(members: Sequence[Member]) -> int:
+        async def counted(members: Sequence[LogMessage]) -> int:
             for one in members:
                 if one.subject.startswith("ledger."):
                     self.counted += [(name, row.kind) for row in Ledger.decode(one.payload).rows()]

@@ -22,7 +22,7 @@ from sensegate.bus.engine import Engine
 from sensegate.clock import SystemClock
 from sensegate.config import Config
 from sensegate.foundations import Foundations
-from sensegate.model import Delivery, Device, Message, Position
+from sensegate.model import Delivery, Device, Message, SourcePosition
 from tests.bench import rig
 from tests.bench.workload import COUNTIES
 
@@ -99,7 +99,7 @@ class Day:
         self._minute += 1
         self.readings += count * len(PROPERTIES)
         # In life the worker has half a minute for what it gets here in a moment.
-        self.parts.committer._duplicates.settle()
+        self.parts.committer._duplicates.wait_idle()
         if self._minute % TAKE_EVERY == 0:
             self.parts.quality.collect()
 
@@ -119,7 +119,7 @@ class Day:
             for place, (at, payload) in enumerate(zip(piece, payloads, strict=True))
         ]
         self._sequence += len(messages)
-        return Delivery("bench", messages, _nothing, Position("bench", self._sequence))
+        return Delivery("bench", messages, _nothing, SourcePosition("bench", self._sequence))
 
 
 async def _nothing() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sensegate.authority.jwt import Rights
-from sensegate.bus.server_conf import Kept, render
+from sensegate.bus.server_conf import EngineState, render
 from sensegate.bus.slots import account_of, centre_user, inbox_prefix, member_rights, request_subject
 from sensegate.config import EngineConfig
 from sensegate.share.controls import reply_of
@@ -26,7 +26,7 @@ def rights_of(slot: str) -> Rights:
     return Rights(rights.publish, rights.subscribe)
 
 
-def text(kept: Kept, directory: Path, secrets: Mapping[str, str], tight: bool) -> str:  # noqa: FBT001 - `Layout.text`
+def text(kept: EngineState, directory: Path, secrets: Mapping[str, str], tight: bool) -> str:  # noqa: FBT001 - `Layout.text`
     """Return the server's configuration; not `tight`: users of nodes have no permissions set."""
     rendered = render(EngineConfig(), SMALL, kept, directory, name="border", nodes=secrets, slots=SLOTS)
     if tight:

@@ -21,7 +21,7 @@ from sensegate.bus.engine import Engine, EngineInfo, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import ConfigError, EngineError
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from tests.bus.devices import MqttDevice, alive, engine_in, until, written
 
 GATEWAY = """
@@ -75,7 +75,7 @@ async def killed(tmp_path: Path) -> AsyncIterator[EngineInfo]:
     yield info
     found = process.find(tmp_path / "engine")
     if found is not None:
-        await found.end()
+        await found.terminate()
         found.release()
 
 
@@ -257,7 +257,7 @@ async def test_a_hung_server_is_replaced(killed: EngineInfo, tmp_path: Path, mon
 async def test_a_killed_server_is_started_again_with_everything_it_had(engine: Engine, log: JetStreamLog) -> None:
     """Same ports, same store; connections come back by themselves; what was written is there."""
     before = engine.info
-    assert await log.write([Member("raw.a", b"1"), Member("commit.a", b"c", rollup=True)]) == 2
+    assert await log.write([LogMessage("raw.a", b"1"), LogMessage("commit.a", b"c", rollup=True)]) == 2
     for _ in range(2):
         engine.restarted.clear()
         os.kill(engine.info.pid, signal.SIGKILL)
@@ -265,7 +265,7 @@ async def test_a_killed_server_is_started_again_with_everything_it_had(engine: E
             await engine.restarted.wait()
     assert engine.info.pid != before.pid
     assert (engine.info.port, engine.info.mqtt_port) == (before.port, before.mqtt_port)
-    assert await written(log, Member("commit.a", b"d", rollup=True, expect=2)) == 3
+    assert await written(log, LogMessage("commit.a", b"d", rollup=True, expect=2)) == 3
     assert [entry.payload for entry in await log.fetch(0)] == [b"1", b"d"]
 
 
@@ -285,7 +285,7 @@ async def test_a_server_that_cannot_start_is_tried_again_with_growing_pauses(
             await real(seconds)
 
     failures: list[Exception] = [ConfigError("a certificate that is being replaced"), OSError(28, "No space left")]
-    conf = engine._conf
+    conf = engine._server_config
 
     def failing(*given: Any) -> Any:
         if failures:
@@ -293,7 +293,7 @@ async def test_a_server_that_cannot_start_is_tried_again_with_growing_pauses(
         return conf(*given)
 
     monkeypatch.setattr(engine._clock, "sleep", sleep)
-    monkeypatch.setattr(engine, "_conf", failing)
+    monkeypatch.setattr(engine, "_server_config", failing)
     monkeypatch.setattr(process, "binary", lambda: "/nowhere/nats-server")
     os.kill(engine.info.pid, signal.SIGKILL)
     await until(lambda: len(pauses) > 9)

@@ -42,7 +42,7 @@ def shake(client: ssl.SSLContext, shown: Pair) -> None:
 def told(tmp_path: Path) -> ssl.SSLContext:
     """What a node trusts that joined a centre at HERE, whose certificate names another address, with its authority."""
     centre = issue(tmp_path, "centre", "centre.example")
-    return trust.told(centre.cert_file.read_text(), HERE)
+    return trust.joined_centre_context(centre.cert_file.read_text(), HERE)
 
 
 def test_the_certificate_that_was_told(told: ssl.SSLContext, tmp_path: Path) -> None:

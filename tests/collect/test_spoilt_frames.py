@@ -16,7 +16,7 @@ from sensegate.collect.protocols.jtt808 import VehicleTalk
 from sensegate.collect.protocols.sl651 import HydrologyTalk
 from sensegate.errors import Rejected
 from sensegate.frames import jtt808
-from sensegate.model import Outcome
+from sensegate.model import FrameOutcome
 from tests.frames import made
 from tests.frames.test_cutting import FRAMES
 from tests.spoil import UNWRITABLE, in_frame
@@ -57,7 +57,7 @@ def test_any_frame_is_answered_or_refused(name: str) -> None:
             except Rejected:
                 continue
             heard_of += 1
-            for outcome in Outcome:
+            for outcome in FrameOutcome:
                 answer = talk.answer(heard, outcome, NOW)
                 assert isinstance(answer, bytes), what
                 found = talk.cut(answer)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sensegate.errors import Conflict
 from sensegate.lifecycle.canaries import CanaryAnalysis
 from sensegate.lifecycle.history import CanaryLimits
-from sensegate.lifecycle.outcomes import Outcomes, worse
+from sensegate.lifecycle.outcomes import Outcomes, canary_failure
 from sensegate.model import Quarantined, QuarantineReason, Readings, RejectedValue, RejectReason, Spec
 from sensegate.quantities.quality import Flag, Quality
 from tests.authority.test_releases import CITY, NAME, Office
@@ -53,7 +53,7 @@ async def office(tmp_path: Path) -> Office:
     made = Office(tmp_path)
     await made.released(1)
     await made.proposed(2)
-    await made.releases.canary(NAME, 2, by=CITY, share=0.25, limits=CanaryLimits(least=10))
+    await made.releases.canary(NAME, 2, by=CITY, share=0.25, limits=CanaryLimits(outcomes_min=10))
     return made
 
 
@@ -71,8 +71,8 @@ async def office(tmp_path: Path) -> Office:
 )
 def test_when_it_is_enough(tried: Outcomes, others: Outcomes, said: str) -> None:
     """Shares are held against those of the others; where there are none, against perfection."""
-    assert worse(tried, others, CanaryLimits(least=10)).startswith(said)
-    assert bool(worse(tried, others, CanaryLimits(least=10))) == bool(said)
+    assert canary_failure(tried, others, CanaryLimits(outcomes_min=10)).startswith(said)
+    assert bool(canary_failure(tried, others, CanaryLimits(outcomes_min=10))) == bool(said)
 
 
 COUNT = st.integers(0, 1_000)
@@ -83,7 +83,7 @@ def test_property_who_does_as_the_others_do_goes_on(faults: int, rejected: int, 
     """Whatever the counts: the same shares on both sides never end a canary."""
     side = Outcomes(readings=readings_ + faults, faults=faults, rejected=rejected)
     double = Outcomes(readings=2 * side.readings, faults=2 * faults, rejected=2 * rejected)
-    assert worse(side, double, CanaryLimits(least=1, rejected=0, faults=0)) == ""
+    assert canary_failure(side, double, CanaryLimits(outcomes_min=1, rejected=0, faults=0)) == ""
 
 
 async def test_what_counts(office: Office) -> None:

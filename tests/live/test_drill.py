@@ -18,7 +18,7 @@ from msgspec import structs
 
 from sensegate.config import NodeUserConfig, UplinkConfig
 from sensegate.lifecycle.canaries import CanaryAnalysis
-from sensegate.persist.previous_readings import Priors
+from sensegate.persist.previous_readings import PreviousReadings
 from tests.conftest import eventually
 from tests.live.site import PLAIN, Made, Site, config_of, running
 from tests.live.test_profiles import THERMOMETER, write
@@ -201,7 +201,7 @@ async def test_control_a_redecode_that_knows_nothing_of_the_log_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the priors blind, every message of the span comes twice, and the drill's own check says so."""
-    monkeypatch.setattr(Priors, "take", lambda *_args, **_more: None)
+    monkeypatch.setattr(PreviousReadings, "add", lambda *_args, **_more: None)
     async with city_with_thermometers(tmp_path) as city:
         operator, _ = await city.site.token("city_operator", "4401")
         await step(city.site, "/versions", operator, 201, text=WRONG)

@@ -441,7 +441,7 @@ async def served(config: Config, directory: Path, lab: Lab) -> AsyncIterator[Con
 
     async def answers() -> bool:
         with contextlib.suppress(OSError, EOFError):
-            await process.greeting("127.0.0.1", ports.port)
+            await process.read_server_info("127.0.0.1", ports.port)
             return True
         return False
 

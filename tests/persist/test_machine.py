@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from sensegate.persist.duplicates import Duplicates
+from sensegate.persist.duplicates import Deduplicator
 from sensegate.persist.identity import VERDICTS
-from sensegate.persist.memtable import Found
-from sensegate.persist.sorted_runs import Run
+from sensegate.persist.memtable import Matches
+from sensegate.persist.sorted_runs import SortedRun
 from sensegate.persist.watermarks import NEVER
 from sensegate.quantities.quality import Flag
 from tests.persist.rig import (
@@ -142,7 +142,7 @@ class Machine(RuleBasedStateMachine):
     def run(self, sent: list[Sent]) -> None:
         """Commit messages and compare every verdict with the oracle's."""
         pending = self.loop.run_until_complete(self.rig.commit(sent))
-        judgement = pending.judgements[0]
+        judgement = pending.results[0]
         expected = []
         for one in sent:
             self.count += 1
@@ -175,9 +175,9 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """The process is killed between two commits."""
-        before = self.rig.duplicates.snapshot()
+        before = self.rig.duplicates.watermarks()
         self.loop.run_until_complete(self.rig.restart())
-        assert self.rig.duplicates.snapshot() == before
+        assert self.rig.duplicates.watermarks() == before
 
     @rule(sent=messages(), written=st.booleans())
     def die_in_a_commit(self, sent: list[Sent], written: bool) -> None:  # noqa: FBT001
@@ -202,7 +202,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def worker_ends(self) -> None:
         """The worker that writes the checkpoint gets its time."""
-        self.rig.duplicates.settle()
+        self.rig.duplicates.wait_idle()
 
     def teardown(self) -> None:
         """The ledger of all commits balances; give all back."""
@@ -225,26 +225,26 @@ QUICK = settings(CAREFUL, max_examples=300, database=None, derandomize=True, pri
 
 def test_the_machine_catches_a_dropped_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: where nothing is caught up from the log, the machine finds it."""
-    monkeypatch.setattr(Duplicates, "apply", lambda *_args, **_more: None)
+    monkeypatch.setattr(Deduplicator, "apply", lambda *_args, **_more: None)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Machine, settings=QUICK)
 
 
 def test_the_machine_catches_a_disk_that_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: where what went to disk is forgotten, the machine finds it."""
-    monkeypatch.setattr(Run, "find", lambda *_args: Found.none())
+    monkeypatch.setattr(SortedRun, "find", lambda *_args: Matches.empty())
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Machine, settings=QUICK)
 
 
 def test_the_machine_catches_a_watermark_of_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: where stamps of the future are not remembered beside the watermark, the machine finds it."""
-    plain = Duplicates._remember
+    plain = Deduplicator._store_accepted
 
-    def forget(self: Duplicates, *args: object) -> None:
+    def forget(self: Deduplicator, *args: object) -> None:
         plain(self, *args)  # type: ignore[arg-type]
-        self._marks.ahead[:] = NEVER
+        self._watermarks.future_key[:] = NEVER
 
-    monkeypatch.setattr(Duplicates, "_remember", forget)
+    monkeypatch.setattr(Deduplicator, "_store_accepted", forget)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Machine, settings=QUICK)

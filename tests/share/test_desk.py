@@ -16,11 +16,11 @@ from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.shelf import Shelf
 from sensegate.authority.trail import MemoryTrail
-from sensegate.clock import FakeClock
+from sensegate.clock import DAY_US, FakeClock
 from sensegate.control.emergency_grants import EmergencyGrants
 from sensegate.control.modes import EmergencyGrant, ModeOrder, ModePlan
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied, Unavailable
-from sensegate.share.applications import DAY_US, Application, Asked, State, above, level_of, narrower
+from sensegate.share.applications import Application, Asked, State, above, level_of, narrower
 from sensegate.share.catalogue import Catalogue, Entry, Kind, Sharing, as_csv, credit_code, dcat, found, missing
 from sensegate.share.desk import Desk
 from sensegate.share.feeds import Feed, Feeds, Wanted, common

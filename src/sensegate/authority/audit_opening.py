@@ -16,7 +16,7 @@ from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.shared_secrets import agree
 from sensegate.authority.trail import Facts
 from sensegate.bus.inventory import Inventory
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.clock import Clock
 from sensegate.config import Config
 
@@ -24,7 +24,7 @@ HEADS = "audit-heads.ndjson"
 KEY = "audit.key"
 
 
-async def opened(bus: Client, clock: Clock, config: Config, bucket: Callable[[str], Awaitable[Bucket]]) -> Audit:
+async def opened(bus: Client, clock: Clock, config: Config, bucket: Callable[[str], Awaitable[KvBucket]]) -> Audit:
     """Return the trail of this gateway; its key is made at the first start.
 
     Two centres have one trail, so one key signs it: it stands in a bucket that the standby copies, if no file is set.
@@ -64,9 +64,9 @@ async def losses(audit: Audit, config: Config, inventory: Inventory) -> None:
     """Put the losses of streams that an operator accepted on the trail. Raises as `Audit.record` does."""
     by = Principal("gateway", Role.ADMIN, scope(config.division), name="the gateway itself")
     for loss in inventory.accepted:
-        said: Facts = {"created": loss.created, "by": loss.by, "at": loss.at, "aside": loss.aside}
+        said: Facts = {"created": loss.created, "by": loss.by, "at": loss.at, "aside": loss.set_aside}
         await audit.record(by, "store.accept_loss", f"{loss.account}/{loss.name}", before=said)
-    inventory.settle()
+    inventory.clear_accepted()
 
 
 def hours(audit: Audit, clock: Clock, config: Config, usage: Callable[[], Sequence[Any]]) -> Hours:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from cryptography import x509
 
-from sensegate.clock import Clock
+from sensegate.clock import DAY_US, HOUR_US, Clock
 from sensegate.config import Config
 
 SOON_DAYS = 30
-LOOK_US = 3_600_000_000
-_DAY_US = 86_400_000_000
+LOOK_US = HOUR_US
 
 
 class Expiry:
@@ -40,7 +39,7 @@ class Expiry:
             ends = min(one.not_valid_after_utc for one in x509.load_pem_x509_certificates(file.read_bytes()))
         except (OSError, ValueError) as why:
             return f"certificate: {file} ({key}) cannot be read: {why}"
-        days = (ends - datetime.fromtimestamp(now / 1e6, UTC)).total_seconds() * 1e6 / _DAY_US
+        days = (ends - datetime.fromtimestamp(now / 1e6, UTC)).total_seconds() * 1e6 / DAY_US
         if days > SOON_DAYS:
             return ""
         when = f"ends on {ends:%Y-%m-%d}" if days > 0 else f"ended on {ends:%Y-%m-%d}"

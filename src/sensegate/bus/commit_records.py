@@ -1,4 +1,4 @@
-"""The commit record as it stands on the log: JSON, so that a person may read it with any NATS client."""
+"""Commit records of the log and of uplink lanes: JSON, so that they can be read with any NATS client."""
 
 from __future__ import annotations
 
@@ -7,101 +7,101 @@ from collections.abc import Sequence
 import msgspec
 
 from sensegate.bus.decoding import decoder
-from sensegate.model import CommitRecord, Shed
+from sensegate.model import CommitRecord, SheddingRule
 
 _commit = decoder(CommitRecord, "commit record", json=True)
 
 
 def encode_commit(record: CommitRecord) -> bytes:
-    """Return the record as one member of the log."""
+    """Return the encoded record."""
     return msgspec.json.encode(record)
 
 
 def decode_commit(payload: bytes) -> CommitRecord:
-    """Return the record of a member of the log.
+    """Return the commit record of a payload.
 
     Raises:
-        ValueError: if it is none of a format known here.
+        ValueError: it is not a commit record of a known format.
     """
     return _commit(payload)
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """A part of a node's log that went up without what mode orders shed; it comes up when they are over."""
+class ShedRange(msgspec.Struct, frozen=True):
+    """A range of a node's log forwarded without the rows that mode orders shed; those follow when the orders end."""
 
     after: int
     until: int
-    """Entries in (after, until]."""
-    shed: tuple[Shed, ...]
-    """What was left out of it, exactly: what matches it did not go up, all else did."""
+    """The range is (after, until]."""
+    rules: tuple[SheddingRule, ...]
+    """Exactly the rows that match these rules were not forwarded."""
     grade_max: int
-    """Above it nothing was shed: it was withheld for its grade."""
+    """Rows above this grade were withheld because of the grade, not shed."""
 
-    def meets(self, shed: Sequence[Shed]) -> bool:
-        """Return whether something of it would be shed now."""
-        return any(_meet(one, other) for one in self.shed for other in shed)
+    def overlaps(self, shed: Sequence[SheddingRule]) -> bool:
+        """Return whether `shed`, the rules in force now, match some of the rows left out."""
+        return any(_rules_overlap(rule, other) for rule in self.rules for other in shed)
 
 
-def _meet(one: Shed, other: Shed) -> bool:
-    inside = one.division.startswith(other.division) or other.division.startswith(one.division)
-    same = not one.department or not other.department or one.department == other.department
-    return inside and same and bool(one.properties & other.properties)
+def _rules_overlap(first: SheddingRule, second: SheddingRule) -> bool:
+    nested = first.division.startswith(second.division) or second.division.startswith(first.division)
+    same_department = not first.department or not second.department or first.department == second.department
+    return nested and same_department and bool(first.properties & second.properties)
 
 
 class Writer(msgspec.Struct, frozen=True):
-    """The process that may send a member's spans: one at a time."""
+    """The one process that may forward the spans of a member."""
 
     id: str = ""
-    """Of the store that it forwards; empty: nobody has claimed the lanes yet."""
+    """Id of the store that it forwards; empty: no process has claimed the lanes yet."""
     epoch: int = 0
-    """Rises with each claim."""
+    """Increases with each claim."""
     token: str = ""
-    """Of the process: two copies of a store that claim the same epoch differ in it."""
+    """Random id of the process: two copies of a store that claim the same epoch differ in it."""
 
 
-NOBODY = Writer()
-STORED_MAX = 64
-"""Most parts of `LaneRecord.stored`."""
+NO_WRITER = Writer()
+STORED_PERIODS_MAX = 64
+"""Most elements of `LaneRecord.stored_bytes`."""
 
 
 class LaneRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The last member of each commit of a node's lane at the centre: how far the node's log has come up.
+    """Last message of each commit of a node's lane at the centre: up to where the node's log was forwarded.
 
-    The centre alone makes it: position, ranges and what was kept back are the node's word, checked against the record
-    before; the counts are the centre's own.
+    Only the centre writes it: position, ranges and shed ranges are claims of the node, checked against the previous
+    record; the counts are the centre's own.
     """
 
     span_id: str
     number: int
     """Rises by one per commit of a lane."""
     committed_at: int
-    """When the node made the span, µs UTC of its clock."""
-    life: str
-    """Epoch of the node's log: sequences of two lives do not compare."""
+    """When the node built the span, µs UTC of its clock."""
+    epoch: str
+    """Epoch of the node's log: sequences of different epochs are not comparable."""
     position: int
-    """Live: every entry up to this sequence was given to a lane. Backlog: where the first range has come to."""
+    """Live lane: every entry up to this sequence was assigned to a lane. Backlog: progress within the first range."""
     ranges: tuple[tuple[int, int], ...] = ()
-    """Backlog only: (after, until] still to be forwarded, in the order in which they were opened."""
+    """Backlog only: ranges (after, until] still to be forwarded, in the order in which they were opened."""
     totals: dict[str, int] = {}
     """``forwarded``, ``withheld.<reason>``, ``refused_by_centre.<reason>`` and the node's own ledger kinds: counts
     since the lane began.
 
-    What came up of ``withheld.mode`` is taken from it, and counted as ``released.mode``; what was refused and is taken
-    after all is counted as ``readmitted.<reason>`` in the same way. Both stand only here.
+    Rows of ``withheld.mode`` that are forwarded later are subtracted from it and counted as ``released.mode``; refused
+    rows that are accepted later are counted as ``readmitted.<reason>`` in the same way. Both occur only here.
     """
-    before: dict[str, int] = {}
-    """The part of `totals` that came of earlier lives of the node's log, which were lost."""
-    kept: tuple[Kept, ...] = ()
-    """Live: what it left out. Backlog: what it left out itself, and what it is to bring up of the live lane's."""
-    reached: int = 0
-    """Greatest position of this life: a node whose log ends before it has lost its end."""
-    writer: Writer = NOBODY
-    past: tuple[str, ...] = ()
-    """Lives of logs that another one has replaced: no writer goes on with them."""
-    refused: int = 0
-    """Refused parts of this lane that the node may send once more."""
-    stored: tuple[tuple[int, int], ...] = ()
-    """(number of a stretch of time, bytes): what the lane wrote lately, by which the member's share is measured."""
+    totals_before: dict[str, int] = {}
+    """The part of `totals` from earlier epochs of the node's log, which were lost."""
+    shed_ranges: tuple[ShedRange, ...] = ()
+    """Live lane: its shed ranges. Backlog: its own, and those of the live lane that it is to forward."""
+    position_max: int = 0
+    """Greatest position of this epoch: a node whose log ends before it has lost its end."""
+    writer: Writer = NO_WRITER
+    past_epochs: tuple[str, ...] = ()
+    """Epochs of replaced logs: no writer may continue them."""
+    refused_parts: int = 0
+    """Number of refused parts of this lane that the node may send again."""
+    stored_bytes: tuple[tuple[int, int], ...] = ()
+    """(number of a period, bytes) that the lane wrote recently, for the quota of the member."""
     format: int = 1
 
 
@@ -114,9 +114,9 @@ def encode_lane(record: LaneRecord) -> bytes:
 
 
 def decode_lane(payload: bytes) -> LaneRecord:
-    """Return the record of a member of the centre's log (`commit.<member>.<lane>`).
+    """Return the lane record of a payload (`commit.<member>.<lane>` of the centre's log).
 
     Raises:
-        ValueError: if it is none of a format known here.
+        ValueError: it is not a lane record of a known format.
     """
     return _lane(payload)

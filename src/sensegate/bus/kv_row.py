@@ -1,15 +1,15 @@
-"""A row of a key-value store: what registries are made of; they need not know the store."""
+"""Row of a key-value bucket; registries use it without depending on the store."""
 
 from __future__ import annotations
 
 import msgspec
 
 
-class Row(msgspec.Struct, frozen=True):
-    """One key as it stands at a revision."""
+class KvRow(msgspec.Struct, frozen=True):
+    """Value of a key at a revision."""
 
     key: str
     value: bytes | None
     """None: deleted."""
     revision: int
-    """Rises with each change of the bucket; the one to expect at the next change of this key."""
+    """Increases with each change of the bucket; the expected revision of the next change of this key."""

@@ -1,35 +1,35 @@
-"""Sequences of a log that must not be given again are taken by empty members that soon expire."""
+"""Sequence padding: empty messages that soon expire use up sequences that must not be assigned again."""
 
 from __future__ import annotations
 
 import structlog
 
-from sensegate.bus.names import FILLER
-from sensegate.model import Member
+from sensegate.bus.names import PADDING_SUBJECT
+from sensegate.model import LogMessage
 from sensegate.ports import Log
 
-TOGETHER = 900
-"""A server of others may take no more than 1,000 in one batch."""
-FILLED_MAX = 500_000
-"""More are not filled: it is no power cut that takes so much."""
+PADDING_BATCH = 900
+"""Messages per batch; an external server may accept at most 1,000."""
+PADDING_MAX = 500_000
+"""Most sequences that are padded: a power cut cannot lose more."""
 
 _log = structlog.get_logger("bus")
 
 
-async def fill(log: Log, last: int, until: int) -> int:
-    """Write members until a log that ends with `last` ends with `until`, or later; return its end.
+async def pad(log: Log, last: int, until: int) -> int:
+    """Write empty messages until a log that ends at `last` ends at `until` or later; return its last sequence.
 
     Raises:
-        Unavailable, StoreFull: not all are written; begin again with where it ends.
+        Unavailable, StoreFull: not all were written; call again with the last sequence of the log.
     """
-    if until - last > FILLED_MAX:
+    if until - last > PADDING_MAX:
         _log.error(
-            "so much of the log is gone that its sequences are given again, and with them ids of records: it is an old "
-            "copy; put a new store in its place (`sensegate node replace` at the centre)",
-            ended=last,
-            had_reached=until,
+            "the log lost so many entries that its sequences, and with them record ids, will be reused: it is an old "
+            "copy; replace it with a new store (`sensegate node replace` at the centre)",
+            last=last,
+            last_before=until,
         )
         return last
     while last < until:
-        last = await log.write([Member(FILLER, b"", 1)] * min(TOGETHER, until - last))
+        last = await log.write([LogMessage(PADDING_SUBJECT, b"", 1)] * min(PADDING_BATCH, until - last))
     return last

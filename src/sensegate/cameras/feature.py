@@ -68,7 +68,9 @@ class Cameras:
 
         def topics(device: Device) -> tuple[list[str], list[str]]:
             publish, subscribe = topics_of(device)
-            in_clear = not self._engine.sealed and self._config.engine.encryption != "off" and self.includes(device)
+            in_clear = (
+                not self._engine.is_encrypted and self._config.engine.encryption != "off" and self.includes(device)
+            )
             return ([] if in_clear else publish), subscribe
 
         return topics
@@ -76,7 +78,7 @@ class Cameras:
     def troubles(self) -> list[str]:
         """Return what keeps their messages from coming, or would have them stand in clear; a sentence each."""
         found = self.alarms.troubles() if self.alarms else []
-        if self._profiles().video and not self._engine.sealed:
+        if self._profiles().video and not self._engine.is_encrypted:
             consequence = "" if self._config.engine.encryption == "off" else ": they may not publish by MQTT"
             remedy = "; set engine.encryption: convert (embedded), or on where you have encrypted a server of your own"
             found.append(

@@ -312,7 +312,7 @@ def examine(file: Path) -> list[Finding]:
 def losses(file: Path) -> list[Finding]:
     """Return what a scrub of log, ledger and duplicate index finds."""
     from sensegate.cli.scrub import scrub  # noqa: PLC0415 - loads what reads the log
-    from sensegate.persist.scrubber import lines  # noqa: PLC0415 - as above
+    from sensegate.persist.scrubber import describe_losses  # noqa: PLC0415 - as above
 
     try:
         config = load(file)
@@ -324,7 +324,7 @@ def losses(file: Path) -> list[Finding]:
         _bad(
             "scrub", line, "what was lost is not there; who sent it may send it again, it is not taken for a duplicate"
         )
-        for line in lines(state)
+        for line in describe_losses(state)
     ] or [_good("scrub", extents)]
 
 

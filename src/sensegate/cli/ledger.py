@@ -33,8 +33,8 @@ def ledger(
 ) -> None:
     """Print the conservation table: where everything went that came in; exit 1 if it does not balance.
 
-    messages = decoded + quarantined; values = accepted + duplicates + suppressed + rejected + thinned. It is counted
-    by the hour: --since begins with the hour that holds it.
+    messages = decoded + quarantined; values = accepted + duplicates + suppressed + rejected + downsampled. Counts are
+    per hour: --since begins with the hour that contains it.
 
     Example: sensegate ledger --since 24h --by device
     """

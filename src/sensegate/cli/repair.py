@@ -35,7 +35,7 @@ def look(config: Config) -> Iterator[Finding]:
     if not lost:
         yield Finding(CHECK, Verdict.GOOD, f"{len(inventory.streams)} known, all there")
     for stream in lost:
-        yield Finding(CHECK, Verdict.BAD, f"{stream.title} cannot be read: {stream.why}", _remedy(stream))
+        yield Finding(CHECK, Verdict.BAD, f"{stream.title} cannot be read: {stream.reason}", _remedy(stream))
 
 
 def mend(config: Config, accepted: Sequence[str]) -> list[Finding]:
@@ -68,15 +68,15 @@ def _mended(inventory: Inventory, accepted: Sequence[str]) -> Iterator[Finding]:
         if stream in given_up:
             at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             loss = inventory.accept(stream, by=pwd.getpwuid(os.getuid()).pw_name, at=at)
-            place = f"; what is left of it lies in {loss.aside}" if loss.aside else ""
+            place = f"; what is left of it lies in {loss.set_aside}" if loss.set_aside else ""
             outcome = (
                 f"{stream.title} is given up and will be created anew; the next start puts that on the trail{place}"
             )
             yield Finding(CHECK, Verdict.WARNING, outcome, "start the gateway; cursors of the old life are refused")
         elif inventory.repair(stream):
-            yield Finding(CHECK, Verdict.GOOD, f"{stream.title} can be read again ({stream.why})")
+            yield Finding(CHECK, Verdict.GOOD, f"{stream.title} can be read again ({stream.reason})")
         else:
-            yield Finding(CHECK, Verdict.BAD, f"{stream.title} cannot be rebuilt: {stream.why}", _restore(stream))
+            yield Finding(CHECK, Verdict.BAD, f"{stream.title} cannot be rebuilt: {stream.reason}", _restore(stream))
     if not lost:
         yield Finding(CHECK, Verdict.GOOD, f"{len(inventory.streams)} known, nothing to repair")
 
@@ -85,7 +85,7 @@ async def _end_left_behind(directory: Path) -> None:
     """End, in order, the server that a killed gateway left behind on this store."""
     server = process.find(directory)
     if server is not None:
-        await server.end()
+        await server.terminate()
         server.release()
 
 

@@ -91,7 +91,7 @@ def engine(
     personal = any_video_profile(loaded.profiles)
     written, users = external.write(loaded, directory, personal=personal)
     console.print(f"{written}: start it with `nats-server -c {written}`", highlight=False, soft_wrap=True)
-    if external.sealed(loaded, personal=personal):
+    if external.is_encrypted(loaded, personal=personal):
         told = "its store is encrypted: start it with the key in $SENSEGATE_STORE_KEY, and set engine.encryption: on"
         console.print(told, highlight=False, soft_wrap=True)
     console.print(f"{users}: give it as engine.credentials_file, with engine.url", highlight=False, soft_wrap=True)

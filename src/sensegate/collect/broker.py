@@ -22,13 +22,13 @@ from nats.aio.subscription import Subscription
 
 from sensegate import metrics
 from sensegate.bus import api, consumer, streams
-from sensegate.bus.reader import Reader as StreamReader
+from sensegate.bus.reader import StreamFollower as StreamReader
 from sensegate.bus.streams import INTAKE
 from sensegate.clock import Clock
 from sensegate.collect.tap import Tap
 from sensegate.config import IngestConfig
 from sensegate.errors import SensegateError, Unavailable
-from sensegate.model import Delivery, Message, Position
+from sensegate.model import Delivery, Message, SourcePosition
 
 SUBJECT = "$MQTT.msgs."
 ACK_PENDING_MAX = 65_536
@@ -81,7 +81,7 @@ class BrokerSource:
         self._life = ""
         self._era = 0
         self._again: asyncio.Task[None] | None = None
-        self._skip = Position("", 0)  # committed at the start
+        self._skip = SourcePosition("", 0)  # committed at the start
         self._received = 0
         self._number = 0  # consumer sequence of the last message that came
         self._settled = 0
@@ -109,11 +109,11 @@ class BrokerSource:
         status = await StreamReader(self._connection, INTAKE).status()
         return status.state.last_seq
 
-    async def start(self, committed: Position | None) -> None:
+    async def start(self, committed: SourcePosition | None) -> None:
         await self.stop()
         await self.prepare()
-        self._life = await streams.life(self._connection, INTAKE)
-        self._skip = committed if committed and committed.life == self._life else Position(self._life, 0)
+        self._life = await streams.created_at(self._connection, INTAKE)
+        self._skip = committed if committed and committed.epoch == self._life else SourcePosition(self._life, 0)
         self._era += 1
         self._received = self._settled = self._number = 0
         self._broken = ""
@@ -121,7 +121,7 @@ class BrokerSource:
         self._heard = self._moved = self._clock.monotonic()
         # While nobody listens the consumer rests: its first message comes after we do.
         await consumer.reset(self._connection, INTAKE, self._durable)
-        with api.lost(f"{self.name}: subscribe"):
+        with api.translate_client_errors(f"{self.name}: subscribe"):
             self._subscription = await self._connection.subscribe(self._deliver)
         # Only our own wildcard-free subscription numbers are in the bytes: nats-py keeps them across reconnections.
         self._tap.attach(self._subscription._id, INTAKE, self._durable, self._prefix)  # noqa: SLF001
@@ -138,7 +138,7 @@ class BrokerSource:
         await asyncio.gather(*tasks, return_exceptions=True)
         subscription, self._subscription = self._subscription, None
         if subscription and not self._connection.is_closed:
-            with suppress(Unavailable), api.lost("unsubscribe"):
+            with suppress(Unavailable), api.translate_client_errors("unsubscribe"):
                 await subscription.unsubscribe()
         self._chunks.clear()
         self._flow = None
@@ -156,14 +156,14 @@ class BrokerSource:
                     f"{self.name}: {self._broken}; the consumer is reset and gives again what was not committed"
                 )
             messages, number = self._next()
-            position = Position(self._life, messages[-1].sequence, messages[-1].received)
+            position = SourcePosition(self._life, messages[-1].sequence, messages[-1].received)
             ack = partial(self._acknowledge, era, position.sequence, number)
             if messages[0].sequence <= self._skip.sequence:
                 messages = [message for message in messages if not self._is_committed(message)]
                 if not messages:
                     await ack()
                     continue
-            yield Delivery(self.name, messages, ack, position, covers=True)
+            yield Delivery(self.name, messages, ack, position, ack_is_cumulative=True)
 
     def _is_committed(self, message: Message) -> bool:
         """Return whether a message was committed before the start.
@@ -172,7 +172,7 @@ class BrokerSource:
         message is given, as what was committed after all is told as a duplicate.
         """
         skip = self._skip
-        return message.sequence <= skip.sequence and (not skip.at or message.received <= skip.at)
+        return message.sequence <= skip.sequence and (not skip.received or message.received <= skip.received)
 
     def _next(self) -> tuple[list[Message], int]:
         """Return the next messages, at most `commit_messages_max`, and the consumer sequence of the last."""
@@ -203,7 +203,7 @@ class BrokerSource:
 
     async def _send(self, subject: str) -> None:
         try:
-            with api.lost("acknowledgement"):
+            with api.translate_client_errors("acknowledgement"):
                 await self._connection.publish(subject)
         except Unavailable as why:
             self._break(str(why))

@@ -27,7 +27,7 @@ from sensegate import metrics
 from sensegate.clock import Clock
 from sensegate.config import ForeignBrokerConfig, IngestConfig, secret
 from sensegate.errors import ConfigError, Unavailable
-from sensegate.model import Delivery, Message, Position
+from sensegate.model import Delivery, Message, SourcePosition
 
 KEEPALIVE_S = 30
 SESSION_S = 7 * 86_400
@@ -214,7 +214,7 @@ class MqttSource:
         self.connected = asyncio.Event()
         """Set while subscribed."""
 
-    async def start(self, committed: Position | None) -> None:  # noqa: ARG002 - the session knows what is owed
+    async def start(self, committed: SourcePosition | None) -> None:  # noqa: ARG002 - the session knows what is owed
         await self.stop()
         self._arrived.clear()
         self._keeper = asyncio.create_task(self._keep(), name=f"collect {self.name}")

@@ -24,7 +24,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.free_ports import bracketed, listen
+from sensegate.bus.free_ports import listen, url_host
 from sensegate.clock import Clock
 from sensegate.collect.passwords import Passwords
 from sensegate.collect.protocols import TALKS
@@ -32,8 +32,8 @@ from sensegate.collect.pushed import Pushed
 from sensegate.collect.stream import FrameStream
 from sensegate.config import IngestConfig, TcpConfig, TlsConfig
 from sensegate.errors import ConfigError, Rejected
-from sensegate.model import BOOL, Heard, Outcome
-from sensegate.ports import Talk
+from sensegate.model import BOOL, DeviceFrame, FrameOutcome
+from sensegate.ports import DeviceProtocol
 
 ANSWER_S = 25.0
 """A device that has closed its side waits so long for the answers that it is owed."""
@@ -73,7 +73,7 @@ Refused = Callable[[str, str, str], None]
 class _Caller:
     """One open connection."""
 
-    def __init__(self, writer: asyncio.StreamWriter, talk: Talk, address: str, protocol: str) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, talk: DeviceProtocol, address: str, protocol: str) -> None:
         self.talk = talk
         self.address = address
         self.devices: set[str] = set()
@@ -167,7 +167,7 @@ class TcpSource(Pushed):
         except OSError as why:
             what = f"cannot listen on {config.host}:{config.port}: {why.strerror}"
             raise ConfigError(what, key="listen.tcp", remedy="choose a free port, or 0") from why
-        return f"{'tls' if context else 'tcp'}://{bracketed(config.host)}:{port}"
+        return f"{'tls' if context else 'tcp'}://{url_host(config.host)}:{port}"
 
     async def close(self) -> None:
         """Listen no more and end all connections; what was not answered comes again."""
@@ -244,23 +244,23 @@ class TcpSource(Pushed):
         _log.debug("connection ended", source=self.name, address=caller.address, why=stream.ended)
         await caller.close()
 
-    async def _take(self, frame: bytes, heard: Heard, caller: _Caller, stream: FrameStream) -> bool:
+    async def _take(self, frame: bytes, heard: DeviceFrame, caller: _Caller, stream: FrameStream) -> bool:
         """Take one frame; return whether more are heard on this connection."""
         outcome, device = self._judge(heard, caller.address)
         if not device:
             self._count(outcome)
-            if outcome in {Outcome.UNKNOWN, Outcome.CHECK_FAILED} and heard.keeps and self._knock():
+            if outcome in {FrameOutcome.UNKNOWN, FrameOutcome.CHECK_FAILED} and heard.is_logged and self._knock():
                 self.put(f"tcp/{self._config.protocol}/{_UNSAFE.sub('_', heard.name[:NAME_MAX])}", frame)
             caller.say(caller.talk.answer(heard, outcome, self._clock.now()))
-            if outcome is Outcome.CHECK_FAILED:
+            if outcome is FrameOutcome.CHECK_FAILED:
                 stream.bad(frame)
                 return True
             caller.refused += 1
-            return outcome is not Outcome.PASSWORD and caller.refused < self._config.refused_max
+            return outcome is not FrameOutcome.WRONG_PASSWORD and caller.refused < self._config.refused_max
         caller.devices.add(device)
-        if outcome is not Outcome.CHECK_FAILED:
+        if outcome is not FrameOutcome.CHECK_FAILED:
             stream.good()
-        if outcome is Outcome.ALIVE:
+        if outcome is FrameOutcome.NOT_LOGGED:
             self._count(outcome)
             caller.say(caller.talk.answer(heard, outcome, self._clock.now()))
             return True
@@ -273,31 +273,33 @@ class TcpSource(Pushed):
         committed.add_done_callback(partial(self._settle, heard, outcome, caller))
         return True
 
-    def _settle(self, heard: Heard, outcome: Outcome, caller: _Caller, committed: asyncio.Future[None]) -> None:
+    def _settle(
+        self, heard: DeviceFrame, outcome: FrameOutcome, caller: _Caller, committed: asyncio.Future[None]
+    ) -> None:
         caller.paid()
         self._count(outcome)
         if not committed.cancelled():
             caller.say(caller.talk.answer(heard, outcome, self._clock.now()))
 
-    def _judge(self, heard: Heard, address: str) -> tuple[Outcome, str]:
+    def _judge(self, heard: DeviceFrame, address: str) -> tuple[FrameOutcome, str]:
         """Return what is to become of a frame, and the id of its device where it is taken."""
         index = self._devices.find(heard.name) if 0 < len(heard.name) <= NAME_MAX else -1
         is_known = index >= 0 and bool(self._devices.enabled[index])
         is_proved = heard.password is None or not self._passwords or self._passwords.match(heard.name, heard.password)
-        if not heard.right:  # what it says of its sender may be what is wrong with it
-            return Outcome.CHECK_FAILED, self._devices.id(index) if is_known and is_proved else ""
+        if not heard.is_intact:  # what it says of its sender may be what is wrong with it
+            return FrameOutcome.CHECK_FAILED, self._devices.id(index) if is_known and is_proved else ""
         shown = heard.name[:NAME_MAX] or "(no name)"
         if not is_known:
             why = "no such device is registered" if index < 0 else "the device is disabled"
             self._refused(shown, f"{why} ({self.name})", address)
-            return Outcome.UNKNOWN, ""
+            return FrameOutcome.UNKNOWN, ""
         if self._centres and heard.centre and heard.centre not in self._centres:
             self._refused(shown, f"meant for centre {heard.centre} ({self.name})", address)
-            return Outcome.CENTRE, ""
+            return FrameOutcome.OTHER_CENTRE, ""
         if not is_proved:
             self._refused(shown, f"wrong password ({self.name})", address)
-            return Outcome.PASSWORD, ""
-        return (Outcome.COMMITTED if heard.keeps else Outcome.ALIVE), self._devices.id(index)
+            return FrameOutcome.WRONG_PASSWORD, ""
+        return (FrameOutcome.COMMITTED if heard.is_logged else FrameOutcome.NOT_LOGGED), self._devices.id(index)
 
     def _knock(self) -> bool:
         """Return whether one more frame of an unknown device is kept in this minute."""

@@ -144,7 +144,7 @@ class ModeRegistry:
             PermissionDenied, ConfigError, Conflict.
         """
         demand(by, Action.CHANGE_MODE, plan.place.division, plan.place.department)
-        alike = self._named(plan.name, by)
+        alike = self._find_plans(plan.name, by)
         present = next((plan for plan in alike if plan.revision == revision), None)
         if revision and present is None:
             raise Conflict(f"plan {plan.name} was changed meanwhile, or there is none; read it again")
@@ -153,7 +153,7 @@ class ModeRegistry:
         elif len(self._plans) >= PLANS_MAX:
             raise ConfigError(f"{PLANS_MAX} plans", key="name", remedy="delete one")
         name = present.name if present else plan.name
-        if any(other is not present and other.place == plan.place for other in self._named(name, by)):
+        if any(other is not present and other.place == plan.place for other in self._find_plans(name, by)):
             raise Conflict(f"{written(plan.place)} has a plan {name}; read it again, and send its revision")
         kept = msgspec.structs.replace(plan, name=name, written_by=by.id, approved_by="", approved=0)
         _check(kept)
@@ -186,7 +186,7 @@ class ModeRegistry:
         Raises:
             NotFound: there is none that the caller may see. Conflict: several; say which.
         """
-        found = self._named(name, by)
+        found = self._find_plans(name, by)
         if len(found) > 1:
             found = [candidate for candidate in found if candidate.place == by.scope] or found
         if not found:
@@ -196,7 +196,7 @@ class ModeRegistry:
             raise Conflict(f"{len(found)} plans are called '{name[:64]}'; give the id: {ids}")
         return found[0]
 
-    def _named(self, name: str, by: Principal) -> list[ModePlan]:
+    def _find_plans(self, name: str, by: Principal) -> list[ModePlan]:
         """Return the plans of an id or else a name, as far as the caller may see them."""
         return [
             plan
@@ -288,7 +288,7 @@ class ModeRegistry:
 
     # ── who carries them out ────────────────────────────────────────────────────────────────────────
 
-    def open(self) -> Iterable[ModeOrder]:
+    def unfinished(self) -> Iterable[ModeOrder]:
         """Return the orders in force, and those whose undoing is not complete."""
         return [order for order in self._orders if order.state != "ended"]
 

@@ -28,7 +28,7 @@ DEVICE_MAX = 20
 """Open tasks of one device."""
 ENDED_MAX = 2_000
 """Ended tasks that are kept; the audit trail keeps all."""
-FORGOTTEN_AT_ONCE = 100
+DELETED_AT_ONCE = 100
 NOTE_MAX = 500
 EXPIRES_MAX_S = 30 * 86_400.0
 Scalar = bool | int | float | str
@@ -47,11 +47,11 @@ class TaskState(StrEnum):
 OPEN = (TaskState.QUEUED, TaskState.SENT)
 
 
-class Confirm(msgspec.Struct, frozen=True, omit_defaults=True):
+class Confirmation(msgspec.Struct, frozen=True, omit_defaults=True):
     """The reading that shows that a task was done."""
 
     property: str
-    wanted: Scalar
+    expected: Scalar
     channel: str = ""
     tolerance: float = 0.0
 
@@ -65,13 +65,13 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True):
     parameters: dict[str, Scalar]
     topics: tuple[str, ...]
     payload: bytes
-    confirm: Confirm | None = None
+    confirm: Confirmation | None = None
     role: Role = Role.COUNTY_OPERATOR
     """Least that may give it."""
-    when_heard: bool = False
+    when_online: bool = False
     """Sent as soon as the device is heard."""
     expires_s: float = 600.0
-    again_s: float = 0.0
+    retry_s: float = 0.0
     """Sent again while it is not confirmed; 0: never."""
 
 
@@ -84,9 +84,9 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     department: str
     command: Command
     by: str
-    made: int
+    created: int
     """µs UTC, as all its times."""
-    until: int
+    expires: int
     """It is given up then."""
     note: str = ""
     order: str = ""
@@ -124,7 +124,7 @@ class TaskQueue:
         self,
         device: str,
         place: Scope,
-        told: Command,
+        command: Command,
         *,
         by: Principal,
         expires_s: float = 0.0,
@@ -138,8 +138,8 @@ class TaskQueue:
             ConfigError: it means nothing. Overloaded: too many wait.
         """
         demand(by, Action.TASK_DEVICES, place.division, place.department)
-        if not ranks(by, told.role):
-            raise PermissionDenied(f"task {told.task} asks for a {told.role}; you are a {by.role}")
+        if not ranks(by, command.role):
+            raise PermissionDenied(f"task {command.task} asks for a {command.role}; you are a {by.role}")
         if not 0 <= expires_s <= EXPIRES_MAX_S:
             raise ConfigError(f"{expires_s:g} s", key="expires_s", remedy=f"up to {EXPIRES_MAX_S:g}; 0: as the profile")
         if len(note) > NOTE_MAX:
@@ -149,17 +149,24 @@ class TaskQueue:
         if self._open >= OPEN_MAX:
             raise Overloaded(f"{OPEN_MAX} tasks wait already", retry_after_s=30)
         now = self._clock.now()
-        until = now + round((expires_s or told.expires_s) * 1e6)
+        until = now + round((expires_s or command.expires_s) * 1e6)
         task_id = f"{now // 1000:012x}{secrets.token_hex(4)}"
-        task = Task(task_id, device, place.division, place.department, told, by.id, now, until, note=note, order=order)
-        facts: Facts = {"task": told.task, "id": task.id, "parameters": dict(told.parameters), "profile": told.profile}
+        task = Task(
+            task_id, device, place.division, place.department, command, by.id, now, until, note=note, order=order
+        )
+        facts: Facts = {
+            "task": command.task,
+            "id": task.id,
+            "parameters": dict(command.parameters),
+            "profile": command.profile,
+        }
         if note:
             facts["note"] = note
         if order:
             facts["order"] = order
         await self._trail.record(by, "task.order", device, after=facts)
         given = await self._tasks.put(task.id, task, expected=0)
-        await self._forget()
+        await self._delete_oldest()
         return given
 
     async def cancel(self, task_id: str, *, by: Principal) -> Task:
@@ -168,7 +175,7 @@ class TaskQueue:
         demand(by, Action.TASK_DEVICES, task.division, task.department)
         if task.state not in OPEN:
             raise Conflict(f"task {task.id} is {task.state}")
-        if task.state is TaskState.SENT and not task.command.again_s:
+        if task.state is TaskState.SENT and not task.command.retry_s:
             raise Conflict(f"task {task.id} was sent to {task.device}; it cannot be taken back")
         await self._trail.record(by, "task.cancel", task.device, after={"id": task.id, "sends": task.sends})
         return await self._set(task, state=TaskState.CANCELLED, ended=self._clock.now())
@@ -182,7 +189,7 @@ class TaskQueue:
 
     def list(self, by: Principal, device: str = "") -> Iterable[Task]:
         """Return the tasks that the caller may see, newest first."""
-        found = sorted(self._tasks.all(), key=lambda one: -one.made)
+        found = sorted(self._tasks.all(), key=lambda one: -one.created)
         return [
             candidate
             for candidate in found
@@ -192,18 +199,18 @@ class TaskQueue:
 
     # ── the sender's side ───────────────────────────────────────────────────────────────────────────
 
-    def open(self) -> Iterable[Task]:
+    def due(self) -> Iterable[Task]:
         """Return the task of each device that is to be done now: its oldest open one."""
         return [next(iter(queue.values())) for queue in self._queues.values()]
 
-    async def sending(self, task: Task) -> Task | None:
+    async def mark_sent(self, task: Task) -> Task | None:
         """Say that a task is sent now; None where it has changed meanwhile and must not be."""
         try:
             return await self._set(task, state=TaskState.SENT, sends=task.sends + 1, sent=self._clock.now())
         except Conflict:
             return None
 
-    async def end(self, task: Task, state: TaskState) -> None:
+    async def finish(self, task: Task, state: TaskState) -> None:
         """Say what became of a task; nothing where somebody else has."""
         present = self._tasks.find(task.id)
         if present is None or present.state not in OPEN:
@@ -250,12 +257,12 @@ class TaskQueue:
             raise Conflict(f"task {task.id}: changed meanwhile")
         return await self._tasks.put(task.id, msgspec.structs.replace(present, **changes), expected=present.revision)
 
-    async def _forget(self) -> None:
+    async def _delete_oldest(self) -> None:
         # An order of an emergency gives thousands at once: it is not to sort them all each time.
-        if len(self._tasks) - self._open <= ENDED_MAX + FORGOTTEN_AT_ONCE:
+        if len(self._tasks) - self._open <= ENDED_MAX + DELETED_AT_ONCE:
             return
         ended = [task for task in self._tasks.all() if task.state not in OPEN]
-        for task in sorted(ended, key=lambda task: task.made)[: max(0, len(ended) - ENDED_MAX)]:
+        for task in sorted(ended, key=lambda task: task.created)[: max(0, len(ended) - ENDED_MAX)]:
             try:
                 await self._tasks.delete(task.id, expected=task.revision)
             except Conflict:

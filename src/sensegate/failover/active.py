@@ -20,9 +20,9 @@ from sensegate.authority.chain import ASIDE
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.bus import trust
 from sensegate.bus.connect import connect
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.slots import inbox_prefix, node_user
-from sensegate.clock import Clock, moved
+from sensegate.clock import Clock, wait_or_sleep
 from sensegate.config import Config, secret
 from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Superseded, Unavailable
 from sensegate.failover import ledger_copy, terms, trail_copy
@@ -51,7 +51,7 @@ async def reach(config: Config) -> CentreLink:
         Unavailable, PermissionDenied, ConfigError: there is none.
     """
     peer, slot = config.peer, config.division
-    tls = trust.context(
+    tls = trust.client_context(
         "peer", ca_file=peer.ca_file, pins=peer.pin_sha256, cert_file=peer.cert_file, key_file=peer.key_file
     )
     connection = await connect(
@@ -129,7 +129,7 @@ class Seat:
         self._later: set[str] = set()
         """Who has told of a later term."""
         self._why = ""
-        self._buckets: Mapping[str, Bucket] = {}
+        self._buckets: Mapping[str, KvBucket] = {}
         self._by = Principal("gateway", Role.ADMIN, scope(config.division), name="the gateway itself")
 
     def hold(self, centre_log: Log) -> Log:
@@ -139,7 +139,7 @@ class Seat:
         self.original.permitted = self._may_alone
         return Held(centre_log, self.original, self.clock)
 
-    async def opened(self, buckets: Mapping[str, Bucket], audit: Audit, hours: Log) -> None:
+    async def opened(self, buckets: Mapping[str, KvBucket], audit: Audit, hours: Log) -> None:
         """Say what is copied, and put on the trail that a term has begun. Raises as `Audit.record` does."""
         self._buckets, self._audit, self._hours = buckets, audit, hours
         await self._turn()
@@ -176,7 +176,7 @@ class Seat:
         else:
             self.lease.take(plea.voter(division), plea)
         if plea.wait and self._knows(plea):
-            await moved(self._news, self.clock, NEWS_S)
+            await wait_or_sleep(self._news, self.clock, NEWS_S)
         voters = self.kept.voters[-1] if self.kept.voters else None
         return terms.encode(
             State(
@@ -241,7 +241,7 @@ class Seat:
             while not self._over.is_set():
                 await self._turn()
                 await self._demand_majority(began)
-                await moved(self._over, self.clock, TICK_S)
+                await wait_or_sleep(self._over, self.clock, TICK_S)
             await self._keep(msgspec.structs.replace(self.kept, active=False))
             raise Superseded(self._why)
         finally:
@@ -254,7 +254,7 @@ class Seat:
             if state and state.term > self.term:
                 self._end(f"the other centre is of term {state.term}, this one is of {self.term}")
             self._look.clear()
-            await moved(self._look, self.clock, PROBE_S)
+            await wait_or_sleep(self._look, self.clock, PROBE_S)
 
     async def _keep(self, term: Term) -> None:
         await asyncio.to_thread(terms.write, Path(self.config.directory), term)

@@ -14,11 +14,10 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from sensegate.bus.decoding import decoder
-from sensegate.bus.ledger import HOUR_US
 from sensegate.bus.unreadable import read
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Unavailable
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from sensegate.ports import Log
 from sensegate.tiers.questions import PIECE_BYTES, fitting
 
@@ -134,18 +133,18 @@ class LedgerCopy:
         await self._own.write([*(parts[-1] if parts else ()), _at(position)])
         self._rows = {}
 
-    def _member(self, subject: str, payload: bytes, now_h: int) -> Member:
+    def _member(self, subject: str, payload: bytes, now_h: int) -> LogMessage:
         hour = (*subject.split("."), "", "")[2]  # hours.<node>.<hour>[.<part>]
         gone_h = max(0, now_h - int(hour)) if hour.isdigit() else 0
-        return Member(subject, payload, max(1, self._ttl_h - gone_h), rollup=True)
+        return LogMessage(subject, payload, max(1, self._ttl_h - gone_h), rollup=True)
 
 
-def _at(position: Position) -> Member:
-    return Member(POSITION, msgspec.json.encode(position), rollup=True)
+def _at(position: Position) -> LogMessage:
+    return LogMessage(POSITION, msgspec.json.encode(position), rollup=True)
 
 
-def _parts(members: Sequence[Member]) -> list[list[Member]]:
-    parts: list[list[Member]] = []
+def _parts(members: Sequence[LogMessage]) -> list[list[LogMessage]]:
+    parts: list[list[LogMessage]] = []
     size = WRITE_BYTES
     for member in members:
         size += len(member.payload)

@@ -15,14 +15,14 @@ import msgspec
 import structlog
 
 from sensegate.bus.decoding import decoder
-from sensegate.bus.names import FILLER
+from sensegate.bus.names import PADDING_SUBJECT
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
-from sensegate.bus.timelines import History, Timelines
+from sensegate.bus.timelines import TimelineHistory, Timelines
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, Unavailable
 from sensegate.failover.terms import Term
-from sensegate.model import Entry, Member
+from sensegate.model import LogEntry, LogMessage
 from sensegate.ports import Log
 from sensegate.tiers.questions import PIECE_BYTES, fitting
 
@@ -50,7 +50,7 @@ class Piece(msgspec.Struct, frozen=True):
     entries: tuple[Copied, ...] = ()
     history: tuple[tuple[int, int], ...] = ()
     """(term, last sequence when it began)."""
-    timelines: History | None = None
+    timelines: TimelineHistory | None = None
     """Those of the log; None: as the standby has them."""
 
 
@@ -155,13 +155,13 @@ class Held:
     def timelines(self) -> Timelines:
         return self._log.timelines
 
-    async def write(self, members: Sequence[Member]) -> int:
+    async def write(self, members: Sequence[LogMessage]) -> int:
         return await self._log.write(members)
 
-    async def last(self, subject: str) -> Entry | None:
+    async def last(self, subject: str) -> LogEntry | None:
         return await self._log.last(subject)
 
-    async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:
+    async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[LogEntry]:
         entries = await self._log.fetch(after, limit=limit, max_bytes=max_bytes)
         end = self._original.visible(entries[-1].sequence) if entries else 0
         return [entry for entry in entries if entry.sequence <= end]
@@ -242,11 +242,11 @@ class Replica:
             await self._write(ready)
         self.behind = max(0, piece.last - self._held)
 
-    async def _follow(self, history: History) -> None:
+    async def _follow(self, history: TimelineHistory) -> None:
         """Take over the timelines of the active centre. Raises `Fenced` where its log has lost what this one holds."""
         own = self._own.timelines
-        if own.history.line and self._held:
-            agreed = Timelines(history).agreed(own.of(self._held))
+        if own.history.current and self._held:
+            agreed = Timelines(history).diverged_at(own.timeline_at(self._held))
             if agreed is None or agreed < self._held:
                 raise Fenced(
                     f"the own log ends with {self._held}; the active centre has lost what is last here and has gone on "
@@ -256,15 +256,15 @@ class Replica:
 
     async def _write(self, entries: Sequence[Copied]) -> None:
         """Write whole commits, holes filled; the log ends with the end of a commit at every moment."""
-        members: list[Member] = []
+        members: list[LogMessage] = []
         expected = held = self._held
         self._held = -1  # until it is known to be written
         for entry in entries:
             while expected + 1 < entry.sequence:
                 # A hole lies between commits, or where a record of one was replaced: fillers may go ahead of the rest.
-                members.append(Member(FILLER, b"", 1))
+                members.append(LogMessage(PADDING_SUBJECT, b"", 1))
                 expected += 1
-                if len(members) == BATCH_MESSAGES_MAX and all(one.subject == FILLER for one in members):
+                if len(members) == BATCH_MESSAGES_MAX and all(one.subject == PADDING_SUBJECT for one in members):
                     held = await self._sent(members, held)
                     members = []
             commit = entry.subject.startswith(COMMIT)
@@ -272,7 +272,7 @@ class Replica:
                 # Two records of one subject in a batch would be one that replaces the other within it.
                 held = await self._sent(members, held)
                 members = []
-            members.append(Member(entry.subject, entry.payload, self._life_h(entry.subject), rollup=commit))
+            members.append(LogMessage(entry.subject, entry.payload, self._life_h(entry.subject), rollup=commit))
             expected += 1
             if commit and len(members) >= BATCH_MESSAGES_MAX // 4:
                 held = await self._sent(members, held)
@@ -281,7 +281,7 @@ class Replica:
             held = await self._sent(members, held)
         self._held = held
 
-    async def _sent(self, members: Sequence[Member], held: int) -> int:
+    async def _sent(self, members: Sequence[LogMessage], held: int) -> int:
         last = await self._own.write(members)
         if last != held + len(members):
             raise Fenced(f"the copy of the log is out of step: {last}, not {held + len(members)}")

@@ -13,12 +13,12 @@ from sensegate.config import Config
 from sensegate.normalise.clocks import TimeChecks
 from sensegate.ports import Log
 
-LOOK_S = 10.0
+CHECK_S = 10.0
 
 _log = structlog.get_logger("clock")
 
 
-class OwnClock:
+class ClockMonitor:
     """Looks every few seconds; while our clock is off, time judges nothing."""
 
     def __init__(
@@ -36,7 +36,7 @@ class OwnClock:
         limit_s = self._config.time.own_clock_off_s
         off = False
         while True:
-            await self._clock.sleep(LOOK_S)
+            await self._clock.sleep(CHECK_S)
             seen = await self._offsets()
             now_off = any(abs(offset_s) > limit_s for offset_s in seen)
             if now_off != off:

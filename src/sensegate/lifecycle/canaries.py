@@ -14,7 +14,7 @@ import structlog
 
 from sensegate.errors import Conflict
 from sensegate.lifecycle.history import Canary
-from sensegate.lifecycle.outcomes import Outcomes, measured, worse
+from sensegate.lifecycle.outcomes import Outcomes, audit_facts, canary_failure
 from sensegate.lifecycle.releases import Releases, canary_watcher
 from sensegate.model import I64, Quarantined, Readings, RejectedValue, Spec
 from sensegate.quantities.quality import Flag, Quality
@@ -47,29 +47,29 @@ class CanaryAnalysis:
     def __init__(self, releases: Releases, home: str) -> None:
         self._releases = releases
         self._home = home
-        self._runs: list[_CanaryRun] = []
+        self._canaries: list[_CanaryRun] = []
         self._arms: I64 = np.zeros(0, np.int64)
         """By spec: arm, or the number of arms for what is on no trial."""
-        self._known = -1
+        self._specs_numbered = -1
         self._wake = asyncio.Event()
-        releases.on_change.append(self._changed)
+        releases.on_change.append(self._on_release_change)
         self.refresh()
 
     def refresh(self) -> None:
         """Take up what is on trial now; counts of a canary that goes on are kept."""
-        before = {(trial.profile, trial.canary.since): trial for trial in self._runs}
-        self._runs = [
+        before = {(trial.profile, trial.canary.since): trial for trial in self._canaries}
+        self._canaries = [
             before.get((profile, canary.since)) or _CanaryRun(profile, canary)
             for profile, canary in self._releases.canaries()
         ]
-        self._known = -1
+        self._specs_numbered = -1
 
-    def _changed(self, _profile: str) -> None:
+    def _on_release_change(self, _profile: str) -> None:
         self.refresh()
 
     def outcomes(self, profile: str) -> tuple[Outcomes, Outcomes]:
         """Return (of the canary's devices, of the others) of a profile since its canary began, in this process."""
-        found = next((trial for trial in self._runs if trial.profile == profile), None)
+        found = next((trial for trial in self._canaries if trial.profile == profile), None)
         return (found.observed, found.baseline) if found else (Outcomes(), Outcomes())
 
     # ── counting ────────────────────────────────────────────────────────────────────────────────────
@@ -82,11 +82,11 @@ class CanaryAnalysis:
         quarantined: Iterable[Quarantined],
     ) -> None:
         """Count a batch: its readings (indices in `specs`), and what was refused by the version that it bears."""
-        if not self._runs:
+        if not self._canaries:
             return
-        if self._known != len(specs):
-            self._number(specs)
-        none = 2 * len(self._runs)
+        if self._specs_numbered != len(specs):
+            self._assign_arms(specs)
+        none = 2 * len(self._canaries)
         if len(readings):
             arm = self._arms[readings.spec]
             doubted = (readings.flags & OWN_CHECKS) != 0
@@ -96,28 +96,28 @@ class CanaryAnalysis:
             for place, side in self._sides():
                 side.add(Outcomes(readings=given[place], faults=faults[place]))
         for value in rejected:
-            self._refused(value.profile, Outcomes(rejected=1))
+            self._count_refused(value.profile, Outcomes(rejected=1))
         for message in quarantined:
-            self._refused(message.profile, Outcomes(quarantined=1))
-        if any(self._failure(trial) for trial in self._runs):
+            self._count_refused(message.profile, Outcomes(quarantined=1))
+        if any(self._failure(trial) for trial in self._canaries):
             self._wake.set()
 
     def _sides(self) -> Iterable[tuple[int, Outcomes]]:
-        for number, one in enumerate(self._runs):
+        for number, one in enumerate(self._canaries):
             yield 2 * number, one.observed
             yield 2 * number + 1, one.baseline
 
-    def _number(self, specs: Sequence[Spec]) -> None:
-        none = 2 * len(self._runs)
+    def _assign_arms(self, specs: Sequence[Spec]) -> None:
+        none = 2 * len(self._canaries)
         known: dict[str, int] = {}
         for name in {spec.profile for spec in specs}:
-            arms = [(number, one.arm(name)) for number, one in enumerate(self._runs)]
+            arms = [(number, one.arm(name)) for number, one in enumerate(self._canaries)]
             known[name] = next((2 * number + arm for number, arm in arms if arm >= 0), none)
         self._arms = np.array([known[spec.profile] for spec in specs], np.int64)
-        self._known = len(specs)
+        self._specs_numbered = len(specs)
 
-    def _refused(self, name: str, more: Outcomes) -> None:
-        for trial in self._runs:
+    def _count_refused(self, name: str, more: Outcomes) -> None:
+        for trial in self._canaries:
             arm = trial.arm(name)
             if arm >= 0:
                 (trial.baseline if arm else trial.observed).add(more)
@@ -126,7 +126,7 @@ class CanaryAnalysis:
 
     @staticmethod
     def _failure(one: _CanaryRun) -> str:
-        return worse(one.observed, one.baseline, one.canary.limits)
+        return canary_failure(one.observed, one.baseline, one.canary.limits)
 
     async def run(self) -> None:
         """End each canary that does worse than its limits allow, until cancelled. Raises `Unavailable`: call again."""
@@ -134,12 +134,12 @@ class CanaryAnalysis:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            for trial in list(self._runs):
+            for trial in list(self._canaries):
                 if why := self._failure(trial):
-                    await self._end(trial, why)
+                    await self._roll_back(trial, why)
 
-    async def _end(self, one: _CanaryRun, why: str) -> None:
-        facts = {"why": why, **measured(one.observed, one.baseline)}
+    async def _roll_back(self, one: _CanaryRun, why: str) -> None:
+        facts = {"why": why, **audit_facts(one.observed, one.baseline)}
         try:
             await self._releases.end_canary(
                 one.profile, by=canary_watcher(self._home), measured=facts, since=one.canary.since, note=why

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from sensegate.authority.scope import Action, Principal, Scope, demand
-from sensegate.bus.recorded import Progress, recorded
+from sensegate.bus.recorded import Progress, read_recorded
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, NotFound
 from sensegate.lifecycle.contents import Content
@@ -26,7 +26,7 @@ from sensegate.lifecycle.releases import Releases
 from sensegate.model import Device, Message
 from sensegate.ports import Log
 
-SLICE = 400
+MESSAGES_AT_ONCE = 400
 """Messages compared before the loop has its turn."""
 PAUSE_S = 0.004
 WAITING_MAX = 20_000
@@ -68,7 +68,7 @@ class _ShadowRun(msgspec.Struct):
 
     shadow: Shadow
     comparison: Comparison
-    left_out: int = 0
+    skipped: int = 0
 
 
 def device_filter(target: Scope, devices: Sequence[str]) -> Callable[[Device], bool]:
@@ -91,7 +91,7 @@ class VersionComparisons:
         self._partition = partition
         self._compare = compare
         self._shadow_runs: dict[str, _ShadowRun] = {}
-        self._crashed: dict[str, Shadow] = {}
+        self._failed_shadows: dict[str, Shadow] = {}
         self._waiting: deque[Message] = deque()
         self._wake = asyncio.Event()
         releases.on_change.append(lambda _profile: self._wake.set())
@@ -99,7 +99,7 @@ class VersionComparisons:
     # ── diff ────────────────────────────────────────────────────────────────────────────────────────
 
     async def diff(
-        self, profile: str, a: Ref, b: Ref, stretch: MessageRange, *, by: Principal, target: Scope | None = None
+        self, profile: str, a: Ref, b: Ref, period: MessageRange, *, by: Principal, target: Scope | None = None
     ) -> Job:
         """Begin to compare two versions over recorded messages of the caller's scope.
 
@@ -111,12 +111,12 @@ class VersionComparisons:
         where = self._releases.target(by, target)
         demand(by, Action.PROPOSE_PROFILES, where.division, where.department)
         files = await self._file(profile, a, by), await self._file(profile, b, by)
-        comparison = await asyncio.to_thread(self._compare, profile, *files, device_filter(where, stretch.devices))
+        comparison = await asyncio.to_thread(self._compare, profile, *files, device_filter(where, period.devices))
 
         async def work(job: Job) -> Any:
-            return await self._over(comparison, stretch, job)
+            return await self._compare_recorded(comparison, period, job)
 
-        return self._jobs.begin("diff", profile, where, by, work)
+        return self._jobs.start("diff", profile, where, by, work)
 
     async def _file(self, profile: str, ref: Ref, by: Principal) -> Path | None:
         """Return where a version is laid out; None for the one in force."""
@@ -130,36 +130,36 @@ class VersionComparisons:
         try:
             digest = self._releases.version(profile, ref, by).digest
         except NotFound:
-            shelved = self._releases.shelved(profile)
+            shelved = self._releases.folder_version(profile)
             if shelved is None or shelved[0] != ref:
                 raise
             return await self._releases.contents.materialise_unstored(profile, shelved[1])
         return await self._releases.contents.materialise(profile, digest)
 
-    async def _over(self, comparison: Comparison, stretch: MessageRange, job: Job) -> Any:
-        after = await self._log.sequence_at(stretch.since) - 1
+    async def _compare_recorded(self, comparison: Comparison, period: MessageRange, job: Job) -> Any:
+        after = await self._log.sequence_at(period.since) - 1
         progress = Progress(after, (await self._log.bounds())[1])
-        async for entry in recorded(self._log, self._partition, progress):
-            messages = [message for message in entry.messages if stretch.since <= message.received < stretch.until]
+        async for entry in read_recorded(self._log, self._partition, progress):
+            messages = [message for message in entry.messages if period.since <= message.received < period.until]
             await self._add(comparison, messages)
             job.share = progress.share
         return comparison.report()
 
     async def _add(self, comparison: Comparison, messages: Sequence[Message]) -> None:
-        for first in range(0, len(messages), SLICE):
-            await asyncio.to_thread(comparison.add, messages[first : first + SLICE])
+        for first in range(0, len(messages), MESSAGES_AT_ONCE):
+            await asyncio.to_thread(comparison.add, messages[first : first + MESSAGES_AT_ONCE])
             await self._clock.sleep(PAUSE_S)
 
     # ── shadows ─────────────────────────────────────────────────────────────────────────────────────
 
-    def offer(self, messages: Sequence[Message]) -> None:
+    def submit(self, messages: Sequence[Message]) -> None:
         """Take live messages, after their walk, for those who decode beside."""
         if not self._shadow_runs:
             return
         room = WAITING_MAX - len(self._waiting)
         if len(messages) > room:
             for run in self._shadow_runs.values():
-                run.left_out += len(messages) - max(room, 0)
+                run.skipped += len(messages) - max(room, 0)
         self._waiting.extend(messages[: max(room, 0)])
         self._wake.set()
 
@@ -168,9 +168,9 @@ class VersionComparisons:
         found = self._shadow_runs.get(profile)
         if found is None:
             raise NotFound(f"no version of {profile} is shadowed here")
-        return found.comparison.report(), found.left_out
+        return found.comparison.report(), found.skipped
 
-    def changed(self, names: Sequence[str]) -> None:
+    def restart(self, names: Sequence[str]) -> None:
         """Begin anew where another version has come in force."""
         for name in names:
             if self._shadow_runs.pop(name, None):
@@ -184,7 +184,7 @@ class VersionComparisons:
             self._wake.clear()
             await self._follow_shadows()
             while self._waiting and self._shadow_runs:
-                messages = [self._waiting.popleft() for _ in range(min(SLICE, len(self._waiting)))]
+                messages = [self._waiting.popleft() for _ in range(min(MESSAGES_AT_ONCE, len(self._waiting)))]
                 for name, one in list(self._shadow_runs.items()):
                     await self._run_shadow(name, one, messages)
             if not self._shadow_runs:
@@ -199,7 +199,7 @@ class VersionComparisons:
             task.cancel()
         if (bug := task.exception()) is not None:
             _log.error("a shadow crashed and is left out", profile=name, version=one.shadow.number, bug=repr(bug))
-            self._crashed[name] = one.shadow
+            self._failed_shadows[name] = one.shadow
             self._shadow_runs.pop(name, None)
 
     async def _follow_shadows(self) -> None:
@@ -208,7 +208,7 @@ class VersionComparisons:
         for name in [name for name, one in self._shadow_runs.items() if wanted.get(name) != one.shadow]:
             del self._shadow_runs[name]
         for name, shadow in wanted.items():
-            if name in self._shadow_runs or self._crashed.get(name) == shadow:
+            if name in self._shadow_runs or self._failed_shadows.get(name) == shadow:
                 continue
             version = self._releases.history(name).find(shadow.number)
             try:

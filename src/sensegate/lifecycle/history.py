@@ -18,7 +18,7 @@ import msgspec
 from sensegate.authority.scope import Scope, written
 from sensegate.decode.choice import EVERY_DEVICE, VersionChoice
 
-BEFORE_MAX = 50
+PREVIOUS_MAX = 50
 """So many earlier decisions are kept for `rollback`; the audit trail has them all."""
 
 
@@ -41,9 +41,9 @@ class ProfileVersion(msgspec.Struct, frozen=True, omit_defaults=True):
     state: VersionState
     origin: Scope
     """Whose proposal it is."""
-    made: int
+    created: int
     """µs UTC."""
-    made_by: str
+    created_by: str
     """Id of a token."""
     changed: int
     """When its state last changed."""
@@ -71,7 +71,7 @@ class CanaryLimits(msgspec.Struct, frozen=True):
     """Quarantined messages and rejected values, in all that came."""
     faults: float = 0.05
     """Readings that our own checks doubt (out of range, too fast, stuck), in all readings."""
-    least: int = 50
+    outcomes_min: int = 50
     """Fewer outcomes than this say nothing yet."""
 
 
@@ -85,9 +85,9 @@ class Canary(msgspec.Struct, frozen=True):
     devices: tuple[str, ...] = ()
     """These; empty: `share` of those in `target`."""
     share: float = 0.0
-    below: int = 0
+    draw_max: int = 0
     """Devices whose `draw` is at most this: exactly `share` of those that were there when it began."""
-    count: int = 0
+    device_count: int = 0
     """How many devices that were."""
     limits: CanaryLimits = CanaryLimits()
 
@@ -109,9 +109,9 @@ class ReleaseHistory(msgspec.Struct, frozen=True, omit_defaults=True):
     profile: str
     """``vendor/model``."""
     versions: tuple[ProfileVersion, ...] = ()
-    force: tuple[VersionInForce, ...] = ()
+    in_force: tuple[VersionInForce, ...] = ()
     """What is in force; no target lies in another of the same number."""
-    before: tuple[VersionInForce, ...] = ()
+    previous: tuple[VersionInForce, ...] = ()
     """What was in force before, newest last."""
     canary: Canary | None = None
     shadow: Shadow | None = None
@@ -128,7 +128,7 @@ class ReleaseHistory(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def in_force_for(self, target: Scope) -> VersionInForce | None:
         """Return what was decided for exactly this target."""
-        return next((entry for entry in self.force if entry.target == target), None)
+        return next((entry for entry in self.in_force if entry.target == target), None)
 
 
 def choices_of(history: ReleaseHistory, home: str) -> list[VersionChoice]:
@@ -145,9 +145,9 @@ def choices_of(history: ReleaseHistory, home: str) -> list[VersionChoice]:
         one = history.canary
         whom = frozenset(one.devices)
         some = choice(one.number, one.target, whole=False)
-        below = EVERY_DEVICE if whom else one.below
+        below = EVERY_DEVICE if whom else one.draw_max
         found.append(msgspec.structs.replace(some, trial=True, devices=whom, below=below))
-    narrow_first = sorted(history.force, key=lambda one: (-len(one.target.division), not one.target.department))
+    narrow_first = sorted(history.in_force, key=lambda one: (-len(one.target.division), not one.target.department))
     for force in narrow_first:
         whole = home.startswith(force.target.division) and not force.target.department
         found.append(choice(force.number, force.target, whole=whole))
@@ -156,7 +156,7 @@ def choices_of(history: ReleaseHistory, home: str) -> list[VersionChoice]:
 
 def describe_in_force(history: ReleaseHistory) -> str:
     """Return what is in force, for people: ``4 in 4401, 5 for 10 % of 4401``."""
-    parts = [f"{entry.number} in {written(entry.target)}" for entry in history.force]
+    parts = [f"{entry.number} in {written(entry.target)}" for entry in history.in_force]
     if history.canary:
         whom = (
             f"{len(history.canary.devices)} devices"

@@ -20,7 +20,7 @@ from sensegate.clock import Clock
 from sensegate.errors import Conflict, NotFound, Overloaded, SensegateError
 
 RUNNING_MAX = 2
-KEPT_MAX = 50
+JOBS_MAX = 50
 
 _log = structlog.get_logger("jobs")
 
@@ -64,13 +64,13 @@ class Jobs:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def begin(self, kind: str, profile: str, target: Scope, by: Principal, work: Work) -> Job:
+    def start(self, kind: str, profile: str, target: Scope, by: Principal, work: Work) -> Job:
         """Begin a job. Raises `Overloaded` where too many run."""
         if len(self._tasks) >= RUNNING_MAX:
             raise Overloaded(f"{len(self._tasks)} jobs run; wait for one or give it up", retry_after_s=5)
         job = Job(secrets.token_hex(6), kind, profile, target, by.id, self._clock.now())
         self._jobs[job.id] = job
-        while len(self._jobs) > KEPT_MAX:
+        while len(self._jobs) > JOBS_MAX:
             self._jobs.popitem(last=False)
         self._tasks[job.id] = asyncio.create_task(self._run(job, work), name=f"{kind} {job.id}")
         return job
@@ -112,7 +112,7 @@ class Jobs:
         await asyncio.gather(task, return_exceptions=True)
         return job
 
-    async def stop(self) -> None:
+    async def cancel_all(self) -> None:
         """Give all up."""
         tasks = list(self._tasks.values())
         for task in tasks:

@@ -23,7 +23,7 @@ from sensegate.authority.callout import Callout, TopicsOf, profile_topics
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Scope, scope
 from sensegate.authority.trail import Trail
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.decode.memory import DecoderMemory
@@ -41,7 +41,7 @@ from sensegate.lifecycle.reprocessing_interpreter import ReprocessingInterpreter
 from sensegate.lifecycle.reprocessing_orders import ReprocessingOrders
 from sensegate.lifecycle.reprocessing_source import ReprocessingSource
 from sensegate.lifecycle.rollout import MaterialisedVersions, Rollout
-from sensegate.model import Device, Span, Spec
+from sensegate.model import Device, MessageBatch, Spec
 from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
 from sensegate.ports import Log
@@ -59,7 +59,7 @@ class ProfileLifecycle:
         self.partition = f"{config.member_id}-{config.ingest.partition}"
         self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
 
-    async def open(self, bucket: Callable[[str], Awaitable[Bucket]], stack: contextlib.AsyncExitStack) -> None:
+    async def open(self, bucket: Callable[[str], Awaitable[KvBucket]], stack: contextlib.AsyncExitStack) -> None:
         """Open the store and the folders; what was decided is in force from the first message on."""
         config, clock = self.config, self.clock
         self.releases = Releases(
@@ -69,7 +69,7 @@ class ProfileLifecycle:
             clock,
             home=scope(config.division).division,
             examine=_examined,
-            library=lambda name: folder_version(self.profiles.set, name),
+            folder_version=lambda name: folder_version(self.profiles.set, name),
             devices_of=self._devices_of,
             standard=config.standard_vendors,
         )
@@ -81,7 +81,7 @@ class ProfileLifecycle:
         """By these devices may publish."""
         self.canaries = CanaryAnalysis(self.releases, config.division)
         self.jobs = Jobs(clock)
-        stack.push_async_callback(self.jobs.stop)
+        stack.push_async_callback(self.jobs.cancel_all)
         self.comparisons = VersionComparisons(
             self.releases, self.jobs, self.log, clock, partition=self.partition, compare=self._compare
         )
@@ -94,7 +94,7 @@ class ProfileLifecycle:
         )
         self.reprocessing_orders = ReprocessingOrders(await bucket("redecodes"), self.trail, clock)
         await self.reprocessing_orders.load()
-        self.profiles.on_change.append(lambda _, names: self.comparisons.changed(names))
+        self.profiles.on_change.append(lambda _, names: self.comparisons.restart(names))
         self.tasks |= {
             "profiles": self.profiles.run,
             "releases": self.releases.watch,
@@ -165,12 +165,12 @@ class ProfileLifecycle:
         )
         return interpreter, ReprocessingSource(self.log, self.reprocessing, committer.position)
 
-    def observe(self, specs: Sequence[Spec], span: Span, batch: DecodedBatch) -> None:
+    def observe(self, specs: Sequence[Spec], span: MessageBatch, batch: DecodedBatch) -> None:
         """Count live messages for canaries, and offer them to versions that are compared."""
         fields = batch.fields
         rejected = [*fields.rejected, *batch.rejected]
         self.canaries.count(specs, batch.readings, rejected, fields.quarantined)
-        self.comparisons.offer(span)
+        self.comparisons.submit(span)
 
     # ── what it says ────────────────────────────────────────────────────────────────────────────────
 

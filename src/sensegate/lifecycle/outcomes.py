@@ -20,14 +20,14 @@ class Outcomes(msgspec.Struct):
     """Messages that became no reading."""
 
     @property
-    def outcomes(self) -> int:
+    def total(self) -> int:
         """All of it."""
         return self.readings + self.rejected + self.quarantined
 
     @property
     def rejected_share(self) -> float | None:
         """Share of what was refused; None while nothing came."""
-        return (self.rejected + self.quarantined) / self.outcomes if self.outcomes else None
+        return (self.rejected + self.quarantined) / self.total if self.total else None
 
     @property
     def faults_share(self) -> float | None:
@@ -42,22 +42,22 @@ class Outcomes(msgspec.Struct):
         self.quarantined += other.quarantined
 
 
-def worse(tried: Outcomes, others: Outcomes, limits: CanaryLimits) -> str:
+def canary_failure(canary: Outcomes, baseline: Outcomes, limits: CanaryLimits) -> str:
     """Return why a canary must end; empty while it may go on.
 
     It is held against the other devices of the profile over the same time; where there are none, against perfection.
     """
-    if tried.outcomes < limits.least:
+    if canary.total < limits.outcomes_min:
         return ""
     for word, mine, theirs, most in (
-        ("rejected", tried.rejected_share, others.rejected_share, limits.rejected),
-        ("doubted", tried.faults_share, others.faults_share, limits.faults),
+        ("rejected", canary.rejected_share, baseline.rejected_share, limits.rejected),
+        ("doubted", canary.faults_share, baseline.faults_share, limits.faults),
     ):
         if mine is not None and mine > (theirs or 0.0) + most:
             return f"{mine:.1%} {word}, the others {theirs or 0.0:.1%}; at most {most:.1%} more"
     return ""
 
 
-def measured(tried: Outcomes, others: Outcomes) -> Facts:
+def audit_facts(canary: Outcomes, baseline: Outcomes) -> Facts:
     """Return the counts for the audit trail."""
-    return {"canary": msgspec.to_builtins(tried), "others": msgspec.to_builtins(others)}
+    return {"canary": msgspec.to_builtins(canary), "others": msgspec.to_builtins(baseline)}

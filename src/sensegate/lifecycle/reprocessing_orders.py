@@ -18,9 +18,9 @@ from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded
-from sensegate.model import REDECODE
+from sensegate.model import REPROCESSING_PREFIX
 
-KEPT_MAX = 200
+ORDERS_MAX = 200
 WAITING_MAX = 20
 DEVICES_MAX = 2_000
 ATTEMPTS_MAX = 200
@@ -62,9 +62,9 @@ class ReprocessingOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     """``<division>-<partition>`` whose messages are meant."""
     epoch: str
     """Life of the log."""
-    end: int
+    last_sequence: int
     """Last sequence of the log that is looked at: what the redecode itself writes comes after it."""
-    made: int
+    created: int
     by: str
     devices: tuple[str, ...] = ()
     """Only of these; empty: of all of the profile in the target."""
@@ -82,7 +82,7 @@ class ReprocessingOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def source(self) -> str:
         """Name of its source in the ledger and the commits."""
-        return f"{REDECODE}{self.id}"
+        return f"{REPROCESSING_PREFIX}{self.id}"
 
 
 OrderList = list[ReprocessingOrder]
@@ -116,7 +116,7 @@ class ReprocessingOrders:
             raise ConfigError(f"{len(wanted.devices)} devices", key="devices", remedy=f"at most {DEVICES_MAX}")
         if sum(order.state in OPEN for order in self._orders.all()) >= WAITING_MAX:
             raise Overloaded(f"{WAITING_MAX} redecodes wait; they are worked off one after another", retry_after_s=30)
-        order = msgspec.structs.replace(wanted, id=secrets.token_hex(6), made=self._clock.now(), by=by.id)
+        order = msgspec.structs.replace(wanted, id=secrets.token_hex(6), created=self._clock.now(), by=by.id)
         told: Facts = {
             "job": order.id,
             "target": written(order.target),
@@ -129,7 +129,7 @@ class ReprocessingOrders:
             told["note"] = note
         await self._trail.record(by, "profile.redecode", order.profile, after=told)
         given = await self._orders.put(order.id, order, expected=0)
-        await self._forget()
+        await self._delete_oldest()
         return given
 
     async def cancel(self, order_id: str, *, by: Principal) -> ReprocessingOrder:
@@ -153,7 +153,7 @@ class ReprocessingOrders:
 
     def list(self, by: Principal, profile: str = "") -> OrderList:
         """Return the orders that the caller may see, newest first."""
-        found = sorted(self._orders.all(), key=lambda one: -one.made)
+        found = sorted(self._orders.all(), key=lambda one: -one.created)
         return [
             candidate
             for candidate in found
@@ -166,7 +166,7 @@ class ReprocessingOrders:
     def next(self, partition: str) -> ReprocessingOrder | None:
         """Return the order to be worked off now, the oldest that is open."""
         found = [order for order in self._orders.all() if order.state in OPEN and order.partition == partition]
-        return min(found, key=lambda one: (one.state is OrderState.WAITING, one.made), default=None)
+        return min(found, key=lambda one: (one.state is OrderState.WAITING, one.created), default=None)
 
     def is_open(self, order_id: str) -> bool:
         """Return whether an order is still wanted."""
@@ -176,19 +176,19 @@ class ReprocessingOrders:
     async def begin(self, order: ReprocessingOrder) -> bool:
         """Say that work on it begins (again); False where it has begun so often that it will never end."""
         if order.attempts >= ATTEMPTS_MAX:
-            await self.failed(order, f"begun {order.attempts} times and never ended: a bug; the log has the traceback")
+            await self.fail(order, f"begun {order.attempts} times and never ended: a bug; the log has the traceback")
             return False
         await self._set(order, state=OrderState.RUNNING, attempts=order.attempts + 1)
         return True
 
-    async def done(self, order: ReprocessingOrder, counts: dict[str, int], *, by: Principal) -> None:
+    async def finish(self, order: ReprocessingOrder, counts: dict[str, int], *, by: Principal) -> None:
         """Say that all of it is committed; the trail gets the counts."""
         if self.is_open(order.id):
             told: Facts = {"job": order.id, **counts}
             await self._trail.record(by, "profile.redecode.done", order.profile, after=told)
             await self._set(order, state=OrderState.DONE, ended=self._clock.now(), counts=counts)
 
-    async def failed(self, order: ReprocessingOrder, why: str) -> None:
+    async def fail(self, order: ReprocessingOrder, why: str) -> None:
         """Say why it cannot be done."""
         if self.is_open(order.id):
             await self._set(order, state=OrderState.FAILED, ended=self._clock.now(), problem=why[:500])
@@ -212,7 +212,7 @@ class ReprocessingOrders:
         present = self._orders.find(order.id) or order
         return await self._orders.put(order.id, msgspec.structs.replace(present, **changes), expected=present.revision)
 
-    async def _forget(self) -> None:
-        ended = sorted((order for order in self._orders.all() if order.state not in OPEN), key=lambda one: one.made)
-        for order in ended[: max(0, len(self._orders) - KEPT_MAX)]:
+    async def _delete_oldest(self) -> None:
+        ended = sorted((order for order in self._orders.all() if order.state not in OPEN), key=lambda one: one.created)
+        for order in ended[: max(0, len(self._orders) - ORDERS_MAX)]:
             await self._orders.delete(order.id, expected=order.revision)

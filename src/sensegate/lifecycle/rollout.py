@@ -31,20 +31,20 @@ class Rollout:
     def __init__(self, releases: Releases) -> None:
         self._releases = releases
         self._wanted = asyncio.Event()
-        self._asked = 0
-        self._done = 0
-        self._moved = asyncio.Condition()
-        self._adopted: list[VersionChoice] = []
-        releases.on_change.append(self._heard)
+        self._requested = 0
+        self._completed = 0
+        self._progressed = asyncio.Condition()
+        self._applied: list[VersionChoice] = []
+        releases.on_change.append(self._on_release_change)
 
-    def _heard(self, _profile: str) -> None:
-        self._asked += 1
+    def _on_release_change(self, _profile: str) -> None:
+        self._requested += 1
         self._wanted.set()
 
     async def initial(self) -> MaterialisedVersions:
         """Return what is decided now, laid out, for those who start with it in force."""
-        self._adopted = self._releases.choices()
-        return await self.materialised(self._adopted)
+        self._applied = self._releases.choices()
+        return await self.materialised(self._applied)
 
     async def materialised(self, choices: Sequence[VersionChoice]) -> MaterialisedVersions:
         """Return decisions with the place where each version is laid out.
@@ -61,29 +61,29 @@ class Rollout:
             found.append((choice, file))
         return found
 
-    async def run(self, adopt: Apply) -> None:
+    async def run(self, apply: Apply) -> None:
         """Put every decision in force until cancelled."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            asked, choices = self._asked, self._releases.choices()
+            asked, choices = self._requested, self._releases.choices()
             try:
-                if choices != self._adopted:
-                    await adopt(await self.materialised(choices))
+                if choices != self._applied:
+                    await apply(await self.materialised(choices))
             except Unavailable:
                 self._wanted.set()
                 raise
-            self._adopted = choices
-            async with self._moved:
-                self._done = asked
-                self._moved.notify_all()
+            self._applied = choices
+            async with self._progressed:
+                self._completed = asked
+                self._progressed.notify_all()
 
-    async def in_force(self) -> bool:
+    async def wait_in_force(self) -> bool:
         """Return True once all that was decided until now is in force in this process; False after `IN_FORCE_S`."""
-        asked = self._asked
+        asked = self._requested
         try:
-            async with asyncio.timeout(IN_FORCE_S), self._moved:
-                await self._moved.wait_for(lambda: self._done >= asked)
+            async with asyncio.timeout(IN_FORCE_S), self._progressed:
+                await self._progressed.wait_for(lambda: self._completed >= asked)
         except TimeoutError:
             return False
         return True

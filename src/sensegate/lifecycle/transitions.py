@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from sensegate.authority.scope import Scope
-from sensegate.lifecycle.history import BEFORE_MAX, ProfileVersion, ReleaseHistory, VersionInForce, VersionState
+from sensegate.lifecycle.history import PREVIOUS_MAX, ProfileVersion, ReleaseHistory, VersionInForce, VersionState
 
 
 def highest_used(history: ReleaseHistory) -> int:
@@ -15,22 +15,24 @@ def highest_used(history: ReleaseHistory) -> int:
 
 def put_in_force(history: ReleaseHistory, fresh: VersionInForce) -> ReleaseHistory:
     """Return the history with a version in force for a target; what was in force within it is in force no more."""
-    out = tuple(entry for entry in history.force if fresh.target.covers(entry.target.division, entry.target.department))
-    kept = tuple(entry for entry in history.force if entry not in out)
-    return msgspec.structs.replace(history, force=(*kept, fresh), before=(*history.before, *out)[-BEFORE_MAX:])
+    out = tuple(
+        entry for entry in history.in_force if fresh.target.covers(entry.target.division, entry.target.department)
+    )
+    kept = tuple(entry for entry in history.in_force if entry not in out)
+    return msgspec.structs.replace(history, in_force=(*kept, fresh), previous=(*history.previous, *out)[-PREVIOUS_MAX:])
 
 
 def rolled_back(history: ReleaseHistory, target: Scope, now: int, by: str) -> ReleaseHistory | None:
     """Return the history with what was in force for a target before; None where nothing was."""
-    last = next((entry for entry in reversed(history.before) if entry.target == target), None)
+    last = next((entry for entry in reversed(history.previous) if entry.target == target), None)
     present = history.in_force_for(target)
     if last is None or present is None:
         return None
     back = VersionInForce(target, last.number, now, by)
     return msgspec.structs.replace(
         history,
-        force=tuple(back if entry is present else entry for entry in history.force),
-        before=tuple(entry for entry in history.before if entry is not last),
+        in_force=tuple(back if entry is present else entry for entry in history.in_force),
+        previous=tuple(entry for entry in history.previous if entry is not last),
     )
 
 
@@ -46,7 +48,7 @@ def with_library(history: ReleaseHistory, number: int, digest: str, home: Scope,
 
 def with_states(history: ReleaseHistory, now: int, used: int = 0, note: str = "") -> ReleaseHistory:
     """Return the history with each version's state as the decisions make it; version `used` is settled for good."""
-    forced = {entry.number for entry in history.force}
+    forced = {entry.number for entry in history.in_force}
 
     def one_settled(one: ProfileVersion) -> ProfileVersion:
         state = one.state

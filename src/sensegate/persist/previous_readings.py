@@ -1,12 +1,12 @@
-"""What the log holds already of the readings that are decoded once more: which are equal, which are revised.
+"""Previous readings on the log, with which reprocessed readings are compared: equal, or a new revision.
 
-Duplicates ask "was this said before?"; a redecode asks "is this still what that message says?". A message is known by
-its bytes; of each identity (device, property, channel, key) the last thing that each message said is kept. Said again
-it is `equal`; said otherwise it is a new revision, even where an older revision said the same. So going forward, back
-and forward again ends with what the last version says, and a job that is run twice, or that was killed and goes on,
-adds nothing.
+Deduplication asks whether a reading was received before; reprocessing asks whether a message still gives the same
+reading. A message is recognised by its bytes; for each identity (device, property, channel, key) the last reading that
+each message gave is held. The same value again is `equal`; another value is a new revision, even where an older
+revision had that value. So switching versions forth, back and forth again ends with the readings of the last one, and an
+order that is run twice, or was killed and resumes, adds nothing.
 
-Where one message says several things of one identity (elements without a time of their own), any of them stands.
+Where a message gives several readings of an identity (elements without a time of their own), any of them is a match.
 """
 
 from __future__ import annotations
@@ -21,87 +21,87 @@ import numpy as np
 from sensegate.bus.columns import Batch
 from sensegate.errors import Overloaded
 from sensegate.model import BOOL, I64, U8, U32, U64, Readings
-from sensegate.persist.duplicates import Judgement
+from sensegate.persist.duplicates import DedupResult
 from sensegate.persist.identity import (
     ACCEPTED,
+    COUNTER_EPOCH_US,
     EQUAL,
     FRAME,
-    FRAME_US,
+    FRAME_WINDOW_US,
     KIND_MASK,
-    LIFE_US,
     NONE,
     SEQUENCE,
     UNCHANGED,
     SpecColumns,
-    bits_of,
     hashes,
+    value_bits,
 )
-from sensegate.persist.memtable import Recent
-from sensegate.persist.watermarks import Names
+from sensegate.persist.memtable import Memtable
+from sensegate.persist.watermarks import SeriesNames
 from sensegate.quantities.quality import Flag
 
 VALUES_MAX = 3_000_000
-"""Most readings of one job that are held in memory (50 bytes each)."""
+"""Most readings of an order that are held in memory (50 bytes each)."""
 
 _DIGEST = np.uint64(0xFFFF_FFFF_FFFF_0000)
 _ARRIVAL = np.uint64(0xD6E8FEB86659FD93)
-_LIFE = {SEQUENCE: LIFE_US, FRAME: FRAME_US}
+_EPOCH_US = {SEQUENCE: COUNTER_EPOCH_US, FRAME: FRAME_WINDOW_US}
 _SUPPRESSED = -1
-"""Revision of what was seen and suppressed."""
+"""Revision number that stands for a suppressed reading."""
 
 
-class _Prior(msgspec.Struct, frozen=True, gc=False):
-    """A reading that was kept of an identity."""
+class _PreviousReading(msgspec.Struct, frozen=True, gc=False):
+    """A previous reading of an identity."""
 
     bits: int
     digest: int
-    """Of the message's bytes, high 48 bits."""
+    """Digest of the message's bytes, high 48 bits."""
     time: int
     revision: int
     version: int
 
 
-class Priors:
-    """Of one job. `take` what the log says in its order, then `begun`; from then on `feed` and `judge` keep it true."""
+class PreviousReadings:
+    """Previous readings of an order: `add` those of the log, then `finish_loading`, `add_live` and `judge`."""
 
-    def __init__(self, wanted: Callable[[str], bool], device_id: Callable[[int], str]) -> None:
+    def __init__(self, is_selected: Callable[[str], bool], device_id: Callable[[int], str]) -> None:
         """`wanted`: whether a device (by id) is one of the job's; `device_id`: registry index -> id."""
-        self._wanted = wanted
+        self._is_selected = is_selected
         self._device_id = device_id
-        self._names = Names()
+        self._names = SeriesNames()
         self._versions: dict[str, int] = {}
-        self._kept = Recent()
-        self._fed: list[tuple[Batch, bool]] | None = []
+        self._memtable = Memtable()
+        self._buffered: list[tuple[Batch, bool]] | None = []
 
     def __len__(self) -> int:
-        """Return how many readings are held."""
-        return self._kept.count
+        """Return the number of readings held."""
+        return self._memtable.count
 
-    # ── what the log says ───────────────────────────────────────────────────────────────────────────
+    # ── loading ─────────────────────────────────────────────────────────────────────────────────────
 
-    def feed(self, batch: Batch, *, suppressed: bool = False) -> None:
-        """Take what is being committed now; until `begun` it waits behind what the log says. Raises as `take`."""
-        if self._fed is None:
-            self.take(batch, suppressed=suppressed)
+    def add_live(self, batch: Batch, *, suppressed: bool = False) -> None:
+        """Add readings that are being committed; they are buffered until `finish_loading`. Raises as `add`."""
+        if self._buffered is None:
+            self.add(batch, suppressed=suppressed)
         else:
-            wanted = np.array([self._wanted(device) for device in batch.origins.device], np.bool_)
+            wanted = np.array([self._is_selected(device) for device in batch.origins.device], np.bool_)
             if wanted.any():
-                self._fed.append((batch.take(wanted[batch.origin]), suppressed))
+                self._buffered.append((batch.take(wanted[batch.origin]), suppressed))
 
-    def begun(self) -> None:
-        """Say that the log was read up to where `feed` began."""
-        fed, self._fed = self._fed or [], None
+    def finish_loading(self) -> None:
+        """Finish loading: the log was read up to where `add_live` began."""
+        fed, self._buffered = self._buffered or [], None
         for batch, suppressed in fed:
-            self.take(batch, suppressed=suppressed)
+            self.add(batch, suppressed=suppressed)
 
-    def take(self, batch: Batch, *, suppressed: bool = False) -> None:
-        """Take readings of one member of the log, with its local columns; `suppressed`: seen and not kept.
+    def add(self, batch: Batch, *, suppressed: bool = False) -> None:
+        """Add readings of a log entry with its local columns; `suppressed`: they were suppressed.
 
         Raises:
             Overloaded: more than `VALUES_MAX` are held.
         """
         local = batch.local
-        wanted = np.array([self._wanted(device) for device in batch.origins.device], np.bool_)
+        wanted = np.array([self._is_selected(device) for device in batch.origins.device], np.bool_)
         if local is None or not len(batch) or not wanted.any():
             return
         rows = np.flatnonzero(wanted[batch.origin])
@@ -116,10 +116,10 @@ class Priors:
         versions = np.array([self._version(name) for name in batch.origins.profile.tolist()], np.uint64)
         digest = local.digest[local.message[rows]]
         revision = np.full(len(rows), _SUPPRESSED, np.int32) if suppressed else batch.revision[rows].astype(np.int32)
-        self._add(
+        self._append(
             numbers[place],
             _keys(kinds, local.key[rows], digest, batch.received[rows]),
-            bits=bits_of(batch.value, batch.text)[rows],
+            bits=value_bits(batch.value, batch.text)[rows],
             prints=(digest & _DIGEST) | versions[batch.origin[rows]],
             time=batch.time[rows],
             revision=revision,
@@ -128,35 +128,37 @@ class Priors:
     def _version(self, name: str) -> int:
         return self._versions.setdefault(name, len(self._versions) & 0xFFFF)
 
-    def _add(self, number: U32, key: I64, *, bits: U64, prints: U64, time: I64, revision: np.ndarray) -> None:
-        if self._kept.count + len(number) > VALUES_MAX:
-            raise Overloaded(f"more than {VALUES_MAX:,} readings of these devices in the time; narrow either")
-        self._kept.add(
-            hashes(number, key), number, bits=bits, prints=prints, time=time, bucket=revision.astype(np.int32)
+    def _append(self, number: U32, key: I64, *, bits: U64, prints: U64, time: I64, revision: np.ndarray) -> None:
+        if self._memtable.count + len(number) > VALUES_MAX:
+            raise Overloaded(
+                f"more than {VALUES_MAX:,} readings of these devices in this period; select fewer devices or less time"
+            )
+        self._memtable.add(
+            hashes(number, key), number, bits=bits, fingerprints=prints, time=time, bucket=revision.astype(np.int32)
         )
 
-    # ── judging ─────────────────────────────────────────────────────────────────────────────────────
+    # ── comparing ───────────────────────────────────────────────────────────────────────────────────
 
-    def judge(self, readings: Readings, digest: U64, specs: SpecColumns) -> Judgement:
-        """Return the verdict on each reading of messages decoded once more, and remember it; `digest` is per message.
+    def judge(self, readings: Readings, digest: U64, specs: SpecColumns) -> DedupResult:
+        """Compare the readings of reprocessed messages with previous ones, and add them; `digest`: of each message.
 
-        ACCEPTED is new or a revision, EQUAL what it was, UNCHANGED what was suppressed before and stays so.
+        ACCEPTED: new or a revision. EQUAL: as before. UNCHANGED: it was suppressed before and remains so.
         """
         count = len(readings)
         kinds: U8 = specs.identity.take(readings.spec)
         kind, revision = np.full(count, EQUAL, np.uint8), np.zeros(count, np.uint8)
         flags = readings.flags.copy()
         if not count:
-            return Judgement(kind, revision, flags, kinds.copy())
+            return DedupResult(kind, revision, flags, kinds.copy())
         number = self._numbers_of(readings, kinds, specs)
         of_message = digest[readings.message]
         key = _keys(kinds, readings.key, of_message, readings.received // 1_000 * 1_000)
         hashed = hashes(number, key)
-        bits = bits_of(readings.value, readings.text)
+        bits = value_bits(readings.value, readings.text)
         version = np.array([self._version(name) for name in specs.profiles], np.uint64)[specs.profile[readings.spec]]
         prints = (of_message & _DIGEST) | version
-        known = self._found(hashed, number)
-        several = self._several(hashed, number, readings.message)
+        known = self._find(hashed, number)
+        several = self._repeated_in_message(hashed, number, readings.message)
         for row, (which, one_bits, one_print, time, one_kind) in enumerate(
             zip(
                 zip(hashed.tolist(), number.tolist(), strict=True),
@@ -168,16 +170,18 @@ class Priors:
             )
         ):
             priors = known.setdefault(which, [])
-            near = [one for one in priors if abs(one.time - time) <= _LIFE.get(one_kind, np.iinfo(np.int64).max)]
-            this = _Prior(one_bits, one_print >> 16, time, 0, one_print & 0xFFFF)
+            near = [
+                prior for prior in priors if abs(prior.time - time) <= _EPOCH_US.get(one_kind, np.iinfo(np.int64).max)
+            ]
+            this = _PreviousReading(one_bits, one_print >> 16, time, 0, one_print & 0xFFFF)
             kind[row] = _verdict(this, near, several=several[row])
             if kind[row] == ACCEPTED:
-                revision[row] = min(max((one.revision + 1 for one in near), default=0), 255)
+                revision[row] = min(max((neighbour.revision + 1 for neighbour in near), default=0), 255)
                 priors.append(msgspec.structs.replace(this, revision=int(revision[row])))
         kept = np.flatnonzero(kind == ACCEPTED)
         flags[kept] |= np.uint32(Flag.REDECODED)
         flags[kept[kinds[kept] == NONE]] |= np.uint32(Flag.UNIDENTIFIABLE)
-        self._add(
+        self._append(
             number[kept],
             key[kept],
             bits=bits[kept],
@@ -185,7 +189,7 @@ class Priors:
             time=readings.time[kept],
             revision=revision[kept],
         )
-        return Judgement(kind, revision, flags, kinds.copy())
+        return DedupResult(kind, revision, flags, kinds.copy())
 
     def _numbers_of(self, readings: Readings, kinds: U8, specs: SpecColumns) -> U32:
         code = (readings.device.astype(np.int64) << 24 | specs.variable[readings.spec]) << 4 | kinds
@@ -198,25 +202,25 @@ class Priors:
         ]
         return np.array(numbers, np.uint32)[place] if len(different) else np.zeros(0, np.uint32)
 
-    def _found(self, hashed: U64, number: U32) -> dict[tuple[int, int], list[_Prior]]:
-        """Return the kept readings of each identity that is asked for, in the order of the log."""
+    def _find(self, hashed: U64, number: U32) -> dict[tuple[int, int], list[_PreviousReading]]:
+        """Return the previous readings of each identity, in the order of the log."""
         identity, first = np.unique(np.stack([hashed, number.astype(np.uint64)]), axis=1, return_index=True)
-        query, row = self._kept.where(hashed[first], number[first])
+        query, row = self._memtable.find_rows(hashed[first], number[first])
         order = np.argsort(row, kind="stable")
         query, row = query[order], row[order]
-        kept, found = self._kept, dict[tuple[int, int], list[_Prior]]()
+        kept, found = self._memtable, dict[tuple[int, int], list[_PreviousReading]]()
         names = list(zip(*identity.tolist(), strict=True))
-        columns = (kept.bits[row], kept.prints[row], kept.time[row], kept.bucket[row])
+        columns = (kept.bits[row], kept.fingerprints[row], kept.time[row], kept.bucket[row])
         for at, bits, prints, time, revision in zip(
             query.tolist(), *(column.tolist() for column in columns), strict=True
         ):
-            prior = _Prior(bits, prints >> 16, time, revision, prints & 0xFFFF)
+            prior = _PreviousReading(bits, prints >> 16, time, revision, prints & 0xFFFF)
             found.setdefault(names[at], []).append(prior)
         return found
 
     @staticmethod
-    def _several(hashed: U64, number: U32, message: np.ndarray) -> BOOL:
-        """Return which rows share their identity with another of their message."""
+    def _repeated_in_message(hashed: U64, number: U32, message: np.ndarray) -> BOOL:
+        """Return which rows share their identity with another row of their message."""
         counts = Counter(zip(hashed.tolist(), number.tolist(), message.tolist(), strict=True))
         if len(counts) == len(hashed):
             return np.zeros(len(hashed), np.bool_)
@@ -225,7 +229,7 @@ class Priors:
 
 
 def _keys(kinds: U8, key: I64, digest: U64, received: I64) -> I64:
-    """Return what identifies each reading; where nothing does, the stored message itself: its bytes and arrival."""
+    """Return the key of each reading; without an identity a hash of the message's bytes and arrival."""
     nameless = kinds == NONE
     if not nameless.any():
         return key
@@ -234,19 +238,19 @@ def _keys(kinds: U8, key: I64, digest: U64, received: I64) -> I64:
     return made
 
 
-def _verdict(this: _Prior, near: list[_Prior], *, several: bool) -> int:
-    """Return what a reading decoded once more is, given those kept of its identity in the order of the log."""
-    kept = [one for one in near if one.revision != _SUPPRESSED]
+def _verdict(reading: _PreviousReading, previous: list[_PreviousReading], *, several: bool) -> int:
+    """Return the code of a reprocessed reading, given the previous ones of its identity in the order of the log."""
+    kept = [previou for previou in previous if previou.revision != _SUPPRESSED]
     if not kept:
-        return UNCHANGED if near else ACCEPTED
-    mine = [one for one in kept if one.digest == this.digest]
+        return UNCHANGED if previous else ACCEPTED
+    mine = [element for element in kept if element.digest == reading.digest]
     if len({one.time for one in mine}) > 1:
-        mine = [one for one in mine if one.time == this.time] or mine
+        mine = [one for one in mine if one.time == reading.time] or mine
     # One version says one thing of an identity, or several at once: then they follow one another.
     if several or any(one.version == other.version for one, other in pairwise(mine)):
-        return EQUAL if any(one.bits == this.bits for one in mine or kept) else ACCEPTED
+        return EQUAL if any(one.bits == reading.bits for one in mine or kept) else ACCEPTED
     if mine:
-        return EQUAL if mine[-1].bits == this.bits else ACCEPTED
+        return EQUAL if mine[-1].bits == reading.bits else ACCEPTED
     # Its value was another message's too, and was not kept twice: what those say now is what this one says.
-    last = {one.digest: one.bits for one in kept}
-    return EQUAL if this.bits in last.values() else ACCEPTED
+    last = {element.digest: element.bits for element in kept}
+    return EQUAL if reading.bits in last.values() else ACCEPTED

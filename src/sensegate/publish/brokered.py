@@ -142,7 +142,7 @@ class Sessions:
         offset = 0
         try:
             for _ in range(_PAGES_MAX):
-                told = await api.call(self.client, f"$JS.API.CONSUMER.LIST.{INTAKE}", {"offset": offset})
+                told = await api.request(self.client, f"$JS.API.CONSUMER.LIST.{INTAKE}", {"offset": offset})
                 page = msgspec.json.decode(told, type=_Page)
                 for one in page.consumers or ():
                     for subject in one.config.filter_subjects or [one.config.filter_subject]:

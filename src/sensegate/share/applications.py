@@ -20,7 +20,6 @@ from sensegate.share.feeds import Feed
 from sensegate.share.grants import CORE, DELIVERIES, FORMS
 from sensegate.share.masks import Mask
 
-DAY_US = 86_400_000_000
 FEEDS_MAX = 100
 _LEVELS = (2, 4, 6, 9, 12)
 _WORDS_MAX = 1_000

@@ -16,12 +16,12 @@ import structlog
 
 from sensegate import metrics
 from sensegate.bus.decoding import decoder
-from sensegate.bus.ledger import HOUR_US, Ledger
+from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import node_of
 from sensegate.bus.unreadable import read, read_ledger
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Fenced, StoreFull, Unavailable
-from sensegate.model import Entry, Member
+from sensegate.model import LogEntry, LogMessage
 from sensegate.ports import Log
 from sensegate.share.reader import Reader
 
@@ -109,7 +109,7 @@ class Books:
         """Take every ledger that the reader meets."""
         reader.on_ledger.append(self.take)
 
-    def take(self, entry: Entry) -> None:
+    def take(self, entry: LogEntry) -> None:
         """Add the ledger of one entry of LOG: ``ledger.<node>[-<partition>]`` or ``carried.<node>``."""
         if entry.sequence <= self._position.sequence:
             return
@@ -155,7 +155,7 @@ class Books:
         keys, position = sorted(self._changed), self._position
         self._changed.clear()
         members = [member for node, hour in keys for member in self._members(node, hour)]
-        members.append(Member("hours.position", msgspec.json.encode(position), rollup=True, expect=self._fence))
+        members.append(LogMessage("hours.position", msgspec.json.encode(position), rollup=True, expect=self._fence))
         try:
             self._fence = await self._hours.write(members)
         except (Fenced, Unavailable, StoreFull, asyncio.CancelledError) as why:
@@ -175,13 +175,13 @@ class Books:
             self._packed.pop(key, None)
             self._parts.pop(key, None)
 
-    def _members(self, node: str, hour: int) -> Iterator[Member]:
-        payloads = list(self._of(node, hour).encoded(self._bytes_max))
+    def _members(self, node: str, hour: int) -> Iterator[LogMessage]:
+        payloads = list(self._of(node, hour).encode_parts(self._bytes_max))
         # More parts than that were written before: they hold what stands in these now.
         payloads += [Ledger().encode()] * (self._parts.get((node, hour), 0) - len(payloads))
         self._parts[node, hour] = len(payloads)
         for part, payload in enumerate(payloads):
-            yield Member(_subject(node, hour, part), payload, self._ttl_h, rollup=True)
+            yield LogMessage(_subject(node, hour, part), payload, self._ttl_h, rollup=True)
 
     async def _complete(self) -> None:
         """Add what was written of hours that had left memory: what came late of them must not take its place."""
@@ -249,5 +249,5 @@ def _by_hour(ledger: Ledger) -> dict[int, Ledger]:
     for row in ledger.rows():
         part = parts.setdefault(row.hour, Ledger())
         part.add(row.hour, row.device, row.source, row.kind, row.count)
-        part.locate([row.device], ["/".join(filter(None, ledger.place_of(row.device)))])
+        part.set_places([row.device], ["/".join(filter(None, ledger.place_of(row.device)))])
     return parts

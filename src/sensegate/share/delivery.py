@@ -17,7 +17,7 @@ from functools import partial
 import msgspec
 import numpy as np
 
-from sensegate.bus.columns import Batch, Words
+from sensegate.bus.columns import Batch, WordColumn
 from sensegate.model import BOOL, I64
 from sensegate.quantities.quality import Flag
 from sensegate.share import parquet, records, senml
@@ -96,7 +96,7 @@ def matches(batch: Batch, selection: Selection) -> I64:
     return np.flatnonzero(mask).astype(np.int64)
 
 
-def _among(words: Words, admits: Callable[[str], bool]) -> BOOL:
+def _among(words: WordColumn, admits: Callable[[str], bool]) -> BOOL:
     """Return per entry of a column of words whether its word is admitted."""
     admitted: BOOL = np.fromiter(map(admits, words.table), np.bool_)[words.index]
     return admitted

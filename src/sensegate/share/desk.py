@@ -14,11 +14,10 @@ from sensegate.authority.scope import Action, Principal, Role, Scope, allows, de
 from sensegate.authority.scope import scope as scope_of
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
-from sensegate.clock import Clock
+from sensegate.clock import DAY_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.share import masks
 from sensegate.share.applications import (
-    DAY_US,
     Application,
     Asked,
     Decision,

@@ -9,9 +9,9 @@ import structlog
 
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows
 from sensegate.authority.trail import Facts, Trail
-from sensegate.clock import Clock
+from sensegate.clock import DAY_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
-from sensegate.share.applications import DAY_US, Application, State
+from sensegate.share.applications import Application, State
 from sensegate.share.catalogue import Catalogue, Entry, Promise, Sharing
 from sensegate.share.desk import Desk
 from sensegate.share.feeds import Feed, Feeds, check

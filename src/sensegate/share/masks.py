@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from sensegate.bus.columns import Batch, Origins, Words
+from sensegate.bus.columns import Batch, Origins, WordColumn
 from sensegate.errors import ConfigError
 from sensegate.model import BOOL, F64
 from sensegate.quantities.properties import PROPERTIES, ValueKind
@@ -218,11 +218,11 @@ def _mac(secret: bytes, head: str) -> str:
     return hashlib.blake2b(head.encode(), key=secret, digest_size=_SEAL // 2, person=b"seal").hexdigest()
 
 
-def _renamed(words: Words, name: Callable[[str], str]) -> Words:
+def _renamed(words: WordColumn, name: Callable[[str], str]) -> WordColumn:
     """Return a column with each word replaced; words that become alike are one."""
     table = sorted({name(word) for word in words.table})
     place = np.array([table.index(name(word)) for word in words.table], np.uint16)
-    return Words(table, place[words.index] if len(place) else words.index)
+    return WordColumn(table, place[words.index] if len(place) else words.index)
 
 
 def _rounded(batch: Batch, roundings: Iterable[Rounding]) -> F64:

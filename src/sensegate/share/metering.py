@@ -17,7 +17,7 @@ import structlog
 
 from sensegate import metrics
 from sensegate.authority.bucket import Bucket
-from sensegate.clock import Clock
+from sensegate.clock import DAY_US, Clock
 from sensegate.errors import StoreFull, Unavailable
 from sensegate.share.quota import month_of
 
@@ -31,7 +31,6 @@ QUOTA_PART = 20
 PATIENCE_S, AGAIN_S = 5.0, 0.1
 """So long a delivery waits for the bucket."""
 PRUNE_S = 3_600.0
-_DAY_US = 86_400_000_000
 
 _log = structlog.get_logger(__name__)
 
@@ -116,7 +115,7 @@ class Metering:
         self._bucket = bucket
         self._clock = clock
         self._flush_s = flush_s
-        self._kept_us = round(kept_days * _DAY_US)
+        self._kept_us = round(kept_days * DAY_US)
         self._usage: dict[tuple[str, ...], Usage] = {}
         self._changed: set[tuple[str, ...]] = set()
         self._granted: dict[tuple[str, str], int] = {}

@@ -15,7 +15,7 @@ import msgspec
 from sensegate.authority.divisions import short
 from sensegate.authority.scope import Action, Principal, Role, demand
 from sensegate.authority.trail import Trail
-from sensegate.clock import Clock
+from sensegate.clock import DAY_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.share import masks
@@ -40,7 +40,7 @@ from sensegate.share.masks import DEVICE, PLACE, PROFILE, Mask
 SAMPLE_ROWS, SAMPLE_ROWS_MAX = 5, 50
 SAMPLE_GRADE = 2
 """Highest grade of conditional data that is shown without its owner's own word."""
-_LOOK_US = 86_400_000_000
+_LOOK_US = DAY_US
 _LOOK_ROWS = 5_000
 KEPT = frozenset(
     {"feed", "code", "origin", "published", "changed", "revision", "format", "sample", "columns", "drawn", "measured"}

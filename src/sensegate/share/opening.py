@@ -21,9 +21,9 @@ from sensegate.authority.shared_secrets import agree
 from sensegate.authority.shelf import Shelf
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.process import write_private
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.config import Config
 from sensegate.errors import ConfigError
 from sensegate.normalise.book import IndicatorStore, QualityRow
@@ -37,7 +37,7 @@ from sensegate.share.sharing import Sharing, Terms
 
 SIGNING = "receipts.key"
 PSEUDONYMS = "masks.key"
-_LOOK_US = 2 * 3_600_000_000
+_LOOK_US = 2 * HOUR_US
 _FRESH_S = 60.0
 _ROWS_MAX = 20_000
 """More rows are sampled: a mean needs no more, and the loop is not to stand still for it."""
@@ -70,9 +70,9 @@ def made(
     *,
     reader: Reader,
     books: Books,
-    feeds: Bucket,
-    usage: Bucket,
-    sharing: Bucket,
+    feeds: KvBucket,
+    usage: KvBucket,
+    sharing: KvBucket,
     measured: Callable[[Feed], Promise],
 ) -> Sharing:
     """Return the door of sharing; keys are made at the first start. Raises `ConfigError`."""

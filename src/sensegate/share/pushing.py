@@ -23,7 +23,7 @@ from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
 from sensegate.bus import api, streams
-from sensegate.bus.connect import trust
+from sensegate.bus.connect import trust_certificate
 from sensegate.bus.engine import Engine, User
 from sensegate.clock import Clock
 from sensegate.config import Config
@@ -83,7 +83,7 @@ class Pushing:
         """Open the way to those who listen at our broker; from now on they may come in. Raises `Unavailable`."""
         feeds = await engine.connect(User.FEEDS, name="feeds")
         stack.push_async_callback(feeds.close)
-        await streams.ensure_outlet(feeds)
+        await streams.ensure_subscriber_streams(feeds)
         tls = self.config.engine.tls.cert_file
 
         def credential() -> tuple[str, int, str, str]:
@@ -94,7 +94,7 @@ class Pushing:
         async def told(terms: Terms, why: str, first: str) -> None:
             await _said(feeds, f"{terms.to}.{PROBLEM}", Answer(problem=why, first=first))
 
-        topics = Topics(Sessions(feeds), credential, trust(tls) if tls else None)
+        topics = Topics(Sessions(feeds), credential, trust_certificate(tls) if tls else None)
         lines = {
             MQTT: Lines(partial(self._line, topics, told=told), asked=True),
             NATS: Lines(partial(self._line, Subjects(feeds), told=told)),
@@ -123,7 +123,7 @@ class Pushing:
             if reply or answer.problem:
                 await _said(feeds, reply or told_at(message.subject), answer)
 
-        with api.lost("subscribe to control messages"):
+        with api.translate_client_errors("subscribe to control messages"):
             await feeds.subscribe(CONTROL, cb=told, pending_msgs_limit=_CONTROLS_MAX)
             await feeds.flush()
 
@@ -194,7 +194,7 @@ class Pushing:
 async def _said(feeds: Client, subject: str, answer: Answer) -> None:
     """Say something to one subscriber; who does not hear it may ask again."""
     try:
-        with api.lost("tell a subscriber"):
+        with api.translate_client_errors("tell a subscriber"):
             await feeds.publish(subject, msgspec.json.encode(answer))
     except Unavailable as why:
         _log.debug("a subscriber is not told", cause=str(why))

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Overloaded
 
 BURST_S = 10.0
@@ -19,7 +19,7 @@ _BEIJING = timezone(timedelta(hours=8))
 
 def month_of(time: int) -> str:
     """Return the month of a time (µs UTC) in Beijing: ``2026-01``."""
-    return _month_of_hour(time // 3_600_000_000)
+    return _month_of_hour(time // HOUR_US)
 
 
 @lru_cache(maxsize=64)

@@ -17,11 +17,11 @@ import structlog
 
 from sensegate.bus import columns
 from sensegate.bus.batch import EMPTY
-from sensegate.bus.names import ROWS
+from sensegate.bus.names import ROW_PREFIXES
 from sensegate.bus.unreadable import read_rows
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Gone, Unavailable
-from sensegate.model import Entry
+from sensegate.model import LogEntry
 from sensegate.ports import Log
 from sensegate.share import cursor
 from sensegate.share.cursor import END, BadCursor, Cursor
@@ -43,12 +43,12 @@ class Slot:
 
     __slots__ = ("_batch", "_entry", "sequence", "size", "stored", "subject")
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: LogEntry) -> None:
         self.sequence = entry.sequence
         self.subject = entry.subject
         self.stored = entry.time
         self.size = len(entry.payload) * _DECODED_FACTOR
-        self._entry: Entry | None = entry
+        self._entry: LogEntry | None = entry
         self._batch: columns.Batch | None = None
 
     @property
@@ -94,7 +94,7 @@ class Reader:
     ) -> None:
         self.log = source
         self._clock = clock
-        self._ttl_us = readings_ttl_h * 3_600_000_000
+        self._ttl_us = readings_ttl_h * HOUR_US
         self._ring: deque[Slot] = deque()
         self._ring_bytes = 0
         self._ring_bytes_max = ring_bytes_max
@@ -104,9 +104,9 @@ class Reader:
         self._end_stored = 0
         self._live = False
         """The end of the log has been reached once since the last loss."""
-        self.on_ledger: list[Callable[[Entry], None]] = []
+        self.on_ledger: list[Callable[[LogEntry], None]] = []
         """Called with each entry of the ledger that follows the place where `run` began, in order."""
-        self.on_rows: list[Callable[[Entry], None]] = []
+        self.on_rows: list[Callable[[LogEntry], None]] = []
         """The same for each entry of readings and observations."""
         self.on_begin: list[Callable[[int], None]] = []
         """Called with that place, once, before either of them."""
@@ -153,9 +153,9 @@ class Reader:
                 self._wake()
             await self.log.changed(self._end, _CHANGED_S)
 
-    def _append(self, entries: list[Entry]) -> None:
+    def _append(self, entries: list[LogEntry]) -> None:
         for entry in entries:
-            if entry.subject.startswith(ROWS):
+            if entry.subject.startswith(ROW_PREFIXES):
                 slot = Slot(entry)
                 self._ring.append(slot)
                 self._ring_bytes += slot.size
@@ -235,7 +235,7 @@ class Reader:
         entries = await self.log.fetch(after, limit=_PAGE_ENTRIES, max_bytes=_PAGE_BYTES)
         if not entries:
             return Span((), after, self._clock.now())
-        slots = [Slot(entry) for entry in entries if entry.subject.startswith(ROWS)]
+        slots = [Slot(entry) for entry in entries if entry.subject.startswith(ROW_PREFIXES)]
         span = Span(slots, entries[-1].sequence, entries[-1].time)
         if len(entries) == _PAGE_ENTRIES or sum(len(entry.payload) for entry in entries) >= _PAGE_BYTES // 2:
             # A short page ends at the log's end and will grow: it is not kept.
@@ -248,7 +248,7 @@ class Reader:
 
     def after(self, sequence: int, stored: int, row: int = END) -> Cursor:
         """Return the cursor after a row of an entry stored at `stored` (µs)."""
-        return cursor.after(self.log.timelines.of(sequence), sequence, stored, row)
+        return cursor.after(self.log.timelines.timeline_at(sequence), sequence, stored, row)
 
     async def first(self) -> Cursor:
         """Return the cursor before everything that is kept and will not expire within `_SLACK_US`."""
@@ -282,12 +282,12 @@ class Reader:
     async def demand_same(self, place: Cursor) -> None:
         """Return if the log still holds what it held up to a place. Raises `Gone`, `Unavailable`."""
         timelines = self.log.timelines
-        agreed = timelines.agreed(place.timeline)
+        agreed = timelines.diverged_at(place.timeline)
         if agreed is not None and place.sequence <= agreed:
             return
         if agreed is None:
             what = "the cursor is of another log, or of records that this log has lost"
-            agreed = min(timelines.restart(place.timeline, cursor.stored_before(place)), place.sequence)
+            agreed = min(timelines.resume_after(place.timeline, cursor.stored_before(place)), place.sequence)
         else:
             what = "the log has lost the records before the cursor and holds others in their place"
         raise Gone(f"{what}; read on from `first`", first=str(await self._first_after(agreed)))

@@ -26,7 +26,7 @@ from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import Trail
 from sensegate.bus import external
 from sensegate.bus.engine import Engine
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, WITHHELD
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.names import city_of
@@ -79,7 +79,7 @@ class Below:
         self._close = asyncio.Event()
         self._closing: set[str] = set()
         """Slots whose connections are to be closed."""
-        self._slots = external.slots_at(config)
+        self._slots = external.node_slots(config)
         self.node_links = NodeLinks(engine.connect_slot, clock, quota=config.node_quota)
         """Carries what members send."""
         self._generations: dict[str, int] = {}
@@ -97,7 +97,7 @@ class Below:
         self.links = Links(centre_log, self.divisions, self._connected, clock, self.reports)
 
     async def open(
-        self, bucket: Callable[[str], Awaitable[Bucket]], callout: Callout, divisions: Divisions, devices: Devices
+        self, bucket: Callable[[str], Awaitable[KvBucket]], callout: Callout, divisions: Divisions, devices: Devices
     ) -> None:
         """Open the register of members; from now on they are let in."""
         self._devices = devices
@@ -430,7 +430,7 @@ class Below:
         came = Lane(
             max((one.position for one in records), default=0),
             max((one.committed_at for one in records), default=0),
-            next((one.life for one in records), ""),
+            next((one.epoch for one in records), ""),
             sum(until - after for one in records for after, until in one.ranges),
         )
         joined = await self.members.join(code, version=version, life=life, came=came)

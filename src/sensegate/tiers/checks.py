@@ -21,7 +21,7 @@ from sensegate.authority.device_rules import good_id
 from sensegate.bus import columns, ledger, sequences
 from sensegate.bus.batch import Batch
 from sensegate.bus.ledger import Ledger
-from sensegate.bus.names import LOGGED
+from sensegate.bus.names import ROW_KINDS
 from sensegate.bus.packing import Oversized
 from sensegate.errors import Unbalanced
 from sensegate.model import BOOL, I64, U8
@@ -130,8 +130,8 @@ def _named(names: Sequence[str]) -> str:
 
 def _whole(payload: bytes, kind: str, grade: int, sender: MemberFacts) -> Batch:
     """Return the batch of a part that is not to be refused as a whole. Raises `_Refused`."""
-    if kind not in LOGGED or not 1 <= grade <= GRADE_MAX:
-        raise _Refused(Reason.KIND, f"{kind[:20]!r} of grade {grade}; known are {' and '.join(LOGGED)}, 1 to 4")
+    if kind not in ROW_KINDS or not 1 <= grade <= GRADE_MAX:
+        raise _Refused(Reason.KIND, f"{kind[:20]!r} of grade {grade}; known are {' and '.join(ROW_KINDS)}, 1 to 4")
     try:
         batch = columns.decode(payload, rows_max=ROWS_MAX, bytes_max=BYTES_MAX).without_local()
     except Oversized as why:
@@ -278,7 +278,7 @@ _KINDS = frozenset(
         ledger.MESSAGES, ledger.DECODED, ledger.QUARANTINED, ledger.VALUES, ledger.ACCEPTED, ledger.CONFLICT,
         ledger.LATE, ledger.FUTURE, ledger.NOT_DEDUPLICATED, ledger.IGNORED, ledger.DUPLICATE, ledger.SUPPRESSED,
         ledger.REJECTED, ledger.FORWARDED, ledger.WITHHELD, ledger.REDECODED, ledger.RECOVERED, ledger.REREAD,
-        ledger.STILL_REFUSED, ledger.THINNED, ledger.REMOVED, ledger.RETURNED, ledger.MOVED_OUT, ledger.MOVED_IN,
+        ledger.STILL_REFUSED, ledger.DOWNSAMPLED, ledger.REMOVED, ledger.RETURNED, ledger.MOVED_OUT, ledger.MOVED_IN,
         ledger.MOVED_FORCED, ledger.REVISED, ledger.ADDED, ledger.REFUSED_BY_CENTRE,
     }
 )  # fmt: skip
@@ -307,7 +307,7 @@ def _decoded_ledger(payload: bytes) -> Ledger:
 
 def _demand_sane(counts: Ledger, sender: MemberFacts) -> dict[str, int]:
     """Return the marks of a ledger that may be added to the sums. Raises `_Refused`."""
-    devices, sources, kinds = counts.words()
+    devices, sources, kinds = counts.names()
     if wrong := next((name for names in (devices, sources, kinds) for name in names if not _storable(name)), None):
         raise _Refused(Reason.NAME, f"a name that cannot be kept: {wrong[:40]!r}")
     negative, greatest = counts.extremes()
@@ -325,7 +325,7 @@ def _demand_sane(counts: Ledger, sender: MemberFacts) -> dict[str, int]:
     # Counts of a device elsewhere stay the node's own: without them nothing would balance. Nobody there sees them.
     marks = {
         Mark.LEDGER_KIND: sum(kind.partition(".")[0] not in _KINDS for kind in kinds),
-        Mark.LEDGER_PLACE: counts.keep_places(lambda division: _within(division, sender.areas)),
+        Mark.LEDGER_PLACE: counts.retain_places(lambda division: _within(division, sender.areas)),
     }
     return {mark: count for mark, count in marks.items() if count}
 
@@ -336,7 +336,7 @@ def check_sequences(payload: bytes) -> CheckedSequences:
         runs = sequences.decode(payload)
     except ValueError as why:
         return CheckedSequences(refusal=Refusal(Reason.UNREADABLE, str(why)[:200], payload=payload))
-    if wrong := next((name for name in (runs.life, *runs.devices) if not _storable(name)), None):
+    if wrong := next((name for name in (runs.epoch, *runs.devices) if not _storable(name)), None):
         detail = f"a name that cannot be kept: {wrong[:40]!r}"
         return CheckedSequences(refusal=Refusal(Reason.NAME, detail, payload=payload))
     return CheckedSequences(runs)

@@ -40,7 +40,7 @@ class Handed(msgspec.Struct, frozen=True, omit_defaults=True):
     profile: str
     force: tuple[VersionInForce, ...]
     versions: tuple[ProfileVersion, ...]
-    """Those of `force`."""
+    """Those of `in_force`."""
     standard: bool = False
     folder: bool = False
     """Of the centre's folder: for nodes whose folder is older."""
@@ -106,7 +106,7 @@ class Offers:
         """Answer a node that asks for the content of a digest."""
         digest = payload.decode("ascii", "replace")
         for name in self._names():
-            shelved = self._releases.shelved(name)
+            shelved = self._releases.folder_version(name)
             if shelved and digest_of(shelved[1]) == digest:
                 return msgspec.msgpack.encode(shelved[1])
         return msgspec.msgpack.encode(await self._releases.contents.read(digest))
@@ -126,13 +126,13 @@ class Offers:
         life = self._releases.history(profile)
         force = tuple(
             one
-            for one in life.force
+            for one in life.in_force
             if division.startswith(one.target.division) or one.target.division.startswith(division)
         )
         versions = tuple(one for one in life.versions if any(one.number == decided.number for decided in force))
         if force:
             return Handed(profile, force, versions, standard=life.standard)
-        shelved = self._releases.shelved(profile)
+        shelved = self._releases.folder_version(profile)
         if shelved is None or profile.partition("/")[0] not in self._standard:
             return None
         number, content = shelved
@@ -214,7 +214,7 @@ class Taking:
 
     def _has_it(self, handed: Handed) -> bool:
         """Tell whether our own folder, or what was decided here, is as new as the centre's folder."""
-        shelved = self._releases.shelved(handed.profile)
+        shelved = self._releases.folder_version(handed.profile)
         number = handed.versions[0].number
         known = [one.number for one in self._releases.history(handed.profile).versions if one.used]
         return max([*known, shelved[0] if shelved else 0], default=0) >= number

@@ -21,12 +21,12 @@ from sensegate.authority.devices import Devices, decode_stored
 from sensegate.authority.scope import Principal
 from sensegate.bus import columns
 from sensegate.bus.columns import Batch
-from sensegate.bus.ledger import HOUR_US, MOVED_FORCED, MOVED_IN, MOVED_OUT, Ledger
-from sensegate.bus.names import LOGGED
+from sensegate.bus.ledger import MOVED_FORCED, MOVED_IN, MOVED_OUT, Ledger
+from sensegate.bus.names import ROW_KINDS
 from sensegate.bus.unreadable import read_rows
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from sensegate.ports import Log
 from sensegate.tiers.move_register import Order, Part, Told, decode_orders
 
@@ -155,7 +155,7 @@ class Mover:
             for entry in entries:
                 at = entry.sequence
                 kind, _, rest = entry.subject.partition(".")
-                if kind not in LOGGED and not (kind == "seen" and rest == self._place.name):
+                if kind not in ROW_KINDS and not (kind == "seen" and rest == self._place.name):
                     continue
                 batch = read_rows(entry, "moves of devices")
                 if (
@@ -181,7 +181,7 @@ class Mover:
                 raise ValueError(f"what came along with {order.device} holds no identities of it, or those of others")
             batch = msgspec.structs.replace(batch, node=self._place.node, partition=self._place.partition)
             batches.append(batch)
-            members.append(Member(f"seen.{self._place.name}", columns.encode(batch), life_h))
+            members.append(LogMessage(f"seen.{self._place.name}", columns.encode(batch), life_h))
         for start in range(0, len(members), 500):
             await self._store.write(members[start : start + 500])
         # On the log first: what is only in memory would be forgotten with it.
@@ -195,8 +195,8 @@ class Mover:
     async def _count(self, order: Order, kind: str) -> None:
         ledger = Ledger()
         ledger.add(self._clock.now() // HOUR_US, order.device, "move", f"{kind}.{order.other}")
-        ledger.locate([order.device], [order.division])
-        await self._store.write([Member(f"ledger.{self._place.name}", ledger.encode(), self._place.ledger_ttl_h)])
+        ledger.set_places([order.device], [order.division])
+        await self._store.write([LogMessage(f"ledger.{self._place.name}", ledger.encode(), self._place.ledger_ttl_h)])
 
 
 def _split(batch: Batch) -> list[bytes]:

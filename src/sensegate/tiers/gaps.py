@@ -9,10 +9,11 @@ import msgspec
 
 from sensegate.bus import sequences
 from sensegate.bus.unreadable import read as read_entry
-from sensegate.model import Entry
+from sensegate.clock import DAY_US
+from sensegate.model import LogEntry
 from sensegate.tiers.members import Gap
 
-LOOK_BACK_US = 24 * 3_600_000_000
+LOOK_BACK_US = DAY_US
 """Of the lost store so much is read: what a device sent last is in it, or the device was silent for a day."""
 ENTRIES_MAX = 500_000
 AFTER_US = 600_000_000
@@ -25,7 +26,7 @@ class Log(Protocol):
 
     async def sequence_at(self, time: int) -> int: ...
 
-    async def fetch_of(self, subject: str, after: int) -> list[Entry]: ...
+    async def fetch_of(self, subject: str, after: int) -> list[LogEntry]: ...
 
 
 class Missing(msgspec.Struct, frozen=True):
@@ -85,9 +86,9 @@ async def _heard(log: Log, division: str, gap: Gap, lost: set[str], end: int) ->
             one = read_entry(entry, "gaps", sequences.decode)
             if one is None:
                 continue
-            if one.life in lost and one.life != gap.life:
+            if one.epoch in lost and one.epoch != gap.life:
                 continue
-            side = before if one.life == gap.life else after
+            side = before if one.epoch == gap.life else after
             for device, flat in one.devices.items():
                 side.setdefault(device, []).extend(zip(flat[::2], flat[1::2], strict=True))
         read += len(entries)

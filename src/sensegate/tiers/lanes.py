@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from sensegate.bus.commit_records import NOBODY, STORED_MAX, Kept, LaneRecord, Writer
+from sensegate.bus.commit_records import NO_WRITER, STORED_PERIODS_MAX, LaneRecord, ShedRange, Writer
 from sensegate.bus.ledger import REFUSED_BY_CENTRE, WITHHELD
 from sensegate.errors import PermissionDenied
 from sensegate.tiers.protocol import PLACE_MAX, Lane, LaneMove, SpanRequest
@@ -24,7 +24,6 @@ TOTALS_MAX = 1_000
 """Kinds that a record counts; more are counted together."""
 OTHER = "other"
 PAST_MAX = 64
-HOUR_US = 3_600_000_000
 
 Records = Mapping[Lane, LaneRecord]
 Ranges = tuple[tuple[int, int], ...]
@@ -39,7 +38,7 @@ def is_writer(record: LaneRecord, request: SpanRequest) -> bool:
     """Return whether a span is of the writer that stands, or of one that claimed later at another centre."""
     present, writer = record.writer, request.writer
     newer = writer.id == present.id and writer.epoch > present.epoch
-    return request.life == record.life and bool(present.id) and (writer == present or newer)
+    return request.life == record.epoch and bool(present.id) and (writer == present or newer)
 
 
 def moved(
@@ -70,17 +69,17 @@ def moved(
             request.span_id,
             record.number + 1,
             request.committed_at,
-            record.life,
+            record.epoch,
             move.position,
             move.ranges,
             added(record.totals, counts) if lane is credited else record.totals,
-            record.before,
+            record.totals_before,
             move.kept,
-            max(record.reached, move.position, *(until for _, until in move.ranges), 0),
+            max(record.position_max, move.position, *(until for _, until in move.ranges), 0),
             request.writer,
-            record.past,
-            record.refused,
-            stored(record.stored, wrote, now, width_us) if lane is credited else record.stored,
+            record.past_epochs,
+            record.refused_parts,
+            stored(record.stored_bytes, wrote, now, width_us) if lane is credited else record.stored_bytes,
         )
     return result
 
@@ -88,7 +87,7 @@ def moved(
 def _check(records: Records, moves: Mapping[Lane, LaneMove]) -> None:
     live, backlog = records[Lane.LIVE], records[Lane.BACKLOG]
     given = list(backlog.ranges)
-    reached = max(live.position, live.reached, backlog.reached)
+    reached = max(live.position, live.position_max, backlog.position_max)
     if move := moves.get(Lane.LIVE):
         if move.ranges:
             raise PermissionDenied("span: the live lane has ranges; update the node, or skip it")
@@ -136,7 +135,7 @@ def clipped(ranges: Iterable[tuple[int, int]], lower: int, upper: int) -> Ranges
     return tuple((max(after, lower), min(until, upper)) for after, until in ranges if after < upper and until > lower)
 
 
-def clipped_kept(kept: Iterable[Kept], lower: int, upper: int) -> tuple[Kept, ...]:
+def clipped_kept(kept: Iterable[ShedRange], lower: int, upper: int) -> tuple[ShedRange, ...]:
     """Return what of parts that were kept back lies in (lower, upper]."""
     return tuple(
         msgspec.structs.replace(part, after=max(part.after, lower), until=min(part.until, upper))
@@ -173,13 +172,13 @@ def stored(before: Sequence[tuple[int, int]], wrote: int, now: int, width_us: in
     stretch = now // width_us
     if before and before[-1][0] >= stretch:
         return (*before[:-1], (before[-1][0], before[-1][1] + wrote))
-    return (*before[-(STORED_MAX - 1) :], (stretch, wrote))
+    return (*before[-(STORED_PERIODS_MAX - 1) :], (stretch, wrote))
 
 
 def kept_bytes(records: Iterable[LaneRecord], now: int, width_us: int, ttl_us: int) -> int:
     """Return how many bytes of some lanes still stand on the log, as far as their stretches of time tell."""
     oldest = (now - ttl_us) // width_us
-    return sum(count for record in records for stretch, count in record.stored if stretch >= oldest)
+    return sum(count for record in records for stretch, count in record.stored_bytes if stretch >= oldest)
 
 
 # ── claims ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -192,18 +191,18 @@ def fresh(life: str, position: int) -> LaneRecord:
 
 def anew(record: LaneRecord, life: str, position: int) -> LaneRecord:
     """Return a lane's record for another life of the node's log."""
-    past = (*record.past, record.life)[-PAST_MAX:]
+    past = (*record.past_epochs, record.epoch)[-PAST_MAX:]
     return msgspec.structs.replace(
         record,
-        life=life,
+        epoch=life,
         position=position,
         ranges=(),
-        kept=(),
-        before=record.totals,
-        reached=0,
-        past=past,
-        refused=0,
-        writer=NOBODY,
+        shed_ranges=(),
+        totals_before=record.totals,
+        position_max=0,
+        past_epochs=past,
+        refused_parts=0,
+        writer=NO_WRITER,
     )
 
 
@@ -216,7 +215,7 @@ def shortened(record: LaneRecord, ended: int) -> LaneRecord:
         record,
         position=min(record.position, ended),
         ranges=clipped(record.ranges, -1, ended),
-        kept=clipped_kept(record.kept, -1, ended),
+        shed_ranges=clipped_kept(record.shed_ranges, -1, ended),
     )
 
 

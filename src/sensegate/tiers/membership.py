@@ -12,7 +12,7 @@ import msgspec
 
 from sensegate import __version__
 from sensegate.bus import trust
-from sensegate.bus.free_ports import bracketed
+from sensegate.bus.free_ports import url_host
 from sensegate.bus.process import write_private
 from sensegate.errors import ConfigError, Conflict, Overloaded, PermissionDenied, SensegateError, Unavailable
 from sensegate.tiers.members import Asked, Told, split
@@ -40,7 +40,7 @@ class Kept(msgspec.Struct, frozen=True):
     first: int = 1
     """Sequence with which a new log of this node begins."""
     certificate: str = ""
-    """PEM of the centre's link, see `trust.told`; empty where the link has no TLS."""
+    """PEM of the centre's link, see `trust.joined_centre_context`; empty where the link has no TLS."""
     fingerprint: str = ""
     """SHA-256 (hex) of the certificate of the centre's HTTP side; empty where it has none."""
     format: int = 1
@@ -102,7 +102,7 @@ async def join(directory: Path, code: str, centre: str, *, member: str = "", lin
     asked = Asked(code.strip(), __version__, life(directory))
     answer = await _post(f"{centre.rstrip('/')}/api/v1/nodes/join", asked, fingerprint)
     told = msgspec.convert(answer, Told)
-    host = bracketed(told.link.host or urlsplit(centre).hostname or "")
+    host = url_host(told.link.host or urlsplit(centre).hostname or "")
     made = Kept(
         told.member,
         told.division,
@@ -138,7 +138,7 @@ def trusted(told: Kept) -> ssl.SSLContext | None:
     """Return the context that trusts the certificate that was told; None for a link without TLS."""
     if not told.url.startswith("tls://"):
         return None
-    return trust.told(told.certificate, urlsplit(told.url).hostname or "")
+    return trust.joined_centre_context(told.certificate, urlsplit(told.url).hostname or "")
 
 
 async def _post(url: str, body: object, fingerprint: str) -> Any:

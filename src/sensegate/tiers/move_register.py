@@ -31,7 +31,7 @@ from sensegate.authority.devices import Stored, decode_stored, encode_stored
 from sensegate.authority.divisions import Divisions, contains
 from sensegate.authority.scope import Action, Principal, allows, demand
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.kv_row import Row
+from sensegate.bus.kv_row import KvRow
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
@@ -603,7 +603,7 @@ class Moves:
         async with self._applied:
             await self._applied.wait_for(condition)
 
-    async def _take(self, row: Row) -> None:
+    async def _take(self, row: KvRow) -> None:
         if "." in row.key:
             return
         if row.value is None:
@@ -624,7 +624,7 @@ class Moves:
     async def _write(self, move: Move) -> Move:
         value = _encode(msgspec.structs.replace(move, revision=0))
         revision = await self._bucket.put(move.id, value, expected=move.revision)
-        await self._take(Row(move.id, value, revision))
+        await self._take(KvRow(move.id, value, revision))
         return self._moves[move.id]
 
 

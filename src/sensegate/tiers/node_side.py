@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from sensegate.authority.heads import public_key
-from sensegate.bus.connect import Link
+from sensegate.bus.connect import BusClient
 from sensegate.clock import Clock
 from sensegate.config import Config, secret
 from sensegate.errors import (
@@ -29,7 +29,7 @@ from sensegate.errors import (
 )
 from sensegate.failover import terms
 from sensegate.failover.terms import NEWS_S, Choice, decode_state, encode
-from sensegate.model import Shed
+from sensegate.model import SheddingRule
 from sensegate.ports import Log
 from sensegate.tiers import membership, return_files
 from sensegate.tiers.carried import Carried
@@ -60,7 +60,7 @@ class Above:
         clock: Clock,
         node_log: Log,
         report: Callable[[], Awaitable[Report]],
-        shed: Callable[[], Sequence[Shed]] = tuple,
+        shed: Callable[[], Sequence[SheddingRule]] = tuple,
         *,
         began: int = -1,
     ) -> None:
@@ -222,7 +222,7 @@ class Above:
             await self.clock.sleep(LOOK_S)
         return way
 
-    async def _connect(self, way: Way) -> Link | None:
+    async def _connect(self, way: Way) -> BusClient | None:
         """Return the connection, None where this centre does not let us in.
 
         Raises `Unavailable`; next time the other.
@@ -260,7 +260,7 @@ class Above:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.up.run(), name="uplink lanes")
             group.create_task(self.reporter.run(), name="uplink report")
-            group.create_task(_until(link.connection.refused), name="uplink end")
+            group.create_task(_until(link.connection.credentials_refused), name="uplink end")
             group.create_task(self._take(), name="uplink base data")
             if self.config.uplink.others:
                 group.create_task(self._still(link, way), name="uplink lease")

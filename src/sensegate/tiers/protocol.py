@@ -11,9 +11,9 @@ from typing import Annotated
 
 import msgspec
 
-from sensegate.bus.commit_records import NOBODY, Kept, LaneRecord, Writer
+from sensegate.bus.commit_records import NO_WRITER, LaneRecord, ShedRange, Writer
 from sensegate.errors import PermissionDenied, Unavailable
-from sensegate.model import Shed
+from sensegate.model import SheddingRule
 
 PARTS_MAX = 64
 """Most parts of a span."""
@@ -71,7 +71,7 @@ class LaneMove(msgspec.Struct, frozen=True, omit_defaults=True):
     """Number of the lane's record on which this builds."""
     position: Place
     ranges: Annotated[tuple[tuple[Place, Place], ...], msgspec.Meta(max_length=RANGES_MAX)] = ()
-    kept: Annotated[tuple[Kept, ...], msgspec.Meta(max_length=KEPT_MAX)] = ()
+    kept: Annotated[tuple[ShedRange, ...], msgspec.Meta(max_length=KEPT_MAX)] = ()
 
 
 class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -81,7 +81,7 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
     until: Place = 0
     """Entries in (after, until]."""
     grade_max: Annotated[int, msgspec.Meta(ge=0, le=255)] = GRADE_MAX
-    shed: Annotated[tuple[Shed, ...], msgspec.Meta(max_length=64)] = ()
+    shed: Annotated[tuple[SheddingRule, ...], msgspec.Meta(max_length=64)] = ()
     """What mode orders left out of it."""
     kept_back: bool = False
     """True: it holds only what `shed` had left out before."""
@@ -175,7 +175,7 @@ class ClaimAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether the process is the writer now."""
 
     granted: bool
-    writer: Writer = NOBODY
+    writer: Writer = NO_WRITER
     lanes: dict[Lane, LaneRecord] = {}
     reason: str = ""
     """Why not, and what to do."""

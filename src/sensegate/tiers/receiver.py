@@ -18,10 +18,10 @@ import structlog
 
 from sensegate import metrics
 from sensegate.bus.commit_records import LaneRecord, decode_lane, encode_lane
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, Overloaded, PermissionDenied, StoreFull, Unavailable
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from sensegate.tiers import lanes, protocol, refusals, writers
 from sensegate.tiers.judging import Judge, Judged
 from sensegate.tiers.lanes import Records
@@ -45,7 +45,6 @@ RECORD_BYTES_MAX = 262_144
 SHARE_RETRY_S = 10.0
 STRETCHES = 16
 """Stretches of time of a reading's life in which a member's bytes are counted."""
-HOUR_US = 3_600_000_000
 
 _log = structlog.get_logger("tiers")
 
@@ -234,10 +233,10 @@ class Receiver:
                 "two, and if the one that is to go on is not taken then, run `sensegate node takeover` there"
             )
         members = []
-        if records and present and records[Lane.LIVE].life == claim.life:
+        if records and present and records[Lane.LIVE].epoch == claim.life:
             body = writers.encode_displaced(writers.Displaced(dict(records), verdict.common))
             members.append(
-                Member(_displaced_subject(member, present.epoch), body, self._store.readings_ttl_h, rollup=True)
+                LogMessage(_displaced_subject(member, present.epoch), body, self._store.readings_ttl_h, rollup=True)
             )
         self._uplink(member).listing.forget()
         try:
@@ -361,30 +360,31 @@ class Receiver:
                 uplink.listing.forget()  # what it has noted does not stand on the log, or may not
         return written, told
 
-    def _members(self, member: str, judged: Judged) -> list[Member]:
+    def _members(self, member: str, judged: Judged) -> list[LogMessage]:
         """Return what is taken of a span as members of the log, made anew: subjects and lives are the centre's."""
         store, most = self._store, self._log.payload_bytes_max
         lives = {PartKind.READINGS: store.readings_ttl_h, PartKind.OBSERVATIONS: store.observations_ttl_h}
         members = [
-            Member(f"{rows.kind}.{member}.all.{rows.grade}", rows.payload, lives[rows.kind])
+            LogMessage(f"{rows.kind}.{member}.all.{rows.grade}", rows.payload, lives[rows.kind])
             for rows in judged.rows_taken
         ]
         if len(judged.counts):
             members += [
-                Member(f"ledger.{member}", payload, store.ledger_ttl_h) for payload in judged.counts.encoded(most)
+                LogMessage(f"ledger.{member}", payload, store.ledger_ttl_h)
+                for payload in judged.counts.encode_parts(most)
             ]
-        members += [Member(f"sequences.{member}", payload, store.readings_ttl_h) for payload in judged.sequences]
+        members += [LogMessage(f"sequences.{member}", payload, store.readings_ttl_h) for payload in judged.sequences]
         if any(len(item.payload) > most for item in members):
             raise PermissionDenied("span: a part is larger than the centre's log takes; skip it")
         return members
 
-    def _bodies(self, member: str, judged: Judged, told: Sequence[protocol.PartRefusal]) -> list[Member]:
+    def _bodies(self, member: str, judged: Judged, told: Sequence[protocol.PartRefusal]) -> list[LogMessage]:
         """Return what was refused first of each new entry, encrypted."""
         if self._vault is None:
             return []
         bodies = {(group.kind, group.grade, group.reason): group.body for group in judged.refusals}
         return [
-            Member(
+            LogMessage(
                 f"{refusals.subject_of(member, refusal.id)}.body",
                 self._vault.sealed(body),
                 self._store.quarantine_ttl_h,
@@ -398,7 +398,7 @@ class Receiver:
             <= refusals.BODY_BYTES_MAX
         ]
 
-    async def _write(self, member: str, members: Sequence[Member], records: Records) -> None:
+    async def _write(self, member: str, members: Sequence[LogMessage], records: Records) -> None:
         """Write members with the lanes' records; after any doubt forget the records, so that they are read again."""
         uplink = self._uplink(member)
         held = uplink.held or {}
@@ -410,7 +410,7 @@ class Receiver:
                     "span: what it says was kept back is too much for the lane's record; end mode orders"
                 )
             expect = held[lane].sequence if lane in held else 0
-            batch.append(Member(f"commit.{member}.{lane}", payload, rollup=True, expect=expect))
+            batch.append(LogMessage(f"commit.{member}.{lane}", payload, rollup=True, expect=expect))
         uplink.held = last = None
         try:
             last = await self._log.write(batch)

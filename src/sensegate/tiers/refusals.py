@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from sensegate.model import Entry, Member
+from sensegate.model import LogEntry, LogMessage
 from sensegate.ports import Log
 from sensegate.tiers.protocol import (
     Lane,
@@ -42,7 +42,7 @@ TOMBSTONE_TTL_H = 1
 class ListedLog(Log, Protocol):
     """A log of which the entries of one subject, or of a pattern, can be read."""
 
-    async def fetch_of(self, subject: str, after: int) -> list[Entry]:
+    async def fetch_of(self, subject: str, after: int) -> list[LogEntry]:
         """Return the entries of a subject after a sequence, oldest first."""
         ...
 
@@ -119,7 +119,7 @@ class Listing:
         *,
         life: str,
         now: int,
-    ) -> tuple[list[Member], list[PartRefusal]]:
+    ) -> tuple[list[LogMessage], list[PartRefusal]]:
         """Return the members that put the refusals of a span on the list, and what its node is told.
 
         Args:
@@ -133,7 +133,7 @@ class Listing:
         if not refusals and not self._open[lane]:
             return [], []
         self._close(lane, selection, refusals, taken)
-        members: list[Member] = []
+        members: list[LogMessage] = []
         told: list[PartRefusal] = []
         for refusal in refusals:
             for part, group in self._parts(lane, refusal):
@@ -161,7 +161,7 @@ class Listing:
             )
         return members, told
 
-    def resolved(self, part: RefusedPart, sequence: int, until: int, rows: int) -> Member:
+    def resolved(self, part: RefusedPart, sequence: int, until: int, rows: int) -> LogMessage:
         """Return the member that takes what was sent once more from an entry: up to `until`, so many rows."""
         for entries in self._open.values():
             entries[:] = [entry for entry in entries if entry.part.id != part.id]
@@ -169,7 +169,7 @@ class Listing:
             if self._count:
                 self._count -= 1
             subject = subject_of(self._member, part.id)
-            return Member(subject, b"", TOMBSTONE_TTL_H, rollup=True, expect=sequence)
+            return LogMessage(subject, b"", TOMBSTONE_TTL_H, rollup=True, expect=sequence)
         selection = msgspec.structs.replace(part.selection, after=until)
         rest = msgspec.structs.replace(part, selection=selection, rows=max(0, part.rows - rows))
         return msgspec.structs.replace(self._member_of(rest), expect=sequence)
@@ -179,8 +179,8 @@ class Listing:
             await self.read()
         return (self._count or 0) < ENTRIES_MAX
 
-    def _member_of(self, part: RefusedPart) -> Member:
-        return Member(subject_of(self._member, part.id), encode_refused_part(part), self._ttl_h, rollup=True)
+    def _member_of(self, part: RefusedPart) -> LogMessage:
+        return LogMessage(subject_of(self._member, part.id), encode_refused_part(part), self._ttl_h, rollup=True)
 
     # ── what goes on ────────────────────────────────────────────────────────────────────────────────────
 

@@ -17,8 +17,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sensegate.bus import api
-from sensegate.bus.kv import Bucket
-from sensegate.bus.kv_row import Row
+from sensegate.bus.kv import KvBucket
+from sensegate.bus.kv_row import KvRow
 from sensegate.clock import Clock
 from sensegate.errors import PermissionDenied
 
@@ -76,7 +76,7 @@ _page = msgspec.msgpack.Decoder(Page).decode
 class Copying:
     """The node's side: sends what changes while `run`."""
 
-    def __init__(self, nc: Client, buckets: Mapping[str, Bucket], ask: Ask, clock: Clock, *, life: str) -> None:
+    def __init__(self, nc: Client, buckets: Mapping[str, KvBucket], ask: Ask, clock: Clock, *, life: str) -> None:
         """`nc`: a connection of `User.GATEWAY` at the node; `life`: epoch of its log."""
         self._nc = nc
         self._buckets = dict(buckets)
@@ -96,7 +96,7 @@ class Copying:
             if any(message.subject.startswith(name) for name in names):
                 self._changed.set()
 
-        with api.lost("hear of changes"):
+        with api.translate_client_errors("hear of changes"):
             subscription = await self._nc.subscribe("$KV.>", cb=heard)
         try:
             at = _at(await self._ask("copied", b""))
@@ -115,12 +115,12 @@ class Copying:
                     continue
                 await self._clock.sleep(GATHER_S)
         finally:
-            with api.lost("hear no more"):
+            with api.translate_client_errors("hear no more"):
                 await subscription.unsubscribe()
 
-    async def _send(self, name: str, bucket: Bucket, after: int) -> int:
+    async def _send(self, name: str, bucket: KvBucket, after: int) -> int:
         while rows := await bucket.changes(after, limit=ROWS_MAX):
-            part: list[Row] = []
+            part: list[KvRow] = []
             size = 0
             for row in rows:
                 size += len(row.key) + len(row.value or b"") + 16
@@ -136,11 +136,11 @@ class Copying:
 class Copies:
     """The centre's side: a bucket for each node."""
 
-    def __init__(self, open_: Callable[[str], Awaitable[Bucket]]) -> None:
+    def __init__(self, open_: Callable[[str], Awaitable[KvBucket]]) -> None:
         self._open = open_
         self.last: dict[str, int] = {}
         """Division -> all that was changed in its registries before this time is here, µs UTC of its clock."""
-        self._buckets: dict[str, Bucket] = {}
+        self._buckets: dict[str, KvBucket] = {}
 
     async def copied(self, division: str, _payload: bytes) -> bytes:
         """Answer how far a node's buckets are here."""
@@ -189,21 +189,21 @@ class Copies:
                 found.append((name, key, row.value))
         return _encode(Page(found, after if rows else 0))
 
-    async def _of(self, division: str) -> Bucket:
+    async def _of(self, division: str) -> KvBucket:
         found = self._buckets.get(division)
         if found is None:
             found = self._buckets[division] = await self._open(f"copy_{division}")
         return found
 
 
-async def _write(bucket: Bucket, key: str, value: bytes | None) -> None:
+async def _write(bucket: KvBucket, key: str, value: bytes | None) -> None:
     if value is None:
         await bucket.delete(key)
     else:
         await bucket.put(key, value)
 
 
-async def restore(buckets: Mapping[str, Bucket], ask: Ask) -> int:
+async def restore(buckets: Mapping[str, KvBucket], ask: Ask) -> int:
     """Write what the centre has of this node into its new buckets; return how many rows.
 
     Raises `Unavailable`, `PermissionDenied`.

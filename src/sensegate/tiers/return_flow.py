@@ -12,10 +12,10 @@ from collections import defaultdict
 import msgspec
 
 from sensegate.bus import columns
-from sensegate.bus.names import ROWS, rows_subject
+from sensegate.bus.names import ROW_PREFIXES, rows_subject
 from sensegate.bus.unreadable import read_rows, read_subject
 from sensegate.errors import Gone
-from sensegate.model import Entry
+from sensegate.model import LogEntry
 from sensegate.ports import Log
 
 PART_BYTES = 400_000
@@ -79,7 +79,7 @@ class Returns:
         if self._begun is None:
             self._begun = self._end = after
 
-    def note(self, entry: Entry) -> None:
+    def note(self, entry: LogEntry) -> None:
         """Remember where an entry stands if it is one for a node; one that comes again is known."""
         if entry.sequence <= self._end:
             return
@@ -92,10 +92,10 @@ class Returns:
             self._begun = max(self._begun or 0, places[INDEX_MAX // 2])
             del places[: INDEX_MAX // 2 + 1]
 
-    def _for(self, entry: Entry) -> str | None:
-        if not entry.subject.startswith(ROWS) or (found := read_subject(entry, "returns")) is None:
+    def _for(self, entry: LogEntry) -> str | None:
+        if not entry.subject.startswith(ROW_PREFIXES) or (found := read_subject(entry, "returns")) is None:
             return None
-        return found.node if found.place != "all" and found.grade <= self._grade_max else None
+        return found.node if found.area != "all" and found.grade <= self._grade_max else None
 
     async def part(self, division: str, wanted: Wanted) -> Part:
         """Return what a node's part has after a place.
@@ -148,7 +148,7 @@ class Returns:
         return Part(division, life, after, until, tuple(found), more=bool(entries))
 
 
-def _returned(entry: Entry) -> Returned | None:
+def _returned(entry: LogEntry) -> Returned | None:
     """Return an entry's rows with their identities, which they would otherwise have by where they stand.
 
     None: it cannot be read, and is passed over.

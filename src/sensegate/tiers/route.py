@@ -16,8 +16,8 @@ import structlog
 
 from sensegate import __version__
 from sensegate.bus import trust
-from sensegate.bus.connect import Link, connect
-from sensegate.bus.kv import Bucket
+from sensegate.bus.connect import BusClient, connect
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import Clock
 from sensegate.config import Config, UplinkConfig
@@ -85,7 +85,7 @@ class Way(msgspec.Struct, frozen=True, eq=False):
     generation: int = 0
 
 
-async def connected(way: Way, timeout_s: float = 10.0) -> Link:
+async def connected(way: Way, timeout_s: float = 10.0) -> BusClient:
     """Connect to a centre. Raises `Unavailable`, `PermissionDenied`, `Untrusted`."""
     return await connect(
         way.url,
@@ -113,7 +113,7 @@ def told_way(told: membership.Kept, uplink: UplinkConfig) -> Way:
     return Way(told.member, told.slot, told.url, told.secret, tls, told.generation)
 
 
-async def restore(config: Config, clock: Clock, told: membership.Kept, buckets: Mapping[str, Bucket]) -> None:
+async def restore(config: Config, clock: Clock, told: membership.Kept, buckets: Mapping[str, KvBucket]) -> None:
     """Fill the registries of a new store with what the centre has of this node, before anything is opened.
 
     Of two sites it asks one after the other: the one at which it joined may be away, or stand by.
@@ -157,7 +157,7 @@ def trusted(uplink: UplinkConfig) -> ssl.SSLContext | None:
         if uplink.pin_sha256 or (uplink.cert_file and not uplink.others):
             raise ConfigError(f"'{uplink.url}' is no tls:// address", key="uplink.url", remedy="pins need TLS")
         return None
-    return trust.context(
+    return trust.client_context(
         "uplink",
         ca_file=uplink.ca_file,
         pins=uplink.pin_sha256,

@@ -9,11 +9,12 @@ import numpy as np
 
 from sensegate.bus import columns, ledger, sequences
 from sensegate.bus.batch import Batch
-from sensegate.bus.commit_records import Kept
+from sensegate.bus.commit_records import ShedRange
 from sensegate.bus.ledger import Ledger
-from sensegate.bus.names import READINGS, ROWS
+from sensegate.bus.names import READINGS, ROW_PREFIXES
 from sensegate.bus.unreadable import read, read_ledger, read_subject
-from sensegate.model import BOOL, Entry, Shed
+from sensegate.clock import HOUR_US
+from sensegate.model import BOOL, LogEntry, SheddingRule
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.protocol import PARTS_MAX, ROW_KINDS, Part, PartKind
 
@@ -46,7 +47,7 @@ class Span(msgspec.Struct, frozen=True, eq=False):
         return sum(len(part.payload) for part in self.parts)
 
 
-def whole_commits(entries: Sequence[Entry]) -> Sequence[Entry]:
+def whole_commits(entries: Sequence[LogEntry]) -> Sequence[LogEntry]:
     """Return the entries up to the end of the last commit among them, or all if there is no such end.
 
     A commit's ledger stands behind its readings and before its record, so that what it counts goes up with it.
@@ -71,9 +72,9 @@ class Packer(msgspec.Struct, frozen=True):
 
     def span(
         self,
-        entries: Sequence[Entry],
+        entries: Sequence[LogEntry],
         flag: Flag | None = None,
-        shed: Sequence[Shed] = (),
+        shed: Sequence[SheddingRule] = (),
         *,
         skip: bool = False,
         only: Only | None = None,
@@ -89,7 +90,9 @@ class Packer(msgspec.Struct, frozen=True):
         """
         return self._fitting(entries, lambda some: self._span(some, flag, shed, skip=skip, only=only))
 
-    def brought(self, entries: Sequence[Entry], kept: Kept, *, skip: bool = False, only: Only | None = None) -> Span:
+    def brought(
+        self, entries: Sequence[LogEntry], kept: ShedRange, *, skip: bool = False, only: Only | None = None
+    ) -> Span:
         """Return the span of what mode orders kept back of these entries (at least one), and of nothing else.
 
         What was counted as withheld is counted as forwarded, in the hour and of the device of which it is.
@@ -99,10 +102,10 @@ class Packer(msgspec.Struct, frozen=True):
     def expired(self, count: int, now: int, position: int) -> Span:
         """Return the span that tells how many readings expired before they could go up."""
         counts = Ledger()
-        counts.add(now // ledger.HOUR_US, "", SOURCE, EXPIRED, count)
+        counts.add(now // HOUR_US, "", SOURCE, EXPIRED, count)
         return Span([*self._ledgers(counts)], position, 0)
 
-    def _fitting(self, entries: Sequence[Entry], make: Callable[[Sequence[Entry]], Span]) -> Span:
+    def _fitting(self, entries: Sequence[LogEntry], make: Callable[[Sequence[LogEntry]], Span]) -> Span:
         while True:
             span = make(entries)
             size = span.size
@@ -112,11 +115,17 @@ class Packer(msgspec.Struct, frozen=True):
             entries = whole_commits(entries[: max(1, int(len(entries) * fit))])
 
     def _span(
-        self, entries: Sequence[Entry], flag: Flag | None, shed: Sequence[Shed], *, skip: bool, only: Only | None
+        self,
+        entries: Sequence[LogEntry],
+        flag: Flag | None,
+        shed: Sequence[SheddingRule],
+        *,
+        skip: bool,
+        only: Only | None,
     ) -> Span:
         counts = Ledger()
         groups: dict[tuple[str, int, int], list[Batch]] = {}
-        numbered: list[sequences.Sequences] = []
+        numbered: list[sequences.SequenceRuns] = []
         forwarded = left_out = 0
         for entry in entries:
             if entry.subject.startswith(LEDGER):
@@ -142,14 +151,14 @@ class Packer(msgspec.Struct, frozen=True):
         if only is None or only.kind == PartKind.LEDGER:
             parts += self._ledgers(counts)
         if only is None or only.kind == PartKind.SEQUENCES:
-            life = numbered[0].life if numbered else ""
+            life = numbered[0].epoch if numbered else ""
             parts += [
                 Part(PartKind.SEQUENCES, payload)
-                for payload in sequences.encoded(life, sequences.merged(numbered), self.span_bytes_max)
+                for payload in sequences.encode_parts(life, sequences.merged(numbered), self.span_bytes_max)
             ]
         return Span(parts, entries[-1].sequence, forwarded, left_out)
 
-    def _brought(self, entries: Sequence[Entry], kept: Kept, *, skip: bool, only: Only | None) -> Span:
+    def _brought(self, entries: Sequence[LogEntry], kept: ShedRange, *, skip: bool, only: Only | None) -> Span:
         counts = Ledger()
         groups: dict[tuple[str, int, int], list[Batch]] = {}
         forwarded = 0
@@ -158,7 +167,7 @@ class Packer(msgspec.Struct, frozen=True):
             if found is None or found[0] != READINGS or found[1] > kept.grade_max:
                 continue
             kind, grade, batch = found
-            batch = batch.take(_shed_of(batch, kept.shed))
+            batch = batch.take(_shed_of(batch, kept.rules))
             count_rows(counts, batch, MODE, sign=-1)
             shared = grade <= self.grade_max
             if not shared or skip:
@@ -172,9 +181,9 @@ class Packer(msgspec.Struct, frozen=True):
             parts += self._ledgers(counts)
         return Span(parts, entries[-1].sequence, forwarded)
 
-    def _rows(self, entry: Entry, only: Only | None) -> tuple[str, int, Batch] | None:
+    def _rows(self, entry: LogEntry, only: Only | None) -> tuple[str, int, Batch] | None:
         """Return (kind, grade, rows) of an entry; None where it holds none that go up, or cannot be read."""
-        if not entry.subject.startswith(ROWS) or ".back." in entry.subject:
+        if not entry.subject.startswith(ROW_PREFIXES) or ".back." in entry.subject:
             return None  # what came back of the centre itself does not go up
         subject = read_subject(entry, READER)
         if subject is None or not _wants(only, subject.kind, subject.grade):
@@ -198,7 +207,7 @@ class Packer(msgspec.Struct, frozen=True):
     def _ledgers(self, counts: Ledger) -> Iterator[Part]:
         """Yield the ledger, in parts if it is too large for a message."""
         if len(counts):
-            for payload in counts.encoded(self.span_bytes_max):
+            for payload in counts.encode_parts(self.span_bytes_max):
                 yield Part(PartKind.LEDGER, payload)
 
 
@@ -224,7 +233,7 @@ def _of(batch: Batch, only: Only | None) -> Batch:
     return batch.take(mine[batch.origin])
 
 
-def _shed_of(batch: Batch, shed: Sequence[Shed]) -> BOOL:
+def _shed_of(batch: Batch, shed: Sequence[SheddingRule]) -> BOOL:
     """Return which rows are shed: never an alarm."""
     origins = batch.origins
     out = np.zeros(len(batch), np.bool_)
@@ -269,8 +278,8 @@ def count_rows(counts: Ledger, batch: Batch, kind: str, *, sign: int = 1) -> Non
     """Count the rows by device and hour of arrival, as the node's own ledger does."""
     if not len(batch):
         return
-    hours = batch.received // ledger.HOUR_US
-    places = counts.places(batch.origins.device)
+    hours = batch.received // HOUR_US
+    places = counts.device_numbers(batch.origins.device)
     for hour in np.unique(hours).tolist():
         rows = np.bincount(batch.origin[hours == hour], minlength=len(places))
         counts.add_counts(hour, SOURCE, kind, places, sign * rows)

@@ -18,12 +18,12 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.commit_records import Kept, LaneRecord, decode_commit
+from sensegate.bus.commit_records import LaneRecord, ShedRange, decode_commit
 from sensegate.bus.ledger import ACCEPTED, FORWARDED, REFUSED_BY_CENTRE, WITHHELD
-from sensegate.clock import Clock, moved
+from sensegate.clock import Clock, wait_or_sleep
 from sensegate.config import UplinkConfig
 from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
-from sensegate.model import Entry, Shed
+from sensegate.model import LogEntry, SheddingRule
 from sensegate.ports import Log
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.exchange import Exchange, LaneState, UplinkLink
@@ -77,7 +77,7 @@ class _Attempt(msgspec.Struct, frozen=True):
 
 
 class Uplink:
-    """Forwards what the log holds until cancelled; a `ports.Sink`. Link down: the node goes on alone, this waits."""
+    """Forwards what the log holds until cancelled. Link down: the node goes on alone, this waits."""
 
     name = "uplink"
 
@@ -90,10 +90,10 @@ class Uplink:
         clock: Clock,
         *,
         node: str,
-        shed: Callable[[], Sequence[Shed]] = tuple,
+        shed: Callable[[], Sequence[SheddingRule]] = tuple,
         partition: int = 0,
     ) -> None:
-        """`shed` says what mode orders keep here; `claimant` is that of the process, `link` of this connection."""
+        """`rules` says what mode orders keep here; `claimant` is that of the process, `link` of this connection."""
         self._source = log
         self._config = config
         self._clock = clock
@@ -137,7 +137,7 @@ class Uplink:
         """
         sums: dict[str, int] = {}
         for state in self._exchange.held.values():
-            before = state.record.before
+            before = state.record.totals_before
             for kind, count in state.record.totals.items():
                 sums[kind] = sums.get(kind, 0) + count - before.get(kind, 0)
         return sums
@@ -221,7 +221,7 @@ class Uplink:
         """Wait for some time, or until an operator decides."""
         self._ordered.clear()
         if not self._claimant.force:
-            await moved(self._ordered, self._clock, seconds)
+            await wait_or_sleep(self._ordered, self._clock, seconds)
 
     def skip(self, lane: Lane) -> Stuck:
         """Go past the span of a lane that is refused: its rows are counted as skipped. Raises `Conflict`."""
@@ -238,7 +238,7 @@ class Uplink:
         self._exchange.forget()
         self._ordered.set()
 
-    def _skipping(self, lane: Lane, entries: Sequence[Entry]) -> tuple[Sequence[Entry], bool]:
+    def _skipping(self, lane: Lane, entries: Sequence[LogEntry]) -> tuple[Sequence[LogEntry], bool]:
         """Return the entries, only those to be skipped if there are such, and whether they are."""
         until = self._skips.get(lane, -1)
         if until < 0 or not entries or entries[0].sequence > until:
@@ -286,7 +286,7 @@ class Uplink:
         self._pace(span.rows, since_s)
         return True
 
-    async def _gathered(self, entries: list[Entry]) -> list[Entry]:
+    async def _gathered(self, entries: list[LogEntry]) -> list[LogEntry]:
         """Return entries with what comes while more of them are worth waiting for."""
         waited_s = (self._clock.now() - entries[0].time) / 1e6
         wait_s = min(self._sent_at + self._gap_s - self._clock.monotonic(), self._gap_s - waited_s)
@@ -381,7 +381,7 @@ class Uplink:
                 self._opened.clear()
                 return False
             span, move, selection, skips = step
-            same = move.ranges == state.record.ranges and len(move.kept) == len(state.record.kept)
+            same = move.ranges == state.record.ranges and len(move.kept) == len(state.record.shed_ranges)
             if same and not span.parts:
                 # Nothing of it was kept back: remembered here, moved at the centre with what comes next.
                 self._exchange.held[Lane.BACKLOG] = state.moved(state.record.position, move.kept)
@@ -401,7 +401,7 @@ class Uplink:
         """Return the next part of the oldest range, and how the lane stands after it."""
         record = state.record
         (after, until), *rest = record.ranges
-        entries: Sequence[Entry] = await self._within(after, until)
+        entries: Sequence[LogEntry] = await self._within(after, until)
         skips = False
         if entries:
             entries, skips = self._skipping(Lane.BACKLOG, whole_commits(entries))
@@ -415,21 +415,21 @@ class Uplink:
     async def _brought(self, state: LaneState) -> tuple[Span, LaneMove, Selection, bool] | None:
         """Return the next part of what was kept back by orders that are over; None: there is none."""
         record, shed = state.record, self._shed()
-        at = next((at for at, part in enumerate(record.kept) if not part.meets(shed)), -1)
+        at = next((at for at, part in enumerate(record.shed_ranges) if not part.overlaps(shed)), -1)
         if at < 0:
             return None
-        part = record.kept[at]
-        entries: Sequence[Entry] = await self._within(part.after, part.until)
+        part = record.shed_ranges[at]
+        entries: Sequence[LogEntry] = await self._within(part.after, part.until)
         skips = False
         if entries:
             entries, skips = self._skipping(Lane.BACKLOG, entries)
         span = self._packer.brought(entries, part, skip=skips) if entries else Span([], part.until, 0)
         rest = () if span.position >= part.until else (msgspec.structs.replace(part, after=span.position),)
-        move = self._move(Lane.BACKLOG, state, kept=(*record.kept[:at], *rest, *record.kept[at + 1 :]))
-        selection = Selection(part.after, span.position, part.grade_max, part.shed, kept_back=True)
+        move = self._move(Lane.BACKLOG, state, kept=(*record.shed_ranges[:at], *rest, *record.shed_ranges[at + 1 :]))
+        selection = Selection(part.after, span.position, part.grade_max, part.rules, kept_back=True)
         return span, move, selection, skips
 
-    async def _within(self, after: int, until: int) -> list[Entry]:
+    async def _within(self, after: int, until: int) -> list[LogEntry]:
         return [entry for entry in await self._fetch(after, self._backlog_bytes) if entry.sequence <= until]
 
     def _adapt(self, took_s: float) -> None:
@@ -481,7 +481,7 @@ class Uplink:
             packer = msgspec.structs.replace(self._packer, grade_max=made.grade_max)
             only = Only(part.kind, part.grade, frozenset(part.devices))
             if made.kept_back:
-                kept = Kept(made.after, made.until, made.shed, made.grade_max)
+                kept = ShedRange(made.after, made.until, made.shed, made.grade_max)
                 span = packer.brought(entries, kept, only=only)
             else:
                 span = packer.span(entries, Flag.BACKLOG, made.shed, only=only)
@@ -514,42 +514,44 @@ class Uplink:
 
     # ── what mode orders keep back ───────────────────────────────────────────────────────────────────────
 
-    def _shed_now(self, record: LaneRecord, after: int) -> tuple[Shed, ...]:
+    def _shed_now(self, record: LaneRecord, after: int) -> tuple[SheddingRule, ...]:
         """Return what is left out of what follows a place; nothing where it could not be named in the record."""
         shed = tuple(self._shed())
-        if shed and len(record.kept) >= KEPT_MAX and not self._goes_on(record.kept[-1], after, shed):
+        if shed and len(record.shed_ranges) >= KEPT_MAX and not self._goes_on(record.shed_ranges[-1], after, shed):
             metrics.LIMITED.labels("uplink_kept").inc()
             return ()
         return shed
 
-    def _goes_on(self, kept: Kept, after: int, shed: tuple[Shed, ...]) -> bool:
-        return (kept.until, kept.shed, kept.grade_max) == (after, shed, self._packer.grade_max)
+    def _goes_on(self, kept: ShedRange, after: int, shed: tuple[SheddingRule, ...]) -> bool:
+        return (kept.until, kept.rules, kept.grade_max) == (after, shed, self._packer.grade_max)
 
-    def _kept(self, record: LaneRecord, after: int, span: Span, shed: tuple[Shed, ...]) -> tuple[Kept, ...]:
-        """Return what of the log went up without something, after a span that was made with `shed`."""
-        if shed and record.kept and self._goes_on(record.kept[-1], after, shed):
-            return (*record.kept[:-1], msgspec.structs.replace(record.kept[-1], until=span.position))
+    def _kept(
+        self, record: LaneRecord, after: int, span: Span, shed: tuple[SheddingRule, ...]
+    ) -> tuple[ShedRange, ...]:
+        """Return what of the log went up without something, after a span that was made with `rules`."""
+        if shed and record.shed_ranges and self._goes_on(record.shed_ranges[-1], after, shed):
+            return (*record.shed_ranges[:-1], msgspec.structs.replace(record.shed_ranges[-1], until=span.position))
         if span.shed:
-            return (*record.kept, Kept(after, span.position, shed, self._packer.grade_max))
-        return record.kept
+            return (*record.shed_ranges, ShedRange(after, span.position, shed, self._packer.grade_max))
+        return record.shed_ranges
 
     async def _release(self, state: LaneState) -> bool:
         """Give what orders kept back that are over to the backlog lane; False: there is nothing of the live lane's."""
         shed = self._shed()
         mine = self._exchange.held.get(Lane.BACKLOG)
-        if mine and any(not part.meets(shed) for part in mine.record.kept):
+        if mine and any(not part.overlaps(shed) for part in mine.record.shed_ranges):
             self._opened.set()
-        free = [part for part in state.record.kept if not part.meets(shed)]
+        free = [part for part in state.record.shed_ranges if not part.overlaps(shed)]
         if not free:
             return False
         async with self._opening:
             backlog = await self._exchange.lane(Lane.BACKLOG)
-            free = free[: max(0, KEPT_MAX - len(backlog.record.kept))]
+            free = free[: max(0, KEPT_MAX - len(backlog.record.shed_ranges))]
             if not free:
                 return False
-            rest = tuple(part for part in state.record.kept if part not in free)
+            rest = tuple(part for part in state.record.shed_ranges if part not in free)
             moves = [
-                self._move(Lane.BACKLOG, backlog, kept=(*backlog.record.kept, *free)),
+                self._move(Lane.BACKLOG, backlog, kept=(*backlog.record.shed_ranges, *free)),
                 self._move(Lane.LIVE, state, kept=rest),
             ]
             if not await self._send(Lane.LIVE, [], moves, Selection()):
@@ -560,7 +562,7 @@ class Uplink:
 
     # ── both ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _fetch(self, after: int, bytes_max: int) -> list[Entry]:
+    async def _fetch(self, after: int, bytes_max: int) -> list[LogEntry]:
         return await self._source.fetch(after, limit=FETCH_ENTRIES, max_bytes=bytes_max)
 
     def _place_of(self, sequence: int) -> int:
@@ -577,7 +579,7 @@ class Uplink:
         *,
         position: int | None = None,
         ranges: tuple[tuple[int, int], ...] | None = None,
-        kept: tuple[Kept, ...] | None = None,
+        kept: tuple[ShedRange, ...] | None = None,
     ) -> LaneMove:
         record = state.record
         return LaneMove(
@@ -585,7 +587,7 @@ class Uplink:
             record.number,
             record.position if position is None else position,
             record.ranges if ranges is None else ranges,
-            record.kept if kept is None else kept,
+            record.shed_ranges if kept is None else kept,
         )
 
     async def _send(

@@ -18,8 +18,8 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.commit_records import NOBODY, LaneRecord, Writer
-from sensegate.bus.padding import FILLED_MAX, fill
+from sensegate.bus.commit_records import NO_WRITER, LaneRecord, Writer
+from sensegate.bus.padding import PADDING_MAX, pad
 from sensegate.bus.process import write_private
 from sensegate.errors import ConfigError, Unavailable
 from sensegate.ports import Log
@@ -93,12 +93,12 @@ def judge(claim: ClaimRequest, records: Records | None, displaced: Displaced | N
     live = records[Lane.LIVE]
     present = live.writer
     writer = msgspec.structs.replace(writer, epoch=max(claim.epoch, present.epoch) + 1)
-    if claim.life in live.past:
+    if claim.life in live.past_epochs:
         return (
             "writer: another store has taken this one's place at the centre; what waits here does not go up any more: "
             "stop this gateway, or let it join with a new store (`sensegate node replace` at the centre)"
         )
-    if claim.life != live.life:
+    if claim.life != live.epoch:
         return Grant(
             {lane: lanes.claimed(lanes.anew(record, claim.life, place), writer) for lane, record in records.items()},
             0,
@@ -120,7 +120,7 @@ def _same_life(claim: ClaimRequest, records: Records, displaced: Displaced | Non
             f"{claim.epoch}); what comes here waits: stop this gateway if the other one is right, else stop the other "
             "one and run `sensegate node takeover` here"
         )
-    reached = max(record.reached for record in records.values())
+    reached = max(record.position_max for record in records.values())
     kept = {lane: lanes.shortened(record, claim.ended) for lane, record in records.items()}
     return Grant(
         {lane: lanes.claimed(record, writer) for lane, record in kept.items()},
@@ -141,13 +141,13 @@ def _forced(claim: ClaimRequest, records: Records, displaced: Displaced | None, 
     start = since if displaced is None else min(since, max(was[Lane.LIVE].position, displaced.common))
     result = {}
     for lane, record in records.items():
-        before = was[lane] if displaced else lanes.fresh(record.life, start)
+        before = was[lane] if displaced else lanes.fresh(record.epoch, start)
         result[lane] = lanes.claimed(
             msgspec.structs.replace(
                 record,
                 position=start,
                 ranges=lanes.clipped(before.ranges, common, start),
-                kept=lanes.clipped_kept(before.kept, common, start),
+                shed_ranges=lanes.clipped_kept(before.shed_ranges, common, start),
             ),
             writer,
         )
@@ -234,7 +234,7 @@ class Claimant:
         self._began = began
         self.token = secrets.token_hex(8)
         """Of this process."""
-        self.writer: Writer = NOBODY
+        self.writer: Writer = NO_WRITER
         """Ourselves, once a centre has granted it."""
         self.shifts: tuple[Shift, ...] = ()
         self.denied = ""
@@ -286,7 +286,7 @@ class Claimant:
 
     async def _granted(self, state: WriterState, answer: ClaimAnswer) -> None:
         place = answer.lanes[Lane.LIVE].position
-        reached = max(record.reached for record in answer.lanes.values())
+        reached = max(record.position_max for record in answer.lanes.values())
         _, last = await self._log.bounds()
         shifts, until = state.shifts, reached
         if place < reached and not any(shift.after <= place < shift.until for shift in shifts):
@@ -295,7 +295,7 @@ class Claimant:
                 "our log has lost its end, or is a copy: the centre has more of it", place=place, reached=reached
             )
             metrics.LIMITED.labels("log_lost_end").inc()
-            whole = 2 * reached - place - last <= FILLED_MAX
+            whole = 2 * reached - place - last <= PADDING_MAX
             shifts = (*shifts, Shift(place, reached if whole else protocol.PLACE_MAX, reached - place))[-SHIFTS_MAX:]
         state = WriterState(state.id, answer.writer.epoch, since=-1, shifts=shifts)
         await self._keeper.write(state)
@@ -303,10 +303,10 @@ class Claimant:
             if shift.until < protocol.PLACE_MAX:
                 until = max(until, shift.until + shift.by)
         if last < until:
-            await fill(self._log, last, until)
+            await pad(self._log, last, until)
         self.writer, self.shifts, self.denied, self.force = answer.writer, shifts, "", False
         self._began, self._was_granted = -1, True
 
     def displaced(self) -> None:
         """Note that another process is the writer now: what follows needs a new claim."""
-        self.writer = NOBODY
+        self.writer = NO_WRITER

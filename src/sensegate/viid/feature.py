@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sensegate.authority.devices import Devices, Stored
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.clock import Clock
 from sensegate.config import Config, secret
 from sensegate.config.viid import ViidSubordinateConfig, ViidSuperiorConfig
@@ -44,7 +44,7 @@ def digests(config: Config) -> Digests | None:
 class Viid:
     """All of it; `source` is one of the walk's, `tasks` run as long as the gateway."""
 
-    def __init__(self, config: Config, clock: Clock, devices: Devices, seals: Digests, bucket: Bucket) -> None:
+    def __init__(self, config: Config, clock: Clock, devices: Devices, seals: Digests, bucket: KvBucket) -> None:
         self._config = config.viid
         self._clock = clock
         self._devices = devices

@@ -22,7 +22,7 @@ from sensegate.bus.unreadable import read_rows, read_subject
 from sensegate.clock import Clock
 from sensegate.config.viid import ViidSuperiorConfig
 from sensegate.errors import PermissionDenied, SensegateError, Unavailable
-from sensegate.model import OBSERVATION, Entry
+from sensegate.model import OBSERVATION, LogEntry
 from sensegate.ports import Log
 from sensegate.video.formats import viid_ids as ids
 from sensegate.video.formats import viid_responses as answers
@@ -269,7 +269,7 @@ class Superior:
         last = entries[-1]
         return _Part(found, msgspec.structs.replace(place, sequence=last.sequence, row=0), False, last.time)
 
-    def _objects(self, entry: Entry, order: ViidSubscription) -> Iterator[tuple[int, ViidObject]]:
+    def _objects(self, entry: LogEntry, order: ViidSubscription) -> Iterator[tuple[int, ViidObject]]:
         """Yield (row, object) of an entry of the log, as far as they are asked for and may be told."""
         if not entry.subject.startswith(f"{OBSERVATIONS}."):
             return

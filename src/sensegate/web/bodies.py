@@ -288,7 +288,7 @@ class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):
     duplicates: int = 0
     suppressed: int = 0
     rejected: int = 0
-    thinned: int = 0
+    downsampled: int = 0
     """Observations that were left out: their tracks had said as much already."""
     forwarded: int = 0
     withheld: int = 0

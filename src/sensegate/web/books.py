@@ -12,9 +12,10 @@ import msgspec
 from sensegate.authority.scope import Action, Principal, allows
 from sensegate.bus import ledger as kinds
 from sensegate.bus import raw
-from sensegate.bus.ledger import HOUR_US, Ledger, Row
+from sensegate.bus.ledger import Ledger, LedgerCount
 from sensegate.bus.names import city_of, node_of
 from sensegate.bus.unreadable import read
+from sensegate.clock import HOUR_US
 from sensegate.errors import NotFound
 from sensegate.model import DeviceState
 from sensegate.normalise.book import QualityRow
@@ -37,7 +38,7 @@ _GROUPS = {
     kinds.DUPLICATE: "duplicates",
     kinds.SUPPRESSED: "suppressed",
     kinds.REJECTED: "rejected",
-    kinds.THINNED: "thinned",
+    kinds.DOWNSAMPLED: "downsampled",
     kinds.FORWARDED: "forwarded",
     kinds.WITHHELD: "withheld",
     kinds.REFUSED_BY_CENTRE: "refused_by_centre",
@@ -54,7 +55,7 @@ def balanced(totals: Counts) -> bool:
         sums[kind.partition(".")[0]] += count
     messages = sums[kinds.MESSAGES] - sums[kinds.DECODED] - sums[kinds.QUARANTINED]
     again = sums[kinds.REDECODED] - sums[kinds.RECOVERED] - sums[kinds.REREAD] - sums[kinds.STILL_REFUSED]
-    ways = (kinds.ACCEPTED, kinds.DUPLICATE, kinds.SUPPRESSED, kinds.REJECTED, kinds.THINNED)
+    ways = (kinds.ACCEPTED, kinds.DUPLICATE, kinds.SUPPRESSED, kinds.REJECTED, kinds.DOWNSAMPLED)
     return messages == 0 and again == 0 and sums[kinds.VALUES] == sum(sums[kind] for kind in ways)
 
 
@@ -134,7 +135,7 @@ def tally(parts: Iterable[tuple[str, Ledger]], cut: _Cut, by: str) -> tuple[dict
     return groups, totals
 
 
-def _key(row: Row, by: str, node: str, divisions: dict[str, str]) -> str:
+def _key(row: LedgerCount, by: str, node: str, divisions: dict[str, str]) -> str:
     match by:
         case "division":
             return divisions[row.device]
@@ -242,7 +243,7 @@ def _place(text: str) -> tuple[int, int]:
     return int(sequence), int(index)
 
 
-def _own_refusal(kept: raw.Kept, call: Call) -> bool:
+def _own_refusal(kept: raw.StoredMessage, call: Call) -> bool:
     """Return whether a message of a device that is not known belongs to the caller by the credential it came with."""
     if kept.device or not kept.message.principal:
         return False
@@ -253,7 +254,7 @@ def _own_refusal(kept: raw.Kept, call: Call) -> bool:
     return device.state is not DeviceState.RETIRED
 
 
-def _kept(entry: str, kept: raw.Kept) -> QuarantineRow:
+def _kept(entry: str, kept: raw.StoredMessage) -> QuarantineRow:
     message = kept.message
     return QuarantineRow(
         entry,

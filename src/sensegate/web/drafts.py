@@ -8,13 +8,13 @@ import msgspec
 
 from sensegate.authoring.unknown import UnexplainedMessages
 from sensegate.authority.scope import Action, demand
+from sensegate.clock import HOUR_US
 from sensegate.errors import NotFound
 from sensegate.web.bodies import Body
 from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Param, Route, iso
 
-HOUR_US = 3_600_000_000
 _NAME = r"^$|^[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*$"
 _SINCE = Param("since", "from this time of arrival on, or how far back (30m, 1h, 7d); default 1h")
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from aiohttp import web
 
-from sensegate.bus.free_ports import bracketed, listen
+from sensegate.bus.free_ports import listen, url_host
 from sensegate.errors import ConfigError
 from sensegate.web import limits
 
@@ -67,7 +67,7 @@ class Listener:
                 key=self._setting,
                 remedy="choose a free one, or 0",
             ) from why
-        return f"{'https' if context else 'http'}://{bracketed(hosts[0])}:{port}"
+        return f"{'https' if context else 'http'}://{url_host(hosts[0])}:{port}"
 
     async def stop(self) -> None:
         """Listen no more, end open streams, let short answers finish."""

@@ -8,6 +8,7 @@ import msgspec
 
 from sensegate.authority.scope import Action, allows, written
 from sensegate.bus import ledger as kinds
+from sensegate.clock import HOUR_US
 from sensegate.errors import NotFound
 from sensegate.lifecycle.comparisons import MessageRange, VersionComparisons
 from sensegate.lifecycle.contents import Content
@@ -22,7 +23,6 @@ from sensegate.web.profile_bodies import DiffReport, JobRow, NewDiff, NewRedecod
 from sensegate.web.profiles import STUDIES, name_of, releases_of, target_of
 from sensegate.web.routing import API, Call, Param, Route, iso
 
-HOUR_US = 3_600_000_000
 SINCE = Param("since", "from this time of arrival on, or how far back (30m, 1h, 7d); default 1h")
 UNTIL = Param("until", "before this time of arrival; default now")
 
@@ -125,7 +125,7 @@ def redecodes_of(call: Call) -> ReprocessingOrders:
 def order_row(call: Call, order: ReprocessingOrder) -> RedecodeRow:
     """Return the row of an order."""
     redecoding = call.find_part(REDECODING)
-    shares = redecoding.shares if redecoding else {}
+    shares = redecoding.progress if redecoding else {}
     counts = order.counts
     return RedecodeRow(
         id=order.id,
@@ -138,7 +138,7 @@ def order_row(call: Call, order: ReprocessingOrder) -> RedecodeRow:
         devices=list(order.devices),
         target=written(order.target),
         by=order.by,
-        made=iso(order.made),
+        made=iso(order.created),
         ended=iso(order.ended),
         said=order.problem,
         source=order.source,

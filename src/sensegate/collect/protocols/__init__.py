@@ -1,4 +1,4 @@
-"""National protocols over TCP: what is particular to each, one file a protocol (`ports.Talk`)."""
+"""National protocols over TCP: what is particular to each, one file a protocol (`ports.DeviceProtocol`)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sensegate.collect.protocols.hj212 import Hj212Talk
 from sensegate.collect.protocols.jtt808 import VehicleTalk
 from sensegate.collect.protocols.sl651 import HydrologyTalk
 from sensegate.config import TcpConfig
-from sensegate.ports import Talk
+from sensegate.ports import DeviceProtocol
 
-TALKS: Final[dict[str, Callable[[TcpConfig, ZoneInfo], Talk]]] = {
+TALKS: Final[dict[str, Callable[[TcpConfig, ZoneInfo], DeviceProtocol]]] = {
     "hj212": lambda _config, _zone: Hj212Talk(),
     "sl651": lambda config, zone: HydrologyTalk(zone, hang_up=config.hang_up),
     "gbt26875": lambda _config, zone: FireTalk(zone),

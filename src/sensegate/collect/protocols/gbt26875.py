@@ -9,12 +9,12 @@ from zoneinfo import ZoneInfo
 from sensegate.frames import gbt26875
 from sensegate.frames.framing import Framing
 from sensegate.frames.gbt26875 import Gbt26875Frame
-from sensegate.model import Heard, Outcome
+from sensegate.model import DeviceFrame, FrameOutcome
 
 _SAID: Final = {
-    Outcome.COMMITTED: gbt26875.CONFIRM,
-    Outcome.ALIVE: gbt26875.CONFIRM,
-    Outcome.CHECK_FAILED: gbt26875.REJECT,
+    FrameOutcome.COMMITTED: gbt26875.CONFIRM,
+    FrameOutcome.NOT_LOGGED: gbt26875.CONFIRM,
+    FrameOutcome.CHECK_FAILED: gbt26875.REJECT,
 }
 
 
@@ -27,18 +27,18 @@ class FireTalk:
     def cut(self, buffer: bytes) -> Framing:
         return gbt26875.next_frame(buffer)
 
-    def hear(self, frame: bytes) -> Heard:
+    def hear(self, frame: bytes) -> DeviceFrame:
         unit = gbt26875.parse(frame)
-        return Heard(
+        return DeviceFrame(
             name=gbt26875.format_address(unit.source),
-            facts=unit,
+            parsed=unit,
             centre=gbt26875.format_address(unit.target),
-            keeps=bool(unit.data) and unit.command in {gbt26875.SEND, gbt26875.RESPONSE},
-            right=unit.checksum_ok,
+            is_logged=bool(unit.data) and unit.command in {gbt26875.SEND, gbt26875.RESPONSE},
+            is_intact=unit.checksum_ok,
         )
 
-    def answer(self, heard: Heard, outcome: Outcome, now: int) -> bytes:
-        unit: Gbt26875Frame = heard.facts
+    def answer(self, heard: DeviceFrame, outcome: FrameOutcome, now: int) -> bytes:
+        unit: Gbt26875Frame = heard.parsed
         said = _SAID.get(outcome)
         if said is None or unit.command != gbt26875.SEND:
             return b""

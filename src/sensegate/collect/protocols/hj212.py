@@ -7,12 +7,12 @@ from typing import Final
 from sensegate.frames import hj212
 from sensegate.frames.framing import Framing
 from sensegate.frames.hj212 import Convention, Hj212Packet, RejectionCode
-from sensegate.model import Heard, Outcome
+from sensegate.model import DeviceFrame, FrameOutcome
 
 _REFUSALS: Final = {
-    Outcome.CHECK_FAILED: RejectionCode.CRC,
-    Outcome.UNKNOWN: RejectionCode.STATION,
-    Outcome.PASSWORD: RejectionCode.PASSWORD,
+    FrameOutcome.CHECK_FAILED: RejectionCode.CRC,
+    FrameOutcome.UNKNOWN: RejectionCode.STATION,
+    FrameOutcome.WRONG_PASSWORD: RejectionCode.PASSWORD,
 }
 _ALIVE: Final = frozenset({hj212.HEARTBEAT, "9011", "9012", "9013", "9014"})
 """Heartbeats, and a station's answers to requests: no data in them."""
@@ -24,19 +24,19 @@ class Hj212Talk:
     def cut(self, buffer: bytes) -> Framing:
         return hj212.next_frame(buffer)
 
-    def hear(self, frame: bytes) -> Heard:
+    def hear(self, frame: bytes) -> DeviceFrame:
         packet = hj212.parse(frame)
-        return Heard(
+        return DeviceFrame(
             name=packet.fields.get("MN", ""),
-            facts=packet,
+            parsed=packet,
             password=packet.fields.get("PW", ""),
-            keeps=packet.fields.get("CN") not in _ALIVE,
+            is_logged=packet.fields.get("CN") not in _ALIVE,
             # Of encrypted content only decoding, which has the key, can tell.
-            right=hj212.detect_convention(packet.data, packet.crc) is not None or packet.may_be_encrypted,
+            is_intact=hj212.detect_convention(packet.data, packet.crc) is not None or packet.may_be_encrypted,
         )
 
-    def answer(self, heard: Heard, outcome: Outcome, now: int) -> bytes:  # noqa: ARG002 - it carries the QN of the request
-        packet: Hj212Packet = heard.facts
+    def answer(self, heard: DeviceFrame, outcome: FrameOutcome, now: int) -> bytes:  # noqa: ARG002 - it carries the QN of the request
+        packet: Hj212Packet = heard.parsed
         if not packet.expects_answer:
             return b""
         # A device that reckons its check value in its own way expects ours to be made in the same.

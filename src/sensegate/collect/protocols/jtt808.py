@@ -11,9 +11,9 @@ from typing import Final
 from sensegate.frames import jtt808
 from sensegate.frames.framing import Framing
 from sensegate.frames.jtt808 import Jtt808Message
-from sensegate.model import Heard, Outcome
+from sensegate.model import DeviceFrame, FrameOutcome
 
-_GOOD: Final = frozenset({Outcome.COMMITTED, Outcome.ALIVE})
+_GOOD: Final = frozenset({FrameOutcome.COMMITTED, FrameOutcome.NOT_LOGGED})
 _NO_TERMINAL = 4
 _KEPT: Final = frozenset({jtt808.LOCATION, jtt808.LOCATIONS})
 
@@ -30,28 +30,28 @@ class VehicleTalk:
     def cut(self, buffer: bytes) -> Framing:
         return jtt808.next_frame(buffer)
 
-    def hear(self, frame: bytes) -> Heard:
+    def hear(self, frame: bytes) -> DeviceFrame:
         message = jtt808.parse(frame)
         if message.checksum_ok and message.message == jtt808.AUTHENTICATE:
             if len(self._codes) >= 64:  # a relay of many terminals; more authenticate again
                 self._codes.clear()
             self._codes[message.phone] = _code(message)
-        return Heard(
+        return DeviceFrame(
             name=message.phone,
-            facts=message,
+            parsed=message,
             password=self._codes.get(message.phone, ""),
-            keeps=message.message in _KEPT,
-            right=message.checksum_ok,
+            is_logged=message.message in _KEPT,
+            is_intact=message.checksum_ok,
         )
 
-    def answer(self, heard: Heard, outcome: Outcome, now: int) -> bytes:  # noqa: ARG002 - it carries no time
-        message: Jtt808Message = heard.facts
+    def answer(self, heard: DeviceFrame, outcome: FrameOutcome, now: int) -> bytes:  # noqa: ARG002 - it carries no time
+        message: Jtt808Message = heard.parsed
         self._serial = (self._serial + 1) & 0xFFFF
         if message.message == jtt808.REGISTER:
             if outcome in _GOOD and self._open_door:
                 return jtt808.build_registration_answer(message, self._serial, message.phone)
             return jtt808.build_registration_answer(message, self._serial, "", _NO_TERMINAL)
-        if outcome is Outcome.CHECK_FAILED:
+        if outcome is FrameOutcome.CHECK_FAILED:
             return b""
         return jtt808.build_answer(message, self._serial, jtt808.DONE if outcome in _GOOD else jtt808.FAILED)
 

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from sensegate.frames import sl651
 from sensegate.frames.framing import Framing
 from sensegate.frames.sl651 import Sl651Report
-from sensegate.model import Heard, Outcome
+from sensegate.model import DeviceFrame, FrameOutcome
 
 
 class HydrologyTalk:
@@ -21,20 +21,20 @@ class HydrologyTalk:
     def cut(self, buffer: bytes) -> Framing:
         return sl651.next_frame(buffer)
 
-    def hear(self, frame: bytes) -> Heard:
+    def hear(self, frame: bytes) -> DeviceFrame:
         report = sl651.parse(frame)
-        return Heard(
+        return DeviceFrame(
             name=report.station,
-            facts=report,
+            parsed=report,
             password=report.password,
             centre=f"{report.centre:02X}",
-            keeps=report.up and report.function != sl651.KEEP_ALIVE,
-            right=report.checksum_ok,
+            is_logged=report.up and report.function != sl651.KEEP_ALIVE,
+            is_intact=report.checksum_ok,
         )
 
-    def answer(self, heard: Heard, outcome: Outcome, now: int) -> bytes:
-        report: Sl651Report = heard.facts
-        if outcome is not Outcome.COMMITTED or report.function not in sl651.REPORTS:
+    def answer(self, heard: DeviceFrame, outcome: FrameOutcome, now: int) -> bytes:
+        report: Sl651Report = heard.parsed
+        if outcome is not FrameOutcome.COMMITTED or report.function not in sl651.REPORTS:
             return b""  # an unconfirmed report comes again
         return sl651.build_confirmation(
             report, datetime.fromtimestamp(now / 1e6, UTC).astimezone(self._zone), self._end

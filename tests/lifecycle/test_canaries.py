@@ -138,7 +138,7 @@ async def test_it_is_ended_once_by_the_gateway_itself(office: Office) -> None:
     _, _, _, _, after = office.trail.records[-1]
     assert after is not None
     assert after["measured"] == {
-        "why": "100.0% doubted, the others 0.0%; at most 5.0% more",
+        "reason": "100.0% doubted, the others 0.0%; at most 5.0% more is allowed",
         "canary": {"readings": 20, "faults": 20, "rejected": 0, "quarantined": 0},
         "others": {"readings": 100, "faults": 0, "rejected": 0, "quarantined": 0},
     }

@@ -57,7 +57,10 @@ async def test_failures_are_told() -> None:
     with pytest.raises(ZeroDivisionError):
         await task
     assert (first.state, first.message) == (JobState.FAILED, "the log is away")
-    assert (second.state, second.message) == (JobState.FAILED, "it crashed: a bug; the log has the traceback")
+    assert (second.state, second.message) == (
+        JobState.FAILED,
+        "the job crashed because of a bug; the log has the traceback",
+    )
 
 
 async def test_too_many_and_given_up() -> None:

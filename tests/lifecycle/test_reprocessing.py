@@ -409,7 +409,9 @@ async def test_more_than_memory_allows_is_refused(node: Node, monkeypatch: pytes
         await node.released(2, 0.01)
         order = await node.done(await node.order())
         assert order.state is OrderState.FAILED
-        assert "more than 100 readings of these devices in the time; narrow either" in order.problem
+        assert (
+            "more than 100 readings of these devices in this period; select fewer devices or less time" in order.problem
+        )
         assert await node.history() == expected(0.1, 0)
         narrow = await node.done(await node.order(devices=("d1",)))
         assert narrow.counts["revised"] == ROUNDS
@@ -428,7 +430,7 @@ async def test_one_that_never_ends_is_given_up(node: Node, monkeypatch: pytest.M
         monkeypatch.setattr(previous_readings.PreviousReadings, "add", broken)
         order = await node.done(await node.order())
         assert (order.state, order.attempts) == (OrderState.FAILED, 3)
-        assert "begun 3 times and never ended" in order.problem
+        assert "started 3 times without an end" in order.problem
         await node.spoken(ROUNDS, 2)
 
 

@@ -174,7 +174,7 @@ async def test_a_silent_log_gives_up_in_bounded_time(tmp_path: Path) -> None:
     task = asyncio.create_task(rig.committer.write(rig.prepare([one(1.0)])))
     with pytest.raises(Unavailable):
         await finished(rig, task, RETRY_S + 5)
-    with pytest.raises(Unavailable, match="come again"):
+    with pytest.raises(Unavailable, match="delivered again"):
         rig.prepare([one(1.0)])
     log.dead = False
     await rig.open()
@@ -220,7 +220,7 @@ async def test_a_cancelled_commit_must_be_opened_again(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         rig.prepare([one(2.0)])
     await rig.open()
-    with pytest.raises(Fenced, match="come again"):
+    with pytest.raises(Fenced, match="delivered again"):
         await rig.committer.write(pending)
 
 
@@ -276,7 +276,7 @@ async def test_a_checkpoint_that_cannot_be_written_stops_the_intake(
     rig.clock._now += 31_000_000
     with pytest.raises(OSError, match="No space"):
         rig.duplicates._index._job.result()  # type: ignore[union-attr]
-    with pytest.raises(StoreFull, match="duplicate index"):
+    with pytest.raises(StoreFull, match="dedup index"):
         rig.prepare([one(1.0)])
     with pytest.raises(Unavailable):
         rig.prepare([one(1.0)])
@@ -448,7 +448,7 @@ async def test_control_without_leaving_out_sequences_are_given_again(
     async def nothing(_log: object, last: int, _until: int) -> int:
         return last
 
-    monkeypatch.setattr("sensegate.persist.commit.fill", nothing)
+    monkeypatch.setattr("sensegate.persist.commit.pad", nothing)
     with pytest.raises(AssertionError):
         await test_a_log_that_has_lost_its_end_gives_no_sequence_again(tmp_path)
 

@@ -290,7 +290,8 @@ def test_counts_of_devices_elsewhere_stay_with_the_node() -> None:
         (counts((490_000, "a\n", "forwarded", 1)), Reason.NAME),
         (counts((490_000, "a", "x" * 300, 1)), Reason.NAME),
         (encode_map({"rows": (1 << 24) - 1, "devices": ["a"], "sources": ["s"], "kinds": ["k"],
-               "hour": [2, 0, 1, 1, 0, b""], "kind": [0, 0], "source": [0, 0], "device": [0, 0], "count": [0, 1]}), Reason.OVERSIZED),
+               "hour": [2, 0, 1, 1, 0, b""], "kind": [0, 0], "source": [0, 0], "device": [0, 0],
+               "count": [0, 1]}), Reason.OVERSIZED),
     ],
 )  # fmt: skip
 def test_a_ledger_that_does_not_add_up_is_refused(payload: bytes, reason: Reason) -> None:

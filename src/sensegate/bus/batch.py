@@ -78,7 +78,7 @@ class Origins(msgspec.Struct, frozen=True, eq=False):
 
 
 class LocalColumns(msgspec.Struct, frozen=True, eq=False):
-    """Columns that only the committing node needs, to rebuild its duplicate index from the log."""
+    """Columns that only the committing node needs, to rebuild its dedup index from the log."""
 
     key: I64
     path: U16

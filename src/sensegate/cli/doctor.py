@@ -310,7 +310,7 @@ def examine(file: Path) -> list[Finding]:
 
 
 def losses(file: Path) -> list[Finding]:
-    """Return what a scrub of log, ledger and duplicate index finds."""
+    """Return what a scrub of log, ledger and dedup index finds."""
     from sensegate.cli.scrub import scrub  # noqa: PLC0415 - loads what reads the log
     from sensegate.persist.scrubber import describe_losses  # noqa: PLC0415 - as above
 
@@ -319,7 +319,7 @@ def losses(file: Path) -> list[Finding]:
         state = scrub(config, running=bool(_running(config)))
     except (ConfigError, EngineError, Unavailable, NotFound, StoreFull) as why:
         return [_bad("scrub", str(why), "see the log of the gateway; without one, whether its server can start")]
-    extents = f"log, ledger and duplicate index agree, {count(len(state.extents), 'extent')} up to sequence {state.end}"
+    extents = f"log, ledger and dedup index agree, {count(len(state.extents), 'extent')} up to sequence {state.end}"
     return [
         _bad(
             "scrub", line, "what was lost is not there; who sent it may send it again, it is not taken for a duplicate"
@@ -342,7 +342,7 @@ def doctor(
         ),
     ] = None,
     scrub: Annotated[
-        bool, typer.Option("--scrub", help="Read all of the log, too: does it agree with ledger and duplicate index?")
+        bool, typer.Option("--scrub", help="Read all of the log, too: does it agree with ledger and dedup index?")
     ] = False,
     json_form: Json = False,
 ) -> None:

@@ -273,7 +273,7 @@ class Config(Record, frozen=True):
 
     role: Annotated[Literal["node", "centre"], _h("node: the gateway of a city; centre: that of the province")]
     division: Annotated[str, _h("division code: 4401 for a node, 44 for the centre")]
-    directory: Annotated[str, _h("where the store, the duplicate index and generated files live")]
+    directory: Annotated[str, _h("where the store, the dedup index and generated files live")]
     member: Annotated[
         str,
         _h("id of this node at its centre and in its records, where a city has several; empty: its division"),

@@ -114,7 +114,7 @@ class IngestPipeline:
             stages.indicators.forget_rates()
 
     def remember(self, batches: Sequence[Batch]) -> None:
-        """Add the identities of readings to the duplicate index, before the next batch."""
+        """Add the identities of readings to the dedup index, before the next batch."""
 
         def add() -> None:
             for batch in batches:

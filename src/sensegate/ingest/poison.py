@@ -43,7 +43,7 @@ class PoisonMessages:
         """(arrival, sequence) of the poison messages of the present batch -> the bug."""
 
     def split(self, live: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
-        """Yield what is walked together: all, or little while a message that meets a bug is looked for."""
+        """Yield the deliveries to process together: all, or few while a poison message is searched for."""
         if self._batch_max and self._clock.monotonic() > self._careful_until:
             self._batch_max = 0
         count = sum(len(delivery.messages) for delivery in live)
@@ -68,8 +68,8 @@ class PoisonMessages:
     def inspect(self, deliveries: Sequence[Delivery]) -> None:
         """Note which messages of the present batch are known poison messages."""
         if self._known:
-            found = [(message, self._known.get(_digest(message), "")) for message in _messages(deliveries)]
-            self._in_batch = {(message.received, message.sequence): where for message, where in found if where}
+            bugs = [(message, self._known.get(_digest(message), "")) for message in _messages(deliveries)]
+            self._in_batch = {(message.received, message.sequence): bug for message, bug in bugs if bug}
 
     def raise_if_poison(self, span: MessageBatch) -> None:
         """Raise `PoisonError` if a known poison message is among these."""

@@ -4,7 +4,7 @@
     province: the same for the standard profiles
 
 Every step asks `scope.allows`, is recorded on the audit trail, and then written with the revision that it was decided
-on: of two that decide at once the second is facts to look again.
+on: of two concurrent decisions the second one fails with a conflict.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ DevicesOf = Callable[[str, Scope], Iterable[str]]
 
 
 class StepRecord(msgspec.Struct, frozen=True):
-    """What the trail is facts of a step."""
+    """Audit record of a step."""
 
     action: str
     profile: str
@@ -101,7 +101,7 @@ class Releases:
             clock: the time.
             home: the division that this gateway serves.
             examine: examines a content.
-            library: returns the folder's version of a profile; it enters the history when another replaces it.
+            folder_version: returns the folder's version of a profile; it enters the history when another replaces it.
             devices_of: returns the devices of a profile, for the share of a canary.
             standard: vendors (folders) whose profiles are the province's.
         """
@@ -314,11 +314,11 @@ class Releases:
     async def rollback(
         self, profile: str, *, by: Principal, target: Scope | None = None, to: int = 0, note: str = ""
     ) -> ReleaseHistory:
-        """End a canary, or else put back in force what was before (or version `to`); return the history then.
+        """End a canary, or else restore the previous version (or version `to`); return the new history.
 
         Raises:
             PermissionDenied: as `release`.
-            Conflict: there is nothing before it.
+            Conflict: there is no previous version.
             NotFound: no such version.
         """
         history, where = self.history(profile), self.target(by, target)
@@ -336,7 +336,7 @@ class Releases:
             if back is None:
                 raise Conflict(
                     f"nothing of {profile} was in force in {written(where)} before; "
-                    "give the version, or release a repaired one"
+                    "give the version, or release a corrected one"
                 )
             after = back
         after = with_states(msgspec.structs.replace(after, canary=None), self._clock.now())
@@ -423,7 +423,7 @@ class Releases:
         history = self.history(profile)
         tried = history.canary
         if tried is None or (since and tried.since != since):
-            raise Conflict(f"no canary of {profile} is under way")
+            raise Conflict(f"no canary of {profile} is in progress")
         self._require_release_right(history, by, tried.target)
         after = with_states(msgspec.structs.replace(history, canary=None), self._clock.now())
         facts: Facts = {"target": written(tried.target), "in_force": describe_in_force(after)}
@@ -514,8 +514,8 @@ class Releases:
             await self.contents.store(content)
         now = self._clock.now()
         after = self._with_library(history)
-        mine = {version.number: version for version in after.versions}
-        every = tuple(sorted({**mine, **versions}.values(), key=lambda one: one.number))
+        known = {version.number: version for version in after.versions}
+        every = tuple(sorted({**known, **versions}.values(), key=lambda version: version.number))
         kept = tuple(entry for entry in after.in_force if entry not in history.from_centre or entry in force)
         after = msgspec.structs.replace(after, versions=every, in_force=kept)
         for entry in force:
@@ -641,7 +641,7 @@ class Releases:
         """Write a version into the history."""
         history = self.history(step.profile)
         others = [version for version in history.versions if version.number != after.number]
-        versions = tuple(sorted([*others, after], key=lambda one: one.number))
+        versions = tuple(sorted([*others, after], key=lambda version: version.number))
         facts: Facts = {"state": after.state.value, "digest": after.digest, **step.facts}
         if before:
             facts["was"] = before.state.value

@@ -1,6 +1,6 @@
-"""Orders to decode again, made ready and followed: what the log holds of their readings is read before any is given.
+"""Execution of reprocessing orders: previous readings are read from the log before messages are delivered.
 
-Redecodes (orders) ─▶ Redecoding.next: read what is known ─▶ RedecodeSource ─▶ the walk ─▶ revisions ─▶ done, counted
+ReprocessingOrders ─▶ Reprocessing.next: read previous readings ─▶ ReprocessingSource ─▶ IngestPipeline ─▶ revisions
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from sensegate.ports import Log
 
 POLL_S = 0.02
 
-_log = structlog.get_logger("redecode")
+_log = structlog.get_logger("lifecycle")
 
 
 class Reprocessing:
-    """Takes orders, prepares them and follows them; `ReprocessingSource` delivers their messages."""
+    """Accepts, prepares and finishes orders; `ReprocessingSource` delivers their messages."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Reprocessing:
         horizon_h: int,
         interpreter: ReprocessingInterpreter,
     ) -> None:
-        """`horizon_h`: how far before a message its first delivery may lie, as duplicates are judged."""
+        """`horizon_h`: horizon of deduplication, by which a message may follow its first delivery."""
         self._orders = orders
         self._releases = releases
         self._log = log
@@ -55,7 +55,7 @@ class Reprocessing:
         self._interpreter = interpreter
         self._wake = asyncio.Event()
         self.progress: dict[str, float] = {}
-        """Order -> what is done, 0 to 1, in this process."""
+        """Id of the order -> completed share, 0 to 1, in this process."""
         orders.on_change.append(lambda _order: self._wake.set())
 
     async def order(
@@ -68,20 +68,20 @@ class Reprocessing:
         target: Scope | None = None,
         note: str = "",
     ) -> ReprocessingOrder:
-        """Give an order for this worker.
+        """Create an order for this worker.
 
         Raises:
-            PermissionDenied, Overloaded: as `Redecodes.order`.
-            ConfigError: it lies beyond what is kept.
+            PermissionDenied, Overloaded: as `ReprocessingOrders.order`.
+            ConfigError: the period is no longer retained.
         """
         where = self._releases.target(by, target)
         now = self._clock.now()
         kept_h = min(self._store.raw_ttl_h, self._store.readings_ttl_h)
         if recorded_in is not ReprocessingInput.QUARANTINE and period.since < now - kept_h * HOUR_US:
             raise ConfigError(
-                f"messages that were good are kept for {kept_h} h",
+                f"decoded messages are retained for {kept_h} h",
                 key="since",
-                remedy=f"since={kept_h - 1}h at most, or only those in quarantine ({self._store.quarantine_ttl_h} h)",
+                remedy=f"give since={kept_h - 1}h at most, or only the quarantine ({self._store.quarantine_ttl_h} h)",
             )
         wanted = ReprocessingOrder(
             "",
@@ -99,7 +99,7 @@ class Reprocessing:
         )
         return await self._orders.order(wanted, by=by, note=note)
 
-    # ── the source's desk ───────────────────────────────────────────────────────────────────────────
+    # ── for the source ──────────────────────────────────────────────────────────────────────────────
 
     async def next(self) -> tuple[ReprocessingOrder, int]:
         while True:
@@ -110,7 +110,7 @@ class Reprocessing:
                 await self._wake.wait()
                 continue
             if order.epoch != self._log.epoch:
-                await self._orders.fail(order, "the log is another one than when it was ordered")
+                await self._orders.fail(order, "the log was created again after the order was given")
                 continue
             if not await self._orders.begin(order):
                 continue
@@ -123,7 +123,7 @@ class Reprocessing:
             return order, await self._log.sequence_at(order.since) - 1
 
     async def _read_prior_readings(self, order: ReprocessingOrder) -> None:
-        """Read all that the log holds of the order's devices, from a horizon before its messages to now."""
+        """Read the readings of the order's devices from the log, from a horizon before its messages to now."""
         priors = self._interpreter.begin(order)
         while (until := self._interpreter.tracked_after) is None:
             await self._clock.sleep(POLL_S)
@@ -159,10 +159,10 @@ class Reprocessing:
         counts = await self._counts(order)
         await self._orders.finish(order, counts, by=canary_watcher(order.target.division))
         self.progress.pop(order.id, None)
-        _log.info("decoded again", order=order.id, profile=order.profile, **counts)
+        _log.info("messages reprocessed", order=order.id, profile=order.profile, **counts)
 
     async def _counts(self, order: ReprocessingOrder) -> dict[str, int]:
-        """Return what the ledger says of an order: all of it stands behind the sequence at which it was given."""
+        """Return the counts of an order from the ledgers, which all follow the sequence at which it was given."""
         counts: dict[str, int] = {}
         at = order.last_sequence
         while entries := await self._log.fetch(at):
@@ -174,7 +174,7 @@ class Reprocessing:
 
 
 def _add_counts(counts: dict[str, int], entry: LogEntry, source: str) -> None:
-    """Add what a commit's ledger says of a source."""
+    """Add the counts of a source from the ledger of a commit."""
     ledger = read_ledger(entry, "reprocessing")
     for row in ledger.rows() if ledger is not None else ():
         if row.source == source:

@@ -1,7 +1,6 @@
-"""The interpreter of recorded messages: a decoder and a normaliser of its own, a selection of devices, prior readings.
+"""Interpreter of recorded messages: its own decoder and normaliser, a selection of devices, previous readings.
 
-Its decoder's memory begins with what live traffic has established by then (a birth message that a quarantined message
-lacked).
+Its decoder's memory starts as a copy of that of live traffic (with a birth message that a quarantined message lacked).
 """
 
 from __future__ import annotations
@@ -30,10 +29,7 @@ from sensegate.persist.previous_readings import PreviousReadings
 
 
 class ReprocessingInterpreter:
-    """The way of messages that are on the log: eyes of their own, priors, and a filter.
-
-    Their memory begins with what live traffic has told by then (the birth that a quarantined message lacked).
-    """
+    """Interprets the messages of a reprocessing order and selects what concerns its devices."""
 
     def __init__(
         self,
@@ -60,25 +56,25 @@ class ReprocessingInterpreter:
 
     def _open(self) -> Interpreter:
         profiles = self._profiles.set
-        # What was too much for a minute then is not refused once more.
+        # Messages that exceeded the rate limit then must not exceed it again.
         limits = msgspec.structs.replace(self._config.ingest, rate_per_device_s=1e9)
         return Interpreter(
             Decoder(profiles, self._devices, limits, self._memory.copy(hindsight=True)),
             Normaliser(profiles.specs, series=self._series, clock=self._clock, time=self._config.time),
         )
 
-    # ── for the desk ────────────────────────────────────────────────────────────────────────────────
+    # ── for the order ───────────────────────────────────────────────────────────────────────────────
 
     def begin(self, order: ReprocessingOrder) -> PreviousReadings:
-        here = self._devices
-        ids = frozenset(here.ids_of(order.profile, order.target))
+        devices = self._devices
+        ids = frozenset(devices.ids_of(order.profile, order.target))
         self._order, self._selected_ids = order, ids & frozenset(order.devices) if order.devices else ids
         self._selected_devices = {}
         self.interpreter = self._open()
-        self._is_relevant = ProfileFilter(self.interpreter.decoder, here, order.profile)
-        priors = PreviousReadings(self._selected_ids.__contains__, here.id)
-        self._committer.track_previous(priors)
-        return priors
+        self._is_relevant = ProfileFilter(self.interpreter.decoder, devices, order.profile)
+        previous = PreviousReadings(self._selected_ids.__contains__, devices.id)
+        self._committer.track_previous(previous)
+        return previous
 
     @property
     def tracked_after(self) -> int | None:
@@ -93,15 +89,15 @@ class ReprocessingInterpreter:
         self._order = None
         self._committer.track_previous(None)
 
-    # ── for the walk ────────────────────────────────────────────────────────────────────────────────
+    # ── for the pipeline ────────────────────────────────────────────────────────────────────────────
 
     def apply_profiles(self, profiles: ProfileSet, changed: BOOL) -> None:
-        """Put other profiles in force where an order is at work; the next one begins with those of its time."""
+        """Use other profiles from the next batch on while an order is in progress; `changed`: devices concerned."""
         if self._order is not None:
             self.interpreter.apply_profiles(profiles, changed)
 
     def select(self, span: MessageBatch, batch: DecodedBatch) -> tuple[MessageBatch, DecodedBatch]:
-        """Return what the order means of messages and of what was understood of them."""
+        """Return the messages and the part of the decoded batch that the order is for."""
         order, table = self._order, self.interpreter.normaliser.table
         mine = np.array([spec.profile.partition("@")[0] == (order.profile if order else "") for spec in table.specs])
         fields, readings = batch.fields, batch.readings

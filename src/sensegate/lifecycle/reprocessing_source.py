@@ -1,7 +1,7 @@
-"""Messages of the log, given once more: a source like any other, whose position is in the commits.
+"""Source of recorded messages for reprocessing, whose position is part of the commits as for any other source.
 
-Its sequence is (entry of the log, place in it), so that what was committed is never given again, and an order goes on
-where the last commit left it. One delivery is under way at a time, and it is small: live ones do not wait behind it.
+Its sequence is (log entry, index in it), so that committed messages are never delivered again, and an order resumes
+after the last commit. One small delivery is under way at a time, so live deliveries do not wait for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sensegate.model import Delivery, Message, SourcePosition
 from sensegate.ports import Log
 
 DELIVERY_MESSAGES_MAX = 300
-"""Messages of one delivery."""
+"""Most messages of a delivery."""
 PLACE_BITS = 20
 _PLACE = (1 << PLACE_BITS) - 1
 
@@ -32,12 +32,12 @@ _KINDS = {
 
 
 class ReprocessingSource:
-    """Gives the messages of one order after another; between orders nothing."""
+    """Delivers the messages of one order after another."""
 
     name = "redecode"
 
     def __init__(self, log: Log, orders: Reprocessing, position: Callable[[str], SourcePosition | None]) -> None:
-        """`position`: the committed position of a source by name."""
+        """`position`: returns the committed position of a source by name."""
         self._log = log
         self._orders = orders
         self._position = position
@@ -85,7 +85,7 @@ class ReprocessingSource:
                 return
 
     def _committed(self, order: ReprocessingOrder, after: int) -> tuple[int, int]:
-        """Return (entry, place of its last message) that is committed."""
+        """Return (entry, index of its last committed message) up to which the order is committed."""
         position = self._position(order.source)
         if position is None or position.epoch != order.id:
             return after, 0
@@ -97,5 +97,5 @@ class ReprocessingSource:
         async def ack() -> None:
             free.set()
 
-        again: Literal["raw", "quarantine"] = "quarantine" if entry.quarantined else "raw"
-        return Delivery(order.source, messages, ack, SourcePosition(order.id, messages[-1].sequence), again)
+        recorded_in: Literal["raw", "quarantine"] = "quarantine" if entry.quarantined else "raw"
+        return Delivery(order.source, messages, ack, SourcePosition(order.id, messages[-1].sequence), recorded_in)

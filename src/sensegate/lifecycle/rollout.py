@@ -1,6 +1,6 @@
-"""What is decided about profiles, put in force in this process: laid out, compiled beside the loop, taken over at once.
+"""Rollout of released profile versions in this process: materialise, compile in the background, switch atomically.
 
-Releases (every process hears of a step) ─▶ Rollout.run ─▶ Contents.lay_out ─▶ adopt ─▶ the next commit's messages
+Releases (every process is notified) ─▶ Rollout.run ─▶ ContentStore.materialise ─▶ apply ─▶ messages of the next batch
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from sensegate.errors import NotFound, Unavailable
 from sensegate.lifecycle.releases import Releases
 
 IN_FORCE_S = 2.0
-"""A decision is in force on every worker within this time."""
+"""Time within which a decision is in force on every worker."""
 
-_log = structlog.get_logger("rollout")
+_log = structlog.get_logger("lifecycle")
 
 MaterialisedVersions = list[tuple[VersionChoice, Path]]
 Apply = Callable[[MaterialisedVersions], Awaitable[None]]
-"""Puts versions in force; returns when they are, or when it is known that one cannot be."""
+"""Puts versions in force; returns once they are, or once it is known that one cannot be."""
 
 
 class Rollout:
-    """Follows `Releases`; `adopt` is `decode.watch.Profiles.choose`."""
+    """Applies the decisions of `Releases` in this process."""
 
     def __init__(self, releases: Releases) -> None:
         self._releases = releases
@@ -42,27 +42,27 @@ class Rollout:
         self._wanted.set()
 
     async def initial(self) -> MaterialisedVersions:
-        """Return what is decided now, laid out, for those who start with it in force."""
+        """Return the present decisions, materialised, to start with."""
         self._applied = self._releases.choices()
         return await self.materialised(self._applied)
 
     async def materialised(self, choices: Sequence[VersionChoice]) -> MaterialisedVersions:
-        """Return decisions with the place where each version is laid out.
+        """Return choices with the file of each version.
 
-        A content that is not there is named by a file that is not there: whoever compiles it says so.
+        The file of a missing content does not exist, which compiling it reports.
         """
         found: MaterialisedVersions = []
         for choice in choices:
             try:
                 file = await self._releases.contents.materialise(choice.profile, choice.digest)
             except NotFound as why:
-                _log.warning("a version cannot be put in force", version=choice.name, error=str(why))
+                _log.warning("version cannot be put in force", version=choice.name, reason=str(why))
                 file = Path(f"{choice.name}: its content is not in the store")
             found.append((choice, file))
         return found
 
     async def run(self, apply: Apply) -> None:
-        """Put every decision in force until cancelled."""
+        """Apply every decision until cancelled."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
@@ -79,7 +79,7 @@ class Rollout:
                 self._progressed.notify_all()
 
     async def wait_in_force(self) -> bool:
-        """Return True once all that was decided until now is in force in this process; False after `IN_FORCE_S`."""
+        """Wait until all present decisions are in force in this process; return False after `IN_FORCE_S`."""
         asked = self._requested
         try:
             async with asyncio.timeout(IN_FORCE_S), self._progressed:

@@ -61,7 +61,7 @@ def _entries(device: I32, profile: I64, index: Index, *, single_group: bool) -> 
     if not single_group:
         group = index.region[devices].astype(np.int64) * 256 + index.grade[devices]
     ids = index.ids
-    names = [(one, ids[at]) for one, at in zip(group.tolist(), devices.tolist(), strict=True)]
+    names = [(number, ids[device]) for number, device in zip(group.tolist(), devices.tolist(), strict=True)]
     order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
@@ -136,7 +136,7 @@ def _batch(
     used = np.flatnonzero(np.bincount(variable, minlength=len(names)))
     kind = np.zeros(len(names), np.uint16)
     kind[used] = np.arange(len(used))
-    pairs = [names[one] for one in used.tolist()]
+    pairs = [names[pair] for pair in used.tolist()]
     message = readings.message[rows]
     messages = np.flatnonzero(np.bincount(message, minlength=len(digest)))
     place = np.zeros(len(digest), np.uint32)
@@ -180,7 +180,7 @@ def _batch(
 def _origins(device: I64, profile: I64, specs: SpecColumns, index: Index) -> Origins:
     ids = index.ids
     return Origins(
-        [ids[one] for one in device.tolist()],
+        [ids[number] for number in device.tolist()],
         _word_column(index.division[device], index.divisions.all),
         _word_column(index.department[device], index.departments.all),
         _word_column(index.domain[device], index.domains.all),
@@ -196,4 +196,4 @@ def _word_column(code: I64 | I32, table: Sequence[str]) -> WordColumn:
     used.sort(key=table.__getitem__)
     place = np.zeros(int(code.max()) + 1, np.uint16)
     place[used] = np.arange(len(used))
-    return WordColumn([table[one] for one in used], place[code])
+    return WordColumn([table[index] for index in used], place[code])

@@ -407,7 +407,7 @@ class Committer:
         if not len(readings):
             return []
         profile = self._specs.profile.take(readings.spec)
-        return [self._specs.profiles[one] for one in np.flatnonzero(np.bincount(profile)).tolist()]
+        return [self._specs.profiles[index] for index in np.flatnonzero(np.bincount(profile)).tolist()]
 
     @staticmethod
     def _version(name: str) -> tuple[str, int]:
@@ -418,7 +418,7 @@ class Committer:
         messages, sources = piece.messages, piece.sources
         if piece.fields.quarantined:
             # Quarantined messages are stored in quarantine only.
-            bad = {one.message for one in piece.fields.quarantined}
+            bad = {quarantined.message for quarantined in piece.fields.quarantined}
             good = [row for row in range(len(messages)) if row not in bad]
             messages = MessageBatch(messages[row] for row in good)
             if not isinstance(sources, str):
@@ -434,10 +434,10 @@ class Committer:
             yield payload
         elif len(messages) == 1:
             source = sources if isinstance(sources, str) else sources[0]
-            for split_piece in raw.split_pieces(
+            for stored in raw.split_pieces(
                 StoredMessage(messages[0], source, ""), self._limits.message_bytes_max * 3 // 4
             ):
-                yield raw.encode_quarantined([split_piece])
+                yield raw.encode_quarantined([stored])
         else:
             half = len(messages) // 2
             first, second = (sources, sources) if isinstance(sources, str) else (sources[:half], sources[half:])
@@ -518,8 +518,8 @@ class Committer:
         if len(payload) <= self._limits.message_bytes_max:
             yield payload
         elif len(messages) == 1:
-            for split_piece in raw.split_pieces(messages[0], self._limits.message_bytes_max * 3 // 4):
-                yield raw.encode_quarantined([split_piece])
+            for stored in raw.split_pieces(messages[0], self._limits.message_bytes_max * 3 // 4):
+                yield raw.encode_quarantined([stored])
         else:
             yield from self._encode_quarantined(messages[: len(messages) // 2])
             yield from self._encode_quarantined(messages[len(messages) // 2 :])

@@ -95,7 +95,7 @@ def reprocessing_ledger(part: BatchSlice, judgement: DedupResult, index: Index, 
     """
     cells, owner = _open_cells(part, np.full(len(part.messages), now, np.int64), index)
     everyone, good = np.arange(len(owner)), np.ones(len(owner), np.bool_)
-    good[[one.message for one in part.fields.quarantined]] = False
+    good[[quarantined.message for quarantined in part.fields.quarantined]] = False
     kept = np.repeat(
         [delivery.recorded_in == "quarantine" for delivery in part.deliveries],
         [len(delivery.messages) for delivery in part.deliveries],
@@ -150,8 +150,12 @@ def _finish(cells: _Cells, piece: BatchSlice, judgement: DedupResult) -> Ledger:
     _count_values(cells, fields, [*fields.rejected, *piece.rejected])
     _count_readings(cells, piece.readings, judgement)
     if fields.downsampled:
-        message = np.repeat([one.message for one in fields.downsampled], [one.count for one in fields.downsampled])
-        device = np.repeat([one.device for one in fields.downsampled], [one.count for one in fields.downsampled])
+        message = np.repeat(
+            [group.message for group in fields.downsampled], [group.count for group in fields.downsampled]
+        )
+        device = np.repeat(
+            [group.device for group in fields.downsampled], [group.count for group in fields.downsampled]
+        )
         for kind in (kinds.VALUES, kinds.DOWNSAMPLED):
             cells.count(kind, message.astype(np.int64), device.astype(np.int64))
     for taken in fields.removed:
@@ -175,17 +179,20 @@ def _places_of_devices(devices: I64, index: Index) -> list[str]:
 
 
 def _count_values(cells: _Cells, fields: Fields, rejected: Sequence[RejectedValue]) -> None:
-    def of(lost: Sequence[RejectedValue]) -> tuple[I64, I64]:
-        return np.array([one.message for one in lost], np.int64), np.array([one.device for one in lost], np.int64)
+    def columns(values: Sequence[RejectedValue]) -> tuple[I64, I64]:
+        messages = np.array([value.message for value in values], np.int64)
+        return messages, np.array([value.device for value in values], np.int64)
 
-    message, device = of(fields.rejected)  # these are no rows; those that normalise rejects are
+    message, device = columns(fields.rejected)  # these have no rows; values rejected by `normalise` have
     cells.count(
         kinds.VALUES,
         np.concatenate([fields.message.astype(np.int64), message]),
         np.concatenate([fields.device.astype(np.int64), device]),
     )
-    for reason in sorted({lost.reason for lost in rejected}):
-        cells.count(f"{kinds.REJECTED}.{reason.value}", *of([lost for lost in rejected if lost.reason is reason]))
+    for reason in sorted({value.reason for value in rejected}):
+        cells.count(
+            f"{kinds.REJECTED}.{reason.value}", *columns([value for value in rejected if value.reason is reason])
+        )
 
 
 def _count_readings(cells: _Cells, readings: Readings, judgement: DedupResult) -> None:

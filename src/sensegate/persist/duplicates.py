@@ -319,8 +319,8 @@ class Deduplicator:
         if len(number) and int(number.min()) < 0:
             fresh, first = np.unique(code[number < 0], return_index=True)
             rows = np.flatnonzero(number < 0)[first]
-            for one, row in zip(fresh.tolist(), rows.tolist(), strict=True):
-                self._number[one] = self._names.number(
+            for series_code, row in zip(fresh.tolist(), rows.tolist(), strict=True):
+                self._number[series_code] = self._names.number(
                     self._device_id(int(readings.device[row])), specs.variables[readings.spec[row]], int(kinds[row])
                 )
             self._watermarks.reserve(len(self._names))

@@ -3,8 +3,8 @@
 Deduplication asks whether a reading was received before; reprocessing asks whether a message still gives the same
 reading. A message is recognised by its bytes; for each identity (device, property, channel, key) the last reading that
 each message gave is held. The same value again is `equal`; another value is a new revision, even where an older
-revision had that value. So switching versions forth, back and forth again ends with the readings of the last one, and an
-order that is run twice, or was killed and resumes, adds nothing.
+revision had that value. So switching versions forth, back and forth again ends with the readings of the last one, and
+an order that is run twice, or was killed and resumes, adds nothing.
 
 Where a message gives several readings of an identity (elements without a time of their own), any of them is a match.
 """
@@ -158,8 +158,8 @@ class PreviousReadings:
         version = np.array([self._version(name) for name in specs.profiles], np.uint64)[specs.profile[readings.spec]]
         prints = (of_message & _DIGEST) | version
         known = self._find(hashed, number)
-        several = self._repeated_in_message(hashed, number, readings.message)
-        for row, (which, one_bits, one_print, time, one_kind) in enumerate(
+        repeated = self._repeated_in_message(hashed, number, readings.message)
+        for row, (identity, row_bits, row_print, time, row_kind) in enumerate(
             zip(
                 zip(hashed.tolist(), number.tolist(), strict=True),
                 bits.tolist(),
@@ -169,15 +169,14 @@ class PreviousReadings:
                 strict=True,
             )
         ):
-            priors = known.setdefault(which, [])
-            near = [
-                prior for prior in priors if abs(prior.time - time) <= _EPOCH_US.get(one_kind, np.iinfo(np.int64).max)
-            ]
-            this = _PreviousReading(one_bits, one_print >> 16, time, 0, one_print & 0xFFFF)
-            kind[row] = _verdict(this, near, several=several[row])
+            held = known.setdefault(identity, [])
+            epoch_us = _EPOCH_US.get(row_kind, np.iinfo(np.int64).max)
+            same_epoch = [earlier for earlier in held if abs(earlier.time - time) <= epoch_us]
+            reading = _PreviousReading(row_bits, row_print >> 16, time, 0, row_print & 0xFFFF)
+            kind[row] = _verdict(reading, same_epoch, several=repeated[row])
             if kind[row] == ACCEPTED:
-                revision[row] = min(max((neighbour.revision + 1 for neighbour in near), default=0), 255)
-                priors.append(msgspec.structs.replace(this, revision=int(revision[row])))
+                revision[row] = min(max((earlier.revision + 1 for earlier in same_epoch), default=0), 255)
+                held.append(msgspec.structs.replace(reading, revision=int(revision[row])))
         kept = np.flatnonzero(kind == ACCEPTED)
         flags[kept] |= np.uint32(Flag.REDECODED)
         flags[kept[kinds[kept] == NONE]] |= np.uint32(Flag.UNIDENTIFIABLE)
@@ -240,17 +239,17 @@ def _keys(kinds: U8, key: I64, digest: U64, received: I64) -> I64:
 
 def _verdict(reading: _PreviousReading, previous: list[_PreviousReading], *, several: bool) -> int:
     """Return the code of a reprocessed reading, given the previous ones of its identity in the order of the log."""
-    kept = [previou for previou in previous if previou.revision != _SUPPRESSED]
-    if not kept:
+    accepted = [earlier for earlier in previous if earlier.revision != _SUPPRESSED]
+    if not accepted:
         return UNCHANGED if previous else ACCEPTED
-    mine = [element for element in kept if element.digest == reading.digest]
-    if len({one.time for one in mine}) > 1:
-        mine = [one for one in mine if one.time == reading.time] or mine
-    # One version says one thing of an identity, or several at once: then they follow one another.
-    if several or any(one.version == other.version for one, other in pairwise(mine)):
-        return EQUAL if any(one.bits == reading.bits for one in mine or kept) else ACCEPTED
-    if mine:
-        return EQUAL if mine[-1].bits == reading.bits else ACCEPTED
-    # Its value was another message's too, and was not kept twice: what those say now is what this one says.
-    last = {element.digest: element.bits for element in kept}
-    return EQUAL if reading.bits in last.values() else ACCEPTED
+    same_message = [earlier for earlier in accepted if earlier.digest == reading.digest]
+    if len({earlier.time for earlier in same_message}) > 1:
+        same_message = [earlier for earlier in same_message if earlier.time == reading.time] or same_message
+    # A version gives one reading of an identity, or several in succession.
+    if several or any(first.version == second.version for first, second in pairwise(same_message)):
+        return EQUAL if any(earlier.bits == reading.bits for earlier in same_message or accepted) else ACCEPTED
+    if same_message:
+        return EQUAL if same_message[-1].bits == reading.bits else ACCEPTED
+    # The value was a duplicate of other messages' and was not stored for this one: compare with their last values.
+    last_values = {earlier.digest: earlier.bits for earlier in accepted}
+    return EQUAL if reading.bits in last_values.values() else ACCEPTED

@@ -9,7 +9,7 @@ import numpy as np
 
 from sensegate.bus import columns
 from sensegate.bus.columns import Batch
-from sensegate.bus.commit_records import ShedRange
+from sensegate.bus.commit_records import WithheldRange
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.packing import encode_map
 from sensegate.clock import HOUR_US
@@ -110,7 +110,7 @@ def frame_lies(hostile: HostileNode) -> dict[str, tuple[SpanRequest, str]]:
         "ranges out of order": (_moved(request, msgspec.structs.replace(back, ranges=((5, 9), (1, 4)))), "refused"),
         "a backlog ahead": (_moved(request, msgspec.structs.replace(back, position=far)), "refused"),
         "kept back of nothing": (
-            _moved(request, msgspec.structs.replace(move, kept=(ShedRange(far, far + 5, shed, 4),))),
+            _moved(request, msgspec.structs.replace(move, kept=(WithheldRange(far, far + 5, shed, 4),))),
             "refused",
         ),
         "an unknown refusal": (_moved(request, readmits="000000000000"), "stale"),

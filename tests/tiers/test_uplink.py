@@ -128,7 +128,7 @@ async def test_what_a_mode_order_kept_back_comes_up_after_it(world: World) -> No
     await world.node.commit([(1, 1)], alarm=True)
     await world.drain()
     assert await withheld(world) == (3, 12, 3)
-    assert len(world.record(Lane.LIVE).shed_ranges) == 1, "one part, however many spans"
+    assert len(world.record(Lane.LIVE).withheld) == 1, "one part, however many spans"
     world.shed = []
     await world.node.commit([(0, 1)])
     await world.drain()
@@ -137,7 +137,7 @@ async def test_what_a_mode_order_kept_back_comes_up_after_it(world: World) -> No
     assert sum(1 for name in rows.ids if rows.flags[name] & Flag.BACKLOG) == 12
     await check(world.node, world.centre.log)
     records = [world.record(lane) for lane in Lane]
-    assert [record.shed_ranges for record in records] == [(), ()]
+    assert [record.withheld for record in records] == [(), ()]
     assert world.uplink.totals["withheld.grade"] == 4
     before = await subjects_of(world.centre.log)
     world.uplink = world.fresh()
@@ -256,7 +256,7 @@ async def test_planted_holes_are_found(world: World, monkeypatch: pytest.MonkeyP
 
         def keeps(self: Uplink, lane: Lane, state: LaneState, **more: Any) -> LaneMove:
             if lane is Lane.LIVE and "position" not in more:
-                more["kept"] = state.record.shed_ranges
+                more["kept"] = state.record.withheld
             return given(self, lane, state, **more)
 
         monkeypatch.setattr(Uplink, "_move", keeps)

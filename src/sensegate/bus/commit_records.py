@@ -26,20 +26,20 @@ def decode_commit(payload: bytes) -> CommitRecord:
     return _commit(payload)
 
 
-class ShedRange(msgspec.Struct, frozen=True):
+class WithheldRange(msgspec.Struct, frozen=True):
     """A range of a node's log forwarded without the rows that mode orders shed; those follow when the orders end."""
 
     after: int
     until: int
     """The range is (after, until]."""
-    rules: tuple[SheddingRule, ...]
+    shed: tuple[SheddingRule, ...]
     """Exactly the rows that match these rules were not forwarded."""
     grade_max: int
     """Rows above this grade were withheld because of the grade, not shed."""
 
     def overlaps(self, shed: Sequence[SheddingRule]) -> bool:
         """Return whether `shed`, the rules in force now, match some of the rows left out."""
-        return any(_rules_overlap(rule, other) for rule in self.rules for other in shed)
+        return any(_rules_overlap(rule, other) for rule in self.shed for other in shed)
 
 
 def _rules_overlap(first: SheddingRule, second: SheddingRule) -> bool:
@@ -60,8 +60,8 @@ class Writer(msgspec.Struct, frozen=True):
 
 
 NO_WRITER = Writer()
-STORED_PERIODS_MAX = 64
-"""Most elements of `LaneRecord.stored_bytes`."""
+STORED_MAX = 64
+"""Most elements of `LaneRecord.stored`."""
 
 
 class LaneRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -76,7 +76,7 @@ class LaneRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Rises by one per commit of a lane."""
     committed_at: int
     """When the node built the span, µs UTC of its clock."""
-    epoch: str
+    log_epoch: str
     """Epoch of the node's log: sequences of different epochs are not comparable."""
     position: int
     """Live lane: every entry up to this sequence was assigned to a lane. Backlog: progress within the first range."""
@@ -89,18 +89,18 @@ class LaneRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     Rows of ``withheld.mode`` that are forwarded later are subtracted from it and counted as ``released.mode``; refused
     rows that are accepted later are counted as ``readmitted.<reason>`` in the same way. Both occur only here.
     """
-    totals_before: dict[str, int] = {}
+    previous_totals: dict[str, int] = {}
     """The part of `totals` from earlier epochs of the node's log, which were lost."""
-    shed_ranges: tuple[ShedRange, ...] = ()
+    withheld: tuple[WithheldRange, ...] = ()
     """Live lane: its shed ranges. Backlog: its own, and those of the live lane that it is to forward."""
-    position_max: int = 0
+    reached: int = 0
     """Greatest position of this epoch: a node whose log ends before it has lost its end."""
     writer: Writer = NO_WRITER
     past_epochs: tuple[str, ...] = ()
     """Epochs of replaced logs: no writer may continue them."""
-    refused_parts: int = 0
+    refused: int = 0
     """Number of refused parts of this lane that the node may send again."""
-    stored_bytes: tuple[tuple[int, int], ...] = ()
+    stored: tuple[tuple[int, int], ...] = ()
     """(number of a period, bytes) that the lane wrote recently, for the quota of the member."""
     format: int = 1
 

@@ -430,7 +430,7 @@ class Below:
         came = Lane(
             max((one.position for one in records), default=0),
             max((one.committed_at for one in records), default=0),
-            next((one.epoch for one in records), ""),
+            next((one.log_epoch for one in records), ""),
             sum(until - after for one in records for after, until in one.ranges),
         )
         joined = await self.members.join(code, version=version, life=life, came=came)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from sensegate.bus.commit_records import LaneRecord, ShedRange
+from sensegate.bus.commit_records import LaneRecord, WithheldRange
 from sensegate.clock import Clock
 from sensegate.errors import Overloaded, PermissionDenied, Unavailable
 from sensegate.ports import Log
@@ -54,9 +54,9 @@ class LaneState(msgspec.Struct, frozen=True):
     confirmed: int
     """Position that the centre has."""
 
-    def moved(self, position: int, kept: tuple[ShedRange, ...]) -> LaneState:
+    def moved(self, position: int, kept: tuple[WithheldRange, ...]) -> LaneState:
         """Return the lane past entries of which the centre need not know."""
-        return LaneState(msgspec.structs.replace(self.record, position=position, shed_ranges=kept), self.confirmed)
+        return LaneState(msgspec.structs.replace(self.record, position=position, withheld=kept), self.confirmed)
 
 
 class Exchange:
@@ -127,7 +127,7 @@ class Exchange:
         mine, present = self._claimant.writer, record.writer
         # At a centre that took over before it had copied our claim we are newer than what stands there.
         older = present.id == mine.id and present.epoch < mine.epoch
-        return record.epoch == self._log.epoch and (present == mine or older)
+        return record.log_epoch == self._log.epoch and (present == mine or older)
 
     async def send(
         self,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from sensegate.bus.commit_records import NO_WRITER, STORED_PERIODS_MAX, LaneRecord, ShedRange, Writer
+from sensegate.bus.commit_records import NO_WRITER, STORED_MAX, LaneRecord, WithheldRange, Writer
 from sensegate.bus.ledger import REFUSED_BY_CENTRE, WITHHELD
 from sensegate.errors import PermissionDenied
 from sensegate.tiers.protocol import PLACE_MAX, Lane, LaneMove, SpanRequest
@@ -38,7 +38,7 @@ def is_writer(record: LaneRecord, request: SpanRequest) -> bool:
     """Return whether a span is of the writer that stands, or of one that claimed later at another centre."""
     present, writer = record.writer, request.writer
     newer = writer.id == present.id and writer.epoch > present.epoch
-    return request.life == record.epoch and bool(present.id) and (writer == present or newer)
+    return request.life == record.log_epoch and bool(present.id) and (writer == present or newer)
 
 
 def moved(
@@ -69,17 +69,17 @@ def moved(
             request.span_id,
             record.number + 1,
             request.committed_at,
-            record.epoch,
+            record.log_epoch,
             move.position,
             move.ranges,
             added(record.totals, counts) if lane is credited else record.totals,
-            record.totals_before,
+            record.previous_totals,
             move.kept,
-            max(record.position_max, move.position, *(until for _, until in move.ranges), 0),
+            max(record.reached, move.position, *(until for _, until in move.ranges), 0),
             request.writer,
             record.past_epochs,
-            record.refused_parts,
-            stored(record.stored_bytes, wrote, now, width_us) if lane is credited else record.stored_bytes,
+            record.refused,
+            stored(record.stored, wrote, now, width_us) if lane is credited else record.stored,
         )
     return result
 
@@ -87,7 +87,7 @@ def moved(
 def _check(records: Records, moves: Mapping[Lane, LaneMove]) -> None:
     live, backlog = records[Lane.LIVE], records[Lane.BACKLOG]
     given = list(backlog.ranges)
-    reached = max(live.position, live.position_max, backlog.position_max)
+    reached = max(live.position, live.reached, backlog.reached)
     if move := moves.get(Lane.LIVE):
         if move.ranges:
             raise PermissionDenied("span: the live lane has ranges; update the node, or skip it")
@@ -135,7 +135,7 @@ def clipped(ranges: Iterable[tuple[int, int]], lower: int, upper: int) -> Ranges
     return tuple((max(after, lower), min(until, upper)) for after, until in ranges if after < upper and until > lower)
 
 
-def clipped_kept(kept: Iterable[ShedRange], lower: int, upper: int) -> tuple[ShedRange, ...]:
+def clipped_kept(kept: Iterable[WithheldRange], lower: int, upper: int) -> tuple[WithheldRange, ...]:
     """Return what of parts that were kept back lies in (lower, upper]."""
     return tuple(
         msgspec.structs.replace(part, after=max(part.after, lower), until=min(part.until, upper))
@@ -172,13 +172,13 @@ def stored(before: Sequence[tuple[int, int]], wrote: int, now: int, width_us: in
     stretch = now // width_us
     if before and before[-1][0] >= stretch:
         return (*before[:-1], (before[-1][0], before[-1][1] + wrote))
-    return (*before[-(STORED_PERIODS_MAX - 1) :], (stretch, wrote))
+    return (*before[-(STORED_MAX - 1) :], (stretch, wrote))
 
 
 def kept_bytes(records: Iterable[LaneRecord], now: int, width_us: int, ttl_us: int) -> int:
     """Return how many bytes of some lanes still stand on the log, as far as their stretches of time tell."""
     oldest = (now - ttl_us) // width_us
-    return sum(count for record in records for stretch, count in record.stored_bytes if stretch >= oldest)
+    return sum(count for record in records for stretch, count in record.stored if stretch >= oldest)
 
 
 # ── claims ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -191,17 +191,17 @@ def fresh(life: str, position: int) -> LaneRecord:
 
 def anew(record: LaneRecord, life: str, position: int) -> LaneRecord:
     """Return a lane's record for another life of the node's log."""
-    past = (*record.past_epochs, record.epoch)[-PAST_MAX:]
+    past = (*record.past_epochs, record.log_epoch)[-PAST_MAX:]
     return msgspec.structs.replace(
         record,
-        epoch=life,
+        log_epoch=life,
         position=position,
         ranges=(),
-        shed_ranges=(),
-        totals_before=record.totals,
-        position_max=0,
+        withheld=(),
+        previous_totals=record.totals,
+        reached=0,
         past_epochs=past,
-        refused_parts=0,
+        refused=0,
         writer=NO_WRITER,
     )
 
@@ -215,7 +215,7 @@ def shortened(record: LaneRecord, ended: int) -> LaneRecord:
         record,
         position=min(record.position, ended),
         ranges=clipped(record.ranges, -1, ended),
-        shed_ranges=clipped_kept(record.shed_ranges, -1, ended),
+        withheld=clipped_kept(record.withheld, -1, ended),
     )
 
 

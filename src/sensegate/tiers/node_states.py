@@ -109,7 +109,7 @@ class Links:
             _family(counts, WITHHELD),
             _family(counts, REFUSED_BY_CENTRE),
             max((record.position for record in records), default=0),
-            next((record.epoch for record in records), ""),
+            next((record.log_epoch for record in records), ""),
             _sums(counts),
             self._reports.heard.get(member) if self._reports else None,
         )

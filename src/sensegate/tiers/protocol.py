@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from sensegate.bus.commit_records import NO_WRITER, LaneRecord, ShedRange, Writer
+from sensegate.bus.commit_records import NO_WRITER, LaneRecord, WithheldRange, Writer
 from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.model import SheddingRule
 
@@ -71,7 +71,7 @@ class LaneMove(msgspec.Struct, frozen=True, omit_defaults=True):
     """Number of the lane's record on which this builds."""
     position: Place
     ranges: Annotated[tuple[tuple[Place, Place], ...], msgspec.Meta(max_length=RANGES_MAX)] = ()
-    kept: Annotated[tuple[ShedRange, ...], msgspec.Meta(max_length=KEPT_MAX)] = ()
+    kept: Annotated[tuple[WithheldRange, ...], msgspec.Meta(max_length=KEPT_MAX)] = ()
 
 
 class Selection(msgspec.Struct, frozen=True, omit_defaults=True):

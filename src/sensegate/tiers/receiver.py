@@ -233,7 +233,7 @@ class Receiver:
                 "two, and if the one that is to go on is not taken then, run `sensegate node takeover` there"
             )
         members = []
-        if records and present and records[Lane.LIVE].epoch == claim.life:
+        if records and present and records[Lane.LIVE].log_epoch == claim.life:
             body = writers.encode_displaced(writers.Displaced(dict(records), verdict.common))
             members.append(
                 LogMessage(_displaced_subject(member, present.epoch), body, self._store.readings_ttl_h, rollup=True)

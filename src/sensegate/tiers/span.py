@@ -9,7 +9,7 @@ import numpy as np
 
 from sensegate.bus import columns, ledger, sequences
 from sensegate.bus.batch import Batch
-from sensegate.bus.commit_records import ShedRange
+from sensegate.bus.commit_records import WithheldRange
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import READINGS, ROW_PREFIXES
 from sensegate.bus.unreadable import read, read_ledger, read_subject
@@ -91,7 +91,7 @@ class Packer(msgspec.Struct, frozen=True):
         return self._fitting(entries, lambda some: self._span(some, flag, shed, skip=skip, only=only))
 
     def brought(
-        self, entries: Sequence[LogEntry], kept: ShedRange, *, skip: bool = False, only: Only | None = None
+        self, entries: Sequence[LogEntry], kept: WithheldRange, *, skip: bool = False, only: Only | None = None
     ) -> Span:
         """Return the span of what mode orders kept back of these entries (at least one), and of nothing else.
 
@@ -158,7 +158,7 @@ class Packer(msgspec.Struct, frozen=True):
             ]
         return Span(parts, entries[-1].sequence, forwarded, left_out)
 
-    def _brought(self, entries: Sequence[LogEntry], kept: ShedRange, *, skip: bool, only: Only | None) -> Span:
+    def _brought(self, entries: Sequence[LogEntry], kept: WithheldRange, *, skip: bool, only: Only | None) -> Span:
         counts = Ledger()
         groups: dict[tuple[str, int, int], list[Batch]] = {}
         forwarded = 0
@@ -167,7 +167,7 @@ class Packer(msgspec.Struct, frozen=True):
             if found is None or found[0] != READINGS or found[1] > kept.grade_max:
                 continue
             kind, grade, batch = found
-            batch = batch.take(_shed_of(batch, kept.rules))
+            batch = batch.take(_shed_of(batch, kept.shed))
             count_rows(counts, batch, MODE, sign=-1)
             shared = grade <= self.grade_max
             if not shared or skip:

@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.commit_records import LaneRecord, ShedRange, decode_commit
+from sensegate.bus.commit_records import LaneRecord, WithheldRange, decode_commit
 from sensegate.bus.ledger import ACCEPTED, FORWARDED, REFUSED_BY_CENTRE, WITHHELD
 from sensegate.clock import Clock, wait_or_sleep
 from sensegate.config import UplinkConfig
@@ -93,7 +93,7 @@ class Uplink:
         shed: Callable[[], Sequence[SheddingRule]] = tuple,
         partition: int = 0,
     ) -> None:
-        """`rules` says what mode orders keep here; `claimant` is that of the process, `link` of this connection."""
+        """`shed` says what mode orders keep here; `claimant` is that of the process, `link` of this connection."""
         self._source = log
         self._config = config
         self._clock = clock
@@ -137,7 +137,7 @@ class Uplink:
         """
         sums: dict[str, int] = {}
         for state in self._exchange.held.values():
-            before = state.record.totals_before
+            before = state.record.previous_totals
             for kind, count in state.record.totals.items():
                 sums[kind] = sums.get(kind, 0) + count - before.get(kind, 0)
         return sums
@@ -381,7 +381,7 @@ class Uplink:
                 self._opened.clear()
                 return False
             span, move, selection, skips = step
-            same = move.ranges == state.record.ranges and len(move.kept) == len(state.record.shed_ranges)
+            same = move.ranges == state.record.ranges and len(move.kept) == len(state.record.withheld)
             if same and not span.parts:
                 # Nothing of it was kept back: remembered here, moved at the centre with what comes next.
                 self._exchange.held[Lane.BACKLOG] = state.moved(state.record.position, move.kept)
@@ -415,18 +415,18 @@ class Uplink:
     async def _brought(self, state: LaneState) -> tuple[Span, LaneMove, Selection, bool] | None:
         """Return the next part of what was kept back by orders that are over; None: there is none."""
         record, shed = state.record, self._shed()
-        at = next((at for at, part in enumerate(record.shed_ranges) if not part.overlaps(shed)), -1)
+        at = next((at for at, part in enumerate(record.withheld) if not part.overlaps(shed)), -1)
         if at < 0:
             return None
-        part = record.shed_ranges[at]
+        part = record.withheld[at]
         entries: Sequence[LogEntry] = await self._within(part.after, part.until)
         skips = False
         if entries:
             entries, skips = self._skipping(Lane.BACKLOG, entries)
         span = self._packer.brought(entries, part, skip=skips) if entries else Span([], part.until, 0)
         rest = () if span.position >= part.until else (msgspec.structs.replace(part, after=span.position),)
-        move = self._move(Lane.BACKLOG, state, kept=(*record.shed_ranges[:at], *rest, *record.shed_ranges[at + 1 :]))
-        selection = Selection(part.after, span.position, part.grade_max, part.rules, kept_back=True)
+        move = self._move(Lane.BACKLOG, state, kept=(*record.withheld[:at], *rest, *record.withheld[at + 1 :]))
+        selection = Selection(part.after, span.position, part.grade_max, part.shed, kept_back=True)
         return span, move, selection, skips
 
     async def _within(self, after: int, until: int) -> list[LogEntry]:
@@ -481,7 +481,7 @@ class Uplink:
             packer = msgspec.structs.replace(self._packer, grade_max=made.grade_max)
             only = Only(part.kind, part.grade, frozenset(part.devices))
             if made.kept_back:
-                kept = ShedRange(made.after, made.until, made.shed, made.grade_max)
+                kept = WithheldRange(made.after, made.until, made.shed, made.grade_max)
                 span = packer.brought(entries, kept, only=only)
             else:
                 span = packer.span(entries, Flag.BACKLOG, made.shed, only=only)
@@ -517,41 +517,41 @@ class Uplink:
     def _shed_now(self, record: LaneRecord, after: int) -> tuple[SheddingRule, ...]:
         """Return what is left out of what follows a place; nothing where it could not be named in the record."""
         shed = tuple(self._shed())
-        if shed and len(record.shed_ranges) >= KEPT_MAX and not self._goes_on(record.shed_ranges[-1], after, shed):
+        if shed and len(record.withheld) >= KEPT_MAX and not self._goes_on(record.withheld[-1], after, shed):
             metrics.LIMITED.labels("uplink_kept").inc()
             return ()
         return shed
 
-    def _goes_on(self, kept: ShedRange, after: int, shed: tuple[SheddingRule, ...]) -> bool:
-        return (kept.until, kept.rules, kept.grade_max) == (after, shed, self._packer.grade_max)
+    def _goes_on(self, kept: WithheldRange, after: int, shed: tuple[SheddingRule, ...]) -> bool:
+        return (kept.until, kept.shed, kept.grade_max) == (after, shed, self._packer.grade_max)
 
     def _kept(
         self, record: LaneRecord, after: int, span: Span, shed: tuple[SheddingRule, ...]
-    ) -> tuple[ShedRange, ...]:
-        """Return what of the log went up without something, after a span that was made with `rules`."""
-        if shed and record.shed_ranges and self._goes_on(record.shed_ranges[-1], after, shed):
-            return (*record.shed_ranges[:-1], msgspec.structs.replace(record.shed_ranges[-1], until=span.position))
+    ) -> tuple[WithheldRange, ...]:
+        """Return what of the log went up without something, after a span that was made with `shed`."""
+        if shed and record.withheld and self._goes_on(record.withheld[-1], after, shed):
+            return (*record.withheld[:-1], msgspec.structs.replace(record.withheld[-1], until=span.position))
         if span.shed:
-            return (*record.shed_ranges, ShedRange(after, span.position, shed, self._packer.grade_max))
-        return record.shed_ranges
+            return (*record.withheld, WithheldRange(after, span.position, shed, self._packer.grade_max))
+        return record.withheld
 
     async def _release(self, state: LaneState) -> bool:
         """Give what orders kept back that are over to the backlog lane; False: there is nothing of the live lane's."""
         shed = self._shed()
         mine = self._exchange.held.get(Lane.BACKLOG)
-        if mine and any(not part.overlaps(shed) for part in mine.record.shed_ranges):
+        if mine and any(not part.overlaps(shed) for part in mine.record.withheld):
             self._opened.set()
-        free = [part for part in state.record.shed_ranges if not part.overlaps(shed)]
+        free = [part for part in state.record.withheld if not part.overlaps(shed)]
         if not free:
             return False
         async with self._opening:
             backlog = await self._exchange.lane(Lane.BACKLOG)
-            free = free[: max(0, KEPT_MAX - len(backlog.record.shed_ranges))]
+            free = free[: max(0, KEPT_MAX - len(backlog.record.withheld))]
             if not free:
                 return False
-            rest = tuple(part for part in state.record.shed_ranges if part not in free)
+            rest = tuple(part for part in state.record.withheld if part not in free)
             moves = [
-                self._move(Lane.BACKLOG, backlog, kept=(*backlog.record.shed_ranges, *free)),
+                self._move(Lane.BACKLOG, backlog, kept=(*backlog.record.withheld, *free)),
                 self._move(Lane.LIVE, state, kept=rest),
             ]
             if not await self._send(Lane.LIVE, [], moves, Selection()):
@@ -579,7 +579,7 @@ class Uplink:
         *,
         position: int | None = None,
         ranges: tuple[tuple[int, int], ...] | None = None,
-        kept: tuple[ShedRange, ...] | None = None,
+        kept: tuple[WithheldRange, ...] | None = None,
     ) -> LaneMove:
         record = state.record
         return LaneMove(
@@ -587,7 +587,7 @@ class Uplink:
             record.number,
             record.position if position is None else position,
             record.ranges if ranges is None else ranges,
-            record.shed_ranges if kept is None else kept,
+            record.withheld if kept is None else kept,
         )
 
     async def _send(

@@ -98,7 +98,7 @@ def judge(claim: ClaimRequest, records: Records | None, displaced: Displaced | N
             "writer: another store has taken this one's place at the centre; what waits here does not go up any more: "
             "stop this gateway, or let it join with a new store (`sensegate node replace` at the centre)"
         )
-    if claim.life != live.epoch:
+    if claim.life != live.log_epoch:
         return Grant(
             {lane: lanes.claimed(lanes.anew(record, claim.life, place), writer) for lane, record in records.items()},
             0,
@@ -120,7 +120,7 @@ def _same_life(claim: ClaimRequest, records: Records, displaced: Displaced | Non
             f"{claim.epoch}); what comes here waits: stop this gateway if the other one is right, else stop the other "
             "one and run `sensegate node takeover` here"
         )
-    reached = max(record.position_max for record in records.values())
+    reached = max(record.reached for record in records.values())
     kept = {lane: lanes.shortened(record, claim.ended) for lane, record in records.items()}
     return Grant(
         {lane: lanes.claimed(record, writer) for lane, record in kept.items()},
@@ -141,13 +141,13 @@ def _forced(claim: ClaimRequest, records: Records, displaced: Displaced | None, 
     start = since if displaced is None else min(since, max(was[Lane.LIVE].position, displaced.common))
     result = {}
     for lane, record in records.items():
-        before = was[lane] if displaced else lanes.fresh(record.epoch, start)
+        before = was[lane] if displaced else lanes.fresh(record.log_epoch, start)
         result[lane] = lanes.claimed(
             msgspec.structs.replace(
                 record,
                 position=start,
                 ranges=lanes.clipped(before.ranges, common, start),
-                shed_ranges=lanes.clipped_kept(before.shed_ranges, common, start),
+                withheld=lanes.clipped_kept(before.withheld, common, start),
             ),
             writer,
         )
@@ -286,7 +286,7 @@ class Claimant:
 
     async def _granted(self, state: WriterState, answer: ClaimAnswer) -> None:
         place = answer.lanes[Lane.LIVE].position
-        reached = max(record.position_max for record in answer.lanes.values())
+        reached = max(record.reached for record in answer.lanes.values())
         _, last = await self._log.bounds()
         shifts, until = state.shifts, reached
         if place < reached and not any(shift.after <= place < shift.until for shift in shifts):

@@ -140,7 +140,7 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     """Messages with a function to acknowledge them, called only once the log has them."""
 
     source: str
-    """Name of the source in the ledger, e.g. ``mqtt``, ``http``, ``foreign:vendor``."""
+    """Name of the source in the ledger, e.g. ``mqtt``, ``http``, ``external:vendor``."""
     messages: list[Message]
     ack: Callable[[], Awaitable[None]]
     position: SourcePosition | None = None
@@ -200,7 +200,7 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str = ""
     asset: str = ""
     """Asset that it measures, as its owner names it (a component code, a site); empty: none."""
-    shadow: bool = False
+    secondary: bool = False
     """Whether another device is the primary source of its asset."""
     revision: int = 0
     """Revision of the registry entry (for If-Match)."""

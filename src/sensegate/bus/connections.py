@@ -107,7 +107,7 @@ class ConnectionMonitor:
     def record_violation(self, violation: Violation) -> None:
         """Queue a permission violation found in the server's log."""
         if len(self._violations) == _VIOLATIONS_MAX:
-            metrics.LIMITED.labels("violations").inc()
+            metrics.LIMIT_HITS.labels("violations").inc()
         self._violations.append(violation)
         self._has_violations.set()
 

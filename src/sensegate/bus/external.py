@@ -7,12 +7,12 @@ from pathlib import Path
 
 import msgspec
 
-from sensegate.authority.divisions import Divisions, Level
+from sensegate.authority.divisions import DivisionLevel, Divisions
 from sensegate.bus.process import write_private
 from sensegate.bus.server_conf import EngineState, User, render
 from sensegate.bus.slots import province_slots
 from sensegate.bus.trust import write_link_authorities
-from sensegate.config import Config, secret
+from sensegate.config import Config, read_secret
 from sensegate.errors import ConfigError
 
 USERS = "users.json"
@@ -39,9 +39,9 @@ def slot_secrets(config: Config) -> dict[str, str]:
     Raises:
         ConfigError: a secret is missing.
     """
-    secrets_by_slot = {node.division: secret(node.secret_file) for node in config.nodes}
+    secrets_by_slot = {node.division: read_secret(node.secret_file) for node in config.nodes}
     if config.role == "centre" and config.peer.secret_file:
-        secrets_by_slot[config.division] = secret(config.peer.secret_file)
+        secrets_by_slot[config.division] = read_secret(config.peer.secret_file)
     return secrets_by_slot
 
 
@@ -50,7 +50,7 @@ def node_slots(config: Config) -> tuple[str, ...]:
     if config.role != "centre":
         return ()
     rows = Divisions.load().within(config.division)
-    prefectures = (row.code for row in rows if row.level is Level.PREFECTURE)
+    prefectures = (row.code for row in rows if row.level is DivisionLevel.PREFECTURE)
     return province_slots(prefectures, (node.division for node in config.nodes))
 
 

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from sensegate.authority.bucket import Bucket
-from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, written
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.record_store import RecordStore, RecordTable
+from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, scope_text
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.control.tasks import Scalar
@@ -125,11 +125,13 @@ class ModeRegistry:
     """Registry of the plans and mode orders of a gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
-        self._shelf = Shelf(bucket, clock)
+        self._shelf = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
-        self._plans: Records[ModePlan] = Records(self._shelf, "plan", ModePlan, prefix="plan.", packed=True)
-        self._orders: Records[ModeOrder] = Records(self._shelf, "order", ModeOrder, prefix="order.", packed=True)
+        self._plans: RecordTable[ModePlan] = RecordTable(self._shelf, "plan", ModePlan, prefix="plan.", packed=True)
+        self._orders: RecordTable[ModeOrder] = RecordTable(
+            self._shelf, "order", ModeOrder, prefix="order.", packed=True
+        )
         self._plans.on_change.append(self._changed)
         self._orders.on_change.append(self._changed)
         self.on_change: list[Callable[[], None]] = []
@@ -154,7 +156,7 @@ class ModeRegistry:
             raise ConfigError(f"there are {PLANS_MAX} plans already", key="name", remedy="delete one")
         name = present.name if present else plan.name
         if any(other is not present and other.place == plan.place for other in self._find_plans(name, by)):
-            raise Conflict(f"{written(plan.place)} already has a plan {name}; read it, and send its revision")
+            raise Conflict(f"{scope_text(plan.place)} already has a plan {name}; read it, and send its revision")
         kept = msgspec.structs.replace(plan, name=name, written_by=by.id, approved_by="", approved=0)
         _check(kept)
         kept = msgspec.structs.replace(kept, id=present.id if present else f"{kept.name}.{secrets.token_hex(4)}")
@@ -192,7 +194,7 @@ class ModeRegistry:
         if not plans:
             raise NotFound(f"there is no plan '{name[:64]}' in your scope")
         if len(plans) > 1:
-            ids = ", ".join(f"{plan.key} of {written(plan.place)}" for plan in plans[:5])
+            ids = ", ".join(f"{plan.key} of {scope_text(plan.place)}" for plan in plans[:5])
             raise Conflict(f"{len(plans)} plans have the name '{name[:64]}'; give the id: {ids}")
         return plans[0]
 
@@ -226,7 +228,7 @@ class ModeRegistry:
         place = place or plan.place
         demand(by, Action.CHANGE_MODE, place.division, place.department)
         if not plan.place.covers(place.division, place.department):
-            raise PermissionDenied(f"plan {name} is for {written(plan.place)}, not for {written(place)}")
+            raise PermissionDenied(f"plan {name} is for {scope_text(plan.place)}, not for {scope_text(place)}")
         if not plan.approved_by:
             raise PermissionDenied(
                 f"plan {name} is not approved; ask another person than {plan.written_by} to approve it"
@@ -244,7 +246,7 @@ class ModeRegistry:
         name = plan.name
         active = [order for order in self._orders.all() if order.state == "active" and order.place == place]
         if any(order.plan.key == plan.key for order in active):
-            raise Conflict(f"plan {name} is already active in {written(place)}")
+            raise Conflict(f"plan {name} is already active in {scope_text(place)}")
         now = self._clock.now()
         order = ModeOrder(
             id=f"{now // 1000:012x}{secrets.token_hex(4)}",
@@ -258,7 +260,7 @@ class ModeRegistry:
         )
         facts: Facts = {
             "order": order.id,
-            "place": written(place),
+            "place": scope_text(place),
             "until": order.until,
             "reason": reason,
             "drill": drill,

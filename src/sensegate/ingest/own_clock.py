@@ -33,7 +33,7 @@ class ClockMonitor:
 
     async def run(self) -> None:
         """Check periodically, until cancelled."""
-        limit_s = self._config.time.own_clock_off_s
+        limit_s = self._config.time.clock_error_max_s
         off = False
         while True:
             await self._clock.sleep(CHECK_S)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import numpy as np
 
-from sensegate.authority.index import Index
+from sensegate.authority.index import DeviceIndex
 from sensegate.bus.columns import Batch, LocalColumns, Origins, WordColumn
 from sensegate.model import I32, I64, U32, U64, Readings
 from sensegate.persist.duplicates import DedupResult
@@ -43,7 +43,7 @@ class _Entries(msgspec.Struct, frozen=True, eq=False):
     of_row: I64
 
 
-def _entries(device: I32, profile: I64, index: Index, *, single_group: bool) -> _Entries:
+def _entries(device: I32, profile: I64, index: DeviceIndex, *, single_group: bool) -> _Entries:
     size = len(index)
     profiles = int(profile.max()) + 1
     seen = np.zeros(size, np.bool_)
@@ -78,7 +78,7 @@ def build_batches(
     judged: JudgedReadings,
     rows: I64,
     specs: SpecColumns,
-    index: Index,
+    index: DeviceIndex,
     commit_origin: CommitOrigin,
     *,
     single_group: bool = False,
@@ -177,7 +177,7 @@ def _batch(
     )
 
 
-def _origins(device: I64, profile: I64, specs: SpecColumns, index: Index) -> Origins:
+def _origins(device: I64, profile: I64, specs: SpecColumns, index: DeviceIndex) -> Origins:
     ids = index.ids
     return Origins(
         [ids[number] for number in device.tolist()],

@@ -116,8 +116,8 @@ class CheckpointStore:
             opened = self._load(timelines, last)
         except (OSError, ValueError) as why:
             self.damage = str(why)
-            _log.error("dedup index damaged; rebuilding it from the log", reason=str(why))
-            metrics.LIMITED.labels("index_damaged").inc()
+            _log.error("deduplication index damaged; rebuilding it from the log", reason=str(why))
+            metrics.LIMIT_HITS.labels("index_damaged").inc()
             self._manifest, self.runs = None, ()
             if isinstance(why, DamagedFile):
                 self._set_aside(why.name)
@@ -156,7 +156,7 @@ class CheckpointStore:
         held = timelines.holds(manifest.timeline, manifest.sequence)
         if manifest.epoch != epoch or manifest.sequence > last or not held or manifest.format != FORMAT:
             # A log that was created again or lost its end lacks entries of this state.
-            _log.warning("dedup index is of another log; rebuilding it", sequence=manifest.sequence)
+            _log.warning("deduplication index is of another log; rebuilding it", sequence=manifest.sequence)
             if manifest.epoch == epoch and (manifest.sequence > last or held is False):
                 _write_durably(self._directory / _LOST, f"{epoch} {manifest.sequence}".encode())
             return None

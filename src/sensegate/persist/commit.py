@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 
 from sensegate import metrics
-from sensegate.authority.index import Index
+from sensegate.authority.index import DeviceIndex
 from sensegate.bus import columns, raw, sequences
 from sensegate.bus.columns import Batch
 from sensegate.bus.commit_records import decode_commit, encode_commit
@@ -131,7 +131,7 @@ class Committer:
         self,
         log: Log,
         duplicates: Deduplicator,
-        index: Index,
+        index: DeviceIndex,
         specs: Sequence[Spec],
         clock: Clock,
         *,
@@ -194,7 +194,7 @@ class Committer:
         record = read(last, "ingest", decode_commit) if last else None
         if last and record is None:
             # Sources that can be reread start from their beginning; the dedup index recognises what was committed.
-            metrics.LIMITED.labels("unreadable_commit").inc()
+            metrics.LIMIT_HITS.labels("unreadable_commit").inc()
             _log.error("cannot decode the last commit record; rereading sources from the start", sequence=last.sequence)
         self._sequence = last.sequence if last else 0
         self._number = self._prepared = record.number if record else 0
@@ -217,10 +217,10 @@ class Committer:
         if at >= 0 and not await self._log_contains(witness):
             # The server may report the former length of the log although its last blocks are gone.
             _log.error(
-                "the log lost entries that are in the dedup index; rebuilding the index from the log",
+                "the log lost entries that are in the deduplication index; rebuilding the index from the log",
                 sequence=witness,
             )
-            metrics.LIMITED.labels("log_lost_entries").inc()
+            metrics.LIMIT_HITS.labels("log_lost_entries").inc()
             await asyncio.to_thread(self._duplicates.discard)
             at, witness = -1, 0
         if reached := self._duplicates.lost_end:
@@ -248,7 +248,7 @@ class Committer:
                     self._duplicates.confirm(-1, at, witness)
             await asyncio.sleep(0)
         if at > began:
-            _log.info("dedup index caught up with the log", entries=at - began)
+            _log.info("deduplication index caught up with the log", entries=at - began)
         return at, witness
 
     async def _log_contains(self, sequence: int) -> bool:
@@ -265,7 +265,7 @@ class Committer:
         must not reuse them. Where nodes write too, they may do so before us: there a cursor is checked by time.
         """
         _log.error("the log lost its end; those entries are gone here", last=end, last_before=reached)
-        metrics.LIMITED.labels("log_lost_end").inc()
+        metrics.LIMIT_HITS.labels("log_lost_end").inc()
         if self._sole_writer:
             end = await pad(self._log, end, reached + PADDING_MARGIN)
         await asyncio.to_thread(self._duplicates.clear_lost_end)
@@ -332,7 +332,9 @@ class Committer:
             raise Unavailable("the previous commit was not written; its messages and these are delivered again")
         if self._duplicates.rebuild_reason:
             self._state_matches_log = False
-            raise Unavailable(f"the dedup index must be rebuilt from the log: {self._duplicates.rebuild_reason}")
+            raise Unavailable(
+                f"the deduplication index must be rebuilt from the log: {self._duplicates.rebuild_reason}"
+            )
         # Any error from here on leaves the dedup index ahead of the log.
         self._state_matches_log = False
         if self._duplicates.is_overloaded:
@@ -589,7 +591,7 @@ class Committer:
                     return sequence
                 raise
             except StoreFull as why:
-                metrics.LIMITED.labels("log_full").inc()
+                metrics.LIMIT_HITS.labels("log_full").inc()
                 self.blocked_reason = str(why)
                 _log.warning("log full; ingest waits for space", reason=str(why))
                 deadline = self._clock.monotonic() + RETRY_S

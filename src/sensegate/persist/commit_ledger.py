@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sensegate.authority.index import Index
+from sensegate.authority.index import DeviceIndex
 from sensegate.bus import ledger as kinds
 from sensegate.bus.ledger import Ledger
 from sensegate.clock import HOUR_US
@@ -69,7 +69,7 @@ def _hours_and_sources(deliveries: Sequence[Delivery], received: I64) -> tuple[l
     return [(first, sources[second]) for first, second in pairs], place.astype(np.int64)
 
 
-def commit_ledger(part: BatchSlice, judgement: DedupResult, index: Index) -> Ledger:
+def commit_ledger(part: BatchSlice, judgement: DedupResult, index: DeviceIndex) -> Ledger:
     """Return the ledger of a commit; `index`: of the device registry.
 
     Raises:
@@ -87,7 +87,7 @@ def commit_ledger(part: BatchSlice, judgement: DedupResult, index: Index) -> Led
     return _finish(cells, part, judgement)
 
 
-def reprocessing_ledger(part: BatchSlice, judgement: DedupResult, index: Index, now: int) -> Ledger:
+def reprocessing_ledger(part: BatchSlice, judgement: DedupResult, index: DeviceIndex, now: int) -> Ledger:
     """Return the ledger of a commit of reprocessed messages, counted in the present hour.
 
     Raises:
@@ -116,7 +116,7 @@ def reprocessing_ledger(part: BatchSlice, judgement: DedupResult, index: Index, 
     return _finish(cells, part, judgement)
 
 
-def _open_cells(piece: BatchSlice, counted: I64, index: Index) -> tuple[_Cells, I64]:
+def _open_cells(piece: BatchSlice, counted: I64, index: DeviceIndex) -> tuple[_Cells, I64]:
     """Return the empty cells of a commit and the device of each message; `counted`: time under which it is counted."""
     ids = index.ids
     messages, fields = piece.messages, piece.fields
@@ -168,7 +168,7 @@ def _finish(cells: _Cells, piece: BatchSlice, judgement: DedupResult) -> Ledger:
     return cells.ledger
 
 
-def _places_of_devices(devices: I64, index: Index) -> list[str]:
+def _places_of_devices(devices: I64, index: DeviceIndex) -> list[str]:
     """Return ``division`` or ``division/department`` of each device."""
     divisions, departments = index.divisions.all, index.departments.all
     pairs = zip(index.division[devices].tolist(), index.department[devices].tolist(), strict=True)

@@ -165,9 +165,9 @@ class DedupIndex:
             try:
                 job.result()
             except OSError as why:
-                raise StoreFull(f"the dedup index cannot be written: {why}") from why
+                raise StoreFull(f"the deduplication index cannot be written: {why}") from why
             except DamagedFile as why:
-                raise Unavailable(f"the dedup index is damaged; it must be opened again: {why}") from why
+                raise Unavailable(f"the deduplication index is damaged; it must be opened again: {why}") from why
 
     def add(self, number: U32, key: I64, kinds: U8, *, bits: U64, fingerprints: U64, time: I64, received: I64) -> None:
         """Add accepted readings."""

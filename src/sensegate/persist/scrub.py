@@ -335,7 +335,7 @@ class Scrub:
         await self._verify_extents(state, now)
         await self._scan_new_commits(state, now, record)
         if self._index is not None and (differing := await asyncio.to_thread(self._index.count_differences)):
-            state.report(Loss(LossCause.INDEX, now, "the dedup index differs from the log", readings=differing))
+            state.report(Loss(LossCause.INDEX, now, "the deduplication index differs from the log", readings=differing))
         state.started, state.finished = now, self._clock.now()
         await asyncio.to_thread(extents.write, subject.directory, state)
         self._log_losses(state.losses[told:], now)

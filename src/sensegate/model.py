@@ -87,7 +87,7 @@ class MessageBatch(list[Message]):
         return np.array([message.best_effort for message in self], np.bool_)
 
 
-class DeviceFrame(msgspec.Struct, frozen=True):
+class ReceivedFrame(msgspec.Struct, frozen=True):
     """A frame from a device connected to a TCP listener, as the transport layer sees it."""
 
     name: str

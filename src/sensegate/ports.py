@@ -9,7 +9,7 @@ import msgspec
 
 from sensegate.bus.timelines import Timelines
 from sensegate.frames.framing import Framing
-from sensegate.model import Delivery, DeviceFrame, FrameOutcome, LogEntry, LogMessage, SourcePosition
+from sensegate.model import Delivery, FrameOutcome, LogEntry, LogMessage, ReceivedFrame, SourcePosition
 
 
 class Source(Protocol):
@@ -44,11 +44,11 @@ class DeviceProtocol(Protocol):
         """Return the framing of the next frame in the unprocessed bytes."""
         ...
 
-    def hear(self, frame: bytes) -> DeviceFrame:
+    def hear(self, frame: bytes) -> ReceivedFrame:
         """Parse a frame: its sender and credentials. Raises `Rejected` if it is not a valid frame."""
         ...
 
-    def answer(self, heard: DeviceFrame, outcome: FrameOutcome, now: int) -> bytes:
+    def answer(self, heard: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
         """Return the response to a frame once its outcome is known; empty: none. `now`: µs UTC."""
         ...
 

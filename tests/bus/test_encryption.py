@@ -63,23 +63,23 @@ async def test_a_store_made_otherwise_is_refused(tmp_path: Path, monkeypatch: py
     nats-server would pass over the streams it cannot read, and new empty ones would be made: the control shows it.
     """
     await written(tmp_path / "plain", "off")
-    with pytest.raises(EngineError, match=r"made without encryption.*engine.encryption: convert"):
+    with pytest.raises(EngineError, match=r"created without encryption.*engine.encryption: convert"):
         await written(tmp_path / "plain", "on")
     with pytest.raises(EngineError, match=r"a profile takes video metadata"):
         await written(tmp_path / "plain")
     await written(tmp_path / "sealed")
-    with pytest.raises(EngineError, match=r"is encrypted: set engine.encryption"):
+    with pytest.raises(EngineError, match=r"is encrypted; set engine.encryption"):
         await written(tmp_path / "sealed", "off")
     engine = tmp_path / "sealed" / "engine"
     with pytest.raises(EngineError, match=r"set engine.cipher: chacha"):
         open_encryption(EngineConfig(cipher="aes"), engine, personal=True)
     monkeypatch.setenv(KEY_VARIABLE, "another key of some length")
-    with pytest.raises(EngineError, match=r"made with another key"):
+    with pytest.raises(EngineError, match=r"created with another key"):
         open_encryption(EngineConfig(), engine, personal=True)
     monkeypatch.delenv(KEY_VARIABLE)
     key = (engine / KEY_FILE).read_text()
     (engine / KEY_FILE).unlink()
-    with pytest.raises(EngineError, match=r"is missing, the key"):
+    with pytest.raises(EngineError, match=r"is missing; restore it"):
         open_encryption(EngineConfig(), engine, personal=True)
     monkeypatch.setenv(KEY_VARIABLE, key)
     assert open_encryption(EngineConfig(), engine, personal=True).cipher == "chacha"
@@ -117,6 +117,6 @@ def test_keys_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     file.chmod(0o600)
     assert open_encryption(config, tmp_path, personal=False).key == "k" * 32
     monkeypatch.setenv(KEY_VARIABLE, "short")
-    with pytest.raises(ConfigError, match=r"less than 16"):
+    with pytest.raises(ConfigError, match=r"fewer than 16"):
         open_encryption(config, tmp_path, personal=False)
     assert open_encryption(EngineConfig(), tmp_path / "other", personal=False).cipher == ""

@@ -193,7 +193,7 @@ async def test_a_second_server_is_refused_even_when_the_first_is_not_found(
 ) -> None:
     """The server itself holds the lock of its store, so no confusion of process ids starts a second one."""
     monkeypatch.setattr(process, "find", lambda _: None)
-    with pytest.raises(EngineError, match="another nats-server is on this store"):
+    with pytest.raises(EngineError, match="another nats-server uses this store"):
         await engine_in(tmp_path).start()
     assert alive(killed.pid)
     monkeypatch.undo()

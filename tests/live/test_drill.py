@@ -272,7 +272,7 @@ async def test_orders_are_examined(tmp_path: Path) -> None:
         operator, _ = await site.token("city_operator", "4401")
         other, _ = await site.token("county_operator", "440103")
         beyond = await step(site, "/redecode?since=30d", operator, 400)
-        assert "messages that were good are kept for 72 h" in beyond["detail"]
+        assert "decoded messages are retained for 72 h" in beyond["detail"]
         done = await redecoded(site, "since=30d", operator, what="quarantine")
         assert done["messages"] == 0
         await step(site, "/redecode?since=1h&until=2h", operator, 400)

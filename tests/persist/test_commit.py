@@ -276,7 +276,7 @@ async def test_a_checkpoint_that_cannot_be_written_stops_the_intake(
     rig.clock._now += 31_000_000
     with pytest.raises(OSError, match="No space"):
         rig.duplicates._index._job.result()  # type: ignore[union-attr]
-    with pytest.raises(StoreFull, match="dedup index"):
+    with pytest.raises(StoreFull, match="deduplication index"):
         rig.prepare([one(1.0)])
     with pytest.raises(Unavailable):
         rig.prepare([one(1.0)])

@@ -59,7 +59,7 @@ class _Statz(msgspec.Struct, frozen=True):
     data: _AccountStats = _AccountStats()
 
 
-class ConnectionMonitor:
+class ServerConnections:
     """Monitors connections over a client of `User.SYSTEM`, which is connected when first needed."""
 
     def __init__(self, connect: Callable[[], Awaitable[Client]]) -> None:

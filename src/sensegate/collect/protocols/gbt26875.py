@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from sensegate.frames import gbt26875
 from sensegate.frames.framing import Framing
 from sensegate.frames.gbt26875 import Gbt26875Frame
-from sensegate.model import DeviceFrame, FrameOutcome
+from sensegate.model import FrameOutcome, ReceivedFrame
 
 _SAID: Final = {
     FrameOutcome.COMMITTED: gbt26875.CONFIRM,
@@ -27,9 +27,9 @@ class FireTalk:
     def cut(self, buffer: bytes) -> Framing:
         return gbt26875.next_frame(buffer)
 
-    def hear(self, frame: bytes) -> DeviceFrame:
+    def hear(self, frame: bytes) -> ReceivedFrame:
         unit = gbt26875.parse(frame)
-        return DeviceFrame(
+        return ReceivedFrame(
             name=gbt26875.format_address(unit.source),
             parsed=unit,
             centre=gbt26875.format_address(unit.target),
@@ -37,7 +37,7 @@ class FireTalk:
             is_intact=unit.checksum_ok,
         )
 
-    def answer(self, heard: DeviceFrame, outcome: FrameOutcome, now: int) -> bytes:
+    def answer(self, heard: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
         unit: Gbt26875Frame = heard.parsed
         said = _SAID.get(outcome)
         if said is None or unit.command != gbt26875.SEND:

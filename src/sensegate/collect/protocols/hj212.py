@@ -7,7 +7,7 @@ from typing import Final
 from sensegate.frames import hj212
 from sensegate.frames.framing import Framing
 from sensegate.frames.hj212 import Convention, Hj212Packet, RejectionCode
-from sensegate.model import DeviceFrame, FrameOutcome
+from sensegate.model import FrameOutcome, ReceivedFrame
 
 _REFUSALS: Final = {
     FrameOutcome.CHECK_FAILED: RejectionCode.CRC,
@@ -24,9 +24,9 @@ class Hj212Talk:
     def cut(self, buffer: bytes) -> Framing:
         return hj212.next_frame(buffer)
 
-    def hear(self, frame: bytes) -> DeviceFrame:
+    def hear(self, frame: bytes) -> ReceivedFrame:
         packet = hj212.parse(frame)
-        return DeviceFrame(
+        return ReceivedFrame(
             name=packet.fields.get("MN", ""),
             parsed=packet,
             password=packet.fields.get("PW", ""),
@@ -35,7 +35,7 @@ class Hj212Talk:
             is_intact=hj212.detect_convention(packet.data, packet.crc) is not None or packet.may_be_encrypted,
         )
 
-    def answer(self, heard: DeviceFrame, outcome: FrameOutcome, now: int) -> bytes:  # noqa: ARG002 - it carries the QN of the request
+    def answer(self, heard: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:  # noqa: ARG002 - it carries the QN of the request
         packet: Hj212Packet = heard.parsed
         if not packet.expects_answer:
             return b""

@@ -11,7 +11,7 @@ from typing import Final
 from sensegate.frames import jtt808
 from sensegate.frames.framing import Framing
 from sensegate.frames.jtt808 import Jtt808Message
-from sensegate.model import DeviceFrame, FrameOutcome
+from sensegate.model import FrameOutcome, ReceivedFrame
 
 _GOOD: Final = frozenset({FrameOutcome.COMMITTED, FrameOutcome.NOT_LOGGED})
 _NO_TERMINAL = 4
@@ -30,13 +30,13 @@ class VehicleTalk:
     def cut(self, buffer: bytes) -> Framing:
         return jtt808.next_frame(buffer)
 
-    def hear(self, frame: bytes) -> DeviceFrame:
+    def hear(self, frame: bytes) -> ReceivedFrame:
         message = jtt808.parse(frame)
         if message.checksum_ok and message.message == jtt808.AUTHENTICATE:
             if len(self._codes) >= 64:  # a relay of many terminals; more authenticate again
                 self._codes.clear()
             self._codes[message.phone] = _code(message)
-        return DeviceFrame(
+        return ReceivedFrame(
             name=message.phone,
             parsed=message,
             password=self._codes.get(message.phone, ""),
@@ -44,7 +44,7 @@ class VehicleTalk:
             is_intact=message.checksum_ok,
         )
 
-    def answer(self, heard: DeviceFrame, outcome: FrameOutcome, now: int) -> bytes:  # noqa: ARG002 - it carries no time
+    def answer(self, heard: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:  # noqa: ARG002 - it carries no time
         message: Jtt808Message = heard.parsed
         self._serial = (self._serial + 1) & 0xFFFF
         if message.message == jtt808.REGISTER:

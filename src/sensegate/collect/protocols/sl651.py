@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from sensegate.frames import sl651
 from sensegate.frames.framing import Framing
 from sensegate.frames.sl651 import Sl651Report
-from sensegate.model import DeviceFrame, FrameOutcome
+from sensegate.model import FrameOutcome, ReceivedFrame
 
 
 class HydrologyTalk:
@@ -21,9 +21,9 @@ class HydrologyTalk:
     def cut(self, buffer: bytes) -> Framing:
         return sl651.next_frame(buffer)
 
-    def hear(self, frame: bytes) -> DeviceFrame:
+    def hear(self, frame: bytes) -> ReceivedFrame:
         report = sl651.parse(frame)
-        return DeviceFrame(
+        return ReceivedFrame(
             name=report.station,
             parsed=report,
             password=report.password,
@@ -32,7 +32,7 @@ class HydrologyTalk:
             is_intact=report.checksum_ok,
         )
 
-    def answer(self, heard: DeviceFrame, outcome: FrameOutcome, now: int) -> bytes:
+    def answer(self, heard: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
         report: Sl651Report = heard.parsed
         if outcome is not FrameOutcome.COMMITTED or report.function not in sl651.REPORTS:
             return b""  # an unconfirmed report comes again

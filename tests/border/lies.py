@@ -102,7 +102,7 @@ def frame_lies(hostile: HostileNode) -> dict[str, tuple[SpanRequest, str]]:
         "a record to come": (_moved(request, msgspec.structs.replace(move, base_number=move.base_number + 1)), "stale"),
         "another process": (_moved(request, writer=msgspec.structs.replace(writer, token="other")), "unclaimed"),
         "another store": (_moved(request, writer=msgspec.structs.replace(writer, id="other")), "unclaimed"),
-        "another log": (_moved(request, life="other"), "unclaimed"),
+        "another log": (_moved(request, log_epoch="other"), "unclaimed"),
         "a position before": (_moved(request, msgspec.structs.replace(move, position=live.position - 1)), "refused"),
         "live ranges": (_moved(request, msgspec.structs.replace(move, ranges=((0, 1),))), "refused"),
         "a lane twice": (_moved(request, move, move), "refused"),

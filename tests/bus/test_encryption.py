@@ -65,7 +65,7 @@ async def test_a_store_made_otherwise_is_refused(tmp_path: Path, monkeypatch: py
     await written(tmp_path / "plain", "off")
     with pytest.raises(EngineError, match=r"created without encryption.*engine.encryption: convert"):
         await written(tmp_path / "plain", "on")
-    with pytest.raises(EngineError, match=r"a profile takes video metadata"):
+    with pytest.raises(EngineError, match=r"a profile reads video metadata"):
         await written(tmp_path / "plain")
     await written(tmp_path / "sealed")
     with pytest.raises(EngineError, match=r"is encrypted; set engine.encryption"):

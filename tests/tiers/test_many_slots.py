@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.slots import node_slots
 from sensegate.bus.engine import Engine
-from sensegate.bus.external import node_slots
 from sensegate.bus.slots import SPARE_SLOTS, province_slots
 from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig

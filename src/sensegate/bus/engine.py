@@ -148,8 +148,8 @@ class Engine:
         """Set after each restart of the server; clear it before waiting."""
 
     @classmethod
-    def of(cls, config: Config, clock: Clock | None = None, *, personal: bool = False) -> Engine:
-        """Return the engine of a configuration; at a centre with a slot for each node of the province."""
+    def of(cls, config: Config, clock: Clock | None = None, *, slots: Sequence[str], personal: bool = False) -> Engine:
+        """Return the engine of a configuration; `slots`: those for the nodes of a centre (`authority.slots`)."""
         directory = Path(config.directory)
         return cls(
             config.engine,
@@ -157,7 +157,7 @@ class Engine:
             directory,
             name=config.division,
             nodes=external.slot_secrets(config),
-            slots=external.node_slots(config),
+            slots=slots,
             slot_connections=config.node_quota.connections,
             clock=clock,
             personal=personal,

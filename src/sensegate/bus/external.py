@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from sensegate.authority.divisions import DivisionLevel, Divisions
 from sensegate.bus.process import write_private
 from sensegate.bus.server_conf import EngineState, User, render
-from sensegate.bus.slots import province_slots
 from sensegate.bus.trust import write_link_authorities
 from sensegate.config import Config, read_secret
 from sensegate.errors import ConfigError
@@ -45,23 +44,16 @@ def slot_secrets(config: Config) -> dict[str, str]:
     return secrets_by_slot
 
 
-def node_slots(config: Config) -> tuple[str, ...]:
-    """Return the slots for nodes at this gateway's server; only a centre has any."""
-    if config.role != "centre":
-        return ()
-    rows = Divisions.load().within(config.division)
-    prefectures = (row.code for row in rows if row.level is DivisionLevel.PREFECTURE)
-    return province_slots(prefectures, (node.division for node in config.nodes))
-
-
 def is_encrypted(config: Config, *, personal: bool) -> bool:
     """Return whether the store of the server is to be encrypted."""
     wanted = config.engine.encryption
     return wanted in {"on", "convert"} or (wanted == "auto" and personal)
 
 
-def write(config: Config, directory: Path, *, personal: bool = False) -> tuple[Path, Path]:
+def write(config: Config, directory: Path, *, slots: Sequence[str], personal: bool = False) -> tuple[Path, Path]:
     """Write the configuration for an external server and the file of its users (mode 0600); return both paths.
+
+    `slots`: those of nodes, as `authority.slots.node_slots` returns them.
 
     `personal`: messages may contain personal data: the store is encrypted unless the configuration says `off`.
 
@@ -87,7 +79,7 @@ def write(config: Config, directory: Path, *, personal: bool = False) -> tuple[P
         directory.resolve(),
         name=f"sensegate-{config.division}",
         nodes=slot_secrets(config),
-        slots=node_slots(config),
+        slots=slots,
         slot_connections=config.node_quota.connections,
         encrypted=is_encrypted(config, personal=personal),
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import structlog
 
 from sensegate.bus.names import PADDING_SUBJECT
 from sensegate.model import LogMessage
-from sensegate.ports import Log
 
 PADDING_BATCH = 900
 """Messages per batch; an external server may accept at most 1,000."""
@@ -16,7 +18,11 @@ PADDING_MAX = 500_000
 _log = structlog.get_logger("bus")
 
 
-async def pad(log: Log, last: int, until: int) -> int:
+class _Log(Protocol):
+    async def write(self, messages: Sequence[LogMessage], /) -> int: ...
+
+
+async def pad(log: _Log, last: int, until: int) -> int:
     """Write empty messages until a log that ends at `last` ends at `until` or later; return its last sequence.
 
     Raises:

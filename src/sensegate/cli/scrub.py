@@ -66,7 +66,8 @@ def _extents(directory: Path) -> ScrubState:
 
 async def _in_process(config: Config) -> ScrubState:
     """Start the server of a stopped gateway and make a pass."""
-    from sensegate.bus.engine import Engine, User  # noqa: PLC0415 - needed only without a running gateway
+    from sensegate.authority.slots import node_slots  # noqa: PLC0415 - needed only without a running gateway
+    from sensegate.bus.engine import Engine, User  # noqa: PLC0415 - as above
     from sensegate.bus.log import JetStreamLog  # noqa: PLC0415 - as above
     from sensegate.clock import HOUR_US, SystemClock  # noqa: PLC0415 - as above
     from sensegate.decode.profiles import any_video_profile  # noqa: PLC0415 - as above
@@ -75,7 +76,9 @@ async def _in_process(config: Config) -> ScrubState:
 
     logs.configure("error", config.log_format)  # the results go to the terminal
     clock = SystemClock()
-    async with Engine.of(config, clock, personal=any_video_profile(config.profile_folders)) as engine:
+    async with Engine.of(
+        config, clock, slots=node_slots(config), personal=any_video_profile(config.profile_folders)
+    ) as engine:
         client = await engine.connect(User.GATEWAY, name="scrub")
         try:
             log = JetStreamLog(client)

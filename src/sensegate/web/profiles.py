@@ -14,8 +14,8 @@ from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.history import CanaryLimits, ProfileVersion, ReleaseHistory
 from sensegate.lifecycle.outcomes import Outcomes
 from sensegate.lifecycle.releases import Releases
+from sensegate.ports import PartKey
 from sensegate.web import listing
-from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.profile_bodies import (
     CanaryRow,
@@ -76,7 +76,7 @@ def row_of(history: ReleaseHistory, version: ProfileVersion) -> VersionRow:
         version=version.number,
         state=version.state,
         in_force=[scope_text(entry.target) for entry in history.in_force if entry.number == version.number],
-        trial=next((word for word, one in trials if one and one.number == version.number), ""),
+        trial=next((kind for kind, trial in trials if trial and trial.number == version.number), ""),
         origin=scope_text(version.origin),
         made=iso(version.created),
         made_by=version.created_by,
@@ -104,10 +104,10 @@ def history_row(call: Call, history: ReleaseHistory, *, applied: bool = True) ->
 
 
 def _shadow_row(history: ReleaseHistory) -> ShadowRow | None:
-    one = history.shadow
-    if one is None:
+    shadow = history.shadow
+    if shadow is None:
         return None
-    return ShadowRow(one.number, scope_text(one.target), iso(one.since), one.by, list(one.devices))
+    return ShadowRow(shadow.number, scope_text(shadow.target), iso(shadow.since), shadow.by, list(shadow.devices))
 
 
 def _canary_row(call: Call, history: ReleaseHistory) -> CanaryRow | None:

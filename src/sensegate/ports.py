@@ -68,7 +68,7 @@ class Log(Protocol):
         """Timelines: which run of the gateway wrote which range; each cursor names one."""
         ...
 
-    async def write(self, members: Sequence[LogMessage]) -> int:
+    async def write(self, messages: Sequence[LogMessage]) -> int:
         """Write all messages or none, with consecutive sequences; return the sequence of the last.
 
         Raises `Fenced` (an expected sequence is wrong), `StoreFull`, `Unavailable` (unknown outcome: read the last

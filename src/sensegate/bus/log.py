@@ -69,10 +69,10 @@ class JetStreamLog:
         """Largest payload of a message."""
         return self._nc.max_payload - _HEADERS_BYTES
 
-    async def write(self, members: Sequence[LogMessage]) -> int:
-        self._check(members)
+    async def write(self, messages: Sequence[LogMessage]) -> int:
+        self._check(messages)
         batch = secrets.token_hex(8)
-        final = len(members)
+        final = len(messages)
         operation = f"commit of {final} messages"
         if not self._room():
             raise StoreFull(f"{operation}: the disk is full; nothing was sent")
@@ -80,9 +80,9 @@ class JetStreamLog:
             raise Unavailable(f"{operation}: not connected; nothing was sent")
         with api.translate_client_errors(operation):
             # Only the last message asks for a response, so all of them leave at once; the response is for the batch.
-            for number, member in enumerate(members[:-1], 1):
+            for number, member in enumerate(messages[:-1], 1):
                 await self._nc.publish(member.subject, member.payload, headers=_headers(member, batch, number))
-            member = members[-1]
+            member = messages[-1]
             headers = _headers(member, batch, final)
             headers["Nats-Batch-Commit"] = "1"
             reply = await self._nc.request(member.subject, member.payload, timeout=_WRITE_S, headers=headers)

@@ -57,22 +57,22 @@ class MemoryLog:
     async def close(self) -> None:
         """Do nothing."""
 
-    async def write(self, members: Sequence[LogMessage]) -> int:
+    async def write(self, messages: Sequence[LogMessage]) -> int:
         await asyncio.sleep(0)
-        if not members:
+        if not messages:
             raise EngineError("a commit has at least one message")
         lose, self._failure_pending = self._failure_pending, None
         if lose is False:
             raise Unavailable("requested failure; nothing was written")
         self._expire()
-        for member in members:
+        for member in messages:
             present = self._subjects.get(member.subject, 0)
             if member.expect is not None and present != member.expect:
                 raise Fenced(f"{member.subject}: last sequence {present}, expected {member.expect}")
-        size = sum(len(member.payload) for member in members)
+        size = sum(len(member.payload) for member in messages)
         if self._bytes + size > self._bytes_max:
             raise StoreFull("the log is full")
-        for member in members:
+        for member in messages:
             self._last += 1
             if member.rollup:
                 self._drop({entry.sequence for entry in self._entries if entry.subject == member.subject})

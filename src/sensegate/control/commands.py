@@ -21,7 +21,7 @@ from sensegate.authority.scope import Principal, Scope
 from sensegate.clock import Clock, wait_or_sleep
 from sensegate.collect.commands import CommandChannel
 from sensegate.control.capabilities import Capability, TaskingCapabilities
-from sensegate.control.tasks import Scalar, Task, TaskQueue, TaskState
+from sensegate.control.tasks import DeviceTask, Scalar, TaskQueue, TaskState
 from sensegate.errors import Conflict, StoreFull, Unavailable
 from sensegate.ingest.batches import DecodedBatch
 from sensegate.model import I32, Device, MessageBatch, Readings, Spec
@@ -62,11 +62,11 @@ class CommandDispatcher:
         self._clock = clock
         self._topics = topics
         self._channels = channels
-        self._in_progress: dict[int, Task] = {}
+        self._in_progress: dict[int, DeviceTask] = {}
         """By index of the device."""
         self._indices: I32 = np.empty(0, np.int32)
         self._heard: set[int] = set()
-        self._shown: dict[str, Task] = {}
+        self._shown: dict[str, DeviceTask] = {}
         self._moved = asyncio.Event()
         tasks.on_change.append(self._changed)
 
@@ -86,7 +86,7 @@ class CommandDispatcher:
         expires_s: float = 0.0,
         note: str = "",
         order: str = "",
-    ) -> Task:
+    ) -> DeviceTask:
         """Queue a task for a device.
 
         Raises:
@@ -127,7 +127,7 @@ class CommandDispatcher:
                 self._shown[task.id] = task
                 self._moved.set()
 
-    def _changed(self, _: Task) -> None:
+    def _changed(self, _: DeviceTask) -> None:
         self._moved.set()
 
     # ── sending ────────────────────────────────────────────────────────────────────────────────
@@ -148,7 +148,7 @@ class CommandDispatcher:
         for task in shown.values():
             await self._end(task, TaskState.DONE)
         heard, self._heard = self._heard, set()
-        in_progress: dict[int, Task] = {}
+        in_progress: dict[int, DeviceTask] = {}
         now = self._clock.now()
         for task in self.tasks.due():
             at = self._devices.find(task.device)
@@ -165,7 +165,7 @@ class CommandDispatcher:
         self._in_progress = in_progress
         self._indices = np.array(list(in_progress), np.int32)
 
-    async def _send(self, task: Task, device: Device) -> Task:
+    async def _send(self, task: DeviceTask, device: Device) -> DeviceTask:
         channels = [channel for channel in self._channels if any(map(channel.reaches, self._topics(device)))]
         if not channels:
             # The device subscribes nowhere: the task must not be shown as sent. It waits, and expires.
@@ -187,6 +187,6 @@ class CommandDispatcher:
             return msgspec.structs.replace(sent, state=TaskState.DONE)
         return sent
 
-    async def _end(self, task: Task, state: TaskState) -> None:
+    async def _end(self, task: DeviceTask, state: TaskState) -> None:
         await self.tasks.finish(task, state)
         metrics.TASKS.labels(state.value).inc()

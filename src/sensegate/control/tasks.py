@@ -75,7 +75,7 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True):
     """Interval of retries while it is not confirmed; 0: no retries."""
 
 
-class Task(msgspec.Struct, frozen=True, omit_defaults=True):
+class DeviceTask(msgspec.Struct, frozen=True, omit_defaults=True):
     """A task of a device."""
 
     id: str
@@ -111,13 +111,13 @@ class TaskQueue:
         self._shelf = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
-        self._tasks: RecordTable[Task] = RecordTable(self._shelf, "task", Task, prefix="", packed=True)
+        self._tasks: RecordTable[DeviceTask] = RecordTable(self._shelf, "task", DeviceTask, prefix="", packed=True)
         self._tasks.on_change.append(self._changed)
-        self._queues: dict[str, dict[str, Task]] = {}
+        self._queues: dict[str, dict[str, DeviceTask]] = {}
         """Device -> its open tasks, oldest first."""
         self._open = 0
         """Number of open tasks."""
-        self.on_change: list[Callable[[Task], None]] = []
+        self.on_change: list[Callable[[DeviceTask], None]] = []
         """Called after a change is in memory."""
 
     async def enqueue(
@@ -130,7 +130,7 @@ class TaskQueue:
         expires_s: float = 0.0,
         note: str = "",
         order: str = "",
-    ) -> Task:
+    ) -> DeviceTask:
         """Queue a task for a device at `place` (its division and department); `expires_s` 0: as in the profile.
 
         Raises:
@@ -155,7 +155,7 @@ class TaskQueue:
         now = self._clock.now()
         until = now + round((expires_s or command.expires_s) * 1e6)
         task_id = f"{now // 1000:012x}{secrets.token_hex(4)}"
-        task = Task(
+        task = DeviceTask(
             task_id, device, place.division, place.department, command, by.id, now, until, note=note, order=order
         )
         facts: Facts = {
@@ -173,7 +173,7 @@ class TaskQueue:
         await self._delete_oldest()
         return given
 
-    async def cancel(self, task_id: str, *, by: Principal) -> Task:
+    async def cancel(self, task_id: str, *, by: Principal) -> DeviceTask:
         """Cancel a task. Raises `NotFound`, `PermissionDenied`, `Conflict` (it was sent, or has ended)."""
         task = self.get(task_id, by)
         demand(by, Action.TASK_DEVICES, task.division, task.department)
@@ -184,14 +184,14 @@ class TaskQueue:
         await self._trail.record(by, "task.cancel", task.device, after={"id": task.id, "sends": task.sends})
         return await self._set(task, state=TaskState.CANCELLED, ended=self._clock.now())
 
-    def get(self, task_id: str, by: Principal) -> Task:
+    def get(self, task_id: str, by: Principal) -> DeviceTask:
         """Return a task. Raises `NotFound` where there is none that the caller may see."""
         task = self._tasks.find(task_id)
         if task is None or not allows(by, Action.READ_REGISTRY, task.division, task.department):
             raise NotFound(f"there is no task {task_id[:20]} in your scope")
         return task
 
-    def list(self, by: Principal, device: str = "") -> Iterable[Task]:
+    def list(self, by: Principal, device: str = "") -> Iterable[DeviceTask]:
         """Return the tasks that the caller may see, newest first."""
         tasks = sorted(self._tasks.all(), key=lambda task: -task.created)
         return [
@@ -203,18 +203,18 @@ class TaskQueue:
 
     # ── for the sender ──────────────────────────────────────────────────────────────────────────────
 
-    def due(self) -> Iterable[Task]:
+    def due(self) -> Iterable[DeviceTask]:
         """Return the task of each device that is due: its oldest open one."""
         return [next(iter(queue.values())) for queue in self._queues.values()]
 
-    async def mark_sent(self, task: Task) -> Task | None:
+    async def mark_sent(self, task: DeviceTask) -> DeviceTask | None:
         """Mark a task as sent and return it; None where it was changed meanwhile and must not be sent."""
         try:
             return await self._set(task, state=TaskState.SENT, sends=task.sends + 1, sent=self._clock.now())
         except Conflict:
             return None
 
-    async def finish(self, task: Task, state: TaskState) -> None:
+    async def finish(self, task: DeviceTask, state: TaskState) -> None:
         """Set the final state of a task, unless it has ended already."""
         present = self._tasks.find(task.id)
         if present is None or present.state not in OPEN:
@@ -237,7 +237,7 @@ class TaskQueue:
         """Apply the changes made by every process until cancelled; resumes after a loss of the engine."""
         await self._shelf.run()
 
-    def _changed(self, before: Task | None, after: Task | None) -> None:
+    def _changed(self, before: DeviceTask | None, after: DeviceTask | None) -> None:
         """Update the queues after a change of a record."""
         task = after or before
         if task is None:
@@ -255,7 +255,7 @@ class TaskQueue:
             for listener in self.on_change:
                 listener(after)
 
-    async def _set(self, task: Task, **changes: object) -> Task:
+    async def _set(self, task: DeviceTask, **changes: object) -> DeviceTask:
         present = self._tasks.find(task.id)
         if present is None or present.revision != task.revision:
             raise Conflict(f"task {task.id}: changed meanwhile")

@@ -223,7 +223,7 @@ async def test_each_message_is_committed_once(
     assert source.started == sorted(source.started)
 
 
-@pytest.mark.parametrize("where", ["sensegate.persist.commit.tally", "sensegate.ingest.pipeline.removed_of"])
+@pytest.mark.parametrize("where", ["sensegate.persist.commit.commit_ledger", "sensegate.ingest.pipeline.removed_of"])
 async def test_a_bug_behind_the_decoding_costs_one_message(
     devices: Devices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -232,7 +232,7 @@ async def test_a_bug_behind_the_decoding_costs_one_message(
     plain = getattr(sys.modules[module], name)
 
     def met(piece: Any, *more: Any) -> Any:
-        span, read = (piece.messages, len(piece.readings)) if name == "tally" else (piece, 1)
+        span, read = (piece.messages, len(piece.readings)) if name == "commit_ledger" else (piece, 1)
         if read and any(b'air_temperature": 3.3}' in message.payload for message in span) and met_at["count"] < 9:
             met_at["count"] += 1
             if not quarantined(piece):
@@ -254,7 +254,7 @@ async def test_a_bug_behind_the_decoding_costs_one_message(
         if entry.subject.startswith("quarantine.")
         for one in raw.decode_quarantined(entry.payload)
     ]
-    assert [(one.message.sequence, one.reason) for one in kept] == [(33, "crashed")]
+    assert [(element.message.sequence, element.reason) for element in kept] == [(33, "crashed")]
     assert "ZeroDivisionError" in kept[0].detail
     assert source.started == [0, 30, 30]
 

@@ -42,15 +42,15 @@ class DeviceProtocol(Protocol):
     It does no I/O and never waits: `collect/tcp.py` reads, looks the device up, and responds after the commit.
     """
 
-    def cut(self, buffer: bytes) -> Framing:
+    def next_frame(self, buffer: bytes) -> Framing:
         """Return the framing of the next frame in the unprocessed bytes."""
         ...
 
-    def hear(self, frame: bytes) -> ReceivedFrame:
+    def parse(self, frame: bytes) -> ReceivedFrame:
         """Parse a frame: its sender and credentials. Raises `Rejected` if it is not a valid frame."""
         ...
 
-    def answer(self, heard: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
+    def respond(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
         """Return the response to a frame once its outcome is known; empty: none. `now`: µs UTC."""
         ...
 

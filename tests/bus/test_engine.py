@@ -216,7 +216,7 @@ async def test_a_killed_gateway_leaves_its_server_and_devices_and_the_next_adopt
             assert engine.info.pid == before.pid
             assert await device.published("a/b", b"2")
             assert device.disconnects == 0
-            assert [one.mqtt_client for one in await engine.connections("SUB")] == ["device-1"]
+            assert [connection.mqtt_client for connection in await engine.connections("SUB")] == ["device-1"]
     assert not alive(before.pid)
 
 

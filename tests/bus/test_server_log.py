@@ -89,7 +89,7 @@ def test_words_of_devices_are_written_over(tmp_path: Path, seen: list[Violation]
     with capture_logs() as lines:
         log.poll()
     log.close()
-    assert [(one.subject.split(".")[1], one.client_id) for one in seen] == [("李雷", "李雷的手机")]
+    assert [(version.subject.split(".")[1], version.client_id) for version in seen] == [("李雷", "李雷的手机")]
     left = (tmp_path / "nats.log").read_text(encoding="utf-8")
     assert len(left.encode()) == len(text.encode())
     assert "frigate.******.seen_2.*******.44010600001190000001" in left
@@ -206,7 +206,7 @@ async def test_refused_publishes_are_told_one_by_one(engine: Engine) -> None:
     async with asyncio.timeout(5):
         while len(seen) < 100:
             seen += await engine.violations()
-    assert [(one.operation, one.subject, one.account, one.user) for one in seen] == [
+    assert [(version.operation, version.subject, version.account, version.user) for version in seen] == [
         ("publish", "readings.4401.all.1", "N_4403", "node-4403")
     ] * 100
     await client.close()

@@ -157,9 +157,9 @@ class Pusher:
                 return False
             self.camera.faults[f"status {answer.status}"] += answer.status != 200
             statuses = tree["ResponseStatusListObject"]["ResponseStatusObject"]
-        good = {one["Id"] for one in statuses if one["StatusCode"] == 0}
+        good = {statuse["Id"] for statuse in statuses if statuse["StatusCode"] == 0}
         self.camera.acked |= good
-        return {one["MotorVehicleID"] for one in batch} <= self.camera.acked
+        return {delivery["MotorVehicleID"] for delivery in batch} <= self.camera.acked
 
 
 class Tap:

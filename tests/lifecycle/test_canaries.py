@@ -125,10 +125,10 @@ async def test_what_is_a_fault(office: Office, flags: int, quality: int, faults:
 async def test_it_is_ended_once_by_the_gateway_itself(office: Office) -> None:
     """With what was measured on the trail; of two processes that see it one is the first."""
     trials, other = CanaryAnalysis(office.releases, "4401"), CanaryAnalysis(office.releases, "4401")
-    tasks = [asyncio.create_task(one.run()) for one in (trials, other)]
-    for one in (trials, other):
-        one.count(SPECS, readings(1, 20, flags=int(Flag.RANGE)), [], [])
-        one.count(SPECS, readings(0, 100), [], [])
+    tasks = [asyncio.create_task(trial.run()) for trial in (trials, other)]
+    for trial in (trials, other):
+        trial.count(SPECS, readings(1, 20, flags=int(Flag.RANGE)), [], [])
+        trial.count(SPECS, readings(0, 100), [], [])
     await eventually(lambda: office.releases.history(NAME).canary is None)
     for task in tasks:
         task.cancel()

@@ -30,16 +30,16 @@ def plainly(rows: list[Row], kinds: list[int], earlier: list[Row]) -> list[tuple
     kept = list(earlier)
     told = []
     for row in rows:
-        near = [one for one in kept if one.identity == row.identity]
+        near = [element for element in kept if element.identity == row.identity]
         if kinds[row.identity] == SEQUENCE:
-            near = [one for one in near if abs(one.time - row.time) <= COUNTER_EPOCH_US]
-        alike = [one for one in near if one.bits == row.bits]
+            near = [neighbour for neighbour in near if abs(neighbour.time - row.time) <= COUNTER_EPOCH_US]
+        alike = [neighbour for neighbour in near if neighbour.bits == row.bits]
         if not alike:
             told.append((ACCEPTED, len(near)))
             kept.append(row)
-        elif any(one.printed == row.printed and one.message != row.message for one in alike):
+        elif any(plan.printed == row.printed and plan.message != row.message for plan in alike):
             told.append((REDELIVERY, 0))
-        elif any((one.printed ^ row.printed) & 0xFFFF == 0 for one in alike):
+        elif any((plan.printed ^ row.printed) & 0xFFFF == 0 for plan in alike):
             told.append((REPEAT, 0))
         else:
             told.append((CROSS_PATH, 0))

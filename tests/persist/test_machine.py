@@ -69,9 +69,9 @@ class Oracle:
                 or (one[4] == row.time if one[3] == sent.path else abs(one[4] - row.time) <= HOUR // 6)
             ]
         alike = [one for one in same if one[1] == row.value]
-        if any(one[2] == sent.payload and one[3] == sent.path and one[5] != message for one in alike):
+        if any(plan[2] == sent.payload and plan[3] == sent.path and plan[5] != message for plan in alike):
             return "redelivery", 0, 0
-        if any(one[3] == sent.path for one in alike):
+        if any(plan[3] == sent.path for plan in alike):
             return "repeat", 0, 0
         if alike:
             return "cross_path", 0, 0

@@ -167,11 +167,11 @@ class Province:
         log = MemoryLog(self.clock, epoch="e")
         write = log.write
 
-        async def counted(members: Sequence[LogMessage]) -> int:
-            for one in members:
+        async def counted(messages: Sequence[LogMessage]) -> int:
+            for one in messages:
                 if one.subject.startswith("ledger."):
                     self.counted += [(name, row.kind) for row in Ledger.decode(one.payload).rows()]
-            return await write(members)
+            return await write(messages)
 
         log.write = counted  # type: ignore[method-assign]
         return log

@@ -1,6 +1,6 @@
 """Devices that speak a national protocol over TCP: identified frame by frame, answered after the commit.
 
-    socket ─▶ FrameStream (whole frames) ─▶ Talk (who, which proof) ─▶ registry, passwords ─▶ Delivery
+    socket ─▶ FrameStream (whole frames) ─▶ DeviceProtocol (name, password) ─▶ registry, passwords ─▶ Delivery
                                               └─▶ answer  ◀──────────────── acknowledged ◀──────┘
 
 A connection is read no further while too many of its frames wait for their commit, so TCP itself holds the device
@@ -27,7 +27,7 @@ from sensegate import metrics
 from sensegate.bus.free_ports import listen, url_host
 from sensegate.clock import Clock
 from sensegate.collect.passwords import Passwords
-from sensegate.collect.protocols import TALKS
+from sensegate.collect.protocols import PROTOCOLS
 from sensegate.collect.pushed import Pushed
 from sensegate.collect.stream import FrameStream
 from sensegate.config import IngestConfig, TcpConfig, TlsConfig
@@ -73,8 +73,10 @@ Refused = Callable[[str, str, str], None]
 class _Caller:
     """One open connection."""
 
-    def __init__(self, writer: asyncio.StreamWriter, talk: DeviceProtocol, address: str, protocol: str) -> None:
-        self.talk = talk
+    def __init__(
+        self, writer: asyncio.StreamWriter, protocol_session: DeviceProtocol, address: str, protocol: str
+    ) -> None:
+        self.protocol_session = protocol_session
         self.address = address
         self.devices: set[str] = set()
         """Whose frames it has brought."""
@@ -193,7 +195,9 @@ class TcpSource(Pushed):
             writer.transport.abort()
             return
         _keep_alive(writer)
-        caller = _Caller(writer, TALKS[self._config.protocol](self._config, self._zone), address, self._config.protocol)
+        caller = _Caller(
+            writer, PROTOCOLS[self._config.protocol](self._config, self._zone), address, self._config.protocol
+        )
         self._tasks.add(task)
         self._callers.add(caller)
         self._by_address[address] += 1
@@ -222,14 +226,14 @@ class TcpSource(Pushed):
     # ── one connection ───────────────────────────────────────────────────────────────────────────────
 
     async def _converse(self, reader: asyncio.StreamReader, caller: _Caller) -> None:
-        stream = FrameStream(reader, caller.talk.cut, self._config)
+        stream = FrameStream(reader, caller.protocol_session.next_frame, self._config)
         async for frame in stream.frames():
             if len(frame) > self._limits.message_bytes_max:
                 metrics.LIMIT_HITS.labels("message_bytes_max").inc()
                 stream.bad(frame)
                 continue
             try:
-                heard = caller.talk.hear(frame)
+                heard = caller.protocol_session.parse(frame)
             except Rejected:
                 self._count("malformed")
                 stream.bad(frame)
@@ -251,7 +255,7 @@ class TcpSource(Pushed):
             self._count(outcome)
             if outcome in {FrameOutcome.UNKNOWN, FrameOutcome.CHECK_FAILED} and heard.is_logged and self._knock():
                 self.put(f"tcp/{self._config.protocol}/{_UNSAFE.sub('_', heard.name[:NAME_MAX])}", frame)
-            caller.say(caller.talk.answer(heard, outcome, self._clock.now()))
+            caller.say(caller.protocol_session.respond(heard, outcome, self._clock.now()))
             if outcome is FrameOutcome.CHECK_FAILED:
                 stream.bad(frame)
                 return True
@@ -262,7 +266,7 @@ class TcpSource(Pushed):
             stream.good()
         if outcome is FrameOutcome.NOT_LOGGED:
             self._count(outcome)
-            caller.say(caller.talk.answer(heard, outcome, self._clock.now()))
+            caller.say(caller.protocol_session.respond(heard, outcome, self._clock.now()))
             return True
         await caller.fewer(self._config.inflight_max)
         if self.full:
@@ -279,7 +283,7 @@ class TcpSource(Pushed):
         caller.paid()
         self._count(outcome)
         if not committed.cancelled():
-            caller.say(caller.talk.answer(heard, outcome, self._clock.now()))
+            caller.say(caller.protocol_session.respond(heard, outcome, self._clock.now()))
 
     def _judge(self, heard: ReceivedFrame, address: str) -> tuple[FrameOutcome, str]:
         """Return what is to become of a frame, and the id of its device where it is taken."""

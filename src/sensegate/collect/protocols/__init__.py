@@ -1,4 +1,4 @@
-"""National protocols over TCP: what is particular to each, one file a protocol (`ports.DeviceProtocol`)."""
+"""National protocols over TCP (`ports.DeviceProtocol`), one module per protocol."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from sensegate.collect.protocols.gbt26875 import FireTalk
-from sensegate.collect.protocols.hj212 import Hj212Talk
-from sensegate.collect.protocols.jtt808 import VehicleTalk
-from sensegate.collect.protocols.sl651 import HydrologyTalk
+from sensegate.collect.protocols.gbt26875 import Gbt26875Protocol
+from sensegate.collect.protocols.hj212 import Hj212Protocol
+from sensegate.collect.protocols.jtt808 import Jtt808Protocol
+from sensegate.collect.protocols.sl651 import Sl651Protocol
 from sensegate.config import TcpConfig
 from sensegate.ports import DeviceProtocol
 
-TALKS: Final[dict[str, Callable[[TcpConfig, ZoneInfo], DeviceProtocol]]] = {
-    "hj212": lambda _config, _zone: Hj212Talk(),
-    "sl651": lambda config, zone: HydrologyTalk(zone, hang_up=config.allow_offline),
-    "gbt26875": lambda _config, zone: FireTalk(zone),
-    "jtt808": lambda config, _zone: VehicleTalk(open_door=not config.passwords_file),
+PROTOCOLS: Final[dict[str, Callable[[TcpConfig, ZoneInfo], DeviceProtocol]]] = {
+    "hj212": lambda _config, _zone: Hj212Protocol(),
+    "sl651": lambda config, zone: Sl651Protocol(zone, hang_up=config.allow_offline),
+    "gbt26875": lambda _config, zone: Gbt26875Protocol(zone),
+    "jtt808": lambda config, _zone: Jtt808Protocol(open_registration=not config.passwords_file),
 }
-"""By the name in the configuration, which is also that of the format: our side of a new connection."""
+"""Name in the configuration (and of the payload format) -> the gateway's side of a new connection."""

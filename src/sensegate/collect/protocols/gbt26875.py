@@ -1,4 +1,4 @@
-"""GB/T 26875.3: a transmission device is its source address; nothing proves it but the network it comes from."""
+"""GB/T 26875.3: a device is identified by its source address, without a password."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from sensegate.frames.framing import Framing
 from sensegate.frames.gbt26875 import Gbt26875Frame
 from sensegate.model import FrameOutcome, ReceivedFrame
 
-_SAID: Final = {
+_RESPONSES: Final = {
     FrameOutcome.COMMITTED: gbt26875.CONFIRM,
     FrameOutcome.NOT_LOGGED: gbt26875.CONFIRM,
     FrameOutcome.CHECK_FAILED: gbt26875.REJECT,
 }
 
 
-class FireTalk:
-    """One connection. What a device sends is confirmed, or rejected where its sum is wrong: it is sent again then."""
+class Gbt26875Protocol:
+    """Side of a connection. Frames are confirmed, or rejected if the checksum is wrong, so that they are sent again."""
 
     def __init__(self, zone: ZoneInfo) -> None:
         self._zone = zone
 
-    def cut(self, buffer: bytes) -> Framing:
+    def next_frame(self, buffer: bytes) -> Framing:
         return gbt26875.next_frame(buffer)
 
-    def hear(self, frame: bytes) -> ReceivedFrame:
+    def parse(self, frame: bytes) -> ReceivedFrame:
         unit = gbt26875.parse(frame)
         return ReceivedFrame(
             name=gbt26875.format_address(unit.source),
@@ -37,9 +37,9 @@ class FireTalk:
             is_intact=unit.checksum_ok,
         )
 
-    def answer(self, heard: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
-        unit: Gbt26875Frame = heard.parsed
-        said = _SAID.get(outcome)
-        if said is None or unit.command != gbt26875.SEND:
+    def respond(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
+        unit: Gbt26875Frame = frame.parsed
+        command = _RESPONSES.get(outcome)
+        if command is None or unit.command != gbt26875.SEND:
             return b""
-        return gbt26875.build_answer(unit, datetime.fromtimestamp(now / 1e6, UTC).astimezone(self._zone), said)
+        return gbt26875.build_answer(unit, datetime.fromtimestamp(now / 1e6, UTC).astimezone(self._zone), command)

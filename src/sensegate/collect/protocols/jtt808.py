@@ -1,7 +1,7 @@
-"""JT/T 808: a terminal is its phone number; it registers, proves itself by a code, then reports.
+"""JT/T 808: a terminal is identified by its phone number; it registers, authenticates by a code, then reports.
 
-Where passwords are configured, a terminal's is the code by which it authenticates, given to it beforehand: whoever
-asks for a code is refused. Where none are, a code is handed out and any is taken.
+Where passwords are configured, the password of a terminal is its authentication code, and requests for a code are
+refused. Otherwise a code is issued on request, and any code is accepted.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ _NO_TERMINAL = 4
 _KEPT: Final = frozenset({jtt808.LOCATION, jtt808.LOCATIONS})
 
 
-class VehicleTalk:
-    """One connection; `open_door`: no passwords are configured."""
+class Jtt808Protocol:
+    """Side of a connection; `open_registration`: no passwords are configured."""
 
-    def __init__(self, *, open_door: bool) -> None:
-        self._open_door = open_door
+    def __init__(self, *, open_registration: bool) -> None:
+        self._open_registration = open_registration
         self._codes: dict[str, str] = {}
-        """Phone -> the code that was given last on this connection."""
+        """Phone number -> the code of its last authentication on this connection."""
         self._serial = 0
 
-    def cut(self, buffer: bytes) -> Framing:
+    def next_frame(self, buffer: bytes) -> Framing:
         return jtt808.next_frame(buffer)
 
-    def hear(self, frame: bytes) -> ReceivedFrame:
+    def parse(self, frame: bytes) -> ReceivedFrame:
         message = jtt808.parse(frame)
         if message.checksum_ok and message.message == jtt808.AUTHENTICATE:
             if len(self._codes) >= 64:  # a relay of many terminals; more authenticate again
@@ -44,11 +44,11 @@ class VehicleTalk:
             is_intact=message.checksum_ok,
         )
 
-    def answer(self, heard: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:  # noqa: ARG002 - it carries no time
-        message: Jtt808Message = heard.parsed
+    def respond(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:  # noqa: ARG002 - it carries no time
+        message: Jtt808Message = frame.parsed
         self._serial = (self._serial + 1) & 0xFFFF
         if message.message == jtt808.REGISTER:
-            if outcome in _GOOD and self._open_door:
+            if outcome in _GOOD and self._open_registration:
                 return jtt808.build_registration_answer(message, self._serial, message.phone)
             return jtt808.build_registration_answer(message, self._serial, "", _NO_TERMINAL)
         if outcome is FrameOutcome.CHECK_FAILED:
@@ -57,7 +57,7 @@ class VehicleTalk:
 
 
 def _code(message: Jtt808Message) -> str:
-    """Return the code of an authentication: all of the body, in 2019 behind its length."""
+    """Return the code of an authentication: the whole body, in version 2019 after its length."""
     body = message.body
     if message.version == 2019 and body:
         body = body[1 : 1 + body[0]]

@@ -1,4 +1,4 @@
-"""SL 651: a station is its address, proved by its password; the centre has an address too."""
+"""SL 651: a station is identified by its address and password; frames also name the centre."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sensegate.frames.sl651 import Sl651Report
 from sensegate.model import FrameOutcome, ReceivedFrame
 
 
-class HydrologyTalk:
-    """One connection. Reports are confirmed; `hang_up`: the confirmation lets the station go off line."""
+class Sl651Protocol:
+    """Side of a connection. Reports are confirmed; `hang_up`: the confirmation allows the station to go offline."""
 
     def __init__(self, zone: ZoneInfo, *, hang_up: bool) -> None:
         self._zone = zone
         self._end = sl651.EOT if hang_up else sl651.ESC
 
-    def cut(self, buffer: bytes) -> Framing:
+    def next_frame(self, buffer: bytes) -> Framing:
         return sl651.next_frame(buffer)
 
-    def hear(self, frame: bytes) -> ReceivedFrame:
+    def parse(self, frame: bytes) -> ReceivedFrame:
         report = sl651.parse(frame)
         return ReceivedFrame(
             name=report.station,
@@ -32,10 +32,10 @@ class HydrologyTalk:
             is_intact=report.checksum_ok,
         )
 
-    def answer(self, heard: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
-        report: Sl651Report = heard.parsed
+    def respond(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
+        report: Sl651Report = frame.parsed
         if outcome is not FrameOutcome.COMMITTED or report.function not in sl651.REPORTS:
-            return b""  # an unconfirmed report comes again
+            return b""  # an unconfirmed report is sent again
         return sl651.build_confirmation(
             report, datetime.fromtimestamp(now / 1e6, UTC).astimezone(self._zone), self._end
         )

@@ -89,37 +89,37 @@ class MessageBatch(list[Message]):
 
 
 class ReceivedFrame(msgspec.Struct, frozen=True):
-    """A frame from a device connected to a TCP listener, as the transport layer sees it."""
+    """A frame that a listener received, as far as the transport is concerned."""
 
     name: str
-    """Name that the device gives itself: an MN, a station address, a phone number."""
+    """Name of the device on the wire: an MN, a station address, a phone number."""
     parsed: Any
-    """The frame as parsed by its protocol; only that protocol reads it."""
+    """The frame as parsed by its protocol, for the session that parsed it."""
     password: str | None = None
-    """Password in the frame; None: such frames have none."""
+    """Password in the frame; None: such a frame has none."""
     centre: str = ""
-    """Address of the centre to which the frame is directed; empty: such frames name none."""
-    is_logged: bool = True
-    """Whether it is logged; False: keep-alives and frames that concern only the connection."""
-    is_intact: bool = True
-    """Whether its check value is correct."""
+    """Address of the centre that the frame is for; empty: such a frame names none."""
+    is_stored: bool = True
+    """Whether the frame goes to the log; False for keep-alives and connection management."""
+    checksum_ok: bool = True
+    """Whether the checksum is right."""
 
 
 class FrameOutcome(StrEnum):
-    """Outcome of a frame, which determines the response to it; each is counted separately."""
+    """The outcome of a frame, for the reply and the metrics."""
 
     COMMITTED = "committed"
-    """It was committed to the log, as readings or in quarantine."""
+    """In the log: as readings, or in quarantine."""
     CHECK_FAILED = "check_failed"
-    """It is in quarantine because its check value is wrong."""
-    NOT_LOGGED = "alive"
-    """It is of a kind that is not logged."""
+    """In quarantine, because the checksum is wrong."""
+    ALIVE = "alive"
+    """A keep-alive or connection management: nothing to store."""
     UNKNOWN = "unknown"
     """The device is unknown or disabled."""
-    WRONG_PASSWORD = "password"  # noqa: S105 - a word
+    PASSWORD = "password"  # noqa: S105 - a word
     """The password is wrong."""
-    OTHER_CENTRE = "centre"
-    """It is directed to another centre."""
+    CENTRE = "centre"
+    """The frame is for another centre."""
 
 
 class SourcePosition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -9,7 +9,15 @@ import msgspec
 
 from sensegate.bus.timelines import Timelines
 from sensegate.frames.framing import Framing
-from sensegate.model import Delivery, FrameOutcome, LogEntry, LogMessage, ReceivedFrame, SheddingRule, SourcePosition
+from sensegate.model import (
+    Delivery,
+    FrameOutcome,
+    LogEntry,
+    LogMessage,
+    ReceivedFrame,
+    SheddingRule,
+    SourcePosition,
+)
 
 T = TypeVar("T")
 
@@ -36,22 +44,22 @@ class Source(Protocol):
         ...
 
 
-class DeviceProtocol(Protocol):
-    """The gateway's side of a device connection in a national protocol; implemented in `collect/protocols/`.
+class ProtocolSession(Protocol):
+    """The gateway's side of a device connection in a national protocol; see `collect/protocols/`.
 
-    It does no I/O and never waits: `collect/tcp.py` reads, looks the device up, and responds after the commit.
+    A session does no I/O and never waits: `collect/tcp.py` reads, asks the registry, and replies after the commit.
     """
 
-    def next_frame(self, buffer: bytes) -> Framing:
-        """Return the framing of the next frame in the unprocessed bytes."""
+    def find_frame(self, buffer: bytes) -> Framing:
+        """Return the position of the next frame in the unread bytes."""
         ...
 
     def parse(self, frame: bytes) -> ReceivedFrame:
-        """Parse a frame: its sender and credentials. Raises `Rejected` if it is not a valid frame."""
+        """Return the sender of a frame and its proof. Raises `Rejected` if the bytes are not a frame."""
         ...
 
-    def respond(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
-        """Return the response to a frame once its outcome is known; empty: none. `now`: µs UTC."""
+    def build_reply(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
+        """Return the reply to the device once the outcome is certain; empty: none. `now` is µs UTC."""
         ...
 
 

@@ -49,7 +49,7 @@ async def test_a_key_is_destroyed_in_time(tmp_path: Path, fake_clock: FakeClock)
     await fake_clock.advance(86_400)
     assert keys.plate(PLATE, then) == told
     await fake_clock.advance(86_400)
-    keys.turn()
+    keys.expire_keys()
     late = keys.plate(PLATE, then)
     assert late != told
     assert late != keys.plate(PLATE, fake_clock.now())
@@ -93,7 +93,7 @@ def test_files_that_are_no_keys(tmp_path: Path, fake_clock: FakeClock) -> None:
     """A broken file or one that others may read is refused, and is not told; a full disk holds the walk back."""
     file = tmp_path / "keys"
     file.write_text("secret-that-is-no-key")
-    with pytest.raises(ConfigError, match="restore it") as told:
+    with pytest.raises(ConfigError, match="restore the file") as told:
         Keyring(file, fake_clock)
     assert "secret-that" not in str(told.value)
     file.unlink()

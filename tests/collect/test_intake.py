@@ -85,7 +85,7 @@ async def test_depth_is_bounded_until_settled() -> None:
         for _ in range(50):
             await asyncio.sleep(0)
         held = source.given
-        intake.settled(first)
+        intake.release(first)
         for _ in range(50):
             await asyncio.sleep(0)
         assert (held, source.given) == (3, 4)

@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from sensegate.collect.protocols.gbt26875 import Gbt26875Protocol
-from sensegate.collect.protocols.hj212 import Hj212Protocol
-from sensegate.collect.protocols.jtt808 import Jtt808Protocol
-from sensegate.collect.protocols.sl651 import Sl651Protocol
+from sensegate.collect.protocols.gbt26875 import Gbt26875Session
+from sensegate.collect.protocols.hj212 import Hj212Session
+from sensegate.collect.protocols.jtt808 import Jtt808Session
+from sensegate.collect.protocols.sl651 import Sl651Session
 from sensegate.errors import Rejected
 from sensegate.frames import jtt808
 from sensegate.model import FrameOutcome
@@ -23,11 +23,11 @@ from tests.spoil import UNWRITABLE, in_frame
 
 EACH = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 41
 ZONE = ZoneInfo("Asia/Shanghai")
-PROTOCOLS: dict[str, Callable[[], Any]] = {
-    "hj212": Hj212Protocol,
-    "sl651": lambda: Sl651Protocol(ZONE, hang_up=True),
-    "gbt26875": lambda: Gbt26875Protocol(ZONE),
-    "jtt808": lambda: Jtt808Protocol(open_registration=True),
+TALKS: dict[str, Callable[[], Any]] = {
+    "hj212": Hj212Session,
+    "sl651": lambda: Sl651Session(ZONE, allow_offline=True),
+    "gbt26875": lambda: Gbt26875Session(ZONE),
+    "jtt808": lambda: Jtt808Session(accept_any=True),
 }
 MORE = {
     "jtt808": [
@@ -41,25 +41,25 @@ NOW = 1_767_225_600_000_000
 
 
 @pytest.mark.fuzz
-@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+@pytest.mark.parametrize("name", sorted(TALKS))
 def test_any_frame_is_answered_or_refused(name: str) -> None:
-    protocol = PROTOCOLS[name]()
-    parsed_count = 0
+    talk = TALKS[name]()
+    heard_of = 0
     for frame in [*FRAMES[name][1], *MORE.get(name, [])]:
         for what, make in islice(in_frame(frame), 0, None, EACH):
             try:
                 payload = make()
             except UNWRITABLE:
                 continue
-            protocol.next_frame(payload)
+            talk.find_frame(payload)
             try:
-                parsed = protocol.parse(payload)
+                heard = talk.parse(payload)
             except Rejected:
                 continue
-            parsed_count += 1
+            heard_of += 1
             for outcome in FrameOutcome:
-                answer = protocol.respond(parsed, outcome, NOW)
+                answer = talk.build_reply(heard, outcome, NOW)
                 assert isinstance(answer, bytes), what
-                found = protocol.next_frame(answer)
+                found = talk.find_frame(answer)
                 assert not answer or name == "sl651" or found.length, f"{what}: an answer that is no frame"
-    assert parsed_count
+    assert heard_of

@@ -113,7 +113,7 @@ async def _viid(_: Path) -> AsyncIterator[Outside]:
 
     async def publish(payloads: list[bytes]) -> None:
         for payload in payloads:
-            source.put("http/d1", payload, "d1", cut=True)
+            source.put("http/d1", payload, "d1", redacted=True)
         await asyncio.sleep(0)
 
     yield Outside(lambda: source, publish, durable=False, positions=False)

@@ -82,7 +82,7 @@ async def test_the_same_sequences(commits: list[tuple[int, str, bool]]) -> None:
 
 async def test_a_commit_larger_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is written when its end has come, and not before."""
-    monkeypatch.setattr(replica, "PIECE_ENTRIES", 4)
+    monkeypatch.setattr(replica, "CHUNK_ENTRIES", 4)
     source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
     copy, ask = Replica(own, StoreConfig(), clock), asks(ReplicationSource(source, clock, 5.0))
     await source.write(commit(1, 9))
@@ -136,7 +136,7 @@ async def test_a_tail_that_the_active_centre_has_lost_is_no_copy() -> None:
     await timelines.begin(older, clock.now())
     for number in range(3, 6):
         await older.write(commit(number, 2))
-    with pytest.raises(Fenced, match="has lost what is last here"):
+    with pytest.raises(Fenced, match="has lost our last entries"):
         await copy.copy_next(asks(ReplicationSource(older, clock, 5.0)))
 
 
@@ -174,7 +174,7 @@ async def test_another_past_is_no_original() -> None:
     await ahead.write(commit(9, 2))
     with pytest.raises(Fenced, match="later term"):
         await Replica(ahead, StoreConfig(), clock, Term(1, history=((1, 0),))).copy_next(ask)
-    with pytest.raises(Fenced, match="no copy"):
+    with pytest.raises(Fenced, match="not a copy"):
         await Replica(MemoryLog(epoch="another"), StoreConfig(), clock).copy_next(ask)
 
 

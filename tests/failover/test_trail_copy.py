@@ -88,7 +88,7 @@ async def test_one_chain_through_a_promotion(tmp_path: Path, store_config: Store
         # Both write: whoever is not active any more has a tail.
         await write(other, 6, "active")
         await write(one, 2, "cut off")
-        with pytest.raises(Fenced, match="number 18"):
+        with pytest.raises(Fenced, match="record 18"):
             await copied(one, other)
         number, records = await trail_copy.divergent_tail(one, asks(other))
         assert number == 16

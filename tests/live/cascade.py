@@ -181,7 +181,7 @@ async def row(directory: Path) -> AsyncIterator[Row]:
         async def subscribed() -> bool:
             told = (await made.middle_site.ask("GET", "/api/v1/viid")).body
             there = (await made.top.ask("GET", "/api/v1/viid")).body
-            return bool(told["below"][0]["in_force"] and there["below"][0]["in_force"])
+            return bool(told["subordinates"][0]["in_force"] and there["subordinates"][0]["in_force"])
 
         await eventually(subscribed, 30)
         yield made

@@ -137,7 +137,10 @@ async def test_a_fence_removed_shows(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     async def unfenced(self: object, members: list[LogMessage]) -> int:
         return int(
-            await plain(self, [LogMessage(member.subject, member.payload, member.ttl_h, rollup=member.rollup) for member in members])
+            await plain(
+                self,
+                [LogMessage(member.subject, member.payload, member.ttl_h, rollup=member.rollup) for member in members],
+            )
         )
 
     monkeypatch.setattr(memory, "write", unfenced)

@@ -295,7 +295,10 @@ def test_runs_of_one_size_are_merged(tmp_path: Path) -> None:
     again = CheckpointStore(tmp_path)
     assert again.open(LINE, 99)
     found = sorted(
-        bits for run in again.runs for answer in answers(run, [(0, n, 100) for n in range(40)]).values() for bits in answer
+        bits
+        for run in again.runs
+        for answer in answers(run, [(0, n, 100) for n in range(40)]).values()
+        for bits in answer
     )
     assert found == list(range(40))
     assert len(list(tmp_path.glob("run-*"))) == len(again.runs)

@@ -24,10 +24,10 @@ from sensegate.model import OBSERVATION, LogMessage
 from sensegate.video.formats import viid_responses as answers
 from sensegate.video.formats.viid_responses import ObjectResult
 from sensegate.video.observation import ObjectClass, ObservationKind, VideoObservation
-from sensegate.viid.catalogue import Catalogue
+from sensegate.viid.catalogue import ViidCatalogue
 from sensegate.viid.client import ViidClient
-from sensegate.viid.subscriptions import Orders
-from sensegate.viid.superior import Superior
+from sensegate.viid.subscriptions import ViidSubscriptions
+from sensegate.viid.superior import ViidSuperior
 from tests.conftest import eventually
 from tests.share.made import Place as Where
 from tests.share.made import make_batch
@@ -76,16 +76,16 @@ class Rig:
         self.log = MemoryLog(self.clock)
         self.bucket = MemoryBucket()
         self.devices = Devices(MemoryBucket(), MemoryTrail(), self.clock)
-        self.orders = Orders(self.bucket, self.log, self.clock)
+        self.orders = ViidSubscriptions(self.bucket, self.log, self.clock)
         self.platform = Platform()
         self.url = ""
         self.number = 0
 
-    def superior(self, **more: Any) -> Superior:
+    def superior(self, **more: Any) -> ViidSuperior:
         given = {"server_id": THEIRS, "url": self.url, **more}
         config = ViidSuperiorConfig(name="top", password_file="", backoff_max_s=0.05, **given)
-        catalogue = Catalogue(MemoryBucket(), self.devices, ViidConfig(server_id=OURS), home="44")
-        return Superior(
+        catalogue = ViidCatalogue(MemoryBucket(), self.devices, ViidConfig(server_id=OURS), home="44")
+        return ViidSuperior(
             config,
             ViidClient(config.url, OURS),
             orders=self.orders,
@@ -98,7 +98,7 @@ class Rig:
 
     async def subscribe(self, details: str = "12", **more: Any) -> None:
         wish = {"SubscribeID": ORDER, "SubscribeDetail": details, "EndTime": "20991231235959", **more}
-        [one] = await self.orders.place(THEIRS, msgspec.json.encode({"SubscribeObject": wish}))
+        [one] = await self.orders.update(THEIRS, msgspec.json.encode({"SubscribeObject": wish}))
         assert one.code == 0
 
     async def see(self, count: int, *, grade: int = 1) -> None:
@@ -125,7 +125,7 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def running(superior: Superior) -> AsyncIterator[None]:
+async def running(superior: ViidSuperior) -> AsyncIterator[None]:
     task = asyncio.create_task(superior.run())
     try:
         yield
@@ -182,7 +182,7 @@ async def test_a_place_that_moves_too_early_would_lose_objects(rig: Rig, monkeyp
     deliver = superior._deliver
 
     async def early(order: Any, part: Any) -> Any:
-        await rig.orders.move(order, part.place)
+        await rig.orders.set_offset(order, part.place)
         return await deliver(order, part)
 
     monkeypatch.setattr(superior, "_deliver", early)
@@ -225,7 +225,7 @@ async def test_only_what_is_asked_for_and_may_be_told(rig: Rig) -> None:
     await rig.subscribe("13")  # vehicles
     await rig.see(3)
     async with running(rig.superior()):
-        await eventually(lambda: rig.orders.served(rig.orders.of(THEIRS)[0]).sequence > 0)
+        await eventually(lambda: rig.orders.offset(rig.orders.of_peer(THEIRS)[0]).sequence > 0)
         await rig.subscribe("12")
         await rig.see(2, grade=4)
         await rig.see(1)
@@ -273,7 +273,7 @@ async def test_each_of_several_platforms_gets_what_it_asked_for_under_its_codes(
     app = web.Application(client_max_size=10**9)
     app.router.add_route("*", "/{path:.*}", second.serve)
     await rig.subscribe()
-    [one] = await rig.orders.place(
+    [one] = await rig.orders.update(
         peer, msgspec.json.encode({"SubscribeObject": {"SubscribeID": ORDER, "SubscribeDetail": "12"}})
     )
     assert one.code == 0

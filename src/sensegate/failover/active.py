@@ -145,7 +145,7 @@ class Seat:
             clock,
             config.peer.standby_timeout_s,
             self.kept.history,
-            alone=self.kept.unreplicated,
+            unreplicated=self.kept.unreplicated,
             permitted=self._may_alone,
         )
         self.delivered: Log = ReplicatedLog(stores.log, self.original, clock)

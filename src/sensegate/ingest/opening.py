@@ -119,7 +119,7 @@ def open_stages(
     measured = purposes(lambda: profiles.set)
     downlink = DownlinkQueue(channels, clock)
     for request in decoder.initial_requests(clock.now()):
-        downlink.ask(request.topic, request.payload, request.about)
+        downlink.enqueue(request.topic, request.payload, request.about)
     return Stages(
         devices=devices,
         series=series,

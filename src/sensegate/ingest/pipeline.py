@@ -192,7 +192,7 @@ class IngestPipeline:
             batch = msgspec.structs.replace(batch, fields=msgspec.structs.replace(batch.fields, removed=taken))
         if self._stages.commands:
             for request in self._memory.take_requests():
-                self._stages.commands.ask(request.topic, request.payload, request.about)
+                self._stages.commands.enqueue(request.topic, request.payload, request.about)
         pending = self._stages.committer.prepare(
             deliveries, batch.fields, batch.readings, batch.rejected, messages=span
         )
@@ -269,7 +269,7 @@ class IngestPipeline:
         for delivery in deliveries:
             if not delivery.ack_is_cumulative or newest[delivery.source] is delivery:
                 await delivery.ack()
-        intake.settled(deliveries)
+        intake.release(deliveries)
 
 
 def _result_or_bug(work: Callable[[], _T]) -> _T | Exception:

@@ -1,4 +1,4 @@
-"""GB/T 26875.3: a device is identified by its source address, without a password."""
+"""GB/T 26875.3: a transmission device is identified by its source address only; the network must be trusted."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from sensegate.frames.framing import Framing
 from sensegate.frames.gbt26875 import Gbt26875Frame
 from sensegate.model import FrameOutcome, ReceivedFrame
 
-_RESPONSES: Final = {
+_REPLIES: Final = {
     FrameOutcome.COMMITTED: gbt26875.CONFIRM,
-    FrameOutcome.NOT_LOGGED: gbt26875.CONFIRM,
+    FrameOutcome.ALIVE: gbt26875.CONFIRM,
     FrameOutcome.CHECK_FAILED: gbt26875.REJECT,
 }
 
 
-class Gbt26875Protocol:
-    """Side of a connection. Frames are confirmed, or rejected if the checksum is wrong, so that they are sent again."""
+class Gbt26875Session:
+    """A connection; frames are confirmed, or rejected with a wrong checksum so that the device repeats them."""
 
     def __init__(self, zone: ZoneInfo) -> None:
         self._zone = zone
 
-    def next_frame(self, buffer: bytes) -> Framing:
+    def find_frame(self, buffer: bytes) -> Framing:
         return gbt26875.next_frame(buffer)
 
     def parse(self, frame: bytes) -> ReceivedFrame:
@@ -33,13 +33,13 @@ class Gbt26875Protocol:
             name=gbt26875.format_address(unit.source),
             parsed=unit,
             centre=gbt26875.format_address(unit.target),
-            is_logged=bool(unit.data) and unit.command in {gbt26875.SEND, gbt26875.RESPONSE},
-            is_intact=unit.checksum_ok,
+            is_stored=bool(unit.data) and unit.command in {gbt26875.SEND, gbt26875.RESPONSE},
+            checksum_ok=unit.checksum_ok,
         )
 
-    def respond(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
+    def build_reply(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
         unit: Gbt26875Frame = frame.parsed
-        command = _RESPONSES.get(outcome)
-        if command is None or unit.command != gbt26875.SEND:
+        reply = _REPLIES.get(outcome)
+        if reply is None or unit.command != gbt26875.SEND:
             return b""
-        return gbt26875.build_answer(unit, datetime.fromtimestamp(now / 1e6, UTC).astimezone(self._zone), command)
+        return gbt26875.build_answer(unit, datetime.fromtimestamp(now / 1e6, UTC).astimezone(self._zone), reply)

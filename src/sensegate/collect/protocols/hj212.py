@@ -1,4 +1,4 @@
-"""HJ 212: a station is identified by its MN and the password PW; each frame may request a response."""
+"""HJ 212: a station is identified by MN and PW; it requests replies frame by frame."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from sensegate.model import FrameOutcome, ReceivedFrame
 _REFUSALS: Final = {
     FrameOutcome.CHECK_FAILED: RejectionCode.CRC,
     FrameOutcome.UNKNOWN: RejectionCode.STATION,
-    FrameOutcome.WRONG_PASSWORD: RejectionCode.PASSWORD,
+    FrameOutcome.PASSWORD: RejectionCode.PASSWORD,
 }
 _ALIVE: Final = frozenset({hj212.HEARTBEAT, "9011", "9012", "9013", "9014"})
-"""Command numbers without data: heartbeats, and responses of a station to requests."""
+"""Heartbeats and replies to requests, which carry no data."""
 
 
-class Hj212Protocol:
-    """Side of a connection; several stations may share it, each frame names its station."""
+class Hj212Session:
+    """A connection, which several stations may share."""
 
-    def next_frame(self, buffer: bytes) -> Framing:
+    def find_frame(self, buffer: bytes) -> Framing:
         return hj212.next_frame(buffer)
 
     def parse(self, frame: bytes) -> ReceivedFrame:
@@ -30,15 +30,15 @@ class Hj212Protocol:
             name=packet.fields.get("MN", ""),
             parsed=packet,
             password=packet.fields.get("PW", ""),
-            is_logged=packet.fields.get("CN") not in _ALIVE,
-            # Encrypted content can only be checked by decoding, which has the key.
-            is_intact=hj212.detect_convention(packet.data, packet.crc) is not None or packet.may_be_encrypted,
+            is_stored=packet.fields.get("CN") not in _ALIVE,
+            # The checksum of encrypted content is verified when it is decoded with the key.
+            checksum_ok=hj212.detect_convention(packet.data, packet.crc) is not None or packet.may_be_encrypted,
         )
 
-    def respond(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:  # noqa: ARG002 - it carries the QN of the request
+    def build_reply(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:  # noqa: ARG002 - the reply carries the QN of the request
         packet: Hj212Packet = frame.parsed
         if not packet.expects_answer:
             return b""
-        # A device that computes its check value by a variant expects the same variant in the response.
+        # A device that deviates in its checksum expects the same deviation in the reply.
         convention = hj212.detect_convention(packet.data, packet.crc) or Convention.ANSI
         return hj212.build_answer(packet, convention, _REFUSALS.get(outcome))

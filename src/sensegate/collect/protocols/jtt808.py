@@ -1,7 +1,7 @@
 """JT/T 808: a terminal is identified by its phone number; it registers, authenticates by a code, then reports.
 
-Where passwords are configured, the password of a terminal is its authentication code, and requests for a code are
-refused. Otherwise a code is issued on request, and any code is accepted.
+With configured passwords the code is the terminal's password, set beforehand, and registrations are refused. Without
+them every registration gets a code, and any code is accepted.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from sensegate.frames.framing import Framing
 from sensegate.frames.jtt808 import Jtt808Message
 from sensegate.model import FrameOutcome, ReceivedFrame
 
-_GOOD: Final = frozenset({FrameOutcome.COMMITTED, FrameOutcome.NOT_LOGGED})
+_ACCEPTED: Final = frozenset({FrameOutcome.COMMITTED, FrameOutcome.ALIVE})
 _NO_TERMINAL = 4
-_KEPT: Final = frozenset({jtt808.LOCATION, jtt808.LOCATIONS})
+_STORED: Final = frozenset({jtt808.LOCATION, jtt808.LOCATIONS})
 
 
-class Jtt808Protocol:
-    """Side of a connection; `open_registration`: no passwords are configured."""
+class Jtt808Session:
+    """A connection; `accept_any` is set if no passwords are configured."""
 
-    def __init__(self, *, open_registration: bool) -> None:
-        self._open_registration = open_registration
+    def __init__(self, *, accept_any: bool) -> None:
+        self._open_door = accept_any
         self._codes: dict[str, str] = {}
-        """Phone number -> the code of its last authentication on this connection."""
+        """Last authentication code on this connection, by phone number."""
         self._serial = 0
 
-    def next_frame(self, buffer: bytes) -> Framing:
+    def find_frame(self, buffer: bytes) -> Framing:
         return jtt808.next_frame(buffer)
 
     def parse(self, frame: bytes) -> ReceivedFrame:
@@ -40,24 +40,24 @@ class Jtt808Protocol:
             name=message.phone,
             parsed=message,
             password=self._codes.get(message.phone, ""),
-            is_logged=message.message in _KEPT,
-            is_intact=message.checksum_ok,
+            is_stored=message.message in _STORED,
+            checksum_ok=message.checksum_ok,
         )
 
-    def respond(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:  # noqa: ARG002 - it carries no time
+    def build_reply(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:  # noqa: ARG002 - the reply carries no time
         message: Jtt808Message = frame.parsed
         self._serial = (self._serial + 1) & 0xFFFF
         if message.message == jtt808.REGISTER:
-            if outcome in _GOOD and self._open_registration:
+            if outcome in _ACCEPTED and self._open_door:
                 return jtt808.build_registration_answer(message, self._serial, message.phone)
             return jtt808.build_registration_answer(message, self._serial, "", _NO_TERMINAL)
         if outcome is FrameOutcome.CHECK_FAILED:
             return b""
-        return jtt808.build_answer(message, self._serial, jtt808.DONE if outcome in _GOOD else jtt808.FAILED)
+        return jtt808.build_answer(message, self._serial, jtt808.DONE if outcome in _ACCEPTED else jtt808.FAILED)
 
 
 def _code(message: Jtt808Message) -> str:
-    """Return the code of an authentication: the whole body, in version 2019 after its length."""
+    """Return the authentication code: the whole body, in version 2019 after its length."""
     body = message.body
     if message.version == 2019 and body:
         body = body[1 : 1 + body[0]]

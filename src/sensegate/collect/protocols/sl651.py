@@ -1,4 +1,4 @@
-"""SL 651: a station is identified by its address and password; frames also name the centre."""
+"""SL 651: a station is identified by address and password; the centre has an address, too."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sensegate.frames.sl651 import Sl651Report
 from sensegate.model import FrameOutcome, ReceivedFrame
 
 
-class Sl651Protocol:
-    """Side of a connection. Reports are confirmed; `hang_up`: the confirmation allows the station to go offline."""
+class Sl651Session:
+    """One connection. Reports are confirmed; `hang_up`: the confirmation lets the station go off line."""
 
-    def __init__(self, zone: ZoneInfo, *, hang_up: bool) -> None:
+    def __init__(self, zone: ZoneInfo, *, allow_offline: bool) -> None:
         self._zone = zone
-        self._end = sl651.EOT if hang_up else sl651.ESC
+        self._end = sl651.EOT if allow_offline else sl651.ESC
 
-    def next_frame(self, buffer: bytes) -> Framing:
+    def find_frame(self, buffer: bytes) -> Framing:
         return sl651.next_frame(buffer)
 
     def parse(self, frame: bytes) -> ReceivedFrame:
@@ -28,14 +28,14 @@ class Sl651Protocol:
             parsed=report,
             password=report.password,
             centre=f"{report.centre:02X}",
-            is_logged=report.up and report.function != sl651.KEEP_ALIVE,
-            is_intact=report.checksum_ok,
+            is_stored=report.up and report.function != sl651.KEEP_ALIVE,
+            checksum_ok=report.checksum_ok,
         )
 
-    def respond(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
+    def build_reply(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
         report: Sl651Report = frame.parsed
         if outcome is not FrameOutcome.COMMITTED or report.function not in sl651.REPORTS:
-            return b""  # an unconfirmed report is sent again
+            return b""  # the station repeats an unconfirmed report
         return sl651.build_confirmation(
             report, datetime.fromtimestamp(now / 1e6, UTC).astimezone(self._zone), self._end
         )

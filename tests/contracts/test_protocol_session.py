@@ -1,4 +1,4 @@
-"""Contract of `ports.DeviceProtocol`: every registered protocol frames, parses and responds, for any bytes."""
+"""Contract of `ports.ProtocolSession`: every registered protocol frames, parses and replies, for any bytes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sensegate.collect.protocols import PROTOCOLS
 from sensegate.config import TcpConfig
 from sensegate.errors import Rejected
 from sensegate.model import FrameOutcome, ReceivedFrame
-from sensegate.ports import DeviceProtocol
+from sensegate.ports import ProtocolSession
 from tests.frames.test_cutting import FRAMES
 
 NOW = 1_767_225_600_000_000
 OUTCOMES = sorted(FrameOutcome)
 
 
-def session(name: str) -> DeviceProtocol:
+def session(name: str) -> ProtocolSession:
     """Return a new connection's side of a protocol, as `collect/tcp.py` opens it."""
     config = msgspec.convert({"protocol": name, "port": 1}, TcpConfig)
     return PROTOCOLS[name](config, ZoneInfo("Asia/Shanghai"))
@@ -33,27 +33,27 @@ def test_every_protocol_is_under_contract() -> None:
 
 @pytest.mark.parametrize("name", sorted(PROTOCOLS))
 def test_frames_are_found_parsed_and_answered(name: str) -> None:
-    """A frame is found after noise, names its sender, is intact, and each outcome gives a response of bytes."""
+    """A frame is found after noise, names its sender, is intact, and each outcome gives a reply of bytes."""
     for sent in FRAMES[name][1]:
         protocol = session(name)
-        framing = protocol.next_frame(b"\r\n" + sent)
+        framing = protocol.find_frame(b"\r\n" + sent)
         frame = (b"\r\n" + sent)[framing.skip : framing.skip + framing.length]
         assert frame.strip(b"\r\n") == sent.strip(b"\r\n")
         parsed = protocol.parse(frame)
         assert isinstance(parsed, ReceivedFrame)
         assert parsed.name
-        assert parsed.is_intact
+        assert parsed.checksum_ok
         for outcome in OUTCOMES:
-            assert isinstance(protocol.respond(parsed, outcome, NOW), bytes)
+            assert isinstance(protocol.build_reply(parsed, outcome, NOW), bytes)
 
 
 @pytest.mark.parametrize("name", sorted(PROTOCOLS))
 def test_an_unknown_device_learns_nothing(name: str) -> None:
-    """What is committed is never told as to an unknown device: the responses differ, or there is none for it."""
+    """What is committed is never told as to an unknown device: the replies differ, or there is none for it."""
     for sent in FRAMES[name][1]:
         committed, unknown = (session(name) for _ in range(2))
-        good = committed.respond(committed.parse(sent), FrameOutcome.COMMITTED, NOW)
-        bad = unknown.respond(unknown.parse(sent), FrameOutcome.UNKNOWN, NOW)
+        good = committed.build_reply(committed.parse(sent), FrameOutcome.COMMITTED, NOW)
+        bad = unknown.build_reply(unknown.parse(sent), FrameOutcome.UNKNOWN, NOW)
         assert not good or good != bad
 
 
@@ -65,7 +65,7 @@ def test_any_bytes_are_framed_or_skipped(name: str, data: st.DataObject) -> None
     at = data.draw(st.integers(0, len(known) - 1))
     buffer = known[:at] + bytes([data.draw(st.integers(0, 255))]) + known[at + 1 :]
     protocol = session(name)
-    framing = protocol.next_frame(buffer)
+    framing = protocol.find_frame(buffer)
     assert framing.skip >= 0
     assert framing.skip + framing.length <= len(buffer)
     if not framing.length:
@@ -74,4 +74,4 @@ def test_any_bytes_are_framed_or_skipped(name: str, data: st.DataObject) -> None
         parsed = protocol.parse(buffer[framing.skip : framing.skip + framing.length])
     except Rejected:
         return
-    assert isinstance(protocol.respond(parsed, FrameOutcome.CHECK_FAILED, NOW), bytes)
+    assert isinstance(protocol.build_reply(parsed, FrameOutcome.CHECK_FAILED, NOW), bytes)

@@ -249,12 +249,12 @@ async def test_a_bug_behind_the_decoding_costs_one_message(
     await walk.until_done()
     assert await walk.committed() == [n for n in range(1, COUNT + 1) if n != 33]
     kept = [
-        one
+        stored
         for entry in await walk.log.fetch(0, limit=10_000)
         if entry.subject.startswith("quarantine.")
-        for one in raw.decode_quarantined(entry.payload)
+        for stored in raw.decode_quarantined(entry.payload)
     ]
-    assert [(element.message.sequence, element.reason) for element in kept] == [(33, "crashed")]
+    assert [(stored.message.sequence, stored.reason) for stored in kept] == [(33, "crashed")]
     assert "ZeroDivisionError" in kept[0].detail
     assert source.started == [0, 30, 30]
 

@@ -144,7 +144,8 @@ def read(name: str, payload: bytes) -> Any:
         return [[kept_of(message), source] for message, source in raw.decode(payload)]
     if kind == "kept":
         return [
-            {**msgspec.to_builtins(one), "message": kept_of(one.message)} for one in raw.decode_quarantined(payload)
+            {**msgspec.to_builtins(stored), "message": kept_of(stored.message)}
+            for stored in raw.decode_quarantined(payload)
         ]
     if kind == "ledger":
         return msgspec.to_builtins(list(Ledger.decode(payload).rows()))

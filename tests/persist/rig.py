@@ -208,7 +208,7 @@ class Rig:
         message = np.array([number for number, _, _ in rows], np.int32)
         key = np.array([row.time if row.key is None else row.key for _, row, _ in rows], np.int64)
         path = np.array([one.path for _, _, one in rows], np.uint16)
-        variable = np.array([self.series.variable(one.property, one.channel) for one in SPECS], np.int32)
+        variable = np.array([self.series.variable(spec.property, spec.channel) for spec in SPECS], np.int32)
         quality = np.zeros(len(rows), np.uint8)
         fields = Fields(message, device, spec, value, text, time, quality, key, path)
         return (

@@ -568,10 +568,10 @@ async def test_members_stay_below_the_largest_message(tmp_path: Path) -> None:
     assert all(len(entry.payload) <= 4_000 for entry in entries if not entry.subject.startswith(("ledger", "commit")))
     assert sum((await rig.shown()).values()) == 1_200
     kept = [
-        one
+        stored
         for entry in entries
         if entry.subject.startswith("quarantine")
-        for one in raw.decode_quarantined(entry.payload)
+        for stored in raw.decode_quarantined(entry.payload)
     ]
     assert len(kept) > 1
     assert [whole.message.payload for whole in raw.join_pieces(kept)] == [huge]

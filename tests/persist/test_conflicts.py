@@ -70,7 +70,7 @@ def test_columns_say_what_the_rules_say(
         rows.append(Row(*one, message))
     # What was kept of one identity differs in its value, within a counter's life.
     earlier: list[Row] = []
-    for row in (Row(*one) for one in before):
+    for row in (Row(*values) for values in before):
         if plainly([row], kinds, earlier)[0][0] == ACCEPTED:
             earlier.append(row)
     hashed = np.array([row.identity * 1_000 for row in rows], np.uint64)
@@ -87,12 +87,12 @@ def test_columns_say_what_the_rules_say(
 
     def find(asked: Candidates, questions: I64) -> Matches:
         found = [
-            (at, one)
+            (at, row_before)
             for at, row in enumerate(questions.tolist())
-            for one in earlier
-            if one.identity == int(asked.number[row])
+            for row_before in earlier
+            if row_before.identity == int(asked.number[row])
             # A counter's question goes to the hours beside its own, as `seen` asks.
-            and (asked.kinds[row] != SEQUENCE or abs(one.time // HOUR_US - int(asked.time[row]) // HOUR_US) <= 1)
+            and (asked.kinds[row] != SEQUENCE or abs(row_before.time // HOUR_US - int(asked.time[row]) // HOUR_US) <= 1)
         ]
         return Matches(
             np.array([at for at, _ in found], np.int64),

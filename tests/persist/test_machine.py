@@ -53,25 +53,25 @@ class Oracle:
         if row.time < sent.received - 24 * HOUR:
             return "accepted", 0, UNJUDGED | LATE
         known = [] if row.spec == NONE else self.seen.setdefault(series, [])
-        same = [one for one in known if one[0] == key]
+        same = [earlier for earlier in known if earlier[0] == key]
         if row.spec == SEQUENCE:
-            same = [one for one in same if abs(one[4] - row.time) <= HOUR]
+            same = [earlier for earlier in same if abs(earlier[4] - row.time) <= HOUR]
         if row.spec == FRAME:
             same = [
-                one
-                for one in same
+                earlier
+                for earlier in same
                 if (
-                    one[2] == sent.payload
-                    and one[3] == sent.path
-                    and one[5] != message
-                    and abs(one[4] - row.time) <= HOUR
+                    earlier[2] == sent.payload
+                    and earlier[3] == sent.path
+                    and earlier[5] != message
+                    and abs(earlier[4] - row.time) <= HOUR
                 )
-                or (one[4] == row.time if one[3] == sent.path else abs(one[4] - row.time) <= HOUR // 6)
+                or (earlier[4] == row.time if earlier[3] == sent.path else abs(earlier[4] - row.time) <= HOUR // 6)
             ]
-        alike = [one for one in same if one[1] == row.value]
-        if any(plan[2] == sent.payload and plan[3] == sent.path and plan[5] != message for plan in alike):
+        alike = [earlier for earlier in same if earlier[1] == row.value]
+        if any(earlier[2] == sent.payload and earlier[3] == sent.path and earlier[5] != message for earlier in alike):
             return "redelivery", 0, 0
-        if any(plan[3] == sent.path for plan in alike):
+        if any(earlier[3] == sent.path for earlier in alike):
             return "repeat", 0, 0
         if alike:
             return "cross_path", 0, 0
@@ -144,9 +144,9 @@ class Machine(RuleBasedStateMachine):
         pending = self.loop.run_until_complete(self.rig.commit(sent))
         judgement = pending.results[0]
         expected = []
-        for one in sent:
+        for message in sent:
             self.count += 1
-            expected += [self.oracle.judge(row, one, self.count) for row in one.rows]
+            expected += [self.oracle.judge(row, message, self.count) for row in message.rows]
         mask = LATE | CONFLICT | UNJUDGED
         told = [
             (VERDICTS[kind], int(revision) if kind == 0 else 0, int(flags) & mask if kind == 0 else 0)
@@ -170,7 +170,12 @@ class Machine(RuleBasedStateMachine):
         """Some of all that was ever sent comes again, in any order, by the same or another way."""
         picked = choice.draw(st.lists(st.sampled_from(self.sent), min_size=1, max_size=6))
         path = choice.draw(st.sampled_from([None, 9]))
-        self.run([one if path is None else Sent(one.rows, one.payload, path, one.received) for one in picked])
+        self.run(
+            [
+                message if path is None else Sent(message.rows, message.payload, path, message.received)
+                for message in picked
+            ]
+        )
 
     @rule()
     def restart(self) -> None:
@@ -185,10 +190,10 @@ class Machine(RuleBasedStateMachine):
         pending = self.rig.prepare(sent)
         if written:
             self.loop.run_until_complete(self.rig.committer.write(pending))
-            for one in sent:
+            for message in sent:
                 self.count += 1
-                for row in one.rows:
-                    self.oracle.judge(row, one, self.count)
+                for row in message.rows:
+                    self.oracle.judge(row, message, self.count)
             self.sent += sent
         self.loop.run_until_complete(self.rig.restart())
         if not written:

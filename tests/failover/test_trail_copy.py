@@ -38,7 +38,7 @@ async def trail(directory: Path, store: StoreConfig) -> AsyncIterator[Audit]:
     await engine.start()
     try:
         nc = await engine.connect(User.GATEWAY)
-        await streams.ensure_books(nc, store)
+        await streams.ensure_ledger_and_audit(nc, store)
         made = Audit(nc, SystemClock(), gateway="44")
         yield made
         await made.close()

@@ -22,7 +22,7 @@ from sensegate.ingest.opening import Stages
 from sensegate.ingest.pipeline import Observer
 from sensegate.ingest.sources import Sources
 from sensegate.lifecycle.opening import ProfileLifecycle
-from sensegate.ports import Log, PartKey, Source
+from sensegate.ports import PartKey, Source
 from sensegate.share.stage import Share
 from sensegate.web.routing import Route
 
@@ -159,8 +159,6 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     callout: Callout
     sources: Sources
     stages: Stages
-    delivered: Log
-    """The log as far as it may be delivered."""
     share: Share
     health: Health
     stack: contextlib.AsyncExitStack

@@ -27,9 +27,9 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.opening import open_audit, open_callers
 from sensegate.authority.slots import node_slots
 from sensegate.bus import health
-from sensegate.bus.addresses import Addresses, follow
+from sensegate.bus.addresses import GatewayAddresses, keep_engine_pid_current
 from sensegate.bus.engine import Engine
-from sensegate.bus.malloc import one_arena
+from sensegate.bus.malloc import limit_arenas
 from sensegate.bus.opening import Core, open_core
 from sensegate.cameras import feature as cameras
 from sensegate.cameras.privacy import CameraPrivacy, open_privacy, takes_cameras
@@ -73,7 +73,9 @@ ROUTES: tuple[Route, ...] = (*CORE_ROUTES, *(route for feature in FEATURES for r
 _log = structlog.get_logger("flow")
 
 
-async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Addresses], None] | None = None) -> None:
+async def run(
+    config: Config, *, clock: Clock | None = None, ready: Callable[[GatewayAddresses], None] | None = None
+) -> None:
     """Run one node or centre until cancelled, which ends its engine too; `ready` is called once it is ready.
 
     A centre with another one beside it stands by until it is to be active, and again when it is demoted.
@@ -100,14 +102,14 @@ def _demand_secrets(config: Config) -> None:
 
 
 async def _run(
-    config: Config, clock: Clock, ready: Callable[[Addresses], None] | None, activation: Activation | None
+    config: Config, clock: Clock, ready: Callable[[GatewayAddresses], None] | None, activation: Activation | None
 ) -> None:
     # A dump would hold what is in memory: messages before they are redacted, keys. The engine inherits it.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     async with contextlib.AsyncExitStack() as stack:
         gateway = await open_gateway(config, clock, stack, activation=activation)
         engine, addresses, directory = gateway.core.engine, gateway.addresses, gateway.core.directory
-        addresses.keep(directory)
+        addresses.save(directory)
         _log.info("gateway ready", role=config.role, division=config.division, http=addresses.http, mqtt=addresses.mqtt)
         # The registry and the profiles live as long as the process: the collector need not visit them again and again.
         gc.collect()
@@ -117,8 +119,8 @@ async def _run(
         async with asyncio.TaskGroup() as group:
             for name, task in gateway.tasks.items():
                 group.create_task(supervised(name, task.run, clock), name=name)
-            group.create_task(follow(addresses, engine, directory), name="engine restarts")
-            group.create_task(engine.watched(), name="engine")
+            group.create_task(keep_engine_pid_current(addresses, engine, directory), name="engine restarts")
+            group.create_task(engine.wait_failed(), name="engine")
 
 
 async def supervised(name: str, run: Callable[[], Awaitable[None]], clock: Clock) -> None:
@@ -147,7 +149,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     stages: Stages
     share: Share
     pipeline: IngestPipeline
-    addresses: Addresses
+    addresses: GatewayAddresses
     features: Features
     """Those that the configuration asks for."""
     tasks: Mapping[str, Task]
@@ -164,7 +166,7 @@ async def open_gateway(
         stack: closes all.
         activation: of a centre with another one beside it: the term in which it is active.
     """
-    one_arena()
+    limit_arenas()
     origin = await find_origin(config, clock)
     engine = Engine.of(config, clock, slots=node_slots(config), personal=takes_cameras(config.profile_folders))
     await engine.start()
@@ -213,7 +215,6 @@ async def open_gateway(
         callout=callout,
         sources=sources,
         stages=stages,
-        delivered=delivered,
         share=share,
         health=checks,
         stack=stack,
@@ -257,7 +258,7 @@ async def open_gateway(
         stack,
     )
     await features.begin()
-    certificates = certificate_reload(config, (web.reload_certificates, engine.renew), clock)
+    certificates = certificate_reload(config, (web.reload_certificates, engine.reload_certificates), clock)
     core_tasks = {
         **callers.tasks,
         **lifecycle.tasks,
@@ -273,7 +274,7 @@ async def open_gateway(
         stages=stages,
         share=share,
         pipeline=pipeline,
-        addresses=Addresses.of(engine, url, dict(sources.tcp_urls), features.address("viid")),
+        addresses=GatewayAddresses.of(engine, url, dict(sources.tcp_urls), features.address("viid")),
         features=features,
         tasks={**owned(core_tasks), **features.tasks},
     )

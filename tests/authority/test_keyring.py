@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 
 from sensegate.cameras.keyring import Keyring
-from sensegate.clock import FakeClock
+from sensegate.clock import DAY_US, HOUR_US, FakeClock
 from sensegate.config import Config, parse
 from sensegate.config.video import BasisConfig
 from sensegate.errors import ConfigError, StoreFull
-from sensegate.video.pseudonyms import DAY_US, day_of
+from sensegate.video.pseudonyms import day_of
 
 PLATE = "粤B12345"
-HOUR_US = 3_600_000_000
 
 
 def basis(expires: str = "2026-01-01") -> BasisConfig:

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from sensegate.bus.connect import Link, connect
-from sensegate.bus.server_conf import Kept as Credentials
+from sensegate.bus.connect import BusClient, connect
+from sensegate.bus.server_conf import EngineState as Credentials
 from sensegate.bus.server_conf import User
 from sensegate.config import NodeUserConfig, UplinkConfig
 from sensegate.tiers import envelope, protocol
@@ -69,7 +69,7 @@ class Storage:
     def __init__(self, centre: Site) -> None:
         self._file = centre.config_file("engine/engine.json")
         self._url = centre.addresses.nats
-        self._links: dict[User, Link] = {}
+        self._links: dict[User, BusClient] = {}
 
     async def __aenter__(self) -> Self:
         return self

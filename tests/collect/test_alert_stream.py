@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.cameras.alert_stream import CameraSource, stream_url
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import IngestConfig, parse

@@ -18,6 +18,8 @@ from sensegate.model import Message
 from tests.collect.device import Device
 from tests.collect.mosquitto import Mosquitto
 
+pytestmark = pytest.mark.live
+
 DEADLINE_S = 20.0
 Version = Literal["3.1.1", "5"]
 

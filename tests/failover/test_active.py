@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from sensegate.authority.chain import ChainHead
+from sensegate.bus.kv_row import KvRow
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.row import Row
 from sensegate.clock import FakeClock
 from sensegate.config import Config, NodeUserConfig
 from sensegate.config.sites import PeerConfig
@@ -23,7 +23,7 @@ from sensegate.failover import terms
 from sensegate.failover.active import Activation, Leadership, ReplicatedStores
 from sensegate.failover.lease import LeaseRequest, VoterConfiguration
 from sensegate.failover.terms import CentreChoice, CentreState, Term, decode_state, encode
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from tests.live.site import config_of
 
 LEASE_S = 10.0
@@ -112,7 +112,7 @@ async def promoted(tmp_path: Path, *, automatic: bool = True) -> World:
     inherited = VoterConfiguration((1, 1), ALL)
     term = Term(2, active=True, unreplicated=True, history=((1, 0), (2, 0)), voters=(inherited,))
     world = World(tmp_path / "b", term, automatic=automatic)
-    await world.log.write([Member("commit.44.a", b"1")])
+    await world.log.write([LogMessage("commit.44.a", b"1")])
     await world.open()
     return world
 
@@ -128,7 +128,7 @@ async def test_alone_only_with_a_majority_that_knows(tmp_path: Path) -> None:
     assert await world.seen() == 1
     # Nobody comes for most of the lease: what was given is given, nothing more is.
     await world.passes(LEASE_S * 0.8)
-    await world.log.write([Member("commit.44.a", b"2", rollup=True)])
+    await world.log.write([LogMessage("commit.44.a", b"2", rollup=True)])
     assert await world.seen() == 1
     for _ in range(2):  # they count from the answer that they repeat
         await world.meet("4403", "4404")
@@ -139,7 +139,7 @@ async def test_first_it_is_on_the_disks_that_it_delivers_alone(tmp_path: Path) -
     """On its own, then on those of half of the nodes; whoever is here and does not know would grant the other."""
     world = World(tmp_path / "a", Term(1, active=True, history=((1, 0),)))
     await world.open()
-    await world.log.write([Member("commit.44.a", b"1")])
+    await world.log.write([LogMessage("commit.44.a", b"1")])
     for _ in range(2):
         await world.meet("4401", "4403")
     await world.passes(5.5)  # the standby was not heard
@@ -158,7 +158,7 @@ async def test_first_it_is_on_the_disks_that_it_delivers_alone(tmp_path: Path) -
     assert terms.read(world.directory).unreplicated
     assert await world.seen() == 1
     # On its own, but on that of one node only.
-    await world.log.write([Member("commit.44.a", b"2", rollup=True)])
+    await world.log.write([LogMessage("commit.44.a", b"2", rollup=True)])
     for node in ("4403", "4404"):
         await world.asked(node, msgspec.structs.replace(knowing[node], unreplicated=False))
     assert await world.seen() == 1
@@ -191,7 +191,7 @@ async def test_what_waited_in_a_queue_says_nothing(tmp_path: Path) -> None:
     await world.passes(LEASE_S)
     for node, request in late:
         await world.asked(node, request)
-    await world.log.write([Member("commit.44.a", b"2", rollup=True)])
+    await world.log.write([LogMessage("commit.44.a", b"2", rollup=True)])
     assert await world.seen() == 1
 
 
@@ -259,10 +259,10 @@ async def test_rows_go_in_pieces_that_fit(tmp_path: Path) -> None:
     """A registry of large rows is copied, too: an answer is no larger than a message may be."""
     world = await promoted(tmp_path)
     values = {f"k{number}": bytes([number]) * 300_000 for number in range(5)} | {"large": b"x" * 900_000}
-    rows = [Row(key, value, number) for number, (key, value) in enumerate(values.items(), 1)]
+    rows = [KvRow(key, value, number) for number, (key, value) in enumerate(values.items(), 1)]
 
     class Bucket:
-        async def changes(self, after: int, *, limit: int) -> list[Row]:
+        async def changes(self, after: int, *, limit: int) -> list[KvRow]:
             return rows[after : after + limit]
 
     world.buckets["large"] = Bucket()

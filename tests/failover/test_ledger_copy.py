@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.bus.ledger import DECODED, HOUR_US, MESSAGES, Ledger
+from sensegate.bus.ledger import DECODED, MESSAGES, Ledger
 from sensegate.bus.memory import MemoryLog
-from sensegate.clock import FakeClock
+from sensegate.clock import HOUR_US, FakeClock
 from sensegate.errors import Unavailable
 from sensegate.failover import ledger_copy
 from sensegate.failover.ledger_copy import LedgerCopy
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from sensegate.ports import Log
 from sensegate.share.hourly_ledgers import HourlyLedgers
 
@@ -56,7 +56,7 @@ class Site:
 
     async def commit(self, node: str, hour: int, count: int) -> None:
         """Write a ledger and count it."""
-        at = await self.log.write([Member(f"ledger.{node}", ledger(hour, count))])
+        at = await self.log.write([LogMessage(f"ledger.{node}", ledger(hour, count))])
         for entry in await self.log.fetch(at - 1):
             self.books.add(entry)
 
@@ -96,10 +96,10 @@ async def test_the_same_sums_after_a_promotion(
                 await first.books.flush()
             elif event == "log":
                 for entry in await first.log.fetch((await second.log.bounds())[1], limit=10_000):
-                    await second.log.write([Member(entry.subject, entry.payload)])
+                    await second.log.write([LogMessage(entry.subject, entry.payload)])
             else:
                 if event == "lose":
-                    second.hours.lose_next(written=bool(count % 2))
+                    second.hours.fail_next_write(written=bool(count % 2))
                 try:
                     await caught_up(copy, first, second)
                 except Unavailable:  # also where an earlier loss waited for the first write
@@ -171,7 +171,7 @@ async def test_more_than_goes_into_one_write_is_marked_meanwhile(monkeypatch: py
     copy, written = LedgerCopy(second.hours, clock, ttl_h=TTL_H), second.hours.write
     positions: list[str] = []
 
-    async def write(members: list[Member]) -> int:
+    async def write(members: list[LogMessage]) -> int:
         at = await written(members)
         present = await copy.position()
         positions.append(present.epoch if present else "none")

@@ -19,6 +19,8 @@ from sensegate.errors import Fenced
 from sensegate.failover import trail_copy
 from sensegate.failover.trail_copy import TrailCopy
 
+pytestmark = pytest.mark.live
+
 BY = Principal("admin", Role.ADMIN, scope("44"))
 
 
@@ -36,7 +38,7 @@ async def trail(directory: Path, store: StoreConfig) -> AsyncIterator[Audit]:
     await engine.start()
     try:
         nc = await engine.connect(User.GATEWAY)
-        await streams.ensure_books(nc, store)
+        await streams.ensure_ledger_and_audit(nc, store)
         made = Audit(nc, SystemClock(), gateway="44")
         yield made
         await made.close()

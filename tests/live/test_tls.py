@@ -25,7 +25,7 @@ from sensegate.authority.certificates import fingerprint
 from sensegate.authority.slots import node_slots
 from sensegate.bus import external, process
 from sensegate.bus.engine import Engine
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.cli import app
 from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig, NodeUserConfig, TlsConfig, UplinkConfig, WebConfig
@@ -442,7 +442,7 @@ async def served(config: Config, directory: Path, lab: Lab) -> AsyncIterator[Con
 
     async def answers() -> bool:
         with contextlib.suppress(OSError, EOFError):
-            await process.greeting("127.0.0.1", ports.port)
+            await process.read_server_info("127.0.0.1", ports.port)
             return True
         return False
 

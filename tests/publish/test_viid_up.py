@@ -20,7 +20,7 @@ from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
 from sensegate.config.viid import ViidConfig, ViidSuperiorConfig
-from sensegate.model import OBSERVATION, Member
+from sensegate.model import OBSERVATION, LogMessage
 from sensegate.video.formats import viid_responses as answers
 from sensegate.video.formats.viid_responses import ObjectResult
 from sensegate.video.observation import ObjectClass, ObservationKind, VideoObservation
@@ -118,7 +118,7 @@ class Rig:
             )
             rows.append((0, OBSERVATION, msgspec.json.encode(item).decode()))
         batch = make_batch(rows, places=[Where("cam")])
-        await self.log.write([Member(f"observations.4401.440106.{grade}", columns.encode(batch), 1)])
+        await self.log.write([LogMessage(f"observations.4401.440106.{grade}", columns.encode(batch), 1)])
 
     async def arrived(self, count: int) -> None:
         await eventually(lambda: len(self.platform.taken()) >= count)

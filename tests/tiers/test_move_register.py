@@ -20,7 +20,7 @@ from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.errors import Conflict, NotFound, PermissionDenied, Unavailable
-from sensegate.model import Device, DeviceState, Member
+from sensegate.model import Device, DeviceState, LogMessage
 from sensegate.tiers import move_register as module
 from sensegate.tiers.device_moves import DeviceMover, LogIdentity
 from sensegate.tiers.move_register import (
@@ -167,11 +167,11 @@ class Province:
         log = MemoryLog(self.clock, epoch="e")
         write = log.write
 
-        async def counted(members: Sequence[Member]) -> int:
-            for member in members:
+        async def counted(messages: Sequence[LogMessage]) -> int:
+            for member in messages:
                 if member.subject.startswith("ledger."):
                     self.counted += [(name, row.kind) for row in Ledger.decode(member.payload).rows()]
-            return await write(members)
+            return await write(messages)
 
         log.write = counted  # type: ignore[method-assign]
         return log

@@ -26,7 +26,7 @@ from sensegate.clock import Clock
 from sensegate.collect.topic import filters_of, topic_of
 from sensegate.config import IngestConfig
 from sensegate.errors import Unavailable
-from sensegate.model import Delivery, Message, Position
+from sensegate.model import Delivery, Message, SourcePosition
 
 QOS = "Nmqtt-Pub"
 WAITING_BYTES_MAX = 32 * 1024**2
@@ -63,7 +63,7 @@ class BestEffortSource:
         self._generation = 0
         self._started = False
 
-    async def start(self, committed: Position | None) -> None:  # noqa: ARG002 - QoS 0 cannot be replayed
+    async def start(self, committed: SourcePosition | None) -> None:  # noqa: ARG002 - QoS 0 cannot be replayed
         await self.stop()
         self._arrived.clear()
         await self._subscribe(_grouped(self._filters))
@@ -106,11 +106,11 @@ class BestEffortSource:
         for subject in [subscription for subscription in self._subscriptions if subscription not in subjects]:
             subscription = self._subscriptions.pop(subject)
             if not self._connection.is_closed:
-                with api.lost("unsubscribe"):
+                with api.translate_client_errors("unsubscribe"):
                     await subscription.unsubscribe()
         for subject in subjects:
             if subject not in self._subscriptions:
-                with api.lost(f"{self.name}: subscribe"):
+                with api.translate_client_errors(f"{self.name}: subscribe"):
                     self._subscriptions[subject] = await self._connection.subscribe(subject, cb=self._take)
 
     async def _take(self, msg: Msg) -> None:

@@ -21,13 +21,13 @@ from nats.aio.subscription import Subscription
 
 from sensegate import metrics
 from sensegate.bus import api, consumer, streams
-from sensegate.bus.reader import Reader as StreamReader
+from sensegate.bus.reader import StreamFollower as StreamReader
 from sensegate.bus.streams import INTAKE
 from sensegate.clock import Clock
 from sensegate.collect.tap import SubscriptionTap
 from sensegate.config import IngestConfig
 from sensegate.errors import SensegateError, Unavailable
-from sensegate.model import Delivery, Message, Position
+from sensegate.model import Delivery, Message, SourcePosition
 
 SUBJECT = "$MQTT.msgs."
 ACK_PENDING_MAX = 65_536
@@ -79,7 +79,7 @@ class BrokerSource:
         self._epoch = ""
         self._generation = 0
         self._resetting: asyncio.Task[None] | None = None
-        self._committed = Position("", 0)  # position committed at the start
+        self._committed = SourcePosition("", 0)  # position committed at the start
         self._received = 0
         self._number = 0  # consumer sequence of the last received message
         self._settled = 0
@@ -107,11 +107,11 @@ class BrokerSource:
         status = await StreamReader(self._connection, INTAKE).status()
         return status.state.last_seq
 
-    async def start(self, committed: Position | None) -> None:
+    async def start(self, committed: SourcePosition | None) -> None:
         await self.stop()
         await self.prepare()
-        self._epoch = await streams.life(self._connection, INTAKE)
-        self._committed = committed if committed and committed.life == self._epoch else Position(self._epoch, 0)
+        self._epoch = await streams.created_at(self._connection, INTAKE)
+        self._committed = committed if committed and committed.epoch == self._epoch else SourcePosition(self._epoch, 0)
         self._generation += 1
         self._received = self._settled = self._number = 0
         self._broken = ""
@@ -119,7 +119,7 @@ class BrokerSource:
         self._last_heard = self._last_message = self._clock.monotonic()
         # Without a subscriber the consumer pauses, so its first message arrives after the subscription.
         await consumer.reset(self._connection, INTAKE, self._durable)
-        with api.lost(f"{self.name}: subscribe"):
+        with api.translate_client_errors(f"{self.name}: subscribe"):
             self._subscription = await self._connection.subscribe(self._deliver)
         # The tap needs the subscription id, which nats-py keeps across reconnections.
         self._tap.attach(self._subscription._id, INTAKE, self._durable, self._prefix)  # noqa: SLF001
@@ -136,7 +136,7 @@ class BrokerSource:
         await asyncio.gather(*tasks, return_exceptions=True)
         subscription, self._subscription = self._subscription, None
         if subscription and not self._connection.is_closed:
-            with suppress(Unavailable), api.lost("unsubscribe"):
+            with suppress(Unavailable), api.translate_client_errors("unsubscribe"):
                 await subscription.unsubscribe()
         self._chunks.clear()
         self._flow = None
@@ -154,14 +154,14 @@ class BrokerSource:
                     f"{self.name}: {self._broken}; the consumer is reset and redelivers what was not committed"
                 )
             messages, number = self._next()
-            position = Position(self._epoch, messages[-1].sequence, messages[-1].received)
+            position = SourcePosition(self._epoch, messages[-1].sequence, messages[-1].received)
             ack = partial(self._acknowledge, era, position.sequence, number)
             if messages[0].sequence <= self._committed.sequence:
                 messages = [message for message in messages if not self._is_committed(message)]
                 if not messages:
                     await ack()
                     continue
-            yield Delivery(self.name, messages, ack, position, covers=True)
+            yield Delivery(self.name, messages, ack, position, ack_is_cumulative=True)
 
     def _is_committed(self, message: Message) -> bool:
         """Return whether a message was committed before the start.
@@ -170,7 +170,9 @@ class BrokerSource:
         delivered, because deduplication recognises it.
         """
         committed = self._committed
-        return message.sequence <= committed.sequence and (not committed.at or message.received <= committed.at)
+        return message.sequence <= committed.sequence and (
+            not committed.received or message.received <= committed.received
+        )
 
     def _next(self) -> tuple[list[Message], int]:
         """Return the next messages, at most `commit_messages_max`, and the consumer sequence of the last one."""
@@ -201,7 +203,7 @@ class BrokerSource:
 
     async def _send(self, subject: str) -> None:
         try:
-            with api.lost("acknowledgement"):
+            with api.translate_client_errors("acknowledgement"):
                 await self._connection.publish(subject)
         except Unavailable as why:
             self._break(str(why))

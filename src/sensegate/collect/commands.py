@@ -51,7 +51,7 @@ class OwnBroker:
         return True
 
     async def send(self, topic: str, payload: bytes) -> None:
-        with api.lost("command"):
+        with api.translate_client_errors("command"):
             await self._connection.publish(subject_of(topic), payload)
 
 

@@ -16,7 +16,7 @@ from sensegate import metrics
 from sensegate.clock import Clock
 from sensegate.config import IngestConfig
 from sensegate.errors import Unavailable
-from sensegate.model import Delivery, Position
+from sensegate.model import Delivery, SourcePosition
 from sensegate.ports import Source
 
 
@@ -37,7 +37,7 @@ class Intake:
         self._last_batch = float("-inf")
         self._readers: list[asyncio.Task[None]] = []
 
-    async def start(self, positions: Mapping[str, Position]) -> None:
+    async def start(self, positions: Mapping[str, SourcePosition]) -> None:
         """Start each source after its committed position."""
         for source in self._sources:
             await source.start(positions.get(source.name))

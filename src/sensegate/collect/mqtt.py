@@ -27,7 +27,7 @@ from sensegate import metrics
 from sensegate.clock import Clock
 from sensegate.config import ExternalBrokerConfig, IngestConfig, read_secret
 from sensegate.errors import ConfigError, Unavailable
-from sensegate.model import Delivery, Message, Position
+from sensegate.model import Delivery, Message, SourcePosition
 
 KEEPALIVE_S = 30
 SESSION_S = 7 * 86_400
@@ -214,7 +214,7 @@ class MqttSource:
         self.connected = asyncio.Event()
         """Set while the subscription is active."""
 
-    async def start(self, committed: Position | None) -> None:  # noqa: ARG002 - the session of the broker has the position
+    async def start(self, committed: SourcePosition | None) -> None:  # noqa: ARG002 - the session of the broker has the position
         await self.stop()
         self._arrived.clear()
         self._task = asyncio.create_task(self._run(), name=f"collect {self.name}")

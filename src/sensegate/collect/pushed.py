@@ -11,7 +11,7 @@ import msgspec
 
 from sensegate.clock import Clock
 from sensegate.config import IngestConfig
-from sensegate.model import Delivery, Message, Position
+from sensegate.model import Delivery, Message, SourcePosition
 
 
 class _Waiting(msgspec.Struct, eq=False):
@@ -58,7 +58,7 @@ class PushSource:
         self._arrived.set()
         return waiting.committed
 
-    async def start(self, committed: Position | None) -> None:  # noqa: ARG002 - pushed messages have no position
+    async def start(self, committed: SourcePosition | None) -> None:  # noqa: ARG002 - pushed messages have no position
         self._generation += 1
         self._waiting.extendleft(reversed(self._delivered))
         self._delivered.clear()

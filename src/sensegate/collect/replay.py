@@ -14,7 +14,7 @@ import msgspec
 
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError
-from sensegate.model import Delivery, Message, Position
+from sensegate.model import Delivery, Message, SourcePosition
 
 LINE_BYTES_MAX = 4 * 1024**2
 
@@ -83,11 +83,11 @@ class ReplaySource:
         """Set when the last message was acknowledged."""
         self._last = -1
 
-    async def start(self, committed: Position | None) -> None:
+    async def start(self, committed: SourcePosition | None) -> None:
         with self._path.open("rb") as file:
             # The first line identifies a recording, which may grow.
             self._recording_id = hashlib.sha256(file.readline(LINE_BYTES_MAX)).hexdigest()[:16]
-        self._after = committed.sequence if committed and committed.life == self._recording_id else 0
+        self._after = committed.sequence if committed and committed.epoch == self._recording_id else 0
         self._stopped.clear()
 
     async def stop(self) -> None:
@@ -120,4 +120,4 @@ class ReplaySource:
             if last == self._last:
                 self.exhausted.set()
 
-        return Delivery(self.name, messages, acknowledge, Position(self._recording_id, last))
+        return Delivery(self.name, messages, acknowledge, SourcePosition(self._recording_id, last))

@@ -24,7 +24,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.ports import bracketed, listen
+from sensegate.bus.free_ports import listen, url_host
 from sensegate.clock import Clock
 from sensegate.collect.passwords import DevicePasswords
 from sensegate.collect.protocols import PROTOCOLS
@@ -167,7 +167,7 @@ class TcpSource(PushSource):
         except OSError as why:
             problem = f"the listener cannot use {config.host}:{config.port}: {why.strerror}"
             raise ConfigError(problem, key="listen.tcp", remedy="choose a free port, or 0") from why
-        return f"{'tls' if context else 'tcp'}://{bracketed(config.host)}:{port}"
+        return f"{'tls' if context else 'tcp'}://{url_host(config.host)}:{port}"
 
     async def close(self) -> None:
         """Stop listening and close all connections; devices repeat unanswered frames."""

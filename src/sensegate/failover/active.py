@@ -19,9 +19,9 @@ from sensegate.authority.chain import ASIDE
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.bus import trust
 from sensegate.bus.connect import connect
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.slots import inbox_prefix, node_user
-from sensegate.clock import Clock, moved
+from sensegate.clock import Clock, wait_or_sleep
 from sensegate.config import Config, read_secret
 from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Superseded, Unavailable
 from sensegate.failover import ledger_copy, terms, trail_copy
@@ -50,7 +50,7 @@ async def connect_peer(config: Config) -> CentreLink:
         Unavailable, PermissionDenied, ConfigError: there is no connection.
     """
     peer, slot = config.peer, config.division
-    tls = trust.context(
+    tls = trust.client_context(
         "peer", ca_file=peer.ca_file, pins=peer.pin_sha256, cert_file=peer.cert_file, key_file=peer.key_file
     )
     connection = await connect(
@@ -117,7 +117,7 @@ class ReplicatedStores(msgspec.Struct, frozen=True, eq=False):
 
     log: Log
     hours: Log
-    buckets: Mapping[str, Bucket]
+    buckets: Mapping[str, KvBucket]
     """Open buckets of registries, by name."""
     audit: Audit
 
@@ -211,7 +211,7 @@ class Leadership:
         else:
             self.lease.take_request(request.voter(division), request)
         if request.long_poll and self._is_up_to_date(request):
-            await moved(self._news, self.clock, LONG_POLL_S)
+            await wait_or_sleep(self._news, self.clock, LONG_POLL_S)
         voters = self.stored_term.voters[-1] if self.stored_term.voters else None
         return terms.encode(
             CentreState(
@@ -281,7 +281,7 @@ class Leadership:
             while not self._lost.is_set():
                 await self._persist_state()
                 await self._require_majority(began)
-                await moved(self._lost, self.clock, TICK_S)
+                await wait_or_sleep(self._lost, self.clock, TICK_S)
             await self._store_term(msgspec.structs.replace(self.stored_term, active=False))
             raise Superseded(self._lost_reason)
         finally:
@@ -294,7 +294,7 @@ class Leadership:
             if state and state.term > self.term:
                 self._lose(f"the other centre is of term {state.term}, this one is of {self.term}")
             self._probe_now.clear()
-            await moved(self._probe_now, self.clock, PROBE_S)
+            await wait_or_sleep(self._probe_now, self.clock, PROBE_S)
 
     async def _store_term(self, term: Term) -> None:
         await asyncio.to_thread(terms.write, Path(self.config.directory), term)

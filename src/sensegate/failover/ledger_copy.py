@@ -14,11 +14,10 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from sensegate.bus.decoding import decoder
-from sensegate.bus.ledger import HOUR_US
 from sensegate.bus.unreadable import read
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Unavailable
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from sensegate.ports import Log
 from sensegate.tiers.questions import CHUNK_BYTES, fit_chunk
 
@@ -140,18 +139,18 @@ class LedgerCopy:
         await self._own.write([*(parts[-1] if parts else ()), _position_member(position)])
         self._rows = {}
 
-    def _member(self, subject: str, payload: bytes, now_h: int) -> Member:
+    def _member(self, subject: str, payload: bytes, now_h: int) -> LogMessage:
         hour = (*subject.split("."), "", "")[2]  # hours.<node>.<hour>[.<part>]
         age_h = max(0, now_h - int(hour)) if hour.isdigit() else 0
-        return Member(subject, payload, max(1, self._ttl_h - age_h), rollup=True)
+        return LogMessage(subject, payload, max(1, self._ttl_h - age_h), rollup=True)
 
 
-def _position_member(position: SumsPosition) -> Member:
-    return Member(POSITION_SUBJECT, msgspec.json.encode(position), rollup=True)
+def _position_member(position: SumsPosition) -> LogMessage:
+    return LogMessage(POSITION_SUBJECT, msgspec.json.encode(position), rollup=True)
 
 
-def _batches(members: Sequence[Member]) -> list[list[Member]]:
-    parts: list[list[Member]] = []
+def _batches(members: Sequence[LogMessage]) -> list[list[LogMessage]]:
+    parts: list[list[LogMessage]] = []
     size = WRITE_BYTES
     for member in members:
         size += len(member.payload)

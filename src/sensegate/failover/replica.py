@@ -16,14 +16,14 @@ import msgspec
 import structlog
 
 from sensegate.bus.decoding import decoder
-from sensegate.bus.names import FILLER
+from sensegate.bus.names import PADDING_SUBJECT
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
-from sensegate.bus.timelines import History, Timelines
+from sensegate.bus.timelines import TimelineHistory, Timelines
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, Unavailable
 from sensegate.failover.terms import Term
-from sensegate.model import Entry, Member
+from sensegate.model import LogEntry, LogMessage
 from sensegate.ports import Log
 from sensegate.tiers.questions import CHUNK_BYTES, fit_chunk
 
@@ -52,7 +52,7 @@ class LogChunk(msgspec.Struct, frozen=True):
     entries: tuple[ReplicatedEntry, ...] = ()
     history: tuple[tuple[int, int], ...] = ()
     """(term, last sequence of the log when it began)."""
-    timelines: History | None = None
+    timelines: TimelineHistory | None = None
     """Timelines of the log; None: the standby has the same."""
 
 
@@ -172,13 +172,13 @@ class ReplicatedLog:
     def timelines(self) -> Timelines:
         return self._log.timelines
 
-    async def write(self, members: Sequence[Member]) -> int:
+    async def write(self, members: Sequence[LogMessage]) -> int:
         return await self._log.write(members)
 
-    async def last(self, subject: str) -> Entry | None:
+    async def last(self, subject: str) -> LogEntry | None:
         return await self._log.last(subject)
 
-    async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:
+    async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[LogEntry]:
         entries = await self._log.fetch(after, limit=limit, max_bytes=max_bytes)
         end = self._original.high_watermark(entries[-1].sequence) if entries else 0
         return [entry for entry in entries if entry.sequence <= end]
@@ -259,11 +259,11 @@ class Replica:
             await self._write(ready)
         self.behind = max(0, chunk.last - self._held)
 
-    async def _follow(self, history: History) -> None:
+    async def _follow(self, history: TimelineHistory) -> None:
         """Adopt the timelines of the active centre. Raises `Fenced` where its log has lost entries that ours has."""
         own = self._own.timelines
-        if own.history.line and self._held:
-            agreed = Timelines(history).agreed(own.of(self._held))
+        if own.history.current and self._held:
+            agreed = Timelines(history).diverged_at(own.timeline_at(self._held))
             if agreed is None or agreed < self._held:
                 raise Fenced(
                     f"our log ends with {self._held}; the active centre has lost our last entries and has continued "
@@ -273,15 +273,15 @@ class Replica:
 
     async def _write(self, entries: Sequence[ReplicatedEntry]) -> None:
         """Write whole commits, with holes filled; the log ends with a whole commit at every moment."""
-        members: list[Member] = []
+        members: list[LogMessage] = []
         expected = held = self._held
         self._held = -1  # unknown until the write is confirmed
         for entry in entries:
             while expected + 1 < entry.sequence:
                 # Holes lie between commits, or where a commit record was replaced: fillers may be written ahead.
-                members.append(Member(FILLER, b"", 1))
+                members.append(LogMessage(PADDING_SUBJECT, b"", 1))
                 expected += 1
-                if len(members) == BATCH_MESSAGES_MAX and all(member.subject == FILLER for member in members):
+                if len(members) == BATCH_MESSAGES_MAX and all(member.subject == PADDING_SUBJECT for member in members):
                     held = await self._append(members, held)
                     members = []
             commit = entry.subject.startswith(COMMIT)
@@ -289,7 +289,7 @@ class Replica:
                 # Within one batch the second record of a subject would replace the first.
                 held = await self._append(members, held)
                 members = []
-            members.append(Member(entry.subject, entry.payload, self._ttl_h(entry.subject), rollup=commit))
+            members.append(LogMessage(entry.subject, entry.payload, self._ttl_h(entry.subject), rollup=commit))
             expected += 1
             if commit and len(members) >= BATCH_MESSAGES_MAX // 4:
                 held = await self._append(members, held)
@@ -298,7 +298,7 @@ class Replica:
             held = await self._append(members, held)
         self._held = held
 
-    async def _append(self, members: Sequence[Member], held: int) -> int:
+    async def _append(self, members: Sequence[LogMessage], held: int) -> int:
         last = await self._own.write(members)
         if last != held + len(members):
             raise Fenced(f"the copy of the log has diverged: it ends with {last}, not {held + len(members)}")

@@ -31,7 +31,7 @@ from sensegate.authority.slots import node_slots
 from sensegate.authority.trail import MemoryTrail, Trail
 from sensegate.bus import api, inventory, streams, timelines
 from sensegate.bus.engine import Engine, User
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.process import write_private
 from sensegate.clock import Clock
@@ -152,7 +152,7 @@ class _Standby:
         self._reached = False
         self._lost_at = clock.monotonic()
         self._replica: Replica | None = None
-        self._copied: dict[str, tuple[Bucket, int, dict[str, bytes]]] = {}
+        self._copied: dict[str, tuple[KvBucket, int, dict[str, bytes]]] = {}
 
     async def run(self, stack: contextlib.AsyncExitStack, aside: Path) -> tuple[Term, str]:
         """Return the term in which this centre becomes active, and its cause.
@@ -167,7 +167,7 @@ class _Standby:
         self.bus = await self.engine.connect(User.GATEWAY, name="standby")
         stack.push_async_callback(self.bus.close)
         store = self.config.store
-        await streams.ensure_books(self.bus, store, audit_ttl_h=self.config.audit.ttl_h)
+        await streams.ensure_ledger_and_audit(self.bus, store, audit_ttl_h=self.config.audit.ttl_h)
         self._audit = Audit(self.bus, self.clock, gateway=self.config.division, expires=bool(self.config.audit.ttl_h))
         stack.push_async_callback(self._audit.close)
         self._trail = TrailCopy(self._audit)
@@ -195,7 +195,7 @@ class _Standby:
             term = await _first_result(
                 self._await_decision(),
                 self._replicate(),
-                *(_without_result(work) for work in (*admission.tasks.values(), states.run, self.engine.watched)),
+                *(_without_result(work) for work in (*admission.tasks.values(), states.run, self.engine.wait_failed)),
             )
         except Fenced:
             await self._record_set_aside(aside)
@@ -204,8 +204,8 @@ class _Standby:
             raise Unavailable("a part of the standby has ended")
         return term
 
-    async def _bucket(self, name: str) -> Bucket:
-        return await Bucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)
+    async def _bucket(self, name: str) -> KvBucket:
+        return await KvBucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)
 
     # ── who is active ───────────────────────────────────────────────────────────────────────────────
 
@@ -264,7 +264,7 @@ class _Standby:
         if sums and not sums.epoch:
             # Some hours are newer than others: all are counted again, as far as the log goes back.
             _log.warning("hourly sums are counted again from the log", reason="they were copied only in part")
-            await api.call(self.bus, f"$JS.API.STREAM.PURGE.{streams.LEDGER}")
+            await api.request(self.bus, f"$JS.API.STREAM.PURGE.{streams.LEDGER}")
         return Term(
             number, active=True, unreplicated=True, history=(*past.history, (number, end)), voters=self.term.voters
         )

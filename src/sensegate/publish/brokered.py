@@ -149,7 +149,7 @@ class MqttSessions:
         offset = 0
         try:
             for _ in range(_PAGES_MAX):
-                answer = await api.call(self.client, f"$JS.API.CONSUMER.LIST.{INTAKE}", {"offset": offset})
+                answer = await api.request(self.client, f"$JS.API.CONSUMER.LIST.{INTAKE}", {"offset": offset})
                 page = msgspec.json.decode(answer, type=_Page)
                 for consumer in page.consumers or ():
                     for subject in consumer.config.filter_subjects or [consumer.config.filter_subject]:

@@ -52,7 +52,7 @@ async def _open(parts: Parts) -> Feature | None:
             log=core.log,
             connection=connection,
             choice=choice,
-            claimant=Claimant(WriterStateFile(core.directory), core.log, began=core.log.began),
+            claimant=Claimant(WriterStateFile(core.directory), core.log, began=core.log.end_at_open),
             reporter=Reporter(report, connection.ask, clock),
             config_receiver=config_receiver,
             mover=open_mover(parts, connection.ask),

@@ -13,11 +13,11 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from sensegate.bus.connect import Link
+from sensegate.bus.connect import BusClient
 from sensegate.clock import Clock
 from sensegate.config import Config, read_secret
 from sensegate.errors import Conflict, Overloaded, PermissionDenied, StoreFull, Unavailable, Untrusted
-from sensegate.model import Shed
+from sensegate.model import SheddingRule
 from sensegate.ports import Log, PartKey
 from sensegate.tiers import membership
 from sensegate.tiers.centre_connection import CentreConnection
@@ -46,7 +46,7 @@ REFUSED_S = 5.0
 _log = structlog.get_logger("tiers")
 
 
-class CentreChoice(Protocol):
+class ActiveCentreChoice(Protocol):
     """The choice of one of two centres; `failover.centre_choice` implements it."""
 
     @property
@@ -63,7 +63,7 @@ class CentreChoice(Protocol):
         ...
 
 
-CHOICE = PartKey[CentreChoice]("centre_choice", absent="this gateway is not a node and has no centre")
+CHOICE = PartKey[ActiveCentreChoice]("centre_choice", absent="this gateway is not a node and has no centre")
 
 
 class NodeParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -73,7 +73,7 @@ class NodeParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     clock: Clock
     log: Log
     connection: CentreConnection
-    choice: CentreChoice
+    choice: ActiveCentreChoice
     claimant: Claimant
     """Claims the lanes for this process."""
     reporter: Reporter
@@ -81,7 +81,7 @@ class NodeParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Applies the configuration that the centre distributes."""
     mover: DeviceMover
     """Runs the centre's orders to move devices."""
-    shed: Callable[[], Sequence[Shed]]
+    shed: Callable[[], Sequence[SheddingRule]]
     """Returns the selections of readings that mode orders withhold from the centre."""
     beside: Mapping[str, Callable[[], Awaitable[None]]]
     """Name -> another task that runs while connected."""
@@ -171,7 +171,7 @@ class NodeSide:
             await self._clock.sleep(POLL_S)
         return route
 
-    async def _connect(self, route: CentreRoute) -> Link | None:
+    async def _connect(self, route: CentreRoute) -> BusClient | None:
         """Connect to a centre; return None where it refuses this node.
 
         Raises `Unavailable`; the other centre is tried next.
@@ -211,7 +211,7 @@ class NodeSide:
         async with asyncio.TaskGroup() as group:
             group.create_task(uplink.run(), name="uplink lanes")
             group.create_task(parts.reporter.run(), name="uplink report")
-            group.create_task(_until(link.connection.refused), name="uplink end")
+            group.create_task(_until(link.connection.credentials_refused), name="uplink end")
             group.create_task(self._apply_decisions(), name="uplink decisions")
             if self._config.uplink.other_centres:
                 group.create_task(self._watch_active(link, route), name="uplink lease")

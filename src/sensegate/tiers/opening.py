@@ -12,7 +12,7 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.trail import Trail
 from sensegate.bus import streams
 from sensegate.bus.engine import Engine, User
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.opening import Core
 from sensegate.bus.process import write_private
 from sensegate.clock import Clock
@@ -29,7 +29,7 @@ MEMBERSHIP = PartKey[Members]("membership", absent=_NO_CENTRE)
 RETURN_INDEX = PartKey[ReturnFlow]("return_index", absent=_NO_CENTRE)
 TERM = PartKey[Callable[[], int | None]]("term", absent="this centre has no peer")
 """Returns the term in which this centre answers; None where it must be silent."""
-COPIED_BUCKETS = PartKey[Mapping[str, Bucket]]("copied_buckets", absent="this gateway is not a node")
+COPIED_BUCKETS = PartKey[Mapping[str, KvBucket]]("copied_buckets", absent="this gateway is not a node")
 """Buckets of a node of which its centre keeps a copy, by name."""
 
 
@@ -47,7 +47,7 @@ class Origin(msgspec.Struct, frozen=True):
             engine.inventory.expect(User.GATEWAY.account, streams.LOG)
         if self.joined is None and (self.existed or config.uplink.secret_file):
             # A node that does not join, or whose directory was kept, gets no first sequence from its centre.
-            return streams.first_again(clock.now())
+            return streams.first_unused_sequence(clock.now())
         return self.joined.log_first if self.joined else 1
 
 
@@ -63,8 +63,8 @@ async def find_origin(config: Config, clock: Clock) -> Origin:
 
 
 async def restore_store(
-    core: Core, origin: Origin, settle: Callable[[Config, Bucket], Awaitable[None]]
-) -> dict[str, Bucket]:
+    core: Core, origin: Origin, settle: Callable[[Config, KvBucket], Awaitable[None]]
+) -> dict[str, KvBucket]:
     """Restore the registries of a new store from the centre; return the copied buckets of a node.
 
     Args:
@@ -92,7 +92,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Centre: its members."""
     connection: CentreConnection | None = None
     """Node: its connection to the centre."""
-    copied: Mapping[str, Bucket]
+    copied: Mapping[str, KvBucket]
     """Node: the buckets of which its centre keeps a copy."""
 
     def clock_offset_s(self) -> float | None:
@@ -106,7 +106,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return {CONNECTION: self.connection, COPIED_BUCKETS: self.copied}
 
 
-async def open_tier(core: Core, trail: Trail, divisions: Divisions, copied: Mapping[str, Bucket]) -> Tier:
+async def open_tier(core: Core, trail: Trail, divisions: Divisions, copied: Mapping[str, KvBucket]) -> Tier:
     """Load the members of a centre, or build the connection of a node, which is not open yet."""
     if core.config.role == "node":
         return Tier(connection=CentreConnection(core.clock), copied=copied)

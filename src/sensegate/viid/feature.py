@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from sensegate.authority.devices import Devices, StoredDevice
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.clock import Clock
 from sensegate.config import Config, read_secret
 from sensegate.config.viid import ViidSubordinateConfig, ViidSuperiorConfig
@@ -53,7 +53,7 @@ def digest_of(config: Config) -> Callable[[Device, str], bytes]:
 class ViidStores(msgspec.Struct, frozen=True, eq=False):
     """The stores of the platform."""
 
-    bucket: Bucket
+    bucket: KvBucket
     log: Log
     devices: Devices
     catalogue: ViidCatalogue

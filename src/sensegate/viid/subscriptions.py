@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from sensegate.authority.bucket import Bucket
-from sensegate.clock import Clock
+from sensegate.clock import DAY_US, Clock
 from sensegate.ports import Log
 from sensegate.video.formats.viid_responses import BAD_CONTENT, INVALID_OPERATION, ObjectResult
 from sensegate.video.formats.viid_subscriptions import (
@@ -24,7 +24,7 @@ from sensegate.video.formats.viid_subscriptions import (
 
 SUBSCRIPTIONS_MAX: Final = 1_000
 """Most subscriptions of a platform."""
-LOOK_BACK_US: Final = 24 * 3_600_000_000
+LOOK_BACK_US: Final = DAY_US
 """Longest history for a new subscription: the window of exact deduplication."""
 _ORDER, _CURSOR = "order.", "cursor."
 _log = structlog.get_logger("viid")

@@ -22,7 +22,7 @@ from sensegate.bus.unreadable import read_rows, read_subject
 from sensegate.clock import Clock
 from sensegate.config.viid import ViidSuperiorConfig
 from sensegate.errors import PermissionDenied, SensegateError, Unavailable, combined
-from sensegate.model import OBSERVATION, Entry
+from sensegate.model import OBSERVATION, LogEntry
 from sensegate.ports import Log
 from sensegate.video.formats import viid_ids as ids
 from sensegate.video.formats import viid_responses as answers
@@ -271,7 +271,7 @@ class ViidSuperior:
         last = entries[-1]
         return _Batch(objects, msgspec.structs.replace(offset, sequence=last.sequence, row=0), False, last.time)
 
-    def _objects(self, entry: Entry, order: ViidSubscription) -> Iterator[tuple[int, ViidObject]]:
+    def _objects(self, entry: LogEntry, order: ViidSubscription) -> Iterator[tuple[int, ViidObject]]:
         """Yield (row, object) of an entry of the log that match a subscription and are permitted."""
         if not entry.subject.startswith(f"{OBSERVATIONS}."):
             return

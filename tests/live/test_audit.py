@@ -153,12 +153,13 @@ from pathlib import Path
 from sensegate.authority.audit import Audit
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.bus.connect import connect
-from sensegate.bus.server_conf import Kept, inbox_prefix
+from sensegate.bus.server_conf import EngineState
+from sensegate.bus.slots import inbox_prefix
 from sensegate.clock import SystemClock
 import msgspec
 
 async def main():
-    kept = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Kept)
+    kept = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=EngineState)
     nc = await connect(f"nats://127.0.0.1:{kept.port}", "gateway", kept.passwords["gateway"],
                        inbox_prefix=inbox_prefix("gateway"))
     audit = Audit(nc, SystemClock(), gateway="4401")

@@ -29,7 +29,7 @@ demo: compiled ## a centre and two nodes with simulated devices; Ctrl-C ends it
 	$(BIN)/sensegate demo $(DEMO)
 
 quick: compiled ## tests that need no server of their own, under two minutes
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not live and not slow" $(PYTEST)
+	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not live and not slow" $(PYTEST)
 
 test: compiled lint ## all tests, with a short run of bench, soak and fuzz
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-branch --cov-report=term:skip-covered $(PYTEST)

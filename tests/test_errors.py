@@ -12,7 +12,7 @@ import pytest
 import sensegate
 from sensegate import errors
 from sensegate.errors import Fenced, SensegateError, Superseded, Unavailable, combined, errors_of
-from sensegate.failover.standby import _first
+from sensegate.failover.standby import _first_result
 
 
 def _drawn() -> set[str]:
@@ -79,10 +79,10 @@ async def test_two_tasks_that_fail_at_once() -> None:
 
     for order in (slice(None), slice(None, None, -1)):
         with pytest.raises(Fenced) as raised:
-            await _first(*[fails(Unavailable("u")), lasts(), fails(Fenced("f"))][order])
+            await _first_result(*[fails(Unavailable("u")), lasts(), fails(Fenced("f"))][order])
         assert raised.value.__notes__ == ["at the same time: Unavailable: u"]
     with pytest.raises(ExceptionGroup):
-        await _first(fails(ValueError("bug")), fails(Fenced("f")))
+        await _first_result(fails(ValueError("bug")), fails(Fenced("f")))
     with pytest.raises(Unavailable):
-        await _first(ends(), fails(Unavailable("u")))
-    assert await _first(lasts(), ends()) == 1
+        await _first_result(ends(), fails(Unavailable("u")))
+    assert await _first_result(lasts(), ends()) == 1

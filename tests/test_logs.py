@@ -26,7 +26,7 @@ def test_a_line_says_which_part_it_is_of(capsys: pytest.CaptureFixture[str]) -> 
     structlog.get_logger("sensegate.share.access_requests").warning("slow")
     structlog.get_logger().warning("slow")
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [line.get("logger") for line in lines] == ["walk", "share.desk", None]
+    assert [line.get("logger") for line in lines] == ["walk", "share.access_requests", None]
     logs.configure("info", "text")
     structlog.get_logger("walk").warning("slow")
     assert "[walk]" in capsys.readouterr().err

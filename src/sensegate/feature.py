@@ -22,7 +22,7 @@ from sensegate.ingest.opening import Stages
 from sensegate.ingest.pipeline import Observer
 from sensegate.ingest.sources import Sources
 from sensegate.lifecycle.opening import ProfileLifecycle
-from sensegate.ports import Log, PartKey, Source
+from sensegate.ports import PartKey, Source
 from sensegate.share.stage import Share
 from sensegate.web.routing import Route
 
@@ -86,6 +86,47 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Called once, when every part of the gateway is open and before the tasks start."""
 
 
+class Features(msgspec.Struct, frozen=True, eq=False):
+    """The open features of a gateway."""
+
+    by_name: Mapping[str, Feature]
+
+    @property
+    def sources(self) -> list[Source]:
+        """Sources for the ingest pipeline."""
+        return [source for feature in self.by_name.values() for source in feature.sources]
+
+    @property
+    def observers(self) -> list[Observer]:
+        """Observers of batches of live messages."""
+        return [observer for feature in self.by_name.values() for observer in feature.observers]
+
+    @property
+    def guests(self) -> list[GuestOf]:
+        """What admits connections of clients that are no devices."""
+        return [guest for feature in self.by_name.values() for guest in feature.guests]
+
+    @property
+    def parts(self) -> dict[PartKey[Any], Any]:
+        """Parts for routes."""
+        return {key: part for feature in self.by_name.values() for key, part in feature.parts.items()}
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """Name -> task."""
+        return {name: task for feature in self.by_name.values() for name, task in feature.tasks.items()}
+
+    def address(self, name: str) -> str:
+        """Return the URL of a listener; empty: there is none of that name."""
+        found = (feature.addresses.get(name, "") for feature in self.by_name.values())
+        return next(filter(None, found), "")
+
+    async def begin(self) -> None:
+        """Tell every feature that all parts of the gateway are open."""
+        for feature in self.by_name.values():
+            await feature.begin()
+
+
 class Health:
     """State of the gateway, as the checks of its parts say it."""
 
@@ -118,8 +159,6 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     callout: Callout
     sources: Sources
     stages: Stages
-    delivered: Log
-    """The log as far as it may be delivered."""
     share: Share
     health: Health
     stack: contextlib.AsyncExitStack

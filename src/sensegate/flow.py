@@ -14,6 +14,7 @@ import contextlib
 import gc
 import resource
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -26,9 +27,9 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.opening import open_audit, open_callers
 from sensegate.authority.slots import node_slots
 from sensegate.bus import health
-from sensegate.bus.addresses import Addresses, follow
+from sensegate.bus.addresses import GatewayAddresses, keep_engine_pid_current
 from sensegate.bus.engine import Engine
-from sensegate.bus.malloc import one_arena
+from sensegate.bus.malloc import limit_arenas
 from sensegate.bus.opening import Core, open_core
 from sensegate.cameras import feature as cameras
 from sensegate.cameras.privacy import CameraPrivacy, open_privacy, takes_cameras
@@ -39,7 +40,7 @@ from sensegate.errors import Fenced, PermissionDenied, SensegateError, StoreFull
 from sensegate.failover import feature as failover
 from sensegate.failover.active import Activation
 from sensegate.failover.standby import await_activation
-from sensegate.feature import Feature, FeatureSpec, Health, Parts, Task, owned
+from sensegate.feature import Feature, Features, FeatureSpec, Health, Parts, Task, owned
 from sensegate.ingest.opening import Stages, open_stages
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.ingest.sources import open_sources
@@ -72,7 +73,9 @@ ROUTES: tuple[Route, ...] = (*CORE_ROUTES, *(route for feature in FEATURES for r
 _log = structlog.get_logger("flow")
 
 
-async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Addresses], None] | None = None) -> None:
+async def run(
+    config: Config, *, clock: Clock | None = None, ready: Callable[[GatewayAddresses], None] | None = None
+) -> None:
     """Run one node or centre until cancelled, which ends its engine too; `ready` is called once it is ready.
 
     A centre with another one beside it stands by until it is to be active, and again when it is demoted.
@@ -99,14 +102,14 @@ def _demand_secrets(config: Config) -> None:
 
 
 async def _run(
-    config: Config, clock: Clock, ready: Callable[[Addresses], None] | None, activation: Activation | None
+    config: Config, clock: Clock, ready: Callable[[GatewayAddresses], None] | None, activation: Activation | None
 ) -> None:
     # A dump would hold what is in memory: messages before they are redacted, keys. The engine inherits it.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     async with contextlib.AsyncExitStack() as stack:
         gateway = await open_gateway(config, clock, stack, activation=activation)
         engine, addresses, directory = gateway.core.engine, gateway.addresses, gateway.core.directory
-        addresses.keep(directory)
+        addresses.save(directory)
         _log.info("gateway ready", role=config.role, division=config.division, http=addresses.http, mqtt=addresses.mqtt)
         # The registry and the profiles live as long as the process: the collector need not visit them again and again.
         gc.collect()
@@ -116,8 +119,8 @@ async def _run(
         async with asyncio.TaskGroup() as group:
             for name, task in gateway.tasks.items():
                 group.create_task(supervised(name, task.run, clock), name=name)
-            group.create_task(follow(addresses, engine, directory), name="engine restarts")
-            group.create_task(engine.watched(), name="engine")
+            group.create_task(keep_engine_pid_current(addresses, engine, directory), name="engine restarts")
+            group.create_task(engine.wait_failed(), name="engine")
 
 
 async def supervised(name: str, run: Callable[[], Awaitable[None]], clock: Clock) -> None:
@@ -146,9 +149,9 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     stages: Stages
     share: Share
     pipeline: IngestPipeline
-    addresses: Addresses
-    features: Mapping[str, Feature]
-    """Features that the configuration asks for, by name."""
+    addresses: GatewayAddresses
+    features: Features
+    """Those that the configuration asks for."""
     tasks: Mapping[str, Task]
 
 
@@ -163,7 +166,7 @@ async def open_gateway(
         stack: closes all.
         activation: of a centre with another one beside it: the term in which it is active.
     """
-    one_arena()
+    limit_arenas()
     origin = await find_origin(config, clock)
     engine = Engine.of(config, clock, slots=node_slots(config), personal=takes_cameras(config.profile_folders))
     await engine.start()
@@ -182,8 +185,8 @@ async def open_gateway(
     callout = Callout(engine, devices, clock, trail=audit, topics_of=topics_of, is_camera=privacy.is_camera)
     rights.follow(callout.renew)
     tier = await open_tier(core, audit, divisions, restored)
-    seat = failover.open_seat(core, audit, tier.members, activation)
-    delivered = seat.delivered if seat else core.log
+    leadership = failover.open_leadership(core, audit, tier.members, activation)
+    delivered = leadership.delivered if leadership else core.log
 
     # the stages
     sources = await open_sources(core, profiles, devices, callout.refusals, stack)
@@ -212,11 +215,10 @@ async def open_gateway(
         callout=callout,
         sources=sources,
         stages=stages,
-        delivered=delivered,
         share=share,
         health=checks,
         stack=stack,
-        provided={viid.PSEUDONYMISER: privacy.keyring, **tier.parts(returns), **failover.parts_of(seat)},
+        provided={viid.PSEUDONYMISER: privacy.keyring, **tier.parts(returns), **failover.parts_of(leadership)},
     )
     features = await _open_features(parts)
 
@@ -225,15 +227,13 @@ async def open_gateway(
         lifecycle, stages.committer, series=stages.series, memory=stages.interpreter.decoder.memory
     )
     pipeline = _open_pipeline(parts, features, reprocessing, privacy)
-    checks.watch(not_ready=lambda: [f"intake: {pipeline.trouble}"] if pipeline.trouble else [])
+    checks.watch(not_ready=pipeline.not_ready)
     checks.watch(not_ready=stages.not_ready, warnings=stages.warnings)
-    checks.watch(not_ready=lambda: health.not_ready(core), warnings=health.warnings)
-    checks.watch(warnings=profiles.problems)
-    checks.watch(warnings=callers.certificates.warnings)
-    checks.watch(warnings=share.warnings)
-    checks.watch(warnings=privacy.warnings)
+    checks.watch(not_ready=partial(health.not_ready, core), warnings=health.warnings)
+    for warnings in (profiles.problems, callers.certificates.warnings, share.warnings, privacy.warnings):
+        checks.watch(warnings=warnings)
     await audit_opening.record_legal_bases(audit, config)
-    await callout.start([guest for feature in features.values() for guest in feature.guests] + [share.push.authorize])
+    await callout.start([*features.guests, share.push.authorize])
     stack.push_async_callback(callout.stop)
     web, url = await open_web(
         WebParts(
@@ -252,14 +252,13 @@ async def open_gateway(
             assets=stages.assets,
             not_ready=checks.not_ready,
             warnings=checks.warnings,
-            features={key: part for feature in features.values() for key, part in feature.parts.items()},
+            features=features.parts,
         ),
         ROUTES,
         stack,
     )
-    for feature in features.values():
-        await feature.begin()
-    certificates = certificate_reload(config, (web.reload_certificates, engine.renew), clock)
+    await features.begin()
+    certificates = certificate_reload(config, (web.reload_certificates, engine.reload_certificates), clock)
     core_tasks = {
         **callers.tasks,
         **lifecycle.tasks,
@@ -275,13 +274,13 @@ async def open_gateway(
         stages=stages,
         share=share,
         pipeline=pipeline,
-        addresses=Addresses.of(engine, url, dict(sources.tcp_urls), _address(features, "viid")),
+        addresses=GatewayAddresses.of(engine, url, dict(sources.tcp_urls), features.address("viid")),
         features=features,
-        tasks={**owned(core_tasks), **{name: task for part in features.values() for name, task in part.tasks.items()}},
+        tasks={**owned(core_tasks), **features.tasks},
     )
 
 
-async def _open_features(parts: Parts) -> dict[str, Feature]:
+async def _open_features(parts: Parts) -> Features:
     """Open the features that the configuration asks for, in the order of `FEATURES`."""
     opened: dict[str, Feature] = {}
     for spec in FEATURES:
@@ -289,22 +288,18 @@ async def _open_features(parts: Parts) -> dict[str, Feature]:
         if feature is not None:
             opened[spec.name] = feature
             parts.health.watch(not_ready=feature.not_ready, warnings=feature.warnings)
-    return opened
+    return Features(opened)
 
 
 def _open_pipeline(
-    parts: Parts, features: Mapping[str, Feature], reprocessing: ReprocessingParts, privacy: CameraPrivacy
+    parts: Parts, features: Features, reprocessing: ReprocessingParts, privacy: CameraPrivacy
 ) -> IngestPipeline:
     """Build the pipeline from the sources of the core and of features to the committer."""
     core, stages, lifecycle = parts.core, parts.stages, parts.lifecycle
     pipeline = IngestPipeline(
         core.config,
         core.clock,
-        [
-            *parts.sources.all,
-            *(source for feature in features.values() for source in feature.sources),
-            reprocessing.source,
-        ],
+        [*parts.sources.all, *features.sources, reprocessing.source],
         PipelineStages(
             stages.interpreter,
             stages.indicators,
@@ -316,11 +311,7 @@ def _open_pipeline(
             reprocessor=reprocessing.interpreter,
         ),
         boundary=stages.boundary,
-        observers=(lifecycle.observe, *(observe for feature in features.values() for observe in feature.observers)),
+        observers=[lifecycle.observe, *features.observers],
     )
     lifecycle.profiles.on_change.append(pipeline.apply_profiles)
     return pipeline
-
-
-def _address(features: Mapping[str, Feature], name: str) -> str:
-    return next((feature.addresses[name] for feature in features.values() if name in feature.addresses), "")

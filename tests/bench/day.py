@@ -19,7 +19,7 @@ import uvloop
 
 from sensegate import config, flow, logs
 from sensegate.config import Config
-from sensegate.model import Delivery, Device, Message, Position
+from sensegate.model import Delivery, Device, Message, SourcePosition
 from tests.bench import rig
 from tests.bench.workload import COUNTIES
 
@@ -96,7 +96,7 @@ class Day:
         self._minute += 1
         self.readings += count * len(PROPERTIES)
         # In life the worker has half a minute for what it gets here in a moment.
-        self.parts.stages.committer._duplicates.settle()
+        self.parts.stages.committer._duplicates.wait_idle()
         if self._minute % TAKE_EVERY == 0:
             self.parts.stages.quality.collect()
 
@@ -116,7 +116,7 @@ class Day:
             for place, (at, payload) in enumerate(zip(piece, payloads, strict=True))
         ]
         self._sequence += len(messages)
-        return Delivery("bench", messages, _nothing, Position("bench", self._sequence))
+        return Delivery("bench", messages, _nothing, SourcePosition("bench", self._sequence))
 
 
 async def _nothing() -> None:

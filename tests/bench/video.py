@@ -106,7 +106,7 @@ async def _viid(parts: flow.Gateway, cameras: int, objects: int) -> tuple[Spent,
     names = [code(number) for number in range(cameras)]
     devices = [Device(name, division="440106", profile=PROFILES["viid"]) for name in names]
     passwords = await rig.register(parts, devices)
-    where = urlsplit(parts.features["viid"].addresses["viid"])
+    where = urlsplit(parts.features.address("viid"))
     requests = max(1, objects // cameras // BATCH)
     plan = Pushing(where.hostname or "", where.port or 0, passwords, requests, BATCH)
     walk = asyncio.create_task(parts.pipeline.run())

@@ -21,7 +21,7 @@ from sensegate.bus.engine import Engine, EngineInfo, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import ConfigError, EngineError
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from tests.bus.devices import MqttDevice, alive, engine_in, until, written
 
 GATEWAY = """
@@ -75,7 +75,7 @@ async def killed(tmp_path: Path) -> AsyncIterator[EngineInfo]:
     yield info
     found = process.find(tmp_path / "engine")
     if found is not None:
-        await found.end()
+        await found.terminate()
         found.release()
 
 
@@ -198,7 +198,7 @@ async def test_a_second_server_is_refused_even_when_the_first_is_not_found(
 ) -> None:
     """The server itself holds the lock of its store, so no confusion of process ids starts a second one."""
     monkeypatch.setattr(process, "find", lambda _: None)
-    with pytest.raises(EngineError, match="another nats-server is on this store"):
+    with pytest.raises(EngineError, match="another nats-server uses this store"):
         await engine_in(tmp_path).start()
     assert alive(killed.pid)
     monkeypatch.undo()
@@ -222,7 +222,7 @@ async def test_a_killed_gateway_leaves_its_server_and_devices_and_the_next_adopt
             assert engine.info.pid == before.pid
             assert await device.published("a/b", b"2")
             assert device.disconnects == 0
-            assert [one.mqtt_client for one in await engine.connections("SUB")] == ["device-1"]
+            assert [connection.mqtt_client for connection in await engine.connections("SUB")] == ["device-1"]
     assert not alive(before.pid)
 
 
@@ -266,7 +266,7 @@ async def test_a_hung_server_is_replaced(killed: EngineInfo, tmp_path: Path, mon
 async def test_a_killed_server_is_started_again_with_everything_it_had(engine: Engine, log: JetStreamLog) -> None:
     """Same ports, same store; connections come back by themselves; what was written is there."""
     before = engine.info
-    assert await log.write([Member("raw.a", b"1"), Member("commit.a", b"c", rollup=True)]) == 2
+    assert await log.write([LogMessage("raw.a", b"1"), LogMessage("commit.a", b"c", rollup=True)]) == 2
     for _ in range(2):
         engine.restarted.clear()
         os.kill(engine.info.pid, signal.SIGKILL)
@@ -274,7 +274,7 @@ async def test_a_killed_server_is_started_again_with_everything_it_had(engine: E
             await engine.restarted.wait()
     assert engine.info.pid != before.pid
     assert (engine.info.port, engine.info.mqtt_port) == (before.port, before.mqtt_port)
-    assert await written(log, Member("commit.a", b"d", rollup=True, expect=2)) == 3
+    assert await written(log, LogMessage("commit.a", b"d", rollup=True, expect=2)) == 3
     assert [entry.payload for entry in await log.fetch(0)] == [b"1", b"d"]
 
 
@@ -294,7 +294,7 @@ async def test_a_server_that_cannot_start_is_tried_again_with_growing_pauses(
             await real(seconds)
 
     failures: list[Exception] = [ConfigError("a certificate that is being replaced"), OSError(28, "No space left")]
-    conf = engine._conf
+    conf = engine._server_config
 
     def failing(*given: Any) -> Any:
         if failures:
@@ -302,7 +302,7 @@ async def test_a_server_that_cannot_start_is_tried_again_with_growing_pauses(
         return conf(*given)
 
     monkeypatch.setattr(engine._clock, "sleep", sleep)
-    monkeypatch.setattr(engine, "_conf", failing)
+    monkeypatch.setattr(engine, "_server_config", failing)
     monkeypatch.setattr(process, "binary", lambda: "/nowhere/nats-server")
     os.kill(engine.info.pid, signal.SIGKILL)
     await until(lambda: len(pauses) > 9)

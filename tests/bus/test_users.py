@@ -21,7 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from sensegate.bus import connect, streams
 from sensegate.bus.engine import Connection, Engine, User
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.config import EngineConfig, StoreConfig, TlsConfig
 from sensegate.errors import ConfigError, EngineError, PermissionDenied, Unavailable
 from tests.bus.devices import MqttDevice, alive, engine_in, until

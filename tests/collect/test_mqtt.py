@@ -90,10 +90,10 @@ async def test_at_most_inflight_max_are_held(broker: Mosquitto) -> None:
     await connected(source)
     await broker.publish([("a/1", b"%d" % n) for n in range(300)])
     async with asyncio.timeout(DEADLINE_S):
-        while source._owed < 10:
+        while source._unacknowledged < 10:
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
-    assert source._owed <= 11
+    assert source._unacknowledged <= 11
     messages = await take(source, 300, ack=True)
     assert [message.payload for message in messages] == [b"%d" % n for n in range(300)]
     await source.stop()

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from sensegate.bus import external, process
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.config import Config, EngineConfig
 from tests.conftest import eventually
 from tests.live.site import config_of, reading, running
@@ -29,7 +29,7 @@ async def served(config: Config, directory: Path) -> AsyncIterator[tuple[Config,
 
     async def answers() -> bool:
         with contextlib.suppress(OSError, EOFError):
-            await process.greeting("127.0.0.1", ports.port)
+            await process.read_server_info("127.0.0.1", ports.port)
             return True
         return False
 

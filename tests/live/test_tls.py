@@ -25,7 +25,7 @@ from sensegate.authority.certificates import fingerprint
 from sensegate.authority.slots import node_slots
 from sensegate.bus import external, process
 from sensegate.bus.engine import Engine
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.cli import app
 from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig, NodeUserConfig, TlsConfig, UplinkConfig, WebConfig
@@ -335,7 +335,7 @@ async def test_two_centres_and_their_nodes_by_mutual_tls(lab: Lab, other: Lab, t
         answering = asyncio.create_task(links.run())
         await eventually(lambda: len(links.connected) == 2)
         for good in (peer, replace(peer, ca_file=""), replace(peer, pin_sha256=())):
-            state = await active.state_of(replace(config, peer=good), Term())
+            state = await active.peer_state(replace(config, peer=good), Term())
             assert state == CentreState(active=True, term=2), good
         for wrong in (
             {"pin_sha256": ("0" * 64,)},
@@ -344,7 +344,7 @@ async def test_two_centres_and_their_nodes_by_mutual_tls(lab: Lab, other: Lab, t
             {"cert_file": other.pair("node-4401")[0], "key_file": other.pair("node-4401")[1]},
         ):
             with pytest.raises(Untrusted):
-                await active.reach(replace(config, peer=replace(peer, **wrong)))
+                await active.connect_peer(replace(config, peer=replace(peer, **wrong)))
         second = CentreConfig(peer.url, lab.ca, (pin,))
         first = route.CentreRoute("4401", "4401", "nats://away:1", "secret-of-both-0123456789", None)
         for there, trusted in ((second, True), (replace(second, pin_sha256=("0" * 64,)), False)):
@@ -442,7 +442,7 @@ async def served(config: Config, directory: Path, lab: Lab) -> AsyncIterator[Con
 
     async def answers() -> bool:
         with contextlib.suppress(OSError, EOFError):
-            await process.greeting("127.0.0.1", ports.port)
+            await process.read_server_info("127.0.0.1", ports.port)
             return True
         return False
 

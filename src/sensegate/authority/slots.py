@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sensegate.authority.divisions import DivisionLevel, Divisions
-from sensegate.bus.slots import slots_of
+from sensegate.bus.slots import province_slots
 from sensegate.config import Config
 
 
@@ -13,4 +13,4 @@ def node_slots(config: Config) -> tuple[str, ...]:
         return ()
     rows = Divisions.load().within(config.division)
     prefectures = (row.code for row in rows if row.level is DivisionLevel.PREFECTURE)
-    return slots_of(prefectures, (node.division for node in config.nodes))
+    return province_slots(prefectures, (node.division for node in config.nodes))

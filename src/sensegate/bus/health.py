@@ -10,7 +10,7 @@ SHOWN_MAX = 5
 
 def not_ready(core: Core) -> list[str]:
     """Return why the engine does not work as it should."""
-    problems = [*core.engine.troubles()]
+    problems = [*core.engine.warnings()]
     if not core.bus.is_connected:
         problems.append("engine: not connected; connecting again")
     return problems

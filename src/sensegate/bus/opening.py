@@ -10,7 +10,7 @@ from nats.aio.client import Client
 
 from sensegate.bus import streams, timelines
 from sensegate.bus.engine import Engine, User
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.log import JetStreamLog
 from sensegate.clock import Clock
 from sensegate.config import Config
@@ -27,7 +27,7 @@ class Core(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     log: JetStreamLog
     hours: JetStreamLog
     """Log of the hourly ledgers."""
-    buckets: dict[str, Bucket] = msgspec.field(default_factory=dict)
+    buckets: dict[str, KvBucket] = msgspec.field(default_factory=dict)
     """Buckets opened so far, by name."""
 
     @property
@@ -35,9 +35,9 @@ class Core(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """Directory of the gateway."""
         return Path(self.config.directory)
 
-    async def bucket(self, name: str) -> Bucket:
+    async def bucket(self, name: str) -> KvBucket:
         """Open the bucket of a registry. Raises `Unavailable`."""
-        bucket = await Bucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)
+        bucket = await KvBucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)
         self.buckets[name] = bucket
         return bucket
 

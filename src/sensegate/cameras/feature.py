@@ -1,4 +1,4 @@
-"""Feature: alarms that are fetched from cameras, as streams that the gateway opens."""
+"""Feature: alarm streams of cameras, which the gateway opens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def _open(parts: Parts) -> Feature | None:
         partial(EgressResolver, egress),
         known=lambda device: devices.find(device) >= 0,
     )
-    return Feature(sources=(source,), tasks={"cameras": Task(source.run, Place.HELPER)}, warnings=source.troubles)
+    return Feature(sources=(source,), tasks={"cameras": Task(source.run, Place.HELPER)}, warnings=source.warnings)
 
 
-FEATURE = FeatureSpec(name="camera alarms", title="alarms fetched from cameras", config=("cameras",), open=_open)
+FEATURE = FeatureSpec(name="camera alarms", title="alarm streams of cameras", config=("cameras",), open=_open)

@@ -44,14 +44,14 @@ class CameraPrivacy(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
         def topics(device: Device) -> tuple[list[str], list[str]]:
             publish, subscribe = topics_of(device)
-            in_clear = not engine.sealed and settings.encryption != "off" and self.is_camera(device)
+            in_clear = not engine.is_encrypted and settings.encryption != "off" and self.is_camera(device)
             return ([] if in_clear else publish), subscribe
 
         return topics
 
     def warnings(self) -> list[str]:
         """Return a sentence where the store is not known to be encrypted although a profile takes cameras."""
-        if not self.profiles.set.video or self.core.engine.sealed:
+        if not self.profiles.set.video or self.core.engine.is_encrypted:
             return []
         consequence = "" if self.core.config.engine.encryption == "off" else ": they may not publish by MQTT"
         remedy = "; set engine.encryption: convert (embedded), or on where you have encrypted a server of your own"

@@ -27,7 +27,7 @@ from sensegate.cli.output import (
 from sensegate.cli.times import DAY_S, parse_duration
 from sensegate.config import read_secret
 from sensegate.errors import ConfigError
-from sensegate.frames import multipart
+from sensegate.video import multipart
 from sensegate.web.client import GatewayClient, ProblemResponse
 from sensegate.wording import count
 

@@ -12,13 +12,13 @@ import structlog
 
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Scope, scope_text
-from sensegate.clock import Clock, moved
+from sensegate.clock import Clock, wait_or_sleep
 from sensegate.control.commands import CommandDispatcher
 from sensegate.control.emergency_grants import EmergencyGrants
 from sensegate.control.modes import MODE_ACTOR, EmergencyCommand, EmergencyGrant, ModeOrder, ModeRegistry, ModeStep
 from sensegate.control.tasks import Scalar
 from sensegate.errors import Conflict, SensegateError, StoreFull, Unavailable
-from sensegate.model import Shed
+from sensegate.model import SheddingRule
 
 POLL_S = 1.0
 EXPIRES_S = 86_400.0
@@ -40,11 +40,11 @@ class ModeOrderExecutor:
         self._moved = asyncio.Event()
         modes.on_change.append(self._moved.set)
 
-    def shed(self) -> Sequence[Shed]:
+    def shed(self) -> Sequence[SheddingRule]:
         """Return the readings that active orders withhold from the centre."""
         return [
-            Shed(order.place.division, order.place.department, frozenset(order.plan.shed))
-            for order in self._modes.open()
+            SheddingRule(order.place.division, order.place.department, frozenset(order.plan.shed))
+            for order in self._modes.unfinished()
             if order.state == "active" and order.plan.shed
         ]
 
@@ -52,12 +52,12 @@ class ModeOrderExecutor:
         """Take and undo steps until cancelled."""
         while True:
             self._moved.clear()
-            for order in list(self._modes.open()):
+            for order in list(self._modes.unfinished()):
                 try:
                     await self._advance(order)
                 except (Conflict, StoreFull, Unavailable) as why:
                     _log.warning("mode order delayed", order=order.id, reason=str(why))
-            await moved(self._moved, self._clock, POLL_S)
+            await wait_or_sleep(self._moved, self._clock, POLL_S)
 
     async def _advance(self, order: ModeOrder) -> None:
         if order.state == "active" and self._clock.now() >= order.until:

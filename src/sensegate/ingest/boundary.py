@@ -42,7 +42,7 @@ class CommitBarrier:
 
         def add() -> None:
             for batch in batches:
-                self._committer.remember(batch)
+                self._committer.add_identities(batch)
 
         self._boundary.add(add)
 

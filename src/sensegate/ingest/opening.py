@@ -19,17 +19,17 @@ from sensegate.decode.purposes import purposes
 from sensegate.decode.watch import ProfileWatcher
 from sensegate.ingest.boundary import BatchBoundary, CommitBarrier
 from sensegate.ingest.interpreter import Interpreter
-from sensegate.ingest.own_clock import OwnClock
+from sensegate.ingest.own_clock import ClockMonitor
 from sensegate.model import QualityRow
 from sensegate.normalise.book import IndicatorStore
 from sensegate.normalise.clocks import TimeChecks
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
-from sensegate.persist.commit import Committer, Limits
-from sensegate.persist.duplicates import Duplicates
-from sensegate.persist.scrub import Scrub, scrubbed
-from sensegate.persist.scrubber import Scrubber
+from sensegate.persist.commit import CommitLimits, Committer
+from sensegate.persist.duplicates import Deduplicator
+from sensegate.persist.scrub import Scrub, scrub_target
+from sensegate.persist.scrubber import ScrubTask
 
 
 class Stages(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -47,7 +47,7 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     neighbours: Neighbours
     downlink: DownlinkQueue
     """Asks devices for what decoding needs of them."""
-    scrubber: Scrubber
+    scrubber: ScrubTask
     boundary: BatchBoundary
     barrier: CommitBarrier
     tasks: Mapping[str, Callable[[], Awaitable[None]]]
@@ -56,8 +56,8 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def not_ready(self) -> list[str]:
         """Return why readings are not taken as they should be."""
         problems = []
-        if self.committer.held:
-            problems.append(f"log: full, devices are held back until there is room: {self.committer.held}")
+        if self.committer.blocked_reason:
+            problems.append(f"log: full, devices are held back until there is room: {self.committer.blocked_reason}")
         if self.time_checks.own_clock_off:
             problems.append("clock: off; readings are marked, none is judged by time. Set the clock (NTP)")
         return problems
@@ -119,7 +119,7 @@ def open_stages(
     measured = purposes(lambda: profiles.set)
     downlink = DownlinkQueue(channels, clock)
     for request in decoder.initial_requests(clock.now()):
-        downlink.ask(request.topic, request.payload, request.about)
+        downlink.enqueue(request.topic, request.payload, request.about)
     return Stages(
         devices=devices,
         series=series,
@@ -135,7 +135,7 @@ def open_stages(
         boundary=boundary,
         barrier=CommitBarrier(boundary, committer, clock),
         tasks={
-            "clock": OwnClock(config, clock, core.log, normaliser.clocks, centre_offset_s).run,
+            "clock": ClockMonitor(config, clock, core.log, normaliser.clocks, centre_offset_s).run,
             "quality": quality.run,
             "scrub": scrubber.run,
             "commands": downlink.run,
@@ -143,10 +143,10 @@ def open_stages(
     )
 
 
-def _open_committer(core: Core, profiles: ProfileWatcher, devices: Devices) -> tuple[Committer, Scrubber]:
+def _open_committer(core: Core, profiles: ProfileWatcher, devices: Devices) -> tuple[Committer, ScrubTask]:
     """Return what judges duplicates and writes commits, and what checks the stored commits."""
     config, clock = core.config, core.clock
-    duplicates = Duplicates(
+    duplicates = Deduplicator(
         core.directory / "duplicates",
         clock=clock,
         horizon_h=config.duplicates.horizon_h,
@@ -161,11 +161,16 @@ def _open_committer(core: Core, profiles: ProfileWatcher, devices: Devices) -> t
         clock,
         division=config.member_id,
         partition=config.ingest.partition,
-        alone=config.role == "node",
-        limits=Limits.of(config.store, core.log.payload_bytes_max),
+        sole_writer=config.role == "node",
+        limits=CommitLimits.of(config.store, core.log.payload_bytes_max),
     )
-    scrubber = Scrubber(
-        Scrub(core.log.whole(), scrubbed(config, duplicates.horizon_us), clock, spoil=duplicates.spoil),
+    scrubber = ScrubTask(
+        Scrub(
+            core.log.unfiltered(),
+            scrub_target(config, duplicates.horizon_us),
+            clock,
+            request_rebuild=duplicates.request_rebuild,
+        ),
         core.directory,
         clock,
         epoch=core.log.epoch,

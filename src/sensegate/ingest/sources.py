@@ -70,7 +70,7 @@ async def open_sources(
     qos0 = await core.engine.connect(User.INTAKE, name="intake qos 0")
     stack.push_async_callback(qos0.close)
     best_effort = BestEffortSource(qos0, profiles.set.topics_at_qos0(), config.ingest, clock)
-    profiles.on_change.append(lambda in_force, _changed: best_effort.hear(in_force.topics_at_qos0()))
+    profiles.on_change.append(lambda in_force, _changed: best_effort.subscribe(in_force.topics_at_qos0()))
     foreign = [MqttSource(settings, config.ingest, clock) for settings in config.external_brokers]
     listeners = await _listen(core, devices, refusals, stack)
     return Sources(
@@ -103,7 +103,7 @@ async def _listen(
     def changed(at: int, _before: StoredDevice | None, after: StoredDevice | None) -> None:
         if after is None or not devices.enabled[at]:
             for listener in listeners.values():
-                listener.expel(devices.id(at))
+                listener.disconnect(devices.id(at))
 
     if listeners:
         devices.on_change.append(changed)

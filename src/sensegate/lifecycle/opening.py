@@ -42,7 +42,7 @@ from sensegate.lifecycle.reprocessing_orders import ReprocessingOrders
 from sensegate.lifecycle.reprocessing_source import ReprocessingSource
 from sensegate.lifecycle.rollout import MaterialisedVersions, Rollout
 from sensegate.lifecycle.unexplained import UnexplainedMessages
-from sensegate.model import Device, Span, Spec
+from sensegate.model import Device, MessageBatch, Spec
 from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
 from sensegate.ports import Log
@@ -80,12 +80,12 @@ class ProfileLifecycle(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     tasks: Mapping[str, Callable[[], Awaitable[None]]]
     """Name -> task that runs as long as the gateway."""
 
-    def observe(self, specs: Sequence[Spec], span: Span, batch: DecodedBatch) -> None:
+    def observe(self, specs: Sequence[Spec], span: MessageBatch, batch: DecodedBatch) -> None:
         """Count live messages for canaries, and offer them to versions that are compared."""
         fields = batch.fields
         rejected = [*fields.rejected, *batch.rejected]
         self.canaries.count(specs, batch.readings, rejected, fields.quarantined)
-        self.comparisons.offer(span)
+        self.comparisons.submit(span)
 
 
 class ReprocessingParts(msgspec.Struct, frozen=True, eq=False):
@@ -159,7 +159,7 @@ async def open_lifecycle(
         clock,
         home=scope(config.division).division,
         examine=_examined,
-        library=lambda name: folder_version(profiles.set, name),
+        folder_version=lambda name: folder_version(profiles.set, name),
         devices_of=devices.ids_of,
         standard=config.standard_vendors,
     )
@@ -169,7 +169,7 @@ async def open_lifecycle(
     profiles.begin_with(list(starmap(Chosen, await rollout.initial())))
     canaries = CanaryAnalysis(releases, config.division)
     jobs = Jobs(clock)
-    stack.push_async_callback(jobs.stop)
+    stack.push_async_callback(jobs.cancel_all)
 
     def compare(name: str, a: Path | None, b: Path | None, is_redacted: Callable[[Device], bool]) -> VersionComparison:
         return VersionComparison(name, *sets_to_compare(name, profiles.set, a, b), devices, is_redacted)
@@ -182,7 +182,7 @@ async def open_lifecycle(
         partition=stores.partition,
         compare=compare,
     )
-    profiles.on_change.append(lambda _in_force, names: comparisons.changed(names))
+    profiles.on_change.append(lambda _in_force, names: comparisons.restart(names))
     orders = ReprocessingOrders(await bucket("redecodes"), stores.trail, clock)
     await orders.load()
 

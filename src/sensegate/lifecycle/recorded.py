@@ -1,7 +1,7 @@
-"""The messages that the log holds as they were received, of one partition and a stretch of its sequences, in order.
+"""Reading of the received messages that the log stores, of one partition and a range of sequences, in order.
 
-Good ones stand in ``raw.<partition>``, those in quarantine in ``quarantine.<partition>``; one too large for a member
-stands in several that follow one another.
+Decoded messages are in ``raw.<partition>``, quarantined ones in ``quarantine.<partition>``; a message too large for one
+log message is stored in consecutive pieces.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import AsyncIterator, Collection
 import msgspec
 
 from sensegate.bus import raw
-from sensegate.bus.raw import Kept
+from sensegate.bus.raw import StoredMessage
 from sensegate.bus.unreadable import read
-from sensegate.model import Entry, Message
+from sensegate.model import LogEntry, Message
 from sensegate.ports import Log
 
 RAW, QUARANTINE = "raw", "quarantine"
 PAGE_BYTES = 2 * 1024**2
 
 
-class Recorded(msgspec.Struct, frozen=True):
-    """The messages of one entry."""
+class RecordedMessages(msgspec.Struct, frozen=True):
+    """The received messages of a log entry."""
 
     sequence: int
-    """Of the entry (of the last one, where a message stood in several)."""
+    """Sequence of the entry (of the last one, where a message was stored in pieces)."""
     messages: list[Message]
     quarantined: bool
     stored: int
@@ -33,7 +33,7 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct):
-    """How far the reading has come."""
+    """Progress of reading (after, until]; `at` is the last sequence read."""
 
     after: int
     until: int
@@ -41,44 +41,44 @@ class Progress(msgspec.Struct):
 
     @property
     def share(self) -> float:
-        """Return what is done, 0 to 1."""
+        """Share that was read, 0 to 1."""
         whole = self.until - self.after
         return 1.0 if whole <= 0 else min(1.0, max(0, self.at - self.after) / whole)
 
 
-class _Pieces:
-    """Puts messages in pieces together."""
+class _PieceJoiner:
+    """Joins messages that were stored in pieces."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
-    def whole(self, one: Kept) -> Message | None:
-        """Return the message once its last piece has come."""
-        if one.pieces == 1:
-            return one.message
-        if one.piece == 0:
+    def add(self, stored: StoredMessage) -> Message | None:
+        """Add a stored message; return the received message once it is complete."""
+        if stored.pieces == 1:
+            return stored.message
+        if stored.piece == 0:
             self._parts = []
-        self._parts.append(one.message.payload)
-        if one.piece != len(self._parts) - 1 or len(self._parts) < one.pieces:
+        self._parts.append(stored.message.payload)
+        if stored.piece != len(self._parts) - 1 or len(self._parts) < stored.pieces:
             return None
         parts, self._parts = self._parts, []
-        return msgspec.structs.replace(one.message, payload=b"".join(parts))
+        return msgspec.structs.replace(stored.message, payload=b"".join(parts))
 
 
-def _messages(entry: Entry, pieces: _Pieces) -> list[Message]:
-    kept = read(entry, "recorded messages", raw.decode_any) or ()
-    return [message for one in kept if (message := pieces.whole(one)) is not None]
+def _messages(entry: LogEntry, pieces: _PieceJoiner) -> list[Message]:
+    messages = read(entry, "recorded messages", raw.decode_any) or ()
+    return [message for stored in messages if (message := pieces.add(stored)) is not None]
 
 
-async def recorded(
+async def read_recorded(
     log: Log, partition: str, progress: Progress, kinds: Collection[str] = (RAW, QUARANTINE)
-) -> AsyncIterator[Recorded]:
-    """Yield the messages of the entries of ``(progress.after, progress.until]``; `progress.at` follows.
+) -> AsyncIterator[RecordedMessages]:
+    """Yield the messages of the entries in ``(progress.after, progress.until]``, and update `progress.at`.
 
-    `partition` is ``<division>-<partition>``. What has expired is not there. Raises `Unavailable`.
+    `partition`: ``<division>-<partition>``. Expired entries are missing. Raises `Unavailable`.
     """
     at = max(progress.after, progress.at)
-    pieces = _Pieces()
+    pieces = _PieceJoiner()
     while at < progress.until:
         entries = await log.fetch(at, max_bytes=PAGE_BYTES)
         if not entries:
@@ -87,10 +87,10 @@ async def recorded(
             at = entry.sequence
             if at > progress.until:
                 break
-            kind, _, rest = entry.subject.partition(".")
-            if kind in kinds and rest == partition:
+            kind, _, owner = entry.subject.partition(".")
+            if kind in kinds and owner == partition:
                 messages = await asyncio.to_thread(_messages, entry, pieces)
                 if messages:
-                    yield Recorded(at, messages, kind == QUARANTINE, entry.time)
+                    yield RecordedMessages(at, messages, kind == QUARANTINE, entry.time)
             progress.at = at
     progress.at = progress.until

@@ -22,7 +22,7 @@ from sensegate.authority.scope import Principal
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
 from sensegate.bus import api, streams
-from sensegate.bus.connect import trust
+from sensegate.bus.connect import trust_certificate
 from sensegate.bus.engine import User
 from sensegate.bus.opening import Core
 from sensegate.clock import Clock
@@ -131,7 +131,7 @@ async def _open_broker(core: Core, makers: _SubscriptionMaker, stack: contextlib
     engine = core.engine
     feeds = await engine.connect(User.FEEDS, name="feeds")
     stack.push_async_callback(feeds.close)
-    await streams.ensure_outlet(feeds)
+    await streams.ensure_subscriber_streams(feeds)
     tls = core.config.engine.tls.cert_file
 
     def credential() -> tuple[str, int, str, str]:
@@ -142,7 +142,7 @@ async def _open_broker(core: Core, makers: _SubscriptionMaker, stack: contextlib
     async def notify_expired(spec: SubscriptionSpec, reason: str, first: str) -> None:
         await _publish_reply(feeds, f"{spec.target}.{PROBLEM_TAG}", ControlReply(problem=reason, first=first))
 
-    topics = MqttPublisher(MqttSessions(feeds), credential, trust(tls) if tls else None)
+    topics = MqttPublisher(MqttSessions(feeds), credential, trust_certificate(tls) if tls else None)
     subscriptions = {
         MQTT: PushSubscriptions(
             partial(makers.subscription, topics, notify_expired=notify_expired), wait_for_start=True
@@ -174,7 +174,7 @@ async def _listen(feeds: Client, controls: SubscriptionControl) -> None:
         if reply_subject or reply.problem:
             await _publish_reply(feeds, reply_subject or problem_subject(message.subject), reply)
 
-    with api.lost("subscribe to control messages"):
+    with api.translate_client_errors("subscribe to control messages"):
         await feeds.subscribe(CONTROL_SUBJECTS, cb=handle, pending_msgs_limit=_CONTROL_QUEUE_MAX)
         await feeds.flush()
 
@@ -277,7 +277,7 @@ def _may_see_token(tokens: Tokens, token_id: str, principal: Principal) -> bool:
 async def _publish_reply(feeds: Client, subject: str, reply: ControlReply) -> None:
     """Publish a reply to a subscriber; a lost one is not repeated."""
     try:
-        with api.lost("reply to a subscriber"):
+        with api.translate_client_errors("reply to a subscriber"):
             await feeds.publish(subject, msgspec.json.encode(reply))
     except Unavailable as why:
         _log.debug("reply to a subscriber lost", reason=str(why))

@@ -78,7 +78,7 @@ async def open_share(
         signing=key,
         centre=inputs.centre,
     )
-    await sharing.open(core.log.began)
+    await sharing.open(core.log.end_at_open)
     stack.push_async_callback(sharing.close)
     push = await open_push(core, sharing, callers.tokens, callers.audit, stack)
     hourly = audit_opening.hourly_heads(callers.audit, clock, config, sharing.usage)

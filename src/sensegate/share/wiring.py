@@ -22,7 +22,7 @@ from sensegate.authority.scope import Principal, Scope
 from sensegate.authority.shared_secrets import synchronise_secret
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.process import write_private
 from sensegate.clock import HOUR_US, Clock
 from sensegate.config import Config
@@ -70,9 +70,9 @@ def build_sharing(
     *,
     reader: LogReader,
     books: HourlyLedgers,
-    feeds: Bucket,
-    usage: Bucket,
-    sharing: Bucket,
+    feeds: KvBucket,
+    usage: KvBucket,
+    sharing: KvBucket,
     measured: Callable[[Feed], QualityIndicators],
     signing: Ed25519PrivateKey,
     centre: Centre | None,

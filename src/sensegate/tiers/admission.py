@@ -29,9 +29,9 @@ from sensegate.errors import Conflict, StoreFull, Unavailable
 from sensegate.tiers.link import NodeLinks
 from sensegate.tiers.members import Members, MembershipState, NodeMember
 
-CLOSE_AGAIN_S = 0.5
-"""Connections that were being admitted while the rights ended are closed after this time."""
-TRIES = 3
+CLOSE_RETRY_S = 0.5
+"""Time after which connections are closed again that were being admitted while the rights ended."""
+CLOSE_ATTEMPTS = 3
 
 _log = structlog.get_logger("tiers")
 
@@ -99,7 +99,7 @@ class NodeAdmission:
         return {"node links": self.links.run, "members": self._members.watch, "links closing": self._close_all}
 
     def guest_of(self, question: AuthRequest) -> Guest | None:
-        """Return the node that connects; None where a client is no node. Raises `PermissionDenied`."""
+        """Authenticate a node that connects; return None where the client is not a node. Raises `PermissionDenied`."""
         user = question.connect_opts.user
         if question.client_info.type == "mqtt" or not user.startswith("node-"):
             return None
@@ -120,25 +120,25 @@ class NodeAdmission:
         ]
 
     async def connected(self) -> set[str]:
-        """Return the members whose connection is open; connections in other slots are closed. Raises `Unavailable`."""
-        placed, ours = self._members.members_by_slot(), self.links.connected
-        slots = {*self._slots, *placed}
+        """Return the members whose connection is open; close connections in other slots. Raises `Unavailable`."""
+        members, own = self._members.members_by_slot(), self.links.connected
+        slots = {*self._slots, *members}
         counts = await self._engine.connection_counts([account_of(slot) for slot in slots])
-        found: set[str] = set()
+        connected: set[str] = set()
         for slot in slots:
             count = counts.get(account_of(slot), 0)
-            if count <= (slot in ours):
+            if count <= (slot in own):
                 continue
             if count >= self._config.node_quota.connections:
-                # Half-open connections of an unstable link would keep out the node, and us; the living one comes again.
-                _log.warning("all connections of a slot are in use; they are closed", slot=slot, count=count)
+                # Half-open connections of an unstable link would keep out the node and us; the node reconnects.
+                _log.warning("connections of a slot closed", slot=slot, reason=f"all {count} are in use")
                 metrics.LIMIT_HITS.labels("node_connections").inc()
                 await self._close_slot(slot)
-            if member := placed.get(slot):
-                found.add(member)
+            if member := members.get(slot):
+                connected.add(member)
             else:
                 await self._close_slot(slot)
-        return found
+        return connected
 
     def _changed(self, member: NodeMember) -> None:
         replaced = self._generations.get(member.id) != member.generation
@@ -149,11 +149,11 @@ class NodeAdmission:
             self._close.set()
 
     def _assign(self) -> None:
-        """Connect in the slot of each member that may write here, and in that of the other centre."""
-        placed = self._members.members_by_slot()
+        """Connect in the slot of each authorized member, and in that of the other centre."""
+        slots = self._members.members_by_slot()
         if self._config.peer.secret_file:
-            placed[self._config.division] = self._config.division
-        self.links.assign(placed)
+            slots[self._config.division] = self._config.division
+        self.links.assign(slots)
 
     async def _close_all(self) -> None:
         """Close the connections of nodes whose rights have ended, at once and again later; then free their slots."""
@@ -161,10 +161,10 @@ class NodeAdmission:
             await self._close.wait()
             self._close.clear()
             closing, self._closing = self._closing, set()
-            for _ in range(TRIES):
+            for _ in range(CLOSE_ATTEMPTS):
                 for slot in closing:
                     await self._close_slot(slot)
-                await self._clock.sleep(CLOSE_AGAIN_S)
+                await self._clock.sleep(CLOSE_RETRY_S)
             await self._free_slots()
 
     async def _close_slot(self, slot: str) -> int:
@@ -178,18 +178,18 @@ class NodeAdmission:
             for connection in nodes:
                 await self._engine.close_connection(connection.cid)
         except Unavailable as why:
-            _log.warning("connections of a node not closed; tried again", slot=slot, reason=str(why))
+            _log.warning("connections of a node not closed; retrying", slot=slot, reason=str(why))
             return -1
         return len(nodes)
 
     async def _free_slots(self) -> None:
-        """Free the slots of members that have ended, where nothing is connected any more."""
+        """Free the slots of ended memberships in which nothing is connected any more."""
         for member in self._members.holding_slot():
             try:
                 if await self._close_slot(member.slot) == 0:
                     await self._members.free_slot(member.id)
                     continue
             except (Unavailable, Conflict, StoreFull) as why:
-                _log.warning("slot not freed; tried again", slot=member.slot, reason=str(why))
+                _log.warning("slot not freed; retrying", slot=member.slot, reason=str(why))
             self._closing.add(member.slot)
             self._close.set()

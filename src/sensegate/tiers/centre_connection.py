@@ -66,8 +66,8 @@ class CentreConnection:
         return self._uplink.clock_offset_s if self._uplink else None
 
     def problems(self) -> list[str]:
-        """Return what keeps readings from going up although the centre is reached, a sentence each."""
+        """Return why readings do not go up although the centre is reached, one sentence each."""
         return self._uplink.problems if self._uplink else []
 
 
-CONNECTION = PartKey[CentreConnection]("centre_connection", absent="this gateway is no node: it has no centre")
+CONNECTION = PartKey[CentreConnection]("centre_connection", absent="this gateway is not a node and has no centre")

@@ -1,6 +1,6 @@
-"""Feature: a centre's side of its nodes: what is taken of them, what they are told, moves of devices between them.
+"""Feature: a centre's side of its nodes: spans, answers to their questions, and moves of devices between them.
 
-`NodeAdmission` lets them in; `NodeLinks` carries spans to `Receiver`, and questions to the answers collected here.
+`NodeAdmission` admits them; `NodeLinks` carries spans to `Receiver`, and questions to the handlers collected here.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from sensegate.tiers.report import NodeReport, NodeReports
 from sensegate.tiers.return_desks import CentreReturns
 from sensegate.tiers.verdict import MemberFacts, Rules
 
-LOOK_S = 1.0
+POLL_S = 1.0
 DENIED_S = 3_600.0
-"""The trail records so often that a copy of a node's store asks."""
+"""Interval per member in which the trail gets at most one record of a denied claim."""
 
 _log = structlog.get_logger("tiers")
 
 
 class WriterEvents:
-    """Records on the trail what processes of nodes do: a second copy of a store, a takeover, a lost end."""
+    """Records events of the nodes' writers on the trail: a second copy of a store, a takeover, a lost end."""
 
     def __init__(self, trail: Trail, clock: Clock, *, home: str) -> None:
         self._trail = trail
@@ -65,9 +65,9 @@ class WriterEvents:
         self._denied_at[member] = self._clock.monotonic()
         await self._record(member, "node.copy", {"reason": reason})
 
-    async def claimed(self, member: str, how: str) -> None:
-        """Record that a store has gone on by force, or that its log has lost its end."""
-        await self._record(member, f"node.{how}", {})
+    async def claimed(self, member: str, event: str) -> None:
+        """Record that a store took over by force, or that its log has lost its end."""
+        await self._record(member, f"node.{event}", {})
 
     async def _record(self, member: str, action: str, after: dict[str, str]) -> None:
         by = Principal(f"node-{member}", Role.DEVICE, scope(self._home), name="the node itself")
@@ -78,7 +78,7 @@ class WriterEvents:
 
 
 class NodeList(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """The nodes of a centre, as people see them."""
+    """The list of a centre's nodes, for operators."""
 
     states: NodeMonitor
     members: Members
@@ -93,7 +93,7 @@ class NodeList(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return [self._completed(row_of_node(node, members.get(node.member), tables)) for node in self.states.nodes]
 
     def _completed(self, row: NodeRow) -> NodeRow:
-        """Return a row with what the node may send, and which of its devices another node sends too."""
+        """Return a row completed with the node's areas and with devices that another node sends, too."""
         conflicts = self.owners.conflicts(row.member)
         problems = [*row.problems, *self.receiver.health(row.member).problems()]
         if conflicts:
@@ -111,7 +111,7 @@ class NodeList(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Registers(msgspec.Struct, frozen=True, eq=False):
-    """Registers of a centre about devices of its nodes."""
+    """Registers of a centre about its nodes' devices."""
 
     copies: RegistryCopies
     owners: DeviceOwners
@@ -157,32 +157,32 @@ def _open_receiver(parts: Parts, members: Members, owners: DeviceOwners, links: 
     return receiver
 
 
-def _open_offers(parts: Parts) -> ConfigPublisher:
-    """Return what nodes should have of the centre: profiles in force."""
+def _open_publisher(parts: Parts) -> ConfigPublisher:
+    """Return the publisher of the profiles in force here."""
     profiles = parts.lifecycle.profiles
-    offers = ConfigPublisher(
+    publisher = ConfigPublisher(
         parts.lifecycle.releases,
         lambda: profiles.set.ids,
         home=parts.core.config.division,
         standard=parts.core.config.standard_vendors,
     )
-    profiles.on_change.append(lambda _in_force, _names: offers.invalidate())
-    return offers
+    profiles.on_change.append(lambda _in_force, _names: publisher.invalidate())
+    return publisher
 
 
 async def _move_own(moves: MoveRegister, mover: DeviceMover, clock: Clock, home: str) -> None:
-    """Do what is ordered of the centre's own gateway, until cancelled."""
+    """Run the orders to the centre's own gateway until cancelled."""
     while True:
         await moves.until(lambda: moves.orders_digest(home) != "")
         try:
             await mover.run_orders()
         except (Unavailable, PermissionDenied, StoreFull) as why:
-            _log.warning("move not completed; tried again", reason=str(why))
-        await clock.sleep(LOOK_S)
+            _log.warning("move not completed; retrying", reason=str(why))
+        await clock.sleep(POLL_S)
 
 
 def _own_orders(moves: MoveRegister, home: str) -> Callable[[str, bytes], Awaitable[bytes]]:
-    """Return what answers the centre's own gateway like any node's."""
+    """Return the function by which the centre's own gateway asks, as nodes do."""
     answers: dict[str, Answer] = {"orders": moves.answer_orders, "part": moves.answer_part, "told": moves.take_report}
 
     async def ask(question: str, payload: bytes) -> bytes:
@@ -200,12 +200,12 @@ async def _open(parts: Parts) -> Feature | None:
         core.engine.connect_slot, core.clock, quota=config.node_quota, term=parts.find(TERM) or (lambda: 0)
     )
     admission = NodeAdmission(Site(config, core.clock, core.engine), members, links)
-    registers, offers = await _open_registers(parts, members), _open_offers(parts)
+    registers, publisher = await _open_registers(parts, members), _open_publisher(parts)
     copies, owners, moves = registers.copies, registers.owners, registers.moves
     receiver = _open_receiver(parts, members, owners, links)
 
     def reply(member: str, _report: NodeReport) -> dict[str, str]:
-        return {"base": offers.digest(member), "orders": moves.orders_digest(member)}
+        return {"base": publisher.digest(member), "orders": moves.orders_digest(member)}
 
     reports = NodeReports(__version__, core.clock, reply)
     states = NodeMonitor(core.log, admission.divisions, admission.connected, core.clock, reports)
@@ -219,8 +219,8 @@ async def _open(parts: Parts) -> Feature | None:
             "orders": moves.answer_orders,
             "part": moves.answer_part,
             "told": moves.take_report,
-            "base": offers.answer_base,
-            "content": offers.answer_content,
+            "base": publisher.answer_base,
+            "content": publisher.answer_content,
             "copied": copies.answer_position,
             "copy": copies.store_rows,
             "restore": copies.answer_restore,

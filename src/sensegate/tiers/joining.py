@@ -12,14 +12,14 @@ from sensegate.tiers.node_states import lane_records
 
 
 class Joining:
-    """Takes nodes in; `join` answers `POST /api/v1/join`."""
+    """Admits nodes; `join` answers `POST /api/v1/nodes/join`."""
 
     def __init__(self, core: Core, members: Members) -> None:
         self._core = core
         self._members = members
 
     async def join(self, code: str, version: str, log_epoch: str) -> JoinAnswer:
-        """Take a node in. Raises as `Members.join`."""
+        """Admit a node. Raises as `Members.join`."""
         invited = code.split("_")[1] if code.count("_") > 1 else ""
         records = await lane_records(self._core.log, invited) if MEMBER_ID.fullmatch(invited) else []
         progress = LaneProgress(
@@ -42,7 +42,7 @@ class Joining:
         )
 
     def _address(self) -> LinkAddress:
-        """Return where the node connects."""
+        """Return the address to which the node connects."""
         settings = self._core.config.engine
         if settings.url:
             url = urlsplit(settings.url.partition(",")[0])

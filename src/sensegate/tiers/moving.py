@@ -1,4 +1,4 @@
-"""Build a gateway's part in the moves of devices."""
+"""Construction of a gateway's part in the moves of devices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sensegate.tiers.device_moves import DeviceMover, LogIdentity
 
 
 def open_mover(parts: Parts, ask: Callable[[str, bytes], Awaitable[bytes]]) -> DeviceMover:
-    """Return what does the orders of the centre; `ask`: (question, payload) -> the centre's answer."""
+    """Return the mover that runs the centre's orders; `ask`: (question, payload) -> the centre's answer."""
     config, broker, barrier = parts.core.config, parts.sources.broker, parts.stages.barrier
 
     async def drained() -> None:

@@ -1,4 +1,4 @@
-"""Feature: a node's side of its centre: forwards, reports, takes decisions, orders and return flow."""
+"""Feature: a node's side of its centre: forwarding, reports, the centre's configuration and orders, return flow."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ async def _open(parts: Parts) -> Feature | None:
 
     async def report() -> NodeReport:
         problems = [*health.not_ready(), *health.warnings()]
-        made = report_of(clock.now(), dict(totals), len(devices.index), problems)
-        return msgspec.structs.replace(made, generation=connection.generation)
+        own = report_of(clock.now(), dict(totals), len(devices.index), problems)
+        return msgspec.structs.replace(own, generation=connection.generation)
 
-    taker = ReturnReceiver(config.division, core.log, clock, config.store)
-    taking = ConfigReceiver(
+    return_receiver = ReturnReceiver(config.division, core.log, clock, config.store)
+    config_receiver = ConfigReceiver(
         lifecycle.releases,
         lifecycle.releases.contents,
         parts.callers.audit,
@@ -52,13 +52,13 @@ async def _open(parts: Parts) -> Feature | None:
             log=core.log,
             connection=connection,
             choice=choice,
-            claimant=Claimant(WriterStateFile(core.directory), core.log, began=core.log.began),
+            claimant=Claimant(WriterStateFile(core.directory), core.log, began=core.log.end_at_open),
             reporter=Reporter(report, connection.ask, clock),
-            taking=taking,
+            config_receiver=config_receiver,
             mover=open_mover(parts, connection.ask),
             shed=parts.find(SHED) or tuple,
             beside={
-                "return": partial(taker.run, connection.ask),
+                "return": partial(return_receiver.run, connection.ask),
                 "copy of the registries": RegistryUploader(
                     core.bus, copied, connection.ask, clock, log_epoch=core.log.epoch
                 ).run,
@@ -66,21 +66,23 @@ async def _open(parts: Parts) -> Feature | None:
             },
         )
     )
-    carried = UplinkAccounting(config.member_id, core.log, connection.totals, clock, ttl_h=config.store.readings_ttl_h)
+    accounting = UplinkAccounting(
+        config.member_id, core.log, connection.totals, clock, ttl_h=config.store.readings_ttl_h
+    )
     return Feature(
-        tasks=owned({"uplink": side.run, "carried": carried.run}),
+        tasks=owned({"uplink": side.run, "uplink accounting": accounting.run}),
         parts={
             rest_nodes.NODES: lambda: [own_row(config, connection.totals(), side.state_text())],
             rest_uplink.UPLINK: connection.uplink,
-            rest_returns.RETURNS: NodeReturns(taker, key_file=config.returns.key_file),
+            rest_returns.RETURNS: NodeReturns(return_receiver, key_file=config.returns.key_file),
         },
-        warnings=lambda: [*connection.problems(), *federation.problems(), *taking.problems()],
+        warnings=lambda: [*connection.problems(), *federation.problems(), *config_receiver.problems()],
     )
 
 
 FEATURE = FeatureSpec(
     name="centre of a node",
-    title="a node's centre: forwarding, reports, decisions of the centre, return flow",
+    title="a node's centre: forwarding, reports, configuration from the centre, return flow",
     config=("uplink", "returns"),
     commands=("node", "return"),
     open=_open,

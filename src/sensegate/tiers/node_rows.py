@@ -59,8 +59,8 @@ class NodeRow(msgspec.Struct, frozen=True):
 
 def row_of_node(node: NodeStatus, member: NodeMember | None, tables: dict[str, str]) -> NodeRow:
     """Return a node as its centre sees it; `tables`: digests of the centre's common tables."""
-    heard = node.last_report
-    report = heard.report if heard else None
+    last = node.last_report
+    report = last.report if last else None
     version = report.version if report else member.version if member else ""
     return NodeRow(
         node.member,
@@ -80,8 +80,8 @@ def row_of_node(node: NodeStatus, member: NodeMember | None, tables: dict[str, s
         membership=member.state.value if member else "configured",
         generation=member.generation if member else 0,
         version=version,
-        clock_offset_s=round(heard.clock_offset_s, 3) if heard else None,
-        reported=heard.received_at if heard else 0,
+        clock_offset_s=round(last.clock_offset_s, 3) if last else None,
+        reported=last.received_at if last else 0,
         load=report.load if report else None,
         rss_mb=report.rss_mb if report else None,
         devices=report.devices if report else None,

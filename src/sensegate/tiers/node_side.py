@@ -1,4 +1,4 @@
-"""A node's side of its centre: connects, forwards, reports, and takes what comes down, until cancelled.
+"""A node's side of its centre: connects, forwards, reports, and applies the centre's decisions, until cancelled.
 
 `route.CentreRoute` ─▶ connect ─▶ which centre is active ─▶ Uplink, Reporter, ConfigReceiver, DeviceMover
 """
@@ -13,11 +13,11 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from sensegate.bus.connect import Link
+from sensegate.bus.connect import BusClient
 from sensegate.clock import Clock
 from sensegate.config import Config, read_secret
 from sensegate.errors import Conflict, Overloaded, PermissionDenied, StoreFull, Unavailable, Untrusted
-from sensegate.model import Shed
+from sensegate.model import SheddingRule
 from sensegate.ports import Log, PartKey
 from sensegate.tiers import membership
 from sensegate.tiers.centre_connection import CentreConnection
@@ -37,17 +37,17 @@ from sensegate.tiers.route import (
 from sensegate.tiers.uplink import Uplink
 from sensegate.tiers.writers import Claimant
 
-LOOK_S = 1.0
-"""A node that was joined by the command line finds its centre so soon."""
-STILL_S = 0.5
-"""An active centre is asked again so soon after its answer, which it may keep until there is something new."""
+POLL_S = 1.0
+"""Interval in which a node looks for its link, which the command line may have stored."""
+LEASE_POLL_S = 0.5
+"""Pause before the active centre is asked again; it may delay its answer until there is news."""
 REFUSED_S = 5.0
 
-_log = structlog.get_logger("uplink")
+_log = structlog.get_logger("tiers")
 
 
-class CentreChoice(Protocol):
-    """Which of two centres this node follows; `failover.centre_choice` implements it."""
+class ActiveCentreChoice(Protocol):
+    """The choice of one of two centres; `failover.centre_choice` implements it."""
 
     @property
     def term(self) -> int:
@@ -55,15 +55,15 @@ class CentreChoice(Protocol):
         ...
 
     def is_granted(self, url: str) -> bool:
-        """Return whether this node grants a centre its term at the moment."""
+        """Return whether this node grants a centre its term at present."""
         ...
 
     async def is_active(self, link: CentreLink, url: str, *, generation: int, wait: bool = False) -> bool:
-        """Return whether a centre is active; `wait`: it may answer when there is something new."""
+        """Return whether a centre is active; `wait`: it may delay its answer until there is news."""
         ...
 
 
-CHOICE = PartKey[CentreChoice]("centre_choice", absent="this gateway is no node: it has no centre")
+CHOICE = PartKey[ActiveCentreChoice]("centre_choice", absent="this gateway is not a node and has no centre")
 
 
 class NodeParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -73,18 +73,18 @@ class NodeParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     clock: Clock
     log: Log
     connection: CentreConnection
-    choice: CentreChoice
+    choice: ActiveCentreChoice
     claimant: Claimant
     """Claims the lanes for this process."""
     reporter: Reporter
-    taking: ConfigReceiver
-    """Takes what the centre hands down."""
+    config_receiver: ConfigReceiver
+    """Applies the configuration that the centre distributes."""
     mover: DeviceMover
-    """Does what the centre orders of moves of devices."""
-    shed: Callable[[], Sequence[Shed]]
-    """Returns the readings that a mode order withholds from the centre."""
+    """Runs the centre's orders to move devices."""
+    shed: Callable[[], Sequence[SheddingRule]]
+    """Returns the selections of readings that mode orders withhold from the centre."""
     beside: Mapping[str, Callable[[], Awaitable[None]]]
-    """Name -> what else runs while connected."""
+    """Name -> another task that runs while connected."""
 
 
 class NodeSide:
@@ -97,10 +97,10 @@ class NodeSide:
         self._connection = parts.connection
         self._refusals = 0
         self._turns = 0
-        """How often another of several centres was tried."""
+        """Number of changes to another centre."""
 
     def state_text(self) -> str:
-        """Return the state of the connection, for people."""
+        """Return the state of the connection as text."""
         connection = self._connection
         if connection.problem:
             return connection.problem
@@ -108,9 +108,9 @@ class NodeSide:
             return "; ".join(problems)
         if connection.is_forwarding:
             return "centre connected"
-        return "centre not reached; going on alone" if self._way() else "no centre; going on alone"
+        return "centre not reached; working alone" if self._route() else "no centre; working alone"
 
-    def _way(self) -> CentreRoute | None:
+    def _route(self) -> CentreRoute | None:
         uplink = self._config.uplink
         if uplink.secret_file:
             member = self._config.member_id
@@ -119,72 +119,70 @@ class NodeSide:
                 if uplink.url
                 else None
             )
-        found = membership.read_link(Path(self._config.directory))
-        if found is None:
-            return None
-        return joined_route(found, uplink)
+        link = membership.read_link(Path(self._config.directory))
+        return joined_route(link, uplink) if link else None
 
     async def run(self) -> None:
         """Connect to the centre and work until the connection is lost for good."""
-        way = self._turn(await self._await_way())
-        nc = await self._connect(way)
-        if nc is None:
+        route = self._present_route(await self._await_route())
+        connection = await self._connect(route)
+        if connection is None:
             return
         choice = self._parts.choice
-        link = CentreLink(nc, slot=way.slot, member=way.member, term=lambda: choice.term)
+        link = CentreLink(connection, slot=route.slot, member=route.member, term=lambda: choice.term)
         try:
             if not await self._greet(link):
                 return
-            if self._config.uplink.other_centres and not await self._is_active(link, way):
-                if not choice.is_granted(way.url):
+            if self._config.uplink.other_centres and not await self._is_active(link, route):
+                if not choice.is_granted(route.url):
                     self._turns += 1
                 return
             self._refusals = 0
-            self._connection.opened(link, way.generation)
-            await self._work(link, way)
+            self._connection.opened(link, route.generation)
+            await self._work(link, route)
         finally:
             self._connection.closed()
-            await nc.close()
+            await connection.close()
 
     async def _greet(self, link: CentreLink) -> bool:
-        """Agree with the centre on a form; return False where it takes nothing of this node. Raises `Unavailable`."""
+        """Greet the centre; return False where it accepts nothing from this node. Raises `Unavailable`."""
         try:
             writer = self._parts.claimant.writer
             welcome = await link.hello(writer=writer.id, writer_epoch=writer.epoch)
         except PermissionDenied as why:
-            self._connection.problem = f"the centre refuses this node; going on alone: {why}"
-            _log.error("the centre refuses this node; it goes on alone", reason=str(why))
+            self._connection.problem = f"the centre refuses this node; working alone: {why}"
+            _log.error("node refused by the centre; working alone", reason=str(why))
             await self._clock.sleep(REFUSED_S)
             return False
         except (Unavailable, Overloaded) as why:
             self._turns += 1
-            raise Unavailable(f"the centre takes no greeting now: {why}") from why
+            raise Unavailable(f"the centre does not answer the greeting: {why}") from why
         if welcome.active or self._config.uplink.other_centres:
             return True
-        self._connection.problem = "the centre is not active; going on alone"
-        await self._clock.sleep(LOOK_S)
+        self._connection.problem = "the centre is not active; working alone"
+        await self._clock.sleep(POLL_S)
         return False
 
-    async def _await_way(self) -> CentreRoute:
-        """Return the way to the centre once there is one: this node may be joined by the command line, or by a code."""
-        while (way := self._way()) is None:
+    async def _await_route(self) -> CentreRoute:
+        """Wait for a route to the centre: this node may be joined by the command line, or by a code in a file."""
+        while (route := self._route()) is None:
             if self._config.uplink.join_code_file and self._config.uplink.centre_url:
                 await self._try_to_join()
-            await self._clock.sleep(LOOK_S)
-        return way
+            await self._clock.sleep(POLL_S)
+        return route
 
-    async def _connect(self, way: CentreRoute) -> Link | None:
-        """Return the connection, None where this centre does not let us in.
+    async def _connect(self, route: CentreRoute) -> BusClient | None:
+        """Connect to a centre; return None where it refuses this node.
 
-        Raises `Unavailable`; next time the other.
+        Raises `Unavailable`; the other centre is tried next.
         """
         others = self._config.uplink.other_centres
         try:
-            return await connect_to_centre(way, 2.0 if others else 10.0)
+            return await connect_to_centre(route, 2.0 if others else 10.0)
         except Untrusted as why:
             self._turns += 1
-            self._connection.problem = f"centre not reached; going on alone: {why}"
-            await self._clock.sleep(LOOK_S)
+            self._connection.problem = f"centre not reached; working alone: {why}"
+            await self._clock.sleep(POLL_S)
             raise
         except Unavailable:
             self._turns += 1
@@ -192,11 +190,11 @@ class NodeSide:
         except PermissionDenied:
             self._turns += 1
             if not others:
-                await self._turned_away(way)
+                await self._await_admission(route)
             return None
 
-    async def _work(self, link: CentreLink, way: CentreRoute) -> None:
-        """Forward, report, and take what comes down, until the connection is lost or this centre is active no more."""
+    async def _work(self, link: CentreLink, route: CentreRoute) -> None:
+        """Forward, report, and apply decisions, until the connection is lost or this centre is no longer active."""
         parts = self._parts
         await link.answer_probes(parts.claimant.token)
         uplink = Uplink(
@@ -213,29 +211,29 @@ class NodeSide:
         async with asyncio.TaskGroup() as group:
             group.create_task(uplink.run(), name="uplink lanes")
             group.create_task(parts.reporter.run(), name="uplink report")
-            group.create_task(_until(link.connection.refused), name="uplink end")
-            group.create_task(self._take(), name="uplink base data")
+            group.create_task(_until(link.connection.credentials_refused), name="uplink end")
+            group.create_task(self._apply_decisions(), name="uplink decisions")
             if self._config.uplink.other_centres:
-                group.create_task(self._still(link, way), name="uplink lease")
+                group.create_task(self._watch_active(link, route), name="uplink lease")
             for name, work in parts.beside.items():
                 group.create_task(self._run_beside(name, work), name=f"uplink {name}")
 
     # ── which centre ────────────────────────────────────────────────────────────────────────────────
 
-    def _turn(self, way: CentreRoute) -> CentreRoute:
-        """Return the way to the centre whose turn it is: the first, then the others in order, and again."""
-        return route_of_turn(way, self._config.uplink, self._turns)
+    def _present_route(self, route: CentreRoute) -> CentreRoute:
+        """Return the route to the centre whose turn it is: the first, then the others in order, round robin."""
+        return route_of_turn(route, self._config.uplink, self._turns)
 
-    async def _is_active(self, link: CentreLink, way: CentreRoute, *, wait: bool = False) -> bool:
-        active = await self._parts.choice.is_active(link, way.url, generation=way.generation, wait=wait)
+    async def _is_active(self, link: CentreLink, route: CentreRoute, *, wait: bool = False) -> bool:
+        active = await self._parts.choice.is_active(link, route.url, generation=route.generation, wait=wait)
         if not active:
-            self._connection.problem = "no centre is active; going on alone"
+            self._connection.problem = "no centre is active; working alone"
         return active
 
-    async def _still(self, link: CentreLink, way: CentreRoute) -> None:
+    async def _watch_active(self, link: CentreLink, route: CentreRoute) -> None:
         """Watch that the centre stays active. Raises `Unavailable` when it does not."""
-        while await self._is_active(link, way, wait=True):
-            await self._clock.sleep(STILL_S)
+        while await self._is_active(link, route, wait=True):
+            await self._clock.sleep(LEASE_POLL_S)
         self._turns += 1
         raise Unavailable("the centre is no longer active")
 
@@ -248,33 +246,33 @@ class NodeSide:
                 _log.info("component restarted", component=name, reason=str(why))
             await self._clock.sleep(REFUSED_S)
 
-    async def _take(self) -> None:
-        """Take what the centre hands down, as its answers to our reports tell that there is something."""
+    async def _apply_decisions(self) -> None:
+        """Apply the configuration and orders of the centre whenever its answers to our reports announce any."""
         while True:
             reply = await self._parts.reporter.next_reply()
             try:
                 if reply.base:
-                    await self._parts.taking.apply(reply.base)
+                    await self._parts.config_receiver.apply(reply.base)
                 if reply.orders:
                     await self._parts.mover.run_orders()
             except (Unavailable, PermissionDenied, StoreFull, msgspec.DecodeError) as why:
                 _log.warning("decisions of the centre not applied; asked for again", reason=str(why))
 
-    async def _turned_away(self, way: CentreRoute) -> None:
-        """Wait until there may be another answer: a new way in, or some time."""
+    async def _await_admission(self, route: CentreRoute) -> None:
+        """Wait before a refused connection is tried again: for a new link, or for some time."""
         self._connection.problem = (
-            "the centre refuses this node: expelled, replaced, or of too old a release; ask the centre"
+            "the centre refuses this node: it was expelled or replaced, or its release is too old; ask the centre"
         )
-        _log.error("the centre refuses this node; it goes on alone", url=way.url)
-        # A centre that has just begun refuses all until it can tell who they are: it is asked again soon at first.
+        _log.error("node refused by the centre; working alone", url=route.url)
+        # A centre that has just started refuses everybody until it can authenticate: at first it is tried again soon.
         self._refusals += 1
-        left_s = min(REFUSED_S, LOOK_S * 2.0 ** (self._refusals - 2))
+        left_s = min(REFUSED_S, POLL_S * 2.0 ** (self._refusals - 2))
         while left_s > 0:
-            pause_s = min(left_s, LOOK_S)
+            pause_s = min(left_s, POLL_S)
             await self._clock.sleep(pause_s)
             left_s -= pause_s
-            other = self._way()
-            if other is None or other.secret != way.secret:
+            other = self._route()
+            if other is None or other.secret != route.secret:
                 return
 
     async def _try_to_join(self) -> None:
@@ -291,4 +289,4 @@ class NodeSide:
 
 async def _until(refused: asyncio.Event) -> None:
     await refused.wait()
-    raise Unavailable("the centre does not let this node in again")
+    raise Unavailable("the centre refuses a reconnect of this node")

@@ -7,8 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
+from sensegate.bus.commit_records import LaneRecord, decode_lane
 from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, WITHHELD
-from sensegate.bus.record import LaneRecord, decode_lane
 from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
 from sensegate.errors import Unavailable

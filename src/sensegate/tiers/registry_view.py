@@ -1,4 +1,4 @@
-"""What a centre knows of the devices of all gateways: its own registry, and its copies of those of nodes."""
+"""A centre's view of the devices of all gateways: its own registry, and its copies of the nodes' registries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sensegate.tiers.registry_copies import RegistryCopies
 
 
 class RegistryView:
-    """Devices of all gateways of a province; implements `move_register.Registries`."""
+    """Devices of all gateways of a province; implements `move_register.RegistryAccess`."""
 
     def __init__(self, home: str, log: Log, devices: Devices, copies: RegistryCopies, members: Members) -> None:
         """`home`: division of the centre."""
@@ -48,7 +48,7 @@ class RegistryView:
         return division != self._home and self._members.never_joined(division)
 
     async def uncarried(self, division: str) -> UncarriedState:
-        """Return which entries of a gateway did not come up. Raises `Unavailable`."""
+        """Return which entries of a gateway were not forwarded. Raises `Unavailable`."""
         records = await lane_records(self._log, division)
         return UncarriedState(
             max((record.committed_at for record in records), default=0),

@@ -11,9 +11,9 @@ from sensegate.authority.importing import RowOutcome
 from sensegate.authority.neighbours import NearbyPair, Neighbours
 from sensegate.authority.scope import Action, Scope, allows, has_right
 from sensegate.errors import Conflict, NotFound, PermissionDenied
-from sensegate.frames import multipart
 from sensegate.model import Device, DeviceState
 from sensegate.ports import PartKey
+from sensegate.video import multipart
 from sensegate.web import auth, listing
 from sensegate.web.bodies import (
     CredentialRotation,

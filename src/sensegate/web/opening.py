@@ -92,7 +92,7 @@ def _deps(parts: WebParts) -> WebDependencies:
         refused=parts.refused,
         parts={
             RELEASES: lifecycle.releases,
-            IN_FORCE: lifecycle.rollout.in_force,
+            IN_FORCE: lifecycle.rollout.wait_in_force,
             OUTCOMES: lifecycle.canaries.outcomes,
             COMPARISONS: lifecycle.comparisons,
             JOBS: lifecycle.jobs,

@@ -1,4 +1,4 @@
-"""Identities seen of late, in memory: appended, found by hash, frozen when it goes to disk."""
+"""Memtable of the dedup index: recent identities in memory, appended, found by hash, later written as a sorted run."""
 
 from __future__ import annotations
 
@@ -7,46 +7,46 @@ import numpy as np
 
 from sensegate.model import I32, I64, U32, U64
 
-_LEAST = 1 << 12
+_ROWS_MIN = 1 << 12
 
 
-class Found(msgspec.Struct, frozen=True, eq=False):
-    """Kept readings of the identities that were asked for: one row a match."""
+class Matches(msgspec.Struct, frozen=True, eq=False):
+    """Accepted readings that match queried identities: one row per match."""
 
     query: I64
-    """Index of the question."""
+    """Index of the query."""
     bits: U64
-    prints: U64
+    fingerprints: U64
     time: I64
 
     @staticmethod
-    def none() -> Found:
-        """Return no match."""
-        return Found(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.int64))
+    def empty() -> Matches:
+        """Return an empty result."""
+        return Matches(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.int64))
 
     @staticmethod
-    def join(parts: list[Found]) -> Found:
-        """Return the matches of several places."""
+    def concatenated(parts: list[Matches]) -> Matches:
+        """Return the matches of several results."""
         parts = [part for part in parts if len(part.query)]
         if not parts:
-            return Found.none()
+            return Matches.empty()
         if len(parts) == 1:
             return parts[0]
-        return Found(
+        return Matches(
             np.concatenate([part.query for part in parts]),
             np.concatenate([part.bits for part in parts]),
-            np.concatenate([part.prints for part in parts]),
+            np.concatenate([part.fingerprints for part in parts]),
             np.concatenate([part.time for part in parts]),
         )
 
 
-class Recent:
-    """Rows in the order of arrival and a table of chains over them; 44 bytes a row, half of it at least in use."""
+class Memtable:
+    """Rows in order of arrival with a chained hash table; 44 bytes per row, at least half full after growth."""
 
-    def __init__(self, rows: int = _LEAST) -> None:
+    def __init__(self, rows: int = _ROWS_MIN) -> None:
         self.count = 0
-        self.other_kinds = False
-        """True where a row's key is not its time: then the time must be kept on disk too."""
+        self.has_times = False
+        """True where the key of a row is not its time, so that a sorted run must store times, too."""
         self._allocate(rows)
 
     def _allocate(self, rows: int) -> None:
@@ -60,23 +60,23 @@ class Recent:
         self.hash: U64 = grown("hash", np.uint64)
         self.number: U32 = grown("number", np.uint32)
         self.bits: U64 = grown("bits", np.uint64)
-        self.prints: U64 = grown("prints", np.uint64)
+        self.fingerprints: U64 = grown("fingerprints", np.uint64)
         self.time: I64 = grown("time", np.int64)
         self.bucket: I32 = grown("bucket", np.int32)
         self._next: U32 = np.empty(rows, np.uint32)
         slots = rows.bit_length() - 1
         self._shift = np.uint64(64 - slots)
-        # 0 is the end of a chain; row r stands in it as r + 1.
+        # 0 is the end of a chain; row r is stored as r + 1.
         self._head: U32 = np.zeros(1 << slots, np.uint32)
         if self.count:
             self._chain(0, self.count)
 
     @property
-    def rows(self) -> int:
-        """For how many rows there is room."""
+    def capacity(self) -> int:
+        """Number of rows for which memory is allocated."""
         return len(self.hash)
 
-    def add(self, hashed: U64, number: U32, *, bits: U64, prints: U64, time: I64, bucket: I32) -> None:
+    def add(self, hashed: U64, number: U32, *, bits: U64, fingerprints: U64, time: I64, bucket: I32) -> None:
         """Append rows."""
         first, end = self.count, self.count + len(hashed)
         if end > len(self.hash):
@@ -87,7 +87,7 @@ class Recent:
         self.hash[first:end] = hashed
         self.number[first:end] = number
         self.bits[first:end] = bits
-        self.prints[first:end] = prints
+        self.fingerprints[first:end] = fingerprints
         self.time[first:end] = time
         self.bucket[first:end] = bucket
         self.count = end
@@ -99,17 +99,17 @@ class Recent:
         while row.size:
             self._next[row - 1] = self._head[slot]
             self._head[slot] = row
-            # Where several rows of this round want one chain the last written stands; the others go before it.
+            # Of several rows for one chain in this round the last one written wins; the others follow later.
             lost = self._head[slot] != row
             row, slot = row[lost], slot[lost]
 
-    def find(self, hashed: U64, number: U32) -> Found:
+    def find(self, hashed: U64, number: U32) -> Matches:
         """Return all rows of these identities."""
-        query, row = self.where(hashed, number)
-        return Found(query, self.bits[row], self.prints[row], self.time[row]) if len(query) else Found.none()
+        query, row = self.find_rows(hashed, number)
+        return Matches(query, self.bits[row], self.fingerprints[row], self.time[row]) if len(query) else Matches.empty()
 
-    def where(self, hashed: U64, number: U32) -> tuple[I64, I64]:
-        """Return (question, row) for all rows of these identities."""
+    def find_rows(self, hashed: U64, number: U32) -> tuple[I64, I64]:
+        """Return (query, row) for all rows of these identities."""
         nothing = np.empty(0, np.int64)
         if not self.count or not len(hashed):
             return nothing, nothing

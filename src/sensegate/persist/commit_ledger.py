@@ -1,4 +1,4 @@
-"""The ledger of one commit, counted in columns."""
+"""Computation of the ledger of a commit, vectorised."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import numpy as np
 
 from sensegate.authority.index import DeviceIndex
 from sensegate.bus import ledger as kinds
-from sensegate.bus.ledger import HOUR_US, Ledger
+from sensegate.bus.ledger import Ledger
+from sensegate.clock import HOUR_US
 from sensegate.model import BOOL, I64, Delivery, Fields, Readings, RejectedValue
-from sensegate.persist.duplicates import Judgement
+from sensegate.persist.duplicates import DedupResult
 from sensegate.persist.identity import ACCEPTED, UNCHANGED, VERDICTS
-from sensegate.persist.slices import Slice
+from sensegate.persist.slices import BatchSlice
 from sensegate.quantities.quality import Flag
 
 
 class _Cells:
-    """Counts by (hour and source, device): one number a cell."""
+    """Counts per (hour and source, device)."""
 
     def __init__(self, devices: I64, ids: Sequence[str], places: Sequence[tuple[int, str]], place: I64) -> None:
-        """Take the devices that may occur, their ids, the (hour, source) pairs, and each message's pair."""
+        """Create the cells of `devices` (with `ids`); `places`: (hour, source) pairs; `place`: pair of each message."""
         self._lookup = np.full(int(devices[-1]) + 2 if len(devices) else 1, len(devices), np.int64)
         self._lookup[devices] = np.arange(len(devices))
         self._width = len(devices) + 1
@@ -28,13 +29,13 @@ class _Cells:
         """(hour, source) of each row of cells."""
         self.place = place
         self.ledger = Ledger()
-        self._ids = self.ledger.places([*ids, ""])
+        self._ids = self.ledger.device_numbers([*ids, ""])
 
     def count(self, kind: str, message: I64, device: I64) -> None:
-        """Count one of a kind for each row; device -1 is not known."""
+        """Count each row as one of a kind; device -1: unknown."""
         if not len(message):
             return
-        # The last element of the lookup is what -1 finds: the column of those not known.
+        # Index -1 finds the last element of the lookup, the column of unknown devices.
         cell = self._lookup[device]
         if len(self.pairs) > 1:
             cell = cell + self.place[message] * self._width
@@ -45,58 +46,59 @@ class _Cells:
             )
 
 
-_PARTS = (
+_PARTS_OF_ACCEPTED = (
     (Flag.CONFLICT, kinds.CONFLICT),
     (Flag.LATE, kinds.LATE),
     (Flag.FUTURE, kinds.FUTURE),
     (Flag.NOT_DEDUPLICATED, kinds.NOT_DEDUPLICATED),
 )
-"""Parts of what was accepted, counted beside it."""
+"""Parts of the accepted readings that are counted separately, too."""
 
 
-def _places(deliveries: Sequence[Delivery], received: I64) -> tuple[list[tuple[int, str]], I64]:
+def _hours_and_sources(deliveries: Sequence[Delivery], received: I64) -> tuple[list[tuple[int, str]], I64]:
     """Return the (hour, source) pairs and the number of each message's pair."""
     hour = received // HOUR_US
     sources = sorted({delivery.source for delivery in deliveries})
     if len(sources) == 1 and int(hour.min()) == int(hour.max()):
         return [(int(hour[0]), sources[0])], np.zeros(len(received), np.int64)
     source = np.repeat(
-        [sources.index(delivery.source) for delivery in deliveries], [len(one.messages) for one in deliveries]
+        [sources.index(delivery.source) for delivery in deliveries], [len(delivery.messages) for delivery in deliveries]
     )
     different, place = np.unique(hour * len(sources) + source, return_inverse=True)
-    pairs = [divmod(one, len(sources)) for one in different.tolist()]
+    pairs = [divmod(device, len(sources)) for device in different.tolist()]
     return [(first, sources[second]) for first, second in pairs], place.astype(np.int64)
 
 
-def tally(piece: Slice, judgement: Judgement, index: DeviceIndex) -> Ledger:
-    """Return the ledger of a commit; `index` is the registry's.
+def commit_ledger(part: BatchSlice, judgement: DedupResult, index: DeviceIndex) -> Ledger:
+    """Return the ledger of a commit; `index`: of the device registry.
 
     Raises:
-        Unbalanced: if it does not balance: a bug.
+        Unbalanced: it does not balance, which is a bug.
     """
-    cells, owner = _open(piece, piece.messages.received, index)
+    cells, owner = _open_cells(part, part.messages.received, index)
     everyone, good = np.arange(len(owner)), np.ones(len(owner), np.bool_)
-    fields = piece.fields
+    fields = part.fields
     cells.count(kinds.MESSAGES, everyone, owner)
-    for reason in sorted({one.reason for one in fields.quarantined}):
-        some = np.array([one.message for one in fields.quarantined if one.reason is reason], np.int64)
+    for reason in sorted({message.reason for message in fields.quarantined}):
+        some = np.array([message.message for message in fields.quarantined if message.reason is reason], np.int64)
         good[some] = False
         cells.count(f"{kinds.QUARANTINED}.{reason.value}", some, owner[some])
     cells.count(kinds.DECODED, everyone[good], owner[good])
-    return _closed(cells, piece, judgement)
+    return _finish(cells, part, judgement)
 
 
-def tally_again(piece: Slice, judgement: Judgement, index: DeviceIndex, now: int) -> Ledger:
-    """Return the ledger of a commit of messages decoded once more, counted in the hour in which that is done.
+def reprocessing_ledger(part: BatchSlice, judgement: DedupResult, index: DeviceIndex, now: int) -> Ledger:
+    """Return the ledger of a commit of reprocessed messages, counted in the present hour.
 
     Raises:
-        Unbalanced: if it does not balance: a bug.
+        Unbalanced: it does not balance, which is a bug.
     """
-    cells, owner = _open(piece, np.full(len(piece.messages), now, np.int64), index)
+    cells, owner = _open_cells(part, np.full(len(part.messages), now, np.int64), index)
     everyone, good = np.arange(len(owner)), np.ones(len(owner), np.bool_)
-    good[[one.message for one in piece.fields.quarantined]] = False
+    good[[quarantined.message for quarantined in part.fields.quarantined]] = False
     kept = np.repeat(
-        [one.again == "quarantine" for one in piece.deliveries], [len(one.messages) for one in piece.deliveries]
+        [delivery.recorded_in == "quarantine" for delivery in part.deliveries],
+        [len(delivery.messages) for delivery in part.deliveries],
     )
     cells.count(kinds.REDECODED, everyone, owner)
     for kind, some in (
@@ -105,52 +107,56 @@ def tally_again(piece: Slice, judgement: Judgement, index: DeviceIndex, now: int
         (kinds.REREAD, good & ~kept),
     ):
         cells.count(kind, everyone[some], owner[some])
-    readings = piece.readings
+    readings = part.readings
     for kind, rows in (
-        (kinds.REVISED, np.flatnonzero(judgement.keep & (judgement.revision > 0))),
-        (kinds.ADDED, np.flatnonzero(judgement.keep & (judgement.revision == 0))),
+        (kinds.REVISED, np.flatnonzero(judgement.accepted & (judgement.revision > 0))),
+        (kinds.ADDED, np.flatnonzero(judgement.accepted & (judgement.revision == 0))),
     ):
         cells.count(kind, readings.message[rows].astype(np.int64), readings.device[rows].astype(np.int64))
-    return _closed(cells, piece, judgement)
+    return _finish(cells, part, judgement)
 
 
-def _open(piece: Slice, counted: I64, index: DeviceIndex) -> tuple[_Cells, I64]:
-    """Return the empty cells of a commit, and the device to which each message belongs; `counted`: when it counts."""
+def _open_cells(piece: BatchSlice, counted: I64, index: DeviceIndex) -> tuple[_Cells, I64]:
+    """Return the empty cells of a commit and the device of each message; `counted`: time under which it is counted."""
     ids = index.ids
     messages, fields = piece.messages, piece.fields
     rejected = [*fields.rejected, *piece.rejected]
     count = len(messages)
-    pairs, place = _places(piece.deliveries, counted)
-    # A message belongs to the device of its first value, whatever became of it.
+    pairs, place = _hours_and_sources(piece.deliveries, counted)
+    # A message belongs to the device of its first value, even if that was rejected.
     owner = np.full(count, -1, np.int64)
-    for one in fields.quarantined:
-        owner[one.message] = one.device
+    for message in fields.quarantined:
+        owner[message.message] = message.device
     for lost in reversed(rejected):
         owner[lost.message] = lost.device
-    for left in reversed(fields.thinned):
+    for left in reversed(fields.downsampled):
         owner[left.message] = left.device
     owner[fields.message[::-1]] = fields.device[::-1]
     seen = np.zeros(len(ids) + 1, np.bool_)
     seen[owner] = True
     seen[fields.device] = True
     seen[np.array([lost.device for lost in rejected], np.int64)] = True
-    seen[np.array([left.device for left in fields.thinned], np.int64)] = True
+    seen[np.array([left.device for left in fields.downsampled], np.int64)] = True
     devices = np.flatnonzero(seen[:-1])
     names = [ids[device] for device in devices.tolist()]
     cells = _Cells(devices, names, pairs, place)
-    cells.ledger.locate(names, _where(devices, index))
+    cells.ledger.set_places(names, _places_of_devices(devices, index))
     return cells, owner
 
 
-def _closed(cells: _Cells, piece: Slice, judgement: Judgement) -> Ledger:
-    """Return the ledger with the values counted too; it balances."""
+def _finish(cells: _Cells, piece: BatchSlice, judgement: DedupResult) -> Ledger:
+    """Count the values, check the balance, and return the ledger."""
     fields = piece.fields
     _count_values(cells, fields, [*fields.rejected, *piece.rejected])
     _count_readings(cells, piece.readings, judgement)
-    if fields.thinned:
-        message = np.repeat([one.message for one in fields.thinned], [one.count for one in fields.thinned])
-        device = np.repeat([one.device for one in fields.thinned], [one.count for one in fields.thinned])
-        for kind in (kinds.VALUES, kinds.THINNED):
+    if fields.downsampled:
+        message = np.repeat(
+            [group.message for group in fields.downsampled], [group.count for group in fields.downsampled]
+        )
+        device = np.repeat(
+            [group.device for group in fields.downsampled], [group.count for group in fields.downsampled]
+        )
+        for kind in (kinds.VALUES, kinds.DOWNSAMPLED):
             cells.count(kind, message.astype(np.int64), device.astype(np.int64))
     for taken in fields.removed:
         hour, source = cells.pairs[int(cells.place[taken.message])]
@@ -162,7 +168,7 @@ def _closed(cells: _Cells, piece: Slice, judgement: Judgement) -> Ledger:
     return cells.ledger
 
 
-def _where(devices: I64, index: DeviceIndex) -> list[str]:
+def _places_of_devices(devices: I64, index: DeviceIndex) -> list[str]:
     """Return ``division`` or ``division/department`` of each device."""
     divisions, departments = index.divisions.all, index.departments.all
     pairs = zip(index.division[devices].tolist(), index.department[devices].tolist(), strict=True)
@@ -173,20 +179,23 @@ def _where(devices: I64, index: DeviceIndex) -> list[str]:
 
 
 def _count_values(cells: _Cells, fields: Fields, rejected: Sequence[RejectedValue]) -> None:
-    def of(lost: Sequence[RejectedValue]) -> tuple[I64, I64]:
-        return np.array([one.message for one in lost], np.int64), np.array([one.device for one in lost], np.int64)
+    def columns(values: Sequence[RejectedValue]) -> tuple[I64, I64]:
+        messages = np.array([value.message for value in values], np.int64)
+        return messages, np.array([value.device for value in values], np.int64)
 
-    message, device = of(fields.rejected)  # these are no rows; those that normalise rejects are
+    message, device = columns(fields.rejected)  # these have no rows; values rejected by `normalise` have
     cells.count(
         kinds.VALUES,
         np.concatenate([fields.message.astype(np.int64), message]),
         np.concatenate([fields.device.astype(np.int64), device]),
     )
-    for reason in sorted({lost.reason for lost in rejected}):
-        cells.count(f"{kinds.REJECTED}.{reason.value}", *of([lost for lost in rejected if lost.reason is reason]))
+    for reason in sorted({value.reason for value in rejected}):
+        cells.count(
+            f"{kinds.REJECTED}.{reason.value}", *columns([value for value in rejected if value.reason is reason])
+        )
 
 
-def _count_readings(cells: _Cells, readings: Readings, judgement: Judgement) -> None:
+def _count_readings(cells: _Cells, readings: Readings, judgement: DedupResult) -> None:
     def count(kind: str, mask: BOOL) -> None:
         rows = np.flatnonzero(mask)
         if rows.size:
@@ -197,8 +206,8 @@ def _count_readings(cells: _Cells, readings: Readings, judgement: Judgement) -> 
         if found[code]:
             name = word if code == ACCEPTED else f"{kinds.SUPPRESSED if code == UNCHANGED else kinds.DUPLICATE}.{word}"
             count(name, judgement.kind == code)
-    keep = judgement.keep
+    keep = judgement.accepted
     marked = int(np.bitwise_or.reduce(judgement.flags)) if len(judgement.flags) else 0
-    for flag, name in _PARTS:
+    for flag, name in _PARTS_OF_ACCEPTED:
         if marked & flag:
             count(name, keep & ((judgement.flags & np.uint32(flag)) != 0))

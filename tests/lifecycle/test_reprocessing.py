@@ -18,9 +18,9 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus import columns
+from sensegate.bus.commit_records import decode_commit
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.record import decode_commit
 from sensegate.clock import SystemClock
 from sensegate.config import IngestConfig, TimeConfig
 from sensegate.decode.decode import Decoder
@@ -40,13 +40,13 @@ from sensegate.lifecycle.opening import (
     open_reprocessing,
 )
 from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingInput, ReprocessingOrder
-from sensegate.model import Delivery, Device, Member, Message, Position
+from sensegate.model import Delivery, Device, LogMessage, Message, SourcePosition
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
-from sensegate.persist import priors
+from sensegate.persist import previous_readings
 from sensegate.persist.commit import Committer
-from sensegate.persist.duplicates import Duplicates
+from sensegate.persist.duplicates import Deduplicator
 from tests.conftest import eventually
 from tests.live.site import config_of
 from tests.live.test_profiles import THERMOMETER, write
@@ -71,7 +71,7 @@ class Faulty(MemoryLog):
         """Let writes fail from now on."""
         self.faults, self.writes = faults, 0
 
-    async def write(self, members: Sequence[Member]) -> int:
+    async def write(self, members: Sequence[LogMessage]) -> int:
         self.writes += 1
         match self.faults.get(self.writes):
             case "lost":
@@ -101,7 +101,7 @@ class Given:
             self.messages.append(msgspec.structs.replace(message, sequence=len(self.messages) + 1))
         self._wake.set()
 
-    async def start(self, committed: Position | None) -> None:
+    async def start(self, committed: SourcePosition | None) -> None:
         self.at = committed.sequence if committed else 0
 
     async def stop(self) -> None:
@@ -119,7 +119,7 @@ class Given:
             async def ack(upto: int = self.at) -> None:
                 self.acknowledged = upto
 
-            yield Delivery(self.name, chunk, ack, Position("life", chunk[-1].sequence))
+            yield Delivery(self.name, chunk, ack, SourcePosition("life", chunk[-1].sequence))
 
 
 class Node:
@@ -153,7 +153,7 @@ class Node:
             await devices.load()
             committer = Committer(
                 self.log,
-                Duplicates(self.directory / "duplicates", clock=clock, device_id=devices.id),
+                Deduplicator(self.directory / "duplicates", clock=clock, device_id=devices.id),
                 devices.index,
                 life.profiles.set.specs,
                 clock,
@@ -177,7 +177,7 @@ class Node:
                 def turn() -> None:
                     interpreter.apply_profiles(profiles, devices.of_profiles(names))
                     reprocessor.apply_profiles(profiles, devices.of_profiles(names))
-                    committer.adopt(profiles.specs)
+                    committer.apply_specs(profiles.specs)
 
                 ingest.boundary.add(turn)
 
@@ -218,7 +218,7 @@ class Node:
         await releases.draft(Content(text), by=ADMIN)
         await releases.propose("acme/th", number, by=ADMIN)
         await releases.release("acme/th", number, by=ADMIN)
-        assert await self.life.rollout.in_force()
+        assert await self.life.rollout.wait_in_force()
 
     async def order(
         self, what: ReprocessingInput = ReprocessingInput.RAW, devices: tuple[str, ...] = ()
@@ -268,7 +268,7 @@ def asiso(seconds: int) -> str:
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     """A node whose deliveries are so small that an order takes many commits."""
-    monkeypatch.setattr(reprocessing_source, "CHUNK", 7)
+    monkeypatch.setattr(reprocessing_source, "DELIVERY_MESSAGES_MAX", 7)
     return Node(tmp_path)
 
 
@@ -348,7 +348,7 @@ async def test_there_and_back_again(node: Node) -> None:
         await node.released(2, 0.01)
         await node.done(await node.order())
         await life.releases.rollback("acme/th", by=ADMIN)
-        assert await life.rollout.in_force()
+        assert await life.rollout.wait_in_force()
         back = await node.done(await node.order())
         assert back.counts["revised"] == len(NAMES) * ROUNDS
         await node.released(3, 0.01)
@@ -410,14 +410,16 @@ async def test_an_order_that_is_given_up(node: Node) -> None:
 
 async def test_more_than_memory_allows_is_refused(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before a single reading is written, and the order says what to do."""
-    monkeypatch.setattr(priors, "VALUES_MAX", 100)
+    monkeypatch.setattr(previous_readings, "VALUES_MAX", 100)
     async with node.alive():
         await node.enrol()
         await node.spoken()
         await node.released(2, 0.01)
         order = await node.done(await node.order())
         assert order.state is OrderState.FAILED
-        assert "more than 100 readings of these devices in the time; narrow either" in order.problem
+        assert (
+            "more than 100 readings of these devices in this period; select fewer devices or less time" in order.problem
+        )
         assert await node.history() == expected(0.1, 0)
         narrow = await node.done(await node.order(devices=("d1",)))
         assert narrow.counts["revised"] == ROUNDS
@@ -433,10 +435,10 @@ async def test_one_that_never_ends_is_given_up(node: Node, monkeypatch: pytest.M
     async with node.alive():
         await node.enrol()
         await node.spoken()
-        monkeypatch.setattr(priors.Priors, "take", broken)
+        monkeypatch.setattr(previous_readings.PreviousReadings, "add", broken)
         order = await node.done(await node.order())
         assert (order.state, order.attempts) == (OrderState.FAILED, 3)
-        assert "begun 3 times and never ended" in order.problem
+        assert "started 3 times without an end" in order.problem
         await node.spoken(ROUNDS, 2)
 
 
@@ -444,9 +446,13 @@ async def test_what_cannot_be_read_is_passed(node: Node) -> None:
     """A damaged member of the log ends nothing; what it held counts as new where it is decoded again."""
     async with node.alive():
         await node.enrol()
-        await node.log.write([Member("readings.4401.440106.1", b"damaged"), Member("ledger.4401-0", b"damaged")])
+        await node.log.write(
+            [LogMessage("readings.4401.440106.1", b"damaged"), LogMessage("ledger.4401-0", b"damaged")]
+        )
         await node.spoken()
         order = await node.order()
-        await node.log.write([Member("readings.4401.440106.1", b"damaged"), Member("ledger.4401-0", b"damaged")])
+        await node.log.write(
+            [LogMessage("readings.4401.440106.1", b"damaged"), LogMessage("ledger.4401-0", b"damaged")]
+        )
         done = await node.done(order)
         assert done.counts["duplicate.equal"] == len(NAMES) * ROUNDS

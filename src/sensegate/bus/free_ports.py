@@ -1,4 +1,4 @@
-"""Free ports below the ephemeral range, where a burst of connections cannot have left them occupied."""
+"""Choice of free TCP ports below the ephemeral range, so that outgoing connections do not occupy them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LISTEN_TRIES = 20
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a random port of `LOWEST`…`HIGHEST` that binds on `host` now; another may still take it first.
+    """Return a random port of `LOWEST`…`HIGHEST` that is free on `host` now; another process may still take it.
 
     Raises:
-        EngineError: none was free in 200 tries, or `host` is no address of this machine.
+        EngineError: none of 200 tried ports was free, or `host` is not an address of this machine.
     """
     for _ in range(_TRIES_MAX):
         port = random.randint(LOWEST, HIGHEST)  # noqa: S311 - no secret
@@ -29,10 +29,10 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Say whether `port` binds on `host` now."""
+    """Return whether a port can be bound on `host` now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As nats-server binds: a port in TIME_WAIT counts as free.
+        # As nats-server does: a port in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -44,7 +44,7 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 async def listen(
     bind: Callable[[int], Awaitable[asyncio.Server]], port: int, host: str = "127.0.0.1"
 ) -> tuple[asyncio.Server, int]:
-    """Listen on a port, by 0 on a free one; return the listener and its port. Raises `OSError`."""
+    """Listen on a port, or for 0 on a free one; return the listener and its port. Raises `OSError`."""
     if port:
         return await bind(port), port
     for _ in range(_LISTEN_TRIES):
@@ -54,6 +54,6 @@ async def listen(
     return await bind(port), port
 
 
-def bracketed(host: str) -> str:
-    """Return a host as it stands in a URL."""
+def url_host(host: str) -> str:
+    """Return a host as written in a URL: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host

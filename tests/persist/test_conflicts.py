@@ -8,10 +8,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sensegate.clock import HOUR_US
 from sensegate.model import I64
-from sensegate.persist.identity import ACCEPTED, CROSS_PATH, HOUR_US, LIFE_US, REDELIVERY, REPEAT, SEQUENCE, TIME
-from sensegate.persist.recent import Found
-from sensegate.persist.ties import Cut, verdicts
+from sensegate.persist.conflicts import Candidates, resolve
+from sensegate.persist.identity import ACCEPTED, COUNTER_EPOCH_US, CROSS_PATH, REDELIVERY, REPEAT, SEQUENCE, TIME
+from sensegate.persist.memtable import Matches
 
 
 class Row(NamedTuple):
@@ -29,16 +30,16 @@ def plainly(rows: list[Row], kinds: list[int], earlier: list[Row]) -> list[tuple
     kept = list(earlier)
     told = []
     for row in rows:
-        near = [one for one in kept if one.identity == row.identity]
+        near = [element for element in kept if element.identity == row.identity]
         if kinds[row.identity] == SEQUENCE:
-            near = [one for one in near if abs(one.time - row.time) <= LIFE_US]
-        alike = [one for one in near if one.bits == row.bits]
+            near = [neighbour for neighbour in near if abs(neighbour.time - row.time) <= COUNTER_EPOCH_US]
+        alike = [neighbour for neighbour in near if neighbour.bits == row.bits]
         if not alike:
             told.append((ACCEPTED, len(near)))
             kept.append(row)
-        elif any(one.printed == row.printed and one.message != row.message for one in alike):
+        elif any(plan.printed == row.printed and plan.message != row.message for plan in alike):
             told.append((REDELIVERY, 0))
-        elif any((one.printed ^ row.printed) & 0xFFFF == 0 for one in alike):
+        elif any((plan.printed ^ row.printed) & 0xFFFF == 0 for plan in alike):
             told.append((REPEAT, 0))
         else:
             told.append((CROSS_PATH, 0))
@@ -49,7 +50,7 @@ some = st.tuples(
     st.integers(0, 2),
     st.integers(1, 2),
     st.sampled_from([0x10001, 0x10002, 0x20001]),
-    st.sampled_from([0, LIFE_US // 2, LIFE_US, LIFE_US + 1, 3 * LIFE_US]),
+    st.sampled_from([0, COUNTER_EPOCH_US // 2, COUNTER_EPOCH_US, COUNTER_EPOCH_US + 1, 3 * COUNTER_EPOCH_US]),
 )
 
 
@@ -69,11 +70,11 @@ def test_columns_say_what_the_rules_say(
         rows.append(Row(*one, message))
     # What was kept of one identity differs in its value, within a counter's life.
     earlier: list[Row] = []
-    for row in (Row(*one) for one in before):
+    for row in (Row(*values) for values in before):
         if plainly([row], kinds, earlier)[0][0] == ACCEPTED:
             earlier.append(row)
     hashed = np.array([row.identity * 1_000 for row in rows], np.uint64)
-    cut = Cut(
+    cut = Candidates(
         hashed,
         np.array([row.identity for row in rows], np.uint32),
         np.array([kinds[row.identity] for row in rows], np.uint8),
@@ -84,21 +85,21 @@ def test_columns_say_what_the_rules_say(
         np.array([row.message for row in rows], np.int32),
     )
 
-    def find(asked: Cut, questions: I64) -> Found:
+    def find(asked: Candidates, questions: I64) -> Matches:
         found = [
-            (at, one)
+            (at, row_before)
             for at, row in enumerate(questions.tolist())
-            for one in earlier
-            if one.identity == int(asked.number[row])
+            for row_before in earlier
+            if row_before.identity == int(asked.number[row])
             # A counter's question goes to the hours beside its own, as `seen` asks.
-            and (asked.kinds[row] != SEQUENCE or abs(one.time // HOUR_US - int(asked.time[row]) // HOUR_US) <= 1)
+            and (asked.kinds[row] != SEQUENCE or abs(row_before.time // HOUR_US - int(asked.time[row]) // HOUR_US) <= 1)
         ]
-        return Found(
+        return Matches(
             np.array([at for at, _ in found], np.int64),
             np.array([one.bits for _, one in found], np.uint64),
             np.array([one.printed for _, one in found], np.uint64),
             np.array([one.time for _, one in found], np.int64),
         )
 
-    kind, revision = verdicts(cut, np.ones(len(rows), np.bool_), find)
+    kind, revision = resolve(cut, np.ones(len(rows), np.bool_), find)
     assert list(zip(kind.tolist(), revision.tolist(), strict=True)) == plainly(rows, kinds, earlier)

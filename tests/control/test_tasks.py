@@ -19,7 +19,7 @@ from sensegate.control.commands import CommandDispatcher
 from sensegate.control.emergency_grants import EmergencyGrants
 from sensegate.control.mode_executor import ModeOrderExecutor
 from sensegate.control.modes import EmergencyCommand, ModePlan, ModeRegistry
-from sensegate.control.tasks import Command, Confirm, Scalar, TaskQueue, TaskState
+from sensegate.control.tasks import Command, Confirmation, Scalar, TaskQueue, TaskState
 from sensegate.errors import Conflict, NotFound, PermissionDenied, Unavailable
 from sensegate.model import Device
 from tests.share.made import NOW
@@ -32,7 +32,7 @@ OTHER = Principal("other", Role.CITY_OPERATOR, scope("4403"))
 class AnyTask(TaskingCapabilities):
     """Every device has every task."""
 
-    confirm: Confirm | None = None
+    confirm: Confirmation | None = None
 
     def __init__(self) -> None:
         """Know no profiles."""
@@ -43,7 +43,7 @@ class AnyTask(TaskingCapabilities):
     def command_for(self, device: Device, task: str, parameters: Mapping[str, Scalar]) -> Command:
         return Command(task, device.profile, dict(parameters), (f"{device.id}/down",), b"x", confirm=self.confirm)
 
-    def confirms(self, confirm: Confirm, value: float, text: str | None) -> bool:
+    def confirms(self, confirm: Confirmation, value: float, text: str | None) -> bool:
         return True
 
 
@@ -146,7 +146,7 @@ async def test_an_order_tells_a_device_each_of_its_tasks() -> None:
 async def test_ended_tasks_are_forgotten_some_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """In memory and in the store; open ones stay, and the count of them is right after a restart."""
     monkeypatch.setattr(module, "ENDED_MAX", 3)
-    monkeypatch.setattr(module, "FORGOTTEN_AT_ONCE", 2)
+    monkeypatch.setattr(module, "DELETED_AT_ONCE", 2)
     world = await made()
     for _ in range(5):
         await world.tasking.order(world.device("d1"), "blink", {}, by=ADMIN)

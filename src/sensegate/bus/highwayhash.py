@@ -1,4 +1,4 @@
-"""HighwayHash-64, the checksum of nats-server's metadata files (portable reference algorithm by Google, Apache 2.0)."""
+"""HighwayHash-64, the checksum in nats-server's metadata files (portable reference algorithm by Google, Apache 2.0)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ROUNDS: Final = 4
 
 
 def highway64(key: bytes, data: bytes) -> bytes:
-    """Return the digest of `data`: 8 bytes, little end first. The key has 32 bytes."""
+    """Return the digest of `data`, 8 bytes, little-endian. The key has 32 bytes."""
     state = _State(struct.unpack("<4Q", key))
     whole = len(data) - len(data) % _PACKET
     for start in range(0, whole, _PACKET):
@@ -49,19 +49,19 @@ class _State:
                 target[low] = (target[low] + first) & _MASK
                 target[low + 1] = (target[low + 1] + second) & _MASK
 
-    def finish(self, rest: bytes) -> None:
-        """Take the last 1 to 31 bytes."""
-        size = len(rest)
+    def finish(self, remainder: bytes) -> None:
+        """Add the last 1 to 31 bytes."""
+        size = len(remainder)
         odd, even = size % 4, size - size % 4
         for lane in range(4):
             self.v0[lane] = (self.v0[lane] + (size << 32) + size) & _MASK
             self.v1[lane] = _rotated(self.v1[lane] >> 32, size) << 32 | _rotated(self.v1[lane] & _LOW, size)
         packet = bytearray(_PACKET)
-        packet[:even] = rest[:even]
+        packet[:even] = remainder[:even]
         if size & 16:
-            packet[28:32] = rest[size - 4 : size]
+            packet[28:32] = remainder[size - 4 : size]
         elif odd:
-            tail = rest[even:]
+            tail = remainder[even:]
             packet[16:19] = bytes((tail[0], tail[odd >> 1], tail[odd - 1]))
         self.update(struct.unpack("<4Q", packet))
 
@@ -77,7 +77,7 @@ def _rotated(half: int, count: int) -> int:
 
 
 def _zipped(high: int, low: int) -> tuple[int, int]:
-    """Return what the bytes of two lanes, interleaved, add to the lower and to the higher one of the others."""
+    """Return the interleaved bytes of two lanes: the addends of the lower and of the higher lane."""
     first = (
         ((low & 0xFF000000) | (high & 0xFF00000000)) >> 24
         | ((low & 0xFF0000000000) | (high & 0xFF000000000000)) >> 16

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sensegate.errors import Conflict
 from sensegate.lifecycle.canaries import CanaryAnalysis
 from sensegate.lifecycle.history import CanaryLimits
-from sensegate.lifecycle.outcomes import Outcomes, worse
+from sensegate.lifecycle.outcomes import Outcomes, canary_failure
 from sensegate.model import Quarantined, QuarantineReason, Readings, RejectedValue, RejectReason, Spec
 from sensegate.quantities.quality import Flag, Quality
 from tests.authority.test_releases import CITY, NAME, Office
@@ -53,7 +53,7 @@ async def office(tmp_path: Path) -> Office:
     made = Office(tmp_path)
     await made.released(1)
     await made.proposed(2)
-    await made.releases.canary(NAME, 2, by=CITY, share=0.25, limits=CanaryLimits(least=10))
+    await made.releases.canary(NAME, 2, by=CITY, share=0.25, limits=CanaryLimits(outcomes_min=10))
     return made
 
 
@@ -71,8 +71,8 @@ async def office(tmp_path: Path) -> Office:
 )
 def test_when_it_is_enough(tried: Outcomes, others: Outcomes, said: str) -> None:
     """Shares are held against those of the others; where there are none, against perfection."""
-    assert worse(tried, others, CanaryLimits(least=10)).startswith(said)
-    assert bool(worse(tried, others, CanaryLimits(least=10))) == bool(said)
+    assert canary_failure(tried, others, CanaryLimits(outcomes_min=10)).startswith(said)
+    assert bool(canary_failure(tried, others, CanaryLimits(outcomes_min=10))) == bool(said)
 
 
 COUNT = st.integers(0, 1_000)
@@ -83,7 +83,7 @@ def test_property_who_does_as_the_others_do_goes_on(faults: int, rejected: int, 
     """Whatever the counts: the same shares on both sides never end a canary."""
     side = Outcomes(readings=readings_ + faults, faults=faults, rejected=rejected)
     double = Outcomes(readings=2 * side.readings, faults=2 * faults, rejected=2 * rejected)
-    assert worse(side, double, CanaryLimits(least=1, rejected=0, faults=0)) == ""
+    assert canary_failure(side, double, CanaryLimits(outcomes_min=1, rejected=0, faults=0)) == ""
 
 
 async def test_what_counts(office: Office) -> None:
@@ -125,10 +125,10 @@ async def test_what_is_a_fault(office: Office, flags: int, quality: int, faults:
 async def test_it_is_ended_once_by_the_gateway_itself(office: Office) -> None:
     """With what was measured on the trail; of two processes that see it one is the first."""
     trials, other = CanaryAnalysis(office.releases, "4401"), CanaryAnalysis(office.releases, "4401")
-    tasks = [asyncio.create_task(one.run()) for one in (trials, other)]
-    for one in (trials, other):
-        one.count(SPECS, readings(1, 20, flags=int(Flag.RANGE)), [], [])
-        one.count(SPECS, readings(0, 100), [], [])
+    tasks = [asyncio.create_task(trial.run()) for trial in (trials, other)]
+    for trial in (trials, other):
+        trial.count(SPECS, readings(1, 20, flags=int(Flag.RANGE)), [], [])
+        trial.count(SPECS, readings(0, 100), [], [])
     await eventually(lambda: office.releases.history(NAME).canary is None)
     for task in tasks:
         task.cancel()
@@ -138,7 +138,7 @@ async def test_it_is_ended_once_by_the_gateway_itself(office: Office) -> None:
     _, _, _, _, after = office.trail.records[-1]
     assert after is not None
     assert after["measured"] == {
-        "why": "100.0% doubted, the others 0.0%; at most 5.0% more",
+        "reason": "100.0% doubted, the others 0.0%; at most 5.0% more is allowed",
         "canary": {"readings": 20, "faults": 20, "rejected": 0, "quarantined": 0},
         "others": {"readings": 100, "faults": 0, "rejected": 0, "quarantined": 0},
     }

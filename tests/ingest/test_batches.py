@@ -32,7 +32,7 @@ def test_rows_and_messages_of_the_second_half_move_up() -> None:
     whole = concatenated(half([0, 1], {1: "a"}), half([0, 1, 1], {0: "b"}), 3)
     assert whole.message.tolist() == [0, 1, 3, 4, 4]
     assert whole.text == {1: "a", 2: "b"}
-    assert [one.message for one in whole.quarantined] == [2, 6]
+    assert [quarantined.message for quarantined in whole.quarantined] == [2, 6]
     assert whole.ignored == 2
     assert {
         len(getattr(whole, name)) for name in msgspec.structs.asdict(whole) if name in {"device", "key", "path"}

@@ -14,11 +14,11 @@ from hypothesis import given
 
 from sensegate.bus import columns
 from sensegate.errors import Overloaded, Unavailable
-from sensegate.model import Delivery, Position, Quarantined, QuarantineReason
-from sensegate.persist import priors
-from sensegate.persist.commit import Limits, Pending
+from sensegate.model import Delivery, Quarantined, QuarantineReason, SourcePosition
+from sensegate.persist import previous_readings
+from sensegate.persist.commit import CommitLimits, PreparedBatch
 from sensegate.persist.identity import VERDICTS
-from sensegate.persist.priors import Priors
+from sensegate.persist.previous_readings import PreviousReadings
 from sensegate.quantities.quality import Flag
 from tests.persist.rig import (
     HOUR,
@@ -49,13 +49,13 @@ class Again(Rig):
 
     def use(self, version: int) -> None:
         """Have another version in force."""
-        self.committer.adopt(specs(version))  # type: ignore[arg-type]
+        self.committer.apply_specs(specs(version))  # type: ignore[arg-type]
 
-    async def learn(self) -> Priors:
+    async def learn(self) -> PreviousReadings:
         """Read what the log holds, as a job does before its first message."""
-        known = Priors(self.wanted.__contains__, self.index.ids.__getitem__)
-        self.committer.tell(known)
-        until = self.committer.told_after
+        known = PreviousReadings(self.wanted.__contains__, self.index.ids.__getitem__)
+        self.committer.track_previous(known)
+        until = self.committer.tracked_after
         assert until is not None
         at = 0
         while entries := await self.log.fetch(at):
@@ -63,17 +63,17 @@ class Again(Rig):
                 kind = entry.subject.partition(".")[0]
                 if kind in {"readings", "seen"} and entry.sequence <= until:
                     batch = columns.decode(entry.payload, sequence=entry.sequence)
-                    known.take(batch, suppressed=kind == "seen")
+                    known.add(batch, suppressed=kind == "seen")
             at = entries[-1].sequence
-        known.begun()
+        known.finish_loading()
         return known
 
-    def prepare_again(self, sent: Sequence[Sent], *, quarantined: Sequence[Quarantined] = ()) -> Pending:
+    def prepare_again(self, sent: Sequence[Sent], *, quarantined: Sequence[Quarantined] = ()) -> PreparedBatch:
         """Prepare the commit of messages decoded again."""
         messages, fields, readings = self.readings(list(sent))
         fields = msgspec.structs.replace(fields, quarantined=list(quarantined))
         one = delivery(messages, "redecode:1")
-        given = Delivery(one.source, one.messages, one.ack, Position("1", messages[-1].sequence), "raw")
+        given = Delivery(one.source, one.messages, one.ack, SourcePosition("1", messages[-1].sequence), "raw")
         return self.committer.prepare([given], fields, readings)
 
     async def again(self, sent: Sequence[Sent], *, learn: bool = True) -> list[str]:
@@ -82,7 +82,7 @@ class Again(Rig):
             await self.learn()
         pending = self.prepare_again(sent)
         await self.committer.write(pending)
-        judged = pending.judgements[0]
+        judged = pending.results[0]
         return [
             VERDICTS[kind] if kind else f"revision {revision}"
             for kind, revision in zip(judged.kind.tolist(), judged.revision.tolist(), strict=True)
@@ -217,20 +217,20 @@ async def test_what_was_recovered_is_known_to_live_traffic(rig: Again) -> None:
     await rig.again([one(21.5), one(3.0, time=NOW + 1, payload=b"b")])
     for _ in range(2):
         pending = await rig.commit([one(21.5), one(3.0, time=NOW + 1, payload=b"b")])
-        assert [VERDICTS[kind] for kind in pending.judgements[0].kind.tolist()] == ["redelivery", "redelivery"]
+        assert [VERDICTS[kind] for kind in pending.results[0].kind.tolist()] == ["redelivery", "redelivery"]
         await rig.restart()
 
 
 async def test_live_messages_are_told_while_a_job_is_made_ready(rig: Again) -> None:
     """What is committed between the look at the log and the first message is known, too; and only once."""
     await rig.commit([one(1.0)])
-    known = Priors(rig.wanted.__contains__, rig.index.ids.__getitem__)
-    rig.committer.tell(known)
+    known = PreviousReadings(rig.wanted.__contains__, rig.index.ids.__getitem__)
+    rig.committer.track_previous(known)
     await rig.commit([one(2.0, time=NOW + 1, payload=b"b")])
     assert len(known) == 0
     for batch in (await rig.batches())[:1]:
-        known.take(batch)
-    known.begun()
+        known.add(batch)
+    known.finish_loading()
     await rig.commit([one(3.0, time=NOW + 2, payload=b"c")])
     assert len(known) == 3
     sent = [one(1.0), one(2.0, time=NOW + 1, payload=b"b"), one(3.0, time=NOW + 2, payload=b"c")]
@@ -240,11 +240,11 @@ async def test_live_messages_are_told_while_a_job_is_made_ready(rig: Again) -> N
 async def test_a_span_in_flight_is_waited_for(rig: Again) -> None:
     """A commit that was prepared and not written when a job begins stands on the log, not among what is told."""
     pending = rig.prepare([one(1.0)])
-    known = Priors(rig.wanted.__contains__, rig.index.ids.__getitem__)
-    rig.committer.tell(known)
-    assert rig.committer.told_after is None
+    known = PreviousReadings(rig.wanted.__contains__, rig.index.ids.__getitem__)
+    rig.committer.track_previous(known)
+    assert rig.committer.tracked_after is None
     await rig.committer.write(pending)
-    assert rig.committer.told_after == (await rig.log.bounds())[1]
+    assert rig.committer.tracked_after == (await rig.log.bounds())[1]
     assert len(known) == 0
 
 
@@ -255,7 +255,7 @@ async def test_a_failed_commit_ends_the_job_of_this_life(rig: Again) -> None:
     await rig.learn()
     rig.prepare_again([one(21.5)])
     await rig.open()
-    with pytest.raises(Unavailable, match="begin anew"):
+    with pytest.raises(Unavailable, match="must start again"):
         rig.prepare_again([one(21.5)])
     await rig.open()
     assert await rig.again([one(21.5)]) == ["revision 1"]
@@ -278,8 +278,8 @@ async def test_only_the_jobs_devices_are_held(rig: Again, monkeypatch: pytest.Mo
     rig.wanted = frozenset({"dev-1"})
     assert len(await rig.learn()) == 1
     rig.wanted = frozenset({"dev-0", "dev-1", "dev-2"})
-    monkeypatch.setattr(priors, "VALUES_MAX", 2)
-    with pytest.raises(Overloaded, match="narrow either"):
+    monkeypatch.setattr(previous_readings, "VALUES_MAX", 2)
+    with pytest.raises(Overloaded, match="fewer devices"):
         await rig.learn()
 
 
@@ -290,7 +290,7 @@ async def test_positions_of_jobs_do_not_pile_up(rig: Again) -> None:
     assert rig.committer.position("redecode:1") is not None
     messages, fields, readings = rig.readings([one(1.0)])
     await rig.learn()
-    other = Delivery("redecode:2", messages, delivery(messages).ack, Position("2", 9), "raw")
+    other = Delivery("redecode:2", messages, delivery(messages).ack, SourcePosition("2", 9), "raw")
     await rig.committer.write(rig.committer.prepare([other], fields, readings))
     assert (await rig.open()).keys() == {"mqtt", "redecode:2"}
 
@@ -310,7 +310,7 @@ STEPS = st.lists(
 async def test_property_the_last_version_has_the_last_word(steps: list[tuple[str, int]]) -> None:
     """Whatever is said, released, decoded again and interrupted: a revision for each change, none without."""
     with tempfile.TemporaryDirectory() as directory:
-        rig = Again(Path(directory), limits=Limits())
+        rig = Again(Path(directory), limits=CommitLimits())
         await rig.open()
         version, said, history = 1, list[int](), dict[int, list[float]]()
         rig.use(version)

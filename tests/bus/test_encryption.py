@@ -7,8 +7,8 @@ from typing import Literal
 
 import pytest
 
+from sensegate.bus.encryption import KEY_FILE, open_encryption
 from sensegate.bus.engine import Engine, User
-from sensegate.bus.sealing import KEY_FILE, sealing
 from sensegate.bus.server_conf import KEY_VARIABLE
 from sensegate.bus.streams import ensure_streams
 from sensegate.config import EngineConfig
@@ -52,7 +52,7 @@ async def test_what_was_stored_is_there_after_a_start(tmp_path: Path) -> None:
     """The same key reads it again; `auto` keeps an encrypted store so, though no profile asks for it any more."""
     await written(tmp_path)
     async with Engine(EngineConfig(), SMALL, tmp_path, name="4401") as engine:
-        assert engine.sealed
+        assert engine.is_encrypted
         client = await engine.connect(User.GATEWAY)
         found = await client.jetstream().get_last_msg("LOG", "raw.4401-0", direct=True)
         assert found.data == CANARY
@@ -65,26 +65,26 @@ async def test_a_store_made_otherwise_is_refused(tmp_path: Path, monkeypatch: py
     nats-server would pass over the streams it cannot read, and new empty ones would be made: the control shows it.
     """
     await written(tmp_path / "plain", "off")
-    with pytest.raises(EngineError, match=r"made without encryption.*engine.encryption: convert"):
+    with pytest.raises(EngineError, match=r"created without encryption.*engine.encryption: convert"):
         await written(tmp_path / "plain", "on")
-    with pytest.raises(EngineError, match=r"a profile takes video metadata"):
+    with pytest.raises(EngineError, match=r"a profile reads video metadata"):
         await written(tmp_path / "plain")
     await written(tmp_path / "sealed")
-    with pytest.raises(EngineError, match=r"is encrypted: set engine.encryption"):
+    with pytest.raises(EngineError, match=r"is encrypted; set engine.encryption"):
         await written(tmp_path / "sealed", "off")
     engine = tmp_path / "sealed" / "engine"
     with pytest.raises(EngineError, match=r"set engine.cipher: chacha"):
-        sealing(EngineConfig(cipher="aes"), engine, personal=True)
+        open_encryption(EngineConfig(cipher="aes"), engine, personal=True)
     monkeypatch.setenv(KEY_VARIABLE, "another key of some length")
-    with pytest.raises(EngineError, match=r"made with another key"):
-        sealing(EngineConfig(), engine, personal=True)
+    with pytest.raises(EngineError, match=r"created with another key"):
+        open_encryption(EngineConfig(), engine, personal=True)
     monkeypatch.delenv(KEY_VARIABLE)
     key = (engine / KEY_FILE).read_text()
     (engine / KEY_FILE).unlink()
-    with pytest.raises(EngineError, match=r"is missing, the key"):
-        sealing(EngineConfig(), engine, personal=True)
+    with pytest.raises(EngineError, match=r"is missing; restore it"):
+        open_encryption(EngineConfig(), engine, personal=True)
     monkeypatch.setenv(KEY_VARIABLE, key)
-    assert sealing(EngineConfig(), engine, personal=True).cipher == "chacha"
+    assert open_encryption(EngineConfig(), engine, personal=True).cipher == "chacha"
 
     # Control: without the mark another key is taken, and the server starts with nothing.
     (engine / "store.json").unlink()
@@ -111,14 +111,14 @@ def test_keys_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     file = tmp_path / "key"
     config = EngineConfig(encryption="on", store_key_file=str(file))
     with pytest.raises(ConfigError, match=r"cannot be read.*openssl rand"):
-        sealing(config, tmp_path, personal=False)
+        open_encryption(config, tmp_path, personal=False)
     file.write_text("k" * 32)
     file.chmod(0o644)
     with pytest.raises(ConfigError, match=r"chmod 600"):
-        sealing(config, tmp_path, personal=False)
+        open_encryption(config, tmp_path, personal=False)
     file.chmod(0o600)
-    assert sealing(config, tmp_path, personal=False).key == "k" * 32
+    assert open_encryption(config, tmp_path, personal=False).key == "k" * 32
     monkeypatch.setenv(KEY_VARIABLE, "short")
-    with pytest.raises(ConfigError, match=r"less than 16"):
-        sealing(config, tmp_path, personal=False)
-    assert sealing(EngineConfig(), tmp_path / "other", personal=False).cipher == ""
+    with pytest.raises(ConfigError, match=r"fewer than 16"):
+        open_encryption(config, tmp_path, personal=False)
+    assert open_encryption(EngineConfig(), tmp_path / "other", personal=False).cipher == ""

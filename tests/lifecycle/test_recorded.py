@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sensegate.bus import raw
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.raw import Kept
-from sensegate.lifecycle.recorded import QUARANTINE, RAW, Progress, recorded
-from sensegate.model import Member, Message
+from sensegate.bus.raw import StoredMessage
+from sensegate.lifecycle.recorded import QUARANTINE, RAW, Progress, read_recorded
+from sensegate.model import LogMessage, Message
 
 NAME = "4401-0"
 
@@ -19,25 +19,28 @@ def message(number: int, payload: bytes = b"x") -> Message:
 async def read(log: MemoryLog, progress: Progress, *kinds: str) -> list[tuple[str, int, bool]]:
     """Return (topic, bytes, quarantined) of what is recorded."""
     found = []
-    async for one in recorded(log, NAME, progress, kinds or (RAW, QUARANTINE)):
-        found += [(message.topic, len(message.payload), one.quarantined) for message in one.messages]
+    async for entry in read_recorded(log, NAME, progress, kinds or (RAW, QUARANTINE)):
+        found += [(message.topic, len(message.payload), entry.quarantined) for message in entry.messages]
     return found
 
 
 async def filled() -> MemoryLog:
     """Return a log with good messages, refused ones, pieces of a large one, and what others wrote."""
     log = MemoryLog()
-    large = Kept(message(3, b"y" * 1_000), "mqtt", "")
-    refused = Kept(message(5, b"z" * 1_000), "mqtt", "too_large")
+    large = StoredMessage(message(3, b"y" * 1_000), "mqtt", "")
+    refused = StoredMessage(message(5, b"z" * 1_000), "mqtt", "too_large")
     await log.write(
         [
-            Member(f"raw.{NAME}", raw.encode([message(1), message(2)], "mqtt")),
-            *(Member(f"raw.{NAME}", raw.encode_kept([piece])) for piece in raw.split(large, 300)),
-            Member(f"quarantine.{NAME}", raw.encode_kept([Kept(message(4), "mqtt", "schema")])),
-            *(Member(f"quarantine.{NAME}", raw.encode_kept([piece])) for piece in raw.split(refused, 300)),
-            Member("raw.4401-1", raw.encode([message(9)], "mqtt")),
-            Member("readings.4401.440106.1", b"not looked at"),
-            Member(f"raw.{NAME}", raw.encode([message(6)], "mqtt")),
+            LogMessage(f"raw.{NAME}", raw.encode([message(1), message(2)], "mqtt")),
+            *(LogMessage(f"raw.{NAME}", raw.encode_quarantined([piece])) for piece in raw.split_pieces(large, 300)),
+            LogMessage(f"quarantine.{NAME}", raw.encode_quarantined([StoredMessage(message(4), "mqtt", "schema")])),
+            *(
+                LogMessage(f"quarantine.{NAME}", raw.encode_quarantined([piece]))
+                for piece in raw.split_pieces(refused, 300)
+            ),
+            LogMessage("raw.4401-1", raw.encode([message(9)], "mqtt")),
+            LogMessage("readings.4401.440106.1", b"not looked at"),
+            LogMessage(f"raw.{NAME}", raw.encode([message(6)], "mqtt")),
         ]
     )
     return log

@@ -27,7 +27,7 @@ async def test_its_life() -> None:
         await go.wait()
         return {"found": 7}
 
-    begun = jobs.begin("diff", "acme/th", HERE, CITY, work)
+    begun = jobs.start("diff", "acme/th", HERE, CITY, work)
     await eventually(lambda: jobs.get("acme/th", begun.id, CITY).share == 0.5)
     assert begun.state is JobState.RUNNING
     with pytest.raises(NotFound):
@@ -51,13 +51,16 @@ async def test_failures_are_told() -> None:
     async def bug(_job: Job) -> Any:
         raise ZeroDivisionError
 
-    first, second = (jobs.begin("diff", "acme/th", HERE, CITY, work) for work in (lost, bug))
+    first, second = (jobs.start("diff", "acme/th", HERE, CITY, work) for work in (lost, bug))
     task = jobs._tasks[second.id]
     await eventually(lambda: second.ended and first.ended)
     with pytest.raises(ZeroDivisionError):
         await task
     assert (first.state, first.message) == (JobState.FAILED, "the log is away")
-    assert (second.state, second.message) == (JobState.FAILED, "it crashed: a bug; the log has the traceback")
+    assert (second.state, second.message) == (
+        JobState.FAILED,
+        "the job crashed because of a bug; the log has the traceback",
+    )
 
 
 async def test_too_many_and_given_up() -> None:
@@ -67,13 +70,13 @@ async def test_too_many_and_given_up() -> None:
     async def endless(_job: Job) -> Any:
         await asyncio.Event().wait()
 
-    begun = [jobs.begin("diff", "acme/th", HERE, CITY, endless) for _ in range(RUNNING_MAX)]
+    begun = [jobs.start("diff", "acme/th", HERE, CITY, endless) for _ in range(RUNNING_MAX)]
     with pytest.raises(Overloaded):
-        jobs.begin("diff", "acme/th", HERE, CITY, endless)
+        jobs.start("diff", "acme/th", HERE, CITY, endless)
     await asyncio.sleep(0)
     assert (await jobs.cancel("acme/th", begun[0].id, CITY)).state is JobState.CANCELLED
-    last = jobs.begin("diff", "acme/th", HERE, CITY, endless)
+    last = jobs.start("diff", "acme/th", HERE, CITY, endless)
     await asyncio.sleep(0)
-    await jobs.stop()
+    await jobs.cancel_all()
     assert last.state is JobState.CANCELLED
     assert [job.id for job in jobs.list("acme/th", CITY)] == [last.id, *(job.id for job in reversed(begun))]

@@ -1,4 +1,4 @@
-"""Order within the series of a batch: who comes after whom, what is late, what is unchanged."""
+"""Order within the series of a batch: grouping by series, late rows, unchanged rows."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import msgspec
 import numpy as np
 
 from sensegate.model import BOOL, F64, I64, U32, U64
-from sensegate.persist.marks import NEVER, Marks
+from sensegate.persist.watermarks import NEVER, Watermarks
 from sensegate.quantities.sorting import radix_argsort
 
 _ROUNDS = 8
-"""Rows of one series that are judged in step with those of the others; the rest of a longer series one by one."""
+"""Rows per series that are processed vectorised over all series; the rest of a longer series row by row."""
 
 
-def grouped(number: U32, rows: I64 | None = None) -> tuple[I64, I64]:
-    """Return (rows in order of series, arrival; the series of each); all rows unless some are named."""
+def group_by_series(number: U32, rows: I64 | None = None) -> tuple[I64, I64]:
+    """Return (rows ordered by series, then arrival; series of each); `rows`: only these."""
     mine = number if rows is None else number[rows]
     order = radix_argsort(mine)
     return order if rows is None else rows[order], mine[order].astype(np.int64)
 
 
 def starts(series: I64) -> I64:
-    """Return where each series begins in a column ordered by series."""
+    """Return the index of the first row of each series in a column ordered by series."""
     new = np.empty(len(series), np.bool_)
     new[:1] = True
     np.not_equal(series[1:], series[:-1], out=new[1:])
     return np.flatnonzero(new)
 
 
-def late(series: I64, time: I64, last: I64) -> BOOL | None:
-    """Return which rows are earlier than one before them in their series; None if none is. Moves `last` on.
+def find_late(series: I64, time: I64, last: I64) -> BOOL | None:
+    """Return which rows are earlier than a preceding one of their series; None if none is. Updates `last`.
 
     Rows are ordered by series, then arrival; `last` is the latest time before this batch, by series.
     """
@@ -47,7 +47,7 @@ def late(series: I64, time: I64, last: I64) -> BOOL | None:
     width = span.bit_length()
     length = end - first + 1
     if width + len(first).bit_length() < 63:
-        # One running maximum for all: the rank of the series stands above the time, so that each starts anew.
+        # One running maximum for all: the rank of the series in the high bits restarts it for each series.
         rank = np.repeat(np.arange(len(first)), length) << width
         most = (np.maximum.accumulate(rank | (time - lowest)) & ((1 << width) - 1)) + lowest
     else:
@@ -62,7 +62,7 @@ def late(series: I64, time: I64, last: I64) -> BOOL | None:
     return out
 
 
-class Changes(msgspec.Struct, frozen=True, eq=False):
+class ReportByException(msgspec.Struct, frozen=True, eq=False):
     """Rows whose profile asks for report by exception, ordered by series, then arrival."""
 
     series: I64
@@ -73,8 +73,8 @@ class Changes(msgspec.Struct, frozen=True, eq=False):
     heartbeat: I64
 
 
-def suppress(rows: Changes, marks: Marks) -> tuple[BOOL, BOOL]:
-    """Return (unchanged and to be suppressed; unchanged but due as heartbeat); what is kept leads from then on."""
+def find_unchanged(rows: ReportByException, marks: Watermarks) -> tuple[BOOL, BOOL]:
+    """Return (rows to suppress as unchanged; unchanged rows due as heartbeat); updates the reference values."""
     first = starts(rows.series)
     length = np.diff(np.append(first, len(rows.series)))
     unchanged = np.zeros(len(rows.series), np.bool_)
@@ -83,27 +83,29 @@ def suppress(rows: Changes, marks: Marks) -> tuple[BOOL, BOOL]:
         at = first[length > step] + step
         series = rows.series[at]
         with np.errstate(invalid="ignore", over="ignore"):
-            near = np.abs(rows.value[at] - marks.lead[series].view(np.float64)) <= rows.deadband[at]
-        same = (near | (rows.bits[at] == marks.lead[series])) & (marks.lead_time[series] != NEVER)
-        due = rows.time[at] - marks.lead_time[series] >= rows.heartbeat[at]
+            near = np.abs(rows.value[at] - marks.reference_values[series].view(np.float64)) <= rows.deadband[at]
+        same = (near | (rows.bits[at] == marks.reference_values[series])) & (marks.reference_time[series] != NEVER)
+        due = rows.time[at] - marks.reference_time[series] >= rows.heartbeat[at]
         unchanged[at] = same & ~due
         heartbeat[at] = same & due
         leads = at[~unchanged[at]]
-        marks.lead_bits[rows.series[leads]] = rows.bits[leads].view(np.int64)
-        marks.lead_time[rows.series[leads]] = rows.time[leads]
+        marks.reference_bits[rows.series[leads]] = rows.bits[leads].view(np.int64)
+        marks.reference_time[rows.series[leads]] = rows.time[leads]
     for place in np.flatnonzero(length > _ROUNDS).tolist():
-        _one_by_one(
+        _judge_rest_of_series(
             rows, range(int(first[place]) + _ROUNDS, int(first[place] + length[place])), marks, unchanged, heartbeat
         )
     return unchanged, heartbeat
 
 
-def _one_by_one(rows: Changes, places: range, marks: Marks, unchanged: BOOL, heartbeat: BOOL) -> None:
-    """Judge the rest of one series: its first rows have set the lead already."""
+def _judge_rest_of_series(
+    rows: ReportByException, places: range, marks: Watermarks, unchanged: BOOL, heartbeat: BOOL
+) -> None:
+    """Process the remaining rows of a series; its first rows have set the reference already."""
     series = int(rows.series[places.start])
-    lead_bits = int(marks.lead_bits[series])
-    lead_value = float(marks.lead_bits[series : series + 1].view(np.float64)[0])
-    lead_time = int(marks.lead_time[series])
+    lead_bits = int(marks.reference_bits[series])
+    lead_value = float(marks.reference_bits[series : series + 1].view(np.float64)[0])
+    lead_time = int(marks.reference_time[series])
     cut = slice(places.start, places.stop)
     columns = zip(
         places,
@@ -121,4 +123,4 @@ def _one_by_one(rows: Changes, places: range, marks: Marks, unchanged: BOOL, hea
                 continue
             heartbeat[place] = True
         lead_bits, lead_value, lead_time = bits, value, time
-    marks.lead_bits[series], marks.lead_time[series] = lead_bits, lead_time
+    marks.reference_bits[series], marks.reference_time[series] = lead_bits, lead_time

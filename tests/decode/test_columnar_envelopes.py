@@ -14,7 +14,7 @@ import pytest
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.columnar_envelopes import EnvelopePlan
 from sensegate.model import BOOL, Device, Message
-from tests.decode.test_decode import same
+from tests.decode.decoding import same
 
 NOW = 1_767_225_600_000_000
 HEAD = "profile: {name}\nversion: 1\nlabel: {{zh: x, en: x}}\nsource: this test\nmessages:\n"

@@ -15,7 +15,7 @@ from sensegate.decode import Decoder
 from sensegate.decode.grammar import Example
 from sensegate.decode.profile import CompiledProfile
 from sensegate.model import Message
-from tests.decode.test_decode import same
+from tests.decode.decoding import same
 from tests.support.profiles import library
 
 PROFILES = library()

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 
-.PHONY: help setup compiled demo quick test lint bench soak fuzz docs clean
+.PHONY: help setup compiled demo quick test suite coverage lint style types bench soak fuzz docs clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -29,14 +29,24 @@ demo: compiled ## a centre and two nodes with simulated devices; Ctrl-C ends it
 	$(BIN)/sensegate demo $(DEMO)
 
 quick: compiled ## tests that need no server of their own, under two minutes
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not live and not slow" $(PYTEST)
+	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not live and not slow" $(PYTEST)
 
-test: compiled lint ## all tests, with a short run of bench, soak and fuzz
+test: compiled style ## lint and all tests, with a short run of bench, soak and fuzz
+	@$(MAKE) --no-print-directory -j 2 types suite
+
+suite: compiled
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+
+coverage: compiled ## all tests, with the lines and branches that they do not reach; half as long again
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-branch --cov-report=term:skip-covered $(PYTEST)
 
-lint: setup ## ruff (all rules) and mypy (strict)
+lint: style types ## ruff (all rules) and mypy (strict)
+
+style: setup
 	$(BIN)/ruff format --check src tests
 	$(BIN)/ruff check src tests
+
+types: setup
 	$(BIN)/mypy
 
 bench: compiled ## every benchmark, a JSON line each, with its baseline in the same run

@@ -23,8 +23,8 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.clock import FakeClock
 from sensegate.config import EngineConfig, StoreConfig
 
-# A loaded machine is slow, not wrong: no deadlines. The gate asks the same of every change; `make fuzz` looks further,
-# elsewhere each time, and what it finds becomes an example of its test.
+# A loaded machine is slow, not wrong: no deadlines. The gate asks the same of every change, `make quick` asks less;
+# `make fuzz` looks further, elsewhere each time, and what it finds becomes an example of its test.
 settings.register_profile(
     "gate", deadline=None, max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -36,6 +36,7 @@ settings.register_profile(
     database=DirectoryBasedExampleDatabase(Path(__file__).parents[1] / ".hypothesis" / "examples"),
     print_blob=True,
 )
+settings.register_profile("quick", settings.get_profile("gate"), max_examples=15)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 
 SMALL = StoreConfig(

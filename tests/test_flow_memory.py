@@ -15,7 +15,7 @@ from sensegate.decode.memory import DecoderMemory
 from sensegate.model import BOOL, I64, Device, Fields, Message, Readings, RejectedValue
 from tests.decode.formats.sparkplug_payloads import metric, payload
 from tests.live.site import PROFILES
-from tests.test_flow import ADMIN, COUNT, Faulty, Script, Walk
+from tests.support.pipeline import ADMIN, COUNT, Faulty, Script, Walk
 
 LIFE = 7
 """So many messages between two births; each birth gives the aliases to the other metric."""

@@ -17,8 +17,8 @@ from sensegate.ingest.pipeline import IngestPipeline
 from sensegate.lifecycle.contents import Content
 from sensegate.model import Device, Fields, Message, MessageBatch
 from tests.conftest import eventually
-from tests.lifecycle.test_reprocessing import ADMIN, Node
 from tests.reloading import PROFILE, Verdict, payload, rows_of, text, verdict
+from tests.support.reprocessing_node import ADMIN, Node
 
 NAMES = [f"d{number}" for number in range(8)]
 ROUNDS = 40

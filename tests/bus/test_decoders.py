@@ -21,8 +21,8 @@ from sensegate.bus.packing import Oversized, encode_map
 from sensegate.bus.raw import StoredMessage
 from sensegate.bus.unreadable import REMEMBERED_MAX, UnreadableEntries, read, read_ledger, read_rows, read_subject
 from sensegate.model import LogEntry, Message
+from tests.bus.commit_columns import batch
 from tests.bus.damage import damaged, opened
-from tests.bus.test_columns import batch
 
 
 def _raw(payload: bytes) -> object:

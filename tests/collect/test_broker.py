@@ -20,8 +20,8 @@ from sensegate.collect.broker import BrokerSource
 from sensegate.config import IngestConfig, StoreConfig
 from sensegate.errors import Unavailable
 from sensegate.model import Message, SourcePosition
+from tests.collect.deliveries import delivery
 from tests.collect.device import Device
-from tests.collect.test_tap import delivery
 
 DEADLINE_S = 30.0
 DURABLE = "ingest-0"

@@ -18,7 +18,7 @@ from sensegate.errors import Rejected
 from sensegate.frames import jtt808
 from sensegate.model import FrameOutcome
 from tests.frames import made
-from tests.frames.test_cutting import FRAMES
+from tests.frames.made import FRAMES
 from tests.spoil import UNWRITABLE, in_frame
 
 EACH = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 41

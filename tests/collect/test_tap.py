@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from sensegate.collect.tap import SubscriptionTap
 from sensegate.model import Message
-
-SID = 7
+from tests.collect.deliveries import SID, delivery
 
 
 class Parser:
@@ -69,23 +68,6 @@ class Heard:
                 await self.tap.parse(data[start:end])
 
         asyncio.run(run())
-
-
-def delivery(
-    number: int,
-    payload: bytes = b"x",
-    *,
-    sequence: int = 0,
-    delivered: int = 1,
-    sid: int = SID,
-    headers: bool = True,
-    subject: str = "$MQTT.msgs.sg.d1.up",
-) -> bytes:
-    """One message as the server sends it."""
-    head = b"NATS/1.0\r\nNmqtt-Pub:1\r\n\r\n" if headers else b""
-    reply = f"$JS.ACK.$MQTT_msgs.ingest-0.{delivered}.{sequence or number + 100}.{number}.1767225600123456789.0"
-    sizes = f"{len(head)} {len(head) + len(payload)}" if headers else f"{len(payload)}"
-    return f"{'H' if headers else ''}MSG {subject} {sid} {reply} {sizes}\r\n".encode() + head + payload + b"\r\n"
 
 
 OTHERS = [

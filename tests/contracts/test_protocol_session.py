@@ -14,7 +14,7 @@ from sensegate.config import TcpConfig
 from sensegate.errors import Rejected
 from sensegate.model import FrameOutcome, ReceivedFrame
 from sensegate.ports import ProtocolSession
-from tests.frames.test_cutting import FRAMES
+from tests.frames.made import FRAMES
 
 NOW = 1_767_225_600_000_000
 OUTCOMES = sorted(FrameOutcome)

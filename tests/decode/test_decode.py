@@ -8,8 +8,9 @@ import pytest
 from sensegate.authoring.examples import NamedDevices, readings_of
 from sensegate.config import IngestConfig
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.model import Fields, IdentityKind, Message, QuarantineReason, RejectReason
+from sensegate.model import IdentityKind, Message, QuarantineReason, RejectReason
 from sensegate.quantities.quality import TimeQuality
+from tests.decode.decoding import same
 
 NOW = 1_767_225_600_000_000
 DEEP = 40
@@ -18,20 +19,6 @@ DEEP = 40
 def message(payload: bytes | str, topic: str = "sg/d1/up", principal: str = "") -> Message:
     data = payload if isinstance(payload, bytes) else payload.encode()
     return Message(topic, data, NOW, 1, principal)
-
-
-def same(one: Fields, other: Fields) -> None:
-    """Assert that two results are equal in every column and list."""
-    for name in ("message", "device", "spec", "value", "time", "time_quality", "key", "path"):
-        left, right = getattr(one, name), getattr(other, name)
-        assert left.dtype == right.dtype, name
-        assert np.array_equal(left, right, equal_nan=name == "value"), name
-    assert one.text == other.text
-    assert one.override_scale == other.override_scale
-    assert one.ignored == other.ignored
-    assert one.quarantined == other.quarantined
-    key = lambda value: (value.message, value.field, value.reason)  # noqa: E731 - three uses, one line
-    assert sorted(one.rejected, key=key) == sorted(other.rejected, key=key)
 
 
 REFUSED = [

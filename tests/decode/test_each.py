@@ -11,7 +11,7 @@ from sensegate.authoring.examples import readings_of
 from sensegate.decode import Decoder
 from sensegate.errors import ProfileError
 from sensegate.model import Fields, Message
-from tests.decode.test_decode import same
+from tests.decode.decoding import same
 from tests.support.profiles import Make
 
 NESTED = """

@@ -18,7 +18,7 @@ from sensegate.errors import Rejected
 from sensegate.model import Message
 from tests.bench.decode import NOW, Fleet
 from tests.bench.formats import NAMES, makers, profiles
-from tests.decode.test_decode import same
+from tests.decode.decoding import same
 from tests.support.profiles import Make
 
 MADE = {name: maker for name, maker in makers().items() if name in PURE}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +15,7 @@ from sensegate.decode import Decoder
 from sensegate.decode.grammar import Example
 from sensegate.decode.profile import CompiledProfile
 from sensegate.model import Message
-from tests.decode.test_decode import same
+from tests.decode.decoding import same
 from tests.support.profiles import library
 
 PROFILES = library()
@@ -25,6 +27,7 @@ EXAMPLES: list[tuple[CompiledProfile, Example]] = [
 ]
 MANY = settings().max_examples * 6 // 10
 """Each of these examples decodes some hundred messages."""
+STEP = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 3
 NAMES = ["air_temperature", "relative_humidity", "state", "cover_open", "pm10", "no_such", "voltage"]
 
 scalars = st.one_of(
@@ -57,17 +60,21 @@ def decoder(example: Example, profile: CompiledProfile) -> Decoder:
     return Decoder(PROFILES, NamedDevices(example.devices, profile.id, gateway=example.gateway))
 
 
+@pytest.mark.fuzz
 def test_examples_give_the_same_by_both_paths() -> None:
-    """Each example of each profile, often enough for a plan, decodes alike by plan and one by one."""
+    """Each example of each profile, often enough for a plan, decodes alike by plan and one by one.
+
+    `make test` takes every so-manieth example, `make fuzz` all.
+    """
     planned = 0
-    for profile, example in EXAMPLES:
+    for profile, example in EXAMPLES[::STEP]:
         machine = decoder(example, profile)
         messages = [message_of(example)] * 60
         machine.decode(messages)
         fields = machine.decode(messages)
         same(fields, machine.decode_row_by_row(messages))
         planned += bool(machine.plans.count)
-    quick = [profile for profile, example in EXAMPLES if example.expect and profile.rules[0].format == "json"]
+    quick = [profile for profile, example in EXAMPLES[::STEP] if example.expect and profile.rules[0].format == "json"]
     assert planned > len(quick) // 2
 
 

@@ -10,25 +10,14 @@ import pytest
 
 from sensegate.decode import Decoder
 from sensegate.errors import ProfileError
-from sensegate.model import Fields, Message, QuarantineReason
-from tests.decode.test_decode import same
-from tests.decode.test_rules import NOW, run, values
+from sensegate.model import Message, QuarantineReason
+from tests.decode.decoding import NOW, all_values, run, same, values
 
 Make = Callable[..., Decoder]
 HEAD = '  - topics: ["acme/{device}"]\n'
 READINGS = (
     "    readings:\n      - {field: t, property: air_temperature}\n      - {field: h, property: relative_humidity}\n"
 )
-
-
-def all_values(decoder: Decoder, fields: Fields) -> list[tuple[str, float]]:
-    """Return (field, value) of every row of the first message."""
-    specs = decoder.profiles.specs
-    return [
-        (specs[fields.spec[row]].name, float(fields.value[row]))
-        for row in range(len(fields))
-        if fields.message[row] == 0
-    ]
 
 
 def test_text_inside_is_parsed_where_it_stands(make: Make) -> None:

@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 import pytest
 
 from sensegate.decode import Decoder
-from sensegate.model import Fields, IdentityKind, Message, QuarantineReason, RejectReason
+from sensegate.model import IdentityKind, Message, QuarantineReason, RejectReason
+from tests.decode.decoding import NOW, run, values
 
-NOW = 1_767_225_600_000_000
 Make = Callable[..., Decoder]
-
-
-def run(decoder: Decoder, *payloads: Any, topic: str = "acme/d1") -> Fields:
-    """Decode payloads forty times each, so that both paths see them; return the fields of the second batch."""
-    messages = [
-        Message(topic, payload if isinstance(payload, bytes) else msgspec.json.encode(payload), NOW, 1)
-        for payload in payloads
-        for _ in range(40)
-    ]
-    decoder.decode(messages)
-    return decoder.decode(messages)
-
-
-def values(decoder: Decoder, fields: Fields, first: int = 40) -> dict[str, Any]:
-    """Return field -> value (as sent) of the first payload's first message."""
-    rows = [row for row in range(len(fields)) if fields.message[row] == 0]
-    assert len(fields) >= len(rows) * first
-    return {
-        decoder.profiles.specs[fields.spec[row]].name: fields.text.get(row, float(fields.value[row])) for row in rows
-    }
 
 
 READINGS = "    readings:\n      - {field: a, property: air_temperature}\n"

@@ -37,7 +37,7 @@ from sensegate.normalise.clocks import REPRESENTABLE
 from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.identity import value_bits
-from tests.decode.test_decode import same
+from tests.decode.decoding import same
 from tests.spoil import SIZE, UNWRITABLE, Make, spoilt, swollen
 from tests.support.profiles import library
 from tests.video.canary import MARKS

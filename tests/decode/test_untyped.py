@@ -13,9 +13,7 @@ from sensegate.decode import Decoder
 from sensegate.errors import ProfileError
 from sensegate.model import IdentityKind, Message, RejectReason
 from sensegate.quantities.quality import TimeQuality
-from tests.decode.test_decode import same
-from tests.decode.test_reshape import all_values
-from tests.decode.test_rules import NOW, run, values
+from tests.decode.decoding import NOW, all_values, run, same, values
 
 Make = Callable[..., Decoder]
 HEAD = '  - topics: ["acme/{device}"]\n'

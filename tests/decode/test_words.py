@@ -11,7 +11,7 @@ from sensegate.decode.words import TABLES
 from sensegate.errors import ProfileError
 from sensegate.model import Datum, RejectReason
 from sensegate.quantities.properties import CODES
-from tests.decode.test_rules import run, values
+from tests.decode.decoding import run, values
 
 Make = Callable[..., Decoder]
 RULE = '  - topics: ["acme/{device}"]\n    readings:\n      - '

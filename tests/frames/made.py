@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sensegate.frames import gbt26875, hj212, jtt808, sl651
+from sensegate.frames.framing import FrameFinder
 from sensegate.frames.hj212 import Convention
+from tests.frames import made
 
 MN = "010000A8900016F000169DC0"
 
@@ -129,3 +131,34 @@ def vehicle(body: bytes, *, phone: str = "013800138000", message: int = jtt808.L
     """Return a frame of JT/T 808 (2013: six bytes of phone number; 2019: ten)."""
     mark = 1 if len(phone) == 20 else None
     return jtt808.build(message, bytes.fromhex(phone), serial, body, mark=mark)
+
+
+AIR = made.upload("DataTime=20260101080000;a34004-Rtd=31,a34004-Flag=N")
+
+
+WATER = made.upload("DataTime=20260101080000;w01018-Rtd=15.2,w01018-Flag=M", st="32", qn="20260101080001000")
+
+
+FRAMES: dict[str, tuple[FrameFinder, list[bytes]]] = {
+    "hj212": (hj212.next_frame, [AIR, WATER, made.upload("", cn="9015")]),
+    "sl651": (
+        sl651.next_frame,
+        [
+            made.report(made.element(0x39, made.bcd(10490, 4), 3)),
+            made.report_in_text("Z 10.490 VT 12.35"),
+            made.report(b"", function=sl651.KEEP_ALIVE),
+        ],
+    ),
+    "gbt26875": (
+        gbt26875.next_frame,
+        [made.fire(21, [b"\x08" + made.TIME]), made.fire(0, []), made.fire(1, [b"\x01\x02\x02\x00" + made.TIME] * 3)],
+    ),
+    "jtt808": (
+        jtt808.next_frame,
+        [
+            made.vehicle(made.position()),
+            made.vehicle(b"", message=jtt808.HEARTBEAT, serial=0x7E7D),
+            made.vehicle(made.position(), phone="00000000013800138000"),
+        ],
+    ),
+}

@@ -16,8 +16,8 @@ from sensegate.lifecycle.history import CanaryLimits
 from sensegate.lifecycle.outcomes import Outcomes, canary_failure
 from sensegate.model import Quarantined, QuarantineReason, Readings, RejectedValue, RejectReason, Spec
 from sensegate.quantities.quality import Flag, Quality
-from tests.authority.test_releases import CITY, NAME, Office
 from tests.conftest import eventually
+from tests.support.release_office import CITY, NAME, Office
 
 SPECS = [
     Spec("acme/th@1", "t", "air_temperature"),

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 from tests.live.site import Site
-from tests.live.test_sharing import ENTRY
 
 
 class Granted(msgspec.Struct):
@@ -36,3 +35,20 @@ async def granted(site: Site, feed: str, *, divisions: tuple[str, ...] = ("4401"
     )
     assert done.status == 200, done.body
     return Granted(done.body["grants"][0], token, token_id, feed)
+
+
+ENTRY = {
+    "title": "廣州空氣溫度",
+    "title_en": "Air temperature of Guangzhou",
+    "department": "廣州市氣象局",
+    "source": "自動站",
+    "update": "每分鐘",
+    "quality": "QX/T 45",
+    "usage": "研究",
+    "conditions": "說明用途",
+    "legal_basis": "國務院令第809號",
+    "grade": 3,
+    "domain": "air",
+    "kind": "theme",
+    "cadence": "realtime",
+}

@@ -43,8 +43,8 @@ from sensegate.config import Config
 from sensegate.config.people import EgressConfig
 from sensegate.config.viid import ViidConfig
 from tests.conftest import eventually
+from tests.live.granting import ENTRY
 from tests.live.site import Made, Site, config_of, reading
-from tests.live.test_sharing import ENTRY
 
 FILE = Path(__file__).with_name("matrix.csv")
 ROLES = ("device", "subscriber", "county_operator", "city_operator", "province_operator", "auditor", "admin")

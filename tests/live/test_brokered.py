@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,15 +14,14 @@ import paho.mqtt.client as paho
 import pytest
 import pytest_asyncio
 from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from paho.mqtt.enums import CallbackAPIVersion
 
 from sensegate.publish.brokered import WAITING_MAX
 from sensegate.share import cursor
 from tests.conftest import eventually
 from tests.live.granting import Granted, granted
-from tests.live.phone import NOT_AUTHORISED, Phone
+from tests.live.phone import NOT_AUTHORISED
+from tests.live.pushed import by_mqtt, by_nats
 from tests.live.site import Made, Site, reading
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
@@ -60,36 +57,6 @@ async def page_of(site: Site, grant: Granted, after: str) -> list[dict[str, Any]
 
 
 # ── MQTT ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Mqtt:
-    """A subscriber by MQTT."""
-
-    def __init__(self, phone: Phone, grant: Granted) -> None:
-        self.phone = phone
-        self.grant = grant
-
-    async def records(self, count: int) -> list[dict[str, Any]]:
-        """Return the next records, exactly so many."""
-        found: list[dict[str, Any]] = []
-        while len(found) < count:
-            topic, payload = await self.phone.next("message")
-            assert topic.startswith(f"sg/grants/{self.grant.id}/")
-            found += json.loads(payload)["records"]
-        assert len(found) == count
-        return found
-
-
-@contextlib.asynccontextmanager
-async def by_mqtt(site: Site, grant: Granted, said: str, *, clean: bool = True, tag: str = "#") -> AsyncIterator[Mqtt]:
-    """Connect, subscribe (no tag: the session has done so), and say where to begin."""
-    async with site.phone() as phone:
-        code = await phone.connect(grant.token_id, grant.token, client_id=f"{grant.token_id}-c", clean=clean)
-        assert code == 0, code
-        if tag:
-            assert await phone.subscribe(f"sg/grants/{grant.id}/{tag}", 1) == 1
-        phone.send(f"sg/control/{grant.id}/mqtt", said)
-        yield Mqtt(phone, grant)
 
 
 async def test_mqtt_history_then_live_with_the_cursors_of_a_page(node: Site, device: Made) -> None:
@@ -252,56 +219,6 @@ async def test_a_slow_mqtt_subscriber_is_held_and_shown(node: Site, device: Made
 
 
 # ── NATS ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Nats:
-    """A subscriber by NATS."""
-
-    def __init__(self, client: Client, subscription: Subscription) -> None:
-        self.client = client
-        self.subscription = subscription
-        self.closed = asyncio.Event()
-
-    async def message(self) -> Msg:
-        return await self.subscription.next_msg(timeout=5)
-
-    async def records(self, count: int) -> list[dict[str, Any]]:
-        """Return the next records, exactly so many; each message is answered."""
-        found: list[dict[str, Any]] = []
-        while len(found) < count:
-            message = await self.message()
-            found += json.loads(message.data)["records"]
-            await message.respond(b"")
-        assert len(found) == count
-        return found
-
-
-@contextlib.asynccontextmanager
-async def by_nats(site: Site, grant: Granted, said: str | None) -> AsyncIterator[Nats]:
-    """Connect and subscribe, saying where to begin first."""
-    gone = asyncio.Event()
-
-    async def closed() -> None:
-        gone.set()
-
-    client = await nats.connect(
-        site.addresses.nats,
-        user=grant.token_id,
-        password=grant.token,
-        inbox_prefix=f"_INBOX_{grant.token_id}".encode(),
-        disconnected_cb=closed,
-        allow_reconnect=False,
-    )
-    try:
-        if said is not None:
-            answer = await client.request(f"sg.control.{grant.id}.nats", said.encode(), timeout=5)
-            assert "problem" not in json.loads(answer.data), answer.data
-        found = Nats(client, await client.subscribe(f"sg.feeds.{grant.id}.>"))
-        found.closed = gone
-        await client.flush()
-        yield found
-    finally:
-        await client.close()
 
 
 async def is_refused(site: Site, user: str, password: str) -> None:

@@ -44,8 +44,7 @@ from tests.ledger.controls import Control, Edit, patched
 from tests.ledger.video import SERVER, registered_at
 from tests.live.site import PLAIN, Made, Site, config_of
 from tests.live.site import running as started
-from tests.video.canary import KINDS, MARKS, marks_in, opened, planted
-from tests.video.test_canary import PROFILES
+from tests.video.canary import KINDS, MARKS, PROFILES, marks_in, opened, planted
 from tests.video.viid_bodies import ABOVE, BODIES, CAMERA
 
 pytestmark = pytest.mark.live

@@ -20,9 +20,9 @@ from sensegate.config import NodeUserConfig, UplinkConfig
 from sensegate.lifecycle.canaries import CanaryAnalysis
 from sensegate.persist.previous_readings import PreviousReadings
 from tests.conftest import eventually
+from tests.live.releasing import PATH, job, step, version
 from tests.live.site import PLAIN, Made, Site, config_of, running
-from tests.live.test_profiles import THERMOMETER, write
-from tests.live.test_releases import PATH, job, step, version
+from tests.support.thermometer import THERMOMETER, write
 
 pytestmark = pytest.mark.live
 

@@ -10,10 +10,10 @@ import pytest
 from sensegate.config import Config
 from sensegate.tiers import membership
 from tests.conftest import eventually
+from tests.live.joining import invite, row
+from tests.live.releasing import proposed, step, version_is
 from tests.live.site import PLAIN, Made, Site, config_of, running
-from tests.live.test_membership import invite, row
-from tests.live.test_profiles import THERMOMETER, write
-from tests.live.test_releases import PATH, proposed, step
+from tests.support.thermometer import THERMOMETER, write
 
 pytestmark = pytest.mark.live
 
@@ -21,10 +21,6 @@ pytestmark = pytest.mark.live
 async def release(centre: Site, number: int, scale: float) -> None:
     await proposed(centre, number, scale=scale)
     await step(centre, f"/versions/{number}/release")
-
-
-async def in_force(node: Site) -> Any:
-    return (await node.ask("GET", PATH)).body["version"]
 
 
 async def said(node: Site, device: Made, value: int) -> tuple[float, str]:
@@ -77,7 +73,3 @@ async def test_releases_of_the_centre_reach_its_nodes(tmp_path: Path) -> None:
             assert any("acme/th@4" in one for one in (await node.ready())[1])
             actions = [one["action"] for one in await node.audit()]
             assert actions.count("profile.apply_from_centre.refused") == 1
-
-
-async def version_is(node: Site, number: int) -> bool:
-    return bool(await in_force(node) == number)

@@ -7,12 +7,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from sensegate.config import Config
 from sensegate.errors import Conflict, PermissionDenied
 from sensegate.tiers import membership
+from tests.live.joining import invite, row
 from tests.live.site import Site, config_of, reading, running
 
 pytestmark = pytest.mark.live
@@ -24,26 +23,6 @@ async def until(look: Callable[[], Awaitable[Any]], timeout_s: float = 15.0) -> 
         while not (found := await look()):
             await asyncio.sleep(0.05)
     return found
-
-
-async def invite(centre: Site, division: str = "4401", **more: Any) -> str:
-    answer = await centre.ask("POST", "/api/v1/nodes", json={"division": division, **more})
-    assert answer.status == 201, answer.body
-    code: str = answer.body["code"]
-    return code
-
-
-async def row(centre: Site, division: str = "4401") -> dict[str, Any]:
-    answer = await centre.ask("GET", f"/api/v1/nodes/{division}")
-    return dict(answer.body) if answer.status == 200 else {}
-
-
-def with_code(config: Config, centre: Site, code: str, folder: Path) -> Config:
-    """Return a node's configuration that joins with a code at its start."""
-    file = folder / "join.code"
-    file.write_text(code)
-    uplink = msgspec.structs.replace(config.uplink, centre_url=centre.addresses.http, join_code_file=str(file))
-    return msgspec.structs.replace(config, uplink=uplink)
 
 
 async def test_the_whole_thread_of_a_membership(tmp_path: Path) -> None:

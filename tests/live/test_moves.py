@@ -13,9 +13,9 @@ import pytest
 
 from sensegate.tiers import membership
 from tests.conftest import eventually
+from tests.live.joining import invite
 from tests.live.phone import NOT_AUTHORISED
 from tests.live.site import Made, Site, config_of, reading, running
-from tests.live.test_membership import invite
 
 pytestmark = pytest.mark.live
 

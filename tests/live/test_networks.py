@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import eventually
 from tests.live.site import PROFILES, config_of, running
-from tests.test_networks import EUI, SAY, SOIL, VALUES
+from tests.support.networks import EUI, SAY, SOIL, VALUES
 
 pytestmark = pytest.mark.live
 

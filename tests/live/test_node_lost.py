@@ -13,11 +13,10 @@ from sensegate.config import Config
 from sensegate.demo.link import FaultyLink
 from sensegate.tiers import gaps
 from tests.conftest import eventually
+from tests.live.joining import invite, row, with_code
+from tests.live.releasing import proposed, step, version_is
 from tests.live.site import PLAIN, Made, Site, config_of, running
-from tests.live.test_handed import version_is
-from tests.live.test_membership import invite, row, with_code
-from tests.live.test_profiles import THERMOMETER, write
-from tests.live.test_releases import proposed, step
+from tests.support.thermometer import THERMOMETER, write
 
 pytestmark = pytest.mark.live
 

@@ -11,28 +11,11 @@ import pytest
 import pytest_asyncio
 
 from tests.conftest import eventually
-from tests.live.site import PLAIN, Answer, Made, Site, config_of, running
-from tests.live.test_profiles import THERMOMETER, write
+from tests.live.releasing import PATH, job, proposed, step, version
+from tests.live.site import PLAIN, Made, Site, config_of, running
+from tests.support.thermometer import THERMOMETER, write
 
 pytestmark = pytest.mark.live
-
-PATH = "/api/v1/profiles/acme/th"
-
-
-REFUSAL = """\
-  - label: no JSON
-    topic: TOPIC
-    payload: "no JSON"
-    refuse: malformed
-"""
-
-
-def version(number: int, *, scale: float = 0.1, topic: str = "acme/{device}/up") -> str:
-    """Return a version of the thermometer that says tenths of a degree."""
-    found = THERMOMETER.replace("version: 1", f"version: {number}").replace("scale: 0.1", f"scale: {scale}")
-    found = found.replace("value: 21.5", f"value: {215 * scale}").replace('"acme/{device}/up"', f'"{topic}"')
-    here = topic.replace("{device}", "d1")
-    return found.replace("topic: acme/d1/up", f"topic: {here}") + REFUSAL.replace("TOPIC", here)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -43,21 +26,6 @@ async def node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     config = config_of(tmp_path_factory.mktemp("node"), profiles=(str(folder), str(PLAIN)))
     async with running(config) as site:
         yield site
-
-
-async def step(site: Site, path: str, token: str | None = None, expect: int = 200, **body: Any) -> Any:
-    """Take a step; return the answer."""
-    answer: Answer = await site.ask("POST", f"{PATH}{path}", token, json=body)
-    assert answer.status == expect, answer.body
-    return answer.body
-
-
-async def proposed(site: Site, number: int, **more: Any) -> int:
-    """Hand in a version and propose it."""
-    made = await step(site, "/versions", text=version(number, **more), expect=201)
-    assert made["problems"] == []
-    await step(site, f"/versions/{number}/propose")
-    return number
 
 
 async def values(site: Site, device: Made) -> list[tuple[float, str]]:
@@ -245,20 +213,6 @@ async def as_the_folder_says(site: Site) -> None:
     """Have version 1 in force, whatever was before."""
     if (await site.ask("GET", f"{PATH}/history")).body["force"]:
         await step(site, "/rollback", to=1)
-
-
-async def job(site: Site, path: str, token: str | None = None, **body: Any) -> dict[str, Any]:
-    """Begin a job and wait for its end."""
-    begun = await step(site, path, token, 202, **body)
-
-    async def ended() -> dict[str, Any] | None:
-        row: dict[str, Any] = (await site.ask("GET", f"{PATH}/jobs/{begun['id']}", token)).body
-        return row if row["state"] != "running" else None
-
-    found: dict[str, Any] = await eventually(ended)
-    assert found["state"] == "done", found
-    assert found["share"] == 1
-    return found
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from sensegate.cli import app
 from sensegate.errors import SensegateError
+from tests.live.releasing import version
 from tests.live.site import PLAIN, Site, config_of, running
-from tests.live.test_profiles import THERMOMETER, write
-from tests.live.test_releases import version
+from tests.support.thermometer import THERMOMETER, write
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 

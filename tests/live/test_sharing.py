@@ -20,26 +20,12 @@ from sensegate.errors import ConfigError
 from sensegate.share import delivery
 from sensegate.share.usage_statements import verify_statement
 from tests.conftest import eventually
+from tests.live.granting import ENTRY
 from tests.live.site import Made, Site, reading
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 
 FEED = "gz-air"
-ENTRY = {
-    "title": "廣州空氣溫度",
-    "title_en": "Air temperature of Guangzhou",
-    "department": "廣州市氣象局",
-    "source": "自動站",
-    "update": "每分鐘",
-    "quality": "QX/T 45",
-    "usage": "研究",
-    "conditions": "說明用途",
-    "legal_basis": "國務院令第809號",
-    "grade": 3,
-    "domain": "air",
-    "kind": "theme",
-    "cadence": "realtime",
-}
 
 
 class Cast(msgspec.Struct):

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import eventually
+from tests.live.granting import ENTRY
 from tests.live.site import Site
-from tests.live.test_sharing import ENTRY
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 CHROMIUM = os.environ.get("SENSEGATE_CHROMIUM") or shutil.which("chromium")

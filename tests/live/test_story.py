@@ -27,12 +27,11 @@ from sensegate.config.people import EgressConfig
 from sensegate.share.usage_statements import verify_statement
 from sensegate.tiers import membership
 from tests.conftest import eventually
-from tests.live.granting import Granted
+from tests.live.granting import ENTRY, Granted
+from tests.live.pushed import by_mqtt, by_nats
 from tests.live.receiver import receiving
+from tests.live.releasing import version
 from tests.live.site import Made, Site, config_of, running
-from tests.live.test_brokered import by_mqtt, by_nats
-from tests.live.test_releases import version
-from tests.live.test_sharing import ENTRY
 
 pytestmark = pytest.mark.live
 

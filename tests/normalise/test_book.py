@@ -9,8 +9,8 @@ import pytest
 from sensegate.clock import HOUR_US
 from sensegate.normalise.book import COLLECT_S, OPEN_HOURS, DeviceHour, IndicatorStore
 from sensegate.normalise.indicators import GRACE, HOURS_MAX
+from tests.normalise.indicator_rows import Counted, minutes, row_of
 from tests.normalise.rows import FAHRENHEIT, NOW, Row
-from tests.normalise.test_indicators import Counted, minutes, row_of
 
 SHARES = ("authenticity", "accuracy", "continuity", "completeness")
 

@@ -15,7 +15,7 @@ from sensegate.decode import Decoder
 from sensegate.decode.grammar import parse
 from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.model import Message, Spec
-from tests.outside.test_mqtt_samples import OneDevice
+from tests.outside.mqtt import OneDevice
 
 SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")
 

@@ -14,7 +14,7 @@ import pytest
 from sensegate.authoring.examples import same_value
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.quantities.units import conversion
-from tests.outside.test_mqtt_samples import SAMPLES, OneDevice, decode, lines
+from tests.outside.mqtt import SAMPLES, OneDevice, decode, lines
 
 pytestmark = pytest.mark.skipif(
     not SAMPLES, reason="SENSEGATE_SAMPLES is not set: it names the folder with mqtt/shelly-gen1.jsonl"

@@ -13,7 +13,7 @@ import pytest
 from sensegate.authoring.examples import ExampleReading, same_value
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.quantities.units import conversion
-from tests.outside.test_mqtt_samples import SAMPLES, decode, lines, zigbee
+from tests.outside.mqtt import SAMPLES, decode, lines, zigbee
 
 pytestmark = pytest.mark.skipif(
     not SAMPLES, reason="SENSEGATE_SAMPLES is not set: it names the folder with mqtt/zigbee2mqtt-exposes.jsonl"

@@ -12,8 +12,7 @@ import pytest
 from sensegate.authoring.lint import lint_profile
 from sensegate.authoring.overlaps import overlaps
 from sensegate.decode.profiles import files
-from tests.profiles.mutations import ROOT
-from tests.profiles.test_mutations import WEAK
+from tests.profiles.mutations import ROOT, WEAK
 from tests.support.profiles import library
 
 FILES = files([ROOT])

@@ -13,20 +13,15 @@ from pathlib import Path
 import pytest
 
 from sensegate.decode.grammar import ProfileFile, parse
-from sensegate.decode.profiles import files
 from sensegate.errors import ProfileError
 from tests.profiles.mutate import mutations, put
-from tests.profiles.mutations import ROOT, Score, score, table
+from tests.profiles.mutations import FILES, WEAK, Score, score, table
 
 WHOLE = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
 SEED = int(os.environ.get("SENSEGATE_SEED", "0"))
 EACH = 25
 """Mistakes tried per profile in `make test`."""
 SHARE = 0.95
-WEAK = frozenset(
-    (Path(__file__).parent / "weak.txt").read_text(encoding="utf-8").split(),
-)
-"""Profiles whose examples do not reach the share yet; one that does must leave this list."""
 
 PROFILE = """
 profile: acme/x
@@ -153,7 +148,6 @@ def test_values_are_put_anywhere() -> None:
     assert put((1, 2), (0,), 9) == (9, 2)
 
 
-FILES = files([ROOT])
 SCORES: dict[str, Score] = {}
 
 

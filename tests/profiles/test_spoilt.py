@@ -16,8 +16,7 @@ import pytest
 import yaml
 
 from sensegate.authoring.examples import check_profile
-from tests.profiles.mutations import ROOT
-from tests.profiles.test_mutations import FILES
+from tests.profiles.mutations import FILES, ROOT
 from tests.spoil import UNWRITABLE, in_tree
 
 WHOLE = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"

@@ -13,7 +13,7 @@ from sensegate.metrics import REGISTRY
 from sensegate.scripts import pool
 from sensegate.scripts.pool import ScriptPool
 from tests.scripts.conftest import ask, source_of
-from tests.scripts.test_attacks import hostile
+from tests.scripts.hostile import hostile
 
 
 def sample(name: str, **labels: str) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 
 from sensegate.scripts.pool import PendingCall, ScriptPool
 from tests.scripts.conftest import ask, source_of
-from tests.scripts.test_attacks import GOOD, RUNAWAYS, hostile
+from tests.scripts.hostile import GOOD, RUNAWAYS, hostile
 
 SECONDS, RATE = 60.0, 100.0
 HOSTILE_RATE, SENDERS = 20.0, 20

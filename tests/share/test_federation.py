@@ -17,8 +17,8 @@ from sensegate.share.federation import CentreUpdate, NodeOffers
 from sensegate.share.federation_centre import SLICE_ENTRIES_MAX, CentreFederation
 from sensegate.share.federation_node import CentreRecords, NodeFederation
 from sensegate.share.feeds import Feed
+from tests.share.access_bench import COUNTY, OWNER, READER, AccessBench
 from tests.share.made import access_request, decision_of
-from tests.share.test_access_requests import COUNTY, OWNER, READER, AccessBench
 
 FOREIGN = Principal("foreign", Role.SUBSCRIBER, scope("4406"))
 WISH: dict[str, Any] = {"feeds": ["4401-air"], "purpose": "p", "legal_basis": "l", "days": 30}

@@ -13,7 +13,7 @@ from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.releases import Examination
 from sensegate.tiers import config_distribution
 from sensegate.tiers.config_distribution import ConfigPublisher, ConfigReceiver
-from tests.authority.test_releases import CITY, COUNTY, NAME, PROVINCE, Office, text
+from tests.support.release_office import CITY, COUNTY, NAME, PROVINCE, Office, text
 
 
 class Pair:

@@ -17,7 +17,7 @@ from sensegate.tiers.move_register import MoveRecord, MoveStage
 from sensegate.tiers.ownership import DeviceOwners
 from sensegate.tiers.protocol import PartKind, SpanPart
 from sensegate.tiers.verdict import MemberFacts, Reason, Rules
-from tests.tiers.test_checks import NOW, batch
+from tests.tiers.batches import NOW, batch
 
 
 class Province:

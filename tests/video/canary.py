@@ -12,12 +12,19 @@ import io
 import json
 import re
 import struct
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 import zstandard
+
+from sensegate.authoring.examples import payload_of
+from sensegate.decode.profiles import ProfileSet, any_video_profile, files
+from sensegate.video.pseudonyms import KeyedPseudonymiser
+from tests.video.viid_bodies import BODIES
 
 JPEG = base64.b64encode(b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(range(64, 112)) + b"\xff\xd9").decode()
 FEATURE = base64.b64encode(struct.pack("<16f", *(0.0173 * n - 0.11 for n in range(16)))).decode()
@@ -231,3 +238,31 @@ def _put(tree: Any, place: tuple[str | int, ...], value: Any) -> Any:
 
 def _dump(tree: Any) -> bytes:
     return json.dumps(tree, ensure_ascii=False).encode()
+
+
+PROFILES = [file for file in files([Path(__file__).parents[2] / "device_profiles"]) if any_video_profile([file])]
+
+
+AT = 1_795_832_104_000_000
+
+
+VEIL = KeyedPseudonymiser(b"canary")
+
+
+def bases() -> dict[str, list[tuple[str, bytes]]]:
+    """Return format -> (topic, payload) of the examples of its profiles."""
+    found: dict[str, list[tuple[str, bytes]]] = defaultdict(list)
+    profiles = ProfileSet.load(PROFILES)
+    for name in profiles.ids:
+        profile = profiles.find(name)
+        assert profile
+        for example in profile.source.examples:
+            matched = [rule.video for rule, _ in profiles.match(example.topic) if rule.video]
+            names = matched or [rule.video for rule in profile.rules if rule.video]
+            for form in dict.fromkeys(names):
+                found[form].append((example.topic, payload_of(example)))
+    found["viid"] += [("viid/network/objects", payload) for payload in BODIES.values()]
+    return found
+
+
+BASES = bases()

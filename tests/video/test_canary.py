@@ -6,46 +6,18 @@ The whole gateway, and every byte that it writes: tests/live/test_canary.py.
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from pathlib import Path
 
 import msgspec
 import pytest
 
-from sensegate.authoring.examples import payload_of
-from sensegate.decode.profiles import ProfileSet, any_video_profile, files
 from sensegate.errors import Rejected
 from sensegate.video import stored
 from sensegate.video.format import CameraInfo
 from sensegate.video.formats import FORMATS
-from sensegate.video.pseudonyms import KeyedPseudonymiser
-from tests.video.canary import KINDS, MARKS, forms, marks_in, opened, planted
-from tests.video.viid_bodies import BODIES
+from tests.video.canary import AT, BASES, KINDS, MARKS, VEIL, forms, marks_in, opened, planted
 
-PROFILES = [file for file in files([Path(__file__).parents[2] / "device_profiles"]) if any_video_profile([file])]
-AT = 1_795_832_104_000_000
-VEIL = KeyedPseudonymiser(b"canary")
 STEP = int(os.environ.get("CANARY_STEP", "1" if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else "5"))
 """Every so-manieth kind is put into each place of a message; 1, as `make fuzz` has it: all of them."""
-
-
-def bases() -> dict[str, list[tuple[str, bytes]]]:
-    """Return format -> (topic, payload) of the examples of its profiles."""
-    found: dict[str, list[tuple[str, bytes]]] = defaultdict(list)
-    profiles = ProfileSet.load(PROFILES)
-    for name in profiles.ids:
-        profile = profiles.find(name)
-        assert profile
-        for example in profile.source.examples:
-            matched = [rule.video for rule, _ in profiles.match(example.topic) if rule.video]
-            names = matched or [rule.video for rule in profile.rules if rule.video]
-            for form in dict.fromkeys(names):
-                found[form].append((example.topic, payload_of(example)))
-    found["viid"] += [("viid/network/objects", payload) for payload in BODIES.values()]
-    return found
-
-
-BASES = bases()
 
 
 def kept_of(name: str, topic: str, payload: bytes) -> tuple[bytes, bytes]:

@@ -11,7 +11,7 @@ import pytest
 from sensegate.errors import Rejected
 from sensegate.video.format import CameraInfo
 from sensegate.video.formats import FORMATS
-from tests.video.test_canary import AT, BASES, VEIL
+from tests.video.canary import AT, BASES, VEIL
 
 SIZE = 250_000
 SLOW_S = 0.6

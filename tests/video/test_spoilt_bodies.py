@@ -15,8 +15,7 @@ from sensegate.errors import Rejected
 from sensegate.video.format import CameraInfo
 from sensegate.video.formats import FORMATS, viid_responses, viid_subscriptions
 from tests.spoil import UNWRITABLE, spoilt
-from tests.video.canary import MARKS
-from tests.video.test_canary import AT, BASES, VEIL
+from tests.video.canary import AT, BASES, MARKS, VEIL
 
 EACH = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 197
 NOBODYS = (MARKS["plate"], MARKS["name"])

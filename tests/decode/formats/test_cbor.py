@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sensegate.decode.formats import cbor
 from sensegate.errors import Rejected
 from tests.decode.formats.compiled import parse_with
+from tests.decode.formats.payload_trees import trees
 
 parse = parse_with("cbor")
 
@@ -141,18 +142,6 @@ def test_what_a_later_library_may_make_is_refused() -> None:
     """An object that this library does not make yet is no reading."""
     with pytest.raises(Rejected, match="schema: holds a value that is not a number"):
         cbor._PlainTree(bytes.hex).tree(frozenset({1}))
-
-
-scalars = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-(2**64), 2**64 - 1),
-    st.floats(allow_nan=False),
-    st.text(max_size=12),
-)
-trees = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4)
-)
 
 
 @given(trees, st.booleans())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sensegate.decode.formats.jsonlines import JsonLinesPart
 from sensegate.errors import Rejected
 from tests.decode.formats.compiled import parse_with
-from tests.decode.formats.test_cbor import trees
+from tests.decode.formats.payload_trees import trees
 
 parse = parse_with("jsonlines")
 flat = parse_with("jsonlines", JsonLinesPart(flatten=True))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sensegate.errors import Rejected
 from tests.decode.formats.compiled import parse_with
-from tests.decode.formats.test_cbor import trees
+from tests.decode.formats.payload_trees import trees
 
 parse = parse_with("messagepack")
 

@@ -15,8 +15,8 @@ from sensegate.authoring.examples import NamedDevices
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.paths import render
 from sensegate.model import Fields, Message
+from tests.decode.decoding import same
 from tests.decode.layout.made import Made, frames, layout
-from tests.decode.test_decode import same
 from tests.support.profiles import Make
 
 NOW = 1_767_225_600_000_000

@@ -117,6 +117,7 @@ class Foundations:
         """Open the trail, on which all that follows writes, and the profiles."""
         self.audit = await audit_opening.opened(self.bus, self.clock, self.config, self.bucket)
         await audit_opening.losses(self.audit, self.config, self.engine.inventory)
+        await audit_opening.restores(self.audit, self.config)
         self.divisions = Divisions.load()
         self.set_aside = SetAside(
             await self.bucket("set_aside"),

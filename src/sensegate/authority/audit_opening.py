@@ -15,6 +15,7 @@ from sensegate.authority.heads import Hours, key_in, signer
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.shared_secrets import agree
 from sensegate.authority.trail import Facts
+from sensegate.backup import history
 from sensegate.bus.inventory import Inventory
 from sensegate.bus.kv import Bucket
 from sensegate.clock import Clock
@@ -67,6 +68,24 @@ async def losses(audit: Audit, config: Config, inventory: Inventory) -> None:
         said: Facts = {"created": loss.created, "by": loss.by, "at": loss.at, "aside": loss.aside}
         await audit.record(by, "store.accept_loss", f"{loss.account}/{loss.name}", before=said)
     inventory.settle()
+
+
+async def restores(audit: Audit, config: Config) -> None:
+    """Put the restores of backups on the trail. Raises as `Audit.record` does, and `ConfigError`."""
+    by = Principal("gateway", Role.ADMIN, scope(config.division), name="the gateway itself")
+    directory = Path(config.directory)
+    known = history.read(directory)
+    for restore in known.unrecorded:
+        facts: Facts = {
+            "made": restore.made,
+            "at": restore.at,
+            "by": restore.by,
+            "source": restore.source,
+            "original": restore.original,
+            "aside": restore.aside,
+        }
+        await audit.record(by, "store.restore", config.division, after=facts)
+    history.settle(directory, known)
 
 
 def hours(audit: Audit, clock: Clock, config: Config, usage: Callable[[], Sequence[Any]]) -> Hours:

@@ -13,6 +13,7 @@ import typer
 from sensegate.cli import (
     applications,
     audit,
+    backup,
     bundles,
     catalogue,
     centre,
@@ -73,6 +74,8 @@ app.add_typer(bundles.app, name="bundle", rich_help_panel=SHARING)
 app.add_typer(grants.app, name="grant", rich_help_panel=SHARING)
 app.add_typer(grants.receipts, name="receipt", rich_help_panel=SHARING)
 app.command(rich_help_panel=CARE)(doctor.doctor)
+app.command(rich_help_panel=CARE)(backup.backup)
+app.command(rich_help_panel=CARE)(backup.restore)
 app.add_typer(log.app, name="log", rich_help_panel=CARE)
 app.add_typer(audit.app, name="audit", rich_help_panel=CARE)
 app.add_typer(modes.app, name="mode", rich_help_panel=CARE)

@@ -169,6 +169,8 @@ class ClaimRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of earlier processes of this store whose claims were not confirmed to it."""
     force: bool = False
     """An operator has decided that this store goes on, whatever another copy of it has sent."""
+    restored: bool = False
+    """By restoring a backup: it goes on only if the present writer does not answer."""
 
 
 class ClaimAnswer(msgspec.Struct, frozen=True, omit_defaults=True):

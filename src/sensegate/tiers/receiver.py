@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.record import LaneRecord, decode_lane, encode_lane
+from sensegate.bus.record import LaneRecord, Writer, decode_lane, encode_lane
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, Overloaded, PermissionDenied, StoreFull, Unavailable
@@ -43,6 +43,8 @@ from sensegate.tiers.refused_store import Vault
 RECORD_BYTES_MAX = 262_144
 """Largest record of a lane."""
 SHARE_RETRY_S = 10.0
+RESTARTS_MAX = 1_000
+"""Most writers since a restored copy of which is looked whether they had its log."""
 STRETCHES = 16
 """Stretches of time of a reading's life in which a member's bytes are counted."""
 HOUR_US = 3_600_000_000
@@ -149,7 +151,7 @@ class Receiver:
         self.on_denied: list[Callable[[str, str], Awaitable[None]]] = []
         """(member, why): a process was not taken as writer."""
         self.on_claim: list[Callable[[str, str], Awaitable[None]]] = []
-        """(member, how): a store has gone on by force, or its log has lost its end."""
+        """(member, how): a store has gone on by force, was restored from a backup, or its log has lost its end."""
 
     def serve(self, links: NodeLinks) -> None:
         """Have spans and the questions that belong to them answered from here."""
@@ -223,12 +225,14 @@ class Receiver:
                 displaced = writers.decode_displaced(entry.payload)
             except ValueError as why:
                 _log.error("what a node's store had sent is not known any more", member=member, reason=str(why))
-        verdict = writers.judge(claim, records, displaced)
+        agreed = await self._agreed(member, claim, present) if present and claim.restored else -1
+        verdict = writers.judge(claim, records, displaced, agreed=agreed)
         if isinstance(verdict, str):
             return writers.denied(verdict)
         if verdict.repeated and records:
             return ClaimAnswer(granted=True, writer=records[Lane.LIVE].writer, lanes=dict(records))
-        if present and present.id and not claim.force and self._probe and await self._probe(member, present.token):
+        is_asked = not claim.force or claim.restored
+        if present and present.id and is_asked and self._probe and await self._probe(member, present.token):
             return writers.denied(
                 "writer: another process of this node answers at this moment; what comes here waits: stop one of the "
                 "two, and if the one that is to go on is not taken then, run `sensegate node takeover` there"
@@ -245,12 +249,29 @@ class Receiver:
         except Fenced as why:
             raise Unavailable("another process of the centre has written since; ask again") from why
         _log.info("a node's writer", member=member, epoch=verdict.lanes[Lane.LIVE].writer.epoch, force=claim.force)
-        how = "takeover" if claim.force else "lost_end" if verdict.lost_end else ""
+        how = "lost_end" if verdict.lost_end else ""
+        if claim.force:
+            how = "restored" if claim.restored else "takeover"
         if how:
             metrics.NODE_REFUSED.labels(member, how).inc()
             for hook in self.on_claim:
                 await hook(member, how)
         return ClaimAnswer(granted=True, writer=verdict.lanes[Lane.LIVE].writer, lanes=verdict.lanes)
+
+    async def _agreed(self, member: str, claim: protocol.ClaimRequest, present: Writer) -> int:
+        """Return up to which entry the logs of all writers since a restored copy are the copy's; -1: not known."""
+        agreed = protocol.PLACE_MAX
+        if present.epoch - claim.epoch > RESTARTS_MAX:
+            return -1
+        for epoch in range(claim.epoch, present.epoch):
+            entry = await self._log.last(_displaced_subject(member, epoch))
+            if entry is None:
+                return -1
+            try:
+                agreed = min(agreed, writers.decode_displaced(entry.payload).common)
+            except ValueError:
+                return -1
+        return agreed
 
     async def listed(self, member: str) -> list[RefusedPart]:
         """Return the refused parts of a member that it may send once more. Raises `Unavailable`."""

@@ -78,13 +78,16 @@ def denied(reason: str) -> ClaimAnswer:
     return ClaimAnswer(granted=False, reason=reason)
 
 
-def judge(claim: ClaimRequest, records: Records | None, displaced: Displaced | None) -> Grant | str:
+def judge(
+    claim: ClaimRequest, records: Records | None, displaced: Displaced | None, *, agreed: int = -1
+) -> Grant | str:
     """Return what a claim makes of the lanes' records, or why it is not granted.
 
     Args:
         claim: what the process says.
         records: as they stand; None: nobody has claimed them yet.
         displaced: for a claim by force: the lanes when the claimed epoch was displaced, if that is known.
+        agreed: for a restored store: up to which entry it has the same log as all writers since; -1: not known.
     """
     place = max(claim.first - 1, 0)
     writer = Writer(claim.writer, claim.epoch + 1, claim.token)
@@ -103,17 +106,21 @@ def judge(claim: ClaimRequest, records: Records | None, displaced: Displaced | N
             {lane: lanes.claimed(lanes.anew(record, claim.life, place), writer) for lane, record in records.items()},
             0,
         )
-    return _same_life(claim, records, displaced, writer)
+    return _same_life(claim, records, displaced, writer, agreed)
 
 
-def _same_life(claim: ClaimRequest, records: Records, displaced: Displaced | None, writer: Writer) -> Grant | str:
+def _same_life(
+    claim: ClaimRequest, records: Records, displaced: Displaced | None, writer: Writer, agreed: int
+) -> Grant | str:
     present = records[Lane.LIVE].writer
     if present.token == claim.token:
         return Grant(dict(records), claim.ended, repeated=True)
-    if claim.force and (claim.epoch or claim.writer == present.id):
+    known = claim.epoch >= present.epoch or present.token in claim.tokens
+    # What the centre knows of these entries is true of the copy, too: it goes on like a store that has lost its end.
+    goes_on = claim.restored and present.id == claim.writer and (known or agreed >= claim.ended)
+    if claim.force and not goes_on and (claim.epoch or claim.writer == present.id):
         return _forced(claim, records, displaced, writer)
     # By force, and without any epoch: the store has lost its file, and is the one whose records these are.
-    known = claim.epoch >= present.epoch or present.token in claim.tokens
     if present.id and not claim.force and (present.id != claim.writer or not known):
         return (
             f"writer: another copy of this store has gone on at the centre (epoch {present.epoch}, this one knows "
@@ -176,6 +183,8 @@ class WriterState(msgspec.Struct, frozen=True):
     since: int = -1
     """With which sequence the log ended when the first process began whose claim was not confirmed; -1: it was."""
     shifts: tuple[Shift, ...] = ()
+    restored: bool = False
+    """The store was restored from a backup, and no centre has confirmed it since."""
     format: int = 1
 
 
@@ -270,7 +279,8 @@ class Claimant:
             ended,
             since,
             tuple(token for token in tokens if token != self.token),
-            self.force,
+            self.force or state.restored,
+            restored=state.restored and not self.force,
         )
         answer = protocol.decode_claim_answer(await link.ask("claim", protocol.encode(claim), CLAIM_S))
         if not answer.granted:

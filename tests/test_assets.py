@@ -67,13 +67,13 @@ async def world() -> World:
 
 async def test_the_second_is_a_shadow_and_is_compared(world: World) -> None:
     """Marked, counted, with mean and greatest difference; the first is never marked."""
-    one, two = await world.put("a"), await world.put("b", shadow=True)
+    one, two = await world.put("a"), await world.put("b", secondary=True)
     assert world.hear((one, AIR, 20.0, 0), (two, AIR, 20.1, 1), (two, AIR, 25.0, 2)) == [False, True, True]
-    (row,) = world.assets.differences()
-    assert (row.authority, row.shadow, row.compared, row.different) == ("a", "b", 2, 1)
-    assert row.greatest == pytest.approx(5.0)
+    (row,) = world.assets.deviations()
+    assert (row.authority, row.secondary, row.compared, row.different) == ("a", "b", 2, 1)
+    assert row.max == pytest.approx(5.0)
     assert row.mean == pytest.approx(2.55)
-    assert (row.value, row.shadow_value) == ("20", "25")
+    assert (row.value, row.secondary_value) == ("20", "25")
 
 
 async def test_alone_or_without_an_asset_nothing_is_marked(world: World) -> None:
@@ -84,7 +84,7 @@ async def test_alone_or_without_an_asset_nothing_is_marked(world: World) -> None
 
 async def test_the_registry_says_who_is_the_source(world: World) -> None:
     """Not registered as a shadow goes before id; disabled, it is nobody's source any more."""
-    one, two = await world.put("a", shadow=True), await world.put("b")
+    one, two = await world.put("a", secondary=True), await world.put("b")
     assert world.hear((one, AIR, 1, 0), (two, AIR, 1, 0)) == [True, False]
     await world.devices.disable("b", by=ADMIN)
     assert world.hear((one, AIR, 1, 1)) == [False]
@@ -92,22 +92,22 @@ async def test_the_registry_says_who_is_the_source(world: World) -> None:
 
 async def test_what_no_profile_says_is_known_once_it_is_heard(world: World) -> None:
     """The plain profile may measure anything: the authority counts from its first reading on."""
-    one, two = await world.put("a", profile="acme/any"), await world.put("b", profile="acme/any", shadow=True)
+    one, two = await world.put("a", profile="acme/any"), await world.put("b", profile="acme/any", secondary=True)
     assert world.hear((two, AIR, 1, 0), (one, AIR, 1, 1), (two, AIR, 1, 2)) == [False, False, True]
 
 
 async def test_what_is_far_apart_in_time_is_not_compared(world: World) -> None:
     """A quarter of an hour."""
-    one, two = await world.put("a"), await world.put("b", shadow=True)
+    one, two = await world.put("a"), await world.put("b", secondary=True)
     world.hear((one, AIR, 1, 0), (two, AIR, 9, APART_US / 1e6 + 1))
-    assert world.assets.differences() == []
+    assert world.assets.deviations() == []
 
 
 async def test_another_is_found_before_a_registration(world: World) -> None:
     """Of the same asset with something in common; a shadow is no source."""
     await world.put("a")
-    await world.put("s", shadow=True)
-    assert world.assets.before(Device("b", "440106", "acme/air", asset="gate-7")) == "a"
-    assert world.assets.before(Device("b", "440106", "acme/wind", asset="gate-7")) == ""
-    assert world.assets.before(Device("b", "440106", "acme/air", asset="gate-8")) == ""
-    assert world.assets.before(Device("b", "440106", "acme/air")) == ""
+    await world.put("s", secondary=True)
+    assert world.assets.current_authority(Device("b", "440106", "acme/air", asset="gate-7")) == "a"
+    assert world.assets.current_authority(Device("b", "440106", "acme/wind", asset="gate-7")) == ""
+    assert world.assets.current_authority(Device("b", "440106", "acme/air", asset="gate-8")) == ""
+    assert world.assets.current_authority(Device("b", "440106", "acme/air")) == ""

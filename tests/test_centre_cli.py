@@ -11,11 +11,13 @@ from typer.testing import CliRunner
 
 from sensegate.cli import app
 from sensegate.failover import terms
-from sensegate.failover.lease import Voters
+from sensegate.failover.lease import VoterConfiguration
+from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
 from sensegate.failover.terms import Term
-from sensegate.failover.trail_standby import PROMOTE, STATUS, Standby
 
-TERM = Term(3, active=True, voters=(Voters((2, 1), ("4401",)), Voters((3, 1), ("4401", "4403.2"))))
+TERM = Term(
+    3, active=True, voters=(VoterConfiguration((2, 1), ("4401",)), VoterConfiguration((3, 1), ("4401", "4403.2")))
+)
 
 
 def run(*words: str) -> tuple[int, str]:
@@ -27,7 +29,7 @@ def run(*words: str) -> tuple[int, str]:
 
 def stands_by(directory: Path, *, reached: bool = False, behind: int = 0, ago_s: float = 0.0) -> None:
     """Leave what a standby tells."""
-    told = Standby(1, 3, reached, behind, time.time() - ago_s)
+    told = StandbyStatus(1, 3, reached, behind, time.time() - ago_s)
     (directory / STATUS).write_bytes(msgspec.json.encode(told))
 
 
@@ -36,11 +38,11 @@ def test_status_says_who_votes(tmp_path: Path) -> None:
     terms.write(tmp_path, TERM)
     code, said = run("status", str(tmp_path))
     assert (code, said.startswith("active, term 3")) == (0, True), said
-    assert "vote in automatic fail-over: 4401, 4403.2" in said
+    assert "voters of the automatic fail-over: 4401, 4403.2" in said
     code, said = run("status", str(tmp_path), "--json")
     assert msgspec.json.decode(said)["voters"] == ["4401", "4403.2"]
     stands_by(tmp_path, behind=2)
-    assert "stands by, term 3" in run("status", str(tmp_path))[1]
+    assert "standby, term 3" in run("status", str(tmp_path))[1]
     terms.write(tmp_path, Term(3))
     (tmp_path / STATUS).unlink()
     code, said = run("status", str(tmp_path))
@@ -53,10 +55,10 @@ def test_status_says_who_votes(tmp_path: Path) -> None:
         ({}, (), ""),
         ({"reached": True}, (), "answers"),
         ({"behind": 5}, (), "5 entries"),
-        ({"behind": -1}, (), "never begun"),
-        ({"ago_s": 60.0}, (), "does not stand by"),
+        ({"behind": -1}, (), "copy is empty"),
+        ({"ago_s": 60.0}, (), "not a standby"),
         ({"reached": True, "behind": 5}, ("--force",), ""),
-        ({"ago_s": 60.0}, ("--force",), "does not stand by"),
+        ({"ago_s": 60.0}, ("--force",), "not a standby"),
     ],
 )
 def test_it_orders_only_what_loses_nothing(

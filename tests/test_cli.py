@@ -11,7 +11,7 @@ from aiohttp import web
 from typer.testing import CliRunner, Result
 
 from sensegate.cli import app, main
-from sensegate.cli.doctor import Verdict, examine
+from sensegate.cli.doctor import CheckOutcome, examine
 from sensegate.cli.replay import messages
 from sensegate.errors import ConfigError, Unavailable
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 RUNNER = CliRunner()
 COMMANDS = (
     "demo", "run", "check", "explain", "profile", "device", "token", "feed", "ledger", "doctor", "replay", "bench",
-    "catalogue", "application", "grant", "receipt",
+    "catalogue", "application", "grant", "statement",
 )  # fmt: skip
 
 
@@ -140,7 +140,7 @@ async def test_the_centre_says_where_devices_are_registered(gateway: Gateway) ->
     assert "registered" not in (await speak(gateway, "device", "list")).stderr
     gateway.role = "centre"
     result = await speak(gateway, "device", "list")
-    assert "devices are registered at their nodes: 4401 (61 devices): ask there with --url" in result.stderr
+    assert "devices are registered at their nodes: 4401 (61 devices); use --url to query a node" in result.stderr
     assert "4401 (61" not in result.stdout
 
 
@@ -247,7 +247,7 @@ def test_nobody_there_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: p
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2
-    assert "is the gateway running there?" in capsys.readouterr().err
+    assert "check that the gateway runs there" in capsys.readouterr().err
 
 
 def test_the_errors_of_parts_that_end_together_are_lines(
@@ -307,7 +307,7 @@ def test_a_bench_that_is_not_there_names_those_that_are() -> None:
 
 def test_the_list_of_benches_has_benches_alone() -> None:
     """Their helpers are not in it; each says what it measures."""
-    rows = {row["name"]: row["what"] for row in json.loads(call("bench", "list", "--json").output)}
+    rows = {row["name"]: row["description"] for row in json.loads(call("bench", "list", "--json").output)}
     assert {"drain", "live", "fanout"} <= set(rows)
     assert not {"rig", "workload", "columns"} & set(rows)
     assert all(rows.values())
@@ -319,7 +319,9 @@ def test_files_that_are_not_there_are_named_with_how_to_make_them(
     """`check` warns, `run` does not start: file, line, key, remedy; all of them at once."""
     config = tmp_path / "node.yaml"
     text = "role: node\ndivision: '4401'\ndirectory: {0}/data\nprofiles: [{0}]\nuplink:\n  url: nats://127.0.0.1:1\n"
-    text += "  secret_file: {0}/none.secret\nforeign: [{{name: a, host: h, password_file: {0}/none.password}}]\n"
+    text += (
+        "  secret_file: {0}/none.secret\nexternal_brokers: [{{name: a, host: h, password_file: {0}/none.password}}]\n"
+    )
     config.write_text(text.format(tmp_path))
     result = call("check", str(config), "--json")
     assert result.exit_code == 0
@@ -331,7 +333,7 @@ def test_files_that_are_not_there_are_named_with_how_to_make_them(
         main()
     assert end.value.code == 2
     told = capsys.readouterr().err.splitlines()
-    assert [line.split(": ")[2] for line in told] == ["foreign.0.password_file", "uplink.secret_file"]
+    assert [line.split(": ")[2] for line in told] == ["external_brokers.0.password_file", "uplink.secret_file"]
 
 
 def test_recordings_are_read(tmp_path: Path) -> None:
@@ -364,15 +366,15 @@ def test_the_doctor_finds_what_is_wrong(tmp_path: Path) -> None:
         f"engine: {{mqtt_host: 0.0.0.0}}\nuplink: {{url: 'nats://127.0.0.1:1', secret_file: {secret}}}\n"
     )
     found = examine(config)
-    bad = {finding.check: finding for finding in found if finding.verdict is Verdict.BAD}
+    bad = {finding.check: finding for finding in found if finding.verdict is CheckOutcome.BAD}
     assert set(bad) == {"engine.tls", "secrets"}
     assert bad["secrets"].remedy == f"chmod 600 {secret}"
-    assert "engine version" in {finding.check for finding in found if finding.verdict is Verdict.GOOD}
-    assert all(finding.remedy for finding in found if finding.verdict is not Verdict.GOOD)
+    assert "engine version" in {finding.check for finding in found if finding.verdict is CheckOutcome.GOOD}
+    assert all(finding.remedy for finding in found if finding.verdict is not CheckOutcome.GOOD)
 
 
 def test_the_doctor_on_a_broken_configuration(tmp_path: Path) -> None:
     """A configuration that does not load ends the examination with its error."""
     config = tmp_path / "node.yaml"
     config.write_text("role: node\n")
-    assert examine(config)[-1].verdict is Verdict.BAD
+    assert examine(config)[-1].verdict is CheckOutcome.BAD

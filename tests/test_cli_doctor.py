@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sensegate.cli import doctor
-from sensegate.cli.doctor import Finding, Verdict, examine
+from sensegate.cli.doctor import CheckOutcome, CheckResult, examine
 
 PROFILES = Path(__file__).parents[1] / "device_profiles" / "sensegate"
 LINE = "[7] 2026/12/01 00:00:00.000000 [{}] {}\n"
@@ -21,7 +21,7 @@ def node(directory: Path) -> Path:
     return file
 
 
-def findings(file: Path, check: str) -> list[Finding]:
+def findings(file: Path, check: str) -> list[CheckResult]:
     return [finding for finding in examine(file) if finding.check == check]
 
 
@@ -30,9 +30,9 @@ def test_a_path_is_no_complaint(tmp_path: Path) -> None:
     directory = tmp_path / "corrupt, disabled and out of space"
     file, log = node(directory), directory / "engine" / "nats.log"
     log.write_text(LINE.format("INF", f'  Store Directory: "{directory}/engine/store/jetstream"'))
-    assert [finding.verdict for finding in findings(file, "store")] == [Verdict.GOOD]
+    assert [finding.verdict for finding in findings(file, "store")] == [CheckOutcome.GOOD]
     log.write_text(LINE.format("WRN", f"Stream state for {directory}/engine/store/x is corrupt"))
-    assert [finding.verdict for finding in findings(file, "store")] == [Verdict.BAD]
+    assert [finding.verdict for finding in findings(file, "store")] == [CheckOutcome.BAD]
 
 
 def test_a_disk_without_inodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,10 +41,10 @@ def test_a_disk_without_inodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not findings(file, "inodes")
     monkeypatch.setattr(doctor, "inodes_free", lambda _: 3.0)
     (finding,) = findings(file, "inodes")
-    assert finding.verdict is Verdict.BAD
-    assert "3 files" in finding.what
+    assert finding.verdict is CheckOutcome.BAD
+    assert "3 more files" in finding.detail
 
 
 def test_a_store_that_was_never_made(tmp_path: Path) -> None:
     """Nothing is known and nothing is missing."""
-    assert [finding.verdict for finding in findings(node(tmp_path / "node"), "streams")] == [Verdict.GOOD]
+    assert [finding.verdict for finding in findings(node(tmp_path / "node"), "streams")] == [CheckOutcome.GOOD]

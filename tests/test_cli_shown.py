@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import typer
 
-from sensegate.cli.shown import blocks, fitted, piped, turned
-from sensegate.cli.times import span, when
+from sensegate.cli.output import blocks, fit_widths, tab_separated, transposed
+from sensegate.cli.times import parse_duration, parse_time
 from sensegate.wording import count
 
 IDS = ["id", "gz-air-000001", "gz-water-level-17"]
@@ -17,17 +17,17 @@ WORDS = ["what", "a short text", "one that says very much more than all others d
 
 def test_a_table_takes_the_room_that_it_needs() -> None:
     """With room for all, each column is as wide as its widest cell."""
-    assert fitted([IDS, WORDS], 80) == [17, 52]
+    assert fit_widths([IDS, WORDS], 80) == [17, 52]
 
 
 def test_a_narrow_terminal_wraps_between_words() -> None:
     """The column of words gives way, ids stay whole."""
-    assert fitted([IDS, WORDS], 45) == [17, 26]
+    assert fit_widths([IDS, WORDS], 45) == [17, 26]
 
 
 def test_where_no_width_fits_rows_become_blocks() -> None:
     """No id is broken: `key  value` lines instead, without what is empty."""
-    assert fitted([IDS, IDS, IDS], 40) is None
+    assert fit_widths([IDS, IDS, IDS], 40) is None
     told = blocks(["id", "note", "more"], [["gz-water-level-17", WORDS[2], ""], ["b", "", "x"]], 40)
     assert told == [
         "id    gz-water-level-17",
@@ -42,13 +42,17 @@ def test_where_no_width_fits_rows_become_blocks() -> None:
 def test_a_few_rows_of_many_numbers_are_turned() -> None:
     """Each becomes a column, where that fits."""
     columns = [["node", "4401", "4403"], ["messages", "2,250", "31"], ["late readings", "", "7"]]
-    assert turned(columns, 30) == ["node           4401   4403", "messages       2,250  31", "late readings         7"]
-    assert turned(columns, 25) == []
+    assert transposed(columns, 30) == [
+        "node           4401   4403",
+        "messages       2,250  31",
+        "late readings         7",
+    ]
+    assert transposed(columns, 25) == []
 
 
 def test_chinese_may_be_broken_anywhere() -> None:
     """It has no blanks between words; its letters are two wide."""
-    assert fitted([["id", "a-1"], ["标题", "广州市天河区空气质量自动监测站"]], 20) == [3, 15]
+    assert fit_widths([["id", "a-1"], ["标题", "广州市天河区空气质量自动监测站"]], 20) == [3, 15]
 
 
 def test_a_pipe_gets_a_line_for_each_row() -> None:
@@ -57,7 +61,7 @@ def test_a_pipe_gets_a_line_for_each_row() -> None:
         {"id": "a", "n": 12_345, "on": True, "list": ["x", "y"], "text": "one\ntwo"},
         {"id": "b", "n": None},
     ]
-    lines = piped(rows, ("id", "n", "on", "list", "text"))
+    lines = tab_separated(rows, ("id", "n", "on", "list", "text"))
     assert lines == ["id\tn\ton\tlist\ttext\n", "a\t12345\tyes\tx, y\tone two\n", "b\t\t\t\t\n"]
 
 
@@ -78,24 +82,24 @@ def test_other_plurals() -> None:
 )
 def test_spans_are_read(text: str, expected: float) -> None:
     """A number and a unit; a bare one is seconds."""
-    assert span(text) == expected
+    assert parse_duration(text) == expected
 
 
 @pytest.mark.parametrize("text", ["h", "1y", "-1h", "1h30", "", "１h", "1e3s"])
 def test_what_is_no_span(text: str) -> None:
     """It is refused with examples."""
     with pytest.raises(typer.BadParameter, match="30m"):
-        span(text)
+        parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["", "1h", "2w", "2026-01-01", "2026-01-01T00:00:00+08:00", "1767225600"])
 def test_times_are_taken(text: str) -> None:
     """How far back, ISO 8601, or the epoch: they go to the gateway as they are."""
-    assert when(text) == text
+    assert parse_time(text) == text
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2026-13-01", "1y"])
 def test_what_is_no_time(text: str) -> None:
     """It is refused before anything is asked."""
     with pytest.raises(typer.BadParameter, match="2026-01-01"):
-        when(text)
+        parse_time(text)

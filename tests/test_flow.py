@@ -26,7 +26,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.bus.record import decode_commit
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.collect.commands import DownlinkQueue
-from sensegate.config import ForeignBrokerConfig, IngestConfig, TimeConfig, UplinkConfig
+from sensegate.config import ExternalBrokerConfig, IngestConfig, TimeConfig, UplinkConfig
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import DecoderMemory
 from sensegate.decode.profiles import ProfileSet
@@ -404,7 +404,7 @@ async def test_a_second_gateway_on_one_store_is_refused(tmp_path: Path) -> None:
         assert (await site.push(device, reading(1))).status == 202
 
 
-@pytest.mark.parametrize("part", ["uplink", "foreign"])
+@pytest.mark.parametrize("part", ["uplink", "external"])
 async def test_a_secret_that_is_not_there_is_said_before_anything_starts(tmp_path: Path, part: str) -> None:
     """One error with the file's name, not a gateway that is up and then falls over."""
     gone = str(tmp_path / "gone.secret")
@@ -412,7 +412,9 @@ async def test_a_secret_that_is_not_there_is_said_before_anything_starts(tmp_pat
     if part == "uplink":
         config = msgspec.structs.replace(config, uplink=UplinkConfig(url="nats://127.0.0.1:1", secret_file=gone))
     else:
-        config = msgspec.structs.replace(config, foreign=(ForeignBrokerConfig(name="v", host="h", password_file=gone),))
+        config = msgspec.structs.replace(
+            config, external_brokers=(ExternalBrokerConfig(name="v", host="h", password_file=gone),)
+        )
     with pytest.raises(ConfigError, match=re.escape(gone)):
         await flow.run(config)
     assert not (tmp_path / "node").exists()

@@ -23,7 +23,7 @@ def test_a_line_says_which_part_it_is_of(capsys: pytest.CaptureFixture[str]) -> 
     """In either form, by the word of the part or by its module; a logger without a name says none."""
     logs.configure("info", "json")
     structlog.get_logger("walk").warning("slow", s=1)
-    structlog.get_logger("sensegate.share.desk").warning("slow")
+    structlog.get_logger("sensegate.share.access_requests").warning("slow")
     structlog.get_logger().warning("slow")
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [line.get("logger") for line in lines] == ["walk", "share.desk", None]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError
-from sensegate.web.rotation import Rotation
+from sensegate.web.certificates import CertificateReload
 
 
 def test_what_changes_is_taken_when_it_is_there(tmp_path: Path) -> None:
@@ -20,15 +20,15 @@ def test_what_changes_is_taken_when_it_is_there(tmp_path: Path) -> None:
         if told[-1] == "bad":
             raise ConfigError("no certificate")
 
-    rotation = Rotation([str(file), ""], [renew], FakeClock())
-    assert not rotation.look()
+    rotation = CertificateReload([str(file), ""], [renew], FakeClock())
+    assert not rotation.check()
     file.unlink()
-    assert not rotation.look()
+    assert not rotation.check()
     file.write_text("bad")
-    assert rotation.look()
-    assert not rotation.look()
+    assert rotation.check()
+    assert not rotation.check()
     file.unlink()
     (tmp_path / "next").write_text("two")
     (tmp_path / "next").rename(file)
-    assert rotation.look()
+    assert rotation.check()
     assert told == ["bad", "two"]

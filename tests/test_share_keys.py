@@ -12,8 +12,8 @@ from sensegate.authority.bucket import MemoryBucket
 from sensegate.config import Config
 from sensegate.config.people import SharingConfig
 from sensegate.errors import ConfigError
-from sensegate.share import opening
-from sensegate.share.opening import PSEUDONYMS, SIGNING
+from sensegate.share import wiring
+from sensegate.share.wiring import PSEUDONYM_KEY, STATEMENT_KEY
 from tests.live.site import config_of
 
 
@@ -23,7 +23,7 @@ def centre(directory: Path) -> Config:
 
 
 def kept(directory: Path) -> tuple[bytes, bytes]:
-    return (directory / PSEUDONYMS).read_bytes(), (directory / SIGNING).read_bytes()
+    return (directory / PSEUDONYM_KEY).read_bytes(), (directory / STATEMENT_KEY).read_bytes()
 
 
 async def test_a_machine_with_a_copy_of_the_store_has_the_same_keys(tmp_path: Path) -> None:
@@ -31,26 +31,26 @@ async def test_a_machine_with_a_copy_of_the_store_has_the_same_keys(tmp_path: Pa
     one, other, alone = (tmp_path / name for name in ("one", "other", "alone"))
     bucket = MemoryBucket()
     for directory, store in ((one, bucket), (other, bucket), (alone, MemoryBucket())):
-        await opening.settle(centre(directory), store)
+        await wiring.prepare_secrets(centre(directory), store)
         assert all(file.stat().st_mode & 0o077 == 0 for file in directory.glob("*.key"))
     assert kept(one) == kept(other)
     assert kept(one)[0] != kept(alone)[0], "negative control"
     assert kept(one)[1] != kept(alone)[1], "negative control"
-    assert (one / "receipts.pub").read_bytes() == (other / "receipts.pub").read_bytes()
+    assert (one / "statements.pub").read_bytes() == (other / "statements.pub").read_bytes()
 
 
 async def test_what_was_here_is_set_aside(tmp_path: Path) -> None:
     """A centre that was active with keys of its own takes those of the one that was active last; none is lost."""
     one, other = tmp_path / "one", tmp_path / "other"
     bucket = MemoryBucket()
-    await opening.settle(centre(one), bucket)
+    await wiring.prepare_secrets(centre(one), bucket)
     config = centre(other)
-    await opening.settle(config, MemoryBucket())
+    await wiring.prepare_secrets(config, MemoryBucket())
     before = kept(other)
-    await opening.settle(config, bucket)
+    await wiring.prepare_secrets(config, bucket)
     assert kept(other) == kept(one)
     assert {file.read_bytes() for file in other.glob("*.key.*")} == set(before)
-    await opening.settle(config, bucket)
+    await wiring.prepare_secrets(config, bucket)
     assert len(list(other.glob("*.key.*"))) == 2, "nothing is set aside twice"
 
 
@@ -58,17 +58,17 @@ async def test_a_key_that_signs_stays_with_its_node_and_its_owner(tmp_path: Path
     """A node's, and one that the configuration names, are not written into the store."""
     node = tmp_path / "node"
     bucket = MemoryBucket()
-    await opening.settle(msgspec.structs.replace(centre(node), role="node"), bucket)
+    await wiring.prepare_secrets(msgspec.structs.replace(centre(node), role="node"), bucket)
     named = msgspec.structs.replace(centre(tmp_path / "named"), sharing=SharingConfig(key_file="/nowhere/key"))
-    await opening.settle(named, bucket)
-    assert [row.key for row in (await bucket.load_all())[0]] == [f"{shared_secrets.SECRET}/{PSEUDONYMS}"]
-    await opening.settle(centre(tmp_path / "centre"), bucket)
+    await wiring.prepare_secrets(named, bucket)
+    assert [row.key for row in (await bucket.load_all())[0]] == [f"{shared_secrets.SECRET}/{PSEUDONYM_KEY}"]
+    await wiring.prepare_secrets(centre(tmp_path / "centre"), bucket)
     assert len((await bucket.load_all())[0]) == 2, "negative control"
 
 
 async def test_a_secret_that_cannot_be_read_says_which(tmp_path: Path) -> None:
     """The file is named."""
     config = centre(tmp_path / "one")
-    (tmp_path / "one" / PSEUDONYMS).write_text("no hex", encoding="ascii")
-    with pytest.raises(ConfigError, match=PSEUDONYMS):
-        await opening.settle(config, MemoryBucket())
+    (tmp_path / "one" / PSEUDONYM_KEY).write_text("no hex", encoding="ascii")
+    with pytest.raises(ConfigError, match=PSEUDONYM_KEY):
+        await wiring.prepare_secrets(config, MemoryBucket())

@@ -30,7 +30,7 @@ from sensegate.bus.engine import Engine
 from sensegate.bus.ledger import HOUR_US
 from sensegate.clock import Clock, SystemClock
 from sensegate.collect.commands import DownlinkQueue
-from sensegate.config import Config, secret
+from sensegate.config import Config, read_secret
 from sensegate.control.capabilities import TaskingCapabilities
 from sensegate.control.commands import CommandDispatcher
 from sensegate.control.emergency_grants import EmergencyGrants
@@ -58,21 +58,21 @@ from sensegate.persist.scrub import Scrub, scrubbed
 from sensegate.persist.scrubber import Scrubber
 from sensegate.ports import Log
 from sensegate.scripts import pool as scripts
-from sensegate.share import opening
-from sensegate.share.books import Books
+from sensegate.share import wiring
 from sensegate.share.floors import GradeFloors
-from sensegate.share.pushing import Pushing
-from sensegate.share.reader import Reader
+from sensegate.share.hourly_ledgers import HourlyLedgers
+from sensegate.share.pushing import PushDelivery
+from sensegate.share.reader import LogReader
 from sensegate.showing import shown, troubles, warnings
 from sensegate.tiers import membership, route
 from sensegate.tiers.centre_side import Below
-from sensegate.tiers.config_distribution import Offers, Taking
-from sensegate.tiers.device_moves import Mover, Place
+from sensegate.tiers.config_distribution import ConfigPublisher, ConfigReceiver
+from sensegate.tiers.device_moves import DeviceMover, LogIdentity
 from sensegate.tiers.node_side import Above
-from sensegate.tiers.registry_copies import Copying
-from sensegate.tiers.report import Report, report_of
+from sensegate.tiers.registry_copies import RegistryUploader
+from sensegate.tiers.report import NodeReport, report_of
 from sensegate.web.app import Web
-from sensegate.web.rotation import rotating
+from sensegate.web.certificates import certificate_reload
 
 _log = structlog.get_logger("flow")
 
@@ -96,11 +96,11 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
 
 def _told_secrets(config: Config) -> None:
     """Read the files that are needed, some of them late: what is missing is said before anything starts."""
-    passwords = [one.password_file for one in config.foreign]
+    passwords = [one.password_file for one in config.external_brokers]
     passwords += [one.password_file for one in config.viid.superiors]
     for file in (config.uplink.url and config.uplink.secret_file, *passwords):
         if file:
-            secret(file)
+            read_secret(file)
 
 
 async def _run(
@@ -110,9 +110,9 @@ async def _run(
     # A dump would hold what stands in memory: messages before they are cut, keys. The engine inherits it.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     async with contextlib.AsyncExitStack() as stack:
-        fresh = not membership.life(directory)
+        fresh = not membership.read_log_epoch(directory)
         joined = await route.begin(config, clock)
-        engine = Engine.of(config, clock, personal=any_video_profile(config.profiles))
+        engine = Engine.of(config, clock, personal=any_video_profile(config.profile_folders))
         await engine.start()
         stack.push_async_callback(engine.stop)
         foundations = await Foundations.open(config, clock, engine, stack, joined=joined if fresh else None)
@@ -302,7 +302,7 @@ class Gateway:
         """Open what looks for things built twice and for second sources."""
         measured = purposes(lambda: self.profiles.set)
         self.assets = Assets(self.devices, measured)
-        self.neighbours = Neighbours(self.devices, measured, near_m=self.config.sharing.near_m)
+        self.neighbours = Neighbours(self.devices, measured, near_m=self.config.sharing.duplicate_distance_m)
         return self.assets
 
     # ── publish: the other tier ─────────────────────────────────────────────────────────────────────
@@ -318,25 +318,27 @@ class Gateway:
         config, clock, base = self.config, self.clock, self.foundations
         above = self.above = Above(config, clock, self.log, self._report, self.mode_executor.shed, began=self.log.began)
         releases = base.life.releases
-        above.taking = Taking(releases, releases.contents, self.audit, above.ask, centre=config.division[:2])
-        copying = Copying(self.bus, base.copied, above.ask, clock, life=self.log.epoch)
-        above.extras["copy of the registries"] = copying.run
+        above.taking = ConfigReceiver(releases, releases.contents, self.audit, above.ask, centre=config.division[:2])
+        if base.restores.is_merged:
+            epoch = base.restores.epoch(self.log.epoch)
+            copying = RegistryUploader(self.bus, base.copied, above.ask, clock, log_epoch=epoch)
+            above.extras["copy of the registries"] = copying.run
         above.mover = self._mover(above.ask)
         self.tasks |= above.tasks
 
     async def _to_nodes(self, below: Below) -> None:
-        offers = Offers(
+        offers = ConfigPublisher(
             self.foundations.life.releases,
             lambda: self.profiles.set.ids,
             home=self.config.division,
             standard=self.config.standard_vendors,
         )
-        self.profiles.on_change.append(lambda _now, _names: offers.forget())
+        self.profiles.on_change.append(lambda _now, _names: offers.invalidate())
         below.offers = offers
         if self.seat:
             self.seen = self.seat.hold(self.log)
             self.seat.joined = below.voters
-            below.returns.see(self.seen)
+            below.returns.read_from(self.seen)
             below.answers.update(self.seat.answers)
             below.node_links.term = self.seat.current_term
             self.tasks["seat"] = self.seat.run
@@ -344,16 +346,16 @@ class Gateway:
         self.tasks |= below.tasks
         self.tasks["moves here"] = partial(below.move, self._mover(below.ask))
 
-    def _mover(self, ask: Callable[[str, bytes], Awaitable[bytes]]) -> Mover:
+    def _mover(self, ask: Callable[[str, bytes], Awaitable[bytes]]) -> DeviceMover:
         """Return our part in the moves of devices; `ask`: the centre that orders them."""
         config = self.config
-        place = Place(
+        place = LogIdentity(
             config.member_id,
             config.ingest.partition,
             (config.duplicates.horizon_h + 2) * HOUR_US,
             config.store.readings_ttl_h,
         )
-        return Mover(
+        return DeviceMover(
             self.devices,
             self.log,
             self.clock,
@@ -370,7 +372,7 @@ class Gateway:
         broker = self.sources.broker
         await self.ingest.wait_drained(broker.name, await broker.newest())
 
-    async def _report(self) -> Report:
+    async def _report(self) -> NodeReport:
         counts, devices = dict(self.committer.totals), len(self.devices.index)
         return report_of(self.clock.now(), counts, devices, [*troubles(self), *warnings(self)])
 
@@ -379,16 +381,16 @@ class Gateway:
     async def sharing(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the feeds over the log: for those who ask, for those to whom they are pushed, for the other tier."""
         config, clock, base = self.config, self.clock, self.foundations
-        self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h)
-        self.quality_rows = opening.quality_rows(self.quality, self.devices)
-        measured = opening.measures(self.devices, self.quality_rows, clock)
-        self.share = opening.made(
+        self.reader = LogReader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h)
+        self.quality_rows = wiring.quality_rows(self.quality, self.devices)
+        measured = wiring.feed_indicators(self.devices, self.quality_rows, clock)
+        self.share = wiring.build_sharing(
             config,
             clock,
             self.audit,
             base.tokens,
             reader=self.reader,
-            books=Books(
+            books=HourlyLedgers(
                 base.hours,
                 clock,
                 ttl_h=config.store.ledger_ttl_h,
@@ -400,15 +402,15 @@ class Gateway:
             measured=measured,
         )
         if self.above:
-            upward = self.share.join_up(self.above.ask, config.member_id, measured)
+            upward = self.share.federate_up(self.above.ask, config.member_id, measured)
             self.above.extras["catalogue"] = upward.run
-            self.not_taken = upward.troubles
+            self.not_taken = upward.problems
         if self.below:
-            downward = self.share.join_down()
+            downward = self.share.federate_down()
             self.below.answers.update(downward.answers)
             self.tasks["catalogue of nodes"] = partial(downward.run, self.below.gone)
-            self.reader.on_begin.append(self.below.returns.begin)
-            self.reader.on_rows.append(self.below.returns.note)
+            self.reader.on_begin.append(self.below.returns.index_from)
+            self.reader.on_rows.append(self.below.returns.index_entry)
         await self.share.open(self.log.began)
         if self.below:
             floors = GradeFloors(self.share.catalogue, self.share.feeds)
@@ -416,11 +418,11 @@ class Gateway:
         self.mode_executor.grants = EmergencyGrants(self.share.grants, self.share.feeds, clock)
         stack.push_async_callback(self.share.close)
         self.tasks["share"] = self.share.run
-        self.pushing = Pushing(config, clock, self.share, base.tokens, self.audit)
+        self.pushing = PushDelivery(config, clock, self.share, base.tokens, self.audit)
         await self.pushing.open(await base.bucket("lines"), await base.bucket("sharing"), stack)
         await self.pushing.open_broker(self.engine, self.callout, stack)
         self.tasks |= self.pushing.tasks
-        self.hourly = audit_opening.hours(self.audit, clock, config, self.share.usage)
+        self.hourly = audit_opening.hourly_heads(self.audit, clock, config, self.share.usage)
         self.tasks["audit"] = self.hourly.run
 
     def _knows_profile(self, name: str) -> bool:
@@ -433,7 +435,9 @@ class Gateway:
         """Open the HTTP side over all that it shows, and the listener of GA/T 1400."""
         self.web = Web(shown(self))
         self.http_url = await self.web.start()
-        self.tasks["certificates"] = rotating(self.config, (self.web.renew, self.engine.renew), self.clock).run
+        self.tasks["certificates"] = certificate_reload(
+            self.config, (self.web.reload_certificates, self.engine.renew), self.clock
+        ).run
         stack.push_async_callback(self.web.stop)
         if self.viid is not None:
             await self.viid.start(stack, self.log, self.tasks)

@@ -16,7 +16,7 @@ from sensegate.authority import audit_opening
 from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
-from sensegate.authority.expiry import expiring
+from sensegate.authority.expiry import certificate_expiry
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
 from sensegate.authority.scope import scope
@@ -33,8 +33,8 @@ from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.lifecycle.lifecycle import ProfileLifecycle
 from sensegate.quantities.coordinates import wgs84
-from sensegate.share import opening
-from sensegate.tiers import membership, route
+from sensegate.share import wiring
+from sensegate.tiers import membership, restored_registries, route
 from sensegate.tiers.centre_side import Below
 from sensegate.viid import feature
 
@@ -60,7 +60,7 @@ class Foundations:
         engine: Engine,
         stack: contextlib.AsyncExitStack,
         *,
-        joined: membership.Kept | None = None,
+        joined: membership.StoredLink | None = None,
     ) -> Foundations:
         """Open them in the order in which they need each other; what must be closed is put on `stack`.
 
@@ -78,7 +78,7 @@ class Foundations:
         await self._devices()
         await self._callers()
         await self._door()
-        await audit_opening.bases(self.audit, config)
+        await audit_opening.record_legal_bases(self.audit, config)
         return self
 
     async def bucket(self, name: str) -> Bucket:
@@ -87,13 +87,13 @@ class Foundations:
         self.buckets[name] = made
         return made
 
-    async def _log(self, stack: contextlib.AsyncExitStack, joined: membership.Kept | None) -> None:
+    async def _log(self, stack: contextlib.AsyncExitStack, joined: membership.StoredLink | None) -> None:
         """Open the log; a node in a new store first takes over what its centre has of it."""
         config, engine = self.config, self.engine
         self.bus = await engine.connect(User.GATEWAY, name="gateway")
         stack.push_async_callback(self.bus.close)
-        first = joined.first if joined else 1
-        life = membership.life(Path(config.directory))
+        first = joined.log_first if joined else 1
+        life = membership.read_log_epoch(Path(config.directory))
         if life:
             engine.inventory.expect(User.GATEWAY.account, streams.LOG)
         if not joined and (life or config.uplink.secret_file):
@@ -104,20 +104,21 @@ class Foundations:
         await self.log.open(Path(config.directory))
         # Before nodes or devices are let in: nobody has written since the server began.
         await timelines.begin(self.log, self.clock.now())
-        self.copied = {name: await self.bucket(name) for name in route.COPIED} if config.role == "node" else {}
+        self.copied = {name: await self.bucket(name) for name in route.COPIED_BUCKETS} if config.role == "node" else {}
         if joined:
             await route.restore(config, self.clock, joined, self.copied)
-        await opening.settle(config, await self.bucket("sharing"))
+        self.restores = await restored_registries.settle(config, self.clock, self.copied, self.log.epoch)
+        await wiring.prepare_secrets(config, await self.bucket("sharing"))
         # Written last: a start that did not come so far begins anew.
-        write_private(Path(config.directory) / membership.LIFE, self.log.epoch)
+        write_private(Path(config.directory) / membership.LOG_EPOCH_FILE, self.log.epoch)
         self.hours = JetStreamLog(self.bus, stream=streams.LEDGER, room=engine.has_room)
         await self.hours.open()
 
     async def _profiles(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the trail, on which all that follows writes, and the profiles."""
-        self.audit = await audit_opening.opened(self.bus, self.clock, self.config, self.bucket)
-        await audit_opening.losses(self.audit, self.config, self.engine.inventory)
-        await audit_opening.restores(self.audit, self.config)
+        self.audit = await audit_opening.open_audit(self.bus, self.clock, self.config, self.bucket)
+        await audit_opening.record_accepted_losses(self.audit, self.config, self.engine.inventory)
+        await audit_opening.record_restores(self.audit, self.config)
         self.divisions = Divisions.load()
         self.set_aside = SetAside(
             await self.bucket("set_aside"),
@@ -155,7 +156,7 @@ class Foundations:
         if seals is not None:
             self.viid = feature.Viid(config, clock, self.devices, seals, await self.bucket("viid"))
         self.cameras = Cameras(config, clock, self.engine, self.devices, lambda: self.profiles.set)
-        self.certificates = expiring(config, clock)
+        self.certificates = certificate_expiry(config, clock)
 
     async def _callers(self) -> None:
         """Open the accounts of programs and people."""
@@ -163,7 +164,7 @@ class Foundations:
         self.tokens = Tokens(await self.bucket("tokens"), self.audit, clock)
         await self.tokens.load()
         self.tasks["tokens"] = self.tokens.watch
-        self.tasks["ended tokens"] = partial(self.tokens.sweep, config.sharing.kept_days)
+        self.tasks["ended tokens"] = partial(self.tokens.sweep, config.sharing.retention_days)
         file = Path(config.directory) / "admin.token"
         given = file.read_text(encoding="ascii").strip() if file.exists() else ""
         if first := await self.tokens.bootstrap(scope(config.division), given=given):

@@ -1,4 +1,4 @@
-"""Every metric with its help text; the table in `config/README.md` is generated from this page."""
+"""Every metric with its help text; the table in `config/README.md` is generated from this module."""
 
 from __future__ import annotations
 
@@ -7,65 +7,72 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 REGISTRY = CollectorRegistry()
 
 MESSAGES = Counter(
-    "sensegate_messages", "Messages committed, by source and outcome.", ["source", "outcome"], registry=REGISTRY
+    "sensegate_messages", "Committed messages, by source and outcome.", ["source", "outcome"], registry=REGISTRY
 )
-READINGS = Counter("sensegate_readings", "Values judged, by ledger kind.", ["kind"], registry=REGISTRY)
+READINGS = Counter("sensegate_readings", "Judged values, by ledger kind.", ["kind"], registry=REGISTRY)
 COMMITS = Counter("sensegate_commits", "Atomic commits written.", registry=REGISTRY)
 COMMIT_SECONDS = Histogram(
     "sensegate_commit_seconds",
-    "From the first message of a commit taken to the commit acknowledged by the log.",
+    "Time from the first message of a commit to its acknowledgement by the log.",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
     registry=REGISTRY,
 )
 DEPTH = Gauge("sensegate_intake_depth_messages", "Messages received and not yet committed.", registry=REGISTRY)
-RESTARTS = Counter("sensegate_restarts", "Restarts of a part after it was lost, by part.", ["part"], registry=REGISTRY)
-LIMITED = Counter("sensegate_limited", "Times a limit was reached, by limit.", ["limit"], registry=REGISTRY)
-NODE_LIMITED = Counter(
-    "sensegate_node_limited",
-    "Requests of a node that was over its quota, by node and quota.",
+RESTARTS = Counter(
+    "sensegate_restarts", "Restarts of a component after a failure, by component.", ["component"], registry=REGISTRY
+)
+LIMIT_HITS = Counter("sensegate_limit_hits", "Times that a limit was reached, by limit.", ["limit"], registry=REGISTRY)
+NODE_LIMIT_HITS = Counter(
+    "sensegate_node_limit_hits",
+    "Requests of a node beyond its quota, by node and quota.",
     ["node", "quota"],
     registry=REGISTRY,
 )
 NODE_DROPPED = Counter(
     "sensegate_node_dropped",
-    "Requests of a node that got no answer, by node and reason (reply: it asked for one outside its inbox).",
+    "Requests of a node without an answer, by node and reason (reply: the reply subject is outside its inbox).",
     ["node", "reason"],
     registry=REGISTRY,
 )
 NODE_REFUSED = Counter(
     "sensegate_node_refused",
-    "What the centre did not take of a node, by node and reason: parts of spans; frame: a whole span; writer: a claim.",
+    "What the centre refused of a node, by node and reason: parts of spans; frame: a whole span; writer: a claim.",
     ["node", "reason"],
     registry=REGISTRY,
 )
-NODE_MARKED = Counter(
-    "sensegate_node_marked",
-    "Rows of a node that were taken and marked as odd, by node and mark.",
+NODE_NONCONFORMANT = Counter(
+    "sensegate_node_rows_nonconformant",
+    "Accepted rows of a node that break a rule and are marked, by node and mark.",
     ["node", "mark"],
     registry=REGISTRY,
 )
-COMMANDS = Counter("sensegate_commands", "Messages sent down to devices (a birth asked for).", registry=REGISTRY)
-TASKS = Counter("sensegate_tasks", "Tasks of devices, by what became of them.", ["outcome"], registry=REGISTRY)
-REFUSED = Counter(
-    "sensegate_refused",
-    "Refused by authority, by what (connect, publish, subscribe, http).",
-    ["what"],
+COMMANDS = Counter("sensegate_commands", "Messages sent to devices (requests for a birth).", registry=REGISTRY)
+TASKS = Counter("sensegate_tasks", "Tasks of devices, by outcome.", ["outcome"], registry=REGISTRY)
+PERMISSION_DENIED = Counter(
+    "sensegate_permission_denied",
+    "Operations that authorisation denied, by operation (connect, publish, subscribe, http).",
+    ["operation"],
     registry=REGISTRY,
 )
 UNREADABLE = Counter(
-    "sensegate_log_unreadable", "Entries of the log that could not be read, by reader.", ["reader"], registry=REGISTRY
+    "sensegate_log_unreadable",
+    "Entries of the log that a reader could not read, by reader.",
+    ["reader"],
+    registry=REGISTRY,
 )
 DEVICE_CONFLICTS = Counter(
     "sensegate_device_conflicts",
-    "Devices that a member sent rows of although another one owns them, by member.",
+    "Devices whose rows a node sent although another node owns them, by node.",
     ["node"],
     registry=REGISTRY,
 )
-PRUNED = Counter("sensegate_pruned", "What ended long ago and was removed, by what.", ["what"], registry=REGISTRY)
-UPLINK_LAG = Gauge("sensegate_uplink_lag_entries", "Entries of the log not yet at the centre.", registry=REGISTRY)
+EXPIRED = Counter("sensegate_expired", "Records removed after their retention, by kind.", ["kind"], registry=REGISTRY)
+UPLINK_LAG = Gauge(
+    "sensegate_uplink_lag_entries", "Entries of the log that the centre has not acknowledged.", registry=REGISTRY
+)
 DELIVERED = Counter(
     "sensegate_delivered",
-    "Readings delivered to subscribers, by feed and delivery.",
+    "Readings delivered to subscribers, by feed and delivery method.",
     ["feed", "delivery"],
     registry=REGISTRY,
 )
@@ -83,20 +90,20 @@ SCRUB_FINISHED = Gauge(
 )
 STREAMS = Gauge("sensegate_streams", "Open streams of subscribers.", registry=REGISTRY)
 SCRIPT_CALLS = Counter(
-    "sensegate_script_calls", "Frames given to codec scripts, by outcome.", ["outcome"], registry=REGISTRY
+    "sensegate_script_calls", "Frames passed to codec scripts, by outcome.", ["outcome"], registry=REGISTRY
 )
 SCRIPT_KILLS = Counter(
-    "sensegate_script_kills", "Children for codec scripts that ended over a request.", registry=REGISTRY
+    "sensegate_script_kills", "Child processes of codec scripts that ended during a request.", registry=REGISTRY
 )
 SCRIPT_SUSPENSIONS = Counter(
     "sensegate_script_suspensions",
-    "Times a codec script was suspended for running away or being slow (script), or kept from one sender (sender).",
-    ["what"],
+    "Times that a codec script was suspended for being slow (script) or for one sender (sender).",
+    ["scope"],
     registry=REGISTRY,
 )
 FRAME_CHECKS = Counter(
     "sensegate_frame_checks",
-    "Check values of frames, by protocol and the convention by which they are right (none: by none that is known).",
+    "Checksums of frames, by protocol and the convention that they match (none: no known convention).",
     ["protocol", "convention"],
     registry=REGISTRY,
 )
@@ -105,79 +112,79 @@ TCP_CONNECTIONS = Gauge(
 )
 TCP_FRAMES = Counter(
     "sensegate_tcp_frames",
-    "Frames that came by TCP, by protocol and what became of them.",
+    "Frames received by TCP, by protocol and outcome.",
     ["protocol", "outcome"],
     registry=REGISTRY,
 )
 TCP_SKIPPED = Counter(
-    "sensegate_tcp_skipped_bytes", "Bytes that belong to no frame, by protocol.", ["protocol"], registry=REGISTRY
+    "sensegate_tcp_skipped_bytes", "Bytes outside of any frame, by protocol.", ["protocol"], registry=REGISTRY
 )
 TCP_RESYNCS = Counter(
     "sensegate_tcp_resyncs",
-    "Times the next frame had to be looked for behind bytes of no frame, by protocol.",
+    "Times that the listener skipped bytes in search of the next frame, by protocol.",
     ["protocol"],
     registry=REGISTRY,
 )
 TCP_ANSWERS = Counter(
-    "sensegate_tcp_answers", "Answers sent to devices by TCP, by protocol.", ["protocol"], registry=REGISTRY
+    "sensegate_tcp_answers", "Replies sent to devices by TCP, by protocol.", ["protocol"], registry=REGISTRY
 )
-REMOVED = Counter(
-    "sensegate_video_removed",
-    "Fields taken out of video metadata before anything was written, by format and field.",
+VIDEO_FIELDS_REMOVED = Counter(
+    "sensegate_video_fields_removed",
+    "Fields removed from video metadata before storage, by format and field.",
     ["format", "field"],
     registry=REGISTRY,
 )
 VIID_REQUESTS = Counter(
     "sensegate_viid_requests",
-    "Requests by GA/T 1400 (VIID), by the status of the answer.",
+    "Requests by GA/T 1400 (VIID), by response status.",
     ["status"],
     registry=REGISTRY,
 )
-VIID_ODD = Counter(
-    "sensegate_viid_odd",
-    "Objects by GA/T 1400 that break a rule of the standard and are taken all the same, by rule.",
+VIID_NONCONFORMANT = Counter(
+    "sensegate_viid_nonconformant",
+    "Accepted objects by GA/T 1400 that break a rule of the standard, by rule.",
     ["rule"],
     registry=REGISTRY,
 )
 VIID_SENT = Counter(
     "sensegate_viid_sent",
-    "Objects sent to platforms above by GA/T 1400, by what they answered.",
+    "Objects sent to superior platforms by GA/T 1400, by answer.",
     ["answer"],
     registry=REGISTRY,
 )
-SHADOWS_COMPARED = Counter(
-    "sensegate_shadows_compared",
-    "Readings of second sources of an asset that were held against those of its authority.",
+SECONDARY_COMPARED = Counter(
+    "sensegate_secondary_compared",
+    "Readings of secondary sources compared with the authoritative source of the asset.",
     registry=REGISTRY,
 )
-SHADOWS_DIFFERENT = Counter(
-    "sensegate_shadows_different",
-    "Those of them that differed by more than the tolerance.",
+SECONDARY_DIFFERENT = Counter(
+    "sensegate_secondary_different",
+    "Compared readings of secondary sources that differ by more than the tolerance.",
     registry=REGISTRY,
 )
 CAMERA_STREAM = Gauge(
     "sensegate_camera_stream_open",
-    "1 while the alarm stream of a camera is open and brings whole parts, by device.",
+    "1 while the alarm stream of a camera is open and brings complete parts, by device.",
     ["device"],
     registry=REGISTRY,
 )
 _FIELDS_MAX = 1_000
-"""Different fields told apart since the process began: their names come from outside."""
+"""Most distinct fields since the process began; their names come from outside."""
 _fields: set[tuple[str, str]] = set()
 
 
 def count_removed(form: str, field: str, count: int) -> None:
-    """Count a field of a format that was taken out; beyond many different ones as ``other``."""
+    """Count removed occurrences of a field of a format; beyond `_FIELDS_MAX` distinct fields as ``other``."""
     if (form, field) not in _fields:
         if len(_fields) >= _FIELDS_MAX:
             field = "other"
         else:
             _fields.add((form, field))
-    REMOVED.labels(form, field).inc(count)
+    VIDEO_FIELDS_REMOVED.labels(form, field).inc(count)
 
 
 PROFILE_CHANGE_SECONDS = Histogram(
     "sensegate_profile_change_seconds",
-    "Time for which the walk stands still while other versions of profiles come in force.",
+    "Time that ingestion pauses while other versions of profiles take effect.",
     registry=REGISTRY,
 )

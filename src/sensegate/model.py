@@ -140,7 +140,7 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     """Messages with the way to acknowledge them; acknowledged only when the log has them."""
 
     source: str
-    """Name of the source in the ledger, e.g. ``mqtt``, ``http``, ``foreign:vendor``."""
+    """Name of the source in the ledger, e.g. ``mqtt``, ``http``, ``external:vendor``."""
     messages: list[Message]
     ack: Callable[[], Awaitable[None]]
     position: Position | None = None
@@ -200,7 +200,7 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str = ""
     asset: str = ""
     """What it measures, as the owner of assets names it (a component code, a site); empty: nothing of the kind."""
-    shadow: bool = False
+    secondary: bool = False
     """Of its asset another device is the source."""
     revision: int = 0
     """Revision of the registry entry (for If-Match)."""

@@ -104,44 +104,44 @@ class Sink(Protocol):
         ...
 
 
-class Letter(msgspec.Struct, frozen=True, kw_only=True):
-    """Some records of a feed on their way to a subscriber."""
+class OutboundDelivery(msgspec.Struct, frozen=True, kw_only=True):
+    """Records of a feed on their way to a subscriber."""
 
-    to: str
-    """His HTTP address, or the topic or subject on which he listens."""
+    target: str
+    """HTTP address of the subscriber, or the topic or subject on which it listens."""
     id: str
-    """The same at each attempt: by it the subscriber knows what it has already."""
+    """Stays the same at each attempt, so that the subscriber recognises a repetition."""
     body: bytes
     media: str
     headers: tuple[tuple[str, str], ...] = ()
     algorithm: str = "hmac-sha256"
-    """Of the signature; or ``hmac-sm3``."""
+    """Signature algorithm: ``hmac-sha256`` or ``hmac-sm3``."""
     secret: bytes = b""
 
 
-class Receipt(msgspec.Struct, frozen=True):
-    """What became of a letter."""
+class DeliveryResult(msgspec.Struct, frozen=True):
+    """Outcome of one attempt to deliver."""
 
-    taken: bool
-    """By HTTP: only a 2xx is."""
-    why: str = ""
-    """What was wrong, for the subscriber's eyes; nothing of the answer's body."""
+    accepted: bool
+    """True only for a 2xx status where the delivery goes by HTTP."""
+    reason: str = ""
+    """Why it was not accepted, as the subscriber may see it; never a part of the response body."""
     retry_after_s: float = 0.0
     gone: bool = False
-    """The receiver wants no more (410)."""
+    """The receiver has ended the subscription (410)."""
     too_large: bool = False
-    """Fewer records might be taken."""
-    absent: bool = False
-    """Nobody listens, or has taken what was sent before: no failure, asked again soon."""
+    """A delivery of fewer records may be accepted."""
+    unavailable: bool = False
+    """No subscriber listens, or the previous delivery is not yet acknowledged: not a failure; retried soon."""
 
 
-class Post(Protocol):
-    """A way out to subscribers: webhook, MQTT, NATS (`publish.webhook.Poster`, `publish.brokered`)."""
+class PushTransport(Protocol):
+    """A transport that pushes to subscribers: webhook, MQTT, NATS (`publish.webhook.Poster`, `publish.brokered`)."""
 
-    def check(self, to: str) -> None:
-        """Return if letters may be sent to an address, as far as its text tells. Raises `ConfigError`."""
+    def check(self, target: str) -> None:
+        """Return if deliveries to an address are allowed, as far as its text shows. Raises `ConfigError`."""
         ...
 
-    async def send(self, letter: Letter) -> Receipt:
-        """Send a letter once, within a time; never raises for what the receiver does."""
+    async def send(self, delivery: OutboundDelivery) -> DeliveryResult:
+        """Attempt one delivery within a time limit; never raises for what the receiver does."""
         ...

@@ -11,26 +11,27 @@ from sensegate.control.rest_modes import MODES
 from sensegate.control.rest_tasks import TASKING
 from sensegate.model import Device
 from sensegate.scripts import pool as scripts
+from sensegate.tiers import restored_registries
 from sensegate.tiers.centre_side import own_row
 from sensegate.tiers.rest_moves import GATEWAYS, MOVES
 from sensegate.tiers.rest_nodes import GAPS, JOIN, MEMBERS
 from sensegate.tiers.rest_owners import OWNERS
 from sensegate.tiers.rest_returns import RETURNS
-from sensegate.tiers.rest_uplink import BODY, REFUSED, UPLINK
+from sensegate.tiers.rest_uplink import REFUSED, REFUSED_BODY, UPLINK
 from sensegate.viid.rest import VIID
-from sensegate.web.deps import Deps, NodeRow, Part
+from sensegate.web.deps import NodeRow, PartKey, WebDependencies
 from sensegate.web.devices import ASSETS, NEIGHBOURS
 from sensegate.web.drafts import UNKNOWN
 from sensegate.web.log import SET_ASIDE
-from sensegate.web.profile_jobs import JOBS, REDECODES, REDECODING
-from sensegate.web.profiles import IN_FORCE, OUTCOMES, RELEASES, STUDIES
+from sensegate.web.profile_jobs import JOBS, REPROCESSING, REPROCESSING_ORDERS
+from sensegate.web.profiles import COMPARISONS, IN_FORCE, OUTCOMES, RELEASES
 from sensegate.web.webhooks import WEBHOOKS
 
 if TYPE_CHECKING:
     from sensegate.flow import Gateway
 
 
-def shown(of: Gateway) -> Deps:
+def shown(of: Gateway) -> WebDependencies:
     """Return all that routes are given."""
     base, config, life = of.foundations, of.config, of.foundations.life
 
@@ -41,7 +42,7 @@ def shown(of: Gateway) -> Deps:
         at = of.devices.find(device)
         return of.clocks.device_lag(at) if at >= 0 else None
 
-    return Deps(
+    return WebDependencies(
         config=config.web,
         role=config.role,
         division=config.division,
@@ -53,11 +54,11 @@ def shown(of: Gateway) -> Deps:
         tokens=base.tokens,
         people=base.people,
         oidc=base.oidc,
-        secure=bool(config.web.tls.cert_file) or config.oidc.redirect_url.startswith("https://"),
+        is_secure=bool(config.web.tls.cert_file) or config.oidc.redirect_url.startswith("https://"),
         audit=of.audit,
         share=of.share,
-        books=of.share.books,
-        roll=of.pushing.roll,
+        hourly=of.share.hourly,
+        consumers=of.pushing.consumers,
         ready=lambda: troubles(of),
         warnings=lambda: warnings(of),
         ingest=push,
@@ -71,21 +72,21 @@ def shown(of: Gateway) -> Deps:
     )
 
 
-def _parts(of: Gateway) -> dict[Part[Any], Any]:
+def _parts(of: Gateway) -> dict[PartKey[Any], Any]:
     """Return what the features of this gateway give to their routes."""
     life, below = of.foundations.life, of.below
-    parts: dict[Part[Any], Any] = {
+    parts: dict[PartKey[Any], Any] = {
         RELEASES: life.releases,
         IN_FORCE: life.rollout.in_force,
         OUTCOMES: life.canaries.outcomes,
-        STUDIES: life.comparisons,
+        COMPARISONS: life.comparisons,
         JOBS: life.jobs,
-        REDECODES: life.reprocessing_orders,
-        REDECODING: life.reprocessing,
+        REPROCESSING_ORDERS: life.reprocessing_orders,
+        REPROCESSING: life.reprocessing,
         UNKNOWN: life.unknown,
         TASKING: of.dispatcher,
         MODES: of.modes,
-        WEBHOOKS: of.pushing.hooks,
+        WEBHOOKS: of.pushing.webhooks,
         NEIGHBOURS: of.neighbours,
         ASSETS: of.assets,
         RETURNS: below or of.above,
@@ -101,7 +102,7 @@ def _parts(of: Gateway) -> dict[Part[Any], Any]:
             GATEWAYS: below.gateways,
             OWNERS: below.owners,
             REFUSED: below.refused,
-            BODY: below.refused_body,
+            REFUSED_BODY: below.refused_body,
         }
     if of.above:
         parts[UPLINK] = of.above.uplink
@@ -123,10 +124,11 @@ def troubles(of: Gateway) -> list[str]:
 
 def warnings(of: Gateway) -> list[str]:
     """Return what keeps some messages from becoming readings while all else goes on."""
-    found = [*of.above.troubles] if of.above else []
+    found = [*of.above.problems] if of.above else []
+    found += restored_registries.warnings(of.foundations.restores)
     found += [*of.profiles.problems(), *scripts.decoding_pool().problems()]
-    found += [*of.hourly.troubles(), *of.foundations.certificates.troubles(), *of.not_taken()]
-    found += [of.share.books.trouble] if of.share.books.trouble else []
+    found += [*of.hourly.warnings(), *of.foundations.certificates.warnings(), *of.not_taken()]
+    found += [of.share.hourly.problem] if of.share.hourly.problem else []
     found += [*of.foundations.cameras.troubles(), *of.scrubber.warnings()]
     if unreadable := UNREADABLE.all():
         shown = ", ".join(str(entry.sequence) for entry in unreadable[:5])
@@ -135,7 +137,7 @@ def warnings(of: Gateway) -> list[str]:
     if of.viid:
         found += of.viid.troubles()
     if of.above and of.above.taking:
-        found += of.above.taking.troubles()
+        found += of.above.taking.problems()
     return found
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
-from sensegate.authority.audit import START, Audit, Head, Record, digest, verify
+from sensegate.authority.audit import START, Audit, AuditRecord, ChainHead, digest, verify
 from sensegate.authority.scope import Principal
 from sensegate.bus import api
 from sensegate.bus.engine import Engine
@@ -24,7 +24,7 @@ def chain(length: int) -> list[bytes]:
     stored: list[bytes] = []
     previous = START
     for number in range(1, length + 1):
-        record = Record(number, previous, number, "admin", "admin", "device.add", f"d{number}", nonce=str(number))
+        record = AuditRecord(number, previous, number, "admin", "admin", "device.add", f"d{number}", nonce=str(number))
         stored.append(msgspec.json.encode(record))
         previous = digest(stored[-1])
     return stored
@@ -35,15 +35,15 @@ def test_a_whole_chain_has_no_fault() -> None:
     stored = chain(5)
     assert verify(stored) is None
     assert verify([]) is None
-    assert verify(stored[2:], after=Head(2, digest(stored[1]))) is None
-    assert verify(stored, head=Head(3, digest(stored[2]))) is None
+    assert verify(stored[2:], after=ChainHead(2, digest(stored[1]))) is None
+    assert verify(stored, head=ChainHead(3, digest(stored[2]))) is None
 
 
 @given(st.integers(0, 5), st.sampled_from(["change", "remove", "double", "swap", "forge"]))
 def test_every_tampering_is_found(at: int, how: str) -> None:
     """Change, removal, doubling, exchange or insertion of a record shows."""
     stored = chain(7)
-    head = Head(7, digest(stored[-1]))
+    head = ChainHead(7, digest(stored[-1]))
     if how == "change":
         stored[at] = stored[at].replace(b'"admin"', b'"other"', 1)
     elif how == "remove":
@@ -53,7 +53,7 @@ def test_every_tampering_is_found(at: int, how: str) -> None:
     elif how == "swap":
         stored[at], stored[at + 1] = stored[at + 1], stored[at]
     else:
-        forged = msgspec.structs.replace(msgspec.json.decode(stored[at], type=Record), target="forged")
+        forged = msgspec.structs.replace(msgspec.json.decode(stored[at], type=AuditRecord), target="forged")
         stored.insert(at, msgspec.json.encode(forged))
     assert verify(stored, head=head) is not None
 
@@ -62,9 +62,9 @@ def test_a_cut_end_is_found_by_the_head() -> None:
     """Without a head noted elsewhere a shorter chain is whole; with one it is not."""
     stored = chain(4)
     assert verify(stored[:3]) is None
-    fault = verify(stored[:3], head=Head(4, digest(stored[3])))
+    fault = verify(stored[:3], head=ChainHead(4, digest(stored[3])))
     assert fault
-    assert "cut off" in fault.what
+    assert "cut off" in fault.problem
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ async def test_records_are_chained_on_the_stream(audit: Audit, admin: Principal)
     head = await audit.head()
     assert head.number == 5
     assert await audit.check(head) is None
-    assert await audit.check(Head(9, "x" * 64)) is not None
+    assert await audit.check(ChainHead(9, "x" * 64)) is not None
     assert [record.number for _, record in await audit.read((await audit.read())[2][0], limit=1)] == [4]
 
 

@@ -18,7 +18,7 @@ from sensegate import metrics
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.callout import Callout, profile_topics
 from sensegate.authority.devices import Devices
-from sensegate.authority.refusals import Alarm, Kind
+from sensegate.authority.refusals import DeniedOperation, RefusalAlarm
 from sensegate.authority.scope import Principal
 from sensegate.authority.topics import subject_of
 from sensegate.authority.trail import MemoryTrail
@@ -149,9 +149,9 @@ async def test_a_device_publishes_under_its_topics_and_nowhere_else(site: Site) 
     await phone.publish("sg/b/up", b"forged")
     await phone.publish("sg/a/up", b"true")
     assert await asyncio.wait_for(site.heard.get(), WAIT_S) == b"true"
-    await met(lambda: site.callout.refusals.of("a") == {Kind.PUBLISH: 1})
+    await met(lambda: site.callout.refusals.of("a") == {DeniedOperation.PUBLISH: 1})
     alarm = site.callout.refusals.alarms[0]
-    assert (alarm.device, alarm.kind, alarm.detail) == ("a", Kind.PUBLISH, "sg.b.up")
+    assert (alarm.device, alarm.operation, alarm.detail) == ("a", DeniedOperation.PUBLISH, "sg.b.up")
 
 
 async def test_an_alarm_is_recorded(site: Site) -> None:
@@ -163,18 +163,18 @@ async def test_an_alarm_is_recorded(site: Site) -> None:
     await phone.publish("sg/b/up")
     await met(lambda: site.trail.records[-1][1] == "refused.publish")
     assert [record[2] for record in site.trail.records if record[1].startswith("refused")] == ["a"]
-    assert site.callout.refusals.of("nobody") == {Kind.CONNECT: 1}
+    assert site.callout.refusals.of("nobody") == {DeniedOperation.CONNECT: 1}
 
 
 async def test_alarms_that_nobody_can_write_down_are_counted(site: Site) -> None:
     """A flood of refusals drops alarms, never silently."""
 
     def dropped() -> float:
-        return metrics.REGISTRY.get_sample_value("sensegate_limited_total", {"limit": "alarms"}) or 0.0
+        return metrics.REGISTRY.get_sample_value("sensegate_limit_hits_total", {"limit": "alarms"}) or 0.0
 
     before, room = dropped(), site.callout._alarms.maxsize
     for _ in range(room + 3):
-        site.callout._note(Alarm(0, "nobody", Kind.PUBLISH, "x", "", 1))
+        site.callout._note(RefusalAlarm(0, "nobody", DeniedOperation.PUBLISH, "x", "", 1))
     assert dropped() == before + 3
 
 
@@ -196,7 +196,7 @@ async def test_who_is_not_known_is_refused(site: Site, user: str, password: str)
     await site.add("a")
     assert await site.phone().connect(user, password, client_id="c") != 0
     if user != "intake":
-        assert site.callout.refusals.totals[Kind.CONNECT] == 1
+        assert site.callout.refusals.totals[DeniedOperation.CONNECT] == 1
     assert site.callout.admitted == 0
 
 
@@ -309,7 +309,7 @@ async def test_topics_are_granted_as_the_server_maps_them(site: Site) -> None:
         topics[0],
         "空气/广州/v1.2",
     ]
-    await met(lambda: site.callout.refusals.of("a") == {Kind.PUBLISH: 2})
+    await met(lambda: site.callout.refusals.of("a") == {DeniedOperation.PUBLISH: 2})
 
 
 async def test_a_device_without_topics_may_do_nothing(site: Site) -> None:
@@ -319,7 +319,7 @@ async def test_a_device_without_topics_may_do_nothing(site: Site) -> None:
     assert await phone.connect("a", await site.add("a")) == 0
     await phone.publish("sg/a/up")
     assert await phone.subscribe("sg/a/down") == 128
-    await met(lambda: site.callout.refusals.of("a") == {Kind.PUBLISH: 1, Kind.SUBSCRIBE: 1})
+    await met(lambda: site.callout.refusals.of("a") == {DeniedOperation.PUBLISH: 1, DeniedOperation.SUBSCRIBE: 1})
 
 
 async def test_rights_follow_the_profile(site: Site) -> None:
@@ -413,7 +413,7 @@ async def test_only_mqtt_is_let_in(site: Site) -> None:
 
 async def test_two_thousand_connects_a_second(site: Site) -> None:
     """An answer costs less than half a millisecond, so a storm of reconnects is over in seconds."""
-    from sensegate.authority.jwt import ClientFacts, ConnectOptions, Question
+    from sensegate.authority.jwt import AuthRequest, ClientInfo, ConnectOptions
 
     secret = await site.add("a")
 
@@ -423,9 +423,9 @@ async def test_two_thousand_connects_a_second(site: Site) -> None:
 
     asked = msgspec.json.encode(
         {
-            "nats": Question(
+            "nats": AuthRequest(
                 user_nkey="U" * 56,
-                client_info=ClientFacts(id=1, type="mqtt", mqtt_id="a"),
+                client_info=ClientInfo(id=1, type="mqtt", mqtt_id="a"),
                 connect_opts=ConnectOptions(user="a", password=secret),
             )
         }

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from sensegate.authority import camera_codes
-from sensegate.authority.device_rules import examine
+from sensegate.authority.device_rules import check_device
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.importing import device_of
 from sensegate.cli import app
@@ -27,7 +27,7 @@ def test_a_code_is_taken_apart() -> None:
     code = camera_codes.parse(CAMERA)
     assert code == ("44010604", "00", "132", "0", "000001")
     assert (str(code), code.division, code.is_camera) == (CAMERA, "440106", True)
-    assert camera_codes.oddities(code) == []
+    assert camera_codes.deviations(code) == []
     meanings = {part: meaning for part, _, meaning in code.parts()}
     assert meanings["type"] == "network camera (IPC)"
     assert meanings["centre"] == "division 440106"
@@ -54,16 +54,16 @@ def test_the_division_is_that_of_the_centre(digits: str, division: str) -> None:
         ("4401060400132000001", "1 digits too few"),
         ("440106040013200000011", "1 digits too many"),
         ("4401060400000132", "of the old rule B"),
-        ("4401060400132000000A", "other signs than digits"),
-        ("４４０１０６０４００１３２０００００１", "other signs than digits"),
-        ("00010604001320000001", "begins with no province"),
-        ("", "other signs than digits"),
+        ("4401060400132000000A", "characters other than digits"),
+        ("４４０１０６０４００１３２０００００１", "characters other than digits"),
+        ("00010604001320000001", "does not begin with a province"),
+        ("", "characters other than digits"),
     ],
 )
 def test_what_is_no_code_is_told(text: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         camera_codes.parse(text)
-    assert camera_codes.read(text) is None
+    assert camera_codes.parse_or_none(text) is None
     assert camera_codes.division_of(text) == ""
 
 
@@ -71,8 +71,8 @@ def test_what_is_no_code_is_told(text: str, told: str) -> None:
     ("digits", "told"),
     [
         ("44010604009990000001", "type 999"),
-        ("44010604003010000001", "no device: user"),
-        ("44010604002150000001", "no device: group"),
+        ("44010604003010000001", "not a device: user"),
+        ("44010604002150000001", "not a device: group"),
         ("44010604391320000001", "industry 39"),
         ("44010604001329000001", "network 9"),
         ("44010604001320000000", "serial number 000000"),
@@ -80,29 +80,29 @@ def test_what_is_no_code_is_told(text: str, told: str) -> None:
 )
 def test_oddities_are_told_and_taken(make: Make, digits: str, told: str) -> None:
     """A registry entry with such an id is good; the finding is a warning with a remedy."""
-    found = examine(make(device_id=digits, division="440106"), Divisions.load(), home="4401")
+    found = check_device(make(device_id=digits, division="440106"), Divisions.load(), home="4401")
     assert [finding.warning for finding in found] == [True]
-    assert told in found[0].what
+    assert told in found[0].problem
     assert found[0].remedy
 
 
 def test_the_registry_compares_the_division(make: Make) -> None:
     table = Divisions.load()
-    assert examine(make(device_id=CAMERA, division="440106"), table) == []
-    assert examine(make(device_id=CAMERA, division="4401"), table) == []
-    assert examine(make(device_id="cam7", alias=CAMERA, division="440106"), table) == []
-    (elsewhere,) = examine(make(device_id=CAMERA, division="440305"), table)
+    assert check_device(make(device_id=CAMERA, division="440106"), table) == []
+    assert check_device(make(device_id=CAMERA, division="4401"), table) == []
+    assert check_device(make(device_id="cam7", alias=CAMERA, division="440106"), table) == []
+    (elsewhere,) = check_device(make(device_id=CAMERA, division="440305"), table)
     assert (elsewhere.key, elsewhere.warning) == ("id", True)
-    assert "a centre in 440106" in elsewhere.what
-    (short,) = examine(make(device_id="cam7", alias=CAMERA[:-1], division="440106"), table)
+    assert "a centre in 440106" in elsewhere.problem
+    (short,) = check_device(make(device_id="cam7", alias=CAMERA[:-1], division="440106"), table)
     assert (short.key, short.warning) == ("alias", True)
-    assert "1 digits too few" in short.what
+    assert "1 digits too few" in short.problem
 
 
 @pytest.mark.parametrize("other", ["89860012345678901234", "862061048123456", "010000A8900016F000169DC0"])
 def test_other_numbers_are_not_taken_for_codes(make: Make, other: str) -> None:
     """SIM cards, modems, stations of HJ 212."""
-    assert examine(make(device_id=other, division="440106"), Divisions.load()) == []
+    assert check_device(make(device_id=other, division="440106"), Divisions.load()) == []
 
 
 def test_a_row_of_an_import_may_leave_the_division_to_the_code() -> None:
@@ -112,19 +112,19 @@ def test_a_row_of_an_import_may_leave_the_division_to_the_code() -> None:
 
 @given(st.text(alphabet="0123456789x４", max_size=26))
 def test_nothing_crashes(text: str) -> None:
-    code = camera_codes.read(text)
+    code = camera_codes.parse_or_none(text)
     if code is not None:
         assert str(code) == text[:20]
         code.parts()
-        camera_codes.oddities(code)
+        camera_codes.deviations(code)
 
 
 def test_the_command_line_takes_a_code_apart() -> None:
-    told = CliRunner().invoke(app, ["device", "code", "44010604009990000000", "--json"])
+    told = CliRunner().invoke(app, ["device", "parse-id", "44010604009990000000", "--json"])
     found = json.loads(told.output)
-    assert (told.exit_code, found["division"], found["camera"], len(found["odd"])) == (0, "440106", False, 2)
-    told = CliRunner().invoke(app, ["device", "code", "4401060400132"])
+    assert (told.exit_code, found["division"], found["camera"], len(found["deviations"])) == (0, "440106", False, 2)
+    told = CliRunner().invoke(app, ["device", "parse-id", "4401060400132"])
     assert (told.exit_code, told.output.strip()) == (
         1,
-        "4401060400132 code: has 7 digits too few; a code has 20 digits",
+        "4401060400132 code: has 7 digits too few; give 20 digits",
     )

@@ -7,33 +7,33 @@ from pathlib import Path
 
 import pytest
 
-from sensegate.authority.certificates import CA_KEY, Authority, common_name, fingerprint
-from sensegate.authority.expiry import Expiry
+from sensegate.authority.certificates import CA_KEY, LaboratoryCA, common_name, fingerprint
+from sensegate.authority.expiry import CertificateExpiry
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError
 
 DAY_S = 86_400.0
 
 
-def lab(folder: Path, clock: FakeClock) -> Authority:
-    return Authority(folder, datetime.fromtimestamp(clock.now() / 1e6, UTC))
+def lab(folder: Path, clock: FakeClock) -> LaboratoryCA:
+    return LaboratoryCA(folder, datetime.fromtimestamp(clock.now() / 1e6, UTC))
 
 
 async def test_what_ends_soon_is_named(tmp_path: Path) -> None:
     """30 days before, and after; looked at once an hour; a file that is gone is named too."""
     clock = FakeClock()
     pair = lab(tmp_path, clock).issue("server", "server", usage="server", hosts=["localhost", "::1"])
-    expiry = Expiry({"web.tls.cert_file": str(pair.cert_file), "empty": ""}, clock)
-    assert expiry.troubles() == []
+    expiry = CertificateExpiry({"web.tls.cert_file": str(pair.cert_file), "empty": ""}, clock)
+    assert expiry.warnings() == []
     await clock.advance(796 * DAY_S)
-    (said,) = expiry.troubles()
-    assert "(web.tls.cert_file) ends on 2028-04-05" in said
+    (said,) = expiry.warnings()
+    assert "(web.tls.cert_file) expires on 2028-04-05" in said
     await clock.advance(30 * DAY_S)
-    assert "ended on" in expiry.troubles()[0]
+    assert "expired on" in expiry.warnings()[0]
     pair.cert_file.unlink()
-    assert "ended on" in expiry.troubles()[0], "within the hour"
+    assert "expired on" in expiry.warnings()[0], "within the hour"
     await clock.advance(3_600)
-    assert "cannot be read" in expiry.troubles()[0]
+    assert "cannot be read" in expiry.warnings()[0]
 
 
 def test_names_and_pins(tmp_path: Path) -> None:

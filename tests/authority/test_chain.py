@@ -15,12 +15,12 @@ from sensegate.authority import heads as files
 from sensegate.authority.chain import (
     ASIDE,
     Algorithm,
-    Head,
-    Record,
+    AuditRecord,
+    ChainHead,
+    ChainVerifier,
+    HeadSigner,
+    SetAsideTail,
     SignedHead,
-    Signer,
-    Tail,
-    Walk,
     check_export,
     decode,
     digest,
@@ -120,7 +120,7 @@ async def test_a_chain_made_anew_by_another_key_is_found() -> None:
     assert check_export(forged).fault is None, "without key or head nothing tells them apart"
     fault = check_export(forged, key=trail.key).fault
     assert fault
-    assert fingerprint(other.key) in fault.what
+    assert fingerprint(other.key) in fault.problem
     fault = check_export(forged, heads=[noted]).fault
     assert fault
     assert fault.number == LENGTH
@@ -135,7 +135,7 @@ async def test_a_cut_behind_a_signed_head_is_found() -> None:
     assert check_export(shorter, key=trail.key).fault is None
     fault = check_export(shorter, heads=[noted], key=trail.key).fault
     assert fault
-    assert (fault.number, "cut off" in fault.what) == (5, True)
+    assert (fault.number, "cut off" in fault.problem) == (5, True)
 
 
 async def promoted(*, names: bool = True) -> tuple[list[bytes], list[SignedHead], list[bytes]]:
@@ -160,28 +160,28 @@ async def test_heads_of_what_was_set_aside() -> None:
     for some in (heads, heads[-1:]):
         fault = check_export(lines, heads=some).fault
         assert fault
-        assert "number 6 says that such a one was set aside: --aside aside-1/trail.ndjson" in fault.what
-    report = check_export(lines, heads=heads, tails=[Tail(late)])
+        assert "record 6 names it as set aside: give --aside aside-1/trail.ndjson" in fault.problem
+    report = check_export(lines, heads=heads, tails=[SetAsideTail(late)])
     assert (report.fault, report.heads, report.aside) == (None, 1, 3)
 
 
 async def test_nobody_excuses_a_change_so() -> None:
     """A tail that was changed, cut, stands elsewhere, or is named by no record excuses nothing."""
     lines, heads, late = await promoted()
-    with pytest.raises(ConfigError, match="does not fit"):
-        Tail([late[0].replace(b"late0", b"other"), *late[1:]])
+    with pytest.raises(ConfigError, match="does not match"):
+        SetAsideTail([late[0].replace(b"late0", b"other"), *late[1:]])
     other = (await exported(length=9, word="x"))[0].raw
     for tail in (late[:2], late[1:], other[4:7], [*late[:2], late[2].replace(b"late2", b"other")], []):
-        assert check_export(lines, heads=heads, tails=[Tail(tail)]).fault
+        assert check_export(lines, heads=heads, tails=[SetAsideTail(tail)]).fault
     unnamed, heads, late = await promoted(names=False)
-    assert check_export(unnamed, heads=heads, tails=[Tail(late)]).fault
+    assert check_export(unnamed, heads=heads, tails=[SetAsideTail(late)]).fault
     # A chain without a common record: all of it was set aside.
     whole, _ = await exported(length=2)
     noted = await whole.signed()
     second = MemoryAudit(FakeClock())
     second._signer = whole._signer
     await second.record(BY, ASIDE, "44", after={"trail_after": 0, "trail_hash": digest(whole.raw[-1])})
-    report = check_export([*second.raw, line_of(await second.signed())], heads=[noted], tails=[Tail(whole.raw)])
+    report = check_export([*second.raw, line_of(await second.signed())], heads=[noted], tails=[SetAsideTail(whole.raw)])
     assert (report.fault, report.aside) == (None, 1)
 
 
@@ -191,7 +191,7 @@ async def test_records_behind_the_head_are_not_believed() -> None:
     await trail.record(BY, "device.add", "later")
     fault = check_export([*lines[:-1], trail.raw[-1], lines[-1]]).fault
     assert fault
-    assert "behind the head" in fault.what
+    assert "after the signed head" in fault.problem
 
 
 async def test_a_chain_goes_on_with_another_hash() -> None:
@@ -217,7 +217,7 @@ def test_sm3_is_sm3() -> None:
 async def test_expired_records_are_told_from_removed_ones() -> None:
     """Where records have a life, the head says which is the oldest; without its word a chain begins with number 1."""
     trail, lines = await exported()
-    early = head_of(line_of(trail._signer.sign(Head(2, digest(trail.raw[1])), first=1, time=1)))
+    early = head_of(line_of(trail._signer.sign(ChainHead(2, digest(trail.raw[1])), first=1, time=1)))
     kept = trail.raw[3:]
     assert check_export([*kept, lines[-1]], key=trail.key).fault is not None
     word = trail._signer.sign(trail.head(), first=4, time=2)
@@ -235,10 +235,10 @@ def test_what_is_no_export_is_said(lines: list[bytes]) -> None:
 def test_a_head_speaks_for_its_own_gateway_alone() -> None:
     """A head of another gateway is not compared with this chain."""
     key = Ed25519PrivateKey.generate()
-    mine, other = (Signer(key, name).sign(Head(), first=1, time=0) for name in ("4401", "4403"))
+    mine, other = (HeadSigner(key, name).sign(ChainHead(), first=1, time=0) for name in ("4401", "4403"))
     fault = check_export([line_of(mine)], heads=[other]).fault
     assert fault
-    assert "4403" in fault.what
+    assert "4403" in fault.problem
 
 
 def test_the_key_is_made_once_and_private(tmp_path: Path) -> None:
@@ -256,6 +256,6 @@ def test_the_key_is_made_once_and_private(tmp_path: Path) -> None:
 
 def test_a_walk_begins_where_it_is_told() -> None:
     """From a record whose head is known by another hash than the next one names: not believed."""
-    record = Record(4, "0" * 64, 1, "a", "admin", "x", "y", "n", hash=Algorithm.SM3)
-    assert Walk(after=Head(3, "0" * 64)).take(encode(record)) is not None
-    assert Walk(after=Head(3, "0" * 64, algorithm=Algorithm.SM3)).take(encode(record)) is None
+    record = AuditRecord(4, "0" * 64, 1, "a", "admin", "x", "y", "n", hash=Algorithm.SM3)
+    assert ChainVerifier(after=ChainHead(3, "0" * 64)).take(encode(record)) is not None
+    assert ChainVerifier(after=ChainHead(3, "0" * 64, algorithm=Algorithm.SM3)).take(encode(record)) is None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.authority.device_rules import alias_fault, demand_good, examine, good_id
+from sensegate.authority.device_rules import alias_fault, check_device, is_valid_id, require_valid
 from sensegate.authority.divisions import Divisions
 from sensegate.errors import ConfigError
 from sensegate.model import Datum, Device
@@ -55,29 +55,29 @@ Make = Callable[..., Device]
 )
 def test_each_fault_is_found_at_its_key(make: Make, keys: dict[str, object], wrong: str) -> None:
     """One finding, at the key that is wrong, with what to do."""
-    found = examine(make(**keys), TABLE, home="4401", profiles=frozenset({"sensegate/plain"}))
+    found = check_device(make(**keys), TABLE, home="4401", profiles=frozenset({"sensegate/plain"}))
     assert [finding.key for finding in found] == [wrong]
     assert found[0].remedy
     with pytest.raises(ConfigError, match=f"^{wrong}: "):
-        demand_good(make(**keys), TABLE, home="4401", profiles=frozenset({"sensegate/plain"}))
+        require_valid(make(**keys), TABLE, home="4401", profiles=frozenset({"sensegate/plain"}))
 
 
 def test_a_good_entry_has_no_finding(make: Make) -> None:
     """Names of 42 Chinese characters and places in every datum are good."""
     device = make(alias="空" * 42, name="屋顶 空气站", lon=113.3, lat=23.1, datum=Datum.BD09, grade=4, interval_s=60.0)
-    assert examine(device, TABLE, home="44") == []
+    assert check_device(device, TABLE, home="44") == []
 
 
 def test_a_division_of_the_past_is_a_warning(make: Make) -> None:
     """It is kept and said so."""
-    found = demand_good(make(division="440116"), TABLE)
+    found = require_valid(make(division="440116"), TABLE)
     assert [(finding.key, finding.warning) for finding in found] == [("division", True)]
 
 
 def test_the_nearest_profile_is_named(make: Make) -> None:
     """A mistyped profile names the right one."""
     with pytest.raises(ConfigError, match="did you mean 'sensegate/plain'"):
-        demand_good(make(profile="sensegate/plian"), TABLE, profiles=frozenset({"sensegate/plain"}))
+        require_valid(make(profile="sensegate/plian"), TABLE, profiles=frozenset({"sensegate/plain"}))
 
 
 @given(st.text(max_size=140))
@@ -94,4 +94,4 @@ def test_no_accepted_alias_can_widen_a_permission(alias: str) -> None:
 def test_ids_are_plain(name: str) -> None:
     """An id that passes is 1 to 64 of [A-Za-z0-9_-]."""
     plain = 0 < len(name) <= 64 and all(c.isascii() and (c.isalnum() or c in "_-") for c in name)
-    assert good_id(name) == plain
+    assert is_valid_id(name) == plain

@@ -297,7 +297,7 @@ async def test_devices_take_little_memory(trail: MemoryTrail, clock: FakeClock) 
     import tracemalloc
 
     from sensegate.authority import credentials
-    from sensegate.authority.devices import Stored, _encode
+    from sensegate.authority.devices import StoredDevice, _encode
 
     bucket = MemoryBucket()
     kept = credentials.issue()[1]
@@ -305,7 +305,7 @@ async def test_devices_take_little_memory(trail: MemoryTrail, clock: FakeClock) 
         device = Device(
             f"gz-air-{number:06}", "440106", "acme/th10", alias=f"A84041FFFF{number:06x}", lon=113.3, lat=23.1
         )
-        await bucket.put(device.id, _encode(Stored(device, kept)))
+        await bucket.put(device.id, _encode(StoredDevice(device, kept)))
     devices = Devices(bucket, trail, clock)
     await devices.load()
     tracemalloc.start()

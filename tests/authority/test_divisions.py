@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.authority.divisions import Divisions, Level, contains, short
+from sensegate.authority.divisions import DivisionLevel, Divisions, contains, short_code
 from sensegate.errors import ConfigError, NotFound
 
 TABLE = Divisions.load()
@@ -17,7 +17,7 @@ def test_the_table_is_whole() -> None:
     """One province, 21 cities, 122 counties, 1,757 towns; each parent exists and contains its children."""
     levels = [row.level for row in TABLE]
     assert len(TABLE) == 1901
-    assert [levels.count(level) for level in Level] == [1, 21, 122, 1757]
+    assert [levels.count(level) for level in DivisionLevel] == [1, 21, 122, 1757]
     for row in TABLE:
         if row.parent:
             assert row.code.startswith(row.parent)
@@ -27,7 +27,7 @@ def test_the_table_is_whole() -> None:
 def test_names_are_in_both_languages_down_to_the_county() -> None:
     """Above the town each division has a Chinese and a pinyin name; Fogang is not read as Fugang."""
     assert all(row.name_zh and row.as_of for row in TABLE)
-    assert all(row.name_en for row in TABLE if row.level is not Level.TOWNSHIP)
+    assert all(row.name_en for row in TABLE if row.level is not DivisionLevel.TOWNSHIP)
     assert TABLE.get("440106").name_en == "Tianhe District"
     assert TABLE.get("441821").name_en == "Fogang County"
 
@@ -48,14 +48,14 @@ def test_names_are_in_both_languages_down_to_the_county() -> None:
 )
 def test_short_form(code: str, expected: str) -> None:
     """Zeros that mean 'nothing below' are cut, those inside a code are not."""
-    assert short(code) == expected
+    assert short_code(code) == expected
 
 
 @pytest.mark.parametrize("code", ["", "4", "440", "44010", "4401ab", "４４０１", "4401060", "../44", "44 1"])
 def test_what_is_no_code_is_refused(code: str) -> None:
     """Only 2, 4, 6, 9 or 12 ASCII digits are a code, and the error says so."""
     with pytest.raises(ConfigError, match="not a division code"):
-        short(code)
+        short_code(code)
 
 
 def test_dongguan_and_zhongshan_have_towns_in_the_place_of_counties() -> None:
@@ -92,8 +92,8 @@ def test_contains_agrees_with_the_parents(scope: str, code: str) -> None:
 @given(st.sampled_from(CODES))
 def test_short_is_stable(code: str) -> None:
     """The short form of a short form, and of the published form, is itself."""
-    assert short(code) == code
-    assert short(TABLE.get(code).full) == code
+    assert short_code(code) == code
+    assert short_code(TABLE.get(code).full) == code
 
 
 def test_a_code_of_the_past_is_kept_with_a_warning() -> None:

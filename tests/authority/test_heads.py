@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from sensegate.authority.chain import check_export, decode, line_of
-from sensegate.authority.heads import HOUR_S, Hours, read
+from sensegate.authority.heads import HOUR_S, HourlyHeads, read_heads
 from sensegate.authority.memory_audit import MemoryAudit
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import Facts
 from sensegate.clock import FakeClock
-from sensegate.config.people import AUDIT_LEAST_H, AuditConfig
+from sensegate.config.people import AUDIT_TTL_MIN_H, AuditConfig
 from sensegate.errors import Unavailable
 
 BY = Principal("gateway", Role.ADMIN, scope("4401"))
@@ -23,12 +23,12 @@ async def test_an_hour_leaves_counts_and_a_head(tmp_path: Path) -> None:
     clock = FakeClock()
     audit = MemoryAudit(clock)
     rows: list[Facts] = [{"token": "t1", "feed": "all", "delivery": "sse", "records": 7, "requests": 1, "bytes": 900}]
-    hours = Hours(audit, tmp_path / "heads", clock, BY, lambda _since: rows)
-    await hours.turn()
+    hours = HourlyHeads(audit, tmp_path / "heads", clock, BY, lambda _since: rows)
+    await hours.write_head()
     await clock.advance(HOUR_S)
     rows[0]["records"] = 9
-    await hours.turn()
-    noted = read(tmp_path / "heads", key=audit.key)
+    await hours.write_head()
+    noted = read_heads(tmp_path / "heads", key=audit.key)
     assert [head.number for head in noted] == [1, 2]
     assert check_export([*audit.raw, line_of(await audit.signed())], heads=noted, key=audit.key).fault is None
     last = decode(audit.raw[-1])
@@ -42,7 +42,7 @@ async def test_many_counts_are_several_records(tmp_path: Path) -> None:
     clock = FakeClock()
     audit = MemoryAudit(clock)
     rows: list[Facts] = [{"token": f"t{number}", "records": number} for number in range(1_201)]
-    await Hours(audit, tmp_path / "heads", clock, BY, lambda _since: rows).turn()
+    await HourlyHeads(audit, tmp_path / "heads", clock, BY, lambda _since: rows).write_head()
     told = [decode(raw).after or {} for raw in audit.raw]
     assert [len(one["totals"]) for one in told] == [500, 500, 201]  # type: ignore[arg-type]
 
@@ -51,20 +51,20 @@ async def test_a_silent_gateway_gives_a_sign_of_life_once_a_day(tmp_path: Path) 
     """So the chain never loses its last record to its age."""
     clock = FakeClock()
     audit = MemoryAudit(clock)
-    hours = Hours(audit, tmp_path / "heads", clock, BY, lambda _since: [])
+    hours = HourlyHeads(audit, tmp_path / "heads", clock, BY, lambda _since: [])
     for _ in range(49):
-        await hours.turn()
+        await hours.write_head()
         await clock.advance(HOUR_S)
     assert [decode(raw).action for raw in audit.raw] == ["audit.alive"] * 3
-    assert len(read(tmp_path / "heads")) == 49
+    assert len(read_heads(tmp_path / "heads")) == 49
 
 
 async def test_an_hour_that_fails_is_made_good_in_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine is away at the full hour; the counts come with the next head, over both hours."""
     clock = FakeClock()
     audit = MemoryAudit(clock)
-    hours = Hours(audit, tmp_path / "heads", clock, BY, lambda since: [{"since": since}])
-    await hours.turn()
+    hours = HourlyHeads(audit, tmp_path / "heads", clock, BY, lambda since: [{"since": since}])
+    await hours.write_head()
     began = clock.now()
 
     async def lost(*_: object, **__: object) -> None:
@@ -73,9 +73,9 @@ async def test_an_hour_that_fails_is_made_good_in_the_next(tmp_path: Path, monke
     with monkeypatch.context() as patch:
         patch.setattr(audit, "record", lost)
         await clock.advance(HOUR_S)
-        await hours._survive(hours.turn)
+        await hours._log_failure(hours.write_head)
     await clock.advance(HOUR_S)
-    await hours.turn()
+    await hours.write_head()
     last = decode(audit.raw[-1]).after or {}
     assert (last["since"], last["until"]) == (began, clock.now())
 
@@ -83,21 +83,21 @@ async def test_an_hour_that_fails_is_made_good_in_the_next(tmp_path: Path, monke
 async def test_a_trail_that_fills_up_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From 80 % on, with the remedy: when it is full nothing may be changed."""
     audit = MemoryAudit(FakeClock())
-    hours = Hours(audit, tmp_path / "heads", FakeClock(), BY, lambda _since: [])
+    hours = HourlyHeads(audit, tmp_path / "heads", FakeClock(), BY, lambda _since: [])
 
-    async def used() -> float:
+    async def usage() -> float:
         return 0.83
 
-    await hours.turn()
-    assert hours.troubles() == []
-    monkeypatch.setattr(audit, "used", used)
-    await hours.turn()
-    assert "83%" in hours.troubles()[0]
-    assert "store.audit_bytes" in hours.troubles()[0]
+    await hours.write_head()
+    assert hours.warnings() == []
+    monkeypatch.setattr(audit, "usage", usage)
+    await hours.write_head()
+    assert "83%" in hours.warnings()[0]
+    assert "store.audit_bytes" in hours.warnings()[0]
 
 
 def test_no_configuration_keeps_less_than_six_months() -> None:
     """184 days or for ever."""
-    assert AuditConfig(ttl_h=AUDIT_LEAST_H).ttl_h == 4_416
+    assert AuditConfig(ttl_h=AUDIT_TTL_MIN_H).ttl_h == 4_416
     with pytest.raises(ValueError, match="six months"):
-        AuditConfig(ttl_h=AUDIT_LEAST_H - 1)
+        AuditConfig(ttl_h=AUDIT_TTL_MIN_H - 1)

@@ -8,7 +8,7 @@ import io
 import pytest
 
 from sensegate.authority.devices import Devices
-from sensegate.authority.importing import COLUMNS, ROWS_MAX, Report, What, import_csv
+from sensegate.authority.importing import COLUMNS, ROWS_MAX, ImportReport, RowOutcome, import_csv
 from sensegate.authority.scope import Principal
 from sensegate.authority.trail import MemoryTrail
 from sensegate.errors import ConfigError, Unavailable
@@ -25,8 +25,8 @@ GOOD = (
 )
 
 
-def whats(report: Report) -> list[tuple[int, str, str]]:
-    return [(row.line, row.id, row.what.value) for row in report.rows]
+def whats(report: ImportReport) -> list[tuple[int, str, str]]:
+    return [(row.line, row.id, row.outcome.value) for row in report.rows]
 
 
 async def test_a_good_file(devices: Devices, admin: Principal) -> None:
@@ -56,13 +56,13 @@ async def test_a_file_may_be_given_twice(devices: Devices, admin: Principal) -> 
     """What is there already is unchanged; what differs is refused unless told to update, and keeps its password."""
     first = await import_csv(devices, GOOD.encode(), by=admin, dry_run=False)
     again = await import_csv(devices, GOOD.encode(), by=admin, dry_run=False)
-    assert again.count(What.UNCHANGED) == 3
+    assert again.count(RowOutcome.UNCHANGED) == 3
     other = GOOD.replace("屋顶", "地面").encode()
     refused = await import_csv(devices, other, by=admin, dry_run=False)
-    assert (refused.count(What.REFUSED), refused.count(What.UNCHANGED)) == (1, 2)
+    assert (refused.count(RowOutcome.REFUSED), refused.count(RowOutcome.UNCHANGED)) == (1, 2)
     assert "--update" in refused.rows[0].remedy
     changed = await import_csv(devices, other, by=admin, dry_run=False, update=True)
-    assert changed.count(What.CHANGED) == 1
+    assert changed.count(RowOutcome.CHANGED) == 1
     assert devices.get("air-1").name == "地面"
     assert devices.verify("air-1", first.rows[0].password)
 
@@ -72,14 +72,14 @@ async def test_a_file_may_be_given_twice(devices: Devices, admin: Principal) -> 
     [
         ("bad id,440106,sensegate/plain,,,,,,,", "id: 'bad id' is not a device id"),
         (",440106,sensegate/plain,,,,,,,", "id: id is empty"),
-        ("a,9999,sensegate/plain,,,,,,,", "division: division 9999 is of no city known here"),
+        ("a,9999,sensegate/plain,,,,,,,", "division: division 9999 belongs to no city in the table"),
         ("a,x,sensegate/plain,,,,,,,", "division: 'x' is not a division code"),
         ("a,440106,plain,,,,,,,", "profile: 'plain' is not vendor/model"),
         ("a,440106,sensegate/plain,,113.3,,,,,", "lat: one of lon and lat is missing"),
-        ("a,440106,sensegate/plain,,113.3E,23,,,,", "lon: '113.3E' is no number"),
-        ("a,440106,sensegate/plain,,nan,23,,,,", "lon: no such place"),
-        ("a,440106,sensegate/plain,,,,mars,,,", "datum: 'mars' is no datum"),
-        ("a,440106,sensegate/plain,,,,,²,,", "grade: '²' is no grade"),
+        ("a,440106,sensegate/plain,,113.3E,23,,,,", "lon: '113.3E' is not a number"),
+        ("a,440106,sensegate/plain,,nan,23,,,,", "lon: the coordinates are out of range"),
+        ("a,440106,sensegate/plain,,,,mars,,,", "datum: 'mars' is not a datum"),
+        ("a,440106,sensegate/plain,,,,,²,,", "grade: '²' is not a grade"),
         ("a,440106,sensegate/plain,,,,,9,,", "grade: grade 9 does not exist"),
         ("a,440106,sensegate/plain,,,,,,,nobody", "gateway: no device nobody"),
         ("a,440106,sensegate/plain", "row: 7 values too few"),
@@ -90,9 +90,9 @@ async def test_a_wrong_row_is_refused_alone(devices: Devices, admin: Principal, 
     """The report names line, column, what is wrong and what to do; the other rows are taken."""
     raw = f"{HEAD}{row}\nb,440106,sensegate/plain,,,,,,,\n".encode()
     report = await import_csv(devices, raw, by=admin, dry_run=False)
-    assert (report.rows[0].line, report.rows[0].what, report.rows[0].reason) == (2, What.REFUSED, reason)
+    assert (report.rows[0].line, report.rows[0].outcome, report.rows[0].reason) == (2, RowOutcome.REFUSED, reason)
     assert report.rows[0].remedy
-    assert report.rows[1].what is What.ADDED
+    assert report.rows[1].outcome is RowOutcome.ADDED
 
 
 async def test_names_that_stand_twice(devices: Devices, admin: Principal) -> None:
@@ -101,8 +101,8 @@ async def test_names_that_stand_twice(devices: Devices, admin: Principal) -> Non
     report = await import_csv(devices, raw, by=admin, dry_run=True)
     assert [row.reason for row in report.rows] == [
         "",
-        "id: a stands on line 2 already",
-        "alias: x stands on line 2 already",
+        "id: a is on line 2 already",
+        "alias: x is on line 2 already",
     ]
 
 
@@ -110,14 +110,14 @@ async def test_rows_outside_the_scope_are_refused(devices: Devices, operator: Pr
     """A county's operator imports into its county only."""
     raw = (HEAD + "a,440106,p/p,,,,,,,\nb,440103,p/p,,,,,,,\n").encode()
     report = await import_csv(devices, raw, by=operator, dry_run=False)
-    assert [row.what for row in report.rows] == [What.ADDED, What.REFUSED]
+    assert [row.outcome for row in report.rows] == [RowOutcome.ADDED, RowOutcome.REFUSED]
     assert "outside the scope" in report.rows[1].reason
 
 
 async def test_a_division_of_another_year_is_taken_with_a_warning(devices: Devices, admin: Principal) -> None:
     """The warning stands in the report of the row that was added."""
     report = await import_csv(devices, (HEAD + "a,440116,p/p,,,,,,,\n").encode(), by=admin, dry_run=False)
-    assert report.rows[0].what is What.ADDED
+    assert report.rows[0].outcome is RowOutcome.ADDED
     assert "another year" in report.rows[0].reason
 
 
@@ -129,17 +129,17 @@ async def test_files_as_spreadsheets_write_them(
     """Encodings, delimiters and line ends of the common ones; a quoted value may hold a line break."""
     text = 'ID,Division,Profile,Name\r\na,440106,p/p,"屋顶"\r\n'.replace(",", delimiter)
     report = await import_csv(devices, text.encode(encoding), by=admin, dry_run=False)
-    assert report.rows[0].what is What.ADDED
+    assert report.rows[0].outcome is RowOutcome.ADDED
     assert devices.get("a").name == "屋顶"
 
 
 @pytest.mark.parametrize(
     ("raw", "error"),
     [
-        (b"", "no column id"),
-        (b"id,division\n", "no column profile"),
+        (b"", "column id is missing"),
+        (b"id,division\n", "column profile is missing"),
         (b"id,division,profle\n", "did you mean 'profile'"),
-        (b"id,division,profile,id\n", "stands twice"),
+        (b"id,division,profile,id\n", "named twice"),
         (b"\xff\xff\xff", "neither UTF-8"),
         (b'id,division,profile\n"a"b,1,2\n', "csv:2"),
     ],
@@ -186,7 +186,7 @@ async def test_a_loss_in_the_middle_is_reported_by_row(
     report = await import_csv(
         devices, b"id,division,profile\nd0,4401,p/p\nd1,4401,p/p\nd2,4401,p/p\n", by=admin, dry_run=False
     )
-    assert [row.what for row in report.rows] == [What.ADDED, What.REFUSED, What.ADDED]
+    assert [row.outcome for row in report.rows] == [RowOutcome.ADDED, RowOutcome.REFUSED, RowOutcome.ADDED]
     assert "file again" in report.rows[1].remedy
     assert devices.verify("d2", report.rows[2].password)
 

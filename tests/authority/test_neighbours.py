@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
-from sensegate.authority.neighbours import Near, Neighbours, distance
+from sensegate.authority.neighbours import NearbyPair, Neighbours, distance
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
@@ -48,23 +48,23 @@ async def test_another_owner_with_the_same_within_so_many_metres(devices: Device
     await put(devices, "nobody", 3, owner="")
     await put(devices, "far", 60, owner="B")
     await put(devices, "other", 4, owner="B", profile="acme/lamp")
-    found = near(devices).of("here", ADMIN)
+    found = near(devices).near("here", ADMIN)
     assert [(one.other, one.same, one.other_owner) for one in found] == [
         ("closer", "air_temperature", "C"),
         ("close", "air_temperature", "B"),
     ]
     assert found[1].metres == pytest.approx(10, abs=0.1)
-    assert near(devices, 0).of("here", ADMIN) == []
-    assert near(devices).of("nothing", ADMIN) == []
+    assert near(devices, 0).near("here", ADMIN) == []
+    assert near(devices).near("nothing", ADMIN) == []
 
 
 async def test_outside_of_the_scope_it_has_no_name(devices: Devices) -> None:
     """That something is there is told, in which division and how far; not what or whose."""
     await put(devices, "here")
     await put(devices, "theirs", 10, division="440103", owner="B")
-    (one,) = near(devices).of("here", COUNTY)
+    (one,) = near(devices).near("here", COUNTY)
     assert (one.other, one.other_owner, one.division) == ("", "", "440103")
-    assert near(devices).of("here", ADMIN)[0].other == "theirs"
+    assert near(devices).near("here", ADMIN)[0].other == "theirs"
 
 
 async def test_all_pairs_once(devices: Devices) -> None:
@@ -74,7 +74,7 @@ async def test_all_pairs_once(devices: Devices) -> None:
         await put(devices, f"d{number}", float(east), owner=str(owner))
     looker = near(devices)
     pairs = {frozenset((one.device, one.other)) for one in looker.all(scope("44"), ADMIN)}
-    each = {frozenset((f"d{n}", one.other)) for n in range(30) for one in looker.of(f"d{n}", ADMIN)}
+    each = {frozenset((f"d{n}", one.other)) for n in range(30) for one in looker.near(f"d{n}", ADMIN)}
     assert pairs == each
     assert len(pairs) == len(looker.all(scope("44"), ADMIN))
     assert looker.all(scope("4403"), ADMIN) == []
@@ -88,4 +88,4 @@ def test_a_distance_is_in_metres() -> None:
 
 def test_a_row_has_no_secrets() -> None:
     """What is told is what stands here."""
-    assert Near.__struct_fields__ == ("device", "other", "metres", "same", "division", "owner", "other_owner")
+    assert NearbyPair.__struct_fields__ == ("device", "other", "metres", "same", "division", "owner", "other_owner")

@@ -6,7 +6,7 @@ import pytest
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.oidc import Identity
-from sensegate.authority.passwords import fault
+from sensegate.authority.passwords import weakness
 from sensegate.authority.people import People
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, may_appoint, may_grant, scope
 from sensegate.authority.trail import MemoryTrail
@@ -29,7 +29,7 @@ async def member(people: People, name: str, role: Role, place: str, by: Principa
     """Return somebody who has signed in."""
     first, _ = await people.create(name, role, scope(place), by=by)
     done = await people.sign_in(name, first, new_password=GOOD)
-    return people.verify(done.text)[0]
+    return people.verify(done.token)[0]
 
 
 LEVELS = [
@@ -96,22 +96,22 @@ async def test_a_life(people: People, trail: MemoryTrail) -> None:
     with pytest.raises(PermissionDenied, match="must be changed"):
         await people.sign_in("li.wei", first)
     done = await people.sign_in("li.wei", first, new_password=GOOD)
-    principal, session = people.verify(done.text)
+    principal, session = people.verify(done.token)
     assert (principal.id, principal.role, principal.name) == ("person:li.wei", Role.CITY_OPERATOR, "李偉")
-    assert people.good(principal)
-    assert session.fits(session.csrf)
-    assert not session.fits("")
+    assert people.is_valid(principal)
+    assert session.is_csrf_token(session.csrf)
+    assert not session.is_csrf_token("")
     await people.sign_out(principal)
-    assert not people.good(principal)
+    assert not people.is_valid(principal)
     with pytest.raises(PermissionDenied):
-        people.verify(done.text)
+        people.verify(done.token)
     again = await people.sign_in("li.wei", GOOD)
     await people.remove("li.wei", by=ROOT)
     with pytest.raises(PermissionDenied):
-        people.verify(again.text)
+        people.verify(again.token)
     with pytest.raises(PermissionDenied, match="wrong"):
         await people.sign_in("li.wei", GOOD)
-    with pytest.raises(Conflict, match="was taken"):
+    with pytest.raises(Conflict, match="was in use"):
         await people.create("li.wei", Role.AUDITOR, scope("44"), by=ROOT)
     assert person.initial
     assert [action for _, action, *_ in trail.records] == [
@@ -122,7 +122,7 @@ async def test_a_life(people: People, trail: MemoryTrail) -> None:
         "session.open",
         "person.remove",
     ]
-    assert not any(word in str(trail.records) for word in (first, GOOD, done.text, "argon2"))
+    assert not any(word in str(trail.records) for word in (first, GOOD, done.token, "argon2"))
 
 
 async def test_wrong_passwords_lock_known_and_unknown_names_alike(
@@ -163,37 +163,37 @@ async def test_an_old_password_must_be_changed_and_never_comes_again(people: Peo
 async def test_changing_the_own_password_ends_the_other_sessions(people: People) -> None:
     """The one that asked goes on; the old password must be shown."""
     mine = await member(people, "li", Role.AUDITOR, "44")
-    other = people.verify((await people.sign_in("li", GOOD)).text)[0]
+    other = people.verify((await people.sign_in("li", GOOD)).token)[0]
     with pytest.raises(PermissionDenied, match="old password"):
         await people.change_password(mine, "wrong", OTHER)
     await people.change_password(mine, GOOD, OTHER)
-    assert people.good(mine)
-    assert not people.good(other)
+    assert people.is_valid(mine)
+    assert not people.is_valid(other)
 
 
 async def test_sessions_end_when_idle_and_by_age(people: People, clock: FakeClock) -> None:
     """Half an hour without a question; eight hours in any case."""
     await member(people, "li", Role.AUDITOR, "44")
-    text = (await people.sign_in("li", GOOD)).text
+    text = (await people.sign_in("li", GOOD)).token
     for _ in range(17):
         await clock.advance(1_700)
         if clock.now() - 1_767_225_600_000_000 < 28_800e6:
             people.verify(text)
     with pytest.raises(PermissionDenied):
         people.verify(text)
-    text = (await people.sign_in("li", GOOD)).text
+    text = (await people.sign_in("li", GOOD)).token
     await clock.advance(1_800)
     with pytest.raises(PermissionDenied):
         people.verify(text)
 
 
 async def test_a_change_is_in_force_at_once(people: People) -> None:
-    """Narrowed, then disabled: the open session has it; an open stream (`good`) is told to end."""
+    """Narrowed, then disabled: the open session has it; an open stream (`is_valid`) is told to end."""
     mine = await member(people, "li", Role.CITY_OPERATOR, "4401")
-    text = (await people.sign_in("li", GOOD)).text
+    text = (await people.sign_in("li", GOOD)).token
     revision = people.get("li", ROOT).revision
     changed = await people.change("li", by=ROOT, revision=revision, scope=Scope("4401", "police"))
-    assert not people.good(mine)
+    assert not people.is_valid(mine)
     assert people.verify(text)[0].scope == Scope("4401", "police")
     with pytest.raises(Conflict):
         await people.change("li", by=ROOT, revision=revision, disabled=True)
@@ -227,9 +227,9 @@ async def test_whom_a_provider_vouches_for(people: People, trail: MemoryTrail) -
     await people.sign_in_external(identity)
     moved = Identity("u-1", "li.wei", Role.CITY_OPERATOR, scope("4403"))
     await people.sign_in_external(moved)
-    principal, _ = people.verify(first.text)
+    principal, _ = people.verify(first.token)
     assert (principal.id, principal.scope) == ("person:oidc:u-1", scope("4403"))
-    with pytest.raises(PermissionDenied, match="two"):
+    with pytest.raises(PermissionDenied, match="duty is permanent"):
         await people.sign_in_external(Identity("u-1", "li.wei", Role.AUDITOR, scope("44")))
     with pytest.raises(PermissionDenied, match="wrong"):
         await people.sign_in("oidc:u-1", "")
@@ -250,8 +250,8 @@ async def test_whom_a_provider_vouches_for(people: People, trail: MemoryTrail) -
         ("Short-1", "characters"),
         ("x" * 300, "longer"),
         ("Kapok\x00tree2026", "control"),
-        ("Aa1-Aa1-Aa1-", "repeats"),
-        ("Password-2026", "guessed"),
+        ("Aa1-Aa1-Aa1-", "too few different"),
+        ("Password-2026", "common password"),
         ("kapoktreegrows", "needs 3"),
         ("my-Li.Wei-0815x", "name"),
         ("kapok trees grow along the river", ""),
@@ -261,5 +261,5 @@ async def test_whom_a_provider_vouches_for(people: People, trail: MemoryTrail) -
 )
 def test_what_is_a_password(password: str, why: str) -> None:
     """Twelve characters of three kinds, or a long phrase; no beginnings of leaked ones."""
-    found = fault(password, name="li.wei")
+    found = weakness(password, name="li.wei")
     assert (why in found) if why else found == ""

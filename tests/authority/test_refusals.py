@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sensegate.authority.refusals import DEVICES_MAX, Kind, Refusals
+from sensegate.authority.refusals import DEVICES_MAX, DeniedOperation, Refusals
 from sensegate.clock import FakeClock
 
 
@@ -10,24 +10,27 @@ async def test_one_alarm_a_minute_that_counts_the_rest(clock: FakeClock) -> None
     """The first raises an alarm at once; the next alarm tells how many there were since."""
     refusals = Refusals(clock)
     for _ in range(5):
-        refusals.add("a", Kind.PUBLISH, "sg.b.up", address="127.0.0.1:1")
-    refusals.add("a", Kind.SUBSCRIBE, "sg.b.down")
-    assert [(alarm.kind, alarm.count) for alarm in refusals.alarms] == [(Kind.PUBLISH, 1), (Kind.SUBSCRIBE, 1)]
+        refusals.add("a", DeniedOperation.PUBLISH, "sg.b.up", address="127.0.0.1:1")
+    refusals.add("a", DeniedOperation.SUBSCRIBE, "sg.b.down")
+    assert [(alarm.operation, alarm.count) for alarm in refusals.alarms] == [
+        (DeniedOperation.PUBLISH, 1),
+        (DeniedOperation.SUBSCRIBE, 1),
+    ]
     await clock.advance(60)
-    refusals.add("a", Kind.PUBLISH, "sg.c.up")
+    refusals.add("a", DeniedOperation.PUBLISH, "sg.c.up")
     assert (refusals.alarms[-1].count, refusals.alarms[-1].detail) == (5, "sg.c.up")
-    assert refusals.of("a") == {Kind.PUBLISH: 6, Kind.SUBSCRIBE: 1}
+    assert refusals.of("a") == {DeniedOperation.PUBLISH: 6, DeniedOperation.SUBSCRIBE: 1}
     assert refusals.of("b") == {}
-    assert refusals.totals[Kind.PUBLISH] == 6
+    assert refusals.totals[DeniedOperation.PUBLISH] == 6
 
 
 async def test_strangers_cannot_fill_the_memory(clock: FakeClock) -> None:
     """Names and alarms are bounded; the sum stays exact."""
     refusals = Refusals(clock)
     for number in range(DEVICES_MAX + 500):
-        refusals.add(f"stranger-{number}" + "x" * 500, Kind.CONNECT, "no such device" * 100)
+        refusals.add(f"stranger-{number}" + "x" * 500, DeniedOperation.CONNECT, "no such device" * 100)
     assert len(refusals.by_device()) == DEVICES_MAX
-    assert refusals.totals[Kind.CONNECT] == DEVICES_MAX + 500
+    assert refusals.totals[DeniedOperation.CONNECT] == DEVICES_MAX + 500
     assert len(refusals.alarms) == 1_000
     assert all(len(alarm.device) <= 128 and len(alarm.detail) <= 256 for alarm in refusals.alarms)
 
@@ -37,6 +40,6 @@ async def test_an_alarm_is_told(clock: FakeClock) -> None:
     refusals = Refusals(clock)
     heard: list[str] = []
     refusals.on_alarm.append(lambda alarm: heard.append(alarm.device))
-    refusals.add("a", Kind.CONNECT, "wrong password")
-    refusals.add("a", Kind.CONNECT, "wrong password")
+    refusals.add("a", DeniedOperation.CONNECT, "wrong password")
+    refusals.add("a", DeniedOperation.CONNECT, "wrong password")
     assert heard == ["a"]

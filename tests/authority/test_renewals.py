@@ -27,8 +27,8 @@ async def test_so_many_a_second_and_only_those_that_differ() -> None:
     closed: list[str] = []
     renewals = Renewals(devices, closed.append, clock, per_s=100)
     task = asyncio.create_task(renewals.run())
-    renewals.ask("acme/none", lambda _device: True)
-    renewals.ask("acme/th", lambda device: device.id != "d7")
+    renewals.schedule("acme/none", lambda _device: True)
+    renewals.schedule("acme/th", lambda device: device.id != "d7")
     await eventually(lambda: len(closed) == 10)
     await clock.advance(0.05)
     assert len(closed) == 10, "the next portion comes when its time has come"

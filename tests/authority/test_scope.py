@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, may_grant, scope, written
+from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, may_grant, scope, scope_text
 from sensegate.errors import ConfigError, PermissionDenied
 
 LOOK = {Action.READ_READINGS, Action.READ_REGISTRY, Action.READ_LEDGER, Action.READ_QUARANTINE}
@@ -97,7 +97,7 @@ def test_nobody_hands_out_more_than_he_has() -> None:
 def test_a_scope_is_read_and_written() -> None:
     """`DIVISION` or `DIVISION/DEPARTMENT`; a full code is shortened; nonsense is refused."""
     assert scope("440100/police") == Scope("4401", "police")
-    assert written(scope("440100/police")) == "4401/police"
-    assert written(scope("44")) == "44"
+    assert scope_text(scope("440100/police")) == "4401/police"
+    assert scope_text(scope("44")) == "44"
     with pytest.raises(ConfigError):
         scope("")

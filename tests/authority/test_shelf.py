@@ -9,7 +9,7 @@ import pytest
 
 from sensegate import metrics
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.errors import Conflict
 from tests.conftest import eventually
@@ -22,10 +22,10 @@ class Plan(msgspec.Struct, frozen=True):
     revision: int = 0
 
 
-async def opened(bucket: MemoryBucket) -> tuple[Shelf, Records[Plan]]:
+async def opened(bucket: MemoryBucket) -> tuple[RecordStore, RecordTable[Plan]]:
     """Return the records of a process that has just started."""
-    shelf = Shelf(bucket, SystemClock())
-    records: Records[Plan] = Records(shelf, "plan", Plan)
+    shelf = RecordStore(bucket, SystemClock())
+    records: RecordTable[Plan] = RecordTable(shelf, "plan", Plan)
     await shelf.open()
     return shelf, records
 
@@ -91,8 +91,8 @@ async def test_a_row_that_cannot_be_read_counts_as_absent() -> None:
     bucket, clock = MemoryBucket(), FakeClock()
     for key, value in (("note/a", b'{"text":"a"}'), ("note/b", b"{"), ("note/c", b"[" * 100_000), ("note/d", b"\xff")):
         await bucket.put(key, value)
-    shelf = Shelf(bucket, clock)
-    notes = Records(shelf, "note", Note)
+    shelf = RecordStore(bucket, clock)
+    notes = RecordTable(shelf, "note", Note)
     before = metrics.REGISTRY.get_sample_value("sensegate_log_unreadable_total", {"reader": "note"}) or 0
     await shelf.open()
     assert notes.names() == ["a"]

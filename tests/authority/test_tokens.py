@@ -8,7 +8,7 @@ import pytest
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.scope import Principal, Role, Scope
-from sensegate.authority.tokens import LIFE_MAX_S, Tokens
+from sensegate.authority.tokens import LIFETIME_MAX_S, Tokens
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError, NotFound, PermissionDenied
@@ -31,7 +31,7 @@ async def test_a_token_proves_its_principal(tokens: Tokens, bucket: MemoryBucket
         Scope("4401", "police"),
         ("air",),
     )
-    assert tokens.good(found)
+    assert tokens.is_valid(found)
     row = await bucket.get(token.id)
     assert row
     assert row.value
@@ -56,12 +56,12 @@ async def test_a_wrong_secret_is_refused(tokens: Tokens, admin: Principal) -> No
 
 async def test_a_token_expires(tokens: Tokens, clock: FakeClock, admin: Principal) -> None:
     """At its end it is refused, on open streams too."""
-    text, _ = await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, life_s=60)
+    text, _ = await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, lifetime_s=60)
     principal = tokens.verify(text)
     await clock.advance(59)
-    assert tokens.good(principal)
+    assert tokens.is_valid(principal)
     await clock.advance(1)
-    assert not tokens.good(principal)
+    assert not tokens.is_valid(principal)
     with pytest.raises(PermissionDenied, match="has expired") as refused:
         tokens.verify(text)
     assert not refused.value.authenticated
@@ -80,7 +80,7 @@ async def test_a_revocation_reaches_every_process(
     told: list[int] = []
     other.on_change.append(lambda changed: told.append(changed.revoked))
     await tokens.revoke(token.id, by=admin)
-    await asyncio.wait_for(other.until(lambda: not other.good(principal)), 2)
+    await asyncio.wait_for(other.until(lambda: not other.is_valid(principal)), 2)
     watching.cancel()
     assert told == [clock.now()]
     with pytest.raises(PermissionDenied, match="was revoked"):
@@ -103,7 +103,7 @@ async def test_nobody_gives_or_takes_what_is_not_his(tokens: Tokens, admin: Prin
     with pytest.raises(NotFound):
         await tokens.revoke(theirs.id, by=city)
     await tokens.revoke(mine.id, by=tokens.verify(text))
-    assert not tokens.good(Principal(mine.id, Role.SUBSCRIBER, Scope("440106")))
+    assert not tokens.is_valid(Principal(mine.id, Role.SUBSCRIBER, Scope("440106")))
 
 
 async def test_an_admin_cannot_be_revoked_by_less(tokens: Tokens, admin: Principal) -> None:
@@ -115,9 +115,9 @@ async def test_an_admin_cannot_be_revoked_by_less(tokens: Tokens, admin: Princip
 
 async def test_lives_and_feeds_are_bounded(tokens: Tokens, admin: Principal) -> None:
     """No token without an end, none for a device, none with a list of feeds without end."""
-    for life_s in (0.0, -1.0, LIFE_MAX_S + 1, float("nan")):
+    for life_s in (0.0, -1.0, LIFETIME_MAX_S + 1, float("nan")):
         with pytest.raises(ConfigError, match="expires"):
-            await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, life_s=life_s)
+            await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, lifetime_s=life_s)
     with pytest.raises(ConfigError, match="feeds"):
         await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, feeds=("f",) * 101)
     with pytest.raises(ConfigError, match="device add"):
@@ -143,11 +143,11 @@ async def test_tokens_that_ended_long_ago_go(
     tokens: Tokens, bucket: MemoryBucket, trail: MemoryTrail, clock: FakeClock, admin: Principal
 ) -> None:
     """Revoked or expired, after their time, with an entry of the trail and a count; what is good stays."""
-    _, revoked = await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, life_s=300 * 86_400)
-    _, expired = await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, life_s=86_400)
-    good, kept = await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, life_s=300 * 86_400)
+    _, revoked = await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, lifetime_s=300 * 86_400)
+    _, expired = await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, lifetime_s=86_400)
+    good, kept = await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, lifetime_s=300 * 86_400)
     await clock.advance(1)
-    await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, life_s=300 * 86_400)
+    await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, lifetime_s=300 * 86_400)
     await tokens.revoke(revoked.id, by=admin)
     await clock.advance(30 * 86_400)
     assert await tokens.prune(30) == 1, "negative control: what expired a day later is kept a day longer"
@@ -178,7 +178,7 @@ async def test_the_last_token_stays(tokens: Tokens, clock: FakeClock) -> None:
 async def test_they_are_looked_for_every_hour_or_never(tokens: Tokens, clock: FakeClock, admin: Principal) -> None:
     """By the kept time of the configuration; 0 keeps all."""
     for _ in range(2):
-        await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, life_s=60)
+        await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, lifetime_s=60)
     for kept_days, left in ((0.0, 2), (1.0, 1)):
         task = asyncio.create_task(tokens.sweep(kept_days))
         await asyncio.sleep(0)

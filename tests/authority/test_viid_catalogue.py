@@ -76,7 +76,7 @@ async def test_the_division_is_that_of_the_code_where_it_lies_in_the_platforms(c
 
 
 async def test_no_more_than_a_platform_may_have() -> None:
-    rig = Rig(adopt_max=2)
+    rig = Rig(catalogue_cameras_max=2)
     codes = [f"4401060000132000000{number}" for number in range(4)]
     await rig.catalogue.note(await rig.platform(), [ape(code) for code in codes])
     assert len(rig.devices.children(PLATFORM)) == 2

@@ -64,7 +64,7 @@ async def bench(registered: int = REGISTERED, active: int = ACTIVE, readings: in
                     "indicators": parts.indicators,
                     "quality": parts.quality,
                     "decode": parts.ingest._stages.interpreter.decoder,
-                    "books": parts.share.books,
+                    "books": parts.share.hourly,
                     "reader": parts.share.reader,
                 }
             )

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sensegate.authority.divisions import Divisions
-from sensegate.authority.index import Index, unchanged
+from sensegate.authority.index import DeviceIndex, unchanged
 from sensegate.bus.timelines import Timelines
 from sensegate.clock import FakeClock
 from sensegate.model import Delivery, Device, Fields, Member, Message, Position, Readings, Spec
@@ -57,9 +57,9 @@ class Bin:
         return self.at + 1
 
 
-def registry(devices: int) -> Index:
+def registry(devices: int) -> DeviceIndex:
     """Return an index of devices over the counties of Guangzhou."""
-    index = Index(Divisions.load(), unchanged)
+    index = DeviceIndex(Divisions.load(), unchanged)
     index.reserve(devices)
     counties = ["440103", "440104", "440105", "440106", "440111", "440112", "440113", "440114"]
     for number in range(devices):

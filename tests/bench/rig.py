@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 
 from sensegate import config, flow, logs
 from sensegate.authority.credentials import Credentials, issue
-from sensegate.authority.devices import Stored
+from sensegate.authority.devices import StoredDevice
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.bus import columns, ledger
 from sensegate.bus.engine import Engine, User
@@ -31,7 +31,7 @@ from sensegate.model import Device
 from tests.bench.workload import Sent
 
 ROOT = Path(__file__).parents[2]
-PATIENT = "ingest: {stall_s: 600}\n"
+PATIENT = "ingest: {stall_timeout_s: 600}\n"
 """Setting under which messages that are kept back are no break."""
 ADMIN = Principal("bench", Role.ADMIN, scope("4401"))
 
@@ -72,7 +72,7 @@ async def restore(parts: flow.Gateway, devices: Sequence[Device]) -> None:
         waiting = [
             await js.publish_async(
                 f"$KV.devices.{token(device.id)}",
-                msgspec.msgpack.encode(Stored(device, Credentials() if device.gateway else issue()[1])),
+                msgspec.msgpack.encode(StoredDevice(device, Credentials() if device.gateway else issue()[1])),
             )
             for device in devices[first : first + 2_000]
         ]

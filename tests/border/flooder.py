@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from sensegate.tiers import envelope
-from sensegate.tiers.envelope import FORMS, LinkRequest
+from sensegate.tiers.envelope import PROTOCOL_VERSIONS, LinkRequest
 from tests.border.wire import Frame, WireClient
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def request(plan: Plan) -> Frame:
         Kind.QUESTIONS: ("ask", 10),
         Kind.FRAMES: ("backlog", FRAME_BYTES),
     }[plan.kind]
-    body = envelope.encode(LinkRequest(FORMS[-1], 0, plan.question, b"x" * size))
+    body = envelope.encode(LinkRequest(PROTOCOL_VERSIONS[-1], 0, plan.question, b"x" * size))
     return Frame(f"up.{plan.slot}.{channel}", body, f"_INBOX_{plan.slot}.flood")
 
 
@@ -88,7 +88,7 @@ def note(flooded: Flooded, client: WireClient) -> None:
         answer = envelope.decode_answer(message.payload)
         if answer.retry_after_s:
             flooded.asked_to_wait += 1
-        elif answer.refused:
+        elif answer.refusal:
             flooded.refused += 1
         else:
             flooded.taken += 1

@@ -15,18 +15,18 @@ from sensegate.bus.record import LaneRecord, Writer
 from sensegate.bus.slots import inbox_prefix, request_subject
 from sensegate.errors import Overloaded, PermissionDenied
 from sensegate.tiers import envelope, protocol
-from sensegate.tiers.envelope import FORMS, LinkAnswer, LinkRequest
+from sensegate.tiers.envelope import PROTOCOL_VERSIONS, LinkAnswer, LinkRequest
 from sensegate.tiers.link import Channel
 from sensegate.tiers.protocol import (
     ClaimRequest,
     Lane,
-    LaneMove,
-    Outcome,
-    Part,
+    LaneUpdate,
     PartKind,
-    Selection,
     SpanAnswer,
+    SpanOutcome,
+    SpanPart,
     SpanRequest,
+    SpanSelection,
 )
 from sensegate.tiers.receiver import Receiver
 from tests.border.wire import Frame, Received, WireClient
@@ -47,7 +47,7 @@ class Lie(msgspec.Struct, frozen=True):
     """What a span brings, and what the centre is to say of it."""
 
     name: str
-    parts: tuple[Part, ...]
+    parts: tuple[SpanPart, ...]
     reasons: frozenset[str]
     """Of the refused parts."""
 
@@ -116,13 +116,13 @@ class MemoryTransport:
         request = envelope.decode_request(payload)
         receiver = self.receiver
         handlers = {"span": receiver.span, "position": receiver.position, "claim": receiver.claim}
-        form = FORMS[-1]
+        form = PROTOCOL_VERSIONS[-1]
         try:
             answer = LinkAnswer(form, 0, await handlers[request.question](self._member, request.body))
         except Overloaded as why:
             answer = LinkAnswer(form, 0, retry_after_s=why.retry_after_s)
         except PermissionDenied as why:
-            answer = LinkAnswer(form, 0, refused=str(why))
+            answer = LinkAnswer(form, 0, refusal=str(why))
         return envelope.encode(answer)
 
 
@@ -140,7 +140,7 @@ class HostileNode:
     # ── requests ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def ask(
-        self, question: str, body: bytes = b"", *, channel: str = "", form: int = FORMS[-1], term: int = 0
+        self, question: str, body: bytes = b"", *, channel: str = "", form: int = PROTOCOL_VERSIONS[-1], term: int = 0
     ) -> LinkAnswer:
         """Ask a question; return the answer's envelope."""
         request = envelope.encode(LinkRequest(form, term, question, body))
@@ -156,13 +156,13 @@ class HostileNode:
             self.writer, self.lanes = granted.writer, dict(granted.lanes)
         return granted
 
-    def request(self, *parts: Part) -> SpanRequest:
+    def request(self, *parts: SpanPart) -> SpanRequest:
         """Return the span that would go on rightly with some parts."""
         live = self.lanes[Lane.LIVE]
         until = live.position + STEP
-        move = LaneMove(Lane.LIVE, live.number, until)
+        move = LaneUpdate(Lane.LIVE, live.number, until)
         span_id = secrets.token_hex(8)
-        return SpanRequest(self.writer, self.life, span_id, 0, (move,), parts, Selection(live.position, until))
+        return SpanRequest(self.writer, self.life, span_id, 0, (move,), parts, SpanSelection(live.position, until))
 
     async def span(
         self,
@@ -173,12 +173,12 @@ class HostileNode:
     ) -> SpanAnswer | LinkAnswer:
         """Send a span; return the answer, or its envelope where the span was not answered as one."""
         body = request if isinstance(request, bytes) else protocol.encode(request)
-        payload = envelope.encode(LinkRequest(FORMS[-1], 0, "span", body))
+        payload = envelope.encode(LinkRequest(PROTOCOL_VERSIONS[-1], 0, "span", body))
         answer = envelope.decode_answer(await self.transport.raw(channel, payload, headers=headers))
         if not answer.value:
             return answer
         told = protocol.decode_span_answer(answer.value)
-        if told.outcome is Outcome.TAKEN:
+        if told.outcome is SpanOutcome.ACCEPTED:
             self.lanes.update(told.lanes)
         return told
 
@@ -195,18 +195,18 @@ def rows(
     return msgspec.structs.replace(batch, **({"seq": np.full(count, start // 1_000, np.int64)} | more))
 
 
-def part(batch: Batch, *, grade: int = 1, kind: PartKind = PartKind.READINGS) -> Part:
+def part(batch: Batch, *, grade: int = 1, kind: PartKind = PartKind.READINGS) -> SpanPart:
     """Return a batch as a part of a span."""
-    return Part(kind, columns.encode(batch), grade, len(batch))
+    return SpanPart(kind, columns.encode(batch), grade, len(batch))
 
 
 def is_refused(answer: SpanAnswer | LinkAnswer) -> bool:
     """Return whether a span was refused as a whole."""
-    return isinstance(answer, LinkAnswer) and bool(answer.refused)
+    return isinstance(answer, LinkAnswer) and bool(answer.refusal)
 
 
 def outcome(answer: SpanAnswer | LinkAnswer) -> str:
     """Return what became of a span, in a word."""
     if isinstance(answer, SpanAnswer):
         return answer.outcome
-    return "refused" if answer.refused else "lost" if answer.lost else "wait" if answer.retry_after_s else "?"
+    return "refused" if answer.refusal else "lost" if answer.unavailable else "wait" if answer.retry_after_s else "?"

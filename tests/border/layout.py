@@ -7,12 +7,12 @@ from pathlib import Path
 
 import msgspec
 
-from sensegate.authority.jwt import Rights
+from sensegate.authority.jwt import Permissions
 from sensegate.bus.server_conf import Kept, User
 from tests import conftest
 
 SMALL = msgspec.structs.replace(conftest.SMALL, audit_bytes=16 * 1024**2)
-ALL = Rights((">",), (">",), respond=True)
+ALL = Permissions((">",), (">",), respond=True)
 """Rights of a user that nobody restricted."""
 
 
@@ -32,7 +32,7 @@ class Layout(msgspec.Struct, frozen=True):
     """(what is kept, directory, secret by node or peer, tight) -> the server's configuration."""
     account_of: Callable[[str], str]
     """Code of a node or a peer -> account of its connections."""
-    rights_of: Callable[[str], Rights]
+    rights_of: Callable[[str], Permissions]
     """Code of a node or a peer -> rights of one that the auth callout placed."""
     question: Callable[[str], Question]
     """Code of a node -> the question that it asks."""
@@ -83,7 +83,7 @@ accounts {{
 """
 
 
-def user_line(name: str, password: str, *, kinds: str = '"STANDARD"', rights: Rights | None = None) -> str:
+def user_line(name: str, password: str, *, kinds: str = '"STANDARD"', rights: Permissions | None = None) -> str:
     """Return one user of an account."""
     tail = ""
     if rights is not None:

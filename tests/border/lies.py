@@ -11,9 +11,9 @@ from sensegate.bus import columns
 from sensegate.bus.columns import Batch
 from sensegate.bus.ledger import HOUR_US, Ledger
 from sensegate.bus.packing import seal
-from sensegate.bus.record import Kept
+from sensegate.bus.record import WithheldRange
 from sensegate.model import Shed
-from sensegate.tiers.protocol import PARTS_MAX, Lane, LaneMove, Part, PartKind, SpanRequest
+from sensegate.tiers.protocol import PARTS_MAX, Lane, LaneUpdate, PartKind, SpanPart, SpanRequest
 from sensegate.tiers.verdict import Reason
 from tests.border.hostile import HostileNode, Lie, part, rows
 from tests.bus.damage import opened
@@ -48,10 +48,10 @@ def lies(start: int) -> list[Lie]:
     def own(**more: Any) -> Batch:
         return rows(SENDER, OWN_DEVICE, OWN_DIVISION, start=start, **more)
 
-    def bytes_of(payload: bytes, kind: PartKind = PartKind.READINGS, grade: int = 1, count: int = 1) -> Part:
-        return Part(kind, payload, grade, count)
+    def bytes_of(payload: bytes, kind: PartKind = PartKind.READINGS, grade: int = 1, count: int = 1) -> SpanPart:
+        return SpanPart(kind, payload, grade, count)
 
-    def lie(name: str, lying: Part, *reasons: Reason) -> Lie:
+    def lie(name: str, lying: SpanPart, *reasons: Reason) -> Lie:
         return Lie(name, (lying,), frozenset(reasons))
 
     far = np.array([2**62], np.int64)
@@ -85,20 +85,20 @@ def lies(start: int) -> list[Lie]:
     ]
 
 
-def _moved(request: SpanRequest, *moves: LaneMove, **changes: Any) -> SpanRequest:
-    return msgspec.structs.replace(request, moves=moves or request.moves, **changes)
+def _moved(request: SpanRequest, *moves: LaneUpdate, **changes: Any) -> SpanRequest:
+    return msgspec.structs.replace(request, updates=moves or request.updates, **changes)
 
 
 def frame_lies(hostile: HostileNode) -> dict[str, tuple[SpanRequest, str]]:
     """Return spans whose frame lies, each with what is to become of it."""
     request = hostile.request()
     live, backlog = hostile.lanes[Lane.LIVE], hostile.lanes[Lane.BACKLOG]
-    move, back = request.moves[0], LaneMove(Lane.BACKLOG, backlog.number, 0)
+    move, back = request.updates[0], LaneUpdate(Lane.BACKLOG, backlog.number, 0)
     writer, shed = request.writer, (Shed("44", "", frozenset({"air_temperature"})),)
     far = live.position + 1_000
     return {
-        "an old record": (_moved(request, msgspec.structs.replace(move, base=move.base - 1)), "stale"),
-        "a record to come": (_moved(request, msgspec.structs.replace(move, base=move.base + 1)), "stale"),
+        "an old record": (_moved(request, msgspec.structs.replace(move, base_number=move.base_number - 1)), "stale"),
+        "a record to come": (_moved(request, msgspec.structs.replace(move, base_number=move.base_number + 1)), "stale"),
         "another process": (_moved(request, writer=msgspec.structs.replace(writer, token="other")), "unclaimed"),
         "another store": (_moved(request, writer=msgspec.structs.replace(writer, id="other")), "unclaimed"),
         "another log": (_moved(request, life="other"), "unclaimed"),
@@ -109,12 +109,12 @@ def frame_lies(hostile: HostileNode) -> dict[str, tuple[SpanRequest, str]]:
         "ranges out of order": (_moved(request, msgspec.structs.replace(back, ranges=((5, 9), (1, 4)))), "refused"),
         "a backlog ahead": (_moved(request, msgspec.structs.replace(back, position=far)), "refused"),
         "kept back of nothing": (
-            _moved(request, msgspec.structs.replace(move, kept=(Kept(far, far + 5, shed, 4),))),
+            _moved(request, msgspec.structs.replace(move, withheld=(WithheldRange(far, far + 5, shed, 4),))),
             "refused",
         ),
-        "an unknown refusal": (_moved(request, readmits="000000000000"), "stale"),
+        "an unknown refusal": (_moved(request, resend_of="000000000000"), "stale"),
         "too many parts": (
-            _moved(request, parts=(Part(PartKind.LEDGER, b""),) * (PARTS_MAX + 1)),
+            _moved(request, parts=(SpanPart(PartKind.LEDGER, b""),) * (PARTS_MAX + 1)),
             "refused",
         ),
     }

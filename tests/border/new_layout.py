@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from sensegate.authority.jwt import Rights
+from sensegate.authority.jwt import Permissions
 from sensegate.bus.server_conf import Kept, render
 from sensegate.bus.slots import account_of, centre_user, inbox_prefix, member_rights, request_subject
 from sensegate.config import EngineConfig
-from sensegate.share.controls import reply_of
+from sensegate.share.subscription_control import reply_of
 from sensegate.tiers import envelope
-from sensegate.tiers.envelope import FORMS, LinkRequest
+from sensegate.tiers.envelope import PROTOCOL_VERSIONS, LinkRequest
 from sensegate.tiers.link import Channel
 from tests.border.layout import SMALL, Layout, Question
 
@@ -20,10 +20,10 @@ SLOTS = ("4401", "4402", "4403", "4404", "s01")
 _PERMISSIONS_OF_NODES = re.compile(r'(user: "node-[^\n]*?), permissions: \{[^}]*\}')
 
 
-def rights_of(slot: str) -> Rights:
+def rights_of(slot: str) -> Permissions:
     """Return the rights of a node or of the peer in its slot."""
     rights = member_rights(slot)
-    return Rights(rights.publish, rights.subscribe)
+    return Permissions(rights.publish, rights.subscribe)
 
 
 def text(kept: Kept, directory: Path, secrets: Mapping[str, str], tight: bool) -> str:  # noqa: FBT001 - `Layout.text`
@@ -38,7 +38,7 @@ def text(kept: Kept, directory: Path, secrets: Mapping[str, str], tight: bool) -
 
 def question(slot: str) -> Question:
     """Return a question of a node in the product's own form."""
-    asked = envelope.encode(LinkRequest(FORMS[-1], 0, "report", b""))
+    asked = envelope.encode(LinkRequest(PROTOCOL_VERSIONS[-1], 0, "report", b""))
     return Question(request_subject(slot, Channel.QUESTIONS), f"{inbox_prefix(slot)}.1", asked)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from sensegate.authority.jwt import Rights
+from sensegate.authority.jwt import Permissions
 from sensegate.bus.server_conf import Kept, User, issuer_of
 from tests.border.layout import Layout, Question, frame, own_accounts, user_line
 
@@ -23,11 +23,11 @@ MAPPINGS = {
 PROVINCE_DIGITS = 2
 
 
-def rights_of(code: str) -> Rights:
+def rights_of(code: str) -> Permissions:
     """Return what a node, or the peer (the code of a province), may publish and hear."""
     inbox = f"_INBOX_{code}.>"
     if len(code) == PROVINCE_DIGITS:
-        return Rights((f"ask.{code}.*",), (inbox,))
+        return Permissions((f"ask.{code}.*",), (inbox,))
     publish = (
         f"readings.{code}.>",
         f"observations.{code}.>",
@@ -38,7 +38,7 @@ def rights_of(code: str) -> Rights:
         f"$JS.API.DIRECT.GET.LOG.commit.{code}.*",
         f"$JS.API.DIRECT.GET.DOWN.down.{code}.*",
     )
-    return Rights(publish, (inbox, f"down.{code}.>"))
+    return Permissions(publish, (inbox, f"down.{code}.>"))
 
 
 def text(kept: Kept, directory: Path, secrets: Mapping[str, str], tight: bool) -> str:  # noqa: FBT001 - `Layout.text`

@@ -37,7 +37,7 @@ ALL_STREAMS = tuple(itertools.chain.from_iterable(STREAMS.values()))
 def admin_token() -> bytes:
     """Return a row of the token bucket that makes its owner an administrator of the province."""
     token = Token(TOKEN_ID, Role.ADMIN, Scope("44"), expires=2**60, name="raider")
-    return msgspec.msgpack.encode(StoredToken(token, credentials.seal(TOKEN_SECRET)))
+    return msgspec.msgpack.encode(StoredToken(token, credentials.hash_secret(TOKEN_SECRET)))
 
 
 KEYS = (

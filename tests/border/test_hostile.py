@@ -17,9 +17,9 @@ from sensegate.bus.server_conf import Kept as Credentials
 from sensegate.bus.server_conf import User
 from sensegate.config import NodeUserConfig, UplinkConfig
 from sensegate.tiers import envelope, protocol
-from sensegate.tiers.envelope import FORMS, TERM_MAX, LinkRequest, MemberHello
+from sensegate.tiers.envelope import PROTOCOL_VERSIONS, TERM_MAX, LinkRequest, MemberHello
 from sensegate.tiers.link import Channel
-from sensegate.tiers.protocol import Outcome, Part, SpanAnswer
+from sensegate.tiers.protocol import SpanAnswer, SpanOutcome, SpanPart
 from tests.border import raid
 from tests.border.hostile import HostileNode, Lie, Silent, WireTransport, outcome, part, rows
 from tests.border.judge import Snapshot, message_of, snapshot
@@ -122,9 +122,9 @@ class Play:
     async def troubles(self) -> str:
         """Return what the page of nodes says of the hostile node."""
         listed = (await self.centre.ask("GET", "/api/v1/nodes")).body["rows"]
-        return "\n".join(next(row["troubles"] for row in listed if row["division"] == SENDER))
+        return "\n".join(next(row["problems"] for row in listed if row["division"] == SENDER))
 
-    def good_part(self) -> Part:
+    def good_part(self) -> SpanPart:
         """Return a reading that is no lie."""
         self.good += 1
         batch = rows(SENDER, OWN_DEVICE, OWN_DIVISION, start=START + self.good * 1_000_000)
@@ -188,7 +188,10 @@ async def test_a_part_that_lies_is_refused_and_the_rest_is_taken(lie: Lie, play:
     counted = {reason: await play.counted("refused", "reason", reason) for reason in lie.reasons}
     answer = await play.hostile.span(play.hostile.request(play.good_part(), *lie.parts))
     assert isinstance(answer, SpanAnswer)
-    assert (answer.outcome, frozenset(refusal.reason for refusal in answer.refused)) == (Outcome.TAKEN, lie.reasons)
+    assert (answer.outcome, frozenset(refusal.reason for refusal in answer.refused)) == (
+        SpanOutcome.ACCEPTED,
+        lie.reasons,
+    )
     for reason, count in counted.items():
         assert await play.counted("refused", "reason", reason) == count + 1
 
@@ -216,7 +219,7 @@ async def test_a_grade_below_the_devices_own_is_raised(play: Play) -> None:
     origins = msgspec.structs.replace(batch.origins, grade=batch.origins.grade + 2)
     marked = await play.counted("marked", "mark", "grade")
     answer = await play.hostile.span(play.hostile.request(part(msgspec.structs.replace(batch, origins=origins))))
-    assert outcome(answer) == Outcome.TAKEN
+    assert outcome(answer) == SpanOutcome.ACCEPTED
     assert await play.counted("marked", "mark", "grade") == marked + 1
     stored = await message_of(play.storage, User.GATEWAY, "LOG", {"last_by_subj": f"readings.{SENDER}.all.3"})
     assert stored is not None
@@ -245,7 +248,7 @@ async def test_a_frame_that_lies_changes_nothing(play: Play) -> None:
 async def test_a_span_twice_is_one(play: Play) -> None:
     """An answer may be lost: the same span again is answered as taken, and written once."""
     request = play.hostile.request(play.good_part())
-    assert [outcome(await play.hostile.span(request)) for _ in range(3)] == [Outcome.TAKEN] * 3
+    assert [outcome(await play.hostile.span(request)) for _ in range(3)] == [SpanOutcome.ACCEPTED] * 3
     await play.lives()
 
 
@@ -260,22 +263,22 @@ async def test_garbage_is_no_request(play: Play) -> None:
     for question in QUESTIONS:
         for body in GARBAGE:
             answer = await play.hostile.ask(question, body)
-            assert answer.form, (question, body[:20])
+            assert answer.version, (question, body[:20])
     assert not await play.counted("dropped", "reason", "failed")
     await play.lives()
 
 
 async def test_an_envelope_that_lies_is_refused(play: Play) -> None:
     """An unknown form, a term that cannot be, a question on another's channel, a greeting in another's name."""
-    assert "form" in (await play.hostile.ask("position", form=99)).refused
+    assert "form" in (await play.hostile.ask("position", form=99)).refusal
     for term in (-1, TERM_MAX + 1):
-        assert (await play.hostile.ask("position", term=term)).refused
-    assert (await play.hostile.ask("hello", channel=Channel.QUESTIONS)).refused
-    assert (await play.hostile.ask("position", channel=Channel.CONTROL)).refused
-    greeting = envelope.encode(MemberHello(FORMS, "0.1.0", VICTIM))
-    assert f"not of {VICTIM}" in (await play.hostile.ask("hello", greeting)).refused
+        assert (await play.hostile.ask("position", term=term)).refusal
+    assert (await play.hostile.ask("hello", channel=Channel.QUESTIONS)).refusal
+    assert (await play.hostile.ask("position", channel=Channel.CONTROL)).refusal
+    greeting = envelope.encode(MemberHello(PROTOCOL_VERSIONS, "0.1.0", VICTIM))
+    assert f"not of {VICTIM}" in (await play.hostile.ask("hello", greeting)).refusal
     greeting = envelope.encode(MemberHello((98, 99), "0.1.0", SENDER))
-    assert "98, 99" in (await play.hostile.ask("hello", greeting)).refused
+    assert "98, 99" in (await play.hostile.ask("hello", greeting)).refusal
 
 
 async def test_another_copy_of_the_store_is_not_the_writer(play: Play) -> None:
@@ -284,7 +287,7 @@ async def test_another_copy_of_the_store_is_not_the_writer(play: Play) -> None:
     assert not answer.granted
     assert "two copies of its store" in await play.troubles()
     assert await play.counted("refused", "reason", "writer") >= 1
-    assert outcome(await play.hostile.span(play.hostile.request(play.good_part()))) == Outcome.TAKEN
+    assert outcome(await play.hostile.span(play.hostile.request(play.good_part()))) == SpanOutcome.ACCEPTED
 
 
 # ── the raid, against all that runs ──────────────────────────────────────────────────────────────────────
@@ -302,7 +305,7 @@ HEADERS: dict[str, tuple[tuple[str, str], ...]] = {
 async def test_no_header_of_a_node_reaches_the_log(headers: tuple[tuple[str, str], ...], play: Play) -> None:
     """The life of a reading and what it replaces are the centre's own."""
     answer = await play.hostile.span(play.hostile.request(play.good_part()), headers=headers)
-    assert outcome(answer) == Outcome.TAKEN
+    assert outcome(answer) == SpanOutcome.ACCEPTED
     subject = f"readings.{SENDER}.all.{GOOD_GRADE}"
     stored = await message_of(play.storage, User.GATEWAY, "LOG", {"last_by_subj": subject})
     assert stored is not None
@@ -322,7 +325,7 @@ def decoded_headers(encoded: str) -> dict[str, str]:
 async def test_an_answer_leaves_no_inbox_but_the_nodes(play: Play) -> None:
     """A reply outside of it is dropped and counted; the request is worked on all the same."""
     dropped = await play.counted("dropped", "reason", "reply")
-    request = envelope.encode(LinkRequest(FORMS[-1], 0, "position", b""))
+    request = envelope.encode(LinkRequest(PROTOCOL_VERSIONS[-1], 0, "position", b""))
     replies = (
         "$JS.API.STREAM.DELETE.AUDIT",
         "audit.forged",

@@ -10,7 +10,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.config import StoreConfig
 from sensegate.tiers.judging import Judge
-from sensegate.tiers.protocol import Outcome, Part, SpanAnswer
+from sensegate.tiers.protocol import SpanAnswer, SpanOutcome, SpanPart
 from sensegate.tiers.receiver import Receiver
 from sensegate.tiers.verdict import MemberFacts, Rules
 from tests.border.hostile import HostileNode, Lie, MemoryTransport, outcome, part, rows
@@ -69,7 +69,7 @@ async def hostile(bench: Bench) -> HostileNode:
     return node
 
 
-def good(number: int = 0, *, grade: int = 2, name: str = "air_temperature") -> Part:
+def good(number: int = 0, *, grade: int = 2, name: str = "air_temperature") -> SpanPart:
     """Return a reading that is no lie."""
     return part(rows(SENDER, OWN_DEVICE, OWN_DIVISION, start=START + number * 1_000_000, name=name), grade=grade)
 
@@ -79,7 +79,10 @@ async def test_a_lie_is_refused_with_its_reason(lie: Lie, bench: Bench, hostile:
     """Nothing of it stands on the log, and what stands beside it does."""
     answer = await hostile.span(hostile.request(good(), *lie.parts))
     assert isinstance(answer, SpanAnswer)
-    assert (answer.outcome, frozenset(refusal.reason for refusal in answer.refused)) == (Outcome.TAKEN, lie.reasons)
+    assert (answer.outcome, frozenset(refusal.reason for refusal in answer.refused)) == (
+        SpanOutcome.ACCEPTED,
+        lie.reasons,
+    )
     written = [entry for entry in await bench.log.fetch(0) if entry.subject.startswith("readings.")]
     assert [entry.subject for entry in written] == [f"{READINGS}.2"]
     assert columns.decode(written[0].payload).origins.device == [OWN_DEVICE]
@@ -93,14 +96,14 @@ async def test_frames_that_lie(hostile: HostileNode) -> None:
 
 async def test_the_grade_is_at_least_the_catalogues(bench: Bench, hostile: HostileNode) -> None:
     """Whatever a member calls its rows, subscribers of a lower grade do not see them."""
-    assert outcome(await hostile.span(hostile.request(good(grade=1, name=CONFIDENTIAL)))) == Outcome.TAKEN
+    assert outcome(await hostile.span(hostile.request(good(grade=1, name=CONFIDENTIAL)))) == SpanOutcome.ACCEPTED
     assert f"{READINGS}.{FLOOR}" in await bench.subjects()
     assert f"{READINGS}.1" not in await bench.subjects()
 
 
 async def test_the_life_of_a_reading_is_the_centres(bench: Bench, hostile: HostileNode) -> None:
     """It ends after the time of the centre's own configuration."""
-    assert outcome(await hostile.span(hostile.request(good()))) == Outcome.TAKEN
+    assert outcome(await hostile.span(hostile.request(good()))) == SpanOutcome.ACCEPTED
     await bench.clock.advance((STORE.readings_ttl_h - 1) * 3_600.0)
     assert f"{READINGS}.2" in await bench.subjects()
     await bench.clock.advance(2 * 3_600.0)
@@ -110,7 +113,7 @@ async def test_the_life_of_a_reading_is_the_centres(bench: Bench, hostile: Hosti
 async def test_a_lane_has_one_record_and_readings_are_never_replaced(bench: Bench, hostile: HostileNode) -> None:
     """Only the record of a lane takes the place of the one before."""
     for number in range(3):
-        assert outcome(await hostile.span(hostile.request(good(number)))) == Outcome.TAKEN
+        assert outcome(await hostile.span(hostile.request(good(number)))) == SpanOutcome.ACCEPTED
     subjects = await bench.subjects()
     assert subjects.count(f"commit.{SENDER}.live") == 1
     assert subjects.count(f"{READINGS}.2") == 3
@@ -119,11 +122,11 @@ async def test_a_lane_has_one_record_and_readings_are_never_replaced(bench: Benc
 async def test_of_two_centres_one_takes_a_span(bench: Bench, hostile: HostileNode) -> None:
     """Both believe that they know the lane's record: the fence on the log decides."""
     second = HostileNode(MemoryTransport(bench.receiver(), SENDER))
-    assert outcome(await hostile.span(hostile.request(good(0)))) == Outcome.TAKEN
+    assert outcome(await hostile.span(hostile.request(good(0)))) == SpanOutcome.ACCEPTED
     assert (await second.ask("position")).value
     second.writer, second.lanes = hostile.writer, dict(hostile.lanes)
-    assert outcome(await hostile.span(hostile.request(good(1)))) == Outcome.TAKEN
-    assert outcome(await second.span(second.request(good(2)))) == Outcome.STALE
+    assert outcome(await hostile.span(hostile.request(good(1)))) == SpanOutcome.ACCEPTED
+    assert outcome(await second.span(second.request(good(2)))) == SpanOutcome.STALE
     assert (await bench.subjects()).count(f"{READINGS}.2") == 2
 
 
@@ -138,9 +141,9 @@ async def test_a_member_fills_its_share_of_the_log_alone(bench: Bench) -> None:
         start = START + number * 1_000_000_000
         batch = rows(SENDER, OWN_DEVICE, OWN_DIVISION, start=start, count=1_000, value=noise.random(1_000))
         outcomes.append(outcome(await full.span(full.request(part(batch)))))
-    assert outcomes[0] == Outcome.TAKEN
+    assert outcomes[0] == SpanOutcome.ACCEPTED
     assert outcomes[-1] == "wait"
     other = HostileNode(MemoryTransport(receiver, VICTIM))
     assert (await other.claim()).granted
     reading = part(rows(VICTIM, FOREIGN_DEVICE, "440106", start=START))
-    assert outcome(await other.span(other.request(reading))) == Outcome.TAKEN
+    assert outcome(await other.span(other.request(reading))) == SpanOutcome.ACCEPTED

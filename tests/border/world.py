@@ -15,8 +15,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sensegate.authority import credentials
-from sensegate.authority.jwt import Question as Asked
-from sensegate.authority.jwt import Rights, Signer, question
+from sensegate.authority.jwt import AuthRequest as Asked
+from sensegate.authority.jwt import CalloutSigner, Permissions, decode_request
 from sensegate.authority.scope import Role, Scope
 from sensegate.authority.tokens import StoredToken, Token
 from sensegate.bus import connect, external, process, streams
@@ -50,7 +50,7 @@ class Admission(msgspec.Struct, frozen=True):
 
     password: str
     account: str
-    rights: Rights
+    rights: Permissions
     kind: str = "STANDARD"
 
 
@@ -93,7 +93,7 @@ class World:
         self.subscriber: WireClient
         self.device: Phone
         self._admissions: dict[str, Admission] = {}
-        self._signer = Signer(self.kept.issuer_seed.encode())
+        self._signer = CalloutSigner(self.kept.issuer_seed.encode())
 
     @property
     def url(self) -> str:
@@ -155,7 +155,7 @@ class World:
             self.buckets[name] = await Bucket.open(gateway, name, bytes_max=SMALL.registry_bytes)
             for key in ("1" * 16, "2" * 16):
                 token = Token(key, Role.SUBSCRIBER, Scope(HONEST), expires=2**60, name=CANARY.decode())
-                row = msgspec.msgpack.encode(StoredToken(token, credentials.seal("of another")))
+                row = msgspec.msgpack.encode(StoredToken(token, credentials.hash_secret("of another")))
                 await self.buckets[name].put(key, row)
         self.log = JetStreamLog(gateway)
         await self.log.open()
@@ -204,7 +204,7 @@ class World:
         self._admissions[user] = admission
 
     async def _answer_callout(self, message: Msg) -> None:
-        asked: Asked = question(message.data)
+        asked: Asked = decode_request(message.data)
         admission = self._admissions.get(asked.connect_opts.user)
         now_s = int(time.time())
         if admission is None or admission.password != asked.connect_opts.password:
@@ -295,12 +295,12 @@ class World:
         account = self.layout.account_of
         self.admit(f"node-{JOINED}", Admission("s", account(JOINED), self._may(self.layout.rights_of(JOINED))))
         heard = (f"sg.feeds.{GRANT}.>", f"_INBOX_{SUBSCRIBER}.>")
-        subscriber = Rights((f"sg.control.{GRANT}.nats",), heard, respond=True)
+        subscriber = Permissions((f"sg.control.{GRANT}.nats",), heard, respond=True)
         self.admit(SUBSCRIBER, Admission("s", "SUB", self._may(subscriber)))
-        others = Rights((f"sg.control.{OTHER_GRANT}.nats",), (f"sg.feeds.{OTHER_GRANT}.>",), respond=True)
+        others = Permissions((f"sg.control.{OTHER_GRANT}.nats",), (f"sg.feeds.{OTHER_GRANT}.>",), respond=True)
         self.admit(OTHER_SUBSCRIBER, Admission("s", "SUB", others))
-        self.admit(DEVICE, Admission("s", "DEVICES", self._may(Rights(("up.gz-1",), ("down.gz-1",))), "MQTT"))
-        self.admit(OTHER_DEVICE, Admission("s", "DEVICES", Rights(("up.sz-1",), ("down.sz-1",)), "MQTT"))
+        self.admit(DEVICE, Admission("s", "DEVICES", self._may(Permissions(("up.gz-1",), ("down.gz-1",))), "MQTT"))
+        self.admit(OTHER_DEVICE, Admission("s", "DEVICES", Permissions(("up.sz-1",), ("down.sz-1",)), "MQTT"))
         self.node = await stack.enter_async_context(self.wire(f"node-{HONEST}", self.secrets[HONEST]))
         # A consumer delivers only where somebody is subscribed to just that subject.
         await self.node.subscribe(f"_INBOX_{HONEST}.>", f"down.{HONEST}.>", f"_INBOX_{HONEST}.delivered")
@@ -317,7 +317,7 @@ class World:
         for tap in self.taps.values():
             assert await tap.admitted()
 
-    def _may(self, rights: Rights) -> Rights:
+    def _may(self, rights: Permissions) -> Permissions:
         return rights if self.tight else ALL
 
     def wire(self, user: str, password: str) -> WireClient:

@@ -18,7 +18,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from sensegate.authority.certificates import Authority
+from sensegate.authority.certificates import LaboratoryCA
 from sensegate.bus import connect, trust
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.ports import free_port
@@ -171,8 +171,8 @@ async def test_a_peer_that_swallows_everything_is_left_at_once() -> None:
 async def test_a_link_whose_server_shows_another_certificate_can_be_closed(tmp_path: Path) -> None:
     """Asyncio forgets the plain connection under a failed handshake; who waits for its end would never try again."""
     now = dt.datetime.now(dt.UTC)
-    good = Authority(tmp_path, now).issue("good", "good", usage="server", hosts=("127.0.0.1",))
-    other = Authority(tmp_path, now).issue("other", "other", usage="server", hosts=("10.9.9.9",))
+    good = LaboratoryCA(tmp_path, now).issue("good", "good", usage="server", hosts=("127.0.0.1",))
+    other = LaboratoryCA(tmp_path, now).issue("other", "other", usage="server", hosts=("10.9.9.9",))
     shown: list[asyncio.StreamWriter] = []
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

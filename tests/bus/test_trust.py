@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from sensegate.authority.certificates import Authority, Pair
+from sensegate.authority.certificates import CertificateFiles, LaboratoryCA
 from sensegate.bus import trust
 
 HERE = "10.2.0.1"
 NOW = dt.datetime.now(dt.UTC)
 
 
-def issue(directory: Path, name: str, *hosts: str) -> Pair:
+def issue(directory: Path, name: str, *hosts: str) -> CertificateFiles:
     """Return a certificate of the authority of a directory."""
-    return Authority(directory, NOW).issue(name, name, usage="server", hosts=hosts)
+    return LaboratoryCA(directory, NOW).issue(name, name, usage="server", hosts=hosts)
 
 
-def shake(client: ssl.SSLContext, shown: Pair) -> None:
+def shake(client: ssl.SSLContext, shown: CertificateFiles) -> None:
     """Let a client meet a server that shows a certificate. Raises `ssl.SSLError` as the client does."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(shown.cert_file, shown.key_file)

@@ -21,7 +21,7 @@ from sensegate.config import IngestConfig, parse
 from sensegate.config.cameras import CameraConfig
 from sensegate.errors import ConfigError
 from sensegate.model import Delivery
-from sensegate.publish.egress import Egress, Guarded
+from sensegate.publish.egress import Egress, EgressResolver
 from sensegate.video.formats import FORMATS
 from sensegate.video.multipart import split
 from sensegate.video.pseudonyms import KeyedPseudonymiser
@@ -55,7 +55,7 @@ async def source(
 ) -> AsyncIterator[CameraSource]:
     """Run a source; `jitter`: the part of each wait that is waited."""
     made = CameraSource(
-        cameras, limits, clock or SystemClock(), LOOPBACK, partial(Guarded, LOOPBACK), jitter=lambda: jitter
+        cameras, limits, clock or SystemClock(), LOOPBACK, partial(EgressResolver, LOOPBACK), jitter=lambda: jitter
     )
     await made.start(None)
     reading = asyncio.create_task(made.run())
@@ -121,19 +121,19 @@ async def test_half_a_part_is_none_and_the_stream_is_opened_anew(tmp_path: Path)
 
 
 async def test_a_silent_stream_is_not_believed(tmp_path: Path) -> None:
-    """Nothing, or bytes that never make a part: opened anew after `silence_s`."""
+    """Nothing, or bytes that never make a part: opened anew after `idle_timeout_s`."""
     done = asyncio.Event()
     quiet = sending(part(alert(second=1)), then=done)
     drip = sending(*[b"."] * 400, each_s=0.02, then=done)
     async with camera(quiet, drip, sending(part(alert(second=2)), then=done)) as one:
-        async with source(config(one, tmp_path, silence_s=0.3)) as made:
+        async with source(config(one, tmp_path, idle_timeout_s=0.3)) as made:
             assert await messages(made, 2) == [alert(second=1), alert(second=2)]
             assert len(one.paths) == 3
         done.set()
 
 
 async def test_a_wrong_password_is_not_tried_again_and_again(tmp_path: Path) -> None:
-    """Cameras lock users out: the next attempt comes after `refused_wait_s`, and there is always a next one."""
+    """Cameras lock users out: the next attempt comes after `auth_failure_wait_s`, and there is always a next one."""
     clock = FakeClock()
     async with camera(sending()) as one, source(config(one, tmp_path, password="wrong"), clock=clock) as made:
         await eventually(lambda: "refused" in "".join(made.troubles()))
@@ -156,7 +156,7 @@ async def test_attempts_spread_and_become_rare(tmp_path: Path) -> None:
             await asyncio.sleep(0)
 
     clock = Noting()
-    gone = CameraConfig(device="cam7", make="dahua", url="http://127.0.0.1:9", connect_s=0.2, backoff_max_s=8)
+    gone = CameraConfig(device="cam7", make="dahua", url="http://127.0.0.1:9", connect_timeout_s=0.2, backoff_max_s=8)
     async with source(gone, clock=clock, jitter=0.5) as made:
         await eventually(lambda: len(waits) > 8)
         assert made.troubles() == ["camera cam7: not reached: ClientConnectorError"]
@@ -225,9 +225,9 @@ async def test_nothing_that_is_answered_ends_it(tmp_path: Path, answer: bytes) -
         url=f"http://127.0.0.1:{place.getsockname()[1]}",
         user="reader",
         password_env="PATH",
-        connect_s=2,
-        silence_s=0.3,
-        refused_wait_s=0.01,
+        connect_timeout_s=2,
+        idle_timeout_s=0.3,
+        auth_failure_wait_s=0.01,
     )
     async with server, source(one) as made:
         async with asyncio.timeout(10):
@@ -243,7 +243,7 @@ async def test_it_can_be_stopped_while_it_waits_for_a_commit(tmp_path: Path) -> 
     many = [part(alert(second=at)) for at in range(9)] + [part(alert(second=10))[:-4]]
     async with camera(sending(*many, then=done)) as one:
         made = CameraSource(
-            [config(one, tmp_path, inflight_max=2)], LIMITS, SystemClock(), LOOPBACK, partial(Guarded, LOOPBACK)
+            [config(one, tmp_path, inflight_max=2)], LIMITS, SystemClock(), LOOPBACK, partial(EgressResolver, LOOPBACK)
         )
         await made.start(None)
         reading = asyncio.create_task(made.run())
@@ -270,7 +270,7 @@ def test_where_may_be_connected_to(tmp_path: Path) -> None:
     one = CameraConfig(device="cam7", make="hikvision", url="http://10.1.2.3")
     assert address(one) == "http://10.1.2.3/ISAPI/Event/notification/alertStream"
     assert address(msgspec.structs.replace(one, url="http://10.1.2.3/x?y=1")) == "http://10.1.2.3/x?y=1"
-    resolver = partial(Guarded, LOOPBACK)
+    resolver = partial(EgressResolver, LOOPBACK)
     with pytest.raises(ConfigError, match=r"cameras\[0\].url: 10.1.2.3 is not let out; .*egress.cameras"):
         CameraSource([one], LIMITS, FakeClock(), LOOPBACK, resolver)
     here = msgspec.structs.replace(one, url="http://127.0.0.1")
@@ -286,7 +286,7 @@ async def test_a_name_is_followed_only_to_what_is_let_out(tmp_path: Path, let_ou
     done = asyncio.Event()
     async with camera(sending(part(alert()), then=done)) as one:
         there = config(one, tmp_path, url=one.url.replace("127.0.0.1", "localhost"))
-        resolver = partial(Guarded, Egress([let_out]))
+        resolver = partial(EgressResolver, Egress([let_out]))
         made = CameraSource([there], LIMITS, SystemClock(), Egress(["localhost"]), resolver, jitter=lambda: 0)
         await made.start(None)
         task = asyncio.create_task(made.run())
@@ -323,7 +323,7 @@ async def test_a_certificate_of_its_own_is_known_by_its_fingerprint(tmp_path: Pa
 
 def test_a_camera_that_is_not_registered_is_told() -> None:
     one = CameraConfig(device="cam7", make="hikvision", url="http://127.0.0.1:9")
-    made = CameraSource([one], LIMITS, FakeClock(), LOOPBACK, partial(Guarded, LOOPBACK), known=lambda _: False)
+    made = CameraSource([one], LIMITS, FakeClock(), LOOPBACK, partial(EgressResolver, LOOPBACK), known=lambda _: False)
     assert made.troubles() == [
         "camera cam7: not registered, its messages go to quarantine; sensegate device add",
         "camera cam7: not open yet",
@@ -333,12 +333,12 @@ def test_a_camera_that_is_not_registered_is_told() -> None:
 def test_the_configuration_refuses_what_cannot_work() -> None:
     head = "role: node\ndivision: '4401'\ndirectory: x\ncameras:\n"
     good = "  - {device: cam7, make: hikvision, url: 'http://10.1.2.3', user: reader, password_env: CAM7}\n"
-    assert parse(head + good).cameras[0].silence_s == 60
+    assert parse(head + good).cameras[0].idle_timeout_s == 60
     for bad, told in (
         ("  - {device: cam7, make: hikvision, url: 'rtsp://10.1.2.3'}\n", "must begin with http"),
         ("  - {device: cam7, make: hikvision, url: 'http://a:b@10.1.2.3'}\n", "holds a user or password"),
         ("  - {device: cam7, make: acme, url: 'http://10.1.2.3'}\n", "acme"),
-        ("  - {device: cam7, make: dahua, url: 'http://10.1.2.3', silence_s: 0}\n", "silence_s"),
+        ("  - {device: cam7, make: dahua, url: 'http://10.1.2.3', idle_timeout_s: 0}\n", "idle_timeout_s"),
         ("  - {device: cam7, make: dahua, url: 'https://10.1.2.3', pin_sha256: ab}\n", "64 hex digits"),
     ):
         with pytest.raises(ConfigError, match=told):

@@ -121,7 +121,7 @@ async def test_what_does_not_fit_is_dropped_and_counted(engine: Engine) -> None:
     source = BestEffortSource(client, ["#"], IngestConfig(depth_messages_max=3), SystemClock())
     await source.start(None)
     await client.flush()
-    limited = metrics.LIMITED.labels("qos0")._value
+    limited = metrics.LIMIT_HITS.labels("qos0")._value
     before = limited.get()
     for number in range(5):
         await client.publish("a.b", b"%d" % number, headers={"Nmqtt-Pub": "0"})

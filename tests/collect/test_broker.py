@@ -312,9 +312,9 @@ async def test_bytes_are_bounded_by_flow_control(engine: Engine, devices: Client
 
 
 async def test_silence_is_a_break(engine: Engine, devices: Client, make: Make) -> None:
-    """Neither message nor heartbeat for `stall_s`: the watchdog demands a new start."""
+    """Neither message nor heartbeat for `stall_timeout_s`: the watchdog demands a new start."""
     clock = FakeClock()
-    source = await make(IngestConfig(stall_s=30), clock)
+    source = await make(IngestConfig(stall_timeout_s=30), clock)
     await source.prepare()
     await source.start(None)
     taking = asyncio.create_task(take(source, 1))
@@ -331,9 +331,9 @@ async def test_silence_is_a_break(engine: Engine, devices: Client, make: Make) -
 
 
 async def test_messages_that_wait_and_do_not_come_are_a_break(devices: Client, make: Make, publish: Publish) -> None:
-    """Heartbeats do not satisfy the watchdog: pending messages and no delivery for `stall_s` is a stall."""
+    """Heartbeats do not satisfy the watchdog: pending messages and no delivery for `stall_timeout_s` is a stall."""
     clock = FakeClock()
-    source = await make(IngestConfig(stall_s=30), clock)
+    source = await make(IngestConfig(stall_timeout_s=30), clock)
     await source.prepare()
     await source.start(None)
     pause = b'{"pause_until":"2100-01-01T00:00:00Z"}'

@@ -12,7 +12,7 @@ import pytest
 
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.collect.mqtt import MqttSource
-from sensegate.config import ForeignBrokerConfig, IngestConfig
+from sensegate.config import ExternalBrokerConfig, IngestConfig
 from sensegate.errors import Unavailable
 from sensegate.model import Message
 from tests.collect.device import Device
@@ -31,7 +31,7 @@ async def broker(tmp_path: Path) -> AsyncIterator[Mosquitto]:
 
 def source_of(broker: Mosquitto, *, version: Version = "3.1.1", inflight_max: int = 5_000, port: int = 0) -> MqttSource:
     """A source on that broker."""
-    config = ForeignBrokerConfig(
+    config = ExternalBrokerConfig(
         name="vendor",
         host="127.0.0.1",
         port=port or broker.port,
@@ -133,7 +133,7 @@ async def test_a_broker_that_is_not_there_is_tried_with_growing_jittered_waits(b
         return 1.0
 
     clock = FakeClock()
-    config = ForeignBrokerConfig(name="vendor", host="127.0.0.1", port=broker.port, backoff_max_s=4.0)
+    config = ExternalBrokerConfig(name="vendor", host="127.0.0.1", port=broker.port, backoff_max_s=4.0)
     source = MqttSource(config, IngestConfig(), clock, jitter=jitter)
     await source.start(None)
     waits: list[float] = []
@@ -150,7 +150,7 @@ async def test_a_broker_that_is_not_there_is_tried_with_growing_jittered_waits(b
 async def test_a_password_that_cannot_be_read_now_is_read_later(broker: Mosquitto, tmp_path: Path) -> None:
     """While its file is being replaced the source goes on trying: its end would be seen by nobody."""
     file = tmp_path / "password"
-    config = ForeignBrokerConfig(
+    config = ExternalBrokerConfig(
         name="vendor", host="127.0.0.1", port=broker.port, username="us", password_file=str(file), topics=("a/#",)
     )
     refused = asyncio.Event()
@@ -182,7 +182,9 @@ async def test_a_topic_that_is_not_utf8_is_given_and_settled() -> None:
         writer.close()
 
     server = await asyncio.start_server(odd_broker, "127.0.0.1", 0)
-    config = ForeignBrokerConfig(name="odd", host="127.0.0.1", port=server.sockets[0].getsockname()[1], topics=("a/#",))
+    config = ExternalBrokerConfig(
+        name="odd", host="127.0.0.1", port=server.sockets[0].getsockname()[1], topics=("a/#",)
+    )
     source = MqttSource(config, IngestConfig(), SystemClock())
     await source.start(None)
     (message,) = await take(source, 1, ack=True)

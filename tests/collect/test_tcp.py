@@ -234,7 +234,7 @@ async def test_keep_alives_are_answered_and_not_logged() -> None:
 async def test_hydrology_reports_are_confirmed() -> None:
     """The same function and serial number, ESC so that the station stays on line, EOT where it may go."""
     for hang_up, end in ((False, sl651.ESC), (True, sl651.EOT)):
-        async with desk("sl651", hang_up=hang_up) as one, one.line() as line:
+        async with desk("sl651", allow_offline=hang_up) as one, one.line() as line:
             await line.send(LEVEL)
             said = sl651.parse(await line.answer())
             assert (said.up, said.station, said.function, said.serial, said.end) == (False, "0011223344", 0x32, 1, end)
@@ -415,7 +415,12 @@ def test_passwords_are_read_again(tmp_path: Path) -> None:
 
 async def test_a_frame_that_trickles_is_given_up() -> None:
     """A slow loris is cut off, while others are served; a silent stranger too."""
-    async with desk(frame_s=0.15, first_s=0.6) as one, one.line() as slow, one.line() as mute, one.line() as good:
+    async with (
+        desk(frame_timeout_s=0.15, identify_timeout_s=0.6) as one,
+        one.line() as slow,
+        one.line() as mute,
+        one.line() as good,
+    ):
         ends = asyncio.create_task(slow.closed())
         sent = 0
         while not ends.done():
@@ -433,7 +438,7 @@ async def test_a_frame_that_trickles_is_given_up() -> None:
 async def test_a_head_that_hides_a_frame_gives_way() -> None:
     """Rubbish that looks like the beginning of a long frame is given up, and the frame behind it is found."""
     hidden = b"\x7e\x7e" + bytes([1, 0, 0, 0, 0, 1, 0, 0, 0x32, 0x0F, 0xFF, 2])
-    async with desk("sl651", frame_s=0.1) as one, one.line() as line:
+    async with desk("sl651", frame_timeout_s=0.1) as one, one.line() as line:
         await line.send(hidden + LEVEL)
         assert sl651.parse(await line.answer()).serial == 1
         assert one.payloads == [LEVEL]
@@ -449,7 +454,7 @@ async def test_silence_ends_a_connection() -> None:
 
 async def test_rubbish_without_end_ends_a_connection() -> None:
     """More than is allowed between two good frames."""
-    async with desk(rubbish_bytes_max=1_000) as one, one.line() as line:
+    async with desk(resync_bytes_max=1_000) as one, one.line() as line:
         await line.send(b"x" * 900, AIR, b"x" * 900)
         assert await line.answer()
         with contextlib.suppress(ConnectionError):
@@ -476,7 +481,7 @@ async def test_too_many_connections() -> None:
                     return bool(await fourth.answer())
 
             await eventually(taken)
-    assert counted(metrics.LIMITED, "tcp_connections_per_address") > 0
+    assert counted(metrics.LIMIT_HITS, "tcp_connections_per_address") > 0
 
 
 async def test_a_connection_with_much_in_flight_is_read_no_more() -> None:
@@ -512,15 +517,15 @@ async def test_all_connections_together_are_held_back() -> None:
 async def test_a_device_that_reads_no_answers_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers do not pile up for it."""
     monkeypatch.setattr(tcp, "UNREAD_BYTES_MAX", 2_000)
-    before = counted(metrics.LIMITED, "tcp_unread")
+    before = counted(metrics.LIMIT_HITS, "tcp_unread")
     async with desk(inflight_max=1_000) as one, one.line() as line:
         line.reader._limit = 1  # type: ignore[attr-defined] # reads no more than a byte or two
         with contextlib.suppress(ConnectionError):
             for _ in range(4_000):
                 await line.send(AIR * 20)
-                if counted(metrics.LIMITED, "tcp_unread") > before:
+                if counted(metrics.LIMIT_HITS, "tcp_unread") > before:
                     break
-        await eventually(lambda: counted(metrics.LIMITED, "tcp_unread") > before)
+        await eventually(lambda: counted(metrics.LIMIT_HITS, "tcp_unread") > before)
         assert len(one.messages) > 0
 
 
@@ -582,7 +587,7 @@ async def test_any_bytes_leave_the_listener_alive(protocol: str) -> None:
     """Rubbish of every kind, whole and in halves, and then a good frame on another connection."""
     good = {"hj212": AIR, "sl651": LEVEL, "gbt26875": ALARM, "jtt808": made.vehicle(made.position())}[protocol]
     rng = np.random.default_rng(7)
-    async with desk(protocol, rubbish_bytes_max=100_000) as one:
+    async with desk(protocol, resync_bytes_max=100_000) as one:
         for _ in range(20):
             async with one.line() as line:
                 with contextlib.suppress(ConnectionError):

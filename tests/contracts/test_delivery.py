@@ -20,13 +20,13 @@ from sensegate.clock import SystemClock
 from sensegate.ports import Log
 from sensegate.share import cursor
 from sensegate.share.cursor import Cursor
-from sensegate.share.delivery import BLOCK_ROWS, Form, Serving
-from sensegate.share.feeds import ALL_FEED, Selection
+from sensegate.share.delivery import BLOCK_ROWS, FeedServer, RecordEncoding
+from sensegate.share.feeds import ALL_FEED, FeedSelection
 from sensegate.share.grants import Admission
-from sensegate.share.reader import Reader
+from sensegate.share.reader import LogReader
 from tests.share.made import make_batch, members
 
-Take = Callable[[Serving, Selection, Cursor, int], Awaitable[list[tuple[str, str]]]]
+Take = Callable[[FeedServer, FeedSelection, Cursor, int], Awaitable[list[tuple[str, str]]]]
 """Returns at least `n` records as (id, cursor) after a place, in the order of delivery."""
 PROPERTIES = ("air_temperature", "pm2_5", "relative_humidity")
 
@@ -48,33 +48,35 @@ def log(request: pytest.FixtureRequest) -> Log:
 
 
 @pytest.fixture
-async def delivery(log: Log) -> AsyncIterator[Serving]:
+async def delivery(log: Log) -> AsyncIterator[FeedServer]:
     """Pages and streams of the log, following it."""
-    reader = Reader(log, SystemClock())
+    reader = LogReader(log, SystemClock())
     running = asyncio.create_task(reader.run())
-    yield Serving(reader)
+    yield FeedServer(reader)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
 
-def records_of(body: bytes, form: Form) -> list[tuple[str, str]]:
+def records_of(body: bytes, form: RecordEncoding) -> list[tuple[str, str]]:
     """Return (id, cursor) of each record; MessagePack columns have no cursor of each."""
-    if form is Form.CSV:
+    if form is RecordEncoding.CSV:
         return [(row["id"], row["cursor"]) for row in csv.DictReader(io.StringIO(body.decode(), newline=""))]
-    if form is Form.MSGPACK:
+    if form is RecordEncoding.MSGPACK:
         tree = msgpack.unpackb(body, strict_map_key=False)
         node, sequence, index = (
             np.frombuffer(tree["columns"][name], tree["types"][name]).tolist() for name in ("node", "sequence", "index")
         )
         return [(f"{tree['nodes'][n]}-{s:014d}-{i}", "") for n, s, i in zip(node, sequence, index, strict=True)]
-    lines = json.loads(body)["records"] if form is Form.JSON else [json.loads(line) for line in body.splitlines()]
+    lines = (
+        json.loads(body)["records"] if form is RecordEncoding.JSON else [json.loads(line) for line in body.splitlines()]
+    )
     return [(record["id"], record["cursor"]) for record in lines]
 
 
-def paged(form: Form, limit: int) -> Take:
+def paged(form: RecordEncoding, limit: int) -> Take:
     """Read page after page with `next`."""
 
-    async def take(delivery: Serving, selection: Selection, place: Cursor, count: int) -> list[tuple[str, str]]:
+    async def take(delivery: FeedServer, selection: FeedSelection, place: Cursor, count: int) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
         while len(found) < count:
             page = await delivery.page(selection, place, form, limit, 5.0)
@@ -88,7 +90,7 @@ def paged(form: Form, limit: int) -> Take:
     return take
 
 
-async def streamed(delivery: Serving, selection: Selection, place: Cursor, count: int) -> list[tuple[str, str]]:
+async def streamed(delivery: FeedServer, selection: FeedSelection, place: Cursor, count: int) -> list[tuple[str, str]]:
     """Read the event stream as a browser would."""
     found: list[tuple[str, str]] = []
     async with aclosing(delivery.stream(lambda: Admission(ALL_FEED, selection), place, heartbeat_s=0.2)) as stream:
@@ -104,11 +106,11 @@ async def streamed(delivery: Serving, selection: Selection, place: Cursor, count
 
 
 DELIVERIES = {
-    "json": paged(Form.JSON, 700),
-    "json by one": paged(Form.JSON, 1),
-    "ndjson": paged(Form.NDJSON, 999),
-    "csv": paged(Form.CSV, 10_000),
-    "msgpack": paged(Form.MSGPACK, 37),
+    "json": paged(RecordEncoding.JSON, 700),
+    "json by one": paged(RecordEncoding.JSON, 1),
+    "ndjson": paged(RecordEncoding.NDJSON, 999),
+    "csv": paged(RecordEncoding.CSV, 10_000),
+    "msgpack": paged(RecordEncoding.MSGPACK, 37),
     "sse": streamed,
 }
 
@@ -123,11 +125,11 @@ async def write(log: Log, number: int, rows: int) -> list[str]:
     return [f"4401-0-{last - 2:014d}-{index}" for index in inside]
 
 
-SELECTION = Selection(divisions=("440106",), grade_max=3)
+SELECTION = FeedSelection(divisions=("440106",), grade_max=3)
 
 
 @pytest.mark.parametrize("name", list(DELIVERIES))
-async def test_history_then_live_without_gap_or_repeat(name: str, log: Log, delivery: Serving) -> None:
+async def test_history_then_live_without_gap_or_repeat(name: str, log: Log, delivery: FeedServer) -> None:
     """Records written before and while reading come once each and in the order of the log."""
     sizes = (3, 1, 40, 1) if name == "json by one" else (BLOCK_ROWS * 2 + 500, 1, 3, 700)
     expected = [record for number, rows in enumerate(sizes) for record in await write(log, number, rows)]
@@ -156,7 +158,7 @@ async def _ids(rows: int) -> list[str]:
 
 
 @pytest.mark.parametrize("name", list(DELIVERIES))
-async def test_every_cursor_resumes_right_after_its_record(name: str, log: Log, delivery: Serving) -> None:
+async def test_every_cursor_resumes_right_after_its_record(name: str, log: Log, delivery: FeedServer) -> None:
     """A cursor given out by one delivery is good on each other: what follows is exactly the rest."""
     for number, rows in enumerate((5, 30, 2)):
         await write(log, number, rows)
@@ -169,21 +171,21 @@ async def test_every_cursor_resumes_right_after_its_record(name: str, log: Log, 
         assert [record for record, _ in rest] == [record for record, _ in whole[position + 1 :]]
 
 
-async def test_a_page_repeats_itself(log: Log, delivery: Serving) -> None:
+async def test_a_page_repeats_itself(log: Log, delivery: FeedServer) -> None:
     """The same cursor gives the same page again, however often and however many ask at once."""
     for number in range(5):
         await write(log, number, 50)
     start = await delivery.reader.first()
-    pages = await asyncio.gather(*(delivery.page(SELECTION, start, Form.JSON, 20, 0) for _ in range(8)))
+    pages = await asyncio.gather(*(delivery.page(SELECTION, start, RecordEncoding.JSON, 20, 0) for _ in range(8)))
     assert len({page.body for page in pages}) == 1
     assert pages[0].count == 20
 
 
-async def test_an_empty_selection_moves_on(log: Log, delivery: Serving) -> None:
+async def test_an_empty_selection_moves_on(log: Log, delivery: FeedServer) -> None:
     """Nothing of the log belongs to it: no record, but the cursor stands at the end."""
     await write(log, 0, 5)
     start = await delivery.reader.first()
-    for selection in (None, Selection(divisions=("4403",)), Selection(devices=("nobody",))):
-        page = await delivery.page(selection, start, Form.JSON, 10, 0)
+    for selection in (None, FeedSelection(divisions=("4403",)), FeedSelection(devices=("nobody",))):
+        page = await delivery.page(selection, start, RecordEncoding.JSON, 10, 0)
         assert page.count == 0
         assert cursor.parse(page.next).sequence == (await log.bounds())[1]

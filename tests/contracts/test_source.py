@@ -20,7 +20,7 @@ from sensegate.collect.http import HttpSource
 from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.replay import ReplaySource
 from sensegate.collect.tcp import TcpSource
-from sensegate.config import EngineConfig, ForeignBrokerConfig, IngestConfig, StoreConfig, TcpConfig
+from sensegate.config import EngineConfig, ExternalBrokerConfig, IngestConfig, StoreConfig, TcpConfig
 from sensegate.model import Delivery, Message, Position
 from sensegate.ports import Source
 from sensegate.video.pseudonyms import KeyedPseudonymiser
@@ -134,7 +134,7 @@ async def _replay(directory: Path) -> AsyncIterator[Outside]:
 
 async def _foreign(directory: Path, version: Literal["3.1.1", "5"]) -> AsyncIterator[Outside]:
     async with Mosquitto(directory) as broker:
-        config = ForeignBrokerConfig(
+        config = ExternalBrokerConfig(
             name="vendor", host="127.0.0.1", port=broker.port, version=version, topics=("sg/#",)
         )
         first = MqttSource(config, LIMITS, SystemClock(), jitter=lambda: 0.0)

@@ -47,8 +47,8 @@ def test_any_setting_is_taken_or_refused_by_its_key(name: str) -> None:
     [
         ("time:\n  late_s: .nan\n", ":2: time.late_s: must be a number up to 1e+12"),
         ("time:\n  stale_h: 1.0e+308\n", ":2: time.stale_h: must be a number up to 1e+12"),
-        ("ingest:\n  stall_s: .inf\n", ":2: ingest.stall_s: must be a number up to 1e+12"),
-        ('directory: "\\ud800"\n', ":1: directory: holds half a character"),
+        ("ingest:\n  stall_timeout_s: .inf\n", ":2: ingest.stall_timeout_s: must be a number up to 1e+12"),
+        ('directory: "\\ud800"\n', ":1: directory: contains half of a character"),
     ],
 )
 def test_what_no_setting_may_be(text: str, said: str) -> None:

@@ -33,7 +33,7 @@ from sensegate.demo.registration import counties, create_subscriber_token, regis
 from sensegate.demo.simulator import Broker, SimulationPlan
 from sensegate.demo.summary import by_reason
 from sensegate.errors import Unavailable
-from sensegate.web.client import Answered, Remote
+from sensegate.web.client import GatewayClient, ProblemResponse
 from tests.ledger.commits import Committed, Sent
 
 LEAST = 1_000
@@ -355,7 +355,7 @@ class Campaign:
             commits = 0
             deadline = time.monotonic() + RECOVERY_S
             while not commits and time.monotonic() < deadline:
-                async with Remote(other.url) as remote:
+                async with GatewayClient(other.url) as remote:
                     text, _ = await remote.text("/metrics", accept="text/plain")
                 lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
                 commits = int(float(lines.get("sensegate_commits_total", "0")))
@@ -431,8 +431,8 @@ class Campaign:
         deadline = time.monotonic() + (5.0 if self.until_guilty else QUIET_S)
         for member in self.city.members:
             while True:
-                with contextlib.suppress(Unavailable, Answered):
-                    async with Remote(member.url, member.token) as remote:
+                with contextlib.suppress(Unavailable, ProblemResponse):
+                    async with GatewayClient(member.url, member.token) as remote:
                         answer = await remote.get("/api/v1/ledger", since="400d")
                     totals[member.division] = answer["totals"]
                     balanced[member.division] = bool(answer["balanced"])

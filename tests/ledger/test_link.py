@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sensegate.web.client import Remote
+from sensegate.web.client import GatewayClient
 from tests.ledger.kills import NODES, RECOVERY_S, Campaign, Report
 from tests.ledger.soak import say
 
@@ -39,7 +39,7 @@ class Cut(Campaign):
         try:
             await self.city.start()
             await self._set_up()
-            async with Remote(self.city.centre.url, self.city.centre.token) as centre:
+            async with GatewayClient(self.city.centre.url, self.city.centre.token) as centre:
                 self.cursor = (await centre.get(FEED, limit=10))["next"]
             link = self.city.links[node]
             before = self._judge.status["taps"][node]["matched"]
@@ -67,7 +67,7 @@ class Cut(Campaign):
     async def _resume(self) -> None:
         """Read on from the cursor that was given out before the cut, to the end."""
         self.resumed = 0
-        async with Remote(self.city.centre.url, self.city.centre.token) as centre:
+        async with GatewayClient(self.city.centre.url, self.city.centre.token) as centre:
             while (page := await centre.get(FEED, after=self.cursor, limit=5_000))["records"]:
                 self.resumed += len(page["records"])
                 self.cursor = page["next"]

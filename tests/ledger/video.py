@@ -29,7 +29,7 @@ import aiohttp
 
 from sensegate.demo.city import City, CityMember
 from sensegate.errors import Unavailable
-from sensegate.web.client import Answered, Remote
+from sensegate.web.client import GatewayClient, ProblemResponse
 from tests.ledger.kills import KILLED, PROFILES, Kill, Target, plan
 from tests.ledger.soak import say
 
@@ -173,8 +173,8 @@ class Tap:
     async def run(self) -> None:
         """Read until cancelled."""
         while True:
-            with contextlib.suppress(Unavailable, Answered, TimeoutError):
-                async with Remote(self.member.url, self.member.token) as remote:
+            with contextlib.suppress(Unavailable, ProblemResponse, TimeoutError):
+                async with GatewayClient(self.member.url, self.member.token) as remote:
                     while True:
                         more = {"after": self._after} if self._after else {}
                         page = await remote.get("/api/v1/feeds/all/records", limit="2000", wait="1", **more)
@@ -362,7 +362,7 @@ class Campaign:
         made = {one["MotorVehicleID"] for camera in cameras for one in _all_of(camera, self.pushers[0]._base)}
         balanced = {}
         for name, member in (("node", self.node), ("centre", self.city.centre)):
-            async with Remote(member.url, member.token) as remote:
+            async with GatewayClient(member.url, member.token) as remote:
                 balanced[name] = bool((await remote.get("/api/v1/ledger", since="400d"))["balanced"])
         return Verdict(
             self.counted,

@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 
 from sensegate import flow
 from sensegate.authority.chain import check_export, decode
-from sensegate.authority.heads import public_key, read
+from sensegate.authority.heads import public_key, read_heads
 from sensegate.cli import app
 from sensegate.clock import SystemClock
 from sensegate.config.people import AuditConfig
 from sensegate.demo.city import City
 from sensegate.errors import Unavailable
-from sensegate.web.client import Answered
+from sensegate.web.client import ProblemResponse
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, reading, running
 
@@ -141,7 +141,7 @@ async def test_every_hour_deliveries_and_a_signed_head(tmp_path: Path, monkeypat
         auditor, _ = await site.token("auditor", "4401")
         lines = (await site.ask("GET", "/api/v1/audit/export", auditor)).body.splitlines()
     key = public_key(tmp_path / "node" / "audit.pub")
-    assert check_export(lines, heads=read(file, key=key), key=key).fault is None
+    assert check_export(lines, heads=read_heads(file, key=key), key=key).fault is None
     told = [record.after for line in lines[:-1] if (record := decode(line)).action == "delivery.counts"]
     rows: list[Any] = [row for one in told if one for row in one["totals"]]  # type: ignore[attr-defined]
     assert [(row["feed"], row["records"]) for row in rows if row["token"] == reader_id] == [("all", 1)]
@@ -186,7 +186,7 @@ async def test_one_chain_through_kills_and_two_processes(tmp_path: Path) -> None
         async def add() -> None:
             for number in range(10_000):
                 wanted = {"id": f"d{number}", "division": "440106", "profile": "sensegate/plain"}
-                with contextlib.suppress(Unavailable, Answered):
+                with contextlib.suppress(Unavailable, ProblemResponse):
                     async with node.remote() as remote:
                         await remote.post("/api/v1/devices", wanted)
                     added.append(f"d{number}")
@@ -223,4 +223,4 @@ async def test_one_chain_through_kills_and_two_processes(tmp_path: Path) -> None
         assert acknowledged <= len(others) <= acknowledged + 1
     finally:
         await city.stop()
-    assert not (store / "audit-heads.ndjson").exists() or read(store / "audit-heads.ndjson")
+    assert not (store / "audit-heads.ndjson").exists() or read_heads(store / "audit-heads.ndjson")

@@ -238,7 +238,7 @@ async def test_a_slow_mqtt_subscriber_is_held_and_shown(node: Site, device: Made
 
             async def held() -> bool:
                 seen = await row()
-                return "slow" in str(seen.get("why")) and int(seen["lag_entries"]) > 0
+                return "slow" in str(seen.get("reason")) and int(seen["lag_entries"]) > 0
 
             await eventually(held)
             assert len(got) == WAITING_MAX

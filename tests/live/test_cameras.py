@@ -58,7 +58,7 @@ async def city(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[City]:
         folder / "4401",
         profiles=tuple(str(PROFILES / name) for name in ("onvif", "hikvision", "dahua")),
         egress=EgressConfig(cameras=("127.0.0.1",)),
-        web=WebConfig(pictures_bytes_max=4_000_000),
+        web=WebConfig(multipart_bytes_max=4_000_000),
     )
     first = CameraConfig(
         device="hik1",
@@ -201,7 +201,7 @@ async def test_a_push_of_hikvision_with_pictures(city: City) -> None:
     assert (one["object_class"], one["lane"], one["images"], one["plate"]["region"]) == ("vehicle", 2, 1, "粤B")
     assert "part.picture" not in one["removed"]
     assert PLATE not in json.dumps(one, ensure_ascii=False)
-    assert await site.metric('sensegate_video_removed_total{field="part.picture",format="hikvision"}') >= 1
+    assert await site.metric('sensegate_video_fields_removed_total{field="part.picture",format="hikvision"}') >= 1
 
     bad = alert().replace(b"<channelID>", f"<channelName>{PLATE} & B</channelName><channelID>".encode())
     assert (await pushed(site, camera, bad)).status == 202
@@ -249,9 +249,9 @@ async def test_files_are_sent(city: City, tmp_path: Path) -> None:
     (tmp_path / "in" / "1.xml").write_text(to_xml_string(first))
     (tmp_path / "in" / "2.json").write_text(json.dumps(produced((5, -0.8, 0.8, -0.4, 0.0, "Vehicle"))))
     (tmp_path / "password").write_text(camera.password)
-    args = ["device", "send", "onvif2", str(tmp_path / "in"), "--url", site.addresses.http]
+    args = ["device", "publish", "onvif2", str(tmp_path / "in"), "--url", site.addresses.http]
     told = await asyncio.to_thread(CliRunner().invoke, app, [*args, "--password-file", str(tmp_path / "password")])
-    assert (told.exit_code, told.output.splitlines()[-1]) == (0, "2 messages sent and committed, 0 refused")
+    assert (told.exit_code, told.output.splitlines()[-1]) == (0, "2 messages published and committed, 0 refused")
     seen = observations(await rows(site, "onvif2", 2))
     assert [one["object_class"] for one in seen] == ["person", "vehicle"]
     (tmp_path / "password").write_text("wrong")

@@ -171,7 +171,7 @@ async def gateway(
             process.terminate()
             await asyncio.wait_for(process.wait(), 30)
         else:
-            async with Engine.of(config, personal=any_video_profile(config.profiles)):
+            async with Engine.of(config, personal=any_video_profile(config.profile_folders)):
                 pass  # adopts the server that the gateway left behind, and ends it
 
 
@@ -240,7 +240,7 @@ async def in_streams(config: Config) -> tuple[dict[str, str], dict[str, int]]:
     """Return (kind -> subject of each mark in what the gateway itself stores, subject's first word -> messages)."""
     found: dict[str, str] = {}
     seen: dict[str, int] = {}
-    async with Engine.of(config, personal=any_video_profile(config.profiles)) as engine:
+    async with Engine.of(config, personal=any_video_profile(config.profile_folders)) as engine:
         client = await engine.connect(User.GATEWAY)
         context = client.jetstream()
         for info in await context.streams_info():
@@ -307,7 +307,7 @@ async def odd_topics(site: Site) -> None:
         await phone.publish("onvif-odd/onvif-mj/VideoAnalytics/Profile1", frame)
 
     async def refused() -> bool:
-        return (await site.metric('sensegate_refused_total{what="publish"}')) >= 2 * len(MARKS)
+        return (await site.metric('sensegate_permission_denied_total{operation="publish"}')) >= 2 * len(MARKS)
 
     await eventually(refused, 20)
 

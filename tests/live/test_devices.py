@@ -28,10 +28,10 @@ async def refused(site: Site, device: str) -> int:
 async def test_a_wrong_password(node: Site) -> None:
     """CONNACK 5, counted; the right one gets in."""
     device = await node.device("wrong-password")
-    before = await node.metric('sensegate_refused_total{what="connect"}')
+    before = await node.metric('sensegate_permission_denied_total{operation="connect"}')
     async with node.phone() as thief, node.phone() as owner:
         assert await thief.connect(device.id, "x" + device.password[1:]) == NOT_AUTHORISED
-        assert await node.metric('sensegate_refused_total{what="connect"}') == before + 1
+        assert await node.metric('sensegate_permission_denied_total{operation="connect"}') == before + 1
         assert await refused(node, device.id) == 1
         assert await owner.connect(device.id, device.password) == 0
 
@@ -39,7 +39,7 @@ async def test_a_wrong_password(node: Site) -> None:
 async def test_publishing_to_the_topic_of_another(node: Site) -> None:
     """Dropped, counted as refused for that device, alarmed on the audit trail; its own topic gets through."""
     device, victim = await node.device("forger"), await node.device("victim")
-    before = await node.metric('sensegate_refused_total{what="publish"}')
+    before = await node.metric('sensegate_permission_denied_total{operation="publish"}')
     async with node.phone() as phone:
         assert await phone.connect(device.id, device.password) == 0
         await phone.publish(f"sg/{victim.id}/up", reading(66))
@@ -52,7 +52,7 @@ async def test_publishing_to_the_topic_of_another(node: Site) -> None:
     assert await node.records(device=victim.id) == []
 
     async def counted() -> bool:
-        return await node.metric('sensegate_refused_total{what="publish"}') == before + 1
+        return await node.metric('sensegate_permission_denied_total{operation="publish"}') == before + 1
 
     await eventually(counted)
     assert (await refused(node, device.id), await refused(node, victim.id)) == (1, 0)

@@ -108,7 +108,7 @@ async def test_a_gateway_lives_with_garbage_of_every_kind(tmp_path: Path) -> Non
         assert await site.metric('sensegate_log_unreadable_total{reader="books"}') >= 2
         assert any("cannot be read" in what for what in (await site.ready())[1])
         found = await alive(config)
-        assert any("cannot be read" in finding.what for finding in found)
+        assert any("cannot be read" in finding.detail for finding in found)
     async with running(config) as site:
         await committed(site, device, 3)
         await looked_at(site)

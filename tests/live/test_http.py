@@ -80,7 +80,7 @@ async def test_slow_heads_and_bodies(tmp_path_factory: pytest.TempPathFactory) -
             writer.write(b"a")
             await asyncio.wait({closed}, timeout=0.05)
             assert (await site.ask("GET", "/healthz", "")).status == 200
-        assert await site.metric('sensegate_limited_total{limit="http_header_timeout"}') >= 1
+        assert await site.metric('sensegate_limit_hits_total{limit="http_header_timeout"}') >= 1
         writer.close()
         device = await site.device("slow-body")
         head = (

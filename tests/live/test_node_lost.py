@@ -121,7 +121,7 @@ async def copied_since(centre: Site, changed: int) -> bool:
 
 def test_the_parts_of_a_gap() -> None:
     """Holes only behind what came in order; all of them where the backlog was lost too; a counter that began anew."""
-    missing = gaps.missing
+    missing = gaps.missing_messages
 
     before, after = {"d": [(1, 3), (5, 9)]}, {"d": [(12, 14), (16, 16)]}
     assert [one.runs for one in missing(before, after, whole=True)] == [[(10, 11), (15, 15)]]

@@ -14,7 +14,7 @@ import pytest
 from sensegate.demo.city import City, CityMember
 from sensegate.errors import Unavailable
 from sensegate.model import Device
-from sensegate.web.client import Answered
+from sensegate.web.client import ProblemResponse
 from tests.bench.flood import Flood, Plan, shares
 from tests.bench.latency import enrol
 from tests.bench.workload import Sent
@@ -42,7 +42,7 @@ async def order(member: CityMember, order_id: str) -> dict[str, Any] | None:
         async with member.remote() as remote:
             row: dict[str, Any] = await remote.get(f"{PATH}/redecode/{order_id}")
             return row
-    except (Unavailable, Answered):
+    except (Unavailable, ProblemResponse):
         return None
 
 

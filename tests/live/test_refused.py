@@ -75,7 +75,7 @@ async def lists_are_equal(centre: Site, node: Site) -> bool:
 async def is_shown(centre: Site) -> bool:
     """Return whether the node's line at the centre says what was refused."""
     row = (await centre.ask("GET", "/api/v1/nodes/4401")).body
-    return row["refused"] == 2 and any("rows refused: area 2" in trouble for trouble in row["troubles"])
+    return row["refused"] == 2 and any("rows refused: area 2" in problem for problem in row["problems"])
 
 
 async def test_a_wrong_area_is_mended_and_its_readings_come_once(tmp_path: Path) -> None:

@@ -108,9 +108,9 @@ async def test_a_shadow_from_the_command_line(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("release", "acme/th"), "'acme/th' is no version; give vendor/model@version"),
+        (("release", "acme/th"), "'acme/th' is not a version; give vendor/model@version"),
         (("release", "acme/th@77"), "no version 77 of acme/th in your scope"),
-        (("rollback", "th"), "'th' is no profile"),
+        (("rollback", "th"), "'th' is not a profile name"),
         (("diff", "acme/th@1", "acme/other@2"), "are different profiles"),
         (("propose", "nowhere.yaml"), "nowhere.yaml: cannot be read"),
         (("redecode", "acme/th", "--since", "90d"), "messages that were good are kept for 72 h"),
@@ -128,7 +128,18 @@ async def test_errors_say_what_to_do(shell: Shell, words: tuple[str, ...], said:
 
 @pytest.mark.parametrize(
     "command",
-    ["versions", "propose", "withdraw", "return", "release", "canary", "rollback", "diff", "shadow", "redecode"],
+    [
+        "versions",
+        "propose",
+        "withdraw",
+        "request-changes",
+        "release",
+        "canary",
+        "rollback",
+        "diff",
+        "shadow",
+        "redecode",
+    ],
 )
 async def test_help_teaches(shell: Shell, command: str) -> None:
     """Every command says what it does and takes --json."""

@@ -21,7 +21,7 @@ from sensegate.clock import SystemClock
 from sensegate.config import NodeUserConfig, StoreConfig
 from sensegate.config.people import ReturnsConfig
 from sensegate.tiers.link import CentreLink
-from sensegate.tiers.return_receiver import Taker
+from sensegate.tiers.return_receiver import ReturnReceiver
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running, tiers
 
@@ -128,15 +128,15 @@ async def _all_of(centre: Site, division: str, rows: int) -> MemoryLog:
         link = CentreLink(nc, slot=division, member=division)
         for _ in range(1_000):
             # A new one each time: what it knows is what stands on the log.
-            taker = Taker(division, log, SystemClock(), StoreConfig())
+            taker = ReturnReceiver(division, log, SystemClock(), StoreConfig())
             for _ in range(3):
-                await taker.turn(link.ask)
-            if (await taker.place()).rows >= rows:
-                await taker.turn(link.ask)
+                await taker.take_next(link.ask)
+            if (await taker.position()).rows >= rows:
+                await taker.take_next(link.ask)
                 return log
     finally:
         await nc.close()
-    place = await taker.place()
+    place = await taker.position()
     raise AssertionError(f"{division}: {place.rows} of {rows} at {place.position}, {await centre.totals()}")
 
 
@@ -158,7 +158,7 @@ async def test_across_an_air_gap(tmp_path: Path) -> None:
         met, other = await centre.device("met-1", "440106"), await centre.device("met-2", "440303")
         await say(centre, met, 1, 2)
         await say(centre, other, 1)
-        key = str(Path(centre.config.directory) / "receipts.pub")
+        key = str(Path(centre.config.directory) / "statements.pub")
         config = msgspec.structs.replace(config_of(tmp_path / "node"), returns=ReturnsConfig(key_file=key))
         async with running(config) as node:
             status, first, cursor = await content(centre, "/api/v1/returns/4401")
@@ -177,7 +177,7 @@ async def test_across_an_air_gap(tmp_path: Path) -> None:
             assert (await node.ask("GET", "/api/v1/returns/place")).body["cursor"] == cursor
             assert (await post(node, second)).body["rows"] == 1
             assert await values(node, "met-1") == [1, 2, 3]
-        own = Path(node.config.directory) / "receipts.pub"
+        own = Path(node.config.directory) / "statements.pub"
         config = msgspec.structs.replace(config_of(tmp_path / "other"), returns=ReturnsConfig(key_file=str(own)))
         async with running(config) as node:
             assert "another key" in (await post(node, first)).body["detail"]

@@ -76,7 +76,7 @@ async def test_a_damaged_store_is_told_counted_and_taken_again(tmp_path: Path) -
         assert len(left) < 30
         found = await doctor(config)
         assert {row["verdict"] for row in found} == {"bad"}
-        lost = sum(int(row["what"].split()[0]) for row in found if "readings lost" in row["what"])
+        lost = sum(int(row["detail"].split()[0]) for row in found if "readings lost" in row["detail"])
         assert lost == 30 - len(left), found
         _, reasons = await site.ready()
         assert any("readings lost between sequences" in reason for reason in reasons), reasons
@@ -102,7 +102,7 @@ async def test_a_damaged_index_of_a_running_gateway_doubles_nothing(tmp_path: Pa
         await asyncio.to_thread(runs[0].write_bytes, raw)
         found = await doctor(config)
         assert [row["verdict"] for row in found] == ["bad"]
-        assert runs[0].name in found[0]["what"]
+        assert runs[0].name in found[0]["detail"]
         await send(site, device, range(40))
         values = sorted(row["value"] for row in await site.records())
         assert values == [float(number) for number in range(40)]

@@ -18,7 +18,7 @@ from sensegate.authority.heads import public_key
 from sensegate.cli import app
 from sensegate.errors import ConfigError
 from sensegate.share import delivery
-from sensegate.share.receipts import verified
+from sensegate.share.usage_statements import verify_statement
 from tests.conftest import eventually
 from tests.live.site import Made, Site, reading
 
@@ -89,7 +89,7 @@ async def test_an_entry_is_a_draft_until_it_is_complete(centre: Site, cast: Cast
     half = {key: value for key, value in ENTRY.items() if key != "usage"}
     answer = await centre.ask("PATCH", path, cast.owner, json=half)
     assert answer.status == 200, answer.body
-    assert answer.body["missing"] == ["usage: write it; the catalogue demands it"]
+    assert answer.body["missing"] == ["usage: is missing; every entry needs it"]
     etag = {"If-Match": str(answer.body["revision"])}
     whole = await centre.ask("PATCH", path, cast.owner, json={"usage": ENTRY["usage"]}, headers=etag)
     assert whole.body["state"] == "published", whole.body
@@ -99,7 +99,7 @@ async def test_an_entry_is_a_draft_until_it_is_complete(centre: Site, cast: Cast
     assert len(seen["sample"]) == 5
     assert cast.device.id not in json.dumps(seen["sample"]), "devices are pseudonyms in a sample"
     assert seen["sample"][0]["lon"] is None
-    assert not seen["reads"]
+    assert not seen["can_read"]
     for words in ("廣州 溫度", "guangzhou temperature", "440100-theme"):
         rows = (await centre.ask("GET", "/api/v1/catalogue", cast.reader, params={"q": words})).body["rows"]
         assert [row["feed"] for row in rows] == [FEED], words
@@ -202,13 +202,13 @@ async def test_the_thread(centre: Site, cast: Cast) -> None:  # noqa: PLR0915 - 
 
     usage = (await centre.ask("GET", f"/api/v1/grants/{grant}/usage", cast.reader)).body
     assert {row["delivery"]: row["records"] for row in usage["rows"]} == {"json": 13, "sse": 4}
-    line = await centre.ask("GET", f"/api/v1/grants/{grant}/receipts/{usage['month']}", cast.reader)
+    line = await centre.ask("GET", f"/api/v1/grants/{grant}/statements/{usage['month']}", cast.reader)
     assert line.body["records"] == 17
-    key = public_key(centre.config_file("receipts.pub"))
+    key = public_key(centre.config_file("statements.pub"))
     text = msgspec.json.encode(line.body)
-    assert verified(text, key=key).records == 17
+    assert verify_statement(text, key=key).records == 17
     with pytest.raises(ConfigError, match="changed"):
-        verified(text.replace(b'"records":17', b'"records":16'), key=key)
+        verify_statement(text.replace(b'"records":17', b'"records":16'), key=key)
     actions = {row["action"] for row in await centre.audit() if row["target"] in {name, grant, FEED}}
     assert {"application.create", "application.approve", "grant.create", "grant.change", "grant.revoke"} <= actions
 
@@ -246,14 +246,14 @@ async def test_core_is_refused_and_recorded(centre: Site, cast: Cast) -> None:
     assert [row for row in await centre.audit() if row["action"] == "grant.refuse_core"]
 
 
-async def test_a_bundle_with_a_blanket_is_granted_at_once(centre: Site, cast: Cast) -> None:
+async def test_a_pre_approved_bundle_is_granted_at_once(centre: Site, cast: Cast) -> None:
     """Whom it names, on its terms; another city waits for the owner; who does not own all feeds makes none."""
     until = time.time_ns() // 1_000 + 3_600_000_000
     terms = {"approve": True, "days": 10, "mask": {"drop": ["place"]}, "deliveries": ["http"]}
     wanted = {
         "name": "flood",
         "feeds": [FEED],
-        "blankets": [{"applicants": ["4403"], "until": until, "terms": terms, "reason": "防汛"}],
+        "pre_approvals": [{"applicants": ["4403"], "until": until, "terms": terms, "reason": "防汛"}],
     }
     stranger, _ = await centre.token("city_operator", "4403")
     assert (await centre.ask("POST", "/api/v1/bundles", stranger, json=wanted)).status == 403
@@ -300,14 +300,14 @@ async def test_by_command(centre: Site, cast: Cast, tmp_path: Path) -> None:
     await call(reader, "feed", "tail", "by-command", "--limit", "3", "--format", "json")
     assert "3" in await call(reader, "grant", "usage", grant)
     assert '"volume": 9' in await call(cast.owner, "grant", "change", grant, "--volume", "9", "--json")
-    file = tmp_path / "receipt.json"
+    file = tmp_path / "statement.json"
     month = json.loads(await call(reader, "grant", "usage", grant, "--json"))[0]["month"]
-    await call(reader, "receipt", "get", grant, month, "--out", str(file))
-    key = str(centre.config_file("receipts.pub"))
-    assert "good" in await call("", "receipt", "verify", str(file), "--key", key)
+    await call(reader, "statement", "get", grant, month, "--out", str(file))
+    key = str(centre.config_file("statements.pub"))
+    assert "valid" in await call("", "statement", "verify", str(file), "--key", key)
     file.write_text(file.read_text().replace('"records":3', '"records":2'))
-    assert "NOT GOOD" in await call("", "receipt", "verify", str(file), "--key", key, code=1)
-    await call(cast.owner, "bundle", "make", "pair", "by-command", "--blanket", "4406", "--days", "5")
+    assert "INVALID" in await call("", "statement", "verify", str(file), "--key", key, code=1)
+    await call(cast.owner, "bundle", "create", "pair", "by-command", "--pre-approve", "4406", "--days", "5")
     assert "pair" in await call(reader, "bundle", "list")
     sixth, _ = await centre.token("subscriber", "4406")
     text = await call(
@@ -341,29 +341,29 @@ async def test_a_second_source_is_a_shadow(centre: Site, cast: Cast) -> None:
     """Told at registration, in no feed but one that asks for it, compared; not made a second authority by the way."""
     place = {"division": "440112", "profile": "sensegate/plain", "asset": "gate-7"}
     first = await centre.device("gate-a", **place)
-    answer = await centre.ask("POST", "/api/v1/devices", json={"id": "gate-b", **place, "shadow": False})
+    answer = await centre.ask("POST", "/api/v1/devices", json={"id": "gate-b", **place, "secondary": False})
     assert answer.status == 409
     answer = await centre.ask("POST", "/api/v1/devices", json={"id": "gate-b", **place})
-    assert answer.body["device"]["shadow"] is True
+    assert answer.body["device"]["secondary"] is True
     assert "gate-a is the source" in answer.body["warnings"][0]
     second = Made("gate-b", answer.body["password"], answer.body["topics"])
-    wide = {"name": "with-shadows", "divisions": ["440112"], "shadows": True}
+    wide = {"name": "with-secondary", "divisions": ["440112"], "secondary_sources": True}
     assert (await centre.ask("POST", "/api/v1/feeds", json=wide)).status == 201
     assert (await centre.push(first, reading(20.0, "2026-01-02T00:00:00Z"))).status == 202
     assert (await centre.push(second, reading(27.0, "2026-01-02T00:00:01Z"))).status == 202
 
     async def both() -> Any:
-        rows = (await centre.ask("GET", "/api/v1/feeds/with-shadows/records")).body["records"]
+        rows = (await centre.ask("GET", "/api/v1/feeds/with-secondary/records")).body["records"]
         return rows if len(rows) == 2 else []
 
     rows = await eventually(both)
     assert [("secondary" in row["flags"], row["device"]) for row in rows] == [(False, "gate-a"), (True, "gate-b")]
     assert {row["device"] for row in await centre.records(division="440112")} == {"gate-a"}
-    (found,) = (await centre.ask("GET", "/api/v1/devices/shadows", cast.owner)).body["rows"]
-    assert (found["authority"], found["shadow"], found["different"], found["greatest"]) == ("gate-a", "gate-b", 1, 7.0)
-    assert await centre.metric("sensegate_shadows_different_total") >= 1
+    (found,) = (await centre.ask("GET", "/api/v1/devices/secondary-sources", cast.owner)).body["rows"]
+    assert (found["authority"], found["secondary"], found["different"], found["max"]) == ("gate-a", "gate-b", 1, 7.0)
+    assert await centre.metric("sensegate_secondary_different_total") >= 1
     other, _ = await centre.token("city_operator", "4403")
-    assert (await centre.ask("GET", "/api/v1/devices/shadows", other)).body["rows"] == []
+    assert (await centre.ask("GET", "/api/v1/devices/secondary-sources", other)).body["rows"] == []
 
 
 async def test_a_rate_is_waited_for_by_streams_and_told_to_pages(centre: Site, cast: Cast) -> None:

@@ -58,8 +58,8 @@ async def test_the_page_of_sharing(centre: Site) -> None:
         try:
             page, faults = await entered(browser, centre, reader, "zh-CN")
             assert "共享目录" in await page.inner_text("#tabs")
-            await page.fill("#words", "廣州")
-            await page.press("#words", "Enter")
+            await page.fill("#query", "廣州")
+            await page.press("#query", "Enter")
             await page.click("#entries button:has-text('廣州空氣溫度')")
             await page.wait_for_selector("#detail:not([hidden])")
             assert "廣州市氣象局" in await page.inner_text("#detail")
@@ -67,30 +67,30 @@ async def test_the_page_of_sharing(centre: Site) -> None:
             await page.fill("#fields [name=purpose]", "联合预报")
             await page.fill("#fields [name=legal_basis]", "国务院令第809号")
             await page.click("#dialog button[type=submit]")
-            await page.wait_for_selector("#said:has-text('已完成')")
+            await page.wait_for_selector("#status:has-text('已完成')")
             await page.click("[data-tab=applications]")
-            await page.wait_for_selector("#asked .state.pending")
+            await page.wait_for_selector("#applicationRows .state.pending")
 
             theirs, other_faults = await entered(browser, centre, owner, "en-US")
             await theirs.click("[data-tab=applications]")
-            assert "联合预报" in await theirs.inner_text("#asked")
-            await theirs.click("#asked button:has-text('Approve')")
+            assert "联合预报" in await theirs.inner_text("#applicationRows")
+            await theirs.click("#applicationRows button:has-text('Approve')")
             await theirs.check("#fields [name=hashDevice]")
             await theirs.fill("#fields [name=volume]", "500")
             await theirs.click("#dialog button[type=submit]")
-            await theirs.wait_for_selector("#asked .state.approved")
+            await theirs.wait_for_selector("#applicationRows .state.approved")
             grants = (await centre.ask("GET", "/api/v1/grants", reader)).body["rows"]
             assert [(one["volume"], one["mask"]["hash"]) for one in grants] == [(500, ["device"])]
 
             await theirs.click("[data-tab=grants]")
-            await theirs.click("#given button:has-text('Revoke')")
+            await theirs.click("#grantRows button:has-text('Revoke')")
             await theirs.fill("#fields [name=reason]", "enough")
             await theirs.click("#dialog button[type=submit]")
-            await theirs.wait_for_selector("#given .state.revoked")
+            await theirs.wait_for_selector("#grantRows .state.revoked")
 
             async def revoked() -> bool:
                 await page.click("[data-tab=grants]")
-                return "已撤销" in await page.inner_text("#given")
+                return "已撤销" in await page.inner_text("#grantRows")
 
             await eventually(revoked)
             if folder := os.environ.get("SENSEGATE_SHOTS"):

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from sensegate.authority.heads import public_key
-from sensegate.share.receipts import verified
+from sensegate.share.usage_statements import verify_statement
 from tests.conftest import eventually
 from tests.live.granting import Granted, granted
 from tests.live.site import Site, config_of, reading, running
@@ -55,6 +55,6 @@ async def test_all_of_it_is_there_again(tmp_path: Path) -> None:
         assert (await site.ask("GET", "/api/v1/catalogue/again")).body == entry
         usage = (await site.ask("GET", f"/api/v1/grants/{grant.id}/usage", grant.token)).body
         assert usage["records"] == 5
-        line = await site.ask("GET", f"/api/v1/grants/{grant.id}/receipts/{usage['month']}", grant.token)
-        key = public_key(site.config_file("receipts.pub"))
-        assert verified(msgspec.json.encode(line.body), key=key).records == 5
+        line = await site.ask("GET", f"/api/v1/grants/{grant.id}/statements/{usage['month']}", grant.token)
+        key = public_key(site.config_file("statements.pub"))
+        assert verify_statement(msgspec.json.encode(line.body), key=key).records == 5

@@ -34,8 +34,8 @@ from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig,
 from sensegate.config.sites import CentreConfig, PeerConfig
 from sensegate.failover import terms
 from sensegate.failover.standby import TAIL
-from sensegate.failover.trail_standby import PROMOTE, STATUS, Standby
-from sensegate.share.opening import PSEUDONYMS, SIGNING
+from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
+from sensegate.share.wiring import PSEUDONYM_KEY, STATEMENT_KEY
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running
 
@@ -69,10 +69,10 @@ class Centre:
         """Return once it serves."""
         await eventually((self.directory / "run.json").exists, timeout_s)
 
-    def standing(self) -> Standby | None:
+    def standing(self) -> StandbyStatus | None:
         """Return how it stands by; None where it does not."""
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            return msgspec.json.decode((self.directory / STATUS).read_bytes(), type=Standby)
+            return msgspec.json.decode((self.directory / STATUS).read_bytes(), type=StandbyStatus)
         return None
 
     def copied(self) -> bool:
@@ -178,14 +178,14 @@ def configs(directory: Path, *, automatic: bool = False) -> tuple[Config, Config
                 peer=PeerConfig(
                     url=urls[1 - number],
                     secret_file=str(directory / "peer"),
-                    first=number == 0,
-                    hold_s=30.0,
+                    initially_active=number == 0,
+                    standby_timeout_s=30.0,
                     automatic=automatic,
                     lease_s=4.0,
                 ),
             )
         )
-    uplink = UplinkConfig(others=(CentreConfig(url=urls[1]),), span_ms=50, lease_s=5.0)
+    uplink = UplinkConfig(other_centres=(CentreConfig(url=urls[1]),), span_ms=50, lease_s=5.0)
     if automatic:  # it joins by code, and votes
         way = {"centre_url": f"http://127.0.0.1:{ports[0][2]}", "join_code_file": str(directory / "code")}
     else:
@@ -250,9 +250,9 @@ class Sender:
 async def _known_together(first: Centre, node: Site) -> None:
     """Return when the node knows that the other centre has all: until it has heard so, it grants it nothing."""
     own, there = Path(node.config.directory), first.directory
-    await eventually(lambda: not terms.read(there).alone and terms.read(there).voters[-1].nodes != (), 30)
+    await eventually(lambda: not terms.read(there).unreplicated and terms.read(there).voters[-1].nodes != (), 30)
     heard = time.monotonic()
-    await eventually(lambda: terms.read(own).known != (0, 0) and not terms.read(own).alone, 30)
+    await eventually(lambda: terms.read(own).voters_version != (0, 0) and not terms.read(own).unreplicated, 30)
     assert time.monotonic() - heard < TOLD_S
 
 
@@ -404,7 +404,7 @@ def electorate(centre: Centre) -> tuple[str, ...]:
 
 def _keys(centre: Centre) -> list[bytes]:
     """Return of what pseudonyms are made, and whose signature receipts and heads of the trail bear."""
-    files = [centre.directory / name for name in (PSEUDONYMS, SIGNING, KEY, "receipts.pub", "audit.pub")]
+    files = [centre.directory / name for name in (PSEUDONYM_KEY, STATEMENT_KEY, KEY, "statements.pub", "audit.pub")]
     assert all(file.stat().st_mode & 0o077 == 0 for file in files[:3])
     return [file.read_bytes() for file in files]
 

@@ -15,7 +15,7 @@ from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.tiers import membership
 from sensegate.tiers.link import CentreLink
-from sensegate.tiers.membership import Kept
+from sensegate.tiers.membership import StoredLink
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running
 
@@ -32,7 +32,7 @@ async def invited(centre: Site, division: str, **more: Any) -> str:
     return code
 
 
-async def connected(kept: Kept) -> Link:
+async def connected(kept: StoredLink) -> Link:
     """Connect with what a node was told when it joined."""
     return await connect(
         kept.url,
@@ -44,7 +44,7 @@ async def connected(kept: Kept) -> Link:
     )
 
 
-async def half_open(kept: Kept) -> Link:
+async def half_open(kept: StoredLink) -> Link:
     """Return a connection whose client has gone, and the server has not noticed."""
     connection = await connected(kept)
     for task in (connection._reading_task, connection._ping_interval_task):
@@ -68,7 +68,7 @@ async def test_nodes_come_and_go_while_devices_stay_connected(tmp_path: Path) ->
         devices = [await centre.device(f"gz-{number}") for number in range(PHONES)]
         for phone, device in zip(phones, devices, strict=True):
             assert await phone.connect(device.id, device.password) == 0
-        kept: dict[str, Kept] = {}
+        kept: dict[str, StoredLink] = {}
         links: dict[str, CentreLink] = {}
         for member in ("4401", "4401-port", "4403"):
             code = await invited(centre, member[:4], member=member)
@@ -105,7 +105,7 @@ async def test_nodes_come_and_go_while_devices_stay_connected(tmp_path: Path) ->
 
         # What a flapping link has left half-open keeps nobody out for long.
         extra = [await half_open(kept["4401"]) for _ in range(4)]
-        assert await eventually(lambda: centre.metric('sensegate_limited_total{limit="node_connections"}'))
+        assert await eventually(lambda: centre.metric('sensegate_limit_hits_total{limit="node_connections"}'))
         assert await eventually(partial(is_let_in, kept["4401"]))
         for connection in extra:
             connection.drop()
@@ -117,7 +117,7 @@ async def test_nodes_come_and_go_while_devices_stay_connected(tmp_path: Path) ->
             await phone.publish(device.topics[0], b'{"time": "2026-01-01T00:00:00Z", "values": {"air_temperature": 1}}')
 
 
-async def is_let_in(kept: Kept) -> bool:
+async def is_let_in(kept: StoredLink) -> bool:
     """Return whether another connection of a node is taken."""
     with contextlib.suppress(Unavailable, PermissionDenied):
         await (await connected(kept)).close()

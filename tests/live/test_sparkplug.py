@@ -92,13 +92,13 @@ async def test_a_birth_that_is_missing_is_asked_for_and_heard(gateway: tuple[Sit
 async def test_another_nodes_topics_are_closed(gateway: tuple[Site, Made]) -> None:
     """A birth in the name of another node is dropped by the broker and counted."""
     site, node = gateway
-    before = await site.metric('sensegate_refused_total{what="publish"}')
+    before = await site.metric('sensegate_permission_denied_total{operation="publish"}')
     async with site.phone() as phone:
         assert await phone.connect(node.id, node.password) == 0
         await phone.publish("spBv1.0/Water/NBIRTH/pump-02", payload(metric("Level", "Double", 9.0), seq=0))
 
         async def counted() -> bool:
-            return await site.metric('sensegate_refused_total{what="publish"}') == before + 1
+            return await site.metric('sensegate_permission_denied_total{operation="publish"}') == before + 1
 
         await eventually(counted)
     assert await site.records(device="n2") == []

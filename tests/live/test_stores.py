@@ -207,12 +207,12 @@ async def test_a_full_log(tmp_path: Path) -> None:
         sent: dict[int, int] = {}
 
         async def full() -> bool:
-            if await site.metric('sensegate_limited_total{limit="log_full"}') > before:
+            if await site.metric('sensegate_limit_hits_total{limit="log_full"}') > before:
                 return True
             sent.update(await flood(phone, device, len(sent), 4, 40_000))
             return False
 
-        before = await site.metric('sensegate_limited_total{limit="log_full"}')
+        before = await site.metric('sensegate_limit_hits_total{limit="log_full"}')
         await eventually(full, 20)
         sent.update(await flood(phone, device, len(sent), 4, 40_000))
         await eventually(lambda: len(phone.acknowledged) == len(sent))

@@ -24,7 +24,7 @@ import pytest
 from sensegate.authority.chain import check_export
 from sensegate.authority.heads import public_key
 from sensegate.config.people import EgressConfig
-from sensegate.share.receipts import verified
+from sensegate.share.usage_statements import verify_statement
 from sensegate.tiers import membership
 from tests.conftest import eventually
 from tests.live.granting import Granted
@@ -165,7 +165,7 @@ class Story:
 @contextlib.asynccontextmanager
 async def both(folder: Path) -> AsyncIterator[Story]:
     """Run a centre and a node that has joined it."""
-    egress = EgressConfig(("127.0.0.0/8",), retry_first_s=0.05, retry_longest_s=0.2, failures_max=5)
+    egress = EgressConfig(("127.0.0.0/8",), retry_initial_s=0.05, retry_max_s=0.2, failures_max=5)
     quick = msgspec.structs.replace(config_of(folder / "centre", "44"), egress=egress)
     async with running(quick) as centre, running(config_of(folder / "node")) as node:
         invited = await centre.ask("POST", "/api/v1/nodes", json={"division": "4401"})
@@ -361,9 +361,9 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
         assert ledger["balanced"]
         assert ledger["delivered"] == sum(one["records"] for one in counts)
         assert sum(one["records"] for one in counts if one["token"] == reader_id) == 66
-        receipt = await centre.ask("GET", f"/api/v1/grants/{grant}/receipts/{usage['month']}", reader)
-        key = public_key(centre.config_file("receipts.pub"))
-        assert verified(msgspec.json.encode(receipt.body), key=key).records == 66
+        receipt = await centre.ask("GET", f"/api/v1/grants/{grant}/statements/{usage['month']}", reader)
+        key = public_key(centre.config_file("statements.pub"))
+        assert verify_statement(msgspec.json.encode(receipt.body), key=key).records == 66
         for site in (node, centre):
             auditor, _ = await site.token("auditor", site.config.division)
             lines = (await site.ask("GET", "/api/v1/audit/export", auditor)).body.removesuffix(b"\n").split(b"\n")

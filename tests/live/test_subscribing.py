@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from sensegate.config.people import EgressConfig
-from sensegate.ports import Letter
+from sensegate.ports import OutboundDelivery
 from sensegate.publish.webhook import sign
 from tests.conftest import eventually
 from tests.live.granting import granted
@@ -69,7 +69,7 @@ def test_the_recipe_for_signatures_fits_ours() -> None:
     (recipe,) = re.findall(r"^```python\n(import base64.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     known: dict[str, Any] = {}
     exec(recipe, known)  # noqa: S102 - a block of our own page
-    letter = Letter(to="x", id="msg_1", body=b"{}", media="application/json", secret=b"k" * 32)
+    letter = OutboundDelivery(target="x", id="msg_1", body=b"{}", media="application/json", secret=b"k" * 32)
     headers = {
         "webhook-id": "msg_1",
         "webhook-timestamp": "1700000000",

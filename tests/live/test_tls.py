@@ -32,7 +32,7 @@ from sensegate.config.people import OidcConfig, OidcRule
 from sensegate.config.sites import CentreConfig, PeerConfig
 from sensegate.errors import ConfigError, EngineError, PermissionDenied, Untrusted
 from sensegate.failover import active
-from sensegate.failover.terms import State, Term, decode_state, encode
+from sensegate.failover.terms import CentreState, Term, decode_state, encode
 from sensegate.tiers import membership, route
 from sensegate.tiers.link import CentreLink, NodeLinks
 from tests.conftest import eventually
@@ -130,7 +130,7 @@ async def test_openssl_verifies_what_was_made(lab: Lab) -> None:
 
 async def test_http_by_tls_on_several_planes(lab: Lab, other: Lab, tmp_path: Path) -> None:
     """IPv4 and IPv6 with one port; another authority, plain HTTP and TLS 1.1 are refused; the command line goes in."""
-    web = WebConfig(host="127.0.0.1", more_hosts=("::1",), tls=lab.tls())
+    web = WebConfig(host="127.0.0.1", additional_hosts=("::1",), tls=lab.tls())
     async with running(replace(config_of(tmp_path / "node"), web=web)) as site:
         place = urlsplit(site.addresses.http)
         assert place.scheme == "https"
@@ -175,11 +175,11 @@ def test_beyond_loopback_there_is_no_plain_http(tmp_path: Path) -> None:
     """Also not by a second plane."""
 
     async def start() -> None:
-        web = WebConfig(more_hosts=("0.0.0.0",))  # noqa: S104 - it is refused
+        web = WebConfig(additional_hosts=("0.0.0.0",))  # noqa: S104 - it is refused
         async with running(replace(config_of(tmp_path / "node"), web=web)):
             pass
 
-    with pytest.raises(ConfigError, match=r"0\.0\.0\.0 without TLS"):
+    with pytest.raises(ConfigError, match=r"0\.0\.0\.0 is not loopback"):
         asyncio.run(start())
 
 
@@ -325,7 +325,7 @@ async def test_two_centres_and_their_nodes_by_mutual_tls(lab: Lab, other: Lab, t
     )
 
     async def lease(division: str, _plea: bytes) -> bytes:
-        return encode(State(active=True, term=len(division)))
+        return encode(CentreState(active=True, term=len(division)))
 
     async with Engine.of(config) as engine:
         links = NodeLinks(engine.connect_slot, SystemClock())
@@ -335,7 +335,7 @@ async def test_two_centres_and_their_nodes_by_mutual_tls(lab: Lab, other: Lab, t
         await eventually(lambda: len(links.connected) == 2)
         for good in (peer, replace(peer, ca_file=""), replace(peer, pin_sha256=())):
             state = await active.state_of(replace(config, peer=good), Term())
-            assert state == State(active=True, term=2), good
+            assert state == CentreState(active=True, term=2), good
         for wrong in (
             {"pin_sha256": ("0" * 64,)},
             {"ca_file": other.ca},
@@ -345,13 +345,13 @@ async def test_two_centres_and_their_nodes_by_mutual_tls(lab: Lab, other: Lab, t
             with pytest.raises(Untrusted):
                 await active.reach(replace(config, peer=replace(peer, **wrong)))
         second = CentreConfig(peer.url, lab.ca, (pin,))
-        first = route.Way("4401", "4401", "nats://away:1", "secret-of-both-0123456789", None)
+        first = route.CentreRoute("4401", "4401", "nats://away:1", "secret-of-both-0123456789", None)
         for there, trusted in ((second, True), (replace(second, pin_sha256=("0" * 64,)), False)):
-            uplink = UplinkConfig(url=first.url, others=(there,), cert_file=cert, key_file=key)
+            uplink = UplinkConfig(url=first.url, other_centres=(there,), cert_file=cert, key_file=key)
             try:
-                link = await route.connected(route.turned(first, uplink, 1))
+                link = await route.connect_to_centre(route.route_of_turn(first, uplink, 1))
                 answer = await CentreLink(link, slot="4401", member="4401").ask("lease")
-                assert State(active=True, term=4) == decode_state(answer)
+                assert CentreState(active=True, term=4) == decode_state(answer)
                 await link.close()
             except Untrusted:
                 assert not trusted

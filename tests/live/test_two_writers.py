@@ -101,7 +101,7 @@ async def test_a_copied_machine_loses_nothing_and_is_told(tmp_path: Path) -> Non
 
 async def told_of_copy(centre: Site) -> str:
     """Return what the page of nodes says of two copies."""
-    troubles = [text for text in (await row_of(centre))["troubles"] if "two copies" in text]
+    troubles = [text for text in (await row_of(centre))["problems"] if "two copies" in text]
     return troubles[0] if troubles else ""
 
 

@@ -76,10 +76,10 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tup
     listener = ViidConfig(
         server_id=SERVER,
         body_bytes_max=1_000_000,
-        failures_max=4,
+        auth_failures_max=4,
         body_timeout_s=1.0,
-        states=True,
-        devices=(ViidDeviceConfig(device=OLD, batch_reply="single", compact=True, algorithms=("MD5",)),),
+        publish_online=True,
+        devices=(ViidDeviceConfig(device=OLD, batch_reply="single", compact_challenge=True, algorithms=("MD5",)),),
     )
     node_config = config_of(directory / "4401", profiles=(str(PLAIN), str(VIID)))
     async with running(centre_config) as centre:

@@ -82,6 +82,6 @@ async def test_beyond_loopback_without_tls_only_where_it_is_said(tmp_path: Path)
     config = structs.replace(
         config_of(tmp_path / "4401", profiles=(str(PLAIN),)), viid=ViidConfig(server_id=SERVER, host="192.0.2.1")
     )
-    with pytest.raises(ConfigError, match="plain"):
+    with pytest.raises(ConfigError, match="allow_plaintext"):
         async with running(config):
             pass

@@ -27,7 +27,7 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     """A node that may post to loopback, and is not patient with who does not answer."""
     config = config_of(
         tmp_path_factory.mktemp("node"),
-        egress=EgressConfig(("127.0.0.0/8",), retry_first_s=0.05, retry_longest_s=0.2, failures_max=5),
+        egress=EgressConfig(("127.0.0.0/8",), retry_initial_s=0.05, retry_max_s=0.2, failures_max=5),
     )
     async with running(config) as running_site:
         yield running_site
@@ -127,12 +127,12 @@ async def test_one_that_never_answers_well_is_paused_and_resumed(site: Site, dev
         await eventually(paused)
         row = await standing(site, hook)
         assert row["state"] == "paused"
-        assert "500" in str(row["why"])
+        assert "500" in str(row["reason"])
         assert receiver.kept == []
         await push(site, device, 23)
         await other.until(4)
         assert (await site.ask("DELETE", f"{HOOKS}/{good}", token)).status == 204
-    assert (await site.ask("POST", f"{HOOKS}/{hook}/resume", token, json={})).body["state"] == "on"
+    assert (await site.ask("POST", f"{HOOKS}/{hook}/resume", token, json={})).body["state"] == "active"
     assert [row["value"] for row in await receiver.until(4)] == [20, 21, 22, 23]
     assert (await site.ask("DELETE", f"{HOOKS}/{hook}", token)).status == 204
 
@@ -271,5 +271,5 @@ async def test_from_the_command_line(site: Site, device: Made, receiver: Receive
         return [(row["id"], row["records"]) for row in rows] == [(hook, 1)]
 
     await eventually(shown)
-    await shell("webhook", "remove", hook)
+    await shell("webhook", "delete", hook)
     assert hook not in await shell("webhook", "list")

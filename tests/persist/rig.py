@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from sensegate.authority.divisions import Divisions
-from sensegate.authority.index import Index, unchanged
+from sensegate.authority.index import DeviceIndex, unchanged
 from sensegate.bus import columns
 from sensegate.bus.columns import Batch
 from sensegate.bus.ledger import Ledger
@@ -67,9 +67,9 @@ class Sent(msgspec.Struct, frozen=True):
     received: int = NOW
 
 
-def registry(devices: int) -> Index:
+def registry(devices: int) -> DeviceIndex:
     """Return an index of devices ``dev-0``, … over four counties of Guangzhou and two grades."""
-    index = Index(Divisions.load(), unchanged)
+    index = DeviceIndex(Divisions.load(), unchanged)
     index.reserve(devices)
     for number in range(devices):
         at = index.slot(f"dev-{number}")

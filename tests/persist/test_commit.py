@@ -111,11 +111,11 @@ async def test_sources_keep_their_own_positions(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     await rig.open()
     await rig.commit([one(1.0)])
-    await rig.commit([one(2.0, 1)], source="foreign:north")
+    await rig.commit([one(2.0, 1)], source="external:north")
     last = await record(rig.log)
-    assert last.positions == {"mqtt": Position("life", 1), "foreign:north": Position("life", 2)}
+    assert last.positions == {"mqtt": Position("life", 1), "external:north": Position("life", 2)}
     rows = [(row.source, row.count) for row in (await rig.ledger()).rows() if row.kind == "messages"]
-    assert sorted(rows) == [("foreign:north", 1), ("mqtt", 1)]
+    assert sorted(rows) == [("external:north", 1), ("mqtt", 1)]
 
 
 @pytest.mark.parametrize("written", [True, False])

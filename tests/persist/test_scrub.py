@@ -170,7 +170,7 @@ async def test_a_cut_end_is_counted_and_named(site: Site) -> None:
 
 
 async def test_commits_that_were_never_looked_at_are_missed_by_the_total(site: Site) -> None:
-    """Lost before the next pass: the record of the last commit counts more than is there."""
+    """Unavailable before the next pass: the record of the last commit counts more than is there."""
     await site.write(10)
     await site.scrub()
     before = await site.count()

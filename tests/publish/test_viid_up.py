@@ -213,7 +213,7 @@ async def test_a_body_that_is_too_large_is_made_smaller(rig: Rig) -> None:
 async def test_codes_of_the_other_platform(rig: Rig) -> None:
     await rig.subscribe(ResourceURI=THERE)
     await rig.see(1)
-    async with running(rig.superior(ids=(f"{CAMERA}={THERE}",))):
+    async with running(rig.superior(id_map=(f"{CAMERA}={THERE}",))):
         await rig.arrived(1)
     [one] = rig.platform.notices[0]["FaceObjectList"]["FaceObject"]
     assert one["DeviceID"] == THERE
@@ -280,7 +280,7 @@ async def test_each_of_several_platforms_gets_what_it_asked_for_under_its_codes(
     rig.platform.say = [(503, 2)] * 3
     async with TestServer(app) as server:
         there = str(server.make_url("")).rstrip("/")
-        other = rig.superior(url=there, server_id=peer, ids=(f"{CAMERA}={THERE}",))
+        other = rig.superior(url=there, server_id=peer, id_map=(f"{CAMERA}={THERE}",))
         async with running(rig.superior()), running(other):
             await rig.see(5)
             await eventually(lambda: len(second.taken()) == 5)

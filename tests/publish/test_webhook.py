@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.hmac import HMAC
 
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.errors import ConfigError
-from sensegate.ports import Letter, Receipt
-from sensegate.publish.egress import Egress, Guarded
-from sensegate.publish.webhook import Poster, sign
+from sensegate.ports import DeliveryResult, OutboundDelivery
+from sensegate.publish.egress import Egress, EgressResolver
+from sensegate.publish.webhook import WebhookPublisher, sign
 from tests.live.receiver import Receiver, receiving
 
 
@@ -27,12 +27,12 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield one
 
 
-def letter_to(url: str) -> Letter:
-    return Letter(to=url, id="msg_1", body=b'{"records":[]}', media="application/json", secret=b"k" * 32)
+def letter_to(url: str) -> OutboundDelivery:
+    return OutboundDelivery(target=url, id="msg_1", body=b'{"records":[]}', media="application/json", secret=b"k" * 32)
 
 
-async def sent(url: str, *allow: str) -> Receipt:
-    async with Poster(Egress(allow), SystemClock(), timeout_s=2.0) as poster:
+async def sent(url: str, *allow: str) -> DeliveryResult:
+    async with WebhookPublisher(Egress(allow), SystemClock(), timeout_s=2.0) as poster:
         return await poster.send(letter_to(url))
 
 
@@ -57,15 +57,17 @@ async def test_the_signature_is_that_of_standard_webhooks() -> None:
     assert sign(letter, 1_700_000_000) == f"v1,{plain}"
     code = HMAC(letter.secret, hashes.SM3())
     code.update(told)
-    sm3 = Letter(**{**{name: getattr(letter, name) for name in letter.__struct_fields__}, "algorithm": "hmac-sm3"})
+    sm3 = OutboundDelivery(
+        **{**{name: getattr(letter, name) for name in letter.__struct_fields__}, "algorithm": "hmac-sm3"}
+    )
     assert sign(sm3, 1_700_000_000) == f"v1sm3,{b64encode(code.finalize()).decode()}"
     assert sign(letter, 1_700_000_001) != sign(letter, 1_700_000_000)
 
 
 async def test_a_receiver_that_is_let_out_gets_it(receiver: Receiver) -> None:
     """The control of all that follows: by network and by name of the host."""
-    assert (await sent(receiver.url, "127.0.0.1")).taken
-    assert (await sent(receiver.url.replace("127.0.0.1", "localhost"), "localhost")).taken
+    assert (await sent(receiver.url, "127.0.0.1")).accepted
+    assert (await sent(receiver.url.replace("127.0.0.1", "localhost"), "localhost")).accepted
     assert len(receiver.attempts) == 2
 
 
@@ -75,17 +77,17 @@ async def test_a_name_that_leads_inside_is_not_connected_to(receiver: Receiver, 
     for addresses in ("127.0.0.1", "93.184.216.34,127.0.0.1", "169.254.169.254", "10.1.2.3", "0.0.0.0"):  # noqa: S104
         named["inside.example"] = [addresses]
         receipt = await sent(f"https://inside.example:{port}/hook", "public")
-        assert not receipt.taken
-        assert "not let out" in receipt.why
+        assert not receipt.accepted
+        assert "not let out" in receipt.reason
     named["inside.example"] = ["127.0.0.1"]
-    assert (await sent(f"http://inside.example:{port}/hook", "inside.example")).taken
+    assert (await sent(f"http://inside.example:{port}/hook", "inside.example")).accepted
     assert len(receiver.attempts) == 1
 
 
 async def test_what_was_judged_is_what_is_connected_to(receiver: Receiver, named: dict[str, list[str]]) -> None:
     """A name that resolves otherwise at each look: one look, and the connection is made to what was judged."""
     named["turning.example"] = ["93.184.216.34", "127.0.0.1"]
-    guarded = Guarded(Egress(("public",)))
+    guarded = EgressResolver(Egress(("public",)))
     first = await guarded.resolve("turning.example", 443)
     assert [one["host"] for one in first] == ["93.184.216.34"]
     with pytest.raises(OSError, match="not let out"):
@@ -96,7 +98,7 @@ async def test_redirects_are_not_followed(receiver: Receiver) -> None:
     """3xx is a failure that says so."""
     receiver.answers = [307]
     receipt = await sent(receiver.url, "127.0.0.1")
-    assert (receipt.taken, "redirect" in receipt.why) == (False, True)
+    assert (receipt.accepted, "redirect" in receipt.reason) == (False, True)
     assert len(receiver.attempts) == 1
 
 
@@ -134,6 +136,6 @@ def test_addresses_that_are_let_out() -> None:
 async def test_no_answer_in_time(receiver: Receiver) -> None:
     """Said as such."""
     receiver.open.clear()
-    async with Poster(Egress(("127.0.0.1",)), FakeClock(), timeout_s=0.2) as poster:
+    async with WebhookPublisher(Egress(("127.0.0.1",)), FakeClock(), timeout_s=0.2) as poster:
         receipt = await poster.send(letter_to(receiver.url))
-    assert receipt == Receipt(taken=False, why="no answer within 0.2 s")
+    assert receipt == DeliveryResult(accepted=False, reason="no answer within 0.2 s")

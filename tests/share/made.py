@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,6 +12,8 @@ from sensegate.bus import columns
 from sensegate.bus.columns import Batch, Origins, Words
 from sensegate.bus.ledger import HOUR_US, Ledger
 from sensegate.model import Member
+from sensegate.share.applications import Decision, RequestedAccess
+from sensegate.share.grants import Grant
 
 NOW = 1_767_225_600_000_000
 
@@ -96,3 +99,18 @@ def members(batch: Batch, *, subject: str = "readings.4401.440106.1", ttl_h: int
         Member(f"ledger.{batch.node}-0", ledger_of(batch).encode(), 168),
         Member("commit.4401-0", b"commit", rollup=True),
     ]
+
+
+def access_request(values: dict[str, Any]) -> RequestedAccess:
+    """Return the record of a request for access."""
+    return msgspec.convert(values, RequestedAccess)
+
+
+def decision_of(values: dict[str, Any]) -> Decision:
+    """Return the record of a decision."""
+    return msgspec.convert(values, Decision)
+
+
+def grant_record(values: dict[str, Any]) -> Grant:
+    """Return the record of a grant."""
+    return msgspec.convert(values, Grant)

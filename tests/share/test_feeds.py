@@ -17,7 +17,7 @@ from sensegate.clock import FakeClock
 from sensegate.errors import Conflict, NotFound, PermissionDenied
 from sensegate.share import feeds
 from sensegate.share.delivery import matches
-from sensegate.share.feeds import ALL_FEED, Feed, Feeds, Selection, Wanted
+from sensegate.share.feeds import ALL_FEED, Feed, FeedFilter, Feeds, FeedSelection
 from tests.share.made import DEVICES, Place, make_batch
 
 codes = st.sampled_from(["44", "4401", "4403", "440106", "440103", "440304", "4419", "441900003"])
@@ -31,7 +31,7 @@ def caller(where: str, role: Role = Role.SUBSCRIBER, **more: Any) -> Principal:
 @given(st.lists(codes, max_size=4), st.lists(codes, max_size=4), codes)
 def test_common_divisions_are_those_in_both(ours: list[str], theirs: list[str], place: str) -> None:
     """A place lies in the common part exactly if it lies in both; an empty list is everywhere."""
-    found = feeds.common(feeds.widest(ours), feeds.widest(theirs))
+    found = feeds.common_divisions(feeds.outermost(ours), feeds.outermost(theirs))
     inside = all(not codes or any(place.startswith(code) for code in codes) for codes in (ours, theirs))
     assert (found is not None and (not found or any(place.startswith(code) for code in found))) == inside
 
@@ -62,7 +62,7 @@ def test_masks_equal_the_definition(  # noqa: PLR0917 - hypothesis gives them
     batch = make_batch(rows, places=places)
     feed = Feed("f", tuple(divisions), tuple(domains), tuple(properties), tuple(departments), grade_max=grade)
     narrowed = scope(f"{where}/{department}" if department else where)
-    selection = feeds.cut(feed, narrowed, Wanted(divisions=tuple(wanted)))
+    selection = feeds.scoped_selection(feed, narrowed, FeedFilter(divisions=tuple(wanted)))
     expected = {
         (place.device, name)
         for place in places
@@ -85,7 +85,7 @@ def test_masks_equal_the_definition(  # noqa: PLR0917 - hypothesis gives them
 @given(st.lists(codes, max_size=3), st.integers(1, 4), codes, st.integers(1, 4))
 def test_subjects_are_never_passed_by_wrongly(divisions: list[str], grade_max: int, place: str, grade: int) -> None:
     """An entry whose readings could match is always looked into."""
-    selection = Selection(feeds.widest(divisions), grade_max=grade_max)
+    selection = FeedSelection(feeds.outermost(divisions), grade_max=grade_max)
     county = place[:9] if place.startswith("4419") and len(place) > 4 else place[:6] if len(place) >= 6 else "all"
     matching = grade <= grade_max and (not divisions or any(place.startswith(code) for code in divisions))
     if matching:
@@ -96,14 +96,16 @@ def test_subjects_are_never_passed_by_wrongly(divisions: list[str], grade_max: i
 
 def test_kinds_are_told_by_the_subject() -> None:
     """A feed of readings passes observations by, one of both looks into both, one of none is nothing."""
-    readings, both = (feeds.cut(Feed("f", kinds=kinds), scope("44")) for kinds in (("reading",), feeds.KINDS))
+    readings, both = (
+        feeds.scoped_selection(Feed("f", kinds=kinds), scope("44")) for kinds in (("reading",), feeds.KINDS)
+    )
     assert readings
     assert both
     assert not both.kinds
     subjects = ("readings.4401.440106.1", "observations.4401.440106.1")
-    assert [readings.wants_subject(one) for one in subjects] == [True, False]
-    assert [both.wants_subject(one) for one in subjects] == [True, True]
-    assert feeds.cut(Feed("f", kinds=()), scope("44")) is None
+    assert [readings.wants_subject(subject) for subject in subjects] == [True, False]
+    assert [both.wants_subject(subject) for subject in subjects] == [True, True]
+    assert feeds.scoped_selection(Feed("f", kinds=()), scope("44")) is None
 
 
 async def test_every_process_sees_a_change(fake_clock: FakeClock) -> None:
@@ -143,18 +145,20 @@ async def test_what_a_caller_gets(fake_clock: FakeClock) -> None:
     made = Feeds(MemoryBucket(), fake_clock)
     await made.create(Feed("shenzhen", ("4403",)))
     with pytest.raises(PermissionDenied):
-        made.select(caller("44", Role.AUDITOR), "all", Wanted())
+        made.select(caller("44", Role.AUDITOR), "all", FeedFilter())
     with pytest.raises(NotFound):
-        made.select(caller("4401"), "shenzhen", Wanted())
+        made.select(caller("4401"), "shenzhen", FeedFilter())
     with pytest.raises(NotFound):
-        made.select(caller("44", feeds=("shenzhen",)), "all", Wanted())
+        made.select(caller("44", feeds=("shenzhen",)), "all", FeedFilter())
     with pytest.raises(PermissionDenied):
-        made.select(caller("4401"), "all", Wanted(divisions=("4403",)))
-    assert made.select(caller("44"), "shenzhen", Wanted(divisions=("4401",))) is None
-    assert made.select(caller("4403"), "shenzhen", Wanted()) == Selection(
+        made.select(caller("4401"), "all", FeedFilter(divisions=("4403",)))
+    assert made.select(caller("44"), "shenzhen", FeedFilter(divisions=("4401",))) is None
+    assert made.select(caller("4403"), "shenzhen", FeedFilter()) == FeedSelection(
         ("4403",), kinds=("reading",), grade_max=ALL_FEED.grade_max
     )
-    first = made.select(caller("4401"), "all", Wanted(properties=("b", "a")))
-    second = made.select(Principal("other", Role.CITY_OPERATOR, scope("4401")), "all", Wanted(properties=("a", "b")))
+    first = made.select(caller("4401"), "all", FeedFilter(properties=("b", "a")))
+    second = made.select(
+        Principal("other", Role.CITY_OPERATOR, scope("4401")), "all", FeedFilter(properties=("a", "b"))
+    )
     assert first == second
     assert hash(first) == hash(second)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.shelf import Shelf
+from sensegate.authority.record_store import RecordStore
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError
-from sensegate.share.catalogue import Catalogue, Entry, check
+from sensegate.share.catalogue import CatalogueEntry, DatasetCatalogue, check_entry
 from sensegate.share.feeds import Feed, Feeds
 from sensegate.share.floors import GradeFloors
 
@@ -16,22 +16,22 @@ from sensegate.share.floors import GradeFloors
 async def test_a_floor_holds_for_the_properties_and_departments_of_its_feed() -> None:
     """The highest of several holds; a feed that names none is about all; a change is seen at once."""
     clock = FakeClock()
-    catalogue, feeds = Catalogue(Shelf(MemoryBucket(), clock)), Feeds(MemoryBucket(), clock)
+    catalogue, feeds = DatasetCatalogue(RecordStore(MemoryBucket(), clock)), Feeds(MemoryBucket(), clock)
     floors = GradeFloors(catalogue, feeds)
     assert floors("pm2_5", "eco") == 1
     for feed in (Feed("air", properties=("pm2_5",), departments=("eco",)), Feed("police", departments=("police",))):
-        await feeds._made.put(feed.name, feed, expected=0)
-    entry = await catalogue.records.put("air", Entry("air", grade_floor=3), expected=0)
-    await catalogue.records.put("police", Entry("police", grade_floor=2), expected=0)
-    await catalogue.records.put("gone", Entry("gone", grade_floor=4), expected=0)
+        await feeds._records.put(feed.name, feed, expected=0)
+    entry = await catalogue.records.put("air", CatalogueEntry("air", grade_floor=3), expected=0)
+    await catalogue.records.put("police", CatalogueEntry("police", grade_floor=2), expected=0)
+    await catalogue.records.put("gone", CatalogueEntry("gone", grade_floor=4), expected=0)
     assert [floors("pm2_5", "eco"), floors("pm10", "eco"), floors("pm2_5", "water")] == [3, 1, 1]
     assert floors("pm10", "police") == 2
-    await catalogue.records.put("air", Entry("air"), expected=entry.revision)
+    await catalogue.records.put("air", CatalogueEntry("air"), expected=entry.revision)
     assert floors("pm2_5", "eco") == 1
 
 
 def test_a_floor_is_a_grade() -> None:
     """1 to 4, or 0 for none."""
-    check(Entry("air", grade_floor=4))
+    check_entry(CatalogueEntry("air", grade_floor=4))
     with pytest.raises(ConfigError, match="grade_floor"):
-        check(Entry("air", grade_floor=5))
+        check_entry(CatalogueEntry("air", grade_floor=5))

@@ -19,14 +19,14 @@ from sensegate.bus.timelines import FILE, Timelines
 from sensegate.clock import FakeClock
 from sensegate.config import StoreConfig
 from sensegate.errors import Gone
-from sensegate.failover.replica import Original, Replica, decode_from
+from sensegate.failover.replica import Replica, ReplicationSource, decode_log_request
 from sensegate.share.cursor import Cursor, parse, stored_before
-from sensegate.share.delivery import Form, Serving
-from sensegate.share.feeds import Selection
-from sensegate.share.reader import Reader
+from sensegate.share.delivery import FeedServer, RecordEncoding
+from sensegate.share.feeds import FeedSelection
+from sensegate.share.reader import LogReader
 from tests.share.made import NOW, make_batch, members
 
-EVERYTHING = Selection(grade_max=3)
+EVERYTHING = FeedSelection(grade_max=3)
 HOUR_US = 3_600_000_000
 TTL_US = 168 * HOUR_US
 MINUTE_US = 60_000_000
@@ -116,18 +116,18 @@ class World:
 
     async def fail_over(self) -> None:
         """Go on at a standby that has all."""
-        original = Original(self.log, self.clock, 5.0)
+        original = ReplicationSource(self.log, self.clock, 5.0)
 
         async def ask(_kind: str, payload: bytes) -> bytes:
-            return await original.piece(decode_from(payload))
+            return await original.answer_log(decode_log_request(payload))
 
         self._directory()
         own = MemoryLog(self.clock, epoch="e1")
         own.timelines = Timelines.open(self.directory, "e1")
         replica = Replica(own, StoreConfig(), self.clock)
-        await replica.turn(ask)
+        await replica.copy_next(ask)
         while replica.behind:
-            await replica.turn(ask)
+            await replica.copy_next(ask)
         self.log = own
         # What does not end with a commit is not copied.
         self.writes = {sequence: write for sequence, write in self.writes.items() if sequence <= own._last}
@@ -137,17 +137,17 @@ class World:
 
     async def held(self, *, soon_us: int = 0) -> dict[int, list[float]]:
         """Return what the log holds (sequence -> values), without what expires within `soon_us`."""
-        reader, at = Reader(self.log, self.clock), 0
+        reader, at = LogReader(self.log, self.clock), 0
         found: dict[int, list[float]] = {}
         while (span := await reader.read(at)).end > at:
-            kept = (slot for slot in span.slots if slot.stored + TTL_US - soon_us > self.clock.now())
+            kept = (slot for slot in span.entries if slot.stored + TTL_US - soon_us > self.clock.now())
             found |= {slot.sequence: slot.batch.value.tolist() for slot in kept}
             at = span.end
         return found
 
     async def read_on(self, subscriber: Subscriber, limit: int) -> None:
         """Go on after the cursor: see that it is accepted exactly where it should be, and that nothing is skipped."""
-        reader = Reader(self.log, self.clock)
+        reader = LogReader(self.log, self.clock)
         place = parse(subscriber.place)
         same = place.sequence == 0 or self.writes.get(place.sequence) == subscriber.write
         aged = stored_before(place) <= self.clock.now() - TTL_US
@@ -171,7 +171,7 @@ class World:
             # Where the end was lost just before the place, a mark stands there now, which is no record.
             assert same or self.writes[place.sequence] < 0, f"{place} is accepted, though its place was written anew"
             assert before(await self.held(soon_us=HOUR_US), place) <= subscriber.read, "skipped in silence"
-            page = await Serving(reader).page(EVERYTHING, place, Form.NDJSON, limit, 0.0)
+            page = await FeedServer(reader).page(EVERYTHING, place, RecordEncoding.NDJSON, limit, 0.0)
             subscriber.read |= {msgspec.json.decode(line)["value"] for line in page.body.splitlines()}
             self.at(subscriber, parse(page.next))
 
@@ -224,7 +224,7 @@ async def play(directory: Path, steps: list[tuple[str, int]]) -> World:
             case "subscribe":
                 if len(world.subscribers) < 3:
                     world.subscribers.append(Subscriber(""))
-                    reader = Reader(world.log, world.clock)
+                    reader = LogReader(world.log, world.clock)
                     first = await reader.first()
                     # What it begins after it does not want.
                     world.subscribers[-1].read |= before(await world.held(), first)

@@ -20,10 +20,10 @@ from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError
 from sensegate.model import Member
 from sensegate.share import masks, records
-from sensegate.share.delivery import Form, Serving
-from sensegate.share.feeds import Selection, Wanted, narrowed
-from sensegate.share.masks import Mask, Masks, Rounding, gridded, hidden, stepped
-from sensegate.share.reader import Reader
+from sensegate.share.delivery import FeedServer, RecordEncoding
+from sensegate.share.feeds import FeedFilter, FeedSelection, filtered_selection
+from sensegate.share.masks import Mask, Masks, Rounding, hidden_rows, round_to_step, snap_to_grid
+from sensegate.share.reader import LogReader
 from tests.share.made import DEVICES, NOW, Place, make_batch
 
 SECRET = b"0123456789abcdef"
@@ -60,14 +60,14 @@ def test_rows_stay_where_they_are_and_once_is_as_good_as_twice(made: list[Any], 
         assert np.array_equal(getattr(seen, name), getattr(batch, name)), name
     again = maker.apply(seen, mask)
     assert columns.encode(again) == columns.encode(seen)
-    assert columns.encode(maker.apply(batch, masks.NONE)) == columns.encode(batch)
+    assert columns.encode(maker.apply(batch, masks.NO_MASK)) == columns.encode(batch)
 
 
 @given(rows, some_masks)
 def test_what_is_masked_is_as_the_mask_says(made: list[Any], mask: Mask) -> None:
     """Times begin periods, places are middles of cells, values are multiples, names and codes are gone."""
     batch = make_batch(made)
-    seen, gone = Masks(SECRET).apply(batch, mask), hidden(batch, mask)
+    seen, gone = Masks(SECRET).apply(batch, mask), hidden_rows(batch, mask)
     if mask.time_s:
         assert not (seen.time % (mask.time_s * 1_000_000)).any()
         assert not (seen.received % (mask.time_s * 1_000_000)).any()
@@ -81,7 +81,7 @@ def test_what_is_masked_is_as_the_mask_says(made: list[Any], mask: Mask) -> None
         assert all(len(code) <= mask.division_digits for code in seen.origins.division.table)
     if "device" in mask.hash:
         assert not {*seen.origins.device} & {*batch.origins.device}
-    names = [records.plain(name) for name in batch.properties]
+    names = [records.base_name(name) for name in batch.properties]
     for row in range(len(batch)):
         name = names[batch.property[row]]
         assert bool(gone[row]) >= (name in mask.drop)
@@ -97,8 +97,8 @@ def test_what_is_masked_is_as_the_mask_says(made: list[Any], mask: Mask) -> None
 @given(st.floats(-180, 180), st.floats(-89, 89), st.floats(10, 200_000))
 def test_a_cell_has_one_middle(lon: float, lat: float, metres: float) -> None:
     """The middle of a place is its own middle's middle, and lies within the cell."""
-    first = gridded(np.array([lon]), np.array([lat]), metres)
-    second = gridded(*first, metres)
+    first = snap_to_grid(np.array([lon]), np.array([lat]), metres)
+    second = snap_to_grid(*first, metres)
     assert abs(first[1][0] - lat) <= metres / 111_320 * 0.5 + 1e-6
     assert abs(second[1][0] - first[1][0]) < 1e-6
 
@@ -106,7 +106,7 @@ def test_a_cell_has_one_middle(lon: float, lat: float, metres: float) -> None:
 @given(st.floats(-1e9, 1e9), st.sampled_from((0.1, 0.25, 1.0, 7.0)))
 def test_a_multiple_is_the_nearest(value: float, step: float) -> None:
     """Within half a step."""
-    near = float(stepped(np.array([value]), step)[0])
+    near = float(round_to_step(np.array([value]), step)[0])
     assert abs(near - value) <= step / 2 * (1 + 1e-6) + 1e-6
 
 
@@ -117,7 +117,7 @@ def test_a_multiple_is_the_nearest(value: float, step: float) -> None:
 @example(-1e308, 3e307)
 def test_any_step_gives_a_number(value: float, step: float) -> None:
     """However fine or coarse the step is; a value that no float tells so finely stays."""
-    near = float(stepped(np.array([value]), step)[0])
+    near = float(round_to_step(np.array([value]), step)[0])
     assert math.isfinite(near)
     assert near == value or abs(near / 2 - value / 2) <= step / 4 * (1 + 1e-6) + abs(value) * 1e-9
 
@@ -140,8 +140,8 @@ def test_words_of_a_record_in_a_text_are_not_shown_beside_coarse_columns() -> No
         Mask(round=(Rounding("people_count", 10.0),)),
         Mask(drop=("people_count",)),
     ):
-        assert hidden(batch, mask).tolist().count(True) == 1, mask
-    assert not hidden(batch, Mask(round=(Rounding("air_temperature", 1.0),))).any()
+        assert hidden_rows(batch, mask).tolist().count(True) == 1, mask
+    assert not hidden_rows(batch, Mask(round=(Rounding("air_temperature", 1.0),))).any()
 
 
 BAD = [
@@ -160,25 +160,27 @@ BAD = [
 def test_a_mask_that_cannot_be_is_refused(mask: Mask) -> None:
     """With the key that is wrong."""
     with pytest.raises(ConfigError, match="mask"):
-        masks.check(mask)
+        masks.check_mask(mask)
 
 
 # ── through every form ──────────────────────────────────────────────────────────────────────────────────
 
 CANARY = Place("canary-device", "440106", "env", "air", 1, 113.987654, 23.123456)
-FORMS = [form for form in Form if form is not Form.SSE]
+FORMS = [form for form in RecordEncoding if form is not RecordEncoding.SSE]
 
 
-async def _bodies(memory_log: MemoryLog, batch: Batch, mask: Mask) -> dict[Form, bytes]:
+async def _bodies(memory_log: MemoryLog, batch: Batch, mask: Mask) -> dict[RecordEncoding, bytes]:
     await memory_log.write([Member("readings.4401.440106.1", columns.encode(batch), 72)])
-    reader = Reader(memory_log, CLOCK)
-    serving = Serving(reader, masks=Masks(SECRET))
+    reader = LogReader(memory_log, CLOCK)
+    serving = FeedServer(reader, masks=Masks(SECRET))
     first = await reader.first()
-    selection = Selection(mask=mask)
-    bodies: dict[Form, bytes] = {form: (await serving.page(selection, first, form, 100, 0.0)).body for form in FORMS}
+    selection = FeedSelection(mask=mask)
+    bodies: dict[RecordEncoding, bytes] = {
+        form: (await serving.page(selection, first, form, 100, 0.0)).body for form in FORMS
+    }
     # What is compressed is looked at as its reader sees it.
-    rows = pq.read_table(io.BytesIO(bodies[Form.PARQUET])).to_pylist()
-    bodies[Form.PARQUET] = repr(rows).encode()
+    rows = pq.read_table(io.BytesIO(bodies[RecordEncoding.PARQUET])).to_pylist()
+    bodies[RecordEncoding.PARQUET] = repr(rows).encode()
     return bodies
 
 
@@ -197,17 +199,17 @@ async def test_no_form_lets_a_canary_through(memory_log: MemoryLog) -> None:
         time_s=3_600,
         division_digits=4,
     )
-    bare = await _bodies(memory_log, batch, masks.NONE)
+    bare = await _bodies(memory_log, batch, masks.NO_MASK)
     seen = await _bodies(MemoryLog(CLOCK, epoch="e2"), batch, mask)
     for form in FORMS:
         text = seen[form]
         assert b"canary-device" in bare[form], "the control"
         assert b"canary-device" not in text
-        if form is not Form.MSGPACK:
+        if form is not RecordEncoding.MSGPACK:
             assert b"77.123" in bare[form]
             assert b"77.123" not in text
             assert b"21.987" not in text
-        if form in {Form.JSON, Form.NDJSON, Form.CSV}:
+        if form in {RecordEncoding.JSON, RecordEncoding.NDJSON, RecordEncoding.CSV}:
             assert b"113.987654" in bare[form]
             for secret in (b"113.987654", b"23.123456", b"440106", b"acme/th10"):
                 assert secret not in text, (form, secret)
@@ -218,17 +220,17 @@ async def test_a_planted_hole_is_found(memory_log: MemoryLog, monkeypatch: pytes
     monkeypatch.setattr(Masks, "_origins", lambda _self, origins, _mask: origins)
     batch = make_batch([(0, "air_temperature", 21.987), (0, "relative_humidity", 77.123)], places=[CANARY])
     seen = await _bodies(memory_log, batch, Mask(hash=("device",), key="x"))
-    assert b"canary-device" in seen[Form.JSON]
+    assert b"canary-device" in seen[RecordEncoding.JSON]
 
 
 def test_the_one_who_asks_by_device_cannot_find_out() -> None:
-    """Conditions of a request hold for what is shown, not for what is hidden: see `feeds.narrowed`."""
-    wanted = Wanted(devices=("canary-device",))
-    cut = narrowed(Selection(), wanted, Mask(hash=("device",), key="x"))
+    """Conditions of a request hold for what is shown, not for what is hidden: see `feeds.filtered_selection`."""
+    wanted = FeedFilter(devices=("canary-device",))
+    cut = filtered_selection(FeedSelection(), wanted, Mask(hash=("device",), key="x"))
     assert cut is not None
     assert cut.devices == ()
-    assert cut.shown.devices == ("canary-device",)
-    plain = narrowed(Selection(), wanted, masks.NONE)
+    assert cut.masked_filter.devices == ("canary-device",)
+    plain = filtered_selection(FeedSelection(), wanted, masks.NO_MASK)
     assert plain is not None
     assert plain.devices == ("canary-device",)
 
@@ -237,4 +239,4 @@ def test_an_empty_mask_is_nothing() -> None:
     """A key alone changes nothing."""
     assert not Mask(key="x")
     assert Mask(time_s=1)
-    assert msgspec.json.decode(b"{}", type=Mask) == masks.NONE
+    assert msgspec.json.decode(b"{}", type=Mask) == masks.NO_MASK

@@ -11,7 +11,7 @@ import pytest
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.clock import FakeClock
 from sensegate.errors import StoreFull, Unavailable
-from sensegate.share.metering import PATIENCE_S, SPARE, Metering, Usage
+from sensegate.share.metering import RESERVE_TIMEOUT_S, SPARE_RECORDS, Metering, Usage
 from sensegate.share.quota import month_of
 from tests.share.made import NOW
 
@@ -34,7 +34,7 @@ async def test_counts_add_up_and_last(clock: FakeClock) -> None:
 async def test_months_that_are_over_long_ago_go(clock: FakeClock) -> None:
     """From memory and from the bucket; what was counted since counting began stays, and the month that is kept."""
     bucket = MemoryBucket()
-    made = Metering(bucket, clock, kept_days=40)
+    made = Metering(bucket, clock, retention_days=40)
     made.count("t", "all", "json", records=5, size=100, grant="g")
     await made.flush()
     first = month_of(NOW)
@@ -55,7 +55,7 @@ async def test_months_that_are_over_long_ago_go(clock: FakeClock) -> None:
 
 async def deliver(made: Metering, records: int, *, grant: str = "g", counted: bool = True) -> None:
     """Let records go, as each delivery does; killed before it counts them, or not."""
-    async with made.covered("t", "all", "sse", records, grant=grant):
+    async with made.reserve("t", "all", "sse", records, grant=grant):
         if counted:
             made.count("t", "all", "sse", records=records, size=1, grant=grant)
 
@@ -163,7 +163,7 @@ async def test_whenever_it_is_killed(clock: FakeClock, seed: int) -> None:
         nonlocal went
         for _ in range(20):
             count = dice.choice((1, 3, 30, 400))
-            async with made.covered("t", "all", "sse", count, grant=grant):
+            async with made.reserve("t", "all", "sse", count, grant=grant):
                 await asyncio.sleep(0)
                 went += count
                 made.count("t", "all", "sse", records=count, size=1, grant=grant)
@@ -203,11 +203,11 @@ async def test_a_small_rest_of_a_quota_is_not_covered_ahead(clock: FakeClock) ->
     """A kill costs the subscriber what was going, not the rest of its month."""
     bucket = MemoryBucket()
     made = Metering(bucket, clock)
-    made.left = {"g": 10, "h": 10_000}.get
+    made.quota_left = {"g": 10, "h": 10_000}.get
     for grant in ("g", "h"):
         await deliver(made, 3, grant=grant)
     again = await after_kill(bucket, clock)
-    assert (again.used("g"), again.used("h")) == (3, 3 + SPARE)
+    assert (again.used("g"), again.used("h")) == (3, 3 + SPARE_RECORDS)
 
 
 async def test_nothing_goes_while_it_cannot_be_covered(clock: FakeClock) -> None:
@@ -223,7 +223,7 @@ async def test_nothing_goes_while_it_cannot_be_covered(clock: FakeClock) -> None
     made = Metering(bucket, clock)
     task = asyncio.create_task(deliver(made, 3))
     await asyncio.sleep(0)
-    for _ in range(round(PATIENCE_S * 10) + 2):
+    for _ in range(round(RESERVE_TIMEOUT_S * 10) + 2):
         await clock.advance(0.1)
     with pytest.raises(Unavailable):
         await task

@@ -17,16 +17,16 @@ from sensegate.share.cursor import after
 from tests.share.made import DEVICES, NOW, Place, make_batch
 
 
-def part_of(batch: Any, entry: int = 7) -> records.Part:
-    return records.Part(batch, np.arange(len(batch.origin)), entry, NOW)
+def part_of(batch: Any, entry: int = 7) -> records.RowSlice:
+    return records.RowSlice(batch, np.arange(len(batch.origin)), entry, NOW)
 
 
-def prefix_of(part: records.Part) -> str:
+def prefix_of(part: records.RowSlice) -> str:
     """Return what the cursors of an entry begin with."""
     return after(b"e1e1e1", part.entry, part.stored, 0).prefix
 
 
-def json_of(parts: list[records.Part]) -> list[dict[str, Any]]:
+def json_of(parts: list[records.RowSlice]) -> list[dict[str, Any]]:
     """Return the records as the JSON form has them."""
     rows = []
     for part in parts:
@@ -35,8 +35,8 @@ def json_of(parts: list[records.Part]) -> list[dict[str, Any]]:
     return rows
 
 
-def read(parts: list[records.Part], following: str = "c1.next") -> pa.Table:
-    return pq.read_table(io.BytesIO(parquet.encoded(parts, following, prefix_of)))
+def read(parts: list[records.RowSlice], following: str = "c1.next") -> pa.Table:
+    return pq.read_table(io.BytesIO(parquet.encode_records(parts, following, prefix_of)))
 
 
 def test_each_value_is_that_of_the_json_form() -> None:
@@ -95,14 +95,14 @@ def test_dictionaries_of_every_width(count: int) -> None:
 def test_more_words_than_two_bytes_number() -> None:
     """Four bytes an index."""
     names = [f"w{at}" for at in range(70_000)]
-    file = parquet.written([parquet.words("w", names)], len(names), {})
+    file = parquet.encode_file([parquet.dictionary_column("w", names)], len(names), {})
     assert pq.read_table(io.BytesIO(file))["w"].to_pylist() == names
 
 
 def test_a_broken_file_is_noticed() -> None:
     """The control: pyarrow does look."""
     file = bytearray(
-        parquet.encoded([part_of(make_batch([(0, "air_temperature", 1.0)], places=DEVICES))], "x", prefix_of)
+        parquet.encode_records([part_of(make_batch([(0, "air_temperature", 1.0)], places=DEVICES))], "x", prefix_of)
     )
     file[-8:-4] = (999_999).to_bytes(4, "little")
     with pytest.raises(pa.ArrowInvalid):

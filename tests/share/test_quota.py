@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sensegate.clock import FakeClock
 from sensegate.errors import Overloaded
-from sensegate.share.quota import BURST_S, Allowance, Limits, month_end, month_of
+from sensegate.share.quota import BURST_S, GrantQuota, QuotaLimits, month_end, month_of
 from tests.share.made import NOW
 
 
@@ -36,7 +36,7 @@ def test_no_order_of_asking_gets_more(
 ) -> None:
     """Of a month: at most volume less what was used before; of a span: at most burst and rate."""
     clock = Hand(NOW)
-    allowance = Allowance("g1", Limits(rate, volume), clock, lambda: before)
+    allowance = GrantQuota("g1", QuotaLimits(rate, volume), clock, lambda: before)
     got, began = 0, clock.monotonic()
     last = 0
     for what, number, seconds in asked:
@@ -44,16 +44,16 @@ def test_no_order_of_asking_gets_more(
             clock.move(seconds)
             continue
         if what == "lost":
-            allowance.give(last)
+            allowance.refund(last)
             got, last = got - last, 0
             continue
         if volume and before + got >= volume:
             with pytest.raises(Overloaded):
-                allowance.room(number)
+                allowance.available(number)
             continue
-        room = allowance.room(number)
+        room = allowance.available(number)
         assert room <= number
-        allowance.take(room)
+        allowance.consume(room)
         got, last = got + room, room
         if volume:
             assert before + got <= max(volume, before)
@@ -64,10 +64,10 @@ def test_no_order_of_asking_gets_more(
 def test_a_planted_hole_is_found() -> None:
     """An allowance that forgets what was taken lets more through: the property above would see it."""
     clock = Hand(NOW)
-    allowance = Allowance("g1", Limits(volume=10), clock, lambda: 0)
+    allowance = GrantQuota("g1", QuotaLimits(volume=10), clock, lambda: 0)
     got = 0
     for _ in range(3):
-        got += allowance.room(10)  # never says `take`
+        got += allowance.available(10)  # never says `consume`
     assert got == 30
 
 
@@ -76,23 +76,23 @@ def test_a_new_month_begins_in_beijing() -> None:
     eve = 1_769_874_000_000_000  # 2026-01-31T15:40Z
     clock = Hand(eve)
     used = {"2026-01": 5, "2026-02": 0}
-    allowance = Allowance("g1", Limits(volume=5), clock, lambda: used[month_of(clock.now())])
+    allowance = GrantQuota("g1", QuotaLimits(volume=5), clock, lambda: used[month_of(clock.now())])
     with pytest.raises(Overloaded) as caught:
-        allowance.room(1)
+        allowance.available(1)
     assert 0 < caught.value.retry_after_s <= 1_800
     clock.move(caught.value.retry_after_s + 1)
     assert month_of(clock.now()) == "2026-02"
-    assert allowance.room(9) == 5
+    assert allowance.available(9) == 5
     assert month_end(eve) <= clock.now()
 
 
 def test_a_demand_says_when_to_come_again() -> None:
     """With the rate used up it tells the time until the next record."""
     clock = Hand(NOW)
-    allowance = Allowance("g1", Limits(rate=2.0), clock, lambda: 0)
-    allowance.take(allowance.demand(100))
+    allowance = GrantQuota("g1", QuotaLimits(rate=2.0), clock, lambda: 0)
+    allowance.consume(allowance.demand_available(100))
     with pytest.raises(Overloaded) as caught:
-        allowance.demand(1)
+        allowance.demand_available(1)
     assert caught.value.retry_after_s == pytest.approx(0.5)
     clock.move(0.5)
-    assert allowance.demand(10) == 1
+    assert allowance.demand_available(10) == 1

@@ -19,10 +19,10 @@ from sensegate.errors import Gone, Unavailable
 from sensegate.model import Entry, Member
 from sensegate.share import cursor, reader
 from sensegate.share.cursor import BadCursor
-from sensegate.share.delivery import Form, Serving
-from sensegate.share.feeds import ALL_FEED, Selection
+from sensegate.share.delivery import FeedServer, RecordEncoding
+from sensegate.share.feeds import ALL_FEED, FeedSelection
 from sensegate.share.grants import Admission
-from sensegate.share.reader import Reader
+from sensegate.share.reader import LogReader
 from tests.share.made import NOW, make_batch, members
 
 HOUR_S = 3_600
@@ -45,9 +45,11 @@ class CountedLog(MemoryLog):
 
 
 @asynccontextmanager
-async def following(log: MemoryLog, clock: FakeClock, after: int | None = None, **limits: Any) -> AsyncIterator[Reader]:
+async def following(
+    log: MemoryLog, clock: FakeClock, after: int | None = None, **limits: Any
+) -> AsyncIterator[LogReader]:
     """Run a reader."""
-    made = Reader(log, clock, **limits)
+    made = LogReader(log, clock, **limits)
     task = asyncio.create_task(made.run(after))
     try:
         yield made
@@ -66,7 +68,7 @@ def memory_place(sequence: int, stored: int, row: int = cursor.END) -> cursor.Cu
     return cursor.after(Timelines.in_memory("e1").of(sequence), sequence, stored, row)
 
 
-async def until_live(made: Reader) -> None:
+async def until_live(made: LogReader) -> None:
     """Return once the reader follows the end."""
     async with asyncio.timeout(5):
         while not made._live:
@@ -79,7 +81,7 @@ async def until_live(made: Reader) -> None:
 async def test_a_cursor_of_another_log_is_gone(memory_log: MemoryLog, clock: FakeClock) -> None:
     """410 with the first cursor that is valid here."""
     await commit(memory_log)
-    made = Reader(memory_log, clock)
+    made = LogReader(memory_log, clock)
     with pytest.raises(Gone) as gone:
         await made.resume(str(cursor.after(b"absent", 1, NOW)))
     assert (await made.resume(gone.value.first)).sequence == 0
@@ -91,7 +93,7 @@ async def test_a_cursor_behind_the_retention_is_gone(memory_log: MemoryLog, cloc
     place = str(memory_place(first, clock.now(), 0))
     await clock.advance(2 * HOUR_S)
     second = await commit(memory_log, 2.0)
-    made = Reader(memory_log, clock)
+    made = LogReader(memory_log, clock)
     await clock.advance(165.9 * HOUR_S)
     assert (await made.resume(place)).sequence == first
     await clock.advance(0.5 * HOUR_S)
@@ -99,7 +101,7 @@ async def test_a_cursor_behind_the_retention_is_gone(memory_log: MemoryLog, cloc
         await made.resume(place)
     after = await made.resume(gone.value.first)
     span = await made.read(after.sequence)
-    assert [slot.sequence for slot in span.slots] == [second]
+    assert [slot.sequence for slot in span.entries] == [second]
 
 
 async def test_one_who_reads_on_too_slowly_is_told(
@@ -113,10 +115,10 @@ async def test_one_who_reads_on_too_slowly_is_told(
     for value in (1.0, 2.0, 3.0, 4.0):
         await commit(memory_log, value, 1)
         await clock.advance(HOUR_S)
-    everything = Selection(grade_max=3)
+    everything = FeedSelection(grade_max=3)
 
-    async def read(serving: Serving, place: cursor.Cursor, values: list[float]) -> cursor.Cursor:
-        page = await serving.page(everything, place, Form.NDJSON, 1, 0.0, tight=True)
+    async def read(serving: FeedServer, place: cursor.Cursor, values: list[float]) -> cursor.Cursor:
+        page = await serving.page(everything, place, RecordEncoding.NDJSON, 1, 0.0, exact=True)
         values += [msgspec.json.decode(line)["value"] for line in page.body.splitlines()]
         return cursor.parse(page.next)
 
@@ -124,28 +126,28 @@ async def test_one_who_reads_on_too_slowly_is_told(
         await until_live(roomy)
         await until_live(small)
         values: list[float] = []
-        places = [await read(Serving(made), await made.first(), values) for made in (roomy, small)]
-        stream = Serving(small).stream(lambda: Admission(ALL_FEED, everything), await small.first(), heartbeat_s=1.0)
+        places = [await read(FeedServer(made), await made.first(), values) for made in (roomy, small)]
+        stream = FeedServer(small).stream(lambda: Admission(ALL_FEED, everything), await small.first(), heartbeat_s=1.0)
         assert b'"value":1.0' in (await anext(stream)).body
         await clock.advance(166.5 * HOUR_S)
-        await read(Serving(roomy), places[0], values)
+        await read(FeedServer(roomy), places[0], values)
         assert values == [1.0, 1.0, 2.0]
         with pytest.raises(Gone):
-            await read(Serving(small), places[1], values)
+            await read(FeedServer(small), places[1], values)
         with pytest.raises(Gone):
             await anext(stream)
 
 
 async def test_raw_expires_earlier_and_takes_no_cursor_with_it(memory_log: MemoryLog, clock: FakeClock) -> None:
     """Holes of raw messages and replaced commit records are no loss of readings."""
-    start = str(await Reader(memory_log, clock).first())
+    start = str(await LogReader(memory_log, clock).first())
     for _ in range(3):
         await commit(memory_log)
         await clock.advance(20 * HOUR_S)
     assert (await memory_log.bounds())[0] == 1
     await clock.advance(60 * HOUR_S)
     assert (await memory_log.bounds())[0] == 2
-    made = Reader(memory_log, clock)
+    made = LogReader(memory_log, clock)
     assert (await made.resume(start)).sequence == 0
 
 
@@ -157,7 +159,7 @@ async def test_a_quiet_log_keeps_its_last_cursor(memory_log: MemoryLog, clock: F
     await commit(memory_log)
     last = (await memory_log.bounds())[1]
     await clock.advance(1_000 * HOUR_S)
-    made = Reader(memory_log, clock)
+    made = LogReader(memory_log, clock)
     assert (await made.resume(str(memory_place(last, NOW)))).sequence == last
     with pytest.raises(Gone) as gone:
         await made.resume(str(memory_place(last - 2, NOW, 2)))
@@ -168,7 +170,7 @@ async def test_a_cursor_from_the_future_is_bad(memory_log: MemoryLog, clock: Fak
     """It lies after the end: not ours."""
     await commit(memory_log)
     with pytest.raises(BadCursor):
-        await Reader(memory_log, clock).resume(str(memory_place(99, NOW)))
+        await LogReader(memory_log, clock).resume(str(memory_place(99, NOW)))
 
 
 async def test_a_clock_that_is_set_back_spoils_no_cursor(memory_log: MemoryLog, clock: FakeClock) -> None:
@@ -188,7 +190,7 @@ async def test_first_is_not_about_to_expire(memory_log: MemoryLog, clock: FakeCl
     await clock.advance(HOUR_S)
     second = await commit(memory_log)
     await clock.advance(167 * HOUR_S - 60)
-    made = Reader(memory_log, clock)
+    made = LogReader(memory_log, clock)
     assert (await made.first()).sequence == second - 1
 
 
@@ -203,8 +205,8 @@ async def test_live_entries_come_from_the_ring(clock: FakeClock) -> None:
         sequence = await commit(log)
         assert await made.wait(0, 5)
         spans = [await made.read(0) for _ in range(10)]
-        assert len({id(span.slots[0].batch) for span in spans}) == 1
-        assert spans[0].slots[0].sequence == sequence
+        assert len({id(span.entries[0].batch) for span in spans}) == 1
+        assert spans[0].entries[0].sequence == sequence
         fetched = len(log.fetched)
         await made.read(0)
         assert len(log.fetched) == fetched
@@ -221,7 +223,7 @@ async def test_the_ring_is_bounded_and_history_fills_in(clock: FakeClock) -> Non
         assert made._ring_start > written[0]
         seen, at = [], 0
         while (span := await made.read(at)).end > at:
-            seen += [slot.sequence for slot in span.slots]
+            seen += [slot.sequence for slot in span.entries]
             at = span.end
         assert seen == written
 
@@ -232,7 +234,7 @@ async def test_equal_readers_of_history_share_a_fetch(clock: FakeClock, monkeypa
     log = CountedLog(clock)
     for number in range(10):
         await commit(log, float(number))
-    made = Reader(log, clock)
+    made = LogReader(log, clock)
     spans = await asyncio.gather(*(made.read(0) for _ in range(50)))
     assert len({id(span) for span in spans}) == 1
     await made.read(0)
@@ -242,7 +244,7 @@ async def test_equal_readers_of_history_share_a_fetch(clock: FakeClock, monkeypa
 async def test_a_reader_that_is_begun_anew_gives_nothing_twice(clock: FakeClock) -> None:
     """Its task is cancelled with its group and started again in the same process."""
     log = CountedLog(clock)
-    made = Reader(log, clock)
+    made = LogReader(log, clock)
     for _ in range(2):
         task = asyncio.create_task(made.run(0))
         sequence = await commit(log)
@@ -251,7 +253,7 @@ async def test_a_reader_that_is_begun_anew_gives_nothing_twice(clock: FakeClock)
                 await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    found = [slot.sequence for slot in (await made.read(0)).slots]
+    found = [slot.sequence for slot in (await made.read(0)).entries]
     assert found == sorted(set(found))
     assert len(found) == 2
 
@@ -271,15 +273,15 @@ async def test_a_lost_log_is_waited_out(clock: FakeClock) -> None:
         log.away = False
         await clock.advance(1)
         assert await made.wait(0, 5)
-        assert [slot.sequence for slot in (await made.read(0)).slots] == [sequence]
+        assert [slot.sequence for slot in (await made.read(0)).entries] == [sequence]
 
 
 async def test_an_entry_that_cannot_be_read_is_passed_over_and_told(memory_log: MemoryLog, clock: FakeClock) -> None:
     """It gives no row and ends no feed; it is counted and remembered with its sequence."""
     await memory_log.write([Member("readings.4401.440106.1", b"damaged", 168)])
     before = metrics.REGISTRY.get_sample_value("sensegate_log_unreadable_total", {"reader": "feed"}) or 0
-    span = await Reader(memory_log, clock).read(0)
-    assert len(span.slots[0].batch) == 0
+    span = await LogReader(memory_log, clock).read(0)
+    assert len(span.entries[0].batch) == 0
     assert metrics.REGISTRY.get_sample_value("sensegate_log_unreadable_total", {"reader": "feed"}) == before + 1
     (entry,) = [entry for entry in UNREADABLE.all() if entry.subject == "readings.4401.440106.1"]
     assert (entry.sequence, entry.readers) == (1, ("feed",))
@@ -292,7 +294,7 @@ async def test_ledgers_are_handed_on_from_the_place_asked_for(clock: FakeClock) 
     for number in range(4):
         await commit(log, float(number))
     seen: list[int] = []
-    made = Reader(log, clock)
+    made = LogReader(log, clock)
     made.on_ledger.append(lambda entry: seen.append(entry.sequence))
     task = asyncio.create_task(made.run(4))
     await until_live(made)

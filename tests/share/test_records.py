@@ -96,8 +96,8 @@ def test_columns_say_the_same_as_json() -> None:
     one = make_batch([*ROWS, (0, "pm2_5#2", 4.0), (2, "plate", "粤A12345")])
     two = make_batch([(1, "pm2_5", 12.0), (3, "door_open", 1.0)], node="4403", seq=np.array([5, 9], np.int64))
     parts = [
-        records.Part(one, every(one)[1:], 12, NOW),
-        records.Part(two, every(two), 13, NOW),
+        records.RowSlice(one, every(one)[1:], 12, NOW),
+        records.RowSlice(two, every(two), 13, NOW),
     ]
     tree = msgpack.unpackb(records.columns(parts, "c1.next"), strict_map_key=False)
     column = {name: np.frombuffer(tree["columns"][name], kind) for name, kind in tree["types"].items()}

@@ -24,8 +24,8 @@ from sensegate.ports import Log
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.judging import Judge
 from sensegate.tiers.receiver import Receiver
-from sensegate.tiers.refused_store import Vault
-from sensegate.tiers.span import SOURCE
+from sensegate.tiers.refused_store import RefusedBodyCipher
+from sensegate.tiers.span import LEDGER_SOURCE
 from sensegate.tiers.verdict import MemberFacts, Rules
 from sensegate.tiers.writers import WriterState
 
@@ -134,7 +134,7 @@ class Centre:
         self.fault = ""
         self.late: list[bytes] = []
         self.sent: list[bytes] = []
-        self.vault = Vault(bytes(32))
+        self.vault = RefusedBodyCipher(bytes(32))
         self.receiver = self.fresh()
 
     def fresh(self, log_share: float = 1.0) -> Receiver:
@@ -146,7 +146,7 @@ class Centre:
             StoreConfig(),
             log_share=log_share,
             probe=self.probe,
-            vault=self.vault,
+            cipher=self.vault,
         )
         return self.receiver
 
@@ -273,13 +273,13 @@ async def check(node: Node, centre: Log) -> None:
             if entry.subject == f"ledger.{NODE}":
                 up.merge(Ledger.decode(entry.payload))
     up.check()
-    own = {(row.hour, row.device, row.kind): row.count for row in up.rows() if row.source != SOURCE}
+    own = {(row.hour, row.device, row.kind): row.count for row in up.rows() if row.source != LEDGER_SOURCE}
     assert own == {(row.hour, row.device, row.kind): row.count for row in node.ledger.rows()}
     accepted: Counter[tuple[int, str]] = Counter()
     for row in up.rows():
         if row.kind == "accepted":
             accepted[row.hour, row.device] += row.count
-        if row.source == SOURCE:
+        if row.source == LEDGER_SOURCE:
             accepted[row.hour, row.device] -= row.count
     assert not +accepted, "accepted and neither forwarded nor withheld"
     assert not -accepted, "more forwarded than accepted"

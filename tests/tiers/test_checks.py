@@ -18,7 +18,7 @@ from sensegate.bus.ledger import Ledger
 from sensegate.bus.packing import seal
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.checks import ROWS_MAX, check_ledger, check_rows, check_sequences
-from sensegate.tiers.verdict import Checked, Mark, MemberFacts, Reason, Rules
+from sensegate.tiers.verdict import CheckedRows, MemberFacts, Reason, RowMark, Rules
 from tests.bus.damage import damaged, opened
 
 NOW = 1_767_225_600_000_000
@@ -79,17 +79,19 @@ def batch(rows: int = 6, **changes: Any) -> Batch:
     return msgspec.structs.replace(made, **changes)
 
 
-def check(sent: Batch | bytes, *, kind: str = "readings", grade: int = 2, rules: Rules = RULES, **more: Any) -> Checked:
+def check(
+    sent: Batch | bytes, *, kind: str = "readings", grade: int = 2, rules: Rules = RULES, **more: Any
+) -> CheckedRows:
     """Return what becomes of a part that 4401 sends."""
     payload = sent if isinstance(sent, bytes) else columns.encode(sent)
     return check_rows(payload, kind, grade, sender=SENDER, rules=rules, now=NOW, **more)
 
 
-def rows_of(checked: Checked) -> list[tuple[str, int, int]]:
+def rows_of(checked: CheckedRows) -> list[tuple[str, int, int]]:
     """Return (device, sequence, index) of each row that is taken, sorted."""
     return sorted(
         (part.batch.origins.device[origin], int(part.batch.seq[row]), int(part.batch.index[row]))
-        for part in checked.taken
+        for part in checked.accepted
         for row, origin in enumerate(part.batch.origin.tolist())
     )
 
@@ -97,7 +99,7 @@ def rows_of(checked: Checked) -> list[tuple[str, int, int]]:
 def test_a_sound_part_is_taken_whole() -> None:
     """Control: an honest part is taken as it is, and devices that were nobody's are to be claimed."""
     checked = check(batch())
-    assert [(part.kind, part.grade, len(part.batch)) for part in checked.taken] == [("readings", 2, 6)]
+    assert [(part.kind, part.grade, len(part.batch)) for part in checked.accepted] == [("readings", 2, 6)]
     assert (checked.refusals, checked.marks, checked.claims) == ((), {}, ("a", "b"))
     first = {"a": 0, "b": 1, "own-c": 2}
     assert rows_of(checked) == [(device, 77, at + index) for device, at in first.items() for index in (0, 3)]
@@ -116,7 +118,7 @@ def test_a_sound_part_is_taken_whole() -> None:
 def test_an_unsound_part_is_refused_whole(sent: Batch | bytes, reason: Reason) -> None:
     """A part that is of another node, has no identities or does not decode is refused with its bytes."""
     checked = check(sent)
-    assert not checked.taken
+    assert not checked.accepted
     (refusal,) = checked.refusals
     assert (refusal.reason, refusal.devices) == (reason, ())
     assert refusal.payload == (sent if isinstance(sent, bytes) else columns.encode(sent))
@@ -173,8 +175,14 @@ def test_what_is_odd_is_taken_and_marked() -> None:
     checked = check(sent, rules=rules)
     assert len(rows_of(checked)) == 6
     assert not checked.refusals
-    assert checked.marks == {Mark.CLOCK: 6, Mark.PROPERTY: 3, Mark.PROFILE: 2, Mark.QUALITY: 1, Mark.PLACE: 4}
-    part = checked.taken[0].batch
+    assert checked.marks == {
+        RowMark.CLOCK: 6,
+        RowMark.PROPERTY: 3,
+        RowMark.PROFILE: 2,
+        RowMark.QUALITY: 1,
+        RowMark.PLACE: 4,
+    }
+    part = checked.accepted[0].batch
     assert bool((part.flags & np.uint32(Flag.CLOCK)).all())
     assert np.isnan(part.origins.lat).tolist() == [True, False, True]
 
@@ -184,10 +192,10 @@ def test_a_grade_is_never_below_the_floor_nor_below_what_was_said() -> None:
     floors = {("pm2_5", "eco"): 4, ("air_temperature", "eco"): 1}
     rules = Rules(Owners(), lambda name, department: floors.get((name, department), 1))
     checked = check(batch(), rules=rules)
-    assert [(part.grade, set(part.batch.origins.grade.tolist())) for part in checked.taken] == [(2, {2}), (4, {4})]
-    assert set(checked.taken[1].batch.properties) == {"pm2_5"}
-    assert checked.marks == {Mark.GRADE: 2}
-    assert [part.grade for part in check(batch(grade=np.array([3, 3, 3], np.uint8))).taken] == [3]
+    assert [(part.grade, set(part.batch.origins.grade.tolist())) for part in checked.accepted] == [(2, {2}), (4, {4})]
+    assert set(checked.accepted[1].batch.properties) == {"pm2_5"}
+    assert checked.marks == {RowMark.GRADE: 2}
+    assert [part.grade for part in check(batch(grade=np.array([3, 3, 3], np.uint8))).accepted] == [3]
 
 
 def test_rows_that_the_bytes_do_not_hold_are_refused_before_they_are_allocated() -> None:
@@ -228,7 +236,7 @@ def test_a_part_has_a_greatest_number_of_rows() -> None:
 def test_any_damage_is_judged(payload: bytes) -> None:
     """Property: whatever a part holds, each of its rows is taken or refused, and nothing is raised."""
     checked = check(payload)
-    for part in checked.taken:
+    for part in checked.accepted:
         assert part.batch.node == "4401"
         assert columns.decode(columns.encode(part.batch)).seq.min() > 0
         assert all(code.startswith(SENDER.areas) for code in part.batch.origins.division.tolist())
@@ -266,13 +274,13 @@ def test_a_ledger_that_balances_is_taken() -> None:
     checked = check_ledger(counts(*BALANCED, (490_000, "a", "withheld.mode", -3)), sender=SENDER)
     assert checked.counts is not None
     assert checked.counts.totals() == {"messages": 5, "decoded": 4, "quarantined.schema": 1, "withheld.mode": -3}
-    assert check_ledger(counts((1, "a", "of_tomorrow", 1)), sender=SENDER).marks == {Mark.LEDGER_KIND: 1}
+    assert check_ledger(counts((1, "a", "of_tomorrow", 1)), sender=SENDER).marks == {RowMark.LEDGER_KIND: 1}
 
 
 def test_counts_of_devices_elsewhere_stay_with_the_node() -> None:
     """Without them nothing would balance; but nobody there is shown them."""
     checked = check_ledger(counts(*BALANCED, place="440306/eco"), sender=SENDER)
-    assert checked.marks == {Mark.LEDGER_PLACE: 1}
+    assert checked.marks == {RowMark.LEDGER_PLACE: 1}
     assert checked.counts is not None
     assert checked.counts.place_of("a") == ("", "")
     inside = check_ledger(counts(*BALANCED), sender=SENDER).counts

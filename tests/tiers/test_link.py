@@ -58,7 +58,7 @@ async def test_a_request_is_answered_in_the_account_of_its_slot(centre: Engine) 
         assert await link.send_span("live", b"x" * 60_000) == b"4401:" + b"x" * 60_000
         answers = await asyncio.gather(*(link.ask("report", b"%d" % number) for number in range(20)))
         assert answers == [b"4401:%d" % number for number in range(20)]
-        with pytest.raises(PermissionDenied, match="knows no question 'nothing'"):
+        with pytest.raises(PermissionDenied, match="does not know the question 'nothing'"):
             await link.ask("nothing")
         with pytest.raises(Unavailable, match="no responders"):
             await link.send_span("backlog", b"")  # nobody serves it here
@@ -130,7 +130,7 @@ async def test_bytes_of_a_stranger_end_no_connection(centre: Engine) -> None:
             b"\x94\x01\xcf" + b"\xff" * 8 + b"\xa1x\xc4\x00",
         ):
             answer = await eventually(partial(raw, link, payload))
-            assert answer.refused.startswith("request: ")
+            assert answer.refusal.startswith("request: ")
         assert await heard(link, b"z")
         assert links.connected == BOTH
 
@@ -276,13 +276,13 @@ async def test_an_unknown_outcome_is_not_answered(centre: Engine, why: Exception
 async def test_who_is_over_its_quota_is_asked_to_wait_and_the_others_are_not(centre: Engine) -> None:
     """The answer says for how long; meanwhile its requests meet no subscription; the other centre has no quota."""
     links = links_of(centre, quota=NodeQuotaConfig(spans_per_s=1.0, questions_per_s=1.0, bytes_per_s=1e6))
-    before = count("sensegate_node_limited", node="4401", quota="live")
+    before = count("sensegate_node_limit_hits", node="4401", quota="live")
     slots = {**BOTH, "44": "44"}
     async with running(links, slots), linked(centre, "4401") as link, linked(centre, "4403") as other:
         sent, over = await until_overloaded(link)
         assert 9 <= sent <= 12
         assert 0 < over.retry_after_s <= 1
-        assert count("sensegate_node_limited", node="4401", quota="live") == before + 1
+        assert count("sensegate_node_limit_hits", node="4401", quota="live") == before + 1
         with pytest.raises(Unavailable, match="no responders"):
             await link.send_span("live", b"x")
         assert await other.send_span("live", b"y") == b"4403:y"
@@ -312,7 +312,7 @@ async def test_an_answer_of_an_earlier_term_is_not_believed(centre: Engine) -> N
         assert await link.send_span("live", b"x") == b"4401:x"
         assert link.term == 5
         terms["centre"] = 4
-        with pytest.raises(Unavailable, match="term 4 came, a centre of term 5 is known"):
+        with pytest.raises(Unavailable, match="term 4 was dropped: a centre of term 5 is known"):
             await link.send_span("live", b"x")
         terms["centre"] = None
         with pytest.raises(Unavailable, match="timeout"):
@@ -349,11 +349,11 @@ async def test_a_greeting_names_the_forms_of_both_sides(centre: Engine) -> None:
     links = links_of(centre)
     async with running(links, BOTH), linked(centre, "4401") as link:
         welcome = await link.hello(writer="w-1", writer_epoch=3)
-        assert (welcome.form, welcome.release, welcome.active) == (1, __version__, True)
+        assert (welcome.version, welcome.release, welcome.active) == (1, __version__, True)
         assert links.greetings["4401"].hello == MemberHello((1,), __version__, "4401", 0, "w-1", 3)
         for hello, words in (
-            (MemberHello((8, 9), __version__, "4401"), "form: the node speaks 8, 9, the centre 1"),
-            (MemberHello((), __version__, "4401"), "form: the node speaks none"),
+            (MemberHello((8, 9), __version__, "4401"), "protocol version: the node speaks 8, 9, the centre 1"),
+            (MemberHello((), __version__, "4401"), "protocol version: the node speaks none"),
             (MemberHello((1,), "9.9.9", "4401"), "more than one release"),
             (MemberHello((1,), __version__, "4403"), "this link is that of 4401, not of 4403"),
         ):
@@ -362,7 +362,7 @@ async def test_a_greeting_names_the_forms_of_both_sides(centre: Engine) -> None:
         assert await link.ask("hello", envelope.encode(MemberHello((9, 1), __version__, "4401")))
         request = envelope.encode(LinkRequest(7, 0, "span", b""))
         answer = await eventually(lambda: raw(link, request))
-        assert "the node speaks 7, the centre 1" in answer.refused
+        assert "the node speaks 7, the centre 1" in answer.refusal
 
 
 async def test_links_survive_the_server_and_come_and_go_with_their_members(centre: Engine) -> None:

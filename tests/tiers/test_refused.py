@@ -15,9 +15,9 @@ from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, U
 from sensegate.model import Member, Shed
 from sensegate.quantities.quality import Flag
 from sensegate.tiers import protocol, refusals, uplink
-from sensegate.tiers.carried import Carried
-from sensegate.tiers.protocol import Lane, Part, PartKind, SpanRequest
+from sensegate.tiers.protocol import Lane, PartKind, SpanPart, SpanRequest
 from sensegate.tiers.receiver import Receiver
+from sensegate.tiers.uplink_accounting import UplinkAccounting
 from tests.tiers.made import NODE, check, drive, rows_of
 from tests.tiers.world import World
 
@@ -51,7 +51,7 @@ async def test_rows_of_a_foreign_device_are_refused_and_the_rest_is_taken(world:
     await world.drain()
     totals = await balance(world)
     assert (totals["forwarded"], totals["refused_by_centre.foreign_device"]) == (3, 2)
-    [part] = await world.uplink.refused()
+    [part] = await world.uplink.refused_parts()
     assert (part.kind, part.grade, part.rows, part.reason) == ("readings", 2, 2, "foreign_device")
     assert await send_again(world) == {part.id: "still refused: foreign_device"}
     world.centre.owners.foreign.clear()
@@ -60,7 +60,7 @@ async def test_rows_of_a_foreign_device_are_refused_and_the_rest_is_taken(world:
     assert totals["forwarded"] == 5
     assert totals["readmitted.foreign_device"] == 2
     assert "refused_by_centre.foreign_device" not in totals
-    assert await world.uplink.refused() == []
+    assert await world.uplink.refused_parts() == []
     await check(world.node, world.centre.log)
 
 
@@ -70,7 +70,7 @@ async def test_of_rows_of_one_grade_only_those_of_the_device_are_refused(world: 
     for _ in range(4):
         await world.node.commit([(0, 3), (1, 2)])
         await world.drain()
-    parts = await world.uplink.refused()
+    parts = await world.uplink.refused_parts()
     assert [(part.rows, part.spans) for part in parts] == [(8, 4)], "a refusal that goes on is one entry"
     world.centre.owners.foreign.clear()
     await world.node.commit([(1, 1)])
@@ -88,10 +88,10 @@ async def test_nothing_is_taken_of_divisions_outside_the_areas(world: World) -> 
     totals = await balance(world)
     # Its counts name the places, too; they are no counts of rows.
     assert totals["refused_by_centre.area"] == 10
-    assert {part.kind for part in await world.uplink.refused()} == {PartKind.READINGS}
+    assert {part.kind for part in await world.uplink.refused_parts()} == {PartKind.READINGS}
     world.centre.areas = ("4401",)
     await send_again(world)
-    assert len(await world.uplink.refused()) == 0
+    assert len(await world.uplink.refused_parts()) == 0
     await check(world.node, world.centre.log)
 
 
@@ -102,8 +102,8 @@ async def test_the_list_outlives_both_processes_and_the_body_is_kept_encrypted(w
     await world.drain()
     world.centre.fresh()
     world.uplink = world.fresh()
-    [part] = await world.uplink.refused()
-    body = await world.centre.receiver.body(NODE, part.id)
+    [part] = await world.uplink.refused_parts()
+    body = await world.centre.receiver.refused_body(NODE, part.id)
     assert body is not None
     assert b"d0" not in b"".join(entry.payload for entry in await world.centre.log.fetch(0) if "body" in entry.subject)
     world.centre.owners.foreign.clear()
@@ -123,7 +123,7 @@ async def test_what_is_sent_once_more_is_taken_once(world: World, fault: str) ->
         with contextlib.suppress(Unavailable):
             await world.uplink.resend()
             world.centre.fault = fault
-            await drive(world.clock, world.uplink.backlog())
+            await drive(world.clock, world.uplink.forward_backlog())
         await world.centre.land()
         world.centre.fresh()
         world.uplink = world.fresh()
@@ -138,12 +138,12 @@ async def test_one_of_several_may_be_named(world: World) -> None:
     world.centre.owners.foreign.update({"d0", "d1"})
     await world.node.commit([(0, 3), (1, 2)])
     await world.drain()
-    first, second = await world.uplink.refused()
+    first, second = await world.uplink.refused_parts()
     world.centre.owners.foreign.clear()
     with pytest.raises(NotFound):
         await world.uplink.resend(["nothing"])
     assert set(await send_again(world, [first.id])) == {first.id}
-    assert [part.id for part in await world.uplink.refused()] == [second.id]
+    assert [part.id for part in await world.uplink.refused_parts()] == [second.id]
 
 
 async def test_what_orders_had_kept_back_may_be_refused_too(world: World) -> None:
@@ -168,15 +168,15 @@ async def test_what_orders_had_kept_back_may_be_refused_too(world: World) -> Non
 
 async def test_the_node_tells_what_was_refused_and_what_was_taken_after_all(world: World) -> None:
     """Its own ledger has the same words, whatever of them it hears late."""
-    carried = Carried(NODE, world.node.log, lambda: world.uplink.totals, world.clock, ttl_h=1)
+    carried = UplinkAccounting(NODE, world.node.log, lambda: world.uplink.totals, world.clock, ttl_h=1)
     world.centre.owners.foreign.add("d0")
     await world.node.commit([(0, 3)])
     await world.drain()
-    await carried.tell()
+    await carried.record()
     assert await own(world) == {"refused_by_centre.foreign_device": 3}
     world.centre.owners.foreign.clear()
     await send_again(world)
-    await carried.tell()
+    await carried.record()
     assert await own(world) == {"forwarded": 3}
 
 
@@ -195,8 +195,8 @@ async def own(world: World) -> dict[str, int]:
 def spoilt(world: World, **changes: object) -> bytes:
     """Return the last span that was sent, with something changed."""
     request = protocol._span_request(world.centre.sent[-1])
-    moves = tuple(msgspec.structs.replace(move, base=move.base + 1) for move in request.moves)
-    return protocol.encode(msgspec.structs.replace(request, span_id="another", moves=moves, **changes))
+    moves = tuple(msgspec.structs.replace(move, base_number=move.base_number + 1) for move in request.updates)
+    return protocol.encode(msgspec.structs.replace(request, span_id="another", updates=moves, **changes))
 
 
 async def sent(world: World) -> SpanRequest:
@@ -215,7 +215,7 @@ async def test_what_cannot_be_read_is_refused_with_its_kind_and_grade(world: Wor
     )
     before = len((await rows_of(world.centre.log)).ids)
     answer = protocol.decode_span_answer(await world.centre.send_span("live", spoilt(world, parts=parts)))
-    assert answer.outcome is protocol.Outcome.TAKEN
+    assert answer.outcome is protocol.SpanOutcome.ACCEPTED
     assert [(part.reason, part.rows, part.devices) for part in answer.refused] == [("unreadable", 2, 0)]
     assert len((await rows_of(world.centre.log)).ids) == before
     assert answer.lanes[Lane.LIVE].totals["refused_by_centre.unreadable"] == 2
@@ -238,17 +238,17 @@ async def test_counts_that_only_the_centre_makes_are_refused(world: World) -> No
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda request: {"moves": (*request.moves, *request.moves)}, "a lane twice"),
-        (lambda request: {"moves": (msgspec.structs.replace(request.moves[0], position=1),)}, "lies before"),
+        (lambda request: {"updates": (*request.updates, *request.updates)}, "a lane twice"),
+        (lambda request: {"updates": (msgspec.structs.replace(request.updates[0], position=1),)}, "lies before"),
         (
-            lambda _: {"moves": (protocol.LaneMove(Lane.BACKLOG, 1, 0, ((0, 50),)),)},
-            "was not given to it",
+            lambda _: {"updates": (protocol.LaneUpdate(Lane.BACKLOG, 1, 0, ((0, 50),)),)},
+            "was not assigned to it",
         ),
         (
-            lambda _: {"moves": (protocol.LaneMove(Lane.BACKLOG, 1, 10**6),)},
+            lambda _: {"updates": (protocol.LaneUpdate(Lane.BACKLOG, 1, 10**6),)},
             "lies behind",
         ),
-        (lambda _: {"moves": (protocol.LaneMove(Lane.LIVE, 2, 10**6, ((0, 5),)),)}, "has ranges"),
+        (lambda _: {"updates": (protocol.LaneUpdate(Lane.LIVE, 2, 10**6, ((0, 5),)),)}, "has ranges"),
     ],
 )
 async def test_a_span_that_contradicts_the_records_is_refused(world: World, spoil: object, words: str) -> None:
@@ -256,12 +256,14 @@ async def test_a_span_that_contradicts_the_records_is_refused(world: World, spoi
     request = await sent(world)
     end = (await world.centre.log.bounds())[1]
     changes = {"span_id": "another", **spoil(request)}  # type: ignore[operator]
-    moves = tuple(msgspec.structs.replace(move, base=world.record(move.lane).number) for move in changes.pop("moves"))
-    bad = protocol.encode(msgspec.structs.replace(request, moves=moves, **changes))
+    moves = tuple(
+        msgspec.structs.replace(move, base_number=world.record(move.lane).number) for move in changes.pop("updates")
+    )
+    bad = protocol.encode(msgspec.structs.replace(request, updates=moves, **changes))
     with pytest.raises(PermissionDenied, match=words):
         await world.centre.send_span("live", bad)
     assert (await world.centre.log.bounds())[1] == end
-    assert words in " ".join(world.centre.receiver.standing(NODE).told())
+    assert words in " ".join(world.centre.receiver.health(NODE).problems())
 
 
 @pytest.mark.parametrize("body", [b"", b"\xc1", b"\x80" * 100, b"[" * 100_000, protocol.encode({"writer": 3})])
@@ -304,7 +306,7 @@ async def test_whoever_is_no_member_writes_nothing(world: World) -> None:
         world.centre.receiver._store,
         admits=lambda member: member != NODE,
     )
-    with pytest.raises(PermissionDenied, match="no member"):
+    with pytest.raises(PermissionDenied, match="not a member"):
         await world.live()
 
 
@@ -316,7 +318,7 @@ async def step(world: World) -> float | None:
     try:
         await world.live()
     except PermissionDenied as why:
-        return world.uplink._refused(Lane.LIVE, why)
+        return world.uplink._note_refusal(Lane.LIVE, why)
     return None
 
 
@@ -338,9 +340,9 @@ async def test_a_span_that_is_refused_waits_is_told_and_is_skipped_by_order(
     with pytest.raises(Conflict):
         world.uplink.skip(Lane.LIVE)
     await world.node.commit([(0, 5)])
-    waits = [await step(world) for _ in range(uplink.REFUSED_TRIES + 2)]
+    waits = [await step(world) for _ in range(uplink.REFUSED_ATTEMPTS + 2)]
     assert waits == [1.0, 2.0, 4.0, 60.0, 60.0, 60.0]
-    assert "sensegate node skip live" in world.uplink.troubles[0]
+    assert "sensegate node skip live" in world.uplink.problems[0]
     await world.node.commit([(0, 2)])  # what comes behind it is not skipped with it
     world.uplink.skip(Lane.LIVE)
     assert await step(world) is None
@@ -348,7 +350,7 @@ async def test_a_span_that_is_refused_waits_is_told_and_is_skipped_by_order(
     assert await step(world) == 1.0
     monkeypatch.setattr(world.centre.receiver, "span", good)
     await world.drain()
-    assert world.uplink.troubles == []
+    assert world.uplink.problems == []
     totals = world.uplink.totals
     assert (totals["accepted"], totals["forwarded"], totals["withheld.skipped"]) == (10, 5, 5)
 
@@ -380,13 +382,13 @@ async def test_a_member_that_fills_its_share_waits_and_the_others_go_on(world: W
 
     with pytest.raises(Overloaded, match="share"):
         await fill()
-    assert "share of the log" in world.centre.receiver.standing(NODE).told()[0]
+    assert "share of the log" in world.centre.receiver.health(NODE).problems()[0]
     taken = len((await rows_of(world.centre.log)).ids)
     assert taken > 0
     await world.clock.advance(200 * 3_600)
     await world.node.commit([(0, 3)])
     await world.drain()
-    assert world.centre.receiver.standing(NODE).told() == []
+    assert world.centre.receiver.health(NODE).problems() == []
     assert world.uplink.totals["forwarded"] == taken + 3
 
 
@@ -397,7 +399,7 @@ async def test_the_list_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch
         world.centre.owners.foreign = {"d0"} if number % 2 else {"d1"}
         await world.node.commit([(0, 1), (1, 1)])
         await world.drain()
-    assert len(await world.uplink.refused()) == 3
+    assert len(await world.uplink.refused_parts()) == 3
     assert (await balance(world))["refused_by_centre.foreign_device"] == 6
 
 
@@ -413,7 +415,7 @@ async def test_a_refusal_that_was_not_written_is_not_counted_with_the_next(world
             await world.live()
     world.centre.log.lose_next(written=False)
     await world.drain()
-    assert sum(part.rows for part in await world.uplink.refused()) == 5
+    assert sum(part.rows for part in await world.uplink.refused_parts()) == 5
     assert (await balance(world))["refused_by_centre.foreign_device"] == 5
 
 
@@ -423,7 +425,7 @@ async def test_a_large_refusal_is_several_entries(world: World, monkeypatch: pyt
     world.centre.owners.foreign = {"d0", "d1"}
     await world.node.commit([(0, 3), (1, 2)])
     await world.drain()
-    assert sorted(part.rows for part in await world.uplink.refused()) == [2, 3]
+    assert sorted(part.rows for part in await world.uplink.refused_parts()) == [2, 3]
     world.centre.owners.foreign = set()
     await send_again(world)
     await check(world.node, world.centre.log)
@@ -468,7 +470,7 @@ async def test_refusals_orders_cuts_and_kills_in_any_order(seed: int) -> None:  
                     await world.uplink.resend()
             case lane:
                 with contextlib.suppress(Unavailable):
-                    await drive(world.clock, getattr(world.uplink, lane)())
+                    await drive(world.clock, getattr(world.uplink, f"forward_{lane}")())
                 if dice.random() < 0.5:
                     await world.centre.land()
     world.shed, world.centre.fault = [], ""
@@ -477,7 +479,7 @@ async def test_refusals_orders_cuts_and_kills_in_any_order(seed: int) -> None:  
     world.uplink = world.fresh()
     await world.drain()
     await send_again(world)
-    assert await world.uplink.refused() == []
+    assert await world.uplink.refused_parts() == []
     totals = await balance(world)
     assert totals["forwarded"] == total
     found = await rows_of(world.centre.log)
@@ -486,7 +488,7 @@ async def test_refusals_orders_cuts_and_kills_in_any_order(seed: int) -> None:  
 
 async def test_control_without_the_lists_fence_rows_are_doubled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: an entry that is not taken off in the same write brings its rows twice."""
-    monkeypatch.setattr(refusals.Listing, "resolved", lambda *_: Member("refused.none.none", b"", 1))
+    monkeypatch.setattr(refusals.RefusedPartList, "resolve", lambda *_: Member("refused.none.none", b"", 1))
     world.centre.owners.foreign.add("d0")
     await world.node.commit([(0, 3)])
     await world.drain()
@@ -509,8 +511,8 @@ async def test_rows_once_more_are_marked_as_late(world: World) -> None:
 
 def test_an_entry_that_cannot_be_read_is_no_entry() -> None:
     """Garbage under a subject of the list names nothing."""
-    assert refusals._readable(b"{") is None
-    assert Part(PartKind.LEDGER, b"").rows == 0
+    assert refusals._decode_or_none(b"{") is None
+    assert SpanPart(PartKind.LEDGER, b"").rows == 0
 
 
 async def test_the_log_in_memory_lists_as_the_real_one() -> None:

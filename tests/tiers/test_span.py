@@ -11,7 +11,7 @@ from sensegate.clock import FakeClock
 from sensegate.model import Entry
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.protocol import PartKind
-from sensegate.tiers.span import Only, Packer, whole_commits
+from sensegate.tiers.span import Packer, PartFilter, whole_commits
 from tests.tiers.made import Node
 
 PACKER = Packer(3)
@@ -28,7 +28,7 @@ async def entries_of(*commits: list[tuple[int, int]], alarm: bool = False) -> li
 
 async def test_a_span_is_one_message_of_each_grade_and_one_ledger() -> None:
     """However many commits: their readings share a message, their ledgers are summed."""
-    span = PACKER.span(await entries_of([(0, 2)], [(0, 3)], [(1, 1)]))
+    span = PACKER.pack(await entries_of([(0, 2)], [(0, 3)], [(1, 1)]))
     assert [(part.kind, part.grade, part.rows) for part in span.parts] == [
         ("readings", 1, 5),
         ("readings", 2, 1),
@@ -42,7 +42,7 @@ async def test_identity_and_values_survive() -> None:
     """A record keeps the id of where it was first committed, its value and its times."""
     entries = await entries_of([(0, 3)])
     sent = columns.decode(entries[1].payload, sequence=entries[1].sequence)
-    got = columns.decode(PACKER.span(entries).parts[0].payload, sequence=999)
+    got = columns.decode(PACKER.pack(entries).parts[0].payload, sequence=999)
     assert [got.record_id(row) for row in range(3)] == [sent.record_id(row) for row in range(3)]
     assert np.array_equal(got.value, sent.value)
     assert np.array_equal(got.time, sent.time)
@@ -51,7 +51,7 @@ async def test_identity_and_values_survive() -> None:
 
 async def test_what_is_above_the_grade_is_withheld_and_counted() -> None:
     """A higher grade than the node shares stays; the ledger says how many by reason, and the device."""
-    span = PACKER.span(await entries_of([(0, 2), (2, 5)]))
+    span = PACKER.pack(await entries_of([(0, 2), (2, 5)]))
     assert span.rows == 2
     rows = {(row.device, row.kind): row.count for row in Ledger.decode(span.parts[-1].payload).rows()}
     assert rows["d2", "withheld.grade"] == 5
@@ -66,7 +66,7 @@ async def test_alarms_go_first_and_their_series_stays_in_order() -> None:
         Entry(number, entry.subject, entry.payload, entry.time)
         for number, entry in enumerate([*first, *second, *third], 1)
     ]
-    span = PACKER.span(entries)
+    span = PACKER.pack(entries)
     leading = columns.decode(span.parts[0].payload)
     assert (span.parts[0].kind, span.parts[0].grade) == ("readings", 1)
     assert leading.origins.device == ["d0"]
@@ -77,7 +77,7 @@ async def test_alarms_go_first_and_their_series_stays_in_order() -> None:
 async def test_backlog_rows_are_marked() -> None:
     """Every row of the backlog lane carries the flag; rows of the live lane do not."""
     entries = await entries_of([(0, 2)])
-    live, late = (columns.decode(PACKER.span(entries, flag).parts[0].payload) for flag in (None, Flag.BACKLOG))
+    live, late = (columns.decode(PACKER.pack(entries, flag).parts[0].payload) for flag in (None, Flag.BACKLOG))
     assert not (live.flags & Flag.BACKLOG).any()
     assert (late.flags & Flag.BACKLOG).all()
 
@@ -88,7 +88,7 @@ async def test_a_span_that_is_too_large_for_a_message_is_made_of_less() -> None:
     entries = await entries_of(*[[(0, 50), (1, 20)]] * 40)
     rows, spans = 0, 0
     while entries:
-        span = packer.span(entries)
+        span = packer.pack(entries)
         assert span.size <= 1_200
         rows, spans = rows + span.rows, spans + 1
         entries = [entry for entry in entries if entry.sequence > span.position]
@@ -99,15 +99,15 @@ async def test_a_span_that_is_too_large_for_a_message_is_made_of_less() -> None:
 async def test_only_some_rows_are_made_once_more() -> None:
     """Of one kind and grade, or of some devices, and nothing is counted a second time."""
     entries = await entries_of([(0, 2), (1, 3)], [(0, 1)])
-    span = PACKER.span(entries, only=Only(PartKind.READINGS, 1))
+    span = PACKER.pack(entries, only=PartFilter(PartKind.READINGS, 1))
     assert [(part.kind, part.rows) for part in span.parts] == [("readings", 3)]
-    assert PACKER.span(entries, only=Only(PartKind.READINGS, 1, frozenset({"d1"}))).parts == []
-    assert [part.kind for part in PACKER.span(entries, only=Only(PartKind.LEDGER)).parts] == ["ledger"]
+    assert PACKER.pack(entries, only=PartFilter(PartKind.READINGS, 1, frozenset({"d1"}))).parts == []
+    assert [part.kind for part in PACKER.pack(entries, only=PartFilter(PartKind.LEDGER)).parts] == ["ledger"]
 
 
 async def test_rows_that_are_skipped_are_counted() -> None:
     """Nothing of them goes up; the ledger says how many."""
-    span = PACKER.span(await entries_of([(0, 2), (2, 5)]), skip=True)
+    span = PACKER.pack(await entries_of([(0, 2), (2, 5)]), skip=True)
     assert [part.kind for part in span.parts] == ["ledger"]
     totals = Ledger.decode(span.parts[0].payload).totals()
     assert (totals["withheld.skipped"], totals["withheld.grade"], totals["accepted"]) == (2, 5, 7)
@@ -123,5 +123,5 @@ def test_spans_end_with_commits() -> None:
 
 def test_a_run_with_nothing_to_tell_has_no_parts() -> None:
     """Raw messages and records alone move the position, nothing more."""
-    span = PACKER.span([Entry(5, "raw.4401-0", b"", 0), Entry(6, "commit.4401-0", b"", 0)])
+    span = PACKER.pack([Entry(5, "raw.4401-0", b"", 0), Entry(6, "commit.4401-0", b"", 0)])
     assert (span.parts, span.position, span.rows) == ([], 6, 0)

@@ -25,13 +25,13 @@ from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.model import Member, Shed
 from sensegate.quantities.quality import Flag
 from sensegate.tiers import lanes, uplink
-from sensegate.tiers.carried import Carried
 from sensegate.tiers.exchange import LaneState
 from sensegate.tiers.judging import Judge
 from sensegate.tiers.link import CentreLink, NodeLinks
-from sensegate.tiers.protocol import Lane, LaneMove, Outcome, decode_span_answer
+from sensegate.tiers.protocol import Lane, LaneUpdate, SpanOutcome, decode_span_answer
 from sensegate.tiers.receiver import Receiver
 from sensegate.tiers.uplink import Uplink
+from sensegate.tiers.uplink_accounting import UplinkAccounting
 from sensegate.tiers.verdict import MemberFacts, Rules
 from sensegate.tiers.writers import Claimant
 from tests.conftest import eventually
@@ -45,7 +45,7 @@ async def test_idle_readings_go_at_once(world: World) -> None:
     """Without load a commit is forwarded without waiting for company."""
     await world.node.commit([(0, 1)])
     before = world.clock.now()
-    assert await world.uplink.live()
+    assert await world.uplink.forward_live()
     assert world.clock.now() == before
     assert len((await rows_of(world.centre.log)).ids) == 1
 
@@ -128,7 +128,7 @@ async def test_what_a_mode_order_kept_back_comes_up_after_it(world: World) -> No
     await world.node.commit([(1, 1)], alarm=True)
     await world.drain()
     assert await withheld(world) == (3, 12, 3)
-    assert len(world.record(Lane.LIVE).kept) == 1, "one part, however many spans"
+    assert len(world.record(Lane.LIVE).withheld) == 1, "one part, however many spans"
     world.shed = []
     await world.node.commit([(0, 1)])
     await world.drain()
@@ -137,7 +137,7 @@ async def test_what_a_mode_order_kept_back_comes_up_after_it(world: World) -> No
     assert sum(1 for name in rows.ids if rows.flags[name] & Flag.BACKLOG) == 12
     await check(world.node, world.centre.log)
     records = [world.record(lane) for lane in Lane]
-    assert [record.kept for record in records] == [(), ()]
+    assert [record.withheld for record in records] == [(), ()]
     assert world.uplink.totals["withheld.grade"] == 4
     before = await subjects_of(world.centre.log)
     world.uplink = world.fresh()
@@ -190,7 +190,7 @@ async def test_each_write_of_it_is_made_once(world: World, fault: str) -> None:
         await world.node.commit([(0, 3), (1, 2)])
         for _ in range(6):
             world.centre.fault = fault
-            for step in (world.uplink.live, world.uplink.backlog):
+            for step in (world.uplink.forward_live, world.uplink.forward_backlog):
                 with contextlib.suppress(Unavailable):
                     await drive(world.clock, step())
             await world.centre.land()
@@ -230,7 +230,7 @@ async def test_orders_cuts_and_kills_in_any_order(seed: int) -> None:
                 await world.clock.advance(dice.choice((1, 30)))
             case step:
                 with contextlib.suppress(Unavailable):
-                    await drive(world.clock, getattr(world.uplink, step)())
+                    await drive(world.clock, getattr(world.uplink, f"forward_{step}")())
                 if dice.random() < 0.5:
                     await world.centre.land()
     world.shed, world.centre.fault = [], ""
@@ -246,30 +246,30 @@ async def test_orders_cuts_and_kills_in_any_order(seed: int) -> None:
 async def test_planted_holes_are_found(world: World, monkeypatch: pytest.MonkeyPatch, hole: str, found: str) -> None:
     """A part that is not named in the record is lost; one that the live lane keeps when it gives it is doubled."""
     if hole == "forgotten":
-        monkeypatch.setattr(Uplink, "_kept", lambda *_: ())
+        monkeypatch.setattr(Uplink, "_withheld_after", lambda *_: ())
     else:
-        given = Uplink._move
+        given = Uplink._lane_update
 
-        def keeps(self: Uplink, lane: Lane, state: LaneState, **more: Any) -> LaneMove:
+        def keeps(self: Uplink, lane: Lane, state: LaneState, **more: Any) -> LaneUpdate:
             if lane is Lane.LIVE and "position" not in more:
-                more["kept"] = state.record.kept
+                more["withheld"] = state.record.withheld
             return given(self, lane, state, **more)
 
-        monkeypatch.setattr(Uplink, "_move", keeps)
+        monkeypatch.setattr(Uplink, "_lane_update", keeps)
     world.shed = [ORDER]
     await world.node.commit([(0, 3)])
     await world.drain()
     world.shed = []
     for _ in range(4):
         await world.live()
-        await drive(world.clock, world.uplink.backlog())
+        await drive(world.clock, world.uplink.forward_backlog())
     with pytest.raises(AssertionError, match=found):
         await check(world.node, world.centre.log)
 
 
 async def test_more_parts_than_can_be_named_keep_nothing_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rather all goes up than that something would never."""
-    monkeypatch.setattr(uplink, "KEPT_MAX", 2)
+    monkeypatch.setattr(uplink, "WITHHELD_MAX", 2)
     for number in range(4):
         world.shed = [ORDER] if number % 2 else [ORDER, Shed("x", "", frozenset({"y"}))]
         await world.node.commit([(0, 1)])
@@ -282,22 +282,22 @@ async def test_more_parts_than_can_be_named_keep_nothing_back(world: World, monk
 
 async def test_the_node_tells_what_came_up_afterwards(world: World) -> None:
     """Its own ledger: withheld falls by what is forwarded now; a count that is short for a while moves nothing."""
-    carried = Carried(NODE, world.node.log, lambda: world.uplink.totals, world.clock, ttl_h=1)
+    carried = UplinkAccounting(NODE, world.node.log, lambda: world.uplink.totals, world.clock, ttl_h=1)
     world.shed = [ORDER]
     await world.node.commit([(0, 3)])
     await world.drain()
-    await carried.tell()
+    await carried.record()
     assert await told(world) == {"withheld.mode": 3}
     world.shed = []
     await world.drain()
-    held = world.uplink._exchange.held
+    held = world.uplink._exchange.lanes
     live = held.pop(Lane.LIVE)
-    await carried.tell()
+    await carried.record()
     assert await told(world) == {"forwarded": 3}
     held[Lane.LIVE] = live
-    await carried.tell()
+    await carried.record()
     held.clear()
-    await carried.tell()
+    await carried.record()
     assert await told(world) == {"forwarded": 3}
 
 
@@ -316,15 +316,15 @@ async def test_an_uplink_that_was_replaced_writes_nothing(world: World) -> None:
     await world.live()
     other = world.fresh()
     await world.node.commit([(0, 1)])
-    assert await drive(world.clock, other.live())
+    assert await drive(world.clock, other.forward_live())
     world.centre.alive.add(other._claimant.writer.token)
     await world.node.commit([(0, 1)])
     with pytest.raises(Unavailable, match="another writer"):
         await world.live()
-    with pytest.raises(PermissionDenied, match="another process of this node answers"):
+    with pytest.raises(PermissionDenied, match="another process of this node is running"):
         await world.live()
-    assert "another process" in world.uplink.troubles[0]
-    assert await drive(world.clock, other.live())
+    assert "another process" in world.uplink.problems[0]
+    assert await drive(world.clock, other.forward_live())
     await check(world.node, world.centre.log)
 
 
@@ -347,7 +347,7 @@ async def test_a_span_that_is_sent_twice_is_taken_once(world: World) -> None:
     await world.drain()
     end = (await world.centre.log.bounds())[1]
     answer = decode_span_answer(await world.centre.send_span("live", world.centre.sent[-1]))
-    assert answer.outcome is Outcome.TAKEN
+    assert answer.outcome is SpanOutcome.ACCEPTED
     assert (await world.centre.log.bounds())[1] == end
 
 
@@ -368,10 +368,10 @@ async def test_a_new_log_of_the_node_begins_anew(world: World) -> None:
     other = Node(MemoryLog(world.clock, epoch="another"), world.clock)
     await other.commit([(0, 2)])
     uplink = world.fresh(keeper=MemoryKeeper(), log=other.log)
-    assert await drive(world.clock, uplink.live())
+    assert await drive(world.clock, uplink.forward_live())
     assert len((await rows_of(world.centre.log)).ids) == 6
     world.uplink = world.fresh()
-    with pytest.raises(PermissionDenied, match="another store has taken this one's place"):
+    with pytest.raises(PermissionDenied, match="another store has replaced this one"):
         await world.live()
 
 
@@ -442,7 +442,7 @@ async def test_control_without_the_fence_readings_are_doubled(world: World, monk
         return await written([Member(m.subject, m.payload, m.ttl_h, m.rollup) for m in members])
 
     monkeypatch.setattr(world.centre.log, "write", unfenced)
-    monkeypatch.setattr(lanes, "stale", lambda *_: False)
+    monkeypatch.setattr(lanes, "is_stale", lambda *_: False)
     monkeypatch.setattr(lanes, "_check", lambda *_: None)
     await world.node.commit([(0, 2)])
     world.centre.fault = "late"

@@ -59,7 +59,7 @@ class UplinkStates(RuleBasedStateMachine):
     def step(self, uplink: Uplink, lane: str, fault: str) -> None:
         self.centre.fault = fault
         try:
-            self.run(uplink.live() if lane == "live" else uplink.backlog())
+            self.run(uplink.forward_live() if lane == "live" else uplink.forward_backlog())
         except Unavailable:
             pass
         finally:
@@ -88,7 +88,7 @@ class UplinkStates(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.run(self.centre.land())
         uplink = self.fresh()
-        while self.run(uplink.live()) or self.run(uplink.backlog()):
+        while self.run(uplink.forward_live()) or self.run(uplink.forward_backlog()):
             pass
         self.run(check(self.node, self.centre.log))
         totals = uplink.totals

@@ -10,7 +10,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.errors import ConfigError, PermissionDenied, Unavailable
 from sensegate.tiers.protocol import Lane
 from sensegate.tiers.uplink import Uplink
-from sensegate.tiers.writers import Claimant, FileKeeper, Shift, WriterState
+from sensegate.tiers.writers import Claimant, SequenceShift, WriterState, WriterStateFile
 from tests.tiers.made import MemoryKeeper, Node, drive, rows_of
 from tests.tiers.world import World
 
@@ -47,7 +47,7 @@ class Machine:
     async def drain(self) -> None:
         """Bring up what there is."""
         clock = self.world.clock
-        while await drive(clock, self.uplink.live()) or await drive(clock, self.uplink.backlog()):
+        while await drive(clock, self.uplink.forward_live()) or await drive(clock, self.uplink.forward_backlog()):
             pass
 
     def alive(self) -> None:
@@ -94,7 +94,7 @@ async def test_a_claim_whose_answer_was_lost_is_no_copy(world: World, machine: M
         await machine.started()
         world.centre.ask = lost  # type: ignore[method-assign]
         with pytest.raises(Unavailable):
-            await machine.uplink.live()
+            await machine.uplink.forward_live()
     world.centre.ask = asked  # type: ignore[method-assign]
     await machine.node.commit([(0, 2)])
     await machine.started()
@@ -113,12 +113,12 @@ async def test_a_copied_machine_beside_the_living_one_waits_and_is_told(world: W
     for _ in range(5):
         await copy.node.commit([(0, 4)])
         await machine.node.commit([(0, 2)])
-        with pytest.raises(PermissionDenied, match="another process of this node answers"):
-            await copy.uplink.live()
+        with pytest.raises(PermissionDenied, match="another process of this node is running"):
+            await copy.uplink.forward_live()
         await machine.drain()
     assert len(await ids(world)) == 3 + 5 * 2
-    assert "another process" in copy.uplink.troubles[0]
-    assert "two copies" in world.centre.receiver.standing("4401").told()[0]
+    assert "another process" in copy.uplink.problems[0]
+    assert "two copies" in world.centre.receiver.health("4401").problems()[0]
 
 
 @pytest.mark.parametrize("takes_over", ["copy", "original"])
@@ -141,7 +141,7 @@ async def test_the_operator_decides_which_copy_goes_on(world: World, machine: Ma
     for _ in range(3):
         await late.node.commit([(0, 5)])
         with pytest.raises(PermissionDenied, match="writer: another"):
-            await late.uplink.live()
+            await late.uplink.forward_live()
         await other.node.commit([(0, 2)])
         await other.drain()
         wrote += 2
@@ -157,9 +157,9 @@ async def test_the_operator_decides_which_copy_goes_on(world: World, machine: Ma
     late.alive()
     await other.node.commit([(0, 1)])
     with pytest.raises((Unavailable, PermissionDenied), match="writer"):
-        await other.uplink.live()
+        await other.uplink.forward_live()
     with pytest.raises(PermissionDenied, match="writer"):
-        await other.uplink.live()
+        await other.uplink.forward_live()
 
 
 async def test_what_was_not_sent_when_a_copy_took_over_comes_up_from_where_it_is(
@@ -188,7 +188,7 @@ async def test_control_without_the_writer_the_copys_readings_are_skipped(
 ) -> None:
     """Negative control: without claims both write under the same sequences, and readings of one are passed over."""
     monkeypatch.setattr("sensegate.tiers.lanes.is_writer", lambda *_: True)
-    monkeypatch.setattr("sensegate.tiers.exchange.Exchange._is_mine", lambda *_: True)
+    monkeypatch.setattr("sensegate.tiers.exchange.Exchange._is_own", lambda *_: True)
     await machine.node.commit([(0, 3)])
     await machine.drain()
     copy = machine.copy()
@@ -226,7 +226,7 @@ async def test_a_claim_by_force_needs_a_known_place(world: World, machine: Machi
     await world.clock.advance(200 * 3_600)  # what was displaced has expired
     machine.uplink.take_over()
     with pytest.raises(PermissionDenied, match="new store"):
-        await machine.uplink.live()
+        await machine.uplink.forward_live()
 
 
 async def test_a_store_that_has_lost_its_file_goes_on_by_order(world: World, machine: Machine) -> None:
@@ -238,7 +238,7 @@ async def test_a_store_that_has_lost_its_file_goes_on_by_order(world: World, mac
     for _ in range(2):
         await machine.started()
         with pytest.raises(PermissionDenied, match="takeover"):
-            await machine.uplink.live()
+            await machine.uplink.forward_live()
     machine.uplink.take_over()
     await machine.drain()
     found = await ids(world)
@@ -251,9 +251,9 @@ async def test_a_store_that_has_lost_its_file_goes_on_by_order(world: World, mac
 
 async def test_the_file_is_read_as_it_was_written_or_refused(tmp_path: Path) -> None:
     """None is a first start; garbage is named with what to do."""
-    keeper = FileKeeper(tmp_path)
+    keeper = WriterStateFile(tmp_path)
     assert await keeper.read() is None
-    state = WriterState("a", 3, ("x", "y"), 7, (Shift(1, 2, 3),))
+    state = WriterState("a", 3, ("x", "y"), 7, (SequenceShift(1, 2, 3),))
     await keeper.write(state)
     assert await keeper.read() == state
     (tmp_path / "writer.json").write_text("{")
@@ -264,7 +264,7 @@ async def test_the_file_is_read_as_it_was_written_or_refused(tmp_path: Path) -> 
 async def test_a_file_that_cannot_be_read_is_told_and_ends_nothing(world: World, tmp_path: Path) -> None:
     """The node goes on alone and says why; once the file is mended it goes up."""
     (tmp_path / "writer.json").write_text("garbage")
-    claimant = Claimant(FileKeeper(tmp_path), world.node.log)
+    claimant = Claimant(WriterStateFile(tmp_path), world.node.log)
     assert await claimant.claim(world.centre) is None
     assert "writer.json" in claimant.denied
     (tmp_path / "writer.json").unlink()
@@ -283,9 +283,9 @@ async def test_a_centre_that_has_not_copied_a_claim_takes_the_newer_epoch(world:
     await machine.drain()
     world.centre.log = standby
     world.centre.fresh()
-    machine.uplink._exchange.forget()
+    machine.uplink._exchange.invalidate()
     await machine.node.commit([(0, 1)])
     await machine.drain()
     found = await ids(world)
     assert len(found) == len(set(found)) == 6
-    assert machine.uplink._exchange.held[Lane.LIVE].record.writer.epoch == 2
+    assert machine.uplink._exchange.lanes[Lane.LIVE].record.writer.epoch == 2

@@ -36,13 +36,13 @@ class World:
 
     def record(self, lane: Lane) -> LaneRecord:
         """Return a lane's record as the uplink holds it."""
-        return self.uplink._exchange.held[lane].record
+        return self.uplink._exchange.lanes[lane].record
 
     async def live(self) -> bool:
-        return bool(await drive(self.clock, self.uplink.live()))
+        return bool(await drive(self.clock, self.uplink.forward_live()))
 
     async def drain(self) -> None:
-        while await self.live() or await drive(self.clock, self.uplink.backlog()):
+        while await self.live() or await drive(self.clock, self.uplink.forward_backlog()):
             pass
 
     async def told(self) -> dict[str, int]:

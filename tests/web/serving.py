@@ -11,31 +11,31 @@ import aiohttp
 import msgspec
 
 from sensegate.authoring.survey import draft_of, samples_of, shapes
-from sensegate.authoring.unknown import UnexplainedMessages
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.memory_audit import MemoryAudit
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
+from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Principal, Role, scope
-from sensegate.authority.shelf import Shelf
 from sensegate.authority.tokens import Tokens
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import Clock, SystemClock
 from sensegate.config import WebConfig
 from sensegate.config.people import OidcConfig, PeopleConfig
 from sensegate.decode.profiles import ProfileSet
+from sensegate.lifecycle.unexplained import UnexplainedMessages
 from sensegate.model import Device
 from sensegate.normalise.book import QualityRow
-from sensegate.share.books import Books
+from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.feeds import Feeds
+from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.metering import Metering
-from sensegate.share.reader import Reader
-from sensegate.share.roll import Roll
-from sensegate.share.sharing import Sharing, Terms
+from sensegate.share.reader import LogReader
+from sensegate.share.sharing import Sharing, SharingPolicy
 from sensegate.web.app import Web
-from sensegate.web.deps import Deps, NodeRow, ProfileRow
+from sensegate.web.deps import NodeRow, ProfileRow, WebDependencies
 from sensegate.web.drafts import UNKNOWN
 
 NO_PROFILES = ProfileSet([], [])
@@ -62,25 +62,25 @@ class Gateway:
         self.devices = Devices(MemoryBucket(), self.trail, clock, home="44")
         self.tokens = Tokens(MemoryBucket(), self.trail, clock)
         self.people = People(MemoryBucket(), self.trail, clock, people or PeopleConfig())
-        self.reader = Reader(self.log, clock)
-        self.books = Books(self.hours, clock)
+        self.reader = LogReader(self.log, clock)
+        self.books = HourlyLedgers(self.hours, clock)
         self.sharing = Sharing(
             self.reader,
             self.books,
             Feeds(MemoryBucket(), clock),
             Metering(MemoryBucket(), clock),
             self.trail,
-            Shelf(MemoryBucket(), clock),
+            RecordStore(MemoryBucket(), clock),
             clock,
             subscriber=lambda name, by: self.tokens.get(name, by).scope,
-            terms=Terms(codes=True),
+            policy=SharingPolicy(assigns_codes=True),
         )
         self.pushed: list[tuple[str, str, bytes, str]] = []
         self.quality: list[QualityRow] = []
         self.refused: dict[str, dict[str, int]] = {}
         self.push: Callable[[], Awaitable[None]] | None = None
         self.web = Web(
-            Deps(
+            WebDependencies(
                 config=config,
                 role="centre",
                 division="44",
@@ -91,8 +91,8 @@ class Gateway:
                 devices=self.devices,
                 tokens=self.tokens,
                 share=self.sharing,
-                roll=Roll(clock, lambda: self.reader.end),
-                books=self.books,
+                consumers=ActiveConsumers(clock, lambda: self.reader.end),
+                hourly=self.books,
                 audit=self.trail,
                 ready=ready,
                 ingest=self._ingest,
@@ -102,7 +102,7 @@ class Gateway:
                 quality=lambda _since: self.quality,
                 refused=lambda: self.refused,
                 people=self.people,
-                secure=secure,
+                is_secure=secure,
                 oidc=Oidc(oidc, clock) if oidc else None,
                 parts={
                     UNKNOWN: UnexplainedMessages(

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from sensegate.authoring.unknown import matches_filter
 from sensegate.authority.scope import Role
 from sensegate.bus import raw
 from sensegate.decode.grammar import parse
+from sensegate.decode.topics import matches_filter
 from sensegate.model import Member, Message
 from tests.web.serving import Gateway
 

@@ -272,7 +272,7 @@ async def test_a_revoked_token_ends_its_streams(filled: Gateway) -> None:
 
 async def test_an_expired_token_reads_nothing(filled: Gateway) -> None:
     """At its end it is refused on new requests and on the stream that it had open."""
-    text = await filled.token(Role.SUBSCRIBER, "44", life_s=0.3)
+    text = await filled.token(Role.SUBSCRIBER, "44", lifetime_s=0.3)
     async with stream_of(filled, text, "all") as events:
         for _ in range(20):
             await anext(events)
@@ -311,12 +311,12 @@ async def test_a_slow_subscriber_is_cut_and_hurts_nobody(monkeypatch: pytest.Mon
             head = f"GET /api/v1/feeds/all/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
             await loop.sock_sendall(slow, head.encode())
             got = len(await loop.sock_recv(slow, 1_000))
-            before = metrics.LIMITED.labels("http_stalled")._value.get()
+            before = metrics.LIMIT_HITS.labels("http_stalled")._value.get()
             async with stream_of(gateway, token, "all") as events:
                 for _ in range(40_000):
                     await anext(events)
             async with asyncio.timeout(10):
-                while metrics.LIMITED.labels("http_stalled")._value.get() == before:
+                while metrics.LIMIT_HITS.labels("http_stalled")._value.get() == before:
                     await asyncio.sleep(0)
                 with contextlib.suppress(ConnectionError):
                     while part := await loop.sock_recv(slow, 65_536):

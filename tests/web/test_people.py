@@ -352,7 +352,7 @@ async def test_a_provider_that_is_away_is_said(tmp_path: Path) -> None:
     nobody.issuer = "http://127.0.0.1:9"
     async with serving(oidc=settings(nobody, "http://127.0.0.1:9", tmp_path)) as gateway:
         await gateway.ask("GET", "/api/v1/session/oidc", expect=503)
-        _, ways, _ = await gateway.ask("GET", "/api/v1/session/ways", expect=200)
+        _, ways, _ = await gateway.ask("GET", "/api/v1/session/methods", expect=200)
         assert ways == {"password": True, "provider": nobody.issuer}
 
 

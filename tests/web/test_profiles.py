@@ -60,7 +60,7 @@ async def test_the_document_names_them(gateway: Gateway) -> None:
     _, document, _ = await gateway.ask("GET", "/openapi.json", expect=200)
     for route in ROUTES:
         operation = document["paths"][route.path][route.method.lower()]
-        assert operation["summary"] == route.what
+        assert operation["summary"] == route.summary
         assert str(route.status) in operation["responses"]
         assert ("requestBody" in operation) == (route.body is not None)
         assert {"401", "403", "404"} <= operation["responses"].keys()

@@ -70,9 +70,9 @@ class Rig:
                     server_id=SERVER,
                     body_bytes_max=10_000,
                     requests_per_s=10_000,
-                    failures_max=3,
+                    auth_failures_max=3,
                     **more,
-                    devices=(ViidDeviceConfig(device=OLD, compact=True, algorithms=("MD5",)),),
+                    devices=(ViidDeviceConfig(device=OLD, compact_challenge=True, algorithms=("MD5",)),),
                 ),
                 clock=self.clock,
                 devices=self.devices,
@@ -234,7 +234,7 @@ async def test_a_password_of_one_device_registers_no_other(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rig", "status"), [({"unregister": "digest"}, 401), ({"unregister": "session"}, 200)], indirect=["rig"]
+    ("rig", "status"), [({"unregister_auth": "digest"}, 401), ({"unregister_auth": "session"}, 200)], indirect=["rig"]
 )
 async def test_who_may_take_leave_without_a_digest(rig: Rig, status: int) -> None:
     body = json.dumps({"UnRegisterObject": {"DeviceID": CAMERA}}).encode()

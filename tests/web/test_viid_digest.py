@@ -213,7 +213,7 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_session_holds_for_its_address_and_time() -> None:
-    sessions = Sessions(ViidConfig(session_s=10))
+    sessions = Sessions(ViidConfig(session_timeout_s=10))
     sessions.open(Session("a", "10.0.0.1", seen=0))
     assert sessions.of("a", "10.0.0.1", "", 9) is not None
     assert sessions.of("a", "10.0.0.2", "", 9) is None
@@ -224,7 +224,7 @@ def test_a_session_holds_for_its_address_and_time() -> None:
     sessions.open(Session("a", "10.0.0.1", "cert", seen=0))
     assert sessions.of("a", "10.0.0.1", "", 1) is None
     assert sessions.of("a", "10.0.0.9", "cert", 1) is not None
-    assert Sessions(ViidConfig(bind="none")).of("a", "x", "", 0) is None
+    assert Sessions(ViidConfig(session_binding="none")).of("a", "x", "", 0) is None
 
 
 def test_too_many_requests_of_a_session_are_told_to_wait() -> None:
@@ -238,7 +238,7 @@ def test_too_many_requests_of_a_session_are_told_to_wait() -> None:
 
 
 def test_a_lock_out_is_of_one_device_at_one_address_and_ends() -> None:
-    lockouts = Lockouts(ViidConfig(failures_max=2, lockout_s=30))
+    lockouts = Lockouts(ViidConfig(auth_failures_max=2, lockout_s=30))
     for _ in range(2):
         lockouts.failed("a", "x", 0)
     assert lockouts.left_s("a", "x", 1) == 29

@@ -217,7 +217,7 @@ async def test_who_reads_is_shown_with_how_far_behind(filled: Gateway) -> None:
             pass
         await eventually(settled)
         seen = await rows(admin)
-        assert (seen["ws"]["records"], seen["ws"]["why"]) == (5, "it has given no credit")
+        assert (seen["ws"]["records"], seen["ws"]["reason"]) == (5, "the subscriber has given no credit")
         assert seen["ws"]["lag_entries"] > 0
         assert (seen["sse"]["state"], seen["sse"]["records"]) == ("live", 50)
         assert await rows(other) == {}

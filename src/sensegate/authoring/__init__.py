@@ -5,6 +5,6 @@ Built on `sensegate.decode`, which imports nothing of this package: a gateway de
 
 from __future__ import annotations
 
-from sensegate.authoring.examples import check_profile
+from sensegate.authoring.examples import NamedDevices, check_profile, readings_of
 
-__all__ = ["check_profile"]
+__all__ = ["NamedDevices", "check_profile", "readings_of"]

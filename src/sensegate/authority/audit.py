@@ -1,9 +1,9 @@
-"""The audit trail: append-only, each record bound to the one before by its hash (`chain.py`).
+"""The audit trail: append-only, each record linked to its predecessor by a hash (`chain.py`).
 
-Records lie on the stream AUDIT, which the server itself lets nobody delete from or purge, under one subject a gateway.
-Each carries the number and the hash of its predecessor, and is written only if that is still the last (expected
-sequence), so two processes cannot fork the chain. Change or removal of a record breaks the chain from there on; to
-notice that the end was cut off, keep a signed head elsewhere (`heads.py` writes one every hour).
+Records are on the stream AUDIT, from which the server itself denies deletions, with one subject for each gateway.
+Each names the number and the hash of its predecessor, and is written only if that is still the last one (expected
+sequence), so two processes cannot fork the chain. A change or removal of a record breaks the chain from there on; to
+detect a truncated end, store a signed head elsewhere (`heads.py` writes one every hour).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from nats.aio.client import Client
 from sensegate.authority.chain import (
     START,
     Algorithm,
-    Fault,
-    Head,
-    Record,
+    AuditRecord,
+    ChainFault,
+    ChainHead,
+    ChainVerifier,
+    HeadSigner,
     SignedHead,
-    Signer,
-    Walk,
     decode,
     digest,
-    fitted,
+    shortened,
     verify,
 )
 from sensegate.authority.scope import Principal
@@ -36,13 +36,13 @@ from sensegate.bus.reader import Reader
 from sensegate.clock import Clock
 from sensegate.errors import Fenced, NotFound, Overloaded, Unavailable
 
-__all__ = ["START", "Audit", "Fault", "Head", "Record", "digest", "verify"]
+__all__ = ["START", "Audit", "AuditRecord", "ChainFault", "ChainHead", "digest", "verify"]
 
-_TRIES = 20
+_ATTEMPTS_MAX = 20
 
 
 class Audit:
-    """The trail of one gateway; any number of processes may append to it."""
+    """The trail of one gateway; several processes may append to it."""
 
     def __init__(
         self,
@@ -51,12 +51,12 @@ class Audit:
         *,
         gateway: str,
         algorithm: Algorithm = Algorithm.SHA256,
-        signer: Signer | None = None,
+        signer: HeadSigner | None = None,
         expires: bool = False,
     ) -> None:
-        """Take a connection of `User.GATEWAY`; `bus.streams.ensure_streams` has made the stream.
+        """Use a connection of `User.GATEWAY`; `bus.streams.ensure_streams` has created the stream.
 
-        `algorithm`: of new records. `expires`: the stream ends the life of old ones.
+        `algorithm` is the hash of new records; `expires` says that the stream expires old records.
         """
         self._nc = nc
         self._clock = clock
@@ -65,12 +65,12 @@ class Audit:
         self._algorithm = algorithm
         self._signer = signer
         self._expires = expires
-        self._head: Head | None = None
+        self._head: ChainHead | None = None
         self._lock = asyncio.Lock()
         self._count = 0
 
     async def close(self) -> None:
-        """Stop reading."""
+        """Close the reader."""
         await self._reader.close()
 
     async def record(
@@ -79,16 +79,16 @@ class Audit:
         """Append a record and return when it is durable.
 
         Raises:
-            StoreFull: AUDIT is full; nothing may be changed until it has room (`store.audit_bytes`).
-            Unavailable: the engine is away; the record may be there.
-            Overloaded: other processes write too fast.
+            StoreFull: AUDIT is full; changes are refused until it has room (`store.audit_bytes`).
+            Unavailable: the engine does not answer; the record may have been written.
+            Overloaded: other processes append too fast.
         """
         async with self._lock:
             self._count += 1
             nonce = f"{id(self):x}-{self._clock.now():x}-{self._count:x}"
-            for _ in range(_TRIES):
+            for _ in range(_ATTEMPTS_MAX):
                 head = self._head or await self.head()
-                record = Record(
+                record = AuditRecord(
                     number=head.number + 1,
                     previous=head.hash,
                     time=self._clock.now(),
@@ -103,25 +103,25 @@ class Audit:
                 )
                 if await self._append(record, head):
                     return
-            raise Overloaded("the audit trail is written by too many at once; try again")
+            raise Overloaded("too many processes write to the audit trail at once; try again")
 
-    async def head(self) -> Head:
-        """Return the end of the chain as it stands on the stream; note it elsewhere to prove a cut later."""
+    async def head(self) -> ChainHead:
+        """Return the head of the chain on the stream; store it elsewhere to prove a truncation later."""
         message = await self._reader.last(self._subject)
         if message is None:
-            return Head(algorithm=self._algorithm)
+            return ChainHead(algorithm=self._algorithm)
         sequence = int((message.headers or {})["Nats-Sequence"])
-        return self._headed(decode(message.data).number, message.data, sequence)
+        return self._head_of(decode(message.data).number, message.data, sequence)
 
     async def signed(self) -> SignedHead:
-        """Return the end of the chain with this gateway's signature.
+        """Return the head of the chain with this gateway's signature.
 
         Raises:
-            NotFound: this process has no key to sign with.
-            Unavailable: the engine is away.
+            NotFound: this process has no signing key.
+            Unavailable: the engine does not answer.
         """
         if self._signer is None:
-            raise NotFound("this gateway signs no heads")
+            raise NotFound("this gateway has no key to sign heads")
         head = await self.head()
         first = 1
         if self._expires:
@@ -129,58 +129,58 @@ class Audit:
                 first = decode(raw).number
         return self._signer.sign(head, first=first, time=self._clock.now())
 
-    async def used(self) -> float:
-        """Return which part of the room for records is used. Raises `Unavailable`."""
+    async def usage(self) -> float:
+        """Return the used share of the stream's size limit. Raises `Unavailable`."""
         return await streams.used(self._nc, streams.AUDIT)
 
     @property
     def key(self) -> bytes:
-        """The public key of whoever signs here; empty: nobody does."""
+        """The public key of the signer; empty: heads are not signed."""
         return self._signer.public if self._signer else b""
 
-    async def read(self, after: int = 0, *, limit: int = 500) -> list[tuple[int, Record]]:
+    async def read(self, after: int = 0, *, limit: int = 500) -> list[tuple[int, AuditRecord]]:
         """Return (stream sequence, record) of this chain after a sequence, oldest first."""
         return [(sequence, decode(raw)) async for sequence, raw in self._stored(after, limit)]
 
     async def stored(self, *, limit: int = 2**62) -> AsyncGenerator[bytes, None]:
-        """Yield the records as they are stored, oldest first."""
+        """Yield the records as stored, oldest first."""
         async for _, raw in self._stored(0, limit):
             yield raw
 
     # ── copies ──────────────────────────────────────────────────────────────────────────────────────
 
     async def after(self, number: int, *, limit: int, max_bytes: int = 2**62) -> list[bytes]:
-        """Return the records after a number as they are stored, oldest first; the oldest where that one has expired."""
+        """Return the records after a number as stored, oldest first; from the oldest if the next one has expired."""
         first, _ = await self._reader.bounds()
         start = 0
         async for raw in self.stored(limit=1):
-            # Nothing but this chain is on the stream: its sequences go with its numbers.
+            # The stream holds only this chain, so its sequences advance with the numbers.
             start = max(0, first - 1 + number + 1 - decode(raw).number)
-        found: list[bytes] = []
+        records: list[bytes] = []
         size = 0
         async for _, raw in self._stored(start, limit):
             size += len(raw)
-            if found and size > max_bytes:
+            if records and size > max_bytes:
                 break
             if decode(raw).number > number:
-                found.append(raw)
-        return found
+                records.append(raw)
+        return records
 
     async def end(self) -> tuple[int, bytes]:
-        """Return the last record: its number (0: there is none), and as it is stored."""
+        """Return (number, stored bytes) of the last record; (0, b"") if there is none."""
         message = await self._reader.last(self._subject)
         return (decode(message.data).number, message.data) if message else (0, b"")
 
     async def changed(self, timeout_s: float) -> bool:
-        """Wait until there is another record; False after `timeout_s`."""
+        """Wait for a new record; return False after `timeout_s`."""
         return await self._reader.changed((await self.head()).sequence, timeout_s)
 
     async def take(self, records: Sequence[bytes]) -> None:
-        """Append records of the chain of which this one is a copy.
+        """Append records of the original chain to this copy.
 
         Raises:
-            Fenced: they do not go on from what is here.
-            Unavailable, StoreFull: some may be here, in order.
+            Fenced: they do not follow the last record here.
+            Unavailable, StoreFull: some may have been written, in order.
         """
         async with self._lock:
             self._head = None
@@ -190,27 +190,29 @@ class Audit:
                 record = decode(raw)
                 fits = record.number == number + 1 and record.previous == digest(last, record.hash)
                 if number and not fits:
-                    raise Fenced(f"record {record.number} does not go on from number {number} here")
+                    raise Fenced(f"record {record.number} does not follow record {number} of this copy")
                 expected = {"Nats-Expected-Last-Subject-Sequence": str(at)}
                 answer = await api.call(self._nc, self._subject, raw, headers=expected)
                 at = msgspec.json.decode(answer, type=api.Answer).seq
                 number, last = record.number, raw
 
-    async def check(self, head: Head | None = None) -> Fault | None:
-        """Walk the whole chain; return its first break, None if it is whole."""
-        walk: Walk | None = None
+    async def check(self, head: ChainHead | None = None) -> ChainFault | None:
+        """Verify the whole chain; return its first fault, None if it is intact."""
+        verifier: ChainVerifier | None = None
         async for raw in self.stored():
-            walk = walk or Walk(first=decode(raw).number if self._expires else 1, heads=[head] if head else [])
-            if fault := walk.take(raw):
+            verifier = verifier or ChainVerifier(
+                first=decode(raw).number if self._expires else 1, heads=[head] if head else []
+            )
+            if fault := verifier.take(raw):
                 return fault
-        return (walk or Walk(heads=[head] if head and head.number else [])).end()
+        return (verifier or ChainVerifier(heads=[head] if head and head.number else [])).end()
 
-    def _headed(self, number: int, raw: bytes, sequence: int) -> Head:
-        return Head(number, digest(raw, self._algorithm), sequence, self._algorithm)
+    def _head_of(self, number: int, raw: bytes, sequence: int) -> ChainHead:
+        return ChainHead(number, digest(raw, self._algorithm), sequence, self._algorithm)
 
-    async def _append(self, record: Record, head: Head) -> bool:
-        """Write it after `head`; False where another was faster. Raises `Unavailable`, `StoreFull`."""
-        raw = fitted(record)
+    async def _append(self, record: AuditRecord, head: ChainHead) -> bool:
+        """Append a record after `head`; False if another process was faster. Raises `Unavailable`, `StoreFull`."""
+        raw = shortened(record)
         expected = {"Nats-Expected-Last-Subject-Sequence": str(head.sequence)}
         self._head = None
         try:
@@ -218,11 +220,11 @@ class Audit:
         except Fenced:
             return False
         except Unavailable:
-            # It may have been written: then the end of the chain is this very record.
+            # It may have been written: then it is the last record of the chain.
             if (await self.head()).hash != digest(raw, self._algorithm):
                 raise
             return True
-        self._head = self._headed(record.number, raw, msgspec.json.decode(answer, type=api.Answer).seq)
+        self._head = self._head_of(record.number, raw, msgspec.json.decode(answer, type=api.Answer).seq)
         return True
 
     async def _stored(self, after: int, limit: int) -> AsyncIterator[tuple[int, bytes]]:

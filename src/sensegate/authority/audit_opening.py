@@ -1,4 +1,4 @@
-"""Wiring of the audit trail: the chain with its key, and what it is told every hour."""
+"""Wiring of the audit trail: the chain with its key, and its hourly entries."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from nats.aio.client import Client
 
 from sensegate.authority.audit import Audit
 from sensegate.authority.chain import Algorithm
-from sensegate.authority.heads import Hours, key_in, signer
+from sensegate.authority.heads import HourlyHeads, load_or_create_key, signer
 from sensegate.authority.scope import Principal, Role, scope
-from sensegate.authority.shared_secrets import agree
+from sensegate.authority.shared_secrets import synchronise_secret
 from sensegate.authority.trail import Facts
 from sensegate.backup import history
 from sensegate.bus.inventory import Inventory
@@ -25,18 +25,18 @@ HEADS = "audit-heads.ndjson"
 KEY = "audit.key"
 
 
-async def opened(bus: Client, clock: Clock, config: Config, bucket: Callable[[str], Awaitable[Bucket]]) -> Audit:
-    """Return the trail of this gateway; its key is made at the first start.
+async def open_audit(bus: Client, clock: Clock, config: Config, bucket: Callable[[str], Awaitable[Bucket]]) -> Audit:
+    """Return the trail of this gateway; its key is generated at the first start.
 
-    Two centres have one trail, so one key signs it: it stands in a bucket that the standby copies, if no file is set.
+    Two centres share a trail and its key: without a configured file it is in a bucket that the standby copies.
 
     Raises:
         ConfigError: the key cannot be read.
-        Unavailable: the bucket is not reached.
+        Unavailable: the bucket does not answer.
     """
     file = Path(config.audit.key_file or Path(config.directory) / KEY)
     if config.peer.url and not config.audit.key_file:
-        await agree(file, partial(key_in, setting="audit.key_file"), await bucket("seals"))
+        await synchronise_secret(file, partial(load_or_create_key, setting="audit.key_file"), await bucket("seals"))
     return Audit(
         bus,
         clock,
@@ -47,30 +47,30 @@ async def opened(bus: Client, clock: Clock, config: Config, bucket: Callable[[st
     )
 
 
-async def bases(audit: Audit, config: Config) -> None:
-    """Put the written legal bases of video metadata on the trail, at each start. Raises as `Audit.record` does."""
+async def record_legal_bases(audit: Audit, config: Config) -> None:
+    """Record the written legal bases of video metadata, at each start. Raises as `Audit.record`."""
     by = Principal("gateway", Role.ADMIN, scope(config.division), name="the gateway itself")
-    for one in config.video.basis:
-        said: Facts = {
-            "purpose": one.purpose,
-            "law": one.law,
-            "kinds": list(one.kinds),
-            "fields": list(one.fields),
-            "expires": one.expires,
+    for basis in config.video.basis:
+        facts: Facts = {
+            "purpose": basis.purpose,
+            "law": basis.law,
+            "kinds": list(basis.kinds),
+            "fields": list(basis.fields),
+            "expires": basis.expires,
         }
-        await audit.record(by, "video.basis", config.division, after=said)
+        await audit.record(by, "video.basis", config.division, after=facts)
 
 
-async def losses(audit: Audit, config: Config, inventory: Inventory) -> None:
-    """Put the losses of streams that an operator accepted on the trail. Raises as `Audit.record` does."""
+async def record_accepted_losses(audit: Audit, config: Config, inventory: Inventory) -> None:
+    """Record the losses of streams that an operator accepted. Raises as `Audit.record`."""
     by = Principal("gateway", Role.ADMIN, scope(config.division), name="the gateway itself")
     for loss in inventory.accepted:
-        said: Facts = {"created": loss.created, "by": loss.by, "at": loss.at, "aside": loss.aside}
-        await audit.record(by, "store.accept_loss", f"{loss.account}/{loss.name}", before=said)
+        facts: Facts = {"created": loss.created, "by": loss.by, "at": loss.at, "aside": loss.aside}
+        await audit.record(by, "store.accept_loss", f"{loss.account}/{loss.name}", before=facts)
     inventory.settle()
 
 
-async def restores(audit: Audit, config: Config) -> None:
+async def record_restores(audit: Audit, config: Config) -> None:
     """Put the restores of backups on the trail. Raises as `Audit.record` does, and `ConfigError`."""
     by = Principal("gateway", Role.ADMIN, scope(config.division), name="the gateway itself")
     directory = Path(config.directory)
@@ -88,8 +88,8 @@ async def restores(audit: Audit, config: Config) -> None:
     history.settle(directory, known)
 
 
-def hours(audit: Audit, clock: Clock, config: Config, usage: Callable[[], Sequence[Any]]) -> Hours:
-    """Return what tells the trail every hour what was delivered; `usage`: rows as `bodies.Usage`."""
+def hourly_heads(audit: Audit, clock: Clock, config: Config, usage: Callable[[], Sequence[Any]]) -> HourlyHeads:
+    """Return the writer of the hourly entries; `usage` returns the delivery counts as rows of `bodies.Usage`."""
 
     def delivered(since: int) -> list[Facts]:
         return [
@@ -107,4 +107,4 @@ def hours(audit: Audit, clock: Clock, config: Config, usage: Callable[[], Sequen
         ]
 
     by = Principal("gateway", Role.ADMIN, scope(config.division), name="the gateway itself")
-    return Hours(audit, Path(config.directory) / HEADS, clock, by, delivered)
+    return HourlyHeads(audit, Path(config.directory) / HEADS, clock, by, delivered)

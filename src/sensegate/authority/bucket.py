@@ -1,6 +1,6 @@
-"""What the registries need of a key-value store, and a store in memory that keeps the same contract.
+"""The key-value contract of the registries, and an implementation in memory.
 
-The durable one is `bus.kv.Bucket`. Both pass `tests/contracts/test_bucket.py`.
+The durable implementation is `bus.kv.Bucket`. Both pass `tests/contracts/test_bucket.py`.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from sensegate.clock import Clock
 from sensegate.errors import Conflict, Unavailable
 
 _log = structlog.get_logger("authority")
-_AGAIN_S = 0.25
+_RETRY_S = 0.25
 
 
 class Bucket(Protocol):
-    """Keys and values; the newest revision of each key is kept."""
+    """Keys with values; the newest revision of each key is stored."""
 
     async def get(self, key: str) -> Row | None:
-        """Return the row of a key as it is now; None if it is not there or deleted."""
+        """Return the current row of a key; None if it does not exist or was deleted."""
         ...
 
     async def put(self, key: str, value: bytes, *, expected: int | None = None) -> int:
         """Write a key; return its revision, higher than any before it.
 
-        `expected`: the revision that it must have, also of its deletion; 0: it was never there.
+        `expected` is the revision that the key must have, also that of its deletion; 0: it never existed.
 
         Raises:
-            Conflict: it has another revision.
-            StoreFull: no room.
-            Unavailable: the outcome is unknown; read the key before trying again.
+            Conflict: the key has another revision.
+            StoreFull: the bucket is full.
+            Unavailable: the outcome is unknown; read the key before a retry.
         """
         ...
 
     async def delete(self, key: str, *, expected: int | None = None) -> int:
-        """Delete a key; return the revision of its absence. Raises as `put`."""
+        """Delete a key; return the revision of its deletion. Raises as `put`."""
         ...
 
     async def absence(self, key: str) -> int:
-        """Return the revision of a key's absence: the one to expect when it is made; 0: it is there, or never was.
+        """Return the revision of a key's deletion, to expect when it is created again; 0: it exists, or never did.
 
-        The store keeps the mark of an absence for some days.
+        The store keeps deletion markers for some days.
         """
         ...
 
@@ -54,9 +54,9 @@ class Bucket(Protocol):
         ...
 
     def watch(self, after: int) -> AsyncIterator[list[Row]]:
-        """Yield changes after a revision for ever, in order, deletions too, within a second.
+        """Yield changes after a revision, in order, including deletions, within a second and without end.
 
-        Of a key that changed twice only the newest state may come. Raises `Unavailable` while the store is away.
+        A key that changed twice may appear only in its newest state. Raises `Unavailable` while the store is away.
         """
         ...
 
@@ -67,7 +67,7 @@ class MemoryBucket:
     def __init__(self) -> None:
         self._rows: dict[str, Row] = {}
         self._revision = 0
-        self._moved = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def get(self, key: str) -> Row | None:
         row = self._rows.get(key)
@@ -92,7 +92,7 @@ class MemoryBucket:
                 after = rows[-1].revision
                 yield rows
             else:
-                await self._moved.wait()
+                await self._changed.wait()
 
     def _newer(self, after: int) -> list[Row]:
         return sorted((row for row in self._rows.values() if row.revision > after), key=lambda row: row.revision)
@@ -103,15 +103,15 @@ class MemoryBucket:
             raise Conflict(f"{key}: changed meanwhile; read it again")
         self._revision += 1
         self._rows[key] = Row(key, value, self._revision)
-        self._moved.set()
-        self._moved = asyncio.Event()
+        self._changed.set()
+        self._changed = asyncio.Event()
         return self._revision
 
 
 async def follow(bucket: Bucket, after: int, take: Callable[[Row], Awaitable[None]], clock: Clock) -> None:
-    """Hand every change after a revision to `take` until cancelled; while the store is away, try again and again."""
+    """Pass every change after a revision to `take` until cancelled; retry while the store does not answer."""
 
-    async def each() -> None:
+    async def pass_changes() -> None:
         nonlocal after
         async for rows in bucket.watch(after):
             for row in rows:
@@ -120,7 +120,7 @@ async def follow(bucket: Bucket, after: int, take: Callable[[Row], Awaitable[Non
 
     while True:
         try:
-            await each()
+            await pass_changes()
         except Unavailable as why:
-            _log.debug("registry out of reach; what is in memory stays in force", error=str(why))
-            await clock.sleep(_AGAIN_S)
+            _log.debug("registry store does not answer; the state in memory stays in force", reason=str(why))
+            await clock.sleep(_RETRY_S)

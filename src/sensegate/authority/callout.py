@@ -23,10 +23,10 @@ from nats.aio.msg import Msg
 
 from sensegate import metrics
 from sensegate.authority.certificates import common_name
-from sensegate.authority.connections import Connections
-from sensegate.authority.devices import Devices, Stored
-from sensegate.authority.jwt import Question, Rights, Signer, question
-from sensegate.authority.refusals import Alarm, Kind, Refusals
+from sensegate.authority.connections import DeviceConnections
+from sensegate.authority.devices import Devices, StoredDevice
+from sensegate.authority.jwt import AuthRequest, CalloutSigner, Permissions, decode_request
+from sensegate.authority.refusals import DeniedOperation, RefusalAlarm, Refusals
 from sensegate.authority.renewals import Differ, Renewals, users_of
 from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.authority.topics import subject_of
@@ -99,14 +99,14 @@ class Guest(msgspec.Struct, frozen=True):
 
     name: str
     account: str
-    rights: Rights
+    rights: Permissions
     kind: str = "STANDARD"
     """Of connection: STANDARD or MQTT."""
     until: int = 0
     """µs UTC; 0: no end is known."""
 
 
-GuestOf = Callable[[Question], "Guest | None"]
+GuestOf = Callable[[AuthRequest], "Guest | None"]
 """Returns the guest, None where it is none of his to decide on. Raises `PermissionDenied`."""
 
 
@@ -147,13 +147,13 @@ class Callout:
         self._topics_of = topics_of
         self.guests: list[GuestOf] = []
         """Asked about each who connects, before the registry of devices."""
-        self._signer = Signer(server.issuer_seed)
-        self._open = Connections(server, ACCOUNT, clock)
+        self._signer = CalloutSigner(server.issuer_seed)
+        self._open = DeviceConnections(server, ACCOUNT, clock)
         self._renewals = Renewals(devices, self._open.close, clock)
         self._client: Client | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._checks: set[asyncio.Task[None]] = set()
-        self._alarms: asyncio.Queue[Alarm] = asyncio.Queue(_ALARMS_MAX)
+        self._alarms: asyncio.Queue[RefusalAlarm] = asyncio.Queue(_ALARMS_MAX)
         self.refusals = Refusals(clock)
         self.admitted = 0
         """Connections let in since the process began."""
@@ -195,13 +195,13 @@ class Callout:
 
         They come again at once, with their new rights.
         """
-        self._renewals.ask(profile, differ)
+        self._renewals.schedule(profile, differ)
 
     def close(self, user: str) -> None:
         """Close a device's connections; whether it may come again is asked when it does."""
         self._open.close(user)
 
-    def rights(self, device: Device) -> Rights:
+    def rights(self, device: Device) -> Permissions:
         """Return what a device's connection may do: its own topics and those of the devices behind it."""
         publish: dict[str, None] = {}
         subscribe: dict[str, None] = {}
@@ -219,13 +219,13 @@ class Callout:
                 break
             publish |= dict.fromkeys(more_up)
             subscribe |= dict.fromkeys(more_down)
-        return Rights(tuple(publish), tuple(subscribe))
+        return Permissions(tuple(publish), tuple(subscribe))
 
     # ── connects ────────────────────────────────────────────────────────────────────────────────────
 
     async def _asked(self, message: Msg) -> None:
         try:
-            asked = question(message.data)
+            asked = decode_request(message.data)
         except EngineError as why:
             _log.error("auth callout", error=str(why))
             return
@@ -254,15 +254,15 @@ class Callout:
         self._checks.add(check)
         check.add_done_callback(self._checks.discard)
 
-    def _named(self, asked: Question) -> str:
+    def _named(self, asked: AuthRequest) -> str:
         """Return the device that the certificate shown names; empty: none was shown, or it names none of ours."""
         chains = asked.client_tls.verified_chains if asked.client_tls else ()
         if not chains or not chains[0]:
             return ""
         name = common_name(chains[0][0])
-        return name if self._devices.index.of_id(name) >= 0 else ""
+        return name if self._devices.index.find_id(name) >= 0 else ""
 
-    async def _asked_as_guest(self, message: Msg, asked: Question) -> bool:
+    async def _asked_as_guest(self, message: Msg, asked: AuthRequest) -> bool:
         """Answer one who is no device; False where nobody knows him."""
         for guest_of in self.guests:
             try:
@@ -285,14 +285,14 @@ class Callout:
                 return True
         return False
 
-    async def _contest(self, message: Msg, asked: Question, device: Device, until: int, rival: int) -> None:
+    async def _contest(self, message: Msg, asked: AuthRequest, device: Device, until: int, rival: int) -> None:
         if await self._open.is_open(rival):
             why = "user or client id is in use by another connection: one client id a device, and each its own"
             await self._refuse(message, asked, why)
         else:
             await self._admit(message, asked, device, until)
 
-    async def _admit(self, message: Msg, asked: Question, device: Device, until: int) -> None:
+    async def _admit(self, message: Msg, asked: AuthRequest, device: Device, until: int) -> None:
         now_s = self._clock.now() // 1_000_000
         rights = self.rights(device)
         answer = self._signer.admit(
@@ -302,8 +302,8 @@ class Callout:
         self._open.opened(asked.client_info.id, device.id, asked.client_info.mqtt_id)
         await self._respond(message, answer)
 
-    async def _refuse(self, message: Msg, asked: Question, why: str) -> None:
-        self.refusals.add(asked.connect_opts.user, Kind.CONNECT, why, address=asked.client_info.host)
+    async def _refuse(self, message: Msg, asked: AuthRequest, why: str) -> None:
+        self.refusals.add(asked.connect_opts.user, DeniedOperation.CONNECT, why, address=asked.client_info.host)
         await self._respond(message, self._signer.refuse(asked, why, now_s=self._clock.now() // 1_000_000))
 
     @staticmethod
@@ -316,7 +316,7 @@ class Callout:
             _log.debug("auth callout", error=str(why))
 
     def _why_not(self, user: str) -> str:
-        at = self._devices.index.of_id(user)
+        at = self._devices.index.find_id(user)
         if at < 0:
             return "no such device"
         if not self._devices.enabled[at]:
@@ -325,7 +325,7 @@ class Callout:
 
     # ── changes ─────────────────────────────────────────────────────────────────────────────────────
 
-    def _changed(self, at: int, before: Stored | None, after: Stored | None) -> None:
+    def _changed(self, at: int, before: StoredDevice | None, after: StoredDevice | None) -> None:
         device_id = self._devices.id(at)
         if before is None:
             # A new device behind a gateway widens the gateway's rights.
@@ -343,7 +343,7 @@ class Callout:
             self._open.close(device_id)
 
     def _allowed(self, user: str) -> bool:
-        at = self._devices.index.of_id(user)
+        at = self._devices.index.find_id(user)
         return at >= 0 and bool(self._devices.enabled[at])
 
     # ── refusals ────────────────────────────────────────────────────────────────────────────────────
@@ -359,16 +359,16 @@ class Callout:
             for one in seen:
                 if one.mqtt and one.account in ("", ACCOUNT):
                     name = one.user or one.client_id
-                    at = self._devices.index.of_id(name)
+                    at = self._devices.index.find_id(name)
                     camera = at >= 0 and self._is_camera(self._devices.record(at))
                     told = masked(one.subject) if camera else one.subject
-                    self.refusals.add(name, Kind(one.what), told, address=one.address)
+                    self.refusals.add(name, DeniedOperation(one.what), told, address=one.address)
 
-    def _note(self, alarm: Alarm) -> None:
+    def _note(self, alarm: RefusalAlarm) -> None:
         if self._trail is None:
             return
         if self._alarms.full():
-            metrics.LIMITED.labels("alarms").inc()
+            metrics.LIMIT_HITS.labels("alarms").inc()
             return
         self._alarms.put_nowait(alarm)
 
@@ -376,14 +376,14 @@ class Callout:
         """Put alarms of known devices on the audit trail; strangers fill it not."""
         while True:
             alarm = await self._alarms.get()
-            at = self._devices.index.of_id(alarm.device)
+            at = self._devices.index.find_id(alarm.device)
             if self._trail is None or at < 0:
                 continue
             device = self._devices.record(at)
             by = Principal(device.id, Role.DEVICE, Scope(device.division, device.department))
             said = {"detail": alarm.detail, "count": alarm.count, "address": alarm.address}
             try:
-                await self._trail.record(by, f"refused.{alarm.kind.value}", device.id, after=dict(said))
+                await self._trail.record(by, f"refused.{alarm.operation.value}", device.id, after=dict(said))
             except SensegateError as why:
                 _log.error("an alarm is not on the audit trail", device=device.id, error=str(why))
 

@@ -1,4 +1,4 @@
-"""The 20-digit codes by which video networks name cameras and platforms (GB/T 28181-2016 annex D.1, GA/T 1400.1).
+"""The 20-digit ids of cameras and platforms in video networks (GB/T 28181-2016 annex D.1, GA/T 1400.1).
 
     44010600 04 132 0 000001
     │        │  │   │ └ serial
@@ -7,8 +7,8 @@
     │        └ industry
     └ centre: province, city, county, grass-roots unit
 
-A code is a claim: it says where the centre is that gave it, not where the camera stands. It is accepted with any fault
-that devices show in the field; each is named.
+A code names the centre that assigned it, not the location of the camera. Codes with the deviations that devices show in
+the field are accepted; each deviation is reported.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sensegate.errors import ConfigError
 
 DIGITS: Final = 20
 LEGACY_DIGITS: Final = 16
-"""Annex D, rule B: centre, industry, serial, type; recognised, not taken apart."""
+"""Annex D, rule B: centre, industry, serial, type; recognised but not parsed."""
 _SUFFIXED: Final = (22, 24)
-"""With a channel behind the code, as some devices send it."""
-_LIKE: Final = range(18, 23)
+"""Lengths with a channel appended, as some devices send it."""
+_PLAUSIBLE_LENGTHS: Final = range(18, 23)
 _PROVINCES: Final = frozenset(
     {*range(11, 16), *range(21, 24), *range(31, 38), *range(41, 47), *range(50, 55), *range(61, 66), 71, 81, 82}
 )
-"""Begin of what somebody may have meant as such a code: a number of a SIM card (89…) has as many digits."""
+"""First two digits of a plausible code; the number of a SIM card (89…) is as long."""
 
 INDUSTRIES: Final = {
     "00": "public-security road",
@@ -79,7 +79,7 @@ TYPES: Final = {
     "505": "analysis device",
 }
 CAMERAS: Final = frozenset({"119", "121", "122", "131", "132", "138"})
-"""Types that see something themselves."""
+"""Types with a camera of their own."""
 _USERS: Final = range(300, 500)
 NETWORKS: Final = (
     "public-security video network",
@@ -96,7 +96,7 @@ NETWORKS: Final = (
 
 
 class CameraCode(NamedTuple):
-    """A code taken apart."""
+    """The parts of a code."""
 
     centre: str
     industry: str
@@ -109,7 +109,7 @@ class CameraCode(NamedTuple):
 
     @property
     def division(self) -> str:
-        """Short code of the division of its centre, down to the county; empty where it names none."""
+        """Short code of the division of its centre, down to the county; empty if it names none."""
         code = self.centre[:6]
         while code.endswith("00"):
             code = code[:-2]
@@ -117,7 +117,7 @@ class CameraCode(NamedTuple):
 
     @property
     def is_camera(self) -> bool:
-        """Whether its type sees something itself; else it is a recorder, a platform, a group."""
+        """Whether the device has a camera; otherwise it is a recorder, a platform or a group."""
         return self.type in CAMERAS
 
     def parts(self) -> list[tuple[str, str, str]]:
@@ -135,30 +135,30 @@ class CameraCode(NamedTuple):
 
 
 def parse(text: str) -> CameraCode:
-    """Return the parts of a code; its channel, where it has one behind it, is left out.
+    """Return the parts of a code, without an appended channel.
 
     Raises:
-        ConfigError: what keeps it from being such a code, and what to do.
+        ConfigError: the text is not a code; the message says why and what to do.
     """
     if not (text.isascii() and text.isdigit()):
-        raise _bad("holds other signs than digits", "give the 20 digits as the platform shows them")
+        raise _bad("contains characters other than digits", "give the 20 digits as the platform shows them")
     if len(text) == LEGACY_DIGITS:
-        raise _bad("is a code of 16 digits, of the old rule B", "ask the platform for the code of 20 digits (rule A)")
+        raise _bad("is a 16-digit code of the old rule B", "ask the platform for the 20-digit code (rule A)")
     if len(text) not in {DIGITS, *_SUFFIXED}:
-        off = len(text) - DIGITS
-        raise _bad(f"has {abs(off)} digits too {'many' if off > 0 else 'few'}", "a code has 20 digits")
+        excess = len(text) - DIGITS
+        raise _bad(f"has {abs(excess)} digits too {'many' if excess > 0 else 'few'}", "give 20 digits")
     if text[:2] == "00" or text[0] == "0":
-        raise _bad("begins with no province", "the first six digits are the division of the centre, e.g. 440106")
+        raise _bad("does not begin with a province", "the first six digits are the division of the centre, e.g. 440106")
     return CameraCode(text[:8], text[8:10], text[10:13], text[13], text[14:DIGITS])
 
 
-def looks_like(text: str) -> bool:
-    """Return whether somebody may have meant a text as such a code."""
-    return len(text) in _LIKE and text.isascii() and text.isdigit() and int(text[:2]) in _PROVINCES
+def resembles_code(text: str) -> bool:
+    """Return whether a text is probably intended as such a code."""
+    return len(text) in _PLAUSIBLE_LENGTHS and text.isascii() and text.isdigit() and int(text[:2]) in _PROVINCES
 
 
-def read(text: str) -> CameraCode | None:
-    """Return the parts of a code; None where it is none."""
+def parse_or_none(text: str) -> CameraCode | None:
+    """Return the parts of a code; None if the text is not one."""
     try:
         return parse(text)
     except ConfigError:
@@ -166,28 +166,35 @@ def read(text: str) -> CameraCode | None:
 
 
 def division_of(*names: str) -> str:
-    """Return the division by the first of the names that is a code; empty where none is."""
-    return next((code.division for name in names if (code := read(name)) is not None), "")
+    """Return the division of the first name that is a code; empty if none is."""
+    return next((code.division for name in names if (code := parse_or_none(name)) is not None), "")
 
 
-def oddities(code: CameraCode) -> list[tuple[str, str]]:
-    """Return (what is odd about a code, what to do); it is taken nevertheless."""
-    found: list[tuple[str, str]] = []
+def deviations(code: CameraCode) -> list[tuple[str, str]]:
+    """Return (deviation from the standard, what to do) of a code that is accepted nevertheless."""
+    deviations: list[tuple[str, str]] = []
     if code.type not in TYPES and int(code.type) not in _USERS:
-        found.append((f"type {code.type} (digits 11 to 13) is none of the standard", "131 camera, 132 network camera"))
+        deviations.append(
+            (f"type {code.type} (digits 11 to 13) is not defined by the standard", "131 camera, 132 network camera")
+        )
     elif int(code.type) in _USERS or code.type in {"215", "216"}:
         meaning = "user" if int(code.type) in _USERS else TYPES[code.type]
-        found.append((f"type {code.type} (digits 11 to 13) is no device: {meaning}", "take the code of the camera"))
+        deviations.append(
+            (f"type {code.type} (digits 11 to 13) is not a device: {meaning}", "give the code of the camera")
+        )
     if code.industry not in INDUSTRIES and int(code.industry) not in INDUSTRIES_OF_COMPANIES:
-        found.append(
-            (f"industry {code.industry} (digits 9 to 10) is none of the standard", "compare it with the platform")
+        deviations.append(
+            (
+                f"industry {code.industry} (digits 9 to 10) is not defined by the standard",
+                "compare it with the platform",
+            )
         )
     if code.network == "9":
-        found.append(("network 9 (digit 14) is reserved", "compare it with the platform"))
+        deviations.append(("network 9 (digit 14) is reserved", "compare it with the platform"))
     if code.serial == "000000":
-        found.append(("serial number 000000 (digits 15 to 20)", "numbers begin with 000001"))
-    return found
+        deviations.append(("serial number 000000 (digits 15 to 20) is not assigned", "serial numbers start at 000001"))
+    return deviations
 
 
-def _bad(what: str, remedy: str) -> ConfigError:
-    return ConfigError(what, key="code", remedy=remedy)
+def _bad(problem: str, remedy: str) -> ConfigError:
+    return ConfigError(problem, key="code", remedy=remedy)

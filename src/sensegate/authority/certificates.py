@@ -1,7 +1,7 @@
-"""An authority for a laboratory: its own certificate, and those of servers, nodes and devices that it signs.
+"""A certificate authority (CA) for a laboratory, and the certificates of servers, nodes and devices that it signs.
 
-For a city, certificates come from the city's authority; what they must hold is the same: names or addresses of the
-server, both usages where a gateway is server and client in one, a device's id as the common name.
+A city has a CA of its own; the requirements are the same: host names or addresses of the server, both extended key
+usages for a gateway that is server and client, the device's id as the common name.
 """
 
 from __future__ import annotations
@@ -29,66 +29,70 @@ from sensegate.errors import ConfigError
 
 CA, CA_KEY = "ca.pem", "ca.key"
 CA_DAYS, DAYS = 3_650, 825
-_EARLY = dt.timedelta(minutes=5)
-"""Clocks of a laboratory differ."""
+_BACKDATE = dt.timedelta(minutes=5)
+"""Tolerance for clocks that differ within a laboratory."""
 _USAGES = {
     "server": (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
     "client": (ExtendedKeyUsageOID.CLIENT_AUTH,),
 }
 
 
-class Pair(msgspec.Struct, frozen=True):
-    """A certificate and its key, as files."""
+class CertificateFiles(msgspec.Struct, frozen=True):
+    """The files of a certificate and its key."""
 
     cert_file: Path
     key_file: Path
     fingerprint: str
-    """SHA-256 of the certificate, hex: a pin."""
+    """Pin: SHA-256 of the certificate, hex."""
 
 
-class Authority:
-    """The laboratory's authority in a directory; made where there is none."""
+class LaboratoryCA:
+    """The CA in a directory, created if the directory has none."""
 
     def __init__(self, directory: Path, now: dt.datetime) -> None:
-        """Open or make it. Raises `ConfigError`."""
+        """Open or create the CA. Raises `ConfigError`."""
         self._directory = directory
         self._now = now
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.file = directory / CA
         if not self.file.exists():
-            self._make()
+            self._create()
         try:
             self._certificate = x509.load_pem_x509_certificate(self.file.read_bytes())
             key = load_pem_private_key((directory / CA_KEY).read_bytes(), None)
         except (OSError, ValueError, TypeError) as why:
             raise ConfigError(
-                f"cannot be used: {why}", file=str(self.file), remedy=f"restore it with {CA_KEY}, or begin elsewhere"
+                f"the CA cannot be loaded: {why}",
+                file=str(self.file),
+                remedy=f"restore it with {CA_KEY}, or use another directory",
             ) from why
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ConfigError("no key of this command", file=str(directory / CA_KEY), remedy="begin elsewhere")
+            raise ConfigError(
+                "the key is not an elliptic-curve key", file=str(directory / CA_KEY), remedy="use another directory"
+            )
         self._key = key
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sensegate laboratory")])
-        made = (
+        certificate = (
             self._builder(name, key, CA_DAYS)
             .issuer_name(name)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(signs=True), critical=True)
             .sign(key, hashes.SHA256())
         )
-        _keep(self._directory / CA_KEY, _pem_of(key), private=True)
-        _keep(self.file, made.public_bytes(Encoding.PEM))
+        _write_file(self._directory / CA_KEY, _pem_of(key), private=True)
+        _write_file(self.file, certificate.public_bytes(Encoding.PEM))
 
-    def issue(self, file: str, name: str, *, usage: str, hosts: Sequence[str] = ()) -> Pair:
+    def issue(self, file: str, name: str, *, usage: str, hosts: Sequence[str] = ()) -> CertificateFiles:
         """Sign a certificate for a name, valid for hosts (names and addresses); write ``FILE.pem`` and ``FILE.key``.
 
-        What is there already stays, so that a second run only adds.
+        Existing files stay, so that a second run only adds.
         """
         cert_file, key_file = self._directory / f"{file}.pem", self._directory / f"{file}.key"
         if cert_file.exists() and key_file.exists():
-            return Pair(cert_file, key_file, fingerprint(cert_file))
+            return CertificateFiles(cert_file, key_file, fingerprint(cert_file))
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = (
@@ -103,11 +107,13 @@ class Authority:
             )
         )
         if hosts:
-            builder = builder.add_extension(x509.SubjectAlternativeName([_host(one) for one in hosts]), critical=False)
-        made = builder.sign(self._key, hashes.SHA256())
-        _keep(key_file, _pem_of(key), private=True)
-        _keep(cert_file, made.public_bytes(Encoding.PEM) + self._certificate.public_bytes(Encoding.PEM))
-        return Pair(cert_file, key_file, fingerprint(cert_file))
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False
+            )
+        certificate = builder.sign(self._key, hashes.SHA256())
+        _write_file(key_file, _pem_of(key), private=True)
+        _write_file(cert_file, certificate.public_bytes(Encoding.PEM) + self._certificate.public_bytes(Encoding.PEM))
+        return CertificateFiles(cert_file, key_file, fingerprint(cert_file))
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: int) -> x509.CertificateBuilder:
         return (
@@ -115,29 +121,29 @@ class Authority:
             .subject_name(subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(self._now - _EARLY)
+            .not_valid_before(self._now - _BACKDATE)
             .not_valid_after(self._now + dt.timedelta(days=days))
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         )
 
 
 def fingerprint(file: Path) -> str:
-    """Return the pin of the first certificate in a PEM file: SHA-256, hex. Raises `ConfigError`."""
+    """Return the pin (SHA-256, hex) of the first certificate in a PEM file. Raises `ConfigError`."""
     try:
-        found = x509.load_pem_x509_certificate(file.read_bytes())
+        certificate = x509.load_pem_x509_certificate(file.read_bytes())
     except (OSError, ValueError) as why:
-        what = why.strerror if isinstance(why, OSError) else "no certificate in it"
-        raise ConfigError(what or "cannot be read", file=str(file), remedy="give a PEM file") from why
-    return hashlib.sha256(found.public_bytes(Encoding.DER)).hexdigest()
+        problem = why.strerror if isinstance(why, OSError) else "the file holds no certificate"
+        raise ConfigError(problem or "the file cannot be read", file=str(file), remedy="give a PEM file") from why
+    return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
 
 
 def common_name(pem: str) -> str:
-    """Return the common name of a certificate in PEM; empty: it has none, or is none."""
+    """Return the common name of a PEM certificate; empty if it has none or cannot be parsed."""
     try:
-        found = x509.load_pem_x509_certificate(pem.encode())
+        certificate = x509.load_pem_x509_certificate(pem.encode())
     except ValueError:
         return ""
-    names = found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value) if names else ""
 
 
@@ -166,7 +172,7 @@ def _pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _keep(file: Path, content: bytes, *, private: bool = False) -> None:
+def _write_file(file: Path, content: bytes, *, private: bool = False) -> None:
     mode = 0o600 if private else 0o644
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as out:
         out.write(content)

@@ -1,8 +1,8 @@
-"""The chain of the audit trail as such: records bound to one another by hashes, heads that are signed, their checking.
+"""The hash chain of the audit trail: records linked by hashes, signed heads, and their verification (no I/O).
 
-Pure. A record names the hash of the one before it, and by which hash; so a change from SHA-256 to SM3 goes on the same
-chain. A head (number and hash of the last record) is signed with an Ed25519 key. Whoever keeps a head elsewhere can
-prove that the records up to it were neither changed, removed, exchanged, added to nor cut off.
+A record names the hash of its predecessor and the hash function, so a change from SHA-256 to SM3 continues the chain. A
+head (number and hash of the last record) is signed with an Ed25519 key. A head that is stored elsewhere proves that the
+records up to it were neither changed, removed, reordered, inserted nor cut off.
 """
 
 from __future__ import annotations
@@ -23,46 +23,46 @@ from sensegate.authority.trail import Facts
 from sensegate.errors import ConfigError
 
 START = "0" * 64
-"""What the first record names as the hash before it."""
+"""Hash of the predecessor in the first record."""
 RECORD_BYTES_MAX = 262_144
 ASIDE = "centre.aside"
-"""Action of the record that names what another centre had to set aside."""
+"""Action of the record that names the records that another centre had to set aside."""
 _CONTEXT = b"sensegate audit head 1\0"
-"""Stands before what is signed, so that the signature is good for nothing else."""
+"""Prefix of the signed bytes, so that the signature is not valid in another context."""
 
 
 class Algorithm(StrEnum):
-    """How a record names its predecessor."""
+    """The hash function that links a record to its predecessor."""
 
     SHA256 = "sha256"
     SM3 = "sm3"
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One change, as it was about to be made."""
+class AuditRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A change, recorded before it is made."""
 
     number: int
-    """1, 2, 3 … of this chain."""
+    """Position in the chain: 1, 2, 3 …"""
     previous: str
-    """Hash (hex) of the predecessor as stored."""
+    """Hash (hex) of the stored predecessor."""
     time: int
     actor: str
-    """Id of the token, of the person (``person:NAME``), or of the device."""
+    """Id of the token, the person (``person:NAME``) or the device."""
     role: str
     action: str
     """``device.add``, ``token.revoke``, …"""
     target: str
     nonce: str
-    """Tells this record from any other with the same content after a loss."""
+    """Distinguishes this record from others with the same content after a lost answer."""
     before: Facts | None = None
     after: Facts | None = None
     format: int = 1
     hash: Algorithm = Algorithm.SHA256
-    """Of `previous`. Records made before there was a choice have none: SHA-256."""
+    """Hash function of `previous`; absent in records from before there was a choice: SHA-256."""
 
 
-class Head(msgspec.Struct, frozen=True):
-    """The end of a chain."""
+class ChainHead(msgspec.Struct, frozen=True):
+    """The head of a chain: its last record."""
 
     number: int = 0
     hash: str = START
@@ -72,31 +72,31 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class SignedHead(msgspec.Struct, frozen=True, tag_field="kind", tag="audit-head"):
-    """A head with the gateway's word for it."""
+    """A head with the gateway's signature."""
 
     gateway: str
     first: int
-    """Number of the oldest record that is kept; more than 1 only where `audit.ttl_h` has ended the life of some."""
+    """Number of the oldest retained record; above 1 only if records have expired (`audit.ttl_h`)."""
     number: int
     hash: str
     algorithm: Algorithm
     time: int
-    """When it was signed, µs UTC."""
+    """Time of the signature, µs UTC."""
     key: str
     """Public key, base64."""
     signature: str = ""
-    """Ed25519 over all the rest, base64."""
+    """Ed25519 signature over all other fields, base64."""
 
 
-class Fault(msgspec.Struct, frozen=True):
-    """Where a chain is broken."""
+class ChainFault(msgspec.Struct, frozen=True):
+    """The first fault of a chain."""
 
     number: int
-    what: str
+    problem: str
 
 
 encode = msgspec.json.Encoder(order="deterministic").encode
-decode = msgspec.json.Decoder(Record).decode
+decode = msgspec.json.Decoder(AuditRecord).decode
 _decode_head = msgspec.json.Decoder(SignedHead).decode
 
 
@@ -109,7 +109,7 @@ def digest(stored: bytes, algorithm: Algorithm = Algorithm.SHA256) -> str:
     return made.finalize().hex()
 
 
-def fitted(record: Record) -> bytes:
+def shortened(record: AuditRecord) -> bytes:
     """Return a record as it is stored; facts that are too long give way to their size."""
     raw = encode(record)
     if len(raw) <= RECORD_BYTES_MAX:
@@ -121,16 +121,16 @@ def fitted(record: Record) -> bytes:
 # ── signing ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Signer:
-    """Signs heads for one gateway."""
+class HeadSigner:
+    """Signer of the heads of a gateway."""
 
     def __init__(self, key: Ed25519PrivateKey, gateway: str) -> None:
         self._key = key
         self._gateway = gateway
         self.public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
-    def sign(self, head: Head, *, first: int, time: int) -> SignedHead:
-        """Return the head with our word for it."""
+    def sign(self, head: ChainHead, *, first: int, time: int) -> SignedHead:
+        """Return the signed head."""
         key = base64.b64encode(self.public).decode()
         bare = SignedHead(self._gateway, first, head.number, head.hash, head.algorithm, time, key)
         signature = base64.b64encode(self._key.sign(_signed(bare))).decode()
@@ -142,35 +142,37 @@ def _signed(head: SignedHead) -> bytes:
 
 
 def fingerprint(key: bytes) -> str:
-    """Return how people compare a public key: the first 32 hex digits of its SHA-256."""
+    """Return the fingerprint of a public key for people: the first 32 hex digits of its SHA-256."""
     return sha256(key).hexdigest()[:32]
 
 
 def line_of(head: SignedHead) -> bytes:
-    """Return a head as it stands in files, without the end of the line."""
+    """Return a head as a line of a file, without the line end."""
     return encode(head)
 
 
 def head_of(line: bytes, *, key: bytes | None = None) -> SignedHead:
-    """Return the head in a line if its signature holds, by `key` (32 bytes) if one is given.
+    """Return the head in a line after verifying its signature, with `key` (32 bytes) if one is given.
 
     Raises:
-        ConfigError: it is no head, was changed, or is signed by another key.
+        ConfigError: the line is not a head, was changed, or is signed by another key.
     """
     try:
         head = _decode_head(line)
         public, signature = (base64.b64decode(text, validate=True) for text in (head.key, head.signature))
         Ed25519PublicKey.from_public_bytes(public).verify(signature, _signed(head))
     except (msgspec.DecodeError, binascii.Error, UnicodeDecodeError, ValueError) as why:
-        raise ConfigError(f"not a signed head: {why}", remedy="export it again") from why
+        raise ConfigError(f"the line is not a signed head: {why}", remedy="export it again") from why
     except InvalidSignature as why:
-        raise ConfigError("its signature does not hold", remedy="it was changed, or never signed by that key") from why
-    # Nothing that a reader would overlook: other spellings of the same head are not taken.
+        raise ConfigError(
+            "the signature is invalid", remedy="the head was changed, or signed by another key; export it again"
+        ) from why
+    # Only the canonical encoding is accepted, so that nothing can hide in a line.
     if line_of(head) != line:
-        raise ConfigError("a signed head in another spelling than ours", remedy="export it again")
+        raise ConfigError("the signed head is not in canonical form", remedy="export it again")
     if key is not None and public != key:
         raise ConfigError(
-            f"signed by the key {fingerprint(public)}, not by {fingerprint(key)}",
+            f"the head is signed by key {fingerprint(public)}, not by {fingerprint(key)}",
             remedy="ask the gateway's administrator for its audit.pub of that time",
         )
     return head
@@ -179,24 +181,29 @@ def head_of(line: bytes, *, key: bytes | None = None) -> SignedHead:
 # ── checking ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Walk:
-    """Takes the records of a chain one after another and says where it breaks."""
+class ChainVerifier:
+    """Verifier of a chain: takes its records one after another and reports the first fault."""
 
-    def __init__(self, *, first: int = 1, after: Head | None = None, heads: Sequence[Head | SignedHead] = ()) -> None:
-        """`first`: number of the first record; more than 1: what it says of its predecessor is believed.
+    def __init__(
+        self, *, first: int = 1, after: ChainHead | None = None, heads: Sequence[ChainHead | SignedHead] = ()
+    ) -> None:
+        """Begin before the first record.
 
-        `after`: the record before the first one, instead. `heads`: ends noted earlier that must be among them.
+        Args:
+            first: number of the first record; above 1, its link to its predecessor is not verified.
+            after: the record before the first one, instead of `first`.
+            heads: heads recorded earlier, which must be on the chain.
         """
         self._number = after.number if after else first - 1
         self._after = after
         self._last: bytes | None = None
-        self._believe = after is None and first > 1
+        self._unverified_start = after is None and first > 1
         self._first = self._number + 1
-        self._heads: dict[int, list[Head | SignedHead]] = {}
+        self._heads: dict[int, list[ChainHead | SignedHead]] = {}
         for head in heads:
             self._heads.setdefault(head.number, []).append(head)
         self.begins = 0
-        """Time of the first record, µs UTC; 0: none was taken."""
+        """Time of the first record, µs UTC; 0: there was none."""
         self.ends = 0
 
     @property
@@ -206,60 +213,64 @@ class Walk:
 
     @property
     def older(self) -> int:
-        """How many of the heads speak of records from before the first."""
+        """Number of heads that refer to records before the first."""
         return sum(len(heads) for number, heads in self._heads.items() if 0 < number < self._first)
 
-    def take(self, raw: bytes) -> Fault | None:
-        """Take the next record as stored; return what is wrong with it."""
+    def take(self, raw: bytes) -> ChainFault | None:
+        """Verify the next stored record; return its fault."""
         at = self._number + 1
         try:
             record = decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError) as why:
-            return Fault(at, f"not a record: {why}")
+            return ChainFault(at, f"is not a record: {why}")
         if record.number != at:
-            return Fault(at, f"missing: the next one is number {record.number}")
-        if not self._fits(record):
-            return Fault(at, "does not fit its predecessor: one of the two was changed")
+            return ChainFault(at, f"is missing: the next record is number {record.number}")
+        if not self._is_linked(record):
+            return ChainFault(at, "does not match its predecessor: one of the two was changed")
         for head in self._heads.get(at, ()):
             if digest(raw, head.algorithm) != head.hash:
-                return Fault(at, "is not the record noted as the head")
+                return ChainFault(at, "is not the record of a head recorded earlier")
         self._number, self._last = at, raw
         self.begins, self.ends = self.begins or record.time, record.time
         return None
 
-    def _fits(self, record: Record) -> bool:
+    def _is_linked(self, record: AuditRecord) -> bool:
         if self._last is not None:
             return record.previous == digest(self._last, record.hash)
         if self._after is not None and self._after.number:
             return record.previous == self._after.hash and record.hash is self._after.algorithm
-        return self._believe or record.previous == START
+        return self._unverified_start or record.previous == START
 
     @property
     def end_at(self) -> int:
-        """Greatest number of which there must be a record."""
+        """Highest number that must be on the chain."""
         return max(self._heads, default=0)
 
-    def end(self) -> Fault | None:
-        """Return what is missing at the end."""
+    def end(self) -> ChainFault | None:
+        """Return the fault of a truncated end."""
         beyond = [number for number in self._heads if number > self._number]
-        return Fault(self._number + 1, f"cut off: number {max(beyond)} was there before") if beyond else None
+        return ChainFault(self._number + 1, f"cut off: number {max(beyond)} existed before") if beyond else None
 
 
-def verify(stored: Iterable[bytes], *, after: Head | None = None, head: Head | None = None) -> Fault | None:
-    """Return the first break of a chain of stored records, oldest first; None if it is whole.
+def verify(
+    stored: Iterable[bytes], *, after: ChainHead | None = None, head: ChainHead | None = None
+) -> ChainFault | None:
+    """Return the first fault of a chain of stored records, oldest first; None if it is intact.
 
-    `after`: the record before the first one; none: the chain's start. `head`: an end noted earlier that must be
-    among them.
+    `after` is the record before the first one; default: the chain's start. `head` is a head recorded earlier, which
+    must be on the chain.
     """
-    walk = Walk(after=after, heads=[head] if head and head.number != (after.number if after else 0) else [])
+    verifier = ChainVerifier(
+        after=after, heads=[head] if head and head.number != (after.number if after else 0) else []
+    )
     for raw in stored:
-        if fault := walk.take(raw):
+        if fault := verifier.take(raw):
             return fault
-    return walk.end()
+    return verifier.end()
 
 
-class Report(msgspec.Struct, frozen=True):
-    """What came of checking an export."""
+class VerificationReport(msgspec.Struct, frozen=True):
+    """The result of verifying an export."""
 
     records: int
     first: int
@@ -268,73 +279,75 @@ class Report(msgspec.Struct, frozen=True):
     """Time of the first record, µs UTC."""
     ends: int
     signer: str
-    """Fingerprint of the key by which the end is signed; empty: none."""
+    """Fingerprint of the key that signed the head; empty: none."""
     heads: int
-    """Heads noted earlier that were found again."""
+    """Heads recorded earlier that are on the chain."""
     older: int = 0
-    """Heads noted earlier of records that are no longer kept."""
-    fault: Fault | None = None
+    """Heads recorded earlier of records that have expired."""
+    fault: ChainFault | None = None
     aside: int = 0
-    """Heads noted earlier of records that another centre had to set aside, as the chain says."""
+    """Heads recorded earlier of records that another centre had to set aside, as the chain confirms."""
 
 
-class Tail:
-    """Records that a centre had to set aside: they go on from one of the chain, another of which names their end."""
+class SetAsideTail:
+    """Records that a centre had to set aside: they follow a record of the chain, and a later record names their end."""
 
     def __init__(self, lines: Sequence[bytes]) -> None:
-        """Take them, one a line as stored. Raises `ConfigError`: they are no part of a chain."""
-        walk, self._raws = Walk(), dict[int, bytes]()
-        self.after = Head()
-        """The record that they follow."""
+        """Parse the stored records, one per line. Raises `ConfigError` if they are not a part of a chain."""
+        verifier, self._raws = ChainVerifier(), dict[int, bytes]()
+        self.after = ChainHead()
+        """Head of the record that they follow."""
         self.hash = ""
-        """SHA-256 of the last."""
+        """SHA-256 of the last record."""
         for raw in lines:
             if not self._raws and (first := _record(raw)):
-                self.after = Head(first.number - 1, first.previous, algorithm=first.hash)
-                walk = Walk(after=self.after)
-            if fault := walk.take(raw):
-                raise ConfigError(f"number {fault.number} {fault.what}", remedy="give trail.ndjson as it was set aside")
-            self._raws[walk.number] = raw
+                self.after = ChainHead(first.number - 1, first.previous, algorithm=first.hash)
+                verifier = ChainVerifier(after=self.after)
+            if fault := verifier.take(raw):
+                raise ConfigError(
+                    f"number {fault.number} {fault.problem}", remedy="give trail.ndjson as it was set aside"
+                )
+            self._raws[verifier.number] = raw
             self.hash = digest(raw)
 
     def holds(self, head: SignedHead) -> bool:
-        """Return whether a head is of one of these records."""
+        """Return whether a head refers to one of these records."""
         raw = self._raws.get(head.number)
         return raw is not None and digest(raw, head.algorithm) == head.hash
 
 
-def _record(raw: bytes) -> Record | None:
+def _record(raw: bytes) -> AuditRecord | None:
     try:
         return decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-def _named(held: Sequence[bytes], tails: Sequence[Tail]) -> list[Tail]:
-    """Return those that follow a record of a chain, and of which a later one says that they were set aside."""
-    following: dict[str, Tail] = {tail.hash: tail for tail in tails if tail.after == Head()}
-    found = []
-    for raw in held:
+def _confirmed_tails(records: Sequence[bytes], tails: Sequence[SetAsideTail]) -> list[SetAsideTail]:
+    """Return the tails that follow a record of a chain and that a later record names as set aside."""
+    following: dict[str, SetAsideTail] = {tail.hash: tail for tail in tails if tail.after == ChainHead()}
+    confirmed = []
+    for raw in records:
         record = _record(raw)
         if record and record.action == ASIDE:
-            said = str((record.after or {}).get("trail_hash", ""))
-            found += [following[said]] if said in following else []
+            digest_ = str((record.after or {}).get("trail_hash", ""))
+            confirmed += [following[digest_]] if digest_ in following else []
         for tail in tails:
             if record and tail.after.number == record.number and tail.after.hash == digest(raw, tail.after.algorithm):
                 following[tail.hash] = tail
-    return found
+    return confirmed
 
 
-def _hint(held: Sequence[bytes], number: int) -> str:
-    """Return what is known of a noted record that is not on a chain."""
-    for raw in held:
+def _set_aside_hint(records: Sequence[bytes], number: int) -> str:
+    """Return a hint on a record that is not on the chain because it was set aside."""
+    for raw in records:
         record = _record(raw)
         if record is None or record.action != ASIDE or record.after is None:
             continue
         after, last = record.after.get("trail_after"), record.after.get("trail_last")
         if isinstance(after, int) and isinstance(last, int) and after < number <= last:
             place = record.after.get("place")
-            return f" (number {record.number} says that such a one was set aside: --aside {place}/trail.ndjson)"
+            return f" (record {record.number} names it as set aside: give --aside {place}/trail.ndjson)"
     return ""
 
 
@@ -343,49 +356,51 @@ def check_export(
     *,
     heads: Sequence[SignedHead] = (),
     key: bytes | None = None,
-    tails: Sequence[Tail] = (),
-) -> Report:
-    """Check an export: records, one a line as stored, then the head that was signed over them.
+    tails: Sequence[SetAsideTail] = (),
+) -> VerificationReport:
+    """Verify an export: the stored records, one per line, then the signed head.
 
     Args:
-        lines: of the export, without their ends.
-        heads: those noted earlier.
-        key: the public key that must have signed the end.
-        tails: what was set aside: a head of a record there counts where the chain names them.
+        lines: lines of the export, without line ends.
+        heads: heads recorded earlier.
+        key: the public key that must have signed the head.
+        tails: records that were set aside; their heads count if the chain names them.
     """
-    held: list[bytes] = list(lines)
+    stored: list[bytes] = list(lines)
     try:
-        own = head_of(held[-1] if held else b"", key=key)
+        own = head_of(stored[-1] if stored else b"", key=key)
     except ConfigError as why:
-        wrong = Fault(len(held), f"the last line: {why}")
-        return Report(max(0, len(held) - 1), 0, 0, 0, 0, "", 0, fault=wrong)
+        unsigned = ChainFault(len(stored), f"the last line: {why}")
+        return VerificationReport(max(0, len(stored) - 1), 0, 0, 0, 0, "", 0, fault=unsigned)
     signer = fingerprint(base64.b64decode(own.key))
-    aside = _named(held[:-1], tails) if tails else []
-    apart = [head for head in heads if any(tail.holds(head) for tail in aside)]
-    heads = [head for head in heads if head not in apart]
-    walk = Walk(first=own.first, heads=[own, *heads])
-    foreign = next((head for head in heads if head.gateway != own.gateway), None)
-    fault: Fault | None = None
-    if foreign:
-        fault = Fault(0, f"a head is of gateway {foreign.gateway}, the export of {own.gateway}")
-    for raw in held[:-1]:
-        fault = fault or walk.take(raw)
+    confirmed = _confirmed_tails(stored[:-1], tails) if tails else []
+    set_aside = [head for head in heads if any(tail.holds(head) for tail in confirmed)]
+    heads = [head for head in heads if head not in set_aside]
+    verifier = ChainVerifier(first=own.first, heads=[own, *heads])
+    other_gateway = next((head for head in heads if head.gateway != own.gateway), None)
+    fault: ChainFault | None = None
+    if other_gateway:
+        fault = ChainFault(0, f"a head is of gateway {other_gateway.gateway}, the export of {own.gateway}")
+    for raw in stored[:-1]:
+        fault = fault or verifier.take(raw)
         if fault:
             break
-        if walk.number > own.number:
-            fault = Fault(walk.number, f"stands behind the head (number {own.number}), which does not speak for it")
-    fault = fault or walk.end()
-    if fault and heads and (hint := _hint(held[:-1], max(fault.number, walk.end_at))):
-        fault = Fault(fault.number, fault.what + hint)
-    return Report(
-        len(held) - 1,
+        if verifier.number > own.number:
+            fault = ChainFault(
+                verifier.number, f"is after the signed head (number {own.number}), which does not cover it"
+            )
+    fault = fault or verifier.end()
+    if fault and heads and (hint := _set_aside_hint(stored[:-1], max(fault.number, verifier.end_at))):
+        fault = ChainFault(fault.number, fault.problem + hint)
+    return VerificationReport(
+        len(stored) - 1,
         own.first,
-        walk.number,
-        walk.begins,
-        walk.ends,
+        verifier.number,
+        verifier.begins,
+        verifier.ends,
         signer,
-        len(heads) - walk.older if fault is None else 0,
-        walk.older,
+        len(heads) - verifier.older if fault is None else 0,
+        verifier.older,
         fault,
-        len(apart),
+        len(set_aside),
     )

@@ -1,4 +1,4 @@
-"""Which devices are connected, as far as the server told, and the closing of connections."""
+"""The open connections of devices, from the server's events, and the closing of connections."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from sensegate.errors import Unavailable
 
 _log = structlog.get_logger("authority")
 
-_GATHER_S = 0.02
-"""Closings of this time are done together: an import changes the rights of one gateway a thousand times."""
-_AGAIN_S = 0.5
-"""After this time what was being let in at the moment of the closing has appeared, and is closed too."""
+_BATCH_S = 0.02
+"""Requests to close within this time are handled together: an import changes one gateway's permissions many times."""
+_SECOND_PASS_S = 0.5
+"""Delay of the second pass, which closes connections that were being accepted during the first one."""
 
 
-class _Told(msgspec.Struct, frozen=True):
+class _ClientInfo(msgspec.Struct, frozen=True):
     id: int = 0
     acc: str = ""
     user: str = ""
@@ -34,7 +34,7 @@ class _Told(msgspec.Struct, frozen=True):
 
 
 class _Event(msgspec.Struct, frozen=True):
-    client: _Told
+    client: _ClientInfo
 
 
 class _Open(msgspec.Struct, frozen=True, gc=False):
@@ -43,8 +43,8 @@ class _Open(msgspec.Struct, frozen=True, gc=False):
     client_id: str
 
 
-class Server(Protocol):
-    """What is needed of `bus.engine.Engine`."""
+class ConnectionServer(Protocol):
+    """The part of `bus.engine.Engine` that is used here."""
 
     async def connect(self, user: server_conf.User) -> Client: ...
 
@@ -56,10 +56,10 @@ class Server(Protocol):
 _decode = msgspec.json.Decoder(_Event).decode
 
 
-class Connections:
+class DeviceConnections:
     """The open MQTT connections of an account."""
 
-    def __init__(self, server: Server, account: str, clock: Clock) -> None:
+    def __init__(self, server: ConnectionServer, account: str, clock: Clock) -> None:
         self._server = server
         self._account = account
         self._clock = clock
@@ -72,13 +72,13 @@ class Connections:
         self._client: Client | None = None
         self._task: asyncio.Task[None] | None = None
         self.closed = 0
-        """Connections closed by us since the process began."""
+        """Number of connections closed by this process."""
 
     def __len__(self) -> int:
         return len(self._by_cid)
 
     async def start(self) -> None:
-        """Listen to connects and disconnects, and learn what is open already. Raises `Unavailable`."""
+        """Subscribe to connect and disconnect events. Raises `Unavailable`."""
         self._client = await self._server.connect(server_conf.User.SYSTEM)
         with api.lost("subscribe to connects"):
             await self._client.subscribe(f"$SYS.ACCOUNT.{self._account}.CONNECT", cb=self._on_connect)
@@ -87,7 +87,7 @@ class Connections:
         self._task = asyncio.create_task(self._close_all(), name="authority closing")
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Unsubscribe and stop closing connections."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -97,17 +97,17 @@ class Connections:
             self._client = None
 
     async def sweep(self, allowed: Callable[[str], bool]) -> None:
-        """Learn what is open, and close what is not allowed any more. Raises `Unavailable`."""
+        """Load the open connections, and close those that are no longer allowed. Raises `Unavailable`."""
         self._by_user.clear()
         self._by_client.clear()
         self._by_cid.clear()
-        for one in await self._server.connections(self._account):
-            if not one.mqtt_client:
+        for connection in await self._server.connections(self._account):
+            if not connection.mqtt_client:
                 continue
-            if allowed(one.authorized_user):
-                self.opened(one.cid, one.authorized_user, one.mqtt_client)
+            if allowed(connection.authorized_user):
+                self.opened(connection.cid, connection.authorized_user, connection.mqtt_client)
             else:
-                await self._close_one(one.cid)
+                await self._close_connection(connection.cid)
 
     def opened(self, cid: int, user: str, client_id: str) -> None:
         """Note that a connection was let in."""
@@ -118,7 +118,7 @@ class Connections:
         self._last_cid = max(self._last_cid, cid)
 
     def rival(self, user: str, client_id: str) -> int | None:
-        """Return the number of a connection that forbids this one: same user or same client id, but not both."""
+        """Return the id of an open connection that conflicts with a new one: same user or client id, but not both."""
         of_user = self._by_user.get(user)
         if of_user and of_user.client_id != client_id:
             return of_user.cid
@@ -128,17 +128,17 @@ class Connections:
         return None
 
     async def is_open(self, cid: int) -> bool:
-        """Return whether a connection is really open; a closed one is forgotten. False where the server is away."""
+        """Ask the server whether a connection is open; a closed one is removed. False if the server does not answer."""
         try:
-            found = await self._server.connections(self._account, cid=cid)
+            connections = await self._server.connections(self._account, cid=cid)
         except Unavailable:
-            found = []
-        if not found:
+            connections = []
+        if not connections:
             self._forget(cid)
-        return bool(found)
+        return bool(connections)
 
     def close(self, user: str, *, for_good: bool = False) -> None:
-        """Close the connections of a user soon; `for_good`: it will not be let in again."""
+        """Close the connections of a user soon; with `for_good` the user will not be accepted again."""
         self._closing[user] = self._closing.get(user, False) or for_good
         self._wake.set()
 
@@ -162,39 +162,39 @@ class Connections:
             del self._by_client[gone.client_id]
 
     async def _close_all(self) -> None:
-        again: dict[str, int | None] = {}
+        second_pass: dict[str, int | None] = {}
         while True:
             with suppress(TimeoutError):
                 # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes together with the event.
-                async with asyncio.timeout(_AGAIN_S if again else None):
+                async with asyncio.timeout(_SECOND_PASS_S if second_pass else None):
                     await self._wake.wait()
             if self._wake.is_set():
-                await self._clock.sleep(_GATHER_S)
+                await self._clock.sleep(_BATCH_S)
             self._wake.clear()
             closing, self._closing = self._closing, {}
-            mark = self._last_cid
-            for user, up_to in again.items():
+            last_cid = self._last_cid
+            for user, up_to in second_pass.items():
                 await self._close_user(user, up_to)
-            again = {}
+            second_pass = {}
             for user, for_good in closing.items():
-                await self._close_user(user, None if for_good else mark)
-                # Who may come again is closed a second time only if it was let in before the change.
-                again[user] = None if for_good else mark
+                await self._close_user(user, None if for_good else last_cid)
+                # A user that may reconnect is closed a second time only if it was accepted before the change.
+                second_pass[user] = None if for_good else last_cid
 
     async def _close_user(self, user: str, up_to: int | None) -> None:
-        """Close the connections of a user, those up to a number."""
+        """Close the connections of a user, up to a connection id."""
         while True:
             try:
-                for one in await self._server.connections(self._account, user=user):
-                    if one.mqtt_client and (up_to is None or one.cid <= up_to):
-                        await self._close_one(one.cid)
+                for connection in await self._server.connections(self._account, user=user):
+                    if connection.mqtt_client and (up_to is None or connection.cid <= up_to):
+                        await self._close_connection(connection.cid)
             except Unavailable as why:
-                _log.warning("a connection is not closed yet; tried again", device=user, error=str(why))
+                _log.warning("connection not closed; retrying", device=user, reason=str(why))
                 await self._clock.sleep(0.2)
                 continue
             return
 
-    async def _close_one(self, cid: int) -> None:
+    async def _close_connection(self, cid: int) -> None:
         await self._server.close_connection(cid)
         self._forget(cid)
         self.closed += 1

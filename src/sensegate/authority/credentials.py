@@ -1,7 +1,7 @@
-"""Generated secrets: made here, shown once, kept as salted fast hashes.
+"""Generated secrets: created here, shown once, stored as salted fast hashes.
 
-They carry 192 random bits, so a slow hash would add nothing but minutes to a storm of reconnecting devices. Passwords
-that people choose are another matter and are not stored here.
+With 192 random bits they need no slow hash, which would only prolong a storm of reconnecting devices. Passwords that
+people choose are handled in `passwords`.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ _SALT_BYTES = 16
 _DIGEST_BYTES = 32
 
 
-class Seal(msgspec.Struct, frozen=True, array_like=True):
-    """A secret that can be recognised but not read back."""
+class HashedSecret(msgspec.Struct, frozen=True, array_like=True):
+    """The salted hash of a secret."""
 
     salt: bytes
     digest: bytes
 
 
 class Credentials(msgspec.Struct, frozen=True, array_like=True):
-    """The secret in force, and for a grace time after a rotation the one before."""
+    """The current secret, and for a grace period after a rotation the previous one."""
 
-    current: Seal | None = None
-    previous: Seal | None = None
+    current: HashedSecret | None = None
+    previous: HashedSecret | None = None
     previous_until: int = 0
-    """The previous secret is good before this time (µs UTC)."""
+    """End of the validity of the previous secret (µs UTC)."""
     digest: bytes = b""
-    """What HTTP Digest needs of the current secret, sealed (`digests`); empty: the device speaks no VIID."""
+    """Encrypted HTTP Digest hash of the current secret (`viid.password_digests`); empty: no VIID."""
     previous_digest: bytes = b""
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """That a secret was right."""
+    """The proof that a secret was right."""
 
     until: int
-    """When it stops being right (µs UTC); 0: no end is known."""
+    """End of the validity of the secret (µs UTC); 0: none."""
 
 
 def make_secret() -> str:
@@ -54,48 +54,48 @@ def _digest(secret: str, salt: bytes) -> bytes:
     return blake2b(raw, digest_size=_DIGEST_BYTES, salt=salt, person=b"sensegate").digest()
 
 
-def seal(secret: str) -> Seal:
+def hash_secret(secret: str) -> HashedSecret:
     """Return the salted hash of a generated secret."""
     salt = secrets.token_bytes(_SALT_BYTES)
-    return Seal(salt, _digest(secret, salt))
+    return HashedSecret(salt, _digest(secret, salt))
 
 
-def opens(sealed: Seal, secret: str) -> bool:
-    """Return whether `secret` is the sealed one, in a time that does not depend on where they differ."""
+def matches(sealed: HashedSecret, secret: str) -> bool:
+    """Return whether a secret has this hash; takes constant time."""
     return hmac.compare_digest(sealed.digest, _digest(secret, sealed.salt))
 
 
-_NOBODY = Credentials(current=seal(make_secret()), previous=seal(make_secret()))
+_NOBODY = Credentials(current=hash_secret(make_secret()), previous=hash_secret(make_secret()))
 
 
 def verify(credentials: Credentials | None, secret: str, now: int) -> Proof | None:
-    """Return a proof if `secret` is the current one, or the previous one within its grace; else None.
+    """Return a proof if `secret` is the current one, or the previous one within its grace period; else None.
 
     None for `credentials` (an unknown device) takes as long as a wrong secret.
     """
-    known = credentials or _NOBODY
-    current = known.current is not None and opens(known.current, secret)
-    previous = known.previous is not None and opens(known.previous, secret)
+    checked = credentials or _NOBODY
+    current = checked.current is not None and matches(checked.current, secret)
+    previous = checked.previous is not None and matches(checked.previous, secret)
     if credentials is None:
         return None
     if current:
         return Proof(0)
-    if previous and now < known.previous_until:
-        return Proof(known.previous_until)
+    if previous and now < checked.previous_until:
+        return Proof(checked.previous_until)
     return None
 
 
 def issue(digest: Callable[[str], bytes] = lambda _secret: b"") -> tuple[str, Credentials]:
-    """Return a new secret, to be shown once, and what is kept of it; `digest`: what HTTP Digest needs of it, sealed."""
+    """Return a new secret, to be shown once, and its hashes; `digest` returns its encrypted HTTP Digest hash."""
     secret = make_secret()
-    return secret, Credentials(current=seal(secret), digest=digest(secret))
+    return secret, Credentials(current=hash_secret(secret), digest=digest(secret))
 
 
 def rotate(
     credentials: Credentials, *, now: int, grace_s: float, digest: Callable[[str], bytes] = lambda _secret: b""
 ) -> tuple[str, Credentials]:
-    """Return a new secret and what is kept; the one in force till now stays good for `grace_s`."""
+    """Return a new secret and its hashes; the current one stays valid for `grace_s`."""
     secret = make_secret()
     until = now + round(grace_s * 1e6) if grace_s > 0 and credentials.current else 0
     before = (credentials.current, until, credentials.digest) if until else (None, 0, b"")
-    return secret, Credentials(seal(secret), before[0], before[1], digest(secret), before[2])
+    return secret, Credentials(hash_secret(secret), before[0], before[1], digest(secret), before[2])

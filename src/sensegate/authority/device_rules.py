@@ -1,4 +1,4 @@
-"""What a registry entry may say. Each finding names the key, what is wrong and what to do."""
+"""Rules for registry entries; each finding names the key, what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -25,155 +25,167 @@ INTERVAL_MAX_S = 366 * 86_400.0
 
 _ID = re.compile(rf"[A-Za-z0-9_-]{{1,{ID_CHARACTERS_MAX}}}")
 _PROFILE = re.compile(r"[a-z0-9_-]{1,64}/[A-Za-z0-9_.-]{1,64}")
-# + # are MQTT wildcards; * > would become NATS wildcards in a permission, which must stay literal.
+# + and # are MQTT wildcards; * and > would become NATS wildcards in a permission, which must stay literal.
 _WILDCARDS = re.compile(r"[+#*>\s]")
-# Control, format, surrogate, unassigned, private: what cannot be seen must not be part of a name.
-_UNSEEN = {"Cc", "Cf", "Cs", "Cn", "Co"}
+# Unicode categories of invisible characters: control, format, surrogate, unassigned, private use.
+_INVISIBLE = {"Cc", "Cf", "Cs", "Cn", "Co"}
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """One thing that is wrong, or odd, with an entry."""
+class RuleFinding(msgspec.Struct, frozen=True):
+    """An error or a warning about an entry."""
 
     key: str
-    what: str
+    problem: str
     remedy: str = ""
     warning: bool = False
-    """True: kept as it is, but worth a look."""
+    """The entry is accepted nevertheless."""
 
 
 def text_fault(text: str, *, size_max: int = NAME_BYTES_MAX) -> str:
-    """Return what is wrong with a text for people, or an empty string."""
-    if any(unicodedata.category(character) in _UNSEEN for character in text):
-        return "holds control, format or private characters"
+    """Return what is wrong with a display text; empty if nothing is."""
+    if any(unicodedata.category(character) in _INVISIBLE for character in text):
+        return "contains control, format or private-use characters"
     if len(text.encode("utf-8", "surrogatepass")) > size_max:
         return f"is longer than {size_max} bytes"
     if unicodedata.normalize("NFC", text) != text:
-        return "is not in normal form NFC"
+        return "is not in Unicode normal form NFC"
     return ""
 
 
 def alias_fault(alias: str) -> str:
-    """Return what is wrong with a name by which a device calls itself, or an empty string."""
+    """Return what is wrong with an alias of a device; empty if nothing is."""
     if fault := text_fault(alias):
         return fault
     if _WILDCARDS.search(alias):
-        return "holds white space or one of + # * >"
+        return "contains white space or one of + # * >"
     if alias.startswith("$"):
-        return "begins with $, which brokers keep for themselves"
+        return "begins with $, which brokers reserve"
     if alias.startswith("sg/"):
-        return "begins with sg/, under which canonical ids stand"
+        return "begins with sg/, the prefix of canonical ids"
     return ""
 
 
-def reserved(name: str) -> bool:
-    """Return whether a user of the server's own bears this name."""
+def is_reserved(name: str) -> bool:
+    """Return whether a name is reserved for internal users of the server."""
     return name in {role.value for role in User} or name.startswith((node_user(""), centre_user("")))
 
 
-def good_id(name: str) -> bool:
-    """Return whether this can be a device's canonical id."""
+def is_valid_id(name: str) -> bool:
+    """Return whether a text can be the canonical id of a device."""
     return bool(_ID.fullmatch(name))
 
 
-def examine(
+def check_device(
     device: Device, divisions: Divisions, *, home: str = "", profiles: frozenset[str] = frozenset()
-) -> list[Finding]:
-    """Return all that is wrong or odd with an entry, in the order of its keys; empty when it is good.
+) -> list[RuleFinding]:
+    """Return all errors and warnings of an entry, in the order of its keys; empty if it is valid.
 
-    `home`: the division that this gateway serves; empty: any. `profiles`: the known ones; empty: not checked.
+    `home` is the division that this gateway serves; empty: any. `profiles` are the known profiles; empty: not checked.
     """
-    found: list[Finding] = []
-    if not good_id(device.id):
+    findings: list[RuleFinding] = []
+    if not is_valid_id(device.id):
         remedy = f"1 to {ID_CHARACTERS_MAX} of A-Z a-z 0-9 _ -; put the device's own name in alias"
-        found.append(Finding("id", f"'{device.id[:ID_CHARACTERS_MAX]}' is not a device id", remedy))
-    elif reserved(device.id):
-        found.append(Finding("id", f"{device.id} is a name of the server's own", "choose another"))
-    found += _of_division(device, divisions, home)
-    found += _of_codes(device)
+        findings.append(RuleFinding("id", f"'{device.id[:ID_CHARACTERS_MAX]}' is not a device id", remedy))
+    elif is_reserved(device.id):
+        findings.append(RuleFinding("id", f"{device.id} is reserved for the server", "choose another id"))
+    findings += _division_findings(device, divisions, home)
+    findings += _code_findings(device)
     if not _PROFILE.fullmatch(device.profile):
-        found.append(Finding("profile", f"'{device.profile[:80]}' is not vendor/model", "e.g. sensegate/plain"))
+        findings.append(RuleFinding("profile", f"'{device.profile[:80]}' is not vendor/model", "e.g. sensegate/plain"))
     elif profiles and device.profile not in profiles:
-        found.append(
-            Finding("profile", f"no profile {device.profile}", wording.unknown_profile(device.profile, profiles))
+        findings.append(
+            RuleFinding(
+                "profile", f"there is no profile {device.profile}", wording.unknown_profile(device.profile, profiles)
+            )
         )
     if device.alias and (fault := alias_fault(device.alias)):
-        found.append(Finding("alias", f"alias {fault}", "give it as it stands in the topic or payload, without these"))
+        findings.append(
+            RuleFinding("alias", f"alias {fault}", "give it as in the topic or payload, without these characters")
+        )
     for key in ("department", "domain", "owner", "name", "asset"):
         if fault := text_fault(getattr(device, key)):
-            found.append(Finding(key, f"{key} {fault}", "shorten it or remove them"))
-    if device.gateway != " ".join(device.gateways) or not all(map(good_id, device.gateways)):
-        remedy = "name the device whose credential publishes for this; several with one blank between"
-        found.append(Finding("gateway", "is not a device id", remedy))
+            findings.append(RuleFinding(key, f"{key} {fault}", "shorten it or remove these characters"))
+    if device.gateway != " ".join(device.gateways) or not all(map(is_valid_id, device.gateways)):
+        remedy = "give the id of the device whose credential publishes for this one; separate several with one blank"
+        findings.append(RuleFinding("gateway", "is not a device id", remedy))
     if len(set(device.gateways)) < len(device.gateways) or len(device.gateways) > GATEWAYS_MAX:
-        found.append(Finding("gateway", f"names one twice, or more than {GATEWAYS_MAX}", "remove some"))
+        findings.append(
+            RuleFinding("gateway", f"names a device twice, or more than {GATEWAYS_MAX} devices", "remove some")
+        )
     if device.id in device.gateways:
-        found.append(Finding("gateway", "a device is not its own gateway", "leave it empty"))
-    found += _of_place(device)
+        findings.append(RuleFinding("gateway", "a device cannot be its own gateway", "leave the key empty"))
+    findings += _location_findings(device)
     if device.grade not in GRADES:
-        found.append(Finding("grade", f"grade {device.grade} does not exist", "give 1, 2, 3 or 4"))
+        findings.append(RuleFinding("grade", f"grade {device.grade} does not exist", "give 1, 2, 3 or 4"))
     if not (math.isfinite(device.interval_s) and 0 <= device.interval_s <= INTERVAL_MAX_S):
-        found.append(Finding("interval_s", "is not a number of seconds up to a year", "0 takes the profile's"))
-    return found
+        findings.append(
+            RuleFinding("interval_s", "is not a number of seconds up to a year", "give 0 for the profile's interval")
+        )
+    return findings
 
 
-def demand_good(
+def require_valid(
     device: Device, divisions: Divisions, *, home: str = "", profiles: frozenset[str] = frozenset()
-) -> list[Finding]:
-    """Return the warnings.
+) -> list[RuleFinding]:
+    """Return the warnings of an entry without errors.
 
     Raises:
-        ConfigError: for the first thing that is wrong.
+        ConfigError: the first error.
     """
-    found = examine(device, divisions, home=home, profiles=profiles)
-    for finding in found:
+    findings = check_device(device, divisions, home=home, profiles=profiles)
+    for finding in findings:
         if not finding.warning:
-            raise ConfigError(finding.what, key=finding.key, remedy=finding.remedy)
-    return found
+            raise ConfigError(finding.problem, key=finding.key, remedy=finding.remedy)
+    return findings
 
 
-def _of_division(device: Device, divisions: Divisions, home: str) -> list[Finding]:
+def _division_findings(device: Device, divisions: Divisions, home: str) -> list[RuleFinding]:
     try:
         place, warning = divisions.check(device.division)
     except ConfigError as why:
-        return [Finding("division", why.problem, why.remedy)]
+        return [RuleFinding("division", why.problem, why.remedy)]
     if home and not contains(home, place):
         remedy = "register it at the node of its city, or at the centre"
-        return [Finding("division", f"division {place} is not served here ({home})", remedy)]
-    return [Finding("division", warning, "check it against the table", warning=True)] if warning else []
+        return [RuleFinding("division", f"division {place} is not served here ({home})", remedy)]
+    return [RuleFinding("division", warning, "compare it with the table of divisions", warning=True)] if warning else []
 
 
-def _of_codes(device: Device) -> list[Finding]:
-    """Look at ids that may be codes of cameras (GB/T 28181): all of it is kept, and told."""
-    found: list[Finding] = []
+def _code_findings(device: Device) -> list[RuleFinding]:
+    """Return warnings about an id or alias that may be a camera code (GB/T 28181); it is accepted in any case."""
+    findings: list[RuleFinding] = []
     for key, text in (("id", device.id), ("alias", device.alias)):
-        if not camera_codes.looks_like(text) or (key == "alias" and text == device.id):
+        if not camera_codes.resembles_code(text) or (key == "alias" and text == device.id):
             continue
         try:
             code = camera_codes.parse(text)
         except ConfigError as why:
-            found.append(Finding(key, f"as the code of a camera it {why.problem}", why.remedy, warning=True))
+            findings.append(RuleFinding(key, f"as a camera code it {why.problem}", why.remedy, warning=True))
             continue
-        found += [Finding(key, what, remedy, warning=True) for what, remedy in camera_codes.oddities(code)]
+        findings += [
+            RuleFinding(key, problem, remedy, warning=True) for problem, remedy in camera_codes.deviations(code)
+        ]
         place = code.division
         if place and device.division and not (contains(place, device.division) or contains(device.division, place)):
-            what = f"its code is of a centre in {place}, it is registered in {device.division}"
-            found.append(Finding(key, what, "right if it stands elsewhere than its centre", warning=True))
-    return found
+            problem = f"its code names a centre in {place}, but it is registered in {device.division}"
+            findings.append(
+                RuleFinding(key, problem, "ignore this if the camera is not located at its centre", warning=True)
+            )
+    return findings
 
 
-def _of_place(device: Device) -> list[Finding]:
+def _location_findings(device: Device) -> list[RuleFinding]:
     lon, lat = device.lon, device.lat
     if lon is None and lat is None:
         return []
     if lon is None or lat is None:
-        return [Finding("lon" if lon is None else "lat", "one of lon and lat is missing", "give both or neither")]
+        return [RuleFinding("lon" if lon is None else "lat", "one of lon and lat is missing", "give both or neither")]
     if not (-180 <= lon <= 180 and -90 <= lat <= 90):
         swapped = -180 <= lat <= 180 and -90 <= lon <= 90
         remedy = "lon and lat look swapped" if swapped else "degrees: lon -180 to 180, lat -90 to 90"
-        return [Finding("lon", "no such place", remedy)]
+        return [RuleFinding("lon", "the coordinates are out of range", remedy)]
     in_china = 72 <= lon <= 138 and 0.8 <= lat <= 56
     if device.datum in (Datum.GCJ02, Datum.BD09) and not in_china:
-        return [Finding("datum", f"{device.datum} is used in China only", "give wgs84")]
+        return [RuleFinding("datum", f"{device.datum} is used only in China", "give wgs84")]
     if not in_china and 72 <= lat <= 138 and 0.8 <= lon <= 56:
-        return [Finding("lon", "lon and lat look swapped", "lon comes first: about 113, 23", warning=True)]
+        return [RuleFinding("lon", "lon and lat look swapped", "lon comes first: about 113, 23", warning=True)]
     return []

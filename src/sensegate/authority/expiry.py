@@ -1,4 +1,4 @@
-"""Certificates that end soon are named before they do."""
+"""Warnings of certificates that expire soon."""
 
 from __future__ import annotations
 
@@ -11,44 +11,48 @@ from cryptography import x509
 from sensegate.clock import Clock
 from sensegate.config import Config
 
-SOON_DAYS = 30
-LOOK_US = 3_600_000_000
+WARN_DAYS = 30
+CHECK_INTERVAL_US = 3_600_000_000
 _DAY_US = 86_400_000_000
 
 
-class Expiry:
-    """Looks at the files of certificates, at most once an hour."""
+class CertificateExpiry:
+    """The expiry of certificate files, checked at most once an hour."""
 
     def __init__(self, files: Mapping[str, str], clock: Clock) -> None:
-        """`files`: key of the configuration -> PEM file; empty ones are left out."""
+        """`files` maps configuration keys to PEM files; empty names are ignored."""
         self._files = {key: file for key, file in files.items() if file}
         self._clock = clock
-        self._looked = -LOOK_US
-        self._said: list[str] = []
+        self._checked = -CHECK_INTERVAL_US
+        self._warnings: list[str] = []
 
-    def troubles(self) -> list[str]:
-        """Return which ends within 30 days or has ended, a sentence each."""
+    def warnings(self) -> list[str]:
+        """Return a warning for each certificate that expires within 30 days or has expired."""
         now = self._clock.now()
-        if now - self._looked >= LOOK_US:
-            self._looked = now
-            self._said = [said for key, file in self._files.items() if (said := self._said_of(key, Path(file), now))]
-        return self._said
+        if now - self._checked >= CHECK_INTERVAL_US:
+            self._checked = now
+            self._warnings = [
+                text for key, file in self._files.items() if (text := self._warning_of(key, Path(file), now))
+            ]
+        return self._warnings
 
     @staticmethod
-    def _said_of(key: str, file: Path, now: int) -> str:
+    def _warning_of(key: str, file: Path, now: int) -> str:
         try:
-            ends = min(one.not_valid_after_utc for one in x509.load_pem_x509_certificates(file.read_bytes()))
+            expires = min(
+                certificate.not_valid_after_utc for certificate in x509.load_pem_x509_certificates(file.read_bytes())
+            )
         except (OSError, ValueError) as why:
             return f"certificate: {file} ({key}) cannot be read: {why}"
-        days = (ends - datetime.fromtimestamp(now / 1e6, UTC)).total_seconds() * 1e6 / _DAY_US
-        if days > SOON_DAYS:
+        days = (expires - datetime.fromtimestamp(now / 1e6, UTC)).total_seconds() * 1e6 / _DAY_US
+        if days > WARN_DAYS:
             return ""
-        when = f"ends on {ends:%Y-%m-%d}" if days > 0 else f"ended on {ends:%Y-%m-%d}"
-        return f"certificate: {file} ({key}) {when}; replace it, and pin the next one beside it where it is pinned"
+        when = f"expires on {expires:%Y-%m-%d}" if days > 0 else f"expired on {expires:%Y-%m-%d}"
+        return f"certificate: {file} ({key}) {when}; replace it, and add the pin of the new one wherever it is pinned"
 
 
-def expiring(config: Config, clock: Clock) -> Expiry:
-    """Return what looks at all certificates of a configuration."""
+def certificate_expiry(config: Config, clock: Clock) -> CertificateExpiry:
+    """Return the expiry checks of all certificates of a configuration."""
     engine, uplink, web = config.engine, config.uplink, config.web
     files = {
         "web.tls.cert_file": web.tls.cert_file,
@@ -61,5 +65,8 @@ def expiring(config: Config, clock: Clock) -> Expiry:
         "uplink.ca_file": uplink.ca_file,
         "oidc.ca_file": config.oidc.ca_file,
     }
-    files |= {f"listen.tcp.{one.name or one.protocol}.tls.cert_file": one.tls.cert_file for one in config.listen.tcp}
-    return Expiry(files, clock)
+    files |= {
+        f"listen.tcp.{listener_config.name or listener_config.protocol}.tls.cert_file": listener_config.tls.cert_file
+        for listener_config in config.listen.tcp
+    }
+    return CertificateExpiry(files, clock)

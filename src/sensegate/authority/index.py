@@ -1,6 +1,6 @@
-"""The registry as columns: what the hot path reads of devices, by index.
+"""The registry as columns, by device index, for the hot path.
 
-An index is given to a device when it is first seen and never moves or is given again while the process lives. Arrays
+A device gets an index when it is first seen; the index is never changed or reused while the process lives. Arrays
 are replaced when they grow, so take them from the index for each batch.
 """
 
@@ -14,29 +14,29 @@ from sensegate.authority.divisions import Divisions
 from sensegate.model import BOOL, F64, I32, I64, U8, Datum, Device, DeviceState
 
 ToWgs84 = Callable[[F64, F64, Datum], tuple[F64, F64]]
-"""(lon, lat, datum) -> (lon, lat) in WGS-84, for arrays of one length."""
+"""(lon, lat, datum) -> (lon, lat) in WGS-84, for arrays of equal length."""
 
 STATES = tuple(DeviceState)
-_OFF = frozenset({DeviceState.DISABLED, DeviceState.RETIRED})
+_INACTIVE = frozenset({DeviceState.DISABLED, DeviceState.RETIRED})
 _GROWTH = 1024
 
 
 def unchanged(lon: F64, lat: F64, datum: Datum) -> tuple[F64, F64]:
-    """Return places as they are; the product hands in `place.wgs84`."""
+    """Return WGS-84 coordinates unchanged and others as NaN; the gateway passes a real conversion instead."""
     if datum in (Datum.WGS84, Datum.CGCS2000):
         return lon, lat
     return np.full_like(lon, np.nan), np.full_like(lat, np.nan)
 
 
-class Words:
-    """A list of distinct words; each keeps its place."""
+class WordList:
+    """A growing list of distinct words with stable indices."""
 
     def __init__(self) -> None:
         self.all: list[str] = []
         self._at: dict[str, int] = {}
 
     def index(self, word: str) -> int:
-        """Return the word's place, giving it one when it is new."""
+        """Return the index of a word, which is added if it is new."""
         at = self._at.get(word)
         if at is None:
             at = self._at[word] = len(self.all)
@@ -44,12 +44,12 @@ class Words:
         return at
 
     def find(self, word: str) -> int:
-        """Return the word's place; -1 when it was never seen."""
+        """Return the index of a word; -1 if it was never added."""
         return self._at.get(word, -1)
 
 
-class Index:
-    """Columns over all devices ever seen by this process."""
+class DeviceIndex:
+    """Columns over all devices seen by this process."""
 
     def __init__(self, divisions: Divisions, to_wgs84: ToWgs84) -> None:
         self._table = divisions
@@ -57,7 +57,7 @@ class Index:
         self._region_at: dict[tuple[str, str], int] = {}
         self.regions: list[tuple[str, str]] = []
         """(city, county) as on the log's subjects."""
-        self.divisions, self.departments, self.domains, self.profiles = Words(), Words(), Words(), Words()
+        self.divisions, self.departments, self.domains, self.profiles = WordList(), WordList(), WordList(), WordList()
         self.ids: list[str] = []
         self.names: dict[str, int] = {}
         """Canonical id or alias -> index."""
@@ -82,56 +82,56 @@ class Index:
         self.lon: F64 = grown("lon", np.float64, np.nan)
         self.lat: F64 = grown("lat", np.float64, np.nan)
         self.interval_s: F64 = grown("interval_s", np.float64, 0)
-        self.seen: I64 = grown("seen", np.int64, 0)
+        self.last_seen: I64 = grown("seen", np.int64, 0)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def reserve(self, more: int) -> None:
-        """Make room for `more` devices at once."""
+        """Allocate room for `more` devices."""
         if len(self.ids) + more > len(self.grade):
             self._allocate(max(len(self.ids) + more, len(self.grade) * 3 // 2) + _GROWTH)
 
     def slot(self, name: str) -> int:
-        """Return the index of a canonical id, giving it one when it is new."""
+        """Return the index of a canonical id, which is assigned if it is new."""
         at = self.names.get(name, -1)
         if at >= 0 and self.ids[at] == name:
             return at
         self.reserve(1)
         at = len(self.ids)
         self.ids.append(name)
-        # An id takes precedence over another's alias; registration refuses both, two processes at once may not.
+        # An id takes precedence over an alias of another device; two processes may have registered both at once.
         self.names[name] = at
         return at
 
-    def of_id(self, name: str) -> int:
-        """Return the index of a canonical id; -1 when it is none, though it may be an alias."""
+    def find_id(self, name: str) -> int:
+        """Return the index of a canonical id; -1 if there is none, even if it is an alias."""
         at = self.names.get(name, -1)
         return at if at >= 0 and self.ids[at] == name else -1
 
     def put(self, at: int, device: Device) -> None:
-        """Write all columns of a device but its place (see `place`)."""
-        place = self.divisions.find(device.division)
-        if place < 0:
-            place = self.divisions.index(device.division)
+        """Write all columns of a device except its coordinates (see `place`)."""
+        division = self.divisions.find(device.division)
+        if division < 0:
+            division = self.divisions.index(device.division)
         region = self._table.region_of(device.division)
-        where = self._region_at.get(region)
-        if where is None:
-            where = self._region_at[region] = len(self.regions)
+        region_index = self._region_at.get(region)
+        if region_index is None:
+            region_index = self._region_at[region] = len(self.regions)
             self.regions.append(region)
-        self.region[at] = where
-        self.division[at] = place
+        self.region[at] = region_index
+        self.division[at] = division
         self.department[at] = self.departments.index(device.department)
         self.domain[at] = self.domains.index(device.domain)
         self.profile[at] = self.profiles.index(device.profile)
         self.grade[at] = device.grade
         self.state[at] = STATES.index(device.state)
-        self.enabled[at] = device.state not in _OFF
+        self.enabled[at] = device.state not in _INACTIVE
         self.interval_s[at] = device.interval_s
 
-    def place(self, where: Sequence[int], devices: Sequence[Device]) -> None:
-        """Write the places of devices, converted to WGS-84; NaN where there is none."""
-        at = np.asarray(where, np.int64)
+    def place(self, indices: Sequence[int], devices: Sequence[Device]) -> None:
+        """Write the coordinates of devices, converted to WGS-84; NaN without coordinates."""
+        at = np.asarray(indices, np.int64)
         lon = np.array([np.nan if device.lon is None else device.lon for device in devices])
         lat = np.array([np.nan if device.lat is None else device.lat for device in devices])
         datums = np.array([device.datum.value for device in devices])
@@ -140,7 +140,7 @@ class Index:
             self.lon[at[rows]], self.lat[at[rows]] = self._to_wgs84(lon[rows], lat[rows], Datum(datum))
 
     def alias(self, at: int, old: str, new: str) -> bool:
-        """Replace the alias of a device; False where the new one is another's already and so is not taken."""
+        """Replace the alias of a device; return False if the new alias belongs to another device and is ignored."""
         if old and old != new and self.names.get(old) == at and self.ids[at] != old:
             del self.names[old]
         if not new or new == self.ids[at]:
@@ -148,11 +148,11 @@ class Index:
         return self.names.setdefault(new, at) == at
 
     def clear(self, at: int) -> None:
-        """Forget a deleted device; its index stays taken."""
+        """Clear the columns of a deleted device; its index is not reused."""
         self.enabled[at] = False
         self.state[at] = STATES.index(DeviceState.RETIRED)
         self.lon[at] = self.lat[at] = np.nan
 
     def observe(self, at: I32, received: I64) -> None:
-        """Note when devices were last heard (µs); a column of indices and one of times."""
-        np.maximum.at(self.seen, at, received)
+        """Update the time (µs) of the last message of devices; a column of indices and one of times."""
+        np.maximum.at(self.last_seen, at, received)

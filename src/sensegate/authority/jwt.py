@@ -1,6 +1,6 @@
-"""The two kinds of signed claims that the server's auth callout speaks, and the questions that it asks.
+"""The JWTs of nats-server's auth callout: authorization requests and signed responses.
 
-Claims are signed with the account key of the callout (nkey, ed25519). The form is that of nats-io/jwt version 2.
+Responses are signed with the account key of the callout (nkey, ed25519), in the format of nats-io/jwt version 2.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import nkeys
 from sensegate.errors import EngineError
 
 
-class ClientFacts(msgspec.Struct, frozen=True):
-    """The connection that asks to be let in."""
+class ClientInfo(msgspec.Struct, frozen=True):
+    """The connecting client."""
 
     id: int = 0
-    """The server's number of the connection."""
+    """Connection id at the server."""
     host: str = ""
     type: str = ""
     """``mqtt``, ``nats``, ``websocket``."""
@@ -26,107 +26,107 @@ class ClientFacts(msgspec.Struct, frozen=True):
 
 
 class ConnectOptions(msgspec.Struct, frozen=True):
-    """What the client said of itself."""
+    """The client's connect options."""
 
     user: str = ""
     password: str = msgspec.field(default="", name="pass")
     name: str = ""
-    """What the client calls its connection."""
+    """Connection name that the client gave."""
 
 
-class ServerFacts(msgspec.Struct, frozen=True):
-    """The server that asks."""
+class ServerInfo(msgspec.Struct, frozen=True):
+    """The server that sent the request."""
 
     id: str = ""
     name: str = ""
 
 
-class TlsFacts(msgspec.Struct, frozen=True):
-    """What a client showed in the handshake."""
+class TlsInfo(msgspec.Struct, frozen=True):
+    """The client's certificates in the TLS handshake."""
 
     certs: tuple[str, ...] = ()
-    """PEM, its own first; without a check of the chain."""
+    """PEM, the client's own first; the chain is not verified."""
     verified_chains: tuple[tuple[str, ...], ...] = ()
-    """The same, checked by the server against its authorities."""
+    """PEM chains that the server has verified against its CAs."""
 
 
-class Question(msgspec.Struct, frozen=True):
-    """Who is this, and what may it do?"""
+class AuthRequest(msgspec.Struct, frozen=True):
+    """An authorization request: who is this client, and what may it do?"""
 
     user_nkey: str
-    """Key that the server made for this connection; the answer is about it."""
-    server_id: ServerFacts = ServerFacts()
-    client_info: ClientFacts = ClientFacts()
+    """Key that the server generated for this connection; the subject of the response."""
+    server_id: ServerInfo = ServerInfo()
+    client_info: ClientInfo = ClientInfo()
     connect_opts: ConnectOptions = ConnectOptions()
-    client_tls: TlsFacts | None = None
+    client_tls: TlsInfo | None = None
 
 
-class _Asked(msgspec.Struct, frozen=True):
-    nats: Question
+class _RequestClaims(msgspec.Struct, frozen=True):
+    nats: AuthRequest
 
 
-class Rights(msgspec.Struct, frozen=True):
-    """Subjects that a connection may publish and subscribe to; nothing else."""
+class Permissions(msgspec.Struct, frozen=True):
+    """The subjects to which a connection may publish and subscribe; all others are denied."""
 
     publish: tuple[str, ...] = ()
     subscribe: tuple[str, ...] = ()
     respond: bool = False
-    """Also answer once each message that asks for it."""
+    """Also reply once to each request."""
 
 
 _RESPOND_NS = 120_000_000_000
-"""Within this time a message may be answered."""
+"""Time limit of the permission to reply."""
 _HEAD = urlsafe_b64encode(b'{"typ":"JWT","alg":"ed25519-nkey"}').rstrip(b"=") + b"."
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(_Asked).decode
+_decode = msgspec.json.Decoder(_RequestClaims).decode
 
 
-def question(token: bytes) -> Question:
-    """Return what the server asks.
+def decode_request(token: bytes) -> AuthRequest:
+    """Return the request in a token of the server.
 
-    Its signature is not checked: only the server and the callout's own user can publish in their account.
+    The signature is not verified: only the server and the callout's user can publish in their account.
 
     Raises:
-        EngineError: this is no such question.
+        EngineError: the token is not an authorization request.
     """
     parts = token.split(b".")
     if len(parts) != 3:
-        raise EngineError("a question of the auth callout that is no JWT; check the server's version")
+        raise EngineError("a request of the auth callout is not a JWT; check the server's version")
     try:
         return _decode(urlsafe_b64decode(parts[1] + b"=" * (-len(parts[1]) % 4))).nats
     except (ValueError, msgspec.DecodeError) as why:
-        raise EngineError(f"a question of the auth callout that cannot be read: {why}") from why
+        raise EngineError(f"a request of the auth callout cannot be decoded: {why}") from why
 
 
-class Signer:
-    """Writes answers in the name of the callout's issuer."""
+class CalloutSigner:
+    """Signer of responses with the key of the callout's issuer."""
 
     def __init__(self, issuer_seed: bytes) -> None:
-        """Take the seed of the account key that stands as `issuer` in the server's configuration."""
+        """`issuer_seed` is the seed of the account key that is `issuer` in the server's configuration."""
         self._key = nkeys.from_seed(bytearray(issuer_seed))
         public: bytes = self._key.public_key
         self._issuer = public.decode()
 
     def admit(
         self,
-        asked: Question,
+        request: AuthRequest,
         *,
         account: str,
         name: str,
-        rights: Rights,
+        rights: Permissions,
         now_s: int,
         until_s: int = 0,
         kind: str = "MQTT",
     ) -> bytes:
-        """Return the answer that lets a client into an account as `name` with these rights, until a time (0: open).
+        """Return the response that admits a client to an account as `name` with permissions, until a time (0: no end).
 
-        `kind`: of connection, as the server calls it: MQTT, STANDARD.
+        `kind` is the server's name of the connection type: MQTT, STANDARD.
         """
         user: dict[str, object] = {
-            "jti": asked.user_nkey,
+            "jti": request.user_nkey,
             "iat": now_s,
             "iss": self._issuer,
-            "sub": asked.user_nkey,
+            "sub": request.user_nkey,
             "aud": account,
             "name": name,
             "nats": {
@@ -143,20 +143,20 @@ class Signer:
         }
         if until_s:
             user["exp"] = until_s
-        return self._answer(asked, now_s, {"jwt": self._signed(user).decode()})
+        return self._answer(request, now_s, {"jwt": self._signed(user).decode()})
 
-    def refuse(self, asked: Question, why: str, *, now_s: int) -> bytes:
-        """Return the answer that refuses a client; `why` goes to the server's log, not to the client."""
-        return self._answer(asked, now_s, {"error": why})
+    def refuse(self, request: AuthRequest, why: str, *, now_s: int) -> bytes:
+        """Return the response that rejects a client; `why` goes to the server's log, not to the client."""
+        return self._answer(request, now_s, {"error": why})
 
-    def _answer(self, asked: Question, now_s: int, said: dict[str, str]) -> bytes:
+    def _answer(self, request: AuthRequest, now_s: int, result: dict[str, str]) -> bytes:
         claims = {
-            "jti": asked.user_nkey,
+            "jti": request.user_nkey,
             "iat": now_s,
             "iss": self._issuer,
-            "sub": asked.user_nkey,
-            "aud": asked.server_id.id,
-            "nats": {"type": "authorization_response", "version": 2, **said},
+            "sub": request.user_nkey,
+            "aud": request.server_id.id,
+            "nats": {"type": "authorization_response", "version": 2, **result},
         }
         return self._signed(claims)
 

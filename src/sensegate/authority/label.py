@@ -1,4 +1,4 @@
-"""The label that is stuck on a device: a QR code and its names, as SVG."""
+"""The printable label of a device: a QR code with id, name and profile, as SVG."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _TEXT_MAX = 40
 
 
 def label_text(device: Device) -> str:
-    """Return what the QR code says: division and id, nothing secret."""
+    """Return the content of the QR code: division and id, nothing secret."""
     return f"sensegate:{device.division}:{device.id}"
 
 
 def label_svg(device: Device) -> str:
-    """Return a label of 60 by 80 units: the code above, id, name and profile below."""
+    """Return a label of 60 by 80 units: the QR code above id, name and profile."""
     code = io.BytesIO()
     segno.make(label_text(device), error="m", micro=False).save(
         code, kind="svg", xmldecl=False, svgns=False, nl=False, scale=1, border=2, omitsize=True

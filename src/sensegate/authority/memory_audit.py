@@ -1,4 +1,4 @@
-"""An audit trail that lives as long as its object: the same chain as the real one, in a list."""
+"""An audit trail in memory, with the same chain as the durable one."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ from collections.abc import AsyncGenerator
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sensegate.authority.chain import Algorithm, Head, Record, SignedHead, Signer, decode, digest, fitted
+from sensegate.authority.chain import (
+    Algorithm,
+    AuditRecord,
+    ChainHead,
+    HeadSigner,
+    SignedHead,
+    decode,
+    digest,
+    shortened,
+)
 from sensegate.authority.scope import Principal
 from sensegate.authority.trail import Facts, MemoryTrail
 from sensegate.clock import Clock
 
 
 class MemoryAudit(MemoryTrail):
-    """A chain in memory with a key of its own."""
+    """A chain in memory with a generated key."""
 
     def __init__(self, clock: Clock, *, gateway: str = "4401", algorithm: Algorithm = Algorithm.SHA256) -> None:
         super().__init__()
         self._clock = clock
-        self._signer = Signer(Ed25519PrivateKey.generate(), gateway)
+        self._signer = HeadSigner(Ed25519PrivateKey.generate(), gateway)
         self._algorithm = algorithm
         self.raw: list[bytes] = []
 
@@ -27,7 +36,7 @@ class MemoryAudit(MemoryTrail):
     ) -> None:
         await super().record(by, action, target, before=before, after=after)
         head = self.head()
-        one = Record(
+        record = AuditRecord(
             head.number + 1,
             head.hash,
             self._clock.now(),
@@ -40,33 +49,33 @@ class MemoryAudit(MemoryTrail):
             after=after,
             hash=head.algorithm,
         )
-        self.raw.append(fitted(one))
+        self.raw.append(shortened(record))
 
-    async def used(self) -> float:
-        """Return that there is always room."""
+    async def usage(self) -> float:
+        """Return 0: the memory has no size limit."""
         return 0.0
 
     @property
     def key(self) -> bytes:
-        """The public key of whoever signs here."""
+        """The public key of the signer."""
         return self._signer.public
 
-    def head(self) -> Head:
-        """Return the end of the chain."""
+    def head(self) -> ChainHead:
+        """Return the head of the chain."""
         if not self.raw:
-            return Head(algorithm=self._algorithm)
-        return Head(len(self.raw), digest(self.raw[-1], self._algorithm), len(self.raw), self._algorithm)
+            return ChainHead(algorithm=self._algorithm)
+        return ChainHead(len(self.raw), digest(self.raw[-1], self._algorithm), len(self.raw), self._algorithm)
 
     async def signed(self) -> SignedHead:
-        """Return it with a signature."""
+        """Return the head of the chain with a signature."""
         return self._signer.sign(self.head(), first=1, time=self._clock.now())
 
-    async def read(self, after: int = 0, *, limit: int = 500) -> list[tuple[int, Record]]:
+    async def read(self, after: int = 0, *, limit: int = 500) -> list[tuple[int, AuditRecord]]:
         """Return (number, record) after a number, oldest first."""
         rows = enumerate(self.raw[after : after + limit], after + 1)
         return [(number, decode(raw)) for number, raw in rows]
 
     async def stored(self, *, limit: int = 2**62) -> AsyncGenerator[bytes, None]:
-        """Yield the records as they are stored, oldest first."""
+        """Yield the records as stored, oldest first."""
         for raw in self.raw[:limit]:
             yield raw

@@ -1,4 +1,4 @@
-"""Passwords that people choose: what they must be, and their slow hash (argon2id)."""
+"""Passwords that people choose: rules, and slow hashes (argon2id)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sensegate.errors import ConfigError, Overloaded
 LENGTH_MIN, BYTES_MAX = 12, 256
 KINDS_MIN = 3
 PHRASE_MIN = 24
-"""A password so long needs no kinds of characters."""
+"""Length from which no mix of character kinds is required."""
 DISTINCT_MIN = 6
 _COMMON = (
     "password",
@@ -40,35 +40,35 @@ _COMMON = (
     "changeme",
     "default",
 )
-"""Beginnings of half of all leaked passwords; a password that is one of them and a little more is none."""
-_LITTLE = 6
-AT_ONCE = 2
+"""Parts of half of all leaked passwords; a password that adds only a few characters to one is rejected."""
+_EXTRA_MAX = 6
+CONCURRENT_MAX = 2
 WAITING_MAX = 40
 T = TypeVar("T")
 
 
-def fault(password: str, *, name: str = "") -> str:
-    """Return what is wrong with a new password, or an empty string; `name`: of whom it is."""
-    return next(_faults(password, name), "")
+def weakness(password: str, *, name: str = "") -> str:
+    """Return what is wrong with a new password of the person `name`; empty if nothing is."""
+    return next(_weaknesses(password, name), "")
 
 
-def _faults(password: str, name: str) -> Iterator[str]:
-    plain = password.casefold()
+def _weaknesses(password: str, name: str) -> Iterator[str]:
+    folded = password.casefold()
     if len(password) < LENGTH_MIN:
         yield f"has {len(password)} characters; at least {LENGTH_MIN}"
     if len(password.encode("utf-8", "surrogatepass")) > BYTES_MAX:
         yield f"is longer than {BYTES_MAX} bytes"
     if any(unicodedata.category(character) in {"Cc", "Cs", "Cn"} for character in password):
-        yield "holds control characters"
-    if name and name.casefold() in plain:
-        yield "holds the name of its owner"
-    if len(set(plain)) < DISTINCT_MIN:
-        yield f"repeats itself; at least {DISTINCT_MIN} different characters"
-    if found := next((word for word in _COMMON if word in plain and len(plain) - len(word) <= _LITTLE), ""):
-        yield f"is '{found}' and a little more, which is guessed first"
-    kinds = sum(any(is_one(character) for character in password) for is_one in _KINDS)
+        yield "contains control characters"
+    if name and name.casefold() in folded:
+        yield "contains the name of its owner"
+    if len(set(folded)) < DISTINCT_MIN:
+        yield f"has too few different characters; at least {DISTINCT_MIN}"
+    if common := next((word for word in _COMMON if word in folded and len(folded) - len(word) <= _EXTRA_MAX), ""):
+        yield f"is the common password '{common}' with few changes"
+    kinds = sum(any(is_kind(character) for character in password) for is_kind in _KINDS)
     if kinds < KINDS_MIN and len(password) < PHRASE_MIN:
-        yield f"needs {KINDS_MIN} of: small letters, capitals, digits, signs; or {PHRASE_MIN} characters of any kind"
+        yield f"needs {KINDS_MIN} of: lower case, upper case, digits, symbols; or {PHRASE_MIN} characters of any kind"
 
 
 _KINDS: tuple[Callable[[str], bool], ...] = (
@@ -76,58 +76,58 @@ _KINDS: tuple[Callable[[str], bool], ...] = (
     str.isupper,
     str.isdigit,
     lambda character: not character.isalnum(),
-    # Scripts without upper and lower case are a kind of their own.
+    # Scripts without case, such as Chinese, are a kind of their own.
     lambda character: character.isalpha() and not character.isascii(),
 )
 
 
-def demand_good(password: str, *, name: str = "") -> None:
-    """Return if a new password may be taken. Raises `ConfigError`."""
-    if why := fault(password, name=name):
+def require_strong(password: str, *, name: str = "") -> None:
+    """Require that a new password follows the rules. Raises `ConfigError`."""
+    if why := weakness(password, name=name):
         raise ConfigError(f"the new password {why}", key="password", remedy="choose another one")
 
 
-def made() -> str:
-    """Return a password for somebody who will change it at the first sign-in."""
+def generate_password() -> str:
+    """Return a random initial password, to be changed at the first sign-in."""
     while True:
         text = secrets.token_urlsafe(15)
-        if not fault(text):
+        if not weakness(text):
             return text
 
 
-class Hashes:
-    """Makes and compares slow hashes beside the loop: each takes 64 MiB and a core for some 50 ms."""
+class PasswordHashes:
+    """Slow hashes, computed in threads: each takes 64 MiB and about 50 ms of a core."""
 
     def __init__(self) -> None:
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(CONCURRENT_MAX)
         self._waiting = 0
 
-    async def of(self, password: str) -> str:
-        """Return what is kept of a password. Raises `Overloaded`."""
-        return await self._beside(_hasher.hash, password)
+    async def hash(self, password: str) -> str:
+        """Return the hash of a password. Raises `Overloaded`."""
+        return await self._in_thread(_hasher.hash, password)
 
-    async def fit(self, kept: str, password: str) -> bool:
-        """Return whether a password is that of a hash; an empty hash takes as long as any other and is never right.
+    async def verify(self, stored: str, password: str) -> bool:
+        """Return whether a password matches a hash; an empty hash never matches, in the same time.
 
         Raises:
-            Overloaded: so many wait already.
+            Overloaded: too many computations are waiting.
         """
-        return await self._beside(_right, kept, password) and bool(kept)
+        return await self._in_thread(_is_match, stored, password) and bool(stored)
 
-    async def _beside(self, work: Callable[..., T], *given: str) -> T:
+    async def _in_thread(self, work: Callable[..., T], *arguments: str) -> T:
         if self._waiting >= WAITING_MAX:
             raise Overloaded("too many sign in at once; try again")
         self._waiting += 1
         try:
-            async with self._turns:
-                return await asyncio.to_thread(work, *given)
+            async with self._slots:
+                return await asyncio.to_thread(work, *arguments)
         finally:
             self._waiting -= 1
 
 
-def _right(kept: str, password: str) -> bool:
+def _is_match(stored: str, password: str) -> bool:
     try:
-        return _hasher.verify(kept or _of_nobody(), password)
+        return _hasher.verify(stored or _dummy_hash(), password)
     except (VerificationError, InvalidHashError):
         return False
 
@@ -136,6 +136,6 @@ _hasher = PasswordHasher(type=Type.ID)
 
 
 @cache
-def _of_nobody() -> str:
-    # Made when it is first compared with, not when the module is read: every command would wait for it.
+def _dummy_hash() -> str:
+    # Computed on first use: at import every command would wait for it.
     return _hasher.hash(secrets.token_urlsafe(24))

@@ -1,7 +1,7 @@
-"""What was refused, counted per device, with an alarm when it begins.
+"""Operations that the server denied, counted per device, with an alarm at the first one.
 
-nats-server acknowledges a publish that it refuses and tells nobody but its log; what it told is counted here, so that
-a ledger can keep 'refused' apart from 'lost'.
+nats-server acknowledges a publish that it denies, and reports it only in its log. The counts here allow a ledger to
+distinguish 'denied' from 'lost'.
 """
 
 from __future__ import annotations
@@ -19,53 +19,53 @@ from sensegate.clock import Clock
 _log = structlog.get_logger("authority")
 
 DEVICES_MAX = 10_000
-"""Names of which refusals are counted apart; the longest silent go first, their counts stay in the sum."""
-ALARM_EVERY_S = 60.0
-"""One alarm a name and kind in this time; what follows in it is counted in the next."""
-ALARMS_KEPT = 1_000
+"""Most names with counts of their own; the least recently used are evicted and remain only in the totals."""
+ALARM_INTERVAL_S = 60.0
+"""Interval of alarms for the same name and operation; denials in between are counted in the next alarm."""
+ALARMS_MAX = 1_000
 
 
-class Kind(StrEnum):
-    """What was refused."""
+class DeniedOperation(StrEnum):
+    """The denied operation."""
 
     CONNECT = "connect"
     PUBLISH = "publish"
     SUBSCRIBE = "subscribe"
 
 
-class Alarm(msgspec.Struct, frozen=True):
-    """That a name was refused, and how often since the alarm before."""
+class RefusalAlarm(msgspec.Struct, frozen=True):
+    """An alarm: operations of a name were denied, with their number since the previous alarm."""
 
     time: int
     device: str
-    """User name as given: that of a device, or of nobody known."""
-    kind: Kind
+    """User name as given, possibly of no known device."""
+    operation: DeniedOperation
     detail: str
-    """Subject, or why a connection was refused."""
+    """Subject, or the reason why the connection was denied."""
     address: str
     count: int
 
 
 class _Tally:
     def __init__(self) -> None:
-        self.counts: Counter[Kind] = Counter()
-        self.unsaid: Counter[Kind] = Counter()
-        self.said_at: dict[Kind, int] = {}
+        self.counts: Counter[DeniedOperation] = Counter()
+        self.unreported: Counter[DeniedOperation] = Counter()
+        self.reported_at: dict[DeniedOperation, int] = {}
 
 
 class Refusals:
-    """Counts since the process began, and the alarms that they raised."""
+    """Counts since the process began, and the latest alarms."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._tallies: OrderedDict[str, _Tally] = OrderedDict()
-        self.totals: Counter[Kind] = Counter()
-        self.alarms: list[Alarm] = []
-        """The newest, at most 1,000."""
-        self.on_alarm: list[Callable[[Alarm], None]] = []
+        self.totals: Counter[DeniedOperation] = Counter()
+        self.alarms: list[RefusalAlarm] = []
+        """The newest alarms, at most `ALARMS_MAX`."""
+        self.on_alarm: list[Callable[[RefusalAlarm], None]] = []
 
-    def add(self, device: str, kind: Kind, detail: str, *, address: str = "") -> None:
-        """Count one refusal of a name; raise an alarm unless there was one of late."""
+    def add(self, device: str, kind: DeniedOperation, detail: str, *, address: str = "") -> None:
+        """Count a denied operation of a name; raise an alarm unless there was one recently."""
         name = device[:128]
         tally = self._tallies.get(name)
         if tally is None:
@@ -75,32 +75,32 @@ class Refusals:
         self._tallies.move_to_end(name)
         self.totals[kind] += 1
         tally.counts[kind] += 1
-        tally.unsaid[kind] += 1
-        metrics.REFUSED.labels(kind.value).inc()
+        tally.unreported[kind] += 1
+        metrics.PERMISSION_DENIED.labels(kind.value).inc()
         now = self._clock.now()
-        said_at = tally.said_at.get(kind)
-        if said_at is None or now - said_at >= ALARM_EVERY_S * 1e6:
-            tally.said_at[kind] = now
-            self._alarm(Alarm(now, name, kind, detail[:256], address, tally.unsaid.pop(kind)))
+        reported_at = tally.reported_at.get(kind)
+        if reported_at is None or now - reported_at >= ALARM_INTERVAL_S * 1e6:
+            tally.reported_at[kind] = now
+            self._alarm(RefusalAlarm(now, name, kind, detail[:256], address, tally.unreported.pop(kind)))
 
-    def of(self, device: str) -> dict[Kind, int]:
+    def of(self, device: str) -> dict[DeniedOperation, int]:
         """Return the counts of a name."""
         tally = self._tallies.get(device)
         return dict(tally.counts) if tally else {}
 
     def by_device(self) -> dict[str, dict[str, int]]:
-        """Return the counts of all names that are still known: name -> kind -> count."""
+        """Return the counts of all tracked names: name -> operation -> count."""
         return {
             name: {kind.value: count for kind, count in tally.counts.items()} for name, tally in self._tallies.items()
         }
 
-    def _alarm(self, alarm: Alarm) -> None:
-        self.alarms = [*self.alarms[1 - ALARMS_KEPT :], alarm]
+    def _alarm(self, alarm: RefusalAlarm) -> None:
+        self.alarms = [*self.alarms[1 - ALARMS_MAX :], alarm]
         _log.warning(
-            "refused",
-            what=alarm.kind.value,
+            "operation denied",
+            operation=alarm.operation.value,
             device=alarm.device,
-            detail=alarm.detail,
+            reason=alarm.detail,
             address=alarm.address,
             count=alarm.count,
         )

@@ -1,7 +1,7 @@
-"""Who may do what where: roles, scopes, and the one function that decides.
+"""Authorisation: roles, actions, scopes, and `allows`, the only function that decides.
 
-Everything is refused unless a role's row in `_RIGHTS` grants it, the target lies in the caller's scope, and, for a
-token bound to feeds, the feed is one of them. Every query, change, feed and metric asks `allows`.
+Everything is denied unless the role's row in `_RIGHTS` grants the action, the target lies in the caller's scope, and,
+for a token restricted to feeds, the feed is one of them. Every query, change, feed and metric calls `allows`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from enum import StrEnum
 
 import msgspec
 
-from sensegate.authority.divisions import short
+from sensegate.authority.divisions import short_code
 from sensegate.errors import PermissionDenied
 
 
 class Role(StrEnum):
-    """What a caller is."""
+    """The role of a caller."""
 
     DEVICE = "device"
     SUBSCRIBER = "subscriber"
@@ -27,42 +27,42 @@ class Role(StrEnum):
 
 
 class Action(StrEnum):
-    """What a caller may want."""
+    """An action that needs authorisation."""
 
     INGEST = "ingest"
-    """Deliver telemetry of one device (its own, for a device)."""
+    """Send telemetry of a device (for a device: its own)."""
     READ_READINGS = "read_readings"
-    """Feeds, records, history."""
+    """Read feeds, records, history."""
     READ_REGISTRY = "read_registry"
-    """Devices, profiles, divisions, properties, nodes."""
+    """Read devices, profiles, divisions, properties, nodes."""
     READ_LEDGER = "read_ledger"
-    """Ledger, quality, metering."""
+    """Read ledger, quality, metering."""
     READ_QUARANTINE = "read_quarantine"
-    """Whole messages that became no reading: may hold what a feed would mask."""
+    """Read quarantined messages, which may contain what a feed would mask."""
     READ_AUDIT = "read_audit"
     READ_CATALOGUE = "read_catalogue"
-    """What is shared: complete entries of every division, drafts of one's own; applications and grants of one's own."""
+    """Read published catalogue entries, one's own drafts, applications and grants."""
     CHANGE_DEVICES = "change_devices"
     TASK_DEVICES = "task_devices"
-    """Tell devices what to do; a task may ask for a higher role than that."""
+    """Create tasks of devices; a task may require a higher role."""
     PROPOSE_PROFILES = "propose_profiles"
     RELEASE_PROFILES = "release_profiles"
     CHANGE_FEEDS = "change_feeds"
     CHANGE_TOKENS = "change_tokens"
     APPLY_GRANTS = "apply_grants"
     DECIDE_GRANTS = "decide_grants"
-    """On applications for what lies in one's scope; also change and revoke grants."""
+    """Decide on applications for data in one's scope; change and revoke grants."""
     CHANGE_MODE = "change_mode"
-    """Write and approve emergency plans, give and end mode orders."""
+    """Write and approve emergency plans, create and end mode orders."""
     CHANGE_NODES = "change_nodes"
     """Invite, replace and expel nodes."""
     CHANGE_PEOPLE = "change_people"
-    """Make accounts of people, change them, end them."""
+    """Create, change and remove user accounts."""
 
 
-_LOOK = frozenset({Action.READ_READINGS, Action.READ_REGISTRY, Action.READ_LEDGER, Action.READ_QUARANTINE})
+_READ = frozenset({Action.READ_READINGS, Action.READ_REGISTRY, Action.READ_LEDGER, Action.READ_QUARANTINE})
 _SHARE = frozenset({Action.READ_CATALOGUE, Action.APPLY_GRANTS})
-_COUNTY = _LOOK | _SHARE | {Action.CHANGE_DEVICES, Action.TASK_DEVICES, Action.PROPOSE_PROFILES, Action.DECIDE_GRANTS}
+_COUNTY = _READ | _SHARE | {Action.CHANGE_DEVICES, Action.TASK_DEVICES, Action.PROPOSE_PROFILES, Action.DECIDE_GRANTS}
 _CITY = _COUNTY | {
     Action.RELEASE_PROFILES,
     Action.CHANGE_FEEDS,
@@ -76,9 +76,9 @@ _RIGHTS: dict[Role, frozenset[Action]] = {
     Role.COUNTY_OPERATOR: _COUNTY,
     Role.CITY_OPERATOR: _CITY,
     Role.PROVINCE_OPERATOR: _CITY | {Action.CHANGE_NODES},
-    # Looks at the books, changes nothing and sees no readings.
+    # Reads the accounts, changes nothing and sees no readings.
     Role.AUDITOR: frozenset({Action.READ_AUDIT, Action.READ_LEDGER, Action.READ_REGISTRY, Action.READ_CATALOGUE}),
-    # Who rules does not look at the record of what was ruled, nor change it: the duties are separate.
+    # Separation of duties: an administrator neither reads nor changes the audit trail.
     Role.ADMIN: frozenset(Action) - {Action.READ_AUDIT},
 }
 
@@ -92,11 +92,11 @@ _ADMIN_IN_PERSON = frozenset(
         Action.CHANGE_NODES,
     }
 )
-"""A person who administers looks after accounts, tokens, nodes; devices, feeds and grants are the operators' duty."""
+"""Rights of an administrator in person: accounts, tokens, nodes; devices, feeds and grants are for operators."""
 
 
 class Duty(StrEnum):
-    """The three duties that no person unites (三員分立)."""
+    """The three duties, of which a person has exactly one (三員分立)."""
 
     ADMIN = "admin"
     OPERATOR = "operator"
@@ -120,21 +120,21 @@ _RANK = {
     Role.PROVINCE_OPERATOR: 3,
     Role.ADMIN: 4,
 }
-# The widest scope that a role may be given, as digits of the code: a county operator never has a whole city.
-_WIDEST = {Role.COUNTY_OPERATOR: 6, Role.CITY_OPERATOR: 4}
+# The least number of code digits in the scope of a role: a county operator never has a whole city.
+_CODE_DIGITS_MIN = {Role.COUNTY_OPERATOR: 6, Role.CITY_OPERATOR: 4}
 
 
 class Scope(msgspec.Struct, frozen=True):
-    """A division and all below it, optionally of one department only."""
+    """A division with its subdivisions, optionally restricted to a department."""
 
     division: str
-    """Short form of the code (`divisions.short`)."""
+    """Short form of the code (`divisions.short_code`)."""
     department: str = ""
     """Empty: all departments. Otherwise only what belongs to exactly this one."""
 
     def covers(self, division: str, department: str = "") -> bool:
         """Return whether a thing of this division and department lies in the scope."""
-        return short(division).startswith(self.division) and self.department in ("", department)
+        return short_code(division).startswith(self.division) and self.department in ("", department)
 
 
 def scope(text: str) -> Scope:
@@ -144,22 +144,22 @@ def scope(text: str) -> Scope:
         ConfigError: if the division is no code.
     """
     division, _, department = text.partition("/")
-    return Scope(short(division), department)
+    return Scope(short_code(division), department)
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """A caller whose identity has been proved."""
+    """An authenticated caller."""
 
     id: str
-    """Token id, or device id for a device."""
+    """Token id, or device id of a device."""
     role: Role
     scope: Scope
     feeds: tuple[str, ...] = ()
-    """Names of the only feeds it may read; empty: all that its scope and role allow."""
+    """Feeds to which reading is restricted; empty: all that scope and role allow."""
     name: str = ""
-    """For people: who holds it."""
+    """Display name of the holder."""
     person: bool = False
-    """Somebody who signed in, not the holder of a token: bound to one duty."""
+    """The caller is a signed-in person, not the holder of a token."""
     session: str = ""
     """Id of the session, for a person."""
 
@@ -171,10 +171,10 @@ def _rights(principal: Principal) -> frozenset[Action]:
 
 
 def allows(principal: Principal, action: Action, division: str, department: str = "", *, feed: str = "") -> bool:
-    """Return whether `principal` may do `action` to a thing of this division and department.
+    """Return whether `principal` may do `action` to an object of a division and department.
 
-    The one function that decides. A device's own ingest is asked with its own division; that the device is the same
-    one is proved by its credential. A principal bound to feeds reads only through one of them: `feed` names it.
+    For ingest a device is checked with its own division; its credential proves its identity. A principal restricted to
+    feeds reads only through one of them, which `feed` names.
     """
     if action not in _rights(principal):
         return False
@@ -184,68 +184,68 @@ def allows(principal: Principal, action: Action, division: str, department: str 
 
 
 def demand(principal: Principal, action: Action, division: str, department: str = "", *, feed: str = "") -> None:
-    """Return if `allows`.
+    """Require that `allows` is true.
 
     Raises:
-        PermissionDenied: saying what is missing, without telling whether the thing exists.
+        PermissionDenied: the message says which right is missing, but not whether the object exists.
     """
     if allows(principal, action, division, department, feed=feed):
         return
     if action not in _rights(principal):
-        raise PermissionDenied(lacking(principal, action))
-    raise PermissionDenied(f"outside the scope of {principal.id} ({written(principal.scope)})")
+        raise PermissionDenied(missing_right(principal, action))
+    raise PermissionDenied(f"the object is outside the scope of {principal.id} ({scope_text(principal.scope)})")
 
 
-def lacking(principal: Principal, action: Action) -> str:
-    """Say that the role does not grant `action`, and which roles do."""
+def missing_right(principal: Principal, action: Action) -> str:
+    """Return a message that the role does not grant `action`, and which roles do."""
     others = ", ".join(role for role in Role if role is not principal.role and action in _RIGHTS[role])
     may_not = f"role {principal.role} may not {action.replace('_', ' ')}"
     return f"{may_not}; ask for a token of another role ({others})" if others else may_not
 
 
-def may(principal: Principal, action: Action) -> bool:
-    """Return whether the role grants `action` anywhere; what it is done to is then cut by the scope."""
+def has_right(principal: Principal, action: Action) -> bool:
+    """Return whether the role grants `action` at all; the scope then restricts its objects."""
     return action in _rights(principal)
 
 
 def duty(role: Role) -> Duty | None:
-    """Return the duty of a role; None for devices and subscribers, which are no people."""
+    """Return the duty of a role; None for devices and subscribers."""
     return _DUTY.get(role)
 
 
-def fitting(role: Role, wanted: Scope) -> bool:
-    """Return whether a scope is not wider than a role may have."""
-    return len(wanted.division) >= _WIDEST.get(role, 2)
+def fits_role(role: Role, wanted: Scope) -> bool:
+    """Return whether a scope is narrow enough for a role."""
+    return len(wanted.division) >= _CODE_DIGITS_MIN.get(role, 2)
 
 
 def may_appoint(giver: Principal, role: Role, wanted: Scope) -> bool:
-    """Return whether `giver` may give a person this role and scope: an operator those of the levels below its own."""
+    """Return whether `giver` may assign a role and scope to a person; operators appoint only levels below their own."""
     if duty(role) is None or not allows(giver, Action.CHANGE_PEOPLE, wanted.division, wanted.department):
         return False
-    if not fitting(role, wanted):
+    if not fits_role(role, wanted):
         return False
     return giver.role is Role.ADMIN or (duty(role) is Duty.OPERATOR and _RANK[role] < _RANK[giver.role])
 
 
-def ranks(principal: Principal, role: Role) -> bool:
-    """Return whether the caller's role is at least another."""
+def has_rank(principal: Principal, role: Role) -> bool:
+    """Return whether the caller's role ranks at least as high as another."""
     return _RANK[principal.role] >= _RANK[role] and principal.role is not Role.AUDITOR
 
 
 def may_grant(giver: Principal, role: Role, wanted: Scope) -> bool:
-    """Return whether `giver` may hand out a token of this role and scope: never wider or higher than its own.
+    """Return whether `giver` may grant a token with a role and scope, which are never higher or wider than its own.
 
-    A person hands out tokens of its own duty and of subscribers: no way round the separation of duties.
+    A person grants only tokens of its own duty and of subscribers, which preserves the separation of duties.
     """
     if giver.person and duty(role) not in (None, duty(giver.role)):
         return False
     if not allows(giver, Action.CHANGE_TOKENS, wanted.division, wanted.department):
         return False
-    if not fitting(role, wanted):
+    if not fits_role(role, wanted):
         return False
     return giver.role is Role.ADMIN or _RANK[role] <= _RANK[giver.role]
 
 
-def written(place: Scope) -> str:
-    """Return the scope as `scope` reads it."""
-    return f"{place.division}/{place.department}" if place.department else place.division
+def scope_text(scope_: Scope) -> str:
+    """Return the text of a scope, as `scope` parses it."""
+    return f"{scope_.division}/{scope_.department}" if scope_.department else scope_.division

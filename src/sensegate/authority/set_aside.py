@@ -1,7 +1,7 @@
-"""Entries of the log that an operator has set aside: no reader sees them any more; a copy stays in a file.
+"""Entries of the log that an operator has set aside: readers skip them; a copy is stored in a file.
 
-The log itself keeps them until they expire: nothing is deleted. A record of a commit is never set aside, for without it
-nobody knows how far a source or a lane has come.
+Nothing is deleted: the log keeps the entries until they expire. A commit record is never set aside, because it holds
+the positions of sources and lanes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import msgspec
 
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.device_rules import text_fault
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Action, Principal, demand
-from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Trail
 from sensegate.bus.process import write_private
 from sensegate.bus.unreadable import UNREADABLE
@@ -30,60 +30,60 @@ NOTE_BYTES_MAX = 500
 
 
 class SetAsideEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An entry that is set aside."""
+    """An entry of the log that is set aside."""
 
     sequence: int
     life: str
-    """Epoch of the log: sequences of two logs do not compare."""
+    """Epoch of the log, because sequences of different logs are not comparable."""
     subject: str
     size: int
     digest: str
     """SHA-256 (hex) of its payload."""
     stored: int
-    """When it was stored, µs UTC."""
+    """Time of storage, µs UTC."""
     by: str
     at: int
-    """When it was set aside, µs UTC."""
+    """Time of setting aside, µs UTC."""
     note: str = ""
     revision: int = 0
 
 
 class HidingLog(Protocol):
-    """A log that can keep entries from its readers."""
+    """A log that can hide entries from its readers."""
 
     @property
     def epoch(self) -> str: ...
 
     def hide(self, sequences: frozenset[int]) -> None:
-        """Keep these entries, and no others, from readers."""
+        """Hide exactly these entries from readers."""
         ...
 
     async def fetch(self, after: int, *, limit: int = 500) -> list[Entry]: ...
 
 
 class SetAside:
-    """Those of one log. Every change asks `scope.demand`, is recorded, and then made."""
+    """The set-aside entries of a log. Each change is authorised, recorded in the trail, and then made."""
 
     def __init__(
         self, bucket: Bucket, trail: Trail, clock: Clock, log: HidingLog, *, home: str, directory: Path
     ) -> None:
-        """Make it empty; `load` fills it.
+        """Start empty; `load` reads the bucket.
 
         Args:
-            bucket: where they are named, by sequence.
-            trail: where changes are recorded.
-            clock: the time.
-            log: that of the entries.
-            home: division of the gateway, for rights.
-            directory: of the store; copies stand in its folder `set_aside`.
+            bucket: stores the entries, by sequence.
+            trail: records changes.
+            clock: gives the time.
+            log: the log of the entries.
+            home: division of the gateway, for authorisation.
+            directory: directory of the store; copies are in its folder `set_aside`.
         """
-        self._shelf = Shelf(bucket, clock)
+        self._shelf = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
         self._entries_log = log
         self._home = home
         self._folder = directory / FOLDER
-        self._entries: Records[SetAsideEntry] = Records(self._shelf, "entry", SetAsideEntry, prefix="")
+        self._entries: RecordTable[SetAsideEntry] = RecordTable(self._shelf, "entry", SetAsideEntry, prefix="")
         self._entries.on_change.append(lambda _before, _after: self._hide())
 
     def _hide(self) -> None:
@@ -95,7 +95,7 @@ class SetAside:
         return sorted(self._entries, key=lambda entry: entry.sequence)
 
     async def load(self) -> None:
-        """Read the whole bucket and hide what it names; then `watch` keeps up with it."""
+        """Read the bucket and hide its entries; `watch` follows later changes."""
         await self._shelf.open()
         self._hide()
 
@@ -104,13 +104,13 @@ class SetAside:
         await self._shelf.run()
 
     async def quarantine(self, sequence: int, *, by: Principal, note: str = "") -> SetAsideEntry:
-        """Set an entry aside; one that is, stays so.
+        """Set an entry aside; no effect if it is already.
 
         Raises:
             PermissionDenied: `by` may not.
             NotFound: the log has no such entry.
-            Conflict: it is a record of a commit; or changed meanwhile; or too many are set aside.
-            ConfigError: the note is none.
+            Conflict: it is a commit record, was changed meanwhile, or too many entries are set aside.
+            ConfigError: the note is invalid.
         """
         demand(by, Action.CHANGE_NODES, self._home)
         if fault := text_fault(note, size_max=NOTE_BYTES_MAX):
@@ -120,14 +120,14 @@ class SetAside:
         if known is not None and known.life == life:
             return known
         if len(self._entries) >= ENTRIES_MAX:
-            raise Conflict(f"{ENTRIES_MAX} entries are set aside already; look for the cause")
+            raise Conflict(f"{ENTRIES_MAX} entries are set aside already; find the cause first")
         entries = await self._entries_log.fetch(sequence - 1, limit=1) if sequence > 0 else []
         if not entries or entries[0].sequence != sequence:
-            raise NotFound(f"the log has no entry {sequence}; `sensegate log unreadable` names those in question")
+            raise NotFound(f"the log has no entry {sequence}; `sensegate log unreadable` lists candidates")
         entry = entries[0]
         if entry.subject.startswith("commit."):
-            raise Conflict(f"entry {sequence} is a record of a commit ({entry.subject[:60]}); it is not set aside")
-        made = SetAsideEntry(
+            raise Conflict(f"entry {sequence} is a commit record ({entry.subject[:60]}), which cannot be set aside")
+        set_aside = SetAsideEntry(
             sequence,
             life,
             entry.subject,
@@ -138,10 +138,10 @@ class SetAside:
             self._clock.now(),
             note,
         )
-        # First the copy: what is hidden must not be lost when the log lets it expire.
+        # The copy comes first: a hidden entry must not be lost when it expires on the log.
         await asyncio.to_thread(self._copy, f"{life}-{sequence}.bin", entry.payload)
-        await self._trail.record(by, "log.quarantine", str(sequence), after=msgspec.to_builtins(made))
-        await self._entries.put(str(sequence), made, expected=known.revision if known else 0)
+        await self._trail.record(by, "log.quarantine", str(sequence), after=msgspec.to_builtins(set_aside))
+        await self._entries.put(str(sequence), set_aside, expected=known.revision if known else 0)
         UNREADABLE.forget(sequence)
         return self._of(sequence)
 
@@ -150,7 +150,7 @@ class SetAside:
         write_private(self._folder / name, payload)
 
     async def restore(self, sequence: int, *, by: Principal) -> SetAsideEntry:
-        """Let readers see an entry again that was set aside. Raises `PermissionDenied`, `NotFound`, `Conflict`."""
+        """Make an entry visible to readers again. Raises `PermissionDenied`, `NotFound`, `Conflict`."""
         demand(by, Action.CHANGE_NODES, self._home)
         known = self._of(sequence)
         await self._trail.record(by, "log.restore", str(sequence), before=msgspec.to_builtins(known))

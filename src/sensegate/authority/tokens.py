@@ -1,7 +1,7 @@
-"""Tokens of people and programs: hashed, with a role, a scope, an end, and optionally the only feeds they may read.
+"""Access tokens of people and programs: hashed, with role, scope, expiry, and optionally a restriction to feeds.
 
-A token reads ``sg_<id>_<secret>``: the id finds the entry, the secret proves it. Known tokens are in memory; a
-revocation by any process is in force when the watch brings it, within a second.
+A token is ``sg_<id>_<secret>``: the id finds the entry, the secret proves it. All tokens are in memory; a revocation by
+any process takes effect when the watch brings it, within a second.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ import structlog
 from sensegate import metrics
 from sensegate.authority import credentials
 from sensegate.authority.bucket import Bucket
-from sensegate.authority.credentials import Credentials, Seal
+from sensegate.authority.credentials import Credentials, HashedSecret
 from sensegate.authority.device_rules import text_fault
-from sensegate.authority.scope import Action, Principal, Role, Scope, allows, may_grant, written
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.record_store import RecordStore, RecordTable
+from sensegate.authority.scope import Action, Principal, Role, Scope, allows, may_grant, scope_text
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 
-LIFE_MAX_S = 400 * 86_400.0
-LIFE_S = 90 * 86_400.0
+LIFETIME_MAX_S = 400 * 86_400.0
+LIFETIME_S = 90 * 86_400.0
 FEEDS_MAX = 100
 PRUNE_S = 3_600.0
 PRUNING = Principal("clock", Role.ADMIN, Scope("44"), name="ended tokens")
-"""Who acts when a token that ended is removed."""
+"""The actor in the trail when an ended token is removed."""
 _log = structlog.get_logger("authority")
 _TOKEN = re.compile(r"sg_([0-9a-f]{16})_([A-Za-z0-9_-]{32})")
 
 
 class Token(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is known of a token; its secret is not."""
+    """A token without its secret."""
 
     id: str
     role: Role
     scope: Scope
     expires: int
-    """It is good before this time (µs UTC)."""
+    """End of its validity (µs UTC)."""
     feeds: tuple[str, ...] = ()
     name: str = ""
-    """For people: who or what holds it."""
+    """Display name: who or what holds it."""
     created: int = 0
     created_by: str = ""
     revoked: int = 0
-    """When it was revoked (µs UTC); 0: it was not."""
+    """Time of its revocation (µs UTC); 0: not revoked."""
     revision: int = 0
 
 
@@ -59,7 +59,7 @@ class StoredToken(msgspec.Struct, frozen=True, omit_defaults=True):
     """A token as the bucket holds it."""
 
     token: Token
-    seal: Seal
+    seal: HashedSecret
     format: int = 1
 
 
@@ -71,23 +71,23 @@ class Tokens:
     """All tokens of this gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
-        self._shelf = Shelf(bucket, clock)
+        self._shelf = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
-        self._stored: Records[StoredToken] = Records(
+        self._stored: RecordTable[StoredToken] = RecordTable(
             self._shelf, "token", StoredToken, prefix="", packed=True, revised=_revised
         )
         self._stored.on_change.append(self._changed)
         self.version = 0
-        """Rises with every change: whoever serves an open stream looks again (`good`)."""
+        """Counter of changes: when it rises, open streams check `is_valid` again."""
         self.on_change: list[Callable[[Token], None]] = []
-        """Called after a change is in memory, from whichever process it came."""
+        """Callbacks after a change is in memory, from whichever process it came."""
 
     def __len__(self) -> int:
         return len(self._stored)
 
     def verify(self, text: str) -> Principal:
-        """Return whom a token proves.
+        """Return the principal that a token proves.
 
         Raises:
             PermissionDenied: not authenticated: unknown, wrong, revoked or expired (said only to who has the right
@@ -105,16 +105,16 @@ class Tokens:
             raise PermissionDenied(f"token {token.id} has expired; ask for a new one", authenticated=False)
         return principal_of(token)
 
-    def good(self, principal: Principal) -> bool:
-        """Return whether a token proved before is still good; ask it of open streams, at least every second."""
+    def is_valid(self, principal: Principal) -> bool:
+        """Return whether a verified token is still valid; call it for open streams at least every second."""
         stored = self._stored.find(principal.id)
         return stored is not None and not stored.token.revoked and self._clock.now() < stored.token.expires
 
-    def of(self, token_id: str) -> Principal:
-        """Return whom a token stands for, by its id alone: for what was made with it and goes on without it.
+    def principal(self, token_id: str) -> Principal:
+        """Return the principal of a token by id, for objects that were created with it and outlive the request.
 
         Raises:
-            PermissionDenied: there is none, or it was revoked or has expired.
+            PermissionDenied: there is no such token, or it was revoked or has expired.
         """
         stored = self._stored.find(token_id)
         if stored is None or stored.token.revoked or self._clock.now() >= stored.token.expires:
@@ -122,15 +122,15 @@ class Tokens:
         return principal_of(stored.token)
 
     def get(self, token_id: str, by: Principal) -> Token:
-        """Return a token. Raises `NotFound` where there is none in the caller's scope."""
+        """Return a token. Raises `NotFound` if there is none in the caller's scope."""
         stored = self._stored.find(token_id)
         if stored is None or not self._visible(stored.token, by):
             raise NotFound(f"no token {token_id[:32]} in your scope; see `sensegate token list`")
         return stored.token
 
     def list(self, by: Principal, *, after: str = "", limit: int = 1_000) -> Listed:
-        """Return the tokens whose scope lies in the caller's, in order of id, from after an id."""
-        tokens = (one.token for one in self._stored if one.token.id > after)
+        """Return the tokens whose scope lies in the caller's, in order of id, after a given id."""
+        tokens = (stored.token for stored in self._stored if stored.token.id > after)
         return [token for token in tokens if self._visible(token, by)][:limit]
 
     async def create(
@@ -139,45 +139,47 @@ class Tokens:
         scope: Scope,
         *,
         by: Principal,
-        life_s: float = LIFE_S,
+        lifetime_s: float = LIFETIME_S,
         feeds: tuple[str, ...] = (),
         name: str = "",
-        given: str = "",
+        text: str = "",
     ) -> tuple[str, Token]:
-        """Make a token; return its text, which is shown only here, and what is kept.
+        """Create a token; return its text, which is shown only here, and the token.
 
-        `given`: a text made elsewhere by `make_text`, to be taken instead of a new one.
+        `text` is a token text from `make_text` to use instead of a new one.
 
         Raises:
-            ConfigError: life, feeds, name or the text given are not what they may be.
-            PermissionDenied: `by` may not hand out this role and scope.
+            ConfigError: lifetime, feeds, name or text are invalid.
+            PermissionDenied: `by` may not grant this role and scope.
         """
-        if not 0 < life_s <= LIFE_MAX_S:
-            raise ConfigError("life of a token out of bounds", key="expires", remedy="more than 0, up to 400 days")
+        if not 0 < lifetime_s <= LIFETIME_MAX_S:
+            raise ConfigError("the lifetime is out of range", key="expires", remedy="give more than 0, up to 400 days")
         if len(feeds) > FEEDS_MAX:
-            raise ConfigError(f"{len(feeds)} feeds", key="feeds", remedy=f"at most {FEEDS_MAX}; leave it empty for all")
+            raise ConfigError(
+                f"{len(feeds)} feeds are too many", key="feeds", remedy=f"give at most {FEEDS_MAX}, or none for all"
+            )
         if role is Role.DEVICE:
-            raise ConfigError("devices have credentials", key="role", remedy="use `sensegate device add`")
+            raise ConfigError("devices have credentials, not tokens", key="role", remedy="use `sensegate device add`")
         if fault := text_fault(name):
-            raise ConfigError(f"name {fault}", key="name", remedy="shorten it or remove them")
+            raise ConfigError(f"name {fault}", key="name", remedy="shorten it or remove these characters")
         if not may_grant(by, role, scope):
-            raise PermissionDenied(f"{by.role} of {written(by.scope)} may not hand out {role} of {written(scope)}")
-        parts = _TOKEN.fullmatch(given or make_text())
+            raise PermissionDenied(f"{by.role} of {scope_text(by.scope)} may not grant {role} of {scope_text(scope)}")
+        parts = _TOKEN.fullmatch(text or make_text())
         if parts is None:
-            raise ConfigError("not a token", key="given", remedy="make it with authority.tokens.make_text")
+            raise ConfigError("the text is not a token", key="text", remedy="create it with authority.tokens.make_text")
         now = self._clock.now()
         token = Token(
             id=parts[1],
             role=role,
             scope=scope,
-            expires=now + round(life_s * 1e6),
+            expires=now + round(lifetime_s * 1e6),
             feeds=feeds,
             name=name,
             created=now,
             created_by=by.id,
         )
         await self._trail.record(by, "token.create", token.id, after=facts(token))
-        stored = StoredToken(token, credentials.seal(parts[2]))
+        stored = StoredToken(token, credentials.hash_secret(parts[2]))
         return parts[0], (await self._stored.put(token.id, stored, expected=0)).token
 
     async def revoke(self, token_id: str, *, by: Principal) -> Token:
@@ -210,17 +212,17 @@ class Tokens:
             return ""
         first = Principal("first-start", Role.ADMIN, scope, name=name)
         try:
-            return (await self.create(Role.ADMIN, scope, by=first, life_s=LIFE_MAX_S, name=name, given=given))[0]
+            return (await self.create(Role.ADMIN, scope, by=first, lifetime_s=LIFETIME_MAX_S, name=name, text=given))[0]
         except Conflict:
             return ""
 
-    async def prune(self, kept_days: float) -> int:
-        """Remove tokens that were revoked, or expired, longer ago than that; return how many. Raises `Unavailable`.
+    async def prune(self, retention_days: float) -> int:
+        """Remove tokens that ended longer ago than the retention; return how many. Raises `Unavailable`.
 
-        The newest stays whatever it is: where there is no token at all, `bootstrap` makes a first one.
+        The newest token always stays: without any token `bootstrap` would create a first one.
         """
-        before = self._clock.now() - round(kept_days * 86_400e6)
-        tokens = sorted((one.token for one in self._stored.all()), key=lambda one: (one.created, one.id))
+        before = self._clock.now() - round(retention_days * 86_400e6)
+        tokens = sorted((stored.token for stored in self._stored.all()), key=lambda token: (token.created, token.id))
         count = 0
         for token in tokens[:-1]:
             ended = min(token.revoked or token.expires, token.expires)
@@ -231,32 +233,32 @@ class Tokens:
                 await self._stored.delete(token.id, expected=token.revision)
             except Conflict:
                 continue  # another process was faster
-            metrics.PRUNED.labels("token").inc()
+            metrics.EXPIRED.labels("token").inc()
             count += 1
         return count
 
-    async def sweep(self, kept_days: float) -> None:
-        """Prune every hour until cancelled; 0: never."""
+    async def sweep(self, retention_days: float) -> None:
+        """Prune every hour until cancelled; with a retention of 0, never."""
         while True:
             try:
-                if kept_days:
-                    await self.prune(kept_days)
+                if retention_days:
+                    await self.prune(retention_days)
             except (Unavailable, Overloaded, StoreFull) as why:
-                _log.warning("ended tokens are removed later", cause=str(why))
+                _log.warning("ended tokens not removed; retrying in an hour", reason=str(why))
             await self._clock.sleep(PRUNE_S)
 
     # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
 
     async def load(self) -> None:
-        """Read the whole bucket; then `watch` keeps up with it."""
+        """Read the bucket; `watch` follows later changes."""
         await self._shelf.open()
 
     async def watch(self) -> None:
-        """Apply the changes of every process until cancelled; through losses of the engine."""
+        """Apply the changes of every process until cancelled; survives failures of the engine."""
         await self._shelf.run()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Return when a condition on the tokens holds; looked at after every change."""
+        """Wait until a condition on the tokens holds; it is checked after every change."""
         await self._stored.until(condition)
 
     def _changed(self, before: StoredToken | None, after: StoredToken | None) -> None:
@@ -276,11 +278,11 @@ def make_text() -> str:
 
 
 def principal_of(token: Token) -> Principal:
-    """Return whom a token stands for."""
+    """Return the principal of a token."""
     return Principal(token.id, token.role, token.scope, token.feeds, token.name)
 
 
 def facts(token: Token) -> Facts:
-    """Return what the audit trail keeps of a token."""
+    """Return the fields of a token for the audit trail."""
     kept: Facts = msgspec.to_builtins(msgspec.structs.replace(token, revision=0))
     return kept

@@ -1,4 +1,4 @@
-"""MQTT topic filters as the server's subjects, in which permissions are written and checked."""
+"""Mapping of MQTT topic filters to NATS subjects, in which permissions are expressed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ def subject_of(topic: str) -> str:
     ``/`` becomes ``.``, ``.`` becomes ``//``, an empty level ``/``, ``+`` becomes ``*`` and ``#`` becomes ``>``.
 
     Raises:
-        ConfigError: the topic has what the server does not take (white space), a wildcard inside a level, or a
-            character that is a wildcard of subjects only: as a permission it would allow more than it says.
+        ConfigError: the topic contains white space, a wildcard inside a level, or a character that is a wildcard only
+            in subjects and would widen the permission.
     """
     if not topic or any(character.isspace() or ord(character) < 32 for character in topic):
-        raise ConfigError(f"topic {topic[:80]!r} is empty or holds white space", key="topic", remedy="leave it out")
+        raise ConfigError(
+            f"topic {topic[:80]!r} is empty or contains white space", key="topic", remedy="remove the white space"
+        )
     levels = topic.split("/")
     parts: list[str] = []
     for at, level in enumerate(levels):
@@ -26,8 +28,10 @@ def subject_of(topic: str) -> str:
         elif level == "#" and at == len(levels) - 1:
             parts.append(">")
         elif _NATS_WILDCARDS & set(level) or "+" in level or "#" in level:
-            remedy = "wildcards are whole levels: + or, at the end, #; * and > cannot be used"
-            raise ConfigError(f"level {level[:40]!r} of topic {topic[:80]!r}", key="topic", remedy=remedy)
+            remedy = "use wildcards only as whole levels: + or, at the end, #; * and > are not allowed"
+            raise ConfigError(
+                f"level {level[:40]!r} of topic {topic[:80]!r} is not allowed", key="topic", remedy=remedy
+            )
         else:
             parts.append(level.replace(".", "//") or "/")
     return ".".join(parts)

@@ -1,4 +1,4 @@
-"""The shape of an audit trail, as those see it who change things."""
+"""The interface of the audit trail for code that changes things."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Protocol
 from sensegate.authority.scope import Principal
 
 Facts = dict[str, object]
-"""What changed: key -> value as JSON; never a secret."""
+"""Changed values by key, as JSON; never a secret."""
 
 
 class Trail(Protocol):
-    """Where every change is recorded before it is made."""
+    """A trail in which every change is recorded before it is made."""
 
     async def record(
         self, by: Principal, action: str, target: str, *, before: Facts | None = None, after: Facts | None = None
@@ -19,13 +19,13 @@ class Trail(Protocol):
         """Append a record and return when it is durable.
 
         Raises:
-            StoreFull, Unavailable: it is not (or may not be) recorded: the change is not made.
+            StoreFull, Unavailable: the record was not (or may not have been) written; do not make the change.
         """
         ...
 
 
 class MemoryTrail:
-    """A trail that lives as long as its object."""
+    """A trail in memory."""
 
     def __init__(self) -> None:
         self.records: list[tuple[str, str, str, Facts | None, Facts | None]] = []

@@ -40,17 +40,26 @@ class History(msgspec.Struct, frozen=True):
     """So many of them are on the trail."""
     count: int = 0
     """Number of restores, also of those that are not kept here any more."""
+    merged: int = 0
+    """Registries are merged with the copies that the centre has of them, up to this restore."""
+    revisions: dict[str, int] = {}
+    """Registry -> revision with which the restored copy of it ended; empty: not looked at yet."""
     format: int = 1
 
     def with_restore(self, restore: Restore) -> History:
         """Return the history with one more restore."""
         kept = (*self.restores, restore)[-KEPT_MAX:]
-        return History(kept, max(0, min(self.recorded, len(kept) - 1)), self.count + 1)
+        return History(kept, max(0, min(self.recorded, len(kept) - 1)), self.count + 1, self.merged)
 
     @property
     def unrecorded(self) -> tuple[Restore, ...]:
         """Restores that are not on the trail yet."""
         return self.restores[self.recorded :]
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether the registries are no older than what the centre has of them."""
+        return self.merged >= self.count
 
     def epoch(self, epoch: str) -> str:
         """Return the epoch of a log, told apart from that of the copies before this store."""

@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -26,7 +26,7 @@ class _Sealed(msgspec.Struct, frozen=True):
     nonce: bytes
     body: bytes
     cost: Annotated[int, msgspec.Meta(ge=2**14, le=2**20)] = _COST
-    format: int = 1
+    format: Literal[1] = 1
 
 
 def passphrase(file: Path) -> bytes:

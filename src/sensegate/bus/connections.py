@@ -107,7 +107,7 @@ class Connections:
     def note(self, seen: Violation) -> None:
         """Take a refusal from the server's log."""
         if len(self._violations) == _VIOLATIONS_MAX:
-            metrics.LIMITED.labels("violations").inc()
+            metrics.LIMIT_HITS.labels("violations").inc()
         self._violations.append(seen)
         self._violated.set()
 

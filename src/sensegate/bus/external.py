@@ -7,12 +7,12 @@ from pathlib import Path
 
 import msgspec
 
-from sensegate.authority.divisions import Divisions, Level
+from sensegate.authority.divisions import DivisionLevel, Divisions
 from sensegate.bus.process import write_private
 from sensegate.bus.server_conf import Kept, User, render
 from sensegate.bus.slots import slots_of
 from sensegate.bus.trust import gather
-from sensegate.config import Config, secret
+from sensegate.config import Config, read_secret
 from sensegate.errors import ConfigError
 
 USERS = "users.json"
@@ -39,9 +39,9 @@ def secrets_of(config: Config) -> dict[str, str]:
     Raises:
         ConfigError: a secret is missing.
     """
-    found = {node.division: secret(node.secret_file) for node in config.nodes}
+    found = {node.division: read_secret(node.secret_file) for node in config.nodes}
     if config.role == "centre" and config.peer.secret_file:
-        found[config.division] = secret(config.peer.secret_file)
+        found[config.division] = read_secret(config.peer.secret_file)
     return found
 
 
@@ -50,7 +50,7 @@ def slots_at(config: Config) -> tuple[str, ...]:
     if config.role != "centre":
         return ()
     rows = Divisions.load().within(config.division)
-    prefectures = (row.code for row in rows if row.level is Level.PREFECTURE)
+    prefectures = (row.code for row in rows if row.level is DivisionLevel.PREFECTURE)
     return slots_of(prefectures, (node.division for node in config.nodes))
 
 

@@ -26,7 +26,7 @@ def decode_commit(payload: bytes) -> CommitRecord:
     return _commit(payload)
 
 
-class Kept(msgspec.Struct, frozen=True):
+class WithheldRange(msgspec.Struct, frozen=True):
     """A part of a node's log that went up without what mode orders shed; it comes up when they are over."""
 
     after: int
@@ -59,7 +59,7 @@ class Writer(msgspec.Struct, frozen=True):
     """Of the process: two copies of a store that claim the same epoch differ in it."""
 
 
-NOBODY = Writer()
+NO_WRITER = Writer()
 STORED_MAX = 64
 """Most parts of `LaneRecord.stored`."""
 
@@ -76,7 +76,7 @@ class LaneRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Rises by one per commit of a lane."""
     committed_at: int
     """When the node made the span, µs UTC of its clock."""
-    life: str
+    log_epoch: str
     """Epoch of the node's log: sequences of two lives do not compare."""
     position: int
     """Live: every entry up to this sequence was given to a lane. Backlog: where the first range has come to."""
@@ -89,14 +89,14 @@ class LaneRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     What came up of ``withheld.mode`` is taken from it, and counted as ``released.mode``; what was refused and is taken
     after all is counted as ``readmitted.<reason>`` in the same way. Both stand only here.
     """
-    before: dict[str, int] = {}
+    previous_totals: dict[str, int] = {}
     """The part of `totals` that came of earlier lives of the node's log, which were lost."""
-    kept: tuple[Kept, ...] = ()
+    withheld: tuple[WithheldRange, ...] = ()
     """Live: what it left out. Backlog: what it left out itself, and what it is to bring up of the live lane's."""
     reached: int = 0
     """Greatest position of this life: a node whose log ends before it has lost its end."""
-    writer: Writer = NOBODY
-    past: tuple[str, ...] = ()
+    writer: Writer = NO_WRITER
+    past_epochs: tuple[str, ...] = ()
     """Lives of logs that another one has replaced: no writer goes on with them."""
     refused: int = 0
     """Refused parts of this lane that the node may send once more."""

@@ -24,7 +24,7 @@ from aiohttp.abc import AbstractResolver
 from sensegate import metrics
 from sensegate.clock import Clock
 from sensegate.collect.pushed import Pushed
-from sensegate.config import IngestConfig, secret
+from sensegate.config import IngestConfig, read_secret
 from sensegate.config.cameras import CameraConfig
 from sensegate.errors import ConfigError
 from sensegate.video.multipart import PARTS_MAX, BodyPart, MultipartParser, boundary_of, prepend_empty_parts
@@ -118,7 +118,7 @@ class Stream:
         """Why it is not open; empty while it is."""
         self.parts = 0
         """Whole parts so far."""
-        self._password = secret(config.password_file, config.password_env) if config.user else ""
+        self._password = read_secret(config.password_file, config.password_env) if config.user else ""
         self._take = take
         self._room = room
         self._clock = clock
@@ -149,7 +149,7 @@ class Stream:
             attempt = 0 if self.parts > before else min(attempt + 1, 16)
             most = min(self.config.backoff_max_s, BACKOFF_S * 2**attempt)
             if refused:
-                await self._clock.sleep(self.config.refused_wait_s * (1 + self._jitter() / 4))
+                await self._clock.sleep(self.config.auth_failure_wait_s * (1 + self._jitter() / 4))
             else:
                 await self._clock.sleep(self._jitter() * most)
 
@@ -164,7 +164,9 @@ class Stream:
             tls = ssl.create_default_context(cafile=config.ca_file)
         connector = aiohttp.TCPConnector(resolver=self._resolver(), use_dns_cache=False, ssl=tls, limit=2)
         digest = aiohttp.DigestAuthMiddleware(config.user, self._password) if config.user else None
-        timeout = aiohttp.ClientTimeout(total=None, connect=config.connect_s, sock_connect=config.connect_s)
+        timeout = aiohttp.ClientTimeout(
+            total=None, connect=config.connect_timeout_s, sock_connect=config.connect_timeout_s
+        )
         async with aiohttp.ClientSession(
             connector=connector,
             timeout=timeout,
@@ -176,10 +178,10 @@ class Stream:
         ) as session:
             asking = session.get(self.url, allow_redirects=False)
             try:
-                async with asyncio.timeout(config.connect_s):
+                async with asyncio.timeout(config.connect_timeout_s):
                     response = await asking
             except TimeoutError:
-                return f"no answer within {config.connect_s:g} s"
+                return f"no answer within {config.connect_timeout_s:g} s"
             async with response:
                 if response.status in _LOCKED:
                     raise _Refused(f"answered {response.status}: user or password is refused")
@@ -199,7 +201,7 @@ class Stream:
     async def _parts(self, response: aiohttp.ClientResponse, cutter: MultipartParser) -> str:
         """Give parts as they come; return why there are no more."""
         loop = asyncio.get_running_loop()
-        silence_s = self.config.silence_s
+        silence_s = self.config.idle_timeout_s
         try:
             async with asyncio.timeout(silence_s) as watch:
                 async for chunk in response.content.iter_any():
@@ -223,12 +225,12 @@ class Stream:
                 self._dropped.append(part)
             else:
                 field = "part.picture" if part.picture else "part.too_long"
-                metrics.REMOVED.labels(_FORM[self.config.make], field).inc()
+                metrics.VIDEO_FIELDS_REMOVED.labels(_FORM[self.config.make], field).inc()
             return
         if not part.content.strip():
             return
         while self._owed >= self.config.inflight_max:
-            metrics.LIMITED.labels("inflight_max").inc()
+            metrics.LIMIT_HITS.labels("inflight_max").inc()
             self._less.clear()
             await self._less.wait()
         while (room := self._room()) is not None:

@@ -19,7 +19,7 @@ from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.redaction import MessageRedactor
 from sensegate.model import Device
-from sensegate.publish.egress import Egress, Guarded
+from sensegate.publish.egress import Egress, EgressResolver
 from sensegate.video.formats import FORMATS
 
 
@@ -54,7 +54,7 @@ class Cameras:
             return []
         way = Egress(config.egress.cameras, key="egress.cameras")
         self.alarms = CameraSource(
-            config.cameras, config.ingest, self._clock, way, partial(Guarded, way), known=self._known
+            config.cameras, config.ingest, self._clock, way, partial(EgressResolver, way), known=self._known
         )
         self.tasks["cameras"] = self.alarms.run
         return [self.alarms]

@@ -1,4 +1,4 @@
-"""The command line: one file per group of commands; every table also as JSON."""
+"""The command line: one module for each group of commands; every table is also available as JSON."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sensegate.cli import (
     bundles,
     catalogue,
     centre,
+    comparisons,
     devices,
     doctor,
     feeds,
@@ -31,13 +32,13 @@ from sensegate.cli import (
     replay,
     returns,
     running,
-    studies,
     tasks,
     tls,
     tokens,
     uplink,
     webhooks,
 )
+from sensegate.cli.renamed import CommandGroup
 from sensegate.errors import SensegateError
 
 app = typer.Typer(
@@ -48,46 +49,46 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
 )
-BEGIN, CARE = "Begin here", "Running it"
-WORLD, SHARING = "Devices, nodes, people", "Sharing"
-app.command(rich_help_panel=BEGIN)(running.demo)
-app.command(rich_help_panel=BEGIN)(running.run)
-app.command(rich_help_panel=BEGIN)(profiles.check)
-app.command(rich_help_panel=BEGIN)(profiles.explain)
-app.command(rich_help_panel=BEGIN)(ledger.ledger)
-app.command(rich_help_panel=BEGIN)(replay.replay)
+GETTING_STARTED, OPERATION = "Getting started", "Operation"
+REGISTRIES, SHARING = "Devices, nodes, people", "Sharing"
+app.command(rich_help_panel=GETTING_STARTED)(running.demo)
+app.command(rich_help_panel=GETTING_STARTED)(running.run)
+app.command(rich_help_panel=GETTING_STARTED)(profiles.check)
+app.command(rich_help_panel=GETTING_STARTED)(profiles.explain)
+app.command(rich_help_panel=GETTING_STARTED)(ledger.ledger)
+app.command(rich_help_panel=GETTING_STARTED)(replay.replay)
 profiles.app.add_typer(releases.app)
-profiles.app.add_typer(studies.app)
-app.add_typer(profiles.app, name="profile", rich_help_panel=WORLD)
-app.add_typer(devices.app, name="device", rich_help_panel=WORLD)
-app.add_typer(tasks.app, name="task", rich_help_panel=WORLD)
+profiles.app.add_typer(comparisons.app)
+app.add_typer(profiles.app, name="profile", cls=CommandGroup, rich_help_panel=REGISTRIES)
+app.add_typer(devices.app, name="device", cls=CommandGroup, rich_help_panel=REGISTRIES)
+app.add_typer(tasks.app, name="task", cls=CommandGroup, rich_help_panel=REGISTRIES)
 nodes.app.add_typer(uplink.app)
-app.add_typer(nodes.app, name="node", rich_help_panel=WORLD)
-app.add_typer(tokens.app, name="token", rich_help_panel=WORLD)
-app.add_typer(people.app, name="people", rich_help_panel=WORLD)
+app.add_typer(nodes.app, name="node", cls=CommandGroup, rich_help_panel=REGISTRIES)
+app.add_typer(tokens.app, name="token", cls=CommandGroup, rich_help_panel=REGISTRIES)
+app.add_typer(people.app, name="people", cls=CommandGroup, rich_help_panel=REGISTRIES)
 feeds.app.command("subscribers")(webhooks.subscribers)
-app.add_typer(feeds.app, name="feed", rich_help_panel=SHARING)
-app.add_typer(webhooks.app, name="webhook", rich_help_panel=SHARING)
-app.add_typer(catalogue.app, name="catalogue", rich_help_panel=SHARING)
-app.add_typer(applications.app, name="application", rich_help_panel=SHARING)
-app.add_typer(bundles.app, name="bundle", rich_help_panel=SHARING)
-app.add_typer(grants.app, name="grant", rich_help_panel=SHARING)
-app.add_typer(grants.receipts, name="receipt", rich_help_panel=SHARING)
-app.command(rich_help_panel=CARE)(doctor.doctor)
-app.command(rich_help_panel=CARE)(backup.backup)
-app.command(rich_help_panel=CARE)(backup.restore)
-app.add_typer(log.app, name="log", rich_help_panel=CARE)
-app.add_typer(audit.app, name="audit", rich_help_panel=CARE)
-app.add_typer(modes.app, name="mode", rich_help_panel=CARE)
-app.add_typer(centre.app, name="centre", rich_help_panel=CARE)
-app.add_typer(returns.app, name="return", rich_help_panel=CARE)
-app.add_typer(tls.app, name="tls", rich_help_panel=CARE)
-app.command(rich_help_panel=CARE)(running.engine)
-app.command(rich_help_panel=CARE)(running.bench)
+app.add_typer(feeds.app, name="feed", cls=CommandGroup, rich_help_panel=SHARING)
+app.add_typer(webhooks.app, name="webhook", cls=CommandGroup, rich_help_panel=SHARING)
+app.add_typer(catalogue.app, name="catalogue", cls=CommandGroup, rich_help_panel=SHARING)
+app.add_typer(applications.app, name="application", cls=CommandGroup, rich_help_panel=SHARING)
+app.add_typer(bundles.app, name="bundle", cls=CommandGroup, rich_help_panel=SHARING)
+app.add_typer(grants.app, name="grant", cls=CommandGroup, rich_help_panel=SHARING)
+app.add_typer(grants.statements, name="statement", cls=CommandGroup, rich_help_panel=SHARING)
+app.command(rich_help_panel=OPERATION)(doctor.doctor)
+app.command(rich_help_panel=OPERATION)(backup.backup)
+app.command(rich_help_panel=OPERATION)(backup.restore)
+app.add_typer(log.app, name="log", cls=CommandGroup, rich_help_panel=OPERATION)
+app.add_typer(audit.app, name="audit", cls=CommandGroup, rich_help_panel=OPERATION)
+app.add_typer(modes.app, name="mode", cls=CommandGroup, rich_help_panel=OPERATION)
+app.add_typer(centre.app, name="centre", cls=CommandGroup, rich_help_panel=OPERATION)
+app.add_typer(returns.app, name="return", cls=CommandGroup, rich_help_panel=OPERATION)
+app.add_typer(tls.app, name="tls", cls=CommandGroup, rich_help_panel=OPERATION)
+app.command(rich_help_panel=OPERATION)(running.engine)
+app.command(rich_help_panel=OPERATION)(running.bench)
 
 
 def unwrapped(text: str) -> str:
-    """Return a docstring with its paragraphs on one line each, for help is as wide as the terminal; examples stay."""
+    """Return a docstring with each paragraph on one line, because help is as wide as the terminal; examples stay."""
     return "\n\n".join(
         part if part.startswith(" ") else " ".join(part.split()) for part in inspect.cleandoc(text).split("\n\n")
     )
@@ -97,16 +98,16 @@ def _unwrap(group: typer.Typer) -> None:
     for command in group.registered_commands:
         if command.callback and command.callback.__doc__ and not command.help:
             command.help = unwrapped(command.callback.__doc__)
-    for below in group.registered_groups:
-        if below.typer_instance:
-            _unwrap(below.typer_instance)
+    for subgroup in group.registered_groups:
+        if subgroup.typer_instance:
+            _unwrap(subgroup.typer_instance)
 
 
 _unwrap(app)
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's form of a callback
-    if wanted:
+def _version(requested: bool) -> None:  # noqa: FBT001 - typer calls it with one positional argument
+    if requested:
         sys.stdout.write(f"sensegate {version('sensegate')}\n")
         raise typer.Exit
 
@@ -116,32 +117,32 @@ def _root(
     *,
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """See the commands below; `sensegate COMMAND --help` explains each."""
+    """Run a command; `sensegate COMMAND --help` explains it."""
 
 
 def main() -> None:
-    """Run the command of the arguments; an error of ours is one line on standard error and exit 2.
+    """Run the command that the arguments name; each expected error is a line on standard error, with exit code 2.
 
-    The parts of a gateway end together, and each may have its own.
+    There may be several errors, because the parts of a gateway run in parallel and end together.
     """
-    refused: list[BaseException] = []
+    errors: list[BaseException] = []
     try:
         app()
     except* SensegateError as why:
-        refused = list(_leaves(why))
-    for one in refused:
-        sys.stderr.write(f"sensegate: {one}\n")
-    if refused:
+        errors = list(_leaves(why))
+    for error in errors:
+        sys.stderr.write(f"sensegate: {error}\n")
+    if errors:
         sys.exit(2)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    """Yield the errors of a group."""
-    for one in group.exceptions:
-        if isinstance(one, BaseExceptionGroup):
-            yield from _leaves(one)
+    """Yield the single errors of a group, nested groups included."""
+    for exception in group.exceptions:
+        if isinstance(exception, BaseExceptionGroup):
+            yield from _leaves(exception)
         else:
-            yield one
+            yield exception
 
 
 __all__ = ["app", "main"]

@@ -1,4 +1,4 @@
-"""`sensegate audit`: the record of who did what, as evidence."""
+"""`sensegate audit`: export and verification of the audit trail."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Annotated
 import msgspec
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, save
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, save
 from sensegate.errors import ConfigError
 from sensegate.wording import count
 
-app = typer.Typer(help="The audit trail: export it, sign its head, verify it.", no_args_is_help=True)
+app = typer.Typer(help="Export the audit trail, sign its head, verify it.", no_args_is_help=True)
 
 _EXPORT = "/api/v1/audit/export"
 
 
-def _bytes(url: str, token: str, path: str) -> bytes:
-    text, _ = ask(url, token, lambda remote: remote.text(path, accept="*/*"))
+def _fetch(url: str, token: str, path: str) -> bytes:
+    text, _ = call(url, token, lambda remote: remote.text(path, accept="*/*"))
     return text.encode()
 
 
@@ -27,7 +27,7 @@ def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as why:
-        raise ConfigError("cannot be read", file=str(file), remedy=why.strerror or str(why)) from why
+        raise ConfigError("the file cannot be read", file=str(file), remedy=why.strerror or str(why)) from why
 
 
 @app.command()
@@ -37,8 +37,11 @@ def export(
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """Write the whole trail as it is stored, its signed head last (role auditor)."""
-    body = _bytes(url, token, _EXPORT)
+    """Export the complete trail as stored, with its signed head as the last line (role auditor).
+
+    Example: sensegate audit export --out trail.ndjson
+    """
+    body = _fetch(url, token, _EXPORT)
     if out is None:
         sys.stdout.buffer.write(body)
     else:
@@ -49,50 +52,62 @@ def export(
 
 @app.command()
 def head(*, url: Url = DEFAULT_URL, token: Token = "") -> None:
-    """Print the signed head: one line, to be kept where the gateway cannot reach (role auditor)."""
-    sys.stdout.write(_bytes(url, token, "/api/v1/audit/head").decode() + "\n")
+    """Print the signed head, one line; keep it where the gateway cannot reach it (role auditor).
+
+    Example: sensegate audit head >> heads.txt
+    """
+    sys.stdout.write(_fetch(url, token, "/api/v1/audit/head").decode() + "\n")
 
 
 @app.command()
 def verify(
-    file: Annotated[Path | None, typer.Argument(help="An export; none: that of the running gateway.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="Exported trail; default: the trail of the running gateway.")
+    ] = None,
     *,
     heads: Annotated[
-        list[Path] | None, typer.Option("--head", help="File with signed heads noted earlier; may be repeated.")
+        list[Path] | None, typer.Option("--head", help="File with signed heads recorded earlier; repeat for several.")
     ] = None,
     key: Annotated[
-        Path | None, typer.Option(help="The gateway's audit.pub; without it any key is believed, and named.")
+        Path | None, typer.Option(help="The gateway's audit.pub; without it any key is accepted, and printed.")
     ] = None,
     aside: Annotated[
         list[Path] | None,
-        typer.Option(help="trail.ndjson of what one of two centres has set aside, for heads of it; may be repeated."),
+        typer.Option(
+            help="trail.ndjson that one of two centres has set aside, to verify its heads; repeat for several."
+        ),
     ] = None,
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """Find any edit, deletion, insertion, reordering or cut of the trail; exit 1 if there is one."""
-    from sensegate.authority import heads as noted  # noqa: PLC0415 - cryptography, which other commands need not load
-    from sensegate.authority.chain import Tail, check_export  # noqa: PLC0415 - the same
+    """Verify that no record was edited, deleted, inserted, reordered or cut off; exit 1 if one was.
 
-    body = _read(file) if file else _bytes(url, token, _EXPORT)
-    tails = [Tail(_read(path).splitlines()) for path in aside or ()]
-    public = noted.public_key(key) if key else None
-    known = [head for path in heads or () for head in noted.read(path, key=public)]
+    Example: sensegate audit verify trail.ndjson --head heads.txt --key audit.pub
+    """
+    from sensegate.authority import heads as signed_heads  # noqa: PLC0415 - cryptography is slow to load
+    from sensegate.authority.chain import SetAsideTail, check_export  # noqa: PLC0415 - as above
+
+    body = _read(file) if file else _fetch(url, token, _EXPORT)
+    tails = [SetAsideTail(_read(path).splitlines()) for path in aside or ()]
+    public = signed_heads.public_key(key) if key else None
+    known = [head for path in heads or () for head in signed_heads.read_heads(path, key=public)]
     report = check_export(body.removesuffix(b"\n").split(b"\n"), heads=known, key=public, tails=tails)
     if json_form:
-        as_json(msgspec.to_builtins(report))
+        print_json(msgspec.to_builtins(report))
     elif report.fault:
-        console.print(f"[bold red]BROKEN[/bold red] at number {report.fault.number}: {report.fault.what}")
+        console.print(f"[bold red]BROKEN[/bold red] at number {report.fault.number}: {report.fault.problem}")
     else:
-        console.print(f"whole: records {report.first:,} to {report.last:,}, signed by {report.signer}")
+        console.print(f"intact: records {report.first:,} to {report.last:,}, signed by {report.signer}")
         if known:
             console.print(
-                f"{count(report.heads, 'head')} noted earlier found again, {report.older} of records no longer kept"
+                f"{count(report.heads, 'head')} recorded earlier confirmed, {report.older} of records that have expired"
             )
         if report.aside:
-            console.print(f"{count(report.aside, 'head')} of records that a centre has set aside, as this trail says")
+            console.print(
+                f"{count(report.aside, 'head')} of records that a centre has set aside, as this trail records"
+            )
         if key is None:
-            console.print("The key was not given: compare its fingerprint, or give --key audit.pub.", style="dim")
+            console.print("No key was given: compare the fingerprint, or give --key audit.pub.", style="dim")
     if report.fault:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`sensegate catalogue`: what is shared, and what is said about it."""
+"""`sensegate catalogue`: the feeds that are shared, and their descriptions."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from sensegate.cli.shown import (
+from sensegate.cli.output import (
     DEFAULT_URL,
     Json,
     Token,
     Url,
-    as_json,
-    ask,
+    call,
     console,
-    document,
-    fields,
-    listed,
+    parse_json,
+    print_json,
+    print_list,
+    print_record,
+    print_table,
     save,
-    table,
 )
 from sensegate.errors import ConfigError
-from sensegate.web.client import Remote
+from sensegate.web.client import GatewayClient
 
 app = typer.Typer(
-    help="The catalogue: what is shared, by whom, on which terms.\n\n"
-    "A feed is a draft in it until everything that the rules demand is said about it; from then on everybody finds "
-    "it and may apply for it (`sensegate application apply`).",
+    help="Search and maintain the catalogue of shared feeds.\n\n"
+    "An entry is a draft until all required fields are given; then it is published, and everybody may find it and "
+    "apply for the feed (`sensegate application apply`).",
     no_args_is_help=True,
 )
 
@@ -38,8 +38,8 @@ _PATH = "/api/v1/catalogue"
 COLUMNS = ("feed", "title", "state", "sharing", "grade", "code")
 
 
-class Format(StrEnum):
-    """How the catalogue is exported."""
+class ExportFormat(StrEnum):
+    """The format of an exported catalogue."""
 
     DCAT = "dcat"
     CSV = "csv"
@@ -50,36 +50,39 @@ Feed = Annotated[str, typer.Argument(help="Name of the feed, as `sensegate catal
 
 @app.command("list")
 def list_(
-    words: Annotated[list[str] | None, typer.Argument(help="Words that it must hold, Chinese or English.")] = None,
+    words: Annotated[list[str] | None, typer.Argument(help="Words to search for, Chinese or English.")] = None,
     *,
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """List or search what is shared; drafts are shown to those in charge.
+    """List or search the catalogue; drafts are visible to their editors.
 
     Example: sensegate catalogue list 广州 水位
     """
     query = " ".join(words or ())
-    listed(url, token, _PATH, COLUMNS, json_form=json_form, q=query)
+    print_list(url, token, _PATH, COLUMNS, json_form=json_form, q=query)
 
 
 @app.command()
 def show(feed: Feed, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
-    """Show all about one: terms, columns, sample, measured quality beside what is promised, what is missing."""
-    answer = ask(url, token, lambda remote: remote.get(f"{_PATH}/{feed}"))
+    """Show an entry: terms, columns, sample, promised and measured quality, missing fields.
+
+    Example: sensegate catalogue show gz-water
+    """
+    answer = call(url, token, lambda remote: remote.get(f"{_PATH}/{feed}"))
     if json_form:
-        as_json(answer)
+        print_json(answer)
         return
     lists = {"missing", "columns", "sample"}
     plain = [(key, value) for key, value in answer.items() if key not in lists and value not in ("", None, [], {})]
-    fields(dict(plain))
+    print_record(dict(plain))
     if answer["columns"]:
-        table(answer["columns"], ("name", "unit", "kind", "label_zh", "label_en", "rows"), title="columns")
+        print_table(answer["columns"], ("name", "unit", "kind", "label_zh", "label_en", "rows"), title="columns")
     for row in answer["sample"]:
         console.print_json(data=row)
-    for what in answer["missing"]:
-        console.print(f"missing: {what}", style="yellow", highlight=False)
+    for field in answer["missing"]:
+        console.print(f"missing: {field}", style="yellow", highlight=False)
 
 
 def _text(value: object) -> str:
@@ -89,48 +92,50 @@ def _text(value: object) -> str:
 @app.command()
 def describe(
     feed: Feed,
-    said: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, e.g. title=水位 sharing=conditional.")] = None,
+    fields: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, e.g. title=水位 sharing=conditional.")] = None,
     *,
     file: Annotated[Path | None, typer.Option(help="YAML or JSON file with keys and values.")] = None,
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """Say something about a feed (role city_operator and above); it is published once nothing is missing.
+    """Describe a feed (role city_operator and above); the entry is published when no required field is missing.
 
-    Five keys are demanded of everything: department, source, update, quality, usage. Also title, title_en, domain,
-    grade (1 to 4), kind (base, theme, department), cadence (realtime, hourly, …), sharing (unconditional,
-    conditional, not_shared); unless unconditional also conditions and legal_basis.
+    Required: department, source, update, quality, usage, title, title_en, domain, grade (1 to 4), kind (base, theme,
+    department), cadence (realtime, hourly, …), sharing (unconditional, conditional, not_shared); unless unconditional
+    also conditions and legal_basis.
 
-    Example: sensegate catalogue describe gz-water department=广州市水务局 source=雷达水位计 update=每5分钟
+        sensegate catalogue describe gz-water department=广州市水务局 source=雷达水位计 update=每5分钟
     """
-    changes = _changes(file, said or [])
+    changes = _changes(file, fields or [])
 
-    async def work(remote: Remote) -> Any:
+    async def work(remote: GatewayClient) -> Any:
         present = await remote.get(f"{_PATH}/{feed}")
         return await remote.patch(f"{_PATH}/{feed}", changes, present["revision"])
 
-    answer = ask(url, token, work)
+    answer = call(url, token, work)
     if json_form:
-        as_json(answer)
+        print_json(answer)
         return
     console.print(f"{feed}: {answer['state']}" + (f", code {answer['code']}" if answer["code"] else ""))
-    for what in answer["missing"]:
-        console.print(f"missing: {what}", style="yellow", highlight=False)
+    for field in answer["missing"]:
+        console.print(f"missing: {field}", style="yellow", highlight=False)
 
 
-def _changes(file: Path | None, said: list[str]) -> dict[str, Any]:
-    """Return what a file and words like KEY=VALUE say. Raises `ConfigError`."""
+def _changes(file: Path | None, pairs: list[str]) -> dict[str, Any]:
+    """Return the changes in a file and in KEY=VALUE arguments. Raises `ConfigError`."""
     changes: dict[str, Any] = {}
     if file is not None:
         try:
             read = msgspec.yaml.decode(file.read_bytes())
         except (OSError, msgspec.DecodeError) as why:
-            raise ConfigError("cannot be read", file=str(file), remedy=str(why)) from why
+            raise ConfigError("the file cannot be read", file=str(file), remedy=str(why)) from why
         if not isinstance(read, dict):
-            raise ConfigError("no keys and values", file=str(file), remedy="one `key: value` a line")
+            raise ConfigError(
+                "the file holds no keys and values", file=str(file), remedy="write one `key: value` per line"
+            )
         changes |= read
-    for word in said:
+    for word in pairs:
         key, separator, value = word.partition("=")
         if not separator:
             raise typer.BadParameter(f"'{word}' is not KEY=VALUE")
@@ -144,7 +149,7 @@ def _value(key: str, text: str) -> Any:
     if key == "open":
         return text.casefold() in {"true", "yes", "1"}
     if key.startswith("promise"):
-        return document(text, key)
+        return parse_json(text, key)
     return text
 
 
@@ -152,21 +157,24 @@ def _value(key: str, text: str) -> Any:
 def sample(
     feed: Feed,
     *,
-    rows: Annotated[int, typer.Option(min=1, max=50, help="How many records.")] = 5,
+    rows: Annotated[int, typer.Option(min=1, max=50, help="Number of records.")] = 5,
     mask: Annotated[
-        str, typer.Option(help='How they are seen, as JSON: {"drop": ["place"], "hash": ["device"], "time_s": 3600}.')
+        str, typer.Option(help='Masking as JSON: {"drop": ["place"], "hash": ["device"], "time_s": 3600}.')
     ] = "",
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """Draw sample and columns anew from the data of the last day; everybody who finds the entry sees them."""
+    """Draw sample and columns again from the data of the last day; everybody who finds the entry sees them.
+
+    Example: sensegate catalogue sample gz-water --rows 5
+    """
     body: dict[str, Any] = {"rows": rows}
     if mask:
-        body["mask"] = document(mask, "--mask")
-    answer = ask(url, token, lambda remote: remote.post(f"{_PATH}/{feed}/sample", body))
+        body["mask"] = parse_json(mask, "--mask")
+    answer = call(url, token, lambda remote: remote.post(f"{_PATH}/{feed}/sample", body))
     if json_form:
-        as_json(answer["sample"])
+        print_json(answer["sample"])
         return
     for row in answer["sample"]:
         console.print_json(data=row)
@@ -175,16 +183,19 @@ def sample(
 @app.command()
 def export(
     *,
-    form: Annotated[Format, typer.Option("--format", help="dcat: DCAT as JSON-LD; csv: for a spreadsheet.")] = (
-        Format.DCAT
+    form: Annotated[ExportFormat, typer.Option("--format", help="dcat: DCAT as JSON-LD; csv: for a spreadsheet.")] = (
+        ExportFormat.DCAT
     ),
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; default: standard output.")] = None,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """Write all published entries as one document."""
-    accept = "text/csv" if form is Format.CSV else "application/ld+json"
-    text, _ = ask(url, token, lambda remote: remote.text(_PATH, accept=accept))
+    """Export all published entries as one document.
+
+    Example: sensegate catalogue export --format csv --out catalogue.csv
+    """
+    accept = "text/csv" if form is ExportFormat.CSV else "application/ld+json"
+    text, _ = call(url, token, lambda remote: remote.text(_PATH, accept=accept))
     if out is None:
         sys.stdout.write(text + ("" if text.endswith("\n") else "\n"))
     else:

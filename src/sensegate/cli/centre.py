@@ -1,4 +1,4 @@
-"""`sensegate centre`: two centres, of which one is active; on the machine of the one that is asked."""
+"""`sensegate centre`: state and fail-over of a pair of centres; runs on the machine of the centre."""
 
 from __future__ import annotations
 
@@ -10,45 +10,48 @@ from typing import Annotated
 import msgspec
 import typer
 
-from sensegate.cli.shown import Json, as_json, console
+from sensegate.cli.output import Json, console, print_json
 from sensegate.errors import ConfigError
 from sensegate.failover import terms
-from sensegate.failover.trail_standby import PROMOTE, STATUS, Standby
+from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
 from sensegate.wording import count
 
-app = typer.Typer(help="Two centres: which is active; order the one that stands by to be.", no_args_is_help=True)
+app = typer.Typer(help="Show which of two centres is active; promote the standby.", no_args_is_help=True)
 FRESH_S = 10.0
 Directory = Annotated[Path, typer.Argument(help="`directory` of the centre's configuration.", exists=True)]
 
 
-def standing(directory: Path) -> Standby | None:
-    """Return how a centre stands by, None where it does not at the moment."""
+def standby_status(directory: Path) -> StandbyStatus | None:
+    """Return the state of a standby centre, None if the centre is not a standby now."""
     try:
-        found = msgspec.json.decode((directory / STATUS).read_bytes(), type=Standby)
+        state = msgspec.json.decode((directory / STATUS).read_bytes(), type=StandbyStatus)
     except (OSError, msgspec.DecodeError):
         return None
-    return found if time.time() - found.at < FRESH_S else None
+    return state if time.time() - state.written_at < FRESH_S else None
 
 
 @app.command()
 def status(directory: Directory, *, json_form: Json = False) -> None:
-    """Say whether this centre is active or stands by, and how far its copy is; exit 1 if it is neither."""
-    term, now = terms.read(directory), standing(directory)
-    said = "stands by" if now else "active" if term.active else "not running"
+    """Show whether this centre is active or standby, and how complete its copy is; exit 1 if it is neither.
+
+    Example: sensegate centre status /var/lib/sensegate
+    """
+    term, standby = terms.read(directory), standby_status(directory)
+    state = "standby" if standby else "active" if term.active else "not running"
     votes = term.voters[-1].nodes if term.voters else ()
     if json_form:
-        told = {"state": said, "term": term.number, "alone": term.alone, "voters": votes}
-        as_json({**told, **(msgspec.to_builtins(now) if now else {})})
+        summary = {"state": state, "term": term.number, "alone": term.unreplicated, "voters": votes}
+        print_json({**summary, **(msgspec.to_builtins(standby) if standby else {})})
     else:
-        console.print(f"{said}, term {now.term if now else term.number}")
-        if now:
-            behind = "not known how far behind" if now.behind < 0 else f"{count(now.behind, 'entry', 'entries')} behind"
-            console.print(f"the active centre {'answers' if now.reached else 'is not reached'}, {behind}")
-        elif term.active and term.alone:
-            console.print("it delivers without a standby: the other one may only take over by order")
+        console.print(f"{state}, term {standby.term if standby else term.number}")
+        if standby:
+            behind = "lag unknown" if standby.behind < 0 else f"{count(standby.behind, 'entry', 'entries')} behind"
+            console.print(f"the active centre {'answers' if standby.reached else 'does not answer'}, {behind}")
+        elif term.active and term.unreplicated:
+            console.print("it delivers without a standby: the other centre may only take over by order")
         if votes:
-            console.print(f"nodes that vote in automatic fail-over: {', '.join(votes)}")
-    if said == "not running":
+            console.print(f"voters of the automatic fail-over: {', '.join(votes)}")
+    if state == "not running":
         sys.exit(1)
 
 
@@ -57,21 +60,27 @@ def promote(
     directory: Directory,
     *,
     force: Annotated[
-        bool, typer.Option(help="Although its copy is not whole, or the active one answers: what it lacks is hidden.")
+        bool,
+        typer.Option(
+            help="Promote although the copy is incomplete or the active centre answers; missing entries are hidden."
+        ),
     ] = False,
 ) -> None:
-    """Order a centre that stands by to be active; the other one is fenced when it meets a node or this centre."""
-    now = standing(directory)
-    if now is None:
-        raise ConfigError("this centre does not stand by", file=str(directory), remedy="start it with `sensegate run`")
-    if not force and now.reached:
+    """Promote a standby centre to active; the other one is fenced when it meets a node or this centre.
+
+    Example: sensegate centre promote /var/lib/sensegate
+    """
+    standby = standby_status(directory)
+    if standby is None:
+        raise ConfigError("this centre is not a standby", file=str(directory), remedy="start it with `sensegate run`")
+    if not force and standby.reached:
         raise ConfigError("the active centre answers", file=str(directory), remedy="stop it first, or give --force")
-    if not force and now.behind != 0:
-        what = (
-            "its copy has never begun"
-            if now.behind < 0
-            else f"{count(now.behind, 'entry', 'entries')} missing when it was lost"
+    if not force and standby.behind != 0:
+        problem = (
+            "the copy is empty"
+            if standby.behind < 0
+            else f"the copy lacks {count(standby.behind, 'entry', 'entries')} of the active centre"
         )
-        raise ConfigError(what, file=str(directory), remedy="give --force to go on without them")
+        raise ConfigError(problem, file=str(directory), remedy="give --force to continue without them")
     (directory / PROMOTE).touch()
-    console.print("ordered; `sensegate centre status` says when it is active")
+    console.print("ordered; `sensegate centre status` shows when it is active")

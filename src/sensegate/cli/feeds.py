@@ -12,18 +12,18 @@ from typing import Annotated, Any
 import typer
 from rich.cells import cell_len
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, listed, piped
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_list, tab_separated
 from sensegate.cli.times import Since
-from sensegate.web.client import Answered, Remote
+from sensegate.web.client import GatewayClient, ProblemResponse
 
-app = typer.Typer(help="Feeds: list, create, delete, tail, subscribers.", no_args_is_help=True)
+app = typer.Typer(help="List, create, delete and tail feeds; list their subscribers.", no_args_is_help=True)
 
 COLUMNS = ("name", "divisions", "domains", "properties", "grade_max", "description")
 SHOWN = ("time", "device", "property", "value", "unit", "quality", "division", "flags")
 
 
-class Form(StrEnum):
-    """How records are printed."""
+class OutputFormat(StrEnum):
+    """The format of printed records."""
 
     JSON = "json"
     CSV = "csv"
@@ -32,25 +32,33 @@ class Form(StrEnum):
 
 @app.command("list")
 def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
-    """List the feeds that the token may read."""
-    listed(url, token, "/api/v1/feeds", COLUMNS, json_form=json_form)
+    """List the feeds that your token may read.
+
+    Example: sensegate feed list
+    """
+    print_list(url, token, "/api/v1/feeds", COLUMNS, json_form=json_form)
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="1 to 64 characters of a-z, 0-9, _ and -.")],
     *,
-    division: Annotated[list[str] | None, typer.Option(help="Division code; may be repeated.")] = None,
-    domain: Annotated[list[str] | None, typer.Option(help="Domain; may be repeated.")] = None,
-    property_: Annotated[list[str] | None, typer.Option("--property", help="Standard name; may be repeated.")] = None,
-    department: Annotated[list[str] | None, typer.Option(help="Department; may be repeated.")] = None,
-    grade_max: Annotated[int, typer.Option(min=1, max=4, help="Readings of a higher grade are left out.")] = 3,
-    description: Annotated[str, typer.Option(help="For people.")] = "",
+    division: Annotated[list[str] | None, typer.Option(help="Division code; repeat for several.")] = None,
+    domain: Annotated[list[str] | None, typer.Option(help="Domain; repeat for several.")] = None,
+    property_: Annotated[
+        list[str] | None, typer.Option("--property", help="Standard name of a property; repeat for several.")
+    ] = None,
+    department: Annotated[list[str] | None, typer.Option(help="Department; repeat for several.")] = None,
+    grade_max: Annotated[int, typer.Option(min=1, max=4, help="Exclude readings of a higher grade.")] = 3,
+    description: Annotated[str, typer.Option(help="Description for people.")] = "",
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """Make a feed; what is not given is not cut."""
+    """Create a feed; a criterion that is not given does not filter.
+
+    Example: sensegate feed create gz-air --division 4401 --domain air
+    """
     body: dict[str, Any] = {
         "name": name,
         "divisions": division or [],
@@ -60,9 +68,9 @@ def create(
         "grade_max": grade_max,
         "description": description,
     }
-    answer = ask(url, token, lambda remote: remote.post("/api/v1/feeds", body))
+    answer = call(url, token, lambda remote: remote.post("/api/v1/feeds", body))
     if json_form:
-        as_json(answer)
+        print_json(answer)
     else:
         console.print(f"feed {name}: {url}/api/v1/feeds/{name}/records", highlight=False)
 
@@ -71,8 +79,11 @@ def create(
 def delete(
     feed: Annotated[str, typer.Argument(help="Name of the feed.")], *, url: Url = DEFAULT_URL, token: Token = ""
 ) -> None:
-    """Delete a feed; its streams end, the readings stay."""
-    ask(url, token, lambda remote: remote.delete(f"/api/v1/feeds/{feed}"))
+    """Delete a feed; its streams end, the readings stay.
+
+    Example: sensegate feed delete gz-air
+    """
+    call(url, token, lambda remote: remote.delete(f"/api/v1/feeds/{feed}"))
     console.print(f"feed {feed} is deleted", highlight=False)
 
 
@@ -80,73 +91,73 @@ def delete(
 def tail(
     feed: Annotated[str, typer.Argument(help="Name of the feed.")],
     *,
-    form: Annotated[Form, typer.Option("--format", help="How records are printed.")] = Form.TABLE,
-    after: Annotated[str, typer.Option(help="Resume after this cursor; then --since is not read.")] = "",
+    form: Annotated[OutputFormat, typer.Option("--format", help="Format of the records.")] = OutputFormat.TABLE,
+    after: Annotated[str, typer.Option(help="Resume after this cursor; --since is ignored then.")] = "",
     since: Since = "",
-    limit: Annotated[int, typer.Option(help="End after so many records; 0: go on until Ctrl-C.")] = 0,
+    limit: Annotated[int, typer.Option(help="End after this number of records; 0: run until Ctrl-C.")] = 0,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """Print a feed, history first, then live; the last line on standard error is the cursor to resume with.
+    """Print a feed, history first, then live; the last line on standard error is the cursor to resume from.
 
     Example: sensegate feed tail all --since 1h --format json | jq .value
     """
-    reading = _Tail(feed, form, after, since, limit)
+    printer = _Tail(feed, form, after, since, limit)
     with contextlib.suppress(KeyboardInterrupt):
-        ask(url, token, reading.follow)
-    if reading.cursor:
-        sys.stderr.write(f"--after {reading.cursor}\n")
+        call(url, token, printer.follow)
+    if printer.cursor:
+        sys.stderr.write(f"--after {printer.cursor}\n")
 
 
 class _Tail:
-    """A feed on its way to the terminal."""
+    """A feed that is printed page by page."""
 
-    def __init__(self, feed: str, form: Form, after: str, since: str, limit: int) -> None:
+    def __init__(self, feed: str, form: OutputFormat, after: str, since: str, limit: int) -> None:
         self.path = f"/api/v1/feeds/{feed}/records"
         self.form = form
         self.cursor = after
         self.since = since
-        self.left = limit
-        self.endless = limit == 0
-        self.headed = False
+        self.remaining = limit
+        self.unlimited = limit == 0
+        self.header_printed = False
         self.widths = [0] * len(SHOWN)
 
-    async def follow(self, remote: Remote) -> None:
-        """Read page after page."""
-        while self.endless or self.left > 0:
+    async def follow(self, remote: GatewayClient) -> None:
+        """Read and print page after page."""
+        while self.unlimited or self.remaining > 0:
             query = {"after": self.cursor} if self.cursor else {"since": self.since} if self.since else {}
-            page = 1_000 if self.endless else min(self.left, 1_000)
+            page = 1_000 if self.unlimited else min(self.remaining, 1_000)
             try:
                 answer = await remote.get(self.path, limit=str(page), wait="20", **query)
-            except Answered as why:
+            except ProblemResponse as why:
                 if not why.first:
                     raise
                 # Not from there by itself: whoever reads decides what becomes of what it has.
-                raise Answered(why.status, why.title, f"{why.detail}: --after {why.first}") from None
+                raise ProblemResponse(why.status, why.title, f"{why.detail}: --after {why.first}") from None
             records = answer["records"]
-            if not records and not self.endless and self.cursor == answer["next"]:
+            if not records and not self.unlimited and self.cursor == answer["next"]:
                 return
             self.cursor = answer["next"]
-            self.left -= len(records)
+            self.remaining -= len(records)
             await asyncio.to_thread(self._print, records)
 
     def _print(self, records: list[dict[str, Any]]) -> None:
-        if self.form is Form.JSON:
+        if self.form is OutputFormat.JSON:
             sys.stdout.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        elif self.form is Form.CSV:
+        elif self.form is OutputFormat.CSV:
             self._print_csv(records)
         elif records:
             self._print_lines(records)
         sys.stdout.flush()
 
     def _print_lines(self, records: list[dict[str, Any]]) -> None:
-        """Print a line for each record; columns widen as they must, and stay so from page to page."""
+        """Print a line for each record; columns widen when needed and never shrink again."""
         rows = [{**record, "flags": " ".join(record["flags"])} for record in records]
         if not console.is_terminal:
-            sys.stdout.writelines(piped(rows, SHOWN)[self.headed :])
-            self.headed = True
+            sys.stdout.writelines(tab_separated(rows, SHOWN)[self.header_printed :])
+            self.header_printed = True
             return
-        lines: list[tuple[str, ...]] = [] if self.headed else [SHOWN]
+        lines: list[tuple[str, ...]] = [] if self.header_printed else [SHOWN]
         lines += [tuple(str(row[column]) for column in SHOWN) for row in rows]
         self.widths = [
             max(width, *map(cell_len, column))
@@ -155,14 +166,14 @@ class _Tail:
         for line in lines:
             cells = (text + " " * (width - cell_len(text)) for text, width in zip(line, self.widths, strict=True))
             sys.stdout.write("  ".join(cells).rstrip() + "\n")
-        self.headed = True
+        self.header_printed = True
 
     def _print_csv(self, records: list[dict[str, Any]]) -> None:
-        import csv  # noqa: PLC0415 - only this form needs it
+        import csv  # noqa: PLC0415 - only this format needs it
 
         writer = csv.writer(sys.stdout)
         for record in records:
-            if not self.headed:
+            if not self.header_printed:
                 writer.writerow(record)
-                self.headed = True
+                self.header_printed = True
             writer.writerow(" ".join(value) if isinstance(value, list) else value for value in record.values())

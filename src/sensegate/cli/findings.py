@@ -1,6 +1,6 @@
-"""What `check` prints: each finding on one line, and below it the line of the file with a caret, as a compiler does.
+"""The output of `check`: each finding on one line, followed by the line of the file with a caret.
 
-The first line of each stays ``file:line: key: what is wrong; what to do``: programs read that.
+The first line of each finding is ``file:line: key: what is wrong; what to do``, which programs can parse.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import NamedTuple
 from sensegate.errors import ConfigError, ProfileWarning
 
 WIDTH_MAX = 160
-"""Characters of a line that are shown, around the caret."""
+"""Most characters of a line to show around the caret."""
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong (`error`), probably a mistake (`warning`), or to be known (`note`)."""
+    """An error, a probable mistake (`warning`) or a remark (`note`)."""
 
     severity: str
     error: ConfigError
 
     @property
     def text(self) -> str:
-        """The one line."""
+        """The finding as one line."""
         return str(self.error)
 
     def record(self) -> dict[str, str | int]:
-        """Return it for programs."""
+        """Return the finding for JSON output."""
         error = self.error
         column, _ = caret(error)
         return {
@@ -37,14 +37,14 @@ class Finding(NamedTuple):
             "line": error.line,
             "column": column,
             "key": error.key,
-            "what": error.problem,
+            "problem": error.problem,
             "remedy": error.remedy,
             "text": self.text,
         }
 
 
-def finding(error: ConfigError) -> Finding:
-    """Return a finding of an error, with its severity."""
+def finding_of(error: ConfigError) -> Finding:
+    """Return the finding for an error, with its severity."""
     if isinstance(error, ProfileWarning):
         return Finding("note" if error.note else "warning", error)
     return Finding("error", error)
@@ -59,34 +59,34 @@ def _lines(file: str) -> tuple[str, ...]:
 
 
 def caret(error: ConfigError) -> tuple[int, int]:
-    """Return (column from 1, length) of what is meant in the line of an error; (0, 0) where the line is not there."""
+    """Return (column from 1, length) of the faulty value in its line; (0, 0) if the line is unavailable."""
     lines = _lines(error.file) if error.file else ()
     if not 0 < error.line <= len(lines):
         return 0, 0
     line = lines[error.line - 1]
-    start, end = _meant(line, error.key) or (len(line) - len(line.lstrip(" -")), len(line.rstrip()))
+    start, end = _value_span(line, error.key) or (len(line) - len(line.lstrip(" -")), len(line.rstrip()))
     return start + 1, max(end - start, 1)
 
 
-def _meant(line: str, key: str) -> tuple[int, int] | None:
-    """Return the place of a key's value in its line, of the key itself where the value begins below."""
+def _value_span(line: str, key: str) -> tuple[int, int] | None:
+    """Return the (start, end) of a key's value in its line; of the key itself if the value begins on a later line."""
     name = re.sub(r"(\[\d+\])+$", "", key).rpartition(".")[2] if not key.startswith("&") else key
     if not name:
         return None
     if key.startswith("&"):
         at = line.find(key)
         return (at, at + len(key)) if at >= 0 else None
-    found = re.search(rf"(?<![\w\"'])[\"']?{re.escape(name)}[\"']?\s*:\s*", line)
-    if found is None:
+    match = re.search(rf"(?<![\w\"'])[\"']?{re.escape(name)}[\"']?\s*:\s*", line)
+    if match is None:
         return None
     if index := re.search(r"\[(\d+)\]$", key):
-        return _item(line, found.end(), int(index[1])) or (found.start(), found.end())
-    end = _end(line, found.end())
-    return (found.end(), end) if end > found.end() else (found.start(), found.start() + len(name))
+        return _item(line, match.end(), int(index[1])) or (match.start(), match.end())
+    end = _end(line, match.end())
+    return (match.end(), end) if end > match.end() else (match.start(), match.start() + len(name))
 
 
 def _item(line: str, at: int, number: int) -> tuple[int, int] | None:
-    """Return the place of an item of a list that is written on the line."""
+    """Return the (start, end) of an item of an inline list."""
     if at >= len(line) or line[at] != "[":
         return None
     at += 1
@@ -99,25 +99,25 @@ def _item(line: str, at: int, number: int) -> tuple[int, int] | None:
 
 
 def _end(line: str, at: int) -> int:
-    """Return where a value ends that begins at a place: brackets and quotes stay whole."""
+    """Return the end of the value that starts at a position, with balanced brackets and quotes."""
     depth, quote = 0, ""
-    for place in range(at, len(line)):
-        letter = line[place]
+    for position in range(at, len(line)):
+        char = line[position]
         if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "\"'":
-            quote = letter
-        elif letter in "[{":
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        elif char in "[{":
             depth += 1
-        elif letter in "]}" and depth:
+        elif char in "]}" and depth:
             depth -= 1
-        elif depth == 0 and (letter in ",]}" or line.startswith(" #", place)):
-            return place
+        elif depth == 0 and (char in ",]}" or line.startswith(" #", position)):
+            return position
     return len(line.rstrip())
 
 
 def excerpt(error: ConfigError) -> list[str]:
-    """Return the line that an error is about and the caret below what is meant; nothing where it cannot be read."""
+    """Return the line of an error and a caret line below it; empty if the file cannot be read."""
     column, length = caret(error)
     if not column:
         return []
@@ -130,7 +130,7 @@ def excerpt(error: ConfigError) -> list[str]:
 
 
 def _blank(text: str) -> str:
-    """Return blanks as wide as a text: Chinese letters are two wide."""
-    import unicodedata  # noqa: PLC0415 - for this alone
+    """Return blanks as wide as a text: Chinese characters are two columns wide."""
+    import unicodedata  # noqa: PLC0415 - only this function needs it
 
-    return "".join("  " if unicodedata.east_asian_width(letter) in "WF" else " " for letter in text)
+    return "".join("  " if unicodedata.east_asian_width(char) in "WF" else " " for char in text)

@@ -1,4 +1,4 @@
-"""`sensegate ledger`: what came in, and where it went."""
+"""`sensegate ledger`: the conservation table of received and accounted messages and values."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, rows_of, table
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, print_json, print_table, rows_of, stderr
 from sensegate.cli.times import Since
 
 COLUMNS = ("messages", "quarantined", "values", "accepted", "duplicates", "rejected", "forwarded", "withheld")
 
 
 class By(StrEnum):
-    """What the table is summed by."""
+    """The dimension by which the table is grouped."""
 
     NODE = "node"
     DIVISION = "division"
@@ -26,26 +26,26 @@ class By(StrEnum):
 def ledger(
     *,
     since: Since = "1h",
-    by: Annotated[By, typer.Option(help="What a row stands for.")] = By.NODE,
+    by: Annotated[By, typer.Option(help="Dimension of the rows.")] = By.NODE,
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """Print the conservation table: where everything went that came in; exit 1 if it does not balance.
+    """Print the conservation table, which accounts for everything that came in; exit 1 if it does not balance.
 
-    messages = decoded + quarantined; values = accepted + duplicates + suppressed + rejected + thinned. It is counted
-    by the hour: --since begins with the hour that holds it.
+    messages = decoded + quarantined; values = accepted + duplicates + suppressed + rejected + thinned. The counts are
+    hourly: --since starts with the hour that contains it.
 
     Example: sensegate ledger --since 24h --by device
     """
-    answer: dict[str, Any] = ask(url, token, lambda remote: remote.get("/api/v1/ledger", since=since, by=by.value))
+    answer: dict[str, Any] = call(url, token, lambda remote: remote.get("/api/v1/ledger", since=since, by=by.value))
     if json_form:
-        as_json(answer)
+        print_json(answer)
     else:
         rows = rows_of(answer)
         columns = list(dict.fromkeys([by.value, *COLUMNS, *(key for row in rows for key in row)]))
         columns = [column for column in columns if any(column in row for row in rows)]
-        table(rows, columns or (by.value, *COLUMNS), title=f"by {by.value}, since {answer.get('since', since)}")
-        aside.print("balanced" if answer.get("balanced") else "[bold red]NOT BALANCED[/bold red]")
+        print_table(rows, columns or (by.value, *COLUMNS), title=f"by {by.value}, since {answer.get('since', since)}")
+        stderr.print("balanced" if answer.get("balanced") else "[bold red]NOT BALANCED[/bold red]")
     if not answer.get("balanced"):
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`sensegate node`: the nodes of a centre, and a node's own joining and leaving."""
+"""`sensegate node`: the nodes of a centre, and joining and leaving at a node."""
 
 from __future__ import annotations
 
@@ -9,13 +9,24 @@ from typing import Annotated, Any
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, fields, listed
-from sensegate.cli.times import DAY_S, span
+from sensegate.cli.output import (
+    DEFAULT_URL,
+    Json,
+    Token,
+    Url,
+    call,
+    console,
+    print_json,
+    print_list,
+    print_record,
+    stderr,
+)
+from sensegate.cli.times import DAY_S, parse_duration
 from sensegate.errors import ConfigError
 
 app = typer.Typer(
-    help="Nodes: invite, replace, areas, own, expel, list, show, gaps, refused (at the centre); join, leave, refused, "
-    "resend, skip, takeover (at the node).",
+    help="Manage nodes. At the centre: invite, replace, areas, own, expel, list, show, gaps, refused. At the node: "
+    "join, leave, refused, resend, skip, takeover.",
     no_args_is_help=True,
 )
 
@@ -24,25 +35,27 @@ COLUMNS = (
 )  # fmt: skip
 Division = Annotated[str, typer.Argument(help="City code, e.g. 4401.", metavar="DIVISION")]
 Member = Annotated[str, typer.Argument(help="Id of the node, usually its city code, e.g. 4401.", metavar="MEMBER")]
-Id = Annotated[str, typer.Option("--member", help="Id of the node where its city has several, e.g. 4401-port.")]
+Id = Annotated[str, typer.Option("--member", help="Id of the node if its city has several, e.g. 4401-port.")]
 Areas = Annotated[
-    str, typer.Option(help="Divisions of which it may send readings, by commas; default: its city.", metavar="CODES")
+    str,
+    typer.Option(help="Divisions whose readings it may send, separated by commas; default: its city.", metavar="CODES"),
 ]
-Note = Annotated[str, typer.Option(help="Why, for the audit trail.")]
+Note = Annotated[str, typer.Option(help="Reason for the audit trail.")]
 Expires = Annotated[
-    float, typer.Option(parser=span, metavar="SPAN", show_default="24h", help="Life of the code: 12h, 7d.")
+    float,
+    typer.Option(parser=parse_duration, metavar="SPAN", show_default="24h", help="Lifetime of the code: 12h, 7d."),
 ]
 ConfigFile = Annotated[Path, typer.Option("--config", help="Configuration of the node.", exists=True)]
 
 
-def _code(body: dict[str, Any], url: str, token: str, *, json_form: bool) -> None:
-    answer = ask(url, token, lambda remote: remote.post("/api/v1/nodes", body))
+def _print_code(body: dict[str, Any], url: str, token: str, *, json_form: bool) -> None:
+    answer = call(url, token, lambda remote: remote.post("/api/v1/nodes", body))
     if json_form:
-        as_json(answer)
+        print_json(answer)
         return
     typer.echo(answer["code"])
-    aside.print(
-        f"It is not shown again and works once, until {answer['until']}. At the node:\n"
+    stderr.print(
+        f"The code is not shown again; it works once, until {answer['until']}. At the node:\n"
         f"  sensegate node join CODE --centre {url} --config config/node.yaml",
         style="dim",
         highlight=False,
@@ -61,12 +74,12 @@ def invite(
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """Make a code with which the node of a city joins this centre; it is printed this once.
+    """Create a code with which the node of a city joins this centre; it is printed only once.
 
-    sensegate node invite 4403 --areas 4403,441521
+    Example: sensegate node invite 4403 --areas 4403,441521
     """
     body = {"division": division, "member": member, "areas": _codes(areas), "expires_s": expires, "note": note}
-    _code(body, url, token, json_form=json_form)
+    _print_code(body, url, token, json_form=json_form)
 
 
 @app.command()
@@ -80,9 +93,12 @@ def replace(
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """Make a code for a node in place of the present one (new hardware); that one goes on until the other joins."""
+    """Create a code for a replacement node (new hardware); the current one works until the replacement joins.
+
+    Example: sensegate node replace 4403
+    """
     body = {"division": division, "member": member, "expires_s": expires, "note": note, "replace": True}
-    _code(body, url, token, json_form=json_form)
+    _print_code(body, url, token, json_form=json_form)
 
 
 def _codes(text: str) -> list[str]:
@@ -92,18 +108,20 @@ def _codes(text: str) -> list[str]:
 @app.command("areas")
 def set_areas(
     member: Member,
-    areas: Annotated[str, typer.Argument(help="Division codes by commas, each with all below it.", metavar="CODES")],
+    areas: Annotated[
+        str, typer.Argument(help="Division codes separated by commas, each with its subdivisions.", metavar="CODES")
+    ],
     *,
     note: Note = "",
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """Give a node other areas; readings of divisions outside them are refused from now on.
+    """Change the areas of a node; readings of divisions outside them are refused from now on.
 
-    sensegate node areas 4403 4403,441521
+    Example: sensegate node areas 4403 4403,441521
     """
     body = {"areas": _codes(areas), "note": note}
-    answer = ask(url, token, lambda remote: remote.put(f"/api/v1/nodes/{member}/areas", body))
+    answer = call(url, token, lambda remote: remote.put(f"/api/v1/nodes/{member}/areas", body))
     console.print(f"{member} may send readings of {', '.join(answer['areas'])}", highlight=False)
 
 
@@ -115,85 +133,105 @@ def own(
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """Decide which node owns a device, where the wrong one was the first to send it.
+    """Set the node that owns a device, if another one sent its data first.
 
-    sensegate node own met-1 4403
+    Example: sensegate node own met-1 4403
     """
-    answer = ask(url, token, lambda remote: remote.put(f"/api/v1/device-owners/{device}", {"member": member}))
+    answer = call(url, token, lambda remote: remote.put(f"/api/v1/device-owners/{device}", {"member": member}))
     console.print(f"{answer['device']} belongs to {answer['owner']}", highlight=False)
 
 
 @app.command()
 def expel(member: Member, *, note: Note = "", url: Url = DEFAULT_URL, token: Token = "") -> None:
-    """Expel a node, or take its invitation back: its connection is closed within 2 s."""
-    answer = ask(url, token, lambda remote: remote.post(f"/api/v1/nodes/{member}/expel", {"note": note}))
+    """Expel a node or cancel its invitation; its connection is closed within 2 s.
+
+    Example: sensegate node expel 4403 --note "decommissioned"
+    """
+    answer = call(url, token, lambda remote: remote.post(f"/api/v1/nodes/{member}/expel", {"note": note}))
     console.print(f"{member} is {answer['state']}")
 
 
 @app.command("list")
 def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
-    """List the nodes that the gateway knows: state, lag, release, load, clock."""
-    listed(url, token, "/api/v1/nodes", COLUMNS, json_form=json_form)
+    """List the known nodes with state, lag, release, load and clock offset.
+
+    Example: sensegate node list
+    """
+    print_list(url, token, "/api/v1/nodes", COLUMNS, json_form=json_form)
 
 
 @app.command()
 def show(member: Member, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
-    """Show all that is known of a node."""
-    answer: dict[str, Any] = ask(url, token, lambda remote: remote.get(f"/api/v1/nodes/{member}"))
+    """Show a node in full.
+
+    Example: sensegate node show 4403
+    """
+    answer: dict[str, Any] = call(url, token, lambda remote: remote.get(f"/api/v1/nodes/{member}"))
     if not json_form:
         for key in ("last_commit", "reported", "copied"):
-            answer[key] = _told(answer.get(key) or 0)
-        answer["gaps"] = [f"{_told(since)} to {_told(until)}" for since, until in answer.get("gaps", ())]
-    fields(answer, json_form=json_form)
+            answer[key] = _time_text(answer.get(key) or 0)
+        answer["gaps"] = [f"{_time_text(since)} to {_time_text(until)}" for since, until in answer.get("gaps", ())]
+    print_record(answer, json_form=json_form)
 
 
-def _told(time_us: int) -> str:
+def _time_text(time_us: int) -> str:
     return dt.datetime.fromtimestamp(time_us / 1e6, dt.UTC).isoformat(timespec="seconds") if time_us else ""
 
 
 @app.command()
 def gaps(member: Member, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
-    """Name what did not come of a node that was lost with its store; exit 1 if there is anything."""
-    rows = ask(url, token, lambda remote: remote.get(f"/api/v1/nodes/{member}/gaps"))["rows"]
+    """List the data of a node that was lost with its store and never reached the centre; exit 1 if there is any.
+
+    Example: sensegate node gaps 4403
+    """
+    rows = call(url, token, lambda remote: remote.get(f"/api/v1/nodes/{member}/gaps"))["rows"]
     if json_form:
-        as_json(rows)
+        print_json(rows)
     for row in () if json_form else rows:
-        console.print(f"{row['since']} to {row['until']}: what was committed and not yet forwarded", highlight=False)
-        for one in row["devices"]:
-            runs = ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in one["runs"])
-            said = "counts anew: not known" if one["restarted"] else f"{one['count']} missing: {runs}"
-            console.print(f"  {one['device']}  {said}", highlight=False)
+        console.print(f"{row['since']} to {row['until']}: committed at the node and not forwarded", highlight=False)
+        for device in row["devices"]:
+            runs = ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in device["runs"])
+            summary = (
+                "its counter restarted: number unknown" if device["restarted"] else f"{device['count']} missing: {runs}"
+            )
+            console.print(f"  {device['device']}  {summary}", highlight=False)
     if rows:
         raise typer.Exit(1)
 
 
 @app.command()
 def join(
-    code: Annotated[str, typer.Argument(help="As `node invite` or `node replace` printed it.", metavar="CODE")],
+    code: Annotated[str, typer.Argument(help="Code printed by `node invite` or `node replace`.", metavar="CODE")],
     *,
-    centre: Annotated[str, typer.Option(help="Address of the centre's HTTP side; default: uplink.centre_url.")] = "",
+    centre: Annotated[str, typer.Option(help="HTTP address of the centre; default: uplink.centre_url.")] = "",
     config: ConfigFile = Path("config/node.yaml"),
 ) -> None:
-    """Join a centre; the node, running or started later, forwards to it."""
-    from sensegate.config import load  # noqa: PLC0415 - only these two commands need it
-    from sensegate.tiers import membership  # noqa: PLC0415 - the same
+    """Join a centre; the node, running or started later, forwards to it.
 
-    mine = load(config)
-    if mine.role != "node":
-        raise ConfigError(f"is a {mine.role}", file=str(config), key="role", remedy="a node joins a centre")
-    if not (address := centre or mine.uplink.centre_url):
-        raise ConfigError("no centre is named", key="uplink.centre_url", remedy="give --centre URL")
-    made = asyncio.run(
-        membership.join(Path(mine.directory), code, address, member=mine.member_id, link=mine.uplink.url)
+    Example: sensegate node join CODE --centre https://centre.example:28080
+    """
+    from sensegate.config import load  # noqa: PLC0415 - only `join` and `leave` need it
+    from sensegate.tiers import membership  # noqa: PLC0415 - as above
+
+    settings = load(config)
+    if settings.role != "node":
+        raise ConfigError(f"the role is {settings.role}", file=str(config), key="role", remedy="a node joins a centre")
+    if not (address := centre or settings.uplink.centre_url):
+        raise ConfigError("the address of the centre is missing", key="uplink.centre_url", remedy="give --centre URL")
+    joined = asyncio.run(
+        membership.join(Path(settings.directory), code, address, member=settings.member_id, link=settings.uplink.url)
     )
-    console.print(f"{made.member} has joined {made.centre}; its link goes to {made.url}", highlight=False)
+    console.print(f"{joined.member} has joined {joined.centre}; its link goes to {joined.url}", highlight=False)
 
 
 @app.command()
 def leave(*, config: ConfigFile = Path("config/node.yaml")) -> None:
-    """Leave the centre; the node goes on alone."""
-    from sensegate.config import load  # noqa: PLC0415 - see above
-    from sensegate.tiers import membership  # noqa: PLC0415 - see above
+    """Leave the centre; the node continues without one.
+
+    Example: sensegate node leave
+    """
+    from sensegate.config import load  # noqa: PLC0415 - as above
+    from sensegate.tiers import membership  # noqa: PLC0415 - as above
 
     left = asyncio.run(membership.leave(Path(load(config).directory)))
     console.print(f"{left.member} has left {left.centre}", highlight=False)

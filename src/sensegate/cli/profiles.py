@@ -1,4 +1,4 @@
-"""`sensegate check`, `explain` and `profile`: configurations and device profiles, offline."""
+"""`sensegate check`, `explain` and `profile`: offline work on configurations and device profiles."""
 
 from __future__ import annotations
 
@@ -12,26 +12,35 @@ import yaml
 
 from sensegate import wording
 from sensegate.cli import drafts
-from sensegate.cli.findings import Finding, excerpt, finding
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, followed, rows_of, table
+from sensegate.cli.findings import Finding, excerpt, finding_of
+from sensegate.cli.output import (
+    DEFAULT_URL,
+    Json,
+    Token,
+    Url,
+    call,
+    console,
+    print_json,
+    print_table,
+    rows_of,
+    with_progress,
+)
+from sensegate.config import builtin, load
 from sensegate.config import files as config_files
-from sensegate.config import load
 from sensegate.config import yaml as yamls
 from sensegate.errors import ConfigError, NotFound
 from sensegate.wording import count
 
-app = typer.Typer(help="Device profiles: written and tried here, released at a gateway.", no_args_is_help=True)
+app = typer.Typer(help="Write, test and release device profiles.", no_args_is_help=True)
 
-FOLDER = Path("device_profiles")
-Folder = Annotated[Path, typer.Option("--profiles", help="Folder of the profiles.", envvar="SENSEGATE_PROFILES")]
 Name = Annotated[str, typer.Argument(help="vendor/model.", metavar="PROFILE")]
 
 
 def files(paths: Sequence[Path]) -> Iterator[Path]:
-    """Yield the YAML files at and below paths; templates (leading underscore) are checked too where named.
+    """Yield the YAML files at and below paths; templates (leading underscore) only if named.
 
     Raises:
-        ConfigError: a path is not there.
+        ConfigError: a path does not exist.
     """
     for path in paths:
         if path.is_dir():
@@ -39,74 +48,84 @@ def files(paths: Sequence[Path]) -> Iterator[Path]:
         elif path.exists():
             yield path
         else:
-            raise ConfigError("is not there", file=str(path), remedy="name a file or a folder")
+            raise ConfigError("the path does not exist", file=str(path), remedy="give a file or a folder")
 
 
 def is_profile(file: Path) -> bool:
-    """Tell a profile from a configuration: by its key `profile`, or by its folder where it cannot be read."""
+    """Return whether a file is a profile: by its key `profile`, or by its folder if it cannot be parsed."""
     try:
         with file.open(encoding="utf-8") as text:
-            head = yamls.tree(text)
+            head = yamls.parse_tree(text)
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return FOLDER.name in file.resolve().parts
+        return drafts.FOLDER.name in file.resolve().parts
     return isinstance(head, dict) and ("profile" in head or "messages" in head)
 
 
 def findings(paths: Sequence[Path]) -> list[Finding]:
-    """Return what is wrong with configurations and profiles, what is probably a mistake, and what is to be known."""
+    """Return the errors, probable mistakes and remarks on configurations and profiles."""
     from sensegate.authoring.examples import check_profile  # noqa: PLC0415 - the whole decoder
-    from sensegate.authoring.lint import lint_profile  # noqa: PLC0415 - the same
-    from sensegate.authoring.overlaps import overlaps  # noqa: PLC0415 - the same
-    from sensegate.decode.profiles import ProfileSet  # noqa: PLC0415 - the same
+    from sensegate.authoring.lint import lint_profile  # noqa: PLC0415 - as above
+    from sensegate.authoring.overlaps import overlaps  # noqa: PLC0415 - as above
+    from sensegate.decode.profiles import ProfileSet  # noqa: PLC0415 - as above
 
-    found: list[Finding] = []
-    good: list[Path] = []
-    for file in followed(list(files(paths)), "checking"):
+    results: list[Finding] = []
+    valid: list[Path] = []
+    for file in with_progress(list(files(paths)), "checking"):
         if is_profile(file):
-            wrong = check_profile(file)
-            found += map(finding, wrong or lint_profile(file))
-            good += [] if wrong or file.name.startswith("_") else [file]
+            errors = check_profile(file)
+            results += map(finding_of, errors or lint_profile(file))
+            valid += [] if errors or file.name.startswith("_") else [file]
             continue
         try:
-            found += [Finding("warning", one) for one in config_files.faults(load(file), file)]
+            results += [Finding("warning", fault) for fault in config_files.file_faults(load(file), file)]
         except ConfigError as why:
-            found.append(finding(why))
+            results.append(finding_of(why))
     try:
-        loaded = ProfileSet.load(good)
-    except ConfigError as why:  # two of one name
-        return [*found, finding(why)]
-    return [*found, *map(finding, overlaps([one for name in loaded.ids if (one := loaded.find(name))]))]
+        loaded = ProfileSet.load(valid)
+    except ConfigError as why:  # two profiles of the same name
+        return [*results, finding_of(why)]
+    return [*results, *map(finding_of, overlaps([profile for name in loaded.ids if (profile := loaded.find(name))]))]
 
 
 def problems(paths: Sequence[Path]) -> list[str]:
-    """Return what is wrong with configurations and profiles, a line each: ``file:line: key: what; what to do``."""
+    """Return the errors of configurations and profiles as lines ``file:line: key: what is wrong; what to do``."""
     return [one.text for one in findings(paths) if one.severity == "error"]
 
 
 def check(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Files or folders; default: config and device_profiles.")
+        list[Path] | None,
+        typer.Argument(
+            help="Files or folders; default: config and device_profiles here, else the profiles of the package."
+        ),
     ] = None,
     *,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as problems too.")] = False,
-    notes: Annotated[bool, typer.Option("--notes", help="Also what is to be known: who shares which topics.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as problems.")] = False,
+    notes: Annotated[
+        bool, typer.Option("--notes", help="Also print remarks, e.g. profiles that share topics.")
+    ] = False,
     json_form: Json = False,
 ) -> None:
-    """Check configurations and profiles and run every profile's examples; exit 1 if anything is wrong."""
-    given = paths or [path for path in (Path("config"), FOLDER) if path.exists()]
-    looked_at = len(list(files(given)))
-    found = [one for one in findings(given) if notes or one.severity != "note"]
-    wrong = [one.text for one in found if one.severity == "error" or (strict and one.severity == "warning")]
-    warnings = sum(one.severity == "warning" for one in found)
+    """Check configurations and profiles and run the examples of every profile; exit 1 if there is a problem.
+
+    Example: sensegate check config/node.yaml device_profiles/acme
+    """
+    targets = paths or [path for path in (Path("config"), drafts.FOLDER) if path.exists()] or [builtin.PROFILES]
+    files_checked = len(list(files(targets)))
+    results = [result for result in findings(targets) if notes or result.severity != "note"]
+    errors = [
+        result.text for result in results if result.severity == "error" or (strict and result.severity == "warning")
+    ]
+    warnings = sum(result.severity == "warning" for result in results)
     if json_form:
-        as_json({"files": looked_at, "problems": wrong, "findings": [one.record() for one in found]})
+        print_json({"files": files_checked, "problems": errors, "findings": [result.record() for result in results]})
     else:
-        for one in found:
-            mark = "" if one.severity == "error" else f" [{one.severity}]"
-            sys.stdout.write("\n".join([f"{one.text}{mark}", *excerpt(one.error)]) + "\n")
-        said = (count(looked_at, "file"), count(len(wrong), "problem"), count(warnings, "warning"))
-        console.print(", ".join(said), highlight=False)
-    if wrong:
+        for result in results:
+            mark = "" if result.severity == "error" else f" [{result.severity}]"
+            sys.stdout.write("\n".join([f"{result.text}{mark}", *excerpt(result.error)]) + "\n")
+        summary = (count(files_checked, "file"), count(len(errors), "problem"), count(warnings, "warning"))
+        console.print(", ".join(summary), highlight=False)
+    if errors:
         raise typer.Exit(1)
 
 
@@ -114,36 +133,39 @@ def explain(
     file: Annotated[str, typer.Argument(help="File with the payload; - reads standard input.", metavar="FILE|-")],
     *,
     topic: Annotated[
-        str, typer.Option(help="Topic that it came on; none: a frame as a network server brings it.")
+        str, typer.Option(help="Topic of the message; default: none, a frame from a network server.")
     ] = "",
-    device: Annotated[str, typer.Option(help="Id of the device; default: whoever the topic names.")] = "",
+    device: Annotated[str, typer.Option(help="Id of the device; default: the device that the topic names.")] = "",
     profile: Annotated[
         str,
-        typer.Option(
-            help="The device's own profile, where no topic tells it: behind a network server, by HTTP, on a line."
-        ),
+        typer.Option(help="Profile of the device, if no topic identifies it: network server, HTTP, TCP."),
     ] = "",
     port: Annotated[int | None, typer.Option(help="Port of a frame without a topic.")] = None,
-    hexed: Annotated[bool, typer.Option("--hex", help="The payload is written in hex.")] = False,
-    profiles: Folder = FOLDER,
+    hexed: Annotated[bool, typer.Option("--hex", help="Read the payload as hex digits.")] = False,
+    profiles: drafts.FolderToRead,
     json_form: Json = False,
 ) -> None:
-    """Walk one message through the stages: which profile claims it and why, fields, readings, quality, identity."""
-    from sensegate.authoring.explain import explain as walk  # noqa: PLC0415 - the whole decoder
+    """Explain how one message is processed: matching profile and why, fields, readings, quality, identity.
+
+    Example: sensegate explain payload.json --topic acme/th10/7/up
+    """
+    from sensegate.authoring.explain import explain as explain_message  # noqa: PLC0415 - the whole decoder
 
     try:
         payload = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as why:
-        remedy = f"{why.strerror or why}; name a file with the payload, or - for standard input"
-        raise ConfigError("cannot be read", file=file, remedy=remedy) from why
+        remedy = f"{why.strerror or why}; give a file with the payload, or - for standard input"
+        raise ConfigError("the file cannot be read", file=file, remedy=remedy) from why
     if hexed:
         try:
             payload = bytes.fromhex(payload.decode("ascii"))
         except ValueError as why:
-            raise ConfigError("is no hex", file=file, remedy="two digits a byte; blanks are left out") from why
-    stages = walk([profiles], topic, payload, device=device, profile=profile, port=port)
+            raise ConfigError(
+                "the payload is not hex", file=file, remedy="give two digits per byte; blanks are ignored"
+            ) from why
+    stages = explain_message([profiles], topic, payload, device=device, profile=profile, port=port)
     if json_form:
-        as_json(stages)
+        print_json(stages)
         return
     for stage in stages:
         console.rule(str(stage["stage"]), align="left")
@@ -154,7 +176,7 @@ def explain(
 def _file(name: str, folder: Path) -> Path:
     file = folder / f"{name}.yaml"
     if not file.exists():
-        known = [f"{one.parent.name}/{one.stem}" for one in files([folder])] if folder.exists() else []
+        known = [f"{file.parent.name}/{file.stem}" for file in files([folder])] if folder.exists() else []
         raise NotFound(f"no profile '{name}' in {folder}; {wording.unknown_profile(name, known)}")
     return file
 
@@ -167,16 +189,23 @@ app.command("import")(drafts.import_)
 @app.command("list")
 def list_(
     *,
-    profiles: Folder = FOLDER,
-    live: Annotated[bool, typer.Option("--live", help="Ask the gateway what is in force there.")] = False,
+    profiles: drafts.FolderToRead,
+    live: Annotated[bool, typer.Option("--live", help="List the profiles in force at the gateway.")] = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """List the profiles of a folder, or with --live those in force at a gateway."""
+    """List the profiles of a folder, or with --live those in force at a gateway.
+
+    Example: sensegate profile list --live
+    """
     if live:
-        found = rows_of(ask(url, token, lambda remote: remote.get("/api/v1/profiles", limit=10_000)))
-        table(found, ("id", "version", "folder", "trials", "title", "format", "topics", "problem"), json_form=json_form)
+        rows_in_force = rows_of(call(url, token, lambda remote: remote.get("/api/v1/profiles", limit=10_000)))
+        print_table(
+            rows_in_force,
+            ("id", "version", "folder", "trial_versions", "title", "format", "topics", "problem"),
+            json_form=json_form,
+        )
         return
     from sensegate.decode.grammar import parse  # noqa: PLC0415 - the decoder
 
@@ -195,22 +224,25 @@ def list_(
                 "examples": len(source.examples),
             }
         )
-    table(rows, ("profile", "version", "label", "format", "topics", "examples"), json_form=json_form)
+    print_table(rows, ("profile", "version", "label", "format", "topics", "examples"), json_form=json_form)
 
 
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="vendor/model, or vendor/model@version.", metavar="PROFILE[@VERSION]")],
     *,
-    profiles: Folder = FOLDER,
+    profiles: drafts.FolderToRead,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """Print a profile as it is written: the folder's, or with @version the one that a gateway keeps."""
+    """Print the text of a profile from the folder, or with @VERSION from a gateway.
+
+    Example: sensegate profile show acme/th10@4
+    """
     profile, at, version = name.partition("@")
     if at:
         path = f"/api/v1/profiles/{profile}/versions/{version}"
-        sys.stdout.write(ask(url, token, lambda remote: remote.get(path))["text"])
+        sys.stdout.write(call(url, token, lambda remote: remote.get(path))["text"])
         return
     sys.stdout.write(_file(name, profiles).read_text(encoding="utf-8"))
 
@@ -219,15 +251,18 @@ def show(
 def run_examples(
     name: Annotated[str, typer.Argument(help="vendor/model; default: all.", metavar="[PROFILE]")] = "",
     *,
-    profiles: Folder = FOLDER,
+    profiles: drafts.FolderToRead,
 ) -> None:
-    """Run the examples of one profile or of all; exit 1 if one does not give what it says."""
+    """Run the examples of one profile or of all; exit 1 if one fails.
+
+    Example: sensegate profile test acme/th10
+    """
     from sensegate.authoring.examples import check_profile  # noqa: PLC0415 - the whole decoder
 
-    chosen = [_file(name, profiles)] if name else list(files([profiles]))
-    found = [str(problem) for file in followed(chosen, "running examples") for problem in check_profile(file)]
-    for line in found:
+    selected = [_file(name, profiles)] if name else list(files([profiles]))
+    failures = [str(problem) for file in with_progress(selected, "running examples") for problem in check_profile(file)]
+    for line in failures:
         sys.stdout.write(line + "\n")
-    console.print(f"{count(len(chosen), 'profile')}, {count(len(found), 'problem')}", highlight=False)
-    if found:
+    console.print(f"{count(len(selected), 'profile')}, {count(len(failures), 'problem')}", highlight=False)
+    if failures:
         raise typer.Exit(1)

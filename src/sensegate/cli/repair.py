@@ -1,4 +1,4 @@
-"""`sensegate doctor --repair` and `--accept-loss`: streams that existed and that the server would not find."""
+"""`sensegate doctor --repair` and `--accept-loss`: known streams that the server cannot read."""
 
 from __future__ import annotations
 
@@ -17,92 +17,98 @@ from sensegate.config import Config
 from sensegate.errors import EngineError
 
 if TYPE_CHECKING:
-    from sensegate.cli.doctor import Finding
+    from sensegate.cli.doctor import CheckResult
 
 CHECK = "streams"
 
 
-def look(config: Config) -> Iterator[Finding]:
-    """Return whether each known stream can be read by the server."""
-    from sensegate.cli.doctor import Finding, Verdict  # noqa: PLC0415 - it imports this page
+def check_streams(config: Config) -> Iterator[CheckResult]:
+    """Yield a result for each known stream: can the server read it?"""
+    from sensegate.cli.doctor import CheckOutcome, CheckResult  # noqa: PLC0415 - that module imports this one
 
     try:
         inventory = Inventory.of(config.engine, Path(config.directory).resolve() / "engine").load()
     except EngineError as why:
-        yield Finding(CHECK, Verdict.BAD, str(why), "stop the gateway, then sensegate doctor CONFIG --repair")
+        yield CheckResult(CHECK, CheckOutcome.BAD, str(why), "stop the gateway, then sensegate doctor CONFIG --repair")
         return
     lost = inventory.lost()
     if not lost:
-        yield Finding(CHECK, Verdict.GOOD, f"{len(inventory.streams)} known, all there")
+        yield CheckResult(CHECK, CheckOutcome.GOOD, f"{len(inventory.streams)} known, all present")
     for stream in lost:
-        yield Finding(CHECK, Verdict.BAD, f"{stream.title} cannot be read: {stream.why}", _remedy(stream))
+        yield CheckResult(CHECK, CheckOutcome.BAD, f"{stream.title} cannot be read: {stream.why}", _remedy(stream))
 
 
-def mend(config: Config, accepted: Sequence[str]) -> list[Finding]:
-    """Repair what can be, give up what is named in `accepted`, and return what became of each lost stream.
+def repair_streams(config: Config, accepted: Sequence[str]) -> list[CheckResult]:
+    """Repair the lost streams that can be, give up those named in `accepted`, and return a result for each.
 
     Raises:
-        EngineError: the gateway runs, or a stream that is named is not lost.
+        EngineError: the gateway runs, or a named stream is not lost.
     """
     directory = Path(config.directory).resolve() / "engine"
     with contextlib.ExitStack() as stack:
         if directory.is_dir() and not config.engine.url:
-            lock = process.lock(directory / "gateway.lock", "the gateway of this directory runs")
+            lock = process.lock(directory / "gateway.lock", "the gateway of this directory is running")
             stack.callback(os.close, lock)
-            asyncio.run(_end_left_behind(directory))
-        return list(_mended(Inventory.of(config.engine, directory), accepted))
+            asyncio.run(_stop_orphan(directory))
+        return list(_repaired(Inventory.of(config.engine, directory), accepted))
 
 
-def _mended(inventory: Inventory, accepted: Sequence[str]) -> Iterator[Finding]:
-    from sensegate.cli.doctor import Finding, Verdict  # noqa: PLC0415 - it imports this page
+def _repaired(inventory: Inventory, accepted: Sequence[str]) -> Iterator[CheckResult]:
+    from sensegate.cli.doctor import CheckOutcome, CheckResult  # noqa: PLC0415 - that module imports this one
 
     try:
         inventory.load()
     except EngineError as why:
         inventory.rebuild()
-        remedy = "compare it with that of a backup"
-        yield Finding(CHECK, Verdict.WARNING, f"the record was written again from the copies beside it: {why}", remedy)
+        remedy = "compare it with the record of a backup"
+        yield CheckResult(
+            CHECK, CheckOutcome.WARNING, f"the record of streams was rebuilt from its copies: {why}", remedy
+        )
     lost = inventory.lost()
-    given_up = [_named(lost, name) for name in accepted]
+    given_up = [_lost_stream(lost, name) for name in accepted]
     for stream in lost:
         if stream in given_up:
             at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             loss = inventory.accept(stream, by=pwd.getpwuid(os.getuid()).pw_name, at=at)
-            place = f"; what is left of it lies in {loss.aside}" if loss.aside else ""
-            outcome = (
-                f"{stream.title} is given up and will be created anew; the next start puts that on the trail{place}"
+            remains = f"; its remains are in {loss.aside}" if loss.aside else ""
+            outcome = f"{stream.title} is given up; the next start recreates it and records that in the trail{remains}"
+            yield CheckResult(
+                CHECK, CheckOutcome.WARNING, outcome, "start the gateway; cursors of the old stream are refused"
             )
-            yield Finding(CHECK, Verdict.WARNING, outcome, "start the gateway; cursors of the old life are refused")
         elif inventory.repair(stream):
-            yield Finding(CHECK, Verdict.GOOD, f"{stream.title} can be read again ({stream.why})")
+            yield CheckResult(CHECK, CheckOutcome.GOOD, f"{stream.title} is readable again ({stream.why})")
         else:
-            yield Finding(CHECK, Verdict.BAD, f"{stream.title} cannot be rebuilt: {stream.why}", _restore(stream))
+            yield CheckResult(
+                CHECK, CheckOutcome.BAD, f"{stream.title} cannot be rebuilt: {stream.why}", _restore_remedy(stream)
+            )
     if not lost:
-        yield Finding(CHECK, Verdict.GOOD, f"{len(inventory.streams)} known, nothing to repair")
+        yield CheckResult(CHECK, CheckOutcome.GOOD, f"{len(inventory.streams)} known, nothing to repair")
 
 
-async def _end_left_behind(directory: Path) -> None:
-    """End, in order, the server that a killed gateway left behind on this store."""
+async def _stop_orphan(directory: Path) -> None:
+    """Stop the server that a killed gateway left running on this store."""
     server = process.find(directory)
     if server is not None:
         await server.end()
         server.release()
 
 
-def _named(lost: Sequence[LostStream], name: str) -> LostStream:
+def _lost_stream(lost: Sequence[LostStream], name: str) -> LostStream:
     matches = [stream for stream in lost if name in {stream.title, stream.name}]
     if not matches:
         titles = ", ".join(stream.title for stream in lost) or "none"
-        raise EngineError(f"--accept-loss {name}: that stream is not lost; lost are: {titles}")
+        raise EngineError(f"--accept-loss {name}: that stream is not lost; lost streams: {titles}")
     if matches[1:]:
-        raise EngineError(f"--accept-loss {name}: say which: {', '.join(stream.title for stream in matches)}")
+        raise EngineError(
+            f"--accept-loss {name}: the name is ambiguous; give one of: {', '.join(stream.title for stream in matches)}"
+        )
     return matches[0]
 
 
 def _remedy(stream: LostStream) -> str:
-    return "stop the gateway, then sensegate doctor CONFIG --repair" if stream.repairable else _restore(stream)
+    return "stop the gateway, then sensegate doctor CONFIG --repair" if stream.repairable else _restore_remedy(stream)
 
 
-def _restore(stream: LostStream) -> str:
-    place = f"restore {stream.directory} from a backup" if stream.directory else "restore it at the server"
-    return f"{place}, or give it up: sensegate doctor CONFIG --accept-loss '{stream.title}'"
+def _restore_remedy(stream: LostStream) -> str:
+    restore = f"restore {stream.directory} from a backup" if stream.directory else "restore it at the server"
+    return f"{restore}, or give it up: sensegate doctor CONFIG --accept-loss '{stream.title}'"

@@ -1,4 +1,4 @@
-"""`sensegate replay`: recorded messages, published again."""
+"""`sensegate replay`: publish recorded messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sensegate.cli.shown import aside, console
+from sensegate.cli.output import console, stderr
 from sensegate.demo.mqtt import Publisher, RefusedConnection
 from sensegate.errors import ConfigError, Unavailable
 from sensegate.wording import count
@@ -26,7 +26,7 @@ def messages(file: Path) -> Iterator[tuple[str, bytes, float | None]]:
     """Yield (topic, payload, at) of each line; `at` in seconds where the line has one.
 
     Raises:
-        ConfigError: a line is not such a message.
+        ConfigError: a line is not a recorded message.
     """
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
@@ -41,10 +41,10 @@ def messages(file: Path) -> Iterator[tuple[str, bytes, float | None]]:
                 yield entry["topic"], payload, float(at) if at is not None else None
             except (ValueError, KeyError, TypeError, AttributeError) as why:
                 raise ConfigError(
-                    f"not a recorded message ({type(why).__name__}: {why})",
+                    f"the line is not a recorded message ({type(why).__name__}: {why})",
                     file=str(file),
                     line=number,
-                    remedy='each line is {"topic": …, "payload": … or "payload_b64": …, "at": seconds (optional)}',
+                    remedy='write lines {"topic": …, "payload": … or "payload_b64": …, "at": seconds (optional)}',
                 ) from why
 
 
@@ -52,17 +52,23 @@ def replay(
     file: Annotated[Path, typer.Argument(help="JSON lines: topic, payload or payload_b64, optional at.", exists=True)],
     *,
     to: Annotated[
-        str, typer.Option(help="mqtt://[user[:password]@]host[:port]; or the password in SENSEGATE_MQTT_PASSWORD.")
+        str,
+        typer.Option(
+            help="Broker mqtt://[user[:password]@]host[:port]; preferably the password in SENSEGATE_MQTT_PASSWORD."
+        ),
     ],
     speed: Annotated[
-        float, typer.Option(min=0, help="Factor on the recorded pace (needs `at`); 0: as fast as it goes.")
+        float, typer.Option(min=0, help="Speed relative to the recording (needs `at`); 0: as fast as possible.")
     ] = 0.0,
-    repeat: Annotated[int, typer.Option(min=1, help="Play the file so many times.")] = 1,
+    repeat: Annotated[int, typer.Option(min=1, help="Number of repetitions of the file.")] = 1,
 ) -> None:
-    """Publish recorded messages at QoS 1; each is waited for until it is acknowledged."""
+    """Publish recorded messages at QoS 1 and wait for their acknowledgements.
+
+    Example: sensegate replay messages.jsonl --to mqtt://air-1@127.0.0.1:11883
+    """
     total = sum(1 for _ in messages(file)) * repeat
     progress = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=aside
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=stderr
     )
     with progress:
         bar = progress.add_task(file.name, total=total)
@@ -71,12 +77,12 @@ def replay(
 
 
 class _Player:
-    """One connection that publishes recordings."""
+    """A connection that publishes a recording."""
 
     def __init__(self, to: str, advance: Callable[[], None]) -> None:
         self.target = urlsplit(to)
         if self.target.scheme != "mqtt" or not self.target.hostname:
-            raise ConfigError(f"'{to}' is no MQTT address", remedy="give mqtt://user:password@host:port")
+            raise ConfigError(f"'{to}' is not an MQTT address", remedy="give mqtt://user:password@host:port")
         self.host, self.port = self.target.hostname, self.target.port or 1883
         self.advance = advance
         self.changed = asyncio.Event()
@@ -102,32 +108,32 @@ class _Player:
                 lost=self._lost,
             )
         except RefusedConnection as why:
-            raise Unavailable(f"{self.host} refuses the connection ({why}); user name and password?") from why
+            raise Unavailable(f"{self.host} refuses the connection ({why}); check user name and password") from why
         except OSError as why:
             raise Unavailable(f"{self.host}:{self.port} cannot be reached ({why})") from why
 
-    async def _room(self, publisher: Publisher, most: int) -> None:
-        """Wait until at most `most` messages are in flight."""
-        while len(publisher.in_flight) > most:
+    async def _drain(self, publisher: Publisher, limit: int) -> None:
+        """Wait until at most `limit` messages are in flight."""
+        while len(publisher.in_flight) > limit:
             if self.lost:
                 raise Unavailable(
                     f"{self.host} closed the connection with {count(len(publisher.in_flight), 'message')} not "
-                    "acknowledged (a topic that it does not take? a message that is too large?)"
+                    "acknowledged; check the permitted topics and the message size"
                 )
             self.changed.clear()
             await self.changed.wait()
 
     async def play(self, file: Path, speed: float, repeat: int) -> None:
-        """Publish a file so many times at a factor of its pace."""
+        """Publish a file `repeat` times, at `speed` times the recorded pace."""
         publisher = await self._connect()
         loop = asyncio.get_running_loop()
         for _ in range(repeat):
-            began, first = loop.time(), None
+            started, first = loop.time(), None
             for topic, payload, at in messages(file):
                 if speed and at is not None:
                     first = at if first is None else first
-                    await asyncio.sleep(max(0.0, began + (at - first) / speed - loop.time()))
-                await self._room(publisher, WINDOW)
+                    await asyncio.sleep(max(0.0, started + (at - first) / speed - loop.time()))
+                await self._drain(publisher, WINDOW)
                 publisher.publish("", topic.encode(), payload)
-        await self._room(publisher, 0)
+        await self._drain(publisher, 0)
         publisher.close()

@@ -1,4 +1,4 @@
-"""`sensegate return`: what the centre gives back to a node, carried by files where there is no link."""
+"""`sensegate return`: the return flow from a centre to a node as files, for sites without a link."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from typing import Annotated
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Token, Url, ask, console, save
+from sensegate.cli.output import DEFAULT_URL, Token, Url, call, console, save
 from sensegate.wording import count
 
-app = typer.Typer(help="Return flow by files, across an air gap: place, export, import.", no_args_is_help=True)
+app = typer.Typer(
+    help="Carry the return flow by files across an air gap: offset, export, import.", no_args_is_help=True
+)
 
 
 @app.command()
-def place(*, url: Url = DEFAULT_URL, token: Token = "") -> None:
-    """Print the place to which a node has come; give it to `export` at the centre."""
-    answer = ask(url, token, lambda remote: remote.get("/api/v1/returns/place"))
+def offset(*, url: Url = DEFAULT_URL, token: Token = "") -> None:
+    """Print the offset up to which a node has received; pass it to `sensegate return export` at the centre.
+
+    Example: sensegate return offset > offset.txt
+    """
+    answer = call(url, token, lambda remote: remote.get("/api/v1/returns/place"))
     typer.echo(answer["cursor"])
 
 
@@ -25,24 +30,30 @@ def export(
     node: Annotated[str, typer.Argument(help="Division of the node.", metavar="DIVISION")],
     file: Annotated[Path, typer.Argument(help="File to write.")],
     *,
-    after: Annotated[str, typer.Option(help="Place of the node (`sensegate return place` there).")] = "",
+    after: Annotated[str, typer.Option(help="Offset of the node (`sensegate return offset` there).")] = "",
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """Write what goes back to a node into a signed file (at the centre)."""
-    body, until = ask(url, token, lambda remote: remote.content(f"/api/v1/returns/{node}", after=after))
+    """Export the readings for a node into a signed file (at the centre).
+
+    Example: sensegate return export 4403 back.bin --after "$(cat offset.txt)"
+    """
+    body, until = call(url, token, lambda remote: remote.content(f"/api/v1/returns/{node}", after=after))
     save(file, body)
-    console.print(f"{file}: {count(len(body), 'byte')}; the next file begins after {until}", highlight=False)
+    console.print(f"{file}: {count(len(body), 'byte')}; the next file starts after {until}", highlight=False)
 
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="File of `export`.", exists=True)],
+    file: Annotated[Path, typer.Argument(help="File written by `sensegate return export`.", exists=True)],
     *,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """Take a file of the centre (at the node); one that was taken before changes nothing."""
+    """Import a file of the centre (at the node); importing it again changes nothing.
+
+    Example: sensegate return import back.bin
+    """
     body = file.read_bytes()
-    answer = ask(url, token, lambda remote: remote.post_text("/api/v1/returns", body, "application/octet-stream"))
-    console.print(f"{count(answer['rows'], 'reading')}; this node has come to {answer['cursor']}", highlight=False)
+    answer = call(url, token, lambda remote: remote.post_text("/api/v1/returns", body, "application/octet-stream"))
+    console.print(f"{count(answer['rows'], 'reading')}; the offset of this node is {answer['cursor']}", highlight=False)

@@ -1,4 +1,4 @@
-"""`sensegate run`, `demo` and `bench`: what starts processes."""
+"""`sensegate run`, `engine`, `demo` and `bench`: commands that run a gateway or a benchmark."""
 
 from __future__ import annotations
 
@@ -13,88 +13,96 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 import uvloop
 
-from sensegate.cli.shown import aside, console, table
-from sensegate.cli.times import span
+from sensegate.cli.output import console, print_table, stderr
+from sensegate.cli.times import parse_duration
 from sensegate.errors import ConfigError
 
 if TYPE_CHECKING:
     from sensegate.config import Config
 
-CHECKOUT = Path(__file__).parents[3]
-BENCHES = CHECKOUT / "tests" / "bench"
+BENCHES = Path("tests") / "bench"
+"""Folder of the benchmarks in a checkout of the repository; the package has none."""
 
 
-async def until_told(work: Coroutine[Any, Any, Any]) -> None:
-    """Run `work` until it ends or SIGTERM or SIGINT asks for an orderly end."""
+async def run_until_signalled(work: Coroutine[Any, Any, Any]) -> None:
+    """Run `work` until it ends, or until SIGTERM or SIGINT cancels it."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
-    asked = False
+    signalled = False
 
-    def ask() -> None:
-        nonlocal asked
-        asked = True
+    def cancel() -> None:
+        nonlocal signalled
+        signalled = True
         task.cancel()
 
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, ask)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, cancel)
     try:
         await task
     except asyncio.CancelledError:
-        if not asked:
+        if not signalled:
             raise
     finally:
-        for sign in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(sign)
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(signal_number)
 
 
-def run(config: Annotated[Path, typer.Argument(help="Configuration, see config/README.md.")]) -> None:
-    """Run one node or centre until SIGTERM or Ctrl-C; an orderly stop ends its nats-server too.
+def run(config: Annotated[Path, typer.Argument(help="Configuration file, see config/README.md.")]) -> None:
+    """Run a node or centre until SIGTERM or Ctrl-C, together with its nats-server.
 
     The first start writes an administrator's token to admin.token in the `directory` of the configuration.
-    `sensegate check CONFIG` and `sensegate doctor CONFIG` say before what is wrong. config/README.md: a first start.
+    `sensegate check CONFIG` and `sensegate doctor CONFIG` find problems beforehand. config/README.md describes a first
+    start.
+
+    Example: sensegate run config/node.yaml
     """
-    from sensegate import flow  # noqa: PLC0415 - the whole gateway; only this command needs it
-    from sensegate.config import files, load  # noqa: PLC0415 - the same
+    from sensegate import flow  # noqa: PLC0415 - loads the whole gateway
+    from sensegate.config import files, load  # noqa: PLC0415 - as above
 
     loaded = load(config)
-    wrong = files.faults(loaded, config, start=True) + _place(config, loaded)
-    if wrong:
-        raise ExceptionGroup("it cannot start", wrong)
-    uvloop.run(until_told(flow.run(loaded)))
-    aside.print("stopped")
+    errors = files.file_faults(loaded, config, start=True) + _directory_errors(config, loaded)
+    if errors:
+        raise ExceptionGroup("the gateway cannot start", errors)
+    uvloop.run(run_until_signalled(flow.run(loaded)))
+    stderr.print("stopped")
 
 
-def _place(file: Path, config: Config) -> list[ConfigError]:
-    """Return why the directory of a gateway cannot be used."""
-    found: list[ConfigError] = []
+def _directory_errors(file: Path, config: Config) -> list[ConfigError]:
+    """Return the errors that prevent the use of a gateway's directory."""
+    errors: list[ConfigError] = []
     try:
         Path(config.directory).mkdir(parents=True, exist_ok=True, mode=0o700)
         (Path(config.directory) / ".touched").touch()
         (Path(config.directory) / ".touched").unlink()
     except OSError as why:
-        remedy = "give one that this user may write, e.g. `directory: ./data`, or run as the user it belongs to"
-        what = f"{config.directory} cannot be written ({why.strerror})"
-        found.append(ConfigError(what, file=str(file), key="directory", remedy=remedy))
-    return found
+        remedy = "give a directory that this user may write, e.g. `directory: ./data`, or run as its owner"
+        problem = f"{config.directory} is not writable ({why.strerror})"
+        errors.append(ConfigError(problem, file=str(file), key="directory", remedy=remedy))
+    return errors
 
 
 def engine(
-    config: Annotated[Path, typer.Argument(help="Configuration of the gateway, see config/README.md.")],
-    directory: Annotated[Path, typer.Argument(help="Where the two files are written, 0600; users there are kept.")],
+    config: Annotated[Path, typer.Argument(help="Configuration file of the gateway, see config/README.md.")],
+    directory: Annotated[
+        Path, typer.Argument(help="Directory for the two files, mode 0600; users already there are kept.")
+    ],
 ) -> None:
-    """Write the configuration of a nats-server that you run yourself, and the file of users by which we enter it."""
+    """Write the configuration of an external nats-server, and the credentials file with which the gateway connects.
+
+    Example: sensegate engine config/node.yaml /etc/sensegate
+    """
     from sensegate.bus import external  # noqa: PLC0415 - only this command needs it
-    from sensegate.config import load  # noqa: PLC0415 - the same
-    from sensegate.decode.profiles import any_video_profile  # noqa: PLC0415 - the same
+    from sensegate.config import load  # noqa: PLC0415 - as above
+    from sensegate.decode.profiles import any_video_profile  # noqa: PLC0415 - as above
 
     loaded = load(config)
-    personal = any_video_profile(loaded.profiles)
+    personal = any_video_profile(loaded.profile_folders)
     written, users = external.write(loaded, directory, personal=personal)
     console.print(f"{written}: start it with `nats-server -c {written}`", highlight=False, soft_wrap=True)
     if external.sealed(loaded, personal=personal):
-        told = "its store is encrypted: start it with the key in $SENSEGATE_STORE_KEY, and set engine.encryption: on"
-        console.print(told, highlight=False, soft_wrap=True)
-    console.print(f"{users}: give it as engine.credentials_file, with engine.url", highlight=False, soft_wrap=True)
+        hint = "its store is encrypted: start it with the key in $SENSEGATE_STORE_KEY, and set engine.encryption: on"
+        console.print(hint, highlight=False, soft_wrap=True)
+    console.print(f"{users}: set engine.credentials_file to it, and engine.url", highlight=False, soft_wrap=True)
 
 
 def demo(
@@ -103,29 +111,36 @@ def demo(
         float,
         typer.Option(
             "--for",
-            parser=span,
+            parser=parse_duration,
             metavar="SPAN",
             show_default="until Ctrl-C",
-            help="End after so long (60s, 5m), print the verdict, exit 1 if anything was lost or doubled.",
+            help="End after this time (60s, 5m), print the verdict, exit 1 if anything was lost or duplicated.",
         ),
     ] = 0.0,
     nodes: Annotated[int, typer.Option(min=1, max=21, help="Number of city nodes.")] = 2,
     devices: Annotated[
         int,
         typer.Option(
-            min=0, max=1_000_000, help="Simulated devices, all nodes together; 0: 60 for each node. At least 12 each."
+            min=0,
+            max=1_000_000,
+            help="Number of simulated devices of all nodes; 0: 60 for each node. At least 12 each.",
         ),
     ] = 0,
-    cameras: Annotated[int, typer.Option(min=0, max=10_000, help="Simulated cameras, all nodes together.")] = 50,
-    rate: Annotated[float, typer.Option(min=1, help="Messages a second, all nodes together.")] = 200.0,
-    summary: Annotated[Path | None, typer.Option(help="File for the summary (JSON, holds tokens: 0600).")] = None,
-    data: Annotated[Path | None, typer.Option(help="Directory that is kept; default: a temporary one.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 1,
+    cameras: Annotated[int, typer.Option(min=0, max=10_000, help="Number of simulated cameras of all nodes.")] = 50,
+    rate: Annotated[float, typer.Option(min=1, help="Messages per second of all nodes.")] = 200.0,
+    summary: Annotated[
+        Path | None, typer.Option(help="File for the summary (JSON; contains tokens, mode 0600).")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Directory to keep; default: a temporary one.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random generator.")] = 1,
     cut: Annotated[bool, typer.Option("--cut/--no-cut", help="Cut one node's link to the centre for a while.")] = True,
 ) -> None:
-    """Run a centre and its nodes in one go, with simulated devices, injected faults and an independent judge."""
+    """Run a centre and its nodes with simulated devices, injected faults and an independent judge.
+
+    Example: sensegate demo --for 60s
+    """
     from sensegate.demo.run import run_demo  # noqa: PLC0415 - only this command needs it
-    from sensegate.demo.setup import Options  # noqa: PLC0415 - the same
+    from sensegate.demo.setup import Options  # noqa: PLC0415 - as above
 
     options = Options(
         for_s=for_ or None,
@@ -141,55 +156,60 @@ def demo(
     raise typer.Exit(uvloop.run(run_demo(options, console)))
 
 
-def benches() -> dict[str, str]:
-    """Return what each benchmark measures: files of tests/bench that have a function `bench`, and their first lines."""
-    found: dict[str, str] = {}
+def available_benches() -> dict[str, str]:
+    """Return the name and description of each benchmark: files of tests/bench that define a function `bench`."""
+    benches: dict[str, str] = {}
     for file in sorted(BENCHES.glob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         if any(isinstance(node, ast.AsyncFunctionDef) and node.name == "bench" for node in tree.body):
-            found[file.stem] = " ".join((ast.get_docstring(tree) or "").partition("\n\n")[0].split())
-    return found
+            benches[file.stem] = " ".join((ast.get_docstring(tree) or "").partition("\n\n")[0].split())
+    return benches
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="Name of a benchmark, or `list` to see what there is.")],
+    name: Annotated[str, typer.Argument(help="Name of a benchmark, or `list` to list them.")],
     *,
-    json_form: Annotated[bool, typer.Option("--json", help="Print the figures as one line of JSON.")] = False,
+    json_form: Annotated[bool, typer.Option("--json", help="Print the results as one line of JSON.")] = False,
 ) -> None:
-    """Run a benchmark of tests/bench: its baseline runs in the same minute on the same machine."""
-    known = benches()
+    """Run a benchmark of tests/bench, together with its baseline on the same machine.
+
+    Example: sensegate bench drain
+    """
+    known = available_benches()
     if not known:
         raise ConfigError(
-            f"no benchmarks in {BENCHES}", remedy="they come with a checkout of the repository, not with the package"
+            f"no benchmarks in {BENCHES.absolute()}",
+            remedy="start it in a checkout of the repository; the package has none",
         )
     if name == "list":
-        table([{"name": one, "what": what} for one, what in known.items()], ("name", "what"), json_form=json_form)
+        rows = [{"name": bench_name, "description": text} for bench_name, text in known.items()]
+        print_table(rows, ("name", "description"), json_form=json_form)
         return
     if name not in known:
         raise ConfigError(f"no benchmark '{name}'", remedy=f"one of: {', '.join(known)}")
-    measure = _bench(BENCHES / f"{name}.py")
-    figures: dict[str, Any] = uvloop.run(_whole(measure))
+    measure = _load_bench(BENCHES / f"{name}.py")
+    figures: dict[str, Any] = uvloop.run(_awaited(measure))
     if json_form:
-        import json  # noqa: PLC0415 - one line, unlike as_json
+        import json  # noqa: PLC0415 - one line, unlike print_json
 
-        each = figures.pop("each", [])  # one line for each of several subjects
-        for line in [{"bench": name, **figures}, *each]:
+        rows = figures.pop("each", [])  # a line for each of several subjects
+        for line in [{"bench": name, **figures}, *rows]:
             typer.echo(json.dumps(line, ensure_ascii=False))
         return
     for key, value in figures.items():
         console.print(f"{key:28} {value}", highlight=False)
 
 
-async def _whole(measure: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+async def _awaited(measure: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
     return await measure()
 
 
-def _bench(file: Path) -> Callable[[], Awaitable[dict[str, Any]]]:
-    """Load a benchmark's file; benches may import one another as `tests.bench.…`."""
+def _load_bench(file: Path) -> Callable[[], Awaitable[dict[str, Any]]]:
+    """Return the function `bench` of a benchmark's file; benchmarks may import one another as `tests.bench.…`."""
     import sys  # noqa: PLC0415 - only here
 
-    if str(CHECKOUT) not in sys.path:
-        sys.path.insert(0, str(CHECKOUT))
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     spec = importlib.util.spec_from_file_location(f"tests.bench.{file.stem}", file)
     assert spec is not None  # noqa: S101 - the file exists
     assert spec.loader is not None  # noqa: S101 - the same

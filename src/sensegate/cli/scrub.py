@@ -1,4 +1,4 @@
-"""`sensegate doctor CONFIG --scrub`: one pass of the scrub, by the gateway that runs or, where none does, here."""
+"""`sensegate doctor CONFIG --scrub`: one pass of the scrub, by the running gateway or, without one, in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from sensegate import logs
 from sensegate.bus.process import write_private
-from sensegate.cli.shown import aside
+from sensegate.cli.output import stderr
 from sensegate.config import Config
 from sensegate.errors import Unavailable
 from sensegate.persist import extents
@@ -19,25 +19,25 @@ from sensegate.persist.extents import Extents
 from sensegate.persist.scrubber import LOOK_S, ORDER, STATUS, Status
 
 ANSWER_S = 30.0
-"""A gateway that runs begins within this."""
+"""Time limit for a running gateway to begin the pass."""
 
 
 def scrub(config: Config, *, running: bool) -> Extents:
-    """Make a pass and return what is known after it, with a bar on the terminal.
+    """Make a pass and return the extents of the log after it, with a progress bar on the terminal.
 
     Raises:
-        Unavailable: the gateway that runs does not answer, or the log cannot be read.
-        EngineError, ConfigError: no gateway runs, and its server cannot be started here.
+        Unavailable: the running gateway does not answer, or the log cannot be read.
+        EngineError, ConfigError: the server of the stopped gateway cannot be started.
     """
-    return asyncio.run(_by_order(Path(config.directory)) if running else _here(config))
+    return asyncio.run(_by_gateway(Path(config.directory)) if running else _in_process(config))
 
 
-async def _by_order(directory: Path) -> Extents:
+async def _by_gateway(directory: Path) -> Extents:
     order = secrets.token_hex(8)
     await asyncio.to_thread(write_private, directory / ORDER, order)
     loop = asyncio.get_running_loop()
     until = loop.time() + ANSWER_S
-    with Progress(console=aside, transient=True, disable=not aside.is_terminal) as progress:
+    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         task = progress.add_task("scrub", total=None)
         while True:
             status = await asyncio.to_thread(_status, directory)
@@ -49,7 +49,7 @@ async def _by_order(directory: Path) -> Extents:
             if loop.time() > until:
                 raise Unavailable(f"the gateway has not begun a scrub within {ANSWER_S:.0f} s; see its log")
             await asyncio.sleep(LOOK_S)
-    return await asyncio.to_thread(_known, directory)
+    return await asyncio.to_thread(_extents, directory)
 
 
 def _status(directory: Path) -> Status:
@@ -59,14 +59,14 @@ def _status(directory: Path) -> Status:
         return Status(0)
 
 
-def _known(directory: Path) -> Extents:
-    """Return what the gateway has written, of whatever log."""
+def _extents(directory: Path) -> Extents:
+    """Return the extents that the gateway has written."""
     return extents.read(directory, extents.log_of(directory))
 
 
-async def _here(config: Config) -> Extents:
-    """Start the server, which must not be running, and make a pass."""
-    from sensegate.bus.engine import Engine, User  # noqa: PLC0415 - only this way needs the engine
+async def _in_process(config: Config) -> Extents:
+    """Start the server of a stopped gateway and make a pass."""
+    from sensegate.bus.engine import Engine, User  # noqa: PLC0415 - needed only without a running gateway
     from sensegate.bus.log import JetStreamLog  # noqa: PLC0415 - as above
     from sensegate.clock import SystemClock  # noqa: PLC0415 - as above
     from sensegate.decode.profiles import any_video_profile  # noqa: PLC0415 - as above
@@ -74,21 +74,21 @@ async def _here(config: Config) -> Extents:
     from sensegate.persist.identity import HOUR_US  # noqa: PLC0415 - as above
     from sensegate.persist.scrub import Scrub, scrubbed  # noqa: PLC0415 - as above
 
-    logs.configure("error", config.log_format)  # what is found is the answer
+    logs.configure("error", config.log_format)  # the results go to the terminal
     clock = SystemClock()
-    async with Engine.of(config, clock, personal=any_video_profile(config.profiles)) as engine:
+    async with Engine.of(config, clock, personal=any_video_profile(config.profile_folders)) as engine:
         client = await engine.connect(User.GATEWAY, name="scrub")
         try:
             log = JetStreamLog(client)
             await log.open(Path(config.directory))
             horizon_us = (config.duplicates.horizon_h + SLACK_H) * HOUR_US
-            made = Scrub(log, scrubbed(config, horizon_us), clock)
-            work = asyncio.create_task(made.once(), name="scrub")
-            with Progress(console=aside, transient=True, disable=not aside.is_terminal) as progress:
+            scrubber = Scrub(log, scrubbed(config, horizon_us), clock)
+            work = asyncio.create_task(scrubber.once(), name="scrub")
+            with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
                 task = progress.add_task("scrub", total=None)
                 while not work.done():
                     await asyncio.wait((work,), timeout=LOOK_S)
-                    progress.update(task, completed=made.done, total=made.total or None)
+                    progress.update(task, completed=scrubber.done, total=scrubber.total or None)
             await log.close()
             return work.result()
         finally:

@@ -1,4 +1,4 @@
-"""How options take times: how long, and when; the same on every command."""
+"""Parsing of durations and points in time in options, the same for every command."""
 
 from __future__ import annotations
 
@@ -12,34 +12,32 @@ from sensegate.config import durations
 HOUR_S, DAY_S = 3_600.0, 86_400.0
 
 
-def span(text: str | float) -> float:
-    """Return the seconds of ``90s``, ``30m``, ``12h``, ``7d``, ``2w``; a bare number is seconds."""
+def parse_duration(text: str | float) -> float:
+    """Return the seconds of ``90s``, ``30m``, ``12h``, ``7d``, ``2w``; a number without a unit is seconds."""
     if not isinstance(text, str):
         return float(text)
-    found = durations.seconds(text)
-    if found is None and text.replace(".", "", 1).isascii() and text.replace(".", "", 1).isdigit():
-        found = float(text)
-    if found is None:
-        raise typer.BadParameter(f"'{text}' is no span of time; give a number and a unit: {durations.HOW_LONG}")
-    return found
+    seconds = durations.duration_s(text)
+    if seconds is None and text.replace(".", "", 1).isascii() and text.replace(".", "", 1).isdigit():
+        seconds = float(text)
+    if seconds is None:
+        raise typer.BadParameter(f"'{text}' is not a duration; give a number and a unit: {durations.DURATION_EXAMPLES}")
+    return seconds
 
 
-def when(text: str) -> str:
-    """Return the text of a time that the gateway understands; empty: none is given."""
+def parse_time(text: str) -> str:
+    """Return a valid text of a point in time for the gateway, or an empty text."""
     if text:
         try:
-            durations.moment(text, time.time_ns() // 1_000)
+            durations.time_us(text, time.time_ns() // 1_000)
         except ValueError:
-            raise typer.BadParameter(f"'{text}' is no time; give {durations.WHEN}") from None
+            raise typer.BadParameter(f"'{text}' is not a time; give {durations.TIME_EXAMPLES}") from None
     return text
 
 
 Since = Annotated[
     str,
-    typer.Option(
-        parser=when, metavar="TIME", help="From this time of arrival on: 30m, 1h, 7d (so long ago), or ISO 8601."
-    ),
+    typer.Option(parser=parse_time, metavar="TIME", help="Earliest time of arrival: 30m, 1h, 7d (ago), or ISO 8601."),
 ]
 Until = Annotated[
-    str, typer.Option(parser=when, metavar="TIME", help="Up to this time of arrival, as --since; default: now.")
+    str, typer.Option(parser=parse_time, metavar="TIME", help="Latest time of arrival, as --since; default: now.")
 ]

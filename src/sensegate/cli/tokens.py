@@ -1,4 +1,4 @@
-"""`sensegate token`: for operators and subscribers."""
+"""`sensegate token`: access tokens of operators and subscribers."""
 
 from __future__ import annotations
 
@@ -7,57 +7,63 @@ from typing import Annotated, Any
 import typer
 
 from sensegate.authority.scope import Role
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, listed
-from sensegate.cli.times import DAY_S, span
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_list, stderr
+from sensegate.cli.times import DAY_S, parse_duration
 
-app = typer.Typer(help="Tokens: create, list, revoke.", no_args_is_help=True)
+app = typer.Typer(help="Create, list and revoke access tokens.", no_args_is_help=True)
 
 COLUMNS = ("id", "role", "scope", "department", "feeds", "expires", "name", "revoked")
-LIFE_S = 30 * DAY_S
+LIFETIME_S = 30 * DAY_S
 
 
 @app.command()
 def create(
     *,
-    role: Annotated[Role, typer.Option(help="What its bearer may do.")],
-    scope: Annotated[str, typer.Option(help="Division code that it is cut to, e.g. 4401.")],
-    department: Annotated[str, typer.Option(help="Department that it is cut to.")] = "",
-    feed: Annotated[list[str] | None, typer.Option(help="Only this feed; may be repeated.")] = None,
+    role: Annotated[Role, typer.Option(help="Role of the bearer.")],
+    scope: Annotated[str, typer.Option(help="Division of its scope, e.g. 4401.")],
+    department: Annotated[str, typer.Option(help="Department of its scope; default: all.")] = "",
+    feed: Annotated[list[str] | None, typer.Option(help="Restrict to this feed; repeat for several.")] = None,
     expires: Annotated[
-        float, typer.Option(parser=span, metavar="SPAN", show_default="30d", help="Its life: 12h, 30d, 2w.")
-    ] = LIFE_S,
-    name: Annotated[str, typer.Option(help="For whom or what.")] = "",
+        float, typer.Option(parser=parse_duration, metavar="SPAN", show_default="30d", help="Lifetime: 12h, 30d, 2w.")
+    ] = LIFETIME_S,
+    name: Annotated[str, typer.Option(help="Description of its user or purpose.")] = "",
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """Make a token; it is printed this once, and alone: `SENSEGATE_TOKEN=$(sensegate token create …)`.
+    """Create a token; it is printed only once, without other text: `SENSEGATE_TOKEN=$(sensegate token create …)`.
 
     Example: sensegate token create --role subscriber --scope 4401 --feed gz-air --expires 12h
     """
     body: dict[str, Any] = {"role": role.value, "scope": scope, "expires_s": expires}
     body |= {key: value for key, value in {"department": department, "feeds": feed, "name": name}.items() if value}
-    answer = ask(url, token, lambda remote: remote.post("/api/v1/tokens", body))
+    answer = call(url, token, lambda remote: remote.post("/api/v1/tokens", body))
     if json_form:
-        as_json(answer)
+        print_json(answer)
         return
     typer.echo(answer["token"])
-    aside.print(f"It is not shown again; its id is {answer['id']}.", style="dim", highlight=False)
+    stderr.print(f"The token is not shown again; its id is {answer['id']}.", style="dim", highlight=False)
 
 
 @app.command("list")
 def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
-    """List tokens in the scope of yours; never their secret part."""
-    listed(url, token, "/api/v1/tokens", COLUMNS, json_form=json_form)
+    """List the tokens in your scope, without their secrets.
+
+    Example: sensegate token list
+    """
+    print_list(url, token, "/api/v1/tokens", COLUMNS, json_form=json_form)
 
 
 @app.command()
 def revoke(
-    token_id: Annotated[str, typer.Argument(help="Id as listed.", metavar="ID")],
+    token_id: Annotated[str, typer.Argument(help="Id of the token.", metavar="ID")],
     *,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """End a token; what it holds open is closed within 2 s."""
-    ask(url, token, lambda remote: remote.delete(f"/api/v1/tokens/{token_id}"))
+    """Revoke a token; its open streams are closed within 2 s.
+
+    Example: sensegate token revoke t0123456789abcdef
+    """
+    call(url, token, lambda remote: remote.delete(f"/api/v1/tokens/{token_id}"))
     console.print(f"{token_id} is revoked")

@@ -40,7 +40,7 @@ class BestEffortSource:
     """QoS 0 messages of the topics handed in. `ack` does nothing: nothing is owed.
 
     At most `depth_messages_max` messages and WAITING_BYTES_MAX bytes wait; the next are dropped and counted
-    (`sensegate_limited{limit="qos0"}`).
+    (`sensegate_limit_hits{limit="qos0"}`).
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class BestEffortSource:
         if not msg.headers or msg.headers.get(QOS) != "0" or not self._is_wanted(msg.subject):
             return
         if len(self._waiting) >= self._limits.depth_messages_max or self._bytes + len(msg.data) > WAITING_BYTES_MAX:
-            metrics.LIMITED.labels("qos0").inc()
+            metrics.LIMIT_HITS.labels("qos0").inc()
             return
         self._sequence += 1
         if not self._warned:

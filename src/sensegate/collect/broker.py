@@ -253,7 +253,7 @@ class BrokerSource:
 
     async def _watchdog(self) -> None:
         """Demand progress, not a socket: silence, or messages that wait and do not come, is a break."""
-        stall_s = self._limits.stall_s
+        stall_s = self._limits.stall_timeout_s
         while not self._broken:
             await self._clock.sleep(max(HEARTBEAT_S, stall_s / 6))
             now = self._clock.monotonic()

@@ -90,7 +90,7 @@ class DownlinkQueue:
         if now - self._last.get(topic, float("-inf")) < self._again_s:
             return False
         if len(self._waiting) >= self._waiting_max:
-            metrics.LIMITED.labels("commands").inc()
+            metrics.LIMIT_HITS.labels("commands").inc()
             return False
         self._last.pop(topic, None)
         self._last[topic] = now

@@ -56,10 +56,10 @@ class HttpSource(Pushed):
             # Cameras send pictures with what they tell; nothing of a picture goes further than this.
             body = multipart.without_pictures(body, multipart.boundary_of(content_type))
         if len(body) > self._limits.message_bytes_max:
-            metrics.LIMITED.labels("message_bytes_max").inc()
+            metrics.LIMIT_HITS.labels("message_bytes_max").inc()
             raise Rejected("too_large", f"{len(body)} bytes, at most {self._limits.message_bytes_max}")
         if self.full:
-            metrics.LIMITED.labels("depth_messages_max").inc()
+            metrics.LIMIT_HITS.labels("depth_messages_max").inc()
             raise Overloaded("too many pushed messages wait for their commit; try again")
         committed = self.put(f"http/{device}", body, device)
         try:

@@ -58,7 +58,7 @@ class Intake:
     async def _pump(self, source: Source) -> None:
         async for delivery in source.deliveries():
             if not self._room.is_set():
-                metrics.LIMITED.labels("depth_messages_max").inc()
+                metrics.LIMIT_HITS.labels("depth_messages_max").inc()
                 await self._room.wait()
             self._waiting.append(delivery)
             self._waiting_messages += len(delivery.messages)

@@ -25,7 +25,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from sensegate import metrics
 from sensegate.clock import Clock
-from sensegate.config import ForeignBrokerConfig, IngestConfig, secret
+from sensegate.config import ExternalBrokerConfig, IngestConfig, read_secret
 from sensegate.errors import ConfigError, Unavailable
 from sensegate.model import Delivery, Message, Position
 
@@ -43,7 +43,7 @@ class _Connection:
     """One connection: paho's client on our event loop, until it ends."""
 
     def __init__(
-        self, config: ForeignBrokerConfig, inflight_max: int, take: Callable[[_Connection, paho.MQTTMessage], None]
+        self, config: ExternalBrokerConfig, inflight_max: int, take: Callable[[_Connection, paho.MQTTMessage], None]
     ) -> None:
         self._config = config
         self._loop = asyncio.get_running_loop()
@@ -62,7 +62,7 @@ class _Connection:
         )
         client.connect_timeout = ANSWER_S
         if config.username:
-            client.username_pw_set(config.username, secret(config.password_file) if config.password_file else None)
+            client.username_pw_set(config.username, read_secret(config.password_file) if config.password_file else None)
         if config.ca_file:
             client.tls_set_context(ssl.create_default_context(cafile=config.ca_file))
         client.on_connect = self._connected
@@ -193,13 +193,13 @@ class MqttSource:
 
     def __init__(
         self,
-        config: ForeignBrokerConfig,
+        config: ExternalBrokerConfig,
         limits: IngestConfig,
         clock: Clock,
         *,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.name = f"foreign:{config.name}"
+        self.name = f"external:{config.name}"
         self._config = config
         self._limits = limits
         self._clock = clock
@@ -274,7 +274,7 @@ class MqttSource:
         self._owed += 1
         self._arrived.set()
         if self._owed >= self._config.inflight_max:
-            metrics.LIMITED.labels("inflight_max").inc()
+            metrics.LIMIT_HITS.labels("inflight_max").inc()
             connection.pause()
 
     async def _keep(self) -> None:

@@ -50,8 +50,8 @@ class FrameStream:
         while True:
             while frame := self._next():
                 yield frame
-            if self._rubbish > self._config.rubbish_bytes_max:
-                metrics.LIMITED.labels("tcp_rubbish").inc()
+            if self._rubbish > self._config.resync_bytes_max:
+                metrics.LIMIT_HITS.labels("tcp_rubbish").inc()
                 self.ended = f"{self._rubbish} bytes of no frame"
                 return
             if not await self._read():
@@ -83,9 +83,9 @@ class FrameStream:
         now = self._loop.time()
         if self._buffer and not self._since:
             self._since = now
-        deadline = self._since + self._config.frame_s if self._buffer else now + self._config.idle_s
+        deadline = self._since + self._config.frame_timeout_s if self._buffer else now + self._config.idle_timeout_s
         if not self._known:
-            deadline = min(deadline, self._opened + self._config.first_s)
+            deadline = min(deadline, self._opened + self._config.identify_timeout_s)
         try:
             async with asyncio.timeout_at(deadline):
                 more = await self._reader.read(READ_BYTES)
@@ -99,18 +99,18 @@ class FrameStream:
 
     def _overdue(self) -> bool:
         """Give up an unfinished frame, and look for one behind its beginning; return False to give up all."""
-        if not self._known and self._loop.time() >= self._opened + self._config.first_s:
-            metrics.LIMITED.labels("tcp_first_s").inc()
-            self.ended = f"no frame of a known device within {self._config.first_s:g} s"
+        if not self._known and self._loop.time() >= self._opened + self._config.identify_timeout_s:
+            metrics.LIMIT_HITS.labels("tcp_first_s").inc()
+            self.ended = f"no frame of a known device within {self._config.identify_timeout_s:g} s"
             return False
         if not self._buffer:
-            metrics.LIMITED.labels("tcp_idle_s").inc()
-            self.ended = f"silent for {self._config.idle_s:g} s"
+            metrics.LIMIT_HITS.labels("tcp_idle_s").inc()
+            self.ended = f"silent for {self._config.idle_timeout_s:g} s"
             return False
-        metrics.LIMITED.labels("tcp_frame_s").inc()
+        metrics.LIMIT_HITS.labels("tcp_frame_s").inc()
         self._late += 1
         self._skip(self._buffer[:1])
         self._buffer = self._buffer[1:]
         self._since = 0.0
-        self.ended = f"{self._late} frames not finished within {self._config.frame_s:g} s"
+        self.ended = f"{self._late} frames not finished within {self._config.frame_timeout_s:g} s"
         return self._late < LATE_MAX

@@ -91,7 +91,7 @@ class _Caller:
         self._writer.write(answer)
         metrics.TCP_ANSWERS.labels(self._protocol).inc()
         if self._writer.transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
-            metrics.LIMITED.labels("tcp_unread").inc()
+            metrics.LIMIT_HITS.labels("tcp_unread").inc()
             self.abort()
 
     def paid(self) -> None:
@@ -189,7 +189,7 @@ class TcpSource(Pushed):
         address = str((writer.get_extra_info("peername") or ("",))[0])
         if task is None or (why := self._turned_away(address)):
             if task is not None:
-                metrics.LIMITED.labels(why).inc()
+                metrics.LIMIT_HITS.labels(why).inc()
             writer.transport.abort()
             return
         _keep_alive(writer)
@@ -225,7 +225,7 @@ class TcpSource(Pushed):
         stream = FrameStream(reader, caller.talk.cut, self._config)
         async for frame in stream.frames():
             if len(frame) > self._limits.message_bytes_max:
-                metrics.LIMITED.labels("message_bytes_max").inc()
+                metrics.LIMIT_HITS.labels("message_bytes_max").inc()
                 stream.bad(frame)
                 continue
             try:
@@ -266,7 +266,7 @@ class TcpSource(Pushed):
             return True
         await caller.fewer(self._config.inflight_max)
         if self.full:
-            metrics.LIMITED.labels("depth_messages_max").inc()
+            metrics.LIMIT_HITS.labels("depth_messages_max").inc()
             await self.room()
         caller.owed += 1
         committed = self.put(f"tcp/{self._config.protocol}/{device}", frame, device)

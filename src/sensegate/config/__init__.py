@@ -1,10 +1,10 @@
-"""The configuration of a gateway: records with help, the files that they are read from, durations, YAML."""
+"""The configuration of a gateway: records with help texts, their file, the files that it names, durations, YAML."""
 
 from sensegate.config.gateway import (
     Config,
     DuplicateConfig,
     EngineConfig,
-    ForeignBrokerConfig,
+    ExternalBrokerConfig,
     IngestConfig,
     ListenConfig,
     NodeUserConfig,
@@ -17,8 +17,8 @@ from sensegate.config.gateway import (
     line_of,
     load,
     parse,
+    read_secret,
     reference,
-    secret,
     settings,
 )
 
@@ -26,7 +26,7 @@ __all__ = [
     "Config",
     "DuplicateConfig",
     "EngineConfig",
-    "ForeignBrokerConfig",
+    "ExternalBrokerConfig",
     "IngestConfig",
     "ListenConfig",
     "NodeUserConfig",
@@ -39,7 +39,7 @@ __all__ = [
     "line_of",
     "load",
     "parse",
+    "read_secret",
     "reference",
-    "secret",
     "settings",
 ]

@@ -1,6 +1,6 @@
-"""How people write times: how long (``30m``), and when (``2026-01-01T00:00:00Z``, or ``1h`` for an hour ago).
+"""Durations (``30m``) and points in time (``2026-01-01T00:00:00Z``, or ``1h`` for an hour ago) as people write them.
 
-One grammar for the command line and for the query of every path.
+The command line and the query parameters of every HTTP path share this grammar.
 """
 
 from __future__ import annotations
@@ -9,33 +9,33 @@ import re
 from datetime import UTC, datetime
 
 UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-HOW_LONG = "90s, 30m, 12h, 7d or 2w"
+DURATION_EXAMPLES = "90s, 30m, 12h, 7d or 2w"
 """Examples for help and errors."""
-WHEN = "30m, 1h, 7d (so long ago), or a time: 2026-01-01T00:00:00Z"
-_SPAN = re.compile(r"([0-9]{1,9}(?:[.][0-9]{1,6})?)([smhdw])")
+TIME_EXAMPLES = "30m, 1h, 7d (ago), or a time: 2026-01-01T00:00:00Z"
+_DURATION = re.compile(r"([0-9]{1,9}(?:[.][0-9]{1,6})?)([smhdw])")
 
 
-def seconds(text: str) -> float | None:
-    """Return the seconds of ``90s``, ``30m``, ``1.5h``, ``7d``, ``2w``; None where a text is no such span."""
-    found = _SPAN.fullmatch(text)
-    return float(found[1]) * UNITS_S[found[2]] if found else None
+def duration_s(text: str) -> float | None:
+    """Return the seconds of ``90s``, ``30m``, ``1.5h``, ``7d``, ``2w``; None if the text is not a duration."""
+    match = _DURATION.fullmatch(text)
+    return float(match[1]) * UNITS_S[match[2]] if match else None
 
 
-def moment(text: str, now: int) -> int:
-    """Return the time (µs UTC) of ISO 8601, of epoch seconds or ms, or of a span before `now`.
+def time_us(text: str, now: int) -> int:
+    """Return the time (µs UTC) of an ISO 8601 text, of epoch seconds or milliseconds, or of a duration before `now`.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the text is none of these.
     """
-    if (back := seconds(text)) is not None:
+    if (back := duration_s(text)) is not None:
         return max(1, now - round(back * 1e6))
     if text.replace(".", "", 1).isdigit() and len(text) < 20:
         number = float(text)
         return round(number * (1e6 if number < 1e11 else 1e3))
-    # A `+` of a zone that was not escaped in a query comes as a space.
-    found = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    # An unescaped `+` of a zone in a query arrives as a space.
+    parsed = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+    parsed = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     try:
-        return round(found.timestamp() * 1e6)
+        return round(parsed.timestamp() * 1e6)
     except OverflowError as why:
         raise ValueError(str(why)) from why

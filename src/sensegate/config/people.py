@@ -1,117 +1,125 @@
-"""The configuration of who may do what: people, their provider of identities, the audit trail, ways out.
+"""The configuration of access: accounts of people, OpenID Connect, the audit trail, sharing, outgoing connections.
 
-A part of `config.py`, by which it is read.
+Part of `config.gateway`, which reads it.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from sensegate.config.setting import Record, told
+from sensegate.config.setting import ConfigRecord, doc
 
-AUDIT_LEAST_H = 184 * 24
-"""Six months: shorter may no audit record be kept (Cybersecurity Law, article 21)."""
+AUDIT_TTL_MIN_H = 184 * 24
+"""Six months, the shortest legal retention of audit records (Cybersecurity Law, article 21)."""
 
 
-class AuditConfig(Record, frozen=True):
+class AuditConfig(ConfigRecord, frozen=True):
     """The audit trail."""
 
     hash: Annotated[
-        Literal["sha256", "sm3"], told("hash by which each new record names the one before; a change goes on")
+        Literal["sha256", "sm3"],
+        doc("hash that links each new record to the one before; a change applies from the next record on"),
     ] = "sha256"
     key_file: Annotated[
-        str, told("PEM of the Ed25519 key that signs heads; empty: <directory>/audit.key, made at the first start")
+        str, doc("PEM of the Ed25519 key that signs heads; empty: <directory>/audit.key, created at the first start")
     ] = ""
     ttl_h: Annotated[
-        int, told("life of audit records; 0: for ever, until store.audit_bytes are full; else at least 4416 (184 d)")
+        int,
+        doc("retention of audit records; 0: for ever, until store.audit_bytes are full; else at least 4416 (184 d)"),
     ] = 0
 
     def __post_init__(self) -> None:
-        """Refuse what the law does not allow; the decoder makes a `ConfigError` of it."""
-        if self.ttl_h and self.ttl_h < AUDIT_LEAST_H:
-            raise ValueError(f"ttl_h: {self.ttl_h} h is less than six months; give 0 (for ever) or {AUDIT_LEAST_H}")
+        """Reject a retention that the law does not allow; the decoder turns the error into a `ConfigError`."""
+        if self.ttl_h and self.ttl_h < AUDIT_TTL_MIN_H:
+            raise ValueError(f"ttl_h: {self.ttl_h} h is less than six months; give 0 (for ever) or {AUDIT_TTL_MIN_H}")
 
 
-class PeopleConfig(Record, frozen=True):
-    """People who sign in with a password; better: by a provider of identities (`oidc`)."""
+class PeopleConfig(ConfigRecord, frozen=True):
+    """People who sign in with a password; prefer single sign-on (`oidc`)."""
 
-    session_s: Annotated[float, told("longest life of a session; then one signs in again")] = 28_800.0
-    idle_s: Annotated[float, told("a session that asks nothing for so long has ended")] = 1_800.0
-    failures_max: Annotated[int, told("wrong passwords after which a person is locked out")] = 5
-    lock_s: Annotated[float, told("how long a lock-out lasts")] = 900.0
-    password_days: Annotated[int, told("age at which a password must be changed; 0: never")] = 90
+    session_max_s: Annotated[float, doc("longest life of a session, after which the person signs in again")] = 28_800.0
+    session_idle_timeout_s: Annotated[float, doc("end a session without requests for this long")] = 1_800.0
+    failures_max: Annotated[int, doc("wrong passwords after which an account is locked")] = 5
+    lockout_s: Annotated[float, doc("duration of the lock-out")] = 900.0
+    password_max_age_days: Annotated[int, doc("age at which a password must be changed; 0: never")] = 90
 
 
-class OidcRule(Record, frozen=True):
-    """What one value of a claim makes of a person."""
+class OidcRule(ConfigRecord, frozen=True):
+    """A rule that maps the value of a claim to a role."""
 
-    claim: Annotated[str, told("claim of the ID token, a text or a list of texts (groups)")]
-    value: Annotated[str, told("value that it must have or hold")]
+    claim: Annotated[str, doc("claim of the ID token, a text or a list of texts (groups)")]
+    value: Annotated[str, doc("value that the claim equals or contains")]
     role: Annotated[
         Literal["county_operator", "city_operator", "province_operator", "auditor", "admin"],
-        told("role that it gives; rules of two duties never apply to one person"),
+        doc("role that the rule gives; rules of two duties never apply to the same person"),
     ]
-    scope: Annotated[str, told("division of the role, or DIVISION/DEPARTMENT; empty: that of scope_claim")] = ""
-    scope_claim: Annotated[str, told("claim that holds the division (or DIVISION/DEPARTMENT)")] = ""
+    scope: Annotated[str, doc("division of the role, or DIVISION/DEPARTMENT; empty: the value of scope_claim")] = ""
+    scope_claim: Annotated[str, doc("claim that holds the division (or DIVISION/DEPARTMENT)")] = ""
 
 
-class OidcConfig(Record, frozen=True):
-    """A provider of identities (OpenID Connect, authorization code with PKCE)."""
+class OidcConfig(ConfigRecord, frozen=True):
+    """Single sign-on by OpenID Connect (authorization code flow with PKCE)."""
 
-    issuer: Annotated[str, told("URL of the provider; empty: people sign in with passwords alone")] = ""
-    client_id: Annotated[str, told("by which the provider knows this gateway; the audience of its tokens")] = ""
-    client_secret_file: Annotated[str, told("file with the client's secret; empty: a public client")] = ""
+    issuer: Annotated[str, doc("issuer URL of the provider; empty: people sign in with passwords only")] = ""
+    client_id: Annotated[str, doc("client id of this gateway at the provider; the audience of its tokens")] = ""
+    client_secret_file: Annotated[str, doc("file with the client's secret; empty: a public client")] = ""
     redirect_url: Annotated[
-        str, told("this gateway's own https://HOST/api/v1/session/oidc/callback as registered at the provider")
+        str, doc("https://HOST/api/v1/session/oidc/callback of this gateway, as registered at the provider")
     ] = ""
-    ca_file: Annotated[str, told("authority of the provider's certificate; empty: those of the system")] = ""
-    scopes: Annotated[tuple[str, ...], told("scopes that are asked for")] = ("openid", "profile")
-    name_claim: Annotated[str, told("claim that names the person for the audit trail")] = "preferred_username"
-    rules: Annotated[tuple[OidcRule, ...], told("who is what: the first that fits")] = ()
-    skew_s: Annotated[float, told("how far the provider's clock may be off")] = 60.0
+    ca_file: Annotated[str, doc("PEM of the CA of the provider's certificate; empty: the system's CAs")] = ""
+    scopes: Annotated[tuple[str, ...], doc("scopes to request")] = ("openid", "profile")
+    name_claim: Annotated[str, doc("claim with the name of the person for the audit trail")] = "preferred_username"
+    rules: Annotated[tuple[OidcRule, ...], doc("rules that map claims to roles; the first match applies")] = ()
+    skew_s: Annotated[float, doc("tolerated difference of the provider's clock")] = 60.0
 
 
-class SharingConfig(Record, frozen=True):
-    """Applications and grants."""
+class SharingConfig(ConfigRecord, frozen=True):
+    """Applications and grants of the data exchange."""
 
-    answer_days: Annotated[
-        float, told("an application not decided by then goes to the level above; at the province it lapses")
-    ] = 10.0
-    days_max: Annotated[float, told("longest grant, days")] = 1_096.0
-    kept_days: Annotated[
+    decision_days: Annotated[
         float,
-        told("ended grants and tokens, decided applications, counts of months (so receipts) go after it; 0: never"),
+        doc("time limit for a decision; then the level above may decide, too; at the province the application lapses"),
+    ] = 10.0
+    grant_days_max: Annotated[float, doc("longest grant, days")] = 1_096.0
+    retention_days: Annotated[
+        float,
+        doc("retention of ended grants and tokens, decided applications, monthly counts; 0: for ever"),
     ] = 1_827.0
     key_file: Annotated[
-        str, told("PEM of the Ed25519 key that signs receipts; empty: <directory>/receipts.key, made once")
+        str,
+        doc("PEM of the Ed25519 key that signs usage statements; empty: <directory>/statements.key"),
     ] = ""
-    near_m: Annotated[
-        float, told("a device of the same kind within so many metres of another owner's is warned of; 0: never")
+    duplicate_distance_m: Annotated[
+        float, doc("warn of a device of the same kind within this distance of another owner's; 0: never")
     ] = 50.0
 
 
-class ReturnsConfig(Record, frozen=True):
-    """What the centre took in of a node's area, on its way back to the node."""
+class ReturnsConfig(ConfigRecord, frozen=True):
+    """The return flow: readings of a node's area that the centre received, on their way to the node."""
 
-    grade_max: Annotated[int, told("readings of a higher grade do not go back (centre)")] = 3
+    grade_max: Annotated[int, doc("readings of a higher grade are not returned (centre)")] = 3
     key_file: Annotated[
         str,
-        told("PEM of the public key that signs the centre's files (its receipts.pub); empty: no file is taken (node)"),
+        doc(
+            "PEM of the public key that verifies the centre's files (its statements.pub); empty: accept no file (node)"
+        ),
     ] = ""
 
 
-class EgressConfig(Record, frozen=True):
-    """Where this gateway may connect to by the wish of others (webhooks)."""
+class EgressConfig(ConfigRecord, frozen=True):
+    """Destinations to which this gateway may connect on behalf of others (webhooks, cameras)."""
 
     allow: Annotated[
         tuple[str, ...],
-        told("networks, addresses, host names that webhooks may reach (10.2.0.0/16); public: all public addresses"),
+        doc("networks, addresses, host names that webhooks may reach (10.2.0.0/16); public: all public addresses"),
     ] = ("public",)
     cameras: Annotated[
         tuple[str, ...],
-        told("networks, addresses, host names of cameras whose streams may be fetched (10.9.0.0/16); empty: none"),
+        doc("networks, addresses, host names of cameras whose streams may be fetched (10.9.0.0/16); empty: none"),
     ] = ()
-    timeout_s: Annotated[float, told("a webhook's receiver answers within this")] = 10.0
-    retry_first_s: Annotated[float, told("wait after a webhook's first failure; doubled with each further one")] = 1.0
-    retry_longest_s: Annotated[float, told("longest wait between attempts")] = 300.0
-    failures_max: Annotated[int, told("failures in a row after which a webhook is paused")] = 12
+    timeout_s: Annotated[float, doc("time limit for the answer of a webhook's receiver")] = 10.0
+    retry_initial_s: Annotated[
+        float, doc("wait after the first failure of a webhook; doubled with each further failure")
+    ] = 1.0
+    retry_max_s: Annotated[float, doc("longest wait between attempts")] = 300.0
+    failures_max: Annotated[int, doc("consecutive failures after which a webhook is paused")] = 12

@@ -1,54 +1,60 @@
-"""The configuration of two sites: which centres there are, and how one takes the place of another.
+"""The configuration of two sites: the centres of a node, and the fail-over between two centres.
 
-A part of `config.py`, by which it is read.
+Part of `config.gateway`, which reads it.
 """
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from sensegate.config.setting import Record, told
+from sensegate.config.setting import ConfigRecord, doc
 
 
-class CentreConfig(Record, frozen=True):
-    """Another centre to which this node may turn."""
+class CentreConfig(ConfigRecord, frozen=True):
+    """A further centre to which this node may connect."""
 
-    url: Annotated[str, told("nats:// or tls:// address")]
-    ca_file: Annotated[str, told("authority of its certificate, for tls:// addresses")] = ""
+    url: Annotated[str, doc("nats:// or tls:// address")]
+    ca_file: Annotated[str, doc("PEM of the CA of its certificate, for tls:// addresses")] = ""
     pin_sha256: Annotated[
-        tuple[str, ...], told("fingerprints (SHA-256, hex) of which its certificate must have one; empty: any")
+        tuple[str, ...], doc("accepted SHA-256 fingerprints (hex) of its certificate; empty: any")
     ] = ()
 
 
-class PeerConfig(Record, frozen=True):
-    """The other centre, which has a whole copy of this one or the other way round."""
+class PeerConfig(ConfigRecord, frozen=True):
+    """The other centre of a pair: one is active, the other keeps a full copy."""
 
-    url: Annotated[str, told("nats:// or tls:// address of the other centre; empty: there is none")] = ""
-    secret_file: Annotated[str, told("file with the secret that both centres share")] = ""
-    ca_file: Annotated[str, told("authority of the other's certificate, for tls:// addresses")] = ""
+    url: Annotated[str, doc("nats:// or tls:// address of the other centre; empty: no other centre")] = ""
+    secret_file: Annotated[str, doc("file with the secret that both centres share")] = ""
+    ca_file: Annotated[str, doc("PEM of the CA of the other's certificate, for tls:// addresses")] = ""
     pin_sha256: Annotated[
-        tuple[str, ...], told("fingerprints (SHA-256, hex) of which the other's certificate must have one; empty: any")
+        tuple[str, ...],
+        doc("accepted SHA-256 fingerprints (hex) of the other's certificate; empty: any"),
     ] = ()
-    cert_file: Annotated[str, told("PEM of this centre's own certificate, where the other asks for one")] = ""
-    key_file: Annotated[str, told("PEM of its private key")] = ""
-    first: Annotated[bool, told("this one is active until another term has begun; true at one of the two")] = False
-    hold_s: Annotated[
-        float, told("only what the standby has is delivered; when it was not heard for so long, all is")
+    cert_file: Annotated[str, doc("PEM of this centre's client certificate, if the other centre requires one")] = ""
+    key_file: Annotated[str, doc("PEM of the private key")] = ""
+    initially_active: Annotated[
+        bool, doc("this centre is active until another term begins; true at exactly one of the two")
+    ] = False
+    standby_timeout_s: Annotated[
+        float,
+        doc("deliver only what the standby has copied; if the standby is silent for this long, deliver everything"),
     ] = 5.0
-    automatic: Annotated[bool, told("take over without an order where a majority of the nodes grants it")] = False
+    automatic: Annotated[bool, doc("take over without an order if a majority of the nodes grants it")] = False
     lease_s: Annotated[
         float,
-        told("automatic: an active centre without a majority of the nodes for so long is none any more; at both alike"),
+        doc("automatic: an active centre that lacks a majority of the nodes for this long steps down; same at both"),
     ] = 12.0
 
 
-class NodeQuotaConfig(Record, frozen=True):
-    """How much one node may ask of this centre; the others are served all the same."""
+class NodeQuotaConfig(ConfigRecord, frozen=True):
+    """Limits of what one node may ask of this centre, so that the others are still served."""
 
-    bytes_per_s: Annotated[float, told("most bytes a second of a node's requests, over ten seconds")] = 16_777_216.0
-    spans_per_s: Annotated[float, told("most spans a second of a node, over ten seconds")] = 100.0
-    questions_per_s: Annotated[float, told("most questions a second of a node, over ten seconds")] = 100.0
-    connections: Annotated[int, told("most connections in a node's account, the centre's own included")] = 6
+    bytes_per_s: Annotated[float, doc("most bytes per second of a node's requests, averaged over ten seconds")] = (
+        16_777_216.0
+    )
+    spans_per_s: Annotated[float, doc("most spans per second of a node, averaged over ten seconds")] = 100.0
+    questions_per_s: Annotated[float, doc("most queries per second of a node, averaged over ten seconds")] = 100.0
+    connections: Annotated[int, doc("most connections in a node's account, including the centre's own")] = 6
     log_share: Annotated[
-        float, told("part of the log that rows of one node may fill; beyond it the node's own log waits")
+        float, doc("share of the log that the rows of one node may fill; beyond it the rows wait in the node's log")
     ] = 0.5

@@ -1,6 +1,6 @@
-"""The configuration of video metadata: what of people and vehicles may pass, and for how long it can be told apart.
+"""The configuration of video metadata: which personal fields may pass, and how long pseudonyms are linkable.
 
-A part of `config.py`, by which it is read.
+Part of `config.gateway`, which reads it.
 """
 
 from __future__ import annotations
@@ -8,42 +8,46 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Literal
 
-from sensegate.config.setting import Record, told
+from sensegate.config.setting import ConfigRecord, doc
 
 
-class BasisConfig(Record, frozen=True):
-    """A written legal basis for fields that do not pass otherwise. Faces, features, names, ID numbers never do."""
+class BasisConfig(ConfigRecord, frozen=True):
+    """A written legal basis for fields that are otherwise removed. Faces, features, names, ID numbers never pass."""
 
-    purpose: Annotated[str, told("what the fields are needed for; stands in the audit trail at each start")]
-    law: Annotated[str, told("the law or decision that allows it, with article or number")]
+    purpose: Annotated[str, doc("what the fields are needed for; recorded in the audit trail at each start")]
+    law: Annotated[str, doc("the law or decision that allows it, with article or number")]
     kinds: Annotated[
-        tuple[Literal["person", "face", "vehicle", "nonmotor", "plate"], ...], told("kinds of object that it is about")
+        tuple[Literal["person", "face", "vehicle", "nonmotor", "plate"], ...],
+        doc("kinds of objects that it covers"),
     ]
     fields: Annotated[
-        tuple[Literal["plate.number", "age_band"], ...], told("fields of observations that may pass for these kinds")
+        tuple[Literal["plate.number", "age_band"], ...],
+        doc("fields of observations that may pass for these kinds"),
     ]
-    expires: Annotated[str, told("day (2026-12-31, UTC+8) after which nothing passes by it any more")]
+    expires: Annotated[str, doc("last day (2026-12-31, UTC+8) on which the fields pass")]
 
     def __post_init__(self) -> None:
-        """Refuse a basis that names nothing; the decoder makes a `ConfigError` of it."""
+        """Reject an incomplete basis; the decoder turns the error into a `ConfigError`."""
         for name in ("purpose", "law", "kinds", "fields"):
             if not getattr(self, name):
-                raise ValueError(f"{name}: is empty; a basis names its purpose, law, kinds, fields and expiry")
+                raise ValueError(
+                    f"{name}: the value is empty; a basis names its purpose, law, kinds, fields and expiry"
+                )
         date.fromisoformat(self.expires)
 
 
-class VideoConfig(Record, frozen=True):
-    """Metadata of cameras."""
+class VideoConfig(ConfigRecord, frozen=True):
+    """Limits of the metadata of cameras."""
 
     plate_key_days: Annotated[
-        int, told("so many days after its day the key by which number plates are hidden is destroyed (UTC+8)")
+        int, doc("days after which the daily key that pseudonymises number plates is destroyed (UTC+8)")
     ] = 1
     keys_file: Annotated[
-        str, told("file of the keys by which plates and free ids are hidden, 0600; empty: <directory>/video.keys")
+        str, doc("file of the keys that pseudonymise plates and free ids, 0600; empty: <directory>/video.keys")
     ] = ""
-    basis: Annotated[tuple[BasisConfig, ...], told("written legal bases for what does not pass otherwise")] = ()
+    basis: Annotated[tuple[BasisConfig, ...], doc("written legal bases for fields that are otherwise removed")] = ()
 
     def __post_init__(self) -> None:
-        """Refuse lives under which a vehicle could be followed for long."""
+        """Reject key lifetimes under which a vehicle could be tracked for long."""
         if not 0 <= self.plate_key_days <= 31:
-            raise ValueError(f"plate_key_days: {self.plate_key_days} is not 0 to 31")
+            raise ValueError(f"plate_key_days: {self.plate_key_days} is out of range; give 0 to 31")

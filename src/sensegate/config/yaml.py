@@ -1,6 +1,6 @@
-"""How YAML is read: plain data only, by libyaml where it is there, eight times as fast.
+"""Reading of YAML: plain data only, by libyaml where it is installed (eight times as fast).
 
-But not a gateway's configuration (`config.py`): it is small, and the reader in Python tells errors better.
+The configuration of a gateway (`config.gateway`) is read in Python instead: it is small, and the errors are better.
 """
 
 from __future__ import annotations
@@ -12,6 +12,6 @@ import yaml
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def tree(text: str | bytes | IO[str]) -> Any:
-    """Return what a document says. Raises `yaml.YAMLError`."""
+def parse_tree(text: str | bytes | IO[str]) -> Any:
+    """Return the data of a document. Raises `yaml.YAMLError`."""
     return yaml.load(text, Loader=LOADER)  # noqa: S506 - both loaders are safe

@@ -6,12 +6,12 @@ import hashlib
 
 import msgspec
 
-from sensegate.authority.scope import written
+from sensegate.authority.scope import scope_text
 from sensegate.clock import Clock
 from sensegate.control.modes import EmergencyGrant, ModeOrder
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.share.feeds import Feeds
-from sensegate.share.grants import CORE, Grant, Grants
+from sensegate.share.grants import CORE_GRADE, Grant, Grants
 
 
 class EmergencyGrants:
@@ -34,8 +34,8 @@ class EmergencyGrants:
             return
         if self._feeds.find(wanted.feed) is None:
             raise NotFound(f"no feed '{wanted.feed[:64]}'")
-        if self._grants.core(wanted.feed):
-            raise PermissionDenied(f"feed '{wanted.feed}' is of grade {CORE} (core); no order may open it")
+        if self._grants.is_core(wanted.feed):
+            raise PermissionDenied(f"feed '{wanted.feed}' is of grade {CORE_GRADE} (core); no order may open it")
         place = order.place
         grant = Grant(
             id=name,
@@ -48,7 +48,7 @@ class EmergencyGrants:
             application=order.id,
             purpose=f"{'drill: ' if order.drill else ''}mode order {order.id} ({order.plan.name}): {order.reason}",
             level=place.division,
-            applicant=written(place),
+            applicant=scope_text(place),
             created=self._clock.now(),
             created_by=order.by,
         )

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from sensegate.authority.devices import Devices
-from sensegate.authority.scope import Scope, written
+from sensegate.authority.scope import Scope, scope_text
 from sensegate.clock import Clock, moved
 from sensegate.control.commands import CommandDispatcher
 from sensegate.control.emergency_grants import EmergencyGrants
@@ -75,8 +75,10 @@ class ModeOrderExecutor:
                 order = await self._modes.record_step(
                     order, await self._command(order, command, parameters, action, target)
                 )
-        if plan.shed and (f"shed{end}", written(order.place)) not in taken:
-            shed = ModeStep(f"shed{end}", written(order.place), self._clock.now(), len(plan.shed), ", ".join(plan.shed))
+        if plan.shed and (f"shed{end}", scope_text(order.place)) not in taken:
+            shed = ModeStep(
+                f"shed{end}", scope_text(order.place), self._clock.now(), len(plan.shed), ", ".join(plan.shed)
+            )
             order = await self._modes.record_step(order, shed)
         if not active:
             await self._modes.finish(order)

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from sensegate.authority.bucket import Bucket
-from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, written
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.record_store import RecordStore, RecordTable
+from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, scope_text
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.control.tasks import Scalar
@@ -125,11 +125,13 @@ class ModeRegistry:
     """The plans and orders of a gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
-        self._shelf = Shelf(bucket, clock)
+        self._shelf = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
-        self._plans: Records[ModePlan] = Records(self._shelf, "plan", ModePlan, prefix="plan.", packed=True)
-        self._orders: Records[ModeOrder] = Records(self._shelf, "order", ModeOrder, prefix="order.", packed=True)
+        self._plans: RecordTable[ModePlan] = RecordTable(self._shelf, "plan", ModePlan, prefix="plan.", packed=True)
+        self._orders: RecordTable[ModeOrder] = RecordTable(
+            self._shelf, "order", ModeOrder, prefix="order.", packed=True
+        )
         self._plans.on_change.append(self._changed)
         self._orders.on_change.append(self._changed)
         self.on_change: list[Callable[[], None]] = []
@@ -154,7 +156,7 @@ class ModeRegistry:
             raise ConfigError(f"{PLANS_MAX} plans", key="name", remedy="delete one")
         name = present.name if present else plan.name
         if any(other is not present and other.place == plan.place for other in self._named(name, by)):
-            raise Conflict(f"{written(plan.place)} has a plan {name}; read it again, and send its revision")
+            raise Conflict(f"{scope_text(plan.place)} has a plan {name}; read it again, and send its revision")
         kept = msgspec.structs.replace(plan, name=name, written_by=by.id, approved_by="", approved=0)
         _check(kept)
         kept = msgspec.structs.replace(kept, id=present.id if present else f"{kept.name}.{secrets.token_hex(4)}")
@@ -192,7 +194,7 @@ class ModeRegistry:
         if not found:
             raise NotFound(f"no plan '{name[:64]}' in your scope")
         if len(found) > 1:
-            ids = ", ".join(f"{plan.key} of {written(plan.place)}" for plan in found[:5])
+            ids = ", ".join(f"{plan.key} of {scope_text(plan.place)}" for plan in found[:5])
             raise Conflict(f"{len(found)} plans are called '{name[:64]}'; give the id: {ids}")
         return found[0]
 
@@ -226,7 +228,7 @@ class ModeRegistry:
         place = place or plan.place
         demand(by, Action.CHANGE_MODE, place.division, place.department)
         if not plan.place.covers(place.division, place.department):
-            raise PermissionDenied(f"plan {name} is for {written(plan.place)}, not for {written(place)}")
+            raise PermissionDenied(f"plan {name} is for {scope_text(plan.place)}, not for {scope_text(place)}")
         if not plan.approved_by:
             raise PermissionDenied(f"plan {name} is not approved; ask another one than {plan.written_by} to approve it")
         if not 0 < hours <= plan.hours_max:
@@ -236,7 +238,7 @@ class ModeRegistry:
         name = plan.name
         active = [order for order in self._orders.all() if order.state == "active" and order.place == place]
         if any(order.plan.key == plan.key for order in active):
-            raise Conflict(f"plan {name} is in force for {written(place)} already")
+            raise Conflict(f"plan {name} is in force for {scope_text(place)} already")
         now = self._clock.now()
         order = ModeOrder(
             id=f"{now // 1000:012x}{secrets.token_hex(4)}",
@@ -250,7 +252,7 @@ class ModeRegistry:
         )
         facts: Facts = {
             "order": order.id,
-            "place": written(place),
+            "place": scope_text(place),
             "until": order.until,
             "reason": reason,
             "drill": drill,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from aiohttp import web
 
-from sensegate.authority.scope import Action, scope, written
+from sensegate.authority.scope import Action, scope, scope_text
 from sensegate.control.modes import EmergencyCommand, EmergencyGrant, ModeOrder, ModePlan, ModeRegistry
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.web import listing
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route, iso
 
@@ -90,7 +88,7 @@ class OrderRow(msgspec.Struct, frozen=True):
     steps: list[StepRow]
 
 
-MODES = Part[ModeRegistry]("modes", absent="this gateway knows no emergency plans")
+MODES = PartKey[ModeRegistry]("modes", absent="this gateway knows no emergency plans")
 
 
 def modes_of(call: Call) -> ModeRegistry:
@@ -102,7 +100,7 @@ def _plan_row(plan: ModePlan) -> PlanRow:
     return PlanRow(
         plan.name,
         plan.title,
-        written(plan.place),
+        scope_text(plan.place),
         plan.hours_max,
         list(plan.grants),
         list(plan.tasks),
@@ -120,7 +118,7 @@ def _order_row(order: ModeOrder) -> OrderRow:
         order.id,
         order.plan.name,
         order.plan.revision,
-        written(order.place),
+        scope_text(order.place),
         order.state,
         order.drill,
         iso(order.since),
@@ -133,15 +131,15 @@ def _order_row(order: ModeOrder) -> OrderRow:
     )
 
 
-async def _plans(call: Call) -> Any:
-    return listing.answer(call, map(_plan_row, modes_of(call).plans(call.principal)), PlanRow, "id")
+async def _plans(call: Call) -> listing.RowPage[PlanRow]:
+    return listing.page_of(call, map(_plan_row, modes_of(call).plans(call.principal)), PlanRow, "id")
 
 
-async def _plan(call: Call) -> Any:
+async def _plan(call: Call) -> PlanRow:
     return _plan_row(modes_of(call).plan(call.path("plan"), call.principal))
 
 
-async def _write(call: Call) -> Any:
+async def _write(call: Call) -> PlanRow:
     wanted = await call.body(NewPlan)
     for name in wanted.shed:
         if PROPERTIES.find(name) < 0:
@@ -160,25 +158,25 @@ async def _write(call: Call) -> Any:
     return _plan_row(written_)
 
 
-async def _approve(call: Call) -> Any:
+async def _approve(call: Call) -> PlanRow:
     revision = call.revision() or 0
     return _plan_row(await modes_of(call).approve(call.path("plan"), by=call.principal, revision=revision))
 
 
-async def _forget(call: Call) -> Any:
+async def _forget(call: Call) -> web.Response:
     await modes_of(call).delete(call.path("plan"), by=call.principal)
     return web.Response(status=204)
 
 
-async def _orders(call: Call) -> Any:
-    return listing.answer(call, map(_order_row, modes_of(call).orders(call.principal)), OrderRow, "id")
+async def _orders(call: Call) -> listing.RowPage[OrderRow]:
+    return listing.page_of(call, map(_order_row, modes_of(call).orders(call.principal)), OrderRow, "id")
 
 
-async def _order(call: Call) -> Any:
+async def _order(call: Call) -> OrderRow:
     return _order_row(modes_of(call).get(call.path("order"), call.principal))
 
 
-async def _give(call: Call) -> Any:
+async def _give(call: Call) -> OrderRow:
     wanted = await call.body(NewOrder)
     order = await modes_of(call).order(
         wanted.plan,
@@ -191,7 +189,7 @@ async def _give(call: Call) -> Any:
     return _order_row(order)
 
 
-async def _end(call: Call) -> Any:
+async def _end(call: Call) -> OrderRow:
     return _order_row(await modes_of(call).end(call.path("order"), by=call.principal))
 
 
@@ -201,49 +199,49 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/emergency-plans",
-        call=_plans,
-        what="Emergency plans in the caller's scope.",
+        handler=_plans,
+        summary="Emergency plans in the caller's scope.",
         tag="emergency",
         action=Action.READ_REGISTRY,
         query=listing.params(PlanRow),
-        answer=list[PlanRow],
+        response=list[PlanRow],
     ),
     Route(
         method="GET",
         path=_PLAN,
-        call=_plan,
-        what="One plan.",
+        handler=_plan,
+        summary="One plan.",
         tag="emergency",
         action=Action.READ_REGISTRY,
-        answer=PlanRow,
+        response=PlanRow,
         errors=(404, 409),
     ),
     Route(
         method="PUT",
         path=_PLAN,
-        call=_write,
-        what="Write a plan (If-Match: the revision that is replaced); a draft until somebody else approves it.",
+        handler=_write,
+        summary="Write a plan (If-Match: the revision that is replaced); a draft until somebody else approves it.",
         tag="emergency",
         action=Action.CHANGE_MODE,
         body=NewPlan,
-        answer=PlanRow,
+        response=PlanRow,
         errors=(409, 415),
     ),
     Route(
         method="POST",
         path=f"{_PLAN}/approval",
-        call=_approve,
-        what="Approve a plan that somebody else wrote, as it is at the revision of If-Match.",
+        handler=_approve,
+        summary="Approve a plan that somebody else wrote, as it is at the revision of If-Match.",
         tag="emergency",
         action=Action.CHANGE_MODE,
-        answer=PlanRow,
+        response=PlanRow,
         errors=(404, 409, 428),
     ),
     Route(
         method="DELETE",
         path=_PLAN,
-        call=_forget,
-        what="Forget a plan; an order that put it in force goes on.",
+        handler=_forget,
+        summary="Forget a plan; an order that put it in force goes on.",
         tag="emergency",
         action=Action.CHANGE_MODE,
         status=204,
@@ -252,43 +250,43 @@ ROUTES = (
     Route(
         method="GET",
         path=_ORDERS,
-        call=_orders,
-        what="Mode orders in the caller's scope; sort=-id gives the newest first.",
+        handler=_orders,
+        summary="Mode orders in the caller's scope; sort=-id gives the newest first.",
         tag="emergency",
         action=Action.READ_REGISTRY,
         query=listing.params(OrderRow),
-        answer=list[OrderRow],
+        response=list[OrderRow],
     ),
     Route(
         method="POST",
         path=_ORDERS,
-        call=_give,
-        what="Put an approved plan in force for a time; it ends by itself.",
+        handler=_give,
+        summary="Put an approved plan in force for a time; it ends by itself.",
         tag="emergency",
         action=Action.CHANGE_MODE,
         body=NewOrder,
-        answer=OrderRow,
+        response=OrderRow,
         status=201,
         errors=(404, 409, 415),
     ),
     Route(
         method="GET",
         path=f"{_ORDERS}/{{order}}",
-        call=_order,
-        what="One mode order with its steps.",
+        handler=_order,
+        summary="One mode order with its steps.",
         tag="emergency",
         action=Action.READ_REGISTRY,
-        answer=OrderRow,
+        response=OrderRow,
         errors=(404,),
     ),
     Route(
         method="DELETE",
         path=f"{_ORDERS}/{{order}}",
-        call=_end,
-        what="End a mode order before its time: what it made ends with it.",
+        handler=_end,
+        summary="End a mode order before its time: what it made ends with it.",
         tag="emergency",
         action=Action.CHANGE_MODE,
-        answer=OrderRow,
+        response=OrderRow,
         errors=(404, 409),
     ),
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from sensegate.authority.scope import Action
@@ -11,7 +9,7 @@ from sensegate.control.capabilities import Capability
 from sensegate.control.commands import CommandDispatcher
 from sensegate.control.tasks import Scalar, Task
 from sensegate.web import listing
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.routing import API, Call, Route, iso, payload_text
 
 
@@ -49,7 +47,7 @@ class TaskRow(msgspec.Struct, frozen=True):
     """Mode order of which it is a part."""
 
 
-TASKING = Part[CommandDispatcher]("tasking", absent="this gateway sends no commands to devices")
+TASKING = PartKey[CommandDispatcher]("tasking", absent="this gateway sends no commands to devices")
 
 
 def tasking_of(call: Call) -> CommandDispatcher:
@@ -77,12 +75,12 @@ def _row(task: Task) -> TaskRow:
     )
 
 
-async def _capabilities(call: Call) -> Any:
+async def _capabilities(call: Call) -> list[Capability]:
     device = call.deps.devices.get(call.path("device"), call.principal)
     return list(tasking_of(call).capabilities(device))
 
 
-async def _order(call: Call) -> Any:
+async def _order(call: Call) -> TaskRow:
     device = call.deps.devices.get(call.path("device"), call.principal)
     wanted = await call.body(NewTask)
     task = await tasking_of(call).order(
@@ -91,16 +89,16 @@ async def _order(call: Call) -> Any:
     return _row(task)
 
 
-async def _list(call: Call) -> Any:
+async def _list(call: Call) -> listing.RowPage[TaskRow]:
     found = tasking_of(call).tasks.list(call.principal, call.text("device"))
-    return listing.answer(call, map(_row, found), TaskRow, "id")
+    return listing.page_of(call, map(_row, found), TaskRow, "id")
 
 
-async def _get(call: Call) -> Any:
+async def _get(call: Call) -> TaskRow:
     return _row(tasking_of(call).tasks.get(call.path("task"), call.principal))
 
 
-async def _cancel(call: Call) -> Any:
+async def _cancel(call: Call) -> TaskRow:
     return _row(await tasking_of(call).tasks.cancel(call.path("task"), by=call.principal))
 
 
@@ -108,53 +106,53 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/devices/{{device}}/tasking-capabilities",
-        call=_capabilities,
-        what="What a device can be told to do, by the profile in force for it.",
+        handler=_capabilities,
+        summary="What a device can be told to do, by the profile in force for it.",
         tag="tasks",
         action=Action.READ_REGISTRY,
-        answer=list[Capability],
+        response=list[Capability],
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/devices/{{device}}/tasks",
-        call=_order,
-        what="Tell a device to do something; the task says what became of it.",
+        handler=_order,
+        summary="Tell a device to do something; the task says what became of it.",
         tag="tasks",
         action=Action.TASK_DEVICES,
         body=NewTask,
-        answer=TaskRow,
+        response=TaskRow,
         status=202,
         errors=(404, 415),
     ),
     Route(
         method="GET",
         path=f"{API}/tasks",
-        call=_list,
-        what="Tasks of the devices in the caller's scope; sort=-id gives the newest first.",
+        handler=_list,
+        summary="Tasks of the devices in the caller's scope; sort=-id gives the newest first.",
         tag="tasks",
         action=Action.READ_REGISTRY,
         query=listing.params(TaskRow),
-        answer=list[TaskRow],
+        response=list[TaskRow],
     ),
     Route(
         method="GET",
         path=f"{API}/tasks/{{task}}",
-        call=_get,
-        what="One task.",
+        handler=_get,
+        summary="One task.",
         tag="tasks",
         action=Action.READ_REGISTRY,
-        answer=TaskRow,
+        response=TaskRow,
         errors=(404,),
     ),
     Route(
         method="DELETE",
         path=f"{API}/tasks/{{task}}",
-        call=_cancel,
-        what="Give a task up that was not sent yet, or is only sent again.",
+        handler=_cancel,
+        summary="Give a task up that was not sent yet, or is only sent again.",
         tag="tasks",
         action=Action.TASK_DEVICES,
-        answer=TaskRow,
+        response=TaskRow,
         errors=(404, 409),
     ),
 )

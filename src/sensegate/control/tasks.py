@@ -17,8 +17,8 @@ from enum import StrEnum
 import msgspec
 
 from sensegate.authority.bucket import Bucket
-from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, ranks
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.record_store import RecordStore, RecordTable
+from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, has_rank
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied
@@ -108,10 +108,10 @@ class TaskQueue:
     """All tasks of a gateway's devices."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
-        self._shelf = Shelf(bucket, clock)
+        self._shelf = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
-        self._tasks: Records[Task] = Records(self._shelf, "task", Task, prefix="", packed=True)
+        self._tasks: RecordTable[Task] = RecordTable(self._shelf, "task", Task, prefix="", packed=True)
         self._tasks.on_change.append(self._changed)
         self._queues: dict[str, dict[str, Task]] = {}
         """Device -> its open tasks, oldest first."""
@@ -138,7 +138,7 @@ class TaskQueue:
             ConfigError: it means nothing. Overloaded: too many wait.
         """
         demand(by, Action.TASK_DEVICES, place.division, place.department)
-        if not ranks(by, told.role):
+        if not has_rank(by, told.role):
             raise PermissionDenied(f"task {told.task} asks for a {told.role}; you are a {by.role}")
         if not 0 <= expires_s <= EXPIRES_MAX_S:
             raise ConfigError(f"{expires_s:g} s", key="expires_s", remedy=f"up to {EXPIRES_MAX_S:g}; 0: as the profile")

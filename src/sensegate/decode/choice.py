@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 import xxhash
 
-from sensegate.authority.scope import Scope
 from sensegate.model import Device
 
 EVERY_DEVICE = (1 << 64) - 1
 """Greatest result of `draw`."""
+
+
+class Area(Protocol):
+    """A division with all below it, of all departments or of one."""
+
+    @property
+    def division(self) -> str:
+        """Short form of its code."""
+
+    def covers(self, division: str, department: str = "") -> bool:
+        """Return whether a device of this division and department lies in the area."""
 
 
 class VersionChoice(msgspec.Struct, frozen=True):
@@ -18,7 +30,7 @@ class VersionChoice(msgspec.Struct, frozen=True):
     profile: str
     number: int
     digest: str
-    target: Scope
+    target: Area
     whole: bool = True
     """True: it applies to every device of this gateway that no other choice picks."""
     devices: frozenset[str] = frozenset()

@@ -211,7 +211,7 @@ class _BatchDecoder:
         if over is not None:
             over &= ~refused
             refused |= over
-            metrics.LIMITED.labels("rate_per_device_s").inc(int(over.sum()))
+            metrics.LIMIT_HITS.labels("rate_per_device_s").inc(int(over.sum()))
             for index in np.flatnonzero(over).tolist():
                 detail = f"more than {self._rates.allowed} messages in a minute (ingest.rate_per_device_s)"
                 self._quarantine(index, self._route(index), Rejected(QuarantineReason.RATE, detail))

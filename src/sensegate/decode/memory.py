@@ -98,7 +98,7 @@ class DecoderMemory:
         """Store a value of about `size` bytes; a value too large for the whole memory is not stored."""
         self._change(key, _Entry(value, size) if size <= self._bytes_max else None)
         while len(self._entries) > self._entries_max or self._bytes > self._bytes_max:
-            metrics.LIMITED.labels("decoder_memory").inc()
+            metrics.LIMIT_HITS.labels("decoder_memory").inc()
             self._change(next(iter(self._entries)), None)
 
     def drop(self, key: Key) -> None:

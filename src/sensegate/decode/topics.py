@@ -189,3 +189,14 @@ class TopicIndex:
                 matches.append((order(pattern), position, number, captured))
         matches.sort(key=lambda item: item[:2])
         return [(number, captured) for _, _, number, captured in matches]
+
+
+def matches_filter(topic: str, topic_filter: str) -> bool:
+    """Return whether a topic matches an MQTT filter (``a/+/c``, ``a/#``)."""
+    levels, parts = topic.split("/"), topic_filter.split("/")
+    for index, part in enumerate(parts):
+        if part == "#":
+            return True
+        if index >= len(levels) or part not in {"+", levels[index]}:
+            return False
+    return len(levels) == len(parts)

@@ -18,7 +18,7 @@ from sensegate.bus.ports import free_port, is_free
 from sensegate.demo.link import FaultyLink
 from sensegate.demo.processes import Reaper, SupervisedProcess, sweep
 from sensegate.errors import EngineError, Unavailable
-from sensegate.web.client import Answered, Remote
+from sensegate.web.client import GatewayClient, ProblemResponse
 
 CENTRE = "44"
 READY_S = 90.0
@@ -63,9 +63,9 @@ class CityMember:
         except (OSError, ValueError, KeyError):
             return 0
 
-    def remote(self) -> Remote:
+    def remote(self) -> GatewayClient:
         """Return a client of its HTTP interface with the administrator's token."""
-        return Remote(self.url, self.token)
+        return GatewayClient(self.url, self.token)
 
 
 class City:
@@ -248,11 +248,11 @@ class City:
         """
         why = ""
         try:
-            async with asyncio.timeout(timeout_s), Remote(member.url) as remote:
+            async with asyncio.timeout(timeout_s), GatewayClient(member.url) as remote:
                 while True:
                     try:
                         await remote.get("/readyz")
-                    except (Answered, Unavailable) as no:
+                    except (ProblemResponse, Unavailable) as no:
                         why = str(no)
                         await asyncio.sleep(POLL_S)
                     else:

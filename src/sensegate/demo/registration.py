@@ -10,14 +10,14 @@ from dataclasses import replace
 
 from msgspec import structs
 
-from sensegate.authority.divisions import Divisions, Level
+from sensegate.authority.divisions import DivisionLevel, Divisions
 from sensegate.demo.camera_messages import SimulatedCamera
 from sensegate.demo.cameras import PROFILES
 from sensegate.demo.city import CityMember
 from sensegate.demo.fleet import KINDS, SimulatedDevice, list_gateways
 from sensegate.demo.summary import ManualDevice
 from sensegate.errors import EngineError
-from sensegate.web.client import Remote
+from sensegate.web.client import GatewayClient
 
 COLUMNS = ("id", "division", "profile", "alias", "gateway", "lon", "lat", "datum", "grade", "domain", "name")
 CITIES = (
@@ -34,7 +34,11 @@ SUBSCRIBER_LIFE_S = 30 * 86_400
 
 def counties(city: str) -> tuple[str, ...]:
     """Return the divisions below a city: its counties, or its towns if it has none."""
-    below = [row.code for row in Divisions.load().children(city) if row.level in (Level.COUNTY, Level.TOWNSHIP)]
+    below = [
+        row.code
+        for row in Divisions.load().children(city)
+        if row.level in (DivisionLevel.COUNTY, DivisionLevel.TOWNSHIP)
+    ]
     return tuple(below) or (city,)
 
 
@@ -146,6 +150,6 @@ async def create_subscriber_token(member: CityMember) -> str:
         "expires_s": SUBSCRIBER_LIFE_S,
         "name": "subscriber of the demo",
     }
-    async with Remote(member.url, member.token) as remote:
+    async with GatewayClient(member.url, member.token) as remote:
         answer = await remote.post("/api/v1/tokens", body)
     return str(answer["token"])

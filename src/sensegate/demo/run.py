@@ -23,7 +23,7 @@ from sensegate.demo.setup import DEADLINE_S, MANY_NODES, DemoWorkers, Options, l
 from sensegate.demo.summary import Summary, by_reason, duplicates, member_address, sum_ledgers, with_verdict
 from sensegate.demo.workers import Worker
 from sensegate.errors import EngineError, Unavailable
-from sensegate.web.client import Answered, Remote
+from sensegate.web.client import GatewayClient, ProblemResponse
 from sensegate.wording import count
 
 REFRESH_S = 1.0
@@ -78,7 +78,7 @@ class Demo:
     async def read_ledgers(self) -> None:
         """Read the ledger of each node; a node that does not answer keeps its last one."""
         for node in self.city.nodes.values():
-            with contextlib.suppress(Unavailable, Answered):
+            with contextlib.suppress(Unavailable, ProblemResponse):
                 self.ledgers[node.division], self.balanced[node.division] = await _ledger(node)
 
     def refresh(self) -> None:
@@ -183,7 +183,7 @@ def _is_forwarded(totals: Mapping[str, int]) -> bool:
 
 async def _ledger(member: CityMember) -> tuple[dict[str, int], bool]:
     """Return a member's totals since its log began, and whether they balance."""
-    async with Remote(member.url, member.token) as remote:
+    async with GatewayClient(member.url, member.token) as remote:
         answer: dict[str, Any] = await remote.get("/api/v1/ledger", since="400d")
     return answer["totals"], bool(answer["balanced"])
 

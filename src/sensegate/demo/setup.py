@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from sensegate.config import builtin
 from sensegate.demo import cameras, workers
 from sensegate.demo.camera_messages import SimulatedCamera
 from sensegate.demo.cameras import CameraEndpoints, CameraPlan
@@ -45,7 +46,6 @@ MANY_NODES_COUNTIES = 3
 ONE_CORE = {"GOMAXPROCS": "1", "GOMEMLIMIT": "96MiB", "OPENBLAS_NUM_THREADS": "1"}
 DEVICES_MIN = 12
 """Per node: one device of each kind, and some for the faults."""
-PROFILES = Path(__file__).parents[3] / "device_profiles"
 HOST = "127.0.0.1"
 
 
@@ -91,10 +91,8 @@ def lay_out_city(options: Options, changed: Callable[[], None]) -> City:
     """Lay out a city with these options; `changed` is called when a process was (re)started.
 
     Raises:
-        ConfigError: if the options do not fit the province, or there are no device profiles.
+        ConfigError: if the options do not fit the province.
     """
-    if not PROFILES.exists():
-        raise ConfigError("there are no device profiles", file=str(PROFILES), remedy="run the demo from a checkout")
     if options.nodes > len(CITIES):
         raise ConfigError(f"{options.nodes} nodes are too many", remedy=f"the province has {len(CITIES)} cities")
     if options.devices < DEVICES_MIN * options.nodes:
@@ -107,7 +105,7 @@ def lay_out_city(options: Options, changed: Callable[[], None]) -> City:
     city = City(
         directory,
         CITIES[: options.nodes],
-        profiles=PROFILES,
+        profiles=builtin.PROFILES,
         only=sorted({*(kind.profile for kind in KINDS.values()), *cameras.PROFILES.values(), BOTH}) if many else (),
         temporary=options.data is None,
         settings=MANY_NODES_SETTINGS if many else None,

@@ -23,12 +23,12 @@ from sensegate.bus.connect import connect
 from sensegate.bus.kv import Bucket
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import Clock, moved
-from sensegate.config import Config, secret
+from sensegate.config import Config, read_secret
 from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Superseded, Unavailable
 from sensegate.failover import ledger_copy, terms, trail_copy
-from sensegate.failover.lease import FIRST, Lease, Plea
-from sensegate.failover.replica import Held, Original, decode_from
-from sensegate.failover.terms import NEWS_S, State, Term
+from sensegate.failover.lease import INITIAL_VERSION, Lease, LeaseRequest
+from sensegate.failover.replica import ReplicatedLog, ReplicationSource, decode_log_request
+from sensegate.failover.terms import LONG_POLL_S, CentreState, Term
 from sensegate.ports import Log
 from sensegate.tiers import questions
 from sensegate.tiers.link import CentreLink
@@ -57,7 +57,7 @@ async def reach(config: Config) -> CentreLink:
     connection = await connect(
         peer.url,
         node_user(slot),
-        secret(peer.secret_file),
+        read_secret(peer.secret_file),
         inbox_prefix=inbox_prefix(slot),
         name=f"centre {config.division} {__version__}",
         tls=tls if peer.url.startswith("tls://") else None,
@@ -75,7 +75,7 @@ async def asked(link: CentreLink, question: str, payload: bytes = b"") -> bytes:
         raise Unavailable(f"the other centre does not answer '{question}' now") from why
 
 
-async def state_of(config: Config, term: Term) -> State | None:
+async def state_of(config: Config, term: Term) -> CentreState | None:
     """Return how the other centre is; None where it cannot be reached."""
     try:
         async with asyncio.timeout(ASK_S):
@@ -89,12 +89,12 @@ async def state_of(config: Config, term: Term) -> State | None:
         return None
 
 
-def plea_of(term: Term) -> Plea:
+def plea_of(term: Term) -> LeaseRequest:
     """Return what one centre tells the other."""
-    return Plea(term.number, known=term.voters[-1].version if term.voters else FIRST)
+    return LeaseRequest(term.number, voters_version=term.voters[-1].version if term.voters else INITIAL_VERSION)
 
 
-async def told(link: CentreLink, plea: Plea) -> State:
+async def told(link: CentreLink, plea: LeaseRequest) -> CentreState:
     """Return how the other centre is. Raises `Unavailable`, `PermissionDenied`."""
     try:
         return terms.decode_state(await asked(link, "lease", terms.encode(plea)))
@@ -115,7 +115,7 @@ class Seat:
         self.kept = term
         """As it is on the disk."""
         self.term = term.number
-        self.original: Original
+        self.original: ReplicationSource
         self.lease = Lease(term.number, secrets.randbits(62) + 1, config.peer.lease_s, term.voters)
         self.joined: Callable[[], Collection[str]] = list
         """The nodes that joined and may write here, as they vote."""
@@ -134,10 +134,12 @@ class Seat:
 
     def hold(self, centre_log: Log) -> Log:
         """Return the log as it may be delivered."""
-        hold_s = self.config.peer.hold_s
-        self.original = Original(centre_log, self.clock, hold_s, self.kept.history, alone=self.kept.alone)
+        hold_s = self.config.peer.standby_timeout_s
+        self.original = ReplicationSource(
+            centre_log, self.clock, hold_s, self.kept.history, alone=self.kept.unreplicated
+        )
         self.original.permitted = self._may_alone
-        return Held(centre_log, self.original, self.clock)
+        return ReplicatedLog(centre_log, self.original, self.clock)
 
     async def opened(self, buckets: Mapping[str, Bucket], audit: Audit, hours: Log) -> None:
         """Say what is copied, and put on the trail that a term has begun. Raises as `Audit.record` does."""
@@ -167,24 +169,24 @@ class Seat:
     # ── the lease ───────────────────────────────────────────────────────────────────────────────────
 
     async def _lease(self, division: str, payload: bytes) -> bytes:
-        plea = terms.decode_plea(payload)
+        plea = terms.decode_lease_request(payload)
         peer = division == self.config.division
         if plea.term > self.term:
             self._hear_of_later(plea.voter(division), plea.term, peer=peer)
         if peer:
-            self.lease.confirmed(plea.known)
+            self.lease.confirm_peer(plea.voters_version)
         else:
-            self.lease.take(plea.voter(division), plea)
-        if plea.wait and self._knows(plea):
-            await moved(self._news, self.clock, NEWS_S)
+            self.lease.take_request(plea.voter(division), plea)
+        if plea.long_poll and self._knows(plea):
+            await moved(self._news, self.clock, LONG_POLL_S)
         voters = self.kept.voters[-1] if self.kept.voters else None
         return terms.encode(
-            State(
+            CentreState(
                 not self._over.is_set(),
                 self.term,
                 self._alone,
-                version=voters.version if voters else FIRST,
-                stamp=(self.lease.seat, self.clock.monotonic()),
+                voters_version=voters.version if voters else INITIAL_VERSION,
+                stamp=(self.lease.lease_id, self.clock.monotonic()),
                 lease_s=self.config.peer.lease_s,
                 voters=voters if peer else None,
             )
@@ -206,22 +208,24 @@ class Seat:
         """Return the term in which this centre answers; None where it must be silent, for another one is active."""
         return None if self._over.is_set() else self.term
 
-    def _knows(self, plea: Plea) -> bool:
-        version = self.kept.voters[-1].version if self.kept.voters else FIRST
-        known = plea.stamp[0] == self.lease.seat and plea.known == version and plea.alone == self._alone
+    def _knows(self, plea: LeaseRequest) -> bool:
+        version = self.kept.voters[-1].version if self.kept.voters else INITIAL_VERSION
+        known = (
+            plea.stamp[0] == self.lease.lease_id and plea.voters_version == version and plea.unreplicated == self._alone
+        )
         return known and not self._over.is_set()
 
     @property
     def _alone(self) -> bool:
         """Whether nodes are told that we deliver alone: before we do, and until it is on the disk that we do not."""
-        return self.original.alone or self.kept.alone
+        return self.original.unreplicated or self.kept.unreplicated
 
     def _may_alone(self) -> bool:
         """Return whether what the other centre has not may be delivered: it cannot have been granted, and will not."""
         if not self.config.peer.automatic:
             return True
-        told_all = self._ready and self.kept.alone and self.lease.known_alone()
-        return told_all and self.lease.held(self.clock.monotonic())
+        told_all = self._ready and self.kept.unreplicated and self.lease.is_unreplicated_known()
+        return told_all and self.lease.is_held(self.clock.monotonic())
 
     def _end(self, why: str) -> None:
         if not self._over.is_set():
@@ -262,19 +266,19 @@ class Seat:
 
     async def _turn(self) -> None:
         """Have it on the disk whether we are alone and who votes; only then it is so."""
-        alone, now_s = self.original.alone, self.clock.monotonic()
+        alone, now_s = self.original.unreplicated, self.clock.monotonic()
         voters = self.lease.voters
         if self.config.peer.automatic:
-            voters = self.lease.turn(self._configured, self.joined(), now_s)
-        wanted = msgspec.structs.replace(self.kept, alone=alone, voters=voters, lapsed=False)
+            voters = self.lease.next_voters(self._configured, self.joined(), now_s)
+        wanted = msgspec.structs.replace(self.kept, unreplicated=alone, voters=voters, lapsed=False)
         if wanted == self.kept:
             return
-        if alone != self.kept.alone:
+        if alone != self.kept.unreplicated:
             _log.warning("delivering without the standby" if alone else "the standby confirms again")
         if voters[-1:] != self.kept.voters[-1:]:
             _log.info("who votes has changed", voters=voters[-1].nodes, version=voters[-1].version)
         if not alone:
-            self.lease.together()
+            self.lease.clear_unreplicated()
         # A newer electorate binds us before anybody hears of it, an older one until the disk says that it is over.
         self.lease.voters = (*self.lease.voters, *(one for one in voters if one not in self.lease.voters))
         await self._keep(wanted)
@@ -284,10 +288,10 @@ class Seat:
     async def _demand_majority(self, began: float) -> None:
         """Return while enough nodes count for us. Raises `Superseded`."""
         peer, now_s = self.config.peer, self.clock.monotonic()
-        if not peer.automatic or now_s - began < 2 * peer.lease_s or self.lease.held(now_s):
+        if not peer.automatic or now_s - began < 2 * peer.lease_s or self.lease.is_held(now_s):
             return
         await self._keep(msgspec.structs.replace(self.kept, lapsed=True))
-        here, all_ = len(self.lease.here(now_s)), len(self.kept.voters[-1].nodes)
+        here, all_ = len(self.lease.present_nodes(now_s)), len(self.kept.voters[-1].nodes)
         raise Superseded(f"{here} of {all_} nodes have been here lately: another centre may have been granted")
 
     # ── what is copied ──────────────────────────────────────────────────────────────────────────────
@@ -301,11 +305,11 @@ class Seat:
         return checked
 
     async def _log(self, _division: str, payload: bytes) -> bytes:
-        wanted = decode_from(payload)
+        wanted = decode_log_request(payload)
         if wanted.term > self.term:
             self._end(f"the other centre is of term {wanted.term}, this one is of {self.term}")
             raise PermissionDenied("not active any more")
-        return await self.original.piece(wanted)
+        return await self.original.answer_log(wanted)
 
     async def _names(self, _division: str, _payload: bytes) -> bytes:
         return msgspec.msgpack.encode(sorted(self._buckets))
@@ -315,21 +319,21 @@ class Seat:
         if name not in self._buckets:
             raise NotFound(f"no bucket {name}")
         rows = await self._buckets[name].changes(after, limit=ROWS_MAX)
-        rows = questions.fitting(rows, lambda row: len(row.key) + len(row.value or b""))
+        rows = questions.fit_chunk(rows, lambda row: len(row.key) + len(row.value or b""))
         return msgspec.msgpack.encode(([(row.key, row.value) for row in rows], rows[-1].revision if rows else after))
 
     async def _trail(self, _division: str, payload: bytes) -> bytes:
         self._demand_ready()
-        return await trail_copy.piece(self._audit, payload)
+        return await trail_copy.answer_trail(self._audit, payload)
 
     async def _sums(self, _division: str, payload: bytes) -> bytes:
         self._demand_ready()
-        return await ledger_copy.piece(self._hours, payload)
+        return await ledger_copy.answer_sums(self._hours, payload)
 
     async def _aside(self, _division: str, payload: bytes) -> bytes:
         """Put on the trail what the other centre had to set aside."""
         self._demand_ready()
-        facts = msgspec.to_builtins(trail_copy.decode_aside(payload))
+        facts = msgspec.to_builtins(trail_copy.decode_set_aside(payload))
         _log.warning("the other centre has set aside what was never here", **facts)
         await self._audit.record(self._by, ASIDE, self.config.division, after=facts)
         return b""

@@ -2,8 +2,9 @@
 
     active: Original ◀─ ask ``log`` (what follows a sequence) ── standby: Replica ─▶ its own LOG, whole commits at once
 
-To ask for what follows is to confirm all before it; the active centre delivers only what is confirmed (`Held`). Where
-an entry has expired or was replaced meanwhile, a filler that soon expires takes its sequence.
+To ask for what follows is to confirm all before it; the active centre delivers only what is confirmed
+(`ReplicatedLog`). Where an entry has expired or was replaced meanwhile, a filler that soon expires takes its
+sequence.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from sensegate.errors import Fenced, Unavailable
 from sensegate.failover.terms import Term
 from sensegate.model import Entry, Member
 from sensegate.ports import Log
-from sensegate.tiers.questions import PIECE_BYTES, fitting
+from sensegate.tiers.questions import CHUNK_BYTES, fit_chunk
 
 PIECE_ENTRIES = 2_000
 WAIT_S = 1.0
 COMMIT = "commit."
-_log = structlog.get_logger("replica")
+_log = structlog.get_logger("failover")
 
 
-class Copied(msgspec.Struct, frozen=True, array_like=True):
+class ReplicatedEntry(msgspec.Struct, frozen=True, array_like=True):
     """One entry."""
 
     sequence: int
@@ -40,26 +41,26 @@ class Copied(msgspec.Struct, frozen=True, array_like=True):
     payload: bytes
 
 
-class Piece(msgspec.Struct, frozen=True):
+class LogChunk(msgspec.Struct, frozen=True):
     """Entries that follow a sequence, in order; a commit may go on in the next piece."""
 
-    life: str
+    log_epoch: str
     first: int
     """First sequence of the log now."""
     last: int
-    entries: tuple[Copied, ...] = ()
+    entries: tuple[ReplicatedEntry, ...] = ()
     history: tuple[tuple[int, int], ...] = ()
     """(term, last sequence when it began)."""
     timelines: History | None = None
     """Those of the log; None: as the standby has them."""
 
 
-class From(msgspec.Struct, frozen=True):
+class LogRequest(msgspec.Struct, frozen=True):
     """What a standby asks for."""
 
-    held: int = 0
+    stored: int = 0
     """All up to this one stands on its own log."""
-    after: int = 0
+    received: int = 0
     """It has these in memory."""
     term: int = 0
     timelines: bytes = b""
@@ -67,11 +68,11 @@ class From(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_piece = decoder(Piece, "the other centre's answer")
-decode_from = decoder(From, "question for the log")
+_decode_piece = decoder(LogChunk, "the other centre's answer")
+decode_log_request = decoder(LogRequest, "question for the log")
 
 
-def _piece(answer: bytes) -> Piece:
+def _read_chunk(answer: bytes) -> LogChunk:
     """Return what the other centre answered. Raises `Unavailable` where it cannot be read."""
     try:
         return _decode_piece(answer)
@@ -79,13 +80,13 @@ def _piece(answer: bytes) -> Piece:
         raise Unavailable(str(why)) from why
 
 
-class Original:
+class ReplicationSource:
     """The active centre's side: gives pieces, and knows what the standby has."""
 
     def __init__(
         self, log: Log, clock: Clock, hold_s: float, history: tuple[tuple[int, int], ...] = (), *, alone: bool = False
     ) -> None:
-        """`history`: of the log; `alone`: more was delivered than a standby has, or there is none."""
+        """`history`: of the log; `unreplicated`: more was delivered than a standby has, or there is none."""
         self._log = log
         self._history = history
         self._clock = clock
@@ -96,40 +97,40 @@ class Original:
         self._alone = alone
         self._heard = clock.monotonic()
         self.permitted: Callable[[], bool] = lambda: True
-        """Whether what the standby has not may be delivered now; asked only while `alone`."""
+        """Whether what the standby has not may be delivered now; asked only while `unreplicated`."""
 
-    async def piece(self, wanted: From) -> bytes:
+    async def answer_log(self, wanted: LogRequest) -> bytes:
         """Answer a standby. Raises `Unavailable`."""
         self._heard = self._clock.monotonic()
-        self._confirmed = max(self._confirmed, wanted.held)
+        self._confirmed = max(self._confirmed, wanted.stored)
         first, last = await self._log.bounds()
         if self._confirmed >= min(self._given, last):
             self._alone = False
-        if wanted.after >= last and wanted.held >= last:
-            await self._log.changed(wanted.after, WAIT_S)
+        if wanted.received >= last and wanted.stored >= last:
+            await self._log.changed(wanted.received, WAIT_S)
             first, last = await self._log.bounds()
-        entries = await self._log.fetch(max(wanted.after, first - 1), limit=PIECE_ENTRIES, max_bytes=PIECE_BYTES)
-        entries = fitting(entries, lambda entry: len(entry.payload) + len(entry.subject))
-        found = tuple(Copied(entry.sequence, entry.subject, entry.payload) for entry in entries)
+        entries = await self._log.fetch(max(wanted.received, first - 1), limit=PIECE_ENTRIES, max_bytes=CHUNK_BYTES)
+        entries = fit_chunk(entries, lambda entry: len(entry.payload) + len(entry.subject))
+        found = tuple(ReplicatedEntry(entry.sequence, entry.subject, entry.payload) for entry in entries)
         timelines = self._log.timelines
         fresh = timelines.history if wanted.timelines != timelines.fingerprint else None
-        return _encode(Piece(self._log.epoch, first, last, found, self._history, fresh))
+        return _encode(LogChunk(self._log.epoch, first, last, found, self._history, fresh))
 
     @property
-    def alone(self) -> bool:
+    def unreplicated(self) -> bool:
         """Whether more is delivered than the standby has: it was not heard for too long, and has not caught up."""
         if not self._alone and self._clock.monotonic() - self._heard > self._hold_s:
             self._alone, self._given = True, self._confirmed
         return self._alone
 
     @property
-    def lag(self) -> int:
+    def confirmed(self) -> int:
         """Place up to which the standby has all."""
         return self._confirmed
 
-    def visible(self, sequence: int) -> int:
+    def high_watermark(self, sequence: int) -> int:
         """Return up to which sequence may be delivered."""
-        if not self.alone:
+        if not self.unreplicated:
             return min(sequence, self._confirmed)
         if not self.permitted():
             # What was given is given; of a seat before this one it is not known how much that was.
@@ -139,10 +140,10 @@ class Original:
         return sequence
 
 
-class Held:
+class ReplicatedLog:
     """A log of which only that is seen which the standby has, too."""
 
-    def __init__(self, log: Log, original: Original, clock: Clock) -> None:
+    def __init__(self, log: Log, original: ReplicationSource, clock: Clock) -> None:
         self._log = log
         self._original = original
         self._clock = clock
@@ -163,12 +164,12 @@ class Held:
 
     async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:
         entries = await self._log.fetch(after, limit=limit, max_bytes=max_bytes)
-        end = self._original.visible(entries[-1].sequence) if entries else 0
+        end = self._original.high_watermark(entries[-1].sequence) if entries else 0
         return [entry for entry in entries if entry.sequence <= end]
 
     async def bounds(self) -> tuple[int, int]:
         first, last = await self._log.bounds()
-        return first, max(first - 1, self._original.visible(last))
+        return first, max(first - 1, self._original.high_watermark(last))
 
     async def sequence_at(self, time: int) -> int:
         return min(await self._log.sequence_at(time), (await self.bounds())[1] + 1)
@@ -178,7 +179,7 @@ class Held:
         if not await self._log.changed(after, timeout_s):
             return False
         while (left_s := deadline - self._clock.monotonic()) > 0:
-            if self._original.visible(after + 1) > after:
+            if self._original.high_watermark(after + 1) > after:
                 return True
             await self._clock.sleep(min(left_s, 0.02))
         return False
@@ -195,7 +196,7 @@ class Replica:
         self._clock = clock
         self._held = -1
         self._fresh = False
-        self._open: list[Copied] = []
+        self._open: list[ReplicatedEntry] = []
         """Entries of a commit whose end has not come yet."""
         self.behind = -1
         """Entries that the active centre had more when it was asked last; -1: not asked yet."""
@@ -205,7 +206,7 @@ class Replica:
         """Life of the log."""
         return self._own.epoch
 
-    async def turn(self, ask: Callable[[str, bytes], Awaitable[bytes]], term: int = 0) -> None:
+    async def copy_next(self, ask: Callable[[str, bytes], Awaitable[bytes]], term: int = 0) -> None:
         """Take the next piece.
 
         Raises:
@@ -220,11 +221,11 @@ class Replica:
             self._fresh = first > self._held and not self.term.history
         after = self._open[-1].sequence if self._open else self._held
         known = self._own.timelines.fingerprint
-        piece = _piece(await ask("log", _encode(From(self._held, after, term, known))))
-        if piece.life != self._own.epoch or piece.last < self._held:
+        piece = _read_chunk(await ask("log", _encode(LogRequest(self._held, after, term, known))))
+        if piece.log_epoch != self._own.epoch or piece.last < self._held:
             raise Fenced(
                 f"the own log (life {self._own.epoch}, up to {self._held}) is no copy of that one "
-                f"(life {piece.life}, up to {piece.last})"
+                f"(life {piece.log_epoch}, up to {piece.last})"
             )
         if not self._fresh and self.term.diverged(piece.history, self._held):
             raise Fenced(
@@ -254,7 +255,7 @@ class Replica:
                 )
         await asyncio.to_thread(own.adopt, history)
 
-    async def _write(self, entries: Sequence[Copied]) -> None:
+    async def _write(self, entries: Sequence[ReplicatedEntry]) -> None:
         """Write whole commits, holes filled; the log ends with the end of a commit at every moment."""
         members: list[Member] = []
         expected = held = self._held
@@ -264,11 +265,11 @@ class Replica:
                 # A hole lies between commits, or where a record of one was replaced: fillers may go ahead of the rest.
                 members.append(Member(FILLER, b"", 1))
                 expected += 1
-                if len(members) == BATCH_MESSAGES_MAX and all(one.subject == FILLER for one in members):
+                if len(members) == BATCH_MESSAGES_MAX and all(member.subject == FILLER for member in members):
                     held = await self._sent(members, held)
                     members = []
             commit = entry.subject.startswith(COMMIT)
-            if commit and any(one.subject == entry.subject for one in members):
+            if commit and any(member.subject == entry.subject for member in members):
                 # Two records of one subject in a batch would be one that replaces the other within it.
                 held = await self._sent(members, held)
                 members = []
@@ -298,11 +299,11 @@ class Replica:
         }
         return lives.get(subject.partition(".")[0], store.readings_ttl_h)
 
-    async def whole(self) -> int:
+    async def end(self) -> int:
         """Return the sequence with which the copy ends: the end of its last whole commit. Raises `Unavailable`."""
         return (await self._own.bounds())[1]
 
 
-async def asked(ask: Callable[[str, bytes], Awaitable[bytes]]) -> Piece:
+async def describe_log(ask: Callable[[str, bytes], Awaitable[bytes]]) -> LogChunk:
     """Return how the active centre's log is, without entries. Raises `Unavailable`."""
-    return _piece(await ask("log", _encode(From(0, 2**62, 0))))
+    return _read_chunk(await ask("log", _encode(LogRequest(0, 2**62, 0))))

@@ -38,13 +38,13 @@ from sensegate.config import Config
 from sensegate.errors import Fenced, NotFound, PermissionDenied, StoreFull, Unavailable
 from sensegate.failover import terms, trail_copy
 from sensegate.failover.active import Seat, asked, plea_of, reach, state_of
-from sensegate.failover.lease import FIRST, Voters, Votes
+from sensegate.failover.lease import INITIAL_VERSION, VoterConfiguration, Votes
 from sensegate.failover.ledger_copy import LedgerCopy
-from sensegate.failover.replica import Piece, Replica
-from sensegate.failover.replica import asked as log_of
-from sensegate.failover.terms import GRANT_S, State, Term
-from sensegate.failover.trail_copy import Aside, TrailCopy
-from sensegate.failover.trail_standby import PROMOTE, STATUS, Standby
+from sensegate.failover.replica import LogChunk, Replica
+from sensegate.failover.replica import describe_log as log_of
+from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
+from sensegate.failover.terms import GRANT_S, CentreState, Term
+from sensegate.failover.trail_copy import SetAsideStore, TrailCopy
 from sensegate.tiers.centre_side import Below
 from sensegate.tiers.link import CentreLink
 
@@ -66,7 +66,7 @@ async def seat(config: Config, clock: Clock) -> Seat:
     """Return when this centre is to be active; until then it stands by."""
     directory = Path(config.directory)
     term = terms.read(directory)
-    if term.number == 0 and config.peer.first:
+    if term.number == 0 and config.peer.initially_active:
         term = Term(1, active=True, history=((1, 0),))
         terms.write(directory, term)
     while True:
@@ -192,16 +192,18 @@ class _Standby:
     # ── who is active ───────────────────────────────────────────────────────────────────────────────
 
     async def _lease(self, division: str, payload: bytes) -> bytes:
-        plea = terms.decode_plea(payload)
-        self._seen, self._granted = max(self._seen, plea.term), max(self._granted, plea.granted)
-        self.votes.add(plea.voter(division), plea.grant, self.clock.monotonic())
+        plea = terms.decode_lease_request(payload)
+        self._seen, self._granted = max(self._seen, plea.term), max(self._granted, plea.granted_elsewhere)
+        self.votes.add(plea.voter(division), plea.granted_here, self.clock.monotonic())
         version = self._voters[-1].version
-        state = State(active=False, term=self._seen, wants=self._wants(), would=self._would, version=version)
+        state = CentreState(
+            active=False, term=self._seen, is_candidate=self._wants(), proposed_term=self._would, voters_version=version
+        )
         return terms.encode(state)
 
     @property
-    def _voters(self) -> tuple[Voters, ...]:
-        return self.term.voters or (Voters(nodes=tuple(node.division for node in self.config.nodes)),)
+    def _voters(self) -> tuple[VoterConfiguration, ...]:
+        return self.term.voters or (VoterConfiguration(nodes=tuple(node.division for node in self.config.nodes)),)
 
     @property
     def _would(self) -> int:
@@ -210,7 +212,7 @@ class _Standby:
 
     def _wants(self) -> bool:
         """Return whether this centre would take over where the nodes grant it."""
-        whole = self._replica is not None and self._voters[-1].version != FIRST
+        whole = self._replica is not None and self._voters[-1].version != INITIAL_VERSION
         own = self.term.active and self._seen <= self.term.number
         return (
             self.config.peer.automatic
@@ -228,20 +230,22 @@ class _Standby:
                 # Not the term that nodes may be granting to the other one at this moment.
                 return await self._next(self._would + self.config.peer.automatic), "by order"
             would = self._would
-            if self._wants() and self.votes.enough(would, self._voters, self.clock.monotonic()):
+            if self._wants() and self.votes.has_majority(would, self._voters, self.clock.monotonic()):
                 return await self._next(would), "granted by a majority of the nodes"
             await self.clock.sleep(LOOK_S)
 
     async def _next(self, number: int) -> Term:
         """Return the term that begins with what is here now."""
         past = self._replica.term if self._replica else self.term
-        end = await self._replica.whole() if self._replica else await self._end()
+        end = await self._replica.end() if self._replica else await self._end()
         sums = await self._sums.position()
         if sums and not sums.epoch:
             # Some hours are newer than others: all are counted anew, as far as the log goes back.
             _log.warning("the hourly sums had come in part; they are counted again from the log")
             await api.call(self.bus, f"$JS.API.STREAM.PURGE.{streams.LEDGER}")
-        return Term(number, active=True, alone=True, history=(*past.history, (number, end)), voters=self.term.voters)
+        return Term(
+            number, active=True, unreplicated=True, history=(*past.history, (number, end)), voters=self.term.voters
+        )
 
     async def _end(self) -> int:
         """Return with which sequence the own log ends; 0: there is none."""
@@ -251,7 +255,7 @@ class _Standby:
             return 0
 
     def _tell(self) -> None:
-        standing = Standby(
+        standing = StandbyStatus(
             os.getpid(), self._seen, self._reached, self._replica.behind if self._replica else -1, time.time()
         )
         fresh = self.directory / f"{STATUS}.new"
@@ -283,7 +287,7 @@ class _Standby:
                 self._reached = False
             await self.clock.sleep(LOOK_S)
 
-    async def _state(self, link: CentreLink) -> State:
+    async def _state(self, link: CentreLink) -> CentreState:
         """Return how the other centre is; who votes there votes here from now on.
 
         Raises `Unavailable`, `PermissionDenied`.
@@ -301,11 +305,11 @@ class _Standby:
     async def _keep(self, **learnt: Any) -> None:
         """Remember, on the disk, what was learnt of an active centre: fields of `Term`."""
         async with self._keeping:
-            fresh = msgspec.structs.replace(self.term, active=False, alone=False, lapsed=False, **learnt)
+            fresh = msgspec.structs.replace(self.term, active=False, unreplicated=False, lapsed=False, **learnt)
             self.term = msgspec.structs.replace(fresh, number=self._seen)
             await asyncio.to_thread(terms.write, self.directory, self.term)
 
-    async def _copy(self, link: CentreLink, state: State) -> None:
+    async def _copy(self, link: CentreLink, state: CentreState) -> None:
         if not state.active:
             raise Unavailable("the other centre is not active either; one must be ordered to be")
         ask_ = partial(asked, link)
@@ -323,17 +327,17 @@ class _Standby:
     async def _own(self, ask_: _Ask) -> JetStreamLog:
         """Return the log that is the copy, made where there is none."""
         found = await log_of(ask_)
-        await streams.ensure(self.bus, streams.log_stream(self.config.store, found.first, found.life))
+        await streams.ensure(self.bus, streams.log_stream(self.config.store, found.first, found.log_epoch))
         own = JetStreamLog(self.bus, room=self.engine.has_room)
         await own.open(self.directory)
-        if own.epoch != found.life:
-            raise Fenced(f"the own log is of life {own.epoch}, that of the active centre of {found.life}")
+        if own.epoch != found.log_epoch:
+            raise Fenced(f"the own log is of life {own.epoch}, that of the active centre of {found.log_epoch}")
         return own
 
     async def _entries(self, replica: Replica, ask_: _Ask) -> None:
         while True:
             before = replica.term.history
-            await replica.turn(ask_, self._seen)
+            await replica.copy_next(ask_, self._seen)
             if replica.term.history != before:
                 await self._keep(history=replica.term.history)
             self._reached = True
@@ -347,7 +351,7 @@ class _Standby:
         """Copy the audit trail."""
         while True:
             try:
-                came = await self._trail.turn(ask_)
+                came = await self._trail.copy_next(ask_)
             except PermissionDenied as why:
                 _log.debug("the trail is not copied yet", why=str(why))
                 came = 0
@@ -357,7 +361,7 @@ class _Standby:
         """Copy the hourly sums."""
         while True:
             try:
-                more = await self._sums.turn(ask_, replica.epoch, await replica.whole())
+                more = await self._sums.copy_next(ask_, replica.epoch, await replica.end())
             except PermissionDenied as why:
                 _log.debug("the hourly sums are not copied yet", why=str(why))
                 more = False
@@ -406,12 +410,12 @@ class _Standby:
             try:
                 ask_ = partial(asked, link)
                 found = await log_of(ask_)
-                after, records = await trail_copy.tail(self._audit, ask_)
+                after, records = await trail_copy.divergent_tail(self._audit, ask_)
             finally:
                 await link.close()
         except (Unavailable, PermissionDenied) as why:
             _log.warning("what is set aside cannot be told exactly", why=str(why))
-        made = Aside(
+        made = SetAsideStore(
             aside.name,
             self.term.number,
             min(last, self._shared(found)) if found else 0,
@@ -422,7 +426,7 @@ class _Standby:
         )
         await asyncio.to_thread(_noted, self.directory, aside, made, records)
 
-    def _shared(self, found: Piece) -> int:
+    def _shared(self, found: LogChunk) -> int:
         """Return up to which sequence a log that began as a copy can be one."""
         past = self.term.history
         known = past[-1][0] if past else 0
@@ -433,16 +437,16 @@ class _Standby:
         file = self.directory / ASIDE
         if not await asyncio.to_thread(file.exists):
             return
-        made = msgspec.json.decode(await asyncio.to_thread(file.read_bytes), type=Aside)
+        made = msgspec.json.decode(await asyncio.to_thread(file.read_bytes), type=SetAsideStore)
         try:
-            await ask_("aside", trail_copy.encode_aside(made))
+            await ask_("aside", trail_copy.encode_set_aside(made))
         except PermissionDenied as why:
             _log.debug("what was set aside is named later", why=str(why))
             return
-        await asyncio.to_thread(file.rename, self.directory / made.place / ASIDE)
+        await asyncio.to_thread(file.rename, self.directory / made.directory / ASIDE)
 
 
-def _noted(directory: Path, aside: Path, made: Aside, records: list[bytes]) -> None:
+def _noted(directory: Path, aside: Path, made: SetAsideStore, records: list[bytes]) -> None:
     aside.mkdir(mode=0o700, exist_ok=True)
     write_private(aside / TAIL, b"".join(record + b"\n" for record in records).decode())
     write_private(directory / ASIDE, msgspec.json.encode(made).decode())

@@ -15,14 +15,14 @@ from zlib import crc32
 import msgspec
 
 from sensegate.errors import ConfigError
-from sensegate.failover.lease import FIRST, Plea, Voters
+from sensegate.failover.lease import INITIAL_VERSION, LeaseRequest, VoterConfiguration
 
 FILE = "term.json"
 GRANT_S = 4.0
 """A grant that was not given again for so long has ended."""
-NEWS_S = 1.0
+LONG_POLL_S = 1.0
 """A node that knows all is answered so late, or at once when there is something new."""
-APART_S = 3 * GRANT_S
+REVOTE_S = 3 * GRANT_S
 """A node grants to another centre only so long after its last grant to the one before: votes are not split for ever."""
 
 
@@ -32,7 +32,7 @@ class Term(msgspec.Struct, frozen=True, omit_defaults=True):
     number: int = 0
     active: bool = False
     """Of a centre: the term is its own."""
-    alone: bool = False
+    unreplicated: bool = False
     """Of a centre: since it delivers what the other has not, the other may not take over by itself.
 
     Of a node: so was its active centre when it was met last.
@@ -41,14 +41,14 @@ class Term(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of a centre: (term, last sequence of the log when it began), of its log's past."""
     lapsed: bool = False
     """Of a centre: the nodes have left it in this term, which is not taken up again."""
-    voters: tuple[Voters, ...] = ()
+    voters: tuple[VoterConfiguration, ...] = ()
     """Of a centre: every electorate by which a vote may still be counted, oldest first; the last is in force."""
-    known: tuple[int, int] = FIRST
+    voters_version: tuple[int, int] = INITIAL_VERSION
     """Of a node: newest electorate that it has heard of."""
     granted: int = 0
     """Of a node: the highest term that it has granted."""
     granted_to: str = ""
-    met_at: str = ""
+    followed: str = ""
     """Of a node: the active centre that it met last."""
 
     def diverged(self, history: tuple[tuple[int, int], ...], held: int) -> bool:
@@ -57,28 +57,28 @@ class Term(msgspec.Struct, frozen=True, omit_defaults=True):
         return any(term > known and began < held for term, began in history)
 
 
-class State(msgspec.Struct, frozen=True, omit_defaults=True):
+class CentreState(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a centre answers."""
 
     active: bool
     term: int
-    alone: bool = False
-    wants: bool = False
+    unreplicated: bool = False
+    is_candidate: bool = False
     """It would become active if the nodes grant it."""
-    would: int = 0
+    proposed_term: int = 0
     """The term that it would begin."""
-    version: tuple[int, int] = FIRST
+    voters_version: tuple[int, int] = INITIAL_VERSION
     """Of the electorate by which it counts."""
     stamp: tuple[int, float] = (0, 0.0)
     """Seat, and when this was answered by its clock."""
     lease_s: float = 0.0
-    voters: Voters | None = None
+    voters: VoterConfiguration | None = None
     """For the other centre: who votes from now on."""
 
 
 encode = msgspec.msgpack.Encoder().encode
-decode_plea = msgspec.msgpack.Decoder(Plea).decode
-decode_state = msgspec.msgpack.Decoder(State).decode
+decode_lease_request = msgspec.msgpack.Decoder(LeaseRequest).decode
+decode_state = msgspec.msgpack.Decoder(CentreState).decode
 
 
 def read(directory: Path) -> Term:
@@ -101,44 +101,48 @@ def write(directory: Path, term: Term) -> None:
     fresh.replace(directory / FILE)
 
 
-class Choice:
-    """A node's side: whom it follows, and whom it grants. `kept` must be on the disk before it is told to anybody."""
+class CentreChoice:
+    """A node's side: whom it follows, and whom it grants. `term` must be on the disk before it is told to anybody."""
 
-    def __init__(self, lease_s: float, kept: Term | None = None, *, name: str = "") -> None:
-        """`kept`: what is on the disk; `name`: of the node, by which nodes differ in patience."""
+    def __init__(self, lease_s: float, term: Term | None = None, *, name: str = "") -> None:
+        """`term`: what is on the disk; `name`: of the node, by which nodes differ in patience."""
         self._lease_s = lease_s
         self._name = name
         self._changes = 0
         """How often another centre was granted."""
-        self.kept = kept or Term()
-        self._met: float | None = None
-        self._given: tuple[str, float] | None = None
-        self._since = 0.0
+        self.term = term or Term()
+        self._active_met_at: float | None = None
+        self._grant: tuple[str, float] | None = None
+        self._grant_since = 0.0
         """When we began to grant that centre."""
         self._stamp = (0, 0.0)
 
-    def plea(self, centre: str, *, grant: int = 0, wait: bool = False, generation: int = 0) -> Plea:
+    def lease_request(self, centre: str, *, grant: int = 0, wait: bool = False, generation: int = 0) -> LeaseRequest:
         """Return what is told to a centre."""
-        kept = self.kept
+        kept = self.term
         granted = 0 if kept.granted_to == centre else kept.granted
-        return Plea(kept.number, grant, granted, kept.known, kept.alone, self._stamp, wait, generation)
+        return LeaseRequest(
+            kept.number, grant, granted, kept.voters_version, kept.unreplicated, self._stamp, wait, generation
+        )
 
-    def follows(self, state: State) -> bool:
+    def follows(self, state: CentreState) -> bool:
         """Return whether this is the centre that is active, of no lower term than we have met."""
-        return state.active and state.term >= self.kept.number
+        return state.active and state.term >= self.term.number
 
-    def met(self, centre: str, state: State, now_s: float) -> bool:
+    def note_active(self, centre: str, state: CentreState, now_s: float) -> bool:
         """Say that an active centre was met; return whether it should hear at once what we know now."""
         first = self._stamp[0] != state.stamp[0]
-        self._met, self._given, self._stamp = now_s, None, state.stamp
+        self._active_met_at, self._grant, self._stamp = now_s, None, state.stamp
         self._lease_s = max(self._lease_s, state.lease_s)
-        before, known = self.kept, max(self.kept.known, state.version)
-        self.kept = msgspec.structs.replace(before, number=state.term, alone=state.alone, known=known, met_at=centre)
-        return first or self.kept != before
+        before, known = self.term, max(self.term.voters_version, state.voters_version)
+        self.term = msgspec.structs.replace(
+            before, number=state.term, unreplicated=state.unreplicated, voters_version=known, followed=centre
+        )
+        return first or self.term != before
 
-    def granted(self, centre: str, now_s: float) -> bool:
+    def is_granting(self, centre: str, now_s: float) -> bool:
         """Return whether this is the centre that is granted at the moment: it is looked at again at once."""
-        given = self._given is not None and self._given[0] == centre and now_s - self._given[1] < GRANT_S
+        given = self._grant is not None and self._grant[0] == centre and now_s - self._grant[1] < GRANT_S
         return given and self._is_patient(now_s)
 
     def _is_patient(self, now_s: float) -> bool:
@@ -147,29 +151,31 @@ class Choice:
         For how long differs by node and by turn, so that halves do not change sides together.
         """
         part = crc32(f"{self._name} {self._changes}".encode()) / 2**32
-        return now_s - self._since < APART_S * (1 + part)
+        return now_s - self._grant_since < REVOTE_S * (1 + part)
 
-    def grants(self, centre: str, state: State, now_s: float) -> bool:
+    def grant(self, centre: str, state: CentreState, now_s: float) -> bool:
         """Return whether a centre that wants to be active is granted its term now."""
-        kept = self.kept
-        if self._met is None:
-            self._met = now_s  # since we began
-        if not state.wants or now_s - self._met < self._lease_s:
+        kept = self.term
+        if self._active_met_at is None:
+            self._active_met_at = now_s  # since we began
+        if not state.is_candidate or now_s - self._active_met_at < self._lease_s:
             return False
-        if kept.alone and centre != kept.met_at:
+        if kept.unreplicated and centre != kept.followed:
             return False  # it has not all that was delivered
         # Who counts by an electorate older than we know of might count without those who vote now. A node in a new
         # store knows of none: it first meets an active centre, but where there never was one.
-        if state.version != kept.known and (kept.known == FIRST or state.version < kept.known):
+        if state.voters_version != kept.voters_version and (
+            kept.voters_version == INITIAL_VERSION or state.voters_version < kept.voters_version
+        ):
             return False
-        again = state.would == kept.granted and centre == kept.granted_to
-        if state.would <= kept.number or not (again or state.would > kept.granted):
+        again = state.proposed_term == kept.granted and centre == kept.granted_to
+        if state.proposed_term <= kept.number or not (again or state.proposed_term > kept.granted):
             return False
-        if self._given is None or self._given[0] != centre:
-            if self._given and self._is_patient(now_s) and now_s - self._given[1] < APART_S:
+        if self._grant is None or self._grant[0] != centre:
+            if self._grant and self._is_patient(now_s) and now_s - self._grant[1] < REVOTE_S:
                 return False
-            self._since, self._changes = now_s, self._changes + 1
-        self._given = centre, now_s
+            self._grant_since, self._changes = now_s, self._changes + 1
+        self._grant = centre, now_s
         if not again:
-            self.kept = msgspec.structs.replace(kept, granted=state.would, granted_to=centre)
+            self.term = msgspec.structs.replace(kept, granted=state.proposed_term, granted_to=centre)
         return True

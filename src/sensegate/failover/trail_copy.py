@@ -1,9 +1,9 @@
 """A standby centre's copy of the audit trail: the same records under the same numbers, so that it is one chain.
 
-    active: `piece` ◀─ ask ``trail`` (what follows a number) ── standby: TrailCopy ─▶ its own AUDIT
+    active: `answer_trail` ◀─ ask ``trail`` (what follows a number) ── standby: TrailCopy ─▶ its own AUDIT
 
 A trail that holds what that of the active centre does not is no copy: it is set aside with its store, and named on the
-trail that goes on (`Aside`).
+trail that goes on (`SetAsideStore`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sensegate.authority.audit import Audit
 from sensegate.authority.chain import decode, digest
 from sensegate.bus.decoding import decoder
 from sensegate.errors import Fenced, Unavailable
-from sensegate.tiers.questions import PIECE_BYTES
+from sensegate.tiers.questions import CHUNK_BYTES
 
 ROWS_MAX = 500
 WAIT_S = 1.0
@@ -24,7 +24,7 @@ WAIT_S = 1.0
 Ask = Callable[[str, bytes], Awaitable[bytes]]
 
 
-class Piece(msgspec.Struct, frozen=True):
+class TrailChunk(msgspec.Struct, frozen=True):
     """Records that follow a number, as stored."""
 
     last: int
@@ -32,10 +32,10 @@ class Piece(msgspec.Struct, frozen=True):
     records: list[bytes]
 
 
-class Aside(msgspec.Struct, frozen=True, omit_defaults=True):
+class SetAsideStore(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a centre had to set aside: it was never at the one that is active now."""
 
-    place: str
+    directory: str
     """Directory in which it lies, at the centre that set it aside."""
     term: int
     """The last term in which that centre wrote."""
@@ -52,21 +52,21 @@ class Aside(msgspec.Struct, frozen=True, omit_defaults=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _number = msgspec.msgpack.Decoder(int).decode
-_piece = decoder(Piece, "the other centre's answer")
-encode_aside = _encode
-decode_aside = decoder(Aside, "note of what was set aside")
+_piece = decoder(TrailChunk, "the other centre's answer")
+encode_set_aside = _encode
+decode_set_aside = decoder(SetAsideStore, "note of what was set aside")
 
 
-async def piece(audit: Audit, payload: bytes) -> bytes:
+async def answer_trail(audit: Audit, payload: bytes) -> bytes:
     """Answer a standby, at the active centre; waits a moment where there is nothing new. Raises `Unavailable`."""
     after = _number(payload)
-    records = await audit.after(after, limit=ROWS_MAX, max_bytes=PIECE_BYTES)
+    records = await audit.after(after, limit=ROWS_MAX, max_bytes=CHUNK_BYTES)
     if not records and await audit.changed(WAIT_S):
-        records = await audit.after(after, limit=ROWS_MAX, max_bytes=PIECE_BYTES)
-    return _encode(Piece((await audit.head()).number, records))
+        records = await audit.after(after, limit=ROWS_MAX, max_bytes=CHUNK_BYTES)
+    return _encode(TrailChunk((await audit.head()).number, records))
 
 
-async def asked(ask: Ask, after: int) -> Piece:
+async def fetch_records(ask: Ask, after: int) -> TrailChunk:
     """Return the records after a number. Raises `Unavailable`, `PermissionDenied`."""
     try:
         return _piece(await ask("trail", _encode(after)))
@@ -81,7 +81,7 @@ class TrailCopy:
         self._own = own
         self._sure = False
 
-    async def turn(self, ask: Ask) -> int:
+    async def copy_next(self, ask: Ask) -> int:
         """Take the next records; return how many came.
 
         Raises:
@@ -91,7 +91,7 @@ class TrailCopy:
         number, last = await self._own.end()
         # Where we do not know yet that it is a copy, its last record must be the same there.
         first = max(0, number - 1) if not self._sure else number
-        found = await asked(ask, first)
+        found = await fetch_records(ask, first)
         records = found.records
         if found.last < number:
             raise Fenced(f"the own trail ends with number {number}, that of the active centre with {found.last}")
@@ -106,7 +106,7 @@ class TrailCopy:
         return len(records)
 
 
-async def tail(own: Audit, ask: Ask) -> tuple[int, list[bytes]]:
+async def divergent_tail(own: Audit, ask: Ask) -> tuple[int, list[bytes]]:
     """Return (number of the last record that both have, the own ones after it).
 
     Raises `Unavailable`, `PermissionDenied`.
@@ -114,7 +114,7 @@ async def tail(own: Audit, ask: Ask) -> tuple[int, list[bytes]]:
     number, _ = await own.end()
     while number > 0:
         start = max(0, number - ROWS_MAX)
-        theirs = {decode(raw).number: digest(raw) for raw in (await asked(ask, start)).records}
+        theirs = {decode(raw).number: digest(raw) for raw in (await fetch_records(ask, start)).records}
         for raw in reversed(await own.after(start, limit=number - start)):
             number = decode(raw).number
             if theirs.get(number) == digest(raw):

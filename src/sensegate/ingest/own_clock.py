@@ -33,7 +33,7 @@ class OwnClock:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        limit_s = self._config.time.own_clock_off_s
+        limit_s = self._config.time.clock_error_max_s
         off = False
         while True:
             await self._clock.sleep(LOOK_S)

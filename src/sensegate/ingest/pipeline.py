@@ -88,7 +88,9 @@ class IngestPipeline:
         self._stages = stages
         self._observers = observers
         self._memory = stages.interpreter.decoder.memory
-        self._camera_sources = frozenset(f"foreign:{broker.name}" for broker in config.foreign if broker.video)
+        self._camera_sources = frozenset(
+            f"external:{broker.name}" for broker in config.external_brokers if broker.video
+        )
         """Sources that deliver nothing but video metadata."""
         self._boundary_hooks: list[Callable[[], None]] = []
         self._poison = PoisonMessages(clock)

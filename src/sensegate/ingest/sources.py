@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 
-from sensegate.authority.devices import Devices, Stored
-from sensegate.authority.refusals import Kind, Refusals
+from sensegate.authority.devices import Devices, StoredDevice
+from sensegate.authority.refusals import DeniedOperation, Refusals
 from sensegate.bus import streams
 from sensegate.bus.engine import Engine, User
 from sensegate.clock import Clock
@@ -58,7 +58,7 @@ class Sources:
         stack.push_async_callback(qos0.close)
         best_effort = BestEffortSource(qos0, profiles.set.topics_at_qos0(), config.ingest, clock)
         profiles.on_change.append(lambda now, _: best_effort.hear(now.topics_at_qos0()))
-        foreign = [MqttSource(broker, config.ingest, clock) for broker in config.foreign]
+        foreign = [MqttSource(broker, config.ingest, clock) for broker in config.external_brokers]
         self.all += [best_effort, *foreign]
         self.ways += foreign
         await self._listen(stack, devices, refusals)
@@ -69,7 +69,7 @@ class Sources:
         listeners: list[TcpSource] = []
 
         def turned_away(name: str, why: str, address: str) -> None:
-            refusals.add(name, Kind.CONNECT, why, address=address)
+            refusals.add(name, DeniedOperation.CONNECT, why, address=address)
 
         for listener_config in config.listen.tcp:
             listener = TcpSource(
@@ -81,7 +81,7 @@ class Sources:
             stack.push_async_callback(listener.close)
             listeners.append(listener)
 
-        def changed(at: int, _before: Stored | None, after: Stored | None) -> None:
+        def changed(at: int, _before: StoredDevice | None, after: StoredDevice | None) -> None:
             if after is None or not devices.enabled[at]:
                 for listener in listeners:
                     listener.expel(devices.id(at))

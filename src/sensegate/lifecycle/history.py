@@ -15,7 +15,7 @@ from enum import StrEnum
 
 import msgspec
 
-from sensegate.authority.scope import Scope, written
+from sensegate.authority.scope import Scope, scope_text
 from sensegate.decode.choice import EVERY_DEVICE, VersionChoice
 
 BEFORE_MAX = 50
@@ -156,12 +156,12 @@ def choices_of(history: ReleaseHistory, home: str) -> list[VersionChoice]:
 
 def describe_in_force(history: ReleaseHistory) -> str:
     """Return what is in force, for people: ``4 in 4401, 5 for 10 % of 4401``."""
-    parts = [f"{entry.number} in {written(entry.target)}" for entry in history.force]
+    parts = [f"{entry.number} in {scope_text(entry.target)}" for entry in history.force]
     if history.canary:
         whom = (
             f"{len(history.canary.devices)} devices"
             if history.canary.devices
             else f"{history.canary.share:.3g} of the devices"
         )
-        parts.append(f"{history.canary.number} for {whom} in {written(history.canary.target)}")
+        parts.append(f"{history.canary.number} for {whom} in {scope_text(history.canary.target)}")
     return ", ".join(parts)

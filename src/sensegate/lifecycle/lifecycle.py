@@ -16,9 +16,7 @@ from pathlib import Path
 import msgspec
 
 from sensegate.authoring.compare import VersionComparison, sets_to_compare
-from sensegate.authoring.examine import examine, folder_version
 from sensegate.authoring.survey import Registered, draft_of, samples_of, shapes
-from sensegate.authoring.unknown import UnexplainedMessages
 from sensegate.authority.callout import Callout, TopicsOf, profile_topics
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Scope, scope
@@ -34,6 +32,7 @@ from sensegate.ingest.batches import DecodedBatch
 from sensegate.lifecycle.canaries import CanaryAnalysis
 from sensegate.lifecycle.comparisons import VersionComparisons
 from sensegate.lifecycle.contents import Content, ContentStore
+from sensegate.lifecycle.examination import examine, folder_version
 from sensegate.lifecycle.jobs import Jobs
 from sensegate.lifecycle.releases import Examination, Releases
 from sensegate.lifecycle.reprocessing import Reprocessing
@@ -41,6 +40,7 @@ from sensegate.lifecycle.reprocessing_interpreter import ReprocessingInterpreter
 from sensegate.lifecycle.reprocessing_orders import ReprocessingOrders
 from sensegate.lifecycle.reprocessing_source import ReprocessingSource
 from sensegate.lifecycle.rollout import MaterialisedVersions, Rollout
+from sensegate.lifecycle.unexplained import UnexplainedMessages
 from sensegate.model import Device, Span, Spec
 from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
@@ -76,7 +76,9 @@ class ProfileLifecycle:
         await self.releases.load()
         await self.releases.contents.remove_unused(self.releases.digests())
         self.rollout = Rollout(self.releases)
-        self.profiles = ProfileWatcher(config.profiles, clock, list(starmap(Chosen, await self.rollout.initial())))
+        self.profiles = ProfileWatcher(
+            config.profile_folders, clock, list(starmap(Chosen, await self.rollout.initial()))
+        )
         self.granted = self.profiles.set
         """By these devices may publish."""
         self.canaries = CanaryAnalysis(self.releases, config.division)
@@ -189,7 +191,7 @@ class ProfileLifecycle:
             problem = problems.pop(on_shelf.file, "") if on_shelf else ""
             row = _row_of(profile, problem) if profile else ProfileRow(name, 0)
             tried = tuple(arm.profile.version for arm in now.arms.get(name, ()))
-            rows.append(msgspec.structs.replace(row, folder=on_shelf.version if on_shelf else 0, trials=tried))
+            rows.append(msgspec.structs.replace(row, folder=on_shelf.version if on_shelf else 0, trial_versions=tried))
         # What was never good has no version in force.
         rows += [
             ProfileRow(f"{Path(file).parent.name}/{Path(file).stem}", 0, problem=problems[file]) for file in problems

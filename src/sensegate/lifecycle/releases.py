@@ -16,8 +16,8 @@ import structlog
 
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.device_rules import text_fault
-from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, may, written
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.record_store import RecordStore, RecordTable
+from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, has_right, scope_text
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.decode.choice import VersionChoice, draw
@@ -105,8 +105,8 @@ class Releases:
             devices_of: returns the devices of a profile, for the share of a canary.
             standard: vendors (folders) whose profiles are the province's.
         """
-        self._shelf = Shelf(bucket, clock)
-        self._histories: Records[ReleaseHistory] = Records(
+        self._shelf = RecordStore(bucket, clock)
+        self._histories: RecordTable[ReleaseHistory] = RecordTable(
             self._shelf, "profile", ReleaseHistory, prefix="", packed=True
         )
         self._histories.on_change.append(self._changed)
@@ -166,7 +166,7 @@ class Releases:
     def version(self, profile: str, number: int, by: Principal) -> ProfileVersion:
         """Return one version. Raises `NotFound` where there is none that the caller may see."""
         found = self.get(profile, by).find(number)
-        if found is None or not may(by, Action.READ_REGISTRY):
+        if found is None or not has_right(by, Action.READ_REGISTRY):
             raise NotFound(f"no version {number} of {profile} in your scope; see `sensegate profile list {profile}`")
         return found
 
@@ -308,7 +308,7 @@ class Releases:
         shadow = None if after.shadow and after.shadow.number == number else after.shadow
         after = msgspec.structs.replace(after, canary=None, shadow=shadow, standard=history.standard or standard)
         after = with_states(after, now, number, note)
-        facts: Facts = {"target": written(where), "digest": version.digest, "in_force": describe_in_force(after)}
+        facts: Facts = {"target": scope_text(where), "digest": version.digest, "in_force": describe_in_force(after)}
         return await self._write(history, after, by, StepRecord("profile.release", profile, number, note, facts))
 
     async def rollback(
@@ -335,13 +335,13 @@ class Releases:
             back = rolled_back(history, where, self._clock.now(), by.id)
             if back is None:
                 raise Conflict(
-                    f"nothing of {profile} was in force in {written(where)} before; "
+                    f"nothing of {profile} was in force in {scope_text(where)} before; "
                     "give the version, or release a repaired one"
                 )
             after = back
         after = with_states(msgspec.structs.replace(after, canary=None), self._clock.now())
         facts: Facts = {
-            "target": written(where),
+            "target": scope_text(where),
             "from": describe_in_force(history),
             "in_force": describe_in_force(after),
         }
@@ -373,13 +373,13 @@ class Releases:
         if history.canary:
             raise Conflict(f"{profile}@{history.canary.number} is a canary already; end that first")
         if (present := history.in_force_for(where)) and present.number == number:
-            raise Conflict(f"{profile}@{number} is in force in {written(where)}")
+            raise Conflict(f"{profile}@{number} is in force in {scope_text(where)}")
         if bool(devices) == bool(share) or not 0 <= share <= 1:
             raise ConfigError("give one of them", key="share, devices", remedy="a share of 0.1, or a list of devices")
         there = sorted(self._devices_of(profile, where))
         if missing := sorted({*devices} - {*there}):
             raise ConfigError(
-                f"no device {missing[0][:64]} of {profile} in {written(where)}",
+                f"no device {missing[0][:64]} of {profile} in {scope_text(where)}",
                 key="devices",
                 remedy="see the registry",
             )
@@ -402,7 +402,7 @@ class Releases:
         after = msgspec.structs.replace(self._with_library(history), canary=tried)
         after = with_states(after, self._clock.now(), number, note)
         facts: Facts = {
-            "target": written(where),
+            "target": scope_text(where),
             "devices": list(devices) or count,
             "share": share,
             "limits": msgspec.to_builtins(limits),
@@ -426,7 +426,7 @@ class Releases:
             raise Conflict(f"no canary of {profile} is under way")
         self._demand_release(history, by, tried.target)
         after = with_states(msgspec.structs.replace(history, canary=None), self._clock.now())
-        facts: Facts = {"target": written(tried.target), "in_force": describe_in_force(after)}
+        facts: Facts = {"target": scope_text(tried.target), "in_force": describe_in_force(after)}
         if measured is not None:
             facts["measured"] = measured
         action = "profile.rollback" if measured is not None else "profile.canary.end"
@@ -456,7 +456,7 @@ class Releases:
         if len(devices) > DEVICES_MAX:
             raise ConfigError(f"{len(devices)} devices", key="devices", remedy=f"at most {DEVICES_MAX}")
         beside = Shadow(number, where, self._clock.now(), by.id, devices)
-        facts: Facts = {"target": written(where), "devices": list(devices)}
+        facts: Facts = {"target": scope_text(where), "devices": list(devices)}
         after = msgspec.structs.replace(history, shadow=beside)
         return await self._write(history, after, by, StepRecord("profile.shadow", profile, number, note, facts))
 
@@ -473,7 +473,7 @@ class Releases:
         target = history.shadow.target
         demand(by, Action.PROPOSE_PROFILES, target.division, target.department)
         after = msgspec.structs.replace(history, shadow=None)
-        facts: Facts = {"target": written(target), "report": report or {}}
+        facts: Facts = {"target": scope_text(target), "report": report or {}}
         return await self._write(
             history, after, by, StepRecord("profile.shadow.end", profile, history.shadow.number, note, facts)
         )
@@ -575,7 +575,9 @@ class Releases:
             return by.scope
         if self._home.startswith(by.scope.division):
             return Scope(self._home, by.scope.department)
-        raise PermissionDenied(f"this gateway serves {self._home}; outside the scope of {by.id} ({written(by.scope)})")
+        raise PermissionDenied(
+            f"this gateway serves {self._home}; outside the scope of {by.id} ({scope_text(by.scope)})"
+        )
 
     def target(self, by: Principal, target: Scope | None) -> Scope:
         """Return the target within this gateway; None: all of the caller's scope. It may lie outside that scope.
@@ -587,7 +589,7 @@ class Releases:
         if not wanted.division.startswith(self._home):
             if not self._home.startswith(wanted.division):
                 raise ConfigError(
-                    f"{written(wanted)} is not served here", key="target", remedy=f"a part of {self._home}"
+                    f"{scope_text(wanted)} is not served here", key="target", remedy=f"a part of {self._home}"
                 )
             wanted = Scope(self._home, wanted.department)
         return wanted
@@ -604,7 +606,7 @@ class Releases:
     def _for_release(
         self, profile: str, number: int, by: Principal, target: Scope | None, *, standard: bool = False
     ) -> tuple[ProfileVersion, ReleaseHistory, Scope]:
-        if not may(by, Action.RELEASE_PROFILES):
+        if not has_right(by, Action.RELEASE_PROFILES):
             raise PermissionDenied(f"role {by.role} may not release profiles; propose it: the city releases")
         version = self.version(profile, number, by)
         history, where = self.history(profile), self.target(by, target)

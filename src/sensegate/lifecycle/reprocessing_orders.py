@@ -13,8 +13,8 @@ from enum import StrEnum
 import msgspec
 
 from sensegate.authority.bucket import Bucket
-from sensegate.authority.scope import Action, Principal, Scope, allows, demand, written
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.record_store import RecordStore, RecordTable
+from sensegate.authority.scope import Action, Principal, Scope, allows, demand, scope_text
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded
@@ -92,10 +92,10 @@ class ReprocessingOrders:
     """All orders of a gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
-        self._shelf = Shelf(bucket, clock)
+        self._shelf = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
-        self._orders: Records[ReprocessingOrder] = Records(
+        self._orders: RecordTable[ReprocessingOrder] = RecordTable(
             self._shelf, "redecode", ReprocessingOrder, prefix="", packed=True
         )
         self._orders.on_change.append(self._changed)
@@ -119,7 +119,7 @@ class ReprocessingOrders:
         order = msgspec.structs.replace(wanted, id=secrets.token_hex(6), made=self._clock.now(), by=by.id)
         told: Facts = {
             "job": order.id,
-            "target": written(order.target),
+            "target": scope_text(order.target),
             "since": order.since,
             "until": order.until,
             "what": order.input.value,

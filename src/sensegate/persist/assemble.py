@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import numpy as np
 
-from sensegate.authority.index import Index
+from sensegate.authority.index import DeviceIndex
 from sensegate.bus.columns import Batch, Local, Origins, Words
 from sensegate.model import I32, I64, U32, U64, Readings
 from sensegate.persist.duplicates import Judgement
@@ -43,7 +43,7 @@ class _Entries(msgspec.Struct, frozen=True, eq=False):
     of_row: I64
 
 
-def _entries(device: I32, profile: I64, index: Index, *, one_group: bool) -> _Entries:
+def _entries(device: I32, profile: I64, index: DeviceIndex, *, one_group: bool) -> _Entries:
     size = len(index)
     profiles = int(profile.max()) + 1
     seen = np.zeros(size, np.bool_)
@@ -75,7 +75,7 @@ def _entries(device: I32, profile: I64, index: Index, *, one_group: bool) -> _En
 
 
 def batches(
-    judged: Judged, rows: I64, specs: SpecColumns, index: Index, stamp: Stamp, *, one_group: bool = False
+    judged: Judged, rows: I64, specs: SpecColumns, index: DeviceIndex, stamp: Stamp, *, one_group: bool = False
 ) -> Iterator[tuple[int, Batch]]:
     """Yield (group, batch) of some rows, in the order that `bus.columns` wants; `one_group`: all in group 0."""
     if not rows.size:
@@ -160,7 +160,7 @@ def _batch(
     )
 
 
-def _origins(device: I64, profile: I64, specs: SpecColumns, index: Index) -> Origins:
+def _origins(device: I64, profile: I64, specs: SpecColumns, index: DeviceIndex) -> Origins:
     ids = index.ids
     return Origins(
         [ids[one] for one in device.tolist()],

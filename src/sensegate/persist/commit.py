@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 
 from sensegate import metrics
-from sensegate.authority.index import Index
+from sensegate.authority.index import DeviceIndex
 from sensegate.bus import columns, raw, sequences
 from sensegate.bus.columns import Batch
 from sensegate.bus.filling import fill
@@ -131,7 +131,7 @@ class Committer:
         self,
         log: Log,
         duplicates: Duplicates,
-        index: Index,
+        index: DeviceIndex,
         specs: Sequence[Spec],
         clock: Clock,
         *,
@@ -194,7 +194,7 @@ class Committer:
         record = read(last, "ingest", decode_commit) if last else None
         if last and record is None:
             # Sources that can be read again begin anew: the duplicate state tells what was committed before.
-            metrics.LIMITED.labels("unreadable_commit").inc()
+            metrics.LIMIT_HITS.labels("unreadable_commit").inc()
             _log.error("our own commit record cannot be read; sources are read from their beginning", at=last.sequence)
         self._sequence = last.sequence if last else 0
         self._number = self._prepared = record.number if record else 0
@@ -220,7 +220,7 @@ class Committer:
                 "the log has lost entries that the duplicate index was made of; it is built again from what is there",
                 sequence=witness,
             )
-            metrics.LIMITED.labels("log_lost_entries").inc()
+            metrics.LIMIT_HITS.labels("log_lost_entries").inc()
             await asyncio.to_thread(self._duplicates.discard)
             at, witness = -1, 0
         if reached := self._duplicates.lost_end:
@@ -265,7 +265,7 @@ class Committer:
         entry may bear them again. Where nodes write too they are faster than we are: there a cursor is judged by time.
         """
         _log.error("the log has lost its end; what it held is gone here", ended=end, had_reached=reached)
-        metrics.LIMITED.labels("log_lost_end").inc()
+        metrics.LIMIT_HITS.labels("log_lost_end").inc()
         if self._alone:
             end = await fill(self._log, end, reached + SKIPPED)
         await asyncio.to_thread(self._duplicates.forgive)
@@ -566,7 +566,7 @@ class Committer:
                     return found
                 raise
             except StoreFull as why:
-                metrics.LIMITED.labels("log_full").inc()
+                metrics.LIMIT_HITS.labels("log_full").inc()
                 self.held = str(why)
                 _log.warning("the log is full; the intake is held back until there is room", why=str(why))
                 deadline = self._clock.monotonic() + RETRY_S

@@ -117,7 +117,7 @@ class Store:
         except (OSError, ValueError) as why:
             self.damage = str(why)
             _log.error("the duplicate index is damaged and is built again from the log", reason=str(why))
-            metrics.LIMITED.labels("index_damaged").inc()
+            metrics.LIMIT_HITS.labels("index_damaged").inc()
             self._manifest, self.runs = None, ()
             if isinstance(why, Damaged):
                 self._set_aside(why.name)

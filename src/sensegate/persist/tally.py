@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sensegate.authority.index import Index
+from sensegate.authority.index import DeviceIndex
 from sensegate.bus import ledger as kinds
 from sensegate.bus.ledger import HOUR_US, Ledger
 from sensegate.model import BOOL, I64, Delivery, Fields, Readings, RejectedValue
@@ -68,7 +68,7 @@ def _places(deliveries: Sequence[Delivery], received: I64) -> tuple[list[tuple[i
     return [(first, sources[second]) for first, second in pairs], place.astype(np.int64)
 
 
-def tally(piece: Slice, judgement: Judgement, index: Index) -> Ledger:
+def tally(piece: Slice, judgement: Judgement, index: DeviceIndex) -> Ledger:
     """Return the ledger of a commit; `index` is the registry's.
 
     Raises:
@@ -86,7 +86,7 @@ def tally(piece: Slice, judgement: Judgement, index: Index) -> Ledger:
     return _closed(cells, piece, judgement)
 
 
-def tally_again(piece: Slice, judgement: Judgement, index: Index, now: int) -> Ledger:
+def tally_again(piece: Slice, judgement: Judgement, index: DeviceIndex, now: int) -> Ledger:
     """Return the ledger of a commit of messages decoded once more, counted in the hour in which that is done.
 
     Raises:
@@ -114,7 +114,7 @@ def tally_again(piece: Slice, judgement: Judgement, index: Index, now: int) -> L
     return _closed(cells, piece, judgement)
 
 
-def _open(piece: Slice, counted: I64, index: Index) -> tuple[_Cells, I64]:
+def _open(piece: Slice, counted: I64, index: DeviceIndex) -> tuple[_Cells, I64]:
     """Return the empty cells of a commit, and the device to which each message belongs; `counted`: when it counts."""
     ids = index.ids
     messages, fields = piece.messages, piece.fields
@@ -162,7 +162,7 @@ def _closed(cells: _Cells, piece: Slice, judgement: Judgement) -> Ledger:
     return cells.ledger
 
 
-def _where(devices: I64, index: Index) -> list[str]:
+def _where(devices: I64, index: DeviceIndex) -> list[str]:
     """Return ``division`` or ``division/department`` of each device."""
     divisions, departments = index.divisions.all, index.departments.all
     pairs = zip(index.division[devices].tolist(), index.department[devices].tolist(), strict=True)

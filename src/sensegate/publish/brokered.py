@@ -23,7 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from sensegate.bus import api
 from sensegate.bus.streams import INTAKE
 from sensegate.errors import NotFound, Unavailable
-from sensegate.ports import Letter, Receipt
+from sensegate.ports import DeliveryResult, OutboundDelivery
 
 ANSWER_S = 10.0
 """A subscriber by NATS answers within this, or the letter comes again."""
@@ -38,18 +38,20 @@ _HEAD_BYTES = 4_096
 _PAGES_MAX = 400
 """Of consumers, 256 each, that are looked at."""
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("publish")
 
 
-def _too_large(letter: Letter, client: Client) -> Receipt | None:
+def _too_large(letter: OutboundDelivery, client: Client) -> DeliveryResult | None:
     """Return what became of a letter that the broker takes none as large as."""
     most = client.max_payload - _HEAD_BYTES
     if len(letter.body) <= most:
         return None
-    return Receipt(taken=False, why=f"{len(letter.body)} bytes; engine.max_payload_bytes allows {most}", too_large=True)
+    return DeliveryResult(
+        accepted=False, reason=f"{len(letter.body)} bytes; engine.max_payload_bytes allows {most}", too_large=True
+    )
 
 
-class Subjects:
+class NatsPublisher:
     """Letters by NATS; a `ports.Post`."""
 
     def __init__(self, client: Client, *, answer_s: float = ANSWER_S) -> None:
@@ -60,19 +62,21 @@ class Subjects:
     def check(self, to: str) -> None:
         """Return: subjects are ours."""
 
-    async def send(self, letter: Letter) -> Receipt:
+    async def send(self, letter: OutboundDelivery) -> DeliveryResult:
         if refused := _too_large(letter, self._client):
             return refused
         headers = {**dict(letter.headers), "Nats-Msg-Id": letter.id, "Content-Type": letter.media}
         try:
-            await self._client.request(letter.to, letter.body, timeout=self._answer_s, headers=headers)
+            await self._client.request(letter.target, letter.body, timeout=self._answer_s, headers=headers)
         except nats.errors.NoRespondersError:
-            return Receipt(taken=False, why="nobody is subscribed", absent=True)
+            return DeliveryResult(accepted=False, reason="nobody is subscribed", unavailable=True)
         except TimeoutError:
-            return Receipt(taken=False, why=f"not answered within {self._answer_s:g} s", absent=True)
+            return DeliveryResult(accepted=False, reason=f"not answered within {self._answer_s:g} s", unavailable=True)
         except (nats.errors.Error, OSError) as why:
-            return Receipt(taken=False, why=f"the broker is away: {why}", absent=True, retry_after_s=1.0)
-        return Receipt(taken=True)
+            return DeliveryResult(
+                accepted=False, reason=f"the broker is away: {why}", unavailable=True, retry_after_s=1.0
+            )
+        return DeliveryResult(accepted=True)
 
 
 class _Consumer(msgspec.Struct, frozen=True):
@@ -91,7 +95,7 @@ class _Page(msgspec.Struct, frozen=True):
     total: int = 0
 
 
-class Sessions:
+class MqttSessions:
     """How much waits in the sessions of MQTT subscribers, as the server tells."""
 
     def __init__(self, client: Client) -> None:
@@ -144,10 +148,10 @@ class Sessions:
             for _ in range(_PAGES_MAX):
                 told = await api.call(self.client, f"$JS.API.CONSUMER.LIST.{INTAKE}", {"offset": offset})
                 page = msgspec.json.decode(told, type=_Page)
-                for one in page.consumers or ():
-                    for subject in one.config.filter_subjects or [one.config.filter_subject]:
+                for consumer in page.consumers or ():
+                    for subject in consumer.config.filter_subjects or [consumer.config.filter_subject]:
                         name = subject.removeprefix("$MQTT.msgs.")
-                        found[name] = max(found.get(name, 0), one.num_pending + one.num_ack_pending)
+                        found[name] = max(found.get(name, 0), consumer.num_pending + consumer.num_ack_pending)
                 offset += len(page.consumers or ())
                 if not page.consumers or offset >= page.total:
                     break
@@ -158,11 +162,11 @@ class Sessions:
         self._every_s = max(LOOK_S, offset / _LOOKED_AT_PER_S)
 
 
-class Topics:
+class MqttPublisher:
     """Letters by MQTT; a `ports.Post`. Use `run` as a task: it keeps the connection."""
 
     def __init__(
-        self, sessions: Sessions, credential: Callable[[], tuple[str, int, str, str]], tls: ssl.SSLContext | None
+        self, sessions: MqttSessions, credential: Callable[[], tuple[str, int, str, str]], tls: ssl.SSLContext | None
     ) -> None:
         """`credential` returns host, port, user and password at the broker as it runs now."""
         self._sessions = sessions
@@ -177,21 +181,21 @@ class Topics:
     def check(self, to: str) -> None:
         """Return: topics are ours."""
 
-    async def send(self, letter: Letter) -> Receipt:
+    async def send(self, letter: OutboundDelivery) -> DeliveryResult:
         if refused := _too_large(letter, self._sessions.client):
             return refused
         try:
-            waiting = await self._sessions.waiting(letter.to)
+            waiting = await self._sessions.waiting(letter.target)
             if waiting is None:
-                return Receipt(taken=False, why="nobody is subscribed at QoS 1", absent=True)
+                return DeliveryResult(accepted=False, reason="nobody is subscribed at QoS 1", unavailable=True)
             if waiting >= WAITING_MAX:
                 why = f"slow: {waiting} letters wait in its session"
-                return Receipt(taken=False, why=why, absent=True, retry_after_s=LOOK_S)
-            await self._publish(letter.to.replace(".", "/"), letter.body)
+                return DeliveryResult(accepted=False, reason=why, unavailable=True, retry_after_s=LOOK_S)
+            await self._publish(letter.target.replace(".", "/"), letter.body)
         except (Unavailable, NotFound) as why:
-            return Receipt(taken=False, why=str(why), absent=True, retry_after_s=1.0)
-        self._sessions.sent(letter.to)
-        return Receipt(taken=True)
+            return DeliveryResult(accepted=False, reason=str(why), unavailable=True, retry_after_s=1.0)
+        self._sessions.sent(letter.target)
+        return DeliveryResult(accepted=True)
 
     async def _publish(self, topic: str, body: bytes) -> None:
         """Return at the PUBACK. Raises `Unavailable`."""

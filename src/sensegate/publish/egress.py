@@ -25,7 +25,7 @@ _TRANSLATED = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff
 """An address of these leads to an IPv4 address behind a translator."""
 
 
-class Barred(OSError):
+class EgressDenied(OSError):
     """A connection that is not let out."""
 
 
@@ -72,10 +72,10 @@ class Egress:
         literal = _literal(host)
         if literal is not None and not self.admits(host, literal):
             raise _bad(f"{host} is not let out", f"the configuration names what is: {self._key}")
-        if parts.scheme == "http" and not self.named(host):
+        if parts.scheme == "http" and not self.is_named(host):
             raise _bad("is without TLS", f"send to https, or have {self._key} name the host")
 
-    def named(self, host: str) -> bool:
+    def is_named(self, host: str) -> bool:
         """Return whether the configuration names a host or the network of its literal address."""
         literal = _literal(host)
         return host.lower().rstrip(".") in self._hosts or (literal is not None and self._inside(literal))
@@ -111,7 +111,7 @@ def _bad(what: str, remedy: str) -> ConfigError:
     return ConfigError(what, key="url", remedy=remedy)
 
 
-class Guarded(AbstractResolver):
+class EgressResolver(AbstractResolver):
     """Resolves names for aiohttp and leaves out what is not let out."""
 
     def __init__(self, egress: Egress) -> None:
@@ -126,7 +126,7 @@ class Guarded(AbstractResolver):
         # One address that is barred bars the name: who sets it decides which of them is taken.
         for _, place in addresses:
             if not self._egress.admits(host, ipaddress.ip_address(str(place[0]).partition("%")[0])):
-                raise Barred(f"{host} leads to an address that is not let out")
+                raise EgressDenied(f"{host} leads to an address that is not let out")
         return [
             ResolveResult(
                 hostname=host, host=str(place[0]), port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST

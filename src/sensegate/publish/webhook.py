@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.hmac import HMAC
 
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError
-from sensegate.ports import Letter, Receipt
-from sensegate.publish.egress import Barred, Egress, Guarded
+from sensegate.ports import DeliveryResult, OutboundDelivery
+from sensegate.publish.egress import Egress, EgressDenied, EgressResolver
 
 TIMEOUT_S = 10.0
 CONNECTIONS_MAX = 200
@@ -31,7 +31,7 @@ _HASHES: dict[str, tuple[str, type[hashes.SHA256 | hashes.SM3]]] = {
 _RETRY_AFTER_MAX_S = 3_600.0
 
 
-def sign(letter: Letter, timestamp: int) -> str:
+def sign(letter: OutboundDelivery, timestamp: int) -> str:
     """Return the signature of a letter as of a time (Unix seconds)."""
     version, kind = _HASHES[letter.algorithm]
     code = HMAC(letter.secret, kind())
@@ -39,7 +39,7 @@ def sign(letter: Letter, timestamp: int) -> str:
     return f"{version},{base64.b64encode(code.finalize()).decode()}"
 
 
-class Poster:
+class WebhookPublisher:
     """Sends letters; a `ports.Post`. Use it as a context."""
 
     def __init__(self, egress: Egress, clock: Clock, *, timeout_s: float = TIMEOUT_S) -> None:
@@ -50,7 +50,7 @@ class Poster:
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(
-            resolver=Guarded(self._egress),
+            resolver=EgressResolver(self._egress),
             use_dns_cache=False,
             limit=CONNECTIONS_MAX,
             limit_per_host=CONNECTIONS_PER_HOST_MAX,
@@ -73,7 +73,7 @@ class Poster:
     def check(self, to: str) -> None:
         self._egress.check(to)
 
-    async def send(self, letter: Letter) -> Receipt:
+    async def send(self, letter: OutboundDelivery) -> DeliveryResult:
         assert self._session is not None  # noqa: S101 - used as a context
         timestamp = self._clock.now() // 1_000_000
         headers = {
@@ -85,29 +85,29 @@ class Poster:
         }
         try:
             # A literal address is not resolved: it is judged here, each time anew.
-            self._egress.check(letter.to)
+            self._egress.check(letter.target)
             async with self._session.post(
-                letter.to, data=letter.body, headers=headers, allow_redirects=False
+                letter.target, data=letter.body, headers=headers, allow_redirects=False
             ) as response:
                 return _receipt(response)
         except ConfigError as why:
-            return Receipt(taken=False, why=str(why))
+            return DeliveryResult(accepted=False, reason=str(why))
         except TimeoutError:
-            return Receipt(taken=False, why=f"no answer within {self._timeout_s:g} s")
+            return DeliveryResult(accepted=False, reason=f"no answer within {self._timeout_s:g} s")
         except (aiohttp.ClientError, ssl.SSLError, OSError) as why:
-            return Receipt(taken=False, why=_said(why))
+            return DeliveryResult(accepted=False, reason=_said(why))
 
 
-def _receipt(response: aiohttp.ClientResponse) -> Receipt:
+def _receipt(response: aiohttp.ClientResponse) -> DeliveryResult:
     status = response.status
     if 200 <= status < 300:
-        return Receipt(taken=True)
+        return DeliveryResult(accepted=True)
     if 300 <= status < 400:
-        return Receipt(taken=False, why=f"{status}: redirects are not followed; give the final address")
+        return DeliveryResult(accepted=False, reason=f"{status}: redirects are not followed; give the final address")
     wait = response.headers.get("Retry-After", "")
     wait_s = min(float(wait), _RETRY_AFTER_MAX_S) if wait.isascii() and wait.isdigit() else 0.0
-    return Receipt(
-        taken=False, why=f"answered {status}", retry_after_s=wait_s, gone=status == 410, too_large=status == 413
+    return DeliveryResult(
+        accepted=False, reason=f"answered {status}", retry_after_s=wait_s, gone=status == 410, too_large=status == 413
     )
 
 
@@ -115,7 +115,7 @@ def _said(why: Exception) -> str:
     """Return a word for what kept us from connecting: nothing of what another service may have answered."""
     inner: BaseException | None = why
     while inner is not None:
-        if isinstance(inner, Barred):
+        if isinstance(inner, EgressDenied):
             return str(inner)
         inner = inner.__cause__ or inner.__context__
     match why:

@@ -1,7 +1,8 @@
-"""The catalogue: what is said about each feed, what is still missing of it, and how it is exported.
+"""The data set catalogue: one entry for each feed, its completeness, and its exports.
 
-An entry is a draft until the five fields that the reform asks of every data set are there (department, source, update
-mechanism, quality standard, usage) and what its sharing class demands; only a complete one is seen outside its scope.
+An entry is a draft until it has the five fields that the national reform requires of every data set (department,
+source, update mechanism, quality standard, usage) and what its sharing class requires; drafts are visible in their own
+scope only.
 """
 
 from __future__ import annotations
@@ -14,25 +15,25 @@ from typing import Any
 
 import msgspec
 
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.errors import ConfigError, Conflict
 from sensegate.share.feeds import GRADE_MAX
-from sensegate.share.han import folded
 from sensegate.share.records import csv_cell
+from sensegate.share.text_folding import fold
 
 
-class Sharing(StrEnum):
-    """Sharing class of the national rules."""
+class SharingClass(StrEnum):
+    """Sharing class by the national rules."""
 
     UNCONDITIONAL = "unconditional"
     """無條件共享: an application is granted at once."""
     CONDITIONAL = "conditional"
     """有條件共享: the owner decides on each application."""
     NOT_SHARED = "not_shared"
-    """不予共享: nobody outside sees that it is there."""
+    """不予共享: its existence is hidden outside its scope."""
 
 
-class Kind(StrEnum):
+class DatasetKind(StrEnum):
     """Kind of the data set."""
 
     BASE = "base"
@@ -41,7 +42,7 @@ class Kind(StrEnum):
 
 
 class Provider(StrEnum):
-    """Who provides it."""
+    """Kind of organisation that provides a data set."""
 
     GOVERNMENT = "government"
     PUBLIC = "public"
@@ -50,7 +51,7 @@ class Provider(StrEnum):
 
 
 class Cadence(StrEnum):
-    """How often it is updated."""
+    """Update frequency of a data set."""
 
     REALTIME = "realtime"
     HOURLY = "hourly"
@@ -62,8 +63,8 @@ class Cadence(StrEnum):
     IRREGULAR = "irregular"
 
 
-class Promise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The least value of each indicator that the owner promises, 0 to 1; None: nothing is promised."""
+class QualityIndicators(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Indicators of data quality, 0 to 1, as promised (the least value) or as measured; None: unknown."""
 
     authenticity: float | None = None
     accuracy: float | None = None
@@ -71,8 +72,8 @@ class Promise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     completeness: float | None = None
 
 
-class Column(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A property that occurs in the data."""
+class DatasetColumn(msgspec.Struct, frozen=True):
+    """Property that occurs in the data of a feed."""
 
     name: str
     kind: str = ""
@@ -80,11 +81,11 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True):
     label_zh: str = ""
     label_en: str = ""
     rows: int = 0
-    """Among the records that were looked at."""
+    """Number of sampled records with this property."""
 
 
-class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What is said about a feed."""
+class CatalogueEntry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Catalogue entry of a feed."""
 
     feed: str
     title: str = ""
@@ -93,20 +94,20 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     summary: str = ""
     summary_en: str = ""
     department: str = ""
-    """責任部門: who answers for the data."""
+    """責任部門: department responsible for the data."""
     source: str = ""
-    """數據源頭: what it is measured with, or where it comes from."""
+    """數據源頭: instruments or systems that produce the data."""
     update: str = ""
-    """更新機制: how and when it changes."""
+    """更新機制: how and when the data is updated."""
     quality: str = ""
-    """質量標準: the standard that it holds to."""
+    """質量標準: the standard to which the data conforms."""
     usage: str = ""
-    """使用方法: what it may be used for and how it is read."""
-    sharing: Sharing = Sharing.CONDITIONAL
+    """使用方法: permitted use, and how the data is read."""
+    sharing: SharingClass = SharingClass.CONDITIONAL
     conditions: str = ""
-    """Of `conditional`: what an applicant must bring. Of `not_shared`: why."""
+    """Of `conditional`: what an applicant must provide. Of `not_shared`: the reason."""
     legal_basis: str = ""
-    """Of both: the rule that demands it."""
+    """Of `conditional` and `not_shared`: the rule that requires it."""
     grade: int = 0
     """1 to 4; 0: not yet said. Never below the highest grade in the feed without `grade_reason`."""
     grade_reason: str = ""
@@ -114,7 +115,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     grade_floor: int = 0
     """Least grade of what nodes send of the feed's properties and departments: a lower one is raised. 0: none."""
     domain: str = ""
-    kind: Kind | None = None
+    kind: DatasetKind | None = None
     provider: Provider = Provider.GOVERNMENT
     provider_name: str = ""
     provider_code: str = ""
@@ -125,149 +126,151 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     """Area and time in words, beside the divisions of the feed."""
     cadence: Cadence | None = None
     open: bool = False
-    """Also open to the public."""
-    promise: Promise = Promise()
+    """Whether the data is also open to the public."""
+    promise: QualityIndicators = QualityIndicators()
     level: str = ""
     """Division whose level owns the data and decides on applications; short code."""
     code: str = ""
-    """Given by the centre."""
+    """Code assigned by the centre."""
     origin: str = ""
-    """Division of the node from which it was synchronised; empty: made here."""
-    columns: tuple[Column, ...] = ()
-    """What the data holds, as it was found in it."""
+    """Division of the node from which the entry was synchronised; empty: created here."""
+    columns: tuple[DatasetColumn, ...] = ()
+    """Properties found in the data."""
     sample: tuple[str, ...] = ()
-    """Some records (JSON) as the owner lets everybody see them."""
-    drawn: int = 0
-    """When both were made of the data, µs UTC; 0: never."""
-    measured: Promise = Promise()
-    """Indicators as the node that keeps the entry told them."""
+    """Example records (JSON) in the form in which everybody may see them."""
+    sampled: int = 0
+    """When `columns` and `sample` were taken from the data, µs UTC; 0: never."""
+    measured: QualityIndicators = QualityIndicators()
+    """Indicators reported by the node that owns the entry."""
     published: int = 0
-    """When it was first complete, µs UTC; 0: it is a draft."""
+    """When the entry was first complete, µs UTC; 0: it is a draft."""
     changed: int = 0
     revision: int = 0
     format: int = 1
 
 
-FIVE = ("department", "source", "update", "quality", "usage")
-"""The reform plan's five fields."""
+REQUIRED_FIELDS = ("department", "source", "update", "quality", "usage")
+"""The five fields that the reform plan requires."""
 _CODE_TRIES = 20
 _TEXT_MAX = 2_000
 _CREDIT = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 _CREDIT_WEIGHTS = (1, 3, 9, 27, 19, 26, 16, 17, 20, 29, 25, 13, 8, 24, 10, 30, 28)
 
 
-def missing(entry: Entry) -> list[str]:
-    """Return what is missing until the entry is complete, each as ``field: what to write``; empty: nothing."""
-    found = [f"{name}: write it; the catalogue demands it" for name in FIVE if not getattr(entry, name).strip()]
-    found += [f"{name}: write it" for name in ("title", "title_en", "domain") if not getattr(entry, name).strip()]
+def missing_fields(entry: CatalogueEntry) -> list[str]:
+    """Return what the entry lacks to be complete, each as ``field: what to write``; empty: it is complete."""
+    problems = [
+        f"{name}: is missing; every entry needs it" for name in REQUIRED_FIELDS if not getattr(entry, name).strip()
+    ]
+    problems += [
+        f"{name}: is missing; write it" for name in ("title", "title_en", "domain") if not getattr(entry, name).strip()
+    ]
     if not entry.grade:
-        found.append("grade: 1 to 4, at least that of its data")
+        problems.append("grade: is missing; give 1 to 4, at least the grade of the data")
     if entry.kind is None:
-        found.append(f"kind: {', '.join(Kind)}")
+        problems.append(f"kind: is missing; give {', '.join(DatasetKind)}")
     if entry.cadence is None:
-        found.append(f"cadence: {', '.join(Cadence)}")
-    if entry.sharing is not Sharing.UNCONDITIONAL:
-        found += [
-            f"{name}: {entry.sharing} demands it"
+        problems.append(f"cadence: is missing; give {', '.join(Cadence)}")
+    if entry.sharing is not SharingClass.UNCONDITIONAL:
+        problems += [
+            f"{name}: is missing; sharing class {entry.sharing} requires it"
             for name in ("conditions", "legal_basis")
             if not getattr(entry, name).strip()
         ]
     if entry.provider is not Provider.GOVERNMENT and not entry.provider_name.strip():
-        found.append(f"provider_name: a provider of kind {entry.provider} has a name")
-    return found
+        problems.append(f"provider_name: is missing; a provider of kind {entry.provider} needs a name")
+    return problems
 
 
-def check(entry: Entry) -> None:
-    """Return if what is said can be so; something may be missing.
+def check_entry(entry: CatalogueEntry) -> None:
+    """Return if the values of an entry are valid; the entry may be incomplete.
 
     Raises:
         ConfigError: naming the key that is wrong.
     """
     if not 0 <= entry.grade <= 4:
-        raise ConfigError(str(entry.grade), key="grade", remedy="1 to 4, or 0 while it is not known")
+        raise ConfigError(
+            f"{entry.grade} is not a grade", key="grade", remedy="give 1 to 4, or 0 while it is not known"
+        )
     if not 0 <= entry.grade_floor <= 4:
-        raise ConfigError(str(entry.grade_floor), key="grade_floor", remedy="1 to 4, or 0 for none")
+        raise ConfigError(f"{entry.grade_floor} is not a grade", key="grade_floor", remedy="give 1 to 4, or 0 for none")
     for name in entry.__struct_fields__:
         if isinstance(value := getattr(entry, name), str) and len(value) > _TEXT_MAX:
-            raise ConfigError(f"{len(value)} characters", key=name, remedy=f"at most {_TEXT_MAX}")
-    if entry.provider_code and not credit_code(entry.provider_code):
+            raise ConfigError(f"the text has {len(value)} characters", key=name, remedy=f"write at most {_TEXT_MAX}")
+    if entry.provider_code and not is_credit_code(entry.provider_code):
         raise ConfigError(
-            f"'{entry.provider_code[:24]}'", key="provider_code", remedy="18 characters of GB 32100 with its check sign"
+            f"'{entry.provider_code[:24]}' is not a unified social credit code",
+            key="provider_code",
+            remedy="give 18 characters of GB 32100 with the check character",
         )
-    for name in Promise.__struct_fields__:
+    for name in QualityIndicators.__struct_fields__:
         value = getattr(entry.promise, name)
         if value is not None and not 0 <= value <= 1:
-            raise ConfigError(str(value), key=f"promise.{name}", remedy="a share, 0 to 1")
+            raise ConfigError(f"{value} is not a share", key=f"promise.{name}", remedy="give 0 to 1")
 
 
-def credit_code(code: str) -> bool:
-    """Return whether a text is a unified social credit code: 18 signs, the last one a check (mod 31)."""
+def is_credit_code(code: str) -> bool:
+    """Return whether a text is a unified social credit code: 18 characters, the last a check character (mod 31)."""
     if len(code) != 18 or not set(code) <= set(_CREDIT):
         return False
-    total = sum(_CREDIT.index(sign) * weight for sign, weight in zip(code, _CREDIT_WEIGHTS, strict=False))
+    total = sum(_CREDIT.index(character) * weight for character, weight in zip(code, _CREDIT_WEIGHTS, strict=False))
     return _CREDIT[-total % 31] == code[-1]
 
 
-def inherited(grades: Iterable[int], *, reason: str = "", lowered: int = 0) -> int:
-    """Return the grade of what is made of data of these grades: the highest, unless a reason lowers it."""
-    highest = max(grades, default=1)
-    return lowered if reason and 0 < lowered < highest else max(highest, lowered)
-
-
-class Given(msgspec.Struct, frozen=True):
-    """The highest number of a code that was given in one place, also to entries that are no more."""
+class LastCode(msgspec.Struct, frozen=True):
+    """Highest code number assigned under one prefix, including codes of deleted entries."""
 
     number: int
     revision: int = 0
     format: int = 1
 
 
-class Catalogue:
-    """All entries of this gateway."""
+class DatasetCatalogue:
+    """All catalogue entries of this gateway."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._given: Records[Given] = Records(shelf, "code", Given)
-        self.records: Records[Entry] = Records(shelf, "entry", Entry)
+    def __init__(self, shelf: RecordStore) -> None:
+        self._last_codes: RecordTable[LastCode] = RecordTable(shelf, "code", LastCode)
+        self.records: RecordTable[CatalogueEntry] = RecordTable(shelf, "entry", CatalogueEntry)
 
-    def find(self, feed: str) -> Entry | None:
-        """Return what is said about a feed; None: nothing yet."""
+    def find(self, feed: str) -> CatalogueEntry | None:
+        """Return the entry of a feed; None: it has none."""
         return self.records.find(feed)
 
     def demands_grant(self, feed: str) -> bool:
-        """Return whether a complete entry says that the feed is not for everybody in its scope."""
+        """Return whether reading the feed requires a grant: its published entry is not shared unconditionally."""
         entry = self.records.find(feed)
-        return entry is not None and bool(entry.published) and entry.sharing is not Sharing.UNCONDITIONAL
+        return entry is not None and bool(entry.published) and entry.sharing is not SharingClass.UNCONDITIONAL
 
-    def core(self, feed: str) -> bool:
-        """Return whether an entry says that the feed is of the grade that is shared with nobody."""
+    def is_core(self, feed: str) -> bool:
+        """Return whether the feed is classified as core, which is never shared."""
         entry = self.records.find(feed)
         return entry is not None and entry.grade >= GRADE_MAX
 
-    async def next_code(self, level: str, kind: Kind | None) -> str:
-        """Return a code of a level that nobody had: ``<division, 6 digits>-<kind>-<number>``. Raises `Conflict`."""
-        stem = f"{level:0<6}-{(kind or Kind.DEPARTMENT).value}-"
+    async def next_code(self, level: str, kind: DatasetKind | None) -> str:
+        """Return an unused code of a level: ``<division, 6 digits>-<kind>-<number>``. Raises `Conflict`."""
+        stem = f"{level:0<6}-{(kind or DatasetKind.DEPARTMENT).value}-"
         for _ in range(_CODE_TRIES):
-            known = self._given.find(stem) or Given(0)
-            used = [int(one.code.removeprefix(stem)) for one in self.records if one.code.startswith(stem)]
+            known = self._last_codes.find(stem) or LastCode(0)
+            used = [int(record.code.removeprefix(stem)) for record in self.records if record.code.startswith(stem)]
             number = max([known.number, *used]) + 1
             try:
-                # Written before it is used: two who ask at once get two, and none is given twice.
-                await self._given.put(stem, msgspec.structs.replace(known, number=number), expected=known.revision)
+                # Written before it is used, so that concurrent calls get different codes and none is assigned twice.
+                await self._last_codes.put(stem, msgspec.structs.replace(known, number=number), expected=known.revision)
             except Conflict:
                 await asyncio.sleep(0)
                 continue
             return f"{stem}{number:06d}"
-        raise Conflict("codes are given to too many at once; try again")
+        raise Conflict("too many codes are being assigned at once; try again")
 
 
-def found(entry: Entry, text: str) -> bool:
-    """Return whether every word of a search stands somewhere in the entry: Chinese, simplified or not, or English."""
-    whole = folded(
+def matches_search(entry: CatalogueEntry, text: str) -> bool:
+    """Return whether the entry contains every word of a search, in simplified or traditional Chinese or English."""
+    whole = fold(
         "\n".join(
             str(value) for name in entry.__struct_fields__ if isinstance(value := getattr(entry, name), str) and value
         )
     )
-    return all(word in whole for word in folded(text).split())
+    return all(word in whole for word in fold(text).split())
 
 
 # ── exports ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -296,7 +299,7 @@ CSV_COLUMNS = (
     "title_en",
     "summary",
     "summary_en",
-    *FIVE,
+    *REQUIRED_FIELDS,
     "sharing",
     "conditions",
     "legal_basis",
@@ -315,7 +318,7 @@ CSV_COLUMNS = (
 )
 
 
-def dcat(entries: Iterable[Entry], *, title: str) -> dict[str, Any]:
+def dcat(entries: Iterable[CatalogueEntry], *, title: str) -> dict[str, Any]:
     """Return the entries as a DCAT catalogue in JSON-LD."""
     return {
         "@context": _CONTEXT,
@@ -325,14 +328,14 @@ def dcat(entries: Iterable[Entry], *, title: str) -> dict[str, Any]:
     }
 
 
-def _dataset(entry: Entry) -> dict[str, Any]:
+def _dataset(entry: CatalogueEntry) -> dict[str, Any]:
     path = f"/api/v1/feeds/{entry.feed}"
-    said = {
+    dataset = {
         "@id": f"urn:sensegate:feed:{entry.feed}",
         "@type": "dcat:Dataset",
         "dct:identifier": entry.code or entry.feed,
-        "dct:title": _said(entry.title, entry.title_en),
-        "dct:description": _said(entry.summary, entry.summary_en),
+        "dct:title": _language_values(entry.title, entry.title_en),
+        "dct:description": _language_values(entry.summary, entry.summary_en),
         "dct:publisher": {"@type": "foaf:Organization", "foaf:name": entry.department},
         "dct:source": entry.source,
         "dct:provenance": entry.update,
@@ -352,11 +355,11 @@ def _dataset(entry: Entry) -> dict[str, Any]:
             {"@type": "dcat:Distribution", "dcat:accessURL": f"{path}/stream", "dcat:mediaType": "text/event-stream"},
         ],
     }
-    # What is not said is left out: in JSON-LD an empty text would be a statement.
-    return {key: value for key, value in said.items() if value not in (None, "", [])}
+    # Empty members are left out: in JSON-LD an empty text would be a statement.
+    return {key: value for key, value in dataset.items() if value not in (None, "", [])}
 
 
-def _said(zh: str, en: str) -> list[dict[str, str]]:
+def _language_values(zh: str, en: str) -> list[dict[str, str]]:
     return [{"@value": text, "@language": language} for text, language in ((zh, "zh"), (en, "en")) if text]
 
 
@@ -364,8 +367,8 @@ def _day(time: int) -> str:
     return datetime.fromtimestamp(time / 1e6, UTC).isoformat(timespec="seconds").replace("+00:00", "Z") if time else ""
 
 
-def as_csv(entries: Iterable[Entry]) -> str:
-    """Return the entries as CSV (`CSV_COLUMNS`) that no spreadsheet takes for formulas, with a byte order mark."""
+def as_csv(entries: Iterable[CatalogueEntry]) -> str:
+    """Return the entries as CSV (`CSV_COLUMNS`) with a byte order mark, safe against formula injection."""
     lines = [",".join(CSV_COLUMNS)]
     for entry in entries:
         values = {**{name: getattr(entry, name) for name in CSV_COLUMNS}, "published": _day(entry.published)}

@@ -1,21 +1,21 @@
-"""The least grade of rows that nodes send, as the catalogue says it: by property and department."""
+"""Grade floors: the least classification level of rows that nodes send, by property and department."""
 
 from __future__ import annotations
 
-from sensegate.share.catalogue import Catalogue
+from sensegate.share.catalogue import DatasetCatalogue
 from sensegate.share.feeds import Feeds
 
 GRADE_MIN = 1
 
 
 class GradeFloors:
-    """Answers for rows one by one; calling it is cheap.
+    """Return the grade floor of rows; a cached, cheap call.
 
-    An entry of the catalogue with a `grade_floor` is about the properties and departments of its feed; a feed that
-    names none of them is about all.
+    A catalogue entry with a `grade_floor` applies to the properties and departments of its feed; a feed that names none
+    applies to all.
     """
 
-    def __init__(self, catalogue: Catalogue, feeds: Feeds) -> None:
+    def __init__(self, catalogue: DatasetCatalogue, feeds: Feeds) -> None:
         self._catalogue = catalogue
         self._feeds = feeds
         self._known: dict[tuple[str, str], int] = {}
@@ -23,11 +23,11 @@ class GradeFloors:
         feeds.on_change.append(self._known.clear)
 
     def __call__(self, property_name: str, department: str) -> int:
-        """Return the least grade of a property's rows of a department."""
+        """Return the least grade of rows of a property and department."""
         pair = (property_name, department)
         known = self._known.get(pair)
         if known is None:
-            if len(self._known) >= _KNOWN_MAX:
+            if len(self._known) >= _CACHE_MAX:
                 self._known.clear()
             known = self._known[pair] = self._floor(property_name, department)
         return known
@@ -45,5 +45,5 @@ class GradeFloors:
         return max(floors)
 
 
-_KNOWN_MAX = 10_000
-"""Pairs whose answer is remembered: names come from outside."""
+_CACHE_MAX = 10_000
+"""Most cached pairs: the names come from outside."""

@@ -1,33 +1,47 @@
-"""Grants: the right of one subscriber to one feed, and the one answer to what a caller gets of it.
+"""Grants: the right of one subscriber to one feed, and the admission of callers to feeds.
 
-Every delivery asks `Grants.admitted` when it begins and about every second while it goes on: a revocation, an end or
-a change of any process is in force within two seconds, on open streams too.
+Every delivery calls `Grants.admit` when it begins and about every second while it lasts, so that a revocation, an
+expiry or a change made by any process is in force within two seconds, on open streams too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import msgspec
 
-from sensegate.authority.divisions import short
-from sensegate.authority.scope import Action, Principal, allows, may
-from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.divisions import short_code
+from sensegate.authority.record_store import RecordStore, RecordTable
+from sensegate.authority.scope import Action, Principal, allows, has_right
 from sensegate.clock import Clock
 from sensegate.errors import NotFound, PermissionDenied
-from sensegate.share.feeds import GRADE_MAX, Feed, Feeds, Selection, Wanted, common, common_words, cut, narrowed, whole
+from sensegate.share.feeds import (
+    GRADE_MAX,
+    Feed,
+    FeedFilter,
+    Feeds,
+    FeedSelection,
+    common_divisions,
+    common_words,
+    filtered_selection,
+    full_selection,
+    scoped_selection,
+)
 from sensegate.share.masks import Mask
-from sensegate.share.quota import Allowance, Limits
+from sensegate.share.quota import GrantQuota, QuotaLimits
 
-DELIVERIES = ("http", "sse", "ws", "mqtt", "webhook", "nats")
-"""Ways by which records reach a subscriber; ``http`` is reading by page."""
-FORMS = ("json", "ndjson", "senml", "csv", "msgpack", "parquet")
-CORE = GRADE_MAX
-"""This grade is never shared by a grant."""
+Delivery = Literal["http", "sse", "ws", "mqtt", "webhook", "nats"]
+"""Deliveries by which records reach a subscriber; ``http`` is reading by page."""
+RecordForm = Literal["json", "ndjson", "senml", "csv", "msgpack", "parquet"]
+DELIVERIES: tuple[str, ...] = get_args(Delivery)
+FORMS: tuple[str, ...] = get_args(RecordForm)
+CORE_GRADE = GRADE_MAX
+"""Classification level of core data, which no grant shares."""
 
 
 class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The right of a subscriber to a feed: what it may see, how, and until when."""
+    """Right of a subscriber to a feed: what it may see, how, and until when."""
 
     id: str
     """``g`` and 16 hex digits; part of subjects and topics."""
@@ -35,7 +49,7 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
     subscriber: str
     """Id of the token that reads."""
     expires: int
-    """Good before this time, µs UTC."""
+    """Valid before this time, µs UTC."""
     deliveries: tuple[str, ...] = ()
     """Words of `DELIVERIES`; empty: all."""
     forms: tuple[str, ...] = ()
@@ -46,30 +60,30 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
     volume: int = 0
     """Records a month of Beijing time; 0: no limit."""
     divisions: tuple[str, ...] = ()
-    """Only these of the feed's; what the owner adds to the feed later is not in the grant."""
+    """Divisions of the feed when it was granted; what the owner adds to the feed later is not included."""
     departments: tuple[str, ...] = ()
     properties: tuple[str, ...] = ()
-    """Only these; empty: all of the feed's."""
+    """Properties that may be read; empty: all of the feed."""
     domains: tuple[str, ...] = ()
-    """As the feed had them when it was granted, like `kinds`."""
+    """Domains of the feed when it was granted; likewise `kinds`."""
     kinds: tuple[str, ...] = ()
-    grade_max: int = CORE - 1
+    grade_max: int = CORE_GRADE - 1
     application: str = ""
-    """Of which it comes; grants of one application are a bundle."""
+    """Id of the application that led to the grant."""
     purpose: str = ""
     level: str = ""
     """Division that owns the data and decides."""
     department: str = ""
-    """Its department; empty: all."""
+    """Department of the owner; empty: all."""
     applicant: str = ""
-    """Division that asked (``DIVISION`` or ``DIVISION/DEPARTMENT``)."""
+    """Scope of the applicant: ``DIVISION`` or ``DIVISION/DEPARTMENT``."""
     starts: int = 0
     created: int = 0
     created_by: str = ""
     revoked: int = 0
-    """When it was taken back, µs UTC; 0: it was not."""
+    """When it was revoked, µs UTC; 0: it was not."""
     reason: str = ""
-    """Why it was taken back."""
+    """Why it was revoked."""
     revision: int = 0
     format: int = 1
 
@@ -83,28 +97,28 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Admission(msgspec.Struct, frozen=True):
-    """What a caller gets of a feed at this moment."""
+    """Result of admitting a caller to a feed at this moment."""
 
     feed: Feed
-    selection: Selection | None
-    """Its rows and how they are seen; None: the request narrows it to nothing."""
+    selection: FeedSelection | None
+    """Rows and mask; None: the request selects nothing."""
     grant: Grant | None = None
-    """By which it is admitted; None: by the scope of its own token."""
-    allowance: Allowance | None = None
-    """Quota of the grant; None: no limit."""
+    """Grant by which the caller is admitted; None: by the scope of its token."""
+    quota: GrantQuota | None = None
+    """Quota of the grant; None: unlimited."""
 
     @property
     def grant_id(self) -> str:
-        """Id of the grant; empty: none."""
+        """Id of the grant; empty: there is none."""
         return self.grant.id if self.grant else ""
 
 
 class Grants:
-    """All grants, in memory; the shelf follows its bucket, so that every process sees a change within a second."""
+    """All grants, in memory; they follow their bucket, so that every process sees a change within a second."""
 
     def __init__(
         self,
-        shelf: Shelf,
+        shelf: RecordStore,
         feeds: Feeds,
         clock: Clock,
         *,
@@ -112,145 +126,142 @@ class Grants:
         used: Callable[[str], int] = lambda _grant: 0,
         core: Callable[[str], bool] = lambda _feed: False,
     ) -> None:
-        """Take the feeds that are granted.
+        """Initialize with the feeds that are granted.
 
-        `demands_grant` tells whether a feed is shared on conditions; `used` the records of a grant this month; `core`
-        whether its entry says that it is of the grade that no grant opens, also where it says so only since then.
+        `demands_grant` returns whether reading a feed requires a grant; `used` returns a grant's records this month;
+        `is_core` returns whether a feed is now classified as core, which overrides existing grants.
         """
         self._feeds = feeds
         self._clock = clock
         self._demands_grant = demands_grant
         self._used = used
-        self.core = core
+        self.is_core = core
         self._by_subscriber: dict[tuple[str, str], tuple[Grant, ...]] = {}
-        self._allowances: dict[str, Allowance] = {}
-        self.records: Records[Grant] = Records(shelf, "grant", Grant)
-        """The grants themselves; its `on_change` is called for every change, from whichever process it came."""
-        self.records.on_change.append(self._sort)
+        self._quotas: dict[str, GrantQuota] = {}
+        self.records: RecordTable[Grant] = RecordTable(shelf, "grant", Grant)
+        """Stored grants; `on_change` is called for every change by any process."""
+        self.records.on_change.append(self._index)
 
-    def _sort(self, before: Grant | None, after: Grant | None) -> None:
-        for one in (before, after):
-            if one is None:
+    def _index(self, before: Grant | None, after: Grant | None) -> None:
+        for changed in (before, after):
+            if changed is None:
                 continue
-            key = (one.subscriber, one.feed)
-            rest = [other for other in self._by_subscriber.get(key, ()) if other.id != one.id]
-            here = [after] if after and (after.subscriber, after.feed) == key else []
-            # The newest decides while it lasts: that of a mode order goes before the ordinary one.
-            self._by_subscriber[key] = tuple(sorted([*rest, *here], key=lambda one: one.created, reverse=True))
+            key = (changed.subscriber, changed.feed)
+            others = [other for other in self._by_subscriber.get(key, ()) if other.id != changed.id]
+            current = [after] if after and (after.subscriber, after.feed) == key else []
+            # The newest grant prevails: that of a mode order takes precedence over the ordinary one.
+            self._by_subscriber[key] = tuple(sorted([*others, *current], key=lambda grant: grant.created, reverse=True))
             if not self._by_subscriber[key]:
                 del self._by_subscriber[key]
         if before is not None and after is None:
-            self._allowances.pop(before.id, None)
+            self._quotas.pop(before.id, None)
 
-    # ── the one answer ────────────────────────────────────────────────────────────────────────────────
+    # ── admission ───────────────────────────────────────────────────────────────────────────────────────
 
-    def admitted(
-        self, principal: Principal, feed: str, wanted: Wanted | None = None, *, delivery: str = "", form: str = ""
+    def admit(
+        self, principal: Principal, feed: str, wanted: FeedFilter | None = None, *, delivery: str = "", form: str = ""
     ) -> Admission:
-        """Return what a caller gets of a feed, narrowed by a request, by a delivery in a form (empty: any).
+        """Return what a caller gets of a feed, filtered by a request, by a delivery in a form (empty: any).
 
-        A grant in force decides alone: it also opens what lies outside the caller's scope, never more than it names.
-        Without one the caller's own scope decides, unless the feed is shared on conditions and is not the caller's own.
+        An active grant decides alone: it also covers data outside the caller's scope, and never more than it names.
+        Without one the caller's scope decides, unless reading the feed requires a grant and the caller does not own it.
 
         Raises:
-            NotFound: no such feed, or the caller gets nothing of it (the two are not told apart).
-            PermissionDenied: the role reads nothing; the feed demands a grant; the grant has ended or is not for this
-                delivery
-                or form; the request names a division outside what the caller gets.
+            NotFound: there is no such feed, or the caller gets nothing of it (the two are not distinguished).
+            PermissionDenied: the role may not read; the feed requires a grant; the grant has ended or excludes this
+                delivery or form; the request names a division outside what the caller gets.
         """
-        if not may(principal, Action.READ_READINGS):
+        if not has_right(principal, Action.READ_READINGS):
             raise PermissionDenied(f"role {principal.role} may not read readings; ask for a token of another role")
-        wanted = wanted or Wanted()
-        found = self._feeds.find(feed)
-        if found is None or (principal.feeds and feed not in principal.feeds):
-            raise _nothing(feed)
+        wanted = wanted or FeedFilter()
+        named_feed = self._feeds.find(feed)
+        if named_feed is None or (principal.feeds and feed not in principal.feeds):
+            raise _not_found(feed)
         grants = self._by_subscriber.get((principal.id, feed), ())
         now = self._clock.now()
         for grant in grants:
             if grant.state(now) == "active":
-                return self._granted(found, grant, wanted, delivery, form)
-        whole = cut(found, principal.scope)
+                return self._admit_by_grant(named_feed, grant, wanted, delivery, form)
+        whole = scoped_selection(named_feed, principal.scope)
         if whole is None:
-            raise _ended(grants[0], now) if grants else _nothing(feed)
-        if self._demands_grant(feed) and not owns(principal, found):
+            raise _not_active(grants[0], now) if grants else _not_found(feed)
+        if self._demands_grant(feed) and not owns(principal, named_feed):
             if grants:
-                raise _ended(grants[0], now)
-            raise PermissionDenied(
-                f"feed '{feed[:64]}' is shared on conditions; apply for it with POST /api/v1/applications"
-            )
+                raise _not_active(grants[0], now)
+            raise PermissionDenied(f"feed '{feed[:64]}' requires a grant; apply for it with POST /api/v1/applications")
         _demand_inside(wanted, (principal.scope.division,))
-        return Admission(found, narrowed(whole, wanted, whole.mask))
+        return Admission(named_feed, filtered_selection(whole, wanted, whole.mask))
 
-    def _granted(self, feed: Feed, grant: Grant, wanted: Wanted, delivery: str, form: str) -> Admission:
-        if self.core(feed.name):
+    def _admit_by_grant(self, feed: Feed, grant: Grant, wanted: FeedFilter, delivery: str, form: str) -> Admission:
+        if self.is_core(feed.name):
             raise PermissionDenied(
-                f"feed '{feed.name}' is of grade {CORE} (core) now: grant {grant.id} opens it no more"
+                f"feed '{feed.name}' is now of grade {CORE_GRADE} (core): grant {grant.id} no longer covers it"
             )
         if delivery and grant.deliveries and delivery not in grant.deliveries:
-            raise PermissionDenied(f"grant {grant.id} is for {', '.join(grant.deliveries)}, not for {delivery}")
+            raise PermissionDenied(f"grant {grant.id} covers {', '.join(grant.deliveries)}, not {delivery}")
         if form and grant.forms and form not in grant.forms:
-            raise PermissionDenied(f"grant {grant.id} is for {', '.join(grant.forms)}, not for {form}")
-        whole = granted(feed, grant)
+            raise PermissionDenied(f"grant {grant.id} covers {', '.join(grant.forms)}, not {form}")
+        whole = grant_selection(feed, grant)
         _demand_inside(wanted, whole.divisions if whole else ())
-        selection = None if whole is None else narrowed(whole, wanted, grant.mask)
-        return Admission(feed, selection, grant, self.allowance(grant))
+        selection = None if whole is None else filtered_selection(whole, wanted, grant.mask)
+        return Admission(feed, selection, grant, self.quota(grant))
 
-    def allowance(self, grant: Grant) -> Allowance | None:
-        """Return the quota of a grant, the same object for all its deliveries; None: it has none."""
-        limits = Limits(grant.rate, grant.volume)
-        if limits == Limits():
+    def quota(self, grant: Grant) -> GrantQuota | None:
+        """Return the quota of a grant, one object for all its deliveries; None: unlimited."""
+        limits = QuotaLimits(grant.rate, grant.volume)
+        if limits == QuotaLimits():
             return None
-        known = self._allowances.get(grant.id)
+        known = self._quotas.get(grant.id)
         if known is None or known.limits != limits:
             name = grant.id
-            known = self._allowances[name] = Allowance(name, limits, self._clock, lambda: self._used(name))
+            known = self._quotas[name] = GrantQuota(name, limits, self._clock, lambda: self._used(name))
         return known
 
-    def reads(self, principal: Principal, feed: str) -> bool:
-        """Return whether the caller gets anything of a feed by `admitted`."""
+    def can_read(self, principal: Principal, feed: str) -> bool:
+        """Return whether `admit` gives the caller any part of a feed."""
         try:
-            return self.admitted(principal, feed).selection is not None
+            return self.admit(principal, feed).selection is not None
         except (NotFound, PermissionDenied):
             return False
 
     def visible(self, principal: Principal) -> list[Feed]:
-        """Return the feeds in the caller's scope and those of its grants in force, by name."""
-        return [feed for feed in self._feeds if self._shows(principal, feed)]
+        """Return the feeds in the caller's scope and those of its active grants, by name."""
+        return [feed for feed in self._feeds if self._is_visible(principal, feed)]
 
     def feed(self, principal: Principal, name: str) -> Feed:
-        """Return one of them. Raises `NotFound`."""
+        """Return a visible feed. Raises `NotFound`."""
         feed = self._feeds.find(name)
-        if feed is None or not self._shows(principal, feed):
-            raise _nothing(name)
+        if feed is None or not self._is_visible(principal, feed):
+            raise _not_found(name)
         return feed
 
-    def _shows(self, principal: Principal, feed: Feed) -> bool:
+    def _is_visible(self, principal: Principal, feed: Feed) -> bool:
         if principal.feeds and feed.name not in principal.feeds:
             return False
-        return cut(feed, principal.scope) is not None or self.active(principal.id, feed.name) is not None
+        return scoped_selection(feed, principal.scope) is not None or self.active(principal.id, feed.name) is not None
 
-    # ── the record ────────────────────────────────────────────────────────────────────────────────────
+    # ── records ─────────────────────────────────────────────────────────────────────────────────────────
 
     def find(self, grant_id: str) -> Grant | None:
-        """Return a grant, whoever may see it."""
+        """Return a grant without regard to scope; None: there is none."""
         return self.records.find(grant_id)
 
     def active(self, subscriber: str, feed: str) -> Grant | None:
-        """Return the grant in force for a subscriber and feed."""
+        """Return the active or future grant of a subscriber for a feed; None: there is none."""
         now = self._clock.now()
-        found = self._by_subscriber.get((subscriber, feed), ())
-        return next((grant for grant in found if grant.state(now) in {"active", "waiting"}), None)
+        grants = self._by_subscriber.get((subscriber, feed), ())
+        return next((grant for grant in grants if grant.state(now) in {"active", "waiting"}), None)
 
-    def given(self, feed: str) -> list[Grant]:
-        """Return the grants in force, or to come, for a feed."""
+    def of_feed(self, feed: str) -> list[Grant]:
+        """Return the active and future grants for a feed."""
         now = self._clock.now()
         return [grant for grant in self.records if grant.feed == feed and grant.state(now) in {"active", "waiting"}]
 
 
-def granted(feed: Feed, grant: Grant) -> Selection | None:
-    """Return what a grant lets through of a feed as the feed is now; None: nothing for any log."""
-    base = whole(feed)
-    divisions = common(base.divisions, grant.divisions)
+def grant_selection(feed: Feed, grant: Grant) -> FeedSelection | None:
+    """Return the selection that a grant permits of a feed as it is now; None: nothing of any log."""
+    base = full_selection(feed)
+    divisions = common_divisions(base.divisions, grant.divisions)
     words = [
         common_words(getattr(base, name), getattr(grant, name))
         for name in ("departments", "properties", "domains", "kinds")
@@ -265,12 +276,12 @@ def granted(feed: Feed, grant: Grant) -> Selection | None:
         properties=properties,
         domains=domains,
         kinds=kinds,
-        grade_max=min(feed.grade_max, grant.grade_max, CORE - 1),
+        grade_max=min(feed.grade_max, grant.grade_max, CORE_GRADE - 1),
     )
 
 
 def owns(principal: Principal, feed: Feed) -> bool:
-    """Return whether the caller may decide about all of a feed: then it is its own data."""
+    """Return whether the caller may decide on grants for all data of a feed."""
     return all(
         allows(principal, Action.DECIDE_GRANTS, division, department)
         for division in feed.divisions or ("44",)
@@ -278,21 +289,21 @@ def owns(principal: Principal, feed: Feed) -> bool:
     )
 
 
-def _demand_inside(wanted: Wanted, divisions: tuple[str, ...]) -> None:
+def _demand_inside(wanted: FeedFilter, divisions: tuple[str, ...]) -> None:
     for code in wanted.divisions:
-        if common((short(code),), divisions) is None:
+        if common_divisions((short_code(code),), divisions) is None:
             raise PermissionDenied(f"division {code} is outside your scope and grants ({', '.join(divisions)})")
 
 
-def _nothing(feed: str) -> NotFound:
-    return NotFound(f"no feed '{feed[:64]}' in your scope; GET /api/v1/feeds lists yours")
+def _not_found(feed: str) -> NotFound:
+    return NotFound(f"there is no feed '{feed[:64]}' in your scope; GET /api/v1/feeds lists yours")
 
 
-def _ended(grant: Grant, now: int) -> PermissionDenied:
+def _not_active(grant: Grant, now: int) -> PermissionDenied:
     match grant.state(now):
         case "revoked":
             return PermissionDenied(f"grant {grant.id} was revoked" + (f": {grant.reason}" if grant.reason else ""))
         case "waiting":
-            return PermissionDenied(f"grant {grant.id} has not begun")
+            return PermissionDenied(f"grant {grant.id} has not started")
         case _:
             return PermissionDenied(f"grant {grant.id} has expired; apply for its renewal")

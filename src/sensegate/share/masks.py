@@ -1,7 +1,7 @@
-"""What a subscriber may not see as it is: applied once, on columns, before any encoder.
+"""Masks: what a grant hides, coarsens or pseudonymises, applied once on columns before any encoder.
 
-A mask changes neither the number nor the order of an entry's rows, so that cursors stay what they are; rows that it
-hides are left out by `hidden`. Numbers of rows of an entry are looked at as a whole column, words once a table.
+A mask changes neither the number nor the order of an entry's rows, so that cursors stay valid; rows that it hides are
+left out by `hidden_rows`. Numbers are processed as columns, words once for each word table.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -19,123 +19,133 @@ from sensegate.bus.columns import Batch, Origins, Words
 from sensegate.errors import ConfigError
 from sensegate.model import BOOL, F64
 from sensegate.quantities.properties import PROPERTIES, ValueKind
-from sensegate.share.records import plain
+from sensegate.share.records import base_name
 
 PLACE, PROFILE, DEVICE = "place", "profile", "device"
 GRID_MIN_M, GRID_MAX_M = 10.0, 200_000.0
 TIME_MAX_S = 31 * 86_400
 DIGITS = (2, 4, 6, 9)
-WHOLE = "video_observation"
-"""A property whose text is a record of its own: what is masked could be read inside it, so that it is left out."""
-_COUNTED = frozenset({"people", "traffic"})
-_SEEN = frozenset({*_COUNTED, "parking", "video"})
-"""Domains of what cameras report."""
+WHOLE_OBSERVATION = "video_observation"
+"""Property whose text is a complete record: it is left out, since the text would reveal what is masked."""
+_COUNT_DOMAINS = frozenset({"people", "traffic"})
+_CAMERA_DOMAINS = frozenset({*_COUNT_DOMAINS, "parking", "video"})
+"""Domains of properties that cameras report."""
 _COUNT_UNITS = frozenset({"1", "/min", "/h"})
 _METRES_A_DEGREE = 111_320.0
-_FLAT = 0.01
-"""Least cosine of a latitude: near the poles cells of longitude grow no wider."""
-_WORD, _SEAL = 20, 8
-_EXACT = 2.0**52
-_SEEN_MAX, _ROWS_MAX = 1_024, 500_000
-"""How many masked entries are kept, and how many rows in all (at most 24 bytes each, words apart)."""
+_COSINE_MIN = 0.01
+"""Least cosine of a latitude: limits the width of cells near the poles."""
+_DIGEST_DIGITS, _CHECK_DIGITS = 20, 8
+_EXACT_MAX = 2.0**52
+_CACHE_ENTRIES_MAX, _CACHE_ROWS_MAX = 1_024, 500_000
+"""Most cached masked entries, and most rows in all of them (at most 24 bytes each, without words)."""
 
 
 class Rounding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Values of a property as multiples of a step."""
+    """Rounding of the values of a property to multiples of a step."""
 
     property: str
     step: float
-    """In the property's canonical unit, above 0."""
+    """Step in the canonical unit of the property, above 0."""
 
 
-class Mask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is left out, coarsened or replaced. The empty one changes nothing."""
+class Mask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is left out, coarsened or pseudonymised; the empty mask changes nothing."""
 
     drop: tuple[str, ...] = ()
-    """Properties whose rows are left out; ``place`` and ``profile`` are emptied."""
+    """Properties whose rows are left out; for ``place`` and ``profile`` the columns are emptied."""
     round: tuple[Rounding, ...] = ()
     hash: tuple[str, ...] = ()
-    """``device`` and string properties that become pseudonyms."""
+    """``device`` and string properties that are replaced by pseudonyms."""
     grid_m: float = 0.0
-    """Places become the middle of cells of so many metres; 0: as they are."""
+    """Positions become the centres of grid cells of this size; 0: unchanged."""
     time_s: int = 0
-    """Times become the beginning of periods of so many seconds; 0: as they are."""
+    """Times become the starts of periods of this length; 0: unchanged."""
     division_digits: int = 0
-    """Divisions are cut to so many digits; 0: as they are."""
+    """Division codes are truncated to this many digits; 0: unchanged."""
     k: int = 0
-    """Counts of people and vehicles below it are left out, and so are counters, whose differences are counts."""
-    key: str = ""
-    """Which pseudonyms: two masks of the same key have the same ones. Set to the grant's id where it is left out."""
+    """Counts of people and vehicles below this are left out, and so are their counters; 0: none."""
+    key: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """Namespace of the pseudonyms: masks of the same key give the same ones. Empty: the id of the grant."""
 
     def __bool__(self) -> bool:
-        return msgspec.structs.replace(self, key="") != NONE
+        return msgspec.structs.replace(self, key="") != NO_MASK
 
     @property
     def coarsens(self) -> bool:
-        """Whether a record inside a text would tell more than the columns beside it."""
+        """Whether a record inside a text would reveal more than the masked columns."""
         if self.grid_m or self.time_s or self.division_digits or self.k or {DEVICE, PLACE} & {*self.hash, *self.drop}:
             return True
-        # One by one stands in the text what the columns have as sums, and what was seen as it was.
-        named = {*self.drop, *self.hash, *(one.property for one in self.round)} - {PROFILE}
-        return any((at := PROPERTIES.find(name)) >= 0 and PROPERTIES[at].domain in _SEEN for name in named)
+        # The text holds single observations and exact values, the columns sums and masked ones.
+        named = {*self.drop, *self.hash, *(rounding.property for rounding in self.round)} - {PROFILE}
+        return any(
+            (index := PROPERTIES.find(name)) >= 0 and PROPERTIES[index].domain in _CAMERA_DOMAINS for name in named
+        )
 
 
-NONE = Mask()
+NO_MASK = Mask()
 
 
-def check(mask: Mask) -> None:
-    """Return if the mask can be applied.
+def check_mask(mask: Mask) -> None:
+    """Return if a mask is valid.
 
     Raises:
         ConfigError: naming the key that is wrong.
     """
     for name in mask.drop:
         if name not in {PLACE, PROFILE}:
-            _known(name, "mask.drop", f"{PLACE}, {PROFILE} or a property")
+            _kind_of(name, "mask.drop", f"{PLACE}, {PROFILE} or a property")
     for rounding in mask.round:
-        if _known(rounding.property, "mask.round", "a number") is not ValueKind.NUMBER:
-            raise ConfigError(f"'{rounding.property}' is no number", key="mask.round", remedy="drop or hash it")
+        if _kind_of(rounding.property, "mask.round", "a number") is not ValueKind.NUMBER:
+            raise ConfigError(f"'{rounding.property}' is not a number", key="mask.round", remedy="drop or hash it")
         if not (math.isfinite(rounding.step) and rounding.step > 0):
-            raise ConfigError(f"step {rounding.step}", key="mask.round", remedy="a number above 0")
+            raise ConfigError(f"step {rounding.step} is not allowed", key="mask.round", remedy="give a number above 0")
     if len({rounding.property for rounding in mask.round}) < len(mask.round):
-        raise ConfigError("a property stands twice", key="mask.round", remedy="one step each")
+        raise ConfigError("a property is given twice", key="mask.round", remedy="give one step for each property")
     for name in mask.hash:
-        if name != DEVICE and _known(name, "mask.hash", f"{DEVICE} or a string") is not ValueKind.STRING:
-            raise ConfigError(f"'{name}' is no string", key="mask.hash", remedy="round or drop it")
+        if name != DEVICE and _kind_of(name, "mask.hash", f"{DEVICE} or a string") is not ValueKind.STRING:
+            raise ConfigError(f"'{name}' is not a string", key="mask.hash", remedy="round or drop it")
     if mask.grid_m and not GRID_MIN_M <= mask.grid_m <= GRID_MAX_M:
-        raise ConfigError(f"{mask.grid_m} m", key="mask.grid_m", remedy=f"{GRID_MIN_M:g} to {GRID_MAX_M:g}, or 0")
+        raise ConfigError(
+            f"{mask.grid_m} m is out of range", key="mask.grid_m", remedy=f"give {GRID_MIN_M:g} to {GRID_MAX_M:g}, or 0"
+        )
     if not 0 <= mask.time_s <= TIME_MAX_S:
-        raise ConfigError(f"{mask.time_s} s", key="mask.time_s", remedy=f"0 to {TIME_MAX_S}")
+        raise ConfigError(f"{mask.time_s} s is out of range", key="mask.time_s", remedy=f"give 0 to {TIME_MAX_S}")
     if mask.division_digits and mask.division_digits not in DIGITS:
-        raise ConfigError(str(mask.division_digits), key="mask.division_digits", remedy="2, 4, 6 or 9, or 0")
+        raise ConfigError(
+            f"{mask.division_digits} is not a level", key="mask.division_digits", remedy="give 2, 4, 6, 9 or 0"
+        )
     if mask.k < 0:
-        raise ConfigError(str(mask.k), key="mask.k", remedy="0 or more")
+        raise ConfigError(f"{mask.k} is negative", key="mask.k", remedy="give 0 or more")
 
 
-def _known(name: str, key: str, remedy: str) -> ValueKind:
+def _kind_of(name: str, key: str, remedy: str) -> ValueKind:
     index = PROPERTIES.find(name)
     if index < 0:
         near = PROPERTIES.nearest(name)
-        raise ConfigError(f"no property '{name[:64]}'", key=key, remedy=f"did you mean '{near}'?" if near else remedy)
+        raise ConfigError(
+            f"there is no property '{name[:64]}'",
+            key=key,
+            remedy=f"did you mean '{near}'?" if near else f"give {remedy}",
+        )
     return PROPERTIES[index].kind
 
 
-def hidden(batch: Batch, mask: Mask) -> BOOL:
+def hidden_rows(batch: Batch, mask: Mask) -> BOOL:
     """Return which rows of a batch a mask leaves out."""
-    drop = {*mask.drop} | ({WHOLE} if mask.coarsens else set())
-    names = [plain(name) for name in batch.properties]
-    gone = np.fromiter((name in drop for name in names), np.bool_, len(names))
+    drop = {*mask.drop} | ({WHOLE_OBSERVATION} if mask.coarsens else set())
+    names = [base_name(name) for name in batch.properties]
+    dropped = np.fromiter((name in drop for name in names), np.bool_, len(names))
     if not mask.k:
-        return gone[batch.property]
+        return dropped[batch.property]
     count, counter = (np.fromiter(map(test, names), np.bool_, len(names)) for test in (_is_count, _is_counter))
-    few: BOOL = (gone | counter)[batch.property]
-    # `not >=` and not `<`: what is no number is left out too.
+    few: BOOL = (dropped | counter)[batch.property]
+    # `not >=` instead of `<`, so that NaN is left out too.
     return few | (count[batch.property] & ~(batch.value >= mask.k))
 
 
 def _is_count(name: str) -> bool:
     index = PROPERTIES.find(name)
-    return index >= 0 and PROPERTIES[index].domain in _COUNTED and PROPERTIES[index].unit in _COUNT_UNITS
+    return index >= 0 and PROPERTIES[index].domain in _COUNT_DOMAINS and PROPERTIES[index].unit in _COUNT_UNITS
 
 
 def _is_counter(name: str) -> bool:
@@ -143,44 +153,44 @@ def _is_counter(name: str) -> bool:
 
 
 class Masks:
-    """Applies masks; holds the secret of which all pseudonyms are made."""
+    """Applies masks; holds the secret from which pseudonyms are derived."""
 
     def __init__(self, secret: bytes) -> None:
-        """Take a secret of at least 16 bytes that stays the same over restarts: pseudonyms do then."""
+        """`secret`: at least 16 bytes; pseudonyms stay the same as long as it does."""
         if len(secret) < 16:
-            raise ConfigError("the secret of the masks is too short", remedy="32 random bytes")
+            raise ConfigError("the secret of the masks is too short", remedy="give 32 random bytes")
         self._secret = secret
-        self._seen: OrderedDict[tuple[int, Mask], Batch] = OrderedDict()
+        self._masked: OrderedDict[tuple[int, Mask], Batch] = OrderedDict()
         self._rows = 0
 
-    def seen(self, batch: Batch, entry: int, mask: Mask) -> Batch:
-        """Return `apply` of an entry of the log; equal masks share it."""
+    def masked(self, batch: Batch, entry: int, mask: Mask) -> Batch:
+        """Return the masked batch of an entry of the log, cached for equal masks."""
         if not mask:
             return batch
         key = (entry, mask)
-        known = self._seen.get(key)
-        if known is not None:
-            self._seen.move_to_end(key)
-            return known
-        made = self._seen[key] = self.apply(batch, mask)
-        self._rows += len(made)
-        while len(self._seen) > 1 and (len(self._seen) > _SEEN_MAX or self._rows > _ROWS_MAX):
-            self._rows -= len(self._seen.popitem(last=False)[1])
-        return made
+        cached = self._masked.get(key)
+        if cached is not None:
+            self._masked.move_to_end(key)
+            return cached
+        masked = self._masked[key] = self.apply(batch, mask)
+        self._rows += len(masked)
+        while len(self._masked) > 1 and (len(self._masked) > _CACHE_ENTRIES_MAX or self._rows > _CACHE_ROWS_MAX):
+            self._rows -= len(self._masked.popitem(last=False)[1])
+        return masked
 
     def apply(self, batch: Batch, mask: Mask) -> Batch:
-        """Return the batch as the mask shows it: the same rows in the same order."""
+        """Return a masked batch: the same rows in the same order."""
         if not mask:
             return batch
         changes: dict[str, Any] = {"origins": self._origins(batch.origins, mask)}
         if mask.round:
-            changes["value"] = _rounded(batch, mask.round)
+            changes["value"] = _rounded_values(batch, mask.round)
         if mask.time_s:
             period = mask.time_s * 1_000_000
             changes["time"] = batch.time // period * period
             changes["received"] = batch.received // period * period
         if batch.text and (words := {*mask.hash} - {DEVICE}):
-            names = [plain(name) in words for name in batch.properties]
+            names = [base_name(name) in words for name in batch.properties]
             pseudonym = self.pseudonyms(mask.key)
             changes["text"] = {
                 row: pseudonym(word) if names[batch.property[row]] else word for row, word in batch.text.items()
@@ -192,65 +202,69 @@ class Masks:
         if DEVICE in mask.hash:
             changes["device"] = list(map(self.pseudonyms(mask.key), origins.device))
         if digits := mask.division_digits:
-            changes["division"] = _renamed(origins.division, lambda code: code[:digits])
+            changes["division"] = _map_words(origins.division, lambda code: code[:digits])
         if PROFILE in mask.drop:
-            changes["profile"] = _renamed(origins.profile, lambda _: "")
+            changes["profile"] = _map_words(origins.profile, lambda _: "")
         if PLACE in mask.drop:
             changes["lon"] = changes["lat"] = np.full(len(origins), np.nan)
         elif mask.grid_m:
-            changes["lon"], changes["lat"] = gridded(origins.lon, origins.lat, mask.grid_m)
+            changes["lon"], changes["lat"] = snap_to_grid(origins.lon, origins.lat, mask.grid_m)
         return msgspec.structs.replace(origins, **changes)
 
     def pseudonyms(self, key: str) -> Callable[[str], str]:
-        """Return what makes pseudonyms of words: ``~`` and 28 hex digits; one of its own stays what it is."""
+        """Return a function from words to pseudonyms (``~`` and 28 hex digits); pseudonyms stay unchanged."""
         secret = hashlib.blake2b(self._secret, key=key.encode()[:64], digest_size=32).digest()
 
-        def made(word: str) -> str:
-            if len(word) == 1 + _WORD + _SEAL and word[0] == "~" and _mac(secret, word[: 1 + _WORD]) == word[-_SEAL:]:
+        def pseudonym(word: str) -> str:
+            if (
+                len(word) == 1 + _DIGEST_DIGITS + _CHECK_DIGITS
+                and word[0] == "~"
+                and _mac(secret, word[: 1 + _DIGEST_DIGITS]) == word[-_CHECK_DIGITS:]
+            ):
                 return word
-            head = "~" + hashlib.blake2b(word.encode(), key=secret, digest_size=_WORD // 2).hexdigest()
+            head = "~" + hashlib.blake2b(word.encode(), key=secret, digest_size=_DIGEST_DIGITS // 2).hexdigest()
             return head + _mac(secret, head)
 
-        return made
+        return pseudonym
 
 
 def _mac(secret: bytes, head: str) -> str:
-    return hashlib.blake2b(head.encode(), key=secret, digest_size=_SEAL // 2, person=b"seal").hexdigest()
+    return hashlib.blake2b(head.encode(), key=secret, digest_size=_CHECK_DIGITS // 2, person=b"seal").hexdigest()
 
 
-def _renamed(words: Words, name: Callable[[str], str]) -> Words:
-    """Return a column with each word replaced; words that become alike are one."""
+def _map_words(words: Words, name: Callable[[str], str]) -> Words:
+    """Return a column with each word replaced; words that become equal are merged."""
     table = sorted({name(word) for word in words.table})
     place = np.array([table.index(name(word)) for word in words.table], np.uint16)
     return Words(table, place[words.index] if len(place) else words.index)
 
 
-def _rounded(batch: Batch, roundings: Iterable[Rounding]) -> F64:
+def _rounded_values(batch: Batch, roundings: Iterable[Rounding]) -> F64:
     value = batch.value.copy()
-    names = [plain(name) for name in batch.properties]
-    for one in roundings:
-        which = np.fromiter((name == one.property for name in names), np.bool_, len(names))
-        rows = np.flatnonzero(which[batch.property])
+    names = [base_name(name) for name in batch.properties]
+    for rounding in roundings:
+        rounded = np.fromiter((name == rounding.property for name in names), np.bool_, len(names))
+        rows = np.flatnonzero(rounded[batch.property])
         if rows.size:
-            value[rows] = stepped(value[rows], one.step)
+            value[rows] = round_to_step(value[rows], rounding.step)
     return value
 
 
-def stepped(value: F64, step: float) -> F64:
-    """Return values as the nearest multiples of a step; where a float is coarser than the step it stays."""
+def round_to_step(value: F64, step: float) -> F64:
+    """Return the nearest multiples of a step; a value whose float resolution is coarser than the step is unchanged."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         inverse = float(np.rint(np.float64(1) / step))
         even = step < 1 and math.isclose(inverse * step, 1.0, rel_tol=1e-12)
-        # Multiples of 0.1 are tenths of a whole number: 0.3, and not 0.1 three times.
+        # Divide by the inverse: 3 / 10 is 0.3, while 3 * 0.1 is not.
         count = np.rint(value * inverse) if even else np.rint(value / step)
         near: F64 = count / inverse if even else count * step
-    return np.where((np.abs(count) < _EXACT) & np.isfinite(near), near, value) + 0.0
+    return np.where((np.abs(count) < _EXACT_MAX) & np.isfinite(near), near, value) + 0.0
 
 
-def gridded(lon: F64, lat: F64, metres: float) -> tuple[F64, F64]:
-    """Return the middle of each place's cell, to seven decimals; every place of a cell has the same."""
+def snap_to_grid(lon: F64, lat: F64, metres: float) -> tuple[F64, F64]:
+    """Return the centre of the grid cell of each position, to seven decimals."""
     tall = metres / _METRES_A_DEGREE
     middle: F64 = np.clip(np.round((np.floor(lat / tall) + 0.5) * tall, 7), -90, 90)
-    wide = tall / np.maximum(np.cos(np.radians(middle)), _FLAT)
+    wide = tall / np.maximum(np.cos(np.radians(middle)), _COSINE_MIN)
     across: F64 = np.clip(np.round((np.floor(lon / wide) + 0.5) * wide, 7), -180, 180)
     return np.where(np.isnan(lat), np.nan, across), np.where(np.isnan(lon), np.nan, middle)

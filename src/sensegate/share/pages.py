@@ -1,7 +1,7 @@
-"""A feed for one subscriber that is pushed to: page after page from a place, for as long as it may read.
+"""Pages of a feed for push delivery to one subscriber, for as long as it may read.
 
-What is common to WebSocket, webhook, MQTT and NATS: `next` asks about every second whether the subscriber is still
-good, so that a revocation ends the delivery, and keeps the place. Nothing is read ahead of the subscriber.
+Shared by WebSocket, webhook, MQTT and NATS: `next` checks about every second that the subscriber is still admitted, so
+that a revocation ends the delivery, and advances the cursor. Nothing is read ahead of the subscriber.
 """
 
 from __future__ import annotations
@@ -13,86 +13,88 @@ from functools import partial
 import msgspec
 
 from sensegate.share.cursor import Cursor, parse
-from sensegate.share.delivery import Form, Page, Serving
+from sensegate.share.delivery import FeedPage, FeedServer, RecordEncoding
 from sensegate.share.grants import Admission
 
 RECHECK_S = 1.0
-_PATIENCE_S = 60.0
+_PATIENT_SCAN_S = 60.0
 _SCAN_S = 1.0
-"""A page that finds nothing in a long history comes back after this, so that the subscriber is looked at again."""
+"""A scan of a long history without a match returns after this, so that the admission is checked again."""
 
 
-def _nothing() -> None:
+def _no_refund() -> None:
     pass
 
 
-class Pages:
-    """One subscriber's way through a feed."""
+class FeedPages:
+    """Sequence of pages of a feed for one subscriber."""
 
-    def __init__(self, serving: Serving, admit: Callable[[], Admission], start: Cursor, form: Form) -> None:
-        """`admit` gives what the subscriber gets as of now; what it raises ends the delivery."""
+    def __init__(
+        self, serving: FeedServer, admit: Callable[[], Admission], start: Cursor, form: RecordEncoding
+    ) -> None:
+        """`admit` returns the current admission of the subscriber; its errors end the delivery."""
         self._serving = serving
         self._admit = admit
         self._form = form
         self._admission = admit()
         self._checked = asyncio.get_running_loop().time()
-        self._taken: Callable[[], None] = _nothing
-        self.place = start
-        """After the last record that `next` returned."""
+        self._refund: Callable[[], None] = _no_refund
+        self.cursor = start
+        """Cursor after the last record that `next` returned."""
 
     def check(self) -> None:
-        """Return if the subscriber may go on; asked as often as one likes. Raises what `admit` raises."""
+        """Return if the subscriber is still admitted; cheap to call often. Raises as `admit`."""
         now = asyncio.get_running_loop().time()
         if now - self._checked >= RECHECK_S:
             self._admission, self._checked = self._admit(), now
 
-    async def next(self, limit: int, wait_s: float = RECHECK_S, *, patient: bool = False) -> Page:
-        """Return at most `limit` records after the place; empty after `wait_s` at most.
+    async def next(self, limit: int, wait_s: float = RECHECK_S, *, patient: bool = False) -> FeedPage:
+        """Return at most `limit` records after the cursor; an empty page after `wait_s` at most.
 
-        `patient`: so many are known to be there; no fewer come because looking through the log takes long.
+        `patient`: so many records are known to exist; a long scan does not return fewer.
 
-        A rate is waited for here, empty page by empty page. What is returned is taken from the grant's quota.
+        While the rate of the grant permits nothing, pages are empty. Returned records are consumed from its quota.
 
         Raises:
-            PermissionDenied, NotFound: the subscriber may read no more.
-            Overloaded: the volume of its grant is used up until `retry_after_s`.
-            Unavailable: the log does not answer; the place stays.
+            PermissionDenied, NotFound: the subscriber is no longer admitted.
+            Overloaded: the monthly volume of its grant is used up until `retry_after_s`.
+            Unavailable: the log does not respond; the cursor stays.
         """
         self.check()
         wait_s = min(wait_s, RECHECK_S)
-        allowance = self._admission.allowance
-        room = limit if allowance is None else allowance.room(limit)
-        if allowance is not None and not room:
-            await asyncio.sleep(min(wait_s, max(0.01, allowance.wait_s(1))))
+        quota = self._admission.quota
+        room = limit if quota is None else quota.available(limit)
+        if quota is not None and not room:
+            await asyncio.sleep(min(wait_s, max(0.01, quota.wait_s(1))))
             self.check()
-            return Page(b"", 0, str(self.place), self._admission.grant_id)
+            return FeedPage(b"", 0, str(self.cursor), self._admission.grant_id)
         page = await self._serving.page(
             self._admission.selection,
-            self.place,
+            self.cursor,
             self._form,
             room,
             wait_s,
-            scan_s=_PATIENCE_S if patient else _SCAN_S,
-            sure=False,
-            tight=True,
+            scan_s=_PATIENT_SCAN_S if patient else _SCAN_S,
+            confirm_end=False,
+            exact=True,
         )
         if page.count and asyncio.get_running_loop().time() - self._checked >= RECHECK_S:
             before = self._admission
             self.check()
             if (self._admission.selection, self._admission.grant_id) != (before.selection, before.grant_id):
                 return await self.next(limit, 0)
-        if page.count and allowance is not None:
-            if allowance.room(page.count) < page.count:
-                # Another delivery of the same grant was faster while this one read.
+        if page.count and quota is not None:
+            if quota.available(page.count) < page.count:
+                # Another delivery of the same grant consumed the quota while this one read.
                 return await self.next(limit, 0)
-            allowance.take(page.count)
-            self._taken = partial(allowance.give, page.count)
+            quota.consume(page.count)
+            self._refund = partial(quota.refund, page.count)
         else:
-            self._taken = _nothing
-        self.place = parse(page.next)
+            self._refund = _no_refund
+        self.cursor = parse(page.next)
         return msgspec.structs.replace(page, grant=self._admission.grant_id)
 
-    def drop(self) -> None:
-        """Say that the last page did not arrive, and will be read again: the quota has its records back."""
-        self._taken()
-        self._taken = _nothing
+    def undo(self) -> None:
+        """Refund the quota of the last page, which did not arrive and will be read again."""
+        self._refund()
+        self._refund = _no_refund

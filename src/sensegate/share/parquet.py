@@ -1,7 +1,7 @@
-"""Records as one Parquet file: one row group, strings by dictionary, zstd.
+"""Encoder of records as a Parquet file: one row group, dictionaries of strings, zstd.
 
-Written here because a writer of flat columns is small and every reader knows what it makes, while the libraries that
-write Parquet weigh more than the rest of us together (`DECISIONS.md`). The tests read it with pyarrow.
+A writer of flat columns is small and every reader understands its output, while the libraries that write Parquet are
+larger than all other dependencies together (`DECISIONS.md`). The tests read the files with pyarrow.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _DATA_PAGE, _DICTIONARY_PAGE = 0, 2
 _LEVEL = 3
 
 
-class Thrift:
-    """Just enough of Thrift's compact protocol: structs, lists, integers, strings, booleans."""
+class ThriftWriter:
+    """Writer of Thrift's compact protocol: structs, lists, integers, strings, booleans."""
 
     def __init__(self) -> None:
         self.out = bytearray()
@@ -80,8 +80,8 @@ class Thrift:
 _CODES = {"i32": 5, "i64": 6, "text": 8, "struct": 12}
 
 
-class Column:
-    """One column with what it is made of."""
+class ParquetColumn:
+    """Column of a Parquet file."""
 
     def __init__(self, name: str, kind: int, *, converted: int | None = None, logical: Any = None) -> None:
         self.name = name
@@ -91,10 +91,10 @@ class Column:
         self.dictionary: list[str] | None = None
         self.values: Any = None
         self.present: Any = None
-        """Per row whether it has a value; None: all have."""
+        """For each row whether it has a value; None: all have one."""
 
     def schema(self) -> tuple[Any, ...]:
-        """Return its element of the schema."""
+        """Return the schema element of the column."""
         return (
             (1, "i32", self.kind),
             (3, "i32", int(self.present is not None)),
@@ -108,27 +108,27 @@ _UTF8 = ((1, "struct", ()),)
 _MICROSECONDS = ((8, "struct", ((1, "bool", True), (2, "struct", ((2, "struct", ()),)))),)
 
 
-def words(name: str, texts: Sequence[str]) -> Column:
-    """Return a column of strings of which many are the same."""
-    numbers: dict[str, int] = {}
-    column = Column(name, _BYTES, converted=_STRING, logical=_UTF8)
-    column.values = np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64)
-    column.dictionary = list(numbers)
+def dictionary_column(name: str, texts: Sequence[str]) -> ParquetColumn:
+    """Return a column of strings with many repetitions, encoded by dictionary."""
+    codes: dict[str, int] = {}
+    column = ParquetColumn(name, _BYTES, converted=_STRING, logical=_UTF8)
+    column.values = np.array([codes.setdefault(text, len(codes)) for text in texts], np.int64)
+    column.dictionary = list(codes)
     return column
 
 
-def texts(name: str, values: Sequence[str | None], *, optional: bool = False) -> Column:
-    """Return a column of strings that all differ, or that most rows do not have."""
-    column = Column(name, _BYTES, converted=_STRING, logical=_UTF8)
+def text_column(name: str, values: Sequence[str | None], *, optional: bool = False) -> ParquetColumn:
+    """Return a column of strings with few repetitions; `optional`: None is no value."""
+    column = ParquetColumn(name, _BYTES, converted=_STRING, logical=_UTF8)
     if optional:
         column.present = np.array([value is not None for value in values], np.bool_)
     column.values = [value for value in values if value is not None]
     return column
 
 
-def numbers(name: str, values: Any, kind: int = _DOUBLE, *, optional: bool = False) -> Column:
+def number_column(name: str, values: Any, kind: int = _DOUBLE, *, optional: bool = False) -> ParquetColumn:
     """Return a column of numbers; `optional`: NaN is no value."""
-    column = Column(name, kind)
+    column = ParquetColumn(name, kind)
     values = np.asarray(values, {_INT32: "<i4", _INT64: "<i8", _DOUBLE: "<f8"}[kind])
     if optional:
         column.present = ~np.isnan(values)
@@ -137,18 +137,18 @@ def numbers(name: str, values: Any, kind: int = _DOUBLE, *, optional: bool = Fal
     return column
 
 
-def moments(name: str, values: Any) -> Column:
+def time_column(name: str, values: Any) -> ParquetColumn:
     """Return a column of times, µs UTC."""
-    column = Column(name, _INT64, converted=_TIMESTAMP_US, logical=_MICROSECONDS)
+    column = ParquetColumn(name, _INT64, converted=_TIMESTAMP_US, logical=_MICROSECONDS)
     column.values = np.asarray(values, "<i8")
     return column
 
 
-def written(columns: Sequence[Column], rows: int, facts: dict[str, str]) -> bytes:
-    """Return the file of some columns of so many rows; `facts` stand in its footer."""
+def encode_file(columns: Sequence[ParquetColumn], rows: int, metadata: dict[str, str]) -> bytes:
+    """Return a Parquet file of columns with this number of rows; `metadata` is part of its footer."""
     out = bytearray(MAGIC)
     chunks = [_chunk(column, rows, out) for column in columns]
-    footer = Thrift()
+    footer = ThriftWriter()
     root = ((4, "text", "schema"), (5, "i32", len(columns)))
     group = ((1, "[struct]", chunks), (2, "i64", len(out) - len(MAGIC)), (3, "i64", rows))
     footer.struct(
@@ -156,14 +156,14 @@ def written(columns: Sequence[Column], rows: int, facts: dict[str, str]) -> byte
         (2, "[struct]", [root, *(column.schema() for column in columns)]),
         (3, "i64", rows),
         (4, "[struct]", [group] if rows else []),
-        (5, "[struct]", [((1, "text", key), (2, "text", value)) for key, value in facts.items()]),
+        (5, "[struct]", [((1, "text", key), (2, "text", value)) for key, value in metadata.items()]),
         (6, "text", "sensegate"),
     )
     return bytes(out + footer.out + struct.pack("<I", len(footer.out)) + MAGIC)
 
 
-def _chunk(column: Column, rows: int, out: bytearray) -> tuple[Any, ...]:
-    """Append the pages of a column; return what the footer says of them."""
+def _chunk(column: ParquetColumn, rows: int, out: bytearray) -> tuple[Any, ...]:
+    """Append the pages of a column; return its column chunk for the footer."""
     begin, plain = len(out), 0
     dictionary_at = None
     body = _levels(column.present)
@@ -171,7 +171,7 @@ def _chunk(column: Column, rows: int, out: bytearray) -> tuple[Any, ...]:
         dictionary_at = begin
         plain += _page(out, _DICTIONARY_PAGE, _byte_arrays(column.dictionary), len(column.dictionary), _PLAIN)
         width = 8 if len(column.dictionary) <= 0x100 else 16 if len(column.dictionary) <= 0x10000 else 32
-        body += bytes([width]) + _packed(column.values.astype(f"<u{width // 8}"))
+        body += bytes([width]) + _bit_packed(column.values.astype(f"<u{width // 8}"))
     elif column.kind == _BYTES:
         body += _byte_arrays(column.values)
     else:
@@ -196,7 +196,7 @@ def _chunk(column: Column, rows: int, out: bytearray) -> tuple[Any, ...]:
 def _page(out: bytearray, kind: int, body: bytes, count: int, encoding: int) -> int:
     """Append a page; return its size before compression, with its header."""
     packed = zstandard.ZstdCompressor(level=_LEVEL).compress(body)
-    header = Thrift()
+    header = ThriftWriter()
     about = ((1, "i32", count), (2, "i32", encoding))
     levels = ((3, "i32", _RLE), (4, "i32", _RLE)) if kind == _DATA_PAGE else ()
     header.struct(
@@ -211,55 +211,57 @@ def _page(out: bytearray, kind: int, body: bytes, count: int, encoding: int) -> 
 
 
 def _levels(present: Any) -> bytes:
-    """Return which rows have a value, as definition levels of one bit; nothing where all have."""
+    """Return the definition levels, one bit a row; empty where all rows have a value."""
     if present is None:
         return b""
     bits = np.packbits(present, bitorder="little").tobytes()
-    run = Thrift()
+    run = ThriftWriter()
     run.varint(len(bits) << 1 | 1)
     return struct.pack("<I", len(run.out) + len(bits)) + bytes(run.out) + bits
 
 
-def _packed(indices: Any) -> bytes:
-    """Return indices as one bit-packed run: at a width of whole bytes that is little-endian numbers."""
+def _bit_packed(indices: Any) -> bytes:
+    """Return indices as one bit-packed run, which at a width of whole bytes is little-endian numbers."""
     groups = -(-len(indices) // 8)
-    run = Thrift()
+    run = ThriftWriter()
     run.varint(groups << 1 | 1)
     return bytes(run.out) + np.pad(indices, (0, groups * 8 - len(indices))).tobytes()
 
 
 def _byte_arrays(values: Sequence[str]) -> bytes:
     raw = [value.encode() for value in values]
-    return b"".join(piece for one in raw for piece in (struct.pack("<I", len(one)), one))
+    return b"".join(piece for text in raw for piece in (struct.pack("<I", len(text)), text))
 
 
 # ── records ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def encoded(parts: Sequence[records.Part], following: str, prefix_of: Callable[[records.Part], str]) -> bytes:
-    """Return records as a file; its columns are those of the CSV form, with `text` beside `value`.
+def encode_records(
+    parts: Sequence[records.RowSlice], following: str, prefix_of: Callable[[records.RowSlice], str]
+) -> bytes:
+    """Return records as a Parquet file; its columns are those of the CSV form, with `text` beside `value`.
 
-    `prefix_of` returns what the cursors of an entry's rows begin with.
+    `prefix_of` returns the common prefix of the cursors of an entry's rows.
     """
     rows = sum(len(part.rows) for part in parts)
 
-    def each(of: Callable[[records.Part], Sequence[Any]]) -> list[Any]:
+    def each(of: Callable[[records.RowSlice], Sequence[Any]]) -> list[Any]:
         return [value for part in parts for value in of(part)]
 
-    def joined(of: Callable[[records.Part], Any], kind: str) -> Any:
+    def joined(of: Callable[[records.RowSlice], Any], kind: str) -> Any:
         return np.concatenate([np.zeros(0, kind), *(of(part) for part in parts)]).astype(kind)
 
-    def origin(part: records.Part, of: Callable[[records.Origin], Any]) -> list[Any]:
+    def origin(part: records.RowSlice, of: Callable[[records.RecordOrigin], Any]) -> list[Any]:
         used = {
             index: of(records.origin_of(part.batch.origins, index))
             for index in set(part.batch.origin[part.rows].tolist())
         }
         return [used[index] for index in part.batch.origin[part.rows].tolist()]
 
-    def named(part: records.Part, names: Sequence[str]) -> list[str]:
+    def named(part: records.RowSlice, names: Sequence[str]) -> list[str]:
         return [names[index] for index in part.batch.property[part.rows].tolist()]
 
-    def ids(part: records.Part) -> list[str]:
+    def ids(part: records.RowSlice) -> list[str]:
         start = f"{part.batch.node}-{part.batch.partition}-"
         sequences = records.sequences_of(part.batch, part.rows, part.entry)
         return [
@@ -267,30 +269,34 @@ def encoded(parts: Sequence[records.Part], following: str, prefix_of: Callable[[
             for sequence, index in zip(sequences, part.batch.index[part.rows].tolist(), strict=True)
         ]
 
-    def cursors(part: records.Part) -> list[str]:
+    def cursors(part: records.RowSlice) -> list[str]:
         prefix = prefix_of(part)
         return [prefix + row_text(row) for row in part.rows.tolist()]
 
     columns = [
-        texts("id", each(ids)),
-        texts("cursor", each(cursors)),
-        words("device", each(lambda part: origin(part, lambda one: one.device))),
-        words("property", each(lambda part: named(part, [records.plain(name) for name in part.batch.properties]))),
-        words("channel", each(lambda part: named(part, [records.channel(name) for name in part.batch.properties]))),
-        numbers("value", joined(lambda part: part.batch.value[part.rows], "<f8"), optional=True),
-        texts("text", each(lambda part: [part.batch.text.get(row) for row in part.rows.tolist()]), optional=True),
-        words("unit", each(lambda part: named(part, records.units_of(part.batch.properties)))),
-        moments("time", joined(lambda part: part.batch.time[part.rows], "<i8")),
-        words("time_quality", each(lambda part: records.words_of("time_quality", part))),
-        moments("received", joined(lambda part: part.batch.received[part.rows], "<i8")),
-        words("quality", each(lambda part: records.words_of("quality", part))),
-        words("division", each(lambda part: origin(part, lambda one: one.division))),
-        numbers("lon", each(lambda part: origin(part, lambda one: one.lon)), optional=True),
-        numbers("lat", each(lambda part: origin(part, lambda one: one.lat)), optional=True),
-        numbers("grade", each(lambda part: origin(part, lambda one: one.grade)), _INT32),
-        words("profile", each(lambda part: origin(part, lambda one: one.profile))),
-        words("flags", each(lambda part: records.words_of("flags", part))),
-        numbers("revision", joined(lambda part: part.batch.revision[part.rows], "<i4"), _INT32),
-        words("node", each(lambda part: [part.batch.node] * len(part.rows))),
+        text_column("id", each(ids)),
+        text_column("cursor", each(cursors)),
+        dictionary_column("device", each(lambda part: origin(part, lambda device: device.device))),
+        dictionary_column(
+            "property", each(lambda part: named(part, [records.base_name(name) for name in part.batch.properties]))
+        ),
+        dictionary_column(
+            "channel", each(lambda part: named(part, [records.channel_of(name) for name in part.batch.properties]))
+        ),
+        number_column("value", joined(lambda part: part.batch.value[part.rows], "<f8"), optional=True),
+        text_column("text", each(lambda part: [part.batch.text.get(row) for row in part.rows.tolist()]), optional=True),
+        dictionary_column("unit", each(lambda part: named(part, records.units_of(part.batch.properties)))),
+        time_column("time", joined(lambda part: part.batch.time[part.rows], "<i8")),
+        dictionary_column("time_quality", each(lambda part: records.code_words("time_quality", part))),
+        time_column("received", joined(lambda part: part.batch.received[part.rows], "<i8")),
+        dictionary_column("quality", each(lambda part: records.code_words("quality", part))),
+        dictionary_column("division", each(lambda part: origin(part, lambda device: device.division))),
+        number_column("lon", each(lambda part: origin(part, lambda device: device.lon)), optional=True),
+        number_column("lat", each(lambda part: origin(part, lambda device: device.lat)), optional=True),
+        number_column("grade", each(lambda part: origin(part, lambda device: device.grade)), _INT32),
+        dictionary_column("profile", each(lambda part: origin(part, lambda device: device.profile))),
+        dictionary_column("flags", each(lambda part: records.code_words("flags", part))),
+        number_column("revision", joined(lambda part: part.batch.revision[part.rows], "<i4"), _INT32),
+        dictionary_column("node", each(lambda part: [part.batch.node] * len(part.rows))),
     ]
-    return written(columns, rows, {"sensegate.next": following, "sensegate.format": str(records.FORMAT)})
+    return encode_file(columns, rows, {"sensegate.next": following, "sensegate.format": str(records.FORMAT)})

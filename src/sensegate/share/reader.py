@@ -1,9 +1,9 @@
-"""One reader of the log per process, for all feeds.
+"""Reader of the log, one per process, shared by all feeds.
 
-It follows the log, keeps recent entries of readings and observations in a ring bounded by bytes, and decodes each of
-them at most once, when the first subscriber wants it; entries of the ledger it hands to the books. What lies before the
-ring is fetched in pages that equal readers share. Filtering is done on columns by those who ask (`delivery.py`): the
-server's filters are slow on history.
+It follows the log, holds recent entries of readings and observations in a ring bounded by bytes, and decodes each at
+most once, when the first subscriber needs it; ledger entries go to the hourly ledgers. Older entries are fetched in
+pages that concurrent subscribers share. Filtering is done on columns by `delivery.py`, since the server's filters are
+slow on history.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sensegate.bus import columns
 from sensegate.bus.batch import EMPTY
 from sensegate.bus.names import ROWS
 from sensegate.bus.unreadable import read_rows
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Gone, Unavailable
 from sensegate.model import Entry
 from sensegate.ports import Log
@@ -31,15 +31,15 @@ _PAGE_BYTES = 4_194_304
 _CHANGED_S = 5.0
 _RETRY_S = 0.5
 _SLACK_US = 300_000_000
-"""What expires within this is not offered as a start: a subscriber who begins there could be overtaken by expiry."""
+"""Records that expire within this are not offered as a start: expiry could overtake a subscriber that begins there."""
 _DECODED_FACTOR = 12
-"""Bytes of a decoded batch per byte of its payload, for the bound of the ring (columns compress well)."""
+"""Estimated bytes of a decoded batch per byte of its payload, for the bound of the ring."""
 
 _log = structlog.get_logger(__name__)
 
 
-class Slot:
-    """One entry of readings: as stored, decoded when first asked for."""
+class LogEntry:
+    """Entry of readings or observations, decoded when first needed."""
 
     __slots__ = ("_batch", "_entry", "sequence", "size", "stored", "subject")
 
@@ -53,35 +53,35 @@ class Slot:
 
     @property
     def batch(self) -> columns.Batch:
-        """The entry's columns; no row where it cannot be read: whoever reads on must come past it."""
+        """Columns of the entry; empty if it cannot be read, so that readers can continue after it."""
         if self._batch is None:
-            assert self._entry is not None  # noqa: S101 - one of the two is always there
-            found = read_rows(self._entry, "feed")
-            self._batch = EMPTY if found is None else _named(found.without_local())
+            assert self._entry is not None  # noqa: S101 - one of the two is always set
+            batch = read_rows(self._entry, "feed")
+            self._batch = EMPTY if batch is None else _named(batch.without_local())
             self._entry = None
         return self._batch
 
 
 def _named(batch: columns.Batch) -> columns.Batch:
-    """Return a batch with its channels in the names of its properties, ``name#channel``: so records tell them."""
+    """Return a batch with its channels in the names of its properties, ``name#channel``, as records need them."""
     if not batch.channels:
         return batch
     names = [f"{name}#{channel}" if channel else name for name, channel in batch.variables()]
     return msgspec.structs.replace(batch, properties=names, channels=[])
 
 
-class Span(msgspec.Struct, frozen=True, eq=False):
-    """Entries of readings that follow a sequence, without gap up to `end`."""
+class EntryRange(msgspec.Struct, frozen=True, eq=False):
+    """Entries of readings and observations after a sequence, complete up to `end`."""
 
-    slots: Sequence[Slot]
+    entries: Sequence[LogEntry]
     end: int
-    """Last sequence looked at; equal to the one asked after when the log ends there."""
+    """Last sequence covered; the requested one if the log ends there."""
     stored: int
-    """When that entry was stored, µs."""
+    """When the entry at `end` was stored, µs UTC."""
 
 
-class Reader:
-    """The ring and the pages. `run` must be running for `wait` to see anything."""
+class LogReader:
+    """Ring of recent entries and cache of older ones; `wait` requires that `run` is running."""
 
     def __init__(
         self,
@@ -94,50 +94,50 @@ class Reader:
     ) -> None:
         self.log = source
         self._clock = clock
-        self._ttl_us = readings_ttl_h * 3_600_000_000
-        self._ring: deque[Slot] = deque()
+        self._ttl_us = readings_ttl_h * HOUR_US
+        self._ring: deque[LogEntry] = deque()
         self._ring_bytes = 0
         self._ring_bytes_max = ring_bytes_max
         self._ring_start = 0
-        """The ring holds every entry of readings in (start, end]."""
+        """The ring holds every entry of readings and observations in (start, end]."""
         self._end = 0
         self._end_stored = 0
         self._live = False
-        """The end of the log has been reached once since the last loss."""
+        """Whether the end of the log was reached since the connection was last lost."""
         self.on_ledger: list[Callable[[Entry], None]] = []
-        """Called with each entry of the ledger that follows the place where `run` began, in order."""
+        """Called with each ledger entry after the sequence at which `run` started, in order."""
         self.on_rows: list[Callable[[Entry], None]] = []
-        """The same for each entry of readings and observations."""
+        """Called likewise with each entry of readings and observations."""
         self.on_begin: list[Callable[[int], None]] = []
-        """Called with that place, once, before either of them."""
+        """Called once with that sequence, before the other listeners."""
         self._change: asyncio.Future[None] | None = None
         self._pages_max = pages_max
-        self._pages: OrderedDict[int, Span] = OrderedDict()
-        self._fetching: dict[int, asyncio.Task[Span]] = {}
+        self._pages: OrderedDict[int, EntryRange] = OrderedDict()
+        self._fetching: dict[int, asyncio.Task[EntryRange]] = {}
 
     @property
     def end(self) -> int:
-        """The last sequence that it has seen."""
+        """Last sequence read."""
         return self._end
 
     # ── following ─────────────────────────────────────────────────────────────────────────────────────
 
     async def run(self, after: int | None = None) -> None:
-        """Follow the log from a sequence on (None: its end) until cancelled. A lost connection is waited out."""
+        """Follow the log after a sequence (None: its end) until cancelled; survives lost connections."""
         started = False
         while True:
             try:
                 if not started:
                     self._ring_start = self._end = (await self.log.bounds())[1] if after is None else after
-                    # Begun anew in a process that goes on: what it had read comes again.
+                    # On a restart of this task entries read before are read again.
                     self._ring.clear()
                     self._ring_bytes, self._live, started = 0, False, True
-                    for begun in self.on_begin:
-                        begun(self._end)
+                    for listener in self.on_begin:
+                        listener(self._end)
                 await self._follow()
             except Unavailable as why:
                 self._live = False
-                _log.warning("reader waits for the log", cause=str(why))
+                _log.warning("reader waits for the log", reason=str(why))
                 await self._clock.sleep(_RETRY_S)
 
     async def _follow(self) -> None:
@@ -156,7 +156,7 @@ class Reader:
     def _append(self, entries: list[Entry]) -> None:
         for entry in entries:
             if entry.subject.startswith(ROWS):
-                slot = Slot(entry)
+                slot = LogEntry(entry)
                 self._ring.append(slot)
                 self._ring_bytes += slot.size
                 for listener in self.on_rows:
@@ -177,30 +177,30 @@ class Reader:
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def read(self, after: int) -> Span:
-        """Return what follows a sequence; its `end` is `after` at the end of the log.
+    async def read(self, after: int) -> EntryRange:
+        """Return the entries after a sequence; `end` equals `after` at the end of the log.
 
         Raises:
             Unavailable: the log does not answer.
         """
-        if self.holds(after):
+        if self.is_in_memory(after):
             if after >= self._end:
-                return Span((), after, self._end_stored)
-            return Span(self._after(after), self._end, self._end_stored)
+                return EntryRange((), after, self._end_stored)
+            return EntryRange(self._after(after), self._end, self._end_stored)
         return await self._page(after)
 
-    def holds(self, after: int) -> bool:
-        """Return whether all that follows a sequence is in memory: expiry takes nothing from there."""
+    def is_in_memory(self, after: int) -> bool:
+        """Return whether all entries after a sequence are in memory, where they do not expire."""
         return self._live and self._ring_start <= after
 
-    def _after(self, sequence: int) -> list[Slot]:
-        found: list[Slot] = []
+    def _after(self, sequence: int) -> list[LogEntry]:
+        following: list[LogEntry] = []
         for slot in reversed(self._ring):
             if slot.sequence <= sequence:
                 break
-            found.append(slot)
-        found.reverse()
-        return found
+            following.append(slot)
+        following.reverse()
+        return following
 
     async def wait(self, after: int, timeout_s: float) -> bool:
         """Return True once the log has an entry after `after`, False after `timeout_s`."""
@@ -216,11 +216,11 @@ class Reader:
                 self._change = loop.create_future()
             await asyncio.wait((self._change,), timeout=remaining)
 
-    async def behind(self, sequence: int) -> bool:
-        """Return whether the log itself has something after a sequence."""
+    async def log_is_ahead(self, sequence: int) -> bool:
+        """Return whether the log has entries after a sequence, read by this reader or not."""
         return (await self.log.bounds())[1] > sequence
 
-    async def _page(self, after: int) -> Span:
+    async def _page(self, after: int) -> EntryRange:
         if (known := self._pages.get(after)) is not None:
             self._pages.move_to_end(after)
             return known
@@ -231,32 +231,32 @@ class Reader:
             task.add_done_callback(lambda _: self._fetching.pop(after, None))
         return await asyncio.shield(task)
 
-    async def _fetch(self, after: int) -> Span:
+    async def _fetch(self, after: int) -> EntryRange:
         entries = await self.log.fetch(after, limit=_PAGE_ENTRIES, max_bytes=_PAGE_BYTES)
         if not entries:
-            return Span((), after, self._clock.now())
-        slots = [Slot(entry) for entry in entries if entry.subject.startswith(ROWS)]
-        span = Span(slots, entries[-1].sequence, entries[-1].time)
+            return EntryRange((), after, self._clock.now())
+        slots = [LogEntry(entry) for entry in entries if entry.subject.startswith(ROWS)]
+        span = EntryRange(slots, entries[-1].sequence, entries[-1].time)
         if len(entries) == _PAGE_ENTRIES or sum(len(entry.payload) for entry in entries) >= _PAGE_BYTES // 2:
-            # A short page ends at the log's end and will grow: it is not kept.
+            # A short page ends at the end of the log and would grow: it is not cached.
             self._pages[after] = span
             while len(self._pages) > self._pages_max:
                 self._pages.popitem(last=False)
         return span
 
-    # ── places ────────────────────────────────────────────────────────────────────────────────────────
+    # ── cursors ─────────────────────────────────────────────────────────────────────────────────────
 
     def after(self, sequence: int, stored: int, row: int = END) -> Cursor:
         """Return the cursor after a row of an entry stored at `stored` (µs)."""
         return cursor.after(self.log.timelines.of(sequence), sequence, stored, row)
 
     async def first(self) -> Cursor:
-        """Return the cursor before everything that is kept and will not expire within `_SLACK_US`."""
+        """Return the cursor before the oldest record that does not expire within `_SLACK_US`."""
         first, _ = await self.log.bounds()
         entries = await self.log.fetch(first - 1, limit=1)
-        kept_from = self._clock.now() - self._ttl_us + min(_SLACK_US, self._ttl_us // 10)
-        if entries and entries[0].time < kept_from:
-            return await self.since(kept_from)
+        retained_from = self._clock.now() - self._ttl_us + min(_SLACK_US, self._ttl_us // 10)
+        if entries and entries[0].time < retained_from:
+            return await self.since(retained_from)
         return self.after(first - 1, entries[0].time if entries else self._clock.now())
 
     async def since(self, time: int) -> Cursor:
@@ -265,52 +265,52 @@ class Reader:
         return self.after(await self.log.sequence_at(time) - 1, stored)
 
     async def resume(self, text: str) -> Cursor:
-        """Return the cursor of a text if everything after it is still there.
+        """Return the cursor of a text if all records after it are still stored.
 
         Raises:
-            BadCursor: it is none, or lies after the end of the log.
-            Gone: the log does not hold the records that it stands after, or readings after it have expired; `first`
-                is the place from which what it has not seen is read.
+            BadCursor: it is not a cursor, or lies after the end of the log.
+            Gone: the log does not hold the records before it, or records after it have expired; `first` is the cursor
+                from which the subscriber misses as little as possible.
         """
-        place = cursor.parse(text)
-        await self.demand_same(place)
-        if place.sequence > self._end and place.sequence > (await self.log.bounds())[1]:
+        position = cursor.parse(text)
+        await self.demand_same_history(position)
+        if position.sequence > self._end and position.sequence > (await self.log.bounds())[1]:
             raise BadCursor("the cursor lies after the end of the log")
-        await self.demand_kept(place)
-        return place
+        await self.demand_retained(position)
+        return position
 
-    async def demand_same(self, place: Cursor) -> None:
-        """Return if the log still holds what it held up to a place. Raises `Gone`, `Unavailable`."""
+    async def demand_same_history(self, position: Cursor) -> None:
+        """Return if the log still holds the records up to a cursor unchanged. Raises `Gone`, `Unavailable`."""
         timelines = self.log.timelines
-        agreed = timelines.agreed(place.timeline)
-        if agreed is not None and place.sequence <= agreed:
+        agreed = timelines.agreed(position.timeline)
+        if agreed is not None and position.sequence <= agreed:
             return
         if agreed is None:
-            what = "the cursor is of another log, or of records that this log has lost"
-            agreed = min(timelines.restart(place.timeline, cursor.stored_before(place)), place.sequence)
+            reason = "the cursor is of another log, or of records that this log has lost"
+            agreed = min(timelines.restart(position.timeline, cursor.stored_before(position)), position.sequence)
         else:
-            what = "the log has lost the records before the cursor and holds others in their place"
-        raise Gone(f"{what}; read on from `first`", first=str(await self._first_after(agreed)))
+            reason = "the log has lost the records before the cursor and holds others in their position"
+        raise Gone(f"{reason}; continue from `first`", first=str(await self._first_after(agreed)))
 
     async def _first_after(self, sequence: int) -> Cursor:
-        """Return the cursor after a sequence, or after all that has expired or soon will."""
+        """Return the cursor after a sequence, or after all records that have expired or soon will."""
         first = await self.first()
         if sequence <= first.sequence:
             return first
         entries = await self.log.fetch(sequence, limit=1)
         return self.after(sequence, entries[0].time if entries else self._clock.now())
 
-    async def demand_kept(self, place: Cursor) -> None:
-        """Return if nothing has expired after a place: one who reads on slowly is overtaken there. Raises `Gone`."""
+    async def demand_retained(self, position: Cursor) -> None:
+        """Return if no record after a cursor has expired, as happens to slow subscribers. Raises `Gone`."""
         expired_to = self._clock.now() - self._ttl_us
-        if cursor.stored_before(place) > expired_to:
+        if cursor.stored_before(position) > expired_to:
             return
         cut = await self.log.sequence_at(expired_to)
-        if place.sequence + 1 < cut and not await self._whole(place.sequence, cut):
-            raise Gone("readings after the cursor have expired; read on from `first`", first=str(await self.first()))
+        if position.sequence + 1 < cut and not await self._is_complete(position.sequence, cut):
+            raise Gone("readings after the cursor have expired; continue from `first`", first=str(await self.first()))
 
-    async def _whole(self, after: int, until: int) -> bool:
-        """Return whether every entry between two sequences is still there: nothing expired, so nothing is missed."""
+    async def _is_complete(self, after: int, until: int) -> bool:
+        """Return whether every entry between two sequences is still stored, so that none has expired."""
         if until - after > _PAGE_ENTRIES:
             return False
         entries = await self.log.fetch(after, limit=until - after, max_bytes=_PAGE_BYTES)

@@ -1,7 +1,7 @@
-"""Rows of a batch as records: JSON objects, CSV lines, MessagePack columns. The contract is `interfaces.md`.
+"""Encoders of rows of a batch as records: JSON objects, CSV lines, MessagePack columns.
 
-Encoders go through a batch column by column and format each record with one f-string; what repeats (a device, a
-property, a second) is formatted once.
+They process a batch column by column and format each record with one f-string; repeated parts (of a device, a
+property) are formatted once.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from sensegate.quantities.quality import Flag, Quality, TimeQuality, flag_words,
 from sensegate.share.cursor import row_text
 
 FORMAT = 1
-"""Version of the MessagePack form."""
+"""Version of the MessagePack encoding."""
 CSV_COLUMNS = (
     "id,cursor,device,property,channel,value,unit,time,time_quality,received,quality,division,lon,lat,grade,profile,flags,"
     "revision,node"
 )
 _QUALITY = {int(code): code.name.lower() for code in Quality}
 _TIME_QUALITY = {int(code): code.name.lower() for code in TimeQuality}
-# A newer release may have written codes that are in no table here.
+# A newer release may have written codes that this release does not know.
 _ANY_QUALITY = tuple(map(quality_word, range(256)))
 _ANY_TIME_QUALITY = tuple(_TIME_QUALITY.get(code, "unknown") for code in range(256))
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -40,57 +40,57 @@ def quote(text: str) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """Return `text` as a cell that no spreadsheet takes for a formula: such a one gets an apostrophe in front."""
+    """Return `text` as a CSV cell; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
     if text.startswith(_FORMULA):
         text = f"'{text}"
-    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"\r\n') else text
+    return '"' + text.replace('"', '""') + '"' if any(character in text for character in ',"\r\n') else text
 
 
 def iso(times: I64) -> list[str]:
     """Return each time (µs UTC) as ``2026-01-01T00:00:00.123456Z``."""
-    made: list[str] = np.datetime_as_string(times.view("datetime64[us]"), timezone="UTC").tolist()
-    return made
+    texts: list[str] = np.datetime_as_string(times.view("datetime64[us]"), timezone="UTC").tolist()
+    return texts
 
 
 def _numbers(values: Any) -> list[str]:
-    """Return the shortest JSON number of each float; NaN comes out as null."""
+    """Return the shortest JSON number of each float; NaN becomes null."""
     return msgspec.json.encode(values.tolist())[1:-1].decode().split(",") if len(values) else []
 
 
 def json_values(batch: Batch, rows: I64, properties: list[int]) -> list[str]:
-    """Return each value as JSON: a number, a boolean or a string, as its property says."""
-    made = _numbers(batch.value[rows])
+    """Return each value as JSON: a number, a boolean or a string, by the kind of its property."""
+    values = _numbers(batch.value[rows])
     boolean = [kind is ValueKind.BOOLEAN for kind in kinds_of(batch.properties)]
     if any(boolean):
         for place, index in enumerate(properties):
             if boolean[index]:
-                made[place] = "true" if batch.value[rows[place]] else "false"
+                values[place] = "true" if batch.value[rows[place]] else "false"
     if batch.text:
         for place, row in enumerate(rows.tolist()):
             if (text := batch.text.get(row)) is not None:
-                made[place] = quote(text)
-    return made
+                values[place] = quote(text)
+    return values
 
 
-def plain(name: str) -> str:
-    """Return the standard name of a property as a batch names it: ``name`` or ``name#channel``."""
+def base_name(name: str) -> str:
+    """Return the standard name in a batch's property name, which is ``name`` or ``name#channel``."""
     return name.partition("#")[0]
 
 
-def channel(name: str) -> str:
-    """Return the channel of a property as a batch names it; empty where there is only one."""
+def channel_of(name: str) -> str:
+    """Return the channel in a batch's property name; empty: there is only one."""
     return name.partition("#")[2]
 
 
 def kinds_of(names: Sequence[str]) -> list[ValueKind]:
-    """Return what kind of value each property has."""
-    known = [PROPERTIES.find(plain(name)) for name in names]
+    """Return the kind of value of each property; a number for a property that is unknown here."""
+    known = [PROPERTIES.find(base_name(name)) for name in names]
     return [PROPERTIES[index].kind if index >= 0 else ValueKind.NUMBER for index in known]
 
 
 def units_of(names: Sequence[str]) -> list[str]:
-    """Return the canonical unit of each property; empty for booleans, strings and properties of a newer table."""
-    known = [PROPERTIES.find(plain(name)) for name in names]
+    """Return the canonical unit of each property; empty for booleans, strings and unknown properties."""
+    known = [PROPERTIES.find(base_name(name)) for name in names]
     return [PROPERTIES[index].unit if index >= 0 else "" for index in known]
 
 
@@ -99,12 +99,15 @@ def _degrees(value: float) -> str:
 
 
 def sequences_of(batch: Batch, rows: I64, entry: int) -> list[int]:
-    """Return per row the sequence of the entry in which it was first committed: where none is kept, this one."""
+    """Return for each row the sequence of the entry that first committed it; `entry` where none is stored."""
     return [sequence or entry for sequence in batch.seq[rows].tolist()]
 
 
 def json_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
-    """Return the JSON object of each row; `entry` is the log's sequence, `prefix` that of the entry's cursors."""
+    """Return the JSON object of each row.
+
+    `entry` is the sequence of the batch in the log, `prefix` the common prefix of the cursors of its rows.
+    """
     origins, properties = batch.origin[rows].tolist(), batch.property[rows].tolist()
     heads: dict[int, str] = {}
     tails: dict[int, str] = {}
@@ -116,7 +119,7 @@ def json_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
             f'"grade":{origin.grade},"profile":{quote(origin.profile)},"flags":'
         )
     names = [
-        quote(plain(name)) + (f',"channel":{quote(channel(name))}' if "#" in name else "") + ',"value":'
+        quote(base_name(name)) + (f',"channel":{quote(channel_of(name))}' if "#" in name else "") + ',"value":'
         for name in batch.properties
     ]
     units = [f',"unit":{quote(unit)},"time":"' for unit in units_of(batch.properties)]
@@ -161,7 +164,7 @@ def csv_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
             if (text := batch.text.get(row)) is not None:
                 values[place] = csv_cell(text)
     units = [csv_cell(unit) for unit in units_of(batch.properties)]
-    names = [f"{csv_cell(plain(name))},{csv_cell(channel(name))}" for name in batch.properties]
+    names = [f"{csv_cell(base_name(name))},{csv_cell(channel_of(name))}" for name in batch.properties]
     flags = {bits: " ".join(flag_words(bits)) for bits in set(batch.flags[rows].tolist())}
     start, node = f"{batch.node}-{batch.partition}-", csv_cell(batch.node)
     return [
@@ -185,34 +188,34 @@ def csv_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
     ]
 
 
-def words_of(what: str, part: Part) -> list[str]:
-    """Return the word of each row of a part for its `quality`, `time_quality` or `flags`."""
-    codes = getattr(part.batch, what)[part.rows].tolist()
-    if what == "flags":
+def code_words(column: str, part: RowSlice) -> list[str]:
+    """Return the words of each row for column `quality`, `time_quality` or `flags`."""
+    codes = getattr(part.batch, column)[part.rows].tolist()
+    if column == "flags":
         known = {bits: " ".join(flag_words(bits)) for bits in set(codes)}
     else:
-        words = _ANY_QUALITY if what == "quality" else _ANY_TIME_QUALITY
+        words = _ANY_QUALITY if column == "quality" else _ANY_TIME_QUALITY
         known = dict(enumerate(words))
     return [known[code] for code in codes]
 
 
-class Part(msgspec.Struct, frozen=True, eq=False):
-    """Some rows of one entry of the log."""
+class RowSlice(msgspec.Struct, frozen=True, eq=False):
+    """Rows of one entry of the log."""
 
     batch: Batch
     rows: I64
     entry: int
     """Sequence of the entry on the log."""
     stored: int
-    """When it was stored, µs."""
+    """When the entry was stored, µs UTC."""
 
 
-def columns(parts: Sequence[Part], following: str) -> bytes:
+def columns(parts: Sequence[RowSlice], following: str) -> bytes:
     """Return the records as one MessagePack map of little-endian binary columns, described in `_describe`.
 
     Row *i* of each column belongs to one record; its id is ``<nodes[node]>-<sequence, 14 digits>-<index>``.
     """
-    origins: dict[Origin, int] = {}
+    origins: dict[RecordOrigin, int] = {}
     properties: dict[str, int] = {}
     nodes: dict[str, int] = {}
     pieces: dict[str, list[Any]] = {name: [] for name in _TYPES}
@@ -265,8 +268,8 @@ _TYPES = {
 """Column -> numpy's name of its type. Times are µs UTC; `value` is NaN where `text` has the row."""
 
 
-class Origin(NamedTuple):
-    """What a record says of its device."""
+class RecordOrigin(NamedTuple):
+    """Part of a record that depends on the device alone."""
 
     device: str
     division: str
@@ -276,17 +279,17 @@ class Origin(NamedTuple):
     profile: str
 
 
-_NOWHERE = math.nan  # one object, so that two places that are not known are equal as parts of a tuple
+_UNKNOWN_DEGREES = math.nan  # one object, so that tuples with unknown positions compare equal
 
 
-def origin_of(origins: Origins, index: int) -> Origin:
-    """Return what records say of one of a batch's devices."""
+def origin_of(origins: Origins, index: int) -> RecordOrigin:
+    """Return the origin of records for a device of a batch."""
     lon, lat = float(origins.lon[index]), float(origins.lat[index])
-    return Origin(
+    return RecordOrigin(
         origins.device[index],
         origins.division[index],
-        _NOWHERE if math.isnan(lon) else lon,
-        _NOWHERE if math.isnan(lat) else lat,
+        _UNKNOWN_DEGREES if math.isnan(lon) else lon,
+        _UNKNOWN_DEGREES if math.isnan(lat) else lat,
         int(origins.grade[index]),
         origins.profile[index],
     )
@@ -299,7 +302,7 @@ def _renumber(entry_of: Callable[[int], Any], column: Any, known: dict[Any, int]
     return np.array(fresh, np.int64)[inverse]
 
 
-def _describe(origins: list[Origin], properties: list[str], nodes: list[str]) -> dict[str, Any]:
+def _describe(origins: list[RecordOrigin], properties: list[str], nodes: list[str]) -> dict[str, Any]:
     kinds = [str(kind) for kind in kinds_of(properties)]
     return {
         "nodes": nodes,
@@ -312,8 +315,8 @@ def _describe(origins: list[Origin], properties: list[str], nodes: list[str]) ->
             "profile": [origin.profile for origin in origins],
         },
         "properties": {
-            "name": [plain(name) for name in properties],
-            "channel": [channel(name) for name in properties],
+            "name": [base_name(name) for name in properties],
+            "channel": [channel_of(name) for name in properties],
             "unit": units_of(properties),
             "kind": kinds,
         },

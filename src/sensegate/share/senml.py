@@ -1,8 +1,8 @@
-"""Rows of a batch as SenML records (RFC 8428), each resolved: it stands for itself in whatever pack it comes.
+"""Encoder of rows of a batch as resolved SenML records (RFC 8428), each independent of the pack that contains it.
 
-`n` is ``urn:sensegate:<device>:<property>[:<channel>]``, `t` the phenomenon time, Unix seconds. `u` stands only where
-the registries of RFC 8428 and RFC 8798 have the property's unit; `ucum` has it always. `id`, `cursor`, `division` and,
-where it is not good, `quality` are labels of ours, which readers of SenML pass over.
+`n` is ``urn:sensegate:<device>:<property>[:<channel>]``, `t` the phenomenon time, Unix seconds. `u` is present only
+where the registries of RFC 8428 and RFC 8798 have the unit of the property; `ucum` is present always. `id`, `cursor`,
+`division` and, unless it is good, `quality` are extension labels, which readers of SenML ignore.
 """
 
 from __future__ import annotations
@@ -60,18 +60,18 @@ UNITS = {
     "s": "s",
     "ug/m3": "ug/m3",
 }
-"""UCUM -> SenML. There `%` is a ratio of 0 to 1, so that per cent is ``/100``."""
-_OTHERS = {"relative_humidity": "%RH"}
+"""UCUM -> SenML units. In SenML `%` is a ratio of 0 to 1, so that per cent is ``/100``."""
+_UNITS_BY_PROPERTY = {"relative_humidity": "%RH"}
 _NAME = re.compile(r"[^A-Za-z0-9:._/-]")
 _LABELS = {ValueKind.NUMBER: "v", ValueKind.BOOLEAN: "vb"}
 
 
 def lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
-    """Return the SenML record of each row as JSON; `entry` and `prefix` as of `records.json_lines`."""
+    """Return the SenML record of each row as JSON; `entry` and `prefix` as in `records.json_lines`."""
     origins, properties = batch.origin[rows].tolist(), batch.property[rows].tolist()
     names = [_NAME.sub("_", ":".join(filter(None, name.split("#", 1)))) for name in batch.properties]
     units = [
-        _units(records.plain(name), unit)
+        _units(records.base_name(name), unit)
         for name, unit in zip(batch.properties, records.units_of(batch.properties), strict=True)
     ]
     labels = [_LABELS.get(kind, "vs") for kind in records.kinds_of(batch.properties)]
@@ -79,7 +79,7 @@ def lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
     heads = {index: f'{{"n":"urn:sensegate:{_NAME.sub("_", batch.origins.device[index])}:' for index in used}
     tails = {index: f',"division":{records.quote(batch.origins.division[index])}' for index in used}
     start = f'"id":"{batch.node}-{batch.partition}-'
-    made = []
+    lines = []
     for sequence, index, row, origin, prop, value, time, quality in zip(
         records.sequences_of(batch, rows, entry),
         batch.index[rows].tolist(),
@@ -93,15 +93,15 @@ def lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
     ):
         label = "vs" if value.startswith('"') else labels[prop]
         bad = f',"quality":"{Quality(quality).name.lower()}"' if quality else ""
-        made.append(
+        lines.append(
             f'{heads[origin]}{names[prop]}"{units[prop]},"t":{time // 1_000_000}.{time % 1_000_000:06d},'
             f'"{label}":{value},{start}{sequence:014d}-{index}","cursor":"{prefix}{row_text(row)}"{tails[origin]}{bad}}}'
         )
-    return made
+    return lines
 
 
 def _units(name: str, unit: str) -> str:
     if not unit:
         return ""
-    known = _OTHERS.get(name) or UNITS.get(unit)
-    return (f',"u":"{known}"' if known else "") + f',"ucum":{records.quote(unit)}'
+    senml_unit = _UNITS_BY_PROPERTY.get(name) or UNITS.get(unit)
+    return (f',"u":"{senml_unit}"' if senml_unit else "") + f',"ucum":{records.quote(unit)}'

@@ -1,6 +1,6 @@
-"""What the deliveries (HTTP, SSE, WebSocket, MQTT, webhook, NATS) may ask for: feeds, pages, streams, metering.
+"""Sharing stage: feeds, access requests, pages, streams and metering for all deliveries.
 
-The caller's scope cuts everything here, once, whatever the delivery.
+What a caller gets is restricted here, once, for HTTP, SSE, WebSocket, MQTT, NATS and webhooks alike.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sensegate.authority.divisions import short
+from sensegate.authority.divisions import short_code
+from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Action, Principal, Scope, demand
-from sensegate.authority.shelf import Shelf
 from sensegate.authority.trail import Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, StoreFull, Unavailable
-from sensegate.share.books import Books
-from sensegate.share.catalogue import Catalogue, Promise
+from sensegate.errors import Conflict, StoreFull, Unavailable
+from sensegate.share.access_requests import AccessRequests
+from sensegate.share.catalogue import DatasetCatalogue, QualityIndicators
+from sensegate.share.catalogue_access import CatalogueAccess
 from sensegate.share.cursor import Cursor, parse
-from sensegate.share.delivery import Events, Form, Page, Serving
-from sensegate.share.desk import Desk
-from sensegate.share.feeds import Feed, Feeds, Wanted, check
+from sensegate.share.delivery import Events, FeedPage, FeedServer, RecordEncoding
+from sensegate.share.federation import AskCentre
+from sensegate.share.federation_centre import CentreFederation
+from sensegate.share.federation_node import CentreRecords, NodeFederation
+from sensegate.share.feeds import Feed, FeedFilter, Feeds, check_feed
 from sensegate.share.grants import Admission, Grants
-from sensegate.share.joint import Ask
-from sensegate.share.joint_down import Downward
-from sensegate.share.joint_up import Distant, Upward
+from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.masks import Masks
-from sensegate.share.metering import Cover, Metering, Usage
-from sensegate.share.offers import Offers
-from sensegate.share.pages import RECHECK_S, Pages
-from sensegate.share.quota import month_of, within
-from sensegate.share.reader import Reader
-from sensegate.share.receipts import Receipts, line_of
+from sensegate.share.metering import Metering, Usage, UsageReservation
+from sensegate.share.pages import RECHECK_S, FeedPages
+from sensegate.share.quota import month_of, read_within_quota
+from sensegate.share.reader import LogReader
+from sensegate.share.usage_statements import UsageStatements, encode_statement
 
-_log = structlog.get_logger("share")
+_log = structlog.get_logger(__name__)
 
 
 class FeedRequest(msgspec.Struct, frozen=True):
-    """What a subscriber asks of a feed: begin after a cursor, at a time of arrival, or at the oldest record."""
+    """Request for records of a feed: after a cursor, from a time of arrival, or from the oldest record."""
 
     feed: str
     after: str = ""
@@ -48,63 +48,66 @@ class FeedRequest(msgspec.Struct, frozen=True):
     since: int | None = None
     """Time of arrival, µs UTC."""
     divisions: tuple[str, ...] = ()
-    """Only these; empty: all. The same holds for `properties` and `devices`."""
+    """Filter by division; empty: all. Likewise `properties` and `devices`."""
     properties: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
 
 
-class Terms(msgspec.Struct, frozen=True):
-    """What applications and grants hold to here."""
+class SharingPolicy(msgspec.Struct, frozen=True):
+    """Policy of this gateway for applications, grants and statements."""
 
     answer_days: float = 10.0
-    """An application not decided by then goes to the level above."""
+    """Time to decide on an application before it escalates to the parent level."""
     days_max: float = 1_096.0
-    """Longest grant."""
-    kept_days: float = 0.0
-    """Ended grants, decided applications and counts of months go after it; 0: never."""
+    """Longest duration of a grant."""
+    retention_days: float = 0.0
+    """Retention of ended grants, decided applications and monthly counts; 0: unlimited."""
     gateway: str = "44"
-    """Division of this gateway, which signs receipts."""
-    codes: bool = False
-    """Codes of entries are given here: at the centre."""
+    """Division of this gateway, which signs usage statements."""
+    assigns_codes: bool = False
+    """Whether this gateway assigns catalogue codes, as the centre does."""
 
 
 class Sharing:
-    """The door of this stage."""
+    """Sharing stage of a gateway."""
 
     def __init__(  # noqa: PLR0917 - the wiring hands in each once
         self,
-        reader: Reader,
-        books: Books,
+        reader: LogReader,
+        books: HourlyLedgers,
         feeds: Feeds,
         metering: Metering,
         trail: Trail,
-        shelf: Shelf,
+        shelf: RecordStore,
         clock: Clock,
         *,
         subscriber: Callable[[str, Principal], Scope],
         signing: Ed25519PrivateKey | None = None,
         masks: Masks | None = None,
-        terms: Terms | None = None,
-        measured: Callable[[Feed], Promise] = lambda _feed: Promise(),
+        policy: SharingPolicy | None = None,
+        measured: Callable[[Feed], QualityIndicators] = lambda _feed: QualityIndicators(),
         page_max: int = 10_000,
     ) -> None:
-        """`shelf` holds entries, applications and grants; `subscriber` as of `Desk`; `signing` signs receipts."""
+        """`shelf` stores entries, applications and grants; `signing` signs usage statements.
+
+        `subscriber` as in `AccessRequests`, `measured` as in `CatalogueAccess`.
+        """
         self.reader = reader
-        self.books = books
+        self.hourly = books
         self.feeds = feeds
         self.metering = metering
-        metering.left = self.left
-        self.catalogue = Catalogue(shelf)
+        metering.quota_left = self.quota_left
+        self.catalogue = DatasetCatalogue(shelf)
         self.grants = Grants(
             shelf,
             feeds,
             clock,
             demands_grant=self.catalogue.demands_grant,
             used=metering.used,
-            core=self.catalogue.core,
+            core=self.catalogue.is_core,
         )
-        terms = terms or Terms()
-        self.desk = Desk(
+        policy = policy or SharingPolicy()
+        self.access = AccessRequests(
             shelf,
             feeds,
             self.catalogue,
@@ -112,72 +115,83 @@ class Sharing:
             trail,
             clock,
             subscriber=subscriber,
-            answer_days=terms.answer_days,
-            days_max=terms.days_max,
-            kept_days=terms.kept_days,
+            answer_days=policy.answer_days,
+            days_max=policy.days_max,
+            retention_days=policy.retention_days,
         )
         self.trail = trail
         self.shelf = shelf
-        self.serving = Serving(reader, masks=masks, page_max=page_max)
-        self.offers = Offers(self.catalogue, feeds, self.serving, trail, clock, codes=terms.codes, measured=measured)
-        self._receipts = Receipts(metering, signing or Ed25519PrivateKey.generate(), clock, gateway=terms.gateway)
+        self.server = FeedServer(reader, masks=masks, page_max=page_max)
+        self.catalogue_access = CatalogueAccess(
+            self.catalogue, feeds, self.server, trail, clock, assigns_codes=policy.assigns_codes, measured=measured
+        )
+        self._statements = UsageStatements(
+            metering, signing or Ed25519PrivateKey.generate(), clock, gateway=policy.gateway
+        )
         self._clock = clock
-        self._gateway = terms.gateway
-        self._from = 0
+        self._gateway = policy.gateway
+        self._start_sequence = 0
 
     async def open(self, end: int | None = None) -> None:
-        """Load feeds, grants, counts and books; the log is open already, and ended with `end` then."""
+        """Load feeds, grants, counts and hourly ledgers; `end`: last sequence of the log when this process began."""
         await self.feeds.open()
         await self.shelf.open()
         await self.metering.open()
-        self._from = await self.books.open(self.reader.log.epoch, end)
-        self.books.attach(self.reader)
+        self._start_sequence = await self.hourly.open(self.reader.log.epoch, end)
+        self.hourly.attach(self.reader)
 
     async def close(self) -> None:
-        """Write what is not yet written.
+        """Write all pending counts.
 
-        Where the store is away it stays as after a crash, which understates nothing; why it is away is told elsewhere.
+        If the store is away, the counts stay as after a crash, which understates nothing.
         """
         try:
             await self.metering.flush(last=True)
-            await self.books.flush()
+            await self.hourly.flush()
         except (Unavailable, StoreFull) as why:
-            _log.warning("the last counts of usage are not written", reason=str(why))
+            _log.warning("last usage counts not written", reason=str(why))
 
-    def join_up(self, ask: Ask, division: str, measured: Callable[[Feed], Promise]) -> Upward:
-        """Return what offers this node's feeds to its centre; what is asked of them there is decided here, too."""
-        distant = Distant(self.shelf, self.feeds, self.trail, ask, division=division)
-        self.desk.distant = distant
-        self.offers.others = distant.entries
-        return Upward(self.feeds, self.catalogue, distant, ask, self._clock, measured=measured)
+    def federate_up(
+        self, ask: AskCentre, division: str, measured: Callable[[Feed], QualityIndicators]
+    ) -> NodeFederation:
+        """Return the synchronisation of this node with its centre, whose applications are then decided here too."""
+        distant = CentreRecords(self.shelf, self.feeds, self.trail, ask, division=division)
+        self.access.centre = distant
+        self.catalogue_access.centre_entries = distant.entries
+        return NodeFederation(self.feeds, self.catalogue, distant, ask, self._clock, measured=measured)
 
-    def join_down(self) -> Downward:
-        """Return what answers the nodes of this centre."""
-        return Downward(
-            self.feeds, self.catalogue, self.grants, self.desk, trail=self.trail, clock=self._clock, home=self._gateway
+    def federate_down(self) -> CentreFederation:
+        """Return the centre's side of the synchronisation with its nodes."""
+        return CentreFederation(
+            self.feeds,
+            self.catalogue,
+            self.grants,
+            self.access,
+            trail=self.trail,
+            clock=self._clock,
+            home=self._gateway,
         )
 
     async def run(self) -> None:
-        """Follow the log and the feeds and keep the counts, until cancelled.
-
-        Raises `Unavailable` to be started again.
-        """
+        """Follow the log and the stored records, and write counts, until cancelled. Raises `Unavailable`."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.reader.run(self._from), name="share.reader")
-            group.create_task(self.books.run(), name="share.books")
+            group.create_task(self.reader.run(self._start_sequence), name="share.reader")
+            group.create_task(self.hourly.run(), name="share.books")
             group.create_task(self.feeds.run(), name="share.feeds")
             group.create_task(self.shelf.run(), name="share.shelf")
-            group.create_task(self.desk.run(), name="share.desk")
+            group.create_task(self.access.run(), name="share.desk")
             group.create_task(self.metering.run(), name="share.metering")
 
     # ── deliveries ────────────────────────────────────────────────────────────────────────────────────
 
-    async def page(self, principal: Principal, request: FeedRequest, *, form: str, limit: int, wait_s: float) -> Page:
-        """Return records of a feed, within the quota of the grant; see `Serving.page` and `Grants.admitted`.
+    async def page(
+        self, principal: Principal, request: FeedRequest, *, form: str, limit: int, wait_s: float
+    ) -> FeedPage:
+        """Return records of a feed, within the quota of the grant; see `Serving.page` and `Grants.admit`.
 
         Raises:
             NotFound, PermissionDenied, Gone, BadCursor, Unavailable.
-            Overloaded: the quota lets nothing through now.
+            Overloaded: the quota permits nothing now.
         """
         admission = self._admitted(principal, request, "http", form)
         start = await self._start(request)
@@ -185,13 +199,13 @@ class Sharing:
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
 
-        async def read(most: int) -> Page:
-            """Wait by the second: a grant that ends while nothing comes ends the waiting, too."""
+        async def read(most: int) -> FeedPage:
+            """Wait in steps, so that a grant that ends meanwhile ends the wait too."""
             place = start
             while True:
                 left_s = until - loop.time()
-                page = await self.serving.page(
-                    admission.selection, place, Form(form), most, min(max(left_s, 0.0), RECHECK_S)
+                page = await self.server.page(
+                    admission.selection, place, RecordEncoding(form), most, min(max(left_s, 0.0), RECHECK_S)
                 )
                 if page.count or left_s <= 0:
                     return page
@@ -199,55 +213,57 @@ class Sharing:
                     return page
                 place = parse(page.next)
 
-        page = await within(admission.allowance, limit, read)
-        # While it waited the grant may have ended, or shown less.
+        page = await read_within_quota(admission.quota, limit, read)
+        # The grant may have ended or been narrowed during the wait.
         if self._admitted(principal, request, "http", form).selection != admission.selection:
-            if admission.allowance is not None:
-                admission.allowance.give(page.count)
+            if admission.quota is not None:
+                admission.quota.refund(page.count)
             return await self.page(principal, request, form=form, limit=limit, wait_s=max(until - loop.time(), 0.0))
         return msgspec.structs.replace(page, grant=admission.grant_id)
 
     def _admitted(self, principal: Principal, request: FeedRequest, delivery: str, form: str) -> Admission:
-        return self.grants.admitted(principal, request.feed, _wanted(request), delivery=delivery, form=form)
+        return self.grants.admit(principal, request.feed, _filter_of(request), delivery=delivery, form=form)
 
     async def open_stream(
         self,
-        still: Callable[[], Principal],
+        current_principal: Callable[[], Principal],
         request: FeedRequest,
         *,
         heartbeat_s: float,
-        at: Callable[[Cursor], None] = lambda _place: None,
+        advance: Callable[[Cursor], None] = lambda _place: None,
     ) -> AsyncGenerator[Events, None]:
-        """Return the feed as server-sent events; `still` gives the caller as of now or raises `PermissionDenied`.
+        """Return the feed as server-sent events.
 
-        `at` is told how far it is.
+        `current_principal` returns the caller as of now, or raises `PermissionDenied`.
+
+        `at` is called with the cursor as the stream advances.
 
         Raises:
             NotFound, PermissionDenied, Gone, BadCursor, Unavailable, Overloaded: before the first event.
         """
 
         def admit() -> Admission:
-            return self._admitted(still(), request, "sse", Form.JSON)
+            return self._admitted(current_principal(), request, "sse", RecordEncoding.JSON)
 
         _demand_volume(admit())
-        return self.serving.stream(admit, await self._start(request), heartbeat_s=heartbeat_s, at=at)
+        return self.server.stream(admit, await self._start(request), heartbeat_s=heartbeat_s, advance=advance)
 
     async def open_pages(
-        self, still: Callable[[], Principal], request: FeedRequest, *, form: str, delivery: str = "ws"
-    ) -> Pages:
-        """Return the feed page by page, for a subscriber that is pushed to; `still` as of `open_stream`.
+        self, current_principal: Callable[[], Principal], request: FeedRequest, *, form: str, delivery: str = "ws"
+    ) -> FeedPages:
+        """Return the feed page by page, for push delivery; `current_principal` as in `open_stream`.
 
-        `delivery`: a word of `grants.DELIVERIES`; the grant must be for it.
+        `delivery`: one of `grants.DELIVERIES`, which the grant must cover.
 
         Raises:
             NotFound, PermissionDenied, Gone, BadCursor, Unavailable, Overloaded.
         """
 
         def admit() -> Admission:
-            return self._admitted(still(), request, delivery, form)
+            return self._admitted(current_principal(), request, delivery, form)
 
         _demand_volume(admit())
-        return Pages(self.serving, admit, await self._start(request), Form(form))
+        return FeedPages(self.server, admit, await self._start(request), RecordEncoding(form))
 
     async def _start(self, request: FeedRequest) -> Cursor:
         if request.after:
@@ -269,103 +285,101 @@ class Sharing:
         size: int,
         grant: str = "",
     ) -> None:
-        """Meter what was handed to the network; `grant`: as the page or events said."""
+        """Count records passed to the network; `grant`: that of the page or events."""
         self.metering.count(principal.id, feed, delivery, requests=requests, records=records, size=size, grant=grant)
 
-    def covered(self, principal: Principal, feed: str, delivery: str, records: int, grant: str = "") -> Cover:
-        """Return what is entered before records go, and left when they have gone and are counted."""
-        return self.metering.covered(principal.id, feed, delivery, records, grant=grant)
+    def reserve(
+        self, principal: Principal, feed: str, delivery: str, records: int, grant: str = ""
+    ) -> UsageReservation:
+        """Return an async context in which records are sent and counted (`Metering.reserve`)."""
+        return self.metering.reserve(principal.id, feed, delivery, records, grant=grant)
 
     def used(self, grant: str) -> int:
-        """Return the records that a grant received this month, or may have."""
+        """Return the records that a grant has used this month, including unsettled ones."""
         return self.metering.used(grant)
 
-    def left(self, grant: str) -> int | None:
-        """Return the records of this month that a grant may still receive; None: no limit, or no grant."""
-        found = self.grants.find(grant)
-        allowance = self.grants.allowance(found) if found else None
-        return allowance.left() if allowance else None
+    def quota_left(self, grant: str) -> int | None:
+        """Return the records left of the grant's monthly quota; None: unlimited, or no such grant."""
+        record = self.grants.find(grant)
+        quota = self.grants.quota(record) if record else None
+        return quota.left() if quota else None
 
     def month(self) -> str:
-        """Return the month that is counted now: ``2026-01``, of Beijing time."""
+        """Return the current month of Beijing time: ``2026-01``."""
         return month_of(self._clock.now())
 
-    def reads(self, principal: Principal, feed: str) -> bool:
-        """Return whether the caller gets anything of a feed now."""
-        return self.grants.reads(principal, feed)
+    def can_read(self, principal: Principal, feed: str) -> bool:
+        """Return whether the caller may read any part of a feed now."""
+        return self.grants.can_read(principal, feed)
 
     def usage(self) -> list[Usage]:
-        """Return all counts; the caller cuts them to whose tokens may be seen."""
+        """Return the totals of all tokens, without regard to scope."""
         return self.metering.rows()
 
-    def receipt(self, principal: Principal, grant: str, month: str) -> bytes:
-        """Return the signed receipt of a grant and month as one line. Raises `NotFound`, `ConfigError`."""
-        return line_of(self._receipts.receipt(self.desk.grant(principal, grant), month))
+    def statement(self, principal: Principal, grant: str, month: str) -> bytes:
+        """Return the signed usage statement of a grant and month, one line. Raises `NotFound`, `ConfigError`."""
+        return encode_statement(self._statements.statement(self.access.grant(principal, grant), month))
 
     def grant_usage(self, principal: Principal, grant: str, month: str) -> list[Usage]:
         """Return what a grant delivered in a month, by delivery. Raises `NotFound`."""
-        return self.metering.months(month, grant=self.desk.grant(principal, grant).id)
+        return self.metering.months(month, grant=self.access.grant(principal, grant).id)
 
     # ── feeds ─────────────────────────────────────────────────────────────────────────────────────────
 
     def visible(self, principal: Principal) -> list[Feed]:
-        """Return the feeds of which the caller may get anything, by its scope or by a grant."""
+        """Return the feeds of which the caller may get a part, by its scope or by a grant."""
         return self.grants.visible(principal)
 
     def feed(self, principal: Principal, name: str) -> Feed:
-        """Return one of them. Raises `NotFound`."""
+        """Return a visible feed. Raises `NotFound`."""
         return self.grants.feed(principal, name)
 
-    async def create_feed(self, principal: Principal, form: object) -> Feed:
-        """Make a feed out of anything with its attributes; without divisions it gets the caller's.
+    async def create_feed(self, principal: Principal, feed: Feed) -> Feed:
+        """Create a feed; without divisions it gets that of the caller.
 
         Raises:
-            PermissionDenied: a part of it lies outside the caller's scope.
+            PermissionDenied: a part of the feed is outside the caller's scope.
             ConfigError, Conflict: as `Feeds.create`.
         """
-        feed = self._owned(principal, form)
-        check(feed)
-        self.feeds.demand_free(feed.name)
+        feed = self._checked_feed(principal, feed)
+        check_feed(feed)
+        self.feeds.demand_name_free(feed.name)
         await self.trail.record(principal, "feed.create", feed.name, after=_facts(feed))
         return await self.feeds.create(feed)
 
-    async def change_feed(self, principal: Principal, form: object, revision: int) -> Feed:
+    async def change_feed(self, principal: Principal, feed: Feed, revision: int) -> Feed:
         """Replace a feed as of a revision. Raises as `create_feed`, and `NotFound`."""
-        feed = self._owned(principal, form)
+        feed = self._checked_feed(principal, feed)
         before = self.feeds.get(principal, feed.name)
-        self._owned(principal, before)
-        self._demand_ours(feed.name)
-        check(feed)
+        self._checked_feed(principal, before)
+        self._demand_local(feed.name)
+        check_feed(feed)
         if before.revision != revision:
             raise Conflict(f"feed '{feed.name}' is at revision {before.revision}, not {revision}; read it again")
         await self.trail.record(principal, "feed.change", feed.name, before=_facts(before), after=_facts(feed))
         return await self.feeds.change(feed, revision)
 
     async def delete_feed(self, principal: Principal, name: str, revision: int | None) -> None:
-        """Remove a feed; its open streams end within about a second. Raises as `change_feed`."""
+        """Delete a feed; its open streams end within about a second. Raises as `change_feed`."""
         before = self.feeds.get(principal, name)
-        self._owned(principal, before)
-        self._demand_ours(name)
-        if given := self.grants.given(name):
-            raise Conflict(f"feed '{name}' has {len(given)} grants, {given[0].id} among them; revoke them first")
+        self._checked_feed(principal, before)
+        self._demand_local(name)
+        if active := self.grants.of_feed(name):
+            raise Conflict(f"feed '{name}' has {len(active)} grants, {active[0].id} among them; revoke them first")
         await self.trail.record(principal, "feed.delete", name, before=_facts(before))
         await self.feeds.delete(name, revision)
-        await self.offers.remove(principal, name)
+        await self.catalogue_access.remove(principal, name)
 
-    def _demand_ours(self, name: str) -> None:
+    def _demand_local(self, name: str) -> None:
         if (entry := self.catalogue.find(name)) is not None and entry.origin:
-            raise Conflict(f"feed '{name}' is kept by {entry.origin}; change it there")
+            raise Conflict(f"feed '{name}' belongs to {entry.origin}; change it there")
 
     @staticmethod
-    def _owned(principal: Principal, form: object) -> Feed:
-        """Return the feed with its scope spelled out, if all of it lies in the caller's."""
-        try:
-            feed = msgspec.convert(form, Feed, from_attributes=True)
-        except msgspec.ValidationError as why:
-            raise ConfigError(str(why), key="feed", remedy="see the fields in /docs") from why
+    def _checked_feed(principal: Principal, feed: Feed) -> Feed:
+        """Return the feed with explicit divisions and departments, if all of it is in the caller's scope."""
         scope = principal.scope
         departments = feed.departments or ((scope.department,) if scope.department else ())
-        divisions = tuple(short(code) for code in feed.divisions) or (scope.division,)
+        divisions = tuple(short_code(code) for code in feed.divisions) or (scope.division,)
         for division in divisions:
             for department in departments or ("",):
                 demand(principal, Action.CHANGE_FEEDS, division, department)
@@ -373,13 +387,13 @@ class Sharing:
 
 
 def _demand_volume(admission: Admission) -> None:
-    """Return if the month's volume of the grant is not used up. Raises `Overloaded`."""
-    if admission.allowance is not None:
-        admission.allowance.room(1)
+    """Return if the monthly volume of the grant is not used up. Raises `Overloaded`."""
+    if admission.quota is not None:
+        admission.quota.available(1)
 
 
-def _wanted(request: FeedRequest) -> Wanted:
-    return Wanted(request.divisions, request.properties, request.devices)
+def _filter_of(request: FeedRequest) -> FeedFilter:
+    return FeedFilter(request.divisions, request.properties, request.devices)
 
 
 def _facts(feed: Feed) -> dict[str, object]:

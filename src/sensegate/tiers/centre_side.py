@@ -18,10 +18,10 @@ import structlog
 
 from sensegate import __version__, metrics
 from sensegate.authority.callout import Callout, Guest
-from sensegate.authority.devices import Devices, Stored, decode_stored, encode_stored
-from sensegate.authority.divisions import Divisions, short
-from sensegate.authority.heads import key_in
-from sensegate.authority.jwt import Question, Rights
+from sensegate.authority.devices import Devices, StoredDevice, decode_stored, encode_stored
+from sensegate.authority.divisions import Divisions, short_code
+from sensegate.authority.heads import load_or_create_key
+from sensegate.authority.jwt import AuthRequest, Permissions
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import Trail
 from sensegate.bus import external
@@ -34,25 +34,34 @@ from sensegate.bus.slots import account_of, centre_user, member_rights
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import Conflict, NotFound, PermissionDenied, StoreFull, Unavailable
-from sensegate.failover.lease import voter
+from sensegate.failover.lease import voter_id
 from sensegate.model import DeviceState
 from sensegate.quantities.properties import PROPERTIES
-from sensegate.share import opening
+from sensegate.share import wiring
 from sensegate.tiers import gaps, questions, registry_copies, return_files
-from sensegate.tiers.config_distribution import Offers, table_digests, tables_note
-from sensegate.tiers.device_moves import Mover
-from sensegate.tiers.gaps import Named
+from sensegate.tiers.config_distribution import ConfigPublisher, table_digests, tables_note
+from sensegate.tiers.device_moves import DeviceMover
+from sensegate.tiers.gaps import GapReport
 from sensegate.tiers.judging import Judge
 from sensegate.tiers.link import NodeLinks
-from sensegate.tiers.members import MEMBER, Lane, Member, Members, State, Told, WayIn, version_note
-from sensegate.tiers.move_register import Left, Moves
-from sensegate.tiers.node_states import Links, Node
+from sensegate.tiers.members import (
+    MEMBER_ID,
+    JoinAnswer,
+    LaneProgress,
+    LinkAddress,
+    Members,
+    MembershipState,
+    NodeMember,
+    release_note,
+)
+from sensegate.tiers.move_register import MoveRegister, UncarriedState
+from sensegate.tiers.node_states import NodeMonitor, NodeStatus
 from sensegate.tiers.ownership import DeviceOwners
 from sensegate.tiers.protocol import RefusedPart
 from sensegate.tiers.receiver import Receiver
-from sensegate.tiers.refused_store import Vault
-from sensegate.tiers.report import Report, Reports
-from sensegate.tiers.return_flow import Returns, Wanted
+from sensegate.tiers.refused_store import RefusedBodyCipher
+from sensegate.tiers.report import NodeReport, NodeReports
+from sensegate.tiers.return_flow import ReturnFlow, ReturnRequest
 from sensegate.tiers.verdict import MemberFacts, Rules
 from sensegate.web.deps import NodeRow
 
@@ -87,14 +96,14 @@ class Below:
         self.receiver: Receiver | None = None
         """Takes the spans of members; None: this centre stands by."""
         self.members: Members | None = None
-        self.offers: Offers | None = None
+        self.offers: ConfigPublisher | None = None
         """What the nodes should have of the centre."""
-        self.returns = Returns(centre_log, grade_max=config.returns.grade_max)
+        self.returns = ReturnFlow(centre_log, grade_max=config.returns.grade_max)
         self._tables = table_digests()
         self.answers = self.node_links.answers
         """Question -> what answers the nodes; other parts add theirs."""
-        self.reports = Reports(__version__, clock, self._reply)
-        self.links = Links(centre_log, self.divisions, self._connected, clock, self.reports)
+        self.reports = NodeReports(__version__, clock, self._reply)
+        self.links = NodeMonitor(centre_log, self.divisions, self._connected, clock, self.reports)
 
     async def open(
         self, bucket: Callable[[str], Awaitable[Bucket]], callout: Callout, divisions: Divisions, devices: Devices
@@ -102,7 +111,7 @@ class Below:
         """Open the register of members; from now on they are let in."""
         self._devices = devices
         tls = self.config.web.tls
-        self.copies = registry_copies.Copies(bucket)
+        self.copies = registry_copies.RegistryCopies(bucket)
         self.members = Members(
             await bucket("nodes"),
             self._trail,
@@ -111,7 +120,7 @@ class Below:
             version=__version__,
             divisions=divisions,
             configured={
-                node.division: tuple(map(short, node.areas)) or (node.division.partition("-")[0],)
+                node.division: tuple(map(short_code, node.areas)) or (node.division.partition("-")[0],)
                 for node in self.config.nodes
             },
             slots=self._slots,
@@ -122,11 +131,11 @@ class Below:
             await bucket("owners"), self._trail, self.clock, home=self.config.division, is_own=self._is_own
         )
         await self.owners.load()
-        self.moves = Moves(await bucket("moves"), self._trail, self.clock, divisions, self)
-        self.moves.on_change.append(self.owners.see)
+        self.moves = MoveRegister(await bucket("moves"), self._trail, self.clock, divisions, self)
+        self.moves.on_change.append(self.owners.on_move)
         await self.moves.load()
         self._generations = {member.id: member.generation for member in self.members.all()}
-        self._closing |= {member.slot for member in self.members.ended()}
+        self._closing |= {member.slot for member in self.members.holding_slot()}
         self._close.set()
         self.members.on_change.append(self._changed)
         self._assign()
@@ -135,35 +144,35 @@ class Below:
     def start(self) -> None:
         """Give the nodes' questions their answers; they are asked once the tasks run."""
         self.answers |= {
-            "report": self.reports.take,
-            "copied": self.copies.copied,
-            "copy": self.copies.copy,
-            "restore": self.copies.restore,
+            "report": self.reports.answer_report,
+            "copied": self.copies.answer_position,
+            "copy": self.copies.store_rows,
+            "restore": self.copies.answer_restore,
             "returned": self._returned,
             **self._desk,
         }
         if self.offers:
-            self.answers |= {"base": self.offers.base, "content": self.offers.content}
+            self.answers |= {"base": self.offers.answer_base, "content": self.offers.answer_content}
 
     async def _returned(self, member: str, payload: bytes) -> bytes:
-        part = await self.returns.part(self.division_of(member), msgspec.msgpack.decode(payload, type=Wanted))
+        part = await self.returns.part(self.division_of(member), msgspec.msgpack.decode(payload, type=ReturnRequest))
         return msgspec.msgpack.encode(part)
 
     async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
         """Return a signed file of what goes back to a node after a place, and the place where it ends."""
-        key = key_in(
-            Path(self.config.sharing.key_file or Path(self.config.directory) / opening.SIGNING),
+        key = load_or_create_key(
+            Path(self.config.sharing.key_file or Path(self.config.directory) / wiring.STATEMENT_KEY),
             setting="sharing.key_file",
         )
-        body, held = await return_files.export(
+        body, held = await return_files.export_file(
             self.returns,
             division,
-            Wanted(life, after),
+            ReturnRequest(life, after),
             key,
             centre=self.config.division,
             made=self.clock.now(),
         )
-        return body, f"{held.life}:{held.until}"
+        return body, f"{held.log_epoch}:{held.until}"
 
     async def place(self) -> str:
         """Refuse: a centre has none above it."""
@@ -173,9 +182,9 @@ class Below:
         """Refuse: a centre has none above it."""
         raise NotFound("nothing comes back to a centre; import at the node")
 
-    def _reply(self, division: str, _report: Report) -> dict[str, str]:
+    def _reply(self, division: str, _report: NodeReport) -> dict[str, str]:
         base = self.offers.digest(division) if self.offers else ""
-        return {"base": base, "orders": self.moves.open_for(division)}
+        return {"base": base, "orders": self.moves.orders_digest(division)}
 
     # ── what is taken of members ────────────────────────────────────────────────────────────────────
 
@@ -199,7 +208,7 @@ class Below:
             config.store,
             log_share=config.node_quota.log_share,
             probe=self.node_links.probe,
-            vault=Vault.open(Path(config.directory)),
+            cipher=RefusedBodyCipher.open(Path(config.directory)),
             admits=self._admits,
         )
         self.receiver.on_denied.append(self._writer_denied)
@@ -208,11 +217,11 @@ class Below:
 
     async def refused(self, member: str) -> list[RefusedPart]:
         """Return what was refused of a member and may be sent once more. Raises `Unavailable`."""
-        return await self.receiver.listed(member) if self.receiver else []
+        return await self.receiver.refused_parts(member) if self.receiver else []
 
     async def refused_body(self, member: str, part_id: str) -> bytes | None:
         """Return what was refused first of an entry; None where it is not kept. Raises `Unavailable`."""
-        return await self.receiver.body(member, part_id) if self.receiver else None
+        return await self.receiver.refused_body(member, part_id) if self.receiver else None
 
     def _admits(self, member: str) -> bool:
         assert self.members is not None  # noqa: S101 - open() has run
@@ -245,38 +254,38 @@ class Below:
 
     @property
     def _desk(self) -> dict[str, questions.Answer]:
-        return {"orders": self.moves.orders, "part": self.moves.part, "told": self.moves.told}
+        return {"orders": self.moves.answer_orders, "part": self.moves.answer_part, "told": self.moves.take_report}
 
     async def ask(self, what: str, payload: bytes) -> bytes:
         """Answer our own gateway as any node. Raises as the answers do."""
         return await self._desk[what](self.config.division, payload)
 
-    async def find(self, division: str, device: str) -> Stored | None:
+    async def find(self, division: str, device: str) -> StoredDevice | None:
         """Return a device's entry: of our own registry, or of a node's as it was last copied here."""
         if division == self.config.division:
             return self._devices.stored(device)
         row = await self.copies.find(division, "devices", device)
         return decode_stored(row) if row else None
 
-    async def amend(self, division: str, stored: Stored) -> None:
+    async def amend(self, division: str, stored: StoredDevice) -> None:
         """Make an entry of a node's copy another; of our own registry nothing needs to be."""
         if division != self.config.division:
-            await self.copies.amend(division, "devices", stored.device.id, encode_stored(stored))
+            await self.copies.overwrite(division, "devices", stored.device.id, encode_stored(stored))
 
     def is_gone(self, division: str) -> bool:
         """Return whether a gateway is no member any more: no credential of it is right."""
         assert self.members is not None  # noqa: S101 - open() has run
-        return division != self.config.division and self.members.gone(division)
+        return division != self.config.division and self.members.is_gone(division)
 
     def is_new(self, division: str) -> bool:
         """Return whether no gateway of a division was ever here."""
         assert self.members is not None  # noqa: S101 - open() has run
-        return division != self.config.division and self.members.new(division)
+        return division != self.config.division and self.members.never_joined(division)
 
-    async def left(self, division: str) -> Left:
+    async def uncarried(self, division: str) -> UncarriedState:
         """Return what of a gateway did not come up."""
         records = await self.links.lanes(division)
-        return Left(
+        return UncarriedState(
             max((one.committed_at for one in records), default=0),
             sum(until - after for one in records for after, until in one.ranges),
         )
@@ -285,13 +294,13 @@ class Below:
         """Return the divisions of all gateways: the nodes, and this one."""
         return [*self.divisions(), self.config.division]
 
-    async def move(self, mover: Mover) -> None:
+    async def move(self, mover: DeviceMover) -> None:
         """Do what is ordered of this gateway itself, until cancelled."""
         home = self.config.division
         while True:
-            await self.moves.until(lambda: self.moves.open_for(home) != "")
+            await self.moves.until(lambda: self.moves.orders_digest(home) != "")
             try:
-                await mover.work()
+                await mover.run_orders()
             except (Unavailable, PermissionDenied, StoreFull) as why:
                 _log.warning("a move is gone on with later", why=str(why))
             await self.clock.sleep(LOOK_S)
@@ -312,7 +321,7 @@ class Below:
 
     def gone(self) -> list[str]:
         """Return the nodes that have left or were expelled."""
-        ended = (State.LEFT, State.EXPELLED)
+        ended = (MembershipState.LEFT, MembershipState.EXPELLED)
         members = self.members.all() if self.members else ()
         return [member.id for member in members if member.state in ended and member.id not in self._configured]
 
@@ -324,7 +333,7 @@ class Below:
     def voters(self) -> list[str]:
         """Return the nodes that joined and may write here, as they vote."""
         members = self.members
-        return [voter(one, members.get(one).generation) for one in members.linked()] if members else []
+        return [voter_id(one, members.get(one).generation) for one in members.authorized()] if members else []
 
     def divisions(self) -> list[str]:
         """Return the ids of all nodes that there are."""
@@ -333,27 +342,27 @@ class Below:
 
     # ── who is let in ───────────────────────────────────────────────────────────────────────────────
 
-    def _guest(self, members: Members, asked: Question) -> Guest | None:
+    def _guest(self, members: Members, asked: AuthRequest) -> Guest | None:
         user = asked.connect_opts.user
         if asked.client_info.type == "mqtt" or not user.startswith("node-"):
             return None
         version = asked.connect_opts.name.rpartition(" ")[2]
         member = members.verify(user.removeprefix("node-"), asked.connect_opts.password, version)
         rights = member_rights(member.slot)
-        return Guest(user, account_of(member.slot), Rights(rights.publish, rights.subscribe))
+        return Guest(user, account_of(member.slot), Permissions(rights.publish, rights.subscribe))
 
-    def _changed(self, member: Member) -> None:
+    def _changed(self, member: NodeMember) -> None:
         other = self._generations.get(member.id) != member.generation
         self._generations[member.id] = member.generation
         self._assign()
-        if member.slot and (other or member.state in (State.LEFT, State.EXPELLED)):
+        if member.slot and (other or member.state in (MembershipState.LEFT, MembershipState.EXPELLED)):
             self._closing.add(member.slot)
             self._close.set()
 
     def _assign(self) -> None:
         """Have a connection of ours in the slot of each member that may write here, and of the other centre."""
         assert self.members is not None  # noqa: S101 - open() has run
-        placed = self.members.placed()
+        placed = self.members.members_by_slot()
         if self.config.peer.secret_file:
             placed[self.config.division] = self.config.division
         self.node_links.assign(placed)
@@ -388,10 +397,10 @@ class Below:
     async def _free_slots(self) -> None:
         """Give back the slots of members that have ended, where nothing is connected any more."""
         assert self.members is not None  # noqa: S101 - open() has run
-        for member in self.members.ended():
+        for member in self.members.holding_slot():
             try:
                 if await self._close_slot(member.slot) == 0:
-                    await self.members.free(member.id)
+                    await self.members.free_slot(member.id)
                     continue
             except (Unavailable, Conflict, StoreFull) as why:
                 _log.warning("a slot is freed later", slot=member.slot, reason=str(why))
@@ -401,7 +410,7 @@ class Below:
     async def _connected(self) -> set[str]:
         """Return the members whose connection is open; what is connected in other slots is closed."""
         assert self.members is not None  # noqa: S101 - open() has run
-        placed, ours = self.members.placed(), self.node_links.connected
+        placed, ours = self.members.members_by_slot(), self.node_links.connected
         slots = {*self._slots, *placed}
         counts = await self.engine.connection_counts([account_of(slot) for slot in slots])
         found: set[str] = set()
@@ -412,7 +421,7 @@ class Below:
             if count >= self.config.node_quota.connections:
                 # Half-open ones of a link that flaps would keep out the node, and us; the living one comes again.
                 _log.warning("all connections of a slot are in use; they are closed", slot=slot, count=count)
-                metrics.LIMITED.labels("node_connections").inc()
+                metrics.LIMIT_HITS.labels("node_connections").inc()
                 await self._close_slot(slot)
             if member := placed.get(slot):
                 found.add(member)
@@ -422,47 +431,47 @@ class Below:
 
     # ── joining ─────────────────────────────────────────────────────────────────────────────────────
 
-    async def join(self, code: str, version: str, life: str) -> Told:
+    async def join(self, code: str, version: str, life: str) -> JoinAnswer:
         """Take a node in. Raises as `Members.join`."""
         assert self.members is not None  # noqa: S101 - open() has run
         invited = code.split("_")[1] if code.count("_") > 1 else ""
-        records = await self.links.lanes(invited) if MEMBER.fullmatch(invited) else []
-        came = Lane(
+        records = await self.links.lanes(invited) if MEMBER_ID.fullmatch(invited) else []
+        came = LaneProgress(
             max((one.position for one in records), default=0),
             max((one.committed_at for one in records), default=0),
-            next((one.life for one in records), ""),
+            next((one.log_epoch for one in records), ""),
             sum(until - after for one in records for after, until in one.ranges),
         )
-        joined = await self.members.join(code, version=version, life=life, came=came)
+        joined = await self.members.join(code, version=version, log_epoch=life, progress=came)
         member = joined.member
-        return Told(
+        return JoinAnswer(
             member.id,
             member.division,
             member.slot,
             joined.secret,
             member.generation,
-            member.first,
+            member.log_first,
             self._way_in(),
             __version__,
         )
 
-    def _way_in(self) -> WayIn:
+    def _way_in(self) -> LinkAddress:
         config = self.config.engine
         if config.url:
             place = urlsplit(config.url.partition(",")[0])
-            return WayIn(place.scheme, place.hostname or "", place.port or 4222, _pem(config.ca_file))
+            return LinkAddress(place.scheme, place.hostname or "", place.port or 4222, _pem(config.ca_file))
         certificate = _pem(config.tls.cert_file)
         open_to_all = config.host in {"127.0.0.1", "::1", "localhost", "0.0.0.0", "::"}  # noqa: S104 - read, not bound
-        return WayIn(
+        return LinkAddress(
             "tls" if certificate else "nats", "" if open_to_all else config.host, self.engine.info.port, certificate
         )
 
     # ── what it says ────────────────────────────────────────────────────────────────────────────────
 
-    async def gaps(self, division: str) -> list[Named]:
+    async def gaps(self, division: str) -> list[GapReport]:
         """Return what did not come of a node's lost stores. Raises `NotFound`, `Unavailable`."""
         assert self.members is not None  # noqa: S101 - open() has run
-        return await gaps.named(self._log, division, self.members.get(division).gaps)
+        return await gaps.gap_reports(self._log, division, self.members.get(division).gaps)
 
     def rows(self) -> list[NodeRow]:
         """Return the nodes as people see them."""
@@ -477,23 +486,23 @@ class Below:
         """Return a node's line with what it may send, and which of its devices another one sends too."""
         assert self.members is not None  # noqa: S101 - open() has run
         conflicts = self.owners.conflicts(row.member)
-        troubles = [*row.troubles, *(self.receiver.standing(row.member).told() if self.receiver else ())]
+        problems = [*row.problems, *(self.receiver.health(row.member).problems() if self.receiver else ())]
         if conflicts:
             first = conflicts[0]
             who = f"{first.sent_by} sends {first.device}, which {first.owner} owns"
             more = f", and {len(conflicts) - 1} more" if len(conflicts) > 1 else ""
-            troubles.append(f"devices of two nodes: {who}{more}; `sensegate node own DEVICE MEMBER` decides")
+            problems.append(f"devices of two nodes: {who}{more}; `sensegate node own DEVICE MEMBER` decides")
         return msgspec.structs.replace(
             row,
-            copied=self.copies.last.get(row.member, 0),
+            copied=self.copies.complete_until.get(row.member, 0),
             areas=list(self.members.areas_of(row.member)),
             conflicts=len(conflicts),
-            troubles=troubles,
+            problems=problems,
         )
 
 
-def _row(node: Node, division: str, member: Member | None, tables: dict[str, str]) -> NodeRow:
-    heard = node.heard
+def _row(node: NodeStatus, division: str, member: NodeMember | None, tables: dict[str, str]) -> NodeRow:
+    heard = node.last_report
     report = heard.report if heard else None
     version = report.version if report else member.version if member else ""
     return NodeRow(
@@ -508,19 +517,19 @@ def _row(node: Node, division: str, member: Member | None, tables: dict[str, str
         node.refused,
         "; ".join(
             note
-            for note in (version_note(__version__, version), tables_note(tables, report.tables) if report else "")
+            for note in (release_note(__version__, version), tables_note(tables, report.tables) if report else "")
             if note
         ),
         membership=member.state.value if member else "configured",
         generation=member.generation if member else 0,
         version=version,
         clock_offset_s=round(heard.clock_offset_s, 3) if heard else None,
-        reported=heard.at if heard else 0,
+        reported=heard.received_at if heard else 0,
         load=report.load if report else None,
         rss_mb=report.rss_mb if report else None,
         devices=report.devices if report else None,
         counts=node.counts,
-        troubles=list(report.troubles) if report else [],
+        problems=list(report.problems) if report else [],
         gaps=[(gap.since, gap.until) for gap in member.gaps] if member else [],
     )
 

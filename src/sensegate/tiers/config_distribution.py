@@ -24,7 +24,7 @@ from sensegate.lifecycle.contents import Content, ContentStore, digest_of
 from sensegate.lifecycle.history import ProfileVersion, VersionInForce, VersionState
 from sensegate.lifecycle.releases import Releases
 
-_log = structlog.get_logger("authority")
+_log = structlog.get_logger("tiers")
 
 TABLES = {
     "properties": ("quantities", "properties.csv"),
@@ -34,7 +34,7 @@ TABLES = {
 """Tables that centre and nodes must have alike: name -> where it is."""
 
 
-class Handed(msgspec.Struct, frozen=True, omit_defaults=True):
+class DistributedProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the centre decided about one profile for one node."""
 
     profile: str
@@ -42,20 +42,20 @@ class Handed(msgspec.Struct, frozen=True, omit_defaults=True):
     versions: tuple[ProfileVersion, ...]
     """Those of `force`."""
     standard: bool = False
-    folder: bool = False
+    from_folder: bool = False
     """Of the centre's folder: for nodes whose folder is older."""
 
 
-class Base(msgspec.Struct, frozen=True, omit_defaults=True):
+class NodeConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that one node should have of the centre."""
 
-    profiles: tuple[Handed, ...] = ()
+    profiles: tuple[DistributedProfile, ...] = ()
     tables: dict[str, str] = {}
     format: int = 1
 
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
-_decode = msgspec.msgpack.Decoder(Base).decode
+_decode = msgspec.msgpack.Decoder(NodeConfiguration).decode
 _content = msgspec.msgpack.Decoder(Content).decode
 
 
@@ -75,7 +75,7 @@ def tables_note(mine: dict[str, str], theirs: dict[str, str]) -> str:
     return f"other tables than the centre's: {', '.join(differing)}; update the older of the two" if differing else ""
 
 
-class Offers:
+class ConfigPublisher:
     """The centre's side: what each node should have."""
 
     def __init__(
@@ -87,22 +87,22 @@ class Offers:
         self._home = home
         self._standard = frozenset(standard)
         self._tables = table_digests()
-        self._made: dict[str, tuple[bytes, str]] = {}
-        releases.on_change.append(lambda _profile: self.forget())
+        self._cache: dict[str, tuple[bytes, str]] = {}
+        releases.on_change.append(lambda _profile: self.invalidate())
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Make everything anew: something has changed."""
-        self._made.clear()
+        self._cache.clear()
 
     def digest(self, division: str) -> str:
         """Return the digest of what a node should have."""
         return self._of(division)[1]
 
-    async def base(self, division: str, _payload: bytes) -> bytes:
+    async def answer_base(self, division: str, _payload: bytes) -> bytes:
         """Answer a node that asks what it should have."""
         return self._of(division)[0]
 
-    async def content(self, _division: str, payload: bytes) -> bytes:
+    async def answer_content(self, _division: str, payload: bytes) -> bytes:
         """Answer a node that asks for the content of a digest."""
         digest = payload.decode("ascii", "replace")
         for name in self._names():
@@ -112,26 +112,28 @@ class Offers:
         return msgspec.msgpack.encode(await self._releases.contents.read(digest))
 
     def _of(self, division: str) -> tuple[bytes, str]:
-        made = self._made.get(division)
+        made = self._cache.get(division)
         if made is None:
-            found = [one for name in self._known() if (one := self._handed(name, division))]
-            encoded = _encode(Base(tuple(found), self._tables))
-            made = self._made[division] = encoded, sha256(encoded).hexdigest()[:32]
+            found = [one for name in self._known() if (one := self._distributed(name, division))]
+            encoded = _encode(NodeConfiguration(tuple(found), self._tables))
+            made = self._cache[division] = encoded, sha256(encoded).hexdigest()[:32]
         return made
 
     def _known(self) -> list[str]:
         return sorted({*self._names(), *self._releases.profiles()})
 
-    def _handed(self, profile: str, division: str) -> Handed | None:
+    def _distributed(self, profile: str, division: str) -> DistributedProfile | None:
         life = self._releases.history(profile)
         force = tuple(
-            one
-            for one in life.force
-            if division.startswith(one.target.division) or one.target.division.startswith(division)
+            entry
+            for entry in life.force
+            if division.startswith(entry.target.division) or entry.target.division.startswith(division)
         )
-        versions = tuple(one for one in life.versions if any(one.number == decided.number for decided in force))
+        versions = tuple(
+            version for version in life.versions if any(version.number == decided.number for decided in force)
+        )
         if force:
-            return Handed(profile, force, versions, standard=life.standard)
+            return DistributedProfile(profile, force, versions, standard=life.standard)
         shelved = self._releases.shelved(profile)
         if shelved is None or profile.partition("/")[0] not in self._standard:
             return None
@@ -140,10 +142,12 @@ class Offers:
         version = ProfileVersion(
             number, digest_of(content), VersionState.RELEASED, home, 0, "folder", 0, used=True, library=True
         )
-        return Handed(profile, (VersionInForce(home, number, 0, "folder"),), (version,), standard=True, folder=True)
+        return DistributedProfile(
+            profile, (VersionInForce(home, number, 0, "folder"),), (version,), standard=True, from_folder=True
+        )
 
 
-class Taking:
+class ConfigReceiver:
     """The node's side: asks for what differs, and takes what is sound."""
 
     def __init__(
@@ -161,45 +165,45 @@ class Taking:
         self._trail = trail
         self._ask = ask
         self.by = Principal("centre", Role.PROVINCE_OPERATOR, Scope(centre), name="handed down by the centre")
-        self.has = ""
+        self.applied_digest = ""
         """Digest of the base data that were last taken, as far as they could be."""
         self.refused: dict[str, str] = {}
         """Profile -> why what the centre handed down is not in force."""
         self.tables: dict[str, str] = {}
         """The centre's."""
 
-    def troubles(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Return what was not taken, a sentence each."""
         note = tables_note(table_digests(), self.tables) if self.tables else ""
         found = [f"profile {name} of the centre is not in force here: {why}" for name, why in self.refused.items()]
         return [*found, *([note] if note else [])]
 
-    async def take(self, digest: str) -> None:
+    async def apply(self, digest: str) -> None:
         """Bring this node to what the centre has, if it is not there.
 
         Raises `Unavailable`, `PermissionDenied` (asked later again).
         """
-        if digest == self.has:
+        if digest == self.applied_digest:
             return
         base = _decode(await self._ask("base", b""))
         self.tables = base.tables
         refused: dict[str, str] = {}
         for handed in base.profiles:
             try:
-                await self._take(handed)
+                await self._apply_profile(handed)
             except (ConfigError, Conflict, NotFound) as why:
                 refused[handed.profile] = str(why)
                 if self.refused.get(handed.profile) != str(why):
-                    _log.error("what the centre handed down is refused", profile=handed.profile, why=str(why))
-                    facts = {"why": str(why)[:500], "versions": [one.number for one in handed.versions]}
+                    _log.error("what the centre handed down is refused", profile=handed.profile, reason=str(why))
+                    facts = {"why": str(why)[:500], "versions": [version.number for version in handed.versions]}
                     await self._trail.record(
                         self.by, "profile.apply_from_centre.refused", handed.profile, after=dict(facts)
                     )
         self.refused = refused
-        self.has = digest
+        self.applied_digest = digest
 
-    async def _take(self, handed: Handed) -> None:
-        if handed.folder and self._has_it(handed):
+    async def _apply_profile(self, handed: DistributedProfile) -> None:
+        if handed.from_folder and self._is_up_to_date(handed):
             return
         contents: dict[str, Content] = {}
         for version in handed.versions:
@@ -212,11 +216,11 @@ class Taking:
             standard=handed.standard,
         )
 
-    def _has_it(self, handed: Handed) -> bool:
+    def _is_up_to_date(self, handed: DistributedProfile) -> bool:
         """Tell whether our own folder, or what was decided here, is as new as the centre's folder."""
         shelved = self._releases.shelved(handed.profile)
         number = handed.versions[0].number
-        known = [one.number for one in self._releases.history(handed.profile).versions if one.used]
+        known = [version.number for version in self._releases.history(handed.profile).versions if version.used]
         return max([*known, shelved[0] if shelved else 0], default=0) >= number
 
     async def _read(self, digest: str) -> Content:

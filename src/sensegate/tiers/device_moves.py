@@ -28,17 +28,17 @@ from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.model import Member
 from sensegate.ports import Log
-from sensegate.tiers.move_register import Order, Part, Told, decode_orders
+from sensegate.tiers.move_register import MoveOrder, MovePart, MoveReport, decode_orders
 
-SHUT_S = 1.2
+CLOSING_S = 1.2
 """After this time what was being let in has been closed too."""
 PART_BYTES = 400_000
 
-_log = structlog.get_logger("moving")
+_log = structlog.get_logger("tiers")
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class Place(msgspec.Struct, frozen=True):
+class LogIdentity(msgspec.Struct, frozen=True):
     """Who we are on the log, and how long we remember."""
 
     node: str
@@ -47,12 +47,12 @@ class Place(msgspec.Struct, frozen=True):
     ledger_ttl_h: int
 
     @property
-    def name(self) -> str:
+    def writer_name(self) -> str:
         """Of our partition in subjects."""
         return f"{self.node}-{self.partition}"
 
 
-class Mover:
+class DeviceMover:
     """Does what the centre orders of this gateway; each order may come again."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Mover:
         devices: Devices,
         log: Log,
         clock: Clock,
-        place: Place,
+        place: LogIdentity,
         *,
         ask: Callable[[str, bytes], Awaitable[bytes]],
         close: Callable[[str], None],
@@ -91,62 +91,62 @@ class Mover:
         self._remember = remember
         self._by = by
 
-    async def work(self) -> None:
+    async def run_orders(self) -> None:
         """Do all that is ordered now.
 
         Raises `Unavailable`, `PermissionDenied` (of the centre): the rest is done the next time.
         """
         for order in decode_orders(await self._ask("orders", b"")):
             try:
-                told = await self._do(order)
+                told = await self._run_order(order)
             except (ConfigError, Conflict, NotFound, ValueError) as why:
-                _log.error("a device cannot be moved", device=order.device, order=order.what, why=str(why))
-                told = Told(order.id, refused=str(why))
-                if order.what == "give":
-                    self._devices.held.discard(order.device)  # it stays, and may connect
-            await self._ask("told", _encode(msgspec.structs.replace(told, what=order.what)))
+                _log.error("a device cannot be moved", device=order.device, order=order.action, reason=str(why))
+                told = MoveReport(order.id, refused=str(why))
+                if order.action == "give":
+                    self._devices.moving_out.discard(order.device)  # it stays, and may connect
+            await self._ask("told", _encode(msgspec.structs.replace(told, action=order.action)))
 
-    async def _do(self, order: Order) -> Told:
-        match order.what:
+    async def _run_order(self, order: MoveOrder) -> MoveReport:
+        match order.action:
             case "give":
-                return await self._give(order)
+                return await self._export(order)
             case "take":
-                return await self._take(order)
+                return await self._import(order)
             case "settle" | "drop":
                 if await self._devices.move_out(order.device, by=self._by, to=order.other, move=order.id):
                     self._close(order.device)
                     await self._count(order, MOVED_OUT)
-                self._devices.held.discard(order.device)
+                self._devices.moving_out.discard(order.device)
             case "back":
-                opened = await self._devices.open_again(
-                    order.device, by=self._by, move=order.id, stored=order.stored, bare=order.bare
+                opened = await self._devices.readmit(
+                    order.device, by=self._by, move=order.id, stored=order.stored, bare=order.without_credential
                 )
                 if opened and order.forced:
                     await self._count(order, MOVED_FORCED)
-                self._devices.held.discard(order.device)
+                self._devices.moving_out.discard(order.device)
             case "recall":
-                return Told(order.id, has=self._devices.came_by(order.device, order.id))
+                return MoveReport(order.id, has_device=self._devices.arrived_by(order.device, order.id))
             case _:
-                raise PermissionDenied(f"'{order.what}' is not known to this release")
-        return Told(order.id)
+                raise PermissionDenied(f"'{order.action}' is not known to this release")
+        return MoveReport(order.id)
 
     # ── the source ──────────────────────────────────────────────────────────────────────────────────
 
-    async def _give(self, order: Order) -> Told:
+    async def _export(self, order: MoveOrder) -> MoveReport:
         device = order.device
-        self._devices.demand_movable(device, order.id)
-        self._devices.held.add(device)
+        self._devices.require_movable(device, order.id)
+        self._devices.moving_out.add(device)
         self._close(device)
-        await self._clock.sleep(SHUT_S)
+        await self._clock.sleep(CLOSING_S)
         await self._drained()
         stored = await self._devices.shut_out(device, by=self._by, move=order.id)
         number = identities = 0
         async for batch in self._identities(device):
             identities += len(batch)
             for payload in _split(batch):
-                await self._ask("part", _encode(Part(order.id, number, payload)))
+                await self._ask("part", _encode(MovePart(order.id, number, payload)))
                 number += 1
-        return Told(order.id, identities=identities, parts=number, stored=stored)
+        return MoveReport(order.id, identities=identities, parts=number, stored=stored)
 
     async def _identities(self, device: str) -> AsyncIterator[Batch]:
         """Yield what of our log tells the duplicates of a device."""
@@ -155,7 +155,7 @@ class Mover:
             for entry in entries:
                 at = entry.sequence
                 kind, _, rest = entry.subject.partition(".")
-                if kind not in LOGGED and not (kind == "seen" and rest == self._place.name):
+                if kind not in LOGGED and not (kind == "seen" and rest == self._place.writer_name):
                     continue
                 batch = read_rows(entry, "moves of devices")
                 if (
@@ -169,19 +169,19 @@ class Mover:
 
     # ── the target ──────────────────────────────────────────────────────────────────────────────────
 
-    async def _take(self, order: Order) -> Told:
+    async def _import(self, order: MoveOrder) -> MoveReport:
         stored = decode_stored(order.stored)
-        self._devices.demand_takeable(stored, order.division, order.id)
+        self._devices.require_acceptable(stored, order.division, order.id)
         batches = []
         members = []
         life_h = self._place.horizon_us // HOUR_US + 1
         for number in range(order.parts):
-            batch = columns.decode(await self._ask("part", _encode(Part(order.id, number))), sequence=1)
+            batch = columns.decode(await self._ask("part", _encode(MovePart(order.id, number))), sequence=1)
             if batch.local is None or {*batch.origins.device} != {order.device}:
                 raise ValueError(f"what came along with {order.device} holds no identities of it, or those of others")
             batch = msgspec.structs.replace(batch, node=self._place.node, partition=self._place.partition)
             batches.append(batch)
-            members.append(Member(f"seen.{self._place.name}", columns.encode(batch), life_h))
+            members.append(Member(f"seen.{self._place.writer_name}", columns.encode(batch), life_h))
         for start in range(0, len(members), 500):
             await self._store.write(members[start : start + 500])
         # On the log first: what is only in memory would be forgotten with it.
@@ -190,13 +190,15 @@ class Mover:
         if came:
             for kind in (MOVED_IN, MOVED_FORCED) if order.forced else (MOVED_IN,):
                 await self._count(order, kind)
-        return Told(order.id)
+        return MoveReport(order.id)
 
-    async def _count(self, order: Order, kind: str) -> None:
+    async def _count(self, order: MoveOrder, kind: str) -> None:
         ledger = Ledger()
         ledger.add(self._clock.now() // HOUR_US, order.device, "move", f"{kind}.{order.other}")
         ledger.locate([order.device], [order.division])
-        await self._store.write([Member(f"ledger.{self._place.name}", ledger.encode(), self._place.ledger_ttl_h)])
+        await self._store.write(
+            [Member(f"ledger.{self._place.writer_name}", ledger.encode(), self._place.ledger_ttl_h)]
+        )
 
 
 def _split(batch: Batch) -> list[bytes]:

@@ -1,7 +1,7 @@
 """The envelope of every request between tiers and of its answer, and the greeting that comes first.
 
-Both carry the form in which they are written and the term of the centre. The envelope of ``hello`` is read by every
-release; the centre chooses the newest form that both sides speak.
+Both carry the protocol version and the term of the centre. Every release reads the envelope of ``hello``; the centre
+chooses the newest version that both sides speak.
 """
 
 from __future__ import annotations
@@ -12,61 +12,61 @@ import msgspec
 
 from sensegate.errors import PermissionDenied, Unavailable
 
-FORMS = (1,)
-"""Forms of the requests that this release speaks, oldest first."""
+PROTOCOL_VERSIONS = (1,)
+"""Protocol versions that this release speaks, oldest first."""
 ENVELOPE_BYTES = 1_024
-"""More than an envelope adds to its body."""
+"""Upper bound of what an envelope adds to its body."""
 HELLO = "hello"
 TERM_MAX = 2**40
-"""No term is later: what claims to be so is no request."""
+"""Highest valid term: a request with a higher one is refused."""
 
 
 class LinkRequest(msgspec.Struct, frozen=True, array_like=True):
-    """What a member asks."""
+    """A request of a member to its centre."""
 
-    form: int
+    version: int
     term: int
-    """Highest term of a centre that the sender knows."""
+    """Highest term of a centre known to the sender."""
     question: str
     body: bytes
 
 
 class LinkAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """What a centre answers."""
+    """The answer of a centre."""
 
-    form: int
+    version: int
     term: int
     value: bytes = b""
-    refused: str = ""
-    """Why not, and what to do; empty: it was not refused."""
-    lost: str = ""
-    """Why the centre cannot answer now; empty: it can."""
+    refusal: str = ""
+    """Why the request was refused, and what to do; empty: it was not refused."""
+    unavailable: str = ""
+    """Why the centre cannot answer now; empty: it could."""
     retry_after_s: float = 0.0
-    """Nothing was taken; ask again after so long."""
+    """Above 0: nothing was processed; send the request again after this time."""
 
 
 class MemberHello(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a member tells of itself when it has connected."""
+    """The greeting of a member that has connected."""
 
-    forms: tuple[int, ...]
+    versions: tuple[int, ...]
     release: str
     member: str
     term: int = 0
     writer: str = ""
-    """Identity of its uplink."""
+    """Identity of the store whose log it forwards."""
     writer_epoch: int = 0
 
 
 class Welcome(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the centre answers to that."""
+    """The answer to a greeting."""
 
-    form: int
+    version: int
     release: str
     term: int = 0
     active: bool = True
     """Whether this centre takes spans."""
     clock: int = 0
-    """Its time, µs UTC."""
+    """Time of the centre, µs UTC."""
 
 
 encode = msgspec.msgpack.Encoder().encode
@@ -77,7 +77,7 @@ decode_welcome = msgspec.msgpack.Decoder(Welcome).decode
 
 
 def decode_request(payload: bytes) -> LinkRequest:
-    """Return a request. Raises `PermissionDenied` where it is none."""
+    """Decode a request. Raises `PermissionDenied` where the payload is none."""
     try:
         request = _request(payload)
     except (msgspec.DecodeError, RecursionError) as why:
@@ -88,23 +88,27 @@ def decode_request(payload: bytes) -> LinkRequest:
 
 
 def decode_answer(payload: bytes) -> LinkAnswer:
-    """Return an answer. Raises `Unavailable` where it is none."""
+    """Decode an answer. Raises `Unavailable` where the payload is none."""
     try:
         return _answer(payload)
     except (msgspec.DecodeError, RecursionError) as why:
         raise Unavailable(f"the centre's answer cannot be read: {why}") from why
 
 
-def chosen_form(theirs: Sequence[int]) -> int:
-    """Return the newest form that both sides speak. Raises `PermissionDenied` naming both where there is none."""
-    common = set(FORMS).intersection(theirs)
+def negotiated_version(offered: Sequence[int]) -> int:
+    """Return the newest version that both sides speak.
+
+    Raises:
+        PermissionDenied: there is none; the text names the versions of both.
+    """
+    common = set(PROTOCOL_VERSIONS).intersection(offered)
     if not common:
-        raise PermissionDenied(form_fault(theirs))
+        raise PermissionDenied(version_mismatch(offered))
     return max(common)
 
 
-def form_fault(theirs: Sequence[int]) -> str:
-    """Return that no form is common, naming those of both sides."""
-    named = ", ".join(str(form) for form in theirs[:8]) or "none"
-    ours = ", ".join(str(form) for form in FORMS)
-    return f"form: the node speaks {named}, the centre {ours}; update the older one of the two"
+def version_mismatch(offered: Sequence[int]) -> str:
+    """Return the error text for two sides that speak no common protocol version."""
+    named = ", ".join(str(version) for version in offered[:8]) or "none"
+    own = ", ".join(str(version) for version in PROTOCOL_VERSIONS)
+    return f"protocol version: the node speaks {named}, the centre {own}; update the older one of the two"

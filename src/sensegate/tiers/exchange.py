@@ -1,7 +1,7 @@
-"""What an uplink says to its centre and what is answered: claims, positions, spans.
+"""The requests of an uplink to its centre: claims, positions, spans.
 
-The lanes' records stand at the centre. What is held of them here is forgotten after any doubt and asked for again: the
-same span is then made once more out of the log, and the centre takes it once.
+The lane records are kept at the centre. The copies of them here are dropped after any doubt and asked for again: the
+same span is then built again from the log, and the centre stores it once.
 """
 
 from __future__ import annotations
@@ -13,20 +13,30 @@ from typing import Protocol
 
 import msgspec
 
-from sensegate.bus.record import Kept, LaneRecord
+from sensegate.bus.record import LaneRecord, WithheldRange
 from sensegate.clock import Clock
 from sensegate.errors import Overloaded, PermissionDenied, Unavailable
 from sensegate.ports import Log
 from sensegate.tiers import protocol
-from sensegate.tiers.protocol import Lane, LaneMove, Outcome, Part, RefusedPart, Selection, SpanAnswer, SpanRequest
+from sensegate.tiers.protocol import (
+    Lane,
+    LaneUpdate,
+    RefusedPart,
+    SpanAnswer,
+    SpanOutcome,
+    SpanPart,
+    SpanRequest,
+    SpanSelection,
+)
 from sensegate.tiers.writers import Claimant
 
-ASK_S = 10.0
-SPAN_S = 3.0
-"""An answer that has not come after this, and the time that the span takes on a slow link, is lost."""
+REQUEST_TIMEOUT_S = 10.0
+SPAN_TIMEOUT_S = 3.0
+"""Time-out of a span, in addition to its transmission time on a slow link."""
 SLOW_BYTES_PER_S = 65_536
+"""Slowest link for which the time-out allows."""
 ENVELOPE_BYTES = 16_384
-"""More than a span without its parts ever takes, with the envelope of the request."""
+"""Upper bound of a span without its parts, with the envelope of the request."""
 
 
 class UplinkLink(Protocol):
@@ -37,42 +47,43 @@ class UplinkLink(Protocol):
         """Largest body of a request."""
         ...
 
-    async def ask(self, question: str, payload: bytes = b"", timeout_s: float = ASK_S) -> bytes:
+    async def ask(self, question: str, payload: bytes = b"", timeout_s: float = REQUEST_TIMEOUT_S) -> bytes:
         """Return the centre's answer. Raises `Unavailable`, `PermissionDenied`, `Overloaded`."""
         ...
 
-    async def send_span(self, lane: str, payload: bytes, timeout_s: float = ASK_S) -> bytes:
+    async def send_span(self, lane: str, payload: bytes, timeout_s: float = REQUEST_TIMEOUT_S) -> bytes:
         """Return the centre's answer to a span. Raises `Unavailable`, `PermissionDenied`, `Overloaded`."""
         ...
 
 
 class LaneState(msgspec.Struct, frozen=True):
-    """A lane as it is held here."""
+    """The local copy of a lane record."""
 
     record: LaneRecord
-    """As the centre confirmed it; its position may have moved here past what is not told."""
+    """As the centre confirmed it; its position may be ahead by entries that bring nothing to the centre."""
     confirmed: int
-    """Position that the centre has."""
+    """Position of the record at the centre."""
 
-    def moved(self, position: int, kept: tuple[Kept, ...]) -> LaneState:
-        """Return the lane past entries of which the centre need not know."""
-        return LaneState(msgspec.structs.replace(self.record, position=position, kept=kept), self.confirmed)
+    def advanced(self, position: int, withheld: tuple[WithheldRange, ...]) -> LaneState:
+        """Return the lane moved past entries that bring nothing to the centre."""
+        return LaneState(msgspec.structs.replace(self.record, position=position, withheld=withheld), self.confirmed)
 
 
 class Exchange:
-    """The conversation of one uplink over one connection."""
+    """Sends the requests of one uplink over one connection."""
 
     def __init__(self, link: UplinkLink, claimant: Claimant, log: Log, clock: Clock) -> None:
         self._link = link
         self._claimant = claimant
         self._log = log
         self._clock = clock
-        self._asking = asyncio.Lock()
-        self.held: dict[Lane, LaneState] = {}
+        self._query_lock = asyncio.Lock()
+        self.lanes: dict[Lane, LaneState] = {}
+        """Confirmed lanes; empty after any doubt."""
         self.connected = False
-        """True while the last exchange was answered."""
+        """Whether the last request was answered."""
         self.clock_offset_s: float | None = None
-        """By how much the centre's clock was ahead of ours at its newest answer, transit included."""
+        """Offset of the centre's clock from ours at its newest answer, transit included; None: not known."""
 
     @property
     def parts_bytes_max(self) -> int:
@@ -80,118 +91,124 @@ class Exchange:
         return self._link.payload_bytes_max - ENVELOPE_BYTES
 
     async def lane(self, lane: Lane) -> LaneState:
-        """Return a lane; ask the centre, or claim the lanes, if there was any doubt.
+        """Return a lane; after any doubt ask the centre for it, or claim the lanes.
 
         Raises:
-            Unavailable, Overloaded: not known now.
-            PermissionDenied: this process is not taken as the writer, or the centre does not speak with it.
+            Unavailable, Overloaded: the lane is not known now.
+            PermissionDenied: this process is denied as the writer, or the centre refuses the question.
         """
-        if state := self.held.get(lane):
+        if state := self.lanes.get(lane):
             return state
-        async with self._asking:
-            if lane not in self.held:
-                records = await self._asked()
+        async with self._query_lock:
+            if lane not in self.lanes:
+                records = await self._query_lanes()
                 self.connected = True
                 for name, record in records.items():
-                    self.held.setdefault(name, LaneState(record, record.position))
-        return self.held[lane]
+                    self.lanes.setdefault(name, LaneState(record, record.position))
+        return self.lanes[lane]
 
-    async def look(self) -> None:
-        """See that this process is still the writer, while nothing is sent. Raises as `lane`."""
-        async with self._asking:
+    async def verify_writer(self) -> None:
+        """Check that this process is still the writer while nothing is sent. Raises as `lane`."""
+        async with self._query_lock:
             try:
-                answer = protocol.decode_position_answer(await self._link.ask("position", timeout_s=ASK_S))
+                answer = protocol.decode_position_answer(await self._link.ask("position", timeout_s=REQUEST_TIMEOUT_S))
             except Unavailable:
                 self.connected = False
                 raise
             self.connected = True
             live = answer.lanes.get(Lane.LIVE)
-            if live is None or not self._is_mine(live):
-                self._claimant.displaced()
-                self.forget()
+            if live is None or not self._is_own(live):
+                self._claimant.lose()
+                self.invalidate()
 
-    async def _asked(self) -> dict[Lane, LaneRecord]:
+    async def _query_lanes(self) -> dict[Lane, LaneRecord]:
         if self._claimant.writer.id:
-            answer = protocol.decode_position_answer(await self._link.ask("position", timeout_s=ASK_S))
+            answer = protocol.decode_position_answer(await self._link.ask("position", timeout_s=REQUEST_TIMEOUT_S))
             live = answer.lanes.get(Lane.LIVE)
-            if live and self._is_mine(live):
+            if live and self._is_own(live):
                 self.clock_offset_s = (answer.stored_at - live.committed_at) / 1e6 if live.committed_at else None
                 return answer.lanes
-            self._claimant.displaced()
+            self._claimant.lose()
         records = await self._claimant.claim(self._link)
         if records is None:
             raise PermissionDenied(self._claimant.denied)
         return records
 
-    def _is_mine(self, record: LaneRecord) -> bool:
-        mine, present = self._claimant.writer, record.writer
-        # At a centre that took over before it had copied our claim we are newer than what stands there.
-        older = present.id == mine.id and present.epoch < mine.epoch
-        return record.life == self._log.epoch and (present == mine or older)
+    def _is_own(self, record: LaneRecord) -> bool:
+        own, present = self._claimant.writer, record.writer
+        # A centre that took over before it had copied our claim still has an older epoch of ours.
+        is_older = present.id == own.id and present.epoch < own.epoch
+        return record.log_epoch == self._log.epoch and (present == own or is_older)
 
     async def send(
         self,
-        parts: Sequence[Part],
-        moves: Sequence[LaneMove],
-        selection: Selection,
+        parts: Sequence[SpanPart],
+        updates: Sequence[LaneUpdate],
+        selection: SpanSelection,
         *,
-        readmits: str = "",
+        resend_of: str = "",
     ) -> SpanAnswer:
-        """Send a span; after any doubt forget the lanes.
+        """Send a span; after any doubt drop the local lanes.
+
+        Args:
+            parts: of the span; empty where it only updates lanes.
+            updates: the lanes after the span.
+            selection: the part of the log from which it was made.
+            resend_of: id of the refused part that it sends again; empty: none.
 
         Raises:
-            Unavailable: the outcome is unknown, or the lanes are to be claimed.
-            PermissionDenied: the centre does not take it.
-            Overloaded: the centre asks for a pause; nothing was taken.
+            Unavailable: the outcome is unknown, or the lanes must be claimed.
+            PermissionDenied: the centre refuses it.
+            Overloaded: the centre asks for a pause; nothing was stored.
         """
-        lane = next((move.lane for move in moves if move.lane is Lane.LIVE), Lane.BACKLOG)
+        lane = next((update.lane for update in updates if update.lane is Lane.LIVE), Lane.BACKLOG)
         now = self._clock.now()
         request = SpanRequest(
             self._claimant.writer,
             self._log.epoch,
             secrets.token_hex(8),
             now,
-            tuple(moves),
+            tuple(updates),
             tuple(parts),
             selection,
-            readmits,
+            resend_of,
         )
         payload = protocol.encode(request)
         if len(payload) > self._link.payload_bytes_max:
             raise PermissionDenied(
-                f"span: it has {len(payload):,} bytes, a message to the centre holds {self._link.payload_bytes_max:,}; "
-                "raise engine.max_payload_bytes at the centre, or skip it"
+                f"span: {len(payload):,} bytes are more than a message to the centre holds "
+                f"({self._link.payload_bytes_max:,}); raise engine.max_payload_bytes at the centre, or skip the span"
             )
         answer: SpanAnswer | None = None
         try:
-            timeout_s = SPAN_S + len(payload) / SLOW_BYTES_PER_S
+            timeout_s = SPAN_TIMEOUT_S + len(payload) / SLOW_BYTES_PER_S
             answer = protocol.decode_span_answer(await self._link.send_span(lane, payload, timeout_s))
         except (PermissionDenied, Overloaded):
             self.connected = True
             raise
         finally:
-            if answer is None or answer.outcome is Outcome.UNCLAIMED:
-                self.forget()
-        self._take(answer, [move.lane for move in moves], now)
+            if answer is None or answer.outcome is SpanOutcome.UNCLAIMED:
+                self.invalidate()
+        self._apply(answer, [update.lane for update in updates], now)
         return answer
 
-    def _take(self, answer: SpanAnswer, moved: Sequence[Lane], sent_at: int) -> None:
-        """Hold what an answer says of the lanes. Raises `Unavailable` where they are to be claimed."""
-        if answer.outcome is Outcome.UNCLAIMED:
-            self._claimant.displaced()
+    def _apply(self, answer: SpanAnswer, updated: Sequence[Lane], sent_at: int) -> None:
+        """Store the lane records of an answer. Raises `Unavailable` where the lanes must be claimed."""
+        if answer.outcome is SpanOutcome.UNCLAIMED:
+            self._claimant.lose()
             raise Unavailable("the centre knows another writer of this node's lanes; claiming them")
         self.connected = True
         for lane, record in answer.lanes.items():
-            if lane in moved or answer.outcome is Outcome.STALE:
-                self.held[lane] = LaneState(record, record.position)
-        if answer.clock and Lane.LIVE in moved:
+            if lane in updated or answer.outcome is SpanOutcome.STALE:
+                self.lanes[lane] = LaneState(record, record.position)
+        if answer.clock and Lane.LIVE in updated:
             self.clock_offset_s = (answer.clock - sent_at) / 1e6
 
-    def forget(self) -> None:
-        """Ask the centre again before anything is sent."""
-        self.held.clear()
+    def invalidate(self) -> None:
+        """Drop the local lanes: the centre is asked before anything is sent."""
+        self.lanes.clear()
         self.connected = False
 
-    async def refused(self) -> list[RefusedPart]:
-        """Return what the centre did not take and may be sent once more. Raises as `UplinkLink.ask`."""
-        return list(protocol.decode_refused_list(await self._link.ask("refused", timeout_s=ASK_S)).parts)
+    async def refused_parts(self) -> list[RefusedPart]:
+        """Return the parts that the centre refused and that can be sent again. Raises as `UplinkLink.ask`."""
+        return list(protocol.decode_refused_list(await self._link.ask("refused", timeout_s=REQUEST_TIMEOUT_S)).parts)

@@ -1,4 +1,4 @@
-"""What a centre did not get because a node was lost with its store: the time, and numbers where devices count."""
+"""Readings that a centre never received because a node was lost with its store: when, and which sequence numbers."""
 
 from __future__ import annotations
 
@@ -13,110 +13,118 @@ from sensegate.model import Entry
 from sensegate.tiers.members import Gap
 
 LOOK_BACK_US = 24 * 3_600_000_000
-"""Of the lost store so much is read: what a device sent last is in it, or the device was silent for a day."""
+"""How far back the lost store is read: a device whose last message is older was silent for a day."""
 ENTRIES_MAX = 500_000
+"""Most entries that are read for one gap."""
 AFTER_US = 600_000_000
-"""What a device sends so long after the new node joined tells what is missing; later holes are another matter."""
+"""How long after the join of the new node messages are read; later holes have another cause."""
 RUNS_MAX = 10_000
+"""Most runs of missing messages that are listed per device."""
 
 
-class Log(Protocol):
-    """What is read of the centre's log."""
+class SubjectLog(Protocol):
+    """The part of the centre's log that this module reads."""
 
-    async def sequence_at(self, time: int) -> int: ...
+    async def sequence_at(self, time: int) -> int:
+        """Return the first sequence written at a time (µs UTC) or later."""
+        ...
 
-    async def fetch_of(self, subject: str, after: int) -> list[Entry]: ...
+    async def fetch_of(self, subject: str, after: int) -> list[Entry]:
+        """Return entries of a subject after a sequence, oldest first."""
+        ...
 
 
-class Missing(msgspec.Struct, frozen=True):
-    """What of one device did not come."""
+class MissingMessages(msgspec.Struct, frozen=True):
+    """Messages of one device that are missing at the centre."""
 
     device: str
     runs: list[tuple[int, int]]
-    """(first, last) numbers of which no reading is at the centre."""
+    """(first, last) sequence numbers of which the centre has no reading."""
     count: int
     restarted: bool = False
-    """The device began to count anew after the gap: what it sent before and did not come is not known."""
+    """The device restarted its numbering after the gap: how many messages are missing is not known."""
 
 
-class Named(msgspec.Struct, frozen=True):
-    """One gap."""
+class GapReport(msgspec.Struct, frozen=True):
+    """One gap, with the devices that number their messages."""
 
     since: int
-    """µs UTC: when the last span that came of the lost store was made."""
+    """Time of the last span from the lost store, µs UTC."""
     until: int
-    """µs UTC: when the node in its place joined."""
+    """When the replacing node joined, µs UTC."""
     pending: int
-    """Entries of its log that were waiting in its backlog besides."""
-    devices: list[Missing]
-    """Those that number their messages and were heard before and after."""
+    """Entries that still waited in the backlog of the lost store."""
+    devices: list[MissingMessages]
+    """Devices that number their messages and were heard before and after the gap."""
     missing: int
-    """Messages of these that did not come."""
+    """Missing messages of these devices."""
 
 
 Runs = dict[str, list[tuple[int, int]]]
+"""Device -> (first, last) sequence numbers that came."""
 
 
-async def named(log: Log, division: str, gaps: Sequence[Gap]) -> list[Named]:
+async def gap_reports(log: SubjectLog, member: str, gaps: Sequence[Gap]) -> list[GapReport]:
     """Return what is known of a node's gaps. Raises `Unavailable`."""
-    found = []
-    for place, gap in enumerate(gaps):
-        next_since = gaps[place + 1].since if place + 1 < len(gaps) else gap.until + AFTER_US
-        lost = {one.life for one in gaps[: place + 1]}
-        before, after = await _heard(log, division, gap, lost, min(next_since, gap.until + AFTER_US))
-        devices = missing(before, after, whole=gap.pending == 0)
-        found.append(Named(gap.since, gap.until, gap.pending, devices, sum(one.count for one in devices)))
-    return found
+    reports = []
+    for index, gap in enumerate(gaps):
+        next_since = gaps[index + 1].since if index + 1 < len(gaps) else gap.until + AFTER_US
+        lost = {earlier.log_epoch for earlier in gaps[: index + 1]}
+        before, after = await _runs_around(log, member, gap, lost, min(next_since, gap.until + AFTER_US))
+        devices = missing_messages(before, after, whole=gap.pending == 0)
+        reports.append(GapReport(gap.since, gap.until, gap.pending, devices, sum(device.count for device in devices)))
+    return reports
 
 
-async def _heard(log: Log, division: str, gap: Gap, lost: set[str], end: int) -> tuple[Runs, Runs]:
+async def _runs_around(log: SubjectLog, member: str, gap: Gap, lost: set[str], end: int) -> tuple[Runs, Runs]:
+    """Return the numbers that came from the lost store, and those that came from its successors."""
     before: Runs = {}
     after: Runs = {}
     at = await log.sequence_at(gap.since - LOOK_BACK_US) - 1
     read = 0
     while read < ENTRIES_MAX:
-        entries = await log.fetch_of(f"sequences.{division}", at)
+        entries = await log.fetch_of(f"sequences.{member}", at)
         if not entries:
             break
         for entry in entries:
             at = entry.sequence
             if entry.time > end:
                 return before, after
-            one = read_entry(entry, "gaps", sequences.decode)
-            if one is None:
+            numbers = read_entry(entry, "gaps", sequences.decode)
+            if numbers is None:
                 continue
-            if one.life in lost and one.life != gap.life:
+            if numbers.life in lost and numbers.life != gap.log_epoch:
                 continue
-            side = before if one.life == gap.life else after
-            for device, flat in one.devices.items():
+            side = before if numbers.life == gap.log_epoch else after
+            for device, flat in numbers.devices.items():
                 side.setdefault(device, []).extend(zip(flat[::2], flat[1::2], strict=True))
         read += len(entries)
     return before, after
 
 
-def missing(
+def missing_messages(
     before: Mapping[str, Sequence[tuple[int, int]]], after: Mapping[str, Sequence[tuple[int, int]]], *, whole: bool
-) -> list[Missing]:
-    """Return what is missing of each device that was heard on both sides of a gap.
+) -> list[MissingMessages]:
+    """Return the missing messages of each device that was heard on both sides of a gap.
 
     Args:
-        before: device -> runs that came of the store that was lost.
-        after: device -> runs that came of the one in its place.
-        whole: all that `before` has came in order, so that only what lies behind it can be missing.
+        before: device -> runs that came from the lost store.
+        after: device -> runs that came from its successor.
+        whole: the runs of `before` came in order, so that only later numbers can be missing.
     """
-    found = []
+    missing = []
     for device in sorted(before.keys() & after.keys()):
         old, new = before[device], after[device]
         newest = max(last for _, last in old)
         end = max(last for _, last in new)
         if end <= newest:
-            found.append(Missing(device, [], 0, restarted=max(first for first, _ in new) < newest))
+            missing.append(MissingMessages(device, [], 0, restarted=max(first for first, _ in new) < newest))
             continue
         start = newest if whole else min(first for first, _ in old)
         holes = _holes([*old, *new], start, end)
         if holes:
-            found.append(Missing(device, holes[:RUNS_MAX], sum(last - first + 1 for first, last in holes)))
-    return [one for one in found if one.count or one.restarted]
+            missing.append(MissingMessages(device, holes[:RUNS_MAX], sum(last - first + 1 for first, last in holes)))
+    return [device for device in missing if device.count or device.restarted]
 
 
 def _holes(runs: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
-"""The records of a member's two lanes: how a claim and a span change them. Pure.
+"""The records of a member's two lanes, and how a claim and a span change them. Pure.
 
-A span is fenced by the number of each record on which it builds; what the node says of its own log is held against the
-records before. The counts are the centre's own.
+A span is fenced by the number of each record to which it applies; the node's statements about its own log are checked
+against the records before. The counts are the centre's own.
 """
 
 from __future__ import annotations
@@ -11,117 +11,121 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from sensegate.bus.ledger import REFUSED_BY_CENTRE, WITHHELD
-from sensegate.bus.record import NOBODY, STORED_MAX, Kept, LaneRecord, Writer
+from sensegate.bus.record import NO_WRITER, STORED_MAX, LaneRecord, WithheldRange, Writer
 from sensegate.errors import PermissionDenied
-from sensegate.tiers.protocol import PLACE_MAX, Lane, LaneMove, SpanRequest
+from sensegate.tiers.protocol import NATURAL_MAX, Lane, LaneUpdate, SpanRequest
 
 RELEASED = "released"
-"""Rows of `withheld.<reason>` that came up afterwards; stands in the lanes' records, not in the ledger."""
+"""Rows of `withheld.<reason>` that were forwarded later; counted in the lane records, not in the ledger."""
 READMITTED = "readmitted"
-"""Rows of `refused_by_centre.<reason>` that were taken afterwards; likewise."""
-_TAKEN_BACK = {WITHHELD: RELEASED, REFUSED_BY_CENTRE: READMITTED}
+"""Rows of `refused_by_centre.<reason>` that were accepted later; counted in the same way."""
+_REVERSALS = {WITHHELD: RELEASED, REFUSED_BY_CENTRE: READMITTED}
+"""Ledger kind -> kind under which its negative counts are summed."""
 TOTALS_MAX = 1_000
-"""Kinds that a record counts; more are counted together."""
+"""Most kinds in a record; further ones are counted together under `OTHER`."""
 OTHER = "other"
 PAST_MAX = 64
-HOUR_US = 3_600_000_000
+"""Most earlier epochs of a log in a record."""
 
 Records = Mapping[Lane, LaneRecord]
 Ranges = tuple[tuple[int, int], ...]
 
 
-def stale(records: Records, request: SpanRequest) -> bool:
-    """Return whether a span builds on records that are not the present ones."""
-    return any(move.base != records[move.lane].number for move in request.moves)
+def is_stale(records: Records, request: SpanRequest) -> bool:
+    """Return whether a span applies to records that are not the present ones."""
+    return any(update.base_number != records[update.lane].number for update in request.updates)
 
 
 def is_writer(record: LaneRecord, request: SpanRequest) -> bool:
-    """Return whether a span is of the writer that stands, or of one that claimed later at another centre."""
+    """Return whether a span comes from the present writer, or from a later claim of it at another centre."""
     present, writer = record.writer, request.writer
-    newer = writer.id == present.id and writer.epoch > present.epoch
-    return request.life == record.life and bool(present.id) and (writer == present or newer)
+    is_newer = writer.id == present.id and writer.epoch > present.epoch
+    return request.log_epoch == record.log_epoch and bool(present.id) and (writer == present or is_newer)
 
 
-def moved(
-    records: Records, request: SpanRequest, counts: Mapping[str, int], *, wrote: int = 0, now: int = 0, width_us: int
+def advance(
+    records: Records, request: SpanRequest, counts: Mapping[str, int], *, written: int = 0, now: int = 0, width_us: int
 ) -> dict[Lane, LaneRecord]:
-    """Return the records of the lanes that a span moves.
+    """Return the records of the lanes that a span updates.
 
     Args:
-        records: as they stand; the span builds on them.
+        records: the present ones, to which the span applies.
         request: the span.
-        counts: ledger kind -> count of what was written.
-        wrote: bytes that were written.
+        counts: ledger kind -> count of what is written.
+        written: bytes that are written.
         now: time of the centre, µs UTC.
-        width_us: of the stretches of time in which written bytes are counted.
+        width_us: length of the periods in which written bytes are counted.
 
     Raises:
         PermissionDenied: the span contradicts the records.
     """
-    moves = {move.lane: move for move in request.moves}
-    if len(moves) != len(request.moves):
-        raise PermissionDenied("span: it moves a lane twice; update the node, or skip it")
-    credited = Lane.LIVE if Lane.LIVE in moves else Lane.BACKLOG
-    _check(records, moves)
+    updates = {update.lane: update for update in request.updates}
+    if len(updates) != len(request.updates):
+        raise PermissionDenied("span: it updates a lane twice; update the node, or skip it")
+    credited = Lane.LIVE if Lane.LIVE in updates else Lane.BACKLOG
+    _check(records, updates)
     result = {}
-    for lane, move in moves.items():
+    for lane, update in updates.items():
         record = records[lane]
         result[lane] = LaneRecord(
             request.span_id,
             record.number + 1,
             request.committed_at,
-            record.life,
-            move.position,
-            move.ranges,
-            added(record.totals, counts) if lane is credited else record.totals,
-            record.before,
-            move.kept,
-            max(record.reached, move.position, *(until for _, until in move.ranges), 0),
+            record.log_epoch,
+            update.position,
+            update.ranges,
+            add_counts(record.totals, counts) if lane is credited else record.totals,
+            record.previous_totals,
+            update.withheld,
+            max(record.reached, update.position, *(until for _, until in update.ranges), 0),
             request.writer,
-            record.past,
+            record.past_epochs,
             record.refused,
-            stored(record.stored, wrote, now, width_us) if lane is credited else record.stored,
+            add_stored(record.stored, written, now, width_us) if lane is credited else record.stored,
         )
     return result
 
 
-def _check(records: Records, moves: Mapping[Lane, LaneMove]) -> None:
+def _check(records: Records, updates: Mapping[Lane, LaneUpdate]) -> None:
+    """Check the updates of lanes against their records. Raises `PermissionDenied`."""
     live, backlog = records[Lane.LIVE], records[Lane.BACKLOG]
-    given = list(backlog.ranges)
+    assigned = list(backlog.ranges)
     reached = max(live.position, live.reached, backlog.reached)
-    if move := moves.get(Lane.LIVE):
-        if move.ranges:
+    if update := updates.get(Lane.LIVE):
+        if update.ranges:
             raise PermissionDenied("span: the live lane has ranges; update the node, or skip it")
-        if move.position < live.position:
+        if update.position < live.position:
             raise PermissionDenied(
-                f"span: the live lane's position {move.position} lies before {live.position}; restart the node"
+                f"span: the live lane's position {update.position} lies before {live.position}; restart the node"
             )
-        reached = max(reached, move.position)
-        if move.position > live.position:
-            given.append((live.position, move.position))
-    if move := moves.get(Lane.BACKLOG):
-        _check_ranges(move.ranges, merged(given))
-        if move.position > reached:
+        reached = max(reached, update.position)
+        if update.position > live.position:
+            assigned.append((live.position, update.position))
+    if update := updates.get(Lane.BACKLOG):
+        _check_ranges(update.ranges, merge_ranges(assigned))
+        if update.position > reached:
             raise PermissionDenied(
-                f"span: the backlog's position {move.position} lies behind {reached}; restart the node"
+                f"span: the backlog's position {update.position} lies behind {reached}; restart the node"
             )
-    for move in moves.values():
-        if any(not 0 <= part.after < part.until <= reached for part in move.kept):
-            raise PermissionDenied("span: a part that was kept back lies outside the log; restart the node")
+    for update in updates.values():
+        if any(not 0 <= part.after < part.until <= reached for part in update.withheld):
+            raise PermissionDenied("span: a withheld range lies outside the log; restart the node")
 
 
-def _check_ranges(ranges: Ranges, given: Ranges) -> None:
+def _check_ranges(ranges: Ranges, assigned: Ranges) -> None:
     end = -1
     for after, until in ranges:
         if not end <= after < until:
             raise PermissionDenied("span: the backlog's ranges are not in order; restart the node")
-        if not any(first <= after and until <= last for first, last in given):
-            raise PermissionDenied(f"span: the backlog's range {after}-{until} was not given to it; restart the node")
+        if not any(first <= after and until <= last for first, last in assigned):
+            raise PermissionDenied(
+                f"span: the backlog's range {after}-{until} was not assigned to it; restart the node"
+            )
         end = until
 
 
-def merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """Return ranges in order, those that meet as one."""
+def merge_ranges(ranges: Iterable[tuple[int, int]]) -> Ranges:
+    """Return the ranges in order, adjacent and overlapping ones merged."""
     result: list[tuple[int, int]] = []
     for after, until in sorted(ranges):
         if result and after <= result[-1][1]:
@@ -131,16 +135,16 @@ def merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
     return tuple(result)
 
 
-def clipped(ranges: Iterable[tuple[int, int]], lower: int, upper: int) -> Ranges:
-    """Return what of ranges lies in (lower, upper]."""
+def clip_ranges(ranges: Iterable[tuple[int, int]], lower: int, upper: int) -> Ranges:
+    """Return the ranges limited to (lower, upper]."""
     return tuple((max(after, lower), min(until, upper)) for after, until in ranges if after < upper and until > lower)
 
 
-def clipped_kept(kept: Iterable[Kept], lower: int, upper: int) -> tuple[Kept, ...]:
-    """Return what of parts that were kept back lies in (lower, upper]."""
+def clip_withheld(ranges: Iterable[WithheldRange], lower: int, upper: int) -> tuple[WithheldRange, ...]:
+    """Return the withheld ranges limited to (lower, upper]."""
     return tuple(
         msgspec.structs.replace(part, after=max(part.after, lower), until=min(part.until, upper))
-        for part in kept
+        for part in ranges
         if part.after < upper and part.until > lower
     )
 
@@ -148,14 +152,14 @@ def clipped_kept(kept: Iterable[Kept], lower: int, upper: int) -> tuple[Kept, ..
 # ── counts ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def added(totals: Mapping[str, int], counts: Mapping[str, int]) -> dict[str, int]:
-    """Return totals with counts added; what is taken back of a reason is counted as taken back, too."""
+def add_counts(totals: Mapping[str, int], counts: Mapping[str, int]) -> dict[str, int]:
+    """Return totals with counts added; negative counts of a reason are summed as reversals, too."""
     result = dict(totals)
     for kind, count in counts.items():
         _add(result, kind, count)
         family, _, reason = kind.partition(".")
-        if count < 0 and family in _TAKEN_BACK:
-            _add(result, f"{_TAKEN_BACK[family]}.{reason}", -count)
+        if count < 0 and family in _REVERSALS:
+            _add(result, f"{_REVERSALS[family]}.{reason}", -count)
     return result
 
 
@@ -163,63 +167,63 @@ def _add(totals: dict[str, int], kind: str, count: int) -> None:
     if kind not in totals and len(totals) >= TOTALS_MAX:
         kind = f"{kind.partition('.')[0]}.{OTHER}"
     total = totals.get(kind, 0) + count
-    totals[kind] = max(-PLACE_MAX, min(PLACE_MAX, total))
+    totals[kind] = max(-NATURAL_MAX, min(NATURAL_MAX, total))
 
 
-def stored(before: Sequence[tuple[int, int]], wrote: int, now: int, width_us: int) -> tuple[tuple[int, int], ...]:
-    """Return what was written by stretch of time, `wrote` bytes now."""
-    if not wrote:
+def add_stored(before: Sequence[tuple[int, int]], written: int, now: int, width_us: int) -> tuple[tuple[int, int], ...]:
+    """Return the bytes written by period, with `written` bytes added to the present one."""
+    if not written:
         return tuple(before)
-    stretch = now // width_us
-    if before and before[-1][0] >= stretch:
-        return (*before[:-1], (before[-1][0], before[-1][1] + wrote))
-    return (*before[-(STORED_MAX - 1) :], (stretch, wrote))
+    period = now // width_us
+    if before and before[-1][0] >= period:
+        return (*before[:-1], (before[-1][0], before[-1][1] + written))
+    return (*before[-(STORED_MAX - 1) :], (period, written))
 
 
-def kept_bytes(records: Iterable[LaneRecord], now: int, width_us: int, ttl_us: int) -> int:
-    """Return how many bytes of some lanes still stand on the log, as far as their stretches of time tell."""
+def stored_bytes(records: Iterable[LaneRecord], now: int, width_us: int, ttl_us: int) -> int:
+    """Return how many bytes of lanes are still on the log, by the periods in which they were written."""
     oldest = (now - ttl_us) // width_us
-    return sum(count for record in records for stretch, count in record.stored if stretch >= oldest)
+    return sum(count for record in records for period, count in record.stored if period >= oldest)
 
 
 # ── claims ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def fresh(life: str, position: int) -> LaneRecord:
-    """Return the record of a lane of which nothing came yet."""
-    return LaneRecord("", 0, 0, life, position)
+def new_record(log_epoch: str, position: int) -> LaneRecord:
+    """Return the record of a lane that has sent nothing yet."""
+    return LaneRecord("", 0, 0, log_epoch, position)
 
 
-def anew(record: LaneRecord, life: str, position: int) -> LaneRecord:
-    """Return a lane's record for another life of the node's log."""
-    past = (*record.past, record.life)[-PAST_MAX:]
+def restart(record: LaneRecord, log_epoch: str, position: int) -> LaneRecord:
+    """Return a lane's record for a new log of the node."""
+    past = (*record.past_epochs, record.log_epoch)[-PAST_MAX:]
     return msgspec.structs.replace(
         record,
-        life=life,
+        log_epoch=log_epoch,
         position=position,
         ranges=(),
-        kept=(),
-        before=record.totals,
+        withheld=(),
+        previous_totals=record.totals,
         reached=0,
-        past=past,
+        past_epochs=past,
         refused=0,
-        writer=NOBODY,
+        writer=NO_WRITER,
     )
 
 
-def shortened(record: LaneRecord, ended: int) -> LaneRecord:
-    """Return a lane's record for a log that ends with less than the lane had brought up.
+def truncate(record: LaneRecord, log_end: int) -> LaneRecord:
+    """Return a lane's record for a log that has lost entries at its end.
 
-    What lies behind that end is new, whatever its sequence: it would never go up.
+    Entries after `log_end` are new although the lane had passed their sequences: without this they would never go up.
     """
     return msgspec.structs.replace(
         record,
-        position=min(record.position, ended),
-        ranges=clipped(record.ranges, -1, ended),
-        kept=clipped_kept(record.kept, -1, ended),
+        position=min(record.position, log_end),
+        ranges=clip_ranges(record.ranges, -1, log_end),
+        withheld=clip_withheld(record.withheld, -1, log_end),
     )
 
 
-def claimed(record: LaneRecord, writer: Writer) -> LaneRecord:
+def with_writer(record: LaneRecord, writer: Writer) -> LaneRecord:
     """Return a lane's record with another writer."""
     return msgspec.structs.replace(record, number=record.number + 1, span_id="", writer=writer)

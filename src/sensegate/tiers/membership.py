@@ -15,15 +15,15 @@ from sensegate.bus import trust
 from sensegate.bus.ports import bracketed
 from sensegate.bus.process import write_private
 from sensegate.errors import ConfigError, Conflict, Overloaded, PermissionDenied, SensegateError, Unavailable
-from sensegate.tiers.members import Asked, Told, split
+from sensegate.tiers.members import JoinAnswer, JoinRequest, parse_join_code
 
 FILE = "link.json"
-LIFE = "log.life"
+LOG_EPOCH_FILE = "log.life"
 """File with the epoch of the node's log: tells the centre whether it is the store that it knows."""
 TIMEOUT_S = 30.0
 
 
-class Kept(msgspec.Struct, frozen=True):
+class StoredLink(msgspec.Struct, frozen=True):
     """The way to the centre of a node that has joined (0600: it holds the secret)."""
 
     member: str
@@ -37,7 +37,7 @@ class Kept(msgspec.Struct, frozen=True):
     centre: str
     """Address of the centre's HTTP side."""
     generation: int = 0
-    first: int = 1
+    log_first: int = 1
     """Sequence with which a new log of this node begins."""
     certificate: str = ""
     """PEM of the centre's link, see `trust.told`; empty where the link has no TLS."""
@@ -46,7 +46,7 @@ class Kept(msgspec.Struct, frozen=True):
     format: int = 1
 
 
-def kept(directory: Path) -> Kept | None:
+def read_link(directory: Path) -> StoredLink | None:
     """Return what a node of this directory was told; None: it has not joined.
 
     Raises:
@@ -54,7 +54,7 @@ def kept(directory: Path) -> Kept | None:
     """
     file = directory / FILE
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Kept)
+        return msgspec.json.decode(file.read_bytes(), type=StoredLink)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as why:
@@ -63,26 +63,26 @@ def kept(directory: Path) -> Kept | None:
         ) from why
 
 
-def keep(directory: Path, told: Kept) -> None:
+def write_link(directory: Path, told: StoredLink) -> None:
     """Keep what a node was told."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_private(directory / FILE, msgspec.json.format(msgspec.json.encode(told), indent=1).decode())
 
 
-def forget(directory: Path) -> None:
+def retire_link(directory: Path) -> None:
     """Take the way to the centre out of use; the file stays beside, for the eyes of people."""
     file = directory / FILE
     if file.exists():
         file.replace(directory / f"{FILE}.left")
 
 
-def life(directory: Path) -> str:
+def read_log_epoch(directory: Path) -> str:
     """Return the epoch of the log of this directory; empty: there is none."""
-    file = directory / LIFE
+    file = directory / LOG_EPOCH_FILE
     return file.read_text(encoding="ascii").strip() if file.exists() else ""
 
 
-async def join(directory: Path, code: str, centre: str, *, member: str = "", link: str = "") -> Kept:
+async def join(directory: Path, code: str, centre: str, *, member: str = "", link: str = "") -> StoredLink:
     """Join with a code and keep what is told.
 
     Args:
@@ -96,14 +96,14 @@ async def join(directory: Path, code: str, centre: str, *, member: str = "", lin
         PermissionDenied, Conflict, Overloaded: the centre says no. Unavailable: it does not answer.
         ConfigError: the code is for another node.
     """
-    invited, _, fingerprint = split(code)
+    invited, _, fingerprint = parse_join_code(code)
     if member and invited != member:
         raise ConfigError(f"the code is for {invited}, this node is {member}", remedy=f"ask for a code of {member}")
-    asked = Asked(code.strip(), __version__, life(directory))
+    asked = JoinRequest(code.strip(), __version__, read_log_epoch(directory))
     answer = await _post(f"{centre.rstrip('/')}/api/v1/nodes/join", asked, fingerprint)
-    told = msgspec.convert(answer, Told)
+    told = msgspec.convert(answer, JoinAnswer)
     host = bracketed(told.link.host or urlsplit(centre).hostname or "")
-    made = Kept(
+    made = StoredLink(
         told.member,
         told.division,
         told.slot,
@@ -111,30 +111,30 @@ async def join(directory: Path, code: str, centre: str, *, member: str = "", lin
         told.secret,
         centre.rstrip("/"),
         told.generation,
-        told.first,
+        told.log_first,
         told.link.certificate,
         fingerprint,
     )
-    keep(directory, made)
+    write_link(directory, made)
     return made
 
 
-async def leave(directory: Path) -> Kept:
+async def leave(directory: Path) -> StoredLink:
     """Tell the centre that this node leaves, and forget the way to it.
 
     Raises:
         ConfigError: it has not joined. PermissionDenied, Unavailable: as `join`.
     """
-    present = kept(directory)
+    present = read_link(directory)
     if present is None:
         raise ConfigError("this node has not joined", file=str(directory / FILE), remedy="nothing to leave")
     path = f"/api/v1/nodes/{present.member}/leave"
     await _post(f"{present.centre}{path}", {"secret": present.secret}, present.fingerprint)
-    forget(directory)
+    retire_link(directory)
     return present
 
 
-def trusted(told: Kept) -> ssl.SSLContext | None:
+def tls_context(told: StoredLink) -> ssl.SSLContext | None:
     """Return the context that trusts the certificate that was told; None for a link without TLS."""
     if not told.url.startswith("tls://"):
         return None
@@ -156,7 +156,7 @@ async def _post(url: str, body: object, fingerprint: str) -> Any:
         ):
             raw = await answer.read()
             if answer.status >= 400:
-                raise _said(answer.status, raw)
+                raise _error_of(answer.status, raw)
             return msgspec.json.decode(raw)
     except aiohttp.ServerFingerprintMismatch as why:
         raise PermissionDenied(f"{url} shows another certificate than the code names: this is not the centre") from why
@@ -164,7 +164,7 @@ async def _post(url: str, body: object, fingerprint: str) -> Any:
         raise Unavailable(f"{url} does not answer as a centre does: {why or type(why).__name__}") from why
 
 
-def _said(status: int, raw: bytes) -> SensegateError:
+def _error_of(status: int, raw: bytes) -> SensegateError:
     try:
         detail = str(msgspec.json.decode(raw)["detail"])
     except (msgspec.DecodeError, KeyError, TypeError):
@@ -184,7 +184,7 @@ def read_code(file: str) -> str:
         raise ConfigError("join code cannot be read", file=file, remedy=str(why)) from why
 
 
-def used_up(file: str) -> None:
+def mark_code_used(file: str) -> None:
     """Move a code that has been used aside, so that nobody wonders."""
     if os.access(file, os.W_OK):
         Path(file).replace(f"{file}.used")

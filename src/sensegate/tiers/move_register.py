@@ -27,7 +27,7 @@ import msgspec
 
 from sensegate.authority.bucket import Bucket, follow
 from sensegate.authority.credentials import Credentials
-from sensegate.authority.devices import Stored, decode_stored, encode_stored
+from sensegate.authority.devices import StoredDevice, decode_stored, encode_stored
 from sensegate.authority.divisions import Divisions, contains
 from sensegate.authority.scope import Action, Principal, allows, demand
 from sensegate.authority.trail import Facts, Trail
@@ -37,12 +37,12 @@ from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.model import DeviceState
 
-KEPT_MAX = 1_000
+ENDED_MAX = 1_000
 ORDERS_MAX = 200
 """So many orders are given at once; the rest when these are done."""
 
 
-class Stage(StrEnum):
+class MoveStage(StrEnum):
     """Where a move stands."""
 
     ASKED = "asked"
@@ -59,10 +59,10 @@ class Stage(StrEnum):
     CANCELLED = "cancelled"
 
 
-OVER = frozenset({Stage.DONE, Stage.REFUSED, Stage.CANCELLED})
+ENDED_STAGES = frozenset({MoveStage.DONE, MoveStage.REFUSED, MoveStage.CANCELLED})
 
 
-class Left(msgspec.Struct, frozen=True, omit_defaults=True):
+class UncarriedState(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a forced move leaves behind, beside the state that tells duplicates."""
 
     since: int = 0
@@ -76,7 +76,7 @@ class Left(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"the state that tells duplicates; what its gateway took since {when}{more}"
 
 
-class Move(msgspec.Struct, frozen=True, omit_defaults=True):
+class MoveRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """One device's move."""
 
     id: str
@@ -87,24 +87,24 @@ class Move(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of the one to which it goes."""
     division: str
     """Where it stands from then on."""
-    stage: Stage
+    stage: MoveStage
     by: str
-    made: int
-    changed: int
-    why: str = ""
+    requested_at: int
+    changed_at: int
+    reason: str = ""
     """Why it was refused."""
     identities: int = 0
     """Readings of which the identity went along."""
     parts: int = 0
     stored: bytes = b""
     """The entry with its credentials, while it is on its way."""
-    left: str = ""
+    former_division: str = ""
     """Where the device stood before."""
     department: str = ""
     """Of the device: who may see the move."""
-    forced: Left | None = None
+    forced: UncarriedState | None = None
     """Its source, or where it is sent back its target, is gone: what did not go along."""
-    bare: bool = False
+    without_credential: bool = False
     """It goes without its credential, because the gateway that is gone may still run."""
     cancelled: bool = False
     owed_source: str = ""
@@ -118,14 +118,14 @@ class Move(msgspec.Struct, frozen=True, omit_defaults=True):
     def owed(self) -> str:
         """What is still to be told to whom, for people; empty: nothing."""
         pairs = ((self.source, self.owed_source), (self.target, self.owed_target))
-        return "; ".join(f"{where} is told to {_OWED[what]} when it is back" for where, what in pairs if what)
+        return "; ".join(f"{where} is told to {_DEBTS[what]} when it is back" for where, what in pairs if what)
 
 
-class Order(msgspec.Struct, frozen=True):
+class MoveOrder(msgspec.Struct, frozen=True):
     """What a gateway has to do."""
 
     id: str
-    what: str
+    action: str
     """``give``, ``take``, ``settle``, ``back``, ``recall``, ``drop``."""
     device: str
     other: str
@@ -134,11 +134,11 @@ class Order(msgspec.Struct, frozen=True):
     parts: int = 0
     stored: bytes = b""
     forced: bool = False
-    bare: bool = False
+    without_credential: bool = False
     """Of ``back``: without the credential."""
 
 
-class Told(msgspec.Struct, frozen=True):
+class MoveReport(msgspec.Struct, frozen=True):
     """What came of an order."""
 
     id: str
@@ -146,13 +146,13 @@ class Told(msgspec.Struct, frozen=True):
     identities: int = 0
     parts: int = 0
     stored: bytes = b""
-    what: str = ""
+    action: str = ""
     """Of the order; empty: a release before this one."""
-    has: bool = False
+    has_device: bool = False
     """Of ``recall``: the device is here, it came by this move."""
 
 
-class Part(msgspec.Struct, frozen=True):
+class MovePart(msgspec.Struct, frozen=True):
     """Some of what goes along."""
 
     id: str
@@ -161,31 +161,31 @@ class Part(msgspec.Struct, frozen=True):
 
 
 _ORDERS = {
-    Stage.ASKED: ("give", True),
-    Stage.CARRIED: ("take", False),
-    Stage.TAKEN: ("settle", True),
-    Stage.SENT_BACK: ("back", True),
-    Stage.RECALLED: ("recall", False),
+    MoveStage.ASKED: ("give", True),
+    MoveStage.CARRIED: ("take", False),
+    MoveStage.TAKEN: ("settle", True),
+    MoveStage.SENT_BACK: ("back", True),
+    MoveStage.RECALLED: ("recall", False),
 }
 """Stage -> (what to do, by the source or by the target)."""
 _NEXT = {
-    Stage.ASKED: Stage.CARRIED,
-    Stage.CARRIED: Stage.TAKEN,
-    Stage.TAKEN: Stage.DONE,
-    Stage.SENT_BACK: Stage.REFUSED,
+    MoveStage.ASKED: MoveStage.CARRIED,
+    MoveStage.CARRIED: MoveStage.TAKEN,
+    MoveStage.TAKEN: MoveStage.DONE,
+    MoveStage.SENT_BACK: MoveStage.REFUSED,
 }
-_REFUSED = {Stage.ASKED: Stage.REFUSED, Stage.CARRIED: Stage.SENT_BACK}
-_OWED = {"settle": "retire the device", "back": "let the device in again", "drop": "retire the device"}
+_REFUSED = {MoveStage.ASKED: MoveStage.REFUSED, MoveStage.CARRIED: MoveStage.SENT_BACK}
+_DEBTS = {"settle": "retire the device", "back": "let the device in again", "drop": "retire the device"}
 
 
-class Registries(Protocol):
+class RegistryAccess(Protocol):
     """What the book has to know of the gateways, and of what is here of their registries."""
 
-    async def find(self, division: str, device: str) -> Stored | None:
+    async def find(self, division: str, device: str) -> StoredDevice | None:
         """Return a device's entry, as it is here."""
         ...
 
-    async def amend(self, division: str, stored: Stored) -> None:
+    async def amend(self, division: str, stored: StoredDevice) -> None:
         """Make an entry of a node's copy another: a node in its place begins with it."""
         ...
 
@@ -197,23 +197,23 @@ class Registries(Protocol):
         """Return whether no gateway of a division was ever here: it can have taken nothing."""
         ...
 
-    async def left(self, division: str) -> Left:
+    async def uncarried(self, division: str) -> UncarriedState:
         """Return what of a gateway did not come up."""
         ...
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Move).decode
-decode_orders = msgspec.msgpack.Decoder(list[Order]).decode
-decode_part = msgspec.msgpack.Decoder(Part).decode
-_told = msgspec.msgpack.Decoder(Told).decode
+_decode = msgspec.msgpack.Decoder(MoveRecord).decode
+decode_orders = msgspec.msgpack.Decoder(list[MoveOrder]).decode
+decode_part = msgspec.msgpack.Decoder(MovePart).decode
+_move_report = msgspec.msgpack.Decoder(MoveReport).decode
 
 
-class Moves:
+class MoveRegister:
     """The moves of one province."""
 
     def __init__(
-        self, bucket: Bucket, trail: Trail, clock: Clock, divisions: Divisions, registries: Registries
+        self, bucket: Bucket, trail: Trail, clock: Clock, divisions: Divisions, registries: RegistryAccess
     ) -> None:
         """`registries`: ours, or the copies of those of the nodes."""
         self._bucket = bucket
@@ -221,24 +221,24 @@ class Moves:
         self._clock = clock
         self._divisions = divisions
         self._registries = registries
-        self._moves: dict[str, Move] = {}
-        self.on_change: list[Callable[[Move], None]] = []
+        self._moves: dict[str, MoveRecord] = {}
+        self.on_change: list[Callable[[MoveRecord], None]] = []
         """Called with each move as it stands now: all of them at `load`, then each that changes."""
         self._watched = 0
         self._applied = asyncio.Condition()
 
-    def all(self, by: Principal) -> list[Move]:
+    def all(self, by: Principal) -> list[MoveRecord]:
         """Return those that concern the caller's scope, newest first."""
-        return [one for one in sorted(self._moves.values(), key=lambda one: -one.made) if _concerns(by, one)]
+        return [move for move in sorted(self._moves.values(), key=lambda one: -one.requested_at) if _concerns(by, move)]
 
-    def get(self, move_id: str, by: Principal) -> Move:
+    def get(self, move_id: str, by: Principal) -> MoveRecord:
         """Return one. Raises `NotFound`."""
         found = self._moves.get(move_id)
         if found is None or not _concerns(by, found):
             raise NotFound(f"no move {move_id[:16]} in your scope")
         return found
 
-    async def ask(
+    async def request(
         self,
         device: str,
         target: str,
@@ -249,7 +249,7 @@ class Moves:
         gateways: list[str],
         force: bool = False,
         keep_credential: bool = False,
-    ) -> Move:
+    ) -> MoveRecord:
         """Order a move; it is done as soon as both gateways are there.
 
         Args:
@@ -267,22 +267,22 @@ class Moves:
                 behind a
                 gateway; the place is not served there; forced although its gateway is a member.
         """
-        await self.tidy()
+        await self.settle_abandoned()
         place = self._divisions.check(division)[0]
         if target not in gateways:
             raise ConfigError(f"no gateway {target[:16]}", key="target", remedy=f"one of {', '.join(gateways)}")
         if not contains(target, place):
             raise ConfigError(f"{place} is not served by {target}", key="division", remedy=f"a part of {target}")
-        where, stored = await self._look(device, [source] if source else gateways, by)
+        where, stored = await self._find_device(device, [source] if source else gateways, by)
         if where == target:
             raise Conflict(f"{device} is at {target} already; change its division there")
         demand(by, Action.CHANGE_DEVICES, place, stored.device.department)
         if stored.device.gateway:
             raise Conflict(f"{device} stands behind {stored.device.gateway}: it has no way of its own to move")
-        if stored.device.state is DeviceState.DISABLED and not (force and stored.leaving):
+        if stored.device.state is DeviceState.DISABLED and not (force and stored.moved_out_by):
             raise Conflict(f"{device} is disabled; enable it first, or register it anew at {target}")
         for one in self._moves.values():
-            if one.device == device and one.stage not in OVER:
+            if one.device == device and one.stage not in ENDED_STAGES:
                 raise Conflict(f"{device} is on its way already; wait, or `sensegate device move --cancel {one.id}`")
         gone = self._registries.is_gone(where)
         if gone and not force:
@@ -292,17 +292,17 @@ class Moves:
         if self._registries.is_gone(target):
             raise Conflict(f"{target} is no member any more: it takes nothing")
         now = self._clock.now()
-        move = Move(
+        move = MoveRecord(
             secrets.token_hex(6),
             device,
             where,
             target,
             place,
-            Stage.ASKED,
+            MoveStage.ASKED,
             by.id,
             now,
             now,
-            left=stored.device.division,
+            former_division=stored.device.division,
             department=stored.device.department,
         )
         facts: Facts = {"from": where, "to": target, "division": place, "move": move.id}
@@ -310,29 +310,31 @@ class Moves:
         if not force:
             await self._trail.record(by, "device.move", device, before=before, after=facts)
             return await self._write(move)
-        left = await self._registries.left(where)
+        left = await self._registries.uncarried(where)
         facts |= {"forced": True, "not_carried": str(left), "credential": "kept" if keep_credential else "void"}
         await self._trail.record(by, "device.move", device, before=before, after=facts)
         # Shut out for an earlier move, perhaps; should this one come to nothing, it is to be open again.
         known = msgspec.structs.replace(stored.device, state=DeviceState.REGISTERED)
-        entry = Stored(known, stored.credentials if keep_credential else Credentials())
+        entry = StoredDevice(known, stored.credentials if keep_credential else Credentials())
         # What the one that is gone owed of earlier moves could open it again there.
-        for one in [one for one in self._moves.values() if one.device == device and where in {one.source, one.target}]:
-            await self._forgive(one, where)
+        for one in [
+            move for move in self._moves.values() if move.device == device and where in {move.source, move.target}
+        ]:
+            await self._drop_debts(one, where)
         move = msgspec.structs.replace(
             move,
-            stage=Stage.CARRIED,
+            stage=MoveStage.CARRIED,
             stored=encode_stored(entry),
             forced=left,
-            bare=not keep_credential,
+            without_credential=not keep_credential,
             owed_source="settle",
         )
         # First the copy: a node in place of the lost one begins with the device retired.
         retired = msgspec.structs.replace(stored.device, state=DeviceState.RETIRED)
-        await self._registries.amend(where, Stored(retired, leaving=move.id))
+        await self._registries.amend(where, StoredDevice(retired, moved_out_by=move.id))
         return await self._write(move)
 
-    async def _forgive(self, move: Move, division: str) -> None:
+    async def _drop_debts(self, move: MoveRecord, division: str) -> None:
         kept = {
             "owed_source": "" if move.source == division else move.owed_source,
             "owed_target": "" if move.target == division else move.owed_target,
@@ -340,7 +342,9 @@ class Moves:
         if (kept["owed_source"], kept["owed_target"]) != (move.owed_source, move.owed_target):
             await self._end(msgspec.structs.replace(move, **kept))
 
-    async def cancel(self, move_id: str, *, by: Principal, force: bool = False, keep_credential: bool = False) -> Move:
+    async def cancel(
+        self, move_id: str, *, by: Principal, force: bool = False, keep_credential: bool = False
+    ) -> MoveRecord:
         """Call a move off: the device stays where it was, or returns there.
 
         Args:
@@ -353,171 +357,183 @@ class Moves:
             NotFound, PermissionDenied: as `get`; not his.
             Conflict: it is over, or too late; or the target has to answer first and is away.
         """
-        await self.tidy()
+        await self.settle_abandoned()
         move = self.get(move_id, by)
-        places = (move.left or move.source, move.division)
+        places = (move.former_division or move.source, move.division)
         if not any(allows(by, Action.CHANGE_DEVICES, place, move.department) for place in places):
             raise PermissionDenied(
                 f"move {move.id} is called off by who may change devices of {places[0]} or {places[1]}"
             )
-        if move.stage in OVER or move.stage is Stage.SENT_BACK:
+        if move.stage in ENDED_STAGES or move.stage is MoveStage.SENT_BACK:
             raise Conflict(f"move {move.id} is {move.stage}")
         new = self._registries.is_new(move.target)
-        lost = move.stage is not Stage.ASKED and not new and self._registries.is_gone(move.target)
-        if move.stage is Stage.TAKEN and not lost:
+        lost = move.stage is not MoveStage.ASKED and not new and self._registries.is_gone(move.target)
+        if move.stage is MoveStage.TAKEN and not lost:
             raise Conflict(f"{move.target} has {move.device} already; move it back when this move is done")
         if lost and not force:
             raise Conflict(f"{move.target} is no member any more and may have taken {move.device}; cancel by force")
-        if move.stage is Stage.RECALLED and not lost and not new:
+        if move.stage is MoveStage.RECALLED and not lost and not new:
             raise Conflict(f"{move.target} is asked already; `sensegate node expel {move.target}` if it is lost")
         facts: Facts = {"move": move.id, "stage": move.stage.value}
-        left = await self._registries.left(move.target) if lost else None
+        left = await self._registries.uncarried(move.target) if lost else None
         if left is not None:
             facts |= {"forced": True, "not_carried": str(left), "credential": "kept" if keep_credential else "void"}
         await self._trail.record(by, "device.move.cancel", move.device, after=facts)
-        after = msgspec.structs.replace(move, cancelled=True, changed=self._clock.now(), why=f"cancelled by {by.id}")
-        if move.stage is Stage.ASKED:
+        after = msgspec.structs.replace(
+            move, cancelled=True, changed_at=self._clock.now(), reason=f"cancelled by {by.id}"
+        )
+        if move.stage is MoveStage.ASKED:
             # The source may be in the middle of it: it opens again what it has shut, whenever it is there.
-            return await self._end(msgspec.structs.replace(after, stage=Stage.CANCELLED, owed_source="back"))
+            return await self._end(msgspec.structs.replace(after, stage=MoveStage.CANCELLED, owed_source="back"))
         if new:
             return await self._send_back(after)
         if left is None:
-            return await self._write(msgspec.structs.replace(after, stage=Stage.RECALLED))
+            return await self._write(msgspec.structs.replace(after, stage=MoveStage.RECALLED))
         await self._retire_copy(move, move.target)
-        after = msgspec.structs.replace(after, forced=left, bare=not keep_credential, owed_target="drop")
+        after = msgspec.structs.replace(after, forced=left, without_credential=not keep_credential, owed_target="drop")
         return await self._send_back(after)
 
-    async def _retire_copy(self, move: Move, division: str) -> None:
+    async def _retire_copy(self, move: MoveRecord, division: str) -> None:
         """Have a node in place of a lost one begin without the device: it is elsewhere."""
         known = await self._registries.find(division, move.device)
-        if known is not None and move.id in {known.came, known.leaving}:
+        if known is not None and move.id in {known.moved_in_by, known.moved_out_by}:
             retired = msgspec.structs.replace(known.device, state=DeviceState.RETIRED)
-            await self._registries.amend(division, Stored(retired, leaving=move.id))
+            await self._registries.amend(division, StoredDevice(retired, moved_out_by=move.id))
 
-    async def _send_back(self, move: Move) -> Move:
+    async def _send_back(self, move: MoveRecord) -> MoveRecord:
         """Have the source let the device in again; one that is gone is told when it is back."""
         if not self._registries.is_gone(move.source):
-            return await self._write(msgspec.structs.replace(move, stage=Stage.SENT_BACK))
-        over = Stage.CANCELLED if move.cancelled else Stage.REFUSED
+            return await self._write(msgspec.structs.replace(move, stage=MoveStage.SENT_BACK))
+        over = MoveStage.CANCELLED if move.cancelled else MoveStage.REFUSED
         if move.stored:
             # Of a forced move: what is here of its registry says again what it said.
             await self._registries.amend(move.source, decode_stored(move.stored))
         return await self._end(msgspec.structs.replace(move, stage=over, owed_source="back"))
 
-    async def _shut_copy(self, move: Move) -> None:
+    async def _shut_copy(self, move: MoveRecord) -> None:
         """Have a node in place of the source begin with the device shut out, though its copy may not say so yet."""
         known = await self._registries.find(move.source, move.device)
-        if known is not None and known.leaving != move.id:
+        if known is not None and known.moved_out_by != move.id:
             shut = msgspec.structs.replace(known.device, state=DeviceState.DISABLED)
-            entry = msgspec.structs.replace(known, device=shut, leaving=move.id)
+            entry = msgspec.structs.replace(known, device=shut, moved_out_by=move.id)
             await self._registries.amend(move.source, entry)
 
-    async def tidy(self) -> None:
+    async def settle_abandoned(self) -> None:
         """End the moves that wait for the last step of a source that is gone: it is told when it is back."""
-        for move in [one for one in self._moves.values() if one.stage in {Stage.TAKEN, Stage.SENT_BACK}]:
+        for move in [move for move in self._moves.values() if move.stage in {MoveStage.TAKEN, MoveStage.SENT_BACK}]:
             if self._registries.is_gone(move.source):
-                now = msgspec.structs.replace(move, changed=self._clock.now())
-                await (self._send_back(now) if move.stage is Stage.SENT_BACK else self._done_without(now))
+                now = msgspec.structs.replace(move, changed_at=self._clock.now())
+                await (self._send_back(now) if move.stage is MoveStage.SENT_BACK else self._finish_without_source(now))
 
-    async def _done_without(self, move: Move) -> None:
+    async def _finish_without_source(self, move: MoveRecord) -> None:
         """End a move whose target has the device and whose source is gone."""
         await self._retire_copy(move, move.source)
         # Told twice it does nothing the second time; told never it would take the device when it is back.
-        await self._end(msgspec.structs.replace(move, stage=Stage.DONE, owed_source="settle"))
+        await self._end(msgspec.structs.replace(move, stage=MoveStage.DONE, owed_source="settle"))
 
-    async def _look(self, device: str, gateways: list[str], by: Principal) -> tuple[str, Stored]:
-        for one in gateways:
-            stored = await self._registries.find(one, device)
+    async def _find_device(self, device: str, gateways: list[str], by: Principal) -> tuple[str, StoredDevice]:
+        for division in gateways:
+            stored = await self._registries.find(division, device)
             if stored is None or stored.device.state is DeviceState.RETIRED:
                 continue
             if not allows(by, Action.CHANGE_DEVICES, stored.device.division, stored.device.department):
                 continue  # the same answer as for what does not exist
-            return one, stored
+            return division, stored
         raise NotFound(f"no device {device[:64]} at a gateway that this centre knows")
 
     # ── orders ──────────────────────────────────────────────────────────────────────────────────────
 
-    def open_for(self, division: str) -> str:
+    def orders_digest(self, division: str) -> str:
         """Return a word that changes with what a gateway has to do; empty: nothing."""
-        return ",".join(f"{one.id}:{one.what}" for one in self._orders(division))
+        return ",".join(f"{order.id}:{order.action}" for order in self._orders(division))
 
-    def _orders(self, division: str) -> list[Order]:
+    def _orders(self, division: str) -> list[MoveOrder]:
         """Return what a gateway has to do, what is oldest first: it may owe something of a device that comes back."""
-        found: list[Order] = []
-        for move in sorted(self._moves.values(), key=lambda one: (one.made, one.id)):
+        found: list[MoveOrder] = []
+        for move in sorted(self._moves.values(), key=lambda one: (one.requested_at, one.id)):
             for what, by_source in _due(move):
                 if what == "give" and self._registries.is_gone(move.target):
                     continue  # nobody would take it
                 if (move.source if by_source else move.target) != division:
                     continue
                 other = move.target if by_source else move.source
-                forced, bare = move.forced is not None, move.bare
+                forced, bare = move.forced is not None, move.without_credential
                 found.append(
-                    Order(move.id, what, move.device, other, move.division, move.parts, move.stored, forced, bare=bare)
+                    MoveOrder(
+                        move.id,
+                        what,
+                        move.device,
+                        other,
+                        move.division,
+                        move.parts,
+                        move.stored,
+                        forced,
+                        without_credential=bare,
+                    )
                 )
             if len(found) >= ORDERS_MAX:
                 break
         return found
 
-    async def orders(self, division: str, _payload: bytes) -> bytes:
+    async def answer_orders(self, division: str, _payload: bytes) -> bytes:
         """Answer a gateway that asks what it has to do."""
         return _encode(self._orders(division))
 
-    async def part(self, division: str, payload: bytes) -> bytes:
+    async def answer_part(self, division: str, payload: bytes) -> bytes:
         """Keep a part of what goes along (from the source), or give it (to the target, which sends none)."""
         part = decode_part(payload)
-        move = self._mine(division, part.id)
+        move = self._move_of(division, part.id)
         key = f"{move.id}.{part.number}"
         if part.payload:
-            if division != move.source or move.stage is not Stage.ASKED:
+            if division != move.source or move.stage is not MoveStage.ASKED:
                 raise PermissionDenied(f"move {move.id} takes nothing from {division} now")
             await self._bucket.put(key, part.payload)
             return b""
-        if division != move.target or move.stage is not Stage.CARRIED:
+        if division != move.target or move.stage is not MoveStage.CARRIED:
             raise PermissionDenied(f"move {move.id} gives nothing to {division} now")
         row = await self._bucket.get(key)
         if row is None or row.value is None:
             raise NotFound(f"part {part.number} of move {move.id} is not here")
         return row.value
 
-    async def told(self, division: str, payload: bytes) -> bytes:
+    async def take_report(self, division: str, payload: bytes) -> bytes:
         """Take what came of an order; the same again changes nothing."""
-        said = _told(payload)
-        move = self._mine(division, said.id)
-        if move.stage in OVER or (said.what and said.what in {move.owed_source, move.owed_target}):
-            await self._paid(move, division, said)
+        said = _move_report(payload)
+        move = self._move_of(division, said.id)
+        if move.stage in ENDED_STAGES or (said.action and said.action in {move.owed_source, move.owed_target}):
+            await self._settle_debt(move, division, said)
             return b""
         what, by_source = _ORDERS[move.stage]
         if (move.source if by_source else move.target) == division:
-            if move.stage is Stage.RECALLED:
-                await self._recalled(move, said)
-            elif said.what in {"", what}:  # else an answer to what was ordered before
+            if move.stage is MoveStage.RECALLED:
+                await self._take_recall_report(move, said)
+            elif said.action in {"", what}:  # else an answer to what was ordered before
                 await self._advance(move, said)
         return b""
 
-    async def _advance(self, move: Move, said: Told) -> None:
+    async def _advance(self, move: MoveRecord, said: MoveReport) -> None:
         """Take what came of the order of a move's stage."""
         stage = _REFUSED.get(move.stage, move.stage) if said.refused else _NEXT[move.stage]
         if stage is move.stage:
             return
-        if stage is Stage.REFUSED and move.cancelled:
-            stage = Stage.CANCELLED
-        after = msgspec.structs.replace(move, changed=self._clock.now(), why=said.refused or move.why)
-        if stage is Stage.SENT_BACK:
+        if stage is MoveStage.REFUSED and move.cancelled:
+            stage = MoveStage.CANCELLED
+        after = msgspec.structs.replace(move, changed_at=self._clock.now(), reason=said.refused or move.reason)
+        if stage is MoveStage.SENT_BACK:
             await self._send_back(after)
             return
         after = msgspec.structs.replace(after, stage=stage)
-        if stage is Stage.CARRIED:
+        if stage is MoveStage.CARRIED:
             after = msgspec.structs.replace(after, stored=said.stored, identities=said.identities, parts=said.parts)
             await self._shut_copy(after)
-        if stage is Stage.TAKEN:
-            await self._taken(after)
-        elif stage in OVER:
+        if stage is MoveStage.TAKEN:
+            await self._finish_at_target(after)
+        elif stage in ENDED_STAGES:
             await self._end(after)
         else:
             await self._write(after)
 
-    async def _taken(self, move: Move) -> None:
+    async def _finish_at_target(self, move: MoveRecord) -> None:
         """Note that the target has the device; what is left to the source is owed where it is gone."""
         known = await self._registries.find(move.target, move.device)
         if known is None or known.device.state is DeviceState.RETIRED:
@@ -526,61 +542,63 @@ class Moves:
             moved = msgspec.structs.replace(
                 stored.device, division=move.division, state=DeviceState.REGISTERED, revision=0
             )
-            await self._registries.amend(move.target, Stored(moved, stored.credentials, came=move.id))
+            await self._registries.amend(move.target, StoredDevice(moved, stored.credentials, moved_in_by=move.id))
         if self._registries.is_gone(move.source):
-            await self._done_without(move)
+            await self._finish_without_source(move)
         else:
             await self._write(msgspec.structs.replace(move, owed_source=""))
 
-    async def _recalled(self, move: Move, said: Told) -> None:
+    async def _take_recall_report(self, move: MoveRecord, said: MoveReport) -> None:
         """Take the target's word whether it has the device; only that word decides who takes it."""
-        has = said.has if said.what == "recall" else not said.refused
-        if said.what == "recall" and said.refused:
+        has = said.has_device if said.action == "recall" else not said.refused
+        if said.action == "recall" and said.refused:
             return  # asked again
-        after = msgspec.structs.replace(move, changed=self._clock.now())
+        after = msgspec.structs.replace(move, changed_at=self._clock.now())
         if has:
-            why = f"{move.why}, too late: {move.target} had it already"
-            await self._taken(msgspec.structs.replace(after, stage=Stage.TAKEN, cancelled=False, why=why))
+            why = f"{move.reason}, too late: {move.target} had it already"
+            await self._finish_at_target(
+                msgspec.structs.replace(after, stage=MoveStage.TAKEN, cancelled=False, reason=why)
+            )
         else:
             await self._send_back(after)
 
-    async def _paid(self, move: Move, division: str, said: Told) -> None:
+    async def _settle_debt(self, move: MoveRecord, division: str, said: MoveReport) -> None:
         """Note that a gateway has done what it owed."""
         if said.refused:
             return  # tried again
         owed_source, owed_target = move.owed_source, move.owed_target
-        if division == move.source and said.what in {"", owed_source}:
+        if division == move.source and said.action in {"", owed_source}:
             owed_source = ""
-        if division == move.target and said.what == owed_target:
+        if division == move.target and said.action == owed_target:
             owed_target = ""
         if (owed_source, owed_target) == (move.owed_source, move.owed_target):
             return
         after = msgspec.structs.replace(
-            move, owed_source=owed_source, owed_target=owed_target, changed=self._clock.now()
+            move, owed_source=owed_source, owed_target=owed_target, changed_at=self._clock.now()
         )
-        await (self._end(after) if move.stage in OVER else self._write(after))
+        await (self._end(after) if move.stage in ENDED_STAGES else self._write(after))
 
-    async def _end(self, move: Move) -> Move:
+    async def _end(self, move: MoveRecord) -> MoveRecord:
         """Write a move that is over; the entry is kept only for who may have to open it again."""
         if move.owed_source != "back":
             move = msgspec.structs.replace(move, stored=b"")
         kept = await self._write(move)
-        await self._clear(kept)
+        await self._remove_parts(kept)
         return kept
 
-    async def _clear(self, move: Move) -> None:
+    async def _remove_parts(self, move: MoveRecord) -> None:
         """Remove what went along, also of a move that its source gave up in the middle; and moves over long ago."""
         number = 0
         while number < move.parts or await self._bucket.get(f"{move.id}.{number}") is not None:
             await self._bucket.delete(f"{move.id}.{number}")
             number += 1
-        ended = (one for one in self._moves.values() if one.stage in OVER and not one.owed)
-        over = sorted(ended, key=lambda one: one.changed)
-        for old in over[:-KEPT_MAX]:
+        ended = (move for move in self._moves.values() if move.stage in ENDED_STAGES and not move.owed)
+        over = sorted(ended, key=lambda one: one.changed_at)
+        for old in over[:-ENDED_MAX]:
             await self._bucket.delete(old.id)
             self._moves.pop(old.id, None)
 
-    def _mine(self, division: str, move_id: str) -> Move:
+    def _move_of(self, division: str, move_id: str) -> MoveRecord:
         move = self._moves.get(move_id)
         if move is None or division not in (move.source, move.target):
             raise PermissionDenied(f"no move {move_id[:16]} concerns {division}")
@@ -592,18 +610,18 @@ class Moves:
         """Read the whole bucket; then `watch` keeps up with it."""
         rows, self._watched = await self._bucket.load_all()
         for row in rows:
-            await self._take(row)
+            await self._apply(row)
 
     async def watch(self) -> None:
         """Apply the changes of every process until cancelled."""
-        await follow(self._bucket, self._watched, self._take, self._clock)
+        await follow(self._bucket, self._watched, self._apply, self._clock)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return when a condition on the moves holds; looked at after every change."""
         async with self._applied:
             await self._applied.wait_for(condition)
 
-    async def _take(self, row: Row) -> None:
+    async def _apply(self, row: Row) -> None:
         if "." in row.key:
             return
         if row.value is None:
@@ -621,20 +639,20 @@ class Moves:
         async with self._applied:
             self._applied.notify_all()
 
-    async def _write(self, move: Move) -> Move:
+    async def _write(self, move: MoveRecord) -> MoveRecord:
         value = _encode(msgspec.structs.replace(move, revision=0))
         revision = await self._bucket.put(move.id, value, expected=move.revision)
-        await self._take(Row(move.id, value, revision))
+        await self._apply(Row(move.id, value, revision))
         return self._moves[move.id]
 
 
-def _due(move: Move) -> list[tuple[str, bool]]:
+def _due(move: MoveRecord) -> list[tuple[str, bool]]:
     """Return what is to be done now, (what, by the source or by the target)."""
     due = [(move.owed_source, True), (move.owed_target, False), _ORDERS.get(move.stage, ("", True))]
-    return [one for one in due if one[0]]
+    return [item for item in due if item[0]]
 
 
-def _concerns(by: Principal, move: Move) -> bool:
+def _concerns(by: Principal, move: MoveRecord) -> bool:
     """Return whether a caller may see the device where it stood, or where it stands then."""
-    places = (move.left or move.source, move.division)
+    places = (move.former_division or move.source, move.division)
     return any(allows(by, Action.READ_REGISTRY, place, move.department) for place in places)

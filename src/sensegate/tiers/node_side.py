@@ -1,6 +1,6 @@
 """A node's side of its centre: forwards, reports, asks, and takes what comes down, for as long as there is a way.
 
-`way_up.Way` ─▶ connect ─▶ which centre is active ─▶ Uplink, Carried, Reporter, Taking, Taker, Mover
+`way_up.CentreRoute` ─▶ connect ─▶ which centre is active ─▶ Uplink, Carried, Reporter, Taking, Taker, Mover
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import structlog
 from sensegate.authority.heads import public_key
 from sensegate.bus.connect import Link
 from sensegate.clock import Clock
-from sensegate.config import Config, secret
+from sensegate.config import Config
 from sensegate.errors import (
     ConfigError,
     Conflict,
@@ -28,19 +28,27 @@ from sensegate.errors import (
     Untrusted,
 )
 from sensegate.failover import terms
-from sensegate.failover.terms import NEWS_S, Choice, decode_state, encode
+from sensegate.failover.terms import LONG_POLL_S, CentreChoice, decode_state, encode
 from sensegate.model import Shed
 from sensegate.ports import Log
-from sensegate.tiers import membership, return_files
-from sensegate.tiers.carried import Carried
-from sensegate.tiers.config_distribution import Taking
-from sensegate.tiers.device_moves import Mover
+from sensegate.tiers import return_files
+from sensegate.tiers.config_distribution import ConfigReceiver
+from sensegate.tiers.device_moves import DeviceMover
 from sensegate.tiers.link import CentreLink
-from sensegate.tiers.report import Report, Reporter
-from sensegate.tiers.return_receiver import Taker
-from sensegate.tiers.route import JOIN_AGAIN_S, PING_S, Way, connected, join, told_way, trusted, turned
+from sensegate.tiers.report import NodeReport, Reporter
+from sensegate.tiers.return_receiver import ReturnReceiver
+from sensegate.tiers.route import (
+    JOIN_RETRY_S,
+    PING_S,
+    CentreRoute,
+    connect_to_centre,
+    join,
+    present_route,
+    route_of_turn,
+)
 from sensegate.tiers.uplink import Uplink
-from sensegate.tiers.writers import Claimant, FileKeeper
+from sensegate.tiers.uplink_accounting import UplinkAccounting
+from sensegate.tiers.writers import Claimant, WriterStateFile
 
 LOOK_S = 1.0
 """A node that was joined from beside finds its way to the centre so soon."""
@@ -59,7 +67,7 @@ class Above:
         config: Config,
         clock: Clock,
         node_log: Log,
-        report: Callable[[], Awaitable[Report]],
+        report: Callable[[], Awaitable[NodeReport]],
         shed: Callable[[], Sequence[Shed]] = tuple,
         *,
         began: int = -1,
@@ -70,7 +78,7 @@ class Above:
         self.log = node_log
         self._report = report
         self._shed = shed
-        self.claimant = Claimant(FileKeeper(Path(config.directory)), node_log, began=began)
+        self.claimant = Claimant(WriterStateFile(Path(config.directory)), node_log, began=began)
         self._link: CentreLink | None = None
         self.up: Uplink | None = None
         self.why = ""
@@ -79,20 +87,20 @@ class Above:
         self.extras: dict[str, Callable[[], Awaitable[None]]] = {}
         """Name -> what else runs while connected."""
         self._generation = 0
-        self.taker = Taker(config.division, node_log, clock, config.store)
+        self.taker = ReturnReceiver(config.division, node_log, clock, config.store)
         self.extras["return"] = partial(self.taker.run, self.ask)
         self._refusals = 0
         self._turns = 0
-        self._choice = Choice(config.uplink.lease_s, terms.read(Path(config.directory)), name=config.member_id)
-        self.taking: Taking | None = None
+        self._choice = CentreChoice(config.uplink.lease_s, terms.read(Path(config.directory)), name=config.member_id)
+        self.taking: ConfigReceiver | None = None
         """Takes what the centre hands down."""
-        self.mover: Mover | None = None
+        self.mover: DeviceMover | None = None
         """Does what the centre orders of moves of devices."""
 
     @property
     def tasks(self) -> dict[str, Callable[[], Awaitable[None]]]:
         """What runs until cancelled."""
-        carried = Carried(
+        carried = UplinkAccounting(
             self.config.member_id, self.log, self.totals, self.clock, ttl_h=self.config.store.readings_ttl_h
         )
         return {"uplink": self.run, "carried": carried.run}
@@ -113,7 +121,7 @@ class Above:
         """
         if self._link is None:
             raise Unavailable("not connected to the centre")
-        return await self._link.ask_patiently(question, payload, clock=self.clock)
+        return await self._link.ask_with_retries(question, payload, clock=self.clock)
 
     # ── what comes back ─────────────────────────────────────────────────────────────────────────────
 
@@ -123,28 +131,28 @@ class Above:
 
     async def place(self) -> str:
         """Return how far this node has come in what its centre gives back."""
-        found = await self.taker.place()
-        return f"{found.life}:{found.position}"
+        found = await self.taker.position()
+        return f"{found.log_epoch}:{found.position}"
 
     async def take(self, file: bytes) -> tuple[int, str]:
         """Take a signed file of the centre; return (rows, place). Raises `ConfigError`, `Conflict`, `Unavailable`."""
         if not self.config.returns.key_file:
-            remedy = "name the centre's receipts.pub there"
+            remedy = "name the centre's statements.pub there"
             raise ConfigError("no key is believed", key="returns.key_file", remedy=remedy)
         key = await asyncio.to_thread(public_key, Path(self.config.returns.key_file))
-        held = await asyncio.to_thread(return_files.read, file, key)
+        held = await asyncio.to_thread(return_files.read_file, file, key)
         rows = 0
         for part in held.parts:
             rows += await self.taker.take(part, by_file=True)
         return rows, await self.place()
 
-    async def _told(self) -> Report:
+    async def _told(self) -> NodeReport:
         return msgspec.structs.replace(await self._report(), generation=self._generation)
 
     @property
-    def troubles(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What keeps readings from going up although the centre is reached, a sentence each."""
-        return self.up.troubles if self.up else []
+        return self.up.problems if self.up else []
 
     def uplink(self) -> Uplink:
         """Return the uplink. Raises `Conflict` where there is none yet."""
@@ -156,21 +164,14 @@ class Above:
         """Return how the way up is, for people."""
         if self.why:
             return self.why
-        if self.troubles:
-            return "; ".join(self.troubles)
+        if self.problems:
+            return "; ".join(self.problems)
         if self.up and self.up.connected:
             return "centre connected"
         return "centre not reached; going on alone" if self._way() else "no centre; going on alone"
 
-    def _way(self) -> Way | None:
-        uplink = self.config.uplink
-        if uplink.secret_file:
-            member = self.config.member_id
-            return Way(member, member, uplink.url, secret(uplink.secret_file), trusted(uplink)) if uplink.url else None
-        found = membership.kept(Path(self.config.directory))
-        if found is None:
-            return None
-        return told_way(found, uplink)
+    def _way(self) -> CentreRoute | None:
+        return present_route(self.config)
 
     async def run(self) -> None:
         """Connect to the centre and work until the connection is lost for good."""
@@ -178,12 +179,12 @@ class Above:
         nc = await self._connect(way)
         if nc is None:
             return
-        link = CentreLink(nc, slot=way.slot, member=way.member, term=lambda: self._choice.kept.number)
+        link = CentreLink(nc, slot=way.slot, member=way.member, term=lambda: self._choice.term.number)
         try:
             if not await self._greet(link):
                 return
-            if self.config.uplink.others and not await self._is_active(link, way):
-                if not self._choice.granted(way.url, self.clock.monotonic()):
+            if self.config.uplink.other_centres and not await self._is_active(link, way):
+                if not self._choice.is_granting(way.url, self.clock.monotonic()):
                     self._turns += 1
                 return
             self.why, self._refusals = "", 0
@@ -208,13 +209,13 @@ class Above:
         except (Unavailable, Overloaded) as why:
             self._turns += 1
             raise Unavailable(f"the centre takes no greeting now: {why}") from why
-        if welcome.active or self.config.uplink.others:
+        if welcome.active or self.config.uplink.other_centres:
             return True
         self.why = "the centre is not active; going on alone"
         await self.clock.sleep(LOOK_S)
         return False
 
-    async def _found(self) -> Way:
+    async def _found(self) -> CentreRoute:
         """Return the way once there is one: this node may be joined from beside, or by a code that comes later."""
         while (way := self._way()) is None:
             if self.config.uplink.join_code_file and self.config.uplink.centre_url:
@@ -222,14 +223,14 @@ class Above:
             await self.clock.sleep(LOOK_S)
         return way
 
-    async def _connect(self, way: Way) -> Link | None:
+    async def _connect(self, way: CentreRoute) -> Link | None:
         """Return the connection, None where this centre does not let us in.
 
         Raises `Unavailable`; next time the other.
         """
-        others = self.config.uplink.others
+        others = self.config.uplink.other_centres
         try:
-            return await connected(way, 2.0 if others else 10.0)
+            return await connect_to_centre(way, 2.0 if others else 10.0)
         except Untrusted as why:
             self._turns += 1
             self.why = f"centre not reached; going on alone: {why}"
@@ -244,7 +245,7 @@ class Above:
                 await self._turned_away(way)
             return None
 
-    async def _work(self, link: CentreLink, way: Way) -> None:
+    async def _work(self, link: CentreLink, way: CentreRoute) -> None:
         """Forward, report, and take what comes down, until the connection is lost or this centre is active no more."""
         await link.answer_probes(self.claimant.token)
         self.up = Uplink(
@@ -262,36 +263,36 @@ class Above:
             group.create_task(self.reporter.run(), name="uplink report")
             group.create_task(_until(link.connection.refused), name="uplink end")
             group.create_task(self._take(), name="uplink base data")
-            if self.config.uplink.others:
+            if self.config.uplink.other_centres:
                 group.create_task(self._still(link, way), name="uplink lease")
             for name, extra in self.extras.items():
                 group.create_task(self._again(name, extra), name=f"uplink {name}")
 
     # ── which centre ────────────────────────────────────────────────────────────────────────────────
 
-    def _turn(self, way: Way) -> Way:
+    def _turn(self, way: CentreRoute) -> CentreRoute:
         """Return the way to the centre whose turn it is: the first, then the others in order, and again."""
-        return turned(way, self.config.uplink, self._turns)
+        return route_of_turn(way, self.config.uplink, self._turns)
 
-    async def _is_active(self, link: CentreLink, way: Way, *, wait: bool = False) -> bool:
+    async def _is_active(self, link: CentreLink, way: CentreRoute, *, wait: bool = False) -> bool:
         """Return whether a centre is active, and of no lower term than we have met; grant it to be where it may.
 
-        `wait`: it may answer a moment later, when there is nothing new.
+        `long_poll`: it may answer a moment later, when there is nothing new.
         """
         choice, grant, active = self._choice, 0, False
         try:
             for _ in range(3):  # how it is; that we grant it, or have on our disk what it said
-                plea = choice.plea(way.url, grant=grant, wait=wait and not active, generation=way.generation)
-                before = choice.kept
-                within_s = PING_S + NEWS_S * plea.wait
+                plea = choice.lease_request(way.url, grant=grant, wait=wait and not active, generation=way.generation)
+                before = choice.term
+                within_s = PING_S + LONG_POLL_S * plea.long_poll
                 answer = await link.ask("lease", encode(plea), within_s)
                 state, now_s, grant = decode_state(answer), self.clock.monotonic(), 0
                 if active := choice.follows(state):
-                    again = choice.met(way.url, state, now_s)
-                elif again := choice.grants(way.url, state, now_s):
-                    grant = state.would
-                if choice.kept != before:
-                    await asyncio.to_thread(terms.write, Path(self.config.directory), choice.kept)
+                    again = choice.note_active(way.url, state, now_s)
+                elif again := choice.grant(way.url, state, now_s):
+                    grant = state.proposed_term
+                if choice.term != before:
+                    await asyncio.to_thread(terms.write, Path(self.config.directory), choice.term)
                 if not again:
                     break
         except (Unavailable, PermissionDenied, Overloaded, msgspec.DecodeError) as why:
@@ -301,7 +302,7 @@ class Above:
             self.why = "no centre is active; going on alone"
         return active
 
-    async def _still(self, link: CentreLink, way: Way) -> None:
+    async def _still(self, link: CentreLink, way: CentreRoute) -> None:
         """See that the centre stays active. Raises `Unavailable` when it is not."""
         while await self._is_active(link, way, wait=True):
             await self.clock.sleep(STILL_S)
@@ -320,16 +321,16 @@ class Above:
     async def _take(self) -> None:
         """Take what the centre hands down, as its answers to our reports tell that there is something."""
         while self.taking:
-            reply = await self.reporter.next()
+            reply = await self.reporter.next_reply()
             try:
                 if reply.base:
-                    await self.taking.take(reply.base)
+                    await self.taking.apply(reply.base)
                 if reply.orders and self.mover:
-                    await self.mover.work()
+                    await self.mover.run_orders()
             except (Unavailable, PermissionDenied, StoreFull, msgspec.DecodeError) as why:
                 _log.warning("base data of the centre are asked for again", why=str(why))
 
-    async def _turned_away(self, way: Way) -> None:
+    async def _turned_away(self, way: CentreRoute) -> None:
         """Wait until there may be another answer: a new way in, or some time."""
         self.why = "the centre refuses this node: expelled, replaced, or of too old a release; ask the centre"
         _log.error("the centre refuses this node; it goes on alone", url=way.url)
@@ -353,7 +354,7 @@ class Above:
         except (Unavailable, PermissionDenied, Conflict, Overloaded) as why:
             self.why = f"not joined: {why}"
             _log.warning("not joined", why=str(why))
-            await self.clock.sleep(JOIN_AGAIN_S)
+            await self.clock.sleep(JOIN_RETRY_S)
 
 
 async def _until(refused: asyncio.Event) -> None:

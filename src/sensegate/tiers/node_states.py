@@ -1,4 +1,4 @@
-"""The centre's view of its nodes: whose connection is up, and how far each node's log has come up."""
+"""The centre's view of its nodes: whether each is connected, and how far its log has been forwarded."""
 
 from __future__ import annotations
 
@@ -13,44 +13,47 @@ from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
 from sensegate.errors import Unavailable
 from sensegate.ports import Log
-from sensegate.tiers.report import Heard, Reports
+from sensegate.tiers.report import NodeReports, ReceivedReport
 
-LOOK_S = 1.0
+POLL_S = 1.0
 
 
-class State(StrEnum):
-    """Whether a node's uplink is connected."""
+class LinkState(StrEnum):
+    """State of a node's uplink."""
 
     UP = "up"
+    """Connected."""
     SILENT = "silent"
+    """Not connected now."""
     NEVER = "never"
+    """Has never sent anything."""
 
 
-class Node(msgspec.Struct, frozen=True):
-    """One node as seen from above."""
+class NodeStatus(msgspec.Struct, frozen=True):
+    """Status of one node as its centre sees it."""
 
     member: str
-    state: State
+    state: LinkState
     last_commit: int = 0
-    """When its newest span was made, µs UTC of the node's clock."""
+    """Time of its newest span, µs UTC of the node's clock."""
     backlog: int = 0
-    """Entries of its log that its backlog lane has still to bring."""
+    """Entries of its log that its backlog lane has still to forward."""
     forwarded: int = 0
     withheld: int = 0
     refused: int = 0
-    """Rows that were not taken of it."""
+    """Rows refused by the centre."""
     position: int = 0
-    """Greatest sequence of its log that was given to a lane."""
-    life: str = ""
-    """Epoch of that log."""
+    """Greatest sequence of its log that was assigned to a lane."""
+    log_epoch: str = ""
+    """Epoch of its log."""
     counts: dict[str, int] = {}
-    """Its own ledger, as it has come up: kind -> count since its lanes began."""
-    heard: Heard | None = None
-    """Its last report."""
+    """Its own ledger as forwarded: kind -> count since its lanes began."""
+    last_report: ReceivedReport | None = None
+    """Last report of the node."""
 
 
-class Links:
-    """Looks once a second."""
+class NodeMonitor:
+    """Keeps the status of all nodes up to date, once a second."""
 
     def __init__(
         self,
@@ -58,37 +61,37 @@ class Links:
         members: Callable[[], Sequence[str]],
         connected: Callable[[], Awaitable[set[str]]],
         clock: Clock,
-        reports: Reports | None = None,
+        reports: NodeReports | None = None,
     ) -> None:
-        """Look at nothing yet.
+        """Prepare to watch.
 
         Args:
-            log: the centre's.
-            members: gives the ids of all nodes that there are.
-            connected: gives the ids of those whose connection is open; it may raise `Unavailable`.
-            clock: paces the looking.
-            reports: what the nodes tell of themselves.
+            log: of the centre.
+            members: returns the ids of all nodes.
+            connected: returns the ids of the connected nodes; may raise `Unavailable`.
+            clock: source of time.
+            reports: the nodes' own reports.
         """
         self._log = log
         self._reports = reports
         self._members = members
         self._connected = connected
         self._clock = clock
-        self.nodes = [Node(member, State.NEVER) for member in members()]
+        self.nodes = [NodeStatus(member, LinkState.NEVER) for member in members()]
 
     async def run(self) -> None:
-        """Keep `nodes` true until cancelled."""
+        """Keep `nodes` up to date until cancelled."""
         while True:
             try:
                 connected = await self._connected()
-                self.nodes = [await self._look(member, member in connected) for member in self._members()]
+                self.nodes = [await self._status_of(member, is_up=member in connected) for member in self._members()]
             except Unavailable:
-                # Our own engine is away: what was seen last stays, and the wiring says so.
+                # Our own engine is away: the last status stays, and readiness reports the engine.
                 pass
-            await self._clock.sleep(LOOK_S)
+            await self._clock.sleep(POLL_S)
 
     async def lanes(self, member: str) -> list[LaneRecord]:
-        """Return the records of a node's lanes as they are now. Raises `Unavailable`."""
+        """Return the present lane records of a node. Raises `Unavailable`."""
         records = []
         for lane in ("live", "backlog"):
             last = await self._log.last(f"commit.{member}.{lane}")
@@ -96,11 +99,11 @@ class Links:
                 records.append(record)
         return records
 
-    async def _look(self, member: str, up: bool) -> Node:  # noqa: FBT001 - private
+    async def _status_of(self, member: str, *, is_up: bool) -> NodeStatus:
         records = await self.lanes(member)
         counts = [record.totals for record in records]
-        state = State.UP if up else State.SILENT if records else State.NEVER
-        return Node(
+        state = LinkState.UP if is_up else LinkState.SILENT if records else LinkState.NEVER
+        return NodeStatus(
             member,
             state,
             max((record.committed_at for record in records), default=0),
@@ -109,9 +112,9 @@ class Links:
             _family(counts, WITHHELD),
             _family(counts, REFUSED_BY_CENTRE),
             max((record.position for record in records), default=0),
-            next((record.life for record in records), ""),
+            next((record.log_epoch for record in records), ""),
             _sums(counts),
-            self._reports.heard.get(member) if self._reports else None,
+            self._reports.latest.get(member) if self._reports else None,
         )
 
 
@@ -121,7 +124,7 @@ def _family(counts: Sequence[dict[str, int]], family: str) -> int:
 
 def _sums(counts: Sequence[dict[str, int]]) -> dict[str, int]:
     sums: dict[str, int] = {}
-    for one in counts:
-        for kind, count in one.items():
+    for totals in counts:
+        for kind, count in totals.items():
             sums[kind] = sums.get(kind, 0) + count
     return sums

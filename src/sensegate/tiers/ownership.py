@@ -24,7 +24,7 @@ from sensegate.bus.row import Row
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, NotFound, Overloaded
-from sensegate.tiers.move_register import Move, Stage
+from sensegate.tiers.move_register import MoveRecord, MoveStage
 
 DEVICES_MAX = 1_000_000
 """Most devices of one member."""
@@ -32,10 +32,10 @@ ROW_DEVICES = 2_000
 """Devices in one row of the bucket."""
 CONFLICTS_MAX = 1_000
 """Conflicts that are remembered."""
-RECORD_S = 3_600.0
+CONFLICT_RECORD_S = 3_600.0
 """The trail has at most one record of conflicts per member and this time."""
 
-_log = structlog.get_logger("authority")
+_log = structlog.get_logger("tiers")
 
 
 class ClaimedDevices(msgspec.Struct, frozen=True):
@@ -53,9 +53,9 @@ class DeviceTransfer(msgspec.Struct, frozen=True):
     owner: str
     former: tuple[str, ...]
     """Members that owned it before: what they still have of it comes up."""
-    at: int
+    changed_at: int
     """When it changed hands, µs UTC."""
-    why: str = ""
+    reason: str = ""
     """Id of the move, or who decided."""
     format: int = 1
 
@@ -66,7 +66,7 @@ class DeviceConflict(msgspec.Struct, frozen=True):
     device: str
     owner: str
     sent_by: str
-    at: int
+    sent_at: int
     """When it was last sent, µs UTC."""
 
 
@@ -74,7 +74,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _claims = msgspec.msgpack.Decoder(ClaimedDevices).decode
 _transfer = msgspec.msgpack.Decoder(DeviceTransfer).decode
 _CLAIMS, _TRANSFERS = "claims/", "transfers/"
-_MOVING = frozenset({Stage.CARRIED, Stage.TAKEN, Stage.RECALLED, Stage.SENT_BACK})
+_MOVING = frozenset({MoveStage.CARRIED, MoveStage.TAKEN, MoveStage.RECALLED, MoveStage.SENT_BACK})
 FORMER_MAX = 8
 _NUMBER_DIGITS = 6
 
@@ -108,15 +108,15 @@ class DeviceOwners:
         self._home = home
         self._is_own = is_own
         self._devices_max = devices_max
-        self._watched = 0
+        self._revision = 0
         self._owner: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._rows: dict[str, list[tuple[list[str], int]]] = {}
         """Member -> (devices, revision) of its rows."""
         self._transfers: dict[str, tuple[DeviceTransfer, int]] = {}
-        self._moving: dict[str, Move] = {}
+        self._moving: dict[str, MoveRecord] = {}
         """Device -> its move, while both gateways may send rows of it."""
-        self._due: dict[str, Move] = {}
+        self._due: dict[str, MoveRecord] = {}
         """Device -> a move that is over and not written as a transfer yet."""
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -211,7 +211,7 @@ class DeviceOwners:
         while len(self._conflicts) > CONFLICTS_MAX:
             self._conflicts.popitem(last=False)
         last = self._recorded.get(member, float("-inf"))
-        if not fresh or self._clock.monotonic() - last < RECORD_S:
+        if not fresh or self._clock.monotonic() - last < CONFLICT_RECORD_S:
             return
         self._recorded[member] = self._clock.monotonic()
         shown = dict(fresh[:20])
@@ -250,14 +250,14 @@ class DeviceOwners:
 
     # ── the book of moves ───────────────────────────────────────────────────────────────────────────
 
-    def see(self, move: Move) -> None:
+    def on_move(self, move: MoveRecord) -> None:
         """Take a move of the book as it stands now; to be called for each at the start, and for each change."""
         self._moving.pop(move.device, None)
         if move.stage in _MOVING:
             self._moving[move.device] = move
         known = self._transfers.get(move.device)
-        is_newer = known is None or known[0].at < move.changed
-        if move.stage in {Stage.TAKEN, Stage.DONE} and is_newer and self.owner(move.device) != move.target:
+        is_newer = known is None or known[0].changed_at < move.changed_at
+        if move.stage in {MoveStage.TAKEN, MoveStage.DONE} and is_newer and self.owner(move.device) != move.target:
             self._due[move.device] = move
             self._wake.set()
 
@@ -266,9 +266,9 @@ class DeviceOwners:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            await self.settle()
+            await self.write_due()
 
-    async def settle(self) -> None:
+    async def write_due(self) -> None:
         """Write what is due. Raises `Unavailable`, `StoreFull`."""
         for device, move in list(self._due.items()):
             async with self._writing:
@@ -281,7 +281,7 @@ class DeviceOwners:
 
     async def load(self) -> None:
         """Read the whole bucket; then `watch` keeps up with it."""
-        rows, self._watched = await self._bucket.load_all()
+        rows, self._revision = await self._bucket.load_all()
         for row in rows:
             self._apply(row)
 
@@ -291,7 +291,7 @@ class DeviceOwners:
         async def take(row: Row) -> None:
             self._apply(row)
 
-        await follow(self._bucket, self._watched, take, self._clock)
+        await follow(self._bucket, self._revision, take, self._clock)
 
     def _apply(self, row: Row) -> None:
         if row.value is None:

@@ -1,7 +1,8 @@
-"""What a node sends its centre: spans of its log, claims, and questions where its lanes stand. Form 1, MessagePack.
+"""The span protocol between a node and its centre: spans, claims of the lanes, and the lanes' positions.
 
-The envelope (`envelope.py`) carries form and term; these are the bodies. A span is one request: the parts that it
-brings, and where the lanes stand after it. Its outcome is one of `Outcome`, or unknown where no answer came.
+These are the bodies of requests and answers, in MessagePack; the envelope (`envelope.py`) carries version and term. A
+span is one request: the parts that it brings, and where the lanes stand after it. Its outcome is one of `SpanOutcome`,
+or unknown where no answer came.
 """
 
 from __future__ import annotations
@@ -11,26 +12,26 @@ from typing import Annotated
 
 import msgspec
 
-from sensegate.bus.record import NOBODY, Kept, LaneRecord, Writer
+from sensegate.bus.record import NO_WRITER, LaneRecord, WithheldRange, Writer
 from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.model import Shed
 
 PARTS_MAX = 64
 """Most parts of a span."""
 RANGES_MAX = 256
-"""Most ranges of the backlog."""
-KEPT_MAX = 64
-"""Most parts of a log of which mode orders kept something back, as the centre takes them."""
+"""Most ranges that the backlog lane may have open."""
+WITHHELD_MAX = 64
+"""Most withheld ranges of a lane that the centre accepts."""
 TOKENS_MAX = 16
-"""Most unconfirmed tokens of a claim."""
-PLACE_MAX = 2**53
-"""No sequence and no count is greater."""
+"""Most previous tokens in a claim."""
+NATURAL_MAX = 2**53
+"""Greatest valid sequence and count."""
 GRADE_MAX = 4
 READINGS, OBSERVATIONS, LEDGER, SEQUENCES = "readings", "observations", "ledger", "sequences"
 
-Place = Annotated[int, msgspec.Meta(ge=0, le=PLACE_MAX)]
-Word = Annotated[str, msgspec.Meta(max_length=64)]
-Time = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+Natural = Annotated[int, msgspec.Meta(ge=0, le=NATURAL_MAX)]
+ShortText = Annotated[str, msgspec.Meta(max_length=64)]
+TimeUs = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 
 
 class Lane(StrEnum):
@@ -41,7 +42,7 @@ class Lane(StrEnum):
 
 
 class PartKind(StrEnum):
-    """What a part holds: rows as columns, counts, or numbers that devices gave."""
+    """Content of a part: rows as columns, a ledger, or the sequence numbers of devices."""
 
     READINGS = READINGS
     OBSERVATIONS = OBSERVATIONS
@@ -52,168 +53,168 @@ class PartKind(StrEnum):
 ROW_KINDS = frozenset({PartKind.READINGS, PartKind.OBSERVATIONS})
 
 
-class Part(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One part of a span: what becomes an entry of the centre's log."""
+class SpanPart(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One part of a span; each becomes an entry of the centre's log."""
 
     kind: PartKind
     payload: bytes
     grade: Annotated[int, msgspec.Meta(ge=0, le=GRADE_MAX)] = 0
-    """Of rows."""
-    rows: Place = 0
-    """How many rows it is said to hold; believed only where it cannot be read."""
+    """Classification level of the rows."""
+    rows: Natural = 0
+    """Row count as the node states it; used only where the payload cannot be decoded."""
 
 
-class LaneMove(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where a lane stands after a span."""
+class LaneUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """New state of a lane after a span."""
 
     lane: Lane
-    base: Place
-    """Number of the lane's record on which this builds."""
-    position: Place
-    ranges: Annotated[tuple[tuple[Place, Place], ...], msgspec.Meta(max_length=RANGES_MAX)] = ()
-    kept: Annotated[tuple[Kept, ...], msgspec.Meta(max_length=KEPT_MAX)] = ()
+    base_number: Natural
+    """Number of the lane record to which the span applies: the fence."""
+    position: Natural
+    ranges: Annotated[tuple[tuple[Natural, Natural], ...], msgspec.Meta(max_length=RANGES_MAX)] = ()
+    withheld: Annotated[tuple[WithheldRange, ...], msgspec.Meta(max_length=WITHHELD_MAX)] = ()
 
 
-class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Of which part of the node's log a span was made, and how: the node can make it once more."""
+class SpanSelection(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The part of the node's log from which a span was made, and how: enough to build it again."""
 
-    after: Place = 0
-    until: Place = 0
+    after: Natural = 0
+    until: Natural = 0
     """Entries in (after, until]."""
     grade_max: Annotated[int, msgspec.Meta(ge=0, le=255)] = GRADE_MAX
     shed: Annotated[tuple[Shed, ...], msgspec.Meta(max_length=64)] = ()
-    """What mode orders left out of it."""
-    kept_back: bool = False
-    """True: it holds only what `shed` had left out before."""
+    """What mode orders withheld from it."""
+    withheld_only: bool = False
+    """True: it holds only what `shed` had withheld before."""
 
 
 class SpanRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """A span of a node's log."""
 
     writer: Writer
-    life: Word
-    span_id: Word
-    committed_at: Time
-    moves: Annotated[tuple[LaneMove, ...], msgspec.Meta(min_length=1, max_length=2)]
-    parts: Annotated[tuple[Part, ...], msgspec.Meta(max_length=PARTS_MAX)] = ()
-    selection: Selection = Selection()
-    readmits: Word = ""
-    """Id of the refused part that this brings once more; empty: it brings what is new."""
+    log_epoch: ShortText
+    span_id: ShortText
+    committed_at: TimeUs
+    updates: Annotated[tuple[LaneUpdate, ...], msgspec.Meta(min_length=1, max_length=2)]
+    parts: Annotated[tuple[SpanPart, ...], msgspec.Meta(max_length=PARTS_MAX)] = ()
+    selection: SpanSelection = SpanSelection()
+    resend_of: ShortText = ""
+    """Id of the refused part that the span sends again; empty: it brings new entries."""
 
 
-class Outcome(StrEnum):
-    """What became of a span."""
+class SpanOutcome(StrEnum):
+    """Outcome of a span."""
 
-    TAKEN = "taken"
-    """It stands on the centre's log."""
+    ACCEPTED = "accepted"
+    """Stored on the centre's log."""
     STALE = "stale"
-    """It built on records that are not the present ones: nothing was written; go on from those."""
+    """Not written: its lane records are outdated. Continue from the records in the answer."""
     UNCLAIMED = "unclaimed"
-    """Its writer is not the one that stands: nothing was written; claim the lanes."""
+    """Not written: its writer is not the present one. Claim the lanes."""
     STILL_REFUSED = "still_refused"
-    """It brought refused rows once more, and none of them is taken: nothing was written."""
+    """Not written: it sent refused rows again, and all of them are still refused."""
 
 
 class PartRefusal(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A part that was not taken."""
+    """A refused part in the answer to its span."""
 
     kind: PartKind
     reason: str
     grade: int = 0
     rows: int = 0
     devices: int = 0
-    """Of so many devices; 0: the whole part."""
+    """Number of devices whose rows are refused; 0: the whole part is."""
     id: str = ""
-    """By which it can be sent once more; empty: the list of refused parts is full."""
+    """Id under which it can be sent again; empty: the list of refused parts is full."""
     is_new: bool = True
-    """False: its entry on the list went on."""
+    """False: it extended an entry of the list."""
 
 
 class SpanAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of a span, with the lanes' records as they now stand."""
+    """Answer to a span: its outcome, and the present lane records."""
 
-    outcome: Outcome
+    outcome: SpanOutcome
     lanes: dict[Lane, LaneRecord] = {}
     refused: tuple[PartRefusal, ...] = ()
     clock: int = 0
-    """When the centre answered, µs UTC of its clock."""
+    """Time of the answer, µs UTC of the centre's clock."""
 
 
 class PositionAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where the lanes of a member stand."""
+    """Answer to `position`: the lane records of a member."""
 
     lanes: dict[Lane, LaneRecord] = {}
-    """Empty: nobody has claimed them yet."""
+    """Empty: no process has claimed the lanes yet."""
     clock: int = 0
     stored_at: int = 0
     """When the newest span of the live lane was stored, µs UTC of the centre's clock."""
 
 
 class ClaimRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A process asks to be the writer of its member's lanes."""
+    """Request of a process to become the writer of its member's lanes."""
 
-    writer: Word
-    """Identity of its store."""
-    epoch: Place
-    """Last epoch that a centre confirmed to this store; 0: none."""
-    token: Word
-    """Of this process."""
-    life: Word
-    first: Place
-    """First sequence of its log."""
-    ended: Place
-    """With which sequence its log ended when this process began: what lies behind it is new."""
-    since: Annotated[int, msgspec.Meta(ge=-1, le=PLACE_MAX)] = -1
-    """With which it ended when the first process began that no centre has confirmed; -1: this store was confirmed."""
-    tokens: Annotated[tuple[Word, ...], msgspec.Meta(max_length=TOKENS_MAX)] = ()
-    """Of earlier processes of this store whose claims were not confirmed to it."""
+    writer: ShortText
+    """Identity of the process's store."""
+    epoch: Natural
+    """Last writer epoch that a centre confirmed to this store; 0: none."""
+    token: ShortText
+    """Random token of the process."""
+    log_epoch: ShortText
+    log_first: Natural
+    """First sequence of the node's log."""
+    log_end: Natural
+    """Last sequence of the log when the process started; later entries are new."""
+    unconfirmed_from: Annotated[int, msgspec.Meta(ge=-1, le=NATURAL_MAX)] = -1
+    """Last sequence of the log when the first unconfirmed process started; -1: the last claim was confirmed."""
+    previous_tokens: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=TOKENS_MAX)] = ()
+    """Tokens of earlier processes of this store whose claims were not confirmed."""
     force: bool = False
-    """An operator has decided that this store goes on, whatever another copy of it has sent."""
+    """An operator has decided that this store continues, whatever another copy of it has sent."""
     restored: bool = False
-    """By restoring a backup: it goes on only if the present writer does not answer."""
+    """The store was restored from a backup: it continues only if the present writer does not answer."""
 
 
 class ClaimAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Whether the process is the writer now."""
+    """Answer to a claim."""
 
     granted: bool
-    writer: Writer = NOBODY
+    writer: Writer = NO_WRITER
     lanes: dict[Lane, LaneRecord] = {}
     reason: str = ""
-    """Why not, and what to do."""
+    """Why the claim was denied, and what to do."""
 
 
 class RefusedPart(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An entry of the list of refused parts, as it stands on the centre's log (`refused.<member>.<id>`)."""
+    """Entry of the list of refused parts, stored on the centre's log under `refused.<member>.<id>`."""
 
     id: str
     lane: Lane
     kind: PartKind
     reason: str
-    selection: Selection
-    life: str
+    selection: SpanSelection
+    log_epoch: str
     grade: int = 0
     devices: tuple[str, ...] = ()
-    """All rows of these devices; empty: all rows."""
+    """Devices all of whose rows are refused; empty: all rows are."""
     rows: int = 0
     spans: int = 1
-    """How many spans it was of: like refusals that follow each other are one entry."""
+    """Number of spans concerned: equal refusals of consecutive spans share an entry."""
     size: int = 0
-    """Bytes of them."""
+    """Bytes of the refused parts."""
     digest: str = ""
-    """SHA-256 (hex) of the first one."""
+    """SHA-256 (hex) of the first refused part."""
     detail: str = ""
-    at: int = 0
-    """When the first one came, µs UTC of the centre's clock."""
+    refused_at: int = 0
+    """When the first part was refused, µs UTC of the centre's clock."""
     format: int = 1
 
 
 class RefusedList(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Refused parts of a member that it may send once more, oldest first."""
+    """Refused parts of a member that it can send again, oldest first."""
 
     parts: tuple[RefusedPart, ...] = ()
     more: bool = False
-    """There are others after these."""
+    """Whether the list has more entries than these."""
 
 
 encode = msgspec.msgpack.Encoder().encode
@@ -224,67 +225,67 @@ _position_answer = msgspec.msgpack.Decoder(PositionAnswer).decode
 _claim_answer = msgspec.msgpack.Decoder(ClaimAnswer).decode
 _refused_list = msgspec.msgpack.Decoder(RefusedList).decode
 _refused_part = msgspec.json.Decoder(RefusedPart).decode
-FAULTS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 def decode_span_request(payload: bytes) -> SpanRequest:
-    """Return a span. Raises `PermissionDenied` where it is none."""
+    """Decode a span. Raises `PermissionDenied` where the payload is none."""
     try:
         return _span_request(payload)
-    except FAULTS as why:
+    except DECODE_ERRORS as why:
         raise PermissionDenied(
             f"span: cannot be read ({why}); update the older of the two releases, or skip it"
         ) from why
 
 
 def decode_claim_request(payload: bytes) -> ClaimRequest:
-    """Return a claim. Raises `PermissionDenied` where it is none."""
+    """Decode a claim. Raises `PermissionDenied` where the payload is none."""
     try:
         return _claim_request(payload)
-    except FAULTS as why:
+    except DECODE_ERRORS as why:
         raise PermissionDenied(f"claim: cannot be read ({why}); update the older of the two releases") from why
 
 
 def decode_span_answer(payload: bytes) -> SpanAnswer:
-    """Return the answer to a span. Raises `Unavailable` where it is none."""
+    """Decode the answer to a span. Raises `Unavailable` where the payload is none."""
     try:
         return _span_answer(payload)
-    except FAULTS as why:
+    except DECODE_ERRORS as why:
         raise Unavailable(f"the answer to a span cannot be read: {why}") from why
 
 
 def decode_position_answer(payload: bytes) -> PositionAnswer:
-    """Return where the lanes stand. Raises `Unavailable` where it is no such answer."""
+    """Decode the answer to `position`. Raises `Unavailable` where the payload is none."""
     try:
         return _position_answer(payload)
-    except FAULTS as why:
+    except DECODE_ERRORS as why:
         raise Unavailable(f"the answer to `position` cannot be read: {why}") from why
 
 
 def decode_claim_answer(payload: bytes) -> ClaimAnswer:
-    """Return the answer to a claim. Raises `Unavailable` where it is none."""
+    """Decode the answer to a claim. Raises `Unavailable` where the payload is none."""
     try:
         return _claim_answer(payload)
-    except FAULTS as why:
+    except DECODE_ERRORS as why:
         raise Unavailable(f"the answer to a claim cannot be read: {why}") from why
 
 
 def decode_refused_list(payload: bytes) -> RefusedList:
-    """Return a list of refused parts. Raises `Unavailable` where it is none."""
+    """Decode a list of refused parts. Raises `Unavailable` where the payload is none."""
     try:
         return _refused_list(payload)
-    except FAULTS as why:
+    except DECODE_ERRORS as why:
         raise Unavailable(f"the list of refused parts cannot be read: {why}") from why
 
 
 def encode_refused_part(part: RefusedPart) -> bytes:
-    """Return an entry of the list as it stands on the log."""
+    """Encode an entry of the list of refused parts for the log."""
     return msgspec.json.encode(part)
 
 
 def decode_refused_part(payload: bytes) -> RefusedPart:
-    """Return an entry of the list. Raises `ValueError` where it is none."""
+    """Decode an entry of the list of refused parts. Raises `ValueError` where the payload is none."""
     try:
         return _refused_part(payload)
-    except FAULTS as why:
+    except DECODE_ERRORS as why:
         raise ValueError(f"refused part: {why}") from why

@@ -1,18 +1,18 @@
-"""What one member may ask of a centre: bytes, spans and questions a second, with a rest for bursts."""
+"""The rate limit of a member's requests: a token bucket for each of bytes, spans and questions."""
 
 from __future__ import annotations
 
 from sensegate.clock import Clock
 
 BURST_S = 10.0
-"""So many seconds of its rate may be taken at once after a rest."""
+"""Capacity of a bucket in seconds of its rate."""
 
 
 class TokenBucket:
-    """A rate with a burst: what is taken beyond it is a debt that time pays off."""
+    """A token bucket that may be overdrawn: the debt is paid off by time."""
 
     def __init__(self, rate: float, clock: Clock) -> None:
-        """`rate`: units a second."""
+        """`rate`: units per second."""
         self._rate = rate
         self._clock = clock
         self._tokens = rate * BURST_S
@@ -20,12 +20,12 @@ class TokenBucket:
 
     @property
     def wait_s(self) -> float:
-        """Return how long nothing may be taken; 0: it may be taken now."""
+        """Seconds until tokens may be taken; 0: now."""
         now = self._clock.monotonic()
         self._tokens = min(self._rate * BURST_S, self._tokens + (now - self._filled) * self._rate)
         self._filled = now
         return max(0.0, -self._tokens / self._rate)
 
     def take(self, count: float) -> None:
-        """Take some, if need be on debt."""
+        """Take tokens, overdrawing the bucket where it has too few."""
         self._tokens -= count

@@ -1,10 +1,10 @@
-"""The centre's side of the spans: what a member sends is judged here, made anew, and written in one atomic write.
+"""The centre's side of the span protocol: spans are checked, built anew, and stored in one atomic write.
 
-    SpanRequest ─▶ writer? fence? ─▶ `Judge` ─▶ rows, ledger, numbers, refused parts, lanes' records ─▶ LOG
+    SpanRequest ─▶ writer? fence? ─▶ `Judge` ─▶ rows, ledger, sequences, refused parts, lane records ─▶ LOG
 
-Nothing of a node is copied that is not checked: subjects, lives, roll-ups and fences are the centre's own, and so are
-the counts of what it took. The answer comes after the write. Where the outcome is not known there is none: the node
-asks for its `position`, and the fence decides between a late write and its next attempt.
+Nothing that a node sends is copied unchecked: subjects, retention, roll-ups and fences are set by the centre, and so
+are the counts of what it accepted. The answer follows the write. Where the outcome is unknown there is no answer: the
+node asks for its `position`, and the fence decides between a late write and its next attempt.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ import structlog
 
 from sensegate import metrics
 from sensegate.bus.record import LaneRecord, Writer, decode_lane, encode_lane
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.model import Member
 from sensegate.tiers import lanes, protocol, refusals, writers
-from sensegate.tiers.judging import Judge, Judged
+from sensegate.tiers.judging import Judge, JudgedSpan
 from sensegate.tiers.lanes import Records
-from sensegate.tiers.link import SPANS, NodeLinks
+from sensegate.tiers.link import SPAN_CHANNELS, NodeLinks
 from sensegate.tiers.protocol import (
     ClaimAnswer,
     Lane,
-    Outcome,
     PartKind,
     PositionAnswer,
     RefusedList,
     RefusedPart,
     SpanAnswer,
+    SpanOutcome,
     SpanRequest,
 )
-from sensegate.tiers.refusals import LISTED_MAX, ListedLog, Listing
-from sensegate.tiers.refused_store import Vault
+from sensegate.tiers.refusals import LISTED_MAX, RefusedPartList, SubjectReadableLog
+from sensegate.tiers.refused_store import RefusedBodyCipher
 
 RECORD_BYTES_MAX = 262_144
 """Largest record of a lane."""
 SHARE_RETRY_S = 10.0
+"""Pause that a member over its share of the log is asked for."""
 RESTARTS_MAX = 1_000
-"""Most writers since a restored copy of which is looked whether they had its log."""
-STRETCHES = 16
-"""Stretches of time of a reading's life in which a member's bytes are counted."""
-HOUR_US = 3_600_000_000
+"""Most writers since a backup whose logs are compared with the restored one."""
+PERIODS = 16
+"""Number of periods, over the retention of a reading, in which a member's bytes are counted."""
 
 _log = structlog.get_logger("tiers")
 
 
-class ReceiverLog(ListedLog, Protocol):
-    """The centre's log."""
+class ReceiverLog(SubjectReadableLog, Protocol):
+    """The part of the centre's log that the receiver needs."""
 
     @property
     def payload_bytes_max(self) -> int:
@@ -61,57 +61,57 @@ class ReceiverLog(ListedLog, Protocol):
         ...
 
 
-class Standing(msgspec.Struct):
-    """What is wrong with a member's uplink, as its line on the page of nodes says."""
+class UplinkHealth(msgspec.Struct):
+    """Problems of a member's uplink, as the list of nodes shows them."""
 
     refused_frame: str = ""
     """Why its last span was refused as a whole."""
     denied_claim: str = ""
-    """Why a process was not taken as its writer; another one is."""
+    """Why a second process was denied as its writer."""
     over_share: bool = False
     """Its share of the log is used up."""
     refused_rows: dict[str, int] = {}
-    """Reason -> rows that were refused since this process began."""
+    """Reason -> rows refused since this process started."""
 
-    def told(self) -> list[str]:
-        """Return it as sentences."""
+    def problems(self) -> list[str]:
+        """Return the problems, one sentence each."""
         sentences = []
         if self.denied_claim:
             sentences.append(f"two copies of its store: {self.denied_claim}")
         if self.refused_frame:
-            sentences.append(f"a span of it is refused: {self.refused_frame}")
+            sentences.append(f"a span is refused: {self.refused_frame}")
         if self.over_share:
-            sentences.append("its share of the log is used up; its own log waits (nodes_quota.log_share)")
+            sentences.append("its share of the log is used up; readings wait in its own log (node_quota.log_share)")
         if self.refused_rows:
             named = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.refused_rows.items()))
             sentences.append(f"rows refused: {named} (`sensegate node refused`)")
         return sentences
 
 
-class _Held(msgspec.Struct, frozen=True):
+class _StoredLane(msgspec.Struct, frozen=True):
     record: LaneRecord
     sequence: int
-    """Of the record on the log; 0: there is none yet."""
+    """Sequence of the record on the log; 0: there is none yet."""
     stored_at: int = 0
 
 
 class _Uplink:
-    """What is known of one member's uplink."""
+    """State of one member's uplink."""
 
-    def __init__(self, listing: Listing) -> None:
+    def __init__(self, refused_list: RefusedPartList) -> None:
         self.lock = asyncio.Lock()
-        self.held: dict[Lane, _Held] | None = None
-        self.listing = listing
-        self.standing = Standing()
+        self.lanes: dict[Lane, _StoredLane] | None = None
+        self.refused_list = refused_list
+        self.health = UplinkHealth()
 
-    def forget(self) -> None:
-        """Believe nothing of what was held: it is read again."""
-        self.held = None
-        self.listing.forget()
+    def invalidate(self) -> None:
+        """Drop the lanes and open list entries: they are read again."""
+        self.lanes = None
+        self.refused_list.invalidate()
 
 
 class Receiver:
-    """Takes the spans of all members."""
+    """Receives the spans of all members."""
 
     def __init__(
         self,
@@ -122,20 +122,20 @@ class Receiver:
         *,
         log_share: float = 1.0,
         probe: Callable[[str, str], Awaitable[bool]] | None = None,
-        vault: Vault | None = None,
+        cipher: RefusedBodyCipher | None = None,
         admits: Callable[[str], bool] = lambda _member: True,
     ) -> None:
-        """Take nothing yet.
+        """Prepare to receive; `serve` registers the handlers.
 
         Args:
             log: of the centre.
-            judge: judges the parts of a span.
-            clock: the time.
-            store: sizes and lives of what is written.
-            log_share: part of the log that one member may fill.
+            judge: checks spans.
+            clock: source of time.
+            store: sizes and retention of what is written.
+            log_share: fraction of the log that one member may fill.
             probe: (member, token) -> whether the process with that token answers now.
-            vault: encrypts what was refused; None: bodies are not kept.
-            admits: whether spans are taken of who asks: the other centre asks in the same way, and sends none.
+            cipher: encrypts bodies of refused parts; None: they are not stored.
+            admits: whether a member may send spans; the peer centre uses the same link and may not.
         """
         self._admits = admits
         self._log = log
@@ -144,123 +144,125 @@ class Receiver:
         self._store = store
         self._bytes_max = int(store.log_bytes * log_share)
         self._probe = probe
-        self._vault = vault
+        self._cipher = cipher
         self._uplinks: dict[str, _Uplink] = {}
         self._ttl_us = store.readings_ttl_h * HOUR_US
-        self._width_us = max(self._ttl_us // STRETCHES, 1)
+        self._width_us = max(self._ttl_us // PERIODS, 1)
         self.on_denied: list[Callable[[str, str], Awaitable[None]]] = []
-        """(member, why): a process was not taken as writer."""
+        """(member, reason): called when a process was denied as writer."""
         self.on_claim: list[Callable[[str, str], Awaitable[None]]] = []
-        """(member, how): a store has gone on by force, was restored from a backup, or its log has lost its end."""
+        """(member, `takeover`, `restored` or `lost_end`): called when a claim was by force, or the log was cut."""
 
     def serve(self, links: NodeLinks) -> None:
-        """Have spans and the questions that belong to them answered from here."""
-        for channel in SPANS:
+        """Register the handlers of spans and of the questions that belong to them."""
+        for channel in SPAN_CHANNELS:
             links.serve(channel, self.span)
         links.answers |= {"position": self.position, "claim": self.claim, "refused": self.refused}
 
-    def standing(self, member: str) -> Standing:
-        """Return what is wrong with a member's uplink."""
+    def health(self, member: str) -> UplinkHealth:
+        """Return the problems of a member's uplink."""
         known = self._uplinks.get(member)
-        return known.standing if known else Standing()
+        return known.health if known else UplinkHealth()
 
     def _uplink(self, member: str) -> _Uplink:
         if not self._admits(member):
-            raise PermissionDenied(f"span: {member} is no member that sends spans here; invite it")
+            raise PermissionDenied(f"span: {member} is not a member that may send spans here; invite it")
         if member not in self._uplinks:
-            self._uplinks[member] = _Uplink(Listing(member, self._log, self._store.quarantine_ttl_h))
+            self._uplinks[member] = _Uplink(RefusedPartList(member, self._log, self._store.quarantine_ttl_h))
         return self._uplinks[member]
 
-    async def _held(self, member: str) -> dict[Lane, _Held] | None:
-        """Return the lanes' records with their places; None: nobody has claimed them yet."""
+    async def _lanes(self, member: str) -> dict[Lane, _StoredLane] | None:
+        """Return the stored lanes of a member; None: no process has claimed them yet."""
         uplink = self._uplink(member)
-        if uplink.held is None:
-            held = {}
+        if uplink.lanes is None:
+            stored_lanes = {}
             for lane in Lane:
                 entry = await self._log.last(f"commit.{member}.{lane}")
                 if entry is None:
                     return None
                 try:
-                    held[lane] = _Held(decode_lane(entry.payload), entry.sequence, entry.time)
+                    stored_lanes[lane] = _StoredLane(decode_lane(entry.payload), entry.sequence, entry.time)
                 except ValueError as why:
                     raise PermissionDenied(
                         f"span: the centre's own record of lane {lane} cannot be read ({why}); run `sensegate doctor` "
                         "at the centre"
                     ) from why
-            uplink.held = held
-        return uplink.held
+            uplink.lanes = stored_lanes
+        return uplink.lanes
 
     # ── questions ───────────────────────────────────────────────────────────────────────────────────────
 
     async def position(self, member: str, _payload: bytes) -> bytes:
-        """Answer where the lanes stand. Raises `Unavailable`."""
+        """Answer with the present lane records. Raises `Unavailable`."""
         uplink = self._uplink(member)
         async with uplink.lock:
-            held = await self._held(member)
-            records = _records(held) if held else {}
-            stored_at = held[Lane.LIVE].stored_at if held else 0
+            stored_lanes = await self._lanes(member)
+            records = _records(stored_lanes) if stored_lanes else {}
+            stored_at = stored_lanes[Lane.LIVE].stored_at if stored_lanes else 0
             return protocol.encode(PositionAnswer(records, self._clock.now(), stored_at))
 
     async def claim(self, member: str, payload: bytes) -> bytes:
-        """Answer a process that asks to be the writer. Raises `PermissionDenied`, `Unavailable`, `StoreFull`."""
+        """Answer a process that claims the lanes. Raises `PermissionDenied`, `Unavailable`, `StoreFull`."""
         claim = protocol.decode_claim_request(payload)
         uplink = self._uplink(member)
         async with uplink.lock:
-            answer = await self._claimed(member, claim)
-        uplink.standing.denied_claim = "" if answer.granted else answer.reason
+            answer = await self._claim(member, claim)
+        uplink.health.denied_claim = "" if answer.granted else answer.reason
         if not answer.granted:
             metrics.NODE_REFUSED.labels(member, "writer").inc()
-            _log.error("a process is not taken as a node's writer", member=member, reason=answer.reason)
+            _log.error("claim of a node's lanes denied", member=member, reason=answer.reason)
             for hook in self.on_denied:
                 await hook(member, answer.reason)
         return protocol.encode(answer)
 
-    async def _claimed(self, member: str, claim: protocol.ClaimRequest) -> ClaimAnswer:
-        held = await self._held(member)
-        records = _records(held) if held else None
+    async def _claim(self, member: str, claim: protocol.ClaimRequest) -> ClaimAnswer:
+        stored_lanes = await self._lanes(member)
+        records = _records(stored_lanes) if stored_lanes else None
         present = records[Lane.LIVE].writer if records else None
         displaced = None
         if claim.force and (entry := await self._log.last(_displaced_subject(member, claim.epoch))):
             try:
                 displaced = writers.decode_displaced(entry.payload)
             except ValueError as why:
-                _log.error("what a node's store had sent is not known any more", member=member, reason=str(why))
+                _log.error("lanes of a displaced writer cannot be read", member=member, reason=str(why))
         agreed = await self._agreed(member, claim, present) if present and claim.restored else -1
         verdict = writers.judge(claim, records, displaced, agreed=agreed)
         if isinstance(verdict, str):
-            return writers.denied(verdict)
+            return writers.deny(verdict)
         if verdict.repeated and records:
             return ClaimAnswer(granted=True, writer=records[Lane.LIVE].writer, lanes=dict(records))
         is_asked = not claim.force or claim.restored
         if present and present.id and is_asked and self._probe and await self._probe(member, present.token):
-            return writers.denied(
-                "writer: another process of this node answers at this moment; what comes here waits: stop one of the "
-                "two, and if the one that is to go on is not taken then, run `sensegate node takeover` there"
+            return writers.deny(
+                "writer: another process of this node is running, so new readings wait here; stop one of the two, and "
+                "if the remaining one is still denied, run `sensegate node takeover` there"
             )
         members = []
-        if records and present and records[Lane.LIVE].life == claim.life:
+        if records and present and records[Lane.LIVE].log_epoch == claim.log_epoch:
             body = writers.encode_displaced(writers.Displaced(dict(records), verdict.common))
             members.append(
                 Member(_displaced_subject(member, present.epoch), body, self._store.readings_ttl_h, rollup=True)
             )
-        self._uplink(member).listing.forget()
+        self._uplink(member).refused_list.invalidate()
         try:
             await self._write(member, members, verdict.lanes)
         except Fenced as why:
             raise Unavailable("another process of the centre has written since; ask again") from why
-        _log.info("a node's writer", member=member, epoch=verdict.lanes[Lane.LIVE].writer.epoch, force=claim.force)
-        how = "lost_end" if verdict.lost_end else ""
+        _log.info(
+            "lanes of a node claimed", member=member, epoch=verdict.lanes[Lane.LIVE].writer.epoch, force=claim.force
+        )
+        event = "lost_end" if verdict.lost_end else ""
         if claim.force:
-            how = "restored" if claim.restored else "takeover"
-        if how:
-            metrics.NODE_REFUSED.labels(member, how).inc()
+            event = "restored" if claim.restored else "takeover"
+        if event:
+            metrics.NODE_REFUSED.labels(member, event).inc()
             for hook in self.on_claim:
-                await hook(member, how)
+                await hook(member, event)
         return ClaimAnswer(granted=True, writer=verdict.lanes[Lane.LIVE].writer, lanes=verdict.lanes)
 
     async def _agreed(self, member: str, claim: protocol.ClaimRequest, present: Writer) -> int:
-        """Return up to which entry the logs of all writers since a restored copy are the copy's; -1: not known."""
-        agreed = protocol.PLACE_MAX
+        """Return up to which sequence the logs of all writers since a backup are the restored one's; -1: not known."""
+        agreed = protocol.NATURAL_MAX
         if present.epoch - claim.epoch > RESTARTS_MAX:
             return -1
         for epoch in range(claim.epoch, present.epoch):
@@ -273,29 +275,29 @@ class Receiver:
                 return -1
         return agreed
 
-    async def listed(self, member: str) -> list[RefusedPart]:
-        """Return the refused parts of a member that it may send once more. Raises `Unavailable`."""
-        return await self._uplink(member).listing.read()
+    async def refused_parts(self, member: str) -> list[RefusedPart]:
+        """Return the refused parts of a member that it can send again. Raises `Unavailable`."""
+        return await self._uplink(member).refused_list.read()
 
     async def refused(self, member: str, _payload: bytes) -> bytes:
         """Answer with the list of refused parts. Raises `Unavailable`."""
-        parts = await self.listed(member)
+        parts = await self.refused_parts(member)
         return protocol.encode(RefusedList(tuple(parts[:LISTED_MAX]), more=len(parts) > LISTED_MAX))
 
-    async def body(self, member: str, part_id: str) -> bytes | None:
-        """Return what was refused first of an entry; None where it was not kept. Raises `Unavailable`."""
+    async def refused_body(self, member: str, part_id: str) -> bytes | None:
+        """Return the first refused body of an entry; None where it was not stored. Raises `Unavailable`."""
         entry = await self._log.last(f"{refusals.subject_of(member, part_id)}.body") if part_id.isalnum() else None
-        return self._vault.opened(entry.payload) if entry and self._vault else None
+        return self._cipher.decrypt(entry.payload) if entry and self._cipher else None
 
     # ── spans ───────────────────────────────────────────────────────────────────────────────────────────
 
     async def span(self, member: str, payload: bytes) -> bytes:
-        """Take a span.
+        """Answer a span.
 
         Raises:
-            PermissionDenied: it contradicts the protocol, or the lanes' records.
+            PermissionDenied: it contradicts the protocol or the lane records.
             Overloaded: the member's share of the log is used up.
-            Unavailable: whether it stands on the log is not known.
+            Unavailable: whether it was stored is not known.
             StoreFull: the log has no room.
         """
         uplink = self._uplink(member)
@@ -305,113 +307,115 @@ class Receiver:
                 answer = await self._span(member, uplink, request, len(payload))
         except PermissionDenied as why:
             metrics.NODE_REFUSED.labels(member, "frame").inc()
-            if uplink.standing.refused_frame != str(why):
-                _log.error("a node's span is refused", member=member, reason=str(why))
-            uplink.standing.refused_frame = str(why)
+            if uplink.health.refused_frame != str(why):
+                _log.error("span of a node refused", member=member, reason=str(why))
+            uplink.health.refused_frame = str(why)
             raise
-        uplink.standing.refused_frame = ""
+        uplink.health.refused_frame = ""
         return protocol.encode(answer)
 
     async def _span(self, member: str, uplink: _Uplink, request: SpanRequest, size: int) -> SpanAnswer:
-        held = await self._held(member)
-        if held is None:
-            return SpanAnswer(Outcome.UNCLAIMED)
-        records = _records(held)
+        stored_lanes = await self._lanes(member)
+        if stored_lanes is None:
+            return SpanAnswer(SpanOutcome.UNCLAIMED)
+        records = _records(stored_lanes)
         now = self._clock.now()
-        if (outcome := _outcome_at_once(request, records)) is not None:
+        if (outcome := _early_outcome(request, records)) is not None:
             return SpanAnswer(outcome, records, clock=now)
         self._demand_room(uplink, records, now, size)
         listed = None
-        if request.readmits:
-            listed = await uplink.listing.find(request.readmits)
+        if request.resend_of:
+            listed = await uplink.refused_list.find(request.resend_of)
             if listed is None:
-                return SpanAnswer(Outcome.STALE, records, clock=now)
-            _demand_fitting(request, listed[0])
-        judged = self._judge.judged(member, request.parts, now, once_more=listed[0] if listed else None)
+                return SpanAnswer(SpanOutcome.STALE, records, clock=now)
+            _demand_match(request, listed[0])
+        judged = self._judge.judge(member, request.parts, now, resent=listed[0] if listed else None)
         if listed and judged.is_refused:
-            return SpanAnswer(Outcome.STILL_REFUSED, records, tuple(map(_told, judged.refusals)), now)
+            return SpanAnswer(SpanOutcome.STILL_REFUSED, records, tuple(map(_part_refusal, judged.refusals)), now)
         await self._judge.claim_devices(member, judged.claims)
-        written, told = await self._write_span(member, request, judged, records, listed)
+        written, refused = await self._write_span(member, request, judged, records, listed)
         if written is None:
-            held = await self._held(member)
-            return SpanAnswer(Outcome.STALE, _records(held) if held else {}, clock=now)
+            stored_lanes = await self._lanes(member)
+            return SpanAnswer(SpanOutcome.STALE, _records(stored_lanes) if stored_lanes else {}, clock=now)
         self._count(member, uplink, judged)
         try:
             await self._judge.note_conflicts(member, judged)
         except (Unavailable, StoreFull) as why:
-            _log.warning("devices of two members are not in the trail", member=member, reason=str(why))
-        return SpanAnswer(Outcome.TAKEN, {**records, **written}, tuple(told), now)
+            _log.warning("conflict of device owners not recorded in the trail", member=member, reason=str(why))
+        return SpanAnswer(SpanOutcome.ACCEPTED, {**records, **written}, tuple(refused), now)
 
     def _demand_room(self, uplink: _Uplink, records: Records, now: int, size: int) -> None:
-        kept = lanes.kept_bytes(records.values(), now, self._width_us, self._ttl_us)
-        uplink.standing.over_share = kept + size > self._bytes_max
-        if uplink.standing.over_share:
-            metrics.LIMITED.labels("node_log_share").inc()
+        stored = lanes.stored_bytes(records.values(), now, self._width_us, self._ttl_us)
+        uplink.health.over_share = stored + size > self._bytes_max
+        if uplink.health.over_share:
+            metrics.LIMIT_HITS.labels("node_log_share").inc()
             raise Overloaded("this node's share of the centre's log is used up", retry_after_s=SHARE_RETRY_S)
 
     async def _write_span(
         self,
         member: str,
         request: SpanRequest,
-        judged: Judged,
+        judged: JudgedSpan,
         records: Records,
         listed: tuple[RefusedPart, int] | None,
     ) -> tuple[dict[Lane, LaneRecord] | None, Sequence[protocol.PartRefusal]]:
-        """Write what a span brings; return the new records (None: fenced) and what was not taken."""
+        """Write a span; return the new lane records (None: fenced) and the refused parts."""
         now = self._clock.now()
         uplink = self._uplink(member)
-        lane = next((move.lane for move in request.moves if move.lane is Lane.LIVE), Lane.BACKLOG)
+        lane = next((update.lane for update in request.updates if update.lane is Lane.LIVE), Lane.BACKLOG)
         written = None
         try:
-            noted, told = await uplink.listing.note(
-                lane, request.selection, judged.refusals, judged.taken_devices, life=request.life, now=now
+            entries, refused = await uplink.refused_list.add(
+                lane, request.selection, judged.refusals, judged.accepted_devices, log_epoch=request.log_epoch, now=now
             )
-            members = [*self._members(member, judged), *noted, *self._bodies(member, judged, told)]
+            members = [*self._members(member, judged), *entries, *self._bodies(member, judged, refused)]
             if listed:
                 part, sequence = listed
                 until = min(request.selection.until, part.selection.until)
-                members.append(uplink.listing.resolved(part, sequence, until, judged.rows))
-            wrote = sum(len(item.payload) for item in members)
-            made = lanes.moved(records, request, judged.counts.totals(), wrote=wrote, now=now, width_us=self._width_us)
-            await self._write(member, members, made)
-            written = made
+                members.append(uplink.refused_list.resolve(part, sequence, until, judged.rows))
+            size = sum(len(item.payload) for item in members)
+            advanced = lanes.advance(
+                records, request, judged.counts.totals(), written=size, now=now, width_us=self._width_us
+            )
+            await self._write(member, members, advanced)
+            written = advanced
         except Fenced:
             return None, ()
         finally:
             if written is None:
-                uplink.listing.forget()  # what it has noted does not stand on the log, or may not
-        return written, told
+                uplink.refused_list.invalidate()  # its new entries may not be on the log
+        return written, refused
 
-    def _members(self, member: str, judged: Judged) -> list[Member]:
-        """Return what is taken of a span as members of the log, made anew: subjects and lives are the centre's."""
-        store, most = self._store, self._log.payload_bytes_max
-        lives = {PartKind.READINGS: store.readings_ttl_h, PartKind.OBSERVATIONS: store.observations_ttl_h}
+    def _members(self, member: str, judged: JudgedSpan) -> list[Member]:
+        """Return the accepted parts of a span as log members with the centre's own subjects and retention."""
+        store, bytes_max = self._store, self._log.payload_bytes_max
+        ttls_h = {PartKind.READINGS: store.readings_ttl_h, PartKind.OBSERVATIONS: store.observations_ttl_h}
         members = [
-            Member(f"{rows.kind}.{member}.all.{rows.grade}", rows.payload, lives[rows.kind])
-            for rows in judged.rows_taken
+            Member(f"{rows.kind}.{member}.all.{rows.grade}", rows.payload, ttls_h[rows.kind])
+            for rows in judged.accepted
         ]
         if len(judged.counts):
             members += [
-                Member(f"ledger.{member}", payload, store.ledger_ttl_h) for payload in judged.counts.encoded(most)
+                Member(f"ledger.{member}", payload, store.ledger_ttl_h) for payload in judged.counts.encoded(bytes_max)
             ]
         members += [Member(f"sequences.{member}", payload, store.readings_ttl_h) for payload in judged.sequences]
-        if any(len(item.payload) > most for item in members):
-            raise PermissionDenied("span: a part is larger than the centre's log takes; skip it")
+        if any(len(item.payload) > bytes_max for item in members):
+            raise PermissionDenied("span: a part is larger than the centre's log allows; skip it")
         return members
 
-    def _bodies(self, member: str, judged: Judged, told: Sequence[protocol.PartRefusal]) -> list[Member]:
-        """Return what was refused first of each new entry, encrypted."""
-        if self._vault is None:
+    def _bodies(self, member: str, judged: JudgedSpan, refused: Sequence[protocol.PartRefusal]) -> list[Member]:
+        """Return the encrypted first body of each new entry of the list of refused parts."""
+        if self._cipher is None:
             return []
         bodies = {(group.kind, group.grade, group.reason): group.body for group in judged.refusals}
         return [
             Member(
                 f"{refusals.subject_of(member, refusal.id)}.body",
-                self._vault.sealed(body),
+                self._cipher.encrypt(body),
                 self._store.quarantine_ttl_h,
                 rollup=True,
             )
-            for refusal in told
+            for refusal in refused
             if refusal.id
             and refusal.is_new
             and 0
@@ -420,37 +424,40 @@ class Receiver:
         ]
 
     async def _write(self, member: str, members: Sequence[Member], records: Records) -> None:
-        """Write members with the lanes' records; after any doubt forget the records, so that they are read again."""
+        """Write members with the lane records; after any doubt drop the local records, so that they are read again."""
         uplink = self._uplink(member)
-        held = uplink.held or {}
+        stored_lanes = uplink.lanes or {}
         batch = list(members)
         for lane, record in records.items():
             payload = encode_lane(record)
             if len(payload) > RECORD_BYTES_MAX:
                 raise PermissionDenied(
-                    "span: what it says was kept back is too much for the lane's record; end mode orders"
+                    "span: its withheld ranges are too many for the lane record; end some mode orders"
                 )
-            expect = held[lane].sequence if lane in held else 0
+            expect = stored_lanes[lane].sequence if lane in stored_lanes else 0
             batch.append(Member(f"commit.{member}.{lane}", payload, rollup=True, expect=expect))
-        uplink.held = last = None
+        uplink.lanes = last = None
         try:
             last = await self._log.write(batch)
         finally:
             if last is None:
-                uplink.forget()
+                uplink.invalidate()
         now = self._clock.now()
-        places = {lane: last - place for place, lane in enumerate(reversed(list(records)))}
-        uplink.held = {**held, **{lane: _Held(record, places[lane], now) for lane, record in records.items()}}
+        sequences = {lane: last - index for index, lane in enumerate(reversed(list(records)))}
+        uplink.lanes = {
+            **stored_lanes,
+            **{lane: _StoredLane(record, sequences[lane], now) for lane, record in records.items()},
+        }
 
-    def _count(self, member: str, uplink: _Uplink, judged: Judged) -> None:
+    def _count(self, member: str, uplink: _Uplink, judged: JudgedSpan) -> None:
         for mark, rows in judged.marks.items():
-            metrics.NODE_MARKED.labels(member, mark).inc(rows)
-        refused = uplink.standing.refused_rows = dict(uplink.standing.refused_rows)
+            metrics.NODE_NONCONFORMANT.labels(member, mark).inc(rows)
+        refused = uplink.health.refused_rows = dict(uplink.health.refused_rows)
         for group in judged.refusals:
             metrics.NODE_REFUSED.labels(member, group.reason).inc()
             refused[group.reason] = refused.get(group.reason, 0) + group.rows
             _log.warning(
-                "a part of a node's span is refused",
+                "part of a node's span refused",
                 member=member,
                 kind=group.kind,
                 grade=group.grade,
@@ -459,17 +466,17 @@ class Receiver:
             )
 
 
-def _outcome_at_once(request: SpanRequest, records: Records) -> Outcome | None:
-    """Return what is to be said of a span without looking at what it brings; None: it is to be judged."""
-    named = [records[move.lane] for move in request.moves]
-    if all(record.span_id == request.span_id for record in named):
-        return Outcome.TAKEN
+def _early_outcome(request: SpanRequest, records: Records) -> SpanOutcome | None:
+    """Return the outcome that the lane records alone decide; None: the span must be checked."""
+    updated = [records[update.lane] for update in request.updates]
+    if all(record.span_id == request.span_id for record in updated):
+        return SpanOutcome.ACCEPTED
     if not lanes.is_writer(records[Lane.LIVE], request):
-        return Outcome.UNCLAIMED
-    return Outcome.STALE if lanes.stale(records, request) else None
+        return SpanOutcome.UNCLAIMED
+    return SpanOutcome.STALE if lanes.is_stale(records, request) else None
 
 
-def _told(group: refusals.GroupRefusal) -> protocol.PartRefusal:
+def _part_refusal(group: refusals.GroupRefusal) -> protocol.PartRefusal:
     return protocol.PartRefusal(group.kind, group.reason, group.grade, group.rows, len(group.devices))
 
 
@@ -477,15 +484,15 @@ def _displaced_subject(member: str, epoch: int) -> str:
     return f"displaced.{member}.{epoch}"
 
 
-def _records(held: Mapping[Lane, _Held]) -> dict[Lane, LaneRecord]:
-    return {lane: item.record for lane, item in held.items()}
+def _records(stored_lanes: Mapping[Lane, _StoredLane]) -> dict[Lane, LaneRecord]:
+    return {lane: item.record for lane, item in stored_lanes.items()}
 
 
-def _demand_fitting(request: SpanRequest, part: RefusedPart) -> None:
-    """Return if a span brings what an entry of the list names, or its beginning. Raises `PermissionDenied`."""
+def _demand_match(request: SpanRequest, part: RefusedPart) -> None:
+    """Return if a span sends an entry of the list, or its beginning, again. Raises `PermissionDenied`."""
     now, then = request.selection, part.selection
-    fits = now.after == then.after < now.until <= then.until and request.life == part.life
-    fits &= all(item.kind is part.kind and item.grade == part.grade for item in request.parts)
-    moved = [move.lane for move in request.moves]
-    if not fits or moved != [Lane.BACKLOG]:
-        raise PermissionDenied(f"span: it does not bring what was refused as {part.id}; list the refused parts again")
+    matches = now.after == then.after < now.until <= then.until and request.log_epoch == part.log_epoch
+    matches &= all(item.kind is part.kind and item.grade == part.grade for item in request.parts)
+    updated = [update.lane for update in request.updates]
+    if not matches or updated != [Lane.BACKLOG]:
+        raise PermissionDenied(f"span: it does not match the refused part {part.id}; list the refused parts again")

@@ -1,9 +1,9 @@
-"""What the centre did not take of a span, as a list on its log from which the node can send it once more.
+"""The list of refused parts of a member, on the centre's log, from which the node can send them again.
 
-    span ─▶ refusals ─▶ `Listing.note`: entries ``refused.<member>.<id>``, in the same write as the rest of the span
+    span ─▶ refusals ─▶ `RefusedPartList.add`: entries ``refused.<member>.<id>``, in the same write as the span
 
-An entry names exactly which rows it stands for: all of one kind and grade, or those of some devices, in a part of the
-node's log. A refusal that goes on from span to span stays one entry, as long as none of its rows were taken.
+An entry identifies its rows exactly: all of one kind and grade, or those of some devices, in a part of the node's log.
+A refusal that continues from span to span stays one entry, as long as none of its rows are accepted.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from sensegate.tiers.protocol import (
     PartKind,
     PartRefusal,
     RefusedPart,
-    Selection,
+    SpanSelection,
     decode_refused_part,
     encode_refused_part,
 )
 
 ENTRIES_MAX = 4_096
-"""Most entries of a member; what is refused beyond them is counted and cannot be sent once more."""
+"""Most entries of a member; parts refused beyond that are counted and cannot be sent again."""
 DEVICES_MAX = 1_000
-"""Most devices of an entry; a refusal of more makes several."""
+"""Most devices of an entry; a refusal of more devices makes several entries."""
 OPEN_MAX = 64
-"""Most entries of a lane that may go on."""
+"""Most entries of a lane that may be continued."""
 LISTED_MAX = 500
 """Most entries of one answer."""
 BODY_BYTES_MAX = 262_144
-"""A larger body is not kept: the digest names it."""
+"""Largest body that is stored; of a larger one only the digest is."""
 TOMBSTONE_TTL_H = 1
 
 
-class ListedLog(Log, Protocol):
-    """A log of which the entries of one subject, or of a pattern, can be read."""
+class SubjectReadableLog(Log, Protocol):
+    """A log that can be read by subject or pattern."""
 
     async def fetch_of(self, subject: str, after: int) -> list[Entry]:
         """Return the entries of a subject after a sequence, oldest first."""
@@ -48,7 +48,7 @@ class ListedLog(Log, Protocol):
 
 
 class GroupRefusal(msgspec.Struct, frozen=True):
-    """What of the rows of one kind and grade of a span is refused, for one reason."""
+    """Rows of one kind and grade of a span that are refused for one reason."""
 
     kind: PartKind
     grade: int
@@ -56,13 +56,13 @@ class GroupRefusal(msgspec.Struct, frozen=True):
     detail: str
     rows: int
     devices: Mapping[str, int] = {}
-    """Device -> rows; empty: all rows of whatever device."""
+    """Device -> number of rows; empty: the rows of all devices."""
     size: int = 0
     digest: str = ""
     body: bytes = b""
 
 
-class _Open(msgspec.Struct):
+class _OpenEntry(msgspec.Struct):
     part: RefusedPart
     devices: frozenset[str]
 
@@ -72,15 +72,15 @@ def subject_of(member: str, part_id: str) -> str:
     return f"refused.{member}.{part_id}"
 
 
-class Listing:
-    """The list of one member."""
+class RefusedPartList:
+    """The refused parts of one member."""
 
-    def __init__(self, member: str, log: ListedLog, ttl_h: int) -> None:
+    def __init__(self, member: str, log: SubjectReadableLog, ttl_h: int) -> None:
         self._member = member
         self._log = log
         self._ttl_h = ttl_h
         self._count: int | None = None
-        self._open: dict[Lane, list[_Open]] = {lane: [] for lane in Lane}
+        self._open: dict[Lane, list[_OpenEntry]] = {lane: [] for lane in Lane}
 
     async def read(self) -> list[RefusedPart]:
         """Return the entries, oldest first. Raises `Unavailable`."""
@@ -89,11 +89,11 @@ class Listing:
         while entries := await self._log.fetch_of(f"refused.{self._member}.*", after):
             for entry in entries:
                 after = entry.sequence
-                part = _readable(entry.payload)
+                part = _decode_or_none(entry.payload)
                 if part is not None:
                     parts[part.id] = part
                 elif not entry.payload:
-                    # On a copy of the log what was replaced stands before what replaces it.
+                    # On a replica of the log a replaced entry precedes the one that replaces it.
                     parts.pop(entry.subject.rpartition(".")[2], None)
         self._count = len(parts)
         return list(parts.values())
@@ -101,68 +101,75 @@ class Listing:
     async def find(self, part_id: str) -> tuple[RefusedPart, int] | None:
         """Return an entry and its sequence on the log; None: it is not on the list. Raises `Unavailable`."""
         entry = await self._log.last(subject_of(self._member, part_id)) if part_id.isalnum() else None
-        part = _readable(entry.payload) if entry and entry.payload else None
+        part = _decode_or_none(entry.payload) if entry and entry.payload else None
         return (part, entry.sequence) if part and entry else None
 
-    def forget(self) -> None:
-        """Let no entry go on: what comes is not the continuation of what was refused before."""
+    def invalidate(self) -> None:
+        """Continue no entry: the next refusals do not follow those before."""
         for entries in self._open.values():
             entries.clear()
         self._count = None
 
-    async def note(
+    async def add(
         self,
         lane: Lane,
-        selection: Selection,
+        selection: SpanSelection,
         refusals: Sequence[GroupRefusal],
-        taken: Mapping[tuple[PartKind, int], Collection[str]],
+        accepted: Mapping[tuple[PartKind, int], Collection[str]],
         *,
-        life: str,
+        log_epoch: str,
         now: int,
     ) -> tuple[list[Member], list[PartRefusal]]:
-        """Return the members that put the refusals of a span on the list, and what its node is told.
+        """Return the log members that list the refusals of a span, and the refusals for its answer.
 
         Args:
             lane: of the span.
-            selection: of what part of the node's log it was made.
-            refusals: what is not taken of it.
-            taken: (kind, grade) -> devices of which rows are taken.
-            life: of that log.
+            selection: the part of the node's log from which the span was made.
+            refusals: of the span.
+            accepted: (kind, grade) -> devices of which rows are accepted.
+            log_epoch: of the node's log.
             now: time of the centre, µs UTC.
         """
         if not refusals and not self._open[lane]:
             return [], []
-        self._close(lane, selection, refusals, taken)
+        self._close_stale(lane, selection, refusals, accepted)
         members: list[Member] = []
-        told: list[PartRefusal] = []
+        answered: list[PartRefusal] = []
         for refusal in refusals:
-            for part, group in self._parts(lane, refusal):
-                entry = _extended(part, group, selection) if part else _new(lane, selection, life, group, now)
-                listed = part is not None or await self._has_room()
-                if listed:
-                    members.append(self._member_of(entry))
+            for part, group in self._entries_for(lane, refusal):
+                listed = _extend(part, group, selection) if part else _new_entry(lane, selection, log_epoch, group, now)
+                is_listed = part is not None or await self._has_room()
+                if is_listed:
+                    members.append(self._member_of(listed))
                     self._count = (self._count or 0) + (part is None)
-                    self._go_on(lane, entry)
-                told.append(
+                    self._keep_open(lane, listed)
+                answered.append(
                     PartRefusal(
                         group.kind,
                         group.reason,
                         group.grade,
                         group.rows,
                         len(group.devices),
-                        entry.id if listed else "",
+                        listed.id if is_listed else "",
                         is_new=part is None,
                     )
                 )
-        for kept in self._open[lane]:
-            # None of its rows came in this span, or they were added: it names the span, too.
-            kept.part = msgspec.structs.replace(
-                kept.part, selection=msgspec.structs.replace(kept.part.selection, until=selection.until)
+        for entry in self._open[lane]:
+            # Its rows in this span, if any, were added: the entry covers the span, too.
+            entry.part = msgspec.structs.replace(
+                entry.part, selection=msgspec.structs.replace(entry.part.selection, until=selection.until)
             )
-        return members, told
+        return members, answered
 
-    def resolved(self, part: RefusedPart, sequence: int, until: int, rows: int) -> Member:
-        """Return the member that takes what was sent once more from an entry: up to `until`, so many rows."""
+    def resolve(self, part: RefusedPart, sequence: int, until: int, rows: int) -> Member:
+        """Return the log member that reduces an entry by what was sent again.
+
+        Args:
+            part: the entry.
+            sequence: of the entry on the log.
+            until: last sequence of the node's log that was sent again; all of the entry: it is removed.
+            rows: number of rows that were sent again.
+        """
         for entries in self._open.values():
             entries[:] = [entry for entry in entries if entry.part.id != part.id]
         if until >= part.selection.until:
@@ -171,8 +178,8 @@ class Listing:
             subject = subject_of(self._member, part.id)
             return Member(subject, b"", TOMBSTONE_TTL_H, rollup=True, expect=sequence)
         selection = msgspec.structs.replace(part.selection, after=until)
-        rest = msgspec.structs.replace(part, selection=selection, rows=max(0, part.rows - rows))
-        return msgspec.structs.replace(self._member_of(rest), expect=sequence)
+        left = msgspec.structs.replace(part, selection=selection, rows=max(0, part.rows - rows))
+        return msgspec.structs.replace(self._member_of(left), expect=sequence)
 
     async def _has_room(self) -> bool:
         if self._count is None:
@@ -182,25 +189,25 @@ class Listing:
     def _member_of(self, part: RefusedPart) -> Member:
         return Member(subject_of(self._member, part.id), encode_refused_part(part), self._ttl_h, rollup=True)
 
-    # ── what goes on ────────────────────────────────────────────────────────────────────────────────────
+    # ── continued entries ────────────────────────────────────────────────────────────────────────────────────
 
-    def _close(
+    def _close_stale(
         self,
         lane: Lane,
-        selection: Selection,
+        selection: SpanSelection,
         refusals: Sequence[GroupRefusal],
-        taken: Mapping[tuple[PartKind, int], Collection[str]],
+        accepted: Mapping[tuple[PartKind, int], Collection[str]],
     ) -> None:
-        """Let no entry go on of which rows are taken now, or refused otherwise: it would name them, too."""
+        """Stop continuing entries whose rows are accepted or refused otherwise now: they would cover these rows."""
         self._open[lane] = [
             entry
             for entry in self._open[lane]
-            if _same_making(entry.part.selection, selection)
-            and not _crossed(entry, refusals, taken.get((entry.part.kind, entry.part.grade), ()))
+            if _continues(entry.part.selection, selection)
+            and not _conflicts(entry, refusals, accepted.get((entry.part.kind, entry.part.grade), ()))
         ]
 
-    def _parts(self, lane: Lane, refusal: GroupRefusal) -> Iterable[tuple[RefusedPart | None, GroupRefusal]]:
-        """Yield (entry that goes on or None for a new one, what of the refusal it takes)."""
+    def _entries_for(self, lane: Lane, refusal: GroupRefusal) -> Iterable[tuple[RefusedPart | None, GroupRefusal]]:
+        """Yield (entry that is continued or None for a new one, the part of the refusal that it covers)."""
         left = dict(refusal.devices)
         for entry in list(self._open[lane]):
             part = entry.part
@@ -209,17 +216,17 @@ class Listing:
             if not part.devices and not refusal.devices:
                 yield part, refusal
                 return
-            if mine := {device: left.pop(device) for device in entry.devices & left.keys()}:
-                yield part, _of_devices(refusal, mine)
+            if covered := {device: left.pop(device) for device in entry.devices & left.keys()}:
+                yield part, _of_devices(refusal, covered)
         if not refusal.devices:
             yield None, refusal
         names = list(left)
         for start in range(0, len(names), DEVICES_MAX):
             yield None, _of_devices(refusal, {name: left[name] for name in names[start : start + DEVICES_MAX]})
 
-    def _go_on(self, lane: Lane, part: RefusedPart) -> None:
+    def _keep_open(self, lane: Lane, part: RefusedPart) -> None:
         entries = [entry for entry in self._open[lane] if entry.part.id != part.id]
-        self._open[lane] = [*entries, _Open(part, frozenset(part.devices))][-OPEN_MAX:]
+        self._open[lane] = [*entries, _OpenEntry(part, frozenset(part.devices))][-OPEN_MAX:]
 
 
 def _of_devices(refusal: GroupRefusal, devices: Mapping[str, int]) -> GroupRefusal:
@@ -227,8 +234,8 @@ def _of_devices(refusal: GroupRefusal, devices: Mapping[str, int]) -> GroupRefus
     return msgspec.structs.replace(refusal, devices=devices, rows=sum(devices.values()))
 
 
-def _extended(part: RefusedPart, group: GroupRefusal, selection: Selection) -> RefusedPart:
-    """Return an entry with a refusal that follows it."""
+def _extend(part: RefusedPart, group: GroupRefusal, selection: SpanSelection) -> RefusedPart:
+    """Return an entry extended by a refusal that continues it."""
     return msgspec.structs.replace(
         part,
         selection=msgspec.structs.replace(part.selection, until=selection.until),
@@ -238,35 +245,34 @@ def _extended(part: RefusedPart, group: GroupRefusal, selection: Selection) -> R
     )
 
 
-def _new(lane: Lane, selection: Selection, life: str, group: GroupRefusal, now: int) -> RefusedPart:
-    """Return a new entry."""
+def _new_entry(lane: Lane, selection: SpanSelection, log_epoch: str, group: GroupRefusal, now: int) -> RefusedPart:
     return RefusedPart(
         secrets.token_hex(6),
         lane,
         group.kind,
         group.reason,
         selection,
-        life,
+        log_epoch,
         group.grade,
         tuple(group.devices),
         group.rows,
         size=group.size,
         digest=group.digest,
         detail=group.detail,
-        at=now,
+        refused_at=now,
     )
 
 
-def _same_making(before: Selection, now: Selection) -> bool:
-    """Return whether a span follows what an entry was made of, and was made in the same way."""
-    made = (before.grade_max, before.shed, before.kept_back) == (now.grade_max, now.shed, now.kept_back)
-    return made and before.until == now.after
+def _continues(before: SpanSelection, now: SpanSelection) -> bool:
+    """Return whether a span directly follows an entry's selection and was packed in the same way."""
+    is_alike = (before.grade_max, before.shed, before.withheld_only) == (now.grade_max, now.shed, now.withheld_only)
+    return is_alike and before.until == now.after
 
 
-def _crossed(entry: _Open, refusals: Iterable[GroupRefusal], taken: Collection[str]) -> bool:
-    """Return whether rows that an entry would name are taken now, or refused in another way."""
+def _conflicts(entry: _OpenEntry, refusals: Iterable[GroupRefusal], accepted: Collection[str]) -> bool:
+    """Return whether rows that an entry would cover are accepted now, or refused in another way."""
     part, devices = entry.part, entry.devices
-    if (not devices and taken) or not devices.isdisjoint(taken):
+    if (not devices and accepted) or not devices.isdisjoint(accepted):
         return True
     for refusal in refusals:
         if (refusal.kind, refusal.grade) != (part.kind, part.grade):
@@ -278,8 +284,8 @@ def _crossed(entry: _Open, refusals: Iterable[GroupRefusal], taken: Collection[s
     return False
 
 
-def _readable(payload: bytes) -> RefusedPart | None:
-    """Return an entry; None where a record of another release, or garbage, stands in its place."""
+def _decode_or_none(payload: bytes) -> RefusedPart | None:
+    """Decode an entry; return None where the payload is of another release, or garbage."""
     try:
         return decode_refused_part(payload)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Bodies of what the centre refused, encrypted: they may hold data of persons that nobody has looked at."""
+"""Encryption of refused parts, which may hold personal data that nobody has checked."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ FILE = "refused.key"
 _KEY_BYTES, _NONCE_BYTES = 32, 12
 
 
-class Vault:
-    """Encrypts and opens bodies with the centre's own key."""
+class RefusedBodyCipher:
+    """Encrypts and decrypts bodies of refused parts with the centre's own key."""
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
 
     @classmethod
-    def open(cls, directory: Path) -> Vault:
-        """Return the vault of a gateway's directory; its key is made with the first one. Raises `ConfigError`."""
+    def open(cls, directory: Path) -> RefusedBodyCipher:
+        """Open the key in a gateway's directory; create it where there is none. Raises `ConfigError`."""
         file = directory / FILE
         try:
             key = bytes.fromhex(file.read_text(encoding="ascii").strip())
@@ -33,16 +33,16 @@ class Vault:
         except (OSError, ValueError) as why:
             raise ConfigError("cannot be read", file=str(file), remedy=f"restore it, or remove it: {why}") from why
         if len(key) != _KEY_BYTES:
-            raise ConfigError("is no key", file=str(file), remedy="restore it, or remove it")
+            raise ConfigError("is not a key of 32 bytes", file=str(file), remedy="restore it, or remove it")
         return cls(key)
 
-    def sealed(self, body: bytes) -> bytes:
-        """Return a body encrypted."""
+    def encrypt(self, body: bytes) -> bytes:
+        """Encrypt a body."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, body, None)
 
-    def opened(self, sealed: bytes) -> bytes | None:
-        """Return a body; None where it was encrypted with another key."""
+    def decrypt(self, sealed: bytes) -> bytes | None:
+        """Decrypt a body; return None where it was encrypted with another key."""
         try:
             return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None)
         except (InvalidTag, ValueError):

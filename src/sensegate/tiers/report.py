@@ -16,16 +16,16 @@ from sensegate.clock import Clock
 from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.tiers.config_distribution import table_digests
 
-EVERY_S = 2.0
+INTERVAL_S = 2.0
 
-_log = structlog.get_logger("uplink")
+_log = structlog.get_logger("tiers")
 
 
-class Report(msgspec.Struct, frozen=True, omit_defaults=True):
+class NodeReport(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of a node. What a release does not know is left out, and what it does not know of others' is passed over."""
 
     version: str
-    at: int
+    sent_at: int
     """The node's clock, µs UTC."""
     generation: int = 0
     load: float = 0.0
@@ -39,15 +39,15 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """Ledger kind -> count since its log began."""
     tables: dict[str, str] = {}
     """Name of a table that must be the same everywhere -> its digest."""
-    troubles: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
     """Why it is not well, a sentence each."""
 
 
-class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+class ReportReply(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of the centre."""
 
     version: str
-    at: int
+    answered_at: int
     """The centre's clock, µs UTC."""
     base: str = ""
     """Digest of the base data that this node should have; another than it has: it asks for them."""
@@ -56,19 +56,19 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-decode_report = decoder(Report, "report of a node")
-decode_reply = decoder(Reply, "answer to a report")
+decode_report = decoder(NodeReport, "report of a node")
+decode_reply = decoder(ReportReply, "answer to a report")
 
 
-def machine() -> tuple[float, int, float]:
+def machine_load() -> tuple[float, int, float]:
     """Return (load, cores, peak memory of this process in MB)."""
     return os.getloadavg()[0], os.cpu_count() or 1, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def report_of(now: int, counts: dict[str, int], devices: int, troubles: list[str]) -> Report:
+def report_of(now: int, counts: dict[str, int], devices: int, problems: list[str]) -> NodeReport:
     """Return what a node tells of itself."""
-    load, cores, rss_mb = machine()
-    return Report(
+    load, cores, rss_mb = machine_load()
+    return NodeReport(
         __version__,
         now,
         load=round(load, 2),
@@ -77,7 +77,7 @@ def report_of(now: int, counts: dict[str, int], devices: int, troubles: list[str
         devices=devices,
         counts=counts,
         tables=table_digests(),
-        troubles=tuple(troubles),
+        problems=tuple(problems),
     )
 
 
@@ -85,63 +85,63 @@ class Reporter:
     """Tells the centre of this node while `run`."""
 
     def __init__(
-        self, report: Callable[[], Awaitable[Report]], ask: Callable[[str, bytes], Awaitable[bytes]], clock: Clock
+        self, report: Callable[[], Awaitable[NodeReport]], ask: Callable[[str, bytes], Awaitable[bytes]], clock: Clock
     ) -> None:
         """`ask`: (what, payload) -> the centre's answer."""
         self._report = report
         self._ask = ask
         self._clock = clock
-        self.heard: Reply | None = None
+        self.reply: ReportReply | None = None
         self._moved = asyncio.Event()
 
-    async def next(self) -> Reply:
+    async def next_reply(self) -> ReportReply:
         """Return the centre's next answer to a report."""
         await self._moved.wait()
-        assert self.heard is not None  # noqa: S101 - set before the event
-        return self.heard
+        assert self.reply is not None  # noqa: S101 - set before the event
+        return self.reply
 
     async def run(self) -> None:
         """Report until cancelled; a centre that does not answer is asked again."""
         refused = ""
         while True:
             try:
-                self.heard = decode_reply(await self._ask("report", _encode(await self._report())))
+                self.reply = decode_reply(await self._ask("report", _encode(await self._report())))
                 refused = ""
                 self._moved.set()
                 self._moved = asyncio.Event()
             except (Unavailable, PermissionDenied, ValueError) as why:
                 if str(why) != refused:
-                    _log.info("the centre has not heard our report", why=str(why))
+                    _log.info("the centre has not heard our report", reason=str(why))
                 refused = str(why)
-            await self._clock.sleep(EVERY_S)
+            await self._clock.sleep(INTERVAL_S)
 
 
-class Heard(msgspec.Struct, frozen=True):
+class ReceivedReport(msgspec.Struct, frozen=True):
     """The last report of a node."""
 
-    report: Report
-    at: int
+    report: NodeReport
+    received_at: int
     """The centre's clock when it came."""
 
     @property
     def clock_offset_s(self) -> float:
         """By how much the node's clock is ahead of the centre's, less its way here."""
-        return (self.report.at - self.at) / 1e6
+        return (self.report.sent_at - self.received_at) / 1e6
 
 
-class Reports:
+class NodeReports:
     """The last report of each node, as the centre heard it."""
 
-    def __init__(self, version: str, clock: Clock, reply: Callable[[str, Report], Mapping[str, str]]) -> None:
+    def __init__(self, version: str, clock: Clock, reply: Callable[[str, NodeReport], Mapping[str, str]]) -> None:
         """`reply`: (division, its report) -> digests by which it sees that there is something for it."""
         self._version = version
         self._clock = clock
         self._reply = reply
-        self.heard: dict[str, Heard] = {}
+        self.latest: dict[str, ReceivedReport] = {}
 
-    async def take(self, division: str, payload: bytes) -> bytes:
+    async def answer_report(self, division: str, payload: bytes) -> bytes:
         """Answer a node's report."""
         report = decode_report(payload)
         now = self._clock.now()
-        self.heard[division] = Heard(report, now)
-        return _encode(Reply(self._version, now, **self._reply(division, report)))
+        self.latest[division] = ReceivedReport(report, now)
+        return _encode(ReportReply(self._version, now, **self._reply(division, report)))

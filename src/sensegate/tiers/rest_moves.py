@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
 from sensegate.authority.scope import Action
-from sensegate.tiers.move_register import Move, Moves
+from sensegate.tiers.move_register import MoveRecord, MoveRegister
 from sensegate.web import listing
 from sensegate.web.bodies import Body, DeviceId, Division
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 
-class NewMove(Body, frozen=True):
+class MoveRequest(Body, frozen=True):
     """A device to be moved."""
 
     device: DeviceId
@@ -31,7 +30,7 @@ class NewMove(Body, frozen=True):
     """With `force`: that gateway runs no more, so the credential stays good; else the device needs a new one."""
 
 
-class CancelMove(Body, frozen=True):
+class MoveCancellation(Body, frozen=True):
     """How a move is called off."""
 
     force: bool = False
@@ -50,11 +49,11 @@ class MoveRow(msgspec.Struct, frozen=True):
     division: str
     stage: str
     """``asked``, ``carried``, ``taken``, ``done``; ``recalled``, ``sent_back``, ``refused``, ``cancelled``."""
-    why: str
+    reason: str
     identities: int
     """Readings whose identity went along: the same again is a duplicate there too."""
     by: str
-    made: str
+    requested: str
     changed: str
     not_carried: str
     """Of a forced move: what did not go along."""
@@ -62,7 +61,7 @@ class MoveRow(msgspec.Struct, frozen=True):
     """What a gateway is told to do when it is back, so that never two take the device."""
 
 
-def _row(move: Move) -> MoveRow:
+def _row(move: MoveRecord) -> MoveRow:
     return MoveRow(
         move.id,
         move.device,
@@ -70,36 +69,36 @@ def _row(move: Move) -> MoveRow:
         move.target,
         move.division,
         move.stage.value,
-        move.why,
+        move.reason,
         move.identities,
         move.by,
-        iso(move.made),
-        iso(move.changed),
+        iso(move.requested_at),
+        iso(move.changed_at),
         str(move.forced) if move.forced else "",
         move.owed,
     )
 
 
-MOVES = Part[Moves]("moves", absent="this gateway is no centre: moves are ordered at the centre")
-GATEWAYS = Part[Callable[[], list[str]]](
+MOVES = PartKey[MoveRegister]("moves", absent="this gateway is no centre: moves are ordered at the centre")
+GATEWAYS = PartKey[Callable[[], list[str]]](
     "gateways", absent="this gateway is no centre: moves are ordered at the centre"
 )
 """Returns the divisions of all gateways between which devices move."""
 
 
-async def _list(call: Call) -> Any:
-    return listing.answer(call, [_row(move) for move in call.part(MOVES).all(call.principal)], MoveRow, "id")
+async def _list(call: Call) -> listing.RowPage[MoveRow]:
+    return listing.page_of(call, [_row(move) for move in call.part(MOVES).all(call.principal)], MoveRow, "id")
 
 
-async def _one(call: Call) -> Any:
+async def _one(call: Call) -> MoveRow:
     return _row(call.part(MOVES).get(call.path("move"), call.principal))
 
 
-async def _ask(call: Call) -> Any:
-    wanted = await call.body(NewMove)
+async def _ask(call: Call) -> MoveRow:
+    wanted = await call.body(MoveRequest)
     source = "" if wanted.source is msgspec.UNSET else wanted.source
     return _row(
-        await call.part(MOVES).ask(
+        await call.part(MOVES).request(
             wanted.device,
             wanted.target,
             wanted.division,
@@ -112,8 +111,8 @@ async def _ask(call: Call) -> Any:
     )
 
 
-async def _cancel(call: Call) -> Any:
-    wanted = await call.body(CancelMove)
+async def _cancel(call: Call) -> MoveRow:
+    wanted = await call.body(MoveCancellation)
     return _row(
         await call.part(MOVES).cancel(
             call.path("move"), by=call.principal, force=wanted.force, keep_credential=wanted.keep_credential
@@ -125,45 +124,45 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/moves",
-        call=_list,
-        what="Moves of devices from one gateway to another.",
+        handler=_list,
+        summary="Moves of devices from one gateway to another.",
         tag="nodes",
         action=Action.READ_REGISTRY,
         query=listing.params(MoveRow),
-        answer=list[MoveRow],
+        response=list[MoveRow],
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{API}/moves/{{move}}",
-        call=_one,
-        what="One move.",
+        handler=_one,
+        summary="One move.",
         tag="nodes",
         action=Action.READ_REGISTRY,
-        answer=MoveRow,
+        response=MoveRow,
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/moves",
-        call=_ask,
-        what="Move a device to another gateway, with its entry, its credential and the state that tells duplicates.",
+        handler=_ask,
+        summary="Move a device to another gateway, with its entry, its credential and the state that tells duplicates.",
         tag="nodes",
         action=Action.CHANGE_DEVICES,
-        body=NewMove,
-        answer=MoveRow,
+        body=MoveRequest,
+        response=MoveRow,
         status=201,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{API}/moves/{{move}}/cancellation",
-        call=_cancel,
-        what="Call a move off: the device stays, or returns, where it was.",
+        handler=_cancel,
+        summary="Call a move off: the device stays, or returns, where it was.",
         tag="nodes",
         action=Action.CHANGE_DEVICES,
-        body=CancelMove,
-        answer=MoveRow,
+        body=MoveCancellation,
+        response=MoveRow,
         errors=(404, 409),
     ),
 )

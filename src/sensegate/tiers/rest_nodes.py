@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
 from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound, PermissionDenied
-from sensegate.tiers.gaps import Named
-from sensegate.tiers.members import AREAS_MAX, CODE_LIFE_S, Asked, Member, Members, Told
+from sensegate.tiers.gaps import GapReport
+from sensegate.tiers.members import AREAS_MAX, CODE_LIFE_S, JoinAnswer, JoinRequest, Members, NodeMember
 from sensegate.web import listing
 from sensegate.web.bodies import Body, Division, Text
-from sensegate.web.deps import NodeRow, Part
+from sensegate.web.deps import NodeRow, PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 MemberName = Annotated[str, msgspec.Meta(max_length=32, pattern="^[a-z0-9-]*$")]
@@ -53,7 +53,7 @@ class JoinCode(msgspec.Struct, frozen=True):
     until: str
 
 
-class Leaving(Body, frozen=True):
+class LeaveRequest(Body, frozen=True):
     """The node's own word."""
 
     secret: Annotated[str, msgspec.Meta(max_length=200)]
@@ -66,10 +66,10 @@ class Expulsion(Body, frozen=True):
 
 
 _NO_CENTRE = "this gateway is no centre: nodes join a centre"
-MEMBERS = Part[Members]("members", absent=_NO_CENTRE)
-JOIN = Part[Callable[[str, str, str], Awaitable[Told]]]("join", absent=_NO_CENTRE)
+MEMBERS = PartKey[Members]("members", absent=_NO_CENTRE)
+JOIN = PartKey[Callable[[str, str, str], Awaitable[JoinAnswer]]]("join", absent=_NO_CENTRE)
 """(code, release, epoch of the node's log): admits a node."""
-GAPS = Part[Callable[[str], Awaitable[Sequence[Named]]]]("gaps", absent=_NO_CENTRE)
+GAPS = PartKey[Callable[[str], Awaitable[Sequence[GapReport]]]]("gaps", absent=_NO_CENTRE)
 """Division -> what did not come of a node's lost stores."""
 
 
@@ -77,8 +77,8 @@ def _members(call: Call) -> Members:
     return call.part(MEMBERS)
 
 
-async def _nodes(call: Call) -> Any:
-    return listing.answer(call, _rows(call), NodeRow, "member")
+async def _nodes(call: Call) -> listing.RowPage[NodeRow]:
+    return listing.page_of(call, _rows(call), NodeRow, "member")
 
 
 def _rows(call: Call) -> list[NodeRow]:
@@ -86,7 +86,7 @@ def _rows(call: Call) -> list[NodeRow]:
     return [row for row in call.deps.nodes() if row.division.startswith(scope) or scope.startswith(row.division)]
 
 
-async def _node(call: Call) -> Any:
+async def _node(call: Call) -> NodeRow:
     return row_of(call, call.path("member"))
 
 
@@ -98,7 +98,7 @@ def row_of(call: Call, member: str) -> NodeRow:
     raise NotFound(f"no node {member[:32]} in your scope")
 
 
-async def _invite(call: Call) -> Any:
+async def _invite(call: Call) -> JoinCode:
     wanted = await call.body(Invitation)
     code, member = await _members(call).invite(
         wanted.division,
@@ -112,40 +112,40 @@ async def _invite(call: Call) -> Any:
     return JoinCode(member.id, member.division, code, iso(member.code_until))
 
 
-async def _join(call: Call) -> Any:
+async def _join(call: Call) -> JoinAnswer:
     join = call.part(JOIN)
-    asked = await call.body(Asked)
+    asked = await call.body(JoinRequest)
     address = call.request.remote or ""
-    call.guesses.demand_patience(address)
+    call.auth_failures.demand_not_blocked(address)
     try:
-        return await join(asked.code, asked.version, asked.life)
+        return await join(asked.code, asked.version, asked.log_epoch)
     except PermissionDenied as why:
         if not why.authenticated:
-            call.guesses.failed(address)
+            call.auth_failures.record(address)
         raise
 
 
-async def _leave(call: Call) -> Any:
-    said = await call.body(Leaving)
+async def _leave(call: Call) -> MembershipRow:
+    said = await call.body(LeaveRequest)
     members = _members(call)
     address = call.request.remote or ""
-    call.guesses.demand_patience(address)
+    call.auth_failures.demand_not_blocked(address)
     try:
-        return _stand(await members.leave(call.path("member"), said.secret))
+        return _membership_row(await members.leave(call.path("member"), said.secret))
     except PermissionDenied:
-        call.guesses.failed(address)
+        call.auth_failures.record(address)
         raise
 
 
-async def _expel(call: Call) -> Any:
+async def _expel(call: Call) -> MembershipRow:
     said = await call.body(Expulsion)
-    return _stand(await _members(call).expel(call.path("member"), by=call.principal, note=said.note))
+    return _membership_row(await _members(call).expel(call.path("member"), by=call.principal, note=said.note))
 
 
-async def _set_areas(call: Call) -> Any:
+async def _set_areas(call: Call) -> MembershipRow:
     said = await call.body(NewAreas)
     members = _members(call)
-    return _stand(await members.set_areas(call.path("member"), said.areas, by=call.principal, note=said.note))
+    return _membership_row(await members.set_areas(call.path("member"), said.areas, by=call.principal, note=said.note))
 
 
 class MissingRow(msgspec.Struct, frozen=True):
@@ -173,7 +173,7 @@ class GapRow(msgspec.Struct, frozen=True):
     devices: list[MissingRow]
 
 
-async def _gaps(call: Call) -> Any:
+async def _gaps(call: Call) -> GapRows:
     row = row_of(call, call.path("member"))
     # It names devices of all places and departments of the node.
     demand(call.principal, Action.READ_LEDGER, row.division)
@@ -188,16 +188,16 @@ async def _gaps(call: Call) -> Any:
         )
         for gap in await gaps_of(row.member)
     ]
-    return {"rows": rows}
+    return GapRows(rows)
 
 
-class Gaps(msgspec.Struct, frozen=True):
+class GapRows(msgspec.Struct, frozen=True):
     """All of a node."""
 
     rows: list[GapRow]
 
 
-class Standing(msgspec.Struct, frozen=True):
+class MembershipRow(msgspec.Struct, frozen=True):
     """Where a node stands with its centre."""
 
     member: str
@@ -209,8 +209,8 @@ class Standing(msgspec.Struct, frozen=True):
     areas: list[str] = []
 
 
-def _stand(member: Member) -> Standing:
-    return Standing(
+def _membership_row(member: NodeMember) -> MembershipRow:
+    return MembershipRow(
         member.id,
         member.division,
         member.state.value,
@@ -225,88 +225,88 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/nodes",
-        call=_nodes,
-        what="The nodes that this gateway knows: state, lag, release, load, counts, clock.",
+        handler=_nodes,
+        summary="The nodes that this gateway knows: state, lag, release, load, counts, clock.",
         tag="nodes",
         action=Action.READ_REGISTRY,
         query=listing.params(NodeRow),
-        answer=list[NodeRow],
+        response=list[NodeRow],
     ),
     Route(
         method="GET",
         path=f"{API}/nodes/{{member}}",
-        call=_node,
-        what="One node.",
+        handler=_node,
+        summary="One node.",
         tag="nodes",
         action=Action.READ_REGISTRY,
-        answer=NodeRow,
+        response=NodeRow,
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{API}/nodes/{{member}}/gaps",
-        call=_gaps,
-        what="What did not come of a node that was lost with its store: the time, and numbers where devices count.",
+        handler=_gaps,
+        summary="What did not come of a node that was lost with its store: the time, and numbers where devices count.",
         tag="nodes",
         action=Action.READ_LEDGER,
-        answer=Gaps,
+        response=GapRows,
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/nodes",
-        call=_invite,
-        what="Invite the node of a city, or one in its place: a code that is shown this once and works once.",
+        handler=_invite,
+        summary="Invite the node of a city, or one in its place: a code that is shown this once and works once.",
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=Invitation,
-        answer=JoinCode,
+        response=JoinCode,
         status=201,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{API}/nodes/join",
-        call=_join,
-        what="A node joins by its code; what it is told is told this once.",
+        handler=_join,
+        summary="A node joins by its code; what it is told is told this once.",
         tag="nodes",
         token=False,
-        body=Asked,
-        answer=Told,
+        body=JoinRequest,
+        response=JoinAnswer,
         status=201,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{API}/nodes/{{member}}/leave",
-        call=_leave,
-        what="A node leaves, by the secret of its link.",
+        handler=_leave,
+        summary="A node leaves, by the secret of its link.",
         tag="nodes",
         token=False,
-        body=Leaving,
-        answer=Standing,
+        body=LeaveRequest,
+        response=MembershipRow,
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/nodes/{{member}}/expel",
-        call=_expel,
-        what="Expel a node, or take its invitation back: its rights end and its connection is closed within 2 s.",
+        handler=_expel,
+        summary="Expel a node, or take its invitation back: its rights end and its connection is closed within 2 s.",
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=Expulsion,
-        answer=Standing,
+        response=MembershipRow,
         errors=(404, 409),
     ),
     Route(
         method="PUT",
         path=f"{API}/nodes/{{member}}/areas",
-        call=_set_areas,
-        what="Give a node other areas: divisions of which it may send readings; others are refused from now on.",
+        handler=_set_areas,
+        summary="Give a node other areas: divisions of which it may send readings; others are refused from now on.",
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=NewAreas,
-        answer=Standing,
+        response=MembershipRow,
         errors=(404, 409),
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -11,10 +11,10 @@ from sensegate.errors import NotFound
 from sensegate.tiers.ownership import DeviceOwners
 from sensegate.tiers.rest_nodes import MEMBERS
 from sensegate.web.bodies import Body
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
-OWNERS = Part[DeviceOwners]("owners", absent="this gateway is no centre")
+OWNERS = PartKey[DeviceOwners]("owners", absent="this gateway is no centre")
 
 
 class NewOwner(Body, frozen=True):
@@ -39,7 +39,7 @@ class ConflictRow(msgspec.Struct, frozen=True):
     at: str
 
 
-class Conflicts(msgspec.Struct, frozen=True):
+class ConflictRows(msgspec.Struct, frozen=True):
     """The newest of them, since the process began."""
 
     rows: list[ConflictRow]
@@ -50,16 +50,16 @@ def _owners(call: Call) -> DeviceOwners:
     return call.part(OWNERS)
 
 
-async def _conflicts(call: Call) -> Any:
-    return Conflicts(
+async def _conflicts(call: Call) -> ConflictRows:
+    return ConflictRows(
         [
-            ConflictRow(conflict.device, conflict.owner, conflict.sent_by, iso(conflict.at))
+            ConflictRow(conflict.device, conflict.owner, conflict.sent_by, iso(conflict.sent_at))
             for conflict in _owners(call).conflicts()
         ]
     )
 
 
-async def _owner(call: Call) -> Any:
+async def _owner(call: Call) -> OwnerRow:
     device = call.path("device")
     owner = _owners(call).owner(device)
     if not owner:
@@ -67,7 +67,7 @@ async def _owner(call: Call) -> Any:
     return OwnerRow(device, owner)
 
 
-async def _assign(call: Call) -> Any:
+async def _assign(call: Call) -> OwnerRow:
     said = await call.body(NewOwner)
     call.part(MEMBERS).demand_known(said.member)
     made = await _owners(call).assign(call.path("device"), said.member, by=call.principal)
@@ -78,32 +78,32 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/device-owners",
-        call=_conflicts,
-        what="Devices that a node sent although another one owns them, newest first.",
+        handler=_conflicts,
+        summary="Devices that a node sent although another one owns them, newest first.",
         tag="nodes",
         action=Action.CHANGE_NODES,
-        answer=Conflicts,
+        response=ConflictRows,
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{API}/device-owners/{{device}}",
-        call=_owner,
-        what="Which node owns a device: the first that sent it, or the one to which it moved.",
+        handler=_owner,
+        summary="Which node owns a device: the first that sent it, or the one to which it moved.",
         tag="nodes",
         action=Action.CHANGE_NODES,
-        answer=OwnerRow,
+        response=OwnerRow,
         errors=(404,),
     ),
     Route(
         method="PUT",
         path=f"{API}/device-owners/{{device}}",
-        call=_assign,
-        what="Decide which node owns a device, where the wrong one was the first to send it. Audited.",
+        handler=_assign,
+        summary="Decide which node owns a device, where the wrong one was the first to send it. Audited.",
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=NewOwner,
-        answer=OwnerRow,
+        response=OwnerRow,
         errors=(404, 409),
     ),
 )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action, demand
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, Call, Param, Route
+from sensegate.web.routing import API, Call, QueryParam, Route
 
 
-class Taken(msgspec.Struct, frozen=True):
+class ReturnProgress(msgspec.Struct, frozen=True):
     """What a file brought."""
 
     rows: int
@@ -22,7 +22,7 @@ class Taken(msgspec.Struct, frozen=True):
     """Place to which this node has come: the next file must begin there or before."""
 
 
-class ReturnDesk(Protocol):
+class ReturnTransfer(Protocol):
     """Return flow by files, at a node or at a centre."""
 
     async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
@@ -38,20 +38,20 @@ class ReturnDesk(Protocol):
         ...
 
 
-RETURNS = Part[ReturnDesk]("returns", absent="no return flow here")
+RETURNS = PartKey[ReturnTransfer]("returns", absent="no return flow here")
 
 
-def _desk(call: Call) -> ReturnDesk:
+def _desk(call: Call) -> ReturnTransfer:
     return call.part(RETURNS)
 
 
-async def _export(call: Call) -> Any:
+async def _export(call: Call) -> web.StreamResponse:
     division = call.deps.divisions.check(call.path("division"))[0]
     demand(call.principal, Action.CHANGE_NODES, division)
     life, _, after = call.text("after").rpartition(":")
     if after and not (after.isascii() and after.isdigit() and len(after) < 20 and life):
         raise BadRequest(
-            f"query: after: '{call.text('after')[:60]}' is no place; `sensegate return place` at the node says it"
+            f"query: after: '{call.text('after')[:60]}' is no place; `sensegate return offset` at the node says it"
         )
     body, until = await _desk(call).export(division, life, int(after or 0))
     await call.deps.audit.record(call.principal, "return.export", division, after={"until": until})
@@ -63,51 +63,51 @@ async def _export(call: Call) -> Any:
     )
 
 
-async def _place(call: Call) -> Any:
+async def _place(call: Call) -> ReturnProgress:
     demand(call.principal, Action.READ_LEDGER, call.deps.division)
-    return Taken(0, await _desk(call).place())
+    return ReturnProgress(0, await _desk(call).place())
 
 
-async def _import(call: Call) -> Any:
+async def _import(call: Call) -> ReturnProgress:
     demand(call.principal, Action.CHANGE_FEEDS, call.deps.division)
-    rows, place = await _desk(call).take(await call.raw())
+    rows, place = await _desk(call).take(await call.raw_body())
     await call.deps.audit.record(
         call.principal, "return.import", call.deps.division, after={"rows": rows, "until": place}
     )
-    return Taken(rows, place)
+    return ReturnProgress(rows, place)
 
 
 ROUTES = (
     Route(
         method="GET",
         path=f"{API}/returns/{{division}}",
-        call=_export,
-        what="A signed file of what goes back to a node, after a place (centre).",
+        handler=_export,
+        summary="A signed file of what goes back to a node, after a place (centre).",
         tag="nodes",
         action=Action.CHANGE_NODES,
-        query=(Param("after", "place of the node: `cursor` of its returns/place; default: all that is kept"),),
+        query=(QueryParam("after", "place of the node: `cursor` of its returns/place; default: all that is kept"),),
         media=("application/vnd.sensegate.return",),
         errors=(404, 410),
     ),
     Route(
         method="GET",
         path=f"{API}/returns/place",
-        call=_place,
-        what="The place to which this node has come in what its centre gives back.",
+        handler=_place,
+        summary="The place to which this node has come in what its centre gives back.",
         tag="nodes",
         action=Action.READ_LEDGER,
-        answer=Taken,
+        response=ReturnProgress,
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/returns",
-        call=_import,
-        what="Take a signed file of the centre; one that was taken before changes nothing.",
+        handler=_import,
+        summary="Take a signed file of the centre; one that was taken before changes nothing.",
         tag="nodes",
         action=Action.CHANGE_FEEDS,
         raw="application/octet-stream",
-        answer=Taken,
+        response=ReturnProgress,
         errors=(404, 409, 413),
     ),
 )

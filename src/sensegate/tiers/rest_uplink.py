@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 from aiohttp import web
@@ -12,22 +12,22 @@ from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound
 from sensegate.tiers.protocol import Lane, RefusedPart
 from sensegate.tiers.rest_nodes import row_of
-from sensegate.tiers.uplink import Stuck
+from sensegate.tiers.uplink import RefusedSpan
 from sensegate.web.bodies import Body, Text
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 DEVICES_SHOWN = 20
 PartId = Annotated[str, msgspec.Meta(max_length=32, pattern="^[0-9a-f]+$")]
 
 
-class UplinkDesk(Protocol):
+class UplinkOperations(Protocol):
     """A node's uplink, as its operator sees it (`tiers.uplink.Uplink`)."""
 
     resent: dict[str, str]
     """Id of a refused part that was sent once more -> what became of it."""
 
-    async def refused(self) -> list[RefusedPart]:
+    async def refused_parts(self) -> list[RefusedPart]:
         """Return what the centre refused and may be sent once more."""
         ...
 
@@ -35,7 +35,7 @@ class UplinkDesk(Protocol):
         """Send refused parts once more; return those that wait now."""
         ...
 
-    def skip(self, lane: Lane) -> Stuck:
+    def skip(self, lane: Lane) -> RefusedSpan:
         """Go past the span of a lane that is refused as a whole."""
         ...
 
@@ -77,27 +77,27 @@ class RefusedRows(msgspec.Struct, frozen=True):
     rows: list[RefusedRow]
 
 
-class Resending(Body, frozen=True):
+class ResendRequest(Body, frozen=True):
     """What is to be sent once more."""
 
     ids: Annotated[list[PartId], msgspec.Meta(max_length=500)] = msgspec.field(default_factory=list)
     """None: all."""
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class ResendQueue(msgspec.Struct, frozen=True):
     """What waits to be sent once more."""
 
     waiting: int
 
 
-class Skipping(Body, frozen=True):
+class SkipRequest(Body, frozen=True):
     """Which span is passed."""
 
     lane: Literal["live", "backlog"]
     note: Text = ""
 
 
-class Skipped(msgspec.Struct, frozen=True):
+class SkippedSpan(msgspec.Struct, frozen=True):
     """The span that is passed."""
 
     lane: str
@@ -106,22 +106,24 @@ class Skipped(msgspec.Struct, frozen=True):
     until: int
 
 
-class Takeover(Body, frozen=True):
+class TakeoverRequest(Body, frozen=True):
     """Why this store is to go on."""
 
     note: Text = ""
 
 
-class Claiming(msgspec.Struct, frozen=True):
+class TakeoverAnswer(msgspec.Struct, frozen=True):
     """The lanes are being claimed; `/readyz` says whether it was granted."""
 
     claiming: bool = True
 
 
-UPLINK = Part[Callable[[], UplinkDesk]]("uplink", absent="this gateway is no node: it sends nothing up")
-REFUSED = Part[Callable[[str], Awaitable[Sequence[RefusedPart]]]]("refused", absent="this gateway is no centre")
+UPLINK = PartKey[Callable[[], UplinkOperations]]("uplink", absent="this gateway is no node: it sends nothing up")
+REFUSED = PartKey[Callable[[str], Awaitable[Sequence[RefusedPart]]]]("refused", absent="this gateway is no centre")
 """Member -> what was refused of it."""
-BODY = Part[Callable[[str, str], Awaitable[bytes | None]]]("refused_body", absent="this gateway is no centre")
+REFUSED_BODY = PartKey[Callable[[str, str], Awaitable[bytes | None]]](
+    "refused_body", absent="this gateway is no centre"
+)
 """(member, id) -> what was refused first."""
 
 
@@ -134,7 +136,7 @@ def _row(part: RefusedPart, outcome: str = "") -> RefusedRow:
         part.reason,
         part.rows,
         part.spans,
-        iso(part.at),
+        iso(part.refused_at),
         part.detail,
         list(part.devices[:DEVICES_SHOWN]),
         len(part.devices),
@@ -147,40 +149,40 @@ def _row(part: RefusedPart, outcome: str = "") -> RefusedRow:
     )
 
 
-async def _refused(call: Call) -> Any:
+async def _refused(call: Call) -> RefusedRows:
     demand(call.principal, Action.READ_LEDGER, call.deps.division)
     desk = call.part(UPLINK)()
-    return RefusedRows([_row(part, desk.resent.get(part.id, "")) for part in await desk.refused()])
+    return RefusedRows([_row(part, desk.resent.get(part.id, "")) for part in await desk.refused_parts()])
 
 
-async def _refused_of(call: Call) -> Any:
+async def _refused_of(call: Call) -> RefusedRows:
     row = row_of(call, call.path("member"))
     # It names devices of all places and departments of the node.
     demand(call.principal, Action.READ_LEDGER, row.division)
     return RefusedRows([_row(part) for part in await call.part(REFUSED)(row.member)])
 
 
-async def _body(call: Call) -> Any:
+async def _body(call: Call) -> web.StreamResponse:
     row = row_of(call, call.path("member"))
     demand(call.principal, Action.READ_QUARANTINE, row.division)
     part_id = call.path("id")
-    body = await call.part(BODY)(row.member, part_id)
+    body = await call.part(REFUSED_BODY)(row.member, part_id)
     if body is None:
         raise NotFound(f"no body of {part_id[:32]} is kept: it was too large, or its time is over")
     await call.deps.audit.record(call.principal, "node.refused.read", row.member, after={"part": part_id})
     return web.Response(body=body, content_type="application/octet-stream")
 
 
-async def _resend(call: Call) -> Any:
-    wanted = await call.body(Resending)
+async def _resend(call: Call) -> ResendQueue:
+    wanted = await call.body(ResendRequest)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
     desk = call.part(UPLINK)()
     await call.deps.audit.record(call.principal, "uplink.resend", call.deps.division, after={"ids": wanted.ids})
-    return Waiting(len(await desk.resend(wanted.ids)))
+    return ResendQueue(len(await desk.resend(wanted.ids)))
 
 
-async def _skip(call: Call) -> Any:
-    wanted = await call.body(Skipping)
+async def _skip(call: Call) -> SkippedSpan:
+    wanted = await call.body(SkipRequest)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
     desk = call.part(UPLINK)()
     stuck = desk.skip(Lane(wanted.lane))
@@ -188,44 +190,44 @@ async def _skip(call: Call) -> Any:
     await call.deps.audit.record(
         call.principal, "uplink.skip", call.deps.division, after={**facts, "note": wanted.note}
     )
-    return Skipped(wanted.lane, stuck.reason, stuck.after, stuck.until)
+    return SkippedSpan(wanted.lane, stuck.reason, stuck.after, stuck.until)
 
 
-async def _take_over(call: Call) -> Any:
-    wanted = await call.body(Takeover)
+async def _take_over(call: Call) -> TakeoverAnswer:
+    wanted = await call.body(TakeoverRequest)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
     desk = call.part(UPLINK)()
     await call.deps.audit.record(call.principal, "uplink.takeover", call.deps.division, after={"note": wanted.note})
     desk.take_over()
-    return Claiming()
+    return TakeoverAnswer()
 
 
 ROUTES = (
     Route(
         method="GET",
         path=f"{API}/uplink/refused",
-        call=_refused,
-        what="What the centre did not take of this node and may be sent once more (node).",
+        handler=_refused,
+        summary="What the centre did not take of this node and may be sent once more (node).",
         tag="nodes",
         action=Action.READ_LEDGER,
-        answer=RefusedRows,
+        response=RefusedRows,
         errors=(404, 409),
     ),
     Route(
         method="GET",
         path=f"{API}/nodes/{{member}}/refused",
-        call=_refused_of,
-        what="What was not taken of a node and may be sent once more by it (centre).",
+        handler=_refused_of,
+        summary="What was not taken of a node and may be sent once more by it (centre).",
         tag="nodes",
         action=Action.READ_LEDGER,
-        answer=RefusedRows,
+        response=RefusedRows,
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{API}/nodes/{{member}}/refused/{{id}}",
-        call=_body,
-        what="What was refused first of an entry of the list, as it came (centre).",
+        handler=_body,
+        summary="What was refused first of an entry of the list, as it came (centre).",
         tag="nodes",
         action=Action.READ_QUARANTINE,
         media=("application/octet-stream",),
@@ -234,34 +236,34 @@ ROUTES = (
     Route(
         method="POST",
         path=f"{API}/uplink/resend",
-        call=_resend,
-        what="Send refused parts once more, once the centre was mended (node).",
+        handler=_resend,
+        summary="Send refused parts once more, once the centre was mended (node).",
         tag="nodes",
         action=Action.CHANGE_NODES,
-        body=Resending,
-        answer=Waiting,
+        body=ResendRequest,
+        response=ResendQueue,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{API}/uplink/skip",
-        call=_skip,
-        what="Go past a span that the centre refuses as a whole; its rows are counted as skipped (node).",
+        handler=_skip,
+        summary="Go past a span that the centre refuses as a whole; its rows are counted as skipped (node).",
         tag="nodes",
         action=Action.CHANGE_NODES,
-        body=Skipping,
-        answer=Skipped,
+        body=SkipRequest,
+        response=SkippedSpan,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{API}/uplink/takeover",
-        call=_take_over,
-        what="Let this store go on although another copy of it has sent; the other one is refused from then on (node).",
+        handler=_take_over,
+        summary="Let this store go on although another copy of it has sent; the other one is refused then (node).",
         tag="nodes",
         action=Action.CHANGE_NODES,
-        body=Takeover,
-        answer=Claiming,
+        body=TakeoverRequest,
+        response=TakeoverAnswer,
         errors=(404, 409),
     ),
 )

@@ -13,24 +13,24 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sensegate.bus.decoding import decoder
 from sensegate.errors import ConfigError
-from sensegate.tiers.return_flow import Part, Returns, Wanted
+from sensegate.tiers.return_flow import ReturnFlow, ReturnPart, ReturnRequest
 
 FILE_BYTES = 32 * 1024**2
 """A file holds about so much; the next one begins where it ends."""
 _CONTEXT = b"sensegate return 1\n"
 
 
-class Parts(msgspec.Struct, frozen=True):
+class ReturnFile(msgspec.Struct, frozen=True):
     """What is signed."""
 
     centre: str
     division: str
-    made: int
+    made_at: int
     """µs UTC."""
-    life: str
+    log_epoch: str
     after: int
     until: int
-    parts: tuple[Part, ...]
+    parts: tuple[ReturnPart, ...]
     format: int = 1
 
 
@@ -42,14 +42,14 @@ class _Signed(msgspec.Struct, frozen=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _signed = decoder(_Signed, "file of a return flow")
-_parts = decoder(Parts, "file of a return flow")
+_parts = decoder(ReturnFile, "file of a return flow")
 
 
-async def export(
-    returns: Returns, division: str, wanted: Wanted, key: Ed25519PrivateKey, *, centre: str, made: int
-) -> tuple[bytes, Parts]:
+async def export_file(
+    returns: ReturnFlow, division: str, wanted: ReturnRequest, key: Ed25519PrivateKey, *, centre: str, made: int
+) -> tuple[bytes, ReturnFile]:
     """Return a signed file of what follows a place, and what is in it. Raises as `Returns.part`."""
-    parts: list[Part] = []
+    parts: list[ReturnPart] = []
     size, now = 0, wanted
     while True:
         part = await returns.part(division, now)
@@ -59,14 +59,14 @@ async def export(
         size += sum(len(entry.payload) for entry in part.entries)
         if not part.more or size >= FILE_BYTES:
             break
-        now = Wanted(part.life, part.until)
-    held = Parts(centre, division, made, parts[0].life, parts[0].after, parts[-1].until, tuple(parts))
+        now = ReturnRequest(part.log_epoch, part.until)
+    held = ReturnFile(centre, division, made, parts[0].log_epoch, parts[0].after, parts[-1].until, tuple(parts))
     body = _encode(held)
     public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     return _encode(_Signed(body, key.sign(_CONTEXT + body), public)), held
 
 
-def read(file: bytes, key: bytes) -> Parts:
+def read_file(file: bytes, key: bytes) -> ReturnFile:
     """Return what a file holds; `key`: the only public key that is believed (32 bytes).
 
     Raises:
@@ -77,7 +77,7 @@ def read(file: bytes, key: bytes) -> Parts:
     except ValueError as why:
         raise ConfigError(f"cannot be read: {why}", remedy="make it with `sensegate return export`") from why
     if signed.key != key:
-        raise ConfigError("signed with another key", key="returns.key_file", remedy="give the centre's receipts.pub")
+        raise ConfigError("signed with another key", key="returns.key_file", remedy="give the centre's statements.pub")
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signed.signature, _CONTEXT + signed.body)
     except InvalidSignature as why:

@@ -25,7 +25,7 @@ INDEX_MAX = 200_000
 SCAN = 256
 
 
-class Returned(msgspec.Struct, frozen=True, array_like=True):
+class ReturnedRows(msgspec.Struct, frozen=True, array_like=True):
     """Rows of one entry of the centre's log, with the identities that they have there."""
 
     kind: str
@@ -34,121 +34,121 @@ class Returned(msgspec.Struct, frozen=True, array_like=True):
     payload: bytes
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class ReturnRequest(msgspec.Struct, frozen=True):
     """What a node asks: what follows a place that it has committed."""
 
-    life: str = ""
+    log_epoch: str = ""
     after: int = 0
 
 
-class Part(msgspec.Struct, frozen=True):
+class ReturnPart(msgspec.Struct, frozen=True):
     """What follows, up to a place."""
 
     division: str
-    life: str
+    log_epoch: str
     """Epoch of the centre's log."""
     after: int
     until: int
-    entries: tuple[Returned, ...] = ()
+    entries: tuple[ReturnedRows, ...] = ()
     more: bool = False
     """There is more at once."""
-    oldest: bool = False
+    starts_at_oldest: bool = False
     """It begins with the oldest that is kept: what a node lacks before it has expired."""
     format: int = 1
 
 
-class Returns:
-    """Finds each node's part; `note` is told of every entry with rows as the log grows."""
+class ReturnFlow:
+    """Finds each node's part; `index_entry` is told of every entry with rows as the log grows."""
 
     def __init__(self, log: Log, *, grade_max: int) -> None:
         self._log = log
         self._grade_max = grade_max
-        self._places: dict[str, list[int]] = defaultdict(list)
+        self._sequences: dict[str, list[int]] = defaultdict(list)
         self._begun: int | None = None
-        """After this sequence `_places` know every entry."""
+        """After this sequence `_sequences` know every entry."""
         self._end = 0
         self.acknowledged: dict[str, int] = {}
         """Division -> place after which it asked last."""
 
-    def see(self, log: Log) -> None:
+    def read_from(self, log: Log) -> None:
         """Read this instead: the log as far as it may be delivered, where a standby must have it first."""
         self._log = log
 
-    def begin(self, after: int) -> None:
-        """Say that `note` is told of all after a sequence."""
+    def index_from(self, after: int) -> None:
+        """Say that `index_entry` is told of all after a sequence."""
         if self._begun is None:
             self._begun = self._end = after
 
-    def note(self, entry: Entry) -> None:
+    def index_entry(self, entry: Entry) -> None:
         """Remember where an entry stands if it is one for a node; one that comes again is known."""
         if entry.sequence <= self._end:
             return
         self._end = entry.sequence
-        if (division := self._for(entry)) is None:
+        if (division := self._division_of(entry)) is None:
             return
-        places = self._places[division]
+        places = self._sequences[division]
         places.append(entry.sequence)
         if len(places) > INDEX_MAX:
             self._begun = max(self._begun or 0, places[INDEX_MAX // 2])
             del places[: INDEX_MAX // 2 + 1]
 
-    def _for(self, entry: Entry) -> str | None:
+    def _division_of(self, entry: Entry) -> str | None:
         if not entry.subject.startswith(ROWS) or (found := read_subject(entry, "returns")) is None:
             return None
         return found.node if found.place != "all" and found.grade <= self._grade_max else None
 
-    async def part(self, division: str, wanted: Wanted) -> Part:
+    async def part(self, division: str, wanted: ReturnRequest) -> ReturnPart:
         """Return what a node's part has after a place.
 
         Raises `Unavailable`, `Gone` (the log no longer has the place).
         """
         life = self._log.epoch
-        after = wanted.after if wanted.life in {"", life} else 0
+        after = wanted.after if wanted.log_epoch in {"", life} else 0
         self.acknowledged[division] = after
         first, last = await self._log.bounds()
         if after > last:
             raise Gone(f"the centre's log ends at {last}, before {after}: it was restored from an older state")
         after, oldest = max(after, first - 1), after <= first - 1
         if self._begun is None or after < self._begun:
-            part = await self._scanned(division, life, after)
+            part = await self._scan(division, life, after)
         else:
-            part = await self._indexed(division, life, after)
-        return msgspec.structs.replace(part, oldest=oldest)
+            part = await self._read_indexed(division, life, after)
+        return msgspec.structs.replace(part, starts_at_oldest=oldest)
 
-    async def _indexed(self, division: str, life: str, after: int) -> Part:
+    async def _read_indexed(self, division: str, life: str, after: int) -> ReturnPart:
         """Return what the entries at remembered places hold for a node."""
-        places = self._places.get(division, [])
+        places = self._sequences.get(division, [])
         end = self._end
-        found: list[Returned] = []
+        found: list[ReturnedRows] = []
         until, size = after, 0
         for sequence in places[bisect.bisect_right(places, after) :]:
             if size >= PART_BYTES:
-                return Part(division, life, after, until, tuple(found), more=True)
+                return ReturnPart(division, life, after, until, tuple(found), more=True)
             one = await self._log.fetch(sequence - 1, limit=1)
             if one and one[0].sequence == sequence and (returned := _returned(one[0])) is not None:
                 if found and size + len(returned.payload) > PART_BYTES:
-                    return Part(division, life, after, until, tuple(found), more=True)
+                    return ReturnPart(division, life, after, until, tuple(found), more=True)
                 found.append(returned)
                 size += len(returned.payload)
             until = sequence
-        return Part(division, life, after, max(until, end), tuple(found))
+        return ReturnPart(division, life, after, max(until, end), tuple(found))
 
-    async def _scanned(self, division: str, life: str, after: int) -> Part:
+    async def _scan(self, division: str, life: str, after: int) -> ReturnPart:
         """Return what some entries of the log hold for a node: what lies before the index."""
         entries = await self._log.fetch(after, limit=SCAN)
-        found: list[Returned] = []
+        found: list[ReturnedRows] = []
         until, size = after, 0
         for entry in entries:
-            if self._for(entry) == division and (returned := _returned(entry)) is not None:
+            if self._division_of(entry) == division and (returned := _returned(entry)) is not None:
                 if found and size + len(returned.payload) > PART_BYTES:
                     break
                 found.append(returned)
                 size += len(returned.payload)
             until = entry.sequence
-        return Part(division, life, after, until, tuple(found), more=bool(entries))
+        return ReturnPart(division, life, after, until, tuple(found), more=bool(entries))
 
 
-def _returned(entry: Entry) -> Returned | None:
+def _returned(entry: Entry) -> ReturnedRows | None:
     """Return an entry's rows with their identities, which they would otherwise have by where they stand.
 
     None: it cannot be read, and is passed over.
@@ -156,4 +156,4 @@ def _returned(entry: Entry) -> Returned | None:
     batch, found = read_rows(entry, "returns"), rows_subject(entry.subject)
     if batch is None or found is None:
         return None
-    return Returned(found.kind, found.grade, columns.encode(batch.without_local()))
+    return ReturnedRows(found.kind, found.grade, columns.encode(batch.without_local()))

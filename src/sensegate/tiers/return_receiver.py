@@ -23,24 +23,24 @@ from sensegate.config import StoreConfig
 from sensegate.errors import ConfigError, Conflict, Fenced, PermissionDenied, StoreFull, Unavailable
 from sensegate.model import Member
 from sensegate.ports import Log
-from sensegate.tiers.return_flow import Part, Wanted
+from sensegate.tiers.return_flow import ReturnPart, ReturnRequest
 
-SOURCE = "return"
+LEDGER_SOURCE = "return"
 """The source under which it stands in the ledger."""
 POLL_S = 1.0
 REFUSED_S = 60.0
-_log = structlog.get_logger("return")
+_log = structlog.get_logger("tiers")
 
 Ask = Callable[[str, bytes], Awaitable[bytes]]
 """(what, payload) -> the centre's answer. Raises `Unavailable`, `PermissionDenied`."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class ReturnPosition(msgspec.Struct, frozen=True):
     """How far a node has come in its centre's log; JSON on its own log (``commit.<division>-return``)."""
 
     batch_id: str
     number: int
-    life: str
+    log_epoch: str
     position: int
     rows: int
     """Since it began."""
@@ -48,11 +48,11 @@ class Place(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_part = decoder(Part, "part of the return flow")
-_place = decoder(Place, "place of the return flow", json=True)
+_part = decoder(ReturnPart, "part of the return flow")
+_place = decoder(ReturnPosition, "place of the return flow", json=True)
 
 
-class Taker:
+class ReturnReceiver:
     """Takes what comes back; `run` asks for it until cancelled."""
 
     def __init__(self, division: str, log: Log, clock: Clock, store: StoreConfig) -> None:
@@ -60,7 +60,7 @@ class Taker:
         self._own = log
         self._clock = clock
         self._store = store
-        self._held: tuple[Place, int] | None = None
+        self._held: tuple[ReturnPosition, int] | None = None
         self._ahead = 0
         """Place up to which there was nothing for us; not written down."""
 
@@ -68,25 +68,25 @@ class Taker:
         """Take part after part; while the centre or the log is away, wait."""
         while True:
             try:
-                more = await self.turn(ask)
+                more = await self.take_next(ask)
             except PermissionDenied as why:
-                _log.info("the centre gives nothing back", why=str(why))
+                _log.info("the centre gives nothing back", reason=str(why))
                 await self._clock.sleep(REFUSED_S)
             except (Unavailable, Fenced, StoreFull, Conflict, ValueError) as why:
-                _log.warning("what comes back is taken later", why=str(why))
+                _log.warning("what comes back is taken later", reason=str(why))
                 await self._clock.sleep(POLL_S)
             else:
                 if not more:
                     await self._clock.sleep(POLL_S)
 
-    async def turn(self, ask: Ask) -> bool:
+    async def take_next(self, ask: Ask) -> bool:
         """Take the next part; return whether there is more at once. Raises as `take`, and `PermissionDenied`."""
         place, _ = await self._read()
-        part = _part(await ask("returned", _encode(Wanted(place.life, max(place.position, self._ahead)))))
+        part = _part(await ask("returned", _encode(ReturnRequest(place.log_epoch, max(place.position, self._ahead)))))
         await self.take(part)
         return part.more
 
-    async def take(self, part: Part, *, by_file: bool = False) -> int:
+    async def take(self, part: ReturnPart, *, by_file: bool = False) -> int:
         """Commit a part that follows the place we have come to; return its rows.
 
         Raises:
@@ -99,18 +99,18 @@ class Taker:
             raise ConfigError(
                 f"of {part.division}, this node is {self._division}", key="division", remedy="export this node's own"
             )
-        if by_file and part.life == place.life and part.until <= place.position:
+        if by_file and part.log_epoch == place.log_epoch and part.until <= place.position:
             return 0  # a file that was taken before
-        begins = max(place.position, self._ahead) if place.life == part.life else 0
-        if part.after > begins and not part.oldest:
+        begins = max(place.position, self._ahead) if place.log_epoch == part.log_epoch else 0
+        if part.after > begins and not part.starts_at_oldest:
             raise Conflict(f"begins after {part.after}; we have come to {begins}: take what lies between first")
-        if part.after < place.position and part.life == place.life:
+        if part.after < place.position and part.log_epoch == place.log_epoch:
             raise Conflict(f"begins after {part.after}, before our place {place.position}; ask from there")
         if 0 < begins < part.after:
             _log.warning("what came back before has expired at the centre", after=begins, oldest=part.after)
-            metrics.LIMITED.labels("return_expired").inc()
+            metrics.LIMIT_HITS.labels("return_expired").inc()
         if not part.entries:
-            if by_file or part.life != place.life:
+            if by_file or part.log_epoch != place.log_epoch:
                 await self._write([], place, sequence, part, 0)
             self._ahead = part.until
             return 0
@@ -128,12 +128,14 @@ class Taker:
         await self._write(members, place, sequence, part, rows)
         return rows
 
-    async def place(self) -> Place:
+    async def position(self) -> ReturnPosition:
         """Return how far we have come. Raises `Unavailable`."""
         return (await self._read())[0]
 
-    async def _write(self, members: list[Member], place: Place, sequence: int, part: Part, rows: int) -> None:
-        after = Place(secrets.token_hex(8), place.number + 1, part.life, part.until, place.rows + rows)
+    async def _write(
+        self, members: list[Member], place: ReturnPosition, sequence: int, part: ReturnPart, rows: int
+    ) -> None:
+        after = ReturnPosition(secrets.token_hex(8), place.number + 1, part.log_epoch, part.until, place.rows + rows)
         subject = f"commit.{self._division}-return"
         self._held = None  # until it is known to be written
         last = await self._own.write(
@@ -141,12 +143,12 @@ class Taker:
         )
         self._held = after, last
 
-    async def _read(self) -> tuple[Place, int]:
+    async def _read(self) -> tuple[ReturnPosition, int]:
         if self._held is None:
             last = await self._own.last(f"commit.{self._division}-return")
             place = read(last, "return flow", _place) if last else None
             # Where the place cannot be read, all that is kept comes back once more, and the loss is counted.
-            self._held = place or Place("", 0, "", 0, 0), last.sequence if last else 0
+            self._held = place or ReturnPosition("", 0, "", 0, 0), last.sequence if last else 0
             self._ahead = 0
         return self._held
 
@@ -157,5 +159,5 @@ def _count(ledger: Ledger, batch: columns.Batch) -> None:
     places = ledger.places(batch.origins.device)
     for hour in np.unique(hours).tolist():
         ledger.add_counts(
-            hour, SOURCE, RETURNED, places, np.bincount(batch.origin[hours == hour], minlength=len(places))
+            hour, LEDGER_SOURCE, RETURNED, places, np.bincount(batch.origin[hours == hour], minlength=len(places))
         )

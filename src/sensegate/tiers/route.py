@@ -1,10 +1,11 @@
-"""A node's way to its centre: how it is joined, kept and trusted, and what a node in a new store takes over it.
+"""The route of a node to its centre: joining, TLS trust, the turn between two centres, restoring a new store.
 
-join ─▶ link.json ─▶ `Way` ─▶ connect ─▶ `above.Above`
+join ─▶ link.json ─▶ `CentreRoute` ─▶ connect ─▶ `node_side`
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import ssl
 from collections.abc import Mapping
@@ -20,142 +21,160 @@ from sensegate.bus.connect import Link, connect
 from sensegate.bus.kv import Bucket
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import Clock
-from sensegate.config import Config, UplinkConfig
+from sensegate.config import Config, UplinkConfig, read_secret
 from sensegate.errors import ConfigError, Overloaded, PermissionDenied, Unavailable
 from sensegate.tiers import membership, registry_copies
 from sensegate.tiers.link import CentreLink
 
 PING_S = 2.0
-"""A centre that does not answer for two of these is connected to anew: a cut that swallows packets is noticed soon."""
-JOIN_AGAIN_S = 2.0
+"""Ping interval: after two unanswered ones the node reconnects, so that a link that drops packets is noticed soon."""
+JOIN_RETRY_S = 2.0
 
-COPIED = ("profile_contents", "profiles", "devices", "tokens", "feeds", "sharing", "tasks", "usage")
+COPIED_BUCKETS = ("profile_contents", "profiles", "devices", "tokens", "feeds", "sharing", "tasks", "usage")
 """Buckets of a node of which the centre keeps a copy: what a node in a new store begins with.
 
 In this order: no decision is copied before the content that it names.
 """
 
-_log = structlog.get_logger("way up")
+_log = structlog.get_logger("tiers")
 
 
-async def begin(config: Config, clock: Clock) -> membership.Kept | None:
-    """Return the way to the centre that this node has joined; with a code and no log yet it joins first.
+async def begin(config: Config, clock: Clock) -> membership.StoredLink | None:
+    """Return the link of a node that has joined; a node with a join code and without a log joins first.
 
-    Where its log begins is told by the centre: a node that waits keeps its devices waiting, none of them loses a thing.
+    The centre decides where the node's log begins, so the node waits for it before it accepts devices.
 
     Raises:
-        PermissionDenied, Conflict, ConfigError: the code is not good.
+        PermissionDenied, Conflict, ConfigError: the code is not valid.
     """
     directory, uplink = Path(config.directory), config.uplink
-    found = membership.kept(directory)
-    if found or config.role != "node" or not (uplink.join_code_file and uplink.centre_url):
-        return found
-    if membership.life(directory) or not Path(uplink.join_code_file).exists():  # noqa: ASYNC240 - nothing else runs yet
+    link = membership.read_link(directory)
+    if link or config.role != "node" or not (uplink.join_code_file and uplink.centre_url):
+        return link
+    if membership.read_log_epoch(directory) or not await asyncio.to_thread(Path(uplink.join_code_file).exists):
         return None
     while True:
         try:
             return await join(config)
         except (Unavailable, Overloaded) as why:
-            _log.warning("the centre that this node is to join does not answer; tried again", why=str(why))
-            await clock.sleep(JOIN_AGAIN_S)
+            _log.warning("not joined: the centre does not answer; retrying", reason=str(why))
+            await clock.sleep(JOIN_RETRY_S)
 
 
-async def join(config: Config) -> membership.Kept:
+async def join(config: Config) -> membership.StoredLink:
     """Join with the code of the configuration. Raises as `membership.join`."""
     uplink = config.uplink
     code = membership.read_code(uplink.join_code_file)
-    made = await membership.join(
+    link = await membership.join(
         Path(config.directory), code, uplink.centre_url, member=config.member_id, link=uplink.url
     )
-    membership.used_up(uplink.join_code_file)
-    _log.info("joined", centre=made.centre, generation=made.generation)
-    return made
+    membership.mark_code_used(uplink.join_code_file)
+    _log.info("node joined", centre=link.centre, generation=link.generation)
+    return link
 
 
-class Way(msgspec.Struct, frozen=True, eq=False):
-    """How this node connects to its centre."""
+class CentreRoute(msgspec.Struct, frozen=True, eq=False):
+    """Address and credentials with which this node connects to its centre."""
 
     member: str
-    """Its id there."""
+    """Id of this node at the centre."""
     slot: str
-    """The account of its link."""
+    """Account of the link at the centre's server."""
     url: str
     secret: str
     tls: ssl.SSLContext | None
     generation: int = 0
 
 
-async def connected(way: Way, timeout_s: float = 10.0) -> Link:
+async def connect_to_centre(route: CentreRoute, timeout_s: float = 10.0) -> Link:
     """Connect to a centre. Raises `Unavailable`, `PermissionDenied`, `Untrusted`."""
     return await connect(
-        way.url,
-        node_user(way.member),
-        way.secret,
-        inbox_prefix=inbox_prefix(way.slot),
-        name=f"uplink {way.member} {__version__}",
-        tls=way.tls,
+        route.url,
+        node_user(route.member),
+        route.secret,
+        inbox_prefix=inbox_prefix(route.slot),
+        name=f"uplink {route.member} {__version__}",
+        tls=route.tls,
         ping_s=PING_S,
         reconnect_timeout_s=PING_S,
         timeout_s=timeout_s,
     )
 
 
-def told_way(told: membership.Kept, uplink: UplinkConfig) -> Way:
-    """Return the way that was told at the join, with what the configuration says of it."""
-    told = msgspec.structs.replace(told, url=uplink.url or told.url)
-    if uplink.pin_sha256 or uplink.ca_file:
-        # What the configuration says is newer than what was told at the join: the certificate may have been replaced.
-        tls = trusted(msgspec.structs.replace(uplink, url=told.url))
-    else:
-        tls = membership.trusted(told)
-        if tls and uplink.cert_file:
-            tls.load_cert_chain(uplink.cert_file, uplink.key_file or None)
-    return Way(told.member, told.slot, told.url, told.secret, tls, told.generation)
-
-
-async def restore(config: Config, clock: Clock, told: membership.Kept, buckets: Mapping[str, Bucket]) -> None:
-    """Fill the registries of a new store with what the centre has of this node, before anything is opened.
-
-    Of two sites it asks one after the other: the one at which it joined may be away, or stand by.
+def present_route(config: Config) -> CentreRoute | None:
+    """Return the route to the centre, by configuration or by a join; None: there is none.
 
     Raises:
-        PermissionDenied: the centre does not let this node in.
+        ConfigError: a file of it cannot be read.
     """
-    others = config.uplink.others
+    uplink = config.uplink
+    if uplink.secret_file:
+        if not uplink.url:
+            return None
+        member = config.member_id
+        return CentreRoute(member, member, uplink.url, read_secret(uplink.secret_file), tls_context(uplink))
+    link = membership.read_link(Path(config.directory))
+    return None if link is None else joined_route(link, uplink)
+
+
+def joined_route(link: membership.StoredLink, uplink: UplinkConfig) -> CentreRoute:
+    """Return the route of a node that has joined; settings of the configuration take precedence."""
+    link = msgspec.structs.replace(link, url=uplink.url or link.url)
+    if uplink.pin_sha256 or uplink.ca_file:
+        # The configuration is newer than the join: the certificate may have been replaced since.
+        tls = tls_context(msgspec.structs.replace(uplink, url=link.url))
+    else:
+        tls = membership.tls_context(link)
+        if tls and uplink.cert_file:
+            tls.load_cert_chain(uplink.cert_file, uplink.key_file or None)
+    return CentreRoute(link.member, link.slot, link.url, link.secret, tls, link.generation)
+
+
+async def restore(config: Config, clock: Clock, link: membership.StoredLink, buckets: Mapping[str, Bucket]) -> None:
+    """Fill the registries of a new store from their copies at the centre, before anything is opened.
+
+    With two centres it asks each in turn: the one at which the node joined may be away, or on standby.
+
+    Raises:
+        PermissionDenied: the centre refuses this node.
+    """
+    others = config.uplink.other_centres
     for turn in itertools.count():
-        way = turned(told_way(told, config.uplink), config.uplink, turn)
+        route = route_of_turn(joined_route(link, config.uplink), config.uplink, turn)
         try:
-            nc = await connected(way)
+            connection = await connect_to_centre(route)
             try:
-                link = CentreLink(nc, slot=way.slot, member=way.member)
-                count = await registry_copies.restore(buckets, partial(link.ask_patiently, clock=clock))
+                centre = CentreLink(connection, slot=route.slot, member=route.member)
+                count = await registry_copies.restore(buckets, partial(centre.ask_with_retries, clock=clock))
             finally:
-                await nc.close()
+                await connection.close()
         except (Unavailable, PermissionDenied) as why:
             if isinstance(why, PermissionDenied) and not others:
                 raise
-            _log.warning("no centre gives this node's registries; tried again", url=way.url, why=str(why))
-            await clock.sleep(JOIN_AGAIN_S)
+            _log.warning("registries not restored from the centre; retrying", url=route.url, reason=str(why))
+            await clock.sleep(JOIN_RETRY_S)
         else:
             _log.info("registries restored from the centre", rows=count)
             return
 
 
-def turned(way: Way, uplink: UplinkConfig, turns: int) -> Way:
-    """Return the way to the centre whose turn it is: the first, then the others in order, and again."""
-    number = turns % (1 + len(uplink.others))
+def route_of_turn(route: CentreRoute, uplink: UplinkConfig, turns: int) -> CentreRoute:
+    """Return the route to the centre whose turn it is: the first, then the others in order, round robin."""
+    number = turns % (1 + len(uplink.other_centres))
     if number == 0:
-        return way
-    other = uplink.others[number - 1]
-    there = msgspec.structs.replace(uplink, url=other.url, ca_file=other.ca_file, pin_sha256=other.pin_sha256)
-    return msgspec.structs.replace(way, url=other.url, tls=trusted(there))
+        return route
+    other = uplink.other_centres[number - 1]
+    settings = msgspec.structs.replace(uplink, url=other.url, ca_file=other.ca_file, pin_sha256=other.pin_sha256)
+    return msgspec.structs.replace(route, url=other.url, tls=tls_context(settings))
 
 
-def trusted(uplink: UplinkConfig) -> ssl.SSLContext | None:
-    """Return what the centre's certificate is checked against; None for a link without TLS."""
+def tls_context(uplink: UplinkConfig) -> ssl.SSLContext | None:
+    """Return the TLS context that trusts the centre by the configuration; None for a link without TLS."""
     if not uplink.url.startswith("tls://"):
-        if uplink.pin_sha256 or (uplink.cert_file and not uplink.others):
-            raise ConfigError(f"'{uplink.url}' is no tls:// address", key="uplink.url", remedy="pins need TLS")
+        if uplink.pin_sha256 or (uplink.cert_file and not uplink.other_centres):
+            raise ConfigError(
+                f"'{uplink.url}' is not a tls:// address", key="uplink.url", remedy="pins and certificates need TLS"
+            )
         return None
     return trust.context(
         "uplink",

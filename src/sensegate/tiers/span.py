@@ -1,4 +1,4 @@
-"""A span of the node's log as parts for the centre's: what is shared, packed; the ledger, summed. Pure."""
+"""Packing of entries of the node's log into the parts of a span: shared rows by grade, and the summed ledger. Pure."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from sensegate.bus import columns, ledger, sequences
 from sensegate.bus.batch import Batch
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import READINGS, ROWS
-from sensegate.bus.record import Kept
+from sensegate.bus.record import WithheldRange
 from sensegate.bus.unreadable import read, read_ledger, read_subject
 from sensegate.model import BOOL, Entry, Shed
 from sensegate.quantities.quality import Flag
-from sensegate.tiers.protocol import PARTS_MAX, ROW_KINDS, Part, PartKind
+from sensegate.tiers.protocol import PARTS_MAX, ROW_KINDS, PartKind, SpanPart
 
-SOURCE = "uplink"
-"""The source under which what becomes of rows on the way to the centre stands in the ledger."""
-MODE = f"{ledger.WITHHELD}.mode"
+LEDGER_SOURCE = "uplink"
+"""Ledger source of the counts of forwarded and withheld rows."""
+WITHHELD_BY_MODE = f"{ledger.WITHHELD}.mode"
 EXPIRED = f"{ledger.WITHHELD}.expired"
 SKIPPED = f"{ledger.WITHHELD}.skipped"
 LEDGER, COMMIT, SEQUENCES = "ledger.", "commit.", "sequences."
 READER = "uplink"
-"""As which it counts entries that cannot be read."""
-SHARE = 0.9
-"""A span that is too large is made of so much less of the log as it was too large, and a little."""
+"""Name of this reader in the counts of unreadable entries."""
+SHRINK_FACTOR = 0.9
+"""Extra factor by which the entries of an oversized span are reduced, beyond the ratio of the sizes."""
 
 
-class Span(msgspec.Struct, frozen=True, eq=False):
-    """What of a run of entries goes up."""
+class PackedSpan(msgspec.Struct, frozen=True, eq=False):
+    """The parts of consecutive entries that go to the centre."""
 
-    parts: list[Part]
-    """Rows (alarms first), then the ledger; empty if there is nothing to tell."""
+    parts: list[SpanPart]
+    """Rows (alarms first), then the ledger, then sequence numbers; may be empty."""
     position: int
     """Sequence of the last entry in it."""
     rows: int
-    shed: int = 0
-    """Rows that mode orders kept back."""
+    shed_rows: int = 0
+    """Rows withheld by mode orders."""
 
     @property
     def size(self) -> int:
-        """Bytes of its parts."""
+        """Total bytes of the parts."""
         return sum(len(part.payload) for part in self.parts)
 
 
 def whole_commits(entries: Sequence[Entry]) -> Sequence[Entry]:
-    """Return the entries up to the end of the last commit among them, or all if there is no such end.
+    """Return the entries up to the end of the last whole commit among them, or all if none ends there.
 
-    A commit's ledger stands behind its readings and before its record, so that what it counts goes up with it.
+    The ledger of a commit follows its readings and precedes its record, so that it goes up with what it counts.
     """
     for index in range(len(entries) - 1, -1, -1):
         if entries[index].subject.startswith(LEDGER):
@@ -61,59 +61,62 @@ def whole_commits(entries: Sequence[Entry]) -> Sequence[Entry]:
 
 
 class Packer(msgspec.Struct, frozen=True):
-    """How a node packs its spans."""
+    """Packs the spans of a node."""
 
     grade_max: int
+    """Rows of a higher grade are withheld."""
     span_bytes_max: int = 1_000_000
-    """Most bytes of the parts of one span: they go up in one message."""
+    """Most bytes of the parts of one span, which goes up in one message."""
     shift: Callable[[int], int] = lambda sequence: sequence
-    """Sequence of an entry of the log -> the place that its rows bear."""
+    """Maps the sequence of an entry to the sequence in the identities of its rows."""
 
-    def span(
+    def pack(
         self,
         entries: Sequence[Entry],
         flag: Flag | None = None,
         shed: Sequence[Shed] = (),
         *,
         skip: bool = False,
-        only: Only | None = None,
-    ) -> Span:
+        only: PartFilter | None = None,
+    ) -> PackedSpan:
         """Return the span of these entries (at least one), or of as many of the first as one message holds.
 
         Args:
             entries: of the log.
             flag: set on each row.
-            shed: left out.
-            skip: no rows go up; they are counted as skipped.
-            only: nothing but the rows of one kind and grade, or the ledger, or the numbers; nothing is counted.
+            shed: selection of rows that mode orders withhold.
+            skip: forward no rows, and count them as skipped.
+            only: pack nothing but the parts that match, and count nothing.
         """
-        return self._fitting(entries, lambda some: self._span(some, flag, shed, skip=skip, only=only))
+        return self._fit(entries, lambda chosen: self._pack(chosen, flag, shed, skip=skip, only=only))
 
-    def brought(self, entries: Sequence[Entry], kept: Kept, *, skip: bool = False, only: Only | None = None) -> Span:
-        """Return the span of what mode orders kept back of these entries (at least one), and of nothing else.
+    def pack_withheld(
+        self, entries: Sequence[Entry], withheld: WithheldRange, *, skip: bool = False, only: PartFilter | None = None
+    ) -> PackedSpan:
+        """Return the span of the rows that mode orders withheld from these entries (at least one), and of nothing else.
 
-        What was counted as withheld is counted as forwarded, in the hour and of the device of which it is.
+        They are taken out of the count of withheld rows in the hour and of the device to which they belong.
         """
-        return self._fitting(entries, lambda some: self._brought(some, kept, skip=skip, only=only))
+        return self._fit(entries, lambda chosen: self._pack_withheld(chosen, withheld, skip=skip, only=only))
 
-    def expired(self, count: int, now: int, position: int) -> Span:
-        """Return the span that tells how many readings expired before they could go up."""
+    def pack_expired(self, count: int, now: int, position: int) -> PackedSpan:
+        """Return the span that reports how many readings expired before they could be forwarded."""
         counts = Ledger()
-        counts.add(now // ledger.HOUR_US, "", SOURCE, EXPIRED, count)
-        return Span([*self._ledgers(counts)], position, 0)
+        counts.add(now // ledger.HOUR_US, "", LEDGER_SOURCE, EXPIRED, count)
+        return PackedSpan([*self._ledger_parts(counts)], position, 0)
 
-    def _fitting(self, entries: Sequence[Entry], make: Callable[[Sequence[Entry]], Span]) -> Span:
+    def _fit(self, entries: Sequence[Entry], make: Callable[[Sequence[Entry]], PackedSpan]) -> PackedSpan:
         while True:
             span = make(entries)
             size = span.size
             if (size <= self.span_bytes_max and len(span.parts) <= PARTS_MAX) or len(entries) == 1:
                 return span
-            fit = min(1.0, self.span_bytes_max / max(size, 1)) * SHARE
+            fit = min(1.0, self.span_bytes_max / max(size, 1)) * SHRINK_FACTOR
             entries = whole_commits(entries[: max(1, int(len(entries) * fit))])
 
-    def _span(
-        self, entries: Sequence[Entry], flag: Flag | None, shed: Sequence[Shed], *, skip: bool, only: Only | None
-    ) -> Span:
+    def _pack(
+        self, entries: Sequence[Entry], flag: Flag | None, shed: Sequence[Shed], *, skip: bool, only: PartFilter | None
+    ) -> PackedSpan:
         counts = Ledger()
         groups: dict[tuple[str, int, int], list[Batch]] = {}
         numbered: list[sequences.Sequences] = []
@@ -125,85 +128,87 @@ class Packer(msgspec.Struct, frozen=True):
             elif entry.subject.startswith(SEQUENCES):
                 if (numbers := read(entry, READER, sequences.decode)) is not None:
                     numbered.append(numbers)
-            elif (found := self._rows(entry, only)) is not None:
-                kind, grade, batch = found
+            elif (rows := self._rows_of(entry, only)) is not None:
+                kind, grade, batch = rows
                 shared = grade <= self.grade_max
-                if shared and shed and kind == READINGS and (out := _shed_of(batch, shed)).any():
-                    count_rows(counts, batch.take(out), MODE)
+                if shared and shed and kind == READINGS and (out := _shed_mask(batch, shed)).any():
+                    count_rows(counts, batch.take(out), WITHHELD_BY_MODE)
                     left_out += int(out.sum())
                     batch = batch.take(~out)
                 if not shared or skip:
                     count_rows(counts, batch, SKIPPED if shared else f"{ledger.WITHHELD}.grade")
                 elif len(batch):
-                    batch = _of(batch, only)
+                    batch = _of_devices(batch, only)
                     forwarded += len(batch)
-                    groups.setdefault((kind, grade, batch.partition), []).append(_marked(batch, flag))
-        parts = [*self._groups(groups)] if only is None or only.kind in ROW_KINDS else []
+                    groups.setdefault((kind, grade, batch.partition), []).append(_flagged(batch, flag))
+        parts = [*self._row_parts(groups)] if only is None or only.kind in ROW_KINDS else []
         if only is None or only.kind == PartKind.LEDGER:
-            parts += self._ledgers(counts)
+            parts += self._ledger_parts(counts)
         if only is None or only.kind == PartKind.SEQUENCES:
             life = numbered[0].life if numbered else ""
             parts += [
-                Part(PartKind.SEQUENCES, payload)
+                SpanPart(PartKind.SEQUENCES, payload)
                 for payload in sequences.encoded(life, sequences.merged(numbered), self.span_bytes_max)
             ]
-        return Span(parts, entries[-1].sequence, forwarded, left_out)
+        return PackedSpan(parts, entries[-1].sequence, forwarded, left_out)
 
-    def _brought(self, entries: Sequence[Entry], kept: Kept, *, skip: bool, only: Only | None) -> Span:
+    def _pack_withheld(
+        self, entries: Sequence[Entry], withheld: WithheldRange, *, skip: bool, only: PartFilter | None
+    ) -> PackedSpan:
         counts = Ledger()
         groups: dict[tuple[str, int, int], list[Batch]] = {}
         forwarded = 0
         for entry in entries:
-            found = self._rows(entry, only)
-            if found is None or found[0] != READINGS or found[1] > kept.grade_max:
+            rows = self._rows_of(entry, only)
+            if rows is None or rows[0] != READINGS or rows[1] > withheld.grade_max:
                 continue
-            kind, grade, batch = found
-            batch = batch.take(_shed_of(batch, kept.shed))
-            count_rows(counts, batch, MODE, sign=-1)
+            kind, grade, batch = rows
+            batch = batch.take(_shed_mask(batch, withheld.shed))
+            count_rows(counts, batch, WITHHELD_BY_MODE, sign=-1)
             shared = grade <= self.grade_max
             if not shared or skip:
                 count_rows(counts, batch, SKIPPED if shared else f"{ledger.WITHHELD}.grade")
             elif len(batch):
-                batch = _of(batch, only)
+                batch = _of_devices(batch, only)
                 forwarded += len(batch)
-                groups.setdefault((kind, grade, batch.partition), []).append(_marked(batch, Flag.BACKLOG))
-        parts = [*self._groups(groups)] if only is None or only.kind in ROW_KINDS else []
+                groups.setdefault((kind, grade, batch.partition), []).append(_flagged(batch, Flag.BACKLOG))
+        parts = [*self._row_parts(groups)] if only is None or only.kind in ROW_KINDS else []
         if only is None or only.kind == PartKind.LEDGER:
-            parts += self._ledgers(counts)
-        return Span(parts, entries[-1].sequence, forwarded)
+            parts += self._ledger_parts(counts)
+        return PackedSpan(parts, entries[-1].sequence, forwarded)
 
-    def _rows(self, entry: Entry, only: Only | None) -> tuple[str, int, Batch] | None:
-        """Return (kind, grade, rows) of an entry; None where it holds none that go up, or cannot be read."""
+    def _rows_of(self, entry: Entry, only: PartFilter | None) -> tuple[str, int, Batch] | None:
+        """Return (kind, grade, rows) of an entry; None where it has none to forward, or cannot be read."""
         if not entry.subject.startswith(ROWS) or ".back." in entry.subject:
-            return None  # what came back of the centre itself does not go up
+            return None  # rows of the return flow came from the centre
         subject = read_subject(entry, READER)
-        if subject is None or not _wants(only, subject.kind, subject.grade):
+        if subject is None or not _matches(only, subject.kind, subject.grade):
             return None
         batch = read(entry, READER, lambda payload: columns.decode(payload, sequence=self.shift(entry.sequence)))
         return None if batch is None else (subject.kind, subject.grade, batch)
 
-    def _groups(self, groups: Mapping[tuple[str, int, int], Sequence[Batch]]) -> Iterator[Part]:
-        """Yield the parts of rows: alarms first."""
-        rest: list[Part] = []
+    def _row_parts(self, groups: Mapping[tuple[str, int, int], Sequence[Batch]]) -> Iterator[SpanPart]:
+        """Yield the parts of rows, alarms first."""
+        without_alarms: list[SpanPart] = []
         for kind, grade, partition in sorted(groups, key=_readings_first):
             whole = columns.concat(groups[kind, grade, partition])
-            for alarm, rows in _by_alarm(whole) if len(whole) else ():
-                part = Part(PartKind(kind), columns.encode(rows), grade, len(rows))
+            for alarm, rows in _split_alarms(whole) if len(whole) else ():
+                part = SpanPart(PartKind(kind), columns.encode(rows), grade, len(rows))
                 if alarm:
                     yield part
                 else:
-                    rest.append(part)
-        yield from rest
+                    without_alarms.append(part)
+        yield from without_alarms
 
-    def _ledgers(self, counts: Ledger) -> Iterator[Part]:
-        """Yield the ledger, in parts if it is too large for a message."""
+    def _ledger_parts(self, counts: Ledger) -> Iterator[SpanPart]:
+        """Yield the ledger, in several parts where it is too large for a message."""
         if len(counts):
             for payload in counts.encoded(self.span_bytes_max):
-                yield Part(PartKind.LEDGER, payload)
+                yield SpanPart(PartKind.LEDGER, payload)
 
 
-class Only(msgspec.Struct, frozen=True):
-    """One kind of parts of a span, or the rows of some devices in it."""
+class PartFilter(msgspec.Struct, frozen=True):
+    """Selects one kind of parts of a span, or the rows of some devices in it."""
 
     kind: PartKind
     grade: int = 0
@@ -211,21 +216,21 @@ class Only(msgspec.Struct, frozen=True):
     """Empty: all."""
 
 
-def _wants(only: Only | None, kind: str, grade: int) -> bool:
+def _matches(only: PartFilter | None, kind: str, grade: int) -> bool:
     if only is None or only.kind not in ROW_KINDS:
-        return only is None or only.kind is PartKind.LEDGER  # what was withheld stands in the ledger
+        return only is None or only.kind is PartKind.LEDGER  # the ledger counts withheld rows
     return (only.kind, only.grade) == (kind, grade)
 
 
-def _of(batch: Batch, only: Only | None) -> Batch:
+def _of_devices(batch: Batch, only: PartFilter | None) -> Batch:
     if only is None or not only.devices:
         return batch
-    mine = np.array([device in only.devices for device in batch.origins.device], np.bool_)
-    return batch.take(mine[batch.origin])
+    selected = np.array([device in only.devices for device in batch.origins.device], np.bool_)
+    return batch.take(selected[batch.origin])
 
 
-def _shed_of(batch: Batch, shed: Sequence[Shed]) -> BOOL:
-    """Return which rows are shed: never an alarm."""
+def _shed_mask(batch: Batch, shed: Sequence[Shed]) -> BOOL:
+    """Return the mask of the rows that mode orders withhold; alarms never are."""
     origins = batch.origins
     out = np.zeros(len(batch), np.bool_)
     for part in shed:
@@ -246,13 +251,13 @@ def _readings_first(group: tuple[str, int, int]) -> tuple[bool, int, int]:
     return group[0] != READINGS, group[1], group[2]
 
 
-def _marked(batch: Batch, flag: Flag | None) -> Batch:
+def _flagged(batch: Batch, flag: Flag | None) -> Batch:
     batch = batch.without_local()
     return msgspec.structs.replace(batch, flags=batch.flags | np.uint32(flag)) if flag is not None else batch
 
 
-def _by_alarm(batch: Batch) -> Iterator[tuple[bool, Batch]]:
-    """Yield (is it alarms, rows): a series with an alarm goes first as a whole, so that its order stays."""
+def _split_alarms(batch: Batch) -> Iterator[tuple[bool, Batch]]:
+    """Yield (whether these are alarms, rows): a series with an alarm goes first as a whole, which keeps its order."""
     alarms: BOOL = (batch.flags & np.uint32(Flag.ALARM)) != 0
     if not alarms.any():
         yield False, batch
@@ -266,11 +271,11 @@ def _by_alarm(batch: Batch) -> Iterator[tuple[bool, Batch]]:
 
 
 def count_rows(counts: Ledger, batch: Batch, kind: str, *, sign: int = 1) -> None:
-    """Count the rows by device and hour of arrival, as the node's own ledger does."""
+    """Add the rows to a ledger by device and hour of arrival, as the node's own ledger counts them."""
     if not len(batch):
         return
     hours = batch.received // ledger.HOUR_US
     places = counts.places(batch.origins.device)
     for hour in np.unique(hours).tolist():
         rows = np.bincount(batch.origin[hours == hour], minlength=len(places))
-        counts.add_counts(hour, SOURCE, kind, places, sign * rows)
+        counts.add_counts(hour, LEDGER_SOURCE, kind, places, sign * rows)

@@ -1,4 +1,4 @@
-"""What `checks` is given and what it answers: facts of a member, reasons, marks, what is taken and what is refused."""
+"""Inputs and results of `checks`: facts about a member, rules, reasons of refusal, marks, accepted rows, refusals."""
 
 from __future__ import annotations
 
@@ -15,79 +15,79 @@ from sensegate.bus.ledger import Ledger
 
 
 class Reason(StrEnum):
-    """Why a part, or rows of it, are refused."""
+    """Reason why a part, or rows of it, are refused."""
 
     UNREADABLE = "unreadable"
-    """It does not decode."""
+    """The part cannot be decoded."""
     OVERSIZED = "oversized"
-    """More rows than its bytes can hold, or than a part may have."""
+    """The part claims more rows than its bytes can hold, or than a part may have."""
     KIND = "kind"
-    """No kind of rows that is taken, or no grade."""
+    """The kind of rows or the grade is not valid."""
     FOREIGN_NODE = "foreign_node"
-    """The rows say that another node, or an impossible partition, committed them."""
+    """The rows name another node, or an impossible partition, as their source."""
     IDENTITY = "identity"
-    """Rows without the place of their first commit: they could not be told from others."""
+    """Rows lack the sequence of their first commit, which their identity needs."""
     NAME = "name"
-    """A name that is empty, too long or holds control characters."""
+    """A name is empty, too long or has control characters."""
     AREA = "area"
-    """A division outside the member's areas."""
+    """A division lies outside the member's areas."""
     FOREIGN_DEVICE = "foreign_device"
-    """A device that another member owns."""
+    """Another member owns the device."""
     DEVICE_LIMIT = "device_limit"
-    """More devices than one member may own."""
+    """The member owns as many devices as it may."""
     TIME = "time"
-    """A time outside the years 1 to 9999."""
+    """A time lies outside the years 1 to 9999."""
     COUNT = "count"
-    """Counts that are out of range, negative, or of an impossible hour."""
+    """A count is out of range, negative, or of an impossible hour."""
     BALANCE = "balance"
-    """Counts that do not balance."""
+    """The counts do not balance."""
 
 
-class Mark(StrEnum):
-    """What is odd about rows that are taken."""
+class RowMark(StrEnum):
+    """Nonconformity of accepted rows, counted per member."""
 
     CLOCK = "clock"
-    """They arrived, as they say, later than now."""
+    """Their time of arrival is in the future."""
     PROPERTY = "property"
     """The property is not in this release's table."""
     PROFILE = "profile"
     """The profile is not known here."""
     QUALITY = "quality"
-    """A quality code that is not in this release's table."""
+    """The quality code is not in this release's table."""
     PLACE = "place"
-    """Coordinates that are none; taken out."""
+    """The coordinates are invalid and were removed."""
     GRADE = "grade"
-    """The grade was raised to the catalogue's floor, or to that of the device."""
+    """The grade was raised to the least one of the catalogue or of the device."""
     LEDGER_KIND = "ledger_kind"
-    """A kind of count that this release does not know."""
+    """A kind of count is not known to this release."""
     LEDGER_PLACE = "ledger_place"
-    """Counts of a device outside the member's areas; where it stands is left out."""
+    """Counts of a device outside the member's areas; its division was removed."""
 
 
 class DeviceOwnership(Protocol):
-    """Who owns which device (`authority.ownership.DeviceOwners`)."""
+    """Lookup of device owners, see `tiers.ownership.DeviceOwners`."""
 
     def owner(self, device: str) -> str:
-        """Return the owner of a device; empty: nobody, so that it becomes the member's with its first rows."""
+        """Return the owner of a device; empty: none yet, the first member to send its rows becomes the owner."""
         ...
 
     def may_send(self, member: str, device: str) -> bool:
-        """Return whether rows of an owned device are taken from a member: it is, was or becomes the owner."""
+        """Return whether rows of an owned device are accepted from a member: it is, was or becomes the owner."""
         ...
 
     def room(self, member: str) -> int:
-        """Return how many devices more a member may own."""
+        """Return how many more devices a member may own."""
         ...
 
 
 class MemberFacts(msgspec.Struct, frozen=True):
-    """What the centre knows of the sender; nothing of it comes out of what was sent."""
+    """Facts about the sender, from the centre's own register; nothing of them comes from the request."""
 
     member: str
     node: str
-    """Name that its rows bear as `Batch.node`."""
+    """Required value of `Batch.node` in its rows."""
     areas: tuple[str, ...]
-    """Short codes of the divisions that are the member's, each with all below it."""
+    """Short codes of the divisions that the member may report, each with all below it."""
 
 
 def _always(_name: str) -> bool:
@@ -95,28 +95,28 @@ def _always(_name: str) -> bool:
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """What rows are held against."""
+    """Rules against which rows are checked."""
 
     devices: DeviceOwnership
     floor: Callable[[str, str], int]
-    """(property, department) -> least grade, by the catalogue; 1 where it says nothing."""
+    """(property, department) -> least grade by the catalogue; 1 where it has none."""
     knows_property: Callable[[str], bool] = _always
     knows_profile: Callable[[str], bool] = _always
     """``vendor/model@version``."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """What is not taken of a part, and why."""
+    """Refusal of a part, or of some devices' rows in it."""
 
     reason: Reason
     detail: str
-    """For people: no payload, at most 200 characters."""
+    """Explanation for operators: no payload, at most 200 characters."""
     rows: int = 0
-    """0 where it is not known."""
+    """Number of rows; 0 where it is not known."""
     devices: tuple[str, ...] = ()
-    """All rows of these devices in the part; empty: the whole part."""
+    """Devices all of whose rows in the part are refused; empty: the whole part is."""
     payload: bytes = b""
-    """The rows encoded anew, or the part as it came."""
+    """The refused rows, or the part as it came."""
 
     @property
     def digest(self) -> str:
@@ -124,27 +124,27 @@ class Refusal(msgspec.Struct, frozen=True):
         return hashlib.sha256(self.payload).hexdigest()
 
 
-class Taken(msgspec.Struct, frozen=True, eq=False):
-    """Rows that may be written under ``<kind>.<node>.all.<grade>``."""
+class AcceptedRows(msgspec.Struct, frozen=True, eq=False):
+    """Rows to be written under ``<kind>.<node>.all.<grade>``."""
 
     kind: str
     grade: int
     batch: Batch
 
 
-class Checked(msgspec.Struct, frozen=True, eq=False):
-    """What becomes of a part of rows."""
+class CheckedRows(msgspec.Struct, frozen=True, eq=False):
+    """Result of checking a part of rows."""
 
-    taken: tuple[Taken, ...] = ()
+    accepted: tuple[AcceptedRows, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     marks: Mapping[str, int] = {}
-    """`Mark` -> rows, of what is taken."""
+    """`RowMark` -> number of accepted rows."""
     claims: tuple[str, ...] = ()
-    """Devices that become the member's: to be claimed before the rows are written."""
+    """Devices that the member comes to own; claimed before the rows are written."""
 
 
 class CheckedLedger(msgspec.Struct, frozen=True, eq=False):
-    """What becomes of a ledger."""
+    """Result of checking a ledger."""
 
     counts: Ledger | None = None
     refusal: Refusal | None = None
@@ -152,7 +152,7 @@ class CheckedLedger(msgspec.Struct, frozen=True, eq=False):
 
 
 class CheckedSequences(msgspec.Struct, frozen=True, eq=False):
-    """What becomes of sequence numbers of devices."""
+    """Result of checking sequence numbers of devices."""
 
     runs: sequences.Sequences | None = None
     refusal: Refusal | None = None

@@ -1,10 +1,10 @@
-"""Who may send a member's spans: one process at a time, so that a copied store cannot make the centre skip readings.
+"""Writers of a member's lanes: one process at a time, so that a copied store cannot make the centre skip readings.
 
     node: `Claimant` ── claim (store's id, last confirmed epoch, token of the process) ─▶ centre: `judge`
 
-The centre takes the claim of whoever knows the epoch that stands, as long as the process that holds it does not answer.
-A copy of the store that comes later knows an older epoch and is refused; its readings wait in its own log. What a
-process had not sent when another one displaced it is kept by epoch, so that it can go on exactly where it was.
+The centre grants the claim of a store that knows the present epoch, as long as the process that holds it does not
+answer. A copy of the store that claims later knows an older epoch and is denied; its readings wait in its own log. The
+lanes of a displaced process are stored by epoch, so that it can continue exactly where it was.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import structlog
 from sensegate import metrics
 from sensegate.bus.filling import FILLED_MAX, fill
 from sensegate.bus.process import write_private
-from sensegate.bus.record import NOBODY, LaneRecord, Writer
+from sensegate.bus.record import NO_WRITER, LaneRecord, Writer
 from sensegate.errors import ConfigError, Unavailable
 from sensegate.ports import Log
 from sensegate.tiers import lanes, protocol
@@ -29,7 +29,8 @@ from sensegate.tiers.protocol import TOKENS_MAX, ClaimAnswer, ClaimRequest, Lane
 
 FILE = "writer.json"
 SHIFTS_MAX = 64
-CLAIM_S = 10.0
+"""Most sequence shifts that a store remembers."""
+CLAIM_TIMEOUT_S = 10.0
 
 _log = structlog.get_logger("tiers")
 
@@ -38,11 +39,11 @@ _log = structlog.get_logger("tiers")
 
 
 class Displaced(msgspec.Struct, frozen=True):
-    """The lanes as they stood when another process became their writer (`displaced.<member>.<epoch>`)."""
+    """The lanes when another process became their writer, stored under `displaced.<member>.<epoch>`."""
 
     lanes: dict[Lane, LaneRecord]
     common: int
-    """Up to here the log of whoever displaced it is the same."""
+    """Last sequence that the log of the displacing store has in common with it."""
     format: int = 1
 
 
@@ -50,122 +51,129 @@ _displaced = msgspec.json.Decoder(Displaced).decode
 
 
 def encode_displaced(displaced: Displaced) -> bytes:
-    """Return it as it stands on the log."""
+    """Encode the lanes of a displaced writer for the log."""
     return msgspec.json.encode(displaced)
 
 
 def decode_displaced(payload: bytes) -> Displaced:
-    """Return it from the log. Raises `ValueError` where it is none."""
+    """Decode the lanes of a displaced writer. Raises `ValueError` where the payload is none."""
     try:
         return _displaced(payload)
-    except protocol.FAULTS as why:
+    except protocol.DECODE_ERRORS as why:
         raise ValueError(f"displaced writer: {why}") from why
 
 
-class Grant(msgspec.Struct, frozen=True):
-    """A claim that is right, if the present writer does not answer."""
+class ClaimGrant(msgspec.Struct, frozen=True):
+    """Grant of a claim, valid if the present writer does not answer a probe."""
 
     lanes: dict[Lane, LaneRecord]
     common: int
     lost_end: int = 0
-    """So many entries the node's log had lost at its end; 0: none."""
+    """Number of entries that the node's log has lost at its end."""
     repeated: bool = False
-    """It was granted before, and the answer was lost: nothing is to be written."""
+    """The claim was granted before and the answer was lost: nothing is written."""
 
 
-def denied(reason: str) -> ClaimAnswer:
-    """Return that a claim is not granted."""
+def deny(reason: str) -> ClaimAnswer:
+    """Return the answer to a denied claim."""
     return ClaimAnswer(granted=False, reason=reason)
 
 
 def judge(
     claim: ClaimRequest, records: Records | None, displaced: Displaced | None, *, agreed: int = -1
-) -> Grant | str:
-    """Return what a claim makes of the lanes' records, or why it is not granted.
+) -> ClaimGrant | str:
+    """Return the lane records that a claim leads to, or the reason why it is denied.
 
     Args:
-        claim: what the process says.
-        records: as they stand; None: nobody has claimed them yet.
+        claim: of the process.
+        records: the present ones; None: no process has claimed the lanes yet.
         displaced: for a claim by force: the lanes when the claimed epoch was displaced, if that is known.
-        agreed: for a restored store: up to which entry it has the same log as all writers since; -1: not known.
+        agreed: for a restored store: up to which sequence its log is that of all writers since; -1: not known.
     """
-    place = max(claim.first - 1, 0)
+    start = max(claim.log_first - 1, 0)
     writer = Writer(claim.writer, claim.epoch + 1, claim.token)
     if records is None:
-        return Grant({lane: lanes.claimed(lanes.fresh(claim.life, place), writer) for lane in Lane}, place)
+        return ClaimGrant(
+            {lane: lanes.with_writer(lanes.new_record(claim.log_epoch, start), writer) for lane in Lane}, start
+        )
     live = records[Lane.LIVE]
     present = live.writer
     writer = msgspec.structs.replace(writer, epoch=max(claim.epoch, present.epoch) + 1)
-    if claim.life in live.past:
+    if claim.log_epoch in live.past_epochs:
         return (
-            "writer: another store has taken this one's place at the centre; what waits here does not go up any more: "
-            "stop this gateway, or let it join with a new store (`sensegate node replace` at the centre)"
+            "writer: another store has replaced this one at the centre, so entries that wait here can no longer be "
+            "sent; stop this gateway, or let it join with a new store (`sensegate node replace` at the centre)"
         )
-    if claim.life != live.life:
-        return Grant(
-            {lane: lanes.claimed(lanes.anew(record, claim.life, place), writer) for lane, record in records.items()},
+    if claim.log_epoch != live.log_epoch:
+        return ClaimGrant(
+            {
+                lane: lanes.with_writer(lanes.restart(record, claim.log_epoch, start), writer)
+                for lane, record in records.items()
+            },
             0,
         )
-    return _same_life(claim, records, displaced, writer, agreed)
+    return _judge_same_log(claim, records, displaced, writer, agreed)
 
 
-def _same_life(
+def _judge_same_log(
     claim: ClaimRequest, records: Records, displaced: Displaced | None, writer: Writer, agreed: int
-) -> Grant | str:
+) -> ClaimGrant | str:
     present = records[Lane.LIVE].writer
     if present.token == claim.token:
-        return Grant(dict(records), claim.ended, repeated=True)
-    known = claim.epoch >= present.epoch or present.token in claim.tokens
-    # What the centre knows of these entries is true of the copy, too: it goes on like a store that has lost its end.
-    goes_on = claim.restored and present.id == claim.writer and (known or agreed >= claim.ended)
-    if claim.force and not goes_on and (claim.epoch or claim.writer == present.id):
-        return _forced(claim, records, displaced, writer)
-    # By force, and without any epoch: the store has lost its file, and is the one whose records these are.
-    if present.id and not claim.force and (present.id != claim.writer or not known):
+        return ClaimGrant(dict(records), claim.log_end, repeated=True)
+    is_known = claim.epoch >= present.epoch or present.token in claim.previous_tokens
+    # The present records are true of the restored log, too: it continues like one that has lost its end.
+    continues = claim.restored and present.id == claim.writer and (is_known or agreed >= claim.log_end)
+    if claim.force and not continues and (claim.epoch or claim.writer == present.id):
+        return _judge_forced(claim, records, displaced, writer)
+    # By force and without any epoch: the store has lost its writer file and is the one that these records belong to.
+    if present.id and not claim.force and (present.id != claim.writer or not is_known):
         return (
-            f"writer: another copy of this store has gone on at the centre (epoch {present.epoch}, this one knows "
-            f"{claim.epoch}); what comes here waits: stop this gateway if the other one is right, else stop the other "
-            "one and run `sensegate node takeover` here"
+            f"writer: another copy of this store has continued at the centre (epoch {present.epoch}, this one knows "
+            f"{claim.epoch}), so new readings wait here; stop this gateway if the other one is right, else stop the "
+            "other one and run `sensegate node takeover` here"
         )
     reached = max(record.reached for record in records.values())
-    kept = {lane: lanes.shortened(record, claim.ended) for lane, record in records.items()}
-    return Grant(
-        {lane: lanes.claimed(record, writer) for lane, record in kept.items()},
-        claim.ended,
-        lost_end=max(0, reached - claim.ended),
+    truncated = {lane: lanes.truncate(record, claim.log_end) for lane, record in records.items()}
+    return ClaimGrant(
+        {lane: lanes.with_writer(record, writer) for lane, record in truncated.items()},
+        claim.log_end,
+        lost_end=max(0, reached - claim.log_end),
     )
 
 
-def _forced(claim: ClaimRequest, records: Records, displaced: Displaced | None, writer: Writer) -> Grant | str:
-    since = claim.since if claim.since >= 0 else protocol.PLACE_MAX
-    if displaced is None and claim.since < 0:
+def _judge_forced(
+    claim: ClaimRequest, records: Records, displaced: Displaced | None, writer: Writer
+) -> ClaimGrant | str:
+    since = claim.unconfirmed_from if claim.unconfirmed_from >= 0 else protocol.NATURAL_MAX
+    if displaced is None and claim.unconfirmed_from < 0:
         return (
-            "writer: the centre does not know any more what of this store has come up; let it join with a new store "
+            "writer: the centre no longer knows which entries of this store it has; let it join with a new store "
             "(`sensegate node replace` at the centre)"
         )
     common = since if displaced is None else min(since, displaced.common)
-    was = displaced.lanes if displaced else records
-    start = since if displaced is None else min(since, max(was[Lane.LIVE].position, displaced.common))
+    former = displaced.lanes if displaced else records
+    start = since if displaced is None else min(since, max(former[Lane.LIVE].position, displaced.common))
     result = {}
     for lane, record in records.items():
-        before = was[lane] if displaced else lanes.fresh(record.life, start)
-        result[lane] = lanes.claimed(
+        before = former[lane] if displaced else lanes.new_record(record.log_epoch, start)
+        result[lane] = lanes.with_writer(
             msgspec.structs.replace(
                 record,
                 position=start,
-                ranges=lanes.clipped(before.ranges, common, start),
-                kept=lanes.clipped_kept(before.kept, common, start),
+                ranges=lanes.clip_ranges(before.ranges, common, start),
+                withheld=lanes.clip_withheld(before.withheld, common, start),
             ),
             writer,
         )
-    return Grant(result, common)
+    return ClaimGrant(result, common)
 
 
 # ── the node's side ─────────────────────────────────────────────────────────────────────────────────────
 
 
-class Shift(msgspec.Struct, frozen=True):
-    """Entries in (after, until] of the node's log bear places of their own: a copy of the log had used theirs."""
+class SequenceShift(msgspec.Struct, frozen=True):
+    """Entries in (after, until] whose rows get shifted sequences, because a copy of the log had used theirs."""
 
     after: int
     until: int
@@ -173,35 +181,35 @@ class Shift(msgspec.Struct, frozen=True):
 
 
 class WriterState(msgspec.Struct, frozen=True):
-    """What a store knows of its own claims (beside the log, not in it: a copy of both is found out)."""
+    """State of a store's claims, stored beside the log and not in it, so that a copy of both is detected."""
 
     id: str
     epoch: int = 0
-    """Last one that a centre confirmed."""
+    """Last epoch that a centre confirmed."""
     tokens: tuple[str, ...] = ()
-    """Of processes whose claims were sent and not confirmed, the newest last."""
-    since: int = -1
-    """With which sequence the log ended when the first process began whose claim was not confirmed; -1: it was."""
-    shifts: tuple[Shift, ...] = ()
+    """Tokens of processes whose claims were sent and not confirmed, the newest last."""
+    unconfirmed_from: int = -1
+    """Last sequence of the log when the first unconfirmed process started; -1: the last claim was confirmed."""
+    shifts: tuple[SequenceShift, ...] = ()
     restored: bool = False
     """The store was restored from a backup, and no centre has confirmed it since."""
     format: int = 1
 
 
-class Keeper(Protocol):
-    """Where a store keeps the state of its claims."""
+class WriterStateStore(Protocol):
+    """Storage of the state of a store's claims."""
 
     async def read(self) -> WriterState | None:
-        """Return it; None: there is none yet."""
+        """Return the state; None: there is none yet."""
         ...
 
     async def write(self, state: WriterState) -> None:
-        """Keep it durably."""
+        """Store the state durably."""
         ...
 
 
-class FileKeeper:
-    """The file `writer.json` of a gateway's directory."""
+class WriterStateFile:
+    """The file `writer.json` in a gateway's directory."""
 
     def __init__(self, directory: Path) -> None:
         self._file = directory / FILE
@@ -214,11 +222,13 @@ class FileKeeper:
             return None
         except (OSError, msgspec.DecodeError) as why:
             raise ConfigError(
-                "cannot be read", file=str(self._file), remedy=f"restore it; or remove it, then `node takeover`: {why}"
+                f"cannot be read: {why}",
+                file=str(self._file),
+                remedy="restore it; or remove it, then run `sensegate node takeover`",
             ) from why
 
     async def write(self, state: WriterState) -> None:
-        """Keep the state. Raises `Unavailable` where it cannot be written now."""
+        """Store the state. Raises `Unavailable` where it cannot be written now."""
         try:
             await asyncio.to_thread(write_private, self._file, msgspec.json.encode(state).decode())
         except OSError as why:
@@ -236,28 +246,28 @@ class ClaimLink(Protocol):
 class Claimant:
     """Claims the lanes for this process."""
 
-    def __init__(self, keeper: Keeper, log: Log, *, began: int = -1) -> None:
-        """`began`: with which sequence our log ended when this process began; -1: as it ends at the first claim."""
+    def __init__(self, keeper: WriterStateStore, log: Log, *, began: int = -1) -> None:
+        """`began`: last sequence of our log when this process started; -1: the last one at the first claim."""
         self._keeper = keeper
         self._log = log
         self._began = began
         self.token = secrets.token_hex(8)
-        """Of this process."""
-        self.writer: Writer = NOBODY
-        """Ourselves, once a centre has granted it."""
-        self.shifts: tuple[Shift, ...] = ()
+        """Random token of this process."""
+        self.writer: Writer = NO_WRITER
+        """This process as the writer, once a centre has granted it."""
+        self.shifts: tuple[SequenceShift, ...] = ()
         self.denied = ""
-        """Why the last claim was not granted; empty: it was, or there was none."""
+        """Why the last claim was denied; empty: it was granted, or there was none."""
         self.force = False
-        """The next claim is by force."""
+        """Whether the next claim is by force."""
         self._was_granted = False
 
     async def claim(self, link: ClaimLink) -> dict[Lane, LaneRecord] | None:
-        """Claim; return the lanes' records, None where it was denied.
+        """Claim the lanes; return their records, or None where the claim was denied.
 
         Raises:
             Unavailable, Overloaded, PermissionDenied: as `CentreLink.ask`.
-            StoreFull: our own log has no room for what it must be filled with.
+            StoreFull: our own log has no room for the fillers that it needs.
         """
         try:
             state = await self._keeper.read() or WriterState(secrets.token_hex(8))
@@ -266,9 +276,9 @@ class Claimant:
             return None
         first, last = await self._log.bounds()
         ended = last if self._began < 0 else self._began
-        since = ended if state.since < 0 and not self._was_granted else state.since
+        unconfirmed_from = ended if state.unconfirmed_from < 0 and not self._was_granted else state.unconfirmed_from
         tokens = state.tokens if self.token in state.tokens else (*state.tokens, self.token)[-TOKENS_MAX:]
-        state = msgspec.structs.replace(state, tokens=tokens, since=since)
+        state = msgspec.structs.replace(state, tokens=tokens, unconfirmed_from=unconfirmed_from)
         await self._keeper.write(state)
         claim = ClaimRequest(
             state.id,
@@ -277,46 +287,48 @@ class Claimant:
             self._log.epoch,
             first,
             ended,
-            since,
+            unconfirmed_from,
             tuple(token for token in tokens if token != self.token),
             self.force or state.restored,
             restored=state.restored and not self.force,
         )
-        answer = protocol.decode_claim_answer(await link.ask("claim", protocol.encode(claim), CLAIM_S))
+        answer = protocol.decode_claim_answer(await link.ask("claim", protocol.encode(claim), CLAIM_TIMEOUT_S))
         if not answer.granted:
             self._deny(answer.reason)
             return None
-        await self._granted(state, answer)
+        await self._accept(state, answer)
         return answer.lanes
 
     def _deny(self, reason: str) -> None:
         if self.denied != reason:
-            _log.error("the centre takes nothing of this store", reason=reason)
+            _log.error("claim of the lanes denied by the centre; readings wait", reason=reason)
         self.denied = reason
 
-    async def _granted(self, state: WriterState, answer: ClaimAnswer) -> None:
-        place = answer.lanes[Lane.LIVE].position
+    async def _accept(self, state: WriterState, answer: ClaimAnswer) -> None:
+        position = answer.lanes[Lane.LIVE].position
         reached = max(record.reached for record in answer.lanes.values())
         _, last = await self._log.bounds()
         shifts, until = state.shifts, reached
-        if place < reached and not any(shift.after <= place < shift.until for shift in shifts):
-            # What lies behind the place is new; entries that are lost here, or another copy's, had its sequences.
+        if position < reached and not any(shift.after <= position < shift.until for shift in shifts):
+            # Entries after the position are new; lost entries, or those of another copy, had the same sequences.
             _log.error(
-                "our log has lost its end, or is a copy: the centre has more of it", place=place, reached=reached
+                "log has lost its end, or is a copy: the centre has more of it", position=position, reached=reached
             )
-            metrics.LIMITED.labels("log_lost_end").inc()
-            whole = 2 * reached - place - last <= FILLED_MAX
-            shifts = (*shifts, Shift(place, reached if whole else protocol.PLACE_MAX, reached - place))[-SHIFTS_MAX:]
-        state = WriterState(state.id, answer.writer.epoch, since=-1, shifts=shifts)
+            metrics.LIMIT_HITS.labels("log_lost_end").inc()
+            fits = 2 * reached - position - last <= FILLED_MAX
+            shifts = (*shifts, SequenceShift(position, reached if fits else protocol.NATURAL_MAX, reached - position))[
+                -SHIFTS_MAX:
+            ]
+        state = WriterState(state.id, answer.writer.epoch, unconfirmed_from=-1, shifts=shifts)
         await self._keeper.write(state)
         for shift in shifts:
-            if shift.until < protocol.PLACE_MAX:
+            if shift.until < protocol.NATURAL_MAX:
                 until = max(until, shift.until + shift.by)
         if last < until:
             await fill(self._log, last, until)
         self.writer, self.shifts, self.denied, self.force = answer.writer, shifts, "", False
         self._began, self._was_granted = -1, True
 
-    def displaced(self) -> None:
-        """Note that another process is the writer now: what follows needs a new claim."""
-        self.writer = NOBODY
+    def lose(self) -> None:
+        """Note that another process is the writer now: the next span needs a new claim."""
+        self.writer = NO_WRITER

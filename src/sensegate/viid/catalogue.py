@@ -77,7 +77,7 @@ class Catalogue:
     async def _register(self, sender: Device, entry: CatalogueRecord) -> None:
         if self._devices.find(entry.id) >= 0:
             return
-        if len(self._devices.children(sender.id)) >= self._config.adopt_max or sender.gateway:
+        if len(self._devices.children(sender.id)) >= self._config.catalogue_cameras_max or sender.gateway:
             return
         place = self._place(entry)
         device = Device(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sensegate.authority.devices import Devices, Stored
+from sensegate.authority.devices import Devices, StoredDevice
 from sensegate.bus.kv import Bucket
 from sensegate.clock import Clock
-from sensegate.config import Config, secret
+from sensegate.config import Config, read_secret
 from sensegate.config.viid import ViidSubordinateConfig, ViidSuperiorConfig
 from sensegate.errors import NotFound
 from sensegate.model import Device
@@ -38,7 +38,7 @@ def digests(config: Config) -> Digests | None:
     viid = config.viid
     if not viid.server_id:
         return None
-    return Digests(Path(viid.seal_file or Path(config.directory) / "viid.key"), viid.realm)
+    return Digests(Path(viid.digest_key_file or Path(config.directory) / "viid.key"), viid.realm)
 
 
 class Viid:
@@ -100,7 +100,7 @@ class Viid:
             above.url,
             above.local_id or self._config.server_id,
             user=above.username,
-            password=secret(above.password_file),
+            password=read_secret(above.password_file),
             ca_file=above.ca_file,
         )
         return Superior(
@@ -134,7 +134,7 @@ class Viid:
         if at >= 0:
             self._devices.observe(np.array([at], np.int32), np.array([self._clock.now()], np.int64))
 
-    def _changed(self, at: int, before: Stored | None, after: Stored | None) -> None:
+    def _changed(self, at: int, before: StoredDevice | None, after: StoredDevice | None) -> None:
         """End the registration of a device that was disabled, or whose password in force is another without grace."""
         known = before.credentials.digest if before else b""
         kept = () if after is None else (after.credentials.digest, after.credentials.previous_digest)
@@ -143,11 +143,11 @@ class Viid:
 
     def _gone(self, device: str) -> None:
         at = self._devices.find(device)
-        if self._config.states and at >= 0 and self._devices.enabled[at]:
+        if self._config.publish_online and at >= 0 and self._devices.enabled[at]:
             self.source.state(self._devices.record(at), online=False)
 
     def _registered(self, device: Device) -> None:
-        if self._config.states:
+        if self._config.publish_online:
             self.source.state(device, online=True)
         for code in (device.id, device.alias):
             if code in self.subordinates:

@@ -29,7 +29,7 @@ from sensegate.video.formats.viid_responses import ObjectResult
 from sensegate.viid.digest_auth import Denied, Digest
 from sensegate.viid.password_digests import Digests
 from sensegate.viid.sessions import Lockouts, Session, Sessions
-from sensegate.web.listener import Listener
+from sensegate.web.listener import HttpListener
 
 _log = structlog.get_logger(__name__)
 
@@ -142,14 +142,14 @@ class ViidWeb:
         config = deps.config
         self.sessions = Sessions(config)
         self.lockouts = Lockouts(config)
-        self._digest = Digest(config.realm, nonce_s=config.nonce_s)
+        self._digest = Digest(config.realm, nonce_s=config.nonce_lifetime_s)
         self._addresses = Lockouts(
-            msgspec.structs.replace(config, failures_max=config.failures_max * 20, lockout_s=60.0)
+            msgspec.structs.replace(config, auth_failures_max=config.auth_failures_max * 20, lockout_s=60.0)
         )
         self._manners = {device.device: device for device in config.devices}
         self._reading = 0
-        self._listener = Listener(
-            "viid.port", connections_max=config.connections_max, header_timeout_s=10.0, answers_cut=True
+        self._listener = HttpListener(
+            "viid.port", connections_max=config.connections_max, header_timeout_s=10.0, reports_truncation=True
         )
 
     # ── listening ────────────────────────────────────────────────────────────────────────────────────
@@ -253,7 +253,9 @@ class ViidWeb:
     def _challenge(self, code: str, why: str, *, stale: bool = False, status: int = 401) -> _Refusal:
         manners = self._manners.get(code, ViidDeviceConfig(device=code))
         algorithms = manners.algorithms or self.deps.config.algorithms
-        lines = self._digest.challenges(algorithms, self.deps.clock.monotonic(), stale=stale, compact=manners.compact)
+        lines = self._digest.challenges(
+            algorithms, self.deps.clock.monotonic(), stale=stale, compact=manners.compact_challenge
+        )
         headers = [("WWW-Authenticate", line) for line in lines]
         return _Refusal(status, ObjectResult(code, answers.INVALID_OPERATION, why), headers=headers)
 
@@ -288,7 +290,7 @@ class ViidWeb:
             user = self._digest.verify(header, request.method, request.raw_path, known, now)
         except Denied as why:
             if why.wrong:
-                metrics.REFUSED.labels("viid").inc()
+                metrics.PERMISSION_DENIED.labels("viid").inc()
                 self._addresses.failed("", address, now)
                 self.lockouts.failed(named, address, now)
             raise self._challenge(code, why.why, stale=why.stale) from why
@@ -304,7 +306,7 @@ class ViidWeb:
     async def sweep(self) -> None:
         """Tell of registrations that lapse, until cancelled."""
         while True:
-            await self.deps.clock.sleep(min(SWEEP_S, self.deps.config.session_s / 4))
+            await self.deps.clock.sleep(min(SWEEP_S, self.deps.config.session_timeout_s / 4))
             for session in self.sessions.lapsed(self.deps.clock.monotonic()):
                 _log.info("VIID: a registration has lapsed", device=session.device)
                 self.deps.gone(session.device)
@@ -334,7 +336,7 @@ class ViidWeb:
 
     async def _unregister(self, request: web.Request) -> bytes:
         code = await self._system(request, "unregisterobject")
-        by_session = self.deps.config.unregister == "session" and not request.headers.get("Authorization")
+        by_session = self.deps.config.unregister_auth == "session" and not request.headers.get("Authorization")
         device = self._asker(request, code).device if by_session else self._prove(request, code)
         self._demand_same(device, code)
         if self.sessions.close(device.id) is None:
@@ -372,7 +374,7 @@ class ViidWeb:
         if superior and session is None:
             return _Asker(code, Device(code, "", ""), None, superior=True)
         if device is None or session is None:
-            metrics.REFUSED.labels("viid").inc()
+            metrics.PERMISSION_DENIED.labels("viid").inc()
             raise self._challenge(code[:64], "not registered; register first (POST /VIID/System/Register)")
         self.sessions.renew(session, now, self.deps.clock.now())
         return _Asker(code, device, session, superior)
@@ -461,7 +463,7 @@ class ViidWeb:
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise _Refusal(400, ObjectResult(code, answers.BAD_JSON, "compressed bodies are not taken"))
         if (request.content_length or 0) > most:
-            metrics.LIMITED.labels("viid_body").inc()
+            metrics.LIMIT_HITS.labels("viid_body").inc()
             raise _Refusal(413, ObjectResult(code, answers.BAD_CONTENT, f"a body has at most {most} bytes"))
         pieces: list[bytes] = []
         size = 0
@@ -471,10 +473,10 @@ class ViidWeb:
                     size += len(piece)
                     self._reading += len(piece)
                     if size > most:
-                        metrics.LIMITED.labels("viid_body").inc()
+                        metrics.LIMIT_HITS.labels("viid_body").inc()
                         raise _Refusal(413, ObjectResult(code, answers.BAD_CONTENT, f"a body has at most {most} bytes"))
-                    if self._reading > self.deps.config.bodies_bytes_max:
-                        metrics.LIMITED.labels("viid_bodies").inc()
+                    if self._reading > self.deps.config.bodies_total_bytes_max:
+                        metrics.LIMIT_HITS.labels("viid_bodies").inc()
                         raise Overloaded("too many large bodies at a time; try again")
                     pieces.append(piece)
         except TimeoutError:
@@ -488,9 +490,11 @@ class ViidWeb:
 
 def _tls(config: ViidConfig) -> ssl.SSLContext | None:
     if not config.cert_file:
-        if config.host not in {"127.0.0.1", "::1", "localhost"} and not config.plain:
+        if config.host not in {"127.0.0.1", "::1", "localhost"} and not config.allow_plaintext:
             raise ConfigError(
-                f"{config.host} without TLS", key="viid.cert_file", remedy="give a certificate, or say viid.plain: true"
+                f"{config.host} without TLS",
+                key="viid.cert_file",
+                remedy="give a certificate, or say viid.allow_plaintext: true",
             )
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

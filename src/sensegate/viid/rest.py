@@ -9,7 +9,7 @@ import msgspec
 
 from sensegate.authority.scope import Action
 from sensegate.errors import PermissionDenied
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 
@@ -86,7 +86,7 @@ class ViidDesk(Protocol):
         ...
 
 
-VIID = Part[ViidDesk]("viid", absent="GA/T 1400 is not spoken here; set viid.server_id")
+VIID = PartKey[ViidDesk]("viid", absent="GA/T 1400 is not spoken here; set viid.server_id")
 
 
 def registration(session: Any, code: str) -> Registration:
@@ -110,18 +110,18 @@ def _desk(call: Call) -> ViidDesk:
     return desk
 
 
-async def _told(call: Call) -> Any:
+async def _told(call: Call) -> Told:
     return _desk(call).told()
 
 
-async def _cancel(call: Call) -> Any:
+async def _cancel(call: Call) -> Below:
     desk = _desk(call)
     name = call.path("device")
     await call.deps.audit.record(call.principal, "viid.cancel", name)
     return await desk.cancel(name)
 
 
-async def _renew(call: Call) -> Any:
+async def _renew(call: Call) -> Below:
     desk = _desk(call)
     name = call.path("device")
     await call.deps.audit.record(call.principal, "viid.renew", name)
@@ -132,31 +132,31 @@ ROUTES: Sequence[Route] = (
     Route(
         method="GET",
         path=f"{API}/viid",
-        call=_told,
-        what="Registrations, platforms and subscriptions by GA/T 1400 (VIID).",
+        handler=_told,
+        summary="Registrations, platforms and subscriptions by GA/T 1400 (VIID).",
         tag="video",
         action=Action.READ_REGISTRY,
-        answer=Told,
+        response=Told,
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/viid/below/{{device}}/cancel",
-        call=_cancel,
-        what="Cancel our subscription at a platform below.",
+        handler=_cancel,
+        summary="Cancel our subscription at a platform below.",
         tag="video",
         action=Action.CHANGE_DEVICES,
-        answer=Below,
+        response=Below,
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/viid/below/{{device}}/renew",
-        call=_renew,
-        what="Subscribe at a platform below again; what was seen meanwhile is not sent.",
+        handler=_renew,
+        summary="Subscribe at a platform below again; what was seen meanwhile is not sent.",
         tag="video",
         action=Action.CHANGE_DEVICES,
-        answer=Below,
+        response=Below,
         errors=(404,),
     ),
 )

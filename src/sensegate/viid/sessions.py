@@ -69,11 +69,11 @@ class Sessions:
         held = self._held.get(device)
         if held is None:
             return None
-        if now - held.seen > self._config.session_s:
+        if now - held.seen > self._config.session_timeout_s:
             return None
         if held.certificate:
             return held if certificate == held.certificate else None
-        return held if self._config.bind == "none" or address == held.address else None
+        return held if self._config.session_binding == "none" or address == held.address else None
 
     def renew(self, session: Session, now: float, at: int) -> None:
         """Note a request. Raises `Overloaded`: too many."""
@@ -87,14 +87,14 @@ class Sessions:
 
     def lapsed(self, now: float) -> list[Session]:
         """Return those that have lapsed, and forget them."""
-        gone = [session for session in self._held.values() if now - session.seen > self._config.session_s]
+        gone = [session for session in self._held.values() if now - session.seen > self._config.session_timeout_s]
         for session in gone:
             del self._held[session.device]
         return gone
 
     def all(self, now: float) -> list[Session]:
         """Return those that have not lapsed."""
-        return [session for session in self._held.values() if now - session.seen <= self._config.session_s]
+        return [session for session in self._held.values() if now - session.seen <= self._config.session_timeout_s]
 
 
 class Lockouts:
@@ -108,7 +108,7 @@ class Lockouts:
         """Return for how long this user is locked out at this address; 0: it is not."""
         count, last = self._failed.get((user, address), (0, 0.0))
         left = last + self._config.lockout_s - now
-        return left if count >= self._config.failures_max and left > 0 else 0.0
+        return left if count >= self._config.auth_failures_max and left > 0 else 0.0
 
     def failed(self, user: str, address: str, now: float) -> None:
         """Note a wrong password."""

@@ -89,7 +89,7 @@ class ViidSource(Pushed):
             Unavailable: not committed in time; it may still be. It is to be sent again.
         """
         if self.full:
-            metrics.LIMITED.labels("depth_messages_max").inc()
+            metrics.LIMIT_HITS.labels("depth_messages_max").inc()
             raise Overloaded("too many messages wait for their commit; try again")
         try:
             whole = redact_body(payload, sender.alias or sender.id, self._veil, self._clock.now())
@@ -109,7 +109,7 @@ class ViidSource(Pushed):
             await self._adopt(sender, entries)
         for element in whole.objects:
             for rule in element.record.deviations if element.record is not None else ():
-                metrics.VIID_ODD.labels(rule).inc()
+                metrics.VIID_NONCONFORMANT.labels(rule).inc()
         answers = [self._answer(sender, element) for element in whole.objects]
         parts = _parts(whole.objects, whole.removed)
         await self._committed([self._put(sender, stored.encode_redacted(FORMAT, part)) for part in parts])

@@ -87,7 +87,7 @@ class Superior:
         self._clock = clock
         self._code_of = code_of
         self._roll = roll
-        self._there = dict(pair.split("=", 1) for pair in config.ids)
+        self._there = dict(pair.split("=", 1) for pair in config.id_map)
         self._told: set[str] = set()
         """Cameras of which it knows since the registration."""
         self._lost = asyncio.Event()

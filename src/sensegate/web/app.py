@@ -1,7 +1,7 @@
-"""The HTTP side as a whole: one table of routes, one way in for every request, one place for errors.
+"""HTTP layer: the table of routes, the middleware of every request, and the mapping of errors.
 
-`Web(deps)` is started and stopped by the wiring. Every answer carries a request id and the security headers; every
-error is a problem document.
+`Web(deps)` is started and stopped by the wiring. Every response has a request id and the security headers; every error
+is a problem document.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import secrets
 import ssl
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
-from typing import Any
 
 import msgspec
 import prometheus_client
@@ -26,10 +25,10 @@ from sensegate.errors import ConfigError, Conflict, SensegateError, Unavailable
 from sensegate.tiers import rest_moves, rest_nodes, rest_owners, rest_returns, rest_uplink
 from sensegate.viid import rest
 from sensegate.web import (
+    accounting,
     applications,
     audit,
     auth,
-    books,
     catalogue,
     devices,
     drafts,
@@ -46,10 +45,10 @@ from sensegate.web import (
     webhooks,
     websocket,
 )
-from sensegate.web.bodies import Ready
-from sensegate.web.deps import Deps
-from sensegate.web.listener import Listener
-from sensegate.web.routing import Call, Route, check
+from sensegate.web.bodies import Readiness
+from sensegate.web.deps import WebDependencies
+from sensegate.web.listener import HttpListener
+from sensegate.web.routing import Call, Route, check_call
 
 _log = structlog.get_logger(__name__)
 
@@ -66,12 +65,12 @@ _PAGES = {
     "/static/page.css": ("page.css", "text/css"),
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-_POLICY = (
+_CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-_SECURITY = {
-    "Content-Security-Policy": _POLICY,
+_SECURITY_HEADERS = {
+    "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -82,20 +81,20 @@ _SECURITY = {
 }
 
 
-async def _health(_call: Call) -> Any:
+async def _health(_call: Call) -> dict[str, bool]:
     return {"alive": True}
 
 
-async def _ready(call: Call) -> Any:
+async def _ready(call: Call) -> web.Response:
     reasons = list(call.deps.ready())
     return web.Response(
         status=503 if reasons else 200,
-        body=msgspec.json.encode(Ready(not reasons, reasons, list(call.deps.warnings()))),
+        body=msgspec.json.encode(Readiness(not reasons, reasons, list(call.deps.warnings()))),
         content_type="application/json",
     )
 
 
-async def _metrics(call: Call) -> Any:
+async def _metrics(call: Call) -> web.StreamResponse:
     if call.deps.config.metrics == "token":
         call.identify()
         demand(call.principal, Action.READ_LEDGER, call.deps.division)
@@ -106,21 +105,23 @@ async def _metrics(call: Call) -> Any:
 
 
 _OPERATIONS = (
-    Route(method="GET", path="/healthz", call=_health, what="The process lives.", tag="gateway", token=False),
+    Route(
+        method="GET", path="/healthz", handler=_health, summary="Liveness of the process.", tag="gateway", token=False
+    ),
     Route(
         method="GET",
         path="/readyz",
-        call=_ready,
-        what="Whether it takes and gives readings, and why not (503).",
+        handler=_ready,
+        summary="Readiness: whether readings are ingested and delivered, with the reasons if not (503).",
         tag="gateway",
         token=False,
-        answer=Ready,
+        response=Readiness,
     ),
     Route(
         method="GET",
         path="/metrics",
-        call=_metrics,
-        what="Prometheus metrics: counts only, no device or subscriber is named.",
+        handler=_metrics,
+        summary="Prometheus metrics: aggregate counts without names of devices or subscribers.",
         tag="gateway",
         token=False,
         media=("text/plain",),
@@ -146,23 +147,23 @@ ROUTES: tuple[Route, ...] = (
     *profiles.ROUTES,
     *profile_jobs.ROUTES,
     *drafts.ROUTES,
-    *books.ROUTES,
+    *accounting.ROUTES,
     *log.ROUTES,
     *audit.ROUTES,
     *rest.ROUTES,
     *people.ROUTES,
     *session.ROUTES,
 )
-"""All operations. `/`, `/docs`, `/openapi.json` and the files they need stand beside it."""
+"""All operations, apart from `/`, `/docs`, `/openapi.json` and static files."""
 
 
 class Web:
     """The listener and its routes."""
 
-    def __init__(self, deps: Deps) -> None:
+    def __init__(self, deps: WebDependencies) -> None:
         self.deps = deps
-        self._guesses = auth.Guesses(deps.clock)
-        self._listener = Listener(
+        self._guesses = auth.AuthFailures(deps.clock)
+        self._listener = HttpListener(
             "web.port",
             connections_max=deps.config.connections_max,
             header_timeout_s=deps.config.header_timeout_s,
@@ -171,16 +172,16 @@ class Web:
         self._context: ssl.SSLContext | None = None
         self._document = msgspec.json.encode(openapi.document(ROUTES, version=deps.version))
         tls = deps.config.tls
-        self._headers = dict(_SECURITY)
+        self._headers = dict(_SECURITY_HEADERS)
         if tls.cert_file:
             self._headers["Strict-Transport-Security"] = "max-age=31536000"
 
     def app(self) -> web.Application:
-        """Return the application (tests serve it by their own means)."""
-        app = web.Application(middlewares=[self._around], client_max_size=self.deps.config.body_bytes_max)
+        """Return the application, for tests that serve it themselves."""
+        app = web.Application(middlewares=[self._middleware], client_max_size=self.deps.config.body_bytes_max)
         for route in ROUTES:
-            app.router.add_route(route.method, route.path, self._entrance(route))
-        app.on_response_prepare.append(self._dress)
+            app.router.add_route(route.method, route.path, self._endpoint(route))
+        app.on_response_prepare.append(self._add_headers)
         app.router.add_get("/openapi.json", self._openapi)
         for path, (name, media) in _PAGES.items():
             app.router.add_get(path, _page(name, media))
@@ -190,35 +191,37 @@ class Web:
         """Listen; return the base URL.
 
         Raises:
-            ConfigError: the address cannot be listened on, or the certificates cannot be read.
+            ConfigError: the address is not available, or the certificates cannot be read.
         """
         config = self.deps.config
         self._context = _tls(self.deps)
-        return await self._listener.start(self.app(), [config.host, *config.more_hosts], config.port, self._context)
+        return await self._listener.start(
+            self.app(), [config.host, *config.additional_hosts], config.port, self._context
+        )
 
-    def renew(self) -> None:
-        """Show the certificate as it is in its file now; open connections stay.
+    def reload_certificates(self) -> None:
+        """Reload the certificate from its file; open connections stay.
 
         Raises:
-            ConfigError: it cannot be used; the old one is shown.
+            ConfigError: it cannot be used; the previous one stays in force.
         """
         if self._context is None:
             return
-        _tls(self.deps)  # what cannot be used is found before it is
+        _tls(self.deps)  # fails before the context in use is changed
         _load(self._context, self.deps.config.tls)
 
     async def stop(self) -> None:
-        """Close the listener, end open streams (their cursors stay valid), let short answers finish."""
+        """Close the listener, end open streams (their cursors stay valid), let short responses finish."""
         await self._listener.stop()
 
     # ── every request ─────────────────────────────────────────────────────────────────────────────────
 
-    def _entrance(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def _endpoint(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def entrance(request: web.Request) -> web.StreamResponse:
             call = Call(request, self.deps, self._guesses)
-            check(call, route)
+            check_call(call, route)
             try:
-                answer = await route.call(call)
+                answer = await route.handler(call)
             except SensegateError as why:
                 if isinstance(why, Conflict) and "If-Match" in request.headers:
                     raise problems.BadRequest(str(why), status=412) from why
@@ -235,26 +238,26 @@ class Web:
         return entrance
 
     @web.middleware
-    async def _around(
+    async def _middleware(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        given = request.headers.get("X-Request-Id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        offered = request.headers.get("X-Request-Id", "")
+        request_id = offered if _REQUEST_ID.fullmatch(offered) else secrets.token_hex(8)
         request[problems.REQUEST_ID] = request_id
         try:
             response = await handler(request)
         except SensegateError as why:
             status = problems.status_of(why)
             if status >= 500 and not isinstance(why, Unavailable):
-                _log.warning("request not done", request=request_id, path=request.path, cause=repr(why))
-            response = problems.of(why, request_id=request_id)
+                _log.warning("request failed", request=request_id, path=request.path, reason=repr(why))
+            response = problems.problem_response(why, request_id=request_id)
         except web.HTTPException as why:
-            response = problems.answer(why.status, _said(why, request), request_id=request_id)
+            response = problems.response_of(why.status, _detail_of(why, request), request_id=request_id)
             if allow := why.headers.get("Allow"):
                 response.headers["Allow"] = allow
         return response
 
-    async def _dress(self, request: web.Request, response: web.StreamResponse) -> None:
+    async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(self._headers)
         response.headers["X-Request-Id"] = request.get(problems.REQUEST_ID, "")
         response.headers.setdefault("Cache-Control", "no-store")
@@ -263,11 +266,11 @@ class Web:
         return web.Response(body=self._document, content_type="application/json")
 
 
-def _said(why: web.HTTPException, request: web.Request) -> str:
+def _detail_of(why: web.HTTPException, request: web.Request) -> str:
     if why.status == 404:
-        return f"no such path; /docs lists all that there are ({request.method} {request.path[:200]})"
+        return f"there is no path {request.path[:200]}; /docs lists all operations"
     if why.status == 405:
-        return f"{request.method} is not possible here"
+        return f"method {request.method} is not allowed here; /docs lists the operations"
     return problems.title_of(why.status)
 
 
@@ -280,13 +283,13 @@ def _page(name: str, media: str) -> Callable[[web.Request], Awaitable[web.Stream
     return page
 
 
-def _tls(deps: Deps) -> ssl.SSLContext | None:
+def _tls(deps: WebDependencies) -> ssl.SSLContext | None:
     tls = deps.config.tls
     if not tls.cert_file:
-        hosts = (deps.config.host, *deps.config.more_hosts)
-        if open_ := next((host for host in hosts if host not in {"127.0.0.1", "::1", "localhost"}), ""):
+        hosts = (deps.config.host, *deps.config.additional_hosts)
+        if exposed := next((host for host in hosts if host not in {"127.0.0.1", "::1", "localhost"}), ""):
             raise ConfigError(
-                f"{open_} without TLS",
+                f"{exposed} is not loopback and TLS is not configured",
                 key="web.tls",
                 remedy="give cert_file and key_file, or listen on loopback",
             )
@@ -297,7 +300,7 @@ def _tls(deps: Deps) -> ssl.SSLContext | None:
         _load(context, tls)
     except (OSError, ssl.SSLError) as why:
         raise ConfigError(
-            f"certificate cannot be used: {why}", key="web.tls", remedy="PEM files; see config/README.md"
+            f"the certificate cannot be used: {why}", key="web.tls", remedy="give PEM files; see config/README.md"
         ) from why
     return context
 

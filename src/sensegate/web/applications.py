@@ -1,129 +1,164 @@
-"""REST: applications for data of others, and the decisions of its owners."""
+"""REST: applications for access, decisions on them, and bundles."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action
 from sensegate.errors import NotFound
+from sensegate.share.applications import Application, Decision, RequestedAccess
+from sensegate.share.bundles import Bundle
 from sensegate.web import listing
 from sensegate.web.routing import API, Call, Route, iso
 from sensegate.web.share_bodies import ApplicationRow, BundleRow, NewApplication, NewBundle, NewDecision
 
-_TIMES = ("created", "deadline", "decided", "lapsed")
 
-
-def row(application: Any) -> ApplicationRow:
+def row(application: Application) -> ApplicationRow:
     """Return the row of an application."""
-    flat = {name: getattr(application, name) for name in ApplicationRow.__struct_fields__ if hasattr(application, name)}
-    flat |= {
-        name: getattr(application.asked, name)
-        for name in ApplicationRow.__struct_fields__
-        if name not in flat and hasattr(application.asked, name)
-    }
-    flat |= {"state": application.standing, **{name: iso(flat[name]) for name in _TIMES}}
-    return msgspec.convert(msgspec.to_builtins(flat), ApplicationRow)
+    requested = application.requested
+    return ApplicationRow(
+        id=application.id,
+        state=application.effective_state,
+        feeds=requested.feeds,
+        purpose=requested.purpose,
+        legal_basis=requested.legal_basis,
+        days=requested.days,
+        subscriber=application.subscriber,
+        applicant=application.applicant,
+        by=application.by,
+        properties=requested.properties,
+        divisions=requested.divisions,
+        deliveries=requested.deliveries,
+        forms=requested.forms,
+        rate=requested.rate,
+        volume=requested.volume,
+        contact=requested.contact,
+        renews=requested.renews,
+        bundle=requested.bundle,
+        level=application.level,
+        owner=application.owner,
+        department=application.department,
+        created=iso(application.created),
+        deadline=iso(application.deadline),
+        escalated=application.escalated,
+        decided=iso(application.decided),
+        decided_by=application.decided_by,
+        lapsed=iso(application.lapsed),
+        reason=application.reason,
+        grants=application.grants,
+        revision=application.revision,
+    )
 
 
-async def _list(call: Call) -> Any:
-    rows = [row(application) for application in call.deps.share.desk.seen(call.principal)]
-    return listing.answer(call, rows, ApplicationRow, "id")
+async def _list(call: Call) -> listing.RowPage[ApplicationRow]:
+    rows = [row(application) for application in call.deps.share.access.visible(call.principal)]
+    return listing.page_of(call, rows, ApplicationRow, "id")
 
 
-async def _get(call: Call) -> Any:
-    return row(call.deps.share.desk.get(call.principal, call.path("application")))
+async def _get(call: Call) -> ApplicationRow:
+    return row(call.deps.share.access.get(call.principal, call.path("application")))
 
 
-async def _apply(call: Call) -> Any:
+async def _apply(call: Call) -> ApplicationRow:
     wanted = await call.body(NewApplication)
     if wanted.bundle:
         _demand_bundle(call, wanted.bundle)
-    return row(await call.deps.share.desk.apply(call.principal, msgspec.to_builtins(wanted)))
+    return row(
+        await call.deps.share.access.apply(
+            call.principal, msgspec.convert(wanted, RequestedAccess, from_attributes=True)
+        )
+    )
 
 
-async def _decide(call: Call) -> Any:
-    decision = msgspec.to_builtins(await call.body(NewDecision))
-    desk, revision = call.deps.share.desk, call.revision(required=False)
-    return row(await desk.decide(call.principal, call.path("application"), decision, revision))
+async def _decide(call: Call) -> ApplicationRow:
+    decision = msgspec.convert(await call.body(NewDecision), Decision, from_attributes=True)
+    access, revision = call.deps.share.access, call.revision(required=False)
+    return row(await access.decide(call.principal, call.path("application"), decision, revision))
 
 
-async def _withdraw(call: Call) -> Any:
-    return row(await call.deps.share.desk.withdraw(call.principal, call.path("application")))
+async def _withdraw(call: Call) -> ApplicationRow:
+    return row(await call.deps.share.access.withdraw(call.principal, call.path("application")))
 
 
 # ── bundles ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _bundle(record: Any) -> BundleRow:
-    flat = {name: getattr(record, name) for name in BundleRow.__struct_fields__}
-    return msgspec.convert(msgspec.to_builtins(flat), BundleRow)
+def _bundle_row(bundle: Bundle) -> BundleRow:
+    return BundleRow(
+        name=bundle.name,
+        feeds=bundle.feeds,
+        title=bundle.title,
+        title_en=bundle.title_en,
+        pre_approvals=bundle.pre_approvals,
+        by=bundle.by,
+        revision=bundle.revision,
+    )
 
 
-async def _bundles(call: Call) -> Any:
-    """Return those whose feeds the caller may all see in the catalogue."""
-    return listing.answer(call, [_bundle(bundle) for bundle in _seen(call)], BundleRow, "name")
+async def _bundles(call: Call) -> listing.RowPage[BundleRow]:
+    """Return the bundles whose feeds the caller may all see in the catalogue."""
+    return listing.page_of(call, [_bundle_row(bundle) for bundle in _visible_bundles(call)], BundleRow, "name")
 
 
-def _seen(call: Call) -> list[Any]:
+def _visible_bundles(call: Call) -> list[Bundle]:
     share = call.deps.share
-    seen = {entry.feed for entry in share.offers.seen(call.principal)}
-    return [bundle for bundle in share.desk.bundles.all() if {*bundle.feeds} <= seen]
+    visible = {entry.feed for entry in share.catalogue_access.visible(call.principal)}
+    return [bundle for bundle in share.access.bundles.all() if {*bundle.feeds} <= visible]
 
 
 def _demand_bundle(call: Call, name: str) -> None:
-    """Return if the caller sees a bundle. Raises `NotFound`, the same for those of others and none."""
-    if not any(bundle.name == name for bundle in _seen(call)):
-        raise NotFound(f"no bundle '{name[:64]}'")
+    """Return if the caller may see a bundle. Raises `NotFound`, whether it is hidden or does not exist."""
+    if not any(bundle.name == name for bundle in _visible_bundles(call)):
+        raise NotFound(f"there is no bundle '{name[:64]}'")
 
 
-async def _make_bundle(call: Call) -> Any:
+async def _make_bundle(call: Call) -> BundleRow:
     wanted = await call.body(NewBundle)
     revision = call.revision(required=False) or 0
-    seen = {entry.feed for entry in call.deps.share.offers.seen(call.principal)}
-    if hidden := next((name for name in wanted.feeds if name not in seen), ""):
-        raise NotFound(f"no feed '{hidden[:64]}'")
-    return _bundle(await call.deps.share.desk.bundles.write(call.principal, msgspec.to_builtins(wanted), revision))
+    visible = {entry.feed for entry in call.deps.share.catalogue_access.visible(call.principal)}
+    if hidden := next((name for name in wanted.feeds if name not in visible), ""):
+        raise NotFound(f"there is no feed '{hidden[:64]}'")
+    bundle = msgspec.convert(wanted, Bundle, from_attributes=True)
+    return _bundle_row(await call.deps.share.access.bundles.write(call.principal, bundle, revision))
 
 
-async def _delete_bundle(call: Call) -> Any:
+async def _delete_bundle(call: Call) -> web.Response:
     _demand_bundle(call, call.path("bundle"))
-    await call.deps.share.desk.bundles.delete(call.principal, call.path("bundle"))
+    await call.deps.share.access.bundles.delete(call.principal, call.path("bundle"))
     return web.Response(status=204)
 
 
 _TAG = "sharing"
-_ONE = f"{API}/applications/{{application}}"
+_APPLICATION = f"{API}/applications/{{application}}"
 ROUTES = (
     Route(
         method="GET",
         path=f"{API}/bundles",
-        call=_bundles,
-        what="Bundles: feeds that are applied for as one, and what of them is granted in advance.",
+        handler=_bundles,
+        summary="List bundles: feeds that are applied for together, and their pre-approvals.",
         tag=_TAG,
         action=Action.READ_CATALOGUE,
         query=listing.params(BundleRow),
-        answer=list[BundleRow],
+        response=list[BundleRow],
     ),
     Route(
         method="POST",
         path=f"{API}/bundles",
-        call=_make_bundle,
-        what="Make a bundle (with If-Match: replace it); a blanket grants it in advance to whom it names.",
+        handler=_make_bundle,
+        summary="Create a bundle (with If-Match: replace it); its pre-approvals grant it at once.",
         tag=_TAG,
         action=Action.DECIDE_GRANTS,
         body=NewBundle,
-        answer=BundleRow,
+        response=BundleRow,
         status=201,
         errors=(404, 409, 412),
     ),
     Route(
         method="DELETE",
         path=f"{API}/bundles/{{bundle}}",
-        call=_delete_bundle,
-        what="Forget a bundle; grants that came of it stay.",
+        handler=_delete_bundle,
+        summary="Delete a bundle; its grants stay in force.",
         tag=_TAG,
         action=Action.DECIDE_GRANTS,
         status=204,
@@ -132,55 +167,55 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/applications",
-        call=_list,
-        what="Applications that concern the caller: sent by his side, or for data of his level.",
+        handler=_list,
+        summary="List applications from the caller's scope or for data of its level.",
         tag=_TAG,
         action=Action.READ_CATALOGUE,
         query=listing.params(ApplicationRow),
-        answer=list[ApplicationRow],
+        response=list[ApplicationRow],
     ),
     Route(
         method="POST",
         path=f"{API}/applications",
-        call=_apply,
-        what="Apply for feeds: what for, by which law, how long, which fields, deliveries, rate. What is shared "
-        "unconditionally is granted at once.",
+        handler=_apply,
+        summary="Apply for access to feeds: purpose, legal basis, duration, properties, deliveries, quota. Feeds "
+        "that are shared unconditionally are granted at once.",
         tag=_TAG,
         action=Action.APPLY_GRANTS,
         body=NewApplication,
-        answer=ApplicationRow,
+        response=ApplicationRow,
         status=201,
         errors=(404, 409),
     ),
     Route(
         method="GET",
-        path=_ONE,
-        call=_get,
-        what="One application.",
+        path=_APPLICATION,
+        handler=_get,
+        summary="Get an application.",
         tag=_TAG,
         action=Action.READ_CATALOGUE,
-        answer=ApplicationRow,
+        response=ApplicationRow,
         errors=(404,),
     ),
     Route(
         method="POST",
-        path=f"{_ONE}/decision",
-        call=_decide,
-        what="Approve (with masks, quota, less than was asked) or refuse; the level that owns the data decides.",
+        path=f"{_APPLICATION}/decision",
+        handler=_decide,
+        summary="Approve (with a mask, a quota, narrower terms) or refuse; the level that owns the data decides.",
         tag=_TAG,
         action=Action.DECIDE_GRANTS,
         body=NewDecision,
-        answer=ApplicationRow,
+        response=ApplicationRow,
         errors=(404, 409, 412),
     ),
     Route(
         method="POST",
-        path=f"{_ONE}/withdraw",
-        call=_withdraw,
-        what="Take an application back that is not yet decided.",
+        path=f"{_APPLICATION}/withdraw",
+        handler=_withdraw,
+        summary="Withdraw a pending application.",
         tag=_TAG,
         action=Action.APPLY_GRANTS,
-        answer=ApplicationRow,
+        response=ApplicationRow,
         errors=(404, 409),
     ),
 )

@@ -1,52 +1,30 @@
-"""REST: the audit trail as evidence: a signed head, and the whole chain as it is stored with its head behind it."""
+"""REST: the audit trail as evidence: its signed head, and the export of the whole chain."""
 
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import Any
 
-import msgspec
 from aiohttp import web
 
-from sensegate.authority.chain import decode, line_of
+from sensegate.authority.chain import SignedHead, decode, line_of
 from sensegate.authority.scope import Action, demand
 from sensegate.web.routing import API, Call, Route
 
-_PIECE = 65_536
-
-
-class HeadRow(msgspec.Struct, frozen=True):
-    """The end of the audit trail with the gateway's signature (Ed25519); keep it where the gateway cannot reach."""
-
-    kind: str
-    gateway: str
-    first: int
-    """Number of the oldest record that is kept."""
-    number: int
-    hash: str
-    algorithm: str
-    time: int
-    """µs UTC."""
-    key: str
-    """Public key, base64."""
-    signature: str
+_CHUNK_BYTES = 65_536
 
 
 def _demand_whole(call: Call) -> None:
-    """Return if the caller may see all of this gateway's trail: a part of a chain proves nothing.
-
-    Raises `PermissionDenied`.
-    """
+    """Return if the caller may see the whole trail: a part of a chain proves nothing. Raises `PermissionDenied`."""
     demand(call.principal, Action.READ_AUDIT, call.deps.division)
 
 
-async def _head(call: Call) -> Any:
+async def _head(call: Call) -> web.Response:
     _demand_whole(call)
-    # As it is written, byte for byte: that is what `sensegate audit verify` takes.
+    # Byte for byte as signed: `sensegate audit verify` checks it.
     return web.Response(body=line_of(await call.deps.audit.signed()), content_type="application/json")
 
 
-async def _export(call: Call) -> Any:
+async def _export(call: Call) -> web.StreamResponse:
     _demand_whole(call)
     audit = call.deps.audit
     await audit.record(call.principal, "audit.export", call.deps.division)
@@ -58,16 +36,16 @@ async def _export(call: Call) -> Any:
         }
     )
     await response.prepare(call.request)
-    part = bytearray()
+    buffer = bytearray()
     async with aclosing(audit.stored()) as records:
         async for raw in records:
             if decode(raw).number > head.number:
                 break
-            part += raw + b"\n"
-            if len(part) > _PIECE:
-                await response.write(bytes(part))
-                part.clear()
-    await response.write(bytes(part) + line_of(head) + b"\n")
+            buffer += raw + b"\n"
+            if len(buffer) > _CHUNK_BYTES:
+                await response.write(bytes(buffer))
+                buffer.clear()
+    await response.write(bytes(buffer) + line_of(head) + b"\n")
     return response
 
 
@@ -75,19 +53,19 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/audit/head",
-        call=_head,
-        what="The end of the audit trail, signed; a copy kept elsewhere proves every record up to it.",
-        tag="books",
+        handler=_head,
+        summary="Get the signed head of the audit trail; a copy stored elsewhere proves every record up to it.",
+        tag="accounting",
         action=Action.READ_AUDIT,
-        answer=HeadRow,
+        response=SignedHead,
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{API}/audit/export",
-        call=_export,
-        what="The whole audit trail as stored, a record a line, its signed head last; for `sensegate audit verify`.",
-        tag="books",
+        handler=_export,
+        summary="Export the audit trail, a record a line and the signed head last, for `sensegate audit verify`.",
+        tag="accounting",
         action=Action.READ_AUDIT,
         media=("application/x-ndjson",),
         errors=(404,),

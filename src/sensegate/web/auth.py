@@ -1,7 +1,7 @@
-"""Who calls: a bearer token, a person's session, or a device's own credential. Guessing is slowed by address.
+"""Authentication: bearer tokens, sessions of people, credentials of devices; failures are limited by address.
 
-A session in a cookie goes with every request of the browser, whoever made the page that asks: so a change by cookie
-needs the session's CSRF text beside it, and a request of another page is refused by its `Origin`.
+A browser sends the session cookie with every request, whatever page makes it: a change authenticated by cookie
+therefore needs the CSRF token of the session, and a request of a foreign page is rejected by its `Origin`.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.clock import Clock
 from sensegate.errors import Overloaded, PermissionDenied
 from sensegate.model import Device
-from sensegate.web.deps import Deps
+from sensegate.web.deps import WebDependencies
 
 FAILURES_MAX = 20
-"""So many wrong credentials of one address within `WINDOW_S`; then it waits."""
+"""Failures of one address within `WINDOW_S` after which it is blocked."""
 WINDOW_S = 60.0
 _ADDRESSES_MAX = 10_000
 CSRF = "X-CSRF-Token"
 BACKGROUND = "X-Background"
-"""Sent by a page that asks by itself, again and again: it does not keep an idle session alive."""
+"""Header of periodic requests of a page, which do not keep an idle session alive."""
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
-class Guesses:
-    """Wrong credentials by address."""
+class AuthFailures:
+    """Failed authentications by address."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
-    def demand_patience(self, address: str) -> None:
-        """Return unless the address has failed too often. Raises `Overloaded`."""
+    def demand_not_blocked(self, address: str) -> None:
+        """Return if the address is not blocked. Raises `Overloaded`."""
         began, count = self._failures.get(address, (0.0, 0))
         left = began + WINDOW_S - self._clock.monotonic()
         if count >= FAILURES_MAX and left > 0:
-            metrics.LIMITED.labels("http_guesses").inc()
-            raise Overloaded("too many wrong credentials from your address", retry_after_s=left)
+            metrics.LIMIT_HITS.labels("http_failures").inc()
+            raise Overloaded("too many failed authentications from your address; wait", retry_after_s=left)
 
-    def failed(self, address: str) -> None:
-        """Note a wrong credential."""
-        metrics.REFUSED.labels("http").inc()
+    def record(self, address: str) -> None:
+        """Record a failed authentication."""
+        metrics.PERMISSION_DENIED.labels("http").inc()
         now = self._clock.monotonic()
         began, count = self._failures.pop(address, (now, 0))
         self._failures[address] = (began, count + 1) if now - began < WINDOW_S else (now, 1)
@@ -55,20 +55,20 @@ class Guesses:
             self._failures.popitem(last=False)
 
 
-def caller(request: web.Request, deps: Deps, guesses: Guesses) -> Principal:
-    """Return whom the request's bearer token or session proves.
+def caller(request: web.Request, deps: WebDependencies, failures: AuthFailures) -> Principal:
+    """Return the principal of the request's bearer token or session.
 
     Raises:
         PermissionDenied: none, or a wrong, revoked or expired one; by cookie: a page of others, or without the CSRF
             text.
-        Overloaded: too many wrong ones before.
+        Overloaded: the address is blocked after too many failures.
     """
     scheme, credential = _authorization(request)
     cookie = request.cookies.get(cookie_name(deps), "") if deps.people and not scheme else ""
     if scheme != "bearer" and not cookie:
         raise PermissionDenied("send `Authorization: Bearer TOKEN`", authenticated=False)
     address = request.remote or ""
-    guesses.demand_patience(address)
+    failures.demand_not_blocked(address)
     try:
         if deps.people and (cookie or credential.startswith("ss_")):
             used = BACKGROUND not in request.headers
@@ -76,47 +76,47 @@ def caller(request: web.Request, deps: Deps, guesses: Guesses) -> Principal:
         else:
             return deps.tokens.verify(credential)
     except PermissionDenied:
-        guesses.failed(address)
+        failures.record(address)
         raise
     if cookie:
-        demand_own_page(request)
-        if request.method not in _SAFE and not session.fits(request.headers.get(CSRF, "")):
-            raise PermissionDenied(
-                f"a change by cookie needs the session's csrf text in {CSRF}; GET /api/v1/session tells it"
-            )
+        demand_same_origin(request)
+        if request.method not in _SAFE and not session.is_csrf_token(request.headers.get(CSRF, "")):
+            raise PermissionDenied(f"a change by cookie needs the CSRF token in {CSRF}; GET /api/v1/session returns it")
     return principal
 
 
-def good(principal: Principal, deps: Deps) -> bool:
-    """Return whether what proved a caller before still does; ask it of open streams, at least every second."""
+def is_valid(principal: Principal, deps: WebDependencies) -> bool:
+    """Return whether the credential of a caller is still valid; open streams check it at least every second."""
     if principal.person:
-        return deps.people is not None and deps.people.good(principal)
-    return deps.tokens.good(principal)
+        return deps.people is not None and deps.people.is_valid(principal)
+    return deps.tokens.is_valid(principal)
 
 
-def cookie_name(deps: Deps) -> str:
-    """Return the name of the session's cookie: one that no neighbour domain can set, where there is TLS."""
-    return "__Host-sensegate" if deps.secure else "sensegate"
+def cookie_name(deps: WebDependencies) -> str:
+    """Return the name of the session cookie; with TLS one that no sibling domain can set."""
+    return "__Host-sensegate" if deps.is_secure else "sensegate"
 
 
-def demand_own_page(request: web.Request) -> None:
-    """Return unless a page of others made the browser ask. Raises `PermissionDenied`."""
+def demand_same_origin(request: web.Request) -> None:
+    """Return if the request is not made by a foreign page. Raises `PermissionDenied`."""
     origin = request.headers.get("Origin")
     foreign = origin is not None and urlsplit(origin).netloc.lower() != request.host.lower()
     if foreign or request.headers.get("Sec-Fetch-Site", "same-origin") not in {"same-origin", "none"}:
-        raise PermissionDenied("a page of another origin may not use this session")
+        raise PermissionDenied("pages of other origins may not use this session")
 
 
-def device(request: web.Request, name: str, deps: Deps, guesses: Guesses) -> tuple[Device, Principal]:
-    """Return the device `name` if the request carries its own credential (Basic id:password, or Bearer password).
+def device_of(
+    request: web.Request, name: str, deps: WebDependencies, failures: AuthFailures
+) -> tuple[Device, Principal]:
+    """Return the device `name` if the request has its credential (Basic id:password, or Bearer password).
 
     Raises:
-        PermissionDenied: wrong credential, disabled or unknown device (not told apart), or that of another device.
-        Overloaded: too many wrong ones before.
+        PermissionDenied: wrong credential, disabled or unknown device (not distinguished), or that of another device.
+        Overloaded: the address is blocked after too many failures.
     """
     scheme, credential = _authorization(request)
     address = request.remote or ""
-    guesses.demand_patience(address)
+    failures.demand_not_blocked(address)
     user, password = name, credential
     if scheme == "basic":
         try:
@@ -125,18 +125,18 @@ def device(request: web.Request, name: str, deps: Deps, guesses: Guesses) -> tup
             user, password = "", ""
     verified = deps.devices.verify(user, password) if scheme in {"basic", "bearer"} else None
     if verified is None:
-        guesses.failed(address)
-        raise PermissionDenied("the device's own credential is asked for: Basic id:password", authenticated=False)
-    proved, _ = verified
-    if name != proved.id:
-        # A gateway may push for the devices behind it.
-        at = deps.devices.find(name)
-        target = deps.devices.record(at) if at >= 0 else None
-        if target is None or proved.id not in target.gateways or not deps.devices.enabled[at]:
-            metrics.REFUSED.labels("http").inc()
-            raise PermissionDenied(f"{proved.id} may not send for another device")
-        return target, Principal(proved.id, Role.DEVICE, Scope(proved.division))
-    return proved, Principal(proved.id, Role.DEVICE, Scope(proved.division))
+        failures.record(address)
+        raise PermissionDenied("send the credential of the device: Basic id:password", authenticated=False)
+    authenticated, _ = verified
+    if name != authenticated.id:
+        # A device gateway may send for the devices behind it.
+        index = deps.devices.find(name)
+        target = deps.devices.record(index) if index >= 0 else None
+        if target is None or authenticated.id not in target.gateways or not deps.devices.enabled[index]:
+            metrics.PERMISSION_DENIED.labels("http").inc()
+            raise PermissionDenied(f"{authenticated.id} may not send for {name[:64]}")
+        return target, Principal(authenticated.id, Role.DEVICE, Scope(authenticated.division))
+    return authenticated, Principal(authenticated.id, Role.DEVICE, Scope(authenticated.division))
 
 
 def _authorization(request: web.Request) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What the REST interface takes and gives: the records of which the OpenAPI document is made."""
+"""Request and response bodies of the REST interface, from which the OpenAPI document is generated."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import msgspec
 
 from sensegate.authority.scope import Role
 from sensegate.model import Datum, Device, DeviceState
+from sensegate.share.feeds import FeedName
 
 Division = Annotated[str, msgspec.Meta(pattern="^[0-9]{2,12}$", description="division code, 2 to 12 digits")]
 DeviceId = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
-FeedName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of what is sent to us: unknown keys are refused."""
+    """Base of request bodies: unknown keys are rejected."""
 
 
 class NewDevice(Body, frozen=True):
-    """A device to be registered."""
+    """Device to be registered."""
 
     id: DeviceId
     profile: str
     division: Division | msgspec.UnsetType = msgspec.UNSET
-    """May be left out where id or alias is the code of a camera (GB/T 28181): then it is that of its centre."""
+    """Optional if id or alias is the code of a camera (GB/T 28181), which contains it."""
     alias: str = ""
     gateway: str = ""
     lon: float | None = None
@@ -38,18 +38,18 @@ class NewDevice(Body, frozen=True):
     owner: str = ""
     name: str = ""
     asset: Annotated[str, msgspec.Meta(max_length=128)] = ""
-    """What it measures (a component code, a site): of each property of an asset one device is the source."""
-    shadow: bool | None = None
-    """Another device is the source of its asset; null: as it is found to be."""
+    """Asset that it measures (a component code, a site); each property of an asset has one source device."""
+    secondary: bool | None = None
+    """Whether another device is the source of its asset; null: determined by the gateway."""
 
 
 class DeviceChange(Body, frozen=True):
-    """What is to change; keys that are left out stay as they are."""
+    """Changes; keys that are left out stay unchanged."""
 
     division: Division | msgspec.UnsetType = msgspec.UNSET
     profile: str | msgspec.UnsetType = msgspec.UNSET
     state: Literal["registered", "disabled"] | msgspec.UnsetType = msgspec.UNSET
-    """``disabled`` shuts it out within 2 s, ``registered`` lets it in again."""
+    """``disabled`` disconnects it within 2 s, ``registered`` enables it again."""
     alias: str | msgspec.UnsetType = msgspec.UNSET
     gateway: str | msgspec.UnsetType = msgspec.UNSET
     lon: float | msgspec.UnsetType | None = msgspec.UNSET
@@ -62,11 +62,11 @@ class DeviceChange(Body, frozen=True):
     owner: str | msgspec.UnsetType = msgspec.UNSET
     name: str | msgspec.UnsetType = msgspec.UNSET
     asset: Annotated[str, msgspec.Meta(max_length=128)] | msgspec.UnsetType = msgspec.UNSET
-    shadow: bool | msgspec.UnsetType = msgspec.UNSET
+    secondary: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class DeviceRow(msgspec.Struct, frozen=True):
-    """A device as registered."""
+    """Registered device."""
 
     id: str
     division: str
@@ -84,35 +84,35 @@ class DeviceRow(msgspec.Struct, frozen=True):
     owner: str
     name: str
     asset: str
-    shadow: bool
+    secondary: bool
     revision: int
     clock_lag_s: float | None = None
-    """By how much its clock was behind ours when it last spoke (negative: ahead), the way included; null: not heard."""
+    """Lag of its clock behind the gateway's at its last message, including the transit time; null: unknown."""
 
 
 class DeviceCredential(msgspec.Struct, frozen=True):
-    """A device with its credential: shown this once."""
+    """Device with its credential, which is shown only once."""
 
     id: str
     username: str
     password: str
     """Empty for a device that publishes through a gateway."""
     topics: list[str]
-    """Where it may publish by MQTT."""
+    """Topics to which it may publish by MQTT."""
     device: DeviceRow
     warnings: list[str] = []
-    """What is odd and was taken all the same: another owner has the same nearby."""
+    """Conspicuous but accepted: another owner has a similar device nearby."""
 
 
-class Rotation(Body, frozen=True):
-    """How the credential is replaced."""
+class CredentialRotation(Body, frozen=True):
+    """How a credential is replaced."""
 
     grace_s: Annotated[float, msgspec.Meta(ge=0, le=2_592_000)] = 86_400.0
-    """How long the old one stays good."""
+    """How long the previous one stays valid."""
 
 
 class ImportRow(msgspec.Struct, frozen=True):
-    """What became of one row of a file."""
+    """Outcome of one row of an imported file."""
 
     line: int
     id: str
@@ -122,8 +122,15 @@ class ImportRow(msgspec.Struct, frozen=True):
     password: str = ""
 
 
+class ImportReport(msgspec.Struct, frozen=True):
+    """Outcome of an import."""
+
+    rows: list[ImportRow]
+    dry_run: bool
+
+
 class DivisionRow(msgspec.Struct, frozen=True):
-    """An administrative division."""
+    """Administrative division."""
 
     code: str
     full: str
@@ -135,7 +142,7 @@ class DivisionRow(msgspec.Struct, frozen=True):
 
 
 class CodeRow(msgspec.Struct, frozen=True):
-    """One word that a string property may hold."""
+    """Code that a string property may have."""
 
     code: str
     label_zh: str
@@ -143,7 +150,7 @@ class CodeRow(msgspec.Struct, frozen=True):
 
 
 class PropertyRow(msgspec.Struct, frozen=True):
-    """What can be measured."""
+    """Property of the property table."""
 
     name: str
     kind: str
@@ -155,17 +162,17 @@ class PropertyRow(msgspec.Struct, frozen=True):
     high: float | None
     resolution: float
     step: float | None = None
-    """Greatest credible change between neighbouring readings; None: any."""
+    """Greatest plausible change between consecutive readings; null: any."""
     usual_low: float | None = None
     usual_high: float | None = None
-    """Band of nearly all readings; None: not said."""
+    """Range of nearly all readings; null: unknown."""
     counter: bool = False
     codes: list[CodeRow] = []
-    """Words that a string may be; empty: any."""
+    """Permitted codes of a string; empty: any string."""
 
 
 class NewFeed(Body, frozen=True):
-    """A feed to be made; what is left out is not cut (divisions: the caller's scope)."""
+    """Feed to be created; an empty list selects all (divisions: the caller's scope)."""
 
     name: FeedName
     divisions: list[Division] = []
@@ -174,28 +181,13 @@ class NewFeed(Body, frozen=True):
     departments: list[str] = []
     kinds: list[str] = msgspec.field(default_factory=lambda: ["reading"])
     grade_max: Annotated[int, msgspec.Meta(ge=1, le=4)] = 3
-    shadows: bool = False
-    """Also readings of second sources, which bear the flag `secondary`."""
+    secondary_sources: bool = False
+    """Include readings of secondary sources, which bear the flag `secondary`."""
     description: Text = ""
 
 
-class Feed(msgspec.Struct, frozen=True):
-    """A named selection of the log."""
-
-    name: str
-    divisions: list[str]
-    domains: list[str]
-    properties: list[str]
-    departments: list[str]
-    kinds: list[str]
-    grade_max: int
-    shadows: bool
-    description: str
-    revision: int
-
-
-class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One record of a feed."""
+class RecordRow(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Record of a feed."""
 
     id: str
     cursor: str
@@ -216,18 +208,18 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     revision: int
     node: str
     channel: str = ""
-    """Which of several alike on one device; left out where there is only one."""
+    """Channel of a property that a device has several times; absent if there is only one."""
 
 
-class Records(msgspec.Struct, frozen=True):
-    """A page of a feed."""
+class RecordPage(msgspec.Struct, frozen=True):
+    """Page of records of a feed."""
 
-    records: list[Reading]
+    records: list[RecordRow]
     next: str
 
 
 class NewToken(Body, frozen=True):
-    """A token to be made."""
+    """Token to be created."""
 
     role: Role
     scope: Division
@@ -238,7 +230,7 @@ class NewToken(Body, frozen=True):
 
 
 class TokenRow(msgspec.Struct, frozen=True):
-    """A token; never its secret."""
+    """Token, without its secret."""
 
     id: str
     role: str
@@ -252,8 +244,8 @@ class TokenRow(msgspec.Struct, frozen=True):
     revoked: str
 
 
-class MadeToken(msgspec.Struct, frozen=True):
-    """A new token: shown this once."""
+class CreatedToken(msgspec.Struct, frozen=True):
+    """New token, shown only once."""
 
     token: str
     id: str
@@ -263,8 +255,8 @@ class MadeToken(msgspec.Struct, frozen=True):
     expires: str
 
 
-class Usage(msgspec.Struct, frozen=True):
-    """What one token received of one feed."""
+class UsageRow(msgspec.Struct, frozen=True):
+    """Records that one token received of one feed."""
 
     token: str
     feed: str
@@ -274,11 +266,11 @@ class Usage(msgspec.Struct, frozen=True):
     bytes: int
     last: int
     unsettled: int
-    """So many records more may have gone: the gateway was killed while it delivered."""
+    """Records that may have been delivered without being counted, when the gateway was killed."""
 
 
 class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Counts of one node, division, device, hour or reason; balanced if both sums come out even."""
+    """Counts of one node, division, device, hour or reason."""
 
     messages: int = 0
     decoded: int = 0
@@ -289,11 +281,11 @@ class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):
     suppressed: int = 0
     rejected: int = 0
     thinned: int = 0
-    """Observations that were left out: their tracks had said as much already."""
+    """Observations left out by downsampling."""
     forwarded: int = 0
     withheld: int = 0
     refused_by_centre: int = 0
-    """Rows that the centre did not take: committed = forwarded + withheld + refused_by_centre + pending."""
+    """Rows that the centre rejected: committed = forwarded + withheld + refused_by_centre + pending."""
     node: str = ""
     division: str = ""
     device: str = ""
@@ -302,31 +294,31 @@ class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):
     count: int = 0
     """With ``by=reason``."""
     refused: int = 0
-    """With ``by=device``: connections, publishes and subscriptions that the broker refused since it started."""
+    """With ``by=device``: connections, publishes and subscriptions rejected by the broker since it started."""
 
 
-class LedgerAnswer(msgspec.Struct, frozen=True):
-    """The books of the caller's scope."""
+class LedgerReport(msgspec.Struct, frozen=True):
+    """Ledger of the caller's scope."""
 
     rows: list[LedgerRow]
     totals: dict[str, int]
     """Ledger kind -> count."""
     balanced: bool
     delivered: int
-    """Records delivered to subscribers from here since counting began, by all whom the caller may see."""
+    """Records delivered by this gateway in total, to tokens that the caller may see."""
     refused: dict[str, int]
-    """What the broker refused since it started, by kind; never part of the balance."""
+    """Rejections of the broker since it started, by kind; not part of the balance."""
     since: str
-    """Beginning of the first whole hour counted."""
+    """Start of the first hour counted."""
     role: str
     division: str
 
 
 class QuarantineRow(msgspec.Struct, frozen=True):
-    """A message that became no reading, whole."""
+    """Quarantined message."""
 
     entry: str
-    """Its place on the log; good as `after`."""
+    """Position in the log, usable as `after`."""
     received: str
     source: str
     topic: str
@@ -335,12 +327,12 @@ class QuarantineRow(msgspec.Struct, frozen=True):
     reason: str
     detail: str
     payload: str
-    """As text where it is UTF-8, else base64 with ``base64:`` before it; at most 4 kB."""
+    """Text if it is UTF-8, else ``base64:`` and base64; at most 4 kB."""
     bytes: int
 
 
 class AuditRow(msgspec.Struct, frozen=True):
-    """One change."""
+    """Record of the audit trail."""
 
     entry: int
     number: int
@@ -353,8 +345,8 @@ class AuditRow(msgspec.Struct, frozen=True):
     after: dict[str, Any] | None
 
 
-class Me(msgspec.Struct, frozen=True):
-    """Whom the token proves, and what this gateway is."""
+class CallerInfo(msgspec.Struct, frozen=True):
+    """Principal of the caller, and identity of this gateway."""
 
     id: str
     name: str
@@ -366,17 +358,17 @@ class Me(msgspec.Struct, frozen=True):
     version: str
 
 
-class Ready(msgspec.Struct, frozen=True):
-    """Whether the gateway is ready, and why not."""
+class Readiness(msgspec.Struct, frozen=True):
+    """Readiness of the gateway."""
 
     ready: bool
     reasons: list[str]
     warnings: list[str] = []
-    """What is wrong and does not stop readings: a profile that is not in force."""
+    """Problems that do not stop readings, such as a profile that cannot be loaded."""
 
 
-class Accepted(msgspec.Struct, frozen=True):
-    """The message is committed: it will not be lost."""
+class IngestReceipt(msgspec.Struct, frozen=True):
+    """Confirmation that the message is committed."""
 
     committed: bool = True
 

@@ -1,4 +1,4 @@
-"""Speaking with a running gateway over its HTTP interface."""
+"""Client of a gateway's HTTP interface."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 TIMEOUT_S = 90.0
 
 
-class Answered(SensegateError):
-    """The gateway said no: status, title and detail of its problem document."""
+class ProblemResponse(SensegateError):
+    """Error response of the gateway: status, title and detail of its problem document."""
 
     def __init__(self, status: int, title: str, detail: str = "", first: str = "") -> None:
         """`first`: with 410, the cursor to read on from."""
@@ -29,18 +29,18 @@ class Answered(SensegateError):
         super().__init__(f"{status} {title}: {detail}" if detail else f"{status} {title}")
 
 
-class Remote:
-    """A gateway's HTTP interface, as one caller."""
+class GatewayClient:
+    """HTTP client of a gateway for one caller."""
 
     def __init__(self, url: str, token: str = "") -> None:
         if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"'{url}' is no address", key="--url", remedy="give http(s)://HOST:PORT")
+            raise ConfigError(f"'{url}' is not an address", key="--url", remedy="give http(s)://HOST:PORT")
         self.url = url.rstrip("/")
         self.token = token.strip()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        import aiohttp  # noqa: PLC0415 - a quarter of a second that commands without a gateway need not wait
+        import aiohttp  # noqa: PLC0415 - takes a quarter of a second, which other commands need not wait for
 
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
@@ -67,7 +67,7 @@ class Remote:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         import aiohttp  # noqa: PLC0415 - see above
 
-        assert self._session is not None, "use `async with`"  # noqa: S101 - a mistake in our own code
+        assert self._session is not None, "use `async with`"  # noqa: S101 - an error in the calling code
         try:
             async with self._session.request(
                 method, f"{self.url}{path}", params=query or {}, json=body, data=data, headers=headers
@@ -75,57 +75,57 @@ class Remote:
                 if response.status >= 400:
                     why = _problem(response.status, await response.text())
                     if response.status == 401 and not self.token:
-                        raise Answered(why.status, why.title, f"{why.detail}; give --token or SENSEGATE_TOKEN")
+                        raise ProblemResponse(why.status, why.title, f"{why.detail}; give --token or SENSEGATE_TOKEN")
                     raise why
                 yield response
         except aiohttp.ClientError as why:
-            what = f"{self.url} does not answer ({getattr(why, 'strerror', None) or why})"
-            raise Unavailable(f"{what}; is the gateway running there? --url or SENSEGATE_URL says where") from why
+            problem = f"{self.url} does not answer ({getattr(why, 'strerror', None) or why})"
+            raise Unavailable(f"{problem}; check that the gateway runs there, or give --url or SENSEGATE_URL") from why
         except TimeoutError as why:
             raise Unavailable(f"{self.url}{path} took more than {TIMEOUT_S:.0f} s") from why
 
     async def get(self, path: str, **query: str | float) -> Any:
-        """Return the JSON document at a path; empty texts are left out of the query."""
-        given = {key: str(value) for key, value in query.items() if value != ""}
-        async with self._request("GET", path, query=given) as response:
+        """Return the JSON document of a path; empty query parameters are left out."""
+        parameters = {key: str(value) for key, value in query.items() if value != ""}
+        async with self._request("GET", path, query=parameters) as response:
             return await response.json(content_type=None)
 
     async def text(self, path: str, *, accept: str, **query: str) -> tuple[str, Mapping[str, str]]:
-        """Return a text and the headers of its answer."""
+        """Return a text and the response headers."""
         async with self._request("GET", path, query=query, headers={"Accept": accept}) as response:
             return await response.text(), response.headers
 
     async def content(self, path: str, **query: str) -> tuple[bytes, str]:
-        """Return the bytes at a path and the cursor behind them."""
-        given = {key: value for key, value in query.items() if value}
-        async with self._request("GET", path, query=given) as response:
+        """Return the content of a path and the cursor after it."""
+        parameters = {key: value for key, value in query.items() if value}
+        async with self._request("GET", path, query=parameters) as response:
             return await response.read(), response.headers.get("X-Cursor", "")
 
     async def post(self, path: str, body: object = None, **query: str) -> Any:
-        """Send a JSON document and return the answer."""
+        """Send a JSON document and return the response."""
         async with self._request("POST", path, body=body, query=query) as response:
             return json.loads(await response.text() or "null")
 
     async def post_text(self, path: str, data: bytes, content_type: str, **query: str) -> Any:
-        """Send bytes and return the answer."""
+        """Send bytes and return the response."""
         async with self._request(
             "POST", path, data=data, query=query, headers={"Content-Type": content_type}
         ) as response:
             return json.loads(await response.text() or "null")
 
     async def patch(self, path: str, body: object, revision: int) -> Any:
-        """Change a record of the given revision."""
+        """Change a record as of a revision."""
         async with self._request("PATCH", path, body=body, headers={"If-Match": f'"{revision}"'}) as response:
             return json.loads(await response.text() or "null")
 
     async def put(self, path: str, body: object, revision: int = 0) -> Any:
-        """Send a JSON document in the place of another; `revision` is that which it replaces, 0: any or a new one."""
+        """Create or replace a document; `revision`: that of the replaced one, 0: any or none."""
         headers = {"If-Match": f'"{revision}"'} if revision else {}
         async with self._request("PUT", path, body=body, headers=headers) as response:
             return json.loads(await response.text() or "null")
 
     async def post_at(self, path: str, revision: int) -> Any:
-        """Send an order that is meant for a record as it is at a revision."""
+        """Send a request without a body for a record as of a revision."""
         async with self._request("POST", path, headers={"If-Match": f'"{revision}"'}) as response:
             return json.loads(await response.text() or "null")
 
@@ -136,22 +136,22 @@ class Remote:
 
 
 def _trust() -> Any:
-    """Return whom https is believed: the system's authorities, or that of SENSEGATE_CA_FILE; and what we show."""
+    """Return the TLS context: the system's authorities or SENSEGATE_CA_FILE, and the client certificate."""
     ca, cert = os.environ.get("SENSEGATE_CA_FILE", ""), os.environ.get("SENSEGATE_CERT_FILE", "")
     if not ca and not cert:
         return True
-    from sensegate.bus import trust  # noqa: PLC0415 - needed with https alone
+    from sensegate.bus import trust  # noqa: PLC0415 - needed for https alone
 
     key = os.environ.get("SENSEGATE_KEY_FILE", "")
     return trust.context("SENSEGATE_CA_FILE", ca_file=ca, cert_file=cert, key_file=key)
 
 
-def _problem(status: int, text: str) -> Answered:
+def _problem(status: int, text: str) -> ProblemResponse:
     try:
         problem = json.loads(text)
     except ValueError:
-        return Answered(status, text[:200])
+        return ProblemResponse(status, text[:200])
     if not isinstance(problem, dict):
-        return Answered(status, text[:200])
+        return ProblemResponse(status, text[:200])
     told = (str(problem.get(key, "")) for key in ("title", "detail", "first"))
-    return Answered(status, *told)
+    return ProblemResponse(status, *told)

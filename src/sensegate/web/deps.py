@@ -1,4 +1,4 @@
-"""What the web is handed by the wiring: the foundations as they are, other stages as small protocols and records."""
+"""Dependencies of the HTTP layer, given by the wiring."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from sensegate.config import WebConfig
 from sensegate.model import Device
 from sensegate.normalise.book import QualityRow
 from sensegate.ports import Log
-from sensegate.share.books import Books
-from sensegate.share.roll import Roll
+from sensegate.share.consumers import ActiveConsumers
+from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.sharing import Sharing
 
 T = TypeVar("T")
 
 
 class ProfileRow(msgspec.Struct, frozen=True):
-    """A device profile in force."""
+    """Device profile in force."""
 
     id: str
     """``vendor/model``."""
@@ -37,75 +37,75 @@ class ProfileRow(msgspec.Struct, frozen=True):
     properties: tuple[str, ...] = ()
     format: str = "json"
     problem: str = ""
-    """Why its newest file is not in force; the last good version is."""
+    """Why its newest file cannot be loaded; the last valid version stays in force."""
     folder: int = 0
     """Version in the folder of profiles; 0: none."""
-    trials: tuple[int, ...] = ()
-    """Versions that only some devices have."""
+    trial_versions: tuple[int, ...] = ()
+    """Versions in force for some devices only."""
 
 
 class NodeRow(msgspec.Struct, frozen=True):
-    """A node as this gateway sees it; a node lists itself."""
+    """Node as known to this gateway; a node lists itself."""
 
     member: str
-    """Its id; usually the code of its city."""
+    """Id of the node; usually the code of its city."""
     division: str
     role: str
     state: str
     """``up``, ``silent`` or ``never``."""
     last_commit: int = 0
-    """µs UTC of the newest commit here."""
+    """Time of its newest commit here, µs UTC."""
     lag_entries: int = 0
-    """Entries not yet forwarded, where known."""
+    """Entries not yet forwarded, if known."""
     forwarded: int = 0
     withheld: int = 0
     refused: int = 0
-    """Rows that the centre did not take; `sensegate node refused` lists them."""
+    """Rows that the centre rejected; `sensegate node refused` lists them."""
     detail: str = ""
     membership: str = ""
-    """``invited``, ``joined``, ``left``, ``expelled``; ``configured``: it stands in the centre's configuration."""
+    """``invited``, ``joined``, ``left``, ``expelled``; ``configured``: part of the centre's configuration."""
     generation: int = 0
-    """Rises with each join: the store and the machine behind the name."""
+    """Number of joins: it identifies the machine and store behind the id."""
     version: str = ""
     clock_offset_s: float | None = None
-    """By how much its clock is ahead of the centre's, less the way of its report."""
+    """How far its clock is ahead of the centre's, without the transit time of its report."""
     reported: int = 0
-    """µs UTC of its last report."""
+    """Time of its last report, µs UTC."""
     load: float | None = None
     rss_mb: float | None = None
     devices: int | None = None
     counts: dict[str, int] = {}
-    """Its ledger as it has come up: kind -> count."""
-    troubles: list[str] = []
-    """What it says is wrong."""
+    """Forwarded ledger: kind -> count."""
+    problems: list[str] = []
+    """Problems that it reports."""
     copied: int = 0
-    """µs UTC: what was changed in its registries before is copied here; 0: nothing came since this process began."""
+    """Changes of its registries before this time are copied here, µs UTC; 0: none since this process started."""
     areas: list[str] = []
-    """Divisions of which it may send readings, each with all below it."""
+    """Divisions whose readings it may send, each with all below it."""
     conflicts: int = 0
-    """Devices that it sent although another node owns them, or that it owns and another one sent, of late."""
+    """Recent ownership conflicts: devices that it and another node both send."""
     gaps: list[tuple[int, int]] = []
-    """(since, until) µs UTC: what was committed there between is missing here, with a store that was lost."""
+    """(since, until) µs UTC: commits of this time are missing here, because its store was lost."""
 
 
-Push = Callable[[Device, Principal, bytes, str], Awaitable[None]]
-"""(device, caller, body, content type): returns after the commit that holds the message."""
+IngestTelemetry = Callable[[Device, Principal, bytes, str], Awaitable[None]]
+"""(device, caller, body, content type): returns after the message is committed."""
 
 
-def _nothing() -> Sequence[Any]:
+def _empty() -> Sequence[Any]:
     return ()
 
 
-class Part(Generic[T]):
-    """The key under which a feature gives one of its parts to its routes; `Call.part` returns the part, typed."""
+class PartKey(Generic[T]):
+    """Key of a part that a feature provides to its routes; `Call.part` returns the part, typed."""
 
     def __init__(self, name: str, *, absent: str) -> None:
-        """`absent`: the detail of the 404 that is answered where this gateway lacks the feature."""
+        """`absent`: detail of the 404 response of a gateway without the feature."""
         self.name = name
         self.absent = absent
 
 
-class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class WebDependencies(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Everything that the HTTP layer needs."""
 
     config: WebConfig
@@ -119,29 +119,29 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     devices: Devices
     tokens: Tokens
     share: Sharing
-    roll: Roll
-    books: Books
+    consumers: ActiveConsumers
+    hourly: HourlyLedgers
     audit: AuditTrail
     ready: Callable[[], Sequence[str]]
-    """Returns why the gateway is not ready, a sentence each; empty: it is."""
-    warnings: Callable[[], Sequence[str]] = _nothing
-    """Returns what is wrong and does not stop readings, a sentence each."""
-    ingest: Push | None = None
-    """None: this gateway takes no telemetry by HTTP."""
-    profiles: Callable[[], Sequence[ProfileRow]] = _nothing
+    """Returns why the gateway is not ready, a sentence each; empty: it is ready."""
+    warnings: Callable[[], Sequence[str]] = _empty
+    """Returns problems that do not stop readings, a sentence each."""
+    ingest: IngestTelemetry | None = None
+    """None: this gateway does not ingest telemetry by HTTP."""
+    profiles: Callable[[], Sequence[ProfileRow]] = _empty
     topics: Callable[[Device], Sequence[str]] = lambda _device: ()
-    """MQTT topics under which a device may publish."""
-    nodes: Callable[[], Sequence[NodeRow]] = _nothing
+    """Device -> MQTT topics to which it may publish."""
+    nodes: Callable[[], Sequence[NodeRow]] = _empty
     quality: Callable[[int], Sequence[QualityRow]] = lambda _since: ()
-    """Returns the indicators of all devices from a time (µs) on."""
+    """Time (µs UTC) -> indicators of all devices since then."""
     people: People | None = None
-    """None: programs alone ask here."""
+    """None: there are no accounts of people."""
     oidc: Oidc | None = None
-    secure: bool = False
-    """True: browsers reach us by https, and so send the session's cookie by nothing else."""
+    is_secure: bool = False
+    """Whether browsers use https, so that session cookies are restricted to it."""
     clock_lag: Callable[[str], float | None] = lambda _device: None
-    """Device -> by how many seconds its clock was behind ours when it last spoke."""
+    """Device -> lag of its clock behind the gateway's at its last message, in seconds; None: unknown."""
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict
-    """Refusals of the broker: device -> what -> count."""
-    parts: Mapping[Part[Any], Any] = {}
-    """What the features of this gateway give to their own routes."""
+    """Returns rejections of the broker: device -> kind -> count."""
+    parts: Mapping[PartKey[Any], Any] = {}
+    """Parts that the features of this gateway provide to their routes."""

@@ -1,54 +1,53 @@
-"""REST: devices and their credentials; telemetry that devices push."""
+"""REST: devices and their credentials; ingest of telemetry by HTTP."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 
 from sensegate.authority import importing
-from sensegate.authority.assets import Assets, Difference
+from sensegate.authority.assets import Assets, SourceDeviation
 from sensegate.authority.camera_codes import division_of
-from sensegate.authority.importing import What
-from sensegate.authority.neighbours import Near, Neighbours
-from sensegate.authority.scope import Action, Scope, allows, may
+from sensegate.authority.importing import RowOutcome
+from sensegate.authority.neighbours import NearbyPair, Neighbours
+from sensegate.authority.scope import Action, Scope, allows, has_right
 from sensegate.errors import Conflict, NotFound, PermissionDenied
 from sensegate.model import Device, DeviceState
 from sensegate.video import multipart
 from sensegate.web import auth, listing
 from sensegate.web.bodies import (
-    Accepted,
+    CredentialRotation,
     DeviceChange,
     DeviceCredential,
     DeviceRow,
+    ImportReport,
     ImportRow,
+    IngestReceipt,
     NewDevice,
-    Rotation,
     device_row,
 )
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, Call, Param, Route
+from sensegate.web.routing import API, Call, QueryParam, Route
 
-ASSETS = Part[Assets]("assets", absent="this gateway looks for no second sources")
-NEIGHBOURS = Part[Neighbours]("neighbours", absent="this gateway looks for no duplicate devices nearby")
+ASSETS = PartKey[Assets]("assets", absent="this gateway looks for no second sources")
+NEIGHBOURS = PartKey[Neighbours]("neighbours", absent="this gateway looks for no duplicate devices nearby")
 
 
-async def _list(call: Call) -> Any:
+async def _list(call: Call) -> listing.RowPage[DeviceRow]:
     deps, scope = call.deps, call.principal.scope
     division, department = call.text("division"), call.text("department")
     if division:
-        wanted = deps.divisions.check(division)[0]
-        if not wanted.startswith(scope.division):
-            if not scope.division.startswith(wanted):
-                raise PermissionDenied(f"division {wanted} is outside your scope ({scope.division})")
-            wanted = scope.division
-        scope = Scope(wanted, scope.department)
+        code = deps.divisions.check(division)[0]
+        if not code.startswith(scope.division):
+            if not scope.division.startswith(code):
+                raise PermissionDenied(f"division {code} is outside your scope ({scope.division})")
+            code = scope.division
+        scope = Scope(code, scope.department)
     if call.text("sort") not in {"", "id"} or "id" in call.request.query:
         rows = [device_row(device) for device in deps.devices.list(scope, limit=10**9)]
-        return listing.answer(call, _without_division(call, rows), DeviceRow, "id")
-    states = frozenset(_state(word) for word in call.words("state"))
-    limit = call.whole("limit", 1_000, deps.config.page_max)
+        return listing.page_of(call, _without_division(call, rows), DeviceRow, "id")
+    states = frozenset(_state(word) for word in call.values("state"))
+    limit = call.integer("limit", 1_000, deps.config.page_max)
     found = deps.devices.list(
         scope,
         states=states,
@@ -59,13 +58,8 @@ async def _list(call: Call) -> Any:
         after=call.text("after"),
         limit=limit + 1,
     )
-    answer: dict[str, Any] = {
-        "rows": [_told(call, device) for device in found[:limit]],
-        "total": deps.devices.count(scope),
-    }
-    if len(found) > limit:
-        answer["next"] = found[limit - 1].id
-    return answer
+    rows = [_row(call, device) for device in found[:limit]]
+    return listing.RowPage(rows, found[limit - 1].id if len(found) > limit else "", deps.devices.count(scope))
 
 
 def _without_division(call: Call, rows: list[DeviceRow]) -> list[DeviceRow]:
@@ -77,40 +71,40 @@ def _state(word: str) -> DeviceState:
     try:
         return DeviceState(word)
     except ValueError:
-        raise BadRequest(f"query: state: '{word[:20]}'; one of {', '.join(DeviceState)}") from None
+        raise BadRequest(f"query: state: '{word[:20]}' is unknown; use one of {', '.join(DeviceState)}") from None
 
 
-async def _create(call: Call) -> Any:
+async def _create(call: Call) -> DeviceCredential:
     body = await call.body(NewDevice)
     if body.division is msgspec.UNSET:
         if not (place := division_of(body.id, body.alias)):
-            raise BadRequest("body: division: is missing; only the code of a camera (20 digits) names it by itself")
+            raise BadRequest("body: division: is missing; only the code of a camera (20 digits) contains it")
         body = msgspec.structs.replace(body, division=place)
-    shadow, source = body.shadow, ""
-    device = Device(**{**msgspec.structs.asdict(body), "shadow": False})
+    shadow, source = body.secondary, ""
+    device = Device(**{**msgspec.structs.asdict(body), "secondary": False})
     assets = call.find_part(ASSETS)
-    if assets and (source := assets.before(device)):
+    if assets and (source := assets.current_authority(device)):
         _demand_one_source(device.asset, source, shadow=shadow)
-    device = msgspec.structs.replace(device, shadow=bool(source) if shadow is None else shadow)
+    device = msgspec.structs.replace(device, secondary=bool(source) if shadow is None else shadow)
     password = await call.deps.devices.add(device, by=call.principal)
-    made = _credential(call, device.id, password)
-    if device.shadow and source:
-        what = f"{source} is the source of {device.asset}; this one is its shadow: compared with it, in no feed"
-        made = msgspec.structs.replace(made, warnings=[what, *made.warnings])
-    return made
+    credential = _credential(call, device.id, password)
+    if device.secondary and source:
+        warning = f"{source} is the source of {device.asset}; this device is a secondary source: compared, in no feed"
+        credential = msgspec.structs.replace(credential, warnings=[warning, *credential.warnings])
+    return credential
 
 
 def _demand_one_source(asset: str, source: str, *, shadow: bool | None) -> None:
-    """Return unless a second authority is wanted. Raises `Conflict`."""
+    """Return if the asset does not get a second source. Raises `Conflict`."""
     if shadow is False:
-        raise Conflict(f"{source} is the source of {asset}; make it a shadow first")
+        raise Conflict(f"{source} is the source of {asset}; make it a secondary source first")
 
 
 def _credential(call: Call, device_id: str, password: str) -> DeviceCredential:
     device = call.deps.devices.get(device_id, call.principal)
     username = device.gateways[0] if device.gateways else device.id
     neighbours = call.find_part(NEIGHBOURS)
-    near = neighbours.of(device.id, call.principal) if neighbours else []
+    near = neighbours.near(device.id, call.principal) if neighbours else []
     return DeviceCredential(
         device.id,
         username,
@@ -121,36 +115,36 @@ def _credential(call: Call, device_id: str, password: str) -> DeviceCredential:
     )
 
 
-def _warning(near: Near) -> str:
+def _warning(near: NearbyPair) -> str:
     whose = f"{near.other} of {near.other_owner}" if near.other else f"a device of another owner in {near.division}"
-    return f"{whose} stands {near.metres:g} m away and has the same ({near.same}): apply for its data instead?"
+    return f"{whose} is {near.metres:g} m away and measures the same ({near.same}): you may apply for its data instead"
 
 
-async def _shadows(call: Call) -> Any:
+async def _secondary_sources(call: Call) -> listing.RowPage[SourceDeviation]:
     assets, devices, caller = call.find_part(ASSETS), call.deps.devices, call.principal
     rows = []
-    for row in assets.differences() if assets else ():
-        places = [devices.record(devices.find(name)) for name in (row.authority, row.shadow)]
+    for row in assets.deviations() if assets else ():
+        places = [devices.record(devices.find(name)) for name in (row.authority, row.secondary)]
         if all(allows(caller, Action.READ_REGISTRY, place.division, place.department) for place in places):
             rows.append(row)
-    return listing.answer(call, rows, Difference, "shadow")
+    return listing.page_of(call, rows, SourceDeviation, "secondary")
 
 
-async def _duplicates(call: Call) -> Any:
+async def _duplicates(call: Call) -> listing.RowPage[NearbyPair]:
     neighbours, caller = call.find_part(NEIGHBOURS), call.principal
     rows = [] if neighbours is None else neighbours.all(caller.scope, caller)
-    return listing.answer(call, rows, Near, "device")
+    return listing.page_of(call, rows, NearbyPair, "device")
 
 
-async def _get(call: Call) -> Any:
-    return _told(call, call.deps.devices.get(call.path("device"), call.principal))
+async def _get(call: Call) -> DeviceRow:
+    return _row(call, call.deps.devices.get(call.path("device"), call.principal))
 
 
-def _told(call: Call, device: Device) -> DeviceRow:
+def _row(call: Call, device: Device) -> DeviceRow:
     return msgspec.structs.replace(device_row(device), clock_lag_s=call.deps.clock_lag(device.id))
 
 
-async def _change(call: Call) -> Any:
+async def _change(call: Call) -> DeviceRow:
     devices, name, by = call.deps.devices, call.path("device"), call.principal
     revision = call.revision() or 0
     wanted = {
@@ -162,9 +156,9 @@ async def _change(call: Call) -> Any:
     if present.revision != revision:
         raise Conflict(f"device {name} is at revision {present.revision}, not {revision}; read it again")
     state = wanted.pop("state", None)
-    if wanted.get("shadow") is False and (assets := call.find_part(ASSETS)):
+    if wanted.get("secondary") is False and (assets := call.find_part(ASSETS)):
         asset = wanted.get("asset", present.asset)
-        if source := assets.before(msgspec.structs.replace(present, asset=asset)):
+        if source := assets.current_authority(msgspec.structs.replace(present, asset=asset)):
             _demand_one_source(asset, source, shadow=False)
     if wanted:
         present = await devices.change(msgspec.structs.replace(present, **wanted), revision=revision, by=by)
@@ -175,21 +169,23 @@ async def _change(call: Call) -> Any:
     return device_row(present)
 
 
-async def _rotate(call: Call) -> Any:
+async def _rotate(call: Call) -> DeviceCredential:
     name = call.path("device")
-    password = await call.deps.devices.rotate(name, by=call.principal, grace_s=(await call.body(Rotation)).grace_s)
+    password = await call.deps.devices.rotate(
+        name, by=call.principal, grace_s=(await call.body(CredentialRotation)).grace_s
+    )
     return _credential(call, name, password)
 
 
-async def _disable(call: Call) -> Any:
+async def _disable(call: Call) -> DeviceRow:
     return device_row(await call.deps.devices.disable(call.path("device"), by=call.principal))
 
 
-async def _enable(call: Call) -> Any:
+async def _enable(call: Call) -> DeviceRow:
     return device_row(await call.deps.devices.enable(call.path("device"), by=call.principal))
 
 
-async def _retire(call: Call) -> Any:
+async def _retire(call: Call) -> DeviceRow:
     revision = call.revision(required=False)
     present = call.deps.devices.get(call.path("device"), call.principal)
     if revision is not None and present.revision != revision:
@@ -197,40 +193,47 @@ async def _retire(call: Call) -> Any:
     return device_row(await call.deps.devices.retire(present.id, by=call.principal))
 
 
-async def _import(call: Call) -> Any:
+async def _import(call: Call) -> ImportReport:
     flags = {name: _flag(call, name) for name in ("dry_run", "update")}
     report = await importing.import_csv(
-        call.deps.devices, await call.raw(), by=call.principal, dry_run=flags["dry_run"], update=flags["update"]
+        call.deps.devices, await call.raw_body(), by=call.principal, dry_run=flags["dry_run"], update=flags["update"]
     )
     rows = [
-        ImportRow(row.line, row.id, row.what, row.reason if row.what is What.REFUSED else "", row.remedy, row.password)
+        ImportRow(
+            row.line,
+            row.id,
+            row.outcome,
+            row.reason if row.outcome is RowOutcome.REFUSED else "",
+            row.remedy,
+            row.password,
+        )
         for row in report.rows
     ]
-    return {"rows": rows, "dry_run": report.dry_run}
+    return ImportReport(rows, report.dry_run)
 
 
 def _flag(call: Call, name: str) -> bool:
     text = call.text(name, "false").lower()
     if text not in {"true", "false", "1", "0"}:
-        raise BadRequest(f"query: {name}: true or false")
+        raise BadRequest(f"query: {name}: '{text[:20]}' is not a boolean; use true or false")
     return text in {"true", "1"}
 
 
-async def _ingest(call: Call) -> Any:
+async def _ingest(call: Call) -> IngestReceipt:
     name, ingest = call.path("device"), call.deps.ingest
     if ingest is None:
-        raise NotFound("this gateway takes no telemetry by HTTP")
+        raise NotFound("this gateway does not ingest telemetry by HTTP")
     if "Authorization" in call.request.headers and _is_token(call):
         call.identify()
-        if not may(call.principal, Action.INGEST):
+        if not has_right(call.principal, Action.INGEST):
             raise PermissionDenied(f"role {call.principal.role} may not ingest; use the device's own credential")
         device, principal = call.deps.devices.get(name, call.principal), call.principal
     else:
-        device, principal = auth.device(call.request, name, call.deps, call.guesses)
+        device, principal = auth.device_of(call.request, name, call.deps, call.auth_failures)
     media = call.request.headers.get("Content-Type", "application/json")
     pictures = media.lower().startswith(multipart.MULTIPART)
-    await ingest(device, principal, await (call.without_pictures() if pictures else call.raw()), media)
-    return Accepted()
+    await ingest(device, principal, await (call.multipart_without_images() if pictures else call.raw_body()), media)
+    return IngestReceipt()
 
 
 def _is_token(call: Call) -> bool:
@@ -242,143 +245,143 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/devices",
-        call=_list,
-        what="Devices in the caller's scope.",
+        handler=_list,
+        summary="List the devices in the caller's scope.",
         tag="devices",
         action=Action.READ_REGISTRY,
-        query=(*listing.params(DeviceRow), Param("text", "the same as q")),
-        answer=list[DeviceRow],
+        query=(*listing.params(DeviceRow), QueryParam("text", "the same as q")),
+        response=list[DeviceRow],
     ),
     Route(
         method="POST",
         path=f"{API}/devices",
-        call=_create,
-        what="Register a device; its password is shown this once.",
+        handler=_create,
+        summary="Register a device; its password is shown only once.",
         tag="devices",
         action=_CHANGE,
         body=NewDevice,
-        answer=DeviceCredential,
+        response=DeviceCredential,
         status=201,
         errors=(409, 413, 415),
     ),
     Route(
         method="POST",
         path=f"{API}/devices/import",
-        call=_import,
-        what="Register many devices from CSV; a report for each row.",
+        handler=_import,
+        summary="Register devices from CSV; the outcome is reported for each row.",
         tag="devices",
         action=_CHANGE,
         query=(
-            Param("dry_run", "only say what would happen", "boolean"),
-            Param("update", "change entries that differ", "boolean"),
+            QueryParam("dry_run", "report the outcome without changes", "boolean"),
+            QueryParam("update", "change registered devices that differ", "boolean"),
         ),
         raw="text/csv",
-        answer=list[ImportRow],
+        response=ImportReport,
         errors=(413,),
     ),
     Route(
         method="GET",
-        path=f"{API}/devices/shadows",
-        call=_shadows,
-        what="How second sources of assets compare with their authorities.",
+        path=f"{API}/devices/secondary-sources",
+        handler=_secondary_sources,
+        summary="Compare secondary sources of assets with their sources.",
         tag="devices",
         action=Action.READ_LEDGER,
-        query=listing.params(Difference),
-        answer=list[Difference],
+        query=listing.params(SourceDeviation),
+        response=list[SourceDeviation],
     ),
     Route(
         method="GET",
         path=f"{API}/devices/duplicates",
-        call=_duplicates,
-        what="Pairs of devices of two owners that measure the same within some metres (`sharing.near_m`).",
+        handler=_duplicates,
+        summary="List nearby pairs of devices of two owners that measure the same (`sharing.duplicate_distance_m`).",
         tag="devices",
         action=Action.READ_REGISTRY,
-        query=listing.params(Near),
-        answer=list[Near],
+        query=listing.params(NearbyPair),
+        response=list[NearbyPair],
     ),
     Route(
         method="GET",
         path=f"{API}/devices/{{device}}",
-        call=_get,
-        what="One device.",
+        handler=_get,
+        summary="Get a device.",
         tag="devices",
         action=Action.READ_REGISTRY,
-        answer=DeviceRow,
+        response=DeviceRow,
         errors=(404,),
     ),
     Route(
         method="PATCH",
         path=f"{API}/devices/{{device}}",
-        call=_change,
-        what="Change a device of the revision in If-Match.",
+        handler=_change,
+        summary="Change a device of the revision in If-Match.",
         tag="devices",
         action=_CHANGE,
         body=DeviceChange,
-        answer=DeviceRow,
+        response=DeviceRow,
         errors=(404, 412, 428),
     ),
     Route(
         method="DELETE",
         path=f"{API}/devices/{{device}}",
-        call=_retire,
-        what="Retire a device for good; its history stays.",
+        handler=_retire,
+        summary="Retire a device permanently; its data stays.",
         tag="devices",
         action=_CHANGE,
-        answer=DeviceRow,
+        response=DeviceRow,
         errors=(404, 412),
     ),
     Route(
         method="POST",
         path=f"{API}/devices/{{device}}/rotate",
-        call=_rotate,
-        what="Make a new password, shown this once.",
+        handler=_rotate,
+        summary="Replace the password of a device; the new one is shown only once.",
         tag="devices",
         action=_CHANGE,
-        body=Rotation,
-        answer=DeviceCredential,
+        body=CredentialRotation,
+        response=DeviceCredential,
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/devices/{{device}}/disable",
-        call=_disable,
-        what="Shut a device out; open connections are closed within 2 s.",
+        handler=_disable,
+        summary="Disable a device; open connections are closed within 2 s.",
         tag="devices",
         action=_CHANGE,
-        answer=DeviceRow,
+        response=DeviceRow,
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/devices/{{device}}/enable",
-        call=_enable,
-        what="Let a disabled device in again.",
+        handler=_enable,
+        summary="Enable a disabled device.",
         tag="devices",
         action=_CHANGE,
-        answer=DeviceRow,
+        response=DeviceRow,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{API}/ingest/{{device}}",
-        call=_ingest,
-        what="Telemetry of one device; answered after the commit. Authorized by the device's own credential.",
+        handler=_ingest,
+        summary="Ingest telemetry of a device; responds after the commit. Authorized by the credential of the device.",
         tag="ingest",
         token=False,
         raw="application/json",
-        answer=Accepted,
+        response=IngestReceipt,
         status=202,
         errors=(404, 413, 415, 422),
     ),
     Route(
         method="POST",
         path="/onvif/{device}",
-        call=_ingest,
-        what="One document of ONVIF metadata (tt:MetadataStream) of a camera; else as telemetry by HTTP.",
+        handler=_ingest,
+        summary="Ingest ONVIF metadata (tt:MetadataStream) of a camera; otherwise like telemetry by HTTP.",
         tag="ingest",
         token=False,
         raw="application/xml",
-        answer=Accepted,
+        response=IngestReceipt,
         status=202,
         errors=(404, 413, 415, 422),
     ),

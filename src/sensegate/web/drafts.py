@@ -1,44 +1,45 @@
-"""REST: messages that no profile explains, by shape, and drafts of profiles for them."""
+"""REST: messages that no profile decodes, grouped by shape, and profile drafts for them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
-from sensegate.authoring.unknown import UnexplainedMessages
 from sensegate.authority.scope import Action, demand
+from sensegate.clock import HOUR_US
 from sensegate.errors import NotFound
+from sensegate.lifecycle.unexplained import UnexplainedMessages
+from sensegate.web import listing
 from sensegate.web.bodies import Body
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, Call, Param, Route, iso
+from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
-HOUR_US = 3_600_000_000
 _NAME = r"^$|^[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*$"
-_SINCE = Param("since", "from this time of arrival on, or how far back (30m, 1h, 7d); default 1h")
+_SINCE = QueryParam("since", "start of the time of arrival, or how far back (30m, 1h, 7d); default 1h")
 
 
 class ShapeRow(msgspec.Struct, frozen=True):
-    """Messages of one shape that no profile explains."""
+    """Shape of messages that no profile decodes."""
 
     id: str
-    """Stays the same as long as topic, format and port do."""
+    """Id, determined by topic, format and port."""
     name: str
-    """A name for its profile."""
+    """Suggested name of a profile."""
     pattern: str
-    """Topic pattern; empty: frames that a network server brings."""
+    """Topic pattern; empty: frames of a network server."""
     format: str
     messages: int
     topics: list[str]
-    """Some of them."""
+    """Some of the topics."""
     reasons: dict[str, int]
-    """Reason of quarantine -> messages."""
+    """Reason of quarantine -> number of messages."""
     first: str
     last: str
     interval_s: float
     recognised: list[str]
-    """Properties that its members were recognised as."""
+    """Properties recognised in its members."""
     unrecognised: int
     """Number of members that were not recognised."""
     port: int | None = None
@@ -47,19 +48,17 @@ class ShapeRow(msgspec.Struct, frozen=True):
 
 
 class NewDraft(Body, frozen=True):
-    """What a draft is to be learned from."""
+    """Messages from which a draft is learned."""
 
-    topic: Annotated[str, msgspec.Meta(max_length=500, description="MQTT filter; good messages under it count too")] = (
-        ""
-    )
+    topic: Annotated[str, msgspec.Meta(max_length=500, description="MQTT filter; decoded messages count too")] = ""
     shape: Annotated[str, msgspec.Meta(max_length=40, description="`id` of a shape: only its messages")] = ""
-    profile: Annotated[str, msgspec.Meta(max_length=128, pattern=_NAME, description="vendor/model; empty: made up")] = (
-        ""
-    )
+    profile: Annotated[
+        str, msgspec.Meta(max_length=128, pattern=_NAME, description="vendor/model; empty: suggested")
+    ] = ""
 
 
 class GuessRow(msgspec.Struct, frozen=True):
-    """One member and what it may be."""
+    """Member of a message and the property that it may be."""
 
     field: str
     property: str = ""
@@ -70,7 +69,7 @@ class GuessRow(msgspec.Struct, frozen=True):
 
 
 class DraftText(msgspec.Struct, frozen=True):
-    """A draft. It is kept nowhere: hand it in as a version when it is right."""
+    """Draft of a profile. It is not stored: create a version from it once it is right."""
 
     profile: str
     text: str
@@ -79,12 +78,12 @@ class DraftText(msgspec.Struct, frozen=True):
     topics: list[str]
     recognised: list[GuessRow]
     unrecognised: list[GuessRow]
-    """Members that became no reading, and why."""
+    """Members that give no reading, and why."""
     problem: str
-    """Why it does not load; empty: it does."""
+    """Why it cannot be loaded; empty: it can."""
 
 
-UNKNOWN = Part[UnexplainedMessages]("unknown", absent="this gateway receives no messages of devices")
+UNKNOWN = PartKey[UnexplainedMessages]("unknown", absent="this gateway receives no messages of devices")
 
 
 def _unknown(call: Call) -> UnexplainedMessages:
@@ -101,7 +100,7 @@ def _since(call: Call) -> int:
     return call.time("since") or call.deps.clock.now() - HOUR_US
 
 
-async def _shapes(call: Call) -> Any:
+async def _shapes(call: Call) -> listing.RowPage[ShapeRow]:
     found = await _unknown(call).shapes(_since(call))
     rows = [
         ShapeRow(
@@ -122,22 +121,25 @@ async def _shapes(call: Call) -> Any:
         )
         for shape in found
     ]
-    return {"rows": rows}
+    return listing.RowPage(rows)
 
 
-async def _learn(call: Call) -> Any:
+async def _learn(call: Call) -> DraftText:
     wanted = await call.body(NewDraft)
     if not wanted.topic and not wanted.shape:
         raise BadRequest("body: give `topic` or `shape`")
     found = await _unknown(call).draft(_since(call), topic=wanted.topic, shape=wanted.shape, profile=wanted.profile)
     if found is None:
-        raise NotFound("no such message is recorded; look further back with `since`")
+        raise NotFound("there is no such message in this time; give an earlier `since`")
     return DraftText(
         found.profile,
         found.text,
         found.messages,
         found.topics[:1_000],
-        [GuessRow(field, one.property, one.unit, one.scale, one.reason, one.sure) for field, one in found.recognised],
+        [
+            GuessRow(field, guess.property, guess.unit, guess.scale, guess.reason, guess.sure)
+            for field, guess in found.recognised
+        ],
         [GuessRow(field, reason=why) for field, why in found.unrecognised],
         found.problem,
     )
@@ -147,24 +149,24 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/profiles/unknown",
-        call=_shapes,
-        what="Messages in quarantine that no profile explains, by shape.",
+        handler=_shapes,
+        summary="List quarantined messages that no profile decodes, by shape.",
         tag="profiles",
         action=Action.READ_QUARANTINE,
         query=(_SINCE,),
-        answer=list[ShapeRow],
+        response=list[ShapeRow],
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/profiles/learn",
-        call=_learn,
-        what="A draft of a profile, learned from recorded messages, with its reasons.",
+        handler=_learn,
+        summary="Learn a profile draft, with its reasons, from recorded messages.",
         tag="profiles",
         action=Action.READ_QUARANTINE,
         query=(_SINCE,),
         body=NewDraft,
-        answer=DraftText,
+        response=DraftText,
         errors=(404, 415),
     ),
 )

@@ -1,44 +1,65 @@
-"""REST: grants, what they delivered, and receipts of it."""
+"""REST: grants, their usage, and signed usage statements."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action
+from sensegate.share.grants import Grant
+from sensegate.share.usage_statements import UsageStatement
 from sensegate.web import applications, listing
-from sensegate.web.routing import API, Call, Param, Route, iso
+from sensegate.web.routing import API, Call, QueryParam, Route, iso
 from sensegate.web.share_bodies import (
     ApplicationRow,
     GrantChange,
     GrantRow,
     GrantUsage,
-    ReceiptAnswer,
+    GrantUsageReport,
     Renewal,
 )
 
-_TIMES = ("starts", "expires", "created", "revoked")
+
+def _row(call: Call, grant: Grant) -> GrantRow:
+    return GrantRow(
+        id=grant.id,
+        state=grant.state(call.deps.clock.now()),
+        feed=grant.feed,
+        subscriber=grant.subscriber,
+        applicant=grant.applicant,
+        level=grant.level,
+        department=grant.department,
+        purpose=grant.purpose,
+        application=grant.application,
+        starts=iso(grant.starts),
+        expires=iso(grant.expires),
+        deliveries=grant.deliveries,
+        forms=grant.forms,
+        mask=grant.mask,
+        rate=grant.rate,
+        volume=grant.volume,
+        used=call.deps.share.used(grant.id),
+        divisions=grant.divisions,
+        properties=grant.properties,
+        grade_max=grant.grade_max,
+        created=iso(grant.created),
+        created_by=grant.created_by,
+        revoked=iso(grant.revoked),
+        reason=grant.reason,
+        revision=grant.revision,
+    )
 
 
-def _row(call: Call, grant: Any) -> GrantRow:
-    flat = {name: getattr(grant, name) for name in GrantRow.__struct_fields__ if name not in {"state", "used"}}
-    flat |= {name: iso(flat[name]) for name in _TIMES}
-    flat |= {"state": grant.state(call.deps.clock.now()), "used": call.deps.share.used(grant.id)}
-    return msgspec.convert(msgspec.to_builtins(flat), GrantRow)
+async def _list(call: Call) -> listing.RowPage[GrantRow]:
+    rows = [_row(call, grant) for grant in call.deps.share.access.grants(call.principal)]
+    return listing.page_of(call, rows, GrantRow, "id")
 
 
-async def _list(call: Call) -> Any:
-    rows = [_row(call, grant) for grant in call.deps.share.desk.grants(call.principal)]
-    return listing.answer(call, rows, GrantRow, "id")
+async def _get(call: Call) -> GrantRow:
+    return _row(call, call.deps.share.access.grant(call.principal, call.path("grant")))
 
 
-async def _get(call: Call) -> Any:
-    return _row(call, call.deps.share.desk.grant(call.principal, call.path("grant")))
-
-
-async def _change(call: Call) -> Any:
+async def _change(call: Call) -> GrantRow:
     revision = call.revision() or 0
     changes = {
         key: msgspec.to_builtins(value)
@@ -47,29 +68,29 @@ async def _change(call: Call) -> Any:
     }
     if (days := changes.pop("days", None)) is not None:
         changes["expires"] = call.deps.clock.now() + round(days * 86_400e6)
-    desk, name = call.deps.share.desk, call.path("grant")
-    whole = {**msgspec.to_builtins(desk.grant(call.principal, name)), **changes}
-    return _row(call, await desk.change(call.principal, name, whole, revision))
+    access, name = call.deps.share.access, call.path("grant")
+    changed = msgspec.convert({**msgspec.to_builtins(access.grant(call.principal, name)), **changes}, Grant)
+    return _row(call, await access.change(call.principal, name, changed, revision))
 
 
-async def _revoke(call: Call) -> Any:
+async def _revoke(call: Call) -> GrantRow:
     revision = call.revision(required=False)
     return _row(
-        call, await call.deps.share.desk.revoke(call.principal, call.path("grant"), call.text("reason"), revision)
+        call, await call.deps.share.access.revoke(call.principal, call.path("grant"), call.text("reason"), revision)
     )
 
 
-async def _renew(call: Call) -> Any:
-    wish = await call.body(Renewal)
-    desk = call.deps.share.desk
+async def _renew(call: Call) -> ApplicationRow:
+    wanted = await call.body(Renewal)
+    access = call.deps.share.access
     return applications.row(
-        await desk.renew(
-            call.principal, call.path("grant"), days=wish.days, purpose=wish.purpose, legal_basis=wish.legal_basis
+        await access.renew(
+            call.principal, call.path("grant"), days=wanted.days, purpose=wanted.purpose, legal_basis=wanted.legal_basis
         )
     )
 
 
-async def _usage(call: Call) -> Any:
+async def _usage(call: Call) -> GrantUsageReport:
     share, name = call.deps.share, call.path("grant")
     month = call.text("month") or share.month()
     rows = [
@@ -78,92 +99,92 @@ async def _usage(call: Call) -> Any:
         )
         for row in share.grant_usage(call.principal, name, month)
     ]
-    return {"rows": rows, "month": month, "records": sum(row.records for row in rows)}
+    return GrantUsageReport(rows, month, sum(row.records for row in rows))
 
 
-async def _receipt(call: Call) -> Any:
-    line = call.deps.share.receipt(call.principal, call.path("grant"), call.path("month"))
-    # As it was signed, byte for byte.
+async def _statement(call: Call) -> web.Response:
+    line = call.deps.share.statement(call.principal, call.path("grant"), call.path("month"))
+    # Byte for byte as signed.
     return web.Response(body=line, content_type="application/json")
 
 
 _TAG = "sharing"
-_ONE = f"{API}/grants/{{grant}}"
+_GRANT = f"{API}/grants/{{grant}}"
 _READ = Action.READ_CATALOGUE
 ROUTES = (
     Route(
         method="GET",
         path=f"{API}/grants",
-        call=_list,
-        what="Grants that concern the caller: his own, those of his side, those of data of his level.",
+        handler=_list,
+        summary="List the grants from the caller's scope or for data of its level.",
         tag=_TAG,
         action=_READ,
         query=listing.params(GrantRow),
-        answer=list[GrantRow],
+        response=list[GrantRow],
     ),
     Route(
         method="GET",
-        path=_ONE,
-        call=_get,
-        what="One grant with its terms and what it used this month.",
+        path=_GRANT,
+        handler=_get,
+        summary="Get a grant with its terms and its usage this month.",
         tag=_TAG,
         action=_READ,
-        answer=GrantRow,
+        response=GrantRow,
         errors=(404,),
     ),
     Route(
         method="PATCH",
-        path=_ONE,
-        call=_change,
-        what="Change the terms (owner), or hand it to another of one's tokens (applicant); in force within 2 s.",
+        path=_GRANT,
+        handler=_change,
+        summary="Change the terms (owner), or transfer the grant to another token (applicant); in force within 2 s.",
         tag=_TAG,
         action=Action.APPLY_GRANTS,
         body=GrantChange,
-        answer=GrantRow,
+        response=GrantRow,
         errors=(404, 412, 428),
     ),
     Route(
         method="DELETE",
-        path=_ONE,
-        call=_revoke,
-        what="Take a grant back (owner), or give it back (subscriber); every delivery ends within 2 s.",
+        path=_GRANT,
+        handler=_revoke,
+        summary="Revoke a grant (owner), or give it back (subscriber); its deliveries end within 2 s.",
         tag=_TAG,
         action=Action.APPLY_GRANTS,
-        query=(Param("reason", "why; the subscriber is told"),),
-        answer=GrantRow,
+        query=(QueryParam("reason", "reason, which the subscriber sees"),),
+        response=GrantRow,
         errors=(404, 409, 412),
     ),
     Route(
         method="POST",
-        path=f"{_ONE}/renew",
-        call=_renew,
-        what="Apply for more time with the same terms; the owner decides as on any application.",
+        path=f"{_GRANT}/renew",
+        handler=_renew,
+        summary="Apply to extend a grant on the same terms; the owner decides as on any application.",
         tag=_TAG,
         action=Action.APPLY_GRANTS,
         body=Renewal,
-        answer=ApplicationRow,
+        response=ApplicationRow,
         status=201,
         errors=(404, 409),
     ),
     Route(
         method="GET",
-        path=f"{_ONE}/usage",
-        call=_usage,
-        what="What the grant delivered in a month, by delivery.",
+        path=f"{_GRANT}/usage",
+        handler=_usage,
+        summary="Get the usage of a grant in a month, by delivery.",
         tag=_TAG,
         action=_READ,
-        query=(Param("month", "of Beijing time, as 2026-01; default: this one"),),
-        answer=list[GrantUsage],
+        query=(QueryParam("month", "month of Beijing time, as 2026-01; default: the current one"),),
+        response=GrantUsageReport,
         errors=(404,),
     ),
     Route(
         method="GET",
-        path=f"{_ONE}/receipts/{{month}}",
-        call=_receipt,
-        what="The signed receipt of a month (as 2026-01); `whole` once the month is over.",
+        path=f"{_GRANT}/statements/{{month}}",
+        handler=_statement,
+        summary="Get the signed usage statement of a month (as 2026-01); `complete` once the month is over.",
         tag=_TAG,
         action=_READ,
-        answer=ReceiptAnswer,
+        response=UsageStatement,
         errors=(404,),
     ),
 )

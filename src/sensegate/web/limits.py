@@ -1,4 +1,4 @@
-"""What aiohttp does not limit by itself: the time to send a request's head, and open connections."""
+"""Limits that aiohttp lacks: the time to send a request head, stalled responses, and open connections."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _log = structlog.get_logger(__name__)
 KEEPALIVE_S = 75.0
 LINGERING_S = 2.0
 STALL_S = 10.0
-"""A connection that takes nothing of what is sent for so long is cut; a subscriber's cursor stays valid."""
+"""A connection that reads nothing for this long is closed; a subscriber's cursor stays valid."""
 HEADERS_MAX = 64
 
 
-class Gate:
-    """Makes the protocol of each connection; counts them and refuses those beyond `connections_max`.
+class ConnectionGate:
+    """Protocol factory that counts connections and rejects those beyond `connections_max`.
 
     A connection whose next request head is not complete `header_timeout_s` after its first byte (or after the
     connection was opened) is closed.
@@ -39,57 +39,57 @@ class Gate:
         connections_max: int,
         header_timeout_s: float,
         stall_s: float,
-        answers_cut: bool = False,
+        reports_truncation: bool = False,
     ) -> None:
-        """`answers_cut`: a sender that ends amid a body still gets an answer; its read raises `ConnectionError`."""
+        """`reports_truncation`: a client that closes amid a body gets a response; reading raises `ConnectionError`."""
         self.server = server
         self.connections_max = connections_max
         self.header_timeout_s = header_timeout_s
         self.stall_s = stall_s
-        self.answers_cut = answers_cut
-        self.open = 0
+        self.reports_truncation = reports_truncation
+        self.open_connections = 0
 
     def __call__(self) -> RequestHandler:
-        return _Limited(self)
+        return _LimitedConnection(self)
 
 
-class _Limited(RequestHandler):
+class _LimitedConnection(RequestHandler):
     __slots__ = ("_body", "_counted", "_gate", "_head_deadline", "_stall")
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: ConnectionGate) -> None:
         super().__init__(
             gate.server,
             loop=asyncio.get_running_loop(),
             keepalive_timeout=KEEPALIVE_S,
             lingering_time=LINGERING_S,
             max_headers=HEADERS_MAX,
-            access_log=None,  # type: ignore[arg-type] # aiohttp's own way to switch it off
-            auto_decompress=False,  # a compressed body could outgrow every limit: it is refused by its header
+            access_log=None,  # type: ignore[arg-type] # documented by aiohttp as the way to disable it
+            auto_decompress=False,  # a compressed body could exceed every limit: rejected by its header
         )
         self._gate = gate
         self._body: StreamReader | None = None
-        """Of the newest request."""
+        """Body of the newest request."""
         self._counted = False
         self._head_deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._gate.open >= self._gate.connections_max:
-            metrics.LIMITED.labels("http_connections").inc()
+        if self._gate.open_connections >= self._gate.connections_max:
+            metrics.LIMIT_HITS.labels("http_connections").inc()
             assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - for the type checker
             transport.write(_FULL)
             transport.close()
-            self._manager = None  # what makes connection_lost() and data_received() do nothing
+            self._manager = None  # makes connection_lost() and data_received() do nothing
             self._force_close = True
             return
-        self._gate.open += 1
+        self._gate.open_connections += 1
         self._counted = True
         super().connection_made(transport)
         self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._counted:
-            self._gate.open -= 1
+            self._gate.open_connections -= 1
             self._counted = False
         self._head_complete()
         self._moving()
@@ -104,13 +104,13 @@ class _Limited(RequestHandler):
         elif self._head_deadline is None:
             self._await_head()
 
-    def eof_received(self) -> bool | None:  # type: ignore[override] # asyncio asks for it, aiohttp says nothing
-        if not self._gate.answers_cut or self.transport is None or self.transport.get_extra_info("ssl_object"):
-            return None  # TLS has no half of a connection
+    def eof_received(self) -> bool | None:  # type: ignore[override] # required by asyncio, untyped in aiohttp
+        if not self._gate.reports_truncation or self.transport is None or self.transport.get_extra_info("ssl_object"):
+            return None  # TLS has no half-closed connections
         if self._body is None or self._body.is_eof():
             return None
-        self._body.set_exception(ConnectionError("the body ended before its end"))
-        self._body.feed_eof()  # nothing more is waited for
+        self._body.set_exception(ConnectionError("the body is truncated"))
+        self._body.feed_eof()  # ends the wait for more
         return True
 
     def pause_writing(self) -> None:
@@ -128,7 +128,7 @@ class _Limited(RequestHandler):
 
     def _stalled(self) -> None:
         self._stall = None
-        metrics.LIMITED.labels("http_stalled").inc()
+        metrics.LIMIT_HITS.labels("http_stalled").inc()
         if self.transport is not None:
             self.transport.abort()
 
@@ -143,7 +143,7 @@ class _Limited(RequestHandler):
     def _too_slow(self) -> None:
         self._head_deadline = None
         if not self._messages and not self._request_in_progress:
-            metrics.LIMITED.labels("http_header_timeout").inc()
+            metrics.LIMIT_HITS.labels("http_header_timeout").inc()
             self.force_close()
 
     def handle_error(
@@ -151,18 +151,21 @@ class _Limited(RequestHandler):
         request: web.BaseRequest,
         status: int = 500,
         exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 - says more than a stranger should know
+        message: str | None = None,  # noqa: ARG002 - would disclose internals
     ) -> web.StreamResponse:
-        """Answer what never became a request of ours (a malformed head), or a bug; details stay in the log."""
+        """Return the response to a malformed head or an unexpected error; details go to the log only."""
         if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun; it can only be cut off")
+            raise ConnectionError("the response has started; the connection is closed")
         if status == 500:
             _log.error(
-                "a request met a bug", request=request.get(problems.REQUEST_ID, ""), path=request.path, exc_info=exc
+                "request failed with an unexpected error",
+                request=request.get(problems.REQUEST_ID, ""),
+                path=request.path,
+                exc_info=exc,
             )
         else:
-            metrics.LIMITED.labels("http_malformed").inc()
-        said = "not an HTTP request that we understand" if status == 400 else "a bug; the log knows it by this id"
-        response = problems.answer(status, said, request_id=request.get(problems.REQUEST_ID, ""))
+            metrics.LIMIT_HITS.labels("http_malformed").inc()
+        detail = "the HTTP request is malformed" if status == 400 else "unexpected error; the log has it under this id"
+        response = problems.response_of(status, detail, request_id=request.get(problems.REQUEST_ID, ""))
         response.force_close()
         return response

@@ -1,4 +1,4 @@
-"""A port behind which an application is served, each connection within the limits of `limits.Gate`."""
+"""HTTP listener whose connections are limited by `limits.ConnectionGate`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sensegate.errors import ConfigError
 from sensegate.web import limits
 
 SHUTDOWN_S = 2.0
-"""So long may answers take that are under way when it stops."""
+"""Longest time for open responses at shutdown."""
 
 
-class Listener:
-    """One port, on one or several addresses."""
+class HttpListener:
+    """HTTP listener on one port of one or several addresses."""
 
     def __init__(
         self,
@@ -27,29 +27,29 @@ class Listener:
         connections_max: int,
         header_timeout_s: float,
         handshake_timeout_s: float | None = None,
-        answers_cut: bool = False,
+        reports_truncation: bool = False,
     ) -> None:
-        """`setting`: the port's, for errors. `handshake_timeout_s`: of TLS. The others as `limits.Gate` has them."""
+        """`setting`: configuration key of the port, for errors; the others as in `limits.ConnectionGate`."""
         self._setting = setting
         self._connections_max = connections_max
         self._header_timeout_s = header_timeout_s
         self._handshake_timeout_s = handshake_timeout_s
-        self._answers_cut = answers_cut
+        self._reports_truncation = reports_truncation
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
 
     async def start(self, app: web.Application, hosts: Sequence[str], port: int, context: ssl.SSLContext | None) -> str:
-        """Listen, by port 0 on a free one; return the base URL. Raises `ConfigError`."""
+        """Listen (port 0: on a free one); return the base URL. Raises `ConfigError`."""
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S)
         await self._runner.setup()
         server = self._runner.server
-        assert server is not None  # noqa: S101 - there after setup()
-        gate = limits.Gate(
+        assert server is not None  # noqa: S101 - set by setup()
+        gate = limits.ConnectionGate(
             server,
             connections_max=self._connections_max,
             header_timeout_s=self._header_timeout_s,
             stall_s=limits.STALL_S,
-            answers_cut=self._answers_cut,
+            reports_truncation=self._reports_truncation,
         )
         listening = partial(
             asyncio.get_running_loop().create_server,
@@ -65,12 +65,12 @@ class Listener:
             raise ConfigError(
                 f"cannot listen on port {port} of {', '.join(hosts)}: {why}",
                 key=self._setting,
-                remedy="choose a free one, or 0",
+                remedy="choose a free port, or 0",
             ) from why
         return f"{'https' if context else 'http'}://{bracketed(hosts[0])}:{port}"
 
     async def stop(self) -> None:
-        """Listen no more, end open streams, let short answers finish."""
+        """Stop listening, end open streams, let short responses finish."""
         if self._server is not None:
             self._server.close()
         if self._runner is not None:

@@ -1,61 +1,69 @@
-"""Lists of records: filter, sort, page. The same on every path."""
+"""Lists of rows: filter, sort and page, the same for every resource."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import PAGING, Call, Param
+from sensegate.web.routing import PAGING, Call, QueryParam
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 
 
-def params(row: type[msgspec.Struct]) -> tuple[Param, ...]:
-    """Return the query parameters of a list of these rows: paging, and each plain field as a filter."""
+def params(row: type[msgspec.Struct]) -> tuple[QueryParam, ...]:
+    """Return the query parameters of a list of rows: paging, and each field as a filter."""
     filters = [
-        Param(field.name, f"only rows whose {field.name} is this")
+        QueryParam(field.name, f"filter by {field.name}")
         for field in msgspec.structs.fields(row)
         if field.name not in {param.name for param in PAGING}
     ]
     return (*PAGING, *filters)
 
 
-def answer(call: Call, rows: Iterable[Row], kind: type[Row], key: str, *, text: bool = True) -> dict[str, Any]:
-    """Return ``{"rows": […], "next": …}``: filtered, sorted (by `key` unless asked otherwise), paged.
+class RowPage(msgspec.Struct, Generic[Row], frozen=True, omit_defaults=True):
+    """Page of a list."""
 
-    `next` is the key after which to go on (with another order: how many rows to skip); it is missing on the last page.
-    Without `text` the rows were searched for `q` already.
+    rows: list[Row]
+    next: str = ""
+    """Key after which the next page starts (with another order: number of rows to skip); absent on the last page."""
+    total: int | msgspec.UnsetType = msgspec.UNSET
+    """Number of rows without filters, where it is known."""
+
+
+def page_of(call: Call, rows: Iterable[Row], kind: type[Row], key: str, *, text: bool = True) -> RowPage[Row]:
+    """Return rows filtered, sorted (by `key` unless the call gives another order) and paged.
+
+    Without `text` the rows were already searched for `q`.
     """
     fields = kind.__struct_fields__
-    wanted = {name: call.words(name) for name in fields if name in call.request.query and name not in _PAGING}
-    part = call.text("q").casefold() if text else ""
-    kept = [
+    filters = {name: call.values(name) for name in fields if name in call.request.query and name not in _PAGING}
+    query = call.text("q").casefold() if text else ""
+    selected = [
         row
         for row in rows
-        if all(_text(getattr(row, name)) in values for name, values in wanted.items())
-        and (not part or any(part in str(getattr(row, name)).casefold() for name in fields))
+        if all(_text(getattr(row, name)) in values for name, values in filters.items())
+        and (not query or any(query in str(getattr(row, name)).casefold() for name in fields))
     ]
     order = call.text("sort") or key
-    for name in reversed(order.split(",")):
-        plain = name.removeprefix("-")
-        if plain not in fields:
-            raise BadRequest(f"query: sort: '{plain[:40]}'; one of {', '.join(fields)}")
-        kept.sort(key=lambda row, plain=plain: _rank(getattr(row, plain)), reverse=name.startswith("-"))  # type: ignore[misc]
+    for term in reversed(order.split(",")):
+        name = term.removeprefix("-")
+        if name not in fields:
+            raise BadRequest(f"query: sort: '{name[:40]}' is unknown; use {', '.join(fields)}")
+        selected.sort(key=lambda row, name=name: _rank(getattr(row, name)), reverse=term.startswith("-"))  # type: ignore[misc]
     skipped = 0
-    limit, after = call.whole("limit", 1_000, call.deps.config.page_max), call.text("after")
+    limit, after = call.integer("limit", 1_000, call.deps.config.page_max), call.text("after")
     if order == key:
-        kept = [row for row in kept if _text(getattr(row, key)) > after] if after else kept
+        selected = [row for row in selected if _text(getattr(row, key)) > after] if after else selected
     elif after:
-        skipped = int(after) if after.isdecimal() and len(after) < 10 else len(kept)
-        kept = kept[skipped:]
-    page = kept[:limit]
-    found: dict[str, Any] = {"rows": page}
-    if len(kept) > limit:
-        found["next"] = _text(getattr(page[-1], key)) if order == key else str(skipped + limit)
-    return found
+        skipped = int(after) if after.isdecimal() and len(after) < 10 else len(selected)
+        selected = selected[skipped:]
+    page = selected[:limit]
+    if len(selected) <= limit:
+        return RowPage(page)
+    return RowPage(page, _text(getattr(page[-1], key)) if order == key else str(skipped + limit))
 
 
 _PAGING = {param.name for param in PAGING}
@@ -66,7 +74,7 @@ def _text(value: object) -> str:
 
 
 def _rank(value: object) -> tuple[int, float, str]:
-    """Return what sorts numbers by size, all else as text, and nothing first."""
+    """Return a sort key: None first, then numbers by size, then all else as text."""
     if value is None:
         return (0, 0.0, "")
     return (1, float(value), "") if isinstance(value, int | float) else (2, 0.0, str(value))

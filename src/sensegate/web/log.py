@@ -1,8 +1,6 @@
-"""REST: entries of the log that cannot be read, and those that an operator has set aside."""
+"""REST: entries of the log that cannot be read, and entries that an operator has set aside."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 
@@ -10,7 +8,7 @@ from sensegate.authority.scope import Action, demand
 from sensegate.authority.set_aside import SetAside, SetAsideEntry
 from sensegate.bus.unreadable import UNREADABLE, UnreadableEntry
 from sensegate.web.bodies import Body, Text
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route, iso
 
@@ -24,7 +22,7 @@ class EntryNote(Body, frozen=True):
 
 
 class LogEntryRow(msgspec.Struct, frozen=True):
-    """An entry that cannot be read, or is set aside."""
+    """Entry that cannot be read, or is set aside."""
 
     sequence: int
     subject: str
@@ -33,22 +31,22 @@ class LogEntryRow(msgspec.Struct, frozen=True):
     size: int
     stored: str
     reason: str = ""
-    """Why it cannot be read; of one that is set aside, the note."""
+    """Why it cannot be read, or the note of the operator who set it aside."""
     readers: str = ""
-    """Readers that passed it over."""
+    """Readers that skipped it."""
     by: str = ""
-    """Who has set it aside."""
+    """Operator who set it aside."""
     at: str = ""
     digest: str = ""
 
 
-class LogEntries(msgspec.Struct, frozen=True):
-    """All of them that are known."""
+class LogEntryList(msgspec.Struct, frozen=True):
+    """Unreadable entries, and entries set aside."""
 
     rows: list[LogEntryRow]
 
 
-SET_ASIDE = Part[SetAside]("set_aside", absent="this gateway keeps no list of entries that are set aside")
+SET_ASIDE = PartKey[SetAside]("set_aside", absent="this gateway keeps no list of entries that are set aside")
 
 
 def _set_aside(call: Call) -> SetAside:
@@ -59,24 +57,24 @@ def _set_aside(call: Call) -> SetAside:
 def _sequence(call: Call) -> int:
     text = call.path("sequence")
     if not (text.isascii() and text.isdigit() and len(text) < _DIGITS_MAX):
-        raise BadRequest(f"path: sequence: '{text[:40]}' is no number; give the sequence of an entry")
+        raise BadRequest(f"path: sequence: '{text[:40]}' is not a number; give the sequence of an entry")
     return int(text)
 
 
-async def _entries(call: Call) -> Any:
-    kept = _set_aside(call).all()
-    hidden = {entry.sequence for entry in kept}
+async def _entries(call: Call) -> LogEntryList:
+    set_aside = _set_aside(call).all()
+    hidden = {entry.sequence for entry in set_aside}
     unreadable = [entry for entry in UNREADABLE.all() if entry.sequence not in hidden]
-    return LogEntries([*map(_unreadable, unreadable), *map(_kept, kept)])
+    return LogEntryList([*map(_unreadable_row, unreadable), *map(_set_aside_row, set_aside)])
 
 
-def _unreadable(entry: UnreadableEntry) -> LogEntryRow:
+def _unreadable_row(entry: UnreadableEntry) -> LogEntryRow:
     readers = ", ".join(entry.readers)
     row = (entry.sequence, entry.subject, "unreadable", entry.size, iso(entry.stored), entry.reason, readers)
     return LogEntryRow(*row)
 
 
-def _kept(entry: SetAsideEntry) -> LogEntryRow:
+def _set_aside_row(entry: SetAsideEntry) -> LogEntryRow:
     return LogEntryRow(
         entry.sequence,
         entry.subject,
@@ -91,12 +89,12 @@ def _kept(entry: SetAsideEntry) -> LogEntryRow:
     )
 
 
-async def _quarantine(call: Call) -> Any:
-    said = await call.body(EntryNote)
-    return _kept(await _set_aside(call).quarantine(_sequence(call), by=call.principal, note=said.note))
+async def _quarantine(call: Call) -> LogEntryRow:
+    body = await call.body(EntryNote)
+    return _set_aside_row(await _set_aside(call).quarantine(_sequence(call), by=call.principal, note=body.note))
 
 
-async def _restore(call: Call) -> Any:
+async def _restore(call: Call) -> None:
     await _set_aside(call).restore(_sequence(call), by=call.principal)
 
 
@@ -104,30 +102,30 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/log/unreadable",
-        call=_entries,
-        what="Entries of the log that cannot be read and are passed over, and those that are set aside.",
-        tag="books",
+        handler=_entries,
+        summary="List entries of the log that cannot be read and are skipped, and entries that are set aside.",
+        tag="accounting",
         action=Action.CHANGE_NODES,
-        answer=LogEntries,
+        response=LogEntryList,
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/log/{{sequence}}/quarantine",
-        call=_quarantine,
-        what="Set an entry of the log aside: no reader sees it any more; a copy is kept in a file. Audited.",
-        tag="books",
+        handler=_quarantine,
+        summary="Set an entry of the log aside: readers skip it; a copy is stored in a file. Audited.",
+        tag="accounting",
         action=Action.CHANGE_NODES,
         body=EntryNote,
-        answer=LogEntryRow,
+        response=LogEntryRow,
         errors=(404, 409),
     ),
     Route(
         method="DELETE",
         path=f"{API}/log/{{sequence}}/quarantine",
-        call=_restore,
-        what="Let readers see an entry again that was set aside. Audited.",
-        tag="books",
+        handler=_restore,
+        summary="Restore an entry that was set aside. Audited.",
+        tag="accounting",
         action=Action.CHANGE_NODES,
         status=204,
         errors=(404, 409),

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made of the route table: what is served is what is written."""
+"""OpenAPI 3.1 document, generated from the table of routes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _COMMON = (400, 401, 403, 429, 503)
 
 
 def document(routes: Sequence[Route], *, version: str) -> dict[str, Any]:
-    """Return the document of a route table."""
+    """Return the OpenAPI document of a table of routes."""
     types = [Problem]
     for route in routes:
-        types += [kind for kind in (route.body, _item(route.answer)) if kind is not None and kind not in types]
+        types += [kind for kind in (route.body, _item(route.response)) if kind is not None and kind not in types]
     refs, schemas = msgspec.json.schema_components(types, ref_template=_REF)
     schema_of = dict(zip(types, refs, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -54,13 +54,13 @@ def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
     ]
     parameters += [
-        {"name": param.name, "in": "query", "description": param.what, "schema": {"type": param.schema}}
+        {"name": param.name, "in": "query", "description": param.description, "schema": {"type": param.schema}}
         for param in route.query
     ]
     if 428 in route.errors:
         parameters.append({"name": "If-Match", "in": "header", "required": True, "schema": {"type": "string"}})
     operation: dict[str, Any] = {
-        "summary": route.what,
+        "summary": route.summary,
         "tags": [route.tag],
         "operationId": _name(route),
         "parameters": parameters,
@@ -78,20 +78,20 @@ def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _responses(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
-    good: dict[str, Any] = {"description": title_of(route.status)}
-    if route.answer is not None:
-        schema = schema_of[_item(route.answer)]
-        if get_origin(route.answer) is list:
+    success: dict[str, Any] = {"description": title_of(route.status)}
+    if route.response is not None:
+        schema = schema_of[_item(route.response)]
+        if get_origin(route.response) is list:
             rows = {"type": "array", "items": schema}
             schema = {
                 "type": "object",
                 "required": ["rows"],
                 "properties": {"rows": rows, "next": {"type": "string"}, "total": {"type": "integer"}},
             }
-        good["content"] = {media: {"schema": schema} if media == "application/json" else {} for media in route.media}
+        success["content"] = {media: {"schema": schema} if media == "application/json" else {} for media in route.media}
     elif route.status != 204:
-        good["content"] = {media: {} for media in route.media}
-    responses = {str(route.status): good}
+        success["content"] = {media: {} for media in route.media}
+    responses = {str(route.status): success}
     for status in _statuses(route):
         responses[str(status)] = {
             "description": title_of(status),
@@ -101,8 +101,8 @@ def _responses(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _statuses(route: Route) -> Iterable[int]:
-    asked = _COMMON if route.token or route.raw else (400, 503)
-    return sorted({*asked, *route.errors})
+    common = _COMMON if route.token or route.raw else (400, 503)
+    return sorted({*common, *route.errors})
 
 
 def _name(route: Route) -> str:

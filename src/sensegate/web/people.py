@@ -1,8 +1,8 @@
-"""REST: accounts of people, each level for those below it."""
+"""REST: accounts of people; each level manages those below it."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from aiohttp import web
@@ -18,10 +18,10 @@ PersonRole = Literal["county_operator", "city_operator", "province_operator", "a
 
 
 class NewPerson(Body, frozen=True):
-    """An account to be made."""
+    """Account to be created."""
 
     id: str
-    """Name to sign in with: 2 to 64 of a-z 0-9 . _ -"""
+    """User name: 2 to 64 characters of a-z 0-9 . _ -"""
     role: PersonRole
     scope: Division
     department: Text = ""
@@ -30,18 +30,18 @@ class NewPerson(Body, frozen=True):
 
 
 class PersonChange(Body, frozen=True):
-    """What is to change; keys that are left out stay as they are. Another duty is refused."""
+    """Changes; keys that are left out stay unchanged. A change of duty is rejected."""
 
     role: PersonRole | msgspec.UnsetType = msgspec.UNSET
     scope: Division | msgspec.UnsetType = msgspec.UNSET
     department: Text | msgspec.UnsetType = msgspec.UNSET
     title: Text | msgspec.UnsetType = msgspec.UNSET
     disabled: bool | msgspec.UnsetType = msgspec.UNSET
-    """True ends the sessions too."""
+    """True ends the sessions of the account too."""
 
 
 class PersonRow(msgspec.Struct, frozen=True):
-    """An account; never its password."""
+    """Account, without its password."""
 
     id: str
     role: str
@@ -51,15 +51,15 @@ class PersonRow(msgspec.Struct, frozen=True):
     title: str
     disabled: bool
     external: bool
-    """A provider of identities vouches for it."""
+    """Whether an identity provider authenticates it."""
     password_set: str
     created: str
     created_by: str
     revision: int
 
 
-class FirstPassword(msgspec.Struct, frozen=True):
-    """A password shown this once; it must be changed at the first sign-in."""
+class InitialPassword(msgspec.Struct, frozen=True):
+    """Initial password, shown only once; it must be changed at the first sign-in."""
 
     id: str
     password: str
@@ -67,7 +67,7 @@ class FirstPassword(msgspec.Struct, frozen=True):
 
 def _people(call: Call) -> People:
     if call.deps.people is None:
-        raise NotFound("no accounts of people here; programs have tokens")
+        raise NotFound("this gateway has no accounts of people; use a token")
     return call.deps.people
 
 
@@ -92,23 +92,23 @@ def _scope(call: Call, division: str, department: str) -> Scope:
     return Scope(call.deps.divisions.check(division)[0], department)
 
 
-async def _list(call: Call) -> Any:
-    return listing.answer(call, [_row(person) for person in _people(call).list(call.principal)], PersonRow, "id")
+async def _list(call: Call) -> listing.RowPage[PersonRow]:
+    return listing.page_of(call, [_row(person) for person in _people(call).list(call.principal)], PersonRow, "id")
 
 
-async def _one(call: Call) -> Any:
+async def _one(call: Call) -> PersonRow:
     return _row(_people(call).get(call.path("person"), call.principal))
 
 
-async def _add(call: Call) -> Any:
+async def _add(call: Call) -> InitialPassword:
     people = _people(call)
     wanted = await call.body(NewPerson)
     scope = _scope(call, wanted.scope, wanted.department)
     password, person = await people.create(wanted.id, Role(wanted.role), scope, by=call.principal, title=wanted.title)
-    return FirstPassword(person.id, password)
+    return InitialPassword(person.id, password)
 
 
-async def _change(call: Call) -> Any:
+async def _change(call: Call) -> PersonRow:
     people = _people(call)
     revision = call.revision()
     wanted = await call.body(PersonChange)
@@ -127,12 +127,12 @@ async def _change(call: Call) -> Any:
     return _row(after)
 
 
-async def _reset(call: Call) -> Any:
+async def _reset(call: Call) -> InitialPassword:
     person_id = call.path("person")
-    return FirstPassword(person_id, await _people(call).reset(person_id, by=call.principal))
+    return InitialPassword(person_id, await _people(call).reset(person_id, by=call.principal))
 
 
-async def _remove(call: Call) -> Any:
+async def _remove(call: Call) -> web.Response:
     await _people(call).remove(call.path("person"), by=call.principal)
     return web.Response(status=204)
 
@@ -142,62 +142,62 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/people",
-        call=_list,
-        what="Accounts of people in the caller's scope.",
+        handler=_list,
+        summary="List the accounts in the caller's scope.",
         tag="people",
         action=_CHANGE,
         query=listing.params(PersonRow),
-        answer=list[PersonRow],
+        response=list[PersonRow],
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{API}/people",
-        call=_add,
-        what="Make an account, of a level below the caller's own; its first password is shown this once.",
+        handler=_add,
+        summary="Create an account of a level below the caller's; its initial password is shown only once.",
         tag="people",
         action=_CHANGE,
         body=NewPerson,
-        answer=FirstPassword,
+        response=InitialPassword,
         status=201,
         errors=(404, 409),
     ),
     Route(
         method="GET",
         path=f"{API}/people/{{person}}",
-        call=_one,
-        what="One account; everybody's own.",
+        handler=_one,
+        summary="Get an account; everybody may get their own.",
         tag="people",
-        answer=PersonRow,
+        response=PersonRow,
         errors=(404,),
     ),
     Route(
         method="PATCH",
         path=f"{API}/people/{{person}}",
-        call=_change,
-        what="Change an account; open sessions have it at once.",
+        handler=_change,
+        summary="Change an account; open sessions have the change at once.",
         tag="people",
         action=_CHANGE,
         body=PersonChange,
-        answer=PersonRow,
+        response=PersonRow,
         errors=(404, 409, 412, 428),
     ),
     Route(
         method="POST",
         path=f"{API}/people/{{person}}/password",
-        call=_reset,
-        what="Give an account a new first password; its sessions end.",
+        handler=_reset,
+        summary="Reset the password of an account; its sessions end.",
         tag="people",
         action=_CHANGE,
-        answer=FirstPassword,
+        response=InitialPassword,
         status=201,
         errors=(404, 409),
     ),
     Route(
         method="DELETE",
         path=f"{API}/people/{{person}}",
-        call=_remove,
-        what="End an account for good; its name is not given again.",
+        handler=_remove,
+        summary="Delete an account permanently; its name is not assigned again.",
         tag="people",
         action=_CHANGE,
         status=204,

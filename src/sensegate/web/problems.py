@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problems: the one place where the error tree becomes status codes."""
+"""Errors as RFC 9457 problem documents: the mapping of the error tree to status codes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from sensegate.errors import (
 
 CONTENT_TYPE = "application/problem+json"
 REQUEST_ID = web.RequestKey("request_id", str)
-"""The id by which log and caller know a request."""
+"""Id of a request in the log and in responses."""
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What every error answer holds. `instance` is the request's id, by which the log knows it."""
+    """Problem document of an error response. `instance` is the id of the request, which the log has too."""
 
     title: str
     status: int
@@ -39,7 +39,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class BadRequest(SensegateError):
-    """The request cannot be understood (400, or another 4xx given in `status`)."""
+    """Invalid request (400, or another 4xx given in `status`)."""
 
     def __init__(self, what: str, *, status: int = 400) -> None:
         self.status = status
@@ -84,8 +84,8 @@ def _encode(status: int, detail: str, request_id: str, first: str = "") -> bytes
     )
 
 
-def answer(status: int, detail: str, *, request_id: str = "", first: str = "") -> web.Response:
-    """Return the problem as a response."""
+def response_of(status: int, detail: str, *, request_id: str = "", first: str = "") -> web.Response:
+    """Return a problem document as response."""
     body = _encode(status, detail, request_id, first)
     response = web.Response(status=status, body=body, content_type=CONTENT_TYPE)
     if status == 401:
@@ -94,19 +94,21 @@ def answer(status: int, detail: str, *, request_id: str = "", first: str = "") -
 
 
 def detail_of(why: SensegateError) -> str:
-    """Return what the caller is told; a cause on our side is named by its class alone."""
-    return str(why) if status_of(why) < 500 else f"{type(why).__name__}: not done; try again"
+    """Return the detail for the caller; of an error of the gateway only its class."""
+    return str(why) if status_of(why) < 500 else f"{type(why).__name__}: the request failed; try again"
 
 
 def body_of(why: SensegateError, request_id: str) -> bytes:
-    """Return the problem as JSON, for a stream that has begun."""
+    """Return the problem document as JSON, for a stream that has started."""
     return _encode(status_of(why), detail_of(why), request_id, why.first if isinstance(why, Gone) else "")
 
 
-def of(why: SensegateError, *, request_id: str = "") -> web.Response:
-    """Return the response for an error of ours."""
+def problem_response(why: SensegateError, *, request_id: str = "") -> web.Response:
+    """Return the response for an error."""
     status = status_of(why)
-    response = answer(status, detail_of(why), request_id=request_id, first=why.first if isinstance(why, Gone) else "")
+    response = response_of(
+        status, detail_of(why), request_id=request_id, first=why.first if isinstance(why, Gone) else ""
+    )
     if isinstance(why, Overloaded):
         response.headers["Retry-After"] = str(max(1, round(why.retry_after_s)))
     elif status == 503:

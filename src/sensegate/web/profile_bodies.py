@@ -1,4 +1,4 @@
-"""What the REST interface takes and gives of the life of profiles."""
+"""Request and response bodies of the lifecycle of profiles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from sensegate.web.bodies import Body, DeviceId
 
-Note = Annotated[str, msgspec.Meta(max_length=500, description="for people; goes to the audit trail")]
+Note = Annotated[str, msgspec.Meta(max_length=500, description="note for people; part of the audit trail")]
 Target = Annotated[
     str, msgspec.Meta(max_length=80, description="division code, or code/department; empty: the caller's own scope")
 ]
@@ -16,47 +16,47 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class NewVersion(Body, frozen=True):
-    """A version handed in: it is kept as a draft."""
+    """New version, stored as a draft."""
 
     text: Annotated[str, msgspec.Meta(max_length=262_144, description="the profile, YAML")]
-    files: Annotated[dict[str, str], msgspec.Meta(description="files that it names (a codec), name -> text")] = (
-        msgspec.field(default_factory=dict)
-    )
+    files: Annotated[
+        dict[str, str], msgspec.Meta(description="files that the profile refers to (a codec), name -> text")
+    ] = msgspec.field(default_factory=dict)
     note: Note = ""
 
 
-class Said(Body, frozen=True):
-    """A step that needs nothing but a word."""
+class StepNote(Body, frozen=True):
+    """Note on a step."""
 
     note: Note = ""
 
 
 class NewRelease(Body, frozen=True):
-    """A version to be put in force."""
+    """Release of a version."""
 
     target: Target = ""
     note: Note = ""
     standard: bool = False
-    """From now on only the province releases versions of this profile."""
+    """Restrict releases of this profile to the province from now on."""
 
 
 class NewCanary(Body, frozen=True):
-    """A version to be tried on some devices: give `share` or `devices`."""
+    """Canary: a version in force for some devices; give `share` or `devices`."""
 
     share: Share = 0.0
     devices: Annotated[list[DeviceId], msgspec.Meta(max_length=2_000)] = msgspec.field(default_factory=list)
     target: Target = ""
     rejected_max: Share = 0.02
-    """Rolled back when the share of what is refused exceeds that of the other devices by more than this."""
+    """Rolled back when the share of rejected values exceeds that of the other devices by more than this."""
     faults_max: Share = 0.05
-    """The same for readings that the checks doubt."""
+    """Likewise for readings with bad quality."""
     least: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 50
-    """Fewer outcomes say nothing yet."""
+    """Least number of outcomes before they are judged."""
     note: Note = ""
 
 
 class NewShadow(Body, frozen=True):
-    """A version to be decoded beside the one in force."""
+    """Shadow: a version that decodes beside the one in force, for comparison."""
 
     devices: Annotated[list[DeviceId], msgspec.Meta(max_length=2_000)] = msgspec.field(default_factory=list)
     target: Target = ""
@@ -64,16 +64,16 @@ class NewShadow(Body, frozen=True):
 
 
 class NewRollback(Body, frozen=True):
-    """What is to be put back in force."""
+    """Rollback to an earlier version."""
 
     to: Annotated[int, msgspec.Meta(ge=0, le=9_999)] = 0
-    """Version; 0: the one before. A canary under way is ended by 0."""
+    """Version; 0: the previous one, or the end of a canary."""
     target: Target = ""
     note: Note = ""
 
 
 class VersionRow(msgspec.Struct, frozen=True):
-    """A version and where it stands."""
+    """Version and its state."""
 
     version: int
     state: str
@@ -81,31 +81,31 @@ class VersionRow(msgspec.Struct, frozen=True):
     in_force: list[str]
     """Divisions in which it is in force here."""
     trial: str
-    """``canary``, ``shadow`` or nothing."""
+    """``canary``, ``shadow`` or empty."""
     origin: str
-    """Whose proposal it is: a division, or division/department."""
+    """Scope that proposed it: a division, or division/department."""
     made: str
     made_by: str
     changed: str
     note: str
     library: bool
-    """It came with the folder of profiles."""
+    """Whether it is from the folder of profiles."""
     digest: str
-    """SHA-256 of its content, which never changes once it was in force."""
+    """SHA-256 of its content, which is immutable once it was in force."""
 
 
 class VersionText(msgspec.Struct, frozen=True):
-    """A version with its content."""
+    """Version with its content."""
 
     version: VersionRow
     text: str
     files: dict[str, str]
     problems: list[str] = []
-    """What must be mended before it can be proposed."""
+    """Problems that must be fixed before it can be proposed."""
 
 
 class ForceRow(msgspec.Struct, frozen=True):
-    """A version in force for a part of the devices."""
+    """Version in force for the devices of a scope."""
 
     target: str
     version: int
@@ -114,7 +114,7 @@ class ForceRow(msgspec.Struct, frozen=True):
 
 
 class CanaryRow(msgspec.Struct, frozen=True):
-    """A canary and how it does against the others; shares are null while nothing came."""
+    """Canary and its outcomes compared with the other devices; shares are null while there are none."""
 
     version: int
     target: str
@@ -123,12 +123,12 @@ class CanaryRow(msgspec.Struct, frozen=True):
     share: float
     devices: list[str]
     count: int
-    """Devices chosen when it began."""
+    """Number of devices chosen at the start."""
     rejected_max: float
     faults_max: float
     least: int
     outcomes: int
-    """What came of its devices since, in this process."""
+    """Outcomes of its devices since the start, in this process."""
     rejected: float | None
     faults: float | None
     others_outcomes: int
@@ -137,7 +137,7 @@ class CanaryRow(msgspec.Struct, frozen=True):
 
 
 class ShadowRow(msgspec.Struct, frozen=True):
-    """A shadow; its report stands apart."""
+    """Shadow, without its report."""
 
     version: int
     target: str
@@ -146,30 +146,30 @@ class ShadowRow(msgspec.Struct, frozen=True):
     devices: list[str]
 
 
-class LifeRow(msgspec.Struct, frozen=True):
-    """What is decided about a profile here."""
+class ReleaseHistoryRow(msgspec.Struct, frozen=True):
+    """Release history of a profile at this gateway."""
 
     profile: str
     folder: int
-    """Version in the folder of profiles; 0: none. It is in force where nothing else was decided."""
+    """Version in the folder of profiles; 0: none. It is in force where no other was released."""
     force: list[ForceRow]
     canary: CanaryRow | None
     shadow: ShadowRow | None
     standard: bool
-    """Only the province releases it."""
+    """Whether only the province releases it."""
     applied: bool = True
-    """False: decided, but not yet in force in the process that answers; look again."""
+    """False: decided, but not yet in force in the responding process; get it again."""
 
 
 class NewDiff(Body, frozen=True):
-    """Two versions to be compared over recorded messages."""
+    """Comparison of two versions over recorded messages."""
 
     a: Annotated[int, msgspec.Meta(ge=0, le=9_999)] = 0
-    """Version; 0: what is in force for each device."""
+    """Version; 0: the one in force for each device."""
     b: Annotated[int, msgspec.Meta(ge=0, le=9_999)] = 0
     text: Annotated[str, msgspec.Meta(max_length=262_144)] = ""
-    """In place of `b`: a profile as it is written, not handed in yet."""
-    files: Annotated[dict[str, str], msgspec.Meta(description="files that it names")] = msgspec.field(
+    """Instead of `b`: the text of a profile that is not stored."""
+    files: Annotated[dict[str, str], msgspec.Meta(description="files that the profile refers to")] = msgspec.field(
         default_factory=dict
     )
     devices: Annotated[list[DeviceId], msgspec.Meta(max_length=2_000)] = msgspec.field(default_factory=list)
@@ -179,7 +179,7 @@ class NewDiff(Body, frozen=True):
 class DifferenceRow(msgspec.Struct, frozen=True):
     """One way in which two versions differ, for one device and property."""
 
-    what: str
+    kind: str
     """``value``, ``time``, ``only a``, ``only b``, ``refusal`` or ``rejection``."""
     device: str
     property: str
@@ -220,16 +220,16 @@ class DiffReport(msgspec.Struct, frozen=True):
 
 
 class ShadowReport(msgspec.Struct, frozen=True):
-    """What a shadow found since it began (or since another version came in force)."""
+    """Report of a shadow since it started, or since another version came into force."""
 
     shadow: ShadowRow
     report: DiffReport
     left_out: int
-    """Messages that came too fast for it."""
+    """Messages skipped because they arrived too fast."""
 
 
 class JobRow(msgspec.Struct, frozen=True):
-    """Work that takes a while."""
+    """Background job."""
 
     id: str
     kind: str
@@ -237,35 +237,35 @@ class JobRow(msgspec.Struct, frozen=True):
     state: str
     """``running``, ``done``, ``failed`` or ``cancelled``."""
     share: float
-    """What is done, 0 to 1."""
+    """Progress, 0 to 1."""
     target: str
     by: str
     started: str
     ended: str
     said: str
     report: DiffReport | None = None
-    """Of a diff that is done."""
+    """Report of a completed comparison."""
 
 
-class NewRedecode(Body, frozen=True):
-    """Recorded messages to be decoded again, by the version in force for each device."""
+class NewReprocessing(Body, frozen=True):
+    """Order to decode recorded messages again, by the version in force for each device."""
 
     what: Literal["raw", "quarantine", "both"] = "both"
-    """Those that gave readings, those that were refused, or both."""
+    """Decoded messages, quarantined messages, or both."""
     devices: Annotated[list[DeviceId], msgspec.Meta(max_length=2_000)] = msgspec.field(default_factory=list)
     target: Target = ""
     note: Note = ""
 
 
-class RedecodeRow(msgspec.Struct, frozen=True):
-    """An order to decode again, its progress, and what came of it."""
+class ReprocessingRow(msgspec.Struct, frozen=True):
+    """Reprocessing order, its progress and its outcome."""
 
     id: str
     profile: str
     state: str
     """``waiting``, ``running``, ``done``, ``failed`` or ``cancelled``."""
     share: float
-    """What is done, 0 to 1."""
+    """Progress, 0 to 1."""
     since: str
     until: str
     what: str
@@ -276,16 +276,16 @@ class RedecodeRow(msgspec.Struct, frozen=True):
     ended: str
     said: str
     source: str
-    """Under this name the ledger has its counts."""
+    """Source under which the ledger counts it."""
     messages: int
     """Messages decoded again."""
     recovered: int
-    """Of them: they were in quarantine and gave readings now."""
+    """Messages that were quarantined and gave readings now."""
     still_refused: int
-    """Of them: they gave none."""
+    """Messages that were quarantined and gave none again."""
     equal: int
-    """Values that were what they are."""
+    """Values that are unchanged."""
     revised: int
-    """Values that were others: a new revision of each."""
+    """Values that differ, each stored as a new revision."""
     added: int
-    """Values that were not there."""
+    """Values that did not exist before."""

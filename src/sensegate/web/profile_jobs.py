@@ -1,13 +1,12 @@
-"""REST: what works over recorded messages: versions compared (beside live ones too), and decoding again."""
+"""REST: comparison of profile versions, and reprocessing of recorded messages."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
-from sensegate.authority.scope import Action, allows, written
+from sensegate.authority.scope import Action, allows, scope_text
 from sensegate.bus import ledger as kinds
+from sensegate.clock import HOUR_US
 from sensegate.errors import NotFound
 from sensegate.lifecycle.comparisons import MessageRange, VersionComparisons
 from sensegate.lifecycle.contents import Content
@@ -16,38 +15,45 @@ from sensegate.lifecycle.reprocessing import Reprocessing
 from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingInput, ReprocessingOrder, ReprocessingOrders
 from sensegate.model import DuplicateKind
 from sensegate.web import listing
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
-from sensegate.web.profile_bodies import DiffReport, JobRow, NewDiff, NewRedecode, RedecodeRow, ShadowReport, ShadowRow
-from sensegate.web.profiles import STUDIES, name_of, releases_of, target_of
-from sensegate.web.routing import API, Call, Param, Route, iso
+from sensegate.web.profile_bodies import (
+    DiffReport,
+    JobRow,
+    NewDiff,
+    NewReprocessing,
+    ReprocessingRow,
+    ShadowReport,
+    ShadowRow,
+)
+from sensegate.web.profiles import COMPARISONS, name_of, releases_of, target_of
+from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
-HOUR_US = 3_600_000_000
-SINCE = Param("since", "from this time of arrival on, or how far back (30m, 1h, 7d); default 1h")
-UNTIL = Param("until", "before this time of arrival; default now")
+SINCE = QueryParam("since", "start of the time of arrival, or how far back (30m, 1h, 7d); default 1h")
+UNTIL = QueryParam("until", "end of the time of arrival; default now")
 
 
-JOBS = Part[Jobs]("jobs", absent="this gateway has no jobs")
-REDECODES = Part[ReprocessingOrders]("redecodes", absent="this gateway reprocesses no messages")
-REDECODING = Part[Reprocessing]("redecoding", absent="this gateway reprocesses no messages")
+JOBS = PartKey[Jobs]("jobs", absent="this gateway has no jobs")
+REPROCESSING_ORDERS = PartKey[ReprocessingOrders]("redecodes", absent="this gateway reprocesses no messages")
+REPROCESSING = PartKey[Reprocessing]("redecoding", absent="this gateway reprocesses no messages")
 
 
-def studies_of(call: Call) -> VersionComparisons:
-    """Return what compares. Raises `NotFound` at a gateway that does not."""
-    return call.part(STUDIES)
+def comparisons_of(call: Call) -> VersionComparisons:
+    """Return the comparisons. Raises `NotFound` at a gateway without them."""
+    return call.part(COMPARISONS)
 
 
 def jobs_of(call: Call) -> Jobs:
-    """Return the jobs. Raises `NotFound` at a gateway that has none."""
+    """Return the jobs. Raises `NotFound` at a gateway without them."""
     return call.part(JOBS)
 
 
-def stretch_of(call: Call, devices: list[str]) -> MessageRange:
-    """Return the recorded messages that are meant. Raises `BadRequest`."""
+def message_range_of(call: Call, devices: list[str]) -> MessageRange:
+    """Return the range of recorded messages of a call. Raises `BadRequest`."""
     now = call.deps.clock.now()
     since, until = call.time("since") or now - HOUR_US, call.time("until") or now
     if since >= until:
-        raise BadRequest("query: since: is not before `until`")
+        raise BadRequest("query: since: is not before until; give an earlier time")
     return MessageRange(since, until, tuple(devices))
 
 
@@ -62,7 +68,7 @@ def job_row(job: Job) -> JobRow:
         job.profile,
         job.state,
         round(job.share, 4),
-        written(job.target),
+        scope_text(job.target),
         job.by,
         iso(job.started),
         iso(job.ended),
@@ -71,30 +77,30 @@ def job_row(job: Job) -> JobRow:
     )
 
 
-async def _diff(call: Call) -> Any:
+async def _diff(call: Call) -> JobRow:
     wanted = await call.body(NewDiff)
     b = Content(wanted.text, wanted.files) if wanted.text else wanted.b
     if wanted.a == b:
-        raise BadRequest("body: a and b are the same version")
-    job = await studies_of(call).diff(
+        raise BadRequest("body: a and b are the same version; give two different ones")
+    job = await comparisons_of(call).diff(
         name_of(call),
         wanted.a,
         b,
-        stretch_of(call, wanted.devices),
+        message_range_of(call, wanted.devices),
         by=call.principal,
         target=target_of(wanted.target),
     )
     return job_row(job)
 
 
-async def _shadow(call: Call) -> Any:
+async def _shadow(call: Call) -> ShadowReport:
     name = name_of(call)
     shadow = releases_of(call).get(name, call.principal).shadow
-    report, left_out = studies_of(call).shadow(name)
+    report, left_out = comparisons_of(call).shadow(name)
     target = shadow.target if shadow else None
     if shadow is None or target is None or not _may_see(call, target.division, target.department):
-        raise NotFound(f"no version of {name} is shadowed in your scope")
-    row = ShadowRow(shadow.number, written(shadow.target), iso(shadow.since), shadow.by, list(shadow.devices))
+        raise NotFound(f"profile {name} has no shadow in your scope")
+    row = ShadowRow(shadow.number, scope_text(shadow.target), iso(shadow.since), shadow.by, list(shadow.devices))
     return ShadowReport(row, msgspec.convert(report, DiffReport, from_attributes=True), left_out)
 
 
@@ -102,32 +108,32 @@ def _may_see(call: Call, division: str, department: str) -> bool:
     return allows(call.principal, Action.READ_READINGS, division, department)
 
 
-async def _jobs(call: Call) -> Any:
-    return listing.answer(call, map(job_row, jobs_of(call).list(name_of(call), call.principal)), JobRow, "id")
+async def _jobs(call: Call) -> listing.RowPage[JobRow]:
+    return listing.page_of(call, map(job_row, jobs_of(call).list(name_of(call), call.principal)), JobRow, "id")
 
 
-async def _job(call: Call) -> Any:
+async def _job(call: Call) -> JobRow:
     return job_row(jobs_of(call).get(name_of(call), call.path("job"), call.principal))
 
 
-async def _give_up(call: Call) -> Any:
+async def _cancel_job(call: Call) -> JobRow:
     return job_row(await jobs_of(call).cancel(name_of(call), call.path("job"), call.principal))
 
 
-# ── decoding again ────────────────────────────────────────────────────────────────────────────────────
+# ── reprocessing ────────────────────────────────────────────────────────────────────────────────────
 
 
-def redecodes_of(call: Call) -> ReprocessingOrders:
-    """Return the orders. Raises `NotFound` at a gateway that takes none."""
-    return call.part(REDECODES)
+def reprocessing_orders_of(call: Call) -> ReprocessingOrders:
+    """Return the reprocessing orders. Raises `NotFound` at a gateway without them."""
+    return call.part(REPROCESSING_ORDERS)
 
 
-def order_row(call: Call, order: ReprocessingOrder) -> RedecodeRow:
+def order_row(call: Call, order: ReprocessingOrder) -> ReprocessingRow:
     """Return the row of an order."""
-    redecoding = call.find_part(REDECODING)
+    redecoding = call.find_part(REPROCESSING)
     shares = redecoding.shares if redecoding else {}
     counts = order.counts
-    return RedecodeRow(
+    return ReprocessingRow(
         id=order.id,
         profile=order.profile,
         state=order.state,
@@ -136,7 +142,7 @@ def order_row(call: Call, order: ReprocessingOrder) -> RedecodeRow:
         until=iso(order.until),
         what=order.input,
         devices=list(order.devices),
-        target=written(order.target),
+        target=scope_text(order.target),
         by=order.by,
         made=iso(order.made),
         ended=iso(order.ended),
@@ -151,11 +157,11 @@ def order_row(call: Call, order: ReprocessingOrder) -> RedecodeRow:
     )
 
 
-async def _redecode(call: Call) -> Any:
-    wanted, redecoding = await call.body(NewRedecode), call.part(REDECODING)
+async def _reprocess(call: Call) -> ReprocessingRow:
+    wanted, redecoding = await call.body(NewReprocessing), call.part(REPROCESSING)
     order = await redecoding.order(
         name_of(call),
-        stretch_of(call, wanted.devices),
+        message_range_of(call, wanted.devices),
         ReprocessingInput(wanted.what),
         by=call.principal,
         target=target_of(wanted.target),
@@ -164,25 +170,25 @@ async def _redecode(call: Call) -> Any:
     return order_row(call, order)
 
 
-async def _orders(call: Call) -> Any:
-    rows = [order_row(call, order) for order in redecodes_of(call).list(call.principal, name_of(call))]
-    return listing.answer(call, rows, RedecodeRow, "id")
+async def _orders(call: Call) -> listing.RowPage[ReprocessingRow]:
+    rows = [order_row(call, order) for order in reprocessing_orders_of(call).list(call.principal, name_of(call))]
+    return listing.page_of(call, rows, ReprocessingRow, "id")
 
 
-async def _order(call: Call) -> Any:
-    return order_row(call, _found(call))
+async def _order(call: Call) -> ReprocessingRow:
+    return order_row(call, _order_of(call))
 
 
-def _found(call: Call) -> ReprocessingOrder:
-    order = redecodes_of(call).get(call.path("order"), call.principal)
+def _order_of(call: Call) -> ReprocessingOrder:
+    order = reprocessing_orders_of(call).get(call.path("order"), call.principal)
     if order.profile != name_of(call):
-        raise NotFound(f"no redecode {order.id} of {name_of(call)}")
+        raise NotFound(f"there is no reprocessing order {order.id} of {name_of(call)}")
     return order
 
 
-async def _cancel(call: Call) -> Any:
-    order = _found(call)
-    return order_row(call, await redecodes_of(call).cancel(order.id, by=call.principal))
+async def _cancel(call: Call) -> ReprocessingRow:
+    order = _order_of(call)
+    return order_row(call, await reprocessing_orders_of(call).cancel(order.id, by=call.principal))
 
 
 _PROFILE = f"{API}/profiles/{{vendor}}/{{model}}"
@@ -190,99 +196,99 @@ ROUTES = (
     Route(
         method="POST",
         path=f"{_PROFILE}/redecode",
-        call=_redecode,
-        what="Decode recorded messages of a time span again: revisions, what was in quarantine, nothing twice.",
+        handler=_reprocess,
+        summary="Reprocess recorded messages of a time span: changed values become revisions, nothing is stored twice.",
         tag="profiles",
         action=Action.RELEASE_PROFILES,
         query=(SINCE, UNTIL),
-        body=NewRedecode,
-        answer=RedecodeRow,
+        body=NewReprocessing,
+        response=ReprocessingRow,
         status=202,
         errors=(404, 415),
     ),
     Route(
         method="GET",
         path=f"{_PROFILE}/redecode",
-        call=_orders,
-        what="Orders to decode again in the caller's scope.",
+        handler=_orders,
+        summary="List the reprocessing orders in the caller's scope.",
         tag="profiles",
         action=Action.PROPOSE_PROFILES,
-        query=listing.params(RedecodeRow),
-        answer=list[RedecodeRow],
+        query=listing.params(ReprocessingRow),
+        response=list[ReprocessingRow],
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{_PROFILE}/redecode/{{order}}",
-        call=_order,
-        what="One order: its progress, or what came of it.",
+        handler=_order,
+        summary="Get a reprocessing order with its progress or outcome.",
         tag="profiles",
         action=Action.PROPOSE_PROFILES,
-        answer=RedecodeRow,
+        response=ReprocessingRow,
         errors=(404,),
     ),
     Route(
         method="DELETE",
         path=f"{_PROFILE}/redecode/{{order}}",
-        call=_cancel,
-        what="Give an order up; what was committed of it stays.",
+        handler=_cancel,
+        summary="Cancel a reprocessing order; what it has committed stays.",
         tag="profiles",
         action=Action.RELEASE_PROFILES,
-        answer=RedecodeRow,
+        response=ReprocessingRow,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{_PROFILE}/diff",
-        call=_diff,
-        what="Compare two versions over recorded messages; look at the job for the report.",
+        handler=_diff,
+        summary="Compare two versions over recorded messages; the job has the report.",
         tag="profiles",
         action=Action.PROPOSE_PROFILES,
         query=(SINCE, UNTIL),
         body=NewDiff,
-        answer=JobRow,
+        response=JobRow,
         status=202,
         errors=(404, 409, 413, 415),
     ),
     Route(
         method="GET",
         path=f"{_PROFILE}/shadow",
-        call=_shadow,
-        what="What the shadow has found so far.",
+        handler=_shadow,
+        summary="Get the report of the shadow so far.",
         tag="profiles",
         action=Action.READ_READINGS,
-        answer=ShadowReport,
+        response=ShadowReport,
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{_PROFILE}/jobs",
-        call=_jobs,
-        what="Jobs about a profile in the caller's scope; they are forgotten at a restart.",
+        handler=_jobs,
+        summary="List the jobs of a profile in the caller's scope; they end with a restart.",
         tag="profiles",
         action=Action.PROPOSE_PROFILES,
         query=listing.params(JobRow),
-        answer=list[JobRow],
+        response=list[JobRow],
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{_PROFILE}/jobs/{{job}}",
-        call=_job,
-        what="One job: its progress, or its report.",
+        handler=_job,
+        summary="Get a job with its progress or report.",
         tag="profiles",
         action=Action.PROPOSE_PROFILES,
-        answer=JobRow,
+        response=JobRow,
         errors=(404,),
     ),
     Route(
         method="DELETE",
         path=f"{_PROFILE}/jobs/{{job}}",
-        call=_give_up,
-        what="Give a job up.",
+        handler=_cancel_job,
+        summary="Cancel a job.",
         tag="profiles",
         action=Action.PROPOSE_PROFILES,
-        answer=JobRow,
+        response=JobRow,
         errors=(404, 409),
     ),
 )

@@ -1,13 +1,12 @@
-"""REST: the life of profiles: versions, proposals, releases, trials, going back."""
+"""REST: lifecycle of profiles: versions, proposals, releases, canaries, shadows, rollbacks."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import msgspec
 
-from sensegate.authority.scope import Action, Scope, scope, written
+from sensegate.authority.scope import Action, Scope, scope, scope_text
 from sensegate.authority.trail import Facts
 from sensegate.errors import ConfigError, NotFound
 from sensegate.lifecycle.comparisons import VersionComparisons
@@ -16,39 +15,39 @@ from sensegate.lifecycle.history import CanaryLimits, ProfileVersion, ReleaseHis
 from sensegate.lifecycle.outcomes import Outcomes
 from sensegate.lifecycle.releases import Releases
 from sensegate.web import listing
-from sensegate.web.deps import Part
+from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.profile_bodies import (
     CanaryRow,
     ForceRow,
-    LifeRow,
     NewCanary,
     NewRelease,
     NewRollback,
     NewShadow,
     NewVersion,
-    Said,
+    ReleaseHistoryRow,
     ShadowRow,
+    StepNote,
     VersionRow,
     VersionText,
 )
 from sensegate.web.routing import API, Call, Route, iso
 
 NUMBER_MAX = 9_999
-_TOLD = 50
-"""Differences of a shadow that the audit trail is told, the most frequent first."""
+_AUDITED_DIFFERENCES = 50
+"""Most frequent differences of a shadow that are written to the audit trail."""
 
 
-RELEASES = Part[Releases]("releases", absent="this gateway keeps no versions of profiles")
-STUDIES = Part[VersionComparisons]("studies", absent="this gateway compares no versions")
-IN_FORCE = Part[Callable[[], Awaitable[bool]]]("in force", absent="this gateway keeps no versions of profiles")
-"""Returns True once all that was decided about profiles is in force in this process, False if that takes long."""
-OUTCOMES = Part[Callable[[str], tuple[Outcomes, Outcomes]]]("outcomes", absent="this gateway runs no canaries")
+RELEASES = PartKey[Releases]("releases", absent="this gateway keeps no versions of profiles")
+COMPARISONS = PartKey[VersionComparisons]("studies", absent="this gateway compares no versions")
+IN_FORCE = PartKey[Callable[[], Awaitable[bool]]]("in force", absent="this gateway keeps no versions of profiles")
+"""Returns True once all decisions on profiles are in force in this process, False after a timeout."""
+OUTCOMES = PartKey[Callable[[str], tuple[Outcomes, Outcomes]]]("outcomes", absent="this gateway runs no canaries")
 """Profile -> outcomes of the canary's devices, and of the other devices of the profile."""
 
 
 def releases_of(call: Call) -> Releases:
-    """Return the lives. Raises `NotFound` at a gateway without a store of versions."""
+    """Return the releases. Raises `NotFound` at a gateway without stored versions."""
     return call.part(RELEASES)
 
 
@@ -66,19 +65,19 @@ def number_of(call: Call) -> int:
 
 
 def target_of(text: str) -> Scope | None:
-    """Return the part of the divisions that is meant; None: the caller's."""
+    """Return the scope of a text; None: that of the caller."""
     return scope(text) if text else None
 
 
-def row_of(life: ReleaseHistory, version: ProfileVersion) -> VersionRow:
+def row_of(history: ReleaseHistory, version: ProfileVersion) -> VersionRow:
     """Return the row of a version."""
-    trials = (("canary", life.canary), ("shadow", life.shadow))
+    trials = (("canary", history.canary), ("shadow", history.shadow))
     return VersionRow(
         version=version.number,
         state=version.state,
-        in_force=[written(entry.target) for entry in life.force if entry.number == version.number],
+        in_force=[scope_text(entry.target) for entry in history.force if entry.number == version.number],
         trial=next((word for word, one in trials if one and one.number == version.number), ""),
-        origin=written(version.origin),
+        origin=scope_text(version.origin),
         made=iso(version.made),
         made_by=version.made_by,
         changed=iso(version.changed),
@@ -88,35 +87,35 @@ def row_of(life: ReleaseHistory, version: ProfileVersion) -> VersionRow:
     )
 
 
-def life_row(call: Call, life: ReleaseHistory, *, applied: bool = True) -> LifeRow:
-    """Return the row of a life."""
-    shelved = next((row.folder for row in call.deps.profiles() if row.id == life.profile), 0)
-    return LifeRow(
-        profile=life.profile,
+def history_row(call: Call, history: ReleaseHistory, *, applied: bool = True) -> ReleaseHistoryRow:
+    """Return the row of a release history."""
+    shelved = next((row.folder for row in call.deps.profiles() if row.id == history.profile), 0)
+    return ReleaseHistoryRow(
+        profile=history.profile,
         folder=shelved,
-        force=[ForceRow(written(entry.target), entry.number, iso(entry.since), entry.by) for entry in life.force],
-        canary=_canary_row(call, life),
-        shadow=_shadow_row(life),
-        standard=life.standard,
+        force=[ForceRow(scope_text(entry.target), entry.number, iso(entry.since), entry.by) for entry in history.force],
+        canary=_canary_row(call, history),
+        shadow=_shadow_row(history),
+        standard=history.standard,
         applied=applied,
     )
 
 
-def _shadow_row(life: ReleaseHistory) -> ShadowRow | None:
-    one = life.shadow
+def _shadow_row(history: ReleaseHistory) -> ShadowRow | None:
+    one = history.shadow
     if one is None:
         return None
-    return ShadowRow(one.number, written(one.target), iso(one.since), one.by, list(one.devices))
+    return ShadowRow(one.number, scope_text(one.target), iso(one.since), one.by, list(one.devices))
 
 
-def _canary_row(call: Call, life: ReleaseHistory) -> CanaryRow | None:
-    tried = life.canary
+def _canary_row(call: Call, history: ReleaseHistory) -> CanaryRow | None:
+    tried = history.canary
     if tried is None:
         return None
-    mine, others = call.part(OUTCOMES)(life.profile)
+    mine, others = call.part(OUTCOMES)(history.profile)
     return CanaryRow(
         version=tried.number,
-        target=written(tried.target),
+        target=scope_text(tried.target),
         since=iso(tried.since),
         by=tried.by,
         share=tried.share,
@@ -134,29 +133,29 @@ def _canary_row(call: Call, life: ReleaseHistory) -> CanaryRow | None:
     )
 
 
-async def _done(call: Call, life: ReleaseHistory) -> LifeRow:
-    """Return the life once it is in force here."""
+async def _applied(call: Call, history: ReleaseHistory) -> ReleaseHistoryRow:
+    """Return the release history once it is in force here."""
     applied = await call.part(IN_FORCE)()
-    return life_row(call, releases_of(call).get(life.profile, call.principal), applied=applied)
+    return history_row(call, releases_of(call).get(history.profile, call.principal), applied=applied)
 
 
-# ── looking ───────────────────────────────────────────────────────────────────────────────────────────
+# ── reading ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _life(call: Call) -> Any:
-    return life_row(call, releases_of(call).get(name_of(call), call.principal))
+async def _history(call: Call) -> ReleaseHistoryRow:
+    return history_row(call, releases_of(call).get(name_of(call), call.principal))
 
 
-async def _versions(call: Call) -> Any:
-    life = releases_of(call).get(name_of(call), call.principal)
-    return listing.answer(call, [row_of(life, version) for version in life.versions], VersionRow, "version")
+async def _versions(call: Call) -> listing.RowPage[VersionRow]:
+    history = releases_of(call).get(name_of(call), call.principal)
+    return listing.page_of(call, [row_of(history, version) for version in history.versions], VersionRow, "version")
 
 
-async def _version(call: Call) -> Any:
-    return await _whole(call, number_of(call))
+async def _version(call: Call) -> VersionText:
+    return await _version_text(call, number_of(call))
 
 
-async def _whole(call: Call, number: int, problems: tuple[str, ...] = ()) -> VersionText:
+async def _version_text(call: Call, number: int, problems: tuple[str, ...] = ()) -> VersionText:
     releases, name = releases_of(call), name_of(call)
     version = releases.version(name, number, call.principal)
     content = await releases.content(name, number, call.principal)
@@ -167,27 +166,27 @@ async def _whole(call: Call, number: int, problems: tuple[str, ...] = ()) -> Ver
 # ── steps of a county ─────────────────────────────────────────────────────────────────────────────────
 
 
-async def _draft(call: Call) -> Any:
+async def _draft(call: Call) -> VersionText:
     releases, wanted = releases_of(call), await call.body(NewVersion)
     content = Content(wanted.text, wanted.files)
     version, examined = await releases.draft(content, by=call.principal, note=wanted.note, profile=name_of(call))
-    return await _whole(call, version.number, examined.problems)
+    return await _version_text(call, version.number, examined.problems)
 
 
-async def _propose(call: Call) -> Any:
-    releases, name, said = releases_of(call), name_of(call), await call.body(Said)
+async def _propose(call: Call) -> VersionRow:
+    releases, name, said = releases_of(call), name_of(call), await call.body(StepNote)
     version = await releases.propose(name, number_of(call), by=call.principal, note=said.note)
     return row_of(releases.history(name), version)
 
 
-async def _withdraw(call: Call) -> Any:
+async def _withdraw(call: Call) -> VersionRow:
     releases, name = releases_of(call), name_of(call)
     return row_of(releases.history(name), await releases.withdraw(name, number_of(call), by=call.principal))
 
 
-async def _shadow(call: Call) -> Any:
+async def _shadow(call: Call) -> ReleaseHistoryRow:
     releases, wanted = releases_of(call), await call.body(NewShadow)
-    life = await releases.shadow(
+    history = await releases.shadow(
         name_of(call),
         number_of(call),
         by=call.principal,
@@ -195,34 +194,34 @@ async def _shadow(call: Call) -> Any:
         devices=tuple(wanted.devices),
         note=wanted.note,
     )
-    return await _done(call, life)
+    return await _applied(call, history)
 
 
-async def _end_shadow(call: Call) -> Any:
+async def _end_shadow(call: Call) -> ReleaseHistoryRow:
     releases, name = releases_of(call), name_of(call)
     facts: Facts = {}
-    if (studies := call.find_part(STUDIES)) is not None:
+    if (studies := call.find_part(COMPARISONS)) is not None:
         try:
             report, left_out = studies.shadow(name)
             facts = {**msgspec.to_builtins(report), "left_out": left_out}
-            facts["differences"] = facts["differences"][:_TOLD]  # type: ignore[index]
+            facts["differences"] = facts["differences"][:_AUDITED_DIFFERENCES]  # type: ignore[index]
         except NotFound:
-            pass  # it had not begun yet
-    return await _done(call, await releases.end_shadow(name, by=call.principal, report=facts))
+            pass  # the shadow has not started yet
+    return await _applied(call, await releases.end_shadow(name, by=call.principal, report=facts))
 
 
 # ── steps of a city ───────────────────────────────────────────────────────────────────────────────────
 
 
-async def _return(call: Call) -> Any:
-    releases, name, said = releases_of(call), name_of(call), await call.body(Said)
+async def _request_changes(call: Call) -> VersionRow:
+    releases, name, said = releases_of(call), name_of(call), await call.body(StepNote)
     version = await releases.request_changes(name, number_of(call), by=call.principal, note=said.note)
     return row_of(releases.history(name), version)
 
 
-async def _release(call: Call) -> Any:
+async def _release(call: Call) -> ReleaseHistoryRow:
     releases, wanted = releases_of(call), await call.body(NewRelease)
-    life = await releases.release(
+    history = await releases.release(
         name_of(call),
         number_of(call),
         by=call.principal,
@@ -230,14 +229,16 @@ async def _release(call: Call) -> Any:
         note=wanted.note,
         standard=wanted.standard,
     )
-    return await _done(call, life)
+    return await _applied(call, history)
 
 
-async def _canary(call: Call) -> Any:
+async def _canary(call: Call) -> ReleaseHistoryRow:
     releases, wanted = releases_of(call), await call.body(NewCanary)
     if bool(wanted.devices) == bool(wanted.share):
-        raise ConfigError("give one of them", key="share, devices", remedy="a share (0.1), or a list of devices")
-    life = await releases.canary(
+        raise ConfigError(
+            "exactly one is needed", key="share, devices", remedy="give a share (0.1), or a list of devices"
+        )
+    history = await releases.canary(
         name_of(call),
         number_of(call),
         by=call.principal,
@@ -247,20 +248,20 @@ async def _canary(call: Call) -> Any:
         limits=CanaryLimits(wanted.rejected_max, wanted.faults_max, wanted.least),
         note=wanted.note,
     )
-    return await _done(call, life)
+    return await _applied(call, history)
 
 
-async def _end_canary(call: Call) -> Any:
+async def _end_canary(call: Call) -> ReleaseHistoryRow:
     releases = releases_of(call)
-    return await _done(call, await releases.end_canary(name_of(call), by=call.principal))
+    return await _applied(call, await releases.end_canary(name_of(call), by=call.principal))
 
 
-async def _rollback(call: Call) -> Any:
+async def _rollback(call: Call) -> ReleaseHistoryRow:
     releases, wanted = releases_of(call), await call.body(NewRollback)
-    life = await releases.rollback(
+    history = await releases.rollback(
         name_of(call), by=call.principal, target=target_of(wanted.target), to=wanted.to, note=wanted.note
     )
-    return await _done(call, life)
+    return await _applied(call, history)
 
 
 _READ, _PROPOSE, _RELEASE = Action.READ_REGISTRY, Action.PROPOSE_PROFILES, Action.RELEASE_PROFILES
@@ -269,141 +270,141 @@ _VERSION = f"{_PROFILE}/versions/{{version}}"
 ROUTES = (
     Route(
         method="GET",
-        path=f"{_PROFILE}/life",
-        call=_life,
-        what="What is decided about a profile here, and how its canary does.",
+        path=f"{_PROFILE}/history",
+        handler=_history,
+        summary="Get the release history of a profile, with the outcomes of its canary.",
         tag="profiles",
         action=_READ,
-        answer=LifeRow,
+        response=ReleaseHistoryRow,
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{_PROFILE}/versions",
-        call=_versions,
-        what="The versions of a profile that the caller may see.",
+        handler=_versions,
+        summary="List the versions of a profile that the caller may see.",
         tag="profiles",
         action=_READ,
         query=listing.params(VersionRow),
-        answer=list[VersionRow],
+        response=list[VersionRow],
         errors=(404,),
     ),
     Route(
         method="POST",
         path=f"{_PROFILE}/versions",
-        call=_draft,
-        what="Hand in a version as a draft; the same content again changes nothing.",
+        handler=_draft,
+        summary="Create a version as a draft; the same content again changes nothing.",
         tag="profiles",
         action=_PROPOSE,
         body=NewVersion,
-        answer=VersionText,
+        response=VersionText,
         status=201,
         errors=(404, 409, 413, 415),
     ),
     Route(
         method="GET",
         path=_VERSION,
-        call=_version,
-        what="One version with its content.",
+        handler=_version,
+        summary="Get a version with its content.",
         tag="profiles",
         action=_READ,
-        answer=VersionText,
+        response=VersionText,
         errors=(404,),
     ),
     Route(
         method="DELETE",
         path=_VERSION,
-        call=_withdraw,
-        what="Take back a draft or a proposal.",
+        handler=_withdraw,
+        summary="Withdraw a draft or a proposal.",
         tag="profiles",
         action=_PROPOSE,
-        answer=VersionRow,
+        response=VersionRow,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{_VERSION}/propose",
-        call=_propose,
-        what="Ask for the release of a draft; all of its examples must come out.",
+        handler=_propose,
+        summary="Propose a draft for release; all of its examples must pass.",
         tag="profiles",
         action=_PROPOSE,
-        body=Said,
-        answer=VersionRow,
+        body=StepNote,
+        response=VersionRow,
         errors=(404, 409, 415),
     ),
     Route(
         method="POST",
         path=f"{_VERSION}/return",
-        call=_return,
-        what="Make a proposal a draft again, with a word why.",
+        handler=_request_changes,
+        summary="Return a proposal to its author with a note of the changes requested.",
         tag="profiles",
         action=_RELEASE,
-        body=Said,
-        answer=VersionRow,
+        body=StepNote,
+        response=VersionRow,
         errors=(404, 409, 415),
     ),
     Route(
         method="POST",
         path=f"{_VERSION}/release",
-        call=_release,
-        what="Put a version in force without a restart, from the next commit on.",
+        handler=_release,
+        summary="Release a version: it is in force from the next commit on, without a restart.",
         tag="profiles",
         action=_RELEASE,
         body=NewRelease,
-        answer=LifeRow,
+        response=ReleaseHistoryRow,
         errors=(404, 409, 415),
     ),
     Route(
         method="POST",
         path=f"{_VERSION}/canary",
-        call=_canary,
-        what="Try a version on some devices; rolled back by itself when they do worse than the others.",
+        handler=_canary,
+        summary="Start a canary on some devices; rolled back automatically if they do worse than the others.",
         tag="profiles",
         action=_RELEASE,
         body=NewCanary,
-        answer=LifeRow,
+        response=ReleaseHistoryRow,
         errors=(404, 409, 415),
     ),
     Route(
         method="DELETE",
         path=f"{_PROFILE}/canary",
-        call=_end_canary,
-        what="End a canary: its devices have the version of the others again.",
+        handler=_end_canary,
+        summary="End a canary: its devices get the version of the others.",
         tag="profiles",
         action=_RELEASE,
-        answer=LifeRow,
+        response=ReleaseHistoryRow,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{_VERSION}/shadow",
-        call=_shadow,
-        what="Decode live traffic by a version too, for a report and no reading.",
+        handler=_shadow,
+        summary="Start a shadow: a version also decodes live messages, for a report and without readings.",
         tag="profiles",
         action=_PROPOSE,
         body=NewShadow,
-        answer=LifeRow,
+        response=ReleaseHistoryRow,
         errors=(404, 409, 415),
     ),
     Route(
         method="DELETE",
         path=f"{_PROFILE}/shadow",
-        call=_end_shadow,
-        what="End a shadow; its report goes to the audit trail.",
+        handler=_end_shadow,
+        summary="End a shadow; its report is written to the audit trail.",
         tag="profiles",
         action=_PROPOSE,
-        answer=LifeRow,
+        response=ReleaseHistoryRow,
         errors=(404, 409),
     ),
     Route(
         method="POST",
         path=f"{_PROFILE}/rollback",
-        call=_rollback,
-        what="Put back in force what was before, or a version given; ends a canary.",
+        handler=_rollback,
+        summary="Roll back to the previous or a given version; ends a canary.",
         tag="profiles",
         action=_RELEASE,
         body=NewRollback,
-        answer=LifeRow,
+        response=ReleaseHistoryRow,
         errors=(404, 409, 415),
     ),
 )

@@ -1,23 +1,31 @@
-"""REST: what is known and rarely changes: divisions, properties, profiles; tokens; the caller itself."""
+"""REST: reference data (divisions, properties, profiles), tokens, and the caller."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from sensegate.authority.scope import Action, Scope, may
+from sensegate.authority.scope import Action, Scope, has_right
 from sensegate.authority.tokens import Token
 from sensegate.errors import NotFound
 from sensegate.quantities.properties import CODES, PROPERTIES
 from sensegate.web import listing
-from sensegate.web.bodies import CodeRow, DivisionRow, MadeToken, Me, NewToken, PropertyRow, TokenRow, Usage
+from sensegate.web.bodies import (
+    CallerInfo,
+    CodeRow,
+    CreatedToken,
+    DivisionRow,
+    NewToken,
+    PropertyRow,
+    TokenRow,
+    UsageRow,
+)
 from sensegate.web.deps import ProfileRow
 from sensegate.web.routing import API, Call, Route, iso
 
 
-async def _me(call: Call) -> Any:
+async def _me(call: Call) -> CallerInfo:
     caller, deps = call.principal, call.deps
-    return Me(
+    return CallerInfo(
         caller.id,
         caller.name,
         caller.role,
@@ -29,18 +37,18 @@ async def _me(call: Call) -> Any:
     )
 
 
-async def _divisions(call: Call) -> Any:
+async def _divisions(call: Call) -> listing.RowPage[DivisionRow]:
     rows = [
         DivisionRow(row.code, row.full, row.name_zh, row.name_en, row.level, row.parent, row.as_of)
         for row in call.deps.divisions.within(call.principal.scope.division)
     ]
-    return listing.answer(call, rows, DivisionRow, "code")
+    return listing.page_of(call, rows, DivisionRow, "code")
 
 
-async def _division(call: Call) -> Any:
+async def _division(call: Call) -> DivisionRow:
     row = call.deps.divisions.get(call.path("code"))
     if not row.code.startswith(call.principal.scope.division):
-        raise NotFound(f"no division {row.code} in your scope")
+        raise NotFound(f"there is no division {row.code} in your scope")
     return DivisionRow(row.code, row.full, row.name_zh, row.name_en, row.level, row.parent, row.as_of)
 
 
@@ -69,28 +77,30 @@ _PROPERTIES = [
 ]
 
 
-async def _properties(call: Call) -> Any:
-    return listing.answer(call, _PROPERTIES, PropertyRow, "name")
+async def _properties(call: Call) -> listing.RowPage[PropertyRow]:
+    return listing.page_of(call, _PROPERTIES, PropertyRow, "name")
 
 
-async def _property(call: Call) -> Any:
+async def _property(call: Call) -> PropertyRow:
     index = PROPERTIES.find(call.path("name"))
     if index < 0:
         near = PROPERTIES.nearest(call.path("name"))
-        raise NotFound(f"no property '{call.path('name')[:64]}'" + (f"; did you mean '{near}'?" if near else ""))
+        raise NotFound(
+            f"there is no property '{call.path('name')[:64]}'" + (f"; did you mean '{near}'?" if near else "")
+        )
     return _PROPERTIES[index]
 
 
-async def _profiles(call: Call) -> Any:
-    return listing.answer(call, call.deps.profiles(), ProfileRow, "id")
+async def _profiles(call: Call) -> listing.RowPage[ProfileRow]:
+    return listing.page_of(call, call.deps.profiles(), ProfileRow, "id")
 
 
-async def _profile(call: Call) -> Any:
+async def _profile(call: Call) -> ProfileRow:
     name = f"{call.path('vendor')}/{call.path('model')}"
     for row in call.deps.profiles():
         if row.id == name:
             return row
-    raise NotFound(f"no profile '{name[:80]}'; GET {API}/profiles lists them")
+    raise NotFound(f"there is no profile '{name[:80]}'; GET {API}/profiles lists them")
 
 
 # ── tokens ────────────────────────────────────────────────────────────────────────────────────────────
@@ -111,148 +121,155 @@ def _row(token: Token) -> TokenRow:
     )
 
 
-async def _tokens(call: Call) -> Any:
+async def _tokens(call: Call) -> listing.RowPage[TokenRow]:
     rows = [_row(token) for token in call.deps.tokens.list(call.principal, limit=1_000_000)]
-    return listing.answer(call, rows, TokenRow, "id")
+    return listing.page_of(call, rows, TokenRow, "id")
 
 
-async def _token(call: Call) -> Any:
+async def _token(call: Call) -> TokenRow:
     return _row(call.deps.tokens.get(call.path("token"), call.principal))
 
 
-async def _make_token(call: Call) -> Any:
+async def _make_token(call: Call) -> CreatedToken:
     wanted = await call.body(NewToken)
     scope = Scope(call.deps.divisions.check(wanted.scope)[0], wanted.department)
     text, token = await call.deps.tokens.create(
-        wanted.role, scope, by=call.principal, life_s=wanted.expires_s, feeds=tuple(wanted.feeds), name=wanted.name
+        wanted.role, scope, by=call.principal, lifetime_s=wanted.expires_s, feeds=tuple(wanted.feeds), name=wanted.name
     )
-    return MadeToken(text, token.id, token.role, scope.division, scope.department, iso(token.expires))
+    return CreatedToken(text, token.id, token.role, scope.division, scope.department, iso(token.expires))
 
 
-async def _revoke(call: Call) -> Any:
+async def _revoke(call: Call) -> TokenRow:
     return _row(await call.deps.tokens.revoke(call.path("token"), by=call.principal))
 
 
-async def _usage(call: Call) -> Any:
+async def _usage(call: Call) -> listing.RowPage[UsageRow]:
     tokens = call.deps.tokens
-    seen = {token.id for token in tokens.list(call.principal, limit=1_000_000)}
+    visible = {token.id for token in tokens.list(call.principal, limit=1_000_000)}
     everyone = call.principal.scope.department == "" and call.deps.division.startswith(call.principal.scope.division)
-    whole = everyone and may(call.principal, Action.READ_LEDGER)
+    whole = everyone and has_right(call.principal, Action.READ_LEDGER)
     rows = [
-        Usage(row.token, row.feed, row.delivery, row.requests, row.records, row.bytes, row.last, row.unsettled)
+        UsageRow(row.token, row.feed, row.delivery, row.requests, row.records, row.bytes, row.last, row.unsettled)
         for row in call.deps.share.usage()
-        if whole or row.token in seen or row.token == call.principal.id
+        if whole or row.token in visible or row.token == call.principal.id
     ]
-    return listing.answer(call, rows, Usage, "token")
+    return listing.page_of(call, rows, UsageRow, "token")
 
 
 _READ = Action.READ_REGISTRY
 ROUTES = (
-    Route(method="GET", path=f"{API}/me", call=_me, what="Whom the token proves.", tag="tokens", answer=Me),
+    Route(
+        method="GET",
+        path=f"{API}/me",
+        handler=_me,
+        summary="Get the principal of the caller.",
+        tag="tokens",
+        response=CallerInfo,
+    ),
     Route(
         method="GET",
         path=f"{API}/divisions",
-        call=_divisions,
-        what="Administrative divisions in the caller's scope.",
+        handler=_divisions,
+        summary="List the administrative divisions in the caller's scope.",
         tag="registry",
         action=_READ,
         query=listing.params(DivisionRow),
-        answer=list[DivisionRow],
+        response=list[DivisionRow],
     ),
     Route(
         method="GET",
         path=f"{API}/divisions/{{code}}",
-        call=_division,
-        what="One division.",
+        handler=_division,
+        summary="Get a division.",
         tag="registry",
         action=_READ,
-        answer=DivisionRow,
+        response=DivisionRow,
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{API}/properties",
-        call=_properties,
-        what="The property table.",
+        handler=_properties,
+        summary="List the properties of the property table.",
         tag="registry",
         query=listing.params(PropertyRow),
-        answer=list[PropertyRow],
+        response=list[PropertyRow],
     ),
     Route(
         method="GET",
         path=f"{API}/properties/{{name}}",
-        call=_property,
-        what="One property.",
+        handler=_property,
+        summary="Get a property.",
         tag="registry",
-        answer=PropertyRow,
+        response=PropertyRow,
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{API}/profiles",
-        call=_profiles,
-        what="Device profiles in force.",
+        handler=_profiles,
+        summary="List the device profiles in force.",
         tag="registry",
         action=_READ,
         query=listing.params(ProfileRow),
-        answer=list[ProfileRow],
+        response=list[ProfileRow],
     ),
     Route(
         method="GET",
         path=f"{API}/profiles/{{vendor}}/{{model}}",
-        call=_profile,
-        what="One profile.",
+        handler=_profile,
+        summary="Get a device profile.",
         tag="registry",
         action=_READ,
-        answer=ProfileRow,
+        response=ProfileRow,
         errors=(404,),
     ),
     Route(
         method="GET",
         path=f"{API}/tokens",
-        call=_tokens,
-        what="Tokens in the caller's scope; never their secrets.",
+        handler=_tokens,
+        summary="List the tokens in the caller's scope, without their secrets.",
         tag="tokens",
         action=Action.CHANGE_TOKENS,
         query=listing.params(TokenRow),
-        answer=list[TokenRow],
+        response=list[TokenRow],
     ),
     Route(
         method="POST",
         path=f"{API}/tokens",
-        call=_make_token,
-        what="Make a token, shown this once; never wider or higher than the caller's own.",
+        handler=_make_token,
+        summary="Create a token, shown only once; its role and scope are within the caller's.",
         tag="tokens",
         action=Action.CHANGE_TOKENS,
         body=NewToken,
-        answer=MadeToken,
+        response=CreatedToken,
         status=201,
     ),
     Route(
         method="GET",
         path=f"{API}/tokens/{{token}}",
-        call=_token,
-        what="One token.",
+        handler=_token,
+        summary="Get a token.",
         tag="tokens",
-        answer=TokenRow,
+        response=TokenRow,
         errors=(404,),
     ),
     Route(
         method="DELETE",
         path=f"{API}/tokens/{{token}}",
-        call=_revoke,
-        what="Revoke a token; its open streams end within 2 s.",
+        handler=_revoke,
+        summary="Revoke a token; its open streams end within 2 s.",
         tag="tokens",
-        answer=TokenRow,
+        response=TokenRow,
         errors=(404, 409),
     ),
     Route(
         method="GET",
         path=f"{API}/usage",
-        call=_usage,
-        what="What each token received of each feed.",
+        handler=_usage,
+        summary="List the usage by token and feed.",
         tag="tokens",
-        query=listing.params(Usage),
-        answer=list[Usage],
+        query=listing.params(UsageRow),
+        response=list[UsageRow],
     ),
 )

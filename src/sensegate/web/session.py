@@ -1,69 +1,67 @@
-"""REST: signing in and out, as a person: with a password, or by way of a provider of identities."""
+"""REST: sign-in and sign-out of people, by password or identity provider."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from sensegate.authority.people import People, SignedIn
+from sensegate.authority.people import People, SignInResult
 from sensegate.authority.scope import Principal
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.web import auth
 from sensegate.web.bodies import Body
-from sensegate.web.routing import API, Call, Param, Route, iso
+from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 _BINDING = "sensegate-sign-in"
 _CALLBACK = f"{API}/session/oidc/callback"
 
 
 class SignIn(Body, frozen=True):
-    """Who signs in."""
+    """Credentials of a sign-in."""
 
     name: str
     password: str
     new_password: str = ""
-    """Changes the password on the way; asked for with the first one and when it is too old."""
+    """Changes the password; required at the first sign-in and when it has expired."""
     bearer: bool = False
-    """True: answer with a text to send as `Authorization: Bearer`, and set no cookie."""
+    """True: return a token for `Authorization: Bearer` instead of a cookie."""
 
 
 class PasswordChange(Body, frozen=True):
-    """A new password."""
+    """Change of the own password."""
 
     old: str
     new: str
 
 
 class SessionRow(msgspec.Struct, frozen=True):
-    """The session of a person."""
+    """Session of a person."""
 
     id: str
-    """``person:NAME``, as it stands in the audit trail."""
+    """Id in the audit trail, ``person:NAME``."""
     name: str
     role: str
     scope: str
     department: str
     csrf: str
-    """To be sent as X-CSRF-Token with every change that is proved by the cookie."""
+    """CSRF token, to be sent as X-CSRF-Token with every change authenticated by cookie."""
     ends: str
-    """At the latest; sooner when nothing is asked."""
+    """Latest end of the session; an idle one ends sooner."""
     token: str = ""
-    """With `bearer`: the session's text, told this once."""
+    """With `bearer`: the token of the session, shown only once."""
 
 
-class Ways(msgspec.Struct, frozen=True):
-    """How people may sign in here."""
+class SignInMethods(msgspec.Struct, frozen=True):
+    """Sign-in methods of this gateway."""
 
     password: bool
     provider: str
-    """The provider of identities; empty: none."""
+    """Issuer of the identity provider; empty: none."""
 
 
 def _people(call: Call) -> People:
     if call.deps.people is None:
-        raise NotFound("people do not sign in here; programs have tokens")
+        raise NotFound("this gateway has no accounts of people; use a token")
     return call.deps.people
 
 
@@ -73,36 +71,36 @@ def _row(call: Call, principal: Principal, csrf: str, left_s: float, token: str 
     return SessionRow(principal.id, principal.name, principal.role, place.division, place.department, csrf, ends, token)
 
 
-def _opened(call: Call, done: SignedIn) -> tuple[SessionRow, str]:
+def _opened(call: Call, done: SignInResult) -> tuple[SessionRow, str]:
     people = _people(call)
     principal = people.principal(done.session)
     if principal is None:
-        raise PermissionDenied("the account was ended meanwhile", authenticated=False)
-    return _row(call, principal, done.session.csrf, people.sessions.left_s(done.session)), done.text
+        raise PermissionDenied("the account was deleted meanwhile", authenticated=False)
+    return _row(call, principal, done.session.csrf, people.sessions.left_s(done.session)), done.token
 
 
 def _with_cookie(call: Call, response: web.StreamResponse, text: str) -> None:
-    """Set the session's cookie; Strict: no page of others makes the browser send it."""
+    """Set the session cookie, SameSite=Strict: foreign pages cannot make the browser send it."""
     response.set_cookie(
-        auth.cookie_name(call.deps), text, path="/", httponly=True, secure=call.deps.secure, samesite="Strict"
+        auth.cookie_name(call.deps), text, path="/", httponly=True, secure=call.deps.is_secure, samesite="Strict"
     )
 
 
-async def _ways(call: Call) -> Any:
-    return Ways(call.deps.people is not None, call.deps.oidc.issuer if call.deps.oidc else "")
+async def _methods(call: Call) -> SignInMethods:
+    return SignInMethods(call.deps.people is not None, call.deps.oidc.issuer if call.deps.oidc else "")
 
 
-async def _sign_in(call: Call) -> Any:
+async def _sign_in(call: Call) -> SessionRow | web.Response:
     people = _people(call)
     wanted = await call.body(SignIn)
-    auth.demand_own_page(call.request)
+    auth.demand_same_origin(call.request)
     address = call.request.remote or ""
-    call.guesses.demand_patience(address)
+    call.auth_failures.demand_not_blocked(address)
     try:
         done = await people.sign_in(wanted.name, wanted.password, new_password=wanted.new_password)
     except PermissionDenied as why:
         if not why.authenticated:
-            call.guesses.failed(address)
+            call.auth_failures.record(address)
         raise
     row, text = _opened(call, done)
     if wanted.bearer:
@@ -112,56 +110,56 @@ async def _sign_in(call: Call) -> Any:
     return response
 
 
-async def _session(call: Call) -> Any:
+async def _session(call: Call) -> SessionRow:
     people = _people(call)
-    session = people.sessions.live(call.principal.session)
+    session = people.sessions.find_id(call.principal.session)
     if session is None:
-        raise NotFound("no session: the caller is a program")
+        raise NotFound("there is no session: the caller uses a token")
     return _row(call, call.principal, session.csrf, people.sessions.left_s(session))
 
 
-async def _sign_out(call: Call) -> Any:
+async def _sign_out(call: Call) -> web.Response:
     if not call.principal.person:
-        raise NotFound("no session: the caller is a program")
+        raise NotFound("there is no session: the caller uses a token")
     await _people(call).sign_out(call.principal)
     response = web.Response(status=204)
-    response.del_cookie(auth.cookie_name(call.deps), path="/", secure=call.deps.secure, httponly=True)
+    response.del_cookie(auth.cookie_name(call.deps), path="/", secure=call.deps.is_secure, httponly=True)
     return response
 
 
-async def _password(call: Call) -> Any:
+async def _password(call: Call) -> web.Response:
     wanted = await call.body(PasswordChange)
     await _people(call).change_password(call.principal, wanted.old, wanted.new)
     return web.Response(status=204)
 
 
-async def _begin(call: Call) -> Any:
+async def _begin(call: Call) -> web.StreamResponse:
     _people(call)
     if call.deps.oidc is None:
-        raise NotFound("no provider of identities here; sign in with a password")
-    begun = await call.deps.oidc.begin()
-    response = web.Response(status=303, headers={"Location": begun.url})
-    # Lax: the browser comes back from the provider's page, and must bring this one along.
+        raise NotFound("this gateway has no identity provider; sign in with a password")
+    started = await call.deps.oidc.begin()
+    response = web.Response(status=303, headers={"Location": started.url})
+    # Lax: the browser must send this cookie when it returns from the provider's page.
     response.set_cookie(
         _BINDING,
-        begun.binding,
+        started.binding,
         path=_CALLBACK,
         httponly=True,
-        secure=call.deps.secure,
+        secure=call.deps.is_secure,
         samesite="Lax",
         max_age=600,
     )
     return response
 
 
-async def _callback(call: Call) -> Any:
+async def _callback(call: Call) -> web.StreamResponse:
     people = _people(call)
     if call.deps.oidc is None:
-        raise NotFound("no provider of identities here; sign in with a password")
+        raise NotFound("this gateway has no identity provider; sign in with a password")
     address = call.request.remote or ""
-    call.guesses.demand_patience(address)
+    call.auth_failures.demand_not_blocked(address)
     if error := call.text("error"):
-        raise PermissionDenied(f"the provider refused: {error[:100]}", authenticated=False)
+        raise PermissionDenied(f"the identity provider rejected the sign-in: {error[:100]}", authenticated=False)
     try:
         identity = await call.deps.oidc.finish(
             state=call.text("state"),
@@ -172,51 +170,51 @@ async def _callback(call: Call) -> Any:
         done = await people.sign_in_external(identity)
     except PermissionDenied as why:
         if not why.authenticated:
-            call.guesses.failed(address)
+            call.auth_failures.record(address)
         raise
     _, text = _opened(call, done)
     response = web.Response(status=303, headers={"Location": "/"})
     _with_cookie(call, response, text)
-    response.del_cookie(_BINDING, path=_CALLBACK, secure=call.deps.secure, httponly=True)
+    response.del_cookie(_BINDING, path=_CALLBACK, secure=call.deps.is_secure, httponly=True)
     return response
 
 
 ROUTES = (
     Route(
         method="GET",
-        path=f"{API}/session/ways",
-        call=_ways,
-        what="How people may sign in here.",
+        path=f"{API}/session/methods",
+        handler=_methods,
+        summary="Get the sign-in methods of this gateway.",
         tag="people",
         token=False,
-        answer=Ways,
+        response=SignInMethods,
     ),
     Route(
         method="POST",
         path=f"{API}/session",
-        call=_sign_in,
-        what="Sign in as a person, for a cookie or a bearer text.",
+        handler=_sign_in,
+        summary="Sign in as a person, for a cookie or a bearer token.",
         tag="people",
         token=False,
         body=SignIn,
-        answer=SessionRow,
+        response=SessionRow,
         status=201,
         errors=(401, 403, 404, 429),
     ),
     Route(
         method="GET",
         path=f"{API}/session",
-        call=_session,
-        what="The session of the caller, with its CSRF text.",
+        handler=_session,
+        summary="Get the session of the caller, with its CSRF token.",
         tag="people",
-        answer=SessionRow,
+        response=SessionRow,
         errors=(404,),
     ),
     Route(
         method="DELETE",
         path=f"{API}/session",
-        call=_sign_out,
-        what="Sign out; open streams of the session end within 2 s.",
+        handler=_sign_out,
+        summary="Sign out; open streams of the session end within 2 s.",
         tag="people",
         status=204,
         errors=(404,),
@@ -224,8 +222,8 @@ ROUTES = (
     Route(
         method="PUT",
         path=f"{API}/session/password",
-        call=_password,
-        what="Change the own password; all other sessions of the caller end.",
+        handler=_password,
+        summary="Change the password of the caller; all other sessions of the caller end.",
         tag="people",
         body=PasswordChange,
         status=204,
@@ -234,8 +232,8 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/session/oidc",
-        call=_begin,
-        what="Go to the provider of identities to sign in there.",
+        handler=_begin,
+        summary="Redirect to the identity provider for sign-in.",
         tag="people",
         token=False,
         status=303,
@@ -245,20 +243,20 @@ ROUTES = (
     Route(
         method="GET",
         path=_CALLBACK,
-        call=_callback,
-        what="Where the provider of identities sends the browser back to.",
+        handler=_callback,
+        summary="Callback of the identity provider after sign-in.",
         tag="people",
         token=False,
         status=303,
         media=("text/plain",),
         query=(
-            Param("code", "of the provider"),
-            Param("state", "of the sign-in that was begun"),
-            Param("iss", "the provider's name"),
-            Param("session_state", "of the provider; not used"),
-            Param("error", "why the provider refused"),
-            Param("error_description", "the same, for people; not shown"),
-            Param("error_uri", "the same"),
+            QueryParam("code", "authorization code"),
+            QueryParam("state", "state of the sign-in"),
+            QueryParam("iss", "issuer"),
+            QueryParam("session_state", "sent by some providers; ignored"),
+            QueryParam("error", "error of the provider"),
+            QueryParam("error_description", "description of the error; ignored"),
+            QueryParam("error_uri", "page about the error; ignored"),
         ),
         errors=(401, 403, 404, 429),
     ),

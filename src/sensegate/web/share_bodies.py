@@ -1,4 +1,4 @@
-"""What the REST interface takes and gives about sharing: entries of the catalogue, applications, grants."""
+"""Request and response bodies of sharing: catalogue entries, applications, grants."""
 
 from __future__ import annotations
 
@@ -6,29 +6,19 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from sensegate.web.bodies import Body, Division, FeedName
+from sensegate.share.applications import ApplicationState
+from sensegate.share.bundles import PreApproval
+from sensegate.share.catalogue import Cadence, DatasetColumn, DatasetKind, Provider, QualityIndicators, SharingClass
+from sensegate.share.feeds import FeedName
+from sensegate.share.grants import Delivery, RecordForm
+from sensegate.share.masks import Mask
+from sensegate.web.bodies import Body, Division
 
 Words = Annotated[str, msgspec.Meta(max_length=2_000)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-SharingClass = Literal["unconditional", "conditional", "not_shared"]
-DataKind = Literal["base", "theme", "department"]
-ProviderKind = Literal["government", "public", "enterprise", "social"]
-Cadence = Literal["realtime", "hourly", "daily", "weekly", "monthly", "quarterly", "yearly", "irregular"]
-Delivery = Literal["http", "sse", "ws", "mqtt", "webhook", "nats"]
-FormWord = Literal["json", "ndjson", "senml", "csv", "msgpack", "parquet"]
-
-
-class Promised(Body, frozen=True):
-    """The least value of each indicator, 0 to 1; null: nothing is said."""
-
-    authenticity: Share | None = None
-    accuracy: Share | None = None
-    continuity: Share | None = None
-    completeness: Share | None = None
 
 
 class EntryChange(Body, frozen=True):
-    """What is said about a feed; keys that are left out stay as they are."""
+    """Changes of a catalogue entry; keys that are left out stay unchanged."""
 
     title: Words | msgspec.UnsetType = msgspec.UNSET
     title_en: Words | msgspec.UnsetType = msgspec.UNSET
@@ -45,53 +35,42 @@ class EntryChange(Body, frozen=True):
     grade: Annotated[int, msgspec.Meta(ge=0, le=4)] | msgspec.UnsetType = msgspec.UNSET
     grade_reason: Words | msgspec.UnsetType = msgspec.UNSET
     grade_floor: Annotated[int, msgspec.Meta(ge=0, le=4)] | msgspec.UnsetType = msgspec.UNSET
-    """Least grade of what nodes send of the feed's properties and departments: a lower one is raised. 0: none."""
+    """Least grade of rows of the feed's properties and departments; a lower one is raised to it. 0: none."""
     domain: Words | msgspec.UnsetType = msgspec.UNSET
-    kind: DataKind | msgspec.UnsetType | None = msgspec.UNSET
-    provider: ProviderKind | msgspec.UnsetType = msgspec.UNSET
+    kind: DatasetKind | msgspec.UnsetType | None = msgspec.UNSET
+    provider: Provider | msgspec.UnsetType = msgspec.UNSET
     provider_name: Words | msgspec.UnsetType = msgspec.UNSET
     provider_code: Words | msgspec.UnsetType = msgspec.UNSET
     funding: Words | msgspec.UnsetType = msgspec.UNSET
     coverage: Words | msgspec.UnsetType = msgspec.UNSET
     cadence: Cadence | msgspec.UnsetType | None = msgspec.UNSET
     open: bool | msgspec.UnsetType = msgspec.UNSET
-    promise: Promised | msgspec.UnsetType = msgspec.UNSET
+    promise: QualityIndicators | msgspec.UnsetType = msgspec.UNSET
     level: Division | msgspec.UnsetType = msgspec.UNSET
 
 
 class EntryRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry in a list."""
+    """Catalogue entry in a list."""
 
     feed: str
     code: str
     title: str
     title_en: str
     state: Literal["draft", "published"]
-    sharing: str
+    sharing: SharingClass
     grade: int
     domain: str
-    kind: str | None
+    kind: DatasetKind | None
     department: str
-    cadence: str | None
+    cadence: Cadence | None
     level: str
     origin: str
-    """Division of the node that keeps it; empty: this gateway."""
+    """Division of the node that owns the entry; empty: this gateway."""
     revision: int
 
 
-class ColumnRow(msgspec.Struct, frozen=True):
-    """A property that occurs in the data."""
-
-    name: str
-    kind: str
-    unit: str
-    label_zh: str
-    label_en: str
-    rows: int
-
-
-class EntryAnswer(EntryRow, frozen=True, kw_only=True):
-    """All that is said about a feed, and what was found in its data."""
+class EntryDetail(EntryRow, frozen=True, kw_only=True):
+    """Catalogue entry in full, with what was found in the data."""
 
     summary: str
     summary_en: str
@@ -103,157 +82,135 @@ class EntryAnswer(EntryRow, frozen=True, kw_only=True):
     legal_basis: str
     grade_reason: str
     grade_floor: int
-    provider: str
+    provider: Provider
     provider_name: str
     provider_code: str
     funding: str
     coverage: str
     open: bool
-    promise: Promised
-    measured: Promised
-    """Means over the devices of the feed and the last day; null where nothing was measured."""
-    held: dict[str, bool]
-    """Of what is promised and measured: whether it is held."""
+    promise: QualityIndicators
+    measured: QualityIndicators
+    """Mean indicators of the feed's devices; null: not measured."""
+    met: dict[str, bool]
+    """QualityIndicators and measured indicator -> whether the promise is met."""
     missing: list[str]
-    """What has to be said until it is published."""
-    columns: list[ColumnRow]
+    """What is missing before the entry can be published."""
+    columns: list[DatasetColumn]
     sample: list[dict[str, Any]]
-    drawn: str
+    sampled: str
     published: str
     changed: str
     divisions: list[str]
-    """Of the feed."""
-    reads: bool
-    """The caller may read it now."""
+    """Divisions of the feed."""
+    can_read: bool
+    """Whether the caller may read the feed now."""
 
 
-class SampleWish(Body, frozen=True):
-    """How a sample is to be drawn."""
+class SampleRequest(Body, frozen=True):
+    """How a sample is taken."""
 
     rows: Annotated[int, msgspec.Meta(ge=1, le=50)] = 5
-    mask: MaskBody | None = None
-    """null: as it is where it is shared unconditionally, else without places, devices and exact times."""
-
-
-class RoundingBody(Body, frozen=True):
-    """Values of a property as multiples of a step in its canonical unit."""
-
-    property: str
-    step: float
-
-
-class MaskBody(Body, frozen=True):
-    """What a subscriber does not see as it is."""
-
-    drop: tuple[str, ...] = ()
-    """Properties; also `place` and `profile`."""
-    round: tuple[RoundingBody, ...] = ()
-    hash: tuple[str, ...] = ()
-    """`device` and string properties."""
-    grid_m: float = 0.0
-    time_s: int = 0
-    division_digits: int = 0
-    k: int = 0
-    key: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    mask: Mask | None = None
+    """null: none for data shared unconditionally, else one that hides positions, devices and exact times."""
 
 
 class NewApplication(Body, frozen=True):
-    """What is applied for."""
+    """Application for access."""
 
     purpose: Words
     legal_basis: Words
     feeds: Annotated[tuple[FeedName, ...], msgspec.Meta(max_length=100)] = ()
     bundle: Annotated[str, msgspec.Meta(max_length=64)] = ""
-    """Name of a bundle, in place of its feeds."""
+    """Name of a bundle, instead of `feeds`."""
     days: float = 365.0
     starts: int = 0
-    """µs UTC; 0: at the decision."""
+    """Start of the grant, µs UTC; 0: at the decision."""
     subscriber: Annotated[str, msgspec.Meta(max_length=80)] = ""
-    """Id of the token that will read; empty: the caller's own."""
+    """Id of the token that will read; empty: the token of the caller."""
     properties: tuple[str, ...] = ()
     divisions: tuple[Division, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
-    forms: tuple[FormWord, ...] = ()
+    forms: tuple[RecordForm, ...] = ()
     rate: float = 0.0
     volume: int = 0
     contact: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
 class NewDecision(Body, frozen=True):
-    """What the owner says; what is left out is as applied for."""
+    """Decision on an application; keys that are left out are granted as applied for."""
 
     approve: bool
     reason: Words = ""
     days: float = 0.0
-    mask: MaskBody | None = None
+    mask: Mask | None = None
     properties: tuple[str, ...] = ()
     divisions: tuple[Division, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
-    forms: tuple[FormWord, ...] = ()
+    forms: tuple[RecordForm, ...] = ()
     rate: float = 0.0
     volume: int = 0
     grade_max: Annotated[int, msgspec.Meta(ge=1, le=4)] = 3
 
 
-class BlanketBody(Body, frozen=True):
-    """What is granted in advance."""
+class NewPreApproval(Body, frozen=True):
+    """Approval in advance of applications for a bundle."""
 
     applicants: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=100)]
-    """Divisions, or DIVISION/DEPARTMENT."""
+    """Scopes, DIVISION or DIVISION/DEPARTMENT, whose applicants are approved."""
     until: int
-    """Applications before this time, µs UTC."""
+    """Applications before this time are approved, µs UTC."""
     terms: NewDecision
     reason: Words = ""
 
 
 class NewBundle(Body, frozen=True):
-    """Feeds that are applied for and granted as one."""
+    """Bundle of feeds that are applied for and granted together."""
 
     name: FeedName
     feeds: Annotated[tuple[FeedName, ...], msgspec.Meta(min_length=1, max_length=100)]
     title: Words = ""
     title_en: Words = ""
-    blankets: tuple[BlanketBody, ...] = ()
+    pre_approvals: tuple[NewPreApproval, ...] = ()
 
 
 class BundleRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A bundle."""
+    """Bundle."""
 
     name: str
-    feeds: list[str]
+    feeds: tuple[str, ...]
     title: str
     title_en: str
-    blankets: list[dict[str, Any]]
+    pre_approvals: tuple[PreApproval, ...]
     by: str
     revision: int
 
 
 class ApplicationRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An application with what became of it."""
+    """Application with its state."""
 
     id: str
-    state: str
-    """``pending``, ``approved``, ``refused``, ``withdrawn``; ``lapsed``: no level answered, each may still."""
-    feeds: list[str]
+    state: ApplicationState
+    """``pending``, ``approved``, ``refused``, ``withdrawn``; ``lapsed``: no level decided in time, each still may."""
+    feeds: tuple[str, ...]
     purpose: str
     legal_basis: str
     days: float
     subscriber: str
     applicant: str
     by: str
-    properties: list[str]
-    divisions: list[str]
-    deliveries: list[str]
-    forms: list[str]
+    properties: tuple[str, ...]
+    divisions: tuple[str, ...]
+    deliveries: tuple[str, ...]
+    forms: tuple[str, ...]
     rate: float
     volume: int
     contact: str
     renews: str
     bundle: str
     level: str
-    """Who decides now."""
+    """Division whose level decides now."""
     owner: str
-    """Who decides first."""
+    """Division whose level decides first."""
     department: str
     created: str
     deadline: str
@@ -262,15 +219,16 @@ class ApplicationRow(msgspec.Struct, frozen=True, kw_only=True):
     decided_by: str
     lapsed: str
     reason: str
-    grants: list[str]
+    grants: tuple[str, ...]
     revision: int
 
 
 class GrantRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The right of a subscriber to a feed."""
+    """Right of a subscriber to a feed."""
 
     id: str
-    state: Literal["active", "waiting", "expired", "revoked"]
+    state: str
+    """``active``, ``waiting`` (not started), ``expired`` or ``revoked``."""
     feed: str
     subscriber: str
     applicant: str
@@ -280,15 +238,15 @@ class GrantRow(msgspec.Struct, frozen=True, kw_only=True):
     application: str
     starts: str
     expires: str
-    deliveries: list[str]
-    forms: list[str]
-    mask: MaskBody
+    deliveries: tuple[str, ...]
+    forms: tuple[str, ...]
+    mask: Mask
     rate: float
     volume: int
     used: int
-    """Records of this month."""
-    divisions: list[str]
-    properties: list[str]
+    """Records used this month."""
+    divisions: tuple[str, ...]
+    properties: tuple[str, ...]
     grade_max: int
     created: str
     created_by: str
@@ -298,15 +256,15 @@ class GrantRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GrantChange(Body, frozen=True):
-    """Terms of a grant; keys that are left out stay as they are."""
+    """Changes of the terms of a grant; keys that are left out stay unchanged."""
 
     subscriber: Annotated[str, msgspec.Meta(max_length=80)] | msgspec.UnsetType = msgspec.UNSET
     """Another token of the same applicant."""
     days: Annotated[float, msgspec.Meta(gt=0)] | msgspec.UnsetType = msgspec.UNSET
-    """From now on."""
-    mask: MaskBody | msgspec.UnsetType = msgspec.UNSET
+    """Duration from now on."""
+    mask: Mask | msgspec.UnsetType = msgspec.UNSET
     deliveries: tuple[Delivery, ...] | msgspec.UnsetType = msgspec.UNSET
-    forms: tuple[FormWord, ...] | msgspec.UnsetType = msgspec.UNSET
+    forms: tuple[RecordForm, ...] | msgspec.UnsetType = msgspec.UNSET
     rate: float | msgspec.UnsetType = msgspec.UNSET
     volume: int | msgspec.UnsetType = msgspec.UNSET
     divisions: tuple[Division, ...] | msgspec.UnsetType = msgspec.UNSET
@@ -315,16 +273,16 @@ class GrantChange(Body, frozen=True):
 
 
 class Renewal(Body, frozen=True):
-    """For how long a grant is to go on; all else is as it was applied for."""
+    """Extension of a grant; all other terms stay."""
 
     days: float = 365.0
     purpose: Words = ""
-    """Empty: as before."""
+    """Purpose; empty: as before."""
     legal_basis: Words = ""
 
 
 class GrantUsage(msgspec.Struct, frozen=True):
-    """What a grant delivered in a month by one delivery."""
+    """Usage of a grant in a month by one delivery."""
 
     delivery: str
     month: str
@@ -334,26 +292,12 @@ class GrantUsage(msgspec.Struct, frozen=True):
     last: str
     subscriber: str
     unsettled: int
-    """So many records more may have gone: the gateway was killed while it delivered; a quota counts them."""
+    """Records that may have been delivered without being counted, when the gateway was killed; a quota counts them."""
 
 
-class ReceiptAnswer(msgspec.Struct, frozen=True):
-    """What a grant delivered in a month, signed (Ed25519); keep it as it came, for `sensegate receipt verify`."""
+class GrantUsageReport(msgspec.Struct, frozen=True):
+    """Usage of a grant in a month."""
 
-    kind: str
-    gateway: str
-    grant: str
-    feed: str
-    subscriber: str
-    applicant: str
-    owner: str
-    purpose: str
+    rows: list[GrantUsage]
     month: str
-    whole: bool
     records: int
-    bytes: int
-    rows: list[dict[str, Any]]
-    time: int
-    key: str
-    signature: str
-    format: int

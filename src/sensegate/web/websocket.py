@@ -1,8 +1,8 @@
-"""`GET /api/v1/feeds/{feed}/ws`: a feed by WebSocket, as fast as the subscriber asks for it.
+"""`GET /api/v1/feeds/{feed}/ws`: a feed by WebSocket with credit-based flow control.
 
-The subscriber gives credit, a number of records; never are more sent than it gave. Each message holds some records
-and `next`, the cursor after them; without records it is a sign of life. Commands are ``{"credit": N}``: N records more.
-What ends the delivery is said as ``{"problem": {…}}`` before the connection is closed.
+The subscriber grants credit, a number of records, which is never exceeded. Each message has records and `next`, the
+cursor after them; without records it is a heartbeat. The command ``{"credit": N}`` adds credit. An error is sent as
+``{"problem": {…}}`` before the connection is closed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,22 +19,22 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from sensegate import metrics
 from sensegate.authority.scope import Action
 from sensegate.errors import Overloaded, PermissionDenied, SensegateError
-from sensegate.share.delivery import Page
-from sensegate.share.pages import Pages
-from sensegate.share.roll import Standing
+from sensegate.share.consumers import ConsumerInfo
+from sensegate.share.delivery import FeedPage
+from sensegate.share.pages import FeedPages
 from sensegate.web import problems
-from sensegate.web.feeds import HEARTBEAT_S, SELECT, asked_of, still_of
+from sensegate.web.feeds import HEARTBEAT_S, SELECTION_PARAMS, current_principal_of, request_of
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, Call, Param, Route
+from sensegate.web.routing import API, Call, QueryParam, Route
 
 CREDIT = 1_000
-"""Records a subscriber gets before it has to give credit, unless `credit` says otherwise."""
+"""Initial credit, unless parameter `credit` gives another."""
 CREDIT_MAX = 1_000_000
 MESSAGE_RECORDS_MAX = 500
-"""So a message stays below the MiB that common clients take at most."""
+"""Keeps a message below 1 MiB, the limit of common clients."""
 COMMAND_BYTES_MAX = 4_096
 COMMANDS_PER_S = 100.0
-"""More commands than this, over ten seconds, end the connection."""
+"""Most commands a second, over ten seconds, before the connection is closed."""
 PROTOCOL = "sensegate.v1"
 _CLOSE = {401: WSCloseCode.POLICY_VIOLATION, 403: WSCloseCode.POLICY_VIOLATION, 404: WSCloseCode.POLICY_VIOLATION}
 
@@ -45,21 +44,21 @@ class _Command(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Credit:
-    """How many records may still be sent."""
+    """Number of records that may still be sent."""
 
     def __init__(self, left: int) -> None:
         self.left = left
         self._more = asyncio.Event()
 
-    def give(self, count: int) -> None:
+    def add(self, count: int) -> None:
         """Add credit. Raises `BadRequest`: not 1 to `CREDIT_MAX`, or too much in all."""
         if not 1 <= count <= CREDIT_MAX or self.left + count > CREDIT_MAX:
-            raise BadRequest(f"credit: {count} with {self.left} left; 1 to {CREDIT_MAX}, and no more in all")
+            raise BadRequest(f"credit: {count} with {self.left} left is out of range; give at most {CREDIT_MAX} in all")
         self.left += count
         self._more.set()
 
     async def wait(self, timeout_s: float) -> None:
-        """Return when some was given, or after a time."""
+        """Return when credit is added, or after a time."""
         self._more.clear()
         try:
             async with asyncio.timeout(timeout_s):
@@ -68,71 +67,73 @@ class Credit:
             return
 
 
-def same_origin(call: Call) -> bool:
-    """Return whether no page of another site asks: browsers name the page's origin."""
+def is_same_origin(call: Call) -> bool:
+    """Return whether the request is not made by a page of another site."""
     origin = call.request.headers.get("Origin")
     return origin is None or urlsplit(origin).netloc == call.request.host
 
 
-async def _ws(call: Call) -> Any:
+async def _open(call: Call) -> web.StreamResponse:
     share, form = call.deps.share, call.text("form", "json")
     if form not in {"json", "msgpack"}:
-        raise BadRequest(f"query: form: '{form[:20]}'; json or msgpack")
-    if not same_origin(call):
-        raise PermissionDenied("a page of another site may not open this", authenticated=True)
-    request = asked_of(call, call.text("after"))
-    credit = Credit(call.whole("credit", CREDIT, CREDIT_MAX))
-    # What is refused is refused here, before the upgrade.
-    pages = await share.open_pages(still_of(call), request, form=form)
+        raise BadRequest(f"query: form: '{form[:20]}' is unknown; use json or msgpack")
+    if not is_same_origin(call):
+        raise PermissionDenied("pages of other sites may not open this connection", authenticated=True)
+    request = request_of(call, call.text("after"))
+    credit = Credit(call.integer("credit", CREDIT, CREDIT_MAX))
+    # Errors are raised here, before the upgrade.
+    pages = await share.open_pages(current_principal_of(call), request, form=form)
     socket = web.WebSocketResponse(
         protocols=(PROTOCOL,), heartbeat=HEARTBEAT_S, max_msg_size=COMMAND_BYTES_MAX, compress=False
     )
     if not socket.can_prepare(call.request).ok:
-        raise BadRequest("this is a WebSocket: send `Connection: Upgrade` and `Upgrade: websocket`", status=426)
+        raise BadRequest("a WebSocket is required; send `Connection: Upgrade` and `Upgrade: websocket`", status=426)
     await socket.prepare(call.request)
     metered = partial(share.count, call.principal, request.feed, "ws")
     metered(requests=1, records=0, size=0)
     metrics.STREAMS.inc()
-    with call.deps.roll.entered(call.principal.id, request.feed, "ws") as standing:
+    with call.deps.consumers.registered(call.principal.id, request.feed, "ws") as consumer:
 
-        def covered(page: Page) -> AbstractAsyncContextManager[None]:
-            return share.covered(call.principal, request.feed, "ws", page.count, page.grant)
+        def covered(page: FeedPage) -> AbstractAsyncContextManager[None]:
+            return share.reserve(call.principal, request.feed, "ws", page.count, page.grant)
 
-        def took(page: Page) -> None:
-            standing.took(page.count, call.deps.clock.now())
+        def delivered(page: FeedPage) -> None:
+            consumer.delivered(page.count, call.deps.clock.now())
             metered(requests=0, records=page.count, size=len(page.body), grant=page.grant)
 
         try:
             async with asyncio.TaskGroup() as both:
-                sending = both.create_task(_send(socket, pages, credit, form, covered, took, standing))
+                sending = both.create_task(_send(socket, pages, credit, form, covered, delivered, consumer))
                 await _listen(socket, credit)
                 sending.cancel()
         except* SensegateError as why:
             await _end(call, socket, why.exceptions[0])
         except* ConnectionError:
-            pass  # the subscriber has gone; its cursor stays valid
+            pass  # the subscriber has disconnected; its cursor stays valid
         finally:
             metrics.STREAMS.dec()
     return socket
 
 
-async def _send(  # noqa: PLR0917 - the ends of one connection
+async def _send(  # noqa: PLR0917 - both ends of one connection
     socket: web.WebSocketResponse,
-    pages: Pages,
+    pages: FeedPages,
     credit: Credit,
     form: str,
-    covered: Callable[[Page], AbstractAsyncContextManager[None]],
-    took: Callable[[Page], None],
-    standing: Standing,
+    covered: Callable[[FeedPage], AbstractAsyncContextManager[None]],
+    delivered: Callable[[FeedPage], None],
+    consumer: ConsumerInfo,
 ) -> None:
     """Send what the credit allows until cancelled."""
     loop = asyncio.get_running_loop()
     opcode = WSMsgType.TEXT if form == "json" else WSMsgType.BINARY
-    spoken = loop.time()
+    last_sent = loop.time()
     following = ""
     while True:
-        standing.place = pages.place
-        standing.state, standing.why = ("live", "") if credit.left else ("waiting", "it has given no credit")
+        consumer.offset = pages.cursor
+        consumer.state, consumer.reason = (
+            ("live", "") if credit.left else ("waiting", "the subscriber has given no credit")
+        )
         if credit.left:
             page = await pages.next(min(credit.left, MESSAGE_RECORDS_MAX))
             following = page.next
@@ -140,24 +141,24 @@ async def _send(  # noqa: PLR0917 - the ends of one connection
                 credit.left -= page.count
                 async with covered(page):
                     await socket.send_frame(page.body, opcode)
-                    took(page)
-                spoken = loop.time()
+                    delivered(page)
+                last_sent = loop.time()
         else:
             await credit.wait(1.0)
             pages.check()
-        if loop.time() - spoken >= HEARTBEAT_S:
+        if loop.time() - last_sent >= HEARTBEAT_S:
             alive = {"records": [], "next": following, "credit": credit.left}
             encode = msgspec.json.encode if form == "json" else msgspec.msgpack.encode
             await socket.send_frame(encode(alive), opcode)
-            spoken = loop.time()
+            last_sent = loop.time()
 
 
 async def _listen(socket: web.WebSocketResponse, credit: Credit) -> None:
     """Take commands until the subscriber closes.
 
     Raises:
-        BadRequest: something that is no command.
-        Overloaded: too many of them.
+        BadRequest: a message is not a command.
+        Overloaded: there are too many commands.
     """
     loop = asyncio.get_running_loop()
     began, count = loop.time(), 0
@@ -171,14 +172,14 @@ async def _listen(socket: web.WebSocketResponse, credit: Credit) -> None:
             elif message.type is WSMsgType.BINARY:
                 command = msgspec.msgpack.decode(message.data, type=_Command)
             else:
-                raise BadRequest(f"{message.type.name}: not a command")
+                raise BadRequest(f"{message.type.name}: is not a command; send a text or binary message")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as why:
             raise BadRequest(f'command: {why}; send {{"credit": N}}') from None
-        credit.give(command.credit)
+        credit.add(command.credit)
 
 
 async def _end(call: Call, socket: web.WebSocketResponse, why: BaseException) -> None:
-    """Say why, then close."""
+    """Send the problem document, then close."""
     assert isinstance(why, SensegateError)  # noqa: S101 - for the type checker
     if socket.closed:
         return
@@ -194,14 +195,14 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/feeds/{{feed}}/ws",
-        call=_ws,
-        what='The same by WebSocket; give credit as {"credit": N}, go on with `after`.',
+        handler=_open,
+        summary='Stream records by WebSocket; grant credit as {"credit": N}, resume with `after`.',
         tag="feeds",
         action=Action.READ_READINGS,
         query=(
-            *SELECT,
-            Param("form", "json (text messages) or msgpack (columns, binary); default json"),
-            Param("credit", "records to begin with, default 1,000", "integer"),
+            *SELECTION_PARAMS,
+            QueryParam("form", "json (text messages) or msgpack (columns, binary); default json"),
+            QueryParam("credit", "initial credit in records, default 1,000", "integer"),
         ),
         media=("application/json", "application/vnd.msgpack"),
         status=101,

@@ -64,7 +64,7 @@ def read_text(path: Path) -> str:
 def read_yaml(path: Path) -> Any:
     """Return the tree of a YAML file of foreign origin. Raises `ConfigError`."""
     try:
-        return yamls.tree(read_text(path))
+        return yamls.parse_tree(read_text(path))
     except yaml.YAMLError as error:
         raise ConfigError("is not YAML", file=str(path), remedy=str(error).splitlines()[0]) from error
 

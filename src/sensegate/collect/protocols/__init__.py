@@ -15,7 +15,7 @@ from sensegate.ports import Talk
 
 TALKS: Final[dict[str, Callable[[TcpConfig, ZoneInfo], Talk]]] = {
     "hj212": lambda _config, _zone: Hj212Talk(),
-    "sl651": lambda config, zone: HydrologyTalk(zone, hang_up=config.hang_up),
+    "sl651": lambda config, zone: HydrologyTalk(zone, hang_up=config.allow_offline),
     "gbt26875": lambda _config, zone: FireTalk(zone),
     "jtt808": lambda config, _zone: VehicleTalk(open_door=not config.passwords_file),
 }

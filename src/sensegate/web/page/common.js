@@ -1,6 +1,6 @@
 "use strict";
-// What the pages share. Each of the console brings its TEXTS and `state`, and draw, refresh, enter and words; its last
-// line is begin(). No text of the gateway is ever taken as HTML.
+// Shared by the pages. Each page of the console defines TEXTS, `state`, draw, refresh, signIn and fallbackText, and ends
+// with initialise(). Texts of the gateway are never interpreted as HTML.
 
 const byId = (id) => document.getElementById(id);
 
@@ -10,7 +10,7 @@ function make(tag, text, name) {
   if (name) element.className = name;
   return element;
 }
-function say(key) { return TEXTS[state.language][key] || TEXTS.en[key] || words(key); }
+function say(key) { return TEXTS[state.language][key] || TEXTS.en[key] || fallbackText(key); }
 
 function translate() {
   document.documentElement.lang = state.language;
@@ -20,7 +20,7 @@ function translate() {
   draw();
 }
 
-function begin() {
+function initialise() {
   byId("form").addEventListener("submit", (event) => {
     event.preventDefault();
     state.token = byId("token").value.trim();
@@ -37,5 +37,5 @@ function begin() {
   state.language = localStorage.getItem("language") || (navigator.language.toLowerCase().startsWith("zh") ? "zh-CN" : "en");
   state.token = sessionStorage.getItem("token") || "";
   translate();
-  if (state.token) refresh(); else enter();
+  if (state.token) refresh(); else signIn();
 }

@@ -1,39 +1,39 @@
 "use strict";
-// The live ledger: asks /api/v1/ledger every two seconds. No text of the gateway is ever taken as HTML.
+// The live ledger, fetched from /api/v1/ledger every two seconds. Texts of the gateway are never interpreted as HTML.
 
 const TEXTS = {
   en: {
-    docs: "API", sharing: "Sharing", leave: "Leave", entry: "The ledger of this gateway",
-    entryHelp: "Enter a token whose role may read the ledger (operator, auditor, admin); the first one lies in admin.token of the gateway's directory. It stays in this tab.",
-    signIn: "Sign in", name: "Name", password: "Password", fresh: "New password", provider: "Sign in by the provider of identities",
-    token: "Token", show: "Show the ledger", rate: "Messages a second", delivered: "Delivered to subscribers",
-    ready: "Gateway", since: "Span", h1: "this hour and the one before", h6: "6 hours", h24: "24 hours", h48: "48 hours",
-    conservation: "Where everything went", byNode: "By node", byDivision: "By division", byDevice: "By device",
-    byHour: "By hour", none: "Nothing in this span yet.", reasons: "Duplicates, rejections, quarantine", nodes: "Nodes", cameras: "Cameras",
-    balanced: "Balanced: all is accounted for", unbalanced: "Not balanced: something is missing",
+    docs: "API", sharing: "Sharing", signOut: "Sign out", entry: "Ledger of this gateway",
+    entryHelp: "Enter a token with a role that may read the ledger (operator, auditor, admin); the initial one is in admin.token in the gateway's directory. The token is stored in this tab only.",
+    signIn: "Sign in", name: "Name", password: "Password", newPassword: "New password", provider: "Single sign-on",
+    token: "Token", show: "Show the ledger", rate: "Messages per second", delivered: "Delivered to subscribers",
+    ready: "Gateway", since: "Time range", h1: "this and the previous hour", h6: "6 hours", h24: "24 hours", h48: "48 hours",
+    conservation: "Accounting of all data", byNode: "By node", byDivision: "By division", byDevice: "By device",
+    byHour: "By hour", none: "No data in this time range.", reasons: "Duplicates, rejections, quarantine", nodes: "Nodes", cameras: "Cameras",
+    balanced: "Balanced: all data is accounted for", unbalanced: "Not balanced: data is missing",
     waiting: "Waiting for the gateway…", isReady: "ready", notReady: "not ready", centre: "Centre", node: "Node",
     messages: "Messages received", values: "Values decoded", accepted: "Readings stored",
     decoded: "decoded", quarantined: "quarantined", stored: "stored", duplicates: "duplicates", suppressed: "suppressed",
-    rejected: "rejected", thinned: "thinned", forwarded: "forwarded", withheld: "withheld", refused_by_centre: "refused by the centre", pending: "pending", updated: "Counted since {0} · updated {1}",
+    rejected: "rejected", thinned: "downsampled", forwarded: "forwarded", withheld: "withheld", refused_by_centre: "rejected by the centre", pending: "pending", updated: "Counted since {0} · updated {1}",
     refused: "This token may not read the ledger.", lag: "lag", state: "state", lastCommit: "last commit",
-    division: "division", device: "device", hour: "hour", camera: "camera", speaks: "profile", clockLag: "clock behind by, s", active: "active", up: "up", silent: "silent", never: "never seen", nothing: "none",
+    division: "division", device: "device", hour: "hour", camera: "camera", profile: "profile", clockLag: "clock lag (s)", active: "active", up: "up", silent: "silent", never: "never seen", nothing: "none",
     conflict: "stored, of these conflicts", late: "stored, of these late", not_deduplicated: "stored, of these older than the horizon", ignored: "declared as missing",
   },
   "zh-CN": {
-    docs: "接口", sharing: "数据共享", leave: "退出", entry: "本网关的数据账本",
+    docs: "接口", sharing: "数据共享", signOut: "退出登录", entry: "本网关的数据账本",
     entryHelp: "请输入有权查看账本的令牌（管理员、审计员或各级操作员）；首个令牌在网关目录的 admin.token 中。令牌只保存在本标签页。",
-    signIn: "登录", name: "用户名", password: "密码", fresh: "新密码", provider: "通过统一身份认证登录",
+    signIn: "登录", name: "用户名", password: "密码", newPassword: "新密码", provider: "通过统一身份认证登录",
     token: "令牌", show: "查看账本", rate: "每秒消息数", delivered: "已交付订阅方",
     ready: "网关状态", since: "时间范围", h1: "本小时和上一小时", h6: "6 小时", h24: "24 小时", h48: "48 小时",
     conservation: "数据去向", byNode: "按节点", byDivision: "按区划", byDevice: "按设备",
-    byHour: "按小时", none: "该时段暂无数据。", reasons: "重复、拒收与隔离", nodes: "节点", cameras: "摄像机",
+    byHour: "按小时", none: "该时间范围内暂无数据。", reasons: "重复、拒收与隔离", nodes: "节点", cameras: "摄像机",
     balanced: "账目平衡：全部数据都有去向", unbalanced: "账目不平：有数据去向不明",
     waiting: "正在等待网关…", isReady: "就绪", notReady: "未就绪", centre: "中心", node: "节点",
     messages: "接收消息", values: "解析数值", accepted: "入库读数",
     decoded: "已解析", quarantined: "已隔离", stored: "已入库", duplicates: "重复", suppressed: "未变化抑制",
     rejected: "拒收", thinned: "轨迹抽稀", forwarded: "已上报", withheld: "不上报", refused_by_centre: "中心拒收", pending: "待上报", updated: "自 {0} 起统计 · {1} 更新",
     refused: "该令牌无权查看账本。", lag: "积压", state: "状态", lastCommit: "最近提交",
-    division: "区划", device: "设备", hour: "小时", camera: "摄像机", speaks: "物模型", clockLag: "时钟滞后（秒）", active: "在用", registered: "已登记", disabled: "已停用", retired: "已退役", up: "在线", silent: "静默", never: "从未上线", nothing: "无",
+    division: "区划", device: "设备", hour: "小时", camera: "摄像机", profile: "物模型", clockLag: "时钟滞后（秒）", active: "在用", registered: "已登记", disabled: "已停用", retired: "已退役", up: "在线", silent: "静默", never: "从未上线", nothing: "无",
     conflict: "已入库，其中冲突", late: "已入库，其中迟到", not_deduplicated: "已入库，其中超出判重时限", ignored: "声明为缺测",
     "withheld.grade": "不上报：级别过高", "withheld.scope": "不上报：范围之外", "withheld.mode": "应急期间暂不上报",
     "withheld.expired": "不上报：已过保存期", "withheld.skipped": "不上报：人工跳过", "refused_by_centre.area": "中心拒收：区划之外", "refused_by_centre.foreign_device": "中心拒收：他节点设备", "refused_by_centre.unreadable": "中心拒收：无法解码",
@@ -54,13 +54,13 @@ const TEXTS = {
   },
 };
 const COLUMNS = ["messages", "quarantined", "values", "accepted", "duplicates", "suppressed", "rejected", "thinned", "forwarded", "withheld"];
-const EVERY_MS = 2000;
+const INTERVAL_MS = 2000;
 const state = { token: "", csrf: "", by: "node", language: "en", me: null, answer: null, nodes: [], cameras: [], ready: null, history: [], timer: 0 };
 
-function words(kind) {
+function fallbackText(kind) {
   const [head, ...rest] = kind.split("."), tail = rest.join(" · ");
-  if (head === "refused") return `refused by the broker: ${tail}`;
-  const names = { duplicate: "duplicate", quarantined: "quarantined", rejected: "rejected", suppressed: "suppressed", withheld: "withheld", refused_by_centre: "refused by the centre", removed: state.language === "en" ? "removed" : "已去除" };
+  if (head === "refused") return `rejected by the broker: ${tail}`;
+  const names = { duplicate: "duplicate", quarantined: "quarantined", rejected: "rejected", suppressed: "suppressed", withheld: "withheld", refused_by_centre: "rejected by the centre", removed: state.language === "en" ? "removed" : "已去除" };
   return tail ? `${names[head] || head}: ${tail.replaceAll("_", " ")}` : head;
 }
 function number(value) { return new Intl.NumberFormat(state.language).format(value || 0); }
@@ -84,18 +84,18 @@ async function refresh() {
     state.ready = ready;
     state.nodes = (await ask("/api/v1/nodes").catch(() => ({ rows: [] }))).rows;
     state.cameras = (await ask("/api/v1/devices?domain=video&limit=200").catch(() => ({ rows: [] }))).rows;
-    note(answer.totals.messages || 0, since);
+    recordRate(answer.totals.messages || 0, since);
     state.lost = false;
     show(true);
   } catch (why) {
-    if (why.refused) return leave(why.refused.detail || say("refused"));
+    if (why.refused) return signOut(why.refused.detail || say("refused"));
     state.lost = true;
   }
   draw();
-  state.timer = setTimeout(refresh, document.hidden ? 5 * EVERY_MS : EVERY_MS);
+  state.timer = setTimeout(refresh, document.hidden ? 5 * INTERVAL_MS : INTERVAL_MS);
 }
 
-function note(messages, since) {
+function recordRate(messages, since) {
   const last = state.history.at(-1);
   const now = performance.now();
   if (last && (last.since !== since || messages < last.messages)) state.history = [];
@@ -103,12 +103,12 @@ function note(messages, since) {
   state.history = state.history.slice(-61);
 }
 function rates() {
-  const found = [];
+  const values = [];
   for (let index = 1; index < state.history.length; index += 1) {
     const [before, after] = [state.history[index - 1], state.history[index]];
-    found.push((after.messages - before.messages) / Math.max((after.at - before.at) / 1000, 0.1));
+    values.push((after.messages - before.messages) / Math.max((after.at - before.at) / 1000, 0.1));
   }
-  return found;
+  return values;
 }
 
 function draw() {
@@ -134,24 +134,24 @@ function draw() {
   byId("stamp").textContent = say("updated").replace("{0}", local(answer.since)).replace("{1}", new Date().toLocaleTimeString(state.language, { hour12: false }));
 }
 
-function sums(totals) {
-  const found = {};
+function sumByKind(totals) {
+  const sums = {};
   for (const [kind, count] of Object.entries(totals)) {
     const head = kind.split(".")[0];
-    found[head] = (found[head] || 0) + count;
+    sums[head] = (sums[head] || 0) + count;
   }
-  return found;
+  return sums;
 }
 function bars(totals) {
-  const of = sums(totals);
-  const accepted = of.accepted || 0;
+  const counts = sumByKind(totals);
+  const accepted = counts.accepted || 0;
   const list = [
-    ["messages", of.messages, [["decoded", "good", of.decoded], ["quarantined", "quar", of.quarantined]]],
-    ["values", of.values, [["stored", "good", accepted], ["duplicates", "dup", of.duplicate], ["suppressed", "sup", of.suppressed], ["rejected", "rej", of.rejected], ["thinned", "sup", of.thinned]]],
+    ["messages", counts.messages, [["decoded", "good", counts.decoded], ["quarantined", "quar", counts.quarantined]]],
+    ["values", counts.values, [["stored", "good", accepted], ["duplicates", "dup", counts.duplicate], ["suppressed", "sup", counts.suppressed], ["rejected", "rej", counts.rejected], ["thinned", "sup", counts.thinned]]],
   ];
-  if (of.forwarded || of.withheld || of.refused_by_centre) {
-    const pending = Math.max(accepted - (of.forwarded || 0) - (of.withheld || 0) - (of.refused_by_centre || 0), 0);
-    list.push(["accepted", accepted, [["forwarded", "fwd", of.forwarded], ["withheld", "sup", of.withheld], ["refused_by_centre", "rej", of.refused_by_centre], ["pending", "wait", pending]]]);
+  if (counts.forwarded || counts.withheld || counts.refused_by_centre) {
+    const pending = Math.max(accepted - (counts.forwarded || 0) - (counts.withheld || 0) - (counts.refused_by_centre || 0), 0);
+    list.push(["accepted", accepted, [["forwarded", "fwd", counts.forwarded], ["withheld", "sup", counts.withheld], ["refused_by_centre", "rej", counts.refused_by_centre], ["pending", "wait", pending]]]);
   }
   byId("bars").replaceChildren(...list.map(([name, total, parts]) => {
     const bar = make("div", undefined, "bar");
@@ -221,7 +221,7 @@ function nodes() {
 function cameras() {
   byId("cameras").closest("section").hidden = !state.cameras.length;
   const head = make("tr");
-  head.append(...["camera", "name", "division", "speaks", "state", "clockLag"].map((name) => make("th", say(name))));
+  head.append(...["camera", "name", "division", "profile", "state", "clockLag"].map((name) => make("th", say(name))));
   byId("cameras").tHead.replaceChildren(head);
   byId("cameras").tBodies[0].replaceChildren(...state.cameras.map((row) => {
     const line = make("tr");
@@ -237,9 +237,9 @@ function cameras() {
 function show(inside) {
   byId("board").hidden = !inside;
   byId("entry").hidden = inside;
-  byId("leave").hidden = !inside;
+  byId("signOut").hidden = !inside;
 }
-function leave(reason) {
+function signOut(reason) {
   clearTimeout(state.timer);
   sessionStorage.removeItem("token");
   if (state.csrf) fetch("/api/v1/session", { method: "DELETE", headers: { "X-CSRF-Token": state.csrf } });
@@ -251,38 +251,38 @@ function leave(reason) {
 
 byId("person").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const fresh = byId("fresh").value;
-  const body = { name: byId("name").value.trim(), password: byId("password").value, ...(fresh ? { new_password: fresh } : {}) };
+  const newPassword = byId("newPassword").value;
+  const body = { name: byId("name").value.trim(), password: byId("password").value, ...(newPassword ? { new_password: newPassword } : {}) };
   const response = await fetch("/api/v1/session", {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
   });
   const answer = await response.json();
-  byId("wrong").textContent = response.ok ? "" : answer.detail;
-  // Right, but to be changed first: the password stays in its field, the new one is asked for beside it.
+  byId("signInProblem").textContent = response.ok ? "" : answer.detail;
+  // The password is right but must be changed: it stays in its field, and a new one is requested beside it.
   const change = response.status === 403 || response.status === 400;
-  for (const element of document.querySelectorAll("#fresh, [for=fresh]")) element.hidden = !change;
+  for (const element of document.querySelectorAll("#newPassword, [for=newPassword]")) element.hidden = !change;
   if (!response.ok) return;
-  byId("password").value = byId("fresh").value = "";
+  byId("password").value = byId("newPassword").value = "";
   state.csrf = answer.csrf;
   refresh();
 });
-async function enter() {
-  const ways = await fetch("/api/v1/session/ways").then((response) => response.json()).catch(() => ({}));
-  byId("person").hidden = !ways.password;
-  byId("provider").hidden = !ways.provider;
-  const response = ways.password ? await fetch("/api/v1/session") : null;
+async function signIn() {
+  const methods = await fetch("/api/v1/session/methods").then((response) => response.json()).catch(() => ({}));
+  byId("person").hidden = !methods.password;
+  byId("provider").hidden = !methods.provider;
+  const response = methods.password ? await fetch("/api/v1/session") : null;
   if (!response || !response.ok) return show(false);
   state.csrf = (await response.json()).csrf;
   refresh();
 }
-byId("leave").addEventListener("click", () => leave(""));
+byId("signOut").addEventListener("click", () => signOut(""));
 byId("since").addEventListener("change", refresh);
-// Whoever moves here is not idle, though the page asks by itself.
-let seen = 0;
+// Input by the user keeps the session alive, which periodic requests do not.
+let lastActivity = 0;
 for (const kind of ["pointerdown", "keydown"]) {
   document.addEventListener(kind, () => {
-    if (!state.csrf || Date.now() - seen < 60000) return;
-    seen = Date.now();
+    if (!state.csrf || Date.now() - lastActivity < 60000) return;
+    lastActivity = Date.now();
     fetch("/api/v1/session", { cache: "no-store" });
   });
 }
@@ -295,4 +295,4 @@ for (const tab of byId("tabs").children) {
     refresh();
   });
 }
-begin();
+initialise();

@@ -1,0 +1,255 @@
+"""Ledgers of all commits, summed by node and hour, stored on the stream LEDGER with their own position.
+
+Each node and hour has one entry (several, ``hours.<node>.<hour>.<part>``, where its devices do not fit into one), which
+is replaced as the hour fills. The position is part of the same atomic write, so that a crash counts nothing twice. The
+most recent hours are in memory as columns, older ones encoded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import structlog
+
+from sensegate import metrics
+from sensegate.bus.decoding import decoder
+from sensegate.bus.ledger import HOUR_US, Ledger
+from sensegate.bus.names import node_of
+from sensegate.bus.unreadable import read, read_ledger
+from sensegate.clock import Clock
+from sensegate.errors import Fenced, StoreFull, Unavailable
+from sensegate.model import Entry, Member
+from sensegate.ports import Log
+from sensegate.share.reader import LogReader
+
+_HOUR_DIGITS = 9
+_OPEN_MAX = 32
+"""Most node-hours in memory as columns, the others are encoded: more than a province has cities."""
+
+_log = structlog.get_logger(__name__)
+
+
+class _Position(msgspec.Struct, frozen=True):
+    epoch: str
+    sequence: int
+    format: int = 1
+
+
+_position = decoder(_Position, "position of the hourly ledgers", json=True)
+
+
+class HourlyLedgers:
+    """Ledgers summed by (node, hour since 1970)."""
+
+    def __init__(
+        self,
+        hours: Log,
+        clock: Clock,
+        *,
+        window_h: int = 48,
+        ttl_h: int = 9_600,
+        flush_s: float = 10.0,
+        payload_bytes_max: int = 900_000,
+    ) -> None:
+        """Hold the last `window_h` hours in memory; `hours` is the stream LEDGER."""
+        self._hours = hours
+        self._clock = clock
+        self._window_h = window_h
+        self._ttl_h = ttl_h
+        self._flush_s = flush_s
+        self._bytes_max = payload_bytes_max
+        self._packed: dict[tuple[str, int], tuple[bytes, ...]] = {}
+        self._open: OrderedDict[tuple[str, int], Ledger] = OrderedDict()
+        self._changed: set[tuple[str, int]] = set()
+        self._late: set[tuple[str, int]] = set()
+        """Hours that had left memory when late counts came: the stored sum is merged in before they are written."""
+        self._parts: dict[tuple[str, int], int] = {}
+        """Number of entries of an hour on the stream."""
+        self._position = _Position("", 0)
+        self._fence = 0
+        self.problem = ""
+        """Why the sums cannot be written at present; empty: they can."""
+
+    async def open(self, epoch: str, end: int | None = None) -> int:
+        """Load the window; return the sequence of LOG after which to continue. Raises `Unavailable`.
+
+        `end`: last sequence of LOG when this process began. A stored position beyond it means that LOG has lost its end
+        since; what follows `end` is then new.
+        """
+        entry = await self._hours.last("hours.position")
+        stored = read(entry, "hourly ledgers", _position) if entry else None
+        self._position = stored or _Position(epoch, 0)
+        self._fence = entry.sequence if entry else 0
+        if self._position.epoch != epoch:
+            self._position = _Position(epoch, 0)
+        if end is not None and self._position.sequence > end:
+            _log.warning(
+                "log has lost its end; hourly ledgers continue from its end", position=self._position.sequence, end=end
+            )
+            self._position = _Position(epoch, end)
+        oldest = self._clock.now() // HOUR_US - self._window_h
+        at = await self._hours.sequence_at(self._clock.now() - self._window_h * HOUR_US) - 1
+        while entries := await self._hours.fetch(at):
+            at = entries[-1].sequence
+            for entry in entries:
+                kind, _, place = entry.subject.partition(".")
+                node, _, rest = place.partition(".")
+                hour, _, part = rest.partition(".")
+                # In a copied stream every entry is as old as the copy, so that the hour in the subject decides.
+                if kind != "hours" or not (hour.isascii() and hour.isdigit() and len(hour) <= _HOUR_DIGITS):
+                    continue
+                if int(hour) >= oldest:
+                    before = self._packed.get((node, int(hour)), ())
+                    self._packed[node, int(hour)] = (*before, entry.payload) if part else (entry.payload,)
+                    self._parts[node, int(hour)] = len(self._packed[node, int(hour)])
+        return self._position.sequence
+
+    def attach(self, reader: LogReader) -> None:
+        """Add every ledger entry that the reader passes."""
+        reader.on_ledger.append(self.add)
+
+    def add(self, entry: Entry) -> None:
+        """Add the ledger of one entry of LOG: ``ledger.<node>[-<partition>]`` or ``carried.<node>``."""
+        if entry.sequence <= self._position.sequence:
+            return
+        node = node_of(entry.subject)
+        counts = read_ledger(entry, "hourly ledgers")
+        for hour, part in (_by_hour(counts) if counts is not None else {}).items():
+            self._ledger(node, hour).merge(part)
+            self._changed.add((node, hour))
+        self._position = _Position(self._position.epoch, entry.sequence)
+
+    def nodes(self, since_hour: int) -> list[str]:
+        """Return the nodes that have counts in or after an hour."""
+        return sorted({node for node, hour in self._keys() if hour >= since_hour})
+
+    def total(self, node: str, since_hour: int) -> Ledger:
+        """Return the sum of a node's counts in and after an hour."""
+        total = Ledger()
+        for key in sorted(self._keys()):
+            if key[0] == node and key[1] >= since_hour:
+                total.merge(self._open.get(key) or self._unpacked(key))
+        return total
+
+    async def run(self) -> None:
+        """Write what has changed every `flush_s`, until cancelled."""
+        while True:
+            await self._clock.sleep(self._flush_s)
+            try:
+                await self.flush()
+                self.problem = ""
+            except (Unavailable, StoreFull) as why:
+                self.problem = f"hourly ledgers cannot be written: {why}"
+                _log.warning("hourly ledgers not written; they are retried", reason=str(why))
+
+    async def flush(self) -> None:
+        """Write the changed hours and the position, all or nothing.
+
+        Raises:
+            Unavailable, StoreFull: nothing is discarded; the next call writes it.
+        """
+        if not self._changed:
+            return
+        await self._merge_late_hours()
+        keys, position = sorted(self._changed), self._position
+        self._changed.clear()
+        members = [member for node, hour in keys for member in self._members(node, hour)]
+        members.append(Member("hours.position", msgspec.json.encode(position), rollup=True, expect=self._fence))
+        try:
+            self._fence = await self._hours.write(members)
+        except (Fenced, Unavailable, StoreFull, asyncio.CancelledError) as why:
+            self._changed.update(keys)
+            if not isinstance(why, Fenced):
+                raise
+            # An earlier write took effect although its acknowledgement was lost; the next write replaces all of it.
+            entry = await self._hours.last("hours.position")
+            self._fence = entry.sequence if entry else 0
+            return
+        hour = self._clock.now() // HOUR_US
+        for key in [key for key in self._open if key[1] < hour and key not in self._changed]:
+            self._packed[key] = (self._open.pop(key).encode(),)
+        oldest = hour - self._window_h
+        for key in [key for key in self._keys() if key[1] < oldest and key not in self._changed]:
+            self._open.pop(key, None)
+            self._packed.pop(key, None)
+            self._parts.pop(key, None)
+
+    def _members(self, node: str, hour: int) -> Iterator[Member]:
+        payloads = list(self._ledger(node, hour).encoded(self._bytes_max))
+        # Surplus parts of an earlier write are emptied: their counts are in the new ones.
+        payloads += [Ledger().encode()] * (self._parts.get((node, hour), 0) - len(payloads))
+        self._parts[node, hour] = len(payloads)
+        for part, payload in enumerate(payloads):
+            yield Member(_subject(node, hour, part), payload, self._ttl_h, rollup=True)
+
+    async def _merge_late_hours(self) -> None:
+        """Merge the stored sums of hours that had left memory, so that late counts do not replace them."""
+        for node, hour in sorted(self._late):
+            written: list[bytes] = []
+            while entry := await self._hours.last(_subject(node, hour, len(written))):
+                written.append(entry.payload)
+            self._parts[node, hour] = len(written)
+            self._ledger(node, hour).merge(_sum_of(written)[0])
+            self._late.discard((node, hour))
+
+    def _keys(self) -> set[tuple[str, int]]:
+        return {*self._packed, *self._open}
+
+    def _ledger(self, node: str, hour: int) -> Ledger:
+        key = (node, hour)
+        ledger = self._open.get(key)
+        if ledger is None:
+            packed = self._packed.get(key)
+            if packed is None and hour < self._clock.now() // HOUR_US - 1:
+                self._late.add(key)
+            ledger = self._open[key] = self._unpacked(key)
+            self._shrink()
+        self._open.move_to_end(key)
+        return ledger
+
+    def _unpacked(self, key: tuple[str, int]) -> Ledger:
+        """Return the sum of an encoded hour; parts that cannot be read are dropped from memory."""
+        packed = self._packed.get(key, ())
+        total, readable = _sum_of(packed)
+        if len(readable) < len(packed):
+            self._packed[key] = readable
+        return total
+
+    def _shrink(self) -> None:
+        while len(self._open) > _OPEN_MAX:
+            key, oldest = self._open.popitem(last=False)
+            self._packed[key] = (oldest.encode(),)
+
+
+def _subject(node: str, hour: int, part: int) -> str:
+    return f"hours.{node}.{hour}.{part}" if part else f"hours.{node}.{hour}"
+
+
+def _sum_of(parts: Sequence[bytes]) -> tuple[Ledger, tuple[bytes, ...]]:
+    """Return the sum of an hour's parts, and the parts that can be read."""
+    total, readable = Ledger(), []
+    for part in parts:
+        try:
+            total.merge(Ledger.decode(part))
+        except ValueError as why:
+            metrics.UNREADABLE.labels("hourly ledgers").inc()
+            _log.error("hourly ledger cannot be read; its counts are missing", bytes=len(part), reason=str(why))
+        else:
+            readable.append(part)
+    return total, tuple(readable)
+
+
+def _by_hour(ledger: Ledger) -> dict[int, Ledger]:
+    """Return a ledger split by hour; nearly always it covers one hour."""
+    hours = ledger.hours()
+    if len(hours) == 1:
+        return {hours[0]: ledger}
+    parts: dict[int, Ledger] = {}
+    for row in ledger.rows():
+        part = parts.setdefault(row.hour, Ledger())
+        part.add(row.hour, row.device, row.source, row.kind, row.count)
+        part.locate([row.device], ["/".join(filter(None, ledger.place_of(row.device)))])
+    return parts

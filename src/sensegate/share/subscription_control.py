@@ -1,0 +1,150 @@
+"""Control messages of subscribers by MQTT and NATS: the cursor after which delivery is to start.
+
+A message on ``sg/control/<grant>/<delivery>`` (NATS: ``sg.control.…``) is empty (continue at the committed offset), a
+cursor, or ``{"after": CURSOR, "form": FORM, "tag": TAG}``, all optional: `after` is a cursor or ``first``; `tag`
+becomes the last level of the topic, so that no delivery to an earlier connection reaches this one. Errors are sent in
+the reply, or published under ``problem`` beside the records.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from sensegate.authority.record_store import RecordTable
+from sensegate.authority.scope import Principal
+from sensegate.errors import ConfigError, Gone, NotFound, SensegateError
+from sensegate.share.broker_clients import record_subject, subscription_id
+from sensegate.share.grants import Grants
+from sensegate.share.reader import LogReader
+from sensegate.share.subscriptions import (
+    MEDIA_TYPES,
+    PROBLEM_TAG,
+    CommittedOffset,
+    CurrentPrincipal,
+    PushSubscriptions,
+    SubscriptionState,
+    change_offset,
+)
+
+CONTROL_BYTES_MAX = 1_000
+FIRST = "first"
+_TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class ControlMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Content of a control message."""
+
+    after: str = ""
+    form: str = ""
+    tag: str = ""
+
+
+class ControlReply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Reply to a control message."""
+
+    after: str = ""
+    """Cursor after which delivery continues."""
+    problem: str = ""
+    first: str = ""
+    """Oldest valid cursor, where the given one is not valid."""
+
+
+class SubscriptionControl:
+    """Handles control messages of subscribers."""
+
+    def __init__(
+        self,
+        grants: Grants,
+        reader: LogReader,
+        offsets: RecordTable[CommittedOffset],
+        subscriptions: dict[str, PushSubscriptions],
+        current_principal: CurrentPrincipal,
+    ) -> None:
+        self._grants = grants
+        self._reader = reader
+        self._offsets = offsets
+        self._subscriptions = subscriptions
+        self._current_principal = current_principal
+
+    async def handle(self, subject: str, payload: bytes) -> ControlReply:
+        """Start the subscription of a grant where its subscriber asks; return the reply.
+
+        The broker lets only the subscriber of a grant publish on its subject.
+        """
+        _, _, rest = subject.partition("sg.control.")
+        grant_id, _, delivery = rest.partition(".")
+        try:
+            return ControlReply(await self._reposition(grant_id, delivery, payload))
+        except Gone as why:
+            return ControlReply(problem=str(why), first=why.first)
+        except SensegateError as why:
+            return ControlReply(problem=str(why))
+
+    def reply_of(self, subject: str, reply: str) -> str:
+        """Return where the answer to a message on this subject goes; empty: the sender named no inbox of its own."""
+        grant = self._grants.find(subject.removeprefix("sg.control.").partition(".")[0])
+        return reply_of(reply, grant.subscriber) if grant else ""
+
+    async def _reposition(self, grant_id: str, delivery: str, payload: bytes) -> str:
+        grant, subscriptions = self._grants.find(grant_id), self._subscriptions.get(delivery)
+        if grant is None or subscriptions is None:
+            raise NotFound(f"there is no grant {grant_id[:40]} for delivery {delivery[:20]}")
+        control = parse_control(payload)
+        principal: Principal = self._current_principal(grant.subscriber)
+        self._grants.admit(principal, grant.feed, delivery=delivery, form=control.form)
+        changes: dict[str, object] = {"state": SubscriptionState.ACTIVE, "reason": ""}
+        if control.after:
+            cursor = await (self._reader.first() if control.after == FIRST else self._reader.resume(control.after))
+            changes |= {"after": str(cursor), "in_flight": 0}
+        if control.form:
+            changes["form"] = control.form
+        if control.tag:
+            changes["tag"] = control.tag
+        offset = await change_offset(self._offsets, subscription_id(grant_id, delivery), changes)
+        subscriptions.start(subscription_id(grant_id, delivery))
+        return offset.after
+
+
+def reply_of(reply: str, subscriber: str) -> str:
+    """Return where the answer to a control message goes: the subscriber's own inbox; empty: nowhere.
+
+    The server checks no reply subject, and our own connection may publish everywhere in the account: an answer to
+    ``$JS.API.STREAM.DELETE.…`` would be a request of ours, one to another's feed a letter of ours.
+    """
+    return reply if reply.startswith(f"_INBOX_{subscriber}.") else ""
+
+
+def problem_subject(subject: str) -> str:
+    """Return the subject on which to publish the problem of a control message without a reply subject."""
+    grant_id, _, delivery = subject.removeprefix("sg.control.").partition(".")
+    return f"{record_subject(grant_id, delivery)}.{PROBLEM_TAG}"
+
+
+def parse_control(payload: bytes) -> ControlMessage:
+    """Return the content of a control message. Raises `ConfigError`."""
+    if len(payload) > CONTROL_BYTES_MAX:
+        raise ConfigError(
+            "the message is too long", key="control", remedy='send a cursor, or {"after": …, "form": …, "tag": …}'
+        )
+    text = payload.strip()
+    try:
+        control = (
+            msgspec.json.decode(text, type=ControlMessage)
+            if text.startswith(b"{")
+            else ControlMessage(text.decode("ascii"))
+        )
+    except (msgspec.DecodeError, UnicodeDecodeError) as why:
+        raise ConfigError(str(why)[:200], key="control", remedy="send a cursor, or JSON") from None
+    if control.form and control.form not in MEDIA_TYPES:
+        raise ConfigError(
+            f"'{control.form[:20]}' is unknown", key="form", remedy=f"use one of {', '.join(MEDIA_TYPES)}"
+        )
+    if control.tag == PROBLEM_TAG:
+        raise ConfigError(f"'{PROBLEM_TAG}' is reserved for problems", key="tag", remedy="choose another word")
+    if control.tag and not _TAG.fullmatch(control.tag):
+        raise ConfigError(
+            f"'{control.tag[:64]}' is not a tag", key="tag", remedy="use 1 to 64 of A-Z, a-z, 0-9, _ and -"
+        )
+    return control

@@ -1,0 +1,175 @@
+"""Wiring of sharing, with its secrets.
+
+The secrets are stored in the bucket of sharing too: a standby centre has a copy of it, and a node that replaces a lost
+one starts with the centre's copy. Pseudonyms and signatures therefore stay the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from sensegate.authority import bucket as registry
+from sensegate.authority.devices import Devices
+from sensegate.authority.heads import load_or_create_key
+from sensegate.authority.record_store import RecordStore
+from sensegate.authority.scope import Principal, Scope
+from sensegate.authority.shared_secrets import synchronise_secret
+from sensegate.authority.tokens import Tokens
+from sensegate.authority.trail import Trail
+from sensegate.bus.kv import Bucket
+from sensegate.bus.process import write_private
+from sensegate.clock import HOUR_US, Clock
+from sensegate.config import Config
+from sensegate.errors import ConfigError
+from sensegate.normalise.book import IndicatorStore, QualityRow
+from sensegate.share.catalogue import QualityIndicators
+from sensegate.share.feeds import Feed, Feeds
+from sensegate.share.hourly_ledgers import HourlyLedgers
+from sensegate.share.masks import Masks
+from sensegate.share.metering import Metering
+from sensegate.share.reader import LogReader
+from sensegate.share.sharing import Sharing, SharingPolicy
+
+STATEMENT_KEY = "statements.key"
+PSEUDONYM_KEY = "masks.key"
+_INDICATORS_US = 2 * HOUR_US
+_CACHE_S = 60.0
+_ROWS_MAX = 20_000
+"""More rows than this are sampled, so that the mean does not block the event loop."""
+
+_log = structlog.get_logger("sharing")
+
+
+async def prepare_secrets(config: Config, bucket: registry.Bucket) -> None:
+    """Create the secrets of sharing, or take those in the bucket, which come from the preceding centre or node.
+
+    A file with another secret is set aside. The signing key of a node is not shared: a replacing node has its own.
+
+    Raises:
+        ConfigError: a secret exists and cannot be read.
+        Unavailable: the bucket cannot be reached.
+    """
+    directory = Path(config.directory)
+    files: dict[Path, Callable[[Path], object]] = {directory / PSEUDONYM_KEY: _pseudonym_secret}
+    if config.role == "centre" and not config.sharing.key_file:
+        files[directory / STATEMENT_KEY] = partial(load_or_create_key, setting="sharing.key_file")
+    for file, checked in files.items():
+        await synchronise_secret(file, checked, bucket)
+
+
+def build_sharing(
+    config: Config,
+    clock: Clock,
+    trail: Trail,
+    tokens: Tokens,
+    *,
+    reader: LogReader,
+    books: HourlyLedgers,
+    feeds: Bucket,
+    usage: Bucket,
+    sharing: Bucket,
+    measured: Callable[[Feed], QualityIndicators],
+) -> Sharing:
+    """Return the sharing stage; keys are created at the first start. Raises `ConfigError`."""
+
+    def subscriber(name: str, by: Principal) -> Scope:
+        return tokens.get(name, by).scope
+
+    directory, terms = Path(config.directory), config.sharing
+    return Sharing(
+        reader,
+        books,
+        Feeds(feeds, clock),
+        Metering(usage, clock, retention_days=terms.retention_days),
+        trail,
+        RecordStore(sharing, clock),
+        clock,
+        subscriber=subscriber,
+        signing=load_or_create_key(Path(terms.key_file or directory / STATEMENT_KEY), setting="sharing.key_file"),
+        masks=Masks(_pseudonym_secret(directory / PSEUDONYM_KEY)),
+        policy=SharingPolicy(
+            terms.decision_days,
+            terms.grant_days_max,
+            terms.retention_days,
+            config.division,
+            assigns_codes=config.role == "centre",
+        ),
+        page_max=config.web.page_max,
+        measured=measured,
+    )
+
+
+def quality_rows(book: IndicatorStore, devices: Devices) -> Callable[[int], list[QualityRow]]:
+    """Return a function: time -> indicators since then, by device and hour."""
+
+    def since(time: int) -> list[QualityRow]:
+        return [
+            QualityRow(
+                devices.id(row.device),
+                row.hour,
+                row.received,
+                row.authenticity,
+                row.accuracy,
+                row.continuity,
+                row.completeness,
+            )
+            for row in book.since(time)
+        ]
+
+    return since
+
+
+def feed_indicators(
+    devices: Devices, rows: Callable[[int], Sequence[QualityRow]], clock: Clock
+) -> Callable[[Feed], QualityIndicators]:
+    """Return a function: feed -> mean indicators of its devices over the last hours, cached.
+
+    `rows` returns the indicators since a time.
+    """
+    cached: dict[Feed, tuple[float, QualityIndicators]] = {}
+
+    def holds(feed: Feed, row: QualityRow) -> bool:
+        index = devices.find(row.device)
+        if index < 0:
+            return False
+        device = devices.record(index)
+        return (
+            (not feed.divisions or device.division.startswith(feed.divisions))
+            and (not feed.domains or device.domain in feed.domains)
+            and (not feed.departments or device.department in feed.departments)
+            and device.grade <= feed.grade_max
+        )
+
+    def measured(feed: Feed) -> QualityIndicators:
+        now = clock.monotonic()
+        if feed in cached and now - cached[feed][0] < _CACHE_S:
+            return cached[feed][1]
+        all_rows = rows(clock.now() - _INDICATORS_US)
+        selected = [row for row in all_rows[:: len(all_rows) // _ROWS_MAX + 1] if holds(feed, row)]
+        indicators = QualityIndicators(
+            **{name: _mean([getattr(row, name) for row in selected]) for name in QualityIndicators.__struct_fields__}
+        )
+        cached[feed] = (now, indicators)
+        return indicators
+
+    return measured
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 4) if known else None
+
+
+def _pseudonym_secret(file: Path) -> bytes:
+    """Return the secret from which pseudonyms are derived; created once, since another one changes all of them."""
+    if not file.exists():
+        write_private(file, os.urandom(32).hex())
+    try:
+        return bytes.fromhex(file.read_text(encoding="ascii"))
+    except (OSError, ValueError) as why:
+        raise ConfigError(f"cannot be read ({why})", file=str(file), remedy="restore it from a backup") from why

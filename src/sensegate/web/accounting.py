@@ -1,0 +1,346 @@
+"""REST: the ledger, the quality indicators, the quarantine, the audit trail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from sensegate.authority.scope import Action, Principal, allows
+from sensegate.bus import ledger as kinds
+from sensegate.bus import raw
+from sensegate.bus.ledger import HOUR_US, Ledger, Row
+from sensegate.bus.names import city_of, node_of
+from sensegate.bus.unreadable import read
+from sensegate.errors import NotFound
+from sensegate.model import DeviceState
+from sensegate.normalise.book import QualityRow
+from sensegate.web import listing
+from sensegate.web.bodies import AuditRow, LedgerReport, LedgerRow, QuarantineRow
+from sensegate.web.deps import WebDependencies
+from sensegate.web.problems import BadRequest
+from sensegate.web.routing import API, Call, QueryParam, Route, iso, payload_text
+
+_BY = ("node", "division", "device", "hour", "reason")
+_SCAN_ENTRIES = 20_000
+_LAST_INDEX = 999_999_999
+"""Index beyond every message of an entry."""
+_COLUMNS = {
+    kinds.MESSAGES: "messages",
+    kinds.DECODED: "decoded",
+    kinds.QUARANTINED: "quarantined",
+    kinds.VALUES: "values",
+    kinds.ACCEPTED: "accepted",
+    kinds.DUPLICATE: "duplicates",
+    kinds.SUPPRESSED: "suppressed",
+    kinds.REJECTED: "rejected",
+    kinds.THINNED: "thinned",
+    kinds.FORWARDED: "forwarded",
+    kinds.WITHHELD: "withheld",
+    kinds.REFUSED_BY_CENTRE: "refused_by_centre",
+}
+Counts = dict[str, int]
+DevicePlaces = Callable[[str], tuple[str, str] | None]
+"""Device id -> (division, department); None: unknown here."""
+
+
+def is_balanced(totals: Counts) -> bool:
+    """Return whether all messages and values are accounted for."""
+    sums: Counts = defaultdict(int)
+    for kind, count in totals.items():
+        sums[kind.partition(".")[0]] += count
+    messages = sums[kinds.MESSAGES] - sums[kinds.DECODED] - sums[kinds.QUARANTINED]
+    reprocessed = sums[kinds.REDECODED] - sums[kinds.RECOVERED] - sums[kinds.REREAD] - sums[kinds.STILL_REFUSED]
+    outcomes = (kinds.ACCEPTED, kinds.DUPLICATE, kinds.SUPPRESSED, kinds.REJECTED, kinds.THINNED)
+    return messages == 0 and reprocessed == 0 and sums[kinds.VALUES] == sum(sums[kind] for kind in outcomes)
+
+
+def row_of(counts: Counts, by: str = "", key: str = "") -> LedgerRow:
+    """Return counts by kind as a row of the table."""
+    sums: Counts = defaultdict(int)
+    for kind, count in counts.items():
+        if group := _COLUMNS.get(kind.partition(".")[0]):
+            sums[group] += count
+    row = msgspec.convert(sums, LedgerRow)
+    return msgspec.structs.replace(row, **{by: key}) if by else row
+
+
+def _places(deps: WebDependencies) -> DevicePlaces:
+    def place(device: str) -> tuple[str, str] | None:
+        index = deps.devices.find(device)
+        if index < 0:
+            return None
+        record = deps.devices.record(index)
+        return record.division, record.department
+
+    return place
+
+
+class _LedgerAccess:
+    """What a caller may see of the ledgers of nodes."""
+
+    def __init__(self, principal: Principal, places: DevicePlaces) -> None:
+        self._principal = principal
+        self._places = places
+        self._known: dict[str, bool] = {}
+
+    def may_see_node(self, node: str) -> bool:
+        """Return whether the caller may see the whole ledger of a node."""
+        return allows(self._principal, Action.READ_LEDGER, city_of(node))
+
+    def may_see_device(self, name: str, node: str, recorded: tuple[str, str] = ("", "")) -> bool:
+        """Return whether the caller may see a device's counts; those of unknown devices belong to the node.
+
+        `recorded`: (division, department) in the ledger, used if the registry does not know the device.
+        """
+        if self.may_see_node(node):
+            return True
+        if name not in self._known:
+            place = self._place(name, recorded)
+            self._known[name] = place is not None and allows(self._principal, Action.READ_LEDGER, *place)
+        return self._known[name]
+
+    def division_of(self, name: str, node: str, recorded: tuple[str, str]) -> str:
+        """Return the division of a device; that of the node if it is unknown."""
+        place = self._place(name, recorded)
+        return place[0] if place else city_of(node)
+
+    def _place(self, name: str, recorded: tuple[str, str]) -> tuple[str, str] | None:
+        return (self._places(name) if name else None) or (recorded if recorded[0] else None)
+
+
+def tally(parts: Iterable[tuple[str, Ledger]], access: _LedgerAccess, by: str) -> tuple[dict[str, Counts], Counts]:
+    """Return (key of `by` -> counts by kind, totals) of what the caller may see."""
+    groups: dict[str, Counts] = defaultdict(lambda: defaultdict(int))
+    totals: Counts = defaultdict(int)
+    divisions: dict[str, str] = {}
+    for node, ledger in parts:
+        if access.may_see_node(node) and by in {"node", "reason"}:
+            for kind, count in ledger.totals().items():
+                groups[node if by == "node" else kind][kind] += count
+                totals[kind] += count
+            continue
+        for row in ledger.rows():
+            recorded = ledger.place_of(row.device)
+            if not access.may_see_device(row.device, node, recorded):
+                continue
+            if by == "division" and row.device not in divisions:
+                divisions[row.device] = access.division_of(row.device, node, recorded)
+            groups[_key(row, by, node, divisions)][row.kind] += row.count
+            totals[row.kind] += row.count
+    return groups, totals
+
+
+def _key(row: Row, by: str, node: str, divisions: dict[str, str]) -> str:
+    match by:
+        case "division":
+            return divisions[row.device]
+        case "device":
+            return row.device
+        case "hour":
+            return iso(row.hour * HOUR_US)
+        case "reason":
+            return row.kind
+    return node
+
+
+async def _ledger(call: Call) -> LedgerReport:
+    deps, by = call.deps, call.text("by", "node")
+    if by not in _BY:
+        raise BadRequest(f"query: by: '{by[:20]}' is unknown; use one of {', '.join(_BY)}")
+    since = call.time("since") or deps.clock.now() - HOUR_US
+    first = since // HOUR_US
+    wanted = call.values("node")
+    nodes = [node for node in deps.hourly.nodes(first) if not wanted or node in wanted]
+    access = _LedgerAccess(call.principal, _places(deps))
+    parts = [(node, deps.hourly.total(node, first)) for node in nodes]
+    # The tally can take long; the ledgers are copies, so that a thread may read them.
+    groups, totals = await asyncio.to_thread(tally, parts, access, by)
+    refused = {name: counts for name, counts in deps.refused().items() if access.may_see_device(name, deps.division)}
+    if by == "device":
+        groups.update({name: {} for name in refused if name not in groups})
+    rows = [row_of(counts, by, key) for key, counts in sorted(groups.items())]
+    if by == "device":
+        rows = [msgspec.structs.replace(row, refused=sum(refused.get(row.device, {}).values())) for row in rows]
+    if by == "reason":
+        rows = [LedgerRow(reason=kind, count=count) for kind, count in sorted(totals.items())]
+    limit = call.integer("limit", deps.config.page_max, deps.config.page_max)
+    return LedgerReport(
+        rows[:limit],
+        dict(sorted(totals.items())),
+        is_balanced(totals),
+        _delivered(call),
+        _sum_counts(refused.values()),
+        iso(first * HOUR_US),
+        deps.role,
+        deps.division,
+    )
+
+
+def _sum_counts(parts: Iterable[Mapping[str, int]]) -> Counts:
+    total: Counts = defaultdict(int)
+    for part in parts:
+        for kind, count in part.items():
+            total[str(kind)] += count
+    return dict(sorted(total.items()))
+
+
+def _delivered(call: Call) -> int:
+    tokens = {token.id for token in call.deps.tokens.list(call.principal, limit=1_000_000)}
+    whole = allows(call.principal, Action.READ_LEDGER, call.deps.division)
+    own = call.principal.id
+    return sum(row.records for row in call.deps.share.usage() if whole or row.token in tokens or row.token == own)
+
+
+async def _quality(call: Call) -> listing.RowPage[QualityRow]:
+    deps, access = call.deps, _LedgerAccess(call.principal, _places(call.deps))
+    since = call.time("since") or deps.clock.now() - HOUR_US
+    rows = [row for row in deps.quality(since) if access.may_see_device(row.device, deps.division)]
+    return listing.page_of(call, rows, QualityRow, "device")
+
+
+async def _quarantine(call: Call) -> listing.RowPage[QuarantineRow]:
+    """Return quarantined messages from `after` or `since`; a scan may end early, with `next` to continue."""
+    deps, access = call.deps, _LedgerAccess(call.principal, _places(call.deps))
+    begin = _position_of(call.text("after"))
+    after = begin[0] - 1
+    if not call.text("after"):
+        after = await deps.log.sequence_at(call.time("since") or deps.clock.now() - HOUR_US) - 1
+    limit, reasons, devices = call.integer("limit", 100, 1_000), call.values("reason"), call.values("device")
+    rows: list[QuarantineRow] = []
+    scanned = 0
+    while len(rows) < limit and scanned < _SCAN_ENTRIES:
+        entries = await deps.log.fetch(after)
+        if not entries:
+            return listing.RowPage(rows)
+        for entry in entries:
+            scanned, after = scanned + 1, entry.sequence
+            if not entry.subject.startswith("quarantine."):
+                continue
+            node = node_of(entry.subject)
+            for index, message in enumerate(read(entry, "quarantine page", raw.decode_any) or ()):
+                if entry.sequence == begin[0] and index <= begin[1]:
+                    continue
+                wanted = (not reasons or message.reason in reasons) and (not devices or message.device in devices)
+                if wanted and (access.may_see_device(message.device, node) or _own_refusal(message, call)):
+                    rows.append(_quarantine_row(f"{entry.sequence}.{index}", message))
+                if len(rows) >= limit:
+                    return listing.RowPage(rows, rows[-1].entry)
+    return listing.RowPage(rows, f"{after}.{_LAST_INDEX}")
+
+
+def _position_of(text: str) -> tuple[int, int]:
+    """Return (sequence, index) of the last message of the previous page; (0, -1): none."""
+    if not text:
+        return 0, -1
+    sequence, _, index = text.partition(".")
+    if not (sequence.isdecimal() and index.isdecimal() and len(text) < 40):
+        raise BadRequest(f"query: after: '{text[:40]}' is not a position; give `next` of the previous page")
+    return int(sequence), int(index)
+
+
+def _own_refusal(message: raw.Kept, call: Call) -> bool:
+    """Return whether a message of an unknown device came with the credential of a device that the caller may see."""
+    if message.device or not message.message.principal:
+        return False
+    try:
+        device = call.deps.devices.get(message.message.principal, call.principal)
+    except NotFound:
+        return False
+    return device.state is not DeviceState.RETIRED
+
+
+def _quarantine_row(entry: str, quarantined: raw.Kept) -> QuarantineRow:
+    message = quarantined.message
+    return QuarantineRow(
+        entry,
+        iso(message.received),
+        quarantined.source,
+        message.topic[:500],
+        quarantined.device,
+        quarantined.profile,
+        quarantined.reason,
+        quarantined.detail[:2_000],
+        payload_text(message.payload),
+        len(message.payload),
+    )
+
+
+async def _audit(call: Call) -> listing.RowPage[AuditRow]:
+    if not allows(call.principal, Action.READ_AUDIT, call.deps.division):
+        return listing.RowPage([])
+    after = call.integer("after", 1, 2**53) if call.text("after") else 0
+    limit = call.integer("limit", 500, 5_000)
+    rows = [
+        AuditRow(
+            sequence,
+            record.number,
+            iso(record.time),
+            record.actor,
+            record.role,
+            record.action,
+            record.target,
+            record.before,
+            record.after,
+        )
+        for sequence, record in await call.deps.audit.read(after, limit=limit)
+    ]
+    return listing.RowPage(rows, str(rows[-1].entry) if len(rows) == limit else "")
+
+
+_SINCE = QueryParam("since", "start time, or how far back (30m, 1h, 7d); default 1h")
+_FROM = (QueryParam("after", "`next` of the previous page"), QueryParam("limit", "maximum number of rows", "integer"))
+ROUTES = (
+    Route(
+        method="GET",
+        path=f"{API}/ledger",
+        handler=_ledger,
+        summary="Get the ledger: counts of whole hours, which must balance.",
+        tag="accounting",
+        action=Action.READ_LEDGER,
+        query=(
+            _SINCE,
+            QueryParam("by", f"group rows by one of {', '.join(_BY)}"),
+            QueryParam("node", "filter by node"),
+            QueryParam("limit", "maximum number of rows", "integer"),
+        ),
+        response=LedgerReport,
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/quality",
+        handler=_quality,
+        summary="List the quality indicators by device and hour: authenticity, accuracy, continuity, completeness.",
+        tag="accounting",
+        action=Action.READ_LEDGER,
+        query=(_SINCE, *listing.params(QualityRow)),
+        response=list[QualityRow],
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/quarantine",
+        handler=_quarantine,
+        summary="List quarantined messages with the reason.",
+        tag="accounting",
+        action=Action.READ_QUARANTINE,
+        query=(
+            _SINCE,
+            *_FROM,
+            QueryParam("reason", "filter by reason"),
+            QueryParam("device", "filter by device"),
+        ),
+        response=list[QuarantineRow],
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/audit",
+        handler=_audit,
+        summary="List the records of the audit trail, oldest first.",
+        tag="accounting",
+        action=Action.READ_AUDIT,
+        query=_FROM,
+        response=list[AuditRow],
+    ),
+)

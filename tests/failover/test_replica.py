@@ -1,0 +1,237 @@
+"""The copy of a standby: the same sequences whatever expired or was replaced, whole commits, and no more delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.bus import streams, timelines
+from sensegate.bus.engine import Engine, User
+from sensegate.bus.log import JetStreamLog
+from sensegate.bus.memory import MemoryLog
+from sensegate.bus.names import FILLER
+from sensegate.bus.timelines import Timelines
+from sensegate.clock import FakeClock, SystemClock
+from sensegate.config import EngineConfig, StoreConfig
+from sensegate.errors import Fenced, Unavailable
+from sensegate.failover import replica
+from sensegate.failover.replica import Replica, ReplicatedLog, ReplicationSource, decode_log_request
+from sensegate.failover.terms import Term
+from sensegate.model import Member
+from sensegate.ports import Log
+
+Ask = Callable[[str, bytes], Awaitable[bytes]]
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An original at the end of its log does not wait long for more."""
+    monkeypatch.setattr(replica, "WAIT_S", 0.001)
+
+
+def asks(original: ReplicationSource) -> Ask:
+    """Return the way to an original."""
+
+    async def ask(what: str, payload: bytes) -> bytes:
+        assert what == "log"
+        return await original.answer_log(decode_log_request(payload))
+
+    return ask
+
+
+async def contents(log: Log) -> list[tuple[int, str, bytes]]:
+    """Return what a log holds, without fillers."""
+    entries = await log.fetch(0, limit=10_000, max_bytes=2**40)
+    return [(one.sequence, one.subject, one.payload) for one in entries if one.subject != FILLER]
+
+
+def commit(number: int, size: int, lane: str = "a") -> list[Member]:
+    """Return a commit whose record replaces the one before."""
+    rows = [Member(f"readings.4401.440106.{at % 3}", f"{number}/{at}".encode()) for at in range(size)]
+    return [*rows, Member(f"commit.44.{lane}", str(number).encode(), rollup=True)]
+
+
+async def caught_up(copy: Replica, ask: Ask) -> None:
+    """Turn until all is there."""
+    await copy.copy_next(ask)
+    while copy.behind != 0:
+        await copy.copy_next(ask)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("abc"), st.booleans()), min_size=1, max_size=30))
+async def test_the_same_sequences(commits: list[tuple[int, str, bool]]) -> None:
+    """Holes are filled, whenever the standby reads; the copy never ends within a commit; it is confirmed."""
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    original = ReplicationSource(source, clock, 5.0)
+    copy, ask = Replica(own, StoreConfig(), clock), asks(original)
+    for number, (size, lane, reads) in enumerate(commits):
+        await source.write(commit(number, size, lane))
+        if reads:
+            await copy.copy_next(ask)
+            last = await contents(own)
+            assert not last or last[-1][1].startswith("commit.")
+    await caught_up(copy, ask)
+    assert await contents(own) == await contents(source)
+    await copy.copy_next(ask)
+    assert original.confirmed == (await source.bounds())[1]
+
+
+async def test_a_commit_larger_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written when its end has come, and not before."""
+    monkeypatch.setattr(replica, "PIECE_ENTRIES", 4)
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    copy, ask = Replica(own, StoreConfig(), clock), asks(ReplicationSource(source, clock, 5.0))
+    await source.write(commit(1, 9))
+    await copy.copy_next(ask)
+    await copy.copy_next(ask)
+    assert await contents(own) == []
+    await copy.copy_next(ask)
+    assert await contents(own) == await contents(source)
+
+
+async def test_an_unknown_outcome_is_looked_up() -> None:
+    """Written or not: nothing is missing, nothing twice."""
+    for written in (True, False):
+        source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+        copy, ask = Replica(own, StoreConfig(), clock), asks(ReplicationSource(source, clock, 5.0))
+        await source.write(commit(1, 3))
+        own.lose_next(written=written)
+        with pytest.raises(Unavailable):
+            await copy.copy_next(ask)
+        await caught_up(copy, ask)
+        assert await contents(own) == await contents(source)
+
+
+async def test_timelines_come_before_what_was_written_on_them(tmp_path: Path) -> None:
+    """A standby knows at each moment all timelines of what it holds, and takes over what the active centre has lost."""
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    own.timelines = Timelines.open(tmp_path, "memory")
+    copy, ask = Replica(own, StoreConfig(), clock), asks(ReplicationSource(source, clock, 5.0))
+    for number in range(3):
+        await timelines.begin(source, clock.now())
+        await source.write(commit(number, 2))
+        own.lose_next(written=False)
+        with pytest.raises(Unavailable):
+            await copy.copy_next(ask)
+        assert Timelines.open(tmp_path, "memory").history == source.timelines.history
+        await caught_up(copy, ask)
+    assert await contents(own) == await contents(source)
+    assert [own.timelines.of(at) for at in range(12)] == [source.timelines.of(at) for at in range(12)]
+
+
+async def test_a_tail_that_the_active_centre_has_lost_is_no_copy() -> None:
+    """It lost power, went on, and its log reaches further than the standby's: what is last there was never in it."""
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    copy = Replica(own, StoreConfig(), clock)
+    await timelines.begin(source, clock.now())
+    await source.write(commit(1, 2))
+    older = source.copy()
+    older.timelines = Timelines(source.timelines.history)
+    await source.write(commit(2, 2))
+    await caught_up(copy, asks(ReplicationSource(source, clock, 5.0)))
+    await timelines.begin(older, clock.now())
+    for number in range(3, 6):
+        await older.write(commit(number, 2))
+    with pytest.raises(Fenced, match="has lost what is last here"):
+        await copy.copy_next(asks(ReplicationSource(older, clock, 5.0)))
+
+
+async def test_only_what_is_confirmed_is_delivered() -> None:
+    """Until the standby was not heard for too long; then all, and from there on it is alone until it has caught up."""
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    original = ReplicationSource(source, clock, 5.0)
+    held = ReplicatedLog(source, original, clock)
+    copy, ask = Replica(own, StoreConfig(), clock), asks(original)
+    await source.write(commit(1, 2))
+    assert await held.fetch(0) == []
+    assert await held.bounds() == (1, 0)
+    await caught_up(copy, ask)
+    await copy.copy_next(ask)
+    assert len(await held.fetch(0)) == 3
+    await source.write(commit(2, 2))
+    assert (await held.bounds())[1] == 3
+    await clock.advance(6)
+    assert original.unreplicated
+    assert (await held.bounds())[1] == 6
+    await copy.copy_next(ask)
+    assert original.unreplicated  # heard again, but not yet level
+    await copy.copy_next(ask)
+    assert not original.unreplicated
+
+
+async def test_another_past_is_no_original() -> None:
+    """A log with a tail that the active one never had is fenced; so is one of another life."""
+    source, clock = MemoryLog(), FakeClock()
+    ask = asks(ReplicationSource(source, clock, 5.0, ((1, 0), (2, 2))))
+    await source.write(commit(1, 1))
+    await source.write(commit(2, 5))
+    ahead = MemoryLog()
+    await ahead.write(commit(1, 1))
+    await ahead.write(commit(9, 2))
+    with pytest.raises(Fenced, match="later term"):
+        await Replica(ahead, StoreConfig(), clock, Term(1, history=((1, 0),))).copy_next(ask)
+    with pytest.raises(Fenced, match="no copy"):
+        await Replica(MemoryLog(epoch="another"), StoreConfig(), clock).copy_next(ask)
+
+
+async def test_a_new_copy_of_a_log_that_begins_late_has_no_past(tmp_path: Path) -> None:
+    """Where the first entries have expired or were replaced, an empty copy begins behind them, fenced by no term."""
+    store = StoreConfig(log_bytes=8 * 2**20, intake_bytes=2**20, ledger_bytes=2**20, registry_bytes=2**20)
+    source, clock = MemoryLog(epoch="6614d6149f7d2"), SystemClock()
+    for number in range(3):
+        await source.write([Member("commit.44.a", str(number).encode(), rollup=True)])
+    first, last = await source.bounds()
+    assert (first, last) == (3, 3)
+    async with Engine(EngineConfig(), store, tmp_path, name="44") as engine:
+        nc = await engine.connect(User.GATEWAY)
+        await streams.ensure(nc, streams.log_stream(store, first, source.epoch))
+        own = JetStreamLog(nc)
+        await own.open()
+        copy, ask = Replica(own, store, clock, Term(1)), asks(ReplicationSource(source, clock, 5.0, ((1, 0),)))
+        await caught_up(copy, ask)
+        assert await contents(own) == await contents(source)
+        assert copy.term.history == ((1, 0),)
+        await own.close()
+        await nc.close()
+
+
+async def test_on_the_engine(tmp_path: Path) -> None:
+    """A log that begins late, with a record replaced many times: the copy has its sequences and its life."""
+    store = StoreConfig(log_bytes=8 * 2**20, intake_bytes=2**20, ledger_bytes=2**20, registry_bytes=2**20)
+    source, clock = MemoryLog(epoch="6614d6149f7d2"), SystemClock()
+    for number in range(40):
+        await source.write(commit(number, 3))
+    async with Engine(EngineConfig(), store, tmp_path, name="44") as engine:
+        nc = await engine.connect(User.GATEWAY)
+        await streams.ensure(nc, streams.log_stream(store, 1, source.epoch))
+        own = JetStreamLog(nc)
+        await own.open()
+        assert own.epoch == source.epoch
+        copy, ask = Replica(own, store, clock), asks(ReplicationSource(source, clock, 5.0))
+        await caught_up(copy, ask)
+        await source.write(commit(99, 3))
+        await copy.copy_next(ask)
+        assert await contents(own) == await contents(source)
+        await streams.ensure_streams(nc, store)  # as the gateway does that takes over
+        await own.close()
+        await nc.close()
+
+
+async def test_a_new_copy_of_an_old_log_has_no_other_past() -> None:
+    """The beginning of the log has been replaced: a copy that is made now begins behind it, and is no stranger."""
+    clock = FakeClock()
+    log = MemoryLog(clock)
+    for number in range(3):
+        await log.write(commit(number, 0))
+    first = (await log.bounds())[0]
+    original = ReplicationSource(log, clock, 5.0, ((1, 0),))
+    own = MemoryLog(clock)
+    own._last = first - 1  # as a stream that is made to begin there
+    copy = Replica(own, StoreConfig(), clock)
+    await caught_up(copy, asks(original))
+    assert await contents(own) == await contents(log)
+    assert copy.term.history == ((1, 0),)

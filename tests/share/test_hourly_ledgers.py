@@ -1,0 +1,223 @@
+"""The books: each ledger is counted once, whatever dies when."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from nats.aio.client import Client
+
+from sensegate.bus.ledger import HOUR_US, Ledger
+from sensegate.bus.log import JetStreamLog
+from sensegate.bus.memory import MemoryLog
+from sensegate.clock import FakeClock
+from sensegate.errors import Unavailable
+from sensegate.model import Entry
+from sensegate.ports import Log
+from sensegate.share.hourly_ledgers import HourlyLedgers
+from tests.share.made import NOW
+
+HOUR = NOW // HOUR_US
+
+
+def entry(sequence: int, *counts: tuple[int, str, int], node: str = "4401-0") -> Entry:
+    """Return a ledger entry of (hour, kind, count)."""
+    ledger = Ledger()
+    for hour, kind, count in counts:
+        ledger.add(hour, "gz-1", "mqtt", kind, count)
+    return Entry(sequence, f"ledger.{node}", ledger.encode(), NOW)
+
+
+async def opened(hours: Log, clock: FakeClock, epoch: str = "e1") -> tuple[HourlyLedgers, int]:
+    """Return books as a new process would open them, and where they go on."""
+    books = HourlyLedgers(hours, clock)
+    return books, await books.open(epoch)
+
+
+async def test_sums_by_node_and_hour(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """Partitions of a node and spans of the uplink add up under the node."""
+    books, at = await opened(memory_log, clock)
+    assert at == 0
+    books.add(entry(3, (HOUR, "messages", 5), (HOUR - 1, "messages", 2)))
+    books.add(entry(7, (HOUR, "messages", 1), node="4401-1"))
+    books.add(entry(9, (HOUR, "messages", 10), node="4403"))
+    assert books.nodes(HOUR) == ["4401", "4403"]
+    assert books.total("4401", HOUR).totals() == {"messages": 6}
+    assert books.total("4401", HOUR - 1).totals() == {"messages": 8}
+    assert books.total("4403", HOUR).totals() == {"messages": 10}
+    assert books.total("4404", HOUR).totals() == {}
+
+
+async def test_a_restart_counts_nothing_twice(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """Sums and position are one write: what was not written comes again, what was written is not taken again."""
+    books, _ = await opened(memory_log, clock)
+    entries = [entry(number, (HOUR, "messages", number)) for number in (1, 2, 3)]
+    books.add(entries[0])
+    books.add(entries[1])
+    await books.flush()
+    books.add(entries[2])
+    again, at = await opened(memory_log, clock)
+    assert at == 2
+    for record in entries:
+        again.add(record)
+    assert again.total("4401", HOUR).totals() == {"messages": 6}
+    await again.flush()
+    third, at = await opened(memory_log, clock)
+    assert (at, third.total("4401", HOUR).totals()) == (3, {"messages": 6})
+
+
+async def test_a_log_that_has_lost_its_end_is_counted_on_from_there(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """The books came further than the log goes now: what follows it is new and counts, whatever its sequence."""
+    books, _ = await opened(memory_log, clock)
+    books.add(entry(9, (HOUR, "messages", 5)))
+    await books.flush()
+    again = HourlyLedgers(memory_log, clock)
+    assert await again.open("e1", 4) == 4
+    again.add(entry(6, (HOUR, "messages", 1)))
+    assert again.total("4401", HOUR).totals() == {"messages": 6}
+    assert await HourlyLedgers(memory_log, clock).open("e1", 9) == 9
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_a_write_with_unknown_outcome(memory_log: MemoryLog, clock: FakeClock, *, written: bool) -> None:
+    """Whether it was there or not: the next write holds everything once."""
+    books, _ = await opened(memory_log, clock)
+    books.add(entry(1, (HOUR, "messages", 5)))
+    await books.flush()
+    books.add(entry(2, (HOUR, "messages", 7)))
+    memory_log.lose_next(written=written)
+    with pytest.raises(Unavailable):
+        await books.flush()
+    books.add(entry(3, (HOUR, "messages", 1)))
+    await books.flush()
+    await books.flush()
+    again, at = await opened(memory_log, clock)
+    assert (at, again.total("4401", HOUR).totals()) == (3, {"messages": 13})
+
+
+async def test_counts_that_come_while_writing_are_not_forgotten(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """A ledger taken during a flush belongs to the next one."""
+    books, _ = await opened(memory_log, clock)
+    books.add(entry(1, (HOUR, "messages", 5)))
+    flushing = asyncio.create_task(books.flush())
+    await asyncio.sleep(0)
+    books.add(entry(2, (HOUR, "messages", 1)))
+    await flushing
+    await books.flush()
+    again, at = await opened(memory_log, clock)
+    assert (at, again.total("4401", HOUR).totals()) == (2, {"messages": 6})
+
+
+async def test_a_flush_that_is_cancelled_forgets_nothing(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """The books' task is cancelled with its group and started again in the same process."""
+    books, _ = await opened(memory_log, clock)
+    books.add(entry(1, (HOUR, "messages", 5)))
+    flushing = asyncio.create_task(books.flush())
+    await asyncio.sleep(0)
+    flushing.cancel()
+    await asyncio.gather(flushing, return_exceptions=True)
+    assert flushing.cancelled()
+    books.add(entry(2, (HOUR - 1, "messages", 1)))
+    await books.flush()
+    again, at = await opened(memory_log, clock)
+    assert (at, again.total("4401", HOUR - 1).totals()) == (2, {"messages": 6})
+
+
+async def test_many_hours_are_packed_and_old_ones_go(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """A few hours are open; hours before the window leave memory once they are written."""
+    books, _ = await opened(memory_log, clock)
+    for number in range(60):
+        books.add(entry(number + 1, (HOUR - number, "messages", 1)))
+    assert len(books._open) <= 32
+    assert books.total("4401", HOUR - 59).totals() == {"messages": 60}
+    await books.flush()
+    assert {hour for _, hour in books._open} <= {HOUR}
+    assert books.total("4401", 0).totals() == {"messages": 49}
+    again, _ = await opened(memory_log, clock)
+    assert again.total("4401", HOUR - 48).totals() == {"messages": 49}
+
+
+async def test_what_comes_late_is_added_to_what_was_written(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """A node that was cut for days brings the rest of an hour that has left memory: nothing of before is replaced."""
+    books, _ = await opened(memory_log, clock)
+    books.add(entry(1, (HOUR, "messages", 5)))
+    await books.flush()
+    await clock.advance(60 * 3_600)
+    books.add(entry(2, (HOUR + 60, "messages", 1)))
+    await books.flush()  # forgets the old hour
+    assert books.total("4401", HOUR).totals() == {"messages": 1}
+    for number in (3, 4):
+        books.add(entry(number, (HOUR, "messages", 2)))
+        await books.flush()
+    books.add(entry(5, (HOUR, "messages", 2)))
+    memory_log.lose_next(written=True)
+    with pytest.raises(Unavailable):
+        await books.flush()
+    await books.flush()
+    await books.flush()
+    again = HourlyLedgers(memory_log, clock, window_h=96)  # such that the old hour is at hand
+    await again.open("e1")
+    assert again.total("4401", HOUR).totals() == {"messages": 12}
+
+
+async def test_an_hour_of_very_many_devices_is_several_entries(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """They are written together, added up when they are read, and replaced as one."""
+    whole = Ledger()
+    for number in range(50):
+        whole.add(HOUR, f"gz-{number * 7919:05}", "mqtt", "messages", number + 1)
+    whole.locate(["gz-00000"], ["440106/eco"])
+    books = HourlyLedgers(memory_log, clock, payload_bytes_max=300)
+    await books.open("e1")
+    for sequence in (1, 2):
+        books.add(Entry(sequence, "ledger.4401-0", whole.encode(), NOW))
+        await books.flush()
+        subjects = [one.subject for one in await memory_log.fetch(0)]
+        assert len(subjects) == len(set(subjects)) > 3
+        again, at = await opened(memory_log, clock)
+        assert at == sequence
+        sums = again.total("4401", HOUR)
+        assert sums.totals() == {"messages": sequence * 1275}
+        assert {row.device: row.count for row in sums.rows()} == {
+            f"gz-{number * 7919:05}": sequence * (number + 1) for number in range(50)
+        }
+        assert sums.place_of("gz-00000") == ("440106", "eco")
+    roomy = HourlyLedgers(memory_log, clock)
+    await roomy.open("e1")
+    roomy.add(entry(3, (HOUR, "messages", 1)))
+    await roomy.flush()  # one entry holds it all again, what it was in before is empty
+    again, _ = await opened(memory_log, clock)
+    assert again.total("4401", HOUR).totals() == {"messages": 2551}
+
+
+async def test_another_log_starts_anew(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """Positions of another life of LOG do not compare; the sums of before stay."""
+    books, _ = await opened(memory_log, clock)
+    books.add(entry(50, (HOUR, "messages", 5)))
+    await books.flush()
+    again, at = await opened(memory_log, clock, epoch="e2")
+    assert at == 0
+    again.add(entry(1, (HOUR, "messages", 2)))
+    assert again.total("4401", HOUR).totals() == {"messages": 7}
+
+
+async def test_damage_is_passed_by_loudly(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """A ledger that cannot be read does not stop the others."""
+    books, _ = await opened(memory_log, clock)
+    books.add(Entry(1, "ledger.4401-0", b"damaged", NOW))
+    books.add(entry(2, (HOUR, "messages", 2)))
+    assert books.total("4401", HOUR).totals() == {"messages": 2}
+
+
+@pytest.mark.live
+async def test_on_the_real_stream(gateway: Client, fake_clock: FakeClock) -> None:
+    """The stream LEDGER takes sums and position in one write and gives them back to the next process."""
+    for number, expected in ((2, 0), (4, 2)):
+        hours = JetStreamLog(gateway, stream="LEDGER")
+        await hours.open()
+        books, at = await opened(hours, fake_clock)
+        assert at == expected
+        books.add(entry(number, (HOUR, "messages", number), (HOUR - 1, "messages", 1)))
+        books.add(entry(number, (HOUR, "messages", 100)))
+        await books.flush()
+        assert books.total("4401", HOUR - 1).totals()["messages"] == {2: 3, 4: 8}[number]
+        await hours.close()

@@ -1,0 +1,62 @@
+"""A gateway's part in a move that cannot be made: the device stays where it is, and may connect."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.devices import Devices
+from sensegate.authority.scope import Principal, Role, scope
+from sensegate.authority.trail import MemoryTrail
+from sensegate.bus.memory import MemoryLog
+from sensegate.errors import Conflict
+from sensegate.model import Device
+from sensegate.tiers.device_moves import DeviceMover, LogIdentity
+from sensegate.tiers.move_register import MoveOrder
+from tests.share.made import NOW
+from tests.support.clocks import InstantClock
+
+ADMIN = Principal("admin", Role.ADMIN, scope("44"))
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_one_that_cannot_leave_may_connect(*, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody changed it just then: the centre hears why. Where nothing is wrong it is held, until it has gone."""
+    clock = InstantClock(NOW)
+    devices = Devices(MemoryBucket(), MemoryTrail(), clock)
+    await devices.load()
+    await devices.add(Device("d1", division="440106", profile="acme/meter"), by=ADMIN)
+    assert devices.digests("d1") is not None, "negative control"
+    told: list[dict[str, object]] = []
+
+    async def ask(what: str, payload: bytes) -> bytes:
+        if what == "orders":
+            return msgspec.msgpack.encode([MoveOrder("m1", "give", "d1", "4403", "440305")])
+        if what == "told":
+            told.append(msgspec.msgpack.decode(payload))
+        return b""
+
+    async def drained() -> None:
+        assert devices.moving_out == {"d1"}
+        assert devices.digests("d1") is None, "nor by HTTP Digest"
+
+    async def changed(*_: object, **__: object) -> bytes:
+        raise Conflict("changed meanwhile")
+
+    if fails:
+        monkeypatch.setattr(devices, "shut_out", changed)
+    mover = DeviceMover(
+        devices,
+        MemoryLog(clock, epoch="e"),
+        clock,
+        LogIdentity("4401", 0, 3_600_000_000, 24),
+        ask=ask,
+        close=lambda _device: None,
+        drained=drained,
+        remember=lambda _batches: None,
+        by=ADMIN,
+    )
+    await mover.run_orders()
+    assert [bool(one["refused"]) for one in told] == [fails]
+    assert devices.moving_out == (set() if fails else {"d1"})

@@ -1,0 +1,174 @@
+"""Who owns a device: the first that sends it, then whoever the book of moves or the province says."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.scope import Principal, Role, scope
+from sensegate.authority.trail import MemoryTrail
+from sensegate.clock import FakeClock
+from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied
+from sensegate.tiers.move_register import MoveRecord, MoveStage
+from sensegate.tiers.ownership import ROW_DEVICES, DeviceOwners
+
+PROVINCE = Principal("province", Role.PROVINCE_OPERATOR, scope("44"))
+CITY = Principal("city", Role.CITY_OPERATOR, scope("4401"))
+
+
+class Book:
+    """Owners at a centre that has the device `mine` itself."""
+
+    def __init__(self, bucket: MemoryBucket | None = None, *, devices_max: int = 1_000_000) -> None:
+        self.bucket = bucket or MemoryBucket()
+        self.trail, self.clock = MemoryTrail(), FakeClock()
+        self.owners = DeviceOwners(
+            self.bucket, self.trail, self.clock, home="44", is_own="mine".__eq__, devices_max=devices_max
+        )
+
+    async def read_again(self) -> DeviceOwners:
+        """Return what another process knows."""
+        other = Book(self.bucket)
+        await other.owners.load()
+        return other.owners
+
+
+def move(stage: MoveStage, *, source: str = "4401", target: str = "4403", changed: int = 1) -> MoveRecord:
+    """Return a move of the device `a`."""
+    return MoveRecord("m1", "a", source, target, target, stage, "admin", 1, changed)
+
+
+async def test_the_first_member_owns_a_device_durably() -> None:
+    """Nobody's at first; then it is the first one's, in every process; the centre's own are nobody else's."""
+    book = Book()
+    assert book.owners.owner("a") == ""
+    await book.owners.claim("4401", ["a", "b"])
+    await book.owners.claim("4401", ["a", "c"])
+    for owners in (book.owners, await book.read_again()):
+        assert [owners.owner(device) for device in ("a", "b", "c", "d", "mine")] == ["4401", "4401", "4401", "", "44"]
+        assert owners.may_send("4401", "a")
+        assert not owners.may_send("4403", "a")
+        assert not owners.may_send("4403", "mine")
+        assert owners.room("4401") == 1_000_000 - 3
+
+
+async def test_of_two_that_claim_at_once_one_owns_it() -> None:
+    """Whoever is later judges its rows again, and finds another's device."""
+    book = Book()
+    outcomes = await asyncio.gather(
+        book.owners.claim("4401", ["a", "x"]), book.owners.claim("4403", ["a", "y"]), return_exceptions=True
+    )
+    assert sum(isinstance(outcome, Overloaded) for outcome in outcomes) == 1
+    assert book.owners.owner("a") == "4401"
+    assert book.owners.owner("y") == ""
+
+
+async def test_two_processes_that_claim_for_a_member_lose_nothing() -> None:
+    """A row that another process has changed is read again; the claim is asked for once more."""
+    book = Book()
+    await book.owners.claim("4401", ["a"])
+    other = await book.read_again()
+    await book.owners.claim("4401", ["b"])
+    with pytest.raises(Overloaded):
+        await other.claim("4401", ["c"])
+    await other.claim("4401", ["c"])
+    assert {(await book.read_again()).owner(device) for device in "abc"} == {"4401"}
+
+
+async def test_many_devices_stand_in_few_rows() -> None:
+    """A province has millions: claims are written many to a row, and counted against the member's room."""
+    book = Book(devices_max=3 * ROW_DEVICES)
+    devices = [f"device-{number}" for number in range(2 * ROW_DEVICES + 10)]
+    await book.owners.claim("4401", devices[:10])
+    await book.owners.claim("4401", devices)
+    rows, _ = await book.bucket.load_all()
+    assert len(rows) == 3
+    assert book.owners.room("4401") == ROW_DEVICES - 10
+    assert (await book.read_again()).owner(devices[-1]) == "4401"
+
+
+@pytest.mark.parametrize(
+    ("stage", "source", "target", "owner"),
+    [
+        (MoveStage.ASKED, True, False, "4401"),
+        (MoveStage.CARRIED, True, True, "4401"),
+        (MoveStage.TAKEN, True, True, "4403"),
+        (MoveStage.DONE, True, True, "4403"),
+        (MoveStage.REFUSED, True, False, "4401"),
+        (MoveStage.CANCELLED, True, False, "4401"),
+    ],
+)
+async def test_a_move_of_the_book_hands_a_device_over(
+    stage: MoveStage, *, source: bool, target: bool, owner: str
+) -> None:
+    """While it is on its way both may send; afterwards the target owns it, and the source's backlog still comes up."""
+    book = Book()
+    await book.owners.claim("4401", ["a"])
+    for known in (MoveStage.ASKED, stage):
+        book.owners.on_move(move(known))
+    for owners in (book.owners, await settled(book)):
+        assert owners.owner("a") == owner
+        assert (owners.may_send("4401", "a"), owners.may_send("4403", "a")) == (source, target or owner == "4403")
+        assert not owners.may_send("4405", "a")
+
+
+async def settled(book: Book) -> DeviceOwners:
+    """Return what another process knows once transfers are written, and the book of moves."""
+    await book.owners.write_due()
+    owners = await book.read_again()
+    for known in book.owners._moving.values():
+        owners.on_move(known)
+    return owners
+
+
+async def test_a_device_that_moves_on_and_back() -> None:
+    """Each owner of the past may bring up what it still has; the last one owns it, whatever the book says once more."""
+    book = Book()
+    await book.owners.claim("4401", ["a"])
+    there = move(MoveStage.DONE, changed=book.clock.now())
+    book.owners.on_move(there)
+    await book.owners.write_due()
+    await book.clock.advance(10)
+    book.owners.on_move(move(MoveStage.DONE, source="4403", target="4401", changed=book.clock.now()))
+    await book.owners.write_due()
+    book.owners.on_move(there)
+    assert book.owners.owner("a") == "4401"
+    assert book.owners.may_send("4403", "a")
+
+
+async def test_the_province_decides_where_the_wrong_one_was_first() -> None:
+    """Audited; the wrong owner may send it no more; not while it is on its way, and nothing that nobody sent."""
+    book = Book()
+    await book.owners.claim("4401", ["a"])
+    await book.owners.note_conflicts("4403", ["a"])
+    with pytest.raises(PermissionDenied):
+        await book.owners.assign("a", "4403", by=CITY)
+    with pytest.raises(NotFound):
+        await book.owners.assign("never", "4403", by=PROVINCE)
+    await book.owners.assign("a", "4403", by=PROVINCE)
+    for owners in (book.owners, await book.read_again()):
+        assert owners.owner("a") == "4403"
+        assert not owners.may_send("4401", "a")
+    assert [record[1] for record in book.trail.records] == ["device.conflict", "device.assign"]
+    assert book.owners.conflicts() == []
+    book.owners.on_move(msgspec.structs.replace(move(MoveStage.CARRIED, source="4403", target="4405")))
+    with pytest.raises(Conflict):
+        await book.owners.assign("a", "4401", by=PROVINCE)
+
+
+async def test_a_conflict_is_told_once() -> None:
+    """Each device is counted once, the trail has a record an hour, the page names sender and owner."""
+    book = Book()
+    await book.owners.claim("4401", ["a", "b"])
+    for _ in range(3):
+        await book.owners.note_conflicts("4403", ["a", "b"])
+    assert [record[1] for record in book.trail.records] == ["device.conflict"]
+    conflicts = book.owners.conflicts("4401")
+    assert {(known.device, known.owner, known.sent_by) for known in conflicts} == {
+        ("a", "4401", "4403"),
+        ("b", "4401", "4403"),
+    }
+    assert book.owners.conflicts("4405") == []

@@ -38,6 +38,11 @@ class Writer:
         self.batches = 0
         """Acknowledged so far."""
 
+    async def goes_on(self) -> None:
+        """Wait until more is written."""
+        seen = self.batches
+        await eventually(lambda: self.batches > seen)
+
     async def run(self) -> None:
         """Write until cancelled."""
         await self.log.open()
@@ -113,8 +118,7 @@ async def test_a_copy_is_of_one_moment(tmp_path: Path, encryption: str) -> None:
             committed, counts = await contents_of(target, config)
             assert committed == max(counts) >= acknowledged
             assert {*counts.values()} == {MEMBERS}
-            seen = writer.batches
-            await eventually(lambda seen=seen: writer.batches > seen)
+            await writer.goes_on()
     assert not [*(tmp_path / "original" / "engine").glob(".backup-*")]
 
 
@@ -171,8 +175,7 @@ async def test_two_backups_at_once(tmp_path: Path) -> None:
     async with written(tmp_path, "plain") as (_, writer):
         with standstill.view(tmp_path), pytest.raises(Conflict, match="another backup"):
             copied(tmp_path, tmp_path / "copy")
-        seen = writer.batches
-        await eventually(lambda: writer.batches > seen)
+        await writer.goes_on()
 
 
 KILLED = """
@@ -192,8 +195,7 @@ async def test_a_backup_that_is_killed_leaves_no_server_stopped(tmp_path: Path) 
     async with written(tmp_path, "plain") as (_, writer):
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, str(tmp_path))
         assert await process.wait() == -signal.SIGKILL
-        seen = writer.batches
-        await eventually(lambda: writer.batches > seen)
+        await writer.goes_on()
         await asyncio.to_thread(copied, tmp_path, tmp_path / "copy")
         found = find_pid(tmp_path / "engine")
         assert found is not None

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig
 from sensegate.demo.link import FaultyLink
 from tests.conftest import eventually
 from tests.live.site import Made, Site, config_of, reading, running
+from tests.live.test_node_lost import copied_since
 from tests.live.test_two_writers import at_centre, told
 
 pytestmark = pytest.mark.live
@@ -154,6 +156,7 @@ class Loss:
             self.device = await node.device("met-1")
             await push(node, self.device, range(10))
             self.cursors["early"] = (await node.ask("GET", RECORDS)).body["next"]
+            revoked = await node.token()
             async with traffic(node, self.device, 10) as acknowledged:
                 await eventually(lambda: len(acknowledged) > 20)
                 self.before = {*range(10), *acknowledged}
@@ -161,8 +164,17 @@ class Loss:
                 await eventually(lambda: len(acknowledged) > len(self.before) + 20)
             assert made["standstill_s"] < 2
             self.centre_has = {*range(10), *acknowledged}
+            await self.registries_since(node, revoked)
             await until(self.centre, self.centre_has)
             self.cursors["behind"] = await end_of(node)
+
+    async def registries_since(self, node: Site, revoked: tuple[str, str]) -> None:
+        """Revoke a token and register a device after the backup; wait until the centre has a copy of that."""
+        changed = time.time_ns() // 1_000
+        self.revoked = revoked[0]
+        assert (await node.ask("DELETE", f"/api/v1/tokens/{revoked[1]}")).status in {200, 204}
+        self.later = await node.device("met-2")
+        await eventually(lambda: copied_since(self.centre, changed), 20)
 
     async def restarted(self) -> None:
         """Run the node again: the centre then knows an epoch and a timeline that the copy does not."""
@@ -213,6 +225,12 @@ async def test_a_node_that_is_destroyed(tmp_path: Path, *, encryption: str, rest
             await until(centre, loss.centre_has | {*new})
             await until(node, there | {*new})
             await cursors_of(loss, node, there, new)
+            assert (await node.ask("GET", "/api/v1/me", loss.revoked)).status == 401
+            await push(node, loss.later, range(4100, 4101))
+            await until(centre, loss.centre_has | {*new, 4100})
+            changed = time.time_ns() // 1_000
+            await node.device("met-3")
+            await eventually(lambda: copied_since(centre, changed), 20)
             await node.totals()
             assert (await node.ready())[0] == 200
             (record,) = [row for row in await node.audit() if row["action"] == "store.restore"]
@@ -260,7 +278,7 @@ async def test_beside_the_living_original(tmp_path: Path) -> None:
             async with running(other) as copy:
                 await push(copy, device, range(100, 105))
                 await push(node, device, range(10, 15))
-                await eventually(lambda: told(copy, "another process of this node answers"), 20)
+                await eventually(lambda: told(copy, "another process of this node is running"), 20)
                 await until(centre, {*range(5), *range(10, 15)})
         assert len(await at_centre(centre)) == 10
 

@@ -159,7 +159,7 @@ def _secrets(config: Config, view: View) -> Iterator[tuple[str, bytes]]:
     for file in view.files:
         if contents.kind_of(file.path) is Kind.SECRET:
             yield f"directory/{file.path}", (view.staging / file.path).read_bytes()
-    for path, name in files.named(config):
+    for path, name in files.named_files(config):
         place = Path(name)
         if place.is_file() and directory not in place.resolve().parents and os.access(place, os.R_OK):
             yield f"config/{'.'.join(path)}", place.read_bytes()

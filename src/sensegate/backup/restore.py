@@ -254,7 +254,7 @@ def _renew_writer(staging: Path) -> None:
 
 def _named(config: Config, secrets: Mapping[str, bytes]) -> Iterator[str]:
     """Write the files that the configuration names and that are missing; yield those that are there and differ."""
-    named = {".".join(path): Path(name) for path, name in files.named(config)}
+    named = {".".join(path): Path(name) for path, name in files.named_files(config)}
     for name, content in secrets.items():
         if (place := named.get(name.removeprefix("config/"))) is None or not name.startswith("config/"):
             continue
@@ -269,7 +269,7 @@ def _is_there(config: Config, name: str) -> bool:
     """Return whether a file that the configuration names, or its key, exists without the backup."""
     if name == _STORE_KEY:
         return bool(config.engine.store_key_file or os.environ.get(KEY_VARIABLE))
-    named = {f"config/{'.'.join(path)}": Path(file) for path, file in files.named(config)}
+    named = {f"config/{'.'.join(path)}": Path(file) for path, file in files.named_files(config)}
     return name in named and named[name].exists()
 
 

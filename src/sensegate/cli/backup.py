@@ -7,17 +7,18 @@ import datetime as dt
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 from rich.progress import Progress
 
-from sensegate.cli.shown import Json, as_json, aside, console
+from sensegate.cli.output import Json, console, print_json, stderr
 from sensegate.config import load
 from sensegate.wording import count
 
 if TYPE_CHECKING:
+    from sensegate.backup.manifest import Manifest
     from sensegate.backup.restore import Restored
 
 ConfigFile = Annotated[Path, typer.Argument(help="Configuration of the node or centre.")]
@@ -50,7 +51,7 @@ def backup(
         made = create.create(loaded, config, to, passphrase=passphrase, progress=progress)
     found = made.manifest
     if json_form:
-        as_json({"directory": str(to), "standstill_s": round(made.standstill_s, 4), **_summary(found)})
+        print_json({"directory": str(to), "standstill_s": round(made.standstill_s, 4), **_summary(found)})
         return
     console.print(
         f"{to}: {count(len(found.files), 'file')}, {found.size / 1e6:,.1f} MB; "
@@ -58,11 +59,11 @@ def backup(
         highlight=False,
     )
     if found.secrets:
-        aside.print(f"with {count(len(found.secrets), 'secret file')}, encrypted; keep the passphrase elsewhere")
+        stderr.print(f"with {count(len(found.secrets), 'secret file')}, encrypted; keep the passphrase elsewhere")
     elif found.left_out:
-        aside.print(f"left out, keep copies of them elsewhere: {', '.join(found.left_out)}")
+        stderr.print(f"left out, keep copies of them elsewhere: {', '.join(found.left_out)}")
         if found.encrypted:
-            aside.print("the store is encrypted: without its key nobody can read this backup")
+            stderr.print("the store is encrypted: without its key nobody can read this backup")
 
 
 def restore(
@@ -101,7 +102,7 @@ def restore(
             progress=progress,
         )
     if json_form:
-        as_json({**msgspec.to_builtins(restored), "manifest": _summary(restored.manifest)})
+        print_json({**msgspec.to_builtins(restored), "manifest": _summary(restored.manifest)})
     else:
         _tell(restored, loaded.role)
 
@@ -127,21 +128,20 @@ def _tell(restored: Restored, role: str) -> None:
         ("files that differ from the backup and were left as they are", restored.kept),
     ):
         if names:
-            aside.print(f"{title}: {', '.join(names)}", highlight=False)
+            stderr.print(f"{title}: {', '.join(names)}", highlight=False)
 
 
 @contextlib.contextmanager
 def _bar(title: str, total: Callable[[], int]) -> Iterator[Callable[[int], None]]:
     """Yield what moves a bar on the terminal on by so many bytes."""
-    with Progress(console=aside, transient=True, disable=not aside.is_terminal) as progress:
-        task = progress.add_task(title, total=total() if aside.is_terminal else None)
+    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
+        task = progress.add_task(title, total=total() if stderr.is_terminal else None)
         yield lambda size: progress.advance(task, size)
 
 
-def _summary(found: object) -> dict[str, object]:
-    """Return a manifest without the list of its files."""
-    summary: dict[str, object] = msgspec.to_builtins(found)
-    return {**summary, "files": len(summary["files"])}  # type: ignore[arg-type] - it is a list
+def _summary(found: Manifest) -> dict[str, Any]:
+    """Return a manifest with the number of its files instead of the list."""
+    return {**msgspec.to_builtins(found), "files": len(found.files)}
 
 
 def _iso(time_us: int) -> str:

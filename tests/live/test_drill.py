@@ -120,7 +120,7 @@ async def spoil(city: City, operator: str) -> tuple[str, Spoiled]:
 
     async def rolled_back() -> bool:
         await city.speak()
-        return (await site.ask("GET", f"{PATH}/life")).body["canary"] is None
+        return (await site.ask("GET", f"{PATH}/history")).body["canary"] is None
 
     await eventually(rolled_back, 30)
     await city.speak()
@@ -224,7 +224,7 @@ async def test_control_without_the_watch_a_canary_goes_on(tmp_path: Path, monkey
         await step(city.site, "/versions/2/canary", operator, share=0.1, least=6)
         for _ in range(5):
             await city.speak()
-        canary = (await city.site.ask("GET", f"{PATH}/life")).body["canary"]
+        canary = (await city.site.ask("GET", f"{PATH}/history")).body["canary"]
         assert canary is not None
         assert canary["faults"] > 0.9
         assert await city.steps() == [

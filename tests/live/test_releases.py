@@ -110,7 +110,7 @@ async def test_what_was_refused_bears_the_version(node: Site) -> None:
             return await node.quarantine(device=device.id)
 
         row = (await eventually(refused))[0]
-        life = (await node.ask("GET", f"{PATH}/life")).body
+        life = (await node.ask("GET", f"{PATH}/history")).body
         assert row["profile"] == f"acme/th@{life['force'][0]['version']}"
 
 
@@ -207,7 +207,7 @@ async def test_a_canary_that_does_worse_is_rolled_back(node: Site) -> None:
     async def ended() -> bool:
         for device in devices:
             await node.push(device, '{"t": 215}')
-        return (await node.ask("GET", f"{PATH}/life")).body["canary"] is None
+        return (await node.ask("GET", f"{PATH}/history")).body["canary"] is None
 
     await eventually(ended)
     rolled = next(
@@ -234,7 +234,7 @@ async def test_a_canary_that_does_well_goes_on(node: Site) -> None:
     for _ in range(3):
         for device in devices:
             await node.push(device, '{"t": 215}')
-    canary = (await node.ask("GET", f"{PATH}/life")).body["canary"]
+    canary = (await node.ask("GET", f"{PATH}/history")).body["canary"]
     assert canary["version"] == 21
     assert canary["outcomes"] >= 10
     assert (canary["rejected"], canary["faults"]) == (0.0, 0.0)
@@ -243,7 +243,7 @@ async def test_a_canary_that_does_well_goes_on(node: Site) -> None:
 
 async def as_the_folder_says(site: Site) -> None:
     """Have version 1 in force, whatever was before."""
-    if (await site.ask("GET", f"{PATH}/life")).body["force"]:
+    if (await site.ask("GET", f"{PATH}/history")).body["force"]:
         await step(site, "/rollback", to=1)
 
 

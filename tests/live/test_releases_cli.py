@@ -115,7 +115,7 @@ async def test_a_shadow_from_the_command_line(shell: Shell) -> None:
         (("propose", "nowhere.yaml"), "nowhere.yaml: cannot be read"),
         (("redecode", "acme/th", "--since", "90d"), "messages that were good are kept for 72 h"),
         (("redecode", "acme/th", "--since", "soon"), "soon"),
-        (("canary", "acme/th@1", "--share", "0.5", "--device", "x"), "give one of them"),
+        (("canary", "acme/th@1", "--share", "0.5", "--device", "x"), "exactly one is needed"),
     ],
 )
 async def test_errors_say_what_to_do(shell: Shell, words: tuple[str, ...], said: str) -> None:

@@ -67,10 +67,10 @@ class Pair:
 
 @pytest_asyncio.fixture
 async def pair() -> AsyncIterator[Pair]:
-    one = Pair()
-    await one.node.shelf.open()
-    await one.centre.shelf.open()
-    await one.node.feeds.create(Feed("air", divisions=("4401",)))
+    pair = Pair()
+    await pair.node.shelf.open()
+    await pair.centre.shelf.open()
+    await pair.node.feeds.create(Feed("air", divisions=("4401",)))
     entry = CatalogueEntry(
         "air",
         title="空氣",
@@ -80,9 +80,9 @@ async def pair() -> AsyncIterator[Pair]:
         kind=DatasetKind.THEME,
         published=1,
     )
-    await one.node.catalogue.records.put("air", entry, expected=0)
-    await one.up.sync()
-    yield one
+    await pair.node.catalogue.records.put("air", entry, expected=0)
+    await pair.up.sync()
+    yield pair
 
 
 async def test_an_offer_stands_at_the_centre_with_its_code(pair: Pair) -> None:
@@ -166,7 +166,7 @@ async def test_an_application_comes_down_and_is_decided_at_the_node(pair: Pair) 
     """Seen by the owner alone; decided and revoked there, done at the centre, recorded at both."""
     application = await pair.centre.access.apply(READER, access_request(WISH))
     await pair.up.sync()
-    assert [one.id for one in pair.node.access.visible(OWNER)] == [application.id]
+    assert [application.id for application in pair.node.access.visible(OWNER)] == [application.id]
     with pytest.raises((PermissionDenied, NotFound)):
         await pair.node.access.decide(COUNTY, application.id, decision_of({"approve": True}), None)
     done = await pair.node.access.decide(

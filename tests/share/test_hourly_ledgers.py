@@ -171,7 +171,7 @@ async def test_an_hour_of_very_many_devices_is_several_entries(memory_log: Memor
     for sequence in (1, 2):
         books.add(Entry(sequence, "ledger.4401-0", whole.encode(), NOW))
         await books.flush()
-        subjects = [one.subject for one in await memory_log.fetch(0)]
+        subjects = [entry.subject for entry in await memory_log.fetch(0)]
         assert len(subjects) == len(set(subjects)) > 3
         again, at = await opened(memory_log, clock)
         assert at == sequence

@@ -39,7 +39,7 @@ some_masks = st.builds(
     round=st.lists(
         st.builds(Rounding, st.sampled_from(NUMBERS), st.sampled_from((0.1, 0.5, 2.0, 100.0))),
         max_size=2,
-        unique_by=lambda one: one.property,
+        unique_by=lambda rounding: rounding.property,
     ).map(tuple),
     hash=st.sampled_from(((), ("device",))),
     grid_m=st.sampled_from((0.0, 10.0, 1_000.0, 50_000.0)),
@@ -87,11 +87,11 @@ def test_what_is_masked_is_as_the_mask_says(made: list[Any], mask: Mask) -> None
         assert bool(gone[row]) >= (name in mask.drop)
         if mask.k and name == "people_count":
             assert gone[row] == (batch.value[row] < mask.k or name in mask.drop)
-        for one in mask.round:
-            if one.property == name:
-                count = seen.value[row] / one.step
+        for rounding in mask.round:
+            if rounding.property == name:
+                count = seen.value[row] / rounding.step
                 assert math.isclose(count, round(count), abs_tol=1e-6)
-                assert abs(seen.value[row] - batch.value[row]) <= one.step / 2 * (1 + 1e-9)
+                assert abs(seen.value[row] - batch.value[row]) <= rounding.step / 2 * (1 + 1e-9)
 
 
 @given(st.floats(-180, 180), st.floats(-89, 89), st.floats(10, 200_000))

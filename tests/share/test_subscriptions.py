@@ -173,8 +173,8 @@ async def lived(bench: Bench, count: int) -> None:
         try:
             await bench.until(lambda died=died: died.done() or len(bench.receiver.cursors) >= count)  # type: ignore[misc]
         finally:
-            for one in (task, died):
-                one.cancel()
+            for pending in (task, died):
+                pending.cancel()
             await asyncio.gather(task, died, return_exceptions=True)
 
 

@@ -26,8 +26,8 @@ def test_the_cities_of_guangdong_are_found_either_way() -> None:
     names = [row.name_zh for row in Divisions.load() if len(row.code) == 4]
     assert len(names) == len(CITIES) == 21
     for name in CITIES:
-        assert [one for one in names if fold(name) in fold(one)], name
-        assert [one for one in names if name in one] or fold(name) != name, "negative control"
+        assert [candidate for candidate in names if fold(name) in fold(candidate)], name
+        assert [candidate for candidate in names if name in candidate] or fold(name) != name, "negative control"
 
 
 @pytest.mark.parametrize("word", PROPERTIES_ZH)

@@ -58,7 +58,7 @@ async def test_a_draft_of_a_shape(gateway: Gateway) -> None:
     assert body["problem"] == ""
     source, _ = parse(body["text"])
     assert {reading.property for reading in source.messages[0].readings} == {"co2", "air_temperature"}
-    co2 = next(one for one in body["recognised"] if one["field"] == "co2")
+    co2 = next(member for member in body["recognised"] if member["field"] == "co2")
     assert co2["sure"]
     assert "says carbon dioxide" in co2["reason"]
 

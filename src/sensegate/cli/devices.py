@@ -479,7 +479,7 @@ def moves(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False)
 
     Example: sensegate device moves
     """
-    columns = ("id", "device", "source", "target", "division", "stage", "identities", "changed", "why", "owed")
+    columns = ("id", "device", "source", "target", "division", "stage", "identities", "changed", "reason", "owed")
     print_table(rows_of(call(url, token, lambda remote: remote.get("/api/v1/moves"))), columns, json_form=json_form)
 
 

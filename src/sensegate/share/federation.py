@@ -69,22 +69,20 @@ class CatalogueOffer(msgspec.Struct, frozen=True):
     entry: CatalogueEntry
 
 
-class NodeDecision(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Request ``decision``: a decision or revocation made at a node."""
+class NodeDecision(msgspec.Struct, frozen=True):
+    """Request ``decision``: a decision made at a node; the reply is the application afterwards."""
 
-    target: str
-    """Id of the application or grant."""
+    application: str
     by: str
-    decision: Decision | None = None
-    """None: the grant is revoked."""
+    decision: Decision
+
+
+class NodeRevocation(msgspec.Struct, frozen=True):
+    """Request ``revocation``: a revocation made at a node; the reply is the grant afterwards."""
+
+    grant: str
+    by: str
     reason: str = ""
-
-
-class DecisionOutcome(msgspec.Struct, frozen=True):
-    """Reply to ``decision``: the application or grant afterwards."""
-
-    application: Application | None = None
-    grant: Grant | None = None
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -20,9 +20,9 @@ from sensegate.share.federation import (
     CatalogueRequest,
     CatalogueSlice,
     CentreUpdate,
-    DecisionOutcome,
     NodeDecision,
     NodeOffers,
+    NodeRevocation,
     canonical,
     digest,
     encode,
@@ -48,7 +48,7 @@ class CentreFederation:
         feeds: Feeds,
         catalogue: DatasetCatalogue,
         grants: Grants,
-        desk: AccessRequests,
+        access: AccessRequests,
         *,
         trail: Trail,
         clock: Clock,
@@ -57,7 +57,7 @@ class CentreFederation:
         self._feeds = feeds
         self._catalogue = catalogue
         self._grants = grants
-        self._access = desk
+        self._access = access
         self._trail = trail
         self._clock = clock
         self._home = home
@@ -66,7 +66,13 @@ class CentreFederation:
     @property
     def answers(self) -> dict[str, Callable[[str, bytes], Awaitable[bytes]]]:
         """Request -> its handler."""
-        return {"offers": self.offers, "offer": self.offer, "decision": self.decide, "catalogue": self.catalogue}
+        return {
+            "offers": self.offers,
+            "offer": self.offer,
+            "decision": self.decide,
+            "revocation": self.revoke,
+            "catalogue": self.catalogue,
+        }
 
     async def offers(self, division: str, payload: bytes) -> bytes:
         """Return the update for a node; entries that it no longer offers are withdrawn from the catalogue."""
@@ -235,19 +241,27 @@ class CentreFederation:
         return len(offered)
 
     async def decide(self, division: str, payload: bytes) -> bytes:
-        """Apply a decision or revocation made at a node. Raises as `AccessRequests.decide` and `revoke`."""
-        decision = msgspec.msgpack.decode(payload, type=NodeDecision)
-        by = Principal(f"{decision.by[:80]}@{division}", Role.CITY_OPERATOR, Scope(division), name="by its node")
-        if not allows(by, Action.DECIDE_GRANTS, division):
-            raise PermissionDenied(f"decisions for {division} are not made here")
-        if decision.decision is not None:
-            return encode(
-                DecisionOutcome(application=await self._access.decide(by, decision.target, decision.decision, None))
-            )
+        """Apply a decision made at a node; return the application. Raises as `AccessRequests.decide`."""
+        request = msgspec.msgpack.decode(payload, type=NodeDecision)
+        by = self._decider(division, request.by)
+        return encode(await self._access.decide(by, request.application, request.decision, None))
+
+    async def revoke(self, division: str, payload: bytes) -> bytes:
+        """Apply a revocation made at a node; return the grant. Raises as `AccessRequests.revoke`."""
+        request = msgspec.msgpack.decode(payload, type=NodeRevocation)
+        by = self._decider(division, request.by)
         try:
-            return encode(DecisionOutcome(grant=await self._access.revoke(by, decision.target, decision.reason)))
+            return encode(await self._access.revoke(by, request.grant, request.reason))
         except NotFound as why:
             raise PermissionDenied(str(why)) from why
+
+    @staticmethod
+    def _decider(division: str, name: str) -> Principal:
+        """Return the principal of a node's decision. Raises `PermissionDenied`."""
+        by = Principal(f"{name[:80]}@{division}", Role.CITY_OPERATOR, Scope(division), name="by its node")
+        if not allows(by, Action.DECIDE_GRANTS, division):
+            raise PermissionDenied(f"decisions for {division} are not made here")
+        return by
 
 
 def _by_id(record: Application | Grant) -> str:

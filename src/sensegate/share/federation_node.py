@@ -22,9 +22,9 @@ from sensegate.share.federation import (
     CatalogueRequest,
     CatalogueSlice,
     CentreUpdate,
-    DecisionOutcome,
     NodeDecision,
     NodeOffers,
+    NodeRevocation,
     canonical,
     digest,
     encode,
@@ -70,21 +70,17 @@ class CentreRecords:
             raise ConfigError("is missing", key="reason", remedy="say why it is refused")
         facts: Facts = {"approve": decision.approve, "at": "centre"}
         await self._trail.record(principal, "application.decide", application.id, after=facts)
-        done = await self._request_decision(NodeDecision(application.id, principal.id, decision))
-        assert done.application is not None  # noqa: S101 - what the centre answers to a decision
-        return await self.applications.put(application.id, done.application, expected=application.revision)
+        reply = await self._ask("decision", encode(NodeDecision(application.id, principal.id, decision)))
+        decided = msgspec.msgpack.decode(reply, type=Application)
+        return await self.applications.put(application.id, decided, expected=application.revision)
 
     async def revoke(self, principal: Principal, grant: Grant, reason: str) -> Grant:
         """Send the revocation of a grant for data of this node to the centre. Raises as `decide`."""
         demand(principal, Action.DECIDE_GRANTS, grant.level, grant.department)
         await self._trail.record(principal, "grant.revoke", grant.id, after={"reason": reason, "at": "centre"})
-        done = await self._request_decision(NodeDecision(grant.id, principal.id, reason=reason))
-        assert done.grant is not None  # noqa: S101 - what the centre answers to a revocation
-        return await self.grants.put(grant.id, done.grant, expected=grant.revision)
-
-    async def _request_decision(self, decision: NodeDecision) -> DecisionOutcome:
-        answer = await self._ask("decision", encode(decision))
-        return msgspec.msgpack.decode(answer, type=DecisionOutcome)
+        reply = await self._ask("revocation", encode(NodeRevocation(grant.id, principal.id, reason)))
+        revoked = msgspec.msgpack.decode(reply, type=Grant)
+        return await self.grants.put(grant.id, revoked, expected=grant.revision)
 
 
 class NodeFederation:

@@ -176,10 +176,10 @@ class Sharing:
         """Follow the log and the stored records, and write counts, until cancelled. Raises `Unavailable`."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.reader.run(self._start_sequence), name="share.reader")
-            group.create_task(self.hourly.run(), name="share.books")
+            group.create_task(self.hourly.run(), name="share.hourly")
             group.create_task(self.feeds.run(), name="share.feeds")
             group.create_task(self.shelf.run(), name="share.shelf")
-            group.create_task(self.access.run(), name="share.desk")
+            group.create_task(self.access.run(), name="share.access")
             group.create_task(self.metering.run(), name="share.metering")
 
     # ── deliveries ────────────────────────────────────────────────────────────────────────────────────

@@ -170,7 +170,7 @@ class Below:
             ReturnRequest(life, after),
             key,
             centre=self.config.division,
-            made=self.clock.now(),
+            made_at=self.clock.now(),
         )
         return body, f"{held.log_epoch}:{held.until}"
 

@@ -66,7 +66,7 @@ async def join(config: Config) -> membership.StoredLink:
     uplink = config.uplink
     code = membership.read_code(uplink.join_code_file)
     link = await membership.join(
-        Path(config.directory), code, uplink.centre_url, member=config.member_id, link=uplink.url
+        Path(config.directory), code, uplink.centre_url, member=config.member_id, link_url=uplink.url
     )
     membership.mark_code_used(uplink.join_code_file)
     _log.info("node joined", centre=link.centre, generation=link.generation)

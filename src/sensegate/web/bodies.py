@@ -111,7 +111,7 @@ class CredentialRotation(Body, frozen=True):
     """How long the previous one stays valid."""
 
 
-class ImportRow(msgspec.Struct, frozen=True):
+class DeviceImportRow(msgspec.Struct, frozen=True):
     """Outcome of one row of an imported file."""
 
     line: int
@@ -122,10 +122,10 @@ class ImportRow(msgspec.Struct, frozen=True):
     password: str = ""
 
 
-class ImportReport(msgspec.Struct, frozen=True):
+class DeviceImportReport(msgspec.Struct, frozen=True):
     """Outcome of an import."""
 
-    rows: list[ImportRow]
+    rows: list[DeviceImportRow]
     dry_run: bool
 
 

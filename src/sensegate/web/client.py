@@ -153,5 +153,5 @@ def _problem(status: int, text: str) -> ProblemResponse:
         return ProblemResponse(status, text[:200])
     if not isinstance(problem, dict):
         return ProblemResponse(status, text[:200])
-    told = (str(problem.get(key, "")) for key in ("title", "detail", "first"))
-    return ProblemResponse(status, *told)
+    texts = (str(problem.get(key, "")) for key in ("title", "detail", "first"))
+    return ProblemResponse(status, *texts)

@@ -18,9 +18,9 @@ from sensegate.web.bodies import (
     CredentialRotation,
     DeviceChange,
     DeviceCredential,
+    DeviceImportReport,
+    DeviceImportRow,
     DeviceRow,
-    ImportReport,
-    ImportRow,
     IngestReceipt,
     NewDevice,
     device_row,
@@ -193,13 +193,13 @@ async def _retire(call: Call) -> DeviceRow:
     return device_row(await call.deps.devices.retire(present.id, by=call.principal))
 
 
-async def _import(call: Call) -> ImportReport:
+async def _import(call: Call) -> DeviceImportReport:
     flags = {name: _flag(call, name) for name in ("dry_run", "update")}
     report = await importing.import_csv(
         call.deps.devices, await call.raw_body(), by=call.principal, dry_run=flags["dry_run"], update=flags["update"]
     )
     rows = [
-        ImportRow(
+        DeviceImportRow(
             row.line,
             row.id,
             row.outcome,
@@ -209,7 +209,7 @@ async def _import(call: Call) -> ImportReport:
         )
         for row in report.rows
     ]
-    return ImportReport(rows, report.dry_run)
+    return DeviceImportReport(rows, report.dry_run)
 
 
 def _flag(call: Call, name: str) -> bool:
@@ -276,7 +276,7 @@ ROUTES = (
             QueryParam("update", "change registered devices that differ", "boolean"),
         ),
         raw="text/csv",
-        response=ImportReport,
+        response=DeviceImportReport,
         errors=(413,),
     ),
     Route(

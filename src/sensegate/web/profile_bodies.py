@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
+from sensegate.authoring.compare import ComparisonReport
 from sensegate.web.bodies import Body, DeviceId
 
 Note = Annotated[str, msgspec.Meta(max_length=500, description="note for people; part of the audit trail")]
@@ -176,54 +177,11 @@ class NewDiff(Body, frozen=True):
     target: Target = ""
 
 
-class DifferenceRow(msgspec.Struct, frozen=True):
-    """One way in which two versions differ, for one device and property."""
-
-    kind: str
-    """``value``, ``time``, ``only a``, ``only b``, ``refusal`` or ``rejection``."""
-    device: str
-    property: str
-    unit: str
-    a: Any
-    """First instance."""
-    b: Any
-    count: int
-    factor: float | None
-    """b / a where that is always the same."""
-
-
-class SideRow(msgspec.Struct, frozen=True):
-    """What one version made of the messages."""
-
-    version: str
-    messages: int
-    quarantined: dict[str, int]
-    values: int
-    rejected: dict[str, int]
-    outside: int
-    """Values outside the version's range."""
-
-
-class DiffReport(msgspec.Struct, frozen=True):
-    """Two versions over the same messages."""
-
-    profile: str
-    messages: int
-    """Messages that concern the profile and the caller."""
-    same: int
-    """Values that both give alike."""
-    a: SideRow
-    b: SideRow
-    differences: list[DifferenceRow]
-    more: int
-    """Differences counted and not told apart."""
-
-
 class ShadowReport(msgspec.Struct, frozen=True):
     """Report of a shadow since it started, or since another version came into force."""
 
     shadow: ShadowRow
-    report: DiffReport
+    report: ComparisonReport
     left_out: int
     """Messages skipped because they arrived too fast."""
 
@@ -243,7 +201,7 @@ class JobRow(msgspec.Struct, frozen=True):
     started: str
     ended: str
     said: str
-    report: DiffReport | None = None
+    report: ComparisonReport | None = None
     """Report of a completed comparison."""
 
 

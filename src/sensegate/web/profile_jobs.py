@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
-
+from sensegate.authoring.compare import ComparisonReport
 from sensegate.authority.scope import Action, allows, scope_text
 from sensegate.bus import ledger as kinds
 from sensegate.clock import HOUR_US
@@ -18,7 +17,6 @@ from sensegate.web import listing
 from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.profile_bodies import (
-    DiffReport,
     JobRow,
     NewDiff,
     NewReprocessing,
@@ -59,9 +57,7 @@ def message_range_of(call: Call, devices: list[str]) -> MessageRange:
 
 def job_row(job: Job) -> JobRow:
     """Return the row of a job."""
-    report = (
-        msgspec.convert(job.result, DiffReport, from_attributes=True) if job.kind == "diff" and job.result else None
-    )
+    report = job.result if isinstance(job.result, ComparisonReport) else None
     return JobRow(
         job.id,
         job.kind,
@@ -101,7 +97,7 @@ async def _shadow(call: Call) -> ShadowReport:
     if shadow is None or target is None or not _may_see(call, target.division, target.department):
         raise NotFound(f"profile {name} has no shadow in your scope")
     row = ShadowRow(shadow.number, scope_text(shadow.target), iso(shadow.since), shadow.by, list(shadow.devices))
-    return ShadowReport(row, msgspec.convert(report, DiffReport, from_attributes=True), left_out)
+    return ShadowReport(row, report, left_out)
 
 
 def _may_see(call: Call, division: str, department: str) -> bool:

@@ -76,7 +76,7 @@ def row_of(history: ReleaseHistory, version: ProfileVersion) -> VersionRow:
         version=version.number,
         state=version.state,
         in_force=[scope_text(entry.target) for entry in history.force if entry.number == version.number],
-        trial=next((word for word, one in trials if one and one.number == version.number), ""),
+        trial=next((kind for kind, trial in trials if trial and trial.number == version.number), ""),
         origin=scope_text(version.origin),
         made=iso(version.made),
         made_by=version.made_by,
@@ -102,10 +102,10 @@ def history_row(call: Call, history: ReleaseHistory, *, applied: bool = True) ->
 
 
 def _shadow_row(history: ReleaseHistory) -> ShadowRow | None:
-    one = history.shadow
-    if one is None:
+    shadow = history.shadow
+    if shadow is None:
         return None
-    return ShadowRow(one.number, scope_text(one.target), iso(one.since), one.by, list(one.devices))
+    return ShadowRow(shadow.number, scope_text(shadow.target), iso(shadow.since), shadow.by, list(shadow.devices))
 
 
 def _canary_row(call: Call, history: ReleaseHistory) -> CanaryRow | None:

@@ -70,39 +70,40 @@ class ConsumerRow(msgspec.Struct, frozen=True):
 WEBHOOKS = PartKey[Webhooks]("webhooks", absent="this gateway sends no webhooks")
 
 
-def _hooks(call: Call) -> Webhooks:
+def _webhooks(call: Call) -> Webhooks:
     return call.part(WEBHOOKS)
 
 
-def _row(hooks: Webhooks, hook: Webhook) -> WebhookRow:
-    mark = hooks.offset(hook.id)
+def _row(webhooks: Webhooks, webhook: Webhook) -> WebhookRow:
+    offset = webhooks.offset(webhook.id)
     return WebhookRow(
-        hook.id,
-        hook.feed,
-        hook.subscriber,
-        hook.url,
-        hook.algorithm,
-        hook.form,
-        hook.batch,
-        hook.created,
-        str(mark.state),
-        mark.reason,
-        mark.after,
+        webhook.id,
+        webhook.feed,
+        webhook.subscriber,
+        webhook.url,
+        webhook.algorithm,
+        webhook.form,
+        webhook.batch,
+        webhook.created,
+        str(offset.state),
+        offset.reason,
+        offset.after,
     )
 
 
 async def _list(call: Call) -> listing.RowPage[WebhookRow]:
-    hooks = _hooks(call)
-    return listing.page_of(call, [_row(hooks, hook) for hook in hooks.visible(call.principal)], WebhookRow, "id")
+    webhooks = _webhooks(call)
+    rows = [_row(webhooks, webhook) for webhook in webhooks.visible(call.principal)]
+    return listing.page_of(call, rows, WebhookRow, "id")
 
 
 async def _get(call: Call) -> WebhookRow:
-    hooks = _hooks(call)
-    return _row(hooks, hooks.get(call.principal, call.path("webhook")))
+    webhooks = _webhooks(call)
+    return _row(webhooks, webhooks.get(call.principal, call.path("webhook")))
 
 
 async def _create(call: Call) -> CreatedWebhook:
-    hooks = _hooks(call)
+    webhooks = _webhooks(call)
     wanted = await call.body(NewWebhook)
     if wanted.after and wanted.since:
         raise BadRequest("body: after and since are both given; give one of them")
@@ -113,24 +114,24 @@ async def _create(call: Call) -> CreatedWebhook:
     # Raises if the caller may not read the feed by webhook in this form, and fixes the start.
     request = FeedRequest(wanted.feed, wanted.after, since)
     pages = await call.deps.share.open_pages(lambda: principal, request, form=wanted.form, delivery="webhook")
-    made, secret = await hooks.create(principal, wanted, after=str(pages.cursor))
-    return CreatedWebhook(made.id, secret, _row(hooks, made))
+    made, secret = await webhooks.create(principal, wanted, after=str(pages.cursor))
+    return CreatedWebhook(made.id, secret, _row(webhooks, made))
 
 
 async def _delete(call: Call) -> web.Response:
-    await _hooks(call).delete(call.principal, call.path("webhook"))
+    await _webhooks(call).delete(call.principal, call.path("webhook"))
     return web.Response(status=204)
 
 
 async def _pause(call: Call) -> WebhookRow:
-    hooks = _hooks(call)
-    return _row(hooks, await hooks.pause(call.principal, call.path("webhook")))
+    webhooks = _webhooks(call)
+    return _row(webhooks, await webhooks.pause(call.principal, call.path("webhook")))
 
 
 async def _resume(call: Call) -> WebhookRow:
-    hooks = _hooks(call)
+    webhooks = _webhooks(call)
     wanted = await call.body(ResumeWebhook)
-    found = hooks.get(call.principal, call.path("webhook"))
+    found = webhooks.get(call.principal, call.path("webhook"))
     after = ""
     if wanted.after:
         still = call.principal
@@ -138,7 +139,7 @@ async def _resume(call: Call) -> WebhookRow:
         owner = call.deps.tokens.principal(found.subscriber) if found.subscriber != still.id else still
         pages = await call.deps.share.open_pages(lambda: owner, request, form=found.form, delivery="webhook")
         after = str(pages.cursor)
-    return _row(hooks, await hooks.resume(call.principal, found.id, after=after))
+    return _row(webhooks, await webhooks.resume(call.principal, found.id, after=after))
 
 
 async def _subscribers(call: Call) -> listing.RowPage[ConsumerRow]:

@@ -25,6 +25,7 @@ from sensegate.authority import audit_opening
 from sensegate.authority.assets import Assets
 from sensegate.authority.neighbours import Neighbours
 from sensegate.authority.scope import Principal, Role, Scope
+from sensegate.bus import descriptors
 from sensegate.bus.addresses import Addresses, follow
 from sensegate.bus.engine import Engine
 from sensegate.bus.ledger import HOUR_US
@@ -84,6 +85,7 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
     """
     clock = clock or SystemClock()
     logs.configure(config.log_level, config.log_format)
+    config = descriptors.fitted(config, descriptors.raise_limit())
     _told_secrets(config)
     Path(config.directory).mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
     while True:

@@ -124,7 +124,8 @@ def troubles(of: Gateway) -> list[str]:
 
 def warnings(of: Gateway) -> list[str]:
     """Return what keeps some messages from becoming readings while all else goes on."""
-    found = [*of.above.problems] if of.above else []
+    found = of.above.warnings() if of.above else []
+    found += of.below.warnings() if of.below else []
     found += restored_registries.warnings(of.foundations.restores)
     found += [*of.profiles.problems(), *scripts.decoding_pool().problems()]
     found += [*of.hourly.warnings(), *of.foundations.certificates.warnings(), *of.not_taken()]

@@ -39,6 +39,7 @@ from sensegate.cli import (
     webhooks,
 )
 from sensegate.cli.renamed import CommandGroup
+from sensegate.cli.system_errors import describe_os_error
 from sensegate.errors import SensegateError
 
 app = typer.Typer(
@@ -125,14 +126,19 @@ def main() -> None:
 
     There may be several errors, because the parts of a gateway run in parallel and end together.
     """
-    errors: list[BaseException] = []
+    sentences: list[str] = []
     try:
         app()
     except* SensegateError as why:
-        errors = list(_leaves(why))
-    for error in errors:
-        sys.stderr.write(f"sensegate: {error}\n")
-    if errors:
+        sentences += [str(error) for error in _leaves(why)]
+    except* OSError as why:
+        described = [describe_os_error(error) for error in _leaves(why) if isinstance(error, OSError)]
+        if not all(described):
+            raise
+        sentences += described
+    for sentence in dict.fromkeys(sentences):
+        sys.stderr.write(f"sensegate: {sentence}\n")
+    if sentences:
         sys.exit(2)
 
 

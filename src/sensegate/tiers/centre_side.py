@@ -69,6 +69,8 @@ LOOK_S = 1.0
 CLOSE_AGAIN_S = 0.5
 """What was being let in while the rights ended is closed then."""
 TRIES = 3
+SILENT_SHOWN = 5
+"""Most silent nodes that readiness names."""
 DENIED_S = 3_600.0
 """The trail says so often that a copy of a node's store asks."""
 
@@ -103,7 +105,9 @@ class Below:
         self.answers = self.node_links.answers
         """Question -> what answers the nodes; other parts add theirs."""
         self.reports = NodeReports(__version__, clock, self._reply)
-        self.links = NodeMonitor(centre_log, self.divisions, self._connected, clock, self.reports)
+        self.links = NodeMonitor(
+            centre_log, self.divisions, self._connected, clock, self.reports, liveness=self.node_links.liveness
+        )
 
     async def open(
         self, bucket: Callable[[str], Awaitable[Bucket]], callout: Callout, divisions: Divisions, devices: Devices
@@ -473,6 +477,12 @@ class Below:
         assert self.members is not None  # noqa: S101 - open() has run
         return await gaps.gap_reports(self._log, division, self.members.get(division).gaps)
 
+    def warnings(self) -> list[str]:
+        """Return the nodes that are silent, one sentence each, a few by name."""
+        silent = [f"node {node.member}: {node.silence}" for node in self.links.nodes if node.silence]
+        more = [f"nodes: {len(silent) - SILENT_SHOWN} more are silent"] if len(silent) > SILENT_SHOWN else []
+        return silent[:SILENT_SHOWN] + more
+
     def rows(self) -> list[NodeRow]:
         """Return the nodes as people see them."""
         members = {member.id: member for member in self.members.all()} if self.members else {}
@@ -529,7 +539,7 @@ def _row(node: NodeStatus, division: str, member: NodeMember | None, tables: dic
         rss_mb=report.rss_mb if report else None,
         devices=report.devices if report else None,
         counts=node.counts,
-        problems=list(report.problems) if report else [],
+        problems=[*filter(None, [node.silence]), *(report.problems if report else ())],
         gaps=[(gap.since, gap.until) for gap in member.gaps] if member else [],
     )
 

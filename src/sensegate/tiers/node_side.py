@@ -35,6 +35,7 @@ from sensegate.tiers import return_files
 from sensegate.tiers.config_distribution import ConfigReceiver
 from sensegate.tiers.device_moves import DeviceMover
 from sensegate.tiers.link import CentreLink
+from sensegate.tiers.liveness import Liveness, UplinkLag
 from sensegate.tiers.report import NodeReport, Reporter
 from sensegate.tiers.return_receiver import ReturnReceiver
 from sensegate.tiers.route import (
@@ -55,6 +56,8 @@ LOOK_S = 1.0
 STILL_S = 0.5
 """An active centre is asked again so soon after its answer, which it may keep until there is something new."""
 REFUSED_S = 5.0
+CENTRE = "centre"
+"""Name of the other tier in `Liveness`."""
 
 _log = structlog.get_logger("above")
 
@@ -84,6 +87,9 @@ class Above:
         self.why = ""
         """Why there is no connection, beside that the centre is not reached."""
         self.reporter = Reporter(self._told, self.ask, clock)
+        self.liveness = Liveness(clock)
+        """When the centre was last heard."""
+        self.lag = UplinkLag(node_log, clock, log_end=began)
         self.extras: dict[str, Callable[[], Awaitable[None]]] = {}
         """Name -> what else runs while connected."""
         self._generation = 0
@@ -103,7 +109,8 @@ class Above:
         carried = UplinkAccounting(
             self.config.member_id, self.log, self.totals, self.clock, ttl_h=self.config.store.readings_ttl_h
         )
-        return {"uplink": self.run, "carried": carried.run}
+        lag = partial(self.lag.run, lambda: self.up is not None and self.up.connected)
+        return {"uplink": self.run, "carried": carried.run, "uplink lag": lag}
 
     def totals(self) -> dict[str, int]:
         """Return what both lanes have brought up."""
@@ -121,7 +128,9 @@ class Above:
         """
         if self._link is None:
             raise Unavailable("not connected to the centre")
-        return await self._link.ask_with_retries(question, payload, clock=self.clock)
+        answer = await self._link.ask_with_retries(question, payload, clock=self.clock)
+        self.liveness.note(CENTRE)
+        return answer
 
     # ── what comes back ─────────────────────────────────────────────────────────────────────────────
 
@@ -154,6 +163,15 @@ class Above:
         """What keeps readings from going up although the centre is reached, a sentence each."""
         return self.up.problems if self.up else []
 
+    def warnings(self) -> list[str]:
+        """Return what keeps readings from going up, a sentence each."""
+        silent = []
+        if self.liveness.is_silent(CENTRE) and self._way() is not None:
+            seconds = self.liveness.silence_s(CENTRE)
+            cause = f": {self.why}" if self.why else ""
+            silent.append(f"uplink: the centre has not answered for {seconds:.0f} s, readings wait here{cause}")
+        return [*silent, *self.problems]
+
     def uplink(self) -> Uplink:
         """Return the uplink. Raises `Conflict` where there is none yet."""
         if self.up is None or self._link is None:
@@ -166,7 +184,7 @@ class Above:
             return self.why
         if self.problems:
             return "; ".join(self.problems)
-        if self.up and self.up.connected:
+        if self.up and self.up.connected and not self.liveness.is_silent(CENTRE):
             return "centre connected"
         return "centre not reached; going on alone" if self._way() else "no centre; going on alone"
 
@@ -257,6 +275,7 @@ class Above:
             node=self.config.member_id,
             shed=self._shed,
             partition=self.config.ingest.partition,
+            lag=self.lag,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(self.up.run(), name="uplink lanes")

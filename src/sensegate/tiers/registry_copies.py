@@ -108,7 +108,7 @@ class RegistryUploader:
         with api.lost("subscribe to changes of buckets"):
             subscription = await self._nc.subscribe("$KV.>", cb=on_change)
         try:
-            at = decodedecode_at(await self._ask("copied", b""))
+            at = decode_at(await self._ask("copied", b""))
             revisions = dict(at.revisions) if at.log_epoch == self._life else {}
             while True:
                 self._changed.clear()

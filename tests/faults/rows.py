@@ -11,10 +11,12 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from functools import partial
 from typing import NamedTuple
 
 import pytest
 
+from sensegate.demo.city import CityMember
 from tests.conftest import eventually
 from tests.faults.scene import HALF_OPEN, HUNG, Scene
 
@@ -61,11 +63,15 @@ async def kill_after_start(scene: Scene, form: Form) -> str:
     for _ in range(rounds):
         scene.kill([f"{HUNG} gateway"])
         restarts = node.process.restarts
-        await eventually(lambda restarts=restarts: node.process.restarts > restarts, 30)
+        await eventually(partial(_has_restarted, node, restarts), 30)
         await asyncio.sleep(rng.uniform(0.2, 3.0) if form is Form.LONG else 0.3)
         scene.kill([f"{HUNG} gateway"])
         await scene.goes_on()
     return f"{rounds} times"
+
+
+def _has_restarted(node: CityMember, restarts: int) -> bool:
+    return node.process.restarts > restarts
 
 
 async def storm(scene: Scene, _form: Form) -> str:

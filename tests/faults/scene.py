@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,10 @@ class Publisher:
                     taken = False
                 self.acknowledged += taken
                 await asyncio.sleep(PACE_S if taken else RETRY_S)
+
+    async def reach(self, count: int) -> None:
+        """Wait until so many readings are acknowledged."""
+        await eventually(lambda: self.acknowledged >= count, SETTLED_S)
 
     async def finish(self) -> None:
         """Stop once the reading that is on its way is acknowledged."""
@@ -116,7 +121,7 @@ class Scene:
         """Wait until new readings of each device are acknowledged."""
         before = {name: publisher.acknowledged for name, publisher in self.publishers.items()}
         for name, publisher in self.publishers.items():
-            await eventually(lambda name=name, made=publisher: made.acknowledged > before[name] + 5, SETTLED_S)
+            await publisher.reach(before[name] + 6)
 
     async def ready(self, member: CityMember) -> tuple[bool, list[str]]:
         """Return whether a member is ready, and what `/readyz` says."""
@@ -160,7 +165,7 @@ class Scene:
                 values = await self._until_complete(member, device, count)
                 assert len(values) == len({*values}), f"doubled at {member.division}"
         for member in (self.centre, *self.nodes.values()):
-            await eventually(lambda member=member: self._is_well(member), SETTLED_S, every_s=0.2)
+            await eventually(partial(self._is_well, member), SETTLED_S, every_s=0.2)
             async with member.remote() as remote:
                 assert (await remote.get("/api/v1/ledger?since=24h"))["balanced"], member.division
         return f"{sum(acknowledged.values()):,} acknowledged, 0 lost, 0 doubled, books balanced"

@@ -17,7 +17,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from nats.aio.client import Client
 
 from sensegate.authority import passwords
-from sensegate.bus import streams
+from sensegate.bus import process, streams
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.clock import FakeClock
@@ -55,9 +55,13 @@ UNTRACED = ("outside", "test_bench.py", "test_fuzz.py", "test_mutations.py", "te
 of the lines that they pass. Untraced they take half the time."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the long files first; within them, and among all others, the order stays."""
+    """Put the long files first; within them, and among all others, the order stays. What has an engine is `live`."""
     here = Path(__file__).parent
+    for item in items:
+        if "engine" in getattr(item, "fixturenames", ()):
+            item.add_marker("live")
     items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in LONG if here in item.path.parents else True)
     for item in items:
         if not {*UNTRACED}.isdisjoint(item.path.parts):
@@ -98,6 +102,15 @@ def cheap_password_hashes() -> Iterator[None]:
     """Hash passwords at the least cost: each sign-in of the tests would otherwise spend a tenth of a second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passwords, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_server(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Fail what starts a server in a run without those that do, as `make quick` is: its mark is missing."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "not live" in pytestconfig.getoption("markexpr"):
+            patch.setattr(process, "binary", lambda: pytest.fail("this test starts nats-server: mark it `live`"))
         yield
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sensegate.bus import columns
-from sensegate.model import Entry
+from sensegate.model import LogEntry
 
 PROFILE = "bench/reload"
 HEAD = """\
@@ -90,7 +90,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     commit: int
 
 
-def rows_of(entries: Sequence[Entry]) -> list[Row]:
+def rows_of(entries: Sequence[LogEntry]) -> list[Row]:
     """Return the readings of a log; commits are counted."""
     found: list[Row] = []
     commit = 0

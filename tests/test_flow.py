@@ -21,9 +21,9 @@ from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.tokens import make_text
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus import columns, raw
-from sensegate.bus.addresses import Addresses
+from sensegate.bus.addresses import GatewayAddresses
+from sensegate.bus.commit_records import decode_commit
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.record import decode_commit
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.collect.commands import DownlinkQueue
 from sensegate.config import ExternalBrokerConfig, IngestConfig, TimeConfig, UplinkConfig
@@ -33,12 +33,12 @@ from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError, Fenced, StoreFull, Unavailable
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
-from sensegate.model import Delivery, Device, Member, Message, Position
+from sensegate.model import Delivery, Device, LogMessage, Message, SourcePosition
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
-from sensegate.persist.duplicates import Duplicates
+from sensegate.persist.duplicates import Deduplicator
 from tests.conftest import eventually
 from tests.live.phone import Phone
 from tests.live.site import PLAIN, Made, Site, config_of, reading, running
@@ -69,7 +69,7 @@ class Script:
         self.acknowledged = 0
         self.on_ack: Callable[[int], Awaitable[None]] | None = None
 
-    async def start(self, committed: Position | None) -> None:
+    async def start(self, committed: SourcePosition | None) -> None:
         self._at = committed.sequence if committed else 0
         self.started.append(self._at)
         self._stopped.clear()
@@ -82,7 +82,7 @@ class Script:
             chunk = self._messages[self._at : self._at + CHUNK]
             self._at += len(chunk)
             self._given += 1
-            yield Delivery(self.name, chunk, self._ack(chunk[-1].sequence), Position("life", chunk[-1].sequence))
+            yield Delivery(self.name, chunk, self._ack(chunk[-1].sequence), SourcePosition("life", chunk[-1].sequence))
             if self._given in self._lost_after:
                 self._lost_after.remove(self._given)
                 raise Unavailable("the source was lost, as the script says")
@@ -106,7 +106,7 @@ class Faulty(MemoryLog):
         self._faults = faults
         self._count = 0
 
-    async def write(self, members: Sequence[Member]) -> int:
+    async def write(self, members: Sequence[LogMessage]) -> int:
         self._count += 1
         match self._faults.get(self._count):
             case "lost":
@@ -148,7 +148,7 @@ class Walk:
                 Indicators(series),
                 Committer(
                     log,
-                    Duplicates(directory / "duplicates", clock=clock, device_id=devices.id),
+                    Deduplicator(directory / "duplicates", clock=clock, device_id=devices.id),
                     devices.index,
                     known.specs,
                     clock,
@@ -223,7 +223,7 @@ async def test_each_message_is_committed_once(
     assert source.started == sorted(source.started)
 
 
-@pytest.mark.parametrize("where", ["sensegate.persist.commit.tally", "sensegate.ingest.pipeline.removed_of"])
+@pytest.mark.parametrize("where", ["sensegate.persist.commit.commit_ledger", "sensegate.ingest.pipeline.removed_of"])
 async def test_a_bug_behind_the_decoding_costs_one_message(
     devices: Devices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -232,7 +232,7 @@ async def test_a_bug_behind_the_decoding_costs_one_message(
     plain = getattr(sys.modules[module], name)
 
     def met(piece: Any, *more: Any) -> Any:
-        span, read = (piece.messages, len(piece.readings)) if name == "tally" else (piece, 1)
+        span, read = (piece.messages, len(piece.readings)) if name == "commit_ledger" else (piece, 1)
         if read and any(b'air_temperature": 3.3}' in message.payload for message in span) and met_at["count"] < 9:
             met_at["count"] += 1
             if not quarantined(piece):
@@ -249,12 +249,12 @@ async def test_a_bug_behind_the_decoding_costs_one_message(
     await walk.until_done()
     assert await walk.committed() == [n for n in range(1, COUNT + 1) if n != 33]
     kept = [
-        one
+        stored
         for entry in await walk.log.fetch(0, limit=10_000)
         if entry.subject.startswith("quarantine.")
-        for one in raw.decode_kept(entry.payload)
+        for stored in raw.decode_quarantined(entry.payload)
     ]
-    assert [(one.message.sequence, one.reason) for one in kept] == [(33, "crashed")]
+    assert [(stored.message.sequence, stored.reason) for stored in kept] == [(33, "crashed")]
     assert "ZeroDivisionError" in kept[0].detail
     assert source.started == [0, 30, 30]
 
@@ -273,7 +273,7 @@ async def test_a_part_without_a_connection_or_room_begins_again(why: Exception) 
         await asyncio.Event().wait()
 
     clock = FakeClock()
-    running = asyncio.create_task(flow._supervised("a part", work, clock))
+    running = asyncio.create_task(flow.supervised("a part", work, clock))
     while not again.is_set():
         await asyncio.sleep(0)
         await clock.advance(0.5)
@@ -340,8 +340,8 @@ async def test_run_json_follows_the_engine(tmp_path: Path) -> None:
     async with running(config_of(tmp_path / "node")) as site, site.phone() as phone, site.phone() as again:
         file = tmp_path / "node" / "run.json"
 
-        def written() -> Addresses:
-            return msgspec.json.decode(file.read_bytes(), type=Addresses)
+        def written() -> GatewayAddresses:
+            return msgspec.json.decode(file.read_bytes(), type=GatewayAddresses)
 
         assert written() == site.addresses
         assert written().pid == os.getpid()

@@ -57,7 +57,7 @@ class Node(Walk):
         for entry in await self.log.fetch(0, limit=10_000):
             if entry.subject.startswith("readings."):
                 batch = columns.decode(entry.payload, sequence=entry.sequence)
-                names = [batch.properties[one] for one in batch.property.tolist()]
+                names = [batch.properties[index] for index in batch.property.tolist()]
                 for name, value, quality in zip(names, batch.value.tolist(), batch.quality.tolist(), strict=True):
                     found.setdefault(name, []).append((round(value, 1), quality))
         return found

@@ -25,7 +25,7 @@ from sensegate.model import Delivery, Device, Message
 from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
-from sensegate.persist.duplicates import Duplicates
+from sensegate.persist.duplicates import Deduplicator
 from sensegate.persist.identity import VERDICTS
 
 ROOT = Path(__file__).parents[1] / "device_profiles"
@@ -105,7 +105,7 @@ class City:
         profiles = ProfileSet.load([ROOT / name.split("/")[0] for name in (*SERVERS.values(), "dragino/lse01")])
         self.decoder = Decoder(profiles, devices)
         self.normaliser = Normaliser(profiles.specs, series=series, clock=self.clock, time=TimeConfig())
-        duplicates = Duplicates(directory / "duplicates", clock=self.clock, device_id=devices.id)
+        duplicates = Deduplicator(directory / "duplicates", clock=self.clock, device_id=devices.id)
         self.committer = Committer(
             MemoryLog(self.clock), duplicates, devices.index, profiles.specs, self.clock, division="4401"
         )
@@ -132,7 +132,7 @@ class City:
         readings, rejected = self.normaliser.normalise(fields, np.array([message.received], np.int64))
         pending = self.committer.prepare([Delivery("mqtt", [message], nothing)], fields, readings, rejected)
         await self.committer.write(pending)
-        return Counter(VERDICTS[kind] for kind in pending.judgements[0].kind)
+        return Counter(VERDICTS[kind] for kind in pending.results[0].kind)
 
 
 @pytest.fixture

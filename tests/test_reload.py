@@ -11,13 +11,14 @@ import pytest
 
 from sensegate.clock import SystemClock
 from sensegate.decode.decode import Decoder
+from sensegate.ingest.boundary import BatchBoundary
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.pipeline import IngestPipeline
 from sensegate.lifecycle.contents import Content
-from sensegate.model import Device, Fields, Message, Span
+from sensegate.model import Device, Fields, Message, MessageBatch
 from tests.conftest import eventually
+from tests.lifecycle.test_reprocessing import ADMIN, Node
 from tests.reloading import PROFILE, Verdict, payload, rows_of, text, verdict
-from tests.test_redecode import ADMIN, Node
 
 NAMES = [f"d{number}" for number in range(8)]
 ROUNDS = 40
@@ -45,7 +46,7 @@ async def under_load(node: Node) -> Verdict:
             await life.releases.draft(Content(text(version)), by=ADMIN)
             await life.releases.propose(PROFILE, version, by=ADMIN)
             await life.releases.release(PROFILE, version, by=ADMIN)
-            assert await life.rollout.in_force()
+            assert await life.rollout.wait_in_force()
         await eventually(lambda: node.source.acknowledged == len(node.source.messages), 30)
     return verdict(rows_of(await node.log.fetch(0, limit=1_000_000, max_bytes=2**40)), sent)
 
@@ -74,14 +75,14 @@ def swap_in_a_batch(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Change the version where the walk stands, not at its border: between two messages of a batch."""
     turns: list[Any] = []
     whole = IngestPipeline._interpret
-    monkeypatch.setattr(IngestPipeline, "at_batch_boundary", lambda _self, turn: turns.append(turn))
+    monkeypatch.setattr(BatchBoundary, "add", lambda _self, turn: turns.append(turn))
 
-    def understand(self: IngestPipeline, span: Span, eyes: Interpreter) -> Any:
+    def understand(self: IngestPipeline, span: MessageBatch, eyes: Interpreter) -> Any:
         half = len(span) // 2
-        first = whole(self, Span(span[:half]), eyes)
+        first = whole(self, MessageBatch(span[:half]), eyes)
         while turns:
             turns.pop(0)()
-        return first.merged_with(whole(self, Span(span[half:]), eyes), half)
+        return first.merged_with(whole(self, MessageBatch(span[half:]), eyes), half)
 
     monkeypatch.setattr(IngestPipeline, "_interpret", understand)
 
@@ -111,9 +112,9 @@ def forget_a_batch(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drop what is understood when a version changes."""
     turns: list[Any] = []
     whole = IngestPipeline._interpret
-    monkeypatch.setattr(IngestPipeline, "at_batch_boundary", lambda _self, turn: turns.append(turn))
+    monkeypatch.setattr(BatchBoundary, "add", lambda _self, turn: turns.append(turn))
 
-    def understand(self: IngestPipeline, span: Span, eyes: Interpreter) -> Any:
+    def understand(self: IngestPipeline, span: MessageBatch, eyes: Interpreter) -> Any:
         found = whole(self, span, eyes)
         if turns:
             turns.pop(0)()

@@ -1,4 +1,4 @@
-"""Time, handed in: `SystemClock` in the product, `FakeClock` in tests. Whole numbers of microseconds, UTC."""
+"""Clocks, passed to components: `SystemClock` in production, `FakeClock` in tests. Whole microseconds, UTC."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ DAY_US = 24 * HOUR_US
 
 
 class Clock(Protocol):
-    """What a component may know of time."""
+    """Source of time for a component."""
 
     def now(self) -> int:
         """Return µs since 1970-01-01T00:00:00Z."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds that never run backwards; only differences mean anything."""
+        """Return seconds of a monotonic clock; only differences are meaningful."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -29,7 +29,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The system clock."""
 
     def now(self) -> int:
         return time.time_ns() // 1_000
@@ -42,7 +42,7 @@ class SystemClock:
 
 
 class FakeClock:
-    """A clock that moves only when told; sleepers wake in order of their time."""
+    """A clock that moves only by `advance`; sleepers wake in order of their time."""
 
     def __init__(self, now: int = 1_767_225_600_000_000) -> None:
         self._now = now
@@ -62,7 +62,7 @@ class FakeClock:
         await wake
 
     async def advance(self, seconds: float) -> None:
-        """Move on by `seconds`; let each sleeper run at its own time on the way."""
+        """Move forward by `seconds`; each sleeper runs at its own time."""
         end = self._now + round(seconds * 1e6)
         while due := sorted(sleeper for sleeper in self._sleepers if sleeper[0] <= end):
             sleeper = due[0]
@@ -75,11 +75,11 @@ class FakeClock:
         self._now = end
 
 
-async def moved(event: asyncio.Event, clock: Clock, seconds: float) -> None:
-    """Return when an event is set, or after `seconds` of a clock: for what looks again by itself."""
-    either = [asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(event.wait())]
+async def wait_or_sleep(event: asyncio.Event, clock: Clock, seconds: float) -> None:
+    """Return when an event is set, or after `seconds` of a clock."""
+    waiters = [asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(event.wait())]
     try:
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for one in either:
-            one.cancel()
+        for waiter in waiters:
+            waiter.cancel()

@@ -1,4 +1,4 @@
-"""The log lines of a process: one line each, to standard error; quiet in normal operation.
+"""Set-up of logging: one line per event on standard error; quiet in normal operation.
 
 A warning or error that repeats is written at once, and then once a minute with the number of lines that were left out.
 """
@@ -26,7 +26,7 @@ _TEXT_MAX: Final = 500
 
 
 def configure(level: Literal["debug", "info", "warning", "error"], form: Literal["text", "json"]) -> None:
-    """Set the least level and the form of all log lines from here on."""
+    """Set the minimum level and the format of all further log lines."""
     renderer: structlog.typing.Processor
     if form == "json":
         renderer = structlog.processors.JSONRenderer()
@@ -52,7 +52,7 @@ def configure(level: Literal["debug", "info", "warning", "error"], form: Literal
 
 
 class _Logger(structlog.PrintLogger):
-    """Writes to standard error, and knows for which part."""
+    """Logger that writes to standard error and knows its component."""
 
     def __init__(self, part: str = "") -> None:
         super().__init__(sys.stderr)
@@ -62,7 +62,7 @@ class _Logger(structlog.PrintLogger):
 def _name(
     logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Have a line say which part it is of."""
+    """Add the component to the event."""
     if part := getattr(logger, "part", ""):
         event["logger"] = part
     return event

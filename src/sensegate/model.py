@@ -1,4 +1,4 @@
-"""The records that walk through the stages: plain, frozen, typed.
+"""Records that pass through the stages: plain, frozen, typed.
 
 Times are whole microseconds since 1970-01-01T00:00:00Z in a signed 64-bit integer. Columns are numpy
 arrays of one length; row *i* of each column belongs together.
@@ -6,6 +6,7 @@ arrays of one length; row *i* of each column belongs together.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from functools import cached_property
@@ -35,7 +36,7 @@ FORMAT = 1
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """One message as it came: address, bytes, arrival."""
+    """A message as received: address, bytes, arrival."""
 
     topic: str
     """MQTT topic; ``http/<device>`` for a message pushed by HTTP, ``tcp/<protocol>/<device>`` for a listener's."""
@@ -43,22 +44,22 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     received: int
     """Arrival at the broker (or at our HTTP endpoint), µs UTC."""
     sequence: int
-    """Place in its source; rises by one per message where the source has a position."""
+    """Sequence in its source; increases by one per message where the source has positions."""
     principal: str = ""
-    """Device id that the credential proved, where the source knows it; the broker has checked the topic else."""
+    """Device id authenticated by the source; empty where the broker has checked the topic instead."""
     best_effort: bool = False
-    """True for QoS 0: may be lost before us, a loss class of its own."""
+    """True for QoS 0: messages may be lost before they reach the gateway."""
     cut: bool = False
-    """True for video metadata that holds only what may be kept (`video.body`); only what runs in here says so."""
+    """True for video metadata that was redacted to what may be stored; set only by the redaction stage."""
 
 
-class Span(list[Message]):
-    """The messages of one walk, with the columns that several stages need; each is made once, when first asked for."""
+class MessageBatch(list[Message]):
+    """Messages that are processed together, with columns for the stages; each is computed once, on first access."""
 
     @classmethod
-    def of(cls, messages: Sequence[Message]) -> Span:
-        """Return the messages as a span; itself, where it is one."""
-        return messages if isinstance(messages, Span) else cls(messages)
+    def of(cls, messages: Sequence[Message]) -> MessageBatch:
+        """Return messages as a batch; the argument itself if it is one."""
+        return messages if isinstance(messages, MessageBatch) else cls(messages)
 
     @cached_property
     def payloads(self) -> list[bytes]:
@@ -79,7 +80,7 @@ class Span(list[Message]):
 
     @cached_property
     def received(self) -> I64:
-        """Arrival of each, µs UTC."""
+        """Arrival of each message, µs UTC."""
         return np.array([message.received for message in self], np.int64)
 
     @cached_property
@@ -87,75 +88,75 @@ class Span(list[Message]):
         return np.array([message.best_effort for message in self], np.bool_)
 
 
-class Heard(msgspec.Struct, frozen=True):
-    """One frame from a device that talks to a listener of ours, as far as transport goes."""
+class ReceivedFrame(msgspec.Struct, frozen=True):
+    """A frame that a listener received, as far as the transport is concerned."""
 
     name: str
-    """By which the device calls itself: an MN, a station's address, a phone number."""
-    facts: Any
-    """The frame taken apart by its protocol; only the talk that made this looks into it."""
+    """Name of the device on the wire: an MN, a station address, a phone number."""
+    parsed: Any
+    """The frame as parsed by its protocol, for the session that parsed it."""
     password: str | None = None
-    """What it gives as proof; None: such a frame holds none."""
+    """Password in the frame; None: such a frame has none."""
     centre: str = ""
-    """Address of the centre that it is meant for; empty: such a frame names none."""
-    keeps: bool = True
-    """Whether it belongs into the log; False: keep-alives and what concerns the connection alone."""
-    right: bool = True
-    """Whether its check value fits."""
+    """Address of the centre that the frame is for; empty: such a frame names none."""
+    is_stored: bool = True
+    """Whether the frame goes to the log; False for keep-alives and connection management."""
+    checksum_ok: bool = True
+    """Whether the checksum is right."""
 
 
-class Outcome(StrEnum):
-    """What became of a frame, for the answer to it; each is counted apart."""
+class FrameOutcome(StrEnum):
+    """The outcome of a frame, for the reply and the metrics."""
 
     COMMITTED = "committed"
-    """It is in the log: as readings, or in quarantine."""
+    """In the log: as readings, or in quarantine."""
     CHECK_FAILED = "check_failed"
-    """It is in quarantine, for its check value does not fit."""
+    """In quarantine, because the checksum is wrong."""
     ALIVE = "alive"
-    """It belongs to no log."""
+    """A keep-alive or connection management: nothing to store."""
     UNKNOWN = "unknown"
-    """No such device, or it is disabled."""
+    """The device is unknown or disabled."""
     PASSWORD = "password"  # noqa: S105 - a word
     """The password is wrong."""
     CENTRE = "centre"
-    """It is meant for another centre."""
+    """The frame is for another centre."""
 
 
-class Position(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """How far a source has been committed."""
+class SourcePosition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Committed position of a source."""
 
-    life: str
-    """Identity of the source's present life (the stream's creation time): sequences of two lives do not compare."""
+    epoch: str
+    """Epoch of the source (the creation time of its stream): sequences of different epochs are not comparable."""
     sequence: int
-    at: int = 0
-    """Arrival of the message with this sequence, µs UTC: a later one of this number or below is another, after the
-    store has lost its end (a power cut, an older copy). 0: not said."""
+    received: int = 0
+    """Arrival of the message with this sequence, µs UTC: a message with this sequence or below and a later arrival is
+    another one, stored after the source lost its end (a power cut, an older copy). 0: unknown."""
 
 
-REDECODE = "redecode:"
-"""Begin of the source's name where messages of the log are decoded once more; the job's id follows."""
+REPROCESSING_PREFIX = "redecode:"
+"""Prefix of the source name of reprocessed messages; the id of the order follows."""
 
 
 class Delivery(msgspec.Struct, frozen=True, eq=False):
-    """Messages with the way to acknowledge them; acknowledged only when the log has them."""
+    """Messages with a function to acknowledge them, called only once the log has them."""
 
     source: str
     """Name of the source in the ledger, e.g. ``mqtt``, ``http``, ``external:vendor``."""
     messages: list[Message]
     ack: Callable[[], Awaitable[None]]
-    position: Position | None = None
-    """Position after these messages; None where a source cannot be read again from a place."""
-    again: Literal["", "raw", "quarantine"] = ""
-    """Where on the log these messages stand already: they are decoded once more (`redecode`). Empty: they are new."""
-    covers: bool = False
-    """Its acknowledgement is one of all deliveries of its source before it."""
+    position: SourcePosition | None = None
+    """Position after these messages; None where the source cannot be reread from a position."""
+    recorded_in: Literal["", "raw", "quarantine"] = ""
+    """Kind of log entries from which the messages are reprocessed; empty: the messages are new."""
+    ack_is_cumulative: bool = False
+    """Whether its acknowledgement includes all earlier deliveries of the source."""
 
 
 # ── authority ────────────────────────────────────────────────────────────────────────────────────────
 
 
 class DeviceState(StrEnum):
-    """Life of a device."""
+    """State of a device."""
 
     REGISTERED = "registered"
     ACTIVE = "active"
@@ -165,7 +166,7 @@ class DeviceState(StrEnum):
 
 
 class Datum(StrEnum):
-    """Coordinate system in which a place was registered."""
+    """Coordinate system of a registered position."""
 
     WGS84 = "wgs84"
     CGCS2000 = "cgcs2000"
@@ -174,20 +175,20 @@ class Datum(StrEnum):
 
 
 class Device(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One instance of a device model, as registered."""
+    """A registered device: an instance of a device model."""
 
     id: str
     """Canonical id: 1 to 64 characters of ``[A-Za-z0-9_-]``."""
     division: str
     """Division code, 2 to 12 digits (``440106``)."""
     profile: str
-    """``vendor/model``; the version in force is chosen at run time."""
+    """``vendor/model``; the version in force is selected at run time."""
     state: DeviceState = DeviceState.REGISTERED
     alias: str = ""
-    """Name by which the device calls itself in topics or payloads (a DevEUI, a friendly name); empty: its id."""
+    """Name that the device uses in topics or payloads (a DevEUI, a friendly name); empty: its id."""
     gateway: str = ""
-    """Id of the device whose credential publishes for this one (a Zigbee bridge, a network server); where several may
-    (two networks hear one LoRaWAN device), all of them with blanks between."""
+    """Id of the device whose credential publishes for this one (a Zigbee bridge, a network server); several ids (a
+    LoRaWAN device in two networks) are separated by blanks."""
     lon: float | None = None
     lat: float | None = None
     datum: Datum = Datum.WGS84
@@ -195,13 +196,13 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     domain: str = ""
     grade: int = 1
     interval_s: float = 0.0
-    """Expected interval between messages; 0: the profile's."""
+    """Expected interval between messages; 0: as in the profile."""
     owner: str = ""
     name: str = ""
     asset: str = ""
-    """What it measures, as the owner of assets names it (a component code, a site); empty: nothing of the kind."""
+    """Asset that it measures, as its owner names it (a component code, a site); empty: none."""
     secondary: bool = False
-    """Of its asset another device is the source."""
+    """Whether another device is the primary source of its asset."""
     revision: int = 0
     """Revision of the registry entry (for If-Match)."""
 
@@ -215,18 +216,18 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class IdentityKind(StrEnum):
-    """What makes two readings of a device and property the same one."""
+    """How readings of a device and property are identified: equal identities are the same reading."""
 
     TIME = "time"
     SEQUENCE = "sequence"
     MESSAGE_ID = "message_id"
     NONE = "none"
     FRAME = "frame"
-    """Frame counter and bytes of a radio frame: the same by another network, never the same in another life."""
+    """Frame counter and bytes of a radio frame: equal via another network, different in another counter epoch."""
 
 
 class Spec(msgspec.Struct, frozen=True):
-    """One reading that a profile promises: what `normalise` and `persist` must know of it.
+    """A reading that a profile defines, as `normalise` and `persist` need it.
 
     The value in the canonical unit is ``value * scale + offset``.
     """
@@ -241,11 +242,11 @@ class Spec(msgspec.Struct, frozen=True):
     offset: float = 0.0
     low: float = float("-inf")
     high: float = float("inf")
-    """Valid range in the canonical unit: the profile's, else the property's."""
+    """Valid range in the canonical unit, of the profile or else of the property."""
     step: float = float("inf")
-    """Greatest credible change between neighbours, canonical unit."""
+    """Greatest plausible change between consecutive readings, canonical unit."""
     deadband: float = 0.0
-    """Changes up to this are suppressed (canonical unit); 0 keeps all, negative is never given."""
+    """Changes up to this are suppressed (canonical unit); not negative."""
     suppress: bool = False
     """True where the profile asks for report by exception (`unchanged` readings are suppressed)."""
     heartbeat_s: float = 3600.0
@@ -253,19 +254,19 @@ class Spec(msgspec.Struct, frozen=True):
     interval_s: float = 0.0
     """Expected interval; 0 unknown."""
     alarm: bool = False
-    """True: goes first on the uplink."""
+    """Whether its readings have priority on the uplink."""
     identity: IdentityKind = IdentityKind.TIME
     channel: str = ""
-    """Which of several alike on one device: a phase (``a``), a probe (``2``), a socket. (device, property, channel)
-    is one series: what is judged for duplicates, steps and gaps. Empty: the only one."""
+    """Which of several equal sensors of a device: a phase (``a``), a probe (``2``), a socket. (device, property,
+    channel) is a series, within which duplicates, steps and gaps are found. Empty: the only one."""
     modulus: float = 0.0
-    """A counter starts again at 0 instead of reaching this (canonical unit); 0: it does not."""
+    """A counter wraps to 0 at this value (canonical unit); 0: it does not wrap."""
     datum: Datum = Datum.WGS84
-    """Of a longitude or latitude as sent; readings are in WGS-84."""
+    """Coordinate system of a longitude or latitude as sent; readings are in WGS-84."""
 
 
 class QuarantineReason(StrEnum):
-    """Why a whole message became no reading; it is kept whole."""
+    """Reason why a message is in quarantine."""
 
     UNKNOWN_DEVICE = "unknown_device"
     DISABLED_DEVICE = "disabled_device"
@@ -274,29 +275,29 @@ class QuarantineReason(StrEnum):
     NOT_UTF8 = "not_utf8"
     MALFORMED = "malformed"
     CRC_FAIL = "crc_fail"
-    """A check value (CRC, sum) does not fit the bytes: what they say cannot be trusted."""
+    """A check value (CRC, checksum) is wrong, so the content cannot be trusted."""
     TOO_DEEP = "too_deep"
     TOO_LARGE = "too_large"
     SCHEMA = "schema"
     NO_VALUES = "no_values"
     UNRESOLVED = "unresolved"
-    """It refers to an earlier message that was not heard (a birth, the first part of a frame)."""
+    """It refers to an earlier message that was not received (a birth, the first part of a frame)."""
     RATE = "rate"
     CRASHED = "crashed"
     SCRIPT_REFUSED = "script_refused"
-    """The maker's codec script says that these bytes are none of its device's."""
+    """The manufacturer's codec script rejected the bytes."""
     SCRIPT_FAILED = "script_failed"
-    """The codec script threw an error, or returned nothing that could be used."""
+    """The codec script threw an error or returned an unusable result."""
     SCRIPT_LIMIT = "script_limit"
-    """The codec script was stopped: it used more time, memory, stack or output than it may."""
+    """The codec script exceeded its limit of time, memory, stack or output and was stopped."""
     SCRIPT_STATE = "script_state"
-    """The codec script kept something from one frame for the next."""
+    """The codec script stored state between frames, which is not allowed."""
     SCRIPT_SUSPENDED = "script_suspended"
-    """The codec script was not asked: it has used up its limits too often of late."""
+    """The codec script was not run: it is suspended after exceeding its limits too often."""
 
 
 class RejectReason(StrEnum):
-    """Why one value of a message that was otherwise good became no reading; counted, its message kept in raw."""
+    """Reason why a value of an otherwise valid message was rejected; the message is stored as raw."""
 
     NOT_FINITE = "not_finite"
     WRONG_TYPE = "wrong_type"
@@ -307,27 +308,27 @@ class RejectReason(StrEnum):
     BAD_TIME = "bad_time"
     TOO_LONG = "too_long"
     FLAGGED = "flagged"
-    """The device itself says that this is no measurement, and the profile takes its word."""
+    """The device flags the value as invalid, and the profile relies on the flag."""
     UNKNOWN_DEVICE = "unknown_device"
-    """One element of a message that was otherwise good names a device that is unknown, disabled or another's."""
+    """An element of an otherwise valid message names a device that is unknown, disabled or not permitted."""
     FRAME = "frame"
-    """One frame of a message that holds several cannot be decoded; the detail says why."""
+    """One of several frames of a message cannot be decoded; the detail gives the reason."""
 
 
 class Quarantined(msgspec.Struct, frozen=True):
-    """A message that became no reading."""
+    """A message to be stored in quarantine."""
 
     message: int
     """Index in the batch of messages."""
     reason: QuarantineReason
     detail: str = ""
-    """For people: what and where; holds no payload."""
+    """Description for people; contains no payload."""
     device: int = -1
     profile: str = ""
 
 
 class RejectedValue(msgspec.Struct, frozen=True):
-    """A value that became no reading."""
+    """A value that was rejected."""
 
     message: int
     reason: RejectReason
@@ -335,18 +336,18 @@ class RejectedValue(msgspec.Struct, frozen=True):
     device: int = -1
     detail: str = ""
     profile: str = ""
-    """``vendor/model@version`` by which the value was read."""
+    """``vendor/model@version`` by which the value was decoded."""
 
 
-class Thinned(msgspec.Struct, frozen=True):
-    """Observations of one device that its profile leaves out: their tracks have said as much already."""
+class Downsampled(msgspec.Struct, frozen=True):
+    """Number of observations of a device that its profile left out because of downsampling."""
 
     message: int
     device: int
     count: int
 
 
-class Numbered(msgspec.Struct, frozen=True, eq=False):
+class SequenceNumbers(msgspec.Struct, frozen=True, eq=False):
     """Sequence numbers that devices gave their messages, as columns."""
 
     message: I64
@@ -354,14 +355,14 @@ class Numbered(msgspec.Struct, frozen=True, eq=False):
     number: I64
 
     @classmethod
-    def of(cls, rows: Sequence[tuple[int, int, int]]) -> Numbered:
+    def of(cls, rows: Sequence[tuple[int, int, int]]) -> SequenceNumbers:
         """Return the columns of (message, device, number)."""
         table = np.array(rows, np.int64).reshape(-1, 3)
         return cls(table[:, 0], table[:, 1], table[:, 2])
 
     @classmethod
-    def joined(cls, parts: Sequence[Numbered]) -> Numbered:
-        """Return the rows of all."""
+    def joined(cls, parts: Sequence[SequenceNumbers]) -> SequenceNumbers:
+        """Return the concatenated rows."""
         if len(parts) == 1:
             return parts[0]
         columns = ([part.message for part in parts], [part.device for part in parts], [part.number for part in parts])
@@ -370,16 +371,16 @@ class Numbered(msgspec.Struct, frozen=True, eq=False):
     def __len__(self) -> int:
         return len(self.message)
 
-    def take(self, rows: BOOL, message: I64) -> Numbered:
-        """Return some rows, whose messages have other indices now."""
-        return Numbered(message[rows], self.device[rows], self.number[rows])
+    def take(self, rows: BOOL, message: I64) -> SequenceNumbers:
+        """Return the given rows, with new message indices."""
+        return SequenceNumbers(message[rows], self.device[rows], self.number[rows])
 
 
-UNNUMBERED = Numbered.of(())
+NO_SEQUENCE_NUMBERS = SequenceNumbers.of(())
 
 
-class Removed(msgspec.Struct, frozen=True):
-    """A field that was taken out of a message before anything was written."""
+class RemovedField(msgspec.Struct, frozen=True):
+    """A field that was removed from a message before anything was written."""
 
     message: int
     format: str
@@ -388,7 +389,7 @@ class Removed(msgspec.Struct, frozen=True):
 
 
 class Fields(msgspec.Struct, frozen=True, eq=False):
-    """What a batch of messages said, as columns: one row per value, in the order of the messages."""
+    """Decoded values of a batch of messages, as columns: one row per value, in the order of the messages."""
 
     message: I32
     """Index of the message in the batch."""
@@ -401,26 +402,26 @@ class Fields(msgspec.Struct, frozen=True, eq=False):
     text: dict[int, str]
     """Row -> value of a property whose values are strings."""
     time: I64
-    """Phenomenon time; the message's arrival where none was given."""
+    """Phenomenon time; the arrival of the message where it has none."""
     time_quality: U8
     key: I64
-    """What the identity is judged by: equals `time`, or the sequence number, or a digest of the message id."""
+    """Key of the identity: `time`, the sequence number, or a digest of the message id."""
     path: U16
-    """Digest of the way the message took (topic, network, receiving gateway)."""
+    """Digest of the path of the message (topic, network, receiving gateway)."""
     override_scale: dict[int, tuple[float, float]] = {}
-    """Row -> (scale, offset) where the payload itself named a unit; replaces the spec's."""
+    """Row -> (scale, offset) where the payload names a unit, instead of those of the spec."""
     quarantined: list[Quarantined] = []
     rejected: list[RejectedValue] = []
     source_quality: dict[int, int] = {}
-    """Row -> quality code that the device itself gave (a flag of HJ 212, a status of OPC UA), see `quality`."""
+    """Row -> quality code given by the device (a flag of HJ 212, a status of OPC UA), see `quality`."""
     source_flags: dict[int, int] = {}
-    """Row -> bits of `quality.Flag` that decoding itself sets (`warned`)."""
+    """Row -> bits of `quality.Flag` set by decoding."""
     ignored: int = 0
-    """Values that the profile declares as meaning nothing (sentinels for missing, nulls)."""
-    thinned: list[Thinned] = []
-    removed: list[Removed] = []
-    numbered: Numbered = UNNUMBERED
-    """Of devices that count their messages, whatever their identity is judged by."""
+    """Number of values that the profile declares as meaningless (sentinels for missing values, nulls)."""
+    downsampled: list[Downsampled] = []
+    removed: list[RemovedField] = []
+    sequence_numbers: SequenceNumbers = NO_SEQUENCE_NUMBERS
+    """Sequence numbers of devices that number their messages, whatever their identity kind."""
 
     def __len__(self) -> int:
         return len(self.message)
@@ -430,7 +431,7 @@ class Fields(msgspec.Struct, frozen=True, eq=False):
 
 
 class Readings(msgspec.Struct, frozen=True, eq=False):
-    """Readings of one batch of messages, before duplicates are judged. Indices are those of this process."""
+    """Readings of a batch of messages before deduplication. Indices are local to this process."""
 
     message: I32
     device: I32
@@ -448,7 +449,7 @@ class Readings(msgspec.Struct, frozen=True, eq=False):
     quality: U8
     flags: U32
     series: I32 = msgspec.field(default_factory=lambda: np.zeros(0, np.int32))
-    """Number of the row's (device, property, channel) in `series.Series`; of no length where not yet numbered."""
+    """Number of the row's (device, property, channel) in `normalise.series`; empty until numbered."""
 
     def __len__(self) -> int:
         return len(self.message)
@@ -458,49 +459,49 @@ class Readings(msgspec.Struct, frozen=True, eq=False):
 
 
 class DuplicateKind(StrEnum):
-    """Why a value was known already; each is counted apart."""
+    """Kind of duplicate; each is counted separately."""
 
     REDELIVERY = "redelivery"
     REPEAT = "repeat"
     CROSS_PATH = "cross_path"
     UNCHANGED = "unchanged"
     EQUAL = "equal"
-    """Decoded once more, to what it was."""
+    """Reprocessed, with the same result as before."""
 
 
 class CommitRecord(msgspec.Struct, frozen=True):
-    """The last member of each commit: how far the ingest has come. The next one replaces it."""
+    """Last message of each commit: the state of ingest. The next record replaces it."""
 
     batch_id: str
     number: int
-    """Rises by one per commit of a partition."""
+    """Increases by one per commit of a partition."""
     committed_at: int
-    positions: dict[str, Position]
+    positions: dict[str, SourcePosition]
     """Source -> position after this commit."""
     totals: dict[str, int]
     """Ledger kind -> count since the log began."""
     profiles: dict[str, int] = {}
     """Profile -> version used."""
     checkpoint: int = 0
-    """Log sequence to which the duplicate state's last checkpoint on disk is valid."""
+    """Log sequence up to which the last checkpoint of the dedup index is valid."""
     format: int = 1
 
 
-class Member(msgspec.Struct, frozen=True, gc=False):
-    """One message of an atomic batch."""
+class LogMessage(msgspec.Struct, frozen=True, gc=False):
+    """A message to be written to the log, as part of an atomic batch."""
 
     subject: str
     payload: bytes
     ttl_h: int = 0
-    """Life in hours; 0 keeps it."""
+    """Lifetime in hours; 0: unlimited."""
     rollup: bool = False
-    """True: replaces all earlier messages of the subject."""
+    """Whether it replaces all earlier messages of the subject."""
     expect: int | None = None
-    """The whole batch is refused unless the subject's last sequence is this (0: none)."""
+    """Expected last sequence of the subject (0: none); the whole batch is refused if it differs."""
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One message as read from the log."""
+class LogEntry(msgspec.Struct, frozen=True, gc=False):
+    """A message read from the log."""
 
     sequence: int
     subject: str
@@ -512,9 +513,42 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 # ── publish ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Shed(NamedTuple):
-    """What is not forwarded while a mode order holds: these properties of a place, alarms apart."""
+class SheddingRule(NamedTuple):
+    """Readings not forwarded during a mode order: these properties in an area, except alarms."""
 
     division: str
     department: str
     properties: frozenset[str]
+
+
+class Framing(NamedTuple):
+    """Result of a framing function for a buffer: `skip` bytes outside any frame, then a frame of `length` bytes.
+
+    A length of 0 requests more bytes; skipped bytes are never examined again. ``skip + length`` never exceeds the
+    buffer. A frame is recognised by its delimiters and its length; its checksum is verified separately, unless it alone
+    can determine where the frame ends.
+    """
+
+    skip: int
+    length: int = 0
+
+
+class QualityRow(msgspec.Struct, frozen=True):
+    """Quality indicators of one device in one hour, as the API reports them: 0 to 1, or null where undefined."""
+
+    device: str
+    hour: int
+    """Start of the hour, µs UTC."""
+    received: int
+    authenticity: float | None
+    accuracy: float | None
+    continuity: float | None
+    completeness: float | None
+
+
+_SLUG = re.compile(r"(?=.{1,48}\Z)[A-Za-z]+\d{0,4}(?:[_-](?:[A-Za-z]+\d{0,4}|\d{1,4}))*", re.ASCII)
+
+
+def is_slug(text: str) -> bool:
+    """Return whether a text is an identifier as used by programs, which names nobody."""
+    return _SLUG.fullmatch(text) is not None

@@ -2,54 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
 from sensegate.bus.timelines import Timelines
-from sensegate.frames.framing import Framing
-from sensegate.model import Delivery, Entry, Heard, Member, Outcome, Position
+from sensegate.model import (
+    Delivery,
+    Entry,
+    FrameOutcome,
+    Framing,
+    Member,
+    Position,
+    ReceivedFrame,
+    Shed,
+)
+    LogEntry,
+    LogMessage,
+    SheddingRule,
+    SourcePosition,
+
+T = TypeVar("T")
 
 
 class Source(Protocol):
-    """The outside world, as deliveries.
+    """A source of messages from outside, as deliveries.
 
-    A source gives each message at least once until its delivery was acknowledged, in the order of its own
-    sequence, and never acknowledges by itself. `ack()` of a delivery acknowledges it and all before it.
+    A source delivers each message at least once until its delivery was acknowledged, in the order of its own
+    sequence, and never acknowledges by itself.
     """
 
     name: str
 
-    async def start(self, committed: Position | None) -> None:
-        """Connect; give nothing at or below `committed` again where the source has positions."""
+    async def start(self, committed: SourcePosition | None) -> None:
+        """Connect; where the source has positions, deliver nothing at or below `committed`."""
         ...
 
     def deliveries(self) -> AsyncIterator[Delivery]:
-        """Yield deliveries until `stop`. Raises `Unavailable` when it has to be started again."""
+        """Yield deliveries until `stop`. Raises `Unavailable` when it must be restarted."""
         ...
 
     async def stop(self) -> None:
-        """Disconnect; what was not acknowledged will come again."""
+        """Disconnect; unacknowledged messages are delivered again after the next start."""
         ...
 
 
-class Talk(Protocol):
-    """Our side of one device's connection in a national protocol; one file each in `collect/protocols/`.
+class ProtocolSession(Protocol):
+    """The gateway's side of a device connection in a national protocol; see `collect/protocols/`.
 
-    A talk does no I/O and never waits: `collect/tcp.py` reads, asks the registry, and answers after the commit.
+    A session does no I/O and never waits: `collect/tcp.py` reads, asks the registry, and replies after the commit.
     """
 
-    def cut(self, buffer: bytes) -> Framing:
-        """Say where the next frame stands in what was read and not yet used."""
+    def find_frame(self, buffer: bytes) -> Framing:
+        """Return the position of the next frame in the unread bytes."""
         ...
 
-    def hear(self, frame: bytes) -> Heard:
-        """Return who sent a frame, and how it proves that. Raises `Rejected` where it is none after all."""
+    def parse(self, frame: bytes) -> ReceivedFrame:
+        """Return the sender of a frame and its proof. Raises `Rejected` if the bytes are not a frame."""
         ...
 
-    def answer(self, heard: Heard, outcome: Outcome, now: int) -> bytes:
-        """Return what is said to the device when the outcome is certain; empty: nothing. `now`: µs UTC."""
+    def build_reply(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
+        """Return the reply to the device once the outcome is certain; empty: none. `now` is µs UTC."""
         ...
 
 
@@ -58,31 +72,32 @@ class Log(Protocol):
 
     @property
     def epoch(self) -> str:
-        """Identity of the log's life."""
+        """Identity of the log; another one after it was created again."""
         ...
 
     @property
     def timelines(self) -> Timelines:
-        """Which run of the gateway wrote which range of it; each cursor names one."""
+        """Timelines: which run of the gateway wrote which range; each cursor names one."""
         ...
 
-    async def write(self, members: Sequence[Member]) -> int:
-        """Write all members or none; return the sequence of the last (members are consecutive).
+    async def write(self, messages: Sequence[LogMessage]) -> int:
+        """Write all messages or none, with consecutive sequences; return the sequence of the last.
 
-        Raises `Fenced` (an expectation was wrong), `StoreFull`, `Unavailable` (outcome unknown: read the last commit).
+        Raises `Fenced` (an expected sequence is wrong), `StoreFull`, `Unavailable` (unknown outcome: read the last
+        commit).
         """
         ...
 
-    async def last(self, subject: str) -> Entry | None:
-        """Return the last entry of a literal subject, or None."""
+    async def last(self, subject: str) -> LogEntry | None:
+        """Return the last entry of a literal subject; None: there is none."""
         ...
 
-    async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:
-        """Return the entries after a sequence, oldest first; empty at the end of the log. Sequences may have holes."""
+    async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[LogEntry]:
+        """Return the entries after a sequence, oldest first; empty at the end of the log. Sequences may have gaps."""
         ...
 
     async def bounds(self) -> tuple[int, int]:
-        """Return (first, last) sequence present; (last + 1, last) when empty."""
+        """Return (first, last) sequence; (last + 1, last) for an empty log."""
         ...
 
     async def sequence_at(self, time: int) -> int:
@@ -90,17 +105,7 @@ class Log(Protocol):
         ...
 
     async def changed(self, after: int, timeout_s: float) -> bool:
-        """Wait until the log has an entry after `after`; False after `timeout_s`."""
-        ...
-
-
-class Sink(Protocol):
-    """Another system that receives what the log holds, each with its own resumable cursor."""
-
-    name: str
-
-    async def run(self) -> None:
-        """Forward until cancelled; resume where the last confirmed write ended."""
+        """Wait until the log has an entry after `after`; return False after `timeout_s`."""
         ...
 
 
@@ -145,3 +150,16 @@ class PushTransport(Protocol):
     async def send(self, delivery: OutboundDelivery) -> DeliveryResult:
         """Attempt one delivery within a time limit; never raises for what the receiver does."""
         ...
+
+
+class PartKey(Generic[T]):
+    """Typed key of a part that a feature provides to its routes (`Call.part`) and to other features."""
+
+    def __init__(self, name: str, *, absent: str) -> None:
+        """`absent`: detail of the 404 response of a gateway without the feature."""
+        self.name = name
+        self.absent = absent
+
+
+SHED = PartKey[Callable[[], Sequence[SheddingRule]]]("shed", absent="this gateway carries out no mode orders")
+"""Returns the readings that active mode orders withhold from the centre."""

@@ -1,4 +1,4 @@
-"""Words of messages that several parts use: numbers with their nouns, and the profile that somebody may have meant."""
+"""Wording shared by messages: numbers with nouns, suggestions for mistyped profile names."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import difflib
 from collections.abc import Iterable
 
 
-def count(number: int, one: str, many: str = "") -> str:
+def count(number: int, singular: str, plural: str = "") -> str:
     """Return a number with its noun: ``1 file``, ``2 files``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
 def nearest_profile(word: str, known: Iterable[str]) -> str:
-    """Return the known ``vendor/model`` that `word` may be a slip of; empty where none is near.
+    """Return the known ``vendor/model`` of which `word` may be a misspelling; empty: none is similar.
 
-    Among a hundred profiles something is always half alike, so one half must be right (or nearly so): the vendor with
-    a model like it, or the model of another vendor.
+    Among a hundred profiles something is always partly similar, so one half must match (nearly): the vendor, with a
+    similar model, or the model, of another vendor.
     """
     names = sorted(known)
     vendor, slash, model = word.casefold().partition("/")
@@ -31,7 +31,7 @@ def nearest_profile(word: str, known: Iterable[str]) -> str:
 
 
 def unknown_profile(word: str, known: Iterable[str]) -> str:
-    """Return what to do about an unknown profile."""
+    """Return a suggestion for an unknown profile name."""
     names = list(known)
     if near := nearest_profile(word, names):
         return f"did you mean '{near}'?"
@@ -39,4 +39,4 @@ def unknown_profile(word: str, known: Iterable[str]) -> str:
     of_vendor = sorted(name for name in names if name.startswith(f"{vendor}/"))
     if of_vendor:
         return f"{vendor} has {', '.join(of_vendor[:8])}{' …' if len(of_vendor) > 8 else ''}"
-    return "`sensegate profile list` names those of a folder, with --live those of a gateway"
+    return "`sensegate profile list` lists those of a folder, with --live those of a gateway"

@@ -114,8 +114,8 @@ async def test_the_server_lets_nobody_delete_a_record(audit: Audit, gateway: Cli
     for subject, body in (("DELETE", {"seq": 1}), ("PURGE", {"filter": "audit.4401"})):
         name = f"$JS.API.STREAM.{'MSG.DELETE' if subject == 'DELETE' else 'PURGE'}.AUDIT"
         with pytest.raises(EngineError):
-            await api.call(gateway, name, body)
-    await api.call(gateway, "audit.4401", b"{}")
+            await api.request(gateway, name, body)
+    await api.request(gateway, "audit.4401", b"{}")
     fault = await audit.check()
     assert fault
     assert fault.number == 2
@@ -124,7 +124,7 @@ async def test_the_server_lets_nobody_delete_a_record(audit: Audit, gateway: Cli
 @pytest.mark.live
 async def test_a_loss_is_looked_up(audit: Audit, admin: Principal, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a time-out the end of the chain tells whether the record is there: it is never written twice."""
-    call, lose = api.call, {"after": True}
+    call, lose = api.request, {"after": True}
 
     async def flaky(nc: Client, subject: str, *parts: object, **more: object) -> bytes:
         if subject != "audit.4401" or not lose:
@@ -135,7 +135,7 @@ async def test_a_loss_is_looked_up(audit: Audit, admin: Principal, monkeypatch: 
             lose.clear()
         raise Unavailable("no answer")
 
-    monkeypatch.setattr(api, "call", flaky)
+    monkeypatch.setattr(api, "request", flaky)
     await audit.record(admin, "device.add", "written")
     lose["before"] = True
     with pytest.raises(Unavailable):

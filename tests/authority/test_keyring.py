@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 
 from sensegate.cameras.keyring import Keyring
-from sensegate.clock import FakeClock
+from sensegate.clock import DAY_US, HOUR_US, FakeClock
 from sensegate.config import Config, parse
 from sensegate.config.video import BasisConfig
 from sensegate.errors import ConfigError, StoreFull
-from sensegate.video.pseudonyms import DAY_US, day_of
+from sensegate.video.pseudonyms import day_of
 
 PLATE = "粤B12345"
-HOUR_US = 3_600_000_000
 
 
 def basis(expires: str = "2026-01-01") -> BasisConfig:
@@ -50,7 +49,7 @@ async def test_a_key_is_destroyed_in_time(tmp_path: Path, fake_clock: FakeClock)
     await fake_clock.advance(86_400)
     assert keys.plate(PLATE, then) == told
     await fake_clock.advance(86_400)
-    keys.turn()
+    keys.expire_keys()
     late = keys.plate(PLATE, then)
     assert late != told
     assert late != keys.plate(PLATE, fake_clock.now())
@@ -94,7 +93,7 @@ def test_files_that_are_no_keys(tmp_path: Path, fake_clock: FakeClock) -> None:
     """A broken file or one that others may read is refused, and is not told; a full disk holds the walk back."""
     file = tmp_path / "keys"
     file.write_text("secret-that-is-no-key")
-    with pytest.raises(ConfigError, match="restore it") as told:
+    with pytest.raises(ConfigError, match="restore the file") as told:
         Keyring(file, fake_clock)
     assert "secret-that" not in str(told.value)
     file.unlink()

@@ -13,7 +13,7 @@ from sensegate.authority.audit import Audit
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal
 from sensegate.bus.engine import Engine, User
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.clock import SystemClock
 from sensegate.errors import Conflict
 from sensegate.model import Device
@@ -32,7 +32,7 @@ async def audit(gateway: Client) -> AsyncIterator[Audit]:
 
 @pytest.fixture
 async def one(gateway: Client, audit: Audit) -> AsyncIterator[Devices]:
-    bucket = await Bucket.open(gateway, "devices", bytes_max=BYTES_MAX)
+    bucket = await KvBucket.open(gateway, "devices", bytes_max=BYTES_MAX)
     made = Devices(bucket, audit, SystemClock(), home="44")
     await made.load()
     yield made
@@ -43,7 +43,7 @@ async def one(gateway: Client, audit: Audit) -> AsyncIterator[Devices]:
 async def two(engine: Engine, one: Devices, audit: Audit) -> AsyncIterator[Devices]:
     """The registry of another process, with a connection of its own, following."""
     nc = await engine.connect(User.GATEWAY)
-    bucket = await Bucket.open(nc, "devices", bytes_max=BYTES_MAX)
+    bucket = await KvBucket.open(nc, "devices", bytes_max=BYTES_MAX)
     made = Devices(bucket, audit, SystemClock(), home="44")
     await made.load()
     watching = asyncio.create_task(made.watch())

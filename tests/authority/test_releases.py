@@ -62,7 +62,7 @@ class Office:
             self.clock,
             home=home,
             examine=examine,
-            library=self.library.get,
+            folder_version=self.library.get,
             devices_of=lambda name, part: [
                 one.id for one in DEVICES.values() if one.profile == name and part.covers(one.division, one.department)
             ],
@@ -306,7 +306,7 @@ async def test_a_canary_picks_its_share(office: Office, share: float, count: int
     await office.proposed(2)
     life = await office.releases.canary(NAME, 2, by=CITY, share=share)
     assert life.canary is not None
-    assert life.canary.count == count
+    assert life.canary.device_count == count
     assert [office.of(device) for device in DEVICES].count(2) == count
     with pytest.raises(Conflict, match="is a canary already"):
         await office.releases.canary(NAME, 2, by=CITY, share=share)

@@ -16,7 +16,7 @@ from sensegate.config.viid import ViidConfig
 from sensegate.errors import NotFound
 from sensegate.model import Datum, Device
 from sensegate.video.formats.viid_records import CatalogueRecord
-from sensegate.viid.catalogue import Catalogue
+from sensegate.viid.catalogue import ViidCatalogue
 
 ADMIN = Principal("admin", Role.ADMIN, scope("44"))
 PLATFORM, RIVAL = "44010600005030000001", "44010600005030000002"
@@ -31,8 +31,8 @@ class Rig:
         self.catalogue = self.made()
         self.platforms: dict[str, Device] = {}
 
-    def made(self) -> Catalogue:
-        return Catalogue(self.bucket, self.devices, self.config, home="4401")
+    def made(self) -> ViidCatalogue:
+        return ViidCatalogue(self.bucket, self.devices, self.config, home="4401")
 
     async def platform(self, code: str = PLATFORM, division: str = "440106") -> Device:
         await self.devices.add(Device(code, division, "sensegate/viid"), by=ADMIN)
@@ -46,22 +46,22 @@ def ape(code: str = CAMERA, **more: Any) -> CatalogueRecord:
 async def test_a_camera_becomes_a_device_behind_its_platform() -> None:
     rig = Rig()
     platform = await rig.platform(division="4401")
-    await rig.catalogue.note(platform, [ape(lon=113.3, lat=23.1, division="440103")])
+    await rig.catalogue.take(platform, [ape(lon=113.3, lat=23.1, division="440103")])
     device = rig.devices.get(CAMERA)
     assert (device.gateway, device.profile, device.division) == (PLATFORM, "sensegate/viid", "440103")
     assert device.lon is None  # nobody has said in which datum
-    await rig.catalogue.note(await rig.platform(RIVAL), [ape()])
+    await rig.catalogue.take(await rig.platform(RIVAL), [ape()])
     assert rig.devices.get(CAMERA).gateway == PLATFORM
     again = rig.made()
     await again.load()
-    assert [one.id for one in again.of("APE", PLATFORM)] == [CAMERA]
-    assert not again.of("APE", RIVAL)
+    assert [one.id for one in again.entries("APE", PLATFORM)] == [CAMERA]
+    assert not again.entries("APE", RIVAL)
 
 
 @pytest.mark.parametrize(("lon", "lat", "placed"), [(113.3, 23.1, True), (0, 0, False), (23.1, 113.3, False)])
 async def test_places_are_taken_with_a_datum_and_where_they_can_be(lon: float, lat: float, *, placed: bool) -> None:
     rig = Rig(datum="gcj02")
-    await rig.catalogue.note(await rig.platform(), [ape(lon=lon, lat=lat)])
+    await rig.catalogue.take(await rig.platform(), [ape(lon=lon, lat=lat)])
     device = rig.devices.get(CAMERA)
     assert (device.lon is not None) is placed
     if placed:
@@ -71,19 +71,19 @@ async def test_places_are_taken_with_a_datum_and_where_they_can_be(lon: float, l
 @pytest.mark.parametrize(("code", "division"), [(CAMERA, "440106"), ("33029902001210000007", "440106")])
 async def test_the_division_is_that_of_the_code_where_it_lies_in_the_platforms(code: str, division: str) -> None:
     rig = Rig()
-    await rig.catalogue.note(await rig.platform(), [ape(code)])
+    await rig.catalogue.take(await rig.platform(), [ape(code)])
     assert rig.devices.get(code).division == division
 
 
 async def test_no_more_than_a_platform_may_have() -> None:
     rig = Rig(catalogue_cameras_max=2)
     codes = [f"4401060000132000000{number}" for number in range(4)]
-    await rig.catalogue.note(await rig.platform(), [ape(code) for code in codes])
+    await rig.catalogue.take(await rig.platform(), [ape(code) for code in codes])
     assert len(rig.devices.children(PLATFORM)) == 2
     with pytest.raises(NotFound):
         rig.devices.get(codes[3])
     behind = rig.devices.get(codes[0])
-    await rig.catalogue.note(behind, [ape("44010600001320000009")])  # a camera has no cameras
+    await rig.catalogue.take(behind, [ape("44010600001320000009")])  # a camera has no cameras
     with pytest.raises(NotFound):
         rig.devices.get("44010600001320000009")
 
@@ -92,7 +92,7 @@ async def test_what_is_given() -> None:
     rig = Rig()
     platform = await rig.platform()
     tollgate = CatalogueRecord(kind="Tollgate", id="2141245", unique_id=True, lanes=3)
-    await rig.catalogue.note(platform, [ape(functions=("vehicle", "person")), tollgate])
+    await rig.catalogue.take(platform, [ape(functions=("vehicle", "person")), tollgate])
     await rig.devices.add(Device("th10", "440106", "acme/th10"), by=ADMIN)
     await rig.devices.add(Device("gate", "440106", "onvif/camera", alias="44010600001320000008"), by=ADMIN)
 
@@ -109,8 +109,8 @@ async def test_what_is_given() -> None:
     lanes = [
         CatalogueRecord(kind="Lane", id=number, unique_id=True, owner=owner) for number in "12" for owner in ("7", "8")
     ]
-    await rig.catalogue.note(platform, lanes)
+    await rig.catalogue.take(platform, lanes)
     again = rig.made()
     await again.load()
-    assert len(ids("Lane", None)) == len(again.of("Lane")) == 4
+    assert len(ids("Lane", None)) == len(again.entries("Lane")) == 4
     assert ids("Tollgate", None) == [{"TollgateID": "2141245", "Name": "2141245", "PlaceCode": "", "LaneNum": 3}]

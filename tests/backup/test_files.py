@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sensegate.backup import contents, manifest, secret_file
 from sensegate.backup.contents import Kind
-from sensegate.backup.history import History, Restore
+from sensegate.backup.history import Restore, RestoreHistory
 from sensegate.backup.manifest import FileEntry, Manifest
 from sensegate.errors import ConfigError
 
@@ -129,13 +129,13 @@ def test_a_manifest(tmp_path: Path) -> None:
 
 def test_restores_are_recorded_once() -> None:
     """The trail is told of each restore once, however often a store is restored; each gives the log another epoch."""
-    known = History()
+    known = RestoreHistory()
     assert known.epoch("e") == "e"
     for turn in range(1, 130):
         known = known.with_restore(Restore(turn, turn, "root", "/copy", "h:/d"))
         assert known.unrecorded[-1].made == turn
         assert known.epoch("e") == f"e.{turn}"
         if turn % 3 == 0:
-            known = History(known.restores, len(known.restores), known.count)
+            known = RestoreHistory(known.restores, len(known.restores), known.count)
             assert known.unrecorded == ()
     assert len(known.restores) == 100

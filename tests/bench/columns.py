@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from sensegate.bus.columns import Batch, Local, Origins, Words, decode, encode
+from sensegate.bus.columns import Batch, LocalColumns, Origins, WordColumn, decode, encode
 
 NOW = 1_767_225_600_000_000
 PROPERTIES = ["air_temperature", "relative_humidity", "pm2_5", "water_level", "sound_level", "battery_level"]
@@ -37,15 +37,15 @@ def telemetry(devices: int, messages: int, properties: int, *, span_s: float = 1
     ids = [f"gz-{('air', 'water', 'noise')[i % 3]}-{i:05d}" for i in range(devices)]
     origins = Origins(
         ids,
-        Words.of([f"4401{3 + i % 11:02d}" for i in range(devices)]),
-        Words.of([("environment", "water", "transport")[i % 3] for i in range(devices)]),
-        Words.of([("air", "water", "noise")[i % 3] for i in range(devices)]),
-        Words.of([("acme/th10@3", "huayi/sw3@1", "bolin/zs7@2")[i % 3] for i in range(devices)]),
+        WordColumn.of([f"4401{3 + i % 11:02d}" for i in range(devices)]),
+        WordColumn.of([("environment", "water", "transport")[i % 3] for i in range(devices)]),
+        WordColumn.of([("air", "water", "noise")[i % 3] for i in range(devices)]),
+        WordColumn.of([("acme/th10@3", "huayi/sw3@1", "bolin/zs7@2")[i % 3] for i in range(devices)]),
         np.round(113.1 + random.random(devices) * 0.6, 5),
         np.round(22.9 + random.random(devices) * 0.5, 5),
         np.ones(devices, np.uint8),
     )
-    extra = Local(
+    extra = LocalColumns(
         stamp[message],
         np.full(count, 7, np.uint16),
         np.zeros(count, np.uint8),

@@ -27,14 +27,14 @@ import msgspec
 import uvloop
 from aiohttp import web
 
-from sensegate.bus.addresses import Addresses
+from sensegate.bus.addresses import GatewayAddresses
 from sensegate.bus.connect import connect
+from sensegate.bus.free_ports import free_port
 from sensegate.bus.log import JetStreamLog
-from sensegate.bus.ports import free_port
-from sensegate.bus.server_conf import Kept, User
+from sensegate.bus.server_conf import EngineState, User
 from sensegate.bus.slots import inbox_prefix
 from sensegate.demo.processes import Reaper, SupervisedProcess
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from tests.bench import rig
 from tests.share.made import Place, make_batch, members
 
@@ -59,14 +59,14 @@ def batches(records: int, first: int) -> list[Any]:
         every = members(make_batch(rows, places=places, start=1_767_225_600_000_000 + at * 1_000_000))
         # Its commit, of a partition of our own, tells those who follow the log that there is something new.
         readings = [one for one in every if one.subject.startswith("readings.")]
-        made.append([*readings, Member("commit.bench-0", b"commit", rollup=True)])
+        made.append([*readings, LogMessage("commit.bench-0", b"commit", rollup=True)])
     return made
 
 
 class Node:
     """A running node whose log is written to from here."""
 
-    def __init__(self, child: SupervisedProcess, addresses: Addresses, token: str, log: JetStreamLog) -> None:
+    def __init__(self, child: SupervisedProcess, addresses: GatewayAddresses, token: str, log: JetStreamLog) -> None:
         self.child = child
         self.addresses = addresses
         self.token = token
@@ -120,8 +120,8 @@ async def node() -> AsyncIterator[Node]:
         async with asyncio.timeout(60):
             while not run.exists():
                 await asyncio.sleep(0.05)  # it cannot tell us by itself
-        addresses = msgspec.json.decode(run.read_bytes(), type=Addresses)
-        kept = msgspec.json.decode((directory / "store/engine/engine.json").read_bytes(), type=Kept)
+        addresses = msgspec.json.decode(run.read_bytes(), type=GatewayAddresses)
+        kept = msgspec.json.decode((directory / "store/engine/engine.json").read_bytes(), type=EngineState)
         client = await connect(
             addresses.nats, User.GATEWAY, kept.passwords[User.GATEWAY], inbox_prefix=inbox_prefix(User.GATEWAY)
         )

@@ -19,10 +19,10 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.index import DeviceIndex, unchanged
 from sensegate.bus.timelines import Timelines
 from sensegate.clock import FakeClock
-from sensegate.model import Delivery, Device, Fields, Member, Message, Position, Readings, Spec
+from sensegate.model import Delivery, Device, Fields, LogMessage, Message, Readings, SourcePosition, Spec
 from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
-from sensegate.persist.duplicates import Duplicates
+from sensegate.persist.duplicates import Deduplicator
 from sensegate.persist.identity import SpecColumns, digests
 
 NOW = 1_767_225_600_000_000
@@ -39,7 +39,7 @@ class Bin:
     def __init__(self) -> None:
         self.at = 0
 
-    async def write(self, members: list[Member]) -> int:
+    async def write(self, members: list[LogMessage]) -> int:
         """Count the members."""
         self.at += len(members)
         return self.at
@@ -131,26 +131,26 @@ class Feed:
         async def ack() -> None:
             return None
 
-        return Delivery("mqtt", batch, ack, Position("x", self.sequence)), fields, readings
+        return Delivery("mqtt", batch, ack, SourcePosition("x", self.sequence)), fields, readings
 
 
 async def judge(directory: Path) -> dict[str, object]:
     """Time the judgement alone, state going to disk meanwhile."""
     index, series = registry(DEVICES), SeriesIndex()
     feed, specs = Feed(DEVICES, series), SpecColumns.of(SPECS)
-    state = Duplicates(directory, clock=FakeClock(NOW), device_id=index.ids.__getitem__)
+    state = Deduplicator(directory, clock=FakeClock(NOW), device_id=index.ids.__getitem__)
     state.open(Timelines.in_memory("bench"), 0)
     took, steps, kept = [], 60, 0
     for step in range(steps):
         _, _, readings = feed.batch()
         digest = np.arange(MESSAGES, dtype=np.uint64)
-        if state.due:
+        if state.checkpoint_due:
             state.freeze(step)
             state.confirm(step, step)
         start = time.thread_time()
         judged = state.judge(readings, digest, specs)
         took.append(time.thread_time() - start)
-        kept += int(judged.keep.sum())
+        kept += int(judged.accepted.sum())
     state.close()
     return {
         "name": "persist.judge",
@@ -165,7 +165,7 @@ async def whole(directory: Path) -> list[dict[str, object]]:
     """Time `prepare` and its parts."""
     index, series = registry(DEVICES), SeriesIndex()
     feed = Feed(DEVICES, series)
-    state = Duplicates(directory, clock=FakeClock(NOW), device_id=index.ids.__getitem__)
+    state = Deduplicator(directory, clock=FakeClock(NOW), device_id=index.ids.__getitem__)
     committer = Committer(Bin(), state, index, SPECS, FakeClock(NOW), division="4401")  # type: ignore[arg-type]
     await committer.open()
     took, written, size = [], [], 0
@@ -177,7 +177,7 @@ async def whole(directory: Path) -> list[dict[str, object]]:
         await committer.write(pending)
         written.append(time.thread_time() - middle)
         took.append(middle - start)
-        size += sum(len(member.payload) for member in pending.members)
+        size += sum(len(member.payload) for member in pending.messages)
     state.close()
     messages = feed.batch()[0].messages
     start = time.thread_time()
@@ -190,7 +190,7 @@ async def whole(directory: Path) -> list[dict[str, object]]:
             "us_per_message": round(float(np.median(took)) / MESSAGES * 1e6, 3),
             "best": round(min(took) / MESSAGES * 1e6, 3),
             "of_which_digests": round(digest / MESSAGES * 1e6, 3),
-            "members": len(pending.members),
+            "members": len(pending.messages),
             "bytes_per_message": round(size / 60 / MESSAGES, 1),
         },
         {"name": "persist.write", "us_per_message": round(float(np.median(written)) / MESSAGES * 1e6, 3)},
@@ -208,7 +208,7 @@ async def memory(directory: Path, rounds: int) -> dict[str, object]:
     devices = 100_000 * PROFILES // 8 // VALUES
     index, series = registry(100_000), SeriesIndex()
     clock = FakeClock(NOW)
-    state = Duplicates(directory, clock=clock, device_id=index.ids.__getitem__)
+    state = Deduplicator(directory, clock=clock, device_id=index.ids.__getitem__)
     specs = SpecColumns.of(SPECS)
     state.open(Timelines.in_memory("bench"), 0)
     feed = Feed(devices, series, copies=0.0)
@@ -242,15 +242,15 @@ async def memory(directory: Path, rounds: int) -> dict[str, object]:
             np.zeros(rows, np.uint32),
             number,
         )
-        if state.due:
+        if state.checkpoint_due:
             state.freeze(step)
             state.confirm(step, step)
         start = time.thread_time()
         state.judge(readings, np.arange(devices, dtype=np.uint64) + np.uint64(step * devices), specs)
         took += time.thread_time() - start
         # A minute lies between two readings of a series: the worker has long been done.
-        state.settle()
-    state.settle()
+        state.wait_idle()
+    state.wait_idle()
     after = rss_mb()
     numbers = number.nbytes + series.nbytes
     used = sum(path.stat().st_size for path in directory.iterdir())
@@ -264,7 +264,7 @@ async def memory(directory: Path, rounds: int) -> dict[str, object]:
         "target": 1_000,
         "rss_mb": round(after),
         "disk_bytes_per_reading": round(used / len(number) / rounds, 1),
-        "runs": len(state._seen._store.runs),
+        "runs": len(state._index._store.runs),
         "us_per_message": round(took / rounds / devices * 1e6, 2),
     }
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import aiohttp
 
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.demo.processes import Reaper, die_with_parent, sweep
 from tests.bench import rig
 

@@ -15,7 +15,7 @@ from sensegate.bus import streams
 from sensegate.bus.server_conf import User
 from sensegate.clock import SystemClock
 from sensegate.errors import EngineError, PermissionDenied, Unavailable
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from tests.border import raid
 from tests.border.judge import message_of
 from tests.border.raid import Target
@@ -153,7 +153,7 @@ async def _sourced(scene: Scene) -> bool:
 
 async def _commits_stopped(scene: Scene) -> bool:
     try:
-        await scene.world.log.write([Member("seen.probe", b""), Member("seen.probe", b"")])
+        await scene.world.log.write([LogMessage("seen.probe", b""), LogMessage("seen.probe", b"")])
     except (Unavailable, EngineError):
         return True
     return False

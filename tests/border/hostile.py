@@ -11,7 +11,7 @@ import numpy as np
 
 from sensegate.bus import columns
 from sensegate.bus.batch import Batch
-from sensegate.bus.record import LaneRecord, Writer
+from sensegate.bus.commit_records import LaneRecord, Writer
 from sensegate.bus.slots import inbox_prefix, request_subject
 from sensegate.errors import Overloaded, PermissionDenied
 from sensegate.tiers import envelope, protocol

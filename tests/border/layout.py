@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from sensegate.authority.jwt import Permissions
-from sensegate.bus.server_conf import Kept, User
+from sensegate.bus.server_conf import EngineState, User
 from tests import conftest
 
 SMALL = msgspec.structs.replace(conftest.SMALL, audit_bytes=16 * 1024**2)
@@ -28,7 +28,7 @@ class Layout(msgspec.Struct, frozen=True):
     """One way to place nodes, the peer and the centre on a server."""
 
     name: str
-    text: Callable[[Kept, Path, Mapping[str, str], bool], str]
+    text: Callable[[EngineState, Path, Mapping[str, str], bool], str]
     """(what is kept, directory, secret by node or peer, tight) -> the server's configuration."""
     account_of: Callable[[str], str]
     """Code of a node or a peer -> account of its connections."""
@@ -44,7 +44,7 @@ class Layout(msgspec.Struct, frozen=True):
     """(reply that a subscriber named, its token) -> where its control message is answered; empty: nowhere."""
 
 
-def frame(kept: Kept, directory: Path, auth_users: list[str], issuer: str, accounts: str) -> str:
+def frame(kept: EngineState, directory: Path, auth_users: list[str], issuer: str, accounts: str) -> str:
     """Return the text of a server's configuration around its accounts.
 
     Its limits are those of the product, but for open batches: a tenth, since the server takes seconds to open 500.
@@ -94,7 +94,7 @@ def user_line(name: str, password: str, *, kinds: str = '"STANDARD"', rights: Pe
     return f'{{ user: "{name}", password: "{password}", allowed_connection_types: [{kinds}]{tail} }}'
 
 
-def own_accounts(kept: Kept, *, gateway: str = "", mappings: str = "") -> str:
+def own_accounts(kept: EngineState, *, gateway: str = "", mappings: str = "") -> str:
     """Return the accounts of the product's own users; `gateway` are more users of the gateway's."""
     password = kept.passwords
     both = '"STANDARD", "MQTT"'

@@ -9,10 +9,11 @@ import numpy as np
 
 from sensegate.bus import columns
 from sensegate.bus.columns import Batch
-from sensegate.bus.ledger import HOUR_US, Ledger
-from sensegate.bus.packing import seal
-from sensegate.bus.record import WithheldRange
-from sensegate.model import Shed
+from sensegate.bus.commit_records import WithheldRange
+from sensegate.bus.ledger import Ledger
+from sensegate.bus.packing import encode_map
+from sensegate.clock import HOUR_US
+from sensegate.model import SheddingRule
 from sensegate.tiers.protocol import PARTS_MAX, Lane, LaneUpdate, PartKind, SpanPart, SpanRequest
 from sensegate.tiers.verdict import Reason
 from tests.border.hostile import HostileNode, Lie, part, rows
@@ -31,7 +32,7 @@ def oversized(batch: Batch, claimed: int) -> bytes:
     tree |= {"rows": claimed, "props": ["x"], "counts": [0, claimed]}
     tree["value"] = [b"\x00", [0, 0], False, 1, b"", b""]
     tree["cols"] = {name: [0, 1] for name in tree["cols"]}
-    return seal({key: value for key, value in tree.items() if key != "v"})
+    return encode_map({key: value for key, value in tree.items() if key != "v"})
 
 
 def ledger(start: int, **counts: int) -> bytes:
@@ -94,14 +95,14 @@ def frame_lies(hostile: HostileNode) -> dict[str, tuple[SpanRequest, str]]:
     request = hostile.request()
     live, backlog = hostile.lanes[Lane.LIVE], hostile.lanes[Lane.BACKLOG]
     move, back = request.updates[0], LaneUpdate(Lane.BACKLOG, backlog.number, 0)
-    writer, shed = request.writer, (Shed("44", "", frozenset({"air_temperature"})),)
+    writer, shed = request.writer, (SheddingRule("44", "", frozenset({"air_temperature"})),)
     far = live.position + 1_000
     return {
         "an old record": (_moved(request, msgspec.structs.replace(move, base_number=move.base_number - 1)), "stale"),
         "a record to come": (_moved(request, msgspec.structs.replace(move, base_number=move.base_number + 1)), "stale"),
         "another process": (_moved(request, writer=msgspec.structs.replace(writer, token="other")), "unclaimed"),
         "another store": (_moved(request, writer=msgspec.structs.replace(writer, id="other")), "unclaimed"),
-        "another log": (_moved(request, life="other"), "unclaimed"),
+        "another log": (_moved(request, log_epoch="other"), "unclaimed"),
         "a position before": (_moved(request, msgspec.structs.replace(move, position=live.position - 1)), "refused"),
         "live ranges": (_moved(request, msgspec.structs.replace(move, ranges=((0, 1),))), "refused"),
         "a lane twice": (_moved(request, move, move), "refused"),

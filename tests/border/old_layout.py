@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sensegate.authority.jwt import Permissions
-from sensegate.bus.server_conf import Kept, User, issuer_of
+from sensegate.bus.server_conf import EngineState, User, issuer_of
 from tests.border.layout import Layout, Question, frame, own_accounts, user_line
 
 MAPPINGS = {
@@ -41,7 +41,7 @@ def rights_of(code: str) -> Permissions:
     return Permissions(publish, (inbox, f"down.{code}.>"))
 
 
-def text(kept: Kept, directory: Path, secrets: Mapping[str, str], tight: bool) -> str:  # noqa: FBT001 - `Layout.text`
+def text(kept: EngineState, directory: Path, secrets: Mapping[str, str], tight: bool) -> str:  # noqa: FBT001 - `Layout.text`
     """Return the server's configuration; not `tight`: users of nodes have no permissions set."""
     users = "".join(
         f"      {user_line(f'node-{code}', secret, rights=rights_of(code) if tight else None)}\n"

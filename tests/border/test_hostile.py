@@ -12,8 +12,8 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from sensegate.bus.connect import Link, connect
-from sensegate.bus.server_conf import Kept as Credentials
+from sensegate.bus.connect import BusClient, connect
+from sensegate.bus.server_conf import EngineState as Credentials
 from sensegate.bus.server_conf import User
 from sensegate.config import NodeUserConfig, UplinkConfig
 from sensegate.tiers import envelope, protocol
@@ -69,7 +69,7 @@ class Storage:
     def __init__(self, centre: Site) -> None:
         self._file = centre.config_file("engine/engine.json")
         self._url = centre.addresses.nats
-        self._links: dict[User, Link] = {}
+        self._links: dict[User, BusClient] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -217,10 +217,10 @@ async def test_a_grade_below_the_devices_own_is_raised(play: Play) -> None:
     play.good += 1
     batch = rows(SENDER, OWN_DEVICE, OWN_DIVISION, start=START + play.good * 1_000_000)
     origins = msgspec.structs.replace(batch.origins, grade=batch.origins.grade + 2)
-    marked = await play.counted("marked", "mark", "grade")
+    marked = await play.counted("rows_nonconformant", "mark", "grade")
     answer = await play.hostile.span(play.hostile.request(part(msgspec.structs.replace(batch, origins=origins))))
     assert outcome(answer) == SpanOutcome.ACCEPTED
-    assert await play.counted("marked", "mark", "grade") == marked + 1
+    assert await play.counted("rows_nonconformant", "mark", "grade") == marked + 1
     stored = await message_of(play.storage, User.GATEWAY, "LOG", {"last_by_subj": f"readings.{SENDER}.all.3"})
     assert stored is not None
 
@@ -241,7 +241,7 @@ async def test_a_frame_that_lies_changes_nothing(play: Play) -> None:
         assert lanes[0] == lanes[1], name
         if expected == "refused":
             assert await play.counted("refused", "reason", "frame") == counted + 1, name
-            assert "a span of it is refused" in await play.troubles(), name
+            assert "a span is refused" in await play.troubles(), name
     await play.lives()
 
 
@@ -270,7 +270,7 @@ async def test_garbage_is_no_request(play: Play) -> None:
 
 async def test_an_envelope_that_lies_is_refused(play: Play) -> None:
     """An unknown form, a term that cannot be, a question on another's channel, a greeting in another's name."""
-    assert "form" in (await play.hostile.ask("position", form=99)).refusal
+    assert "protocol version" in (await play.hostile.ask("position", form=99)).refusal
     for term in (-1, TERM_MAX + 1):
         assert (await play.hostile.ask("position", term=term)).refusal
     assert (await play.hostile.ask("hello", channel=Channel.QUESTIONS)).refusal

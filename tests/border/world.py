@@ -20,15 +20,15 @@ from sensegate.authority.jwt import CalloutSigner, Permissions, decode_request
 from sensegate.authority.scope import Role, Scope
 from sensegate.authority.tokens import StoredToken, Token
 from sensegate.bus import connect, external, process, streams
-from sensegate.bus.kv import Bucket
+from sensegate.bus.free_ports import free_port
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.log import JetStreamLog
-from sensegate.bus.ports import free_port
 from sensegate.bus.server_conf import User
 from sensegate.bus.slots import centre_password, centre_user, inbox_prefix
 from sensegate.clock import SystemClock
 from sensegate.config.sites import NodeQuotaConfig
 from sensegate.errors import EngineError, StoreFull, Unavailable
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from sensegate.tiers.link import Channel, NodeLinks
 from tests.border.layout import ALL, SMALL, Layout
 from tests.border.wire import Frame, Received, WireClient
@@ -74,15 +74,15 @@ class World:
         self.layout = layout
         self._links = links
         self.tight = tight
-        self.kept = msgspec.structs.replace(external.fresh(), port=free_port(), mqtt_port=free_port())
+        self.kept = msgspec.structs.replace(external.generate_state(), port=free_port(), mqtt_port=free_port())
         self._directory = directory
         self.secrets = {NODE: "secret-of-4401", HONEST: "secret-of-4403", PEER: "secret-of-44"}
         """Of the nodes in the configuration, and of the peer."""
         self.server: process.ServerProcess
-        self.own: dict[User, connect.Link] = {}
+        self.own: dict[User, connect.BusClient] = {}
         """The product's connections."""
         self.log: JetStreamLog
-        self.buckets: dict[str, Bucket] = {}
+        self.buckets: dict[str, KvBucket] = {}
         self.disconnects = 0
         """How often the server closed one of the product's connections, or one of the centre's in a node's account."""
         self.taps: dict[str, WireClient] = {}
@@ -108,7 +108,7 @@ class World:
         process.write_private(conf, self.layout.text(self.kept, self._directory, self.secrets, self.tight))
         self.server = process.spawn(conf, self._directory)
         stack.callback(self.server.release)
-        stack.push_async_callback(self.server.end, 1.0)
+        stack.push_async_callback(self.server.terminate, 1.0)
         await eventually(self._answers, READY_S)
         for user in User:
             self.own[user] = await self._connected(stack, user, self.kept.passwords[user])
@@ -118,11 +118,11 @@ class World:
         await self._others(stack)
 
     async def _answers(self) -> bool:
-        assert self.server.alive, process.tail(self._directory / "nats.out") + process.tail(
+        assert self.server.is_alive, process.last_lines(self._directory / "nats.out") + process.last_lines(
             self._directory / "nats.log"
         )
         try:
-            greeting = await process.greeting("127.0.0.1", self.kept.port)
+            greeting = await process.read_server_info("127.0.0.1", self.kept.port)
         except (OSError, EOFError, TimeoutError):
             return False
         return greeting.jetstream
@@ -130,7 +130,7 @@ class World:
     def _note_disconnect(self) -> None:
         self.disconnects += 1
 
-    async def _connected(self, stack: AsyncExitStack, user: str, password: str) -> connect.Link:
+    async def _connected(self, stack: AsyncExitStack, user: str, password: str) -> connect.BusClient:
         link = await connect.connect(
             self.url,
             user,
@@ -141,7 +141,7 @@ class World:
         stack.push_async_callback(self._closed, link)
         return link
 
-    async def _closed(self, link: connect.Link) -> None:
+    async def _closed(self, link: connect.BusClient) -> None:
         with contextlib.suppress(Exception):  # the server may have gone first
             await link.close()
 
@@ -150,9 +150,9 @@ class World:
         gateway, intake, feeds = (self.own[user] for user in (User.GATEWAY, User.INTAKE, User.FEEDS))
         await streams.ensure_streams(gateway, SMALL)
         await streams.ensure_intake(intake, SMALL)
-        await streams.ensure_outlet(feeds)
+        await streams.ensure_subscriber_streams(feeds)
         for name in BUCKETS:
-            self.buckets[name] = await Bucket.open(gateway, name, bytes_max=SMALL.registry_bytes)
+            self.buckets[name] = await KvBucket.open(gateway, name, bytes_max=SMALL.registry_bytes)
             for key in ("1" * 16, "2" * 16):
                 token = Token(key, Role.SUBSCRIBER, Scope(HONEST), expires=2**60, name=CANARY.decode())
                 row = msgspec.msgpack.encode(StoredToken(token, credentials.hash_secret("of another")))
@@ -186,9 +186,9 @@ class World:
         """Write what the centre took of the honest node to the log."""
         await self.log.write(
             [
-                Member(f"readings.{HONEST}.all.1", CANARY, 24),
-                Member(f"ledger.{HONEST}", CANARY, 24),
-                Member(f"commit.{HONEST}.live", CANARY, rollup=True),
+                LogMessage(f"readings.{HONEST}.all.1", CANARY, 24),
+                LogMessage(f"ledger.{HONEST}", CANARY, 24),
+                LogMessage(f"commit.{HONEST}.live", CANARY, rollup=True),
             ]
         )
 
@@ -247,8 +247,8 @@ class World:
             return b"answered"
 
         async def take(member: str, payload: bytes) -> bytes:
-            rows = Member(f"readings.{member}.span", payload, 24, rollup=True)
-            await self.log.write([rows, Member(f"commit.{member}.x", b"{}", rollup=True)])
+            rows = LogMessage(f"readings.{member}.span", payload, 24, rollup=True)
+            await self.log.write([rows, LogMessage(f"commit.{member}.x", b"{}", rollup=True)])
             return b"taken"
 
         links.serve(Channel.LIVE, take)
@@ -260,7 +260,7 @@ class World:
         stack.push_async_callback(_cancelled, running)
         await eventually(lambda: links.connected == slots)
 
-    async def _connect_slot(self, slot: str, *, on_reconnect: Callable[[], None] | None = None) -> connect.Link:
+    async def _connect_slot(self, slot: str, *, on_reconnect: Callable[[], None] | None = None) -> connect.BusClient:
         return await connect.connect(
             self.url,
             centre_user(slot),
@@ -351,7 +351,7 @@ class World:
 
     def ended(self) -> list[str]:
         """Return which process or connection ended."""
-        faults = [] if self.server.alive else ["the server ended"]
+        faults = [] if self.server.is_alive else ["the server ended"]
         if self.disconnects:
             faults.append(f"{self.disconnects} connections of the product were closed")
         others = {"node": self.node, "subscriber": self.subscriber, **self.taps}

@@ -9,7 +9,7 @@ import msgspec
 import zstandard
 from hypothesis import strategies as st
 
-from sensegate.bus.packing import seal
+from sensegate.bus.packing import encode_map
 
 ODD: tuple[Any, ...] = (
     None, True, -1, 0, 1, 2, 255, 2**31, 2**40, 2**63 - 1, 2**64 - 1, 0.5, math.nan, "", "x", b"", b"\xff" * 9, [], {},
@@ -28,7 +28,7 @@ def damaged(draw: st.DrawFn, tree: dict[str, Any]) -> bytes:
     """Return a map, sealed, in which one or two members, however deep, are others, are doubled or are missing."""
     for _ in range(draw(st.integers(1, 2))):
         tree = _altered(draw, tree, deep=True)
-    return seal(tree)
+    return encode_map(tree)
 
 
 def _altered(draw: st.DrawFn, tree: Any, *, deep: bool = False) -> Any:

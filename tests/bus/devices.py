@@ -15,7 +15,7 @@ from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import Unavailable
-from sensegate.model import Member
+from sensegate.model import LogMessage
 
 
 class MqttDevice:
@@ -99,7 +99,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def written(log: JetStreamLog, member: Member) -> int:
+async def written(log: JetStreamLog, member: LogMessage) -> int:
     """Write until the connection is back."""
     async with asyncio.timeout(10):
         while True:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sensegate.bus.columns import Batch, Local, Origins, Words, concat, decode, encode
+from sensegate.bus.columns import Batch, LocalColumns, Origins, WordColumn, concat, decode, encode
 from sensegate.bus.packing import pack, pack_values, unpack, unpack_values
 from sensegate.model import I64
 from tests.bus.damage import damaged, opened
@@ -64,10 +64,10 @@ def batch(rows: int, seed: int = 0, *, devices: int = 5, node: str = "4401") -> 
         0,
         Origins(
             [f"dev-{i:03d}" for i in range(devices)],
-            Words.of([f"44010{i % 4}" for i in range(devices)]),
-            Words.of([""] * devices),
-            Words.of(["air"] * devices),
-            Words.of([f"acme/th@{1 + i % 2}" for i in range(devices)]),
+            WordColumn.of([f"44010{i % 4}" for i in range(devices)]),
+            WordColumn.of([""] * devices),
+            WordColumn.of(["air"] * devices),
+            WordColumn.of([f"acme/th@{1 + i % 2}" for i in range(devices)]),
             places,
             places / 5,
             (np.arange(devices) % 3).astype(np.uint8),
@@ -85,7 +85,7 @@ def batch(rows: int, seed: int = 0, *, devices: int = 5, node: str = "4401") -> 
         random.integers(0, 2, rows).astype(np.uint8),
         np.zeros(rows, np.int64),
         np.zeros(rows, np.uint32),
-        Local(
+        LocalColumns(
             random.integers(-(1 << 60), 1 << 60, rows),
             random.integers(0, 1 << 16, rows).astype(np.uint16),
             random.integers(0, 4, rows).astype(np.uint8),

@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 from sensegate.authority.certificates import LaboratoryCA
 from sensegate.bus import connect, trust
 from sensegate.bus.engine import Engine, User
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.errors import Unavailable
 from tests.bus.devices import until
 
@@ -110,7 +110,7 @@ async def test_a_reader_too_slow_is_told(engine: Engine) -> None:
     await client.close()
 
 
-async def test_a_cancellation_that_comes_with_the_answer_is_heeded(gateway: connect.Link) -> None:
+async def test_a_cancellation_that_comes_with_the_answer_is_heeded(gateway: connect.BusClient) -> None:
     """nats-py's `wait_for` swallows it on Python 3.11: a task that must end would work on. Control: nats-py's own."""
     for request, heeded in ((gateway.request, True), (partial(Client.request, gateway), sys.version_info >= (3, 12))):
         asking = asyncio.create_task(request("nobody.answers", b"", timeout=60))
@@ -123,7 +123,7 @@ async def test_a_cancellation_that_comes_with_the_answer_is_heeded(gateway: conn
         assert asking.cancelled() is heeded
 
 
-async def test_a_cancellation_during_a_flush_is_heeded(gateway: connect.Link) -> None:
+async def test_a_cancellation_during_a_flush_is_heeded(gateway: connect.BusClient) -> None:
     """nats-py swallows it while it waits for its flusher."""
     never = asyncio.Event()
 
@@ -188,10 +188,12 @@ async def test_a_link_whose_server_shows_another_certificate_can_be_closed(tmp_p
 
     server = await asyncio.start_server(greet, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    client = await connect.connect(f"tls://127.0.0.1:{port}", tls=trust.told(good.cert_file.read_text(), "127.0.0.1"))
+    client = await connect.connect(
+        f"tls://127.0.0.1:{port}", tls=trust.joined_centre_context(good.cert_file.read_text(), "127.0.0.1")
+    )
     shown[0].transport.abort()
     async with asyncio.timeout(10):
-        await client.refused.wait()
+        await client.credentials_refused.wait()
         await client.close()
-    assert "neither the one that was told" in client.untrusted
+    assert "neither the one received" in client.tls_failure
     server.close()

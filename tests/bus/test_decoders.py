@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from sensegate.bus import columns, raw, sequences
 from sensegate.bus.batch import EMPTY
+from sensegate.bus.commit_records import decode_commit, decode_lane
 from sensegate.bus.decoding import decoder
 from sensegate.bus.ledger import Ledger
-from sensegate.bus.packing import Oversized, seal
-from sensegate.bus.raw import Kept
-from sensegate.bus.record import decode_commit, decode_lane
-from sensegate.bus.unreadable import KEPT_MAX, UnreadableEntries, read, read_ledger, read_rows, read_subject
-from sensegate.model import Entry, Message
+from sensegate.bus.packing import Oversized, encode_map
+from sensegate.bus.raw import StoredMessage
+from sensegate.bus.unreadable import REMEMBERED_MAX, UnreadableEntries, read, read_ledger, read_rows, read_subject
+from sensegate.model import LogEntry, Message
 from tests.bus.damage import damaged, opened
 from tests.bus.test_columns import batch
 
@@ -34,7 +34,7 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "ledger": Ledger.decode,
     "raw": _raw,
     "any raw": raw.decode_any,
-    "kept": lambda payload: list(raw.decode_kept(payload)),
+    "kept": lambda payload: list(raw.decode_quarantined(payload)),
     "sequences": sequences.decode,
     "commit": decode_commit,
     "lane": decode_lane,
@@ -42,12 +42,12 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
 MESSAGE = Message("a/b", b"{}", 5, 6)
 COUNTS = Ledger()
 COUNTS.add(490_000, "a", "mqtt", "messages")
-COUNTS.locate(["a"], ["440106/eco"])
+COUNTS.set_places(["a"], ["440106/eco"])
 SEALED = {
     "columns": opened(columns.encode(batch(9))),
     "ledger": opened(COUNTS.encode()),
     "raw": opened(raw.encode([MESSAGE, MESSAGE], "mqtt")),
-    "kept": opened(raw.encode_kept([Kept(MESSAGE, "mqtt", "schema", "d", "e", "f")] * 2)),
+    "kept": opened(raw.encode_quarantined([StoredMessage(MESSAGE, "mqtt", "schema", "d", "e", "f")] * 2)),
 }
 DEEP = (
     b"\x81\xa1q" + b"\x91" * 100_000 + b"\xc0",
@@ -121,7 +121,7 @@ def claims(name: str, rows: int) -> bytes:
         case _:
             tree |= dict.fromkeys(("received", "sequence", "best_effort", "length"), alike) | {"body": b""}
             tree |= {key: [[""], alike] for key in ("topic", "principal", "source")}
-    return seal(tree)
+    return encode_map(tree)
 
 
 @pytest.mark.parametrize("name", ["columns", "ledger", "raw"])
@@ -139,7 +139,7 @@ def test_many_small_texts() -> None:
     """A table of millions of short names is refused by its length, not by the memory that it would take."""
     tree: dict[str, Any] = {key: value for key, value in SEALED["columns"].items() if key != "v"}
     tree["origins"] = {**tree["origins"], "device": ["ab"] * (3 << 20)}
-    payload = seal(tree)
+    payload = encode_map(tree)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ValueError, match="length"):
         columns.decode(payload)
@@ -151,12 +151,12 @@ def test_many_small_texts() -> None:
 
 def test_what_cannot_be_read_is_passed_over() -> None:
     """A reader gets None, and goes on; what can be read it gets as it is."""
-    bad = Entry(5, "readings.4401.h6", b"{}", 1)
+    bad = LogEntry(5, "readings.4401.h6", b"{}", 1)
     assert read_rows(bad, "test") is None
     assert read_ledger(bad, "test") is None
     assert read(bad, "test", sequences.decode) is None
     assert read_subject(bad, "test") is None
-    good = Entry(6, "readings.4401.440106.2", columns.encode(batch(3)), 1)
+    good = LogEntry(6, "readings.4401.440106.2", columns.encode(batch(3)), 1)
     assert len(read_rows(good, "test") or EMPTY) == 3
     assert read_subject(good, "test") == ("readings", "4401", "440106", 2)
 
@@ -165,12 +165,12 @@ def test_unreadable_entries_are_remembered_in_bounds() -> None:
     """Each once, with all readers that met it; the newest of very many."""
     entries = UnreadableEntries()
     for reader in ("feed", "books", "feed"):
-        entries.add(Entry(1, "readings.x", b"12", 7), reader, "why")
+        entries.add(LogEntry(1, "readings.x", b"12", 7), reader, "why")
     (known,) = entries.all()
     assert (known.sequence, known.size, known.readers, known.reason) == (1, 2, ("feed", "books"), "why")
-    for sequence in range(2, KEPT_MAX + 50):
-        entries.add(Entry(sequence, "readings.x", b"", 7), "feed", "x" * 1_000)
-    assert len(entries.all()) == KEPT_MAX
-    assert entries.all()[-1].sequence == KEPT_MAX + 49
-    entries.forget(KEPT_MAX + 49)
-    assert entries.all()[-1].sequence == KEPT_MAX + 48
+    for sequence in range(2, REMEMBERED_MAX + 50):
+        entries.add(LogEntry(sequence, "readings.x", b"", 7), "feed", "x" * 1_000)
+    assert len(entries.all()) == REMEMBERED_MAX
+    assert entries.all()[-1].sequence == REMEMBERED_MAX + 49
+    entries.remove(REMEMBERED_MAX + 49)
+    assert entries.all()[-1].sequence == REMEMBERED_MAX + 48

@@ -18,10 +18,12 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.clock import SystemClock
 from sensegate.config import StoreConfig
 from sensegate.errors import StoreFull, Unavailable
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from tests.bus.devices import engine_in, written
 from tests.conftest import eventually
 from tests.support.small_disk import SmallDisk, mounted
+
+pytestmark = pytest.mark.live
 
 CONSUMER = {
     "durable_name": "ingest-0",
@@ -35,13 +37,13 @@ CONSUMER = {
 async def test_an_error_of_the_disk_means_an_orderly_restart(engine: Engine, log: JetStreamLog, tmp_path: Path) -> None:
     """After a failed write the server takes no more for that stream until it is started again; so we do."""
     before = engine.info.pid
-    await log.write([Member("raw.a", b"1")])
+    await log.write([LogMessage("raw.a", b"1")])
     with (tmp_path / "engine" / "nats.log").open("a") as file:
         file.write("[1] 2026/01/01 00:00:00.000000 [ERR] JetStream stream 'SG > LOG' critical write error: write x\n")
     async with asyncio.timeout(20):
         await engine.restarted.wait()
     assert engine.info.pid != before
-    assert await written(log, Member("raw.a", b"2")) == 2
+    assert await written(log, LogMessage("raw.a", b"2")) == 2
 
 
 async def test_room_is_judged_by_the_reserve(tmp_path: Path) -> None:
@@ -79,21 +81,21 @@ async def test_a_full_disk_tears_nothing_and_heals(small_disk: SmallDisk) -> Non
         with contextlib.suppress(StoreFull):
             for _ in range(100):
                 impatient.ticks += 2
-                await log.write([Member("raw.a", os.urandom(500_000)), Member("commit.a", b"%d" % commits)])
+                await log.write([LogMessage("raw.a", os.urandom(500_000)), LogMessage("commit.a", b"%d" % commits)])
                 commits += 1
         assert 10 < commits < 100
         assert await log.bounds() == (1, 2 * commits)
         assert small_disk.resize("200m")
         impatient.ticks += 2
-        assert await log.write([Member("raw.a", b"x"), Member("commit.a", b"y")]) == 2 * commits + 2
+        assert await log.write([LogMessage("raw.a", b"x"), LogMessage("commit.a", b"y")]) == 2 * commits + 2
         await client.close()
 
 
 async def takes_writes(gateway: Client, intake: Client, *, timeout_s: float = 0.3) -> bool:
     """Say whether a book and the broker's store acknowledge a write."""
     try:
-        await api.call(gateway, "hours.x", os.urandom(6_000), timeout_s=timeout_s)
-        await api.call(intake, "$MQTT.msgs.x", os.urandom(6_000), timeout_s=timeout_s)
+        await api.request(gateway, "hours.x", os.urandom(6_000), timeout_s=timeout_s)
+        await api.request(intake, "$MQTT.msgs.x", os.urandom(6_000), timeout_s=timeout_s)
     except Unavailable:
         return False
     return True
@@ -123,7 +125,7 @@ async def test_a_disk_full_three_times(
                 assert not await takes_writes(gateway, intake)
         if watched:
             await eventually(lambda: takes_writes(gateway, intake), 20)
-            await eventually(lambda: not engine.troubles())
+            await eventually(lambda: not engine.warnings())
             assert restarts._value.get() > before
         else:
             assert not any([await takes_writes(gateway, intake) for _ in range(4)])

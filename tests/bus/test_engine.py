@@ -21,7 +21,7 @@ from sensegate.bus.engine import Engine, EngineInfo, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import ConfigError, EngineError
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from tests.bus.devices import MqttDevice, alive, engine_in, until, written
 
 GATEWAY = """
@@ -75,7 +75,7 @@ async def killed(tmp_path: Path) -> AsyncIterator[EngineInfo]:
     yield info
     found = process.find(tmp_path / "engine")
     if found is not None:
-        await found.end()
+        await found.terminate()
         found.release()
 
 
@@ -92,6 +92,7 @@ def listening(pid: int) -> set[tuple[str, int]]:
 # ── start and stop ───────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.live
 async def test_an_orderly_stop_leaves_nothing(tmp_path: Path) -> None:
     """No process, no listener, no lock; only the store and what the next start needs."""
     engine = engine_in(tmp_path)
@@ -124,6 +125,7 @@ async def test_files_with_secrets_are_ours_alone(engine: Engine, tmp_path: Path)
         assert engine.credential(role).password not in (directory / "nats.log").read_text()
 
 
+@pytest.mark.live
 async def test_ports_and_secrets_are_kept(tmp_path: Path) -> None:
     """The next start listens where the last did and knows the same users, so that devices and nodes find it again."""
     first = engine_in(tmp_path)
@@ -137,6 +139,7 @@ async def test_ports_and_secrets_are_kept(tmp_path: Path) -> None:
     await second.stop()
 
 
+@pytest.mark.live
 async def test_a_chosen_port_that_was_taken_meanwhile_is_chosen_anew(tmp_path: Path) -> None:
     """A port of ours is a choice, not a promise; a configured one is a promise and fails."""
     first = engine_in(tmp_path)
@@ -155,6 +158,7 @@ async def test_a_chosen_port_that_was_taken_meanwhile_is_chosen_anew(tmp_path: P
         assert process.find(tmp_path / "engine") is None
 
 
+@pytest.mark.live
 async def test_damaged_kept_secrets_are_said_and_not_made_anew(tmp_path: Path) -> None:
     """New secrets would lock out every node; a person has to look."""
     (tmp_path / "engine").mkdir()
@@ -188,12 +192,13 @@ async def test_a_second_gateway_is_refused(engine: Engine, tmp_path: Path) -> No
     await (await engine.connect(User.GATEWAY)).close()
 
 
+@pytest.mark.live
 async def test_a_second_server_is_refused_even_when_the_first_is_not_found(
     killed: EngineInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server itself holds the lock of its store, so no confusion of process ids starts a second one."""
     monkeypatch.setattr(process, "find", lambda _: None)
-    with pytest.raises(EngineError, match="another nats-server is on this store"):
+    with pytest.raises(EngineError, match="another nats-server uses this store"):
         await engine_in(tmp_path).start()
     assert alive(killed.pid)
     monkeypatch.undo()
@@ -202,6 +207,7 @@ async def test_a_second_server_is_refused_even_when_the_first_is_not_found(
 # ── a killed gateway ─────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.live
 async def test_a_killed_gateway_leaves_its_server_and_devices_and_the_next_adopts_them(tmp_path: Path) -> None:
     """`kill -9` of the gateway: devices stay connected and are PUBACKed; the next start takes the same process."""
     gateway = Gateway(tmp_path)
@@ -216,10 +222,11 @@ async def test_a_killed_gateway_leaves_its_server_and_devices_and_the_next_adopt
             assert engine.info.pid == before.pid
             assert await device.published("a/b", b"2")
             assert device.disconnects == 0
-            assert [one.mqtt_client for one in await engine.connections("SUB")] == ["device-1"]
+            assert [connection.mqtt_client for connection in await engine.connections("SUB")] == ["device-1"]
     assert not alive(before.pid)
 
 
+@pytest.mark.live
 async def test_an_adopted_server_is_watched_too(killed: EngineInfo, tmp_path: Path) -> None:
     """It is no child of ours, and is started again all the same when it dies."""
     async with engine_in(tmp_path) as engine:
@@ -231,6 +238,7 @@ async def test_an_adopted_server_is_watched_too(killed: EngineInfo, tmp_path: Pa
         assert not engine.info.adopted
 
 
+@pytest.mark.live
 async def test_a_changed_configuration_means_an_orderly_restart(killed: EngineInfo, tmp_path: Path) -> None:
     """The server left behind runs with other settings: it is ended in order, the new one keeps ports and store."""
     async with engine_in(tmp_path, EngineConfig(max_payload_bytes=2 * 1024**2)) as engine:
@@ -242,6 +250,7 @@ async def test_a_changed_configuration_means_an_orderly_restart(killed: EngineIn
     assert "Server Exiting" in (tmp_path / "engine" / "nats.log").read_text()
 
 
+@pytest.mark.live
 async def test_a_hung_server_is_replaced(killed: EngineInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that was stopped does not answer: it is ended and another one started."""
     monkeypatch.setattr("sensegate.bus.engine._ADOPT_S", 0.3)
@@ -257,7 +266,7 @@ async def test_a_hung_server_is_replaced(killed: EngineInfo, tmp_path: Path, mon
 async def test_a_killed_server_is_started_again_with_everything_it_had(engine: Engine, log: JetStreamLog) -> None:
     """Same ports, same store; connections come back by themselves; what was written is there."""
     before = engine.info
-    assert await log.write([Member("raw.a", b"1"), Member("commit.a", b"c", rollup=True)]) == 2
+    assert await log.write([LogMessage("raw.a", b"1"), LogMessage("commit.a", b"c", rollup=True)]) == 2
     for _ in range(2):
         engine.restarted.clear()
         os.kill(engine.info.pid, signal.SIGKILL)
@@ -265,7 +274,7 @@ async def test_a_killed_server_is_started_again_with_everything_it_had(engine: E
             await engine.restarted.wait()
     assert engine.info.pid != before.pid
     assert (engine.info.port, engine.info.mqtt_port) == (before.port, before.mqtt_port)
-    assert await written(log, Member("commit.a", b"d", rollup=True, expect=2)) == 3
+    assert await written(log, LogMessage("commit.a", b"d", rollup=True, expect=2)) == 3
     assert [entry.payload for entry in await log.fetch(0)] == [b"1", b"d"]
 
 
@@ -285,7 +294,7 @@ async def test_a_server_that_cannot_start_is_tried_again_with_growing_pauses(
             await real(seconds)
 
     failures: list[Exception] = [ConfigError("a certificate that is being replaced"), OSError(28, "No space left")]
-    conf = engine._conf
+    conf = engine._server_config
 
     def failing(*given: Any) -> Any:
         if failures:
@@ -293,7 +302,7 @@ async def test_a_server_that_cannot_start_is_tried_again_with_growing_pauses(
         return conf(*given)
 
     monkeypatch.setattr(engine._clock, "sleep", sleep)
-    monkeypatch.setattr(engine, "_conf", failing)
+    monkeypatch.setattr(engine, "_server_config", failing)
     monkeypatch.setattr(process, "binary", lambda: "/nowhere/nats-server")
     os.kill(engine.info.pid, signal.SIGKILL)
     await until(lambda: len(pauses) > 9)

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from sensegate.bus import raw
-from sensegate.bus.columns import Batch, Local, Origins, Words, concat, decode, encode
+from sensegate.bus.columns import Batch, LocalColumns, Origins, WordColumn, concat, decode, encode
+from sensegate.bus.commit_records import decode_commit, encode_commit
 from sensegate.bus.ledger import Ledger
-from sensegate.bus.raw import Kept
-from sensegate.bus.record import decode_commit, encode_commit
-from sensegate.model import CommitRecord, Message, Position
+from sensegate.bus.raw import StoredMessage
+from sensegate.model import CommitRecord, Message, SourcePosition
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -30,10 +30,10 @@ def batch() -> Batch:
         0,
         Origins(
             ["gz-air-1", "gz-door-2"],
-            Words.of(["440106", "440103"]),
-            Words.of(["environment", ""]),
-            Words.of(["air", "buildings"]),
-            Words.of(["acme/th10@3", "huayi/md1@1"]),
+            WordColumn.of(["440106", "440103"]),
+            WordColumn.of(["environment", ""]),
+            WordColumn.of(["air", "buildings"]),
+            WordColumn.of(["acme/th10@3", "huayi/md1@1"]),
             np.array([113.3612, np.nan]),
             np.array([23.1247, np.nan]),
             np.array([1, 2], np.uint8),
@@ -51,7 +51,7 @@ def batch() -> Batch:
         np.array([0, 0, 2, 0], np.uint8),
         np.zeros(4, np.int64),
         np.zeros(4, np.uint32),
-        Local(
+        LocalColumns(
             np.array([1_767_225_600_000_123, 77, -5, 1_767_225_599_500_000]),
             np.array([7, 7, 7, 65_535], np.uint16),
             np.array([0, 1, 18, 0], np.uint8),
@@ -100,8 +100,11 @@ MESSAGES = [
     Message("sg/a/up", b"{}", 1_767_225_600_104_000, 41, "a"),
     Message("t", b"\xff\x00", 5, 42, "", best_effort=True),
 ]
-KEPT = [Kept(MESSAGES[1], "mqtt", "not_utf8", "byte 0", "gz-1", "acme/th10@3"), Kept(MESSAGES[0], "http", "schema")]
-RECORD = CommitRecord("b1", 9, 5, {"mqtt": Position("life", 42)}, {"messages": 2}, {"acme/th10": 3}, 17)
+KEPT = [
+    StoredMessage(MESSAGES[1], "mqtt", "not_utf8", "byte 0", "gz-1", "acme/th10@3"),
+    StoredMessage(MESSAGES[0], "http", "schema"),
+]
+RECORD = CommitRecord("b1", 9, 5, {"mqtt": SourcePosition("life", 42)}, {"messages": 2}, {"acme/th10": 3}, 17)
 
 
 def ledger() -> Ledger:
@@ -118,7 +121,7 @@ def made() -> dict[str, bytes]:
         "batch.bin": encode(batch()),
         "wire.bin": encode(concat([decode(encode(batch()), sequence=17), decode(encode(batch()), sequence=19)])),
         "raw.bin": raw.encode(MESSAGES, ["mqtt", "http"]),
-        "kept.bin": raw.encode_kept(KEPT),
+        "kept.bin": raw.encode_quarantined(KEPT),
         "ledger.bin": ledger().encode(),
         "commit.json": encode_commit(RECORD),
     }
@@ -140,7 +143,10 @@ def read(name: str, payload: bytes) -> Any:
     if kind == "raw":
         return [[kept_of(message), source] for message, source in raw.decode(payload)]
     if kind == "kept":
-        return [{**msgspec.to_builtins(one), "message": kept_of(one.message)} for one in raw.decode_kept(payload)]
+        return [
+            {**msgspec.to_builtins(stored), "message": kept_of(stored.message)}
+            for stored in raw.decode_quarantined(payload)
+        ]
     if kind == "ledger":
         return msgspec.to_builtins(list(Ledger.decode(payload).rows()))
     return msgspec.to_builtins(decode_commit(payload))

@@ -12,14 +12,16 @@ from nats.aio.client import Client
 
 from sensegate.bus import api, consumer, store_watch, stream_meta, streams
 from sensegate.bus.engine import Engine, User
-from sensegate.bus.highway import highway64
+from sensegate.bus.highwayhash import highway64
 from sensegate.bus.inventory import FILE, Inventory, KnownStream
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.log import JetStreamLog
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import EngineError, StreamLost
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from tests.bus.devices import engine_in, until
+
+pytestmark = pytest.mark.live
 
 SMALL = StoreConfig(
     intake_bytes=64 * 1024**2,
@@ -49,11 +51,11 @@ async def store_of(directory: Path, config: EngineConfig | None = None) -> None:
         feeds = await engine.connect(User.FEEDS)
         await streams.ensure_streams(gateway, SMALL)
         await streams.ensure_intake(intake, SMALL)
-        await streams.ensure_outlet(feeds)
+        await streams.ensure_subscriber_streams(feeds)
         log = JetStreamLog(gateway)
         await log.open()
-        await log.write([Member("raw.a", bytes(length)) for length in (7, 700, 7_000)])
-        bucket = await Bucket.open(gateway, "devices", bytes_max=1024**2)
+        await log.write([LogMessage("raw.a", bytes(length)) for length in (7, 700, 7_000)])
+        bucket = await KvBucket.open(gateway, "devices", bytes_max=1024**2)
         await bucket.put("a", b"1")
         for client in (gateway, intake, feeds):
             await client.close()
@@ -140,13 +142,13 @@ async def test_a_stream_that_was_created_anew(tmp_path: Path) -> None:
     await store_of(tmp_path)
     async with engine_in(tmp_path, store=SMALL) as engine:
         client = await engine.connect(User.GATEWAY)
-        await api.call(client, "$JS.API.STREAM.DELETE.LEDGER")
+        await api.request(client, "$JS.API.STREAM.DELETE.LEDGER")
         with pytest.raises(StreamLost, match=r"SG/LEDGER.*the server does not have it"):
             await streams.ensure_streams(client, SMALL)
-        client.streams = None  # control: a connection that keeps no account of streams creates it anew
+        client.known_streams = None  # control: a connection that keeps no account of streams creates it anew
         await streams.ensure_streams(client, SMALL)
         client = await engine.connect(User.GATEWAY)
-        with pytest.raises(StreamLost, match=r"SG/LEDGER.*created anew at"):
+        with pytest.raises(StreamLost, match=r"SG/LEDGER.*created again at"):
             await streams.ensure_streams(client, SMALL)
         await client.close()
     with pytest.raises(StreamLost, match="SG/LEDGER"):
@@ -155,7 +157,7 @@ async def test_a_stream_that_was_created_anew(tmp_path: Path) -> None:
     (lost,) = known.lost()
     assert not known.repair(lost)
     loss = known.accept(lost, by="operator", at="2026-12-01T00:00:00Z")
-    assert stream_meta.has_blocks(Path(loss.aside))
+    assert stream_meta.has_blocks(Path(loss.set_aside))
     assert inventory_of(tmp_path).accepted == (loss,)
     async with engine_in(tmp_path, store=SMALL) as engine:
         client = await engine.connect(User.GATEWAY)
@@ -165,7 +167,7 @@ async def test_a_stream_that_was_created_anew(tmp_path: Path) -> None:
 
 async def test_a_server_that_passes_over_a_stream_with_whole_files(engine: Engine, gateway: Client) -> None:
     """After it was started again while we run, each known stream is asked for; then the watch ends."""
-    engine.inventory.note("SG", "KV_gone", "2026-12-01T00:00:00Z")
+    engine.inventory.record("SG", "KV_gone", "2026-12-01T00:00:00Z")
     other = stream_meta.read(place(Path(engine.inventory._store).parents[1], "SG/LEDGER"))
     directory = engine.inventory._directory("SG", "KV_gone")
     # A whole pair of files whose contents the server refuses: the name in them is another one.
@@ -176,7 +178,7 @@ async def test_a_server_that_passes_over_a_stream_with_whole_files(engine: Engin
     engine.inventory._streams["SG", "KV_gone"] = KnownStream("SG", "KV_gone", other.created)
     os.kill(engine.info.pid, signal.SIGKILL)
     with pytest.raises(StreamLost, match="SG/KV_gone"):
-        await engine.watched()
+        await engine.wait_failed()
 
 
 async def test_a_creation_that_was_cut_off(tmp_path: Path) -> None:
@@ -189,7 +191,7 @@ async def test_a_creation_that_was_cut_off(tmp_path: Path) -> None:
     assert not inventory_of(tmp_path).lost()
     async with engine_in(tmp_path, store=SMALL) as engine:
         client = await engine.connect(User.GATEWAY)
-        assert await (await Bucket.open(client, "new", bytes_max=1024**2)).put("a", b"1") == 1
+        assert await (await KvBucket.open(client, "new", bytes_max=1024**2)).put("a", b"1") == 1
         await client.close()
     (directory / stream_meta.SUM).unlink()
     for known in ("with the record", "with the copies alone", "with neither"):
@@ -238,7 +240,7 @@ async def test_an_external_server_without_a_stream(tmp_path: Path, engine: Engin
     async with outside:
         client = await outside.connect(User.GATEWAY)
         await streams.ensure_streams(client, SMALL)
-        await api.call(client, "$JS.API.STREAM.DELETE.LEDGER")
+        await api.request(client, "$JS.API.STREAM.DELETE.LEDGER")
         with pytest.raises(StreamLost, match="SG/LEDGER"):
             await streams.ensure_streams(client, SMALL)
         await client.close()
@@ -257,5 +259,5 @@ async def test_the_probe_is_no_stream_of_the_record(tmp_path: Path, monkeypatch:
             for title in ("SG/PROBE", "DEVICES/PROBE", "SUB/PROBE"):
                 await until(place(tmp_path, title).exists)
             assert not engine.inventory.streams
-            assert not engine.troubles()
+            assert not engine.warnings()
         (place(tmp_path, "SG/PROBE") / stream_meta.SUM).unlink()

@@ -10,27 +10,27 @@ import pytest
 from nats.aio.client import Client
 
 from sensegate.bus.engine import Engine
-from sensegate.bus.kv import Bucket
-from sensegate.bus.row import Row
+from sensegate.bus.kv import KvBucket
+from sensegate.bus.kv_row import KvRow
 from sensegate.errors import Conflict, StoreFull, Unavailable
 
 MIB = 1024**2
 
 
 @pytest.fixture
-async def bucket(gateway: Client) -> Bucket:
+async def bucket(gateway: Client) -> KvBucket:
     """An empty bucket of 1 MiB."""
-    return await Bucket.open(gateway, "devices", bytes_max=MIB)
+    return await KvBucket.open(gateway, "devices", bytes_max=MIB)
 
 
-async def test_a_row_is_what_was_put(bucket: Bucket) -> None:
+async def test_a_row_is_what_was_put(bucket: KvBucket) -> None:
     """Any text is a key, any bytes a value."""
     revision = await bucket.put("gz/air 1.号", b"\0\xff")
-    assert await bucket.get("gz/air 1.号") == Row("gz/air 1.号", b"\0\xff", revision)
+    assert await bucket.get("gz/air 1.号") == KvRow("gz/air 1.号", b"\0\xff", revision)
     assert await bucket.get("other") is None
 
 
-async def test_a_change_expects_the_revision_it_read(bucket: Bucket) -> None:
+async def test_a_change_expects_the_revision_it_read(bucket: KvBucket) -> None:
     """Two who change the same row: the second is told, and nothing is overwritten."""
     first = await bucket.put("a", b"1", expected=0)
     with pytest.raises(Conflict):
@@ -43,7 +43,7 @@ async def test_a_change_expects_the_revision_it_read(bucket: Bucket) -> None:
     assert await bucket.put("a", b"3", expected=gone) > gone
 
 
-async def test_load_all_gives_each_present_row_once(bucket: Bucket) -> None:
+async def test_load_all_gives_each_present_row_once(bucket: KvBucket) -> None:
     """The newest state of each key, without the deleted ones, and the place from which to watch."""
     for number in range(1100):
         await bucket.put(f"k{number}", b"old")
@@ -56,14 +56,14 @@ async def test_load_all_gives_each_present_row_once(bucket: Bucket) -> None:
     assert revision == last
 
 
-async def test_a_watch_sees_changes_of_another_process_within_a_second(engine: Engine, bucket: Bucket) -> None:
+async def test_a_watch_sees_changes_of_another_process_within_a_second(engine: Engine, bucket: KvBucket) -> None:
     """Deletions too; the watch goes on from the revision that was loaded."""
     from sensegate.bus.engine import User
 
     other = await engine.connect(User.GATEWAY, name="another process")
-    writer = await Bucket.open(other, "devices", bytes_max=MIB)
+    writer = await KvBucket.open(other, "devices", bytes_max=MIB)
     before = await writer.put("a", b"1")
-    seen: list[Row] = []
+    seen: list[KvRow] = []
     arrived = asyncio.Event()
 
     async def watch() -> None:
@@ -85,7 +85,7 @@ async def test_a_watch_sees_changes_of_another_process_within_a_second(engine: E
     await other.close()
 
 
-async def test_a_watch_misses_nothing_while_the_server_is_away(engine: Engine, bucket: Bucket) -> None:
+async def test_a_watch_misses_nothing_while_the_server_is_away(engine: Engine, bucket: KvBucket) -> None:
     """After `kill -9` of the server a watch from the last revision gives what came meanwhile."""
     first = await bucket.put("a", b"1")
     engine.restarted.clear()
@@ -107,7 +107,7 @@ async def test_a_watch_misses_nothing_while_the_server_is_away(engine: Engine, b
 
 async def test_a_full_bucket_refuses(gateway: Client) -> None:
     """Nothing older is forgotten for the sake of something new."""
-    small = await Bucket.open(gateway, "small", bytes_max=4096)
+    small = await KvBucket.open(gateway, "small", bytes_max=4096)
     for number in range(3):
         await small.put(f"k{number}", b"x" * 1000)
     with pytest.raises(StoreFull):

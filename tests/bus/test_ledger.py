@@ -69,7 +69,7 @@ def test_any_members_are_a_ledger_or_a_value_error(payload: bytes) -> None:
 def test_counts_of_many_devices_are_added_at_once() -> None:
     """What bincount gives is added as it is; zeros make no row."""
     ledger = Ledger()
-    places = ledger.places(["x", "y", "z"])
+    places = ledger.device_numbers(["x", "y", "z"])
     ledger.add_counts(1, "mqtt", "messages", places, np.array([3, 0, 2]))
     assert content(ledger) == {(1, "x", "mqtt", "messages"): 3, (1, "z", "mqtt", "messages"): 2}
 
@@ -129,9 +129,9 @@ def test_a_ledger_says_where_devices_stand() -> None:
     ledger = Ledger()
     for device in ("a", "b", "c"):
         ledger.add(1, device, "mqtt", "messages")
-    ledger.locate(["a", "b"], ["440106", "440103/police"])
+    ledger.set_places(["a", "b"], ["440106", "440103/police"])
     whole = Ledger()
     whole.merge(Ledger.decode(ledger.encode()))
     assert [whole.place_of(device) for device in ("a", "b", "c")] == [("440106", ""), ("440103", "police"), ("", "")]
-    whole.locate(["a"], ["440111"])
+    whole.set_places(["a"], ["440111"])
     assert Ledger.decode(whole.encode()).place_of("a") == ("440111", "")

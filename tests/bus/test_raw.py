@@ -36,7 +36,7 @@ def test_one_source_may_be_named_once() -> None:
 @given(
     st.lists(
         st.builds(
-            raw.Kept,
+            raw.StoredMessage,
             message=MESSAGE,
             source=st.sampled_from(["mqtt", "http"]),
             reason=st.sampled_from(["schema", "too_deep"]),
@@ -47,9 +47,9 @@ def test_one_source_may_be_named_once() -> None:
         max_size=10,
     )
 )
-def test_quarantined_messages_come_back(kept: list[raw.Kept]) -> None:
+def test_quarantined_messages_come_back(kept: list[raw.StoredMessage]) -> None:
     """Property: a quarantined message comes back whole with its reason."""
-    assert list(raw.decode_kept(raw.encode_kept(kept))) == kept
+    assert list(raw.decode_quarantined(raw.encode_quarantined(kept))) == kept
 
 
 def test_damage_is_an_error() -> None:

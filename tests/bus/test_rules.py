@@ -18,13 +18,13 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from sensegate.bus import connect, consumer, ports, server_conf, slots, streams
+from sensegate.bus import connect, consumer, free_ports, server_conf, slots, streams
 from sensegate.bus.engine import Engine, User
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.log import JetStreamLog
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import Fenced, StoreFull, Unavailable
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from tests.bus.devices import MqttDevice, until
 
 MIB = 1024**2
@@ -147,7 +147,7 @@ async def test_rule_4_a_full_intake_store_holds_devices_back_and_goes_on(engine:
 def test_rule_4_the_caps_of_streams_lie_far_below_those_of_account_and_server() -> None:
     """A limit of account or server tears a batch, so it must never be the first to be reached."""
     store = StoreConfig()
-    kept = server_conf.Kept(1, 2, dict.fromkeys(User, "x"), ISSUER, "seed")
+    kept = server_conf.EngineState(1, 2, dict.fromkeys(User, "x"), ISSUER, "seed")
     text = server_conf.render(EngineConfig(), store, kept, Path("/x"), name="n", nodes={})
     limits = {account: int(most) for account, most in re.findall(r"(\w+) \{\n    jetstream \{ max_file: (\d+)", text)}
     total = int(re.findall(r"max_file_store: (\d+)", text)[0])
@@ -172,7 +172,7 @@ async def test_rule_5_lives_are_those_of_the_members(gateway: Client, log: JetSt
     """The stream has no `max_age`; members carry hours; the commit record carries a rollup and lives for ever."""
     told = json.loads((await gateway.request("$JS.API.STREAM.INFO.LOG", timeout=5)).data)["config"]
     assert told["max_age"] == 0
-    await log.write([Member("readings.4401.all.1", b"x", ttl_h=9600), Member("commit.a", b"c", rollup=True)])
+    await log.write([LogMessage("readings.4401.all.1", b"x", ttl_h=9600), LogMessage("commit.a", b"c", rollup=True)])
     headers = [message.headers or {} for message in await log._reader.fetch(0, limit=10, max_bytes=MIB)]
     assert headers[0]["Nats-TTL"] == "9600h"
     assert headers[1]["Nats-Rollup"] == "sub"
@@ -184,13 +184,13 @@ async def test_rule_5_lives_are_those_of_the_members(gateway: Client, log: JetSt
 
 async def test_rule_6_a_lost_answer_leaves_the_truth_on_the_log(engine: Engine, log: JetStreamLog) -> None:
     """While the server is away `write` is `Unavailable`; afterwards the last commit record says what was stored."""
-    first = await log.write([Member("raw.a", b"1"), Member("commit.a", b"batch 1", rollup=True, expect=0)])
+    first = await log.write([LogMessage("raw.a", b"1"), LogMessage("commit.a", b"batch 1", rollup=True, expect=0)])
     engine.restarted.clear()
     os.kill(engine.info.pid, signal.SIGKILL)
     try:
         async with asyncio.timeout(2):
             while True:
-                first = await log.write([Member("commit.a", b"batch 2", rollup=True, expect=first)])
+                first = await log.write([LogMessage("commit.a", b"batch 2", rollup=True, expect=first)])
     except Unavailable:
         pass
     async with asyncio.timeout(20):
@@ -204,10 +204,10 @@ async def test_rule_6_a_lost_answer_leaves_the_truth_on_the_log(engine: Engine, 
     assert last is not None
     # Whether or not it was stored, the same expectation tells: written again, or fenced off.
     if last.sequence == first:
-        await log.write([Member("commit.a", b"batch 2", rollup=True, expect=first)])
+        await log.write([LogMessage("commit.a", b"batch 2", rollup=True, expect=first)])
     else:
         with pytest.raises(Fenced):
-            await log.write([Member("commit.a", b"batch 2", rollup=True, expect=first)])
+            await log.write([LogMessage("commit.a", b"batch 2", rollup=True, expect=first)])
 
 
 async def test_rule_9_a_node_reaches_nothing_outside_its_account(engine: Engine, log: JetStreamLog) -> None:
@@ -250,15 +250,15 @@ def test_rule_9_rights_in_a_slot_are_literal() -> None:
 
 async def test_rule_10_ports_lie_below_the_ephemeral_range(engine: Engine) -> None:
     """A burst of connections leaves ports of 32768 and up occupied for a minute."""
-    assert ports.HIGHEST < 32_768
+    assert free_ports.HIGHEST < 32_768
     assert {engine.info.port < 32_768, engine.info.mqtt_port < 32_768} == {True}
 
 
 async def test_a_full_log_does_not_hinder_the_registry_nor_the_intake(engine: Engine, gateway: Client) -> None:
     """Each has a cap of its own: what is full refuses, everything else goes on."""
     log = JetStreamLog(gateway)
-    bucket = await Bucket.open(gateway, "devices", bytes_max=MIB)
-    block = [Member("raw.a", b"x" * 1_000_000) for _ in range(50)]
+    bucket = await KvBucket.open(gateway, "devices", bytes_max=MIB)
+    block = [LogMessage("raw.a", b"x" * 1_000_000) for _ in range(50)]
     for _ in range(5):
         await log.write(block)
     with pytest.raises(StoreFull):

@@ -30,6 +30,6 @@ def test_columns_have_the_runs_that_single_rows_have(rows: list[tuple[int, int]]
 
 def test_they_come_back_from_the_log_in_parts() -> None:
     runs = {f"device-{number}": [number, number + 2] for number in range(50)}
-    parts = [sequences.decode(part) for part in sequences.encoded("life", runs, 200)]
+    parts = [sequences.decode(part) for part in sequences.encode_parts("life", runs, 200)]
     assert len(parts) > 3
     assert sequences.merged(parts) == runs

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from sensegate.bus import server_log
 from sensegate.bus.engine import Engine
-from sensegate.bus.server_log import ServerLog, Violation, violation
+from sensegate.bus.server_log import ServerLog, Violation, parse_violation
 from sensegate.clock import FakeClock
 
 MQTT_LINE = '127.0.0.1:45671 - mid:24 - "cid-7" - Publish Violation - Subject "sg.other.up"'
@@ -24,27 +24,27 @@ TRICK = '127.0.0.1:1 - mid:5 - "x\\" - Publish Violation - Subject \\"y" - Subsc
 
 def test_a_refusal_of_an_mqtt_client_is_read() -> None:
     """The line names connection and client id; account and user are asked for elsewhere."""
-    assert violation(MQTT_LINE) == Violation("publish", "sg.other.up", 24, "cid-7", "127.0.0.1:45671", True)
+    assert parse_violation(MQTT_LINE) == Violation("publish", "sg.other.up", 24, "cid-7", "127.0.0.1:45671", True)
 
 
 def test_a_refusal_of_a_nats_client_is_read() -> None:
     """Here the line names the user."""
-    assert violation(NATS_LINE) == Violation(
+    assert parse_violation(NATS_LINE) == Violation(
         "publish", "zz", 36, "v2.16.0:python3:sensegate", "127.0.0.1:37372", False, "DEVICES", "dev1"
     )
 
 
 def test_a_client_id_that_looks_like_a_line_deceives_nobody() -> None:
     """Client ids are the devices' own words; only the end of the line is the server's."""
-    seen = violation(TRICK)
+    seen = parse_violation(TRICK)
     assert seen is not None
-    assert (seen.what, seen.subject, seen.connection) == ("subscribe", "a.b", 5)
+    assert (seen.operation, seen.subject, seen.connection) == ("subscribe", "a.b", 5)
 
 
 @pytest.mark.parametrize("text", ["Server is ready", "Authorization Violation", 'x - Publish Violation - Subject "y"'])
 def test_other_lines_are_no_refusals(text: str) -> None:
     """Negative control."""
-    assert violation(text) is None
+    assert parse_violation(text) is None
 
 
 def line(level: str, text: str) -> str:
@@ -89,7 +89,7 @@ def test_words_of_devices_are_written_over(tmp_path: Path, seen: list[Violation]
     with capture_logs() as lines:
         log.poll()
     log.close()
-    assert [(one.subject.split(".")[1], one.client_id) for one in seen] == [("李雷", "李雷的手机")]
+    assert [(version.subject.split(".")[1], version.client_id) for version in seen] == [("李雷", "李雷的手机")]
     left = (tmp_path / "nats.log").read_text(encoding="utf-8")
     assert len(left.encode()) == len(text.encode())
     assert "frigate.******.seen_2.*******.44010600001190000001" in left
@@ -118,7 +118,7 @@ async def test_a_full_disk_does_not_end_the_reading(
     """Errors of the disk are told by just this log: its reader outlives them, and reads on."""
     faults: list[str] = []
     log = ServerLog(tmp_path, seen.append, faults.append)
-    monkeypatch.setattr(log, "_place", tmp_path / "nowhere" / "place")
+    monkeypatch.setattr(log, "_position_file", tmp_path / "nowhere" / "place")
     read, broken = os.pread, [OSError(5, "Input/output error")]
 
     def pread(*given: int) -> bytes:
@@ -206,7 +206,7 @@ async def test_refused_publishes_are_told_one_by_one(engine: Engine) -> None:
     async with asyncio.timeout(5):
         while len(seen) < 100:
             seen += await engine.violations()
-    assert [(one.what, one.subject, one.account, one.user) for one in seen] == [
+    assert [(version.operation, version.subject, version.account, version.user) for version in seen] == [
         ("publish", "readings.4401.all.1", "N_4403", "node-4403")
     ] * 100
     await client.close()

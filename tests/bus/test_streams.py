@@ -12,7 +12,7 @@ from sensegate.bus import streams
 from sensegate.bus.log import JetStreamLog
 from sensegate.config import StoreConfig
 from sensegate.errors import EngineError
-from sensegate.model import Member
+from sensegate.model import LogMessage
 
 
 async def told(client: Client, name: str) -> dict[str, object]:
@@ -27,7 +27,7 @@ async def test_making_again_changes_and_empties_nothing(
     gateway: Client, log: JetStreamLog, store_config: StoreConfig
 ) -> None:
     """Every start asks for the streams; the life stays, and so does what is in them."""
-    await log.write([Member("raw.a", b"1")])
+    await log.write([LogMessage("raw.a", b"1")])
     before = await told(gateway, "LOG")
     await streams.ensure_streams(gateway, store_config)
     assert await told(gateway, "LOG") == before
@@ -36,7 +36,7 @@ async def test_making_again_changes_and_empties_nothing(
 
 async def test_a_cap_follows_the_configuration(gateway: Client, log: JetStreamLog, store_config: StoreConfig) -> None:
     """Larger or smaller; nothing stored is dropped by it."""
-    await log.write([Member("raw.a", b"x" * 100_000) for _ in range(10)])
+    await log.write([LogMessage("raw.a", b"x" * 100_000) for _ in range(10)])
     for most in (2 * store_config.log_bytes, 500_000):
         await streams.ensure_streams(gateway, msgspec.structs.replace(store_config, log_bytes=most))
         assert (await told(gateway, "LOG"))["max_bytes"] == most
@@ -71,7 +71,7 @@ async def test_the_life_of_audit_records_follows_the_configuration(gateway: Clie
 
 async def test_the_log_cannot_lose_single_messages(gateway: Client, log: JetStreamLog) -> None:
     """Deleting is denied by the stream itself, to everyone."""
-    await log.write([Member("raw.a", b"1")])
+    await log.write([LogMessage("raw.a", b"1")])
     answer = await gateway.request("$JS.API.STREAM.MSG.DELETE.LOG", b'{"seq":1}', timeout=5)
     assert b'"error"' in answer.data
     assert await log.bounds() == (1, 1)
@@ -98,7 +98,7 @@ async def test_the_broker_takes_the_streams_as_they_are_made(intake: Client, sto
 def test_a_log_in_place_of_one_that_is_gone_repeats_no_sequence() -> None:
     """A minute later it begins behind all that could be given in that minute; ids and cursors have room until 2080."""
     now, minute = 1_795_824_000_000_000, 60_000_000
-    first, next_ = streams.first_again(now), streams.first_again(now + minute)
+    first, next_ = streams.first_unused_sequence(now), streams.first_unused_sequence(now + minute)
     assert next_ - first >= 60 * 2_000
     assert first > 40 * 10_000_000_000, "that of a node which joined in place of lost ones, forty times"
-    assert streams.first_again(3_471_292_800_000_000) < min(10**14, 2**48)
+    assert streams.first_unused_sequence(3_471_292_800_000_000) < min(10**14, 2**48)

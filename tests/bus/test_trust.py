@@ -42,7 +42,7 @@ def shake(client: ssl.SSLContext, shown: CertificateFiles) -> None:
 def told(tmp_path: Path) -> ssl.SSLContext:
     """What a node trusts that joined a centre at HERE, whose certificate names another address, with its authority."""
     centre = issue(tmp_path, "centre", "centre.example")
-    return trust.told(centre.cert_file.read_text(), HERE)
+    return trust.joined_centre_context(centre.cert_file.read_text(), HERE)
 
 
 def test_the_certificate_that_was_told(told: ssl.SSLContext, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_one_in_its_place_for_the_same_host(told: ssl.SSLContext, tmp_path: Path
 def test_another_of_the_same_authority(told: ssl.SSLContext, tmp_path: Path) -> None:
     """That of a node or of another server is no centre."""
     other = issue(tmp_path, "node-4401", "10.9.9.9")
-    with pytest.raises(ssl.SSLCertVerificationError, match=r"neither the one that was told on joining.*10\.2\.0\.1"):
+    with pytest.raises(ssl.SSLCertVerificationError, match=r"neither the one received on joining.*10\.2\.0\.1"):
         shake(told, other)
     plain = ssl.create_default_context(cadata=other.cert_file.read_text())
     plain.check_hostname = False

@@ -21,7 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from sensegate.bus import connect, streams
 from sensegate.bus.engine import Connection, Engine, User
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.config import EngineConfig, StoreConfig, TlsConfig
 from sensegate.errors import ConfigError, EngineError, PermissionDenied, Unavailable
 from tests.bus.devices import MqttDevice, alive, engine_in, until
@@ -108,6 +108,7 @@ def tls(tmp_path: Path) -> TlsConfig:
     return TlsConfig(cert_file=str(tmp_path / "cert.pem"), key_file=str(tmp_path / "key.pem"))
 
 
+@pytest.mark.live
 async def test_with_certificates_both_listeners_speak_tls_alone(tmp_path: Path, tls: TlsConfig) -> None:
     """Our own connections trust exactly our certificate; devices connect over TLS; plain text gets nowhere."""
     async with engine_in(tmp_path, EngineConfig(tls=tls)) as engine:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 
 from aiohttp import web
 
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 
 REALM = "DS-2CD0000"
 SECRET = "a secret"

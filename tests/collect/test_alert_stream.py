@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sensegate.bus.ports import free_port
-from sensegate.cameras.alert_stream import CameraSource, address
+from sensegate.bus.free_ports import free_port
+from sensegate.cameras.alert_stream import CameraSource, stream_url
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import IngestConfig, parse
 from sensegate.config.cameras import CameraConfig
@@ -95,7 +95,7 @@ async def test_a_stream_with_digest_gives_its_alerts(tmp_path: Path) -> None:
         cut = FORMATS["hikvision"].redact(second, "http/cam7", 0, KeyedPseudonymiser(b"tests" * 8))
         assert cut.removed["part.picture"] == 1  # the ledger counts it with the next alert
         assert b'"images"' not in cut.payload  # which did not bring it
-        assert (one.asked, made.troubles()) == (["401", "200"], [])
+        assert (one.asked, made.warnings()) == (["401", "200"], [])
         assert one.paths == ["/ISAPI/Event/notification/alertStream"]
         done.set()
 
@@ -136,7 +136,7 @@ async def test_a_wrong_password_is_not_tried_again_and_again(tmp_path: Path) -> 
     """Cameras lock users out: the next attempt comes after `auth_failure_wait_s`, and there is always a next one."""
     clock = FakeClock()
     async with camera(sending()) as one, source(config(one, tmp_path, password="wrong"), clock=clock) as made:
-        await eventually(lambda: "refused" in "".join(made.troubles()))
+        await eventually(lambda: "password is wrong" in "".join(made.warnings()))
         tried = len(one.asked)
         assert (tried, set(one.asked)) == (2, {"401"})
         await clock.advance(299)
@@ -159,7 +159,7 @@ async def test_attempts_spread_and_become_rare(tmp_path: Path) -> None:
     gone = CameraConfig(device="cam7", make="dahua", url="http://127.0.0.1:9", connect_timeout_s=0.2, backoff_max_s=8)
     async with source(gone, clock=clock, jitter=0.5) as made:
         await eventually(lambda: len(waits) > 8)
-        assert made.troubles() == ["camera cam7: not reached: ClientConnectorError"]
+        assert made.warnings() == ["camera cam7: not reachable: ClientConnectorError"]
     assert waits[:8] == [0.5, 1, 2, 4, 4, 4, 4, 4]
 
 
@@ -170,7 +170,7 @@ async def test_what_is_not_committed_holds_the_camera_back(tmp_path: Path) -> No
     async with camera(sending(*many, then=done)) as one:
         async with source(config(one, tmp_path, inflight_max=4)) as made:
             delivery = await anext(made.deliveries())
-            await eventually(lambda: len(made._waiting) + len(made._given) == 4)
+            await eventually(lambda: len(made._waiting) + len(made._delivered) == 4)
             await made.stop()
             await made.start(None)  # the ingest began anew: nothing was acknowledged
             del delivery
@@ -233,8 +233,8 @@ async def test_nothing_that_is_answered_ends_it(tmp_path: Path, answer: bytes) -
         async with asyncio.timeout(10):
             for _ in range(3):
                 await tries.acquire()
-        await eventually(made.troubles)
-        assert "127.0.0.1:1" not in str(made.troubles())
+        await eventually(made.warnings)
+        assert "127.0.0.1:1" not in str(made.warnings())
 
 
 async def test_it_can_be_stopped_while_it_waits_for_a_commit(tmp_path: Path) -> None:
@@ -268,20 +268,20 @@ async def test_dahua_events_and_heartbeats(tmp_path: Path) -> None:
 def test_where_may_be_connected_to(tmp_path: Path) -> None:
     """Only what `egress.cameras` names; the error names the key of the camera and the remedy."""
     one = CameraConfig(device="cam7", make="hikvision", url="http://10.1.2.3")
-    assert address(one) == "http://10.1.2.3/ISAPI/Event/notification/alertStream"
-    assert address(msgspec.structs.replace(one, url="http://10.1.2.3/x?y=1")) == "http://10.1.2.3/x?y=1"
+    assert stream_url(one) == "http://10.1.2.3/ISAPI/Event/notification/alertStream"
+    assert stream_url(msgspec.structs.replace(one, url="http://10.1.2.3/x?y=1")) == "http://10.1.2.3/x?y=1"
     resolver = partial(EgressResolver, LOOPBACK)
-    with pytest.raises(ConfigError, match=r"cameras\[0\].url: 10.1.2.3 is not let out; .*egress.cameras"):
+    with pytest.raises(ConfigError, match=r"cameras\[0\].url: 10.1.2.3 is not allowed; .*egress.cameras"):
         CameraSource([one], LIMITS, FakeClock(), LOOPBACK, resolver)
     here = msgspec.structs.replace(one, url="http://127.0.0.1")
-    with pytest.raises(ConfigError, match="'cam7' occurs twice"):
+    with pytest.raises(ConfigError, match="'cam7' is listed twice"):
         CameraSource([here, here], LIMITS, FakeClock(), LOOPBACK, resolver)
     nobody = msgspec.structs.replace(here, user="x", password_file=str(tmp_path / "none"))
     with pytest.raises(ConfigError, match=r"cameras\[0\]"):
         CameraSource([nobody], LIMITS, FakeClock(), LOOPBACK, resolver)
 
 
-@pytest.mark.parametrize(("let_out", "told"), [("10.0.0.0/8", "not reached"), ("localhost", "")])
+@pytest.mark.parametrize(("let_out", "told"), [("10.0.0.0/8", "not reachable"), ("localhost", "")])
 async def test_a_name_is_followed_only_to_what_is_let_out(tmp_path: Path, let_out: str, told: str) -> None:
     done = asyncio.Event()
     async with camera(sending(part(alert()), then=done)) as one:
@@ -290,7 +290,7 @@ async def test_a_name_is_followed_only_to_what_is_let_out(tmp_path: Path, let_ou
         made = CameraSource([there], LIMITS, SystemClock(), Egress(["localhost"]), resolver, jitter=lambda: 0)
         await made.start(None)
         task = asyncio.create_task(made.run())
-        await eventually(lambda: made.troubles() == [] if not told else told in "".join(made.troubles()))
+        await eventually(lambda: made.warnings() == [] if not told else told in "".join(made.warnings()))
         done.set()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -313,8 +313,8 @@ async def test_a_certificate_of_its_own_is_known_by_its_fingerprint(tmp_path: Pa
         asked = len(one.asked)
         for wrong in ("0" * 64, ""):
             async with source(config(one, tmp_path, pin_sha256=wrong)) as made:
-                told = made.troubles
-                await eventually(lambda: "not reached" in "".join(told()))  # noqa: B023 - waited for within the loop
+                told = made.warnings
+                await eventually(lambda: "not reachable" in "".join(told()))  # noqa: B023 - waited for within the loop
         assert len(one.asked) == asked
     finally:
         done.set()
@@ -324,7 +324,7 @@ async def test_a_certificate_of_its_own_is_known_by_its_fingerprint(tmp_path: Pa
 def test_a_camera_that_is_not_registered_is_told() -> None:
     one = CameraConfig(device="cam7", make="hikvision", url="http://127.0.0.1:9")
     made = CameraSource([one], LIMITS, FakeClock(), LOOPBACK, partial(EgressResolver, LOOPBACK), known=lambda _: False)
-    assert made.troubles() == [
+    assert made.warnings() == [
         "camera cam7: not registered, its messages go to quarantine; sensegate device add",
         "camera cam7: not open yet",
     ]
@@ -335,7 +335,7 @@ def test_the_configuration_refuses_what_cannot_work() -> None:
     good = "  - {device: cam7, make: hikvision, url: 'http://10.1.2.3', user: reader, password_env: CAM7}\n"
     assert parse(head + good).cameras[0].idle_timeout_s == 60
     for bad, told in (
-        ("  - {device: cam7, make: hikvision, url: 'rtsp://10.1.2.3'}\n", "must begin with http"),
+        ("  - {device: cam7, make: hikvision, url: 'rtsp://10.1.2.3'}\n", "does not begin with http"),
         ("  - {device: cam7, make: hikvision, url: 'http://a:b@10.1.2.3'}\n", "holds a user or password"),
         ("  - {device: cam7, make: acme, url: 'http://10.1.2.3'}\n", "acme"),
         ("  - {device: cam7, make: dahua, url: 'http://10.1.2.3', idle_timeout_s: 0}\n", "idle_timeout_s"),

@@ -10,7 +10,7 @@ import pytest
 from sensegate import metrics
 from sensegate.bus.engine import Engine, User
 from sensegate.clock import SystemClock
-from sensegate.collect.besteffort import BestEffortSource, _matches, _shared
+from sensegate.collect.besteffort import BestEffortSource, _grouped, _matches
 from sensegate.config import IngestConfig
 from sensegate.model import Message
 from tests.collect.device import Device
@@ -61,16 +61,16 @@ async def test_other_topics_while_it_runs(engine: Engine) -> None:
     credential = engine.credential(User.FEEDS)
     address = (engine.info.mqtt_host, engine.info.mqtt_port)
     async with Device(address, "q0", credential.user, credential.password) as device:
-        source.hear(["meter/+/raw", "lamp/+/raw"])
-        source.hear(["lamp/+/raw", "meter/7/raw"])
-        assert source._turning is not None
-        await source._turning
+        source.subscribe(["meter/+/raw", "lamp/+/raw"])
+        source.subscribe(["lamp/+/raw", "meter/7/raw"])
+        assert source._resubscribing is not None
+        await source._resubscribing
         await client.flush()
         for topic in ("meter/7/raw", "lamp/1/raw", "meter/8/raw", "lamp/2/raw"):
             await device.publish_qos0(topic, topic.encode())
         messages = await take(source, 3)
     assert [message.topic for message in messages] == ["meter/7/raw", "lamp/1/raw", "lamp/2/raw"]
-    source.hear([])
+    source.subscribe([])
     await source.stop()
     assert source._subscriptions == {}
     await client.close()
@@ -112,7 +112,7 @@ def test_subjects_match_as_the_server_matches_them(wanted: str, subject: str, do
 
 def test_topics_that_begin_alike_share_a_subscription() -> None:
     """Others keep their own."""
-    assert _shared(["a", "a.b", "a.*.c", "b.c", "*.x", "*.y"]) == ["*.x", "*.y", "a", "a.>", "b.c"]
+    assert _grouped(["a", "a.b", "a.*.c", "b.c", "*.x", "*.y"]) == ["*.x", "*.y", "a", "a.>", "b.c"]
 
 
 async def test_what_does_not_fit_is_dropped_and_counted(engine: Engine) -> None:

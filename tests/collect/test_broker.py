@@ -19,7 +19,7 @@ from sensegate.clock import Clock, FakeClock, SystemClock
 from sensegate.collect.broker import BrokerSource
 from sensegate.config import IngestConfig, StoreConfig
 from sensegate.errors import Unavailable
-from sensegate.model import Message, Position
+from sensegate.model import Message, SourcePosition
 from tests.collect.device import Device
 from tests.collect.test_tap import delivery
 
@@ -108,11 +108,11 @@ async def test_a_store_that_has_lost_its_end_gives_its_numbers_to_new_messages(
     await publish(1, 3)
     await source.start(None)
     first = await take(source, 3)
-    life = source._life
-    await source.start(Position(life, first[-1].sequence + 5, first[0].received))
+    life = source._epoch
+    await source.start(SourcePosition(life, first[-1].sequence + 5, first[0].received))
     assert numbers(await take(source, 2)) == [2, 3]
     # Negative control: by the number alone they would be skipped, and acknowledged.
-    await source.start(Position(life, first[-1].sequence + 5))
+    await source.start(SourcePosition(life, first[-1].sequence + 5))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5), aclosing(source.deliveries()) as arriving:  # type: ignore[type-var]
             await anext(arriving)
@@ -218,7 +218,7 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(
 ) -> None:
     """Rule 2 under `kill -9` of the server: each PUBACKed message is committed exactly once, in order."""
     committed: dict[int, int] = {}
-    position: Position | None = None
+    position: SourcePosition | None = None
     source = await make(IngestConfig(commit_messages_max=300))
     await source.prepare()
 
@@ -339,12 +339,12 @@ async def test_messages_that_wait_and_do_not_come_are_a_break(devices: Client, m
     pause = b'{"pause_until":"2100-01-01T00:00:00Z"}'
     await devices.request(f"$JS.API.CONSUMER.PAUSE.{streams.INTAKE}.{DURABLE}", pause)
     await publish(1, 5)
-    source._heard = clock.monotonic() + 1e9
+    source._last_heard = clock.monotonic() + 1e9
     taking = asyncio.create_task(take(source, 1))
     for _ in range(200):
         await clock.advance(5)
         await asyncio.sleep(0.01)
         if taking.done():
             break
-    with pytest.raises(Unavailable, match="wait and none came"):
+    with pytest.raises(Unavailable, match="are pending and none arrived"):
         await taking

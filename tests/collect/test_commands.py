@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sensegate.clock import FakeClock
-from sensegate.collect.commands import AGAIN_S, DownlinkQueue
+from sensegate.collect.commands import REPEAT_AFTER_S, DownlinkQueue
 from sensegate.errors import Unavailable
 
 
@@ -39,12 +39,12 @@ async def test_a_command_is_sent_once_and_again_after_a_while() -> None:
     """Ten messages of a node without a birth are one question."""
     clock, broker = FakeClock(), Broker()
     commands = DownlinkQueue([broker], clock)
-    assert [commands.ask("n/NCMD", b"", "n/NDATA") for _ in range(10)] == [True] + [False] * 9
+    assert [commands.enqueue("n/NCMD", b"", "n/NDATA") for _ in range(10)] == [True] + [False] * 9
     task = await running(commands)
-    await clock.advance(AGAIN_S - 1)
-    assert not commands.ask("n/NCMD", b"", "n/NDATA")
+    await clock.advance(REPEAT_AFTER_S - 1)
+    assert not commands.enqueue("n/NCMD", b"", "n/NDATA")
     await clock.advance(1)
-    assert commands.ask("n/NCMD", b"", "n/NDATA")
+    assert commands.enqueue("n/NCMD", b"", "n/NDATA")
     await asyncio.sleep(0)
     assert broker.sent == ["n/NCMD"] * 2
     task.cancel()
@@ -55,7 +55,7 @@ async def test_commands_are_paced() -> None:
     clock, broker = FakeClock(), Broker()
     commands = DownlinkQueue([broker], clock, per_s=100)
     for at in range(1_000):
-        assert commands.ask(f"n{at}/NCMD", b"", "")
+        assert commands.enqueue(f"n{at}/NCMD", b"", "")
     task = await running(commands)
     await clock.advance(1.0)
     assert 90 <= len(broker.sent) <= 120
@@ -68,10 +68,10 @@ async def test_so_many_wait_and_no_more() -> None:
     """What is dropped is asked for again by the next message."""
     clock, broker = FakeClock(), Broker()
     commands = DownlinkQueue([broker], clock, waiting_max=2)
-    assert [commands.ask(f"n{at}/NCMD", b"", "") for at in range(3)] == [True, True, False]
+    assert [commands.enqueue(f"n{at}/NCMD", b"", "") for at in range(3)] == [True, True, False]
     task = await running(commands)
     await clock.advance(1.0)
-    assert commands.ask("n2/NCMD", b"", "")
+    assert commands.enqueue("n2/NCMD", b"", "")
     task.cancel()
 
 
@@ -81,7 +81,7 @@ async def test_a_command_goes_where_the_device_may_be(lost: bool) -> None:  # no
     clock = FakeClock()
     own, foreign, other = Broker(lost=lost), Broker("site7/"), Broker("elsewhere/")
     commands = DownlinkQueue([own, foreign, other], clock)
-    commands.ask("site7/NCMD", b"", "site7/NDATA")
+    commands.enqueue("site7/NCMD", b"", "site7/NDATA")
     task = await running(commands)
     await clock.advance(1.0)
     assert (own.sent, foreign.sent, other.sent) == ([] if lost else ["site7/NCMD"], ["site7/NCMD"], [])

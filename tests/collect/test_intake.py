@@ -11,7 +11,7 @@ from sensegate.clock import SystemClock
 from sensegate.collect.intake import Intake
 from sensegate.config import IngestConfig
 from sensegate.errors import Unavailable
-from sensegate.model import Delivery, Message, Position
+from sensegate.model import Delivery, Message, SourcePosition
 
 FOREVER_MS = 3_600_000
 
@@ -23,7 +23,7 @@ async def nothing() -> None:
 def delivery(first: int, count: int) -> Delivery:
     """Return a delivery of numbered messages."""
     messages = [Message("t", b"", 0, first + n) for n in range(count)]
-    return Delivery("fake", messages, nothing, Position("life", first + count - 1))
+    return Delivery("fake", messages, nothing, SourcePosition("life", first + count - 1))
 
 
 class Scripted:
@@ -35,9 +35,9 @@ class Scripted:
         self._deliveries = deliveries
         self._ends = ends
         self.given = 0
-        self.committed: Position | None = None
+        self.committed: SourcePosition | None = None
 
-    async def start(self, committed: Position | None) -> None:
+    async def start(self, committed: SourcePosition | None) -> None:
         self.committed = committed
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
@@ -54,7 +54,7 @@ class Scripted:
 async def started(source: Scripted, limits: IngestConfig) -> Intake:
     """Return a started intake over one source."""
     intake = Intake([source], limits, SystemClock())
-    await intake.start({"fake": Position("life", 7)})
+    await intake.start({"fake": SourcePosition("life", 7)})
     return intake
 
 
@@ -64,7 +64,7 @@ async def test_idle_a_delivery_goes_at_once_and_starts_after_its_position() -> N
     async with await started(source, IngestConfig(commit_interval_ms=FOREVER_MS)) as intake:
         batch = await asyncio.wait_for(intake.batch(), 5)
     assert [one.messages[0].sequence for one in batch] == [1]
-    assert source.committed == Position("life", 7)
+    assert source.committed == SourcePosition("life", 7)
 
 
 async def test_under_load_a_full_batch_does_not_wait_for_the_interval() -> None:
@@ -85,7 +85,7 @@ async def test_depth_is_bounded_until_settled() -> None:
         for _ in range(50):
             await asyncio.sleep(0)
         held = source.given
-        intake.settled(first)
+        intake.release(first)
         for _ in range(50):
             await asyncio.sleep(0)
         assert (held, source.given) == (3, 4)

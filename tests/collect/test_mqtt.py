@@ -18,6 +18,8 @@ from sensegate.model import Message
 from tests.collect.device import Device
 from tests.collect.mosquitto import Mosquitto
 
+pytestmark = pytest.mark.live
+
 DEADLINE_S = 20.0
 Version = Literal["3.1.1", "5"]
 
@@ -88,10 +90,10 @@ async def test_at_most_inflight_max_are_held(broker: Mosquitto) -> None:
     await connected(source)
     await broker.publish([("a/1", b"%d" % n) for n in range(300)])
     async with asyncio.timeout(DEADLINE_S):
-        while source._owed < 10:
+        while source._unacknowledged < 10:
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
-    assert source._owed <= 11
+    assert source._unacknowledged <= 11
     messages = await take(source, 300, ack=True)
     assert [message.payload for message in messages] == [b"%d" % n for n in range(300)]
     await source.stop()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.clock import FakeClock
-from sensegate.collect.replay import ReplaySource, read
+from sensegate.collect.replay import ReplaySource, read_recording
 from sensegate.errors import ConfigError
 
 
@@ -31,7 +31,7 @@ def test_forms_of_a_line(tmp_path: Path, line: dict[str, object], payload: bytes
     """Text, JSON as it stands and base64; the time in seconds, milliseconds or as text, else now."""
     path = tmp_path / "r.jsonl"
     path.write_text("\n" + json.dumps(line, separators=(",", ":")) + "\n")
-    (message,) = read(path, now=5)
+    (message,) = read_recording(path, now=5)
     assert (message.payload, message.received, message.sequence) == (payload, received, 2)
 
 
@@ -40,7 +40,7 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text('{"topic":"a","payload":"x"}\n{"payload":"x"}\n')
     with pytest.raises(ConfigError, match=r"r\.jsonl:2: .*topic"):
-        list(read(path))
+        list(read_recording(path))
 
 
 @given(line=st.binary(max_size=80))
@@ -49,7 +49,7 @@ def test_no_line_breaks_the_reader(tmp_path_factory: pytest.TempPathFactory, lin
     path = tmp_path_factory.mktemp("replay") / "r.jsonl"
     path.write_bytes(line)
     with contextlib.suppress(ConfigError):
-        list(read(path))
+        list(read_recording(path))
 
 
 async def test_exhausted_once_the_last_is_acknowledged(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from sensegate.collect.protocols.gbt26875 import FireTalk
-from sensegate.collect.protocols.hj212 import Hj212Talk
-from sensegate.collect.protocols.jtt808 import VehicleTalk
-from sensegate.collect.protocols.sl651 import HydrologyTalk
+from sensegate.collect.protocols.gbt26875 import Gbt26875Session
+from sensegate.collect.protocols.hj212 import Hj212Session
+from sensegate.collect.protocols.jtt808 import Jtt808Session
+from sensegate.collect.protocols.sl651 import Sl651Session
 from sensegate.errors import Rejected
 from sensegate.frames import jtt808
-from sensegate.model import Outcome
+from sensegate.model import FrameOutcome
 from tests.frames import made
 from tests.frames.test_cutting import FRAMES
 from tests.spoil import UNWRITABLE, in_frame
@@ -24,10 +24,10 @@ from tests.spoil import UNWRITABLE, in_frame
 EACH = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 41
 ZONE = ZoneInfo("Asia/Shanghai")
 TALKS: dict[str, Callable[[], Any]] = {
-    "hj212": Hj212Talk,
-    "sl651": lambda: HydrologyTalk(ZONE, hang_up=True),
-    "gbt26875": lambda: FireTalk(ZONE),
-    "jtt808": lambda: VehicleTalk(open_door=True),
+    "hj212": Hj212Session,
+    "sl651": lambda: Sl651Session(ZONE, allow_offline=True),
+    "gbt26875": lambda: Gbt26875Session(ZONE),
+    "jtt808": lambda: Jtt808Session(accept_any=True),
 }
 MORE = {
     "jtt808": [
@@ -51,15 +51,15 @@ def test_any_frame_is_answered_or_refused(name: str) -> None:
                 payload = make()
             except UNWRITABLE:
                 continue
-            talk.cut(payload)
+            talk.find_frame(payload)
             try:
-                heard = talk.hear(payload)
+                heard = talk.parse(payload)
             except Rejected:
                 continue
             heard_of += 1
-            for outcome in Outcome:
-                answer = talk.answer(heard, outcome, NOW)
+            for outcome in FrameOutcome:
+                answer = talk.build_reply(heard, outcome, NOW)
                 assert isinstance(answer, bytes), what
-                found = talk.cut(answer)
+                found = talk.find_frame(answer)
                 assert not answer or name == "sl651" or found.length, f"{what}: an answer that is no frame"
     assert heard_of

@@ -10,7 +10,7 @@ import nats.aio.client
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.collect.tap import Tap
+from sensegate.collect.tap import SubscriptionTap
 from sensegate.model import Message
 
 SID = 7
@@ -47,7 +47,7 @@ class Heard:
         self.control: list[tuple[dict[str, str], str]] = []
         self.broken: list[str] = []
         self.late = 0
-        self.tap = Tap(self.connection, self._take, self._hear, self._missed, self.broken.append)  # type: ignore[arg-type]
+        self.tap = SubscriptionTap(self.connection, self._take, self._hear, self._missed, self.broken.append)  # type: ignore[arg-type]
         self.tap.attach(SID, "$MQTT_msgs", "ingest-0", "$MQTT.msgs.")
         self.tap.expect_first()
 
@@ -143,7 +143,7 @@ def test_a_gap_is_a_break_and_ends_the_giving() -> None:
     heard.feed(delivery(1, b"a") + delivery(3, b"c") + delivery(4, b"d"))
     assert [message.payload for message in heard.messages] == [b"a"]
     assert heard.numbers == [1]
-    assert heard.broken == ["consumer sequence 3 came where 2 was due"]
+    assert heard.broken == ["consumer sequence 3 arrived instead of 2"]
 
 
 def test_a_redelivery_is_a_break() -> None:
@@ -175,7 +175,7 @@ def test_a_reconnection_is_a_break() -> None:
     heard = Heard()
     heard.feed(delivery(1) + delivery(2)[:20])
     heard.tap.reset()
-    assert heard.broken == ["the connection was made again"]
+    assert heard.broken == ["the connection was re-established"]
     heard.feed(b"PING\r\n")
     assert heard.parser.seen == [b"PING\r\n"]
 

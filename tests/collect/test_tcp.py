@@ -18,7 +18,7 @@ import pytest
 from sensegate import metrics
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.collect import tcp
-from sensegate.collect.passwords import LOOK_S, Passwords
+from sensegate.collect.passwords import CHECK_INTERVAL_S, DevicePasswords
 from sensegate.collect.tcp import TcpSource
 from sensegate.config import IngestConfig, TcpConfig, TlsConfig
 from sensegate.errors import ConfigError
@@ -293,11 +293,11 @@ async def test_a_disabled_device_is_refused_and_its_connections_end() -> None:
     async with desk() as one, one.line() as line:
         await line.send(AIR)
         await line.answer()
-        one.source.expel("station1")
+        one.source.disconnect("station1")
         one.names.enabled[0] = False
         await line.send(AIR)
         assert b"QnRtn=4" in await line.answer()
-        one.source.expel("air1")
+        one.source.disconnect("air1")
         assert await line.closed() == b""
         assert len(one.payloads) == 2  # the second as one of a stranger's
         assert one.messages[1].principal == ""
@@ -315,7 +315,7 @@ async def test_passwords(tmp_path: Path) -> None:
             await line.send(made.upload("DataTime=20260101080000", pw="654321"))
             assert b"CN=9014" in await line.answer()
         assert len(one.messages) == 1
-        assert one.refused == [(MN, "wrong password (tcp:hj212)")]
+        assert one.refused == [(MN, "the password is wrong (tcp:hj212)")]
     async with desk("sl651", passwords_file=str(file)) as one:
         async with one.line() as line:
             await line.send(made.report(b"", password="03E9"))
@@ -364,7 +364,7 @@ async def test_addresses() -> None:
     """Only those that are allowed may connect at all."""
     async with desk(allow=["10.0.0.0/8", "192.168.1.7"]) as one, one.line() as line:
         assert await line.closed() == b""
-        assert "not among" in one.refused[0][1]
+        assert "not in listen.tcp.allow" in one.refused[0][1]
     async with desk(allow=["127.0.0.0/8"]) as one, one.line() as line:
         await line.send(AIR)
         assert await line.answer()
@@ -373,7 +373,7 @@ async def test_addresses() -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"host": "0.0.0.0"}, "lets anyone speak"),  # noqa: S104 - that is the point
+        ({"host": "0.0.0.0"}, "frames of any device from any host"),  # noqa: S104 - that is the point
         ({"allow": ["10.1.0.0/33"]}, "10.1.0.0/33"),
         ({"allow": ["10.1.0.1/16"]}, "host bits"),
         ({"passwords_file": "/nowhere"}, "cannot be read"),
@@ -388,7 +388,7 @@ def test_a_wrong_configuration_is_said(more: dict[str, Any], said: str) -> None:
 async def test_a_port_in_use_is_said() -> None:
     """With the address and what to do."""
     async with desk() as one:
-        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{one.port}"):
+        with pytest.raises(ConfigError, match=f"the listener cannot use 127.0.0.1:{one.port}"):
             async with desk(port=one.port):
                 pass
 
@@ -397,17 +397,17 @@ def test_passwords_are_read_again(tmp_path: Path) -> None:
     """A changed file counts within seconds; a broken one leaves what was; a wrong line is named at the start."""
     clock, file = FakeClock(), tmp_path / "passwords"
     file.write_text("a 1\n")
-    found = Passwords(str(file), clock)
+    found = DevicePasswords(str(file), clock)
     assert [found.match("a", "1"), found.match("a", "2"), found.match("b", "1")] == [True, False, False]
     file.write_text("a 22\n* any\n")
     assert found.match("a", "1")
-    clock._now += round(LOOK_S * 1e6)
+    clock._now += round(CHECK_INTERVAL_S * 1e6)
     assert [found.match("a", "22"), found.match("a", "1"), found.match("b", "any")] == [True, False, True]
     file.write_text("a b c\n")
-    clock._now += round(LOOK_S * 1e6)
+    clock._now += round(CHECK_INTERVAL_S * 1e6)
     assert found.match("a", "22")
-    with pytest.raises(ConfigError, match=":1: not a name and a password"):
-        Passwords(str(file), clock)
+    with pytest.raises(ConfigError, match=":1: the line is not a name and a password"):
+        DevicePasswords(str(file), clock)
 
 
 # ── limits ───────────────────────────────────────────────────────────────────────────────────────────
@@ -446,7 +446,7 @@ async def test_a_head_that_hides_a_frame_gives_way() -> None:
 
 async def test_silence_ends_a_connection() -> None:
     """After a good frame too: a peer that vanished does not hold its place."""
-    async with desk(idle_s=0.1) as one, one.line() as line:
+    async with desk(idle_timeout_s=0.1) as one, one.line() as line:
         await line.send(AIR)
         assert await line.closed() == hj212.build(DONE)
         assert one.payloads == [AIR]
@@ -620,6 +620,6 @@ async def test_tls(tmp_path: Path) -> None:
         await line.send(AIR)
         assert await line.answer() == hj212.build(DONE)
         writer.transport.abort()
-    with pytest.raises(ConfigError, match="certificate cannot be used"):
+    with pytest.raises(ConfigError, match="certificate cannot be loaded"):
         async with desk(tls=msgspec.to_builtins(TlsConfig(cert_file=str(key)))):
             pass

@@ -18,7 +18,7 @@ from sensegate.video import stored
 from sensegate.video.formats.viid import FORMAT
 from sensegate.video.formats.viid_records import CatalogueRecord
 from sensegate.video.pseudonyms import KeyedPseudonymiser
-from sensegate.viid.source import Outcome, ViidSource
+from sensegate.viid.source import BodyOutcome, ViidSource
 
 CAMERA, BEHIND, FOREIGN = "44010600001190000001", "44010600001190000002", "44010600001190000003"
 DEVICES = {
@@ -57,7 +57,7 @@ class Rig:
                 self.messages += delivery.messages
                 await delivery.ack()
 
-    async def take(self, payload: bytes, *kinds: str) -> Outcome:
+    async def take(self, payload: bytes, *kinds: str) -> BodyOutcome:
         """Take a body while commits go on."""
         await self.source.start(None)
         committing = asyncio.create_task(self.commit())

@@ -22,7 +22,7 @@ from sensegate.video.formats import viid_responses as answers
 from sensegate.video.formats.viid_responses import ObjectResult
 from sensegate.video.formats.viid_subscriptions import parse_subscriptions
 from sensegate.viid.client import ViidClient
-from sensegate.viid.subordinate import Subordinate
+from sensegate.viid.subordinate import ViidSubordinate
 from tests.conftest import eventually
 
 BELOW, OURS = "44010600005030000001", "44000000005030000003"
@@ -62,23 +62,23 @@ class Rig:
         self.adopted: list[bytes] = []
         self.url = ""
 
-    def below(self) -> Subordinate:
+    def below(self) -> ViidSubordinate:
         async def adopt(payload: bytes) -> None:
             self.adopted.append(payload)
 
-        return Subordinate(
+        return ViidSubordinate(
             ViidSubordinateConfig(device=BELOW, url=self.url, details="13,3"),
             ViidClient(self.url, OURS),
             self.bucket,
             SystemClock(),
-            receive="http://us:1",
+            receive=lambda: "http://us:1",
             adopt=adopt,
             roll=lambda _low, _high: 0.01,
         )
 
 
 @contextlib.asynccontextmanager
-async def running(one: Subordinate) -> AsyncIterator[None]:
+async def running(one: ViidSubordinate) -> AsyncIterator[None]:
     task = asyncio.create_task(one.run())
     try:
         yield
@@ -100,7 +100,7 @@ async def rig() -> AsyncIterator[Rig]:
 async def test_it_subscribes_when_the_platform_has_registered(rig: Rig) -> None:
     below = rig.below()
     async with running(below):
-        await eventually(lambda: below.wish is not None)
+        await eventually(lambda: below.desired is not None)
         assert not rig.platform.asked
         below.registered()
         await eventually(lambda: below.in_force and bool(rig.adopted))

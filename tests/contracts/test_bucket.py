@@ -10,8 +10,8 @@ import pytest
 
 from sensegate.authority.bucket import Bucket, MemoryBucket
 from sensegate.bus.engine import Engine, User
-from sensegate.bus.kv import Bucket as DurableBucket
-from sensegate.bus.row import Row
+from sensegate.bus.kv import KvBucket as DurableBucket
+from sensegate.bus.kv_row import KvRow
 from sensegate.errors import Conflict
 
 KEYS = ["a", "空气.*>", "x y/z", "~", ""]
@@ -43,7 +43,7 @@ async def test_what_is_put_is_got(bucket: Bucket) -> None:
     revisions = [await bucket.put(key, key.encode()) for key in KEYS]
     assert revisions == sorted(set(revisions))
     for key, revision in zip(KEYS, revisions, strict=True):
-        assert await bucket.get(key) == Row(key, key.encode(), revision)
+        assert await bucket.get(key) == KvRow(key, key.encode(), revision)
     assert await bucket.get("nobody") is None
 
 
@@ -58,20 +58,20 @@ async def test_an_expectation_is_kept(bucket: Bucket) -> None:
         await bucket.put("a", b"3", expected=first)
     with pytest.raises(Conflict):
         await bucket.delete("a", expected=first)
-    assert await bucket.get("a") == Row("a", b"2", second)
+    assert await bucket.get("a") == KvRow("a", b"2", second)
 
 
 async def test_what_is_deleted_is_gone(bucket: Bucket) -> None:
     """It can be made again as of the revision of its absence."""
     await bucket.put("a", b"1")
-    assert await bucket.absence("a") == 0
+    assert await bucket.tombstone_revision("a") == 0
     gone = await bucket.delete("a")
     assert await bucket.get("a") is None
-    assert await bucket.absence("a") == gone
-    assert await bucket.absence("b") == 0
+    assert await bucket.tombstone_revision("a") == gone
+    assert await bucket.tombstone_revision("b") == 0
     assert (await bucket.load_all())[0] == []
     again = await bucket.put("a", b"2", expected=gone)
-    assert await bucket.get("a") == Row("a", b"2", again)
+    assert await bucket.get("a") == KvRow("a", b"2", again)
 
 
 async def test_load_all_and_watch_leave_no_gap(bucket: Bucket) -> None:

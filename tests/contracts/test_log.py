@@ -14,13 +14,13 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import EngineError, Fenced, StoreFull
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from sensegate.ports import Log
 
 MIB = 1024**2
 
 
-@pytest.fixture(params=["memory", "jetstream"])
+@pytest.fixture(params=["memory", pytest.param("jetstream", marks=pytest.mark.live)])
 async def any_log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Log]:
     """An empty log with room for 4 MiB."""
     if request.param == "memory":
@@ -37,10 +37,10 @@ async def any_log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         await client.close()
 
 
-def commit(number: int, *, expect: int | None = None, readings: int = 2) -> list[Member]:
+def commit(number: int, *, expect: int | None = None, readings: int = 2) -> list[LogMessage]:
     """A commit as `persist` makes it: some readings, then the record that replaces the last."""
-    record = Member("commit.4401-0", b"commit %d" % number, rollup=True, expect=expect)
-    return [*(Member("readings.4401.440106.1", b"%d" % number, ttl_h=168) for _ in range(readings)), record]
+    record = LogMessage("commit.4401-0", b"commit %d" % number, rollup=True, expect=expect)
+    return [*(LogMessage("readings.4401.440106.1", b"%d" % number, ttl_h=168) for _ in range(readings)), record]
 
 
 async def test_an_empty_log_has_nothing(any_log: Log) -> None:
@@ -71,7 +71,7 @@ async def test_members_are_consecutive_and_the_last_is_told(any_log: Log) -> Non
 
 async def test_a_rollup_replaces_earlier_messages_of_its_subject(any_log: Log) -> None:
     """Only the last commit record stays; other partitions' records are untouched."""
-    await any_log.write([Member("commit.4401-1", b"other", rollup=True)])
+    await any_log.write([LogMessage("commit.4401-1", b"other", rollup=True)])
     for number in range(3):
         await any_log.write(commit(number))
     last = await any_log.last("commit.4401-0")
@@ -89,9 +89,11 @@ async def test_a_wrong_expectation_refuses_the_whole_batch(any_log: Log) -> None
     with pytest.raises(Fenced):
         await any_log.write(commit(2, expect=last - 1))
     with pytest.raises(Fenced):
-        await any_log.write([Member("commit.4401-0", b"", expect=0), Member("raw.4401-0", b"x")])
+        await any_log.write([LogMessage("commit.4401-0", b"", expect=0), LogMessage("raw.4401-0", b"x")])
     with pytest.raises(Fenced):
-        await any_log.write([Member("raw.4401-0", b"x"), Member("commit.none", b"", expect=7), *commit(3, expect=last)])
+        await any_log.write(
+            [LogMessage("raw.4401-0", b"x"), LogMessage("commit.none", b"", expect=7), *commit(3, expect=last)]
+        )
     assert await any_log.bounds() == (1, last)
     assert await any_log.write(commit(2, expect=last)) == last + 3
 
@@ -99,10 +101,10 @@ async def test_a_wrong_expectation_refuses_the_whole_batch(any_log: Log) -> None
 async def test_expectations_of_several_subjects_hold_together(any_log: Log) -> None:
     """Two lanes' records in one batch, each with its own expectation."""
 
-    def lanes(live: int, backlog: int) -> list[Member]:
+    def lanes(live: int, backlog: int) -> list[LogMessage]:
         return [
-            Member("commit.4403.live", b"live", rollup=True, expect=live),
-            Member("commit.4403.backlog", b"backlog", rollup=True, expect=backlog),
+            LogMessage("commit.4403.live", b"live", rollup=True, expect=live),
+            LogMessage("commit.4403.backlog", b"backlog", rollup=True, expect=backlog),
         ]
 
     assert await any_log.write(lanes(0, 0)) == 2
@@ -113,7 +115,7 @@ async def test_expectations_of_several_subjects_hold_together(any_log: Log) -> N
 
 async def test_a_full_log_refuses_the_whole_batch(any_log: Log) -> None:
     """Nothing of a batch that does not fit is stored, and nothing older is forgotten."""
-    block = [Member("raw.4401-0", b"x" * (MIB // 2), ttl_h=72) for _ in range(3)]
+    block = [LogMessage("raw.4401-0", b"x" * (MIB // 2), ttl_h=72) for _ in range(3)]
     await any_log.write([*block, *commit(1)])
     await any_log.write([*block, *commit(2)])
     bounds = await any_log.bounds()

@@ -21,7 +21,7 @@ from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.replay import ReplaySource
 from sensegate.collect.tcp import TcpSource
 from sensegate.config import EngineConfig, ExternalBrokerConfig, IngestConfig, StoreConfig, TcpConfig
-from sensegate.model import Delivery, Message, Position
+from sensegate.model import Delivery, Message, SourcePosition
 from sensegate.ports import Source
 from sensegate.video.pseudonyms import KeyedPseudonymiser
 from sensegate.viid.source import ViidSource
@@ -113,7 +113,7 @@ async def _viid(_: Path) -> AsyncIterator[Outside]:
 
     async def publish(payloads: list[bytes]) -> None:
         for payload in payloads:
-            source.put("http/d1", payload, "d1", cut=True)
+            source.put("http/d1", payload, "d1", redacted=True)
         await asyncio.sleep(0)
 
     yield Outside(lambda: source, publish, durable=False, positions=False)
@@ -148,7 +148,10 @@ async def _foreign(directory: Path, version: Literal["3.1.1", "5"]) -> AsyncIter
         yield Outside(lambda: MqttSource(config, LIMITS, SystemClock(), jitter=lambda: 0.0), publish, positions=False)
 
 
-@pytest.fixture(params=["broker", "http", "tcp", "viid", "replay", "mqtt-3.1.1", "mqtt-5"])
+WITH_SERVERS = [pytest.param(name, marks=pytest.mark.live) for name in ("broker", "mqtt-3.1.1", "mqtt-5")]
+
+
+@pytest.fixture(params=["http", "tcp", "viid", "replay", *WITH_SERVERS])
 async def outside(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Outside]:
     """Each source with its outside world."""
     worlds: dict[str, Callable[[], AsyncIterator[Outside]]] = {
@@ -248,7 +251,7 @@ async def test_nothing_at_or_below_the_committed_position_is_given_again(outside
     position = deliveries[0].position
     assert position
     await source.stop()
-    await source.start(Position("another life", position.sequence))
+    await source.start(SourcePosition("another life", position.sequence))
     everything, _ = await take(source, 60)
     assert [message.payload for message in everything] == payloads(1, 60)
     await source.stop()

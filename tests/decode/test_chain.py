@@ -19,7 +19,7 @@ from sensegate.decode.envelope import frame_key
 from sensegate.decode.extract import DecodedRows
 from sensegate.decode.profile import UnitConversions
 from sensegate.errors import ProfileError
-from sensegate.model import BOOL, Device, Fields, IdentityKind, Message, QuarantineReason, RejectReason, Thinned
+from sensegate.model import BOOL, Device, Downsampled, Fields, IdentityKind, Message, QuarantineReason, RejectReason
 from sensegate.quantities.quality import TimeQuality
 
 NOW = parse_micros("2026-01-01T00:00:09Z")
@@ -444,9 +444,9 @@ def test_what_waits_for_an_answer_is_taken_back_whole() -> None:
     mark = rows.savepoint()
     rows.message.append(0)
     rows.numbered.append((0, 0, 7))
-    rows.thinned.append(Thinned(0, 0, 1))
+    rows.downsampled.append(Downsampled(0, 0, 1))
     rows.rollback(mark)
-    assert (rows.savepoint(), rows.numbered, rows.thinned) == (mark, [], [])
+    assert (rows.savepoint(), rows.numbered, rows.downsampled) == (mark, [], [])
 
 
 @settings(max_examples=settings().max_examples * 2)

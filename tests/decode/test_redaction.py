@@ -14,7 +14,7 @@ from sensegate.decode.decode import Decoder
 from sensegate.decode.profiles import ProfileSet, any_video_profile
 from sensegate.decode.redaction import MessageRedactor, removed_of
 from sensegate.errors import ProfileError
-from sensegate.model import BOOL, Device, Message, QuarantineReason, Span
+from sensegate.model import BOOL, Device, Message, MessageBatch, QuarantineReason
 from sensegate.video import stored
 from sensegate.video.formats import FORMATS
 from sensegate.video.pseudonyms import KeyedPseudonymiser
@@ -62,7 +62,7 @@ def walked(decoder: Decoder, topic: str, payload: bytes = b"", *, strict: bool =
     """Return a message as the walk goes on with it."""
     cutting = MessageRedactor(FORMATS, VEIL, bytes_max=10_000)
     message = Message(topic, payload or json.dumps({"at": 5, "name": NAME}).encode(), 1_000, 1, **more)
-    for at, route in cutting.pending(Span([message]), decoder, {0} if strict else set()).items():
+    for at, route in cutting.pending(MessageBatch([message]), decoder, {0} if strict else set()).items():
         assert at == 0
         message = cutting.redact(message, route, decoder)
     return message
@@ -73,10 +73,10 @@ def test_a_cameras_message_is_cut_and_told(decoder: Decoder) -> None:
     message = walked(decoder, "cam/cam1/meta")
     assert message.cut
     assert NAME.encode() not in message.payload
-    assert [(removal.format, removal.field, removal.count) for removal in removed_of(Span([message]))] == [
+    assert [(removal.format, removal.field, removal.count) for removal in removed_of(MessageBatch([message]))] == [
         ("tiny", "name", 1)
     ]
-    assert removed_of(Span([msgspec.structs.replace(message, cut=False)])) == []
+    assert removed_of(MessageBatch([msgspec.structs.replace(message, cut=False)])) == []
     assert walked(decoder, message.topic, message.payload, cut=True) == msgspec.structs.replace(message, cut=True)
 
 
@@ -96,7 +96,7 @@ def test_of_what_no_rule_reads_nothing_is_kept(decoder: Decoder, topic: str, pri
         assert message.cut
         assert NAME.encode() not in message.payload
         assert NAME.encode("gb18030") not in message.payload
-        fields = decoder.decode(Span([message]))
+        fields = decoder.decode(MessageBatch([message]))
         assert not len(fields)
 
 
@@ -120,8 +120,8 @@ def test_topics_hold_names_of_devices_and_no_others(decoder: Decoder) -> None:
     assert walked(decoder, "cam/cam1/seen/gate_2").topic == "cam/cam1/seen/gate_2"
     hidden = walked(decoder, f"cam/前门/seen/{NAME}")
     assert hidden.topic == f"cam/前门/seen/{VEIL.identifier(NAME)}"
-    assert [removal.field for removal in removed_of(Span([hidden]))] == ["name", "topic"]
-    assert int(decoder.decode(Span([hidden])).device[0]) == 1
+    assert [removal.field for removal in removed_of(MessageBatch([hidden]))] == ["name", "topic"]
+    assert int(decoder.decode(MessageBatch([hidden])).device[0]) == 1
 
 
 def test_a_message_that_is_too_long_is_not_looked_into(decoder: Decoder) -> None:
@@ -130,7 +130,9 @@ def test_a_message_that_is_too_long_is_not_looked_into(decoder: Decoder) -> None
     opened = stored.decode_stored(message.payload)
     assert opened is not None
     assert (opened.reason, opened.bytes > 10_000) == (QuarantineReason.TOO_LARGE, True)
-    assert [refusal.reason for refusal in decoder.decode(Span([message])).quarantined] == [QuarantineReason.TOO_LARGE]
+    assert [refusal.reason for refusal in decoder.decode(MessageBatch([message])).quarantined] == [
+        QuarantineReason.TOO_LARGE
+    ]
 
 
 def test_profiles_tell_by_their_text_whether_they_take_video(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from sensegate.model import Fields, Message
 from sensegate.normalise.clocks import REPRESENTABLE
 from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
-from sensegate.persist.identity import bits_of
+from sensegate.persist.identity import value_bits
 from tests.decode.test_decode import same
 from tests.spoil import SIZE, UNWRITABLE, Make, spoilt, swollen
 from tests.support.profiles import library
@@ -109,7 +109,7 @@ def check(case: Case, machine: Decoder, messages: Sequence[Message]) -> None:
     assert len(readings) + len(lost) == len(fields)
     assert np.isfinite(readings.value[[row for row in range(len(readings)) if row not in readings.text]]).all()
     if len(readings):
-        bits_of(readings.value, readings.text)  # texts can be written
+        value_bits(readings.value, readings.text)  # texts can be written
         assert REPRESENTABLE[0] <= readings.time.min() <= readings.time.max() <= REPRESENTABLE[1]
     assert time.process_time() - start < SLOW_S * (1 + len(messages) / 50), "slow"
     if case.planned:
@@ -118,8 +118,11 @@ def check(case: Case, machine: Decoder, messages: Sequence[Message]) -> None:
 
 def accounted(case: Case, fields: Fields) -> None:
     """What is in quarantine became nothing else, and once; nothing is told of anybody."""
-    rejected, thinned = (value.message for value in fields.rejected), (thinned.message for thinned in fields.thinned)
-    named = {*fields.message.tolist(), *rejected, *thinned}
+    rejected, downsampled = (
+        (value.message for value in fields.rejected),
+        (downsampled.message for downsampled in fields.downsampled),
+    )
+    named = {*fields.message.tolist(), *rejected, *downsampled}
     refused = [refusal.message for refusal in fields.quarantined]
     assert not named.intersection(refused)
     assert len(set(refused)) == len(refused)

@@ -72,6 +72,8 @@ async def test_a_killed_demo_leaves_nothing_behind(tmp_path: Path) -> None:
     script = f"""
 import asyncio, pathlib, subprocess, sys
 from sensegate.demo.processes import Reaper, SupervisedProcess
+
+pytestmark = pytest.mark.live
 async def main():
     directory = pathlib.Path({str(stores)!r})
     await Reaper(directory, remove=True).start()

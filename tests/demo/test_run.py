@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from rich.console import Console
 
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.demo.faults import FAULTS, ExpectedOutcome
 from sensegate.demo.mqtt import Publisher
 from sensegate.demo.processes import processes_of

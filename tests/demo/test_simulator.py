@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.decode.decode import Decoder
 from sensegate.demo.faults import FAULTS, ExpectedOutcome, GoodMessage, Injector
 from sensegate.demo.fleet import KINDS, DeviceFrame, FrameValue, SimulatedDevice, fleet, list_gateways, measure

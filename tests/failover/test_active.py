@@ -11,19 +11,19 @@ import msgspec
 import pytest
 
 from sensegate.authority.chain import ChainHead
+from sensegate.bus.kv_row import KvRow
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.row import Row
 from sensegate.clock import FakeClock
 from sensegate.config import Config, NodeUserConfig
 from sensegate.config.sites import PeerConfig
 from sensegate.errors import PermissionDenied, Superseded
-from sensegate.failover import active as page
-from sensegate.failover import standby as sites
+from sensegate.failover import active as active_module
+from sensegate.failover import standby as standby_module
 from sensegate.failover import terms
-from sensegate.failover.active import Seat
+from sensegate.failover.active import Activation, Leadership, ReplicatedStores
 from sensegate.failover.lease import LeaseRequest, VoterConfiguration
 from sensegate.failover.terms import CentreChoice, CentreState, Term, decode_state, encode
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from tests.live.site import config_of
 
 LEASE_S = 10.0
@@ -56,14 +56,19 @@ class World:
             peer=PeerConfig("nats://away:1", automatic=automatic, lease_s=LEASE_S, standby_timeout_s=5.0),
         )
         self.clock = FakeClock()
-        self.seat = Seat(self.config, self.clock, term, begun="by order")
         self.log = MemoryLog(self.clock)
-        self.held = self.seat.hold(self.log)
         self.trail = Trail()
+        self.joined: Sequence[str] = ()
+        self.buckets: dict[str, Any] = {}
+        stores = ReplicatedStores(self.log, self.log, self.buckets, self.trail)  # type: ignore[arg-type] # as much as is asked
+        self.seat = Leadership(
+            self.config, self.clock, Activation(term, "by order"), stores, joined=lambda: self.joined
+        )
+        self.held = self.seat.delivered
         self.nodes = {node: CentreChoice(LEASE_S) for node in nodes}
 
     async def open(self) -> None:
-        await self.seat.opened({}, self.trail, self.log)  # type: ignore[arg-type] # as much of one as is asked
+        await self.seat.begin()
 
     async def meet(self, *nodes: str) -> None:
         """Have nodes ask until all is said."""
@@ -80,8 +85,8 @@ class World:
             await asyncio.sleep(0)
         await self.clock.advance(seconds)
 
-    async def asked(self, division: str, plea: LeaseRequest) -> CentreState:
-        return decode_state(await self.seat.answers["lease"](division, encode(plea)))
+    async def asked(self, division: str, request: LeaseRequest) -> CentreState:
+        return decode_state(await self.seat.answers["lease"](division, encode(request)))
 
     async def seen(self) -> int:
         """Return up to which sequence is delivered."""
@@ -98,7 +103,7 @@ def _nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     async def at_once(work: Callable[..., Any], *given: Any) -> Any:
         return work(*given)
 
-    monkeypatch.setattr(page, "state_of", away)
+    monkeypatch.setattr(active_module, "peer_state", away)
     monkeypatch.setattr(asyncio, "to_thread", at_once)  # a thread knows nothing of our clock
 
 
@@ -107,7 +112,7 @@ async def promoted(tmp_path: Path, *, automatic: bool = True) -> World:
     inherited = VoterConfiguration((1, 1), ALL)
     term = Term(2, active=True, unreplicated=True, history=((1, 0), (2, 0)), voters=(inherited,))
     world = World(tmp_path / "b", term, automatic=automatic)
-    await world.log.write([Member("commit.44.a", b"1")])
+    await world.log.write([LogMessage("commit.44.a", b"1")])
     await world.open()
     return world
 
@@ -123,7 +128,7 @@ async def test_alone_only_with_a_majority_that_knows(tmp_path: Path) -> None:
     assert await world.seen() == 1
     # Nobody comes for most of the lease: what was given is given, nothing more is.
     await world.passes(LEASE_S * 0.8)
-    await world.log.write([Member("commit.44.a", b"2", rollup=True)])
+    await world.log.write([LogMessage("commit.44.a", b"2", rollup=True)])
     assert await world.seen() == 1
     for _ in range(2):  # they count from the answer that they repeat
         await world.meet("4403", "4404")
@@ -134,26 +139,26 @@ async def test_first_it_is_on_the_disks_that_it_delivers_alone(tmp_path: Path) -
     """On its own, then on those of half of the nodes; whoever is here and does not know would grant the other."""
     world = World(tmp_path / "a", Term(1, active=True, history=((1, 0),)))
     await world.open()
-    await world.log.write([Member("commit.44.a", b"1")])
+    await world.log.write([LogMessage("commit.44.a", b"1")])
     for _ in range(2):
         await world.meet("4401", "4403")
     await world.passes(5.5)  # the standby was not heard
     version = terms.read(world.directory).voters[-1].version
     answers = {node: await world.asked(node, LeaseRequest(1)) for node in ALL}
-    assert [one.unreplicated for one in answers.values()] == [True] * 3
+    assert [answer.unreplicated for answer in answers.values()] == [True] * 3
     # Said, and on the disk of all nodes, but not on its own.
     knowing = {
-        node: LeaseRequest(1, voters_version=version, unreplicated=True, stamp=one.stamp)
-        for node, one in answers.items()
+        node: LeaseRequest(1, voters_version=version, unreplicated=True, stamp=state.stamp)
+        for node, state in answers.items()
     }
-    for node, plea in knowing.items():
-        await world.asked(node, plea)
+    for node, request in knowing.items():
+        await world.asked(node, request)
     assert await world.seen() == 0
-    await world.seat._turn()
+    await world.seat._persist_state()
     assert terms.read(world.directory).unreplicated
     assert await world.seen() == 1
     # On its own, but on that of one node only.
-    await world.log.write([Member("commit.44.a", b"2", rollup=True)])
+    await world.log.write([LogMessage("commit.44.a", b"2", rollup=True)])
     for node in ("4403", "4404"):
         await world.asked(node, msgspec.structs.replace(knowing[node], unreplicated=False))
     assert await world.seen() == 1
@@ -184,9 +189,9 @@ async def test_what_waited_in_a_queue_says_nothing(tmp_path: Path) -> None:
     await world.meet("4401", "4403")
     late = [(node, world.nodes[node].lease_request("here")) for node in ("4401", "4403")]
     await world.passes(LEASE_S)
-    for node, plea in late:
-        await world.asked(node, plea)
-    await world.log.write([Member("commit.44.a", b"2", rollup=True)])
+    for node, request in late:
+        await world.asked(node, request)
+    await world.log.write([LogMessage("commit.44.a", b"2", rollup=True)])
     assert await world.seen() == 1
 
 
@@ -196,20 +201,20 @@ async def test_who_is_told_what_and_when(tmp_path: Path) -> None:
     await world.open()
     await world.meet("4401")
     joined = ["4403.1"]
-    world.seat.joined = lambda: joined
+    world.joined = joined
     running = asyncio.create_task(world.seat.run())
     waiting = asyncio.create_task(world.asked("4401", world.nodes["4401"].lease_request("here", wait=True)))
     await world.passes(0.5)
     assert not waiting.done()
     world.nodes["4403"] = CentreChoice(LEASE_S)
     for _ in range(2):  # it says who it is, and that it has heard the answer
-        plea = world.nodes["4403"].lease_request("here", generation=1)
-        world.nodes["4403"].note_active("here", await world.asked("4403", plea), world.clock.monotonic())
+        request = world.nodes["4403"].lease_request("here", generation=1)
+        world.nodes["4403"].note_active("here", await world.asked("4403", request), world.clock.monotonic())
     await world.passes(0.3)
     assert (await waiting).voters_version == (1, 2)
-    told = await world.asked("44", LeaseRequest(1))
-    assert told.voters == VoterConfiguration((1, 2), ("4401", "4403.1"))
-    assert terms.read(world.directory).voters[-1] == told.voters
+    fetched = await world.asked("44", LeaseRequest(1))
+    assert fetched.voters == VoterConfiguration((1, 2), ("4401", "4403.1"))
+    assert terms.read(world.directory).voters[-1] == fetched.voters
     assert (await world.asked("4401", LeaseRequest(1))).voters is None
     joined.clear()  # expelled
     await world.passes(0.3)
@@ -230,8 +235,8 @@ async def test_left_by_its_nodes_it_ends_and_does_not_go_on(tmp_path: Path, monk
     await world.passes(LEASE_S)
     with pytest.raises(Superseded, match="0 of 3 nodes"):
         await running
-    kept = terms.read(world.directory)
-    assert (kept.active, kept.lapsed) == (True, True)
+    term = terms.read(world.directory)
+    assert (term.active, term.lapsed) == (True, True)
     stood: list[Term] = []
 
     async def standby(*_: object) -> CentreState:
@@ -241,26 +246,27 @@ async def test_left_by_its_nodes_it_ends_and_does_not_go_on(tmp_path: Path, monk
         stood.append(term)
         return msgspec.structs.replace(term, number=2, lapsed=False), "granted"
 
-    monkeypatch.setattr(sites, "state_of", standby)
-    monkeypatch.setattr(sites, "_stand_by", stand_by)
-    assert (await sites.seat(world.config, world.clock)).term == 2
-    assert stood == [kept]
+    monkeypatch.setattr(standby_module, "peer_state", standby)
+    monkeypatch.setattr(standby_module, "_stand_by", stand_by)
+    assert (await standby_module.await_activation(world.config, world.clock)).term.number == 2
+    assert stood == [term]
     # The control: one that was only started again goes on at once.
-    terms.write(world.directory, msgspec.structs.replace(kept, lapsed=False))
-    assert (await sites.seat(world.config, world.clock)).term == 1
+    terms.write(world.directory, msgspec.structs.replace(term, lapsed=False))
+    assert (await standby_module.await_activation(world.config, world.clock)).term.number == 1
 
 
 async def test_rows_go_in_pieces_that_fit(tmp_path: Path) -> None:
     """A registry of large rows is copied, too: an answer is no larger than a message may be."""
     world = await promoted(tmp_path)
     values = {f"k{number}": bytes([number]) * 300_000 for number in range(5)} | {"large": b"x" * 900_000}
-    rows = [Row(key, value, number) for number, (key, value) in enumerate(values.items(), 1)]
+    rows = [KvRow(key, value, number) for number, (key, value) in enumerate(values.items(), 1)]
 
     class Bucket:
-        async def changes(self, after: int, *, limit: int) -> list[Row]:
+        async def changes(self, after: int, *, limit: int) -> list[KvRow]:
             return rows[after : after + limit]
 
-    await world.seat.opened({"large": Bucket()}, world.trail, world.log)  # type: ignore[dict-item, arg-type]
+    world.buckets["large"] = Bucket()
+    await world.seat.begin()
     got: dict[str, bytes] = {}
     after, answers = 0, 0
     while True:
@@ -302,7 +308,7 @@ async def test_one_node_that_tells_of_a_later_term_is_looked_into(
         asked.append(world.clock.monotonic())
         return CentreState(active=True, term=2) if len(asked) > 2 else None
 
-    monkeypatch.setattr(page, "state_of", peer)
+    monkeypatch.setattr(active_module, "peer_state", peer)
     await world.open()
     running = asyncio.create_task(world.seat.run())
     await world.passes(1.0)
@@ -313,6 +319,6 @@ async def test_one_node_that_tells_of_a_later_term_is_looked_into(
     assert world.seat.current_term() == 1
     with pytest.raises(msgspec.ValidationError):
         await world.asked("4401", LeaseRequest(2**62))
-    await world.passes(page.PROBE_S)
+    await world.passes(active_module.PROBE_S)
     with pytest.raises(Superseded, match="term 2"):
         await running

@@ -50,20 +50,20 @@ class Centre:
         self.lease.voters = self.lease.next_voters((), sorted(self.members), now)
         self.term = msgspec.structs.replace(self.term, voters=self.lease.voters)
 
-    def answer(self, node: str, plea: LeaseRequest, now: float) -> CentreState:
+    def answer(self, node: str, request: LeaseRequest, now: float) -> CentreState:
         if self.lease is None:
-            self.seen, self.granted = max(self.seen, plea.term), max(self.granted, plea.granted_elsewhere)
-            self.votes.add(node, plea.granted_here, now)
+            self.seen, self.granted = max(self.seen, request.term), max(self.granted, request.granted_elsewhere)
+            self.votes.add(node, request.granted_here, now)
             wants = self.voters[-1].version != INITIAL_VERSION
             version = self.voters[-1].version
             return CentreState(
                 active=False, term=self.seen, is_candidate=wants, proposed_term=self.would, voters_version=version
             )
-        self.lease.take_request(node, plea)
-        active = plea.term <= self.term.number
+        self.lease.take_request(node, request)
+        active = request.term <= self.term.number
         version, stamp = self.lease.voters[-1].version, (self.lease.lease_id, now)
         if not active:
-            self.stand_by(max(self.seen, plea.term))
+            self.stand_by(max(self.seen, request.term))
         return CentreState(active=active, term=self.term.number, voters_version=version, stamp=stamp, lease_s=LEASE_S)
 
     def stand_by(self, seen: int) -> None:
@@ -93,13 +93,13 @@ class World:
         """As `tiers.Above._is_active`; a message may be late, an answer lost."""
         choice, grant = self.nodes[name], 0
         for _ in range(3):
-            plea = choice.lease_request(centre.name, grant=grant)
+            request = choice.lease_request(centre.name, grant=grant)
             grant = 0
             luck = self.dice.random()
             if luck < 0.05:
-                self.late.append((centre, name, plea))
+                self.late.append((centre, name, request))
                 return
-            state = centre.answer(name, plea, self.now)
+            state = centre.answer(name, request, self.now)
             if luck < 0.1:
                 return
             if choice.follows(state):
@@ -133,12 +133,12 @@ class World:
         self.now += self.dice.choice((0.2, 1.0, 3.0, 8.0, 11.0))
 
     def cable(self, _centre: Centre) -> None:
-        self.cut = {(each, one) for each in self.nodes for one in "ab" if self.dice.random() < 0.45}
+        self.cut = {(node, centre) for node in self.nodes for centre in "ab" if self.dice.random() < 0.45}
 
     def arrive(self, _centre: Centre) -> None:
         if self.late:
-            centre, name, plea = self.late.pop(self.dice.randrange(len(self.late)))
-            centre.answer(name, plea, self.now)
+            centre, name, request = self.late.pop(self.dice.randrange(len(self.late)))
+            centre.answer(name, request, self.now)
 
     def operate(self, centre: Centre) -> None:
         """Have a node join or leave, or another machine join in its place: another voter, without a memory."""
@@ -172,7 +172,7 @@ class World:
         self.nodes[name] = CentreChoice(LEASE_S, self.nodes[name].term)
 
     def leases(self) -> int:
-        return sum(bool(one.lease and one.lease.is_held(self.now)) for one in self.centres)
+        return sum(bool(centre.lease and centre.lease.is_held(self.now)) for centre in self.centres)
 
 
 def two_leases(seeds: int = SEEDS) -> tuple[str, int]:
@@ -200,7 +200,7 @@ def _no_bar(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         Lease,
         "take_request",
-        lambda self, node, plea: taken(self, node, msgspec.structs.replace(plea, granted_elsewhere=0)),
+        lambda self, node, request: taken(self, node, msgspec.structs.replace(request, granted_elsewhere=0)),
     )
 
 
@@ -225,9 +225,9 @@ def _long_memory(patch: pytest.MonkeyPatch) -> None:
 def _heard_is_here(patch: pytest.MonkeyPatch) -> None:
     answered = Centre.answer
 
-    def answer(self: Centre, node: str, plea: LeaseRequest, now: float) -> CentreState:
+    def answer(self: Centre, node: str, request: LeaseRequest, now: float) -> CentreState:
         seat = self.lease.lease_id if self.lease else 0
-        return answered(self, node, msgspec.structs.replace(plea, stamp=(seat, now)), now)
+        return answered(self, node, msgspec.structs.replace(request, stamp=(seat, now)), now)
 
     patch.setattr(Centre, "answer", answer)
 
@@ -243,10 +243,10 @@ def test_a_rule_taken_away_is_missed(
 
 def heard(lease: Lease, node: str, now: float, **more: object) -> None:
     """Have a node say that it has what was answered now."""
-    plea = LeaseRequest(
+    request = LeaseRequest(
         1, voters_version=lease.voters[-1].version if lease.voters else INITIAL_VERSION, stamp=(lease.lease_id, now)
     )
-    lease.take_request(node, msgspec.structs.replace(plea, **more))
+    lease.take_request(node, msgspec.structs.replace(request, **more))
 
 
 def test_a_node_that_joined_votes_once_it_was_heard_and_an_expelled_one_no_more() -> None:
@@ -260,18 +260,18 @@ def test_a_node_that_joined_votes_once_it_was_heard_and_an_expelled_one_no_more(
     assert lease.voters == (VoterConfiguration((1, 2), ("4401",)),)
     heard(lease, "4403", 1.0)
     lease.voters = lease.next_voters((), ["4401", "4403"], 1.0)
-    assert [one.nodes for one in lease.voters] == [("4401",), ("4401", "4403")]
+    assert [voter.nodes for voter in lease.voters] == [("4401",), ("4401", "4403")]
     assert lease.is_held(1.0)
     heard(lease, "4401", 2.0)  # it knows of the newer one: by the older nobody is granted any more
     lease.voters = lease.next_voters((), ["4401", "4403"], 2.0)
-    assert [one.nodes for one in lease.voters] == [("4401", "4403")]
+    assert [voter.nodes for voter in lease.voters] == [("4401", "4403")]
     heard(lease, "4401", 20.0)
     assert not lease.is_held(20.0)
     lease.voters = lease.next_voters((), ["4401"], 20.0)
     assert not lease.is_held(20.0)  # the other centre might still count the expelled one …
     lease.confirm_peer(lease.voters[-1].version)
     lease.voters = lease.next_voters((), ["4401"], 20.0)
-    assert [one.nodes for one in lease.voters] == [("4401",)]
+    assert [voter.nodes for voter in lease.voters] == [("4401",)]
     assert lease.is_held(20.0)  # … until it has who votes now
 
 
@@ -282,12 +282,12 @@ def test_an_older_electorate_ends_by_one_of_this_term() -> None:
         lease.take_request(node, LeaseRequest(7, voters_version=(1, 2), stamp=(9, 0.0)))
     lease.confirm_peer((6, 2))
     lease.voters = lease.next_voters((), ["1", "2"], 0.0)
-    assert [one.version for one in lease.voters] == [(1, 1), (1, 2), (7, 1)]
+    assert [voter.version for voter in lease.voters] == [(1, 1), (1, 2), (7, 1)]
     lease.take_request("1", LeaseRequest(7, voters_version=(7, 1), stamp=(9, 0.0)))
     lease.voters = lease.next_voters((), ["1", "2"], 0.0)
-    assert [one.version for one in lease.voters] == [(1, 1), (7, 1)]  # one of three is not half
+    assert [voter.version for voter in lease.voters] == [(1, 1), (7, 1)]  # one of three is not half
     lease.take_request("2", LeaseRequest(7, voters_version=(7, 1), stamp=(9, 0.0)))
-    assert [one.version for one in lease.next_voters((), ["1", "2"], 0.0)] == [(7, 1)]
+    assert [next_voter.version for next_voter in lease.next_voters((), ["1", "2"], 0.0)] == [(7, 1)]
 
 
 def test_alone_only_where_the_other_cannot_be_granted() -> None:

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.bus.ledger import DECODED, HOUR_US, MESSAGES, Ledger
+from sensegate.bus.ledger import DECODED, MESSAGES, Ledger
 from sensegate.bus.memory import MemoryLog
-from sensegate.clock import FakeClock
+from sensegate.clock import HOUR_US, FakeClock
 from sensegate.errors import Unavailable
 from sensegate.failover import ledger_copy
 from sensegate.failover.ledger_copy import LedgerCopy
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from sensegate.ports import Log
 from sensegate.share.hourly_ledgers import HourlyLedgers
 
@@ -33,10 +33,10 @@ def asks(hours: Log) -> Callable[[str, bytes], Awaitable[bytes]]:
 
 def ledger(hour: int, count: int) -> bytes:
     """Return a ledger of one commit."""
-    made = Ledger()
+    counts = Ledger()
     for kind in (MESSAGES, DECODED):
-        made.add(hour, "d-1", "mqtt", kind, count)
-    return made.encode()
+        counts.add(hour, "d-1", "mqtt", kind, count)
+    return counts.encode()
 
 
 class Site:
@@ -56,7 +56,7 @@ class Site:
 
     async def commit(self, node: str, hour: int, count: int) -> None:
         """Write a ledger and count it."""
-        at = await self.log.write([Member(f"ledger.{node}", ledger(hour, count))])
+        at = await self.log.write([LogMessage(f"ledger.{node}", ledger(hour, count))])
         for entry in await self.log.fetch(at - 1):
             self.books.add(entry)
 
@@ -65,9 +65,11 @@ class Site:
         return self.books.total(node, 0).totals()
 
 
-async def caught_up(copy: LedgerCopy, one: Site, other: Site, end: int | None = None) -> None:
+async def caught_up(copy: LedgerCopy, first: Site, second: Site, end: int | None = None) -> None:
     """Copy until nothing comes; `end`: of the log, as if it had come so far."""
-    while await copy.copy_next(asks(one.hours), other.log.epoch, (await other.log.bounds())[1] if end is None else end):
+    while await copy.copy_next(
+        asks(first.hours), second.log.epoch, (await second.log.bounds())[1] if end is None else end
+    ):
         pass
 
 
@@ -84,97 +86,97 @@ async def test_the_same_sums_after_a_promotion(
         if small:
             patch.setattr(ledger_copy, "ROWS_MAX", 2)
         clock = FakeClock()
-        one, other = Site(clock), Site(clock)
-        await one.open()
-        copy, now = LedgerCopy(other.hours, clock, ttl_h=TTL_H), clock.now() // HOUR_US
+        first, second = Site(clock), Site(clock)
+        await first.open()
+        copy, now = LedgerCopy(second.hours, clock, ttl_h=TTL_H), clock.now() // HOUR_US
         for number, (node, ago, count) in enumerate(commits):
-            await one.commit(node, now - ago, count)
+            await first.commit(node, now - ago, count)
             event = events[number] if number < len(events) else "flush"
             if event == "flush":
-                await one.books.flush()
+                await first.books.flush()
             elif event == "log":
-                for entry in await one.log.fetch((await other.log.bounds())[1], limit=10_000):
-                    await other.log.write([Member(entry.subject, entry.payload)])
+                for entry in await first.log.fetch((await second.log.bounds())[1], limit=10_000):
+                    await second.log.write([LogMessage(entry.subject, entry.payload)])
             else:
                 if event == "lose":
-                    other.hours.lose_next(written=bool(count % 2))
+                    second.hours.fail_next_write(written=bool(count % 2))
                 try:
-                    await caught_up(copy, one, other)
+                    await caught_up(copy, first, second)
                 except Unavailable:  # also where an earlier loss waited for the first write
-                    copy = LedgerCopy(other.hours, clock, ttl_h=TTL_H)
-        await other.open()
+                    copy = LedgerCopy(second.hours, clock, ttl_h=TTL_H)
+        await second.open()
         expected: dict[str, int] = {}
-        for node, _, count in commits[: (await other.log.bounds())[1]]:
+        for node, _, count in commits[: (await second.log.bounds())[1]]:
             expected[node] = expected.get(node, 0) + count
         for node in ("4401", "4403"):
-            assert other.sums(node).get(MESSAGES, 0) == expected.get(node, 0)
+            assert second.sums(node).get(MESSAGES, 0) == expected.get(node, 0)
 
 
 async def test_no_sums_that_are_ahead_of_the_log() -> None:
     """They wait until the log has come so far; the control: written at once they would count what is not there."""
     clock = FakeClock()
-    one, other = Site(clock), Site(clock)
-    await one.open()
-    await one.commit("4401", clock.now() // HOUR_US, 5)
-    await one.books.flush()
-    copy = LedgerCopy(other.hours, clock, ttl_h=TTL_H)
-    await caught_up(copy, one, other)
+    first, second = Site(clock), Site(clock)
+    await first.open()
+    await first.commit("4401", clock.now() // HOUR_US, 5)
+    await first.books.flush()
+    copy = LedgerCopy(second.hours, clock, ttl_h=TTL_H)
+    await caught_up(copy, first, second)
     assert await copy.position() is None
-    await caught_up(copy, one, other, 99)
-    await other.open()
-    assert other.sums("4401")[MESSAGES] == 5
+    await caught_up(copy, first, second, 99)
+    await second.open()
+    assert second.sums("4401")[MESSAGES] == 5
 
 
 async def test_it_goes_on_where_it_was_and_lives_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a restart only what is new is asked for; old hours keep the rest of their life."""
     clock = FakeClock()
-    one, other = Site(clock), Site(clock)
-    await one.open()
+    first, second = Site(clock), Site(clock)
+    await first.open()
     now = clock.now() // HOUR_US
     for ago in (0, 30):
-        await one.commit("4401", now - ago, 1)
-    await one.books.flush()
-    await caught_up(LedgerCopy(other.hours, clock, ttl_h=31), one, other, 99)
+        await first.commit("4401", now - ago, 1)
+    await first.books.flush()
+    await caught_up(LedgerCopy(second.hours, clock, ttl_h=31), first, second, 99)
     asked: list[bytes] = []
 
     async def ask(what: str, payload: bytes) -> bytes:
         asked.append(payload)
-        return await asks(one.hours)(what, payload)
+        return await asks(first.hours)(what, payload)
 
-    again = LedgerCopy(other.hours, clock, ttl_h=31)
-    await again.copy_next(ask, other.log.epoch, 99)
-    assert asked == [ledger_copy._encode((await one.hours.bounds())[1])]
+    again = LedgerCopy(second.hours, clock, ttl_h=31)
+    await again.copy_next(ask, second.log.epoch, 99)
+    assert asked == [ledger_copy._encode((await first.hours.bounds())[1])]
     await clock.advance(2 * 3_600)
-    left = [entry.subject for entry in await other.hours.fetch(0)]
+    left = [entry.subject for entry in await second.hours.fetch(0)]
     assert left == [f"hours.4401.{now}", "hours.position"]
     # Another stream there: all of it, anew.
     fresh = Site(clock)
     await fresh.open()
     await fresh.commit("4401", now, 7)
     await fresh.books.flush()
-    await caught_up(again, fresh, other, 99)
-    await other.open()
-    assert other.sums("4401")[MESSAGES] == 7
+    await caught_up(again, fresh, second, 99)
+    await second.open()
+    assert second.sums("4401")[MESSAGES] == 7
 
 
 async def test_more_than_goes_into_one_write_is_marked_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """A promotion between two writes sees that sums and position do not belong together."""
     monkeypatch.setattr(ledger_copy, "WRITE_ROWS", 2)
     clock = FakeClock()
-    one, other = Site(clock), Site(clock)
-    await one.open()
+    first, second = Site(clock), Site(clock)
+    await first.open()
     for ago in range(5):
-        await one.commit("4401", clock.now() // HOUR_US - ago, 1)
-    await one.books.flush()
-    copy, written = LedgerCopy(other.hours, clock, ttl_h=TTL_H), other.hours.write
+        await first.commit("4401", clock.now() // HOUR_US - ago, 1)
+    await first.books.flush()
+    copy, written = LedgerCopy(second.hours, clock, ttl_h=TTL_H), second.hours.write
     positions: list[str] = []
 
-    async def write(members: list[Member]) -> int:
+    async def write(members: list[LogMessage]) -> int:
         at = await written(members)
         present = await copy.position()
         positions.append(present.epoch if present else "none")
         return at
 
-    monkeypatch.setattr(other.hours, "write", write)
-    await caught_up(copy, one, other, 99)
+    monkeypatch.setattr(second.hours, "write", write)
+    await caught_up(copy, first, second, 99)
     assert positions == ["", "", "", "memory"]

@@ -13,7 +13,7 @@ from sensegate.bus import streams, timelines
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.names import FILLER
+from sensegate.bus.names import PADDING_SUBJECT
 from sensegate.bus.timelines import Timelines
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import EngineConfig, StoreConfig
@@ -21,7 +21,7 @@ from sensegate.errors import Fenced, Unavailable
 from sensegate.failover import replica
 from sensegate.failover.replica import Replica, ReplicatedLog, ReplicationSource, decode_log_request
 from sensegate.failover.terms import Term
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from sensegate.ports import Log
 
 Ask = Callable[[str, bytes], Awaitable[bytes]]
@@ -46,13 +46,15 @@ def asks(original: ReplicationSource) -> Ask:
 async def contents(log: Log) -> list[tuple[int, str, bytes]]:
     """Return what a log holds, without fillers."""
     entries = await log.fetch(0, limit=10_000, max_bytes=2**40)
-    return [(one.sequence, one.subject, one.payload) for one in entries if one.subject != FILLER]
+    return [
+        (record.sequence, record.subject, record.payload) for record in entries if record.subject != PADDING_SUBJECT
+    ]
 
 
-def commit(number: int, size: int, lane: str = "a") -> list[Member]:
+def commit(number: int, size: int, lane: str = "a") -> list[LogMessage]:
     """Return a commit whose record replaces the one before."""
-    rows = [Member(f"readings.4401.440106.{at % 3}", f"{number}/{at}".encode()) for at in range(size)]
-    return [*rows, Member(f"commit.44.{lane}", str(number).encode(), rollup=True)]
+    rows = [LogMessage(f"readings.4401.440106.{at % 3}", f"{number}/{at}".encode()) for at in range(size)]
+    return [*rows, LogMessage(f"commit.44.{lane}", str(number).encode(), rollup=True)]
 
 
 async def caught_up(copy: Replica, ask: Ask) -> None:
@@ -82,7 +84,7 @@ async def test_the_same_sequences(commits: list[tuple[int, str, bool]]) -> None:
 
 async def test_a_commit_larger_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is written when its end has come, and not before."""
-    monkeypatch.setattr(replica, "PIECE_ENTRIES", 4)
+    monkeypatch.setattr(replica, "CHUNK_ENTRIES", 4)
     source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
     copy, ask = Replica(own, StoreConfig(), clock), asks(ReplicationSource(source, clock, 5.0))
     await source.write(commit(1, 9))
@@ -99,7 +101,7 @@ async def test_an_unknown_outcome_is_looked_up() -> None:
         source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
         copy, ask = Replica(own, StoreConfig(), clock), asks(ReplicationSource(source, clock, 5.0))
         await source.write(commit(1, 3))
-        own.lose_next(written=written)
+        own.fail_next_write(written=written)
         with pytest.raises(Unavailable):
             await copy.copy_next(ask)
         await caught_up(copy, ask)
@@ -114,13 +116,13 @@ async def test_timelines_come_before_what_was_written_on_them(tmp_path: Path) ->
     for number in range(3):
         await timelines.begin(source, clock.now())
         await source.write(commit(number, 2))
-        own.lose_next(written=False)
+        own.fail_next_write(written=False)
         with pytest.raises(Unavailable):
             await copy.copy_next(ask)
         assert Timelines.open(tmp_path, "memory").history == source.timelines.history
         await caught_up(copy, ask)
     assert await contents(own) == await contents(source)
-    assert [own.timelines.of(at) for at in range(12)] == [source.timelines.of(at) for at in range(12)]
+    assert [own.timelines.timeline_at(at) for at in range(12)] == [source.timelines.timeline_at(at) for at in range(12)]
 
 
 async def test_a_tail_that_the_active_centre_has_lost_is_no_copy() -> None:
@@ -136,7 +138,7 @@ async def test_a_tail_that_the_active_centre_has_lost_is_no_copy() -> None:
     await timelines.begin(older, clock.now())
     for number in range(3, 6):
         await older.write(commit(number, 2))
-    with pytest.raises(Fenced, match="has lost what is last here"):
+    with pytest.raises(Fenced, match="has lost our last entries"):
         await copy.copy_next(asks(ReplicationSource(older, clock, 5.0)))
 
 
@@ -174,16 +176,17 @@ async def test_another_past_is_no_original() -> None:
     await ahead.write(commit(9, 2))
     with pytest.raises(Fenced, match="later term"):
         await Replica(ahead, StoreConfig(), clock, Term(1, history=((1, 0),))).copy_next(ask)
-    with pytest.raises(Fenced, match="no copy"):
+    with pytest.raises(Fenced, match="not a copy"):
         await Replica(MemoryLog(epoch="another"), StoreConfig(), clock).copy_next(ask)
 
 
+@pytest.mark.live
 async def test_a_new_copy_of_a_log_that_begins_late_has_no_past(tmp_path: Path) -> None:
     """Where the first entries have expired or were replaced, an empty copy begins behind them, fenced by no term."""
     store = StoreConfig(log_bytes=8 * 2**20, intake_bytes=2**20, ledger_bytes=2**20, registry_bytes=2**20)
     source, clock = MemoryLog(epoch="6614d6149f7d2"), SystemClock()
     for number in range(3):
-        await source.write([Member("commit.44.a", str(number).encode(), rollup=True)])
+        await source.write([LogMessage("commit.44.a", str(number).encode(), rollup=True)])
     first, last = await source.bounds()
     assert (first, last) == (3, 3)
     async with Engine(EngineConfig(), store, tmp_path, name="44") as engine:
@@ -199,6 +202,7 @@ async def test_a_new_copy_of_a_log_that_begins_late_has_no_past(tmp_path: Path) 
         await nc.close()
 
 
+@pytest.mark.live
 async def test_on_the_engine(tmp_path: Path) -> None:
     """A log that begins late, with a record replaced many times: the copy has its sequences and its life."""
     store = StoreConfig(log_bytes=8 * 2**20, intake_bytes=2**20, ledger_bytes=2**20, registry_bytes=2**20)

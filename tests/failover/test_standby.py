@@ -24,7 +24,7 @@ LEASE_S = 10.0
 ALL = ("4401", "4403", "4404")
 
 
-def standby(directory: Path, term: Term, *, copied: bool = True) -> tuple[_Standby, FakeClock]:
+def make_standby(directory: Path, term: Term, *, copied: bool = True) -> tuple[_Standby, FakeClock]:
     """Return a standby that has lost the active centre just now."""
     directory.mkdir(parents=True, exist_ok=True)
     config = msgspec.structs.replace(
@@ -39,9 +39,9 @@ def standby(directory: Path, term: Term, *, copied: bool = True) -> tuple[_Stand
     return made, clock
 
 
-async def said(one: _Standby, division: str, plea: LeaseRequest) -> CentreState:
+async def ask_lease(standby: _Standby, division: str, request: LeaseRequest) -> CentreState:
     """Return what a node is answered."""
-    return decode_state(await one._lease(division, encode(plea)))
+    return decode_state(await standby._answer_lease(division, encode(request)))
 
 
 async def test_it_wants_what_it_can_have(tmp_path: Path) -> None:
@@ -54,51 +54,51 @@ async def test_it_wants_what_it_can_have(tmp_path: Path) -> None:
         (Term(1, active=True, voters=known), False, True),
         (Term(1, active=True), False, True),  # the very first start
     ):
-        one, clock = standby(tmp_path / f"{term.active}{copied}{len(term.voters)}", term, copied=copied)
-        assert not (await said(one, "4401", LeaseRequest(1))).is_candidate
+        standby, clock = make_standby(tmp_path / f"{term.active}{copied}{len(term.voters)}", term, copied=copied)
+        assert not (await ask_lease(standby, "4401", LeaseRequest(1))).is_candidate
         await clock.advance(LEASE_S)
-        assert (await said(one, "4401", LeaseRequest(1))).is_candidate is wants, (term, copied)
+        assert (await ask_lease(standby, "4401", LeaseRequest(1))).is_candidate is wants, (term, copied)
         # Of a later term than its own it has nothing but what it copied.
-        assert (await said(one, "4401", LeaseRequest(2))).is_candidate is (wants and copied), (term, copied)
+        assert (await ask_lease(standby, "4401", LeaseRequest(2))).is_candidate is (wants and copied), (term, copied)
 
 
 async def test_the_term_that_would_begin_is_later_than_every_other(tmp_path: Path) -> None:
     """Also than one that a node has granted to the other centre; grants of another term do not count."""
-    one, clock = standby(tmp_path, Term(1, voters=(VoterConfiguration((1, 1), ALL),)))
+    standby, clock = make_standby(tmp_path, Term(1, voters=(VoterConfiguration((1, 1), ALL),)))
     await clock.advance(LEASE_S)
-    assert (await said(one, "4401", LeaseRequest(1, granted_here=2))).proposed_term == 2
-    assert (await said(one, "4403", LeaseRequest(1, granted_elsewhere=2))).proposed_term == 3
-    assert (await said(one, "4403", LeaseRequest(1, granted_here=2, granted_elsewhere=2))).term == 1
-    assert not one.votes.has_majority(one._would, one._voters, clock.monotonic())
+    assert (await ask_lease(standby, "4401", LeaseRequest(1, granted_here=2))).proposed_term == 2
+    assert (await ask_lease(standby, "4403", LeaseRequest(1, granted_elsewhere=2))).proposed_term == 3
+    assert (await ask_lease(standby, "4403", LeaseRequest(1, granted_here=2, granted_elsewhere=2))).term == 1
+    assert not standby.votes.has_majority(standby._proposed_term, standby._voters, clock.monotonic())
     for node in ("4401", "4403"):
-        await said(one, node, LeaseRequest(1, granted_here=3))
-    assert one.votes.has_majority(one._would, one._voters, clock.monotonic())
+        await ask_lease(standby, node, LeaseRequest(1, granted_here=3))
+    assert standby.votes.has_majority(standby._proposed_term, standby._voters, clock.monotonic())
 
 
 async def test_an_expelled_node_votes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From when the standby has heard of it; the control: before, its grant counted."""
-    one, clock = standby(tmp_path, Term(1, active=True, voters=(VoterConfiguration((1, 1), ALL),)))
+    standby, clock = make_standby(tmp_path, Term(1, active=True, voters=(VoterConfiguration((1, 1), ALL),)))
     for node in ("4401", "4403"):
-        await said(one, node, LeaseRequest(1, granted_here=2))
-    assert one.votes.has_majority(2, one._voters, clock.monotonic())
+        await ask_lease(standby, node, LeaseRequest(1, granted_here=2))
+    assert standby.votes.has_majority(2, standby._voters, clock.monotonic())
 
     async def active(*_: object) -> bytes:
         return encode(CentreState(active=True, term=1, voters=VoterConfiguration((1, 2), ("4401", "4404"))))
 
-    monkeypatch.setattr("sensegate.failover.standby.asked", active)
-    await one._state(cast("Any", None))
+    monkeypatch.setattr("sensegate.failover.standby.ask_peer", active)
+    await standby._fetch_state(cast("Any", None))
     kept = terms.read(tmp_path)
     assert (kept.voters, kept.active) == ((VoterConfiguration((1, 2), ("4401", "4404")),), False)
-    assert not one.votes.has_majority(2, one._voters, clock.monotonic())
-    await said(one, "4404", LeaseRequest(1, granted_here=2))
-    assert one.votes.has_majority(2, one._voters, clock.monotonic())
+    assert not standby.votes.has_majority(2, standby._voters, clock.monotonic())
+    await ask_lease(standby, "4404", LeaseRequest(1, granted_here=2))
+    assert standby.votes.has_majority(2, standby._voters, clock.monotonic())
 
 
 async def test_rows_that_are_gone_at_the_active_centre_are_gone_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long ago: a token that was revoked while this centre was away is not in force after a promotion."""
-    one, _ = standby(tmp_path, Term(1))
+    standby, _ = make_standby(tmp_path, Term(1))
     own, there = MemoryBucket(), MemoryBucket()
     for bucket, keys in ((own, ("kept", "revoked")), (there, ("kept", "new"))):
         for key in keys:
@@ -112,11 +112,11 @@ async def test_rows_that_are_gone_at_the_active_centre_are_gone_here(
         rows = there._newer(after)[:1]
         return msgspec.msgpack.encode(([(row.key, row.value) for row in rows], rows[-1].revision if rows else after))
 
-    monkeypatch.setattr(one, "_bucket", opened)
-    await one._registry("tokens", ask)
+    monkeypatch.setattr(standby, "_bucket", opened)
+    await standby._copy_registry("tokens", ask)
     assert {row.key for row in (await own.load_all())[0]} == {"kept", "new"}
-    await one._registry("tokens", ask)  # nothing new: nothing goes
+    await standby._copy_registry("tokens", ask)  # nothing new: nothing goes
     assert {row.key for row in (await own.load_all())[0]} == {"kept", "new"}
     await there.delete("new")
-    await one._registry("tokens", ask)
+    await standby._copy_registry("tokens", ask)
     assert {row.key for row in (await own.load_all())[0]} == {"kept"}

@@ -19,6 +19,8 @@ from sensegate.errors import Fenced
 from sensegate.failover import trail_copy
 from sensegate.failover.trail_copy import TrailCopy
 
+pytestmark = pytest.mark.live
+
 BY = Principal("admin", Role.ADMIN, scope("44"))
 
 
@@ -36,7 +38,7 @@ async def trail(directory: Path, store: StoreConfig) -> AsyncIterator[Audit]:
     await engine.start()
     try:
         nc = await engine.connect(User.GATEWAY)
-        await streams.ensure_books(nc, store)
+        await streams.ensure_ledger_and_audit(nc, store)
         made = Audit(nc, SystemClock(), gateway="44")
         yield made
         await made.close()
@@ -70,47 +72,47 @@ async def copied(own: Audit, source: Audit) -> None:
 
 async def test_one_chain_through_a_promotion(tmp_path: Path, store_config: StoreConfig) -> None:
     """Copied and gone on with, then copied back; a tail that only one of them had is no copy, and is told."""
-    async with trail(tmp_path / "a", store_config) as one, trail(tmp_path / "b", store_config) as other:
-        await copied(other, one)  # nothing yet
-        await write(one, 11, "before")
-        await copied(other, one)
-        assert await other.end() == await one.end()
-        await write(one, 2, "later")
-        await copied(other, one)
-        assert [raw async for raw in other.stored()] == [raw async for raw in one.stored()]
-        head = await one.head()
-        await write(other, 3, "promoted")
-        assert await other.check(head) is None  # the head noted at the old centre is found at the new one
-        assert await trail_copy.divergent_tail(one, asks(other)) == (13, [])
-        await copied(one, other)
-        assert (await one.head()).number == 16
-        assert await one.check() is None
+    async with trail(tmp_path / "a", store_config) as first, trail(tmp_path / "b", store_config) as second:
+        await copied(second, first)  # nothing yet
+        await write(first, 11, "before")
+        await copied(second, first)
+        assert await second.end() == await first.end()
+        await write(first, 2, "later")
+        await copied(second, first)
+        assert [raw async for raw in second.stored()] == [raw async for raw in first.stored()]
+        head = await first.head()
+        await write(second, 3, "promoted")
+        assert await second.check(head) is None  # the head noted at the old centre is found at the new one
+        assert await trail_copy.divergent_tail(first, asks(second)) == (13, [])
+        await copied(first, second)
+        assert (await first.head()).number == 16
+        assert await first.check() is None
         # Both write: whoever is not active any more has a tail.
-        await write(other, 6, "active")
-        await write(one, 2, "cut off")
-        with pytest.raises(Fenced, match="number 18"):
-            await copied(one, other)
-        number, records = await trail_copy.divergent_tail(one, asks(other))
+        await write(second, 6, "active")
+        await write(first, 2, "cut off")
+        with pytest.raises(Fenced, match="record 18"):
+            await copied(first, second)
+        number, records = await trail_copy.divergent_tail(first, asks(second))
         assert number == 16
-        assert digest(records[-1]) == digest((await one.end())[1])
+        assert digest(records[-1]) == digest((await first.end())[1])
         assert [b"cut off" in raw for raw in records] == [True, True]
         with pytest.raises(Fenced):
-            await one.take(await other.after(17, limit=9))  # nor could it be written
+            await first.take(await second.after(17, limit=9))  # nor could it be written
         # A trail longer than that of the active one.
-        await write(one, 9, "cut off")
+        await write(first, 9, "cut off")
         with pytest.raises(Fenced, match="ends with number 27"):
-            await copied(one, other)
-        assert (await trail_copy.divergent_tail(one, asks(other)))[0] == 16
+            await copied(first, second)
+        assert (await trail_copy.divergent_tail(first, asks(second)))[0] == 16
 
 
 async def test_only_what_goes_on_is_taken(tmp_path: Path, store_config: StoreConfig) -> None:
     """A changed record in between is found before it is written."""
-    async with trail(tmp_path / "a", store_config) as one, trail(tmp_path / "b", store_config) as other:
-        await write(one, 4, "before")
-        raws = await one.after(0, limit=10)
-        assert await one.after(2, limit=10) == raws[2:]
-        assert await one.after(4, limit=10) == []
+    async with trail(tmp_path / "a", store_config) as first, trail(tmp_path / "b", store_config) as second:
+        await write(first, 4, "before")
+        raws = await first.after(0, limit=10)
+        assert await first.after(2, limit=10) == raws[2:]
+        assert await first.after(4, limit=10) == []
         forged = [raws[0], raws[1].replace(b"before-1", b"forged-1"), *raws[2:]]
         with pytest.raises(Fenced, match="record 3 does not follow record 2"):
-            await other.take(forged)
-        assert (await other.end())[0] == 2
+            await second.take(forged)
+        assert (await second.end())[0] == 2

@@ -11,10 +11,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from sensegate import config, errors, metrics
+from sensegate import config, errors, flow, metrics
 from sensegate.authoring import reference, schema
 from sensegate.model import DuplicateKind, QuarantineReason, RejectReason
 from sensegate.quantities.quality import Flag, Quality, TimeQuality
+from tests.house import graph
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,7 +113,21 @@ def _comparison(words: tuple[str, ...] = _ENGLISH) -> str:
     return "\n".join(rows)
 
 
+def _features() -> str:
+    """Return the features of a gateway, as they register themselves."""
+    rows = ["| feature | what it is for | settings | buckets | routes | commands |", "|---|---|---|---|---|---|"]
+    for spec in flow.FEATURES:
+        cells = (
+            ", ".join(f"`{name}`" for name in names) or "–" for names in (spec.config, spec.buckets, spec.commands)
+        )
+        settings, buckets, commands = cells
+        rows.append(f"| {spec.name} | {spec.title} | {settings} | {buckets} | {len(spec.routes) or '–'} | {commands} |")
+    return "\n".join(rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "features": _features,
+    "import_graph": lambda: graph.mermaid(graph.graph()),
     "settings": config.reference,
     "metrics": _metrics,
     "errors": _errors,

@@ -157,9 +157,9 @@ class Pusher:
                 return False
             self.camera.faults[f"status {answer.status}"] += answer.status != 200
             statuses = tree["ResponseStatusListObject"]["ResponseStatusObject"]
-        good = {one["Id"] for one in statuses if one["StatusCode"] == 0}
+        good = {statuse["Id"] for statuse in statuses if statuse["StatusCode"] == 0}
         self.camera.acked |= good
-        return {one["MotorVehicleID"] for one in batch} <= self.camera.acked
+        return {delivery["MotorVehicleID"] for delivery in batch} <= self.camera.acked
 
 
 class Tap:
@@ -359,7 +359,7 @@ class Campaign:
         while time.monotonic() < deadline and not all(acked <= tap.seen.keys() for tap in self.taps.values()):
             await asyncio.sleep(0.2)
         await asyncio.sleep(2.0)  # what would come twice comes now
-        made = {one["MotorVehicleID"] for camera in cameras for one in _all_of(camera, self.pushers[0]._base)}
+        made = {vehicle["MotorVehicleID"] for camera in cameras for vehicle in _all_of(camera, self.pushers[0]._base)}
         balanced = {}
         for name, member in (("node", self.node), ("centre", self.city.centre)):
             async with GatewayClient(member.url, member.token) as remote:
@@ -385,7 +385,7 @@ class Campaign:
 def _all_of(camera: Camera, base: int) -> list[dict[str, Any]]:
     """Return everything that a camera has made, once more."""
     again = Camera(camera.code, "")
-    return [one for _ in range(camera.sent // BATCH) for one in again.batch(base)]
+    return [vehicle for _ in range(camera.sent // BATCH) for vehicle in again.batch(base)]
 
 
 def main() -> int:

@@ -21,8 +21,8 @@ import aiohttp
 import msgspec
 from msgspec import structs
 
-from sensegate.bus.addresses import Addresses
-from sensegate.bus.ports import free_port
+from sensegate.bus.addresses import GatewayAddresses
+from sensegate.bus.free_ports import free_port
 from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig, WebConfig
 from sensegate.config.viid import ViidConfig, ViidSubordinateConfig, ViidSuperiorConfig
@@ -72,7 +72,7 @@ class Middle:
             sys.executable, "-m", "sensegate.cli", "run", str(self._file)
         )
         await eventually(self._kept.exists, 60)
-        run = msgspec.json.decode(self._kept.read_bytes(), type=Addresses)
+        run = msgspec.json.decode(self._kept.read_bytes(), type=GatewayAddresses)
         admin = (Path(self.config.directory) / "admin.token").read_text().strip()
         return Site(self.config, run, self._http, admin)
 
@@ -181,7 +181,7 @@ async def row(directory: Path) -> AsyncIterator[Row]:
         async def subscribed() -> bool:
             told = (await made.middle_site.ask("GET", "/api/v1/viid")).body
             there = (await made.top.ask("GET", "/api/v1/viid")).body
-            return bool(told["below"][0]["in_force"] and there["below"][0]["in_force"])
+            return bool(told["subordinates"][0]["in_force"] and there["subordinates"][0]["in_force"])
 
         await eventually(subscribed, 30)
         yield made

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 
 
 class Letter(msgspec.Struct):

@@ -27,8 +27,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from sensegate.bus.addresses import Addresses
-from sensegate.bus.ports import free_port
+from sensegate.bus.addresses import GatewayAddresses
+from sensegate.bus.free_ports import free_port
 from sensegate.demo.city import City, CityMember
 from sensegate.demo.processes import SupervisedProcess
 from tests.live.granting import granted
@@ -85,7 +85,7 @@ class Tier:
 
     def __init__(self, member: CityMember, http: aiohttp.ClientSession) -> None:
         self.member = member
-        addresses = Addresses(
+        addresses = GatewayAddresses(
             0, 0, member.url, f"mqtt://127.0.0.1:{member.mqtt_port}", f"nats://127.0.0.1:{member.nats_port}"
         )
         self.site = Site(config_of(member.directory, member.division), addresses, http, member.token)

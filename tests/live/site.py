@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from sensegate import flow
-from sensegate.bus.addresses import Addresses
+from sensegate.bus.addresses import GatewayAddresses
 from sensegate.config import Config, IngestConfig, NodeUserConfig, StoreConfig, TimeConfig, UplinkConfig, WebConfig
 from sensegate.config.people import EgressConfig
 from tests.live.phone import Phone
@@ -81,7 +81,7 @@ class Made(msgspec.Struct):
 class Site:
     """A running gateway; `admin` is its first token."""
 
-    def __init__(self, config: Config, addresses: Addresses, http: aiohttp.ClientSession, admin: str) -> None:
+    def __init__(self, config: Config, addresses: GatewayAddresses, http: aiohttp.ClientSession, admin: str) -> None:
         self.config = config
         self.addresses = addresses
         self.admin = admin
@@ -232,7 +232,7 @@ def _waiting() -> str:
 async def running(config: Config, *, timeout_s: float = 30.0) -> AsyncIterator[Site]:
     """Run a gateway; stopped in order at the end, whatever was left open by the test."""
     logging = structlog.get_config()
-    up: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
+    up: asyncio.Future[GatewayAddresses] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(flow.run(config, ready=up.set_result), name=f"gateway {config.division}")
     try:
         either: set[asyncio.Future[Any]] = {up, task}

@@ -31,7 +31,7 @@ from msgspec import structs
 from sensegate.authoring.examples import payload_of
 from sensegate.authoring.explain import explain
 from sensegate.bus import columns, raw
-from sensegate.bus.addresses import Addresses
+from sensegate.bus.addresses import GatewayAddresses
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.ledger import Ledger
 from sensegate.config import Config, EngineConfig, IngestConfig, NodeUserConfig, UplinkConfig
@@ -161,7 +161,7 @@ async def gateway(
         run = directory / "run" / "run.json"
         await eventually(lambda: run.exists() or process.returncode is not None, 60)
         assert process.returncode is None, told.read_text()
-        addresses = msgspec.json.decode(run.read_bytes(), type=Addresses)
+        addresses = msgspec.json.decode(run.read_bytes(), type=GatewayAddresses)
         admin = (directory / "run" / "admin.token").read_text().strip()
         async with aiohttp.ClientSession() as http:
             yield Running(Site(config, addresses, http, admin), process, told)
@@ -171,7 +171,7 @@ async def gateway(
             process.terminate()
             await asyncio.wait_for(process.wait(), 30)
         else:
-            async with Engine.of(config, personal=any_video_profile(config.profile_folders)):
+            async with Engine.of(config, slots=(), personal=any_video_profile(config.profile_folders)):
                 pass  # adopts the server that the gateway left behind, and ends it
 
 
@@ -226,9 +226,9 @@ def readings_of(subject: str, payload: bytes) -> Iterator[bytes]:
     """Yield a member of the log as our own readers read it."""
     kind = subject.partition(".")[0]
     if kind in {"raw", "quarantine"}:
-        for one in raw.decode_kept(payload) if kind == "quarantine" else raw.decode(payload):
+        for one in raw.decode_quarantined(payload) if kind == "quarantine" else raw.decode(payload):
             yield msgspec.json.encode(one)
-            yield (one.message if isinstance(one, raw.Kept) else one[0]).payload
+            yield (one.message if isinstance(one, raw.StoredMessage) else one[0]).payload
     elif kind in {"readings", "observations", "seen"}:
         batch = columns.decode(payload, sequence=1)
         yield "\n".join(records.json_lines(batch, np.arange(len(batch), dtype=np.int64), 1, "c")).encode()
@@ -240,7 +240,7 @@ async def in_streams(config: Config) -> tuple[dict[str, str], dict[str, int]]:
     """Return (kind -> subject of each mark in what the gateway itself stores, subject's first word -> messages)."""
     found: dict[str, str] = {}
     seen: dict[str, int] = {}
-    async with Engine.of(config, personal=any_video_profile(config.profile_folders)) as engine:
+    async with Engine.of(config, slots=(), personal=any_video_profile(config.profile_folders)) as engine:
         client = await engine.connect(User.GATEWAY)
         context = client.jetstream()
         for info in await context.streams_info():

@@ -18,7 +18,7 @@ from msgspec import structs
 
 from sensegate.config import NodeUserConfig, UplinkConfig
 from sensegate.lifecycle.canaries import CanaryAnalysis
-from sensegate.persist.priors import Priors
+from sensegate.persist.previous_readings import PreviousReadings
 from tests.conftest import eventually
 from tests.live.site import PLAIN, Made, Site, config_of, running
 from tests.live.test_profiles import THERMOMETER, write
@@ -201,7 +201,7 @@ async def test_control_a_redecode_that_knows_nothing_of_the_log_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the priors blind, every message of the span comes twice, and the drill's own check says so."""
-    monkeypatch.setattr(Priors, "take", lambda *_args, **_more: None)
+    monkeypatch.setattr(PreviousReadings, "add", lambda *_args, **_more: None)
     async with city_with_thermometers(tmp_path) as city:
         operator, _ = await city.site.token("city_operator", "4401")
         await step(city.site, "/versions", operator, 201, text=WRONG)
@@ -272,7 +272,7 @@ async def test_orders_are_examined(tmp_path: Path) -> None:
         operator, _ = await site.token("city_operator", "4401")
         other, _ = await site.token("county_operator", "440103")
         beyond = await step(site, "/redecode?since=30d", operator, 400)
-        assert "messages that were good are kept for 72 h" in beyond["detail"]
+        assert "decoded messages are retained for 72 h" in beyond["detail"]
         done = await redecoded(site, "since=30d", operator, what="quarantine")
         assert done["messages"] == 0
         await step(site, "/redecode?since=1h&until=2h", operator, 400)

@@ -11,7 +11,7 @@ import nats
 import pytest
 
 from sensegate.bus.engine import User
-from sensegate.bus.packing import seal
+from sensegate.bus.packing import encode_map
 from sensegate.bus.slots import inbox_prefix
 from sensegate.bus.unreadable import UNREADABLE
 from sensegate.cli.doctor import alive
@@ -43,14 +43,14 @@ OTHERS = (
     "commit.4401-carried",
 )
 SUMS = ("hours.44.490000", "hours.44.x", "hours.44.490000.1", f"hours.44.{'9' * 200}", "hours.position")
-PAYLOADS = (b"{}", b"", b"\x93" + b"\x91" * 50_000, seal({"rows": 1 << 24}), b'{"q":' + b"[" * 50_000)
+PAYLOADS = (b"{}", b"", b"\x93" + b"\x91" * 50_000, encode_map({"rows": 1 << 24}), b'{"q":' + b"[" * 50_000)
 
 
 @pytest.fixture(autouse=True)
 def _forgotten() -> None:
     """What other tests of this process met is not told here."""
     for entry in UNREADABLE.all():
-        UNREADABLE.forget(entry.sequence)
+        UNREADABLE.remove(entry.sequence)
 
 
 async def written(site: Site, subjects: Mapping[str, bytes] | tuple[str, ...]) -> list[int]:

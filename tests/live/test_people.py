@@ -15,7 +15,7 @@ import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner
 
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.cli import app
 from sensegate.config.people import OidcConfig, OidcRule
 from tests.conftest import eventually

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from sensegate.bus.addresses import Addresses
-from sensegate.bus.ports import free_port
+from sensegate.bus.addresses import GatewayAddresses
+from sensegate.bus.free_ports import free_port
 from sensegate.config import EngineConfig, WebConfig
 from tests.bus.devices import alive
 from tests.conftest import eventually
@@ -51,7 +51,7 @@ async def test_nothing_listens_beyond_the_configuration(tmp_path: Path, division
     kept = tmp_path / "store" / "run.json"
     try:
         await eventually(kept.exists, 30)
-        run = msgspec.json.decode(kept.read_bytes(), type=Addresses)
+        run = msgspec.json.decode(kept.read_bytes(), type=GatewayAddresses)
         assert run.pid == process.pid
         expected = {("127.0.0.1", port) for port in ports.values()}
         assert {("127.0.0.1", urlsplit(url).port) for url in (run.http, run.mqtt, run.nats)} == expected

@@ -113,7 +113,7 @@ async def test_a_shadow_from_the_command_line(shell: Shell) -> None:
         (("rollback", "th"), "'th' is not a profile name"),
         (("diff", "acme/th@1", "acme/other@2"), "are different profiles"),
         (("propose", "nowhere.yaml"), "nowhere.yaml: cannot be read"),
-        (("redecode", "acme/th", "--since", "90d"), "messages that were good are kept for 72 h"),
+        (("redecode", "acme/th", "--since", "90d"), "decoded messages are retained for 72 h"),
         (("redecode", "acme/th", "--since", "soon"), "soon"),
         (("canary", "acme/th@1", "--share", "0.5", "--device", "x"), "exactly one is needed"),
     ],

@@ -20,7 +20,7 @@ from tests.live.site import Made, Site, config_of, running
 
 pytestmark = pytest.mark.live
 BEGAN = int(time.time()) - 3_600
-"""Within the horizon of the duplicate index."""
+"""Within the horizon of the dedup index."""
 
 
 def written(config: Config) -> Path:

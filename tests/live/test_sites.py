@@ -27,13 +27,13 @@ import pytest
 
 from sensegate.authority.audit_opening import KEY
 from sensegate.authority.chain import SignedHead, check_export
-from sensegate.bus.addresses import Addresses
+from sensegate.bus.addresses import GatewayAddresses
+from sensegate.bus.free_ports import free_port
 from sensegate.bus.ledger import ACCEPTED
-from sensegate.bus.ports import free_port
 from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig, WebConfig
 from sensegate.config.sites import CentreConfig, PeerConfig
 from sensegate.failover import terms
-from sensegate.failover.standby import TAIL
+from sensegate.failover.standby import TAIL_FILE
 from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
 from sensegate.share.wiring import PSEUDONYM_KEY, STATEMENT_KEY
 from tests.conftest import eventually
@@ -94,7 +94,7 @@ class Centre:
         assert self.process
         pids = {self.process.pid}
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            pids.add(msgspec.json.decode((self.directory / "run.json").read_bytes(), type=Addresses).engine_pid)
+            pids.add(msgspec.json.decode((self.directory / "run.json").read_bytes(), type=GatewayAddresses).engine_pid)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -427,7 +427,7 @@ async def test_fail_over(tmp_path: Path, *, automatic: bool) -> None:
         return
     # What only the first had is named, lies beside its old store, and is in force nowhere.
     (named,) = found["named"]
-    tail = [json.loads(line) for line in (tmp_path / "centre0" / named["place"] / TAIL).read_text().splitlines()]
+    tail = [json.loads(line) for line in (tmp_path / "centre0" / named["place"] / TAIL_FILE).read_text().splitlines()]
     assert [record["number"] for record in tail] == list(range(named["trail_after"] + 1, named["trail_last"] + 1))
     assert "token.create" in [record["action"] for record in tail]
     assert found["late"] == 401

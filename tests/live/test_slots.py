@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sensegate.bus.connect import Link, connect
+from sensegate.bus.connect import BusClient, connect
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.tiers import membership
@@ -32,7 +32,7 @@ async def invited(centre: Site, division: str, **more: Any) -> str:
     return code
 
 
-async def connected(kept: StoredLink) -> Link:
+async def connected(kept: StoredLink) -> BusClient:
     """Connect with what a node was told when it joined."""
     return await connect(
         kept.url,
@@ -44,7 +44,7 @@ async def connected(kept: StoredLink) -> Link:
     )
 
 
-async def half_open(kept: StoredLink) -> Link:
+async def half_open(kept: StoredLink) -> BusClient:
     """Return a connection whose client has gone, and the server has not noticed."""
     connection = await connected(kept)
     for task in (connection._reading_task, connection._ping_interval_task):
@@ -90,7 +90,7 @@ async def test_nodes_come_and_go_while_devices_stay_connected(tmp_path: Path) ->
         code = await invited(centre, "4403", replace=True)
         fresh = await membership.join(tmp_path / "new", code, centre.addresses.http)
         assert (fresh.slot, fresh.generation) == ("4403", 2)
-        await asyncio.wait_for(links["4403"].connection.refused.wait(), 10)
+        await asyncio.wait_for(links["4403"].connection.credentials_refused.wait(), 10)
         with pytest.raises((PermissionDenied, Unavailable)):
             await connected(kept["4403"])
 

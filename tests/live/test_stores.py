@@ -14,8 +14,8 @@ import pytest
 
 from sensegate.bus import store_watch
 from sensegate.config import DuplicateConfig, StoreConfig
-from sensegate.persist.commit import Committer, Pending
-from sensegate.persist.store import decode_manifest
+from sensegate.persist.checkpoint_store import decode_manifest
+from sensegate.persist.commit import Committer, PreparedBatch
 from tests.conftest import eventually
 from tests.live.phone import Phone
 from tests.live.site import SMALL, Made, Site, config_of, running
@@ -124,7 +124,7 @@ async def test_a_full_intake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """
     held, real = asyncio.Event(), Committer.write
 
-    async def write(self: Committer, pending: Pending) -> object:
+    async def write(self: Committer, pending: PreparedBatch) -> object:
         await held.wait()
         return await real(self, pending)
 

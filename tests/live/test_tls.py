@@ -22,9 +22,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from typer.testing import CliRunner
 
 from sensegate.authority.certificates import fingerprint
+from sensegate.authority.slots import node_slots
 from sensegate.bus import external, process
 from sensegate.bus.engine import Engine
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.cli import app
 from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig, NodeUserConfig, TlsConfig, UplinkConfig, WebConfig
@@ -327,14 +328,14 @@ async def test_two_centres_and_their_nodes_by_mutual_tls(lab: Lab, other: Lab, t
     async def lease(division: str, _plea: bytes) -> bytes:
         return encode(CentreState(active=True, term=len(division)))
 
-    async with Engine.of(config) as engine:
+    async with Engine.of(config, slots=node_slots(config)) as engine:
         links = NodeLinks(engine.connect_slot, SystemClock())
         links.answers["lease"] = lease
         links.assign({"44": "44", "4401": "4401"})
         answering = asyncio.create_task(links.run())
         await eventually(lambda: len(links.connected) == 2)
         for good in (peer, replace(peer, ca_file=""), replace(peer, pin_sha256=())):
-            state = await active.state_of(replace(config, peer=good), Term())
+            state = await active.peer_state(replace(config, peer=good), Term())
             assert state == CentreState(active=True, term=2), good
         for wrong in (
             {"pin_sha256": ("0" * 64,)},
@@ -343,7 +344,7 @@ async def test_two_centres_and_their_nodes_by_mutual_tls(lab: Lab, other: Lab, t
             {"cert_file": other.pair("node-4401")[0], "key_file": other.pair("node-4401")[1]},
         ):
             with pytest.raises(Untrusted):
-                await active.reach(replace(config, peer=replace(peer, **wrong)))
+                await active.connect_peer(replace(config, peer=replace(peer, **wrong)))
         second = CentreConfig(peer.url, lab.ca, (pin,))
         first = route.CentreRoute("4401", "4401", "nats://away:1", "secret-of-both-0123456789", None)
         for there, trusted in ((second, True), (replace(second, pin_sha256=("0" * 64,)), False)):
@@ -428,7 +429,7 @@ def server_context(lab: Lab) -> ssl.SSLContext:
 async def served(config: Config, directory: Path, lab: Lab) -> AsyncIterator[Config]:
     """Run a nats-server on the files that `sensegate engine` writes, with TLS that asks for certificates."""
     ports = EngineConfig(port=free_port(), mqtt_port=free_port(), tls=lab.tls(), link_ca_file=lab.ca)
-    written, users = external.write(replace(config, engine=ports), directory)
+    written, users = external.write(replace(config, engine=ports), directory, slots=node_slots(config))
     server = await asyncio.create_subprocess_exec(process.binary(), "-c", written)
     cert, key = lab.pair("server")
     entered = EngineConfig(
@@ -441,7 +442,7 @@ async def served(config: Config, directory: Path, lab: Lab) -> AsyncIterator[Con
 
     async def answers() -> bool:
         with contextlib.suppress(OSError, EOFError):
-            await process.greeting("127.0.0.1", ports.port)
+            await process.read_server_info("127.0.0.1", ports.port)
             return True
         return False
 

@@ -88,7 +88,7 @@ async def test_a_sighting_becomes_an_observation_and_a_count_a_reading(gateway: 
     assert [row["property"] for row in answer.body["records"]] == ["object_count"]
 
     totals = await site.totals()
-    assert totals["thinned"] == 1
+    assert totals["downsampled"] == 1
     assert totals["removed.tiny.name"] == totals["removed.tiny.who"] == 1
     assert totals["duplicate.redelivery"] + totals.get("duplicate.repeat", 0) == 1
     assert await site.metric('sensegate_video_fields_removed_total{field="name",format="tiny"}') == 1

@@ -40,7 +40,7 @@ async def test_cameras_come_up_as_devices(three: Row) -> None:
     """The camera at the bottom is a device at the top, behind the platform in the middle."""
     row = (await three.top.ask("GET", f"/api/v1/devices/{CAMERA}")).body
     assert row["profile"] == "sensegate/viid"
-    above = (await three.middle_site.ask("GET", "/api/v1/viid")).body["above"]
+    above = (await three.middle_site.ask("GET", "/api/v1/viid")).body["superiors"]
     assert above[0]["registered"]
 
 
@@ -50,11 +50,11 @@ async def test_a_cancelled_subscription_stops(three: Row) -> None:
     The answer to the cancellation is the stop: what is sent right behind it must not come, nor ever after.
     """
     before = set(await three.arrived())
-    assert (await three.middle_site.ask("POST", f"/api/v1/viid/below/{LOW}/cancel")).body["cancelled"]
+    assert (await three.middle_site.ask("POST", f"/api/v1/viid/subordinates/{LOW}/cancel")).body["cancelled"]
     await three.send(COUNT, COUNT + 20)
     orders = (await three.low.ask("GET", "/api/v1/viid")).body["subscriptions"]
     assert [order["status"] for order in orders] == [1]
-    assert (await three.middle_site.ask("POST", f"/api/v1/viid/below/{LOW}/renew")).body["in_force"]
+    assert (await three.middle_site.ask("POST", f"/api/v1/viid/subordinates/{LOW}/renew")).body["in_force"]
     await three.send(COUNT + 20, COUNT + 30)
     found = await three.until(len(before) + 10)  # the log is read in its order: the others would have come before
     assert set(found) - before == {vehicle(number)["MotorVehicleID"] for number in range(COUNT + 20, COUNT + 30)}

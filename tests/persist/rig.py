@@ -22,15 +22,15 @@ from sensegate.model import (
     Fields,
     IdentityKind,
     Message,
-    Position,
     Quarantined,
     Readings,
     RejectedValue,
+    SourcePosition,
     Spec,
 )
 from sensegate.normalise.series import SeriesIndex
-from sensegate.persist.commit import Committer, Limits, Pending
-from sensegate.persist.duplicates import Duplicates
+from sensegate.persist.commit import CommitLimits, Committer, PreparedBatch
+from sensegate.persist.duplicates import Deduplicator
 from sensegate.quantities.quality import Flag
 
 NOW = 1_767_225_600_000_000
@@ -83,7 +83,7 @@ def delivery(messages: list[Message], source: str = "mqtt") -> Delivery:
     async def ack() -> None:
         return None
 
-    position = Position("life", messages[-1].sequence) if messages else None
+    position = SourcePosition("life", messages[-1].sequence) if messages else None
     return Delivery(source, messages, ack, position)
 
 
@@ -149,7 +149,7 @@ class Rig:
         *,
         log: MemoryLog | None = None,
         devices: int = 3,
-        limits: Limits | None = None,
+        limits: CommitLimits | None = None,
         horizon_h: int = 24,
         clock: FakeClock | None = None,
     ) -> None:
@@ -166,11 +166,11 @@ class Rig:
         """Be a new process: other device indices, other series numbers."""
         self.index = registry(self.devices)
         self.series = SeriesIndex()
-        self.duplicates = Duplicates(
+        self.duplicates = Deduplicator(
             self.directory, clock=self.clock, horizon_h=self.horizon_h, device_id=self.index.ids.__getitem__
         )
-        self.duplicates._seen._pool.shutdown()
-        self.duplicates._seen._pool = Worker()  # type: ignore[assignment]
+        self.duplicates._index._pool.shutdown()
+        self.duplicates._index._pool = Worker()  # type: ignore[assignment]
         self.committer = Committer(
             self.log,
             self.duplicates,
@@ -181,11 +181,11 @@ class Rig:
             limits=self.limits,
         )
 
-    async def open(self) -> dict[str, Position]:
+    async def open(self) -> dict[str, SourcePosition]:
         """Open the committer."""
         return await self.committer.open()
 
-    async def restart(self) -> dict[str, Position]:
+    async def restart(self) -> dict[str, SourcePosition]:
         """Die and start again: what was in memory is gone, what the worker had not done is not done."""
         self.start()
         return await self.open()
@@ -208,7 +208,7 @@ class Rig:
         message = np.array([number for number, _, _ in rows], np.int32)
         key = np.array([row.time if row.key is None else row.key for _, row, _ in rows], np.int64)
         path = np.array([one.path for _, _, one in rows], np.uint16)
-        variable = np.array([self.series.variable(one.property, one.channel) for one in SPECS], np.int32)
+        variable = np.array([self.series.variable(spec.property, spec.channel) for spec in SPECS], np.int32)
         quality = np.zeros(len(rows), np.uint8)
         fields = Fields(message, device, spec, value, text, time, quality, key, path)
         return (
@@ -239,13 +239,13 @@ class Rig:
         quarantined: list[Quarantined] | None = None,
         rejected: list[RejectedValue] | None = None,
         source: str = "mqtt",
-    ) -> Pending:
+    ) -> PreparedBatch:
         """Prepare a commit of messages."""
         messages, fields, readings = self.readings(sent)
         fields = msgspec.structs.replace(fields, quarantined=quarantined or [], rejected=rejected or [])
         return self.committer.prepare([delivery(messages, source)], fields, readings)
 
-    async def commit(self, sent: list[Sent], **more: object) -> Pending:
+    async def commit(self, sent: list[Sent], **more: object) -> PreparedBatch:
         """Prepare and write a commit."""
         pending = self.prepare(sent, **more)  # type: ignore[arg-type]
         await self.committer.write(pending)

@@ -10,25 +10,25 @@ import numpy as np
 import pytest
 
 from sensegate.bus import raw
-from sensegate.bus.ledger import HOUR_US, Ledger
+from sensegate.bus.commit_records import decode_commit, encode_commit
+from sensegate.bus.ledger import Ledger
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.record import decode_commit, encode_commit
-from sensegate.clock import FakeClock
+from sensegate.clock import HOUR_US, FakeClock
 from sensegate.errors import Fenced, StoreFull, Unavailable, Unbalanced
 from sensegate.model import (
     CommitRecord,
-    Member,
+    LogMessage,
     Message,
-    Position,
     Quarantined,
     QuarantineReason,
     RejectedValue,
     RejectReason,
+    SourcePosition,
 )
-from sensegate.persist.commit import RETRY_S, Committer, Limits
-from sensegate.persist.runs import Run
-from sensegate.persist.store import Store
+from sensegate.persist.checkpoint_store import CheckpointStore
+from sensegate.persist.commit import RETRY_S, CommitLimits, Committer
+from sensegate.persist.sorted_runs import SortedRun
 from sensegate.quantities.quality import Flag
 from tests.persist.rig import CHANNEL, NONE, NOW, SUPPRESS, TEXT, TIME, Rig, Row, Sent, delivery, no_fields
 
@@ -72,11 +72,11 @@ async def test_a_commit_holds_everything_of_its_span(tmp_path: Path) -> None:
         "commit.4401-0",
     ]
     assert [message.payload for message, _ in raw.decode(entries[0].payload)] == [b"x", b"y", b"z"]
-    assert [(kept.message.payload, kept.reason, kept.device) for kept in raw.decode_kept(entries[3].payload)] == [
-        (b"bad", "schema", "dev-2")
-    ]
+    assert [
+        (kept.message.payload, kept.reason, kept.device) for kept in raw.decode_quarantined(entries[3].payload)
+    ] == [(b"bad", "schema", "dev-2")]
     last = await record(rig.log)
-    assert (last.number, last.positions, last.profiles) == (1, {"mqtt": Position("life", 4)}, {"acme/th10": 3})
+    assert (last.number, last.positions, last.profiles) == (1, {"mqtt": SourcePosition("life", 4)}, {"acme/th10": 3})
     assert last.totals == {"messages": 4, "decoded": 3, "quarantined.schema": 1, "values": 3, "accepted": 3}
     assert sum((await rig.shown()).values()) == 3
 
@@ -100,7 +100,7 @@ async def test_restart_resumes_position_number_and_totals(tmp_path: Path) -> Non
     await rig.open()
     await rig.commit([one(1.0)])
     await rig.commit([one(2.0, 1)])
-    assert await rig.restart() == {"mqtt": Position("life", 2)}
+    assert await rig.restart() == {"mqtt": SourcePosition("life", 2)}
     await rig.commit([one(3.0, 2)])
     last = await record(rig.log)
     assert (last.number, last.totals["accepted"], last.positions["mqtt"].sequence) == (3, 3, 3)
@@ -113,7 +113,7 @@ async def test_sources_keep_their_own_positions(tmp_path: Path) -> None:
     await rig.commit([one(1.0)])
     await rig.commit([one(2.0, 1)], source="external:north")
     last = await record(rig.log)
-    assert last.positions == {"mqtt": Position("life", 1), "external:north": Position("life", 2)}
+    assert last.positions == {"mqtt": SourcePosition("life", 1), "external:north": SourcePosition("life", 2)}
     rows = [(row.source, row.count) for row in (await rig.ledger()).rows() if row.kind == "messages"]
     assert sorted(rows) == [("external:north", 1), ("mqtt", 1)]
 
@@ -125,7 +125,7 @@ async def test_an_unknown_outcome_is_looked_up(tmp_path: Path, written: bool) ->
     await rig.open()
     await rig.commit([one(1.0)])
     pending = rig.prepare([one(2.0, 1)])
-    rig.log.lose_next(written=written)
+    rig.log.fail_next_write(written=written)
     task = asyncio.create_task(rig.committer.write(pending))
     await finished(rig, task)
     assert (await record(rig.log)).number == 2
@@ -137,9 +137,9 @@ async def test_a_late_success_is_not_a_fence(tmp_path: Path) -> None:
     """A first attempt that lands after we looked fences the second: that was ourselves."""
 
     class Slow(MemoryLog):
-        held: list[Member] | None = None
+        held: list[LogMessage] | None = None
 
-        async def write(self, members: list[Member]) -> int:  # type: ignore[override]
+        async def write(self, members: list[LogMessage]) -> int:  # type: ignore[override]
             if self.held is None:
                 self.held = members
                 raise Unavailable("no answer yet")
@@ -162,7 +162,7 @@ async def test_a_silent_log_gives_up_in_bounded_time(tmp_path: Path) -> None:
     class Dead(MemoryLog):
         dead = False
 
-        async def write(self, members: list[Member]) -> int:  # type: ignore[override]
+        async def write(self, members: list[LogMessage]) -> int:  # type: ignore[override]
             if self.dead:
                 raise Unavailable("no answer")
             return await super().write(members)
@@ -174,7 +174,7 @@ async def test_a_silent_log_gives_up_in_bounded_time(tmp_path: Path) -> None:
     task = asyncio.create_task(rig.committer.write(rig.prepare([one(1.0)])))
     with pytest.raises(Unavailable):
         await finished(rig, task, RETRY_S + 5)
-    with pytest.raises(Unavailable, match="come again"):
+    with pytest.raises(Unavailable, match="delivered again"):
         rig.prepare([one(1.0)])
     log.dead = False
     await rig.open()
@@ -189,7 +189,7 @@ async def test_a_full_log_holds_back_and_goes_on(tmp_path: Path) -> None:
     class Full(MemoryLog):
         full = True
 
-        async def write(self, members: list[Member]) -> int:  # type: ignore[override]
+        async def write(self, members: list[LogMessage]) -> int:  # type: ignore[override]
             if self.full:
                 raise StoreFull("no room")
             return await super().write(members)
@@ -220,7 +220,7 @@ async def test_a_cancelled_commit_must_be_opened_again(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         rig.prepare([one(2.0)])
     await rig.open()
-    with pytest.raises(Fenced, match="come again"):
+    with pytest.raises(Fenced, match="delivered again"):
         await rig.committer.write(pending)
 
 
@@ -234,12 +234,12 @@ async def test_the_next_span_is_prepared_while_the_last_is_written(tmp_path: Pat
         second = rig.prepare([one(1.0, minute), one(2.0, minute + 1)])
         await rig.committer.write(first)
         await rig.committer.write(second)
-        assert second.keep.tolist() == [False, True]
-        rig.duplicates.settle()
+        assert second.accepted.tolist() == [False, True]
+        rig.duplicates.wait_idle()
         if minute % 6 == 0:
-            before = rig.duplicates.snapshot()
+            before = rig.duplicates.watermarks()
             await rig.restart()
-            assert rig.duplicates.snapshot() == before
+            assert rig.duplicates.watermarks() == before
     assert set((await rig.shown()).values()) == {1}
     assert len(await rig.shown()) == 40
 
@@ -266,24 +266,24 @@ async def test_a_checkpoint_that_cannot_be_written_stops_the_intake(
     await rig.open()
     await rig.commit([one(1.0)])
     rig.clock._now += 31_000_000
-    plain = Store.save
+    plain = CheckpointStore.save
 
     def full(*_args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Store, "save", full)
+    monkeypatch.setattr(CheckpointStore, "save", full)
     await rig.commit([one(2.0, 1)])
     rig.clock._now += 31_000_000
     with pytest.raises(OSError, match="No space"):
-        rig.duplicates._seen._job.result()  # type: ignore[union-attr]
-    with pytest.raises(StoreFull, match="duplicate index"):
+        rig.duplicates._index._job.result()  # type: ignore[union-attr]
+    with pytest.raises(StoreFull, match="deduplication index"):
         rig.prepare([one(1.0)])
     with pytest.raises(Unavailable):
         rig.prepare([one(1.0)])
-    monkeypatch.setattr(Store, "save", plain)
+    monkeypatch.setattr(CheckpointStore, "save", plain)
     await rig.open()
     again = await rig.commit([one(1.0), one(2.0, 1), one(3.0, 9)])
-    assert again.keep.tolist() == [False, False, True]
+    assert again.accepted.tolist() == [False, False, True]
 
 
 async def test_what_a_torn_batch_left_is_not_doubled(tmp_path: Path) -> None:
@@ -291,17 +291,17 @@ async def test_what_a_torn_batch_left_is_not_doubled(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     await rig.open()
     pending = rig.prepare([one(1.0), one(2.0, 1)])
-    await rig.log.write(pending.members[:-1])
+    await rig.log.write(pending.messages[:-1])
     assert await rig.restart() == {}
     rig.sequence = 0
     rig.clock._now += 31_000_000
     await rig.commit([one(1.0), one(2.0, 1)])
-    rig.duplicates.settle()
+    rig.duplicates.wait_idle()
     assert rig.duplicates.checkpoint > 0
     await rig.restart()
     again = await rig.commit([one(1.0), one(3.0, 1)])
-    assert again.keep.tolist() == [False, True]
-    assert again.judgements[0].revision.tolist() == [0, 1]
+    assert again.accepted.tolist() == [False, True]
+    assert again.results[0].revision.tolist() == [0, 1]
     assert set((await rig.shown()).values()) == {1}
 
 
@@ -315,13 +315,13 @@ async def test_a_log_that_has_lost_its_end_gives_no_sequence_again(tmp_path: Pat
     await rig.commit([one(2.0, 1)])
     rig.clock._now += 31_000_000
     await rig.commit([one(3.0, 2)])
-    rig.duplicates.settle()
+    rig.duplicates.wait_idle()
     reached = rig.duplicates.checkpoint
     assert reached > (await older.bounds())[1]
     rig.log = older
-    assert await rig.restart() == {"mqtt": Position("life", 1)}
+    assert await rig.restart() == {"mqtt": SourcePosition("life", 1)}
     again = await rig.commit([one(1.0), one(2.0, 1)])
-    assert again.keep.tolist() == [False, True]
+    assert again.accepted.tolist() == [False, True]
     entries = await rig.log.fetch(0, limit=50_000)
     new = [entry.sequence for entry in entries if entry.subject.startswith("readings.")][1:]
     assert min(new) > reached
@@ -341,16 +341,16 @@ async def test_a_lost_end_is_noticed_where_nodes_write_on(tmp_path: Path) -> Non
     await rig.commit([one(2.0, 1)])
     rig.clock._now += 31_000_000
     await rig.commit([one(3.0, 2)])
-    rig.duplicates.settle()
+    rig.duplicates.wait_idle()
     for _ in range(20):
-        await older.write([Member("ledger.4403", b"of a node", 1)])
+        await older.write([LogMessage("ledger.4403", b"of a node", 1)])
     assert (await older.bounds())[1] > rig.duplicates.checkpoint
     rig.log = older
     rig.start()
-    rig.committer._alone = False
+    rig.committer._sole_writer = False
     await rig.open()
     again = rig.prepare([one(1.0), one(2.0, 1), one(3.0, 2)])
-    assert again.keep.tolist() == [False, True, True]
+    assert again.accepted.tolist() == [False, True, True]
 
 
 async def lost_behind(directory: Path) -> list[bool]:
@@ -361,13 +361,13 @@ async def lost_behind(directory: Path) -> list[bool]:
     await rig.commit([one(2.0, 1)])
     rig.clock._now += 31_000_000
     await rig.commit([one(3.0, 2)])
-    rig.duplicates.settle()
+    rig.duplicates.wait_idle()
     first, end = (entry.sequence for entry in (await rig.log.fetch(0))[:: len(await rig.log.fetch(0)) - 1])
     assert rig.duplicates.checkpoint > first
     rig.log._drop(set(range(first + 4, end + 1)))
     assert (await rig.log.bounds())[1] == end
     await rig.restart()
-    return [bool(kept) for kept in rig.prepare([one(1.0), one(2.0, 1), one(3.0, 2)]).keep.tolist()]
+    return [bool(kept) for kept in rig.prepare([one(1.0), one(2.0, 1), one(3.0, 2)]).accepted.tolist()]
 
 
 async def test_what_the_log_lost_without_telling_is_taken_again(tmp_path: Path) -> None:
@@ -383,7 +383,7 @@ async def test_control_an_index_that_is_believed_drops_what_was_lost(
     async def always(_self: Committer, _sequence: int) -> bool:
         return True
 
-    monkeypatch.setattr(Committer, "_holds", always)
+    monkeypatch.setattr(Committer, "_log_contains", always)
     assert await lost_behind(tmp_path) == [False, False, True]
 
 
@@ -395,14 +395,14 @@ async def altered(directory: Path) -> list[bool]:
     await rig.commit(sent)
     rig.clock._now += 31_000_000
     await rig.commit([one(99.0, 99)])
-    rig.duplicates.settle()
+    rig.duplicates.wait_idle()
     (run,) = directory.glob("run-*")
     raw = bytearray(run.read_bytes())
-    rows = Run(run).head.rows
+    rows = SortedRun(run).header.rows
     raw[-28 * rows : -20 * rows] = bytes(8 * rows)
     run.write_bytes(raw)
     await rig.restart()
-    return [bool(kept) for kept in rig.prepare(sent).keep.tolist()]
+    return [bool(kept) for kept in rig.prepare(sent).accepted.tolist()]
 
 
 async def test_altered_rows_of_the_index_double_nothing(tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ async def test_altered_rows_of_the_index_double_nothing(tmp_path: Path) -> None:
 
 async def test_control_without_checksums_altered_rows_double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: the same, but that the file is not checked."""
-    monkeypatch.setattr(Run, "verify", lambda _self: None)
+    monkeypatch.setattr(SortedRun, "verify", lambda _self: None)
     assert all(await altered(tmp_path))
 
 
@@ -422,21 +422,21 @@ async def test_an_index_that_is_spoiled_is_built_again_before_anything_is_judged
     rig = Rig(tmp_path)
     await rig.open()
     await rig.commit([one(1.0)])
-    rig.duplicates.spoil("it differs from the log")
+    rig.duplicates.request_rebuild("it differs from the log")
     with pytest.raises(Unavailable, match="differs"):
         rig.prepare([one(2.0, 1)])
     rig.sequence = 1
     await rig.open()
     assert rig.duplicates.damage == "it differs from the log"
-    assert rig.prepare([one(1.0), one(2.0, 1)]).keep.tolist() == [False, True]
+    assert rig.prepare([one(1.0), one(2.0, 1)]).accepted.tolist() == [False, True]
 
 
 async def test_an_index_built_from_a_log_that_keeps_less_vouches_for_no_more(tmp_path: Path) -> None:
     """With a shorter life of readings than the horizon what may have been there and gone is marked as not judged."""
-    rig = Rig(tmp_path, limits=Limits(readings_ttl_h=6))
+    rig = Rig(tmp_path, limits=CommitLimits(readings_ttl_h=6))
     await rig.open()
     hour = 60
-    young, old = (await rig.commit([one(1.0, -5 * hour), one(2.0, -8 * hour)])).judgements[0].flags.tolist()
+    young, old = (await rig.commit([one(1.0, -5 * hour), one(2.0, -8 * hour)])).results[0].flags.tolist()
     assert (young & int(Flag.NOT_DEDUPLICATED), old & int(Flag.NOT_DEDUPLICATED)) == (0, int(Flag.NOT_DEDUPLICATED))
 
 
@@ -448,7 +448,7 @@ async def test_control_without_leaving_out_sequences_are_given_again(
     async def nothing(_log: object, last: int, _until: int) -> int:
         return last
 
-    monkeypatch.setattr("sensegate.persist.commit.fill", nothing)
+    monkeypatch.setattr("sensegate.persist.commit.pad", nothing)
     with pytest.raises(AssertionError):
         await test_a_log_that_has_lost_its_end_gives_no_sequence_again(tmp_path)
 
@@ -462,15 +462,15 @@ async def test_a_clock_that_was_far_ahead_spoils_the_judgement_of_one_hour_only(
     await rig.commit([Sent((Row(TIME, 1.0, NOW + year),), b"ahead", received=NOW + year)])
     rig.clock._now += 31_000_000
     await rig.commit([Sent((Row(TIME, 1.0, NOW + year + 1),), b"ahead too", received=rig.clock.now())])
-    rig.duplicates.settle()
+    rig.duplicates.wait_idle()
     rig.clock._now = NOW
     back = await rig.commit([Sent((Row(TIME, 2.0, NOW),), b"back")])
-    assert back.judgements[0].flags[0] & int(Flag.NOT_DEDUPLICATED)
+    assert back.results[0].flags[0] & int(Flag.NOT_DEDUPLICATED)
     rig.clock._now = NOW + 2 * 3_600_000_000
     sent = Sent((Row(TIME, 3.0, rig.clock.now()),), b"later", received=rig.clock.now())
     later = await rig.commit([sent])
-    assert not later.judgements[0].flags[0] & int(Flag.NOT_DEDUPLICATED)
-    assert (await rig.commit([sent])).keep.tolist() == [False]
+    assert not later.results[0].flags[0] & int(Flag.NOT_DEDUPLICATED)
+    assert (await rig.commit([sent])).accepted.tolist() == [False]
 
 
 async def test_suppressed_values_are_counted_and_not_shown(tmp_path: Path) -> None:
@@ -488,7 +488,7 @@ async def test_suppressed_values_are_counted_and_not_shown(tmp_path: Path) -> No
         "suppressed.unchanged": 2,
         "duplicate.redelivery": 1,
     }
-    assert pending.judgements[0].flags[2] & Flag.HEARTBEAT
+    assert pending.results[0].flags[2] & Flag.HEARTBEAT
     assert len(await rig.shown()) == 3
 
 
@@ -536,13 +536,13 @@ async def test_counts_that_do_not_add_up_are_not_written(tmp_path: Path) -> None
 
 async def test_a_span_too_large_goes_into_several_commits(tmp_path: Path) -> None:
     """Each commit of a cut span has the position of its own last message; verdicts stay in order."""
-    rig = Rig(tmp_path, limits=Limits(commit_bytes_max=30))
+    rig = Rig(tmp_path, limits=CommitLimits(commit_bytes_max=30))
     await rig.open()
     sent = [one(float(n), n // 2, payload=bytes([n]) * 10) for n in range(10)]
     pending = await rig.commit(sent)
-    assert len(pending.parts) == 4
-    assert [part.positions["mqtt"].sequence for part in pending.parts] == [3, 6, 9, 10]
-    assert len(pending.keep) == 10
+    assert len(pending.commits) == 4
+    assert [part.positions["mqtt"].sequence for part in pending.commits] == [3, 6, 9, 10]
+    assert len(pending.accepted) == 10
     last = await record(rig.log)
     assert (last.number, last.totals["messages"], last.totals["conflict"]) == (4, 10, 5)
     assert sum((await rig.shown()).values()) == 10
@@ -551,7 +551,7 @@ async def test_a_span_too_large_goes_into_several_commits(tmp_path: Path) -> Non
 async def test_members_stay_below_the_largest_message(tmp_path: Path) -> None:
     """Raw, quarantine and readings are cut so that no member is larger than the log takes; nothing is lost by it."""
     random = np.random.default_rng(1)
-    limits = Limits(member_bytes_max=4_000)
+    limits = CommitLimits(message_bytes_max=4_000)
     rig = Rig(tmp_path, limits=limits, devices=300)
     await rig.open()
     sent = [
@@ -568,10 +568,13 @@ async def test_members_stay_below_the_largest_message(tmp_path: Path) -> None:
     assert all(len(entry.payload) <= 4_000 for entry in entries if not entry.subject.startswith(("ledger", "commit")))
     assert sum((await rig.shown()).values()) == 1_200
     kept = [
-        one for entry in entries if entry.subject.startswith("quarantine") for one in raw.decode_kept(entry.payload)
+        stored
+        for entry in entries
+        if entry.subject.startswith("quarantine")
+        for stored in raw.decode_quarantined(entry.payload)
     ]
     assert len(kept) > 1
-    assert [whole.message.payload for whole in raw.join(kept)] == [huge]
+    assert [whole.message.payload for whole in raw.join_pieces(kept)] == [huge]
     stored = [
         message for entry in entries if entry.subject.startswith("raw") for message, _ in raw.decode(entry.payload)
     ]
@@ -586,12 +589,12 @@ async def test_an_empty_span_and_one_of_quarantine_only(tmp_path: Path) -> None:
     fields = no_fields(quarantined=[Quarantined(0, QuarantineReason.MALFORMED)])
     _, _, readings = rig.readings([])
     await rig.committer.write(rig.committer.prepare([delivery([message])], fields, readings))
-    assert (await record(rig.log)).positions == {"mqtt": Position("life", 1)}
+    assert (await record(rig.log)).positions == {"mqtt": SourcePosition("life", 1)}
 
 
 def test_the_record_is_read_by_any_client() -> None:
     """The commit record is JSON, and damage is a ValueError."""
-    made = CommitRecord("b", 3, NOW, {"mqtt": Position("l", 9)}, {"messages": 4}, {"acme/th10": 3}, 17)
+    made = CommitRecord("b", 3, NOW, {"mqtt": SourcePosition("l", 9)}, {"messages": 4}, {"acme/th10": 3}, 17)
     assert decode_commit(encode_commit(made)) == made
     assert msgspec.json.decode(encode_commit(made))["positions"]["mqtt"]["sequence"] == 9
     with pytest.raises(ValueError, match="commit record"):
@@ -606,9 +609,9 @@ async def test_on_the_real_log(log: JetStreamLog, tmp_path: Path) -> None:
     sent = [one(1.0), one("open", spec=TEXT, payload=b"y"), one(2.0, spec=NONE), one(1.0, payload=b"other")]  # type: ignore[arg-type]
     await rig.commit(sent)
     await rig.commit([one(5.0, spec=SUPPRESS), one(5.0, 1, spec=SUPPRESS)])
-    assert await rig.restart() == {"mqtt": Position("life", 6)}
+    assert await rig.restart() == {"mqtt": SourcePosition("life", 6)}
     again = await rig.commit([one(1.0), one(5.0, 1, spec=SUPPRESS), one(7.0, 3)])
-    assert again.keep.tolist() == [False, False, True]
+    assert again.accepted.tolist() == [False, False, True]
     stale = rig.committer
     pending = rig.prepare([one(8.0, 4)])
     other = Rig(tmp_path / "other", log=log, clock=clock)  # type: ignore[arg-type]

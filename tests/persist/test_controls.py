@@ -9,9 +9,9 @@ import pytest
 
 from sensegate.bus.timelines import Timelines
 from sensegate.errors import Fenced
-from sensegate.model import Member
-from sensegate.persist.duplicates import Duplicates
-from sensegate.persist.store import Checkpoint, Store
+from sensegate.model import LogMessage
+from sensegate.persist.checkpoint_store import Checkpoint, CheckpointStore
+from sensegate.persist.duplicates import Deduplicator
 from tests.persist.rig import NONE, NOW, TIME, Rig, Row, Sent
 
 
@@ -37,7 +37,7 @@ async def test_state_comes_from_the_log(tmp_path: Path) -> None:
 
 async def test_a_dropped_state_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without what the log says, the reading is there twice."""
-    monkeypatch.setattr(Duplicates, "apply", lambda *_args, **_more: None)
+    monkeypatch.setattr(Deduplicator, "apply", lambda *_args, **_more: None)
     assert await after_a_restart(tmp_path) == 2
 
 
@@ -48,7 +48,7 @@ async def after_a_checkpoint(directory: Path) -> int:
     await rig.commit([reading()])
     rig.clock._now += 31_000_000
     await rig.commit([reading(2.0, NONE)])
-    rig.duplicates.settle()
+    rig.duplicates.wait_idle()
     assert rig.duplicates.checkpoint > 0
     await rig.restart()
     await rig.commit([reading()])
@@ -64,13 +64,13 @@ async def test_a_checkpoint_that_claims_more_than_it_holds_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A manifest that names a sequence whose rows were not written doubles the reading."""
-    plain = Store.save
+    plain = CheckpointStore.save
 
-    def lie(self: Store, checkpoint: Checkpoint, timelines: Timelines, sequence: int, witness: int) -> None:
-        checkpoint.recent.count = 0
+    def lie(self: CheckpointStore, checkpoint: Checkpoint, timelines: Timelines, sequence: int, witness: int) -> None:
+        checkpoint.memtable.count = 0
         plain(self, checkpoint, timelines, sequence, witness)
 
-    monkeypatch.setattr(Store, "save", lie)
+    monkeypatch.setattr(CheckpointStore, "save", lie)
     assert await after_a_checkpoint(tmp_path) == 2
 
 
@@ -100,7 +100,7 @@ async def test_a_position_saved_apart_shows(tmp_path: Path, monkeypatch: pytest.
     rig_log_write = Rig.__init__.__globals__["MemoryLog"].write
     deaths = [True]
 
-    async def apart(self: object, members: list[Member]) -> int:
+    async def apart(self: object, members: list[LogMessage]) -> int:
         plain = [member for member in members if not member.subject.startswith("commit.")]
         await rig_log_write(self, plain)
         if deaths:
@@ -135,9 +135,12 @@ async def test_a_fence_removed_shows(tmp_path: Path, monkeypatch: pytest.MonkeyP
     memory = Rig.__init__.__globals__["MemoryLog"]
     plain = memory.write
 
-    async def unfenced(self: object, members: list[Member]) -> int:
+    async def unfenced(self: object, members: list[LogMessage]) -> int:
         return int(
-            await plain(self, [Member(one.subject, one.payload, one.ttl_h, rollup=one.rollup) for one in members])
+            await plain(
+                self,
+                [LogMessage(member.subject, member.payload, member.ttl_h, rollup=member.rollup) for member in members],
+            )
         )
 
     monkeypatch.setattr(memory, "write", unfenced)

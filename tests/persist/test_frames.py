@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sensegate.decode.envelope import frame_key
-from sensegate.persist import ties
+from sensegate.persist import conflicts
 from sensegate.persist.identity import FRAME as KIND
 from sensegate.persist.identity import VERDICTS
 from sensegate.quantities.quality import Flag
@@ -36,7 +36,7 @@ class Air:
         self._messages += 1
         row = Row(FRAME, value, NOW + at, frame_key(counter, data, 0))
         sent = Sent((row,), again or str(self._messages).encode(), path, NOW + at)
-        judgement = self._loop.run_until_complete(self.rig.commit([sent])).judgements[0]
+        judgement = self._loop.run_until_complete(self.rig.commit([sent])).results[0]
         conflict = bool(judgement.flags[0] & int(Flag.CONFLICT))
         return f"{VERDICTS[judgement.kind[0]]}, conflict" if conflict else str(VERDICTS[judgement.kind[0]])
 
@@ -44,7 +44,7 @@ class Air:
         """Kill the process; on disk and in the log is what it knows then."""
         self.rig.clock._now += 31 * SECOND
         self.heard(9, 0, counter=999)
-        self.rig.duplicates.settle()
+        self.rig.duplicates.wait_idle()
         self._loop.run_until_complete(self.rig.restart())
 
     def close(self) -> None:
@@ -112,13 +112,13 @@ def test_other_bytes_are_another_frame(air: Air) -> None:
 
 def test_control_a_plain_counter_would_swallow_the_second_life(air: Air, monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: judged like any sequence number, a device that joined anew loses its readings."""
-    monkeypatch.setitem(ties._SAME_LIFE, KIND, ties._same_counter)
+    monkeypatch.setitem(conflicts._SAME_EPOCH, KIND, conflicts._same_counter)
     assert air.heard(ONE, 0) == "accepted"
     assert air.heard(ONE, 3 * MINUTE) == "repeat"
 
 
 def test_control_one_network_alone_would_double(air: Air, monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: judged by the time alone, two networks' receptions are two readings."""
-    monkeypatch.setitem(ties._SAME_LIFE, KIND, lambda kept, this: kept.time == this.time)
+    monkeypatch.setitem(conflicts._SAME_EPOCH, KIND, lambda kept, this: kept.time == this.time)
     assert air.heard(ONE, 0) == "accepted"
     assert air.heard(OTHER, 1 * SECOND) == "accepted"

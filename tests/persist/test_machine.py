@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from sensegate.persist.duplicates import Duplicates
+from sensegate.persist.duplicates import Deduplicator
 from sensegate.persist.identity import VERDICTS
-from sensegate.persist.marks import NEVER
-from sensegate.persist.recent import Found
-from sensegate.persist.runs import Run
+from sensegate.persist.memtable import Matches
+from sensegate.persist.sorted_runs import SortedRun
+from sensegate.persist.watermarks import NEVER
 from sensegate.quantities.quality import Flag
 from tests.persist.rig import (
     CHANNEL,
@@ -53,25 +53,25 @@ class Oracle:
         if row.time < sent.received - 24 * HOUR:
             return "accepted", 0, UNJUDGED | LATE
         known = [] if row.spec == NONE else self.seen.setdefault(series, [])
-        same = [one for one in known if one[0] == key]
+        same = [earlier for earlier in known if earlier[0] == key]
         if row.spec == SEQUENCE:
-            same = [one for one in same if abs(one[4] - row.time) <= HOUR]
+            same = [earlier for earlier in same if abs(earlier[4] - row.time) <= HOUR]
         if row.spec == FRAME:
             same = [
-                one
-                for one in same
+                earlier
+                for earlier in same
                 if (
-                    one[2] == sent.payload
-                    and one[3] == sent.path
-                    and one[5] != message
-                    and abs(one[4] - row.time) <= HOUR
+                    earlier[2] == sent.payload
+                    and earlier[3] == sent.path
+                    and earlier[5] != message
+                    and abs(earlier[4] - row.time) <= HOUR
                 )
-                or (one[4] == row.time if one[3] == sent.path else abs(one[4] - row.time) <= HOUR // 6)
+                or (earlier[4] == row.time if earlier[3] == sent.path else abs(earlier[4] - row.time) <= HOUR // 6)
             ]
-        alike = [one for one in same if one[1] == row.value]
-        if any(one[2] == sent.payload and one[3] == sent.path and one[5] != message for one in alike):
+        alike = [earlier for earlier in same if earlier[1] == row.value]
+        if any(earlier[2] == sent.payload and earlier[3] == sent.path and earlier[5] != message for earlier in alike):
             return "redelivery", 0, 0
-        if any(one[3] == sent.path for one in alike):
+        if any(earlier[3] == sent.path for earlier in alike):
             return "repeat", 0, 0
         if alike:
             return "cross_path", 0, 0
@@ -142,11 +142,11 @@ class Machine(RuleBasedStateMachine):
     def run(self, sent: list[Sent]) -> None:
         """Commit messages and compare every verdict with the oracle's."""
         pending = self.loop.run_until_complete(self.rig.commit(sent))
-        judgement = pending.judgements[0]
+        judgement = pending.results[0]
         expected = []
-        for one in sent:
+        for message in sent:
             self.count += 1
-            expected += [self.oracle.judge(row, one, self.count) for row in one.rows]
+            expected += [self.oracle.judge(row, message, self.count) for row in message.rows]
         mask = LATE | CONFLICT | UNJUDGED
         told = [
             (VERDICTS[kind], int(revision) if kind == 0 else 0, int(flags) & mask if kind == 0 else 0)
@@ -170,14 +170,19 @@ class Machine(RuleBasedStateMachine):
         """Some of all that was ever sent comes again, in any order, by the same or another way."""
         picked = choice.draw(st.lists(st.sampled_from(self.sent), min_size=1, max_size=6))
         path = choice.draw(st.sampled_from([None, 9]))
-        self.run([one if path is None else Sent(one.rows, one.payload, path, one.received) for one in picked])
+        self.run(
+            [
+                message if path is None else Sent(message.rows, message.payload, path, message.received)
+                for message in picked
+            ]
+        )
 
     @rule()
     def restart(self) -> None:
         """The process is killed between two commits."""
-        before = self.rig.duplicates.snapshot()
+        before = self.rig.duplicates.watermarks()
         self.loop.run_until_complete(self.rig.restart())
-        assert self.rig.duplicates.snapshot() == before
+        assert self.rig.duplicates.watermarks() == before
 
     @rule(sent=messages(), written=st.booleans())
     def die_in_a_commit(self, sent: list[Sent], written: bool) -> None:  # noqa: FBT001
@@ -185,10 +190,10 @@ class Machine(RuleBasedStateMachine):
         pending = self.rig.prepare(sent)
         if written:
             self.loop.run_until_complete(self.rig.committer.write(pending))
-            for one in sent:
+            for message in sent:
                 self.count += 1
-                for row in one.rows:
-                    self.oracle.judge(row, one, self.count)
+                for row in message.rows:
+                    self.oracle.judge(row, message, self.count)
             self.sent += sent
         self.loop.run_until_complete(self.rig.restart())
         if not written:
@@ -202,7 +207,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def worker_ends(self) -> None:
         """The worker that writes the checkpoint gets its time."""
-        self.rig.duplicates.settle()
+        self.rig.duplicates.wait_idle()
 
     def teardown(self) -> None:
         """The ledger of all commits balances; give all back."""
@@ -225,26 +230,26 @@ QUICK = settings(CAREFUL, max_examples=300, database=None, derandomize=True, pri
 
 def test_the_machine_catches_a_dropped_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: where nothing is caught up from the log, the machine finds it."""
-    monkeypatch.setattr(Duplicates, "apply", lambda *_args, **_more: None)
+    monkeypatch.setattr(Deduplicator, "apply", lambda *_args, **_more: None)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Machine, settings=QUICK)
 
 
 def test_the_machine_catches_a_disk_that_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: where what went to disk is forgotten, the machine finds it."""
-    monkeypatch.setattr(Run, "find", lambda *_args: Found.none())
+    monkeypatch.setattr(SortedRun, "find", lambda *_args: Matches.empty())
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Machine, settings=QUICK)
 
 
 def test_the_machine_catches_a_watermark_of_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: where stamps of the future are not remembered beside the watermark, the machine finds it."""
-    plain = Duplicates._remember
+    plain = Deduplicator._store_accepted
 
-    def forget(self: Duplicates, *args: object) -> None:
+    def forget(self: Deduplicator, *args: object) -> None:
         plain(self, *args)  # type: ignore[arg-type]
-        self._marks.ahead[:] = NEVER
+        self._watermarks.future_key[:] = NEVER
 
-    monkeypatch.setattr(Duplicates, "_remember", forget)
+    monkeypatch.setattr(Deduplicator, "_store_accepted", forget)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Machine, settings=QUICK)

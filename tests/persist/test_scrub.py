@@ -14,8 +14,8 @@ from sensegate.bus import timelines
 from sensegate.bus.timelines import Timelines
 from sensegate.clock import FakeClock
 from sensegate.persist import extents, scrub
-from sensegate.persist.extents import KINDS, Cause, Extent, Extents, Loss
-from sensegate.persist.scrub import Scrub, Subject
+from sensegate.persist.extents import RETAINED_KINDS, Extent, Loss, LossCause, ScrubState
+from sensegate.persist.scrub import Scrub, ScrubTarget
 from tests.persist.rig import HOUR, NONE, NOW, SEQUENCE, SUPPRESS, TEXT, TIME, Rig, Row, Sent
 
 MINUTE = 60_000_000
@@ -62,18 +62,18 @@ class Site:
 
     async def checkpoint(self) -> None:
         """Have the index on the disk."""
-        self.rig.duplicates.settle()
+        self.rig.duplicates.wait_idle()
         self.rig.clock._now += 31_000_000
         await self.write(1)
-        self.rig.duplicates.settle()
+        self.rig.duplicates.wait_idle()
 
     async def scrub(self) -> list[Loss]:
         """Make a pass; return what it has found newly."""
-        subject = Subject(self.directory, "4401", 0, TTL_H, 26 * HOUR, 27 * HOUR)
-        made = Scrub(self.rig.log, subject, self.rig.clock, spoil=self.spoiled.append)
+        subject = ScrubTarget(self.directory, "4401", 0, TTL_H, 26 * HOUR, 27 * HOUR)
+        made = Scrub(self.rig.log, subject, self.rig.clock, request_rebuild=self.spoiled.append)
         known = extents.read(self.directory, "memory").losses
-        state = await made.once()
-        assert made.done <= made.total
+        state = await made.run_pass()
+        assert made.sequences_done <= made.sequences_total
         return [loss for loss in state.losses if loss not in known]
 
     async def count(self) -> int:
@@ -132,7 +132,7 @@ async def test_a_damaged_block_is_counted_exactly(site: Site) -> None:
     lost = before - await site.count()
     found = await site.scrub()
     assert lost
-    assert {loss.cause for loss in found} == {Cause.DAMAGED}
+    assert {loss.cause for loss in found} == {LossCause.DAMAGED}
     assert sum(loss.readings for loss in found) == lost
     assert all(loss.first <= max(gone) and loss.last >= min(gone) for loss in found)
     assert found[0].since <= entries[60].time <= found[-1].until
@@ -148,7 +148,7 @@ async def test_an_altered_entry_is_found(site: Site) -> None:
     other = next(entry for entry in site.rig.log._entries[place + 1 :] if entry.subject.startswith("readings."))
     entry = site.rig.log._entries[place]
     site.rig.log._entries[place] = type(entry)(entry.sequence, entry.subject, other.payload, entry.time)
-    (loss,) = [loss for loss in await site.scrub() if loss.cause is Cause.DAMAGED]
+    (loss,) = [loss for loss in await site.scrub() if loss.cause is LossCause.DAMAGED]
     assert loss.first <= entry.sequence <= loss.last
 
 
@@ -163,10 +163,10 @@ async def test_a_cut_end_is_counted_and_named(site: Site) -> None:
     lost = before - await site.count()
     await site.start()
     await site.write(30)
-    (loss,) = [loss for loss in await site.scrub() if loss.cause is Cause.END_CUT]
+    (loss,) = [loss for loss in await site.scrub() if loss.cause is LossCause.END_CUT]
     assert loss.readings == lost
     assert loss.first > (await older.bounds())[0]
-    assert [loss for loss in await site.scrub() if loss.cause is Cause.END_CUT] == []
+    assert [loss for loss in await site.scrub() if loss.cause is LossCause.END_CUT] == []
 
 
 async def test_commits_that_were_never_looked_at_are_missed_by_the_total(site: Site) -> None:
@@ -180,7 +180,7 @@ async def test_commits_that_were_never_looked_at_are_missed_by_the_total(site: S
     lost = await site.count() - before
     await site.write(3)
     site.rig.log._drop(set(range(end + 1, middle + 1)))
-    losses = [loss for loss in await site.scrub() if loss.cause is Cause.DAMAGED]
+    losses = [loss for loss in await site.scrub() if loss.cause is LossCause.DAMAGED]
     assert sum(loss.readings for loss in losses) == lost
 
 
@@ -190,7 +190,7 @@ async def test_readings_without_their_ledger_do_not_balance(site: Site) -> None:
     place = next(entry for entry in reversed(site.rig.log._entries) if entry.subject.startswith("readings."))
     site.rig.log._drop({place.sequence})
     found = await site.scrub()
-    assert [loss.cause for loss in found] == [Cause.UNBALANCED]
+    assert [loss.cause for loss in found] == [LossCause.UNBALANCED]
     assert found[0].readings > 0
 
 
@@ -209,8 +209,8 @@ async def test_each_file_of_the_index_is_checked(site: Site, name: str, spoil: s
     path = min((site.directory / "duplicates").glob(name))
     path.write_bytes(SPOILS[spoil](path.read_bytes()))
     found = await site.scrub()
-    assert [loss.cause for loss in found] == [Cause.INDEX_FILE]
-    assert path.name in found[0].what
+    assert [loss.cause for loss in found] == [LossCause.INDEX_FILE]
+    assert path.name in found[0].description
     assert site.spoiled
     await site.start()
     await site.checkpoint()
@@ -220,14 +220,14 @@ async def test_each_file_of_the_index_is_checked(site: Site, name: str, spoil: s
 async def test_an_index_that_lacks_readings_is_found(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its files are whole, and wrong: what is on the log is not in it."""
     await site.write(6)
-    plain = site.rig.duplicates._seen.add
-    monkeypatch.setattr(site.rig.duplicates._seen, "add", lambda *_, **_more: None)
+    plain = site.rig.duplicates._index.add
+    monkeypatch.setattr(site.rig.duplicates._index, "add", lambda *_, **_more: None)
     await site.write(4)
-    monkeypatch.setattr(site.rig.duplicates._seen, "add", plain)
+    monkeypatch.setattr(site.rig.duplicates._index, "add", plain)
     await site.write(2)
     await site.checkpoint()
     found = await site.scrub()
-    assert [loss.cause for loss in found] == [Cause.INDEX]
+    assert [loss.cause for loss in found] == [LossCause.INDEX]
     assert found[0].readings > 0
 
 
@@ -238,7 +238,7 @@ async def test_an_index_that_knows_more_than_the_log_is_found(site: Site) -> Non
     sequence = next(entry.sequence for entry in site.rig.log._entries if entry.subject.startswith("readings."))
     site.rig.log._drop({sequence})
     found = await site.scrub()
-    assert Cause.INDEX in {loss.cause for loss in found}
+    assert LossCause.INDEX in {loss.cause for loss in found}
 
 
 async def test_control_without_extents_nothing_is_missed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,35 +263,35 @@ async def test_it_reads_no_faster_than_it_may(site: Site) -> None:
     clock = FakeClock(NOW)
     clock.sleep = sleep  # type: ignore[method-assign]
     clock._now = site.rig.clock.now()
-    made = Scrub(site.rig.log, Subject(site.directory, "4401", 0, TTL_H, 26 * HOUR, 27 * HOUR), clock)
-    await made.once(bytes_s=1_000)
-    assert sum(slept) == pytest.approx(made.bytes / 1_000)
-    assert made.bytes > 0
+    made = Scrub(site.rig.log, ScrubTarget(site.directory, "4401", 0, TTL_H, 26 * HOUR, 27 * HOUR), clock)
+    await made.run_pass(bytes_s=1_000)
+    assert sum(slept) == pytest.approx(made.bytes_read / 1_000)
+    assert made.bytes_read > 0
 
 
 def test_extents_and_losses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neighbours are joined, their sums stay; the oldest losses go; what continues a loss is one with it."""
     monkeypatch.setattr(extents, "EXTENTS_MAX", 10)
     monkeypatch.setattr(extents, "FINDINGS_MAX", 3)
-    state = Extents("e")
+    state = ScrubState("e")
     for end in range(1, 100):
         state.add(Extent(end, b"t", end, end, {"raw": 1}, 2, 1, end))
         assert len(state.extents) <= 11
     assert (state.end, sum(extent.rows for extent in state.extents)) == (99, 198)
     assert sum(extent.kinds["raw"] for extent in state.extents) == 99
     for number in range(9):
-        state.tell(Loss(Cause.DAMAGED, number, "x", 10 * number + 1, 10 * number + 5, 1, 1))
-        state.tell(Loss(Cause.DAMAGED, number, "x", 10 * number + 6, 10 * number + 9, 2, 1))
+        state.report(Loss(LossCause.DAMAGED, number, "x", 10 * number + 1, 10 * number + 5, 1, 1))
+        state.report(Loss(LossCause.DAMAGED, number, "x", 10 * number + 6, 10 * number + 9, 2, 1))
     assert [(loss.first, loss.last, loss.readings) for loss in state.losses] == [(61, 69, 3), (71, 79, 3), (81, 89, 3)]
 
 
 def test_what_is_known_survives_only_whole(tmp_path: Path) -> None:
     """A damaged file, or that of another log, is as none; what was found stays."""
-    state = Extents("e", 5, [Extent(9, b"t", 1, 2, dict.fromkeys(KINDS, 1), 2**40, 7, 2**64 - 1)])
-    state.tell(Loss(Cause.END_CUT, 1, "x"))
+    state = ScrubState("e", 5, [Extent(9, b"t", 1, 2, dict.fromkeys(RETAINED_KINDS, 1), 2**40, 7, 2**64 - 1)])
+    state.report(Loss(LossCause.END_CUT, 1, "x"))
     extents.write(tmp_path, state)
     assert extents.read(tmp_path, "e") == state
-    assert extents.read(tmp_path, "f") == Extents("f", losses=state.losses)
+    assert extents.read(tmp_path, "f") == ScrubState("f", losses=state.losses)
     file = tmp_path / extents.FILE
     file.write_bytes(file.read_bytes()[:-1])
-    assert extents.read(tmp_path, "e") == Extents("e")
+    assert extents.read(tmp_path, "e") == ScrubState("e")

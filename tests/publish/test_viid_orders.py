@@ -14,7 +14,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.errors import Rejected
 from sensegate.video.formats.viid_subscriptions import ACTIVE, CANCELLED, parse_subscriptions, subscription_fields
-from sensegate.viid.subscriptions import Orders, Place
+from sensegate.viid.subscriptions import SubscriptionOffset, ViidSubscriptions
 from tests.spoil import ODD
 
 PEER = "44000000005030000003"
@@ -42,9 +42,9 @@ def body(**more: Any) -> bytes:
     "end", ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00", "99991231235959", "20991231235959"]
 )
 def test_an_end_without_end_is_told_again(end: str) -> None:
-    [one] = parse_subscriptions(body(EndTime=end), PEER, START)
-    assert one.subscription
-    assert subscription_fields(one.subscription)["EndTime"] in {"99991231235959", "20991231235959"}
+    [result] = parse_subscriptions(body(EndTime=end), PEER, START)
+    assert result.subscription
+    assert subscription_fields(result.subscription)["EndTime"] in {"99991231235959", "20991231235959"}
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), st.sampled_from([*ODD[:60], [], {}, None, 10**400]), min_size=1))
@@ -53,12 +53,12 @@ def test_any_wish_is_an_order_or_none(more: dict[str, Any]) -> None:
         found = parse_subscriptions(body(**more), PEER, START)
     except Rejected:
         return
-    for one in found:
-        assert one.subscription is None or json.dumps(subscription_fields(one.subscription))
+    for result in found:
+        assert result.subscription is None or json.dumps(subscription_fields(result.subscription))
 
 
-async def made(clock: FakeClock, bucket: MemoryBucket, log: MemoryLog) -> Orders:
-    orders = Orders(bucket, log, clock)
+async def made(clock: FakeClock, bucket: MemoryBucket, log: MemoryLog) -> ViidSubscriptions:
+    orders = ViidSubscriptions(bucket, log, clock)
     await orders.load()
     return orders
 
@@ -66,48 +66,48 @@ async def made(clock: FakeClock, bucket: MemoryBucket, log: MemoryLog) -> Orders
 async def test_made_changed_cancelled() -> None:
     clock, bucket, log = FakeClock(START), MemoryBucket(), MemoryLog()
     orders = await made(clock, bucket, log)
-    assert [one.code for one in await orders.place(PEER, body())] == [0]
-    [order] = orders.of(PEER)
+    assert [result.code for result in await orders.update(PEER, body())] == [0]
+    [order] = orders.of_peer(PEER)
     assert (order.kinds, order.resources, order.status) == (("Face", "MotorVehicle"), ("4401",), ACTIVE)
     assert order.is_active(START)
     assert not order.is_active(START + 3_600_000_000)
     assert order.matches("Face", "44010600001190000001")
     assert not order.matches("Face", "44030600001190000001")
     assert not order.matches("Person", "44010600001190000001")
-    await orders.move(order, Place(log.epoch, 7, 3))
-    await orders.place(PEER, body(SubscribeDetail="13"))
-    [order] = orders.of(PEER)
+    await orders.set_offset(order, SubscriptionOffset(log.epoch, 7, 3))
+    await orders.update(PEER, body(SubscribeDetail="13"))
+    [order] = orders.of_peer(PEER)
     assert order.kinds == ("MotorVehicle",)
     again = await made(clock, bucket, log)
-    assert again.of(PEER) == [order]
-    assert (again.served(order).sequence, again.served(order).row) == (7, 3)
+    assert again.of_peer(PEER) == [order]
+    assert (again.offset(order).sequence, again.offset(order).row) == (7, 3)
     changed = orders.changed(PEER)
     changed.clear()
-    assert [one.code for one in await orders.place(PEER, body(OperateType=1))] == [0]
-    assert orders.of(PEER)[0].status == CANCELLED
+    assert [result.code for result in await orders.update(PEER, body(OperateType=1))] == [0]
+    assert orders.of_peer(PEER)[0].status == CANCELLED
     assert changed.is_set()
-    assert [one.code for one in await orders.remove(PEER, ["none"])] == [4]
+    assert [result.code for result in await orders.remove(PEER, ["none"])] == [4]
     assert "someone" not in orders.listed(PEER).decode()
 
 
 async def test_what_expired_is_told_as_such() -> None:
     clock = FakeClock(START)
     orders = await made(clock, MemoryBucket(), MemoryLog())
-    await orders.place(PEER, body())
+    await orders.update(PEER, body())
     assert b'"SubscribeStatus":0' in orders.listed(PEER)
     await clock.advance(3_601)
     assert b'"SubscribeStatus":2' in orders.listed(PEER)
-    assert [one.code for one in await orders.place(PEER, body())] == [8]
+    assert [result.code for result in await orders.update(PEER, body())] == [8]
 
 
 async def test_another_life_of_the_log_begins_at_its_beginning() -> None:
     """Sequences of two lives do not compare: all is sent once more, and told as duplicates above."""
     clock, bucket = FakeClock(START), MemoryBucket()
     orders = await made(clock, bucket, MemoryLog())
-    await orders.place(PEER, body())
-    [order] = orders.of(PEER)
-    await orders.move(order, Place("another", 9))
-    assert orders.served(order).sequence == 0
+    await orders.update(PEER, body())
+    [order] = orders.of_peer(PEER)
+    await orders.set_offset(order, SubscriptionOffset("another", 9))
+    assert orders.offset(order).sequence == 0
 
 
 @pytest.mark.parametrize(
@@ -115,11 +115,11 @@ async def test_another_life_of_the_log_begins_at_its_beginning() -> None:
 )
 async def test_one_that_cannot_be_used_is_refused_alone(wrong: dict[str, Any]) -> None:
     orders = await made(FakeClock(START), MemoryBucket(), MemoryLog())
-    assert [one.code for one in await orders.place(PEER, body(**wrong))] == [8]
-    assert not orders.of(PEER)
+    assert [result.code for result in await orders.update(PEER, body(**wrong))] == [8]
+    assert not orders.of_peer(PEER)
 
 
 async def test_a_body_that_is_none() -> None:
     orders = await made(FakeClock(START), MemoryBucket(), MemoryLog())
     with pytest.raises(Rejected):
-        await orders.place(PEER, b"{}")
+        await orders.update(PEER, b"{}")

@@ -20,14 +20,14 @@ from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
 from sensegate.config.viid import ViidConfig, ViidSuperiorConfig
-from sensegate.model import OBSERVATION, Member
+from sensegate.model import OBSERVATION, LogMessage
 from sensegate.video.formats import viid_responses as answers
 from sensegate.video.formats.viid_responses import ObjectResult
 from sensegate.video.observation import ObjectClass, ObservationKind, VideoObservation
-from sensegate.viid.catalogue import Catalogue
+from sensegate.viid.catalogue import ViidCatalogue
 from sensegate.viid.client import ViidClient
-from sensegate.viid.subscriptions import Orders
-from sensegate.viid.superior import Superior
+from sensegate.viid.subscriptions import ViidSubscriptions
+from sensegate.viid.superior import ViidSuperior
 from tests.conftest import eventually
 from tests.share.made import Place as Where
 from tests.share.made import make_batch
@@ -64,7 +64,7 @@ class Platform:
     def taken(self) -> Counter[str]:
         """Return how often each object came."""
         return Counter(
-            one["FaceID"] for notice in self.notices for one in notice.get("FaceObjectList", {}).get("FaceObject", [])
+            item["FaceID"] for notice in self.notices for item in notice.get("FaceObjectList", {}).get("FaceObject", [])
         )
 
 
@@ -76,16 +76,16 @@ class Rig:
         self.log = MemoryLog(self.clock)
         self.bucket = MemoryBucket()
         self.devices = Devices(MemoryBucket(), MemoryTrail(), self.clock)
-        self.orders = Orders(self.bucket, self.log, self.clock)
+        self.orders = ViidSubscriptions(self.bucket, self.log, self.clock)
         self.platform = Platform()
         self.url = ""
         self.number = 0
 
-    def superior(self, **more: Any) -> Superior:
+    def superior(self, **more: Any) -> ViidSuperior:
         given = {"server_id": THEIRS, "url": self.url, **more}
         config = ViidSuperiorConfig(name="top", password_file="", backoff_max_s=0.05, **given)
-        catalogue = Catalogue(MemoryBucket(), self.devices, ViidConfig(server_id=OURS), home="44")
-        return Superior(
+        catalogue = ViidCatalogue(MemoryBucket(), self.devices, ViidConfig(server_id=OURS), home="44")
+        return ViidSuperior(
             config,
             ViidClient(config.url, OURS),
             orders=self.orders,
@@ -98,15 +98,15 @@ class Rig:
 
     async def subscribe(self, details: str = "12", **more: Any) -> None:
         wish = {"SubscribeID": ORDER, "SubscribeDetail": details, "EndTime": "20991231235959", **more}
-        [one] = await self.orders.place(THEIRS, msgspec.json.encode({"SubscribeObject": wish}))
-        assert one.code == 0
+        [item] = await self.orders.update(THEIRS, msgspec.json.encode({"SubscribeObject": wish}))
+        assert item.code == 0
 
     async def see(self, count: int, *, grade: int = 1) -> None:
         """Put faces on the log."""
         rows: list[tuple[int, str, float | str]] = []
         for _ in range(count):
             self.number += 1
-            one = VideoObservation(
+            item = VideoObservation(
                 id=f"{self.number:032x}",
                 kind=ObservationKind.OBSERVATION,
                 camera=CAMERA,
@@ -116,16 +116,16 @@ class Rig:
                 object_class=ObjectClass.FACE,
                 native_id=f"{CAMERA}022026011510000000001060{self.number:04d}",
             )
-            rows.append((0, OBSERVATION, msgspec.json.encode(one).decode()))
+            rows.append((0, OBSERVATION, msgspec.json.encode(item).decode()))
         batch = make_batch(rows, places=[Where("cam")])
-        await self.log.write([Member(f"observations.4401.440106.{grade}", columns.encode(batch), 1)])
+        await self.log.write([LogMessage(f"observations.4401.440106.{grade}", columns.encode(batch), 1)])
 
     async def arrived(self, count: int) -> None:
         await eventually(lambda: len(self.platform.taken()) >= count)
 
 
 @contextlib.asynccontextmanager
-async def running(superior: Superior) -> AsyncIterator[None]:
+async def running(superior: ViidSuperior) -> AsyncIterator[None]:
     task = asyncio.create_task(superior.run())
     try:
         yield
@@ -149,8 +149,8 @@ async def test_objects_go_up_once_in_batches_and_on_from_where_it_was(rig: Rig) 
     await rig.see(7)
     async with running(rig.superior(batch_max=3)):
         await rig.arrived(7)
-    assert [len(one["FaceObjectList"]["FaceObject"]) for one in rig.platform.notices] == [3, 3, 1]
-    assert all(len(one["NotificationID"]) == 33 for one in rig.platform.notices)
+    assert [len(item["FaceObjectList"]["FaceObject"]) for item in rig.platform.notices] == [3, 3, 1]
+    assert all(len(item["NotificationID"]) == 33 for item in rig.platform.notices)
     await rig.see(2)
     async with running(rig.superior()):
         await rig.arrived(9)
@@ -182,13 +182,13 @@ async def test_a_place_that_moves_too_early_would_lose_objects(rig: Rig, monkeyp
     deliver = superior._deliver
 
     async def early(order: Any, part: Any) -> Any:
-        await rig.orders.move(order, part.place)
+        await rig.orders.set_offset(order, part.place)
         return await deliver(order, part)
 
     monkeypatch.setattr(superior, "_deliver", early)
     async with running(superior):
         await eventually(lambda: len(rig.platform.notices) == 2)
-    taken = [one["FaceID"] for one in rig.platform.notices[1]["FaceObjectList"]["FaceObject"]]
+    taken = [item["FaceID"] for item in rig.platform.notices[1]["FaceObjectList"]["FaceObject"]]
     assert len(taken) == 2  # the first two were in the one that was refused
 
 
@@ -215,9 +215,9 @@ async def test_codes_of_the_other_platform(rig: Rig) -> None:
     await rig.see(1)
     async with running(rig.superior(id_map=(f"{CAMERA}={THERE}",))):
         await rig.arrived(1)
-    [one] = rig.platform.notices[0]["FaceObjectList"]["FaceObject"]
-    assert one["DeviceID"] == THERE
-    assert one["FaceID"].startswith(THERE)
+    [item] = rig.platform.notices[0]["FaceObjectList"]["FaceObject"]
+    assert item["DeviceID"] == THERE
+    assert item["FaceID"].startswith(THERE)
     assert CAMERA not in str(rig.platform.notices)
 
 
@@ -225,7 +225,7 @@ async def test_only_what_is_asked_for_and_may_be_told(rig: Rig) -> None:
     await rig.subscribe("13")  # vehicles
     await rig.see(3)
     async with running(rig.superior()):
-        await eventually(lambda: rig.orders.served(rig.orders.of(THEIRS)[0]).sequence > 0)
+        await eventually(lambda: rig.orders.offset(rig.orders.of_peer(THEIRS)[0]).sequence > 0)
         await rig.subscribe("12")
         await rig.see(2, grade=4)
         await rig.see(1)
@@ -255,7 +255,7 @@ async def test_two_subscriptions_have_places_of_their_own(rig: Rig) -> None:
         await rig.subscribe(SubscribeID=other)
         await rig.see(1)
         await eventually(lambda: len(rig.platform.notices) == 3)
-    assert Counter(one["SubscribeID"] for one in rig.platform.notices) == {ORDER: 2, other: 1}
+    assert Counter(item["SubscribeID"] for item in rig.platform.notices) == {ORDER: 2, other: 1}
 
 
 async def test_it_registers_again_and_takes_leave(rig: Rig) -> None:
@@ -273,10 +273,10 @@ async def test_each_of_several_platforms_gets_what_it_asked_for_under_its_codes(
     app = web.Application(client_max_size=10**9)
     app.router.add_route("*", "/{path:.*}", second.serve)
     await rig.subscribe()
-    [one] = await rig.orders.place(
+    [item] = await rig.orders.update(
         peer, msgspec.json.encode({"SubscribeObject": {"SubscribeID": ORDER, "SubscribeDetail": "12"}})
     )
-    assert one.code == 0
+    assert item.code == 0
     rig.platform.say = [(503, 2)] * 3
     async with TestServer(app) as server:
         there = str(server.make_url("")).rstrip("/")

@@ -78,7 +78,7 @@ async def test_a_name_that_leads_inside_is_not_connected_to(receiver: Receiver, 
         named["inside.example"] = [addresses]
         receipt = await sent(f"https://inside.example:{port}/hook", "public")
         assert not receipt.accepted
-        assert "not let out" in receipt.reason
+        assert "not allowed" in receipt.reason
     named["inside.example"] = ["127.0.0.1"]
     assert (await sent(f"http://inside.example:{port}/hook", "inside.example")).accepted
     assert len(receiver.attempts) == 1
@@ -89,8 +89,8 @@ async def test_what_was_judged_is_what_is_connected_to(receiver: Receiver, named
     named["turning.example"] = ["93.184.216.34", "127.0.0.1"]
     guarded = EgressResolver(Egress(("public",)))
     first = await guarded.resolve("turning.example", 443)
-    assert [one["host"] for one in first] == ["93.184.216.34"]
-    with pytest.raises(OSError, match="not let out"):
+    assert [address["host"] for address in first] == ["93.184.216.34"]
+    with pytest.raises(OSError, match="not allowed"):
         await guarded.resolve("turning.example", 443)
 
 

@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 
 from sensegate.bus import columns
-from sensegate.bus.columns import Batch, Origins, Words
-from sensegate.bus.ledger import HOUR_US, Ledger
-from sensegate.model import Member
+from sensegate.bus.columns import Batch, Origins, WordColumn
+from sensegate.bus.ledger import Ledger
+from sensegate.clock import HOUR_US
+from sensegate.model import LogMessage
 from sensegate.share.applications import Decision, RequestedAccess
 from sensegate.share.grants import Grant
 
@@ -54,10 +55,10 @@ def make_batch(
         0,
         Origins(
             [place.device for place in places],
-            Words.of([place.division for place in places]),
-            Words.of([place.department for place in places]),
-            Words.of([place.domain for place in places]),
-            Words.of(["acme/th10@3" for _ in places]),
+            WordColumn.of([place.division for place in places]),
+            WordColumn.of([place.department for place in places]),
+            WordColumn.of([place.domain for place in places]),
+            WordColumn.of(["acme/th10@3" for _ in places]),
             np.array([place.lon for place in places]),
             np.array([place.lat for place in places]),
             np.array([place.grade for place in places], np.uint8),
@@ -91,13 +92,13 @@ def ledger_of(batch: Batch) -> Ledger:
     return ledger
 
 
-def members(batch: Batch, *, subject: str = "readings.4401.440106.1", ttl_h: int = 168) -> list[Member]:
+def members(batch: Batch, *, subject: str = "readings.4401.440106.1", ttl_h: int = 168) -> list[LogMessage]:
     """Return the members of a commit that holds the batch."""
     return [
-        Member("raw.4401-0", b"raw", 72),
-        Member(subject, columns.encode(batch), ttl_h),
-        Member(f"ledger.{batch.node}-0", ledger_of(batch).encode(), 168),
-        Member("commit.4401-0", b"commit", rollup=True),
+        LogMessage("raw.4401-0", b"raw", 72),
+        LogMessage(subject, columns.encode(batch), ttl_h),
+        LogMessage(f"ledger.{batch.node}-0", ledger_of(batch).encode(), 168),
+        LogMessage("commit.4401-0", b"commit", rollup=True),
     ]
 
 

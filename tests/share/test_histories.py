@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sensegate.bus import timelines
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.timelines import FILE, Timelines
-from sensegate.clock import FakeClock
+from sensegate.clock import HOUR_US, FakeClock
 from sensegate.config import StoreConfig
 from sensegate.errors import Gone
 from sensegate.failover.replica import Replica, ReplicationSource, decode_log_request
@@ -27,7 +27,6 @@ from sensegate.share.reader import LogReader
 from tests.share.made import NOW, make_batch, members
 
 EVERYTHING = FeedSelection(grade_max=3)
-HOUR_US = 3_600_000_000
 TTL_US = 168 * HOUR_US
 MINUTE_US = 60_000_000
 
@@ -270,6 +269,6 @@ async def test_control_cursors_that_name_only_the_log_skip_in_silence(
 ) -> None:
     """Negative control: with one timeline for all of the log's life the same history skips records."""
     monkeypatch.setattr(Timelines, "of", lambda *_: b"always")
-    monkeypatch.setattr(Timelines, "agreed", lambda *_: 2**63)
+    monkeypatch.setattr(Timelines, "diverged_at", lambda *_: 2**63)
     with pytest.raises(AssertionError, match="written anew"):
         await play(tmp_path, LOST)

@@ -7,12 +7,12 @@ import asyncio
 import pytest
 from nats.aio.client import Client
 
-from sensegate.bus.ledger import HOUR_US, Ledger
+from sensegate.bus.ledger import Ledger
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
-from sensegate.clock import FakeClock
+from sensegate.clock import HOUR_US, FakeClock
 from sensegate.errors import Unavailable
-from sensegate.model import Entry
+from sensegate.model import LogEntry
 from sensegate.ports import Log
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from tests.share.made import NOW
@@ -20,12 +20,12 @@ from tests.share.made import NOW
 HOUR = NOW // HOUR_US
 
 
-def entry(sequence: int, *counts: tuple[int, str, int], node: str = "4401-0") -> Entry:
+def entry(sequence: int, *counts: tuple[int, str, int], node: str = "4401-0") -> LogEntry:
     """Return a ledger entry of (hour, kind, count)."""
     ledger = Ledger()
     for hour, kind, count in counts:
         ledger.add(hour, "gz-1", "mqtt", kind, count)
-    return Entry(sequence, f"ledger.{node}", ledger.encode(), NOW)
+    return LogEntry(sequence, f"ledger.{node}", ledger.encode(), NOW)
 
 
 async def opened(hours: Log, clock: FakeClock, epoch: str = "e1") -> tuple[HourlyLedgers, int]:
@@ -85,7 +85,7 @@ async def test_a_write_with_unknown_outcome(memory_log: MemoryLog, clock: FakeCl
     books.add(entry(1, (HOUR, "messages", 5)))
     await books.flush()
     books.add(entry(2, (HOUR, "messages", 7)))
-    memory_log.lose_next(written=written)
+    memory_log.fail_next_write(written=written)
     with pytest.raises(Unavailable):
         await books.flush()
     books.add(entry(3, (HOUR, "messages", 1)))
@@ -150,7 +150,7 @@ async def test_what_comes_late_is_added_to_what_was_written(memory_log: MemoryLo
         books.add(entry(number, (HOUR, "messages", 2)))
         await books.flush()
     books.add(entry(5, (HOUR, "messages", 2)))
-    memory_log.lose_next(written=True)
+    memory_log.fail_next_write(written=True)
     with pytest.raises(Unavailable):
         await books.flush()
     await books.flush()
@@ -165,11 +165,11 @@ async def test_an_hour_of_very_many_devices_is_several_entries(memory_log: Memor
     whole = Ledger()
     for number in range(50):
         whole.add(HOUR, f"gz-{number * 7919:05}", "mqtt", "messages", number + 1)
-    whole.locate(["gz-00000"], ["440106/eco"])
+    whole.set_places(["gz-00000"], ["440106/eco"])
     books = HourlyLedgers(memory_log, clock, payload_bytes_max=300)
     await books.open("e1")
     for sequence in (1, 2):
-        books.add(Entry(sequence, "ledger.4401-0", whole.encode(), NOW))
+        books.add(LogEntry(sequence, "ledger.4401-0", whole.encode(), NOW))
         await books.flush()
         subjects = [entry.subject for entry in await memory_log.fetch(0)]
         assert len(subjects) == len(set(subjects)) > 3
@@ -203,7 +203,7 @@ async def test_another_log_starts_anew(memory_log: MemoryLog, clock: FakeClock) 
 async def test_damage_is_passed_by_loudly(memory_log: MemoryLog, clock: FakeClock) -> None:
     """A ledger that cannot be read does not stop the others."""
     books, _ = await opened(memory_log, clock)
-    books.add(Entry(1, "ledger.4401-0", b"damaged", NOW))
+    books.add(LogEntry(1, "ledger.4401-0", b"damaged", NOW))
     books.add(entry(2, (HOUR, "messages", 2)))
     assert books.total("4401", HOUR).totals() == {"messages": 2}
 

@@ -18,7 +18,7 @@ from sensegate.bus.columns import Batch
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from sensegate.share import masks, records
 from sensegate.share.delivery import FeedServer, RecordEncoding
 from sensegate.share.feeds import FeedFilter, FeedSelection, filtered_selection
@@ -170,7 +170,7 @@ FORMS = [form for form in RecordEncoding if form is not RecordEncoding.SSE]
 
 
 async def _bodies(memory_log: MemoryLog, batch: Batch, mask: Mask) -> dict[RecordEncoding, bytes]:
-    await memory_log.write([Member("readings.4401.440106.1", columns.encode(batch), 72)])
+    await memory_log.write([LogMessage("readings.4401.440106.1", columns.encode(batch), 72)])
     reader = LogReader(memory_log, CLOCK)
     serving = FeedServer(reader, masks=Masks(SECRET))
     first = await reader.first()

@@ -16,7 +16,7 @@ from sensegate.bus.timelines import Timelines
 from sensegate.bus.unreadable import UNREADABLE
 from sensegate.clock import FakeClock
 from sensegate.errors import Gone, Unavailable
-from sensegate.model import Entry, Member
+from sensegate.model import LogEntry, LogMessage
 from sensegate.share import cursor, reader
 from sensegate.share.cursor import BadCursor
 from sensegate.share.delivery import FeedServer, RecordEncoding
@@ -36,7 +36,7 @@ class CountedLog(MemoryLog):
         self.fetched: list[int] = []
         self.away = False
 
-    async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:
+    async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[LogEntry]:
         self.fetched.append(after)
         if self.away:
             raise Unavailable("away")
@@ -65,7 +65,7 @@ async def commit(log: MemoryLog, value: float = 1.0, rows: int = 3) -> int:
 
 def memory_place(sequence: int, stored: int, row: int = cursor.END) -> cursor.Cursor:
     """Return a cursor of `memory_log`."""
-    return cursor.after(Timelines.in_memory("e1").of(sequence), sequence, stored, row)
+    return cursor.after(Timelines.in_memory("e1").timeline_at(sequence), sequence, stored, row)
 
 
 async def until_live(made: LogReader) -> None:
@@ -177,7 +177,9 @@ async def test_a_clock_that_is_set_back_spoils_no_cursor(memory_log: MemoryLog, 
     """What was stored before by a clock that was ahead is no sign of another log."""
     await commit(memory_log)
     clock._now -= HOUR_S * 1_000_000
-    last = await memory_log.write([Member("ledger.4401-0", b"x", 168), Member("commit.4401-0", b"{}", rollup=True)])
+    last = await memory_log.write(
+        [LogMessage("ledger.4401-0", b"x", 168), LogMessage("commit.4401-0", b"{}", rollup=True)]
+    )
     async with following(memory_log, clock, 0) as made:
         await until_live(made)
         for place in (memory_place(last, clock.now()), await made.since(clock.now()), await made.first()):
@@ -278,14 +280,14 @@ async def test_a_lost_log_is_waited_out(clock: FakeClock) -> None:
 
 async def test_an_entry_that_cannot_be_read_is_passed_over_and_told(memory_log: MemoryLog, clock: FakeClock) -> None:
     """It gives no row and ends no feed; it is counted and remembered with its sequence."""
-    await memory_log.write([Member("readings.4401.440106.1", b"damaged", 168)])
+    await memory_log.write([LogMessage("readings.4401.440106.1", b"damaged", 168)])
     before = metrics.REGISTRY.get_sample_value("sensegate_log_unreadable_total", {"reader": "feed"}) or 0
     span = await LogReader(memory_log, clock).read(0)
     assert len(span.entries[0].batch) == 0
     assert metrics.REGISTRY.get_sample_value("sensegate_log_unreadable_total", {"reader": "feed"}) == before + 1
     (entry,) = [entry for entry in UNREADABLE.all() if entry.subject == "readings.4401.440106.1"]
     assert (entry.sequence, entry.readers) == (1, ("feed",))
-    UNREADABLE.forget(1)
+    UNREADABLE.remove(1)
 
 
 async def test_ledgers_are_handed_on_from_the_place_asked_for(clock: FakeClock) -> None:

@@ -12,14 +12,14 @@ import msgspec
 import numpy as np
 
 from sensegate.bus import columns
-from sensegate.bus.batch import Batch, Origins, Words
-from sensegate.bus.ledger import HOUR_US, Ledger
+from sensegate.bus.batch import Batch, Origins, WordColumn
+from sensegate.bus.commit_records import encode_commit
+from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.record import encode_commit
-from sensegate.clock import Clock, FakeClock
+from sensegate.clock import HOUR_US, Clock, FakeClock
 from sensegate.config import StoreConfig
 from sensegate.errors import PermissionDenied, Unavailable
-from sensegate.model import CommitRecord, Member
+from sensegate.model import CommitRecord, LogMessage
 from sensegate.ports import Log
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.judging import Judge
@@ -36,7 +36,7 @@ GRADES = (1, 2, 4)
 
 def batch_of(device: int, rows: int, now: int, *, alarm: bool = False) -> Batch:
     """Readings of one device, a millisecond apart."""
-    words, place = Words.of(["x"]), Words.of(["440106"])
+    words, place = WordColumn.of(["x"]), WordColumn.of(["440106"])
     return Batch(
         NODE,
         0,
@@ -78,12 +78,12 @@ class Node:
     async def commit(self, parts: Sequence[tuple[int, int]], *, alarm: bool = False) -> int:
         """Commit (device, rows) each; return the log's last sequence."""
         self.number += 1
-        members, counts = [Member("raw.4401-0", b"raw" * 10, 72)], Ledger()
+        members, counts = [LogMessage("raw.4401-0", b"raw" * 10, 72)], Ledger()
         now = self.clock.now()
         for device, rows in parts:
             if rows:
                 batch = batch_of(device, rows, now + self.number * 100_000, alarm=alarm)
-                members.append(Member(f"readings.4401.440106.{GRADES[device]}", columns.encode(batch), 168))
+                members.append(LogMessage(f"readings.4401.440106.{GRADES[device]}", columns.encode(batch), 168))
             for kind, count in (("messages", rows), ("decoded", rows), ("values", rows), ("accepted", rows)):
                 if count:
                     counts.add(now // HOUR_US, f"d{device}", "mqtt", kind, count)
@@ -91,8 +91,8 @@ class Node:
         totals.merge(self.ledger)
         totals.merge(counts)
         record = CommitRecord(f"n{self.number}", self.number, now, {}, totals.totals())
-        members.append(Member("ledger.4401-0", counts.encode(), 168))
-        members.append(Member("commit.4401-0", encode_commit(record), rollup=True))
+        members.append(LogMessage("ledger.4401-0", counts.encode(), 168))
+        members.append(LogMessage("commit.4401-0", encode_commit(record), rollup=True))
         self.ledger.merge(counts)
         return await self.log.write(members)
 
@@ -179,7 +179,7 @@ class Centre:
         if fault in {"before", "down"}:
             raise Unavailable("lost on its way")
         if fault == "unsure":
-            self.log.lose_next(written=True)
+            self.log.fail_next_write(written=True)
         answer = await self.receiver.span(NODE, payload)
         if fault == "after":
             raise Unavailable("its answer was lost")

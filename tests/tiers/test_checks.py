@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensegate.bus import columns, sequences
-from sensegate.bus.batch import Batch, Origins, Words
+from sensegate.bus.batch import Batch, Origins, WordColumn
 from sensegate.bus.ledger import Ledger
-from sensegate.bus.packing import seal
+from sensegate.bus.packing import encode_map
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.checks import ROWS_MAX, check_ledger, check_rows, check_sequences
 from sensegate.tiers.verdict import CheckedRows, MemberFacts, Reason, RowMark, Rules
@@ -52,10 +52,10 @@ def batch(rows: int = 6, **changes: Any) -> Batch:
         0,
         Origins(
             ["a", "b", "own-c"],
-            Words.of(["440106", "440106", "441502001"]),
-            Words.of(["eco", "eco", "water"]),
-            Words.of(["air"] * 3),
-            Words.of(["acme/th@1"] * 3),
+            WordColumn.of(["440106", "440106", "441502001"]),
+            WordColumn.of(["eco", "eco", "water"]),
+            WordColumn.of(["air"] * 3),
+            WordColumn.of(["acme/th@1"] * 3),
             np.array([113.0, np.nan, 115.0]),
             np.array([23.0, np.nan, 22.8]),
             np.array([2, 2, 2], np.uint8),
@@ -133,9 +133,9 @@ def test_only_rows_of_a_known_kind_and_grade_are_taken(kind: str, grade: int) ->
 @pytest.mark.parametrize(
     ("sent", "rules", "reason", "refused"),
     [
-        (batch(division=Words.of(["440106", "440306", "440106"])), RULES, Reason.AREA, ["b"]),
-        (batch(division=Words.of(["440106", "44", "440106"])), RULES, Reason.AREA, ["b"]),
-        (batch(division=Words.of(["440106", "", "440106"])), RULES, Reason.AREA, ["b"]),
+        (batch(division=WordColumn.of(["440106", "440306", "440106"])), RULES, Reason.AREA, ["b"]),
+        (batch(division=WordColumn.of(["440106", "44", "440106"])), RULES, Reason.AREA, ["b"]),
+        (batch(division=WordColumn.of(["440106", "", "440106"])), RULES, Reason.AREA, ["b"]),
         (batch(device=["a", "b\0", "own-c"]), RULES, Reason.NAME, ["b\0"]),
         (batch(), Rules(Owners(frozenset("b")), RULES.floor), Reason.FOREIGN_DEVICE, ["b"]),
         (batch(), Rules(Owners(room=1), RULES.floor), Reason.DEVICE_LIMIT, ["b"]),
@@ -167,7 +167,7 @@ def test_what_is_odd_is_taken_and_marked() -> None:
     sent = batch(
         received=np.full(6, NOW + 86_400_000_000),
         properties=["air_temperature", "of_tomorrow"],
-        profile=Words.of(["acme/th@1", "acme/th@9", "acme/th@1"]),
+        profile=WordColumn.of(["acme/th@1", "acme/th@9", "acme/th@1"]),
         quality=np.array([0, 99, 0, 0, 0, 0], np.uint8),
         lat=np.array([93.0, 23.0, np.inf]),
     )
@@ -209,7 +209,7 @@ def test_rows_that_the_bytes_do_not_hold_are_refused_before_they_are_allocated()
     tree["origins"]["device"] = ["a"]
     for claim in ([b"\x00", [0, 0], False, 1, b"", b""], [b"\x00", [0, 0], False, 1, b"\x00" * 6, b""]):
         tree["value"] = claim
-        payload = seal({key: value for key, value in tree.items() if key != "v"})
+        payload = encode_map({key: value for key, value in tree.items() if key != "v"})
         assert len(payload) < 400
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         assert [refusal.reason for refusal in check(payload).refusals] == [Reason.OVERSIZED]
@@ -262,7 +262,7 @@ def counts(*rows: tuple[int, str, str, int], place: str = "440106/eco") -> bytes
     made = Ledger()
     for hour, device, kind, count in rows:
         made.add(hour, device, "mqtt", kind, count)
-        made.locate([device], [place])
+        made.set_places([device], [place])
     return made.encode()
 
 
@@ -297,8 +297,9 @@ def test_counts_of_devices_elsewhere_stay_with_the_node() -> None:
         (counts((-1, "a", "forwarded", 1)), Reason.COUNT),
         (counts((490_000, "a\n", "forwarded", 1)), Reason.NAME),
         (counts((490_000, "a", "x" * 300, 1)), Reason.NAME),
-        (seal({"rows": (1 << 24) - 1, "devices": ["a"], "sources": ["s"], "kinds": ["k"], "hour": [2, 0, 1, 1, 0, b""],
-               "kind": [0, 0], "source": [0, 0], "device": [0, 0], "count": [0, 1]}), Reason.OVERSIZED),
+        (encode_map({"rows": (1 << 24) - 1, "devices": ["a"], "sources": ["s"], "kinds": ["k"],
+               "hour": [2, 0, 1, 1, 0, b""], "kind": [0, 0], "source": [0, 0], "device": [0, 0],
+               "count": [0, 1]}), Reason.OVERSIZED),
     ],
 )  # fmt: skip
 def test_a_ledger_that_does_not_add_up_is_refused(payload: bytes, reason: Reason) -> None:
@@ -318,7 +319,7 @@ def test_any_damaged_ledger_is_judged(payload: bytes) -> None:
 
 def encoded_runs(devices: Mapping[str, list[int]]) -> bytes:
     """Return sequence numbers as one member."""
-    return msgspec.msgpack.encode(sequences.Sequences("life", dict(devices)))
+    return msgspec.msgpack.encode(sequences.SequenceRuns("life", dict(devices)))
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,9 @@ class Pair:
 
     def in_force(self) -> list[tuple[int, str]]:
         return [
-            (one.number, one.target.division) for one in self.node.releases.choices() if isinstance(one, VersionChoice)
+            (choice.number, choice.target.division)
+            for choice in self.node.releases.choices()
+            if isinstance(choice, VersionChoice)
         ]
 
 

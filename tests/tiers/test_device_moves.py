@@ -58,5 +58,5 @@ async def test_one_that_cannot_leave_may_connect(*, fails: bool, monkeypatch: py
         by=ADMIN,
     )
     await mover.run_orders()
-    assert [bool(one["refused"]) for one in told] == [fails]
+    assert [bool(item["refused"]) for item in told] == [fails]
     assert devices.moving_out == (set() if fails else {"d1"})

@@ -29,6 +29,8 @@ from sensegate.tiers.quota import TokenBucket
 from tests.conftest import SMALL, eventually
 from tests.tiers.slots import SECRETS, echo, linked, member_connection, running
 
+pytestmark = pytest.mark.live
+
 BOTH = {"4401": "4401", "4403": "4403"}
 
 
@@ -163,7 +165,7 @@ async def test_headers_of_a_node_never_reach_us(centre: Engine) -> None:
 
     node = await member_connection(centre, "4401")
     ours = await centre.connect_slot("4401")
-    password = centre_password(centre._keep().slot_seed, "4401")
+    password = centre_password(centre._load_state().slot_seed, "4401")
     plain = await connect(centre.info.urls[0], centre_user("4401"), password)
     for name, connection in (("ours", ours), ("plain", plain)):
         await connection.subscribe("up.4401.live", cb=note(name))

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.slots import node_slots
 from sensegate.bus.engine import Engine
-from sensegate.bus.external import slots_at
-from sensegate.bus.slots import SPARES, slots_of
+from sensegate.bus.slots import SPARE_SLOTS, province_slots
 from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig
 from sensegate.tiers.link import NodeLinks
@@ -43,14 +43,16 @@ async def test_two_hundred_slots_cost_little(tmp_path: Path, capsys: pytest.Capt
     plain_mb = resident_mb(plain.info.pid)
     await plain.stop()
     engine, start_s = await started(
-        tmp_path / "slots", slots_of(f"{number:04d}" for number in range(1, SLOTS + 1 - SPARES))
+        tmp_path / "slots", province_slots(f"{number:04d}" for number in range(1, SLOTS + 1 - SPARE_SLOTS))
     )
     try:
         accounts_mb = resident_mb(engine.info.pid)
         gc.collect()
         before_mb = resident_mb()
         links = NodeLinks(engine.connect_slot, SystemClock())
-        links.assign({slot: slot for slot in slots_of(f"{number:04d}" for number in range(1, SLOTS + 1 - SPARES))})
+        links.assign(
+            {slot: slot for slot in province_slots(f"{number:04d}" for number in range(1, SLOTS + 1 - SPARE_SLOTS))}
+        )
         began = time.monotonic()
         task = asyncio.create_task(links.run())
         await eventually(lambda: len(links.connected) == SLOTS, 30)
@@ -80,8 +82,8 @@ async def test_two_hundred_slots_cost_little(tmp_path: Path, capsys: pytest.Capt
 def test_the_slots_of_a_province() -> None:
     """Each prefecture of the province, each configured node, and the spare ones; a node's server has none."""
     centre = Config(role="centre", division="44", directory="x")
-    slots = slots_at(centre)
+    slots = node_slots(centre)
     assert len([slot for slot in slots if slot.isdigit()]) == 21
-    assert len(slots) == 21 + SPARES
+    assert len(slots) == 21 + SPARE_SLOTS
     assert all(slot in Divisions.load() for slot in slots if slot.isdigit())
-    assert slots_at(Config(role="node", division="4401", directory="x")) == ()
+    assert node_slots(Config(role="node", division="4401", directory="x")) == ()

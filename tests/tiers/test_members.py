@@ -7,7 +7,7 @@ import pytest
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
-from sensegate.bus.slots import SPARES, slots_of
+from sensegate.bus.slots import SPARE_SLOTS, province_slots
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.tiers.members import (
@@ -24,7 +24,7 @@ from sensegate.tiers.members import (
 PROVINCE = Principal("province", Role.PROVINCE_OPERATOR, scope("44"))
 CITY = Principal("city", Role.CITY_OPERATOR, scope("4401"))
 NOTHING = LaneProgress()
-SLOTS = slots_of(["4401", "4403", "4420"])
+SLOTS = province_slots(["4401", "4403", "4420"])
 
 
 class Register:
@@ -220,7 +220,7 @@ async def test_what_cannot_be_an_id(register: Register) -> None:
 async def test_without_a_free_slot_nobody_joins(register: Register) -> None:
     """The code stays good until a slot is free."""
     members = register.members
-    for number in range(SPARES):
+    for number in range(SPARE_SLOTS):
         code, _ = await members.invite("4401", by=PROVINCE, member=f"4401-n{number}")
         await members.join(code, version="1.4.0", log_epoch="", progress=NOTHING)
     code, _ = await members.invite("4401", by=PROVINCE, member="4401-late")

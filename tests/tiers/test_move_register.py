@@ -20,7 +20,7 @@ from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.errors import Conflict, NotFound, PermissionDenied, Unavailable
-from sensegate.model import Device, DeviceState, Member
+from sensegate.model import Device, DeviceState, LogMessage
 from sensegate.tiers import move_register as module
 from sensegate.tiers.device_moves import DeviceMover, LogIdentity
 from sensegate.tiers.move_register import (
@@ -103,10 +103,10 @@ async def test_moves_over_long_ago_go_from_the_store_too(clock: FakeClock, monke
         over.append(move.id)
         await moves.take_report("4401", pack(MoveReport(move.id, refused="no")))
     assert sorted(await keys(bucket)) == sorted([first.id, *over[-2:]])
-    assert {one.id for one in moves.all(ADMIN)} == {first.id, *over[-2:]}
+    assert {move.id for move in moves.all(ADMIN)} == {first.id, *over[-2:]}
     again = MoveRegister(bucket, MemoryTrail(), clock, Divisions.load(), Known())
     await again.load()
-    assert {one.id for one in again.all(ADMIN)} == {first.id, *over[-2:]}
+    assert {move.id for move in again.all(ADMIN)} == {first.id, *over[-2:]}
 
 
 # ── called off, and forced: gateways as they are, one of them away at any step ──────────────────────────
@@ -167,11 +167,11 @@ class Province:
         log = MemoryLog(self.clock, epoch="e")
         write = log.write
 
-        async def counted(members: Sequence[Member]) -> int:
-            for one in members:
-                if one.subject.startswith("ledger."):
-                    self.counted += [(name, row.kind) for row in Ledger.decode(one.payload).rows()]
-            return await write(members)
+        async def counted(messages: Sequence[LogMessage]) -> int:
+            for member in messages:
+                if member.subject.startswith("ledger."):
+                    self.counted += [(name, row.kind) for row in Ledger.decode(member.payload).rows()]
+            return await write(messages)
 
         log.write = counted  # type: ignore[method-assign]
         return log
@@ -208,7 +208,7 @@ async def province(clock: FakeClock) -> Province:
 
 def orders(raw: bytes) -> list[str]:
     """Return what a gateway has to do."""
-    return [one.action for one in decode_orders(raw)]
+    return [decode_order.action for decode_order in decode_orders(raw)]
 
 
 async def test_a_move_goes_as_before(province: Province) -> None:
@@ -516,9 +516,9 @@ class Storm:
         province = self.province
         match what:
             case "cancel":
-                for one in province.moves.all(ADMIN):
+                for move in province.moves.all(ADMIN):
                     with contextlib.suppress(Conflict):
-                        await province.moves.cancel(one.id, by=ADMIN, force=True, keep_credential=True)
+                        await province.moves.cancel(move.id, by=ADMIN, force=True, keep_credential=True)
             case "lose":
                 province.lost.add(name)
             case "hear":
@@ -573,4 +573,4 @@ async def test_whatever_happens_two_never_take_it(clock: FakeClock, seed: int) -
         await province.work(*PLACES)
     await province.moves.settle_abandoned()
     assert len(province.takers()) == 1
-    assert all(one.stage in ENDED_STAGES and not one.owed for one in province.moves.all(ADMIN))
+    assert all(move.stage in ENDED_STAGES and not move.owed for move in province.moves.all(ADMIN))

@@ -9,7 +9,7 @@ import pytest
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus import columns
-from sensegate.bus.batch import Batch, Words
+from sensegate.bus.batch import Batch, WordColumn
 from sensegate.clock import FakeClock
 from sensegate.errors import Overloaded
 from sensegate.tiers.judging import Judge, JudgedSpan
@@ -37,7 +37,7 @@ class Province:
     async def sent(self, member: str, *devices: str) -> JudgedSpan:
         """Return what becomes of a span with six rows, of which each third is of a device."""
         names = [*devices, *devices, *devices][:3]
-        rows: Batch = batch(node=member, device=sorted(names), division=Words.of(["440106"] * 3))
+        rows: Batch = batch(node=member, device=sorted(names), division=WordColumn.of(["440106"] * 3))
         judged = self.judge.judge(member, [SpanPart(PartKind.READINGS, columns.encode(rows), 2, 6)], NOW)
         await self.judge.claim_devices(member, judged.claims)
         await self.judge.note_conflicts(member, judged)
@@ -76,7 +76,7 @@ async def test_a_device_that_moved_by_the_book_is_taken_from_both() -> None:
 async def test_two_spans_that_claim_one_device_at_once() -> None:
     """Both were judged before either was written: the later one is judged once more, and refused."""
     province = Province()
-    rows = batch(device=["a"] * 3, division=Words.of(["440106"] * 3), seq=np.full(6, 9))
+    rows = batch(device=["a"] * 3, division=WordColumn.of(["440106"] * 3), seq=np.full(6, 9))
     judged = {
         member: province.judge.judge(
             member, [SpanPart(PartKind.READINGS, columns.encode(msgspec.structs.replace(rows, node=member)), 2, 6)], NOW

@@ -12,7 +12,7 @@ import pytest
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, Unavailable
-from sensegate.model import Member, Shed
+from sensegate.model import LogMessage, SheddingRule
 from sensegate.quantities.quality import Flag
 from sensegate.tiers import protocol, refusals, uplink
 from sensegate.tiers.protocol import Lane, PartKind, SpanPart, SpanRequest
@@ -148,7 +148,7 @@ async def test_one_of_several_may_be_named(world: World) -> None:
 
 async def test_what_orders_had_kept_back_may_be_refused_too(world: World) -> None:
     """It comes up after the order, is refused, and is made once more of what was kept back alone."""
-    order = Shed("", "", frozenset({"air_temperature"}))
+    order = SheddingRule("", "", frozenset({"air_temperature"}))
     await world.node.commit([(0, 2)])
     await world.drain()
     world.shed = [order]
@@ -279,10 +279,10 @@ async def test_garbage_is_refused_and_named(world: World, body: bytes) -> None:
 
 async def test_lives_subjects_and_fences_are_the_centres_own(world: World) -> None:
     """Nothing of a request says under which subject, for how long or over what it is written."""
-    written: list[Member] = []
+    written: list[LogMessage] = []
     write = world.centre.log.write
 
-    async def seen(members: list[Member]) -> int:
+    async def seen(members: list[LogMessage]) -> int:
         written.extend(members)
         return await write(members)
 
@@ -413,7 +413,7 @@ async def test_a_refusal_that_was_not_written_is_not_counted_with_the_next(world
         world.centre.fault = fault
         with pytest.raises(Unavailable):
             await world.live()
-    world.centre.log.lose_next(written=False)
+    world.centre.log.fail_next_write(written=False)
     await world.drain()
     assert sum(part.rows for part in await world.uplink.refused_parts()) == 5
     assert (await balance(world))["refused_by_centre.foreign_device"] == 5
@@ -436,7 +436,7 @@ async def test_refusals_orders_cuts_and_kills_in_any_order(seed: int) -> None:  
     """Owners change, orders come and go, answers are lost, processes end, parts are sent again: all is up, once."""
     dice = random.Random(seed)
     world = World()
-    order = Shed("", "", frozenset({"air_temperature"}))
+    order = SheddingRule("", "", frozenset({"air_temperature"}))
     actions = (
         *("commit",) * 6, "alarm", *("owners",) * 3, "areas", "order", *("live",) * 8, *("backlog",) * 3,
         "fault", "node", "centre", "wait", "resend",
@@ -488,7 +488,7 @@ async def test_refusals_orders_cuts_and_kills_in_any_order(seed: int) -> None:  
 
 async def test_control_without_the_lists_fence_rows_are_doubled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: an entry that is not taken off in the same write brings its rows twice."""
-    monkeypatch.setattr(refusals.RefusedPartList, "resolve", lambda *_: Member("refused.none.none", b"", 1))
+    monkeypatch.setattr(refusals.RefusedPartList, "resolve", lambda *_: LogMessage("refused.none.none", b"", 1))
     world.centre.owners.foreign.add("d0")
     await world.node.commit([(0, 3)])
     await world.drain()
@@ -518,5 +518,5 @@ def test_an_entry_that_cannot_be_read_is_no_entry() -> None:
 async def test_the_log_in_memory_lists_as_the_real_one() -> None:
     """A star stands for one word."""
     log = MemoryLog()
-    await log.write([Member(f"refused.{name}", b"x") for name in ("a.1", "a.1.body", "a.2", "b.1")])
+    await log.write([LogMessage(f"refused.{name}", b"x") for name in ("a.1", "a.1.body", "a.2", "b.1")])
     assert [entry.subject for entry in await log.fetch_of("refused.a.*", 0)] == ["refused.a.1", "refused.a.2"]

@@ -10,7 +10,7 @@ from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.failover.replica import ReplicatedLog, ReplicationSource
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from sensegate.tiers.return_flow import ReturnFlow, ReturnRequest
 from tests.share.made import NOW
 from tests.tiers.made import batch_of
@@ -25,8 +25,8 @@ class Confirmed:
         return min(last, self.end)
 
 
-def row(device: int, clock: FakeClock) -> Member:
-    return Member("readings.4401.440106.1", columns.encode(batch_of(device, 2, clock.now())), 168)
+def row(device: int, clock: FakeClock) -> LogMessage:
+    return LogMessage("readings.4401.440106.1", columns.encode(batch_of(device, 2, clock.now())), 168)
 
 
 async def test_nothing_goes_back_that_the_standby_does_not_have() -> None:
@@ -38,12 +38,12 @@ async def test_nothing_goes_back_that_the_standby_does_not_have() -> None:
     confirmed.end = first
     returns = ReturnFlow(log, grade_max=3)
     assert len((await returns.part("4401", ReturnRequest())).entries) == 2, "negative control: the log as it is"
-    returns.read_from(ReplicatedLog(log, cast("ReplicationSource", confirmed), clock))
+    returns = ReturnFlow(ReplicatedLog(log, cast("ReplicationSource", confirmed), clock), grade_max=3)
     part = await returns.part("4401", ReturnRequest())
     assert (len(part.entries), part.until) == (1, first)
     again = await returns.part("4401", ReturnRequest("e1", part.until))
     assert (again.entries, again.until) == ((), first)
     confirmed.end = first + 1
     rest = await returns.part("4401", ReturnRequest("e1", part.until))
-    assert [msgspec.structs.replace(one, payload=b"").kind for one in rest.entries] == ["readings"]
+    assert [msgspec.structs.replace(entry, payload=b"").kind for entry in rest.entries] == ["readings"]
     assert rest.until == first + 1

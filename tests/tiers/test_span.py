@@ -8,7 +8,7 @@ from sensegate.bus import columns
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
-from sensegate.model import Entry
+from sensegate.model import LogEntry
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.protocol import PartKind
 from sensegate.tiers.span import Packer, PartFilter, whole_commits
@@ -17,7 +17,7 @@ from tests.tiers.made import Node
 PACKER = Packer(3)
 
 
-async def entries_of(*commits: list[tuple[int, int]], alarm: bool = False) -> list[Entry]:
+async def entries_of(*commits: list[tuple[int, int]], alarm: bool = False) -> list[LogEntry]:
     """Entries of a node's log with these commits."""
     clock = FakeClock()
     node = Node(MemoryLog(clock), clock)
@@ -63,7 +63,7 @@ async def test_alarms_go_first_and_their_series_stays_in_order() -> None:
     first, second = await entries_of([(1, 2)]), await entries_of([(0, 2)], alarm=True)
     third = await entries_of([(0, 1)])
     entries = [
-        Entry(number, entry.subject, entry.payload, entry.time)
+        LogEntry(number, entry.subject, entry.payload, entry.time)
         for number, entry in enumerate([*first, *second, *third], 1)
     ]
     span = PACKER.pack(entries)
@@ -116,12 +116,12 @@ async def test_rows_that_are_skipped_are_counted() -> None:
 def test_spans_end_with_commits() -> None:
     """A run of entries is cut behind the last complete commit; without any end it goes as it is."""
     subjects = ["readings.a.b.1", "ledger.a-0", "commit.a-0", "raw.a-0", "readings.a.b.1"]
-    entries = [Entry(number, subject, b"", 0) for number, subject in enumerate(subjects, 1)]
+    entries = [LogEntry(number, subject, b"", 0) for number, subject in enumerate(subjects, 1)]
     assert [entry.sequence for entry in whole_commits(entries)] == [1, 2, 3]
     assert len(whole_commits(entries[3:])) == 2
 
 
 def test_a_run_with_nothing_to_tell_has_no_parts() -> None:
     """Raw messages and records alone move the position, nothing more."""
-    span = PACKER.pack([Entry(5, "raw.4401-0", b"", 0), Entry(6, "commit.4401-0", b"", 0)])
+    span = PACKER.pack([LogEntry(5, "raw.4401-0", b"", 0), LogEntry(6, "commit.4401-0", b"", 0)])
     assert (span.parts, span.position, span.rows) == ([], 6, 0)

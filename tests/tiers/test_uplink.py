@@ -22,7 +22,7 @@ from sensegate.clock import SystemClock
 from sensegate.config import EngineConfig, StoreConfig, UplinkConfig
 from sensegate.demo.link import FaultyLink
 from sensegate.errors import PermissionDenied, Unavailable
-from sensegate.model import Member, Shed
+from sensegate.model import LogMessage, SheddingRule
 from sensegate.quantities.quality import Flag
 from sensegate.tiers import lanes, uplink
 from sensegate.tiers.exchange import LaneState
@@ -107,7 +107,7 @@ async def test_a_range_is_opened_in_one_write_with_the_live_position(world: Worl
 
 # ── what mode orders keep back ──────────────────────────────────────────────────────────────────────────
 
-ORDER = Shed("", "", frozenset({"air_temperature"}))
+ORDER = SheddingRule("", "", frozenset({"air_temperature"}))
 """Of everywhere: the made readings stand at no place."""
 
 
@@ -156,11 +156,11 @@ async def test_it_waits_while_another_order_keeps_the_same(world: World) -> None
     world.shed = [ORDER]
     await world.node.commit([(0, 3)])
     await world.drain()
-    world.shed = [Shed("4401", "fire", frozenset({"air_temperature", "illuminance"}))]
+    world.shed = [SheddingRule("4401", "fire", frozenset({"air_temperature", "illuminance"}))]
     await world.node.commit([(0, 1)])
     await world.drain()
     assert await withheld(world) == (1, 3, 1), "that other place is not ours; but it lies in what was kept"
-    world.shed = [Shed("", "", frozenset({"illuminance"}))]
+    world.shed = [SheddingRule("", "", frozenset({"illuminance"}))]
     await world.drain()
     assert await withheld(world) == (4, 0, 4), "another property holds nothing of it"
     await check(world.node, world.centre.log)
@@ -203,7 +203,11 @@ async def test_each_write_of_it_is_made_once(world: World, fault: str) -> None:
     await check(world.node, world.centre.log)
 
 
-PLACES = (ORDER, Shed("4401", "", frozenset({"air_temperature"})), Shed("", "", frozenset({"illuminance"})))
+PLACES = (
+    ORDER,
+    SheddingRule("4401", "", frozenset({"air_temperature"})),
+    SheddingRule("", "", frozenset({"illuminance"})),
+)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -271,7 +275,7 @@ async def test_more_parts_than_can_be_named_keep_nothing_back(world: World, monk
     """Rather all goes up than that something would never."""
     monkeypatch.setattr(uplink, "WITHHELD_MAX", 2)
     for number in range(4):
-        world.shed = [ORDER] if number % 2 else [ORDER, Shed("x", "", frozenset({"y"}))]
+        world.shed = [ORDER] if number % 2 else [ORDER, SheddingRule("x", "", frozenset({"y"}))]
         await world.node.commit([(0, 1)])
         await world.drain()
     assert await withheld(world) == (2, 2, 2)
@@ -438,8 +442,8 @@ async def test_control_without_the_fence_readings_are_doubled(world: World, monk
     """Negative control: the same faults with fence and numbers removed double readings at the centre."""
     written = world.centre.log.write
 
-    async def unfenced(members: list[Member]) -> int:
-        return await written([Member(m.subject, m.payload, m.ttl_h, m.rollup) for m in members])
+    async def unfenced(members: list[LogMessage]) -> int:
+        return await written([LogMessage(m.subject, m.payload, m.ttl_h, m.rollup) for m in members])
 
     monkeypatch.setattr(world.centre.log, "write", unfenced)
     monkeypatch.setattr(lanes, "is_stale", lambda *_: False)
@@ -458,7 +462,7 @@ async def test_control_with_the_position_apart_readings_are_lost(world: World) -
     """Negative control: a position that moves although its readings were not written loses them."""
     written = world.centre.log.write
 
-    async def apart(members: list[Member]) -> int:
+    async def apart(members: list[LogMessage]) -> int:
         if members[0].subject.startswith("readings."):
             await written(members[-1:])
             raise Unavailable("between the two")
@@ -541,6 +545,7 @@ def balanced(totals: dict[str, int]) -> bool:
     return totals.get("accepted", -1) == sent
 
 
+@pytest.mark.live
 async def test_two_engines_and_a_cut_link(tiers: Tiers) -> None:
     """Live passes, the link is cut while the node commits on, afterwards all is there once and in order or marked."""
     config = UplinkConfig(url="nats://centre", span_ms=50, backlog_after_s=0.2)
@@ -564,6 +569,7 @@ async def test_two_engines_and_a_cut_link(tiers: Tiers) -> None:
     assert any(rows.flags[name] & Flag.BACKLOG for name in rows.ids)
 
 
+@pytest.mark.live
 async def test_uplinks_killed_at_any_moment(tiers: Tiers) -> None:
     """An uplink cancelled in the middle of whatever it does is followed by another: nothing lost, nothing doubled."""
     config = UplinkConfig(url="nats://centre", span_ms=10, backlog_after_s=0.05)

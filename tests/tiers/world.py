@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from sensegate.bus.commit_records import LaneRecord
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.record import LaneRecord
 from sensegate.clock import FakeClock
 from sensegate.config import UplinkConfig
-from sensegate.model import Shed
+from sensegate.model import SheddingRule
 from sensegate.ports import Log
 from sensegate.tiers.protocol import Lane
 from sensegate.tiers.uplink import Uplink
@@ -25,7 +25,7 @@ class World:
         self.node = Node(MemoryLog(self.clock, epoch="node"), self.clock)
         self.centre = Centre(MemoryLog(self.clock, epoch="centre"), self.clock)
         self.keeper = MemoryKeeper()
-        self.shed: list[Shed] = []
+        self.shed: list[SheddingRule] = []
         self.uplink = self.fresh()
 
     def fresh(self, *, began: int = -1, keeper: MemoryKeeper | None = None, log: Log | None = None) -> Uplink:

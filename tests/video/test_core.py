@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sensegate.clock import DAY_US
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import allowlist, stored
@@ -19,7 +20,7 @@ from sensegate.video.allowlist import REMOVED, AllowListRedactor, ListOf
 from sensegate.video.downsampling import GAP_US, RULES, SamplingRule, TrackSample, sample_track
 from sensegate.video.format import Redacted
 from sensegate.video.observation import ObservationKind, TrackState, VideoObservation
-from sensegate.video.pseudonyms import DAY_US, KeyedPseudonymiser, day_of, normalised_plate
+from sensegate.video.pseudonyms import KeyedPseudonymiser, day_of, normalised_plate
 from sensegate.video.values import OTHER, field_name
 
 VEIL = KeyedPseudonymiser(b"tests")

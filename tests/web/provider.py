@@ -17,7 +17,7 @@ from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, RSAKey
 
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 
 CLIENT, SECRET = "sensegate", "s3cret-of-the-client"
 

@@ -10,7 +10,7 @@ from sensegate.authority.scope import Role
 from sensegate.bus import raw
 from sensegate.decode.grammar import parse
 from sensegate.decode.topics import matches_filter
-from sensegate.model import Member, Message
+from sensegate.model import LogMessage, Message
 from tests.web.serving import Gateway
 
 UNKNOWN, LEARN = "/api/v1/profiles/unknown", "/api/v1/profiles/learn"
@@ -20,17 +20,20 @@ async def fill(gateway: Gateway) -> None:
     """Ten messages of two unknown devices in quarantine, one refused for its rate, five good ones of another make."""
     now = gateway.web.deps.clock.now()
     kept = [
-        raw.Kept(
+        raw.StoredMessage(
             Message(f"acme/dev-000{at % 2}/up", json.dumps({"t": 21.5 + at, "co2": 400 + at}).encode(), now + at, at),
             "mqtt",
             "unknown_device",
         )
         for at in range(10)
     ]
-    kept.append(raw.Kept(Message("acme/dev-0009/up", b"{}", now, 20), "mqtt", "rate"))
+    kept.append(raw.StoredMessage(Message("acme/dev-0009/up", b"{}", now, 20), "mqtt", "rate"))
     good = [Message(f"beta/{at:04}/state", b'{"humidity": 55}', now + at, at) for at in range(5)]
     await gateway.log.write(
-        [Member("quarantine.44-0", raw.encode_kept(kept), 720), Member("raw.44-0", raw.encode(good, "mqtt"), 24)]
+        [
+            LogMessage("quarantine.44-0", raw.encode_quarantined(kept), 720),
+            LogMessage("raw.44-0", raw.encode(good, "mqtt"), 24),
+        ]
     )
 
 

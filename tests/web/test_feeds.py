@@ -188,7 +188,7 @@ async def test_foreign_cursors(filled: Gateway) -> None:
     _, body, _ = await filled.ask("GET", f"{ALL}?after={other}", token, expect=410)
     _, body, _ = await filled.ask("GET", f"{ALL}?after={body['first']}", token, expect=200)
     assert len(body["records"]) == 20
-    beyond = cursor.after(filled.log.timelines.of(1), 10_000, 1_767_225_600_000_000)
+    beyond = cursor.after(filled.log.timelines.timeline_at(1), 10_000, 1_767_225_600_000_000)
     await filled.ask("GET", f"{ALL}?after={beyond}", token, expect=400)
     await filled.ask("GET", "/api/v1/feeds/all/stream", token, headers={"Last-Event-ID": str(other)}, expect=410)
 

@@ -14,7 +14,7 @@ from joserfc.jwk import ECKey, RSAKey
 
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.scope import Role
-from sensegate.bus.ports import free_port
+from sensegate.bus.free_ports import free_port
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import WebConfig
 from sensegate.config.people import OidcConfig, OidcRule, PeopleConfig

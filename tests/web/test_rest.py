@@ -11,8 +11,7 @@ import pytest
 from sensegate.authority.scope import Role
 from sensegate.bus import raw
 from sensegate.errors import Overloaded, Rejected, Unavailable
-from sensegate.model import Member, Message
-from sensegate.normalise.book import QualityRow
+from sensegate.model import LogMessage, Message, QualityRow
 from tests.share.made import Place, make_batch, members
 from tests.web.serving import Gateway
 
@@ -284,7 +283,7 @@ async def test_the_books_do_not_balance_when_something_is_missing(city: Gateway)
     wrong = Ledger()
     wrong.add(490_000, "gz-1", "mqtt", "messages", 2)
     wrong.add(490_000, "gz-1", "mqtt", "decoded", 1)
-    await city.log.write([*batch[:2], Member("ledger.4401-0", wrong.encode(), 168)])
+    await city.log.write([*batch[:2], LogMessage("ledger.4401-0", wrong.encode(), 168)])
     body = await _ledger(city, await city.token(), 6)
     assert body["balanced"] is False
 
@@ -315,11 +314,11 @@ async def test_quality_is_cut(city: Gateway) -> None:
 async def test_quarantine_shows_messages_whole_and_cut(city: Gateway) -> None:
     """Payload and reason; those of foreign and unknown devices only to who sees the whole node."""
     kept = [
-        raw.Kept(Message("t/gz-1", b"{broken", 1_000_000, 1), "mqtt", "malformed", "line 1", "gz-1"),
-        raw.Kept(Message("t/sz-1", b"\xff\x00", 1_000_000, 2), "mqtt", "not_utf8", "", "sz-1"),
-        raw.Kept(Message("t/who", b"{}", 1_000_000, 3), "mqtt", "unknown_device", "", ""),
+        raw.StoredMessage(Message("t/gz-1", b"{broken", 1_000_000, 1), "mqtt", "malformed", "line 1", "gz-1"),
+        raw.StoredMessage(Message("t/sz-1", b"\xff\x00", 1_000_000, 2), "mqtt", "not_utf8", "", "sz-1"),
+        raw.StoredMessage(Message("t/who", b"{}", 1_000_000, 3), "mqtt", "unknown_device", "", ""),
     ]
-    await city.log.write([Member("quarantine.44-0", raw.encode_kept(kept), 720)])
+    await city.log.write([LogMessage("quarantine.44-0", raw.encode_quarantined(kept), 720)])
     _, body, _ = await city.ask("GET", "/api/v1/quarantine", await city.token(), expect=200)
     assert [(row["reason"], row["payload"]) for row in body["rows"]] == [
         ("malformed", "{broken"),

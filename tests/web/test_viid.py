@@ -22,8 +22,8 @@ from sensegate.errors import Overloaded, Rejected, Unavailable
 from sensegate.model import Device
 from sensegate.video.formats.viid_responses import ObjectResult
 from sensegate.viid.client import ViidClient
-from sensegate.viid.listener import COLLECTIONS, ViidDeps, ViidWeb
-from sensegate.viid.password_digests import Digests
+from sensegate.viid.listener import COLLECTIONS, ViidDeps, ViidListener
+from sensegate.viid.password_digests import PasswordDigests
 
 ADMIN = Principal("admin", Role.ADMIN, scope("44"))
 SERVER, CAMERA, OLD, ABOVE = (f"4401000000503000000{number}" for number in range(1, 5))
@@ -40,7 +40,7 @@ class Told:
 class Nobody:
     """No subscriptions."""
 
-    async def place(self, peer: str, payload: bytes) -> Sequence[ObjectResult]:
+    async def update(self, peer: str, payload: bytes) -> Sequence[ObjectResult]:
         assert peer == ABOVE
         return [ObjectResult("s")]
 
@@ -58,13 +58,13 @@ class Rig:
 
     def __init__(self, directory: Path, **more: Any) -> None:
         self.clock = FakeClock()
-        self.digests = Digests(directory / "viid.key", "viid")
+        self.digests = PasswordDigests(directory / "viid.key", "viid")
         self.devices = Devices(MemoryBucket(), MemoryTrail(), self.clock, digest=self.digests.seal)
         self.raises: Exception | None = None
         self.bodies: list[bytes] = []
         self.gone: list[str] = []
         self.above = ""
-        self.web = ViidWeb(
+        self.web = ViidListener(
             ViidDeps(
                 config=ViidConfig(
                     server_id=SERVER,

@@ -32,7 +32,7 @@ from sensegate.authority.scope import Principal
 from sensegate.authority.trail import Facts
 from sensegate.bus import api, streams
 from sensegate.bus.names import token
-from sensegate.bus.reader import Reader
+from sensegate.bus.reader import StreamFollower
 from sensegate.clock import Clock
 from sensegate.errors import Fenced, NotFound, Overloaded, Unavailable
 
@@ -61,7 +61,7 @@ class Audit:
         self._nc = nc
         self._clock = clock
         self._subject = f"audit.{token(gateway)}"
-        self._reader = Reader(nc, streams.AUDIT)
+        self._reader = StreamFollower(nc, streams.AUDIT)
         self._algorithm = algorithm
         self._signer = signer
         self._expires = expires
@@ -131,7 +131,7 @@ class Audit:
 
     async def usage(self) -> float:
         """Return the used share of the stream's size limit. Raises `Unavailable`."""
-        return await streams.used(self._nc, streams.AUDIT)
+        return await streams.usage(self._nc, streams.AUDIT)
 
     @property
     def key(self) -> bytes:
@@ -192,8 +192,8 @@ class Audit:
                 if number and not fits:
                     raise Fenced(f"record {record.number} does not follow record {number} of this copy")
                 expected = {"Nats-Expected-Last-Subject-Sequence": str(at)}
-                answer = await api.call(self._nc, self._subject, raw, headers=expected)
-                at = msgspec.json.decode(answer, type=api.Answer).seq
+                answer = await api.request(self._nc, self._subject, raw, headers=expected)
+                at = msgspec.json.decode(answer, type=api.ApiResponse).seq
                 number, last = record.number, raw
 
     async def check(self, head: ChainHead | None = None) -> ChainFault | None:
@@ -216,7 +216,7 @@ class Audit:
         expected = {"Nats-Expected-Last-Subject-Sequence": str(head.sequence)}
         self._head = None
         try:
-            answer = await api.call(self._nc, self._subject, raw, headers=expected)
+            answer = await api.request(self._nc, self._subject, raw, headers=expected)
         except Fenced:
             return False
         except Unavailable:
@@ -224,7 +224,7 @@ class Audit:
             if (await self.head()).hash != digest(raw, self._algorithm):
                 raise
             return True
-        self._head = self._head_of(record.number, raw, msgspec.json.decode(answer, type=api.Answer).seq)
+        self._head = self._head_of(record.number, raw, msgspec.json.decode(answer, type=api.ApiResponse).seq)
         return True
 
     async def _stored(self, after: int, limit: int) -> AsyncIterator[tuple[int, bytes]]:

@@ -17,7 +17,7 @@ from sensegate.authority.shared_secrets import synchronise_secret
 from sensegate.authority.trail import Facts
 from sensegate.backup import history
 from sensegate.bus.inventory import Inventory
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.clock import Clock
 from sensegate.config import Config
 
@@ -25,7 +25,7 @@ HEADS = "audit-heads.ndjson"
 KEY = "audit.key"
 
 
-async def open_audit(bus: Client, clock: Clock, config: Config, bucket: Callable[[str], Awaitable[Bucket]]) -> Audit:
+async def open_audit(bus: Client, clock: Clock, config: Config, bucket: Callable[[str], Awaitable[KvBucket]]) -> Audit:
     """Return the trail of this gateway; its key is generated at the first start.
 
     Two centres share a trail and its key: without a configured file it is in a bucket that the standby copies.
@@ -65,9 +65,9 @@ async def record_accepted_losses(audit: Audit, config: Config, inventory: Invent
     """Record the losses of streams that an operator accepted. Raises as `Audit.record`."""
     by = Principal("gateway", Role.ADMIN, scope(config.division), name="the gateway itself")
     for loss in inventory.accepted:
-        facts: Facts = {"created": loss.created, "by": loss.by, "at": loss.at, "aside": loss.aside}
+        facts: Facts = {"created": loss.created, "by": loss.by, "at": loss.at, "aside": loss.set_aside}
         await audit.record(by, "store.accept_loss", f"{loss.account}/{loss.name}", before=facts)
-    inventory.settle()
+    inventory.clear_accepted()
 
 
 async def record_restores(audit: Audit, config: Config) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from sensegate.bus.row import Row
+from sensegate.bus.kv_row import KvRow
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, Unavailable
 
@@ -22,7 +22,7 @@ _RETRY_S = 0.25
 class Bucket(Protocol):
     """Keys with values; the newest revision of each key is stored."""
 
-    async def get(self, key: str) -> Row | None:
+    async def get(self, key: str) -> KvRow | None:
         """Return the current row of a key; None if it does not exist or was deleted."""
         ...
 
@@ -42,18 +42,18 @@ class Bucket(Protocol):
         """Delete a key; return the revision of its deletion. Raises as `put`."""
         ...
 
-    async def absence(self, key: str) -> int:
+    async def tombstone_revision(self, key: str) -> int:
         """Return the revision of a key's deletion, to expect when it is created again; 0: it exists, or never did.
 
         The store keeps deletion markers for some days.
         """
         ...
 
-    async def load_all(self) -> tuple[list[Row], int]:
+    async def load_all(self) -> tuple[list[KvRow], int]:
         """Return all present rows in order of revision, and the revision from which to `watch`."""
         ...
 
-    def watch(self, after: int) -> AsyncIterator[list[Row]]:
+    def watch(self, after: int) -> AsyncIterator[list[KvRow]]:
         """Yield changes after a revision, in order, including deletions, within a second and without end.
 
         A key that changed twice may appear only in its newest state. Raises `Unavailable` while the store is away.
@@ -65,11 +65,11 @@ class MemoryBucket:
     """A bucket that lives as long as its object."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, KvRow] = {}
         self._revision = 0
         self._changed = asyncio.Event()
 
-    async def get(self, key: str) -> Row | None:
+    async def get(self, key: str) -> KvRow | None:
         row = self._rows.get(key)
         return row if row and row.value is not None else None
 
@@ -79,14 +79,14 @@ class MemoryBucket:
     async def delete(self, key: str, *, expected: int | None = None) -> int:
         return self._write(key, None, expected)
 
-    async def absence(self, key: str) -> int:
+    async def tombstone_revision(self, key: str) -> int:
         row = self._rows.get(key)
         return row.revision if row and row.value is None else 0
 
-    async def load_all(self) -> tuple[list[Row], int]:
+    async def load_all(self) -> tuple[list[KvRow], int]:
         return [row for row in self._newer(0) if row.value is not None], self._revision
 
-    async def watch(self, after: int) -> AsyncIterator[list[Row]]:
+    async def watch(self, after: int) -> AsyncIterator[list[KvRow]]:
         while True:
             if rows := self._newer(after):
                 after = rows[-1].revision
@@ -94,7 +94,7 @@ class MemoryBucket:
             else:
                 await self._changed.wait()
 
-    def _newer(self, after: int) -> list[Row]:
+    def _newer(self, after: int) -> list[KvRow]:
         return sorted((row for row in self._rows.values() if row.revision > after), key=lambda row: row.revision)
 
     def _write(self, key: str, value: bytes | None, expected: int | None) -> int:
@@ -102,13 +102,13 @@ class MemoryBucket:
         if expected is not None and expected != present:
             raise Conflict(f"{key}: changed meanwhile; read it again")
         self._revision += 1
-        self._rows[key] = Row(key, value, self._revision)
+        self._rows[key] = KvRow(key, value, self._revision)
         self._changed.set()
         self._changed = asyncio.Event()
         return self._revision
 
 
-async def follow(bucket: Bucket, after: int, take: Callable[[Row], Awaitable[None]], clock: Clock) -> None:
+async def follow(bucket: Bucket, after: int, take: Callable[[KvRow], Awaitable[None]], clock: Clock) -> None:
     """Pass every change after a revision to `take` until cancelled; retry while the store does not answer."""
 
     async def pass_changes() -> None:

@@ -33,7 +33,7 @@ from sensegate.authority.topics import subject_of
 from sensegate.authority.trail import Trail
 from sensegate.bus import api, server_conf
 from sensegate.bus.engine import Connection, Violation
-from sensegate.bus.server_log import masked
+from sensegate.bus.server_log import mask_free_text
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, EngineError, PermissionDenied, SensegateError, Unavailable
 from sensegate.model import Device
@@ -145,8 +145,7 @@ class Callout:
         self._clock = clock
         self._trail = trail
         self._topics_of = topics_of
-        self.guests: list[GuestOf] = []
-        """Asked about each who connects, before the registry of devices."""
+        self._guests: tuple[GuestOf, ...] = ()
         self._signer = CalloutSigner(server.issuer_seed)
         self._open = DeviceConnections(server, ACCOUNT, clock)
         self._renewals = Renewals(devices, self._open.close, clock)
@@ -158,17 +157,20 @@ class Callout:
         self.admitted = 0
         """Connections let in since the process began."""
 
-    async def start(self) -> None:
+    async def start(self, guests: Sequence[GuestOf] = ()) -> None:
         """Begin to answer; before it returns, connections of devices disabled meanwhile are closed.
+
+        `guests` are asked about each client that connects, before the registry of devices.
 
         Raises:
             Unavailable: the server does not answer.
         """
+        self._guests = tuple(guests)
         self._devices.on_change.append(self._changed)
         self.refusals.on_alarm.append(self._note)
         await self._open.start()
         self._client = await self._server.connect(server_conf.User.CALLOUT)
-        with api.lost("subscribe to the auth callout"):
+        with api.translate_client_errors("subscribe to the auth callout"):
             await self._client.subscribe("$SYS.REQ.USER.AUTH", queue="callout", cb=self._asked)
             await self._client.flush()
         await self._open.sweep(self._allowed)
@@ -264,7 +266,7 @@ class Callout:
 
     async def _asked_as_guest(self, message: Msg, asked: AuthRequest) -> bool:
         """Answer one who is no device; False where nobody knows him."""
-        for guest_of in self.guests:
+        for guest_of in self._guests:
             try:
                 guest = guest_of(asked)
             except PermissionDenied as why:
@@ -309,7 +311,7 @@ class Callout:
     @staticmethod
     async def _respond(message: Msg, answer: bytes) -> None:
         try:
-            with api.lost("answer the auth callout"):
+            with api.translate_client_errors("answer the auth callout"):
                 await message.respond(answer)
         except Unavailable as why:
             # The server refuses the client after its time-out; it comes again.
@@ -361,8 +363,8 @@ class Callout:
                     name = one.user or one.client_id
                     at = self._devices.index.find_id(name)
                     camera = at >= 0 and self._is_camera(self._devices.record(at))
-                    told = masked(one.subject) if camera else one.subject
-                    self.refusals.add(name, DeniedOperation(one.what), told, address=one.address)
+                    told = mask_free_text(one.subject) if camera else one.subject
+                    self.refusals.add(name, DeniedOperation(one.operation), told, address=one.address)
 
     def _note(self, alarm: RefusalAlarm) -> None:
         if self._trail is None:

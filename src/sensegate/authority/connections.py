@@ -80,7 +80,7 @@ class DeviceConnections:
     async def start(self) -> None:
         """Subscribe to connect and disconnect events. Raises `Unavailable`."""
         self._client = await self._server.connect(server_conf.User.SYSTEM)
-        with api.lost("subscribe to connects"):
+        with api.translate_client_errors("subscribe to connects"):
             await self._client.subscribe(f"$SYS.ACCOUNT.{self._account}.CONNECT", cb=self._on_connect)
             await self._client.subscribe(f"$SYS.ACCOUNT.{self._account}.DISCONNECT", cb=self._on_disconnect)
             await self._client.flush()

@@ -23,7 +23,7 @@ from sensegate.authority.index import STATES, DeviceIndex, ToWgs84, unchanged
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand
 from sensegate.authority.selection import DeviceSelection
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.row import Row
+from sensegate.bus.kv_row import KvRow
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
@@ -483,7 +483,7 @@ class Devices:
     async def _write(self, stored: StoredDevice, *, expected: int) -> None:
         value = _encode(stored)
         revision = await self._bucket.put(stored.device.id, value, expected=expected)
-        await self._take(Row(stored.device.id, value, revision))
+        await self._take(KvRow(stored.device.id, value, revision))
 
     # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
 
@@ -511,7 +511,7 @@ class Devices:
         async with self._applied:
             await self._applied.wait_for(condition)
 
-    async def _take(self, row: Row) -> None:
+    async def _take(self, row: KvRow) -> None:
         at = self.index.find_id(row.key)
         if at >= 0 and self._revisions[at] >= row.revision:
             return
@@ -524,7 +524,7 @@ class Devices:
         async with self._applied:
             self._applied.notify_all()
 
-    def _apply(self, row: Row) -> tuple[int, StoredDevice | None, StoredDevice | None]:
+    def _apply(self, row: KvRow) -> tuple[int, StoredDevice | None, StoredDevice | None]:
         index = self.index
         at = index.slot(row.key)
         if at == len(self._values):

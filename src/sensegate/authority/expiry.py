@@ -8,12 +8,11 @@ from pathlib import Path
 
 from cryptography import x509
 
-from sensegate.clock import Clock
+from sensegate.clock import DAY_US, HOUR_US, Clock
 from sensegate.config import Config
 
 WARN_DAYS = 30
-CHECK_INTERVAL_US = 3_600_000_000
-_DAY_US = 86_400_000_000
+CHECK_INTERVAL_US = HOUR_US
 
 
 class CertificateExpiry:
@@ -44,7 +43,7 @@ class CertificateExpiry:
             )
         except (OSError, ValueError) as why:
             return f"certificate: {file} ({key}) cannot be read: {why}"
-        days = (expires - datetime.fromtimestamp(now / 1e6, UTC)).total_seconds() * 1e6 / _DAY_US
+        days = (expires - datetime.fromtimestamp(now / 1e6, UTC)).total_seconds() * 1e6 / DAY_US
         if days > WARN_DAYS:
             return ""
         when = f"expires on {expires:%Y-%m-%d}" if days > 0 else f"expired on {expires:%Y-%m-%d}"

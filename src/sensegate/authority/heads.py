@@ -25,14 +25,13 @@ from cryptography.hazmat.primitives.serialization import (
 from sensegate.authority.chain import AuditRecord, HeadSigner, SignedHead, fingerprint, head_of, line_of
 from sensegate.authority.scope import Principal
 from sensegate.authority.trail import Facts, Trail
-from sensegate.clock import Clock
+from sensegate.clock import DAY_US, Clock
 from sensegate.errors import ConfigError, Overloaded, StoreFull, Unavailable
 
 HOUR_S = 3_600.0
 ROWS_MAX = 500
 """Most delivery counts in one record; more counts need several records."""
 FULL_WARN_SHARE = 0.8
-_DAY_US = 86_400_000_000
 
 _log = structlog.get_logger("audit")
 
@@ -175,11 +174,11 @@ class HourlyHeads:
         for start in range(0, len(rows), ROWS_MAX):
             part: Facts = {"since": since, "until": now, "totals": rows[start : start + ROWS_MAX]}
             await self._audit.record(self._by, "delivery.counts", self._by.id, after=part)
-        if not rows and now - self._last_heartbeat >= _DAY_US:
+        if not rows and now - self._last_heartbeat >= DAY_US:
             # The chain needs a record per day: if its last record expired, nothing could link to it.
             await self._audit.record(self._by, "audit.alive", self._by.id)
         self._since = now
-        self._last_heartbeat = now if rows or now - self._last_heartbeat >= _DAY_US else self._last_heartbeat
+        self._last_heartbeat = now if rows or now - self._last_heartbeat >= DAY_US else self._last_heartbeat
         head = await self._audit.signed()
         descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         with os.fdopen(descriptor, "ab") as out:

@@ -29,7 +29,7 @@ from sensegate.authority.scope import (
 )
 from sensegate.authority.sessions import Session, Sessions
 from sensegate.authority.trail import Facts, Trail
-from sensegate.clock import Clock
+from sensegate.clock import DAY_US, Clock
 from sensegate.config.people import PeopleConfig
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied
 
@@ -37,7 +37,6 @@ PASSWORD_HISTORY = 5
 """Number of previous passwords that may not be reused."""
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{1,63}")
 _NAMES_MAX = 10_000
-_DAY_US = 86_400_000_000
 _OIDC = Principal("oidc", Role.ADMIN, Scope("44"), name="single sign-on")
 
 
@@ -337,7 +336,7 @@ class People:
         if person.initial:
             return "the initial password must be changed"
         days = self._config.password_max_age_days
-        if days and self._clock.now() - person.password_set >= days * _DAY_US:
+        if days and self._clock.now() - person.password_set >= days * DAY_US:
             return f"the password is older than {days} days and must be changed"
         return ""
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from sensegate.authority.bucket import Bucket, follow
-from sensegate.bus.row import Row
+from sensegate.bus.kv_row import KvRow
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import Conflict
@@ -28,9 +28,9 @@ class RecordStore:
         self.bucket = bucket
         self._clock = clock
         self._revision = 0
-        self._takers: dict[str, Callable[[str, Row], None]] = {}
+        self._takers: dict[str, Callable[[str, KvRow], None]] = {}
 
-    def attach(self, prefix: str, take: Callable[[str, Row], None]) -> None:
+    def attach(self, prefix: str, take: Callable[[str, KvRow], None]) -> None:
         """Pass every row whose key begins with `prefix` to `take`, as (key without prefix, row)."""
         self._takers[prefix] = take
 
@@ -44,7 +44,7 @@ class RecordStore:
         """Follow the changes of all processes until cancelled; survives failures of the engine."""
         await follow(self.bucket, self._revision, self._take, self._clock)
 
-    async def _take(self, row: Row) -> None:
+    async def _take(self, row: KvRow) -> None:
         for prefix, take in self._takers.items():
             if row.key.startswith(prefix):
                 take(row.key.removeprefix(prefix), row)
@@ -129,7 +129,7 @@ class RecordTable(Generic[R]):
             revision = await self._put(self._prefix + name, value, expected)
         except Conflict:
             raise Conflict(f"{self._kind} {name} was changed meanwhile; read it again") from None
-        self._take(name, Row(self._prefix + name, value, revision))
+        self._take(name, KvRow(self._prefix + name, value, revision))
         return self._records[name]
 
     async def _put(self, key: str, value: bytes, expected: int) -> int:
@@ -137,22 +137,22 @@ class RecordTable(Generic[R]):
             return await self._bucket.put(key, value, expected=expected)
         except Conflict:
             # A record of this name may have been removed; for some days its deletion has a revision.
-            if expected or not (absent := await self._bucket.absence(key)):
+            if expected or not (absent := await self._bucket.tombstone_revision(key)):
                 raise
         return await self._bucket.put(key, value, expected=absent)
 
     async def delete(self, name: str, *, expected: int | None) -> None:
         """Delete a record that has the revision `expected` (None: any). Raises `Conflict`."""
         key = self._prefix + name
-        self._take(name, Row(key, None, await self._bucket.delete(key, expected=expected)))
+        self._take(name, KvRow(key, None, await self._bucket.delete(key, expected=expected)))
 
-    def _apply_watched(self, name: str, row: Row) -> None:
+    def _apply_watched(self, name: str, row: KvRow) -> None:
         """Apply a change from the watch, which is in order: no older change of the record follows."""
         self._take(name, row)
         if row.value is None and self._revisions.get(name, 0) <= row.revision:
             self._revisions.pop(name, None)
 
-    def _take(self, name: str, row: Row) -> None:
+    def _take(self, name: str, row: KvRow) -> None:
         if self._revisions.get(name, 0) >= row.revision:
             return
         self._revisions[name] = row.revision

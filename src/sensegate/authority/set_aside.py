@@ -22,7 +22,7 @@ from sensegate.bus.process import write_private
 from sensegate.bus.unreadable import UNREADABLE
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound
-from sensegate.model import Entry
+from sensegate.model import LogEntry
 
 FOLDER = "set_aside"
 ENTRIES_MAX = 10_000
@@ -58,7 +58,7 @@ class HidingLog(Protocol):
         """Hide exactly these entries from readers."""
         ...
 
-    async def fetch(self, after: int, *, limit: int = 500) -> list[Entry]: ...
+    async def fetch(self, after: int, *, limit: int = 500) -> list[LogEntry]: ...
 
 
 class SetAside:
@@ -142,7 +142,7 @@ class SetAside:
         await asyncio.to_thread(self._copy, f"{life}-{sequence}.bin", entry.payload)
         await self._trail.record(by, "log.quarantine", str(sequence), after=msgspec.to_builtins(set_aside))
         await self._entries.put(str(sequence), set_aside, expected=known.revision if known else 0)
-        UNREADABLE.forget(sequence)
+        UNREADABLE.remove(sequence)
         return self._of(sequence)
 
     def _copy(self, name: str, payload: bytes) -> None:

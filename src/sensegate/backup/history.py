@@ -32,7 +32,7 @@ class Restore(msgspec.Struct, frozen=True):
     """Where the store that was there before lies; empty: there was none."""
 
 
-class History(msgspec.Struct, frozen=True):
+class RestoreHistory(msgspec.Struct, frozen=True):
     """All restores that made a store, oldest first."""
 
     restores: tuple[Restore, ...] = ()
@@ -46,10 +46,10 @@ class History(msgspec.Struct, frozen=True):
     """Registry -> revision with which the restored copy of it ended; empty: not looked at yet."""
     format: int = 1
 
-    def with_restore(self, restore: Restore) -> History:
+    def with_restore(self, restore: Restore) -> RestoreHistory:
         """Return the history with one more restore."""
         kept = (*self.restores, restore)[-KEPT_MAX:]
-        return History(kept, max(0, min(self.recorded, len(kept) - 1)), self.count + 1, self.merged)
+        return RestoreHistory(kept, max(0, min(self.recorded, len(kept) - 1)), self.count + 1, self.merged)
 
     @property
     def unrecorded(self) -> tuple[Restore, ...]:
@@ -66,7 +66,7 @@ class History(msgspec.Struct, frozen=True):
         return f"{epoch}.{self.count}" if self.count else epoch
 
 
-def read(directory: Path) -> History:
+def read(directory: Path) -> RestoreHistory:
     """Return the history of a gateway's store.
 
     Raises:
@@ -74,19 +74,19 @@ def read(directory: Path) -> History:
     """
     file = directory / FILE
     try:
-        return msgspec.json.decode(file.read_bytes(), type=History)
+        return msgspec.json.decode(file.read_bytes(), type=RestoreHistory)
     except FileNotFoundError:
-        return History()
+        return RestoreHistory()
     except (OSError, msgspec.DecodeError) as why:
         raise ConfigError(f"cannot be read: {why}", file=str(file), remedy="restore it from the backup") from why
 
 
-def write(directory: Path, history: History) -> None:
+def write(directory: Path, history: RestoreHistory) -> None:
     """Write the history of a store, durably."""
     write_private(directory / FILE, msgspec.json.format(msgspec.json.encode(history), indent=1))
 
 
-def settle(directory: Path, history: History) -> None:
+def settle(directory: Path, history: RestoreHistory) -> None:
     """Note that all restores are on the trail."""
     if history.unrecorded and os.path.lexists(directory / FILE):
         write(directory, msgspec.structs.replace(history, recorded=len(history.restores)))

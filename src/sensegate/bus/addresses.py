@@ -1,4 +1,4 @@
-"""Where a running gateway is reached: told to whoever started it, and kept in ``<directory>/run.json``."""
+"""Addresses of a running gateway: printed at the start and stored in ``<directory>/run.json``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import msgspec
 
 from sensegate.bus.engine import Engine
-from sensegate.bus.ports import bracketed
+from sensegate.bus.free_ports import url_host
 from sensegate.bus.process import write_private
 
 FILE = "run.json"
 
 
-class Addresses(msgspec.Struct, frozen=True):
-    """Of a node or centre."""
+class GatewayAddresses(msgspec.Struct, frozen=True):
+    """Process ids and listening addresses of a node or centre."""
 
     pid: int
     engine_pid: int
@@ -23,25 +23,25 @@ class Addresses(msgspec.Struct, frozen=True):
     mqtt: str
     nats: str
     tcp: dict[str, str] = {}
-    """Name of a listener -> where it listens."""
+    """Name of a TCP listener -> its address."""
     viid: str = ""
-    """Where GA/T 1400 is spoken; empty: it is not."""
+    """Address of the GA/T 1400 listener; empty: there is none."""
 
     @classmethod
-    def of(cls, engine: Engine, http: str, tcp: dict[str, str], viid: str) -> Addresses:
-        """Return those of this process, whose engine has started."""
+    def of(cls, engine: Engine, http: str, tcp: dict[str, str], viid: str) -> GatewayAddresses:
+        """Return the addresses of this process; its engine must have started."""
         info = engine.info
-        mqtt = f"mqtt://{bracketed(info.mqtt_host)}:{info.mqtt_port}"
+        mqtt = f"mqtt://{url_host(info.mqtt_host)}:{info.mqtt_port}"
         return cls(os.getpid(), info.pid, http, mqtt, info.urls[0], tcp, viid)
 
-    def keep(self, directory: Path) -> None:
-        """Write the file."""
+    def save(self, directory: Path) -> None:
+        """Write ``run.json``."""
         write_private(directory / FILE, msgspec.json.encode(self).decode())
 
 
-async def follow(addresses: Addresses, engine: Engine, directory: Path) -> None:
-    """Keep the server's process id in the file true, until cancelled."""
+async def keep_engine_pid_current(addresses: GatewayAddresses, engine: Engine, directory: Path) -> None:
+    """Rewrite the file after each restart of the engine, until cancelled."""
     while True:
         await engine.restarted.wait()
         engine.restarted.clear()
-        msgspec.structs.replace(addresses, engine_pid=engine.info.pid).keep(directory)
+        msgspec.structs.replace(addresses, engine_pid=engine.info.pid).save(directory)

@@ -1,4 +1,4 @@
-"""Readings as columns in memory: one `Batch` is what one message on the log holds, self-contained."""
+"""Readings as columns in memory: a `Batch` is the self-contained content of one message of the log."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from sensegate.model import BOOL, F64, I64, U8, U16, U32, U64
 
 
-class Words(msgspec.Struct, frozen=True, eq=False):
-    """A column of few different words: `table` and the index of each entry's word."""
+class WordColumn(msgspec.Struct, frozen=True, eq=False):
+    """Dictionary-encoded column of strings: the distinct values in `table`, and an index into it per entry."""
 
     table: list[str]
     index: U16
@@ -25,45 +25,45 @@ class Words(msgspec.Struct, frozen=True, eq=False):
         return len(self.index)
 
     def tolist(self) -> list[str]:
-        """Return the word of each entry."""
+        """Return the string of each entry."""
         return [self.table[index] for index in self.index.tolist()]
 
-    def take(self, entries: Any) -> Words:
-        """Return the words of some entries, the table without unused ones and in sorted order."""
+    def take(self, entries: Any) -> WordColumn:
+        """Return the column of the given entries, with a sorted table without unused values."""
         index = self.index[entries]
         used = np.flatnonzero(np.bincount(index, minlength=len(self.table))).tolist()
         order = sorted(used, key=self.table.__getitem__)
         place = np.zeros(max(len(self.table), 1), np.uint16)
         place[order] = np.arange(len(order))
-        return Words([self.table[old] for old in order], place[index])
+        return WordColumn([self.table[old] for old in order], place[index])
 
     @classmethod
-    def of(cls, words: Sequence[str]) -> Words:
-        """Return the column of these words, the table sorted."""
+    def of(cls, words: Sequence[str]) -> WordColumn:
+        """Return the column of a sequence of strings, with a sorted table."""
         table = sorted(set(words))
         place = {word: index for index, word in enumerate(table)}
         return cls(table, np.array([place[word] for word in words], np.uint16))
 
 
 class Origins(msgspec.Struct, frozen=True, eq=False):
-    """Where readings come from: one entry per (device, profile version), in the order of device ids."""
+    """Origins of readings: one entry per (device, profile version), in the order of device ids."""
 
     device: list[str]
-    division: Words
-    department: Words
-    domain: Words
-    profile: Words
+    division: WordColumn
+    department: WordColumn
+    domain: WordColumn
+    profile: WordColumn
     """``vendor/model@version``."""
     lon: F64
     lat: F64
-    """WGS-84 degrees to seven decimals; NaN where there is no place."""
+    """WGS-84 degrees to seven decimals; NaN where the device has no position."""
     grade: U8
 
     def __len__(self) -> int:
         return len(self.device)
 
     def take(self, entries: I64) -> Origins:
-        """Return some entries."""
+        """Return the given entries."""
         device = self.device
         return Origins(
             [device[entry] for entry in entries.tolist()],
@@ -77,8 +77,8 @@ class Origins(msgspec.Struct, frozen=True, eq=False):
         )
 
 
-class Local(msgspec.Struct, frozen=True, eq=False):
-    """What only the node that committed the rows needs: to rebuild the state that tells duplicates."""
+class LocalColumns(msgspec.Struct, frozen=True, eq=False):
+    """Columns that only the committing node needs, to rebuild its dedup index from the log."""
 
     key: I64
     path: U16
@@ -87,11 +87,11 @@ class Local(msgspec.Struct, frozen=True, eq=False):
     message: U32
     """Row -> index in `digest`."""
     digest: U64
-    """Of each message's bytes."""
+    """Digest of each message's bytes."""
 
 
 class Batch(msgspec.Struct, frozen=True, eq=False):
-    """Readings of one message of the log; row *i* of each column belongs together."""
+    """Readings of one message of the log; row *i* of all columns describes one reading."""
 
     node: str
     partition: int
@@ -113,17 +113,17 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
     time_quality: U8
     revision: U8
     seq: I64
-    """With `index`, the record's identity: where it was first committed. 0: the entry it is read from."""
+    """Sequence of the log entry in which the record was first committed; with `index` its identity. 0: this entry."""
     index: U32
-    local: Local | None = None
+    local: LocalColumns | None = None
     channels: list[str] = []
-    """Beside `properties`: which of several alike on one device; empty: every channel is the empty one."""
+    """Channel of each element of `properties` (one of several equal sensors of a device); empty: no channels."""
 
     def __len__(self) -> int:
         return len(self.origin)
 
     def record_id(self, row: int) -> str:
-        """Return the record's identity, the same on every tier and delivery."""
+        """Return the id of a record, which is the same on every tier and in every delivery."""
         return f"{self.node}-{self.partition}-{self.seq[row]:014d}-{self.index[row]}"
 
     def variables(self) -> list[tuple[str, str]]:
@@ -131,7 +131,7 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
         return list(zip(self.properties, self.channels or [""] * len(self.properties), strict=True))
 
     def take(self, mask: BOOL | I64) -> Batch:
-        """Return some rows (by mask or by indices); the tables shrink to what is used."""
+        """Return the rows of a mask or of indices; tables shrink to the values in use."""
         rows: I64 = np.flatnonzero(mask) if mask.dtype == np.bool_ else mask.astype(np.int64)
         origin, entries = _used(self.origin[rows], len(self.origins))
         kind, kinds = _used(self.property[rows], len(self.properties))
@@ -156,20 +156,22 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
             [self.channels[old] for old in kinds.tolist()] if self.channels else [],
         )
 
-    def _local_of(self, rows: I64) -> Local | None:
+    def _local_of(self, rows: I64) -> LocalColumns | None:
         if self.local is None:
             return None
         message, used = _used(self.local.message[rows], len(self.local.digest))
         part = self.local
-        return Local(part.key[rows], part.path[rows], part.identity[rows], message.astype(np.uint32), part.digest[used])
+        return LocalColumns(
+            part.key[rows], part.path[rows], part.identity[rows], message.astype(np.uint32), part.digest[used]
+        )
 
     def without_local(self) -> Batch:
-        """Return the batch as other tiers see it."""
+        """Return the batch without local columns, as other tiers get it."""
         return msgspec.structs.replace(self, local=None)
 
 
 def _text_of(text: dict[int, str], rows: I64, size: int) -> dict[int, str]:
-    """Return the words of some rows (each taken once) under their new places."""
+    """Return the texts of the given rows (each given once) under their new row numbers."""
     if not text:
         return {}
     place = np.full(size, -1, np.int64)
@@ -186,8 +188,8 @@ def _used(index: Any, size: int) -> tuple[I64, I64]:
     return place[index], entries
 
 
-def _no_words() -> Words:
-    return Words([], np.empty(0, np.uint16))
+def _no_words() -> WordColumn:
+    return WordColumn([], np.empty(0, np.uint16))
 
 
 EMPTY = Batch(
@@ -208,16 +210,16 @@ EMPTY = Batch(
     np.empty(0, np.int64),
     np.empty(0, np.uint32),
 )
-"""A batch without a row."""
+"""A batch without rows."""
 
 
 def concat(batches: Sequence[Batch]) -> Batch:
-    """Return one batch of all rows of batches of one node and partition; local columns are dropped.
+    """Return the rows of several batches of one node and partition as one batch, without local columns.
 
     Rows are in the order of `encode`; equal (property, device) keep the order in which the batches were given.
 
     Raises:
-        ValueError: if there is none or they are of different nodes or partitions.
+        ValueError: they are of different nodes or partitions.
     """
     first = batches[0]
     if any(batch.node != first.node or batch.partition != first.partition for batch in batches):
@@ -242,10 +244,10 @@ def concat(batches: Sequence[Batch]) -> Batch:
         first.partition,
         Origins(
             device,
-            Words.of(division),
-            Words.of(department),
-            Words.of(domain),
-            Words.of(profile),
+            WordColumn.of(division),
+            WordColumn.of(department),
+            WordColumn.of(domain),
+            WordColumn.of(profile),
             np.array([np.nan if x is None else x for x in lon], np.float64),
             np.array([np.nan if x is None else x for x in lat], np.float64),
             np.array(grade, np.uint8),
@@ -269,7 +271,7 @@ def concat(batches: Sequence[Batch]) -> Batch:
 
 
 def _entry_keys(origins: Origins) -> list[tuple[Any, ...]]:
-    # NaN is not equal to itself, so that a place that is not known is None in the key.
+    # NaN is not equal to itself, so an unknown position is None in the key.
     lon = [None if x != x else x for x in origins.lon.tolist()]  # noqa: PLR0124
     lat = [None if x != x else x for x in origins.lat.tolist()]  # noqa: PLR0124
     return list(
@@ -288,7 +290,7 @@ def _entry_keys(origins: Origins) -> list[tuple[Any, ...]]:
 
 
 def ordered(batch: Batch) -> Batch:
-    """Return the batch with tables sorted by name and rows by (property, device, given order), if it is not so."""
+    """Return the batch with tables sorted by name and rows sorted by (property, device), stable."""
     names, devices = batch.variables(), batch.origins.device
     names_sorted = all(a < b for a, b in itertools.pairwise(names))
     devices_sorted = all(a <= b for a, b in itertools.pairwise(devices))
@@ -325,7 +327,7 @@ def ordered(batch: Batch) -> Batch:
         batch.index[rows],
         None
         if local is None
-        else Local(local.key[rows], local.path[rows], local.identity[rows], local.message[rows], local.digest),
+        else LocalColumns(local.key[rows], local.path[rows], local.identity[rows], local.message[rows], local.digest),
         [channel for _, channel in names] if batch.channels else [],
     )
 

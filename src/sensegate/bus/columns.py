@@ -1,9 +1,9 @@
-"""The form of a batch of readings on the log and on the wire (format 1).
+"""Encoding of a batch of readings on the log and on the wire (format 1).
 
 MessagePack inside zstd, a map: ``v`` format, ``n`` node, ``p`` partition, ``rows``, ``props`` property names,
 ``channels`` beside them (absent: none), ``counts`` rows of each of these, ``origins`` (device ids, four columns of
-words, places, grades), ``cols`` integer columns (see `packing`), ``value`` (see `packing.pack_values`), ``text``
-[how many, rows, words, index of the word]; and, only on the node that committed it, ``local``. Rows are ordered by
+strings, positions, grades), ``cols`` integer columns (see `packing`), ``value`` (see `packing.pack_values`), ``text``
+[count, rows, table, index into the table]; and, only on the node that committed it, ``local``. Rows are ordered by
 property name, then device id, then arrival, so that neighbours are alike: at most 6 bytes a reading for slow city
 telemetry.
 """
@@ -15,46 +15,46 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from sensegate.bus.batch import Batch, Local, Origins, Words, concat, ordered
+from sensegate.bus.batch import Batch, LocalColumns, Origins, WordColumn, concat, ordered
 from sensegate.bus.packing import (
-    FAULTS,
+    CONTENT_ERRORS,
     ROWS_MAX,
     Column,
     Oversized,
     Packed,
-    Sealed,
     Table,
     Values,
+    VersionedMap,
+    decode_map,
+    encode_map,
     pack,
     pack_values,
-    rows_in,
-    seal,
+    packed_row_count,
     unpack,
     unpack_values,
-    unseal,
 )
 from sensegate.model import F64, I64, U32
 
-__all__ = ["Batch", "Local", "Origins", "Words", "concat", "decode", "encode", "ordered"]
+__all__ = ["Batch", "LocalColumns", "Origins", "WordColumn", "concat", "decode", "encode", "ordered"]
 
 BYTES_MAX = 256 * 1024**2
 """Largest batch after decompression; a larger one is refused."""
-PLACE = 1e7
-"""Places are whole 1/PLACE degrees where that is exact; a centimetre."""
+DEGREE_FRACTION = 1e7
+"""Positions are stored in whole 1e-7 degrees (about a centimetre) where that is exact."""
 
-_NOWHERE = -(1 << 63)
+_NO_DEGREES = -(1 << 63)
 _HOLES = 9
 
 _Devices = Annotated[list[str], msgspec.Meta(max_length=1 << 20)]
 _Words = tuple[Table, Column]
-_Place = bytes | Annotated[list[int | bytes | Column], msgspec.Meta(min_length=2, max_length=6)]
+_Degrees = bytes | Annotated[list[int | bytes | Column], msgspec.Meta(min_length=2, max_length=6)]
 
 
 class _Origins(msgspec.Struct):
     device: _Devices
     words: tuple[_Words, _Words, _Words, _Words]
-    lon: _Place
-    lat: _Place
+    lon: _Degrees
+    lat: _Degrees
     grade: Column
 
 
@@ -78,7 +78,7 @@ class _Local(msgspec.Struct):
     digest: bytes
 
 
-class _Tree(Sealed):
+class _Tree(VersionedMap):
     n: str
     p: int
     rows: int
@@ -96,9 +96,9 @@ _decoder = msgspec.msgpack.Decoder(_Tree)
 
 
 def encode(batch: Batch) -> bytes:
-    """Return the batch as it stands on the log.
+    """Return the encoded batch.
 
-    Where every `seq` is 0 the rows are new: their `index` is their place in the encoded order, whatever it was.
+    Where every `seq` is 0 the rows are new, and their `index` becomes their row number in the encoded order.
     """
     batch = ordered(batch)
     rows = len(batch)
@@ -124,8 +124,8 @@ def encode(batch: Batch) -> bytes:
                 [words.table, pack(words.index)]
                 for words in (origins.division, origins.department, origins.domain, origins.profile)
             ],
-            "lon": _pack_place(origins.lon),
-            "lat": _pack_place(origins.lat),
+            "lon": _pack_degrees(origins.lon),
+            "lat": _pack_degrees(origins.lat),
             "grade": pack(origins.grade),
         },
         "cols": {
@@ -157,24 +157,24 @@ def encode(batch: Batch) -> bytes:
             "message": pack(local.message),
             "digest": local.digest.astype("<u8", copy=False).tobytes(),
         }
-    return seal(tree)
+    return encode_map(tree)
 
 
-def _pack_place(degrees: F64) -> Packed | bytes:
-    """Return places as whole 1e-7 degrees, the entries without one named apart; as they are if that is not exact."""
+def _pack_degrees(degrees: F64) -> Packed | bytes:
+    """Return degrees as whole 1e-7 degrees with a bitmap of missing values, or as floats where that is not exact."""
     known = ~np.isnan(degrees)
     if not known.any():
-        return [0, _NOWHERE]
-    with np.errstate(invalid="ignore"):  # what is no place on Earth is kept as it is
-        whole = np.rint(degrees[known] * PLACE).astype(np.int64)
-    if not (whole / PLACE == degrees[known]).all():
+        return [0, _NO_DEGREES]
+    with np.errstate(invalid="ignore"):  # values that are no position on Earth are kept as floats
+        whole = np.rint(degrees[known] * DEGREE_FRACTION).astype(np.int64)
+    if not (whole / DEGREE_FRACTION == degrees[known]).all():
         return degrees.astype("<f8").tobytes()
     if known.all():
         return pack(whole, delta=False)
     return [_HOLES, pack(whole, delta=False), np.packbits(~known).tobytes()]
 
 
-def _unpack_place(packed: _Place, entries: int) -> F64:
+def _unpack_degrees(packed: _Degrees, entries: int) -> F64:
     if isinstance(packed, bytes):
         return np.frombuffer(packed, "<f8").astype(np.float64)
     match packed:
@@ -182,12 +182,12 @@ def _unpack_place(packed: _Place, entries: int) -> F64:
             return np.full(entries, np.nan)
         case [9, list(known), bytes(holes)]:
             if len(holes) != (entries + 7) // 8:
-                raise ValueError("places of other devices")
+                raise ValueError("positions do not match the devices")
             shown = ~np.unpackbits(np.frombuffer(holes, np.uint8), count=entries).astype(np.bool_)
             degrees = np.full(entries, np.nan)
-            degrees[shown] = unpack(known, int(shown.sum())) / PLACE
+            degrees[shown] = unpack(known, int(shown.sum())) / DEGREE_FRACTION
             return degrees
-    return unpack([part for part in packed if not isinstance(part, list)], entries) / PLACE
+    return unpack([part for part in packed if not isinstance(part, list)], entries) / DEGREE_FRACTION
 
 
 def _rank_in_seq(seq: I64) -> tuple[I64, I64]:
@@ -200,7 +200,7 @@ def _rank_in_seq(seq: I64) -> tuple[I64, I64]:
 
 
 def _pack_index(seq: I64, index: U32) -> Packed | None:
-    """Return the index within the first commit: None where it is the row itself.
+    """Return the packed index within the first commit; None where it equals the row number.
 
     Rows keep the order they had there, so that the difference to the rank among the rows of one commit is a number
     that only rises when rows were left out: nearly nothing.
@@ -213,60 +213,60 @@ def _pack_index(seq: I64, index: U32) -> Packed | None:
 
 
 def decode(payload: bytes, *, sequence: int = 0, rows_max: int = ROWS_MAX, bytes_max: int = BYTES_MAX) -> Batch:
-    """Return the batch of an entry of the log; `sequence` is the entry's.
+    """Return the batch of a log entry; `sequence` is the sequence of the entry.
 
     Raises:
-        ValueError: if it is not a batch of a format known here.
-        Oversized: if it is larger than the limits, or claims rows for which it has no values.
+        ValueError: the payload is not a batch of a known format.
+        Oversized: it exceeds the limits, or claims rows for which it has no values.
     """
-    tree = unseal(payload, _decoder, limit=bytes_max, what="batch of readings")
+    tree = decode_map(payload, _decoder, limit=bytes_max, subject="batch of readings")
     try:
-        _demand_rows(tree, rows_max)
-        return _checked(_batch(tree, sequence))
+        _validate_row_count(tree, rows_max)
+        return _validated(_batch(tree, sequence))
     except Oversized:
         raise
-    except (*FAULTS, ValueError) as why:
+    except (*CONTENT_ERRORS, ValueError) as why:
         raise ValueError(f"not a batch of readings: {type(why).__name__}: {why}") from why
 
 
-def _demand_rows(tree: _Tree, rows_max: int) -> None:
-    held = rows_in(tree.value)
+def _validate_row_count(tree: _Tree, rows_max: int) -> None:
+    held = packed_row_count(tree.value)
     if not 0 <= tree.rows <= rows_max:
         raise Oversized(f"batch of readings: {tree.rows} rows; at most {rows_max}")
     if held != tree.rows:
-        raise Oversized(f"batch of readings: {tree.rows} rows, but the values of {held}")
+        raise Oversized(f"batch of readings: it claims {tree.rows} rows and has values for {held}")
 
 
-def _checked(batch: Batch) -> Batch:
-    """Return a batch whose places are all in their tables. Raises `ValueError` for another."""
+def _validated(batch: Batch) -> Batch:
+    """Return the batch if all its indices are within their tables; raise `ValueError` otherwise."""
     origins, rows = batch.origins, len(batch)
     words = (origins.division, origins.department, origins.domain, origins.profile)
     if rows and int(batch.origin.max()) >= len(origins):
-        raise ValueError("a device that is not there")
-    if any(len(one.index) and int(one.index.max()) >= len(one.table) for one in words):
-        raise ValueError("a word that is not there")
+        raise ValueError("a device index is out of range")
+    if any(len(column.index) and int(column.index.max()) >= len(column.table) for column in words):
+        raise ValueError("a string index is out of range")
     if {len(origins.lon), len(origins.lat), len(origins.grade)} != {len(origins)}:
-        raise ValueError("places of other devices")
+        raise ValueError("positions do not match the devices")
     if batch.text and not 0 <= min(batch.text) <= max(batch.text) < rows:
-        raise ValueError("texts of other rows")
+        raise ValueError("texts do not match the rows")
     if len(batch.channels) not in {0, len(batch.properties)}:
-        raise ValueError("channels of other properties")
+        raise ValueError("channels do not match the properties")
     local = batch.local
     if local is not None and len(local.message) and int(local.message.max()) >= len(local.digest):
-        raise ValueError("a message that is not there")
+        raise ValueError("a message index is out of range")
     return batch
 
 
 def _batch(tree: _Tree, sequence: int) -> Batch:
     rows, names = tree.rows, tree.props
     counts = unpack(tree.counts, len(names))
-    # Each by itself first: a sum of many great numbers is taken modulo 2**64.
+    # Each count is checked first, because the sum of many large numbers would wrap at 2**64.
     if bool(((counts < 0) | (counts > rows)).any()) or int(counts.sum()) != rows:
-        raise ValueError("rows of the properties do not add up")
+        raise ValueError("row counts of the properties do not add up")
     cols, table = tree.cols, tree.origins
     entries = len(table.device)
     division, department, domain, profile = (
-        Words(spoken, _narrow(unpack(index, entries), np.uint16)) for spoken, index in table.words
+        WordColumn(spoken, _narrowed(unpack(index, entries), np.uint16)) for spoken, index in table.words
     )
     origins = Origins(
         table.device,
@@ -274,8 +274,8 @@ def _batch(tree: _Tree, sequence: int) -> Batch:
         department,
         domain,
         profile,
-        _unpack_place(table.lon, entries),
-        _unpack_place(table.lat, entries),
+        _unpack_degrees(table.lon, entries),
+        _unpack_degrees(table.lat, entries),
         unpack(table.grade, entries).astype(np.uint8),
     )
     seq = unpack(cols.seq, rows)
@@ -293,7 +293,7 @@ def _batch(tree: _Tree, sequence: int) -> Batch:
     if tree.text is not None:
         many, places, spoken, which = tree.text
         if not 0 <= many <= rows:
-            raise ValueError("texts of other rows")
+            raise ValueError("texts do not match the rows")
         text_rows = unpack(places, many)
         text = {row: spoken[word] for row, word in zip(text_rows.tolist(), unpack(which, many).tolist(), strict=True)}
         value[text_rows] = np.nan
@@ -302,7 +302,7 @@ def _batch(tree: _Tree, sequence: int) -> Batch:
         tree.p,
         origins,
         names,
-        _narrow(unpack(cols.origin, rows), np.uint32),
+        _narrowed(unpack(cols.origin, rows), np.uint32),
         np.repeat(np.arange(len(names), dtype=np.uint16), counts),
         time,
         unpack(cols.received, rows) * 1_000,
@@ -319,18 +319,18 @@ def _batch(tree: _Tree, sequence: int) -> Batch:
     )
 
 
-def _narrow(column: I64, kind: type[np.uint16 | np.uint32]) -> Any:
-    """Return a column of indices as a smaller type; one that does not fit would point at another place."""
+def _narrowed(column: I64, kind: type[np.uint16 | np.uint32]) -> Any:
+    """Return a column of indices as a smaller type. Raises `ValueError` where a value would be truncated."""
     if len(column) and not 0 <= int(column.min()) <= int(column.max()) <= np.iinfo(kind).max:
-        raise ValueError("an index that is out of range")
+        raise ValueError("an index is out of range")
     return column.astype(kind)
 
 
-def _local(tree: _Local, rows: int, time: I64) -> Local:
-    return Local(
+def _local(tree: _Local, rows: int, time: I64) -> LocalColumns:
+    return LocalColumns(
         time if tree.key is None else unpack(tree.key, rows),
         unpack(tree.path, rows).astype(np.uint16),
         unpack(tree.identity, rows).astype(np.uint8),
-        _narrow(unpack(tree.message, rows), np.uint32),
+        _narrowed(unpack(tree.message, rows), np.uint32),
         np.frombuffer(tree.digest, "<u8").astype(np.uint64),
     )

@@ -1,4 +1,4 @@
-"""Who is connected, as the server's system account tells it; closing connections; who was refused what."""
+"""Client connections as the server's system account reports them: list, close, permission violations."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from nats.aio.client import Client
 
 from sensegate import metrics
 from sensegate.bus import api
-from sensegate.bus.process import dumps
+from sensegate.bus.process import json_bytes
 from sensegate.bus.server_log import Violation
 from sensegate.errors import Unavailable
 
 _VIOLATIONS_MAX = 10_000
-_KNOWN_MAX = 20_000
+_RESOLVED_MAX = 20_000
 _PAGE = 1024
 _OPEN_AND_CLOSED = 2
 OWN_ACCOUNT = "SYS"
-"""In which we are connected to ask."""
+"""Account of the connection over which the server is asked."""
 
 
 class Connection(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ class Connection(msgspec.Struct, frozen=True):
     cid: int
     account: str = ""
     authorized_user: str = ""
-    """User name that the client gave and that was accepted."""
+    """User name with which the client was authenticated."""
     mqtt_client: str = ""
     name: str = ""
     ip: str = ""
@@ -59,69 +59,69 @@ class _Statz(msgspec.Struct, frozen=True):
     data: _AccountStats = _AccountStats()
 
 
-class Connections:
-    """Asks the server over a connection of `User.SYSTEM`, made when first needed."""
+class ServerConnections:
+    """Monitors connections over a client of `User.SYSTEM`, which is connected when first needed."""
 
     def __init__(self, connect: Callable[[], Awaitable[Client]]) -> None:
         self._connect = connect
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
         self._violations: deque[Violation] = deque(maxlen=_VIOLATIONS_MAX)
-        self._violated = asyncio.Event()
+        self._has_violations = asyncio.Event()
         self._known: OrderedDict[int, Connection] = OrderedDict()
 
-    async def present(self, account: str, **selection: Any) -> list[Connection]:
+    async def list_open(self, account: str, **selection: Any) -> list[Connection]:
         """Return the open connections of an account."""
-        found: list[Connection] = []
+        connections: list[Connection] = []
         while True:
-            asked = {"acc": account, "auth": True, "limit": _PAGE, "offset": len(found), **selection}
-            page = msgspec.json.decode(await self.ask("CONNZ", asked), type=_Connz).data
-            found += page.connections
-            if not page.connections or len(found) >= page.total:
-                return found
+            query = {"acc": account, "auth": True, "limit": _PAGE, "offset": len(connections), **selection}
+            page = msgspec.json.decode(await self.request("CONNZ", query), type=_Connz).data
+            connections += page.connections
+            if not page.connections or len(connections) >= page.total:
+                return connections
 
     async def counts(self, accounts: Sequence[str]) -> dict[str, int]:
-        """Return how many connections are open in each of some accounts; of a cluster, at the server that answers."""
+        """Return the number of open connections per account; of a cluster, at the server that responds."""
         client = await self._connected()
-        with api.lost("the server did not answer STATZ"):
+        with api.translate_client_errors("the server did not answer STATZ"):
             subject = "$SYS.REQ.ACCOUNT.PING.STATZ"
-            # Where nothing is connected in any of them the server does not answer: it is asked for our own, too.
-            asked = {"accounts": [*accounts, OWN_ACCOUNT]}
-            answer = await client.request(subject, dumps(asked), timeout=api.TIMEOUT_S)
-        rows = msgspec.json.decode(answer.data, type=_Statz).data.account_statz
+            # The server does not respond where none of the accounts has a connection: our own account is added.
+            query = {"accounts": [*accounts, OWN_ACCOUNT]}
+            response = await client.request(subject, json_bytes(query), timeout=api.TIMEOUT_S)
+        rows = msgspec.json.decode(response.data, type=_Statz).data.account_statz
         return {row.acc: row.conns for row in rows if row.acc in accounts}
 
     async def kick(self, account: str, client_id: str, user: str) -> int:
-        """Close the connections with this MQTT client id, or of this user; return how many."""
+        """Close the connections with this MQTT client id, or of this user; return their number."""
         if not (client_id or user):
             return 0
-        closing = await self.present(account, **({"mqtt_client": client_id} if client_id else {"user": user}))
-        for one in closing:
-            await self.close_one(one.cid)
+        closing = await self.list_open(account, **({"mqtt_client": client_id} if client_id else {"user": user}))
+        for connection in closing:
+            await self.close_connection(connection.cid)
         return len(closing)
 
-    async def close_one(self, cid: int) -> None:
-        """Close one connection."""
-        await self.ask("KICK", {"cid": cid})
+    async def close_connection(self, cid: int) -> None:
+        """Close a connection by its id."""
+        await self.request("KICK", {"cid": cid})
 
-    def note(self, seen: Violation) -> None:
-        """Take a refusal from the server's log."""
+    def record_violation(self, violation: Violation) -> None:
+        """Queue a permission violation found in the server's log."""
         if len(self._violations) == _VIOLATIONS_MAX:
             metrics.LIMIT_HITS.labels("violations").inc()
-        self._violations.append(seen)
-        self._violated.set()
+        self._violations.append(violation)
+        self._has_violations.set()
 
     async def violations(self) -> list[Violation]:
-        """Wait for refusals; return those noted since the last call, with account and user."""
+        """Wait for permission violations; return those since the last call, with account and user."""
         while not self._violations:
-            self._violated.clear()
-            await self._violated.wait()
-        taken = list(self._violations)
+            self._has_violations.clear()
+            await self._has_violations.wait()
+        queued = list(self._violations)
         self._violations.clear()
-        return [await self._named(one) for one in taken]
+        return [await self._resolved(violation) for violation in queued]
 
-    def forget(self) -> None:
-        """Another server process: its numbers of connections begin anew."""
+    def reset(self) -> None:
+        """Forget resolved connections: a new server process reuses connection ids."""
         self._known.clear()
 
     async def close(self) -> None:
@@ -130,33 +130,33 @@ class Connections:
             await self._client.close()
             self._client = None
 
-    async def ask(self, what: str, body: dict[str, Any]) -> bytes:
-        """Ask the server over its system account. Raises `Unavailable`."""
+    async def request(self, endpoint: str, body: dict[str, Any]) -> bytes:
+        """Send a request of the system account to the server. Raises `Unavailable`."""
         client = await self._connected()
-        with api.lost(f"the server did not answer {what}"):
-            # A server, ours or another's, has a new id with each start.
-            server_id = client._server_info["server_id"]  # noqa: SLF001 - nats-py has no other way to it
-            subject = f"$SYS.REQ.SERVER.{server_id}.{what}"
-            return (await client.request(subject, dumps(body), timeout=api.TIMEOUT_S)).data
+        with api.translate_client_errors(f"the server did not answer {endpoint}"):
+            # The id of a server changes with each start.
+            server_id = client._server_info["server_id"]  # noqa: SLF001 - nats-py has no public accessor
+            subject = f"$SYS.REQ.SERVER.{server_id}.{endpoint}"
+            return (await client.request(subject, json_bytes(body), timeout=api.TIMEOUT_S)).data
 
-    async def _named(self, seen: Violation) -> Violation:
-        """Fill in the account and the user, which the line of an MQTT connection does not tell."""
-        if seen.account:
-            return seen
-        known = self._known.get(seen.connection)
+    async def _resolved(self, violation: Violation) -> Violation:
+        """Return the violation with account and user, which the log line of an MQTT connection does not contain."""
+        if violation.account:
+            return violation
+        known = self._known.get(violation.connection)
         if known is None:
-            # Closed ones too: the server remembers the last 10,000.
-            asked = {"cid": seen.connection, "auth": True, "state": _OPEN_AND_CLOSED}
+            # Closed connections too: the server remembers the last 10,000.
+            query = {"cid": violation.connection, "auth": True, "state": _OPEN_AND_CLOSED}
             try:
-                page = msgspec.json.decode(await self.ask("CONNZ", asked), type=_Connz).data
+                page = msgspec.json.decode(await self.request("CONNZ", query), type=_Connz).data
             except Unavailable:
-                return seen
+                return violation
             if not page.connections:
-                return seen
-            known = self._known[seen.connection] = page.connections[0]
-            if len(self._known) > _KNOWN_MAX:
+                return violation
+            known = self._known[violation.connection] = page.connections[0]
+            if len(self._known) > _RESOLVED_MAX:
                 self._known.popitem(last=False)
-        return msgspec.structs.replace(seen, account=known.account, user=known.authorized_user)
+        return msgspec.structs.replace(violation, account=known.account, user=known.authorized_user)
 
     async def _connected(self) -> Client:
         async with self._connecting:

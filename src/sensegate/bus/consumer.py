@@ -1,4 +1,4 @@
-"""Durable consumers by their raw API: what `collect` needs and nats-py does not have."""
+"""Durable consumers over the JetStream API: operations that nats-py does not offer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Sequences(msgspec.Struct, frozen=True):
 
 
 class ConsumerStatus(msgspec.Struct, frozen=True):
-    """What the server says of a consumer."""
+    """State of a consumer as the server reports it."""
 
     name: str = ""
     delivered: _Sequences = _Sequences()
@@ -31,50 +31,50 @@ class ConsumerStatus(msgspec.Struct, frozen=True):
     config: dict[str, Any] = {}
 
 
-async def ensure(nc: Client, stream: str, wanted: Mapping[str, Any]) -> ConsumerStatus:
-    """Make a durable consumer, or change it to `wanted` where the server allows it (never its place in the stream).
+async def ensure(nc: Client, stream: str, config: Mapping[str, Any]) -> ConsumerStatus:
+    """Create a durable consumer, or update it to `config` where the server allows it; its position stays.
 
-    `wanted` is the server's consumer configuration with `durable_name`.
+    `config` is the server's consumer configuration with `durable_name`.
 
     Raises:
-        EngineError: it exists with settings that cannot be changed.
+        EngineError: the consumer exists with settings that cannot be changed.
         Unavailable: the server did not answer.
     """
-    name = wanted["durable_name"]
+    name = config["durable_name"]
     try:
         present = await status(nc, stream, name)
     except NotFound:
-        return await _create(nc, stream, wanted, "create")
-    if all(present.config.get(key, type(value)()) == value for key, value in wanted.items()):
+        return await _create(nc, stream, config, "create")
+    if all(present.config.get(key, type(value)()) == value for key, value in config.items()):
         return present
-    return await _create(nc, stream, {**present.config, **wanted}, "update")
+    return await _create(nc, stream, {**present.config, **config}, "update")
 
 
 async def _create(nc: Client, stream: str, config: Mapping[str, Any], action: str) -> ConsumerStatus:
     body = {"stream_name": stream, "config": config, "action": action}
-    answer = await api.call(nc, f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{config['durable_name']}", body)
+    answer = await api.request(nc, f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{config['durable_name']}", body)
     return msgspec.json.decode(answer, type=ConsumerStatus)
 
 
 async def status(nc: Client, stream: str, name: str) -> ConsumerStatus:
     """Return the state of a consumer. Raises `NotFound`, `Unavailable`."""
-    return msgspec.json.decode(await api.call(nc, f"$JS.API.CONSUMER.INFO.{stream}.{name}"), type=ConsumerStatus)
+    return msgspec.json.decode(await api.request(nc, f"$JS.API.CONSUMER.INFO.{stream}.{name}"), type=ConsumerStatus)
 
 
 async def reset(nc: Client, stream: str, name: str) -> None:
-    """Let everything unacknowledged come again, in order, from consumer sequence 1.
+    """Have the server redeliver everything unacknowledged, in order, from consumer sequence 1.
 
-    What is on the way already still arrives first: discard until consumer sequence 1. The consumer must exist: for
-    one that does not, the server keeps silent and this is `Unavailable`.
+    Messages under way still arrive first: discard them until consumer sequence 1. The consumer must exist: for
+    a missing one the server does not respond, which raises `Unavailable`.
     """
-    answer = json.loads(await api.call(nc, f"$JS.API.CONSUMER.RESET.{stream}.{name}"))
+    answer = json.loads(await api.request(nc, f"$JS.API.CONSUMER.RESET.{stream}.{name}"))
     if "reset_seq" not in answer:
-        raise EngineError(f"reset of consumer {name}: odd answer {answer!r}")
+        raise EngineError(f"reset of consumer {name}: unexpected response {answer!r}")
 
 
 async def delete(nc: Client, stream: str, name: str) -> None:
-    """Delete a consumer; what it had not acknowledged is gone from an interest stream. Absent is fine."""
+    """Delete a consumer if it exists; an interest stream drops messages that it had not acknowledged."""
     try:
-        await api.call(nc, f"$JS.API.CONSUMER.DELETE.{stream}.{name}")
+        await api.request(nc, f"$JS.API.CONSUMER.DELETE.{stream}.{name}")
     except NotFound:
         return

@@ -1,6 +1,6 @@
-"""The one way to decode what a log, a bucket or the other side of a border holds: a value of the type, or `ValueError`.
+"""Decoders of stored and received records that return a value of their type or raise `ValueError`, nothing else.
 
-A decoder of msgspec raises `RecursionError` too, for members that nobody asked for and that are nested deeply.
+msgspec itself also raises `RecursionError`, for unknown fields that are deeply nested.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from sensegate.model import FORMAT
 _T = TypeVar("_T")
 
 
-def decoder(kind: type[_T], what: str, *, json: bool = False) -> Callable[[bytes], _T]:
-    """Return the decoder of a record; `json`: its form is JSON, else MessagePack.
+def decoder(kind: type[_T], subject: str, *, json: bool = False) -> Callable[[bytes], _T]:
+    """Return a decoder of a record; `json`: the encoding is JSON instead of MessagePack.
 
-    It raises `ValueError` and nothing else, with `what` as the subject: also where the record has a version of its form
-    as `format` and it is not `model.FORMAT`.
+    It raises only `ValueError`, with `subject` in its text; also where the record has a field `format` whose value is
+    not `model.FORMAT`.
     """
     decode: Callable[[bytes], _T] = (msgspec.json.Decoder(kind) if json else msgspec.msgpack.Decoder(kind)).decode
 
@@ -27,10 +27,10 @@ def decoder(kind: type[_T], what: str, *, json: bool = False) -> Callable[[bytes
         try:
             value = decode(payload)
         except (ValueError, RecursionError) as why:
-            raise ValueError(f"{what}: {why}") from why
+            raise ValueError(f"{subject}: {why}") from why
         format_ = getattr(value, "format", FORMAT)
         if isinstance(format_, int) and format_ != FORMAT:
-            raise ValueError(f"{what}: format {format_} is not known to this release")
+            raise ValueError(f"{subject}: this release does not know format {format_}")
         return value
 
     return decoded

@@ -2,11 +2,11 @@
 
 What `start` does:
 
-- an external server by URL: see that it answers, is new enough and takes our users;
-- else lock the directory (one gateway) and read ``engine.json`` (ports, passwords, issuer's key; made once);
-- a server left behind by a killed gateway, with the same configuration and version: adopt it, devices stay connected;
-- a server left behind with another configuration: end it in order;
-- start one, wait until it answers, watch it, and start it again after a growing pause whenever it ends.
+- an external server by URL: check that it responds, is recent enough and accepts our users;
+- otherwise lock the directory (one gateway) and read ``engine.json`` (ports, passwords, issuer key; generated once);
+- adopt a server that a killed gateway left running with the same configuration and version: devices stay connected;
+- terminate a server left running with another configuration;
+- start a server, wait until it responds, watch it, and restart it with exponential back-off whenever it ends.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ import structlog
 
 from sensegate import metrics
 from sensegate.bus import connect, disk, external, process, streams, trust
-from sensegate.bus.connect import Link
-from sensegate.bus.connections import Connection, Connections
+from sensegate.bus.connect import BusClient
+from sensegate.bus.connections import Connection, ServerConnections
+from sensegate.bus.encryption import StoreEncryption, open_encryption
+from sensegate.bus.free_ports import free_port, is_free, url_host
 from sensegate.bus.inventory import AccountStreams, Inventory
-from sensegate.bus.ports import bracketed, free_port, is_free
-from sensegate.bus.sealing import Sealing, sealing
-from sensegate.bus.server_conf import Kept, User, issuer_of, render
+from sensegate.bus.server_conf import EngineState, User, issuer_of, render
 from sensegate.bus.server_log import ServerLog, Violation
 from sensegate.bus.slots import CONNECTIONS_MAX, centre_password, centre_user, inbox_prefix
-from sensegate.bus.store_watch import StoreWatch
+from sensegate.bus.store_watch import StoreMonitor
 from sensegate.clock import Clock, SystemClock
 from sensegate.config import Config, EngineConfig, StoreConfig
 from sensegate.errors import ConfigError, EngineError, PermissionDenied, StreamLost, Unavailable
@@ -45,18 +45,18 @@ __all__ = ["Connection", "Credential", "Engine", "EngineInfo", "User", "Violatio
 _log = structlog.get_logger("engine")
 
 _READY_S = 120.0
-"""A store of tens of GB is recovered before the server listens."""
+"""Time for the server to start listening; it recovers a store of tens of GB first."""
 _ADOPT_S = 10.0
-_STEADY_S = 1.0
-"""A server that lived so long after it was ready is started again at once; the pause grows for one that keeps dying."""
-_HEAL_MAX_S = 60.0
-STORING = (User.GATEWAY, User.INTAKE, User.FEEDS)
-"""Our users in the accounts that have a store."""
+_STABLE_S = 1.0
+"""A server that ran for longer than this is restarted at once; otherwise the pause before a restart doubles."""
+_FAULT_RESTART_MAX_S = 60.0
+STORE_USERS = (User.GATEWAY, User.INTAKE, User.FEEDS)
+"""Users of the accounts that store streams."""
 _LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
-    """What is known of the running server."""
+    """Addresses and properties of the running server."""
 
     urls: tuple[str, ...]
     host: str
@@ -72,7 +72,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """How one of our users connects."""
+    """Credentials of one of the gateway's own users."""
 
     user: str
     password: str
@@ -80,13 +80,13 @@ class Credential(msgspec.Struct, frozen=True):
     inbox_prefix: str
 
 
-def _near(host: str) -> str:
-    """Return the address at which we ourselves reach a listener on `host`."""
+def _client_host(host: str) -> str:
+    """Return the address by which a local client reaches a listener on `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
 
 
 class Engine:
-    """The server of one node or centre. `start` before anything else, `stop` last."""
+    """The server of a node or centre. Call `start` before anything else, and `stop` last."""
 
     def __init__(
         self,
@@ -104,15 +104,15 @@ class Engine:
         """Prepare the engine; `start` starts it.
 
         Args:
-            config: of the server.
-            store: sizes of its streams.
-            directory: of the gateway.
-            name: of the gateway, part of the server's name.
-            nodes: secret of each configured node and of the other centre, by slot.
-            slots: accounts in which nodes are placed when they join.
-            slot_connections: most connections in a slot.
+            config: settings of the server.
+            store: sizes of the streams.
+            directory: directory of the gateway.
+            name: name of the gateway, part of the server's name.
+            nodes: secrets of the configured nodes and of the other centre, by slot.
+            slots: accounts to which nodes are assigned when they join.
+            slot_connections: maximum number of connections in a slot.
             clock: the time.
-            personal: devices may send data of persons, so the store is encrypted unless the configuration says no.
+            personal: messages may contain personal data: the store is encrypted unless the configuration says `off`.
         """
         self._config = config
         self._store = store
@@ -123,66 +123,66 @@ class Engine:
         self._slot_connections = slot_connections
         self._clock = clock or SystemClock()
         self._personal = personal
-        self._sealing = Sealing()
+        self._encryption = StoreEncryption()
         self.inventory = Inventory.of(config, self._directory)
-        """The streams that are known to exist."""
-        self._kept: Kept | None = None
+        """Record of the streams that exist."""
+        self._state: EngineState | None = None
         self._info: EngineInfo | None = None
         self._lock = -1
         self._process: process.ServerProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._fault = asyncio.Event()
         self._context: ssl.SSLContext | None = None
-        """Of all our own connections: what is renewed in it holds for their next handshake."""
+        """TLS context of all own connections; certificates loaded into it apply from the next handshake on."""
         self._room: tuple[float, bool] = (-1.0, True)
-        self._peers = Connections(lambda: self.connect(User.SYSTEM))
-        self._log_file = ServerLog(self._directory, self._peers.note, self._on_fault)
-        self._store_watch = StoreWatch(
+        self._server_connections = ServerConnections(lambda: self.connect(User.SYSTEM))
+        self._log_file = ServerLog(self._directory, self._server_connections.record_violation, self._on_fault)
+        self._store_monitor = StoreMonitor(
             self._clock,
-            self._peers.ask,
-            {user.account: partial(self.connect, user, name="probe") for user in STORING},
+            self._server_connections.request,
+            {user.account: partial(self.connect, user, name="probe") for user in STORE_USERS},
             self.has_room,
             self._on_fault,
         )
         self.restarted = asyncio.Event()
-        """Set whenever the server was started again after it had ended; clear it before you wait."""
+        """Set after each restart of the server; clear it before waiting."""
 
     @classmethod
-    def of(cls, config: Config, clock: Clock | None = None, *, personal: bool = False) -> Engine:
-        """Return the engine of a node or centre; a centre's has the slots of the nodes of its province."""
+    def of(cls, config: Config, clock: Clock | None = None, *, slots: Sequence[str], personal: bool = False) -> Engine:
+        """Return the engine of a configuration; `slots`: those for the nodes of a centre (`authority.slots`)."""
         directory = Path(config.directory)
         return cls(
             config.engine,
             config.store,
             directory,
             name=config.division,
-            nodes=external.secrets_of(config),
-            slots=external.slots_at(config),
+            nodes=external.slot_secrets(config),
+            slots=slots,
             slot_connections=config.node_quota.connections,
             clock=clock,
             personal=personal,
         )
 
-    # ── life ─────────────────────────────────────────────────────────────────────────────────────────
+    # ── start and stop ─────────────────────────────────────────────────────────────────────────────────
 
     async def start(self) -> EngineInfo:
-        """Return once the server answers.
+        """Start, adopt or reach the server; return once it responds.
 
         Raises:
-            EngineError: it cannot be started, is too old, its store was made otherwise, or another gateway has the
-                directory.
-            ConfigError: it would listen beyond loopback without TLS, or the store's key cannot be read.
-            StreamLost: a stream that existed cannot be read by the server; it was not started.
+            EngineError: the server does not start or is too old, its store was created with other settings, or another
+                gateway uses the directory.
+            ConfigError: it would listen beyond loopback without TLS, or the key of the store cannot be read.
+            StreamLost: a known stream is unreadable; the server was not started.
         """
         if self._config.url:
             self.inventory.load()
-            return await self._reach()
+            return await self._connect_external()
         for key, host in (("engine.host", self._config.host), ("engine.mqtt_host", self._config.mqtt_host)):
             if host not in _LOOPBACK and not self._config.tls.cert_file:
                 raise ConfigError(
                     f"{host} without TLS",
                     key=key,
-                    remedy="give engine.tls.cert_file and key_file, or listen on loopback",
+                    remedy="set engine.tls.cert_file and key_file, or listen on loopback",
                 )
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         version = process.binary_version(process.binary())
@@ -190,47 +190,49 @@ class Engine:
         self._lock = process.lock(self._directory / "gateway.lock", "another gateway uses this directory")
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
-            self._sealing = sealing(self._config, self._directory, personal=self._personal)
+            self._encryption = open_encryption(self._config, self._directory, personal=self._personal)
             self.inventory.load()
             self._log_file.open()
             self._info = await self._adopt(version) or await self._launch()
             undo.pop_all()
         self._tasks = [
             asyncio.create_task(self._log_file.follow(self._clock), name="engine log"),
-            asyncio.create_task(self._watch(), name="engine watch"),
-            asyncio.create_task(self._heal(), name="engine heal"),
-            asyncio.create_task(self._store_watch.run(), name="engine store"),
+            asyncio.create_task(self._restart_when_ended(), name="engine watch"),
+            asyncio.create_task(self._restart_after_faults(), name="engine heal"),
+            asyncio.create_task(self._store_monitor.run(), name="engine store"),
         ]
         return self._info
 
-    async def watched(self) -> None:
-        """Return never; raise what ended the watch over the server.
+    async def wait_failed(self) -> None:
+        """Wait until the supervision of the server fails; never return.
 
         Raises:
-            StreamLost: the server ended, and a stream that existed was missing before or after it started again.
+            StreamLost: the server ended, and a known stream was missing before or after its restart.
         """
-        if not self._tasks:  # an external server is watched by who runs it
+        if not self._tasks:  # the operator of an external server supervises it
             await asyncio.Event().wait()
         await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in self._tasks:
             if task.done():
                 task.result()
-        raise EngineError("the watch over nats-server has ended; please report this bug")
+        raise EngineError("the supervision of nats-server ended; please report this bug")
 
-    def troubles(self) -> list[str]:
-        """Return why the store takes no writes; empty when it does."""
-        why = self._store_watch.trouble
-        return [f"engine: the store takes no writes: {why}; the server is started again if it stays so"] if why else []
+    def warnings(self) -> list[str]:
+        """Return a warning if the store accepts no writes; empty otherwise."""
+        problem = self._store_monitor.problem
+        if not problem:
+            return []
+        return [f"engine: the store accepts no writes: {problem}; the server is restarted if this lasts"]
 
     async def stop(self) -> None:
-        """End the server in order and leave nothing behind. An external server is left alone."""
+        """Terminate the server gracefully and release all resources. An external server keeps running."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        await self._peers.close()
+        await self._server_connections.close()
         if self._process is not None:
-            await self._process.end()
+            await self._process.terminate()
             self._process.release()
             self._process = None
         self._log_file.close()
@@ -247,24 +249,25 @@ class Engine:
 
     @property
     def info(self) -> EngineInfo:
-        """The server as it runs now."""
+        """Addresses and properties of the server as it runs now."""
         if self._info is None:
             raise EngineError("the engine is not started")
         return self._info
 
     @property
-    def sealed(self) -> bool:
-        """Whether what the server stores is encrypted; of an external one as its configuration here says."""
+    def is_encrypted(self) -> bool:
+        """Whether the store is encrypted; for an external server as the configuration says."""
         if self._config.url:
             return self._config.encryption in {"on", "convert"}
-        return bool(self._sealing.cipher)
+        return bool(self._encryption.cipher)
 
     def has_room(self) -> bool:
-        """Say whether the disk of the store has its reserve free, and inodes.
+        """Return whether the disk of the store has its reserve and enough inodes free.
 
-        Looks at most once a second; an external one has.
+        The result is cached for a second; for an external server it is always True.
 
-        A disk that fills up tears a batch (measured), so the log stops writing before: hand this to `JetStreamLog`.
+        A disk that fills up breaks the atomicity of a batch (measured), so the log stops writing before that: pass this
+        method to `JetStreamLog`.
         """
         if self._config.url:
             return True
@@ -273,7 +276,7 @@ class Engine:
             room = disk.has_room(self._directory, self._store.disk_reserve_bytes)
             if room != self._room[1]:
                 _log.warning(
-                    "the disk has room again" if room else "the disk is nearly full: commits stop until it has room"
+                    "disk space available again" if room else "disk nearly full; commits stop until space is available"
                 )
             self._room = (now, room)
         return self._room[1]
@@ -282,17 +285,17 @@ class Engine:
 
     @property
     def issuer_seed(self) -> bytes:
-        """Seed of the account key with which the callout signs its answers."""
-        return self._keep().issuer_seed.encode()
+        """Seed of the account key that signs responses of the auth callout."""
+        return self._load_state().issuer_seed.encode()
 
     @property
     def issuer(self) -> str:
-        """Public key of the issuer."""
-        return issuer_of(self._keep())
+        """Public key of the auth callout's issuer."""
+        return issuer_of(self._load_state())
 
     def credential(self, user: User) -> Credential:
-        """Return how one of our own users connects."""
-        return Credential(user, self._keep().passwords[user], user.account, inbox_prefix(user))
+        """Return the credentials of one of the gateway's own users."""
+        return Credential(user, self._load_state().passwords[user], user.account, inbox_prefix(user))
 
     async def connect(
         self,
@@ -303,10 +306,10 @@ class Engine:
         on_reconnect: Callable[[], None] | None = None,
         on_disconnect: Callable[[], None] | None = None,
         raw_subjects: bool = False,
-    ) -> connect.Link:
-        """Return a connection of one of our users; see `connect.connect`."""
+    ) -> connect.BusClient:
+        """Return a client connected as one of the gateway's own users; see `connect.connect`."""
         own = self.credential(user)
-        tls = self._trusted()
+        tls = self._client_tls()
         link = await connect.connect(
             list(self.info.urls),
             own.user,
@@ -319,7 +322,7 @@ class Engine:
             raw_subjects=raw_subjects,
             tls=tls,
         )
-        link.streams = AccountStreams(self.inventory, user.account)
+        link.known_streams = AccountStreams(self.inventory, user.account)
         return link
 
     async def connect_slot(
@@ -328,44 +331,44 @@ class Engine:
         *,
         on_reconnect: Callable[[], None] | None = None,
         on_disconnect: Callable[[], None] | None = None,
-    ) -> Link:
-        """Return a connection of the centre's own user in a slot. Raises as `connect.connect`."""
+    ) -> BusClient:
+        """Return a client connected as the centre's own user of a slot. Raises as `connect.connect`."""
         return await connect.connect(
             list(self.info.urls),
             centre_user(slot),
-            centre_password(self._keep().slot_seed, slot),
+            centre_password(self._load_state().slot_seed, slot),
             inbox_prefix=inbox_prefix(slot),
             name=f"sensegate slot {slot}",
             on_reconnect=on_reconnect,
             on_disconnect=on_disconnect,
-            tls=self._trusted(),
+            tls=self._client_tls(),
             answering=True,
         )
 
-    def _trusted(self) -> ssl.SSLContext | None:
-        """Return what our own connections check and show; None: no TLS."""
+    def _client_tls(self) -> ssl.SSLContext | None:
+        """Return the TLS context of own connections; None: no TLS."""
         config = self._config
         if self._context is not None:
             return self._context
         if config.url:
             if "tls://" not in config.url:
                 return None
-            self._context = trust.context(
+            self._context = trust.client_context(
                 "engine", ca_file=config.ca_file, cert_file=config.tls.cert_file, key_file=config.tls.key_file
             )
         elif config.tls.cert_file:
-            self._context = connect.trust(config.tls.cert_file)
+            self._context = connect.trust_certificate(config.tls.cert_file)
             if config.link_ca_file:
                 self._context.load_cert_chain(config.tls.cert_file, config.tls.key_file or None)
         return self._context
 
-    def renew(self) -> None:
-        """Have the server show the certificates as they are in their files now; devices connect again.
+    def reload_certificates(self) -> None:
+        """Have the server reload its certificate files; devices reconnect.
 
-        Our own connections trust the new one beside the old. An external server is renewed by who runs it.
+        Own connections trust the new certificate in addition to the old one. An external server is not touched.
 
         Raises:
-            ConfigError: they cannot be used; the old ones stay.
+            ConfigError: the files are unusable; the old certificates stay in use.
         """
         config = self._config
         if config.url or self._context is None:
@@ -374,104 +377,104 @@ class Engine:
         self._context.load_verify_locations(config.tls.cert_file)
         if config.link_ca_file:
             self._context.load_cert_chain(config.tls.cert_file, config.tls.key_file or None)
-        trust.gather(config, self._directory)
+        trust.write_link_authorities(config, self._directory)
         if self._process is not None:
-            self._process.renew()
+            self._process.reload()
 
     # ── connections ──────────────────────────────────────────────────────────────────────────────────
 
     async def connections(self, account: str, **selection: Any) -> list[Connection]:
         """Return the open connections of an account; `selection` as of the server (`mqtt_client`, `cid`)."""
-        return await self._peers.present(account, **selection)
+        return await self._server_connections.list_open(account, **selection)
 
     async def connection_counts(self, accounts: Sequence[str]) -> dict[str, int]:
-        """Return how many connections are open in each of some accounts: one question, however many they are."""
-        return await self._peers.counts(accounts)
+        """Return the number of open connections per account, with one request."""
+        return await self._server_connections.counts(accounts)
 
     async def kick(self, account: str, client_id: str = "", *, user: str = "") -> int:
-        """Close the connections of an account with this MQTT client id, or of this user; return how many."""
-        return await self._peers.kick(account, client_id, user)
+        """Close the connections of an account with this MQTT client id, or of this user; return their number."""
+        return await self._server_connections.kick(account, client_id, user)
 
     async def close_connection(self, cid: int) -> None:
-        """Close one connection by the server's number."""
-        await self._peers.close_one(cid)
+        """Close a connection by its id (`cid`)."""
+        await self._server_connections.close_connection(cid)
 
     async def violations(self) -> list[Violation]:
-        """Wait for refused publishes and subscriptions; return those seen since the last call.
+        """Wait for permission violations; return those since the last call.
 
-        Bounded: beyond 10,000 not asked for, the oldest are dropped and counted. An external server tells none.
+        At most 10,000 are queued: then the oldest are dropped and counted. An external server reports none.
         """
-        return await self._peers.violations()
+        return await self._server_connections.violations()
 
     # ── the embedded server ──────────────────────────────────────────────────────────────────────────
 
-    def _keep(self) -> Kept:
-        """Return what is kept in ``engine.json``; make it the first time."""
-        if self._kept is not None:
-            return self._kept
+    def _load_state(self) -> EngineState:
+        """Return the content of ``engine.json``, generated the first time."""
+        if self._state is not None:
+            return self._state
         path = Path(self._config.credentials_file) if self._config.url else self._directory / "engine.json"
         try:
-            self._kept = msgspec.json.decode(path.read_bytes(), type=Kept)
+            self._state = msgspec.json.decode(path.read_bytes(), type=EngineState)
         except FileNotFoundError as why:
             if self._config.url:
-                raise EngineError(f"{path}: the users of the external server are not there") from why
-            self._kept = external.fresh()
+                raise EngineError(f"{path}: the file of users of the external server is missing") from why
+            self._state = external.generate_state()
         except (OSError, msgspec.DecodeError) as why:
-            raise EngineError(f"{path} cannot be read: {why}; restore it, the server's users stand in it") from why
-        return self._kept
+            raise EngineError(f"{path} cannot be read: {why}; restore it, it holds the server's users") from why
+        return self._state
 
-    def _conf(self, kept: Kept) -> tuple[Path, str]:
+    def _server_config(self, state: EngineState) -> tuple[Path, str]:
         text = render(
             self._config,
             self._store,
-            kept,
+            state,
             self._directory,
             name=self._name,
             nodes=self._nodes,
             slots=self._slots,
             slot_connections=self._slot_connections,
-            sealed=bool(self._sealing.cipher),
+            encrypted=bool(self._encryption.cipher),
         )
         return self._directory / f"nats-{hashlib.sha256(text.encode()).hexdigest()[:16]}.conf", text
 
     async def _adopt(self, version: str) -> EngineInfo | None:
-        found = process.find(self._directory)
-        if found is None:
+        running = process.find(self._directory)
+        if running is None:
             return None
-        kept = self._fixed(self._keep())
-        conf, _ = self._conf(kept)
+        state = self._with_configured_ports(self._load_state())
+        conf, _ = self._server_config(state)
         try:
-            if found.conf == conf:
-                greeting = await process.greeting(_near(self._config.host), kept.port, _ADOPT_S)
-                if greeting.server_name == self._name and greeting.version == version:
-                    self._kept = kept
-                    self._process = found
-                    _log.info("adopted the server of a gateway that was killed", pid=found.pid)
-                    return self._described(greeting, found.pid, adopted=True)
-            _log.info("the configuration or version has changed: the server is started again", pid=found.pid)
+            if running.conf == conf:
+                server = await process.read_server_info(_client_host(self._config.host), state.port, _ADOPT_S)
+                if server.server_name == self._name and server.version == version:
+                    self._state = state
+                    self._process = running
+                    _log.info("adopted the running server of a killed gateway", pid=running.pid)
+                    return self._engine_info(server, running.pid, adopted=True)
+            _log.info("configuration or version changed: restarting the server", pid=running.pid)
         except (OSError, EOFError, TimeoutError, EngineError) as why:
-            _log.warning("the server left behind does not answer: it is started again", pid=found.pid, error=str(why))
-        await found.end()
-        found.release()
+            _log.warning("the running server does not respond: restarting it", pid=running.pid, reason=str(why))
+        await running.terminate()
+        running.release()
         return None
 
-    def _fixed(self, kept: Kept) -> Kept:
-        """Return `kept` with the ports that the configuration fixes."""
+    def _with_configured_ports(self, state: EngineState) -> EngineState:
+        """Return the state with the ports that the configuration fixes."""
         return msgspec.structs.replace(
-            kept, port=self._config.port or kept.port, mqtt_port=self._config.mqtt_port or kept.mqtt_port
+            state, port=self._config.port or state.port, mqtt_port=self._config.mqtt_port or state.mqtt_port
         )
 
     async def _launch(self) -> EngineInfo:
-        kept = self._fixed(self._keep())
-        # A port that we chose is kept, so that clients and devices find us again; it is chosen anew only when taken.
-        if not self._config.port and not (kept.port and is_free(kept.port, self._config.host)):
-            kept = msgspec.structs.replace(kept, port=free_port(self._config.host))
-        if not self._config.mqtt_port and not (kept.mqtt_port and is_free(kept.mqtt_port, self._config.mqtt_host)):
-            kept = msgspec.structs.replace(kept, mqtt_port=free_port(self._config.mqtt_host))
-        process.write_private(self._directory / "engine.json", msgspec.json.encode(kept).decode())
-        self._kept = kept
-        conf, text = self._conf(kept)
-        trust.gather(self._config, self._directory)
+        state = self._with_configured_ports(self._load_state())
+        # A chosen port is stored, so that clients and devices find it again; another is chosen only when it is taken.
+        if not self._config.port and not (state.port and is_free(state.port, self._config.host)):
+            state = msgspec.structs.replace(state, port=free_port(self._config.host))
+        if not self._config.mqtt_port and not (state.mqtt_port and is_free(state.mqtt_port, self._config.mqtt_host)):
+            state = msgspec.structs.replace(state, mqtt_port=free_port(self._config.mqtt_host))
+        process.write_private(self._directory / "engine.json", msgspec.json.encode(state).decode())
+        self._state = state
+        conf, text = self._server_config(state)
+        trust.write_link_authorities(self._config, self._directory)
         process.write_private(conf, text)
         for old in self._directory.glob("nats-*.conf"):
             if old != conf:
@@ -479,78 +482,78 @@ class Engine:
         return await self._run(conf)
 
     async def _run(self, conf: Path) -> EngineInfo:
-        """Start the server and wait until both listeners answer."""
-        kept = self._keep()
+        """Start the server and wait until both listeners respond."""
+        state = self._load_state()
         await asyncio.to_thread(self.inventory.check)
         (self._directory / "nats.out").unlink(missing_ok=True)
-        self._process = started = process.spawn(conf, self._directory, self._sealing.environment)
+        self._process = started = process.spawn(conf, self._directory, self._encryption.environment)
         deadline = self._clock.monotonic() + _READY_S
         while True:
-            if not started.alive:
+            if not started.is_alive:
                 self._log_file.close()
-                told = self._log_file.last_errors[-3:] or [process.tail(self._directory / "nats.out")]
-                raise EngineError(f"nats-server ended at once: {' | '.join(told)}")
+                errors = self._log_file.last_errors[-3:] or [process.last_lines(self._directory / "nats.out")]
+                raise EngineError(f"nats-server ended at once: {' | '.join(errors)}")
             with contextlib.suppress(OSError, EOFError, TimeoutError):
-                greeting = await process.greeting(_near(self._config.host), kept.port)
-                if greeting.server_name != self._name:
-                    raise EngineError(f"port {kept.port} is taken by another nats-server, {greeting.server_name}")
-                _, writer = await asyncio.open_connection(_near(self._config.mqtt_host), kept.mqtt_port)
+                server = await process.read_server_info(_client_host(self._config.host), state.port)
+                if server.server_name != self._name:
+                    raise EngineError(f"port {state.port} is taken by another nats-server, {server.server_name}")
+                _, writer = await asyncio.open_connection(_client_host(self._config.mqtt_host), state.mqtt_port)
                 writer.close()
-                return self._described(greeting, started.pid, adopted=False)
+                return self._engine_info(server, started.pid, adopted=False)
             if self._clock.monotonic() > deadline:
                 raise EngineError(f"nats-server (pid {started.pid}) does not listen after {_READY_S:.0f} s")
             await self._clock.sleep(0.01)
 
-    def _described(self, greeting: process.Greeting, pid: int, *, adopted: bool) -> EngineInfo:
-        kept = self._keep()
+    def _engine_info(self, server: process.NatsServerInfo, pid: int, *, adopted: bool) -> EngineInfo:
+        state = self._load_state()
         scheme = "tls" if self._config.tls.cert_file else "nats"
         return EngineInfo(
-            urls=(f"{scheme}://{bracketed(_near(self._config.host))}:{kept.port}",),
-            host=_near(self._config.host),
-            port=kept.port,
-            mqtt_host=_near(self._config.mqtt_host),
-            mqtt_port=kept.mqtt_port,
+            urls=(f"{scheme}://{url_host(_client_host(self._config.host))}:{state.port}",),
+            host=_client_host(self._config.host),
+            port=state.port,
+            mqtt_host=_client_host(self._config.mqtt_host),
+            mqtt_port=state.mqtt_port,
             pid=pid,
-            server_id=greeting.server_id,
-            version=greeting.version,
-            max_payload=greeting.max_payload,
+            server_id=server.server_id,
+            version=server.version,
+            max_payload=server.max_payload,
             adopted=adopted,
         )
 
-    async def _watch(self) -> None:
-        """Start the server again whenever it ends, on the same ports and store."""
+    async def _restart_when_ended(self) -> None:
+        """Restart the server whenever it ends, on the same ports and store."""
         pause_s = 0.1
         while True:
             assert self._process is not None  # noqa: S101 - set before this task starts
             began = self._clock.monotonic()
-            await self._process.ended()
+            await self._process.wait_ended()
             self._process.release()
-            if self._clock.monotonic() - began > _STEADY_S:
+            if self._clock.monotonic() - began > _STABLE_S:
                 pause_s = 0.1
-            _log.error("the server ended; it is started again", pid=self._process.pid, pause_s=pause_s)
+            _log.error("the server ended; restarting it", pid=self._process.pid, pause_s=pause_s)
             metrics.RESTARTS.labels("engine").inc()
             await self._clock.sleep(pause_s)
             pause_s = min(pause_s * 2, self._config.restart_backoff_max_s)
             try:
-                self._info = await self._run(self._conf(self._keep())[0])
-                await self._compare()
+                self._info = await self._run(self._server_config(self._load_state())[0])
+                await self._verify_streams()
             except StreamLost:
-                raise  # `watched` tells it; the server is not started again
+                raise  # `wait_failed` reports it; the server is not restarted
             except (EngineError, ConfigError, OSError) as why:
-                # A full disk, no more descriptors, a certificate that is being replaced: it may be so for a while only.
-                _log.error("the server cannot be started; tried again", error=str(why))
+                # A full disk, no free descriptors, a certificate that is being replaced: possibly temporary.
+                _log.error("the server does not start; retrying", reason=str(why))
                 continue
-            self._peers.forget()
-            self._store_watch.forget()
+            self._server_connections.reset()
+            self._store_monitor.reset()
             self.restarted.set()
 
-    async def _compare(self) -> None:
-        """See that the server, started again, has each known stream.
+    async def _verify_streams(self) -> None:
+        """Check that the restarted server has each known stream.
 
         Raises:
-            StreamLost: it has not, though its files are whole.
+            StreamLost: a stream is missing, although its files are intact.
         """
-        for user in STORING:
+        for user in STORE_USERS:
             names = [known.name for known in self.inventory.streams if known.account == user.account]
             if not names:
                 continue
@@ -558,42 +561,42 @@ class Engine:
                 link = await self.connect(user, name="inventory")
                 try:
                     for name in names:
-                        await streams.compare(link, name)
+                        await streams.verify(link, name)
                 finally:
                     await link.close()
             except (Unavailable, PermissionDenied) as why:
-                _log.warning("the streams cannot be compared with those that existed", reason=str(why))
+                _log.warning("streams not compared with the inventory", reason=str(why))
 
-    def _on_fault(self, why: str) -> None:
+    def _on_fault(self, reason: str) -> None:
         if not self._fault.is_set():
-            _log.error("the store takes no writes; the server is started again when the disk has room", reason=why)
+            _log.error("the store accepts no writes; the server is restarted once the disk has space", reason=reason)
         self._fault.set()
 
-    async def _heal(self) -> None:
-        """Start the server again after an error of the disk: until then it refuses every write without an answer."""
+    async def _restart_after_faults(self) -> None:
+        """Restart the server after a disk error: until then it rejects every write without a response."""
         pause_s, healed = 1.0, self._clock.monotonic()
         while True:
             await self._fault.wait()
-            if self._clock.monotonic() - healed > 2 * _HEAL_MAX_S:
+            if self._clock.monotonic() - healed > 2 * _FAULT_RESTART_MAX_S:
                 pause_s = 1.0
             await self._clock.sleep(pause_s)
             while not self.has_room():
                 await self._clock.sleep(1.0)
             self._fault.clear()
-            if self._process is not None and self._process.alive:
-                _log.warning("the server is started again after an error of its disk", pid=self._process.pid)
+            if self._process is not None and self._process.is_alive:
+                _log.warning("restarting the server after a disk error", pid=self._process.pid)
                 metrics.RESTARTS.labels("engine store").inc()
-                await self._process.end()
-            pause_s, healed = min(pause_s * 2, _HEAL_MAX_S), self._clock.monotonic()
+                await self._process.terminate()
+            pause_s, healed = min(pause_s * 2, _FAULT_RESTART_MAX_S), self._clock.monotonic()
 
     # ── an external server ───────────────────────────────────────────────────────────────────────────
 
-    async def _reach(self) -> EngineInfo:
+    async def _connect_external(self) -> EngineInfo:
         urls = tuple(part.strip() for part in self._config.url.split(","))
-        host, port, greeting = await self._first_of(urls)
-        process.check_version(greeting.version)
-        if not greeting.jetstream:
-            raise EngineError(f"JetStream is off at {host}:{port}; switch it on, the log lives in it")
+        host, port, server = await self._first_reachable(urls)
+        process.check_version(server.version)
+        if not server.jetstream:
+            raise EngineError(f"JetStream is disabled at {host}:{port}; enable it, the log is a stream")
         self._info = EngineInfo(
             urls=urls,
             host=host,
@@ -601,25 +604,25 @@ class Engine:
             mqtt_host=self._config.mqtt_host,
             mqtt_port=self._config.mqtt_port,
             pid=0,
-            server_id=greeting.server_id,
-            version=greeting.version,
-            max_payload=greeting.max_payload,
+            server_id=server.server_id,
+            version=server.version,
+            max_payload=server.max_payload,
         )
         try:
             await (await self.connect(User.GATEWAY)).close()
         except (Unavailable, PermissionDenied) as why:
-            raise EngineError(f"the external server does not take our users: {why}") from why
+            raise EngineError(f"the external server does not accept the gateway's users: {why}") from why
         return self._info
 
     @staticmethod
-    async def _first_of(urls: Sequence[str]) -> tuple[str, int, process.Greeting]:
-        """Return host, port and greeting of the first server of a cluster that answers."""
-        silent = []
+    async def _first_reachable(urls: Sequence[str]) -> tuple[str, int, process.NatsServerInfo]:
+        """Return host, port and INFO of the first server of a cluster that responds."""
+        failures = []
         for url in urls:
-            place = urlsplit(url)
-            host, port = place.hostname or "", place.port or 4222
+            parsed = urlsplit(url)
+            host, port = parsed.hostname or "", parsed.port or 4222
             try:
-                return host, port, await process.greeting(host, port, 10.0)
+                return host, port, await process.read_server_info(host, port, 10.0)
             except (OSError, EOFError, TimeoutError) as why:
-                silent.append(f"no nats-server at {host}:{port}: {why or type(why).__name__}")
-        raise EngineError("; ".join(silent))
+                failures.append(f"no nats-server at {host}:{port}: {why or type(why).__name__}")
+        raise EngineError("; ".join(failures))

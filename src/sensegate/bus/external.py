@@ -1,17 +1,16 @@
-"""A server that others run: its configuration to hand over, and the users by which the gateway enters it."""
+"""Set-up of an external server: the configuration to install there, and the file of the gateway's users."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from sensegate.authority.divisions import DivisionLevel, Divisions
 from sensegate.bus.process import write_private
-from sensegate.bus.server_conf import Kept, User, render
-from sensegate.bus.slots import slots_of
-from sensegate.bus.trust import gather
+from sensegate.bus.server_conf import EngineState, User, render
+from sensegate.bus.trust import write_link_authorities
 from sensegate.config import Config, read_secret
 from sensegate.errors import ConfigError
 
@@ -20,11 +19,11 @@ CONFIGURATION = "nats-server.conf"
 NATS_PORT, MQTT_PORT = 4222, 1883
 
 
-def fresh() -> Kept:
-    """Return new passwords for our users and a new issuer; the ports are not chosen yet."""
+def generate_state() -> EngineState:
+    """Return new passwords for the gateway's users and a new issuer key; ports are not chosen yet."""
     import nkeys  # noqa: PLC0415 - imports PyNaCl, needed once
 
-    return Kept(
+    return EngineState(
         port=0,
         mqtt_port=0,
         passwords={user: secrets.token_urlsafe(24) for user in User},
@@ -33,65 +32,58 @@ def fresh() -> Kept:
     )
 
 
-def secrets_of(config: Config) -> dict[str, str]:
-    """Return the secret of each configured node by its slot, and that of the other centre by the province's code.
+def slot_secrets(config: Config) -> dict[str, str]:
+    """Return slot -> secret of each configured node, and of the other centre (its slot is the province's code).
 
     Raises:
         ConfigError: a secret is missing.
     """
-    found = {node.division: read_secret(node.secret_file) for node in config.nodes}
+    secrets_by_slot = {node.division: read_secret(node.secret_file) for node in config.nodes}
     if config.role == "centre" and config.peer.secret_file:
-        found[config.division] = read_secret(config.peer.secret_file)
-    return found
+        secrets_by_slot[config.division] = read_secret(config.peer.secret_file)
+    return secrets_by_slot
 
 
-def slots_at(config: Config) -> tuple[str, ...]:
-    """Return the slots of nodes at this gateway's server: none but at a centre."""
-    if config.role != "centre":
-        return ()
-    rows = Divisions.load().within(config.division)
-    prefectures = (row.code for row in rows if row.level is DivisionLevel.PREFECTURE)
-    return slots_of(prefectures, (node.division for node in config.nodes))
-
-
-def sealed(config: Config, *, personal: bool) -> bool:
-    """Return whether the server's store is encrypted."""
+def is_encrypted(config: Config, *, personal: bool) -> bool:
+    """Return whether the store of the server is to be encrypted."""
     wanted = config.engine.encryption
     return wanted in {"on", "convert"} or (wanted == "auto" and personal)
 
 
-def write(config: Config, directory: Path, *, personal: bool = False) -> tuple[Path, Path]:
-    """Write the configuration of a server for this gateway and the file of its users; return both paths, 0600.
+def write(config: Config, directory: Path, *, slots: Sequence[str], personal: bool = False) -> tuple[Path, Path]:
+    """Write the configuration for an external server and the file of its users (mode 0600); return both paths.
 
-    `personal`: devices may send data of persons, so its store is encrypted, unless the configuration says `off`.
+    `slots`: those of nodes, as `authority.slots.node_slots` returns them.
 
-    Users that are there already are kept, so that the server's configuration can be made again for new nodes or sizes.
+    `personal`: messages may contain personal data: the store is encrypted unless the configuration says `off`.
+
+    Existing users are kept, so that the configuration can be generated again for new nodes or sizes.
 
     Raises:
-        ConfigError: the users' file cannot be read, or a node's secret is missing.
+        ConfigError: the file of users cannot be read, or the secret of a node is missing.
     """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     users = directory / USERS
     try:
-        kept = msgspec.json.decode(users.read_bytes(), type=Kept) if users.exists() else fresh()
+        state = msgspec.json.decode(users.read_bytes(), type=EngineState) if users.exists() else generate_state()
     except (OSError, msgspec.DecodeError) as why:
-        raise ConfigError(f"cannot be read: {why}", file=str(users), remedy="restore it, or remove it") from why
+        raise ConfigError(f"cannot be read: {why}", file=str(users), remedy="restore it, or delete it") from why
     engine = config.engine
-    kept = msgspec.structs.replace(
-        kept, port=engine.port or kept.port or NATS_PORT, mqtt_port=engine.mqtt_port or kept.mqtt_port or MQTT_PORT
+    state = msgspec.structs.replace(
+        state, port=engine.port or state.port or NATS_PORT, mqtt_port=engine.mqtt_port or state.mqtt_port or MQTT_PORT
     )
     text = render(
         engine,
         config.store,
-        kept,
+        state,
         directory.resolve(),
         name=f"sensegate-{config.division}",
-        nodes=secrets_of(config),
-        slots=slots_at(config),
+        nodes=slot_secrets(config),
+        slots=slots,
         slot_connections=config.node_quota.connections,
-        sealed=sealed(config, personal=personal),
+        encrypted=is_encrypted(config, personal=personal),
     )
-    gather(engine, directory.resolve())
-    write_private(users, msgspec.json.encode(kept).decode())
-    write_private(directory / CONFIGURATION, text.replace("changes are lost", "`sensegate engine` writes it anew", 1))
+    write_link_authorities(engine, directory.resolve())
+    write_private(users, msgspec.json.encode(state).decode())
+    write_private(directory / CONFIGURATION, text.replace("changes are lost", "`sensegate engine` rewrites it", 1))
     return directory / CONFIGURATION, users

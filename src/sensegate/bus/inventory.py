@@ -1,10 +1,10 @@
-"""The record of the streams that exist, kept beside the store: one that is missing then is lost, not new.
+"""Inventory of the streams that exist, stored beside the store: a listed stream that is missing is lost, not new.
 
-    engine/known/streams.json               account, name and time of creation of each; losses that were accepted
-    engine/known/<account>/<stream>/meta.*  a copy of the server's metadata files, renewed whenever we change a stream
+    engine/known/streams.json               account, name and creation time of each stream; accepted losses
+    engine/known/<account>/<stream>/meta.*  copy of the server's metadata files, renewed with each change of a stream
 
-It is read before each start of the server, which would pass over a stream with damaged metadata in silence; whoever
-then created it anew (we ourselves, or the server for the first MQTT client) would delete its blocks.
+It is read before each start of the server, which silently skips a stream with damaged metadata; creating the stream
+again (by the gateway, or by the server for the first MQTT client) would delete its blocks.
 """
 
 from __future__ import annotations
@@ -25,50 +25,50 @@ from sensegate.errors import EngineError, StreamLost
 
 _log = structlog.get_logger("bus")
 
-DIRECTORY, FILE, ASIDE = "known", "streams.json", "aside"
+DIRECTORY, FILE, SET_ASIDE = "known", "streams.json", "aside"
 EXTERNAL_FILE = "external.json"
-"""In its place where the server is another's."""
+"""Name of the inventory file for an external server."""
 PROBE = "PROBE"
-"""Stream of each account into which the watch over the store writes; nothing is lost with it."""
+"""Stream of each account to which `store_watch` writes its probes; it holds no data."""
 
 
 class KnownStream(msgspec.Struct, frozen=True):
-    """A stream that was created or seen."""
+    """A stream that was created or seen by the gateway."""
 
     account: str
     name: str
     created: str = ""
-    """As the server says it: the identity of its life. Empty: not known."""
+    """Creation time as the server reports it, which identifies this incarnation. Empty: unknown."""
     missing: str = ""
-    """Why the server, though running, did not have it; empty: it had."""
+    """Why the running server did not have the stream; empty: it had."""
 
 
 class AcceptedLoss(msgspec.Struct, frozen=True):
-    """A stream that an operator gave up: it is created anew."""
+    """A lost stream whose loss an operator accepted; it is created again."""
 
     account: str
     name: str
     created: str
     by: str
     at: str
-    aside: str = ""
-    """Where what was left of it lies."""
+    set_aside: str = ""
+    """Directory to which its remaining files were moved."""
 
 
 class LostStream(msgspec.Struct, frozen=True):
-    """A stream that existed and that the server does not have, or not any more."""
+    """A known stream that the server cannot find or no longer has."""
 
     account: str
     name: str
-    why: str
+    reason: str
     directory: str = ""
-    """Empty: the server is another's."""
+    """Empty for an external server."""
     created: str = ""
     repairable: bool = False
 
     @property
     def title(self) -> str:
-        """The stream, as commands name it."""
+        """``account/name``, as commands show it."""
         return f"{self.account}/{self.name}"
 
 
@@ -79,20 +79,20 @@ class _Record(msgspec.Struct, frozen=True):
 
 
 class Inventory:
-    """Of one engine. `load` first."""
+    """Inventory of the streams of one engine. Call `load` first."""
 
     def __init__(self, directory: Path, *, external: bool = False, durable: bool = False) -> None:
-        """Take the engine's directory.
+        """Create an inventory in the directory of an engine.
 
         Args:
-            directory: holds the store, and is to hold the record.
-            external: the server runs elsewhere: only its answers can be judged, not its files.
-            durable: what is written must outlive a power cut from the first moment on.
+            directory: directory of the engine, which holds the store and the inventory.
+            external: the server runs elsewhere: its files cannot be checked, only its responses.
+            durable: sync every write to the disk from the beginning.
         """
         self._place = directory / DIRECTORY
         self._file = self._place / (EXTERNAL_FILE if external else FILE)
         self._store = directory / "store"
-        self._aside = directory / ASIDE
+        self._aside = directory / SET_ASIDE
         self._external = external
         self._durable = durable
         self._streams: dict[tuple[str, str], KnownStream] = {}
@@ -101,14 +101,14 @@ class Inventory:
 
     @classmethod
     def of(cls, config: EngineConfig, directory: Path) -> Self:
-        """Return that of an engine of this configuration; `directory` is the engine's."""
+        """Return the inventory of an engine of this configuration; `directory` is that of the engine."""
         return cls(directory, external=bool(config.url), durable=config.durability == "power")
 
     def load(self) -> Self:
-        """Read the record.
+        """Read the inventory file.
 
         Raises:
-            EngineError: it is there and cannot be read.
+            EngineError: the file exists and cannot be read.
         """
         try:
             record = msgspec.json.decode(self._file.read_bytes(), type=_Record)
@@ -116,85 +116,85 @@ class Inventory:
             record = _Record(self._copies())
         except (OSError, msgspec.DecodeError) as why:
             raise EngineError(
-                f"{self._file} cannot be read ({why}); it names the streams that must exist: restore it, or "
-                "`sensegate doctor CONFIG --repair` writes it again from the copies beside it"
+                f"{self._file} cannot be read ({why}); it lists the streams that must exist; restore it, or run "
+                "`sensegate doctor CONFIG --repair` to write it again from the copies beside it"
             ) from why
         else:
-            self._durable = True  # what is new from here on is a change of a store that is in use
+            self._durable = True  # from here on changes concern a store that is in use
         self._streams = {(known.account, known.name): known for known in record.streams}
         self._accepted = record.accepted
         self._recorded = bool(record.streams or record.accepted)
         return self
 
-    # ── what exists ─────────────────────────────────────────────────────────────────────────────────────
+    # ── existing streams ─────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def streams(self) -> Sequence[KnownStream]:
-        """All that are known."""
+        """All known streams."""
         return tuple(self._streams.values())
 
     def known(self, account: str, name: str) -> KnownStream | None:
-        """Return what is known of a stream; None: there never was one, or its loss was accepted."""
+        """Return a known stream; None: it never existed, or its loss was accepted."""
         return self._streams.get((account, name))
 
     def expect(self, account: str, name: str) -> None:
-        """Take it for known that a stream exists, because something else bears witness of it."""
+        """Add a stream to the inventory because other evidence shows that it exists, unless its loss was accepted."""
         given_up = any((loss.account, loss.name) == (account, name) for loss in self._accepted)
         if not given_up and (account, name) not in self._streams:
             self._streams[account, name] = KnownStream(account, name)
 
-    def note(self, account: str, name: str, created: str) -> None:
-        """Record a stream that the server has now, with a copy of its metadata."""
-        self.copy(account, name)
+    def record(self, account: str, name: str, created: str) -> None:
+        """Record a stream that the server has now, and copy its metadata."""
+        self.copy_metadata(account, name)
         fresh = KnownStream(account, name, created)
         if self._streams.get((account, name)) != fresh:
             self._streams[account, name] = fresh
             self._write()
 
-    def copy(self, account: str, name: str) -> None:
-        """Renew the copy of a stream's metadata, if the server's files are whole."""
+    def copy_metadata(self, account: str, name: str) -> None:
+        """Renew the copy of a stream's metadata if the server's files are intact."""
         if self._external:
             return
-        present, kept = stream_meta.read(self._directory(account, name)), self._copied(account, name)
-        if present == kept:
+        present, copied = stream_meta.read(self._directory(account, name)), self._read_copy(account, name)
+        if present == copied:
             return
         if not present.is_whole(name):
-            _log.error("metadata of a stream is damaged on the disk; a copy is kept", stream=f"{account}/{name}")
+            _log.error("stream metadata damaged on the disk; keeping the copy", stream=f"{account}/{name}")
             return
-        stream_meta.write(self._place / account / name, present, durable=self._durable or bool(kept.meta))
+        stream_meta.write(self._place / account / name, present, durable=self._durable or bool(copied.meta))
 
-    # ── what is missing ─────────────────────────────────────────────────────────────────────────────────
+    # ── missing streams ─────────────────────────────────────────────────────────────────────────────────
 
     def lost(self) -> list[LostStream]:
-        """Return the streams that the server would not find in the store, before it starts, or did not have before."""
+        """Return the streams that the server will not find at its start, or did not have while it ran."""
         if self._external:
             return [
                 LostStream(known.account, known.name, known.missing, "", known.created)
                 for known in self._streams.values()
                 if known.missing
             ]
-        # Without a record every directory bears witness. With one, what it does not name is the server's own.
+        # Without an inventory file every directory counts as known; with one, others are the server's own.
         others = () if self._recorded else stream_meta.directories(self._store)
         names = dict.fromkeys([*self._streams, *others])
-        judged = (self._judged(account, name) for account, name in names if name != PROBE)
-        return [lost for lost in judged if lost is not None]
+        losses = (self._find_loss(account, name) for account, name in names if name != PROBE)
+        return [lost for lost in losses if lost is not None]
 
     def check(self) -> None:
-        """See that the server will find each known stream; an external one is asked later. Raises `StreamLost`."""
+        """Check that the server will find each known stream (an external one is checked later). Raises `StreamLost`."""
         if self._external:
             return
         if lost := self.lost():
-            raise refusal(lost)
-        self._clear()
+            raise stream_lost_error(lost)
+        self._set_aside_unreadable()
 
-    def _clear(self) -> None:
-        """Set aside what the server would pass over and never write again, where nothing is lost with it.
+    def _set_aside_unreadable(self) -> None:
+        """Move away unreadable files that the server would skip and never write again, where no message is lost.
 
-        That is a stream without messages whose creation was cut off, and consumers: who needs one makes it again.
+        These are streams without messages whose creation was interrupted, and consumers, which are created on demand.
         """
         for account, name in list(stream_meta.directories(self._store)):
             directory = self._directory(account, name)
-            if (account, name) not in self._streams and stream_meta.fault(directory):
+            if (account, name) not in self._streams and stream_meta.find_damage(directory):
                 damaged = [directory]
             else:
                 damaged = list(stream_meta.damaged_consumers(directory))
@@ -203,56 +203,58 @@ class Inventory:
                 shutil.rmtree(place, ignore_errors=True)
                 place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 part.rename(place)
-                _log.warning("what the server could not read is set aside", directory=str(part), aside=str(place))
+                _log.warning("unreadable files moved away", directory=str(part), moved_to=str(place))
 
-    def missing(self, account: str, name: str, created: str = "") -> StreamLost:
-        """Return the error for a known stream that the server does not have, or has with another life."""
-        why = f"it was created anew at {created}" if created else "the server does not have it"
+    def record_missing(self, account: str, name: str, created: str = "") -> StreamLost:
+        """Record that the server lacks a known stream, or has another incarnation of it; return the error to raise."""
+        reason = f"it was created again at {created}" if created else "the server does not have it"
         known = self._streams[account, name]
-        self._streams[account, name] = msgspec.structs.replace(known, missing=why)
+        self._streams[account, name] = msgspec.structs.replace(known, missing=reason)
         self._write()
-        return refusal([LostStream(account, name, why, self._shown(account, name), known.created)])
+        return stream_lost_error(
+            [LostStream(account, name, reason, self._directory_text(account, name), known.created)]
+        )
 
-    def _judged(self, account: str, name: str) -> LostStream | None:
+    def _find_loss(self, account: str, name: str) -> LostStream | None:
         directory, known = self._directory(account, name), self._streams.get((account, name))
-        kept, why = self._copied(account, name), stream_meta.fault(directory)
-        whole = kept.is_whole(name)
-        if not why:
+        copied, reason = self._read_copy(account, name), stream_meta.find_damage(directory)
+        is_copied = copied.is_whole(name)
+        if not reason:
             present = stream_meta.read(directory)
             if known and known.created and present.created and present.created != known.created:
                 return LostStream(
-                    account, name, f"it was created anew at {present.created}", str(directory), known.created
+                    account, name, f"it was created again at {present.created}", str(directory), known.created
                 )
-            # The key belongs to these very files: with another one the server could not read them.
-            if whole and present.key != kept.key and (present.meta, present.sum) == (kept.meta, kept.sum):
-                why = f"{stream_meta.KEY} is missing or damaged"
+            # The key belongs to exactly these files: with another one the server cannot read them.
+            if is_copied and present.key != copied.key and (present.meta, present.sum) == (copied.meta, copied.sum):
+                reason = f"{stream_meta.KEY} is missing or damaged"
             elif known and known.missing:
                 return LostStream(account, name, known.missing, str(directory), known.created)
-        if not why or (known is None and not stream_meta.has_messages(directory)):
-            return None  # what was never recorded and holds nothing: its creation was cut off
-        repairable = whole and stream_meta.has_blocks(directory)
-        return LostStream(account, name, why, str(directory), known.created if known else "", repairable)
+        if not reason or (known is None and not stream_meta.has_messages(directory)):
+            return None  # never recorded and empty: its creation was interrupted
+        repairable = is_copied and stream_meta.has_blocks(directory)
+        return LostStream(account, name, reason, str(directory), known.created if known else "", repairable)
 
-    # ── mending, while nothing runs ─────────────────────────────────────────────────────────────────────
+    # ── repair, while no server runs ────────────────────────────────────────────────────────────────────
 
     def repair(self, lost: LostStream) -> bool:
-        """Write the metadata of a stream again from its copy; return whether the server should find it now."""
+        """Restore the metadata of a stream from its copy; return whether the server should find the stream now."""
         if self._external:
             return False
         directory, known = self._directory(lost.account, lost.name), self._streams.get((lost.account, lost.name))
-        if known and known.missing and not stream_meta.fault(directory):
-            # Its files are whole, perhaps again: the next start looks whether the server has it.
+        if known and known.missing and not stream_meta.find_damage(directory):
+            # Its files are intact: the next start checks whether the server has it.
             self._streams[lost.account, lost.name] = msgspec.structs.replace(known, missing="")
             self._write()
         if lost.repairable:
             damaged = stream_meta.read(directory)
             place = self._aside / "metadata" / lost.account / lost.name
             stream_meta.write(place, damaged)
-            stream_meta.write(directory, self._copied(lost.account, lost.name))
-        return self._judged(lost.account, lost.name) is None
+            stream_meta.write(directory, self._read_copy(lost.account, lost.name))
+        return self._find_loss(lost.account, lost.name) is None
 
     def accept(self, lost: LostStream, *, by: str, at: str) -> AcceptedLoss:
-        """Give a stream up: what is left of it is set aside, and it is created anew at the next start."""
+        """Accept the loss of a stream: move its remaining files away; the next start creates it again."""
         directory, aside = self._directory(lost.account, lost.name), ""
         if not self._external and directory.exists():
             place = self._aside / at.replace(":", "") / lost.account / lost.name
@@ -268,17 +270,17 @@ class Inventory:
 
     @property
     def accepted(self) -> Sequence[AcceptedLoss]:
-        """Losses that were accepted and are not yet on the trail."""
+        """Accepted losses that are not yet on the audit trail."""
         return self._accepted
 
-    def settle(self) -> None:
-        """Forget the accepted losses: the trail has them."""
+    def clear_accepted(self) -> None:
+        """Forget the accepted losses once the audit trail has them."""
         if self._accepted:
             self._accepted = ()
             self._write()
 
     def rebuild(self) -> None:
-        """Write the record again, from the copies of metadata, in place of one that cannot be read."""
+        """Replace an unreadable inventory file by one made of the copies of metadata."""
         if self._file.exists():
             self._file.replace(self._file.with_name(f"{self._file.name}.unreadable"))
         self._streams = {(known.account, known.name): known for known in self._copies()}
@@ -287,20 +289,20 @@ class Inventory:
 
     # ── files ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def _shown(self, account: str, name: str) -> str:
+    def _directory_text(self, account: str, name: str) -> str:
         return "" if self._external else str(self._directory(account, name))
 
     def _directory(self, account: str, name: str) -> Path:
         return stream_meta.directory_of(self._store, account, name)
 
     def _copies(self) -> tuple[KnownStream, ...]:
-        """Return the streams of which there is a copy of the metadata."""
+        """Return the streams whose metadata has a copy."""
         names = [
             (file.parents[1].name, file.parent.name) for file in sorted(self._place.glob(f"*/*/{stream_meta.META}"))
         ]
-        return tuple(KnownStream(account, name, self._copied(account, name).created) for account, name in names)
+        return tuple(KnownStream(account, name, self._read_copy(account, name).created) for account, name in names)
 
-    def _copied(self, account: str, name: str) -> Metadata:
+    def _read_copy(self, account: str, name: str) -> Metadata:
         return stream_meta.read(self._place / account / name)
 
     def _write(self) -> None:
@@ -311,37 +313,37 @@ class Inventory:
 
 
 class AccountStreams:
-    """The part of an inventory that the streams of one account have: what goes with a connection."""
+    """The part of an inventory that concerns the account of a connection."""
 
     def __init__(self, inventory: Inventory, account: str) -> None:
         self._inventory = inventory
         self._account = account
 
-    def judge(self, name: str, created: str) -> None:
-        """See that a stream which existed is the same one now; `created` is empty where the server has none.
+    def verify(self, name: str, created: str) -> None:
+        """Check that a known stream is still the same; `created` is empty where the server has none.
 
         Raises:
-            StreamLost: it is missing, or was created anew.
+            StreamLost: it is missing, or was created again.
         """
         known = self._inventory.known(self._account, name)
         if known and (not created or (known.created and known.created != created)):
-            raise self._inventory.missing(self._account, name, created)
+            raise self._inventory.record_missing(self._account, name, created)
 
-    def note(self, name: str, created: str) -> None:
-        """Record a stream as it is now."""
-        self._inventory.note(self._account, name, created)
+    def record(self, name: str, created: str) -> None:
+        """Record a stream that the server has now, and copy its metadata."""
+        self._inventory.record(self._account, name, created)
 
-    def copy(self, name: str) -> None:
-        """Keep a copy of the metadata before it is changed."""
-        self._inventory.copy(self._account, name)
+    def copy_metadata(self, name: str) -> None:
+        """Renew the copy of a stream's metadata."""
+        self._inventory.copy_metadata(self._account, name)
 
 
-def refusal(lost: Sequence[LostStream]) -> StreamLost:
-    """Return the one sentence with which a gateway stops."""
+def stream_lost_error(lost: Sequence[LostStream]) -> StreamLost:
+    """Return the error with which a gateway stops because of lost streams."""
     first = lost[0]
     others = f" (and {', '.join(stream.title for stream in lost[1:])})" if lost[1:] else ""
     place = f" in {first.directory}" if first.directory else ""
     return StreamLost(
-        f"stream '{first.title}'{others} existed and cannot be read: {first.why}{place}; it is not created anew and "
-        "nothing was changed: run `sensegate doctor CONFIG --repair`"
+        f"stream '{first.title}'{others} existed and cannot be read: {first.reason}{place}; it is not created again "
+        "and nothing was changed: run `sensegate doctor CONFIG --repair`"
     )

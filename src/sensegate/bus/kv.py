@@ -1,4 +1,4 @@
-"""Key-value buckets: all in memory at run time, changes seen by every process within a second."""
+"""Key-value buckets on JetStream: read, write with an expected revision, load and watch."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sensegate.bus import api, streams
+from sensegate.bus.kv_row import KvRow
 from sensegate.bus.names import Token, name_of, token
-from sensegate.bus.reader import Reader
-from sensegate.bus.row import Row
+from sensegate.bus.reader import StreamFollower
 from sensegate.errors import Conflict, Fenced
 
 _TOMBSTONE_TTL = "168h"
-"""A process that was away longer loads everything anew."""
+"""Lifetime of tombstones; a process that was disconnected for longer must reload the bucket."""
 _WAIT_S = 30.0
 
 
-class Bucket:
-    """One bucket, opened with `open`. Keys are any text of up to 128 bytes."""
+class KvBucket:
+    """A key-value bucket; create it with `open`. Keys are text of up to 128 bytes."""
 
     def __init__(self, nc: Client, name: str) -> None:
         self._nc = nc
         self._stem = f"$KV.{name}."
-        self._reader = Reader(nc, f"KV_{name}")
+        self._reader = StreamFollower(nc, f"KV_{name}")
 
     @classmethod
-    async def open(cls, nc: Client, name: str, *, bytes_max: int) -> Bucket:
-        """Make the bucket unless it is there; `name` is letters, digits, `-` and `_`; `nc` of `User.GATEWAY`."""
+    async def open(cls, nc: Client, name: str, *, bytes_max: int) -> KvBucket:
+        """Create the bucket unless it exists; `name`: letters, digits, - and _; `nc`: client of `User.GATEWAY`."""
         await streams.ensure(
             nc,
             {
@@ -51,38 +51,38 @@ class Bucket:
         )
         return cls(nc, name)
 
-    async def get(self, key: str) -> Row | None:
-        """Return the row of a key, None if it is not there or deleted."""
+    async def get(self, key: str) -> KvRow | None:
+        """Return the row of a key; None where it does not exist or was deleted."""
         row = await self._last(key)
         return None if row is None or row.value is None else row
 
-    async def absence(self, key: str) -> int:
-        """Return the revision of a key's absence: the one to expect when it is made; 0: it is there, or never was."""
+    async def tombstone_revision(self, key: str) -> int:
+        """Return the revision of a key's tombstone, to expect when it is created again; 0: it has none."""
         row = await self._last(key)
         return 0 if row is None or row.value is not None else row.revision
 
-    async def _last(self, key: str) -> Row | None:
+    async def _last(self, key: str) -> KvRow | None:
         message = await self._reader.last(self._stem + token(key))
         return None if message is None else self._row(message)
 
     async def put(self, key: str, value: bytes, *, expected: int | None = None) -> int:
-        """Write a key; return its revision.
+        """Write the value of a key; return its revision.
 
-        `expected` is the revision that it must have now (0: it must not be there); None writes in any case.
+        `expected`: the revision that the key must have now (0: it must not exist); None writes unconditionally.
 
         Raises:
-            Conflict: it has another revision.
-            StoreFull: no room. Unavailable: the outcome is unknown.
+            Conflict: the key has another revision.
+            StoreFull: the bucket or disk is full. Unavailable: the outcome is unknown.
         """
         return await self._publish(key, value, {}, expected)
 
     async def delete(self, key: str, *, expected: int | None = None) -> int:
-        """Delete a key; return the revision of its absence (the one to expect when it is made again)."""
+        """Delete a key; return the revision of its tombstone, to expect when it is created again."""
         return await self._publish(key, b"", {"KV-Operation": "DEL", "Nats-TTL": _TOMBSTONE_TTL}, expected)
 
-    async def load_all(self) -> tuple[list[Row], int]:
-        """Return all present rows in order of revision, and the revision from which to `watch`."""
-        present: dict[str, Row] = {}
+    async def load_all(self) -> tuple[list[KvRow], int]:
+        """Return all existing rows in order of revision, and the revision from which to `watch`."""
+        present: dict[str, KvRow] = {}
         after = 0
         while rows := await self.changes(after):
             for row in rows:
@@ -92,15 +92,15 @@ class Bucket:
             after = rows[-1].revision
         return list(present.values()), after
 
-    async def changes(self, after: int, *, limit: int = 1000) -> list[Row]:
-        """Return the rows changed after a revision, the newest state of each, deletions too."""
+    async def changes(self, after: int, *, limit: int = 1000) -> list[KvRow]:
+        """Return the rows changed after a revision, including deletions, each in its newest state."""
         messages = await self._reader.fetch(after, limit=limit, max_bytes=4 * 1024**2)
         return [self._row(message) for message in messages]
 
-    async def watch(self, after: int) -> AsyncIterator[list[Row]]:
-        """Yield each change after a revision, in order, without end; raises `Unavailable` while the server is away.
+    async def watch(self, after: int) -> AsyncIterator[list[KvRow]]:
+        """Yield changes after a revision, in order, without end. Raises `Unavailable` if the server does not respond.
 
-        The caller goes on with a new `watch` from the last revision it saw.
+        The caller then continues with a new `watch` from the last revision that it received.
         """
         while True:
             rows = await self.changes(after)
@@ -118,18 +118,18 @@ class Bucket:
         if expected is not None:
             headers = {**headers, "Nats-Expected-Last-Subject-Sequence": str(expected)}
         try:
-            answer = await api.call(self._nc, self._stem + token(key), value, headers=headers or None)
+            answer = await api.request(self._nc, self._stem + token(key), value, headers=headers or None)
         except Fenced as why:
-            raise Conflict(f"{key}: changed meanwhile; read it again") from why
-        revision = msgspec.json.decode(answer, type=api.Answer).seq
+            raise Conflict(f"{key}: was changed meanwhile; read it again") from why
+        revision = msgspec.json.decode(answer, type=api.ApiResponse).seq
         self._reader.advance(revision)
         return revision
 
-    def _row(self, message: Msg) -> Row:
+    def _row(self, message: Msg) -> KvRow:
         headers = message.headers or {}
         gone = headers.get("KV-Operation") in {"DEL", "PURGE"}
         subject = headers["Nats-Subject"]
-        return Row(
+        return KvRow(
             name_of(Token(subject.removeprefix(self._stem))),
             None if gone else message.data,
             int(headers["Nats-Sequence"]),

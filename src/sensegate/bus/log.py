@@ -1,4 +1,4 @@
-"""The log on JetStream: atomic batches by headers, direct gets."""
+"""The log as a JetStream stream: atomic batch publishes, direct gets."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ import msgspec
 from nats.aio.client import Client
 
 from sensegate.bus import api
-from sensegate.bus.names import FILLER
-from sensegate.bus.reader import Reader, entry, micros
+from sensegate.bus.names import PADDING_SUBJECT
+from sensegate.bus.reader import StreamFollower, parse_timestamp, to_entry
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
-from sensegate.bus.streams import LIFE, LOG
+from sensegate.bus.streams import EPOCH_KEY, LOG
 from sensegate.bus.timelines import Timelines
 from sensegate.errors import EngineError, StoreFull, StreamLost, Unavailable
-from sensegate.model import Entry, Member
+from sensegate.model import LogEntry, LogMessage
 
 _WRITE_S = 15.0
-_SURELY_KEPT_S = 3_000.0
-"""No entry but a filler has a shorter life."""
+_RETAINED_MIN_S = 3_000.0
+"""Only padding entries have a shorter lifetime."""
 _HEADERS_BYTES = 512
-"""More than our headers ever take; the server counts them with the payload."""
+"""Upper bound of the size of our headers; the server counts them with the payload."""
 
 
 class JetStreamLog:
     """`ports.Log` on a stream. Call `open` first; it reads the epoch.
 
-    `room` (``engine.has_room``) is asked before each write.
+    `room` (``engine.has_room``) is called before each write.
     """
 
     def __init__(self, nc: Client, stream: str = "LOG", *, room: Callable[[], bool] = lambda: True) -> None:
         self._nc = nc
         self._stream = stream
         self._room = room
-        self._reader = Reader(nc, stream, live="commit.>" if stream == "LOG" else "")
+        self._reader = StreamFollower(nc, stream, live="commit.>" if stream == "LOG" else "")
         self._epoch = ""
         self._hidden: frozenset[int] = frozenset()
-        self.began = 0
-        """With which sequence it ended when it was opened: what comes after is of this process, or of others now."""
+        self.end_at_open = 0
+        """Last sequence when the log was opened."""
         self._timelines = Timelines.in_memory("")
         self._newest: tuple[int, int, float] | None = None
-        """Sequence and time of the newest entry read that no other replaces, and when it was read (s, of the loop)."""
+        """Sequence and time of the newest retained entry that was read, and the loop time (s) when it was read."""
         self._reconnects = nc.stats["reconnects"]
 
     async def open(self, directory: Path | None = None) -> None:
-        """Read the epoch; `directory`: where the timelines of this log are kept, if cursors of it are given out."""
+        """Read the epoch; `directory`: where the timelines are stored, if cursors of this log are issued."""
         status = await self._reader.status()
-        life = status.config.metadata.get(LIFE, "")
-        self._epoch = life or f"{micros(status.created):x}"
+        life = status.config.metadata.get(EPOCH_KEY, "")
+        self._epoch = life or f"{parse_timestamp(status.created):x}"
         self._timelines = Timelines.open(directory, self._epoch) if directory else Timelines.in_memory(self._epoch)
-        self.began = status.state.last_seq
+        self.end_at_open = status.state.last_seq
         self._reader.advance(status.state.last_seq)
 
     @property
@@ -66,121 +66,121 @@ class JetStreamLog:
 
     @property
     def payload_bytes_max(self) -> int:
-        """Largest payload of a member."""
+        """Largest payload of a message."""
         return self._nc.max_payload - _HEADERS_BYTES
 
-    async def write(self, members: Sequence[Member]) -> int:
-        self._check(members)
+    async def write(self, messages: Sequence[LogMessage]) -> int:
+        self._check(messages)
         batch = secrets.token_hex(8)
-        final = len(members)
-        what = f"commit of {final} members"
+        final = len(messages)
+        operation = f"commit of {final} messages"
         if not self._room():
-            raise StoreFull(f"{what}: the disk has no room; nothing was sent")
+            raise StoreFull(f"{operation}: the disk is full; nothing was sent")
         if not self._nc.is_connected:
-            raise Unavailable(f"{what}: not connected, nothing was sent")
-        with api.lost(what):
-            # Members before the last ask for no reply: they leave in one stroke, the last one's answer is for all.
-            for number, member in enumerate(members[:-1], 1):
+            raise Unavailable(f"{operation}: not connected; nothing was sent")
+        with api.translate_client_errors(operation):
+            # Only the last message asks for a response, so all of them leave at once; the response is for the batch.
+            for number, member in enumerate(messages[:-1], 1):
                 await self._nc.publish(member.subject, member.payload, headers=_headers(member, batch, number))
-            member = members[-1]
+            member = messages[-1]
             headers = _headers(member, batch, final)
             headers["Nats-Batch-Commit"] = "1"
-            answered = await self._nc.request(member.subject, member.payload, timeout=_WRITE_S, headers=headers)
-        answer = msgspec.json.decode(answered.data, type=api.Answer)
-        if answer.error:
-            api.refuse(answer.error, what)
-        if answer.count != final:
-            raise EngineError(f"{what}: the server stored {answer.count}; is the stream's allow_atomic off?")
-        self._reader.advance(answer.seq)
-        return answer.seq
+            reply = await self._nc.request(member.subject, member.payload, timeout=_WRITE_S, headers=headers)
+        response = msgspec.json.decode(reply.data, type=api.ApiResponse)
+        if response.error:
+            api.raise_api_error(response.error, operation)
+        if response.count != final:
+            raise EngineError(f"{operation}: the server stored {response.count}; is allow_atomic of the stream off?")
+        self._reader.advance(response.seq)
+        return response.seq
 
-    async def last(self, subject: str) -> Entry | None:
+    async def last(self, subject: str) -> LogEntry | None:
         message = await self._reader.last(subject)
-        return None if message is None else entry(message)
+        return None if message is None else to_entry(message)
 
     def hide(self, sequences: frozenset[int]) -> None:
-        """Keep these entries, and no others, from readers: an empty filler stands in the place of each."""
+        """Hide exactly these entries from readers: each reads as an empty padding entry."""
         self._hidden = sequences
 
-    def whole(self) -> JetStreamLog:
-        """Return the same log, in which nothing is hidden."""
-        made = copy.copy(self)
-        made.hide(frozenset())
-        return made
+    def unfiltered(self) -> JetStreamLog:
+        """Return this log with nothing hidden."""
+        unfiltered = copy.copy(self)
+        unfiltered.hide(frozenset())
+        return unfiltered
 
-    async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:
+    async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[LogEntry]:
         """As `ports.Log`.
 
         Raises:
-            StreamLost: the server came back without what was read before; sequences may have been given again.
+            StreamLost: after a reconnect the server lacks entries read before; sequences may have been reused.
         """
         if self._nc.stats["reconnects"] != self._reconnects:
             reconnects = self._nc.stats["reconnects"]
             await self._check_end()
             self._reconnects = reconnects
-        entries = [entry(message) for message in await self._reader.fetch(after, limit=limit, max_bytes=max_bytes)]
-        stays = reversed(entries) if self._stream == LOG else ()  # in other streams any entry may be replaced
-        kept = next((found for found in stays if _stays(found.subject)), None)
-        if kept and (self._newest is None or kept.sequence > self._newest[0]):
-            self._newest = kept.sequence, kept.time, asyncio.get_running_loop().time()
-        return [self._shown(found) for found in entries] if self._hidden else entries
+        entries = [to_entry(message) for message in await self._reader.fetch(after, limit=limit, max_bytes=max_bytes)]
+        candidates = reversed(entries) if self._stream == LOG else ()  # in other streams any entry may be replaced
+        newest = next((entry for entry in candidates if _is_retained(entry.subject)), None)
+        if newest and (self._newest is None or newest.sequence > self._newest[0]):
+            self._newest = newest.sequence, newest.time, asyncio.get_running_loop().time()
+        return [self._filtered(entry) for entry in entries] if self._hidden else entries
 
     async def _check_end(self) -> None:
-        """See that the log still ends with what was read last: only a new process begins a new timeline."""
+        """Check that the log still holds the newest entry read: only a new process may begin a new timeline."""
         if self._newest is None:
             return
         sequence, time, read_at = self._newest
         messages = await self._reader.fetch(sequence - 1, limit=1, max_bytes=1)
-        found = entry(messages[0]) if messages else None
-        if found is not None and found.sequence == sequence and found.time == time:
+        entry = to_entry(messages[0]) if messages else None
+        if entry is not None and entry.sequence == sequence and entry.time == time:
             return
-        aged = asyncio.get_running_loop().time() - read_at > _SURELY_KEPT_S
-        if aged and found is not None and found.sequence > sequence:
+        aged = asyncio.get_running_loop().time() - read_at > _RETAINED_MIN_S
+        if aged and entry is not None and entry.sequence > sequence:
             return  # it may have expired
         raise StreamLost(
-            f"stream {self._stream} has lost its end while the gateway ran: entry {sequence} is another one or gone; "
-            "the next start goes on behind what is left"
+            f"stream {self._stream} lost its end while the gateway ran: entry {sequence} is missing or another one; "
+            "restart the gateway: it continues after what is left"
         )
 
-    def _shown(self, found: Entry) -> Entry:
-        if found.sequence not in self._hidden:
-            return found
-        return msgspec.structs.replace(found, subject=FILLER, payload=b"")
+    def _filtered(self, entry: LogEntry) -> LogEntry:
+        if entry.sequence not in self._hidden:
+            return entry
+        return msgspec.structs.replace(entry, subject=PADDING_SUBJECT, payload=b"")
 
-    async def fetch_of(self, subject: str, after: int) -> list[Entry]:
-        """Return the next entries of a subject, in which tokens may be ``*``, after a sequence, oldest first."""
-        entries = [entry(message) for message in await self._reader.fetch_of(subject, after, limit=1000)]
-        return [self._shown(found) for found in entries] if self._hidden else entries
+    async def fetch_of(self, subject: str, after: int) -> list[LogEntry]:
+        """Return the next entries of a subject after a sequence, oldest first; tokens of the subject may be ``*``."""
+        entries = [to_entry(message) for message in await self._reader.fetch_of(subject, after, limit=1000)]
+        return [self._filtered(entry) for entry in entries] if self._hidden else entries
 
     async def bounds(self) -> tuple[int, int]:
         return await self._reader.bounds()
 
     async def sequence_at(self, time: int) -> int:
-        found = await self._reader.first_since(time)
-        return (await self._reader.bounds())[1] + 1 if found is None else found
+        sequence = await self._reader.first_since(time)
+        return (await self._reader.bounds())[1] + 1 if sequence is None else sequence
 
     async def changed(self, after: int, timeout_s: float) -> bool:
         return await self._reader.changed(after, timeout_s)
 
     async def close(self) -> None:
-        """Stop following; the connection is its owner's."""
+        """Stop following the stream; the caller closes the connection."""
         await self._reader.close()
 
-    def _check(self, members: Sequence[Member]) -> None:
+    def _check(self, members: Sequence[LogMessage]) -> None:
         if not members or len(members) > BATCH_MESSAGES_MAX:
-            raise EngineError(f"a commit has 1 to {BATCH_MESSAGES_MAX} members, not {len(members)}")
-        most = self.payload_bytes_max
+            raise EngineError(f"a commit has 1 to {BATCH_MESSAGES_MAX} messages, not {len(members)}")
+        limit = self.payload_bytes_max
         for member in members:
-            if len(member.payload) > most:
-                raise EngineError(f"member {member.subject} has {len(member.payload)} bytes, more than {most}")
+            if len(member.payload) > limit:
+                raise EngineError(f"message {member.subject} has {len(member.payload)} bytes, more than {limit}")
 
 
-def _stays(subject: str) -> bool:
-    """Return whether an entry stays until it expires, and is not replaced by another of its subject."""
+def _is_retained(subject: str) -> bool:
+    """Return whether an entry is retained until it expires, not replaced by the next one of its subject."""
     return subject.startswith(("raw.", "readings.", "observations.", "ledger."))
 
 
-def _headers(member: Member, batch: str, number: int) -> dict[str, str]:
+def _headers(member: LogMessage, batch: str, number: int) -> dict[str, str]:
     headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
     if member.ttl_h:
         headers["Nats-TTL"] = f"{member.ttl_h}h"

@@ -1,6 +1,6 @@
-"""The C library's heap, kept small: one arena for all threads, and what is free given back when asked.
+"""Tuning of the C library's heap: a single arena for all threads, and freed memory returned on request.
 
-Without it every thread that sorts or merges gets an arena of its own, whose holes stay resident.
+Without it every thread that sorts or merges gets its own arena, whose free space stays resident.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ def _call(name: str) -> ctypes._NamedFuncPointer | None:
     return getattr(ctypes.CDLL(None), name, None)
 
 
-def one_arena() -> None:
-    """Let all threads allocate from one arena, where the C library can: they take turns anyway."""
+def limit_arenas() -> None:
+    """Have all threads allocate from a single arena, where the C library supports it."""
     if mallopt := _call("mallopt"):
         mallopt(_ARENA_MAX, 1)
 
 
 def trim() -> None:
-    """Give freed memory back to the system, where the C library can."""
+    """Return freed memory to the system, where the C library supports it."""
     if malloc_trim := _call("malloc_trim"):
         malloc_trim(0)

@@ -1,4 +1,4 @@
-"""A log in memory with the contract of the real one, for tests and for explaining messages."""
+"""A log in memory that fulfils the contract of the real one, for tests and `explain`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from sensegate.bus.timelines import Timelines
-from sensegate.clock import Clock, SystemClock
+from sensegate.clock import HOUR_US, Clock, SystemClock
 from sensegate.errors import EngineError, Fenced, StoreFull, Unavailable
-from sensegate.model import Entry, Member
+from sensegate.model import LogEntry, LogMessage
 
 
 class MemoryLog:
-    """`ports.Log` without a server. `bytes_max` caps it as `max_bytes` caps the stream.
+    """`ports.Log` without a server. `bytes_max` limits its size as `max_bytes` limits the stream.
 
-    Faults on demand: `lose_next(written=…)` makes the next write end in `Unavailable`, with or without its effect.
+    `fail_next_write(written=…)` makes the next write raise `Unavailable`, with or without effect.
     """
 
     def __init__(self, clock: Clock | None = None, *, epoch: str = "memory", bytes_max: int = 2**40) -> None:
@@ -23,13 +23,13 @@ class MemoryLog:
         self._epoch = epoch
         self.timelines = Timelines.in_memory(epoch)
         self._bytes_max = bytes_max
-        self._entries: list[Entry] = []
+        self._entries: list[LogEntry] = []
         self._expiry: dict[int, int] = {}
         self._bytes = 0
         self._last = 0
         self._subjects: dict[str, int] = {}
-        self._moved = asyncio.Event()
-        self._lose: bool | None = None
+        self._advanced = asyncio.Event()
+        self._failure_pending: bool | None = None
 
     @property
     def epoch(self) -> str:
@@ -37,82 +37,82 @@ class MemoryLog:
 
     @property
     def payload_bytes_max(self) -> int:
-        """Largest payload of a member."""
+        """Largest payload of a message."""
         return 1024**2 - 512
 
     def copy(self) -> MemoryLog:
-        """Return a log of the same life that holds what this one holds now: as a backup of its store would."""
-        made = MemoryLog(self._clock, epoch=self._epoch, bytes_max=self._bytes_max)
-        made._entries, made._expiry = list(self._entries), dict(self._expiry)
-        made._subjects, made._bytes, made._last = dict(self._subjects), self._bytes, self._last
-        return made
+        """Return a log of the same epoch with the same content, as restored from a backup of the store."""
+        twin = MemoryLog(self._clock, epoch=self._epoch, bytes_max=self._bytes_max)
+        twin._entries, twin._expiry = list(self._entries), dict(self._expiry)
+        twin._subjects, twin._bytes, twin._last = dict(self._subjects), self._bytes, self._last
+        return twin
 
-    def lose_next(self, *, written: bool) -> None:
-        """Let the next write raise `Unavailable`; `written` says whether it took effect all the same."""
-        self._lose = written
+    def fail_next_write(self, *, written: bool) -> None:
+        """Have the next write raise `Unavailable`; `written`: it takes effect nevertheless."""
+        self._failure_pending = written
 
     async def open(self) -> None:
-        """Nothing to open; here for the same use as the real one."""
+        """Do nothing; present because a real log must be opened."""
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
-    async def write(self, members: Sequence[Member]) -> int:
+    async def write(self, messages: Sequence[LogMessage]) -> int:
         await asyncio.sleep(0)
-        if not members:
-            raise EngineError("a commit has at least one member")
-        lose, self._lose = self._lose, None
+        if not messages:
+            raise EngineError("a commit has at least one message")
+        lose, self._failure_pending = self._failure_pending, None
         if lose is False:
-            raise Unavailable("lost on demand; nothing was written")
+            raise Unavailable("requested failure; nothing was written")
         self._expire()
-        for member in members:
+        for member in messages:
             present = self._subjects.get(member.subject, 0)
             if member.expect is not None and present != member.expect:
                 raise Fenced(f"{member.subject}: last sequence {present}, expected {member.expect}")
-        size = sum(len(member.payload) for member in members)
+        size = sum(len(member.payload) for member in messages)
         if self._bytes + size > self._bytes_max:
             raise StoreFull("the log is full")
-        for member in members:
+        for member in messages:
             self._last += 1
             if member.rollup:
                 self._drop({entry.sequence for entry in self._entries if entry.subject == member.subject})
             now = self._clock.now()
-            self._entries.append(Entry(self._last, member.subject, member.payload, now))
+            self._entries.append(LogEntry(self._last, member.subject, member.payload, now))
             if member.ttl_h:
-                self._expiry[self._last] = now + member.ttl_h * 3_600_000_000
+                self._expiry[self._last] = now + member.ttl_h * HOUR_US
             self._bytes += len(member.payload)
             self._subjects[member.subject] = self._last
-        self._moved.set()
-        self._moved = asyncio.Event()
+        self._advanced.set()
+        self._advanced = asyncio.Event()
         if lose:
-            raise Unavailable("lost on demand; it was written")
+            raise Unavailable("requested failure; it was written")
         return self._last
 
-    async def last(self, subject: str) -> Entry | None:
+    async def last(self, subject: str) -> LogEntry | None:
         self._expire()
         return next((entry for entry in reversed(self._entries) if entry.subject == subject), None)
 
-    async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:
+    async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[LogEntry]:
         self._expire()
         start = bisect_right(self._entries, after, key=lambda entry: entry.sequence)
-        found: list[Entry] = []
+        page: list[LogEntry] = []
         size = 0
         for entry in self._entries[start : start + limit]:
-            found.append(entry)
+            page.append(entry)
             size += len(entry.payload)
             if size >= max_bytes:
                 break
-        return found
+        return page
 
-    async def fetch_of(self, subject: str, after: int) -> list[Entry]:
-        """Return the entries of a subject (its last word may be `*`) after a sequence, oldest first."""
+    async def fetch_of(self, subject: str, after: int) -> list[LogEntry]:
+        """Return the entries of a subject (its last token may be `*`) after a sequence, oldest first."""
         self._expire()
         stem = subject.removesuffix("*")
 
-        def named(found: str) -> bool:
-            return found == subject or (stem != subject and found.startswith(stem) and "." not in found[len(stem) :])
+        def matches(name: str) -> bool:
+            return name == subject or (stem != subject and name.startswith(stem) and "." not in name[len(stem) :])
 
-        return [entry for entry in self._entries if entry.sequence > after and named(entry.subject)]
+        return [entry for entry in self._entries if entry.sequence > after and matches(entry.subject)]
 
     async def bounds(self) -> tuple[int, int]:
         self._expire()
@@ -127,7 +127,7 @@ class MemoryLog:
         try:
             async with asyncio.timeout(timeout_s):
                 while self._last <= after:
-                    await self._moved.wait()
+                    await self._advanced.wait()
         except TimeoutError:
             return False
         return True

@@ -1,6 +1,6 @@
-"""The one way from an id to a token of a subject.
+"""Subjects of the log, and the encoding of ids as tokens of a subject.
 
-Subjects are lines of a text protocol with `.`, `*`, `>` and white space as syntax, so an id never enters one as it is.
+`.`, `*`, `>` and white space have a meaning in a subject, so an id is always encoded before it becomes part of one.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ from typing import NamedTuple, NewType
 from sensegate.errors import ConfigError
 
 Token = NewType("Token", str)
-"""Characters of ``[A-Za-z0-9_~-]``, never empty."""
+"""Non-empty string of the characters ``[A-Za-z0-9_~-]``."""
 
 READINGS, OBSERVATIONS = "readings", "observations"
-LOGGED = (READINGS, OBSERVATIONS)
-"""First tokens of the subjects whose members are batches of rows that subscribers may see."""
-ROWS = tuple(f"{kind}." for kind in LOGGED)
-"""With these the subjects begin."""
-FILLER = "seen.filler"
-"""Of empty members that take sequences which must not be given again."""
+ROW_KINDS = (READINGS, OBSERVATIONS)
+"""First tokens of the subjects whose messages are batches of rows that subscribers may read."""
+ROW_PREFIXES = tuple(f"{kind}." for kind in ROW_KINDS)
+"""Prefixes of the subjects of rows."""
+PADDING_SUBJECT = "seen.filler"
+"""Subject of padding: empty messages that use up sequences which must not be assigned again."""
 
 
 class RowsSubject(NamedTuple):
-    """What the subject of an entry of rows says."""
+    """Parts of the subject of an entry of rows."""
 
     kind: str
     node: str
-    place: str
-    """A county; ``all`` of what a node brought up, ``back`` of what its centre gave back to it."""
+    area: str
+    """A county; ``all`` for rows that a node uploaded, ``back`` for rows that its centre returned to it."""
     grade: int
 
 
 def rows_subject(subject: str) -> RowsSubject | None:
-    """Return the parts of ``<kind>.<node>.<place>.<grade>``; None: it is no subject of rows."""
+    """Return the parts of ``<kind>.<node>.<area>.<grade>``; None: it is not a subject of rows."""
     parts = subject.split(".")
-    if len(parts) != 4 or parts[0] not in LOGGED or not (len(parts[3]) == 1 and parts[3] in "0123456789"):
+    if len(parts) != 4 or parts[0] not in ROW_KINDS or not (len(parts[3]) == 1 and parts[3] in "0123456789"):
         return None
     kind, node, place, grade = parts
     return RowsSubject(kind, node, place, int(grade))
@@ -74,30 +74,30 @@ def token(name: str) -> Token:
     try:
         raw = name.encode()
     except UnicodeEncodeError as why:
-        raise ConfigError("id is not Unicode text", remedy="send ids as UTF-8") from why
+        raise ConfigError("the id is not Unicode text", remedy="send ids as UTF-8") from why
     if len(raw) > ID_BYTES_MAX:
-        raise ConfigError(f"id of {len(raw)} bytes", remedy=f"ids have at most {ID_BYTES_MAX}")
+        raise ConfigError(f"the id has {len(raw)} bytes", remedy=f"use at most {ID_BYTES_MAX}")
     if not raw:
         return Token(_EMPTY)
     return Token("".join(chr(byte) if _PLAIN.match(bytes([byte])) else f"~{byte:02x}" for byte in raw))
 
 
-def name_of(made: str) -> str:
-    """Return the id of which `token` made this.
+def name_of(encoded: str) -> str:
+    """Return the id that `token` encoded.
 
     Raises:
-        ConfigError: `token` never makes this.
+        ConfigError: it is not the encoding of any id.
     """
-    if made == _EMPTY:
+    if encoded == _EMPTY:
         return ""
-    if not _TOKEN.fullmatch(made):
-        raise ConfigError(f"not a token: {made[:200]!r}")
-    first, *rest = made.encode().split(b"~")
+    if not _TOKEN.fullmatch(encoded):
+        raise ConfigError(f"not a token: {encoded[:200]!r}")
+    first, *rest = encoded.encode().split(b"~")
     raw = first + b"".join(bytes([int(part[:2], 16)]) + part[2:] for part in rest)
     try:
         name = raw.decode()
     except UnicodeDecodeError as why:
-        raise ConfigError(f"not a token: {made[:200]!r}") from why
-    if token(name) != made:
-        raise ConfigError(f"not a token: {made[:200]!r}")
+        raise ConfigError(f"not a token: {encoded[:200]!r}") from why
+    if token(name) != encoded:
+        raise ConfigError(f"not a token: {encoded[:200]!r}")
     return name

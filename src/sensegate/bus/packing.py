@@ -1,9 +1,9 @@
-"""Columns of integers and floats as few bytes as plain MessagePack allows; zstd does the rest.
+"""Compact MessagePack encoding of integer and float columns, to be compressed by zstd.
 
-An integer column is a list: ``[0, base]`` all alike; ``[1, base, step, width, bytes]`` value = base + step * u;
+An integer column is a list: ``[0, base]`` all equal; ``[1, base, step, width, bytes]`` value = base + step * u;
 ``[2, first, base, step, width, bytes]`` value = first + step * cumulative sum of (base + u), one `u` fewer than rows.
 `u` is unsigned little-endian of `width` 1, 2, 4 or 8 bytes, stored in byte planes: first the low byte of every row,
-then the next (so that high bytes, mostly alike, compress to nothing). Arithmetic is modulo 2**64.
+then the next one (high bytes are mostly equal, so they compress well). Arithmetic is modulo 2**64.
 """
 
 from __future__ import annotations
@@ -20,49 +20,49 @@ from sensegate.model import F64, FORMAT, I64, U8, U64
 
 Packed = list[Any]
 Column = Annotated[list[int | bytes], msgspec.Meta(min_length=2, max_length=6)]
-"""A packed column as it is decoded: numbers and bytes in the order of the module's text."""
+"""A packed column as decoded: numbers and bytes in the order given in the module's docstring."""
 Values = tuple[bytes, Column, bool, int, bytes, bytes]
-"""What `pack_values` makes, as it is decoded."""
+"""The result of `pack_values`, as decoded."""
 Table = Annotated[list[str], msgspec.Meta(max_length=1 << 16)]
-"""Words that rows name by an index of 16 bits."""
+"""Strings that rows refer to by an index of 16 bits."""
 
 MASK = (1 << 64) - 1
 POWERS: F64 = np.array([10.0**digits for digits in range(8)])
-RAW = 255
-"""In place of the number of decimals: the floats are kept as they are."""
+UNSCALED = 255
+"""In place of the number of decimals: the floats are stored as they are."""
 ROWS_MAX = (1 << 24) - 1
-"""As many rows as a cursor can tell apart (`share.cursor`). A column of one value says any number in a few bytes."""
-BARE_ROWS_MAX = 1 << 16
-"""So many rows may be claimed by columns that hold no byte for each: all alike, or evenly rising."""
-FAULTS = (KeyError, TypeError, IndexError, AttributeError, ArithmeticError)
-"""What arithmetic on the content of a sealed map raises when the content is not what was sealed."""
+"""Most rows of a column: as many as a cursor can distinguish (`share.cursor`)."""
+UNBACKED_ROWS_MAX = 1 << 16
+"""Most rows of columns that hold no byte per row: all equal, or evenly rising."""
+CONTENT_ERRORS = (KeyError, TypeError, IndexError, AttributeError, ArithmeticError)
+"""Errors that processing the content of a decoded map raises when the content is corrupt."""
 _EXACT = float(1 << 53)
 _KINDS: dict[int, Any] = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
 _encoder = msgspec.msgpack.Encoder()
 
 
 class _Compressors(threading.local):
-    """One of each a thread: they are fast when kept, and must not be used by two threads at once."""
+    """Compressor and decompressor of a thread: reusing them is fast, sharing them between threads is not safe."""
 
     def __init__(self) -> None:
-        self.squeeze = zstandard.ZstdCompressor(level=1).compress
-        self.unsqueeze = zstandard.ZstdDecompressor().decompress
+        self.compress = zstandard.ZstdCompressor(level=1).compress
+        self.decompress = zstandard.ZstdDecompressor().decompress
 
 
 _zstd = _Compressors()
 
 
-def seal(tree: dict[str, Any]) -> bytes:
-    """Return a map as compressed MessagePack with the format version; compressing releases the interpreter lock."""
-    return _zstd.squeeze(_encoder.encode({"v": FORMAT, **tree}))
+def encode_map(tree: dict[str, Any]) -> bytes:
+    """Return a map as compressed MessagePack with the format version; compression releases the GIL."""
+    return _zstd.compress(_encoder.encode({"v": FORMAT, **tree}))
 
 
 class Oversized(ValueError):
-    """More bytes or rows than the limit, or more rows than the bytes can hold: refused before they are allocated."""
+    """The data has more bytes or rows than the limit, or claims more rows than its bytes can hold."""
 
 
-class Sealed(msgspec.Struct):
-    """A map that `seal` made; a subclass names its members. Members of a later release are passed over."""
+class VersionedMap(msgspec.Struct):
+    """Base of maps encoded by `encode_map`; a subclass declares the fields. Unknown fields are ignored."""
 
     v: int
 
@@ -71,35 +71,35 @@ class _Version(msgspec.Struct):
     v: int = 0
 
 
-_T = TypeVar("_T", bound=Sealed)
+_T = TypeVar("_T", bound=VersionedMap)
 _version = msgspec.msgpack.Decoder(_Version).decode
 
 
-def unseal(payload: bytes, decoder: msgspec.msgpack.Decoder[_T], *, limit: int, what: str) -> _T:
-    """Return the map that `seal` made, decoded by `decoder`, whose type bounds what is allocated.
+def decode_map(payload: bytes, decoder: msgspec.msgpack.Decoder[_T], *, limit: int, subject: str) -> _T:
+    """Return a map encoded by `encode_map`; the type of `decoder` bounds the memory that is allocated.
 
     Raises:
-        ValueError: if it is not one, or of a format not known here. Oversized: larger than `limit` bytes.
+        ValueError: it is corrupt or of an unknown format. Oversized: it is larger than `limit` bytes.
     """
     try:
         size = zstandard.get_frame_parameters(payload).content_size
         if not 0 < size <= limit:
-            raise Oversized(f"{what}: {size} bytes; the limit is {limit}")
-        raw = _zstd.unsqueeze(payload)
+            raise Oversized(f"{subject}: {size} bytes; at most {limit} are allowed")
+        raw = _zstd.decompress(payload)
         tree = decoder.decode(raw)
     except msgspec.ValidationError as why:
-        if _known(raw):
-            raise ValueError(f"{what}: cannot be read: {why}") from why
-        raise ValueError(f"{what}: a format that this release does not know") from why
+        if _is_known_format(raw):
+            raise ValueError(f"{subject}: cannot be decoded: {why}") from why
+        raise ValueError(f"{subject}: this release does not know its format") from why
     except (zstandard.ZstdError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as why:
-        raise ValueError(f"{what}: cannot be read: {why}") from why
+        raise ValueError(f"{subject}: cannot be decoded: {why}") from why
     if tree.v != FORMAT:
-        raise ValueError(f"{what}: a format that this release does not know")
+        raise ValueError(f"{subject}: this release does not know its format")
     return tree
 
 
-def _known(raw: bytes) -> bool:
-    """Return whether a map says that it is of the format known here."""
+def _is_known_format(raw: bytes) -> bool:
+    """Return whether a map declares the known format version."""
     try:
         return _version(raw).v == FORMAT
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -107,19 +107,19 @@ def _known(raw: bytes) -> bool:
 
 
 def width_of(span: int) -> int:
-    """Return the bytes that an unsigned number up to `span` needs: 1, 2, 4 or 8."""
+    """Return the number of bytes, 1, 2, 4 or 8, of an unsigned integer up to `span`."""
     return 1 if span < 1 << 8 else 2 if span < 1 << 16 else 4 if span < 1 << 32 else 8
 
 
-def planes(array: NDArray[Any], width: int) -> bytes:
-    """Return the low `width` bytes of each element in byte planes."""
+def to_byte_planes(array: NDArray[Any], width: int) -> bytes:
+    """Return the low `width` bytes of each element, in byte planes."""
     narrow: NDArray[Any] = array.astype(_KINDS[width])
     raw: bytes = narrow.tobytes() if width == 1 else narrow.view(np.uint8).reshape(len(narrow), width).T.tobytes()
     return raw
 
 
-def unplanes(raw: bytes, width: int) -> U64:
-    """Return what `planes` wrote, as unsigned 64 bit."""
+def from_byte_planes(raw: bytes, width: int) -> U64:
+    """Return the array of `to_byte_planes` as unsigned 64-bit integers."""
     rows = len(raw) // width
     if width == 1:
         return np.frombuffer(raw, np.uint8).astype(np.uint64)
@@ -129,7 +129,7 @@ def unplanes(raw: bytes, width: int) -> U64:
 
 
 def pack(column: NDArray[Any], steps: tuple[int, ...] = (), *, delta: bool = True) -> Packed:
-    """Return an integer column in its smallest form; `steps` are common divisors to try, greatest first."""
+    """Return the smallest packing of an integer column; `steps`: common divisors to try, greatest first."""
     if not len(column):
         return [0, 0]
     column = column.astype(np.int64, copy=False) if column.dtype != np.uint64 else column.view(np.int64)
@@ -152,23 +152,23 @@ def pack(column: NDArray[Any], steps: tuple[int, ...] = (), *, delta: bool = Tru
         least, most = int(change.min()), int(change.max())
         if least == most or width_of(most - least) < width:
             width = 0 if least == most else width_of(most - least)
-            body = planes((change - np.int64(least)).view(np.uint64), width) if width else b""
+            body = to_byte_planes((change - np.int64(least)).view(np.uint64), width) if width else b""
             return [2, int(column[0]), least, step, width, body]
-    return [1, low, step, width, planes(offset, width)]
+    return [1, low, step, width, to_byte_planes(offset, width)]
 
 
 def unpack(packed: Column, rows: int) -> I64:
-    """Return what `pack` made of a column of so many rows. Nothing is allocated before the lengths are compared.
+    """Return the column that `pack` packed, of `rows` rows. Lengths are checked before memory is allocated.
 
     Raises:
-        ValueError: if the form is unknown, a number is out of range or the length differs.
+        ValueError: the packing is unknown, a number is out of range or the length differs.
     """
     if not 0 <= rows <= ROWS_MAX:
-        raise ValueError(f"column of {rows} rows; at most {ROWS_MAX}")
+        raise ValueError(f"the column has {rows} rows; at most {ROWS_MAX} are allowed")
     try:
         return _unpack(packed, rows)
-    except FAULTS as why:
-        raise ValueError(f"column that cannot be unpacked: {type(why).__name__}: {why}") from why
+    except CONTENT_ERRORS as why:
+        raise ValueError(f"the column cannot be unpacked: {type(why).__name__}: {why}") from why
 
 
 def _unpack(packed: Column, rows: int) -> I64:
@@ -176,8 +176,8 @@ def _unpack(packed: Column, rows: int) -> I64:
         case [0, int(value)]:
             return np.full(rows, value, np.int64)
         case [1, int(low), int(step), int(width), bytes(body)]:
-            _demand_length(body, rows, width)
-            offset = unplanes(body, width)
+            _require_length(body, rows, width)
+            offset = from_byte_planes(body, width)
             if step != 1:
                 offset *= np.uint64(step)
             return offset.view(np.int64) + np.int64(low)
@@ -185,37 +185,37 @@ def _unpack(packed: Column, rows: int) -> I64:
             column = np.empty(rows, np.int64)
             column[0] = first
             if width:
-                _demand_length(body, rows - 1, width)
-                change = unplanes(body, width).view(np.int64) + np.int64(least)
+                _require_length(body, rows - 1, width)
+                change = from_byte_planes(body, width).view(np.int64) + np.int64(least)
                 column[1:] = first + np.cumsum(change) * step
             else:
-                _demand_length(body, 0, 1)
+                _require_length(body, 0, 1)
                 column[1:] = first + np.arange(1, rows, dtype=np.int64) * (least * step)
             return column
-    raise ValueError(f"column of unknown kind {packed[0]!r:.20}")
+    raise ValueError(f"the column has the unknown packing {packed[0]!r:.20}")
 
 
-def _demand_length(body: bytes, rows: int, width: int) -> None:
+def _require_length(body: bytes, rows: int, width: int) -> None:
     if width not in _KINDS:
-        raise ValueError(f"column of numbers of {width} bytes")
+        raise ValueError(f"the column has numbers of {width} bytes")
     if len(body) != rows * width:
-        raise ValueError(f"column of {len(body) // width} rows, not {rows}")
+        raise ValueError(f"the column has {len(body) // width} rows, not {rows}")
 
 
-def demand_held(rows: int, *columns: Column, least: int = BARE_ROWS_MAX) -> None:
-    """Return if so many rows may stand in these columns: a few bytes can claim any number of equal rows.
+def require_backing_bytes(rows: int, *columns: Column, unbacked_max: int = UNBACKED_ROWS_MAX) -> None:
+    """Return if these columns may have so many rows: a few bytes can claim any number of equal rows.
 
     Raises:
-        Oversized: more than `least`, and more than the columns hold bytes.
+        Oversized: they are more than `unbacked_max` and more than the bytes of the columns.
     """
     held = sum(len(part) for column in columns for part in column if isinstance(part, bytes))
-    if not 0 <= rows <= min(ROWS_MAX, max(least, held)):
+    if not 0 <= rows <= min(ROWS_MAX, max(unbacked_max, held)):
         raise Oversized(f"{rows} rows in {held} bytes of columns")
 
 
 def _decimals(value: F64, starts: I64) -> U8:
-    """Return per segment the decimals with which each of its values is exact, or RAW."""
-    need = np.full(len(value), RAW, np.uint8)
+    """Return per segment the number of decimals with which each of its values is exact, or UNSCALED."""
+    need = np.full(len(value), UNSCALED, np.uint8)
     left = None
     part = value
     for digits, power in enumerate(POWERS):
@@ -238,9 +238,9 @@ def _decimals(value: F64, starts: I64) -> U8:
 def pack_values(value: F64, counts: I64) -> Values:
     """Return values as ``[decimals, bases, delta, width, bytes, floats]``; segments of `counts` rows share a scale.
 
-    Decimals (a byte each) and bases (one per segment) say value = (base + u) / 10**decimals; with `delta` the
-    first of each segment is its base and the others are changes. A segment of decimals 255 stands in `floats`,
-    unscaled (byte planes of IEEE 754). -0.0 becomes 0.0.
+    With the decimals (a byte each) and bases (one per segment), value = (base + u) / 10**decimals; with `delta` the
+    first value of each segment is its base and the others are changes. A segment with decimals 255 is stored in
+    `floats`, unscaled (byte planes of IEEE 754). -0.0 becomes 0.0.
     """
     if not len(value):
         return (b"", [0, 0], False, 1, b"", b"")
@@ -250,13 +250,13 @@ def pack_values(value: F64, counts: I64) -> Values:
         power = np.repeat(POWERS[np.minimum(decimals, len(POWERS) - 1)], counts)
         whole = np.rint(value * power)
         held = np.logical_and.reduceat((whole / power == value) & (np.abs(whole) < _EXACT), starts)
-    decimals[~held] = RAW
+    decimals[~held] = UNSCALED
     floats = b""
-    if bool((decimals == RAW).any()):
-        scaled = np.repeat(decimals != RAW, counts)
-        floats = planes((value[~scaled] + 0.0).view(np.uint64), 8)
+    if bool((decimals == UNSCALED).any()):
+        scaled = np.repeat(decimals != UNSCALED, counts)
+        floats = to_byte_planes((value[~scaled] + 0.0).view(np.uint64), 8)
         whole = whole[scaled]
-        counts = counts[decimals != RAW]
+        counts = counts[decimals != UNSCALED]
         starts = np.concatenate([[0], np.cumsum(counts[:-1])]).astype(np.int64)
     if not len(whole):
         return (decimals.tobytes(), [0, 0], False, 1, b"", floats)
@@ -267,46 +267,53 @@ def pack_values(value: F64, counts: I64) -> Values:
     change[0] = 0
     np.subtract(number[1:], number[:-1], out=change[1:])
     change[starts] = 0
-    # Where the planes' high bytes are rarely used zstd takes them away: the mean of the bits counts, not the greatest.
+    # zstd removes byte planes that are rarely used: the mean number of bits decides, not the greatest.
     delta = float(np.log2(2.0 * np.abs(change) + 1.0).sum()) < 0.9 * float(np.log2(span + 1.0) @ counts)
     if delta:
         small = np.abs(change) * 2 - (change < 0)
         width = width_of(int(small.max()))
-        return (decimals.tobytes(), pack(number[starts]), True, width, planes(small.view(np.uint64), width), floats)
+        return (
+            decimals.tobytes(),
+            pack(number[starts]),
+            True,
+            width,
+            to_byte_planes(small.view(np.uint64), width),
+            floats,
+        )
     offset = number - np.repeat(low, counts)
     width = width_of(int(span.max()))
-    return (decimals.tobytes(), pack(low), False, width, planes(offset.view(np.uint64), width), floats)
+    return (decimals.tobytes(), pack(low), False, width, to_byte_planes(offset.view(np.uint64), width), floats)
 
 
-def rows_in(packed: Values) -> int:
-    """Return how many rows `pack_values` was given: each of them takes at least one byte. Raises `ValueError`."""
+def packed_row_count(packed: Values) -> int:
+    """Return the number of rows in packed values: each takes at least one byte. Raises `ValueError`."""
     *_, width, body, floats = packed
     if width not in _KINDS or len(body) % width or len(floats) % 8:
-        raise ValueError("values of no whole number of rows")
+        raise ValueError("the values are not a whole number of rows")
     return len(body) // width + len(floats) // 8
 
 
 def unpack_values(packed: Values, counts: I64) -> F64:
-    """Return what `pack_values` made of segments of `counts` rows. Raises `ValueError`."""
+    """Return the values that `pack_values` packed in segments of `counts` rows. Raises `ValueError`."""
     head, bases, delta, width, body, floats = packed
     decimals = np.frombuffer(head, np.uint8)
     rows = int(counts.sum())
-    if len(decimals) != len(counts) or rows_in(packed) != rows or bool(((counts < 0) | (counts > rows)).any()):
-        raise ValueError("values of other rows")
-    if not bool(((decimals < len(POWERS)) | (decimals == RAW)).all()):
-        raise ValueError("values of an unknown scale")
+    if len(decimals) != len(counts) or packed_row_count(packed) != rows or bool(((counts < 0) | (counts > rows)).any()):
+        raise ValueError("the values do not match the rows")
+    if not bool(((decimals < len(POWERS)) | (decimals == UNSCALED)).all()):
+        raise ValueError("the values have an unknown scale")
     value = np.empty(rows, np.float64)
-    scaled = np.repeat(decimals != RAW, counts)
-    inner = counts[decimals != RAW]
+    scaled = np.repeat(decimals != UNSCALED, counts)
+    inner = counts[decimals != UNSCALED]
     if len(floats) // 8 != rows - int(inner.sum()):
-        raise ValueError("values of other rows")
+        raise ValueError("the values do not match the rows")
     if floats:
-        value[~scaled] = unplanes(floats, 8).view(np.float64)
+        value[~scaled] = from_byte_planes(floats, 8).view(np.float64)
     if not len(body):
         return value
     if bool((inner == 0).any()):
-        raise ValueError("values of no row")
-    number = unplanes(body, width).view(np.int64)
+        raise ValueError("a segment of values has no rows")
+    number = from_byte_planes(body, width).view(np.int64)
     base = unpack(bases, len(inner))
     starts = np.concatenate([[0], np.cumsum(inner[:-1])]).astype(np.int64)
     if delta:
@@ -317,5 +324,5 @@ def unpack_values(packed: Values, counts: I64) -> F64:
         number = total - np.repeat(before, inner)
     else:
         number = number + np.repeat(base, inner)
-    value[scaled] = number / np.repeat(POWERS[decimals[decimals != RAW]], inner)
+    value[scaled] = number / np.repeat(POWERS[decimals[decimals != UNSCALED]], inner)
     return value

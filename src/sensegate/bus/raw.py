@@ -1,7 +1,7 @@
-"""Messages as received ↔ bytes: for replay, decoding again, and the quarantine, which keeps them whole.
+"""Encoding of received messages on the log: for replay, reprocessing and the quarantine.
 
-Form (MessagePack inside zstd, format 1): ``v``, ``rows``, columns of packed integers (`packing`), tables of words with
-their index, ``ends`` of the payloads in ``body``; in the quarantine also reason, detail, device and profile.
+Encoding (MessagePack inside zstd, format 1): ``v``, ``rows``, packed integer columns (`packing`), dictionary-encoded
+strings, ``length`` of each payload in ``body``; in the quarantine also reason, detail, device and profile.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from sensegate.bus.packing import Column, Sealed, demand_held, pack, seal, unpack, unseal
-from sensegate.model import Message, Span
+from sensegate.bus.packing import Column, VersionedMap, decode_map, encode_map, pack, require_backing_bytes, unpack
+from sensegate.model import Message, MessageBatch
 
 BYTES_MAX = 512 * 1024**2
-"""Largest member after decompression; a larger one is refused."""
+"""Largest size after decompression; more is refused."""
 
 
 _Words = tuple[Annotated[list[str], msgspec.Meta(max_length=1 << 20)], Column]
 
 
-class _Tree(Sealed):
+class _Tree(VersionedMap):
     rows: int
     topic: _Words
     principal: _Words
@@ -43,43 +43,43 @@ class _Tree(Sealed):
 _decoder = msgspec.msgpack.Decoder(_Tree)
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """A message as it stands in quarantine: whole, with the reason."""
+class StoredMessage(msgspec.Struct, frozen=True):
+    """A message as stored on the log, whole or a piece of it; with the reason where it is in quarantine."""
 
     message: Message
     source: str
     reason: str
-    """A word of `model.QuarantineReason`."""
+    """Value of `model.QuarantineReason`; empty: not in quarantine."""
     detail: str = ""
     device: str = ""
-    """Device id where it was known."""
+    """Device id; empty where it is unknown."""
     profile: str = ""
     piece: int = 0
     pieces: int = 1
-    """A message too large for one member stands in several: this is number `piece` of `pieces`; see `join`."""
+    """A message too large for one log message is stored in `pieces` pieces; this is number `piece`."""
 
 
-def join(kept: Iterable[Kept]) -> Iterator[Kept]:
-    """Yield whole messages of what `decode_kept` gave, member after member; pieces follow one another."""
+def join_pieces(members: Iterable[StoredMessage]) -> Iterator[StoredMessage]:
+    """Yield whole messages from the stored ones of consecutive payloads, joining pieces."""
     parts: list[bytes] = []
-    for one in kept:
-        if one.pieces == 1:
-            yield one
+    for member in members:
+        if member.pieces == 1:
+            yield member
             continue
-        parts = [*parts, one.message.payload] if one.piece else [one.message.payload]
-        if len(parts) == one.pieces:
-            whole = msgspec.structs.replace(one.message, payload=b"".join(parts))
-            yield msgspec.structs.replace(one, message=whole, piece=0, pieces=1)
+        parts = [*parts, member.message.payload] if member.piece else [member.message.payload]
+        if len(parts) == member.pieces:
+            whole = msgspec.structs.replace(member.message, payload=b"".join(parts))
+            yield msgspec.structs.replace(member, message=whole, piece=0, pieces=1)
 
 
-def split(one: Kept, bytes_max: int) -> list[Kept]:
-    """Return a message in pieces of at most `bytes_max` bytes of payload."""
-    payload = one.message.payload
+def split_pieces(stored: StoredMessage, bytes_max: int) -> list[StoredMessage]:
+    """Return a message split into pieces of at most `bytes_max` bytes of payload."""
+    payload = stored.message.payload
     cuts = range(0, len(payload), bytes_max)
     return [
         msgspec.structs.replace(
-            one,
-            message=msgspec.structs.replace(one.message, payload=payload[start : start + bytes_max]),
+            stored,
+            message=msgspec.structs.replace(stored.message, payload=payload[start : start + bytes_max]),
             piece=piece,
             pieces=len(cuts),
         )
@@ -101,11 +101,11 @@ def _unwords(packed: _Words, rows: int) -> list[str]:
     table, index = packed
     places = unpack(index, rows)
     if rows and not 0 <= int(places.min()) <= int(places.max()) < len(table):
-        raise ValueError("a word that is not there")
+        raise ValueError("a string index is out of range")
     return [table[place] for place in places.tolist()]
 
 
-def _tree(messages: Span, sources: Sequence[str] | str) -> dict[str, Any]:
+def _tree(messages: MessageBatch, sources: Sequence[str] | str) -> dict[str, Any]:
     return {
         "rows": len(messages),
         "topic": _words(messages.topics),
@@ -120,32 +120,32 @@ def _tree(messages: Span, sources: Sequence[str] | str) -> dict[str, Any]:
 
 
 def encode(messages: Sequence[Message], sources: Sequence[str] | str) -> bytes:
-    """Return messages as one member of the log; `sources` is one name or one for each message.
+    """Return messages as the payload of a log message; `sources`: a name for all, or one per message.
 
-    Pure; compressing releases the interpreter lock.
+    Compression releases the GIL.
     """
-    return seal(_tree(Span.of(messages), sources))
+    return encode_map(_tree(MessageBatch.of(messages), sources))
 
 
-def encode_kept(kept: Sequence[Kept]) -> bytes:
-    """Return quarantined messages as one member of the log."""
-    tree = _tree(Span(one.message for one in kept), [one.source for one in kept])
+def encode_quarantined(messages: Sequence[StoredMessage]) -> bytes:
+    """Return quarantined messages as the payload of a log message."""
+    tree = _tree(MessageBatch(message.message for message in messages), [message.source for message in messages])
     for name in ("reason", "detail", "device", "profile"):
-        tree[name] = _words([getattr(one, name) for one in kept])
+        tree[name] = _words([getattr(message, name) for message in messages])
     for name in ("piece", "pieces"):
-        tree[name] = pack(np.array([getattr(one, name) for one in kept], np.int64))
-    return seal(tree)
+        tree[name] = pack(np.array([getattr(message, name) for message in messages], np.int64))
+    return encode_map(tree)
 
 
-def _opened(payload: bytes) -> _Tree:
-    """Return the map of a member whose messages fill its body exactly. Raises `ValueError`."""
-    tree = unseal(payload, _decoder, limit=BYTES_MAX, what="messages")
-    demand_held(tree.rows, [tree.body, 0], tree.received, tree.sequence, tree.length)
+def _open_tree(payload: bytes) -> _Tree:
+    """Return the decoded map; the messages must fill its body exactly. Raises `ValueError`."""
+    tree = decode_map(payload, _decoder, limit=BYTES_MAX, subject="messages")
+    require_backing_bytes(tree.rows, [tree.body, 0], tree.received, tree.sequence, tree.length)
     length = unpack(tree.length, tree.rows)
     body = len(tree.body)
-    # Each by itself first: a sum of many great numbers is taken modulo 2**64.
+    # Each length is checked first, because the sum of many large numbers would wrap at 2**64.
     if bool(((length < 0) | (length > body)).any()) or int(length.sum()) != body:
-        raise ValueError("messages: they do not fill the body")
+        raise ValueError("messages: the lengths do not match the body")
     return tree
 
 
@@ -171,36 +171,36 @@ def _messages(tree: _Tree) -> Iterator[tuple[Message, str]]:
 
 
 def decode(payload: bytes) -> Iterator[tuple[Message, str]]:
-    """Yield (message, source) one by one, in the order of receipt.
+    """Yield (message, source) in the order of receipt.
 
     Raises:
-        ValueError: if these are not messages of a format known here, or a piece of one: see `decode_kept` and `join`.
+        ValueError: the payload is not of a known format, or holds pieces: see `decode_any` and `join_pieces`.
     """
-    tree = _opened(payload)
+    tree = _open_tree(payload)
     if tree.pieces is not None and any(of != 1 for of in unpack(tree.pieces, tree.rows).tolist()):
-        raise ValueError("messages: a piece of one; read it with decode_kept and join")
+        raise ValueError("messages: contains a piece of a message; use decode_any and join_pieces")
     yield from _messages(tree)
 
 
-def decode_any(payload: bytes) -> list[Kept]:
-    """Return the messages of any member, with the reasons where it is one of quarantine, pieces as pieces.
+def decode_any(payload: bytes) -> list[StoredMessage]:
+    """Return the messages of any payload, with reasons where they are in quarantine; pieces stay pieces.
 
-    Raises `ValueError` as `decode`, and nothing after it has begun.
+    Raises `ValueError` as `decode`.
     """
-    tree = _opened(payload)
+    tree = _open_tree(payload)
     if tree.pieces is not None:
-        return list(decode_kept(payload))
-    return [Kept(message, source, "") for message, source in _messages(tree)]
+        return list(decode_quarantined(payload))
+    return [StoredMessage(message, source, "") for message, source in _messages(tree)]
 
 
-def decode_kept(payload: bytes) -> Iterator[Kept]:
-    """Yield the messages of a quarantine member with their reasons; errors as `decode`."""
-    tree = _opened(payload)
+def decode_quarantined(payload: bytes) -> Iterator[StoredMessage]:
+    """Yield quarantined messages with their reasons. Raises as `decode`."""
+    tree = _open_tree(payload)
     rows = tree.rows
     if None in (tree.reason, tree.detail, tree.device, tree.profile, tree.piece, tree.pieces):
-        raise ValueError("messages: without the reasons for which they are kept")
+        raise ValueError("messages: the columns of the quarantine are missing")
     extra = [_unwords(words, rows) for words in (tree.reason, tree.detail, tree.device, tree.profile) if words]
     pieces = [unpack(column, rows).tolist() for column in (tree.piece, tree.pieces) if column]
     columns = zip(_messages(tree), *extra, *pieces, strict=True)
     for (message, source), reason, detail, device, profile, piece, of in columns:
-        yield Kept(message, source, reason, detail, device, profile, piece, of)
+        yield StoredMessage(message, source, reason, detail, device, profile, piece, of)

@@ -1,7 +1,7 @@
-"""Sequence numbers that devices give their messages, as they stand on the log: device -> runs of numbers.
+"""Sequence numbers that devices give their messages, as runs of consecutive numbers per device.
 
-With each commit goes ``sequences.<partition>``, with each span of the uplink ``sequences.<node>``: so a centre can say
-number by number what is missing of a node that was lost with its store. No identity is judged by them here.
+Each commit has ``sequences.<partition>``, each span of the uplink ``sequences.<node>``: so a centre can tell which
+messages are missing from a node that lost its store. They are not used to recognise duplicates.
 """
 
 from __future__ import annotations
@@ -15,44 +15,44 @@ from sensegate.bus.decoding import decoder
 from sensegate.model import I64
 
 
-class Sequences(msgspec.Struct, frozen=True):
-    """Those of some messages."""
+class SequenceRuns(msgspec.Struct, frozen=True):
+    """Runs of the sequence numbers of some messages."""
 
-    life: str
+    epoch: str
     """Epoch of the log of the node that committed them."""
     devices: dict[str, list[int]]
-    """Device -> first, last, first, last … of runs, rising."""
+    """Device -> first, last, first, last … of its runs, ascending."""
     format: int = 1
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = decoder(Sequences, "sequence numbers")
+_decode = decoder(SequenceRuns, "sequence numbers")
 
 
-def decode(payload: bytes) -> Sequences:
-    """Return the runs of a member of the log.
+def decode(payload: bytes) -> SequenceRuns:
+    """Return the runs of an encoded record.
 
     Raises:
-        ValueError: if these are none of a format known here, or runs that do not rise.
+        ValueError: it is not of a known format, or its runs are not ascending.
     """
-    found = _decode(payload)
-    for runs in found.devices.values():
-        rises = all(first <= last for first, last in zip(runs[::2], runs[1::2], strict=False))
-        apart = all(last < first for last, first in zip(runs[1::2], runs[2::2], strict=False))
-        if len(runs) % 2 or not (rises and apart):
-            raise ValueError("sequence numbers: runs that do not rise")
-    return found
+    record = _decode(payload)
+    for runs in record.devices.values():
+        ascending = all(first <= last for first, last in zip(runs[::2], runs[1::2], strict=False))
+        disjoint = all(last < first for last, first in zip(runs[1::2], runs[2::2], strict=False))
+        if len(runs) % 2 or not (ascending and disjoint):
+            raise ValueError("sequence numbers: the runs are not ascending")
+    return record
 
 
 def runs_of(device: I64, number: I64) -> dict[int, list[int]]:
-    """Return device -> first, last, … of the runs of its numbers; row *i* is one device and one of its numbers."""
+    """Return device -> first, last, … of the runs of its numbers; row *i* is a device and one of its numbers."""
     if not len(device):
         return {}
     order = np.lexsort((number, device))
     device, number = device[order], number[order]
-    other = np.diff(device) != 0
-    # Equal numbers of one device are one: a run goes on over them.
-    breaks = np.flatnonzero(other | (np.diff(number) > 1))
+    is_next_device = np.diff(device) != 0
+    # Equal numbers of a device count as one: a run continues over them.
+    breaks = np.flatnonzero(is_next_device | (np.diff(number) > 1))
     first, last = np.concatenate([[0], breaks + 1]), np.concatenate([breaks, [len(number) - 1]])
     flat: list[int] = np.column_stack([number[first], number[last]]).ravel().tolist()
     starts = np.concatenate([[0], np.flatnonzero(np.diff(device[first])) + 1])
@@ -61,19 +61,19 @@ def runs_of(device: I64, number: I64) -> dict[int, list[int]]:
     return {owner: flat[2 * start : end] for owner, start, end in zip(owners, starts.tolist(), ends, strict=True)}
 
 
-def merged(many: Iterable[Sequences]) -> dict[str, list[int]]:
-    """Return the runs of all of them together."""
-    found: dict[str, list[int]] = {}
-    for one in many:
-        for device, runs in one.devices.items():
-            known = found.get(device)
+def merged(records: Iterable[SequenceRuns]) -> dict[str, list[int]]:
+    """Return the union of the runs of several records, per device."""
+    union: dict[str, list[int]] = {}
+    for record in records:
+        for device, runs in record.devices.items():
+            known = union.get(device)
             if known is None:
-                found[device] = runs
+                union[device] = runs
             elif known[-1] + 1 == runs[0]:
-                found[device] = [*known[:-1], *runs[1:]]
+                union[device] = [*known[:-1], *runs[1:]]
             else:
-                found[device] = _joined([*known, *runs])
-    return found
+                union[device] = _joined([*known, *runs])
+    return union
 
 
 def _joined(flat: list[int]) -> list[int]:
@@ -86,14 +86,14 @@ def _joined(flat: list[int]) -> list[int]:
     return runs
 
 
-def encoded(life: str, devices: Mapping[str, list[int]], bytes_max: int) -> Iterator[bytes]:
-    """Yield them in parts that are small enough for a message; nothing where there are none."""
+def encode_parts(epoch: str, devices: Mapping[str, list[int]], bytes_max: int) -> Iterator[bytes]:
+    """Yield encoded records that each fit into a message; none where there are no devices."""
     if not devices:
         return
-    payload = _encode(Sequences(life, dict(devices)))
+    payload = _encode(SequenceRuns(epoch, dict(devices)))
     if len(payload) <= bytes_max or len(devices) < 2:
         yield payload
         return
     names = list(devices)
     for half in (names[: len(names) // 2], names[len(names) // 2 :]):
-        yield from encoded(life, {name: devices[name] for name in half}, bytes_max)
+        yield from encode_parts(epoch, {name: devices[name] for name in half}, bytes_max)

@@ -1,4 +1,4 @@
-"""The configuration of the embedded nats-server: a pure function of our settings and what is kept by the store."""
+"""Configuration file of nats-server: a pure function of the settings and the stored state of the engine."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from sensegate.config import EngineConfig, StoreConfig, TlsConfig
 MIB = 1024**2
 NEWLINE = "\n"
 KEY_VARIABLE = "SENSEGATE_STORE_KEY"
-"""Of the server's environment: the key of an encrypted store."""
+"""Environment variable of the server with the key of an encrypted store."""
 FLOW_WINDOW = 32 * MIB
-"""What nats-server sends a push consumer with flow control before it waits; one that may hold less is cut off."""
+"""Bytes that nats-server sends to a push consumer with flow control before it waits; `max_pending` must exceed it."""
 BUCKETS_MAX = 64
 """Most buckets and small streams (DOWN) of the internal account, each of `store.registry_bytes`."""
 BATCH_MESSAGES_MAX = 10_000
 """Most members of one atomic batch."""
 CALLOUT_S = 2
-"""A client waits so long for the callout; the server's orderly end waits for such clients."""
+"""Time-out of the auth callout; a graceful stop of the server waits for clients in it."""
 
 
 class User(StrEnum):
-    """The users of our own, one an account."""
+    """The gateway's own users, one per account."""
 
     INTAKE = "intake"
-    """In DEVICES: drains the broker's store, sends commands down."""
+    """In account DEVICES: consumes device messages, sends commands to devices."""
     GATEWAY = "gateway"
-    """Alone in SG: the log, the ledger, the registry."""
+    """In account SG, its only user: log, ledger, registries."""
     FEEDS = "feeds"
-    """In SUB: publishes granted feeds to subscribers (also as an MQTT client, for QoS 1)."""
+    """In account SUB: publishes granted feeds to subscribers (also as an MQTT client, for QoS 1)."""
     CALLOUT = "callout"
-    """In AUTH: answers the server's question who a client is."""
+    """In account AUTH: answers the server's auth callout."""
     SYSTEM = "system"
-    """In SYS: sees and closes connections."""
+    """In account SYS: lists and closes connections."""
 
     @property
     def account(self) -> str:
@@ -65,16 +65,16 @@ ACCOUNTS: dict[User, str] = {
 }
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """Made once and kept in the directory (``engine.json``, 0600), so that a new gateway fits the old server."""
+class EngineState(msgspec.Struct, frozen=True):
+    """Ports, passwords and keys, generated once and stored in ``engine.json`` (0600), so that restarts reuse them."""
 
     port: int
     mqtt_port: int
     passwords: dict[User, str]
     issuer_seed: str
-    """Seed of the account key that signs the callout's answers."""
+    """Seed of the account key that signs responses of the auth callout."""
     slot_seed: str
-    """Secret from which the passwords of the centre's own users in the slots are derived."""
+    """Secret from which the passwords of the centre's users in the slots are derived."""
 
 
 def _quoted(text: str) -> str:
@@ -86,13 +86,13 @@ def _list(words: Sequence[str]) -> str:
 
 
 LINK_CA = "link-ca.pem"
-"""In the server's directory: whose certificates of links are taken (`bus.trust.gather`)."""
+"""File in the engine's directory: authorities of client certificates on links (`trust.write_link_authorities`)."""
 
 
 def _tls(tls: TlsConfig, ca_file: str) -> str:
     if not tls.cert_file:
         return ""
-    # The server runs in a directory of its own: a relative path would begin there.
+    # The server runs in another directory, so relative paths are made absolute.
     cert, key = (_quoted(str(Path(file).absolute())) for file in (tls.cert_file, tls.key_file))
     lines = [f"cert_file: {cert}", f"key_file: {key}", "timeout: 10"]
     if ca_file:
@@ -108,9 +108,9 @@ def _user(name: str, password: str, *, types: Sequence[str] = ("STANDARD",), per
     )
 
 
-def _slot(slot: str, secret: str, kept: Kept, connections: int) -> str:
-    """Return the account of a slot; `secret`: of a configured node, empty where the callout lets nodes in."""
-    users = _user(centre_user(slot), centre_password(kept.slot_seed, slot), permissions=_rights(centre_rights(slot)))
+def _slot(slot: str, secret: str, state: EngineState, connections: int) -> str:
+    """Return the account of a slot; `secret`: of a configured node, empty where the auth callout admits nodes."""
+    users = _user(centre_user(slot), centre_password(state.slot_seed, slot), permissions=_rights(centre_rights(slot)))
     if secret:
         users += _user(node_user(slot), secret, permissions=_rights(member_rights(slot)))
     return f"""\
@@ -129,40 +129,40 @@ def _rights(grant: SlotRights) -> str:
 def render(
     config: EngineConfig,
     store: StoreConfig,
-    kept: Kept,
+    state: EngineState,
     directory: Path,
     *,
     name: str,
     nodes: Mapping[str, str],
     slots: Sequence[str] = (),
     slot_connections: int = CONNECTIONS_MAX,
-    sealed: bool = False,
+    encrypted: bool = False,
 ) -> str:
-    """Return the text of the server's configuration. It holds passwords: write it 0600.
+    """Return the text of the server's configuration. It contains passwords: write it with mode 0600.
 
-    `sealed`: the store is encrypted, under the key that the server finds in its environment. `nodes` gives the
-    secret (slot -> secret) of each configured node and of the other centre, `slots` the accounts in which nodes are
-    placed when they join, `slot_connections` the most connections in each. The monitoring port, routes, leaf nodes
-    and WebSocket have no block, so the server does not open them.
+    `encrypted`: the store is encrypted with the key in the server's environment. `nodes`: the
+    secrets (slot -> secret) of the configured nodes and of the other centre. `slots`: the accounts to which nodes are
+    assigned when they join. `slot_connections`: connection limit of each. The monitoring port, routes, leaf nodes
+    and WebSocket are not configured, so the server does not open them.
     """
-    # Far above what the streams may hold: a limit of account or server would tear a batch, the stream's own does not.
+    # Far above the limits of the streams: a limit of an account or server would break a batch, a stream's does not.
     devices_bytes = store.intake_bytes * 5 // 4 + 512 * MIB
     kept_bytes = store.ledger_bytes + store.audit_bytes + BUCKETS_MAX * store.registry_bytes
     inner_bytes = (store.log_bytes + kept_bytes) * 5 // 4 + 256 * MIB
     subscribers_bytes = 1024 * MIB
     total_bytes = (devices_bytes + inner_bytes + subscribers_bytes) * 11 // 10
     all_slots = sorted({*slots, *nodes})
-    accounts = "".join(_slot(slot, nodes.get(slot, ""), kept, slot_connections) for slot in all_slots)
+    accounts = "".join(_slot(slot, nodes.get(slot, ""), state, slot_connections) for slot in all_slots)
     bypass = [str(user) for user in User] + [centre_user(slot) for slot in all_slots]
     bypass += [node_user(slot) for slot in sorted(nodes)]
-    users = {user: _user(user, kept.passwords[user]) for user in User}
-    users[User.FEEDS] = _user(User.FEEDS, kept.passwords[User.FEEDS], types=("STANDARD", "MQTT"))
+    users = {user: _user(user, state.passwords[user]) for user in User}
+    users[User.FEEDS] = _user(User.FEEDS, state.passwords[User.FEEDS], types=("STANDARD", "MQTT"))
     sync = "sync_interval: always" if config.durability == "power" else 'sync_interval: "2m"'
     return f"""\
 # Written by sensegate; changes are lost. Holds secrets.
 server_name: {_quoted(name)}
 host: {_quoted(config.host)}
-port: {kept.port}
+port: {state.port}
 {_tls(config.tls, str(directory / LINK_CA) if config.link_ca_file else "")}max_payload: {config.max_payload_bytes}
 max_control_line: 4096
 max_connections: {config.max_connections}
@@ -177,13 +177,13 @@ jetstream {{
   store_dir: {_quoted(str(directory / "store"))}
   max_file_store: {total_bytes}
   max_memory_store: {256 * MIB}
-{f"  cipher: {config.cipher}{NEWLINE}  key: ${KEY_VARIABLE}{NEWLINE}" if sealed else ""}  {sync}
+{f"  cipher: {config.cipher}{NEWLINE}  key: ${KEY_VARIABLE}{NEWLINE}" if encrypted else ""}  {sync}
   limits {{ batch {{ max_msgs: {BATCH_MESSAGES_MAX}, max_inflight_per_stream: 500, max_inflight_total: 1000,
     timeout: "10s" }} }}
 }}
 mqtt {{
   host: {_quoted(config.mqtt_host)}
-  port: {kept.mqtt_port}
+  port: {state.mqtt_port}
 {_tls(config.tls, config.tls.ca_file)}  ack_wait: "30s"
   max_ack_pending: 1024
   reject_qos2_publish: true
@@ -192,7 +192,7 @@ mqtt {{
 system_account: SYS
 authorization {{
   timeout: {CALLOUT_S}
-  auth_callout {{ issuer: {_quoted(issuer_of(kept))}, account: AUTH, auth_users: {_list(bypass)} }}
+  auth_callout {{ issuer: {_quoted(issuer_of(state))}, account: AUTH, auth_users: {_list(bypass)} }}
 }}
 accounts {{
   DEVICES {{
@@ -222,9 +222,9 @@ accounts {{
 """
 
 
-def issuer_of(kept: Kept) -> str:
+def issuer_of(state: EngineState) -> str:
     """Return the public key of the callout's issuer."""
     import nkeys  # noqa: PLC0415 - imports PyNaCl, needed by the engine alone
 
-    public: bytes = nkeys.from_seed(kept.issuer_seed.encode()).public_key
+    public: bytes = nkeys.from_seed(state.issuer_seed.encode()).public_key
     return public.decode()

@@ -1,9 +1,9 @@
-"""Slots: the accounts of other tiers at a centre's server, one for each node and one for the other centre.
+"""Slots: accounts of a centre's server for its peers, one per node and one for the other centre.
 
-All slots that a province can need are in the server's configuration from its start: a node that joins takes a free one,
-and nothing is reloaded. An account of a slot has no JetStream, no exports, no imports and no mappings, so that nothing
-a node publishes reaches a stream, a key or a reply outside it. Two kinds of users enter it: the node, and the centre
-itself with the restricted user ``centre-<slot>``, which reads the node's requests and answers them.
+The server's configuration contains all slots that a province can need from the start: a node that joins is assigned a
+free one, without a reload. The account of a slot has no JetStream, exports, imports or mappings, so that nothing that a
+node publishes reaches a stream, a key or a reply outside it. Two users connect to it: the node, and the centre with the
+restricted user ``centre-<slot>``, which reads the node's requests and responds.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from hashlib import sha256
 
 import msgspec
 
-SPARES = 64
-"""Slots of members that are no prefecture: several members of a city, an island, a port."""
+SPARE_SLOTS = 64
+"""Number of slots for members that are not a prefecture: several members of a city, an island, a port."""
 PROVINCE_DIGITS = 2
 CONNECTIONS_MAX = 6
-"""Most connections in a slot, the centre's own included."""
+"""Connection limit of a slot, including the centre's own."""
 SUBSCRIPTIONS_MAX = 64
-"""Most subscriptions of one connection in a slot."""
+"""Subscription limit of a connection in a slot."""
 _CODE = re.compile(r"[0-9]+")
 
 
@@ -34,7 +34,7 @@ class SlotRights(msgspec.Struct, frozen=True):
 
 
 def is_peer(slot: str) -> bool:
-    """Return whether a slot is that of the other centre: it bears the code of the province."""
+    """Return whether a slot is that of the other centre: its name is the code of the province."""
     return len(slot) == PROVINCE_DIGITS and bool(_CODE.fullmatch(slot))
 
 
@@ -44,17 +44,17 @@ def account_of(slot: str) -> str:
 
 
 def centre_user(slot: str) -> str:
-    """Return the user with which a centre enters a slot of its own server."""
+    """Return the user with which a centre connects to a slot of its own server."""
     return f"centre-{slot}"
 
 
 def node_user(member: str) -> str:
-    """Return the user with which a member connects to its centre, or one centre to the other."""
+    """Return the user with which a member connects to its centre, or a centre to the other centre."""
     return f"node-{member}"
 
 
 def inbox_prefix(slot: str) -> str:
-    """Return the only prefix under which answers reach whoever connects to a slot."""
+    """Return the only inbox prefix that users of a slot may use."""
     return f"_INBOX_{slot}"
 
 
@@ -69,20 +69,20 @@ def member_rights(slot: str) -> SlotRights:
 
 
 def centre_rights(slot: str) -> SlotRights:
-    """Return the rights of the centre's own user in a slot: no more than to read requests and to answer them."""
+    """Return the rights of the centre's own user in a slot: to read requests and to respond."""
     return SlotRights((f"{inbox_prefix(slot)}.>", f"down.{slot}.>"), (f"up.{slot}.>",))
 
 
 def centre_password(seed: str, slot: str) -> str:
-    """Return the password of the centre's own user in a slot, derived from the secret that is kept with the users."""
+    """Return the password of the centre's own user in a slot, derived from the secret of `EngineState.slot_seed`."""
     return urlsafe_b64encode(hmac.digest(seed.encode(), slot.encode(), sha256)).rstrip(b"=").decode()
 
 
 def spare_slots() -> tuple[str, ...]:
-    """Return the slots that belong to no prefecture."""
-    return tuple(f"s{number:02d}" for number in range(1, SPARES + 1))
+    """Return the slots that are not bound to a prefecture."""
+    return tuple(f"s{number:02d}" for number in range(1, SPARE_SLOTS + 1))
 
 
-def slots_of(prefectures: Iterable[str], configured: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the slots of a province: one for each prefecture and each configured node, and the spare ones."""
+def province_slots(prefectures: Iterable[str], configured: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the slots of a province: one per prefecture and configured node, and the spare ones."""
     return tuple(sorted({*prefectures, *configured, *spare_slots()}))

@@ -1,10 +1,10 @@
-"""Whether the server's store takes writes: asked of the server and tried, not read from its log.
+"""Monitoring of whether the server's store accepts writes, by health requests and probe writes.
 
-After a failed write nats-server keeps a stream refused, without an answer, until it is started again. Its log tells so
-once; a full disk swallows that line with the rest. So two things are looked at, every `PERIOD_S`:
+After a failed write nats-server rejects all writes to a stream, without a response, until it restarts. It logs that
+once, and a full disk may swallow the log line. So two things are checked every `PERIOD_S`:
 
-- the server's own account of its health, which names each stream that refuses writes;
-- a small write of ours into each account (stream PROBE), which must be acknowledged.
+- the health report of the server, which names each stream that rejects writes;
+- a small write to each account (stream PROBE), which must be acknowledged.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from sensegate.errors import EngineError, Fenced, NotFound, PermissionDenied, St
 
 PERIOD_S = 2.0
 PATIENCE_S = 4.0
-"""A store that refuses for so long, though the disk has room, does so until the server is started again."""
+"""A store that rejects writes for longer than this, although the disk has space, needs a restart of the server."""
 SILENCE_S = 30.0
-"""The same for one that does not answer: it may only be slow."""
+"""The same for a store that does not respond: it may only be slow."""
 PROBE_S = 5.0
 SUBJECT = "_SG.probe"
 
 
-class _Trouble(msgspec.Struct, frozen=True):
+class _HealthError(msgspec.Struct, frozen=True):
     type: str = ""
     account: str = ""
     stream: str = ""
@@ -40,50 +40,50 @@ class _Trouble(msgspec.Struct, frozen=True):
 
 class _Health(msgspec.Struct, frozen=True):
     status: str = ""
-    errors: tuple[_Trouble, ...] = ()
+    errors: tuple[_HealthError, ...] = ()
 
 
 class _Healthz(msgspec.Struct, frozen=True):
     data: _Health = _Health()
 
 
-class StoreWatch:
-    """Of one engine; `run` until cancelled."""
+class StoreMonitor:
+    """Monitors the store of an engine."""
 
     def __init__(
         self,
         clock: Clock,
-        ask: Callable[[str, dict[str, Any]], Awaitable[bytes]],
+        request: Callable[[str, dict[str, Any]], Awaitable[bytes]],
         connect: Mapping[str, Callable[[], Awaitable[Client]]],
         has_room: Callable[[], bool],
         on_stuck: Callable[[str], None],
     ) -> None:
-        """Take what it looks at.
+        """Create a monitor; `run` starts it.
 
         Args:
             clock: the time.
-            ask: asks the server over its system account (`Connections.ask`).
-            connect: account -> makes a connection to it.
-            has_room: whether the disk has its reserve free; a full one is no fault of the server.
-            on_stuck: told once a store refuses for good.
+            request: sends a request of the system account to the server (`Connections.ask`).
+            connect: account -> function that connects to it.
+            has_room: returns whether the disk has its reserve free; a full disk is not a fault of the server.
+            on_stuck: called with the reason when the store needs a restart of the server.
         """
         self._clock = clock
-        self._ask = ask
+        self._request = request
         self._connect = connect
         self._has_room = has_room
         self._on_stuck = on_stuck
         self._clients: dict[str, Client] = {}
         self._since: dict[str, float] = {}
-        """When the store began to refuse, or to be silent, by the kind of trouble."""
-        self.trouble = ""
-        """Why the store takes no writes now; empty: it does."""
+        """Kind of problem -> when it began."""
+        self.problem = ""
+        """Why the store accepts no writes now; empty: it does."""
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Check the store periodically, until cancelled."""
         try:
             while True:
                 await self._clock.sleep(PERIOD_S)
-                await self.look()
+                await self.check()
         finally:
             for client in self._clients.values():
                 with contextlib.suppress(
@@ -91,9 +91,9 @@ class StoreWatch:
                 ):  # the server may be gone
                     await client.close()
 
-    async def look(self) -> None:
-        """Look once."""
-        refused, silent = await self._refused(), ""
+    async def check(self) -> None:
+        """Check the store once."""
+        refused, silent = await self._refusing_streams(), ""
         for account in self._connect:
             try:
                 await self._probe(account)
@@ -101,53 +101,55 @@ class StoreWatch:
                 silent = silent or f"account {account}: {why}"
             except (StoreFull, EngineError, NotFound, Fenced, PermissionDenied) as why:
                 refused = refused or f"account {account}: {why}"
-        self.trouble = refused or silent
+        self.problem = refused or silent
         now = self._clock.monotonic()
-        stuck = self._lasts("refused", refused, PATIENCE_S, now) or self._lasts("silent", silent, SILENCE_S, now)
+        stuck = self._lasting_problem("refused", refused, PATIENCE_S, now) or self._lasting_problem(
+            "silent", silent, SILENCE_S, now
+        )
         if stuck:
             self._since.clear()
             self._on_stuck(stuck)
 
-    def forget(self) -> None:
-        """Another server process begins: what was seen of the last one says nothing of it."""
+    def reset(self) -> None:
+        """Forget problems of the previous server process."""
         self._since.clear()
-        self.trouble = ""
+        self.problem = ""
 
-    def _lasts(self, kind: str, why: str, patience_s: float, now: float) -> str:
-        """Return the trouble once it has lasted longer than it may, counted while there is room."""
-        if not why or not self._has_room():
+    def _lasting_problem(self, kind: str, problem: str, patience_s: float, now: float) -> str:
+        """Return the problem once it has lasted for `patience_s` while the disk had space; empty otherwise."""
+        if not problem or not self._has_room():
             self._since.pop(kind, None)
             return ""
-        return why if now - self._since.setdefault(kind, now) >= patience_s else ""
+        return problem if now - self._since.setdefault(kind, now) >= patience_s else ""
 
-    async def _refused(self) -> str:
-        """Return which streams refuse writes, as the server says; empty where it says nothing."""
+    async def _refusing_streams(self) -> str:
+        """Return which streams reject writes according to the server's health report; empty: none, or no report."""
         try:
-            health = msgspec.json.decode(await self._ask("HEALTHZ", {"details": True}), type=_Healthz).data
+            health = msgspec.json.decode(await self._request("HEALTHZ", {"details": True}), type=_Healthz).data
         except (Unavailable, PermissionDenied, msgspec.DecodeError):
-            return ""  # the probes tell whether it lives
-        troubles = [trouble for trouble in health.errors if "write error" in trouble.error]
-        return f"{len(troubles)} refuse writes, first: {troubles[0].error}" if troubles else ""
+            return ""  # the probes tell whether the server responds
+        errors = [error for error in health.errors if "write error" in error.error]
+        return f"{len(errors)} streams reject writes, first: {errors[0].error}" if errors else ""
 
     async def _probe(self, account: str) -> None:
-        """Write into an account. Raises `Unavailable`, `StoreFull`, `EngineError`."""
+        """Write a probe to an account. Raises `Unavailable`, `StoreFull`, `EngineError`."""
         client = self._clients.get(account)
         if client is None or client.is_closed:
             client = self._clients[account] = await self._connect[account]()
         try:
-            await api.call(client, SUBJECT, b"probe", timeout_s=PROBE_S)
+            await api.request(client, SUBJECT, b"probe", timeout_s=PROBE_S)
         except Unavailable as why:
             if not isinstance(why.__cause__, nats.errors.NoRespondersError):
                 raise
-            # No stream takes the subject: that is so once, or after its directory was lost.
-            await self._create(client)
-            await api.call(client, SUBJECT, b"probe", timeout_s=PROBE_S)
+            # No stream has the subject: the probe stream does not exist yet, or its directory was lost.
+            await self._create_probe_stream(client)
+            await api.request(client, SUBJECT, b"probe", timeout_s=PROBE_S)
 
-    async def _create(self, client: Client) -> None:
+    async def _create_probe_stream(self, client: Client) -> None:
         try:
-            await api.call(client, f"$JS.API.STREAM.INFO.{PROBE}")
+            await api.request(client, f"$JS.API.STREAM.INFO.{PROBE}")
         except NotFound:
-            wanted = {
+            config = {
                 "name": PROBE,
                 "subjects": [SUBJECT],
                 "storage": "file",
@@ -156,4 +158,4 @@ class StoreWatch:
                 "discard": "old",
                 "num_replicas": 1,
             }
-            await api.call(client, f"$JS.API.STREAM.CREATE.{PROBE}", wanted)
+            await api.request(client, f"$JS.API.STREAM.CREATE.{PROBE}", config)

@@ -1,15 +1,15 @@
-"""Timelines of a log: which run of the gateway wrote which range of it, so that a cursor can be checked for truth.
+"""Timelines of a log: which run of the gateway wrote which range, so that the validity of a cursor can be checked.
 
-A log that lost its end (a power cut, an older copy of the store) gives its sequences again. So every start begins a new
-timeline at the end that it finds, as PostgreSQL does after a recovery and Kafka with the epochs of its leaders:
+A log that lost its end (a power cut, an older copy of the store) reuses sequences. So every start begins a new timeline
+at the end that it finds, as PostgreSQL does after a recovery and Kafka with leader epochs:
 
-    line       T1 (0, 151]      T3 (151, …        the log as it is; the mark of T3 stands at 151
-    abandoned  T2, which began at 180             what was lost; it agrees with the line up to 151
+    current    T1 (0, 151]      T3 (151, …        the log as it is; the mark of T3 is entry 151
+    abandoned  T2, which began at 180             what was lost; it diverged from the log at 151
 
-A cursor names the timeline of its entry. Its place holds the same records as when it was given out exactly if that
-timeline and the line agree up to there. Each timeline begins behind its mark, an entry of the log: marks are lost with
-the log, restored with it and copied with it, so they alone say what the line is. The file beside the log, flushed
-before anything of a new timeline is delivered, remembers what was lost.
+A cursor names the timeline of its entry. The log holds the same records before it as when it was issued exactly if that
+timeline did not diverge earlier. Each timeline begins after its mark, an entry of the log: marks are lost, restored and
+copied with the log, so they alone determine the current timelines. The file beside the log, synced before anything of a
+new timeline is delivered, remembers what was lost.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ import structlog
 import xxhash
 
 from sensegate.errors import StoreFull
-from sensegate.model import Entry, Member
+from sensegate.model import LogEntry, LogMessage
 
 FILE = "log.timelines"
 ID_BYTES = 6
-KEPT_MAX = 1_000
-"""Most timelines that are remembered of a line, and of what was abandoned: one for each start of the gateway."""
-MARKS = "commit.timeline."
-"""Subjects of marks, each a commit of one entry; numbers from 0 to KEPT_MAX - 1 follow, used in turn."""
+TIMELINES_MAX = 1_000
+"""Most current and most abandoned timelines that are remembered; each start of the gateway adds one."""
+MARK_SUBJECTS = "commit.timeline."
+"""Prefix of the subjects of marks, each a commit of one entry; a number follows, used in rotation."""
 _LOG_BYTES = 2
 _BASE = bytes(ID_BYTES - _LOG_BYTES)
 _ENDLESS = 2**63
@@ -45,71 +45,71 @@ _log = structlog.get_logger("bus")
 
 
 class Timeline(msgspec.Struct, frozen=True, array_like=True):
-    """One run of the gateway as it wrote the log: all entries after `start`, to where the next timeline starts."""
+    """The entries that one run of the gateway wrote: those after `start`, up to the start of the next timeline."""
 
     id: bytes
-    """Two bytes by which logs differ, four by chance."""
+    """Two bytes that depend on the log, four random ones."""
     start: int
-    """Sequence of its mark, or with which the log ended where there was no room for one."""
+    """Sequence of its mark, or the last sequence of the log where it had no space for a mark."""
     began: int
     """µs UTC."""
     marked: bool = True
 
 
-class Mark(msgspec.Struct, frozen=True):
-    """Entry of the log after which a timeline begins."""
+class TimelineMark(msgspec.Struct, frozen=True):
+    """Payload of the log entry after which a timeline begins."""
 
     id: bytes
     began: int
 
 
-class Abandoned(msgspec.Struct, frozen=True, array_like=True):
-    """A timeline of which the log holds nothing any more."""
+class AbandonedTimeline(msgspec.Struct, frozen=True, array_like=True):
+    """A timeline whose end the log has lost."""
 
     id: bytes
-    agreed: int
-    """Up to this sequence the log is as it was on that timeline."""
+    diverged_at: int
+    """Up to this sequence the log holds the entries of that timeline."""
 
 
-class History(msgspec.Struct, frozen=True):
-    """All timelines of a log."""
+class TimelineHistory(msgspec.Struct, frozen=True):
+    """All known timelines of a log."""
 
     log: str
     """Epoch of the log."""
-    line: tuple[Timeline, ...] = ()
-    """Those that wrote what the log holds, oldest first; before the first mark of all a log has one without."""
-    abandoned: tuple[Abandoned, ...] = ()
+    current: tuple[Timeline, ...] = ()
+    """Timelines of what the log holds, oldest first; the one before the first mark has no mark."""
+    abandoned: tuple[AbandonedTimeline, ...] = ()
 
-    def begun(self, marked: Sequence[Timeline], made: Timeline) -> History:
-        """Return the history with a new timeline; `marked` are those whose marks the log holds, oldest first."""
-        kept = self._kept({(timeline.id, timeline.start) for timeline in marked}, made.start)
+    def with_timeline(self, marked: Sequence[Timeline], made: Timeline) -> TimelineHistory:
+        """Return the history with `made` added; `marked`: timelines whose marks the log holds, oldest first."""
+        kept = self._surviving({(timeline.id, timeline.start) for timeline in marked}, made.start)
         known = {timeline.id for timeline in kept}
         rest = [timeline for timeline in (*marked, made) if timeline.id not in known]
-        if not kept and len(marked) < KEPT_MAX:
+        if not kept and len(marked) < TIMELINES_MAX:
             kept = (Timeline(_log_id(self.log) + _BASE, 0, 0, marked=False),)
         line = (*kept, *sorted(rest, key=lambda timeline: timeline.start))
         known |= {timeline.id for timeline in rest}
         diverged = _ENDLESS
-        if lost := [timeline for timeline in self.line if timeline not in kept]:
+        if lost := [timeline for timeline in self.current if timeline not in kept]:
             diverged = min(lost[0].start, line[len(kept)].start)
         abandoned = [
-            *(Abandoned(timeline.id, min(timeline.agreed, diverged)) for timeline in self.abandoned),
-            *(Abandoned(timeline.id, diverged) for timeline in lost),
+            *(AbandonedTimeline(timeline.id, min(timeline.diverged_at, diverged)) for timeline in self.abandoned),
+            *(AbandonedTimeline(timeline.id, diverged) for timeline in lost),
         ]
         left = tuple(timeline for timeline in abandoned if timeline.id not in known)
-        return History(self.log, line[-KEPT_MAX:], left[-KEPT_MAX:])
+        return TimelineHistory(self.log, line[-TIMELINES_MAX:], left[-TIMELINES_MAX:])
 
-    def _kept(self, marks: set[tuple[bytes, int]], end: int) -> tuple[Timeline, ...]:
-        """Return the timelines that the log still holds: up to the last whose mark is there, and those without."""
+    def _surviving(self, marks: set[tuple[bytes, int]], end: int) -> tuple[Timeline, ...]:
+        """Return the timelines that the log still holds: up to the last existing mark, and those without marks."""
         count = 0
-        for place, timeline in enumerate(self.line, 1):
+        for place, timeline in enumerate(self.current, 1):
             if (timeline.id, timeline.start) in marks:
                 count = place
-        for timeline in self.line[count:]:
+        for timeline in self.current[count:]:
             if timeline.marked or timeline.start > end:
                 break
             count += 1
-        return self.line[:count]
+        return self.current[:count]
 
 
 def _log_id(epoch: str) -> bytes:
@@ -120,96 +120,96 @@ class _Log(Protocol):
     @property
     def timelines(self) -> Timelines: ...
 
-    async def write(self, members: Sequence[Member]) -> int: ...
+    async def write(self, members: Sequence[LogMessage]) -> int: ...
 
     async def bounds(self) -> tuple[int, int]: ...
 
-    async def fetch_of(self, subject: str, after: int) -> list[Entry]: ...
+    async def fetch_of(self, subject: str, after: int) -> list[LogEntry]: ...
 
 
-_mark = msgspec.json.Decoder(Mark).decode
+_mark = msgspec.json.Decoder(TimelineMark).decode
 
 
 async def begin(log: _Log, now: int) -> None:
-    """Begin a new timeline at the end of a log, before anybody else writes; it is on the disk when this returns.
+    """Begin a new timeline at the end of a log, before anything else is written; on return it is synced to the disk.
 
     Raises:
         Unavailable: the log does not answer.
         StoreFull: the file cannot be written.
     """
     entries = await _marks(log)
-    marked = [made for entry in entries if (made := _marked(entry)) is not None]
+    marked = [made for entry in entries if (made := _timeline_of_mark(entry)) is not None]
     end = (await log.bounds())[1]
-    number = int(entries[-1].subject.removeprefix(MARKS)) if entries else 0
-    # A start that wrote nothing but its mark is replaced: one that fails again and again pushes out no others.
+    number = int(entries[-1].subject.removeprefix(MARK_SUBJECTS)) if entries else 0
+    # The mark of a start that wrote nothing else is replaced, so that repeated failing starts do not displace others.
     replaces = bool(entries) and entries[-1].sequence == end
     if entries and not replaces:
-        number = (number + 1) % KEPT_MAX
+        number = (number + 1) % TIMELINES_MAX
     history = log.timelines.history
     made = Timeline(_log_id(history.log) + secrets.token_bytes(ID_BYTES - _LOG_BYTES), end, now, marked=False)
     try:
-        payload = msgspec.json.encode(Mark(made.id, now))
-        sequence = await log.write([Member(f"{MARKS}{number}", payload, rollup=True)])
+        payload = msgspec.json.encode(TimelineMark(made.id, now))
+        sequence = await log.write([LogMessage(f"{MARK_SUBJECTS}{number}", payload, rollup=True)])
     except StoreFull as why:
-        _log.warning("the log has no room for the mark of a timeline", reason=str(why))
+        _log.warning("no space in the log for the mark of a timeline", reason=str(why))
     else:
         made = Timeline(made.id, sequence, now)
         marked = [timeline for timeline in marked if not (replaces and timeline.start == end)]
-    fresh = history.begun(marked, made)
-    if lost := [known for known in fresh.abandoned[-1:] if known not in history.abandoned and known.agreed < end]:
-        _log.warning("the log ends earlier than it did; cursors behind its end are refused", end=lost[0].agreed)
+    fresh = history.with_timeline(marked, made)
+    if lost := [known for known in fresh.abandoned[-1:] if known not in history.abandoned and known.diverged_at < end]:
+        _log.warning("the log lost its end; cursors beyond it are refused", end=lost[0].diverged_at)
     await asyncio.to_thread(log.timelines.adopt, fresh)
 
 
-async def _marks(log: _Log) -> list[Entry]:
-    entries: list[Entry] = []
-    while more := await log.fetch_of(f"{MARKS}*", entries[-1].sequence if entries else 0):
+async def _marks(log: _Log) -> list[LogEntry]:
+    entries: list[LogEntry] = []
+    while more := await log.fetch_of(f"{MARK_SUBJECTS}*", entries[-1].sequence if entries else 0):
         entries += more
     return entries
 
 
-def _marked(entry: Entry) -> Timeline | None:
-    """Return the timeline of which an entry is the mark; None where it is not readable."""
+def _timeline_of_mark(entry: LogEntry) -> Timeline | None:
+    """Return the timeline that begins with a mark; None where the entry cannot be decoded."""
     try:
         mark = _mark(entry.payload)
     except msgspec.DecodeError as why:
-        _log.error("a mark of a timeline is not readable", sequence=entry.sequence, reason=str(why))
+        _log.error("cannot decode the mark of a timeline", sequence=entry.sequence, reason=str(why))
         return None
     return Timeline(mark.id, entry.sequence, mark.began)
 
 
 class Timelines:
-    """The history of one log and its file."""
+    """The timelines of a log, stored in a file."""
 
-    def __init__(self, history: History, file: Path | None = None) -> None:
+    def __init__(self, history: TimelineHistory, file: Path | None = None) -> None:
         self._file = file
-        self._take(history)
+        self._set_history(history)
 
     @classmethod
     def in_memory(cls, epoch: str) -> Self:
-        """Return one timeline for all of a log of which no file is kept."""
+        """Return the timelines of a log without a file: a single one for all of it."""
         digest = hashlib.blake2s(epoch.encode(), digest_size=ID_BYTES).digest()
-        return cls(History(epoch, (Timeline(_log_id(epoch) + digest[_LOG_BYTES:], 0, 0),)))
+        return cls(TimelineHistory(epoch, (Timeline(_log_id(epoch) + digest[_LOG_BYTES:], 0, 0),)))
 
     @classmethod
     def open(cls, directory: Path, epoch: str) -> Self:
-        """Return the timelines of a log as they are kept in a directory; none where nothing is known of this log."""
+        """Return the timelines of a log from the file in a directory; empty where it has none of this log."""
         file = directory / FILE
         try:
             history = _decoded(file.read_bytes())
         except FileNotFoundError:
-            return cls(History(epoch), file)
+            return cls(TimelineHistory(epoch), file)
         except (OSError, ValueError) as why:
             _log.error(
-                "the file of timelines is not readable; the marks on the log replace it, but for what was lost before",
+                "cannot read the file of timelines; they are rebuilt from the marks on the log, without abandoned ones",
                 file=str(file),
                 reason=str(why),
             )
-            return cls(History(epoch), file)
-        return cls(history if history.log == epoch else History(epoch), file)
+            return cls(TimelineHistory(epoch), file)
+        return cls(history if history.log == epoch else TimelineHistory(epoch), file)
 
-    def adopt(self, history: History) -> None:
-        """Take over a history, the active centre's at its standby; it is on the disk when this returns.
+    def adopt(self, history: TimelineHistory) -> None:
+        """Replace the history (by the active centre's at its standby); on return it is synced to the disk.
 
         Raises:
             StoreFull: it cannot be written; nothing has changed.
@@ -219,56 +219,56 @@ class Timelines:
                 _write(self._file, history)
             except OSError as why:
                 raise StoreFull(f"{self._file}: not written: {why}") from why
-        self._take(history)
+        self._set_history(history)
 
-    def _take(self, history: History) -> None:
+    def _set_history(self, history: TimelineHistory) -> None:
         self._history = history
-        self._starts = [timeline.start for timeline in history.line]
-        self._agreed = {timeline.id: timeline.agreed for timeline in history.abandoned}
+        self._starts = [timeline.start for timeline in history.current]
+        self._agreed = {timeline.id: timeline.diverged_at for timeline in history.abandoned}
         self._last: dict[bytes, int] = {}
-        for timeline, following in zip_longest(history.line, history.line[1:]):
+        for timeline, following in zip_longest(history.current, history.current[1:]):
             self._agreed[timeline.id] = following.start if following else _ENDLESS
             self._last[timeline.id] = following.start - following.marked if following else _ENDLESS
         self.fingerprint = xxhash.xxh3_64_digest(msgspec.msgpack.encode(history))
 
     @property
-    def history(self) -> History:
-        """All of it as of now; it is replaced as a whole, never changed."""
+    def history(self) -> TimelineHistory:
+        """The present history; it is replaced, never modified."""
         return self._history
 
-    def of(self, sequence: int) -> bytes:
-        """Return the id of the timeline that wrote the entry of a sequence."""
-        return self._history.line[max(bisect_left(self._starts, sequence) - 1, 0)].id
+    def timeline_at(self, sequence: int) -> bytes:
+        """Return the id of the timeline of the entry with a sequence."""
+        return self._history.current[max(bisect_left(self._starts, sequence) - 1, 0)].id
 
-    def agreed(self, timeline: bytes) -> int | None:
-        """Return up to which sequence the log is as it was on a timeline; None: it is not known."""
+    def diverged_at(self, timeline: bytes) -> int | None:
+        """Return up to which sequence the log holds the entries of a timeline; None: the timeline is unknown."""
         return self._agreed.get(timeline)
 
     def holds(self, timeline: bytes, sequence: int) -> bool | None:
-        """Return whether the log holds the entry of a sequence as a timeline wrote it; None: it is not known."""
+        """Return whether the log holds an entry of a timeline with a sequence; None: the timeline is unknown."""
         if timeline in self._last:
             return sequence <= self._last[timeline]
         return False if timeline in self._agreed else None
 
-    def restart(self, timeline: bytes, stored: int) -> int:
-        """Return the sequence after which to read on, for who stands after a lost entry of an unknown timeline.
+    def resume_after(self, timeline: bytes, stored: int) -> int:
+        """Return the sequence after which a reader resumes whose last entry, of an unknown timeline, was lost.
 
-        Whoever put back the whole directory from an older copy did so after the entry was stored (µs): the first start
-        since then found what the copy holds. Of another log, or where no start is as late: 0.
+        The directory was restored from an older copy after that entry was stored (`stored`, µs): the first start since
+        then found the end of the copy. 0: it is another log, or there was no start since.
         """
         if timeline[:_LOG_BYTES] != _log_id(self._history.log):
             return 0
-        return next((known.start for known in self._history.line[1:] if known.began >= stored), 0)
+        return next((known.start for known in self._history.current[1:] if known.began >= stored), 0)
 
 
-def _decoded(content: bytes) -> History:
+def _decoded(content: bytes) -> TimelineHistory:
     digest, _, body = content.partition(b"\n")
     if xxhash.xxh3_64_hexdigest(body).encode() != digest:
-        raise ValueError("its checksum is wrong")
-    return msgspec.json.decode(body, type=History)
+        raise ValueError("the checksum is wrong")
+    return msgspec.json.decode(body, type=TimelineHistory)
 
 
-def _write(file: Path, history: History) -> None:
+def _write(file: Path, history: TimelineHistory) -> None:
     body = msgspec.json.encode(history)
     fresh = file.with_name(f"{file.name}.new")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as stream:

@@ -1,4 +1,4 @@
-"""Whom a connection trusts: an authority, a pinned certificate, or both; and the certificate that it shows itself."""
+"""TLS of client connections: trusted authorities, pinned certificates, and the client certificate."""
 
 from __future__ import annotations
 
@@ -19,77 +19,79 @@ _PIN = re.compile(r"[0-9a-f]{64}")
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
 
-def context(
+def client_context(
     key: str, *, ca_file: str = "", pins: Sequence[str] = (), cert_file: str = "", key_file: str = ""
 ) -> ssl.SSLContext:
-    """Return what a client checks and shows; with pins and no authority the pin alone decides.
+    """Return the TLS context of a client; with pins and without an authority only the pins decide.
 
-    `key`: section of the configuration, for errors. Raises `ConfigError`.
+    `key`: section of the configuration, for error texts. Raises `ConfigError`.
     """
     wanted = frozenset(pin.replace(":", "").lower() for pin in pins)
     if wrong := next((pin for pin in wanted if not _PIN.fullmatch(pin)), ""):
-        raise ConfigError(f"'{wrong[:80]}' is no SHA-256", key=f"{key}.pin_sha256", remedy="`sensegate tls pin FILE`")
+        raise ConfigError(
+            f"'{wrong[:80]}' is not a SHA-256 digest", key=f"{key}.pin_sha256", remedy="`sensegate tls pin FILE`"
+        )
     try:
-        made = ssl.create_default_context(cafile=ca_file or None)
-        made.minimum_version = ssl.TLSVersion.TLSv1_2
+        context = ssl.create_default_context(cafile=ca_file or None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         if cert_file:
-            made.load_cert_chain(cert_file, key_file or None)
+            context.load_cert_chain(cert_file, key_file or None)
     except (OSError, ssl.SSLError) as why:
-        raise ConfigError(f"certificates cannot be used: {why}", key=key, remedy="PEM files") from why
+        raise ConfigError(f"the certificates are unusable: {why}", key=key, remedy="give PEM files") from why
     if wanted:
         if not ca_file:
-            made.check_hostname = False
-            made.verify_mode = ssl.CERT_NONE
-        pin(made, wanted)
-    return made
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        require_pin(context, wanted)
+    return context
 
 
-def pin(made: ssl.SSLContext, wanted: frozenset[str]) -> None:
-    """Have a context end every handshake with a certificate that has none of these fingerprints.
+def require_pin(context: ssl.SSLContext, fingerprints: frozenset[str]) -> None:
+    """Have a context abort every handshake in which the peer's certificate has none of these fingerprints.
 
-    It ends there, before a password or anything else is sent.
+    Nothing has been sent then, in particular no password.
     """
 
     class Pinned(ssl.SSLObject):
         def do_handshake(self) -> None:
             super().do_handshake()
             shown = hashlib.sha256(self.getpeercert(binary_form=True) or b"").hexdigest()
-            if shown not in wanted:
+            if shown not in fingerprints:
                 raise ssl.SSLCertVerificationError(
-                    f"the certificate shown ({shown[:16]}…) has none of the pinned fingerprints"
+                    f"the certificate ({shown[:16]}…) has none of the pinned fingerprints"
                 )
 
-    made.sslobject_class = Pinned
+    context.sslobject_class = Pinned
 
 
-def told(pem: str, host: str) -> ssl.SSLContext:
-    """Return what checks the certificate of a centre whose PEM a node was told when it joined.
+def joined_centre_context(pem: str, host: str) -> ssl.SSLContext:
+    """Return the TLS context for a centre whose certificate chain a node received when it joined.
 
-    It is that very certificate; or one in its place, signed by an authority that was told with it, for this host: other
-    certificates of the same authority are those of nodes and devices.
+    It accepts exactly that certificate, or a successor for this host signed by an authority of the chain: other
+    certificates of the same authority belong to nodes and devices.
     """
-    made = ssl.create_default_context(cadata=pem or None)
-    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = ssl.create_default_context(cadata=pem or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not pem:
-        return made
-    made.check_hostname = False
-    made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return context
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     first = ssl.PEM_cert_to_DER_cert(pem[pem.index(_BEGIN) : pem.index(_END) + len(_END)])
 
     class Known(ssl.SSLObject):
         def do_handshake(self) -> None:
             super().do_handshake()
-            if self.getpeercert(binary_form=True) != first and not _is_for(self.getpeercert() or {}, host):
+            if self.getpeercert(binary_form=True) != first and not _names_host(self.getpeercert() or {}, host):
                 raise ssl.SSLCertVerificationError(
-                    f"the certificate shown is neither the one that was told on joining, nor one for {host}"
+                    f"the certificate is neither the one received on joining, nor one for {host}"
                 )
 
-    made.sslobject_class = Known
-    return made
+    context.sslobject_class = Known
+    return context
 
 
-def _is_for(certificate: Mapping[str, Any], host: str) -> bool:
-    """Return whether a certificate (as `getpeercert` tells it) names a host: a name, or an address."""
+def _names_host(certificate: Mapping[str, Any], host: str) -> bool:
+    """Return whether a certificate (of `getpeercert`) is for a host, given by name or address."""
     names = [text.casefold() for kind, text in certificate.get("subjectAltName", ()) if kind == "DNS"]
     if any(name == host.casefold() or name == f"*.{host.casefold().partition('.')[2]}" for name in names):
         return True
@@ -100,25 +102,27 @@ def _is_for(certificate: Mapping[str, Any], host: str) -> bool:
 
 
 def check(cert_file: str, key_file: str) -> None:
-    """Return if a certificate and its key can be shown. Raises `ConfigError`."""
+    """Return if a certificate and its key are usable. Raises `ConfigError`."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file or None)
     except (OSError, ssl.SSLError) as why:
-        raise ConfigError(f"cannot be used: {why}", file=cert_file, remedy="PEM files that belong together") from why
+        raise ConfigError(
+            f"is unusable: {why}", file=cert_file, remedy="give a certificate and its key, as PEM"
+        ) from why
 
 
-def gather(config: EngineConfig, directory: Path) -> None:
-    """Write whose certificates the server takes of links: those of the authority, and our own, which we show it.
+def write_link_authorities(config: EngineConfig, directory: Path) -> None:
+    """Write the authorities of client certificates on links: the configured one, and our own certificate.
 
     Raises:
-        ConfigError: one of the files cannot be read, or links would be asked without TLS.
+        ConfigError: a file cannot be read, or TLS is not configured.
     """
     if not config.link_ca_file:
         return
     if not config.tls.cert_file:
-        raise ConfigError("links show certificates by TLS alone", key="engine.link_ca_file", remedy="give engine.tls")
+        raise ConfigError("client certificates need TLS", key="engine.link_ca_file", remedy="set engine.tls")
     try:
         both = [Path(file).read_text(encoding="ascii").strip() for file in (config.link_ca_file, config.tls.cert_file)]
     except (OSError, UnicodeDecodeError) as why:
-        raise ConfigError(f"cannot be read: {why}", key="engine.link_ca_file", remedy="PEM files") from why
+        raise ConfigError(f"cannot be read: {why}", key="engine.link_ca_file", remedy="give PEM files") from why
     (directory / LINK_CA).write_text("\n".join([*both, ""]), encoding="ascii")

@@ -1,7 +1,7 @@
-"""Entries of a log that a reader could not read: passed over, counted, told once each, remembered for `doctor`.
+"""Log entries that a reader could not decode: skipped, counted, logged once each, remembered for `doctor`.
 
-No entry ends a process or a feed, whatever it holds. Every reader of a log decodes by `read`, or calls `pass_over`
-where it finds out for itself.
+No entry stops a process or a feed, whatever it contains. Every reader of a log decodes by `read`, or calls `pass_over`
+where it detects the error itself.
 """
 
 from __future__ import annotations
@@ -17,45 +17,45 @@ import structlog
 from sensegate import metrics
 from sensegate.bus import columns
 from sensegate.bus.batch import Batch
+from sensegate.bus.kv_row import KvRow
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import RowsSubject, rows_subject
-from sensegate.bus.row import Row
-from sensegate.model import Entry
+from sensegate.model import LogEntry
 
-KEPT_MAX = 200
-"""Newest unreadable entries that are remembered."""
+REMEMBERED_MAX = 200
+"""Number of the newest unreadable entries that are remembered."""
 REASON_MAX = 200
-TOLD_MAX = 20
-"""So many are told one by one."""
+LOGGED_MAX = 20
+"""The first ones are logged one by one, up to this number."""
 
 _T = TypeVar("_T")
 _log = structlog.get_logger("log")
 
 
 class UnreadableEntry(msgspec.Struct, frozen=True):
-    """An entry that could not be read."""
+    """A log entry that could not be decoded."""
 
     sequence: int
     subject: str
     reason: str
     size: int
-    """Bytes of its payload."""
+    """Size of its payload in bytes."""
     stored: int
     """When it was stored, µs UTC."""
     readers: tuple[str, ...]
-    """Those that passed it over, in order."""
+    """Readers that skipped it, in order."""
 
 
 class UnreadableEntries:
-    """Those of this process; any thread may add to them."""
+    """Unreadable entries found by this process; thread-safe."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[tuple[int, str], UnreadableEntry] = OrderedDict()
         self._lock = threading.Lock()
-        self._found = 0
+        self._total = 0
 
-    def add(self, entry: Entry, reader: str, why: object) -> None:
-        """Count an entry for a reader, and tell of it the first time."""
+    def add(self, entry: LogEntry, reader: str, why: object) -> None:
+        """Count an entry for a reader, and log it the first time."""
         key = (entry.sequence, entry.subject)
         with self._lock:
             known = self._entries.get(key)
@@ -66,30 +66,30 @@ class UnreadableEntries:
             self._entries[key] = UnreadableEntry(
                 entry.sequence, entry.subject, reason, len(entry.payload), entry.time, readers
             )
-            while len(self._entries) > KEPT_MAX:
+            while len(self._entries) > REMEMBERED_MAX:
                 self._entries.popitem(last=False)
-            self._found += known is None
-            # Of very many only every doubling is told: the log of the process must not fill with them.
-            is_told = known is None and (self._found <= TOLD_MAX or self._found & (self._found - 1) == 0)
+            self._total += known is None
+            # Of very many only each doubling is logged, so that they do not fill the process log.
+            is_told = known is None and (self._total <= LOGGED_MAX or self._total & (self._total - 1) == 0)
         metrics.UNREADABLE.labels(reader).inc()
         if is_told:
             _log.error(
-                "entry of the log cannot be read and is passed over; `sensegate log quarantine SEQUENCE` sets it aside",
+                "log entry cannot be decoded and is skipped; `sensegate log quarantine SEQUENCE` sets it aside",
                 sequence=entry.sequence,
                 subject=entry.subject[:80],
                 reader=reader,
                 reason=reason,
-                found=self._found,
+                total=self._total,
             )
 
-    def forget(self, sequence: int) -> None:
-        """Remember an entry no more: it was set aside."""
+    def remove(self, sequence: int) -> None:
+        """Remove an entry that was set aside."""
         with self._lock:
             for key in [key for key in self._entries if key[0] == sequence]:
                 del self._entries[key]
 
     def all(self) -> list[UnreadableEntry]:
-        """Return those that are remembered, in order of sequence."""
+        """Return the remembered entries, in order of sequence."""
         with self._lock:
             return sorted(self._entries.values(), key=lambda entry: entry.sequence)
 
@@ -97,13 +97,13 @@ class UnreadableEntries:
 UNREADABLE = UnreadableEntries()
 
 
-def pass_over(entry: Entry, reader: str, why: object) -> None:
-    """Count an entry that a reader could not read."""
+def pass_over(entry: LogEntry, reader: str, why: object) -> None:
+    """Count an entry that a reader could not decode."""
     UNREADABLE.add(entry, reader, why)
 
 
-def read(entry: Entry, reader: str, decode: Callable[[bytes], _T]) -> _T | None:
-    """Return what an entry holds; None: it cannot be read, and is counted for `reader`."""
+def read(entry: LogEntry, reader: str, decode: Callable[[bytes], _T]) -> _T | None:
+    """Return the decoded payload of an entry; None: it cannot be decoded, and is counted for `reader`."""
     try:
         return decode(entry.payload)
     except ValueError as why:
@@ -111,8 +111,8 @@ def read(entry: Entry, reader: str, decode: Callable[[bytes], _T]) -> _T | None:
         return None
 
 
-def read_rows(entry: Entry, reader: str) -> Batch | None:
-    """Return the batch of an entry of rows; None as `read`."""
+def read_rows(entry: LogEntry, reader: str) -> Batch | None:
+    """Return the batch of an entry of rows; None as in `read`."""
     try:
         return columns.decode(entry.payload, sequence=entry.sequence)
     except ValueError as why:
@@ -120,13 +120,13 @@ def read_rows(entry: Entry, reader: str) -> Batch | None:
         return None
 
 
-def read_ledger(entry: Entry, reader: str) -> Ledger | None:
-    """Return the counts of an entry of a ledger; None as `read`."""
+def read_ledger(entry: LogEntry, reader: str) -> Ledger | None:
+    """Return the ledger of an entry; None as in `read`."""
     return read(entry, reader, Ledger.decode)
 
 
-def read_row(row: Row, registry: str, decode: Callable[[bytes], _T]) -> _T | None:
-    """Return what a row of a registry holds; None: nothing, or nothing that can be read, which is told and counted."""
+def read_row(row: KvRow, registry: str, decode: Callable[[bytes], _T]) -> _T | None:
+    """Return the decoded value of a registry row; None: deleted, or undecodable, which is logged and counted."""
     if row.value is None:
         return None
     try:
@@ -134,7 +134,7 @@ def read_row(row: Row, registry: str, decode: Callable[[bytes], _T]) -> _T | Non
     except (ValueError, RecursionError) as why:
         metrics.UNREADABLE.labels(registry).inc()
         _log.error(
-            "row of a registry cannot be read and counts as absent",
+            "registry row cannot be decoded and counts as absent",
             registry=registry,
             key=row.key[:80],
             revision=row.revision,
@@ -143,9 +143,9 @@ def read_row(row: Row, registry: str, decode: Callable[[bytes], _T]) -> _T | Non
         return None
 
 
-def read_subject(entry: Entry, reader: str) -> RowsSubject | None:
-    """Return what the subject of an entry of rows says; None: it is none, and is counted for `reader`."""
-    found = rows_subject(entry.subject)
-    if found is None:
-        UNREADABLE.add(entry, reader, "its subject is none of rows: KIND.NODE.PLACE.GRADE")
-    return found
+def read_subject(entry: LogEntry, reader: str) -> RowsSubject | None:
+    """Return the parsed subject of an entry of rows; None: it is invalid, and is counted for `reader`."""
+    subject = rows_subject(entry.subject)
+    if subject is None:
+        UNREADABLE.add(entry, reader, "its subject is not KIND.NODE.AREA.GRADE")
+    return subject

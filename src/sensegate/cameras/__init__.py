@@ -1,1 +1,1 @@
-"""Cameras: keys of pseudonyms, alarm streams that are fetched, what cameras may publish."""
+"""Cameras: pseudonymisation keys, alarm streams, and restrictions on publishing."""

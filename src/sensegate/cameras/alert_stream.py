@@ -1,10 +1,10 @@
-"""Cameras whose alarms are fetched: a multipart stream that stays open (Hikvision ``alertStream``, Dahua ``attach``).
+"""The camera source: long-lived multipart alarm streams (Hikvision ``alertStream``, Dahua ``attach``).
 
-    camera ─▶ chunks ─▶ Cutter (whole parts) ─▶ pictures dropped ─▶ Delivery ─▶ … commit
+    camera ─▶ chunks ─▶ MultipartParser (parts) ─▶ pictures dropped ─▶ Delivery ─▶ … commit
 
-A stream has no place to go on from: what a camera says while nobody listens is lost at the camera. So a stream is
-opened anew for ever, soon and at random times, and one that is silent is not believed. What was read is given again
-until it is committed; while too much of it waits, the stream is read no further.
+A stream cannot be resumed: what a camera reports while disconnected is lost at the camera. Therefore a stream is
+reopened without end, with a jittered back-off, and an idle stream counts as broken. Received parts are redelivered
+until they are committed; reading pauses while too many are uncommitted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from aiohttp.abc import AbstractResolver
 
 from sensegate import metrics
 from sensegate.clock import Clock
-from sensegate.collect.pushed import Pushed
+from sensegate.collect.pushed import PushSource
 from sensegate.config import IngestConfig, read_secret
 from sensegate.config.cameras import CameraConfig
 from sensegate.errors import ConfigError
@@ -33,25 +33,25 @@ BACKOFF_S: Final = 0.5
 CHUNK: Final = 65_536
 _LOCKED: Final = frozenset({401, 403})
 _FORM: Final = {"hikvision": "hikvision", "dahua": "dahua"}
-"""Make -> format of video metadata, under which pictures are counted that no document follows soon."""
+"""Vendor -> format of video metadata under which dropped pictures are counted."""
 
 _log = structlog.get_logger("collect")
 
 
-class Way(Protocol):
-    """Where may be connected to (`publish.egress`)."""
+class OutboundPolicy(Protocol):
+    """The policy for outbound connections (`publish.egress`)."""
 
     def check(self, url: str) -> None:
-        """Return if an address may be connected to. Raises `ConfigError`."""
+        """Require that an address is permitted. Raises `ConfigError`."""
         ...
 
 
-class Make(NamedTuple):
-    """What is peculiar to a make."""
+class VendorStream(NamedTuple):
+    """The properties of a vendor's stream."""
 
     path: str
-    whole: Callable[[bytes], bool]
-    """Whether a part is complete, so that it need not wait for the next boundary."""
+    is_complete: Callable[[bytes], bool]
+    """Whether a part is complete before the next boundary arrives."""
 
 
 def _alert(content: bytes) -> bool:
@@ -79,45 +79,45 @@ def _json(text: bytes) -> bool:
     return True
 
 
-MAKES: Final = {
-    "hikvision": Make("/ISAPI/Event/notification/alertStream", _alert),
-    "dahua": Make("/cgi-bin/eventManager.cgi?action=attach&codes=[All]&heartbeat=5", _event),
+VENDORS: Final = {
+    "hikvision": VendorStream("/ISAPI/Event/notification/alertStream", _alert),
+    "dahua": VendorStream("/cgi-bin/eventManager.cgi?action=attach&codes=[All]&heartbeat=5", _event),
 }
 
 
-def address(config: CameraConfig) -> str:
-    """Return the address of a camera's stream."""
+def stream_url(config: CameraConfig) -> str:
+    """Return the URL of a camera's stream."""
     parts = urlsplit(config.url)
-    return config.url if parts.path.strip("/") or parts.query else config.url.rstrip("/") + MAKES[config.make].path
+    return config.url if parts.path.strip("/") or parts.query else config.url.rstrip("/") + VENDORS[config.make].path
 
 
-class Stream:
-    """One camera: opens its stream again and again, and says why it is not open."""
+class CameraStream:
+    """The alarm stream of a camera, which is reopened whenever it ends."""
 
-    def __init__(  # noqa: PLR0917 - what it is tied to
+    def __init__(  # noqa: PLR0917 - the collaborators of a stream
         self,
         config: CameraConfig,
         take: Callable[[str, bytes], asyncio.Future[None]],
         room: Callable[[], asyncio.Future[None] | None],
         clock: Clock,
-        way: Way,
+        way: OutboundPolicy,
         resolver: Callable[[], AbstractResolver],
         *,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`take`: (device, payload) -> done when committed. `room`: None, or done when more can be taken.
+        """`take` is (device, payload) -> done when committed; `room` returns None, or a future for free capacity.
 
         Raises:
-            ConfigError: the address may not be connected to, or the password cannot be read.
+            ConfigError: the address is not permitted, or the password cannot be read.
         """
         self.config = config
         self.name = f"camera {config.device}"
-        self.url = address(config)
+        self.url = stream_url(config)
         way.check(self.url)
-        self.trouble = "not open yet"
-        """Why it is not open; empty while it is."""
+        self.problem = "not open yet"
+        """Why the stream is not open; empty while it is."""
         self.parts = 0
-        """Whole parts so far."""
+        """Number of complete parts so far."""
         self._password = read_secret(config.password_file, config.password_env) if config.user else ""
         self._take = take
         self._room = room
@@ -125,36 +125,36 @@ class Stream:
         self._way = way
         self._resolver = resolver
         self._jitter = jitter
-        self._owed = 0
+        self._pending = 0
         self._dropped: list[BodyPart] = []
-        """Pictures, empty: the next document brings them, so that the ledger counts them with it."""
-        self._less = asyncio.Event()
+        """Dropped pictures, to be counted with the next document."""
+        self._settled = asyncio.Event()
 
     async def run(self) -> None:
         """Keep the stream open until cancelled."""
         attempt = 0
         while True:
-            before = self.parts
+            parts_before = self.parts
             refused = False
             try:
-                self.trouble = await self._hold()
+                self.problem = await self._run_stream()
             except _Refused as why:
-                self.trouble, refused = str(why), True
+                self.problem, refused = str(why), True
             except (aiohttp.ClientError, ssl.SSLError, OSError, ConfigError, ValueError) as why:
-                # What another service may have answered is told to nobody.
-                self.trouble = f"not reached: {type(why).__name__}"
+                # The answer may come from another service: do not disclose it.
+                self.problem = f"not reachable: {type(why).__name__}"
             metrics.CAMERA_STREAM.labels(self.config.device).set(0)
-            _log.warning("camera's stream is not open; trying again", camera=self.config.device, reason=self.trouble)
+            _log.warning("camera stream closed; retrying", camera=self.config.device, reason=self.problem)
             metrics.RESTARTS.labels("camera stream").inc()
-            attempt = 0 if self.parts > before else min(attempt + 1, 16)
-            most = min(self.config.backoff_max_s, BACKOFF_S * 2**attempt)
+            attempt = 0 if self.parts > parts_before else min(attempt + 1, 16)
+            longest_s = min(self.config.backoff_max_s, BACKOFF_S * 2**attempt)
             if refused:
                 await self._clock.sleep(self.config.auth_failure_wait_s * (1 + self._jitter() / 4))
             else:
-                await self._clock.sleep(self._jitter() * most)
+                await self._clock.sleep(self._jitter() * longest_s)
 
-    async def _hold(self) -> str:
-        """Open the stream and read until it ends; return why it did."""
+    async def _run_stream(self) -> str:
+        """Open the stream and read until it ends; return the reason."""
         config = self.config
         self._way.check(self.url)
         tls: ssl.SSLContext | aiohttp.Fingerprint | bool = True
@@ -176,49 +176,49 @@ class Stream:
             auto_decompress=False,
             read_bufsize=CHUNK,
         ) as session:
-            asking = session.get(self.url, allow_redirects=False)
+            request = session.get(self.url, allow_redirects=False)
             try:
                 async with asyncio.timeout(config.connect_timeout_s):
-                    response = await asking
+                    response = await request
             except TimeoutError:
                 return f"no answer within {config.connect_timeout_s:g} s"
             async with response:
                 if response.status in _LOCKED:
-                    raise _Refused(f"answered {response.status}: user or password is refused")
+                    raise _Refused(f"answered {response.status}: user or password is wrong")
                 if response.status != 200:
                     return f"answered {response.status}"
                 return await self._read(response)
 
     async def _read(self, response: aiohttp.ClientResponse) -> str:
-        whole = MAKES[self.config.make].whole
-        cutter = MultipartParser(boundary_of(response.headers.get("Content-Type", "")), is_complete=whole)
-        why = await self._parts(response, cutter)
-        for part in cutter.close():
-            if whole(part.content):  # the last part is whole, or it is none
-                await self._given(part)
-        return why
+        is_complete = VENDORS[self.config.make].is_complete
+        parser = MultipartParser(boundary_of(response.headers.get("Content-Type", "")), is_complete=is_complete)
+        reason = await self._parts(response, parser)
+        for part in parser.close():
+            if is_complete(part.content):  # an incomplete last part is dropped
+                await self._take_part(part)
+        return reason
 
-    async def _parts(self, response: aiohttp.ClientResponse, cutter: MultipartParser) -> str:
-        """Give parts as they come; return why there are no more."""
+    async def _parts(self, response: aiohttp.ClientResponse, parser: MultipartParser) -> str:
+        """Deliver parts as they arrive; return the reason of the end."""
         loop = asyncio.get_running_loop()
-        silence_s = self.config.idle_timeout_s
+        idle_timeout_s = self.config.idle_timeout_s
         try:
-            async with asyncio.timeout(silence_s) as watch:
+            async with asyncio.timeout(idle_timeout_s) as deadline:
                 async for chunk in response.content.iter_any():
-                    for part in cutter.feed(chunk):
-                        if self.trouble:
-                            self.trouble = ""
+                    for part in parser.feed(chunk):
+                        if self.problem:
+                            self.problem = ""
                             metrics.CAMERA_STREAM.labels(self.config.device).set(1)
-                        watch.reschedule(None)  # the camera is not to blame while we have no room
-                        await self._given(part)
-                        watch.reschedule(loop.time() + silence_s)
+                        deadline.reschedule(None)  # waiting for capacity is not the camera's fault
+                        await self._take_part(part)
+                        deadline.reschedule(loop.time() + idle_timeout_s)
         except TimeoutError:
-            return f"no whole part for {silence_s:g} s"
+            return f"no complete part for {idle_timeout_s:g} s"
         except aiohttp.ClientError as why:
             return f"broken: {type(why).__name__}"
-        return "ended by the camera"
+        return "closed by the camera"
 
-    async def _given(self, part: BodyPart) -> None:
+    async def _take_part(self, part: BodyPart) -> None:
         self.parts += 1
         if part.picture or part.too_long:
             if len(self._dropped) < PARTS_MAX - 1:
@@ -229,54 +229,54 @@ class Stream:
             return
         if not part.content.strip():
             return
-        while self._owed >= self.config.inflight_max:
+        while self._pending >= self.config.inflight_max:
             metrics.LIMIT_HITS.labels("inflight_max").inc()
-            self._less.clear()
-            await self._less.wait()
+            self._settled.clear()
+            await self._settled.wait()
         while (room := self._room()) is not None:
             await room
-        self._owed += 1
+        self._pending += 1
         payload = prepend_empty_parts(self._dropped, part.content)
         self._dropped = []
-        self._take(self.config.device, payload).add_done_callback(self._paid)
+        self._take(self.config.device, payload).add_done_callback(self._settle)
 
-    def _paid(self, _committed: asyncio.Future[None]) -> None:
-        self._owed -= 1
-        self._less.set()
+    def _settle(self, _committed: asyncio.Future[None]) -> None:
+        self._pending -= 1
+        self._settled.set()
 
 
 class _Refused(Exception):
-    """The camera does not take our user or password."""
+    """The camera rejects user or password."""
 
 
-class CameraSource(Pushed):
-    """All cameras whose streams are fetched, as one source. `run` reads; `start` and `stop` are those of the ingest."""
+class CameraSource(PushSource):
+    """The alarm streams of all cameras as one source; `run` reads, `start` and `stop` restart only the ingest."""
 
     def __init__(
         self,
         cameras: Sequence[CameraConfig],
         limits: IngestConfig,
         clock: Clock,
-        way: Way,
+        way: OutboundPolicy,
         resolver: Callable[[], AbstractResolver],
         *,
         known: Callable[[str], bool] = lambda _device: True,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`known`: whether a device is registered.
+        """`known` returns whether a device is registered.
 
         Raises:
-            ConfigError: a camera occurs twice, may not be reached, or has no password.
+            ConfigError: a camera is listed twice, is not permitted, or has no password.
         """
         super().__init__("cameras", limits, clock)
         self._known = known
         names = [camera.device for camera in cameras]
         if twice := next((name for name in names if names.count(name) > 1), ""):
-            raise ConfigError(f"'{twice}' occurs twice", key="cameras", remedy="one stream for each device")
-        self.streams: list[Stream] = []
-        for at, one in enumerate(cameras):
+            raise ConfigError(f"'{twice}' is listed twice", key="cameras", remedy="give one stream for each device")
+        self.streams: list[CameraStream] = []
+        for at, camera in enumerate(cameras):
             try:
-                stream = Stream(one, self._take, self._wait, clock, way, resolver, jitter=jitter)
+                stream = CameraStream(camera, self._take, self._wait, clock, way, resolver, jitter=jitter)
             except ConfigError as why:
                 raise ConfigError(
                     why.problem, file=why.file, key=f"cameras[{at}].{why.key}", remedy=why.remedy
@@ -289,16 +289,16 @@ class CameraSource(Pushed):
             for stream in self.streams:
                 group.create_task(stream.run(), name=stream.name)
 
-    def troubles(self) -> list[str]:
-        """Return which streams are not open, and why; and which are of no registered device."""
+    def warnings(self) -> list[str]:
+        """Return a warning for each stream that is closed or belongs to no registered device."""
         unknown = [stream.name for stream in self.streams if not self._known(stream.config.device)]
         return [
             *(f"{name}: not registered, its messages go to quarantine; sensegate device add" for name in unknown),
-            *(f"{stream.name}: {stream.trouble}" for stream in self.streams if stream.trouble),
+            *(f"{stream.name}: {stream.problem}" for stream in self.streams if stream.problem),
         ]
 
     def _take(self, device: str, payload: bytes) -> asyncio.Future[None]:
         return self.put(f"http/{device}", payload, device)
 
     def _wait(self) -> asyncio.Future[None] | None:
-        return asyncio.ensure_future(self.room()) if self.full else None
+        return asyncio.ensure_future(self.wait_for_room()) if self.full else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Annotated
 
@@ -40,7 +39,7 @@ from sensegate.cli import (
 )
 from sensegate.cli.renamed import CommandGroup
 from sensegate.cli.system_errors import describe_os_error
-from sensegate.errors import SensegateError
+from sensegate.errors import SensegateError, errors_of
 
 app = typer.Typer(
     name="sensegate",
@@ -130,9 +129,9 @@ def main() -> None:
     try:
         app()
     except* SensegateError as why:
-        sentences += [str(error) for error in _leaves(why)]
+        sentences += [str(error) for error in errors_of(why)]
     except* OSError as why:
-        described = [describe_os_error(error) for error in _leaves(why) if isinstance(error, OSError)]
+        described = [describe_os_error(error) for error in errors_of(why)]
         if not all(described):
             raise
         sentences += described
@@ -140,15 +139,6 @@ def main() -> None:
         sys.stderr.write(f"sensegate: {sentence}\n")
     if sentences:
         sys.exit(2)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    """Yield the single errors of a group, nested groups included."""
-    for exception in group.exceptions:
-        if isinstance(exception, BaseExceptionGroup):
-            yield from _leaves(exception)
-        else:
-            yield exception
 
 
 __all__ = ["app", "main"]

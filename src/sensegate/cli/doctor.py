@@ -16,7 +16,7 @@ import msgspec
 import typer
 
 from sensegate.bus.disk import INODES_MIN, inodes_free
-from sensegate.bus.ports import is_free
+from sensegate.bus.free_ports import is_free
 from sensegate.bus.process import binary, binary_version, check_version
 from sensegate.cli import repair
 from sensegate.cli.output import Json, print_table
@@ -320,7 +320,7 @@ def examine(file: Path) -> list[CheckResult]:
 def losses(file: Path) -> list[CheckResult]:
     """Return the losses that a scrub of log, ledger and deduplication index finds."""
     from sensegate.cli.scrub import scrub  # noqa: PLC0415 - loads what reads the log
-    from sensegate.persist.scrubber import lines  # noqa: PLC0415 - as above
+    from sensegate.persist.scrubber import describe_losses  # noqa: PLC0415 - as above
 
     try:
         config = load(file)
@@ -334,7 +334,7 @@ def losses(file: Path) -> list[CheckResult]:
     )
     return [
         _bad("scrub", line, "the messages are lost; the sender may send them again, they do not count as duplicates")
-        for line in lines(state)
+        for line in describe_losses(state)
     ] or [_good("scrub", agreement)]
 
 

@@ -33,7 +33,7 @@ def ledger(
 ) -> None:
     """Print the conservation table, which accounts for everything that came in; exit 1 if it does not balance.
 
-    messages = decoded + quarantined; values = accepted + duplicates + suppressed + rejected + thinned. The counts are
+    messages = decoded + quarantined; values = accepted + duplicates + suppressed + rejected + downsampled. Counts are
     hourly: --since starts with the hour that contains it.
 
     Example: sensegate ledger --since 24h --by device

@@ -89,7 +89,7 @@ def findings(paths: Sequence[Path]) -> list[Finding]:
 
 def problems(paths: Sequence[Path]) -> list[str]:
     """Return the errors of configurations and profiles as lines ``file:line: key: what is wrong; what to do``."""
-    return [one.text for one in findings(paths) if one.severity == "error"]
+    return [finding.text for finding in findings(paths) if finding.severity == "error"]
 
 
 def check(

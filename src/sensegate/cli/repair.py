@@ -35,7 +35,7 @@ def check_streams(config: Config) -> Iterator[CheckResult]:
     if not lost:
         yield CheckResult(CHECK, CheckOutcome.GOOD, f"{len(inventory.streams)} known, all present")
     for stream in lost:
-        yield CheckResult(CHECK, CheckOutcome.BAD, f"{stream.title} cannot be read: {stream.why}", _remedy(stream))
+        yield CheckResult(CHECK, CheckOutcome.BAD, f"{stream.title} cannot be read: {stream.reason}", _remedy(stream))
 
 
 def repair_streams(config: Config, accepted: Sequence[str]) -> list[CheckResult]:
@@ -70,16 +70,16 @@ def _repaired(inventory: Inventory, accepted: Sequence[str]) -> Iterator[CheckRe
         if stream in given_up:
             at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             loss = inventory.accept(stream, by=pwd.getpwuid(os.getuid()).pw_name, at=at)
-            remains = f"; its remains are in {loss.aside}" if loss.aside else ""
+            remains = f"; its remains are in {loss.set_aside}" if loss.set_aside else ""
             outcome = f"{stream.title} is given up; the next start recreates it and records that in the trail{remains}"
             yield CheckResult(
                 CHECK, CheckOutcome.WARNING, outcome, "start the gateway; cursors of the old stream are refused"
             )
         elif inventory.repair(stream):
-            yield CheckResult(CHECK, CheckOutcome.GOOD, f"{stream.title} is readable again ({stream.why})")
+            yield CheckResult(CHECK, CheckOutcome.GOOD, f"{stream.title} is readable again ({stream.reason})")
         else:
             yield CheckResult(
-                CHECK, CheckOutcome.BAD, f"{stream.title} cannot be rebuilt: {stream.why}", _restore_remedy(stream)
+                CHECK, CheckOutcome.BAD, f"{stream.title} cannot be rebuilt: {stream.reason}", _restore_remedy(stream)
             )
     if not lost:
         yield CheckResult(CHECK, CheckOutcome.GOOD, f"{len(inventory.streams)} known, nothing to repair")
@@ -89,7 +89,7 @@ async def _stop_orphan(directory: Path) -> None:
     """Stop the server that a killed gateway left running on this store."""
     server = process.find(directory)
     if server is not None:
-        await server.end()
+        await server.terminate()
         server.release()
 
 

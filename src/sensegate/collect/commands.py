@@ -1,6 +1,6 @@
-"""Messages down to devices that decoding needs an answer from (a new birth), paced: by our own broker and foreign ones.
+"""Rate-limited downlink messages that request something for decoding (e.g. a new birth), by all MQTT brokers.
 
-Nothing is owed: whoever asked asks again when the answer stays out. A device that hears nothing of it loses nothing.
+Delivery is best effort: without an answer the requester asks again.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from sensegate.collect.topic import subject_of
 from sensegate.errors import Unavailable
 
 PER_S = 100
-"""Commands a second: ten thousand nodes are asked for their births within two minutes of a start."""
-AGAIN_S = 15.0
-"""The same topic is not written to again before: an answer may be on its way."""
+"""Messages per second: ten thousand births are requested within two minutes of a start."""
+REPEAT_AFTER_S = 15.0
+"""Minimum interval of messages on the same topic, because an answer may be on its way."""
 WAITING_MAX = 20_000
 _STEP = 10
 _log = structlog.get_logger("collect")
 
 
 class CommandChannel(Protocol):
-    """A broker on which devices listen."""
+    """A broker to which devices are connected."""
 
     def reaches(self, about: str) -> bool:
-        """Return whether a message of this topic may have come from there."""
+        """Return whether messages of a topic may come from this broker."""
         ...
 
     async def send(self, topic: str, payload: bytes) -> None:
-        """Publish at QoS 0. Raises `Unavailable` where there is no connection."""
+        """Publish at QoS 0. Raises `Unavailable` without a connection."""
         ...
 
 
 class OwnBroker:
-    """Our own broker: what is published in the devices' account goes to those who subscribed by MQTT."""
+    """The embedded broker: messages in the devices' account reach MQTT subscribers."""
 
     def __init__(self, connection: Client) -> None:
         self._connection = connection
 
-    def reaches(self, about: str) -> bool:  # noqa: ARG002 - any device of ours listens here
+    def reaches(self, about: str) -> bool:  # noqa: ARG002 - every own device is connected here
         return True
 
     async def send(self, topic: str, payload: bytes) -> None:
-        with api.lost("command"):
+        with api.translate_client_errors("command"):
             await self._connection.publish(subject_of(topic), payload)
 
 
 class DownlinkMessage(msgspec.Struct, frozen=True):
-    """One message down."""
+    """A downlink message."""
 
     topic: str
     payload: bytes
@@ -64,28 +64,28 @@ class DownlinkMessage(msgspec.Struct, frozen=True):
 
 
 class DownlinkQueue:
-    """Commands that wait, at most `waiting_max`; `run` sends them, at most `per_s` a second."""
+    """A queue of at most `waiting_max` messages; `run` sends at most `per_s` per second."""
 
     def __init__(
         self,
-        ways: Sequence[CommandChannel],
+        channels: Sequence[CommandChannel],
         clock: Clock,
         *,
         per_s: int = PER_S,
-        again_s: float = AGAIN_S,
+        repeat_after_s: float = REPEAT_AFTER_S,
         waiting_max: int = WAITING_MAX,
     ) -> None:
-        self._channels = ways
+        self._channels = channels
         self._clock = clock
         self._per_s = per_s
-        self._again_s = again_s
+        self._again_s = repeat_after_s
         self._waiting_max = waiting_max
         self._waiting: deque[DownlinkMessage] = deque()
         self._last: dict[str, float] = {}
         self._arrived = asyncio.Event()
 
-    def ask(self, topic: str, payload: bytes, about: str) -> bool:
-        """Put a command in the queue; return False where it was written a moment ago, or too many wait."""
+    def enqueue(self, topic: str, payload: bytes, about: str) -> bool:
+        """Enqueue a message; return False if one was sent recently on its topic, or the queue is full."""
         now = self._clock.monotonic()
         if now - self._last.get(topic, float("-inf")) < self._again_s:
             return False
@@ -100,12 +100,12 @@ class DownlinkQueue:
         return True
 
     def _forget(self, now: float) -> None:
-        """Forget topics that may be written to again; the oldest come first."""
+        """Remove topics whose minimum interval has passed, oldest first."""
         while self._last and now - self._last[oldest := next(iter(self._last))] >= self._again_s:
             del self._last[oldest]
 
     async def run(self) -> None:
-        """Send what waits until cancelled."""
+        """Send queued messages until cancelled."""
         while True:
             await self._arrived.wait()
             for _ in range(min(_STEP, len(self._waiting))):
@@ -115,12 +115,12 @@ class DownlinkQueue:
             await self._clock.sleep(_STEP / self._per_s)
 
     async def _send(self, command: DownlinkMessage) -> None:
-        for way in self._channels:
-            if not way.reaches(command.about):
+        for channel in self._channels:
+            if not channel.reaches(command.about):
                 continue
             try:
-                await way.send(command.topic, command.payload)
+                await channel.send(command.topic, command.payload)
             except Unavailable as why:
-                _log.info("a command was not sent; it comes up again", topic=command.topic, cause=str(why))
+                _log.info("downlink message not sent; it will be requested again", topic=command.topic, reason=str(why))
             else:
                 metrics.COMMANDS.inc()

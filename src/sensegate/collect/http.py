@@ -1,4 +1,4 @@
-"""Messages that devices push by HTTP: an awaitable intake, so that a 2xx follows the commit."""
+"""The HTTP source: `push` returns after the commit, so that a 2xx response confirms it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 from sensegate import metrics
 from sensegate.clock import Clock
-from sensegate.collect.pushed import Pushed
+from sensegate.collect.pushed import PushSource
 from sensegate.config import IngestConfig
 from sensegate.errors import Overloaded, Rejected, Unavailable
 from sensegate.video import multipart
@@ -26,13 +26,12 @@ CONTENT_TYPES = (
 PUSH_TIMEOUT_S = 25.0
 
 
-class HttpSource(Pushed):
-    """Gives what `push` brings; `push` returns once the delivery with its message was acknowledged.
+class HttpSource(PushSource):
+    """A source of messages that devices push by HTTP; `push` returns when its message was acknowledged.
 
-    A push whose outcome is not known within `timeout_s` raises `Unavailable`: the device sends it again, and if the
-    first
-    was committed after all, the second is told as a duplicate. What the ingest had not acknowledged when it was
-    started again is given again, while its caller still waits.
+    A push without an outcome within `timeout_s` raises `Unavailable`: the device sends it again, and deduplication
+    recognises it if the first was committed. After a restart of the ingest, unacknowledged messages are redelivered
+    while their callers still wait.
     """
 
     def __init__(
@@ -42,25 +41,25 @@ class HttpSource(Pushed):
         self._timeout_s = timeout_s
 
     async def push(self, device: str, body: bytes, content_type: str = CONTENT_TYPES[0]) -> None:
-        """Take one message of `device` (its credential is checked already); return when it is committed.
+        """Take a message of an authenticated device; return when it is committed.
 
         Raises:
-            Rejected: the content type is not one that a profile can read, or the body is too large.
-            Overloaded: too many wait already; nothing was taken.
-            Unavailable: not committed in time; it may still be. Send it again.
+            Rejected: the content type is not supported, or the body is too large.
+            Overloaded: too many messages are waiting; nothing was accepted.
+            Unavailable: not committed in time, but it still may be; send it again.
         """
-        media = content_type.partition(";")[0].strip().lower()
-        if media not in CONTENT_TYPES:
-            raise Rejected("content_type", f"{content_type!r} is none of {', '.join(CONTENT_TYPES)}")
-        if media.startswith(multipart.MULTIPART):
-            # Cameras send pictures with what they tell; nothing of a picture goes further than this.
+        media_type = content_type.partition(";")[0].strip().lower()
+        if media_type not in CONTENT_TYPES:
+            raise Rejected("content_type", f"{content_type!r} is not one of {', '.join(CONTENT_TYPES)}")
+        if media_type.startswith(multipart.MULTIPART):
+            # Cameras send pictures with their metadata; pictures are dropped here.
             body = multipart.without_pictures(body, multipart.boundary_of(content_type))
         if len(body) > self._limits.message_bytes_max:
             metrics.LIMIT_HITS.labels("message_bytes_max").inc()
             raise Rejected("too_large", f"{len(body)} bytes, at most {self._limits.message_bytes_max}")
         if self.full:
             metrics.LIMIT_HITS.labels("depth_messages_max").inc()
-            raise Overloaded("too many pushed messages wait for their commit; try again")
+            raise Overloaded("too many messages are waiting for their commit; try again")
         committed = self.put(f"http/{device}", body, device)
         try:
             async with asyncio.timeout(self._timeout_s):

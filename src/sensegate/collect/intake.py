@@ -1,7 +1,7 @@
-"""Deliveries of all sources as one, in batches that follow the load; what is taken and not yet committed is bounded.
+"""Merging of the deliveries of all sources into batches, with a bound on uncommitted messages.
 
-Idle, a delivery goes on at once; under load a batch waits until it is full or the interval since the last one has
-passed, so that a commit's fixed cost is shared by many messages.
+Without load a delivery is passed on at once; under load a batch waits until it is full or the commit interval has
+passed, so that many messages share the fixed cost of a commit.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from sensegate import metrics
 from sensegate.clock import Clock
 from sensegate.config import IngestConfig
 from sensegate.errors import Unavailable
-from sensegate.model import Delivery, Position
+from sensegate.model import Delivery, SourcePosition
 from sensegate.ports import Source
 
 
 class Intake:
-    """The started sources of one life of the ingest; leaving it stops them."""
+    """The started sources of one run of the ingest; leaving the context stops them."""
 
     def __init__(self, sources: Sequence[Source], limits: IngestConfig, clock: Clock) -> None:
         self._sources = sources
@@ -35,13 +35,13 @@ class Intake:
         self._room.set()
         self._full = asyncio.Event()
         self._last_batch = float("-inf")
-        self._pumps: list[asyncio.Task[None]] = []
+        self._readers: list[asyncio.Task[None]] = []
 
-    async def start(self, positions: Mapping[str, Position]) -> None:
+    async def start(self, positions: Mapping[str, SourcePosition]) -> None:
         """Start each source after its committed position."""
         for source in self._sources:
             await source.start(positions.get(source.name))
-            self._pumps.append(asyncio.create_task(self._pump(source), name=f"collect {source.name}"))
+            self._readers.append(asyncio.create_task(self._read(source), name=f"collect {source.name}"))
 
     async def __aenter__(self) -> Self:
         return self
@@ -49,13 +49,13 @@ class Intake:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for pump in self._pumps:
-            pump.cancel()
-        await asyncio.gather(*self._pumps, return_exceptions=True)
+        for reader in self._readers:
+            reader.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
         for source in self._sources:
             await source.stop()
 
-    async def _pump(self, source: Source) -> None:
+    async def _read(self, source: Source) -> None:
         async for delivery in source.deliveries():
             if not self._room.is_set():
                 metrics.LIMIT_HITS.labels("depth_messages_max").inc()
@@ -76,16 +76,16 @@ class Intake:
             self._room.set()
 
     async def batch(self, commit: asyncio.Task[None] | None = None) -> list[Delivery]:
-        """Return the next deliveries, at least one; raises the error of a source or of the `commit` under way."""
+        """Return the next deliveries, at least one; raises the error of a source or of the running `commit`."""
         await self._until(self._arrived, commit)
-        rest = self._limits.commit_interval_ms / 1e3 - (self._clock.monotonic() - self._last_batch)
-        if rest > 0 and not self._full.is_set():
-            await self._until(self._full, commit, rest)
+        remaining_s = self._limits.commit_interval_ms / 1e3 - (self._clock.monotonic() - self._last_batch)
+        if remaining_s > 0 and not self._full.is_set():
+            await self._until(self._full, commit, remaining_s)
         self._last_batch = self._clock.monotonic()
         batch: list[Delivery] = []
         count = 0
-        most = self._limits.commit_messages_max
-        while self._waiting and (not batch or count + len(self._waiting[0].messages) <= most):
+        limit = self._limits.commit_messages_max
+        while self._waiting and (not batch or count + len(self._waiting[0].messages) <= limit):
             delivery = self._waiting.popleft()
             batch.append(delivery)
             count += len(delivery.messages)
@@ -97,31 +97,31 @@ class Intake:
             self._full.clear()
         return batch
 
-    def settled(self, deliveries: Sequence[Delivery]) -> None:
-        """Say that deliveries were committed and acknowledged: their room is free again."""
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Release the room of deliveries that were committed and acknowledged."""
         self._taken_messages -= sum(len(delivery.messages) for delivery in deliveries)
         self._set_depth()
 
     async def _until(
         self, event: asyncio.Event, commit: asyncio.Task[None] | None, timeout_s: float | None = None
     ) -> None:
-        """Wait for an event; what ended a source or failed a commit meanwhile is raised, so that it is begun anew."""
+        """Wait for an event; raise the error of a source or commit that fails meanwhile."""
         wait = asyncio.ensure_future(event.wait())
-        watched: set[asyncio.Future[Any]] = {wait, *self._pumps}
+        watched: set[asyncio.Future[Any]] = {wait, *self._readers}
         if commit is not None:
             watched.add(commit)
-        began = self._clock.monotonic()
+        started = self._clock.monotonic()
         try:
             while not event.is_set():
-                left_s = None if timeout_s is None else max(timeout_s - (self._clock.monotonic() - began), 0)
-                done, _ = await asyncio.wait(watched, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                remaining_s = None if timeout_s is None else max(timeout_s - (self._clock.monotonic() - started), 0)
+                done, _ = await asyncio.wait(watched, timeout=remaining_s, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
                     return
                 if commit is not None and commit in done:
                     await commit
                     watched.discard(commit)
-                for pump in self._pumps:
-                    if pump in done:
-                        raise pump.exception() or Unavailable(f"{pump.get_name()} ended; it is started again")
+                for reader in self._readers:
+                    if reader in done:
+                        raise reader.exception() or Unavailable(f"{reader.get_name()} ended; it is restarted")
         finally:
             wait.cancel()

@@ -1,8 +1,8 @@
-"""A foreign broker (Mosquitto, EMQX, a vendor's cloud): persistent session, QoS 1, PUBACK only after the commit.
+"""An external broker (Mosquitto, EMQX, a vendor's cloud) as a source: persistent session, PUBACK after the commit.
 
-paho's client with manual acknowledgement, driven by our event loop; a new one for each connection, because packet
-ids belong to a connection: an acknowledgement for an earlier one is dropped, its message comes again. What a foreign
-PUBACK to the *device* is worth is that broker's affair (Mosquitto keeps messages in memory by default).
+It uses paho's client with manual acknowledgement on our event loop, a new client for each connection, because packet
+ids belong to a connection: acknowledgements for an earlier one are dropped, and its messages are redelivered. The
+durability of messages between device and external broker depends on that broker (Mosquitto's default is memory).
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from sensegate import metrics
 from sensegate.clock import Clock
 from sensegate.config import ExternalBrokerConfig, IngestConfig, read_secret
 from sensegate.errors import ConfigError, Unavailable
-from sensegate.model import Delivery, Message, Position
+from sensegate.model import Delivery, Message, SourcePosition
 
 KEEPALIVE_S = 30
 SESSION_S = 7 * 86_400
-"""How long an MQTT 5 broker keeps the session of a gateway that is away."""
-ANSWER_S = 10.0
-"""CONNACK and SUBACK must come within this."""
+"""Session expiry interval (MQTT 5) for a disconnected gateway."""
+RESPONSE_TIMEOUT_S = 10.0
+"""Time limit for CONNACK and SUBACK."""
 BACKOFF_S = 0.5
 
 _log = structlog.get_logger("collect")
 
 
 class _Connection:
-    """One connection: paho's client on our event loop, until it ends."""
+    """A single connection: paho's client on our event loop."""
 
     def __init__(
         self, config: ExternalBrokerConfig, inflight_max: int, take: Callable[[_Connection, paho.MQTTMessage], None]
@@ -60,7 +60,7 @@ class _Connection:
             reconnect_on_failure=False,
             manual_ack=True,
         )
-        client.connect_timeout = ANSWER_S
+        client.connect_timeout = RESPONSE_TIMEOUT_S
         if config.username:
             client.username_pw_set(config.username, read_secret(config.password_file) if config.password_file else None)
         if config.ca_file:
@@ -80,7 +80,7 @@ class _Connection:
             self._connect = {"clean_start": False, "properties": properties}
 
     async def open(self) -> None:
-        """Connect; the rest follows in callbacks. Raises OSError."""
+        """Connect; callbacks subscribe and receive. Raises `OSError`."""
         connect = partial(self._client.connect, self._config.host, self._config.port, KEEPALIVE_S, **self._connect)
         opening = self._loop.run_in_executor(None, connect)
         try:
@@ -93,12 +93,12 @@ class _Connection:
         self._want_write()
 
     def close(self) -> None:
-        """End the connection; the broker keeps the session."""
+        """Close the connection; the broker keeps the session."""
         self._client.disconnect()
         self._client.loop_write()
-        if (left := self._client.socket()) is not None:
+        if (open_socket := self._client.socket()) is not None:
             self._release()
-            left.close()
+            open_socket.close()
         self.end("closed")
 
     def acknowledge(self, mids: Sequence[int]) -> None:
@@ -113,30 +113,30 @@ class _Connection:
         self._client.publish(topic, payload, qos=0)
 
     def pause(self) -> None:
-        """Read no more for now: the broker has to wait."""
+        """Pause reading, so that the broker has to wait."""
         if self._reading and self._socket is not None:
             self._loop.remove_reader(self._socket)
         self._reading = False
 
     def resume(self) -> None:
-        """Read again."""
+        """Resume reading."""
         if not self._reading and self._socket is not None:
             self._loop.add_reader(self._socket, self._readable)
             self._reading = True
 
     def beat(self) -> None:
-        """Keep the connection alive; call it once a second."""
+        """Keep the connection alive; call this once per second."""
         if self._reading:
             self._client.loop_misc()
 
     def _readable(self) -> None:
         self._client.loop_read()
-        # What TLS has decrypted already makes no socket readable.
+        # Data that TLS has decrypted already does not make the socket readable.
         while self._reading and (sock := self._socket) is not None and getattr(sock, "pending", int)():
             self._client.loop_read()
 
     def _on_register_write(self, *_: Any) -> None:
-        self._loop.call_soon_threadsafe(self._want_write)  # the first time in the connecting thread
+        self._loop.call_soon_threadsafe(self._want_write)  # the first call comes from the connecting thread
 
     def _on_unregister_write(self, *_: Any) -> None:
         if self._socket is not None:
@@ -150,28 +150,28 @@ class _Connection:
             self._loop.add_writer(self._socket, self._client.loop_write)
 
     def _release(self) -> None:
-        """Let go of the socket before it is closed: the event loop must not hold its number."""
+        """Remove the socket from the event loop before it is closed."""
         if self._socket is not None:
             self.pause()
             self._loop.remove_writer(self._socket)
             self._socket = None
 
     def end(self, reason: str) -> None:
-        """Say why it ended; the first reason stays."""
+        """Set the reason of the end; the first reason is kept."""
         if not self.ended.done():
             self.ended.set_result(reason)
 
     def _connected(self, client: paho.Client, _data: Any, _flags: Any, reason: ReasonCode, _more: Any) -> None:
         if reason.is_failure:
-            self.end(f"refused: {reason}")
+            self.end(f"connection refused: {reason}")
             return
         topics: list[Any] = [(topic, 1) for topic in self._config.topics]
         if self._connect:
-            # Retained messages once, at the first subscription of the session.
+            # Receive retained messages only at the first subscription of the session.
             topics = [(topic, SubscribeOptions(qos=1, retainHandling=1)) for topic in self._config.topics]
         code, _ = client.subscribe(topics)
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self.end(f"cannot subscribe: {code!r}")
+            self.end(f"subscribe failed: {code!r}")
 
     def _granted(self, _client: paho.Client, _data: Any, _mid: int, codes: list[ReasonCode], _more: Any) -> None:
         if refused := [topic for topic, code in zip(self._config.topics, codes, strict=False) if code.is_failure]:
@@ -184,11 +184,11 @@ class _Connection:
 
 
 class MqttSource:
-    r"""Messages from a foreign broker, in the order of receipt. Connects again by itself with full-jitter back-off.
+    r"""Messages from an external broker, in the order of receipt; reconnects with full-jitter back-off.
 
-    At most `inflight_max` messages are received and not yet acknowledged: with MQTT 5 the broker is told so, with
-    3.1.1 reading stops. A topic that is not UTF-8 is given with its bytes as ``\xNN``, so that it ends in quarantine
-    and is acknowledged: it would block its place in the session for ever.
+    At most `inflight_max` messages are unacknowledged: with MQTT 5 by Receive Maximum, with 3.1.1 by pausing reads. A
+    topic that is not UTF-8 is escaped as ``\xNN``, so that its message ends in quarantine and is acknowledged instead
+    of blocking the session.
     """
 
     def __init__(
@@ -205,43 +205,43 @@ class MqttSource:
         self._clock = clock
         self._jitter = jitter
         self._connection: _Connection | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._waiting: deque[tuple[Message, int]] = deque()
-        self._owed = 0  # received from this connection and not acknowledged
+        self._unacknowledged = 0  # unacknowledged messages of this connection
         self._sequence = 0
         self._arrived = asyncio.Event()
-        self._era = 0
+        self._generation = 0
         self.connected = asyncio.Event()
-        """Set while subscribed."""
+        """Set while the subscription is active."""
 
-    async def start(self, committed: Position | None) -> None:  # noqa: ARG002 - the session knows what is owed
+    async def start(self, committed: SourcePosition | None) -> None:  # noqa: ARG002 - the session of the broker has the position
         await self.stop()
         self._arrived.clear()
-        self._keeper = asyncio.create_task(self._keep(), name=f"collect {self.name}")
+        self._task = asyncio.create_task(self._run(), name=f"collect {self.name}")
 
     async def stop(self) -> None:
-        self._era += 1
-        if self._keeper:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-            self._keeper = None
+        self._generation += 1
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
         self._arrived.set()
 
     def reaches(self, about: str) -> bool:
-        """Return whether messages of this topic come from there."""
+        """Return whether messages of a topic come from this broker."""
         return any(paho.topic_matches_sub(topic, about) for topic in self._config.topics)
 
     async def send(self, topic: str, payload: bytes) -> None:
-        """Publish at QoS 0. Raises `Unavailable` where there is no connection."""
+        """Publish at QoS 0. Raises `Unavailable` without a connection."""
         if self._connection is None or not self.connected.is_set():
             raise Unavailable(f"{self.name}: not connected")
         self._connection.publish(topic, payload)
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
-        era = self._era
+        era = self._generation
         while True:
             await self._arrived.wait()
-            if era != self._era:
+            if era != self._generation:
                 return
             count = min(len(self._waiting), self._limits.commit_messages_max)
             batch = [self._waiting.popleft() for _ in range(count)]
@@ -254,10 +254,10 @@ class MqttSource:
 
     async def _acknowledge(self, connection: _Connection | None, mids: list[int]) -> None:
         if connection is None or connection is not self._connection:
-            return  # the packet ids mean nothing on another connection; the messages come again
+            return  # packet ids belong to a connection; the messages are redelivered
         connection.acknowledge([mid for mid in mids if mid])
-        self._owed -= len(mids)
-        if self._owed < self._config.inflight_max:
+        self._unacknowledged -= len(mids)
+        if self._unacknowledged < self._config.inflight_max:
             connection.resume()
 
     def _take(self, connection: _Connection, received: paho.MQTTMessage) -> None:
@@ -271,51 +271,51 @@ class MqttSource:
         payload = bytes(received.payload)
         message = Message(topic, payload, self._clock.now(), self._sequence, best_effort=received.qos == 0)
         self._waiting.append((message, received.mid if received.qos else 0))
-        self._owed += 1
+        self._unacknowledged += 1
         self._arrived.set()
-        if self._owed >= self._config.inflight_max:
+        if self._unacknowledged >= self._config.inflight_max:
             metrics.LIMIT_HITS.labels("inflight_max").inc()
             connection.pause()
 
-    async def _keep(self) -> None:
-        """Keep a connection; wait between attempts, a random part of a doubling time."""
+    async def _run(self) -> None:
+        """Keep a connection open, with exponential back-off and full jitter."""
         attempt = 0
         while True:
-            if await self._hold():
+            if await self._run_connection():
                 attempt = 0
-            most = min(self._config.backoff_max_s, BACKOFF_S * 2**attempt)
+            longest_s = min(self._config.backoff_max_s, BACKOFF_S * 2**attempt)
             attempt = min(attempt + 1, 16)
             metrics.RESTARTS.labels(f"collect {self.name}").inc()
-            await self._clock.sleep(self._jitter() * most)
+            await self._clock.sleep(self._jitter() * longest_s)
 
-    async def _hold(self) -> bool:
-        """Connect and stay until it ends; return whether it was good for anything."""
+    async def _run_connection(self) -> bool:
+        """Connect and serve until the connection ends; return whether the subscription succeeded."""
         try:
             connection = self._connection = _Connection(self._config, self._config.inflight_max, self._take)
         except (ConfigError, OSError) as why:
-            # A file of a password or certificate that is being replaced: nobody would hear of this task's end.
-            _log.error("foreign broker cannot be connected to; trying again", source=self.name, reason=str(why))
+            # A password or certificate file may be being replaced: retry rather than end the task.
+            _log.error("external broker cannot be connected; retrying", source=self.name, reason=str(why))
             return False
         try:
             await connection.open()
-            either: set[asyncio.Future[Any]] = {connection.ended, connection.subscribed}
-            await asyncio.wait(either, timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
+            events: set[asyncio.Future[Any]] = {connection.ended, connection.subscribed}
+            await asyncio.wait(events, timeout=RESPONSE_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
             if connection.subscribed.done():
                 self.connected.set()
             else:
-                connection.end(f"no answer within {ANSWER_S:g} s")
+                connection.end(f"no answer within {RESPONSE_TIMEOUT_S:g} s")
             while not connection.ended.done():
                 await asyncio.wait({connection.ended}, timeout=1.0)
                 connection.beat()
-            _log.warning("foreign broker gone; trying again", source=self.name, reason=connection.ended.result())
+            _log.warning("external broker disconnected; retrying", source=self.name, reason=connection.ended.result())
         except (OSError, ValueError) as why:
-            _log.warning("foreign broker not reached; trying again", source=self.name, reason=str(why) or repr(why))
+            _log.warning("external broker not reachable; retrying", source=self.name, reason=str(why) or repr(why))
         finally:
-            useful = connection.subscribed.done()
+            subscribed = connection.subscribed.done()
             self.connected.clear()
             self._connection = None
-            # What was not taken yet comes again on the next connection, in its place.
+            # Undelivered messages come again on the next connection, in order.
             self._waiting.clear()
-            self._owed = 0
+            self._unacknowledged = 0
             connection.close()
-        return useful
+        return subscribed

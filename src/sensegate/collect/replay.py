@@ -1,4 +1,4 @@
-"""Recorded messages from a JSONL file: ``topic``, ``payload`` or ``payload_b64``, optional ``at``."""
+"""A source of recorded messages in a JSON Lines file: ``topic``, ``payload`` or ``payload_b64``, optional ``at``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import msgspec
 
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError
-from sensegate.model import Delivery, Message, Position
+from sensegate.model import Delivery, Message, SourcePosition
 
 LINE_BYTES_MAX = 4 * 1024**2
 
@@ -31,7 +31,7 @@ def _payload(line: _Line) -> bytes:
     if line.payload_b64 is not None:
         return base64.b64decode(line.payload_b64, validate=True)
     raw = bytes(line.payload)
-    # A payload that was text is recorded as a string, one that was JSON may stand as it is.
+    # A text payload is recorded as a string, a JSON payload may be embedded.
     return msgspec.json.decode(raw, type=str).encode() if raw.startswith(b'"') else raw
 
 
@@ -42,11 +42,11 @@ def _received(at: float | datetime | None, now: int) -> int:
     return round(seconds * 1e6)
 
 
-def read(path: Path, now: int = 0) -> Iterator[Message]:
-    """Yield the messages of a recording; the sequence is the line. Empty lines are skipped.
+def read_recording(path: Path, now: int = 0) -> Iterator[Message]:
+    """Yield the messages of a recording, with the line as sequence; empty lines are skipped.
 
     Raises:
-        ConfigError: with the line that is not a recorded message.
+        ConfigError: a line is not a recorded message.
     """
     decoder = msgspec.json.Decoder(_Line)
     with path.open("rb") as lines:
@@ -60,7 +60,7 @@ def read(path: Path, now: int = 0) -> Iterator[Message]:
                 message = Message(line.topic, _payload(line), _received(line.at, now), number, principal=line.device)
             except (msgspec.DecodeError, binascii.Error, UnicodeDecodeError, OverflowError) as why:
                 raise ConfigError(
-                    f"not a recorded message: {why}",
+                    f"the line is not a recorded message: {why}",
                     file=str(path),
                     line=number,
                     remedy='write {"topic": …, "payload": …} or "payload_b64"',
@@ -69,25 +69,25 @@ def read(path: Path, now: int = 0) -> Iterator[Message]:
 
 
 class ReplaySource:
-    """Gives a recording once, as fast as it is taken; its position is the line. A file is known by its first line."""
+    """A source that plays a recording once, as fast as possible; positions are line numbers."""
 
     def __init__(self, path: Path, clock: Clock, *, name: str = "replay", batch: int = 1_000) -> None:
         self.name = name
         self._path = path
         self._clock = clock
         self._batch = batch
-        self._life = ""
+        self._recording_id = ""
         self._after = 0
         self._stopped = asyncio.Event()
         self.exhausted = asyncio.Event()
         """Set when the last message was acknowledged."""
         self._last = -1
 
-    async def start(self, committed: Position | None) -> None:
+    async def start(self, committed: SourcePosition | None) -> None:
         with self._path.open("rb") as file:
-            # A recording that grew is the same one.
-            self._life = hashlib.sha256(file.readline(LINE_BYTES_MAX)).hexdigest()[:16]
-        self._after = committed.sequence if committed and committed.life == self._life else 0
+            # The first line identifies a recording, which may grow.
+            self._recording_id = hashlib.sha256(file.readline(LINE_BYTES_MAX)).hexdigest()[:16]
+        self._after = committed.sequence if committed and committed.epoch == self._recording_id else 0
         self._stopped.clear()
 
     async def stop(self) -> None:
@@ -96,7 +96,7 @@ class ReplaySource:
     async def deliveries(self) -> AsyncIterator[Delivery]:
         batch: list[Message] = []
         last = self._after
-        for message in read(self._path, self._clock.now()):
+        for message in read_recording(self._path, self._clock.now()):
             if message.sequence <= self._after:
                 continue
             batch.append(message)
@@ -120,4 +120,4 @@ class ReplaySource:
             if last == self._last:
                 self.exhausted.set()
 
-        return Delivery(self.name, messages, acknowledge, Position(self._life, last))
+        return Delivery(self.name, messages, acknowledge, SourcePosition(self._recording_id, last))

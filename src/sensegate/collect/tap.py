@@ -1,9 +1,9 @@
-"""Reads one subscription's messages straight from a connection's bytes: nats-py's connection, a leaner way in.
+"""A fast parser for the messages of one subscription on a nats-py connection.
 
-nats-py spends about 7 µs a message on two regular expressions, headers, a `Msg` and a queue (measured, see
-`tests/bench/collect.py`); of a JetStream push consumer we need the payload and five numbers. The tap takes the place
-of the connection's parser, reads the messages of its own subscription, and hands every other operation, whole, to
-the parser it replaced. Connecting, authentication, TLS, pings, requests and reconnection stay nats-py's.
+nats-py spends about 7 µs per message on two regular expressions, headers, a `Msg` and a queue (see
+`tests/bench/collect.py`); for a JetStream push consumer the payload and five numbers suffice. The tap replaces the
+parser of the connection, parses the messages of its own subscription, and passes all other protocol operations to the
+original parser. Connecting, authentication, TLS, pings, requests and reconnection remain with nats-py.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _HEADER = re.compile(rb"^([^:\r\n]+): ?([^\r\n]*)\r$", re.MULTILINE)
 _NEVER = re.compile(rb"(?!)").match
 
 TOPICS_MAX = 200_000
-"""Subjects remembered with their topics; when full the memory starts anew."""
+"""Most cached topics; when full, the cache is cleared."""
 DISCARD = 0
 AWAIT_FIRST = -1
 
 
-class Tap:
-    """One JetStream push consumer's messages, checked for contiguity, from one connection.
+class SubscriptionTap:
+    """The messages of a JetStream push consumer on a connection, checked for contiguity.
 
     `messages(chunk, consumer sequence of the last)`, `control(headers, reply)`, `late()` and `broken(reason)` are
-    called from the connection's reading task. Nothing is given before `expect_first` was called and consumer sequence
-    1 was seen, and nothing after a break. `late()` tells that another message came where the first was awaited.
+    called from the connection's reading task. Nothing is delivered before `expect_first` and consumer sequence 1, nor
+    after a break. `late()` reports that another message arrived instead of the first.
     """
 
     def __init__(
@@ -45,50 +45,50 @@ class Tap:
         late: Callable[[], None],
         broken: Callable[[str], None],
     ) -> None:
-        # The one place that replaces nats-py's parser; a test fails if a release of it no longer has one.
+        # Replaces nats-py's private parser; a test fails if a release has none.
         self._parser: Any = connection._ps  # noqa: SLF001
-        connection._ps = self  # type: ignore[assignment]  # noqa: SLF001 - has the two methods that are called
+        connection._ps = self  # type: ignore[assignment]  # noqa: SLF001 - has the two methods that nats-py calls
         self._messages = messages
         self._control = control
         self._late = late
         self._broken = broken
         self._topics: dict[bytes, str] = {}
-        self._cut = 0
-        self._rest = b""
+        self._prefix_length = 0
+        self._remainder = b""
         self._sid = -1
         self._match = _NEVER
-        self._want = DISCARD
+        self._expected = DISCARD
 
     def attach(self, sid: int, stream: str, consumer: str, subject_prefix: str) -> None:
-        """Begin to read subscription `sid`; topics are the subjects without their prefix."""
+        """Start parsing subscription `sid`; topics are the subjects without the prefix."""
         reply = re.escape(f"$JS.ACK.{stream}.{consumer}.1.".encode())
         line = rb"HMSG (\S+) %d %s(\d+)\.(\d+)\.(\d+)\d\d\d\.\d+ (\d+) (\d+)\r\n" % (sid, reply)
         self._match = re.compile(line).match
         self._sid = sid
-        self._cut = len(subject_prefix)
+        self._prefix_length = len(subject_prefix)
         self._topics.clear()
-        self._want = DISCARD
+        self._expected = DISCARD
 
     def expect_first(self) -> None:
-        """Discard all messages until consumer sequence 1."""
-        self._want = AWAIT_FIRST
+        """Drop all messages until consumer sequence 1."""
+        self._expected = AWAIT_FIRST
 
     def detach(self) -> None:
-        """Pass everything on to nats-py from here."""
+        """Pass everything to nats-py from now on."""
         self._sid = -1
         self._match = _NEVER
-        self._want = DISCARD
+        self._expected = DISCARD
 
     def reset(self) -> None:
-        """Forget what was half read: nats-py calls this when it connects again."""
-        self._rest = b""
+        """Drop partial input; nats-py calls this when it reconnects."""
+        self._remainder = b""
         self._parser.reset()
         if self._sid >= 0:
-            self._break("the connection was made again")
+            self._break("the connection was re-established")
 
     async def parse(self, fresh: bytes = b"") -> None:
-        """Read what arrived; nats-py calls this with each piece."""
-        buffer = self._rest + fresh if self._rest else fresh
+        """Parse received bytes; nats-py calls this for each chunk."""
+        buffer = self._remainder + fresh if self._remainder else fresh
         position, end = 0, len(buffer)
         while position < end:
             position = self._read(buffer, position)
@@ -96,76 +96,79 @@ class Tap:
             if not size:
                 break
             if message and int(message[2]) == self._sid:
-                await self._odd(buffer[position : position + size], message)
+                await self._parse_slowly(buffer[position : position + size], message)
             else:
                 await self._parser.parse(buffer[position : position + size])
             position += size
-        self._rest = buffer[position:]
+        self._remainder = buffer[position:]
 
     def _read(self, buffer: bytes, position: int) -> int:
-        """Read first deliveries of our subscription; return where something else, or half a message, begins."""
-        match, topics, cut, end = self._match, self._topics, self._cut, len(buffer)
-        want = self._want
+        """Parse first deliveries of the subscription; return the position of another operation or a partial message."""
+        match, topics, prefix_length, end = self._match, self._topics, self._prefix_length, len(buffer)
+        expected = self._expected
         chunk: list[Message] = []
         add = chunk.append
-        while found := match(buffer, position):
-            subject, sequence, number, micros, head, total = found.groups()
-            start = found.end()
+        while match_ := match(buffer, position):
+            subject, sequence, number, micros, head, total = match_.groups()
+            start = match_.end()
             stop = start + int(total)
             if stop + 2 > end:
                 break
-            if int(number) != want and (want != AWAIT_FIRST or number != b"1"):
+            if int(number) != expected and (expected != AWAIT_FIRST or number != b"1"):
                 position = stop + 2
-                if want == AWAIT_FIRST:
+                if expected == AWAIT_FIRST:
                     self._late()
-                elif want > 0:
-                    # What was contiguous so far is given first.
-                    self._give(chunk, want)
-                    self._break(f"consumer sequence {number.decode()} came where {want} was due")
-                    chunk, want = [], DISCARD
+                elif expected > 0:
+                    # Deliver the contiguous messages first.
+                    self._deliver(chunk, expected)
+                    self._break(f"consumer sequence {number.decode()} arrived instead of {expected}")
+                    chunk, expected = [], DISCARD
                     add = chunk.append
                 continue
-            want = want + 1 if want > 0 else 2
+            expected = expected + 1 if expected > 0 else 2
             position = stop + 2
             topic = topics.get(subject)
             if topic is None:
                 if len(topics) >= TOPICS_MAX:
                     topics.clear()
-                topic = topics[subject] = topic_of(subject[cut:])
+                topic = topics[subject] = topic_of(subject[prefix_length:])
             add(Message(topic, buffer[start + int(head) : stop], int(micros), int(sequence)))
-        self._give(chunk, want)
+        self._deliver(chunk, expected)
         return position
 
-    def _give(self, chunk: list[Message], want: int) -> None:
-        self._want = want
+    def _deliver(self, chunk: list[Message], expected: int) -> None:
+        self._expected = expected
         if chunk:
-            self._messages(chunk, want - 1)
+            self._messages(chunk, expected - 1)
 
     def _break(self, reason: str) -> None:
-        self._want = DISCARD
+        self._expected = DISCARD
         self._broken(reason)
 
-    async def _odd(self, whole: bytes, found: re.Match[bytes]) -> None:
-        """Deal with what the fast expression does not know: control messages, redeliveries, no headers."""
+    async def _parse_slowly(self, whole: bytes, found: re.Match[bytes]) -> None:
+        """Parse what the fast expression does not match: control messages, redeliveries, messages without headers."""
         subject, _, reply, head, total = found.groups()
         start = len(whole) - 2 - int(total)
-        headed = start + int(head or b"0")
+        header_end = start + int(head or b"0")
         acknowledge = _REPLY.match(reply or b"")
         if not acknowledge:
             headers = {
-                name.decode("latin-1"): value.decode("latin-1") for name, value in _HEADER.findall(whole[start:headed])
+                name.decode("latin-1"): value.decode("latin-1")
+                for name, value in _HEADER.findall(whole[start:header_end])
             }
             await self._control(headers, (reply or b"").decode("latin-1"))
             return
         delivered, sequence, number, nanos = (int(part) for part in acknowledge.groups())
-        if self._want > 0 and delivered > 1:
+        if self._expected > 0 and delivered > 1:
             self._break(f"stream sequence {sequence} was delivered {delivered} times")
-        elif self._want > 0 and number != self._want:
-            self._break(f"consumer sequence {number} came where {self._want} was due")
-        elif self._want > 0 or (self._want == AWAIT_FIRST and number == 1 and delivered == 1):
-            payload = whole[headed:-2]
-            self._give([Message(topic_of(subject[self._cut :]), payload, nanos // 1_000, sequence)], number + 1)
-        elif self._want == AWAIT_FIRST:
+        elif self._expected > 0 and number != self._expected:
+            self._break(f"consumer sequence {number} arrived instead of {self._expected}")
+        elif self._expected > 0 or (self._expected == AWAIT_FIRST and number == 1 and delivered == 1):
+            payload = whole[header_end:-2]
+            self._deliver(
+                [Message(topic_of(subject[self._prefix_length :]), payload, nanos // 1_000, sequence)], number + 1
+            )
+        elif self._expected == AWAIT_FIRST:
             self._late()
 
 

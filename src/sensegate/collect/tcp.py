@@ -1,10 +1,10 @@
-"""Devices that speak a national protocol over TCP: identified frame by frame, answered after the commit.
+"""The TCP source: devices with national protocols, identified frame by frame, answered after the commit.
 
-    socket ─▶ FrameStream (whole frames) ─▶ Talk (who, which proof) ─▶ registry, passwords ─▶ Delivery
-                                              └─▶ answer  ◀──────────────── acknowledged ◀──────┘
+    socket ─▶ FrameStream (frames) ─▶ ProtocolSession (sender, proof) ─▶ registry, passwords ─▶ Delivery
+                                              └─▶ reply  ◀───────────────── acknowledged ◀──────┘
 
-A connection is read no further while too many of its frames wait for their commit, so TCP itself holds the device
-back. A device that gets no answer sends again; that its frame was committed after all shows as a duplicate.
+Reading of a connection pauses while too many of its frames are uncommitted, so that TCP flow control slows the device
+down. A device without a reply sends again; deduplication recognises frames that were committed nevertheless.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.ports import bracketed, listen
+from sensegate.bus.free_ports import listen, url_host
 from sensegate.clock import Clock
-from sensegate.collect.passwords import Passwords
-from sensegate.collect.protocols import TALKS
-from sensegate.collect.pushed import Pushed
+from sensegate.collect.passwords import DevicePasswords
+from sensegate.collect.protocols import PROTOCOLS
+from sensegate.collect.pushed import PushSource
 from sensegate.collect.stream import FrameStream
 from sensegate.config import IngestConfig, TcpConfig, TlsConfig
 from sensegate.errors import ConfigError, Rejected
-from sensegate.model import BOOL, Heard, Outcome
-from sensegate.ports import Talk
+from sensegate.model import BOOL, FrameOutcome, ReceivedFrame
+from sensegate.ports import ProtocolSession
 
-ANSWER_S = 25.0
-"""A device that has closed its side waits so long for the answers that it is owed."""
+REPLY_TIMEOUT_S = 25.0
+"""Time limit for outstanding replies after the device has closed its side."""
 CLOSE_S = 2.0
 UNREAD_BYTES_MAX = 65_536
-"""Most bytes of answers that a device leaves unread."""
+"""Most unread bytes of replies before a connection is aborted."""
 NAME_MAX = 128
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-"""A peer that vanished without a word is noticed within a minute."""
+"""Keep-alive options with which a vanished peer is detected within a minute."""
 _UNSAFE = re.compile(r"[^0-9A-Za-z_.-]")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -50,15 +50,15 @@ _log = structlog.get_logger("collect")
 
 
 class Registry(Protocol):
-    """What a listener must know of the registry."""
+    """The part of the device registry that a listener uses."""
 
     @property
     def enabled(self) -> BOOL:
-        """Whether device *i* may send."""
+        """Whether a device may send, by index."""
         ...
 
     def find(self, name: str, /) -> int:
-        """Return the index of the device with this id or alias, -1 if there is none."""
+        """Return the index of the device with an id or alias; -1 if there is none."""
         ...
 
     def id(self, at: int, /) -> str:
@@ -66,51 +66,51 @@ class Registry(Protocol):
         ...
 
 
-Refused = Callable[[str, str, str], None]
-"""(name, why, address): called for each frame that is refused for who sent it."""
+RefusalCallback = Callable[[str, str, str], None]
+"""Callback (name, reason, address) for each frame whose sender is refused."""
 
 
-class _Caller:
-    """One open connection."""
+class _TcpConnection:
+    """An open connection."""
 
-    def __init__(self, writer: asyncio.StreamWriter, talk: Talk, address: str, protocol: str) -> None:
-        self.talk = talk
+    def __init__(self, writer: asyncio.StreamWriter, session: ProtocolSession, address: str, protocol: str) -> None:
+        self.session = session
         self.address = address
         self.devices: set[str] = set()
-        """Whose frames it has brought."""
-        self.owed = 0
+        """Ids of the devices that sent frames on it."""
+        self.pending = 0
         self.refused = 0
         self._writer = writer
         self._protocol = protocol
-        self._less = asyncio.Event()
+        self._settled = asyncio.Event()
 
-    def say(self, answer: bytes) -> None:
-        """Send an answer; a device that never reads them is cut off."""
-        if not answer or self._writer.is_closing():
+    def send(self, reply: bytes) -> None:
+        """Send a reply; abort the connection if the device does not read its replies."""
+        if not reply or self._writer.is_closing():
             return
-        self._writer.write(answer)
+        self._writer.write(reply)
         metrics.TCP_ANSWERS.labels(self._protocol).inc()
         if self._writer.transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
             metrics.LIMIT_HITS.labels("tcp_unread").inc()
             self.abort()
 
-    def paid(self) -> None:
-        """Say that one frame less waits for its commit."""
-        self.owed -= 1
-        self._less.set()
+    def settle(self) -> None:
+        """Note that a frame was committed."""
+        self.pending -= 1
+        self._settled.set()
 
-    async def fewer(self, than: int) -> None:
-        """Return when fewer frames wait for their commit."""
-        while self.owed >= than:
-            self._less.clear()
-            await self._less.wait()
+    async def wait_below(self, limit: int) -> None:
+        """Wait until fewer than `limit` frames are uncommitted."""
+        while self.pending >= limit:
+            self._settled.clear()
+            await self._settled.wait()
 
     def abort(self) -> None:
-        """End the connection at once."""
+        """Abort the connection."""
         self._writer.transport.abort()
 
     async def close(self) -> None:
-        """Send what is to be sent, and end the connection."""
+        """Flush and close the connection."""
         self._writer.close()
         try:
             async with asyncio.timeout(CLOSE_S):
@@ -119,8 +119,8 @@ class _Caller:
             self.abort()
 
 
-class TcpSource(Pushed):
-    """One port. `open` listens; `start` and `stop` are those of the ingest, which devices do not notice."""
+class TcpSource(PushSource):
+    """A TCP port. `open` listens; `start` and `stop` restart the ingest without closing connections."""
 
     def __init__(
         self,
@@ -130,11 +130,11 @@ class TcpSource(Pushed):
         devices: Registry,
         *,
         zone: str = "Asia/Shanghai",
-        refused: Refused = lambda _name, _why, _address: None,
+        refused: RefusalCallback = lambda _name, _why, _address: None,
     ) -> None:
-        """Make a listener that does not listen yet; `zone`: of the times in answers.
+        """Create a listener, which `open` starts; `zone` is the time zone in replies.
 
-        Raises `ConfigError` where the passwords cannot be read, or where anyone could speak for any device.
+        Raises `ConfigError` if the passwords are unreadable, or if any host could send for any device.
         """
         super().__init__(f"tcp:{config.name or config.protocol}", limits, clock)
         self._config = config
@@ -143,34 +143,34 @@ class TcpSource(Pushed):
         self._refused = refused
         self._allow = _networks(config)
         self._centres = frozenset(centre.upper() for centre in config.centres)
-        self._passwords = Passwords(config.passwords_file, clock) if config.passwords_file else None
+        self._passwords = DevicePasswords(config.passwords_file, clock) if config.passwords_file else None
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._callers: set[_Caller] = set()
+        self._connections: set[_TcpConnection] = set()
         self._by_address: Counter[str] = Counter()
-        self._knocks = (0, 0)
-        """(minute, frames of unknown devices that were kept in it)"""
+        self._unknown_frames = (0, 0)
+        """(minute, stored frames of unknown devices in it)"""
 
     # ── the port ─────────────────────────────────────────────────────────────────────────────────────
 
     async def open(self) -> str:
-        """Listen; return where, as ``tcp://host:port``.
+        """Start listening; return the address as ``tcp://host:port``.
 
         Raises:
-            ConfigError: the address cannot be listened on, or the certificates cannot be used.
+            ConfigError: the address is not available, or the certificates cannot be loaded.
         """
         config = self._config
         context = _context(config.tls)
-        listening = partial(asyncio.start_server, self._accept, config.host, ssl=context, backlog=1_024)
+        start_server = partial(asyncio.start_server, self._accept, config.host, ssl=context, backlog=1_024)
         try:
-            self._server, port = await listen(listening, config.port, config.host)
+            self._server, port = await listen(start_server, config.port, config.host)
         except OSError as why:
-            what = f"cannot listen on {config.host}:{config.port}: {why.strerror}"
-            raise ConfigError(what, key="listen.tcp", remedy="choose a free port, or 0") from why
-        return f"{'tls' if context else 'tcp'}://{bracketed(config.host)}:{port}"
+            problem = f"the listener cannot use {config.host}:{config.port}: {why.strerror}"
+            raise ConfigError(problem, key="listen.tcp", remedy="choose a free port, or 0") from why
+        return f"{'tls' if context else 'tcp'}://{url_host(config.host)}:{port}"
 
     async def close(self) -> None:
-        """Listen no more and end all connections; what was not answered comes again."""
+        """Stop listening and close all connections; devices repeat unanswered frames."""
         if self._server is not None:
             self._server.close()
         for task in self._tasks:
@@ -178,42 +178,44 @@ class TcpSource(Pushed):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._server = None
 
-    def expel(self, device: str) -> None:
-        """End the connections that have brought frames of a device: it was disabled, or is another's now."""
-        for caller in self._callers:
-            if device in caller.devices:
-                caller.abort()
+    def disconnect(self, device: str) -> None:
+        """Abort the connections on which a device sent frames, because it was disabled or moved."""
+        for connection in self._connections:
+            if device in connection.devices:
+                connection.abort()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         address = str((writer.get_extra_info("peername") or ("",))[0])
-        if task is None or (why := self._turned_away(address)):
+        if task is None or (limit := self._limit_for(address)):
             if task is not None:
-                metrics.LIMIT_HITS.labels(why).inc()
+                metrics.LIMIT_HITS.labels(limit).inc()
             writer.transport.abort()
             return
         _keep_alive(writer)
-        caller = _Caller(writer, TALKS[self._config.protocol](self._config, self._zone), address, self._config.protocol)
+        connection = _TcpConnection(
+            writer, PROTOCOLS[self._config.protocol](self._config, self._zone), address, self._config.protocol
+        )
         self._tasks.add(task)
-        self._callers.add(caller)
+        self._connections.add(connection)
         self._by_address[address] += 1
         metrics.TCP_CONNECTIONS.labels(self._config.protocol).inc()
         try:
-            await self._converse(reader, caller)
+            await self._run_connection(reader, connection)
         finally:
             metrics.TCP_CONNECTIONS.labels(self._config.protocol).dec()
             self._by_address[address] -= 1
             self._by_address += Counter()  # drops zeros
-            self._callers.discard(caller)
+            self._connections.discard(connection)
             self._tasks.discard(task)
-            caller.abort()
+            connection.abort()
 
-    def _turned_away(self, address: str) -> str:
-        """Return which limit keeps an address out; empty: none."""
+    def _limit_for(self, address: str) -> str:
+        """Return the limit that rejects an address; empty: none."""
         if self._allow and not _within(address, self._allow):
-            self._refused("", f"not among listen.tcp.allow ({self.name})", address)
+            self._refused("", f"the address is not in listen.tcp.allow ({self.name})", address)
             return "tcp_allow"
-        if len(self._callers) >= self._config.connections_max:
+        if len(self._connections) >= self._config.connections_max:
             return "tcp_connections"
         if self._by_address[address] >= self._config.connections_per_address_max:
             return "tcp_connections_per_address"
@@ -221,90 +223,96 @@ class TcpSource(Pushed):
 
     # ── one connection ───────────────────────────────────────────────────────────────────────────────
 
-    async def _converse(self, reader: asyncio.StreamReader, caller: _Caller) -> None:
-        stream = FrameStream(reader, caller.talk.cut, self._config)
+    async def _run_connection(self, reader: asyncio.StreamReader, connection: _TcpConnection) -> None:
+        stream = FrameStream(reader, connection.session.find_frame, self._config)
         async for frame in stream.frames():
             if len(frame) > self._limits.message_bytes_max:
                 metrics.LIMIT_HITS.labels("message_bytes_max").inc()
-                stream.bad(frame)
+                stream.reject(frame)
                 continue
             try:
-                heard = caller.talk.hear(frame)
+                parsed = connection.session.parse(frame)
             except Rejected:
                 self._count("malformed")
-                stream.bad(frame)
+                stream.reject(frame)
                 continue
-            if not await self._take(frame, heard, caller, stream):
-                stream.ended = "refused"
+            if not await self._take(frame, parsed, connection, stream):
+                stream.end_reason = "refused"
                 break
         else:
             with suppress(TimeoutError):
-                async with asyncio.timeout(ANSWER_S):
-                    await caller.fewer(1)
-        _log.debug("connection ended", source=self.name, address=caller.address, why=stream.ended)
-        await caller.close()
+                async with asyncio.timeout(REPLY_TIMEOUT_S):
+                    await connection.wait_below(1)
+        _log.debug("connection closed", source=self.name, address=connection.address, reason=stream.end_reason)
+        await connection.close()
 
-    async def _take(self, frame: bytes, heard: Heard, caller: _Caller, stream: FrameStream) -> bool:
-        """Take one frame; return whether more are heard on this connection."""
-        outcome, device = self._judge(heard, caller.address)
+    async def _take(self, frame: bytes, parsed: ReceivedFrame, connection: _TcpConnection, stream: FrameStream) -> bool:
+        """Process a frame; return whether the connection stays open."""
+        outcome, device = self._identify(parsed, connection.address)
         if not device:
             self._count(outcome)
-            if outcome in {Outcome.UNKNOWN, Outcome.CHECK_FAILED} and heard.keeps and self._knock():
-                self.put(f"tcp/{self._config.protocol}/{_UNSAFE.sub('_', heard.name[:NAME_MAX])}", frame)
-            caller.say(caller.talk.answer(heard, outcome, self._clock.now()))
-            if outcome is Outcome.CHECK_FAILED:
-                stream.bad(frame)
+            if (
+                outcome in {FrameOutcome.UNKNOWN, FrameOutcome.CHECK_FAILED}
+                and parsed.is_stored
+                and self._may_store_unknown()
+            ):
+                self.put(f"tcp/{self._config.protocol}/{_UNSAFE.sub('_', parsed.name[:NAME_MAX])}", frame)
+            connection.send(connection.session.build_reply(parsed, outcome, self._clock.now()))
+            if outcome is FrameOutcome.CHECK_FAILED:
+                stream.reject(frame)
                 return True
-            caller.refused += 1
-            return outcome is not Outcome.PASSWORD and caller.refused < self._config.refused_max
-        caller.devices.add(device)
-        if outcome is not Outcome.CHECK_FAILED:
-            stream.good()
-        if outcome is Outcome.ALIVE:
+            connection.refused += 1
+            return outcome is not FrameOutcome.PASSWORD and connection.refused < self._config.refused_max
+        connection.devices.add(device)
+        if outcome is not FrameOutcome.CHECK_FAILED:
+            stream.accept()
+        if outcome is FrameOutcome.ALIVE:
             self._count(outcome)
-            caller.say(caller.talk.answer(heard, outcome, self._clock.now()))
+            connection.send(connection.session.build_reply(parsed, outcome, self._clock.now()))
             return True
-        await caller.fewer(self._config.inflight_max)
+        await connection.wait_below(self._config.inflight_max)
         if self.full:
             metrics.LIMIT_HITS.labels("depth_messages_max").inc()
-            await self.room()
-        caller.owed += 1
+            await self.wait_for_room()
+        connection.pending += 1
         committed = self.put(f"tcp/{self._config.protocol}/{device}", frame, device)
-        committed.add_done_callback(partial(self._settle, heard, outcome, caller))
+        committed.add_done_callback(partial(self._settle, parsed, outcome, connection))
         return True
 
-    def _settle(self, heard: Heard, outcome: Outcome, caller: _Caller, committed: asyncio.Future[None]) -> None:
-        caller.paid()
+    def _settle(
+        self, parsed: ReceivedFrame, outcome: FrameOutcome, connection: _TcpConnection, committed: asyncio.Future[None]
+    ) -> None:
+        connection.settle()
         self._count(outcome)
         if not committed.cancelled():
-            caller.say(caller.talk.answer(heard, outcome, self._clock.now()))
+            connection.send(connection.session.build_reply(parsed, outcome, self._clock.now()))
 
-    def _judge(self, heard: Heard, address: str) -> tuple[Outcome, str]:
-        """Return what is to become of a frame, and the id of its device where it is taken."""
-        index = self._devices.find(heard.name) if 0 < len(heard.name) <= NAME_MAX else -1
+    def _identify(self, frame: ReceivedFrame, address: str) -> tuple[FrameOutcome, str]:
+        """Return the outcome of a frame, and the id of its device if it is accepted."""
+        index = self._devices.find(frame.name) if 0 < len(frame.name) <= NAME_MAX else -1
         is_known = index >= 0 and bool(self._devices.enabled[index])
-        is_proved = heard.password is None or not self._passwords or self._passwords.match(heard.name, heard.password)
-        if not heard.right:  # what it says of its sender may be what is wrong with it
-            return Outcome.CHECK_FAILED, self._devices.id(index) if is_known and is_proved else ""
-        shown = heard.name[:NAME_MAX] or "(no name)"
+        is_proved = frame.password is None or not self._passwords or self._passwords.match(frame.name, frame.password)
+        if not frame.checksum_ok:  # the sender's name may be the corrupt part
+            return FrameOutcome.CHECK_FAILED, self._devices.id(index) if is_known and is_proved else ""
+        name = frame.name[:NAME_MAX] or "(no name)"
         if not is_known:
-            why = "no such device is registered" if index < 0 else "the device is disabled"
-            self._refused(shown, f"{why} ({self.name})", address)
-            return Outcome.UNKNOWN, ""
-        if self._centres and heard.centre and heard.centre not in self._centres:
-            self._refused(shown, f"meant for centre {heard.centre} ({self.name})", address)
-            return Outcome.CENTRE, ""
+            reason = "no such device is registered" if index < 0 else "the device is disabled"
+            self._refused(name, f"{reason} ({self.name})", address)
+            return FrameOutcome.UNKNOWN, ""
+        if self._centres and frame.centre and frame.centre not in self._centres:
+            self._refused(name, f"the frame is for centre {frame.centre} ({self.name})", address)
+            return FrameOutcome.CENTRE, ""
         if not is_proved:
-            self._refused(shown, f"wrong password ({self.name})", address)
-            return Outcome.PASSWORD, ""
-        return (Outcome.COMMITTED if heard.keeps else Outcome.ALIVE), self._devices.id(index)
+            self._refused(name, f"the password is wrong ({self.name})", address)
+            return FrameOutcome.PASSWORD, ""
+        return (FrameOutcome.COMMITTED if frame.is_stored else FrameOutcome.ALIVE), self._devices.id(index)
 
-    def _knock(self) -> bool:
-        """Return whether one more frame of an unknown device is kept in this minute."""
-        minute, count = self._clock.now() // 60_000_000, self._knocks[1] + 1
-        if minute != self._knocks[0]:
+    def _may_store_unknown(self) -> bool:
+        """Return whether another frame of an unknown device may be stored in this minute."""
+        minute, count = self._clock.now() // 60_000_000, self._unknown_frames[1] + 1
+        if minute != self._unknown_frames[0]:
             count = 1
-        self._knocks = (minute, count)
+        self._unknown_frames = (minute, count)
         return count <= self._config.unknown_per_minute and not self.full
 
     def _count(self, outcome: str) -> None:
@@ -320,22 +328,24 @@ def _networks(config: TcpConfig) -> tuple[Network, ...]:
     proof = config.allow or config.passwords_file or config.tls.ca_file
     if config.host not in _LOOPBACK and not proof:
         raise ConfigError(
-            f"{config.host}:{config.port} lets anyone speak for any device",
+            f"{config.host}:{config.port} would accept frames of any device from any host",
             key="listen.tcp",
             remedy="give allow, passwords_file or tls.ca_file, or listen on 127.0.0.1",
         )
     try:
         return tuple(ipaddress.ip_network(text) for text in config.allow)
     except ValueError as why:
-        raise ConfigError(str(why), key="listen.tcp.allow", remedy="an address, or a network like 10.1.0.0/16") from why
+        raise ConfigError(
+            str(why), key="listen.tcp.allow", remedy="give addresses or networks like 10.1.0.0/16"
+        ) from why
 
 
 def _within(address: str, networks: tuple[Network, ...]) -> bool:
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    mapped = getattr(found, "ipv4_mapped", None) or found
+    mapped = getattr(parsed, "ipv4_mapped", None) or parsed
     return any(mapped in network for network in networks)
 
 
@@ -350,17 +360,17 @@ def _context(tls: TlsConfig) -> ssl.SSLContext | None:
             context.load_verify_locations(tls.ca_file)
             context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ssl.SSLError) as why:
-        remedy = "PEM files; see config/README.md"
-        raise ConfigError(f"certificate cannot be used: {why}", key="listen.tcp.tls", remedy=remedy) from why
+        remedy = "give PEM files; see config/README.md"
+        raise ConfigError(f"the certificate cannot be loaded: {why}", key="listen.tcp.tls", remedy=remedy) from why
     return context
 
 
 def _keep_alive(writer: asyncio.StreamWriter) -> None:
-    line = writer.get_extra_info("socket")
-    if line is None:
+    connection = writer.get_extra_info("socket")
+    if connection is None:
         return
     with suppress(OSError):
-        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE:
             if hasattr(socket, name):
-                line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,6 +1,6 @@
-"""MQTT topics and the NATS subjects that nats-server makes of them.
+"""Mapping of MQTT topics to NATS subjects, as in nats-server.
 
-The server writes each level as a token: an empty level is ``/``, a ``.`` within a level is ``//`` (README-MQTT of
+Each level becomes a token: an empty level is ``/``, a ``.`` within a level is ``//`` (README-MQTT of
 nats-server; tested against the server itself).
 """
 

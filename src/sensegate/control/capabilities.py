@@ -8,7 +8,7 @@ import msgspec
 
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Role
-from sensegate.control.tasks import Command, Confirm, Scalar
+from sensegate.control.tasks import Command, Confirmation, Scalar
 from sensegate.decode import tasking
 from sensegate.decode.grammar import TaskPart
 from sensegate.decode.profile import CompiledProfile
@@ -74,7 +74,7 @@ class TaskingCapabilities:
         confirm = None
         if (shown := part.confirm) is not None:
             wanted = tasking.confirming_value(shown, values)
-            confirm = Confirm(shown.property, wanted, shown.channel, shown.tolerance)
+            confirm = Confirmation(shown.property, wanted, shown.channel, shown.tolerance)
         names = [device.id, *([device.alias] if device.alias else [])]
         return Command(
             part.name,
@@ -89,8 +89,8 @@ class TaskingCapabilities:
             part.again_s,
         )
 
-    def confirms(self, confirm: Confirm, value: float, text: str | None) -> bool:
-        return tasking.confirms(confirm.wanted, confirm.tolerance, value, text)
+    def confirms(self, confirm: Confirmation, value: float, text: str | None) -> bool:
+        return tasking.confirms(confirm.expected, confirm.tolerance, value, text)
 
 
 def _capability(task: TaskPart) -> Capability:

@@ -18,13 +18,13 @@ import structlog
 from sensegate import metrics
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Scope
-from sensegate.clock import Clock, moved
+from sensegate.clock import Clock, wait_or_sleep
 from sensegate.collect.commands import CommandChannel
 from sensegate.control.capabilities import Capability, TaskingCapabilities
-from sensegate.control.tasks import Scalar, Task, TaskQueue, TaskState
+from sensegate.control.tasks import DeviceTask, Scalar, TaskQueue, TaskState
 from sensegate.errors import Conflict, StoreFull, Unavailable
 from sensegate.ingest.batches import DecodedBatch
-from sensegate.model import I32, Device, Readings, Span, Spec
+from sensegate.model import I32, Device, MessageBatch, Readings, Spec
 
 POLL_S = 0.5
 """How often tasks are checked for expiry and for repetition."""
@@ -43,20 +43,30 @@ class CommandDispatcher:
         capabilities: TaskingCapabilities,
         clock: Clock,
         *,
+        channels: Sequence[CommandChannel],
         topics: Callable[[Device], Sequence[str]],
     ) -> None:
-        """`topics`: topics under which a device publishes; they tell to which broker it subscribes."""
+        """Send nothing yet.
+
+        Args:
+            tasks: the queue.
+            devices: the registry.
+            capabilities: what each device can be told.
+            clock: the clock.
+            channels: brokers to which devices subscribe.
+            topics: topics under which a device publishes; they tell to which broker it subscribes.
+        """
         self.tasks = tasks
         self._devices = devices
         self._capabilities = capabilities
         self._clock = clock
         self._topics = topics
-        self.channels: Sequence[CommandChannel] = ()
-        self._in_progress: dict[int, Task] = {}
+        self._channels = channels
+        self._in_progress: dict[int, DeviceTask] = {}
         """By index of the device."""
         self._indices: I32 = np.empty(0, np.int32)
         self._heard: set[int] = set()
-        self._shown: dict[str, Task] = {}
+        self._shown: dict[str, DeviceTask] = {}
         self._moved = asyncio.Event()
         tasks.on_change.append(self._changed)
 
@@ -76,7 +86,7 @@ class CommandDispatcher:
         expires_s: float = 0.0,
         note: str = "",
         order: str = "",
-    ) -> Task:
+    ) -> DeviceTask:
         """Queue a task for a device.
 
         Raises:
@@ -89,7 +99,7 @@ class CommandDispatcher:
 
     # ── confirmations ───────────────────────────────────────────────────────────────────────────────
 
-    def observe(self, specs: Sequence[Spec], _span: Span, batch: DecodedBatch) -> None:
+    def observe(self, specs: Sequence[Spec], _span: MessageBatch, batch: DecodedBatch) -> None:
         """Look in the readings of live messages for confirmations of tasks under way."""
         self.observe_readings(specs, batch.readings)
 
@@ -117,7 +127,7 @@ class CommandDispatcher:
                 self._shown[task.id] = task
                 self._moved.set()
 
-    def _changed(self, _: Task) -> None:
+    def _changed(self, _: DeviceTask) -> None:
         self._moved.set()
 
     # ── sending ────────────────────────────────────────────────────────────────────────────────
@@ -131,36 +141,36 @@ class CommandDispatcher:
             except (Conflict, StoreFull) as why:
                 _log.warning("tasks delayed", reason=str(why))
             # Checked when something happened, and now and then for what time alone changes.
-            await moved(self._moved, self._clock, POLL_S)
+            await wait_or_sleep(self._moved, self._clock, POLL_S)
 
     async def _check(self) -> None:
         shown, self._shown = self._shown, {}
         for task in shown.values():
             await self._end(task, TaskState.DONE)
         heard, self._heard = self._heard, set()
-        in_progress: dict[int, Task] = {}
+        in_progress: dict[int, DeviceTask] = {}
         now = self._clock.now()
-        for task in self.tasks.open():
+        for task in self.tasks.due():
             at = self._devices.find(task.device)
-            if now >= task.until or at < 0:
+            if now >= task.expires or at < 0:
                 await self._end(task, TaskState.EXPIRED)
                 continue
             due = task.state is TaskState.QUEUED or (
-                task.command.again_s > 0 and now - task.sent >= task.command.again_s * 1e6
+                task.command.retry_s > 0 and now - task.sent >= task.command.retry_s * 1e6
             )
-            if due and self._devices.enabled[at] and (not task.command.when_heard or at in heard):
+            if due and self._devices.enabled[at] and (not task.command.when_online or at in heard):
                 task = await self._send(task, self._devices.record(at))  # noqa: PLW2901 - the same, sent
             if task.state in (TaskState.QUEUED, TaskState.SENT):
                 in_progress[at] = task
         self._in_progress = in_progress
         self._indices = np.array(list(in_progress), np.int32)
 
-    async def _send(self, task: Task, device: Device) -> Task:
-        channels = [channel for channel in self.channels if any(map(channel.reaches, self._topics(device)))]
+    async def _send(self, task: DeviceTask, device: Device) -> DeviceTask:
+        channels = [channel for channel in self._channels if any(map(channel.reaches, self._topics(device)))]
         if not channels:
             # The device subscribes nowhere: the task must not be shown as sent. It waits, and expires.
             return task
-        sent = await self.tasks.sending(task)
+        sent = await self.tasks.mark_sent(task)
         if sent is None:
             return task
         lost = False
@@ -177,6 +187,6 @@ class CommandDispatcher:
             return msgspec.structs.replace(sent, state=TaskState.DONE)
         return sent
 
-    async def _end(self, task: Task, state: TaskState) -> None:
-        await self.tasks.end(task, state)
+    async def _end(self, task: DeviceTask, state: TaskState) -> None:
+        await self.tasks.finish(task, state)
         metrics.TASKS.labels(state.value).inc()

@@ -12,13 +12,13 @@ import structlog
 
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Scope, scope_text
-from sensegate.clock import Clock, moved
+from sensegate.clock import Clock, wait_or_sleep
 from sensegate.control.commands import CommandDispatcher
 from sensegate.control.emergency_grants import EmergencyGrants
 from sensegate.control.modes import MODE_ACTOR, EmergencyCommand, EmergencyGrant, ModeOrder, ModeRegistry, ModeStep
 from sensegate.control.tasks import Scalar
 from sensegate.errors import Conflict, SensegateError, StoreFull, Unavailable
-from sensegate.model import Shed
+from sensegate.model import SheddingRule
 
 POLL_S = 1.0
 EXPIRES_S = 86_400.0
@@ -29,21 +29,22 @@ _log = structlog.get_logger("control")
 class ModeOrderExecutor:
     """Carries mode orders out while `run`."""
 
-    def __init__(self, modes: ModeRegistry, tasking: CommandDispatcher, devices: Devices, clock: Clock) -> None:
+    def __init__(
+        self, modes: ModeRegistry, tasking: CommandDispatcher, devices: Devices, clock: Clock, grants: EmergencyGrants
+    ) -> None:
         self._modes = modes
         self._tasking = tasking
         self._devices = devices
         self._clock = clock
-        self.grants: EmergencyGrants | None = None
-        """None: this gateway shares no feeds."""
+        self._grants = grants
         self._moved = asyncio.Event()
         modes.on_change.append(self._moved.set)
 
-    def shed(self) -> Sequence[Shed]:
+    def shed(self) -> Sequence[SheddingRule]:
         """Return the readings that active orders withhold from the centre."""
         return [
-            Shed(order.place.division, order.place.department, frozenset(order.plan.shed))
-            for order in self._modes.open()
+            SheddingRule(order.place.division, order.place.department, frozenset(order.plan.shed))
+            for order in self._modes.unfinished()
             if order.state == "active" and order.plan.shed
         ]
 
@@ -51,12 +52,12 @@ class ModeOrderExecutor:
         """Take and undo steps until cancelled."""
         while True:
             self._moved.clear()
-            for order in list(self._modes.open()):
+            for order in list(self._modes.unfinished()):
                 try:
                     await self._advance(order)
                 except (Conflict, StoreFull, Unavailable) as why:
                     _log.warning("mode order delayed", order=order.id, reason=str(why))
-            await moved(self._moved, self._clock, POLL_S)
+            await wait_or_sleep(self._moved, self._clock, POLL_S)
 
     async def _advance(self, order: ModeOrder) -> None:
         if order.state == "active" and self._clock.now() >= order.until:
@@ -85,15 +86,12 @@ class ModeOrderExecutor:
 
     async def _grant(self, order: ModeOrder, wanted: EmergencyGrant, action: str, target: str) -> ModeStep:
         problem = ""
-        if self.grants is None:
-            problem = "this gateway shares no feeds"
-        else:
-            try:
-                await (self.grants.open if order.state == "active" else self.grants.close)(order, wanted)
-            except (Unavailable, StoreFull, Conflict):
-                raise
-            except SensegateError as why:
-                problem = str(why)
+        try:
+            await (self._grants.open if order.state == "active" else self._grants.close)(order, wanted)
+        except (Unavailable, StoreFull, Conflict):
+            raise
+        except SensegateError as why:
+            problem = str(why)
         return ModeStep(action, target, self._clock.now(), 0 if problem else 1, problem)
 
     async def _command(

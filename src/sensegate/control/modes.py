@@ -1,12 +1,12 @@
-"""Emergency plans and the mode orders that put them in force: 平戰結合, in peace prepared, in need one order.
+"""Emergency plans and the mode orders that activate them (平戰結合): prepared in peace, activated by one order.
 
-    plan: draft ─▶ approved (by another one than its writer)          a change makes it a draft again
-    order: active ─▶ ending ─▶ ended                                  by itself at its time, or by an order
+    plan: draft ─▶ approved (by another person than its author)       a change makes it a draft again
+    order: active ─▶ ending ─▶ ended                                  at its end time, or on request
 
-An order carries its plan as it was approved. What it makes (grants, tasks, what is shed) ends with it.
+An order contains its plan as approved. Its effects (grants, tasks, shedding) end with it.
 
-A name is a plan's own in its place only: who writes a plan never learns whether another place has one of that name. Who
-sees several of a name tells them apart by their ids.
+The name of a plan is unique only within its place, so that authors do not learn about plans of other places. Plans of
+the same name are distinguished by their ids.
 """
 
 from __future__ import annotations
@@ -34,95 +34,95 @@ _TEXT_MAX = 500
 
 
 class EmergencyGrant(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who reads what beyond the ordinary while the order holds."""
+    """Additional access to a feed while the order is active."""
 
     feed: str
     subscriber: str
-    """Id of the token that reads."""
+    """Id of the subscriber's token."""
     deliveries: tuple[str, ...] = ()
-    """Empty: all."""
+    """Permitted deliveries; empty: all."""
 
 
 class EmergencyCommand(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What all devices of a profile in the order's place are told, and what afterwards."""
+    """Task for all devices of a profile in the order's place, at its start and at its end."""
 
     profile: str
     task: str
     parameters: dict[str, Scalar] = {}
     afterwards: dict[str, Scalar] | None = None
-    """Parameters of the same task when the order ends; absent: nothing is told then."""
+    """Parameters of the same task at the end of the order; None: no task then."""
 
 
 class ModePlan(msgspec.Struct, frozen=True, omit_defaults=True, tag="plan", kw_only=True):
-    """What an order may do, where and for how long at most."""
+    """Emergency plan: the effects of an order, its place and its maximum duration."""
 
     name: str
     title: str
     place: Scope
-    """Orders may be for any part of it."""
+    """Orders may concern any part of it."""
     hours_max: float = 24.0
     grants: tuple[EmergencyGrant, ...] = ()
     tasks: tuple[EmergencyCommand, ...] = ()
     shed: tuple[str, ...] = ()
-    """Properties that are not forwarded to the centre meanwhile, alarms apart; they come up when the order is over."""
+    """Properties that are not forwarded to the centre during the order, except alarms; they follow after its end."""
     written_by: str = ""
     approved_by: str = ""
-    """Empty: a draft."""
+    """Id of the person who approved it; empty: a draft."""
     approved: int = 0
     id: str = ""
-    """Its name, a point, and what no other has; empty: its name, as releases before this one wrote it."""
+    """Unique id: name, dot, random suffix."""
     revision: int = 0
     format: int = 1
 
     @property
     def key(self) -> str:
-        """What tells it from all others."""
+        """Unique key of the plan."""
         return self.id or self.name
 
 
 class ModeStep(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing that an order did."""
+    """A step that an order executed."""
 
     action: str
     """``grant``, ``task``, ``shed`` or the same with ``.end``."""
     target: str
     at: int
     count: int = 0
-    """Devices told."""
+    """Number of devices concerned."""
     problem: str = ""
-    """Why it was not (or not wholly) done."""
+    """Why it was not, or not completely, done."""
 
 
 class ModeOrder(msgspec.Struct, frozen=True, omit_defaults=True, tag="order", kw_only=True):
-    """A plan in force."""
+    """An activation of a plan."""
 
     id: str
     plan: ModePlan
     place: Scope
     since: int
-    """µs UTC, as all its times."""
+    """µs UTC, as all times of an order."""
     until: int
-    """It ends by itself then."""
+    """Time at which it ends by itself."""
     reason: str
     by: str
     drill: bool = False
-    """Everything happens, and everything that it leaves in records says that it was a drill."""
+    """Whether it is a drill: everything is executed, and all records of it are marked as a drill."""
     state: str = "active"
-    """``active``, ``ending`` (being undone) or ``finish``."""
+    """``active``, ``ending`` (being undone) or ``ended``."""
     ended: int = 0
     ended_by: str = ""
-    """Empty: by itself."""
+    """Id of the person who ended it; empty: it ended by itself."""
     steps: tuple[ModeStep, ...] = ()
     revision: int = 0
     format: int = 1
 
 
 MODE_ACTOR = Principal("clock", Role.ADMIN, Scope("44"), name="mode orders")
-"""Who acts where an order does its steps."""
+"""Principal in whose name the steps of orders are executed."""
 
 
 class ModeRegistry:
-    """The plans and orders of a gateway."""
+    """Registry of the plans and mode orders of a gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
         self._shelf = RecordStore(bucket, clock)
@@ -140,23 +140,23 @@ class ModeRegistry:
     # ── plans ───────────────────────────────────────────────────────────────────────────────────────
 
     async def write(self, plan: ModePlan, *, by: Principal, revision: int) -> ModePlan:
-        """Write a plan as of a revision (0: a new one); it is a draft until somebody else approves it.
+        """Write a plan at a revision (0: a new plan); it is a draft until another person approves it.
 
         Raises:
             PermissionDenied, ConfigError, Conflict.
         """
         demand(by, Action.CHANGE_MODE, plan.place.division, plan.place.department)
-        alike = self._named(plan.name, by)
+        alike = self._find_plans(plan.name, by)
         present = next((plan for plan in alike if plan.revision == revision), None)
         if revision and present is None:
-            raise Conflict(f"plan {plan.name} was changed meanwhile, or there is none; read it again")
+            raise Conflict(f"plan {plan.name} was changed or deleted meanwhile; read it again")
         if present is not None:
             demand(by, Action.CHANGE_MODE, present.place.division, present.place.department)
         elif len(self._plans) >= PLANS_MAX:
-            raise ConfigError(f"{PLANS_MAX} plans", key="name", remedy="delete one")
+            raise ConfigError(f"there are {PLANS_MAX} plans already", key="name", remedy="delete one")
         name = present.name if present else plan.name
-        if any(other is not present and other.place == plan.place for other in self._named(name, by)):
-            raise Conflict(f"{scope_text(plan.place)} has a plan {name}; read it again, and send its revision")
+        if any(other is not present and other.place == plan.place for other in self._find_plans(name, by)):
+            raise Conflict(f"{scope_text(plan.place)} already has a plan {name}; read it, and send its revision")
         kept = msgspec.structs.replace(plan, name=name, written_by=by.id, approved_by="", approved=0)
         _check(kept)
         kept = msgspec.structs.replace(kept, id=present.id if present else f"{kept.name}.{secrets.token_hex(4)}")
@@ -164,11 +164,11 @@ class ModeRegistry:
         return await self._plans.put(kept.key, kept, expected=revision)
 
     async def approve(self, name: str, *, by: Principal, revision: int) -> ModePlan:
-        """Approve a plan as it is at a revision. Raises `PermissionDenied` (its own writer), `NotFound`, `Conflict`."""
+        """Approve a plan at a revision. Raises `PermissionDenied` (its author may not), `NotFound`, `Conflict`."""
         plan = self.plan(name, by)
         demand(by, Action.CHANGE_MODE, plan.place.division, plan.place.department)
         if by.id == plan.written_by:
-            raise PermissionDenied("who wrote a plan does not approve it; ask another one of your level or above")
+            raise PermissionDenied("authors may not approve their own plans; ask another person of your level or above")
         if plan.revision != revision:
             raise Conflict(f"plan {name} is at revision {plan.revision}, not {revision}; read it again")
         await self._trail.record(by, "mode.approve", plan.name, after={"id": plan.key, "revision": revision})
@@ -176,30 +176,30 @@ class ModeRegistry:
         return await self._plans.put(plan.key, approved, expected=revision)
 
     async def delete(self, name: str, *, by: Principal) -> None:
-        """Forget a plan; an order that put it in force goes on with it. Raises `NotFound`, `PermissionDenied`."""
+        """Delete a plan; active orders of it continue. Raises `NotFound`, `PermissionDenied`."""
         plan = self.plan(name, by)
         demand(by, Action.CHANGE_MODE, plan.place.division, plan.place.department)
         await self._trail.record(by, "mode.forget", plan.name, before=_facts(plan))
         await self._plans.delete(plan.key, expected=plan.revision)
 
     def plan(self, name: str, by: Principal) -> ModePlan:
-        """Return a plan by its name or id; of several of the name, that of the caller's own place.
+        """Return a plan by name or id; of several with the name, that of the caller's own place.
 
         Raises:
-            NotFound: there is none that the caller may see. Conflict: several; say which.
+            NotFound: there is none that the caller may see. Conflict: there are several.
         """
-        found = self._named(name, by)
-        if len(found) > 1:
-            found = [candidate for candidate in found if candidate.place == by.scope] or found
-        if not found:
-            raise NotFound(f"no plan '{name[:64]}' in your scope")
-        if len(found) > 1:
-            ids = ", ".join(f"{plan.key} of {scope_text(plan.place)}" for plan in found[:5])
-            raise Conflict(f"{len(found)} plans are called '{name[:64]}'; give the id: {ids}")
-        return found[0]
+        plans = self._find_plans(name, by)
+        if len(plans) > 1:
+            plans = [plan for plan in plans if plan.place == by.scope] or plans
+        if not plans:
+            raise NotFound(f"there is no plan '{name[:64]}' in your scope")
+        if len(plans) > 1:
+            ids = ", ".join(f"{plan.key} of {scope_text(plan.place)}" for plan in plans[:5])
+            raise Conflict(f"{len(plans)} plans have the name '{name[:64]}'; give the id: {ids}")
+        return plans[0]
 
-    def _named(self, name: str, by: Principal) -> list[ModePlan]:
-        """Return the plans of an id or else a name, as far as the caller may see them."""
+    def _find_plans(self, name: str, by: Principal) -> list[ModePlan]:
+        """Return the plans with an id or a name that the caller may see."""
         return [
             plan
             for plan in self._plans
@@ -218,11 +218,11 @@ class ModeRegistry:
     async def order(
         self, name: str, *, by: Principal, hours: float, reason: str, place: Scope | None = None, drill: bool = False
     ) -> ModeOrder:
-        """Put a plan in force for a time, for all of its place or a part.
+        """Activate a plan for a limited time, in all of its place or a part.
 
         Raises:
-            NotFound: no such plan. PermissionDenied: `by` may not, or it is not approved. ConfigError: no reason, too
-                long.
+            NotFound: there is no such plan. PermissionDenied: `by` may not, or the plan is not approved.
+            ConfigError: the reason is missing, or the duration too long. Conflict: the plan is active there already.
         """
         plan = self.plan(name, by)
         place = place or plan.place
@@ -230,15 +230,23 @@ class ModeRegistry:
         if not plan.place.covers(place.division, place.department):
             raise PermissionDenied(f"plan {name} is for {scope_text(plan.place)}, not for {scope_text(place)}")
         if not plan.approved_by:
-            raise PermissionDenied(f"plan {name} is not approved; ask another one than {plan.written_by} to approve it")
+            raise PermissionDenied(
+                f"plan {name} is not approved; ask another person than {plan.written_by} to approve it"
+            )
         if not 0 < hours <= plan.hours_max:
-            raise ConfigError(f"{hours:g}", key="hours", remedy=f"above 0, at most {plan.hours_max:g} (its plan)")
+            raise ConfigError(
+                f"{hours:g} is out of range",
+                key="hours",
+                remedy=f"give more than 0 and at most {plan.hours_max:g} (the plan's limit)",
+            )
         if not reason.strip() or len(reason) > _TEXT_MAX:
-            raise ConfigError("is missing or too long", key="reason", remedy=f"say why, in 1 to {_TEXT_MAX} characters")
+            raise ConfigError(
+                "is missing or too long", key="reason", remedy=f"give the reason in 1 to {_TEXT_MAX} characters"
+            )
         name = plan.name
         active = [order for order in self._orders.all() if order.state == "active" and order.place == place]
         if any(order.plan.key == plan.key for order in active):
-            raise Conflict(f"plan {name} is in force for {scope_text(place)} already")
+            raise Conflict(f"plan {name} is already active in {scope_text(place)}")
         now = self._clock.now()
         order = ModeOrder(
             id=f"{now // 1000:012x}{secrets.token_hex(4)}",
@@ -263,7 +271,7 @@ class ModeRegistry:
         return await self._orders.put(order.id, order, expected=0)
 
     async def end(self, order_id: str, *, by: Principal) -> ModeOrder:
-        """End an order before its time. Raises `NotFound`, `PermissionDenied`, `Conflict` (it has ended)."""
+        """End an order early. Raises `NotFound`, `PermissionDenied`, `Conflict` (it has ended)."""
         order = self.get(order_id, by)
         demand(by, Action.CHANGE_MODE, order.place.division, order.place.department)
         if order.state != "active":
@@ -277,7 +285,7 @@ class ModeRegistry:
         """Return an order. Raises `NotFound` where there is none that the caller may see."""
         order = self._orders.find(order_id)
         if order is None or not allows(by, Action.READ_REGISTRY, order.place.division, order.place.department):
-            raise NotFound(f"no order {order_id[:20]} in your scope")
+            raise NotFound(f"there is no order {order_id[:20]} in your scope")
         return order
 
     def orders(self, by: Principal) -> Iterable[ModeOrder]:
@@ -288,14 +296,14 @@ class ModeRegistry:
             if allows(by, Action.READ_REGISTRY, order.place.division, order.place.department)
         ]
 
-    # ── who carries them out ────────────────────────────────────────────────────────────────────────
+    # ── for the executor ────────────────────────────────────────────────────────────────────────────
 
-    def open(self) -> Iterable[ModeOrder]:
-        """Return the orders in force, and those whose undoing is not complete."""
+    def unfinished(self) -> Iterable[ModeOrder]:
+        """Return the active orders, and those that are not completely undone."""
         return [order for order in self._orders if order.state != "ended"]
 
     async def expire(self, order: ModeOrder) -> ModeOrder:
-        """Say that an order's time is over."""
+        """Start ending an order at its end time."""
         facts: Facts = {"order": order.id, "drill": order.drill}
         await self._trail.record(MODE_ACTOR, "mode.end", order.plan.name, after=facts)
         after = msgspec.structs.replace(order, state="ending", ended=self._clock.now())
@@ -305,13 +313,13 @@ class ModeRegistry:
         """Record a step of an order."""
         facts: Facts = {"order": order.id, "drill": order.drill, "step": step.action, "count": step.count}
         if step.problem:
-            facts["said"] = step.problem
+            facts["problem"] = step.problem
         await self._trail.record(MODE_ACTOR, "mode.step", step.target, after=facts)
         after = msgspec.structs.replace(order, steps=(*order.steps, step))
         return await self._orders.put(order.id, after, expected=order.revision)
 
     async def finish(self, order: ModeOrder) -> ModeOrder:
-        """Say that all of an order is undone."""
+        """Mark an order as ended; delete the oldest ended orders beyond the limit."""
         after = msgspec.structs.replace(order, state="ended")
         done = await self._orders.put(order.id, after, expected=order.revision)
         ended = [order for order in self._orders if order.state == "ended"]
@@ -319,14 +327,14 @@ class ModeRegistry:
             await self._orders.delete(oldest.id, expected=oldest.revision)
         return done
 
-    # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
+    # ── following the bucket ────────────────────────────────────────────────────────────────────────
 
     async def load(self) -> None:
-        """Read the whole bucket; then `watch` keeps up with it."""
+        """Read the whole bucket; `watch` then follows its changes."""
         await self._shelf.open()
 
     async def watch(self) -> None:
-        """Apply the changes of every process until cancelled; through losses of the engine."""
+        """Apply the changes made by every process until cancelled; resumes after a loss of the engine."""
         await self._shelf.run()
 
     def _changed(self, _before: object, _after: object) -> None:
@@ -336,16 +344,20 @@ class ModeRegistry:
 
 def _check(plan: ModePlan) -> None:
     if not _NAME.fullmatch(plan.name):
-        raise ConfigError(f"'{plan.name[:64]}'", key="name", remedy="small letters, digits and -")
+        raise ConfigError(
+            f"'{plan.name[:64]}' is not permitted", key="name", remedy="use lower-case letters, digits and -"
+        )
     if not plan.title.strip() or len(plan.title) > _TEXT_MAX:
-        raise ConfigError("is missing or too long", key="title", remedy=f"1 to {_TEXT_MAX} characters")
+        raise ConfigError("is missing or too long", key="title", remedy=f"give 1 to {_TEXT_MAX} characters")
     if not 0 < plan.hours_max <= HOURS_MAX:
-        raise ConfigError(f"{plan.hours_max:g}", key="hours_max", remedy=f"above 0, at most {HOURS_MAX:g}")
+        raise ConfigError(
+            f"{plan.hours_max:g} is out of range", key="hours_max", remedy=f"give more than 0 and at most {HOURS_MAX:g}"
+        )
     for name in ("grants", "tasks", "shed"):
         if len(getattr(plan, name)) > STEPS_MAX:
-            raise ConfigError(f"{len(getattr(plan, name))} of them", key=name, remedy=f"at most {STEPS_MAX}")
+            raise ConfigError(f"{len(getattr(plan, name))} are too many", key=name, remedy=f"give at most {STEPS_MAX}")
     if not (plan.grants or plan.tasks or plan.shed):
-        raise ConfigError("does nothing", key="plan", remedy="give it `grants`, `tasks` or `shed`")
+        raise ConfigError("has no effect", key="plan", remedy="give it `grants`, `tasks` or `shed`")
 
 
 def _facts(plan: ModePlan) -> Facts:

@@ -7,9 +7,9 @@ import msgspec
 from sensegate.authority.scope import Action
 from sensegate.control.capabilities import Capability
 from sensegate.control.commands import CommandDispatcher
-from sensegate.control.tasks import Scalar, Task
+from sensegate.control.tasks import DeviceTask, Scalar
+from sensegate.ports import PartKey
 from sensegate.web import listing
-from sensegate.web.deps import PartKey
 from sensegate.web.routing import API, Call, Route, iso, payload_text
 
 
@@ -55,7 +55,7 @@ def tasking_of(call: Call) -> CommandDispatcher:
     return call.part(TASKING)
 
 
-def _row(task: Task) -> TaskRow:
+def _row(task: DeviceTask) -> TaskRow:
     return TaskRow(
         task.id,
         task.device,
@@ -65,8 +65,8 @@ def _row(task: Task) -> TaskRow:
         list(task.command.topics),
         payload_text(task.command.payload),
         task.by,
-        iso(task.made),
-        iso(task.until),
+        iso(task.created),
+        iso(task.expires),
         task.sends,
         iso(task.sent),
         iso(task.ended),

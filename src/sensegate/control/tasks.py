@@ -1,10 +1,10 @@
-"""Tasks of devices: who told which device to do what, how far it is, and what became of it; they outlive a restart.
+"""Tasks of devices: queued commands, their state and outcome; they survive restarts.
 
-    queued ─▶ sent ─▶ done        its confirmation was read (or it has none, and it was sent)
+    queued ─▶ sent ─▶ done        the confirming reading came (or the task has none, and it was sent)
     │         └────▶ expired      no confirmation in time
-    └─▶ expired, cancelled        it was never sent
+    └─▶ expired, cancelled        the task was never sent
 
-That a task is sent is written before it is sent: one that must not happen twice is sent once, or not at all.
+The state `sent` is written before a task is sent: a task that must not run twice is sent once, or not at all.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, Permis
 
 OPEN_MAX = 20_000
 DEVICE_MAX = 20
-"""Open tasks of one device."""
+"""Most open tasks of a device."""
 ENDED_MAX = 2_000
-"""Ended tasks that are kept; the audit trail keeps all."""
-FORGOTTEN_AT_ONCE = 100
+"""Most ended tasks that are kept; the audit trail keeps all."""
+DELETED_AT_ONCE = 100
 NOTE_MAX = 500
 EXPIRES_MAX_S = 30 * 86_400.0
 Scalar = bool | int | float | str
 
 
 class TaskState(StrEnum):
-    """Where a task stands."""
+    """State of a task."""
 
     QUEUED = "queued"
     SENT = "sent"
@@ -47,36 +47,36 @@ class TaskState(StrEnum):
 OPEN = (TaskState.QUEUED, TaskState.SENT)
 
 
-class Confirm(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The reading that shows that a task was done."""
+class Confirmation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The reading that confirms that a task was done."""
 
     property: str
-    wanted: Scalar
+    expected: Scalar
     channel: str = ""
     tolerance: float = 0.0
 
 
 class Command(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a profile makes of a task: where it goes and how it reads there."""
+    """A task as encoded by a profile: topics and payload of the command."""
 
     task: str
     profile: str
-    """``vendor/model@version`` by which it was written."""
+    """``vendor/model@version`` by which it was encoded."""
     parameters: dict[str, Scalar]
     topics: tuple[str, ...]
     payload: bytes
-    confirm: Confirm | None = None
+    confirm: Confirmation | None = None
     role: Role = Role.COUNTY_OPERATOR
-    """Least that may give it."""
-    when_heard: bool = False
-    """Sent as soon as the device is heard."""
+    """Lowest role that may give the task."""
+    when_online: bool = False
+    """Whether it is sent only once a message of the device arrives."""
     expires_s: float = 600.0
-    again_s: float = 0.0
-    """Sent again while it is not confirmed; 0: never."""
+    retry_s: float = 0.0
+    """Interval of retries while it is not confirmed; 0: no retries."""
 
 
-class Task(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One task of one device."""
+class DeviceTask(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A task of a device."""
 
     id: str
     device: str
@@ -84,127 +84,138 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     department: str
     command: Command
     by: str
-    made: int
-    """µs UTC, as all its times."""
-    until: int
-    """It is given up then."""
+    created: int
+    """µs UTC, as all times of a task."""
+    expires: int
+    """Time at which it is abandoned."""
     note: str = ""
     order: str = ""
-    """The mode order of which it is a part."""
+    """Id of the mode order that created it; empty: none."""
     state: TaskState = TaskState.QUEUED
     sends: int = 0
     sent: int = 0
-    """When it was sent last."""
+    """Time of the last sending."""
     ended: int = 0
     revision: int = 0
     format: int = 1
 
 
 _CLOCK = Principal("clock", Role.ADMIN, Scope("44"), name="tasks")
-"""Who acts when a task ends by itself."""
+"""Principal in whose name a task ends by itself."""
 
 
 class TaskQueue:
-    """All tasks of a gateway's devices."""
+    """Queues of the tasks of a gateway's devices."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
         self._shelf = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
-        self._tasks: RecordTable[Task] = RecordTable(self._shelf, "task", Task, prefix="", packed=True)
+        self._tasks: RecordTable[DeviceTask] = RecordTable(self._shelf, "task", DeviceTask, prefix="", packed=True)
         self._tasks.on_change.append(self._changed)
-        self._queues: dict[str, dict[str, Task]] = {}
+        self._queues: dict[str, dict[str, DeviceTask]] = {}
         """Device -> its open tasks, oldest first."""
         self._open = 0
-        """How many are open."""
-        self.on_change: list[Callable[[Task], None]] = []
+        """Number of open tasks."""
+        self.on_change: list[Callable[[DeviceTask], None]] = []
         """Called after a change is in memory."""
 
     async def enqueue(
         self,
         device: str,
         place: Scope,
-        told: Command,
+        command: Command,
         *,
         by: Principal,
         expires_s: float = 0.0,
         note: str = "",
         order: str = "",
-    ) -> Task:
-        """Give a task to a device at `place` (its division and department); `expires_s` 0: as its profile says.
+    ) -> DeviceTask:
+        """Queue a task for a device at `place` (its division and department); `expires_s` 0: as in the profile.
 
         Raises:
-            PermissionDenied: `by` may not, or the task asks for a higher role.
-            ConfigError: it means nothing. Overloaded: too many wait.
+            PermissionDenied: `by` may not, or the task requires a higher role.
+            ConfigError: an argument is invalid. Overloaded: too many tasks wait.
         """
         demand(by, Action.TASK_DEVICES, place.division, place.department)
-        if not has_rank(by, told.role):
-            raise PermissionDenied(f"task {told.task} asks for a {told.role}; you are a {by.role}")
+        if not has_rank(by, command.role):
+            raise PermissionDenied(f"task {command.task} requires the role {command.role}; yours is {by.role}")
         if not 0 <= expires_s <= EXPIRES_MAX_S:
-            raise ConfigError(f"{expires_s:g} s", key="expires_s", remedy=f"up to {EXPIRES_MAX_S:g}; 0: as the profile")
+            raise ConfigError(
+                f"{expires_s:g} s is out of range",
+                key="expires_s",
+                remedy=f"give at most {EXPIRES_MAX_S:g}; 0: as in the profile",
+            )
         if len(note) > NOTE_MAX:
-            raise ConfigError(f"{len(note)} characters", key="note", remedy=f"at most {NOTE_MAX}")
+            raise ConfigError(f"{len(note)} characters are too many", key="note", remedy=f"give at most {NOTE_MAX}")
         if len(self._queues.get(device, ())) >= DEVICE_MAX:
-            raise Overloaded(f"{DEVICE_MAX} tasks of {device} wait already", retry_after_s=30)
+            raise Overloaded(f"{DEVICE_MAX} tasks of {device} already wait", retry_after_s=30)
         if self._open >= OPEN_MAX:
-            raise Overloaded(f"{OPEN_MAX} tasks wait already", retry_after_s=30)
+            raise Overloaded(f"{OPEN_MAX} tasks already wait", retry_after_s=30)
         now = self._clock.now()
-        until = now + round((expires_s or told.expires_s) * 1e6)
+        until = now + round((expires_s or command.expires_s) * 1e6)
         task_id = f"{now // 1000:012x}{secrets.token_hex(4)}"
-        task = Task(task_id, device, place.division, place.department, told, by.id, now, until, note=note, order=order)
-        facts: Facts = {"task": told.task, "id": task.id, "parameters": dict(told.parameters), "profile": told.profile}
+        task = DeviceTask(
+            task_id, device, place.division, place.department, command, by.id, now, until, note=note, order=order
+        )
+        facts: Facts = {
+            "task": command.task,
+            "id": task.id,
+            "parameters": dict(command.parameters),
+            "profile": command.profile,
+        }
         if note:
             facts["note"] = note
         if order:
             facts["order"] = order
         await self._trail.record(by, "task.order", device, after=facts)
         given = await self._tasks.put(task.id, task, expected=0)
-        await self._forget()
+        await self._delete_oldest()
         return given
 
-    async def cancel(self, task_id: str, *, by: Principal) -> Task:
-        """Give a task up. Raises `NotFound`, `PermissionDenied`, `Conflict` (it was sent, or has ended)."""
+    async def cancel(self, task_id: str, *, by: Principal) -> DeviceTask:
+        """Cancel a task. Raises `NotFound`, `PermissionDenied`, `Conflict` (it was sent, or has ended)."""
         task = self.get(task_id, by)
         demand(by, Action.TASK_DEVICES, task.division, task.department)
         if task.state not in OPEN:
             raise Conflict(f"task {task.id} is {task.state}")
-        if task.state is TaskState.SENT and not task.command.again_s:
-            raise Conflict(f"task {task.id} was sent to {task.device}; it cannot be taken back")
+        if task.state is TaskState.SENT and not task.command.retry_s:
+            raise Conflict(f"task {task.id} was sent to {task.device}; it can no longer be cancelled")
         await self._trail.record(by, "task.cancel", task.device, after={"id": task.id, "sends": task.sends})
         return await self._set(task, state=TaskState.CANCELLED, ended=self._clock.now())
 
-    def get(self, task_id: str, by: Principal) -> Task:
+    def get(self, task_id: str, by: Principal) -> DeviceTask:
         """Return a task. Raises `NotFound` where there is none that the caller may see."""
         task = self._tasks.find(task_id)
         if task is None or not allows(by, Action.READ_REGISTRY, task.division, task.department):
-            raise NotFound(f"no task {task_id[:20]} in your scope")
+            raise NotFound(f"there is no task {task_id[:20]} in your scope")
         return task
 
-    def list(self, by: Principal, device: str = "") -> Iterable[Task]:
+    def list(self, by: Principal, device: str = "") -> Iterable[DeviceTask]:
         """Return the tasks that the caller may see, newest first."""
-        found = sorted(self._tasks.all(), key=lambda one: -one.made)
+        tasks = sorted(self._tasks.all(), key=lambda task: -task.created)
         return [
-            candidate
-            for candidate in found
-            if (not device or candidate.device == device)
-            and allows(by, Action.READ_REGISTRY, candidate.division, candidate.department)
+            task
+            for task in tasks
+            if (not device or task.device == device)
+            and allows(by, Action.READ_REGISTRY, task.division, task.department)
         ]
 
-    # ── the sender's side ───────────────────────────────────────────────────────────────────────────
+    # ── for the sender ──────────────────────────────────────────────────────────────────────────────
 
-    def open(self) -> Iterable[Task]:
-        """Return the task of each device that is to be done now: its oldest open one."""
+    def due(self) -> Iterable[DeviceTask]:
+        """Return the task of each device that is due: its oldest open one."""
         return [next(iter(queue.values())) for queue in self._queues.values()]
 
-    async def sending(self, task: Task) -> Task | None:
-        """Say that a task is sent now; None where it has changed meanwhile and must not be."""
+    async def mark_sent(self, task: DeviceTask) -> DeviceTask | None:
+        """Mark a task as sent and return it; None where it was changed meanwhile and must not be sent."""
         try:
             return await self._set(task, state=TaskState.SENT, sends=task.sends + 1, sent=self._clock.now())
         except Conflict:
             return None
 
-    async def end(self, task: Task, state: TaskState) -> None:
-        """Say what became of a task; nothing where somebody else has."""
+    async def finish(self, task: DeviceTask, state: TaskState) -> None:
+        """Set the final state of a task, unless it has ended already."""
         present = self._tasks.find(task.id)
         if present is None or present.state not in OPEN:
             return
@@ -213,21 +224,21 @@ class TaskQueue:
         await self._set(present, state=state, ended=self._clock.now())
 
     def counts(self) -> Counter[TaskState]:
-        """Return how many are in which state."""
+        """Return the number of tasks per state."""
         return Counter(task.state for task in self._tasks.all())
 
-    # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
+    # ── following the bucket ────────────────────────────────────────────────────────────────────────
 
     async def load(self) -> None:
-        """Read the whole bucket; then `watch` keeps up with it."""
+        """Read the whole bucket; `watch` then follows its changes."""
         await self._shelf.open()
 
     async def watch(self) -> None:
-        """Apply the changes of every process until cancelled; through losses of the engine."""
+        """Apply the changes made by every process until cancelled; resumes after a loss of the engine."""
         await self._shelf.run()
 
-    def _changed(self, before: Task | None, after: Task | None) -> None:
-        """Keep the queues true to the records."""
+    def _changed(self, before: DeviceTask | None, after: DeviceTask | None) -> None:
+        """Update the queues after a change of a record."""
         task = after or before
         if task is None:
             return
@@ -244,19 +255,19 @@ class TaskQueue:
             for listener in self.on_change:
                 listener(after)
 
-    async def _set(self, task: Task, **changes: object) -> Task:
+    async def _set(self, task: DeviceTask, **changes: object) -> DeviceTask:
         present = self._tasks.find(task.id)
         if present is None or present.revision != task.revision:
             raise Conflict(f"task {task.id}: changed meanwhile")
         return await self._tasks.put(task.id, msgspec.structs.replace(present, **changes), expected=present.revision)
 
-    async def _forget(self) -> None:
-        # An order of an emergency gives thousands at once: it is not to sort them all each time.
-        if len(self._tasks) - self._open <= ENDED_MAX + FORGOTTEN_AT_ONCE:
+    async def _delete_oldest(self) -> None:
+        # A mode order creates thousands of tasks at once, so they are not sorted each time.
+        if len(self._tasks) - self._open <= ENDED_MAX + DELETED_AT_ONCE:
             return
         ended = [task for task in self._tasks.all() if task.state not in OPEN]
-        for task in sorted(ended, key=lambda task: task.made)[: max(0, len(ended) - ENDED_MAX)]:
+        for task in sorted(ended, key=lambda task: task.created)[: max(0, len(ended) - ENDED_MAX)]:
             try:
                 await self._tasks.delete(task.id, expected=task.revision)
             except Conflict:
-                continue  # another process was faster; the task that was given stands
+                continue  # another process has changed or deleted it

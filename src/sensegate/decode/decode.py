@@ -39,14 +39,14 @@ from sensegate.model import (
     I64,
     U16,
     Device,
+    Downsampled,
     Fields,
     Message,
+    MessageBatch,
     Quarantined,
     QuarantineReason,
     RejectedValue,
     RejectReason,
-    Span,
-    Thinned,
 )
 from sensegate.quantities.quality import Flag
 
@@ -151,7 +151,7 @@ class _BatchDecoder:
         self._memory = decoder.memory
         self._profiles = decoder.profiles
         self._devices = devices
-        self._messages = span = Span.of(messages)
+        self._messages = span = MessageBatch.of(messages)
         self._payloads = span.payloads
         topics = span.topics
         if any(span.principals):
@@ -529,7 +529,9 @@ class _BatchDecoder:
             return self._index(camera, rule, route.gateway) if named else route.device
 
         self.rows.ignored += tree.ignored
-        self.rows.thinned += [Thinned(index, device_of(camera), count) for camera, count in tree.thinned.items()]
+        self.rows.downsampled += [
+            Downsampled(index, device_of(camera), count) for camera, count in tree.downsampled.items()
+        ]
         self.rows.rejected += [
             RejectedValue(index, reason_of(item.reason), refused_at(item.index), route.device, item.detail)
             for item in tree.refused

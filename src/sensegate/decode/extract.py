@@ -29,7 +29,7 @@ from sensegate.decode.profile import (
 )
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
-from sensegate.model import Quarantined, QuarantineReason, RejectedValue, RejectReason, Thinned
+from sensegate.model import Downsampled, Quarantined, QuarantineReason, RejectedValue, RejectReason
 from sensegate.quantities.quality import Quality, TimeQuality
 
 VALUES_MAX = 8_192
@@ -380,7 +380,7 @@ class DecodedRows:
         """Row -> bits of `quality.Flag`."""
         self.quarantined: list[Quarantined] = []
         self.rejected: list[RejectedValue] = []
-        self.thinned: list[Thinned] = []
+        self.downsampled: list[Downsampled] = []
         self.numbered: list[tuple[int, int, int]] = []
         """Message, device, number: the rows of `Numbered`."""
         self.ignored = 0
@@ -388,17 +388,17 @@ class DecodedRows:
     def savepoint(self) -> tuple[int, int, int, int, int, int]:
         """Return a savepoint: the present ends of all columns."""
         refused, rejected = len(self.quarantined), len(self.rejected)
-        return len(self.message), refused, rejected, len(self.thinned), len(self.numbered), self.ignored
+        return len(self.message), refused, rejected, len(self.downsampled), len(self.numbered), self.ignored
 
     def rollback(self, savepoint: tuple[int, int, int, int, int, int]) -> None:
         """Remove everything added after a savepoint."""
-        rows, quarantined, rejected, thinned, numbered, self.ignored = savepoint
+        rows, quarantined, rejected, downsampled, numbered, self.ignored = savepoint
         for column in (self.message, self.device, self.spec, self.time, self.time_quality, self.key, self.path):
             del column[rows:]
         del self.value[rows:]
         del self.quarantined[quarantined:]
         del self.rejected[rejected:]
-        del self.thinned[thinned:]
+        del self.downsampled[downsampled:]
         del self.numbered[numbered:]
         for by_row in (self.text, self.scale, self.quality, self.flags):
             for row in [row for row in by_row if row >= rows]:

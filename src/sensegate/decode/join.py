@@ -8,7 +8,7 @@ import numpy as np
 
 from sensegate.decode.extract import DecodedRows
 from sensegate.decode.plan import Chunk
-from sensegate.model import I64, Fields, Numbered, Quarantined, RejectedValue
+from sensegate.model import I64, Fields, Quarantined, RejectedValue, SequenceNumbers
 
 _T = TypeVar("_T")
 
@@ -62,8 +62,10 @@ def fields_of(rows: DecodedRows, chunks: list[Chunk]) -> Fields:
         source_quality=quality,
         source_flags=flags,
         ignored=sum(chunk.ignored for chunk in chunks),
-        thinned=rows.thinned,
-        numbered=Numbered.joined([*(chunk.numbered for chunk in chunks), Numbered.of(rows.numbered)]),
+        downsampled=rows.downsampled,
+        sequence_numbers=SequenceNumbers.joined(
+            [*(chunk.numbered for chunk in chunks), SequenceNumbers.of(rows.numbered)]
+        ),
     )
 
 

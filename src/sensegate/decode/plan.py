@@ -33,7 +33,7 @@ from sensegate.decode.profile import (
     ValueRejection,
 )
 from sensegate.decode.times import BAD, join_parts
-from sensegate.model import F64, I32, I64, U8, U16, UNNUMBERED, Numbered, RejectedValue, RejectReason
+from sensegate.model import F64, I32, I64, NO_SEQUENCE_NUMBERS, U8, U16, RejectedValue, RejectReason, SequenceNumbers
 from sensegate.quantities.properties import ValueKind
 from sensegate.quantities.quality import TimeQuality
 
@@ -140,7 +140,7 @@ class Chunk(NamedTuple):
     quality: dict[int, int] = {}
     flags: dict[int, int] = {}
     """Row -> flag bits, where the device's own flag is not good."""
-    numbered: Numbered = UNNUMBERED
+    numbered: SequenceNumbers = NO_SEQUENCE_NUMBERS
 
 
 class PlanBatch(NamedTuple):
@@ -342,9 +342,9 @@ class ColumnPlan:
         )
         return chunk, left
 
-    def _numbered(self, batch: PlanBatch, devices: list[I32]) -> Numbered:
+    def _numbered(self, batch: PlanBatch, devices: list[I32]) -> SequenceNumbers:
         """Return the sequence numbers that devices gave these messages."""
-        numbered: list[Numbered] = []
+        numbered: list[SequenceNumbers] = []
         for index, element in enumerate(self._elements):
             if element.sequence is not None:
                 counters = list(map(element.sequence, batch.objects))
@@ -354,9 +354,9 @@ class ColumnPlan:
                 continue
             numbers, given = numbers_of(counters)
             numbered.append(
-                Numbered(batch.message[given].astype(np.int64), devices[index][given].astype(np.int64), numbers)
+                SequenceNumbers(batch.message[given].astype(np.int64), devices[index][given].astype(np.int64), numbers)
             )
-        return Numbered.joined(numbered)
+        return SequenceNumbers.joined(numbered)
 
     def _non_finite(self, objects: Sequence[Any]) -> list[int]:
         """Return the indices of messages with a value that is not finite."""

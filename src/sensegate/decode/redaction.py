@@ -19,9 +19,8 @@ import numpy as np
 from sensegate.decode.decode import Decoder
 from sensegate.decode.routes import PUSHED, VIDEO, Routes, TopicRoute
 from sensegate.errors import Rejected
-from sensegate.model import Message, QuarantineReason, Removed, Span
+from sensegate.model import Message, MessageBatch, QuarantineReason, RemovedField, is_slug
 from sensegate.video import stored
-from sensegate.video.allowlist import is_slug
 from sensegate.video.format import Pseudonymiser, VideoFormat
 
 TOPIC: Final = "topic"
@@ -41,7 +40,9 @@ class MessageRedactor:
         self._topics: dict[str, str] = {}
         self._routes: Routes | None = None
 
-    def pending(self, span: Span, decoder: Decoder, strict: AbstractSet[int] = frozenset()) -> dict[int, TopicRoute]:
+    def pending(
+        self, span: MessageBatch, decoder: Decoder, strict: AbstractSet[int] = frozenset()
+    ) -> dict[int, TopicRoute]:
         """Return the messages of a span that are video metadata and not redacted yet, with their routes.
 
         `strict`: messages from cameras only, for which messages without a profile count as video metadata too.
@@ -125,10 +126,10 @@ def _may_be_shown(level: str, names: AbstractSet[str], decoder: Decoder) -> bool
     return not parts or short or level.lower() in names or is_slug(parts) or decoder.devices.find(level) >= 0
 
 
-def removed_of(span: Span) -> list[Removed]:
+def removed_of(span: MessageBatch) -> list[RemovedField]:
     """Return the fields that redaction removed from the messages of a span."""
-    removed: list[Removed] = []
+    removed: list[RemovedField] = []
     for index, message in enumerate(span):
         if message.cut and (opened := stored.decode_stored(message.payload)) is not None:
-            removed += [Removed(index, opened.video, field, count) for field, count in opened.removed.items()]
+            removed += [RemovedField(index, opened.video, field, count) for field, count in opened.removed.items()]
     return removed

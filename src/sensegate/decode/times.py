@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import numpy as np
 
+from sensegate.clock import HOUR_US
 from sensegate.model import BOOL, I32, I64, U8
 from sensegate.quantities.quality import TimeQuality
 
@@ -315,8 +316,8 @@ def _civil_columns(rows: U8, layout: _Layout) -> tuple[I64, BOOL]:
 
 def _to_utc(local: I64, sure: BOOL, zone: str) -> tuple[I64, U8, BOOL]:
     sure = sure & (local >= 0)  # before 1970, zones changed by odd minutes
-    hours, inverse = np.unique(np.where(sure, local, 0) // 3_600_000_000, return_inverse=True)
-    ahead = np.array([_zone_offset(zone, int(hour) * 3_600_000_000) for hour in hours], np.int64)
+    hours, inverse = np.unique(np.where(sure, local, 0) // HOUR_US, return_inverse=True)
+    ahead = np.array([_zone_offset(zone, int(hour) * HOUR_US) for hour in hours], np.int64)
     return local - ahead[inverse], np.full(len(local), TimeQuality.ASSUMED_ZONE, np.uint8), sure
 
 

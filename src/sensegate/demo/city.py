@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from sensegate.bus.ports import free_port, is_free
+from sensegate.bus.free_ports import free_port, is_free
 from sensegate.demo.link import FaultyLink
 from sensegate.demo.processes import Reaper, SupervisedProcess, sweep
 from sensegate.errors import EngineError, Unavailable

@@ -1,7 +1,7 @@
-"""The active one of two centres: its right to be, what the other one copies of it, and what it may deliver.
+"""The active one of two centres: its leadership of a term, what the standby copies of it, and what it may deliver.
 
-nodes, the other centre ── ask ``lease`` ─▶ Seat: the lease (`authority/voters.py`), who votes from now on
-the other centre ── ask ``log``, ``buckets``, ``rows``, ``trail``, ``hours`` ─▶ Seat: log, registries, trail, sums
+nodes, the other centre ── ask ``lease`` ─▶ Leadership: the lease and the voters (`failover/lease.py`)
+the other centre ── ask ``log``, ``buckets``, ``rows``, ``trail``, ``hours`` ─▶ Leadership: log, registries, trail, sums
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from sensegate import __version__
 from sensegate.authority.audit import Audit
 from sensegate.authority.chain import ASIDE
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.bus import trust
 from sensegate.bus.connect import connect
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.slots import inbox_prefix, node_user
-from sensegate.clock import Clock, moved
+from sensegate.clock import Clock, wait_or_sleep
 from sensegate.config import Config, read_secret
 from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Superseded, Unavailable
 from sensegate.failover import ledger_copy, terms, trail_copy
@@ -31,27 +30,27 @@ from sensegate.failover.replica import ReplicatedLog, ReplicationSource, decode_
 from sensegate.failover.terms import LONG_POLL_S, CentreState, Term
 from sensegate.ports import Log
 from sensegate.tiers import questions
-from sensegate.tiers.link import CentreLink
+from sensegate.tiers.link import CentreLink, connection_name
 
 PROBE_S = 2.0
 TICK_S = 0.2
-ASK_S = 3.0
+REQUEST_TIMEOUT_S = 3.0
 PING_S = 2.0
 ROWS_MAX = 500
-_log = structlog.get_logger("sites")
+_log = structlog.get_logger("failover")
 
 
 # ── the other centre ────────────────────────────────────────────────────────────────────────────────────
 
 
-async def reach(config: Config) -> CentreLink:
-    """Return a link to the other centre, in whose server the slot of a peer bears the code of the province.
+async def connect_peer(config: Config) -> CentreLink:
+    """Connect to the other centre, at whose server the slot of the peer is named by the code of the province.
 
     Raises:
-        Unavailable, PermissionDenied, ConfigError: there is none.
+        Unavailable, PermissionDenied, ConfigError: there is no connection.
     """
     peer, slot = config.peer, config.division
-    tls = trust.context(
+    tls = trust.client_context(
         "peer", ca_file=peer.ca_file, pins=peer.pin_sha256, cert_file=peer.cert_file, key_file=peer.key_file
     )
     connection = await connect(
@@ -59,7 +58,7 @@ async def reach(config: Config) -> CentreLink:
         node_user(slot),
         read_secret(peer.secret_file),
         inbox_prefix=inbox_prefix(slot),
-        name=f"centre {config.division} {__version__}",
+        name=connection_name("centre", config.division),
         tls=tls if peer.url.startswith("tls://") else None,
         ping_s=PING_S,
         reconnect_timeout_s=PING_S,
@@ -67,277 +66,315 @@ async def reach(config: Config) -> CentreLink:
     return CentreLink(connection, slot=slot, member=slot)
 
 
-async def asked(link: CentreLink, question: str, payload: bytes = b"") -> bytes:
+async def ask_peer(link: CentreLink, question: str, payload: bytes = b"") -> bytes:
     """Return the other centre's answer. Raises `Unavailable`, `PermissionDenied`."""
     try:
-        return await link.ask(question, payload, ASK_S)
+        return await link.ask(question, payload, REQUEST_TIMEOUT_S)
     except Overloaded as why:
         raise Unavailable(f"the other centre does not answer '{question}' now") from why
 
 
-async def state_of(config: Config, term: Term) -> CentreState | None:
-    """Return how the other centre is; None where it cannot be reached."""
+async def peer_state(config: Config, term: Term) -> CentreState | None:
+    """Return the state of the other centre; None where it cannot be reached."""
     try:
-        async with asyncio.timeout(ASK_S):
-            link = await reach(config)
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            link = await connect_peer(config)
             try:
-                return await told(link, plea_of(term))
+                return await fetch_state(link, peer_request(term))
             finally:
                 await link.close()
     except (Unavailable, PermissionDenied, TimeoutError) as why:
-        _log.debug("the other centre is not reached", why=str(why))
+        _log.debug("other centre not reached", reason=str(why))
         return None
 
 
-def plea_of(term: Term) -> LeaseRequest:
-    """Return what one centre tells the other."""
+def peer_request(term: Term) -> LeaseRequest:
+    """Return the lease request of one centre to the other."""
     return LeaseRequest(term.number, voters_version=term.voters[-1].version if term.voters else INITIAL_VERSION)
 
 
-async def told(link: CentreLink, plea: LeaseRequest) -> CentreState:
-    """Return how the other centre is. Raises `Unavailable`, `PermissionDenied`."""
+async def fetch_state(link: CentreLink, request: LeaseRequest) -> CentreState:
+    """Return the state of the other centre. Raises `Unavailable`, `PermissionDenied`."""
     try:
-        return terms.decode_state(await asked(link, "lease", terms.encode(plea)))
+        return terms.decode_state(await ask_peer(link, "lease", terms.encode(request)))
     except msgspec.DecodeError as why:
         raise Unavailable(f"the other centre's answer cannot be read: {why}") from why
 
 
-# ── a seat ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── leadership ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Seat:
-    """The right to be active in a term, and what goes with it while the gateway runs."""
+class Activation(msgspec.Struct, frozen=True):
+    """The decision that this centre is active, in a term."""
 
-    def __init__(self, config: Config, clock: Clock, term: Term, *, begun: str = "") -> None:
-        """`begun`: how this term has begun just now; empty: it is gone on with."""
+    term: Term
+    begun: str = ""
+    """Why the term has begun; empty: an earlier term is resumed."""
+
+
+class ReplicatedStores(msgspec.Struct, frozen=True, eq=False):
+    """Stores of the active centre that the standby copies."""
+
+    log: Log
+    hours: Log
+    buckets: Mapping[str, KvBucket]
+    """Open buckets of registries, by name."""
+    audit: Audit
+
+
+class Leadership:
+    """Leadership of the active centre in its term, while the gateway runs."""
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        activation: Activation,
+        stores: ReplicatedStores,
+        *,
+        joined: Callable[[], Collection[str]],
+    ) -> None:
+        """Take up the leadership of a term.
+
+        Args:
+            config: of this gateway.
+            clock: source of time.
+            activation: the term.
+            stores: that the standby copies.
+            joined: returns the voter ids of the nodes that joined and have a valid credential.
+        """
         self.config = config
         self.clock = clock
-        self.kept = term
-        """As it is on the disk."""
-        self.term = term.number
-        self.original: ReplicationSource
-        self.lease = Lease(term.number, secrets.randbits(62) + 1, config.peer.lease_s, term.voters)
-        self.joined: Callable[[], Collection[str]] = list
-        """The nodes that joined and may write here, as they vote."""
+        self.stored_term = activation.term
+        """The term as stored on the disk."""
+        self.term = activation.term.number
+        self.source = ReplicationSource(
+            stores.log,
+            clock,
+            config.peer.standby_timeout_s,
+            self.stored_term.history,
+            unreplicated=self.stored_term.unreplicated,
+            permitted=self._may_deliver_unreplicated,
+        )
+        self.delivered: Log = ReplicatedLog(stores.log, self.source, clock)
+        """The log as far as it may be delivered."""
+        self.lease = Lease(self.term, secrets.randbits(62) + 1, config.peer.lease_s, self.stored_term.voters)
+        self._stores = stores
+        self._joined = joined
         self._configured = [node.division for node in config.nodes]
-        self._begun = begun
+        self._begun = activation.begun
         self._ready = False
         self._news = asyncio.Event()
-        self._over = asyncio.Event()
-        self._look = asyncio.Event()
-        """Set when the other centre should be looked at before its turn."""
-        self._later: set[str] = set()
-        """Who has told of a later term."""
-        self._why = ""
-        self._buckets: Mapping[str, Bucket] = {}
+        self._lost = asyncio.Event()
+        self._probe_now = asyncio.Event()
+        """Set when the other centre must be probed at once."""
+        self._reporting_later_term: set[str] = set()
+        """Voters that have reported a later term."""
+        self._lost_reason = ""
         self._by = Principal("gateway", Role.ADMIN, scope(config.division), name="the gateway itself")
 
-    def hold(self, centre_log: Log) -> Log:
-        """Return the log as it may be delivered."""
-        hold_s = self.config.peer.standby_timeout_s
-        self.original = ReplicationSource(
-            centre_log, self.clock, hold_s, self.kept.history, alone=self.kept.unreplicated
-        )
-        self.original.permitted = self._may_alone
-        return ReplicatedLog(centre_log, self.original, self.clock)
-
-    async def opened(self, buckets: Mapping[str, Bucket], audit: Audit, hours: Log) -> None:
-        """Say what is copied, and put on the trail that a term has begun. Raises as `Audit.record` does."""
-        self._buckets, self._audit, self._hours = buckets, audit, hours
-        await self._turn()
+    async def begin(self) -> None:
+        """Start to serve the standby, and record the begin of a term on the trail. Raises as `Audit.record`."""
+        audit = self._stores.audit
+        await self._persist_state()
         self._ready = True
         if self._begun:
-            began = {"term": self.term, "log": self.kept.history[-1][1], "trail": (await audit.head()).number}
+            began = {"term": self.term, "log": self.stored_term.history[-1][1], "trail": (await audit.head()).number}
             try:
                 await audit.record(self._by, "centre.active", self.config.division, after={**began, "how": self._begun})
             except StoreFull as why:
-                _log.error("the trail does not say that a term has begun", why=str(why), **began)
+                _log.error("begin of a term not recorded on the trail", reason=str(why), **began)
 
     @property
     def answers(self) -> dict[str, questions.Answer]:
-        """What nodes and the other centre may ask."""
-        copied: dict[str, questions.Answer] = {
-            "log": self._log,
-            "buckets": self._names,
-            "rows": self._some,
-            "trail": self._trail,
-            "hours": self._sums,
-            "aside": self._aside,
+        """Question of nodes and of the other centre -> its handler."""
+        for_peer: dict[str, questions.Answer] = {
+            "log": self._answer_log,
+            "buckets": self._answer_buckets,
+            "rows": self._answer_rows,
+            "trail": self._answer_trail,
+            "hours": self._answer_sums,
+            "aside": self._answer_set_aside,
         }
-        return {"lease": self._lease, **{what: self._only_peer(answer) for what, answer in copied.items()}}
+        guarded = {question: self._only_peer(answer) for question, answer in for_peer.items()}
+        return {"lease": self._answer_lease, **guarded}
 
     # ── the lease ───────────────────────────────────────────────────────────────────────────────────
 
-    async def _lease(self, division: str, payload: bytes) -> bytes:
-        plea = terms.decode_lease_request(payload)
-        peer = division == self.config.division
-        if plea.term > self.term:
-            self._hear_of_later(plea.voter(division), plea.term, peer=peer)
-        if peer:
-            self.lease.confirm_peer(plea.voters_version)
+    async def _answer_lease(self, division: str, payload: bytes) -> bytes:
+        request = terms.decode_lease_request(payload)
+        is_peer = division == self.config.division
+        if request.term > self.term:
+            self._note_later_term(request.voter(division), request.term, is_peer=is_peer)
+        if is_peer:
+            self.lease.confirm_peer(request.voters_version)
         else:
-            self.lease.take_request(plea.voter(division), plea)
-        if plea.long_poll and self._knows(plea):
-            await moved(self._news, self.clock, LONG_POLL_S)
-        voters = self.kept.voters[-1] if self.kept.voters else None
+            self.lease.take_request(request.voter(division), request)
+        if request.long_poll and self._is_up_to_date(request):
+            await wait_or_sleep(self._news, self.clock, LONG_POLL_S)
+        voters = self.stored_term.voters[-1] if self.stored_term.voters else None
         return terms.encode(
             CentreState(
-                not self._over.is_set(),
+                not self._lost.is_set(),
                 self.term,
-                self._alone,
+                self._unreplicated,
                 voters_version=voters.version if voters else INITIAL_VERSION,
                 stamp=(self.lease.lease_id, self.clock.monotonic()),
                 lease_s=self.config.peer.lease_s,
-                voters=voters if peer else None,
+                voters=voters if is_peer else None,
             )
         )
 
-    def _hear_of_later(self, voter: str, term: int, *, peer: bool) -> None:
-        """End when another centre has begun a later term; a single node that says so may lie, and is only looked into.
+    def _note_later_term(self, voter: str, term: int, *, is_peer: bool) -> None:
+        """Lose the leadership to a later term; the report of a single node, which may be false, only starts a probe.
 
-        The other centre is asked at once; where it cannot be reached, more than half of the nodes are believed.
+        The other centre is probed at once; where it cannot be reached, the reports of a majority of the nodes count.
         """
-        self._later.add(voter)
-        nodes = {*self._configured, *self.joined()}
-        if peer or len(self._later & nodes) * 2 > len(nodes):
-            self._end(f"{voter} has met a centre of term {term}, this one is of {self.term}")
+        self._reporting_later_term.add(voter)
+        nodes = {*self._configured, *self._joined()}
+        if is_peer or len(self._reporting_later_term & nodes) * 2 > len(nodes):
+            self._lose(f"{voter} has met a centre of term {term}, this one is of {self.term}")
         else:
-            self._look.set()
+            self._probe_now.set()
 
     def current_term(self) -> int | None:
-        """Return the term in which this centre answers; None where it must be silent, for another one is active."""
-        return None if self._over.is_set() else self.term
+        """Return the term in which this centre answers; None where it must be silent because another one is active."""
+        return None if self._lost.is_set() else self.term
 
-    def _knows(self, plea: LeaseRequest) -> bool:
-        version = self.kept.voters[-1].version if self.kept.voters else INITIAL_VERSION
-        known = (
-            plea.stamp[0] == self.lease.lease_id and plea.voters_version == version and plea.unreplicated == self._alone
+    def _is_up_to_date(self, request: LeaseRequest) -> bool:
+        """Return whether the sender of a request knows our present state."""
+        version = self.stored_term.voters[-1].version if self.stored_term.voters else INITIAL_VERSION
+        is_known = (
+            request.stamp[0] == self.lease.lease_id
+            and request.voters_version == version
+            and request.unreplicated == self._unreplicated
         )
-        return known and not self._over.is_set()
+        return is_known and not self._lost.is_set()
 
     @property
-    def _alone(self) -> bool:
-        """Whether nodes are told that we deliver alone: before we do, and until it is on the disk that we do not."""
-        return self.original.unreplicated or self.kept.unreplicated
+    def _unreplicated(self) -> bool:
+        """Unreplicated delivery as reported to nodes: from before it starts until its end is on the disk."""
+        return self.source.unreplicated or self.stored_term.unreplicated
 
-    def _may_alone(self) -> bool:
-        """Return whether what the other centre has not may be delivered: it cannot have been granted, and will not."""
+    def _may_deliver_unreplicated(self) -> bool:
+        """Return whether unreplicated entries may be delivered: the other centre was not granted, and cannot be."""
         if not self.config.peer.automatic:
             return True
-        told_all = self._ready and self.kept.unreplicated and self.lease.is_unreplicated_known()
-        return told_all and self.lease.is_held(self.clock.monotonic())
+        is_announced = self._ready and self.stored_term.unreplicated and self.lease.is_unreplicated_known()
+        return is_announced and self.lease.is_held(self.clock.monotonic())
 
-    def _end(self, why: str) -> None:
-        if not self._over.is_set():
-            self._why = why
-            self._over.set()
-            self._tell()
+    def _lose(self, reason: str) -> None:
+        if not self._lost.is_set():
+            self._lost_reason = reason
+            self._lost.set()
+            self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
 
     async def run(self) -> None:
-        """See that the seat is ours, until cancelled. Raises `Superseded`."""
+        """Watch the leadership until cancelled. Raises `Superseded` when it is lost."""
         began = self.clock.monotonic()
         probe = asyncio.create_task(self._probe(), name="the other centre")
         try:
-            while not self._over.is_set():
-                await self._turn()
-                await self._demand_majority(began)
-                await moved(self._over, self.clock, TICK_S)
-            await self._keep(msgspec.structs.replace(self.kept, active=False))
-            raise Superseded(self._why)
+            while not self._lost.is_set():
+                await self._persist_state()
+                await self._require_majority(began)
+                await wait_or_sleep(self._lost, self.clock, TICK_S)
+            await self._store_term(msgspec.structs.replace(self.stored_term, active=False))
+            raise Superseded(self._lost_reason)
         finally:
             probe.cancel()
             await asyncio.gather(probe, return_exceptions=True)
 
     async def _probe(self) -> None:
         while True:
-            state = await state_of(self.config, self.kept)
+            state = await peer_state(self.config, self.stored_term)
             if state and state.term > self.term:
-                self._end(f"the other centre is of term {state.term}, this one is of {self.term}")
-            self._look.clear()
-            await moved(self._look, self.clock, PROBE_S)
+                self._lose(f"the other centre is of term {state.term}, this one is of {self.term}")
+            self._probe_now.clear()
+            await wait_or_sleep(self._probe_now, self.clock, PROBE_S)
 
-    async def _keep(self, term: Term) -> None:
+    async def _store_term(self, term: Term) -> None:
         await asyncio.to_thread(terms.write, Path(self.config.directory), term)
-        self.kept = term
+        self.stored_term = term
 
-    async def _turn(self) -> None:
-        """Have it on the disk whether we are alone and who votes; only then it is so."""
-        alone, now_s = self.original.unreplicated, self.clock.monotonic()
+    async def _persist_state(self) -> None:
+        """Store whether delivery is unreplicated and who votes, before either takes effect."""
+        unreplicated, now_s = self.source.unreplicated, self.clock.monotonic()
         voters = self.lease.voters
         if self.config.peer.automatic:
-            voters = self.lease.next_voters(self._configured, self.joined(), now_s)
-        wanted = msgspec.structs.replace(self.kept, unreplicated=alone, voters=voters, lapsed=False)
-        if wanted == self.kept:
+            voters = self.lease.next_voters(self._configured, self._joined(), now_s)
+        term = msgspec.structs.replace(self.stored_term, unreplicated=unreplicated, voters=voters, lapsed=False)
+        if term == self.stored_term:
             return
-        if alone != self.kept.unreplicated:
-            _log.warning("delivering without the standby" if alone else "the standby confirms again")
-        if voters[-1:] != self.kept.voters[-1:]:
-            _log.info("who votes has changed", voters=voters[-1].nodes, version=voters[-1].version)
-        if not alone:
+        if unreplicated != self.stored_term.unreplicated:
+            _log.warning("delivering without the standby" if unreplicated else "standby confirms again")
+        if voters[-1:] != self.stored_term.voters[-1:]:
+            _log.info("voter configuration changed", voters=voters[-1].nodes, version=voters[-1].version)
+        if not unreplicated:
             self.lease.clear_unreplicated()
-        # A newer electorate binds us before anybody hears of it, an older one until the disk says that it is over.
-        self.lease.voters = (*self.lease.voters, *(one for one in voters if one not in self.lease.voters))
-        await self._keep(wanted)
+        # A newer configuration binds us before it is sent, an older one until its end is on the disk.
+        added = tuple(configuration for configuration in voters if configuration not in self.lease.voters)
+        self.lease.voters = (*self.lease.voters, *added)
+        await self._store_term(term)
         self.lease.voters = voters
-        self._tell()
+        self._notify()
 
-    async def _demand_majority(self, began: float) -> None:
-        """Return while enough nodes count for us. Raises `Superseded`."""
+    async def _require_majority(self, began: float) -> None:
+        """Return while enough nodes count for this centre. Raises `Superseded`."""
         peer, now_s = self.config.peer, self.clock.monotonic()
         if not peer.automatic or now_s - began < 2 * peer.lease_s or self.lease.is_held(now_s):
             return
-        await self._keep(msgspec.structs.replace(self.kept, lapsed=True))
-        here, all_ = len(self.lease.present_nodes(now_s)), len(self.kept.voters[-1].nodes)
-        raise Superseded(f"{here} of {all_} nodes have been here lately: another centre may have been granted")
+        await self._store_term(msgspec.structs.replace(self.stored_term, lapsed=True))
+        present, total = len(self.lease.present_nodes(now_s)), len(self.stored_term.voters[-1].nodes)
+        raise Superseded(f"{present} of {total} nodes were here recently: another centre may have been granted")
 
-    # ── what is copied ──────────────────────────────────────────────────────────────────────────────
+    # ── replication ──────────────────────────────────────────────────────────────────────────────
 
     def _only_peer(self, answer: questions.Answer) -> questions.Answer:
         async def checked(division: str, payload: bytes) -> bytes:
             if division != self.config.division:
-                raise PermissionDenied("this is for the other centre")
+                raise PermissionDenied("only the other centre may ask this")
             return await answer(division, payload)
 
         return checked
 
-    async def _log(self, _division: str, payload: bytes) -> bytes:
-        wanted = decode_log_request(payload)
-        if wanted.term > self.term:
-            self._end(f"the other centre is of term {wanted.term}, this one is of {self.term}")
-            raise PermissionDenied("not active any more")
-        return await self.original.answer_log(wanted)
+    async def _answer_log(self, _division: str, payload: bytes) -> bytes:
+        request = decode_log_request(payload)
+        if request.term > self.term:
+            self._lose(f"the other centre is of term {request.term}, this one is of {self.term}")
+            raise PermissionDenied("this centre is no longer active")
+        return await self.source.answer_log(request)
 
-    async def _names(self, _division: str, _payload: bytes) -> bytes:
-        return msgspec.msgpack.encode(sorted(self._buckets))
+    async def _answer_buckets(self, _division: str, _payload: bytes) -> bytes:
+        return msgspec.msgpack.encode(sorted(self._stores.buckets))
 
-    async def _some(self, _division: str, payload: bytes) -> bytes:
+    async def _answer_rows(self, _division: str, payload: bytes) -> bytes:
         name, after = msgspec.msgpack.decode(payload, type=tuple[str, int])
-        if name not in self._buckets:
-            raise NotFound(f"no bucket {name}")
-        rows = await self._buckets[name].changes(after, limit=ROWS_MAX)
+        if name not in self._stores.buckets:
+            raise NotFound(f"there is no bucket {name}")
+        rows = await self._stores.buckets[name].changes(after, limit=ROWS_MAX)
         rows = questions.fit_chunk(rows, lambda row: len(row.key) + len(row.value or b""))
         return msgspec.msgpack.encode(([(row.key, row.value) for row in rows], rows[-1].revision if rows else after))
 
-    async def _trail(self, _division: str, payload: bytes) -> bytes:
-        self._demand_ready()
-        return await trail_copy.answer_trail(self._audit, payload)
+    async def _answer_trail(self, _division: str, payload: bytes) -> bytes:
+        self._require_ready()
+        return await trail_copy.answer_trail(self._stores.audit, payload)
 
-    async def _sums(self, _division: str, payload: bytes) -> bytes:
-        self._demand_ready()
-        return await ledger_copy.answer_sums(self._hours, payload)
+    async def _answer_sums(self, _division: str, payload: bytes) -> bytes:
+        self._require_ready()
+        return await ledger_copy.answer_sums(self._stores.hours, payload)
 
-    async def _aside(self, _division: str, payload: bytes) -> bytes:
-        """Put on the trail what the other centre had to set aside."""
-        self._demand_ready()
+    async def _answer_set_aside(self, _division: str, payload: bytes) -> bytes:
+        """Record on the trail a store that the other centre had to set aside."""
+        self._require_ready()
         facts = msgspec.to_builtins(trail_copy.decode_set_aside(payload))
-        _log.warning("the other centre has set aside what was never here", **facts)
-        await self._audit.record(self._by, ASIDE, self.config.division, after=facts)
+        _log.warning("other centre has set a store aside", **facts)
+        await self._stores.audit.record(self._by, ASIDE, self.config.division, after=facts)
         return b""
 
-    def _demand_ready(self) -> None:
+    def _require_ready(self) -> None:
         if not self._ready:
-            raise PermissionDenied("still starting; ask again")
+            raise PermissionDenied("this centre is still starting; ask again")

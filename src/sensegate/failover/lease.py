@@ -1,14 +1,17 @@
-"""Who votes which of two centres is active, while nodes join and leave. Pure.
+"""The lease of the active centre, and the voters that decide which of two centres has it. Pure.
 
-    Members, `nodes` ─▶ the active centre makes a version of the electorate ─▶ on its disk ─▶ told to nodes and standby
-    a standby counts grants by its electorate; an active centre has its lease by each by which the other might count
+    members, `nodes` ─▶ the active centre makes a new voter configuration ─▶ on its disk ─▶ sent to nodes and standby
+    a standby counts grants by its configuration; an active centre holds its lease by every configuration by which the
+    other centre might count
 
-Never two leases at once. A grant is for one term, once, on the node's disk before it is given; a centre counts no node
-that has granted a later term to another. So where a majority has granted, no majority is left for the term before: of
-the same electorate. Of two versions the active centre needs both majorities, until the older can elect nobody: the
-other centre has one of this term, or half of the old voters know of one of this term, and grant to nobody who does not.
-A node is counted from when the answer was given that it repeats, not from when it was heard: what lay in a queue while
-a process stood still says nothing.
+There are never two leases at once. A node grants a term once, with the grant on its disk before it is sent; a centre
+does not count a node that has granted a later term to the other. So where a majority has granted a term, no majority is
+left for the term before, as long as the configuration is the same. Of two configurations the active centre needs both
+majorities, until the older one can elect nobody: the other centre has one of this term, or half of the old voters know
+one of this term, and grant to no centre that does not.
+
+A node counts from the time of the answer that it repeats, not from the arrival of its request: a request that lay in a
+queue while a process stood still proves nothing.
 """
 
 from __future__ import annotations
@@ -20,158 +23,171 @@ from typing import Annotated
 import msgspec
 
 TermNumber = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
-"""Of a term as others tell it: no term is later."""
+"""A term in a request; higher ones are invalid."""
 INITIAL_VERSION = (0, 0)
-"""Version of the electorate before any centre was active: the nodes of the configuration."""
+"""Version of the voter configuration before any centre was active: the nodes of the configuration file."""
 LEASE_FRACTION = 0.75
-"""Of the lease: so long a node that was heard counts for its active centre; it grants only after the whole."""
+"""Fraction of the lease for which a node counts for its active centre; the node grants only after the whole lease."""
 
 
 def voter_id(node: str, generation: int) -> str:
-    """Return as whom a node votes: a machine in its place remembers nothing, and is another voter."""
+    """Return the identity under which a node votes: a replacing machine has no memory, and is another voter."""
     return f"{node}.{generation}" if generation else node
 
 
 class LeaseRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a node, or the other centre, tells a centre that it turns to."""
+    """Request of a node, or of the other centre, to a centre that may be active."""
 
     term: TermNumber = 0
-    """The highest that it has met."""
+    """Highest term that the sender has met."""
     granted_here: TermNumber = 0
-    """The term that it grants this centre: it has met no active one for the whole lease; 0: none."""
+    """Term that the node grants to this centre, after a whole lease without an active one; 0: none."""
     granted_elsewhere: TermNumber = 0
-    """The highest term that it has granted to another centre."""
+    """Highest term that the node has granted to another centre."""
     voters_version: tuple[int, int] = INITIAL_VERSION
-    """Newest electorate that it has on its disk."""
+    """Newest voter configuration on the sender's disk."""
     unreplicated: bool = False
-    """It has on its disk that the active centre delivers alone."""
+    """Whether the node has on its disk that the active centre delivers unreplicated records."""
     stamp: tuple[int, float] = (0, 0.0)
-    """Of the last answer of an active centre, as it came."""
+    """Stamp of the last answer of an active centre, as it came."""
     long_poll: bool = False
-    """The answer may wait a moment for something new."""
+    """Whether the answer may wait a moment for news."""
     generation: int = 0
-    """Of a node that joined: which machine it is."""
+    """Generation of a node that joined."""
 
     def voter(self, division: str) -> str:
-        """Return as whom this votes."""
+        """Return the identity under which the sender votes."""
         return voter_id(division, self.generation)
 
 
 class VoterConfiguration(msgspec.Struct, frozen=True):
-    """An electorate."""
+    """The nodes whose majority decides which centre is active."""
 
     version: tuple[int, int] = INITIAL_VERSION
-    """(term in which it was made, number in it)."""
+    """(term in which it was made, number within the term)."""
     nodes: tuple[str, ...] = ()
-    """As of `voter_id`."""
+    """Voters, as `voter_id` names them."""
 
-    def is_majority(self, some: Collection[str]) -> bool:
-        """Return whether more than half are among some; of none everybody."""
-        return not self.nodes or self._count(some) * 2 > len(self.nodes)
+    def is_majority(self, nodes: Collection[str]) -> bool:
+        """Return whether more than half of the voters are among some nodes; always where there are no voters."""
+        return not self.nodes or self._count(nodes) * 2 > len(self.nodes)
 
-    def is_half(self, some: Collection[str]) -> bool:
-        """Return whether so many are among some that the others are no majority."""
-        return self._count(some) * 2 >= len(self.nodes)
+    def is_half(self, nodes: Collection[str]) -> bool:
+        """Return whether so many voters are among some nodes that the others are no majority."""
+        return self._count(nodes) * 2 >= len(self.nodes)
 
-    def _count(self, some: Collection[str]) -> int:
-        return sum(node in some for node in self.nodes)
+    def _count(self, nodes: Collection[str]) -> int:
+        return sum(node in nodes for node in self.nodes)
 
 
 class Votes:
-    """Grants of nodes as a standby gets them, by a clock that only rises."""
+    """The grants that a standby has received, by a monotonic clock."""
 
     def __init__(self, grant_s: float) -> None:
+        """`grant_s`: time for which a grant counts unless it is repeated."""
         self._grant_s = grant_s
         self._granted: dict[str, tuple[int, float]] = {}
 
     def add(self, node: str, term: int, now_s: float) -> None:
-        """Take what a node says; `term`: that it grants; 0: none."""
+        """Record the term that a node grants; 0: none."""
         if term:
             self._granted[node] = term, now_s
         else:
             self._granted.pop(node, None)
 
-    def has_majority(self, term: int, voters: Sequence[VoterConfiguration], now_s: float) -> bool:
-        """Return whether more than half of every electorate grant a term now."""
-        given = {node for node, (number, at) in self._granted.items() if number == term and now_s - at < self._grant_s}
-        return bool(voters) and bool(voters[-1].nodes) and all(voter.is_majority(given) for voter in voters)
+    def has_majority(self, term: int, configurations: Sequence[VoterConfiguration], now_s: float) -> bool:
+        """Return whether a majority of every configuration grants a term now."""
+        granting = {
+            node for node, (number, at) in self._granted.items() if number == term and now_s - at < self._grant_s
+        }
+        return (
+            bool(configurations)
+            and bool(configurations[-1].nodes)
+            and all(configuration.is_majority(granting) for configuration in configurations)
+        )
 
 
 class Lease:
-    """An active centre's side: whether it is still the one, and who votes."""
+    """The active centre's side: whether it still holds its lease, and who votes."""
 
-    def __init__(self, term: int, seat: int, lease_s: float, voters: tuple[VoterConfiguration, ...]) -> None:
-        """`lease_id`: tells this one from every other; `voters`: electorates in force, as they are on the disk."""
+    def __init__(self, term: int, lease_id: int, lease_s: float, voters: tuple[VoterConfiguration, ...]) -> None:
+        """Take up the lease of a term.
+
+        Args:
+            term: of this centre.
+            lease_id: random number that tells this lease from every other.
+            lease_s: duration of the lease.
+            voters: configurations in force, as they are on the disk, oldest first.
+        """
         self._term = term
-        self.lease_id = seat
+        self.lease_id = lease_id
         self._lease_s = lease_s * LEASE_FRACTION
-        self.voters = tuple(
-            voter for voter in voters if voter.version != INITIAL_VERSION
-        )  # by the first only a first centre counts
+        # By the initial configuration only the first active centre counts.
+        self.voters = tuple(configuration for configuration in voters if configuration.version != INITIAL_VERSION)
         self._heard_at: dict[str, float] = {}
         self._voters_known: dict[str, tuple[int, int]] = {}
         self._knowing_unreplicated: set[str] = set()
         self._granted_elsewhere: set[str] = set()
         self._peer_version = INITIAL_VERSION
 
-    def take_request(self, node: str, plea: LeaseRequest) -> None:
-        """Take what a node says."""
-        if plea.granted_elsewhere > self._term:
-            self._granted_elsewhere.add(node)  # from now on it counts for the other, if for anybody
+    def take_request(self, node: str, request: LeaseRequest) -> None:
+        """Record what the request of a node says."""
+        if request.granted_elsewhere > self._term:
+            self._granted_elsewhere.add(node)  # from now on it counts for the other centre, if for any
             self._voters_known.pop(node, None)
             self._knowing_unreplicated.discard(node)
         if node in self._granted_elsewhere:
             return
-        if plea.stamp[0] == self.lease_id:
-            self._heard_at[node] = max(plea.stamp[1], self._heard_at.get(node, plea.stamp[1]))
-        self._voters_known[node] = max(plea.voters_version, self._voters_known.get(node, INITIAL_VERSION))
-        (self._knowing_unreplicated.add if plea.unreplicated else self._knowing_unreplicated.discard)(node)
+        if request.stamp[0] == self.lease_id:
+            self._heard_at[node] = max(request.stamp[1], self._heard_at.get(node, request.stamp[1]))
+        self._voters_known[node] = max(request.voters_version, self._voters_known.get(node, INITIAL_VERSION))
+        (self._knowing_unreplicated.add if request.unreplicated else self._knowing_unreplicated.discard)(node)
 
     def confirm_peer(self, version: tuple[int, int]) -> None:
-        """Say which electorate the other centre has on its disk: it counts by none before."""
+        """Record the voter configuration on the other centre's disk: it counts by none before."""
         self._peer_version = max(self._peer_version, version)
 
     def present_nodes(self, now_s: float) -> set[str]:
-        """Return the nodes that count now."""
-        lately = {node for node, at in self._heard_at.items() if now_s - at < self._lease_s}
-        return lately - self._granted_elsewhere
+        """Return the nodes that count for this centre now."""
+        recent = {node for node, at in self._heard_at.items() if now_s - at < self._lease_s}
+        return recent - self._granted_elsewhere
 
     def is_held(self, now_s: float) -> bool:
         """Return whether no other centre can have been granted a later term."""
-        here = self.present_nodes(now_s)
-        return all(voter.is_majority(here) for voter in self.voters)
+        present = self.present_nodes(now_s)
+        return all(configuration.is_majority(present) for configuration in self.voters)
 
     def is_unreplicated_known(self) -> bool:
-        """Return whether so many know that we deliver alone that the other cannot be granted."""
-        return all(voter.is_half(self._knowing_unreplicated) for voter in self.voters)
+        """Return whether so many nodes know of unreplicated delivery that the other centre cannot be granted."""
+        return all(configuration.is_half(self._knowing_unreplicated) for configuration in self.voters)
 
     def clear_unreplicated(self) -> None:
-        """Forget who knew that we deliver alone: we do not any more."""
+        """Forget which nodes know of unreplicated delivery, after it has ended."""
         self._knowing_unreplicated.clear()
 
     def next_voters(
         self, configured: Collection[str], joined: Collection[str], now_s: float
     ) -> tuple[VoterConfiguration, ...]:
-        """Return the electorates that are to be in force; those that differ from `voters` go to the disk first.
+        """Return the configurations to be in force; those that differ from `voters` go to the disk first.
 
-        A node that joined votes from when it was heard here: one that cannot reach us, or knows no other centre, is
-        not to be missed.
+        A node that joined votes once it was heard here: a node that cannot reach us, or knows no other centre, must not
+        count as missing.
         """
-        present = self.voters[-1] if self.voters else VoterConfiguration()
-        here = self.present_nodes(now_s)
-        nodes = tuple(sorted({*configured, *(one for one in joined if one in present.nodes or one in here)}))
-        found = self.voters
-        if nodes != present.nodes or present.version[0] != self._term:
-            number = present.version[1] + 1 if present.version[0] == self._term else 1
-            found = (*found, VoterConfiguration((self._term, number), nodes))
-        return tuple(one for one, after in pairwise(found) if not self._is_superseded(one, after)) + found[-1:]
+        newest = self.voters[-1] if self.voters else VoterConfiguration()
+        present = self.present_nodes(now_s)
+        nodes = tuple(sorted({*configured, *(node for node in joined if node in newest.nodes or node in present)}))
+        voters = self.voters
+        if nodes != newest.nodes or newest.version[0] != self._term:
+            number = newest.version[1] + 1 if newest.version[0] == self._term else 1
+            voters = (*voters, VoterConfiguration((self._term, number), nodes))
+        return tuple(old for old, newer in pairwise(voters) if not self._is_superseded(old, newer)) + voters[-1:]
 
-    def _is_superseded(self, old: VoterConfiguration, after: VoterConfiguration) -> bool:
-        """Return whether nobody can be granted by an electorate any more, after which there is another.
+    def _is_superseded(self, old: VoterConfiguration, newer: VoterConfiguration) -> bool:
+        """Return whether an old configuration, which a newer one follows, can no longer elect anybody.
 
-        Only one of this term counts: the other centre may have made one of an earlier term after the same old one, and
-        who knows less than that grants it.
+        Only a configuration of this term counts as newer: the other centre may have made one of an earlier term after
+        the same old one, and nodes that know no later one grant it.
         """
-        ours = max(after.version, (self._term, 1))
-        newer = {node for node, version in self._voters_known.items() if version >= ours}
-        return self._peer_version >= ours or old.is_half(newer)
+        needed = max(newer.version, (self._term, 1))
+        knowing = {node for node, version in self._voters_known.items() if version >= needed}
+        return self._peer_version >= needed or old.is_half(knowing)

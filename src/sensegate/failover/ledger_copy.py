@@ -1,10 +1,10 @@
-"""A standby centre's copy of the hourly sums (`books.py`): the stream LEDGER with its own position.
+"""Replication of the hourly sums (stream LEDGER) to a standby, with the position up to which they count.
 
-    active: `answer_sums` ◀─ ask ``hours`` (what was written after a sequence) ── standby: LedgerCopy ─▶ its own LEDGER
+    active: `answer_sums` ◀─ ask ``hours`` (sums written after a sequence) ── standby: LedgerCopy ─▶ its own LEDGER
 
-Sums are taken with the position up to which they count, all or nothing, and only when the own log has come so far:
-after a promotion the books go on counting from there, nothing twice. Where more has changed than goes into one write,
-the position says so meanwhile; a promotion then counts anew.
+Sums are written together with their position, all or nothing, and only once the own copy of the log has reached it:
+after a promotion counting continues from there, and nothing is counted twice. Where more sums have changed than fit
+into one write, the position says meanwhile that they are incomplete; a promotion then counts again from the log.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from sensegate.bus.decoding import decoder
-from sensegate.bus.ledger import HOUR_US
 from sensegate.bus.unreadable import read
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Unavailable
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from sensegate.ports import Log
 from sensegate.tiers.questions import CHUNK_BYTES, fit_chunk
 
@@ -31,21 +30,23 @@ Ask = Callable[[str, bytes], Awaitable[bytes]]
 
 
 class SumsChunk(msgspec.Struct, frozen=True):
-    """What was written after a sequence, the newest of each hour."""
+    """Sums written after a sequence, the newest of each hour."""
 
     stream_epoch: str
-    """Of that stream."""
+    """Epoch of the stream."""
     rows: list[tuple[str, bytes]]
+    """(subject, payload)."""
     last: int
-    """Sequence of the last of them."""
+    """Sequence of the last row."""
 
 
 class SumsPosition(msgspec.Struct, frozen=True):
-    """As the books write it, and where the copy is."""
+    """Position up to which the sums count, and how far they are copied."""
 
     epoch: str
-    """Empty: what is here belongs to no position."""
+    """Epoch of the log; empty: the sums are incomplete."""
     sequence: int
+    """Sequence of the log."""
     format: int = 1
     copied_epoch: str = ""
     copied_sequence: int = 0
@@ -53,73 +54,75 @@ class SumsPosition(msgspec.Struct, frozen=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _number = msgspec.msgpack.Decoder(int).decode
-_piece = decoder(SumsChunk, "the other centre's answer")
+_chunk = decoder(SumsChunk, "the other centre's answer")
 _position = decoder(SumsPosition, "position of the hourly sums", json=True)
 
 
 async def answer_sums(hours: Log, payload: bytes) -> bytes:
     """Answer a standby, at the active centre. Raises `Unavailable`."""
     after = _number(payload)
-    found = await hours.fetch(after, limit=ROWS_MAX, max_bytes=CHUNK_BYTES)
-    found = fit_chunk(found, lambda entry: len(entry.payload) + len(entry.subject))
-    rows = [(entry.subject, entry.payload) for entry in found]
-    return _encode(SumsChunk(hours.epoch, rows, found[-1].sequence if found else after))
+    entries = await hours.fetch(after, limit=ROWS_MAX, max_bytes=CHUNK_BYTES)
+    entries = fit_chunk(entries, lambda entry: len(entry.payload) + len(entry.subject))
+    rows = [(entry.subject, entry.payload) for entry in entries]
+    return _encode(SumsChunk(hours.epoch, rows, entries[-1].sequence if entries else after))
 
 
 class LedgerCopy:
-    """The standby's side."""
+    """The standby's side of the replication."""
 
     def __init__(self, own: Log, clock: Clock, *, ttl_h: int) -> None:
         self._own = own
         self._clock = clock
         self._ttl_h = ttl_h
-        self._life = ""
+        self._stream_epoch = ""
         self._after = -1
         self._rows: dict[str, bytes] = {}
-        """Come, and not written yet."""
+        """Rows that came and are not yet written."""
 
     async def copy_next(self, ask: Ask, epoch: str, end: int) -> bool:
-        """Take what is new; return whether there may be more at once.
+        """Copy new sums; return whether there may be more at once.
 
         Args:
-            ask: the way to the active centre.
+            ask: sends a question to the active centre.
             epoch: of the log.
-            end: sequence with which the own copy of the log ends.
+            end: last sequence of our copy of the log.
 
         Raises:
-            Unavailable, PermissionDenied, StoreFull: turn again.
+            Unavailable, PermissionDenied, StoreFull: try again.
         """
         if self._after < 0:
             present = await self.position()
-            self._life, self._after = (present.copied_epoch, present.copied_sequence) if present else ("", 0)
+            self._stream_epoch, self._after = (present.copied_epoch, present.copied_sequence) if present else ("", 0)
         try:
-            found = _piece(await ask("hours", _encode(self._after)))
+            chunk = _chunk(await ask("hours", _encode(self._after)))
         except ValueError as why:
             raise Unavailable(str(why)) from why
-        if found.stream_epoch != self._life:
-            self._life, self._rows = found.stream_epoch, {}
+        if chunk.stream_epoch != self._stream_epoch:
+            self._stream_epoch, self._rows = chunk.stream_epoch, {}
             if self._after:
                 self._after = 0
                 return True
-        for subject, payload in found.rows:
+        for subject, payload in chunk.rows:
             self._rows.pop(subject, None)
             self._rows[subject] = payload
-        self._after = found.last
-        if found.rows:
+        self._after = chunk.last
+        if chunk.rows:
             return True
-        said = self._rows.get(POSITION_SUBJECT)
+        payload = self._rows.get(POSITION_SUBJECT, b"")
         try:
-            position = _position(said) if said else None
+            position = _position(payload) if payload else None
         except ValueError as why:
             raise Unavailable(f"the other centre has a {why}") from why
         if position and position.epoch == epoch and position.sequence <= end:
-            await self._write(msgspec.structs.replace(position, copied_epoch=self._life, copied_sequence=self._after))
+            await self._write(
+                msgspec.structs.replace(position, copied_epoch=self._stream_epoch, copied_sequence=self._after)
+            )
         return False
 
     async def position(self) -> SumsPosition | None:
-        """Return up to where the sums count that are here; None: there are none. Raises `Unavailable`."""
-        found = await self._own.last(POSITION_SUBJECT)
-        return read(found, "copy of the hourly sums", _position) if found else None
+        """Return the position of the sums here; None: there are none. Raises `Unavailable`."""
+        last = await self._own.last(POSITION_SUBJECT)
+        return read(last, "copy of the hourly sums", _position) if last else None
 
     async def _write(self, position: SumsPosition) -> None:
         now_h = self._clock.now() // HOUR_US
@@ -136,18 +139,18 @@ class LedgerCopy:
         await self._own.write([*(parts[-1] if parts else ()), _position_member(position)])
         self._rows = {}
 
-    def _member(self, subject: str, payload: bytes, now_h: int) -> Member:
+    def _member(self, subject: str, payload: bytes, now_h: int) -> LogMessage:
         hour = (*subject.split("."), "", "")[2]  # hours.<node>.<hour>[.<part>]
-        gone_h = max(0, now_h - int(hour)) if hour.isdigit() else 0
-        return Member(subject, payload, max(1, self._ttl_h - gone_h), rollup=True)
+        age_h = max(0, now_h - int(hour)) if hour.isdigit() else 0
+        return LogMessage(subject, payload, max(1, self._ttl_h - age_h), rollup=True)
 
 
-def _position_member(position: SumsPosition) -> Member:
-    return Member(POSITION_SUBJECT, msgspec.json.encode(position), rollup=True)
+def _position_member(position: SumsPosition) -> LogMessage:
+    return LogMessage(POSITION_SUBJECT, msgspec.json.encode(position), rollup=True)
 
 
-def _batches(members: Sequence[Member]) -> list[list[Member]]:
-    parts: list[list[Member]] = []
+def _batches(members: Sequence[LogMessage]) -> list[list[LogMessage]]:
+    parts: list[list[LogMessage]] = []
     size = WRITE_BYTES
     for member in members:
         size += len(member.payload)

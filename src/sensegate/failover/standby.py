@@ -1,10 +1,10 @@
-"""Two sites: a centre that is active, and one that stands by with a whole copy and can take its place.
+"""The standby of two centres: it copies everything from the active one, and can take its place.
 
-    seat() ─▶ stands by (copies log, registries, trail, sums) ─▶ ordered, or granted by nodes ─▶ a `Seat` (`seat.py`)
-    flow.run with the seat ─▶ delivers what the standby has confirmed ─▶ superseded: seat() again
+    await_activation() ─▶ standby (copies log, registries, trail, sums) ─▶ by order, or granted by nodes ─▶ `Activation`
+    flow.run with it ─▶ delivers what the standby has confirmed ─▶ superseded: await_activation() again
 
-A centre whose log or trail holds what the active one never had begins anew as its copy; its old store is set aside,
-whole, and named on the trail that goes on.
+A centre whose log or trail has entries that the active one never had starts again as its copy; its old store is set
+aside as a whole, and the trail that continues names it.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from sensegate.authority.callout import Callout
 from sensegate.authority.chain import digest
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.slots import node_slots
 from sensegate.authority.trail import MemoryTrail, Trail
 from sensegate.bus import api, inventory, streams, timelines
 from sensegate.bus.engine import Engine, User
-from sensegate.bus.kv import Bucket
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.process import write_private
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.errors import Fenced, NotFound, PermissionDenied, StoreFull, Unavailable
+from sensegate.errors import Fenced, NotFound, PermissionDenied, StoreFull, Unavailable, combined
 from sensegate.failover import terms, trail_copy
-from sensegate.failover.active import Seat, asked, plea_of, reach, state_of
+from sensegate.failover.active import Activation, ask_peer, connect_peer, peer_request, peer_state
 from sensegate.failover.lease import INITIAL_VERSION, VoterConfiguration, Votes
 from sensegate.failover.ledger_copy import LedgerCopy
 from sensegate.failover.replica import LogChunk, Replica
@@ -45,60 +46,59 @@ from sensegate.failover.replica import describe_log as log_of
 from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
 from sensegate.failover.terms import GRANT_S, CentreState, Term
 from sensegate.failover.trail_copy import SetAsideStore, TrailCopy
-from sensegate.tiers.centre_side import Below
-from sensegate.tiers.link import CentreLink
+from sensegate.tiers.admission import NodeAdmission, Site, open_members
+from sensegate.tiers.link import CentreLink, NodeLinks
+from sensegate.tiers.node_states import NodeMonitor
 
-__all__ = ["Seat", "seat"]
-
-ASIDE = "aside.json"
-"""What was set aside, until the active centre has it on its trail."""
-TAIL = "trail.ndjson"
-"""Beside what was set aside: the records of the trail that were."""
-LOOK_S = 0.5
-_log = structlog.get_logger("sites")
+SET_ASIDE_FILE = "aside.json"
+"""File about a store that was set aside, until the active centre has recorded it on its trail."""
+TAIL_FILE = "trail.ndjson"
+"""File in a store that was set aside, with the records of the trail that only it has."""
+POLL_S = 0.5
+_log = structlog.get_logger("failover")
 _T = TypeVar("_T")
 
 _Ask = Callable[[str, bytes], Awaitable[bytes]]
 _rows = msgspec.msgpack.Decoder(tuple[list[tuple[str, bytes | None]], int]).decode
 
 
-async def seat(config: Config, clock: Clock) -> Seat:
-    """Return when this centre is to be active; until then it stands by."""
+async def await_activation(config: Config, clock: Clock) -> Activation:
+    """Stand by until this centre has to become active; return the term."""
     directory = Path(config.directory)
     term = terms.read(directory)
     if term.number == 0 and config.peer.initially_active:
         term = Term(1, active=True, history=((1, 0),))
         terms.write(directory, term)
     while True:
-        state = await state_of(config, term)
+        state = await peer_state(config, term)
         if state and state.term > term.number:
             term = msgspec.structs.replace(term, number=state.term, active=False, lapsed=False)
             terms.write(directory, term)
-        mine = term.active and not term.lapsed and not (state and state.active)
-        if mine and (state or not config.peer.automatic):
-            return Seat(config, clock, term)
+        may_resume = term.active and not term.lapsed and not (state and state.active)
+        if may_resume and (state or not config.peer.automatic):
+            return Activation(term)
         term, begun = await _stand_by(config, clock, term)
         terms.write(directory, term)
         if term.active:
-            _log.warning("this centre is active now", term=term.number, how=begun or "gone on with")
-            return Seat(config, clock, term, begun=begun)
+            _log.warning("this centre is active now", term=term.number, reason=begun or "term resumed")
+            return Activation(term, begun)
 
 
 async def _stand_by(config: Config, clock: Clock, term: Term) -> tuple[Term, str]:
-    """Stand by until there is a new term, or the store must be begun anew; return what to go on with, and why."""
+    """Stand by until a term begins, or the store must be set aside; return the term to continue with, and the cause."""
     directory = Path(config.directory)
     aside = directory / f"aside-{term.number}-{time.strftime('%Y%m%dT%H%M%S')}"
     try:
         async with contextlib.AsyncExitStack() as stack:
-            engine = Engine.of(config, clock)
+            engine = Engine.of(config, clock, slots=node_slots(config))
             await engine.start()
             stack.push_async_callback(engine.stop)
             return await _Standby(config, clock, engine, term).run(stack, aside)
     except Fenced as why:
-        _log.warning("begins anew as a copy; the old store is set aside", aside=str(aside), why=str(why))
+        _log.warning("store set aside; starting again as a copy", aside=str(aside), reason=str(why))
         await asyncio.to_thread(_set_aside, directory, aside)
-        kept = terms.read(directory)
-        return Term(max(kept.number, term.number), voters=kept.voters), ""
+        stored = terms.read(directory)
+        return Term(max(stored.number, term.number), voters=stored.voters), ""
 
 
 def _set_aside(directory: Path, aside: Path) -> None:
@@ -110,25 +110,32 @@ def _set_aside(directory: Path, aside: Path) -> None:
             place.rename(aside / place.name)
 
 
-async def _first(*work: Coroutine[Any, Any, _T]) -> _T:
-    """Return (or raise) what the first of some works ends with; the others are cancelled."""
-    tasks = [asyncio.ensure_future(one) for one in work]
+async def _first_result(*work: Coroutine[Any, Any, _T]) -> _T:
+    """Return the result of the coroutine that ends first, and cancel the others.
+
+    Raises:
+        BaseException: one or several of them failed; see `errors.combined`.
+    """
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return next(iter(done)).result()
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        ended = [task for task in tasks if task.done()]
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    if errors := [error for task in ended if (error := task.exception())]:
+        raise combined(BaseExceptionGroup("parts of the standby", errors))
+    return ended[0].result()
 
 
-async def _ended(work: Callable[[], Awaitable[None]]) -> None:
-    """Do a work that has no end."""
+async def _without_result(work: Callable[[], Awaitable[None]]) -> None:
+    """Run a task that ends only by an error."""
     await work()
 
 
 class _Standby:
-    """One life of a standby."""
+    """A standby, from its start until a term begins or its store must be set aside."""
 
     def __init__(self, config: Config, clock: Clock, engine: Engine, term: Term) -> None:
         self.config = config
@@ -138,25 +145,29 @@ class _Standby:
         self.term = term
         self.votes = Votes(GRANT_S)
         self._seen = term.number
-        """Highest term that has begun, as far as is known."""
+        """Highest known term that has begun."""
         self._granted = 0
         """Highest term that a node has granted to another centre."""
         self._keeping = asyncio.Lock()
         self._reached = False
         self._lost_at = clock.monotonic()
         self._replica: Replica | None = None
-        self._copied: dict[str, tuple[Bucket, int, dict[str, bytes]]] = {}
+        self._copied: dict[str, tuple[KvBucket, int, dict[str, bytes]]] = {}
 
     async def run(self, stack: contextlib.AsyncExitStack, aside: Path) -> tuple[Term, str]:
-        """Return the term in which this centre is active, and how it began; `aside`: where to note what is not copied.
+        """Return the term in which this centre becomes active, and its cause.
+
+        Args:
+            stack: closes what is opened here.
+            aside: directory for a store that must be set aside.
 
         Raises:
-            Fenced: its log or its trail is no copy of the active one's.
+            Fenced: its log or trail is not a copy of the active centre's.
         """
         self.bus = await self.engine.connect(User.GATEWAY, name="standby")
         stack.push_async_callback(self.bus.close)
         store = self.config.store
-        await streams.ensure_books(self.bus, store, audit_ttl_h=self.config.audit.ttl_h)
+        await streams.ensure_ledger_and_audit(self.bus, store, audit_ttl_h=self.config.audit.ttl_h)
         self._audit = Audit(self.bus, self.clock, gateway=self.config.division, expires=bool(self.config.audit.ttl_h))
         stack.push_async_callback(self._audit.close)
         self._trail = TrailCopy(self._audit)
@@ -165,39 +176,50 @@ class _Standby:
         trail: Trail = MemoryTrail()
         devices = Devices(MemoryBucket(), trail, self.clock)
         callout = Callout(self.engine, devices, self.clock)
-        below = Below(self.config, self.clock, self.engine, JetStreamLog(self.bus), trail)
-        await below.open(self._bucket, callout, Divisions.load(), devices)
-        await callout.start()
+        site = Site(self.config, self.clock, self.engine)
+        members = await open_members(site, await self._bucket("nodes"), trail, Divisions.load())
+        links = NodeLinks(
+            self.engine.connect_slot,
+            self.clock,
+            quota=self.config.node_quota,
+            term=lambda: self._seen,
+            active=False,
+        )
+        links.answer({"lease": self._answer_lease})
+        admission = NodeAdmission(site, members, links)
+        states = NodeMonitor(JetStreamLog(self.bus), admission.divisions, admission.connected, self.clock)
+        await callout.start([admission.guest_of])
         stack.push_async_callback(callout.stop)
-        below.node_links.active = False
-        below.node_links.term = lambda: self._seen
-        below.answers["lease"] = self._lease
         _log.info("standing by", term=self.term.number, of=self.config.peer.url)
         try:
-            term = await _first(
-                self._decided(),
-                self._follow(),
-                *(_ended(work) for work in (*below.tasks.values(), self.engine.watched)),
+            term = await _first_result(
+                self._await_decision(),
+                self._replicate(),
+                *(_without_result(work) for work in (*admission.tasks.values(), states.run, self.engine.wait_failed)),
             )
         except Fenced:
-            await self._note(aside)
+            await self._record_set_aside(aside)
             raise
         if term is None:
             raise Unavailable("a part of the standby has ended")
         return term
 
-    async def _bucket(self, name: str) -> Bucket:
-        return await Bucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)
+    async def _bucket(self, name: str) -> KvBucket:
+        return await KvBucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)
 
     # ── who is active ───────────────────────────────────────────────────────────────────────────────
 
-    async def _lease(self, division: str, payload: bytes) -> bytes:
-        plea = terms.decode_lease_request(payload)
-        self._seen, self._granted = max(self._seen, plea.term), max(self._granted, plea.granted_elsewhere)
-        self.votes.add(plea.voter(division), plea.granted_here, self.clock.monotonic())
+    async def _answer_lease(self, division: str, payload: bytes) -> bytes:
+        request = terms.decode_lease_request(payload)
+        self._seen, self._granted = max(self._seen, request.term), max(self._granted, request.granted_elsewhere)
+        self.votes.add(request.voter(division), request.granted_here, self.clock.monotonic())
         version = self._voters[-1].version
         state = CentreState(
-            active=False, term=self._seen, is_candidate=self._wants(), proposed_term=self._would, voters_version=version
+            active=False,
+            term=self._seen,
+            is_candidate=self._is_candidate(),
+            proposed_term=self._proposed_term,
+            voters_version=version,
         )
         return terms.encode(state)
 
@@ -206,185 +228,185 @@ class _Standby:
         return self.term.voters or (VoterConfiguration(nodes=tuple(node.division for node in self.config.nodes)),)
 
     @property
-    def _would(self) -> int:
-        """The term that would begin here: later than every other that was begun or granted."""
+    def _proposed_term(self) -> int:
+        """Term that would begin here: later than every term that has begun or was granted."""
         return max(self._seen, self._granted, self.term.number) + 1
 
-    def _wants(self) -> bool:
-        """Return whether this centre would take over where the nodes grant it."""
-        whole = self._replica is not None and self._voters[-1].version != INITIAL_VERSION
-        own = self.term.active and self._seen <= self.term.number
+    def _is_candidate(self) -> bool:
+        """Return whether this centre takes over if the nodes grant it."""
+        has_copy = self._replica is not None and self._voters[-1].version != INITIAL_VERSION
+        was_active = self.term.active and self._seen <= self.term.number
         return (
             self.config.peer.automatic
             and not self._reached
             and self.clock.monotonic() - self._lost_at >= self.config.peer.lease_s
-            and (whole or own)
+            and (has_copy or was_active)
         )
 
-    async def _decided(self) -> tuple[Term, str]:
+    async def _await_decision(self) -> tuple[Term, str]:
         order = self.directory / PROMOTE
         while True:
-            await asyncio.to_thread(self._tell)
+            await asyncio.to_thread(self._write_status)
             if await asyncio.to_thread(order.exists):
                 await asyncio.to_thread(order.unlink)
-                # Not the term that nodes may be granting to the other one at this moment.
-                return await self._next(self._would + self.config.peer.automatic), "by order"
-            would = self._would
-            if self._wants() and self.votes.has_majority(would, self._voters, self.clock.monotonic()):
-                return await self._next(would), "granted by a majority of the nodes"
-            await self.clock.sleep(LOOK_S)
+                # Not the term that nodes may be granting to the other centre at this moment.
+                return await self._begin_term(self._proposed_term + self.config.peer.automatic), "by order"
+            proposed = self._proposed_term
+            if self._is_candidate() and self.votes.has_majority(proposed, self._voters, self.clock.monotonic()):
+                return await self._begin_term(proposed), "granted by a majority of the nodes"
+            await self.clock.sleep(POLL_S)
 
-    async def _next(self, number: int) -> Term:
-        """Return the term that begins with what is here now."""
+    async def _begin_term(self, number: int) -> Term:
+        """Return a term that begins with the present copy."""
         past = self._replica.term if self._replica else self.term
-        end = await self._replica.end() if self._replica else await self._end()
+        end = await self._replica.end() if self._replica else await self._log_end()
         sums = await self._sums.position()
         if sums and not sums.epoch:
-            # Some hours are newer than others: all are counted anew, as far as the log goes back.
-            _log.warning("the hourly sums had come in part; they are counted again from the log")
-            await api.call(self.bus, f"$JS.API.STREAM.PURGE.{streams.LEDGER}")
+            # Some hours are newer than others: all are counted again, as far as the log goes back.
+            _log.warning("hourly sums are counted again from the log", reason="they were copied only in part")
+            await api.request(self.bus, f"$JS.API.STREAM.PURGE.{streams.LEDGER}")
         return Term(
             number, active=True, unreplicated=True, history=(*past.history, (number, end)), voters=self.term.voters
         )
 
-    async def _end(self) -> int:
-        """Return with which sequence the own log ends; 0: there is none."""
+    async def _log_end(self) -> int:
+        """Return the last sequence of our log; 0: there is none."""
         try:
             return (await JetStreamLog(self.bus).bounds())[1]
         except NotFound:
             return 0
 
-    def _tell(self) -> None:
-        standing = StandbyStatus(
+    def _write_status(self) -> None:
+        status = StandbyStatus(
             os.getpid(), self._seen, self._reached, self._replica.behind if self._replica else -1, time.time()
         )
         fresh = self.directory / f"{STATUS}.new"
-        fresh.write_bytes(msgspec.json.encode(standing))
+        fresh.write_bytes(msgspec.json.encode(status))
         fresh.replace(self.directory / STATUS)
 
-    # ── the copy ────────────────────────────────────────────────────────────────────────────────────
+    # ── replication ────────────────────────────────────────────────────────────────────────────────────
 
-    async def _follow(self) -> tuple[Term, str]:
-        """Copy while the active centre is reached; try again when it is not.
+    async def _replicate(self) -> tuple[Term, str]:
+        """Copy from the active centre, and try again while it is not reached.
 
-        Returns where none is active and the last term was our own: it is gone on with. Raises `Fenced`.
+        Return our own last term where no centre is active: it is resumed. Raises `Fenced`.
         """
         while True:
             try:
-                link = await reach(self.config)
+                link = await connect_peer(self.config)
                 try:
-                    state = await self._state(link)
-                    ours = self.term.active and not self.term.lapsed and self.term.number >= self._seen
-                    if not state.active and ours:
+                    state = await self._fetch_state(link)
+                    may_resume = self.term.active and not self.term.lapsed and self.term.number >= self._seen
+                    if not state.active and may_resume:
                         return self.term, ""
-                    await self._copy(link, state)
+                    await self._replicate_from(link, state)
                 finally:
                     await link.close()
             except (Unavailable, PermissionDenied, StoreFull) as why:
                 if self._reached:
-                    _log.warning("the active centre is not reached", why=str(why))
+                    _log.warning("active centre not reached", reason=str(why))
                     self._lost_at = self.clock.monotonic()
                 self._reached = False
-            await self.clock.sleep(LOOK_S)
+            await self.clock.sleep(POLL_S)
 
-    async def _state(self, link: CentreLink) -> CentreState:
-        """Return how the other centre is; who votes there votes here from now on.
+    async def _fetch_state(self, link: CentreLink) -> CentreState:
+        """Return the state of the other centre, and adopt its voter configuration.
 
         Raises `Unavailable`, `PermissionDenied`.
         """
-        plea = msgspec.structs.replace(plea_of(self.term), term=self._seen)
+        request = msgspec.structs.replace(peer_request(self.term), term=self._seen)
         try:
-            state = terms.decode_state(await asked(link, "lease", terms.encode(plea)))
+            state = terms.decode_state(await ask_peer(link, "lease", terms.encode(request)))
         except msgspec.DecodeError as why:
             raise Unavailable(f"the other centre's answer cannot be read: {why}") from why
         self._seen = max(self._seen, state.term)
         if state.active and state.voters and state.voters.version > self._voters[-1].version:
-            await self._keep(voters=(state.voters,))
+            await self._store_term(voters=(state.voters,))
         return state
 
-    async def _keep(self, **learnt: Any) -> None:
-        """Remember, on the disk, what was learnt of an active centre: fields of `Term`."""
+    async def _store_term(self, **learnt: Any) -> None:
+        """Store what was learnt from an active centre: fields of `Term`."""
         async with self._keeping:
             fresh = msgspec.structs.replace(self.term, active=False, unreplicated=False, lapsed=False, **learnt)
             self.term = msgspec.structs.replace(fresh, number=self._seen)
             await asyncio.to_thread(terms.write, self.directory, self.term)
 
-    async def _copy(self, link: CentreLink, state: CentreState) -> None:
+    async def _replicate_from(self, link: CentreLink, state: CentreState) -> None:
         if not state.active:
-            raise Unavailable("the other centre is not active either; one must be ordered to be")
-        ask_ = partial(asked, link)
+            raise Unavailable("the other centre is not active either; promote one of them")
+        ask = partial(ask_peer, link)
         if self._replica is None:
-            self._replica = Replica(await self._own(ask_), self.config.store, self.clock, self.term)
-        await self._named(ask_)
-        await _first(
-            self._entries(self._replica, ask_),
-            self._registries(ask_),
-            self._records(ask_),
-            self._hours(self._replica, ask_),
-            self._electorate(link),
+            self._replica = Replica(await self._open_log(ask), self.config.store, self.clock, self.term)
+        await self._report_set_aside(ask)
+        await _first_result(
+            self._copy_log(self._replica, ask),
+            self._copy_registries(ask),
+            self._copy_trail(ask),
+            self._copy_sums(self._replica, ask),
+            self._watch_active(link),
         )
 
-    async def _own(self, ask_: _Ask) -> JetStreamLog:
-        """Return the log that is the copy, made where there is none."""
-        found = await log_of(ask_)
-        await streams.ensure(self.bus, streams.log_stream(self.config.store, found.first, found.log_epoch))
+    async def _open_log(self, ask: _Ask) -> JetStreamLog:
+        """Open our copy of the log; create it where there is none."""
+        active = await log_of(ask)
+        await streams.ensure(self.bus, streams.log_stream(self.config.store, active.first, active.log_epoch))
         own = JetStreamLog(self.bus, room=self.engine.has_room)
         await own.open(self.directory)
-        if own.epoch != found.log_epoch:
-            raise Fenced(f"the own log is of life {own.epoch}, that of the active centre of {found.log_epoch}")
+        if own.epoch != active.log_epoch:
+            raise Fenced(f"our log has the epoch {own.epoch}, that of the active centre {active.log_epoch}")
         return own
 
-    async def _entries(self, replica: Replica, ask_: _Ask) -> None:
+    async def _copy_log(self, replica: Replica, ask: _Ask) -> None:
         while True:
             before = replica.term.history
-            await replica.copy_next(ask_, self._seen)
+            await replica.copy_next(ask, self._seen)
             if replica.term.history != before:
-                await self._keep(history=replica.term.history)
+                await self._store_term(history=replica.term.history)
             self._reached = True
 
-    async def _electorate(self, link: CentreLink) -> None:
-        while (await self._state(link)).active:
-            await self.clock.sleep(LOOK_S)
-        raise Unavailable("the other centre is not active any more")
+    async def _watch_active(self, link: CentreLink) -> None:
+        while (await self._fetch_state(link)).active:
+            await self.clock.sleep(POLL_S)
+        raise Unavailable("the other centre is no longer active")
 
-    async def _records(self, ask_: _Ask) -> None:
+    async def _copy_trail(self, ask: _Ask) -> None:
         """Copy the audit trail."""
         while True:
             try:
-                came = await self._trail.copy_next(ask_)
+                count = await self._trail.copy_next(ask)
             except PermissionDenied as why:
-                _log.debug("the trail is not copied yet", why=str(why))
-                came = 0
-            await self.clock.sleep(0 if came else LOOK_S / 10)
+                _log.debug("trail not copied yet", reason=str(why))
+                count = 0
+            await self.clock.sleep(0 if count else POLL_S / 10)
 
-    async def _hours(self, replica: Replica, ask_: _Ask) -> None:
+    async def _copy_sums(self, replica: Replica, ask: _Ask) -> None:
         """Copy the hourly sums."""
         while True:
             try:
-                more = await self._sums.copy_next(ask_, replica.epoch, await replica.end())
+                more = await self._sums.copy_next(ask, replica.epoch, await replica.end())
             except PermissionDenied as why:
-                _log.debug("the hourly sums are not copied yet", why=str(why))
+                _log.debug("hourly sums not copied yet", reason=str(why))
                 more = False
-            await self.clock.sleep(0 if more else LOOK_S)
+            await self.clock.sleep(0 if more else POLL_S)
 
-    async def _registries(self, ask_: _Ask) -> None:
+    async def _copy_registries(self, ask: _Ask) -> None:
         while True:
-            names = msgspec.msgpack.decode(await ask_("buckets", b""), type=list[str])
+            names = msgspec.msgpack.decode(await ask("buckets", b""), type=list[str])
             for name in names:
-                await self._registry(name, ask_)
-            await self.clock.sleep(LOOK_S)
+                await self._copy_registry(name, ask)
+            await self.clock.sleep(POLL_S)
 
-    async def _registry(self, name: str, ask_: _Ask) -> None:
+    async def _copy_registry(self, name: str, ask: _Ask) -> None:
         if name not in self._copied:
             own = await self._bucket(name)
             present, _ = await own.load_all()
             self._copied[name] = own, 0, {row.key: row.value for row in present if row.value is not None}
         own, after, values = self._copied[name]
-        left = set() if after else set(values)
+        unseen = set() if after else set(values)
         while True:
-            rows, revision = _rows(await ask_("rows", msgspec.msgpack.encode((name, after))))
+            rows, revision = _rows(await ask("rows", msgspec.msgpack.encode((name, after))))
             for key, value in rows:
-                left.discard(key)
+                unseen.discard(key)
                 if value is None:
                     if values.pop(key, None) is not None:
                         await own.delete(key)
@@ -394,59 +416,59 @@ class _Standby:
             after = revision
             if not rows:
                 break
-        for key in left:
-            # It was deleted while we were away, longer ago than that is remembered.
+        for key in unseen:
+            # Deleted while we were away, longer ago than deletions are remembered.
             await own.delete(key)
             del values[key]
         self._copied[name] = own, after, values
 
-    # ── what is no copy ─────────────────────────────────────────────────────────────────────────────
+    # ── stores that are set aside ─────────────────────────────────────────────────────────────────────────────
 
-    async def _note(self, aside: Path) -> None:
-        """Note what there is that the active centre never had, for its trail; the store is set aside next."""
-        last, found, after, records = await self._end(), None, 0, list[bytes]()
+    async def _record_set_aside(self, aside: Path) -> None:
+        """Record which entries the active centre never had, before the store is set aside."""
+        last, active, after, records = await self._log_end(), None, 0, list[bytes]()
         try:
-            link = await reach(self.config)
+            link = await connect_peer(self.config)
             try:
-                ask_ = partial(asked, link)
-                found = await log_of(ask_)
-                after, records = await trail_copy.divergent_tail(self._audit, ask_)
+                ask = partial(ask_peer, link)
+                active = await log_of(ask)
+                after, records = await trail_copy.divergent_tail(self._audit, ask)
             finally:
                 await link.close()
         except (Unavailable, PermissionDenied) as why:
-            _log.warning("what is set aside cannot be told exactly", why=str(why))
-        made = SetAsideStore(
+            _log.warning("entries only in the store set aside are not known exactly", reason=str(why))
+        store = SetAsideStore(
             aside.name,
             self.term.number,
-            min(last, self._shared(found)) if found else 0,
+            min(last, self._common_end(active)) if active else 0,
             last,
             after,
             after + len(records),
             digest(records[-1]) if records else "",
         )
-        await asyncio.to_thread(_noted, self.directory, aside, made, records)
+        await asyncio.to_thread(_write_set_aside, self.directory, aside, store, records)
 
-    def _shared(self, found: LogChunk) -> int:
-        """Return up to which sequence a log that began as a copy can be one."""
-        past = self.term.history
-        known = past[-1][0] if past else 0
-        return min([found.last, *(began for term, began in found.history if term > known)])
+    def _common_end(self, active: LogChunk) -> int:
+        """Return the last sequence up to which our log can be a copy of the active centre's."""
+        history = self.term.history
+        known = history[-1][0] if history else 0
+        return min([active.last, *(began for term, began in active.history if term > known)])
 
-    async def _named(self, ask_: _Ask) -> None:
-        """Have the active centre put on its trail what was set aside here."""
-        file = self.directory / ASIDE
+    async def _report_set_aside(self, ask: _Ask) -> None:
+        """Have the active centre record on its trail that a store was set aside here."""
+        file = self.directory / SET_ASIDE_FILE
         if not await asyncio.to_thread(file.exists):
             return
-        made = msgspec.json.decode(await asyncio.to_thread(file.read_bytes), type=SetAsideStore)
+        store = msgspec.json.decode(await asyncio.to_thread(file.read_bytes), type=SetAsideStore)
         try:
-            await ask_("aside", trail_copy.encode_set_aside(made))
+            await ask("aside", trail_copy.encode_set_aside(store))
         except PermissionDenied as why:
-            _log.debug("what was set aside is named later", why=str(why))
+            _log.debug("store set aside not recorded on the trail yet", reason=str(why))
             return
-        await asyncio.to_thread(file.rename, self.directory / made.directory / ASIDE)
+        await asyncio.to_thread(file.rename, self.directory / store.directory / SET_ASIDE_FILE)
 
 
-def _noted(directory: Path, aside: Path, made: SetAsideStore, records: list[bytes]) -> None:
+def _write_set_aside(directory: Path, aside: Path, store: SetAsideStore, records: list[bytes]) -> None:
     aside.mkdir(mode=0o700, exist_ok=True)
-    write_private(aside / TAIL, b"".join(record + b"\n" for record in records).decode())
-    write_private(directory / ASIDE, msgspec.json.encode(made).decode())
+    write_private(aside / TAIL_FILE, b"".join(record + b"\n" for record in records).decode())
+    write_private(directory / SET_ASIDE_FILE, msgspec.json.encode(store).decode())

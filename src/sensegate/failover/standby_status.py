@@ -1,23 +1,23 @@
-"""What a centre that stands by tells the command line, and how it is told to become active: files in its directory."""
+"""Files in a standby's directory: its status for the command line, and the order to become active."""
 
 from __future__ import annotations
 
 import msgspec
 
 PROMOTE = "promote"
-"""File by which an operator orders this centre to become active (`sensegate centre promote`)."""
+"""File that orders this centre to become active, written by `sensegate centre promote`."""
 STATUS = "standby.json"
 
 
 class StandbyStatus(msgspec.Struct, frozen=True):
-    """How a centre stands by; in ``<directory>/standby.json``, renewed as long as it stands by."""
+    """Status of a standby, in ``<directory>/standby.json``, renewed as long as it stands by."""
 
     pid: int
     term: int
-    """Of the active centre, as far as known."""
+    """Term of the active centre, as far as known."""
     reached: bool
-    """The active centre answers."""
+    """Whether the active centre answers."""
     behind: int
-    """Entries of its log that are not here yet; -1: not known."""
+    """Entries of its log that are not yet here; -1: not known."""
     written_at: float
     """Unix time."""

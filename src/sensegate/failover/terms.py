@@ -1,9 +1,9 @@
-"""Terms of centres: which of two is active, so that never both are. Pure, but for the file that remembers the term.
+"""Terms of centres, by which at most one of two is active. Pure, but for the file that stores the term.
 
-A term belongs to one centre; a higher one ends every lower. Nodes remember the highest that they have met and turn away
-from a centre of a lower one, which learns of it so. A term begins by order, or where more than half of the nodes grant
-it: a node grants a term once, and only when it has not met its active centre for the whole lease. Who may grant, and
-how an active centre knows that nobody else was granted: `voters.py`.
+A term belongs to one centre; a higher one ends every lower one. Nodes store the highest term that they have met and
+turn away from a centre of a lower one, which learns of the higher term in this way. A term begins by order, or when
+more than half of the nodes grant it: a node grants a term once, and only if it has not met its active centre for a
+whole lease. Who may grant, and how an active centre knows that no other was granted: `lease.py`.
 """
 
 from __future__ import annotations
@@ -19,61 +19,62 @@ from sensegate.failover.lease import INITIAL_VERSION, LeaseRequest, VoterConfigu
 
 FILE = "term.json"
 GRANT_S = 4.0
-"""A grant that was not given again for so long has ended."""
+"""Time after which a grant ends unless it is repeated."""
 LONG_POLL_S = 1.0
-"""A node that knows all is answered so late, or at once when there is something new."""
+"""Longest delay of the answer to a node that is up to date; news is answered at once."""
 REVOTE_S = 3 * GRANT_S
-"""A node grants to another centre only so long after its last grant to the one before: votes are not split for ever."""
+"""Time between a node's last grant to one centre and its first grant to another, so that a split vote ends."""
 
 
 class Term(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The highest term that a gateway knows, and whether it is its own."""
+    """The highest term that a gateway knows, as stored on its disk."""
 
     number: int = 0
     active: bool = False
-    """Of a centre: the term is its own."""
+    """Centre: whether the term is its own."""
     unreplicated: bool = False
-    """Of a centre: since it delivers what the other has not, the other may not take over by itself.
+    """Centre: whether it delivers unreplicated records, so that the other may not take over by itself.
 
-    Of a node: so was its active centre when it was met last.
+    Node: whether its active centre did when it was met last.
     """
     history: tuple[tuple[int, int], ...] = ()
-    """Of a centre: (term, last sequence of the log when it began), of its log's past."""
+    """Centre: (term, last sequence of the log when the term began) for each term of its log."""
     lapsed: bool = False
-    """Of a centre: the nodes have left it in this term, which is not taken up again."""
+    """Centre: whether the nodes have left it in this term, which it must not resume."""
     voters: tuple[VoterConfiguration, ...] = ()
-    """Of a centre: every electorate by which a vote may still be counted, oldest first; the last is in force."""
+    """Centre: every voter configuration by which a vote may still be counted, oldest first; the last is in force."""
     voters_version: tuple[int, int] = INITIAL_VERSION
-    """Of a node: newest electorate that it has heard of."""
+    """Node: newest voter configuration that it knows."""
     granted: int = 0
-    """Of a node: the highest term that it has granted."""
+    """Node: the highest term that it has granted."""
     granted_to: str = ""
+    """Node: address of the centre to which it was granted."""
     followed: str = ""
-    """Of a node: the active centre that it met last."""
+    """Node: address of the active centre that it met last."""
 
-    def diverged(self, history: tuple[tuple[int, int], ...], held: int) -> bool:
-        """Return whether a log that ends with `held` has what a later term of another history never had."""
+    def diverged(self, history: tuple[tuple[int, int], ...], last: int) -> bool:
+        """Return whether a log that ends with sequence `last` has entries that a later term never had."""
         known = self.history[-1][0] if self.history else 0
-        return any(term > known and began < held for term, began in history)
+        return any(term > known and began < last for term, began in history)
 
 
 class CentreState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a centre answers."""
+    """Answer of a centre to a lease request."""
 
     active: bool
     term: int
     unreplicated: bool = False
     is_candidate: bool = False
-    """It would become active if the nodes grant it."""
+    """Whether it becomes active if the nodes grant it."""
     proposed_term: int = 0
-    """The term that it would begin."""
+    """Term that it would begin."""
     voters_version: tuple[int, int] = INITIAL_VERSION
-    """Of the electorate by which it counts."""
+    """Version of the voter configuration by which it counts."""
     stamp: tuple[int, float] = (0, 0.0)
-    """Seat, and when this was answered by its clock."""
+    """(lease id, time of this answer by the centre's clock)."""
     lease_s: float = 0.0
     voters: VoterConfiguration | None = None
-    """For the other centre: who votes from now on."""
+    """Only to the other centre: the voter configuration from now on."""
 
 
 encode = msgspec.msgpack.Encoder().encode
@@ -82,7 +83,7 @@ decode_state = msgspec.msgpack.Decoder(CentreState).decode
 
 
 def read(directory: Path) -> Term:
-    """Return the term that a gateway remembers. Raises `ConfigError` where its file cannot be read."""
+    """Return the stored term of a gateway. Raises `ConfigError` where its file cannot be read."""
     try:
         return msgspec.json.decode((directory / FILE).read_bytes(), type=Term)
     except FileNotFoundError:
@@ -92,7 +93,7 @@ def read(directory: Path) -> Term:
 
 
 def write(directory: Path, term: Term) -> None:
-    """Remember a term; on the disk when this returns."""
+    """Store a term; it is on the disk when this returns."""
     fresh = directory / f"{FILE}.new"
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(msgspec.json.encode(term))
@@ -102,80 +103,93 @@ def write(directory: Path, term: Term) -> None:
 
 
 class CentreChoice:
-    """A node's side: whom it follows, and whom it grants. `term` must be on the disk before it is told to anybody."""
+    """A node's side: which centre it follows, and which it grants. `term` must be on the disk before it is sent."""
 
     def __init__(self, lease_s: float, term: Term | None = None, *, name: str = "") -> None:
-        """`term`: what is on the disk; `name`: of the node, by which nodes differ in patience."""
+        """Start to choose.
+
+        Args:
+            lease_s: duration of the lease.
+            term: as stored on the disk.
+            name: of the node, by which nodes differ in their patience.
+        """
         self._lease_s = lease_s
         self._name = name
         self._changes = 0
-        """How often another centre was granted."""
+        """Number of changes of the granted centre."""
         self.term = term or Term()
         self._active_met_at: float | None = None
         self._grant: tuple[str, float] | None = None
         self._grant_since = 0.0
-        """When we began to grant that centre."""
+        """Time of the first grant to the present centre."""
         self._stamp = (0, 0.0)
 
     def lease_request(self, centre: str, *, grant: int = 0, wait: bool = False, generation: int = 0) -> LeaseRequest:
-        """Return what is told to a centre."""
-        kept = self.term
-        granted = 0 if kept.granted_to == centre else kept.granted
+        """Return the lease request to a centre."""
+        term = self.term
+        granted_elsewhere = 0 if term.granted_to == centre else term.granted
         return LeaseRequest(
-            kept.number, grant, granted, kept.voters_version, kept.unreplicated, self._stamp, wait, generation
+            term.number,
+            grant,
+            granted_elsewhere,
+            term.voters_version,
+            term.unreplicated,
+            self._stamp,
+            wait,
+            generation,
         )
 
     def follows(self, state: CentreState) -> bool:
-        """Return whether this is the centre that is active, of no lower term than we have met."""
+        """Return whether a centre is active in no lower term than the highest one met."""
         return state.active and state.term >= self.term.number
 
     def note_active(self, centre: str, state: CentreState, now_s: float) -> bool:
-        """Say that an active centre was met; return whether it should hear at once what we know now."""
-        first = self._stamp[0] != state.stamp[0]
+        """Record that an active centre was met; return whether it should get our new state at once."""
+        is_first = self._stamp[0] != state.stamp[0]
         self._active_met_at, self._grant, self._stamp = now_s, None, state.stamp
         self._lease_s = max(self._lease_s, state.lease_s)
         before, known = self.term, max(self.term.voters_version, state.voters_version)
         self.term = msgspec.structs.replace(
             before, number=state.term, unreplicated=state.unreplicated, voters_version=known, followed=centre
         )
-        return first or self.term != before
+        return is_first or self.term != before
 
     def is_granting(self, centre: str, now_s: float) -> bool:
-        """Return whether this is the centre that is granted at the moment: it is looked at again at once."""
-        given = self._grant is not None and self._grant[0] == centre and now_s - self._grant[1] < GRANT_S
-        return given and self._is_patient(now_s)
+        """Return whether this node grants a centre at present, and so contacts it again at once."""
+        is_granted = self._grant is not None and self._grant[0] == centre and now_s - self._grant[1] < GRANT_S
+        return is_granted and self._is_patient(now_s)
 
     def _is_patient(self, now_s: float) -> bool:
-        """Return whether the centre that is granted may still come of it: half of the nodes may grant the other one.
+        """Return whether to wait for the granted centre to win: half of the nodes may grant the other one.
 
-        For how long differs by node and by turn, so that halves do not change sides together.
+        The time differs by node and by change, so that the halves do not change sides together.
         """
-        part = crc32(f"{self._name} {self._changes}".encode()) / 2**32
-        return now_s - self._grant_since < REVOTE_S * (1 + part)
+        jitter = crc32(f"{self._name} {self._changes}".encode()) / 2**32
+        return now_s - self._grant_since < REVOTE_S * (1 + jitter)
 
     def grant(self, centre: str, state: CentreState, now_s: float) -> bool:
-        """Return whether a centre that wants to be active is granted its term now."""
-        kept = self.term
+        """Decide whether to grant its proposed term to a candidate; record the grant."""
+        term = self.term
         if self._active_met_at is None:
-            self._active_met_at = now_s  # since we began
+            self._active_met_at = now_s  # as if met when this node started
         if not state.is_candidate or now_s - self._active_met_at < self._lease_s:
             return False
-        if kept.unreplicated and centre != kept.followed:
-            return False  # it has not all that was delivered
-        # Who counts by an electorate older than we know of might count without those who vote now. A node in a new
-        # store knows of none: it first meets an active centre, but where there never was one.
-        if state.voters_version != kept.voters_version and (
-            kept.voters_version == INITIAL_VERSION or state.voters_version < kept.voters_version
+        if term.unreplicated and centre != term.followed:
+            return False  # it lacks records that were delivered
+        # A candidate with an older voter configuration than we know might count without the present voters. A node with
+        # a new store knows none: it must first meet an active centre, unless there never was one.
+        if state.voters_version != term.voters_version and (
+            term.voters_version == INITIAL_VERSION or state.voters_version < term.voters_version
         ):
             return False
-        again = state.proposed_term == kept.granted and centre == kept.granted_to
-        if state.proposed_term <= kept.number or not (again or state.proposed_term > kept.granted):
+        is_repeated = state.proposed_term == term.granted and centre == term.granted_to
+        if state.proposed_term <= term.number or not (is_repeated or state.proposed_term > term.granted):
             return False
         if self._grant is None or self._grant[0] != centre:
             if self._grant and self._is_patient(now_s) and now_s - self._grant[1] < REVOTE_S:
                 return False
             self._grant_since, self._changes = now_s, self._changes + 1
         self._grant = centre, now_s
-        if not again:
-            self.term = msgspec.structs.replace(kept, granted=state.proposed_term, granted_to=centre)
+        if not is_repeated:
+            self.term = msgspec.structs.replace(term, granted=state.proposed_term, granted_to=centre)
         return True

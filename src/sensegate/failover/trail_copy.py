@@ -1,9 +1,9 @@
-"""A standby centre's copy of the audit trail: the same records under the same numbers, so that it is one chain.
+"""Replication of the audit trail to a standby: the same records under the same numbers, so that it stays one chain.
 
-    active: `answer_trail` ◀─ ask ``trail`` (what follows a number) ── standby: TrailCopy ─▶ its own AUDIT
+    active: `answer_trail` ◀─ ask ``trail`` (records after a number) ── standby: TrailCopy ─▶ its own AUDIT
 
-A trail that holds what that of the active centre does not is no copy: it is set aside with its store, and named on the
-trail that goes on (`SetAsideStore`).
+A trail with records that the active centre's trail does not have is not a copy: it is set aside with its store, and
+the trail that continues names it (`SetAsideStore`).
 """
 
 from __future__ import annotations
@@ -25,27 +25,28 @@ Ask = Callable[[str, bytes], Awaitable[bytes]]
 
 
 class TrailChunk(msgspec.Struct, frozen=True):
-    """Records that follow a number, as stored."""
+    """Records after a number, as stored."""
 
     last: int
-    """Number of the last record there is."""
+    """Number of the last record of the trail."""
     records: list[bytes]
 
 
 class SetAsideStore(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a centre had to set aside: it was never at the one that is active now."""
+    """A store that a centre set aside, because parts of it were never at the present active centre."""
 
     directory: str
-    """Directory in which it lies, at the centre that set it aside."""
+    """Its directory, at the centre that set it aside."""
     term: int
-    """The last term in which that centre wrote."""
+    """Last term in which that centre wrote."""
     log_after: int = 0
-    """Last sequence of its log that both have."""
+    """Last sequence of the log that both centres have."""
     log_last: int = 0
-    """Last sequence that it had; not more than `log_after`: of the log nothing was set aside."""
+    """Last sequence of its log; not above `log_after`: no entries were set aside."""
     trail_after: int = 0
-    """Number of the last record of the trail that both have."""
+    """Number of the last record of the trail that both centres have."""
     trail_last: int = 0
+    """Number of the last record of its trail."""
     trail_hash: str = ""
     """SHA-256 of the last record that was set aside."""
 
@@ -54,11 +55,11 @@ _encode = msgspec.msgpack.Encoder().encode
 _number = msgspec.msgpack.Decoder(int).decode
 _piece = decoder(TrailChunk, "the other centre's answer")
 encode_set_aside = _encode
-decode_set_aside = decoder(SetAsideStore, "note of what was set aside")
+decode_set_aside = decoder(SetAsideStore, "record of a store set aside")
 
 
 async def answer_trail(audit: Audit, payload: bytes) -> bytes:
-    """Answer a standby, at the active centre; waits a moment where there is nothing new. Raises `Unavailable`."""
+    """Answer a standby, at the active centre; wait a moment where there is nothing new. Raises `Unavailable`."""
     after = _number(payload)
     records = await audit.after(after, limit=ROWS_MAX, max_bytes=CHUNK_BYTES)
     if not records and await audit.changed(WAIT_S):
@@ -75,49 +76,50 @@ async def fetch_records(ask: Ask, after: int) -> TrailChunk:
 
 
 class TrailCopy:
-    """The standby's side."""
+    """The standby's side of the replication."""
 
     def __init__(self, own: Audit) -> None:
         self._own = own
-        self._sure = False
+        self._is_verified = False
+        """Whether our last record is known to be the active centre's, too."""
 
     async def copy_next(self, ask: Ask) -> int:
-        """Take the next records; return how many came.
+        """Copy the next records; return their number.
 
         Raises:
-            Unavailable, PermissionDenied: turn again.
-            Fenced: the own trail is none that began as the copy of that one.
+            Unavailable, PermissionDenied: try again.
+            Fenced: our trail is not a copy of the active centre's.
         """
         number, last = await self._own.end()
-        # Where we do not know yet that it is a copy, its last record must be the same there.
-        first = max(0, number - 1) if not self._sure else number
-        found = await fetch_records(ask, first)
-        records = found.records
-        if found.last < number:
-            raise Fenced(f"the own trail ends with number {number}, that of the active centre with {found.last}")
+        # Until it is verified, our last record is fetched as well and compared.
+        first = max(0, number - 1) if not self._is_verified else number
+        chunk = await fetch_records(ask, first)
+        records = chunk.records
+        if chunk.last < number:
+            raise Fenced(f"our trail ends with number {number}, that of the active centre with {chunk.last}")
         if number and first < number and records:
             if records[0] == last:
                 records = records[1:]
             elif decode(records[0]).number <= number:
-                raise Fenced(f"number {number} of the own trail is not that of the active centre")
+                raise Fenced(f"record {number} of our trail differs from that of the active centre")
         if records:
             await self._own.take(records)
-        self._sure = True
+        self._is_verified = True
         return len(records)
 
 
 async def divergent_tail(own: Audit, ask: Ask) -> tuple[int, list[bytes]]:
-    """Return (number of the last record that both have, the own ones after it).
+    """Return (number of the last record that both trails have, our records after it).
 
     Raises `Unavailable`, `PermissionDenied`.
     """
     number, _ = await own.end()
     while number > 0:
         start = max(0, number - ROWS_MAX)
-        theirs = {decode(raw).number: digest(raw) for raw in (await fetch_records(ask, start)).records}
+        digests = {decode(raw).number: digest(raw) for raw in (await fetch_records(ask, start)).records}
         for raw in reversed(await own.after(start, limit=number - start)):
             number = decode(raw).number
-            if theirs.get(number) == digest(raw):
+            if digests.get(number) == digest(raw):
                 return number, await own.after(number, limit=2**62)
         number = start
     return 0, await own.after(0, limit=2**62)

@@ -3,20 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
-
-class Framing(NamedTuple):
-    """Result of a framing function for a buffer: `skip` bytes outside any frame, then a frame of `length` bytes.
-
-    A length of 0 requests more bytes; skipped bytes are never examined again. ``skip + length`` never exceeds the
-    buffer. A frame is recognised by its delimiters and its length; its checksum is verified separately, unless it alone
-    can determine where the frame ends.
-    """
-
-    skip: int
-    length: int = 0
-
+from sensegate.model import Framing
 
 FrameFinder = Callable[[bytes], Framing]
 

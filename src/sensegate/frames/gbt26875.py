@@ -14,8 +14,8 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.frames.checks import sum8
-from sensegate.frames.framing import Framing, keep_from
-from sensegate.model import QuarantineReason
+from sensegate.frames.framing import keep_from
+from sensegate.model import Framing, QuarantineReason
 
 MARK: Final = b"@@"
 END: Final = b"##"

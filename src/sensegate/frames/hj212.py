@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from sensegate.errors import Rejected
 from sensegate.frames.checks import crc_hj212, crc_modbus, swap_bytes
-from sensegate.frames.framing import Framing, keep_from
-from sensegate.model import QuarantineReason
+from sensegate.frames.framing import keep_from
+from sensegate.model import Framing, QuarantineReason
 
 MARK: Final = b"##"
 _HEAD = 6

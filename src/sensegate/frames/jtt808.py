@@ -15,8 +15,7 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.frames.checks import xor8
-from sensegate.frames.framing import Framing
-from sensegate.model import QuarantineReason
+from sensegate.model import Framing, QuarantineReason
 
 MARK: Final = b"\x7e"
 _ESCAPED = re.compile(rb"\x7d([\x01\x02])")

@@ -16,8 +16,8 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.frames.checks import crc_modbus
-from sensegate.frames.framing import Framing, keep_from
-from sensegate.model import QuarantineReason
+from sensegate.frames.framing import keep_from
+from sensegate.model import Framing, QuarantineReason
 
 MARK: Final = b"\x7e\x7e"
 TEXT_MARK: Final = b"\x01"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from sensegate.model import BOOL, I64, Fields, Numbered, Readings, RejectedValue
+from sensegate.model import BOOL, I64, Fields, Readings, RejectedValue, SequenceNumbers
 
 _Columns = TypeVar("_Columns", Fields, Readings)
 
@@ -51,8 +51,8 @@ def concatenated(first: _Columns, second: _Columns, messages: int) -> _Columns:
             whole[name] = column | {row + rows: value for row, value in addition.items()}
         elif isinstance(column, list):
             whole[name] = [*column, *_moved(addition, messages)]
-        elif isinstance(column, Numbered):
-            whole[name] = Numbered.joined(
+        elif isinstance(column, SequenceNumbers):
+            whole[name] = SequenceNumbers.joined(
                 [column, msgspec.structs.replace(addition, message=addition.message + messages)]
             )
         else:
@@ -98,7 +98,7 @@ def _rows_of(columns: _Columns, rows: BOOL, messages: BOOL, number: I64) -> _Col
             whole[name] = {int(place[row]): value for row, value in column.items() if rows[row]}
         elif isinstance(column, list):
             whole[name] = _of_messages(column, messages, number)
-        elif isinstance(column, Numbered):
+        elif isinstance(column, SequenceNumbers):
             whole[name] = column.take(messages[column.message], number[column.message])
         else:
             whole[name] = column

@@ -9,7 +9,7 @@ import msgspec
 from sensegate.decode.decode import Decoder
 from sensegate.decode.profiles import ProfileSet
 from sensegate.ingest.batches import DecodedBatch
-from sensegate.model import BOOL, Delivery, Span
+from sensegate.model import BOOL, Delivery, MessageBatch
 from sensegate.normalise.normalise import Normaliser
 
 
@@ -31,13 +31,13 @@ class Reprocessor(Protocol):
 
     interpreter: Interpreter
 
-    def select(self, span: Span, batch: DecodedBatch) -> tuple[Span, DecodedBatch]:
+    def select(self, span: MessageBatch, batch: DecodedBatch) -> tuple[MessageBatch, DecodedBatch]:
         """Return the messages, and the part of what was decoded of them, that the order is for."""
 
     def apply_profiles(self, profiles: ProfileSet, changed: BOOL) -> None:
         """Use other profiles from the next batch on; `changed`: devices that have another version now."""
 
 
-def delivery_of(delivery: Delivery, span: Span) -> Delivery:
+def delivery_of(delivery: Delivery, span: MessageBatch) -> Delivery:
     """Return a delivery with some of its messages; its position is that of all."""
     return msgspec.structs.replace(delivery, messages=list(span))

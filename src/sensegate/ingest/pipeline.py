@@ -19,7 +19,6 @@ import structlog
 from sensegate import metrics
 from sensegate.authority.assets import Assets
 from sensegate.authority.devices import Devices
-from sensegate.bus.columns import Batch
 from sensegate.clock import Clock
 from sensegate.collect.commands import DownlinkQueue
 from sensegate.collect.intake import Intake
@@ -28,14 +27,14 @@ from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.redaction import MessageRedactor, removed_of
 from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.ingest.batches import DecodedBatch
+from sensegate.ingest.boundary import BatchBoundary
 from sensegate.ingest.interpreter import Interpreter, Reprocessor, delivery_of
 from sensegate.ingest.poison import PoisonMessages
-from sensegate.model import Delivery, Message, Quarantined, QuarantineReason, Span, Spec
+from sensegate.model import Delivery, Message, MessageBatch, Quarantined, QuarantineReason, Spec
 from sensegate.normalise.indicators import Indicators
-from sensegate.persist.commit import Committer, Pending
+from sensegate.persist.commit import Committer, PreparedBatch
 from sensegate.ports import Source
 
-DRAIN_S, DRAIN_POLL_S = 20.0, 0.1
 LEAVE_S = 0.002
 """Some turns of the loop: nats-py flushes in a task of its own, the socket takes a few writes."""
 
@@ -62,7 +61,7 @@ class PipelineStages(msgspec.Struct, frozen=True, eq=False):
     """Interprets recorded messages once more."""
 
 
-Observer = Callable[[Sequence[Spec], Span, DecodedBatch], None]
+Observer = Callable[[Sequence[Spec], MessageBatch, DecodedBatch], None]
 """Called once the commit of a batch of live messages is prepared: (specs by index, messages, decoded batch)."""
 
 
@@ -80,6 +79,7 @@ class IngestPipeline:
         sources: Sequence[Source],
         stages: PipelineStages,
         *,
+        boundary: BatchBoundary | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         self._config = config
@@ -92,18 +92,18 @@ class IngestPipeline:
             f"external:{broker.name}" for broker in config.external_brokers if broker.video
         )
         """Sources that deliver nothing but video metadata."""
-        self._boundary_hooks: list[Callable[[], None]] = []
+        self.boundary = boundary or BatchBoundary()
         self._poison = PoisonMessages(clock)
         self.trouble = "starting"
         """Why nothing is committed at the moment; empty while all is well."""
 
-    def at_batch_boundary(self, hook: Callable[[], None]) -> None:
-        """Run a hook before the next batch, never within one: no batch is interpreted by two states."""
-        self._boundary_hooks.append(hook)
+    def not_ready(self) -> list[str]:
+        """Return why nothing is committed at the moment; empty while all is well."""
+        return [f"intake: {self.trouble}"] if self.trouble else []
 
     def apply_profiles(self, profiles: ProfileSet, changed: Sequence[str]) -> None:
         """Use other profiles from the next batch on; `changed`: names of the profiles that differ."""
-        self.at_batch_boundary(partial(self._apply_profiles, profiles, changed))
+        self.boundary.add(partial(self._apply_profiles, profiles, changed))
 
     def _apply_profiles(self, profiles: ProfileSet, changed: Sequence[str]) -> None:
         stages = self._stages
@@ -112,26 +112,8 @@ class IngestPipeline:
             stages.interpreter.apply_profiles(profiles, devices)
             if stages.reprocessor:
                 stages.reprocessor.apply_profiles(profiles, devices)
-            stages.committer.adopt(profiles.specs)
+            stages.committer.apply_specs(profiles.specs)
             stages.indicators.forget_rates()
-
-    def remember(self, batches: Sequence[Batch]) -> None:
-        """Add the identities of readings to the duplicate index, before the next batch."""
-
-        def add() -> None:
-            for batch in batches:
-                self._stages.committer.remember(batch)
-
-        self.at_batch_boundary(add)
-
-    async def wait_drained(self, source: str, newest: int) -> None:
-        """Wait until all that a source has up to a sequence is committed. Raises `Unavailable` after `DRAIN_S`."""
-        for _ in range(round(DRAIN_S / DRAIN_POLL_S)):
-            position = self._stages.committer.position(source)
-            if newest <= (position.sequence if position else 0):
-                return
-            await self._clock.sleep(DRAIN_POLL_S)
-        raise Unavailable(f"messages of {source} up to {newest} are not committed yet; tried again")
 
     async def run(self) -> None:
         """Process batches until cancelled; after a loss the messages that were not committed come again."""
@@ -170,31 +152,29 @@ class IngestPipeline:
                     written.cancel()
                     await asyncio.gather(written, return_exceptions=True)
 
-    def _process(self, deliveries: Sequence[Delivery]) -> Pending:
-        hooks, self._boundary_hooks = self._boundary_hooks, []
-        for run_hook in hooks:
-            run_hook()
-        live = [delivery for delivery in deliveries if not delivery.again]
-        pending = Pending([], [])
+    def _process(self, deliveries: Sequence[Delivery]) -> PreparedBatch:
+        self.boundary.run()
+        live = [delivery for delivery in deliveries if not delivery.recorded_in]
+        pending = PreparedBatch([], [])
         for part in self._poison.split(live):
-            pending = pending.then(self._process_guarded(part))
+            pending = pending.followed_by(self._process_guarded(part))
         for delivery in deliveries:
-            if delivery.again and self._stages.reprocessor:
-                pending = pending.then(self._reprocess(delivery, self._stages.reprocessor))
+            if delivery.recorded_in and self._stages.reprocessor:
+                pending = pending.followed_by(self._reprocess(delivery, self._stages.reprocessor))
         return pending
 
-    def _reprocess(self, delivery: Delivery, reprocessor: Reprocessor) -> Pending:
+    def _reprocess(self, delivery: Delivery, reprocessor: Reprocessor) -> PreparedBatch:
         """Process recorded messages: they give revisions of readings, and none of the side effects of live messages."""
-        span = Span(delivery.messages)
+        span = MessageBatch(delivery.messages)
         span, batch = reprocessor.select(span, self._interpret(span, reprocessor.interpreter))
         if not span:
-            return Pending([], [])
+            return PreparedBatch([], [])
         if self._stages.assets:
             self._stages.assets.mark(batch.readings, compare=False)
         part = [delivery_of(delivery, span)]
-        return self._stages.committer.prepare(part, batch.fields, batch.readings, batch.rejected, span=span)
+        return self._stages.committer.prepare(part, batch.fields, batch.readings, batch.rejected, messages=span)
 
-    def _process_guarded(self, deliveries: Sequence[Delivery]) -> Pending:
+    def _process_guarded(self, deliveries: Sequence[Delivery]) -> PreparedBatch:
         """Process live messages; a bug behind decoding costs the one poison message too, once it is isolated.
 
         Raises:
@@ -206,7 +186,7 @@ class IngestPipeline:
         # As in `_redact`: neither the error's text nor the frames' values may be told.
         raise self._poison.isolate(deliveries, found, f"{type(found).__name__}\n{_last_frames(found)}")
 
-    def _process_live(self, deliveries: Sequence[Delivery]) -> Pending:
+    def _process_live(self, deliveries: Sequence[Delivery]) -> PreparedBatch:
         self._poison.inspect(deliveries)
         span = self._redact(deliveries)
         batch = self._interpret(span, self._stages.interpreter)
@@ -216,14 +196,16 @@ class IngestPipeline:
             batch = msgspec.structs.replace(batch, fields=msgspec.structs.replace(batch.fields, removed=taken))
         if self._stages.commands:
             for request in self._memory.take_requests():
-                self._stages.commands.ask(request.topic, request.payload, request.about)
-        pending = self._stages.committer.prepare(deliveries, batch.fields, batch.readings, batch.rejected, span=span)
+                self._stages.commands.enqueue(request.topic, request.payload, request.about)
+        pending = self._stages.committer.prepare(
+            deliveries, batch.fields, batch.readings, batch.rejected, messages=span
+        )
         self._stages.devices.observe(batch.readings.device, batch.readings.received)
         self._stages.indicators.count(
             self._stages.interpreter.normaliser.table,
             batch.readings,
             [*batch.fields.rejected, *batch.rejected],
-            keep=pending.keep,
+            keep=pending.accepted,
             received=batch.received,
         )
         specs = self._stages.interpreter.normaliser.table.specs
@@ -231,9 +213,9 @@ class IngestPipeline:
             observe(specs, span, batch)
         return pending
 
-    def _redact(self, deliveries: Sequence[Delivery]) -> Span:
+    def _redact(self, deliveries: Sequence[Delivery]) -> MessageBatch:
         """Return the messages; video metadata is redacted to what may be kept, before anything else sees it."""
-        span = Span(chain.from_iterable(delivery.messages for delivery in deliveries))
+        span = MessageBatch(chain.from_iterable(delivery.messages for delivery in deliveries))
         if self._stages.redaction is None:
             return span
         strict: set[int] = set()
@@ -252,9 +234,9 @@ class IngestPipeline:
                 _log.error("video format crashed; nothing of its message is kept", formats=route.video, frames=frames)
                 kept = self._stages.redaction.replace_crashed(span[at], route, decoder, frames)
             kept_at[at] = kept
-        return Span(kept_at.get(at, message) for at, message in enumerate(span)) if kept_at else span
+        return MessageBatch(kept_at.get(at, message) for at, message in enumerate(span)) if kept_at else span
 
-    def _interpret(self, span: Span, interpreter: Interpreter) -> DecodedBatch:
+    def _interpret(self, span: MessageBatch, interpreter: Interpreter) -> DecodedBatch:
         """Decode and normalise; a bug in either puts the one poison message in quarantine, with its traceback."""
         decoder, normaliser = interpreter.decoder, interpreter.normaliser
         mark = decoder.memory.savepoint()
@@ -270,8 +252,8 @@ class IngestPipeline:
         decoder.memory.rollback(mark)
         if len(span) > 1:
             half = len(span) // 2
-            first = self._interpret(Span(span[:half]), interpreter)
-            return first.merged_with(self._interpret(Span(span[half:]), interpreter), half)
+            first = self._interpret(MessageBatch(span[:half]), interpreter)
+            return first.merged_with(self._interpret(MessageBatch(span[half:]), interpreter), half)
         if not (frames := self._poison.bug_of(span[0])):
             frames = f"{type(result).__name__}\n{_last_frames(result)}"
             _log.error(
@@ -284,14 +266,14 @@ class IngestPipeline:
         nothing = msgspec.structs.replace(decoder.decode([]), quarantined=[crash])
         return DecodedBatch(span.received, nothing, *normaliser.normalise(nothing, span.received))
 
-    async def _write(self, pending: Pending, deliveries: Sequence[Delivery], intake: Intake, mark: int) -> None:
+    async def _write(self, pending: PreparedBatch, deliveries: Sequence[Delivery], intake: Intake, mark: int) -> None:
         await self._stages.committer.write(pending)
         self._memory.release(mark)
-        newest = {delivery.source: delivery for delivery in deliveries if delivery.covers}
+        newest = {delivery.source: delivery for delivery in deliveries if delivery.ack_is_cumulative}
         for delivery in deliveries:
-            if not delivery.covers or newest[delivery.source] is delivery:
+            if not delivery.ack_is_cumulative or newest[delivery.source] is delivery:
                 await delivery.ack()
-        intake.settled(deliveries)
+        intake.release(deliveries)
 
 
 def _result_or_bug(work: Callable[[], _T]) -> _T | Exception:

@@ -13,12 +13,12 @@ import xxhash
 
 from sensegate.clock import Clock
 from sensegate.errors import Unavailable
-from sensegate.model import Delivery, Message, Span
-from sensegate.persist.slices import part_of
+from sensegate.model import Delivery, Message, MessageBatch
+from sensegate.persist.slices import deliveries_of_range
 
-CAREFUL_S = 60.0
+ISOLATION_S = 60.0
 """How long small batches are processed after a bug, to isolate the message that meets it."""
-CAREFUL_MESSAGES = 100
+ISOLATION_MESSAGES = 100
 POISON_MAX = 16
 """With more poison messages than this the fault is not in single messages: the bug ends the process."""
 
@@ -34,22 +34,22 @@ class PoisonMessages:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._most = 0
+        self._batch_max = 0
         """Largest batch while a poison message is searched for; 0: no limit."""
         self._careful_until = float("-inf")
         self._known: dict[bytes, str] = {}
         """Digest of a poison message -> the bug that it meets."""
-        self._here: dict[tuple[int, int], str] = {}
+        self._in_batch: dict[tuple[int, int], str] = {}
         """(arrival, sequence) of the poison messages of the present batch -> the bug."""
 
     def split(self, live: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
-        """Yield what is walked together: all, or little while a message that meets a bug is looked for."""
-        if self._most and self._clock.monotonic() > self._careful_until:
-            self._most = 0
+        """Yield the deliveries to process together: all, or few while a poison message is searched for."""
+        if self._batch_max and self._clock.monotonic() > self._careful_until:
+            self._batch_max = 0
         count = sum(len(delivery.messages) for delivery in live)
-        most = self._most or count
+        most = self._batch_max or count
         for start in range(0, count, max(most, 1)):
-            yield live if most >= count else part_of(live, start, min(start + most, count))
+            yield live if most >= count else deliveries_of_range(live, start, min(start + most, count))
 
     def isolate(self, deliveries: Sequence[Delivery], bug: Exception, where: str) -> Unavailable:
         """Return the error that restarts the pipeline; raise the bug itself where no message can be its cause."""
@@ -57,10 +57,10 @@ class PoisonMessages:
             raise bug
         messages = _messages(deliveries)
         if len(messages) > 1:
-            self._most = CAREFUL_MESSAGES if len(messages) > CAREFUL_MESSAGES else 1
-            self._careful_until = self._clock.monotonic() + CAREFUL_S
+            self._batch_max = ISOLATION_MESSAGES if len(messages) > ISOLATION_MESSAGES else 1
+            self._careful_until = self._clock.monotonic() + ISOLATION_S
         else:
-            self._most = 0
+            self._batch_max = 0
             self._known[_digest(messages[0])] = where
         _log.error("bug behind decoding; isolating its message", messages=len(messages), frames=where)
         return Unavailable(f"a bug met one of {len(messages)} messages: {type(bug).__name__}; it goes to quarantine")
@@ -68,17 +68,17 @@ class PoisonMessages:
     def inspect(self, deliveries: Sequence[Delivery]) -> None:
         """Note which messages of the present batch are known poison messages."""
         if self._known:
-            found = [(message, self._known.get(_digest(message), "")) for message in _messages(deliveries)]
-            self._here = {(message.received, message.sequence): where for message, where in found if where}
+            bugs = [(message, self._known.get(_digest(message), "")) for message in _messages(deliveries)]
+            self._in_batch = {(message.received, message.sequence): bug for message, bug in bugs if bug}
 
-    def raise_if_poison(self, span: Span) -> None:
+    def raise_if_poison(self, span: MessageBatch) -> None:
         """Raise `PoisonError` if a known poison message is among these."""
-        if self._here and any(self.bug_of(message) for message in span):
+        if self._in_batch and any(self.bug_of(message) for message in span):
             raise PoisonError
 
     def bug_of(self, message: Message) -> str:
         """Return the bug that a message is known to meet; empty: none."""
-        return self._here.get((message.received, message.sequence), "")
+        return self._in_batch.get((message.received, message.sequence), "")
 
 
 def _messages(deliveries: Sequence[Delivery]) -> list[Message]:

@@ -1,6 +1,6 @@
-"""Canaries under watch: what comes of their devices' messages and of the others', and the end of one that does worse.
+"""Canary analysis: outcomes of the canary's devices and of the others; roll-back of a canary that does worse.
 
-Counted in columns, batch by batch, after the batch was prepared; while no canary is under way this costs nothing.
+Outcomes are counted per batch after its commit was prepared; without a canary in progress this costs nothing.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import structlog
 
 from sensegate.errors import Conflict
 from sensegate.lifecycle.history import Canary
-from sensegate.lifecycle.outcomes import Outcomes, measured, worse
+from sensegate.lifecycle.outcomes import Outcomes, audit_facts, canary_failure
 from sensegate.lifecycle.releases import Releases, canary_watcher
 from sensegate.model import I64, Quarantined, Readings, RejectedValue, Spec
 from sensegate.quantities.quality import Flag, Quality
 
 OWN_CHECKS = np.uint32(Flag.RANGE | Flag.STEP | Flag.STUCK)
-"""What our own checks doubt, by flag; other codes of quality but that of the clock are the device's own doubts."""
+"""Flags of failed plausibility checks; quality codes other than that of the clock are given by the device."""
 
-_log = structlog.get_logger("trials")
+_log = structlog.get_logger("lifecycle")
 
 
 class _CanaryRun(msgspec.Struct):
-    """One canary and its counts; the arms are numbered 2k (tried) and 2k + 1 (the others)."""
+    """A canary and its counts; canary number k has the arms 2k (its devices) and 2k + 1 (the others)."""
 
     profile: str
     canary: Canary
@@ -34,7 +34,7 @@ class _CanaryRun(msgspec.Struct):
     baseline: Outcomes = msgspec.field(default_factory=Outcomes)
 
     def arm(self, name: str) -> int:
-        """Return 0 for the version on trial, 1 for another of the profile, -1 for another profile."""
+        """Return 0 for the canary version, 1 for another version of the profile, -1 for another profile."""
         profile, _, number = name.partition("@")
         if profile != self.profile:
             return -1
@@ -42,35 +42,35 @@ class _CanaryRun(msgspec.Struct):
 
 
 class CanaryAnalysis:
-    """All canaries of this gateway, as one process sees them."""
+    """Analysis of all canaries of this gateway, with the counts of this process."""
 
     def __init__(self, releases: Releases, home: str) -> None:
         self._releases = releases
         self._home = home
-        self._runs: list[_CanaryRun] = []
+        self._canaries: list[_CanaryRun] = []
         self._arms: I64 = np.zeros(0, np.int64)
-        """By spec: arm, or the number of arms for what is on no trial."""
-        self._known = -1
+        """Arm of each spec; the number of arms where its profile has no canary."""
+        self._specs_numbered = -1
         self._wake = asyncio.Event()
-        releases.on_change.append(self._changed)
+        releases.on_change.append(self._on_release_change)
         self.refresh()
 
     def refresh(self) -> None:
-        """Take up what is on trial now; counts of a canary that goes on are kept."""
-        before = {(trial.profile, trial.canary.since): trial for trial in self._runs}
-        self._runs = [
+        """Load the canaries in progress; the counts of those that continue are kept."""
+        before = {(trial.profile, trial.canary.since): trial for trial in self._canaries}
+        self._canaries = [
             before.get((profile, canary.since)) or _CanaryRun(profile, canary)
             for profile, canary in self._releases.canaries()
         ]
-        self._known = -1
+        self._specs_numbered = -1
 
-    def _changed(self, _profile: str) -> None:
+    def _on_release_change(self, _profile: str) -> None:
         self.refresh()
 
     def outcomes(self, profile: str) -> tuple[Outcomes, Outcomes]:
-        """Return (of the canary's devices, of the others) of a profile since its canary began, in this process."""
-        found = next((trial for trial in self._runs if trial.profile == profile), None)
-        return (found.observed, found.baseline) if found else (Outcomes(), Outcomes())
+        """Return the outcomes (of the canary's devices, of the others) since the canary began, in this process."""
+        trial = next((trial for trial in self._canaries if trial.profile == profile), None)
+        return (trial.observed, trial.baseline) if trial else (Outcomes(), Outcomes())
 
     # ── counting ────────────────────────────────────────────────────────────────────────────────────
 
@@ -81,12 +81,12 @@ class CanaryAnalysis:
         rejected: Iterable[RejectedValue],
         quarantined: Iterable[Quarantined],
     ) -> None:
-        """Count a batch: its readings (indices in `specs`), and what was refused by the version that it bears."""
-        if not self._runs:
+        """Count a batch: its readings (indices in `specs`), rejected values and quarantined messages, by version."""
+        if not self._canaries:
             return
-        if self._known != len(specs):
-            self._number(specs)
-        none = 2 * len(self._runs)
+        if self._specs_numbered != len(specs):
+            self._assign_arms(specs)
+        none = 2 * len(self._canaries)
         if len(readings):
             arm = self._arms[readings.spec]
             doubted = (readings.flags & OWN_CHECKS) != 0
@@ -96,54 +96,54 @@ class CanaryAnalysis:
             for place, side in self._sides():
                 side.add(Outcomes(readings=given[place], faults=faults[place]))
         for value in rejected:
-            self._refused(value.profile, Outcomes(rejected=1))
+            self._count_refused(value.profile, Outcomes(rejected=1))
         for message in quarantined:
-            self._refused(message.profile, Outcomes(quarantined=1))
-        if any(self._failure(trial) for trial in self._runs):
+            self._count_refused(message.profile, Outcomes(quarantined=1))
+        if any(self._failure(trial) for trial in self._canaries):
             self._wake.set()
 
     def _sides(self) -> Iterable[tuple[int, Outcomes]]:
-        for number, one in enumerate(self._runs):
-            yield 2 * number, one.observed
-            yield 2 * number + 1, one.baseline
+        for number, trial in enumerate(self._canaries):
+            yield 2 * number, trial.observed
+            yield 2 * number + 1, trial.baseline
 
-    def _number(self, specs: Sequence[Spec]) -> None:
-        none = 2 * len(self._runs)
+    def _assign_arms(self, specs: Sequence[Spec]) -> None:
+        none = 2 * len(self._canaries)
         known: dict[str, int] = {}
         for name in {spec.profile for spec in specs}:
-            arms = [(number, one.arm(name)) for number, one in enumerate(self._runs)]
+            arms = [(number, trial.arm(name)) for number, trial in enumerate(self._canaries)]
             known[name] = next((2 * number + arm for number, arm in arms if arm >= 0), none)
         self._arms = np.array([known[spec.profile] for spec in specs], np.int64)
-        self._known = len(specs)
+        self._specs_numbered = len(specs)
 
-    def _refused(self, name: str, more: Outcomes) -> None:
-        for trial in self._runs:
+    def _count_refused(self, name: str, more: Outcomes) -> None:
+        for trial in self._canaries:
             arm = trial.arm(name)
             if arm >= 0:
                 (trial.baseline if arm else trial.observed).add(more)
 
-    # ── the end ─────────────────────────────────────────────────────────────────────────────────────
+    # ── rolling back ────────────────────────────────────────────────────────────────────────────────
 
     @staticmethod
-    def _failure(one: _CanaryRun) -> str:
-        return worse(one.observed, one.baseline, one.canary.limits)
+    def _failure(trial: _CanaryRun) -> str:
+        return canary_failure(trial.observed, trial.baseline, trial.canary.limits)
 
     async def run(self) -> None:
-        """End each canary that does worse than its limits allow, until cancelled. Raises `Unavailable`: call again."""
-        self._wake.set()  # what was not done when the engine was lost is done now
+        """Roll back each canary that exceeds its limits, until cancelled. Raises `Unavailable`: call again."""
+        self._wake.set()  # resume what an earlier loss of the engine interrupted
         while True:
             await self._wake.wait()
             self._wake.clear()
-            for trial in list(self._runs):
-                if why := self._failure(trial):
-                    await self._end(trial, why)
+            for trial in list(self._canaries):
+                if reason := self._failure(trial):
+                    await self._roll_back(trial, reason)
 
-    async def _end(self, one: _CanaryRun, why: str) -> None:
-        facts = {"why": why, **measured(one.observed, one.baseline)}
+    async def _roll_back(self, trial: _CanaryRun, reason: str) -> None:
+        facts = {"reason": reason, **audit_facts(trial.observed, trial.baseline)}
         try:
             await self._releases.end_canary(
-                one.profile, by=canary_watcher(self._home), measured=facts, since=one.canary.since, note=why
+                trial.profile, by=canary_watcher(self._home), measured=facts, since=trial.canary.since, note=reason
             )
         except Conflict:
-            return  # another process, or a person, was faster
-        _log.warning("a canary was rolled back", version=f"{one.profile}@{one.canary.number}", why=why)
+            return  # another process, or a person, has ended it
+        _log.warning("canary rolled back", version=f"{trial.profile}@{trial.canary.number}", reason=reason)

@@ -1,7 +1,7 @@
-"""What a profile's version consists of: its text and the files beside it, known by their digest and never changed.
+"""Contents of profile versions: text and accompanying files, immutable and identified by their digest.
 
-Kept in a bucket of the engine for every process, and laid out in a folder of each, where the profile's own relative
-paths (a codec script) lead to what belongs to that very version.
+They are stored in a bucket, and materialised in a folder of each process, where relative paths of the profile (to a
+codec script) lead to the files of the same version.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PROFILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}/[A-Za-z0-9_-][A-Za-z0-
 
 
 class Content(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A profile as written, and the files that it names."""
+    """Text of a profile and the files that it refers to."""
 
     text: str
     """YAML."""
@@ -42,10 +42,10 @@ _decode = msgspec.json.Decoder(Content).decode
 
 
 def validate(content: Content) -> None:
-    """Return if the content may be kept.
+    """Return if a content may be stored.
 
     Raises:
-        ConfigError: it is too large, or a file's name is none that may stand beside a profile.
+        ConfigError: it is too large, or the name of a file is not permitted.
     """
     if len(content.text.encode("utf-8", "surrogatepass")) > TEXT_BYTES_MAX:
         raise ConfigError(f"more than {TEXT_BYTES_MAX} bytes", key="text", remedy="split it into several models")
@@ -53,31 +53,31 @@ def validate(content: Content) -> None:
         raise ConfigError(f"{len(content.files)} files", key="files", remedy=f"at most {FILES_MAX}")
     for name in content.files:
         if not _FILE.fullmatch(name) or name.endswith((".yaml", ".yml")):
-            remedy = "letters, digits, '_', '-' and '.', beside the profile, e.g. codec.js"
-            raise ConfigError(f"'{name[:80]}' is no name of a file", key="files", remedy=remedy)
+            remedy = "use letters, digits, '_', '-' and '.', without folders, e.g. codec.js"
+            raise ConfigError(f"'{name[:80]}' is not a permitted file name", key="files", remedy=remedy)
     if sum(len(text.encode("utf-8", "surrogatepass")) for text in content.files.values()) > FILES_BYTES_MAX:
         raise ConfigError(f"more than {FILES_BYTES_MAX} bytes", key="files", remedy="a codec is a few kB")
     try:
         _encode(content)
     except UnicodeEncodeError as why:
-        raise ConfigError("is no Unicode text", key="text", remedy="send UTF-8") from why
+        raise ConfigError("is not Unicode text", key="text", remedy="send UTF-8") from why
 
 
 def digest_of(content: Content) -> str:
-    """Return the digest by which a content is known."""
+    """Return the digest that identifies a content."""
     return sha256(_encode(content)).hexdigest()
 
 
 class ContentStore:
-    """The contents of all versions that were ever handed in."""
+    """Store of the contents of all versions."""
 
     def __init__(self, bucket: Bucket, folder: Path) -> None:
-        """`folder`: where what is in use is laid out."""
+        """`folder`: where contents in use are materialised."""
         self._bucket = bucket
         self._folder = folder
 
     async def store(self, content: Content) -> str:
-        """Keep a content for good; return its digest. Raises as `validate`, and `Unavailable`, `StoreFull`."""
+        """Store a content; return its digest. Raises as `validate`, and `Unavailable`, `StoreFull`."""
         validate(content)
         digest = digest_of(content)
         try:
@@ -90,7 +90,7 @@ class ContentStore:
         """Return a content.
 
         Raises:
-            NotFound: it was never kept here, or what is kept is not what was.
+            NotFound: it is not stored here, or the stored one is corrupt.
         """
         row = await self._bucket.get(digest)
         if row is None or row.value is None or sha256(row.value).hexdigest() != digest:
@@ -98,7 +98,7 @@ class ContentStore:
         return _decode(row.value)
 
     async def materialise(self, profile: str, digest: str) -> Path:
-        """Return the profile's file in a folder that holds what belongs to it, laid out now where it is not whole.
+        """Return the profile's file in a folder with all files of a version, written now unless they are intact.
 
         Raises:
             NotFound: as `read`.
@@ -111,11 +111,11 @@ class ContentStore:
         return file
 
     async def remove_unused(self, digests: Collection[str]) -> None:
-        """Remove what is laid out and not one of these: versions that were compared and never handed in."""
+        """Remove the materialised contents that are not among `digests`: of versions that were only compared."""
         await asyncio.to_thread(_tidy, self._folder, frozenset(digests))
 
     async def materialise_unstored(self, profile: str, content: Content) -> Path:
-        """Return the profile's file of a content that is not kept, laid out beside the others."""
+        """Return the profile's file of a content that is not stored, materialised in the same way."""
         validate(content)
         digest = digest_of(content)
         file = self._folder / digest / f"{profile}.yaml"
@@ -138,7 +138,7 @@ def write(content: Content, profile: str, target: Path) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     try:
         fresh.rename(target)
-    except OSError:  # another process was faster: the same digest, the same files
+    except OSError:  # another process has written it: the same digest means the same files
         shutil.rmtree(fresh)
         if not target.exists():
             raise
@@ -146,7 +146,7 @@ def write(content: Content, profile: str, target: Path) -> Path:
 
 
 def read_from_folder(file: Path) -> Content:
-    """Return a profile of a folder with the files beside it that its text names.
+    """Return the content of a profile file, with the files beside it that its text names.
 
     Raises:
         ConfigError: a file cannot be read.
@@ -165,7 +165,7 @@ def _names(text: str, file: str) -> bool:
 
 
 def _is_intact(file: Path, digest: str) -> bool:
-    """Return whether what is laid out is what it was."""
+    """Return whether a materialised content is complete and unchanged."""
     try:
         beside = {sibling.name: sibling.read_bytes().decode() for sibling in file.parent.iterdir() if sibling != file}
         return digest_of(Content(file.read_bytes().decode(), beside)) == digest

@@ -1,12 +1,12 @@
-"""What is known of a profile's versions, and what is in force for whom: plain records.
+"""Release history of a profile: its versions, and which is in force for which devices. Plain records.
 
     draft ─▶ proposed ─▶ released ─▶ superseded
       │         │ ▲          ▲            │
       ▼         ▼ │ canary,  ╰────────────╯ released again, rolled back
     withdrawn ◀─╯ ╰ shadow
 
-A version is its content (`contents`), known by a digest. A draft may be written anew; a proposal is what was proposed;
-once readings bear its number a version can never have another content.
+The content of a version (`contents`) is identified by its digest. A draft may be rewritten, a proposal may not; once
+readings have the number of a version, it can never have another content.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import msgspec
 from sensegate.authority.scope import Scope, scope_text
 from sensegate.decode.choice import EVERY_DEVICE, VersionChoice
 
-BEFORE_MAX = 50
-"""So many earlier decisions are kept for `rollback`; the audit trail has them all."""
+PREVIOUS_MAX = 50
+"""Most earlier decisions kept for `rollback`; the audit trail has them all."""
 
 
 class VersionState(StrEnum):
-    """Where a version stands in its history."""
+    """State of a version."""
 
     DRAFT = "draft"
     PROPOSED = "proposed"
@@ -40,19 +40,19 @@ class ProfileVersion(msgspec.Struct, frozen=True, omit_defaults=True):
     """SHA-256 (hex) of its content."""
     state: VersionState
     origin: Scope
-    """Whose proposal it is."""
-    made: int
+    """Scope that proposed it."""
+    created: int
     """µs UTC."""
-    made_by: str
+    created_by: str
     """Id of a token."""
     changed: int
-    """When its state last changed."""
+    """Time of the last change of its state."""
     note: str = ""
-    """The last word said about it, for people."""
+    """Latest note about it, for people."""
     used: bool = False
-    """Readings may bear it: its content is settled for good."""
+    """Whether readings may have its number, so that its content is final."""
     library: bool = False
-    """Taken over from the folder when another version was first released in its place."""
+    """Whether it was adopted from the folder of profiles when another version first replaced it."""
 
 
 class VersionInForce(msgspec.Struct, frozen=True):
@@ -65,60 +65,60 @@ class VersionInForce(msgspec.Struct, frozen=True):
 
 
 class CanaryLimits(msgspec.Struct, frozen=True):
-    """How much worse than the others a canary's devices may do, as shares (0 to 1) of what came of them."""
+    """Margins by which a canary's devices may do worse than the others, as shares (0 to 1) of outcomes."""
 
     rejected: float = 0.02
-    """Quarantined messages and rejected values, in all that came."""
+    """Share of quarantined messages and rejected values among all outcomes."""
     faults: float = 0.05
-    """Readings that our own checks doubt (out of range, too fast, stuck), in all readings."""
-    least: int = 50
-    """Fewer outcomes than this say nothing yet."""
+    """Share of readings that failed a check (out of range, too fast, stuck) among all readings."""
+    outcomes_min: int = 50
+    """Minimum number of outcomes before the canary is judged."""
 
 
 class Canary(msgspec.Struct, frozen=True):
-    """A version tried on some devices."""
+    """A version in force for some devices only, for a trial."""
 
     number: int
     target: Scope
     since: int
     by: str
     devices: tuple[str, ...] = ()
-    """These; empty: `share` of those in `target`."""
+    """Ids of its devices; empty: a `share` of those in `target`."""
     share: float = 0.0
-    below: int = 0
-    """Devices whose `draw` is at most this: exactly `share` of those that were there when it began."""
-    count: int = 0
-    """How many devices that were."""
+    draw_max: int = 0
+    """Greatest `draw` of its devices: exactly the `share` of the devices that existed when it began."""
+    device_count: int = 0
+    """Number of its devices when it began."""
     limits: CanaryLimits = CanaryLimits()
 
 
 class Shadow(msgspec.Struct, frozen=True):
-    """A version that decodes beside the one in force and gives a report, no readings."""
+    """A version that decodes in parallel to the one in force, for a report without readings."""
 
     number: int
     target: Scope
     since: int
     by: str
     devices: tuple[str, ...] = ()
-    """Only of these; empty: of all in `target`."""
+    """Ids of its devices; empty: all devices in `target`."""
 
 
 class ReleaseHistory(msgspec.Struct, frozen=True, omit_defaults=True):
-    """All that is known of one profile."""
+    """Release history of a profile."""
 
     profile: str
     """``vendor/model``."""
     versions: tuple[ProfileVersion, ...] = ()
-    force: tuple[VersionInForce, ...] = ()
-    """What is in force; no target lies in another of the same number."""
-    before: tuple[VersionInForce, ...] = ()
-    """What was in force before, newest last."""
+    in_force: tuple[VersionInForce, ...] = ()
+    """Versions in force; no target lies within another target of the same version."""
+    previous: tuple[VersionInForce, ...] = ()
+    """Versions formerly in force, newest last."""
     canary: Canary | None = None
     shadow: Shadow | None = None
     standard: bool = False
-    """Belongs to the province: only it releases other versions."""
+    """Whether it is a standard profile, of which only the province releases versions."""
     from_centre: tuple[VersionInForce, ...] = ()
-    """At a node: what the centre last handed down, and was taken."""
+    """At a node: the versions last distributed by the centre and applied."""
     revision: int = 0
     format: int = 1
 
@@ -127,12 +127,12 @@ class ReleaseHistory(msgspec.Struct, frozen=True, omit_defaults=True):
         return next((version for version in self.versions if version.number == number), None)
 
     def in_force_for(self, target: Scope) -> VersionInForce | None:
-        """Return what was decided for exactly this target."""
-        return next((entry for entry in self.force if entry.target == target), None)
+        """Return the version in force for exactly this target."""
+        return next((entry for entry in self.in_force if entry.target == target), None)
 
 
 def choices_of(history: ReleaseHistory, home: str) -> list[VersionChoice]:
-    """Return what of a profile's history decides at the gateway of division `home`: the one that picks first wins."""
+    """Return the version choices at the gateway of division `home`; the first choice that matches a device wins."""
     known = max((version.number for version in history.versions if version.used), default=0)  # see `steps.highest_used`
 
     def choice(number: int, target: Scope, *, whole: bool) -> VersionChoice:
@@ -140,23 +140,25 @@ def choices_of(history: ReleaseHistory, home: str) -> list[VersionChoice]:
         digest = version.digest if version else ""
         return VersionChoice(history.profile, number, digest, target, whole=whole, known=known)
 
-    found: list[VersionChoice] = []
+    choices: list[VersionChoice] = []
     if history.canary:
-        one = history.canary
-        whom = frozenset(one.devices)
-        some = choice(one.number, one.target, whole=False)
-        below = EVERY_DEVICE if whom else one.below
-        found.append(msgspec.structs.replace(some, trial=True, devices=whom, below=below))
-    narrow_first = sorted(history.force, key=lambda one: (-len(one.target.division), not one.target.department))
+        canary = history.canary
+        devices = frozenset(canary.devices)
+        partial = choice(canary.number, canary.target, whole=False)
+        draw_max = EVERY_DEVICE if devices else canary.draw_max
+        choices.append(msgspec.structs.replace(partial, trial=True, devices=devices, below=draw_max))
+    narrow_first = sorted(
+        history.in_force, key=lambda entry: (-len(entry.target.division), not entry.target.department)
+    )
     for force in narrow_first:
         whole = home.startswith(force.target.division) and not force.target.department
-        found.append(choice(force.number, force.target, whole=whole))
-    return found
+        choices.append(choice(force.number, force.target, whole=whole))
+    return choices
 
 
 def describe_in_force(history: ReleaseHistory) -> str:
-    """Return what is in force, for people: ``4 in 4401, 5 for 10 % of 4401``."""
-    parts = [f"{entry.number} in {scope_text(entry.target)}" for entry in history.force]
+    """Return a description of the versions in force: ``4 in 4401, 5 for 10 % of 4401``."""
+    parts = [f"{entry.number} in {scope_text(entry.target)}" for entry in history.in_force]
     if history.canary:
         whom = (
             f"{len(history.canary.devices)} devices"

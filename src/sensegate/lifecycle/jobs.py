@@ -1,6 +1,6 @@
-"""Work that takes a while and is asked for by people: begun, looked at, given up; the last ones are remembered.
+"""Background jobs requested by people: start, inspect, cancel; the latest ones are remembered.
 
-Jobs live as long as the process. What must outlive it keeps its own state (see `redecode`).
+Jobs end with the process. Work that must outlive it stores its own state (see `reprocessing_orders`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from sensegate.clock import Clock
 from sensegate.errors import Conflict, NotFound, Overloaded, SensegateError
 
 RUNNING_MAX = 2
-KEPT_MAX = 50
+JOBS_MAX = 50
 
-_log = structlog.get_logger("jobs")
+_log = structlog.get_logger("lifecycle")
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """State of a job."""
 
     RUNNING = "running"
     DONE = "done"
@@ -35,7 +35,7 @@ class JobState(StrEnum):
 
 
 class Job(msgspec.Struct):
-    """One piece of work."""
+    """A background job."""
 
     id: str
     kind: str
@@ -45,15 +45,15 @@ class Job(msgspec.Struct):
     started: int
     state: JobState = JobState.RUNNING
     share: float = 0.0
-    """What is done, 0 to 1."""
+    """Completed share, 0 to 1."""
     ended: int = 0
     message: str = ""
-    """Why it failed; what it is doing."""
+    """Reason of its failure, or its present activity."""
     result: Any = None
 
 
 Work = Callable[[Job], Awaitable[Any]]
-"""Does it and returns the result; tells `share` and `message` on the way."""
+"""Function that does the work and returns the result; it may update `share` and `message`."""
 
 
 class Jobs:
@@ -64,13 +64,13 @@ class Jobs:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def begin(self, kind: str, profile: str, target: Scope, by: Principal, work: Work) -> Job:
-        """Begin a job. Raises `Overloaded` where too many run."""
+    def start(self, kind: str, profile: str, target: Scope, by: Principal, work: Work) -> Job:
+        """Start a job. Raises `Overloaded` where too many are running."""
         if len(self._tasks) >= RUNNING_MAX:
-            raise Overloaded(f"{len(self._tasks)} jobs run; wait for one or give it up", retry_after_s=5)
+            raise Overloaded(f"{len(self._tasks)} jobs are running; wait for one or cancel it", retry_after_s=5)
         job = Job(secrets.token_hex(6), kind, profile, target, by.id, self._clock.now())
         self._jobs[job.id] = job
-        while len(self._jobs) > KEPT_MAX:
+        while len(self._jobs) > JOBS_MAX:
             self._jobs.popitem(last=False)
         self._tasks[job.id] = asyncio.create_task(self._run(job, work), name=f"{kind} {job.id}")
         return job
@@ -83,27 +83,27 @@ class Jobs:
             job.state = JobState.CANCELLED
         except SensegateError as why:
             job.state, job.message = JobState.FAILED, str(why)
-            _log.warning("a job failed", kind=job.kind, profile=job.profile, why=str(why))
+            _log.warning("job failed", kind=job.kind, profile=job.profile, reason=str(why))
         finally:
             if job.state is JobState.RUNNING:
-                job.state, job.message = JobState.FAILED, "it crashed: a bug; the log has the traceback"
+                job.state, job.message = JobState.FAILED, "the job crashed because of a bug; the log has the traceback"
             job.ended = self._clock.now()
             self._tasks.pop(job.id, None)
 
     def list(self, profile: str, by: Principal) -> JobList:
         """Return the jobs of a profile that the caller may see, newest first."""
-        found = (job for job in reversed(self._jobs.values()) if job.profile == profile)
-        return [job for job in found if allows(by, Action.READ_REGISTRY, job.target.division, job.target.department)]
+        jobs = (job for job in reversed(self._jobs.values()) if job.profile == profile)
+        return [job for job in jobs if allows(by, Action.READ_REGISTRY, job.target.division, job.target.department)]
 
     def get(self, profile: str, job_id: str, by: Principal) -> Job:
         """Return a job. Raises `NotFound`."""
-        found = next((job for job in self.list(profile, by) if job.id == job_id), None)
-        if found is None:
-            raise NotFound(f"no job {job_id[:20]} of {profile}; jobs are forgotten at a restart")
-        return found
+        job = next((job for job in self.list(profile, by) if job.id == job_id), None)
+        if job is None:
+            raise NotFound(f"there is no job {job_id[:20]} of {profile}; a restart forgets jobs")
+        return job
 
     async def cancel(self, profile: str, job_id: str, by: Principal) -> Job:
-        """Give a job up. Raises `NotFound`, `Conflict` (it has ended)."""
+        """Cancel a job. Raises `NotFound`, `Conflict` (it has ended)."""
         job = self.get(profile, job_id, by)
         task = self._tasks.get(job.id)
         if task is None:
@@ -112,8 +112,8 @@ class Jobs:
         await asyncio.gather(task, return_exceptions=True)
         return job
 
-    async def stop(self) -> None:
-        """Give all up."""
+    async def cancel_all(self) -> None:
+        """Cancel all jobs."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

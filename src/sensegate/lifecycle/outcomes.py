@@ -1,4 +1,4 @@
-"""How a canary's devices do against the others of their profile: counts, and when it is enough."""
+"""Outcomes of devices, and the comparison of a canary's devices with the others of their profile."""
 
 from __future__ import annotations
 
@@ -9,55 +9,55 @@ from sensegate.lifecycle.history import CanaryLimits
 
 
 class Outcomes(msgspec.Struct):
-    """What came of some devices' messages."""
+    """Counts of the outcomes of devices' messages."""
 
     readings: int = 0
     faults: int = 0
-    """Readings that our own checks doubt."""
+    """Readings that failed a plausibility check."""
     rejected: int = 0
-    """Values that became no reading."""
+    """Rejected values."""
     quarantined: int = 0
-    """Messages that became no reading."""
+    """Quarantined messages."""
 
     @property
-    def outcomes(self) -> int:
-        """All of it."""
+    def total(self) -> int:
+        """Total number of outcomes."""
         return self.readings + self.rejected + self.quarantined
 
     @property
     def rejected_share(self) -> float | None:
-        """Share of what was refused; None while nothing came."""
-        return (self.rejected + self.quarantined) / self.outcomes if self.outcomes else None
+        """Share of rejected values and quarantined messages; None without outcomes."""
+        return (self.rejected + self.quarantined) / self.total if self.total else None
 
     @property
     def faults_share(self) -> float | None:
-        """Share of the readings that are doubted; None while there are none."""
+        """Share of readings that failed a check; None without readings."""
         return self.faults / self.readings if self.readings else None
 
     def add(self, other: Outcomes) -> None:
-        """Count more."""
+        """Add the counts of another record."""
         self.readings += other.readings
         self.faults += other.faults
         self.rejected += other.rejected
         self.quarantined += other.quarantined
 
 
-def worse(tried: Outcomes, others: Outcomes, limits: CanaryLimits) -> str:
-    """Return why a canary must end; empty while it may go on.
+def canary_failure(canary: Outcomes, baseline: Outcomes, limits: CanaryLimits) -> str:
+    """Return why a canary must be rolled back; empty while it may continue.
 
-    It is held against the other devices of the profile over the same time; where there are none, against perfection.
+    It is compared with the other devices of the profile over the same period; without any, with zero failures.
     """
-    if tried.outcomes < limits.least:
+    if canary.total < limits.outcomes_min:
         return ""
-    for word, mine, theirs, most in (
-        ("rejected", tried.rejected_share, others.rejected_share, limits.rejected),
-        ("doubted", tried.faults_share, others.faults_share, limits.faults),
+    for word, observed, expected, margin in (
+        ("rejected", canary.rejected_share, baseline.rejected_share, limits.rejected),
+        ("doubted", canary.faults_share, baseline.faults_share, limits.faults),
     ):
-        if mine is not None and mine > (theirs or 0.0) + most:
-            return f"{mine:.1%} {word}, the others {theirs or 0.0:.1%}; at most {most:.1%} more"
+        if observed is not None and observed > (expected or 0.0) + margin:
+            return f"{observed:.1%} {word}, the others {expected or 0.0:.1%}; at most {margin:.1%} more is allowed"
     return ""
 
 
-def measured(tried: Outcomes, others: Outcomes) -> Facts:
+def audit_facts(canary: Outcomes, baseline: Outcomes) -> Facts:
     """Return the counts for the audit trail."""
-    return {"canary": msgspec.to_builtins(tried), "others": msgspec.to_builtins(others)}
+    return {"canary": msgspec.to_builtins(canary), "others": msgspec.to_builtins(baseline)}

@@ -4,7 +4,7 @@
     province: the same for the standard profiles
 
 Every step asks `scope.allows`, is recorded on the audit trail, and then written with the revision that it was decided
-on: of two that decide at once the second is facts to look again.
+on: of two concurrent decisions the second one fails with a conflict.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class Examination(msgspec.Struct, frozen=True):
 
 Examine = Callable[[Content], Awaitable[Examination]]
 """Examines a content. Raises `ConfigError` (with the line) where it is no profile at all."""
-Library = Callable[[str], "tuple[int, Content] | None"]
+FolderVersion = Callable[[str], "tuple[int, Content] | None"]
 """Profile -> its version in the folder of profiles."""
 DevicesOf = Callable[[str, Scope], Iterable[str]]
 """(profile, part) -> ids of the devices of this profile in a part of the divisions."""
 
 
 class StepRecord(msgspec.Struct, frozen=True):
-    """What the trail is facts of a step."""
+    """Audit record of a step."""
 
     action: str
     profile: str
@@ -88,7 +88,7 @@ class Releases:
         *,
         home: str,
         examine: Examine,
-        library: Library = lambda _profile: None,
+        folder_version: FolderVersion = lambda _profile: None,
         devices_of: DevicesOf = lambda _profile, _part: (),
         standard: Collection[str] = (),
     ) -> None:
@@ -101,7 +101,7 @@ class Releases:
             clock: the time.
             home: the division that this gateway serves.
             examine: examines a content.
-            library: returns the folder's version of a profile; it enters the history when another replaces it.
+            folder_version: returns the folder's version of a profile; it enters the history when another replaces it.
             devices_of: returns the devices of a profile, for the share of a canary.
             standard: vendors (folders) whose profiles are the province's.
         """
@@ -116,7 +116,7 @@ class Releases:
         self._home = home
         self.examine = examine
         """Examines a content."""
-        self.shelved = library
+        self.folder_version = folder_version
         """Returns the folder's version of a profile."""
         self._devices_of = devices_of
         self._standard = frozenset(standard)
@@ -201,16 +201,16 @@ class Releases:
             PermissionDenied: `by` may not propose.
             Conflict: the version exists with another content and is no draft of the caller's.
         """
-        origin = self._own(by)
+        origin = self._own_scope(by)
         demand(by, Action.PROPOSE_PROFILES, origin.division, origin.department)
-        _demand_note(note)
+        _require_valid_note(note)
         examined = await self.examine(content)
         if profile and profile != examined.profile:
             raise ConfigError(f"is '{examined.profile}'", key="profile", remedy=f"write `profile: {profile}`")
         history = self.history(examined.profile)
         digest = digest_of(content)
         old = history.find(examined.number)
-        self._demand_free(history, old, digest, examined, by)
+        self._require_free_number(history, old, digest, examined, by)
         if old and old.digest == digest and old.state is not VersionState.WITHDRAWN:
             return old, examined
         await self.contents.store(content)
@@ -221,10 +221,10 @@ class Releases:
         await self._put(fresh, old, by, StepRecord("profile.draft", history.profile, examined.number, note))
         return fresh, examined
 
-    def _demand_free(
+    def _require_free_number(
         self, history: ReleaseHistory, old: ProfileVersion | None, digest: str, examined: Examination, by: Principal
     ) -> None:
-        shelved = self.shelved(history.profile)
+        shelved = self.folder_version(history.profile)
         highest = max([version.number for version in history.versions] + ([shelved[0]] if shelved else []), default=0)
         remedy = f"versions never change: write `version: {highest + 1}`"
         if shelved and shelved[0] == examined.number and digest_of(shelved[1]) != digest:
@@ -245,12 +245,12 @@ class Releases:
         """
         version = self.version(profile, number, by)
         demand(by, Action.PROPOSE_PROFILES, version.origin.division, version.origin.department)
-        _demand_note(note)
+        _require_valid_note(note)
         if version.state is VersionState.PROPOSED:
             return version
         if version.state is not VersionState.DRAFT:
             raise Conflict(f"{profile}@{number} is {version.state}, not a draft")
-        await self._demand_sound(version)
+        await self._require_passing(version)
         return await self._set(version, VersionState.PROPOSED, by, StepRecord("profile.propose", profile, number, note))
 
     async def withdraw(self, profile: str, number: int, *, by: Principal, note: str = "") -> ProfileVersion:
@@ -259,7 +259,7 @@ class Releases:
         demand(by, Action.PROPOSE_PROFILES, version.origin.division, version.origin.department)
         if version.state not in (VersionState.DRAFT, VersionState.PROPOSED):
             raise Conflict(f"{profile}@{number} is {version.state}; only drafts and proposals are withdrawn")
-        self._demand_no_trial(self.history(profile), number)
+        self._require_no_trial(self.history(profile), number)
         return await self._set(
             version, VersionState.WITHDRAWN, by, StepRecord("profile.withdraw", profile, number, note)
         )
@@ -267,10 +267,10 @@ class Releases:
     async def request_changes(self, profile: str, number: int, *, by: Principal, note: str = "") -> ProfileVersion:
         """Return a proposal to its author as a draft, with a note; needs the right to release. Raises as `propose`."""
         version = self.version(profile, number, by)
-        self._demand_release(self.history(profile), by, version.origin)
+        self._require_release_right(self.history(profile), by, version.origin)
         if version.state is not VersionState.PROPOSED:
             raise Conflict(f"{profile}@{number} is {version.state}, not proposed")
-        self._demand_no_trial(self.history(profile), number)
+        self._require_no_trial(self.history(profile), number)
         return await self._set(
             version, VersionState.DRAFT, by, StepRecord("profile.request_changes", profile, number, note)
         )
@@ -296,13 +296,13 @@ class Releases:
             Conflict: the version was never proposed, or another canary is in progress.
         """
         version, history, where = self._for_release(profile, number, by, target, standard=standard)
-        _demand_note(note)
+        _require_valid_note(note)
         if history.canary and history.canary.number != number:
             raise Conflict(f"{profile}@{history.canary.number} is a canary; end it first")
         present = history.in_force_for(where)
         if present and present.number == number and history.canary is None:
             return history
-        await self._demand_sound(version)
+        await self._require_passing(version)
         now = self._clock.now()
         after = put_in_force(self._with_library(history), VersionInForce(where, number, now, by.id))
         shadow = None if after.shadow and after.shadow.number == number else after.shadow
@@ -314,16 +314,16 @@ class Releases:
     async def rollback(
         self, profile: str, *, by: Principal, target: Scope | None = None, to: int = 0, note: str = ""
     ) -> ReleaseHistory:
-        """End a canary, or else put back in force what was before (or version `to`); return the history then.
+        """End a canary, or else restore the previous version (or version `to`); return the new history.
 
         Raises:
             PermissionDenied: as `release`.
-            Conflict: there is nothing before it.
+            Conflict: there is no previous version.
             NotFound: no such version.
         """
         history, where = self.history(profile), self.target(by, target)
-        self._demand_release(history, by, where)
-        _demand_note(note)
+        self._require_release_right(history, by, where)
+        _require_valid_note(note)
         if history.canary and not to:
             return await self.end_canary(profile, by=by, note=note)
         if to:
@@ -336,7 +336,7 @@ class Releases:
             if back is None:
                 raise Conflict(
                     f"nothing of {profile} was in force in {scope_text(where)} before; "
-                    "give the version, or release a repaired one"
+                    "give the version, or release a corrected one"
                 )
             after = back
         after = with_states(msgspec.structs.replace(after, canary=None), self._clock.now())
@@ -345,7 +345,7 @@ class Releases:
             "from": describe_in_force(history),
             "in_force": describe_in_force(after),
         }
-        number = next((entry.number for entry in after.force if entry.target == where), 0)
+        number = next((entry.number for entry in after.in_force if entry.target == where), 0)
         return await self._write(history, after, by, StepRecord("profile.rollback", profile, number, note, facts))
 
     async def canary(
@@ -367,9 +367,9 @@ class Releases:
             ConfigError: share and devices are not one of the two, or there are no such devices.
         """
         version, history, where = self._for_release(profile, number, by, target)
-        _demand_note(note)
+        _require_valid_note(note)
         limits = limits or CanaryLimits()
-        _demand_limits(limits)
+        _require_valid_limits(limits)
         if history.canary:
             raise Conflict(f"{profile}@{history.canary.number} is a canary already; end that first")
         if (present := history.in_force_for(where)) and present.number == number:
@@ -385,7 +385,7 @@ class Releases:
             )
         if not there or len(devices) > DEVICES_MAX:
             raise ConfigError(f"{len(devices) or 'no'} devices", key="devices", remedy=f"1 to {DEVICES_MAX}")
-        await self._demand_sound(version)
+        await self._require_passing(version)
         lots = sorted(draw(f"{profile}@{number}", device) for device in there)
         count = len(devices) or max(1, round(share * len(there)))
         tried = Canary(
@@ -423,8 +423,8 @@ class Releases:
         history = self.history(profile)
         tried = history.canary
         if tried is None or (since and tried.since != since):
-            raise Conflict(f"no canary of {profile} is under way")
-        self._demand_release(history, by, tried.target)
+            raise Conflict(f"no canary of {profile} is in progress")
+        self._require_release_right(history, by, tried.target)
         after = with_states(msgspec.structs.replace(history, canary=None), self._clock.now())
         facts: Facts = {"target": scope_text(tried.target), "in_force": describe_in_force(after)}
         if measured is not None:
@@ -448,7 +448,7 @@ class Releases:
         version = self.version(profile, number, by)
         where, history = self.target(by, target), self.history(profile)
         demand(by, Action.PROPOSE_PROFILES, where.division, where.department)
-        _demand_note(note)
+        _require_valid_note(note)
         if version.state is VersionState.WITHDRAWN:
             raise Conflict(f"{profile}@{number} was withdrawn")
         if history.shadow:
@@ -494,7 +494,7 @@ class Releases:
         Args:
             profile: ``vendor/model``.
             force: all versions that the centre has in force for parts of this gateway.
-            contents: the versions of `force` with their contents.
+            contents: the versions of `in_force` with their contents.
             by: the centre.
             standard: only the province releases this profile.
 
@@ -507,17 +507,17 @@ class Releases:
             return history
         versions = {version.number: version for version in history.versions}
         for version, content in contents.items():
-            await self._demand_takeable(history, version, content)
+            await self._require_acceptable(history, version, content)
             old = versions.get(version.number)
             versions[version.number] = old if old and old.digest == version.digest and old.used else version
         for content in contents.values():
             await self.contents.store(content)
         now = self._clock.now()
         after = self._with_library(history)
-        mine = {version.number: version for version in after.versions}
-        every = tuple(sorted({**mine, **versions}.values(), key=lambda one: one.number))
-        kept = tuple(entry for entry in after.force if entry not in history.from_centre or entry in force)
-        after = msgspec.structs.replace(after, versions=every, force=kept)
+        known = {version.number: version for version in after.versions}
+        every = tuple(sorted({**known, **versions}.values(), key=lambda version: version.number))
+        kept = tuple(entry for entry in after.in_force if entry not in history.from_centre or entry in force)
+        after = msgspec.structs.replace(after, versions=every, in_force=kept)
         for entry in force:
             if entry not in history.from_centre:
                 after = put_in_force(after, entry)
@@ -535,9 +535,9 @@ class Releases:
             history, after, by, StepRecord("profile.apply_from_centre", profile, number, "", facts)
         )
 
-    async def _demand_takeable(self, history: ReleaseHistory, version: ProfileVersion, content: Content) -> None:
+    async def _require_acceptable(self, history: ReleaseHistory, version: ProfileVersion, content: Content) -> None:
         name = f"{history.profile}@{version.number}"
-        old, shelved = history.find(version.number), self.shelved(history.profile)
+        old, shelved = history.find(version.number), self.folder_version(history.profile)
         here = old.digest if old and old.used else digest_of(shelved[1]) if shelved else ""
         number = version.number if old and old.used else shelved[0] if shelved else 0
         if number == version.number and here != version.digest:
@@ -569,7 +569,7 @@ class Releases:
 
     # ── internals ──────────────────────────────────────────────────────────────────────────────────────
 
-    def _own(self, by: Principal) -> Scope:
+    def _own_scope(self, by: Principal) -> Scope:
         """Return the part of this gateway that lies in the caller's scope."""
         if by.scope.division.startswith(self._home):
             return by.scope
@@ -585,7 +585,7 @@ class Releases:
         Raises:
             ConfigError: this gateway does not serve it. PermissionDenied: it serves no part of the caller's scope.
         """
-        wanted = target or self._own(by)
+        wanted = target or self._own_scope(by)
         if not wanted.division.startswith(self._home):
             if not self._home.startswith(wanted.division):
                 raise ConfigError(
@@ -594,7 +594,7 @@ class Releases:
             wanted = Scope(self._home, wanted.department)
         return wanted
 
-    def _demand_release(self, history: ReleaseHistory, by: Principal, where: Scope) -> None:
+    def _require_release_right(self, history: ReleaseHistory, by: Principal, where: Scope) -> None:
         demand(by, Action.RELEASE_PROFILES, where.division, where.department)
         if self.history(history.profile).standard or history.profile.partition("/")[0] in self._standard:
             province = where.division[:2]
@@ -610,7 +610,7 @@ class Releases:
             raise PermissionDenied(f"role {by.role} may not release profiles; propose it: the city releases")
         version = self.version(profile, number, by)
         history, where = self.history(profile), self.target(by, target)
-        self._demand_release(history, by, where)
+        self._require_release_right(history, by, where)
         if standard:
             demand(by, Action.RELEASE_PROFILES, where.division[:2])
         if version.state in (VersionState.DRAFT, VersionState.WITHDRAWN):
@@ -618,12 +618,12 @@ class Releases:
         return version, history, where
 
     @staticmethod
-    def _demand_no_trial(history: ReleaseHistory, number: int) -> None:
+    def _require_no_trial(history: ReleaseHistory, number: int) -> None:
         for trial, word in ((history.canary, "canary"), (history.shadow, "shadow")):
             if trial and trial.number == number:
                 raise Conflict(f"{history.profile}@{number} is a {word}; end it first")
 
-    async def _demand_sound(self, version: ProfileVersion) -> None:
+    async def _require_passing(self, version: ProfileVersion) -> None:
         examined = await self.examine(await self.contents.read(version.digest))
         if examined.problems:
             more = f" (and {len(examined.problems) - 1} more)" if len(examined.problems) > 1 else ""
@@ -643,7 +643,7 @@ class Releases:
         """Write a version into the history."""
         history = self.history(step.profile)
         others = [version for version in history.versions if version.number != after.number]
-        versions = tuple(sorted([*others, after], key=lambda one: one.number))
+        versions = tuple(sorted([*others, after], key=lambda version: version.number))
         facts: Facts = {"state": after.state.value, "digest": after.digest, **step.facts}
         if before:
             facts["was"] = before.state.value
@@ -661,7 +661,7 @@ class Releases:
 
     def _with_library(self, history: ReleaseHistory) -> ReleaseHistory:
         """Return the history with the folder's version in force, where the next step replaces that version."""
-        shelved = self.shelved(history.profile)
+        shelved = self.folder_version(history.profile)
         if shelved is None or shelved[0] <= highest_used(history):
             return history
         return with_library(history, shelved[0], digest_of(shelved[1]), Scope(self._home), self._clock.now())
@@ -669,18 +669,18 @@ class Releases:
     async def _keep_library(self, before: ReleaseHistory, after: ReleaseHistory) -> None:
         """Store the content of the folder's version where the history now includes it."""
         for version in after.versions:
-            if version.library and version not in before.versions and (shelved := self.shelved(after.profile)):
+            if version.library and version not in before.versions and (shelved := self.folder_version(after.profile)):
                 await self.contents.store(shelved[1])
 
 
-def _demand_note(note: str) -> None:
+def _require_valid_note(note: str) -> None:
     if fault := text_fault(note, size_max=NOTE_BYTES_MAX):
         raise ConfigError(f"note {fault}", key="note", remedy="one line of plain text")
 
 
-def _demand_limits(limits: CanaryLimits) -> None:
-    if not (0 <= limits.rejected <= 1 and 0 <= limits.faults <= 1 and 1 <= limits.least <= 1_000_000):
-        raise ConfigError("out of bounds", key="limits", remedy="shares from 0 to 1; `least` from 1")
+def _require_valid_limits(limits: CanaryLimits) -> None:
+    if not (0 <= limits.rejected <= 1 and 0 <= limits.faults <= 1 and 1 <= limits.outcomes_min <= 1_000_000):
+        raise ConfigError("out of bounds", key="limits", remedy="shares from 0 to 1; `outcomes_min` from 1")
 
 
 def canary_watcher(home: str) -> Principal:

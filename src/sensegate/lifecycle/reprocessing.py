@@ -1,6 +1,6 @@
-"""Orders to decode again, made ready and followed: what the log holds of their readings is read before any is given.
+"""Execution of reprocessing orders: previous readings are read from the log before messages are delivered.
 
-Redecodes (orders) ─▶ Redecoding.next: read what is known ─▶ RedecodeSource ─▶ the walk ─▶ revisions ─▶ done, counted
+ReprocessingOrders ─▶ Reprocessing.next: read previous readings ─▶ ReprocessingSource ─▶ IngestPipeline ─▶ revisions
 """
 
 from __future__ import annotations
@@ -11,31 +11,30 @@ from collections.abc import Sequence
 import structlog
 
 from sensegate.authority.scope import Principal, Scope
-from sensegate.bus.names import LOGGED
+from sensegate.bus.names import ROW_KINDS
 from sensegate.bus.unreadable import read_ledger, read_rows
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import ConfigError, Overloaded
 from sensegate.lifecycle.comparisons import MessageRange
 from sensegate.lifecycle.releases import Releases, canary_watcher
 from sensegate.lifecycle.reprocessing_interpreter import ReprocessingInterpreter
 from sensegate.lifecycle.reprocessing_orders import ReprocessingInput, ReprocessingOrder, ReprocessingOrders
-from sensegate.model import Entry, Message
-from sensegate.persist.priors import Priors
+from sensegate.model import LogEntry, Message
+from sensegate.persist.previous_readings import PreviousReadings
 from sensegate.ports import Log
 
-HOUR_US = 3_600_000_000
-LOOK_S = 0.02
+POLL_S = 0.02
 
-_log = structlog.get_logger("redecode")
+_log = structlog.get_logger("lifecycle")
 
 
 class Reprocessing:
-    """Takes orders, prepares them and follows them; `ReprocessingSource` delivers their messages."""
+    """Accepts, prepares and finishes orders; `ReprocessingSource` delivers their messages."""
 
     def __init__(
         self,
-        redecodes: ReprocessingOrders,
+        orders: ReprocessingOrders,
         releases: Releases,
         log: Log,
         clock: Clock,
@@ -45,8 +44,8 @@ class Reprocessing:
         horizon_h: int,
         interpreter: ReprocessingInterpreter,
     ) -> None:
-        """`horizon_h`: how far before a message its first delivery may lie, as duplicates are judged."""
-        self._redecodes = redecodes
+        """`horizon_h`: horizon of deduplication, by which a message may follow its first delivery."""
+        self._orders = orders
         self._releases = releases
         self._log = log
         self._clock = clock
@@ -55,79 +54,79 @@ class Reprocessing:
         self._horizon_h = horizon_h
         self._interpreter = interpreter
         self._wake = asyncio.Event()
-        self.shares: dict[str, float] = {}
-        """Order -> what is done, 0 to 1, in this process."""
-        redecodes.on_change.append(lambda _order: self._wake.set())
+        self.progress: dict[str, float] = {}
+        """Id of the order -> completed share, 0 to 1, in this process."""
+        orders.on_change.append(lambda _order: self._wake.set())
 
     async def order(
         self,
         profile: str,
-        stretch: MessageRange,
-        what: ReprocessingInput,
+        period: MessageRange,
+        recorded_in: ReprocessingInput,
         *,
         by: Principal,
         target: Scope | None = None,
         note: str = "",
     ) -> ReprocessingOrder:
-        """Give an order for this worker.
+        """Create an order for this worker.
 
         Raises:
-            PermissionDenied, Overloaded: as `Redecodes.order`.
-            ConfigError: it lies beyond what is kept.
+            PermissionDenied, Overloaded: as `ReprocessingOrders.order`.
+            ConfigError: the period is no longer retained.
         """
         where = self._releases.target(by, target)
         now = self._clock.now()
         kept_h = min(self._store.raw_ttl_h, self._store.readings_ttl_h)
-        if what is not ReprocessingInput.QUARANTINE and stretch.since < now - kept_h * HOUR_US:
+        if recorded_in is not ReprocessingInput.QUARANTINE and period.since < now - kept_h * HOUR_US:
             raise ConfigError(
-                f"messages that were good are kept for {kept_h} h",
+                f"decoded messages are retained for {kept_h} h",
                 key="since",
-                remedy=f"since={kept_h - 1}h at most, or only those in quarantine ({self._store.quarantine_ttl_h} h)",
+                remedy=f"give since={kept_h - 1}h at most, or only the quarantine ({self._store.quarantine_ttl_h} h)",
             )
         wanted = ReprocessingOrder(
             "",
             profile,
             where,
-            stretch.since,
-            min(stretch.until, now),
-            what,
+            period.since,
+            min(period.until, now),
+            recorded_in,
             self._partition,
             self._log.epoch,
             (await self._log.bounds())[1],
             now,
             by.id,
-            stretch.devices,
+            period.devices,
         )
-        return await self._redecodes.order(wanted, by=by, note=note)
+        return await self._orders.order(wanted, by=by, note=note)
 
-    # ── the source's desk ───────────────────────────────────────────────────────────────────────────
+    # ── for the source ──────────────────────────────────────────────────────────────────────────────
 
     async def next(self) -> tuple[ReprocessingOrder, int]:
         while True:
             self._wake.clear()
-            order = self._redecodes.next(self._partition)
+            order = self._orders.next(self._partition)
             if order is None:
                 self._interpreter.end()
                 await self._wake.wait()
                 continue
             if order.epoch != self._log.epoch:
-                await self._redecodes.failed(order, "the log is another one than when it was ordered")
+                await self._orders.fail(order, "the log was created again after the order was given")
                 continue
-            if not await self._redecodes.begin(order):
+            if not await self._orders.begin(order):
                 continue
             try:
                 await self._read_prior_readings(order)
             except Overloaded as why:
                 self._interpreter.end()
-                await self._redecodes.failed(order, str(why))
+                await self._orders.fail(order, str(why))
                 continue
             return order, await self._log.sequence_at(order.since) - 1
 
     async def _read_prior_readings(self, order: ReprocessingOrder) -> None:
-        """Read all that the log holds of the order's devices, from a horizon before its messages to now."""
+        """Read the readings of the order's devices from the log, from a horizon before its messages to now."""
         priors = self._interpreter.begin(order)
-        while (until := self._interpreter.listening_after) is None:
-            await self._clock.sleep(LOOK_S)
+        while (until := self._interpreter.tracked_after) is None:
+            await self._clock.sleep(POLL_S)
         at = await self._log.sequence_at(order.since - self._horizon_h * HOUR_US) - 1
         while at < until:
             entries = await self._log.fetch(at)
@@ -135,47 +134,47 @@ class Reprocessing:
                 break
             for entry in entries:
                 if entry.sequence <= until:
-                    await self._one(entry, priors)
+                    await self._add_previous(entry, priors)
             at = entries[-1].sequence
-        priors.begun()
+        priors.finish_loading()
 
-    async def _one(self, entry: Entry, priors: Priors) -> None:
+    async def _add_previous(self, entry: LogEntry, priors: PreviousReadings) -> None:
         kind, _, rest = entry.subject.partition(".")
-        if kind in LOGGED or (kind == "seen" and rest == self._partition):
+        if kind in ROW_KINDS or (kind == "seen" and rest == self._partition):
             batch = await asyncio.to_thread(read_rows, entry, "reprocessing")
             if batch is not None and batch.local is not None and f"{batch.node}-{batch.partition}" == self._partition:
-                priors.take(batch, suppressed=kind == "seen")
+                priors.add(batch, suppressed=kind == "seen")
 
-    def concerning(self, _order: ReprocessingOrder, messages: Sequence[Message]) -> Sequence[Message]:
-        return self._interpreter.concerning(messages)
+    def relevant(self, _order: ReprocessingOrder, messages: Sequence[Message]) -> Sequence[Message]:
+        return self._interpreter.relevant(messages)
 
     def is_open(self, order: ReprocessingOrder) -> bool:
-        return self._redecodes.is_open(order.id)
+        return self._orders.is_open(order.id)
 
-    def at(self, order: ReprocessingOrder, share: float) -> None:
-        self.shares[order.id] = share
+    def set_progress(self, order: ReprocessingOrder, share: float) -> None:
+        self.progress[order.id] = share
 
-    async def end(self, order: ReprocessingOrder) -> None:
+    async def finish(self, order: ReprocessingOrder) -> None:
         self._interpreter.end()
         counts = await self._counts(order)
-        await self._redecodes.done(order, counts, by=canary_watcher(order.target.division))
-        self.shares.pop(order.id, None)
-        _log.info("decoded again", order=order.id, profile=order.profile, **counts)
+        await self._orders.finish(order, counts, by=canary_watcher(order.target.division))
+        self.progress.pop(order.id, None)
+        _log.info("messages reprocessed", order=order.id, profile=order.profile, **counts)
 
     async def _counts(self, order: ReprocessingOrder) -> dict[str, int]:
-        """Return what the ledger says of an order: all of it stands behind the sequence at which it was given."""
+        """Return the counts of an order from the ledgers, which all follow the sequence at which it was given."""
         counts: dict[str, int] = {}
-        at = order.end
+        at = order.last_sequence
         while entries := await self._log.fetch(at):
             for entry in entries:
                 if entry.subject == f"ledger.{self._partition}":
-                    _add(counts, entry, order.source)
+                    _add_counts(counts, entry, order.source)
             at = entries[-1].sequence
         return counts
 
 
-def _add(counts: dict[str, int], entry: Entry, source: str) -> None:
-    """Add what a commit's ledger says of a source."""
+def _add_counts(counts: dict[str, int], entry: LogEntry, source: str) -> None:
+    """Add the counts of a source from the ledger of a commit."""
     ledger = read_ledger(entry, "reprocessing")
     for row in ledger.rows() if ledger is not None else ():
         if row.source == source:

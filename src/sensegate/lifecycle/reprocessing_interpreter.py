@@ -1,7 +1,6 @@
-"""The interpreter of recorded messages: a decoder and a normaliser of its own, a selection of devices, prior readings.
+"""Interpreter of recorded messages: its own decoder and normaliser, a selection of devices, previous readings.
 
-Its decoder's memory begins with what live traffic has established by then (a birth message that a quarantined message
-lacked).
+Its decoder's memory starts as a copy of that of live traffic (with a birth message that a quarantined message lacked).
 """
 
 from __future__ import annotations
@@ -22,18 +21,15 @@ from sensegate.decode.watch import ProfileWatcher
 from sensegate.ingest.batches import BatchSelection, DecodedBatch, select
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.lifecycle.reprocessing_orders import ReprocessingOrder
-from sensegate.model import BOOL, I32, Message, Span
+from sensegate.model import BOOL, I32, Message, MessageBatch
 from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
-from sensegate.persist.priors import Priors
+from sensegate.persist.previous_readings import PreviousReadings
 
 
 class ReprocessingInterpreter:
-    """The way of messages that are on the log: eyes of their own, priors, and a filter.
-
-    Their memory begins with what live traffic has told by then (the birth that a quarantined message lacked).
-    """
+    """Interprets the messages of a reprocessing order and selects what concerns its devices."""
 
     def __init__(
         self,
@@ -54,62 +50,62 @@ class ReprocessingInterpreter:
         self._committer = committer
         self._series = series
         self._order: ReprocessingOrder | None = None
-        self._meant: frozenset[str] = frozenset()
-        self._known: dict[int, bool] = {}
+        self._selected_ids: frozenset[str] = frozenset()
+        self._selected_devices: dict[int, bool] = {}
         self.interpreter = self._open()
 
     def _open(self) -> Interpreter:
         profiles = self._profiles.set
-        # What was too much for a minute then is not refused once more.
+        # Messages that exceeded the rate limit then must not exceed it again.
         limits = msgspec.structs.replace(self._config.ingest, rate_per_device_s=1e9)
         return Interpreter(
             Decoder(profiles, self._devices, limits, self._memory.copy(hindsight=True)),
             Normaliser(profiles.specs, series=self._series, clock=self._clock, time=self._config.time),
         )
 
-    # ── for the desk ────────────────────────────────────────────────────────────────────────────────
+    # ── for the order ───────────────────────────────────────────────────────────────────────────────
 
-    def begin(self, order: ReprocessingOrder) -> Priors:
-        here = self._devices
-        ids = frozenset(here.ids_of(order.profile, order.target))
-        self._order, self._meant = order, ids & frozenset(order.devices) if order.devices else ids
-        self._known = {}
+    def begin(self, order: ReprocessingOrder) -> PreviousReadings:
+        devices = self._devices
+        ids = frozenset(devices.ids_of(order.profile, order.target))
+        self._order, self._selected_ids = order, ids & frozenset(order.devices) if order.devices else ids
+        self._selected_devices = {}
         self.interpreter = self._open()
-        self._concern = ProfileFilter(self.interpreter.decoder, here, order.profile)
-        priors = Priors(self._meant.__contains__, here.id)
-        self._committer.tell(priors)
-        return priors
+        self._is_relevant = ProfileFilter(self.interpreter.decoder, devices, order.profile)
+        previous = PreviousReadings(self._selected_ids.__contains__, devices.id)
+        self._committer.track_previous(previous)
+        return previous
 
     @property
-    def listening_after(self) -> int | None:
-        return self._committer.told_after
+    def tracked_after(self) -> int | None:
+        return self._committer.tracked_after
 
-    def concerning(self, messages: Sequence[Message]) -> Sequence[Message]:
+    def relevant(self, messages: Sequence[Message]) -> Sequence[Message]:
         if self._order is None:
             return []
-        return [message for message in messages if self._concern(message)]
+        return [message for message in messages if self._is_relevant(message)]
 
     def end(self) -> None:
         self._order = None
-        self._committer.tell(None)
+        self._committer.track_previous(None)
 
-    # ── for the walk ────────────────────────────────────────────────────────────────────────────────
+    # ── for the pipeline ────────────────────────────────────────────────────────────────────────────
 
     def apply_profiles(self, profiles: ProfileSet, changed: BOOL) -> None:
-        """Put other profiles in force where an order is at work; the next one begins with those of its time."""
+        """Use other profiles from the next batch on while an order is in progress; `changed`: devices concerned."""
         if self._order is not None:
             self.interpreter.apply_profiles(profiles, changed)
 
-    def select(self, span: Span, batch: DecodedBatch) -> tuple[Span, DecodedBatch]:
-        """Return what the order means of messages and of what was understood of them."""
+    def select(self, span: MessageBatch, batch: DecodedBatch) -> tuple[MessageBatch, DecodedBatch]:
+        """Return the messages and the part of the decoded batch that the order is for."""
         order, table = self._order, self.interpreter.normaliser.table
         mine = np.array([spec.profile.partition("@")[0] == (order.profile if order else "") for spec in table.specs])
         fields, readings = batch.fields, batch.readings
-        of_fields = mine[fields.spec] & self._counts(fields.device)
-        of_readings = mine[readings.spec] & self._counts(readings.device)
+        of_fields = mine[fields.spec] & self._are_selected(fields.device)
+        of_readings = mine[readings.spec] & self._are_selected(readings.device)
 
         def ours(name: str, device: int) -> bool:
-            return order is not None and name.partition("@")[0] == order.profile and self._count(device)
+            return order is not None and name.partition("@")[0] == order.profile and self._is_selected(device)
 
         quarantined = [message for message in fields.quarantined if ours(message.profile, message.device)]
         lost = [value for value in fields.rejected if ours(value.profile, value.device)]
@@ -120,15 +116,15 @@ class ReprocessingInterpreter:
         messages[[value.message for value in (*lost, *rejected)]] = True
         whole = msgspec.structs.replace(fields, quarantined=quarantined, rejected=lost, ignored=0)
         batch = DecodedBatch(batch.received, whole, readings, rejected)
-        kept = Span(message for message, wanted in zip(span, messages.tolist(), strict=True) if wanted)
+        kept = MessageBatch(message for message, wanted in zip(span, messages.tolist(), strict=True) if wanted)
         return kept, select(batch, BatchSelection(messages, of_fields, of_readings))
 
-    def _count(self, device: int) -> bool:
-        found = self._known.get(device)
+    def _is_selected(self, device: int) -> bool:
+        found = self._selected_devices.get(device)
         if found is None:
-            found = self._known[device] = device >= 0 and self._devices.id(device) in self._meant
+            found = self._selected_devices[device] = device >= 0 and self._devices.id(device) in self._selected_ids
         return found
 
-    def _counts(self, device: I32) -> BOOL:
+    def _are_selected(self, device: I32) -> BOOL:
         different, place = np.unique(device, return_inverse=True)
-        return np.array([self._count(device) for device in different.tolist()], np.bool_)[place]
+        return np.array([self._is_selected(device) for device in different.tolist()], np.bool_)[place]

@@ -1,7 +1,7 @@
-"""Orders to decode again what the log holds: who gave them, of what, how far they are; they outlive a restart.
+"""Reprocessing orders: requests to decode recorded messages again; they survive restarts.
 
-An order says what is meant; where its work stands is in the commits themselves (the position of ``redecode:<id>``), so
-that a kill at any moment neither repeats nor leaves out a message. One is worked off at a time.
+An order describes the selection; its progress is part of the commits (the position of ``redecode:<id>``), so that a
+kill at any moment neither repeats nor skips a message. One order is executed at a time.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from sensegate.authority.scope import Action, Principal, Scope, allows, demand, 
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded
-from sensegate.model import REDECODE
+from sensegate.model import REPROCESSING_PREFIX
 
-KEPT_MAX = 200
+ORDERS_MAX = 200
 WAITING_MAX = 20
 DEVICES_MAX = 2_000
 ATTEMPTS_MAX = 200
 
 
 class ReprocessingInput(StrEnum):
-    """Which of the recorded messages."""
+    """Kind of recorded messages to reprocess."""
 
     RAW = "raw"
     QUARANTINE = "quarantine"
@@ -35,7 +35,7 @@ class ReprocessingInput(StrEnum):
 
 
 class OrderState(StrEnum):
-    """Where an order stands."""
+    """State of an order."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -48,48 +48,48 @@ OPEN = (OrderState.WAITING, OrderState.RUNNING)
 
 
 class ReprocessingOrder(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One order."""
+    """An order to reprocess recorded messages."""
 
     id: str
     profile: str
     target: Scope
     since: int
-    """Arrival of the first message that is meant, µs UTC."""
+    """Earliest arrival of the messages, µs UTC."""
     until: int
-    """Before this arrival."""
+    """Latest arrival of the messages (exclusive), µs UTC."""
     input: ReprocessingInput
     partition: str
-    """``<division>-<partition>`` whose messages are meant."""
+    """``<division>-<partition>`` of the messages."""
     epoch: str
-    """Life of the log."""
-    end: int
-    """Last sequence of the log that is looked at: what the redecode itself writes comes after it."""
-    made: int
+    """Epoch of the log."""
+    last_sequence: int
+    """Last sequence of the log that is read; what the order itself writes comes after it."""
+    created: int
     by: str
     devices: tuple[str, ...] = ()
-    """Only of these; empty: of all of the profile in the target."""
+    """Ids of the devices; empty: all devices of the profile in the target."""
     state: OrderState = OrderState.WAITING
     attempts: int = 0
-    """How often work on it began: it begins anew whenever the ingest does."""
+    """How often it was started: it restarts whenever ingest does."""
     ended: int = 0
     problem: str = ""
-    """Why it failed."""
+    """Reason of its failure."""
     counts: dict[str, int] = {}
-    """When it is done: kinds of the ledger of source ``redecode:<id>``."""
+    """Once it is done: ledger kind -> count of source ``redecode:<id>``."""
     revision: int = 0
     format: int = 1
 
     @property
     def source(self) -> str:
-        """Name of its source in the ledger and the commits."""
-        return f"{REDECODE}{self.id}"
+        """Name of its source in ledger and commits."""
+        return f"{REPROCESSING_PREFIX}{self.id}"
 
 
 OrderList = list[ReprocessingOrder]
 
 
 class ReprocessingOrders:
-    """All orders of a gateway."""
+    """Registry of the reprocessing orders of a gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
         self._shelf = RecordStore(bucket, clock)
@@ -103,11 +103,11 @@ class ReprocessingOrders:
         """Called after a change is in memory."""
 
     async def order(self, wanted: ReprocessingOrder, *, by: Principal, note: str = "") -> ReprocessingOrder:
-        """Give an order.
+        """Create an order.
 
         Raises:
             PermissionDenied: `by` may not release profiles in its target.
-            ConfigError: it means nothing. Overloaded: too many wait.
+            ConfigError: it is invalid. Overloaded: too many orders wait.
         """
         demand(by, Action.RELEASE_PROFILES, wanted.target.division, wanted.target.department)
         if wanted.since >= wanted.until:
@@ -115,8 +115,8 @@ class ReprocessingOrders:
         if len(wanted.devices) > DEVICES_MAX:
             raise ConfigError(f"{len(wanted.devices)} devices", key="devices", remedy=f"at most {DEVICES_MAX}")
         if sum(order.state in OPEN for order in self._orders.all()) >= WAITING_MAX:
-            raise Overloaded(f"{WAITING_MAX} redecodes wait; they are worked off one after another", retry_after_s=30)
-        order = msgspec.structs.replace(wanted, id=secrets.token_hex(6), made=self._clock.now(), by=by.id)
+            raise Overloaded(f"{WAITING_MAX} redecodes wait; they run one after another", retry_after_s=30)
+        order = msgspec.structs.replace(wanted, id=secrets.token_hex(6), created=self._clock.now(), by=by.id)
         told: Facts = {
             "job": order.id,
             "target": scope_text(order.target),
@@ -129,7 +129,7 @@ class ReprocessingOrders:
             told["note"] = note
         await self._trail.record(by, "profile.redecode", order.profile, after=told)
         given = await self._orders.put(order.id, order, expected=0)
-        await self._forget()
+        await self._delete_oldest()
         return given
 
     async def cancel(self, order_id: str, *, by: Principal) -> ReprocessingOrder:
@@ -153,7 +153,7 @@ class ReprocessingOrders:
 
     def list(self, by: Principal, profile: str = "") -> OrderList:
         """Return the orders that the caller may see, newest first."""
-        found = sorted(self._orders.all(), key=lambda one: -one.made)
+        found = sorted(self._orders.all(), key=lambda order: -order.created)
         return [
             candidate
             for candidate in found
@@ -161,46 +161,46 @@ class ReprocessingOrders:
             and allows(by, Action.READ_REGISTRY, candidate.target.division, candidate.target.department)
         ]
 
-    # ── the worker's side ───────────────────────────────────────────────────────────────────────────
+    # ── for the worker ──────────────────────────────────────────────────────────────────────────────
 
     def next(self, partition: str) -> ReprocessingOrder | None:
-        """Return the order to be worked off now, the oldest that is open."""
-        found = [order for order in self._orders.all() if order.state in OPEN and order.partition == partition]
-        return min(found, key=lambda one: (one.state is OrderState.WAITING, one.made), default=None)
+        """Return the order to execute now: the running one, or else the oldest that waits."""
+        open_orders = [order for order in self._orders.all() if order.state in OPEN and order.partition == partition]
+        return min(open_orders, key=lambda order: (order.state is OrderState.WAITING, order.created), default=None)
 
     def is_open(self, order_id: str) -> bool:
-        """Return whether an order is still wanted."""
+        """Return whether an order still waits or runs."""
         order = self._orders.find(order_id)
         return order is not None and order.state in OPEN
 
     async def begin(self, order: ReprocessingOrder) -> bool:
-        """Say that work on it begins (again); False where it has begun so often that it will never end."""
+        """Mark an order as running; return False, and fail it, where it was started too often."""
         if order.attempts >= ATTEMPTS_MAX:
-            await self.failed(order, f"begun {order.attempts} times and never ended: a bug; the log has the traceback")
+            await self.fail(order, f"started {order.attempts} times without an end: a bug; the log has the traceback")
             return False
         await self._set(order, state=OrderState.RUNNING, attempts=order.attempts + 1)
         return True
 
-    async def done(self, order: ReprocessingOrder, counts: dict[str, int], *, by: Principal) -> None:
-        """Say that all of it is committed; the trail gets the counts."""
+    async def finish(self, order: ReprocessingOrder, counts: dict[str, int], *, by: Principal) -> None:
+        """Mark an order as done, with its counts, also on the audit trail."""
         if self.is_open(order.id):
             told: Facts = {"job": order.id, **counts}
             await self._trail.record(by, "profile.redecode.done", order.profile, after=told)
             await self._set(order, state=OrderState.DONE, ended=self._clock.now(), counts=counts)
 
-    async def failed(self, order: ReprocessingOrder, why: str) -> None:
-        """Say why it cannot be done."""
+    async def fail(self, order: ReprocessingOrder, why: str) -> None:
+        """Mark an order as failed, with the reason."""
         if self.is_open(order.id):
             await self._set(order, state=OrderState.FAILED, ended=self._clock.now(), problem=why[:500])
 
-    # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
+    # ── following the bucket ────────────────────────────────────────────────────────────────────────
 
     async def load(self) -> None:
-        """Read the whole bucket; then `watch` keeps up with it."""
+        """Read the whole bucket; `watch` then follows its changes."""
         await self._shelf.open()
 
     async def watch(self) -> None:
-        """Apply the changes of every process until cancelled; through losses of the engine."""
+        """Apply the changes made by every process until cancelled; resumes after a loss of the engine."""
         await self._shelf.run()
 
     def _changed(self, _before: ReprocessingOrder | None, after: ReprocessingOrder | None) -> None:
@@ -212,7 +212,9 @@ class ReprocessingOrders:
         present = self._orders.find(order.id) or order
         return await self._orders.put(order.id, msgspec.structs.replace(present, **changes), expected=present.revision)
 
-    async def _forget(self) -> None:
-        ended = sorted((order for order in self._orders.all() if order.state not in OPEN), key=lambda one: one.made)
-        for order in ended[: max(0, len(self._orders) - KEPT_MAX)]:
+    async def _delete_oldest(self) -> None:
+        ended = sorted(
+            (order for order in self._orders.all() if order.state not in OPEN), key=lambda order: order.created
+        )
+        for order in ended[: max(0, len(self._orders) - ORDERS_MAX)]:
             await self._orders.delete(order.id, expected=order.revision)

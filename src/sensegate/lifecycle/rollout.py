@@ -1,6 +1,6 @@
-"""What is decided about profiles, put in force in this process: laid out, compiled beside the loop, taken over at once.
+"""Rollout of released profile versions in this process: materialise, compile in the background, switch atomically.
 
-Releases (every process hears of a step) ─▶ Rollout.run ─▶ Contents.lay_out ─▶ adopt ─▶ the next commit's messages
+Releases (every process is notified) ─▶ Rollout.run ─▶ ContentStore.materialise ─▶ apply ─▶ messages of the next batch
 """
 
 from __future__ import annotations
@@ -16,74 +16,74 @@ from sensegate.errors import NotFound, Unavailable
 from sensegate.lifecycle.releases import Releases
 
 IN_FORCE_S = 2.0
-"""A decision is in force on every worker within this time."""
+"""Time within which a decision is in force on every worker."""
 
-_log = structlog.get_logger("rollout")
+_log = structlog.get_logger("lifecycle")
 
 MaterialisedVersions = list[tuple[VersionChoice, Path]]
 Apply = Callable[[MaterialisedVersions], Awaitable[None]]
-"""Puts versions in force; returns when they are, or when it is known that one cannot be."""
+"""Puts versions in force; returns once they are, or once it is known that one cannot be."""
 
 
 class Rollout:
-    """Follows `Releases`; `adopt` is `decode.watch.Profiles.choose`."""
+    """Applies the decisions of `Releases` in this process."""
 
     def __init__(self, releases: Releases) -> None:
         self._releases = releases
         self._wanted = asyncio.Event()
-        self._asked = 0
-        self._done = 0
-        self._moved = asyncio.Condition()
-        self._adopted: list[VersionChoice] = []
-        releases.on_change.append(self._heard)
+        self._requested = 0
+        self._completed = 0
+        self._progressed = asyncio.Condition()
+        self._applied: list[VersionChoice] = []
+        releases.on_change.append(self._on_release_change)
 
-    def _heard(self, _profile: str) -> None:
-        self._asked += 1
+    def _on_release_change(self, _profile: str) -> None:
+        self._requested += 1
         self._wanted.set()
 
     async def initial(self) -> MaterialisedVersions:
-        """Return what is decided now, laid out, for those who start with it in force."""
-        self._adopted = self._releases.choices()
-        return await self.materialised(self._adopted)
+        """Return the present decisions, materialised, to start with."""
+        self._applied = self._releases.choices()
+        return await self.materialised(self._applied)
 
     async def materialised(self, choices: Sequence[VersionChoice]) -> MaterialisedVersions:
-        """Return decisions with the place where each version is laid out.
+        """Return choices with the file of each version.
 
-        A content that is not there is named by a file that is not there: whoever compiles it says so.
+        The file of a missing content does not exist, which compiling it reports.
         """
         found: MaterialisedVersions = []
         for choice in choices:
             try:
                 file = await self._releases.contents.materialise(choice.profile, choice.digest)
             except NotFound as why:
-                _log.warning("a version cannot be put in force", version=choice.name, error=str(why))
+                _log.warning("version cannot be put in force", version=choice.name, reason=str(why))
                 file = Path(f"{choice.name}: its content is not in the store")
             found.append((choice, file))
         return found
 
-    async def run(self, adopt: Apply) -> None:
-        """Put every decision in force until cancelled."""
+    async def run(self, apply: Apply) -> None:
+        """Apply every decision until cancelled."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            asked, choices = self._asked, self._releases.choices()
+            asked, choices = self._requested, self._releases.choices()
             try:
-                if choices != self._adopted:
-                    await adopt(await self.materialised(choices))
+                if choices != self._applied:
+                    await apply(await self.materialised(choices))
             except Unavailable:
                 self._wanted.set()
                 raise
-            self._adopted = choices
-            async with self._moved:
-                self._done = asked
-                self._moved.notify_all()
+            self._applied = choices
+            async with self._progressed:
+                self._completed = asked
+                self._progressed.notify_all()
 
-    async def in_force(self) -> bool:
-        """Return True once all that was decided until now is in force in this process; False after `IN_FORCE_S`."""
-        asked = self._asked
+    async def wait_in_force(self) -> bool:
+        """Wait until all present decisions are in force in this process; return False after `IN_FORCE_S`."""
+        asked = self._requested
         try:
-            async with asyncio.timeout(IN_FORCE_S), self._moved:
-                await self._moved.wait_for(lambda: self._done >= asked)
+            async with asyncio.timeout(IN_FORCE_S), self._progressed:
+                await self._progressed.wait_for(lambda: self._completed >= asked)
         except TimeoutError:
             return False
         return True

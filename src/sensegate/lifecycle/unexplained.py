@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from sensegate.authoring.survey import ProfileDraft, RecordedMessage, ShapeSummary
 from sensegate.bus import raw
-from sensegate.bus.raw import Kept
+from sensegate.bus.raw import StoredMessage
 from sensegate.bus.unreadable import read
 from sensegate.decode.topics import matches_filter
 from sensegate.errors import Overloaded
-from sensegate.model import Entry, QuarantineReason
+from sensegate.model import LogEntry, QuarantineReason
 from sensegate.ports import Log
 
 MESSAGES_MAX = 20_000
@@ -88,13 +88,13 @@ class UnexplainedMessages:
         return [recorded for recorded in messages if recorded.message.received >= since]
 
 
-def _read(entries: Sequence[Entry], topic: str) -> list[RecordedMessage]:
+def _read(entries: Sequence[LogEntry], topic: str) -> list[RecordedMessage]:
     """Return the messages of log entries: those under a topic, or those in quarantine that a profile could explain."""
     recorded: list[RecordedMessage] = []
     for entry in entries:
         kind = entry.subject.partition(".")[0]
         if kind == "quarantine":
-            recorded += _quarantined(raw.join(read(entry, "unknown messages", raw.decode_any) or ()), topic)
+            recorded += _quarantined(raw.join_pieces(read(entry, "unknown messages", raw.decode_any) or ()), topic)
         elif kind == "raw" and topic:
             # A fragment of a very large message is passed over too: no layout can be learned from it.
             whole = [kept.message for kept in read(entry, "unknown messages", raw.decode_any) or () if kept.pieces == 1]
@@ -102,7 +102,7 @@ def _read(entries: Sequence[Entry], topic: str) -> list[RecordedMessage]:
     return recorded
 
 
-def _quarantined(records: Iterator[Kept], topic: str) -> Iterator[RecordedMessage]:
+def _quarantined(records: Iterator[StoredMessage], topic: str) -> Iterator[RecordedMessage]:
     for record in records:
         if matches_filter(record.message.topic, topic) if topic else record.reason in UNEXPLAINED:
             yield RecordedMessage(record.message, record.reason, record.device)

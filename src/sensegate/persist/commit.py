@@ -1,4 +1,4 @@
-"""The commit: all that came of a span of the ingest enters the log in one atomic batch, or nothing of it does."""
+"""Commits: everything that results from a batch of messages enters the log in one atomic write, or nothing does."""
 
 from __future__ import annotations
 
@@ -15,66 +15,66 @@ from sensegate import metrics
 from sensegate.authority.index import DeviceIndex
 from sensegate.bus import columns, raw, sequences
 from sensegate.bus.columns import Batch
-from sensegate.bus.filling import fill
+from sensegate.bus.commit_records import decode_commit, encode_commit
 from sensegate.bus.ledger import REMOVED, Ledger
-from sensegate.bus.names import FILLER, LOGGED, OBSERVATIONS, READINGS
-from sensegate.bus.raw import Kept
-from sensegate.bus.record import decode_commit, encode_commit
+from sensegate.bus.names import OBSERVATIONS, PADDING_SUBJECT, READINGS, ROW_KINDS
+from sensegate.bus.padding import pad
+from sensegate.bus.raw import StoredMessage
 from sensegate.bus.unreadable import read, read_rows
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.model import (
     BOOL,
     I64,
-    REDECODE,
+    REPROCESSING_PREFIX,
     CommitRecord,
     Delivery,
     Fields,
-    Member,
-    Position,
+    LogMessage,
+    MessageBatch,
     Readings,
     RejectedValue,
-    Span,
+    SourcePosition,
     Spec,
 )
-from sensegate.persist.assemble import Judged, Stamp, batches
-from sensegate.persist.duplicates import Duplicates, Judgement
-from sensegate.persist.identity import HOUR_US, UNCHANGED, SpecColumns, digests
-from sensegate.persist.priors import Priors
-from sensegate.persist.slices import Slice, slices, sources_of
-from sensegate.persist.tally import tally, tally_again
+from sensegate.persist.batch_builder import CommitOrigin, JudgedReadings, build_batches
+from sensegate.persist.commit_ledger import commit_ledger, reprocessing_ledger
+from sensegate.persist.duplicates import Deduplicator, DedupResult
+from sensegate.persist.identity import UNCHANGED, SpecColumns, digests
+from sensegate.persist.previous_readings import PreviousReadings
+from sensegate.persist.slices import BatchSlice, slice_batch, sources_of
 from sensegate.ports import Log
 
 RETRY_S = 60.0
-"""So long a commit whose outcome is unknown is looked up and repeated before `Unavailable` goes up."""
-FULL_PAUSE_S = 0.5
+"""A commit of unknown outcome is looked up and repeated for so long before `Unavailable` is raised."""
+FULL_RETRY_S = 0.5
 """Pause between attempts while the log is full."""
-SKIPPED = 20_000
-"""So many sequences more than a checkpoint knew are left out once the log has lost its end: it was seconds old."""
+PADDING_MARGIN = 20_000
+"""Sequences padded beyond those of the last checkpoint after the log lost its end; the checkpoint is seconds old."""
 
 _log = structlog.get_logger("persist")
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """Sizes and lives of what a commit holds."""
+class CommitLimits(msgspec.Struct, frozen=True):
+    """Size limits of commits and lifetimes of their messages."""
 
-    member_bytes_max: int = 900_000
-    members_max: int = 900
+    message_bytes_max: int = 900_000
+    messages_max: int = 900
     commit_bytes_max: int = 32 * 1024**2
-    """Payloads of more messages go into several commits."""
+    """Messages with more payload are split into several commits."""
     raw_ttl_h: int = 72
     readings_ttl_h: int = 168
     observations_ttl_h: int = 168
     quarantine_ttl_h: int = 720
     ledger_ttl_h: int = 168
-    """Of the ledgers of single commits; their hourly sums live longer, on the stream LEDGER."""
+    """Lifetime of ledgers of single commits; their hourly sums are kept longer, in stream LEDGER."""
 
     @classmethod
-    def of(cls, store: StoreConfig, payload_bytes_max: int) -> Limits:
-        """Return what the configuration says; no member is larger than a message of the log may be."""
+    def of(cls, store: StoreConfig, payload_bytes_max: int) -> CommitLimits:
+        """Return the limits of the configuration; `payload_bytes_max`: largest payload of a log message."""
         return cls(
-            min(cls().member_bytes_max, payload_bytes_max),
+            min(cls().message_bytes_max, payload_bytes_max),
             raw_ttl_h=store.raw_ttl_h,
             readings_ttl_h=store.readings_ttl_h,
             observations_ttl_h=store.observations_ttl_h,
@@ -83,90 +83,90 @@ class Limits(msgspec.Struct, frozen=True):
         )
 
 
-class Part(msgspec.Struct, frozen=True, eq=False):
-    """One commit, but for its record."""
+class PreparedCommit(msgspec.Struct, frozen=True, eq=False):
+    """A commit without its commit record."""
 
     batch_id: str
-    life: int
-    """Of the committer: counts the times it was opened."""
+    generation: int
+    """How often the committer had been opened."""
     ordinal: int
-    members: list[Member]
-    positions: dict[str, Position]
+    messages: list[LogMessage]
+    positions: dict[str, SourcePosition]
     ledger: Ledger
     profiles: dict[str, int]
 
 
-class Pending(msgspec.Struct, frozen=True, eq=False):
-    """What `prepare` made of a span: its commits, one as a rule, and the verdicts."""
+class PreparedBatch(msgspec.Struct, frozen=True, eq=False):
+    """A prepared batch of messages: its commits, usually one, and the results of deduplication."""
 
-    parts: list[Part]
-    judgements: list[Judgement]
+    commits: list[PreparedCommit]
+    results: list[DedupResult]
 
     @property
-    def keep(self) -> BOOL:
-        """True where a reading is accepted, in the order of the readings."""
-        if not self.judgements:
+    def accepted(self) -> BOOL:
+        """Mask of the accepted readings, in the order of the readings."""
+        if not self.results:
             return np.zeros(0, np.bool_)
-        return np.concatenate([judgement.keep for judgement in self.judgements])
+        return np.concatenate([judgement.accepted for judgement in self.results])
 
-    def then(self, other: Pending) -> Pending:
-        """Return this and what was prepared after it."""
-        return Pending([*self.parts, *other.parts], [*self.judgements, *other.judgements])
+    def followed_by(self, other: PreparedBatch) -> PreparedBatch:
+        """Return this batch together with one prepared after it."""
+        return PreparedBatch([*self.commits, *other.commits], [*self.results, *other.results])
 
     @property
-    def members(self) -> list[Member]:
-        """All members, for `explain` and tests."""
-        return [member for part in self.parts for member in part.members]
+    def messages(self) -> list[LogMessage]:
+        """All log messages, for `explain` and tests."""
+        return [member for part in self.commits for member in part.messages]
 
 
 class Committer:
-    """Writes the log of one partition: ``<division>-<partition>``.
+    """Writes the log of a partition ``<division>-<partition>``.
 
-    `prepare` judges and builds, pure but for the duplicate state, and may run in a thread, one at a time; the next
-    span may be prepared while the last is written. After any error that leaves `write`, call `open` again: what was
-    prepared and not written is then forgotten, as its messages come again.
+    `prepare` deduplicates and builds commits, has no side effect but on the dedup index, and may run in a thread, one
+    call at a time; the next batch may be prepared while the previous one is written. After any error of `write`, call
+    `open` again: it discards what was prepared and not written, since those messages are delivered again.
     """
 
     def __init__(
         self,
         log: Log,
-        duplicates: Duplicates,
+        duplicates: Deduplicator,
         index: DeviceIndex,
         specs: Sequence[Spec],
         clock: Clock,
         *,
         division: str,
         partition: int = 0,
-        alone: bool = True,
-        limits: Limits | None = None,
+        sole_writer: bool = True,
+        limits: CommitLimits | None = None,
     ) -> None:
         """`alone`: nobody else writes readings to this log; False at a centre with nodes."""
         self._log = log
         self._duplicates = duplicates
         self._index = index
         self._clock = clock
-        self._stamp = Stamp(division, partition)
+        self._origin = CommitOrigin(division, partition)
         self._name = f"{division}-{partition}"
-        self._alone = alone
-        self._limits = limits or Limits()
-        self.adopt(specs)
-        self.held = ""
-        """Why the present commit waits for room in the log; empty while none does."""
-        self._priors: Priors | None = None
-        self._told_from = 0
-        self._told_after: int | None = None
+        self._sole_writer = sole_writer
+        self._limits = limits or CommitLimits()
+        self.apply_specs(specs)
+        self.blocked_reason = ""
+        """Why the present commit waits for space in the log; empty: it does not wait."""
+        self._previous: PreviousReadings | None = None
+        self._previous_from = 0
+        self._previous_after: int | None = None
         self._opened = False
-        self._sound = False
-        self._life = 0
+        self._state_matches_log = False
+        self._generation = 0
         self._number = 0
         self._prepared = 0
         self._sequence = 0
-        self._positions: dict[str, Position] = {}
+        self._positions: dict[str, SourcePosition] = {}
         self._totals: dict[str, int] = {}
         self._profiles: dict[str, int] = {}
 
-    def adopt(self, specs: Sequence[Spec]) -> None:
-        """Put other specs in force, between two spans."""
+    def apply_specs(self, specs: Sequence[Spec]) -> None:
+        """Use other specs from the next batch on."""
         self._specs = SpecColumns.of(specs)
 
     @property
@@ -181,21 +181,21 @@ class Committer:
 
     # ── start ───────────────────────────────────────────────────────────────────────────────────────────
 
-    async def open(self) -> dict[str, Position]:
-        """Read the last commit, bring the duplicate state up to it; return source -> committed position.
+    async def open(self) -> dict[str, SourcePosition]:
+        """Read the last commit and bring the dedup index up to it; return source -> committed position.
 
         Raises:
             Unavailable: the log cannot be read now.
         """
         self._opened = False
-        self._priors = None
-        self._life += 1
+        self._previous = None
+        self._generation += 1
         last = await self._log.last(f"commit.{self._name}")
         record = read(last, "ingest", decode_commit) if last else None
         if last and record is None:
-            # Sources that can be read again begin anew: the duplicate state tells what was committed before.
+            # Sources that can be reread start from their beginning; the dedup index recognises what was committed.
             metrics.LIMIT_HITS.labels("unreadable_commit").inc()
-            _log.error("our own commit record cannot be read; sources are read from their beginning", at=last.sequence)
+            _log.error("cannot decode the last commit record; rereading sources from the start", sequence=last.sequence)
         self._sequence = last.sequence if last else 0
         self._number = self._prepared = record.number if record else 0
         self._positions = dict(record.positions) if record else {}
@@ -203,32 +203,32 @@ class Committer:
         self._profiles = dict(record.profiles) if record else {}
         at, witness = await self._catch_up()
         self._duplicates.confirm(self._number, max(at, self._sequence), witness)
-        self._opened = self._sound = True
+        self._opened = self._state_matches_log = True
         return dict(self._positions)
 
     async def _catch_up(self) -> tuple[int, int]:
-        """Bring the duplicate state up to the end of the log; return to which sequence it is valid, and a witness."""
-        # What is ours ends with our last commit, unless a disk that filled up tore a batch. Where nodes write too,
-        # hours of their readings may lie behind it: there a full disk is prevented (`engine.has_room`), not looked for.
+        """Bring the dedup index up to the end of the log; return up to which sequence it is valid, and its witness."""
+        # Our entries end with our last commit, unless a full disk broke a batch. Where nodes write too, hours of their
+        # readings may follow it: there a full disk is prevented (`engine.has_room`) instead of detected.
         _, newest = await self._log.bounds()
-        end = newest if self._alone else max(self._sequence, await self._newest_seen())
+        end = newest if self._sole_writer else max(self._sequence, await self._last_imported())
         at = await asyncio.to_thread(self._duplicates.open, self._log.timelines, end)
         witness = self._duplicates.witness
-        if at >= 0 and not await self._holds(witness):
-            # The server may say that the log is as long as it was, though its last blocks are gone.
+        if at >= 0 and not await self._log_contains(witness):
+            # The server may report the former length of the log although its last blocks are gone.
             _log.error(
-                "the log has lost entries that the duplicate index was made of; it is built again from what is there",
+                "the log lost entries that are in the deduplication index; rebuilding the index from the log",
                 sequence=witness,
             )
             metrics.LIMIT_HITS.labels("log_lost_entries").inc()
             await asyncio.to_thread(self._duplicates.discard)
             at, witness = -1, 0
         if reached := self._duplicates.lost_end:
-            end = await self._leave_out(end, reached)
+            end = await self._pad_lost_end(end, reached)
         if at < 0:
             kept_us = min(self._limits.readings_ttl_h, self._limits.observations_ttl_h) * HOUR_US
             if kept_us < self._duplicates.horizon_us:
-                self._duplicates.forget(self._clock.now() - kept_us)
+                self._duplicates.raise_floor(self._clock.now() - kept_us)
             at = await self._log.sequence_at(self._clock.now() - self._duplicates.horizon_us) - 1
         began = at
         while at < end:
@@ -237,72 +237,72 @@ class Committer:
                 break
             for entry in entries:
                 kind, _, rest = entry.subject.partition(".")
-                wanted = kind in LOGGED or (kind == "seen" and rest == self._name)
+                wanted = kind in ROW_KINDS or (kind == "seen" and rest == self._name)
                 if wanted and (batch := read_rows(entry, "ingest")) is not None:
                     self._apply(batch, suppressed=kind == "seen")
                 at = entry.sequence
-                if kind != "commit" and entry.subject != FILLER:
+                if kind != "commit" and entry.subject != PADDING_SUBJECT:
                     witness = at
-                if self._duplicates.due:
+                if self._duplicates.checkpoint_due:
                     self._duplicates.freeze(-1)
                     self._duplicates.confirm(-1, at, witness)
             await asyncio.sleep(0)
         if at > began:
-            _log.info("duplicate state caught up from the log", entries=at - began)
+            _log.info("deduplication index caught up with the log", entries=at - began)
         return at, witness
 
-    async def _holds(self, sequence: int) -> bool:
-        """Return whether the log holds an entry that it held once; 0: it does."""
+    async def _log_contains(self, sequence: int) -> bool:
+        """Return whether the log has an entry with this sequence; True for 0."""
         if not sequence:
             return True
         entries = await self._log.fetch(sequence - 1, limit=1)
         return bool(entries) and entries[0].sequence == sequence
 
-    async def _leave_out(self, end: int, reached: int) -> int:
-        """Let the log go on behind the end that it has lost (a power cut, an older copy); return where it ends.
+    async def _pad_lost_end(self, end: int, reached: int) -> int:
+        """Pad the log beyond the end that it lost (a power cut, an older copy); return its last sequence.
 
-        What others have of that end bears its sequences: cursors, ids of records, how far the centre has come. No new
-        entry may bear them again. Where nodes write too they are faster than we are: there a cursor is judged by time.
+        Sequences of the lost end are in use elsewhere: in cursors, record ids, positions at the centre. New entries
+        must not reuse them. Where nodes write too, they may do so before us: there a cursor is checked by time.
         """
-        _log.error("the log has lost its end; what it held is gone here", ended=end, had_reached=reached)
+        _log.error("the log lost its end; those entries are gone here", last=end, last_before=reached)
         metrics.LIMIT_HITS.labels("log_lost_end").inc()
-        if self._alone:
-            end = await fill(self._log, end, reached + SKIPPED)
-        await asyncio.to_thread(self._duplicates.forgive)
+        if self._sole_writer:
+            end = await pad(self._log, end, reached + PADDING_MARGIN)
+        await asyncio.to_thread(self._duplicates.clear_lost_end)
         return end
 
-    async def _newest_seen(self) -> int:
-        """Return where identities were last written beside our commits: those of a device that moved here."""
+    async def _last_imported(self) -> int:
+        """Return the sequence of the last identities imported outside of our commits (of devices that moved here)."""
         last = await self._log.last(f"seen.{self._name}")
         return last.sequence if last else 0
 
     def _apply(self, batch: Batch, *, suppressed: bool) -> None:
-        if batch.local is not None and (batch.node, batch.partition) == (self._stamp.node, self._stamp.partition):
+        if batch.local is not None and (batch.node, batch.partition) == (self._origin.node, self._origin.partition):
             self._duplicates.apply(batch, suppressed=suppressed)
 
-    def remember(self, batch: Batch) -> None:
-        """Take over identities that another gateway has judged, between two spans; they must be on the log."""
+    def add_identities(self, batch: Batch) -> None:
+        """Add identities accepted by another gateway, between two batches; they must be on the log."""
         self._duplicates.apply(batch, suppressed=True)
-        # The last checkpoint may be valid to a place behind them, and made without them.
-        self._duplicates.hurry()
+        # The last checkpoint may be valid beyond their sequence without containing them.
+        self._duplicates.request_checkpoint()
 
-    # ── decoding again ──────────────────────────────────────────────────────────────────────────────────
+    # ── reprocessing ──────────────────────────────────────────────────────────────────────────────────
 
-    def tell(self, priors: Priors | None) -> None:
-        """Feed what is committed from now on to the priors of a redecode too; None: no more. `open` ends it."""
-        self._priors, self._told_from = priors, self._prepared
-        self._told_after = self._sequence if self._prepared == self._number else None
+    def track_previous(self, previous: PreviousReadings | None) -> None:
+        """Add all further commits to the previous readings of a reprocessing order; None, or `open`, ends that."""
+        self._previous, self._previous_from = previous, self._prepared
+        self._previous_after = self._sequence if self._prepared == self._number else None
 
     @property
-    def told_after(self) -> int | None:
-        """Log sequence up to which priors must be read from the log, the rest is fed; None: not in the log yet."""
-        return self._told_after
+    def tracked_after(self) -> int | None:
+        """Log sequence up to which previous readings must be read from the log; None: not yet known."""
+        return self._previous_after
 
-    def position(self, source: str) -> Position | None:
+    def position(self, source: str) -> SourcePosition | None:
         """Return the committed position of a source."""
         return self._positions.get(source)
 
-    # ── a span ──────────────────────────────────────────────────────────────────────────────────────────
+    # ── preparing ─────────────────────────────────────────────────────────────────────────────────────
 
     def prepare(
         self,
@@ -311,279 +311,304 @@ class Committer:
         readings: Readings,
         rejected: Sequence[RejectedValue] = (),
         *,
-        span: Span | None = None,
-    ) -> Pending:
-        """Judge a span's readings and build its commit (several, if it is too large for one).
+        messages: MessageBatch | None = None,
+    ) -> PreparedBatch:
+        """Deduplicate the readings of a batch and build its commit (several if it is too large for one).
 
         Args:
-            deliveries: the span; their messages one after another are what `fields.message` counts. Either all are
-                new, or all are on the log and decoded again.
-            fields: what was decoded.
-            readings: what was normalised of it, numbered by series.
-            rejected: what `normalise` rejected; those of `decode` stand in `fields`.
-            span: the messages of the deliveries, where the caller has them as one.
+            deliveries: the deliveries of the batch; `fields.message` indexes their concatenated messages. Either all
+                are new, or all are recorded messages that are reprocessed.
+            fields: the decoded fields.
+            readings: the normalised readings, numbered by series.
+            rejected: values rejected by `normalise`; those rejected by `decode` are in `fields`.
+            messages: the messages of the deliveries, where the caller has them.
 
         Raises:
-            Unbalanced: the counts do not add up: a bug; nothing may be written.
-            Unavailable: the commit before was not written, or `open` was not called: open, and take the messages again.
-            StoreFull: the duplicate index cannot be written.
+            Unbalanced: the counts do not balance: a bug; nothing may be written.
+            Unavailable: the previous commit was not written, or `open` was not called: open, and process again.
+            StoreFull: the dedup index cannot be written.
         """
-        if not (self._opened and self._sound):
-            raise Unavailable("the commit before was not written; its messages and these come again")
-        if self._duplicates.spoiled:
-            self._sound = False
-            raise Unavailable(f"the duplicate index is built again from the log: {self._duplicates.spoiled}")
-        # Whatever is raised from here on leaves the state ahead of the log.
-        self._sound = False
-        if self._duplicates.crowded:
-            self._duplicates.settle()
+        if not (self._opened and self._state_matches_log):
+            raise Unavailable("the previous commit was not written; its messages and these are delivered again")
+        if self._duplicates.rebuild_reason:
+            self._state_matches_log = False
+            raise Unavailable(
+                f"the deduplication index must be rebuilt from the log: {self._duplicates.rebuild_reason}"
+            )
+        # Any error from here on leaves the dedup index ahead of the log.
+        self._state_matches_log = False
+        if self._duplicates.is_overloaded:
+            self._duplicates.wait_idle()
         parts, judgements = [], []
         limit = self._limits.commit_bytes_max
-        if span is None:
-            span = Span(chain.from_iterable(delivery.messages for delivery in deliveries))
-        whole = Slice(deliveries, span, sources_of(deliveries), fields, readings, rejected)
-        for piece in slices(whole, least=self._groups(readings), bytes_max=limit):
-            if self._duplicates.due:
+        if messages is None:
+            messages = MessageBatch(chain.from_iterable(delivery.messages for delivery in deliveries))
+        whole = BatchSlice(deliveries, messages, sources_of(deliveries), fields, readings, rejected)
+        for piece in slice_batch(whole, slices_min=self._slices_needed(readings), bytes_max=limit):
+            if self._duplicates.checkpoint_due:
                 self._duplicates.freeze(self._prepared)
-            part, judgement = self._again(piece) if piece.deliveries[0].again else self._part(piece)
+            part, judgement = (
+                self._build_reprocessed(piece) if piece.deliveries[0].recorded_in else self._build_commit(piece)
+            )
             parts.append(part)
             judgements.append(judgement)
-        self._sound = True
-        return Pending(parts, judgements)
+        self._state_matches_log = True
+        return PreparedBatch(parts, judgements)
 
-    def _groups(self, readings: Readings) -> int:
-        """Return about how many slices keep the number of members in bounds; 1 as a rule."""
+    def _slices_needed(self, readings: Readings) -> int:
+        """Return an estimate of the number of slices that keeps the number of log messages in bounds; usually 1."""
         regions = len(self._index.regions)
-        if regions * 4 + 64 < self._limits.members_max:
+        if regions * 4 + 64 < self._limits.messages_max:
             return 1
         group = self._index.region[readings.device].astype(np.int64) * 256 + self._index.grade[readings.device]
-        return len(np.unique(group)) // (self._limits.members_max - 64) + 1
+        return len(np.unique(group)) // (self._limits.messages_max - 64) + 1
 
-    def _part(self, piece: Slice) -> tuple[Part, Judgement]:
+    def _build_commit(self, piece: BatchSlice) -> tuple[PreparedCommit, DedupResult]:
         readings = piece.readings
         digest = digests(piece.messages.payloads)
         judgement = self._duplicates.judge(readings, digest, self._specs)
-        ledger = tally(piece, judgement, self._index)
-        judged = Judged(readings, judgement, digest)
-        members = [
-            *self._raw(piece),
-            *self._seen(judged),
-            *self._readings(judged, self._priors.feed if self._priors is not None else None),
-            *self._quarantine(piece),
-            *self._sequences(piece),
+        ledger = commit_ledger(piece, judgement, self._index)
+        judged = JudgedReadings(readings, judgement, digest)
+        messages = [
+            *self._raw_messages(piece),
+            *self._suppressed_messages(judged),
+            *self._reading_messages(judged, self._previous.add_live if self._previous is not None else None),
+            *self._quarantine_messages(piece),
+            *self._sequence_messages(piece),
         ]
-        return self._made(piece, members, ledger), judgement
+        return self._finish_commit(piece, messages, ledger), judgement
 
-    def _again(self, piece: Slice) -> tuple[Part, Judgement]:
-        """Build the commit of messages that are on the log: revisions and what was not there, nothing twice."""
-        if self._priors is None:
-            raise Unavailable("the redecode must begin anew")
+    def _build_reprocessed(self, piece: BatchSlice) -> tuple[PreparedCommit, DedupResult]:
+        """Build the commit of reprocessed messages: revisions and additions, nothing twice."""
+        if self._previous is None:
+            raise Unavailable("the reprocessing order must start again")
         digest = digests(piece.messages.payloads)
-        judgement = self._priors.judge(piece.readings, digest, self._specs)
-        ledger = tally_again(piece, judgement, self._index, self._clock.now())
-        # Who sends such a message again must be told by what it says now.
-        members = list(self._readings(Judged(piece.readings, judgement, digest), self._duplicates.apply))
-        return self._made(piece, members, ledger), judgement
+        judgement = self._previous.judge(piece.readings, digest, self._specs)
+        ledger = reprocessing_ledger(piece, judgement, self._index, self._clock.now())
+        # A repeated delivery of such a message is compared with its new readings.
+        messages = list(
+            self._reading_messages(JudgedReadings(piece.readings, judgement, digest), self._duplicates.apply)
+        )
+        return self._finish_commit(piece, messages, ledger), judgement
 
-    def _made(self, piece: Slice, members: list[Member], ledger: Ledger) -> Part:
-        members += [
-            Member(f"ledger.{self._name}", payload, self._limits.ledger_ttl_h)
-            for payload in ledger.encoded(self._limits.member_bytes_max)
+    def _finish_commit(self, piece: BatchSlice, messages: list[LogMessage], ledger: Ledger) -> PreparedCommit:
+        messages += [
+            LogMessage(f"ledger.{self._name}", payload, self._limits.ledger_ttl_h)
+            for payload in ledger.encode_parts(self._limits.message_bytes_max)
         ]
         self._prepared += 1
-        positions = {one.source: one.position for one in piece.deliveries if one.position is not None}
-        profiles = dict(self._version(name) for name in self._used(piece.readings))
-        return Part(secrets.token_hex(8), self._life, self._prepared, members, positions, ledger, profiles)
+        positions = {
+            delivery.source: delivery.position for delivery in piece.deliveries if delivery.position is not None
+        }
+        profiles = dict(self._version(name) for name in self._profiles_used(piece.readings))
+        return PreparedCommit(
+            secrets.token_hex(8), self._generation, self._prepared, messages, positions, ledger, profiles
+        )
 
-    def _used(self, readings: Readings) -> list[str]:
+    def _profiles_used(self, readings: Readings) -> list[str]:
         if not len(readings):
             return []
         profile = self._specs.profile.take(readings.spec)
-        return [self._specs.profiles[one] for one in np.flatnonzero(np.bincount(profile)).tolist()]
+        return [self._specs.profiles[index] for index in np.flatnonzero(np.bincount(profile)).tolist()]
 
     @staticmethod
     def _version(name: str) -> tuple[str, int]:
         profile, _, version = name.rpartition("@")
         return (profile, int(version)) if profile and version.isdigit() else (name, 0)
 
-    def _raw(self, piece: Slice) -> Iterator[Member]:
+    def _raw_messages(self, piece: BatchSlice) -> Iterator[LogMessage]:
         messages, sources = piece.messages, piece.sources
         if piece.fields.quarantined:
-            # Those in quarantine are kept there, whole, and not twice.
-            bad = {one.message for one in piece.fields.quarantined}
+            # Quarantined messages are stored in quarantine only.
+            bad = {quarantined.message for quarantined in piece.fields.quarantined}
             good = [row for row in range(len(messages)) if row not in bad]
-            messages = Span(messages[row] for row in good)
+            messages = MessageBatch(messages[row] for row in good)
             if not isinstance(sources, str):
                 sources = [sources[row] for row in good]
-        for payload in self._packed(messages, sources):
-            yield Member(f"raw.{self._name}", payload, self._limits.raw_ttl_h)
+        for payload in self._encode_messages(messages, sources):
+            yield LogMessage(f"raw.{self._name}", payload, self._limits.raw_ttl_h)
 
-    def _packed(self, messages: Span, sources: Sequence[str] | str) -> Iterator[bytes]:
+    def _encode_messages(self, messages: MessageBatch, sources: Sequence[str] | str) -> Iterator[bytes]:
         if not messages:
             return
         payload = raw.encode(messages, sources)
-        if len(payload) <= self._limits.member_bytes_max:
+        if len(payload) <= self._limits.message_bytes_max:
             yield payload
         elif len(messages) == 1:
             source = sources if isinstance(sources, str) else sources[0]
-            for one in raw.split(Kept(messages[0], source, ""), self._limits.member_bytes_max * 3 // 4):
-                yield raw.encode_kept([one])
+            for stored in raw.split_pieces(
+                StoredMessage(messages[0], source, ""), self._limits.message_bytes_max * 3 // 4
+            ):
+                yield raw.encode_quarantined([stored])
         else:
             half = len(messages) // 2
             first, second = (sources, sources) if isinstance(sources, str) else (sources[:half], sources[half:])
-            yield from self._packed(Span(messages[:half]), first)
-            yield from self._packed(Span(messages[half:]), second)
+            yield from self._encode_messages(MessageBatch(messages[:half]), first)
+            yield from self._encode_messages(MessageBatch(messages[half:]), second)
 
-    def _seen(self, judged: Judged) -> Iterator[Member]:
-        """Yield what was seen and suppressed: no reading, but the state that tells duplicates is made of it."""
+    def _suppressed_messages(self, judged: JudgedReadings) -> Iterator[LogMessage]:
+        """Yield the suppressed rows: not readings, but part of the state of the dedup index."""
         rows = np.flatnonzero(judged.judgement.kind == UNCHANGED)
-        for _, batch in batches(judged, rows, self._specs, self._index, self._stamp, one_group=True):
-            if self._priors is not None:
-                self._priors.feed(batch, suppressed=True)
-            for payload in self._encoded(batch):
-                life = self._duplicates.horizon_us // 3_600_000_000 + 1
-                yield Member(f"seen.{self._name}", payload, life)
+        for _, batch in build_batches(judged, rows, self._specs, self._index, self._origin, single_group=True):
+            if self._previous is not None:
+                self._previous.add_live(batch, suppressed=True)
+            for payload in self._encode_batch(batch):
+                life = self._duplicates.horizon_us // HOUR_US + 1
+                yield LogMessage(f"seen.{self._name}", payload, life)
 
-    def _sequences(self, piece: Slice) -> Iterator[Member]:
-        """Yield the numbers that devices gave their messages: what is missing can be told by them."""
-        numbered, ids = piece.fields.numbered, self._index.ids
+    def _sequence_messages(self, piece: BatchSlice) -> Iterator[LogMessage]:
+        """Yield the sequence numbers that devices gave their messages, by which gaps can be found."""
+        numbered, ids = piece.fields.sequence_numbers, self._index.ids
         known = numbered.device >= 0
         of_device = sequences.runs_of(numbered.device[known], numbered.number[known])
         runs = {ids[device]: found for device, found in of_device.items()}
-        for payload in sequences.encoded(self._log.epoch, runs, self._limits.member_bytes_max):
-            yield Member(f"sequences.{self._name}", payload, self._limits.readings_ttl_h)
+        for payload in sequences.encode_parts(self._log.epoch, runs, self._limits.message_bytes_max):
+            yield LogMessage(f"sequences.{self._name}", payload, self._limits.readings_ttl_h)
 
-    def _readings(self, judged: Judged, tell: Callable[[Batch], None] | None) -> Iterator[Member]:
-        rows = np.flatnonzero(judged.judgement.keep)
-        seen = self._specs.observes[judged.readings.spec[rows]]
-        yield from self._rows(READINGS, judged, rows[~seen] if seen.any() else rows, self._limits.readings_ttl_h, tell)
+    def _reading_messages(
+        self, judged: JudgedReadings, on_batch: Callable[[Batch], None] | None
+    ) -> Iterator[LogMessage]:
+        rows = np.flatnonzero(judged.judgement.accepted)
+        seen = self._specs.is_observation[judged.readings.spec[rows]]
+        yield from self._row_messages(
+            READINGS, judged, rows[~seen] if seen.any() else rows, self._limits.readings_ttl_h, on_batch
+        )
         if seen.any():
-            yield from self._rows(OBSERVATIONS, judged, rows[seen], self._limits.observations_ttl_h, tell)
+            yield from self._row_messages(OBSERVATIONS, judged, rows[seen], self._limits.observations_ttl_h, on_batch)
 
-    def _rows(
-        self, kind: str, judged: Judged, rows: I64, ttl_h: int, tell: Callable[[Batch], None] | None
-    ) -> Iterator[Member]:
-        for group, batch in batches(judged, rows, self._specs, self._index, self._stamp):
-            if tell:
-                tell(batch)
+    def _row_messages(
+        self, kind: str, judged: JudgedReadings, rows: I64, ttl_h: int, on_batch: Callable[[Batch], None] | None
+    ) -> Iterator[LogMessage]:
+        for group, batch in build_batches(judged, rows, self._specs, self._index, self._origin):
+            if on_batch:
+                on_batch(batch)
             city, county = self._index.regions[group >> 8]
-            for payload in self._encoded(batch):
-                yield Member(f"{kind}.{city}.{county}.{group & 255}", payload, ttl_h)
+            for payload in self._encode_batch(batch):
+                yield LogMessage(f"{kind}.{city}.{county}.{group & 255}", payload, ttl_h)
 
-    def _encoded(self, batch: Batch) -> Iterator[bytes]:
+    def _encode_batch(self, batch: Batch) -> Iterator[bytes]:
         payload = columns.encode(batch)
-        if len(payload) <= self._limits.member_bytes_max:
+        if len(payload) <= self._limits.message_bytes_max:
             yield payload
             return
         half = np.arange(len(batch)) < len(batch) // 2
-        yield from self._encoded(batch.take(half))
-        yield from self._encoded(batch.take(~half))
+        yield from self._encode_batch(batch.take(half))
+        yield from self._encode_batch(batch.take(~half))
 
-    def _quarantine(self, piece: Slice) -> Iterator[Member]:
+    def _quarantine_messages(self, piece: BatchSlice) -> Iterator[LogMessage]:
         kept = []
-        for one in piece.fields.quarantined:
-            source = piece.sources if isinstance(piece.sources, str) else piece.sources[one.message]
-            device = self._index.ids[one.device] if one.device >= 0 else ""
-            kept.append(Kept(piece.messages[one.message], source, one.reason.value, one.detail, device, one.profile))
-        for payload in self._packed_kept(kept):
-            yield Member(f"quarantine.{self._name}", payload, self._limits.quarantine_ttl_h)
+        for quarantined in piece.fields.quarantined:
+            source = piece.sources if isinstance(piece.sources, str) else piece.sources[quarantined.message]
+            device = self._index.ids[quarantined.device] if quarantined.device >= 0 else ""
+            kept.append(
+                StoredMessage(
+                    piece.messages[quarantined.message],
+                    source,
+                    quarantined.reason.value,
+                    quarantined.detail,
+                    device,
+                    quarantined.profile,
+                )
+            )
+        for payload in self._encode_quarantined(kept):
+            yield LogMessage(f"quarantine.{self._name}", payload, self._limits.quarantine_ttl_h)
 
-    def _packed_kept(self, kept: list[Kept]) -> Iterator[bytes]:
-        if not kept:
+    def _encode_quarantined(self, messages: list[StoredMessage]) -> Iterator[bytes]:
+        if not messages:
             return
-        payload = raw.encode_kept(kept)
-        if len(payload) <= self._limits.member_bytes_max:
+        payload = raw.encode_quarantined(messages)
+        if len(payload) <= self._limits.message_bytes_max:
             yield payload
-        elif len(kept) == 1:
-            for one in raw.split(kept[0], self._limits.member_bytes_max * 3 // 4):
-                yield raw.encode_kept([one])
+        elif len(messages) == 1:
+            for stored in raw.split_pieces(messages[0], self._limits.message_bytes_max * 3 // 4):
+                yield raw.encode_quarantined([stored])
         else:
-            yield from self._packed_kept(kept[: len(kept) // 2])
-            yield from self._packed_kept(kept[len(kept) // 2 :])
+            yield from self._encode_quarantined(messages[: len(messages) // 2])
+            yield from self._encode_quarantined(messages[len(messages) // 2 :])
 
-    # ── into the log ────────────────────────────────────────────────────────────────────────────────────
+    # ── writing ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def write(self, pending: Pending) -> dict[str, Position]:
-        """Write what was prepared, in the order in which it was; return source -> committed position.
+    async def write(self, pending: PreparedBatch) -> dict[str, SourcePosition]:
+        """Write a prepared batch, in the order of preparation; return source -> committed position.
 
-        While the log is full it waits for room; an outcome that is unknown is looked up before the commit is repeated.
+        While the log is full it waits for space; a commit of unknown outcome is looked up before it is repeated.
 
         Raises:
             Fenced: another worker has taken over.
-            Unavailable: the log did not answer for RETRY_S.
+            Unavailable: the log did not respond for RETRY_S.
         """
-        for part in pending.parts:
-            if not self._opened or (part.life, part.ordinal) != (self._life, self._number + 1):
+        for part in pending.commits:
+            if not self._opened or (part.generation, part.ordinal) != (self._generation, self._number + 1):
                 self._opened = False
-                raise Fenced("prepared before the committer was opened again, or out of turn; its messages come again")
+                raise Fenced("the commit is stale or out of order; its messages are delivered again")
             began = self._clock.monotonic()
             done = False
             try:
-                await self._write(part)
+                await self._write_commit(part)
                 done = True
             finally:
-                # Cancelled or failed: the state is ahead of the log and must be read again.
+                # Cancelled or failed: the state is ahead of the log and must be loaded again.
                 self._opened = self._opened and done
-                self.held = ""
+                self.blocked_reason = ""
             metrics.COMMIT_SECONDS.observe(self._clock.monotonic() - began)
-            self._count(part)
+            self._count_metrics(part)
         return dict(self._positions)
 
-    async def _write(self, part: Part) -> None:
-        positions = _with(self._positions, part.positions)
+    async def _write_commit(self, part: PreparedCommit) -> None:
+        positions = _merge_positions(self._positions, part.positions)
         totals = dict(self._totals)
         for kind, count in part.ledger.totals().items():
-            # Fields that were taken out are many; their names stand in the ledger, the record has their sum.
+            # The names of removed fields are many: the ledger has them, the commit record only their sum.
             kept = REMOVED if kind.startswith(f"{REMOVED}.") else kind
             totals[kept] = totals.get(kept, 0) + count
         profiles = {**self._profiles, **part.profiles}
         record = CommitRecord(
             part.batch_id, part.ordinal, self._clock.now(), positions, totals, profiles, self._duplicates.checkpoint
         )
-        members = [
-            *part.members,
-            Member(f"commit.{self._name}", encode_commit(record), rollup=True, expect=self._sequence),
+        messages = [
+            *part.messages,
+            LogMessage(f"commit.{self._name}", encode_commit(record), rollup=True, expect=self._sequence),
         ]
-        self._sequence = await self._durable(members, part.batch_id)
+        self._sequence = await self._write_until_known(messages, part.batch_id)
         self._number, self._positions, self._totals, self._profiles = part.ordinal, positions, totals, profiles
-        # The record is replaced by the next one; what stands before it stays.
-        self._duplicates.confirm(part.ordinal, self._sequence, self._sequence - 1 if part.members else 0)
-        if part.ordinal == self._told_from:
-            self._told_after = self._sequence
+        # The next commit replaces the record; the entry before it is retained.
+        self._duplicates.confirm(part.ordinal, self._sequence, self._sequence - 1 if part.messages else 0)
+        if part.ordinal == self._previous_from:
+            self._previous_after = self._sequence
 
-    async def _durable(self, members: list[Member], batch_id: str) -> int:
-        """Return the sequence of the commit record once the batch is in the log, whatever is lost on the way."""
+    async def _write_until_known(self, messages: list[LogMessage], batch_id: str) -> int:
+        """Write a batch until it is known to be in the log; return the sequence of its commit record."""
         deadline = self._clock.monotonic() + RETRY_S
         unknown = False
         while True:
             try:
-                if unknown and (found := await self._found(batch_id)):
-                    return found
-                return await self._log.write(members)
+                if unknown and (sequence := await self._find_commit(batch_id)):
+                    return sequence
+                return await self._log.write(messages)
             except Fenced:
-                # The first attempt may have landed after we looked: then it is ourselves who fenced us.
-                if unknown and (found := await self._found(batch_id)):
-                    return found
+                # The first attempt may have succeeded after the look-up: then our own commit fenced this one.
+                if unknown and (sequence := await self._find_commit(batch_id)):
+                    return sequence
                 raise
             except StoreFull as why:
                 metrics.LIMIT_HITS.labels("log_full").inc()
-                self.held = str(why)
-                _log.warning("the log is full; the intake is held back until there is room", why=str(why))
+                self.blocked_reason = str(why)
+                _log.warning("log full; ingest waits for space", reason=str(why))
                 deadline = self._clock.monotonic() + RETRY_S
-                await self._clock.sleep(FULL_PAUSE_S)
+                await self._clock.sleep(FULL_RETRY_S)
             except Unavailable as why:
                 unknown = True
                 if self._clock.monotonic() >= deadline:
                     raise
-                _log.warning("the outcome of a commit is unknown; looking it up", batch=batch_id, why=str(why))
+                _log.warning("outcome of a commit unknown; looking it up", batch=batch_id, reason=str(why))
                 await self._clock.sleep(0.05)
 
-    async def _found(self, batch_id: str) -> int:
+    async def _find_commit(self, batch_id: str) -> int:
         last = await self._log.last(f"commit.{self._name}")
         record = read(last, "ingest", decode_commit) if last else None
         return last.sequence if last and record and record.batch_id == batch_id else 0
 
-    def _count(self, part: Part) -> None:
+    def _count_metrics(self, part: PreparedCommit) -> None:
         metrics.COMMITS.inc()
         for kind, count in part.ledger.totals().items():
             if kind.startswith(f"{REMOVED}."):
@@ -595,8 +620,10 @@ class Committer:
             metrics.MESSAGES.labels(source, outcome).inc(count)
 
 
-def _with(before: Mapping[str, Position], now: Mapping[str, Position]) -> dict[str, Position]:
-    """Return the positions after a commit; of jobs that decode again only the present one has a place to go on from."""
-    again = any(source.startswith(REDECODE) for source in now)
-    kept = {source: one for source, one in before.items() if not (again and source.startswith(REDECODE))}
+def _merge_positions(
+    before: Mapping[str, SourcePosition], now: Mapping[str, SourcePosition]
+) -> dict[str, SourcePosition]:
+    """Return the positions after a commit; of reprocessing orders only that of the present one is kept."""
+    again = any(source.startswith(REPROCESSING_PREFIX) for source in now)
+    kept = {source: one for source, one in before.items() if not (again and source.startswith(REPROCESSING_PREFIX))}
     return {**kept, **now}

@@ -1,7 +1,7 @@
-"""What the log is known to hold, extent by extent, so that what it loses later is told exactly.
+"""Recorded content of the log per extent, by which later losses are reported exactly.
 
-An extent is a run of sequences between two ends of commits: how many entries of each kind it had when it was first
-looked at, the rows of its readings, and a digest of them. It stands in a file beside the log, with what was found.
+An extent is a range of sequences that ends with a commit: its number of entries of each kind when it was first scanned,
+the rows of its readings, and a digest of them. Extents and losses are stored in a file beside the log.
 """
 
 from __future__ import annotations
@@ -16,59 +16,59 @@ import structlog
 import xxhash
 
 from sensegate.errors import StoreFull
-from sensegate.model import Entry
+from sensegate.model import LogEntry
 
 FILE = "scrub.json"
 EXTENTS_MAX = 10_000
-"""Beyond it neighbours are joined: what is lost is told for longer runs."""
+"""Most extents; beyond it neighbours are merged, so that losses are reported for longer ranges."""
 FINDINGS_MAX = 200
-KINDS = ("raw", "readings", "observations", "quarantine", "ledger")
-"""First tokens of the subjects whose entries stay until they expire."""
+RETAINED_KINDS = ("raw", "readings", "observations", "quarantine", "ledger")
+"""First tokens of the subjects whose entries are retained until they expire."""
 ROWS = frozenset({"readings", "observations"})
 
 _log = structlog.get_logger("persist")
 
 
-class Cause(StrEnum):
-    """Why something is not as it was."""
+class LossCause(StrEnum):
+    """Cause of a loss."""
 
     END_CUT = "end_cut"
     """The log ended earlier at a later start: a power cut, or an older copy of the store."""
     DAMAGED = "damaged"
-    """Entries are missing, or not readable, between others that are there: a damaged block of the store."""
+    """Entries between existing ones are missing or cannot be decoded: a damaged block of the store."""
     UNBALANCED = "unbalanced"
-    """The ledger of commits counts readings that were not on the log when it was first looked at."""
+    """The ledger of commits counts readings that were not on the log at the first scan."""
     INDEX_FILE = "index_file"
-    """A file of the duplicate index is not as it was written."""
+    """A file of the dedup index is corrupt."""
     INDEX = "index"
-    """The duplicate index does not hold the readings of the log."""
+    """The dedup index does not match the readings of the log."""
 
 
 class Loss(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something that is not as it should be."""
+    """A detected loss or inconsistency."""
 
-    cause: Cause
-    found: int
-    """When it was found, µs UTC."""
-    what: str
+    cause: LossCause
+    found_at: int
+    """When it was detected, µs UTC."""
+    description: str
     first: int = 0
-    """First and last sequence of the extent; 0: it is not about entries."""
+    """First and last sequence of the extent; 0: it does not concern entries."""
     last: int = 0
     readings: int = 0
     entries: int = 0
     since: int = 0
-    """When its entries were stored, µs UTC."""
+    """When the first and last entries were stored, µs UTC."""
     until: int = 0
 
 
 class Extent(msgspec.Struct, frozen=True, array_like=True):
-    """A run of sequences: from the end of the one before it, to its own."""
+    """A range of sequences, from the end of the previous extent to its own."""
 
     end: int
     timeline: bytes
-    """Of the log, at its end."""
+    """Timeline of the log at its end."""
     since: int
-    """When its first and last entries were stored, µs."""
+    """When its first and last entries were stored, µs UTC."""
     until: int
     kinds: dict[str, int]
     """Entries by kind."""
@@ -77,11 +77,11 @@ class Extent(msgspec.Struct, frozen=True, array_like=True):
     accepted: int
     """Readings accepted by the ledgers of this gateway's own commits."""
     digest: int
-    """Of the entries with rows."""
+    """Digest of the entries with rows."""
 
-    def joined(self, later: Extent) -> Extent:
-        """Return this and the one that follows it as one."""
-        kinds = {kind: self.kinds.get(kind, 0) + later.kinds.get(kind, 0) for kind in KINDS}
+    def merged_with(self, later: Extent) -> Extent:
+        """Return the union of this extent and the one that follows it."""
+        kinds = {kind: self.kinds.get(kind, 0) + later.kinds.get(kind, 0) for kind in RETAINED_KINDS}
         return Extent(
             later.end,
             later.timeline,
@@ -94,39 +94,39 @@ class Extent(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-class Tally(msgspec.Struct):
-    """An extent as it is being counted."""
+class ExtentCounts(msgspec.Struct):
+    """Counts of an extent while it is scanned."""
 
     kinds: dict[str, int]
     rows: int = 0
     own_rows: int = 0
-    """Those of this gateway's own commits."""
+    """Rows of this gateway's own commits."""
     accepted: int = 0
     digest: int = 0
     since: int = 0
     until: int = 0
-    count: int = 0
-    """Entries of any kind."""
+    entries: int = 0
+    """Number of entries of any kind."""
     unreadable: list[int] = []
-    """Sequences of entries that do not decode."""
+    """Sequences of entries that cannot be decoded."""
 
-    def note(self, entry: Entry, kind: str) -> None:
+    def count(self, entry: LogEntry, kind: str) -> None:
         """Count an entry."""
-        self.count += 1
+        self.entries += 1
         self.since = self.since or entry.time
         self.until = entry.time
-        if kind in KINDS:
+        if kind in RETAINED_KINDS:
             self.kinds[kind] = self.kinds.get(kind, 0) + 1
         if kind in ROWS:
             self.digest ^= xxhash.xxh3_64_intdigest(entry.payload, seed=entry.sequence & 0xFFFF_FFFF)
 
     def extent(self, end: int, timeline: bytes) -> Extent:
-        """Return it as an extent that ends with a sequence."""
+        """Return the extent that ends with a sequence."""
         return Extent(end, timeline, self.since, self.until, dict(self.kinds), self.rows, self.accepted, self.digest)
 
 
-class Extents(msgspec.Struct, omit_defaults=True):
-    """All that is known of a log."""
+class ScrubState(msgspec.Struct, omit_defaults=True):
+    """Recorded extents and losses of a log."""
 
     log: str
     """Epoch of the log."""
@@ -135,36 +135,36 @@ class Extents(msgspec.Struct, omit_defaults=True):
     extents: list[Extent] = []
     losses: list[Loss] = []
     accepted: int = -1
-    """Readings accepted since the log began, as of the last extent's end; -1: not known."""
-    begun: int = 0
-    """When the last pass began and ended, µs UTC."""
+    """Readings accepted since the log began, up to the end of the last extent; -1: unknown."""
+    started: int = 0
+    """When the last pass started and finished, µs UTC."""
     finished: int = 0
 
     @property
     def end(self) -> int:
-        """Sequence up to which the log is known."""
+        """Sequence up to which extents are recorded."""
         return self.extents[-1].end if self.extents else self.start
 
     def add(self, extent: Extent) -> None:
-        """Add the next one."""
+        """Append the next extent; merge neighbours where there are too many."""
         self.extents.append(extent)
         if len(self.extents) > EXTENTS_MAX:
             pairs = zip(self.extents[::2], self.extents[1::2], strict=False)
             rest = self.extents[-1:] if len(self.extents) % 2 else []
-            self.extents = [*(first.joined(second) for first, second in pairs), *rest]
+            self.extents = [*(first.merged_with(second) for first, second in pairs), *rest]
 
-    def forget(self, before: int) -> None:
-        """Forget the extents whose first entries were stored before a time (µs): those may have expired."""
+    def expire(self, before: int) -> None:
+        """Remove the extents whose first entries were stored before a time (µs): those may have expired."""
         while self.extents and self.extents[0].since < before:
             self.start = self.extents.pop(0).end
 
-    def tell(self, loss: Loss) -> None:
-        """Add something that was found; what continues the last one is joined to it."""
+    def report(self, loss: Loss) -> None:
+        """Add a loss; one that continues the last loss is merged with it."""
         last = self.losses[-1] if self.losses else None
         if (
             last
             and last.cause is loss.cause
-            and last.found == loss.found
+            and last.found_at == loss.found_at
             and loss.first
             and loss.first == last.last + 1
         ):
@@ -181,39 +181,39 @@ class Extents(msgspec.Struct, omit_defaults=True):
 
 
 def missing(known: Mapping[str, int], present: Mapping[str, int], kinds: Sequence[str]) -> dict[str, int]:
-    """Return how many entries fewer there are, by kind."""
+    """Return the number of missing entries by kind."""
     return {kind: lost for kind in kinds if (lost := known.get(kind, 0) - present.get(kind, 0)) > 0}
 
 
-def read(directory: Path, log: str) -> Extents:
-    """Return what is known of a log; nothing where the file is not there, is damaged or is of another log."""
+def read(directory: Path, log: str) -> ScrubState:
+    """Return the recorded state of a log; an empty one where the file is missing, corrupt or of another log."""
     try:
         found = _decoded((directory / FILE).read_bytes())
     except FileNotFoundError:
-        return Extents(log)
+        return ScrubState(log)
     except (OSError, ValueError) as why:
-        _log.warning("what the scrub knew of the log is not readable; it begins anew", reason=str(why))
-        return Extents(log)
-    return found if found.log == log else Extents(log, losses=found.losses)
+        _log.warning("cannot read the scrub state; starting with an empty one", reason=str(why))
+        return ScrubState(log)
+    return found if found.log == log else ScrubState(log, losses=found.losses)
 
 
 def log_of(directory: Path) -> str:
-    """Return the epoch of the log of which something is known; empty: of none."""
+    """Return the epoch of the log whose state is recorded; empty: none is."""
     try:
         return _decoded((directory / FILE).read_bytes()).log
     except (OSError, ValueError):
         return ""
 
 
-def _decoded(content: bytes) -> Extents:
+def _decoded(content: bytes) -> ScrubState:
     digest, _, body = content.partition(b"\n")
     if xxhash.xxh3_64_hexdigest(body).encode() != digest:
-        raise ValueError("its checksum is wrong")
-    return msgspec.json.decode(body, type=Extents)
+        raise ValueError("the checksum is wrong")
+    return msgspec.json.decode(body, type=ScrubState)
 
 
-def write(directory: Path, extents: Extents) -> None:
-    """Keep what is known; whole or not at all. Raises `StoreFull`."""
+def write(directory: Path, extents: ScrubState) -> None:
+    """Write the state atomically. Raises `StoreFull`."""
     body = msgspec.json.encode(extents)
     fresh = directory / f"{FILE}.new"
     try:

@@ -1,4 +1,4 @@
-"""What makes two readings the same one, as numbers: identities, values and messages for exact comparison."""
+"""Identities of readings, values and messages as integers, for exact comparison."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import xxhash
 
+from sensegate.clock import HOUR_US
 from sensegate.model import BOOL, F64, I64, OBSERVATION, U8, U16, U32, U64, DuplicateKind, IdentityKind, Spec
 
 KINDS = (
@@ -18,20 +19,19 @@ KINDS = (
     IdentityKind.FRAME,
 )
 TIME, SEQUENCE, MESSAGE_ID, NONE, FRAME = range(5)
-"""Indices into `KINDS`; they stand on the log: only ever add to them."""
+"""Indices into `KINDS`; they are stored on the log, so only add to them."""
 KIND_MASK = 0x0F
-LEADS = 0x10
-"""Added to the kind in the local column `identity`: with this row later ones are compared, for `unchanged`."""
+IS_REFERENCE = 0x10
+"""Bit added to the kind in the local column `identity`: the row is the reference of report by exception."""
 
 VERDICTS = ("accepted", *(kind.value for kind in DuplicateKind))
-"""Words of the codes in `Judgement.kind`."""
+"""Names of the codes in `DedupResult.kind`."""
 ACCEPTED, REDELIVERY, REPEAT, CROSS_PATH, UNCHANGED, EQUAL = range(6)
 
-HOUR_US = 3_600_000_000
-LIFE_US = HOUR_US
-"""The same sequence number further away than this in phenomenon time is a new life of the counter."""
-FRAME_US = 600_000_000
-"""Two networks' receptions of one radio frame lie no further apart than this: clocks, retries at a low duty cycle."""
+COUNTER_EPOCH_US = HOUR_US
+"""Equal sequence numbers further apart in phenomenon time than this belong to different epochs of the counter."""
+FRAME_WINDOW_US = 600_000_000
+"""Greatest distance of two networks' receptions of a radio frame: clock differences, retries at a low duty cycle."""
 
 _SERIES = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
@@ -40,9 +40,9 @@ _PATH = np.uint64(0xFFFF)
 
 
 def hashes(number: U32, key: I64) -> U64:
-    """Return a number of 64 bits per (series, key), well spread.
+    """Return a well-distributed 64-bit hash of each (series, key).
 
-    For one series it is a bijection of the key: equal hash and equal series mean equal identity, without exception.
+    For a given series it is a bijection of the key: equal hash and equal series always mean equal identity.
     """
     mixed = number.astype(np.uint64)
     mixed *= _SERIES
@@ -60,13 +60,13 @@ def digests(payloads: Sequence[bytes]) -> U64:
     return np.array(list(map(xxhash.xxh3_64_intdigest, payloads)), np.uint64)
 
 
-def prints(digest: U64, path: U16) -> U64:
-    """Return 48 bits of the message's digest and 16 of its path; equal means: byte-identical, by the same way."""
+def fingerprints(digest: U64, path: U16) -> U64:
+    """Return 48 bits of the message's digest and 16 of its path: equal for identical bytes on the same path."""
     return (digest & ~_PATH) | path
 
 
-def bits_of(value: F64, text: dict[int, str]) -> U64:
-    """Return each value as 64 bits that are equal when the values are; a string by its digest."""
+def value_bits(value: F64, text: dict[int, str]) -> U64:
+    """Return each value as 64 bits that are equal exactly if the values are; for a string its digest."""
     bits = (value + 0.0).view(np.uint64)
     if text:
         rows = np.fromiter(text, np.int64, len(text))
@@ -76,7 +76,7 @@ def bits_of(value: F64, text: dict[int, str]) -> U64:
 
 
 class SpecColumns(msgspec.Struct, frozen=True, eq=False):
-    """What `persist` must know of the specs, by index in the profile set's table."""
+    """Columns of the specs that `persist` uses, by index in the profile set's table."""
 
     identity: U8
     suppress: BOOL
@@ -90,18 +90,18 @@ class SpecColumns(msgspec.Struct, frozen=True, eq=False):
     variable: I64
     """Index of each spec's pair in the sorted list of pairs `names`."""
     names: list[tuple[str, str]]
-    observes: BOOL
-    """Whether its rows are observations of cameras, which have subjects and a life of their own."""
+    is_observation: BOOL
+    """Whether its rows are observations of cameras, which have their own subjects and lifetime."""
     any_suppress: bool
-    one_identity: int
-    """The kind that all specs have; -1 where they differ."""
+    common_identity: int
+    """Identity kind of all specs; -1 where they differ."""
 
     @classmethod
     def of(cls, specs: Sequence[Spec]) -> SpecColumns:
         """Return the columns of a table of specs."""
         profiles = sorted({spec.profile for spec in specs})
         names = sorted({(spec.property, spec.channel) for spec in specs})
-        # Ten thousand specs, hundreds of profiles: looked up, not searched, for the walk waits meanwhile.
+        # Ten thousand specs, hundreds of profiles: looked up, not searched, because the pipeline waits meanwhile.
         of_profile = {name: at for at, name in enumerate(profiles)}
         of_name = {name: at for at, name in enumerate(names)}
         kinds = [KINDS.index(spec.identity) for spec in specs]

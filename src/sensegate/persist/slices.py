@@ -1,4 +1,4 @@
-"""A span that is too large for one commit, cut between messages."""
+"""Splitting of a batch that is too large for one commit, between messages."""
 
 from __future__ import annotations
 
@@ -8,57 +8,66 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from sensegate.model import BOOL, Delivery, Fields, Numbered, Position, Readings, RejectedValue, Span
+from sensegate.model import (
+    BOOL,
+    Delivery,
+    Fields,
+    MessageBatch,
+    Readings,
+    RejectedValue,
+    SequenceNumbers,
+    SourcePosition,
+)
 
 
-class Slice(msgspec.Struct, frozen=True, eq=False):
-    """What goes into one commit."""
+class BatchSlice(msgspec.Struct, frozen=True, eq=False):
+    """The part of a batch that goes into one commit."""
 
     deliveries: Sequence[Delivery]
-    messages: Span
+    messages: MessageBatch
     sources: Sequence[str] | str
     fields: Fields
     readings: Readings
     rejected: Sequence[RejectedValue]
 
 
-def slices(whole: Slice, *, least: int, bytes_max: int) -> Iterator[Slice]:
-    """Yield a span in slices of at most `bytes_max` bytes of payload, at least `least` of them; one as a rule."""
+def slice_batch(whole: BatchSlice, *, slices_min: int, bytes_max: int) -> Iterator[BatchSlice]:
+    """Yield slices of at most `bytes_max` bytes of payload, at least `slices_min` of them; usually one."""
     messages = whole.messages
     if not messages:
         return
     size = np.cumsum(messages.lengths)
-    if least == 1 and int(size[-1]) <= bytes_max:
+    if slices_min == 1 and int(size[-1]) <= bytes_max:
         yield whole
         return
-    most = -(-len(messages) // least)
+    most = -(-len(messages) // slices_min)
     start = 0
     while start < len(messages):
         before = int(size[start - 1]) if start else 0
         end = int(np.searchsorted(size, before + bytes_max, side="right"))
         end = min(max(end, start + 1), start + most, len(messages))
-        part = part_of(whole.deliveries, start, end)
-        yield Slice(
+        part = deliveries_of_range(whole.deliveries, start, end)
+        yield BatchSlice(
             part,
-            Span(messages[start:end]),
+            MessageBatch(messages[start:end]),
             sources_of(part),
             _fields(whole.fields, start, end),
             _readings(whole.readings, start, end),
-            _within(whole.rejected, start, end),
+            _in_range(whole.rejected, start, end),
         )
         start = end
 
 
 def sources_of(deliveries: Sequence[Delivery]) -> Sequence[str] | str:
-    """Return the source of each message; one name where all have the same."""
+    """Return the source of each message, or a single name where all have the same."""
     names = {delivery.source for delivery in deliveries}
     if len(names) == 1:
         return names.pop()
     return [delivery.source for delivery in deliveries for _ in delivery.messages]
 
 
-def part_of(deliveries: Sequence[Delivery], start: int, end: int) -> list[Delivery]:
-    """Return the deliveries of a range of messages; one that is cut has the position of its last message."""
+def deliveries_of_range(deliveries: Sequence[Delivery], start: int, end: int) -> list[Delivery]:
+    """Return the deliveries of a range of messages; a split one has the position of its last message."""
     parts, first = [], 0
     for delivery in deliveries:
         last = first + len(delivery.messages)
@@ -67,8 +76,8 @@ def part_of(deliveries: Sequence[Delivery], start: int, end: int) -> list[Delive
             messages = delivery.messages[low - first : high - first]
             position = delivery.position
             if position is not None and high < last:
-                at = messages[-1].received if position.at else 0
-                position = Position(position.life, messages[-1].sequence, at)
+                at = messages[-1].received if position.received else 0
+                position = SourcePosition(position.epoch, messages[-1].sequence, at)
             parts.append(Delivery(delivery.source, messages, delivery.ack, position))
         first = last
     return parts
@@ -81,12 +90,16 @@ def _renumbered(text: dict[int, str], mask: BOOL) -> dict[int, str]:
     return {int(place[row]): word for row, word in text.items() if mask[row]}
 
 
-def _within(listed: Sequence[Any], start: int, end: int) -> list[Any]:
-    """Return what concerns a range of messages, counted from its beginning."""
-    return [msgspec.structs.replace(one, message=one.message - start) for one in listed if start <= one.message < end]
+def _in_range(records: Sequence[Any], start: int, end: int) -> list[Any]:
+    """Return the records of a range of messages, with message indices relative to its start."""
+    return [
+        msgspec.structs.replace(record, message=record.message - start)
+        for record in records
+        if start <= record.message < end
+    ]
 
 
-def _numbered(numbered: Numbered, start: int, end: int) -> Numbered:
+def _numbered(numbered: SequenceNumbers, start: int, end: int) -> SequenceNumbers:
     within = (numbered.message >= start) & (numbered.message < end)
     return numbered.take(within, numbered.message - start)
 
@@ -103,12 +116,12 @@ def _fields(fields: Fields, start: int, end: int) -> Fields:
         time_quality=fields.time_quality[mask],
         key=fields.key[mask],
         path=fields.path[mask],
-        quarantined=_within(fields.quarantined, start, end),
-        rejected=_within(fields.rejected, start, end),
+        quarantined=_in_range(fields.quarantined, start, end),
+        rejected=_in_range(fields.rejected, start, end),
         ignored=fields.ignored if start == 0 else 0,
-        thinned=_within(fields.thinned, start, end),
-        removed=_within(fields.removed, start, end),
-        numbered=_numbered(fields.numbered, start, end),
+        downsampled=_in_range(fields.downsampled, start, end),
+        removed=_in_range(fields.removed, start, end),
+        sequence_numbers=_numbered(fields.sequence_numbers, start, end),
     )
 
 

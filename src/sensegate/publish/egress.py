@@ -1,8 +1,8 @@
-"""Where we connect to by the wish of others: only to addresses that the configuration lets out.
+"""Egress control of connections that subscribers ask for: only to addresses that the configuration allows.
 
-A name is resolved once, each of its addresses is judged, and the connection is made to just those: a name that
-resolves otherwise a moment later changes nothing. Private, loopback, link-local and other special addresses are open
-only where `egress.allow` names them.
+A name is resolved once, each of its addresses is checked, and the connection is made to exactly these: a name that
+resolves differently a moment later changes nothing. Private, loopback, link-local and other special addresses are
+allowed only where `egress.allow` names them.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ URL_MAX = 2_000
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _TRANSLATED = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
-"""An address of these leads to an IPv4 address behind a translator."""
+"""Prefixes whose addresses lead to an IPv4 address behind a translator."""
 
 
 class EgressDenied(OSError):
-    """A connection that is not let out."""
+    """A connection that egress control denies."""
 
 
 class Egress:
-    """What `egress.allow` says, or another setting of this form (`key`)."""
+    """The allow-list of `egress.allow`, or of another setting of this form (`key`)."""
 
     def __init__(self, allow: Sequence[str], *, key: str = "egress.allow") -> None:
-        """Take networks, addresses, names of hosts, and the word ``public``. Raises `ConfigError`."""
+        """Parse networks, addresses, host names, and the word ``public``. Raises `ConfigError`."""
         self._key = key
         self._public = PUBLIC in allow
         self._networks: list[_Network] = []
@@ -46,34 +46,34 @@ class Egress:
             except ValueError:
                 if not entry or "/" in entry or ":" in entry or entry.replace(".", "").isdigit():
                     raise ConfigError(
-                        f"'{entry[:60]}'",
+                        f"'{entry[:60]}' is not valid",
                         key=key,
-                        remedy="a network (10.2.0.0/16), an address, a name, or public",
+                        remedy="give a network (10.2.0.0/16), an address, a host name, or public",
                     ) from None
                 self._hosts.add(entry.lower().rstrip("."))
 
     def check(self, url: str) -> None:
-        """Return if an address is of a form that may be let out.
+        """Return if a URL is allowed by its form; names are checked when they are resolved.
 
         Raises:
-            ConfigError: another scheme than http and https, a password in it, or an address that is barred.
+            ConfigError: the scheme is not http or https, it has a password, or its address is denied.
         """
         try:
             parts = urlsplit(url)
             host, _ = parts.hostname, parts.port
         except ValueError:
-            raise _bad("is no URL", "https://HOST/PATH") from None
+            raise _bad("is not a URL", "give https://HOST/PATH") from None
         if len(url) > URL_MAX or not url.isprintable() or " " in url:
-            raise _bad("is too long, or holds blanks or control characters", "https://HOST/PATH")
+            raise _bad("is too long, or has spaces or control characters", "give https://HOST/PATH")
         if parts.scheme not in {"https", "http"} or not host:
-            raise _bad("is not https://HOST/PATH", "other schemes are not sent to")
+            raise _bad("is not https://HOST/PATH", "give an address with https")
         if parts.username is not None or parts.password is not None or parts.fragment:
-            raise _bad("holds a user, a password or a fragment", "the signature proves who we are")
+            raise _bad("has a user, a password or a fragment", "remove it; the signature authenticates us")
         literal = _literal(host)
         if literal is not None and not self.admits(host, literal):
-            raise _bad(f"{host} is not let out", f"the configuration names what is: {self._key}")
+            raise _bad(f"{host} is not allowed", f"add it to {self._key} in the configuration")
         if parts.scheme == "http" and not self.is_named(host):
-            raise _bad("is without TLS", f"send to https, or have {self._key} name the host")
+            raise _bad("has no TLS", f"give an https address, or add the host to {self._key}")
 
     def is_named(self, host: str) -> bool:
         """Return whether the configuration names a host or the network of its literal address."""
@@ -81,7 +81,7 @@ class Egress:
         return host.lower().rstrip(".") in self._hosts or (literal is not None and self._inside(literal))
 
     def admits(self, host: str, address: _Address) -> bool:
-        """Return whether a connection to `host` at one of its addresses is let out."""
+        """Return whether a connection to `host` at one of its addresses is allowed."""
         if host.lower().rstrip(".") in self._hosts or self._inside(address):
             return True
         return self._public and is_public(address)
@@ -91,7 +91,7 @@ class Egress:
 
 
 def is_public(address: _Address) -> bool:
-    """Return whether an address belongs to the public internet, also as what it stands for inside another one."""
+    """Return whether an address, or the IPv4 address embedded in it, belongs to the public internet."""
     if isinstance(address, ipaddress.IPv6Address):
         if inner := address.ipv4_mapped or address.sixtofour:
             return is_public(inner)
@@ -107,12 +107,12 @@ def _literal(host: str) -> _Address | None:
         return None
 
 
-def _bad(what: str, remedy: str) -> ConfigError:
-    return ConfigError(what, key="url", remedy=remedy)
+def _bad(problem: str, remedy: str) -> ConfigError:
+    return ConfigError(problem, key="url", remedy=remedy)
 
 
 class EgressResolver(AbstractResolver):
-    """Resolves names for aiohttp and leaves out what is not let out."""
+    """Resolves names for aiohttp and denies those with an address that is not allowed."""
 
     def __init__(self, egress: Egress) -> None:
         self._egress = egress
@@ -121,18 +121,20 @@ class EgressResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
-        addresses = [(kind, place) for kind, _, _, _, place in found if kind in {socket.AF_INET, socket.AF_INET6}]
-        # One address that is barred bars the name: who sets it decides which of them is taken.
-        for _, place in addresses:
-            if not self._egress.admits(host, ipaddress.ip_address(str(place[0]).partition("%")[0])):
-                raise EgressDenied(f"{host} leads to an address that is not let out")
+        resolved = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+        addresses = [
+            (kind, address) for kind, _, _, _, address in resolved if kind in {socket.AF_INET, socket.AF_INET6}
+        ]
+        # One denied address denies the name: whoever sets the name decides which address is used.
+        for _, address in addresses:
+            if not self._egress.admits(host, ipaddress.ip_address(str(address[0]).partition("%")[0])):
+                raise EgressDenied(f"{host} resolves to an address that is not allowed")
         return [
             ResolveResult(
-                hostname=host, host=str(place[0]), port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST
+                hostname=host, host=str(address[0]), port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST
             )
-            for kind, place in addresses
+            for kind, address in addresses
         ]
 
     async def close(self) -> None:
-        """Do nothing: it holds nothing."""
+        """Do nothing: there is nothing to close."""

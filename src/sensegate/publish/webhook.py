@@ -1,7 +1,7 @@
-"""Records to a subscriber's own HTTP address, signed, as Standard Webhooks describes.
+"""Deliveries to a subscriber's own HTTP address, signed as Standard Webhooks describes.
 
-webhook-id         the delivery: the same at each attempt, never that of another
-webhook-timestamp  when it was signed, Unix seconds: refuse what is old
+webhook-id         id of the delivery: the same at each attempt, and never that of another delivery
+webhook-timestamp  time of the signature in Unix seconds: a receiver refuses old ones
 webhook-signature  ``v1,<base64>`` HMAC-SHA256, or ``v1sm3,<base64>`` HMAC-SM3, of ``<id>.<timestamp>.<body>``
 """
 
@@ -31,16 +31,16 @@ _HASHES: dict[str, tuple[str, type[hashes.SHA256 | hashes.SM3]]] = {
 _RETRY_AFTER_MAX_S = 3_600.0
 
 
-def sign(letter: OutboundDelivery, timestamp: int) -> str:
-    """Return the signature of a letter as of a time (Unix seconds)."""
-    version, kind = _HASHES[letter.algorithm]
-    code = HMAC(letter.secret, kind())
-    code.update(f"{letter.id}.{timestamp}.".encode() + letter.body)
+def sign(delivery: OutboundDelivery, timestamp: int) -> str:
+    """Return the signature of a delivery at a time (Unix seconds)."""
+    version, kind = _HASHES[delivery.algorithm]
+    code = HMAC(delivery.secret, kind())
+    code.update(f"{delivery.id}.{timestamp}.".encode() + delivery.body)
     return f"{version},{base64.b64encode(code.finalize()).decode()}"
 
 
 class WebhookPublisher:
-    """Sends letters; a `ports.Post`. Use it as a context."""
+    """Sends deliveries; a `ports.Post`. Use it as an async context manager."""
 
     def __init__(self, egress: Egress, clock: Clock, *, timeout_s: float = TIMEOUT_S) -> None:
         self._egress = egress
@@ -70,24 +70,24 @@ class WebhookPublisher:
             await self._session.close()
             self._session = None
 
-    def check(self, to: str) -> None:
-        self._egress.check(to)
+    def check(self, target: str) -> None:
+        self._egress.check(target)
 
-    async def send(self, letter: OutboundDelivery) -> DeliveryResult:
+    async def send(self, delivery: OutboundDelivery) -> DeliveryResult:
         assert self._session is not None  # noqa: S101 - used as a context
         timestamp = self._clock.now() // 1_000_000
         headers = {
-            **dict(letter.headers),
-            "Content-Type": letter.media,
-            "webhook-id": letter.id,
+            **dict(delivery.headers),
+            "Content-Type": delivery.media,
+            "webhook-id": delivery.id,
             "webhook-timestamp": str(timestamp),
-            "webhook-signature": sign(letter, timestamp),
+            "webhook-signature": sign(delivery, timestamp),
         }
         try:
-            # A literal address is not resolved: it is judged here, each time anew.
-            self._egress.check(letter.target)
+            # A literal address is not resolved, so it is checked here, at each attempt.
+            self._egress.check(delivery.target)
             async with self._session.post(
-                letter.target, data=letter.body, headers=headers, allow_redirects=False
+                delivery.target, data=delivery.body, headers=headers, allow_redirects=False
             ) as response:
                 return _receipt(response)
         except ConfigError as why:
@@ -95,7 +95,7 @@ class WebhookPublisher:
         except TimeoutError:
             return DeliveryResult(accepted=False, reason=f"no answer within {self._timeout_s:g} s")
         except (aiohttp.ClientError, ssl.SSLError, OSError) as why:
-            return DeliveryResult(accepted=False, reason=_said(why))
+            return DeliveryResult(accepted=False, reason=_reason_of(why))
 
 
 def _receipt(response: aiohttp.ClientResponse) -> DeliveryResult:
@@ -111,8 +111,8 @@ def _receipt(response: aiohttp.ClientResponse) -> DeliveryResult:
     )
 
 
-def _said(why: Exception) -> str:
-    """Return a word for what kept us from connecting: nothing of what another service may have answered."""
+def _reason_of(why: Exception) -> str:
+    """Return why no connection was made, without anything that another service may have answered."""
     inner: BaseException | None = why
     while inner is not None:
         if isinstance(inner, EgressDenied):
@@ -120,10 +120,10 @@ def _said(why: Exception) -> str:
         inner = inner.__cause__ or inner.__context__
     match why:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError() | ssl.SSLError():
-            return "its certificate is not trusted, or TLS failed"
+            return "the certificate is not trusted, or TLS failed"
         case aiohttp.ClientConnectorDNSError():
-            return "its name cannot be resolved"
+            return "the name cannot be resolved"
         case aiohttp.ClientConnectorError() | OSError():
-            return "cannot be connected to"
+            return "the connection failed"
         case _:
-            return "closed the connection, or is no HTTP server"
+            return "the server closed the connection, or is not an HTTP server"

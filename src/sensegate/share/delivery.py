@@ -17,7 +17,7 @@ from functools import partial
 import msgspec
 import numpy as np
 
-from sensegate.bus.columns import Batch, Words
+from sensegate.bus.columns import Batch, WordColumn
 from sensegate.model import BOOL, I64
 from sensegate.quantities.quality import Flag
 from sensegate.share import parquet, records, senml
@@ -25,7 +25,7 @@ from sensegate.share.cursor import END, Cursor, row_text
 from sensegate.share.feeds import FeedFilter, FeedSelection
 from sensegate.share.grants import Admission
 from sensegate.share.masks import Masks, hidden_rows
-from sensegate.share.reader import LogEntry, LogReader
+from sensegate.share.reader import LogReader, RowsEntry
 
 _SHADOW = np.uint32(Flag.SECONDARY)
 BLOCK_ROWS = 1_000
@@ -96,7 +96,7 @@ def matches(batch: Batch, selection: FeedSelection) -> I64:
     return np.flatnonzero(mask).astype(np.int64)
 
 
-def _matching_words(words: Words, admits: Callable[[str], bool]) -> BOOL:
+def _matching_words(words: WordColumn, admits: Callable[[str], bool]) -> BOOL:
     """Return for each element of a column of words whether its word is admitted."""
     admitted: BOOL = np.fromiter(map(admits, words.table), np.bool_)[words.index]
     return admitted
@@ -194,7 +194,7 @@ class FeedServer:
         """Return the common prefix of the cursors of an entry's rows."""
         return self.reader.after(part.entry, part.stored).prefix
 
-    async def _remaining_rows(self, entry: LogEntry, selection: FeedSelection | None, position: Cursor) -> I64:
+    async def _remaining_rows(self, entry: RowsEntry, selection: FeedSelection | None, position: Cursor) -> I64:
         """Return the rows of an entry after a cursor that match the selection."""
         if selection is None or not selection.wants_subject(entry.subject):
             return _NO_ROWS
@@ -386,7 +386,7 @@ class FeedServer:
         finally:
             self._streams -= 1
 
-    async def _events(self, entry: LogEntry, rows: I64, admission: Admission) -> Events | None:
+    async def _events(self, entry: RowsEntry, rows: I64, admission: Admission) -> Events | None:
         """Return the first of these rows as events; equal subscribers share the bytes of a whole block.
 
         None: the rate of the grant permits nothing now.

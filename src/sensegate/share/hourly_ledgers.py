@@ -16,12 +16,12 @@ import structlog
 
 from sensegate import metrics
 from sensegate.bus.decoding import decoder
-from sensegate.bus.ledger import HOUR_US, Ledger
+from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import node_of
 from sensegate.bus.unreadable import read, read_ledger
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Fenced, StoreFull, Unavailable
-from sensegate.model import Entry, Member
+from sensegate.model import LogEntry, LogMessage
 from sensegate.ports import Log
 from sensegate.share.reader import LogReader
 
@@ -111,7 +111,7 @@ class HourlyLedgers:
         """Add every ledger entry that the reader passes."""
         reader.on_ledger.append(self.add)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: LogEntry) -> None:
         """Add the ledger of one entry of LOG: ``ledger.<node>[-<partition>]`` or ``carried.<node>``."""
         if entry.sequence <= self._position.sequence:
             return
@@ -157,7 +157,7 @@ class HourlyLedgers:
         keys, position = sorted(self._changed), self._position
         self._changed.clear()
         members = [member for node, hour in keys for member in self._members(node, hour)]
-        members.append(Member("hours.position", msgspec.json.encode(position), rollup=True, expect=self._fence))
+        members.append(LogMessage("hours.position", msgspec.json.encode(position), rollup=True, expect=self._fence))
         try:
             self._fence = await self._hours.write(members)
         except (Fenced, Unavailable, StoreFull, asyncio.CancelledError) as why:
@@ -177,13 +177,13 @@ class HourlyLedgers:
             self._packed.pop(key, None)
             self._parts.pop(key, None)
 
-    def _members(self, node: str, hour: int) -> Iterator[Member]:
-        payloads = list(self._ledger(node, hour).encoded(self._bytes_max))
+    def _members(self, node: str, hour: int) -> Iterator[LogMessage]:
+        payloads = list(self._ledger(node, hour).encode_parts(self._bytes_max))
         # Surplus parts of an earlier write are emptied: their counts are in the new ones.
         payloads += [Ledger().encode()] * (self._parts.get((node, hour), 0) - len(payloads))
         self._parts[node, hour] = len(payloads)
         for part, payload in enumerate(payloads):
-            yield Member(_subject(node, hour, part), payload, self._ttl_h, rollup=True)
+            yield LogMessage(_subject(node, hour, part), payload, self._ttl_h, rollup=True)
 
     async def _merge_late_hours(self) -> None:
         """Merge the stored sums of hours that had left memory, so that late counts do not replace them."""
@@ -251,5 +251,5 @@ def _by_hour(ledger: Ledger) -> dict[int, Ledger]:
     for row in ledger.rows():
         part = parts.setdefault(row.hour, Ledger())
         part.add(row.hour, row.device, row.source, row.kind, row.count)
-        part.locate([row.device], ["/".join(filter(None, ledger.place_of(row.device)))])
+        part.set_places([row.device], ["/".join(filter(None, ledger.place_of(row.device)))])
     return parts

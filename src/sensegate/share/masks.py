@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from sensegate.bus.columns import Batch, Origins, Words
+from sensegate.bus.columns import Batch, Origins, WordColumn
 from sensegate.errors import ConfigError
 from sensegate.model import BOOL, F64
 from sensegate.quantities.properties import PROPERTIES, ValueKind
@@ -232,11 +232,11 @@ def _mac(secret: bytes, head: str) -> str:
     return hashlib.blake2b(head.encode(), key=secret, digest_size=_CHECK_DIGITS // 2, person=b"seal").hexdigest()
 
 
-def _map_words(words: Words, name: Callable[[str], str]) -> Words:
+def _map_words(words: WordColumn, name: Callable[[str], str]) -> WordColumn:
     """Return a column with each word replaced; words that become equal are merged."""
     table = sorted({name(word) for word in words.table})
     place = np.array([table.index(name(word)) for word in words.table], np.uint16)
-    return Words(table, place[words.index] if len(place) else words.index)
+    return WordColumn(table, place[words.index] if len(place) else words.index)
 
 
 def _rounded_values(batch: Batch, roundings: Iterable[Rounding]) -> F64:

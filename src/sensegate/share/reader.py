@@ -11,17 +11,18 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 import structlog
 
 from sensegate.bus import columns
 from sensegate.bus.batch import EMPTY
-from sensegate.bus.names import ROWS
+from sensegate.bus.names import ROW_PREFIXES
 from sensegate.bus.unreadable import read_rows
 from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Gone, Unavailable
-from sensegate.model import Entry
+from sensegate.model import LogEntry
 from sensegate.ports import Log
 from sensegate.share import cursor
 from sensegate.share.cursor import END, BadCursor, Cursor
@@ -38,17 +39,17 @@ _DECODED_FACTOR = 12
 _log = structlog.get_logger(__name__)
 
 
-class LogEntry:
-    """Entry of readings or observations, decoded when first needed."""
+class RowsEntry:
+    """LogEntry of readings or observations, decoded when first needed."""
 
     __slots__ = ("_batch", "_entry", "sequence", "size", "stored", "subject")
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: LogEntry) -> None:
         self.sequence = entry.sequence
         self.subject = entry.subject
         self.stored = entry.time
         self.size = len(entry.payload) * _DECODED_FACTOR
-        self._entry: Entry | None = entry
+        self._entry: LogEntry | None = entry
         self._batch: columns.Batch | None = None
 
     @property
@@ -73,11 +74,23 @@ def _named(batch: columns.Batch) -> columns.Batch:
 class EntryRange(msgspec.Struct, frozen=True, eq=False):
     """Entries of readings and observations after a sequence, complete up to `end`."""
 
-    entries: Sequence[LogEntry]
+    entries: Sequence[RowsEntry]
     end: int
     """Last sequence covered; the requested one if the log ends there."""
     stored: int
     """When the entry at `end` was stored, µs UTC."""
+
+
+class LogObserver(Protocol):
+    """Hears of entries of readings and observations while the reader follows the log."""
+
+    def index_from(self, after: int) -> None:
+        """Hear that `index_entry` is called with every entry after a sequence."""
+        ...
+
+    def index_entry(self, entry: LogEntry) -> None:
+        """Hear of an entry, in the order of the log; one may come again."""
+        ...
 
 
 class LogReader:
@@ -88,6 +101,7 @@ class LogReader:
         source: Log,
         clock: Clock,
         *,
+        observers: Sequence[LogObserver] = (),
         readings_ttl_h: int = 168,
         ring_bytes_max: int = 67_108_864,
         pages_max: int = 6,
@@ -95,7 +109,7 @@ class LogReader:
         self.log = source
         self._clock = clock
         self._ttl_us = readings_ttl_h * HOUR_US
-        self._ring: deque[LogEntry] = deque()
+        self._ring: deque[RowsEntry] = deque()
         self._ring_bytes = 0
         self._ring_bytes_max = ring_bytes_max
         self._ring_start = 0
@@ -104,12 +118,9 @@ class LogReader:
         self._end_stored = 0
         self._live = False
         """Whether the end of the log was reached since the connection was last lost."""
-        self.on_ledger: list[Callable[[Entry], None]] = []
+        self.on_ledger: list[Callable[[LogEntry], None]] = []
         """Called with each ledger entry after the sequence at which `run` started, in order."""
-        self.on_rows: list[Callable[[Entry], None]] = []
-        """Called likewise with each entry of readings and observations."""
-        self.on_begin: list[Callable[[int], None]] = []
-        """Called once with that sequence, before the other listeners."""
+        self._observers = observers
         self._change: asyncio.Future[None] | None = None
         self._pages_max = pages_max
         self._pages: OrderedDict[int, EntryRange] = OrderedDict()
@@ -132,8 +143,8 @@ class LogReader:
                     # On a restart of this task entries read before are read again.
                     self._ring.clear()
                     self._ring_bytes, self._live, started = 0, False, True
-                    for listener in self.on_begin:
-                        listener(self._end)
+                    for observer in self._observers:
+                        observer.index_from(self._end)
                 await self._follow()
             except Unavailable as why:
                 self._live = False
@@ -153,14 +164,14 @@ class LogReader:
                 self._wake()
             await self.log.changed(self._end, _CHANGED_S)
 
-    def _append(self, entries: list[Entry]) -> None:
+    def _append(self, entries: list[LogEntry]) -> None:
         for entry in entries:
-            if entry.subject.startswith(ROWS):
-                slot = LogEntry(entry)
+            if entry.subject.startswith(ROW_PREFIXES):
+                slot = RowsEntry(entry)
                 self._ring.append(slot)
                 self._ring_bytes += slot.size
-                for listener in self.on_rows:
-                    listener(entry)
+                for observer in self._observers:
+                    observer.index_entry(entry)
             elif entry.subject.startswith(("ledger.", "carried.")):
                 for listener in self.on_ledger:
                     listener(entry)
@@ -193,8 +204,8 @@ class LogReader:
         """Return whether all entries after a sequence are in memory, where they do not expire."""
         return self._live and self._ring_start <= after
 
-    def _after(self, sequence: int) -> list[LogEntry]:
-        following: list[LogEntry] = []
+    def _after(self, sequence: int) -> list[RowsEntry]:
+        following: list[RowsEntry] = []
         for slot in reversed(self._ring):
             if slot.sequence <= sequence:
                 break
@@ -235,7 +246,7 @@ class LogReader:
         entries = await self.log.fetch(after, limit=_PAGE_ENTRIES, max_bytes=_PAGE_BYTES)
         if not entries:
             return EntryRange((), after, self._clock.now())
-        slots = [LogEntry(entry) for entry in entries if entry.subject.startswith(ROWS)]
+        slots = [RowsEntry(entry) for entry in entries if entry.subject.startswith(ROW_PREFIXES)]
         span = EntryRange(slots, entries[-1].sequence, entries[-1].time)
         if len(entries) == _PAGE_ENTRIES or sum(len(entry.payload) for entry in entries) >= _PAGE_BYTES // 2:
             # A short page ends at the end of the log and would grow: it is not cached.
@@ -248,7 +259,7 @@ class LogReader:
 
     def after(self, sequence: int, stored: int, row: int = END) -> Cursor:
         """Return the cursor after a row of an entry stored at `stored` (µs)."""
-        return cursor.after(self.log.timelines.of(sequence), sequence, stored, row)
+        return cursor.after(self.log.timelines.timeline_at(sequence), sequence, stored, row)
 
     async def first(self) -> Cursor:
         """Return the cursor before the oldest record that does not expire within `_SLACK_US`."""
@@ -282,12 +293,12 @@ class LogReader:
     async def demand_same_history(self, position: Cursor) -> None:
         """Return if the log still holds the records up to a cursor unchanged. Raises `Gone`, `Unavailable`."""
         timelines = self.log.timelines
-        agreed = timelines.agreed(position.timeline)
+        agreed = timelines.diverged_at(position.timeline)
         if agreed is not None and position.sequence <= agreed:
             return
         if agreed is None:
             reason = "the cursor is of another log, or of records that this log has lost"
-            agreed = min(timelines.restart(position.timeline, cursor.stored_before(position)), position.sequence)
+            agreed = min(timelines.resume_after(position.timeline, cursor.stored_before(position)), position.sequence)
         else:
             reason = "the log has lost the records before the cursor and holds others in their position"
         raise Gone(f"{reason}; continue from `first`", first=str(await self._first_after(agreed)))

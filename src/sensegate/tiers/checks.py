@@ -21,7 +21,7 @@ from sensegate.authority.device_rules import is_valid_id
 from sensegate.bus import columns, ledger, sequences
 from sensegate.bus.batch import Batch
 from sensegate.bus.ledger import Ledger
-from sensegate.bus.names import LOGGED
+from sensegate.bus.names import ROW_KINDS
 from sensegate.bus.packing import Oversized
 from sensegate.errors import Unbalanced
 from sensegate.model import BOOL, I64, U8
@@ -131,8 +131,8 @@ def _sample_of(names: Sequence[str]) -> str:
 
 def _decode_batch(payload: bytes, kind: str, grade: int, sender: MemberFacts) -> Batch:
     """Decode a part. Raises `_Refused` where it is refused as a whole."""
-    if kind not in LOGGED or not 1 <= grade <= GRADE_MAX:
-        raise _Refused(Reason.KIND, f"{kind[:20]!r} of grade {grade}; valid are {' and '.join(LOGGED)}, 1 to 4")
+    if kind not in ROW_KINDS or not 1 <= grade <= GRADE_MAX:
+        raise _Refused(Reason.KIND, f"{kind[:20]!r} of grade {grade}; valid are {' and '.join(ROW_KINDS)}, 1 to 4")
     try:
         batch = columns.decode(payload, rows_max=ROWS_MAX, bytes_max=BYTES_MAX).without_local()
     except Oversized as why:
@@ -279,7 +279,7 @@ _KINDS = frozenset(
         ledger.MESSAGES, ledger.DECODED, ledger.QUARANTINED, ledger.VALUES, ledger.ACCEPTED, ledger.CONFLICT,
         ledger.LATE, ledger.FUTURE, ledger.NOT_DEDUPLICATED, ledger.IGNORED, ledger.DUPLICATE, ledger.SUPPRESSED,
         ledger.REJECTED, ledger.FORWARDED, ledger.WITHHELD, ledger.REDECODED, ledger.RECOVERED, ledger.REREAD,
-        ledger.STILL_REFUSED, ledger.THINNED, ledger.REMOVED, ledger.RETURNED, ledger.MOVED_OUT, ledger.MOVED_IN,
+        ledger.STILL_REFUSED, ledger.DOWNSAMPLED, ledger.REMOVED, ledger.RETURNED, ledger.MOVED_OUT, ledger.MOVED_IN,
         ledger.MOVED_FORCED, ledger.REVISED, ledger.ADDED, ledger.REFUSED_BY_CENTRE,
     }
 )  # fmt: skip
@@ -308,7 +308,7 @@ def _decode_ledger(payload: bytes) -> Ledger:
 
 def _check_counts(counts: Ledger, sender: MemberFacts) -> dict[str, int]:
     """Check the counts and return the marks of the ledger. Raises `_Refused`."""
-    devices, sources, kinds = counts.words()
+    devices, sources, kinds = counts.names()
     if wrong := next((name for names in (devices, sources, kinds) for name in names if not _storable(name)), None):
         raise _Refused(Reason.NAME, f"a name that cannot be stored: {wrong[:40]!r}")
     negative, greatest = counts.extremes()
@@ -326,7 +326,7 @@ def _check_counts(counts: Ledger, sender: MemberFacts) -> dict[str, int]:
     # Counts of a device outside the areas stay, or nothing would balance; without its division nobody there sees them.
     marks = {
         RowMark.LEDGER_KIND: sum(kind.partition(".")[0] not in _KINDS for kind in kinds),
-        RowMark.LEDGER_PLACE: counts.keep_places(lambda division: _within(division, sender.areas)),
+        RowMark.LEDGER_PLACE: counts.retain_places(lambda division: _within(division, sender.areas)),
     }
     return {mark: count for mark, count in marks.items() if count}
 
@@ -337,7 +337,7 @@ def check_sequences(payload: bytes) -> CheckedSequences:
         runs = sequences.decode(payload)
     except ValueError as why:
         return CheckedSequences(refusal=Refusal(Reason.UNREADABLE, str(why)[:200], payload=payload))
-    if wrong := next((name for name in (runs.life, *runs.devices) if not _storable(name)), None):
+    if wrong := next((name for name in (runs.epoch, *runs.devices) if not _storable(name)), None):
         detail = f"a name that cannot be stored: {wrong[:40]!r}"
         return CheckedSequences(refusal=Refusal(Reason.NAME, detail, payload=payload))
     return CheckedSequences(runs)

@@ -41,7 +41,7 @@ class DistributedProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     profile: str
     force: tuple[VersionInForce, ...]
     versions: tuple[ProfileVersion, ...]
-    """The versions named by `force`."""
+    """The versions named by `in_force`."""
     standard: bool = False
     from_folder: bool = False
     """The version comes from the centre's profile folder; nodes with a newer folder ignore it."""
@@ -113,7 +113,7 @@ class ConfigPublisher:
         """Answer a node that asks for a profile content by its digest."""
         digest = payload.decode("ascii", "replace")
         for name in self._names():
-            shelved = self._releases.shelved(name)
+            shelved = self._releases.folder_version(name)
             if shelved and digest_of(shelved[1]) == digest:
                 return msgspec.msgpack.encode(shelved[1])
         return msgspec.msgpack.encode(await self._releases.contents.read(digest))
@@ -134,7 +134,7 @@ class ConfigPublisher:
         history = self._releases.history(profile)
         force = tuple(
             entry
-            for entry in history.force
+            for entry in history.in_force
             if division.startswith(entry.target.division) or entry.target.division.startswith(division)
         )
         versions = tuple(
@@ -142,7 +142,7 @@ class ConfigPublisher:
         )
         if force:
             return DistributedProfile(profile, force, versions, standard=history.standard)
-        shelved = self._releases.shelved(profile)
+        shelved = self._releases.folder_version(profile)
         if shelved is None or profile.partition("/")[0] not in self._standard:
             return None
         number, content = shelved
@@ -236,7 +236,7 @@ class ConfigReceiver:
 
     def _is_up_to_date(self, distributed: DistributedProfile) -> bool:
         """Return whether our own folder, or a version used here, is as new as the centre's folder."""
-        shelved = self._releases.shelved(distributed.profile)
+        shelved = self._releases.folder_version(distributed.profile)
         number = distributed.versions[0].number
         known = [version.number for version in self._releases.history(distributed.profile).versions if version.used]
         return max([*known, shelved[0] if shelved else 0], default=0) >= number

@@ -23,12 +23,12 @@ from sensegate.authority.devices import Devices, decode_stored
 from sensegate.authority.scope import Principal
 from sensegate.bus import columns
 from sensegate.bus.columns import Batch
-from sensegate.bus.ledger import HOUR_US, MOVED_FORCED, MOVED_IN, MOVED_OUT, Ledger
-from sensegate.bus.names import LOGGED
+from sensegate.bus.ledger import MOVED_FORCED, MOVED_IN, MOVED_OUT, Ledger
+from sensegate.bus.names import ROW_KINDS
 from sensegate.bus.unreadable import read_rows
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from sensegate.ports import Log
 from sensegate.tiers.move_register import MoveOrder, MovePart, MoveReport, decode_orders
 
@@ -157,7 +157,7 @@ class DeviceMover:
             for entry in entries:
                 after = entry.sequence
                 kind, _, rest = entry.subject.partition(".")
-                if kind not in LOGGED and not (kind == "seen" and rest == self._identity.writer_name):
+                if kind not in ROW_KINDS and not (kind == "seen" and rest == self._identity.writer_name):
                     continue
                 batch = read_rows(entry, "moves of devices")
                 if (
@@ -185,7 +185,7 @@ class DeviceMover:
                 )
             batch = msgspec.structs.replace(batch, node=self._identity.node, partition=self._identity.partition)
             batches.append(batch)
-            members.append(Member(f"seen.{self._identity.writer_name}", columns.encode(batch), ttl_h))
+            members.append(LogMessage(f"seen.{self._identity.writer_name}", columns.encode(batch), ttl_h))
         for start in range(0, len(members), 500):
             await self._log.write(members[start : start + 500])
         # On the log first: identities that are only in memory would be lost with the process.
@@ -199,9 +199,9 @@ class DeviceMover:
     async def _count(self, order: MoveOrder, kind: str) -> None:
         ledger = Ledger()
         ledger.add(self._clock.now() // HOUR_US, order.device, "move", f"{kind}.{order.other}")
-        ledger.locate([order.device], [order.division])
+        ledger.set_places([order.device], [order.division])
         await self._log.write(
-            [Member(f"ledger.{self._identity.writer_name}", ledger.encode(), self._identity.ledger_ttl_h)]
+            [LogMessage(f"ledger.{self._identity.writer_name}", ledger.encode(), self._identity.ledger_ttl_h)]
         )
 
 

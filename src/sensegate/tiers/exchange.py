@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from sensegate.bus.record import LaneRecord, WithheldRange
+from sensegate.bus.commit_records import LaneRecord, WithheldRange
 from sensegate.clock import Clock
 from sensegate.errors import Overloaded, PermissionDenied, Unavailable
 from sensegate.ports import Log

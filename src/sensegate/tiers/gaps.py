@@ -9,10 +9,11 @@ import msgspec
 
 from sensegate.bus import sequences
 from sensegate.bus.unreadable import read as read_entry
-from sensegate.model import Entry
+from sensegate.clock import DAY_US
+from sensegate.model import LogEntry
 from sensegate.tiers.members import Gap
 
-LOOK_BACK_US = 24 * 3_600_000_000
+LOOK_BACK_US = DAY_US
 """How far back the lost store is read: a device whose last message is older was silent for a day."""
 ENTRIES_MAX = 500_000
 """Most entries that are read for one gap."""
@@ -29,7 +30,7 @@ class SubjectLog(Protocol):
         """Return the first sequence written at a time (µs UTC) or later."""
         ...
 
-    async def fetch_of(self, subject: str, after: int) -> list[Entry]:
+    async def fetch_of(self, subject: str, after: int) -> list[LogEntry]:
         """Return entries of a subject after a sequence, oldest first."""
         ...
 
@@ -93,9 +94,9 @@ async def _runs_around(log: SubjectLog, member: str, gap: Gap, lost: set[str], e
             numbers = read_entry(entry, "gaps", sequences.decode)
             if numbers is None:
                 continue
-            if numbers.life in lost and numbers.life != gap.log_epoch:
+            if numbers.epoch in lost and numbers.epoch != gap.log_epoch:
                 continue
-            side = before if numbers.life == gap.log_epoch else after
+            side = before if numbers.epoch == gap.log_epoch else after
             for device, flat in numbers.devices.items():
                 side.setdefault(device, []).extend(zip(flat[::2], flat[1::2], strict=True))
         read += len(entries)

@@ -14,7 +14,8 @@ import msgspec
 
 from sensegate.bus import columns
 from sensegate.bus.batch import Batch
-from sensegate.bus.ledger import FORWARDED, HOUR_US, REFUSED_BY_CENTRE, Ledger
+from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, Ledger
+from sensegate.clock import HOUR_US
 from sensegate.tiers.checks import check_ledger, check_rows, check_sequences
 from sensegate.tiers.protocol import ROW_KINDS, PartKind, RefusedPart, SpanPart
 from sensegate.tiers.refusals import GroupRefusal

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from sensegate.bus.commit_records import NO_WRITER, STORED_MAX, LaneRecord, WithheldRange, Writer
 from sensegate.bus.ledger import REFUSED_BY_CENTRE, WITHHELD
-from sensegate.bus.record import NO_WRITER, STORED_MAX, LaneRecord, WithheldRange, Writer
 from sensegate.errors import PermissionDenied
 from sensegate.tiers.protocol import NATURAL_MAX, Lane, LaneUpdate, SpanRequest
 

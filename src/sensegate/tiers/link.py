@@ -22,7 +22,7 @@ from nats.aio.msg import Msg
 
 from sensegate import __version__, metrics
 from sensegate.bus import api
-from sensegate.bus.connect import Link
+from sensegate.bus.connect import BusClient
 from sensegate.bus.slots import inbox_prefix, is_peer, request_subject
 from sensegate.clock import Clock
 from sensegate.config.sites import NodeQuotaConfig
@@ -39,7 +39,7 @@ Handler = Callable[[MemberId, bytes], Awaitable["bytes | None"]]
 
 Raises `SensegateError` to refuse, `Overloaded` to ask for a pause.
 """
-Connect = Callable[..., Awaitable[Link]]
+Connect = Callable[..., Awaitable[BusClient]]
 """Connects the centre's own user in a slot, as `Engine.connect_slot` does."""
 
 REQUEST_TIMEOUT_S = 10.0
@@ -59,6 +59,11 @@ PROBE_TIMEOUT_S = 2.0
 """A process that has not answered a probe after this time is considered dead."""
 
 _log = structlog.get_logger("tiers")
+
+
+def connection_name(role: str, member: str) -> str:
+    """Return the name of a connection to a centre; its last word is the release, which the centre checks."""
+    return f"{role} {member} {__version__}"
 
 
 class Channel(StrEnum):
@@ -129,6 +134,13 @@ class NodeLinks:
     def serve(self, channel: Channel, handler: Handler) -> None:
         """Set the handler of a channel; it is used from the next connection on."""
         self.handlers[channel] = handler
+
+    def answer(self, *answers: Mapping[str, Handler]) -> None:
+        """Have questions answered, each by one handler. Raises `ValueError` where a question has two."""
+        for question, handler in (pair for mapping in answers for pair in mapping.items()):
+            if question in self.answers:
+                raise ValueError(f"question '{question}' has two handlers")
+            self.answers[question] = handler
 
     def assign(self, slots: Mapping[str, MemberId]) -> None:
         """Set the slots in use and their members; `run` opens and closes connections accordingly."""
@@ -201,7 +213,7 @@ class _SlotLink:
         self._slot = slot
         self._member = member
         self._clock = links.clock
-        self._link: Link | None = None
+        self._link: BusClient | None = None
         self._open = dict.fromkeys(Channel, 0)
         """Open subscriptions and requests in progress per channel: together at most its credit."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -226,7 +238,7 @@ class _SlotLink:
                         self._link = await connect(self._slot, on_reconnect=self._on_reconnect)
                     await self._arm_all()
                     pause_s = RECONNECT_S
-                    await self._link.refused.wait()
+                    await self._link.credentials_refused.wait()
                     await self._close()
                 except (Unavailable, PermissionDenied) as why:
                     _log.warning("no connection in a node's account", slot=self._slot, reason=str(why))
@@ -298,7 +310,7 @@ class _SlotLink:
                 _log.debug("slot not subscribed", slot=self._slot, channel=channel, reason=str(why))
                 return
 
-    def _on_message(self, channel: Channel, link: Link, message: asyncio.Future[Msg]) -> None:
+    def _on_message(self, channel: Channel, link: BusClient, message: asyncio.Future[Msg]) -> None:
         if not message.cancelled() and link is self._link:
             self._links.liveness.note(self._member)
             self._start(channel, self._process(channel, message.result()))
@@ -381,7 +393,7 @@ class _SlotLink:
             _log.warning("request of a node dropped: reply outside its inbox", member=self._member, reply=reply[:64])
             return
         try:
-            with api.lost("answer a node"):
+            with api.translate_client_errors("answer a node"):
                 await self._link.publish(reply, envelope.encode(answer))
         except Unavailable as why:
             _log.debug("answer to a node not sent", member=self._member, reason=str(why))
@@ -411,7 +423,9 @@ async def _answer_probe(message: Msg) -> None:
 class CentreLink:
     """A member's requests to its centre over one connection."""
 
-    def __init__(self, connection: Link, *, slot: str, member: MemberId, term: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self, connection: BusClient, *, slot: str, member: MemberId, term: Callable[[], int] = lambda: 0
+    ) -> None:
         """Wrap a connection of a member in its slot; `term` returns the highest centre term that the member knows."""
         self.connection = connection
         self._slot = slot
@@ -455,7 +469,7 @@ class CentreLink:
 
     async def answer_probes(self, token: str) -> None:
         """Answer the centre's probes for the process that claims with this token. Raises `Unavailable`."""
-        with api.lost("subscribe to probes"):
+        with api.translate_client_errors("subscribe to probes"):
             await self.connection.subscribe(probe_subject(self._slot, token), cb=_answer_probe)
 
     async def ask(self, question: str, payload: bytes = b"", timeout_s: float = REQUEST_TIMEOUT_S) -> bytes:
@@ -495,7 +509,7 @@ class CentreLink:
     async def _request(self, channel: Channel, question: str, payload: bytes, timeout_s: float) -> bytes:
         request = envelope.encode(LinkRequest(self._version, self.term, question, payload))
         async with self._credit[channel]:
-            with api.lost(f"the centre did not answer '{question}'"):
+            with api.translate_client_errors(f"the centre did not answer '{question}'"):
                 message = await self.connection.request(
                     request_subject(self._slot, channel), request, timeout=timeout_s
                 )

@@ -12,7 +12,7 @@ import msgspec
 
 from sensegate import __version__
 from sensegate.bus import trust
-from sensegate.bus.ports import bracketed
+from sensegate.bus.free_ports import url_host
 from sensegate.bus.process import write_private
 from sensegate.errors import ConfigError, Conflict, Overloaded, PermissionDenied, SensegateError, Unavailable
 from sensegate.tiers.members import JoinAnswer, JoinRequest, parse_join_code
@@ -40,7 +40,7 @@ class StoredLink(msgspec.Struct, frozen=True):
     log_first: int = 1
     """First sequence of a new log of this node."""
     certificate: str = ""
-    """PEM of the centre's link, see `trust.told`; empty where the link has no TLS."""
+    """PEM of the centre's link, see `trust.joined_centre_context`; empty where the link has no TLS."""
     fingerprint: str = ""
     """SHA-256 (hex) of the certificate of the centre's HTTP side; empty where it has none."""
     format: int = 1
@@ -103,7 +103,7 @@ async def join(directory: Path, code: str, centre: str, *, member: str = "", lin
     request = JoinRequest(code.strip(), __version__, read_log_epoch(directory))
     body = await _post(f"{centre.rstrip('/')}/api/v1/nodes/join", request, fingerprint)
     answer = msgspec.convert(body, JoinAnswer)
-    host = bracketed(answer.link.host or urlsplit(centre).hostname or "")
+    host = url_host(answer.link.host or urlsplit(centre).hostname or "")
     link = StoredLink(
         answer.member,
         answer.division,
@@ -140,7 +140,7 @@ def tls_context(link: StoredLink) -> ssl.SSLContext | None:
     """Return the TLS context that trusts only the certificate from the join; None for a link without TLS."""
     if not link.url.startswith("tls://"):
         return None
-    return trust.told(link.certificate, urlsplit(link.url).hostname or "")
+    return trust.joined_centre_context(link.certificate, urlsplit(link.url).hostname or "")
 
 
 async def _post(url: str, body: object, fingerprint: str) -> Any:

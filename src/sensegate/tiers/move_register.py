@@ -31,7 +31,7 @@ from sensegate.authority.devices import StoredDevice, decode_stored, encode_stor
 from sensegate.authority.divisions import Divisions, contains
 from sensegate.authority.scope import Action, Principal, allows, demand
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.row import Row
+from sensegate.bus.kv_row import KvRow
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
@@ -642,7 +642,7 @@ class MoveRegister:
         async with self._applied:
             await self._applied.wait_for(condition)
 
-    async def _apply(self, row: Row) -> None:
+    async def _apply(self, row: KvRow) -> None:
         if "." in row.key:
             return
         if row.value is None:
@@ -663,7 +663,7 @@ class MoveRegister:
     async def _write(self, move: MoveRecord) -> MoveRecord:
         value = _encode(msgspec.structs.replace(move, revision=0))
         revision = await self._bucket.put(move.id, value, expected=move.revision)
-        await self._apply(Row(move.id, value, revision))
+        await self._apply(KvRow(move.id, value, revision))
         return self._moves[move.id]
 
 

@@ -7,8 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
+from sensegate.bus.commit_records import LaneRecord, decode_lane
 from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, WITHHELD
-from sensegate.bus.record import LaneRecord, decode_lane
 from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
 from sensegate.errors import Unavailable
@@ -17,6 +17,8 @@ from sensegate.tiers.liveness import Liveness
 from sensegate.tiers.report import NodeReports, ReceivedReport
 
 POLL_S = 1.0
+SHOWN_MAX = 5
+"""Most silent nodes that readiness names."""
 
 
 class LinkState(StrEnum):
@@ -99,17 +101,14 @@ class NodeMonitor:
                 pass
             await self._clock.sleep(POLL_S)
 
-    async def lanes(self, member: str) -> list[LaneRecord]:
-        """Return the present lane records of a node. Raises `Unavailable`."""
-        records = []
-        for lane in ("live", "backlog"):
-            last = await self._log.last(f"commit.{member}.{lane}")
-            if last and (record := read(last, "links", decode_lane)) is not None:
-                records.append(record)
-        return records
+    def warnings(self) -> list[str]:
+        """Return the nodes that are silent, one sentence each, a few by name."""
+        silent = [f"node {node.member}: {node.silence}" for node in self.nodes if node.silence]
+        more = [f"nodes: {len(silent) - SHOWN_MAX} more are silent"] if len(silent) > SHOWN_MAX else []
+        return silent[:SHOWN_MAX] + more
 
     async def _status_of(self, member: str, *, is_connected: bool) -> NodeStatus:
-        records = await self.lanes(member)
+        records = await lane_records(self._log, member)
         counts = [record.totals for record in records]
         is_silent = self._liveness is not None and self._liveness.is_silent(member)
         state = LinkState.NEVER
@@ -135,10 +134,18 @@ class NodeMonitor:
     def _silence(self, member: str, *, is_connected: bool) -> str:
         seconds = self._liveness.silence_s(member) if self._liveness else 0.0
         if is_connected:
-            return (
-                f"link: nothing heard for {seconds:.0f} s over an open connection: it hangs, or the link is half-open"
-            )
-        return f"link: not connected, nothing heard for {seconds:.0f} s"
+            return f"link: connected, but silent for {seconds:.0f} s; its process hangs, or the link is half-open"
+        return f"link: not connected; silent for {seconds:.0f} s"
+
+
+async def lane_records(log: Log, member: str) -> list[LaneRecord]:
+    """Return the present lane records of a node. Raises `Unavailable`."""
+    records = []
+    for lane in ("live", "backlog"):
+        last = await log.last(f"commit.{member}.{lane}")
+        if last and (record := read(last, "links", decode_lane)) is not None:
+            records.append(record)
+    return records
 
 
 def _family(counts: Sequence[dict[str, int]], family: str) -> int:

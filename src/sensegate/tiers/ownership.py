@@ -21,7 +21,7 @@ from sensegate import metrics
 from sensegate.authority.bucket import Bucket, follow
 from sensegate.authority.scope import Action, Principal, Role, demand, scope
 from sensegate.authority.trail import Trail
-from sensegate.bus.row import Row
+from sensegate.bus.kv_row import KvRow
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, NotFound, Overloaded
@@ -193,7 +193,7 @@ class DeviceOwners:
                 raise
             self._apply(row)
             raise Overloaded("claims of devices have changed meanwhile", retry_after_s=0.1) from None
-        self._apply(Row(key, value, written))
+        self._apply(KvRow(key, value, written))
         return len(taken)
 
     async def note_conflicts(self, member: str, devices: Iterable[str]) -> None:
@@ -245,7 +245,7 @@ class DeviceOwners:
         key, value = f"{_TRANSFERS}{device}", _encode(transfer)
         known = self._transfers.get(device)
         revision = await self._bucket.put(key, value, expected=known[1] if known else 0)
-        self._apply(Row(key, value, revision))
+        self._apply(KvRow(key, value, revision))
         for pair in [pair for pair in self._conflicts if pair[1] == device]:
             del self._conflicts[pair]
         return transfer
@@ -290,12 +290,12 @@ class DeviceOwners:
     async def watch(self) -> None:
         """Apply the changes of every process until cancelled."""
 
-        async def take(row: Row) -> None:
+        async def take(row: KvRow) -> None:
             self._apply(row)
 
         await follow(self._bucket, self._revision, take, self._clock)
 
-    def _apply(self, row: Row) -> None:
+    def _apply(self, row: KvRow) -> None:
         if row.value is None:
             return
         if row.key.startswith(_TRANSFERS):
@@ -311,7 +311,7 @@ class DeviceOwners:
             return
         self._apply_claims(row, claimed, int(number))
 
-    def _apply_claims(self, row: Row, claimed: ClaimedDevices, number: int) -> None:
+    def _apply_claims(self, row: KvRow, claimed: ClaimedDevices, number: int) -> None:
         rows = self._rows.setdefault(claimed.member, [])
         while len(rows) <= number:
             rows.append(([], 0))

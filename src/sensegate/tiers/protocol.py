@@ -12,9 +12,9 @@ from typing import Annotated
 
 import msgspec
 
-from sensegate.bus.record import NO_WRITER, LaneRecord, WithheldRange, Writer
+from sensegate.bus.commit_records import NO_WRITER, LaneRecord, WithheldRange, Writer
 from sensegate.errors import PermissionDenied, Unavailable
-from sensegate.model import Shed
+from sensegate.model import SheddingRule
 
 PARTS_MAX = 64
 """Most parts of a span."""
@@ -82,7 +82,7 @@ class SpanSelection(msgspec.Struct, frozen=True, omit_defaults=True):
     until: Natural = 0
     """Entries in (after, until]."""
     grade_max: Annotated[int, msgspec.Meta(ge=0, le=255)] = GRADE_MAX
-    shed: Annotated[tuple[Shed, ...], msgspec.Meta(max_length=64)] = ()
+    shed: Annotated[tuple[SheddingRule, ...], msgspec.Meta(max_length=64)] = ()
     """What mode orders withheld from it."""
     withheld_only: bool = False
     """True: it holds only what `shed` had withheld before."""

@@ -17,11 +17,11 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.record import LaneRecord, Writer, decode_lane, encode_lane
+from sensegate.bus.commit_records import LaneRecord, Writer, decode_lane, encode_lane
 from sensegate.clock import HOUR_US, Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, Overloaded, PermissionDenied, StoreFull, Unavailable
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from sensegate.tiers import lanes, protocol, refusals, writers
 from sensegate.tiers.judging import Judge, JudgedSpan
 from sensegate.tiers.lanes import Records
@@ -241,7 +241,7 @@ class Receiver:
         if records and present and records[Lane.LIVE].log_epoch == claim.log_epoch:
             body = writers.encode_displaced(writers.Displaced(dict(records), verdict.common))
             members.append(
-                Member(_displaced_subject(member, present.epoch), body, self._store.readings_ttl_h, rollup=True)
+                LogMessage(_displaced_subject(member, present.epoch), body, self._store.readings_ttl_h, rollup=True)
             )
         self._uplink(member).refused_list.invalidate()
         try:
@@ -386,30 +386,31 @@ class Receiver:
                 uplink.refused_list.invalidate()  # its new entries may not be on the log
         return written, refused
 
-    def _members(self, member: str, judged: JudgedSpan) -> list[Member]:
+    def _members(self, member: str, judged: JudgedSpan) -> list[LogMessage]:
         """Return the accepted parts of a span as log members with the centre's own subjects and retention."""
         store, bytes_max = self._store, self._log.payload_bytes_max
         ttls_h = {PartKind.READINGS: store.readings_ttl_h, PartKind.OBSERVATIONS: store.observations_ttl_h}
         members = [
-            Member(f"{rows.kind}.{member}.all.{rows.grade}", rows.payload, ttls_h[rows.kind])
+            LogMessage(f"{rows.kind}.{member}.all.{rows.grade}", rows.payload, ttls_h[rows.kind])
             for rows in judged.accepted
         ]
         if len(judged.counts):
             members += [
-                Member(f"ledger.{member}", payload, store.ledger_ttl_h) for payload in judged.counts.encoded(bytes_max)
+                LogMessage(f"ledger.{member}", payload, store.ledger_ttl_h)
+                for payload in judged.counts.encode_parts(bytes_max)
             ]
-        members += [Member(f"sequences.{member}", payload, store.readings_ttl_h) for payload in judged.sequences]
+        members += [LogMessage(f"sequences.{member}", payload, store.readings_ttl_h) for payload in judged.sequences]
         if any(len(item.payload) > bytes_max for item in members):
             raise PermissionDenied("span: a part is larger than the centre's log allows; skip it")
         return members
 
-    def _bodies(self, member: str, judged: JudgedSpan, refused: Sequence[protocol.PartRefusal]) -> list[Member]:
+    def _bodies(self, member: str, judged: JudgedSpan, refused: Sequence[protocol.PartRefusal]) -> list[LogMessage]:
         """Return the encrypted first body of each new entry of the list of refused parts."""
         if self._cipher is None:
             return []
         bodies = {(group.kind, group.grade, group.reason): group.body for group in judged.refusals}
         return [
-            Member(
+            LogMessage(
                 f"{refusals.subject_of(member, refusal.id)}.body",
                 self._cipher.encrypt(body),
                 self._store.quarantine_ttl_h,
@@ -423,7 +424,7 @@ class Receiver:
             <= refusals.BODY_BYTES_MAX
         ]
 
-    async def _write(self, member: str, members: Sequence[Member], records: Records) -> None:
+    async def _write(self, member: str, members: Sequence[LogMessage], records: Records) -> None:
         """Write members with the lane records; after any doubt drop the local records, so that they are read again."""
         uplink = self._uplink(member)
         stored_lanes = uplink.lanes or {}
@@ -435,7 +436,7 @@ class Receiver:
                     "span: its withheld ranges are too many for the lane record; end some mode orders"
                 )
             expect = stored_lanes[lane].sequence if lane in stored_lanes else 0
-            batch.append(Member(f"commit.{member}.{lane}", payload, rollup=True, expect=expect))
+            batch.append(LogMessage(f"commit.{member}.{lane}", payload, rollup=True, expect=expect))
         uplink.lanes = last = None
         try:
             last = await self._log.write(batch)

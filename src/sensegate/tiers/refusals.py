@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from sensegate.model import Entry, Member
+from sensegate.model import LogEntry, LogMessage
 from sensegate.ports import Log
 from sensegate.tiers.protocol import (
     Lane,
@@ -42,7 +42,7 @@ TOMBSTONE_TTL_H = 1
 class SubjectReadableLog(Log, Protocol):
     """A log that can be read by subject or pattern."""
 
-    async def fetch_of(self, subject: str, after: int) -> list[Entry]:
+    async def fetch_of(self, subject: str, after: int) -> list[LogEntry]:
         """Return the entries of a subject after a sequence, oldest first."""
         ...
 
@@ -119,7 +119,7 @@ class RefusedPartList:
         *,
         log_epoch: str,
         now: int,
-    ) -> tuple[list[Member], list[PartRefusal]]:
+    ) -> tuple[list[LogMessage], list[PartRefusal]]:
         """Return the log members that list the refusals of a span, and the refusals for its answer.
 
         Args:
@@ -133,7 +133,7 @@ class RefusedPartList:
         if not refusals and not self._open[lane]:
             return [], []
         self._close_stale(lane, selection, refusals, accepted)
-        members: list[Member] = []
+        members: list[LogMessage] = []
         answered: list[PartRefusal] = []
         for refusal in refusals:
             for part, group in self._entries_for(lane, refusal):
@@ -161,7 +161,7 @@ class RefusedPartList:
             )
         return members, answered
 
-    def resolve(self, part: RefusedPart, sequence: int, until: int, rows: int) -> Member:
+    def resolve(self, part: RefusedPart, sequence: int, until: int, rows: int) -> LogMessage:
         """Return the log member that reduces an entry by what was sent again.
 
         Args:
@@ -176,7 +176,7 @@ class RefusedPartList:
             if self._count:
                 self._count -= 1
             subject = subject_of(self._member, part.id)
-            return Member(subject, b"", TOMBSTONE_TTL_H, rollup=True, expect=sequence)
+            return LogMessage(subject, b"", TOMBSTONE_TTL_H, rollup=True, expect=sequence)
         selection = msgspec.structs.replace(part.selection, after=until)
         left = msgspec.structs.replace(part, selection=selection, rows=max(0, part.rows - rows))
         return msgspec.structs.replace(self._member_of(left), expect=sequence)
@@ -186,8 +186,8 @@ class RefusedPartList:
             await self.read()
         return (self._count or 0) < ENTRIES_MAX
 
-    def _member_of(self, part: RefusedPart) -> Member:
-        return Member(subject_of(self._member, part.id), encode_refused_part(part), self._ttl_h, rollup=True)
+    def _member_of(self, part: RefusedPart) -> LogMessage:
+        return LogMessage(subject_of(self._member, part.id), encode_refused_part(part), self._ttl_h, rollup=True)
 
     # ── continued entries ────────────────────────────────────────────────────────────────────────────────────
 

@@ -17,8 +17,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sensegate.bus import api
-from sensegate.bus.kv import Bucket
-from sensegate.bus.row import Row
+from sensegate.bus.kv import KvBucket
+from sensegate.bus.kv_row import KvRow
 from sensegate.clock import Clock
 from sensegate.errors import PermissionDenied
 
@@ -77,7 +77,7 @@ _page = msgspec.msgpack.Decoder(RestorePage).decode
 class RegistryUploader:
     """The node's side: uploads changed rows while `run`."""
 
-    def __init__(self, nc: Client, buckets: Mapping[str, Bucket], ask: Ask, clock: Clock, *, log_epoch: str) -> None:
+    def __init__(self, nc: Client, buckets: Mapping[str, KvBucket], ask: Ask, clock: Clock, *, log_epoch: str) -> None:
         """Prepare to upload.
 
         Args:
@@ -105,7 +105,7 @@ class RegistryUploader:
             if any(message.subject.startswith(name) for name in names):
                 self._changed.set()
 
-        with api.lost("subscribe to changes of buckets"):
+        with api.translate_client_errors("subscribe to changes of buckets"):
             subscription = await self._nc.subscribe("$KV.>", cb=on_change)
         try:
             at = decode_at(await self._ask("copied", b""))
@@ -124,12 +124,12 @@ class RegistryUploader:
                     continue
                 await self._clock.sleep(GATHER_S)
         finally:
-            with api.lost("end the subscription"):
+            with api.translate_client_errors("end the subscription"):
                 await subscription.unsubscribe()
 
-    async def _send(self, name: str, bucket: Bucket, after: int) -> int:
+    async def _send(self, name: str, bucket: KvBucket, after: int) -> int:
         while rows := await bucket.changes(after, limit=ROWS_MAX):
-            part: list[Row] = []
+            part: list[KvRow] = []
             size = 0
             for row in rows:
                 size += len(row.key) + len(row.value or b"") + 16
@@ -145,11 +145,11 @@ class RegistryUploader:
 class RegistryCopies:
     """The centre's side: a bucket with the copy of each node."""
 
-    def __init__(self, open_: Callable[[str], Awaitable[Bucket]]) -> None:
+    def __init__(self, open_: Callable[[str], Awaitable[KvBucket]]) -> None:
         self._open = open_
         self.complete_until: dict[str, int] = {}
         """Member -> time before which all its changes are here, µs UTC of its clock."""
-        self._buckets: dict[str, Bucket] = {}
+        self._buckets: dict[str, KvBucket] = {}
 
     async def answer_position(self, member: str, _payload: bytes) -> bytes:
         """Answer with the revisions of a node's buckets that are here."""
@@ -198,21 +198,21 @@ class RegistryCopies:
                 page.append((name, key, row.value))
         return _encode(RestorePage(page, after if rows else 0))
 
-    async def _of(self, member: str) -> Bucket:
+    async def _of(self, member: str) -> KvBucket:
         bucket = self._buckets.get(member)
         if bucket is None:
             bucket = self._buckets[member] = await self._open(f"copy_{member}")
         return bucket
 
 
-async def _write(bucket: Bucket, key: str, value: bytes | None) -> None:
+async def _write(bucket: KvBucket, key: str, value: bytes | None) -> None:
     if value is None:
         await bucket.delete(key)
     else:
         await bucket.put(key, value)
 
 
-async def restore(buckets: Mapping[str, Bucket], ask: Ask) -> int:
+async def restore(buckets: Mapping[str, KvBucket], ask: Ask) -> int:
     """Write the centre's copy of this node into its new buckets; return the number of rows.
 
     Raises `Unavailable`, `PermissionDenied`.

@@ -1,4 +1,4 @@
-"""REST: moves of devices from one gateway of the province to another."""
+"""REST routes of moves of devices from one gateway of the province to another."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from collections.abc import Callable
 import msgspec
 
 from sensegate.authority.scope import Action
+from sensegate.ports import PartKey
 from sensegate.tiers.move_register import MoveRecord, MoveRegister
 from sensegate.web import listing
 from sensegate.web.bodies import Body, DeviceId, Division
-from sensegate.web.deps import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 
 class MoveRequest(Body, frozen=True):
-    """A device to be moved."""
+    """Request to move a device."""
 
     device: DeviceId
     target: Division
-    """Division of the gateway to which it goes: a city, or the province for the centre itself."""
+    """Division of the gateway to which it moves: a city, or the province for the centre itself."""
     division: Division
-    """Where it stands from then on."""
+    """Division of the device after the move."""
     source: Division | msgspec.UnsetType = msgspec.UNSET
-    """Of the gateway that it leaves; looked for where it is left out."""
+    """Division of the gateway that it leaves; by default it is looked up."""
     force: bool = False
-    """That gateway has left or was expelled: the entry goes as it is known here. What does not go is in the answer."""
+    """The source has left or was expelled: the entry moves as it is known here. The answer says what is lost."""
     keep_credential: bool = False
-    """With `force`: that gateway runs no more, so the credential stays good; else the device needs a new one."""
+    """With `force`: the source no longer runs, so the credential stays valid; else the device needs a new one."""
 
 
 class MoveCancellation(Body, frozen=True):
-    """How a move is called off."""
+    """Options of a cancellation."""
 
     force: bool = False
-    """The target has left or was expelled, and nobody can tell whether it took the device."""
+    """The target has left or was expelled, so whether it has the device is unknown."""
     keep_credential: bool = False
-    """With `force`: that gateway runs no more, so the credential stays good; else the device needs a new one."""
+    """With `force`: the target no longer runs, so the credential stays valid; else the device needs a new one."""
 
 
 class MoveRow(msgspec.Struct, frozen=True):
-    """One move."""
+    """A move of a device."""
 
     id: str
     device: str
@@ -51,14 +51,14 @@ class MoveRow(msgspec.Struct, frozen=True):
     """``asked``, ``carried``, ``taken``, ``done``; ``recalled``, ``sent_back``, ``refused``, ``cancelled``."""
     reason: str
     identities: int
-    """Readings whose identity went along: the same again is a duplicate there too."""
+    """Number of readings whose identities moved along: a repetition of one is a duplicate at the target, too."""
     by: str
     requested: str
     changed: str
     not_carried: str
-    """Of a forced move: what did not go along."""
+    """What a forced move has lost."""
     owed: str
-    """What a gateway is told to do when it is back, so that never two take the device."""
+    """Orders that a gateway gets when it is back, so that never two gateways accept the device."""
 
 
 def _row(move: MoveRecord) -> MoveRow:
@@ -79,9 +79,9 @@ def _row(move: MoveRecord) -> MoveRow:
     )
 
 
-MOVES = PartKey[MoveRegister]("moves", absent="this gateway is no centre: moves are ordered at the centre")
+MOVES = PartKey[MoveRegister]("moves", absent="this gateway is not a centre; request moves at the centre")
 GATEWAYS = PartKey[Callable[[], list[str]]](
-    "gateways", absent="this gateway is no centre: moves are ordered at the centre"
+    "gateways", absent="this gateway is not a centre; request moves at the centre"
 )
 """Returns the divisions of all gateways between which devices move."""
 
@@ -90,32 +90,32 @@ async def _list(call: Call) -> listing.RowPage[MoveRow]:
     return listing.page_of(call, [_row(move) for move in call.part(MOVES).all(call.principal)], MoveRow, "id")
 
 
-async def _one(call: Call) -> MoveRow:
+async def _show(call: Call) -> MoveRow:
     return _row(call.part(MOVES).get(call.path("move"), call.principal))
 
 
-async def _ask(call: Call) -> MoveRow:
-    wanted = await call.body(MoveRequest)
-    source = "" if wanted.source is msgspec.UNSET else wanted.source
+async def _request(call: Call) -> MoveRow:
+    body = await call.body(MoveRequest)
+    source = "" if body.source is msgspec.UNSET else body.source
     return _row(
         await call.part(MOVES).request(
-            wanted.device,
-            wanted.target,
-            wanted.division,
+            body.device,
+            body.target,
+            body.division,
             by=call.principal,
             source=source,
             gateways=call.part(GATEWAYS)(),
-            force=wanted.force,
-            keep_credential=wanted.keep_credential,
+            force=body.force,
+            keep_credential=body.keep_credential,
         )
     )
 
 
 async def _cancel(call: Call) -> MoveRow:
-    wanted = await call.body(MoveCancellation)
+    body = await call.body(MoveCancellation)
     return _row(
         await call.part(MOVES).cancel(
-            call.path("move"), by=call.principal, force=wanted.force, keep_credential=wanted.keep_credential
+            call.path("move"), by=call.principal, force=body.force, keep_credential=body.keep_credential
         )
     )
 
@@ -125,7 +125,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/moves",
         handler=_list,
-        summary="Moves of devices from one gateway to another.",
+        summary="List the moves of devices from one gateway to another.",
         tag="nodes",
         action=Action.READ_REGISTRY,
         query=listing.params(MoveRow),
@@ -135,8 +135,8 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/moves/{{move}}",
-        handler=_one,
-        summary="One move.",
+        handler=_show,
+        summary="Show one move.",
         tag="nodes",
         action=Action.READ_REGISTRY,
         response=MoveRow,
@@ -145,8 +145,8 @@ ROUTES = (
     Route(
         method="POST",
         path=f"{API}/moves",
-        handler=_ask,
-        summary="Move a device to another gateway, with its entry, its credential and the state that tells duplicates.",
+        handler=_request,
+        summary="Move a device to another gateway with its entry, its credential and the identities of its readings.",
         tag="nodes",
         action=Action.CHANGE_DEVICES,
         body=MoveRequest,
@@ -158,7 +158,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/moves/{{move}}/cancellation",
         handler=_cancel,
-        summary="Call a move off: the device stays, or returns, where it was.",
+        summary="Cancel a move. The device stays, or returns, where it was.",
         tag="nodes",
         action=Action.CHANGE_DEVICES,
         body=MoveCancellation,

@@ -1,4 +1,4 @@
-"""REST: the nodes of a centre: who they are and how they are; inviting, joining, leaving, expelling them."""
+"""REST routes of a centre's nodes: their status, inviting, joining, leaving, expelling, areas, gaps."""
 
 from __future__ import annotations
 
@@ -9,43 +9,42 @@ import msgspec
 
 from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound, PermissionDenied
+from sensegate.ports import PartKey
 from sensegate.tiers.gaps import GapReport
 from sensegate.tiers.members import AREAS_MAX, CODE_LIFE_S, JoinAnswer, JoinRequest, Members, NodeMember
+from sensegate.tiers.node_rows import NodeRow
 from sensegate.web import listing
 from sensegate.web.bodies import Body, Division, Text
-from sensegate.web.deps import NodeRow, PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 MemberName = Annotated[str, msgspec.Meta(max_length=32, pattern="^[a-z0-9-]*$")]
-
-
 Areas = Annotated[list[Division], msgspec.Meta(max_length=AREAS_MAX)]
 
 
 class Invitation(Body, frozen=True):
-    """A node to be invited."""
+    """Invitation of a node."""
 
     division: Division
     member: MemberName = ""
     """Id of the node, where its city has several; empty: the code of the city."""
     areas: Areas = msgspec.field(default_factory=list)
-    """Divisions of which it may send readings, each with all below it; none: its city, or those that it has."""
+    """Divisions whose readings it may send, each with all below it; none: those that it has, at first its city."""
     expires_s: Annotated[float, msgspec.Meta(gt=0, le=2_592_000)] = CODE_LIFE_S
     replace: bool = False
-    """For a node in place of the present one (new hardware), which goes on until the other joins."""
+    """For a node that replaces the present one (new hardware), which works on until the other joins."""
     note: Text = ""
 
 
 class NewAreas(Body, frozen=True):
-    """Other areas of a node."""
+    """New areas of a node."""
 
     areas: Areas
-    """Divisions of which it may send readings, each with all below it."""
+    """Divisions whose readings it may send, each with all below it."""
     note: Text = ""
 
 
 class JoinCode(msgspec.Struct, frozen=True):
-    """A code by which a node joins: shown this once."""
+    """A join code, shown only in this answer."""
 
     member: str
     division: str
@@ -54,23 +53,25 @@ class JoinCode(msgspec.Struct, frozen=True):
 
 
 class LeaveRequest(Body, frozen=True):
-    """The node's own word."""
+    """Request of a node to leave, with the secret of its link."""
 
     secret: Annotated[str, msgspec.Meta(max_length=200)]
 
 
 class Expulsion(Body, frozen=True):
-    """Why."""
+    """Reason of an expulsion."""
 
     note: Text = ""
 
 
-_NO_CENTRE = "this gateway is no centre: nodes join a centre"
+_NO_CENTRE = "this gateway is not a centre; nodes join a centre"
+NODES = PartKey[Callable[[], Sequence[NodeRow]]]("nodes", absent="this gateway lists no nodes")
+"""Returns the nodes that this gateway knows, itself first."""
 MEMBERS = PartKey[Members]("members", absent=_NO_CENTRE)
 JOIN = PartKey[Callable[[str, str, str], Awaitable[JoinAnswer]]]("join", absent=_NO_CENTRE)
-"""(code, release, epoch of the node's log): admits a node."""
+"""Admits a node: (join code, release, epoch of the node's log) -> the answer."""
 GAPS = PartKey[Callable[[str], Awaitable[Sequence[GapReport]]]]("gaps", absent=_NO_CENTRE)
-"""Division -> what did not come of a node's lost stores."""
+"""Member -> the gaps of its lost stores."""
 
 
 def _members(call: Call) -> Members:
@@ -83,7 +84,7 @@ async def _nodes(call: Call) -> listing.RowPage[NodeRow]:
 
 def _rows(call: Call) -> list[NodeRow]:
     scope = call.principal.scope.division
-    return [row for row in call.deps.nodes() if row.division.startswith(scope) or scope.startswith(row.division)]
+    return [row for row in call.part(NODES)() if row.division.startswith(scope) or scope.startswith(row.division)]
 
 
 async def _node(call: Call) -> NodeRow:
@@ -91,34 +92,34 @@ async def _node(call: Call) -> NodeRow:
 
 
 def row_of(call: Call, member: str) -> NodeRow:
-    """Return a node's line. Raises `NotFound` where it is not in the caller's scope."""
+    """Return the row of a node. Raises `NotFound` where it is not in the caller's scope."""
     for row in _rows(call):
         if row.member == member:
             return row
-    raise NotFound(f"no node {member[:32]} in your scope")
+    raise NotFound(f"there is no node {member[:32]} in your scope")
 
 
 async def _invite(call: Call) -> JoinCode:
-    wanted = await call.body(Invitation)
+    invitation = await call.body(Invitation)
     code, member = await _members(call).invite(
-        wanted.division,
+        invitation.division,
         by=call.principal,
-        member=wanted.member,
-        areas=wanted.areas,
-        life_s=wanted.expires_s,
-        replace=wanted.replace,
-        note=wanted.note,
+        member=invitation.member,
+        areas=invitation.areas,
+        life_s=invitation.expires_s,
+        replace=invitation.replace,
+        note=invitation.note,
     )
     return JoinCode(member.id, member.division, code, iso(member.code_until))
 
 
 async def _join(call: Call) -> JoinAnswer:
     join = call.part(JOIN)
-    asked = await call.body(JoinRequest)
+    request = await call.body(JoinRequest)
     address = call.request.remote or ""
     call.auth_failures.demand_not_blocked(address)
     try:
-        return await join(asked.code, asked.version, asked.log_epoch)
+        return await join(request.code, request.version, request.log_epoch)
     except PermissionDenied as why:
         if not why.authenticated:
             call.auth_failures.record(address)
@@ -126,56 +127,56 @@ async def _join(call: Call) -> JoinAnswer:
 
 
 async def _leave(call: Call) -> MembershipRow:
-    said = await call.body(LeaveRequest)
+    body = await call.body(LeaveRequest)
     members = _members(call)
     address = call.request.remote or ""
     call.auth_failures.demand_not_blocked(address)
     try:
-        return _membership_row(await members.leave(call.path("member"), said.secret))
+        return _membership_row(await members.leave(call.path("member"), body.secret))
     except PermissionDenied:
         call.auth_failures.record(address)
         raise
 
 
 async def _expel(call: Call) -> MembershipRow:
-    said = await call.body(Expulsion)
-    return _membership_row(await _members(call).expel(call.path("member"), by=call.principal, note=said.note))
+    body = await call.body(Expulsion)
+    return _membership_row(await _members(call).expel(call.path("member"), by=call.principal, note=body.note))
 
 
 async def _set_areas(call: Call) -> MembershipRow:
-    said = await call.body(NewAreas)
+    body = await call.body(NewAreas)
     members = _members(call)
-    return _membership_row(await members.set_areas(call.path("member"), said.areas, by=call.principal, note=said.note))
+    return _membership_row(await members.set_areas(call.path("member"), body.areas, by=call.principal, note=body.note))
 
 
 class MissingRow(msgspec.Struct, frozen=True):
-    """What of one device did not come."""
+    """Messages of one device that are missing at the centre."""
 
     device: str
     runs: list[tuple[int, int]]
     """(first, last) sequence numbers of which no reading came."""
     count: int
     restarted: bool
-    """It began to count anew meanwhile: what it sent before is not known."""
+    """It restarted its numbering meanwhile: how many messages are missing is not known."""
 
 
 class GapRow(msgspec.Struct, frozen=True):
-    """What did not come because a node was lost with its store."""
+    """A gap in a node's readings, because the node was lost with its store."""
 
     since: str
-    """When the last span that came of the lost store was made."""
+    """Time of the last span from the lost store."""
     until: str
-    """When the node in its place joined."""
+    """When the replacing node joined."""
     pending: int
-    """Entries of its log that were waiting in its backlog besides."""
+    """Entries that still waited in the backlog of the lost store."""
     missing: int
-    """Messages that devices which number them sent and that did not come."""
+    """Missing messages of devices that number them."""
     devices: list[MissingRow]
 
 
 async def _gaps(call: Call) -> GapRows:
     row = row_of(call, call.path("member"))
-    # It names devices of all places and departments of the node.
+    # The answer names devices of all divisions and departments of the node.
     demand(call.principal, Action.READ_LEDGER, row.division)
     gaps_of = call.part(GAPS)
     rows = [
@@ -184,7 +185,7 @@ async def _gaps(call: Call) -> GapRows:
             iso(gap.until),
             gap.pending,
             gap.missing,
-            [MissingRow(lost.device, lost.runs, lost.count, lost.restarted) for lost in gap.devices],
+            [MissingRow(device.device, device.runs, device.count, device.restarted) for device in gap.devices],
         )
         for gap in await gaps_of(row.member)
     ]
@@ -192,13 +193,13 @@ async def _gaps(call: Call) -> GapRows:
 
 
 class GapRows(msgspec.Struct, frozen=True):
-    """All of a node."""
+    """All gaps of a node."""
 
     rows: list[GapRow]
 
 
 class MembershipRow(msgspec.Struct, frozen=True):
-    """Where a node stands with its centre."""
+    """Membership of a node."""
 
     member: str
     division: str
@@ -226,7 +227,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/nodes",
         handler=_nodes,
-        summary="The nodes that this gateway knows: state, lag, release, load, counts, clock.",
+        summary="List the nodes that this gateway knows: state, lag, release, load, counts, clock.",
         tag="nodes",
         action=Action.READ_REGISTRY,
         query=listing.params(NodeRow),
@@ -236,7 +237,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/nodes/{{member}}",
         handler=_node,
-        summary="One node.",
+        summary="Show one node.",
         tag="nodes",
         action=Action.READ_REGISTRY,
         response=NodeRow,
@@ -246,7 +247,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/nodes/{{member}}/gaps",
         handler=_gaps,
-        summary="What did not come of a node that was lost with its store: the time, and numbers where devices count.",
+        summary="List the gaps of a node that was lost with its store: times, and missing sequence numbers of devices.",
         tag="nodes",
         action=Action.READ_LEDGER,
         response=GapRows,
@@ -256,7 +257,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/nodes",
         handler=_invite,
-        summary="Invite the node of a city, or one in its place: a code that is shown this once and works once.",
+        summary="Invite the node of a city, or one that replaces it. The join code is shown only here and works once.",
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=Invitation,
@@ -268,7 +269,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/nodes/join",
         handler=_join,
-        summary="A node joins by its code; what it is told is told this once.",
+        summary="Join as a node with a join code. The credential of the link is shown only here.",
         tag="nodes",
         token=False,
         body=JoinRequest,
@@ -280,7 +281,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/nodes/{{member}}/leave",
         handler=_leave,
-        summary="A node leaves, by the secret of its link.",
+        summary="Leave as a node, with the secret of its link.",
         tag="nodes",
         token=False,
         body=LeaveRequest,
@@ -291,7 +292,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/nodes/{{member}}/expel",
         handler=_expel,
-        summary="Expel a node, or take its invitation back: its rights end and its connection is closed within 2 s.",
+        summary="Expel a node, or withdraw its invitation. Its connections are closed within 2 s.",
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=Expulsion,
@@ -302,7 +303,7 @@ ROUTES = (
         method="PUT",
         path=f"{API}/nodes/{{member}}/areas",
         handler=_set_areas,
-        summary="Give a node other areas: divisions of which it may send readings; others are refused from now on.",
+        summary="Set the areas of a node, the divisions whose readings it may send; others are refused from now on.",
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=NewAreas,

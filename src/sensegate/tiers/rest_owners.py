@@ -1,4 +1,4 @@
-"""REST: which node owns which device, and devices that two nodes send."""
+"""REST routes of device owners, and of devices that two nodes send."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import msgspec
 
 from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound
+from sensegate.ports import PartKey
 from sensegate.tiers.ownership import DeviceOwners
 from sensegate.tiers.rest_nodes import MEMBERS
 from sensegate.web.bodies import Body
-from sensegate.web.deps import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
-OWNERS = PartKey[DeviceOwners]("owners", absent="this gateway is no centre")
+OWNERS = PartKey[DeviceOwners]("owners", absent="this gateway is not a centre")
 
 
 class NewOwner(Body, frozen=True):
-    """Who is to own a device."""
+    """New owner of a device."""
 
     member: Annotated[str, msgspec.Meta(max_length=32, pattern="^[a-z0-9-]+$")]
 
@@ -31,7 +31,7 @@ class OwnerRow(msgspec.Struct, frozen=True):
 
 
 class ConflictRow(msgspec.Struct, frozen=True):
-    """A device that a node sent although another one owns it; its rows were refused."""
+    """A device that a node sent although another node owns it; its rows were refused."""
 
     device: str
     owner: str
@@ -40,7 +40,7 @@ class ConflictRow(msgspec.Struct, frozen=True):
 
 
 class ConflictRows(msgspec.Struct, frozen=True):
-    """The newest of them, since the process began."""
+    """The newest conflicts since the process started."""
 
     rows: list[ConflictRow]
 
@@ -63,15 +63,15 @@ async def _owner(call: Call) -> OwnerRow:
     device = call.path("device")
     owner = _owners(call).owner(device)
     if not owner:
-        raise NotFound(f"no node ever sent {device[:64]}")
+        raise NotFound(f"the device {device[:64]} was never sent by a node")
     return OwnerRow(device, owner)
 
 
 async def _assign(call: Call) -> OwnerRow:
-    said = await call.body(NewOwner)
-    call.part(MEMBERS).demand_known(said.member)
-    made = await _owners(call).assign(call.path("device"), said.member, by=call.principal)
-    return OwnerRow(made.device, made.owner)
+    body = await call.body(NewOwner)
+    call.part(MEMBERS).demand_known(body.member)
+    transfer = await _owners(call).assign(call.path("device"), body.member, by=call.principal)
+    return OwnerRow(transfer.device, transfer.owner)
 
 
 ROUTES = (
@@ -79,7 +79,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/device-owners",
         handler=_conflicts,
-        summary="Devices that a node sent although another one owns them, newest first.",
+        summary="List the devices that a node sent although another node owns them, newest first.",
         tag="nodes",
         action=Action.CHANGE_NODES,
         response=ConflictRows,
@@ -89,7 +89,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/device-owners/{{device}}",
         handler=_owner,
-        summary="Which node owns a device: the first that sent it, or the one to which it moved.",
+        summary="Show which node owns a device: the first that sent it, or the one to which it moved.",
         tag="nodes",
         action=Action.CHANGE_NODES,
         response=OwnerRow,
@@ -99,7 +99,7 @@ ROUTES = (
         method="PUT",
         path=f"{API}/device-owners/{{device}}",
         handler=_assign,
-        summary="Decide which node owns a device, where the wrong one was the first to send it. Audited.",
+        summary="Set which node owns a device, where the wrong one was the first to send it. Audited.",
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=NewOwner,

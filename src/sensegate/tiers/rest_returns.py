@@ -1,4 +1,4 @@
-"""REST: return flow by files, for networks with an air gap; the connected way needs no request."""
+"""REST routes of the return flow by files, for networks with an air gap; connected nodes need no request."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action, demand
-from sensegate.web.deps import PartKey
+from sensegate.ports import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route
 
 
 class ReturnProgress(msgspec.Struct, frozen=True):
-    """What a file brought."""
+    """Result of an import, and the position of this node."""
 
     rows: int
-    """0: it was taken before."""
+    """Number of rows; 0: the file was imported before."""
     cursor: str
-    """Place to which this node has come: the next file must begin there or before."""
+    """Position of this node: the next file must start there or before."""
 
 
 class ReturnTransfer(Protocol):
     """Return flow by files, at a node or at a centre."""
 
     async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
-        """Return a signed file of what goes back to a node after a place, and where it ends."""
+        """Return a signed file of the rows that go back to a node after a position, and the position where it ends."""
         ...
 
     async def place(self) -> str:
-        """Return how far this node has come."""
+        """Return the position of this node."""
         ...
 
     async def take(self, file: bytes) -> tuple[int, str]:
-        """Take a file; return (rows, place)."""
+        """Import a file; return (number of rows, position)."""
         ...
 
 
-RETURNS = PartKey[ReturnTransfer]("returns", absent="no return flow here")
+RETURNS = PartKey[ReturnTransfer]("returns", absent="this gateway has no return flow")
 
 
-def _desk(call: Call) -> ReturnTransfer:
+def _transfer(call: Call) -> ReturnTransfer:
     return call.part(RETURNS)
 
 
@@ -53,7 +53,7 @@ async def _export(call: Call) -> web.StreamResponse:
         raise BadRequest(
             f"query: after: '{call.text('after')[:60]}' is no place; `sensegate return offset` at the node says it"
         )
-    body, until = await _desk(call).export(division, life, int(after or 0))
+    body, until = await _transfer(call).export(division, life, int(after or 0))
     await call.deps.audit.record(call.principal, "return.export", division, after={"until": until})
     name = f"return-{division}-{until.rpartition(':')[2]}.sgr"
     return web.Response(
@@ -65,16 +65,16 @@ async def _export(call: Call) -> web.StreamResponse:
 
 async def _place(call: Call) -> ReturnProgress:
     demand(call.principal, Action.READ_LEDGER, call.deps.division)
-    return ReturnProgress(0, await _desk(call).place())
+    return ReturnProgress(0, await _transfer(call).place())
 
 
 async def _import(call: Call) -> ReturnProgress:
     demand(call.principal, Action.CHANGE_FEEDS, call.deps.division)
-    rows, place = await _desk(call).take(await call.raw_body())
+    rows, position = await _transfer(call).take(await call.raw_body())
     await call.deps.audit.record(
-        call.principal, "return.import", call.deps.division, after={"rows": rows, "until": place}
+        call.principal, "return.import", call.deps.division, after={"rows": rows, "until": position}
     )
-    return ReturnProgress(rows, place)
+    return ReturnProgress(rows, position)
 
 
 ROUTES = (
@@ -82,7 +82,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/returns/{{division}}",
         handler=_export,
-        summary="A signed file of what goes back to a node, after a place (centre).",
+        summary="Export a signed file of the rows that go back to a node after a position (centre).",
         tag="nodes",
         action=Action.CHANGE_NODES,
         query=(QueryParam("after", "place of the node: `cursor` of its returns/place; default: all that is kept"),),
@@ -93,7 +93,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/returns/place",
         handler=_place,
-        summary="The place to which this node has come in what its centre gives back.",
+        summary="Show the position of this node in the return flow of its centre.",
         tag="nodes",
         action=Action.READ_LEDGER,
         response=ReturnProgress,
@@ -103,7 +103,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/returns",
         handler=_import,
-        summary="Take a signed file of the centre; one that was taken before changes nothing.",
+        summary="Import a signed file of the centre. A file that was imported before changes nothing.",
         tag="nodes",
         action=Action.CHANGE_FEEDS,
         raw="application/octet-stream",

@@ -1,4 +1,4 @@
-"""REST: what the centre refused of a node, and what an operator of the node does about its uplink."""
+"""REST routes of refused parts of spans, and of an operator's actions on a node's uplink."""
 
 from __future__ import annotations
 
@@ -10,42 +10,43 @@ from aiohttp import web
 
 from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound
+from sensegate.ports import PartKey
 from sensegate.tiers.protocol import Lane, RefusedPart
 from sensegate.tiers.rest_nodes import row_of
 from sensegate.tiers.uplink import RefusedSpan
 from sensegate.web.bodies import Body, Text
-from sensegate.web.deps import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 DEVICES_SHOWN = 20
+"""Most devices of a refused part in an answer."""
 PartId = Annotated[str, msgspec.Meta(max_length=32, pattern="^[0-9a-f]+$")]
 
 
 class UplinkOperations(Protocol):
-    """A node's uplink, as its operator sees it (`tiers.uplink.Uplink`)."""
+    """An operator's actions on a node's uplink, see `tiers.uplink.Uplink`."""
 
     resent: dict[str, str]
-    """Id of a refused part that was sent once more -> what became of it."""
+    """Id of a refused part that was sent again -> its outcome."""
 
     async def refused_parts(self) -> list[RefusedPart]:
-        """Return what the centre refused and may be sent once more."""
+        """Return the parts that the centre refused and that can be sent again."""
         ...
 
     async def resend(self, ids: Sequence[str] = ()) -> list[RefusedPart]:
-        """Send refused parts once more; return those that wait now."""
+        """Queue refused parts to be sent again; return those that wait now."""
         ...
 
     def skip(self, lane: Lane) -> RefusedSpan:
-        """Go past the span of a lane that is refused as a whole."""
+        """Skip the refused span of a lane."""
         ...
 
     def take_over(self) -> None:
-        """Claim the lanes whatever another copy of this store has sent."""
+        """Claim the lanes by force, even if another copy of this store has sent spans."""
         ...
 
 
 class RefusedRow(msgspec.Struct, frozen=True):
-    """A part of spans that the centre did not take."""
+    """A part of spans that the centre refused."""
 
     id: str
     kind: str
@@ -53,52 +54,52 @@ class RefusedRow(msgspec.Struct, frozen=True):
     reason: str
     rows: int
     spans: int
-    """So many spans that followed each other had it."""
+    """Number of consecutive spans that had it."""
     at: str
-    """When the first one came."""
+    """When the first part was refused."""
     detail: str
     devices: list[str]
-    """Whose rows they are, at most 20; empty: all rows of the kind and grade."""
+    """Devices whose rows are refused, at most 20; empty: all rows of the kind and grade are."""
     devices_count: int
     lane: str
     after: int
     until: int
-    """They are of the entries (after, until] of the node's log."""
+    """The rows come from the entries (after, until] of the node's log."""
     size: int
     digest: str
-    """SHA-256 (hex) of the first one."""
+    """SHA-256 (hex) of the first refused part."""
     outcome: str = ""
-    """What became of it when it was sent once more; empty: it was not."""
+    """Outcome when it was sent again; empty: it was not."""
 
 
 class RefusedRows(msgspec.Struct, frozen=True):
-    """All that may be sent once more."""
+    """The parts that can be sent again."""
 
     rows: list[RefusedRow]
 
 
 class ResendRequest(Body, frozen=True):
-    """What is to be sent once more."""
+    """Selection of refused parts to be sent again."""
 
     ids: Annotated[list[PartId], msgspec.Meta(max_length=500)] = msgspec.field(default_factory=list)
-    """None: all."""
+    """Ids of the parts; empty: all."""
 
 
 class ResendQueue(msgspec.Struct, frozen=True):
-    """What waits to be sent once more."""
+    """Number of parts that wait to be sent again."""
 
     waiting: int
 
 
 class SkipRequest(Body, frozen=True):
-    """Which span is passed."""
+    """Lane whose refused span is skipped."""
 
     lane: Literal["live", "backlog"]
     note: Text = ""
 
 
 class SkippedSpan(msgspec.Struct, frozen=True):
-    """The span that is passed."""
+    """The span that is skipped."""
 
     lane: str
     reason: str
@@ -107,28 +108,28 @@ class SkippedSpan(msgspec.Struct, frozen=True):
 
 
 class TakeoverRequest(Body, frozen=True):
-    """Why this store is to go on."""
+    """Request that this store takes over the lanes."""
 
     note: Text = ""
 
 
 class TakeoverAnswer(msgspec.Struct, frozen=True):
-    """The lanes are being claimed; `/readyz` says whether it was granted."""
+    """Answer while the lanes are being claimed; `/readyz` shows whether the claim was granted."""
 
     claiming: bool = True
 
 
-UPLINK = PartKey[Callable[[], UplinkOperations]]("uplink", absent="this gateway is no node: it sends nothing up")
-REFUSED = PartKey[Callable[[str], Awaitable[Sequence[RefusedPart]]]]("refused", absent="this gateway is no centre")
-"""Member -> what was refused of it."""
+UPLINK = PartKey[Callable[[], UplinkOperations]]("uplink", absent="this gateway is not a node and has no uplink")
+REFUSED = PartKey[Callable[[str], Awaitable[Sequence[RefusedPart]]]]("refused", absent="this gateway is not a centre")
+"""Member -> its refused parts."""
 REFUSED_BODY = PartKey[Callable[[str, str], Awaitable[bytes | None]]](
-    "refused_body", absent="this gateway is no centre"
+    "refused_body", absent="this gateway is not a centre"
 )
-"""(member, id) -> what was refused first."""
+"""(member, id of a refused part) -> its first body; None: it is not stored."""
 
 
 def _row(part: RefusedPart, outcome: str = "") -> RefusedRow:
-    made = part.selection
+    selection = part.selection
     return RefusedRow(
         part.id,
         part.kind.value,
@@ -141,8 +142,8 @@ def _row(part: RefusedPart, outcome: str = "") -> RefusedRow:
         list(part.devices[:DEVICES_SHOWN]),
         len(part.devices),
         part.lane.value,
-        made.after,
-        made.until,
+        selection.after,
+        selection.until,
         part.size,
         part.digest,
         outcome,
@@ -151,13 +152,13 @@ def _row(part: RefusedPart, outcome: str = "") -> RefusedRow:
 
 async def _refused(call: Call) -> RefusedRows:
     demand(call.principal, Action.READ_LEDGER, call.deps.division)
-    desk = call.part(UPLINK)()
-    return RefusedRows([_row(part, desk.resent.get(part.id, "")) for part in await desk.refused_parts()])
+    uplink = call.part(UPLINK)()
+    return RefusedRows([_row(part, uplink.resent.get(part.id, "")) for part in await uplink.refused_parts()])
 
 
 async def _refused_of(call: Call) -> RefusedRows:
     row = row_of(call, call.path("member"))
-    # It names devices of all places and departments of the node.
+    # The answer names devices of all divisions and departments of the node.
     demand(call.principal, Action.READ_LEDGER, row.division)
     return RefusedRows([_row(part) for part in await call.part(REFUSED)(row.member)])
 
@@ -168,37 +169,35 @@ async def _body(call: Call) -> web.StreamResponse:
     part_id = call.path("id")
     body = await call.part(REFUSED_BODY)(row.member, part_id)
     if body is None:
-        raise NotFound(f"no body of {part_id[:32]} is kept: it was too large, or its time is over")
+        raise NotFound(f"the body of {part_id[:32]} is not stored; it was too large, or has expired")
     await call.deps.audit.record(call.principal, "node.refused.read", row.member, after={"part": part_id})
     return web.Response(body=body, content_type="application/octet-stream")
 
 
 async def _resend(call: Call) -> ResendQueue:
-    wanted = await call.body(ResendRequest)
+    body = await call.body(ResendRequest)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
-    desk = call.part(UPLINK)()
-    await call.deps.audit.record(call.principal, "uplink.resend", call.deps.division, after={"ids": wanted.ids})
-    return ResendQueue(len(await desk.resend(wanted.ids)))
+    uplink = call.part(UPLINK)()
+    await call.deps.audit.record(call.principal, "uplink.resend", call.deps.division, after={"ids": body.ids})
+    return ResendQueue(len(await uplink.resend(body.ids)))
 
 
 async def _skip(call: Call) -> SkippedSpan:
-    wanted = await call.body(SkipRequest)
+    body = await call.body(SkipRequest)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
-    desk = call.part(UPLINK)()
-    stuck = desk.skip(Lane(wanted.lane))
-    facts = {"lane": wanted.lane, "after": stuck.after, "until": stuck.until, "reason": stuck.reason}
-    await call.deps.audit.record(
-        call.principal, "uplink.skip", call.deps.division, after={**facts, "note": wanted.note}
-    )
-    return SkippedSpan(wanted.lane, stuck.reason, stuck.after, stuck.until)
+    uplink = call.part(UPLINK)()
+    span = uplink.skip(Lane(body.lane))
+    facts = {"lane": body.lane, "after": span.after, "until": span.until, "reason": span.reason}
+    await call.deps.audit.record(call.principal, "uplink.skip", call.deps.division, after={**facts, "note": body.note})
+    return SkippedSpan(body.lane, span.reason, span.after, span.until)
 
 
 async def _take_over(call: Call) -> TakeoverAnswer:
-    wanted = await call.body(TakeoverRequest)
+    body = await call.body(TakeoverRequest)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
-    desk = call.part(UPLINK)()
-    await call.deps.audit.record(call.principal, "uplink.takeover", call.deps.division, after={"note": wanted.note})
-    desk.take_over()
+    uplink = call.part(UPLINK)()
+    await call.deps.audit.record(call.principal, "uplink.takeover", call.deps.division, after={"note": body.note})
+    uplink.take_over()
     return TakeoverAnswer()
 
 
@@ -207,7 +206,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/uplink/refused",
         handler=_refused,
-        summary="What the centre did not take of this node and may be sent once more (node).",
+        summary="List the parts that the centre refused and that can be sent again (node).",
         tag="nodes",
         action=Action.READ_LEDGER,
         response=RefusedRows,
@@ -217,7 +216,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/nodes/{{member}}/refused",
         handler=_refused_of,
-        summary="What was not taken of a node and may be sent once more by it (centre).",
+        summary="List the refused parts of a node that it can send again (centre).",
         tag="nodes",
         action=Action.READ_LEDGER,
         response=RefusedRows,
@@ -227,7 +226,7 @@ ROUTES = (
         method="GET",
         path=f"{API}/nodes/{{member}}/refused/{{id}}",
         handler=_body,
-        summary="What was refused first of an entry of the list, as it came (centre).",
+        summary="Download the first body of a refused part (centre).",
         tag="nodes",
         action=Action.READ_QUARANTINE,
         media=("application/octet-stream",),
@@ -237,7 +236,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/uplink/resend",
         handler=_resend,
-        summary="Send refused parts once more, once the centre was mended (node).",
+        summary="Send refused parts again, after their cause was fixed at the centre (node).",
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=ResendRequest,
@@ -248,7 +247,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/uplink/skip",
         handler=_skip,
-        summary="Go past a span that the centre refuses as a whole; its rows are counted as skipped (node).",
+        summary="Skip a span that the centre refuses as a whole. Its rows are counted as skipped (node).",
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=SkipRequest,

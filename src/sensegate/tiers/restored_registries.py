@@ -18,8 +18,8 @@ import msgspec
 import structlog
 
 from sensegate.backup import history
-from sensegate.backup.history import History
-from sensegate.bus.kv import Bucket
+from sensegate.backup.history import RestoreHistory
+from sensegate.bus.kv import KvBucket
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import Overloaded, PermissionDenied, Unavailable
@@ -35,7 +35,7 @@ CONNECT_S: Final = 5.0
 _log = structlog.get_logger("tiers")
 
 
-async def settle(config: Config, clock: Clock, buckets: Mapping[str, Bucket], epoch: str) -> History:
+async def settle(config: Config, clock: Clock, buckets: Mapping[str, KvBucket], epoch: str) -> RestoreHistory:
     """Merge the registries of a restored node; return the history of its store as it is then.
 
     Raises:
@@ -64,7 +64,7 @@ async def settle(config: Config, clock: Clock, buckets: Mapping[str, Bucket], ep
     return known
 
 
-def warnings(known: History) -> list[str]:
+def warnings(known: RestoreHistory) -> list[str]:
     """Return that the registries of a restored store may be older than the centre's copies of them."""
     if known.is_merged:
         return []
@@ -75,7 +75,9 @@ def warnings(known: History) -> list[str]:
     return [text]
 
 
-async def _merged(config: Config, clock: Clock, buckets: Mapping[str, Bucket], known: History, epoch: str) -> int:
+async def _merged(
+    config: Config, clock: Clock, buckets: Mapping[str, KvBucket], known: RestoreHistory, epoch: str
+) -> int:
     for turns in itertools.count():
         way = route.present_route(config)
         if way is None:
@@ -94,7 +96,7 @@ async def _merged(config: Config, clock: Clock, buckets: Mapping[str, Bucket], k
     raise AssertionError  # itertools.count has no end
 
 
-async def merge(buckets: Mapping[str, Bucket], ask: Ask, known: History, epoch: str) -> int:
+async def merge(buckets: Mapping[str, KvBucket], ask: Ask, known: RestoreHistory, epoch: str) -> int:
     """Take over what the centre has of registries that changed after the backup; return the number of changes.
 
     Args:
@@ -118,7 +120,7 @@ async def merge(buckets: Mapping[str, Bucket], ask: Ask, known: History, epoch: 
     return sum([await _take(buckets[name], rows[name], known.revisions.get(name, 0)) for name in sorted(newer)])
 
 
-async def _take(bucket: Bucket, theirs: Mapping[str, bytes], copied: int) -> int:
+async def _take(bucket: KvBucket, theirs: Mapping[str, bytes], copied: int) -> int:
     """Make a registry what the centre has, but for rows that were changed here behind the copy."""
     present, _ = await bucket.load_all()
     ours = {row.key: row for row in present}

@@ -13,10 +13,10 @@ from collections import defaultdict
 import msgspec
 
 from sensegate.bus import columns
-from sensegate.bus.names import ROWS, rows_subject
+from sensegate.bus.names import ROW_PREFIXES, rows_subject
 from sensegate.bus.unreadable import read_rows, read_subject
 from sensegate.errors import Gone
-from sensegate.model import Entry
+from sensegate.model import LogEntry
 from sensegate.ports import Log
 
 PART_BYTES = 400_000
@@ -71,16 +71,12 @@ class ReturnFlow:
         self.acknowledged: dict[str, int] = {}
         """Division -> position of its last request."""
 
-    def read_from(self, log: Log) -> None:
-        """Read from another log: one that ends where delivery must wait for the standby."""
-        self._log = log
-
     def index_from(self, after: int) -> None:
         """Start the index: `index_entry` is called for all entries after a sequence."""
         if self._begun is None:
             self._begun = self._end = after
 
-    def index_entry(self, entry: Entry) -> None:
+    def index_entry(self, entry: LogEntry) -> None:
         """Add an entry to the index if it is for a node; a repeated one is ignored."""
         if entry.sequence <= self._end:
             return
@@ -93,11 +89,11 @@ class ReturnFlow:
             self._begun = max(self._begun or 0, sequences[INDEX_MAX // 2])
             del sequences[: INDEX_MAX // 2 + 1]
 
-    def _division_of(self, entry: Entry) -> str | None:
+    def _division_of(self, entry: LogEntry) -> str | None:
         """Return the division to which an entry goes back; None: to none."""
-        if not entry.subject.startswith(ROWS) or (subject := read_subject(entry, "returns")) is None:
+        if not entry.subject.startswith(ROW_PREFIXES) or (subject := read_subject(entry, "returns")) is None:
             return None
-        return subject.node if subject.place != "all" and subject.grade <= self._grade_max else None
+        return subject.node if subject.area != "all" and subject.grade <= self._grade_max else None
 
     async def part(self, division: str, request: ReturnRequest) -> ReturnPart:
         """Return the next part for a node.
@@ -150,7 +146,7 @@ class ReturnFlow:
         return ReturnPart(division, epoch, after, until, tuple(rows), more=bool(entries))
 
 
-def _returned(entry: Entry) -> ReturnedRows | None:
+def _returned(entry: LogEntry) -> ReturnedRows | None:
     """Return an entry's rows with explicit identities, which they otherwise have by their sequence.
 
     None: the entry cannot be read, and is skipped.

@@ -16,13 +16,13 @@ import structlog
 from sensegate import metrics
 from sensegate.bus import columns
 from sensegate.bus.decoding import decoder
-from sensegate.bus.ledger import HOUR_US, RETURNED, Ledger
-from sensegate.bus.names import LOGGED
+from sensegate.bus.ledger import RETURNED, Ledger
+from sensegate.bus.names import ROW_KINDS
 from sensegate.bus.unreadable import read
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import ConfigError, Conflict, Fenced, PermissionDenied, StoreFull, Unavailable
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from sensegate.ports import Log
 from sensegate.tiers.return_flow import ReturnPart, ReturnRequest
 
@@ -122,17 +122,17 @@ class ReturnReceiver:
                 await self._write([], reached, sequence, part, 0)
             self._ahead = part.until
             return 0
-        members: list[Member] = []
+        members: list[LogMessage] = []
         ledger, rows = Ledger(), 0
         for entry in part.entries:
-            if entry.kind not in LOGGED or not 0 <= entry.grade <= 9:
+            if entry.kind not in ROW_KINDS or not 0 <= entry.grade <= 9:
                 raise ValueError(f"part of the return flow: rows of kind {entry.kind[:20]!r}, grade {entry.grade}")
             batch = columns.decode(entry.payload)
             rows += len(batch)
             _count(ledger, batch)
             ttl_h = self._store.readings_ttl_h if entry.kind == "readings" else self._store.observations_ttl_h
-            members.append(Member(f"{entry.kind}.{self._division}.back.{entry.grade}", entry.payload, ttl_h))
-        members.append(Member(f"ledger.{self._division}-return", ledger.encode(), self._store.readings_ttl_h))
+            members.append(LogMessage(f"{entry.kind}.{self._division}.back.{entry.grade}", entry.payload, ttl_h))
+        members.append(LogMessage(f"ledger.{self._division}-return", ledger.encode(), self._store.readings_ttl_h))
         await self._write(members, reached, sequence, part, rows)
         return rows
 
@@ -141,7 +141,7 @@ class ReturnReceiver:
         return (await self._read())[0]
 
     async def _write(
-        self, members: list[Member], reached: ReturnPosition, sequence: int, part: ReturnPart, rows: int
+        self, members: list[LogMessage], reached: ReturnPosition, sequence: int, part: ReturnPart, rows: int
     ) -> None:
         after = ReturnPosition(
             secrets.token_hex(8), reached.number + 1, part.log_epoch, part.until, reached.rows + rows
@@ -149,7 +149,7 @@ class ReturnReceiver:
         subject = f"commit.{self._division}-return"
         self._known = None  # unknown until the write is confirmed
         last = await self._log.write(
-            [*members, Member(subject, msgspec.json.encode(after), rollup=True, expect=sequence)]
+            [*members, LogMessage(subject, msgspec.json.encode(after), rollup=True, expect=sequence)]
         )
         self._known = after, last
 
@@ -167,7 +167,7 @@ class ReturnReceiver:
 def _count(ledger: Ledger, batch: columns.Batch) -> None:
     """Count the rows by device and hour of arrival at the centre."""
     hours = batch.received // HOUR_US
-    places = ledger.places(batch.origins.device)
+    places = ledger.device_numbers(batch.origins.device)
     for hour in np.unique(hours).tolist():
         ledger.add_counts(
             hour, LEDGER_SOURCE, RETURNED, places, np.bincount(batch.origin[hours == hour], minlength=len(places))

@@ -15,16 +15,15 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from sensegate import __version__
 from sensegate.bus import trust
-from sensegate.bus.connect import Link, connect
-from sensegate.bus.kv import Bucket
+from sensegate.bus.connect import BusClient, connect
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import Clock
 from sensegate.config import Config, UplinkConfig, read_secret
 from sensegate.errors import ConfigError, Overloaded, PermissionDenied, Unavailable
 from sensegate.tiers import membership, registry_copies
-from sensegate.tiers.link import CentreLink
+from sensegate.tiers.link import CentreLink, connection_name
 
 PING_S = 2.0
 """Ping interval: after two unanswered ones the node reconnects, so that a link that drops packets is noticed soon."""
@@ -86,14 +85,14 @@ class CentreRoute(msgspec.Struct, frozen=True, eq=False):
     generation: int = 0
 
 
-async def connect_to_centre(route: CentreRoute, timeout_s: float = 10.0) -> Link:
+async def connect_to_centre(route: CentreRoute, timeout_s: float = 10.0) -> BusClient:
     """Connect to a centre. Raises `Unavailable`, `PermissionDenied`, `Untrusted`."""
     return await connect(
         route.url,
         node_user(route.member),
         route.secret,
         inbox_prefix=inbox_prefix(route.slot),
-        name=f"uplink {route.member} {__version__}",
+        name=connection_name("uplink", route.member),
         tls=route.tls,
         ping_s=PING_S,
         reconnect_timeout_s=PING_S,
@@ -130,7 +129,7 @@ def joined_route(link: membership.StoredLink, uplink: UplinkConfig) -> CentreRou
     return CentreRoute(link.member, link.slot, link.url, link.secret, tls, link.generation)
 
 
-async def restore(config: Config, clock: Clock, link: membership.StoredLink, buckets: Mapping[str, Bucket]) -> None:
+async def restore(config: Config, clock: Clock, link: membership.StoredLink, buckets: Mapping[str, KvBucket]) -> None:
     """Fill the registries of a new store from their copies at the centre, before anything is opened.
 
     With two centres it asks each in turn: the one at which the node joined may be away, or on standby.
@@ -176,7 +175,7 @@ def tls_context(uplink: UplinkConfig) -> ssl.SSLContext | None:
                 f"'{uplink.url}' is not a tls:// address", key="uplink.url", remedy="pins and certificates need TLS"
             )
         return None
-    return trust.context(
+    return trust.client_context(
         "uplink",
         ca_file=uplink.ca_file,
         pins=uplink.pin_sha256,

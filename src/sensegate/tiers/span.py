@@ -9,11 +9,12 @@ import numpy as np
 
 from sensegate.bus import columns, ledger, sequences
 from sensegate.bus.batch import Batch
+from sensegate.bus.commit_records import WithheldRange
 from sensegate.bus.ledger import Ledger
-from sensegate.bus.names import READINGS, ROWS
-from sensegate.bus.record import WithheldRange
+from sensegate.bus.names import READINGS, ROW_PREFIXES
 from sensegate.bus.unreadable import read, read_ledger, read_subject
-from sensegate.model import BOOL, Entry, Shed
+from sensegate.clock import HOUR_US
+from sensegate.model import BOOL, LogEntry, SheddingRule
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.protocol import PARTS_MAX, ROW_KINDS, PartKind, SpanPart
 
@@ -46,7 +47,7 @@ class PackedSpan(msgspec.Struct, frozen=True, eq=False):
         return sum(len(part.payload) for part in self.parts)
 
 
-def whole_commits(entries: Sequence[Entry]) -> Sequence[Entry]:
+def whole_commits(entries: Sequence[LogEntry]) -> Sequence[LogEntry]:
     """Return the entries up to the end of the last whole commit among them, or all if none ends there.
 
     The ledger of a commit follows its readings and precedes its record, so that it goes up with what it counts.
@@ -72,9 +73,9 @@ class Packer(msgspec.Struct, frozen=True):
 
     def pack(
         self,
-        entries: Sequence[Entry],
+        entries: Sequence[LogEntry],
         flag: Flag | None = None,
-        shed: Sequence[Shed] = (),
+        shed: Sequence[SheddingRule] = (),
         *,
         skip: bool = False,
         only: PartFilter | None = None,
@@ -91,7 +92,12 @@ class Packer(msgspec.Struct, frozen=True):
         return self._fit(entries, lambda chosen: self._pack(chosen, flag, shed, skip=skip, only=only))
 
     def pack_withheld(
-        self, entries: Sequence[Entry], withheld: WithheldRange, *, skip: bool = False, only: PartFilter | None = None
+        self,
+        entries: Sequence[LogEntry],
+        withheld: WithheldRange,
+        *,
+        skip: bool = False,
+        only: PartFilter | None = None,
     ) -> PackedSpan:
         """Return the span of the rows that mode orders withheld from these entries (at least one), and of nothing else.
 
@@ -102,10 +108,10 @@ class Packer(msgspec.Struct, frozen=True):
     def pack_expired(self, count: int, now: int, position: int) -> PackedSpan:
         """Return the span that reports how many readings expired before they could be forwarded."""
         counts = Ledger()
-        counts.add(now // ledger.HOUR_US, "", LEDGER_SOURCE, EXPIRED, count)
+        counts.add(now // HOUR_US, "", LEDGER_SOURCE, EXPIRED, count)
         return PackedSpan([*self._ledger_parts(counts)], position, 0)
 
-    def _fit(self, entries: Sequence[Entry], make: Callable[[Sequence[Entry]], PackedSpan]) -> PackedSpan:
+    def _fit(self, entries: Sequence[LogEntry], make: Callable[[Sequence[LogEntry]], PackedSpan]) -> PackedSpan:
         while True:
             span = make(entries)
             size = span.size
@@ -115,11 +121,17 @@ class Packer(msgspec.Struct, frozen=True):
             entries = whole_commits(entries[: max(1, int(len(entries) * fit))])
 
     def _pack(
-        self, entries: Sequence[Entry], flag: Flag | None, shed: Sequence[Shed], *, skip: bool, only: PartFilter | None
+        self,
+        entries: Sequence[LogEntry],
+        flag: Flag | None,
+        shed: Sequence[SheddingRule],
+        *,
+        skip: bool,
+        only: PartFilter | None,
     ) -> PackedSpan:
         counts = Ledger()
         groups: dict[tuple[str, int, int], list[Batch]] = {}
-        numbered: list[sequences.Sequences] = []
+        numbered: list[sequences.SequenceRuns] = []
         forwarded = left_out = 0
         for entry in entries:
             if entry.subject.startswith(LEDGER):
@@ -145,15 +157,15 @@ class Packer(msgspec.Struct, frozen=True):
         if only is None or only.kind == PartKind.LEDGER:
             parts += self._ledger_parts(counts)
         if only is None or only.kind == PartKind.SEQUENCES:
-            life = numbered[0].life if numbered else ""
+            life = numbered[0].epoch if numbered else ""
             parts += [
                 SpanPart(PartKind.SEQUENCES, payload)
-                for payload in sequences.encoded(life, sequences.merged(numbered), self.span_bytes_max)
+                for payload in sequences.encode_parts(life, sequences.merged(numbered), self.span_bytes_max)
             ]
         return PackedSpan(parts, entries[-1].sequence, forwarded, left_out)
 
     def _pack_withheld(
-        self, entries: Sequence[Entry], withheld: WithheldRange, *, skip: bool, only: PartFilter | None
+        self, entries: Sequence[LogEntry], withheld: WithheldRange, *, skip: bool, only: PartFilter | None
     ) -> PackedSpan:
         counts = Ledger()
         groups: dict[tuple[str, int, int], list[Batch]] = {}
@@ -177,9 +189,9 @@ class Packer(msgspec.Struct, frozen=True):
             parts += self._ledger_parts(counts)
         return PackedSpan(parts, entries[-1].sequence, forwarded)
 
-    def _rows_of(self, entry: Entry, only: PartFilter | None) -> tuple[str, int, Batch] | None:
+    def _rows_of(self, entry: LogEntry, only: PartFilter | None) -> tuple[str, int, Batch] | None:
         """Return (kind, grade, rows) of an entry; None where it has none to forward, or cannot be read."""
-        if not entry.subject.startswith(ROWS) or ".back." in entry.subject:
+        if not entry.subject.startswith(ROW_PREFIXES) or ".back." in entry.subject:
             return None  # rows of the return flow came from the centre
         subject = read_subject(entry, READER)
         if subject is None or not _matches(only, subject.kind, subject.grade):
@@ -203,7 +215,7 @@ class Packer(msgspec.Struct, frozen=True):
     def _ledger_parts(self, counts: Ledger) -> Iterator[SpanPart]:
         """Yield the ledger, in several parts where it is too large for a message."""
         if len(counts):
-            for payload in counts.encoded(self.span_bytes_max):
+            for payload in counts.encode_parts(self.span_bytes_max):
                 yield SpanPart(PartKind.LEDGER, payload)
 
 
@@ -229,7 +241,7 @@ def _of_devices(batch: Batch, only: PartFilter | None) -> Batch:
     return batch.take(selected[batch.origin])
 
 
-def _shed_mask(batch: Batch, shed: Sequence[Shed]) -> BOOL:
+def _shed_mask(batch: Batch, shed: Sequence[SheddingRule]) -> BOOL:
     """Return the mask of the rows that mode orders withhold; alarms never are."""
     origins = batch.origins
     out = np.zeros(len(batch), np.bool_)
@@ -274,8 +286,8 @@ def count_rows(counts: Ledger, batch: Batch, kind: str, *, sign: int = 1) -> Non
     """Add the rows to a ledger by device and hour of arrival, as the node's own ledger counts them."""
     if not len(batch):
         return
-    hours = batch.received // ledger.HOUR_US
-    places = counts.places(batch.origins.device)
+    hours = batch.received // HOUR_US
+    places = counts.device_numbers(batch.origins.device)
     for hour in np.unique(hours).tolist():
         rows = np.bincount(batch.origin[hours == hour], minlength=len(places))
         counts.add_counts(hour, LEDGER_SOURCE, kind, places, sign * rows)

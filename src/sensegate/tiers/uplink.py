@@ -18,12 +18,12 @@ import msgspec
 import structlog
 
 from sensegate import metrics
+from sensegate.bus.commit_records import LaneRecord, WithheldRange, decode_commit
 from sensegate.bus.ledger import ACCEPTED, FORWARDED, REFUSED_BY_CENTRE, WITHHELD
-from sensegate.bus.record import LaneRecord, WithheldRange, decode_commit
-from sensegate.clock import Clock, moved
+from sensegate.clock import Clock, wait_or_sleep
 from sensegate.config import UplinkConfig
-from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
-from sensegate.model import Entry, Shed
+from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable, combined
+from sensegate.model import LogEntry, SheddingRule
 from sensegate.ports import Log
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.exchange import Exchange, LaneState, UplinkLink
@@ -78,7 +78,7 @@ class _Attempt(msgspec.Struct, frozen=True):
 
 
 class Uplink:
-    """Forwards the log until cancelled; a `ports.Sink`. While the link is down the node works on and this waits."""
+    """Forwards the log until cancelled. While the link is down the node works on and this waits."""
 
     name = "uplink"
 
@@ -91,7 +91,7 @@ class Uplink:
         clock: Clock,
         *,
         node: str,
-        shed: Callable[[], Sequence[Shed]] = tuple,
+        shed: Callable[[], Sequence[SheddingRule]] = tuple,
         partition: int = 0,
         lag: UplinkLag | None = None,
     ) -> None:
@@ -183,8 +183,8 @@ class Uplink:
             async with asyncio.TaskGroup() as lanes:
                 lanes.create_task(self._run_lane(Lane.LIVE), name="uplink live")
                 lanes.create_task(self._run_lane(Lane.BACKLOG), name="uplink backlog")
-        except ExceptionGroup as both:
-            raise both.exceptions[0] from None  # the other lane was cancelled
+        except ExceptionGroup as errors:
+            raise combined(errors) from None
 
     async def _run_lane(self, lane: Lane) -> None:
         attempt = 0
@@ -236,7 +236,7 @@ class Uplink:
         """Wait for some seconds, or until an operator acts."""
         self._operator_acted.clear()
         if not self._claimant.force:
-            await moved(self._operator_acted, self._clock, seconds)
+            await wait_or_sleep(self._operator_acted, self._clock, seconds)
 
     def skip(self, lane: Lane) -> RefusedSpan:
         """Skip the refused span of a lane; its rows are counted as skipped. Raises `Conflict` where there is none."""
@@ -253,7 +253,7 @@ class Uplink:
         self._exchange.invalidate()
         self._operator_acted.set()
 
-    def _limited_to_skip(self, lane: Lane, entries: Sequence[Entry]) -> tuple[Sequence[Entry], bool]:
+    def _limited_to_skip(self, lane: Lane, entries: Sequence[LogEntry]) -> tuple[Sequence[LogEntry], bool]:
         """Return the entries, limited to those to be skipped where there are any, and whether they are skipped."""
         until = self._skips.get(lane, -1)
         if until < 0 or not entries or entries[0].sequence > until:
@@ -301,7 +301,7 @@ class Uplink:
         self._pace(span.rows, since_s)
         return True
 
-    async def _gather(self, entries: list[Entry]) -> list[Entry]:
+    async def _gather(self, entries: list[LogEntry]) -> list[LogEntry]:
         """Return the entries with those that arrive while waiting for more is worth it."""
         waited_s = (self._clock.now() - entries[0].time) / 1e6
         wait_s = min(self._sent_at + self._gap_s - self._clock.monotonic(), self._gap_s - waited_s)
@@ -420,7 +420,7 @@ class Uplink:
         """Return the next span of the oldest range, with its lane update and selection, and whether it is skipped."""
         record = state.record
         (after, until), *later = record.ranges
-        entries: Sequence[Entry] = await self._fetch_range(after, until)
+        entries: Sequence[LogEntry] = await self._fetch_range(after, until)
         skips = False
         if entries:
             entries, skips = self._limited_to_skip(Lane.BACKLOG, whole_commits(entries))
@@ -434,11 +434,11 @@ class Uplink:
     async def _next_withheld(self, state: LaneState) -> tuple[PackedSpan, LaneUpdate, SpanSelection, bool] | None:
         """Return the next span of rows withheld by orders that have ended; None: there is none."""
         record, shed = state.record, self._shed()
-        index = next((index for index, part in enumerate(record.withheld) if not part.meets(shed)), -1)
+        index = next((index for index, part in enumerate(record.withheld) if not part.overlaps(shed)), -1)
         if index < 0:
             return None
         part = record.withheld[index]
-        entries: Sequence[Entry] = await self._fetch_range(part.after, part.until)
+        entries: Sequence[LogEntry] = await self._fetch_range(part.after, part.until)
         skips = False
         if entries:
             entries, skips = self._limited_to_skip(Lane.BACKLOG, entries)
@@ -450,7 +450,7 @@ class Uplink:
         selection = SpanSelection(part.after, span.position, part.grade_max, part.shed, withheld_only=True)
         return span, update, selection, skips
 
-    async def _fetch_range(self, after: int, until: int) -> list[Entry]:
+    async def _fetch_range(self, after: int, until: int) -> list[LogEntry]:
         return [entry for entry in await self._fetch(after, self._backlog_bytes) if entry.sequence <= until]
 
     def _adapt(self, took_s: float) -> None:
@@ -535,7 +535,7 @@ class Uplink:
 
     # ── rows withheld by mode orders ─────────────────────────────────────────────────────────────────────
 
-    def _shed_now(self, record: LaneRecord, after: int) -> tuple[Shed, ...]:
+    def _shed_now(self, record: LaneRecord, after: int) -> tuple[SheddingRule, ...]:
         """Return the selections to withhold after a sequence; none where the lane record has no room to name them."""
         shed = tuple(self._shed())
         if shed and len(record.withheld) >= WITHHELD_MAX and not self._continues(record.withheld[-1], after, shed):
@@ -543,11 +543,11 @@ class Uplink:
             return ()
         return shed
 
-    def _continues(self, withheld: WithheldRange, after: int, shed: tuple[Shed, ...]) -> bool:
+    def _continues(self, withheld: WithheldRange, after: int, shed: tuple[SheddingRule, ...]) -> bool:
         return (withheld.until, withheld.shed, withheld.grade_max) == (after, shed, self._packer.grade_max)
 
     def _withheld_after(
-        self, record: LaneRecord, after: int, span: PackedSpan, shed: tuple[Shed, ...]
+        self, record: LaneRecord, after: int, span: PackedSpan, shed: tuple[SheddingRule, ...]
     ) -> tuple[WithheldRange, ...]:
         """Return the withheld ranges of a lane after a span that was packed with `shed`."""
         if shed and record.withheld and self._continues(record.withheld[-1], after, shed):
@@ -560,9 +560,9 @@ class Uplink:
         """Move ranges withheld by orders that have ended to the backlog lane; return False where there are none."""
         shed = self._shed()
         held = self._exchange.lanes.get(Lane.BACKLOG)
-        if held and any(not part.meets(shed) for part in held.record.withheld):
+        if held and any(not part.overlaps(shed) for part in held.record.withheld):
             self._opened.set()
-        released = [part for part in state.record.withheld if not part.meets(shed)]
+        released = [part for part in state.record.withheld if not part.overlaps(shed)]
         if not released:
             return False
         async with self._backlog_lock:
@@ -583,7 +583,7 @@ class Uplink:
 
     # ── both ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _fetch(self, after: int, bytes_max: int) -> list[Entry]:
+    async def _fetch(self, after: int, bytes_max: int) -> list[LogEntry]:
         return await self._store_log.fetch(after, limit=FETCH_ENTRIES, max_bytes=bytes_max)
 
     def _identity_sequence(self, sequence: int) -> int:

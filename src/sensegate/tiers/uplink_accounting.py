@@ -17,10 +17,10 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.ledger import FORWARDED, HOUR_US, REFUSED_BY_CENTRE, WITHHELD, Ledger
-from sensegate.clock import Clock
+from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, WITHHELD, Ledger
+from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Fenced, StoreFull, Unavailable
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from sensegate.ports import Log
 from sensegate.tiers.lanes import READMITTED, RELEASED
 
@@ -96,8 +96,8 @@ class UplinkAccounting:
         self._recorded = None  # unknown until the write is confirmed
         self._sequence = await self._log.write(
             [
-                Member(f"carried.{self._node}", ledger.encode(), self._ttl_h),
-                Member(
+                LogMessage(f"carried.{self._node}", ledger.encode(), self._ttl_h),
+                LogMessage(
                     f"commit.{self._node}-carried",
                     msgspec.json.encode(_RecordedTotals(recorded)),
                     rollup=True,

@@ -154,5 +154,5 @@ class CheckedLedger(msgspec.Struct, frozen=True, eq=False):
 class CheckedSequences(msgspec.Struct, frozen=True, eq=False):
     """Result of checking sequence numbers of devices."""
 
-    runs: sequences.Sequences | None = None
+    runs: sequences.SequenceRuns | None = None
     refusal: Refusal | None = None

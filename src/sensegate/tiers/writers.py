@@ -18,9 +18,9 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.filling import FILLED_MAX, fill
+from sensegate.bus.commit_records import NO_WRITER, LaneRecord, Writer
+from sensegate.bus.padding import PADDING_MAX, pad
 from sensegate.bus.process import write_private
-from sensegate.bus.record import NO_WRITER, LaneRecord, Writer
 from sensegate.errors import ConfigError, Unavailable
 from sensegate.ports import Log
 from sensegate.tiers import lanes, protocol
@@ -315,7 +315,7 @@ class Claimant:
                 "log has lost its end, or is a copy: the centre has more of it", position=position, reached=reached
             )
             metrics.LIMIT_HITS.labels("log_lost_end").inc()
-            fits = 2 * reached - position - last <= FILLED_MAX
+            fits = 2 * reached - position - last <= PADDING_MAX
             shifts = (*shifts, SequenceShift(position, reached if fits else protocol.NATURAL_MAX, reached - position))[
                 -SHIFTS_MAX:
             ]
@@ -325,7 +325,7 @@ class Claimant:
             if shift.until < protocol.NATURAL_MAX:
                 until = max(until, shift.until + shift.by)
         if last < until:
-            await fill(self._log, last, until)
+            await pad(self._log, last, until)
         self.writer, self.shifts, self.denied, self.force = answer.writer, shifts, "", False
         self._began, self._was_granted = -1, True
 

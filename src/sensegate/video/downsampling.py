@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import xxhash
 
+from sensegate.clock import HOUR_US
 from sensegate.video.observation import ObservationKind, TrackState, VideoObservation
 
 RULES: Final = ("first", "best", "changes", "last")
@@ -49,7 +50,7 @@ SIZE: Final = 900
 STATE_SIZE: Final = 400
 REASONS_SIZE: Final = 2_000
 """Approximate memory in bytes of a `TrackSample`, `EventSample` or `StateReasons`."""
-REASON_US: Final = 3_600_000_000
+REASON_US: Final = HOUR_US
 _REASONS_MAX: Final = 32
 
 

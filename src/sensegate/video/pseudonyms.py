@@ -10,8 +10,9 @@ import hashlib
 import hmac
 from typing import Final
 
-DAY_US: Final = 86_400_000_000
-CHINA_US: Final = 8 * 3_600_000_000
+from sensegate.clock import DAY_US, HOUR_US
+
+CHINA_US: Final = 8 * HOUR_US
 _TOKEN: Final = 24
 """Hex digits of a pseudonym (96 bits): no collisions among the vehicles of a city."""
 

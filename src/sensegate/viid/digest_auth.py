@@ -1,8 +1,7 @@
-"""HTTP Digest (RFC 7616) as cameras and platforms speak it: nonces that age and serve once a count, tolerant reading.
+"""HTTP Digest authentication (RFC 7616) with expiring nonces, tolerant of the deviations of cameras and platforms.
 
-Pure but for its memory: who asks hands in the time. What clients do that the RFC does not know: a value without
-quotes or with only the first of them, `qop` and `nc` in quotes, an absolute `uri`, no `opaque`, no `qop` at all (then
-a nonce is good for one request).
+The caller passes in the time. Accepted deviations: values without quotes or with only the opening one, `qop` and `nc`
+in quotes, an absolute `uri`, no `opaque`, no `qop` (then a nonce is valid for one request).
 """
 
 from __future__ import annotations
@@ -18,32 +17,32 @@ from urllib.parse import unquote, urlsplit
 from sensegate.viid.password_digests import MD5, SHA256, digest
 
 NONCES_MAX: Final = 200_000
-"""Nonces in use; only those count that came back with a right secret, so that nobody can push them out."""
+"""Most nonces in use; only nonces that came back with a right secret count, so that nobody can evict them."""
 USES_MAX: Final = 4_096
-"""Requests under one nonce; then the client is given another."""
+"""Most requests with a nonce, after which the client gets a new one."""
 HEADER_MAX: Final = 2_000
 _BEGIN: Final = 20
-"""Hex digits of a nonce's time (ms) and salt."""
+"""Number of hex digits of the time (ms) and salt of a nonce."""
 _PART = re.compile(r'([A-Za-z*]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"(?=\s*(?:,|$))|"([^",]*)|([^,\s"]*))')
 _ALGORITHMS: Final = {"": MD5, "MD5": MD5, "MD5-SESS": MD5, "SHA-256": SHA256, "SHA-256-SESS": SHA256}
 
 Secrets = Callable[[str, str], Sequence[str]]
-"""(user, algorithm) -> H(user:realm:password) of all passwords in force; of an unknown user one that fits nothing."""
+"""(user, algorithm) -> H(user:realm:password) of all valid passwords; for an unknown user one that never matches."""
 
 
-class Denied(Exception):
-    """The request does not prove its sender."""
+class DigestError(Exception):
+    """The request is not authenticated."""
 
     def __init__(self, why: str, *, stale: bool = False, wrong: bool = False) -> None:
         self.why = why
         self.stale = stale
-        """The secret is right; only the nonce is old."""
+        """The secret is right, but the nonce has expired."""
         self.wrong = wrong
-        """The secret is wrong: it counts for a lock-out."""
+        """The secret is wrong, which counts towards a lock-out."""
         super().__init__(why)
 
 
-class Parts(NamedTuple):
+class DigestHeader(NamedTuple):
     """An `Authorization: Digest` header."""
 
     user: str
@@ -57,34 +56,34 @@ class Parts(NamedTuple):
     algorithm: str
 
 
-def parts(header: str) -> Parts | None:
-    """Return the parts of a header; None where it is no digest."""
+def parse_header(header: str) -> DigestHeader | None:
+    """Return the fields of a header; None if it is not a digest."""
     scheme, _, rest = header.strip().partition(" ")
     if scheme.lower() != "digest" or len(header) > HEADER_MAX:
         return None
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for name, quoted, half, bare in _PART.findall(rest):
         value = re.sub(r"\\(.)", r"\1", quoted) if quoted else half or bare
-        found.setdefault(name.lower(), value.strip())
-    return Parts(
-        found.get("username", ""),
-        found.get("realm", ""),
-        found.get("nonce", ""),
-        found.get("uri", ""),
-        found.get("response", ""),
-        found.get("qop", "").lower(),
-        found.get("nc", ""),
-        found.get("cnonce", ""),
-        found.get("algorithm", ""),
+        fields.setdefault(name.lower(), value.strip())
+    return DigestHeader(
+        fields.get("username", ""),
+        fields.get("realm", ""),
+        fields.get("nonce", ""),
+        fields.get("uri", ""),
+        fields.get("response", ""),
+        fields.get("qop", "").lower(),
+        fields.get("nc", ""),
+        fields.get("cnonce", ""),
+        fields.get("algorithm", ""),
     )
 
 
-class Digest:
-    """The verifier of one realm."""
+class DigestVerifier:
+    """The verifier of a realm."""
 
-    def __init__(self, realm: str, *, nonce_s: float) -> None:
+    def __init__(self, realm: str, *, nonce_lifetime_s: float) -> None:
         self._realm = realm
-        self._nonce_s = nonce_s
+        self._nonce_s = nonce_lifetime_s
         self._used: OrderedDict[str, set[int]] = OrderedDict()
         self._key = secrets.token_bytes(32)
         self._opaque = secrets.token_hex(8)
@@ -92,10 +91,10 @@ class Digest:
     def challenges(
         self, algorithms: Sequence[str], now: float, *, stale: bool = False, compact: bool = False
     ) -> list[str]:
-        """Return the values of `WWW-Authenticate`, all with one new nonce.
+        """Return the values of `WWW-Authenticate`, with a new nonce.
 
-        The order of the parts is that which clients expect that read them with a pattern; MD5 is not named, as the
-        oldest clients stumble over `algorithm`.
+        The order of the fields suits clients that parse them with a fixed pattern; MD5 is not named, because the oldest
+        clients reject `algorithm`.
         """
         nonce = self._made(f"{round(now * 1_000):012x}{secrets.token_hex(4)}")
         glue = "," if compact else ", "
@@ -107,23 +106,23 @@ class Digest:
         ]
 
     def verify(self, header: str, method: str, path: str, known: Secrets, now: float) -> str:
-        """Return the user whom a header proves for a request; `path`: as it was sent, with query.
+        """Return the authenticated user of a request; `path` is the request target including the query.
 
         Raises:
-            Denied: it proves nobody.
+            DigestError: the header is not valid.
         """
-        given = parts(header)
+        given = parse_header(header)
         if given is None or not (given.user and given.nonce and given.uri and given.response):
-            raise Denied("no complete digest")
+            raise DigestError("the digest is incomplete")
         algorithm = _ALGORITHMS.get(given.algorithm.upper())
         if algorithm is None:
-            raise Denied("an algorithm that is not offered")
+            raise DigestError("the algorithm is not offered")
         if given.qop not in {"", "auth"}:
-            raise Denied("qop is auth, or missing")
+            raise DigestError("qop must be auth or missing")
         if given.realm and given.realm != self._realm:
-            raise Denied("another realm")
+            raise DigestError("another realm")
         if not same_path(given.uri, path):
-            raise Denied("uri is not that of the request")
+            raise DigestError("uri is not that of the request")
         count = _count(given)
         asked = digest(algorithm, f"{method}:{given.uri}")
         right = False
@@ -135,7 +134,7 @@ class Digest:
             wanted = digest(algorithm, f"{base}:{given.nonce}:{middle}{asked}")
             right |= hmac.compare_digest(wanted.encode(), given.response.lower().encode("utf-8", "replace"))
         if not right:
-            raise Denied("wrong user or password", wrong=True)
+            raise DigestError("wrong user or password", wrong=True)
         self._use(given.nonce, count, now)
         return given.user
 
@@ -151,36 +150,36 @@ class Digest:
 
     def _use(self, nonce: str, count: int, now: float) -> None:
         if not self._is_fresh(nonce, now):
-            raise Denied("the nonce is old", stale=True)
+            raise DigestError("the nonce is old", stale=True)
         while self._used and not self._is_fresh(next(iter(self._used)), now):
             self._used.popitem(last=False)
         used = self._used.get(nonce)
         if used is None:
             if len(self._used) >= NONCES_MAX:
-                raise Denied("too many nonces are in use", stale=True)
+                raise DigestError("too many nonces are in use", stale=True)
             used = self._used[nonce] = set()
         if len(used) >= USES_MAX:
-            raise Denied("the nonce has served long enough", stale=True)
+            raise DigestError("the nonce was used for too many requests", stale=True)
         if count in used or (used and 0 in {count, *used}):
-            raise Denied("the nonce was used with this count already: a replay")
+            raise DigestError("the nonce was used with this count before: a replay")
         used.add(count)
 
 
-def _count(given: Parts) -> int:
-    """Return `nc`; 0 for a client that knows no qop."""
+def _count(given: DigestHeader) -> int:
+    """Return `nc`; 0 for a client without qop."""
     if not given.qop:
         return 0
     if not (given.cnonce and re.fullmatch(r"[0-9a-fA-F]{1,8}", given.nc)) or int(given.nc, 16) == 0:
-        raise Denied("nc or cnonce is missing")
+        raise DigestError("nc or cnonce is missing")
     return int(given.nc, 16)
 
 
 def same_path(uri: str, path: str) -> bool:
-    """Return whether a `uri`, absolute or not, is the one that was asked for; the query may be left out."""
+    """Return whether a `uri`, absolute or not, names the request target; the query may be missing."""
     try:
-        said, asked = urlsplit(uri), urlsplit(path)
+        given, requested = urlsplit(uri), urlsplit(path)
     except ValueError:
         return False
-    if unquote(said.path) != unquote(asked.path):
+    if unquote(given.path) != unquote(requested.path):
         return False
-    return not said.query or unquote(said.query) == unquote(asked.query)
+    return not given.query or unquote(given.query) == unquote(requested.query)

@@ -1,7 +1,7 @@
-"""The listener of GA/T 1400 (VIID), apart from the console: registration, objects, catalogues, subscriptions.
+"""The GA/T 1400 (VIID) listener: registration, objects, catalogues, subscriptions.
 
-Paths are read without regard to case. Every answer is a status object, whatever went wrong; a status for an object is
-given when its commit is on the log, never before.
+Paths are case-insensitive. Every response is a status object, also for errors; the status of an object is sent only
+after its commit is on the log.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from sensegate.model import Device
 from sensegate.video.formats import viid_responses as answers
 from sensegate.video.formats.viid_read import decode_body, lower_keys
 from sensegate.video.formats.viid_responses import ObjectResult
-from sensegate.viid.digest_auth import Denied, Digest
-from sensegate.viid.password_digests import Digests
-from sensegate.viid.sessions import Lockouts, Session, Sessions
+from sensegate.viid.digest_auth import DigestError, DigestVerifier
+from sensegate.viid.password_digests import PasswordDigests
+from sensegate.viid.sessions import LoginLockouts, ViidSession, ViidSessions
 from sensegate.web.listener import HttpListener
 
 _log = structlog.get_logger(__name__)
@@ -58,15 +58,15 @@ COLLECTIONS: Final = {
     "apestatus": "APEStatus",
     "subscribenotifications": "SubscribeNotification",
 }
-"""Path below /VIID, folded -> kind of its objects."""
+"""Kind of objects by path below /VIID, in lower case."""
 CATALOGUES: Final = frozenset({"APE", "APS", "Tollgate", "Lane"})
 SYSTEM_BYTES_MAX: Final = 65_536
 SWEEP_S: Final = 5.0
 _METHODS: Final = ("GET", "POST", "PUT", "DELETE")
 
 
-class Taken(Protocol):
-    """What became of a body (`collect.viid.Outcome`)."""
+class TakenBody(Protocol):
+    """The outcome of a body (`viid.source.BodyOutcome`)."""
 
     @property
     def answers(self) -> Sequence[ObjectResult]: ...
@@ -76,11 +76,11 @@ class Taken(Protocol):
     def at(self) -> int: ...
 
 
-class Orders(Protocol):
-    """Subscriptions of platforms above (`publish.viid_orders.Orders`)."""
+class SubscriptionStore(Protocol):
+    """The subscriptions of superior platforms (`viid.subscriptions.ViidSubscriptions`)."""
 
-    async def place(self, peer: str, payload: bytes) -> Sequence[ObjectResult]:
-        """Make, change or cancel subscriptions. Raises `Rejected`."""
+    async def update(self, peer: str, payload: bytes) -> Sequence[ObjectResult]:
+        """Create, change or cancel subscriptions. Raises `Rejected`."""
         ...
 
     async def remove(self, peer: str, names: Sequence[str]) -> Sequence[ObjectResult]:
@@ -93,28 +93,28 @@ class Orders(Protocol):
 
 
 class ViidDeps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What the listener is handed by the wiring."""
+    """The collaborators of the listener."""
 
     config: ViidConfig
     clock: Clock
     devices: Devices
-    digests: Digests
-    take: Callable[[Device, bytes, frozenset[str]], Awaitable[Taken]]
-    """(sender, body, kinds) -> what became of it, after the commit."""
-    orders: Orders
+    digests: PasswordDigests
+    take: Callable[[Device, bytes, frozenset[str]], Awaitable[TakenBody]]
+    """(sender, body, kinds) -> outcome, after the commit."""
+    orders: SubscriptionStore
     catalogue: Callable[[Device, str, Sequence[str]], bytes]
-    """(asker, kind, ids or none for all) -> an envelope of what it may see."""
+    """(requester, kind, ids or none for all) -> envelope of the entries that it may see."""
     alive: Callable[[Device], None] = lambda _device: None
-    """A device has given a sign of life."""
+    """Callback: a device sent a request."""
     registered: Callable[[Device], None] = lambda _device: None
     gone: Callable[[str], None] = lambda _device: None
-    """The registration of a device (by id) has ended or lapsed."""
+    """Callback: the registration of a device (by id) has ended or lapsed."""
     superior: Callable[[str, str], bool] = lambda _code, _address: False
-    """Whether a code is that of a platform above, which asks from there without being a device here."""
+    """Whether a code and address are those of a superior platform, which need not be a device here."""
 
 
 class _Refusal(Exception):
-    """A request ends with this answer."""
+    """The request ends with this response."""
 
     def __init__(self, status: int, answer: ObjectResult, *, headers: Sequence[tuple[str, str]] = ()) -> None:
         self.status = status
@@ -123,30 +123,30 @@ class _Refusal(Exception):
         super().__init__(answer.text)
 
 
-class _Asker(NamedTuple):
-    """Who asks."""
+class _Requester(NamedTuple):
+    """The sender of a request."""
 
     code: str
-    """As it calls itself."""
+    """Its User-Identify."""
     device: Device
-    session: Session | None
+    session: ViidSession | None
     superior: bool = False
-    """Whether it is a platform above, which may subscribe; without a session it may do that alone."""
+    """Whether it is a superior platform, which may subscribe; without a session it may do nothing else."""
 
 
-class ViidWeb:
-    """The listener."""
+class ViidListener:
+    """The HTTP listener of GA/T 1400."""
 
     def __init__(self, deps: ViidDeps) -> None:
         self.deps = deps
         config = deps.config
-        self.sessions = Sessions(config)
-        self.lockouts = Lockouts(config)
-        self._digest = Digest(config.realm, nonce_s=config.nonce_lifetime_s)
-        self._addresses = Lockouts(
+        self.sessions = ViidSessions(config)
+        self.lockouts = LoginLockouts(config)
+        self._digest = DigestVerifier(config.realm, nonce_lifetime_s=config.nonce_lifetime_s)
+        self._addresses = LoginLockouts(
             msgspec.structs.replace(config, auth_failures_max=config.auth_failures_max * 20, lockout_s=60.0)
         )
-        self._manners = {device.device: device for device in config.devices}
+        self._deviations = {device.device: device for device in config.devices}
         self._reading = 0
         self._listener = HttpListener(
             "viid.port", connections_max=config.connections_max, header_timeout_s=10.0, reports_truncation=True
@@ -155,24 +155,24 @@ class ViidWeb:
     # ── listening ────────────────────────────────────────────────────────────────────────────────────
 
     def app(self) -> web.Application:
-        """Return the application."""
+        """Return the HTTP application."""
         app = web.Application(client_max_size=0)
         app.router.add_route("*", "/{path:.*}", self._serve, expect_handler=self._expect)
         return app
 
     async def start(self) -> str:
-        """Listen; return the base URL. Raises `ConfigError`."""
+        """Start listening; return the base URL. Raises `ConfigError`."""
         config = self.deps.config
         return await self._listener.start(self.app(), [config.host], config.port, _tls(config))
 
     async def stop(self) -> None:
-        """Close the listener; short answers finish."""
+        """Stop listening; short responses are finished."""
         await self._listener.stop()
 
     async def _expect(self, request: web.Request) -> web.StreamResponse | None:
-        """Refuse a body that is too large before it is sent (`Expect: 100-continue`)."""
+        """Reject a body that is too large before it is sent (`Expect: 100-continue`)."""
         if (request.content_length or 0) > self.deps.config.body_bytes_max:
-            return None  # the handler answers 413 and reads nothing
+            return None  # the handler responds with 413 without reading
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return None
 
@@ -201,8 +201,8 @@ class ViidWeb:
         except NotFound as why:
             status, body = 404, self._single(request, ObjectResult(device, answers.INVALID_OPERATION, str(why)))
         except SensegateError as why:
-            what = COLLECTIONS.get(request.path.lower().strip("/").partition("/")[2].partition("/")[0], "")  # no id
-            _log.warning("VIID: a request was not done", kind=what, cause=type(why).__name__)
+            kind = COLLECTIONS.get(request.path.lower().strip("/").partition("/")[2].partition("/")[0], "")  # no id
+            _log.warning("VIID: request failed", kind=kind, reason=type(why).__name__)
             status, body = 500, self._single(request, ObjectResult(device, answers.OTHER_ERROR))
         metrics.VIID_REQUESTS.labels(str(status)).inc()
         response = web.Response(status=status, body=body)
@@ -239,7 +239,7 @@ class ViidWeb:
                 return await self._objects(request, COLLECTIONS[name], parts[2:])
         raise _Refusal(404, ObjectResult("", answers.INVALID_OPERATION, f"no such path: {request.path[:100]}"))
 
-    # ── who asks ─────────────────────────────────────────────────────────────────────────────────────
+    # ── authentication ────────────────────────────────────────────────────────────────────────────────────
 
     def _address(self, request: web.Request) -> str:
         return request.remote or ""
@@ -251,71 +251,73 @@ class ViidWeb:
         return hashlib.sha256(raw).hexdigest() if raw else ""
 
     def _challenge(self, code: str, why: str, *, stale: bool = False, status: int = 401) -> _Refusal:
-        manners = self._manners.get(code, ViidDeviceConfig(device=code))
-        algorithms = manners.algorithms or self.deps.config.algorithms
+        deviations = self._deviations.get(code, ViidDeviceConfig(device=code))
+        algorithms = deviations.algorithms or self.deps.config.algorithms
         lines = self._digest.challenges(
-            algorithms, self.deps.clock.monotonic(), stale=stale, compact=manners.compact_challenge
+            algorithms, self.deps.clock.monotonic(), stale=stale, compact=deviations.compact_challenge
         )
         headers = [("WWW-Authenticate", line) for line in lines]
         return _Refusal(status, ObjectResult(code, answers.INVALID_OPERATION, why), headers=headers)
 
     def _prove(self, request: web.Request, code: str) -> Device:
-        """Return the device whose digest the request carries. Raises a challenge, or that it must wait."""
+        """Return the device that the digest of a request authenticates. Raises a challenge, or a lock-out."""
         header = request.headers.get("Authorization", "")
         if not header:
-            raise self._challenge(code, "who are you? answer the digest")
+            raise self._challenge(code, "authentication required: answer the digest challenge")
         now, address = self.deps.clock.monotonic(), self._address(request)
-        if left := self._addresses.left_s("", address, now):
-            raise Overloaded("too many wrong passwords from this address", retry_after_s=left)
-        found: list[Device] = []
+        if remaining_s := self._addresses.left_s("", address, now):
+            raise Overloaded("too many wrong passwords from this address", retry_after_s=remaining_s)
+        devices: list[Device] = []
         named = code
 
         def known(user: str, algorithm: str) -> list[str]:
             nonlocal named
             named = user[:64]
-            if left := self.lockouts.left_s(named, address, now):
+            if remaining_s := self.lockouts.left_s(named, address, now):
                 text = "too many wrong passwords; locked out for a while"
                 raise _Refusal(
                     403,
                     ObjectResult(code, answers.INVALID_OPERATION, text),
-                    headers=[("Retry-After", str(round(left) + 1))],
+                    headers=[("Retry-After", str(round(remaining_s) + 1))],
                 )
-            held = self.deps.devices.digests(user)
-            if held is None or not held[1]:
+            stored = self.deps.devices.digests(user)
+            if stored is None or not stored[1]:
                 return [self.deps.digests.nobody(user)]
-            found.append(held[0])
-            return [self.deps.digests.open(nonce, held[0].id, user, algorithm) for nonce in held[1]]
+            devices.append(stored[0])
+            return [self.deps.digests.open(nonce, stored[0].id, user, algorithm) for nonce in stored[1]]
 
         try:
             user = self._digest.verify(header, request.method, request.raw_path, known, now)
-        except Denied as why:
+        except DigestError as why:
             if why.wrong:
                 metrics.PERMISSION_DENIED.labels("viid").inc()
                 self._addresses.failed("", address, now)
                 self.lockouts.failed(named, address, now)
             raise self._challenge(code, why.why, stale=why.stale) from why
         self.lockouts.passed(user, address)
-        return found[0]
+        return devices[0]
 
     def forget(self, device: str) -> None:
-        """End the registration of a device that may not go on: disabled, or its password was changed."""
+        """End the registration of a device that was disabled or whose password was changed."""
         if self.sessions.close(device) is not None:
-            _log.info("VIID: a registration is ended here", device=device)
+            _log.info("VIID: registration ended by the gateway", device=device)
             self.deps.gone(device)
 
     async def sweep(self) -> None:
-        """Tell of registrations that lapse, until cancelled."""
+        """Report lapsed registrations, until cancelled."""
         while True:
             await self.deps.clock.sleep(min(SWEEP_S, self.deps.config.session_timeout_s / 4))
             for session in self.sessions.lapsed(self.deps.clock.monotonic()):
-                _log.info("VIID: a registration has lapsed", device=session.device)
+                _log.info("VIID: registration lapsed", device=session.device)
                 self.deps.gone(session.device)
 
     async def _system(self, request: web.Request, envelope: str) -> str:
         """Return the DeviceID of a system request."""
         payload = await self._body(request, SYSTEM_BYTES_MAX)
         if not payload and not request.headers.get("Authorization"):
-            raise self._challenge("", "who are you? answer the digest")  # how curl asks whether it must
+            raise self._challenge(
+                "", "authentication required: answer the digest challenge"
+            )  # curl first sends an empty request
         inner = decode_body(payload).get(envelope)
         code = lower_keys(inner).get("deviceid") if isinstance(inner, dict) else None
         if not isinstance(code, str) or not code.strip() or len(code) > 64:
@@ -325,9 +327,9 @@ class ViidWeb:
     async def _register(self, request: web.Request) -> bytes:
         code = await self._system(request, "registerobject")
         device = self._prove(request, code)
-        self._demand_same(device, code)
+        self._require_own_id(device, code)
         now, at = self.deps.clock.monotonic(), self.deps.clock.now()
-        session = Session(device.id, self._address(request), self._certificate(request), at, now, at)
+        session = ViidSession(device.id, self._address(request), self._certificate(request), at, now, at)
         self.sessions.open(session)
         _log.info("VIID: registered", device=device.id, address=session.address)
         self.deps.alive(device)
@@ -337,29 +339,29 @@ class ViidWeb:
     async def _unregister(self, request: web.Request) -> bytes:
         code = await self._system(request, "unregisterobject")
         by_session = self.deps.config.unregister_auth == "session" and not request.headers.get("Authorization")
-        device = self._asker(request, code).device if by_session else self._prove(request, code)
-        self._demand_same(device, code)
+        device = self._requester(request, code).device if by_session else self._prove(request, code)
+        self._require_own_id(device, code)
         if self.sessions.close(device.id) is None:
             raise _Refusal(401, ObjectResult(code, answers.INVALID_OPERATION, "not registered"))
         _log.info("VIID: unregistered", device=device.id)
         self.deps.gone(device.id)
         return self._single(request, ObjectResult(code))
 
-    def _demand_same(self, device: Device, code: str) -> None:
+    def _require_own_id(self, device: Device, code: str) -> None:
         if code not in {device.id, device.alias}:
-            text = "DeviceID is not the one whose password this is"
+            text = "DeviceID does not belong to this password"
             raise _Refusal(403, ObjectResult(code, answers.INVALID_OPERATION, text))
 
     async def _keepalive(self, request: web.Request) -> bytes:
         code = await self._system(request, "keepaliveobject")
-        asker = self._asker(request, code)
+        asker = self._requester(request, code)
         if asker.session is not None:
-            self._demand_same(asker.device, code)
+            self._require_own_id(asker.device, code)
         self.deps.alive(asker.device)
         return self._single(request, ObjectResult(code))
 
-    def _asker(self, request: web.Request, code: str = "") -> _Asker:
-        """Return who asks: by its registration, and by its digest where it sends one. Raises 401 with a challenge."""
+    def _requester(self, request: web.Request, code: str = "") -> _Requester:
+        """Return the sender by its registration, and by its digest if it sends one. Raises 401 with a challenge."""
         code = request.headers.get("User-Identify", "").strip() or code
         proved = self._prove(request, code) if request.headers.get("Authorization") else None
         if proved is not None and not code:
@@ -370,14 +372,14 @@ class ViidWeb:
         now = self.deps.clock.monotonic()
         session = None
         if device is not None and (proved is None or proved.id == device.id):
-            session = self.sessions.of(device.id, self._address(request), self._certificate(request), now)
+            session = self.sessions.find(device.id, self._address(request), self._certificate(request), now)
         if superior and session is None:
-            return _Asker(code, Device(code, "", ""), None, superior=True)
+            return _Requester(code, Device(code, "", ""), None, superior=True)
         if device is None or session is None:
             metrics.PERMISSION_DENIED.labels("viid").inc()
             raise self._challenge(code[:64], "not registered; register first (POST /VIID/System/Register)")
         self.sessions.renew(session, now, self.deps.clock.now())
-        return _Asker(code, device, session, superior)
+        return _Requester(code, device, session, superior)
 
     def _time(self) -> bytes:
         told = {
@@ -394,17 +396,19 @@ class ViidWeb:
         if request.method == "GET":
             return self._listed(request, kind, rest)
         if request.method == "DELETE":
-            self._asker(request)
+            self._requester(request)
             raise _Refusal(405, ObjectResult("", answers.INVALID_OPERATION, "what was reported is not taken back"))
         if rest[1:] and rest[1].lower() == "data":
-            self._asker(request)
-            text = "pictures and recordings are not taken; send what they show"
+            self._requester(request)
+            text = "pictures and recordings are not accepted; send their metadata"
             raise _Refusal(403, ObjectResult(rest[0][:64], answers.INVALID_OPERATION, text))
         if not request.can_read_body and not request.headers.get("Authorization"):
-            raise self._challenge("", "who are you? answer the digest")  # how curl asks whether it must
-        asker = self._asker(request)
+            raise self._challenge(
+                "", "authentication required: answer the digest challenge"
+            )  # curl first sends an empty request
+        asker = self._requester(request)
         if asker.session is None:
-            text = "a platform above sends no objects unless it registers"
+            text = "a superior platform must register before it sends objects"
             raise _Refusal(403, ObjectResult("", answers.INVALID_OPERATION, text))
         payload = await self._body(request, self.deps.config.body_bytes_max)
         kinds = frozenset({kind, "APEStatus"}) if kind == "APE" else frozenset({kind})
@@ -415,25 +419,25 @@ class ViidWeb:
         if taken.at:
             asker.session.offsets.append(self.deps.clock.now() - taken.at)
         self.deps.alive(asker.device)
-        manners = self._manners.get(asker.device.id) or self._manners.get(asker.device.alias)
+        manners = self._deviations.get(asker.device.id) or self._deviations.get(asker.device.alias)
         now, path = self.deps.clock.now(), request.path[:200]
         if rest or not taken.listed or (manners is not None and manners.batch_reply == "single"):
             return answers.encode_status(path, answers.combine_results(taken.answers), now)
         return answers.encode_status_list(path, taken.answers, now)
 
     def _listed(self, request: web.Request, kind: str, rest: list[str]) -> bytes:
-        asker = self._asker(request)
+        asker = self._requester(request)
         if kind not in CATALOGUES:
-            text = "what was reported is read from the feeds"
+            text = "reported objects can be read only from the feeds"
             raise _Refusal(405, ObjectResult("", answers.INVALID_OPERATION, text))
         return self.deps.catalogue(asker.device, kind, rest[:1])
 
     async def _subscribes(self, request: web.Request, rest: list[str]) -> bytes:
         if request.method in {"POST", "PUT"} and not request.can_read_body and not request.headers.get("Authorization"):
-            raise self._challenge("", "who are you? answer the digest")
-        asker = self._asker(request)
+            raise self._challenge("", "authentication required: answer the digest challenge")
+        asker = self._requester(request)
         if not asker.superior:
-            text = "only the platforms above that are configured subscribe here (viid.superiors)"
+            text = "only configured superior platforms may subscribe (viid.superiors)"
             raise _Refusal(403, ObjectResult("", answers.INVALID_OPERATION, text))
         peer, now, path = asker.code, self.deps.clock.now(), request.path[:200]
         if request.method == "GET":
@@ -444,7 +448,7 @@ class ViidWeb:
             ]
             return answers.encode_status_list(path, await self.deps.orders.remove(peer, names[:1_000]), now)
         payload = await self._body(request, SYSTEM_BYTES_MAX * 16)
-        told = await self.deps.orders.place(peer, payload)
+        told = await self.deps.orders.update(peer, payload)
         return (
             answers.encode_status(path, answers.combine_results(told), now)
             if rest
@@ -453,7 +457,7 @@ class ViidWeb:
 
     # ── bodies ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def _body(self, request: web.Request, most: int) -> bytes:
+    async def _body(self, request: web.Request, limit: int) -> bytes:
         """Return the body, read in pieces.
 
         Raises:
@@ -461,10 +465,10 @@ class ViidWeb:
         """
         code = request.headers.get("User-Identify", "").strip()[:64]
         if request.headers.get("Content-Encoding", "identity") != "identity":
-            raise _Refusal(400, ObjectResult(code, answers.BAD_JSON, "compressed bodies are not taken"))
-        if (request.content_length or 0) > most:
+            raise _Refusal(400, ObjectResult(code, answers.BAD_JSON, "compressed bodies are not accepted"))
+        if (request.content_length or 0) > limit:
             metrics.LIMIT_HITS.labels("viid_body").inc()
-            raise _Refusal(413, ObjectResult(code, answers.BAD_CONTENT, f"a body has at most {most} bytes"))
+            raise _Refusal(413, ObjectResult(code, answers.BAD_CONTENT, f"the body is larger than {limit} bytes"))
         pieces: list[bytes] = []
         size = 0
         try:
@@ -472,15 +476,17 @@ class ViidWeb:
                 async for piece in request.content.iter_any():
                     size += len(piece)
                     self._reading += len(piece)
-                    if size > most:
+                    if size > limit:
                         metrics.LIMIT_HITS.labels("viid_body").inc()
-                        raise _Refusal(413, ObjectResult(code, answers.BAD_CONTENT, f"a body has at most {most} bytes"))
+                        raise _Refusal(
+                            413, ObjectResult(code, answers.BAD_CONTENT, f"the body is larger than {limit} bytes")
+                        )
                     if self._reading > self.deps.config.bodies_total_bytes_max:
                         metrics.LIMIT_HITS.labels("viid_bodies").inc()
-                        raise Overloaded("too many large bodies at a time; try again")
+                        raise Overloaded("too many large request bodies at a time; try again")
                     pieces.append(piece)
         except TimeoutError:
-            raise _Refusal(408, ObjectResult(code, answers.BAD_JSON, "the body is not complete")) from None
+            raise _Refusal(408, ObjectResult(code, answers.BAD_JSON, "the body is incomplete")) from None
         except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, ConnectionError, EOFError):
             raise _Refusal(400, ObjectResult(code, answers.BAD_JSON, "the body was cut off")) from None
         finally:
@@ -492,9 +498,9 @@ def _tls(config: ViidConfig) -> ssl.SSLContext | None:
     if not config.cert_file:
         if config.host not in {"127.0.0.1", "::1", "localhost"} and not config.allow_plaintext:
             raise ConfigError(
-                f"{config.host} without TLS",
+                f"{config.host} would be served without TLS",
                 key="viid.cert_file",
-                remedy="give a certificate, or say viid.allow_plaintext: true",
+                remedy="give a certificate, or set viid.allow_plaintext: true",
             )
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -505,5 +511,7 @@ def _tls(config: ViidConfig) -> ssl.SSLContext | None:
             context.load_verify_locations(config.ca_file)
             context.verify_mode = ssl.CERT_OPTIONAL
     except (OSError, ssl.SSLError) as why:
-        raise ConfigError(f"certificate cannot be used: {why}", key="viid.cert_file", remedy="PEM files") from why
+        raise ConfigError(
+            f"the certificate cannot be loaded: {why}", key="viid.cert_file", remedy="give PEM files"
+        ) from why
     return context

@@ -1,4 +1,4 @@
-"""REST: who has registered by GA/T 1400, the platforms above and below, and their subscriptions."""
+"""REST resources of GA/T 1400: registrations, superior and subordinate platforms, subscriptions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import msgspec
 
 from sensegate.authority.scope import Action
 from sensegate.errors import PermissionDenied
-from sensegate.web.deps import PartKey
+from sensegate.ports import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 
 class Registration(msgspec.Struct, frozen=True):
-    """A camera or platform that has registered here."""
+    """A registered camera or platform."""
 
     device: str
     address: str
@@ -23,11 +23,11 @@ class Registration(msgspec.Struct, frozen=True):
     requests: int
     objects: int
     clock_behind_s: float | None
-    """By how much its clock is behind ours, transit included; null: not known. The standard allows 1 s."""
+    """Delay of its clock against ours, including transit; null: unknown. The standard allows 1 s."""
 
 
-class Subscription(msgspec.Struct, frozen=True):
-    """A subscription of a platform above."""
+class SuperiorSubscription(msgspec.Struct, frozen=True):
+    """A subscription of a superior platform."""
 
     superior: str
     id: str
@@ -41,56 +41,56 @@ class Subscription(msgspec.Struct, frozen=True):
     notifications: int
 
 
-class Above(msgspec.Struct, frozen=True):
-    """A platform above."""
+class SuperiorStatus(msgspec.Struct, frozen=True):
+    """A superior platform."""
 
     name: str
     server_id: str
     registered: bool
-    trouble: str
+    problem: str
 
 
-class Below(msgspec.Struct, frozen=True):
-    """A platform below, and our subscription there."""
+class SubordinateStatus(msgspec.Struct, frozen=True):
+    """A subordinate platform, and the subscription there."""
 
     device: str
     subscription: str
     in_force: bool
     cancelled: bool
-    trouble: str
+    problem: str
 
 
-class Told(msgspec.Struct, frozen=True):
-    """All of it."""
+class ViidStatus(msgspec.Struct, frozen=True):
+    """The state of GA/T 1400 at this gateway."""
 
     server_id: str
     registrations: list[Registration]
-    above: list[Above]
-    subscriptions: list[Subscription]
-    below: list[Below]
+    superiors: list[SuperiorStatus]
+    subscriptions: list[SuperiorSubscription]
+    subordinates: list[SubordinateStatus]
 
 
-class ViidDesk(Protocol):
-    """What the wiring offers."""
+class ViidControl(Protocol):
+    """The operations of the VIID feature."""
 
-    def told(self) -> Told:
-        """Return the state of everything."""
+    def status(self) -> ViidStatus:
+        """Return the state of registrations, platforms and subscriptions."""
         ...
 
-    async def cancel(self, device: str) -> Below:
-        """Cancel our subscription at a platform below. Raises `NotFound`."""
+    async def cancel(self, device: str) -> SubordinateStatus:
+        """Cancel the subscription at a subordinate platform. Raises `NotFound`."""
         ...
 
-    async def renew(self, device: str) -> Below:
-        """Subscribe there again. Raises `NotFound`."""
+    async def renew(self, device: str) -> SubordinateStatus:
+        """Renew the subscription at a subordinate platform. Raises `NotFound`."""
         ...
 
 
-VIID = PartKey[ViidDesk]("viid", absent="GA/T 1400 is not spoken here; set viid.server_id")
+VIID = PartKey[ViidControl]("viid", absent="GA/T 1400 is off; set viid.server_id")
 
 
 def registration(session: Any, code: str) -> Registration:
-    """Return a session (`viid_sessions.Session`) as a row."""
+    """Return a session (`viid.sessions.ViidSession`) as a row."""
     behind = session.offset_us
     return Registration(
         code,
@@ -103,60 +103,60 @@ def registration(session: Any, code: str) -> Registration:
     )
 
 
-def _desk(call: Call) -> ViidDesk:
-    desk = call.part(VIID)
+def _control(call: Call) -> ViidControl:
+    control = call.part(VIID)
     if not call.principal.scope.covers(call.deps.division):
-        raise PermissionDenied("platforms are a matter of the whole gateway; your scope is a part of it")
-    return desk
+        raise PermissionDenied("platforms concern the whole gateway, but your scope is only a part of it")
+    return control
 
 
-async def _told(call: Call) -> Told:
-    return _desk(call).told()
+async def _status(call: Call) -> ViidStatus:
+    return _control(call).status()
 
 
-async def _cancel(call: Call) -> Below:
-    desk = _desk(call)
+async def _cancel(call: Call) -> SubordinateStatus:
+    control = _control(call)
     name = call.path("device")
     await call.deps.audit.record(call.principal, "viid.cancel", name)
-    return await desk.cancel(name)
+    return await control.cancel(name)
 
 
-async def _renew(call: Call) -> Below:
-    desk = _desk(call)
+async def _renew(call: Call) -> SubordinateStatus:
+    control = _control(call)
     name = call.path("device")
     await call.deps.audit.record(call.principal, "viid.renew", name)
-    return await desk.renew(name)
+    return await control.renew(name)
 
 
 ROUTES: Sequence[Route] = (
     Route(
         method="GET",
         path=f"{API}/viid",
-        handler=_told,
+        handler=_status,
         summary="Registrations, platforms and subscriptions by GA/T 1400 (VIID).",
         tag="video",
         action=Action.READ_REGISTRY,
-        response=Told,
+        response=ViidStatus,
         errors=(404,),
     ),
     Route(
         method="POST",
-        path=f"{API}/viid/below/{{device}}/cancel",
+        path=f"{API}/viid/subordinates/{{device}}/cancel",
         handler=_cancel,
-        summary="Cancel our subscription at a platform below.",
+        summary="Cancel the subscription at a subordinate platform.",
         tag="video",
         action=Action.CHANGE_DEVICES,
-        response=Below,
+        response=SubordinateStatus,
         errors=(404,),
     ),
     Route(
         method="POST",
-        path=f"{API}/viid/below/{{device}}/renew",
+        path=f"{API}/viid/subordinates/{{device}}/renew",
         handler=_renew,
-        summary="Subscribe at a platform below again; what was seen meanwhile is not sent.",
+        summary="Renew the subscription at a subordinate platform; objects in between are not sent.",
         tag="video",
         action=Action.CHANGE_DEVICES,
-        response=Below,
+        response=SubordinateStatus,
         errors=(404,),
     ),
 )

@@ -1,7 +1,7 @@
-"""Who has registered by GA/T 1400, from where, and how its clock goes; who is locked out.
+"""Registrations by GA/T 1400 with address and clock offset, and lock-outs after wrong passwords.
 
-`User-Identify` proves nothing: it is believed only from the address (or with the certificate) of the registration, and
-for a time. Each request that is answered renews it.
+`User-Identify` proves nothing by itself: it is accepted only from the address (or with the certificate) of the
+registration, and for a limited time, which each successful request renews.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _OFFSETS: Final = 32
 _RATE_S: Final = 10.0
 
 
-class Session(msgspec.Struct, eq=False):
-    """One registration."""
+class ViidSession(msgspec.Struct, eq=False):
+    """A registration."""
 
     device: str
     """Id in the registry."""
     address: str
     certificate: str = ""
-    """Fingerprint of the client's certificate; empty: it showed none."""
+    """Fingerprint of the client's certificate; empty: none."""
     since: int = 0
     """µs UTC."""
     seen: float = 0.0
     """Monotonic time of the last request."""
     last: int = 0
-    """The same, µs UTC."""
+    """Time of the last request, µs UTC."""
     requests: int = 0
     objects: int = 0
     offsets: deque[int] = msgspec.field(default_factory=lambda: deque(maxlen=_OFFSETS))
@@ -42,81 +42,81 @@ class Session(msgspec.Struct, eq=False):
 
     @property
     def offset_us(self) -> int | None:
-        """By how much its clock is behind ours, transit included: the least of the last objects; None: not known."""
+        """Smallest recent delay of its clock against ours, including transit; None: unknown."""
         return min(self.offsets, key=abs) if self.offsets else None
 
 
-class Sessions:
-    """All registrations of this listener."""
+class ViidSessions:
+    """The registrations at this listener."""
 
     def __init__(self, config: ViidConfig) -> None:
         self._config = config
-        self._held: OrderedDict[str, Session] = OrderedDict()
+        self._sessions: OrderedDict[str, ViidSession] = OrderedDict()
 
-    def open(self, session: Session) -> None:
-        """Take a registration; an earlier one of the device ends."""
-        self._held.pop(session.device, None)
-        self._held[session.device] = session
-        while len(self._held) > SESSIONS_MAX:
-            self._held.popitem(last=False)
+    def open(self, session: ViidSession) -> None:
+        """Add a registration, which ends an earlier one of the device."""
+        self._sessions.pop(session.device, None)
+        self._sessions[session.device] = session
+        while len(self._sessions) > SESSIONS_MAX:
+            self._sessions.popitem(last=False)
 
-    def close(self, device: str) -> Session | None:
-        """End a registration."""
-        return self._held.pop(device, None)
+    def close(self, device: str) -> ViidSession | None:
+        """End a registration; return it."""
+        return self._sessions.pop(device, None)
 
-    def of(self, device: str, address: str, certificate: str, now: float) -> Session | None:
-        """Return the registration of a device that asks from an address; None where it must register (again)."""
-        held = self._held.get(device)
-        if held is None:
+    def find(self, device: str, address: str, certificate: str, now: float) -> ViidSession | None:
+        """Return the registration of a device for a request from an address; None if it must register first."""
+        session = self._sessions.get(device)
+        if session is None:
             return None
-        if now - held.seen > self._config.session_timeout_s:
+        if now - session.seen > self._config.session_timeout_s:
             return None
-        if held.certificate:
-            return held if certificate == held.certificate else None
-        return held if self._config.session_binding == "none" or address == held.address else None
+        if session.certificate:
+            return session if certificate == session.certificate else None
+        return session if self._config.session_binding == "none" or address == session.address else None
 
-    def renew(self, session: Session, now: float, at: int) -> None:
-        """Note a request. Raises `Overloaded`: too many."""
+    def renew(self, session: ViidSession, now: float, at: int) -> None:
+        """Record a request. Raises `Overloaded` beyond the rate limit."""
         session.seen, session.last = now, at
         session.requests += 1
         if now - session.began > _RATE_S:
             session.began, session.counted = now, 0
         session.counted += 1
         if session.counted > self._config.requests_per_s * _RATE_S:
-            raise Overloaded("too many requests of this device", retry_after_s=session.began + _RATE_S - now)
+            raise Overloaded("too many requests from this device", retry_after_s=session.began + _RATE_S - now)
 
-    def lapsed(self, now: float) -> list[Session]:
-        """Return those that have lapsed, and forget them."""
-        gone = [session for session in self._held.values() if now - session.seen > self._config.session_timeout_s]
-        for session in gone:
-            del self._held[session.device]
-        return gone
+    def lapsed(self, now: float) -> list[ViidSession]:
+        """Remove and return the lapsed registrations."""
+        lapsed = [session for session in self._sessions.values() if now - session.seen > self._config.session_timeout_s]
+        for session in lapsed:
+            del self._sessions[session.device]
+        return lapsed
 
-    def all(self, now: float) -> list[Session]:
-        """Return those that have not lapsed."""
-        return [session for session in self._held.values() if now - session.seen <= self._config.session_timeout_s]
+    def all(self, now: float) -> list[ViidSession]:
+        """Return the active registrations."""
+        return [session for session in self._sessions.values() if now - session.seen <= self._config.session_timeout_s]
 
 
-class Lockouts:
-    """Wrong passwords by device and address."""
+class LoginLockouts:
+    """Counts of wrong passwords by device and address."""
 
     def __init__(self, config: ViidConfig) -> None:
         self._config = config
         self._failed: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
 
     def left_s(self, user: str, address: str, now: float) -> float:
-        """Return for how long this user is locked out at this address; 0: it is not."""
+        """Return how long a user is still locked out at an address; 0: not locked out."""
         count, last = self._failed.get((user, address), (0, 0.0))
         left = last + self._config.lockout_s - now
         return left if count >= self._config.auth_failures_max and left > 0 else 0.0
 
     def failed(self, user: str, address: str, now: float) -> None:
-        """Note a wrong password."""
+        """Record a wrong password."""
         count, last = self._failed.pop((user, address), (0, now))
         self._failed[user, address] = (count + 1 if now - last < self._config.lockout_s else 1, now)
         while len(self._failed) > _PAIRS_MAX:
             self._failed.popitem(last=False)
 
     def passed(self, user: str, address: str) -> None:
-        """Forget what was wrong before."""
+        """Reset the count after a right password."""
         self._failed.pop((user, address), None)

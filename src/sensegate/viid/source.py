@@ -1,6 +1,6 @@
-"""Objects that cameras and platforms push by GA/T 1400: cut here, walked as messages, answered after the commit.
+"""The VIID source: objects that cameras and platforms push by GA/T 1400, redacted here and answered after the commit.
 
-A body may hold megabytes of pictures; of it only what may be kept goes on, in messages that the log takes.
+A body may contain megabytes of pictures; only permitted fields are passed on, in messages that fit the log.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 from sensegate import metrics
 from sensegate.clock import Clock
-from sensegate.collect.pushed import Pushed
+from sensegate.collect.pushed import PushSource
 from sensegate.config import IngestConfig
 from sensegate.errors import Overloaded, Rejected, Unavailable
 from sensegate.model import Device
@@ -27,27 +27,27 @@ from sensegate.video.formats.viid_responses import BAD_CONTENT, INVALID_OPERATIO
 FORMAT: Final = "viid"
 TIMEOUT_S: Final = 25.0
 PART_BYTES: Final = 160_000
-"""So many bytes of kept objects are one message; its envelope and counts come on top."""
+"""Most bytes of redacted objects in a message, without its envelope and counts."""
 PART_OBJECTS: Final = 500
 _encode = msgspec.json.Encoder().encode
 
 Owner = Callable[[str], Device | None]
-"""Returns the enabled device of a camera's code, None where none is registered."""
+"""Function that returns the enabled device of a camera's code, None if there is none."""
 
 
-class Outcome(NamedTuple):
-    """What became of a body, once it is committed."""
+class BodyOutcome(NamedTuple):
+    """The outcome of a committed body."""
 
     answers: list[ObjectResult]
-    """One an object, in the order of the body; of notifications one a notification."""
+    """Results of the objects in the order of the body; for notifications, one per notification."""
     listed: bool = True
-    """Whether the body was an envelope of many: it is answered by a list."""
+    """Whether the body was a list, which is answered by a list."""
     at: int = 0
-    """The newest time that an object of it tells (µs UTC); 0: none does."""
+    """Latest time among the objects (µs UTC); 0: none has a time."""
 
 
-class ViidSource(Pushed):
-    """Gives what `take` brings; `take` returns once all of it was acknowledged."""
+class ViidSource(PushSource):
+    """A source of pushed bodies; `take` returns when all messages of a body were acknowledged."""
 
     def __init__(
         self,
@@ -60,16 +60,16 @@ class ViidSource(Pushed):
         trusts: Callable[[Device], bool] = lambda _sender: False,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """Make a source.
+        """Create a source.
 
         Args:
-            limits: of the intake.
-            clock: for arrivals.
-            veil: hides plates and free ids.
+            limits: limits of the intake.
+            clock: gives the time of arrivals.
+            veil: pseudonymises plates and free ids.
             owner: finds the device of a camera's code.
-            adopt: is told what a body says of cameras, tollgates and lanes, before it is walked.
-            trusts: whether cameras that a sender's objects name are taken as its own, though no catalogue named them.
-            timeout_s: longest wait for a commit.
+            adopt: takes the catalogue entries of a body, before its objects are processed.
+            trusts: whether unknown cameras in a sender's objects are registered behind it.
+            timeout_s: time limit for a commit.
         """
         super().__init__(FORMAT, limits, clock)
         self._veil = veil
@@ -78,60 +78,61 @@ class ViidSource(Pushed):
         self._trusts = trusts
         self._timeout_s = timeout_s
 
-    async def take(self, sender: Device, payload: bytes, kinds: frozenset[str] = frozenset()) -> Outcome:
-        """Take the body of a request of a device that proved itself; return when it is committed.
+    async def take(self, sender: Device, payload: bytes, kinds: frozenset[str] = frozenset()) -> BodyOutcome:
+        """Take the body of a request of an authenticated device; return when it is committed.
 
-        `kinds`: of which its objects must be; empty: any.
+        `kinds` are the permitted kinds of objects; empty: any.
 
         Raises:
-            Rejected: the body as a whole cannot be used; a trace of it (no content) is in quarantine.
-            Overloaded: too many wait already; nothing was taken.
-            Unavailable: not committed in time; it may still be. It is to be sent again.
+            Rejected: the body is invalid as a whole; a trace without content is in quarantine.
+            Overloaded: too many messages are waiting; nothing was accepted.
+            Unavailable: not committed in time, but it still may be; send it again.
         """
         if self.full:
             metrics.LIMIT_HITS.labels("depth_messages_max").inc()
-            raise Overloaded("too many messages wait for their commit; try again")
+            raise Overloaded("too many messages are waiting for their commit; try again")
         try:
-            whole = redact_body(payload, sender.alias or sender.id, self._veil, self._clock.now())
-            if kinds and any(element.kind not in kinds and not element.inside for element in whole.objects):
+            redacted = redact_body(payload, sender.alias or sender.id, self._veil, self._clock.now())
+            if kinds and any(element.kind not in kinds and not element.inside for element in redacted.objects):
                 raise Rejected("schema", f"holds other objects than {', '.join(sorted(kinds))}")  # noqa: TRY301
         except Rejected as why:
             await self._committed([self._put(sender, stored.encode_withheld(FORMAT, payload, why, self._veil))])
             raise
-        entries = [element.record for element in whole.objects if isinstance(element.record, CatalogueRecord)]
+        entries = [element.record for element in redacted.objects if isinstance(element.record, CatalogueRecord)]
         if self._trusts(sender):
-            cameras = {element.record.camera for element in whole.objects if element.record is not None} - {
+            cameras = {element.record.camera for element in redacted.objects if element.record is not None} - {
                 entry.id for entry in entries
             }
             new = sorted(name for name in cameras if is_device(name) and self._owner(name) is None)
             entries += [CatalogueRecord(kind="APE", id=name, unique_id=True, camera=name) for name in new]
         if entries:
             await self._adopt(sender, entries)
-        for element in whole.objects:
+        for element in redacted.objects:
             for rule in element.record.deviations if element.record is not None else ():
                 metrics.VIID_NONCONFORMANT.labels(rule).inc()
-        answers = [self._answer(sender, element) for element in whole.objects]
-        parts = _parts(whole.objects, whole.removed)
+        answers = [self._answer(sender, element) for element in redacted.objects]
+        parts = _parts(redacted.objects, redacted.removed)
         await self._committed([self._put(sender, stored.encode_redacted(FORMAT, part)) for part in parts])
-        kept = [element.record for element in whole.objects]
-        told = [answer for element, answer in zip(whole.objects, answers, strict=True) if not element.inside]
-        return Outcome(
-            _of_notices(whole.notices, whole.objects, answers) if whole.notices else told,
-            whole.listed,
+        records = [element.record for element in redacted.objects]
+        results = [answer for element, answer in zip(redacted.objects, answers, strict=True) if not element.inside]
+        return BodyOutcome(
+            _notification_answers(redacted.notices, redacted.objects, answers) if redacted.notices else results,
+            redacted.listed,
             max(
-                (element.time for element in kept if isinstance(element, Sighting) and element.time_quality), default=0
+                (element.time for element in records if isinstance(element, Sighting) and element.time_quality),
+                default=0,
             ),
         )
 
-    def state(self, device: Device, *, online: bool) -> None:
-        """Take that a device has registered, or that its registration has ended; nobody waits for the commit."""
+    def report_state(self, device: Device, *, online: bool) -> None:
+        """Record that a device registered, or that its registration ended, without waiting for the commit."""
         if self.full:
             return
         entry = CatalogueRecord(kind="APE", id=device.id, camera=device.id, time=self._clock.now(), online=online)
         self._put(device, stored.encode_redacted(FORMAT, Redacted(_encode(ViidBody((entry,))))))
 
     def _put(self, sender: Device, payload: bytes) -> asyncio.Future[None]:
-        return self.put(f"http/{sender.id}", payload, sender.id, cut=True)
+        return self.put(f"http/{sender.id}", payload, sender.id, redacted=True)
 
     async def _committed(self, waiting: list[asyncio.Future[None]]) -> None:
         try:
@@ -142,49 +143,53 @@ class ViidSource(Pushed):
                 f"not committed within {self._timeout_s:g} s, the outcome is unknown; send it again"
             ) from why
 
-    def _answer(self, sender: Device, one: RedactedObject) -> ObjectResult:
-        """Return what an object will be told: the walk judges by the same rules."""
-        if isinstance(one.record, InvalidRecord):
-            return ObjectResult(one.id, BAD_CONTENT, one.record.detail)
-        if one.record is None or not one.record.camera:
-            return ObjectResult(one.id)
-        owner = self._owner(one.record.camera)
+    def _answer(self, sender: Device, element: RedactedObject) -> ObjectResult:
+        """Return the result of an object, by the same rules as the ingest pipeline."""
+        if isinstance(element.record, InvalidRecord):
+            return ObjectResult(element.id, BAD_CONTENT, element.record.detail)
+        if element.record is None or not element.record.camera:
+            return ObjectResult(element.id)
+        owner = self._owner(element.record.camera)
         if owner is None:
-            return ObjectResult(one.id, INVALID_OPERATION, "its camera is not registered here")
+            return ObjectResult(element.id, INVALID_OPERATION, "its camera is not registered here")
         if owner.id != sender.id and sender.id not in owner.gateways:
-            return ObjectResult(one.id, INVALID_OPERATION, "its camera belongs to another platform")
-        return ObjectResult(one.id)
+            return ObjectResult(element.id, INVALID_OPERATION, "its camera belongs to another platform")
+        return ObjectResult(element.id)
 
 
-def _of_notices(
+def _notification_answers(
     names: Sequence[str], objects: Sequence[RedactedObject], answers: Sequence[ObjectResult]
 ) -> list[ObjectResult]:
-    """Return one answer a notification: good unless all of its objects are refused.
+    """Return a result per notification: success unless all of its objects are refused.
 
-    Objects that are refused would be refused again: their notification is not asked for once more.
+    A repetition would not help refused objects, so the peer is not asked to send the notification again.
     """
-    of: dict[str, list[ObjectResult]] = {}
-    for one, answer in zip(objects, answers, strict=True):
-        of.setdefault(one.notice, []).append(answer)
-    told: list[ObjectResult] = []
+    by_notification: dict[str, list[ObjectResult]] = {}
+    for element, answer in zip(objects, answers, strict=True):
+        by_notification.setdefault(element.notice, []).append(answer)
+    results: list[ObjectResult] = []
     for notice in names:
-        inner = of.get(notice, [])
-        bad = [element for element in inner if element.code]
-        if bad and len(bad) == len(inner):
-            told.append(
-                ObjectResult(notice, bad[0].code, f"all {len(bad)} objects are refused; the first: {bad[0].text}")
+        inner = by_notification.get(notice, [])
+        refused = [element for element in inner if element.code]
+        if refused and len(refused) == len(inner):
+            results.append(
+                ObjectResult(
+                    notice, refused[0].code, f"all {len(refused)} objects are refused; the first: {refused[0].text}"
+                )
             )
-        elif bad:
-            told.append(
-                ObjectResult(notice, text=f"{len(bad)} of {len(inner)} objects are refused; the first: {bad[0].text}")
+        elif refused:
+            results.append(
+                ObjectResult(
+                    notice, text=f"{len(refused)} of {len(inner)} objects are refused; the first: {refused[0].text}"
+                )
             )
         else:
-            told.append(ObjectResult(notice))
-    return told
+            results.append(ObjectResult(notice))
+    return results
 
 
 def _parts(objects: Sequence[RedactedObject], removed: Mapping[str, int]) -> list[Redacted]:
-    """Return the kept objects in parts that a message holds; what was taken out is told with the first."""
+    """Return the redacted objects in parts that fit a message; the first part carries the counts of removed fields."""
     parts: list[Redacted] = []
     part: list[ViidRecord] = []
     size = 0

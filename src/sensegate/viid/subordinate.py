@@ -1,7 +1,7 @@
-"""Our subscriptions at platforms below by GA/T 1400: made when such a platform has registered here, kept in force.
+"""Subscriptions at subordinate platforms by GA/T 1400: created when such a platform registers here, and maintained.
 
-A wish has an id of its own that outlives the process, so that the platform below goes on where it was. Pictures and
-features are not asked for.
+A subscription has a persistent id, so that the platform continues where it was after a restart. Pictures and features
+are not requested.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from sensegate.viid.client import ViidClient
 
 PATH: Final = "/VIID/Subscribes"
 _PREFIX: Final = "wish."
-_AGAIN_S: Final = 300.0
-"""So often a subscription in force is said again: whoever lost it takes it up."""
+_RENEW_S: Final = 300.0
+"""Interval of repeating an active subscription, in case the platform lost it."""
 _log = structlog.get_logger("viid")
 
 
-class Wish(msgspec.Struct, frozen=True):
-    """What is to be subscribed to at one platform."""
+class DesiredSubscription(msgspec.Struct, frozen=True):
+    """The desired state of the subscription at a platform."""
 
     device: str
     id: str
@@ -43,8 +43,8 @@ class Wish(msgspec.Struct, frozen=True):
     format: int = 1
 
 
-class Subordinate:
-    """One platform below; `run` until cancelled."""
+class ViidSubordinate:
+    """A subordinate platform; `run` maintains its subscription."""
 
     def __init__(
         self,
@@ -53,20 +53,20 @@ class Subordinate:
         bucket: Bucket,
         clock: Clock,
         *,
-        receive: str,
+        receive: Callable[[], str],
         adopt: Callable[[bytes], Awaitable[None]],
         roll: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """Make the way to a platform.
+        """Create the subscriber of a platform.
 
         Args:
-            config: of the platform.
-            client: to it.
-            bucket: where the wish is kept.
-            clock: for the pauses.
-            receive: the address of our own listener.
-            adopt: takes a catalogue of the platform, as it sent it.
-            roll: gives a random number between two, for the jitter.
+            config: configuration of the platform.
+            client: client of the platform.
+            bucket: stores the desired state.
+            clock: gives the time.
+            receive: returns the address of our own listener.
+            adopt: takes a catalogue of the platform, as received.
+            roll: returns a random number between two bounds, for the jitter.
         """
         self._adopt = adopt
         self.config = config
@@ -76,27 +76,27 @@ class Subordinate:
         self._receive = receive
         self._roll = roll
         self._wake = asyncio.Event()
-        self.wish: Wish | None = None
-        self._said: Wish | None = None
-        self.trouble = "it has not registered here yet"
+        self.desired: DesiredSubscription | None = None
+        self._confirmed: DesiredSubscription | None = None
+        self.problem = "the platform has not registered here yet"
 
     @property
     def in_force(self) -> bool:
-        """Whether the platform below has confirmed what we want."""
-        return self.wish is not None and self._said == self.wish and not self.wish.cancelled
+        """Whether the platform has confirmed the subscription."""
+        return self.desired is not None and self._confirmed == self.desired and not self.desired.cancelled
 
     def registered(self) -> None:
-        """Say that the platform has registered here."""
+        """Note that the platform has registered here."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Keep the subscription in force."""
+        """Maintain the subscription until cancelled."""
         try:
-            self.wish = await self._kept()
+            self.desired = await self._load()
             await self._wake.wait()
             while True:
                 self._wake.clear()
-                wait_s = await self._say()
+                wait_s = await self._subscribe()
                 try:
                     async with asyncio.timeout(wait_s):
                         await self._wake.wait()
@@ -105,43 +105,43 @@ class Subordinate:
         finally:
             await self._client.close()
 
-    async def _say(self) -> float:
-        """Say what we want; return after how long to say it again."""
-        wish = self.wish
-        if wish is None or (wish.cancelled and self._said == wish):
-            return _AGAIN_S
+    async def _subscribe(self) -> float:
+        """Send the desired state; return the time until the next attempt."""
+        desired = self.desired
+        if desired is None or (desired.cancelled and self._confirmed == desired):
+            return _RENEW_S
         try:
-            one = await self._ask(wish)
+            result = await self._send(desired)
         except (Unavailable, PermissionDenied) as why:
-            if not self.trouble:
-                _log.warning("VIID: a platform below is not reached", device=wish.device, why=str(why))
-            self.trouble = str(why)
+            if not self.problem:
+                _log.warning("VIID: subordinate platform not reachable", device=desired.device, reason=str(why))
+            self.problem = str(why)
             metrics.RESTARTS.labels("viid subordinate").inc()
             return self._roll(0.5, 1.5)
-        if one.code != OK:
-            self.trouble = f"it refuses the subscription: status code {one.code}"
-            _log.warning("VIID: a subscription is refused", device=wish.device, code=one.code)
+        if result.code != OK:
+            self.problem = f"the platform refuses the subscription: status code {result.code}"
+            _log.warning("VIID: subscription refused", device=desired.device, code=result.code)
             return self._roll(20.0, 40.0)
-        fresh = self._said != wish
-        self.trouble, self._said = "", wish
-        if fresh and not wish.cancelled:
+        is_new = self._confirmed != desired
+        self.problem, self._confirmed = "", desired
+        if is_new and not desired.cancelled:
             await self._read_catalogues()
-        return _AGAIN_S
+        return _RENEW_S
 
-    async def _ask(self, wish: Wish) -> ObjectResult:
-        if wish.cancelled:
-            body: dict[str, Any] = {"SubscribeID": wish.id, "OperateType": 1, "SubscribeStatus": 1}
+    async def _send(self, desired: DesiredSubscription) -> ObjectResult:
+        if desired.cancelled:
+            body: dict[str, Any] = {"SubscribeID": desired.id, "OperateType": 1, "SubscribeStatus": 1}
         else:
             body = {
-                "SubscribeID": wish.id,
-                "Title": wish.id,
+                "SubscribeID": desired.id,
+                "Title": desired.id,
                 "SubscribeDetail": self.config.details,
                 "ResourceURI": self.config.resource,
                 "ApplicantName": self._client.code,
                 "ApplicantOrg": self._client.code,
-                "BeginTime": format_beijing(wish.since),
+                "BeginTime": format_beijing(desired.since),
                 "EndTime": FOREVER,
-                "ReceiveAddr": f"{self._receive}/VIID/SubscribeNotifications",
+                "ReceiveAddr": f"{self._receive()}/VIID/SubscribeNotifications",
                 "ReportInterval": self.config.report_interval_s,
                 "Reason": "",
                 "OperateType": 0,
@@ -150,60 +150,60 @@ class Subordinate:
                 "ResultImageDeclare": "-1",
                 "ResultFeatureDeclare": -1,
             }
-        told = await self._client.send(
-            "PUT" if wish.cancelled else "POST", PATH, {"SubscribeListObject": {"SubscribeObject": [body]}}
+        results = await self._client.send(
+            "PUT" if desired.cancelled else "POST", PATH, {"SubscribeListObject": {"SubscribeObject": [body]}}
         )
-        return combine_results(told)
+        return combine_results(results)
 
     async def _read_catalogues(self) -> None:
-        """Read its cameras and tollgates; a platform need not give them: many send them by themselves."""
+        """Read its cameras, tollgates and lanes; many platforms send them unrequested instead."""
         for path in ("/VIID/APEs", "/VIID/Tollgates", "/VIID/Lanes"):
             try:
                 await self._adopt(await self._client.get(path))
             except (Rejected, PermissionDenied, Unavailable, Overloaded) as why:
-                _log.debug("VIID: a catalogue is not given", device=self.config.device, path=path, why=str(why))
+                _log.debug("VIID: catalogue not available", device=self.config.device, path=path, reason=str(why))
 
-    async def _kept(self) -> Wish:
+    async def _load(self) -> DesiredSubscription:
         try:
             return await self._read()
         except StoreFull as why:
-            raise Unavailable(str(why)) from why  # tried again
+            raise Unavailable(str(why)) from why  # the task is restarted
 
-    async def _read(self) -> Wish:
+    async def _read(self) -> DesiredSubscription:
         row = await self._bucket.get(f"{_PREFIX}{self.config.device}")
         if row is not None and row.value is not None:
-            return msgspec.json.decode(row.value, type=Wish)
+            return msgspec.json.decode(row.value, type=DesiredSubscription)
         now = self._clock.now()
         name = ids.make_order_id(
             self._client.code[:6], ids.SUBSCRIPTION, format_beijing(now), int(self.config.device[-5:])
         )
-        return await self._write(Wish(self.config.device, name, now))
+        return await self._write(DesiredSubscription(self.config.device, name, now))
 
-    async def _write(self, wish: Wish) -> Wish:
-        await self._bucket.put(f"{_PREFIX}{wish.device}", msgspec.json.encode(wish))
-        return wish
+    async def _write(self, desired: DesiredSubscription) -> DesiredSubscription:
+        await self._bucket.put(f"{_PREFIX}{desired.device}", msgspec.json.encode(desired))
+        return desired
 
-    async def cancel(self) -> Wish:
-        """Cancel the subscription; return when the platform below was told, or cannot be reached.
+    async def cancel(self) -> DesiredSubscription:
+        """Cancel the subscription; return when the platform was notified, or is not reachable.
 
         Raises:
-            NotFound: there is none yet.
+            NotFound: there is no subscription yet.
         """
         return await self._set(cancelled=True)
 
-    async def renew(self) -> Wish:
-        """Subscribe again after a cancellation: what was seen meanwhile is not sent. Raises `NotFound`."""
+    async def renew(self) -> DesiredSubscription:
+        """Renew a cancelled subscription; objects in between are not sent. Raises `NotFound`."""
         return await self._set(cancelled=False)
 
-    async def _set(self, *, cancelled: bool) -> Wish:
-        if self.wish is None:
-            raise NotFound(f"no subscription at {self.config.device} yet")
-        self.wish = await self._write(msgspec.structs.replace(self.wish, cancelled=cancelled))
+    async def _set(self, *, cancelled: bool) -> DesiredSubscription:
+        if self.desired is None:
+            raise NotFound(f"there is no subscription at {self.config.device} yet")
+        self.desired = await self._write(msgspec.structs.replace(self.desired, cancelled=cancelled))
         try:
-            one = await self._ask(self.wish)
-            self.trouble = "" if one.code == OK else f"status code {one.code}"
-            self._said = self.wish if one.code == OK else None
+            result = await self._send(self.desired)
+            self.problem = "" if result.code == OK else f"status code {result.code}"
+            self._confirmed = self.desired if result.code == OK else None
         except SensegateError as why:
-            self.trouble = str(why)
+            self.problem = str(why)
             self._wake.set()
-        return self.wish
+        return self.desired

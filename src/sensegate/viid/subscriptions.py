@@ -1,4 +1,4 @@
-"""The subscriptions that platforms above have made here, and how far each has been served; both outlive the process."""
+"""Subscriptions of superior platforms and their committed offsets, both persistent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from sensegate.authority.bucket import Bucket
-from sensegate.clock import Clock
+from sensegate.clock import DAY_US, Clock
 from sensegate.ports import Log
 from sensegate.video.formats.viid_responses import BAD_CONTENT, INVALID_OPERATION, ObjectResult
 from sensegate.video.formats.viid_subscriptions import (
@@ -22,86 +22,86 @@ from sensegate.video.formats.viid_subscriptions import (
     subscription_fields,
 )
 
-ORDERS_MAX: Final = 1_000
-"""Of one platform."""
-LOOK_BACK_US: Final = 24 * 3_600_000_000
-"""A new subscription that began earlier is served from so far back: as long as duplicates are told for sure."""
+SUBSCRIPTIONS_MAX: Final = 1_000
+"""Most subscriptions of a platform."""
+LOOK_BACK_US: Final = DAY_US
+"""Longest history for a new subscription: the window of exact deduplication."""
 _ORDER, _CURSOR = "order.", "cursor."
 _log = structlog.get_logger("viid")
 
 
-class Place(msgspec.Struct, frozen=True):
-    """How far a subscription has been served."""
+class SubscriptionOffset(msgspec.Struct, frozen=True):
+    """The committed offset of a subscription."""
 
     life: str
-    """Epoch of our log: sequences of two lives do not compare."""
+    """Epoch of the log, because sequences of different logs are not comparable."""
     sequence: int
-    """Of the last entry that was given whole."""
+    """Sequence of the last entry that was sent completely."""
     row: int = 0
-    """Rows of the next one that were given."""
+    """Number of sent rows of the next entry."""
     notices: int = 0
-    """Notifications that were taken."""
+    """Number of accepted notifications."""
     objects: int = 0
 
 
-class Orders:
-    """All of them. `changed` is called with the peer when one of its subscriptions begins, changes or ends."""
+class ViidSubscriptions:
+    """The subscriptions of all superior platforms."""
 
     def __init__(self, bucket: Bucket, log: Log, clock: Clock) -> None:
         self._bucket = bucket
         self._log = log
         self._clock = clock
-        self._held: dict[tuple[str, str], ViidSubscription] = {}
-        self._places: dict[tuple[str, str], Place] = {}
+        self._subscriptions: dict[tuple[str, str], ViidSubscription] = {}
+        self._offsets: dict[tuple[str, str], SubscriptionOffset] = {}
         self._changed: dict[str, asyncio.Event] = {}
 
     async def load(self) -> None:
-        """Read what is kept."""
+        """Read the stored subscriptions and offsets."""
         rows, _ = await self._bucket.load_all()
         for row in rows:
             if row.value is None:
                 continue
             if row.key.startswith(_ORDER):
-                order = msgspec.json.decode(row.value, type=ViidSubscription)
-                if order.end < self._clock.now() - LOOK_BACK_US:
+                subscription = msgspec.json.decode(row.value, type=ViidSubscription)
+                if subscription.end < self._clock.now() - LOOK_BACK_US:
                     await self._bucket.delete(row.key)
-                    await self._bucket.delete(f"{_CURSOR}{order.peer}.{order.id}")
+                    await self._bucket.delete(f"{_CURSOR}{subscription.peer}.{subscription.id}")
                     continue
-                self._held[order.peer, order.id] = order
+                self._subscriptions[subscription.peer, subscription.id] = subscription
             elif row.key.startswith(_CURSOR):
                 peer, _, name = row.key.removeprefix(_CURSOR).partition(".")
-                self._places[peer, name] = msgspec.json.decode(row.value, type=Place)
+                self._offsets[peer, name] = msgspec.json.decode(row.value, type=SubscriptionOffset)
 
     def changed(self, peer: str) -> asyncio.Event:
-        """Return what is set when a subscription of a peer has changed; whoever looked clears it."""
+        """Return the event that is set when a subscription of a peer changes; the reader clears it."""
         return self._changed.setdefault(peer, asyncio.Event())
 
-    def of(self, peer: str) -> list[ViidSubscription]:
+    def of_peer(self, peer: str) -> list[ViidSubscription]:
         """Return the subscriptions of a peer, in order of id."""
-        return [order for key, order in sorted(self._held.items()) if key[0] == peer]
+        return [order for key, order in sorted(self._subscriptions.items()) if key[0] == peer]
 
     def get(self, peer: str, name: str) -> ViidSubscription | None:
-        """Return one."""
-        return self._held.get((peer, name))
+        """Return a subscription; None if there is none."""
+        return self._subscriptions.get((peer, name))
 
-    def all(self) -> list[tuple[ViidSubscription, Place | None]]:
-        """Return all with their places."""
-        return [(order, self._places.get(key)) for key, order in sorted(self._held.items())]
+    def all(self) -> list[tuple[ViidSubscription, SubscriptionOffset | None]]:
+        """Return all subscriptions with their offsets."""
+        return [(order, self._offsets.get(key)) for key, order in sorted(self._subscriptions.items())]
 
     def listed(self, peer: str) -> bytes:
         """Return the peer's subscriptions as an envelope."""
-        found = [subscription_fields(self._as_of_now(order)) for order in self.of(peer)]
+        found = [subscription_fields(self._as_of_now(order)) for order in self.of_peer(peer)]
         return msgspec.json.encode({"SubscribeListObject": {"SubscribeObject": found}})
 
     def _as_of_now(self, order: ViidSubscription) -> ViidSubscription:
         over = order.status == ACTIVE and order.end <= self._clock.now()
         return msgspec.structs.replace(order, status=EXPIRED) if over else order
 
-    async def place(self, peer: str, payload: bytes) -> Sequence[ObjectResult]:
-        """Make, change or cancel subscriptions.
+    async def update(self, peer: str, payload: bytes) -> Sequence[ObjectResult]:
+        """Create, change or cancel subscriptions.
 
         Raises:
-            Rejected: the body is none. StoreFull, Unavailable: not kept; to be sent again.
+            Rejected: the body is invalid. StoreFull, Unavailable: not stored; send it again.
         """
         answers: list[ObjectResult] = []
         for request in parse_subscriptions(payload, peer, self._clock.now()):
@@ -115,15 +115,15 @@ class Orders:
 
     async def _take(self, order: ViidSubscription) -> ObjectResult:
         before = self.get(order.peer, order.id)
-        if before is None and len(self.of(order.peer)) >= ORDERS_MAX:
-            return ObjectResult(order.id, INVALID_OPERATION, f"at most {ORDERS_MAX} subscriptions")
+        if before is None and len(self.of_peer(order.peer)) >= SUBSCRIPTIONS_MAX:
+            return ObjectResult(order.id, INVALID_OPERATION, f"there are {SUBSCRIPTIONS_MAX} subscriptions already")
         if before is None or before.status != ACTIVE:
-            # What is on the log already is not meant, unless the subscription says since when.
+            # It starts with new entries, unless it names an earlier begin.
             now = self._clock.now()
             since = max(order.begin, now - LOOK_BACK_US) if 0 < order.begin < now and before is None else now
             sequence = await self._log.sequence_at(since) - 1
             order = msgspec.structs.replace(order, sequence=sequence)
-            await self.move(order, Place(self._log.epoch, sequence))
+            await self.set_offset(order, SubscriptionOffset(self._log.epoch, sequence))
         else:
             order = msgspec.structs.replace(order, sequence=before.sequence)
         if order != before:
@@ -131,12 +131,12 @@ class Orders:
         return ObjectResult(order.id)
 
     async def remove(self, peer: str, names: Sequence[str]) -> Sequence[ObjectResult]:
-        """Cancel subscriptions; nothing more is sent from here on."""
+        """Cancel subscriptions; nothing is sent for them any more."""
         answers: list[ObjectResult] = []
         for name in names:
             order = self.get(peer, name)
             if order is None:
-                answers.append(ObjectResult(name, INVALID_OPERATION, "no such subscription"))
+                answers.append(ObjectResult(name, INVALID_OPERATION, "there is no such subscription"))
                 continue
             await self._write(msgspec.structs.replace(order, status=CANCELLED))
             answers.append(ObjectResult(name))
@@ -144,20 +144,22 @@ class Orders:
 
     async def _write(self, order: ViidSubscription) -> None:
         await self._bucket.put(f"{_ORDER}{order.peer}.{order.id}", msgspec.json.encode(order))
-        self._held[order.peer, order.id] = order
+        self._subscriptions[order.peer, order.id] = order
         self.changed(order.peer).set()
-        _log.info("VIID: subscription", peer=order.peer, id=order.id, status=order.status, kinds=list(order.kinds))
+        _log.info(
+            "VIID: subscription changed", peer=order.peer, id=order.id, status=order.status, kinds=list(order.kinds)
+        )
 
-    def served(self, order: ViidSubscription) -> Place:
-        """Return how far a subscription has been served; of another life of the log: from its beginning."""
-        held = self._places.get((order.peer, order.id))
-        if held is None:
-            return Place(self._log.epoch, order.sequence)
-        if held.life != self._log.epoch:
-            return Place(self._log.epoch, 0, notices=held.notices, objects=held.objects)
-        return held
+    def offset(self, order: ViidSubscription) -> SubscriptionOffset:
+        """Return the offset of a subscription; after a change of the log's epoch, its beginning."""
+        offset = self._offsets.get((order.peer, order.id))
+        if offset is None:
+            return SubscriptionOffset(self._log.epoch, order.sequence)
+        if offset.life != self._log.epoch:
+            return SubscriptionOffset(self._log.epoch, 0, notices=offset.notices, objects=offset.objects)
+        return offset
 
-    async def move(self, order: ViidSubscription, place: Place) -> None:
-        """Keep how far it has been served."""
-        await self._bucket.put(f"{_CURSOR}{order.peer}.{order.id}", msgspec.json.encode(place))
-        self._places[order.peer, order.id] = place
+    async def set_offset(self, order: ViidSubscription, offset: SubscriptionOffset) -> None:
+        """Store the offset of a subscription."""
+        await self._bucket.put(f"{_CURSOR}{order.peer}.{order.id}", msgspec.json.encode(offset))
+        self._offsets[order.peer, order.id] = offset

@@ -11,12 +11,12 @@ import msgspec
 from sensegate.authority.scope import Action, Principal, allows
 from sensegate.bus import ledger as kinds
 from sensegate.bus import raw
-from sensegate.bus.ledger import HOUR_US, Ledger, Row
+from sensegate.bus.ledger import Ledger, LedgerCount
 from sensegate.bus.names import city_of, node_of
 from sensegate.bus.unreadable import read
+from sensegate.clock import HOUR_US
 from sensegate.errors import NotFound
-from sensegate.model import DeviceState
-from sensegate.normalise.book import QualityRow
+from sensegate.model import DeviceState, QualityRow
 from sensegate.web import listing
 from sensegate.web.bodies import AuditRow, LedgerReport, LedgerRow, QuarantineRow
 from sensegate.web.deps import WebDependencies
@@ -36,7 +36,7 @@ _COLUMNS = {
     kinds.DUPLICATE: "duplicates",
     kinds.SUPPRESSED: "suppressed",
     kinds.REJECTED: "rejected",
-    kinds.THINNED: "thinned",
+    kinds.DOWNSAMPLED: "downsampled",
     kinds.FORWARDED: "forwarded",
     kinds.WITHHELD: "withheld",
     kinds.REFUSED_BY_CENTRE: "refused_by_centre",
@@ -53,7 +53,7 @@ def is_balanced(totals: Counts) -> bool:
         sums[kind.partition(".")[0]] += count
     messages = sums[kinds.MESSAGES] - sums[kinds.DECODED] - sums[kinds.QUARANTINED]
     reprocessed = sums[kinds.REDECODED] - sums[kinds.RECOVERED] - sums[kinds.REREAD] - sums[kinds.STILL_REFUSED]
-    outcomes = (kinds.ACCEPTED, kinds.DUPLICATE, kinds.SUPPRESSED, kinds.REJECTED, kinds.THINNED)
+    outcomes = (kinds.ACCEPTED, kinds.DUPLICATE, kinds.SUPPRESSED, kinds.REJECTED, kinds.DOWNSAMPLED)
     return messages == 0 and reprocessed == 0 and sums[kinds.VALUES] == sum(sums[kind] for kind in outcomes)
 
 
@@ -133,7 +133,7 @@ def tally(parts: Iterable[tuple[str, Ledger]], access: _LedgerAccess, by: str) -
     return groups, totals
 
 
-def _key(row: Row, by: str, node: str, divisions: dict[str, str]) -> str:
+def _key(row: LedgerCount, by: str, node: str, divisions: dict[str, str]) -> str:
     match by:
         case "division":
             return divisions[row.device]
@@ -241,7 +241,7 @@ def _position_of(text: str) -> tuple[int, int]:
     return int(sequence), int(index)
 
 
-def _own_refusal(message: raw.Kept, call: Call) -> bool:
+def _own_refusal(message: raw.StoredMessage, call: Call) -> bool:
     """Return whether a message of an unknown device came with the credential of a device that the caller may see."""
     if message.device or not message.message.principal:
         return False
@@ -252,7 +252,7 @@ def _own_refusal(message: raw.Kept, call: Call) -> bool:
     return device.state is not DeviceState.RETIRED
 
 
-def _quarantine_row(entry: str, quarantined: raw.Kept) -> QuarantineRow:
+def _quarantine_row(entry: str, quarantined: raw.StoredMessage) -> QuarantineRow:
     message = quarantined.message
     return QuarantineRow(
         entry,

@@ -280,7 +280,7 @@ class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):
     duplicates: int = 0
     suppressed: int = 0
     rejected: int = 0
-    thinned: int = 0
+    downsampled: int = 0
     """Observations left out by downsampling."""
     forwarded: int = 0
     withheld: int = 0

@@ -143,7 +143,7 @@ def _trust() -> Any:
     from sensegate.bus import trust  # noqa: PLC0415 - needed for https alone
 
     key = os.environ.get("SENSEGATE_KEY_FILE", "")
-    return trust.context("SENSEGATE_CA_FILE", ca_file=ca, cert_file=cert, key_file=key)
+    return trust.client_context("SENSEGATE_CA_FILE", ca_file=ca, cert_file=cert, key_file=key)
 
 
 def _problem(status: int, text: str) -> ProblemResponse:

@@ -9,7 +9,7 @@ from functools import partial
 
 from aiohttp import web
 
-from sensegate.bus.ports import bracketed, listen
+from sensegate.bus.free_ports import listen, url_host
 from sensegate.errors import ConfigError
 from sensegate.web import limits
 
@@ -67,7 +67,7 @@ class HttpListener:
                 key=self._setting,
                 remedy="choose a free port, or 0",
             ) from why
-        return f"{'https' if context else 'http'}://{bracketed(hosts[0])}:{port}"
+        return f"{'https' if context else 'http'}://{url_host(hosts[0])}:{port}"
 
     async def stop(self) -> None:
         """Stop listening, end open streams, let short responses finish."""

@@ -13,8 +13,8 @@ from sensegate.lifecycle.jobs import Job, Jobs
 from sensegate.lifecycle.reprocessing import Reprocessing
 from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingInput, ReprocessingOrder, ReprocessingOrders
 from sensegate.model import DuplicateKind
+from sensegate.ports import PartKey
 from sensegate.web import listing
-from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.profile_bodies import (
     JobRow,
@@ -127,7 +127,7 @@ def reprocessing_orders_of(call: Call) -> ReprocessingOrders:
 def order_row(call: Call, order: ReprocessingOrder) -> ReprocessingRow:
     """Return the row of an order."""
     redecoding = call.find_part(REPROCESSING)
-    shares = redecoding.shares if redecoding else {}
+    shares = redecoding.progress if redecoding else {}
     counts = order.counts
     return ReprocessingRow(
         id=order.id,
@@ -140,7 +140,7 @@ def order_row(call: Call, order: ReprocessingOrder) -> ReprocessingRow:
         devices=list(order.devices),
         target=scope_text(order.target),
         by=order.by,
-        made=iso(order.made),
+        made=iso(order.created),
         ended=iso(order.ended),
         said=order.problem,
         source=order.source,

@@ -14,8 +14,8 @@ from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.history import CanaryLimits, ProfileVersion, ReleaseHistory
 from sensegate.lifecycle.outcomes import Outcomes
 from sensegate.lifecycle.releases import Releases
+from sensegate.ports import PartKey
 from sensegate.web import listing
-from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.profile_bodies import (
     CanaryRow,
@@ -75,11 +75,11 @@ def row_of(history: ReleaseHistory, version: ProfileVersion) -> VersionRow:
     return VersionRow(
         version=version.number,
         state=version.state,
-        in_force=[scope_text(entry.target) for entry in history.force if entry.number == version.number],
+        in_force=[scope_text(entry.target) for entry in history.in_force if entry.number == version.number],
         trial=next((kind for kind, trial in trials if trial and trial.number == version.number), ""),
         origin=scope_text(version.origin),
-        made=iso(version.made),
-        made_by=version.made_by,
+        made=iso(version.created),
+        made_by=version.created_by,
         changed=iso(version.changed),
         note=version.note,
         library=version.library,
@@ -93,7 +93,9 @@ def history_row(call: Call, history: ReleaseHistory, *, applied: bool = True) ->
     return ReleaseHistoryRow(
         profile=history.profile,
         folder=shelved,
-        force=[ForceRow(scope_text(entry.target), entry.number, iso(entry.since), entry.by) for entry in history.force],
+        force=[
+            ForceRow(scope_text(entry.target), entry.number, iso(entry.since), entry.by) for entry in history.in_force
+        ],
         canary=_canary_row(call, history),
         shadow=_shadow_row(history),
         standard=history.standard,
@@ -120,14 +122,14 @@ def _canary_row(call: Call, history: ReleaseHistory) -> CanaryRow | None:
         by=tried.by,
         share=tried.share,
         devices=list(tried.devices),
-        count=tried.count,
+        count=tried.device_count,
         rejected_max=tried.limits.rejected,
         faults_max=tried.limits.faults,
-        least=tried.limits.least,
-        outcomes=mine.outcomes,
+        least=tried.limits.outcomes_min,
+        outcomes=mine.total,
         rejected=mine.rejected_share,
         faults=mine.faults_share,
-        others_outcomes=others.outcomes,
+        others_outcomes=others.total,
         others_rejected=others.rejected_share,
         others_faults=others.faults_share,
     )

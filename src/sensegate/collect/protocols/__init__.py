@@ -1,4 +1,4 @@
-"""National protocols over TCP: what is particular to each, one file a protocol (`ports.Talk`)."""
+"""National protocols over TCP: a module for each (`ports.ProtocolSession`)."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from sensegate.collect.protocols.gbt26875 import FireTalk
-from sensegate.collect.protocols.hj212 import Hj212Talk
-from sensegate.collect.protocols.jtt808 import VehicleTalk
-from sensegate.collect.protocols.sl651 import HydrologyTalk
+from sensegate.collect.protocols.gbt26875 import Gbt26875Session
+from sensegate.collect.protocols.hj212 import Hj212Session
+from sensegate.collect.protocols.jtt808 import Jtt808Session
+from sensegate.collect.protocols.sl651 import Sl651Session
 from sensegate.config import TcpConfig
-from sensegate.ports import Talk
+from sensegate.ports import ProtocolSession
 
-TALKS: Final[dict[str, Callable[[TcpConfig, ZoneInfo], Talk]]] = {
-    "hj212": lambda _config, _zone: Hj212Talk(),
-    "sl651": lambda config, zone: HydrologyTalk(zone, hang_up=config.allow_offline),
-    "gbt26875": lambda _config, zone: FireTalk(zone),
-    "jtt808": lambda config, _zone: VehicleTalk(open_door=not config.passwords_file),
+PROTOCOLS: Final[dict[str, Callable[[TcpConfig, ZoneInfo], ProtocolSession]]] = {
+    "hj212": lambda _config, _zone: Hj212Session(),
+    "sl651": lambda config, zone: Sl651Session(zone, allow_offline=config.allow_offline),
+    "gbt26875": lambda _config, zone: Gbt26875Session(zone),
+    "jtt808": lambda config, _zone: Jtt808Session(accept_any=not config.passwords_file),
 }
-"""By the name in the configuration, which is also that of the format: our side of a new connection."""
+"""Factories of sessions, by the name of the protocol, which is also the name of its format."""

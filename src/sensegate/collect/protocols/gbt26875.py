@@ -1,4 +1,4 @@
-"""GB/T 26875.3: a transmission device is its source address; nothing proves it but the network it comes from."""
+"""GB/T 26875.3: a transmission device is identified by its source address only; the network must be trusted."""
 
 from __future__ import annotations
 
@@ -7,39 +7,38 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from sensegate.frames import gbt26875
-from sensegate.frames.framing import Framing
 from sensegate.frames.gbt26875 import Gbt26875Frame
-from sensegate.model import Heard, Outcome
+from sensegate.model import FrameOutcome, Framing, ReceivedFrame
 
-_SAID: Final = {
-    Outcome.COMMITTED: gbt26875.CONFIRM,
-    Outcome.ALIVE: gbt26875.CONFIRM,
-    Outcome.CHECK_FAILED: gbt26875.REJECT,
+_REPLIES: Final = {
+    FrameOutcome.COMMITTED: gbt26875.CONFIRM,
+    FrameOutcome.ALIVE: gbt26875.CONFIRM,
+    FrameOutcome.CHECK_FAILED: gbt26875.REJECT,
 }
 
 
-class FireTalk:
-    """One connection. What a device sends is confirmed, or rejected where its sum is wrong: it is sent again then."""
+class Gbt26875Session:
+    """A connection; frames are confirmed, or rejected with a wrong checksum so that the device repeats them."""
 
     def __init__(self, zone: ZoneInfo) -> None:
         self._zone = zone
 
-    def cut(self, buffer: bytes) -> Framing:
+    def find_frame(self, buffer: bytes) -> Framing:
         return gbt26875.next_frame(buffer)
 
-    def hear(self, frame: bytes) -> Heard:
+    def parse(self, frame: bytes) -> ReceivedFrame:
         unit = gbt26875.parse(frame)
-        return Heard(
+        return ReceivedFrame(
             name=gbt26875.format_address(unit.source),
-            facts=unit,
+            parsed=unit,
             centre=gbt26875.format_address(unit.target),
-            keeps=bool(unit.data) and unit.command in {gbt26875.SEND, gbt26875.RESPONSE},
-            right=unit.checksum_ok,
+            is_stored=bool(unit.data) and unit.command in {gbt26875.SEND, gbt26875.RESPONSE},
+            checksum_ok=unit.checksum_ok,
         )
 
-    def answer(self, heard: Heard, outcome: Outcome, now: int) -> bytes:
-        unit: Gbt26875Frame = heard.facts
-        said = _SAID.get(outcome)
-        if said is None or unit.command != gbt26875.SEND:
+    def build_reply(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:
+        unit: Gbt26875Frame = frame.parsed
+        reply = _REPLIES.get(outcome)
+        if reply is None or unit.command != gbt26875.SEND:
             return b""
-        return gbt26875.build_answer(unit, datetime.fromtimestamp(now / 1e6, UTC).astimezone(self._zone), said)
+        return gbt26875.build_answer(unit, datetime.fromtimestamp(now / 1e6, UTC).astimezone(self._zone), reply)

@@ -1,44 +1,43 @@
-"""HJ 212: a station is its MN, proved by PW; it asks for answers frame by frame."""
+"""HJ 212: a station is identified by MN and PW; it requests replies frame by frame."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from sensegate.frames import hj212
-from sensegate.frames.framing import Framing
 from sensegate.frames.hj212 import Convention, Hj212Packet, RejectionCode
-from sensegate.model import Heard, Outcome
+from sensegate.model import FrameOutcome, Framing, ReceivedFrame
 
 _REFUSALS: Final = {
-    Outcome.CHECK_FAILED: RejectionCode.CRC,
-    Outcome.UNKNOWN: RejectionCode.STATION,
-    Outcome.PASSWORD: RejectionCode.PASSWORD,
+    FrameOutcome.CHECK_FAILED: RejectionCode.CRC,
+    FrameOutcome.UNKNOWN: RejectionCode.STATION,
+    FrameOutcome.PASSWORD: RejectionCode.PASSWORD,
 }
 _ALIVE: Final = frozenset({hj212.HEARTBEAT, "9011", "9012", "9013", "9014"})
-"""Heartbeats, and a station's answers to requests: no data in them."""
+"""Heartbeats and replies to requests, which carry no data."""
 
 
-class Hj212Talk:
-    """One connection; several stations may share it, each frame names its own."""
+class Hj212Session:
+    """A connection, which several stations may share."""
 
-    def cut(self, buffer: bytes) -> Framing:
+    def find_frame(self, buffer: bytes) -> Framing:
         return hj212.next_frame(buffer)
 
-    def hear(self, frame: bytes) -> Heard:
+    def parse(self, frame: bytes) -> ReceivedFrame:
         packet = hj212.parse(frame)
-        return Heard(
+        return ReceivedFrame(
             name=packet.fields.get("MN", ""),
-            facts=packet,
+            parsed=packet,
             password=packet.fields.get("PW", ""),
-            keeps=packet.fields.get("CN") not in _ALIVE,
-            # Of encrypted content only decoding, which has the key, can tell.
-            right=hj212.detect_convention(packet.data, packet.crc) is not None or packet.may_be_encrypted,
+            is_stored=packet.fields.get("CN") not in _ALIVE,
+            # The checksum of encrypted content is verified when it is decoded with the key.
+            checksum_ok=hj212.detect_convention(packet.data, packet.crc) is not None or packet.may_be_encrypted,
         )
 
-    def answer(self, heard: Heard, outcome: Outcome, now: int) -> bytes:  # noqa: ARG002 - it carries the QN of the request
-        packet: Hj212Packet = heard.facts
+    def build_reply(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:  # noqa: ARG002 - the reply carries the QN of the request
+        packet: Hj212Packet = frame.parsed
         if not packet.expects_answer:
             return b""
-        # A device that reckons its check value in its own way expects ours to be made in the same.
+        # A device that deviates in its checksum expects the same deviation in the reply.
         convention = hj212.detect_convention(packet.data, packet.crc) or Convention.ANSI
         return hj212.build_answer(packet, convention, _REFUSALS.get(outcome))

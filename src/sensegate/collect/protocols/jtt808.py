@@ -1,7 +1,7 @@
-"""JT/T 808: a terminal is its phone number; it registers, proves itself by a code, then reports.
+"""JT/T 808: a terminal is identified by its phone number; it registers, authenticates by a code, then reports.
 
-Where passwords are configured, a terminal's is the code by which it authenticates, given to it beforehand: whoever
-asks for a code is refused. Where none are, a code is handed out and any is taken.
+With configured passwords the code is the terminal's password, set beforehand, and registrations are refused. Without
+them every registration gets a code, and any code is accepted.
 """
 
 from __future__ import annotations
@@ -9,55 +9,54 @@ from __future__ import annotations
 from typing import Final
 
 from sensegate.frames import jtt808
-from sensegate.frames.framing import Framing
 from sensegate.frames.jtt808 import Jtt808Message
-from sensegate.model import Heard, Outcome
+from sensegate.model import FrameOutcome, Framing, ReceivedFrame
 
-_GOOD: Final = frozenset({Outcome.COMMITTED, Outcome.ALIVE})
+_ACCEPTED: Final = frozenset({FrameOutcome.COMMITTED, FrameOutcome.ALIVE})
 _NO_TERMINAL = 4
-_KEPT: Final = frozenset({jtt808.LOCATION, jtt808.LOCATIONS})
+_STORED: Final = frozenset({jtt808.LOCATION, jtt808.LOCATIONS})
 
 
-class VehicleTalk:
-    """One connection; `open_door`: no passwords are configured."""
+class Jtt808Session:
+    """A connection; `accept_any` is set if no passwords are configured."""
 
-    def __init__(self, *, open_door: bool) -> None:
-        self._open_door = open_door
+    def __init__(self, *, accept_any: bool) -> None:
+        self._open_door = accept_any
         self._codes: dict[str, str] = {}
-        """Phone -> the code that was given last on this connection."""
+        """Last authentication code on this connection, by phone number."""
         self._serial = 0
 
-    def cut(self, buffer: bytes) -> Framing:
+    def find_frame(self, buffer: bytes) -> Framing:
         return jtt808.next_frame(buffer)
 
-    def hear(self, frame: bytes) -> Heard:
+    def parse(self, frame: bytes) -> ReceivedFrame:
         message = jtt808.parse(frame)
         if message.checksum_ok and message.message == jtt808.AUTHENTICATE:
             if len(self._codes) >= 64:  # a relay of many terminals; more authenticate again
                 self._codes.clear()
             self._codes[message.phone] = _code(message)
-        return Heard(
+        return ReceivedFrame(
             name=message.phone,
-            facts=message,
+            parsed=message,
             password=self._codes.get(message.phone, ""),
-            keeps=message.message in _KEPT,
-            right=message.checksum_ok,
+            is_stored=message.message in _STORED,
+            checksum_ok=message.checksum_ok,
         )
 
-    def answer(self, heard: Heard, outcome: Outcome, now: int) -> bytes:  # noqa: ARG002 - it carries no time
-        message: Jtt808Message = heard.facts
+    def build_reply(self, frame: ReceivedFrame, outcome: FrameOutcome, now: int) -> bytes:  # noqa: ARG002 - the reply carries no time
+        message: Jtt808Message = frame.parsed
         self._serial = (self._serial + 1) & 0xFFFF
         if message.message == jtt808.REGISTER:
-            if outcome in _GOOD and self._open_door:
+            if outcome in _ACCEPTED and self._open_door:
                 return jtt808.build_registration_answer(message, self._serial, message.phone)
             return jtt808.build_registration_answer(message, self._serial, "", _NO_TERMINAL)
-        if outcome is Outcome.CHECK_FAILED:
+        if outcome is FrameOutcome.CHECK_FAILED:
             return b""
-        return jtt808.build_answer(message, self._serial, jtt808.DONE if outcome in _GOOD else jtt808.FAILED)
+        return jtt808.build_answer(message, self._serial, jtt808.DONE if outcome in _ACCEPTED else jtt808.FAILED)
 
 
 def _code(message: Jtt808Message) -> str:
-    """Return the code of an authentication: all of the body, in 2019 behind its length."""
+    """Return the authentication code: the whole body, in version 2019 after its length."""
     body = message.body
     if message.version == 2019 and body:
         body = body[1 : 1 + body[0]]

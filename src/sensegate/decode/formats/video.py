@@ -97,11 +97,11 @@ class VideoPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class VideoTree(dict[str, Any]):
     """The tree of a message, with counts of what became no element."""
 
-    def __init__(self, parts: list[dict[str, Any]], seen: VideoReport, thinned: dict[str, int]) -> None:
+    def __init__(self, parts: list[dict[str, Any]], seen: VideoReport, downsampled: dict[str, int]) -> None:
         super().__init__(parts=parts)
         self.refused = seen.rejected
         self.ignored = seen.ignored
-        self.thinned = thinned
+        self.downsampled = downsampled
         """Camera -> observations of its tracks that were downsampled away."""
 
 
@@ -143,7 +143,7 @@ class VideoParse:
     def _tree(self, seen: VideoReport, frame: PayloadFrame) -> VideoTree:
         memory = DecoderMemory() if frame.memory is None else frame.memory
         parts: list[dict[str, Any]] = []
-        thinned: dict[str, int] = {}
+        downsampled: dict[str, int] = {}
         for observation in seen.observations:
             if self._keeps(observation, frame.topic, memory):
                 parts.append(
@@ -157,7 +157,7 @@ class VideoParse:
                 )
             else:
                 name = observation.camera or self._camera.id
-                thinned[name] = thinned.get(name, 0) + 1
+                downsampled[name] = downsampled.get(name, 0) + 1
         parts += [
             {
                 "n": f"{count.property}#{count.channel}" if count.channel else count.property,
@@ -169,12 +169,12 @@ class VideoParse:
             }
             for count in seen.measurements
         ]
-        if not parts and seen.rejected and not thinned:
+        if not parts and seen.rejected and not downsampled:
             first = seen.rejected[0]
             raise Rejected(QuarantineReason.NO_VALUES, f"no object is good; the first: {first.reason}: {first.detail}")
-        if not parts and not thinned and not seen.ignored:
+        if not parts and not downsampled and not seen.ignored:
             raise Rejected(QuarantineReason.NO_VALUES, "nothing in it is an observation, a count or a state")
-        return VideoTree(parts, seen, thinned)
+        return VideoTree(parts, seen, downsampled)
 
     def _keeps(self, observation: VideoObservation, topic: str, memory: DecoderMemory) -> bool:
         if self._repeats_us and observation.kind is ObservationKind.EVENT and observation.event is not None:

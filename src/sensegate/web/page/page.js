@@ -14,7 +14,7 @@ const TEXTS = {
     waiting: "Waiting for the gateway…", isReady: "ready", notReady: "not ready", centre: "Centre", node: "Node",
     messages: "Messages received", values: "Values decoded", accepted: "Readings stored",
     decoded: "decoded", quarantined: "quarantined", stored: "stored", duplicates: "duplicates", suppressed: "suppressed",
-    rejected: "rejected", thinned: "downsampled", forwarded: "forwarded", withheld: "withheld", refused_by_centre: "rejected by the centre", pending: "pending", updated: "Counted since {0} · updated {1}",
+    rejected: "rejected", downsampled: "downsampled", forwarded: "forwarded", withheld: "withheld", refused_by_centre: "rejected by the centre", pending: "pending", updated: "Counted since {0} · updated {1}",
     refused: "This token may not read the ledger.", lag: "lag", state: "state", lastCommit: "last commit",
     division: "division", device: "device", hour: "hour", camera: "camera", profile: "profile", clockLag: "clock lag (s)", active: "active", up: "up", silent: "silent", never: "never seen", nothing: "none",
     conflict: "stored, of these conflicts", late: "stored, of these late", not_deduplicated: "stored, of these older than the horizon", ignored: "declared as missing",
@@ -31,7 +31,7 @@ const TEXTS = {
     waiting: "正在等待网关…", isReady: "就绪", notReady: "未就绪", centre: "中心", node: "节点",
     messages: "接收消息", values: "解析数值", accepted: "入库读数",
     decoded: "已解析", quarantined: "已隔离", stored: "已入库", duplicates: "重复", suppressed: "未变化抑制",
-    rejected: "拒收", thinned: "轨迹抽稀", forwarded: "已上报", withheld: "不上报", refused_by_centre: "中心拒收", pending: "待上报", updated: "自 {0} 起统计 · {1} 更新",
+    rejected: "拒收", downsampled: "轨迹抽稀", forwarded: "已上报", withheld: "不上报", refused_by_centre: "中心拒收", pending: "待上报", updated: "自 {0} 起统计 · {1} 更新",
     refused: "该令牌无权查看账本。", lag: "积压", state: "状态", lastCommit: "最近提交",
     division: "区划", device: "设备", hour: "小时", camera: "摄像机", profile: "物模型", clockLag: "时钟滞后（秒）", active: "在用", registered: "已登记", disabled: "已停用", retired: "已退役", up: "在线", silent: "静默", never: "从未上线", nothing: "无",
     conflict: "已入库，其中冲突", late: "已入库，其中迟到", not_deduplicated: "已入库，其中超出判重时限", ignored: "声明为缺测",
@@ -53,7 +53,7 @@ const TEXTS = {
     "rejected.bad_time": "拒收：时间错误", "rejected.too_long": "拒收：过长", "rejected.flagged": "拒收：设备自标无效",
   },
 };
-const COLUMNS = ["messages", "quarantined", "values", "accepted", "duplicates", "suppressed", "rejected", "thinned", "forwarded", "withheld"];
+const COLUMNS = ["messages", "quarantined", "values", "accepted", "duplicates", "suppressed", "rejected", "downsampled", "forwarded", "withheld"];
 const INTERVAL_MS = 2000;
 const state = { token: "", csrf: "", by: "node", language: "en", me: null, answer: null, nodes: [], cameras: [], ready: null, history: [], timer: 0 };
 
@@ -147,7 +147,7 @@ function bars(totals) {
   const accepted = counts.accepted || 0;
   const list = [
     ["messages", counts.messages, [["decoded", "good", counts.decoded], ["quarantined", "quar", counts.quarantined]]],
-    ["values", counts.values, [["stored", "good", accepted], ["duplicates", "dup", counts.duplicate], ["suppressed", "sup", counts.suppressed], ["rejected", "rej", counts.rejected], ["thinned", "sup", counts.thinned]]],
+    ["values", counts.values, [["stored", "good", accepted], ["duplicates", "dup", counts.duplicate], ["suppressed", "sup", counts.suppressed], ["rejected", "rej", counts.rejected], ["downsampled", "sup", counts.downsampled]]],
   ];
   if (counts.forwarded || counts.withheld || counts.refused_by_centre) {
     const pending = Math.max(accepted - (counts.forwarded || 0) - (counts.withheld || 0) - (counts.refused_by_centre || 0), 0);

@@ -1,0 +1,15 @@
+"""Row of a key-value bucket; registries use it without depending on the store."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class KvRow(msgspec.Struct, frozen=True):
+    """Value of a key at a revision."""
+
+    key: str
+    value: bytes | None
+    """None: deleted."""
+    revision: int
+    """Increases with each change of the bucket; the expected revision of the next change of this key."""

@@ -1,0 +1,185 @@
+"""Tasks and mode orders over stores in memory: what was not told to a device is not said to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import msgspec
+import pytest
+
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.devices import Devices
+from sensegate.authority.scope import Principal, Role, Scope, scope
+from sensegate.authority.trail import MemoryTrail
+from sensegate.clock import FakeClock
+from sensegate.control import tasks as module
+from sensegate.control.capabilities import Capability, TaskingCapabilities
+from sensegate.control.commands import CommandDispatcher
+from sensegate.control.emergency_grants import EmergencyGrants
+from sensegate.control.mode_executor import ModeOrderExecutor
+from sensegate.control.modes import EmergencyCommand, ModePlan, ModeRegistry
+from sensegate.control.tasks import Command, Confirmation, Scalar, TaskQueue, TaskState
+from sensegate.errors import Conflict, NotFound, PermissionDenied, Unavailable
+from sensegate.model import Device
+from tests.share.made import NOW
+
+ADMIN = Principal("admin", Role.ADMIN, scope("44"))
+WRITER = Principal("writer", Role.CITY_OPERATOR, scope("4401"))
+OTHER = Principal("other", Role.CITY_OPERATOR, scope("4403"))
+
+
+class AnyTask(TaskingCapabilities):
+    """Every device has every task."""
+
+    confirm: Confirmation | None = None
+
+    def __init__(self) -> None:
+        """Know no profiles."""
+
+    def capabilities(self, device: Device) -> list[Capability]:
+        return []
+
+    def command_for(self, device: Device, task: str, parameters: Mapping[str, Scalar]) -> Command:
+        return Command(task, device.profile, dict(parameters), (f"{device.id}/down",), b"x", confirm=self.confirm)
+
+    def confirms(self, confirm: Confirmation, value: float, text: str | None) -> bool:
+        return True
+
+
+class Broker:
+    """A broker that may be away."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.away = False
+
+    def reaches(self, about: str) -> bool:
+        return about.endswith("/up")
+
+    async def send(self, topic: str, payload: bytes) -> None:
+        if self.away:
+            raise Unavailable("away")
+        self.sent.append(topic)
+
+
+class World:
+    """Two devices."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock(NOW)
+        self.trail = MemoryTrail()
+        self.bucket = MemoryBucket()
+        self.tasks = TaskQueue(self.bucket, self.trail, self.clock)
+        self.devices = Devices(MemoryBucket(), self.trail, self.clock)
+        self.broker = Broker()
+        self.topics = ["d/up"]
+        self.tasking = CommandDispatcher(
+            self.tasks, self.devices, AnyTask(), self.clock, channels=(self.broker,), topics=lambda _: self.topics
+        )
+
+    async def open(self) -> None:
+        await self.devices.load()
+        for name in ("d1", "d2"):
+            device = Device(name, division="440106", profile="acme/meter")
+            await self.devices.add(device, by=ADMIN)
+
+    def device(self, name: str) -> Device:
+        return self.devices.record(self.devices.find(name))
+
+    def states(self) -> list[TaskState]:
+        return [task.state for task in self.tasks.list(ADMIN)]
+
+
+async def made() -> World:
+    world = World()
+    await world.open()
+    return world
+
+
+async def test_what_was_sent_nowhere_is_not_done() -> None:
+    """A device that listens nowhere: the task waits and expires. The broker is away: nobody says that it was told."""
+    world = await made()
+    world.topics = ["elsewhere"]
+    await world.tasking.order(world.device("d1"), "blink", {}, by=ADMIN)
+    await world.tasking._check()
+    assert world.states() == [TaskState.QUEUED]
+    await world.clock.advance(601)
+    await world.tasking._check()
+    assert world.states() == [TaskState.EXPIRED]
+    world.topics, world.broker.away = ["d/up"], True
+    await world.tasking.order(world.device("d2"), "blink", {}, by=ADMIN)
+    await world.tasking._check()
+    assert world.states()[0] is TaskState.SENT, "once, or not at all: it is not sent again"
+    world.broker.away = False
+    await world.tasking._check()
+    assert world.broker.sent == []
+    await world.clock.advance(601)
+    await world.tasking._check()
+    assert world.states()[0] is TaskState.EXPIRED
+    await world.tasking.order(world.device("d2"), "blink", {}, by=ADMIN)
+    await world.tasking._check()
+    assert world.states()[0] is TaskState.DONE, "negative control"
+    assert world.broker.sent == ["d2/down"]
+
+
+async def test_an_order_tells_a_device_each_of_its_tasks() -> None:
+    """Two tasks of one profile: both, each once, also where it is carried out twice."""
+    world = await made()
+    modes = ModeRegistry(MemoryBucket(), world.trail, world.clock)
+    emergency = ModeOrderExecutor(modes, world.tasking, world.devices, world.clock, cast("EmergencyGrants", None))
+    tellings = (EmergencyCommand("acme/meter", "faster", {"s": 1}), EmergencyCommand("acme/meter", "blink"))
+    plan = ModePlan(name="flood", title="flood", place=Scope("4401"), tasks=tellings)
+    written = await modes.write(plan, by=WRITER, revision=0)
+    await modes.approve("flood", by=ADMIN, revision=written.revision)
+    order = await modes.order("flood", by=WRITER, hours=1, reason="flood")
+    await emergency._advance(order)
+    told = sorted((task.device, task.command.task) for task in world.tasks.list(ADMIN))
+    assert told == [("d1", "blink"), ("d1", "faster"), ("d2", "blink"), ("d2", "faster")]
+    await emergency._advance(order) if modes.get(order.id, ADMIN) == order else None
+    again = msgspec.structs.replace(modes.get(order.id, ADMIN), steps=())
+    for number, one in enumerate(tellings):
+        await emergency._command(again, one, one.parameters, "task", str(number))
+    assert len(list(world.tasks.list(ADMIN))) == 4
+
+
+async def test_ended_tasks_are_forgotten_some_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory and in the store; open ones stay, and the count of them is right after a restart."""
+    monkeypatch.setattr(module, "ENDED_MAX", 3)
+    monkeypatch.setattr(module, "DELETED_AT_ONCE", 2)
+    world = await made()
+    for _ in range(5):
+        await world.tasking.order(world.device("d1"), "blink", {}, by=ADMIN)
+        await world.tasking._check()
+        await world.clock.advance(1)
+    assert len(world.states()) == 5, "negative control"
+    await world.tasking.order(world.device("d1"), "blink", {}, by=ADMIN)
+    await world.tasking._check()
+    await world.tasking.order(world.device("d1"), "blink", {}, by=ADMIN)
+    assert sorted(world.states()) == [TaskState.DONE] * 3 + [TaskState.QUEUED]
+    again = TaskQueue(world.bucket, world.trail, world.clock)
+    await again.load()
+    assert (again._open, len(list(again.list(ADMIN)))) == (1, 4)
+    assert world.tasks._open == 1
+
+
+async def test_a_plan_is_forgotten_by_who_may_write_it() -> None:
+    """Its orders go on; others do not learn of it."""
+    world = await made()
+    modes = ModeRegistry(bucket := MemoryBucket(), world.trail, world.clock)
+    plan = ModePlan(name="flood", title="flood", place=Scope("4401"), shed=("illuminance",))
+    written = await modes.write(plan, by=WRITER, revision=0)
+    await modes.approve("flood", by=ADMIN, revision=written.revision)
+    order = await modes.order("flood", by=WRITER, hours=1, reason="flood")
+    with pytest.raises(NotFound):
+        await modes.delete("flood", by=OTHER)
+    with pytest.raises((NotFound, PermissionDenied)):
+        await modes.delete("flood", by=Principal("county", Role.COUNTY_OPERATOR, scope("4401")))
+    await modes.delete("flood", by=WRITER)
+    with pytest.raises(NotFound):
+        modes.plan("flood", WRITER)
+    assert modes.get(order.id, WRITER).state == "active"
+    assert [row.key for row in (await bucket.load_all())[0]] == [f"order.{order.id}"]
+    with pytest.raises((NotFound, Conflict)):
+        await modes.delete("flood", by=WRITER)
+    await modes.write(plan, by=WRITER, revision=0)

@@ -10,18 +10,14 @@ import msgspec
 from sensegate.bus.timelines import Timelines
 from sensegate.model import (
     Delivery,
-    Entry,
     FrameOutcome,
     Framing,
-    Member,
-    Position,
-    ReceivedFrame,
-    Shed,
-)
     LogEntry,
     LogMessage,
+    ReceivedFrame,
     SheddingRule,
     SourcePosition,
+)
 
 T = TypeVar("T")
 

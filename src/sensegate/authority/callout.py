@@ -209,12 +209,12 @@ class Callout:
         subscribe: dict[str, None] = {}
         behind = (self._devices.record(at) for at in self._devices.children(device.id) if self._devices.enabled[at])
         # One that stands behind several may do over this connection what it may through this gateway alone.
-        for one in (device, *(replace(child, gateway=device.id) for child in behind)):
-            up, down = self._topics_of(one)
+        for granted in (device, *(replace(child, gateway=device.id) for child in behind)):
+            up, down = self._topics_of(granted)
             try:
                 more_up, more_down = [subject_of(topic) for topic in up], [subject_of(topic) for topic in down]
             except ConfigError as why:
-                _log.error("a topic cannot be granted; the device stays without it", device=one.id, error=str(why))
+                _log.error("topic cannot be granted; the device has no right to it", device=granted.id, reason=str(why))
                 continue
             if len(publish) + len(subscribe) + len(more_up) + len(more_down) > TOPICS_MAX:
                 _log.error("too many topics for one connection; the rest is refused", device=device.id, most=TOPICS_MAX)
@@ -358,13 +358,13 @@ class Callout:
                 _log.debug("violations", error=str(why))
                 await self._clock.sleep(1.0)
                 continue
-            for one in seen:
-                if one.mqtt and one.account in ("", ACCOUNT):
-                    name = one.user or one.client_id
+            for violation in seen:
+                if violation.mqtt and violation.account in ("", ACCOUNT):
+                    name = violation.user or violation.client_id
                     at = self._devices.index.find_id(name)
                     camera = at >= 0 and self._is_camera(self._devices.record(at))
-                    told = mask_free_text(one.subject) if camera else one.subject
-                    self.refusals.add(name, DeniedOperation(one.operation), told, address=one.address)
+                    subject = mask_free_text(violation.subject) if camera else violation.subject
+                    self.refusals.add(name, DeniedOperation(violation.operation), subject, address=violation.address)
 
     def _note(self, alarm: RefusalAlarm) -> None:
         if self._trail is None:

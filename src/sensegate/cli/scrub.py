@@ -68,29 +68,16 @@ async def _in_process(config: Config) -> ScrubState:
     """Start the server of a stopped gateway and make a pass."""
     from sensegate.authority.slots import node_slots  # noqa: PLC0415 - needed only without a running gateway
     from sensegate.bus.engine import Engine  # noqa: PLC0415 - as above
-    from sensegate.clock import HOUR_US, SystemClock  # noqa: PLC0415 - as above
     from sensegate.decode.profiles import any_video_profile  # noqa: PLC0415 - as above
-    from sensegate.persist.duplicates import HORIZON_SLACK_H  # noqa: PLC0415 - as above
-    from sensegate.persist.scrub import Scrub, scrub_target  # noqa: PLC0415 - as above
+    from sensegate.persist.offline_scrub import offline_scrub  # noqa: PLC0415 - as above
 
     logs.configure("error", config.log_format)  # the results go to the terminal
-    clock = SystemClock()
-    async with Engine.of(
-        config, clock, slots=node_slots(config), personal=any_video_profile(config.profile_folders)
-    ) as engine:
-        client = await engine.connect(User.GATEWAY, name="scrub")
-        try:
-            log = JetStreamLog(client)
-            await log.open(Path(config.directory))
-            horizon_us = (config.duplicates.horizon_h + HORIZON_SLACK_H) * HOUR_US
-            scrubber = Scrub(log, scrub_target(config, horizon_us), clock)
-            work = asyncio.create_task(scrubber.run_pass(), name="scrub")
-            with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
-                task = progress.add_task("scrub", total=None)
-                while not work.done():
-                    await asyncio.wait((work,), timeout=POLL_S)
-                    progress.update(task, completed=scrubber.sequences_done, total=scrubber.sequences_total or None)
-            await log.close()
-            return work.result()
-        finally:
-            await client.close()
+    slots, personal = node_slots(config), any_video_profile(config.profile_folders)
+    async with Engine.of(config, slots=slots, personal=personal) as engine, offline_scrub(config, engine) as scrubber:
+        work = asyncio.create_task(scrubber.run_pass(), name="scrub")
+        with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
+            task = progress.add_task("scrub", total=None)
+            while not work.done():
+                await asyncio.wait((work,), timeout=POLL_S)
+                progress.update(task, completed=scrubber.sequences_done, total=scrubber.sequences_total or None)
+        return work.result()

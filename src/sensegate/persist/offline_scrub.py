@@ -10,8 +10,8 @@ from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.clock import HOUR_US, SystemClock
 from sensegate.config import Config
-from sensegate.persist.duplicates import SLACK_H
-from sensegate.persist.scrub import Scrub, scrubbed
+from sensegate.persist.duplicates import HORIZON_SLACK_H
+from sensegate.persist.scrub import Scrub, scrub_target
 
 
 @contextlib.asynccontextmanager
@@ -21,8 +21,8 @@ async def offline_scrub(config: Config, engine: Engine) -> AsyncIterator[Scrub]:
     try:
         log = JetStreamLog(client)
         await log.open(Path(config.directory))
-        horizon_us = (config.duplicates.horizon_h + SLACK_H) * HOUR_US
-        yield Scrub(log, scrubbed(config, horizon_us), SystemClock())
+        horizon_us = (config.duplicates.horizon_h + HORIZON_SLACK_H) * HOUR_US
+        yield Scrub(log, scrub_target(config, horizon_us), SystemClock())
         await log.close()
     finally:
         await client.close()

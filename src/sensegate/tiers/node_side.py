@@ -44,7 +44,7 @@ REFUSED_S = 5.0
 _log = structlog.get_logger("tiers")
 
 
-class CentreChoice(Protocol):
+class ActiveCentreChoice(Protocol):
     """The choice of one of two centres; `failover.centre_choice` implements it."""
 
     @property
@@ -61,7 +61,7 @@ class CentreChoice(Protocol):
         ...
 
 
-CHOICE = PartKey[CentreChoice]("centre_choice", absent="this gateway is not a node and has no centre")
+CHOICE = PartKey[ActiveCentreChoice]("centre_choice", absent="this gateway is not a node and has no centre")
 
 
 class NodeParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -71,7 +71,7 @@ class NodeParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     clock: Clock
     log: Log
     connection: CentreConnection
-    choice: CentreChoice
+    choice: ActiveCentreChoice
     claimant: Claimant
     """Claims the lanes for this process."""
     reporter: Reporter

@@ -23,7 +23,7 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.bus.process import find_pid
 from sensegate.config import Config, EngineConfig
 from sensegate.errors import Conflict, Unavailable
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from tests.conftest import SMALL, eventually
 
 MEMBERS = 12
@@ -50,9 +50,9 @@ class Writer:
             number = self.batches + 1
             pad = secrets.token_hex(3_000)
             members = [
-                Member(f"readings.4401.{place}.1", f"BATCH {number} {pad}".encode(), 10) for place in range(MEMBERS)
+                LogMessage(f"readings.4401.{place}.1", f"BATCH {number} {pad}".encode(), 10) for place in range(MEMBERS)
             ]
-            await self.log.write([*members, Member("commit.4401-0", f"COMMIT {number}".encode(), rollup=True)])
+            await self.log.write([*members, LogMessage("commit.4401-0", f"COMMIT {number}".encode(), rollup=True)])
             self.batches = number
 
 

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from sensegate import flow
-from sensegate.bus.addresses import Addresses
+from sensegate.bus.addresses import GatewayAddresses
 from sensegate.clock import SystemClock
 from sensegate.web.client import GatewayClient
 from tests.conftest import eventually
@@ -98,7 +98,7 @@ async def test_descriptors_used_up(tmp_path: Path) -> None:
     run = tmp_path / "node" / "run.json"
     async with started(config_file(tmp_path), descriptors=DESCRIPTORS) as process:
         await eventually(run.exists, 60)
-        addresses = msgspec.json.decode(run.read_bytes(), type=Addresses)
+        addresses = msgspec.json.decode(run.read_bytes(), type=GatewayAddresses)
         admin = (tmp_path / "node" / "admin.token").read_text().strip()
         place = urlsplit(addresses.http)
         async with GatewayClient(addresses.http, admin) as remote:
@@ -149,7 +149,7 @@ class ShiftedClock(SystemClock):
 async def test_a_clock_that_jumps(tmp_path: Path) -> None:
     """By a day, to the years 2051, 2100 and 2262, and back: the gateway goes on, takes readings, and counts them."""
     clock, config = ShiftedClock(), config_of(tmp_path / "node")
-    up: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
+    up: asyncio.Future[GatewayAddresses] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(flow.run(config, clock=clock, ready=up.set_result), name="gateway")
     addresses = await asyncio.wait_for(asyncio.shield(up), 30)
     admin = (tmp_path / "node" / "admin.token").read_text().strip()

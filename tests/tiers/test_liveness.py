@@ -7,7 +7,7 @@ import asyncio
 from sensegate import metrics
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
-from sensegate.model import Member
+from sensegate.model import LogMessage
 from sensegate.tiers.liveness import SILENT_S, Liveness, UplinkLag
 from sensegate.tiers.node_states import LinkState, NodeMonitor, NodeStatus
 
@@ -48,7 +48,7 @@ async def test_the_lag_rises_while_the_centre_is_away(fake_clock: FakeClock) -> 
     values = []
     for turn in range(6):
         connected = turn == 0
-        await log.write([Member("raw.4401", b"x", 1), Member("raw.4401", b"y", 1)])
+        await log.write([LogMessage("raw.4401", b"x", 1), LogMessage("raw.4401", b"y", 1)])
         await fake_clock.advance(1.0)
         values.append(shown())
     assert values == [3, 7, 9, 11, 13, 15]

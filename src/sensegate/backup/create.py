@@ -18,7 +18,7 @@ from sensegate.backup.contents import Kind
 from sensegate.backup.manifest import Manifest, Progress
 from sensegate.backup.standstill import StagedFile, View
 from sensegate.bus import addresses, process
-from sensegate.bus.addresses import Addresses
+from sensegate.bus.addresses import GatewayAddresses
 from sensegate.config import Config, files
 from sensegate.errors import ConfigError, Unavailable
 
@@ -167,6 +167,6 @@ def _secrets(config: Config, view: View) -> Iterator[tuple[str, bytes]]:
 
 def _url(directory: Path) -> str:
     try:
-        return msgspec.json.decode((directory / addresses.FILE).read_bytes(), type=Addresses).http
+        return msgspec.json.decode((directory / addresses.FILE).read_bytes(), type=GatewayAddresses).http
     except (OSError, msgspec.DecodeError):
         return ""

@@ -24,8 +24,8 @@ from sensegate.backup import contents, history, manifest, secret_file
 from sensegate.backup.history import Restore
 from sensegate.backup.manifest import Manifest, Progress
 from sensegate.bus import process
+from sensegate.bus.encryption import KEY_FILE
 from sensegate.bus.process import write_private
-from sensegate.bus.sealing import KEY_FILE
 from sensegate.bus.server_conf import KEY_VARIABLE
 from sensegate.config import Config, files
 from sensegate.errors import ConfigError, Conflict, EngineError

@@ -131,7 +131,7 @@ def main() -> None:
     except* SensegateError as why:
         sentences += [str(error) for error in errors_of(why)]
     except* OSError as why:
-        described = [describe_os_error(error) for error in errors_of(why)]
+        described = [describe_os_error(error) for error in errors_of(why) if isinstance(error, OSError)]
         if not all(described):
             raise
         sentences += described

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sensegate.backup import manifest
+from sensegate.bus.backup import manifest
 from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig
 from sensegate.demo.link import FaultyLink
 from tests.conftest import eventually

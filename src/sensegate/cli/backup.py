@@ -18,8 +18,8 @@ from sensegate.config import load
 from sensegate.wording import count
 
 if TYPE_CHECKING:
-    from sensegate.backup.manifest import Manifest
-    from sensegate.backup.restore import Restored
+    from sensegate.bus.backup.manifest import Manifest
+    from sensegate.bus.backup.restore import Restored
 
 ConfigFile = Annotated[Path, typer.Argument(help="Configuration of the node or centre.")]
 KeyFile = Annotated[
@@ -43,7 +43,7 @@ def backup(
 
     sensegate backup config/node.yaml --to /backup/node-4401 --with-secrets /root/backup.pass
     """
-    from sensegate.backup import create, secret_file  # noqa: PLC0415 - only this command needs it
+    from sensegate.bus.backup import create, secret_file  # noqa: PLC0415 - only this command needs it
 
     loaded = load(config)
     passphrase = secret_file.passphrase(with_secrets) if with_secrets else b""
@@ -87,8 +87,8 @@ def restore(
 
     sensegate restore /backup/node-4401 config/node.yaml --secrets /root/backup.pass
     """
-    from sensegate.backup import manifest, secret_file  # noqa: PLC0415 - only this command needs it
-    from sensegate.backup.restore import restore as restored_from  # noqa: PLC0415 - the same
+    from sensegate.bus.backup import manifest, secret_file  # noqa: PLC0415 - only this command needs it
+    from sensegate.bus.backup.restore import restore as restored_from  # noqa: PLC0415 - the same
 
     loaded = load(config)
     passphrase = secret_file.passphrase(secrets) if secrets else b""

@@ -7,7 +7,7 @@ from functools import partial
 
 import msgspec
 
-from sensegate.backup.history import RestoreHistory
+from sensegate.bus.restores import RestoreHistory
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
 from sensegate.ports import SHED
 from sensegate.tiers import rest_nodes, rest_returns, rest_uplink, restored_registries

@@ -1,4 +1,4 @@
-"""Registries of a restored node, merged with the copies that its centre has of them.
+"""First start of a restored node: its writer claims anew, its registries are merged with the centre's copies of them.
 
 A device that was registered after the backup, or a token that was revoked, stands at the centre alone. So before the
 registries are opened, each of which the centre has a newer state takes that over; what was changed here since the
@@ -17,13 +17,13 @@ from typing import Final
 import msgspec
 import structlog
 
-from sensegate.backup import history
-from sensegate.backup.history import RestoreHistory
+from sensegate.bus import restores
 from sensegate.bus.kv import KvBucket
+from sensegate.bus.restores import RestoreHistory
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import Overloaded, PermissionDenied, Unavailable
-from sensegate.tiers import registry_copies, route
+from sensegate.tiers import registry_copies, route, writers
 from sensegate.tiers.link import CentreLink
 from sensegate.tiers.registry_copies import Ask
 
@@ -36,7 +36,7 @@ _log = structlog.get_logger("tiers")
 
 
 async def settle(config: Config, clock: Clock, buckets: Mapping[str, KvBucket], epoch: str) -> RestoreHistory:
-    """Merge the registries of a restored node; return the history of its store as it is then.
+    """Settle what a restore leaves to the first start; return the history of the store as it is then.
 
     Raises:
         Unavailable: a registry cannot be read or written.
@@ -44,13 +44,17 @@ async def settle(config: Config, clock: Clock, buckets: Mapping[str, KvBucket], 
         ConfigError: the history cannot be read.
     """
     directory = Path(config.directory)
-    known = await asyncio.to_thread(history.read, directory)
+    known = await asyncio.to_thread(restores.read, directory)
+    if known.claimed < known.count:
+        await writers.claim_restored(writers.WriterStateFile(directory))
+        known = msgspec.structs.replace(known, claimed=known.count)
+        await asyncio.to_thread(restores.write, directory, known)
     if known.is_merged:
         return known
     if not known.revisions:
         revisions = {name: (await bucket.load_all())[1] for name, bucket in buckets.items()}
         known = msgspec.structs.replace(known, revisions=revisions)
-        await asyncio.to_thread(history.write, directory, known)
+        await asyncio.to_thread(restores.write, directory, known)
     if route.present_route(config) is not None:
         try:
             async with asyncio.timeout(WAIT_S):
@@ -60,7 +64,7 @@ async def settle(config: Config, clock: Clock, buckets: Mapping[str, KvBucket], 
             return known
         _log.info("registries merged with the centre's copies", changed=changed)
     known = msgspec.structs.replace(known, merged=known.count, revisions={})
-    await asyncio.to_thread(history.write, directory, known)
+    await asyncio.to_thread(restores.write, directory, known)
     return known
 
 

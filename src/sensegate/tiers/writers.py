@@ -235,6 +235,12 @@ class WriterStateFile:
             raise Unavailable(f"{self._file} cannot be written: {why}") from why
 
 
+async def claim_restored(states: WriterStateStore) -> None:
+    """Have the next claim say that the store was restored from a backup. Raises `ConfigError`, `Unavailable`."""
+    if state := await states.read():
+        await states.write(msgspec.structs.replace(state, restored=True))
+
+
 class ClaimLink(Protocol):
     """The part of `CentreLink` that a claim needs."""
 

@@ -13,12 +13,12 @@ import msgspec
 import structlog
 
 from sensegate import __version__
-from sensegate.backup import contents, manifest, secret_file, standstill
-from sensegate.backup.contents import Kind
-from sensegate.backup.manifest import Manifest, Progress
-from sensegate.backup.standstill import StagedFile, View
 from sensegate.bus import addresses, process
 from sensegate.bus.addresses import GatewayAddresses
+from sensegate.bus.backup import contents, manifest, secret_file, standstill
+from sensegate.bus.backup.contents import Kind
+from sensegate.bus.backup.manifest import Manifest, Progress
+from sensegate.bus.backup.standstill import StagedFile, View
 from sensegate.config import Config, files
 from sensegate.errors import ConfigError, Unavailable
 

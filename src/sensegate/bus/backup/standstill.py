@@ -27,9 +27,9 @@ from typing import Final
 
 import msgspec
 
-from sensegate.backup import contents
-from sensegate.backup.contents import Kind
 from sensegate.bus import process
+from sensegate.bus.backup import contents
+from sensegate.bus.backup.contents import Kind
 from sensegate.errors import Conflict, EngineError, Unavailable
 
 STOP_S: Final = 2.0

@@ -16,8 +16,8 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from sensegate.backup import create, standstill
 from sensegate.bus import streams
+from sensegate.bus.backup import create, standstill
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.process import find_pid
@@ -181,7 +181,7 @@ async def test_two_backups_at_once(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from sensegate.backup import standstill
+from sensegate.bus.backup import standstill
 def killed(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 standstill._stage = killed

@@ -42,6 +42,8 @@ class RestoreHistory(msgspec.Struct, frozen=True):
     """Number of restores, also of those that are not kept here any more."""
     merged: int = 0
     """Registries are merged with the copies that the centre has of them, up to this restore."""
+    claimed: int = 0
+    """The writer of a node's lanes claims by a restore, up to this one."""
     revisions: dict[str, int] = {}
     """Registry -> revision with which the restored copy of it ended; empty: not looked at yet."""
     format: int = 1
@@ -49,7 +51,8 @@ class RestoreHistory(msgspec.Struct, frozen=True):
     def with_restore(self, restore: Restore) -> RestoreHistory:
         """Return the history with one more restore."""
         kept = (*self.restores, restore)[-KEPT_MAX:]
-        return RestoreHistory(kept, max(0, min(self.recorded, len(kept) - 1)), self.count + 1, self.merged)
+        recorded = max(0, min(self.recorded, len(kept) - 1))
+        return RestoreHistory(kept, recorded, self.count + 1, self.merged, self.claimed)
 
     @property
     def unrecorded(self) -> tuple[Restore, ...]:

@@ -1,6 +1,6 @@
 """Restore of a backup into the directory that a configuration names.
 
-checksums right? ─▶ original dead? no store in the way? ─▶ copy ─▶ new writer state ─▶ move into place
+checksums right? ─▶ original dead? no store in the way? ─▶ copy ─▶ move into place
 
 What follows is the business of the first start: it begins a new timeline at the end of the copy, so that cursors of
 later entries are refused with 410 and `first`, and, at a node, claims the lanes at the centre anew.
@@ -20,17 +20,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from sensegate.backup import contents, history, manifest, secret_file
-from sensegate.backup.history import Restore
-from sensegate.backup.manifest import Manifest, Progress
-from sensegate.bus import process
+from sensegate.bus import process, restores
+from sensegate.bus.backup import contents, manifest, secret_file
+from sensegate.bus.backup.manifest import Manifest, Progress
 from sensegate.bus.encryption import KEY_FILE
 from sensegate.bus.process import write_private
+from sensegate.bus.restores import Restore
 from sensegate.bus.server_conf import KEY_VARIABLE
 from sensegate.config import Config, files
 from sensegate.errors import ConfigError, Conflict, EngineError
-from sensegate.tiers import writers
-from sensegate.tiers.writers import WriterState
 
 STAGING: Final = ".restoring"
 _DIRECTORY: Final = "directory/"
@@ -159,7 +157,6 @@ def _placed(
         _copy(source, found, secrets, staging, progress)
         taken_over = tuple(_taken_over(found, directory, staging))
         _demand_key(config, found, staging)
-        _renew_writer(staging)
         made = Restore(
             found.made,
             now,
@@ -168,7 +165,7 @@ def _placed(
             f"{found.host}:{found.directory}",
             str(aside) if before else "",
         )
-        history.write(staging, history.read(staging).with_restore(made))
+        restores.write(staging, restores.read(staging).with_restore(made))
         kept = tuple(_named(config, secrets))
         if before:
             aside.mkdir(mode=0o700)
@@ -239,17 +236,6 @@ def _demand_key(config: Config, found: Manifest, staging: Path) -> None:
             key="engine.store_key_file",
             remedy=f"give --secrets with the passphrase of the backup, or the key in ${KEY_VARIABLE}",
         )
-
-
-def _renew_writer(staging: Path) -> None:
-    """Have the next process claim the lanes at the centre under a new epoch, whoever has claimed them since."""
-    file = staging / writers.FILE
-    if file.exists():
-        try:
-            state = msgspec.json.decode(file.read_bytes(), type=WriterState)
-        except msgspec.DecodeError as why:
-            raise ConfigError(f"cannot be read: {why}", file=writers.FILE, remedy="restore an older backup") from why
-        write_private(file, msgspec.json.encode(msgspec.structs.replace(state, restored=True)))
 
 
 def _named(config: Config, secrets: Mapping[str, bytes]) -> Iterator[str]:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensegate.backup import contents, manifest, secret_file
-from sensegate.backup.contents import Kind
-from sensegate.backup.history import Restore, RestoreHistory
-from sensegate.backup.manifest import FileEntry, Manifest
+from sensegate.bus.backup import contents, manifest, secret_file
+from sensegate.bus.backup.contents import Kind
+from sensegate.bus.backup.manifest import FileEntry, Manifest
+from sensegate.bus.restores import Restore, RestoreHistory
 from sensegate.errors import ConfigError
 
 KEY = b"a passphrase of the backup"

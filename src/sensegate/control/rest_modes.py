@@ -8,9 +8,9 @@ from aiohttp import web
 from sensegate.authority.scope import Action, scope, scope_text
 from sensegate.control.modes import EmergencyCommand, EmergencyGrant, ModeOrder, ModePlan, ModeRegistry
 from sensegate.ports import PartKey
-from sensegate.quantities.properties import PROPERTIES
 from sensegate.web import listing
 from sensegate.web.problems import BadRequest
+from sensegate.web.registry import unknown_property
 from sensegate.web.routing import API, Call, Route, iso
 
 
@@ -142,9 +142,8 @@ async def _plan(call: Call) -> PlanRow:
 async def _write(call: Call) -> PlanRow:
     wanted = await call.body(NewPlan)
     for name in wanted.shed:
-        if PROPERTIES.find(name) < 0:
-            near = PROPERTIES.nearest(name)
-            raise BadRequest(f"body: shed: no property '{name[:64]}'" + (f"; did you mean '{near}'?" if near else ""))
+        if problem := unknown_property(name):
+            raise BadRequest(f"body: shed: {problem}")
     plan = ModePlan(
         name=call.path("plan"),
         title=wanted.title,

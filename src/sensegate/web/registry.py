@@ -82,13 +82,17 @@ async def _properties(call: Call) -> listing.RowPage[PropertyRow]:
 
 
 async def _property(call: Call) -> PropertyRow:
-    index = PROPERTIES.find(call.path("name"))
-    if index < 0:
-        near = PROPERTIES.nearest(call.path("name"))
-        raise NotFound(
-            f"there is no property '{call.path('name')[:64]}'" + (f"; did you mean '{near}'?" if near else "")
-        )
-    return _PROPERTIES[index]
+    if problem := unknown_property(call.path("name")):
+        raise NotFound(problem)
+    return _PROPERTIES[PROPERTIES.find(call.path("name"))]
+
+
+def unknown_property(name: str) -> str:
+    """Return that there is no property of a name, with the nearest one; empty: there is one."""
+    if PROPERTIES.find(name) >= 0:
+        return ""
+    near = PROPERTIES.nearest(name)
+    return f"there is no property '{name[:64]}'" + (f"; did you mean '{near}'?" if near else "")
 
 
 async def _profiles(call: Call) -> listing.RowPage[ProfileRow]:

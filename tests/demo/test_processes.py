@@ -8,7 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from sensegate.demo.processes import Reaper, SupervisedProcess, processes_of, sweep
+
+pytestmark = pytest.mark.live
 
 DEADLINE_S = 15.0
 SLEEPER = "import sys, time; time.sleep(60)"
@@ -73,7 +77,6 @@ async def test_a_killed_demo_leaves_nothing_behind(tmp_path: Path) -> None:
 import asyncio, pathlib, subprocess, sys
 from sensegate.demo.processes import Reaper, SupervisedProcess
 
-pytestmark = pytest.mark.live
 async def main():
     directory = pathlib.Path({str(stores)!r})
     await Reaper(directory, remove=True).start()

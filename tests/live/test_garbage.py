@@ -105,7 +105,7 @@ async def test_a_gateway_lives_with_garbage_of_every_kind(tmp_path: Path) -> Non
             assert [(await stream.record())["value"] for _ in range(2)] == [1, 2]
             await looked_at(site)
         assert await site.metric('sensegate_log_unreadable_total{reader="feed"}') >= len(ROWS)
-        assert await site.metric('sensegate_log_unreadable_total{reader="books"}') >= 2
+        assert await site.metric('sensegate_log_unreadable_total{reader="hourly ledgers"}') >= 2
         assert any("cannot be read" in what for what in (await site.ready())[1])
         found = await alive(config)
         assert any("cannot be read" in finding.detail for finding in found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from math import isnan
 from typing import Any
 
 import msgspec
@@ -272,8 +273,8 @@ def concat(batches: Sequence[Batch]) -> Batch:
 
 def _entry_keys(origins: Origins) -> list[tuple[Any, ...]]:
     # NaN is not equal to itself, so an unknown position is None in the key.
-    lon = [None if x != x else x for x in origins.lon.tolist()]  # noqa: PLR0124
-    lat = [None if x != x else x for x in origins.lat.tolist()]  # noqa: PLR0124
+    lon = [None if isnan(degrees) else degrees for degrees in origins.lon.tolist()]
+    lat = [None if isnan(degrees) else degrees for degrees in origins.lat.tolist()]
     return list(
         zip(
             origins.device,

@@ -523,14 +523,13 @@ class Engine:
     async def _restart_when_ended(self) -> None:
         """Restart the server whenever it ends, on the same ports and store."""
         pause_s = 0.1
-        while True:
-            assert self._process is not None  # noqa: S101 - set before this task starts
+        while (running := self._process) is not None:
             began = self._clock.monotonic()
-            await self._process.wait_ended()
-            self._process.release()
+            await running.wait_ended()
+            running.release()
             if self._clock.monotonic() - began > _STABLE_S:
                 pause_s = 0.1
-            _log.error("the server ended; restarting it", pid=self._process.pid, pause_s=pause_s)
+            _log.error("the server ended; restarting it", pid=running.pid, pause_s=pause_s)
             metrics.RESTARTS.labels("engine").inc()
             await self._clock.sleep(pause_s)
             pause_s = min(pause_s * 2, self._config.restart_backoff_max_s)

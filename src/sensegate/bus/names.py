@@ -92,8 +92,8 @@ def name_of(encoded: str) -> str:
         return ""
     if not _TOKEN.fullmatch(encoded):
         raise ConfigError(f"not a token: {encoded[:200]!r}")
-    first, *rest = encoded.encode().split(b"~")
-    raw = first + b"".join(bytes([int(part[:2], 16)]) + part[2:] for part in rest)
+    first, *escaped = encoded.encode().split(b"~")
+    raw = first + b"".join(bytes([int(part[:2], 16)]) + part[2:] for part in escaped)
     try:
         name = raw.decode()
     except UnicodeDecodeError as why:

@@ -216,22 +216,22 @@ def require_backing_bytes(rows: int, *columns: Column, unbacked_max: int = UNBAC
 def _decimals(value: F64, starts: I64) -> U8:
     """Return per segment the number of decimals with which each of its values is exact, or UNSCALED."""
     need = np.full(len(value), UNSCALED, np.uint8)
-    left = None
+    remaining = None
     part = value
     for digits, power in enumerate(POWERS):
         whole = np.rint(part * power)
         exact = (whole / power == part) & (np.abs(whole) < _EXACT)
-        if left is None:
+        if remaining is None:
             need[exact] = digits
-            left = np.flatnonzero(~exact)
+            remaining = np.flatnonzero(~exact)
         else:
-            need[left[exact]] = digits
-            left = left[~exact]
-        if not len(left):
+            need[remaining[exact]] = digits
+            remaining = remaining[~exact]
+        if not len(remaining):
             break
-        if len(left) > len(value) // 2 and digits >= 4:
+        if len(remaining) > len(value) // 2 and digits >= 4:
             break
-        part = value[left]
+        part = value[remaining]
     return np.maximum.reduceat(need, starts)
 
 

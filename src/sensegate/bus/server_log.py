@@ -115,13 +115,13 @@ class ServerLog:
 
     def poll(self) -> int:
         """Read new lines, at most 1 MiB; return their number."""
-        if self._file is None and not self._open_newest():
+        file = self._open_newest() if self._file is None else self._file
+        if file is None:
             return 0
-        assert self._file is not None  # noqa: S101 - for the type checker
-        block = os.pread(self._file, _READ_BYTES_MAX, self._offset + len(self._partial_line))
+        block = os.pread(file, _READ_BYTES_MAX, self._offset + len(self._partial_line))
         if not block:
-            if self._rotated():
-                os.close(self._file)
+            if self._is_rotated(file):
+                os.close(file)
                 self._file, self._partial_line, self._offset = None, b"", 0
             return 0
         *lines, self._partial_line = (self._partial_line + block).split(b"\n")
@@ -132,7 +132,7 @@ class ServerLog:
             self._offset += len(self._partial_line)
             self._partial_line = b""
         with suppress(OSError):  # on a full disk: after a restart some lines are read again
-            self._position_file.write_text(f"{os.fstat(self._file).st_ino} {self._offset}", encoding="ascii")
+            self._position_file.write_text(f"{os.fstat(file).st_ino} {self._offset}", encoding="ascii")
         return len(lines)
 
     async def follow(self, clock: Clock) -> None:
@@ -154,18 +154,17 @@ class ServerLog:
             os.close(self._file)
             self._file = None
 
-    def _open_newest(self) -> bool:
+    def _open_newest(self) -> int | None:
         try:
             self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            return False
+            return None
         self._offset, self._partial_line = 0, b""
-        return True
+        return self._file
 
-    def _rotated(self) -> bool:
-        assert self._file is not None  # noqa: S101 - for the type checker
+    def _is_rotated(self, file: int) -> bool:
         try:
-            return self._path.stat().st_ino != os.fstat(self._file).st_ino
+            return self._path.stat().st_ino != os.fstat(file).st_ino
         except OSError:
             return False
 
@@ -193,7 +192,7 @@ class ServerLog:
         elif _FAULT.search(text):
             _log.error(text)
             self._on_fault(text)
-        elif level == "FTL" or level == "ERR":  # noqa: PLR1714 - reads better so
+        elif level in {"FTL", "ERR"}:
             self.last_errors = [*self.last_errors[-19:], text]
             _log.error(text) if level == "FTL" else _log.warning(text)
         elif level == "WRN" and "Plaintext passwords" not in text:

@@ -56,19 +56,19 @@ async def ensure(nc: Client, config: Mapping[str, Any]) -> str:
     name = config["name"]
     known = nc.known_streams if isinstance(nc, BusClient) else None
     try:
-        told = json.loads(await api.request(nc, f"$JS.API.STREAM.INFO.{name}"))
+        info = json.loads(await api.request(nc, f"$JS.API.STREAM.INFO.{name}"))
     except NotFound:
         if known:
             known.verify(name, "")
-        told = json.loads(await api.request(nc, f"$JS.API.STREAM.CREATE.{name}", config))
+        info = json.loads(await api.request(nc, f"$JS.API.STREAM.CREATE.{name}", config))
         _log.info("stream created", stream=name)
         if known:
-            known.record(name, str(told["created"]))
-        return str(told["created"])
+            known.record(name, str(info["created"]))
+        return str(info["created"])
     if known:
-        known.verify(name, str(told["created"]))
-        known.record(name, str(told["created"]))
-    present = told["config"]
+        known.verify(name, str(info["created"]))
+        known.record(name, str(info["created"]))
+    present = info["config"]
     differing = {key for key, value in config.items() if present.get(key, _absent(value)) != value}
     differing -= {"first_seq", "metadata"}  # these only matter when the stream is created
     fixed = differing - _CHANGEABLE.get(name, frozenset({"max_bytes"}))
@@ -83,7 +83,7 @@ async def ensure(nc: Client, config: Mapping[str, Any]) -> str:
         if known:
             known.copy_metadata(name)
         _log.info("stream changed", stream=name, **{key: config[key] for key in sorted(differing)})
-    return str(told["created"])
+    return str(info["created"])
 
 
 async def verify(link: BusClient, name: str) -> None:
@@ -112,9 +112,9 @@ async def ensure_subscriber_streams(nc: Client) -> None:
 
 async def usage(nc: Client, name: str) -> float:
     """Return the used share of a stream's `max_bytes`; 0 where it has no limit. Raises `NotFound`, `Unavailable`."""
-    told = json.loads(await api.request(nc, f"$JS.API.STREAM.INFO.{name}"))
-    most = told["config"]["max_bytes"]
-    return told["state"]["bytes"] / most if most > 0 else 0.0
+    info = json.loads(await api.request(nc, f"$JS.API.STREAM.INFO.{name}"))
+    limit = info["config"]["max_bytes"]
+    return info["state"]["bytes"] / limit if limit > 0 else 0.0
 
 
 def _absent(value: object) -> object:

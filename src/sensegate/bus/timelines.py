@@ -80,24 +80,24 @@ class TimelineHistory(msgspec.Struct, frozen=True):
     """Timelines of what the log holds, oldest first; the one before the first mark has no mark."""
     abandoned: tuple[AbandonedTimeline, ...] = ()
 
-    def with_timeline(self, marked: Sequence[Timeline], made: Timeline) -> TimelineHistory:
+    def with_timeline(self, marked: Sequence[Timeline], fresh: Timeline) -> TimelineHistory:
         """Return the history with `made` added; `marked`: timelines whose marks the log holds, oldest first."""
-        kept = self._surviving({(timeline.id, timeline.start) for timeline in marked}, made.start)
-        known = {timeline.id for timeline in kept}
-        rest = [timeline for timeline in (*marked, made) if timeline.id not in known]
-        if not kept and len(marked) < TIMELINES_MAX:
-            kept = (Timeline(_log_id(self.log) + _BASE, 0, 0, marked=False),)
-        line = (*kept, *sorted(rest, key=lambda timeline: timeline.start))
-        known |= {timeline.id for timeline in rest}
+        surviving = self._surviving({(timeline.id, timeline.start) for timeline in marked}, fresh.start)
+        known = {timeline.id for timeline in surviving}
+        added = [timeline for timeline in (*marked, fresh) if timeline.id not in known]
+        if not surviving and len(marked) < TIMELINES_MAX:
+            surviving = (Timeline(_log_id(self.log) + _BASE, 0, 0, marked=False),)
+        line = (*surviving, *sorted(added, key=lambda timeline: timeline.start))
+        known |= {timeline.id for timeline in added}
         diverged = _ENDLESS
-        if lost := [timeline for timeline in self.current if timeline not in kept]:
-            diverged = min(lost[0].start, line[len(kept)].start)
+        if lost := [timeline for timeline in self.current if timeline not in surviving]:
+            diverged = min(lost[0].start, line[len(surviving)].start)
         abandoned = [
             *(AbandonedTimeline(timeline.id, min(timeline.diverged_at, diverged)) for timeline in self.abandoned),
             *(AbandonedTimeline(timeline.id, diverged) for timeline in lost),
         ]
-        left = tuple(timeline for timeline in abandoned if timeline.id not in known)
-        return TimelineHistory(self.log, line[-TIMELINES_MAX:], left[-TIMELINES_MAX:])
+        remaining = tuple(timeline for timeline in abandoned if timeline.id not in known)
+        return TimelineHistory(self.log, line[-TIMELINES_MAX:], remaining[-TIMELINES_MAX:])
 
     def _surviving(self, marks: set[tuple[bytes, int]], end: int) -> tuple[Timeline, ...]:
         """Return the timelines that the log still holds: up to the last existing mark, and those without marks."""

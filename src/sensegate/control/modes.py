@@ -146,8 +146,8 @@ class ModeRegistry:
             PermissionDenied, ConfigError, Conflict.
         """
         demand(by, Action.CHANGE_MODE, plan.place.division, plan.place.department)
-        alike = self._find_plans(plan.name, by)
-        present = next((plan for plan in alike if plan.revision == revision), None)
+        candidates = self._find_plans(plan.name, by)
+        present = next((plan for plan in candidates if plan.revision == revision), None)
         if revision and present is None:
             raise Conflict(f"plan {plan.name} was changed or deleted meanwhile; read it again")
         if present is not None:
@@ -157,11 +157,11 @@ class ModeRegistry:
         name = present.name if present else plan.name
         if any(other is not present and other.place == plan.place for other in self._find_plans(name, by)):
             raise Conflict(f"{scope_text(plan.place)} already has a plan {name}; read it, and send its revision")
-        kept = msgspec.structs.replace(plan, name=name, written_by=by.id, approved_by="", approved=0)
-        _check(kept)
-        kept = msgspec.structs.replace(kept, id=present.id if present else f"{kept.name}.{secrets.token_hex(4)}")
-        await self._trail.record(by, "mode.plan", kept.name, after=_facts(kept))
-        return await self._plans.put(kept.key, kept, expected=revision)
+        fresh = msgspec.structs.replace(plan, name=name, written_by=by.id, approved_by="", approved=0)
+        _check(fresh)
+        fresh = msgspec.structs.replace(fresh, id=present.id if present else f"{fresh.name}.{secrets.token_hex(4)}")
+        await self._trail.record(by, "mode.plan", fresh.name, after=_facts(fresh))
+        return await self._plans.put(fresh.key, fresh, expected=revision)
 
     async def approve(self, name: str, *, by: Principal, revision: int) -> ModePlan:
         """Approve a plan at a revision. Raises `PermissionDenied` (its author may not), `NotFound`, `Conflict`."""

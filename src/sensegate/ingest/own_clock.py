@@ -45,9 +45,9 @@ class ClockMonitor:
 
     async def _offsets(self) -> list[float]:
         config = self._config
-        ours = await self._store.last(f"commit.{config.member_id}-{config.ingest.partition}")
-        record = read(ours, "own clock", decode_commit) if ours else None
-        offsets = [(ours.time - record.committed_at) / 1e6] if ours and record else []
+        last = await self._store.last(f"commit.{config.member_id}-{config.ingest.partition}")
+        record = read(last, "own clock", decode_commit) if last else None
+        offsets = [(last.time - record.committed_at) / 1e6] if last and record else []
         if (centre_s := self._centre_s()) is not None:
             offsets.append(centre_s)
         elif not config.engine.url and (devices_s := self._clocks.median_lag(self._clock.now())) is not None:

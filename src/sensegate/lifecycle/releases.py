@@ -160,15 +160,15 @@ class Releases:
 
     def list(self, by: Principal) -> HistoryList:
         """Return the histories of which the caller may see a version, in order of profile."""
-        found = (self.get(profile, by) for profile in self._histories.names())
-        return [history for history in found if history.versions]
+        histories = (self.get(profile, by) for profile in self._histories.names())
+        return [history for history in histories if history.versions]
 
     def version(self, profile: str, number: int, by: Principal) -> ProfileVersion:
         """Return one version. Raises `NotFound` where there is none that the caller may see."""
-        found = self.get(profile, by).find(number)
-        if found is None or not has_right(by, Action.READ_REGISTRY):
+        version = self.get(profile, by).find(number)
+        if version is None or not has_right(by, Action.READ_REGISTRY):
             raise NotFound(f"no version {number} of {profile} in your scope; see `sensegate profile list {profile}`")
-        return found
+        return version
 
     async def content(self, profile: str, number: int, by: Principal) -> Content:
         """Return the content of a version. Raises `NotFound`, `Unavailable`."""
@@ -516,8 +516,8 @@ class Releases:
         after = self._with_library(history)
         known = {version.number: version for version in after.versions}
         every = tuple(sorted({**known, **versions}.values(), key=lambda version: version.number))
-        kept = tuple(entry for entry in after.in_force if entry not in history.from_centre or entry in force)
-        after = msgspec.structs.replace(after, versions=every, in_force=kept)
+        retained = tuple(entry for entry in after.in_force if entry not in history.from_centre or entry in force)
+        after = msgspec.structs.replace(after, versions=every, in_force=retained)
         for entry in force:
             if entry not in history.from_centre:
                 after = put_in_force(after, entry)

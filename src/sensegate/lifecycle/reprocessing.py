@@ -139,8 +139,8 @@ class Reprocessing:
         priors.finish_loading()
 
     async def _add_previous(self, entry: LogEntry, priors: PreviousReadings) -> None:
-        kind, _, rest = entry.subject.partition(".")
-        if kind in ROW_KINDS or (kind == "seen" and rest == self._partition):
+        kind, _, writer = entry.subject.partition(".")
+        if kind in ROW_KINDS or (kind == "seen" and writer == self._partition):
             batch = await asyncio.to_thread(read_rows, entry, "reprocessing")
             if batch is not None and batch.local is not None and f"{batch.node}-{batch.partition}" == self._partition:
                 priors.add(batch, suppressed=kind == "seen")

@@ -99,10 +99,12 @@ class ReprocessingInterpreter:
     def select(self, span: MessageBatch, batch: DecodedBatch) -> tuple[MessageBatch, DecodedBatch]:
         """Return the messages and the part of the decoded batch that the order is for."""
         order, table = self._order, self.interpreter.normaliser.table
-        mine = np.array([spec.profile.partition("@")[0] == (order.profile if order else "") for spec in table.specs])
+        of_profile = np.array(
+            [spec.profile.partition("@")[0] == (order.profile if order else "") for spec in table.specs]
+        )
         fields, readings = batch.fields, batch.readings
-        of_fields = mine[fields.spec] & self._are_selected(fields.device)
-        of_readings = mine[readings.spec] & self._are_selected(readings.device)
+        of_fields = of_profile[fields.spec] & self._are_selected(fields.device)
+        of_readings = of_profile[readings.spec] & self._are_selected(readings.device)
 
         def ours(name: str, device: int) -> bool:
             return order is not None and name.partition("@")[0] == order.profile and self._is_selected(device)
@@ -116,14 +118,16 @@ class ReprocessingInterpreter:
         messages[[value.message for value in (*lost, *rejected)]] = True
         whole = msgspec.structs.replace(fields, quarantined=quarantined, rejected=lost, ignored=0)
         batch = DecodedBatch(batch.received, whole, readings, rejected)
-        kept = MessageBatch(message for message, wanted in zip(span, messages.tolist(), strict=True) if wanted)
-        return kept, select(batch, BatchSelection(messages, of_fields, of_readings))
+        selected = MessageBatch(message for message, wanted in zip(span, messages.tolist(), strict=True) if wanted)
+        return selected, select(batch, BatchSelection(messages, of_fields, of_readings))
 
     def _is_selected(self, device: int) -> bool:
-        found = self._selected_devices.get(device)
-        if found is None:
-            found = self._selected_devices[device] = device >= 0 and self._devices.id(device) in self._selected_ids
-        return found
+        is_selected = self._selected_devices.get(device)
+        if is_selected is None:
+            is_selected = self._selected_devices[device] = (
+                device >= 0 and self._devices.id(device) in self._selected_ids
+            )
+        return is_selected
 
     def _are_selected(self, device: I32) -> BOOL:
         different, place = np.unique(device, return_inverse=True)

@@ -117,7 +117,7 @@ class ReprocessingOrders:
         if sum(order.state in OPEN for order in self._orders.all()) >= WAITING_MAX:
             raise Overloaded(f"{WAITING_MAX} redecodes wait; they run one after another", retry_after_s=30)
         order = msgspec.structs.replace(wanted, id=secrets.token_hex(6), created=self._clock.now(), by=by.id)
-        told: Facts = {
+        facts: Facts = {
             "job": order.id,
             "target": scope_text(order.target),
             "since": order.since,
@@ -126,11 +126,11 @@ class ReprocessingOrders:
             "devices": list(order.devices),
         }
         if note:
-            told["note"] = note
-        await self._trail.record(by, "profile.redecode", order.profile, after=told)
-        given = await self._orders.put(order.id, order, expected=0)
+            facts["note"] = note
+        await self._trail.record(by, "profile.redecode", order.profile, after=facts)
+        stored = await self._orders.put(order.id, order, expected=0)
         await self._delete_oldest()
-        return given
+        return stored
 
     async def cancel(self, order_id: str, *, by: Principal) -> ReprocessingOrder:
         """Give an order up; what was committed of it stays.
@@ -153,10 +153,10 @@ class ReprocessingOrders:
 
     def list(self, by: Principal, profile: str = "") -> OrderList:
         """Return the orders that the caller may see, newest first."""
-        found = sorted(self._orders.all(), key=lambda order: -order.created)
+        orders = sorted(self._orders.all(), key=lambda order: -order.created)
         return [
             candidate
-            for candidate in found
+            for candidate in orders
             if (not profile or candidate.profile == profile)
             and allows(by, Action.READ_REGISTRY, candidate.target.division, candidate.target.department)
         ]
@@ -184,8 +184,8 @@ class ReprocessingOrders:
     async def finish(self, order: ReprocessingOrder, counts: dict[str, int], *, by: Principal) -> None:
         """Mark an order as done, with its counts, also on the audit trail."""
         if self.is_open(order.id):
-            told: Facts = {"job": order.id, **counts}
-            await self._trail.record(by, "profile.redecode.done", order.profile, after=told)
+            facts: Facts = {"job": order.id, **counts}
+            await self._trail.record(by, "profile.redecode.done", order.profile, after=facts)
             await self._set(order, state=OrderState.DONE, ended=self._clock.now(), counts=counts)
 
     async def fail(self, order: ReprocessingOrder, why: str) -> None:

@@ -51,22 +51,22 @@ class Rollout:
 
         The file of a missing content does not exist, which compiling it reports.
         """
-        found: MaterialisedVersions = []
+        versions: MaterialisedVersions = []
         for choice in choices:
             try:
                 file = await self._releases.contents.materialise(choice.profile, choice.digest)
             except NotFound as why:
                 _log.warning("version cannot be put in force", version=choice.name, reason=str(why))
                 file = Path(f"{choice.name}: its content is not in the store")
-            found.append((choice, file))
-        return found
+            versions.append((choice, file))
+        return versions
 
     async def run(self, apply: Apply) -> None:
         """Apply every decision until cancelled."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            asked, choices = self._requested, self._releases.choices()
+            requested, choices = self._requested, self._releases.choices()
             try:
                 if choices != self._applied:
                     await apply(await self.materialised(choices))
@@ -75,15 +75,15 @@ class Rollout:
                 raise
             self._applied = choices
             async with self._progressed:
-                self._completed = asked
+                self._completed = requested
                 self._progressed.notify_all()
 
     async def wait_in_force(self) -> bool:
         """Wait until all present decisions are in force in this process; return False after `IN_FORCE_S`."""
-        asked = self._requested
+        requested = self._requested
         try:
             async with asyncio.timeout(IN_FORCE_S), self._progressed:
-                await self._progressed.wait_for(lambda: self._completed >= asked)
+                await self._progressed.wait_for(lambda: self._completed >= requested)
         except TimeoutError:
             return False
         return True

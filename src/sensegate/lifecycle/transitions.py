@@ -15,11 +15,13 @@ def highest_used(history: ReleaseHistory) -> int:
 
 def put_in_force(history: ReleaseHistory, fresh: VersionInForce) -> ReleaseHistory:
     """Return the history with a version in force for a target, replacing those in force within it."""
-    out = tuple(
+    replaced = tuple(
         entry for entry in history.in_force if fresh.target.covers(entry.target.division, entry.target.department)
     )
-    kept = tuple(entry for entry in history.in_force if entry not in out)
-    return msgspec.structs.replace(history, in_force=(*kept, fresh), previous=(*history.previous, *out)[-PREVIOUS_MAX:])
+    remaining = tuple(entry for entry in history.in_force if entry not in replaced)
+    return msgspec.structs.replace(
+        history, in_force=(*remaining, fresh), previous=(*history.previous, *replaced)[-PREVIOUS_MAX:]
+    )
 
 
 def rolled_back(history: ReleaseHistory, target: Scope, now: int, by: str) -> ReleaseHistory | None:

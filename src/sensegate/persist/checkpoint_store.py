@@ -185,9 +185,9 @@ class CheckpointStore:
         before = self._manifest
         number = before.next if before else 1
         run = write_run(self._directory / f"run-{number}", checkpoint.memtable, checkpoint.floor)
-        kept = [run for run in self.runs if any(hour_of(hour) >= checkpoint.floor for hour in run.buckets.tolist())]
-        dropped = [run for run in self.runs if run not in kept]
-        runs = (*kept, run) if run else tuple(kept)
+        retained = [run for run in self.runs if any(hour_of(hour) >= checkpoint.floor for hour in run.buckets.tolist())]
+        dropped = [run for run in self.runs if run not in retained]
+        runs = (*retained, run) if run else tuple(retained)
         state = f"state-{number}"
         body = np.concatenate(checkpoint.watermarks).tobytes()
         _write_durably(self._directory / state, xxhash.xxh3_64_digest(body) + body)

@@ -236,8 +236,8 @@ class Committer:
             if not entries:
                 break
             for entry in entries:
-                kind, _, rest = entry.subject.partition(".")
-                wanted = kind in ROW_KINDS or (kind == "seen" and rest == self._name)
+                kind, _, writer = entry.subject.partition(".")
+                wanted = kind in ROW_KINDS or (kind == "seen" and writer == self._name)
                 if wanted and (batch := read_rows(entry, "ingest")) is not None:
                     self._apply(batch, suppressed=kind == "seen")
                 at = entry.sequence
@@ -461,7 +461,7 @@ class Committer:
         numbered, ids = piece.fields.sequence_numbers, self._index.ids
         known = numbered.device >= 0
         of_device = sequences.runs_of(numbered.device[known], numbered.number[known])
-        runs = {ids[device]: found for device, found in of_device.items()}
+        runs = {ids[device]: flat for device, flat in of_device.items()}
         for payload in sequences.encode_parts(self._log.epoch, runs, self._limits.message_bytes_max):
             yield LogMessage(f"sequences.{self._name}", payload, self._limits.readings_ttl_h)
 
@@ -496,11 +496,11 @@ class Committer:
         yield from self._encode_batch(batch.take(~half))
 
     def _quarantine_messages(self, piece: BatchSlice) -> Iterator[LogMessage]:
-        kept = []
+        stored = []
         for quarantined in piece.fields.quarantined:
             source = piece.sources if isinstance(piece.sources, str) else piece.sources[quarantined.message]
             device = self._index.ids[quarantined.device] if quarantined.device >= 0 else ""
-            kept.append(
+            stored.append(
                 StoredMessage(
                     piece.messages[quarantined.message],
                     source,
@@ -510,7 +510,7 @@ class Committer:
                     quarantined.profile,
                 )
             )
-        for payload in self._encode_quarantined(kept):
+        for payload in self._encode_quarantined(stored):
             yield LogMessage(f"quarantine.{self._name}", payload, self._limits.quarantine_ttl_h)
 
     def _encode_quarantined(self, messages: list[StoredMessage]) -> Iterator[bytes]:
@@ -559,8 +559,8 @@ class Committer:
         totals = dict(self._totals)
         for kind, count in part.ledger.totals().items():
             # The names of removed fields are many: the ledger has them, the commit record only their sum.
-            kept = REMOVED if kind.startswith(f"{REMOVED}.") else kind
-            totals[kept] = totals.get(kept, 0) + count
+            name = REMOVED if kind.startswith(f"{REMOVED}.") else kind
+            totals[name] = totals.get(name, 0) + count
         profiles = {**self._profiles, **part.profiles}
         record = CommitRecord(
             part.batch_id, part.ordinal, self._clock.now(), positions, totals, profiles, self._duplicates.checkpoint
@@ -624,6 +624,10 @@ def _merge_positions(
     before: Mapping[str, SourcePosition], now: Mapping[str, SourcePosition]
 ) -> dict[str, SourcePosition]:
     """Return the positions after a commit; of reprocessing orders only that of the present one is kept."""
-    again = any(source.startswith(REPROCESSING_PREFIX) for source in now)
-    kept = {source: one for source, one in before.items() if not (again and source.startswith(REPROCESSING_PREFIX))}
-    return {**kept, **now}
+    is_reprocessing = any(source.startswith(REPROCESSING_PREFIX) for source in now)
+    retained = {
+        source: one
+        for source, one in before.items()
+        if not (is_reprocessing and source.startswith(REPROCESSING_PREFIX))
+    }
+    return {**retained, **now}

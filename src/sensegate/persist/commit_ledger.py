@@ -80,9 +80,9 @@ def commit_ledger(part: BatchSlice, judgement: DedupResult, index: DeviceIndex) 
     fields = part.fields
     cells.count(kinds.MESSAGES, everyone, owner)
     for reason in sorted({message.reason for message in fields.quarantined}):
-        some = np.array([message.message for message in fields.quarantined if message.reason is reason], np.int64)
-        good[some] = False
-        cells.count(f"{kinds.QUARANTINED}.{reason.value}", some, owner[some])
+        messages = np.array([message.message for message in fields.quarantined if message.reason is reason], np.int64)
+        good[messages] = False
+        cells.count(f"{kinds.QUARANTINED}.{reason.value}", messages, owner[messages])
     cells.count(kinds.DECODED, everyone[good], owner[good])
     return _finish(cells, part, judgement)
 
@@ -96,17 +96,17 @@ def reprocessing_ledger(part: BatchSlice, judgement: DedupResult, index: DeviceI
     cells, owner = _open_cells(part, np.full(len(part.messages), now, np.int64), index)
     everyone, good = np.arange(len(owner)), np.ones(len(owner), np.bool_)
     good[[quarantined.message for quarantined in part.fields.quarantined]] = False
-    kept = np.repeat(
+    was_quarantined = np.repeat(
         [delivery.recorded_in == "quarantine" for delivery in part.deliveries],
         [len(delivery.messages) for delivery in part.deliveries],
     )
     cells.count(kinds.REDECODED, everyone, owner)
-    for kind, some in (
+    for kind, mask in (
         (kinds.STILL_REFUSED, ~good),
-        (kinds.RECOVERED, good & kept),
-        (kinds.REREAD, good & ~kept),
+        (kinds.RECOVERED, good & was_quarantined),
+        (kinds.REREAD, good & ~was_quarantined),
     ):
-        cells.count(kind, everyone[some], owner[some])
+        cells.count(kind, everyone[mask], owner[mask])
     readings = part.readings
     for kind, rows in (
         (kinds.REVISED, np.flatnonzero(judgement.accepted & (judgement.revision > 0))),
@@ -127,16 +127,16 @@ def _open_cells(piece: BatchSlice, counted: I64, index: DeviceIndex) -> tuple[_C
     owner = np.full(count, -1, np.int64)
     for message in fields.quarantined:
         owner[message.message] = message.device
-    for lost in reversed(rejected):
-        owner[lost.message] = lost.device
-    for left in reversed(fields.downsampled):
-        owner[left.message] = left.device
+    for value in reversed(rejected):
+        owner[value.message] = value.device
+    for group in reversed(fields.downsampled):
+        owner[group.message] = group.device
     owner[fields.message[::-1]] = fields.device[::-1]
     seen = np.zeros(len(ids) + 1, np.bool_)
     seen[owner] = True
     seen[fields.device] = True
-    seen[np.array([lost.device for lost in rejected], np.int64)] = True
-    seen[np.array([left.device for left in fields.downsampled], np.int64)] = True
+    seen[np.array([value.device for value in rejected], np.int64)] = True
+    seen[np.array([group.device for group in fields.downsampled], np.int64)] = True
     devices = np.flatnonzero(seen[:-1])
     names = [ids[device] for device in devices.tolist()]
     cells = _Cells(devices, names, pairs, place)
@@ -201,9 +201,9 @@ def _count_readings(cells: _Cells, readings: Readings, judgement: DedupResult) -
         if rows.size:
             cells.count(kind, readings.message[rows].astype(np.int64), readings.device[rows].astype(np.int64))
 
-    found = np.bincount(judgement.kind, minlength=len(VERDICTS))
+    totals = np.bincount(judgement.kind, minlength=len(VERDICTS))
     for code, word in enumerate(VERDICTS):
-        if found[code]:
+        if totals[code]:
             name = word if code == ACCEPTED else f"{kinds.SUPPRESSED if code == UNCHANGED else kinds.DUPLICATE}.{word}"
             count(name, judgement.kind == code)
     keep = judgement.accepted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -51,31 +52,42 @@ Find = Callable[[Candidates, I64], Matches]
 """Returns the accepted readings of the identities of the given rows; `query` indexes these rows."""
 
 
-def _groups(candidates: Candidates) -> tuple[I64, I64]:
-    """Return (rows ordered by identity, then arrival; index of the first row of each identity)."""
+class _Identities(NamedTuple):
+    """Rows grouped by identity."""
+
+    rows: I64
+    """Rows ordered by identity, then arrival."""
+    first: I64
+    """Index in `rows` of the first row of each identity."""
+    length: I64
+    """Number of rows of each identity."""
+
+
+def _group(candidates: Candidates) -> _Identities:
     rows = np.argsort(candidates.hash, kind="stable")
     hashed, number = candidates.hash[rows], candidates.number[rows]
-    alike = hashed[1:] == hashed[:-1]
-    if bool((alike & (number[1:] != number[:-1])).any()):
+    equal = hashed[1:] == hashed[:-1]
+    if bool((equal & (number[1:] != number[:-1])).any()):
         rows = np.lexsort((candidates.number, candidates.hash))
         hashed, number = candidates.hash[rows], candidates.number[rows]
-        alike = hashed[1:] == hashed[:-1]
-    new = np.empty(len(rows), np.bool_)
-    new[:1] = True
-    new[1:] = ~(alike & (number[1:] == number[:-1]))
-    return rows, np.flatnonzero(new)
+        equal = hashed[1:] == hashed[:-1]
+    is_first = np.empty(len(rows), np.bool_)
+    is_first[:1] = True
+    is_first[1:] = ~(equal & (number[1:] == number[:-1]))
+    first = np.flatnonzero(is_first)
+    return _Identities(rows, first, np.diff(np.append(first, len(rows))))
 
 
 def resolve(candidates: Candidates, may_be_known: BOOL, find: Find) -> tuple[U8, U8]:
-    """Return (kind, revision) of each row; `asked` rows may have been seen in earlier batches.
+    """Return (kind, revision) of each row; `may_be_known`: rows that may have been received in earlier batches.
 
-    The plain case (all readings of an identity say the same) is told in columns, the others one by one.
+    The simple case (all readings of an identity are equal) is resolved vectorised, the others row by row.
     """
     count = len(candidates.hash)
     kind = np.zeros(count, np.uint8)
     revision = np.zeros(count, np.uint8)
-    rows, first = _groups(candidates)
-    length = np.diff(np.append(first, count))
+    identities = _group(candidates)
+    rows, first, length = identities
     group = np.repeat(np.arange(len(first)), length)
     leader = rows[first]
     counted = candidates.kinds == SEQUENCE
@@ -84,97 +96,99 @@ def resolve(candidates: Candidates, may_be_known: BOOL, find: Find) -> tuple[U8,
     ask = np.zeros(count, np.bool_)
     ask[leader] = True
     questions = np.flatnonzero((ask | counted | framed) & may_be_known)
-    found = find(candidates, questions) if questions.size else Matches.empty()
+    matches = find(candidates, questions) if questions.size else Matches.empty()
     place = np.empty(count, np.int64)
     place[rows] = group
-    owner = place[questions[found.query]]
+    owner = place[questions[matches.query]]
     known = np.bincount(owner, minlength=len(first))
     # The others are compared with the reading accepted earlier, or else the first one of this batch.
     bits, printed = candidates.bits[leader], candidates.fingerprints[leader]
     single = owner[known[owner] == 1]
-    bits[single] = found.bits[known[owner] == 1]
-    printed[single] = found.fingerprints[known[owner] == 1]
+    bits[single] = matches.bits[known[owner] == 1]
+    printed[single] = matches.fingerprints[known[owner] == 1]
     differs = candidates.bits[rows] != bits[group]
     hard = np.zeros(len(first), np.bool_)
     hard[group[differs]] = True
     hard |= known > 1
     hard |= framed[leader] & ((known > 0) | (length > 1))
     # A counter restarts with each epoch: in the simple case all rows are of one epoch.
-    lives = counted[leader]
-    if lives.any():
+    is_counter = counted[leader]
+    if is_counter.any():
         since = candidates.time[leader]
-        since[single] = found.time[known[owner] == 1]
-        hard[group[lives[group] & (np.abs(candidates.time[rows] - since[group]) > COUNTER_EPOCH_US)]] = True
-    again = (known[group] == 1) | (np.arange(count) != first[group])
-    mine = printed[group]
-    same_print = candidates.fingerprints[rows] == mine
+        since[single] = matches.time[known[owner] == 1]
+        hard[group[is_counter[group] & (np.abs(candidates.time[rows] - since[group]) > COUNTER_EPOCH_US)]] = True
+    is_duplicate = (known[group] == 1) | (np.arange(count) != first[group])
+    reference = printed[group]
+    same_print = candidates.fingerprints[rows] == reference
     # The same reading twice in a message is not a redelivery.
     same_print &= (known[group] == 1) | (candidates.message[rows] != candidates.message[leader][group])
-    same_path = (candidates.fingerprints[rows] & _PATH) == (mine & _PATH)
-    told = np.where(same_print, REDELIVERY, np.where(same_path, REPEAT, CROSS_PATH))
-    kind[rows] = np.where(again, told, ACCEPTED)
+    same_path = (candidates.fingerprints[rows] & _PATH) == (reference & _PATH)
+    duplicate_kind = np.where(same_print, REDELIVERY, np.where(same_path, REPEAT, CROSS_PATH))
+    kind[rows] = np.where(is_duplicate, duplicate_kind, ACCEPTED)
     if hard.any():
-        _resolve_row_by_row(candidates, rows, first, length, np.flatnonzero(hard), questions, found, kind, revision)
+        _resolve_row_by_row(
+            candidates, identities, np.flatnonzero(hard), questions, matches, kind=kind, revision=revision
+        )
     return kind, revision
 
 
-def _resolve_row_by_row(  # noqa: PLR0917 - the columns of `resolve`
+def _resolve_row_by_row(
     candidates: Candidates,
-    rows: I64,
-    first: I64,
-    length: I64,
+    identities: _Identities,
     hard: I64,
     questions: I64,
-    found: Matches,
+    matches: Matches,
+    *,
     kind: U8,
     revision: U8,
 ) -> None:
     """Resolve identities with several values or epochs of a counter, row by row in order of arrival."""
     answers: dict[int, list[_AcceptedReading]] = {}
     columns = zip(
-        questions[found.query].tolist(),
-        found.bits.tolist(),
-        found.fingerprints.tolist(),
-        found.time.tolist(),
+        questions[matches.query].tolist(),
+        matches.bits.tolist(),
+        matches.fingerprints.tolist(),
+        matches.time.tolist(),
         strict=True,
     )
     for row, bits, printed, time in columns:
         answers.setdefault(row, []).append(_AcceptedReading(bits, printed, time, -1))
     for place in hard.tolist():
-        members = rows[first[place] : first[place] + length[place]].tolist()
-        same_life = _SAME_EPOCH.get(int(candidates.kinds[members[0]]))
-        known = [] if same_life else list(answers.get(members[0], []))
+        start = identities.first[place]
+        members = identities.rows[start : start + identities.length[place]].tolist()
+        is_same_epoch = _SAME_EPOCH.get(int(candidates.kinds[members[0]]))
+        known = [] if is_same_epoch else list(answers.get(members[0], []))
         for row in members:
-            this = _AcceptedReading(
+            reading = _AcceptedReading(
                 int(candidates.bits[row]),
                 int(candidates.fingerprints[row]),
                 int(candidates.time[row]),
                 int(candidates.message[row]),
             )
-            near = known
-            if same_life:
-                near = [kept for kept in (*answers.get(row, []), *known) if same_life(kept, this)]
-            kind[row] = _verdict(this, near)
+            same_epoch = known
+            if is_same_epoch:
+                same_epoch = [kept for kept in (*answers.get(row, []), *known) if is_same_epoch(kept, reading)]
+            kind[row] = _verdict(reading, same_epoch)
             if kind[row] == ACCEPTED:
-                revision[row] = min(len(near), 255)
-                known.append(this)
+                revision[row] = min(len(same_epoch), 255)
+                known.append(reading)
 
 
-def _same_counter(kept: _AcceptedReading, reading: _AcceptedReading) -> bool:
-    return abs(kept.time - reading.time) <= COUNTER_EPOCH_US
+def _same_counter(earlier: _AcceptedReading, reading: _AcceptedReading) -> bool:
+    return abs(earlier.time - reading.time) <= COUNTER_EPOCH_US
 
 
-def _same_frame(kept: _AcceptedReading, reading: _AcceptedReading) -> bool:
+def _same_frame(earlier: _AcceptedReading, reading: _AcceptedReading) -> bool:
     """Return whether two receptions with equal counter and bytes are of the same radio frame.
 
     A network server forwards a frame once, so its second reception is a frame of another epoch of the device's
     counter, unless it has the time of the first one. Another network's clock differs.
     """
-    if kept.fingerprint == reading.fingerprint and kept.message != reading.message:
-        return abs(kept.time - reading.time) <= COUNTER_EPOCH_US
-    if kept.fingerprint & _PATH_MASK == reading.fingerprint & _PATH_MASK:
-        return kept.time == reading.time
-    return abs(kept.time - reading.time) <= FRAME_WINDOW_US
+    if earlier.fingerprint == reading.fingerprint and earlier.message != reading.message:
+        return abs(earlier.time - reading.time) <= COUNTER_EPOCH_US
+    if earlier.fingerprint & _PATH_MASK == reading.fingerprint & _PATH_MASK:
+        return earlier.time == reading.time
+    return abs(earlier.time - reading.time) <= FRAME_WINDOW_US
 
 
 _SAME_EPOCH = {SEQUENCE: _same_counter, FRAME: _same_frame}
@@ -183,11 +197,11 @@ _SAME_EPOCH = {SEQUENCE: _same_counter, FRAME: _same_frame}
 
 def _verdict(reading: _AcceptedReading, accepted: list[_AcceptedReading]) -> int:
     """Return the code of a reading, given the accepted ones of its identity."""
-    alike = [kept for kept in accepted if kept.bits == reading.bits]
+    alike = [earlier for earlier in accepted if earlier.bits == reading.bits]
     if not alike:
         return ACCEPTED
-    if any(kept.fingerprint == reading.fingerprint and kept.message != reading.message for kept in alike):
+    if any(earlier.fingerprint == reading.fingerprint and earlier.message != reading.message for earlier in alike):
         return REDELIVERY
-    if any(kept.fingerprint & _PATH_MASK == reading.fingerprint & _PATH_MASK for kept in alike):
+    if any(earlier.fingerprint & _PATH_MASK == reading.fingerprint & _PATH_MASK for earlier in alike):
         return REPEAT
     return CROSS_PATH

@@ -188,20 +188,20 @@ class DedupIndex:
         """Return the accepted readings of the identities of `rows`; `query` indexes `rows`."""
         hashed, number = candidates.hash[rows], candidates.number[rows]
         frozen, runs = self._layers
-        found = [self._memtable.find(hashed, number)]
-        found += [recent.find(hashed, number) for recent in frozen]
+        matches = [self._memtable.find(hashed, number)]
+        matches += [recent.find(hashed, number) for recent in frozen]
         if runs:
             query, bucket = _buckets_to_search(candidates, rows, runs)
             query_hash, query_number = hashed[query], number[query]
             for run in runs:
                 part = run.find(query_hash, query_number, bucket)
-                found.append(msgspec.structs.replace(part, query=query[part.query]))
+                matches.append(msgspec.structs.replace(part, query=query[part.query]))
             self._touched += len(query)
             if self._touched >= RELEASE_PAGES_AFTER:
                 self._touched = 0
                 for run in runs:
                     run.release_pages()
-        return Matches.concatenated(found)
+        return Matches.concatenated(matches)
 
 
 def _buckets_to_search(candidates: Candidates, rows: I64, runs: tuple[SortedRun, ...]) -> tuple[I64, I64]:

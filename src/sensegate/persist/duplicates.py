@@ -330,21 +330,21 @@ class Deduplicator:
     def _mark_duplicates(self, work: _BatchState, rows: I64, series: I64) -> None:
         """Set kind and revision of the readings whose identity is known, from the index or from this batch."""
         key = work.readings.key[rows]
-        asked = key <= np.maximum(self._watermarks.highest_key[series], self._watermarks.future_key[series])
-        slow = asked
+        may_be_known = key <= np.maximum(self._watermarks.highest_key[series], self._watermarks.future_key[series])
+        candidates_by_series = may_be_known
         back = (series[1:] == series[:-1]) & (key[1:] <= key[:-1])
         if back.any():
             # A series whose keys do not increase may have an identity twice in this batch.
             uneven = np.zeros(len(self._names), np.bool_)
             uneven[series[1:][back]] = True
-            slow = asked | uneven[series]
-        if not slow.any():
+            candidates_by_series = may_be_known | uneven[series]
+        if not candidates_by_series.any():
             return
-        again = np.zeros(len(work.number), np.bool_)
-        again[rows[slow]] = True
-        chosen = np.flatnonzero(again)
+        is_candidate = np.zeros(len(work.number), np.bool_)
+        is_candidate[rows[candidates_by_series]] = True
+        chosen = np.flatnonzero(is_candidate)
         questions = np.zeros(len(work.number), np.bool_)
-        questions[rows[asked]] = True
+        questions[rows[may_be_known]] = True
         readings = work.readings
         cut = conflicts.Candidates(
             hashes(work.number[chosen], readings.key[chosen]),
@@ -373,8 +373,8 @@ class Deduplicator:
             work.flags[rows[late]] |= np.uint32(Flag.LATE)
             rows, series = rows[~late], series[~late]
         if specs.any_suppress:
-            asked = specs.suppress.take(work.readings.spec[rows])
-            rows, series = rows[asked], series[asked]
+            suppressible = specs.suppress.take(work.readings.spec[rows])
+            rows, series = rows[suppressible], series[suppressible]
             if rows.size:
                 spec = work.readings.spec[rows]
                 changes = series_order.ReportByException(
@@ -392,9 +392,9 @@ class Deduplicator:
 
     def _store_accepted(self, work: _BatchState, rows: I64, series: I64, future: BOOL) -> None:
         kind = work.kind[rows]
-        kept = (kind == ACCEPTED) | (kind == UNCHANGED)
-        if not kept.all():
-            rows, series = rows[kept], series[kept]
+        stored = (kind == ACCEPTED) | (kind == UNCHANGED)
+        if not stored.all():
+            rows, series = rows[stored], series[stored]
         if not rows.size:
             return
         readings = work.readings

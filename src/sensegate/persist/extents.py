@@ -150,8 +150,8 @@ class ScrubState(msgspec.Struct, omit_defaults=True):
         self.extents.append(extent)
         if len(self.extents) > EXTENTS_MAX:
             pairs = zip(self.extents[::2], self.extents[1::2], strict=False)
-            rest = self.extents[-1:] if len(self.extents) % 2 else []
-            self.extents = [*(first.merged_with(second) for first, second in pairs), *rest]
+            last = self.extents[-1:] if len(self.extents) % 2 else []
+            self.extents = [*(first.merged_with(second) for first, second in pairs), *last]
 
     def expire(self, before: int) -> None:
         """Remove the extents whose first entries were stored before a time (µs): those may have expired."""
@@ -188,13 +188,13 @@ def missing(known: Mapping[str, int], present: Mapping[str, int], kinds: Sequenc
 def read(directory: Path, log: str) -> ScrubState:
     """Return the recorded state of a log; an empty one where the file is missing, corrupt or of another log."""
     try:
-        found = _decoded((directory / FILE).read_bytes())
+        state = _decoded((directory / FILE).read_bytes())
     except FileNotFoundError:
         return ScrubState(log)
     except (OSError, ValueError) as why:
         _log.warning("cannot read the scrub state; starting with an empty one", reason=str(why))
         return ScrubState(log)
-    return found if found.log == log else ScrubState(log, losses=found.losses)
+    return state if state.log == log else ScrubState(log, losses=state.losses)
 
 
 def log_of(directory: Path) -> str:

@@ -130,14 +130,14 @@ def _row_digests(hashed: U64, bits: U64, printed: U64) -> U64:
 class _IndexCheck:
     """Comparison of the dedup index, as of its last checkpoint, with the readings of the log."""
 
-    def __init__(self, found: CheckpointSnapshot, covered_from: int, since: int) -> None:
+    def __init__(self, snapshot: CheckpointSnapshot, covered_from: int, since: int) -> None:
         """`covered_from`: the log holds everything stored since then (µs); `since`: start of the comparison (µs)."""
-        self.sequence = found.manifest.sequence
+        self.sequence = snapshot.manifest.sequence
         self.since = since
-        self._snapshot = found
-        self._floor = found.manifest.floor
+        self._snapshot = snapshot
+        self._floor = snapshot.manifest.floor
         self._covered_from = covered_from
-        self._number = {word: number for number, word in enumerate(found.series_names)}
+        self._number = {word: number for number, word in enumerate(snapshot.series_names)}
         self._log = _BucketSums()
         self.unknown = 0
         """Rows on the log of series that are not in the index."""
@@ -352,14 +352,14 @@ class Scrub:
         """Return the comparison with the last checkpoint, whose files are verified; None: it is missing or corrupt."""
         subject = self._subject
         try:
-            found = read_snapshot(subject.index)
+            snapshot = read_snapshot(subject.index)
         except (OSError, ValueError) as why:
             state.report(Loss(LossCause.INDEX_FILE, now, str(why)))
             return None
-        if found is None or not self._log.timelines.holds(found.manifest.timeline, found.manifest.sequence):
+        if snapshot is None or not self._log.timelines.holds(snapshot.manifest.timeline, snapshot.manifest.sequence):
             return None
         return _IndexCheck(
-            found, now - min(subject.horizon_us, subject.seen_ttl_us) + _MARGIN_US, now - subject.horizon_us
+            snapshot, now - min(subject.horizon_us, subject.seen_ttl_us) + _MARGIN_US, now - subject.horizon_us
         )
 
     # ── extents ─────────────────────────────────────────────────────────────────────────────────────

@@ -77,9 +77,11 @@ class ScrubTask:
 
     def warnings(self) -> list[str]:
         """Return warnings about entries that were lost before they expired; empty: none."""
-        told = describe_losses(self._state)
-        more = f"scrub: {len(told) - _WARNINGS_MAX} more; sensegate doctor --scrub lists all"
-        return [f"scrub: {line}" for line in told[:_WARNINGS_MAX]] + ([more] if len(told) > _WARNINGS_MAX else [])
+        sentences = describe_losses(self._state)
+        more = f"scrub: {len(sentences) - _WARNINGS_MAX} more; sensegate doctor --scrub lists all"
+        return [f"scrub: {line}" for line in sentences[:_WARNINGS_MAX]] + (
+            [more] if len(sentences) > _WARNINGS_MAX else []
+        )
 
     async def run(self) -> None:
         """Scrub until cancelled. Raises `Unavailable`, `StoreFull`."""

@@ -15,9 +15,9 @@ _ROUNDS = 8
 
 def group_by_series(number: U32, rows: I64 | None = None) -> tuple[I64, I64]:
     """Return (rows ordered by series, then arrival; series of each); `rows`: only these."""
-    mine = number if rows is None else number[rows]
-    order = radix_argsort(mine)
-    return order if rows is None else rows[order], mine[order].astype(np.int64)
+    numbers = number if rows is None else number[rows]
+    order = radix_argsort(numbers)
+    return order if rows is None else rows[order], numbers[order].astype(np.int64)
 
 
 def starts(series: I64) -> I64:
@@ -55,8 +55,8 @@ def find_late(series: I64, time: I64, last: I64) -> BOOL | None:
     limit = np.repeat(before, length)
     later = np.ones(len(series), np.bool_)
     later[first] = False
-    rest = np.flatnonzero(later)
-    limit[rest] = np.maximum(limit[rest], most[rest - 1])
+    followers = np.flatnonzero(later)
+    limit[followers] = np.maximum(limit[followers], most[followers - 1])
     last[owner] = np.maximum(before, most[end])
     out: BOOL = time < limit
     return out

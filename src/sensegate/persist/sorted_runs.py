@@ -296,12 +296,12 @@ def merge_runs(path: Path, runs: Sequence[SortedRun], floor: int) -> SortedRun |
     """
     for run in runs:
         run.verify()
-    found: dict[int, list[tuple[SortedRun, int]]] = {}
+    places: dict[int, list[tuple[SortedRun, int]]] = {}
     for run in runs:
         for place, bucket in enumerate(run.buckets.tolist()):
             if hour_of(bucket) >= floor:
-                found.setdefault(bucket, []).append((run, place))
-    counts = [(bucket, sum(int(run.length[place]) for run, place in found[bucket])) for bucket in sorted(found)]
+                places.setdefault(bucket, []).append((run, place))
+    counts = [(bucket, sum(int(run.length[place]) for run, place in places[bucket])) for bucket in sorted(places)]
     if not counts:
         return None
     head = _header(counts, timed=any(run.header.timed for run in runs))
@@ -309,10 +309,10 @@ def merge_runs(path: Path, runs: Sequence[SortedRun], floor: int) -> SortedRun |
     def parts() -> Iterator[tuple[int, int, RunRows]]:
         for bucket, first, count in head.buckets:
             inside = 0
-            for rows in _merged(found[bucket], count):
+            for rows in _merged(places[bucket], count):
                 yield inside, first + inside, rows
                 inside += len(rows.hash)
-                for run, _ in found[bucket]:
+                for run, _ in places[bucket]:
                     run.release_pages()
 
     _write(path, head, parts())

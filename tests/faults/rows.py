@@ -93,7 +93,7 @@ async def silence(scene: Scene, form: Form) -> str:
     async def named() -> bool:
         _, said = await scene.ready(scene.centre)
         _, here = await scene.ready(scene.nodes[HALF_OPEN])
-        for what, is_named in (
+        for subject, is_named in (
             ("hung node in the list", "hangs" in " ".join((await scene.row(HUNG))["problems"])),
             ("half-open node in the list", (await scene.row(HALF_OPEN))["state"] == "silent"),
             ("hung node in /readyz", any(f"node {HUNG}: link" in text for text in said)),
@@ -101,7 +101,7 @@ async def silence(scene: Scene, form: Form) -> str:
             ("centre in the node's /readyz", any("has not answered" in text for text in here)),
         ):
             if is_named:
-                took.setdefault(what, time.monotonic() - began)
+                took.setdefault(subject, time.monotonic() - began)
         return len(took) == 5
 
     await eventually(named, 30, every_s=0.1)

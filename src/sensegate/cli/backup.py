@@ -18,8 +18,8 @@ from sensegate.config import load
 from sensegate.wording import count
 
 if TYPE_CHECKING:
-    from sensegate.bus.backup.manifest import Manifest
-    from sensegate.bus.backup.restore import Restored
+    from sensegate.bus.backup.manifest import BackupManifest
+    from sensegate.bus.backup.restore import RestoreResult
 
 ConfigFile = Annotated[Path, typer.Argument(help="Configuration of the node or centre.")]
 KeyFile = Annotated[
@@ -49,20 +49,20 @@ def backup(
     passphrase = secret_file.passphrase(with_secrets) if with_secrets else b""
     with _bar("backup", lambda: create.size_of(loaded)) as progress:
         made = create.create(loaded, config, to, passphrase=passphrase, progress=progress)
-    found = made.manifest
+    summary = made.manifest
     if json_form:
-        print_json({"directory": str(to), "standstill_s": round(made.standstill_s, 4), **_summary(found)})
+        print_json({"directory": str(to), "standstill_s": round(made.standstill_s, 4), **_summary(summary)})
         return
     console.print(
-        f"{to}: {count(len(found.files), 'file')}, {found.size / 1e6:,.1f} MB; "
+        f"{to}: {count(len(summary.files), 'file')}, {summary.size / 1e6:,.1f} MB; "
         f"the server stood still for {made.standstill_s * 1e3:.0f} ms",
         highlight=False,
     )
-    if found.secrets:
-        stderr.print(f"with {count(len(found.secrets), 'secret file')}, encrypted; keep the passphrase elsewhere")
-    elif found.left_out:
-        stderr.print(f"left out, keep copies of them elsewhere: {', '.join(found.left_out)}")
-        if found.encrypted:
+    if summary.secrets:
+        stderr.print(f"with {count(len(summary.secrets), 'secret file')}, encrypted; keep the passphrase elsewhere")
+    elif summary.left_out:
+        stderr.print(f"left out, keep copies of them elsewhere: {', '.join(summary.left_out)}")
+        if summary.encrypted:
             stderr.print("the store is encrypted: without its key nobody can read this backup")
 
 
@@ -107,12 +107,12 @@ def restore(
         _tell(restored, loaded.role)
 
 
-def _tell(restored: Restored, role: str) -> None:
-    found = restored.manifest
-    age_s = time.time() - found.made / 1e6
+def _tell(restored: RestoreResult, role: str) -> None:
+    summary = restored.manifest
+    age_s = time.time() - summary.made / 1e6
     console.print(
-        f"{restored.directory}: restored as of {_iso(found.made)}, {age_s / 3600:,.1f} h ago, "
-        f"by sensegate {found.sensegate}",
+        f"{restored.directory}: restored as of {_iso(summary.made)}, {age_s / 3600:,.1f} h ago, "
+        f"by sensegate {summary.sensegate}",
         highlight=False,
     )
     lacking = "what was acknowledged here since is not in it"
@@ -139,9 +139,9 @@ def _bar(title: str, total: Callable[[], int]) -> Iterator[Callable[[int], None]
         yield lambda size: progress.advance(task, size)
 
 
-def _summary(found: Manifest) -> dict[str, Any]:
+def _summary(manifest: BackupManifest) -> dict[str, Any]:
     """Return a manifest with the number of its files instead of the list."""
-    return {**msgspec.to_builtins(found), "files": len(found.files)}
+    return {**msgspec.to_builtins(manifest), "files": len(manifest.files)}
 
 
 def _iso(time_us: int) -> str:

@@ -67,7 +67,9 @@ async def find_origin(config: Config, clock: Clock) -> Origin:
     return Origin(existed, None if existed else joined)
 
 
-async def restore_store(core: Core, origin: Origin, settle: Callable[[Config, KvBucket], Awaitable[None]]) -> Restored:
+async def restore_store(
+    core: Core, origin: Origin, settle: Callable[[Config, KvBucket], Awaitable[None]]
+) -> RestoredRegistries:
     """Restore the registries of a new store from the centre, or merge those of a restored one with the centre's.
 
     Args:
@@ -86,10 +88,10 @@ async def restore_store(core: Core, origin: Origin, settle: Callable[[Config, Kv
     await settle(core.config, await core.bucket("sharing"))
     # Written last, so that an interrupted start is repeated.
     write_private(core.directory / membership.LOG_EPOCH_FILE, core.log.epoch)
-    return Restored(copied, restores)
+    return RestoredRegistries(copied, restores)
 
 
-class Restored(msgspec.Struct, frozen=True, eq=False):
+class RestoredRegistries(msgspec.Struct, frozen=True, eq=False):
     """Registries of a node before anything is opened over them."""
 
     copied: Mapping[str, KvBucket]
@@ -105,7 +107,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Centre: its members."""
     connection: CentreConnection | None = None
     """Node: its connection to the centre."""
-    restored: Restored
+    restored: RestoredRegistries
     """Registries of a node, and how they came to be."""
 
     def clock_offset_s(self) -> float | None:
@@ -120,7 +122,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return {CONNECTION: self.connection, COPIED_BUCKETS: restored.copied, RESTORES: restored.restores}
 
 
-async def open_tier(core: Core, trail: Trail, divisions: Divisions, restored: Restored) -> Tier:
+async def open_tier(core: Core, trail: Trail, divisions: Divisions, restored: RestoredRegistries) -> Tier:
     """Load the members of a centre, or build the connection of a node, which is not open yet."""
     if core.config.role == "node":
         connection = CentreConnection(core.log, core.clock, log_end=core.log.end_at_open)

@@ -83,19 +83,19 @@ async def _merged(
     config: Config, clock: Clock, buckets: Mapping[str, KvBucket], known: RestoreHistory, epoch: str
 ) -> int:
     for turns in itertools.count():
-        way = route.present_route(config)
-        if way is None:
+        centre_route = route.present_route(config)
+        if centre_route is None:
             return 0
-        way = route.route_of_turn(way, config.uplink, turns)
+        centre_route = route.route_of_turn(centre_route, config.uplink, turns)
         try:
-            nc = await route.connect_to_centre(way, CONNECT_S)
+            nc = await route.connect_to_centre(centre_route, CONNECT_S)
             try:
-                link = CentreLink(nc, slot=way.slot, member=way.member)
+                link = CentreLink(nc, slot=centre_route.slot, member=centre_route.member)
                 return await merge(buckets, partial(link.ask_with_retries, clock=clock), known, epoch)
             finally:
                 await nc.close()
         except (Unavailable, PermissionDenied, Overloaded) as why:
-            _log.info("the centre does not give its copies of the registries", url=way.url, reason=str(why))
+            _log.info("the centre does not give its copies of the registries", url=centre_route.url, reason=str(why))
         await clock.sleep(AGAIN_S)
     raise AssertionError  # itertools.count has no end
 

@@ -8,11 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sensegate.authority import audit_opening
+from sensegate.bus import encryption, inventory, restores, timelines
 from sensegate.bus.backup import contents, manifest, secret_file
-from sensegate.bus.backup.contents import Kind
-from sensegate.bus.backup.manifest import FileEntry, Manifest
+from sensegate.bus.backup.contents import FileKind
+from sensegate.bus.backup.manifest import BackupManifest, FileEntry
 from sensegate.bus.restores import Restore, RestoreHistory
 from sensegate.errors import ConfigError
+from sensegate.failover import terms
+from sensegate.persist import extents
+from sensegate.tiers import membership, refused_store, writers
 
 KEY = b"a passphrase of the backup"
 
@@ -20,43 +25,43 @@ KEY = b"a passphrase of the backup"
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("engine/store/jetstream/SG/streams/LOG/msgs/7.blk", Kind.STORE),
-        ("engine/store/jetstream/SG/streams/LOG/batches/x/msgs/1.blk", Kind.STORE),
-        ("engine/known/streams.json", Kind.STATE),
-        ("engine/known/SG/LOG/meta.key", Kind.STATE),
-        ("log.timelines", Kind.STATE),
-        ("writer.json", Kind.STATE),
-        ("receipts.pub", Kind.STATE),
-        ("receipts.key", Kind.SECRET),
-        ("masks.key", Kind.SECRET),
-        ("engine/engine.json", Kind.SECRET),
-        ("engine/store.key", Kind.SECRET),
-        ("link.json", Kind.SECRET),
-        ("admin.token", Kind.SECRET),
-        ("a file that a later release adds", Kind.SECRET),
-        ("duplicates/run-1", Kind.OMITTED),
-        ("engine/nats-0123456789abcdef.conf", Kind.OMITTED),
-        ("engine/nats.log", Kind.OMITTED),
-        ("engine/.backup-01234567/log.life", Kind.OMITTED),
-        ("aside-20261201T000000Z/masks.key", Kind.OMITTED),
-        ("writer.json.part", Kind.OMITTED),
-        ("run.json", Kind.OMITTED),
+        ("engine/store/jetstream/SG/streams/LOG/msgs/7.blk", FileKind.STORE),
+        ("engine/store/jetstream/SG/streams/LOG/batches/x/msgs/1.blk", FileKind.STORE),
+        ("engine/known/streams.json", FileKind.STATE),
+        ("engine/known/SG/LOG/meta.key", FileKind.STATE),
+        ("log.timelines", FileKind.STATE),
+        ("writer.json", FileKind.STATE),
+        ("receipts.pub", FileKind.STATE),
+        ("receipts.key", FileKind.SECRET),
+        ("masks.key", FileKind.SECRET),
+        ("engine/engine.json", FileKind.SECRET),
+        ("engine/store.key", FileKind.SECRET),
+        ("link.json", FileKind.SECRET),
+        ("admin.token", FileKind.SECRET),
+        ("a file that a later release adds", FileKind.SECRET),
+        ("duplicates/run-1", FileKind.OMITTED),
+        ("engine/nats-0123456789abcdef.conf", FileKind.OMITTED),
+        ("engine/nats.log", FileKind.OMITTED),
+        ("engine/.backup-01234567/log.life", FileKind.OMITTED),
+        ("aside-20261201T000000Z/masks.key", FileKind.OMITTED),
+        ("writer.json.part", FileKind.OMITTED),
+        ("run.json", FileKind.OMITTED),
     ],
 )
-def test_the_kind_of_a_file(path: str, kind: Kind) -> None:
+def test_the_kind_of_a_file(path: str, kind: FileKind) -> None:
     """A file that is not listed counts as secret; the configuration of the server holds passwords and is omitted."""
     assert contents.kind_of(path) is kind
 
 
 @given(st.dictionaries(st.text("abc/.", min_size=1, max_size=5).map(lambda name: f"config/x{name}x"), st.binary()))
 @settings(max_examples=5)
-def test_secrets_come_back(tmp_path_factory: pytest.TempPathFactory, found: dict[str, bytes]) -> None:
+def test_secrets_come_back(tmp_path_factory: pytest.TempPathFactory, contents_before: dict[str, bytes]) -> None:
     """What was sealed is unsealed with the same passphrase, and stands nowhere in clear."""
     file = tmp_path_factory.mktemp("sealed") / "secrets.sealed"
-    found = {name: content for name, content in found.items() if ".." not in name.split("/")}
-    found["directory/engine/store.key"] = b"the key of the encrypted store"
-    secret_file.seal(file, found, KEY)
-    assert secret_file.unseal(file, KEY) == found
+    contents_before = {name: content for name, content in contents_before.items() if ".." not in name.split("/")}
+    contents_before["directory/engine/store.key"] = b"the key of the encrypted store"
+    secret_file.seal(file, contents_before, KEY)
+    assert secret_file.unseal(file, KEY) == contents_before
     assert b"the key of" not in file.read_bytes()
     assert file.stat().st_mode & 0o777 == 0o600
 
@@ -90,9 +95,9 @@ def test_a_passphrase_file(tmp_path: Path) -> None:
     assert secret_file.passphrase(file) == KEY
 
 
-def made(*files: FileEntry, secrets: tuple[str, ...] = ()) -> Manifest:
+def made(*files: FileEntry, secrets: tuple[str, ...] = ()) -> BackupManifest:
     """Return a manifest of these files."""
-    return Manifest(
+    return BackupManifest(
         1, "0.1.0", "2.15.1", "node", "4401", "e", encrypted=False, host="h", directory="/d", url="", files=files,
         secrets=secrets,
     )  # fmt: skip
@@ -139,3 +144,22 @@ def test_restores_are_recorded_once() -> None:
             known = RestoreHistory(known.restores, len(known.restores), known.count)
             assert known.unrecorded == ()
     assert len(known.restores) == 100
+
+
+def test_the_files_of_other_parts_are_known_by_their_names() -> None:
+    """A file that is renamed where it is written would silently count as secret."""
+    names = [
+        membership.LOG_EPOCH_FILE,
+        timelines.FILE,
+        restores.FILE,
+        extents.FILE,
+        writers.FILE,
+        terms.FILE,
+        audit_opening.HEADS,
+        f"engine/{encryption.MANIFEST_FILE}",
+        f"engine/{inventory.DIRECTORY}/{inventory.FILE}",
+    ]
+    assert {name: contents.kind_of(name) for name in names} == dict.fromkeys(names, FileKind.STATE)
+    assert membership.LOG_EPOCH_FILE == "log.life", "restore moves it first"
+    secrets = [membership.FILE, refused_store.FILE, f"engine/{encryption.KEY_FILE}"]
+    assert {contents.kind_of(name) for name in secrets} == {FileKind.SECRET}

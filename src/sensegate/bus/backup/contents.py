@@ -53,7 +53,7 @@ OMITTED: Final = (
 )
 
 
-class Kind(StrEnum):
+class FileKind(StrEnum):
     """What a backup does with a file."""
 
     STORE = "store"
@@ -63,13 +63,13 @@ class Kind(StrEnum):
     OMITTED = "omitted"
 
 
-def kind_of(path: str) -> Kind:
+def kind_of(path: str) -> FileKind:
     """Return the kind of a file by its path relative to the gateway's directory."""
     if path.startswith(f"{STORE}/"):
-        return Kind.STORE
+        return FileKind.STORE
     if any(fnmatchcase(path, pattern) for pattern in OMITTED):
-        return Kind.OMITTED
-    return Kind.STATE if any(fnmatchcase(path, pattern) for pattern in STATE) else Kind.SECRET
+        return FileKind.OMITTED
+    return FileKind.STATE if any(fnmatchcase(path, pattern) for pattern in STATE) else FileKind.SECRET
 
 
 def files(directory: Path) -> Iterator[str]:

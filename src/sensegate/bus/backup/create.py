@@ -16,9 +16,9 @@ from sensegate import __version__
 from sensegate.bus import addresses, process
 from sensegate.bus.addresses import GatewayAddresses
 from sensegate.bus.backup import contents, manifest, secret_file, standstill
-from sensegate.bus.backup.contents import Kind
-from sensegate.bus.backup.manifest import Manifest, Progress
-from sensegate.bus.backup.standstill import StagedFile, View
+from sensegate.bus.backup.contents import FileKind
+from sensegate.bus.backup.manifest import BackupManifest, Progress
+from sensegate.bus.backup.standstill import StagedFile, StoreView
 from sensegate.config import Config, files
 from sensegate.errors import ConfigError, Unavailable
 
@@ -31,17 +31,17 @@ _SEAL: Final = "engine/store.json"
 _log = structlog.get_logger("backup")
 
 
-class Made(msgspec.Struct, frozen=True):
+class FinishedBackup(msgspec.Struct, frozen=True):
     """A finished backup."""
 
-    manifest: Manifest
+    manifest: BackupManifest
     standstill_s: float
     """For so long the server stood still."""
 
 
 def create(
     config: Config, config_file: Path, target: Path, *, passphrase: bytes = b"", progress: Progress = lambda _: None
-) -> Made:
+) -> FinishedBackup:
     """Write a backup of a gateway into a new directory.
 
     Args:
@@ -76,7 +76,7 @@ def create(
         raise ConfigError(f"the backup was not finished: {why}", file=str(target), remedy="make room there") from why
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Made(made, view.standstill_s)
+    return FinishedBackup(made, view.standstill_s)
 
 
 def _demand(config: Config, directory: Path, target: Path) -> None:
@@ -105,13 +105,13 @@ def size_of(config: Config) -> int:
     directory, total = Path(config.directory), 0
     for path in contents.files(directory):
         try:
-            total += (directory / path).stat().st_size if contents.kind_of(path) is not Kind.OMITTED else 0
+            total += (directory / path).stat().st_size if contents.kind_of(path) is not FileKind.OMITTED else 0
         except FileNotFoundError:
             continue
     return total
 
 
-def _copied(view: View, target: Path, progress: Progress) -> bool:
+def _copied(view: StoreView, target: Path, progress: Progress) -> bool:
     """Copy what was staged; return False where a block was rewritten in place since. Raises `OSError`."""
     for file in _open(view):
         manifest.copy(view.staging / file.path, target / "directory" / file.path, progress)
@@ -121,11 +121,11 @@ def _copied(view: View, target: Path, progress: Progress) -> bool:
     return True
 
 
-def _open(view: View) -> Iterator[StagedFile]:
-    return (file for file in view.files if contents.kind_of(file.path) is not Kind.SECRET)
+def _open(view: StoreView) -> Iterator[StagedFile]:
+    return (file for file in view.files if contents.kind_of(file.path) is not FileKind.SECRET)
 
 
-def _described(config: Config, config_file: Path, view: View, target: Path, passphrase: bytes) -> Manifest:
+def _described(config: Config, config_file: Path, view: StoreView, target: Path, passphrase: bytes) -> BackupManifest:
     """Add configuration and secrets; return the manifest. Raises `OSError`, `ConfigError`."""
     directory = Path(config.directory).resolve()
     manifest.copy(config_file, target / "config.yaml", lambda _: None)
@@ -136,7 +136,7 @@ def _described(config: Config, config_file: Path, view: View, target: Path, pass
     entries = [manifest.entry_of(target, path, lambda _: None) for path in sorted(contents.files(target))]
     state = target / "directory"
     epoch = state / "log.life"
-    return Manifest(
+    return BackupManifest(
         view.at,
         __version__,
         process.binary_version(process.binary()),
@@ -153,11 +153,11 @@ def _described(config: Config, config_file: Path, view: View, target: Path, pass
     )
 
 
-def _secrets(config: Config, view: View) -> Iterator[tuple[str, bytes]]:
+def _secrets(config: Config, view: StoreView) -> Iterator[tuple[str, bytes]]:
     """Yield (name, content) of each secret: of the gateway's directory, and of files that the configuration names."""
     directory = Path(config.directory).resolve()
     for file in view.files:
-        if contents.kind_of(file.path) is Kind.SECRET:
+        if contents.kind_of(file.path) is FileKind.SECRET:
             yield f"directory/{file.path}", (view.staging / file.path).read_bytes()
     for path, name in files.named_files(config):
         place = Path(name)

@@ -1,4 +1,4 @@
-"""Manifest of a backup: what it is of, and a checksum of each of its files.
+"""BackupManifest of a backup: what it is of, and a checksum of each of its files.
 
 The manifest is written last and carries a checksum of itself: a directory without one is an unfinished backup.
 """
@@ -35,7 +35,7 @@ class FileEntry(msgspec.Struct, frozen=True):
     """BLAKE2b-256, hex."""
 
 
-class Manifest(msgspec.Struct, frozen=True):
+class BackupManifest(msgspec.Struct, frozen=True):
     """Description of a backup."""
 
     made: int
@@ -72,13 +72,13 @@ class _Format(msgspec.Struct, frozen=True):
     format: int
 
 
-def write(directory: Path, manifest: Manifest) -> None:
+def write(directory: Path, manifest: BackupManifest) -> None:
     """Write the manifest of a backup, durably."""
     body = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
     write_private(directory / FILE, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
 
-def read(directory: Path) -> Manifest:
+def read(directory: Path) -> BackupManifest:
     """Return the manifest of a backup.
 
     Raises:
@@ -97,9 +97,11 @@ def read(directory: Path) -> Manifest:
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise ConfigError("its checksum is wrong", file=str(file), remedy="take another copy of this backup")
     try:
-        if (found := msgspec.json.decode(body, type=_Format).format) != FORMAT:
-            raise ConfigError(f"format {found} is not known to this release", file=str(file), remedy="update sensegate")
-        decoded = msgspec.json.decode(body, type=Manifest)
+        if (version := msgspec.json.decode(body, type=_Format).format) != FORMAT:
+            raise ConfigError(
+                f"format {version} is not known to this release", file=str(file), remedy="update sensegate"
+            )
+        decoded = msgspec.json.decode(body, type=BackupManifest)
     except msgspec.DecodeError as why:
         raise ConfigError(f"cannot be read: {why}", file=str(file), remedy="take another copy of this backup") from why
     for name in (*(entry.path for entry in decoded.files), *decoded.secrets, *decoded.left_out):
@@ -135,7 +137,7 @@ def entry_of(directory: Path, path: str, progress: Progress) -> FileEntry:
     return FileEntry(path, size, digest.hexdigest())
 
 
-def verify(directory: Path, manifest: Manifest, progress: Progress) -> None:
+def verify(directory: Path, manifest: BackupManifest, progress: Progress) -> None:
     """Compare each file of a backup with its checksum.
 
     Raises:

@@ -22,7 +22,7 @@ import msgspec
 
 from sensegate.bus import process, restores
 from sensegate.bus.backup import contents, manifest, secret_file
-from sensegate.bus.backup.manifest import Manifest, Progress
+from sensegate.bus.backup.manifest import BackupManifest, Progress
 from sensegate.bus.encryption import KEY_FILE
 from sensegate.bus.process import write_private
 from sensegate.bus.restores import Restore
@@ -38,10 +38,10 @@ ALIVE_S: Final = 2.0
 _OPPOSITE: Final = {"engine": "log.life", "log.life": "engine"}
 
 
-class Restored(msgspec.Struct, frozen=True):
+class RestoreResult(msgspec.Struct, frozen=True):
     """What a restore has put in place."""
 
-    manifest: Manifest
+    manifest: BackupManifest
     directory: str
     aside: str = ""
     """Where the store that was there before lies; empty: there was none."""
@@ -61,7 +61,7 @@ def restore(
     replace: bool = False,
     beside_original: bool = False,
     progress: Progress = lambda _: None,
-) -> Restored:
+) -> RestoreResult:
     """Restore a backup into the directory of a configuration.
 
     Args:
@@ -77,9 +77,9 @@ def restore(
         Conflict: the original is alive.
     """
     directory = Path(config.directory).resolve()
-    found = manifest.read(source)
-    _demand_same(found, config)
-    _demand_alone(found, directory, beside_original=beside_original)
+    backup = manifest.read(source)
+    _demand_same(backup, config)
+    _demand_alone(backup, directory, beside_original=beside_original)
     store_exists = (directory / contents.STORE).exists() or (directory / "log.life").exists()
     if store_exists and not replace:
         raise ConfigError(
@@ -88,15 +88,15 @@ def restore(
             key="directory",
             remedy="with --replace it is set aside, nothing of it is deleted; or name another directory",
         )
-    manifest.verify(source, found, progress)
-    secrets = secret_file.unseal(source / manifest.SECRETS, passphrase) if passphrase and found.secrets else {}
-    return _placed(source, config, found, secrets, progress)
+    manifest.verify(source, backup, progress)
+    secrets = secret_file.unseal(source / manifest.SECRETS, passphrase) if passphrase and backup.secrets else {}
+    return _placed(source, config, backup, secrets, progress)
 
 
-def _demand_same(found: Manifest, config: Config) -> None:
-    if (found.role, found.member) != (config.role, config.member_id):
+def _demand_same(backup: BackupManifest, config: Config) -> None:
+    if (backup.role, backup.member) != (config.role, config.member_id):
         raise ConfigError(
-            f"the backup is of {found.role} {found.member}, the configuration of {config.role} {config.member_id}",
+            f"the backup is of {backup.role} {backup.member}, the configuration of {config.role} {config.member_id}",
             key="division",
             remedy="give the configuration of the gateway that was backed up; one lies in the backup, config.yaml",
         )
@@ -106,19 +106,19 @@ def _demand_same(found: Manifest, config: Config) -> None:
         )
 
 
-def _demand_alone(found: Manifest, directory: Path, *, beside_original: bool) -> None:
+def _demand_alone(backup: BackupManifest, directory: Path, *, beside_original: bool) -> None:
     """See that neither the gateway of the target nor the original is alive. Raises `Conflict`."""
     if _is_alive(directory):
         raise Conflict(f"the gateway of {directory} runs; stop it first")
     if beside_original:
         return
-    original = Path(found.directory)
+    original = Path(backup.directory)
     remedy = "stop it for good, or give --beside-original: the centre then takes only one of the two"
-    if found.host == socket.gethostname() and original != directory and _is_alive(original):
+    if backup.host == socket.gethostname() and original != directory and _is_alive(original):
         raise Conflict(f"the original in {original} is alive; {remedy}")
-    host = urlsplit(found.url).hostname or ""
-    if host and host not in _LOOPBACK and found.host != socket.gethostname() and _answers(found.url):
-        raise Conflict(f"a gateway answers at {found.url}, the original's address; {remedy}")
+    host = urlsplit(backup.url).hostname or ""
+    if host and host not in _LOOPBACK and backup.host != socket.gethostname() and _answers(backup.url):
+        raise Conflict(f"a gateway answers at {backup.url}, the original's address; {remedy}")
 
 
 def _is_alive(directory: Path) -> bool:
@@ -143,8 +143,8 @@ def _answers(url: str) -> bool:
 
 
 def _placed(
-    source: Path, config: Config, found: Manifest, secrets: Mapping[str, bytes], progress: Progress
-) -> Restored:
+    source: Path, config: Config, backup: BackupManifest, secrets: Mapping[str, bytes], progress: Progress
+) -> RestoreResult:
     directory = Path(config.directory).resolve()
     now = time.time_ns() // 1_000
     staging = directory / STAGING
@@ -154,15 +154,15 @@ def _placed(
         before = sorted(directory.iterdir()) if directory.exists() else []
         before = [place for place in before if not place.name.startswith("aside")]
         staging.mkdir(parents=True, mode=0o700)
-        _copy(source, found, secrets, staging, progress)
-        taken_over = tuple(_taken_over(found, directory, staging))
-        _demand_key(config, found, staging)
+        _copy(source, backup, secrets, staging, progress)
+        taken_over = tuple(_taken_over(backup, directory, staging))
+        _demand_key(config, backup, staging)
         made = Restore(
-            found.made,
+            backup.made,
             now,
             pwd.getpwuid(os.getuid()).pw_name,
             str(source.resolve()),
-            f"{found.host}:{found.directory}",
+            f"{backup.host}:{backup.directory}",
             str(aside) if before else "",
         )
         restores.write(staging, restores.read(staging).with_restore(made))
@@ -180,14 +180,16 @@ def _placed(
         shutil.rmtree(staging, ignore_errors=True)
     given = {*secrets, *taken_over}
     missing = tuple(
-        name for name in (*found.secrets, *found.left_out) if name not in given and not _is_there(config, name)
+        name for name in (*backup.secrets, *backup.left_out) if name not in given and not _is_there(config, name)
     )
-    return Restored(found, str(directory), made.aside, taken_over, missing, kept)
+    return RestoreResult(backup, str(directory), made.aside, taken_over, missing, kept)
 
 
-def _copy(source: Path, found: Manifest, secrets: Mapping[str, bytes], staging: Path, progress: Progress) -> None:
+def _copy(
+    source: Path, backup: BackupManifest, secrets: Mapping[str, bytes], staging: Path, progress: Progress
+) -> None:
     """Copy the files of a backup into the staging directory. Raises `OSError`, `ConfigError`."""
-    for entry in found.files:
+    for entry in backup.files:
         if entry.path.startswith(_DIRECTORY):
             copied = manifest.copy(source / entry.path, staging / entry.path.removeprefix(_DIRECTORY), progress)
             if copied != (entry.size, entry.digest):
@@ -217,9 +219,9 @@ def _own(directory: Path) -> None:
             os.chown(place, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
-def _taken_over(found: Manifest, before: Path, staging: Path) -> Iterator[str]:
+def _taken_over(backup: BackupManifest, before: Path, staging: Path) -> Iterator[str]:
     """Copy the secrets of the store that was there before and that this backup does not bring; yield their names."""
-    for name in (*found.left_out, *found.secrets):
+    for name in (*backup.left_out, *backup.secrets):
         path = name.removeprefix(_DIRECTORY)
         if name.startswith(_DIRECTORY) and (before / path).is_file() and not (staging / path).exists():
             (staging / path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -227,10 +229,10 @@ def _taken_over(found: Manifest, before: Path, staging: Path) -> Iterator[str]:
             yield name
 
 
-def _demand_key(config: Config, found: Manifest, staging: Path) -> None:
+def _demand_key(config: Config, backup: BackupManifest, staging: Path) -> None:
     """See that the key of an encrypted store is at hand. Raises `ConfigError`."""
     own = Path(config.engine.store_key_file) if config.engine.store_key_file else staging / "engine" / KEY_FILE
-    if found.encrypted and not own.is_file() and not os.environ.get(KEY_VARIABLE):
+    if backup.encrypted and not own.is_file() and not os.environ.get(KEY_VARIABLE):
         raise ConfigError(
             "the store of this backup is encrypted and its key is not at hand",
             key="engine.store_key_file",

@@ -29,7 +29,7 @@ import msgspec
 
 from sensegate.bus import process
 from sensegate.bus.backup import contents
-from sensegate.bus.backup.contents import Kind
+from sensegate.bus.backup.contents import FileKind
 from sensegate.errors import Conflict, EngineError, Unavailable
 
 STOP_S: Final = 2.0
@@ -49,7 +49,7 @@ class StagedFile(msgspec.Struct, frozen=True):
     """Time of its last change, ns, of a linked file; 0: it is a copy, and nobody writes it."""
 
 
-class View(msgspec.Struct, frozen=True):
+class StoreView(msgspec.Struct, frozen=True):
     """What was seen at one moment."""
 
     staging: Path
@@ -60,7 +60,7 @@ class View(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def view(directory: Path) -> Iterator[View]:
+def view(directory: Path) -> Iterator[StoreView]:
     """Yield the files of a gateway as of one moment; the staging directory is removed at the end.
 
     Args:
@@ -86,13 +86,13 @@ def view(directory: Path) -> Iterator[View]:
         with _still(engine):
             at, files = time.time_ns() // 1_000, _stage(directory, staging, time.monotonic() + STANDSTILL_S)
             standstill_s = time.monotonic() - began
-        yield View(staging, tuple(files), at, standstill_s)
+        yield StoreView(staging, tuple(files), at, standstill_s)
 
 
 @contextlib.contextmanager
 def _still(engine: Path) -> Iterator[None]:
     """Have no server write the store: stop the one that runs, or keep one from starting. Raises `Unavailable`."""
-    if (found := process.find_pid(engine)) is None:
+    if (running := process.find_pid(engine)) is None:
         try:
             lock = process.lock(engine / "store.lock", "a server is about to start")
         except EngineError as why:
@@ -102,7 +102,7 @@ def _still(engine: Path) -> Iterator[None]:
         finally:
             os.close(lock)
         return
-    pid, _ = found
+    pid, _ = running
     try:
         server = os.pidfd_open(pid)
     except ProcessLookupError as why:
@@ -160,7 +160,7 @@ def _has_stopped(task: Path) -> bool:
 
 def _stage(directory: Path, staging: Path, deadline: float) -> list[StagedFile]:
     """Link or copy all that belongs into a backup. Raises `Unavailable` where that takes too long."""
-    paths = [path for path in contents.files(directory) if contents.kind_of(path) is not Kind.OMITTED]
+    paths = [path for path in contents.files(directory) if contents.kind_of(path) is not FileKind.OMITTED]
     newest: dict[str, int] = {}
     for path in paths:
         if block := _BLOCK.fullmatch(path):

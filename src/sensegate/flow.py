@@ -26,7 +26,7 @@ from sensegate.authority.callout import Callout
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.opening import open_audit, open_callers
 from sensegate.authority.slots import node_slots
-from sensegate.bus import health
+from sensegate.bus import descriptors, health
 from sensegate.bus.addresses import GatewayAddresses, keep_engine_pid_current
 from sensegate.bus.engine import Engine
 from sensegate.bus.malloc import limit_arenas
@@ -82,6 +82,7 @@ async def run(
     """
     clock = clock or SystemClock()
     logs.configure(config.log_level, config.log_format)
+    config = descriptors.fitted(config, descriptors.raise_limit())
     _demand_secrets(config)
     Path(config.directory).mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
     while True:

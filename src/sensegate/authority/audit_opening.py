@@ -15,6 +15,7 @@ from sensegate.authority.heads import HourlyHeads, load_or_create_key, signer
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.shared_secrets import synchronise_secret
 from sensegate.authority.trail import Facts
+from sensegate.bus import restores
 from sensegate.bus.inventory import Inventory
 from sensegate.bus.kv import KvBucket
 from sensegate.clock import Clock
@@ -67,6 +68,24 @@ async def record_accepted_losses(audit: Audit, config: Config, inventory: Invent
         facts: Facts = {"created": loss.created, "by": loss.by, "at": loss.at, "aside": loss.set_aside}
         await audit.record(by, "store.accept_loss", f"{loss.account}/{loss.name}", before=facts)
     inventory.clear_accepted()
+
+
+async def record_restores(audit: Audit, config: Config) -> None:
+    """Put the restores of backups on the trail. Raises as `Audit.record` does, and `ConfigError`."""
+    by = Principal("gateway", Role.ADMIN, scope(config.division), name="the gateway itself")
+    directory = Path(config.directory)
+    known = restores.read(directory)
+    for restore in known.unrecorded:
+        facts: Facts = {
+            "made": restore.made,
+            "at": restore.at,
+            "by": restore.by,
+            "source": restore.source,
+            "original": restore.original,
+            "aside": restore.aside,
+        }
+        await audit.record(by, "store.restore", config.division, after=facts)
+    restores.settle(directory, known)
 
 
 def hourly_heads(audit: Audit, clock: Clock, config: Config, usage: Callable[[], Sequence[Any]]) -> HourlyHeads:

@@ -42,6 +42,7 @@ async def open_audit(core: Core) -> Audit:
     """Open the audit trail, on which all other registries write, and record accepted losses of streams."""
     audit = await audit_opening.open_audit(core.bus, core.clock, core.config, core.bucket)
     await audit_opening.record_accepted_losses(audit, core.config, core.engine.inventory)
+    await audit_opening.record_restores(audit, core.config)
     return audit
 
 

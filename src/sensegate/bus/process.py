@@ -188,6 +188,14 @@ def spawn(conf: Path, directory: Path, environment: Mapping[str, str] | None = N
 
 def find(directory: Path) -> ServerProcess | None:
     """Return the server that runs with a configuration of this directory, or None."""
+    while (found := find_pid(directory)) is not None:
+        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            return ServerProcess(*found)
+    return None
+
+
+def find_pid(directory: Path) -> tuple[int, Path] | None:
+    """Return process id and configuration of the server of this directory, or None."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -198,7 +206,7 @@ def find(directory: Path) -> ServerProcess | None:
             conf = Path(os.fsdecode(words[2]))
             if conf.parent != directory or (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
                 continue
-            return ServerProcess(int(entry.name), conf)
+            return int(entry.name), conf
         except (OSError, IndexError):
             continue  # it ended meanwhile, or belongs to another user
     return None

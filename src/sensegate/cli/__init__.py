@@ -12,6 +12,7 @@ import typer
 from sensegate.cli import (
     applications,
     audit,
+    backup,
     bundles,
     catalogue,
     centre,
@@ -37,6 +38,7 @@ from sensegate.cli import (
     webhooks,
 )
 from sensegate.cli.renamed import CommandGroup
+from sensegate.cli.system_errors import describe_os_error
 from sensegate.errors import SensegateError, errors_of
 
 app = typer.Typer(
@@ -73,6 +75,8 @@ app.add_typer(bundles.app, name="bundle", cls=CommandGroup, rich_help_panel=SHAR
 app.add_typer(grants.app, name="grant", cls=CommandGroup, rich_help_panel=SHARING)
 app.add_typer(grants.statements, name="statement", cls=CommandGroup, rich_help_panel=SHARING)
 app.command(rich_help_panel=OPERATION)(doctor.doctor)
+app.command(rich_help_panel=OPERATION)(backup.backup)
+app.command(rich_help_panel=OPERATION)(backup.restore)
 app.add_typer(log.app, name="log", cls=CommandGroup, rich_help_panel=OPERATION)
 app.add_typer(audit.app, name="audit", cls=CommandGroup, rich_help_panel=OPERATION)
 app.add_typer(modes.app, name="mode", cls=CommandGroup, rich_help_panel=OPERATION)
@@ -121,14 +125,19 @@ def main() -> None:
 
     There may be several errors, because the parts of a gateway run in parallel and end together.
     """
-    errors: list[BaseException] = []
+    sentences: list[str] = []
     try:
         app()
     except* SensegateError as why:
-        errors = errors_of(why)
-    for error in errors:
-        sys.stderr.write(f"sensegate: {error}\n")
-    if errors:
+        sentences += [str(error) for error in errors_of(why)]
+    except* OSError as why:
+        described = [describe_os_error(error) for error in errors_of(why) if isinstance(error, OSError)]
+        if not all(described):
+            raise
+        sentences += described
+    for sentence in dict.fromkeys(sentences):
+        sys.stderr.write(f"sensegate: {sentence}\n")
+    if sentences:
         sys.exit(2)
 
 

@@ -6,14 +6,21 @@ from sensegate.clock import Clock
 from sensegate.errors import Conflict, Unavailable
 from sensegate.ports import PartKey
 from sensegate.tiers.link import CentreLink
+from sensegate.tiers.liveness import Liveness, LogEnd, UplinkLag
 from sensegate.tiers.uplink import Uplink
+
+CENTRE = "centre"
+"""Name of the other tier in `Liveness`."""
 
 
 class CentreConnection:
     """The present connection; `tiers.node_side` opens and closes it."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, log: LogEnd, clock: Clock, *, log_end: int = 0) -> None:
+        """`log_end`: last sequence of the node's log when this process began."""
         self._clock = clock
+        self._liveness = Liveness(clock)
+        self.lag = UplinkLag(log, clock, log_end=log_end)
         self._link: CentreLink | None = None
         self._uplink: Uplink | None = None
         self.generation = 0
@@ -44,7 +51,9 @@ class CentreConnection:
         """
         if self._link is None:
             raise Unavailable("not connected to the centre")
-        return await self._link.ask_with_retries(question, payload, clock=self._clock)
+        answer = await self._link.ask_with_retries(question, payload, clock=self._clock)
+        self._liveness.note(CENTRE)
+        return answer
 
     def uplink(self) -> Uplink:
         """Return the uplink. Raises `Conflict` where there is no connection."""
@@ -54,8 +63,16 @@ class CentreConnection:
 
     @property
     def is_forwarding(self) -> bool:
-        """Whether the uplink is connected."""
-        return self._uplink is not None and self._uplink.connected
+        """Whether the uplink is connected, and the centre has answered a moment ago."""
+        return self._uplink is not None and self._uplink.connected and not self._liveness.is_silent(CENTRE)
+
+    def silence(self) -> list[str]:
+        """Return a sentence where the centre has not answered for some seconds."""
+        if not self._liveness.is_silent(CENTRE):
+            return []
+        cause = f": {self.problem}" if self.problem else ""
+        seconds = self._liveness.silence_s(CENTRE)
+        return [f"uplink: the centre has not answered for {seconds:.0f} s, readings wait here{cause}"]
 
     def totals(self) -> dict[str, int]:
         """Return the ledger of both lanes since the node's log began: kind -> count."""

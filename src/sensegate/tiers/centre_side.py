@@ -208,7 +208,9 @@ async def _open(parts: Parts) -> Feature | None:
         return {"base": publisher.digest(member), "orders": moves.orders_digest(member)}
 
     reports = NodeReports(__version__, core.clock, reply)
-    states = NodeMonitor(core.log, admission.divisions, admission.connected, core.clock, reports)
+    states = NodeMonitor(
+        core.log, admission.divisions, admission.connected, core.clock, reports, liveness=links.liveness
+    )
     returns = CentreReturns(index, parts.share.signing_key, core.clock, division=config.division)
     federation = parts.share.sharing.federate_down()
     mover = open_mover(parts, _own_orders(moves, config.division))
@@ -258,6 +260,7 @@ async def _open(parts: Parts) -> Feature | None:
             rest_uplink.REFUSED_BODY: receiver.refused_body,
             rest_returns.RETURNS: returns,
         },
+        warnings=states.warnings,
     )
 
 

@@ -29,6 +29,7 @@ from sensegate.config.sites import NodeQuotaConfig
 from sensegate.errors import Fenced, Overloaded, PermissionDenied, SensegateError, StoreFull, Superseded, Unavailable
 from sensegate.tiers import envelope
 from sensegate.tiers.envelope import HELLO, PROTOCOL_VERSIONS, LinkAnswer, LinkRequest, MemberHello, Welcome
+from sensegate.tiers.liveness import Liveness
 from sensegate.tiers.members import release_fault
 from sensegate.tiers.quota import TokenBucket
 
@@ -123,6 +124,8 @@ class NodeLinks:
         self.answers: dict[str, Handler] = {HELLO: self._hello}
         """Question -> its handler."""
         self.greetings: dict[MemberId, MemberGreeting] = {}
+        self.liveness = Liveness(clock)
+        """Times at which members were last heard."""
         self.connecting = asyncio.Semaphore(CONNECTING_MAX)
         self._assigned: dict[str, MemberId] = {}
         self._slots: dict[str, tuple[MemberId, _SlotLink, asyncio.Task[None]]] = {}
@@ -309,6 +312,7 @@ class _SlotLink:
 
     def _on_message(self, channel: Channel, link: BusClient, message: asyncio.Future[Msg]) -> None:
         if not message.cancelled() and link is self._link:
+            self._links.liveness.note(self._member)
             self._start(channel, self._process(channel, message.result()))
 
     async def _process(self, channel: Channel, message: Msg) -> None:

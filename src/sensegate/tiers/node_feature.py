@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import msgspec
 
+from sensegate.bus.restores import RestoreHistory
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
 from sensegate.ports import SHED
-from sensegate.tiers import rest_nodes, rest_returns, rest_uplink
+from sensegate.tiers import rest_nodes, rest_returns, rest_uplink, restored_registries
 from sensegate.tiers.centre_connection import CONNECTION
 from sensegate.tiers.config_distribution import ConfigReceiver
 from sensegate.tiers.moving import open_mover
 from sensegate.tiers.node_rows import own_row
 from sensegate.tiers.node_side import CHOICE, NodeParts, NodeSide
-from sensegate.tiers.opening import COPIED_BUCKETS
+from sensegate.tiers.opening import COPIED_BUCKETS, RESTORES
 from sensegate.tiers.registry_copies import RegistryUploader
 from sensegate.tiers.report import NodeReport, Reporter, report_of
 from sensegate.tiers.return_desks import NodeReturns
@@ -37,6 +39,13 @@ async def _open(parts: Parts) -> Feature | None:
         own = report_of(clock.now(), dict(totals), len(devices.index), problems)
         return msgspec.structs.replace(own, generation=connection.generation)
 
+    restores = parts.find(RESTORES) or RestoreHistory()
+    uploads: dict[str, Callable[[], Awaitable[None]]] = {}
+    if restores.is_merged:
+        epoch = restores.epoch(core.log.epoch)
+        uploads["copy of the registries"] = RegistryUploader(
+            core.bus, copied, connection.ask, clock, log_epoch=epoch
+        ).run
     return_receiver = ReturnReceiver(config.division, core.log, clock, config.store)
     config_receiver = ConfigReceiver(
         lifecycle.releases,
@@ -59,9 +68,7 @@ async def _open(parts: Parts) -> Feature | None:
             shed=parts.find(SHED) or tuple,
             beside={
                 "return": partial(return_receiver.run, connection.ask),
-                "copy of the registries": RegistryUploader(
-                    core.bus, copied, connection.ask, clock, log_epoch=core.log.epoch
-                ).run,
+                **uploads,
                 "catalogue": federation.run,
             },
         )
@@ -70,13 +77,24 @@ async def _open(parts: Parts) -> Feature | None:
         config.member_id, core.log, connection.totals, clock, ttl_h=config.store.readings_ttl_h
     )
     return Feature(
-        tasks=owned({"uplink": side.run, "uplink accounting": accounting.run}),
+        tasks=owned(
+            {
+                "uplink": side.run,
+                "uplink accounting": accounting.run,
+                "uplink lag": partial(connection.lag.run, lambda: connection.is_forwarding),
+            }
+        ),
         parts={
             rest_nodes.NODES: lambda: [own_row(config, connection.totals(), side.state_text())],
             rest_uplink.UPLINK: connection.uplink,
             rest_returns.RETURNS: NodeReturns(return_receiver, key_file=config.returns.key_file),
         },
-        warnings=lambda: [*connection.problems(), *federation.problems(), *config_receiver.problems()],
+        warnings=lambda: [
+            *side.warnings(),
+            *restored_registries.warnings(restores),
+            *federation.problems(),
+            *config_receiver.problems(),
+        ],
     )
 
 

@@ -86,7 +86,7 @@ def row_of_node(node: NodeStatus, member: NodeMember | None, tables: dict[str, s
         rss_mb=report.rss_mb if report else None,
         devices=report.devices if report else None,
         counts=node.counts,
-        problems=list(report.problems) if report else [],
+        problems=[*filter(None, [node.silence]), *(report.problems if report else ())],
         gaps=[(gap.since, gap.until) for gap in member.gaps] if member else [],
     )
 

@@ -15,11 +15,10 @@ import structlog
 
 from sensegate.bus.connect import BusClient
 from sensegate.clock import Clock
-from sensegate.config import Config, read_secret
+from sensegate.config import Config
 from sensegate.errors import Conflict, Overloaded, PermissionDenied, StoreFull, Unavailable, Untrusted
 from sensegate.model import SheddingRule
 from sensegate.ports import Log, PartKey
-from sensegate.tiers import membership
 from sensegate.tiers.centre_connection import CentreConnection
 from sensegate.tiers.config_distribution import ConfigReceiver
 from sensegate.tiers.device_moves import DeviceMover
@@ -30,9 +29,8 @@ from sensegate.tiers.route import (
     CentreRoute,
     connect_to_centre,
     join,
-    joined_route,
+    present_route,
     route_of_turn,
-    tls_context,
 )
 from sensegate.tiers.uplink import Uplink
 from sensegate.tiers.writers import Claimant
@@ -110,17 +108,13 @@ class NodeSide:
             return "centre connected"
         return "centre not reached; working alone" if self._route() else "no centre; working alone"
 
+    def warnings(self) -> list[str]:
+        """Return why readings do not go up, one sentence each."""
+        connection = self._connection
+        return [*(connection.silence() if self._route() else ()), *connection.problems()]
+
     def _route(self) -> CentreRoute | None:
-        uplink = self._config.uplink
-        if uplink.secret_file:
-            member = self._config.member_id
-            return (
-                CentreRoute(member, member, uplink.url, read_secret(uplink.secret_file), tls_context(uplink))
-                if uplink.url
-                else None
-            )
-        link = membership.read_link(Path(self._config.directory))
-        return joined_route(link, uplink) if link else None
+        return present_route(self._config)
 
     async def run(self) -> None:
         """Connect to the centre and work until the connection is lost for good."""
@@ -206,6 +200,7 @@ class NodeSide:
             node=self._config.member_id,
             shed=parts.shed,
             partition=self._config.ingest.partition,
+            lag=self._connection.lag,
         )
         self._connection.forwards_by(uplink)
         async with asyncio.TaskGroup() as group:

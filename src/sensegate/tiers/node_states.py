@@ -13,18 +13,21 @@ from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
 from sensegate.errors import Unavailable
 from sensegate.ports import Log
+from sensegate.tiers.liveness import Liveness
 from sensegate.tiers.report import NodeReports, ReceivedReport
 
 POLL_S = 1.0
+SHOWN_MAX = 5
+"""Most silent nodes that readiness names."""
 
 
 class LinkState(StrEnum):
     """State of a node's uplink."""
 
     UP = "up"
-    """Connected."""
+    """Connected, and heard a moment ago."""
     SILENT = "silent"
-    """Not connected now."""
+    """Not connected, or not heard for some seconds: it hangs, or its link is half-open."""
     NEVER = "never"
     """Has never sent anything."""
 
@@ -50,6 +53,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
     """Its own ledger as forwarded: kind -> count since its lanes began."""
     last_report: ReceivedReport | None = None
     """Last report of the node."""
+    silence: str = ""
+    """What is wrong with its link, as a sentence; empty: it is up, or never was."""
 
 
 class NodeMonitor:
@@ -62,6 +67,8 @@ class NodeMonitor:
         connected: Callable[[], Awaitable[set[str]]],
         clock: Clock,
         reports: NodeReports | None = None,
+        *,
+        liveness: Liveness | None = None,
     ) -> None:
         """Prepare to watch.
 
@@ -71,9 +78,11 @@ class NodeMonitor:
             connected: returns the ids of the connected nodes; may raise `Unavailable`.
             clock: source of time.
             reports: the nodes' own reports.
+            liveness: times at which nodes were last heard; None: a connection suffices.
         """
         self._log = log
         self._reports = reports
+        self._liveness = liveness
         self._members = members
         self._connected = connected
         self._clock = clock
@@ -84,16 +93,29 @@ class NodeMonitor:
         while True:
             try:
                 connected = await self._connected()
-                self.nodes = [await self._status_of(member, is_up=member in connected) for member in self._members()]
+                self.nodes = [
+                    await self._status_of(member, is_connected=member in connected) for member in self._members()
+                ]
             except Unavailable:
                 # Our own engine is away: the last status stays, and readiness reports the engine.
                 pass
             await self._clock.sleep(POLL_S)
 
-    async def _status_of(self, member: str, *, is_up: bool) -> NodeStatus:
+    def warnings(self) -> list[str]:
+        """Return the nodes that are silent, one sentence each, a few by name."""
+        silent = [f"node {node.member}: {node.silence}" for node in self.nodes if node.silence]
+        more = [f"nodes: {len(silent) - SHOWN_MAX} more are silent"] if len(silent) > SHOWN_MAX else []
+        return silent[:SHOWN_MAX] + more
+
+    async def _status_of(self, member: str, *, is_connected: bool) -> NodeStatus:
         records = await lane_records(self._log, member)
         counts = [record.totals for record in records]
-        state = LinkState.UP if is_up else LinkState.SILENT if records else LinkState.NEVER
+        is_silent = self._liveness is not None and self._liveness.is_silent(member)
+        state = LinkState.NEVER
+        if is_connected and not is_silent:
+            state = LinkState.UP
+        elif is_connected or records:
+            state = LinkState.SILENT
         return NodeStatus(
             member,
             state,
@@ -106,7 +128,14 @@ class NodeMonitor:
             next((record.log_epoch for record in records), ""),
             _sums(counts),
             self._reports.latest.get(member) if self._reports else None,
+            self._silence(member, is_connected=is_connected) if state is LinkState.SILENT else "",
         )
+
+    def _silence(self, member: str, *, is_connected: bool) -> str:
+        seconds = self._liveness.silence_s(member) if self._liveness else 0.0
+        if is_connected:
+            return f"link: connected, but silent for {seconds:.0f} s; its process hangs, or the link is half-open"
+        return f"link: not connected; silent for {seconds:.0f} s"
 
 
 async def lane_records(log: Log, member: str) -> list[LaneRecord]:

@@ -15,10 +15,11 @@ from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import KvBucket
 from sensegate.bus.opening import Core
 from sensegate.bus.process import write_private
+from sensegate.bus.restores import RestoreHistory
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.ports import PartKey
-from sensegate.tiers import membership, route
+from sensegate.tiers import membership, restored_registries, route
 from sensegate.tiers.admission import Site, open_members
 from sensegate.tiers.centre_connection import CONNECTION, CentreConnection
 from sensegate.tiers.members import Members
@@ -31,6 +32,10 @@ TERM = PartKey[Callable[[], int | None]]("term", absent="this centre has no peer
 """Returns the term in which this centre answers; None where it must be silent."""
 COPIED_BUCKETS = PartKey[Mapping[str, KvBucket]]("copied_buckets", absent="this gateway is not a node")
 """Buckets of a node of which its centre keeps a copy, by name."""
+
+
+RESTORES = PartKey[RestoreHistory]("restores", absent="this gateway is not a node")
+"""Restores of backups that made this store."""
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -64,8 +69,8 @@ async def find_origin(config: Config, clock: Clock) -> Origin:
 
 async def restore_store(
     core: Core, origin: Origin, settle: Callable[[Config, KvBucket], Awaitable[None]]
-) -> dict[str, KvBucket]:
-    """Restore the registries of a new store from the centre; return the copied buckets of a node.
+) -> RestoredRegistries:
+    """Restore the registries of a new store from the centre, or merge those of a restored one with the centre's.
 
     Args:
         core: configuration and open stores.
@@ -79,10 +84,20 @@ async def restore_store(
     copied = {name: await core.bucket(name) for name in route.COPIED_BUCKETS} if core.config.role == "node" else {}
     if origin.joined:
         await route.restore(core.config, core.clock, origin.joined, copied)
+    restores = await restored_registries.settle(core.config, core.clock, copied, core.log.epoch)
     await settle(core.config, await core.bucket("sharing"))
     # Written last, so that an interrupted start is repeated.
     write_private(core.directory / membership.LOG_EPOCH_FILE, core.log.epoch)
-    return copied
+    return RestoredRegistries(copied, restores)
+
+
+class RestoredRegistries(msgspec.Struct, frozen=True, eq=False):
+    """Registries of a node before anything is opened over them."""
+
+    copied: Mapping[str, KvBucket]
+    """Buckets of which its centre keeps a copy; empty at a centre."""
+    restores: RestoreHistory
+    """Restores of backups that made this store."""
 
 
 class Tier(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -92,8 +107,8 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Centre: its members."""
     connection: CentreConnection | None = None
     """Node: its connection to the centre."""
-    copied: Mapping[str, KvBucket]
-    """Node: the buckets of which its centre keeps a copy."""
+    restored: RestoredRegistries
+    """Registries of a node, and how they came to be."""
 
     def clock_offset_s(self) -> float | None:
         """Return by how much the centre's clock is ahead of ours; None: unknown."""
@@ -103,12 +118,14 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """Return the parts for the features of the tier; `returns`: of a centre."""
         if self.members is not None:
             return {MEMBERSHIP: self.members, RETURN_INDEX: returns}
-        return {CONNECTION: self.connection, COPIED_BUCKETS: self.copied}
+        restored = self.restored
+        return {CONNECTION: self.connection, COPIED_BUCKETS: restored.copied, RESTORES: restored.restores}
 
 
-async def open_tier(core: Core, trail: Trail, divisions: Divisions, copied: Mapping[str, KvBucket]) -> Tier:
+async def open_tier(core: Core, trail: Trail, divisions: Divisions, restored: RestoredRegistries) -> Tier:
     """Load the members of a centre, or build the connection of a node, which is not open yet."""
     if core.config.role == "node":
-        return Tier(connection=CentreConnection(core.clock), copied=copied)
+        connection = CentreConnection(core.log, core.clock, log_end=core.log.end_at_open)
+        return Tier(connection=connection, restored=restored)
     site = Site(core.config, core.clock, core.engine)
-    return Tier(members=await open_members(site, await core.bucket("nodes"), trail, divisions), copied=copied)
+    return Tier(members=await open_members(site, await core.bucket("nodes"), trail, divisions), restored=restored)

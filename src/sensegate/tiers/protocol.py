@@ -170,6 +170,8 @@ class ClaimRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tokens of earlier processes of this store whose claims were not confirmed."""
     force: bool = False
     """An operator has decided that this store continues, whatever another copy of it has sent."""
+    restored: bool = False
+    """The store was restored from a backup: it continues only if the present writer does not answer."""
 
 
 class ClaimAnswer(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.commit_records import LaneRecord, decode_lane, encode_lane
+from sensegate.bus.commit_records import LaneRecord, Writer, decode_lane, encode_lane
 from sensegate.clock import HOUR_US, Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, Overloaded, PermissionDenied, StoreFull, Unavailable
@@ -44,6 +44,8 @@ RECORD_BYTES_MAX = 262_144
 """Largest record of a lane."""
 SHARE_RETRY_S = 10.0
 """Pause that a member over its share of the log is asked for."""
+RESTARTS_MAX = 1_000
+"""Most writers since a backup whose logs are compared with the restored one."""
 PERIODS = 16
 """Number of periods, over the retention of a reading, in which a member's bytes are counted."""
 
@@ -149,7 +151,7 @@ class Receiver:
         self.on_denied: list[Callable[[str, str], Awaitable[None]]] = []
         """(member, reason): called when a process was denied as writer."""
         self.on_claim: list[Callable[[str, str], Awaitable[None]]] = []
-        """(member, `takeover` or `lost_end`): called when a claim was by force, or the log has lost its end."""
+        """(member, `takeover`, `restored` or `lost_end`): called when a claim was by force, or the log was cut."""
 
     def serve(self, links: NodeLinks) -> None:
         """Register the handlers of spans and of the questions that belong to them."""
@@ -223,12 +225,14 @@ class Receiver:
                 displaced = writers.decode_displaced(entry.payload)
             except ValueError as why:
                 _log.error("lanes of a displaced writer cannot be read", member=member, reason=str(why))
-        verdict = writers.judge(claim, records, displaced)
+        agreed = await self._agreed(member, claim, present) if present and claim.restored else -1
+        verdict = writers.judge(claim, records, displaced, agreed=agreed)
         if isinstance(verdict, str):
             return writers.deny(verdict)
         if verdict.repeated and records:
             return ClaimAnswer(granted=True, writer=records[Lane.LIVE].writer, lanes=dict(records))
-        if present and present.id and not claim.force and self._probe and await self._probe(member, present.token):
+        is_asked = not claim.force or claim.restored
+        if present and present.id and is_asked and self._probe and await self._probe(member, present.token):
             return writers.deny(
                 "writer: another process of this node is running, so new readings wait here; stop one of the two, and "
                 "if the remaining one is still denied, run `sensegate node takeover` there"
@@ -247,12 +251,29 @@ class Receiver:
         _log.info(
             "lanes of a node claimed", member=member, epoch=verdict.lanes[Lane.LIVE].writer.epoch, force=claim.force
         )
-        event = "takeover" if claim.force else "lost_end" if verdict.lost_end else ""
+        event = "lost_end" if verdict.lost_end else ""
+        if claim.force:
+            event = "restored" if claim.restored else "takeover"
         if event:
             metrics.NODE_REFUSED.labels(member, event).inc()
             for hook in self.on_claim:
                 await hook(member, event)
         return ClaimAnswer(granted=True, writer=verdict.lanes[Lane.LIVE].writer, lanes=verdict.lanes)
+
+    async def _agreed(self, member: str, claim: protocol.ClaimRequest, present: Writer) -> int:
+        """Return up to which sequence the logs of all writers since a backup are the restored one's; -1: not known."""
+        agreed = protocol.NATURAL_MAX
+        if present.epoch - claim.epoch > RESTARTS_MAX:
+            return -1
+        for epoch in range(claim.epoch, present.epoch):
+            entry = await self._log.last(_displaced_subject(member, epoch))
+            if entry is None:
+                return -1
+            try:
+                agreed = min(agreed, writers.decode_displaced(entry.payload).common)
+            except ValueError:
+                return -1
+        return agreed
 
     async def refused_parts(self, member: str) -> list[RefusedPart]:
         """Return the refused parts of a member that it can send again. Raises `Unavailable`."""

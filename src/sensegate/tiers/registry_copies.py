@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import msgspec
 from nats.aio.client import Client
@@ -69,7 +69,7 @@ class RestorePage(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_at = msgspec.msgpack.Decoder(CopyPosition).decode
+decode_at = msgspec.msgpack.Decoder(CopyPosition).decode
 _part = msgspec.msgpack.Decoder(RegistryRows).decode
 _page = msgspec.msgpack.Decoder(RestorePage).decode
 
@@ -108,7 +108,7 @@ class RegistryUploader:
         with api.translate_client_errors("subscribe to changes of buckets"):
             subscription = await self._nc.subscribe("$KV.>", cb=on_change)
         try:
-            at = _at(await self._ask("copied", b""))
+            at = decode_at(await self._ask("copied", b""))
             revisions = dict(at.revisions) if at.log_epoch == self._life else {}
             while True:
                 self._changed.clear()
@@ -166,7 +166,7 @@ class RegistryCopies:
         for start in range(0, len(part.rows), _CONCURRENT_WRITES):
             chunk = part.rows[start : start + _CONCURRENT_WRITES]
             await asyncio.gather(*(_write(bucket, f"{part.bucket}.{key}", value) for key, value in chunk))
-        at = _at(await self.answer_position(member, b""))
+        at = decode_at(await self.answer_position(member, b""))
         known = at.revisions if at.log_epoch == part.log_epoch else {}
         await bucket.put(_AT, _encode(CopyPosition(part.log_epoch, {**known, part.bucket: part.revision})))
         return b""
@@ -217,13 +217,24 @@ async def restore(buckets: Mapping[str, KvBucket], ask: Ask) -> int:
 
     Raises `Unavailable`, `PermissionDenied`.
     """
-    count, after = 0, 0
+    count = 0
+    async for rows in pages(ask):
+        for start in range(0, len(rows), _CONCURRENT_WRITES):
+            some = [row for row in rows[start : start + _CONCURRENT_WRITES] if row[0] in buckets]
+            await asyncio.gather(*(buckets[name].put(key, value) for name, key, value in some))
+            count += len(some)
+    return count
+
+
+async def pages(ask: Ask) -> AsyncIterator[list[tuple[str, str, bytes]]]:
+    """Yield (bucket, key, value) of all rows that the centre has of this node, page by page.
+
+    Raises `Unavailable`, `PermissionDenied`.
+    """
+    after = 0
     while True:
         page = _page(await ask("restore", str(after).encode()))
         if page.next == 0:
-            return count
-        for start in range(0, len(page.rows), _CONCURRENT_WRITES):
-            rows = [row for row in page.rows[start : start + _CONCURRENT_WRITES] if row[0] in buckets]
-            await asyncio.gather(*(buckets[name].put(key, value) for name, key, value in rows))
-            count += len(rows)
+            return
+        yield page.rows
         after = page.next

@@ -20,7 +20,7 @@ from sensegate.bus.connect import BusClient, connect
 from sensegate.bus.kv import KvBucket
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import Clock
-from sensegate.config import Config, UplinkConfig
+from sensegate.config import Config, UplinkConfig, read_secret
 from sensegate.errors import ConfigError, Overloaded, PermissionDenied, Unavailable
 from sensegate.tiers import membership, registry_copies
 from sensegate.tiers.link import CentreLink, connection_name
@@ -98,6 +98,22 @@ async def connect_to_centre(route: CentreRoute, timeout_s: float = 10.0) -> BusC
         reconnect_timeout_s=PING_S,
         timeout_s=timeout_s,
     )
+
+
+def present_route(config: Config) -> CentreRoute | None:
+    """Return the route to the centre, by configuration or by a join; None: there is none.
+
+    Raises:
+        ConfigError: a file of it cannot be read.
+    """
+    uplink = config.uplink
+    if uplink.secret_file:
+        if not uplink.url:
+            return None
+        member = config.member_id
+        return CentreRoute(member, member, uplink.url, read_secret(uplink.secret_file), tls_context(uplink))
+    link = membership.read_link(Path(config.directory))
+    return None if link is None else joined_route(link, uplink)
 
 
 def joined_route(link: membership.StoredLink, uplink: UplinkConfig) -> CentreRoute:

@@ -27,6 +27,7 @@ from sensegate.model import LogEntry, SheddingRule
 from sensegate.ports import Log
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.exchange import Exchange, LaneState, UplinkLink
+from sensegate.tiers.liveness import UplinkLag
 from sensegate.tiers.protocol import Lane, LaneUpdate, PartRefusal, RefusedPart, SpanOutcome, SpanPart, SpanSelection
 from sensegate.tiers.span import PackedSpan, Packer, PartFilter, whole_commits
 from sensegate.tiers.writers import Claimant
@@ -92,6 +93,7 @@ class Uplink:
         node: str,
         shed: Callable[[], Sequence[SheddingRule]] = tuple,
         partition: int = 0,
+        lag: UplinkLag | None = None,
     ) -> None:
         """Prepare to forward.
 
@@ -104,12 +106,14 @@ class Uplink:
             node: id of this node.
             shed: returns the selections of rows that mode orders withhold now.
             partition: of the ingest.
+            lag: of this node; it outlives the connection.
         """
         self._store_log = log
         self._config = config
         self._clock = clock
         self._shed = shed
         self._claimant = claimant
+        self._lag = lag or UplinkLag(log, clock)
         self._exchange = Exchange(link, claimant, log, clock)
         self._packer = Packer(config.grade_max, self._exchange.parts_bytes_max, self._identity_sequence)
         self._backlog_lock = asyncio.Lock()  # both lanes write the backlog's record
@@ -273,9 +277,9 @@ class Uplink:
         entries = await self._fetch(after, self._config.backlog_bytes_max)
         if not entries:
             self._resumed = False
-            self._set_lag_metric(0)
+            self._set_lag(after, 0)
             return await self._report_expired()
-        self._set_lag_metric(entries[-1].sequence - after)
+        self._set_lag(after, entries[-1].sequence - after)
         limit_s = self._config.backlog_after_s * (1.0 if self._resumed else LIVE_LAG_FACTOR)
         if entries[0].time < self._clock.now() - round(limit_s * 1e6) and await self._open_range(state):
             return True
@@ -345,8 +349,8 @@ class Uplink:
         metrics.LIMIT_HITS.labels("uplink_expired").inc()
         return True
 
-    def _set_lag_metric(self, live: int) -> None:
-        metrics.UPLINK_LAG.set(live + sum(until - after for after, until in self.ranges))
+    def _set_lag(self, position: int, unsent: int) -> None:
+        self._lag.set(position, unsent, sum(until - after for after, until in self.ranges))
 
     def _pace(self, rows: int, since_s: float) -> None:
         """Set the least time between spans: short when idle, up to `span_ms`, no longer than filling a span takes."""

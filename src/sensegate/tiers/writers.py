@@ -79,13 +79,16 @@ def deny(reason: str) -> ClaimAnswer:
     return ClaimAnswer(granted=False, reason=reason)
 
 
-def judge(claim: ClaimRequest, records: Records | None, displaced: Displaced | None) -> ClaimGrant | str:
+def judge(
+    claim: ClaimRequest, records: Records | None, displaced: Displaced | None, *, agreed: int = -1
+) -> ClaimGrant | str:
     """Return the lane records that a claim leads to, or the reason why it is denied.
 
     Args:
         claim: of the process.
         records: the present ones; None: no process has claimed the lanes yet.
         displaced: for a claim by force: the lanes when the claimed epoch was displaced, if that is known.
+        agreed: for a restored store: up to which sequence its log is that of all writers since; -1: not known.
     """
     start = max(claim.log_first - 1, 0)
     writer = Writer(claim.writer, claim.epoch + 1, claim.token)
@@ -109,19 +112,21 @@ def judge(claim: ClaimRequest, records: Records | None, displaced: Displaced | N
             },
             0,
         )
-    return _judge_same_log(claim, records, displaced, writer)
+    return _judge_same_log(claim, records, displaced, writer, agreed)
 
 
 def _judge_same_log(
-    claim: ClaimRequest, records: Records, displaced: Displaced | None, writer: Writer
+    claim: ClaimRequest, records: Records, displaced: Displaced | None, writer: Writer, agreed: int
 ) -> ClaimGrant | str:
     present = records[Lane.LIVE].writer
     if present.token == claim.token:
         return ClaimGrant(dict(records), claim.log_end, repeated=True)
-    if claim.force and (claim.epoch or claim.writer == present.id):
+    is_known = claim.epoch >= present.epoch or present.token in claim.previous_tokens
+    # The present records are true of the restored log, too: it continues like one that has lost its end.
+    continues = claim.restored and present.id == claim.writer and (is_known or agreed >= claim.log_end)
+    if claim.force and not continues and (claim.epoch or claim.writer == present.id):
         return _judge_forced(claim, records, displaced, writer)
     # By force and without any epoch: the store has lost its writer file and is the one that these records belong to.
-    is_known = claim.epoch >= present.epoch or present.token in claim.previous_tokens
     if present.id and not claim.force and (present.id != claim.writer or not is_known):
         return (
             f"writer: another copy of this store has continued at the centre (epoch {present.epoch}, this one knows "
@@ -186,6 +191,8 @@ class WriterState(msgspec.Struct, frozen=True):
     unconfirmed_from: int = -1
     """Last sequence of the log when the first unconfirmed process started; -1: the last claim was confirmed."""
     shifts: tuple[SequenceShift, ...] = ()
+    restored: bool = False
+    """The store was restored from a backup, and no centre has confirmed it since."""
     format: int = 1
 
 
@@ -226,6 +233,12 @@ class WriterStateFile:
             await asyncio.to_thread(write_private, self._file, msgspec.json.encode(state).decode())
         except OSError as why:
             raise Unavailable(f"{self._file} cannot be written: {why}") from why
+
+
+async def claim_restored(states: WriterStateStore) -> None:
+    """Have the next claim say that the store was restored from a backup. Raises `ConfigError`, `Unavailable`."""
+    if state := await states.read():
+        await states.write(msgspec.structs.replace(state, restored=True))
 
 
 class ClaimLink(Protocol):
@@ -282,7 +295,8 @@ class Claimant:
             ended,
             unconfirmed_from,
             tuple(token for token in tokens if token != self.token),
-            self.force,
+            self.force or state.restored,
+            restored=state.restored and not self.force,
         )
         answer = protocol.decode_claim_answer(await link.ask("claim", protocol.encode(claim), CLAIM_TIMEOUT_S))
         if not answer.granted:

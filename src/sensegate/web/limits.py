@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import structlog
 from aiohttp import StreamReader, web
@@ -76,8 +77,8 @@ class _LimitedConnection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._gate.open_connections >= self._gate.connections_max:
             metrics.LIMIT_HITS.labels("http_connections").inc()
-            assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - for the type checker
-            transport.write(_FULL)
+            # Not asserted: the transports of uvloop do not derive from those of asyncio.
+            cast("asyncio.WriteTransport", transport).write(_FULL)
             transport.close()
             self._manager = None  # makes connection_lost() and data_received() do nothing
             self._force_close = True

@@ -73,7 +73,7 @@ async def test_evidence_leaves_the_gateway_and_every_tampering_is_found(node: Si
     assert (await shell(node, auditor, "export", "--out", str(export))).exit_code == 0
     whole = await shell(node, auditor, "verify", str(export), "--head", str(heads), "--key", str(key))
     assert whole.exit_code == 0, whole.output
-    assert "1 head noted earlier found again" in whole.output
+    assert "1 head recorded earlier confirmed" in whole.output
     assert (await shell(node, auditor, "verify", "--key", str(key))).exit_code == 0, "that of the running gateway"
     lines = export.read_bytes().splitlines()
     actions = [decode(line).action for line in lines[:-1]]

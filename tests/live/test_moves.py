@@ -170,7 +170,7 @@ async def test_what_cannot_be_moved(tmp_path: Path) -> None:
         assert (await centre.ask("POST", "/api/v1/moves", json=forced)).status == 409
         assert (await centre.ask("POST", "/api/v1/nodes/4403/expel", json={})).status == 200
         answer = await centre.ask("POST", "/api/v1/moves", json=forced)
-        assert (answer.status, answer.body["not_carried"][:9]) == (201, "the state"), answer.body
+        assert (answer.status, answer.body["not_carried"][:9]) == (201, "the ident"), answer.body
         await eventually(lambda: stage(centre, answer.body["id"], "done"), 30.0)
         assert (await one.push(lost, said(0))).status == 202
         assert (await one.push(device, said(1))).status == 202, "called off: it is where it was"

@@ -427,7 +427,9 @@ async def test_fail_over(tmp_path: Path, *, automatic: bool) -> None:
         return
     # What only the first had is named, lies beside its old store, and is in force nowhere.
     (named,) = found["named"]
-    tail = [json.loads(line) for line in (tmp_path / "centre0" / named["place"] / TAIL_FILE).read_text().splitlines()]
+    tail = [
+        json.loads(line) for line in (tmp_path / "centre0" / named["directory"] / TAIL_FILE).read_text().splitlines()
+    ]
     assert [record["number"] for record in tail] == list(range(named["trail_after"] + 1, named["trail_last"] + 1))
     assert "token.create" in [record["action"] for record in tail]
     assert found["late"] == 401

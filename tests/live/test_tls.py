@@ -369,7 +369,7 @@ async def test_pins_need_tls(tmp_path: Path) -> None:
     with pytest.raises(BaseExceptionGroup) as why:
         async with running(replace(config_of(tmp_path / "node"), uplink=uplink)) as site:
             await site.task
-    assert why.group_contains(ConfigError, match="no tls:// address")
+    assert why.group_contains(ConfigError, match="not a tls:// address")
 
 
 async def test_a_node_joins_by_code_over_tls(lab: Lab, other: Lab, tmp_path: Path) -> None:

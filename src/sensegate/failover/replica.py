@@ -210,7 +210,7 @@ class Replica:
         self.term = term or Term()
         self._store = store
         self._clock = clock
-        self._held = -1
+        self._end = -1
         self._fresh = False
         self._open: list[ReplicatedEntry] = []
         """Entries of a commit that is not complete yet."""
@@ -230,21 +230,21 @@ class Replica:
             Fenced: our log is not a copy of the active centre's, or has entries that it has lost.
             StoreFull: the timelines cannot be written.
         """
-        if self._held < 0:
+        if self._end < 0:
             self._open.clear()
-            first, self._held = await self._own.bounds()
+            first, self._end = await self._own.bounds()
             # A new log begins where that of the active centre does, and has no entries of any term.
-            self._fresh = first > self._held and not self.term.history
-        after = self._open[-1].sequence if self._open else self._held
+            self._fresh = first > self._end and not self.term.history
+        after = self._open[-1].sequence if self._open else self._end
         known = self._own.timelines.fingerprint
-        chunk = _read_chunk(await ask("log", _encode(LogRequest(self._held, after, term, known))))
-        if chunk.log_epoch != self._own.epoch or chunk.last < self._held:
+        chunk = _read_chunk(await ask("log", _encode(LogRequest(self._end, after, term, known))))
+        if chunk.log_epoch != self._own.epoch or chunk.last < self._end:
             raise Fenced(
-                f"our log (epoch {self._own.epoch}, up to {self._held}) is not a copy of the active centre's "
+                f"our log (epoch {self._own.epoch}, up to {self._end}) is not a copy of the active centre's "
                 f"(epoch {chunk.log_epoch}, up to {chunk.last})"
             )
-        if not self._fresh and self.term.diverged(chunk.history, self._held):
-            raise Fenced(f"our log ends with {self._held}; a later term began before that, without our last entries")
+        if not self._fresh and self.term.diverged(chunk.history, self._end):
+            raise Fenced(f"our log ends with {self._end}; a later term began before that, without our last entries")
         if chunk.timelines is not None:
             # Before the entries that were written on these timelines.
             await self._follow(chunk.timelines)
@@ -257,16 +257,16 @@ class Replica:
         ready, self._open = self._open[:complete], self._open[complete:]
         if ready:
             await self._write(ready)
-        self.behind = max(0, chunk.last - self._held)
+        self.behind = max(0, chunk.last - self._end)
 
     async def _follow(self, history: TimelineHistory) -> None:
         """Adopt the timelines of the active centre. Raises `Fenced` where its log has lost entries that ours has."""
         own = self._own.timelines
-        if own.history.current and self._held:
-            agreed = Timelines(history).diverged_at(own.timeline_at(self._held))
-            if agreed is None or agreed < self._held:
+        if own.history.current and self._end:
+            agreed = Timelines(history).diverged_at(own.timeline_at(self._end))
+            if agreed is None or agreed < self._end:
                 raise Fenced(
-                    f"our log ends with {self._held}; the active centre has lost our last entries and has continued "
+                    f"our log ends with {self._end}; the active centre has lost our last entries and has continued "
                     f"after {agreed or 0}"
                 )
         await asyncio.to_thread(own.adopt, history)
@@ -274,34 +274,34 @@ class Replica:
     async def _write(self, entries: Sequence[ReplicatedEntry]) -> None:
         """Write whole commits, with holes filled; the log ends with a whole commit at every moment."""
         members: list[LogMessage] = []
-        expected = held = self._held
-        self._held = -1  # unknown until the write is confirmed
+        expected = end = self._end
+        self._end = -1  # unknown until the write is confirmed
         for entry in entries:
             while expected + 1 < entry.sequence:
                 # Holes lie between commits, or where a commit record was replaced: fillers may be written ahead.
                 members.append(LogMessage(PADDING_SUBJECT, b"", 1))
                 expected += 1
                 if len(members) == BATCH_MESSAGES_MAX and all(member.subject == PADDING_SUBJECT for member in members):
-                    held = await self._append(members, held)
+                    end = await self._append(members, end)
                     members = []
             commit = entry.subject.startswith(COMMIT)
             if commit and any(member.subject == entry.subject for member in members):
                 # Within one batch the second record of a subject would replace the first.
-                held = await self._append(members, held)
+                end = await self._append(members, end)
                 members = []
             members.append(LogMessage(entry.subject, entry.payload, self._ttl_h(entry.subject), rollup=commit))
             expected += 1
             if commit and len(members) >= BATCH_MESSAGES_MAX // 4:
-                held = await self._append(members, held)
+                end = await self._append(members, end)
                 members = []
         if members:
-            held = await self._append(members, held)
-        self._held = held
+            end = await self._append(members, end)
+        self._end = end
 
-    async def _append(self, members: Sequence[LogMessage], held: int) -> int:
+    async def _append(self, members: Sequence[LogMessage], end: int) -> int:
         last = await self._own.write(members)
-        if last != held + len(members):
-            raise Fenced(f"the copy of the log has diverged: it ends with {last}, not {held + len(members)}")
+        if last != end + len(members):
+            raise Fenced(f"the copy of the log has diverged: it ends with {last}, not {end + len(members)}")
         return last
 
     def _ttl_h(self, subject: str) -> int:

@@ -76,8 +76,8 @@ class NodeReturns:
             remedy = "name the centre's statements.pub there"
             raise ConfigError("no key is believed", key="returns.key_file", remedy=remedy)
         key = await asyncio.to_thread(public_key, Path(self._key_file))
-        held = await asyncio.to_thread(return_files.read_file, file, key)
+        content = await asyncio.to_thread(return_files.read_file, file, key)
         rows = 0
-        for part in held.parts:
+        for part in content.parts:
             rows += await self._receiver.take(part, by_file=True)
         return rows, await self.place()

@@ -555,8 +555,8 @@ class Uplink:
     async def _release_withheld(self, state: LaneState) -> bool:
         """Move ranges withheld by orders that have ended to the backlog lane; return False where there are none."""
         shed = self._shed()
-        held = self._exchange.lanes.get(Lane.BACKLOG)
-        if held and any(not part.overlaps(shed) for part in held.record.withheld):
+        backlog_lane = self._exchange.lanes.get(Lane.BACKLOG)
+        if backlog_lane and any(not part.overlaps(shed) for part in backlog_lane.record.withheld):
             self._opened.set()
         released = [part for part in state.record.withheld if not part.overlaps(shed)]
         if not released:

@@ -268,7 +268,7 @@ async def test_control_cursors_that_name_only_the_log_skip_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Negative control: with one timeline for all of the log's life the same history skips records."""
-    monkeypatch.setattr(Timelines, "of", lambda *_: b"always")
+    monkeypatch.setattr(Timelines, "timeline_at", lambda *_: b"always")
     monkeypatch.setattr(Timelines, "diverged_at", lambda *_: 2**63)
     with pytest.raises(AssertionError, match="written anew"):
         await play(tmp_path, LOST)

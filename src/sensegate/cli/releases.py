@@ -113,7 +113,7 @@ def versions(name: Name, *, url: Url = DEFAULT_URL, token: Token = "", json_form
 
     async def fetch(remote: GatewayClient) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         rows = (await remote.get(profile_path(name, "versions"), limit=1_000))["rows"]
-        return await remote.get(profile_path(name, "life")), rows
+        return await remote.get(profile_path(name, "history")), rows
 
     history, rows = call(url, token, fetch)
     if json_form:
@@ -281,7 +281,7 @@ def canary(
 
 async def _end(remote: GatewayClient, name: str, trial: str) -> dict[str, Any]:
     await remote.delete(profile_path(name, trial))
-    history: dict[str, Any] = await remote.get(profile_path(name, "life"))
+    history: dict[str, Any] = await remote.get(profile_path(name, "history"))
     return history
 
 

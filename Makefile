@@ -1,11 +1,11 @@
-# sensegate: setup, demo, test, lint, bench, soak, fuzz. Each target sets up what it needs.
+# sensegate: setup, demo, quick, test, lint, bench, soak, fuzz. Each target sets up what it needs.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 
-.PHONY: help setup compiled demo test lint bench soak fuzz docs clean
+.PHONY: help setup compiled demo quick test lint bench soak fuzz docs clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -27,6 +27,9 @@ compiled: setup
 
 demo: compiled ## a centre and two nodes with simulated devices; Ctrl-C ends it
 	$(BIN)/sensegate demo $(DEMO)
+
+quick: compiled ## tests that need no server of their own, under two minutes
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not live and not slow" $(PYTEST)
 
 test: compiled lint ## all tests, with a short run of bench, soak and fuzz
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-branch --cov-report=term:skip-covered $(PYTEST)

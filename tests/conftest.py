@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 from nats.aio.client import Client
 
+from sensegate.authority import passwords
 from sensegate.bus import streams
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
@@ -61,6 +64,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("no_cover")
 
 
+def pytest_collection_finish() -> None:
+    """Exempt what is loaded from garbage collection: each full collection would visit millions of objects."""
+    gc.collect()
+    gc.freeze()
+
+
 async def eventually(
     true: Callable[[], Awaitable[Any] | Any], timeout_s: float = 10.0, *, every_s: float = 0.02
 ) -> Any:
@@ -78,6 +87,18 @@ async def eventually(
             return told
         assert loop.time() < deadline, f"not within {timeout_s:g} s; the last answer was {told!r}"
         await asyncio.sleep(every_s)
+
+
+PASSWORD_HASHER = passwords._hasher
+"""As it is in the product; a test of its own holds its cost."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_password_hashes() -> Iterator[None]:
+    """Hash passwords at the least cost: each sign-in of the tests would otherwise spend a tenth of a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        yield
 
 
 @pytest.fixture

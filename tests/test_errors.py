@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import pkgutil
 import re
 
+import pytest
+
 import sensegate
 from sensegate import errors
-from sensegate.errors import SensegateError
+from sensegate.errors import Fenced, SensegateError, Superseded, Unavailable, combined, errors_of
+from sensegate.failover.standby import _first
 
 
 def _drawn() -> set[str]:
@@ -42,3 +46,43 @@ def test_an_undrawn_class_is_noticed() -> None:
         """Drawn nowhere."""
 
     assert _undrawn({Forgotten}) == {"Forgotten"}
+
+
+def test_fencing_is_raised_before_what_can_be_tried_again() -> None:
+    """Of errors of parallel tasks the loss of the right to write is raised, however deep; the others are its notes."""
+    inner = ExceptionGroup("inner", [Unavailable("b"), Superseded("c")])
+    error = combined(ExceptionGroup("outer", [Unavailable("a"), inner]))
+    assert isinstance(error, Superseded)
+    assert [note.rpartition(" ")[2] for note in error.__notes__] == ["a", "b"]
+
+
+def test_a_bug_among_errors_is_not_swallowed() -> None:
+    """A group that holds a bug stays whole; the control: without the bug the one error is raised."""
+    group = ExceptionGroup("both", [Fenced("a"), ValueError("bug")])
+    assert combined(group) is group
+    assert [type(error) for error in errors_of(group)] == [ValueError, Fenced]
+    assert isinstance(combined(ExceptionGroup("one", [Fenced("a")])), Fenced)
+
+
+async def test_two_tasks_that_fail_at_once() -> None:
+    """Neither error is lost, in whichever order the tasks were given; a result beside an error does not hide it."""
+
+    async def fails(error: Exception) -> int:
+        raise error
+
+    async def ends() -> int:
+        return 1
+
+    async def lasts() -> int:
+        await asyncio.Event().wait()
+        return 2
+
+    for order in (slice(None), slice(None, None, -1)):
+        with pytest.raises(Fenced) as raised:
+            await _first(*[fails(Unavailable("u")), lasts(), fails(Fenced("f"))][order])
+        assert raised.value.__notes__ == ["at the same time: Unavailable: u"]
+    with pytest.raises(ExceptionGroup):
+        await _first(fails(ValueError("bug")), fails(Fenced("f")))
+    with pytest.raises(Unavailable):
+        await _first(ends(), fails(Unavailable("u")))
+    assert await _first(lasts(), ends()) == 1

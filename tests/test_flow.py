@@ -273,7 +273,7 @@ async def test_a_part_without_a_connection_or_room_begins_again(why: Exception) 
         await asyncio.Event().wait()
 
     clock = FakeClock()
-    running = asyncio.create_task(flow._supervised("a part", work, clock))
+    running = asyncio.create_task(flow.supervised("a part", work, clock))
     while not again.is_set():
         await asyncio.sleep(0)
         await clock.advance(0.5)

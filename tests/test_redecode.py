@@ -25,13 +25,20 @@ from sensegate.clock import SystemClock
 from sensegate.config import IngestConfig, TimeConfig
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import DecoderMemory
+from sensegate.decode.watch import ProfileWatcher
 from sensegate.errors import Fenced, Unavailable
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.lifecycle import reprocessing_orders, reprocessing_source
 from sensegate.lifecycle.comparisons import MessageRange as Asked
 from sensegate.lifecycle.contents import Content
-from sensegate.lifecycle.lifecycle import ProfileLifecycle
+from sensegate.lifecycle.opening import (
+    LifecycleStores,
+    ProfileLifecycle,
+    ReprocessingParts,
+    open_lifecycle,
+    open_reprocessing,
+)
 from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingInput, ReprocessingOrder
 from sensegate.model import Delivery, Device, Member, Message, Position
 from sensegate.normalise.indicators import Indicators
@@ -129,6 +136,7 @@ class Node:
             ingest=IngestConfig(commit_interval_ms=0),
         )
         self.life: ProfileLifecycle
+        self.reprocessing: ReprocessingParts
 
     async def bucket(self, name: str) -> Any:
         """Return a store by name."""
@@ -139,11 +147,10 @@ class Node:
         """Run one life of the process; at its end nothing is put in order."""
         clock, series = SystemClock(), SeriesIndex()
         async with contextlib.AsyncExitStack() as stack:
-            life = ProfileLifecycle(self.config, clock, self.log, self.trail)
-            await life.open(self.bucket, stack)
             devices = Devices(await self.bucket("devices"), self.trail, clock, home="44")
+            stores = LifecycleStores(self.config, clock, self.log, self.trail, self.bucket)
+            life = await open_lifecycle(stores, ProfileWatcher(self.config.profiles, clock), devices, stack)
             await devices.load()
-            life.topics_of(devices)
             committer = Committer(
                 self.log,
                 Duplicates(self.directory / "duplicates", clock=clock, device_id=devices.id),
@@ -153,7 +160,8 @@ class Node:
                 division="4401",
             )
             decoder = Decoder(life.profiles.set, devices, memory=DecoderMemory(undoable=True))
-            reprocessor, recorded = life.open_reprocessing(committer, series, decoder.memory)
+            reprocessing = open_reprocessing(life, committer, series=series, memory=decoder.memory)
+            reprocessor, recorded = reprocessing.interpreter, reprocessing.source
             interpreter = Interpreter(
                 decoder,
                 Normaliser(life.profiles.set.specs, series=series, clock=clock, time=TimeConfig()),
@@ -171,10 +179,10 @@ class Node:
                     reprocessor.apply_profiles(profiles, devices.of_profiles(names))
                     committer.adopt(profiles.specs)
 
-                ingest.at_batch_boundary(turn)
+                ingest.boundary.add(turn)
 
             life.profiles.on_change.append(changed)
-            self.life, self.devices = life, devices
+            self.life, self.devices, self.reprocessing = life, devices, reprocessing
             tasks = [asyncio.ensure_future(work()) for work in (ingest.run, *life.tasks.values())]
             try:
                 yield life
@@ -217,13 +225,13 @@ class Node:
     ) -> ReprocessingOrder:
         """Order everything decoded again."""
         asked = Asked(NOW - 10**9, NOW + 10**9, devices)
-        return await self.life.reprocessing.order("acme/th", asked, what, by=ADMIN, target=Scope("4401"))
+        return await self.reprocessing.reprocessing.order("acme/th", asked, what, by=ADMIN, target=Scope("4401"))
 
     async def done(self, order: ReprocessingOrder) -> ReprocessingOrder:
         """Wait for an order's end."""
 
         def ended() -> ReprocessingOrder | None:
-            found = self.life.reprocessing_orders.get(order.id, ADMIN)
+            found = self.life.orders.get(order.id, ADMIN)
             return found if found.state not in {OrderState.WAITING, OrderState.RUNNING} else None
 
         found: ReprocessingOrder = await eventually(ended, 20)
@@ -320,10 +328,10 @@ async def test_killed_at_any_commit_it_goes_on(node: Node, kills: int) -> None:
             node.log.arm({})
 
             def died_or_done(life: ProfileLifecycle = life, source: str = order.id) -> bool:
-                return node.log.writes >= kills or life.reprocessing_orders.get(source, ADMIN).state is OrderState.DONE
+                return node.log.writes >= kills or life.orders.get(source, ADMIN).state is OrderState.DONE
 
             await eventually(died_or_done, every_s=0.001)
-            order = life.reprocessing_orders.get(order.id, ADMIN)
+            order = life.orders.get(order.id, ADMIN)
     assert lives > 2
     assert await node.history() == expected(0.01, 1)
     assert order.counts["revised"] == len(NAMES) * ROUNDS
@@ -394,7 +402,7 @@ async def test_an_order_that_is_given_up(node: Node) -> None:
         node.log.arm({})
         order = await node.order()
         await eventually(lambda: node.log.writes >= 3, every_s=0.001)
-        assert (await life.reprocessing_orders.cancel(order.id, by=ADMIN)).state is OrderState.CANCELLED
+        assert (await life.orders.cancel(order.id, by=ADMIN)).state is OrderState.CANCELLED
         rest = await node.done(await node.order())
         assert 0 < rest.counts["duplicate.equal"] < len(NAMES) * ROUNDS
         assert await node.history() == expected(0.01, 1)

@@ -11,6 +11,7 @@ import pytest
 
 from sensegate.clock import SystemClock
 from sensegate.decode.decode import Decoder
+from sensegate.ingest.boundary import BatchBoundary
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.pipeline import IngestPipeline
 from sensegate.lifecycle.contents import Content
@@ -74,7 +75,7 @@ def swap_in_a_batch(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Change the version where the walk stands, not at its border: between two messages of a batch."""
     turns: list[Any] = []
     whole = IngestPipeline._interpret
-    monkeypatch.setattr(IngestPipeline, "at_batch_boundary", lambda _self, turn: turns.append(turn))
+    monkeypatch.setattr(BatchBoundary, "add", lambda _self, turn: turns.append(turn))
 
     def understand(self: IngestPipeline, span: Span, eyes: Interpreter) -> Any:
         half = len(span) // 2
@@ -111,7 +112,7 @@ def forget_a_batch(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drop what is understood when a version changes."""
     turns: list[Any] = []
     whole = IngestPipeline._interpret
-    monkeypatch.setattr(IngestPipeline, "at_batch_boundary", lambda _self, turn: turns.append(turn))
+    monkeypatch.setattr(BatchBoundary, "add", lambda _self, turn: turns.append(turn))
 
     def understand(self: IngestPipeline, span: Span, eyes: Interpreter) -> Any:
         found = whole(self, span, eyes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from sensegate.clock import FakeClock
 from sensegate.control import tasks as module
 from sensegate.control.capabilities import Capability, TaskingCapabilities
 from sensegate.control.commands import CommandDispatcher
+from sensegate.control.emergency_grants import EmergencyGrants
 from sensegate.control.mode_executor import ModeOrderExecutor
 from sensegate.control.modes import EmergencyCommand, ModePlan, ModeRegistry
 from sensegate.control.tasks import Command, Confirm, Scalar, TaskQueue, TaskState
@@ -72,8 +74,9 @@ class World:
         self.devices = Devices(MemoryBucket(), self.trail, self.clock)
         self.broker = Broker()
         self.topics = ["d/up"]
-        self.tasking = CommandDispatcher(self.tasks, self.devices, AnyTask(), self.clock, topics=lambda _: self.topics)
-        self.tasking.channels = (self.broker,)
+        self.tasking = CommandDispatcher(
+            self.tasks, self.devices, AnyTask(), self.clock, channels=(self.broker,), topics=lambda _: self.topics
+        )
 
     async def open(self) -> None:
         await self.devices.load()
@@ -124,7 +127,7 @@ async def test_an_order_tells_a_device_each_of_its_tasks() -> None:
     """Two tasks of one profile: both, each once, also where it is carried out twice."""
     world = await made()
     modes = ModeRegistry(MemoryBucket(), world.trail, world.clock)
-    emergency = ModeOrderExecutor(modes, world.tasking, world.devices, world.clock)
+    emergency = ModeOrderExecutor(modes, world.tasking, world.devices, world.clock, cast("EmergencyGrants", None))
     tellings = (EmergencyCommand("acme/meter", "faster", {"s": 1}), EmergencyCommand("acme/meter", "blink"))
     plan = ModePlan(name="flood", title="flood", place=Scope("4401"), tasks=tellings)
     written = await modes.write(plan, by=WRITER, revision=0)

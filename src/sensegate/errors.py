@@ -21,7 +21,7 @@
     │   └── StreamLost             a stream that existed is missing or is another one
     ├── BadRequest                 an HTTP request cannot be understood (`web.problems`)
     ├── BadCursor                  a cursor that this gateway did not issue (`share.cursor`)
-    └── Answered                   an HTTP answer that is a problem document (`web.client`)
+    └── ProblemResponse            an HTTP answer that is a problem document (`web.client`)
 
 `Unavailable` covers both a missing connection (nothing was sent) and a lost answer (the operation may have taken
 effect), as UNAVAILABLE does in gRPC. Callers treat both alike: look the outcome up, then retry under the same id.
@@ -145,3 +145,31 @@ class EngineError(SensegateError):
 
 class StreamLost(EngineError):
     """A stream that existed is missing, was replaced by another, or lost its end; it is not created again."""
+
+
+def errors_of(error: BaseException) -> list[BaseException]:
+    """Return the errors of a group, nested groups included, the most consequential first; of a single error itself.
+
+    First come bugs (anything but `SensegateError`), then `Superseded` and `Fenced`, then the others in their order.
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    found = [inner for member in error.exceptions for inner in errors_of(member)]
+    return sorted(found, key=lambda inner: (isinstance(inner, SensegateError), not isinstance(inner, _FENCING)))
+
+
+def combined(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error to raise for all errors of tasks that ran in parallel.
+
+    It is the most consequential one, and names the others in its notes: `Superseded` and `Fenced` come before what can
+    be tried again. A group that holds a bug stays as it is.
+    """
+    first, *others = errors_of(errors)
+    if not isinstance(first, SensegateError):
+        return errors
+    for other in others:
+        first.add_note(f"at the same time: {type(other).__name__}: {other}")
+    return first
+
+
+_FENCING = (Superseded, Fenced)

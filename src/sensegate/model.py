@@ -6,6 +6,7 @@ arrays of one length; row *i* of each column belongs together.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from functools import cached_property
@@ -518,3 +519,24 @@ class Shed(NamedTuple):
     division: str
     department: str
     properties: frozenset[str]
+
+
+class QualityRow(msgspec.Struct, frozen=True):
+    """Quality indicators of one device in one hour, as the API reports them: 0 to 1, or null where undefined."""
+
+    device: str
+    hour: int
+    """Start of the hour, µs UTC."""
+    received: int
+    authenticity: float | None
+    accuracy: float | None
+    continuity: float | None
+    completeness: float | None
+
+
+_SLUG = re.compile(r"(?=.{1,48}\Z)[A-Za-z]+\d{0,4}(?:[_-](?:[A-Za-z]+\d{0,4}|\d{1,4}))*", re.ASCII)
+
+
+def is_slug(text: str) -> bool:
+    """Return whether a text is an identifier as used by programs, which names nobody."""
+    return _SLUG.fullmatch(text) is not None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
 from sensegate.bus.timelines import Timelines
 from sensegate.frames.framing import Framing
-from sensegate.model import Delivery, Entry, Heard, Member, Outcome, Position
+from sensegate.model import Delivery, Entry, Heard, Member, Outcome, Position, Shed
+
+T = TypeVar("T")
 
 
 class Source(Protocol):
@@ -145,3 +147,16 @@ class PushTransport(Protocol):
     async def send(self, delivery: OutboundDelivery) -> DeliveryResult:
         """Attempt one delivery within a time limit; never raises for what the receiver does."""
         ...
+
+
+class PartKey(Generic[T]):
+    """Typed key of a part that a feature provides to its routes (`Call.part`) and to other features."""
+
+    def __init__(self, name: str, *, absent: str) -> None:
+        """`absent`: detail of the 404 response of a gateway without the feature."""
+        self.name = name
+        self.absent = absent
+
+
+SHED = PartKey[Callable[[], Sequence[Shed]]]("shed", absent="this gateway carries out no mode orders")
+"""Returns the readings that active mode orders withhold from the centre."""

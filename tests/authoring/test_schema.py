@@ -11,7 +11,7 @@ FILE = Path(__file__).parents[2] / "device_profiles" / "_schema.json"
 
 
 def test_schema_file_is_what_the_grammar_gives() -> None:
-    """``python -m sensegate.authoring.schema > device_profiles/_schema.json`` brings it up to date."""
+    """`make docs` brings it up to date."""
     assert FILE.read_text(encoding="utf-8") == text()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from argon2 import Type
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.oidc import Identity
@@ -13,6 +14,7 @@ from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.config.people import PeopleConfig
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied
+from tests.conftest import PASSWORD_HASHER
 
 ROOT = Principal("root", Role.ADMIN, scope("44"))
 GOOD = "Kapok-tree 2026"
@@ -263,3 +265,11 @@ def test_what_is_a_password(password: str, why: str) -> None:
     """Twelve characters of three kinds, or a long phrase; no beginnings of leaked ones."""
     found = weakness(password, name="li.wei")
     assert (why in found) if why else found == ""
+
+
+def test_a_hash_costs_as_much_as_it_should() -> None:
+    """Argon2id with at least 64 MiB and three passes (RFC 9106, second choice); tests alone hash at less."""
+    assert PASSWORD_HASHER.type is Type.ID
+    assert PASSWORD_HASHER.memory_cost >= 65_536
+    assert PASSWORD_HASHER.time_cost >= 3
+    assert PASSWORD_HASHER.verify(PASSWORD_HASHER.hash(GOOD), GOOD)

@@ -42,7 +42,7 @@ async def bench(messages: int = MESSAGES, devices: int = 1_000, rounds: int = RO
     bare: list[tuple[float, float]] = []
     async with rig.gateway() as parts:
         await rig.bare_consumer(parts, "bare")
-        connection = await parts.engine.connect(User.INTAKE, name="bench collect")
+        connection = await parts.core.engine.connect(User.INTAKE, name="bench collect")
         source = BrokerSource(connection, IngestConfig(), SystemClock(), durable="bench-collect")
         await source.prepare()
         for number in range(rounds):

@@ -18,10 +18,7 @@ from pathlib import Path
 import uvloop
 
 from sensegate import config, flow, logs
-from sensegate.bus.engine import Engine
-from sensegate.clock import SystemClock
 from sensegate.config import Config
-from sensegate.foundations import Foundations
 from sensegate.model import Delivery, Device, Message, Position
 from tests.bench import rig
 from tests.bench.workload import COUNTIES
@@ -66,7 +63,7 @@ class Day:
         self._topics = [f"sg/m{at:06d}/up" for at in range(devices)]
         self._tails = [[self._tail() for _ in range(3)] for _ in range(devices)]
         self._minute = 0
-        self._sequence = parts.committer.totals.get("messages", 0)
+        self._sequence = parts.stages.committer.totals.get("messages", 0)
 
     def _tail(self) -> bytes:
         near = self._chance.gauss
@@ -89,19 +86,19 @@ class Day:
         for piece in pieces:
             self.clock.at += MINUTE_US // PIECES
             delivery = self._delivery(piece)
-            pending = self.parts.ingest._process([delivery])
+            pending = self.parts.pipeline._process([delivery])
             if written:
                 await written
-            written = asyncio.create_task(self.parts.committer.write(pending))
+            written = asyncio.create_task(self.parts.stages.committer.write(pending))
             await asyncio.sleep(0)
         if written:
             await written
         self._minute += 1
         self.readings += count * len(PROPERTIES)
         # In life the worker has half a minute for what it gets here in a moment.
-        self.parts.committer._duplicates.settle()
+        self.parts.stages.committer._duplicates.settle()
         if self._minute % TAKE_EVERY == 0:
-            self.parts.quality.collect()
+            self.parts.stages.quality.collect()
 
     def _delivery(self, piece: Sequence[int]) -> Delivery:
         now = self.clock.at
@@ -150,12 +147,9 @@ async def gateway(settled: Config, clock: MovedClock) -> AsyncIterator[flow.Gate
     """Yield a whole gateway with its tasks running, but for the ingest: the day itself is that."""
     logs.configure("warning", "text")
     async with contextlib.AsyncExitStack() as stack:
-        engine = Engine.of(settled, SystemClock())
-        await engine.start()
-        stack.push_async_callback(engine.stop)
-        parts = await flow.Gateway.build(await Foundations.open(settled, clock, engine, stack), stack)
-        await parts.committer.open()
-        tasks = [asyncio.ensure_future(work()) for name, work in parts.tasks.items() if name not in NOT_RUN]
+        parts = await flow.open_gateway(settled, clock, stack)
+        await parts.stages.committer.open()
+        tasks = [asyncio.ensure_future(task.run()) for name, task in parts.tasks.items() if name not in NOT_RUN]
         try:
             yield parts
         finally:

@@ -56,12 +56,12 @@ async def bench(messages: int = MESSAGES, devices: int = 1_000, rounds: int = RO
             bare.append(len(work.messages) / seconds)
             gc.collect()
             wall, before = time.perf_counter(), time.process_time()
-            walk = asyncio.create_task(parts.ingest.run())
+            walk = asyncio.create_task(parts.pipeline.run())
             await rig.committed(parts, sent)
             ours.append(len(work.messages) / (time.perf_counter() - wall))
             cpu.append((time.process_time() - before) / len(work.messages) * 1e6)
             await rig.stopped(walk)
-        rows, totals = await rig.read_back(parts.log)
+        rows, totals = await rig.read_back(parts.core.log)
     return {
         "figure": round(rig.median(ours)),
         "unit": "messages/s committed",

@@ -74,7 +74,7 @@ async def bench(
     async with rig.gateway() as parts, Mosquitto(Path(directory.name)) as broker:
         began = time.time()
         passwords: dict[str, str] = {}
-        walk = asyncio.create_task(parts.ingest.run())
+        walk = asyncio.create_task(parts.pipeline.run())
         connections = 0
         for number in range(rounds):
             span_s = messages / devices
@@ -84,7 +84,9 @@ async def bench(
             work = through_hubs(work, hubs)
             if not passwords:
                 passwords = await rig.register(parts, work.devices)
-            plan = Plan(parts.engine.info.mqtt_host, parts.engine.info.mqtt_port, shares(work.messages, passwords))
+            plan = Plan(
+                parts.core.engine.info.mqtt_host, parts.core.engine.info.mqtt_port, shares(work.messages, passwords)
+            )
             connections = len(plan.shares)
             await bare(broker, work.messages, connections, other)
             async with Flood(plan) as flood:
@@ -99,7 +101,7 @@ async def bench(
             ours.add(len(work.messages), ended - done.began, used, done.ended - done.began)
         walk.cancel()
         await asyncio.gather(walk, return_exceptions=True)
-        rows, totals = await rig.read_back(parts.log)
+        rows, totals = await rig.read_back(parts.core.log)
     directory.cleanup()
     return {
         "figure": round(rig.median(ours.rates)),

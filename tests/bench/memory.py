@@ -52,23 +52,23 @@ async def bench(registered: int = REGISTERED, active: int = ACTIVE, readings: in
             wall, used = time.perf_counter() - began, time.process_time() - cpu
             gc.collect()
             after = rig.rss_mb()
-            engine = rig.rss_mb(parts.engine.info.pid)
-            first, last = await parts.log.bounds()
+            engine = rig.rss_mb(parts.core.engine.info.pid)
+            first, last = await parts.core.log.bounds()
             where = weigh(
                 {
                     "bench": city._tails,
-                    "registry": parts.devices,
-                    "series": parts.indicators._series,
-                    "duplicates": parts.committer._duplicates,
-                    "normalise": parts.ingest._stages.interpreter.normaliser,
-                    "indicators": parts.indicators,
-                    "quality": parts.quality,
-                    "decode": parts.ingest._stages.interpreter.decoder,
-                    "books": parts.share.hourly,
-                    "reader": parts.share.reader,
+                    "registry": parts.lifecycle.devices,
+                    "series": parts.stages.indicators._series,
+                    "duplicates": parts.stages.committer._duplicates,
+                    "normalise": parts.pipeline._stages.interpreter.normaliser,
+                    "indicators": parts.stages.indicators,
+                    "quality": parts.stages.quality,
+                    "decode": parts.pipeline._stages.interpreter.decoder,
+                    "books": parts.share.sharing.hourly,
+                    "reader": parts.share.sharing.reader,
                 }
             )
-            totals = dict(parts.committer.totals)
+            totals = dict(parts.stages.committer.totals)
         disk = sum(file.stat().st_size for file in Path(directory).rglob("*") if file.is_file())
         index = sum(file.stat().st_size for file in (Path(directory) / "duplicates").rglob("*") if file.is_file())
     finally:

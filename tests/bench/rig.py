@@ -1,4 +1,4 @@
-"""What the benchmarks share: a gateway without its web side, filled stores, bare consumers, figures."""
+"""What the benchmarks share: a gateway whose tasks do not run, filled stores, bare consumers, figures."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ from sensegate.authority.credentials import Credentials, issue
 from sensegate.authority.devices import StoredDevice
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.bus import columns, ledger
-from sensegate.bus.engine import Engine, User
+from sensegate.bus.engine import User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.names import token
 from sensegate.clock import SystemClock
 from sensegate.demo.processes import Reaper
-from sensegate.foundations import Foundations
 from sensegate.model import Device
 from tests.bench.workload import Sent
 
@@ -38,7 +37,7 @@ ADMIN = Principal("bench", Role.ADMIN, scope("4401"))
 
 @contextlib.asynccontextmanager
 async def gateway(settings: str = "") -> AsyncIterator[flow.Gateway]:
-    """Yield the parts of a node that make the walk, not yet walking."""
+    """Yield a node that is open; its tasks do not run."""
     directory = tempfile.mkdtemp(prefix="sensegate-bench-")
     text = f'role: node\ndivision: "4401"\ndirectory: {directory}\nprofiles: [{ROOT}/device_profiles]\n{settings}'
     settled = config.parse(text)
@@ -49,25 +48,19 @@ async def gateway(settings: str = "") -> AsyncIterator[flow.Gateway]:
     await warden.start()
     try:
         async with contextlib.AsyncExitStack() as stack:
-            engine = Engine.of(settled, clock)
-            await engine.start()
-            stack.push_async_callback(engine.stop)
-            parts = flow.Gateway(await Foundations.open(settled, clock, engine, stack))
-            await parts.open_control()
-            await parts.open_pipeline(stack)
-            yield parts
+            yield await flow.open_gateway(settled, clock, stack)
     finally:
         await warden.finish()
 
 
 async def register(parts: flow.Gateway, devices: Iterable[Device]) -> dict[str, str]:
     """Register devices; return their passwords."""
-    return {device.id: await parts.devices.add(device, by=ADMIN) for device in devices}
+    return {device.id: await parts.lifecycle.devices.add(device, by=ADMIN) for device in devices}
 
 
 async def restore(parts: flow.Gateway, devices: Sequence[Device]) -> None:
     """Put many devices into an empty registry as a backup is put back, and load them; nobody knows their passwords."""
-    js = parts.bus.jetstream(publish_async_max_pending=4_000)
+    js = parts.core.bus.jetstream(publish_async_max_pending=4_000)
     for first in range(0, len(devices), 2_000):
         waiting = [
             await js.publish_async(
@@ -77,12 +70,12 @@ async def restore(parts: flow.Gateway, devices: Sequence[Device]) -> None:
             for device in devices[first : first + 2_000]
         ]
         await asyncio.gather(*waiting)
-    await parts.devices.load()
+    await parts.lifecycle.devices.load()
 
 
 async def store(parts: flow.Gateway, messages: Sequence[Sent]) -> None:
     """Put messages into the broker's store as an MQTT QoS 1 publish leaves them there, without the MQTT side."""
-    publisher = await parts.engine.connect(User.INTAKE, name="bench publisher")
+    publisher = await parts.core.engine.connect(User.INTAKE, name="bench publisher")
     try:
         await publish(publisher, messages)
     finally:
@@ -102,9 +95,9 @@ async def publish(nc: Client, messages: Sequence[Sent]) -> None:
 
 async def hold(parts: flow.Gateway, *, seconds: float) -> None:
     """Let the broker keep back its messages for so long from our consumer; 0 lets it go on."""
-    nc = await parts.engine.connect(User.INTAKE, name="bench")
+    nc = await parts.core.engine.connect(User.INTAKE, name="bench")
     until = datetime.fromtimestamp(time.time() + seconds, UTC).isoformat() if seconds else "0001-01-01T00:00:00Z"
-    name = f"ingest-{parts.config.ingest.partition}"
+    name = f"ingest-{parts.core.config.ingest.partition}"
     answer = await nc.request(f"$JS.API.CONSUMER.PAUSE.$MQTT_msgs.{name}", f'{{"pause_until":"{until}"}}'.encode())
     if b'"error"' in answer.data:
         raise RuntimeError(answer.data.decode())
@@ -113,7 +106,7 @@ async def hold(parts: flow.Gateway, *, seconds: float) -> None:
 
 async def bare_consumer(parts: flow.Gateway, name: str) -> None:
     """Make a durable push consumer like ours on the broker's store, so that it keeps the messages for it too."""
-    nc = await parts.engine.connect(User.INTAKE, name="bench")
+    nc = await parts.core.engine.connect(User.INTAKE, name="bench")
     body = (
         f'{{"stream_name":"$MQTT_msgs","config":{{"durable_name":"{name}","ack_policy":"all","deliver_policy":"all",'
         f'"deliver_subject":"bench.{name}","filter_subject":"$MQTT.msgs.>","max_ack_pending":60000,'
@@ -127,7 +120,7 @@ async def bare_consumer(parts: flow.Gateway, name: str) -> None:
 
 async def drain_bare(parts: flow.Gateway, name: str, count: int) -> tuple[float, float]:
     """Receive `count` stored messages, acknowledge every 1,000th; return (wall, CPU of the client) in seconds."""
-    nc: Client = await parts.engine.connect(User.INTAKE, name="bench")
+    nc: Client = await parts.core.engine.connect(User.INTAKE, name="bench")
     seen = 0
     done = asyncio.Event()
 
@@ -152,13 +145,13 @@ async def drain_bare(parts: flow.Gateway, name: str, count: int) -> tuple[float,
 async def walking(parts: flow.Gateway, *, timeout_s: float = 60.0) -> None:
     """Wait until the ingest takes messages."""
     async with asyncio.timeout(timeout_s):
-        while parts.ingest.trouble:
+        while parts.pipeline.trouble:
             await asyncio.sleep(0.01)  # it tells nobody
 
 
 async def walked(parts: flow.Gateway) -> None:
     """Let the ingest begin once, and end."""
-    walk = asyncio.create_task(parts.ingest.run())
+    walk = asyncio.create_task(parts.pipeline.run())
     await walking(parts)
     await stopped(walk)
 
@@ -172,7 +165,7 @@ async def stopped(walk: asyncio.Task[None]) -> None:
 async def committed(parts: flow.Gateway, messages: int, *, timeout_s: float = 120.0) -> None:
     """Wait until the last commit accounts for so many messages."""
     async with asyncio.timeout(timeout_s):
-        while parts.committer.totals.get("messages", 0) < messages:
+        while parts.stages.committer.totals.get("messages", 0) < messages:
             await asyncio.sleep(0.002)  # what is timed must not be asked to tell us
 
 

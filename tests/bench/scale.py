@@ -64,7 +64,7 @@ async def bench(messages: int = MESSAGES, few: int = FEW, many: int = MANY, roun
             Side(one, few, rounds + 1, messages),
             Side(other, many, rounds + 1, messages),
         )
-        walks = [asyncio.create_task(side.parts.ingest.run()) for side in (small, large)]
+        walks = [asyncio.create_task(side.parts.pipeline.run()) for side in (small, large)]
         await rig.walking(one)
         await rig.walking(other)
         for _ in range(rounds + 1):
@@ -73,7 +73,7 @@ async def bench(messages: int = MESSAGES, few: int = FEW, many: int = MANY, roun
         for walk in walks:
             walk.cancel()
         await asyncio.gather(*walks, return_exceptions=True)
-        totals = small.parts.committer.totals["messages"], large.parts.committer.totals["messages"]
+        totals = small.parts.stages.committer.totals["messages"], large.parts.stages.committer.totals["messages"]
     cost = rig.median(large.cpu[1:])
     base = rig.median(small.cpu[1:])
     return {

@@ -8,7 +8,6 @@ process of their own; the ONVIF frames lie in the broker's store, as MQTT at QoS
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import json
 import time
@@ -99,7 +98,7 @@ def _bare(bodies: list[bytes], objects: int) -> float:
 
 async def _observed(parts: flow.Gateway, objects: int) -> None:
     async with asyncio.timeout(120):
-        while parts.committer.totals.get("values", 0) < objects:
+        while parts.stages.committer.totals.get("values", 0) < objects:
             await asyncio.sleep(0.002)  # what is timed must not be asked to tell us
 
 
@@ -107,11 +106,10 @@ async def _viid(parts: flow.Gateway, cameras: int, objects: int) -> tuple[Spent,
     names = [code(number) for number in range(cameras)]
     devices = [Device(name, division="440106", profile=PROFILES["viid"]) for name in names]
     passwords = await rig.register(parts, devices)
-    assert parts.viid is not None
-    where = urlsplit(parts.viid.url)
+    where = urlsplit(parts.features["viid"].addresses["viid"])
     requests = max(1, objects // cameras // BATCH)
     plan = Pushing(where.hostname or "", where.port or 0, passwords, requests, BATCH)
-    walk = asyncio.create_task(parts.ingest.run())
+    walk = asyncio.create_task(parts.pipeline.run())
     await rig.walking(parts)
     count = requests * cameras * BATCH
     async with Cameras(plan) as pushing:
@@ -138,7 +136,7 @@ async def _onvif(parts: flow.Gateway, cameras: int, objects: int, write: Write) 
     await rig.store(parts, frames)
     gc.collect()
     cpu, began = time.process_time(), time.monotonic()
-    walk = asyncio.create_task(parts.ingest.run())
+    walk = asyncio.create_task(parts.pipeline.run())
     await _observed(parts, count)
     ended, used = time.monotonic(), time.process_time() - cpu
     walk.cancel()
@@ -150,17 +148,14 @@ async def _onvif(parts: flow.Gateway, cameras: int, objects: int, write: Write) 
 async def bench(objects: int = OBJECTS, cameras: int = CAMERAS) -> dict[str, Any]:
     """Return objects/s and CPU µs an object of both formats."""
     async with rig.gateway(SETTINGS) as parts:
-        assert parts.viid is not None
-        async with contextlib.AsyncExitStack() as stack:
-            await parts.viid.start(stack, parts.log, parts.tasks)
-            viid, done = await _viid(parts, cameras, objects)
-        totals = dict(parts.committer.totals)
+        viid, done = await _viid(parts, cameras, objects)
+        totals = dict(parts.stages.committer.totals)
         whole = done.other == 0 and totals.get("accepted") == 2 * done.accepted  # each with its speed
     found = []
     for write in (frame, xml):
         async with rig.gateway() as parts:
             spent, count = await _onvif(parts, cameras, objects, write)
-            whole = whole and parts.committer.totals.get("accepted") == count
+            whole = whole and parts.stages.committer.totals.get("accepted") == count
             found.append(spent)
     onvif, in_xml = found
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sensegate.bus import raw
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.raw import Kept
-from sensegate.bus.recorded import QUARANTINE, RAW, Progress, recorded
+from sensegate.lifecycle.recorded import QUARANTINE, RAW, Progress, recorded
 from sensegate.model import Member, Message
 
 NAME = "4401-0"

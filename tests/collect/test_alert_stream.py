@@ -20,10 +20,10 @@ from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import IngestConfig, parse
 from sensegate.config.cameras import CameraConfig
 from sensegate.errors import ConfigError
+from sensegate.frames.multipart import split
 from sensegate.model import Delivery
 from sensegate.publish.egress import Egress, EgressResolver
 from sensegate.video.formats import FORMATS
-from sensegate.video.multipart import split
 from sensegate.video.pseudonyms import KeyedPseudonymiser
 from tests.collect.camera import SECRET, Script, TheCamera, alert, part, sending
 from tests.conftest import eventually

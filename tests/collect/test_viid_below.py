@@ -71,7 +71,7 @@ class Rig:
             ViidClient(self.url, OURS),
             self.bucket,
             SystemClock(),
-            receive="http://us:1",
+            receive=lambda: "http://us:1",
             adopt=adopt,
             roll=lambda _low, _high: 0.01,
         )

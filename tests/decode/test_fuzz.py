@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensegate.authoring.examples import NamedDevices, message_of, payload_of
-from sensegate.decode import Decoder, ProfileSet
+from sensegate.decode import Decoder
 from sensegate.decode.grammar import Example
 from sensegate.decode.profile import CompiledProfile
 from sensegate.model import Message
 from tests.decode.test_decode import same
+from tests.support.profiles import library
 
-PROFILES = ProfileSet.load([Path(__file__).parents[2] / "device_profiles"])
+PROFILES = library()
 EXAMPLES: list[tuple[CompiledProfile, Example]] = [
     (profile, example)
     for name in PROFILES.ids

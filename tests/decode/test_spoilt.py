@@ -29,7 +29,7 @@ from sensegate.authoring.learn.write import draft
 from sensegate.authoring.stubs import carrier_payload
 from sensegate.clock import FakeClock
 from sensegate.config import IngestConfig
-from sensegate.decode import Decoder, ProfileSet
+from sensegate.decode import Decoder
 from sensegate.decode.grammar import Example
 from sensegate.decode.profile import CompiledProfile
 from sensegate.model import Fields, Message
@@ -39,10 +39,11 @@ from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.identity import bits_of
 from tests.decode.test_decode import same
 from tests.spoil import SIZE, UNWRITABLE, Make, spoilt, swollen
+from tests.support.profiles import library
 from tests.video.canary import MARKS
 
 WHOLE = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
-PROFILES = ProfileSet.load([Path(__file__).parents[2] / "device_profiles"])
+PROFILES = library()
 EACH = 1 if WHOLE else 61
 """Every so-manieth change is tried; those of `make test` are always the same."""
 CHUNK = 400

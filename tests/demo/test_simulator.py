@@ -16,13 +16,13 @@ import pytest
 
 from sensegate.bus.ports import free_port
 from sensegate.decode.decode import Decoder
-from sensegate.decode.profiles import ProfileSet
 from sensegate.demo.faults import FAULTS, ExpectedOutcome, GoodMessage, Injector
 from sensegate.demo.fleet import KINDS, DeviceFrame, FrameValue, SimulatedDevice, fleet, list_gateways, measure
 from sensegate.demo.intents import Intents
 from sensegate.demo.mqtt import Backlog, Publisher, RefusedConnection, connect_packet, publish_packet
 from sensegate.demo.simulator import Broker, SimulationPlan
 from sensegate.model import BOOL, Device, Message, Spec
+from tests.support.profiles import library
 
 DEADLINE_S = 10.0
 
@@ -211,7 +211,7 @@ Sent = tuple[str, bytes, int, Mapping[str, FrameValue], str]
 
 
 def decoding(devices: list[SimulatedDevice]) -> tuple[Decoder, list[Spec], Registered]:
-    profiles = ProfileSet.load([Path(__file__).parents[2] / "device_profiles"])
+    profiles = library()
     names = Registered(devices)
     return Decoder(profiles, names), profiles.specs, names
 

@@ -20,7 +20,7 @@ from sensegate.errors import PermissionDenied, Superseded
 from sensegate.failover import active as page
 from sensegate.failover import standby as sites
 from sensegate.failover import terms
-from sensegate.failover.active import Seat
+from sensegate.failover.active import Activation, Seat, SeatStores
 from sensegate.failover.lease import LeaseRequest, VoterConfiguration
 from sensegate.failover.terms import CentreChoice, CentreState, Term, decode_state, encode
 from sensegate.model import Member
@@ -56,14 +56,17 @@ class World:
             peer=PeerConfig("nats://away:1", automatic=automatic, lease_s=LEASE_S, standby_timeout_s=5.0),
         )
         self.clock = FakeClock()
-        self.seat = Seat(self.config, self.clock, term, begun="by order")
         self.log = MemoryLog(self.clock)
-        self.held = self.seat.hold(self.log)
         self.trail = Trail()
+        self.joined: Sequence[str] = ()
+        self.buckets: dict[str, Any] = {}
+        stores = SeatStores(self.log, self.log, self.buckets, self.trail)  # type: ignore[arg-type] # as much as is asked
+        self.seat = Seat(self.config, self.clock, Activation(term, "by order"), stores, joined=lambda: self.joined)
+        self.held = self.seat.delivered
         self.nodes = {node: CentreChoice(LEASE_S) for node in nodes}
 
     async def open(self) -> None:
-        await self.seat.opened({}, self.trail, self.log)  # type: ignore[arg-type] # as much of one as is asked
+        await self.seat.begin()
 
     async def meet(self, *nodes: str) -> None:
         """Have nodes ask until all is said."""
@@ -196,7 +199,7 @@ async def test_who_is_told_what_and_when(tmp_path: Path) -> None:
     await world.open()
     await world.meet("4401")
     joined = ["4403.1"]
-    world.seat.joined = lambda: joined
+    world.joined = joined
     running = asyncio.create_task(world.seat.run())
     waiting = asyncio.create_task(world.asked("4401", world.nodes["4401"].lease_request("here", wait=True)))
     await world.passes(0.5)
@@ -243,11 +246,11 @@ async def test_left_by_its_nodes_it_ends_and_does_not_go_on(tmp_path: Path, monk
 
     monkeypatch.setattr(sites, "state_of", standby)
     monkeypatch.setattr(sites, "_stand_by", stand_by)
-    assert (await sites.seat(world.config, world.clock)).term == 2
+    assert (await sites.await_activation(world.config, world.clock)).term.number == 2
     assert stood == [kept]
     # The control: one that was only started again goes on at once.
     terms.write(world.directory, msgspec.structs.replace(kept, lapsed=False))
-    assert (await sites.seat(world.config, world.clock)).term == 1
+    assert (await sites.await_activation(world.config, world.clock)).term.number == 1
 
 
 async def test_rows_go_in_pieces_that_fit(tmp_path: Path) -> None:
@@ -260,7 +263,8 @@ async def test_rows_go_in_pieces_that_fit(tmp_path: Path) -> None:
         async def changes(self, after: int, *, limit: int) -> list[Row]:
             return rows[after : after + limit]
 
-    await world.seat.opened({"large": Bucket()}, world.trail, world.log)  # type: ignore[dict-item, arg-type]
+    world.buckets["large"] = Bucket()
+    await world.seat.begin()
     got: dict[str, bytes] = {}
     after, answers = 0, 0
     while True:

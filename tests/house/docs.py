@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sensegate import config, errors, metrics
-from sensegate.authoring import reference
+from sensegate.authoring import reference, schema
 from sensegate.model import DuplicateKind, QuarantineReason, RejectReason
 from sensegate.quantities.quality import Flag, Quality, TimeQuality
 
@@ -128,6 +128,10 @@ TABLES: dict[str, Callable[[], str]] = {
 MARKED = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
+WHOLE: dict[Path, Callable[[], str]] = {ROOT / "device_profiles" / "_schema.json": schema.text}
+"""Files that are generated from their first line to their last."""
+
+
 def regenerate(text: str) -> str:
     """Return a document with each generated table written again."""
     return MARKED.sub(lambda found: f"{found[1]}{TABLES[found[2]]().strip()}\n{found[4]}", text)
@@ -143,9 +147,9 @@ def documents() -> list[Path]:
 def main() -> int:
     """Write or check; return the exit code."""
     stale = []
-    for path in documents():
-        text = path.read_text(encoding="utf-8")
-        if (fresh := regenerate(text)) != text:
+    fresh_texts = {path: regenerate(path.read_text(encoding="utf-8")) for path in documents()}
+    for path, fresh in {**fresh_texts, **{path: text() for path, text in WHOLE.items()}}.items():
+        if fresh != path.read_text(encoding="utf-8"):
             stale.append(path)
             if "--write" in sys.argv:
                 path.write_text(fresh, encoding="utf-8")

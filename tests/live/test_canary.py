@@ -171,7 +171,7 @@ async def gateway(
             process.terminate()
             await asyncio.wait_for(process.wait(), 30)
         else:
-            async with Engine.of(config, personal=any_video_profile(config.profile_folders)):
+            async with Engine.of(config, slots=(), personal=any_video_profile(config.profile_folders)):
                 pass  # adopts the server that the gateway left behind, and ends it
 
 
@@ -240,7 +240,7 @@ async def in_streams(config: Config) -> tuple[dict[str, str], dict[str, int]]:
     """Return (kind -> subject of each mark in what the gateway itself stores, subject's first word -> messages)."""
     found: dict[str, str] = {}
     seen: dict[str, int] = {}
-    async with Engine.of(config, personal=any_video_profile(config.profile_folders)) as engine:
+    async with Engine.of(config, slots=(), personal=any_video_profile(config.profile_folders)) as engine:
         client = await engine.connect(User.GATEWAY)
         context = client.jetstream()
         for info in await context.streams_info():

@@ -70,7 +70,7 @@ async def test_releases_of_the_centre_reach_its_nodes(tmp_path: Path) -> None:
 
             async def named() -> list[str]:
                 found = await row(centre)
-                return [one for one in found.get("problems", []) if "acme/th@4 is here with another content" in one]
+                return [one for one in found.get("problems", []) if "acme/th@4 exists here with another content" in one]
 
             await eventually(named)
             assert await said(node, device, 230) == (23.0, "acme/th@4")

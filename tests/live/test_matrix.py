@@ -13,7 +13,7 @@ from sensegate.authority import scope as rights
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Action, Role, Scope
 from sensegate.errors import NotFound, PermissionDenied
-from sensegate.web.app import ROUTES
+from sensegate.flow import ROUTES
 from tests.live import matrix
 from tests.live.matrix import BROKERED, CANARY, Case, World, cases, missing, plain, subscribes, wrong
 from tests.live.site import running

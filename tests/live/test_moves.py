@@ -152,7 +152,7 @@ async def test_what_cannot_be_moved(tmp_path: Path) -> None:
             found = (await centre.ask("GET", f"/api/v1/moves/{answer.body['id']}")).body
             return found if found["stage"] == "refused" else {}
 
-        assert "registered here" in (await eventually(refused, 30.0))["why"]
+        assert "registered here" in (await eventually(refused, 30.0))["reason"]
         # Where it was it may connect again.
         assert (await one.push(device, said(0))).status == 202
 

@@ -95,9 +95,9 @@ async def test_a_task_that_must_not_happen_twice_is_not_taken_back(node: Site) -
     ("task", "parameters", "says"),
     [
         ("report-interval", {"interval": 0}, "integer from 1 to 86400 s"),
-        ("report-interval", {"interval": 1.5}, "may not be said"),
-        ("report-interval", {"interval": True}, "may not be said"),
-        ("report-interval", {}, "parameters.interval: must be said"),
+        ("report-interval", {"interval": 1.5}, "is not allowed"),
+        ("report-interval", {"interval": True}, "is not allowed"),
+        ("report-interval", {}, "parameters.interval: is required"),
         ("report-interval", {"intervall": 5}, "did you mean 'interval'?"),
         ("report-intervall", {"interval": 5}, "did you mean 'report-interval'?"),
     ],

@@ -22,6 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from typer.testing import CliRunner
 
 from sensegate.authority.certificates import fingerprint
+from sensegate.authority.slots import node_slots
 from sensegate.bus import external, process
 from sensegate.bus.engine import Engine
 from sensegate.bus.ports import free_port
@@ -327,7 +328,7 @@ async def test_two_centres_and_their_nodes_by_mutual_tls(lab: Lab, other: Lab, t
     async def lease(division: str, _plea: bytes) -> bytes:
         return encode(CentreState(active=True, term=len(division)))
 
-    async with Engine.of(config) as engine:
+    async with Engine.of(config, slots=node_slots(config)) as engine:
         links = NodeLinks(engine.connect_slot, SystemClock())
         links.answers["lease"] = lease
         links.assign({"44": "44", "4401": "4401"})
@@ -428,7 +429,7 @@ def server_context(lab: Lab) -> ssl.SSLContext:
 async def served(config: Config, directory: Path, lab: Lab) -> AsyncIterator[Config]:
     """Run a nats-server on the files that `sensegate engine` writes, with TLS that asks for certificates."""
     ports = EngineConfig(port=free_port(), mqtt_port=free_port(), tls=lab.tls(), link_ca_file=lab.ca)
-    written, users = external.write(replace(config, engine=ports), directory)
+    written, users = external.write(replace(config, engine=ports), directory, slots=node_slots(config))
     server = await asyncio.create_subprocess_exec(process.binary(), "-c", written)
     cert, key = lab.pair("server")
     entered = EngineConfig(

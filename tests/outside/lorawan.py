@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,12 @@ import numpy as np
 import pytest
 
 from sensegate.authoring.examples import ExampleReading, readings_of
-from sensegate.decode import Decoder, ProfileSet
+from sensegate.decode import Decoder
 from sensegate.model import BOOL, Device, Fields, Message
+from tests.support.profiles import library
 
-ROOT = Path(__file__).parents[2] / "device_profiles"
 SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")
 RECEIVED = 1_800_000_000_000_000
-
-
-@cache
-def profiles() -> ProfileSet:
-    """All profiles of the repository, compiled once."""
-    return ProfileSet.load([ROOT])
 
 
 def lines(path: str) -> list[Any]:
@@ -57,5 +50,5 @@ class Site:
 def decode(site: Site, topic: str, payload: bytes, *, principal: str = "") -> tuple[Fields, list[ExampleReading]]:
     """Return what one message becomes."""
     message = Message(topic, payload, RECEIVED, 1, principal=principal)
-    fields = Decoder(profiles(), site).decode([message])
-    return fields, readings_of(fields, profiles().specs, ["device", "server"])
+    fields = Decoder(library(), site).decode([message])
+    return fields, readings_of(fields, library().specs, ["device", "server"])

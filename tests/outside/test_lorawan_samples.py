@@ -16,7 +16,8 @@ from sensegate.authoring.examples import ExampleReading, parse_micros, readings_
 from sensegate.authoring.stubs import CARRIER, carrier_payload, compile_stub
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.model import Device, Fields, Message, QuarantineReason
-from tests.outside.lorawan import RECEIVED, SAMPLES, Site, lines, profiles
+from tests.outside.lorawan import RECEIVED, SAMPLES, Site, lines
+from tests.support.profiles import library
 
 pytestmark = pytest.mark.skipif(
     not SAMPLES, reason="SENSEGATE_SAMPLES is not set: it names the folder with lorawan/uplink-vectors.jsonl"
@@ -187,10 +188,10 @@ BOOLEANS = {"water_leak"}
 
 def run(vector: dict[str, Any]) -> tuple[Fields, list[ExampleReading]]:
     """Return what a frame becomes, as a network server would bring it."""
-    specs = list(profiles().specs)
+    specs = list(library().specs)
     profile = PROFILES[vector["model"]]
     carrier = compile_stub(CARRIER, specs)
-    found = profiles().find(profile)
+    found = library().find(profile)
     assert found is not None
     loaded = ProfileSet([found, carrier], specs)
     payload = carrier_payload(bytes.fromhex(vector["bytes_hex"]), vector["fPort"])

@@ -15,7 +15,8 @@ from sensegate.decode.chain import open_frames
 from sensegate.decode.decode import Decoder
 from sensegate.decode.frame import PayloadFrame
 from sensegate.model import Device
-from tests.outside.lorawan import RECEIVED, SAMPLES, Site, decode, lines, profiles
+from tests.outside.lorawan import RECEIVED, SAMPLES, Site, decode, lines
+from tests.support.profiles import library
 
 pytestmark = pytest.mark.skipif(
     not SAMPLES, reason="SENSEGATE_SAMPLES is not set: it names the folder with mqtt/chirpstack-v4.jsonl and the others"
@@ -106,7 +107,7 @@ def test_envelope_gives_the_frame(sample: dict[str, Any]) -> None:
     """Device, port, bytes, time and counter of every message, whichever spelling its members have."""
     place = site(sample, "dragino/lht65")
     topic = topic_of(sample)
-    decoder = Decoder(profiles(), place)
+    decoder = Decoder(library(), place)
     route = decoder.routes.build(topic, "server" if topic.startswith("http/") else "")
     found = list(open_frames(route.rules, PayloadFrame(sample["payload"].encode(), 32, topic, RECEIVED)))
     assert len(found) == 1

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ import numpy as np
 import pytest
 
 from sensegate.authoring.examples import parse_micros, readings_of, same_value
-from sensegate.decode import Decoder, ProfileSet
+from sensegate.decode import Decoder
 from sensegate.model import BOOL, Device, Fields, Message
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.quantities.units import conversion
+from tests.support.profiles import library
 
-ROOT = Path(__file__).parents[2] / "device_profiles"
 SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")
 RECEIVED = 1_767_225_600_000_000
 
@@ -55,11 +54,6 @@ class OneDevice:
         return self._record
 
 
-@cache
-def profiles() -> ProfileSet:
-    return ProfileSet.load([ROOT])
-
-
 def lines(name: str) -> list[Any]:
     if not SAMPLES:
         return []
@@ -89,8 +83,8 @@ def zigbee(sample: dict[str, Any]) -> OneDevice:
 
 def decode(sample: dict[str, Any], device: OneDevice) -> tuple[Fields, list[Any]]:
     payload = sample["payload"].encode()
-    fields = Decoder(profiles(), device).decode([Message(sample["topic"], payload, RECEIVED, 1)])
-    return fields, readings_of(fields, profiles().specs, ["d1"])
+    fields = Decoder(library(), device).decode([Message(sample["topic"], payload, RECEIVED, 1)])
+    return fields, readings_of(fields, library().specs, ["d1"])
 
 
 def canonical(entry: dict[str, Any], name: str) -> Any:

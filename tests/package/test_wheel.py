@@ -56,7 +56,15 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment: Path = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
     python = str(environment / "bin" / "python")
-    install = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--quiet", "--offline", "--no-deps"]
+    install = [
+        str(Path(sys.executable).with_name("uv")),
+        "pip",
+        "install",
+        "--quiet",
+        "--offline",
+        "--no-deps",
+        "--compile-bytecode",
+    ]
     subprocess.run([*install, "--python", python, str(wheel)], check=True)
     # A path file adds the packages of the locked environment alone: path files in there, that of the checkout among
     # them, are not read.
@@ -93,7 +101,7 @@ def test_only_the_wheel_is_imported(installed: Installed) -> None:
 
 
 def test_check_and_explain_take_the_profiles_of_the_package(installed: Installed) -> None:
-    """Without a folder of one's own; a configuration that names none is good too."""
+    """Without a folder of one's own, and all are good; a configuration that names none is good too."""
     checked = installed.run("sensegate", "check")
     assert re.search(r"^1\d\d files, 0 problems", checked.stdout, re.MULTILINE), checked
     (installed.directory / "node.yaml").write_text("role: node\ndivision: '4401'\ndirectory: data\n", encoding="utf-8")

@@ -11,9 +11,10 @@ import pytest
 
 from sensegate.authoring.lint import lint_profile
 from sensegate.authoring.overlaps import overlaps
-from sensegate.decode.profiles import ProfileSet, files
+from sensegate.decode.profiles import files
 from tests.profiles.mutations import ROOT
 from tests.profiles.test_mutations import WEAK
+from tests.support.profiles import library
 
 FILES = files([ROOT])
 
@@ -29,6 +30,6 @@ def test_no_warning(file: Path) -> None:
 
 def test_no_topic_is_decided_by_chance() -> None:
     """Where two profiles claim a topic, the registry decides, never the letters of the topic."""
-    loaded = ProfileSet.load([ROOT])
+    loaded = library()
     every = [one for name in loaded.ids if (one := loaded.find(name))]
     assert [str(warning) for warning in overlaps(every) if not warning.note] == []

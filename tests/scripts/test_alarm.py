@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from sensegate.clock import FakeClock
+from sensegate.ingest.opening import Stages
 from sensegate.metrics import REGISTRY
 from sensegate.scripts import pool
 from sensegate.scripts.pool import ScriptPool
-from sensegate.showing import warnings
 from tests.scripts.conftest import ask, source_of
 from tests.scripts.test_attacks import hostile
 
@@ -26,31 +26,22 @@ async def test_a_suspension_is_seen(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     clock = FakeClock()
     scripts = ScriptPool(clock.monotonic)
     monkeypatch.setattr(pool, "decoding_pool", lambda: scripts)
-    well = SimpleNamespace(troubles=list)
-    gateway: Any = SimpleNamespace(
-        profiles=SimpleNamespace(problems=lambda: ["a profile is wrong"]),
-        foundations=SimpleNamespace(certificates=well, cameras=well),
-        hourly=well,
-        not_taken=list,
-        share=SimpleNamespace(books=SimpleNamespace(trouble="")),
-        viid=None,
-        above=None,
-    )
-    suspended = sample("sensegate_script_suspensions_total", what="script")
+    stages: Any = SimpleNamespace(scrubber=SimpleNamespace(warnings=lambda: ["readings lost"]))
+    suspended = sample("sensegate_script_suspensions_total", scope="script")
     limited = sample("sensegate_script_calls_total", outcome="script_limit")
     bad = source_of(hostile("while (true) {}"), file="bad.js")
     try:
-        assert warnings(gateway) == ["a profile is wrong"]
+        assert Stages.warnings(stages) == ["readings lost"]
         scripts.run([ask(bad, b"\1", sender=f"s{at}") for at in range(4)])
-        profile, script = warnings(gateway)
-        assert profile == "a profile is wrong"
+        script, other = Stages.warnings(stages)
+        assert other == "readings lost"
         assert "bad.js" in script
         assert "more CPU time than it may have" in script
         await clock.advance(61)
-        assert warnings(gateway) == ["a profile is wrong"]
+        assert Stages.warnings(stages) == ["readings lost"]
     finally:
         scripts.close()
-    assert sample("sensegate_script_suspensions_total", what="script") == suspended + 1
+    assert sample("sensegate_script_suspensions_total", scope="script") == suspended + 1
     assert sample("sensegate_script_calls_total", outcome="script_limit") == limited + 4
     said = capsys.readouterr()
     assert "codec script suspended" in said.out + said.err

@@ -40,6 +40,8 @@ from sensegate.share.catalogue import (
     matches_search,
     missing_fields,
 )
+from sensegate.share.federation import AskCentre
+from sensegate.share.federation_node import CentreRecords
 from sensegate.share.feeds import Feed, FeedFilter, Feeds, common_divisions
 from sensegate.share.grants import Admission, Grant, Grants, grant_selection
 from tests.share.made import NOW, access_request, decision_of, grant_record
@@ -57,7 +59,8 @@ WISH: dict[str, Any] = {"feeds": ["air"], "purpose": "p", "legal_basis": "l", "d
 class AccessBench:
     """A desk with one conditional, one unconditional and one core feed of 4401."""
 
-    def __init__(self) -> None:
+    def __init__(self, ask: AskCentre | None = None) -> None:
+        """`ask`: of a node, asks its centre."""
         self.clock = FakeClock(NOW)
         self.trail = MemoryTrail()
         self.bucket = MemoryBucket()
@@ -67,6 +70,7 @@ class AccessBench:
         self.grants = Grants(
             self.shelf, self.feeds, self.clock, demands_grant=self.catalogue.demands_grant, core=self.catalogue.is_core
         )
+        self.centre_records = CentreRecords(self.shelf, self.feeds, self.trail, ask, division="4401") if ask else None
         self.access = AccessRequests(
             self.shelf,
             self.feeds,
@@ -75,6 +79,7 @@ class AccessBench:
             self.trail,
             self.clock,
             subscriber=self._subscriber,
+            centre=self.centre_records,
             answer_days=10,
             retention_days=100,
         )

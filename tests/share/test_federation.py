@@ -28,7 +28,7 @@ class Pair:
     """A node of 4401 and the centre."""
 
     def __init__(self) -> None:
-        self.node, self.centre = AccessBench(), AccessBench()
+        self.node, self.centre = AccessBench(self.ask), AccessBench()
         self.cut = False
         self.requests: list[str] = []
         self.division = "4401"
@@ -42,8 +42,8 @@ class Pair:
             home="44",
         )
         node = self.node
-        self.centre_records = CentreRecords(node.shelf, node.feeds, node.trail, self.ask, division="4401")
-        node.access.centre = self.centre_records
+        assert node.centre_records is not None
+        self.centre_records: CentreRecords = node.centre_records
         self.measured = QualityIndicators(continuity=0.9)
         self.up = NodeFederation(
             node.feeds, node.catalogue, self.centre_records, self.ask, node.clock, measured=lambda _feed: self.measured

@@ -202,8 +202,7 @@ class Killed(MemoryBucket):
 async def test_a_small_rest_of_a_quota_is_not_covered_ahead(clock: FakeClock) -> None:
     """A kill costs the subscriber what was going, not the rest of its month."""
     bucket = MemoryBucket()
-    made = Metering(bucket, clock)
-    made.quota_left = {"g": 10, "h": 10_000}.get
+    made = Metering(bucket, clock, quota_left={"g": 10, "h": 10_000}.get)
     for grant in ("g", "h"):
         await deliver(made, 3, grant=grant)
     again = await after_kill(bucket, clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,16 @@ ROOT = Path(__file__).parents[2] / "device_profiles"
 Make = Callable[..., Decoder]
 
 
+@cache
+def library() -> ProfileSet:
+    """Return all profiles of the repository, loaded once in a process: that takes most of a second."""
+    return ProfileSet.load([ROOT])
+
+
 @pytest.fixture(scope="session")
 def profiles() -> ProfileSet:
     """All profiles of the repository."""
-    return ProfileSet.load([ROOT])
+    return library()
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.slots import node_slots
 from sensegate.bus.engine import Engine
-from sensegate.bus.external import slots_at
 from sensegate.bus.slots import SPARES, slots_of
 from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig
@@ -80,8 +80,8 @@ async def test_two_hundred_slots_cost_little(tmp_path: Path, capsys: pytest.Capt
 def test_the_slots_of_a_province() -> None:
     """Each prefecture of the province, each configured node, and the spare ones; a node's server has none."""
     centre = Config(role="centre", division="44", directory="x")
-    slots = slots_at(centre)
+    slots = node_slots(centre)
     assert len([slot for slot in slots if slot.isdigit()]) == 21
     assert len(slots) == 21 + SPARES
     assert all(slot in Divisions.load() for slot in slots if slot.isdigit())
-    assert slots_at(Config(role="node", division="4401", directory="x")) == ()
+    assert node_slots(Config(role="node", division="4401", directory="x")) == ()

@@ -88,7 +88,7 @@ async def test_a_node_in_place_of_a_lost_one_begins_where_no_id_was_given(regist
     member = register.members.get("4401")
     assert (member.generation, member.log_first) == (2, SEQUENCE_BLOCK)
     assert [(gap.since, gap.log_epoch, gap.pending) for gap in member.gaps] == [(1_000, "a", 3)]
-    with pytest.raises(PermissionDenied, match="in its place"):
+    with pytest.raises(PermissionDenied, match="replacing node"):
         register.members.verify("4401", old, "1.4.0")
     register.members.verify("4401", fresh, "1.4.0")
     # The same store again is no gap; another one that holds a log is refused.

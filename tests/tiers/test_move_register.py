@@ -338,7 +338,7 @@ async def test_a_target_that_is_gone(province: Province, *, taken: bool, keep: b
     with pytest.raises(Conflict, match="by force"):
         await province.moves.cancel(move.id, by=ADMIN)
     made = await province.moves.cancel(move.id, by=ADMIN, force=True, keep_credential=keep)
-    assert (made.stage, made.owed_target, str(made.forced)[:9]) == (MoveStage.SENT_BACK, "drop", "the state")
+    assert (made.stage, made.owed_target, str(made.forced)[:9]) == (MoveStage.SENT_BACK, "drop", "the ident")
     await province.work("4401")
     gone = ["4403"] if taken else []
     assert province.takers() == (["4401", *gone] if keep else gone), "kept: the operator's word that it runs no more"
@@ -367,15 +367,15 @@ async def test_a_source_that_is_gone(province: Province, *, keep: bool) -> None:
         await province.ask()
     move = await province.ask(force=True, keep_credential=keep)
     assert str(move.forced) == (
-        "the state that tells duplicates; "
-        "what its gateway took since 2023-11-14T22:13:20Z, and 3 entries of its backlog"
+        "the identities for duplicate detection; "
+        "readings of its gateway since 2023-11-14T22:13:20Z, and 3 entries of its backlog"
     )
     facts = province.trail.records[-1][4]
     assert facts is not None
     assert facts["not_carried"] == str(move.forced)
     await province.work("4403")
     found = province.moves.get(move.id, ADMIN)
-    assert (found.stage, found.owed) == (MoveStage.DONE, "4401 is told to retire the device when it is back")
+    assert (found.stage, found.owed) == (MoveStage.DONE, "4401 has to retire the device when it is back")
     # The old gateway goes on alone: what it takes is data of nobody; the credential is good at one of them, or kept.
     assert province.takers() == (["4401", "4403"] if keep else ["4401"])
     assert ("4403", "moved_forced.4401") in province.counted

@@ -38,7 +38,7 @@ async def test_nothing_goes_back_that_the_standby_does_not_have() -> None:
     confirmed.end = first
     returns = ReturnFlow(log, grade_max=3)
     assert len((await returns.part("4401", ReturnRequest())).entries) == 2, "negative control: the log as it is"
-    returns.read_from(ReplicatedLog(log, cast("ReplicationSource", confirmed), clock))
+    returns = ReturnFlow(ReplicatedLog(log, cast("ReplicationSource", confirmed), clock), grade_max=3)
     part = await returns.part("4401", ReturnRequest())
     assert (len(part.entries), part.until) == (1, first)
     again = await returns.part("4401", ReturnRequest("e1", part.until))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.video import multipart
-from sensegate.video.multipart import BodyPart, MultipartParser, boundary_of, is_multipart, split, without_pictures
+from sensegate.frames import multipart
+from sensegate.frames.multipart import BodyPart, MultipartParser, boundary_of, is_multipart, split, without_pictures
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 40 + b"\xff\xd9"
 ALERT = b"<EventNotificationAlert><eventType>VMD</eventType></EventNotificationAlert>"

@@ -25,17 +25,19 @@ from sensegate.clock import Clock, SystemClock
 from sensegate.config import WebConfig
 from sensegate.config.people import OidcConfig, PeopleConfig
 from sensegate.decode.profiles import ProfileSet
+from sensegate.flow import ROUTES
+from sensegate.lifecycle.profile_rows import ProfileRow
 from sensegate.lifecycle.unexplained import UnexplainedMessages
-from sensegate.model import Device
-from sensegate.normalise.book import QualityRow
+from sensegate.model import Device, QualityRow
 from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.feeds import Feeds
 from sensegate.share.hourly_ledgers import HourlyLedgers
-from sensegate.share.metering import Metering
 from sensegate.share.reader import LogReader
 from sensegate.share.sharing import Sharing, SharingPolicy
+from sensegate.tiers.node_rows import NodeRow
+from sensegate.tiers.rest_nodes import NODES
 from sensegate.web.app import Web
-from sensegate.web.deps import NodeRow, ProfileRow, WebDependencies
+from sensegate.web.deps import WebDependencies
 from sensegate.web.drafts import UNKNOWN
 
 NO_PROFILES = ProfileSet([], [])
@@ -68,7 +70,7 @@ class Gateway:
             self.reader,
             self.books,
             Feeds(MemoryBucket(), clock),
-            Metering(MemoryBucket(), clock),
+            MemoryBucket(),
             self.trail,
             RecordStore(MemoryBucket(), clock),
             clock,
@@ -98,22 +100,23 @@ class Gateway:
                 ingest=self._ingest,
                 profiles=lambda: [ProfileRow("acme/th10", 3, "thermometer")],
                 topics=lambda device: [f"sg/{device.id}/up"],
-                nodes=lambda: [NodeRow("4401", "4401", "node", "up"), NodeRow("4403", "4403", "node", "up")],
                 quality=lambda _since: self.quality,
                 refused=lambda: self.refused,
                 people=self.people,
                 is_secure=secure,
                 oidc=Oidc(oidc, clock) if oidc else None,
                 parts={
+                    NODES: lambda: [NodeRow("4401", "4401", "node", "up"), NodeRow("4403", "4403", "node", "up")],
                     UNKNOWN: UnexplainedMessages(
                         self.log,
                         shapes=lambda messages: shapes([*samples_of(messages, NO_PROFILES)]),
                         draft=lambda messages, name, shape: draft_of(
                             [*samples_of(messages, NO_PROFILES)], name, shape=shape
                         ),
-                    )
+                    ),
                 },
-            )
+            ),
+            ROUTES,
         )
         self.url = ""
         self.session: aiohttp.ClientSession

@@ -12,7 +12,7 @@ import pytest
 from sensegate.authority.scope import Role
 from sensegate.config import WebConfig
 from sensegate.errors import ConfigError
-from sensegate.web.app import ROUTES
+from sensegate.flow import ROUTES
 from tests.web.serving import Gateway, serving
 
 PUBLIC = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/"}

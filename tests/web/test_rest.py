@@ -11,8 +11,7 @@ import pytest
 from sensegate.authority.scope import Role
 from sensegate.bus import raw
 from sensegate.errors import Overloaded, Rejected, Unavailable
-from sensegate.model import Member, Message
-from sensegate.normalise.book import QualityRow
+from sensegate.model import Member, Message, QualityRow
 from tests.share.made import Place, make_batch, members
 from tests.web.serving import Gateway
 

@@ -145,8 +145,7 @@ class Callout:
         self._clock = clock
         self._trail = trail
         self._topics_of = topics_of
-        self.guests: list[GuestOf] = []
-        """Asked about each who connects, before the registry of devices."""
+        self._guests: tuple[GuestOf, ...] = ()
         self._signer = CalloutSigner(server.issuer_seed)
         self._open = DeviceConnections(server, ACCOUNT, clock)
         self._renewals = Renewals(devices, self._open.close, clock)
@@ -158,12 +157,15 @@ class Callout:
         self.admitted = 0
         """Connections let in since the process began."""
 
-    async def start(self) -> None:
+    async def start(self, guests: Sequence[GuestOf] = ()) -> None:
         """Begin to answer; before it returns, connections of devices disabled meanwhile are closed.
+
+        `guests` are asked about each client that connects, before the registry of devices.
 
         Raises:
             Unavailable: the server does not answer.
         """
+        self._guests = tuple(guests)
         self._devices.on_change.append(self._changed)
         self.refusals.on_alarm.append(self._note)
         await self._open.start()
@@ -264,7 +266,7 @@ class Callout:
 
     async def _asked_as_guest(self, message: Msg, asked: AuthRequest) -> bool:
         """Answer one who is no device; False where nobody knows him."""
-        for guest_of in self.guests:
+        for guest_of in self._guests:
             try:
                 guest = guest_of(asked)
             except PermissionDenied as why:

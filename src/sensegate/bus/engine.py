@@ -148,8 +148,8 @@ class Engine:
         """Set whenever the server was started again after it had ended; clear it before you wait."""
 
     @classmethod
-    def of(cls, config: Config, clock: Clock | None = None, *, personal: bool = False) -> Engine:
-        """Return the engine of a node or centre; a centre's has the slots of the nodes of its province."""
+    def of(cls, config: Config, clock: Clock | None = None, *, slots: Sequence[str], personal: bool = False) -> Engine:
+        """Return the engine of a node or centre; `slots`: those of a centre's nodes, see `authority.slots`."""
         directory = Path(config.directory)
         return cls(
             config.engine,
@@ -157,7 +157,7 @@ class Engine:
             directory,
             name=config.division,
             nodes=external.secrets_of(config),
-            slots=external.slots_at(config),
+            slots=slots,
             slot_connections=config.node_quota.connections,
             clock=clock,
             personal=personal,

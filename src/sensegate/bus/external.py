@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from sensegate.authority.divisions import DivisionLevel, Divisions
 from sensegate.bus.process import write_private
 from sensegate.bus.server_conf import Kept, User, render
-from sensegate.bus.slots import slots_of
 from sensegate.bus.trust import gather
 from sensegate.config import Config, read_secret
 from sensegate.errors import ConfigError
@@ -45,23 +44,16 @@ def secrets_of(config: Config) -> dict[str, str]:
     return found
 
 
-def slots_at(config: Config) -> tuple[str, ...]:
-    """Return the slots of nodes at this gateway's server: none but at a centre."""
-    if config.role != "centre":
-        return ()
-    rows = Divisions.load().within(config.division)
-    prefectures = (row.code for row in rows if row.level is DivisionLevel.PREFECTURE)
-    return slots_of(prefectures, (node.division for node in config.nodes))
-
-
 def sealed(config: Config, *, personal: bool) -> bool:
     """Return whether the server's store is encrypted."""
     wanted = config.engine.encryption
     return wanted in {"on", "convert"} or (wanted == "auto" and personal)
 
 
-def write(config: Config, directory: Path, *, personal: bool = False) -> tuple[Path, Path]:
+def write(config: Config, directory: Path, *, slots: Sequence[str], personal: bool = False) -> tuple[Path, Path]:
     """Write the configuration of a server for this gateway and the file of its users; return both paths, 0600.
+
+    `slots`: those of nodes, as `authority.slots.node_slots` returns them.
 
     `personal`: devices may send data of persons, so its store is encrypted, unless the configuration says `off`.
 
@@ -87,7 +79,7 @@ def write(config: Config, directory: Path, *, personal: bool = False) -> tuple[P
         directory.resolve(),
         name=f"sensegate-{config.division}",
         nodes=secrets_of(config),
-        slots=slots_at(config),
+        slots=slots,
         slot_connections=config.node_quota.connections,
         sealed=sealed(config, personal=personal),
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import structlog
 
 from sensegate.bus.names import FILLER
 from sensegate.model import Member
-from sensegate.ports import Log
 
 TOGETHER = 900
 """A server of others may take no more than 1,000 in one batch."""
@@ -16,7 +18,11 @@ FILLED_MAX = 500_000
 _log = structlog.get_logger("bus")
 
 
-async def fill(log: Log, last: int, until: int) -> int:
+class _Log(Protocol):
+    async def write(self, members: Sequence[Member]) -> int: ...
+
+
+async def fill(log: _Log, last: int, until: int) -> int:
     """Write members until a log that ends with `last` ends with `until`, or later; return its end.
 
     Raises:

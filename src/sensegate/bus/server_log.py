@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from sensegate.clock import Clock
-from sensegate.video.allowlist import is_slug
+from sensegate.model import is_slug
 
 _log = structlog.get_logger("engine")
 

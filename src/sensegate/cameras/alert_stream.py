@@ -27,7 +27,7 @@ from sensegate.collect.pushed import Pushed
 from sensegate.config import IngestConfig, read_secret
 from sensegate.config.cameras import CameraConfig
 from sensegate.errors import ConfigError
-from sensegate.video.multipart import PARTS_MAX, BodyPart, MultipartParser, boundary_of, prepend_empty_parts
+from sensegate.frames.multipart import PARTS_MAX, BodyPart, MultipartParser, boundary_of, prepend_empty_parts
 
 BACKOFF_S: Final = 0.5
 CHUNK: Final = 65_536

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Annotated
 
@@ -38,7 +37,7 @@ from sensegate.cli import (
     webhooks,
 )
 from sensegate.cli.renamed import CommandGroup
-from sensegate.errors import SensegateError
+from sensegate.errors import SensegateError, errors_of
 
 app = typer.Typer(
     name="sensegate",
@@ -126,20 +125,11 @@ def main() -> None:
     try:
         app()
     except* SensegateError as why:
-        errors = list(_leaves(why))
+        errors = errors_of(why)
     for error in errors:
         sys.stderr.write(f"sensegate: {error}\n")
     if errors:
         sys.exit(2)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    """Yield the single errors of a group, nested groups included."""
-    for exception in group.exceptions:
-        if isinstance(exception, BaseExceptionGroup):
-            yield from _leaves(exception)
-        else:
-            yield exception
 
 
 __all__ = ["app", "main"]

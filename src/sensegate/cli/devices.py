@@ -27,7 +27,7 @@ from sensegate.cli.output import (
 from sensegate.cli.times import DAY_S, parse_duration
 from sensegate.config import read_secret
 from sensegate.errors import ConfigError
-from sensegate.video import multipart
+from sensegate.frames import multipart
 from sensegate.web.client import GatewayClient, ProblemResponse
 from sensegate.wording import count
 
@@ -479,7 +479,7 @@ def moves(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False)
 
     Example: sensegate device moves
     """
-    columns = ("id", "device", "source", "target", "division", "stage", "identities", "changed", "why", "owed")
+    columns = ("id", "device", "source", "target", "division", "stage", "identities", "changed", "reason", "owed")
     print_table(rows_of(call(url, token, lambda remote: remote.get("/api/v1/moves"))), columns, json_form=json_form)
 
 

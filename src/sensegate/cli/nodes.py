@@ -219,7 +219,9 @@ def join(
     if not (address := centre or settings.uplink.centre_url):
         raise ConfigError("the address of the centre is missing", key="uplink.centre_url", remedy="give --centre URL")
     joined = asyncio.run(
-        membership.join(Path(settings.directory), code, address, member=settings.member_id, link=settings.uplink.url)
+        membership.join(
+            Path(settings.directory), code, address, member=settings.member_id, link_url=settings.uplink.url
+        )
     )
     console.print(f"{joined.member} has joined {joined.centre}; its link goes to {joined.url}", highlight=False)
 

@@ -91,13 +91,14 @@ def engine(
 
     Example: sensegate engine config/node.yaml /etc/sensegate
     """
-    from sensegate.bus import external  # noqa: PLC0415 - only this command needs it
+    from sensegate.authority.slots import node_slots  # noqa: PLC0415 - only this command needs it
+    from sensegate.bus import external  # noqa: PLC0415 - the same
     from sensegate.config import load  # noqa: PLC0415 - as above
     from sensegate.decode.profiles import any_video_profile  # noqa: PLC0415 - as above
 
     loaded = load(config)
     personal = any_video_profile(loaded.profile_folders)
-    written, users = external.write(loaded, directory, personal=personal)
+    written, users = external.write(loaded, directory, slots=node_slots(loaded), personal=personal)
     console.print(f"{written}: start it with `nats-server -c {written}`", highlight=False, soft_wrap=True)
     if external.sealed(loaded, personal=personal):
         hint = "its store is encrypted: start it with the key in $SENSEGATE_STORE_KEY, and set engine.encryption: on"

@@ -66,7 +66,8 @@ def _extents(directory: Path) -> Extents:
 
 async def _in_process(config: Config) -> Extents:
     """Start the server of a stopped gateway and make a pass."""
-    from sensegate.bus.engine import Engine, User  # noqa: PLC0415 - needed only without a running gateway
+    from sensegate.authority.slots import node_slots  # noqa: PLC0415 - needed only without a running gateway
+    from sensegate.bus.engine import Engine, User  # noqa: PLC0415 - as above
     from sensegate.bus.log import JetStreamLog  # noqa: PLC0415 - as above
     from sensegate.clock import SystemClock  # noqa: PLC0415 - as above
     from sensegate.decode.profiles import any_video_profile  # noqa: PLC0415 - as above
@@ -76,7 +77,9 @@ async def _in_process(config: Config) -> Extents:
 
     logs.configure("error", config.log_format)  # the results go to the terminal
     clock = SystemClock()
-    async with Engine.of(config, clock, personal=any_video_profile(config.profile_folders)) as engine:
+    async with Engine.of(
+        config, clock, slots=node_slots(config), personal=any_video_profile(config.profile_folders)
+    ) as engine:
         client = await engine.connect(User.GATEWAY, name="scrub")
         try:
             log = JetStreamLog(client)

@@ -9,7 +9,7 @@ from sensegate.clock import Clock
 from sensegate.collect.pushed import Pushed
 from sensegate.config import IngestConfig
 from sensegate.errors import Overloaded, Rejected, Unavailable
-from sensegate.video import multipart
+from sensegate.frames import multipart
 
 CONTENT_TYPES = (
     "application/json",

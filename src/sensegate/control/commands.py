@@ -43,15 +43,25 @@ class CommandDispatcher:
         capabilities: TaskingCapabilities,
         clock: Clock,
         *,
+        channels: Sequence[CommandChannel],
         topics: Callable[[Device], Sequence[str]],
     ) -> None:
-        """`topics`: topics under which a device publishes; they tell to which broker it subscribes."""
+        """Send nothing yet.
+
+        Args:
+            tasks: the queue.
+            devices: the registry.
+            capabilities: what each device can be told.
+            clock: the clock.
+            channels: brokers to which devices subscribe.
+            topics: topics under which a device publishes; they tell to which broker it subscribes.
+        """
         self.tasks = tasks
         self._devices = devices
         self._capabilities = capabilities
         self._clock = clock
         self._topics = topics
-        self.channels: Sequence[CommandChannel] = ()
+        self._channels = channels
         self._in_progress: dict[int, Task] = {}
         """By index of the device."""
         self._indices: I32 = np.empty(0, np.int32)
@@ -156,7 +166,7 @@ class CommandDispatcher:
         self._indices = np.array(list(in_progress), np.int32)
 
     async def _send(self, task: Task, device: Device) -> Task:
-        channels = [channel for channel in self.channels if any(map(channel.reaches, self._topics(device)))]
+        channels = [channel for channel in self._channels if any(map(channel.reaches, self._topics(device)))]
         if not channels:
             # The device subscribes nowhere: the task must not be shown as sent. It waits, and expires.
             return task

@@ -29,13 +29,14 @@ _log = structlog.get_logger("control")
 class ModeOrderExecutor:
     """Carries mode orders out while `run`."""
 
-    def __init__(self, modes: ModeRegistry, tasking: CommandDispatcher, devices: Devices, clock: Clock) -> None:
+    def __init__(
+        self, modes: ModeRegistry, tasking: CommandDispatcher, devices: Devices, clock: Clock, grants: EmergencyGrants
+    ) -> None:
         self._modes = modes
         self._tasking = tasking
         self._devices = devices
         self._clock = clock
-        self.grants: EmergencyGrants | None = None
-        """None: this gateway shares no feeds."""
+        self._grants = grants
         self._moved = asyncio.Event()
         modes.on_change.append(self._moved.set)
 
@@ -85,15 +86,12 @@ class ModeOrderExecutor:
 
     async def _grant(self, order: ModeOrder, wanted: EmergencyGrant, action: str, target: str) -> ModeStep:
         problem = ""
-        if self.grants is None:
-            problem = "this gateway shares no feeds"
-        else:
-            try:
-                await (self.grants.open if order.state == "active" else self.grants.close)(order, wanted)
-            except (Unavailable, StoreFull, Conflict):
-                raise
-            except SensegateError as why:
-                problem = str(why)
+        try:
+            await (self._grants.open if order.state == "active" else self._grants.close)(order, wanted)
+        except (Unavailable, StoreFull, Conflict):
+            raise
+        except SensegateError as why:
+            problem = str(why)
         return ModeStep(action, target, self._clock.now(), 0 if problem else 1, problem)
 
     async def _command(

@@ -7,9 +7,9 @@ from aiohttp import web
 
 from sensegate.authority.scope import Action, scope, scope_text
 from sensegate.control.modes import EmergencyCommand, EmergencyGrant, ModeOrder, ModePlan, ModeRegistry
+from sensegate.ports import PartKey
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.web import listing
-from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route, iso
 

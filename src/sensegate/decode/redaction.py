@@ -19,9 +19,8 @@ import numpy as np
 from sensegate.decode.decode import Decoder
 from sensegate.decode.routes import PUSHED, VIDEO, Routes, TopicRoute
 from sensegate.errors import Rejected
-from sensegate.model import Message, QuarantineReason, Removed, Span
+from sensegate.model import Message, QuarantineReason, Removed, Span, is_slug
 from sensegate.video import stored
-from sensegate.video.allowlist import is_slug
 from sensegate.video.format import Pseudonymiser, VideoFormat
 
 TOPIC: Final = "topic"

@@ -38,6 +38,15 @@ class ProfileWatcher:
         self._log_problems(self.set)
         self.on_change: list[Changed] = []
 
+    def begin_with(self, chosen: Sequence[Chosen]) -> None:
+        """Put the versions of the store that were decided before this start in force; no listener is called.
+
+        Unlike in `choose`, a version that does not compile leaves no other in force: there was none before it.
+        """
+        self._chosen = tuple(chosen)
+        self.set = self.set.choose(self._chosen)
+        self._log_problems(self.set)
+
     def problems(self) -> list[str]:
         """Return the problems of files that are therefore not in force, as sentences."""
         return [f"{problem}; its last good version, if there is one, stays in force" for problem in self.set.problems]

@@ -1,6 +1,6 @@
 """The active one of two centres: its right to be, what the other one copies of it, and what it may deliver.
 
-nodes, the other centre ── ask ``lease`` ─▶ Seat: the lease (`authority/voters.py`), who votes from now on
+nodes, the other centre ── ask ``lease`` ─▶ Seat: the lease (`failover/lease.py`), who votes from now on
 the other centre ── ask ``log``, ``buckets``, ``rows``, ``trail``, ``hours`` ─▶ Seat: log, registries, trail, sums
 """
 
@@ -14,7 +14,6 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from sensegate import __version__
 from sensegate.authority.audit import Audit
 from sensegate.authority.chain import ASIDE
 from sensegate.authority.scope import Principal, Role, scope
@@ -31,7 +30,7 @@ from sensegate.failover.replica import ReplicatedLog, ReplicationSource, decode_
 from sensegate.failover.terms import LONG_POLL_S, CentreState, Term
 from sensegate.ports import Log
 from sensegate.tiers import questions
-from sensegate.tiers.link import CentreLink
+from sensegate.tiers.link import CentreLink, connection_name
 
 PROBE_S = 2.0
 TICK_S = 0.2
@@ -59,7 +58,7 @@ async def reach(config: Config) -> CentreLink:
         node_user(slot),
         read_secret(peer.secret_file),
         inbox_prefix=inbox_prefix(slot),
-        name=f"centre {config.division} {__version__}",
+        name=connection_name("centre", config.division),
         tls=tls if peer.url.startswith("tls://") else None,
         ping_s=PING_S,
         reconnect_timeout_s=PING_S,
@@ -105,22 +104,57 @@ async def told(link: CentreLink, plea: LeaseRequest) -> CentreState:
 # ── a seat ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class Activation(msgspec.Struct, frozen=True):
+    """The decision that this centre is active, in a term."""
+
+    term: Term
+    begun: str = ""
+    """How the term began just now; empty: it is continued."""
+
+
+class SeatStores(msgspec.Struct, frozen=True, eq=False):
+    """What the standby copies of the active centre."""
+
+    log: Log
+    hours: Log
+    buckets: Mapping[str, Bucket]
+    """Open buckets of registries, by name."""
+    audit: Audit
+
+
 class Seat:
     """The right to be active in a term, and what goes with it while the gateway runs."""
 
-    def __init__(self, config: Config, clock: Clock, term: Term, *, begun: str = "") -> None:
-        """`begun`: how this term has begun just now; empty: it is gone on with."""
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        activation: Activation,
+        stores: SeatStores,
+        *,
+        joined: Callable[[], Collection[str]],
+    ) -> None:
+        """`joined` returns the nodes that joined and may write here, as they vote."""
         self.config = config
         self.clock = clock
-        self.kept = term
+        self.kept = activation.term
         """As it is on the disk."""
-        self.term = term.number
-        self.original: ReplicationSource
-        self.lease = Lease(term.number, secrets.randbits(62) + 1, config.peer.lease_s, term.voters)
-        self.joined: Callable[[], Collection[str]] = list
-        """The nodes that joined and may write here, as they vote."""
+        self.term = activation.term.number
+        self.original = ReplicationSource(
+            stores.log,
+            clock,
+            config.peer.standby_timeout_s,
+            self.kept.history,
+            alone=self.kept.unreplicated,
+            permitted=self._may_alone,
+        )
+        self.delivered: Log = ReplicatedLog(stores.log, self.original, clock)
+        """The log as far as it may be delivered."""
+        self.lease = Lease(self.term, secrets.randbits(62) + 1, config.peer.lease_s, self.kept.voters)
+        self._stores = stores
+        self._joined = joined
         self._configured = [node.division for node in config.nodes]
-        self._begun = begun
+        self._begun = activation.begun
         self._ready = False
         self._news = asyncio.Event()
         self._over = asyncio.Event()
@@ -129,21 +163,11 @@ class Seat:
         self._later: set[str] = set()
         """Who has told of a later term."""
         self._why = ""
-        self._buckets: Mapping[str, Bucket] = {}
         self._by = Principal("gateway", Role.ADMIN, scope(config.division), name="the gateway itself")
 
-    def hold(self, centre_log: Log) -> Log:
-        """Return the log as it may be delivered."""
-        hold_s = self.config.peer.standby_timeout_s
-        self.original = ReplicationSource(
-            centre_log, self.clock, hold_s, self.kept.history, alone=self.kept.unreplicated
-        )
-        self.original.permitted = self._may_alone
-        return ReplicatedLog(centre_log, self.original, self.clock)
-
-    async def opened(self, buckets: Mapping[str, Bucket], audit: Audit, hours: Log) -> None:
-        """Say what is copied, and put on the trail that a term has begun. Raises as `Audit.record` does."""
-        self._buckets, self._audit, self._hours = buckets, audit, hours
+    async def begin(self) -> None:
+        """Let the standby copy, and put on the trail that a term has begun. Raises as `Audit.record` does."""
+        audit = self._stores.audit
         await self._turn()
         self._ready = True
         if self._begun:
@@ -151,7 +175,7 @@ class Seat:
             try:
                 await audit.record(self._by, "centre.active", self.config.division, after={**began, "how": self._begun})
             except StoreFull as why:
-                _log.error("the trail does not say that a term has begun", why=str(why), **began)
+                _log.error("begin of a term not recorded on the trail", reason=str(why), **began)
 
     @property
     def answers(self) -> dict[str, questions.Answer]:
@@ -198,7 +222,7 @@ class Seat:
         The other centre is asked at once; where it cannot be reached, more than half of the nodes are believed.
         """
         self._later.add(voter)
-        nodes = {*self._configured, *self.joined()}
+        nodes = {*self._configured, *self._joined()}
         if peer or len(self._later & nodes) * 2 > len(nodes):
             self._end(f"{voter} has met a centre of term {term}, this one is of {self.term}")
         else:
@@ -269,7 +293,7 @@ class Seat:
         alone, now_s = self.original.unreplicated, self.clock.monotonic()
         voters = self.lease.voters
         if self.config.peer.automatic:
-            voters = self.lease.next_voters(self._configured, self.joined(), now_s)
+            voters = self.lease.next_voters(self._configured, self._joined(), now_s)
         wanted = msgspec.structs.replace(self.kept, unreplicated=alone, voters=voters, lapsed=False)
         if wanted == self.kept:
             return
@@ -312,30 +336,30 @@ class Seat:
         return await self.original.answer_log(wanted)
 
     async def _names(self, _division: str, _payload: bytes) -> bytes:
-        return msgspec.msgpack.encode(sorted(self._buckets))
+        return msgspec.msgpack.encode(sorted(self._stores.buckets))
 
     async def _some(self, _division: str, payload: bytes) -> bytes:
         name, after = msgspec.msgpack.decode(payload, type=tuple[str, int])
-        if name not in self._buckets:
+        if name not in self._stores.buckets:
             raise NotFound(f"no bucket {name}")
-        rows = await self._buckets[name].changes(after, limit=ROWS_MAX)
+        rows = await self._stores.buckets[name].changes(after, limit=ROWS_MAX)
         rows = questions.fit_chunk(rows, lambda row: len(row.key) + len(row.value or b""))
         return msgspec.msgpack.encode(([(row.key, row.value) for row in rows], rows[-1].revision if rows else after))
 
     async def _trail(self, _division: str, payload: bytes) -> bytes:
         self._demand_ready()
-        return await trail_copy.answer_trail(self._audit, payload)
+        return await trail_copy.answer_trail(self._stores.audit, payload)
 
     async def _sums(self, _division: str, payload: bytes) -> bytes:
         self._demand_ready()
-        return await ledger_copy.answer_sums(self._hours, payload)
+        return await ledger_copy.answer_sums(self._stores.hours, payload)
 
     async def _aside(self, _division: str, payload: bytes) -> bytes:
         """Put on the trail what the other centre had to set aside."""
         self._demand_ready()
         facts = msgspec.to_builtins(trail_copy.decode_set_aside(payload))
         _log.warning("the other centre has set aside what was never here", **facts)
-        await self._audit.record(self._by, ASIDE, self.config.division, after=facts)
+        await self._stores.audit.record(self._by, ASIDE, self.config.division, after=facts)
         return b""
 
     def _demand_ready(self) -> None:

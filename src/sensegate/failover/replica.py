@@ -84,9 +84,25 @@ class ReplicationSource:
     """The active centre's side: gives pieces, and knows what the standby has."""
 
     def __init__(
-        self, log: Log, clock: Clock, hold_s: float, history: tuple[tuple[int, int], ...] = (), *, alone: bool = False
+        self,
+        log: Log,
+        clock: Clock,
+        hold_s: float,
+        history: tuple[tuple[int, int], ...] = (),
+        *,
+        alone: bool = False,
+        permitted: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`history`: of the log; `unreplicated`: more was delivered than a standby has, or there is none."""
+        """Give nothing yet.
+
+        Args:
+            log: the log that is copied.
+            clock: the clock.
+            hold_s: after so long without a standby, more is delivered than it has.
+            history: (term, last sequence when it began), of the log.
+            alone: more was delivered than a standby has, or there is none.
+            permitted: returns whether what the standby lacks may be delivered now; asked only while `unreplicated`.
+        """
         self._log = log
         self._history = history
         self._clock = clock
@@ -96,8 +112,7 @@ class ReplicationSource:
         """Up to here it was delivered without a standby."""
         self._alone = alone
         self._heard = clock.monotonic()
-        self.permitted: Callable[[], bool] = lambda: True
-        """Whether what the standby has not may be delivered now; asked only while `unreplicated`."""
+        self._permitted = permitted
 
     async def answer_log(self, wanted: LogRequest) -> bytes:
         """Answer a standby. Raises `Unavailable`."""
@@ -132,7 +147,7 @@ class ReplicationSource:
         """Return up to which sequence may be delivered."""
         if not self.unreplicated:
             return min(sequence, self._confirmed)
-        if not self.permitted():
+        if not self._permitted():
             # What was given is given; of a seat before this one it is not known how much that was.
             return min(sequence, max(self._confirmed, self._given % 2**63))
         if self._given < 2**63:

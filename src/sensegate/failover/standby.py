@@ -1,7 +1,7 @@
 """Two sites: a centre that is active, and one that stands by with a whole copy and can take its place.
 
-    seat() ─▶ stands by (copies log, registries, trail, sums) ─▶ ordered, or granted by nodes ─▶ a `Seat` (`seat.py`)
-    flow.run with the seat ─▶ delivers what the standby has confirmed ─▶ superseded: seat() again
+    await_activation() ─▶ copies log, registries, trail, sums ─▶ ordered, or granted by nodes ─▶ `Activation`
+    flow.run ─▶ `Seat` (`active.py`): delivers what the standby has confirmed ─▶ superseded: await_activation() again
 
 A centre whose log or trail holds what the active one never had begins anew as its copy; its old store is set aside,
 whole, and named on the trail that goes on.
@@ -27,6 +27,7 @@ from sensegate.authority.callout import Callout
 from sensegate.authority.chain import digest
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.slots import node_slots
 from sensegate.authority.trail import MemoryTrail, Trail
 from sensegate.bus import api, inventory, streams, timelines
 from sensegate.bus.engine import Engine, User
@@ -35,9 +36,9 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.bus.process import write_private
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.errors import Fenced, NotFound, PermissionDenied, StoreFull, Unavailable
+from sensegate.errors import Fenced, NotFound, PermissionDenied, StoreFull, Unavailable, combined
 from sensegate.failover import terms, trail_copy
-from sensegate.failover.active import Seat, asked, plea_of, reach, state_of
+from sensegate.failover.active import Activation, asked, plea_of, reach, state_of
 from sensegate.failover.lease import INITIAL_VERSION, VoterConfiguration, Votes
 from sensegate.failover.ledger_copy import LedgerCopy
 from sensegate.failover.replica import LogChunk, Replica
@@ -45,10 +46,9 @@ from sensegate.failover.replica import describe_log as log_of
 from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
 from sensegate.failover.terms import GRANT_S, CentreState, Term
 from sensegate.failover.trail_copy import SetAsideStore, TrailCopy
-from sensegate.tiers.centre_side import Below
-from sensegate.tiers.link import CentreLink
-
-__all__ = ["Seat", "seat"]
+from sensegate.tiers.admission import NodeAdmission, Site, open_members
+from sensegate.tiers.link import CentreLink, NodeLinks
+from sensegate.tiers.node_states import NodeMonitor
 
 ASIDE = "aside.json"
 """What was set aside, until the active centre has it on its trail."""
@@ -62,7 +62,7 @@ _Ask = Callable[[str, bytes], Awaitable[bytes]]
 _rows = msgspec.msgpack.Decoder(tuple[list[tuple[str, bytes | None]], int]).decode
 
 
-async def seat(config: Config, clock: Clock) -> Seat:
+async def await_activation(config: Config, clock: Clock) -> Activation:
     """Return when this centre is to be active; until then it stands by."""
     directory = Path(config.directory)
     term = terms.read(directory)
@@ -76,12 +76,12 @@ async def seat(config: Config, clock: Clock) -> Seat:
             terms.write(directory, term)
         mine = term.active and not term.lapsed and not (state and state.active)
         if mine and (state or not config.peer.automatic):
-            return Seat(config, clock, term)
+            return Activation(term)
         term, begun = await _stand_by(config, clock, term)
         terms.write(directory, term)
         if term.active:
             _log.warning("this centre is active now", term=term.number, how=begun or "gone on with")
-            return Seat(config, clock, term, begun=begun)
+            return Activation(term, begun)
 
 
 async def _stand_by(config: Config, clock: Clock, term: Term) -> tuple[Term, str]:
@@ -90,7 +90,7 @@ async def _stand_by(config: Config, clock: Clock, term: Term) -> tuple[Term, str
     aside = directory / f"aside-{term.number}-{time.strftime('%Y%m%dT%H%M%S')}"
     try:
         async with contextlib.AsyncExitStack() as stack:
-            engine = Engine.of(config, clock)
+            engine = Engine.of(config, clock, slots=node_slots(config))
             await engine.start()
             stack.push_async_callback(engine.stop)
             return await _Standby(config, clock, engine, term).run(stack, aside)
@@ -111,15 +111,22 @@ def _set_aside(directory: Path, aside: Path) -> None:
 
 
 async def _first(*work: Coroutine[Any, Any, _T]) -> _T:
-    """Return (or raise) what the first of some works ends with; the others are cancelled."""
-    tasks = [asyncio.ensure_future(one) for one in work]
+    """Return the result of the coroutine that ends first, and cancel the others.
+
+    Raises:
+        BaseException: one or several of them failed; see `errors.combined`.
+    """
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return next(iter(done)).result()
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        ended = [task for task in tasks if task.done()]
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    if errors := [error for task in ended if (error := task.exception())]:
+        raise combined(BaseExceptionGroup("parts of the standby", errors))
+    return ended[0].result()
 
 
 async def _ended(work: Callable[[], Awaitable[None]]) -> None:
@@ -165,19 +172,26 @@ class _Standby:
         trail: Trail = MemoryTrail()
         devices = Devices(MemoryBucket(), trail, self.clock)
         callout = Callout(self.engine, devices, self.clock)
-        below = Below(self.config, self.clock, self.engine, JetStreamLog(self.bus), trail)
-        await below.open(self._bucket, callout, Divisions.load(), devices)
-        await callout.start()
+        site = Site(self.config, self.clock, self.engine)
+        members = await open_members(site, await self._bucket("nodes"), trail, Divisions.load())
+        links = NodeLinks(
+            self.engine.connect_slot,
+            self.clock,
+            quota=self.config.node_quota,
+            term=lambda: self._seen,
+            active=False,
+        )
+        links.answer({"lease": self._lease})
+        admission = NodeAdmission(site, members, links)
+        states = NodeMonitor(JetStreamLog(self.bus), admission.divisions, admission.connected, self.clock)
+        await callout.start([admission.guest_of])
         stack.push_async_callback(callout.stop)
-        below.node_links.active = False
-        below.node_links.term = lambda: self._seen
-        below.answers["lease"] = self._lease
         _log.info("standing by", term=self.term.number, of=self.config.peer.url)
         try:
             term = await _first(
                 self._decided(),
                 self._follow(),
-                *(_ended(work) for work in (*below.tasks.values(), self.engine.watched)),
+                *(_ended(work) for work in (*admission.tasks.values(), states.run, self.engine.watched)),
             )
         except Fenced:
             await self._note(aside)
@@ -267,7 +281,7 @@ class _Standby:
     async def _follow(self) -> tuple[Term, str]:
         """Copy while the active centre is reached; try again when it is not.
 
-        Returns where none is active and the last term was our own: it is gone on with. Raises `Fenced`.
+        ReturnFlow where none is active and the last term was our own: it is gone on with. Raises `Fenced`.
         """
         while True:
             try:

@@ -19,7 +19,6 @@ import structlog
 from sensegate import metrics
 from sensegate.authority.assets import Assets
 from sensegate.authority.devices import Devices
-from sensegate.bus.columns import Batch
 from sensegate.clock import Clock
 from sensegate.collect.commands import DownlinkQueue
 from sensegate.collect.intake import Intake
@@ -28,6 +27,7 @@ from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.redaction import MessageRedactor, removed_of
 from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.ingest.batches import DecodedBatch
+from sensegate.ingest.boundary import BatchBoundary
 from sensegate.ingest.interpreter import Interpreter, Reprocessor, delivery_of
 from sensegate.ingest.poison import PoisonMessages
 from sensegate.model import Delivery, Message, Quarantined, QuarantineReason, Span, Spec
@@ -35,7 +35,6 @@ from sensegate.normalise.indicators import Indicators
 from sensegate.persist.commit import Committer, Pending
 from sensegate.ports import Source
 
-DRAIN_S, DRAIN_POLL_S = 20.0, 0.1
 LEAVE_S = 0.002
 """Some turns of the loop: nats-py flushes in a task of its own, the socket takes a few writes."""
 
@@ -80,6 +79,7 @@ class IngestPipeline:
         sources: Sequence[Source],
         stages: PipelineStages,
         *,
+        boundary: BatchBoundary | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         self._config = config
@@ -92,18 +92,14 @@ class IngestPipeline:
             f"external:{broker.name}" for broker in config.external_brokers if broker.video
         )
         """Sources that deliver nothing but video metadata."""
-        self._boundary_hooks: list[Callable[[], None]] = []
+        self.boundary = boundary or BatchBoundary()
         self._poison = PoisonMessages(clock)
         self.trouble = "starting"
         """Why nothing is committed at the moment; empty while all is well."""
 
-    def at_batch_boundary(self, hook: Callable[[], None]) -> None:
-        """Run a hook before the next batch, never within one: no batch is interpreted by two states."""
-        self._boundary_hooks.append(hook)
-
     def apply_profiles(self, profiles: ProfileSet, changed: Sequence[str]) -> None:
         """Use other profiles from the next batch on; `changed`: names of the profiles that differ."""
-        self.at_batch_boundary(partial(self._apply_profiles, profiles, changed))
+        self.boundary.add(partial(self._apply_profiles, profiles, changed))
 
     def _apply_profiles(self, profiles: ProfileSet, changed: Sequence[str]) -> None:
         stages = self._stages
@@ -114,24 +110,6 @@ class IngestPipeline:
                 stages.reprocessor.apply_profiles(profiles, devices)
             stages.committer.adopt(profiles.specs)
             stages.indicators.forget_rates()
-
-    def remember(self, batches: Sequence[Batch]) -> None:
-        """Add the identities of readings to the duplicate index, before the next batch."""
-
-        def add() -> None:
-            for batch in batches:
-                self._stages.committer.remember(batch)
-
-        self.at_batch_boundary(add)
-
-    async def wait_drained(self, source: str, newest: int) -> None:
-        """Wait until all that a source has up to a sequence is committed. Raises `Unavailable` after `DRAIN_S`."""
-        for _ in range(round(DRAIN_S / DRAIN_POLL_S)):
-            position = self._stages.committer.position(source)
-            if newest <= (position.sequence if position else 0):
-                return
-            await self._clock.sleep(DRAIN_POLL_S)
-        raise Unavailable(f"messages of {source} up to {newest} are not committed yet; tried again")
 
     async def run(self) -> None:
         """Process batches until cancelled; after a loss the messages that were not committed come again."""
@@ -171,9 +149,7 @@ class IngestPipeline:
                     await asyncio.gather(written, return_exceptions=True)
 
     def _process(self, deliveries: Sequence[Delivery]) -> Pending:
-        hooks, self._boundary_hooks = self._boundary_hooks, []
-        for run_hook in hooks:
-            run_hook()
+        self.boundary.run()
         live = [delivery for delivery in deliveries if not delivery.again]
         pending = Pending([], [])
         for part in self._poison.split(live):

@@ -1,4 +1,4 @@
-"""Wiring of the first step of the walk: every way by which messages come in, opened in order.
+"""Build the sources that the configuration names: every way by which messages come in.
 
 our own broker (QoS 1 and 2) · HTTP · our own broker (QoS 0) · foreign brokers · ports of national protocols
 """
@@ -6,86 +6,105 @@ our own broker (QoS 1 and 2) · HTTP · our own broker (QoS 0) · foreign broker
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
+
+import msgspec
 
 from sensegate.authority.devices import Devices, StoredDevice
 from sensegate.authority.refusals import DeniedOperation, Refusals
+from sensegate.authority.scope import Principal
 from sensegate.bus import streams
-from sensegate.bus.engine import Engine, User
-from sensegate.clock import Clock
+from sensegate.bus.engine import User
+from sensegate.bus.opening import Core
 from sensegate.collect.besteffort import BestEffortSource
 from sensegate.collect.broker import BrokerSource
 from sensegate.collect.commands import CommandChannel, OwnBroker
 from sensegate.collect.http import HttpSource
 from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.tcp import TcpSource
-from sensegate.config import Config
 from sensegate.decode.watch import ProfileWatcher
 from sensegate.errors import ConfigError
+from sensegate.model import Device
 from sensegate.ports import Source
 
 
-class Sources:
-    """`all` is what the walk reads; `ways` are the brokers on which a device may listen to us."""
+class Sources(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Open sources of a gateway, without those of its features."""
 
-    def __init__(self, config: Config, clock: Clock, engine: Engine) -> None:
-        self._config = config
-        self._clock = clock
-        self._engine = engine
-        self.http = HttpSource(config.ingest, clock)
-        self.all: list[Source] = []
-        self.ways: list[CommandChannel] = []
-        self.tcp_urls: dict[str, str] = {}
+    broker: BrokerSource
+    http: HttpSource
+    all: tuple[Source, ...]
+    """What the ingest pipeline reads."""
+    channels: tuple[CommandChannel, ...]
+    """Brokers on which a device may listen to us."""
+    tcp_urls: Mapping[str, str]
+    """Name of a listener -> where it listens."""
 
-    async def open_broker(self, stack: contextlib.AsyncExitStack) -> None:
-        """Have the broker's store keep what devices send: before the first of them may connect.
+    async def push(self, device: Device, _caller: Principal, body: bytes, content_type: str) -> None:
+        """Take a message that came by HTTP; return after the commit that holds it."""
+        await self.http.push(device.id, body, content_type)
 
-        Raises `Unavailable`.
-        """
-        intake = await self._engine.connect(User.INTAKE, name="intake")
-        stack.push_async_callback(intake.close)
-        await streams.ensure_intake(intake, self._config.store)
-        self.broker = BrokerSource(intake, self._config.ingest, self._clock)
-        await self.broker.prepare()
-        self.all += [self.broker, self.http]
-        self.ways.append(OwnBroker(intake))
 
-    async def open_others(
-        self, stack: contextlib.AsyncExitStack, profiles: ProfileWatcher, devices: Devices, refusals: Refusals
-    ) -> None:
-        """Open all the others that the configuration names. Raises `ConfigError`, `Unavailable`."""
-        config, clock = self._config, self._clock
-        qos0 = await self._engine.connect(User.INTAKE, name="intake qos 0")
-        stack.push_async_callback(qos0.close)
-        best_effort = BestEffortSource(qos0, profiles.set.topics_at_qos0(), config.ingest, clock)
-        profiles.on_change.append(lambda now, _: best_effort.hear(now.topics_at_qos0()))
-        foreign = [MqttSource(broker, config.ingest, clock) for broker in config.external_brokers]
-        self.all += [best_effort, *foreign]
-        self.ways += foreign
-        await self._listen(stack, devices, refusals)
+async def open_sources(
+    core: Core, profiles: ProfileWatcher, devices: Devices, refusals: Refusals, stack: contextlib.AsyncExitStack
+) -> Sources:
+    """Open all sources; from now on the broker's store keeps what devices send.
 
-    async def _listen(self, stack: contextlib.AsyncExitStack, devices: Devices, refusals: Refusals) -> None:
-        """Open the ports for national protocols; that of GA/T 1400 is opened with the HTTP side."""
-        config = self._config
-        listeners: list[TcpSource] = []
+    Args:
+        core: configuration, clock and engine.
+        profiles: the profiles in force.
+        devices: the registry.
+        refusals: where refused connections are counted.
+        stack: closes all.
 
-        def turned_away(name: str, why: str, address: str) -> None:
-            refusals.add(name, DeniedOperation.CONNECT, why, address=address)
+    Raises:
+        ConfigError, Unavailable.
+    """
+    config, clock = core.config, core.clock
+    intake = await core.engine.connect(User.INTAKE, name="intake")
+    stack.push_async_callback(intake.close)
+    await streams.ensure_intake(intake, config.store)
+    broker = BrokerSource(intake, config.ingest, clock)
+    await broker.prepare()
+    http = HttpSource(config.ingest, clock)
+    qos0 = await core.engine.connect(User.INTAKE, name="intake qos 0")
+    stack.push_async_callback(qos0.close)
+    best_effort = BestEffortSource(qos0, profiles.set.topics_at_qos0(), config.ingest, clock)
+    profiles.on_change.append(lambda in_force, _changed: best_effort.hear(in_force.topics_at_qos0()))
+    foreign = [MqttSource(settings, config.ingest, clock) for settings in config.external_brokers]
+    listeners = await _listen(core, devices, refusals, stack)
+    return Sources(
+        broker=broker,
+        http=http,
+        all=(broker, http, best_effort, *foreign, *listeners.values()),
+        channels=(OwnBroker(intake), *foreign),
+        tcp_urls={source.name: url for url, source in listeners.items()},
+    )
 
-        for listener_config in config.listen.tcp:
-            listener = TcpSource(
-                listener_config, config.ingest, self._clock, devices, zone=config.time.zone, refused=turned_away
-            )
-            if listener.name in self.tcp_urls:
-                raise ConfigError(f"'{listener.name}' occurs twice", key="listen.tcp", remedy="give each its own name")
-            self.tcp_urls[listener.name] = await listener.open()
-            stack.push_async_callback(listener.close)
-            listeners.append(listener)
 
-        def changed(at: int, _before: StoredDevice | None, after: StoredDevice | None) -> None:
-            if after is None or not devices.enabled[at]:
-                for listener in listeners:
-                    listener.expel(devices.id(at))
+async def _listen(
+    core: Core, devices: Devices, refusals: Refusals, stack: contextlib.AsyncExitStack
+) -> dict[str, TcpSource]:
+    """Open the ports for national protocols; return URL -> source."""
+    config = core.config
+    listeners: dict[str, TcpSource] = {}
 
-        if listeners:
-            devices.on_change.append(changed)
-        self.all += listeners
+    def refused(name: str, reason: str, address: str) -> None:
+        refusals.add(name, DeniedOperation.CONNECT, reason, address=address)
+
+    for settings in config.listen.tcp:
+        listener = TcpSource(settings, config.ingest, core.clock, devices, zone=config.time.zone, refused=refused)
+        if any(listener.name == other.name for other in listeners.values()):
+            raise ConfigError(f"'{listener.name}' occurs twice", key="listen.tcp", remedy="give each its own name")
+        url = await listener.open()
+        stack.push_async_callback(listener.close)
+        listeners[url] = listener
+
+    def changed(at: int, _before: StoredDevice | None, after: StoredDevice | None) -> None:
+        if after is None or not devices.enabled[at]:
+            for listener in listeners.values():
+                listener.expel(devices.id(at))
+
+    if listeners:
+        devices.on_change.append(changed)
+    return listeners

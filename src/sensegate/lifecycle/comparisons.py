@@ -16,12 +16,12 @@ import msgspec
 import structlog
 
 from sensegate.authority.scope import Action, Principal, Scope, demand
-from sensegate.bus.recorded import Progress, recorded
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, NotFound
 from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.history import Shadow
 from sensegate.lifecycle.jobs import Job, Jobs
+from sensegate.lifecycle.recorded import Progress, recorded
 from sensegate.lifecycle.releases import Releases
 from sensegate.model import Device, Message
 from sensegate.ports import Log

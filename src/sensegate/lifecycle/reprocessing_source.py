@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from sensegate.bus.recorded import QUARANTINE, RAW, Progress, Recorded, recorded
+from sensegate.lifecycle.recorded import QUARANTINE, RAW, Progress, Recorded, recorded
 from sensegate.lifecycle.reprocessing import Reprocessing
 from sensegate.lifecycle.reprocessing_orders import ReprocessingInput, ReprocessingOrder
 from sensegate.model import Delivery, Message, Position

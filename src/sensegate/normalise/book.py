@@ -30,19 +30,6 @@ class DeviceHour(msgspec.Struct, frozen=True, gc=False):
     completeness: float | None
 
 
-class QualityRow(msgspec.Struct, frozen=True):
-    """Quality indicators of one device in one hour, as the API reports them: 0 to 1, or null where undefined."""
-
-    device: str
-    hour: int
-    """Start of the hour, µs UTC."""
-    received: int
-    authenticity: float | None
-    accuracy: float | None
-    continuity: float | None
-    completeness: float | None
-
-
 class IndicatorStore:
     """Indicator counts by hour and device."""
 

@@ -65,11 +65,16 @@ class AccessRequests:
         clock: Clock,
         *,
         subscriber: Callable[[str, Principal], Scope],
+        centre: CentreRecords | None = None,
         answer_days: float = 10.0,
         days_max: float = 1_096.0,
         retention_days: float = 0.0,
     ) -> None:
-        """`subscriber` returns the scope of a token by its id, or raises `NotFound` if the caller may not see it."""
+        """Build it on finished registries.
+
+        `subscriber` returns the scope of a token by its id, or raises `NotFound` if the caller may not see it;
+        `centre`: at a node, the records of its centre that concern the node's data.
+        """
         self._feeds = feeds
         self._catalogue = catalogue
         self._grants = grants
@@ -79,8 +84,7 @@ class AccessRequests:
         self._answer_us = round(answer_days * DAY_US)
         self._days_max = days_max
         self._retention_us = round(retention_days * DAY_US)
-        self.centre: CentreRecords | None = None
-        """At a node: the records of its centre that concern the node's data; None: not connected to a centre."""
+        self._centre = centre
         self.bundles = Bundles(shelf, feeds, trail, clock)
         self.applications: RecordTable[Application] = RecordTable(shelf, "application", Application)
 
@@ -95,8 +99,8 @@ class AccessRequests:
     def get(self, principal: Principal, name: str) -> Application:
         """Return a record that the caller may see. Raises `NotFound`."""
         application = self.applications.find(name)
-        if application is None and self.centre:
-            application = self.centre.applications.find(name)
+        if application is None and self._centre:
+            application = self._centre.applications.find(name)
         if application is None or not self._may_see(principal, application):
             raise NotFound(f"there is no application '{name[:40]}' that concerns you")
         return application
@@ -204,10 +208,10 @@ class AccessRequests:
         application = self.get(principal, name)
         if revision is not None and revision != application.revision:
             raise Conflict(f"application {name} is at revision {application.revision}, not {revision}; read it again")
-        if self.centre and self.applications.find(name) is None:
+        if self._centre and self.applications.find(name) is None:
             check_terms(decision)
             masks.check_mask(decision.mask or masks.NO_MASK)
-            return await self.centre.decide(principal, application, decision)
+            return await self._centre.decide(principal, application, decision)
         demand_decider(principal, application)
         if application.state is not ApplicationState.PENDING:
             raise Conflict(f"application {application.id} is {application.state}")
@@ -252,7 +256,7 @@ class AccessRequests:
         return application
 
     def _centre_applications(self) -> Iterable[Application]:
-        return self.centre.applications if self.centre else ()
+        return self._centre.applications if self._centre else ()
 
     async def escalate(self) -> int:
         """Escalate every application whose deadline has passed to the parent level; return how many.
@@ -335,14 +339,14 @@ class AccessRequests:
 
     def grants(self, principal: Principal) -> list[Grant]:
         """Return the grants that the caller may see, in order of id."""
-        at_centre = self.centre.grants if self.centre else ()
+        at_centre = self._centre.grants if self._centre else ()
         return [record for record in (*self._grants.records, *at_centre) if _may_see_grant(principal, record)]
 
     def grant(self, principal: Principal, name: str) -> Grant:
         """Return a record that the caller may see. Raises `NotFound`."""
         grant = self._grants.find(name)
-        if grant is None and self.centre:
-            grant = self.centre.grants.find(name)
+        if grant is None and self._centre:
+            grant = self._centre.grants.find(name)
         if grant is None or not _may_see_grant(principal, grant):
             raise NotFound(f"there is no grant '{name[:40]}' that concerns you")
         return grant
@@ -405,8 +409,8 @@ class AccessRequests:
             raise PermissionDenied(f"grant {name} may be revoked by {before.level} or given back by {before.applicant}")
         if before.revoked:
             return before
-        if self.centre and self._grants.find(name) is None:
-            return await self.centre.revoke(principal, before, reason[:500])
+        if self._centre and self._grants.find(name) is None:
+            return await self._centre.revoke(principal, before, reason[:500])
         after = msgspec.structs.replace(before, revoked=self._clock.now(), reason=reason[:500])
         await self._trail.record(principal, "grant.revoke", name, after={"reason": after.reason})
         return await self._grants.records.put(name, after, expected=before.revision)
@@ -529,7 +533,7 @@ class AccessRequests:
                 raise ConfigError(
                     f"feed '{name[:64]}' is not published", key="feeds", remedy="complete its catalogue entry first"
                 )
-            if self.centre and self.centre.entries.find(name):
+            if self._centre and self._centre.entries.find(name):
                 raise Conflict(f"feed '{name}' is shared at the centre; apply there")
             raise NotFound(f"there is no feed '{name[:64]}' in the catalogue")
         return feed

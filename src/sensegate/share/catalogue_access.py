@@ -62,16 +62,20 @@ class CatalogueAccess:
         *,
         assigns_codes: bool,
         measured: Callable[[Feed], QualityIndicators],
+        centre_entries: Iterable[CatalogueEntry] = (),
     ) -> None:
-        """`assigns_codes`: this gateway assigns codes (the centre); `measured` returns a feed's indicators."""
+        """Build it on finished registries.
+
+        `assigns_codes`: this gateway assigns codes (the centre); `measured` returns a feed's indicators;
+        `centre_entries`: at a node, entries of other gateways at the centre.
+        """
         self._catalogue = catalogue
         self._feeds = feeds
         self._serving = serving
         self._trail = trail
         self._clock = clock
         self._assigns_codes = assigns_codes
-        self.centre_entries: Iterable[CatalogueEntry] = ()
-        """At a node: entries of other gateways at the centre."""
+        self._centre_entries = centre_entries
         self._measured = measured
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────
@@ -83,7 +87,7 @@ class CatalogueAccess:
             for feed in self._feeds
             if feed.name != ALL_FEED.name and self._is_visible(principal, feed)
         ]
-        return local + [entry for entry in self.centre_entries if self._feeds.find(entry.feed) is None]
+        return local + [entry for entry in self._centre_entries if self._feeds.find(entry.feed) is None]
 
     def get(self, principal: Principal, name: str) -> CatalogueEntry:
         """Return a visible entry. Raises `NotFound`."""
@@ -93,7 +97,7 @@ class CatalogueAccess:
         """Return the centre's entry of a name that no local feed has; None: there is none."""
         if self._feeds.find(name) is not None:
             return None
-        return next((entry for entry in self.centre_entries if entry.feed == name), None)
+        return next((entry for entry in self._centre_entries if entry.feed == name), None)
 
     def feed(self, principal: Principal, name: str) -> Feed:
         """Return the feed of a visible entry. Raises `NotFound`."""

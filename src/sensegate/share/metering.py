@@ -110,8 +110,24 @@ class UsageReservation:
 class Metering:
     """Counts in memory; written to the bucket every `flush_s`, or every second while few have changed."""
 
-    def __init__(self, bucket: Bucket, clock: Clock, *, flush_s: float = 5.0, retention_days: float = 0.0) -> None:
-        """`retention_days`: counts of earlier months are deleted; 0: never."""
+    def __init__(
+        self,
+        bucket: Bucket,
+        clock: Clock,
+        *,
+        quota_left: Callable[[str], int | None] = lambda _grant: None,
+        flush_s: float = 5.0,
+        retention_days: float = 0.0,
+    ) -> None:
+        """Build it empty; `open` loads the counts.
+
+        Args:
+            bucket: where counts are written.
+            clock: the clock.
+            quota_left: grant -> records left of its monthly quota; None: unlimited.
+            flush_s: how often counts are written.
+            retention_days: counts of earlier months are deleted; 0: never.
+        """
         self._bucket = bucket
         self._clock = clock
         self._flush_s = flush_s
@@ -131,8 +147,7 @@ class Metering:
         self._locks: dict[tuple[str, ...], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._unsettled: dict[tuple[str, str, str], int] = defaultdict(int)
         """Key of a total -> unsettled records of all months."""
-        self.quota_left: Callable[[str], int | None] = lambda _grant: None
-        """Grant -> records left of its monthly quota; None: unlimited."""
+        self._quota_left = quota_left
 
     async def open(self) -> None:
         """Load the counts; what an earlier run reserved and did not settle becomes unsettled."""
@@ -313,7 +328,7 @@ class Metering:
             for key, spare in spares.items():
                 usage = self._usage.get(key) or _empty_month_row(key)
                 going = self._in_flight.get(key, 0)
-                left = self.quota_left(usage.grant) if usage.grant else None
+                left = self._quota_left(usage.grant) if usage.grant else None
                 more = going + (spare if left is None else min(spare, left // QUOTA_DIVISOR))
                 usage = msgspec.structs.replace(usage, reserved=usage.records + more if more else 0)
                 # A delivery that starts meanwhile must not rely on a bound that is about to be lowered.

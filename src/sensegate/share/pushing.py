@@ -7,7 +7,7 @@ share.subscriptions ─▶ publish.webhook  ─▶ HTTP address of the subscribe
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import msgspec
@@ -16,17 +16,16 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sensegate import metrics
-from sensegate.authority.bucket import Bucket
-from sensegate.authority.callout import Callout
+from sensegate.authority.callout import GuestOf
 from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Principal
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
 from sensegate.bus import api, streams
 from sensegate.bus.connect import trust
-from sensegate.bus.engine import Engine, User
+from sensegate.bus.engine import User
+from sensegate.bus.opening import Core
 from sensegate.clock import Clock
-from sensegate.config import Config
 from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.ports import PushTransport
 from sensegate.publish.brokered import MqttPublisher, MqttSessions, NatsPublisher
@@ -59,110 +58,160 @@ _CONTROL_QUEUE_MAX = 10_000
 _log = structlog.get_logger(__name__)
 
 
-class PushDelivery:
+class PushDelivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Delivery of feeds that are pushed to subscribers."""
 
-    def __init__(self, config: Config, clock: Clock, share: Sharing, tokens: Tokens, trail: Trail) -> None:
-        self.config = config
-        self.clock = clock
-        self.share = share
-        self.tokens = tokens
-        self.trail = trail
-        self.consumers = ActiveConsumers(clock, lambda: share.reader.end)
-        egress = config.egress
-        self.retry = RetryPolicy(egress.retry_initial_s, egress.retry_max_s, egress.failures_max)
-        self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
+    consumers: ActiveConsumers
+    webhooks: Webhooks
+    authorize: GuestOf
+    """Admits clients of the broker that are subscribers."""
+    tasks: Mapping[str, Callable[[], Awaitable[None]]]
+    """Name -> task that runs as long as the gateway."""
 
-    async def open(self, bucket: Bucket, sharing: Bucket, stack: contextlib.AsyncExitStack) -> None:
-        """Load the committed offsets and webhooks, and continue their subscriptions.
 
-        Webhooks are in the bucket of sharing, which is copied to the centre; offsets are valid for this log alone.
-        """
-        clock, egress = self.clock, self.config.egress
-        offset_shelf, webhook_shelf = RecordStore(bucket, clock), RecordStore(sharing, clock)
-        self.offsets: RecordTable[CommittedOffset] = RecordTable(offset_shelf, "offset", CommittedOffset)
-        poster = await stack.enter_async_context(
-            WebhookPublisher(Egress(egress.allow), clock, timeout_s=egress.timeout_s)
-        )
-        webhooks = PushSubscriptions(partial(self._subscription, poster))
-        self.webhooks = Webhooks(
-            webhook_shelf, self.offsets, webhooks, poster, self.trail, clock, may_see_token=self._may_see_token
-        )
-        await offset_shelf.open()
-        await webhook_shelf.open()
-        self.orphans = OrphanedOffsets(self.offsets, self._has_owner)
-        self.tasks["orphaned offsets"] = self._clean_up
-        self.tasks |= {
+async def open_push(
+    core: Core, share: Sharing, tokens: Tokens, trail: Trail, stack: contextlib.AsyncExitStack
+) -> PushDelivery:
+    """Load the committed offsets and webhooks, and open delivery to clients of the broker.
+
+    Webhooks are in the bucket of sharing, which is copied to the centre; offsets are valid for this log alone.
+
+    Raises:
+        Unavailable: the engine or a bucket is not reached.
+    """
+    clock, egress = core.clock, core.config.egress
+    offset_shelf, webhook_shelf = (
+        RecordStore(await core.bucket("lines"), clock),
+        RecordStore(await core.bucket("sharing"), clock),
+    )
+    offsets: RecordTable[CommittedOffset] = RecordTable(offset_shelf, "offset", CommittedOffset)
+    consumers = ActiveConsumers(clock, lambda: share.reader.end)
+    makers = _SubscriptionMaker(core, share, tokens, offsets, consumers)
+    poster = await stack.enter_async_context(WebhookPublisher(Egress(egress.allow), clock, timeout_s=egress.timeout_s))
+    webhook_subscriptions = PushSubscriptions(partial(makers.subscription, poster))
+    webhooks = Webhooks(
+        webhook_shelf,
+        offsets,
+        webhook_subscriptions,
+        poster,
+        trail,
+        clock,
+        may_see_token=partial(_may_see_token, tokens),
+    )
+    await offset_shelf.open()
+    await webhook_shelf.open()
+
+    def has_owner(subscription: str) -> bool:
+        grant, dash, _ = subscription.rpartition("-")
+        return (share.grants.find(grant) if dash else webhooks.records.find(subscription)) is not None
+
+    clean_up = _CleanUp(webhooks, OrphanedOffsets(offsets, has_owner), tokens, clock)
+    clients = await _open_broker(core, makers, stack)
+    return PushDelivery(
+        consumers=consumers,
+        webhooks=webhooks,
+        authorize=clients.authorize,
+        tasks={
+            "orphaned offsets": clean_up.run,
             "offset records": offset_shelf.run,
             "webhook records": webhook_shelf.run,
-            "webhooks": webhooks.run,
-        }
+            "webhooks": webhook_subscriptions.run,
+            **clients.tasks,
+        },
+    )
 
-    async def open_broker(self, engine: Engine, callout: Callout, stack: contextlib.AsyncExitStack) -> None:
-        """Open delivery to clients of the broker; from now on they may connect. Raises `Unavailable`."""
-        feeds = await engine.connect(User.FEEDS, name="feeds")
-        stack.push_async_callback(feeds.close)
-        await streams.ensure_outlet(feeds)
-        tls = self.config.engine.tls.cert_file
 
-        def credential() -> tuple[str, int, str, str]:
-            credential, info = engine.credential(User.FEEDS), engine.info
-            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(info.mqtt_host, info.mqtt_host)  # noqa: S104 - compared with, not bound to
-            return host, info.mqtt_port, credential.user, credential.password
+class _BrokerDelivery(msgspec.Struct, frozen=True, eq=False):
+    authorize: GuestOf
+    tasks: Mapping[str, Callable[[], Awaitable[None]]]
 
-        async def notify_expired(spec: SubscriptionSpec, reason: str, first: str) -> None:
-            await _publish_reply(feeds, f"{spec.target}.{PROBLEM_TAG}", ControlReply(problem=reason, first=first))
 
-        topics = MqttPublisher(MqttSessions(feeds), credential, trust(tls) if tls else None)
-        subscriptions = {
-            MQTT: PushSubscriptions(
-                partial(self._subscription, topics, notify_expired=notify_expired), wait_for_start=True
-            ),
-            NATS: PushSubscriptions(partial(self._subscription, NatsPublisher(feeds), notify_expired=notify_expired)),
-        }
-        clients = BrokerClients(engine, self.tokens, self.share.grants, self.clock, subscriptions)
-        controls = SubscriptionControl(
-            self.share.grants, self.share.reader, self.offsets, subscriptions, self.tokens.principal
-        )
-        await self._listen(feeds, controls)
-        callout.guests.append(clients.authorize)
-        self.tasks |= {
-            "mqtt subscriptions": subscriptions[MQTT].run,
-            "nats subscriptions": subscriptions[NATS].run,
-            "subscribers": clients.run,
-        }
-        if engine.info.mqtt_port:
-            self.tasks["mqtt outlet"] = topics.run
+async def _open_broker(core: Core, makers: _SubscriptionMaker, stack: contextlib.AsyncExitStack) -> _BrokerDelivery:
+    """Open delivery to clients of the broker. Raises `Unavailable`."""
+    engine = core.engine
+    feeds = await engine.connect(User.FEEDS, name="feeds")
+    stack.push_async_callback(feeds.close)
+    await streams.ensure_outlet(feeds)
+    tls = core.config.engine.tls.cert_file
 
-    async def _listen(self, feeds: Client, controls: SubscriptionControl) -> None:
-        async def handle(message: Msg) -> None:
-            reply = await controls.handle(message.subject, message.data)
-            if reply.problem:
-                _log.info("control message rejected", subject=message.subject, reason=reply.problem)
-            reply_subject = controls.reply_of(message.subject, message.reply)
-            if message.reply and not reply_subject:
-                _log.warning("control message not answered", subject=message.subject, reason="foreign reply subject")
-                metrics.LIMIT_HITS.labels("control_reply").inc()
-            if reply_subject or reply.problem:
-                await _publish_reply(feeds, reply_subject or problem_subject(message.subject), reply)
+    def credential() -> tuple[str, int, str, str]:
+        credential, info = engine.credential(User.FEEDS), engine.info
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(info.mqtt_host, info.mqtt_host)  # noqa: S104 - compared with, not bound to
+        return host, info.mqtt_port, credential.user, credential.password
 
-        with api.lost("subscribe to control messages"):
-            await feeds.subscribe(CONTROL_SUBJECTS, cb=handle, pending_msgs_limit=_CONTROL_QUEUE_MAX)
-            await feeds.flush()
+    async def notify_expired(spec: SubscriptionSpec, reason: str, first: str) -> None:
+        await _publish_reply(feeds, f"{spec.target}.{PROBLEM_TAG}", ControlReply(problem=reason, first=first))
 
-    def _subscription(
+    topics = MqttPublisher(MqttSessions(feeds), credential, trust(tls) if tls else None)
+    subscriptions = {
+        MQTT: PushSubscriptions(
+            partial(makers.subscription, topics, notify_expired=notify_expired), wait_for_start=True
+        ),
+        NATS: PushSubscriptions(partial(makers.subscription, NatsPublisher(feeds), notify_expired=notify_expired)),
+    }
+    share, tokens = makers.share, makers.tokens
+    clients = BrokerClients(engine, tokens, share.grants, core.clock, subscriptions)
+    await _listen(
+        feeds, SubscriptionControl(share.grants, share.reader, makers.offsets, subscriptions, tokens.principal)
+    )
+    tasks = {
+        "mqtt subscriptions": subscriptions[MQTT].run,
+        "nats subscriptions": subscriptions[NATS].run,
+        "subscribers": clients.run,
+    }
+    return _BrokerDelivery(clients.authorize, {**tasks, "mqtt outlet": topics.run} if engine.info.mqtt_port else tasks)
+
+
+async def _listen(feeds: Client, controls: SubscriptionControl) -> None:
+    async def handle(message: Msg) -> None:
+        reply = await controls.handle(message.subject, message.data)
+        if reply.problem:
+            _log.info("control message rejected", subject=message.subject, reason=reply.problem)
+        reply_subject = controls.reply_of(message.subject, message.reply)
+        if message.reply and not reply_subject:
+            _log.warning("control message not answered", subject=message.subject, reason="foreign reply subject")
+            metrics.LIMIT_HITS.labels("control_reply").inc()
+        if reply_subject or reply.problem:
+            await _publish_reply(feeds, reply_subject or problem_subject(message.subject), reply)
+
+    with api.lost("subscribe to control messages"):
+        await feeds.subscribe(CONTROL_SUBJECTS, cb=handle, pending_msgs_limit=_CONTROL_QUEUE_MAX)
+        await feeds.flush()
+
+
+class _SubscriptionMaker:
+    """Makes push subscriptions, whichever way they are delivered."""
+
+    def __init__(
+        self,
+        core: Core,
+        share: Sharing,
+        tokens: Tokens,
+        offsets: RecordTable[CommittedOffset],
+        consumers: ActiveConsumers,
+    ) -> None:
+        egress = core.config.egress
+        self.share = share
+        self.tokens = tokens
+        self.offsets = offsets
+        self._clock = core.clock
+        self._consumers = consumers
+        self._retry = RetryPolicy(egress.retry_initial_s, egress.retry_max_s, egress.failures_max)
+
+    def subscription(
         self, post: PushTransport, spec: SubscriptionSpec, notify_expired: NotifyExpired = notify_nobody
     ) -> PushSubscription:
+        """Return a subscription that is delivered by a transport."""
         return PushSubscription(
             spec,
             self.offsets,
             self._open_pages,
             post,
-            self.clock,
-            consumers=self.consumers,
+            self._clock,
+            consumers=self._consumers,
             meter=self._meter,
             reserve=self._reserve,
-            retry=self.retry,
+            retry=self._retry,
             notify_expired=notify_expired,
         )
 
@@ -189,33 +238,40 @@ class PushDelivery:
             grant=page.grant,
         )
 
-    async def _clean_up(self) -> None:
-        """Delete webhooks of ended tokens and orphaned offsets periodically, until cancelled."""
+
+class _CleanUp:
+    """Deletes webhooks of ended tokens and orphaned offsets."""
+
+    def __init__(self, webhooks: Webhooks, orphans: OrphanedOffsets, tokens: Tokens, clock: Clock) -> None:
+        self._webhooks = webhooks
+        self._orphans = orphans
+        self._tokens = tokens
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Delete them periodically, until cancelled."""
         while True:
-            await self.clock.sleep(CLEAN_UP_INTERVAL_S)
+            await self._clock.sleep(CLEAN_UP_INTERVAL_S)
             try:
-                await self.webhooks.remove_ended(self._is_valid)
-                await self.orphans.remove()
+                await self._webhooks.remove_ended(self._is_valid)
+                await self._orphans.remove()
             except (Unavailable, Overloaded, StoreFull) as why:
                 _log.warning("orphaned webhooks and offsets not deleted; retried later", reason=str(why))
 
     def _is_valid(self, token_id: str) -> bool:
         try:
-            self.tokens.principal(token_id)
+            self._tokens.principal(token_id)
         except PermissionDenied:
             return False
         return True
 
-    def _has_owner(self, subscription: str) -> bool:
-        grant, dash, _ = subscription.rpartition("-")
-        return (self.share.grants.find(grant) if dash else self.webhooks.records.find(subscription)) is not None
 
-    def _may_see_token(self, token_id: str, principal: Principal) -> bool:
-        try:
-            self.tokens.get(token_id, principal)
-        except NotFound:
-            return False
-        return True
+def _may_see_token(tokens: Tokens, token_id: str, principal: Principal) -> bool:
+    try:
+        tokens.get(token_id, principal)
+    except NotFound:
+        return False
+    return True
 
 
 async def _publish_reply(feeds: Client, subject: str, reply: ControlReply) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -80,6 +81,18 @@ class EntryRange(msgspec.Struct, frozen=True, eq=False):
     """When the entry at `end` was stored, µs UTC."""
 
 
+class LogObserver(Protocol):
+    """Hears of entries of readings and observations while the reader follows the log."""
+
+    def index_from(self, after: int) -> None:
+        """Hear that `index_entry` is called with every entry after a sequence."""
+        ...
+
+    def index_entry(self, entry: Entry) -> None:
+        """Hear of an entry, in the order of the log; one may come again."""
+        ...
+
+
 class LogReader:
     """Ring of recent entries and cache of older ones; `wait` requires that `run` is running."""
 
@@ -88,6 +101,7 @@ class LogReader:
         source: Log,
         clock: Clock,
         *,
+        observers: Sequence[LogObserver] = (),
         readings_ttl_h: int = 168,
         ring_bytes_max: int = 67_108_864,
         pages_max: int = 6,
@@ -106,10 +120,7 @@ class LogReader:
         """Whether the end of the log was reached since the connection was last lost."""
         self.on_ledger: list[Callable[[Entry], None]] = []
         """Called with each ledger entry after the sequence at which `run` started, in order."""
-        self.on_rows: list[Callable[[Entry], None]] = []
-        """Called likewise with each entry of readings and observations."""
-        self.on_begin: list[Callable[[int], None]] = []
-        """Called once with that sequence, before the other listeners."""
+        self._observers = observers
         self._change: asyncio.Future[None] | None = None
         self._pages_max = pages_max
         self._pages: OrderedDict[int, EntryRange] = OrderedDict()
@@ -132,8 +143,8 @@ class LogReader:
                     # On a restart of this task entries read before are read again.
                     self._ring.clear()
                     self._ring_bytes, self._live, started = 0, False, True
-                    for listener in self.on_begin:
-                        listener(self._end)
+                    for observer in self._observers:
+                        observer.index_from(self._end)
                 await self._follow()
             except Unavailable as why:
                 self._live = False
@@ -159,8 +170,8 @@ class LogReader:
                 slot = LogEntry(entry)
                 self._ring.append(slot)
                 self._ring_bytes += slot.size
-                for listener in self.on_rows:
-                    listener(entry)
+                for observer in self._observers:
+                    observer.index_entry(entry)
             elif entry.subject.startswith(("ledger.", "carried.")):
                 for listener in self.on_ledger:
                     listener(entry)

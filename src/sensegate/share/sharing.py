@@ -12,6 +12,7 @@ import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from sensegate.authority.bucket import Bucket
 from sensegate.authority.divisions import short_code
 from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Action, Principal, Scope, demand
@@ -68,6 +69,14 @@ class SharingPolicy(msgspec.Struct, frozen=True):
     """Whether this gateway assigns catalogue codes, as the centre does."""
 
 
+class Centre(msgspec.Struct, frozen=True, eq=False):
+    """The centre of this node, where others share too and apply for the node's data."""
+
+    ask: AskCentre
+    member: str
+    """Id of this node there."""
+
+
 class Sharing:
     """Sharing stage of a gateway."""
 
@@ -76,7 +85,7 @@ class Sharing:
         reader: LogReader,
         books: HourlyLedgers,
         feeds: Feeds,
-        metering: Metering,
+        usage: Bucket,
         trail: Trail,
         shelf: RecordStore,
         clock: Clock,
@@ -87,26 +96,36 @@ class Sharing:
         policy: SharingPolicy | None = None,
         measured: Callable[[Feed], QualityIndicators] = lambda _feed: QualityIndicators(),
         page_max: int = 10_000,
+        centre: Centre | None = None,
     ) -> None:
-        """`shelf` stores entries, applications and grants; `signing` signs usage statements.
+        """Build the stage; `open` loads it.
+
+        `usage` stores counts, `shelf` entries, applications and grants; `signing` signs usage statements; `centre`: of
+        a node, its centre.
 
         `subscriber` as in `AccessRequests`, `measured` as in `CatalogueAccess`.
         """
         self.reader = reader
         self.hourly = books
         self.feeds = feeds
-        self.metering = metering
-        metering.quota_left = self.quota_left
+        policy = policy or SharingPolicy()
+        self.metering = Metering(usage, clock, quota_left=self.quota_left, retention_days=policy.retention_days)
         self.catalogue = DatasetCatalogue(shelf)
         self.grants = Grants(
             shelf,
             feeds,
             clock,
             demands_grant=self.catalogue.demands_grant,
-            used=metering.used,
+            used=self.metering.used,
             core=self.catalogue.is_core,
         )
-        policy = policy or SharingPolicy()
+        records = CentreRecords(shelf, feeds, trail, centre.ask, division=centre.member) if centre else None
+        self.upward = (
+            NodeFederation(feeds, self.catalogue, records, centre.ask, clock, measured=measured)
+            if centre and records
+            else None
+        )
+        """Synchronises the catalogue of a node with that of its centre; None at a centre."""
         self.access = AccessRequests(
             shelf,
             feeds,
@@ -115,6 +134,7 @@ class Sharing:
             trail,
             clock,
             subscriber=subscriber,
+            centre=records,
             answer_days=policy.answer_days,
             days_max=policy.days_max,
             retention_days=policy.retention_days,
@@ -123,10 +143,17 @@ class Sharing:
         self.shelf = shelf
         self.server = FeedServer(reader, masks=masks, page_max=page_max)
         self.catalogue_access = CatalogueAccess(
-            self.catalogue, feeds, self.server, trail, clock, assigns_codes=policy.assigns_codes, measured=measured
+            self.catalogue,
+            feeds,
+            self.server,
+            trail,
+            clock,
+            assigns_codes=policy.assigns_codes,
+            measured=measured,
+            centre_entries=records.entries if records else (),
         )
         self._statements = UsageStatements(
-            metering, signing or Ed25519PrivateKey.generate(), clock, gateway=policy.gateway
+            self.metering, signing or Ed25519PrivateKey.generate(), clock, gateway=policy.gateway
         )
         self._clock = clock
         self._gateway = policy.gateway
@@ -150,15 +177,6 @@ class Sharing:
             await self.hourly.flush()
         except (Unavailable, StoreFull) as why:
             _log.warning("last usage counts not written", reason=str(why))
-
-    def federate_up(
-        self, ask: AskCentre, division: str, measured: Callable[[Feed], QualityIndicators]
-    ) -> NodeFederation:
-        """Return the synchronisation of this node with its centre, whose applications are then decided here too."""
-        distant = CentreRecords(self.shelf, self.feeds, self.trail, ask, division=division)
-        self.access.centre = distant
-        self.catalogue_access.centre_entries = distant.entries
-        return NodeFederation(self.feeds, self.catalogue, distant, ask, self._clock, measured=measured)
 
     def federate_down(self) -> CentreFederation:
         """Return the centre's side of the synchronisation with its nodes."""

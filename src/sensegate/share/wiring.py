@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sensegate.authority import bucket as registry
 from sensegate.authority.devices import Devices
@@ -26,14 +27,13 @@ from sensegate.bus.process import write_private
 from sensegate.clock import HOUR_US, Clock
 from sensegate.config import Config
 from sensegate.errors import ConfigError
-from sensegate.normalise.book import IndicatorStore, QualityRow
+from sensegate.model import QualityRow
 from sensegate.share.catalogue import QualityIndicators
 from sensegate.share.feeds import Feed, Feeds
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.masks import Masks
-from sensegate.share.metering import Metering
 from sensegate.share.reader import LogReader
-from sensegate.share.sharing import Sharing, SharingPolicy
+from sensegate.share.sharing import Centre, Sharing, SharingPolicy
 
 STATEMENT_KEY = "statements.key"
 PSEUDONYM_KEY = "masks.key"
@@ -74,6 +74,8 @@ def build_sharing(
     usage: Bucket,
     sharing: Bucket,
     measured: Callable[[Feed], QualityIndicators],
+    signing: Ed25519PrivateKey,
+    centre: Centre | None,
 ) -> Sharing:
     """Return the sharing stage; keys are created at the first start. Raises `ConfigError`."""
 
@@ -85,12 +87,12 @@ def build_sharing(
         reader,
         books,
         Feeds(feeds, clock),
-        Metering(usage, clock, retention_days=terms.retention_days),
+        usage,
         trail,
         RecordStore(sharing, clock),
         clock,
         subscriber=subscriber,
-        signing=load_or_create_key(Path(terms.key_file or directory / STATEMENT_KEY), setting="sharing.key_file"),
+        signing=signing,
         masks=Masks(_pseudonym_secret(directory / PSEUDONYM_KEY)),
         policy=SharingPolicy(
             terms.decision_days,
@@ -101,27 +103,14 @@ def build_sharing(
         ),
         page_max=config.web.page_max,
         measured=measured,
+        centre=centre,
     )
 
 
-def quality_rows(book: IndicatorStore, devices: Devices) -> Callable[[int], list[QualityRow]]:
-    """Return a function: time -> indicators since then, by device and hour."""
-
-    def since(time: int) -> list[QualityRow]:
-        return [
-            QualityRow(
-                devices.id(row.device),
-                row.hour,
-                row.received,
-                row.authenticity,
-                row.accuracy,
-                row.continuity,
-                row.completeness,
-            )
-            for row in book.since(time)
-        ]
-
-    return since
+def signing_key(config: Config) -> Ed25519PrivateKey:
+    """Return the key that signs usage statements and return files; the first start creates it. Raises `ConfigError`."""
+    file = Path(config.sharing.key_file or Path(config.directory) / STATEMENT_KEY)
+    return load_or_create_key(file, setting="sharing.key_file")
 
 
 def feed_indicators(

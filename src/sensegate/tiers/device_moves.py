@@ -1,12 +1,14 @@
-"""A gateway's part in the move of a device: it gives, takes, settles, as the centre's book orders.
+"""A gateway's part in the move of a device: it exports, imports and retires devices by the orders of `move_register`.
 
-give:   no new connection ─▶ what came is committed ─▶ shut out ─▶ entry and identities go to the centre
-take:   identities on our log ─▶ entry in our registry ─▶ the device may connect
-settle: the entry is retired; back: it may connect here again
-recall: is it here? drop: the entry is retired, the move was called off while we were gone
+give:   close connections ─▶ commit what came ─▶ shut the device out ─▶ send its entry and identities to the centre
+take:   identities to our log ─▶ entry to our registry ─▶ the device may connect
+settle: retire the entry
+back:   let the device in again
+recall: report whether the device is here
+drop:   retire the entry of a device that came by a move which was cancelled meanwhile
 
-The ledger of both sides shows it: ``moved_out.<target>``, ``moved_in.<source>``; ``moved_forced.<division>`` where the
-gateway of that division was gone and gave nothing.
+The ledgers of both sides count it: ``moved_out.<target>``, ``moved_in.<source>``, and ``moved_forced.<division>`` where
+the gateway of that division was gone.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from sensegate.ports import Log
 from sensegate.tiers.move_register import MoveOrder, MovePart, MoveReport, decode_orders
 
 CLOSING_S = 1.2
-"""After this time what was being let in has been closed too."""
+"""Time after which connections that were being opened are closed, too."""
 PART_BYTES = 400_000
 
 _log = structlog.get_logger("tiers")
@@ -39,7 +41,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class LogIdentity(msgspec.Struct, frozen=True):
-    """Who we are on the log, and how long we remember."""
+    """Names of this gateway on its log, and how long identities are remembered."""
 
     node: str
     partition: int
@@ -48,19 +50,19 @@ class LogIdentity(msgspec.Struct, frozen=True):
 
     @property
     def writer_name(self) -> str:
-        """Of our partition in subjects."""
+        """Name of this partition in subjects."""
         return f"{self.node}-{self.partition}"
 
 
 class DeviceMover:
-    """Does what the centre orders of this gateway; each order may come again."""
+    """Runs the centre's orders to this gateway; each order may be repeated."""
 
     def __init__(
         self,
         devices: Devices,
         log: Log,
         clock: Clock,
-        place: LogIdentity,
+        identity: LogIdentity,
         *,
         ask: Callable[[str, bytes], Awaitable[bytes]],
         close: Callable[[str], None],
@@ -68,23 +70,23 @@ class DeviceMover:
         remember: Callable[[Sequence[Batch]], None],
         by: Principal,
     ) -> None:
-        """Do nothing yet.
+        """Prepare to run orders.
 
         Args:
-            devices: our registry.
-            log: ours.
-            clock: the time.
-            place: who we are.
-            ask: (what, payload) -> the centre's answer.
+            devices: registry of this gateway.
+            log: of this gateway.
+            clock: source of time.
+            identity: names of this gateway on its log.
+            ask: sends a question to the centre.
             close: closes the connections of a device.
-            drained: returns when all that came until now is committed.
-            remember: has the identities of batches known to those who judge duplicates.
-            by: whom the trail names.
+            drained: waits until all messages received so far are committed.
+            remember: adds the identities of batches to the dedup index.
+            by: actor in the trail.
         """
         self._devices = devices
-        self._store = log
+        self._log = log
         self._clock = clock
-        self._place = place
+        self._identity = identity
         self._ask = ask
         self._close = close
         self._drained = drained
@@ -92,19 +94,19 @@ class DeviceMover:
         self._by = by
 
     async def run_orders(self) -> None:
-        """Do all that is ordered now.
+        """Run all open orders.
 
-        Raises `Unavailable`, `PermissionDenied` (of the centre): the rest is done the next time.
+        Raises `Unavailable`, `PermissionDenied` from the centre: the remaining orders are run the next time.
         """
         for order in decode_orders(await self._ask("orders", b"")):
             try:
-                told = await self._run_order(order)
+                report = await self._run_order(order)
             except (ConfigError, Conflict, NotFound, ValueError) as why:
-                _log.error("a device cannot be moved", device=order.device, order=order.action, reason=str(why))
-                told = MoveReport(order.id, refused=str(why))
+                _log.error("order of a device move failed", device=order.device, order=order.action, reason=str(why))
+                report = MoveReport(order.id, refused=str(why))
                 if order.action == "give":
-                    self._devices.moving_out.discard(order.device)  # it stays, and may connect
-            await self._ask("told", _encode(msgspec.structs.replace(told, action=order.action)))
+                    self._devices.moving_out.discard(order.device)  # it stays here and may connect
+            await self._ask("told", _encode(msgspec.structs.replace(report, action=order.action)))
 
     async def _run_order(self, order: MoveOrder) -> MoveReport:
         match order.action:
@@ -127,7 +129,7 @@ class DeviceMover:
             case "recall":
                 return MoveReport(order.id, has_device=self._devices.arrived_by(order.device, order.id))
             case _:
-                raise PermissionDenied(f"'{order.action}' is not known to this release")
+                raise PermissionDenied(f"the order '{order.action}' is not known to this release; update this gateway")
         return MoveReport(order.id)
 
     # ── the source ──────────────────────────────────────────────────────────────────────────────────
@@ -149,19 +151,19 @@ class DeviceMover:
         return MoveReport(order.id, identities=identities, parts=number, stored=stored)
 
     async def _identities(self, device: str) -> AsyncIterator[Batch]:
-        """Yield what of our log tells the duplicates of a device."""
-        at = await self._store.sequence_at(self._clock.now() - self._place.horizon_us) - 1
-        while entries := await self._store.fetch(at):
+        """Yield the rows of our log that hold the identities of a device."""
+        after = await self._log.sequence_at(self._clock.now() - self._identity.horizon_us) - 1
+        while entries := await self._log.fetch(after):
             for entry in entries:
-                at = entry.sequence
+                after = entry.sequence
                 kind, _, rest = entry.subject.partition(".")
-                if kind not in LOGGED and not (kind == "seen" and rest == self._place.writer_name):
+                if kind not in LOGGED and not (kind == "seen" and rest == self._identity.writer_name):
                     continue
                 batch = read_rows(entry, "moves of devices")
                 if (
                     batch is None
                     or batch.local is None
-                    or batch.node != self._place.node
+                    or batch.node != self._identity.node
                     or device not in batch.origins.device
                 ):
                     continue
@@ -174,20 +176,22 @@ class DeviceMover:
         self._devices.require_acceptable(stored, order.division, order.id)
         batches = []
         members = []
-        life_h = self._place.horizon_us // HOUR_US + 1
+        ttl_h = self._identity.horizon_us // HOUR_US + 1
         for number in range(order.parts):
             batch = columns.decode(await self._ask("part", _encode(MovePart(order.id, number))), sequence=1)
             if batch.local is None or {*batch.origins.device} != {order.device}:
-                raise ValueError(f"what came along with {order.device} holds no identities of it, or those of others")
-            batch = msgspec.structs.replace(batch, node=self._place.node, partition=self._place.partition)
+                raise ValueError(
+                    f"part {number} of the move has no identities, or not those of {order.device}; order again"
+                )
+            batch = msgspec.structs.replace(batch, node=self._identity.node, partition=self._identity.partition)
             batches.append(batch)
-            members.append(Member(f"seen.{self._place.writer_name}", columns.encode(batch), life_h))
+            members.append(Member(f"seen.{self._identity.writer_name}", columns.encode(batch), ttl_h))
         for start in range(0, len(members), 500):
-            await self._store.write(members[start : start + 500])
-        # On the log first: what is only in memory would be forgotten with it.
+            await self._log.write(members[start : start + 500])
+        # On the log first: identities that are only in memory would be lost with the process.
         self._remember(batches)
-        came = await self._devices.move_in(stored, order.division, by=self._by, source=order.other, move=order.id)
-        if came:
+        is_new = await self._devices.move_in(stored, order.division, by=self._by, source=order.other, move=order.id)
+        if is_new:
             for kind in (MOVED_IN, MOVED_FORCED) if order.forced else (MOVED_IN,):
                 await self._count(order, kind)
         return MoveReport(order.id)
@@ -196,8 +200,8 @@ class DeviceMover:
         ledger = Ledger()
         ledger.add(self._clock.now() // HOUR_US, order.device, "move", f"{kind}.{order.other}")
         ledger.locate([order.device], [order.division])
-        await self._store.write(
-            [Member(f"ledger.{self._place.writer_name}", ledger.encode(), self._place.ledger_ttl_h)]
+        await self._log.write(
+            [Member(f"ledger.{self._identity.writer_name}", ledger.encode(), self._identity.ledger_ttl_h)]
         )
 
 

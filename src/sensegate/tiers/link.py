@@ -60,6 +60,11 @@ PROBE_TIMEOUT_S = 2.0
 _log = structlog.get_logger("tiers")
 
 
+def connection_name(role: str, member: str) -> str:
+    """Return the name of a connection to a centre; its last word is the release, which the centre checks."""
+    return f"{role} {member} {__version__}"
+
+
 class Channel(StrEnum):
     """Kinds of requests with a credit each, so that none waits for another."""
 
@@ -126,6 +131,13 @@ class NodeLinks:
     def serve(self, channel: Channel, handler: Handler) -> None:
         """Set the handler of a channel; it is used from the next connection on."""
         self.handlers[channel] = handler
+
+    def answer(self, *answers: Mapping[str, Handler]) -> None:
+        """Have questions answered, each by one handler. Raises `ValueError` where a question has two."""
+        for question, handler in (pair for mapping in answers for pair in mapping.items()):
+            if question in self.answers:
+                raise ValueError(f"question '{question}' has two handlers")
+            self.answers[question] = handler
 
     def assign(self, slots: Mapping[str, MemberId]) -> None:
         """Set the slots in use and their members; `run` opens and closes connections accordingly."""

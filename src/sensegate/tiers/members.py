@@ -1,14 +1,14 @@
-"""Which nodes may write to this centre: invited with a code that works once, joined, left, expelled.
+"""Membership of nodes at a centre: invited with a one-time code, joined, left, expelled.
 
     invite ─▶ code (shown once) ─▶ join ─▶ link credential (shown once) for the account of a slot (`bus.slots`)
-    replace ─▶ another code for the same member ─▶ join ─▶ the credential before it is dead
-    leave, expel ─▶ no credential is right any more; what is connected is closed, then the slot is free
+    replace ─▶ another code for the same member ─▶ join ─▶ the credential before it is void
+    leave, expel ─▶ the credential is void; open connections are closed, then the slot is free
 
 A member is known by its id, usually the code of its prefecture; a city may have several (``4401``, ``4401-port``).
 Its slot is that of the prefecture if the id is the prefecture's code, else a spare one.
 
-A code and a credential are 192 random bits, kept as salted hashes. Nodes that stand under ``nodes`` in the centre's
-configuration are no members: the server itself knows them.
+A code and a credential have 192 random bits and are stored as salted hashes. Nodes under ``nodes`` in the centre's
+configuration are not members: the server itself has their credentials.
 """
 
 from __future__ import annotations
@@ -33,20 +33,23 @@ from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 
 CODE_LIFE_S = 86_400.0
+"""Default validity of a join code."""
 CODE_LIFE_MAX_S = 30 * 86_400.0
 NOTE_BYTES_MAX = 500
+GAPS_MAX = 20
+"""Gaps of a member that are remembered, the newest."""
 AREAS_MAX = 200
-"""Most divisions of one member."""
+"""Most areas of one member."""
 SEQUENCE_BLOCK = 10_000_000_000
-"""A log in place of a lost one begins at the next multiple of this: its records have ids that were never given."""
+"""A log that replaces a lost one begins at the next multiple of this, so that its record ids were never used."""
 MEMBER_ID = re.compile(r"(?=.{2,32}$)[0-9]+((-[a-z0-9]+)*-[0-9]*[a-z][a-z0-9]*)?")
-"""Form of a member's id: the code of its city, and words behind dashes; digits at its end would be a partition's."""
+"""Form of a member's id: the code of its city, and words after dashes; trailing digits would mean a partition."""
 _CODE = re.compile(r"sgj_([a-z0-9-]{2,32})_([A-Za-z0-9_-]{32})(?:_([0-9a-f]{64}))?")
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 
 
 class MembershipState(StrEnum):
-    """Where a node stands with its centre; whether it is connected is not said here."""
+    """State of a node's membership, whether it is connected or not."""
 
     INVITED = "invited"
     JOINED = "joined"
@@ -55,42 +58,42 @@ class MembershipState(StrEnum):
 
 
 class Gap(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the centre did not get because a node was lost with its store."""
+    """A gap in a node's readings at the centre, because the node was lost with its store."""
 
     since: int
-    """When the last span that came up of the lost store was made (µs UTC); what was committed later is missing."""
+    """Time of the last span from the lost store (µs UTC); entries committed later are missing."""
     until: int = 0
-    """When the node in its place joined."""
+    """When the replacing node joined (µs UTC)."""
     log_epoch: str = ""
-    """Epoch of the log that was lost."""
+    """Epoch of the lost log."""
     pending: int = 0
-    """Entries of it that were waiting in its backlog besides."""
+    """Entries that still waited in its backlog."""
 
 
 class NodeMember(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is known of a node; its secrets are not."""
+    """A member as others see it, without its secrets."""
 
     id: str
     division: str
-    """Its prefecture."""
+    """Code of its prefecture."""
     state: MembershipState
     slot: str = ""
-    """Its account at the centre's server; empty: it has none (yet)."""
+    """Account of its link at the centre's server; empty: it has none."""
     areas: tuple[str, ...] = ()
-    """Divisions (short codes) of which it may send rows, each with all below it, given by the province."""
+    """Divisions (short codes) whose rows it may send, each with all below it; set by the province."""
     code_until: int = 0
-    """A code is good before this time (µs UTC); 0: there is none."""
+    """Time at which its join code expires (µs UTC); 0: there is none."""
     replacing: bool = False
-    """The code is for a node in place of the present one."""
+    """Whether the code is for a node that replaces the present one."""
     invited_by: str = ""
     joined: int = 0
-    """When (µs UTC)."""
+    """Time of the last join (µs UTC)."""
     generation: int = 0
-    """Rises with each join: the store and the machine behind the name."""
+    """Rises with each join, so that it tells apart the machines behind the id."""
     log_first: int = 1
-    """Sequence with which the log of this generation begins."""
+    """First sequence of the log of this generation."""
     version: str = ""
-    """Of the node's release, as it told when it joined."""
+    """Release of the node when it joined."""
     changed: int = 0
     note: str = ""
     gaps: tuple[Gap, ...] = ()
@@ -98,7 +101,7 @@ class NodeMember(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class StoredMember(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A member as the bucket holds it."""
+    """A member as stored in the bucket."""
 
     member: NodeMember
     code: HashedSecret | None = None
@@ -107,54 +110,54 @@ class StoredMember(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class JoinGrant(msgspec.Struct, frozen=True):
-    """What a node is told once."""
+    """Result of a join."""
 
     member: NodeMember
     secret: str
-    """Of its link."""
+    """Credential of the link, shown only here."""
 
 
 class LaneProgress(msgspec.Struct, frozen=True):
-    """How far a node's log had come up."""
+    """How far a node's log has been forwarded, over both lanes."""
 
     position: int = 0
-    """Greatest sequence of it that was given to a lane."""
+    """Greatest sequence that was assigned to a lane."""
     committed_at: int = 0
-    """When its newest span was made, µs UTC; 0: nothing ever came."""
+    """Time of the newest span, µs UTC; 0: none ever came."""
     log_epoch: str = ""
-    """Epoch of that log."""
+    """Epoch of the log."""
     pending: int = 0
-    """Entries of it given to its backlog lane and not brought yet."""
+    """Entries that its backlog lane has still to forward."""
 
 
 class LinkAddress(msgspec.Struct, frozen=True):
-    """What the centre tells of the link."""
+    """Address of the centre's link."""
 
     scheme: str
     host: str
-    """Empty: that by which the centre's HTTP side was reached."""
+    """Empty: the host by which the node reached the centre's HTTP side."""
     port: int
     certificate: str = ""
-    """PEM; the node trusts no other."""
+    """PEM; the only certificate that the node trusts."""
 
 
 class JoinRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a node tells when it joins."""
+    """Request of a node that joins."""
 
     code: str
     version: str
     log_epoch: str = ""
-    """Epoch of the log that it has already; empty: none yet."""
+    """Epoch of the node's existing log; empty: it has none."""
 
 
 class JoinAnswer(msgspec.Struct, frozen=True):
-    """What it is told, once."""
+    """Answer to a join, shown only once."""
 
     member: str
-    """Its id."""
+    """Id of the member."""
     division: str
     slot: str
-    """The account of its link."""
+    """Account of its link at the centre's server."""
     secret: str
     generation: int
     log_first: int
@@ -163,44 +166,41 @@ class JoinAnswer(msgspec.Struct, frozen=True):
     """Release of the centre."""
 
 
-Members_ = list[NodeMember]
-
-
 def _revised(stored: StoredMember, revision: int) -> StoredMember:
     return msgspec.structs.replace(stored, member=msgspec.structs.replace(stored.member, revision=revision))
 
 
-def releases_apart(mine: str, theirs: str) -> int | None:
-    """Return how many releases (``major.minor``) `theirs` is ahead of `mine`; None where they cannot be compared.
+def releases_apart(centre: str, node: str) -> int | None:
+    """Return how many releases (``major.minor``) a node is ahead of its centre; None where they cannot be compared.
 
-    A step of the first number is one release too.
+    A step of the major number counts as one release.
     """
-    one, other = _VERSION.match(mine), _VERSION.match(theirs)
-    if one is None or other is None:
+    own, other = _VERSION.match(centre), _VERSION.match(node)
+    if own is None or other is None:
         return None
-    if one[1] == other[1]:
-        return int(other[2]) - int(one[2])
-    return int(other[1]) - int(one[1])
+    if own[1] == other[1]:
+        return int(other[2]) - int(own[2])
+    return int(other[1]) - int(own[1])
 
 
-def release_fault(mine: str, theirs: str) -> str:
-    """Return why a node of another release may not work with this centre; empty: it may (up to one release apart)."""
-    distance = releases_apart(mine, theirs)
+def release_fault(centre: str, node: str) -> str:
+    """Return why a node may not work with a centre of another release; empty: it may (up to one release apart)."""
+    distance = releases_apart(centre, node)
     if distance is not None and abs(distance) <= 1:
         return ""
     remedy = "update the node" if distance is None or distance < 0 else "update the centre first"
-    return f"the node runs {theirs[:32] or 'an unknown release'}, the centre {mine}: more than one release; {remedy}"
+    return f"the node runs {node[:32] or 'an unknown release'}, the centre {centre}: more than one release; {remedy}"
 
 
-def release_note(mine: str, theirs: str) -> str:
-    """Return what is to be said of a node's release; empty where it is the centre's own."""
-    if theirs == mine or not theirs:
+def release_note(centre: str, node: str) -> str:
+    """Return a note on a node's release; empty where it is the centre's own."""
+    if node == centre or not node:
         return ""
-    return release_fault(mine, theirs) or f"the node runs {theirs}, the centre {mine}: tolerated over one release"
+    return release_fault(centre, node) or f"the node runs {node}, the centre {centre}: tolerated over one release"
 
 
 class Members:
-    """The members of one centre. Every change asks `scope.allows`, is recorded, and then written."""
+    """Register of the members of one centre. Every change is authorised, recorded in the trail, and then written."""
 
     def __init__(
         self,
@@ -215,19 +215,19 @@ class Members:
         slots: Collection[str] = (),
         fingerprint: str = "",
     ) -> None:
-        """Make it empty; `load` fills it.
+        """Create an empty register; `load` fills it.
 
         Args:
-            bucket: where members are, by id.
-            trail: where changes are recorded.
-            clock: for the end of codes.
+            bucket: of members, by id.
+            trail: records changes.
+            clock: decides when codes expire.
             home: division of the centre.
-            version: its release.
+            version: release of the centre.
             divisions: the table of divisions.
-            configured: nodes that stand in the configuration, each with its areas.
-            slots: those of the centre's server.
-            fingerprint: SHA-256 (hex) of the certificate of the centre's HTTP side: part of each code, so that a
-                node tells its secret to nobody else.
+            configured: nodes of the configuration, each with its areas.
+            slots: of the centre's server.
+            fingerprint: SHA-256 (hex) of the certificate of the centre's HTTP side; it is part of each code, so that a
+                node gives its secret to no other server.
         """
         self._shelf = RecordStore(bucket, clock)
         self._trail = trail
@@ -239,18 +239,18 @@ class Members:
         self.configured = frozenset(self._configured_areas)
         self._slots = sorted(slots)
         self._joining = asyncio.Lock()
-        """A slot is chosen and taken by one join at a time."""
+        """One join at a time chooses and takes a slot."""
         self._fingerprint = fingerprint
         self._stored: RecordTable[StoredMember] = RecordTable(
             self._shelf, "node", StoredMember, prefix="", packed=True, revised=_revised
         )
         self._stored.on_change.append(self._changed)
         self.on_change: list[Callable[[NodeMember], None]] = []
-        """Called after a change is in memory, from whichever process it came."""
+        """Called after a change has been applied, from whichever process it came."""
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────
 
-    def all(self) -> Members_:
+    def all(self) -> list[NodeMember]:
         """Return all members, in order of their ids."""
         return [stored.member for stored in self._stored]
 
@@ -261,31 +261,31 @@ class Members:
     def _stored_member(self, member: str) -> StoredMember:
         stored = self._stored.find(member)
         if stored is None:
-            raise NotFound(f"no node {member[:32]} was ever invited; `sensegate node invite {member[:32]}`")
+            raise NotFound(f"node {member[:32]} was never invited; `sensegate node invite {member[:32]}`")
         return stored
 
     def authorized(self) -> list[str]:
-        """Return the ids of the members that may write here."""
+        """Return the ids of the members that have a valid credential."""
         return [stored.member.id for stored in self._stored if stored.link is not None]
 
     def members_by_slot(self) -> dict[str, str]:
-        """Return the slots in use and whose they are (slot -> member), those of the configuration included."""
+        """Return the slots in use (slot -> member), those of configured nodes included."""
         joined = {stored.member.slot: stored.member.id for stored in self._stored if stored.link and stored.member.slot}
         return {**joined, **{member: member for member in self.configured}}
 
     def holding_slot(self) -> list[NodeMember]:
-        """Return the members that have no right any more and still hold a slot: to be freed once nothing is open."""
+        """Return the members without a credential that still hold a slot, to be freed once nothing is connected."""
         return [stored.member for stored in self._stored if stored.link is None and stored.member.slot]
 
     def never_joined(self, member: str) -> bool:
-        """Return whether a member never had a right here."""
+        """Return whether a member never had a credential here."""
         stored = self._stored.find(member)
         return member not in self.configured and (stored is None or stored.member.joined == 0)
 
     def is_gone(self, member: str) -> bool:
-        """Return whether a member may write here no more: it left, was expelled, or never was one.
+        """Return whether a member left, was expelled, or is unknown.
 
-        One that was invited for the first time is not gone: it is yet to come.
+        A member that was invited for the first time and has not joined yet is not gone.
         """
         if member in self.configured:
             return False
@@ -295,14 +295,14 @@ class Members:
         return stored.link is None and (stored.member.joined > 0 or stored.member.state is not MembershipState.INVITED)
 
     def verify(self, member: str, secret: str, version: str) -> NodeMember:
-        """Return the node whose link this is, e.g. to answer its connect.
+        """Authenticate a member by the secret of its link.
 
         Raises:
-            PermissionDenied: not its secret, or its release is too far from ours.
+            PermissionDenied: the secret is wrong, or the release is too far from ours.
         """
         stored = self._stored.find(member)
-        kept = Credentials(stored.link) if stored and stored.link else None
-        if credentials.verify(kept, secret, 0) is None or stored is None:
+        known = Credentials(stored.link) if stored and stored.link else None
+        if credentials.verify(known, secret, 0) is None or stored is None:
             raise PermissionDenied(_denial_reason(stored), authenticated=False)
         if fault := release_fault(self.version, version or stored.member.version):
             raise PermissionDenied(fault, authenticated=False)
@@ -321,45 +321,49 @@ class Members:
         replace: bool = False,
         note: str = "",
     ) -> tuple[str, NodeMember]:
-        """Make a code with which a node of a city joins, shown only here; one before it is void.
+        """Create a join code for the node of a city, shown only here; an earlier code becomes void.
 
         Args:
             division: of the city.
             by: who invites.
             member: id of the node; empty: the code of its city.
-            areas: divisions of which it may send rows; empty: those that it has, at first its city.
-            life_s: how long the code is good.
-            replace: for a node in place of the present one, which goes on until the other joins.
+            areas: divisions whose rows it may send; empty: those that it has, at first its city.
+            life_s: validity of the code.
+            replace: the code is for a node that replaces the present one, which works on until the other joins.
             note: for the trail.
 
         Raises:
-            ConfigError: no city of this province, an id that is none, or a life out of bounds.
+            ConfigError: not a city of this province, an invalid id, or a validity out of bounds.
             PermissionDenied: `by` may not.
-            Conflict: there is such a node (replace it, or expel it), or none that could be replaced.
+            Conflict: the node exists (replace it, or expel it), or there is none to be replaced.
         """
         division = self._city(division)
         member = self._id(member, division)
         demand(by, Action.CHANGE_NODES, division)
         if not 0 < life_s <= CODE_LIFE_MAX_S:
-            raise ConfigError("life of a code out of bounds", key="expires", remedy="more than 0, up to 30 days")
+            raise ConfigError(
+                "validity of a code is out of bounds", key="expires", remedy="give more than 0, up to 30 days"
+            )
         _demand_note(note)
-        given = self._areas(areas, by) if areas else ()
+        chosen = self._areas(areas, by) if areas else ()
         if member in self.configured:
-            raise Conflict(f"{member} stands under `nodes` of the centre's configuration; take it out, start again")
+            raise Conflict(
+                f"{member} is configured under `nodes` at the centre; remove it there and restart the centre"
+            )
         stored = self._stored.find(member)
-        present = stored is not None and (stored.link is not None or stored.member.joined > 0)
-        linked = stored is not None and stored.link is not None
-        if linked and not replace:
-            raise Conflict(f"{member} has a node; `sensegate node replace {member}` for new hardware")
-        if replace and not present:
+        has_joined = stored is not None and (stored.link is not None or stored.member.joined > 0)
+        is_linked = stored is not None and stored.link is not None
+        if is_linked and not replace:
+            raise Conflict(f"{member} has a node; run `sensegate node replace {member}` for new hardware")
+        if replace and not has_joined:
             raise Conflict(f"{member} never had a node; `sensegate node invite {member}`")
         now = self._clock.now()
         before = stored.member if stored else NodeMember(member, division, MembershipState.INVITED)
         secret = credentials.make_secret()
         after = msgspec.structs.replace(
             before,
-            areas=given or before.areas or (division,),
-            state=before.state if linked else MembershipState.INVITED,
+            areas=chosen or before.areas or (division,),
+            state=before.state if is_linked else MembershipState.INVITED,
             code_until=now + round(life_s * 1e6),
             replacing=replace,
             invited_by=by.id,
@@ -373,14 +377,16 @@ class Members:
         return f"sgj_{member}_{secret}{tail}", self.get(member)
 
     async def set_areas(self, member: str, areas: Collection[str], *, by: Principal, note: str = "") -> NodeMember:
-        """Give a member other areas; rows of divisions outside them are refused from now on.
+        """Set the areas of a member; rows of divisions outside them are refused from now on.
 
         Raises:
-            ConfigError: none, too many, or not of this province. PermissionDenied: `by` may not.
-            NotFound: no such member. Conflict: it stands in the configuration; or changed meanwhile.
+            ConfigError: there are none, too many, or some of another province.
+            PermissionDenied: `by` may not.
+            NotFound: there is no such member.
+            Conflict: it is configured at the centre, or was changed meanwhile.
         """
         if member in self.configured:
-            raise Conflict(f"{member} stands in the centre's configuration: change its `areas` there, start again")
+            raise Conflict(f"{member} is configured at the centre; change its `areas` there and restart the centre")
         stored = self._stored_member(member)
         demand(by, Action.CHANGE_NODES, stored.member.division)
         _demand_note(note)
@@ -392,41 +398,47 @@ class Members:
         return self.get(member)
 
     def areas_of(self, member: str) -> tuple[str, ...]:
-        """Return the divisions of which rows are taken from a member; empty: it is none."""
+        """Return the divisions whose rows are accepted from a member; empty: it is unknown."""
         if member in self._configured_areas:
             return self._configured_areas[member]
         stored = self._stored.find(member)
         return stored.member.areas if stored else ()
 
     def demand_known(self, member: str) -> None:
-        """Return if there is such a member. Raises `NotFound`."""
+        """Return if a member exists. Raises `NotFound`."""
         if member not in self.configured:
             self._stored_member(member)
 
     def _areas(self, areas: Collection[str], by: Principal) -> tuple[str, ...]:
-        """Return areas as they are kept: short codes, none within another, all of this province."""
+        """Return areas in stored form: short codes, none within another, all of this province."""
         codes = sorted({self._divisions.get(area).code for area in areas})
-        kept = [code for code in codes if not any(code.startswith(other) and code != other for other in codes)]
-        if not 0 < len(kept) <= AREAS_MAX:
-            raise ConfigError(f"{len(kept)} areas", key="areas", remedy=f"give 1 to {AREAS_MAX} divisions")
-        for code in kept:
+        outermost = [code for code in codes if not any(code.startswith(other) and code != other for other in codes)]
+        if not 0 < len(outermost) <= AREAS_MAX:
+            raise ConfigError(
+                f"{len(outermost)} areas are too few or too many",
+                key="areas",
+                remedy=f"give 1 to {AREAS_MAX} divisions",
+            )
+        for code in outermost:
             if not code.startswith(self._home):
-                raise ConfigError(f"{code} is no part of {self._home}", key="areas", remedy="e.g. 4401,4403")
+                raise ConfigError(f"{code} is not a part of {self._home}", key="areas", remedy="e.g. 4401,4403")
             demand(by, Action.CHANGE_NODES, code)
-        return tuple(kept)
+        return tuple(outermost)
 
     async def join(self, code: str, *, version: str, log_epoch: str, progress: LaneProgress) -> JoinGrant:
-        """Take a node in by its code, which is void from now on; return its credential, shown only here.
+        """Admit a node by its join code, which becomes void; return its credential, shown only here.
 
         Args:
-            code: as `invite` gave it.
-            version: the node's release.
-            log_epoch: epoch of the log that it has already; empty: it has none yet.
-            progress: how far the log of this member has come up.
+            code: from `invite`.
+            version: release of the node.
+            log_epoch: epoch of the node's existing log; empty: it has none.
+            progress: how far the log of this member has been forwarded.
 
         Raises:
-            PermissionDenied: wrong, used, void or expired code (not told apart), or a release too far from ours.
-            Conflict: its log is not the one that came up; no slot is free; or another was faster.
+            PermissionDenied: the code is wrong, used, void or expired (which is not told), or the release is too far
+                from ours.
+            Conflict: the node has another log than the one that was forwarded; no slot is free; or another join was
+                faster.
         """
         async with self._joining:
             return await self._join(code, version=version, log_epoch=log_epoch, progress=progress)
@@ -434,25 +446,22 @@ class Members:
     async def _join(self, code: str, *, version: str, log_epoch: str, progress: LaneProgress) -> JoinGrant:
         member, secret, _ = parse_join_code(code)
         stored = self._stored.find(member)
-        kept = Credentials(stored.code) if stored and stored.code else None
-        right = credentials.verify(kept, secret, 0) is not None
+        known = Credentials(stored.code) if stored and stored.code else None
+        is_valid = credentials.verify(known, secret, 0) is not None
         now = self._clock.now()
-        if not right or stored is None or now >= stored.member.code_until:
-            raise PermissionDenied("this code is not good (any more); ask the centre for another", authenticated=False)
+        if not is_valid or stored is None or now >= stored.member.code_until:
+            raise PermissionDenied(
+                "the code is not valid or has expired; ask the centre for another", authenticated=False
+            )
         if fault := release_fault(self.version, version):
             raise PermissionDenied(fault)
         before = stored.member
-        # The same store again (it had left, or stood in the configuration) goes on; another one is in its place.
-        taken = progress.committed_at > 0 and log_epoch != progress.log_epoch
-        if taken and log_epoch:
-            raise Conflict(
-                f"{member} sent from another store before, and this one holds a log; begin with an empty one"
-            )
-        gaps = (
-            (*before.gaps, Gap(progress.committed_at, now, progress.log_epoch, progress.pending))[-20:]
-            if taken
-            else before.gaps
-        )
+        # The same store (it had left, or was configured) continues; any other store replaces it.
+        is_replacement = progress.committed_at > 0 and log_epoch != progress.log_epoch
+        if is_replacement and log_epoch:
+            raise Conflict(f"{member} sent from another store before, and this one has a log; join with an empty store")
+        gap = Gap(progress.committed_at, now, progress.log_epoch, progress.pending)
+        gaps = (*before.gaps, gap)[-GAPS_MAX:] if is_replacement else before.gaps
         after = msgspec.structs.replace(
             before,
             state=MembershipState.JOINED,
@@ -461,39 +470,41 @@ class Members:
             replacing=False,
             joined=now,
             generation=before.generation + 1,
-            log_first=(progress.position // SEQUENCE_BLOCK + 1) * SEQUENCE_BLOCK if taken else before.log_first,
+            log_first=(progress.position // SEQUENCE_BLOCK + 1) * SEQUENCE_BLOCK
+            if is_replacement
+            else before.log_first,
             version=version,
             changed=now,
             gaps=gaps,
         )
         link = credentials.make_secret()
-        by = Principal(f"node-{member}", Role.DEVICE, Scope(before.division), name="the node itself, by its code")
+        by = Principal(f"node-{member}", Role.DEVICE, Scope(before.division), name="the node itself, by its join code")
         await self._trail.record(by, "node.join", member, before=audit_facts(before), after=audit_facts(after))
         await self._write(StoredMember(after, None, credentials.hash_secret(link)), stored)
         return JoinGrant(self.get(member), link)
 
     def _free_slot(self, member: str) -> str:
-        """Return the slot for a member. Raises `Conflict` where none is free."""
-        taken = {*self.configured, *(stored.member.slot for stored in self._stored if stored.member.slot)}
+        """Return a free slot for a member. Raises `Conflict` where there is none."""
+        used = {*self.configured, *(stored.member.slot for stored in self._stored if stored.member.slot)}
         spare = spare_slots()
-        wanted = [member] if member in self._slots else [slot for slot in self._slots if slot in spare]
-        free = next((slot for slot in wanted if slot not in taken), "")
+        suitable = [member] if member in self._slots else [slot for slot in self._slots if slot in spare]
+        free = next((slot for slot in suitable if slot not in used), "")
         if not free:
-            raise Conflict(f"no slot is free for {member}: {len(taken)} are taken; expel nodes that are gone")
+            raise Conflict(f"no slot is free for {member}: {len(used)} are in use; expel nodes that are gone")
         return free
 
     async def free_slot(self, member: str) -> None:
-        """Give back the slot of a member that has ended, once no connection is open in it."""
+        """Free the slot of an ended membership, once no connection is open in it."""
         stored = self._stored_member(member)
         if stored.link is None and stored.member.slot:
             after = msgspec.structs.replace(stored.member, slot="")
             await self._write(msgspec.structs.replace(stored, member=after), stored)
 
     async def leave(self, member: str, secret: str) -> NodeMember:
-        """End a membership by the node's own wish. Raises as `verify`, whatever its release."""
+        """End a membership at the node's own request. Raises as `verify`, whatever the release."""
         stored = self._stored.find(member)
-        kept = Credentials(stored.link) if stored and stored.link else None
-        if credentials.verify(kept, secret, 0) is None or stored is None:
+        known = Credentials(stored.link) if stored and stored.link else None
+        if credentials.verify(known, secret, 0) is None or stored is None:
             raise PermissionDenied(_denial_reason(stored), authenticated=False)
         by = Principal(f"node-{member}", Role.DEVICE, Scope(stored.member.division), name="the node itself")
         return await self._end(stored, MembershipState.LEFT, by, "node.leave", "")
@@ -502,8 +513,8 @@ class Members:
         """End a membership, or an invitation, at once: its connections are closed within 2 s.
 
         Raises:
-            NotFound, PermissionDenied: no such node, or not in the caller's scope.
-            Conflict: it stands in the configuration.
+            NotFound, PermissionDenied: there is no such node, or it is not in the caller's scope.
+            Conflict: it is configured at the centre.
         """
         known = self._stored.find(member)
         demand(by, Action.CHANGE_NODES, known.member.division if known else self._home)
@@ -528,15 +539,15 @@ class Members:
     # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
 
     async def load(self) -> None:
-        """Read the whole bucket; then `watch` keeps up with it."""
+        """Read the whole bucket; `watch` then follows its changes."""
         await self._shelf.open()
 
     async def watch(self) -> None:
-        """Apply the changes of every process until cancelled; through losses of the engine."""
+        """Apply the changes of every process until cancelled, also after losses of the engine."""
         await self._shelf.run()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Return when a condition on the members holds; looked at after every change."""
+        """Wait until a condition on the members holds; it is checked after every change."""
         await self._stored.until(condition)
 
     def _changed(self, _before: StoredMember | None, after: StoredMember | None) -> None:
@@ -552,39 +563,39 @@ class Members:
         row = self._divisions.get(division)
         if row.level is not DivisionLevel.PREFECTURE or not row.code.startswith(self._home):
             raise ConfigError(
-                f"{row.code} is no city of {self._home}", key="division", remedy="give that of a city: e.g. 4401"
+                f"{row.code} is not a city of {self._home}", key="division", remedy="give the code of a city, e.g. 4401"
             )
         return row.code
 
     def _id(self, member: str, division: str) -> str:
-        """Return a member's id. Raises `ConfigError` where it is none, or could be taken for another's."""
+        """Return a valid member id. Raises `ConfigError` where it is invalid, or could be mistaken for another's."""
         if not member:
             return division
         if member != division and not (member.startswith(f"{division}-") and MEMBER_ID.fullmatch(member)):
             raise ConfigError(
                 f"'{member[:40]}' cannot be the id of a node of {division}",
                 key="member",
-                remedy=f"its city and a name of small letters, digits and dashes, e.g. {division}-port",
+                remedy=f"give its city and a name of lower-case letters, digits and dashes, e.g. {division}-port",
             )
         return member
 
 
 def parse_join_code(code: str) -> tuple[str, str, str]:
-    """Return (member, secret, fingerprint of the centre's certificate or empty) of a code.
+    """Return (member, secret, fingerprint of the centre's certificate or empty) of a join code.
 
     Raises:
-        PermissionDenied: it is none.
+        PermissionDenied: it is not a join code.
     """
-    found = _CODE.fullmatch(code.strip())
-    if found is None:
-        raise PermissionDenied("this is no join code; it begins with sgj_ and is one line", authenticated=False)
-    return found[1], found[2], found[3] or ""
+    match = _CODE.fullmatch(code.strip())
+    if match is None:
+        raise PermissionDenied("this is not a join code, which is one line beginning with sgj_", authenticated=False)
+    return match[1], match[2], match[3] or ""
 
 
 def audit_facts(member: NodeMember) -> Facts:
-    """Return what the audit trail keeps of a member."""
-    kept: Facts = msgspec.to_builtins(msgspec.structs.replace(member, revision=0))
-    return kept
+    """Return a member as the audit trail records it."""
+    recorded: Facts = msgspec.to_builtins(msgspec.structs.replace(member, revision=0))
+    return recorded
 
 
 def _stored_facts(stored: StoredMember | None) -> Facts | None:
@@ -593,10 +604,10 @@ def _stored_facts(stored: StoredMember | None) -> Facts | None:
 
 def _denial_reason(stored: StoredMember | None) -> str:
     if stored is None:
-        return "no such node"
+        return "there is no such node"
     if stored.link is None:
         return f"the node is {stored.member.state}"
-    return "wrong secret; a node in its place may have joined"
+    return "wrong secret; a replacing node may have joined"
 
 
 def _demand_note(note: str) -> None:

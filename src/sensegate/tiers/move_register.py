@@ -1,17 +1,17 @@
-"""Devices that move from one gateway of the province to another: the centre's book, and what each side has to do.
+"""Moves of devices from one gateway of the province to another: the centre's register, and the orders to each side.
 
-    asked ─▶ carried ─▶ taken ─▶ done            what the source does ──▶ what the target does ──▶ the source's end
+    asked ─▶ carried ─▶ taken ─▶ done            order to the source ──▶ to the target ──▶ to the source
       │         ├─▶ sent_back ─▶ refused
-      │         ╰─▶ recalled ─▶ sent_back ─▶ cancelled         only the target knows whether it has taken the device
+      │         ╰─▶ recalled ─▶ sent_back ─▶ cancelled         only the target knows whether it has the device
       ├─▶ refused
       ╰─▶ cancelled
 
-The entry with its credential and the state that tells duplicates go along. Each step may be done again: a gateway that
-was away or ended in the middle goes on where the book says that it stands.
+The device's entry with its credential moves along, and so do the identities by which duplicates are detected. Each
+order may be repeated: a gateway that was away, or crashed midway, continues from the stage in the register.
 
-A gateway is gone when no credential of it is right any more: it left, or was expelled. A device of one that is gone is
-moved by force, from the copy of its entry that is here. What a gateway that is gone, or away, has still to do so that
-never two of them take the device is owed: it is told as soon as it is back, before anything later.
+A gateway is gone when it has no valid credential: it left, or was expelled. A device of a gateway that is gone is moved
+by force, from the copy of its entry at the centre. Orders that a gateway which is gone, or away, has still to run so
+that never two gateways accept the device are *owed*: it gets them as soon as it is back, before anything later.
 """
 
 from __future__ import annotations
@@ -38,23 +38,25 @@ from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.model import DeviceState
 
 ENDED_MAX = 1_000
+"""Most ended moves that are stored."""
 ORDERS_MAX = 200
-"""So many orders are given at once; the rest when these are done."""
+"""Most orders in one answer; further ones follow when these are done."""
 
 
 class MoveStage(StrEnum):
-    """Where a move stands."""
+    """Stage of a move."""
 
     ASKED = "asked"
+    """Requested; the source has to export the device."""
     CARRIED = "carried"
-    """The source has given all; the device is shut out there."""
+    """Exported: the device is shut out at the source, the target has to import it."""
     TAKEN = "taken"
-    """The target has it; the device may connect there."""
+    """Imported: the device may connect at the target, the source has to retire its entry."""
     DONE = "done"
     SENT_BACK = "sent_back"
-    """The target cannot take it, or gave way to a cancellation."""
+    """The target cannot import it, or the move was cancelled: the source has to let the device in again."""
     RECALLED = "recalled"
-    """Cancelled after the source had given all: the target is asked whether it has the device."""
+    """Cancelled after the export: the target is asked whether it has the device."""
     REFUSED = "refused"
     CANCELLED = "cancelled"
 
@@ -63,66 +65,66 @@ ENDED_STAGES = frozenset({MoveStage.DONE, MoveStage.REFUSED, MoveStage.CANCELLED
 
 
 class UncarriedState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a forced move leaves behind, beside the state that tells duplicates."""
+    """What a forced move loses besides the identities for duplicate detection."""
 
     since: int = 0
-    """When the last span of that gateway came up (µs UTC): what it committed later is not here; 0: nothing ever did."""
+    """Time of the last span from that gateway (µs UTC); entries committed later are not here; 0: none ever came."""
     pending: int = 0
-    """Entries of its backlog that had not come up, besides."""
+    """Entries that still waited in its backlog."""
 
     def __str__(self) -> str:
         when = f"{datetime.fromtimestamp(self.since / 1e6, UTC):%Y-%m-%dT%H:%M:%SZ}" if self.since else "it joined"
         more = f", and {self.pending} entries of its backlog" if self.pending else ""
-        return f"the state that tells duplicates; what its gateway took since {when}{more}"
+        return f"the identities for duplicate detection; readings of its gateway since {when}{more}"
 
 
 class MoveRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One device's move."""
+    """The move of one device."""
 
     id: str
     device: str
     source: str
     """Division of the gateway that it leaves."""
     target: str
-    """Of the one to which it goes."""
+    """Division of the gateway to which it moves."""
     division: str
-    """Where it stands from then on."""
+    """Division of the device after the move."""
     stage: MoveStage
     by: str
     requested_at: int
     changed_at: int
     reason: str = ""
-    """Why it was refused."""
+    """Why it was refused or cancelled."""
     identities: int = 0
-    """Readings of which the identity went along."""
+    """Number of readings whose identities moved along."""
     parts: int = 0
     stored: bytes = b""
-    """The entry with its credentials, while it is on its way."""
+    """The device's entry with its credentials, during the move."""
     former_division: str = ""
-    """Where the device stood before."""
+    """Division of the device before the move."""
     department: str = ""
-    """Of the device: who may see the move."""
+    """Department of the device, which decides who may see the move."""
     forced: UncarriedState | None = None
-    """Its source, or where it is sent back its target, is gone: what did not go along."""
+    """What a forced move lost, because its source (or, where it is sent back, its target) is gone; None: not forced."""
     without_credential: bool = False
-    """It goes without its credential, because the gateway that is gone may still run."""
+    """The credential does not move along, because the gateway that is gone may still be running."""
     cancelled: bool = False
     owed_source: str = ""
-    """What the source has to do when it is back: ``settle`` or ``back``."""
+    """Order for the source when it is back: ``settle`` or ``back``; empty: none."""
     owed_target: str = ""
-    """What the target has to do then: ``drop``."""
+    """Order for the target when it is back: ``drop``; empty: none."""
     revision: int = 0
     format: int = 1
 
     @property
     def owed(self) -> str:
-        """What is still to be told to whom, for people; empty: nothing."""
+        """Orders that a gateway gets when it is back, as text; empty: none."""
         pairs = ((self.source, self.owed_source), (self.target, self.owed_target))
-        return "; ".join(f"{where} is told to {_DEBTS[what]} when it is back" for where, what in pairs if what)
+        return "; ".join(f"{gateway} has to {_DEBTS[action]} when it is back" for gateway, action in pairs if action)
 
 
 class MoveOrder(msgspec.Struct, frozen=True):
-    """What a gateway has to do."""
+    """Order to a gateway."""
 
     id: str
     action: str
@@ -135,11 +137,11 @@ class MoveOrder(msgspec.Struct, frozen=True):
     stored: bytes = b""
     forced: bool = False
     without_credential: bool = False
-    """Of ``back``: without the credential."""
+    """With ``back``: the device is let in without its credential."""
 
 
 class MoveReport(msgspec.Struct, frozen=True):
-    """What came of an order."""
+    """Report of a gateway on an order."""
 
     id: str
     refused: str = ""
@@ -147,13 +149,13 @@ class MoveReport(msgspec.Struct, frozen=True):
     parts: int = 0
     stored: bytes = b""
     action: str = ""
-    """Of the order; empty: a release before this one."""
+    """Action of the order; empty: the gateway runs an earlier release."""
     has_device: bool = False
-    """Of ``recall``: the device is here, it came by this move."""
+    """With ``recall``: the device is here and came by this move."""
 
 
 class MovePart(msgspec.Struct, frozen=True):
-    """Some of what goes along."""
+    """A part of the identities that move along."""
 
     id: str
     number: int
@@ -167,38 +169,38 @@ _ORDERS = {
     MoveStage.SENT_BACK: ("back", True),
     MoveStage.RECALLED: ("recall", False),
 }
-"""Stage -> (what to do, by the source or by the target)."""
+"""Stage -> (action, whether the source runs it and not the target)."""
 _NEXT = {
     MoveStage.ASKED: MoveStage.CARRIED,
     MoveStage.CARRIED: MoveStage.TAKEN,
     MoveStage.TAKEN: MoveStage.DONE,
     MoveStage.SENT_BACK: MoveStage.REFUSED,
 }
-_REFUSED = {MoveStage.ASKED: MoveStage.REFUSED, MoveStage.CARRIED: MoveStage.SENT_BACK}
+_REFUSED_NEXT = {MoveStage.ASKED: MoveStage.REFUSED, MoveStage.CARRIED: MoveStage.SENT_BACK}
 _DEBTS = {"settle": "retire the device", "back": "let the device in again", "drop": "retire the device"}
 
 
 class RegistryAccess(Protocol):
-    """What the book has to know of the gateways, and of what is here of their registries."""
+    """The register's access to the gateways' registries, as far as they are known here."""
 
     async def find(self, division: str, device: str) -> StoredDevice | None:
-        """Return a device's entry, as it is here."""
+        """Return a device's entry as it is known here; None: it is not."""
         ...
 
     async def amend(self, division: str, stored: StoredDevice) -> None:
-        """Make an entry of a node's copy another: a node in its place begins with it."""
+        """Replace an entry in a node's copy: a node that replaces a lost one starts with it."""
         ...
 
     def is_gone(self, division: str) -> bool:
-        """Return whether a gateway is no member any more: no credential of it is right."""
+        """Return whether a gateway has no valid credential: it left or was expelled."""
         ...
 
     def is_new(self, division: str) -> bool:
-        """Return whether no gateway of a division was ever here: it can have taken nothing."""
+        """Return whether no gateway of a division ever joined, so that it cannot have imported anything."""
         ...
 
     async def uncarried(self, division: str) -> UncarriedState:
-        """Return what of a gateway did not come up."""
+        """Return what a gateway has not forwarded, as far as known."""
         ...
 
 
@@ -215,7 +217,15 @@ class MoveRegister:
     def __init__(
         self, bucket: Bucket, trail: Trail, clock: Clock, divisions: Divisions, registries: RegistryAccess
     ) -> None:
-        """`registries`: ours, or the copies of those of the nodes."""
+        """Create an empty register; `load` fills it.
+
+        Args:
+            bucket: of moves, and of the parts that move along.
+            trail: records moves and cancellations.
+            clock: source of time.
+            divisions: the table of divisions.
+            registries: our own, and the copies of the nodes'.
+        """
         self._bucket = bucket
         self._trail = trail
         self._clock = clock
@@ -223,20 +233,21 @@ class MoveRegister:
         self._registries = registries
         self._moves: dict[str, MoveRecord] = {}
         self.on_change: list[Callable[[MoveRecord], None]] = []
-        """Called with each move as it stands now: all of them at `load`, then each that changes."""
+        """Called with the present state of each move: all at `load`, then each that changes."""
         self._watched = 0
         self._applied = asyncio.Condition()
 
     def all(self, by: Principal) -> list[MoveRecord]:
-        """Return those that concern the caller's scope, newest first."""
-        return [move for move in sorted(self._moves.values(), key=lambda one: -one.requested_at) if _concerns(by, move)]
+        """Return the moves in the caller's scope, newest first."""
+        moves = sorted(self._moves.values(), key=lambda move: -move.requested_at)
+        return [move for move in moves if _concerns(by, move)]
 
     def get(self, move_id: str, by: Principal) -> MoveRecord:
-        """Return one. Raises `NotFound`."""
-        found = self._moves.get(move_id)
-        if found is None or not _concerns(by, found):
-            raise NotFound(f"no move {move_id[:16]} in your scope")
-        return found
+        """Return a move. Raises `NotFound` where it is not in the caller's scope."""
+        move = self._moves.get(move_id)
+        if move is None or not _concerns(by, move):
+            raise NotFound(f"there is no move {move_id[:16]} in your scope")
+        return move
 
     async def request(
         self,
@@ -250,52 +261,56 @@ class MoveRegister:
         force: bool = False,
         keep_credential: bool = False,
     ) -> MoveRecord:
-        """Order a move; it is done as soon as both gateways are there.
+        """Request a move; it is carried out as soon as both gateways are connected.
 
         Args:
-            device: its id.
-            target: division of the gateway to which it goes.
-            division: where it stands from then on.
-            by: who orders it; both places must lie in his scope.
-            source: division of the gateway that it leaves; empty: looked for.
+            device: id of the device.
+            target: division of the gateway to which it moves.
+            division: division of the device after the move.
+            by: who requests it; both divisions must lie in the caller's scope.
+            source: division of the gateway that it leaves; empty: it is looked up.
             gateways: divisions of all gateways.
-            force: that gateway is gone: the entry goes as it is known here, and nothing else; see `Move.forced`.
-            keep_credential: the gateway that is gone cannot take the device any more, so its credential goes along.
+            force: the source is gone: only the entry as known here moves; see `MoveRecord.forced`.
+            keep_credential: with `force`: the source cannot accept the device any more, so its credential moves along.
 
         Raises:
-            NotFound, PermissionDenied, Conflict, ConfigError: no such device; not his; it is on its way, or stands
-                behind a
-                gateway; the place is not served there; forced although its gateway is a member.
+            NotFound: there is no such device in the caller's scope.
+            PermissionDenied: `by` may not change devices of the division.
+            ConfigError: the target is not a gateway, or does not serve the division.
+            Conflict: the device is being moved already, is disabled or is connected through another device; or the
+                source or target is (or, by force, is not) a member.
         """
         await self.settle_abandoned()
         place = self._divisions.check(division)[0]
         if target not in gateways:
-            raise ConfigError(f"no gateway {target[:16]}", key="target", remedy=f"one of {', '.join(gateways)}")
+            raise ConfigError(
+                f"there is no gateway {target[:16]}", key="target", remedy=f"give one of {', '.join(gateways)}"
+            )
         if not contains(target, place):
-            raise ConfigError(f"{place} is not served by {target}", key="division", remedy=f"a part of {target}")
-        where, stored = await self._find_device(device, [source] if source else gateways, by)
-        if where == target:
+            raise ConfigError(f"{place} is not served by {target}", key="division", remedy=f"give a part of {target}")
+        origin, stored = await self._find_device(device, [source] if source else gateways, by)
+        if origin == target:
             raise Conflict(f"{device} is at {target} already; change its division there")
         demand(by, Action.CHANGE_DEVICES, place, stored.device.department)
         if stored.device.gateway:
-            raise Conflict(f"{device} stands behind {stored.device.gateway}: it has no way of its own to move")
+            raise Conflict(f"{device} is connected through {stored.device.gateway} and cannot move without it")
         if stored.device.state is DeviceState.DISABLED and not (force and stored.moved_out_by):
             raise Conflict(f"{device} is disabled; enable it first, or register it anew at {target}")
-        for one in self._moves.values():
-            if one.device == device and one.stage not in ENDED_STAGES:
-                raise Conflict(f"{device} is on its way already; wait, or `sensegate device move --cancel {one.id}`")
-        gone = self._registries.is_gone(where)
-        if gone and not force:
-            raise Conflict(f"{where} is no member any more and gives nothing; move {device} by force")
-        if force and not gone:
-            raise Conflict(f"{where} is a member: it could take {device} too; `sensegate node expel {where}` first")
+        for move in self._moves.values():
+            if move.device == device and move.stage not in ENDED_STAGES:
+                raise Conflict(f"{device} is being moved already; wait, or `sensegate device move --cancel {move.id}`")
+        is_gone = self._registries.is_gone(origin)
+        if is_gone and not force:
+            raise Conflict(f"{origin} is no longer a member and cannot export {device}; move it by force")
+        if force and not is_gone:
+            raise Conflict(f"{origin} is a member and could accept {device} too; `sensegate node expel {origin}` first")
         if self._registries.is_gone(target):
-            raise Conflict(f"{target} is no member any more: it takes nothing")
+            raise Conflict(f"{target} is no longer a member and cannot import {device}")
         now = self._clock.now()
         move = MoveRecord(
             secrets.token_hex(6),
             device,
-            where,
+            origin,
             target,
             place,
             MoveStage.ASKED,
@@ -305,113 +320,117 @@ class MoveRegister:
             former_division=stored.device.division,
             department=stored.device.department,
         )
-        facts: Facts = {"from": where, "to": target, "division": place, "move": move.id}
+        facts: Facts = {"from": origin, "to": target, "division": place, "move": move.id}
         before: Facts = {"division": stored.device.division}
         if not force:
             await self._trail.record(by, "device.move", device, before=before, after=facts)
             return await self._write(move)
-        left = await self._registries.uncarried(where)
-        facts |= {"forced": True, "not_carried": str(left), "credential": "kept" if keep_credential else "void"}
+        uncarried = await self._registries.uncarried(origin)
+        facts |= {"forced": True, "not_carried": str(uncarried), "credential": "kept" if keep_credential else "void"}
         await self._trail.record(by, "device.move", device, before=before, after=facts)
-        # Shut out for an earlier move, perhaps; should this one come to nothing, it is to be open again.
+        # It may have been shut out for an earlier move; should this one fail, it must be open again.
         known = msgspec.structs.replace(stored.device, state=DeviceState.REGISTERED)
         entry = StoredDevice(known, stored.credentials if keep_credential else Credentials())
-        # What the one that is gone owed of earlier moves could open it again there.
-        for one in [
-            move for move in self._moves.values() if move.device == device and where in {move.source, move.target}
-        ]:
-            await self._drop_debts(one, where)
+        # Orders of earlier moves that the source still owes could let the device in again there.
+        for earlier in [other for other in self._moves.values() if other.device == device]:
+            await self._drop_debts(earlier, origin)
         move = msgspec.structs.replace(
             move,
             stage=MoveStage.CARRIED,
             stored=encode_stored(entry),
-            forced=left,
+            forced=uncarried,
             without_credential=not keep_credential,
             owed_source="settle",
         )
-        # First the copy: a node in place of the lost one begins with the device retired.
+        # First the copy: a node that replaces the lost one starts with the device retired.
         retired = msgspec.structs.replace(stored.device, state=DeviceState.RETIRED)
-        await self._registries.amend(where, StoredDevice(retired, moved_out_by=move.id))
+        await self._registries.amend(origin, StoredDevice(retired, moved_out_by=move.id))
         return await self._write(move)
 
     async def _drop_debts(self, move: MoveRecord, division: str) -> None:
-        kept = {
-            "owed_source": "" if move.source == division else move.owed_source,
-            "owed_target": "" if move.target == division else move.owed_target,
-        }
-        if (kept["owed_source"], kept["owed_target"]) != (move.owed_source, move.owed_target):
-            await self._end(msgspec.structs.replace(move, **kept))
+        """Drop the orders that a gateway owes from a move."""
+        owed_source = "" if move.source == division else move.owed_source
+        owed_target = "" if move.target == division else move.owed_target
+        if (owed_source, owed_target) != (move.owed_source, move.owed_target):
+            await self._end(msgspec.structs.replace(move, owed_source=owed_source, owed_target=owed_target))
 
     async def cancel(
         self, move_id: str, *, by: Principal, force: bool = False, keep_credential: bool = False
     ) -> MoveRecord:
-        """Call a move off: the device stays where it was, or returns there.
+        """Cancel a move: the device stays where it was, or returns there.
 
         Args:
-            move_id: which.
-            by: who; either place must lie in his scope.
-            force: the target is gone, and nobody can tell whether it took the device: it returns all the same.
-            keep_credential: that gateway cannot take the device any more, so its credential stays good.
+            move_id: id of the move.
+            by: who cancels; either division must lie in the caller's scope.
+            force: the target is gone, so whether it imported the device is unknown: it returns all the same.
+            keep_credential: with `force`: the target cannot accept the device any more, so its credential stays valid.
 
         Raises:
-            NotFound, PermissionDenied: as `get`; not his.
-            Conflict: it is over, or too late; or the target has to answer first and is away.
+            NotFound: as `get`.
+            PermissionDenied: `by` may not.
+            Conflict: the move has ended, or it is too late; or the target must answer first and is away.
         """
         await self.settle_abandoned()
         move = self.get(move_id, by)
         places = (move.former_division or move.source, move.division)
         if not any(allows(by, Action.CHANGE_DEVICES, place, move.department) for place in places):
             raise PermissionDenied(
-                f"move {move.id} is called off by who may change devices of {places[0]} or {places[1]}"
+                f"move {move.id} can be cancelled only by who may change devices of {places[0]} or {places[1]}"
             )
         if move.stage in ENDED_STAGES or move.stage is MoveStage.SENT_BACK:
             raise Conflict(f"move {move.id} is {move.stage}")
-        new = self._registries.is_new(move.target)
-        lost = move.stage is not MoveStage.ASKED and not new and self._registries.is_gone(move.target)
-        if move.stage is MoveStage.TAKEN and not lost:
+        is_new = self._registries.is_new(move.target)
+        is_lost = move.stage is not MoveStage.ASKED and not is_new and self._registries.is_gone(move.target)
+        if move.stage is MoveStage.TAKEN and not is_lost:
             raise Conflict(f"{move.target} has {move.device} already; move it back when this move is done")
-        if lost and not force:
-            raise Conflict(f"{move.target} is no member any more and may have taken {move.device}; cancel by force")
-        if move.stage is MoveStage.RECALLED and not lost and not new:
-            raise Conflict(f"{move.target} is asked already; `sensegate node expel {move.target}` if it is lost")
+        if is_lost and not force:
+            raise Conflict(f"{move.target} is no longer a member and may have {move.device}; cancel by force")
+        if move.stage is MoveStage.RECALLED and not is_lost and not is_new:
+            raise Conflict(f"{move.target} has been asked already; `sensegate node expel {move.target}` if it is lost")
         facts: Facts = {"move": move.id, "stage": move.stage.value}
-        left = await self._registries.uncarried(move.target) if lost else None
-        if left is not None:
-            facts |= {"forced": True, "not_carried": str(left), "credential": "kept" if keep_credential else "void"}
+        uncarried = await self._registries.uncarried(move.target) if is_lost else None
+        if uncarried is not None:
+            facts |= {
+                "forced": True,
+                "not_carried": str(uncarried),
+                "credential": "kept" if keep_credential else "void",
+            }
         await self._trail.record(by, "device.move.cancel", move.device, after=facts)
         after = msgspec.structs.replace(
             move, cancelled=True, changed_at=self._clock.now(), reason=f"cancelled by {by.id}"
         )
         if move.stage is MoveStage.ASKED:
-            # The source may be in the middle of it: it opens again what it has shut, whenever it is there.
+            # The source may be in the middle of the export: it lets the device in again when it is back.
             return await self._end(msgspec.structs.replace(after, stage=MoveStage.CANCELLED, owed_source="back"))
-        if new:
+        if is_new:
             return await self._send_back(after)
-        if left is None:
+        if uncarried is None:
             return await self._write(msgspec.structs.replace(after, stage=MoveStage.RECALLED))
         await self._retire_copy(move, move.target)
-        after = msgspec.structs.replace(after, forced=left, without_credential=not keep_credential, owed_target="drop")
+        after = msgspec.structs.replace(
+            after, forced=uncarried, without_credential=not keep_credential, owed_target="drop"
+        )
         return await self._send_back(after)
 
     async def _retire_copy(self, move: MoveRecord, division: str) -> None:
-        """Have a node in place of a lost one begin without the device: it is elsewhere."""
+        """Retire the device in a node's copy: a node that replaces a lost one starts without it."""
         known = await self._registries.find(division, move.device)
         if known is not None and move.id in {known.moved_in_by, known.moved_out_by}:
             retired = msgspec.structs.replace(known.device, state=DeviceState.RETIRED)
             await self._registries.amend(division, StoredDevice(retired, moved_out_by=move.id))
 
     async def _send_back(self, move: MoveRecord) -> MoveRecord:
-        """Have the source let the device in again; one that is gone is told when it is back."""
+        """Have the source let the device in again, now or when it is back."""
         if not self._registries.is_gone(move.source):
             return await self._write(msgspec.structs.replace(move, stage=MoveStage.SENT_BACK))
-        over = MoveStage.CANCELLED if move.cancelled else MoveStage.REFUSED
+        ended = MoveStage.CANCELLED if move.cancelled else MoveStage.REFUSED
         if move.stored:
-            # Of a forced move: what is here of its registry says again what it said.
+            # After a forced move: restore the entry in the copy of its registry.
             await self._registries.amend(move.source, decode_stored(move.stored))
-        return await self._end(msgspec.structs.replace(move, stage=over, owed_source="back"))
+        return await self._end(msgspec.structs.replace(move, stage=ended, owed_source="back"))
 
     async def _shut_copy(self, move: MoveRecord) -> None:
-        """Have a node in place of the source begin with the device shut out, though its copy may not say so yet."""
+        """Shut the device out in the source's copy: a node that replaces the source starts so."""
         known = await self._registries.find(move.source, move.device)
         if known is not None and known.moved_out_by != move.id:
             shut = msgspec.structs.replace(known.device, state=DeviceState.DISABLED)
@@ -419,7 +438,7 @@ class MoveRegister:
             await self._registries.amend(move.source, entry)
 
     async def settle_abandoned(self) -> None:
-        """End the moves that wait for the last step of a source that is gone: it is told when it is back."""
+        """End the moves that wait for the last step of a source that is gone; it gets the order when it is back."""
         for move in [move for move in self._moves.values() if move.stage in {MoveStage.TAKEN, MoveStage.SENT_BACK}]:
             if self._registries.is_gone(move.source):
                 now = msgspec.structs.replace(move, changed_at=self._clock.now())
@@ -428,103 +447,105 @@ class MoveRegister:
     async def _finish_without_source(self, move: MoveRecord) -> None:
         """End a move whose target has the device and whose source is gone."""
         await self._retire_copy(move, move.source)
-        # Told twice it does nothing the second time; told never it would take the device when it is back.
+        # The order may be repeated; without it the source would accept the device when it is back.
         await self._end(msgspec.structs.replace(move, stage=MoveStage.DONE, owed_source="settle"))
 
     async def _find_device(self, device: str, gateways: list[str], by: Principal) -> tuple[str, StoredDevice]:
+        """Return (division of the gateway, entry) of a device. Raises `NotFound`."""
         for division in gateways:
             stored = await self._registries.find(division, device)
             if stored is None or stored.device.state is DeviceState.RETIRED:
                 continue
             if not allows(by, Action.CHANGE_DEVICES, stored.device.division, stored.device.department):
-                continue  # the same answer as for what does not exist
+                continue  # the same answer as for a device that does not exist
             return division, stored
-        raise NotFound(f"no device {device[:64]} at a gateway that this centre knows")
+        raise NotFound(f"there is no device {device[:64]} at a gateway known to this centre")
 
     # ── orders ──────────────────────────────────────────────────────────────────────────────────────
 
     def orders_digest(self, division: str) -> str:
-        """Return a word that changes with what a gateway has to do; empty: nothing."""
+        """Return a digest of a gateway's open orders; empty: there are none."""
         return ",".join(f"{order.id}:{order.action}" for order in self._orders(division))
 
     def _orders(self, division: str) -> list[MoveOrder]:
-        """Return what a gateway has to do, what is oldest first: it may owe something of a device that comes back."""
-        found: list[MoveOrder] = []
-        for move in sorted(self._moves.values(), key=lambda one: (one.requested_at, one.id)):
-            for what, by_source in _due(move):
-                if what == "give" and self._registries.is_gone(move.target):
-                    continue  # nobody would take it
+        """Return the orders of a gateway, oldest first: it may owe one for a device that comes back."""
+        orders: list[MoveOrder] = []
+        for move in sorted(self._moves.values(), key=lambda move: (move.requested_at, move.id)):
+            for action, by_source in _due(move):
+                if action == "give" and self._registries.is_gone(move.target):
+                    continue  # the target could not import it
                 if (move.source if by_source else move.target) != division:
                     continue
                 other = move.target if by_source else move.source
-                forced, bare = move.forced is not None, move.without_credential
-                found.append(
+                orders.append(
                     MoveOrder(
                         move.id,
-                        what,
+                        action,
                         move.device,
                         other,
                         move.division,
                         move.parts,
                         move.stored,
-                        forced,
-                        without_credential=bare,
+                        move.forced is not None,
+                        without_credential=move.without_credential,
                     )
                 )
-            if len(found) >= ORDERS_MAX:
+            if len(orders) >= ORDERS_MAX:
                 break
-        return found
+        return orders
 
     async def answer_orders(self, division: str, _payload: bytes) -> bytes:
-        """Answer a gateway that asks what it has to do."""
+        """Answer a gateway with its orders."""
         return _encode(self._orders(division))
 
     async def answer_part(self, division: str, payload: bytes) -> bytes:
-        """Keep a part of what goes along (from the source), or give it (to the target, which sends none)."""
+        """Store a part of the identities from the source, or return it to the target, which sends an empty payload."""
         part = decode_part(payload)
         move = self._move_of(division, part.id)
         key = f"{move.id}.{part.number}"
         if part.payload:
             if division != move.source or move.stage is not MoveStage.ASKED:
-                raise PermissionDenied(f"move {move.id} takes nothing from {division} now")
+                raise PermissionDenied(f"move {move.id} accepts no part from {division} now")
             await self._bucket.put(key, part.payload)
             return b""
         if division != move.target or move.stage is not MoveStage.CARRIED:
-            raise PermissionDenied(f"move {move.id} gives nothing to {division} now")
+            raise PermissionDenied(f"move {move.id} has no part for {division} now")
         row = await self._bucket.get(key)
         if row is None or row.value is None:
-            raise NotFound(f"part {part.number} of move {move.id} is not here")
+            raise NotFound(f"part {part.number} of move {move.id} is not stored here")
         return row.value
 
     async def take_report(self, division: str, payload: bytes) -> bytes:
-        """Take what came of an order; the same again changes nothing."""
-        said = _move_report(payload)
-        move = self._move_of(division, said.id)
-        if move.stage in ENDED_STAGES or (said.action and said.action in {move.owed_source, move.owed_target}):
-            await self._settle_debt(move, division, said)
+        """Apply a gateway's report on an order; a repeated report changes nothing."""
+        report = _move_report(payload)
+        move = self._move_of(division, report.id)
+        if move.stage in ENDED_STAGES or (report.action and report.action in {move.owed_source, move.owed_target}):
+            await self._settle_debt(move, division, report)
             return b""
-        what, by_source = _ORDERS[move.stage]
+        action, by_source = _ORDERS[move.stage]
         if (move.source if by_source else move.target) == division:
             if move.stage is MoveStage.RECALLED:
-                await self._take_recall_report(move, said)
-            elif said.action in {"", what}:  # else an answer to what was ordered before
-                await self._advance(move, said)
+                await self._take_recall_report(move, report)
+            elif report.action in {"", action}:  # else it answers an earlier order
+                await self._advance(move, report)
         return b""
 
-    async def _advance(self, move: MoveRecord, said: MoveReport) -> None:
-        """Take what came of the order of a move's stage."""
-        stage = _REFUSED.get(move.stage, move.stage) if said.refused else _NEXT[move.stage]
+    async def _advance(self, move: MoveRecord, report: MoveReport) -> None:
+        """Apply a report on the order of a move's stage."""
+        stage = _REFUSED_NEXT.get(move.stage, move.stage) if report.refused else _NEXT[move.stage]
         if stage is move.stage:
             return
         if stage is MoveStage.REFUSED and move.cancelled:
             stage = MoveStage.CANCELLED
-        after = msgspec.structs.replace(move, changed_at=self._clock.now(), reason=said.refused or move.reason)
+        after = msgspec.structs.replace(move, changed_at=self._clock.now(), reason=report.refused or move.reason)
         if stage is MoveStage.SENT_BACK:
             await self._send_back(after)
             return
         after = msgspec.structs.replace(after, stage=stage)
         if stage is MoveStage.CARRIED:
-            after = msgspec.structs.replace(after, stored=said.stored, identities=said.identities, parts=said.parts)
+            after = msgspec.structs.replace(
+                after, stored=report.stored, identities=report.identities, parts=report.parts
+            )
             await self._shut_copy(after)
         if stage is MoveStage.TAKEN:
             await self._finish_at_target(after)
@@ -534,10 +555,10 @@ class MoveRegister:
             await self._write(after)
 
     async def _finish_at_target(self, move: MoveRecord) -> None:
-        """Note that the target has the device; what is left to the source is owed where it is gone."""
+        """Note that the target has the device; a source that is gone owes the last step."""
         known = await self._registries.find(move.target, move.device)
         if known is None or known.device.state is DeviceState.RETIRED:
-            # Its registry has not been copied yet: should it be lost now, this is all that is known.
+            # Its registry has not been copied yet; should it be lost now, the copy must have this entry.
             stored = decode_stored(move.stored)
             moved = msgspec.structs.replace(
                 stored.device, division=move.division, state=DeviceState.REGISTERED, revision=0
@@ -548,28 +569,28 @@ class MoveRegister:
         else:
             await self._write(msgspec.structs.replace(move, owed_source=""))
 
-    async def _take_recall_report(self, move: MoveRecord, said: MoveReport) -> None:
-        """Take the target's word whether it has the device; only that word decides who takes it."""
-        has = said.has_device if said.action == "recall" else not said.refused
-        if said.action == "recall" and said.refused:
-            return  # asked again
+    async def _take_recall_report(self, move: MoveRecord, report: MoveReport) -> None:
+        """Apply the target's report whether it has the device, which alone decides who gets it."""
+        has_device = report.has_device if report.action == "recall" else not report.refused
+        if report.action == "recall" and report.refused:
+            return  # it is asked again
         after = msgspec.structs.replace(move, changed_at=self._clock.now())
-        if has:
-            why = f"{move.reason}, too late: {move.target} had it already"
+        if has_device:
+            reason = f"{move.reason}, too late: {move.target} had it already"
             await self._finish_at_target(
-                msgspec.structs.replace(after, stage=MoveStage.TAKEN, cancelled=False, reason=why)
+                msgspec.structs.replace(after, stage=MoveStage.TAKEN, cancelled=False, reason=reason)
             )
         else:
             await self._send_back(after)
 
-    async def _settle_debt(self, move: MoveRecord, division: str, said: MoveReport) -> None:
-        """Note that a gateway has done what it owed."""
-        if said.refused:
-            return  # tried again
+    async def _settle_debt(self, move: MoveRecord, division: str, report: MoveReport) -> None:
+        """Note that a gateway has run an order that it owed."""
+        if report.refused:
+            return  # it is tried again
         owed_source, owed_target = move.owed_source, move.owed_target
-        if division == move.source and said.action in {"", owed_source}:
+        if division == move.source and report.action in {"", owed_source}:
             owed_source = ""
-        if division == move.target and said.action == owed_target:
+        if division == move.target and report.action == owed_target:
             owed_target = ""
         if (owed_source, owed_target) == (move.owed_source, move.owed_target):
             return
@@ -579,35 +600,35 @@ class MoveRegister:
         await (self._end(after) if move.stage in ENDED_STAGES else self._write(after))
 
     async def _end(self, move: MoveRecord) -> MoveRecord:
-        """Write a move that is over; the entry is kept only for who may have to open it again."""
+        """Write an ended move; the device's entry stays only where the source may have to let it in again."""
         if move.owed_source != "back":
             move = msgspec.structs.replace(move, stored=b"")
-        kept = await self._write(move)
-        await self._remove_parts(kept)
-        return kept
+        ended = await self._write(move)
+        await self._remove_parts(ended)
+        return ended
 
     async def _remove_parts(self, move: MoveRecord) -> None:
-        """Remove what went along, also of a move that its source gave up in the middle; and moves over long ago."""
+        """Remove the parts of a move, also of one that its source gave up midway, and the oldest ended moves."""
         number = 0
         while number < move.parts or await self._bucket.get(f"{move.id}.{number}") is not None:
             await self._bucket.delete(f"{move.id}.{number}")
             number += 1
         ended = (move for move in self._moves.values() if move.stage in ENDED_STAGES and not move.owed)
-        over = sorted(ended, key=lambda one: one.changed_at)
-        for old in over[:-ENDED_MAX]:
+        by_age = sorted(ended, key=lambda move: move.changed_at)
+        for old in by_age[:-ENDED_MAX]:
             await self._bucket.delete(old.id)
             self._moves.pop(old.id, None)
 
     def _move_of(self, division: str, move_id: str) -> MoveRecord:
         move = self._moves.get(move_id)
         if move is None or division not in (move.source, move.target):
-            raise PermissionDenied(f"no move {move_id[:16]} concerns {division}")
+            raise PermissionDenied(f"there is no move {move_id[:16]} for {division}")
         return move
 
     # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
 
     async def load(self) -> None:
-        """Read the whole bucket; then `watch` keeps up with it."""
+        """Read the whole bucket; `watch` then follows its changes."""
         rows, self._watched = await self._bucket.load_all()
         for row in rows:
             await self._apply(row)
@@ -617,7 +638,7 @@ class MoveRegister:
         await follow(self._bucket, self._watched, self._apply, self._clock)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Return when a condition on the moves holds; looked at after every change."""
+        """Wait until a condition on the moves holds; it is checked after every change."""
         async with self._applied:
             await self._applied.wait_for(condition)
 
@@ -647,12 +668,12 @@ class MoveRegister:
 
 
 def _due(move: MoveRecord) -> list[tuple[str, bool]]:
-    """Return what is to be done now, (what, by the source or by the target)."""
+    """Return the due orders as (action, whether the source runs it)."""
     due = [(move.owed_source, True), (move.owed_target, False), _ORDERS.get(move.stage, ("", True))]
     return [item for item in due if item[0]]
 
 
 def _concerns(by: Principal, move: MoveRecord) -> bool:
-    """Return whether a caller may see the device where it stood, or where it stands then."""
+    """Return whether a caller may see the device at its division before or after the move."""
     places = (move.former_division or move.source, move.division)
     return any(allows(by, Action.READ_REGISTRY, place, move.department) for place in places)

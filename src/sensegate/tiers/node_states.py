@@ -90,17 +90,8 @@ class NodeMonitor:
                 pass
             await self._clock.sleep(POLL_S)
 
-    async def lanes(self, member: str) -> list[LaneRecord]:
-        """Return the present lane records of a node. Raises `Unavailable`."""
-        records = []
-        for lane in ("live", "backlog"):
-            last = await self._log.last(f"commit.{member}.{lane}")
-            if last and (record := read(last, "links", decode_lane)) is not None:
-                records.append(record)
-        return records
-
     async def _status_of(self, member: str, *, is_up: bool) -> NodeStatus:
-        records = await self.lanes(member)
+        records = await lane_records(self._log, member)
         counts = [record.totals for record in records]
         state = LinkState.UP if is_up else LinkState.SILENT if records else LinkState.NEVER
         return NodeStatus(
@@ -116,6 +107,16 @@ class NodeMonitor:
             _sums(counts),
             self._reports.latest.get(member) if self._reports else None,
         )
+
+
+async def lane_records(log: Log, member: str) -> list[LaneRecord]:
+    """Return the present lane records of a node. Raises `Unavailable`."""
+    records = []
+    for lane in ("live", "backlog"):
+        last = await log.last(f"commit.{member}.{lane}")
+        if last and (record := read(last, "links", decode_lane)) is not None:
+            records.append(record)
+    return records
 
 
 def _family(counts: Sequence[dict[str, int]], family: str) -> int:

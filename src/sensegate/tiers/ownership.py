@@ -1,10 +1,11 @@
-"""Which member of a centre owns which device: the first that sends rows of it, until the book of moves says otherwise.
+"""Owners of devices among the members of a centre: the first to send rows of a device, until it is moved.
 
-    rows of a new device ─▶ claimed, written before the rows are ─▶ the member's
+    rows of a new device ─▶ claimed for the member, before the rows are written
     rows of a device that another member owns ─▶ refused, counted, recorded in the trail, shown with the nodes
-    a move of the book ─▶ both may send while it lasts; then the target owns it, and what the source still has comes up
+    a move (`move_register`) ─▶ both may send while it lasts; then the target owns the device, and rows that the source
+                                still has in its log are accepted
 
-Claims stand in a bucket, many to a row: a province has millions of devices.
+Claims are stored in a bucket, many to a row, for a province has millions of devices.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from sensegate.tiers.move_register import MoveRecord, MoveStage
 DEVICES_MAX = 1_000_000
 """Most devices of one member."""
 ROW_DEVICES = 2_000
-"""Devices in one row of the bucket."""
+"""Most devices in one row of the bucket."""
 CONFLICTS_MAX = 1_000
-"""Conflicts that are remembered."""
+"""Most conflicts that are remembered."""
 CONFLICT_RECORD_S = 3_600.0
-"""The trail has at most one record of conflicts per member and this time."""
+"""Interval per member in which the trail gets at most one record of conflicts."""
 
 _log = structlog.get_logger("tiers")
 
 
 class ClaimedDevices(msgspec.Struct, frozen=True):
-    """A row of the bucket, ``claims/<member>/<number>``: devices that a member was the first to send."""
+    """A row of the bucket under ``claims/<member>/<number>``: devices that a member was the first to send."""
 
     member: str
     devices: list[str]
@@ -47,21 +48,21 @@ class ClaimedDevices(msgspec.Struct, frozen=True):
 
 
 class DeviceTransfer(msgspec.Struct, frozen=True):
-    """A row of the bucket, ``transfers/<device>``: a device that has another owner than its first."""
+    """A row of the bucket under ``transfers/<device>``: a device whose owner has changed."""
 
     device: str
     owner: str
     former: tuple[str, ...]
-    """Members that owned it before: what they still have of it comes up."""
+    """Members that owned it before; rows that they still have of it are accepted."""
     changed_at: int
-    """When it changed hands, µs UTC."""
+    """When the owner changed, µs UTC."""
     reason: str = ""
-    """Id of the move, or who decided."""
+    """Id of the move, or of the operator who decided."""
     format: int = 1
 
 
 class DeviceConflict(msgspec.Struct, frozen=True):
-    """A device that a member sent although another one owns it."""
+    """A device that a member sent although another member owns it."""
 
     device: str
     owner: str
@@ -92,14 +93,14 @@ class DeviceOwners:
         is_own: Callable[[str], bool] = lambda _device: False,
         devices_max: int = DEVICES_MAX,
     ) -> None:
-        """Make it empty; `load` fills it.
+        """Create an empty register; `load` fills it.
 
         Args:
-            bucket: where claims and transfers are.
-            trail: where conflicts and decisions are recorded.
-            clock: the time.
+            bucket: of claims and transfers.
+            trail: records conflicts and decisions.
+            clock: source of time.
             home: division of the centre, whose own devices no member owns.
-            is_own: whether a device is in the centre's own registry, and in use.
+            is_own: whether a device is in the centre's own registry and in use.
             devices_max: most devices of one member.
         """
         self._bucket = bucket
@@ -112,12 +113,12 @@ class DeviceOwners:
         self._owner: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._rows: dict[str, list[tuple[list[str], int]]] = {}
-        """Member -> (devices, revision) of its rows."""
+        """Member -> (devices, revision) of each of its rows."""
         self._transfers: dict[str, tuple[DeviceTransfer, int]] = {}
         self._moving: dict[str, MoveRecord] = {}
-        """Device -> its move, while both gateways may send rows of it."""
+        """Device -> its move while both gateways may send rows of it."""
         self._due: dict[str, MoveRecord] = {}
-        """Device -> a move that is over and not written as a transfer yet."""
+        """Device -> its finished move that is not yet written as a transfer."""
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
         self._conflicts: OrderedDict[tuple[str, str], DeviceConflict] = OrderedDict()
@@ -126,7 +127,7 @@ class DeviceOwners:
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────
 
     def owner(self, device: str) -> str:
-        """Return the member that owns a device, the centre's division for its own; empty: nobody does."""
+        """Return the member that owns a device, the centre's division for its own devices; empty: none does."""
         due = self._due.get(device)
         if due is not None:
             return due.target
@@ -136,7 +137,7 @@ class DeviceOwners:
         return self._owner.get(device, "") or (self._home if self._is_own(device) else "")
 
     def may_send(self, member: str, device: str) -> bool:
-        """Return whether rows of an owned device are taken from a member: it is, was or becomes the owner."""
+        """Return whether rows of an owned device are accepted from a member: it is, was or becomes the owner."""
         if self.owner(device) == member:
             return True
         known = self._transfers.get(device)
@@ -148,11 +149,11 @@ class DeviceOwners:
         )
 
     def room(self, member: str) -> int:
-        """Return how many devices more a member may own."""
+        """Return how many more devices a member may own."""
         return max(0, self._devices_max - self._counts.get(member, 0))
 
     def conflicts(self, member: str = "") -> list[DeviceConflict]:
-        """Return the newest conflicts, in which a member is the sender or the owner; empty: of all."""
+        """Return conflicts, newest first, in which a member is the sender or the owner; empty: of all members."""
         return [
             conflict
             for conflict in reversed(self._conflicts.values())
@@ -162,11 +163,11 @@ class DeviceOwners:
     # ── claims and conflicts ────────────────────────────────────────────────────────────────────────
 
     async def claim(self, member: str, devices: Sequence[str]) -> None:
-        """Make devices that nobody owns a member's, durably. Those that are its own already stay so.
+        """Make a member the owner of devices that have none, durably; devices that it owns already are left.
 
         Raises:
-            Overloaded: another member was faster with one of them; judge the rows again.
-            Unavailable, StoreFull: the outcome is unknown, or there is no room; ask again.
+            Overloaded: another member has just claimed one of them; check the rows again.
+            Unavailable, StoreFull: the outcome is unknown, or there is no room; claim again.
         """
         async with self._writing:
             owners = {device: self.owner(device) for device in devices}
@@ -186,7 +187,7 @@ class DeviceOwners:
         try:
             written = await self._bucket.put(key, value, expected=revision)
         except Conflict:
-            # Another process, or an earlier write of ours whose answer was lost.
+            # Written by another process, or by an earlier attempt of ours whose answer was lost.
             row = await self._bucket.get(key)
             if row is None:
                 raise
@@ -196,7 +197,7 @@ class DeviceOwners:
         return len(taken)
 
     async def note_conflicts(self, member: str, devices: Iterable[str]) -> None:
-        """Remember that a member sent devices of others: counted, told, and recorded in the trail.
+        """Count, log and record in the trail that a member sent devices of others.
 
         Raises `Unavailable`, `StoreFull` where it cannot be recorded.
         """
@@ -215,16 +216,17 @@ class DeviceOwners:
             return
         self._recorded[member] = self._clock.monotonic()
         shown = dict(fresh[:20])
-        _log.error("member sends devices that another one owns; their rows are refused", member=member, devices=shown)
+        _log.error("rows refused: the member does not own these devices", member=member, owners=shown)
         by = Principal(f"node-{member}", Role.DEVICE, scope(self._home), name="the node itself")
         await self._trail.record(by, "device.conflict", member, after={"devices": shown, "count": len(fresh)})
 
     async def assign(self, device: str, member: str, *, by: Principal) -> DeviceTransfer:
-        """Decide who owns a device, e.g. where the wrong member was the first to send it.
+        """Set the owner of a device, e.g. where the wrong member was the first to send it.
 
         Raises:
-            PermissionDenied: `by` may not. NotFound: nobody ever sent it. Conflict: it is on its way by the book of
-                moves.
+            PermissionDenied: `by` may not.
+            NotFound: no member ever sent it.
+            Conflict: a move of it is in progress.
         """
         demand(by, Action.CHANGE_NODES, self._home)
         async with self._writing:
@@ -232,26 +234,26 @@ class DeviceOwners:
             if not owner or owner == self._home:
                 raise NotFound(f"no member owns {device[:64]}")
             if device in self._moving:
-                raise Conflict(f"{device} is on its way by move {self._moving[device].id}; wait, or cancel it")
+                raise Conflict(f"{device} is being moved by {self._moving[device].id}; wait, or cancel the move")
             before, after = {"owner": owner}, {"owner": member}
             await self._trail.record(by, "device.assign", device, before=dict(before), after=dict(after))
-            # What the wrong owner still has of it stays refused: it never was its device.
+            # Rows that the wrong owner still has stay refused: it was never its device.
             return await self._transfer(device, member, (), by.id)
 
-    async def _transfer(self, device: str, owner: str, former: tuple[str, ...], why: str) -> DeviceTransfer:
-        made = DeviceTransfer(device, owner, former[-FORMER_MAX:], self._clock.now(), why)
-        key, value = f"{_TRANSFERS}{device}", _encode(made)
+    async def _transfer(self, device: str, owner: str, former: tuple[str, ...], reason: str) -> DeviceTransfer:
+        transfer = DeviceTransfer(device, owner, former[-FORMER_MAX:], self._clock.now(), reason)
+        key, value = f"{_TRANSFERS}{device}", _encode(transfer)
         known = self._transfers.get(device)
         revision = await self._bucket.put(key, value, expected=known[1] if known else 0)
         self._apply(Row(key, value, revision))
         for pair in [pair for pair in self._conflicts if pair[1] == device]:
             del self._conflicts[pair]
-        return made
+        return transfer
 
-    # ── the book of moves ───────────────────────────────────────────────────────────────────────────
+    # ── moves ───────────────────────────────────────────────────────────────────────────
 
     def on_move(self, move: MoveRecord) -> None:
-        """Take a move of the book as it stands now; to be called for each at the start, and for each change."""
+        """Apply the present state of a move; call it for each move at the start, and after each change."""
         self._moving.pop(move.device, None)
         if move.stage in _MOVING:
             self._moving[move.device] = move
@@ -262,14 +264,14 @@ class DeviceOwners:
             self._wake.set()
 
     async def run(self) -> None:
-        """Write transfers of moves that are done, until cancelled."""
+        """Write the transfers of finished moves until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
             await self.write_due()
 
     async def write_due(self) -> None:
-        """Write what is due. Raises `Unavailable`, `StoreFull`."""
+        """Write the transfers that are due. Raises `Unavailable`, `StoreFull`."""
         for device, move in list(self._due.items()):
             async with self._writing:
                 known = self._transfers.get(device)

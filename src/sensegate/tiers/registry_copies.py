@@ -1,9 +1,9 @@
-"""A copy of a node's registries at its centre, and back from there into a new store.
+"""Copies of the nodes' registries at their centre, and their restore into a new store.
 
-    node: bucket changes ─▶ Copying ─▶ ask ``store_rows`` ─▶ centre: Copies ─▶ bucket ``copy_<node>``
-    a node in place of a lost one: `answer_restore` ◀─ ask ``answer_restore``, before it opens anything
+    node: bucket changes ─▶ RegistryUploader ─▶ ask ``copy`` ─▶ centre: RegistryCopies ─▶ bucket ``copy_<node>``
+    a node that replaces a lost one: `restore` ◀─ ask ``restore``, before it opens anything
 
-Rows are sent again until the centre has confirmed them; the revision up to which it has each bucket stands beside them.
+Rows are sent again until the centre has confirmed them; the copy also has the revision of each bucket that it reached.
 """
 
 from __future__ import annotations
@@ -26,45 +26,46 @@ PART_BYTES = 500_000
 ROWS_MAX = 500
 GATHER_S = 0.1
 POLL_S = 60.0
-"""What nobody told of is looked for so often."""
+"""Interval of the check for changes of which no event came."""
 UNWATCHED = frozenset({"usage"})
-"""Buckets that change all the time: they go with the others, or when it is looked."""
+"""Buckets that change all the time: their changes alone do not trigger an upload."""
 _AT = "at"
-_PLACE = re.compile(rb"[0-9]{1,18}")
-_TOGETHER = 64
+_REVISION = re.compile(rb"[0-9]{1,18}")
+_CONCURRENT_WRITES = 64
 
 Ask = Callable[[str, bytes], Awaitable[bytes]]
-"""(what, payload) -> the centre's answer."""
+"""(question, payload) -> the centre's answer."""
 
 
 class CopyPosition(msgspec.Struct, frozen=True):
-    """How far the centre has a node's buckets."""
+    """Revisions of a node's buckets that the centre has."""
 
     log_epoch: str = ""
-    """Of the store that they are of."""
+    """Epoch of the log of the store to which they belong."""
     revisions: dict[str, int] = {}
+    """Bucket -> revision."""
 
 
 class RegistryRows(msgspec.Struct, frozen=True):
-    """Some rows of one bucket."""
+    """Changed rows of one bucket."""
 
     log_epoch: str
     bucket: str
     rows: list[tuple[str, bytes | None]]
     """(key, value); None: deleted."""
     revision: int
-    """Of the last of them."""
+    """Revision of the last of these rows."""
     complete_until: int = 0
-    """All that was changed before this time (µs UTC, the node's clock) has come with this part; 0: not said."""
+    """All changes before this time (µs UTC of the node's clock) have been sent; 0: no statement."""
 
 
 class RestorePage(msgspec.Struct, frozen=True):
-    """Some rows of all buckets, on their way back."""
+    """Rows of all buckets for a restore."""
 
     rows: list[tuple[str, str, bytes]]
     """(bucket, key, value)."""
     next: int
-    """Where to go on; 0: that was all."""
+    """Revision from which to continue; 0: there are no more rows."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -74,10 +75,18 @@ _page = msgspec.msgpack.Decoder(RestorePage).decode
 
 
 class RegistryUploader:
-    """The node's side: sends what changes while `run`."""
+    """The node's side: uploads changed rows while `run`."""
 
     def __init__(self, nc: Client, buckets: Mapping[str, Bucket], ask: Ask, clock: Clock, *, log_epoch: str) -> None:
-        """`nc`: a connection of `User.GATEWAY` at the node; `log_epoch`: epoch of its log."""
+        """Prepare to upload.
+
+        Args:
+            nc: a connection of `User.GATEWAY` at the node.
+            buckets: name -> bucket.
+            ask: sends a question to the centre.
+            clock: source of time.
+            log_epoch: epoch of the node's log.
+        """
         self._nc = nc
         self._buckets = dict(buckets)
         self._ask = ask
@@ -86,18 +95,18 @@ class RegistryUploader:
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Bring the centre's copy up to date and keep it so, until cancelled.
+        """Keep the centre's copy up to date until cancelled.
 
         Raises `Unavailable`, `PermissionDenied`.
         """
         names = {f"$KV.{name}." for name in self._buckets if name not in UNWATCHED}
 
-        async def heard(message: Msg) -> None:
+        async def on_change(message: Msg) -> None:
             if any(message.subject.startswith(name) for name in names):
                 self._changed.set()
 
-        with api.lost("hear of changes"):
-            subscription = await self._nc.subscribe("$KV.>", cb=heard)
+        with api.lost("subscribe to changes of buckets"):
+            subscription = await self._nc.subscribe("$KV.>", cb=on_change)
         try:
             at = _at(await self._ask("copied", b""))
             revisions = dict(at.revisions) if at.log_epoch == self._life else {}
@@ -115,7 +124,7 @@ class RegistryUploader:
                     continue
                 await self._clock.sleep(GATHER_S)
         finally:
-            with api.lost("hear no more"):
+            with api.lost("end the subscription"):
                 await subscription.unsubscribe()
 
     async def _send(self, name: str, bucket: Bucket, after: int) -> int:
@@ -134,66 +143,66 @@ class RegistryUploader:
 
 
 class RegistryCopies:
-    """The centre's side: a bucket for each node."""
+    """The centre's side: a bucket with the copy of each node."""
 
     def __init__(self, open_: Callable[[str], Awaitable[Bucket]]) -> None:
         self._open = open_
         self.complete_until: dict[str, int] = {}
-        """Division -> all that was changed in its registries before this time is here, µs UTC of its clock."""
+        """Member -> time before which all its changes are here, µs UTC of its clock."""
         self._buckets: dict[str, Bucket] = {}
 
-    async def answer_position(self, division: str, _payload: bytes) -> bytes:
-        """Answer how far a node's buckets are here."""
-        row = await (await self._of(division)).get(_AT)
+    async def answer_position(self, member: str, _payload: bytes) -> bytes:
+        """Answer with the revisions of a node's buckets that are here."""
+        row = await (await self._of(member)).get(_AT)
         return row.value if row and row.value else _encode(CopyPosition())
 
-    async def store_rows(self, division: str, payload: bytes) -> bytes:
-        """Take a part of a node's registries."""
+    async def store_rows(self, member: str, payload: bytes) -> bytes:
+        """Store changed rows of a node."""
         part = _part(payload)
         if part.complete_until:
-            self.complete_until[division] = part.complete_until
+            self.complete_until[member] = part.complete_until
             return b""
-        bucket = await self._of(division)
-        for start in range(0, len(part.rows), _TOGETHER):
-            some = part.rows[start : start + _TOGETHER]
-            await asyncio.gather(*(_write(bucket, f"{part.bucket}.{key}", value) for key, value in some))
-        at = _at(await self.answer_position(division, b""))
+        bucket = await self._of(member)
+        for start in range(0, len(part.rows), _CONCURRENT_WRITES):
+            chunk = part.rows[start : start + _CONCURRENT_WRITES]
+            await asyncio.gather(*(_write(bucket, f"{part.bucket}.{key}", value) for key, value in chunk))
+        at = _at(await self.answer_position(member, b""))
         known = at.revisions if at.log_epoch == part.log_epoch else {}
         await bucket.put(_AT, _encode(CopyPosition(part.log_epoch, {**known, part.bucket: part.revision})))
         return b""
 
-    async def find(self, division: str, bucket: str, key: str) -> bytes | None:
-        """Return a row of a node's registries as it is here; None where there is none."""
-        row = await (await self._of(division)).get(f"{bucket}.{key}")
+    async def find(self, member: str, bucket: str, key: str) -> bytes | None:
+        """Return a row of a node's registry from its copy; None where there is none."""
+        row = await (await self._of(member)).get(f"{bucket}.{key}")
         return row.value if row else None
 
-    async def overwrite(self, division: str, bucket: str, key: str, value: bytes) -> None:
-        """Make a row another than the node sent: what a node in place of a lost one is to begin with."""
-        await (await self._of(division)).put(f"{bucket}.{key}", value)
+    async def overwrite(self, member: str, bucket: str, key: str, value: bytes) -> None:
+        """Replace a row of the copy: a node that replaces a lost one starts with the new value."""
+        await (await self._of(member)).put(f"{bucket}.{key}", value)
 
-    async def answer_restore(self, division: str, payload: bytes) -> bytes:
-        """Answer a node in a new store that asks for what is here of it; `payload`: where to go on."""
-        if payload and not _PLACE.fullmatch(payload):
-            raise PermissionDenied("restore: the place to go on from is no revision; update the node")
+    async def answer_restore(self, member: str, payload: bytes) -> bytes:
+        """Answer a node with a new store with rows of its copy; `payload`: revision from which to continue."""
+        if payload and not _REVISION.fullmatch(payload):
+            raise PermissionDenied("restore: the revision to continue from is not a number; update the node")
         after = int(payload or b"0")
-        rows = await (await self._of(division)).changes(after, limit=ROWS_MAX)
-        found: list[tuple[str, str, bytes]] = []
+        rows = await (await self._of(member)).changes(after, limit=ROWS_MAX)
+        page: list[tuple[str, str, bytes]] = []
         size = 0
         for row in rows:
             size += len(row.key) + len(row.value or b"") + 16
-            if found and size > PART_BYTES:
+            if page and size > PART_BYTES:
                 break
             after = row.revision
             name, dot, key = row.key.partition(".")
             if row.value is not None and dot:
-                found.append((name, key, row.value))
-        return _encode(RestorePage(found, after if rows else 0))
+                page.append((name, key, row.value))
+        return _encode(RestorePage(page, after if rows else 0))
 
-    async def _of(self, division: str) -> Bucket:
-        found = self._buckets.get(division)
-        if found is None:
-            found = self._buckets[division] = await self._open(f"copy_{division}")
-        return found
+    async def _of(self, member: str) -> Bucket:
+        bucket = self._buckets.get(member)
+        if bucket is None:
+            bucket = self._buckets[member] = await self._open(f"copy_{member}")
+        return bucket
 
 
 async def _write(bucket: Bucket, key: str, value: bytes | None) -> None:
@@ -204,7 +213,7 @@ async def _write(bucket: Bucket, key: str, value: bytes | None) -> None:
 
 
 async def restore(buckets: Mapping[str, Bucket], ask: Ask) -> int:
-    """Write what the centre has of this node into its new buckets; return how many rows.
+    """Write the centre's copy of this node into its new buckets; return the number of rows.
 
     Raises `Unavailable`, `PermissionDenied`.
     """
@@ -213,8 +222,8 @@ async def restore(buckets: Mapping[str, Bucket], ask: Ask) -> int:
         page = _page(await ask("restore", str(after).encode()))
         if page.next == 0:
             return count
-        for start in range(0, len(page.rows), _TOGETHER):
-            some = [row for row in page.rows[start : start + _TOGETHER] if row[0] in buckets]
-            await asyncio.gather(*(buckets[name].put(key, value) for name, key, value in some))
-            count += len(some)
+        for start in range(0, len(page.rows), _CONCURRENT_WRITES):
+            rows = [row for row in page.rows[start : start + _CONCURRENT_WRITES] if row[0] in buckets]
+            await asyncio.gather(*(buckets[name].put(key, value) for name, key, value in rows))
+            count += len(rows)
         after = page.next

@@ -1,4 +1,4 @@
-"""What a node tells its centre of itself, every few seconds, and what it is told in return."""
+"""Status reports of a node to its centre, every few seconds, and the answers to them."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ _log = structlog.get_logger("tiers")
 
 
 class NodeReport(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Of a node. What a release does not know is left out, and what it does not know of others' is passed over."""
+    """Status report of a node. Releases may differ: missing fields have defaults, unknown ones are ignored."""
 
     version: str
     sent_at: int
     """The node's clock, µs UTC."""
     generation: int = 0
     load: float = 0.0
-    """Runnable processes of its machine, mean of a minute."""
+    """Load average of its machine over one minute."""
     cores: int = 0
     rss_mb: float = 0.0
     devices: int = 0
     connected: int = 0
-    """Open connections of devices."""
+    """Number of open connections of devices."""
     counts: dict[str, int] = {}
-    """Ledger kind -> count since its log began."""
+    """Ledger kind -> count since the node's log began."""
     tables: dict[str, str] = {}
-    """Name of a table that must be the same everywhere -> its digest."""
+    """Common table -> its digest, which must be the same everywhere."""
     problems: tuple[str, ...] = ()
-    """Why it is not well, a sentence each."""
+    """Problems of the node, one sentence each."""
 
 
 class ReportReply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Of the centre."""
+    """Answer of the centre to a report."""
 
     version: str
     answered_at: int
     """The centre's clock, µs UTC."""
     base: str = ""
-    """Digest of the base data that this node should have; another than it has: it asks for them."""
+    """Digest of the configuration that this node should have; where it differs the node asks for it."""
     orders: str = ""
-    """Digest of what is ordered of this node; empty: nothing."""
+    """Digest of the open orders for this node; empty: there are none."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -66,7 +66,7 @@ def machine_load() -> tuple[float, int, float]:
 
 
 def report_of(now: int, counts: dict[str, int], devices: int, problems: list[str]) -> NodeReport:
-    """Return what a node tells of itself."""
+    """Return the present report of this node."""
     load, cores, rss_mb = machine_load()
     return NodeReport(
         __version__,
@@ -82,12 +82,12 @@ def report_of(now: int, counts: dict[str, int], devices: int, problems: list[str
 
 
 class Reporter:
-    """Tells the centre of this node while `run`."""
+    """Sends the reports of this node while `run`."""
 
     def __init__(
         self, report: Callable[[], Awaitable[NodeReport]], ask: Callable[[str, bytes], Awaitable[bytes]], clock: Clock
     ) -> None:
-        """`ask`: (what, payload) -> the centre's answer."""
+        """`report` returns the present report; `ask` sends a question to the centre."""
         self._report = report
         self._ask = ask
         self._clock = clock
@@ -101,47 +101,47 @@ class Reporter:
         return self.reply
 
     async def run(self) -> None:
-        """Report until cancelled; a centre that does not answer is asked again."""
-        refused = ""
+        """Report until cancelled; failures are logged once per cause."""
+        failure = ""
         while True:
             try:
                 self.reply = decode_reply(await self._ask("report", _encode(await self._report())))
-                refused = ""
+                failure = ""
                 self._moved.set()
                 self._moved = asyncio.Event()
             except (Unavailable, PermissionDenied, ValueError) as why:
-                if str(why) != refused:
-                    _log.info("the centre has not heard our report", reason=str(why))
-                refused = str(why)
+                if str(why) != failure:
+                    _log.info("report not delivered to the centre", reason=str(why))
+                failure = str(why)
             await self._clock.sleep(INTERVAL_S)
 
 
 class ReceivedReport(msgspec.Struct, frozen=True):
-    """The last report of a node."""
+    """A report of a node with its time of arrival."""
 
     report: NodeReport
     received_at: int
-    """The centre's clock when it came."""
+    """When it arrived, µs UTC of the centre's clock."""
 
     @property
     def clock_offset_s(self) -> float:
-        """By how much the node's clock is ahead of the centre's, less its way here."""
+        """Offset of the node's clock from the centre's, transit included."""
         return (self.report.sent_at - self.received_at) / 1e6
 
 
 class NodeReports:
-    """The last report of each node, as the centre heard it."""
+    """The latest report of each node, at the centre."""
 
     def __init__(self, version: str, clock: Clock, reply: Callable[[str, NodeReport], Mapping[str, str]]) -> None:
-        """`reply`: (division, its report) -> digests by which it sees that there is something for it."""
+        """`reply`: (member, its report) -> `base` and `orders` of the answer."""
         self._version = version
         self._clock = clock
         self._reply = reply
         self.latest: dict[str, ReceivedReport] = {}
 
-    async def answer_report(self, division: str, payload: bytes) -> bytes:
+    async def answer_report(self, member: str, payload: bytes) -> bytes:
         """Answer a node's report."""
         report = decode_report(payload)
         now = self._clock.now()
-        self.latest[division] = ReceivedReport(report, now)
-        return _encode(ReportReply(self._version, now, **self._reply(division, report)))
+        self.latest[member] = ReceivedReport(report, now)
+        return _encode(ReportReply(self._version, now, **self._reply(member, report)))

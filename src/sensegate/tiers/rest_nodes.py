@@ -9,11 +9,12 @@ import msgspec
 
 from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound, PermissionDenied
+from sensegate.ports import PartKey
 from sensegate.tiers.gaps import GapReport
 from sensegate.tiers.members import AREAS_MAX, CODE_LIFE_S, JoinAnswer, JoinRequest, Members, NodeMember
+from sensegate.tiers.node_rows import NodeRow
 from sensegate.web import listing
 from sensegate.web.bodies import Body, Division, Text
-from sensegate.web.deps import NodeRow, PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 MemberName = Annotated[str, msgspec.Meta(max_length=32, pattern="^[a-z0-9-]*$")]
@@ -66,6 +67,8 @@ class Expulsion(Body, frozen=True):
 
 
 _NO_CENTRE = "this gateway is no centre: nodes join a centre"
+NODES = PartKey[Callable[[], Sequence[NodeRow]]]("nodes", absent="this gateway lists no nodes")
+"""Returns the nodes that this gateway knows, itself first."""
 MEMBERS = PartKey[Members]("members", absent=_NO_CENTRE)
 JOIN = PartKey[Callable[[str, str, str], Awaitable[JoinAnswer]]]("join", absent=_NO_CENTRE)
 """(code, release, epoch of the node's log): admits a node."""
@@ -83,7 +86,7 @@ async def _nodes(call: Call) -> listing.RowPage[NodeRow]:
 
 def _rows(call: Call) -> list[NodeRow]:
     scope = call.principal.scope.division
-    return [row for row in call.deps.nodes() if row.division.startswith(scope) or scope.startswith(row.division)]
+    return [row for row in call.part(NODES)() if row.division.startswith(scope) or scope.startswith(row.division)]
 
 
 async def _node(call: Call) -> NodeRow:

@@ -1,6 +1,6 @@
-"""Return flow across an air gap: parts in a signed file, which a node takes only if they follow what it has.
+"""Return flow across an air gap: parts in a signed file, which a node accepts only if they follow its position.
 
-The file is MessagePack: what is signed, the Ed25519 signature, and the public key; the node believes the one key that
+The file is MessagePack: the signed body, its Ed25519 signature, and the public key; the node trusts only the key that
 its configuration names.
 """
 
@@ -16,17 +16,17 @@ from sensegate.errors import ConfigError
 from sensegate.tiers.return_flow import ReturnFlow, ReturnPart, ReturnRequest
 
 FILE_BYTES = 32 * 1024**2
-"""A file holds about so much; the next one begins where it ends."""
+"""Approximate size of a file; the next one continues where it ends."""
 _CONTEXT = b"sensegate return 1\n"
 
 
 class ReturnFile(msgspec.Struct, frozen=True):
-    """What is signed."""
+    """The signed body of a file."""
 
     centre: str
     division: str
     made_at: int
-    """µs UTC."""
+    """Time of the export, µs UTC."""
     log_epoch: str
     after: int
     until: int
@@ -46,42 +46,44 @@ _parts = decoder(ReturnFile, "file of a return flow")
 
 
 async def export_file(
-    returns: ReturnFlow, division: str, wanted: ReturnRequest, key: Ed25519PrivateKey, *, centre: str, made: int
+    returns: ReturnFlow, division: str, request: ReturnRequest, key: Ed25519PrivateKey, *, centre: str, made_at: int
 ) -> tuple[bytes, ReturnFile]:
-    """Return a signed file of what follows a place, and what is in it. Raises as `Returns.part`."""
+    """Return a signed file of the rows after a position, and its body. Raises as `ReturnFlow.part`."""
     parts: list[ReturnPart] = []
-    size, now = 0, wanted
+    size = 0
     while True:
-        part = await returns.part(division, now)
+        part = await returns.part(division, request)
         if not part.entries and parts and not part.more:
             break
         parts.append(part)
         size += sum(len(entry.payload) for entry in part.entries)
         if not part.more or size >= FILE_BYTES:
             break
-        now = ReturnRequest(part.log_epoch, part.until)
-    held = ReturnFile(centre, division, made, parts[0].log_epoch, parts[0].after, parts[-1].until, tuple(parts))
-    body = _encode(held)
+        request = ReturnRequest(part.log_epoch, part.until)
+    content = ReturnFile(centre, division, made_at, parts[0].log_epoch, parts[0].after, parts[-1].until, tuple(parts))
+    body = _encode(content)
     public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    return _encode(_Signed(body, key.sign(_CONTEXT + body), public)), held
+    return _encode(_Signed(body, key.sign(_CONTEXT + body), public)), content
 
 
 def read_file(file: bytes, key: bytes) -> ReturnFile:
-    """Return what a file holds; `key`: the only public key that is believed (32 bytes).
+    """Verify a file and return its body; `key`: the only trusted public key (32 bytes).
 
     Raises:
-        ConfigError: it is no such file, another key signed it, or it was changed.
+        ConfigError: it is not such a file, another key signed it, or it was changed.
     """
     try:
         signed = _signed(file)
     except ValueError as why:
         raise ConfigError(f"cannot be read: {why}", remedy="make it with `sensegate return export`") from why
     if signed.key != key:
-        raise ConfigError("signed with another key", key="returns.key_file", remedy="give the centre's statements.pub")
+        raise ConfigError(
+            "the file is signed with another key", key="returns.key_file", remedy="give the centre's statements.pub"
+        )
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signed.signature, _CONTEXT + signed.body)
     except InvalidSignature as why:
-        raise ConfigError("the signature does not fit: the file was changed", remedy="carry it over again") from why
+        raise ConfigError("the signature is wrong: the file was changed", remedy="transfer it again") from why
     try:
         return _parts(signed.body)
     except ValueError as why:

@@ -1,7 +1,8 @@
-"""Return flow (数据回流), the centre's side: what the centre took in of a node's area goes back to that node.
+"""Return flow (数据回流), the centre's side: readings of a node's area that reached the centre go back to that node.
 
-What comes to the centre from other systems is committed under ``readings.<city>.<county>.<grade>``; what nodes brought
-up stands under ``all``, and never goes back. Nodes ask for what follows a place; to ask further on is to acknowledge.
+Readings that come to the centre from other systems are committed under ``readings.<city>.<county>.<grade>``; those
+forwarded by nodes are stored under ``all``, and never go back. A node asks for the rows after a position; asking for
+more acknowledges those before.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from sensegate.model import Entry
 from sensegate.ports import Log
 
 PART_BYTES = 400_000
-"""A part holds no more, but for a single entry: it goes in one message."""
+"""Most bytes of one part, which is one message; a single larger entry makes a part of its own."""
 INDEX_MAX = 200_000
-"""Entries of one node whose places are remembered; what lies before is looked for in the log."""
-SCAN = 256
+"""Most entries of one node whose sequences are remembered; older ones are found by scanning the log."""
+SCAN_ENTRIES = 256
 
 
 class ReturnedRows(msgspec.Struct, frozen=True, array_like=True):
-    """Rows of one entry of the centre's log, with the identities that they have there."""
+    """Rows of one entry of the centre's log, with their identities."""
 
     kind: str
     """``readings`` or ``observations``."""
@@ -35,14 +36,14 @@ class ReturnedRows(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ReturnRequest(msgspec.Struct, frozen=True):
-    """What a node asks: what follows a place that it has committed."""
+    """Request of a node for the rows after the position that it has committed."""
 
     log_epoch: str = ""
     after: int = 0
 
 
 class ReturnPart(msgspec.Struct, frozen=True):
-    """What follows, up to a place."""
+    """Rows that go back to a node, up to a sequence."""
 
     division: str
     log_epoch: str
@@ -51,109 +52,106 @@ class ReturnPart(msgspec.Struct, frozen=True):
     until: int
     entries: tuple[ReturnedRows, ...] = ()
     more: bool = False
-    """There is more at once."""
+    """Whether more follow at once."""
     starts_at_oldest: bool = False
-    """It begins with the oldest that is kept: what a node lacks before it has expired."""
+    """Whether it starts with the oldest entry of the log: earlier ones have expired."""
     format: int = 1
 
 
 class ReturnFlow:
-    """Finds each node's part; `index_entry` is told of every entry with rows as the log grows."""
+    """Returns each node's rows from the centre's log; `index_entry` is called for each entry as the log grows."""
 
     def __init__(self, log: Log, *, grade_max: int) -> None:
         self._log = log
         self._grade_max = grade_max
         self._sequences: dict[str, list[int]] = defaultdict(list)
         self._begun: int | None = None
-        """After this sequence `_sequences` know every entry."""
+        """Sequence after which `_sequences` is complete; None: nothing is indexed yet."""
         self._end = 0
         self.acknowledged: dict[str, int] = {}
-        """Division -> place after which it asked last."""
-
-    def read_from(self, log: Log) -> None:
-        """Read this instead: the log as far as it may be delivered, where a standby must have it first."""
-        self._log = log
+        """Division -> position of its last request."""
 
     def index_from(self, after: int) -> None:
-        """Say that `index_entry` is told of all after a sequence."""
+        """Start the index: `index_entry` is called for all entries after a sequence."""
         if self._begun is None:
             self._begun = self._end = after
 
     def index_entry(self, entry: Entry) -> None:
-        """Remember where an entry stands if it is one for a node; one that comes again is known."""
+        """Add an entry to the index if it is for a node; a repeated one is ignored."""
         if entry.sequence <= self._end:
             return
         self._end = entry.sequence
         if (division := self._division_of(entry)) is None:
             return
-        places = self._sequences[division]
-        places.append(entry.sequence)
-        if len(places) > INDEX_MAX:
-            self._begun = max(self._begun or 0, places[INDEX_MAX // 2])
-            del places[: INDEX_MAX // 2 + 1]
+        sequences = self._sequences[division]
+        sequences.append(entry.sequence)
+        if len(sequences) > INDEX_MAX:
+            self._begun = max(self._begun or 0, sequences[INDEX_MAX // 2])
+            del sequences[: INDEX_MAX // 2 + 1]
 
     def _division_of(self, entry: Entry) -> str | None:
-        if not entry.subject.startswith(ROWS) or (found := read_subject(entry, "returns")) is None:
+        """Return the division to which an entry goes back; None: to none."""
+        if not entry.subject.startswith(ROWS) or (subject := read_subject(entry, "returns")) is None:
             return None
-        return found.node if found.place != "all" and found.grade <= self._grade_max else None
+        return subject.node if subject.place != "all" and subject.grade <= self._grade_max else None
 
-    async def part(self, division: str, wanted: ReturnRequest) -> ReturnPart:
-        """Return what a node's part has after a place.
+    async def part(self, division: str, request: ReturnRequest) -> ReturnPart:
+        """Return the next part for a node.
 
-        Raises `Unavailable`, `Gone` (the log no longer has the place).
+        Raises `Unavailable`, `Gone` (the log ends before the requested position).
         """
-        life = self._log.epoch
-        after = wanted.after if wanted.log_epoch in {"", life} else 0
+        epoch = self._log.epoch
+        after = request.after if request.log_epoch in {"", epoch} else 0
         self.acknowledged[division] = after
         first, last = await self._log.bounds()
         if after > last:
             raise Gone(f"the centre's log ends at {last}, before {after}: it was restored from an older state")
-        after, oldest = max(after, first - 1), after <= first - 1
+        after, starts_at_oldest = max(after, first - 1), after <= first - 1
         if self._begun is None or after < self._begun:
-            part = await self._scan(division, life, after)
+            part = await self._scan(division, epoch, after)
         else:
-            part = await self._read_indexed(division, life, after)
-        return msgspec.structs.replace(part, starts_at_oldest=oldest)
+            part = await self._read_indexed(division, epoch, after)
+        return msgspec.structs.replace(part, starts_at_oldest=starts_at_oldest)
 
-    async def _read_indexed(self, division: str, life: str, after: int) -> ReturnPart:
-        """Return what the entries at remembered places hold for a node."""
-        places = self._sequences.get(division, [])
+    async def _read_indexed(self, division: str, epoch: str, after: int) -> ReturnPart:
+        """Return the next part for a node by the index."""
+        sequences = self._sequences.get(division, [])
         end = self._end
-        found: list[ReturnedRows] = []
+        rows: list[ReturnedRows] = []
         until, size = after, 0
-        for sequence in places[bisect.bisect_right(places, after) :]:
+        for sequence in sequences[bisect.bisect_right(sequences, after) :]:
             if size >= PART_BYTES:
-                return ReturnPart(division, life, after, until, tuple(found), more=True)
-            one = await self._log.fetch(sequence - 1, limit=1)
-            if one and one[0].sequence == sequence and (returned := _returned(one[0])) is not None:
-                if found and size + len(returned.payload) > PART_BYTES:
-                    return ReturnPart(division, life, after, until, tuple(found), more=True)
-                found.append(returned)
+                return ReturnPart(division, epoch, after, until, tuple(rows), more=True)
+            entries = await self._log.fetch(sequence - 1, limit=1)
+            if entries and entries[0].sequence == sequence and (returned := _returned(entries[0])) is not None:
+                if rows and size + len(returned.payload) > PART_BYTES:
+                    return ReturnPart(division, epoch, after, until, tuple(rows), more=True)
+                rows.append(returned)
                 size += len(returned.payload)
             until = sequence
-        return ReturnPart(division, life, after, max(until, end), tuple(found))
+        return ReturnPart(division, epoch, after, max(until, end), tuple(rows))
 
-    async def _scan(self, division: str, life: str, after: int) -> ReturnPart:
-        """Return what some entries of the log hold for a node: what lies before the index."""
-        entries = await self._log.fetch(after, limit=SCAN)
-        found: list[ReturnedRows] = []
+    async def _scan(self, division: str, epoch: str, after: int) -> ReturnPart:
+        """Return the next part for a node by reading entries that precede the index."""
+        entries = await self._log.fetch(after, limit=SCAN_ENTRIES)
+        rows: list[ReturnedRows] = []
         until, size = after, 0
         for entry in entries:
             if self._division_of(entry) == division and (returned := _returned(entry)) is not None:
-                if found and size + len(returned.payload) > PART_BYTES:
+                if rows and size + len(returned.payload) > PART_BYTES:
                     break
-                found.append(returned)
+                rows.append(returned)
                 size += len(returned.payload)
             until = entry.sequence
-        return ReturnPart(division, life, after, until, tuple(found), more=bool(entries))
+        return ReturnPart(division, epoch, after, until, tuple(rows), more=bool(entries))
 
 
 def _returned(entry: Entry) -> ReturnedRows | None:
-    """Return an entry's rows with their identities, which they would otherwise have by where they stand.
+    """Return an entry's rows with explicit identities, which they otherwise have by their sequence.
 
-    None: it cannot be read, and is passed over.
+    None: the entry cannot be read, and is skipped.
     """
-    batch, found = read_rows(entry, "returns"), rows_subject(entry.subject)
-    if batch is None or found is None:
+    batch, subject = read_rows(entry, "returns"), rows_subject(entry.subject)
+    if batch is None or subject is None:
         return None
-    return ReturnedRows(found.kind, found.grade, columns.encode(batch.without_local()))
+    return ReturnedRows(subject.kind, subject.grade, columns.encode(batch.without_local()))

@@ -1,6 +1,7 @@
-"""Return flow (数据回流), the node's side: asks its centre for its part and commits it with the place it has come to.
+"""Return flow (数据回流), the node's side: asks the centre for its rows and commits them with its position.
 
-What came back stands under ``<kind>.<city>.back.<grade>``: subscribers of the node read it, the uplink leaves it alone.
+Returned rows are stored under ``<kind>.<city>.back.<grade>``: subscribers of the node read them, the uplink does not
+forward them.
 """
 
 from __future__ import annotations
@@ -26,92 +27,99 @@ from sensegate.ports import Log
 from sensegate.tiers.return_flow import ReturnPart, ReturnRequest
 
 LEDGER_SOURCE = "return"
-"""The source under which it stands in the ledger."""
+"""Ledger source of returned rows."""
 POLL_S = 1.0
 REFUSED_S = 60.0
+"""Pause after a refusal of the centre."""
 _log = structlog.get_logger("tiers")
 
 Ask = Callable[[str, bytes], Awaitable[bytes]]
-"""(what, payload) -> the centre's answer. Raises `Unavailable`, `PermissionDenied`."""
+"""(question, payload) -> the centre's answer. Raises `Unavailable`, `PermissionDenied`."""
 
 
 class ReturnPosition(msgspec.Struct, frozen=True):
-    """How far a node has come in its centre's log; JSON on its own log (``commit.<division>-return``)."""
+    """Position of a node in its centre's log; JSON on the node's own log (``commit.<division>-return``)."""
 
     batch_id: str
     number: int
     log_epoch: str
     position: int
     rows: int
-    """Since it began."""
+    """Number of returned rows since the node's log began."""
     format: int = 1
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _part = decoder(ReturnPart, "part of the return flow")
-_place = decoder(ReturnPosition, "place of the return flow", json=True)
+_position = decoder(ReturnPosition, "position of the return flow", json=True)
 
 
 class ReturnReceiver:
-    """Takes what comes back; `run` asks for it until cancelled."""
+    """Commits returned rows; `run` asks for them until cancelled."""
 
     def __init__(self, division: str, log: Log, clock: Clock, store: StoreConfig) -> None:
         self._division = division
-        self._own = log
+        self._log = log
         self._clock = clock
         self._store = store
-        self._held: tuple[ReturnPosition, int] | None = None
+        self._known: tuple[ReturnPosition, int] | None = None
         self._ahead = 0
-        """Place up to which there was nothing for us; not written down."""
+        """Sequence up to which the centre had nothing for this node; not stored."""
 
     async def run(self, ask: Ask) -> None:
-        """Take part after part; while the centre or the log is away, wait."""
+        """Commit part after part until cancelled; wait while the centre or the log is away."""
         while True:
             try:
                 more = await self.take_next(ask)
             except PermissionDenied as why:
-                _log.info("the centre gives nothing back", reason=str(why))
+                _log.info("return flow refused by the centre", reason=str(why))
                 await self._clock.sleep(REFUSED_S)
             except (Unavailable, Fenced, StoreFull, Conflict, ValueError) as why:
-                _log.warning("what comes back is taken later", reason=str(why))
+                _log.warning("returned rows not committed; retrying", reason=str(why))
                 await self._clock.sleep(POLL_S)
             else:
                 if not more:
                     await self._clock.sleep(POLL_S)
 
     async def take_next(self, ask: Ask) -> bool:
-        """Take the next part; return whether there is more at once. Raises as `take`, and `PermissionDenied`."""
-        place, _ = await self._read()
-        part = _part(await ask("returned", _encode(ReturnRequest(place.log_epoch, max(place.position, self._ahead)))))
+        """Commit the next part; return whether more follow at once. Raises as `take`, and `PermissionDenied`."""
+        reached, _ = await self._read()
+        request = ReturnRequest(reached.log_epoch, max(reached.position, self._ahead))
+        part = _part(await ask("returned", _encode(request)))
         await self.take(part)
         return part.more
 
     async def take(self, part: ReturnPart, *, by_file: bool = False) -> int:
-        """Commit a part that follows the place we have come to; return its rows.
+        """Commit a part that follows our position; return the number of its rows.
 
         Raises:
-            ConfigError: it is of another node. Conflict: it does not follow. Fenced, StoreFull, Unavailable: not
-                committed.
-            ValueError: it holds what is no batch of rows.
+            ConfigError: it is for another node.
+            Conflict: it does not follow our position.
+            Fenced, StoreFull, Unavailable: it was not committed.
+            ValueError: an entry is not a batch of rows.
         """
-        place, sequence = await self._read()
+        reached, sequence = await self._read()
         if part.division != self._division:
             raise ConfigError(
-                f"of {part.division}, this node is {self._division}", key="division", remedy="export this node's own"
+                f"the part is for {part.division}, this node is {self._division}",
+                key="division",
+                remedy="export for this node",
             )
-        if by_file and part.log_epoch == place.log_epoch and part.until <= place.position:
-            return 0  # a file that was taken before
-        begins = max(place.position, self._ahead) if place.log_epoch == part.log_epoch else 0
-        if part.after > begins and not part.starts_at_oldest:
-            raise Conflict(f"begins after {part.after}; we have come to {begins}: take what lies between first")
-        if part.after < place.position and part.log_epoch == place.log_epoch:
-            raise Conflict(f"begins after {part.after}, before our place {place.position}; ask from there")
-        if 0 < begins < part.after:
-            _log.warning("what came back before has expired at the centre", after=begins, oldest=part.after)
+        if by_file and part.log_epoch == reached.log_epoch and part.until <= reached.position:
+            return 0  # the file was taken before
+        start = max(reached.position, self._ahead) if reached.log_epoch == part.log_epoch else 0
+        if part.after > start and not part.starts_at_oldest:
+            raise Conflict(f"the part starts after {part.after}, our position is {start}; take what lies between first")
+        if part.after < reached.position and part.log_epoch == reached.log_epoch:
+            raise Conflict(
+                f"the part starts after {part.after}, before our position {reached.position}; ask from there"
+            )
+        if 0 < start < part.after:
+            _log.warning("rows to be returned have expired at the centre", after=start, oldest=part.after)
             metrics.LIMIT_HITS.labels("return_expired").inc()
         if not part.entries:
-            if by_file or part.log_epoch != place.log_epoch:
-                await self._write([], place, sequence, part, 0)
+            if by_file or part.log_epoch != reached.log_epoch:
+                await self._write([], reached, sequence, part, 0)
             self._ahead = part.until
             return 0
         members: list[Member] = []
@@ -125,32 +133,35 @@ class ReturnReceiver:
             ttl_h = self._store.readings_ttl_h if entry.kind == "readings" else self._store.observations_ttl_h
             members.append(Member(f"{entry.kind}.{self._division}.back.{entry.grade}", entry.payload, ttl_h))
         members.append(Member(f"ledger.{self._division}-return", ledger.encode(), self._store.readings_ttl_h))
-        await self._write(members, place, sequence, part, rows)
+        await self._write(members, reached, sequence, part, rows)
         return rows
 
     async def position(self) -> ReturnPosition:
-        """Return how far we have come. Raises `Unavailable`."""
+        """Return our position in the centre's log. Raises `Unavailable`."""
         return (await self._read())[0]
 
     async def _write(
-        self, members: list[Member], place: ReturnPosition, sequence: int, part: ReturnPart, rows: int
+        self, members: list[Member], reached: ReturnPosition, sequence: int, part: ReturnPart, rows: int
     ) -> None:
-        after = ReturnPosition(secrets.token_hex(8), place.number + 1, part.log_epoch, part.until, place.rows + rows)
+        after = ReturnPosition(
+            secrets.token_hex(8), reached.number + 1, part.log_epoch, part.until, reached.rows + rows
+        )
         subject = f"commit.{self._division}-return"
-        self._held = None  # until it is known to be written
-        last = await self._own.write(
+        self._known = None  # unknown until the write is confirmed
+        last = await self._log.write(
             [*members, Member(subject, msgspec.json.encode(after), rollup=True, expect=sequence)]
         )
-        self._held = after, last
+        self._known = after, last
 
     async def _read(self) -> tuple[ReturnPosition, int]:
-        if self._held is None:
-            last = await self._own.last(f"commit.{self._division}-return")
-            place = read(last, "return flow", _place) if last else None
-            # Where the place cannot be read, all that is kept comes back once more, and the loss is counted.
-            self._held = place or ReturnPosition("", 0, "", 0, 0), last.sequence if last else 0
+        """Return our position, and the sequence of its record on our log."""
+        if self._known is None:
+            last = await self._log.last(f"commit.{self._division}-return")
+            position = read(last, "return flow", _position) if last else None
+            # Where the position cannot be read, all rows of the centre's log come back again.
+            self._known = position or ReturnPosition("", 0, "", 0, 0), last.sequence if last else 0
             self._ahead = 0
-        return self._held
+        return self._known
 
 
 def _count(ledger: Ledger, batch: columns.Batch) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from sensegate import __version__
 from sensegate.bus import trust
 from sensegate.bus.connect import Link, connect
 from sensegate.bus.kv import Bucket
@@ -24,7 +23,7 @@ from sensegate.clock import Clock
 from sensegate.config import Config, UplinkConfig
 from sensegate.errors import ConfigError, Overloaded, PermissionDenied, Unavailable
 from sensegate.tiers import membership, registry_copies
-from sensegate.tiers.link import CentreLink
+from sensegate.tiers.link import CentreLink, connection_name
 
 PING_S = 2.0
 """Ping interval: after two unanswered ones the node reconnects, so that a link that drops packets is noticed soon."""
@@ -66,7 +65,7 @@ async def join(config: Config) -> membership.StoredLink:
     uplink = config.uplink
     code = membership.read_code(uplink.join_code_file)
     link = await membership.join(
-        Path(config.directory), code, uplink.centre_url, member=config.member_id, link=uplink.url
+        Path(config.directory), code, uplink.centre_url, member=config.member_id, link_url=uplink.url
     )
     membership.mark_code_used(uplink.join_code_file)
     _log.info("node joined", centre=link.centre, generation=link.generation)
@@ -93,7 +92,7 @@ async def connect_to_centre(route: CentreRoute, timeout_s: float = 10.0) -> Link
         node_user(route.member),
         route.secret,
         inbox_prefix=inbox_prefix(route.slot),
-        name=f"uplink {route.member} {__version__}",
+        name=connection_name("uplink", route.member),
         tls=route.tls,
         ping_s=PING_S,
         reconnect_timeout_s=PING_S,

@@ -22,7 +22,7 @@ from sensegate.bus.ledger import ACCEPTED, FORWARDED, REFUSED_BY_CENTRE, WITHHEL
 from sensegate.bus.record import LaneRecord, WithheldRange, decode_commit
 from sensegate.clock import Clock, moved
 from sensegate.config import UplinkConfig
-from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
+from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable, combined
 from sensegate.model import Entry, Shed
 from sensegate.ports import Log
 from sensegate.quantities.quality import Flag
@@ -179,8 +179,8 @@ class Uplink:
             async with asyncio.TaskGroup() as lanes:
                 lanes.create_task(self._run_lane(Lane.LIVE), name="uplink live")
                 lanes.create_task(self._run_lane(Lane.BACKLOG), name="uplink backlog")
-        except ExceptionGroup as both:
-            raise both.exceptions[0] from None  # the other lane was cancelled
+        except ExceptionGroup as errors:
+            raise combined(errors) from None
 
     async def _run_lane(self, lane: Lane) -> None:
         attempt = 0

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from sensegate.errors import Rejected
-from sensegate.model import QuarantineReason
+from sensegate.model import QuarantineReason, is_slug
 from sensegate.video.format import Pseudonymiser, Redacted
 from sensegate.video.values import clear_plate, field_name
 
@@ -142,7 +142,6 @@ def decode_record(payload: bytes, kind: type[T]) -> T:
 
 # ── checks ───────────────────────────────────────────────────────────────────────────────────────────
 
-_SLUG = re.compile(r"(?=.{1,48}\Z)[A-Za-z]+\d{0,4}(?:[_-](?:[A-Za-z]+\d{0,4}|\d{1,4}))*", re.ASCII)
 """Words followed by short numbers: neither a plate (``AB12CDE``) nor a document number has this form."""
 _NUMBERS = re.compile(r"\d{1,10}", re.ASCII)
 """Longer numbers may identify a telephone, a document or a card."""
@@ -193,11 +192,6 @@ def allow_slug(value: Any, redactor: AllowListRedactor) -> Any:
     if not isinstance(value, str) or not value:
         return REMOVED
     return value if is_slug(value) else redactor.pseudonymiser.identifier(value)
-
-
-def is_slug(text: str) -> bool:
-    """Return whether a text is an identifier as used by programs."""
-    return _SLUG.fullmatch(text) is not None
 
 
 def allow_id(value: Any, redactor: AllowListRedactor) -> Any:

@@ -1,12 +1,12 @@
-"""Wiring of GA/T 1400 (VIID): the listener, the source behind it, catalogues, platforms above and below."""
+"""Feature: GA/T 1400 (VIID): the listener, the source behind it, catalogues, platforms above and below."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from sensegate.authority.devices import Devices, StoredDevice
@@ -15,66 +15,74 @@ from sensegate.clock import Clock
 from sensegate.config import Config, read_secret
 from sensegate.config.viid import ViidSubordinateConfig, ViidSuperiorConfig
 from sensegate.errors import NotFound
+from sensegate.feature import Feature, FeatureSpec, Parts, Place, Task
 from sensegate.model import Device
-from sensegate.ports import Log
+from sensegate.ports import Log, PartKey
 from sensegate.video.format import Pseudonymiser
 from sensegate.video.formats.viid_ids import is_device
+from sensegate.viid import rest
 from sensegate.viid.catalogue import Catalogue
 from sensegate.viid.client import ViidClient
 from sensegate.viid.listener import ViidDeps, ViidWeb
 from sensegate.viid.password_digests import Digests
-from sensegate.viid.rest import Above, Below, Subscription, Told, registration
+from sensegate.viid.rest import VIID, Above, Below, Subscription, Told, registration
 from sensegate.viid.source import ViidSource
 from sensegate.viid.subordinate import Subordinate
 from sensegate.viid.subscriptions import Orders
 from sensegate.viid.superior import Superior
 from sensegate.web.routing import iso
 
-Tasks = dict[str, Callable[[], Awaitable[None]]]
+PSEUDONYMISER = PartKey[Pseudonymiser]("pseudonymiser", absent="this gateway keeps no video metadata")
+"""Hides plates and other identifiers of persons."""
 
 
-def digests(config: Config) -> Digests | None:
-    """Return what keeps the digests of passwords; None where VIID is not spoken. Raises `ConfigError`."""
+def password_digests(config: Config) -> Digests | None:
+    """Return what seals the digests of passwords; None where VIID is not configured. Raises `ConfigError`."""
     viid = config.viid
     if not viid.server_id:
         return None
     return Digests(Path(viid.digest_key_file or Path(config.directory) / "viid.key"), viid.realm)
 
 
-class Viid:
-    """All of it; `source` is one of the walk's, `tasks` run as long as the gateway."""
+def digest_of(config: Config) -> Callable[[Device, str], bytes]:
+    """Return a function: (device, password) -> digest that is kept of it; empty where VIID is not configured."""
+    digests = password_digests(config)
+    return digests.seal if digests else lambda _device, _password: b""
 
-    def __init__(self, config: Config, clock: Clock, devices: Devices, seals: Digests, bucket: Bucket) -> None:
+
+class ViidStores(msgspec.Struct, frozen=True, eq=False):
+    """Where the platform reads and writes."""
+
+    bucket: Bucket
+    log: Log
+    devices: Devices
+    catalogue: Catalogue
+    orders: Orders
+
+
+class ViidPlatform:
+    """This gateway as a platform of GA/T 1400: its listener, its source, platforms above and below."""
+
+    def __init__(
+        self, config: Config, clock: Clock, stores: ViidStores, digests: Digests, pseudonymiser: Pseudonymiser
+    ) -> None:
         self._config = config.viid
         self._clock = clock
-        self._devices = devices
-        self._seals = seals
-        self._bucket = bucket
-        self.catalogue = Catalogue(bucket, devices, config.viid, home=config.division)
-        self.superiors: list[Superior] = []
-        self.subordinates: dict[str, Subordinate] = {}
-        self.url = ""
-
-    def opened(self, config: Config, veil: Pseudonymiser) -> ViidSource:
-        """Return the source."""
+        self._stores = stores
+        self._devices = stores.devices
+        self._catalogue = stores.catalogue
+        self._orders = stores.orders
         self.source = ViidSource(
-            config.ingest, self._clock, veil, self._owner, self.catalogue.note, trusts=self._is_subordinate
+            config.ingest, clock, pseudonymiser, self._owner, stores.catalogue.note, trusts=self._is_subordinate
         )
-        return self.source
-
-    async def start(self, stack: contextlib.AsyncExitStack, log: Log, tasks: Tasks) -> None:
-        """Listen, and put on `tasks` what reaches platforms above and below."""
-        await self.catalogue.load()
-        self.orders = Orders(self._bucket, log, self._clock)
-        await self.orders.load()
         self.web = ViidWeb(
             ViidDeps(
                 config=self._config,
-                clock=self._clock,
-                devices=self._devices,
-                digests=self._seals,
+                clock=clock,
+                devices=stores.devices,
+                digests=digests,
                 take=self.source.take,
-                orders=self.orders,
+                orders=stores.orders,
                 catalogue=self._given,
                 alive=self._alive,
                 registered=self._registered,
@@ -82,45 +90,55 @@ class Viid:
                 superior=self._is_superior,
             )
         )
-        self._devices.on_change.append(self._changed)
-        self.url = await self.web.start()
-        stack.push_async_callback(self.web.stop)
-        tasks["viid sessions"] = self.web.sweep
-        for above in self._config.superiors:
-            superior = self._made_above(above, log)
-            self.superiors.append(superior)
-            tasks[f"viid superior {above.name}"] = superior.run
-        for below in self._config.subordinates:
-            subordinate = self._made_below(below)
-            self.subordinates[below.device] = subordinate
-            tasks[f"viid subordinate {below.device}"] = subordinate.run
+        self.url = ""
+        """Where it listens, once `start` has returned."""
+        self._superiors = [self._open_superior(settings) for settings in self._config.superiors]
+        self._subordinates = {
+            settings.device: self._open_subordinate(settings) for settings in self._config.subordinates
+        }
+        stores.devices.on_change.append(self._changed)
 
-    def _made_above(self, above: ViidSuperiorConfig, log: Log) -> Superior:
+    async def start(self) -> str:
+        """Listen; return the URL. Raises `ConfigError`."""
+        self.url = await self.web.start()
+        return self.url
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """Name -> task that runs as long as the gateway."""
+        tasks = {"viid sessions": Task(self.web.sweep, Place.FRONT)}
+        for superior in self._superiors:
+            tasks[f"viid superior {superior.config.name}"] = Task(superior.run, Place.HELPER)
+        for device, subordinate in self._subordinates.items():
+            tasks[f"viid subordinate {device}"] = Task(subordinate.run, Place.HELPER)
+        return tasks
+
+    def _open_superior(self, settings: ViidSuperiorConfig) -> Superior:
         client = ViidClient(
-            above.url,
-            above.local_id or self._config.server_id,
-            user=above.username,
-            password=read_secret(above.password_file),
-            ca_file=above.ca_file,
+            settings.url,
+            settings.local_id or self._config.server_id,
+            user=settings.username,
+            password=read_secret(settings.password_file),
+            ca_file=settings.ca_file,
         )
         return Superior(
-            above,
+            settings,
             client,
-            orders=self.orders,
-            log=log,
-            catalogue=self.catalogue,
+            orders=self._orders,
+            log=self._stores.log,
+            catalogue=self._catalogue,
             clock=self._clock,
             code_of=self._code_of,
         )
 
-    def _made_below(self, below: ViidSubordinateConfig) -> Subordinate:
+    def _open_subordinate(self, settings: ViidSubordinateConfig) -> Subordinate:
         return Subordinate(
-            below,
-            ViidClient(below.url, self._config.server_id, ca_file=below.ca_file),
-            self._bucket,
+            settings,
+            ViidClient(settings.url, self._config.server_id, ca_file=settings.ca_file),
+            self._stores.bucket,
             self._clock,
-            receive=self._config.address or self.url,
-            adopt=partial(self._adopt, below.device),
+            receive=lambda: self._config.address or self.url,
+            adopt=partial(self._adopt, settings.device),
         )
 
     # ── what the listener asks ───────────────────────────────────────────────────────────────────────
@@ -150,8 +168,8 @@ class Viid:
         if self._config.publish_online:
             self.source.state(device, online=True)
         for code in (device.id, device.alias):
-            if code in self.subordinates:
-                self.subordinates[code].registered()
+            if code in self._subordinates:
+                self._subordinates[code].registered()
 
     def _is_subordinate(self, device: Device) -> bool:
         return any(subordinate.device in {device.id, device.alias} for subordinate in self._config.subordinates)
@@ -163,11 +181,11 @@ class Viid:
             await self.source.take(self._devices.record(at), payload, frozenset({"APE", "Tollgate", "Lane"}))
 
     def _is_superior(self, code: str, address: str) -> bool:
-        return any(superior.config.server_id == code and address in superior.addresses for superior in self.superiors)
+        return any(superior.config.server_id == code and address in superior.addresses for superior in self._superiors)
 
     def _given(self, asker: Device, kind: str, names: Sequence[str]) -> bytes:
         """Return a catalogue: a platform above sees all, a device its own."""
-        return self.catalogue.envelope(kind, asker.id if asker.profile else None, names)
+        return self._catalogue.envelope(kind, asker.id if asker.profile else None, names)
 
     def _code_of(self, device: str, camera: str) -> str:
         if is_device(camera) or is_device(device):
@@ -182,12 +200,12 @@ class Viid:
         """Return what keeps objects from going up or coming from below, a sentence each."""
         above = [
             f"viid: platform above '{superior.config.name}': {superior.trouble}"
-            for superior in self.superiors
+            for superior in self._superiors
             if superior.trouble
         ]
         return above + [
             f"viid: platform below {subordinate.config.device}: {subordinate.trouble}"
-            for subordinate in self.subordinates.values()
+            for subordinate in self._subordinates.values()
             if subordinate.trouble
         ]
 
@@ -200,7 +218,7 @@ class Viid:
             [registration(session, session.device) for session in self.web.sessions.all(self._clock.monotonic())],
             [
                 Above(superior.config.name, superior.config.server_id, superior.registered, superior.trouble)
-                for superior in self.superiors
+                for superior in self._superiors
             ],
             [
                 Subscription(
@@ -213,9 +231,9 @@ class Viid:
                     place.objects if place else 0,
                     place.notices if place else 0,
                 )
-                for order, place in self.orders.all()
+                for order, place in self._orders.all()
             ],
-            [_below(subordinate) for subordinate in self.subordinates.values()],
+            [_below(subordinate) for subordinate in self._subordinates.values()],
         )
 
     async def cancel(self, device: str) -> Below:
@@ -229,7 +247,7 @@ class Viid:
         return _below(self._subordinate(device))
 
     def _subordinate(self, device: str) -> Subordinate:
-        found = self.subordinates.get(device)
+        found = self._subordinates.get(device)
         if found is None:
             raise NotFound(f"no platform below is called {device[:64]}; see viid.subordinates")
         return found
@@ -240,3 +258,38 @@ def _below(one: Subordinate) -> Below:
     return Below(
         one.config.device, wish.id if wish else "", one.in_force, wish is not None and wish.cancelled, one.trouble
     )
+
+
+async def _open(parts: Parts) -> Feature | None:
+    core = parts.core
+    digests = password_digests(core.config)
+    pseudonymiser = parts.find(PSEUDONYMISER)
+    if digests is None or pseudonymiser is None:
+        return None
+    bucket, devices = await core.bucket("viid"), parts.lifecycle.devices
+    catalogue = Catalogue(bucket, devices, core.config.viid, home=core.config.division)
+    await catalogue.load()
+    orders = Orders(bucket, core.log, core.clock)
+    await orders.load()
+    stores = ViidStores(bucket, core.log, devices, catalogue, orders)
+    platform = ViidPlatform(core.config, core.clock, stores, digests, pseudonymiser)
+    url = await platform.start()
+    parts.stack.push_async_callback(platform.web.stop)
+    return Feature(
+        tasks=platform.tasks,
+        sources=(platform.source,),
+        parts={VIID: platform},
+        addresses={"viid": url},
+        warnings=platform.troubles,
+    )
+
+
+FEATURE = FeatureSpec(
+    name="viid",
+    title="GA/T 1400 (VIID): cameras and platforms that speak it",
+    config=("viid",),
+    buckets=("viid",),
+    routes=tuple(rest.ROUTES),
+    commands=(),
+    open=_open,
+)

@@ -53,7 +53,7 @@ class Subordinate:
         bucket: Bucket,
         clock: Clock,
         *,
-        receive: str,
+        receive: Callable[[], str],
         adopt: Callable[[bytes], Awaitable[None]],
         roll: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -64,7 +64,7 @@ class Subordinate:
             client: to it.
             bucket: where the wish is kept.
             clock: for the pauses.
-            receive: the address of our own listener.
+            receive: returns the address of our own listener.
             adopt: takes a catalogue of the platform, as it sent it.
             roll: gives a random number between two, for the jitter.
         """
@@ -141,7 +141,7 @@ class Subordinate:
                 "ApplicantOrg": self._client.code,
                 "BeginTime": format_beijing(wish.since),
                 "EndTime": FOREVER,
-                "ReceiveAddr": f"{self._receive}/VIID/SubscribeNotifications",
+                "ReceiveAddr": f"{self._receive()}/VIID/SubscribeNotifications",
                 "ReportInterval": self.config.report_interval_s,
                 "Reason": "",
                 "OperateType": 0,

@@ -21,7 +21,7 @@ from sensegate.bus.names import OBSERVATIONS
 from sensegate.bus.unreadable import read_rows, read_subject
 from sensegate.clock import Clock
 from sensegate.config.viid import ViidSuperiorConfig
-from sensegate.errors import PermissionDenied, SensegateError, Unavailable
+from sensegate.errors import PermissionDenied, SensegateError, Unavailable, combined
 from sensegate.model import OBSERVATION, Entry
 from sensegate.ports import Log
 from sensegate.video.formats import viid_ids as ids
@@ -138,7 +138,7 @@ class Superior:
                 group.create_task(self._keep_alive(), name=f"viid alive {self.config.name}")
                 group.create_task(self._serve(), name=f"viid orders {self.config.name}")
         except* SensegateError as several:
-            raise several.exceptions[0] from None
+            raise combined(several) from None
 
     async def _keep_alive(self) -> None:
         while True:

@@ -15,8 +15,7 @@ from sensegate.bus.ledger import HOUR_US, Ledger, Row
 from sensegate.bus.names import city_of, node_of
 from sensegate.bus.unreadable import read
 from sensegate.errors import NotFound
-from sensegate.model import DeviceState
-from sensegate.normalise.book import QualityRow
+from sensegate.model import DeviceState, QualityRow
 from sensegate.web import listing
 from sensegate.web.bodies import AuditRow, LedgerReport, LedgerRow, QuarantineRow
 from sensegate.web.deps import WebDependencies

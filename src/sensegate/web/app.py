@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 
 import msgspec
@@ -20,10 +20,7 @@ from aiohttp import web
 from sensegate import metrics
 from sensegate.authority.scope import Action, demand
 from sensegate.config import TlsConfig
-from sensegate.control import rest_modes, rest_tasks
 from sensegate.errors import ConfigError, Conflict, SensegateError, Unavailable
-from sensegate.tiers import rest_moves, rest_nodes, rest_owners, rest_returns, rest_uplink
-from sensegate.viid import rest
 from sensegate.web import (
     accounting,
     applications,
@@ -127,12 +124,9 @@ _OPERATIONS = (
         media=("text/plain",),
     ),
 )
-ROUTES: tuple[Route, ...] = (
+CORE_ROUTES: tuple[Route, ...] = (
     *_OPERATIONS,
     *devices.ROUTES,
-    *rest_tasks.ROUTES,
-    *rest_modes.ROUTES,
-    *rest_returns.ROUTES,
     *feeds.ROUTES,
     *websocket.ROUTES,
     *webhooks.ROUTES,
@@ -140,28 +134,25 @@ ROUTES: tuple[Route, ...] = (
     *applications.ROUTES,
     *grants.ROUTES,
     *registry.ROUTES,
-    *rest_moves.ROUTES,
-    *rest_nodes.ROUTES,
-    *rest_owners.ROUTES,
-    *rest_uplink.ROUTES,
     *profiles.ROUTES,
     *profile_jobs.ROUTES,
     *drafts.ROUTES,
     *accounting.ROUTES,
     *log.ROUTES,
     *audit.ROUTES,
-    *rest.ROUTES,
     *people.ROUTES,
     *session.ROUTES,
 )
-"""All operations, apart from `/`, `/docs`, `/openapi.json` and static files."""
+"""Operations of the core, apart from `/`, `/docs`, `/openapi.json` and static files; `flow.ROUTES` has all."""
 
 
 class Web:
     """The listener and its routes."""
 
-    def __init__(self, deps: WebDependencies) -> None:
+    def __init__(self, deps: WebDependencies, routes: Sequence[Route]) -> None:
+        """`routes`: all operations, see `flow.ROUTES`."""
         self.deps = deps
+        self._routes = routes
         self._guesses = auth.AuthFailures(deps.clock)
         self._listener = HttpListener(
             "web.port",
@@ -170,7 +161,7 @@ class Web:
             handshake_timeout_s=deps.config.header_timeout_s,
         )
         self._context: ssl.SSLContext | None = None
-        self._document = msgspec.json.encode(openapi.document(ROUTES, version=deps.version))
+        self._document = msgspec.json.encode(openapi.document(routes, version=deps.version))
         tls = deps.config.tls
         self._headers = dict(_SECURITY_HEADERS)
         if tls.cert_file:
@@ -179,7 +170,7 @@ class Web:
     def app(self) -> web.Application:
         """Return the application, for tests that serve it themselves."""
         app = web.Application(middlewares=[self._middleware], client_max_size=self.deps.config.body_bytes_max)
-        for route in ROUTES:
+        for route in self._routes:
             app.router.add_route(route.method, route.path, self._endpoint(route))
         app.on_response_prepare.append(self._add_headers)
         app.router.add_get("/openapi.json", self._openapi)

@@ -11,8 +11,9 @@ from sensegate.authority.importing import RowOutcome
 from sensegate.authority.neighbours import NearbyPair, Neighbours
 from sensegate.authority.scope import Action, Scope, allows, has_right
 from sensegate.errors import Conflict, NotFound, PermissionDenied
+from sensegate.frames import multipart
 from sensegate.model import Device, DeviceState
-from sensegate.video import multipart
+from sensegate.ports import PartKey
 from sensegate.web import auth, listing
 from sensegate.web.bodies import (
     CredentialRotation,
@@ -25,7 +26,6 @@ from sensegate.web.bodies import (
     NewDevice,
     device_row,
 )
-from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route
 

@@ -14,8 +14,8 @@ from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.history import CanaryLimits, ProfileVersion, ReleaseHistory
 from sensegate.lifecycle.outcomes import Outcomes
 from sensegate.lifecycle.releases import Releases
+from sensegate.ports import PartKey
 from sensegate.web import listing
-from sensegate.web.deps import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.profile_bodies import (
     CanaryRow,

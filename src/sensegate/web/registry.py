@@ -7,6 +7,7 @@ import math
 from sensegate.authority.scope import Action, Scope, has_right
 from sensegate.authority.tokens import Token
 from sensegate.errors import NotFound
+from sensegate.lifecycle.profile_rows import ProfileRow
 from sensegate.quantities.properties import CODES, PROPERTIES
 from sensegate.web import listing
 from sensegate.web.bodies import (
@@ -19,7 +20,6 @@ from sensegate.web.bodies import (
     TokenRow,
     UsageRow,
 )
-from sensegate.web.deps import ProfileRow
 from sensegate.web.routing import API, Call, Route, iso
 
 

@@ -15,9 +15,10 @@ from aiohttp import web
 from sensegate.authority.scope import Action, Principal, has_right, missing_right
 from sensegate.config import durations
 from sensegate.errors import NotFound, PermissionDenied
-from sensegate.video import multipart
+from sensegate.frames import multipart
+from sensegate.ports import PartKey
 from sensegate.web import auth
-from sensegate.web.deps import PartKey, WebDependencies
+from sensegate.web.deps import WebDependencies
 from sensegate.web.problems import REQUEST_ID, BadRequest
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from sensegate import metrics
 from sensegate.authority.scope import Action
-from sensegate.errors import Overloaded, PermissionDenied, SensegateError
+from sensegate.errors import Overloaded, PermissionDenied, SensegateError, combined
 from sensegate.share.consumers import ConsumerInfo
 from sensegate.share.delivery import FeedPage
 from sensegate.share.pages import FeedPages
@@ -107,7 +107,7 @@ async def _open(call: Call) -> web.StreamResponse:
                 await _listen(socket, credit)
                 sending.cancel()
         except* SensegateError as why:
-            await _end(call, socket, why.exceptions[0])
+            await _end(call, socket, combined(why))
         except* ConnectionError:
             pass  # the subscriber has disconnected; its cursor stays valid
         finally:

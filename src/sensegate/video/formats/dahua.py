@@ -15,8 +15,9 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from sensegate.errors import Rejected
+from sensegate.frames import multipart
 from sensegate.model import QuarantineReason, RejectReason
-from sensegate.video import allowlist, boxes, codes, countries, multipart, times
+from sensegate.video import allowlist, boxes, codes, countries, times
 from sensegate.video.boxes import Box
 from sensegate.video.format import (
     CameraInfo,

@@ -13,8 +13,9 @@ from typing import Final
 import msgspec
 
 from sensegate.errors import Rejected
+from sensegate.frames import multipart
 from sensegate.model import QuarantineReason
-from sensegate.video import allowlist, boxes, codes, multipart, times, xmlsafe
+from sensegate.video import allowlist, boxes, codes, times, xmlsafe
 from sensegate.video.boxes import Box
 from sensegate.video.format import CameraInfo, Measurement, Pseudonymiser, Redacted, VideoFormat, VideoReport
 from sensegate.video.observation import (

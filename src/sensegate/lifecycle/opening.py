@@ -1,0 +1,257 @@
+"""Build the lifecycle of profiles: which version interprets which message, from the store of versions to the pipeline.
+
+Releases ─▶ Rollout ─▶ ProfileWatcher ─▶ a batch boundary of the pipeline
+Canaries, comparisons ◀─ the pipeline
+Orders ─▶ Reprocessing ─▶ ReprocessingSource ─▶ the pipeline, with `ReprocessingInterpreter`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from itertools import starmap
+from pathlib import Path
+
+import msgspec
+
+from sensegate.authoring.compare import VersionComparison, sets_to_compare
+from sensegate.authoring.survey import Registered, draft_of, samples_of, shapes
+from sensegate.authority.bucket import Bucket
+from sensegate.authority.devices import Devices
+from sensegate.authority.divisions import Divisions
+from sensegate.authority.scope import scope
+from sensegate.authority.trail import Trail
+from sensegate.bus.opening import Core
+from sensegate.clock import Clock
+from sensegate.config import Config
+from sensegate.decode.memory import DecoderMemory
+from sensegate.decode.profiles import Chosen
+from sensegate.decode.watch import ProfileWatcher
+from sensegate.ingest.batches import DecodedBatch
+from sensegate.lifecycle.canaries import CanaryAnalysis
+from sensegate.lifecycle.comparisons import VersionComparisons
+from sensegate.lifecycle.contents import Content, ContentStore
+from sensegate.lifecycle.examination import examine, folder_version
+from sensegate.lifecycle.jobs import Jobs
+from sensegate.lifecycle.releases import Examination, Releases
+from sensegate.lifecycle.reprocessing import Reprocessing
+from sensegate.lifecycle.reprocessing_interpreter import ReprocessingInterpreter
+from sensegate.lifecycle.reprocessing_orders import ReprocessingOrders
+from sensegate.lifecycle.reprocessing_source import ReprocessingSource
+from sensegate.lifecycle.rollout import MaterialisedVersions, Rollout
+from sensegate.lifecycle.unexplained import UnexplainedMessages
+from sensegate.model import Device, Span, Spec
+from sensegate.normalise.series import SeriesIndex
+from sensegate.persist.commit import Committer
+from sensegate.ports import Log
+from sensegate.quantities.coordinates import wgs84
+
+
+class LifecycleStores(msgspec.Struct, frozen=True, eq=False):
+    """Where the lifecycle of profiles reads and writes."""
+
+    config: Config
+    clock: Clock
+    log: Log
+    trail: Trail
+    bucket: Callable[[str], Awaitable[Bucket]]
+
+    @property
+    def partition(self) -> str:
+        """Name of the partition in subjects of the log."""
+        return f"{self.config.member_id}-{self.config.ingest.partition}"
+
+
+class ProfileLifecycle(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Everything that decides which version of a profile interprets which message."""
+
+    stores: LifecycleStores
+    profiles: ProfileWatcher
+    devices: Devices
+    releases: Releases
+    rollout: Rollout
+    canaries: CanaryAnalysis
+    jobs: Jobs
+    comparisons: VersionComparisons
+    unexplained: UnexplainedMessages
+    orders: ReprocessingOrders
+    tasks: Mapping[str, Callable[[], Awaitable[None]]]
+    """Name -> task that runs as long as the gateway."""
+
+    def observe(self, specs: Sequence[Spec], span: Span, batch: DecodedBatch) -> None:
+        """Count live messages for canaries, and offer them to versions that are compared."""
+        fields = batch.fields
+        rejected = [*fields.rejected, *batch.rejected]
+        self.canaries.count(specs, batch.readings, rejected, fields.quarantined)
+        self.comparisons.offer(span)
+
+
+class ReprocessingParts(msgspec.Struct, frozen=True, eq=False):
+    """What reprocesses recorded messages."""
+
+    reprocessing: Reprocessing
+    interpreter: ReprocessingInterpreter
+    source: ReprocessingSource
+
+
+async def open_profiles(
+    core: Core,
+    audit: Trail,
+    divisions: Divisions,
+    stack: contextlib.AsyncExitStack,
+    *,
+    digest: Callable[[Device, str], bytes],
+) -> ProfileLifecycle:
+    """Open the profiles and the registry of devices, each of which needs the other.
+
+    Args:
+        core: configuration, clock and stores.
+        audit: the trail.
+        divisions: the table of divisions.
+        stack: ends the background jobs.
+        digest: (device, password) -> what is kept for VIID; empty: nothing.
+    """
+    config, clock = core.config, core.clock
+    profiles = ProfileWatcher(config.profile_folders, clock)
+
+    def interval_of(name: str) -> float:
+        profile = profiles.set.find(name)
+        return profile.source.interval_s if profile else 0.0
+
+    devices = Devices(
+        await core.bucket("devices"),
+        audit,
+        clock,
+        home=config.division,
+        divisions=divisions,
+        to_wgs84=wgs84,
+        profiles=lambda: frozenset(profiles.set.ids),
+        interval_of=interval_of,
+        digest=digest,
+    )
+    stores = LifecycleStores(config, clock, core.log, audit, core.bucket)
+    lifecycle = await open_lifecycle(stores, profiles, devices, stack)
+    await devices.load()
+    return lifecycle
+
+
+async def open_lifecycle(
+    stores: LifecycleStores, profiles: ProfileWatcher, devices: Devices, stack: contextlib.AsyncExitStack
+) -> ProfileLifecycle:
+    """Load what was decided about profiles, and put it in force before the first message.
+
+    Args:
+        stores: where it reads and writes.
+        profiles: the versions of the folder; those decided replace them.
+        devices: the registry, loaded or not.
+        stack: ends the background jobs.
+
+    Raises:
+        Unavailable: a bucket cannot be read.
+    """
+    config, clock, bucket = stores.config, stores.clock, stores.bucket
+    releases = Releases(
+        await bucket("profiles"),
+        ContentStore(await bucket("profile_contents"), Path(config.directory) / "profiles"),
+        stores.trail,
+        clock,
+        home=scope(config.division).division,
+        examine=_examined,
+        library=lambda name: folder_version(profiles.set, name),
+        devices_of=devices.ids_of,
+        standard=config.standard_vendors,
+    )
+    await releases.load()
+    await releases.contents.remove_unused(releases.digests())
+    rollout = Rollout(releases)
+    profiles.begin_with(list(starmap(Chosen, await rollout.initial())))
+    canaries = CanaryAnalysis(releases, config.division)
+    jobs = Jobs(clock)
+    stack.push_async_callback(jobs.stop)
+
+    def compare(name: str, a: Path | None, b: Path | None, is_redacted: Callable[[Device], bool]) -> VersionComparison:
+        return VersionComparison(name, *sets_to_compare(name, profiles.set, a, b), devices, is_redacted)
+
+    comparisons = VersionComparisons(
+        releases,
+        jobs,
+        stores.log,
+        clock,
+        partition=stores.partition,
+        compare=compare,
+    )
+    profiles.on_change.append(lambda _in_force, names: comparisons.changed(names))
+    orders = ReprocessingOrders(await bucket("redecodes"), stores.trail, clock)
+    await orders.load()
+
+    async def choose(versions: MaterialisedVersions) -> None:
+        await profiles.choose(list(starmap(Chosen, versions)))
+
+    return ProfileLifecycle(
+        stores=stores,
+        profiles=profiles,
+        devices=devices,
+        releases=releases,
+        rollout=rollout,
+        canaries=canaries,
+        jobs=jobs,
+        comparisons=comparisons,
+        unexplained=_open_unexplained(stores.log, profiles, devices),
+        orders=orders,
+        tasks={
+            "profiles": profiles.run,
+            "devices": devices.watch,
+            "releases": releases.watch,
+            "rollout": partial(rollout.run, choose),
+            "trials": canaries.run,
+            "studies": comparisons.run,
+            "redecodes": orders.watch,
+        },
+    )
+
+
+def _open_unexplained(log: Log, profiles: ProfileWatcher, devices: Devices) -> UnexplainedMessages:
+    names = Registered(devices.find)
+    return UnexplainedMessages(
+        log,
+        shapes=lambda messages: shapes([*samples_of(messages, profiles.set)], names),
+        draft=lambda messages, profile, shape: draft_of(
+            [*samples_of(messages, profiles.set)], profile, shape=shape, names=names
+        ),
+    )
+
+
+def open_reprocessing(
+    lifecycle: ProfileLifecycle, committer: Committer, *, series: SeriesIndex, memory: DecoderMemory
+) -> ReprocessingParts:
+    """Build what reprocesses recorded messages.
+
+    Args:
+        lifecycle: the versions and the orders.
+        committer: writes revisions of readings.
+        series: the index of series of live messages.
+        memory: what live decoding has established.
+    """
+    stores = lifecycle.stores
+    config, clock = stores.config, stores.clock
+    interpreter = ReprocessingInterpreter(
+        config, clock, lifecycle.profiles, lifecycle.devices, committer, series=series, memory=memory
+    )
+    reprocessing = Reprocessing(
+        lifecycle.orders,
+        lifecycle.releases,
+        stores.log,
+        clock,
+        partition=stores.partition,
+        store=config.store,
+        horizon_h=config.duplicates.horizon_h,
+        interpreter=interpreter,
+    )
+    source = ReprocessingSource(stores.log, reprocessing, committer.position)
+    return ReprocessingParts(reprocessing, interpreter, source)
+
+
+async def _examined(content: Content) -> Examination:
+    return await asyncio.to_thread(examine, content)

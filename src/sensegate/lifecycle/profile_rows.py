@@ -1,0 +1,56 @@
+"""Rows of the list of device profiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from sensegate.decode.profile import CompiledProfile
+from sensegate.decode.profiles import ProfileSet
+
+
+class ProfileRow(msgspec.Struct, frozen=True):
+    """Device profile in force."""
+
+    id: str
+    """``vendor/model``."""
+    version: int
+    title: str = ""
+    topics: tuple[str, ...] = ()
+    properties: tuple[str, ...] = ()
+    format: str = "json"
+    problem: str = ""
+    """Why its newest file cannot be loaded; the last valid version stays in force."""
+    folder: int = 0
+    """Version in the folder of profiles; 0: none."""
+    trial_versions: tuple[int, ...] = ()
+    """Versions in force for some devices only."""
+
+
+def profile_rows(profiles: ProfileSet) -> list[ProfileRow]:
+    """Return the profiles in force, and those that are not with the reason."""
+    problems = {why.file: str(why) for why in profiles.problems}
+    rows = []
+    for name in profiles.ids:
+        on_shelf, profile = profiles.folder_version(name), profiles.find(name)
+        problem = problems.pop(on_shelf.file, "") if on_shelf else ""
+        row = _row_of(profile, problem) if profile else ProfileRow(name, 0)
+        trial_versions = tuple(arm.profile.version for arm in profiles.arms.get(name, ()))
+        rows.append(
+            msgspec.structs.replace(row, folder=on_shelf.version if on_shelf else 0, trial_versions=trial_versions)
+        )
+    # What was never good has no version in force.
+    rows += [ProfileRow(f"{Path(file).parent.name}/{Path(file).stem}", 0, problem=problems[file]) for file in problems]
+    return rows
+
+
+def _row_of(profile: CompiledProfile, problem: str) -> ProfileRow:
+    return ProfileRow(
+        id=profile.id,
+        version=profile.version,
+        title=profile.source.label.en,
+        topics=tuple(dict.fromkeys(pattern.text for rule in profile.rules for pattern in rule.patterns)),
+        format=profile.rules[0].format if profile.rules else "",
+        problem=problem,
+    )

@@ -1,0 +1,92 @@
+"""Build the sharing stage: the reader of the log, feeds for those who ask, and for those to whom they are pushed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from sensegate.authority import audit_opening
+from sensegate.authority.devices import Devices
+from sensegate.authority.heads import HourlyHeads
+from sensegate.authority.opening import Callers
+from sensegate.bus.opening import Core
+from sensegate.model import QualityRow
+from sensegate.ports import Log
+from sensegate.share import wiring
+from sensegate.share.floors import GradeFloors
+from sensegate.share.hourly_ledgers import HourlyLedgers
+from sensegate.share.pushing import PushDelivery, open_push
+from sensegate.share.reader import LogObserver, LogReader
+from sensegate.share.sharing import Centre, Sharing
+
+
+class ShareInputs(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What the sharing stage gets of other stages."""
+
+    delivered: Log
+    """The log as far as it may be delivered."""
+    quality_rows: Callable[[int], Sequence[QualityRow]]
+    """Time -> indicators since then, by device and hour."""
+    observers: Sequence[LogObserver] = ()
+    """Hear of entries as the reader follows the log."""
+    centre: Centre | None = None
+    """Of a node: its centre."""
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """The open sharing stage."""
+
+    sharing: Sharing
+    floors: GradeFloors
+    signing_key: Ed25519PrivateKey
+    push: PushDelivery
+    delivered_hourly: HourlyHeads
+    """Records on the trail every hour what was delivered."""
+    tasks: Mapping[str, Callable[[], Awaitable[None]]]
+    """Name -> task that runs as long as the gateway."""
+
+    def warnings(self) -> list[str]:
+        """Return what is wrong and does not stop deliveries."""
+        problem = self.sharing.hourly.problem
+        return [*self.delivered_hourly.warnings(), *([problem] if problem else [])]
+
+
+async def open_share(
+    core: Core, callers: Callers, devices: Devices, inputs: ShareInputs, stack: contextlib.AsyncExitStack
+) -> Share:
+    """Open the stage over the log. Raises `ConfigError`, `Unavailable`."""
+    config, clock = core.config, core.clock
+    reader = LogReader(inputs.delivered, clock, observers=inputs.observers, readings_ttl_h=config.store.readings_ttl_h)
+    key = wiring.signing_key(config)
+    books = HourlyLedgers(
+        core.hours, clock, ttl_h=config.store.ledger_ttl_h, payload_bytes_max=core.hours.payload_bytes_max
+    )
+    sharing = wiring.build_sharing(
+        config,
+        clock,
+        callers.audit,
+        callers.tokens,
+        reader=reader,
+        books=books,
+        feeds=await core.bucket("feeds"),
+        usage=await core.bucket("usage"),
+        sharing=await core.bucket("sharing"),
+        measured=wiring.feed_indicators(devices, inputs.quality_rows, clock),
+        signing=key,
+        centre=inputs.centre,
+    )
+    await sharing.open(core.log.began)
+    stack.push_async_callback(sharing.close)
+    push = await open_push(core, sharing, callers.tokens, callers.audit, stack)
+    hourly = audit_opening.hourly_heads(callers.audit, clock, config, sharing.usage)
+    return Share(
+        sharing=sharing,
+        floors=GradeFloors(sharing.catalogue, sharing.feeds),
+        signing_key=key,
+        push=push,
+        delivered_hourly=hourly,
+        tasks={"share": sharing.run, **push.tasks, "audit": hourly.run},
+    )

@@ -376,7 +376,7 @@ async def test_what_nats_lets_nobody_hear_or_say(node: Site, device: Made) -> No
 
 
 async def _refused_replies(site: Site, least: int) -> bool:
-    return await site.metric('sensegate_limited_total{limit="control_reply"}') >= least
+    return await site.metric('sensegate_limit_hits_total{limit="control_reply"}') >= least
 
 
 async def test_nats_revocation_is_in_force_within_two_seconds(node: Site, device: Made) -> None:

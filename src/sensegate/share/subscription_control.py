@@ -83,7 +83,7 @@ class SubscriptionControl:
             return ControlReply(problem=str(why))
 
     def reply_of(self, subject: str, reply: str) -> str:
-        """Return where the answer to a message on this subject goes; empty: the sender named no inbox of its own."""
+        """Return the reply subject of a message; empty: the sender gave none of its own inbox."""
         grant = self._grants.find(subject.removeprefix("sg.control.").partition(".")[0])
         return reply_of(reply, grant.subscriber) if grant else ""
 
@@ -108,10 +108,10 @@ class SubscriptionControl:
 
 
 def reply_of(reply: str, subscriber: str) -> str:
-    """Return where the answer to a control message goes: the subscriber's own inbox; empty: nowhere.
+    """Return the reply subject if it is in the inbox of the subscriber; else empty.
 
-    The server checks no reply subject, and our own connection may publish everywhere in the account: an answer to
-    ``$JS.API.STREAM.DELETE.…`` would be a request of ours, one to another's feed a letter of ours.
+    The server does not check reply subjects, and the gateway may publish anywhere in the account: a reply to
+    ``$JS.API.STREAM.DELETE.…`` would be a request of the gateway, one to another subject a forged delivery.
     """
     return reply if reply.startswith(f"_INBOX_{subscriber}.") else ""
 

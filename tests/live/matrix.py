@@ -251,6 +251,9 @@ class World:
             "job": "kanarijob",
             "month": "2026-11",
             "name": "air_temperature",
+            "division": "4401",
+            "id": "5" * 32,
+            "sequence": "1",
         }
         self.absent = {
             name: re.sub(r"[0-9a-z]", lambda found: "9" if found[0].isdigit() else "z", value)
@@ -260,7 +263,7 @@ class World:
             kind = self.names[name][0] if not re.fullmatch(r"[0-9a-f]+", self.names[name]) else ""
             self.absent[name] = kind + "0" * (len(self.names[name]) - len(kind))
         self.absent |= {"member": "4404", "code": "440111", "month": "2026-11", "name": "air_temperature"}
-        self.absent |= {"vendor": "acme", "version": "1"}
+        self.absent |= {"vendor": "acme", "version": "1", "division": "4404", "sequence": "9" * 12}
 
     async def _node_is_there(self) -> bool:
         return (await self.site.ask("GET", "/api/v1/nodes/4401")).status == 200
@@ -272,6 +275,7 @@ class World:
         path, asking = case.path, ASKS.get(f"{case.method} {case.path}", Ask())
         for name, value in names.items():
             path = path.replace(f"{{{name}}}", value)
+        assert not names or "{" not in path, f"{path}: nothing is named so; add it to the world's names"
         more: dict[str, Any] = {}
         if asking.json is not None:
             more["json"] = json.loads(self._filled(json.dumps(asking.json), names))
@@ -438,12 +442,18 @@ ASKS: dict[str, Ask] = {
     "POST /api/v1/tokens": Ask({"role": "subscriber", "scope": "440106", "department": "police"}),
     "DELETE /api/v1/tokens/{token}": Ask(fresh=_token),
     "GET /api/v1/ledger": Ask(query={"by": "device"}),
+    "POST /api/v1/log/{sequence}/quarantine": Ask({"note": CANARY}),
     "GET /api/v1/nodes": Ask(sign='"4401"'),
     "GET /api/v1/nodes/{member}": Ask(sign='"4401"'),
     "POST /api/v1/nodes": Ask({"division": "4401"}),
     "POST /api/v1/nodes/join": Ask({}),
     "POST /api/v1/nodes/{member}/leave": Ask({}),
     "POST /api/v1/nodes/{member}/expel": Ask({"note": ""}),
+    "PUT /api/v1/nodes/{member}/areas": Ask({"areas": ["<division>"]}),
+    "PUT /api/v1/device-owners/{device}": Ask({"member": "<member>"}),
+    "POST /api/v1/uplink/resend": Ask({}),
+    "POST /api/v1/uplink/skip": Ask({"lane": "live"}),
+    "POST /api/v1/uplink/takeover": Ask({}),
     "POST /api/v1/moves": Ask({"device": "<device>", "target": "4401", "division": "440106"}, fresh=_device),
     "POST /api/v1/moves/{move}/cancellation": Ask({}, fresh=_move),
     "POST /api/v1/returns": Ask(data="x", headers={"Content-Type": "application/octet-stream"}),
@@ -515,7 +525,7 @@ async def subscribes(site: Site, method: str, place: str, user: str, password: s
 def plain(body: str, names: dict[str, str]) -> str:
     """Return an answer without what differs between two askings, and without the names that were asked for."""
     for value in sorted(names.values(), key=len, reverse=True):
-        body = body.replace(value, "*")
+        body = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "*", body)
     return _VOLATILE.sub("", body)
 
 

@@ -264,6 +264,11 @@ class Members:
             raise NotFound(f"node {member[:32]} was never invited; `sensegate node invite {member[:32]}`")
         return stored
 
+    def _demand_may_change(self, member: str, by: Principal) -> None:
+        """Return if the caller may change a member. Raises `PermissionDenied`, alike where there is no such member."""
+        known = self._stored.find(member)
+        demand(by, Action.CHANGE_NODES, known.member.division if known else self._home)
+
     def authorized(self) -> list[str]:
         """Return the ids of the members that have a valid credential."""
         return [stored.member.id for stored in self._stored if stored.link is not None]
@@ -385,11 +390,11 @@ class Members:
             NotFound: there is no such member.
             Conflict: it is configured at the centre, or was changed meanwhile.
         """
+        self._demand_may_change(member, by)
+        _demand_note(note)
         if member in self.configured:
             raise Conflict(f"{member} is configured at the centre; change its `areas` there and restart the centre")
         stored = self._stored_member(member)
-        demand(by, Action.CHANGE_NODES, stored.member.division)
-        _demand_note(note)
         after = msgspec.structs.replace(
             stored.member, areas=self._areas(areas, by), changed=self._clock.now(), note=note or stored.member.note
         )
@@ -516,8 +521,7 @@ class Members:
             NotFound, PermissionDenied: there is no such node, or it is not in the caller's scope.
             Conflict: it is configured at the centre.
         """
-        known = self._stored.find(member)
-        demand(by, Action.CHANGE_NODES, known.member.division if known else self._home)
+        self._demand_may_change(member, by)
         _demand_note(note)
         if member in self.configured:
             raise Conflict(f"{member} stands under `nodes` of the centre's configuration; take it out, start again")

@@ -69,8 +69,9 @@ async def _owner(call: Call) -> OwnerRow:
 
 async def _assign(call: Call) -> OwnerRow:
     body = await call.body(NewOwner)
+    owners = _owners(call)
     call.part(MEMBERS).demand_known(body.member)
-    transfer = await _owners(call).assign(call.path("device"), body.member, by=call.principal)
+    transfer = await owners.assign(call.path("device"), body.member, by=call.principal)
     return OwnerRow(transfer.device, transfer.owner)
 
 

@@ -41,7 +41,7 @@ class Acknowledged(Protocol):
     """A connection whose messages a batch holds."""
 
     def acknowledge(self, answers: bytes, count: int) -> None:
-        """Send answers: `count` messages are stored."""
+        """Send answers; `count` messages that the device waits for are stored."""
         ...
 
     def resume(self) -> None:
@@ -60,12 +60,13 @@ class BatchStore(Protocol):
 class Batch:
     """Messages that are stored together, and the answers to send afterwards."""
 
-    __slots__ = ("answers", "attempt", "builder", "bytes", "number", "payload", "sent_at", "stored")
+    __slots__ = ("answers", "attempt", "builder", "bytes", "counted", "number", "payload", "sent_at", "stored")
 
     def __init__(self) -> None:
         self.builder = IntakeBatchBuilder()
         self.answers: list[tuple[Acknowledged, bytes, int]] = []
         self.bytes = 0
+        self.counted = 0
         self.number = 0
         self.payload = b""
         self.attempt = 0
@@ -118,7 +119,15 @@ class BatchWriter:
         return self._sealed_bytes + self.open.bytes > self._queue_bytes_max
 
     def end_read(
-        self, connection: Acknowledged, client: str, credential: str, arrival: int, answers: bytes, count: int, size: int
+        self,
+        connection: Acknowledged,
+        *,
+        client: str,
+        credential: str,
+        arrival: int,
+        answers: bytes,
+        waiting: int,
+        size: int,
     ) -> None:
         """End the messages that one read appended to `open.builder`.
 
@@ -128,13 +137,15 @@ class BatchWriter:
             credential: the device whose credential opened it.
             arrival: time of the read, µs UTC.
             answers: packets to send then.
-            count: number of messages.
+            waiting: how many of the messages the device waits for (QoS 1 and 2).
             size: bytes of topics and payloads.
         """
         batch = self.open
+        before = batch.counted
         batch.builder.end_read(client, credential, arrival)
-        batch.bytes += size + _OVERHEAD * count
-        batch.answers.append((connection, answers, count))
+        batch.counted = len(batch.builder)
+        batch.bytes += size + _OVERHEAD * (batch.counted - before)
+        batch.answers.append((connection, answers, waiting))
         if batch.is_full:
             self._seal()
         self._idle.clear()

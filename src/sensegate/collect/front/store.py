@@ -9,7 +9,6 @@ from nats.aio.msg import Msg
 from sensegate.bus import api, streams
 from sensegate.collect.front.batcher import BatchWriter
 
-
 _decode = msgspec.json.Decoder(api.ApiResponse).decode
 
 

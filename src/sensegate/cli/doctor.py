@@ -15,6 +15,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from sensegate.authority.config_divisions import division_faults
 from sensegate.bus.disk import INODES_MIN, inodes_free
 from sensegate.bus.free_ports import is_free
 from sensegate.bus.process import binary, binary_version, check_version
@@ -311,7 +312,9 @@ def examine(file: Path) -> list[CheckResult]:
         config = load(file)
     except ConfigError as why:
         return [*results, _bad("configuration", str(why), "correct it; sensegate check lists all problems")]
-    results.append(_good("configuration", f"{config.role} {config.division}"))
+    unknown = division_faults(config, file)
+    results += [_bad("configuration", fault.problem, fault.remedy) for fault in unknown]
+    results += [] if unknown else [_good("configuration", f"{config.role} {config.division}")]
     for check in CHECKS:
         results += check(config)
     return results + asyncio.run(alive(config))

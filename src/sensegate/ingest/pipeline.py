@@ -22,7 +22,7 @@ from sensegate.authority.assets import Assets
 from sensegate.authority.devices import Devices
 from sensegate.clock import Clock
 from sensegate.collect.commands import DownlinkQueue
-from sensegate.collect.intake import Intake
+from sensegate.collect.merging import MergedSources
 from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.redaction import MessageRedactor, removed_of
@@ -133,7 +133,7 @@ class IngestPipeline:
     async def _run_once(self) -> None:
         positions = await self._stages.committer.open()
         self._memory.rollback()  # what was not committed comes again, to the memory that it met before
-        async with Intake(self._sources, self._config.ingest, self._clock) as intake:
+        async with MergedSources(self._sources, self._config.ingest, self._clock) as intake:
             await intake.start(positions)
             self.trouble = ""
             written: asyncio.Task[None] | None = None
@@ -279,7 +279,9 @@ class IngestPipeline:
         nothing = msgspec.structs.replace(decoder.decode([]), quarantined=[crash])
         return DecodedBatch(span.received, nothing, *normaliser.normalise(nothing, span.received))
 
-    async def _write(self, pending: PreparedBatch, deliveries: Sequence[Delivery], intake: Intake, mark: int) -> None:
+    async def _write(
+        self, pending: PreparedBatch, deliveries: Sequence[Delivery], intake: MergedSources, mark: int
+    ) -> None:
         await self._stages.committer.write(pending)
         self._memory.release(mark)
         newest = {delivery.source: delivery for delivery in deliveries if delivery.ack_is_cumulative}

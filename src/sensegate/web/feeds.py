@@ -282,6 +282,7 @@ ROUTES = (
         action=_READ,
         query=SELECTION_PARAMS,
         media=("text/event-stream",),
+        is_stream=True,
         errors=(404, 410),
     ),
 )

@@ -206,6 +206,7 @@ ROUTES = (
         ),
         media=("application/json", "application/vnd.msgpack"),
         status=101,
+        is_stream=True,
         errors=(404, 410, 426),
     ),
 )

@@ -60,12 +60,12 @@ class RowsEntry:
         if self._batch is None:
             assert self._entry is not None  # noqa: S101 - one of the two is always set
             batch = read_rows(self._entry, "feed")
-            self._batch = EMPTY if batch is None else _named(batch.without_local())
+            self._batch = EMPTY if batch is None else named_rows(batch.without_local())
             self._entry = None
         return self._batch
 
 
-def _named(batch: columns.Batch) -> columns.Batch:
+def named_rows(batch: columns.Batch) -> columns.Batch:
     """Return a batch with its channels in the names of its properties, ``name#channel``, as records need them."""
     if not batch.channels:
         return batch
@@ -122,6 +122,8 @@ class LogReader:
         """Whether the end of the log was reached since the connection was last lost."""
         self.on_ledger: list[Callable[[LogEntry], None]] = []
         """Called with each ledger entry after the sequence at which `run` started, in order."""
+        self.on_rows: list[Callable[[RowsEntry], None]] = []
+        """Called with each entry of readings or observations, in order; one may come again."""
         self._observers = observers
         self._change: asyncio.Future[None] | None = None
         self._pages_max = pages_max
@@ -174,6 +176,8 @@ class LogReader:
                 self._ring_bytes += slot.size
                 for observer in self._observers:
                     observer.index_entry(entry)
+                for take in self.on_rows:
+                    take(slot)
             elif entry.subject.startswith(("ledger.", "carried.")):
                 for listener in self.on_ledger:
                     listener(entry)

@@ -24,7 +24,13 @@ from sensegate.errors import ConfigError, Fenced, StoreFull, Unavailable
 from tests.conftest import eventually
 from tests.live.phone import Phone
 from tests.live.site import Made, config_of, reading, running
-from tests.support.pipeline import COUNT, Faulty, Script, Walk, numbers
+from tests.support.pipeline import COUNT, Faulty, Script, Walk, numbers, registry
+
+
+@pytest.fixture
+async def devices() -> Devices:
+    """A registry that knows `d1`."""
+    return await registry()
 
 
 @pytest.mark.parametrize(

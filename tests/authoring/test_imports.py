@@ -384,5 +384,5 @@ def test_the_command_writes_and_reports(tmp_path: Path) -> None:
     assert (out / "acme" / "th10.js").read_text(encoding="utf-8") == SCRIPT
     result = call("profile", "import", vendor, "--into", str(out), "--json")
     assert result.exit_code == 1
-    assert "is there already" in json.loads(result.output)[0]["problems"][0]
+    assert "exists already" in json.loads(result.output)[0]["problems"][0]
     assert call("profile", "import", vendor, "--into", str(out), "--replace").exit_code == 0

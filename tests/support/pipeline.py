@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
@@ -174,9 +173,8 @@ class Walk:
             await asyncio.gather(walking, return_exceptions=True)
 
 
-@pytest.fixture
-async def devices() -> Devices:
-    """A registry that knows `d1`."""
+async def registry() -> Devices:
+    """Return a registry that knows `d1`."""
     made = Devices(MemoryBucket(), MemoryTrail(), SystemClock(), home="44")
     await made.load()
     await made.add(Device("d1", "440106", "sensegate/plain"), by=ADMIN)

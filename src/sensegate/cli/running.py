@@ -58,10 +58,12 @@ def run(config: Annotated[Path, typer.Argument(help="Configuration file, see con
     Example: sensegate run config/node.yaml
     """
     from sensegate import flow  # noqa: PLC0415 - loads the whole gateway
+    from sensegate.authority.config_divisions import division_faults  # noqa: PLC0415 - as above
     from sensegate.config import files, load  # noqa: PLC0415 - as above
 
     loaded = load(config)
-    errors = files.file_faults(loaded, config, start=True) + _directory_errors(config, loaded)
+    errors = division_faults(loaded, config) + files.file_faults(loaded, config, start=True)
+    errors += _directory_errors(config, loaded)
     if errors:
         raise ExceptionGroup("the gateway cannot start", errors)
     uvloop.run(run_until_signalled(flow.run(loaded)))

@@ -14,6 +14,7 @@ from itertools import accumulate, chain
 from typing import TypeVar
 
 import msgspec
+import numpy as np
 import structlog
 
 from sensegate import metrics
@@ -21,7 +22,7 @@ from sensegate.authority.assets import Assets
 from sensegate.authority.devices import Devices
 from sensegate.clock import Clock
 from sensegate.collect.commands import DownlinkQueue
-from sensegate.collect.intake import Intake
+from sensegate.collect.merging import MergedSources
 from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.redaction import MessageRedactor, removed_of
@@ -30,7 +31,7 @@ from sensegate.ingest.batches import DecodedBatch
 from sensegate.ingest.boundary import BatchBoundary
 from sensegate.ingest.interpreter import Interpreter, Reprocessor, delivery_of
 from sensegate.ingest.poison import PoisonMessages
-from sensegate.model import Delivery, Message, MessageBatch, Quarantined, QuarantineReason, Spec
+from sensegate.model import Delivery, Message, MessageBatch, Quarantined, QuarantineReason, RejectedValue, Spec
 from sensegate.normalise.indicators import Indicators
 from sensegate.persist.commit import Committer, PreparedBatch
 from sensegate.ports import Source
@@ -132,7 +133,7 @@ class IngestPipeline:
     async def _run_once(self) -> None:
         positions = await self._stages.committer.open()
         self._memory.rollback()  # what was not committed comes again, to the memory that it met before
-        async with Intake(self._sources, self._config.ingest, self._clock) as intake:
+        async with MergedSources(self._sources, self._config.ingest, self._clock) as intake:
             await intake.start(positions)
             self.trouble = ""
             written: asyncio.Task[None] | None = None
@@ -200,7 +201,7 @@ class IngestPipeline:
         pending = self._stages.committer.prepare(
             deliveries, batch.fields, batch.readings, batch.rejected, messages=span
         )
-        self._stages.devices.observe(batch.readings.device, batch.readings.received)
+        self._observe_devices(batch)
         self._stages.indicators.count(
             self._stages.interpreter.normaliser.table,
             batch.readings,
@@ -212,6 +213,18 @@ class IngestPipeline:
         for observe in self._observers:
             observe(specs, span, batch)
         return pending
+
+    def _observe_devices(self, batch: DecodedBatch) -> None:
+        """Note the arrival of the messages of devices, also of those that gave no reading."""
+        devices = self._stages.devices
+        devices.observe(batch.readings.device, batch.readings.received)
+        numbered = batch.fields.sequence_numbers
+        others: list[Quarantined | RejectedValue] = [*batch.fields.quarantined, *batch.fields.rejected]
+        device = np.array([*(other.device for other in others), *numbered.device.tolist()], np.int32)
+        message = np.array([*(other.message for other in others), *numbered.message.tolist()], np.int64)
+        known = device >= 0
+        if known.any():
+            devices.observe(device[known], batch.received[message[known]])
 
     def _redact(self, deliveries: Sequence[Delivery]) -> MessageBatch:
         """Return the messages; video metadata is redacted to what may be kept, before anything else sees it."""
@@ -266,7 +279,9 @@ class IngestPipeline:
         nothing = msgspec.structs.replace(decoder.decode([]), quarantined=[crash])
         return DecodedBatch(span.received, nothing, *normaliser.normalise(nothing, span.received))
 
-    async def _write(self, pending: PreparedBatch, deliveries: Sequence[Delivery], intake: Intake, mark: int) -> None:
+    async def _write(
+        self, pending: PreparedBatch, deliveries: Sequence[Delivery], intake: MergedSources, mark: int
+    ) -> None:
         await self._stages.committer.write(pending)
         self._memory.release(mark)
         newest = {delivery.source: delivery for delivery in deliveries if delivery.ack_is_cumulative}

@@ -58,6 +58,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Type of the JSON response."""
     media: tuple[str, ...] = ("application/json",)
     status: int = 200
+    conditional: bool = False
+    """Whether the response has an ETag of its body, so that `If-None-Match` saves sending it again."""
     errors: tuple[int, ...] = ()
     """Error statuses, besides 400, 401, 403, 429 and 503."""
 

@@ -16,7 +16,8 @@ KEY = KeyedPseudonymiser(b"tests" * 8)
 NOW = 1_768_449_600_000_000
 PLATE = "\u7ca4A12345"
 ELEMENT = """<tt:Object ObjectId="{id}"><tt:Appearance><tt:Shape>
-<tt:BoundingBox left="-0.5" top="0.5" right="0" bottom="0"/></tt:Shape><tt:Class><tt:Type Likelihood="0.75">{kind}</tt:Type></tt:Class>{more}</tt:Appearance></tt:Object>"""
+<tt:BoundingBox left="-0.5" top="0.5" right="0" bottom="0"/></tt:Shape>
+<tt:Class><tt:Type Likelihood="0.75">{kind}</tt:Type></tt:Class>{more}</tt:Appearance></tt:Object>"""
 NOTICE = """<tt:MetadataStream xmlns:tt="http://www.onvif.org/ver10/schema" xmlns:wsnt="http://docs.oasis-open.org/wsn/b-2"
  xmlns:tns1="http://www.onvif.org/ver10/topics" xmlns:tnsaxis="http://www.axis.com/2009/event/topics"><tt:Event>
 <wsnt:NotificationMessage><wsnt:Topic>{topic}</wsnt:Topic><wsnt:Message><tt:Message UtcTime="2026-01-15T04:00:00Z">

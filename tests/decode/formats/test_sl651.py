@@ -239,6 +239,13 @@ def test_what_is_cut_short_is_malformed(body: bytes, said: str) -> None:
     assert (why.reason, said in why.detail) == (QuarantineReason.MALFORMED, True)
 
 
+def test_values_before_an_element_that_is_cut_short_are_kept() -> None:
+    """What stands before the cut stays, with a warning."""
+    tree = parse(report(element(0x39, bcd(10490, 4), 3) + b"\x38\x12\x12"))
+    assert values(tree) == [("Z", 10.49, EIGHT)]
+    assert tree.warnings == ("an element of 2 bytes is truncated",)
+
+
 def test_a_wrong_crc_is_refused_by_its_own_reason() -> None:
     """In either form."""
     for frame in (report(element(0x39, bcd(1, 4), 3)), report_in_text("Z 1")):

@@ -26,7 +26,7 @@ from sensegate.decode.formats.sl651_elements import (
     SYMBOLS,
     TEXT_STEP,
 )
-from sensegate.decode.frame import FormatContext, Parse, PayloadFormat, PayloadFrame
+from sensegate.decode.frame import FormatContext, Parse, PayloadFormat, PayloadFrame, WarnedObject
 from sensegate.decode.part import ProfilePart, description
 from sensegate.errors import Rejected
 from sensegate.frames import sl651
@@ -81,7 +81,7 @@ def _compile(options: Sl651Part | None, _setting: FormatContext) -> Parse:
         body = _Body(report, hour)
         if report.up and report.packet == 1 and report.function in _WITH_ELEMENTS:
             body.read()
-        return {
+        tree = {
             "centre": f"{report.centre:02X}",
             "station": report.station,
             "up": report.up,
@@ -95,6 +95,7 @@ def _compile(options: Sl651Part | None, _setting: FormatContext) -> Parse:
             "odd": body.deviations,
             "elements": body.elements,
         }
+        return WarnedObject(tree, body.warnings) if body.warnings else tree
 
     return parse
 
@@ -126,15 +127,25 @@ class _Body:
         self.station_class: str | None = None
         self.time: datetime | None = None
         self.deviations: list[str] = []
+        self.warnings: list[str] = []
         self.elements: list[Element] = []
 
     def read(self) -> None:
-        """Read all elements. Raises `Rejected` (malformed) if the body is truncated."""
+        """Read all elements. Raises `Rejected` (malformed) if the body is truncated before the first value.
+
+        The CRC is right, so the station itself cut its report short: what stands before is kept, with a warning.
+        """
         if self._report.text:
             self._read_text()
         else:
             while self._remaining:
-                self._read_element()
+                try:
+                    self._read_element()
+                except Rejected as rejection:
+                    if not self.elements:
+                        raise
+                    self.warnings.append(rejection.detail)
+                    return
 
     def _take(self, size: int) -> bytes:
         taken, self._remaining = self._remaining[:size], self._remaining[size:]

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.decode.formats.jtt808 import parse
+from sensegate.decode.frame import WarnedObject
 from sensegate.errors import Rejected
 from sensegate.frames import jtt808
 from sensegate.model import QuarantineReason
@@ -82,6 +83,7 @@ def test_a_position_before_an_item_that_is_cut_short_is_kept() -> None:
     (report,) = tree["reports"]
     assert (report["mileage"], report["signal"], "satellites" in report) == (10.0, 17, False)
     assert report["lat"] == parse(vehicle(position()))["reports"][0]["lat"]
+    assert isinstance(tree, WarnedObject)
     assert tree.warnings == ("item 31 is truncated",)
 
 
@@ -91,6 +93,7 @@ def test_reports_before_one_that_is_cut_short_are_kept() -> None:
     body = b"\x00\x03\x01" + b"".join(len(part).to_bytes(2) + part for part in (whole, short))
     tree = parse(vehicle(body + b"\x00\x20" + bytes(3), message=jtt808.LOCATIONS))
     assert (len(tree["reports"]), tree["late"]) == (2, True)
+    assert isinstance(tree, WarnedObject)
     assert tree.warnings == ("item 01 is truncated", "3 reports announced, truncated after 2")
     assert refusal(vehicle(b"\x00\x02\x01\x00\x20" + bytes(9), message=jtt808.LOCATIONS)).reason == (
         QuarantineReason.MALFORMED

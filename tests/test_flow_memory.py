@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
+from sensegate.authority.trail import MemoryTrail
 from sensegate.bus import columns
 from sensegate.clock import SystemClock
 from sensegate.decode.memory import DecoderMemory
-from sensegate.model import BOOL, I64, Fields, Message, Readings, RejectedValue
+from sensegate.model import BOOL, I64, Device, Fields, Message, Readings, RejectedValue
 from tests.decode.formats.sparkplug_payloads import metric, payload
 from tests.live.site import PROFILES
-from tests.support.pipeline import COUNT, Faulty, Script, Walk, registry
+from tests.support.pipeline import ADMIN, COUNT, Faulty, Script, Walk
 
 LIFE = 7
 """So many messages between two births; each birth gives the aliases to the other metric."""
@@ -67,8 +69,11 @@ class Node(Walk):
 
 @pytest.fixture
 async def devices() -> Devices:
-    """A registry that knows `d1`."""
-    return await registry()
+    """A registry that knows the node."""
+    made = Devices(MemoryBucket(), MemoryTrail(), SystemClock(), home="44")
+    await made.load()
+    await made.add(Device("n1", "440106", "sparkplug/pump-station", alias="Water/pump-01"), by=ADMIN)
+    return made
 
 
 FAULTS = [

@@ -94,6 +94,13 @@ SCRUB_FINISHED = Gauge(
     "When the last pass of the scrub ended; 0: none has.",
     registry=REGISTRY,
 )
+LAST_VALUES = Gauge("sensegate_last_values_series", "Series whose last value is held in memory.", registry=REGISTRY)
+DEVICES = Gauge(
+    "sensegate_devices",
+    "Registered devices, by state (silent: no message for longer than expected).",
+    ["state"],
+    registry=REGISTRY,
+)
 STREAMS = Gauge("sensegate_streams", "Open streams of subscribers.", registry=REGISTRY)
 SCRIPT_CALLS = Counter(
     "sensegate_script_calls", "Frames passed to codec scripts, by outcome.", ["outcome"], registry=REGISTRY

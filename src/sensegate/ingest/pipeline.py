@@ -14,6 +14,7 @@ from itertools import accumulate, chain, groupby
 from typing import TypeVar
 
 import msgspec
+import numpy as np
 import structlog
 
 from sensegate import metrics
@@ -39,6 +40,7 @@ from sensegate.model import (
     Spec,
     UnreadableBatch,
 )
+from sensegate.model import Delivery, Message, MessageBatch, Quarantined, QuarantineReason, RejectedValue, Spec
 from sensegate.normalise.indicators import Indicators
 from sensegate.persist.commit import Committer, PreparedBatch
 from sensegate.ports import Source
@@ -228,7 +230,7 @@ class IngestPipeline:
         pending = self._stages.committer.prepare(
             deliveries, batch.fields, batch.readings, batch.rejected, messages=span
         )
-        self._stages.devices.observe(batch.readings.device, batch.readings.received)
+        self._observe_devices(batch)
         self._stages.indicators.count(
             self._stages.interpreter.normaliser.table,
             batch.readings,
@@ -240,6 +242,18 @@ class IngestPipeline:
         for observe in self._observers:
             observe(specs, span, batch)
         return pending
+
+    def _observe_devices(self, batch: DecodedBatch) -> None:
+        """Note the arrival of the messages of devices, also of those that gave no reading."""
+        devices = self._stages.devices
+        devices.observe(batch.readings.device, batch.readings.received)
+        numbered = batch.fields.sequence_numbers
+        others: list[Quarantined | RejectedValue] = [*batch.fields.quarantined, *batch.fields.rejected]
+        device = np.array([*(other.device for other in others), *numbered.device.tolist()], np.int32)
+        message = np.array([*(other.message for other in others), *numbered.message.tolist()], np.int64)
+        known = device >= 0
+        if known.any():
+            devices.observe(device[known], batch.received[message[known]])
 
     def _redact(self, deliveries: Sequence[Delivery]) -> MessageBatch:
         """Return the messages; video metadata is redacted to what may be kept, before anything else sees it."""

@@ -37,10 +37,10 @@ from sensegate.model import (
     MessageBatch,
     Quarantined,
     QuarantineReason,
+    RejectedValue,
     Spec,
     UnreadableBatch,
 )
-from sensegate.model import Delivery, Message, MessageBatch, Quarantined, QuarantineReason, RejectedValue, Spec
 from sensegate.normalise.indicators import Indicators
 from sensegate.persist.commit import Committer, PreparedBatch
 from sensegate.ports import Source

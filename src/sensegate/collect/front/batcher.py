@@ -114,9 +114,14 @@ class BatchWriter:
     # ── messages of connections ──────────────────────────────────────────────────────────────────────
 
     @property
+    def queued_bytes(self) -> int:
+        """Bytes of messages that are not stored."""
+        return self._sealed_bytes + self.open.bytes
+
+    @property
     def is_congested(self) -> bool:
         """Whether connections have to wait with reading: too many bytes are not stored."""
-        return self._sealed_bytes + self.open.bytes > self._queue_bytes_max
+        return self.queued_bytes > self._queue_bytes_max
 
     def end_read(
         self,
@@ -249,7 +254,7 @@ class BatchWriter:
         self.stored_batches += 1
         for connection, answers, count in batch.answers:
             connection.acknowledge(answers, count)
-        if self._held and self._sealed_bytes + self.open.bytes <= self._queue_bytes_max // 2:
+        if self._held and self.queued_bytes <= self._queue_bytes_max // 2:
             held, self._held = self._held, {}
             for connection in held:
                 connection.resume()

@@ -1,9 +1,9 @@
 """Messages between fronts and their gateway, over core NATS: who may connect, who has to go, what was met.
 
-    front ──front.admit──▶ gateway      which device is this, and what may it do? several clients in one request
-    gateway ──front.close──▶ fronts     credentials or rights have changed: close, and ask again when it comes back
-    front ──front.report──▶ gateway     refused operations, limits that were reached, connections
-    front ──front.connected──▶ fronts   a device has connected here: close its older connection
+front ──front.admit──▶ gateway      which device is this, and what may it do? several clients in one request
+gateway ──front.close──▶ fronts     credentials or rights have changed: close, and ask again when it comes back
+front ──front.report──▶ gateway     refused operations, limits that were reached, connections
+front ──front.connected──▶ fronts   a device has connected here: close its older connection
 """
 
 from __future__ import annotations

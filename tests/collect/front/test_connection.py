@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -166,7 +167,7 @@ async def test_client_ids() -> None:
 
 
 async def test_connack_states_the_limits() -> None:
-    limits = {"inflight_max": 50, "packet_bytes_max": 2_000, "session_expiry_max_s": 10}
+    limits: dict[str, Any] = {"inflight_max": 50, "packet_bytes_max": 2_000, "session_expiry_max_s": 10}
     async with running_front(**limits) as rig, rig.client(session_expiry_s=100) as client:
         stated = client.answer.properties
         assert (stated.receive_maximum, stated.maximum_packet_size, stated.session_expiry_s) == (50, 2_000, 10)

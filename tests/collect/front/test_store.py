@@ -15,7 +15,7 @@ import aiomqtt
 import paho.mqtt.client as paho
 import pytest
 from nats.aio.client import Client
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from sensegate.bus import api, streams
 from sensegate.bus.engine import Engine, User
@@ -71,7 +71,7 @@ async def _front(engine: Engine, store: StoreConfig | None = None) -> AsyncItera
         await connection.close()
 
 
-def _publish_with_paho(port: int, version: int, qos: int, count: int) -> list[int]:
+def _publish_with_paho(port: int, version: MQTTProtocolVersion, qos: int, count: int) -> list[int]:
     """Publish messages and return their packet ids, once all are acknowledged."""
     client = paho.Client(CallbackAPIVersion.VERSION2, client_id="d1", protocol=version)
     client.username_pw_set("d1", "right")
@@ -91,9 +91,9 @@ def _publish_with_paho(port: int, version: int, qos: int, count: int) -> list[in
         client.loop_stop()
 
 
-@pytest.mark.parametrize("version", [paho.MQTTv31, paho.MQTTv311, paho.MQTTv5])
+@pytest.mark.parametrize("version", list(MQTTProtocolVersion))
 @pytest.mark.parametrize("qos", [1, 2])
-async def test_paho(engine: Engine, version: int, qos: int) -> None:
+async def test_paho(engine: Engine, version: MQTTProtocolVersion, qos: int) -> None:
     """Each acknowledged message is in the stream, once and in order."""
     async with _front(engine) as stored:
         await asyncio.to_thread(_publish_with_paho, stored.port, version, qos, 100)
@@ -137,7 +137,7 @@ async def test_a_full_stream_acknowledges_nothing_and_goes_on(engine: Engine) ->
 async def test_the_server_is_killed_under_load(engine: Engine) -> None:
     """Connections stay; what was taken and not answered is sent again under its number, in order."""
     async with _front(engine) as stored:
-        sending = asyncio.create_task(asyncio.to_thread(_publish_with_paho, stored.port, paho.MQTTv311, 1, 3_000))
+        sending = asyncio.create_task(asyncio.to_thread(_publish_with_paho, stored.port, MQTTProtocolVersion.MQTTv311, 1, 3_000))
         async with asyncio.timeout(10):
             while not stored.front.writer.stored_batches:
                 await asyncio.sleep(0.001)

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import secrets
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 
 import msgspec
 import structlog
@@ -14,13 +15,14 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sensegate.bus import api
-from sensegate.clock import Clock
+from sensegate.clock import Clock, wait_or_sleep
 from sensegate.collect.front import messages
 from sensegate.collect.front.front import Front
 from sensegate.collect.front.messages import (
     QUESTIONS_MAX,
     Answer,
     Answers,
+    Check,
     Close,
     Connected,
     Question,
@@ -40,6 +42,8 @@ KNOWN_MAX = 200_000
 REFUSALS_MAX = 1_000
 """Most refusals of different kinds in a report; more are counted as a limit."""
 REPORT_S = 0.5
+CHECK_S = 600.0
+"""Interval of comparisons with the registry, besides those after a lost connection."""
 ANSWER_S = 5.0
 TAKE_OVER_S = 0.3
 """Longest wait for other fronts to close a device's older connection."""
@@ -55,6 +59,7 @@ class _Known(msgspec.Struct, frozen=True, eq=False):
     """A device that the gateway has admitted, with a keyed hash of the credential that it showed."""
 
     proof: bytes
+    state: bytes
     admitted: Admitted
 
 
@@ -71,6 +76,7 @@ class GatewayDesk:
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._questions: list[tuple[Question, asyncio.Future[Answer]]] = []
         self._asked = asyncio.Event()
+        self._unchecked = asyncio.Event()
         self._refusals: Counter[tuple[str, str, str, str]] = Counter()
         self._limits: Counter[str] = Counter()
         self._generation = 0
@@ -88,6 +94,7 @@ class GatewayDesk:
         """Ask and report until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ask_all(), name="mqtt admission")
+            group.create_task(self._check_all(), name="mqtt rights")
             group.create_task(self._report_all(), name="mqtt report")
 
     # ── admission ────────────────────────────────────────────────────────────────────────────────────
@@ -109,7 +116,7 @@ class GatewayDesk:
             raise MqttViolation(Reason.NOT_AUTHORIZED, "the registry refuses the device")
         admitted = _admitted(user, answer)
         if generation == self._generation:  # otherwise the answer may be older than a change
-            self._known[user] = _Known(proof, admitted)
+            self._known[user] = _Known(proof, answer.state, admitted)
             if len(self._known) > KNOWN_MAX:
                 self._known.popitem(last=False)
         return admitted
@@ -153,21 +160,39 @@ class GatewayDesk:
     async def _close(self, message: Msg) -> None:
         """Close connections of users whose credentials or rights have changed."""
         users = _decode_close(message.data).users
-        self._generation += 1
+        self._disconnect(users)
+        if not users:
+            self.check()
+
+    def _disconnect(self, users: Sequence[str]) -> None:
+        if users:
+            self._generation += 1
         for user in users:
             self._known.pop(user, None)
             if self._front:
                 self._front.disconnect(user, Reason.ADMINISTRATIVE_ACTION)
-        if not users:
-            await self.refresh()
 
-    async def refresh(self) -> None:
-        """Forget what was learnt, since a change may have been missed, and disconnect all: they come back at once."""
-        self._generation += 1
-        self._known.clear()
-        if self._front:
-            for device in self._front.devices():
-                self._front.disconnect(device, Reason.ADMINISTRATIVE_ACTION)
+    def check(self) -> None:
+        """Compare what is cached with the registry soon: a change may have been missed."""
+        self._unchecked.set()
+
+    async def _check_all(self) -> None:
+        while True:
+            await wait_or_sleep(self._unchecked, self._clock, CHECK_S)
+            self._unchecked.clear()
+            states = {user: known.state for user, known in self._known.items()}
+            users = list(states)
+            for start in range(0, len(users), QUESTIONS_MAX):
+                await self._check_some({user: states[user] for user in users[start : start + QUESTIONS_MAX]})
+
+    async def _check_some(self, states: dict[str, bytes]) -> None:
+        try:
+            raw = await api.request(self._connection, messages.CHECK, _encode(Check(states)), timeout_s=ANSWER_S)
+            self._disconnect(_decode_close(raw).users)
+        except (Unavailable, msgspec.DecodeError) as why:
+            _log.info("rights of devices not checked; trying again", reason=str(why))
+            await self._clock.sleep(1.0)
+            self._unchecked.set()
 
     # ── other fronts ─────────────────────────────────────────────────────────────────────────────────
 

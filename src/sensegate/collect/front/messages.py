@@ -15,7 +15,8 @@ import msgspec
 from sensegate.collect.front.limits import FrontLimits
 from sensegate.config import EngineConfig
 
-ADMIT, CLOSE, REPORT, CONNECTED = "front.admit", "front.close", "front.report", "front.connected"
+ADMIT, CHECK, CLOSE = "front.admit", "front.check", "front.close"
+REPORT, CONNECTED = "front.report", "front.connected"
 QUESTIONS_MAX = 500
 """Most clients in one request."""
 
@@ -43,6 +44,8 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     subscribe: tuple[str, ...] = ()
     best_effort: tuple[str, ...] = ()
     """Those of which messages at QoS 0 are taken."""
+    state: bytes = b""
+    """Hash of all that the answer depends on."""
 
 
 class Questions(msgspec.Struct, frozen=True, array_like=True):
@@ -57,8 +60,14 @@ class Answers(msgspec.Struct, frozen=True, array_like=True):
     answers: tuple[Answer, ...]
 
 
+class Check(msgspec.Struct, frozen=True, array_like=True):
+    """Devices with the `Answer.state` by which they were admitted; the response is `Close`."""
+
+    states: Mapping[str, bytes]
+
+
 class Close(msgspec.Struct, frozen=True, array_like=True):
-    """Users whose connections are to be closed; empty: what was learnt of all of them is to be asked again."""
+    """Users whose connections are to be closed; empty: a front is to check all."""
 
     users: tuple[str, ...]
 

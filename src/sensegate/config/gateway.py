@@ -212,6 +212,10 @@ class TimeConfig(ConfigRecord, frozen=True):
     clock_error_max_s: Annotated[
         float, doc("if the gateway's clock is off by more than this, mark all readings and judge none by time")
     ] = 60.0
+    ntp_servers: Annotated[
+        tuple[str, ...],
+        doc("NTP servers (host or host:port) to compare the gateway's clock with; without: the centre, else devices"),
+    ] = ()
     zone: Annotated[str, doc("time zone of devices that send local time without a zone")] = "Asia/Shanghai"
 
 

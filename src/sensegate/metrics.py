@@ -18,6 +18,12 @@ COMMIT_SECONDS = Histogram(
     registry=REGISTRY,
 )
 DEPTH = Gauge("sensegate_intake_depth_messages", "Messages received and not yet committed.", registry=REGISTRY)
+INTAKE_REPEATED = Counter(
+    "sensegate_intake_repeated_batches", "Batches that a front stored twice; the second is skipped.", registry=REGISTRY
+)
+INTAKE_MISSING = Counter(
+    "sensegate_intake_missing_batches", "Numbers of batches that never came although later ones did.", registry=REGISTRY
+)
 RESTARTS = Counter(
     "sensegate_restarts", "Restarts of a component after a failure, by component.", ["component"], registry=REGISTRY
 )

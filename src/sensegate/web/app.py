@@ -29,6 +29,7 @@ from sensegate.web import (
     catalogue,
     devices,
     drafts,
+    encoding,
     feeds,
     grants,
     log,
@@ -224,6 +225,8 @@ class Web:
             response = web.Response(
                 status=route.status, body=msgspec.json.encode(answer), content_type="application/json"
             )
+            if route.conditional:
+                return encoding.conditional(request, response)
             if isinstance(revision := getattr(answer, "revision", None), int):
                 response.headers["ETag"] = f'"{revision}"'
             return response
@@ -248,6 +251,7 @@ class Web:
             response = problems.response_of(why.status, _detail_of(why, request), request_id=request_id)
             if allow := why.headers.get("Allow"):
                 response.headers["Allow"] = allow
+        await encoding.compress(request, response)
         return response
 
     async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:

@@ -45,6 +45,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     tag: str
     action: Action | None = None
     """Action that the caller's role must permit; None: none (public, or any credential if `token`)."""
+    or_action: Action | None = None
+    """Another action that suffices instead of `action`."""
     token: bool = True
     """Whether the caller must authenticate."""
     query: tuple[QueryParam, ...] = ()
@@ -56,6 +58,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Type of the JSON response."""
     media: tuple[str, ...] = ("application/json",)
     status: int = 200
+    conditional: bool = False
+    """Whether the response has an ETag of its body, so that `If-None-Match` saves sending it again."""
     errors: tuple[int, ...] = ()
     """Error statuses, besides 400, 401, 403, 429 and 503."""
 
@@ -247,7 +251,8 @@ def check_call(call: Call, route: Route) -> None:
     """
     if route.token:
         call.identify()
-        if route.action and not has_right(call.principal, route.action):
+        enough = [action for action in (route.action, route.or_action) if action]
+        if route.action and not any(has_right(call.principal, action) for action in enough):
             raise PermissionDenied(missing_right(call.principal, route.action))
     known = [param.name for param in route.query]
     for name in call.request.query:

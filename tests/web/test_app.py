@@ -157,7 +157,7 @@ async def test_slow_heads_are_cut() -> None:
 
 async def test_connections_are_capped() -> None:
     """One more than allowed is told so and closed; when one ends there is room again."""
-    async with serving(WebConfig(connections_max=2)) as gateway:
+    async with serving(WebConfig(connections_max=2, connections_per_address_max=2)) as gateway:
         host, port = gateway.url.removeprefix("http://").split(":")
         held = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
         await asyncio.sleep(0)

@@ -273,7 +273,8 @@ async def _ingest(call: Call) -> IngestReceipt:
         device, principal = auth.device_of(call.request, name, call.deps, call.auth_failures)
     media = call.request.headers.get("Content-Type", "application/json")
     pictures = media.lower().startswith(multipart.MULTIPART)
-    await ingest(device, principal, await (call.multipart_without_images() if pictures else call.raw_body()), media)
+    with call.quota.held(principal.id):
+        await ingest(device, principal, await (call.multipart_without_images() if pictures else call.raw_body()), media)
     return IngestReceipt()
 
 

@@ -89,9 +89,11 @@ async def _health(_call: Call) -> dict[str, bool]:
 
 async def _ready(call: Call) -> web.Response:
     reasons = list(call.deps.ready())
+    devices = {state.value: count for state, count in call.deps.devices.count_states().items()}
+    readiness = Readiness(not reasons, reasons, list(call.deps.warnings()), call.deps.clock_judgement(), devices)
     return web.Response(
         status=503 if reasons else 200,
-        body=msgspec.json.encode(Readiness(not reasons, reasons, list(call.deps.warnings()))),
+        body=msgspec.json.encode(readiness),
         content_type="application/json",
     )
 

@@ -34,6 +34,11 @@ class ClientFacts(msgspec.Struct, frozen=True, kw_only=True):
     password: str = ""
 
 
+def key_of(issuer_seed: bytes) -> bytes:
+    """Return the key of facts, derived from the seed of the callout's issuer."""
+    return hmac.new(issuer_seed, b"sensegate client facts", hashlib.sha256).digest()
+
+
 def sign(facts: ClientFacts, key: bytes) -> str:
     """Return the password that carries facts."""
     body = base64.urlsafe_b64encode(msgspec.msgpack.encode(facts)).decode()

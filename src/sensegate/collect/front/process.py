@@ -1,7 +1,7 @@
-"""A front as a whole: its connection to the engine, its desk, its listener. Run in a process of its own, or in the gateway's.
+"""A whole front: its connection to the engine, its desk, its listener. It runs in its own process, or in the gateway's.
 
-`python -m sensegate.collect.front.process` reads its settings (`FrontSettings`, MessagePack) from standard input, of
-which the gateway keeps the other end: when that closes, the front stores what it has taken and ends.
+``python -m sensegate.collect.front.process`` reads its settings (`FrontSettings`) from standard input, of which the
+gateway holds the other end: when that closes, the front stores what it has taken, acknowledges it, and ends.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
+import signal
 import ssl
-import struct
 import sys
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -19,8 +21,8 @@ import uvloop
 
 from sensegate import logs
 from sensegate.bus import trust
-from sensegate.bus.connect import connect
-from sensegate.bus.process import write_private as _unused  # noqa: F401
+from sensegate.bus.connect import connect, engine_context
+from sensegate.bus.malloc import limit_arenas
 from sensegate.clock import Clock, SystemClock
 from sensegate.collect.front.desk import GatewayDesk
 from sensegate.collect.front.front import Front
@@ -28,35 +30,166 @@ from sensegate.collect.front.messages import FrontSettings
 from sensegate.collect.front.store import IntakeStore
 from sensegate.collect.front.upstream import BrokerAddress
 from sensegate.collect.intake.batch import new_instance
+from sensegate.config import TlsConfig
+from sensegate.errors import ConfigError, SensegateError
 
-SETTINGS_BYTES_MAX = 1024**2
 READY = b"ready\n"
-_LENGTH = struct.Struct("<I")
+SETTINGS_BYTES_MAX = 1024**2
+STOP_S = 5.0
+"""Longest time to store what was taken when the front ends."""
 
 _log = structlog.get_logger("collect")
 
 
-def tls_context(settings: FrontSettings) -> ssl.SSLContext | None:
-    """Return the TLS context of the listener; None: it uses no TLS."""
-    tls = settings.engine.tls
-    if not tls.cert_file:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(tls.cert_file, tls.key_file or None)
-    if tls.ca_file:
-        context.load_verify_locations(tls.ca_file)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
+class ListenerCertificates:
+    """The certificates of a front's listener, which can be replaced while it runs."""
+
+    def __init__(self, config: TlsConfig) -> None:
+        """Load the certificates. Raises `ConfigError`."""
+        self._config = config
+        self.context: ssl.SSLContext | None = None
+        """None: the listener uses no TLS."""
+        if config.cert_file:
+            trust.check(config.cert_file, config.key_file)
+            self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+            self.reload()
+
+    def reload(self) -> None:
+        """Load the files again; connections stay. Raises `ConfigError`: the previous certificates stay in use."""
+        context, config = self.context, self._config
+        if context is None:
+            return
+        trust.check(config.cert_file, config.key_file)
+        context.load_cert_chain(config.cert_file, config.key_file or None)
+        if config.ca_file:
+            context.load_verify_locations(config.ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED
 
 
-class FrontProcess:
-    """A front with everything that it needs."""
+async def serve(
+    settings: FrontSettings,
+    clock: Clock,
+    *,
+    ready: Callable[[], None],
+    stop: asyncio.Event,
+    certificates: ListenerCertificates | None = None,
+) -> None:
+    """Run a front until `stop` is set; then store what it has taken, and close its connections.
 
-    def __init__(self, settings: FrontSettings, clock: Clock) -> None:
-        self._settings = settings
-        self._clock = clock
-        self._context = tls_context(settings)
+    Args:
+        settings: the settings.
+        clock: the clock.
+        ready: called once it listens.
+        stop: ends it.
+        certificates: of the listener; None: they are loaded.
 
-    @contextlib.asynccontextmanager
-    async def opened(self):  # type: ignore[no-untyped-def]
-        """Listen; leaving the context stores what was taken and closes all connections."""
+    Raises:
+        Unavailable, PermissionDenied: the engine cannot be reached.
+        ConfigError: the certificates are unusable.
+    """
+    listener = certificates or ListenerCertificates(settings.engine.tls)
+    checks: list[Callable[[], None]] = []
+    link = await connect(
+        list(settings.urls),
+        settings.user,
+        settings.password,
+        inbox_prefix=settings.inbox_prefix,
+        name=settings.name,
+        tls=engine_context(settings.engine),
+        on_reconnect=lambda: [check() for check in checks] and None,
+    )
+    try:
+        instance = new_instance()
+        desk = GatewayDesk(link, settings.name, clock, neighbours=settings.neighbours)
+        store = IntakeStore(link, instance)
+        broker = BrokerAddress(settings.broker_host, settings.broker_port, settings.facts_key)
+        front = Front(
+            store,
+            instance,
+            desk,
+            desk,
+            clock=clock,
+            limits=settings.limits,
+            broker=broker if settings.broker_port else None,
+            neighbours=desk,
+        )
+        await store.open(front.writer)
+        await desk.open(front)
+        checks.append(desk.check)
+        running = asyncio.gather(front.run(), desk.run())
+        try:
+            await front.listen(settings.host, settings.port, listener.context)
+            ready()
+            stopping = asyncio.ensure_future(stop.wait())
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if running.done():
+                running.result()
+        finally:
+            await front.close(STOP_S)
+            await desk.report()
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+    finally:
+        await link.close()
+
+
+async def _run(settings: FrontSettings) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    certificates = ListenerCertificates(settings.engine.tls)
+
+    def reload() -> None:
+        try:
+            certificates.reload()
+        except ConfigError as why:
+            _log.warning("certificates not reloaded; keeping the previous ones", reason=str(why))
+
+    def stop_at_end() -> None:
+        if not os.read(sys.stdin.fileno(), 4_096):
+            loop.remove_reader(sys.stdin.fileno())
+            stop.set()
+
+    def ready() -> None:
+        sys.stdout.buffer.write(READY)
+        sys.stdout.buffer.flush()
+        gc.collect()
+        gc.freeze()
+
+    loop.add_reader(sys.stdin.fileno(), stop_at_end)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the gateway ends its fronts
+    await serve(settings, SystemClock(), ready=ready, stop=stop, certificates=certificates)
+
+
+def _read_settings() -> FrontSettings:
+    descriptor = sys.stdin.fileno()
+    length = int.from_bytes(os.read(descriptor, 4), "little")
+    if not 0 < length <= SETTINGS_BYTES_MAX:
+        raise ConfigError("a front is started by its gateway", remedy="run `sensegate run`")
+    body = b""
+    while len(body) < length:
+        chunk = os.read(descriptor, length - len(body))
+        if not chunk:
+            raise ConfigError("the settings of the front ended early", remedy="run `sensegate run`")
+        body += chunk
+    return msgspec.msgpack.decode(body, type=FrontSettings)
+
+
+def main() -> None:
+    """Run a front in this process."""
+    settings = _read_settings()
+    logs.configure(settings.log_level, settings.log_format)
+    limit_arenas()
+    try:
+        uvloop.run(_run(settings))
+    except SensegateError as why:
+        _log.error("front ended", reason=str(why))
+        raise SystemExit(1) from why
+
+
+if __name__ == "__main__":
+    main()

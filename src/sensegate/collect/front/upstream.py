@@ -56,11 +56,14 @@ class BrokerAddress(msgspec.Struct, frozen=True):
     key: bytes
 
 
-def broker_client_id(client_id: str, prefix: str) -> str:
-    """Return the id under which the broker knows a client; one that it would refuse is replaced by its hash."""
-    if _PLAIN_ID.fullmatch(client_id):
+def broker_client_id(client_id: str, user: str, *, is_device: bool) -> str:
+    """Return the id under which the broker knows a client; one that it would refuse is replaced by its hash.
+
+    That of a device begins with the device's id, so that no device has the session of another.
+    """
+    if client_id == user or (not is_device and _PLAIN_ID.fullmatch(client_id)):
         return client_id
-    return f"{prefix}-{hashlib.sha256(client_id.encode()).hexdigest()[:32]}"
+    return f"{user}-{hashlib.sha256(client_id.encode()).hexdigest()[:32]}"
 
 
 class Upstream(asyncio.Protocol):
@@ -84,7 +87,7 @@ class Upstream(asyncio.Protocol):
 
     async def open_device(self, device: str, *, clean: bool) -> ConnAck:
         """Connect in the name of a device that the front has admitted. Raises `MqttViolation`."""
-        client_id = broker_client_id(self._connection.client_id, device)
+        client_id = broker_client_id(self._connection.client_id, device, is_device=True)
         connect = Connect(_V, client_id, clean, 0, device, self._password(device, "", is_device=True))
         return await self._open(connect)
 
@@ -100,7 +103,7 @@ class Upstream(asyncio.Protocol):
         return await self._open(
             Connect(
                 _V,
-                broker_client_id(self._connection.client_id, user),
+                broker_client_id(self._connection.client_id, user, is_device=False),
                 clean,
                 0,
                 user,

@@ -50,7 +50,8 @@ async def run_until_signalled(work: Coroutine[Any, Any, Any]) -> None:
 def run(config: Annotated[Path, typer.Argument(help="Configuration file, see config/README.md.")]) -> None:
     """Run a node or centre until SIGTERM or Ctrl-C, together with its nats-server.
 
-    The first start writes an administrator's token to admin.token in the `directory` of the configuration.
+    The first start writes the token of an administrator to admin.token in the `directory` of the configuration, that of
+    an auditor to auditor.token.
     `sensegate check CONFIG` and `sensegate doctor CONFIG` find problems beforehand. config/README.md describes a first
     start.
 

@@ -44,7 +44,7 @@ async def test_readiness_names_its_reasons() -> None:
     reasons = ["the log is full"]
     async with serving(ready=lambda: reasons) as gateway:
         _, body, _ = await gateway.ask("GET", "/readyz", expect=503)
-        assert body == {"ready": False, "reasons": ["the log is full"], "warnings": []}
+        assert (body["ready"], body["reasons"], body["warnings"]) == (False, ["the log is full"], [])
         reasons.clear()
         await gateway.ask("GET", "/readyz", expect=200)
 

@@ -278,6 +278,10 @@ class TimeConfig(ConfigRecord, frozen=True):
             most=86_400,
         ),
     ] = 60.0
+    ntp_servers: Annotated[
+        tuple[str, ...],
+        doc("NTP servers (host or host:port) to compare the gateway's clock with; without: the centre, else devices"),
+    ] = ()
     zone: Annotated[str, doc("time zone of devices that send local time without a zone")] = "Asia/Shanghai"
 
 

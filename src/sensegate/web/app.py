@@ -33,6 +33,7 @@ from sensegate.web import (
     encoding,
     feeds,
     grants,
+    latest,
     limits,
     log,
     openapi,
@@ -89,9 +90,11 @@ async def _health(_call: Call) -> dict[str, bool]:
 
 async def _ready(call: Call) -> web.Response:
     reasons = list(call.deps.ready())
+    devices = {state.value: count for state, count in call.deps.devices.count_states().items()}
+    readiness = Readiness(not reasons, reasons, list(call.deps.warnings()), call.deps.clock_judgement(), devices)
     return web.Response(
         status=503 if reasons else 200,
-        body=msgspec.json.encode(Readiness(not reasons, reasons, list(call.deps.warnings()))),
+        body=msgspec.json.encode(readiness),
         content_type="application/json",
     )
 
@@ -141,6 +144,7 @@ CORE_ROUTES: tuple[Route, ...] = (
     *_OPERATIONS,
     *devices.ROUTES,
     *feeds.ROUTES,
+    *latest.ROUTES,
     *websocket.ROUTES,
     *webhooks.ROUTES,
     *catalogue.ROUTES,

@@ -24,6 +24,7 @@ from nats.aio.msg import Msg
 from sensegate import metrics
 from sensegate.authority.certificates import common_name
 from sensegate.authority.connections import DeviceConnections
+from sensegate.authority.credentials import Proof
 from sensegate.authority.devices import Devices, StoredDevice
 from sensegate.authority.jwt import AuthRequest, CalloutSigner, Permissions, decode_request
 from sensegate.authority.refusals import DeniedOperation, RefusalAlarm, Refusals
@@ -279,11 +280,12 @@ class Callout:
         except EngineError as why:
             _log.error("auth callout", error=str(why))
             return
-        if asked.connect_opts.password.startswith(PREFIX):
-            unwrapped = await self._asked_by_front(message, asked)
-            if unwrapped is None:
-                return
-            asked = unwrapped
+        if not asked.connect_opts.password.startswith(PREFIX):
+            await self._decide(message, asked)
+        elif unwrapped := await self._asked_by_front(message, asked):
+            await self._decide(message, unwrapped)
+
+    async def _decide(self, message: Msg, asked: AuthRequest) -> None:
         user, client = asked.connect_opts.user, asked.client_info
         if await self._asked_as_guest(message, asked):
             return

@@ -32,7 +32,7 @@ from sensegate.bus.connections import Connection, ServerConnections
 from sensegate.bus.encryption import StoreEncryption, open_encryption
 from sensegate.bus.free_ports import free_port, is_free, url_host
 from sensegate.bus.inventory import AccountStreams, Inventory
-from sensegate.bus.server_conf import EngineState, User, issuer_of, render
+from sensegate.bus.server_conf import LOOPBACK, EngineState, User, issuer_of, render
 from sensegate.bus.server_log import ServerLog, Violation
 from sensegate.bus.slots import CONNECTIONS_MAX, centre_password, centre_user, inbox_prefix
 from sensegate.bus.store_watch import StoreMonitor
@@ -52,7 +52,6 @@ _STABLE_S = 1.0
 _FAULT_RESTART_MAX_S = 60.0
 STORE_USERS = (User.GATEWAY, User.INTAKE, User.FEEDS)
 """Users of the accounts that store streams."""
-LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 
 
 class EngineInfo(msgspec.Struct, frozen=True):

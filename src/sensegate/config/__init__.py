@@ -15,6 +15,7 @@ from sensegate.config.gateway import (
     UplinkConfig,
     WebConfig,
 )
+from sensegate.config.mqtt import MqttConfig
 from sensegate.config.reading import line_of, load, parse, read_secret
 from sensegate.config.reference import reference, settings
 
@@ -25,6 +26,7 @@ __all__ = [
     "ExternalBrokerConfig",
     "IngestConfig",
     "ListenConfig",
+    "MqttConfig",
     "NodeUserConfig",
     "StoreConfig",
     "TcpConfig",

@@ -103,7 +103,9 @@ class EngineConfig(ConfigRecord, frozen=True):
     ] = ""
     host: Annotated[str, doc("listen address for clients and links")] = "127.0.0.1"
     port: Annotated[int, doc("port for clients and links; 0: a free port below 32768", least=0, most=65_535)] = 0
-    mqtt_host: Annotated[str, doc("address of the server's own MQTT listener, to which only our fronts connect")] = "127.0.0.1"
+    mqtt_host: Annotated[str, doc("address of the server's own MQTT listener, to which only our fronts connect")] = (
+        "127.0.0.1"
+    )
     mqtt_port: Annotated[int, doc("MQTT port; 0: a free port below 32768", least=0, most=65_535)] = 0
     durability: Annotated[
         Literal["process", "power"],
@@ -126,9 +128,9 @@ class EngineConfig(ConfigRecord, frozen=True):
         int, doc("largest message; a device that sends more is disconnected", least=65_536, most=64 * 1024**2)
     ] = 1024**2
     max_connections: Annotated[int, doc("most client connections", least=16, most=1_000_000)] = 20_000
-    tls: Annotated[TlsConfig, doc("certificates of engine.host and listen.mqtt; with ca_file devices must present theirs")] = (
-        TlsConfig()
-    )
+    tls: Annotated[
+        TlsConfig, doc("certificates of engine.host and listen.mqtt; with ca_file devices must present theirs")
+    ] = TlsConfig()
     link_ca_file: Annotated[
         str, doc("PEM of the CA of the nodes' link certificates; empty: no client certificate is required")
     ] = ""

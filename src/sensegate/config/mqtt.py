@@ -19,9 +19,9 @@ class MqttConfig(ConfigRecord, frozen=True):
         int, doc("largest packet; a client that sends a larger one is disconnected", least=256)
     ] = 1_032_192
     connections_max: Annotated[int, doc("most open connections of a process", least=1)] = 20_000
-    connections_per_address_max: Annotated[
-        int, doc("most open connections of a process from one address", least=1)
-    ] = 20_000
+    connections_per_address_max: Annotated[int, doc("most open connections of a process from one address", least=1)] = (
+        20_000
+    )
     inflight_max: Annotated[
         int,
         doc("most messages of a connection that await their acknowledgement (Receive Maximum)", least=1, most=65_535),

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
@@ -21,16 +20,19 @@ from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices
 from sensegate.bus import api
 from sensegate.bus.client_facts import key_of
-from sensegate.bus.engine import LOOPBACK, User
+from sensegate.bus.engine import User
 from sensegate.bus.free_ports import free_port, is_free, url_host
 from sensegate.bus.opening import Core
 from sensegate.bus.process import write_private
+from sensegate.bus.server_conf import LOOPBACK
 from sensegate.clock import Clock
 from sensegate.collect.front import messages
 from sensegate.collect.front.limits import FrontLimits
 from sensegate.collect.front.messages import Answer, Answers, Check, Close, FrontSettings, Questions, Report
 from sensegate.collect.front.process import READY, ListenerCertificates, serve
+from sensegate.collect.front.rights import TopicMatcher
 from sensegate.collect.topic import subject_of
+from sensegate.decode.watch import ProfileWatcher
 from sensegate.errors import ConfigError, EngineError, Unavailable
 from sensegate.model import Device
 
@@ -52,20 +54,15 @@ _decode_report = msgspec.msgpack.Decoder(Report).decode
 class FrontRegistry:
     """Answers the questions of fronts, from the registry and the profiles in force."""
 
-    def __init__(
-        self,
-        callout: Callout,
-        devices: Devices,
-        best_effort: Callable[[], Sequence[str]],
-        clock: Clock,
-    ) -> None:
-        """`best_effort`: topic filters of which messages at QoS 0 are taken."""
+    def __init__(self, callout: Callout, devices: Devices, profiles: ProfileWatcher, clock: Clock) -> None:
+        """`profiles` name the topics of which messages at QoS 0 are taken."""
         self._callout = callout
         self._devices = devices
-        self._best_effort = best_effort
+        self._profiles = profiles
         self._clock = clock
         self._closing: dict[str, None] = {}
         self._changed = asyncio.Event()
+        self._is_all_changed = True  # fronts that outlived another gateway process may have missed what it did not tell
         self._link: Client | None = None
         self.problems: dict[str, str] = {}
         """Front -> why it does not store messages at the moment."""
@@ -79,20 +76,24 @@ class FrontRegistry:
             await link.subscribe(messages.REPORT, cb=self._take_report)
             await link.flush()
         self._callout.on_close.append(self._close)
+        self._profiles.on_change.append(self._profiles_changed)
 
     async def run(self) -> None:
         """Tell fronts whose connections are to be closed, until cancelled."""
         if self._link is None:
             return
-        # Fronts that outlived another gateway process may have missed what it did not tell them.
-        await self._tell(())
+        self._changed.set()
         while True:
             await self._changed.wait()
             await self._clock.sleep(CLOSE_GATHER_S)
             self._changed.clear()
             users, self._closing = tuple(self._closing), {}
             try:
-                await self._tell(users)
+                if users:
+                    await self._tell(users)
+                if self._is_all_changed:
+                    await self._tell(())
+                    self._is_all_changed = False
             except Unavailable as why:
                 _log.warning("fronts not told whom to disconnect; trying again", reason=str(why))
                 self._closing = dict.fromkeys([*users, *self._closing])
@@ -111,8 +112,7 @@ class FrontRegistry:
     async def _admit(self, message: Msg) -> None:
         asked = _decode_questions(message.data).questions
         answers = tuple(
-            self._answer(question.user, question.password, question.common_name, question.address)
-            for question in asked
+            self._answer(question.user, question.password, question.common_name, question.address) for question in asked
         )
         await self._respond(message, _encode(Answers(answers)))
 
@@ -127,10 +127,24 @@ class FrontRegistry:
 
     def _rights(self, device: Device, until: int = 0) -> Answer:
         publish, subscribe = self._callout.topics(device)
-        best_effort = tuple(self._best_effort())
+        best_effort = self._taken_at_qos0(publish)
         stored = self._devices.credentials(device.id)
         state = hashlib.blake2b(_encode((publish, subscribe, best_effort, stored)), digest_size=16).digest()
-        return Answer(True, True, until, tuple(publish), tuple(subscribe), best_effort, state)  # noqa: FBT003 - a row
+        return Answer(True, True, until, tuple(publish), tuple(subscribe), best_effort, state)
+
+    def _taken_at_qos0(self, publish: list[str]) -> tuple[str, ...]:
+        """Return those topic filters of a device of which messages at QoS 0 are taken."""
+        wanted = self._profiles.set.topics_at_qos0()
+        if not wanted:
+            return ()
+        within, granted = TopicMatcher(wanted), TopicMatcher(publish)
+        filters = [own for own in publish if within.covers(own)]
+        return (*filters, *(each for each in wanted if each not in filters and granted.covers(each)))
+
+    def _profiles_changed(self, _in_force: object, _names: object) -> None:
+        """Have fronts ask again what of their devices has changed: which messages at QoS 0 are taken."""
+        self._changed.set()
+        self._is_all_changed = True
 
     async def _check(self, message: Msg) -> None:
         changed = []

@@ -137,7 +137,9 @@ async def test_a_full_stream_acknowledges_nothing_and_goes_on(engine: Engine) ->
 async def test_the_server_is_killed_under_load(engine: Engine) -> None:
     """Connections stay; what was taken and not answered is sent again under its number, in order."""
     async with _front(engine) as stored:
-        sending = asyncio.create_task(asyncio.to_thread(_publish_with_paho, stored.port, MQTTProtocolVersion.MQTTv311, 1, 3_000))
+        sending = asyncio.create_task(
+            asyncio.to_thread(_publish_with_paho, stored.port, MQTTProtocolVersion.MQTTv311, 1, 3_000)
+        )
         async with asyncio.timeout(10):
             while not stored.front.writer.stored_batches:
                 await asyncio.sleep(0.001)

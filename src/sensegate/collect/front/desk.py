@@ -45,6 +45,7 @@ REPORT_S = 0.5
 CHECK_S = 600.0
 """Interval of comparisons with the registry, besides those after a lost connection."""
 ANSWER_S = 5.0
+RETRY_S = 0.1
 TAKE_OVER_S = 0.3
 """Longest wait for other fronts to close a device's older connection."""
 
@@ -144,18 +145,28 @@ class GatewayDesk:
 
     async def _ask_some(self, asked: list[tuple[Question, asyncio.Future[Answer]]]) -> None:
         request = _encode(Questions(tuple(question for question, _ in asked)))
-        try:
-            raw = await api.request(self._connection, messages.ADMIT, request, timeout_s=ANSWER_S)
-            answers = _decode_answers(raw).answers
-        except (Unavailable, msgspec.DecodeError) as why:
-            _log.warning("clients not admitted; they have to come back", count=len(asked), reason=str(why))
-            for _, waiting in asked:
-                if not waiting.done():
-                    waiting.set_exception(MqttViolation(Reason.SERVER_UNAVAILABLE, "the registry does not answer"))
-            return
+        deadline = self._clock.monotonic() + ANSWER_S
+        while True:
+            try:
+                answers = _decode_answers(await self._request(messages.ADMIT, request)).answers
+                break
+            except (Unavailable, msgspec.DecodeError) as why:
+                if self._clock.monotonic() < deadline:  # a gateway that starts answers soon
+                    await self._clock.sleep(RETRY_S)
+                    continue
+                _log.warning("clients not admitted; they have to come back", count=len(asked), reason=str(why))
+                for _, waiting in asked:
+                    if not waiting.done():
+                        waiting.set_exception(MqttViolation(Reason.SERVER_UNAVAILABLE, "the registry does not answer"))
+                return
         for (_, waiting), answer in zip(asked, answers, strict=False):
             if not waiting.done():
                 waiting.set_result(answer)
+
+    async def _request(self, subject: str, payload: bytes) -> bytes:
+        with api.translate_client_errors(subject):
+            answer = await self._connection.request(subject, payload, timeout=ANSWER_S)
+        return answer.data
 
     async def _close(self, message: Msg) -> None:
         """Close connections of users whose credentials or rights have changed."""
@@ -187,7 +198,7 @@ class GatewayDesk:
 
     async def _check_some(self, states: dict[str, bytes]) -> None:
         try:
-            raw = await api.request(self._connection, messages.CHECK, _encode(Check(states)), timeout_s=ANSWER_S)
+            raw = await self._request(messages.CHECK, _encode(Check(states)))
             self._disconnect(_decode_close(raw).users)
         except (Unavailable, msgspec.DecodeError) as why:
             _log.info("rights of devices not checked; trying again", reason=str(why))

@@ -9,6 +9,7 @@ front ──front.connected──▶ fronts   a device has connected here: close
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
@@ -121,5 +122,5 @@ class FrontSettings(msgspec.Struct, frozen=True, kw_only=True):
     facts_key: bytes
     neighbours: int = 0
     """How many other fronts there are."""
-    log_level: str = "info"
-    log_format: str = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"

@@ -14,6 +14,7 @@ import signal
 import ssl
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import structlog
@@ -23,6 +24,7 @@ from sensegate import logs
 from sensegate.bus import trust
 from sensegate.bus.connect import connect, engine_context
 from sensegate.bus.malloc import limit_arenas
+from sensegate.bus.server_conf import has_broker_tls
 from sensegate.clock import Clock, SystemClock
 from sensegate.collect.front.desk import GatewayDesk
 from sensegate.collect.front.front import Front
@@ -90,6 +92,11 @@ async def serve(
     """
     listener = certificates or ListenerCertificates(settings.engine.tls)
     checks: list[Callable[[], None]] = []
+
+    def check() -> None:
+        for each in checks:
+            each()
+
     link = await connect(
         list(settings.urls),
         settings.user,
@@ -97,13 +104,14 @@ async def serve(
         inbox_prefix=settings.inbox_prefix,
         name=settings.name,
         tls=engine_context(settings.engine),
-        on_reconnect=lambda: [check() for check in checks] and None,
+        on_reconnect=check,
     )
     try:
         instance = new_instance()
         desk = GatewayDesk(link, settings.name, clock, neighbours=settings.neighbours)
         store = IntakeStore(link, instance)
-        broker = BrokerAddress(settings.broker_host, settings.broker_port, settings.facts_key)
+        broker_tls = engine_context(settings.engine) if has_broker_tls(settings.engine) else None
+        broker = BrokerAddress(settings.broker_host, settings.broker_port, settings.facts_key, broker_tls)
         front = Front(
             store,
             instance,
@@ -121,8 +129,9 @@ async def serve(
         try:
             await front.listen(settings.host, settings.port, listener.context)
             ready()
-            stopping = asyncio.ensure_future(stop.wait())
-            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping = asyncio.create_task(stop.wait())
+            watched: set[asyncio.Future[Any]] = {running, stopping}
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
             if running.done():
                 running.result()

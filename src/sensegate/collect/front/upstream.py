@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import ssl
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
@@ -54,6 +55,7 @@ class BrokerAddress(msgspec.Struct, frozen=True):
     host: str
     port: int
     key: bytes
+    tls: ssl.SSLContext | None = None
 
 
 def broker_client_id(client_id: str, user: str, *, is_device: bool) -> str:
@@ -128,7 +130,7 @@ class Upstream(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(OPEN_S):
-                await loop.create_connection(lambda: self, self._broker.host, self._broker.port)
+                await loop.create_connection(lambda: self, self._broker.host, self._broker.port, ssl=self._broker.tls)
                 self._write(codec.encode(connect, _V))
                 return await self._answer
         except (OSError, TimeoutError) as why:

@@ -28,7 +28,7 @@ from sensegate.bus.server_conf import LOOPBACK
 from sensegate.clock import Clock
 from sensegate.collect.front import messages
 from sensegate.collect.front.limits import FrontLimits
-from sensegate.collect.front.messages import Answer, Answers, Check, Close, FrontSettings, Questions, Report
+from sensegate.collect.front.messages import Answer, Answers, Changes, Check, Close, FrontSettings, Questions, Report
 from sensegate.collect.front.process import READY, ListenerCertificates, serve
 from sensegate.collect.front.rights import TopicMatcher
 from sensegate.collect.topic import subject_of
@@ -128,9 +128,16 @@ class FrontRegistry:
     def _rights(self, device: Device, until: int = 0) -> Answer:
         publish, subscribe = self._callout.topics(device)
         best_effort = self._taken_at_qos0(publish)
-        stored = self._devices.credentials(device.id)
-        state = hashlib.blake2b(_encode((publish, subscribe, best_effort, stored)), digest_size=16).digest()
-        return Answer(True, True, until, tuple(publish), tuple(subscribe), best_effort, state)
+        credential = hashlib.blake2b(_encode(self._devices.credentials(device.id)), digest_size=16).digest()
+        return Answer(
+            is_known=True,
+            is_admitted=True,
+            until=until,
+            publish=tuple(publish),
+            subscribe=tuple(subscribe),
+            best_effort=best_effort,
+            credential=credential,
+        )
 
     def _taken_at_qos0(self, publish: list[str]) -> tuple[str, ...]:
         """Return those topic filters of a device of which messages at QoS 0 are taken."""
@@ -147,12 +154,16 @@ class FrontRegistry:
         self._is_all_changed = True
 
     async def _check(self, message: Msg) -> None:
-        changed = []
-        for user, state in _decode_check(message.data).states.items():
+        closed: list[str] = []
+        rights: dict[str, Answer] = {}
+        for user, (credential, state) in _decode_check(message.data).states.items():
             at = self._devices.index.find_id(user)
-            if at < 0 or not self._devices.enabled[at] or self._rights(self._devices.record(at)).state != state:
-                changed.append(user)
-        await self._respond(message, _encode(Close(tuple(changed))))
+            answer = self._rights(self._devices.record(at)) if at >= 0 else None
+            if answer is None or not self._devices.enabled[at] or answer.credential != credential:
+                closed.append(user)
+            elif answer.state != state:
+                rights[user] = answer
+        await self._respond(message, _encode(Changes(tuple(closed), rights)))
 
     async def _take_report(self, message: Msg) -> None:
         report = _decode_report(message.data)

@@ -317,6 +317,8 @@ class MqttConnection(asyncio.Protocol):
                 shared_available=0,
             )
         self._transport.write(codec.encode(ConnAck(0, session_present, properties), self._version))
+        if self._upstream:
+            self._upstream.begin()
 
     async def _pass_through(self, connect: Connect) -> None:
         """Have the broker behind decide on a client that is no device."""
@@ -526,6 +528,8 @@ class MqttConnection(asyncio.Protocol):
     async def _subscribe_upstream(self, packet: Subscribe, codes: list[int | None]) -> None:
         if self._upstream is None:
             await self._open_upstream(clean=not self._session.expiry_s)
+            if self._upstream:
+                self._upstream.begin()
             if self._key:
                 await self._front.remember(self._key, self._session)
         granted = [wanted for wanted, code in zip(packet.subscriptions, codes, strict=True) if code is None]
@@ -635,11 +639,11 @@ class MqttConnection(asyncio.Protocol):
         """Version that the client speaks."""
         return self._version
 
-    def change_rights(self, admitted: Admitted) -> None:
-        """Apply changed rights. A client with subscriptions is disconnected: the broker behind has the old ones."""
+    def change_rights(self, admitted: Admitted, *, subscriptions_differ: bool) -> None:
+        """Apply changed rights. A client with subscriptions is disconnected if they differ: the broker has the old."""
         self._admitted, self._rights = admitted, admitted.rights
         self._topics.clear()
-        if self._upstream:
+        if self._upstream and subscriptions_differ:
             self.close(Reason.ADMINISTRATIVE_ACTION)
 
     def _violated(self, why: MqttViolation) -> None:

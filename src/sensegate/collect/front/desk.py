@@ -22,6 +22,7 @@ from sensegate.collect.front.messages import (
     QUESTIONS_MAX,
     Answer,
     Answers,
+    Changes,
     Check,
     Close,
     Connected,
@@ -52,6 +53,7 @@ TAKE_OVER_S = 0.3
 _log = structlog.get_logger("collect")
 _encode = msgspec.msgpack.Encoder().encode
 _decode_answers = msgspec.msgpack.Decoder(Answers).decode
+_decode_changes = msgspec.msgpack.Decoder(Changes).decode
 _decode_close = msgspec.msgpack.Decoder(Close).decode
 _decode_connected = msgspec.msgpack.Decoder(Connected).decode
 
@@ -60,7 +62,7 @@ class _Known(msgspec.Struct, frozen=True, eq=False):
     """A device that the gateway has admitted, with a keyed hash of the credential that it showed."""
 
     proof: bytes
-    state: bytes
+    answer: Answer
     admitted: Admitted
 
 
@@ -117,7 +119,7 @@ class GatewayDesk:
             raise MqttViolation(Reason.NOT_AUTHORIZED, "the registry refuses the device")
         admitted = _admitted(user, answer)
         if generation == self._generation:  # otherwise the answer may be older than a change
-            self._known[user] = _Known(proof, answer.state, admitted)
+            self._known[user] = _Known(proof, answer, admitted)
             if len(self._known) > KNOWN_MAX:
                 self._known.popitem(last=False)
         return admitted
@@ -175,6 +177,15 @@ class GatewayDesk:
         if not users:
             self.check()
 
+    def _change_rights(self, user: str, answer: Answer) -> None:
+        known = self._known.get(user)
+        if known:
+            admitted = _admitted(user, msgspec.structs.replace(answer, until=known.admitted.until))
+            self._known[user] = _Known(known.proof, answer, admitted)
+            if self._front:
+                subscriptions_differ = known.answer.subscribe != answer.subscribe
+                self._front.change_rights(admitted, subscriptions_differ=subscriptions_differ)
+
     def _disconnect(self, users: Sequence[str]) -> None:
         if users:
             self._generation += 1
@@ -191,15 +202,18 @@ class GatewayDesk:
         while True:
             await wait_or_sleep(self._unchecked, self._clock, CHECK_S)
             self._unchecked.clear()
-            states = {user: known.state for user, known in self._known.items()}
+            states = {user: (known.answer.credential, known.answer.state) for user, known in self._known.items()}
             users = list(states)
             for start in range(0, len(users), QUESTIONS_MAX):
                 await self._check_some({user: states[user] for user in users[start : start + QUESTIONS_MAX]})
 
-    async def _check_some(self, states: dict[str, bytes]) -> None:
+    async def _check_some(self, states: dict[str, tuple[bytes, bytes]]) -> None:
         try:
             raw = await self._request(messages.CHECK, _encode(Check(states)))
-            self._disconnect(_decode_close(raw).users)
+            changes = _decode_changes(raw)
+            self._disconnect(changes.close)
+            for user, answer in changes.rights.items():
+                self._change_rights(user, answer)
         except (Unavailable, msgspec.DecodeError) as why:
             _log.info("rights of devices not checked; trying again", reason=str(why))
             await self._clock.sleep(1.0)

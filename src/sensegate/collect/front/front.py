@@ -236,10 +236,10 @@ class Front:
         if connection := self._by_device.get(device):
             connection.close(reason)
 
-    def change_rights(self, admitted: Admitted) -> None:
+    def change_rights(self, admitted: Admitted, *, subscriptions_differ: bool) -> None:
         """Apply changed rights to an open connection."""
         if connection := self._by_device.get(admitted.device):
-            connection.change_rights(admitted)
+            connection.change_rights(admitted, subscriptions_differ=subscriptions_differ)
 
     def devices(self) -> list[str]:
         """Return the devices that are connected."""

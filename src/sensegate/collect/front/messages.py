@@ -8,6 +8,7 @@ front ──front.connected──▶ fronts   a device has connected here: close
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Literal
 
@@ -45,8 +46,14 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     subscribe: tuple[str, ...] = ()
     best_effort: tuple[str, ...] = ()
     """Those of which messages at QoS 0 are taken."""
-    state: bytes = b""
-    """Hash of all that the answer depends on."""
+    credential: bytes = b""
+    """Hash of the device's credentials."""
+
+    @property
+    def state(self) -> bytes:
+        """Hash by which a change of the rights is seen."""
+        rights = (self.publish, self.subscribe, self.best_effort, self.credential)
+        return hashlib.blake2b(msgspec.msgpack.encode(rights), digest_size=16).digest()
 
 
 class Questions(msgspec.Struct, frozen=True, array_like=True):
@@ -62,9 +69,18 @@ class Answers(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Check(msgspec.Struct, frozen=True, array_like=True):
-    """Devices with the `Answer.state` by which they were admitted; the response is `Close`."""
+    """Devices with `Answer.credential` and `Answer.state` by which they were admitted."""
 
-    states: Mapping[str, bytes]
+    states: Mapping[str, tuple[bytes, bytes]]
+
+
+class Changes(msgspec.Struct, frozen=True, array_like=True):
+    """The response to `Check`."""
+
+    close: tuple[str, ...]
+    """Devices that may not stay connected, or not with that credential."""
+    rights: Mapping[str, Answer]
+    """Devices that may, with other rights."""
 
 
 class Close(msgspec.Struct, frozen=True, array_like=True):

@@ -86,6 +86,8 @@ class Upstream(asyncio.Protocol):
         self._receive_max = 65_535
         self._holds: set[str] = set()
         self._closed = False
+        self._early: list[tuple[int, bytes]] | None = []
+        """Packets that came before the client's CONNACK; None: it has left."""
 
     async def open_device(self, device: str, *, clean: bool) -> ConnAck:
         """Connect in the name of a device that the front has admitted. Raises `MqttViolation`."""
@@ -136,6 +138,13 @@ class Upstream(asyncio.Protocol):
         except (OSError, TimeoutError) as why:
             self.close()
             raise MqttViolation(Reason.SERVER_UNAVAILABLE, f"no connection to the broker: {why}") from why
+
+    def begin(self) -> None:
+        """Pass on what the broker sends: the client has its CONNACK."""
+        early, self._early = self._early or [], None
+        for head, body in early:
+            self._received(head, body)
+        self.release("connack")
 
     # ── from the client ──────────────────────────────────────────────────────────────────────────────
 
@@ -209,7 +218,11 @@ class Upstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             for head, body in self._reader.feed(data):
-                self._received(head, body)
+                if self._early is None or head >> 4 == PacketType.CONNACK:
+                    self._received(head, body)
+                else:
+                    self._early.append((head, body))
+                    self.hold("connack")
         except MqttViolation as why:
             self._connection.broker_lost(f"the broker breaks the protocol: {why}")
             self.close()

@@ -103,27 +103,26 @@ def guess(facts: FieldFacts, unit: str = "") -> Guess | None:
         candidates = [*candidates, *_of_dimension(steps[-1], code, {match.property for match in candidates})]
     for match in candidates[:12]:
         row = PROPERTIES.by_name(_battery_property(match.property, facts))
-        if unit and row.kind is ValueKind.NUMBER and contradicts(unit, row):
-            continue
-        if (
-            not unit
-            and named is not None
-            and named.strong
-            and row.kind is ValueKind.NUMBER
-            and contradicts(named.code, row)
-        ):
+        certain = unit or (named.code if named is not None and named.strong else "")
+        if row.kind is ValueKind.NUMBER and contradicts(certain, row):
             continue
         fit = _guess_kind(row, facts, unit or (named.code if named is not None else ""))
         if fit is None:
             continue
-        sure = fit.sure and match.whole and match.plain and not short and row.name == match.property
+        plain = match.plain or (match.with_unit and bool(known_unit(certain, row))) or _says_state(row, fit)
+        sure = fit.sure and match.whole and plain and not short and row.name == match.property
         reason = f"'{steps[-1]}' says {row.label_en}; {fit.reason}"
         if match.rest:
             reason += f"; what does '{' '.join(match.rest)}' mean?"
-        elif not match.plain or short:
+        elif not plain or short:
             reason += "; the name alone says little"
         return fit._replace(sure=sure, reason=reason, fragment=not match.whole)
     return None
+
+
+def _says_state(row: Property, fit: Guess) -> bool:
+    """Return whether the words of a state say what the name leaves open: a door that is `open`."""
+    return isinstance(fit.words, str) and any(part in row.name.split("_") for part in fit.words.split("_"))
 
 
 def code_of(unit: str) -> str:
@@ -188,7 +187,8 @@ def propose(facts: FieldFacts, unit: str = "") -> Proposal | None:
     code = code_of(unit)
     if not code or not facts.numeric or not steps or code == "1":
         return None
-    name = "_".join(re.findall(r"[a-z0-9]+", " ".join(words_of(steps[-1]))))
+    pieces = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", steps[-1]).lower()
+    name = "_".join(re.findall(r"[a-z0-9]+", pieces))
     return Proposal(name, code) if name and name not in PROPERTIES and not name[0].isdigit() else None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
@@ -158,7 +158,8 @@ def learn_group(shape: SampleGroup) -> LearnedShape:
     ]
     for record in records:
         readings += _record_members(timed, record)
-    recognised, unrecognised = _classify(readings)
+    undated = [paths.render(path) for path in _undated_lists(trees, listed)] if elements is None else []
+    recognised, unrecognised = _classify(readings, undated)
     if elements is not None and elements.name:  # a rule that reads such a list does not read members beside it
         unrecognised += [
             UnrecognisedField(field.field, field.facts, "stands beside the list")
@@ -199,6 +200,24 @@ def _record_lists(timed: Sequence[tuple[Any, int]], *, named: Path | None) -> li
         if when is not None and len(found_lists) < RECORD_LISTS_MAX:
             found_lists.append(RecordList(path, when))
     return found_lists
+
+
+_TIME_PARTS = frozenset({"timestamp", "datetime", "time", "date", "ts", "hours", "minutes", "age"})
+
+
+def _undated_lists(trees: Sequence[Any], dated: Collection[Path]) -> list[Path]:
+    """Return lists of objects that tell a time in a form that is not understood."""
+    undated: list[Path] = []
+    for path in lists_of(trees):
+        if path not in dated:
+            fields = fields_of(item for tree in trees for item in _objects(walk(tree, path)))
+            if any(_TIME_PARTS.intersection(map(str.lower, facts.steps)) for facts in fields.values()):
+                undated.append(path)
+    return undated
+
+
+def _objects(value: Any) -> list[Any]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _record_items(timed: Sequence[tuple[Any, int]], path: Path) -> list[tuple[Any, int]]:
@@ -277,7 +296,9 @@ _HISTORY = re.compile(r"(?i)hist|record|\blog|datalog|batch|backlog|dataset|cach
 """Names of lists of earlier values."""
 
 
-def _classify(readings: Sequence[_Member]) -> tuple[list[RecognisedField], list[UnrecognisedField]]:
+def _classify(
+    readings: Sequence[_Member], undated: Sequence[str]
+) -> tuple[list[RecognisedField], list[UnrecognisedField]]:
     recognised: list[RecognisedField] = []
     unrecognised: list[UnrecognisedField] = []
     for field, facts, unit, each in readings:
@@ -287,8 +308,10 @@ def _classify(readings: Sequence[_Member]) -> tuple[list[RecognisedField], list[
         elif _NOT_MEASURED.search(facts.name) and not facts.kinds["number"]:
             unrecognised.append(UnrecognisedField(field, facts, "a setting or a name, not a measurement"))
         elif (guessed := guess(facts, unit)) is not None:
-            if not each and (earlier := next(filter(_HISTORY.search, facts.steps[:-1]), "")):
-                reason = f"{guessed.reason}; '{earlier}' seems to hold earlier values, without a time of their own"
+            earlier = next((name for name in undated if field.startswith(f"{name}[")), "")
+            earlier = earlier or next(filter(_HISTORY.search, facts.steps[:-1]), "")
+            if not each and earlier:
+                reason = f"{guessed.reason}; '{earlier}' seems to hold values of other times, which cannot be read"
                 guessed = guessed._replace(sure=False, fragment=True, reason=reason)
             recognised.append(RecognisedField(field, facts, guessed, each=each))
         elif (proposal := propose(facts, unit)) is not None:

@@ -1,6 +1,7 @@
 """Words that makers use in names of members, in English, Chinese and abbreviations, and the property that they name.
 
-A choice that ends in ``?`` says too little alone (``level``, ``light``): it suggests a property and never states one.
+A choice that ends in ``?`` says too little alone (``level``): it suggests a property and never states one. One that
+ends in ``~`` states it together with a stated unit (``light`` in lux).
 """
 
 from __future__ import annotations
@@ -134,17 +135,17 @@ dew_point: dew | dew point | dew temperature
 air_pressure: pressure | air pressure | atmospheric pressure | atmos pressure
 water_pressure: water pressure
 gas_pressure: gas pressure
-wind_speed: wind speed | windspeed | wind?
+wind_speed: wind speed | windspeed | wind~
 wind_speed_mean: wind average | wind average speed
-wind_gust: wind gust | gust? | maximum wind speed? | wind gust speed
+wind_gust: wind gust | gust~ | maximum wind speed? | wind gust speed
 wind_direction: wind direction | winddirection | direction?
 rainfall: rain?
 rainfall_hour: rain hour | rain hourly
 rainfall_total: rain total
 rain_intensity: rain intensity | rain rate
-illuminance: illuminance | light? | light illuminance
+illuminance: illuminance | light~ | light illuminance
 uv_index: uv? | uv index | uvi
-solar_irradiance: radiation? | solar radiation | global radiation | solar irradiance
+solar_irradiance: radiation~ | solar radiation | global radiation | solar irradiance
 radiation_dose_rate: gamma dose rate
 par: par | photosynthetically active radiation | photosynthetic active radiation | photon flux | quantum flux
 stem_growth: dendrometer | dendro | stem growth | stem diameter change | trunk growth
@@ -165,13 +166,13 @@ pm10_count: pm10 number concentration
 pm0_5_count: pm05 number concentration
 pm0_3_count: pm03 number concentration
 tsp: tsp
-ch4_fraction: ch4? | methane?
+ch4_fraction: ch4~ | methane~
 co2: co2 | carbon dioxide
-co_fraction: co? | carbon monoxide
+co_fraction: co~ | carbon monoxide
 so2_fraction: so2
 no2_fraction: no2
 o3_fraction: o3
-voc_fraction: tvoc? | tvoc concentration
+voc_fraction: tvoc~ | tvoc concentration
 voc_index: tvoc index | iaq? | iaq index?
 no_fraction: nitric oxide
 nh3_fraction: nh3
@@ -184,7 +185,7 @@ sound_level: noise | noise level | noise pressure level?
 sound_level_leq: leq | noise average?
 sound_level_max: noise maximum | lmax
 sound_peak: noise peak | sound peak
-soil_moisture: soil moisture | soil humidity | moisture? | water soil | soil water | soil water content
+soil_moisture: soil moisture | soil humidity | moisture~ | water soil | soil water | soil water content
 soil_moisture: volumetric water content
 soil_conductivity: soil conductivity | soil electrical conductivity
 soil_ph: soil ph
@@ -226,12 +227,15 @@ battery_charging: battery charging
 voltage: voltage | phase voltage | line voltage?
 current: current
 active_power: power | active power | power active
+reactive_energy: reactive energy | reactive energy import | reactive energy total
+reactive_energy_exported: reactive energy export
+energy_exported: energy export | active energy export | energy exported
 reactive_power: reactive power | power reactive
 apparent_power: apparent power
 power_factor: power factor | pf | cos phi
 frequency: frequency
-energy: energy? | energy consumption? | total energy | active energy | active energy total | active energy import
-energy: active energy import total | energy import | energy consumed | power consumption?
+energy: energy~ | energy consumption~ | total energy | active energy | active energy total | active energy import
+energy: active energy import total | energy import | energy consumed | power consumption~
 energy_today: energy today | today? | day energy
 energy_yesterday: energy yesterday | yesterday?
 leakage_current: leakage current | residual current | leak current
@@ -290,7 +294,7 @@ weight: weight
 valve_open: valve? | valve open | valve state?
 valve_position: valve position | position?
 pulse_count: pulse? | pulse count | pulses?
-count: count
+count: count?
 trigger_count: trigger count | events?
 uptime: uptime
 restart_count: restart? | restart count | reboot count
@@ -298,7 +302,7 @@ frame_counter: fcnt | frame counter
 firmware: firmware | fw version | firmware version | software version
 serial_number: serial | sn | serial number
 radon: radon
-radiation_dose_rate: dose? | dose rate
+radiation_dose_rate: dose~ | dose rate
 lift_floor: floor?
 lift_speed: lift speed
 people_density: density people

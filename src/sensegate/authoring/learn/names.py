@@ -35,6 +35,8 @@ class NameRule(NamedTuple):
     words: frozenset[str]
     states: bool
     """False: the words say too little alone."""
+    with_unit: bool = False
+    """Whether a stated unit makes up for that."""
 
 
 @cache
@@ -46,7 +48,8 @@ def _rules() -> tuple[NameRule, ...]:
         for choice in choices.split("|"):
             words = choice.strip()
             if words:
-                rules.append(NameRule(name, frozenset(words.rstrip("?").split()), not words.endswith("?")))
+                doubt = words[-1] if words[-1] in "?~" else ""
+                rules.append(NameRule(name, frozenset(words.rstrip("?~").split()), not doubt, doubt == "~"))
     known = {rule.words for rule in rules}
     rows = ((row.name, frozenset(words_of(row.name))) for row in PROPERTIES.rows)
     rules += [NameRule(name, words, states=True) for name, words in rows if words not in known]
@@ -167,6 +170,8 @@ class NameMatch(NamedTuple):
     """False: abbreviations of two letters, or words that say too little alone."""
     rest: tuple[str, ...] = ()
     """Words that are left over."""
+    with_unit: bool = False
+    """Whether a stated unit makes it plain."""
 
 
 def _split(steps: tuple[str, ...]) -> tuple[list[str], list[str]]:
@@ -218,7 +223,9 @@ def matches(steps: tuple[str, ...]) -> list[NameMatch]:
         if not whole and len(rule.words) == 1 and len(next(iter(rule.words))) <= 2:
             continue  # "no beacon", "co op"
         rank = (whole, len(rule.words), len(rule.words & own), -len(left))
-        match = NameMatch(rule.property, len(rule.words), whole, rule.states and not short, (*left, *outside))
+        plain = rule.states and not short
+        with_unit = rule.with_unit or (rule.states and short)
+        match = NameMatch(rule.property, len(rule.words), whole, plain, (*left, *outside), with_unit)
         if rule.property not in ranked or rank > ranked[rule.property][0]:
             ranked[rule.property] = rank, match
     return [match for _, match in sorted(ranked.values(), key=lambda item: item[0], reverse=True)]

@@ -29,7 +29,7 @@ BATCHES = 520
 TOKEN_ID, TOKEN_SECRET = "00000000deadbeef", "s" * 32
 STREAMS = {
     User.GATEWAY.account: (streams.LOG, streams.LEDGER, streams.AUDIT, *(f"KV_{name}" for name in BUCKETS)),
-    User.INTAKE.account: (streams.INTAKE, "$MQTT_sess", "$MQTT_rmsgs"),
+    User.INTAKE.account: (streams.MQTT_MESSAGES, "$MQTT_sess", "$MQTT_rmsgs"),
 }
 ALL_STREAMS = tuple(itertools.chain.from_iterable(STREAMS.values()))
 
@@ -129,9 +129,9 @@ def api_requests(code: str) -> Iterator[tuple[str, bytes]]:
     yield stream_request("REPUBLISHED", subjects=["evil.>"], republish={"src": ">", "dest": f"_INBOX_{code}.stolen.>"})
     yield stream_request("CAPTURED", subjects=["up.>", "_INBOX_gateway.>", "down.>", "intake.>", "sg.>"])
     yield "$JS.API.STREAM.RESTORE.RESTORED", b'{"config":{"name":"RESTORED","subjects":["evil.>"]},"state":{}}'
-    yield f"$JS.API.CONSUMER.PAUSE.{streams.INTAKE}.{DURABLE}", b'{"pause_until":"2100-01-01T00:00:00Z"}'
-    yield f"$JS.API.CONSUMER.RESET.{streams.INTAKE}.{DURABLE}", b'{"seq":1}'
-    yield f"$JS.API.CONSUMER.DELETE.{streams.INTAKE}.{DURABLE}", b""
+    yield f"$JS.API.CONSUMER.PAUSE.{streams.MQTT_MESSAGES}.{DURABLE}", b'{"pause_until":"2100-01-01T00:00:00Z"}'
+    yield f"$JS.API.CONSUMER.RESET.{streams.MQTT_MESSAGES}.{DURABLE}", b'{"seq":1}'
+    yield f"$JS.API.CONSUMER.DELETE.{streams.MQTT_MESSAGES}.{DURABLE}", b""
     yield from ((f"$JS.API.STREAM.LEADER.STEPDOWN.{name}", b"") for name in ALL_STREAMS)
     yield from ((f"$JS.API.STREAM.MSG.DELETE.{name}", b'{"seq":1}') for name in ALL_STREAMS)
     yield from ((f"$JS.API.STREAM.PURGE.{name}", b"") for name in ALL_STREAMS)

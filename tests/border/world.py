@@ -164,10 +164,10 @@ class World:
             await self.request(User.GATEWAY, subject, CANARY)
         await self.request(
             User.INTAKE,
-            f"$JS.API.CONSUMER.DURABLE.CREATE.{streams.INTAKE}.{DURABLE}",
+            f"$JS.API.CONSUMER.DURABLE.CREATE.{streams.MQTT_MESSAGES}.{DURABLE}",
             msgspec.json.encode(
                 {
-                    "stream_name": streams.INTAKE,
+                    "stream_name": streams.MQTT_MESSAGES,
                     "config": {
                         "durable_name": DURABLE,
                         "ack_policy": "all",

@@ -76,7 +76,7 @@ async def test_the_servers_own_checksums(tmp_path: Path) -> None:
     await store_of(tmp_path / "sealed", SEALED)
     for directory in (tmp_path / "plain", tmp_path / "sealed"):
         known = inventory_of(directory)
-        assert len(known.streams) == 10
+        assert len(known.streams) == 11
         assert not known.lost()
         for stream in known.streams:
             metadata = stream_meta.read(place(directory, f"{stream.account}/{stream.name}"))
@@ -211,7 +211,7 @@ async def test_a_damaged_consumer(tmp_path: Path) -> None:
             (place(tmp_path, "DEVICES/$MQTT_msgs") / "obs" / "ingest-0" / stream_meta.SUM).unlink()
         async with engine_in(tmp_path, store=SMALL) as engine:
             client = await engine.connect(User.INTAKE)
-            await consumer.ensure(client, streams.INTAKE, wanted)
+            await consumer.ensure(client, streams.MQTT_MESSAGES, wanted)
             await client.close()
     assert not list(stream_meta.damaged_consumers(place(tmp_path, "DEVICES/$MQTT_msgs")))
 

@@ -53,7 +53,7 @@ class Intake:
             self.seen.append((int(message.reply.split(".")[6]), message.data))
 
         await self.client.subscribe("intake.deliver", cb=take)
-        await consumer.ensure(self.client, streams.INTAKE, {**CONSUMER, **settings})
+        await consumer.ensure(self.client, streams.MQTT_MESSAGES, {**CONSUMER, **settings})
 
     @property
     def payloads(self) -> list[bytes]:
@@ -106,10 +106,10 @@ async def test_rule_2_after_a_reset_all_unacknowledged_come_again_in_order(engin
         await broker.messages[3].ack()
         async with asyncio.timeout(5):
             # An acknowledgement is taken some time after it was received.
-            while (await consumer.status(broker.client, streams.INTAKE, "intake")).ack_floor.stream_seq < 4:
+            while (await consumer.status(broker.client, streams.MQTT_MESSAGES, "intake")).ack_floor.stream_seq < 4:
                 pass
         broker.seen.clear()
-        await consumer.reset(broker.client, streams.INTAKE, "intake")
+        await consumer.reset(broker.client, streams.MQTT_MESSAGES, "intake")
         await until(lambda: len(broker.seen) == 6)
         assert broker.seen == [(number + 1, b"%d" % (number + 4)) for number in range(6)]
 
@@ -121,7 +121,7 @@ async def test_rule_3_a_span_longer_than_max_ack_pending_stalls(engine: Engine, 
         for number in range(8):
             assert await device.published("a/b", b"%d" % number)
         await until(lambda: len(broker.seen) == 5)
-        status = await consumer.status(broker.client, streams.INTAKE, "intake")
+        status = await consumer.status(broker.client, streams.MQTT_MESSAGES, "intake")
         assert (status.num_ack_pending, status.num_pending) == (5, 3)
         await broker.messages[4].ack()
         await until(lambda: len(broker.seen) == 8)

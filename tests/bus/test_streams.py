@@ -84,6 +84,15 @@ async def test_audit_can_neither_be_deleted_nor_purged(gateway: Client) -> None:
         assert b'"error"' in (await gateway.request(subject, body, timeout=5)).data
 
 
+async def test_intake_refuses_when_full_and_drops_what_is_acknowledged(
+    gateway: Client, store_config: StoreConfig
+) -> None:
+    """INTAKE is a work queue with a cap: batches wait for their commit, and a full stream refuses the next."""
+    config = await told(gateway, "INTAKE")
+    assert (config["retention"], config["discard"], config["storage"]) == ("workqueue", "new", "file")
+    assert (config["subjects"], config["max_bytes"]) == (["intake"], store_config.intake_bytes)
+
+
 async def test_the_broker_takes_the_streams_as_they_are_made(intake: Client, store_config: StoreConfig) -> None:
     """The intake has its cap, interest retention and refuses when full; retained messages and sessions have caps."""
     config = await told(intake, "$MQTT_msgs")

@@ -284,7 +284,7 @@ async def test_depth_is_bounded_by_unacknowledged_messages(devices: Client, make
     async with asyncio.timeout(DEADLINE_S):
         while source._received < 100:
             await asyncio.sleep(0.01)
-    assert (await consumer.status(devices, streams.INTAKE, DURABLE)).num_ack_pending == 100
+    assert (await consumer.status(devices, streams.MQTT_MESSAGES, DURABLE)).num_ack_pending == 100
     assert source._received == 100
     assert numbers(await take(source, 250, ack=True)) == list(range(1, 251))
 
@@ -337,7 +337,7 @@ async def test_messages_that_wait_and_do_not_come_are_a_break(devices: Client, m
     await source.prepare()
     await source.start(None)
     pause = b'{"pause_until":"2100-01-01T00:00:00Z"}'
-    await devices.request(f"$JS.API.CONSUMER.PAUSE.{streams.INTAKE}.{DURABLE}", pause)
+    await devices.request(f"$JS.API.CONSUMER.PAUSE.{streams.MQTT_MESSAGES}.{DURABLE}", pause)
     await publish(1, 5)
     source._last_heard = clock.monotonic() + 1e9
     taking = asyncio.create_task(take(source, 1))

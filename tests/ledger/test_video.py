@@ -21,9 +21,9 @@ TOO_SOON = Control(
     kills=0,
     edits=[
         Edit(
-            "collect/viid.py",
-            "await self._committed([self._put(sender, body.kept(FORMAT, part)) for part in parts])",
-            "[self._put(sender, body.kept(FORMAT, part)) for part in parts]",
+            "viid/source.py",
+            "await self._committed([self._put(sender, stored.encode_redacted(FORMAT, part)) for part in parts])",
+            "[self._put(sender, stored.encode_redacted(FORMAT, part)) for part in parts]",
         )
     ],
 )
@@ -38,6 +38,11 @@ async def test_a_few_kills_lose_and_double_no_vehicle(tmp_path: Path) -> None:
     assert verdict.good, verdict.table()
     assert verdict.kills == len(wanted)
     assert verdict.acked > 1_000
+
+
+def test_the_control_fits_the_source(tmp_path: Path) -> None:
+    """The edit of the control below finds its place exactly once."""
+    assert patched(TOO_SOON, tmp_path)
 
 
 @pytest.mark.slow

@@ -29,3 +29,18 @@ def with_code(config: Config, centre: Site, code: str, folder: Path) -> Config:
     file.write_text(code)
     uplink = msgspec.structs.replace(config.uplink, centre_url=centre.addresses.http, join_code_file=str(file))
     return msgspec.structs.replace(config, uplink=uplink)
+
+
+async def copied_since(centre: Site, changed: int) -> bool:
+    """Return whether the centre copied the node's registries after this change."""
+    return bool((await row(centre)).get("copied", 0) > changed)
+
+
+async def ids_and_values(centre: Site) -> list[tuple[str, float]]:
+    """Return (id, value) of all records at the centre."""
+    return [(record["id"], record["value"]) for record in await centre.records()]
+
+
+async def readiness_says(site: Site, words: str) -> bool:
+    """Return whether `/readyz` says it."""
+    return words in " ".join((await site.ready())[1])

@@ -20,9 +20,8 @@ from sensegate.bus.backup import manifest
 from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig
 from sensegate.demo.link import FaultyLink
 from tests.conftest import eventually
+from tests.live.joining import copied_since, ids_and_values, readiness_says
 from tests.live.site import Made, Site, config_of, reading, running
-from tests.live.test_node_lost import copied_since
-from tests.live.test_two_writers import at_centre, told
 
 pytestmark = pytest.mark.live
 RECORDS = "/api/v1/feeds/all/records"
@@ -278,9 +277,9 @@ async def test_beside_the_living_original(tmp_path: Path) -> None:
             async with running(other) as copy:
                 await push(copy, device, range(100, 105))
                 await push(node, device, range(10, 15))
-                await eventually(lambda: told(copy, "another process of this node is running"), 20)
+                await eventually(lambda: readiness_says(copy, "another process of this node is running"), 20)
                 await until(centre, {*range(5), *range(10, 15)})
-        assert len(await at_centre(centre)) == 10
+        assert len(await ids_and_values(centre)) == 10
 
 
 async def test_what_stands_in_the_way(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from sensegate.config import Config
 from sensegate.demo.link import FaultyLink
 from sensegate.tiers import gaps
 from tests.conftest import eventually
-from tests.live.joining import invite, row, with_code
+from tests.live.joining import copied_since, invite, row, with_code
 from tests.live.releasing import proposed, step, version_is
 from tests.live.site import PLAIN, Made, Site, config_of, running
 from tests.support.thermometer import THERMOMETER, write
@@ -112,10 +112,6 @@ async def generation_is(centre: Site, number: int) -> bool:
 
 async def all_of(centre: Site, count: int) -> bool:
     return len(await centre.records()) == count
-
-
-async def copied_since(centre: Site, changed: int) -> bool:
-    return bool((await row(centre)).get("copied", 0) > changed)
 
 
 def test_the_parts_of_a_gap() -> None:

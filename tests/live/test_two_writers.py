@@ -11,6 +11,7 @@ import pytest
 
 from sensegate.config import Config, NodeUserConfig, UplinkConfig
 from tests.conftest import eventually
+from tests.live.joining import ids_and_values, readiness_says
 from tests.live.site import Made, Site, config_of, reading, running
 
 pytestmark = pytest.mark.live
@@ -39,24 +40,14 @@ async def push(site: Site, device: Made, first: int, count: int) -> None:
         assert answer.status == 202, answer.body
 
 
-async def at_centre(centre: Site) -> list[tuple[str, float]]:
-    """Return (id, value) of all records at the centre."""
-    return [(record["id"], record["value"]) for record in await centre.records()]
-
-
 async def has(centre: Site, count: int) -> bool:
     """Return whether the centre has so many records."""
-    return len(await at_centre(centre)) >= count
+    return len(await ids_and_values(centre)) >= count
 
 
 async def until_has(centre: Site, count: int) -> None:
     """Wait until the centre has so many records."""
     await eventually(lambda: has(centre, count), 20)
-
-
-async def told(site: Site, words: str) -> bool:
-    """Return whether `/readyz` says it."""
-    return words in " ".join((await site.ready())[1])
 
 
 async def row_of(centre: Site) -> dict[str, Any]:
@@ -81,22 +72,22 @@ async def test_a_copied_machine_loses_nothing_and_is_told(tmp_path: Path) -> Non
             await push(node, device, 10, 5)
             await eventually(lambda: has(centre, 10))
             await push(copy, device, 100, 20)
-            await eventually(lambda: told(copy, "sensegate node takeover"), 20)
+            await eventually(lambda: readiness_says(copy, "sensegate node takeover"), 20)
             trouble = await eventually(lambda: told_of_copy(centre), 20)
             assert "another" in trouble
             assert any(record["action"] == "node.copy" for record in await centre.audit())
             await push(node, device, 20, 5)
             await eventually(lambda: has(centre, 15))
-            assert not any(value >= 100 for _, value in await at_centre(centre))
+            assert not any(value >= 100 for _, value in await ids_and_values(centre))
             answer = await copy.ask("POST", "/api/v1/uplink/takeover", json={"note": "the original is broken"})
             assert answer.status == 200, answer.body
             await eventually(lambda: has(centre, 35), 20)
-            await eventually(lambda: told(node, "sensegate node takeover"), 20)
-            records = await at_centre(centre)
+            await eventually(lambda: readiness_says(node, "sensegate node takeover"), 20)
+            records = await ids_and_values(centre)
             assert len(records) == len({name for name, _ in records}) == 35
             assert sum(value >= 100 for _, value in records) == 20
             await push(node, device, 30, 3)  # acknowledged here, and waiting
-            assert len(await at_centre(centre)) == 35
+            assert len(await ids_and_values(centre)) == 35
 
 
 async def told_of_copy(centre: Site) -> str:
@@ -116,4 +107,4 @@ async def test_a_restart_of_the_node_needs_nobody(tmp_path: Path) -> None:
                 device = device or await node.device("met-1")
                 await push(node, device, turn * 10, 4)
                 await until_has(centre, (turn + 1) * 4)
-                assert not await told(node, "writer")
+                assert not await readiness_says(node, "writer")

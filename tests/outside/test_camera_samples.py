@@ -182,7 +182,7 @@ def test_hikvision() -> None:
     assert removed["Extensions"] == 1
     found, removed = seen("hikvision", "hikvision/heartbeat.xml")
     assert (found.observations, found.ignored, counts(found)) == ((), 1, [("online", "", True, "")])
-    with pytest.raises(Rejected, match="schema: no EventNotificationAlert"):
+    with pytest.raises(Rejected, match="schema: the message is not an EventNotificationAlert"):
         seen("hikvision", "hikvision/httphosts_put_payload.xml")
 
 

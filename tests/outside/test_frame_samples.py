@@ -119,7 +119,7 @@ def test_the_stale_check_value_is_told() -> None:
     """What was sent, and what would be right."""
     fields, seen = station("hj212-stale-crc")
     assert seen == []
-    assert "4980 sent, 3C00 would be right" in fields.quarantined[0].detail
+    assert "4980 sent, 3C00 expected" in fields.quarantined[0].detail
 
 
 def test_an_air_station() -> None:

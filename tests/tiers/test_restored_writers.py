@@ -9,8 +9,8 @@ import pytest
 
 from sensegate.bus.memory import MemoryLog
 from sensegate.errors import PermissionDenied
+from tests.tiers.machine import Machine, ids
 from tests.tiers.made import rows_of
-from tests.tiers.test_writers import Machine, ids
 from tests.tiers.world import World
 
 

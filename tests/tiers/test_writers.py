@@ -6,68 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from sensegate.bus.memory import MemoryLog
 from sensegate.errors import ConfigError, PermissionDenied, Unavailable
 from sensegate.tiers.protocol import Lane
-from sensegate.tiers.uplink import Uplink
 from sensegate.tiers.writers import Claimant, SequenceShift, WriterState, WriterStateFile
-from tests.tiers.made import MemoryKeeper, Node, drive, rows_of
+from tests.tiers.machine import Machine, ids
 from tests.tiers.world import World
-
-
-class Machine:
-    """A machine with a node on it."""
-
-    def __init__(self, world: World, node: Node, keeper: MemoryKeeper) -> None:
-        self.world = world
-        self.node = node
-        self.keeper = keeper
-        self.start()
-
-    def start(self) -> None:
-        """Start the node's process."""
-        log = self.node.log
-        assert isinstance(log, MemoryLog)
-        self.uplink: Uplink = self.world.fresh(keeper=self.keeper, log=log)
-
-    async def started(self) -> None:
-        """Start the node's process; its log ends where it ended."""
-        log = self.node.log
-        assert isinstance(log, MemoryLog)
-        self.uplink = self.world.fresh(keeper=self.keeper, log=log, began=(await log.bounds())[1])
-
-    def copy(self) -> Machine:
-        """Return a copy of the machine as it is now."""
-        log = self.node.log
-        assert isinstance(log, MemoryLog)
-        node = Node(log.copy(), self.world.clock)
-        node.number, node.ledger = self.node.number, self.node.ledger
-        return Machine(self.world, node, self.keeper.copy())
-
-    async def drain(self) -> None:
-        """Bring up what there is."""
-        clock = self.world.clock
-        while await drive(clock, self.uplink.forward_live()) or await drive(clock, self.uplink.forward_backlog()):
-            pass
-
-    def alive(self) -> None:
-        """Answer probes from now on."""
-        self.world.centre.alive.add(self.uplink._claimant.writer.token)
-
-    async def stop(self) -> None:
-        """End the process."""
-        self.world.centre.alive.discard(self.uplink._claimant.writer.token)
 
 
 @pytest.fixture
 def machine(world: World) -> Machine:
     """The original."""
     return Machine(world, world.node, world.keeper)
-
-
-async def ids(world: World) -> list[str]:
-    """Return the ids of all readings at the centre."""
-    return (await rows_of(world.centre.log)).ids
 
 
 async def test_a_process_that_is_started_again_goes_on(world: World, machine: Machine) -> None:

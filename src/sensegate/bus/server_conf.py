@@ -148,7 +148,7 @@ def render(
     # Far above the limits of the streams: a limit of an account or server would break a batch, a stream's does not.
     devices_bytes = store.intake_bytes * 5 // 4 + 512 * MIB
     kept_bytes = store.ledger_bytes + store.audit_bytes + BUCKETS_MAX * store.registry_bytes
-    inner_bytes = (store.log_bytes + kept_bytes) * 5 // 4 + 256 * MIB
+    inner_bytes = (store.log_bytes + store.intake_bytes + kept_bytes) * 5 // 4 + 256 * MIB
     subscribers_bytes = 1024 * MIB
     total_bytes = (devices_bytes + inner_bytes + subscribers_bytes) * 11 // 10
     all_slots = sorted({*slots, *nodes})

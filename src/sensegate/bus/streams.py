@@ -18,7 +18,7 @@ _log = structlog.get_logger("bus")
 
 EPOCH_KEY = "sensegate_epoch"
 """Metadata key of a LOG that is a copy: the epoch of the original."""
-LOG, LEDGER, AUDIT, INTAKE = "LOG", "LEDGER", "AUDIT", "$MQTT_msgs"
+LOG, LEDGER, AUDIT, INTAKE, MQTT_MESSAGES = "LOG", "LEDGER", "AUDIT", "INTAKE", "$MQTT_msgs"
 LOG_SUBJECTS = (
     "raw.>",
     "seen.>",
@@ -34,6 +34,10 @@ LOG_SUBJECTS = (
 )
 LEDGER_SUBJECTS = ("hours.>",)
 AUDIT_SUBJECTS = ("audit.>",)
+INTAKE_SUBJECT = "intake"
+"""Subject on which fronts store batches of device messages (`collect.intake.batch`)."""
+DUPLICATE_WINDOW_S = 120
+"""How long the server drops a batch with a `Nats-Msg-Id` that it has seen: a first filter; commits keep numbers."""
 
 _ORIGIN_MINUTE = 26_297_280
 """2020-01-01T00:00Z."""
@@ -104,7 +108,7 @@ async def created_at(nc: Client, name: str) -> str:
 async def ensure_subscriber_streams(nc: Client) -> None:
     """Create the MQTT broker's streams in the account of subscribers, with limits; `nc`: a client of `User.FEEDS`."""
     mib = 1024**2
-    await ensure(nc, _stream(INTAKE, ("$MQTT.msgs.>",), 512 * mib, retention="interest"))
+    await ensure(nc, _stream(MQTT_MESSAGES, ("$MQTT.msgs.>",), 512 * mib, retention="interest"))
     newest = {"max_msgs_per_subject": 1, "discard": "old"}
     await ensure(nc, _stream("$MQTT_sess", ("$MQTT.sess.>",), 64 * mib, **newest))
     await ensure(nc, _stream("$MQTT_rmsgs", ("$MQTT.rmsgs.>",), 64 * mib, **newest))
@@ -168,8 +172,23 @@ def log_stream(store: StoreConfig, first: int = 1, epoch: str = "") -> dict[str,
     )
 
 
+def intake_stream(store: StoreConfig) -> dict[str, Any]:
+    """Return the settings of INTAKE: a batch is stored before its devices get a PUBACK, and goes with its commit.
+
+    A full stream refuses batches, so that devices wait; it drops none.
+    """
+    return _stream(
+        INTAKE,
+        (INTAKE_SUBJECT,),
+        store.intake_bytes,
+        retention="workqueue",
+        allow_direct=True,
+        duplicate_window=DUPLICATE_WINDOW_S * 1_000_000_000,
+    )
+
+
 async def ensure_streams(nc: Client, store: StoreConfig, *, audit_ttl_h: int = 0, log_first: int = 1) -> None:
-    """Create LOG, LEDGER and AUDIT; `nc`: a client of `User.GATEWAY`.
+    """Create LOG, INTAKE, LEDGER and AUDIT; `nc`: a client of `User.GATEWAY`.
 
     Args:
         nc: the client.
@@ -178,6 +197,7 @@ async def ensure_streams(nc: Client, store: StoreConfig, *, audit_ttl_h: int = 0
         log_first: first sequence of LOG, where it is created.
     """
     await ensure(nc, log_stream(store, log_first))
+    await ensure(nc, intake_stream(store))
     await ensure_ledger_and_audit(nc, store, audit_ttl_h=audit_ttl_h)
 
 
@@ -206,7 +226,7 @@ async def ensure_intake(nc: Client, store: StoreConfig) -> str:
     the retained messages would fill the account. `nc`: a client of `User.INTAKE`.
     """
     mib = 1024**2
-    created = await ensure(nc, _stream(INTAKE, ("$MQTT.msgs.>",), store.intake_bytes, retention="interest"))
+    created = await ensure(nc, _stream(MQTT_MESSAGES, ("$MQTT.msgs.>",), store.intake_bytes, retention="interest"))
     one_each = {"max_msgs_per_subject": 1, "discard": "old"}
     await ensure(nc, _stream("$MQTT_sess", ("$MQTT.sess.>",), 128 * mib, **one_each))
     await ensure(nc, _stream("$MQTT_rmsgs", ("$MQTT.rmsgs.>",), 128 * mib, **one_each))

@@ -22,7 +22,7 @@ from nats.aio.subscription import Subscription
 from sensegate import metrics
 from sensegate.bus import api, consumer, streams
 from sensegate.bus.reader import StreamFollower as StreamReader
-from sensegate.bus.streams import INTAKE
+from sensegate.bus.streams import MQTT_MESSAGES
 from sensegate.clock import Clock
 from sensegate.collect.tap import SubscriptionTap
 from sensegate.config import IngestConfig
@@ -100,17 +100,17 @@ class BrokerSource:
             "flow_control": True,
             "idle_heartbeat": int(HEARTBEAT_S * 1e9),
         }
-        await consumer.ensure(self._connection, INTAKE, config)
+        await consumer.ensure(self._connection, MQTT_MESSAGES, config)
 
     async def newest(self) -> int:
         """Return the newest sequence in the broker's store. Raises `Unavailable`."""
-        status = await StreamReader(self._connection, INTAKE).status()
+        status = await StreamReader(self._connection, MQTT_MESSAGES).status()
         return status.state.last_seq
 
     async def start(self, committed: SourcePosition | None) -> None:
         await self.stop()
         await self.prepare()
-        self._epoch = await streams.created_at(self._connection, INTAKE)
+        self._epoch = await streams.created_at(self._connection, MQTT_MESSAGES)
         self._committed = committed if committed and committed.epoch == self._epoch else SourcePosition(self._epoch, 0)
         self._generation += 1
         self._received = self._settled = self._number = 0
@@ -118,11 +118,11 @@ class BrokerSource:
         self._arrived.clear()
         self._last_heard = self._last_message = self._clock.monotonic()
         # Without a subscriber the consumer pauses, so its first message arrives after the subscription.
-        await consumer.reset(self._connection, INTAKE, self._durable)
+        await consumer.reset(self._connection, MQTT_MESSAGES, self._durable)
         with api.translate_client_errors(f"{self.name}: subscribe"):
             self._subscription = await self._connection.subscribe(self._deliver)
         # The tap needs the subscription id, which nats-py keeps across reconnections.
-        self._tap.attach(self._subscription._id, INTAKE, self._durable, self._prefix)  # noqa: SLF001
+        self._tap.attach(self._subscription._id, MQTT_MESSAGES, self._durable, self._prefix)  # noqa: SLF001
         self._tap.expect_first()
         self._watch = asyncio.create_task(self._watchdog(), name=f"watch {self.name}")
 
@@ -196,7 +196,7 @@ class BrokerSource:
         if era != self._generation or sequence <= self._settled:
             return
         self._settled = sequence
-        await self._send(f"$JS.ACK.{INTAKE}.{self._durable}.1.{sequence}.{number}.0.0")
+        await self._send(f"$JS.ACK.{MQTT_MESSAGES}.{self._durable}.1.{sequence}.{number}.0.0")
         if self._flow and self._flow[0] <= sequence:
             (_, reply), self._flow = self._flow, None
             await self._send(reply)
@@ -224,7 +224,7 @@ class BrokerSource:
 
     async def _reset(self) -> None:
         try:
-            await consumer.reset(self._connection, INTAKE, self._durable)
+            await consumer.reset(self._connection, MQTT_MESSAGES, self._durable)
         except SensegateError as why:
             self._break(str(why))
 
@@ -261,7 +261,7 @@ class BrokerSource:
                 self._break(f"neither message nor heartbeat for {stall_s:g} s")
             elif now - self._last_message > stall_s:
                 try:
-                    state = await consumer.status(self._connection, INTAKE, self._durable)
+                    state = await consumer.status(self._connection, MQTT_MESSAGES, self._durable)
                 except SensegateError as why:
                     self._break(str(why))
                     continue

@@ -22,7 +22,7 @@ from nats.aio.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from sensegate.bus import api
-from sensegate.bus.streams import INTAKE
+from sensegate.bus.streams import MQTT_MESSAGES
 from sensegate.errors import NotFound, Unavailable
 from sensegate.ports import DeliveryResult, OutboundDelivery
 
@@ -149,7 +149,7 @@ class MqttSessions:
         offset = 0
         try:
             for _ in range(_PAGES_MAX):
-                answer = await api.request(self.client, f"$JS.API.CONSUMER.LIST.{INTAKE}", {"offset": offset})
+                answer = await api.request(self.client, f"$JS.API.CONSUMER.LIST.{MQTT_MESSAGES}", {"offset": offset})
                 page = msgspec.json.decode(answer, type=_Page)
                 for consumer in page.consumers or ():
                     for subject in consumer.config.filter_subjects or [consumer.config.filter_subject]:

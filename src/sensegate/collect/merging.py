@@ -20,7 +20,7 @@ from sensegate.model import Delivery, SourcePosition
 from sensegate.ports import Source
 
 
-class Intake:
+class MergedSources:
     """The started sources of one run of the ingest; leaving the context stops them."""
 
     def __init__(self, sources: Sequence[Source], limits: IngestConfig, clock: Clock) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sensegate.clock import SystemClock
-from sensegate.collect.intake import Intake
+from sensegate.collect.merging import MergedSources
 from sensegate.config import IngestConfig
 from sensegate.errors import Unavailable
 from sensegate.model import Delivery, Message, SourcePosition
@@ -51,9 +51,9 @@ class Scripted:
         """Hold nothing."""
 
 
-async def started(source: Scripted, limits: IngestConfig) -> Intake:
+async def started(source: Scripted, limits: IngestConfig) -> MergedSources:
     """Return a started intake over one source."""
-    intake = Intake([source], limits, SystemClock())
+    intake = MergedSources([source], limits, SystemClock())
     await intake.start({"fake": SourcePosition("life", 7)})
     return intake
 

@@ -371,6 +371,14 @@ class WebConfig(ConfigRecord, frozen=True):
             most=1024**3,
         ),
     ] = 1_048_576
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        doc("addresses and networks of reverse proxies, whose proxy_header names the client (10.1.0.7); empty: none"),
+    ] = ()
+    proxy_header: Annotated[
+        Literal["x-forwarded-for", "forwarded"],
+        doc("header that the trusted proxies write; the other one is never read"),
+    ] = "x-forwarded-for"
     tls: Annotated[TlsConfig, doc("certificates of the HTTP listener")] = TlsConfig()
 
 

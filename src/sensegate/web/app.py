@@ -18,6 +18,7 @@ import structlog
 from aiohttp import web
 
 from sensegate import metrics
+from sensegate.authority.attempts import FailedAttempts
 from sensegate.authority.scope import Action, demand
 from sensegate.config import TlsConfig
 from sensegate.errors import ConfigError, Conflict, SensegateError, Unavailable
@@ -25,7 +26,6 @@ from sensegate.web import (
     accounting,
     applications,
     audit,
-    auth,
     catalogue,
     devices,
     drafts,
@@ -154,7 +154,7 @@ class Web:
         """`routes`: all operations, see `flow.ROUTES`."""
         self.deps = deps
         self._routes = routes
-        self._guesses = auth.AuthFailures(deps.clock)
+        self._guesses = FailedAttempts(deps.clock)
         self._listener = HttpListener(
             "web.port",
             connections_max=deps.config.connections_max,

@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from sensegate.authority.attempts import FailedAttempts
 from sensegate.authority.scope import Action, Principal, has_right, missing_right
 from sensegate.config import durations
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.ports import PartKey
 from sensegate.video import multipart
 from sensegate.web import auth
+from sensegate.web.addresses import client_address
 from sensegate.web.deps import WebDependencies
 from sensegate.web.problems import REQUEST_ID, BadRequest
 
@@ -75,7 +77,7 @@ PAGING = (
 class Call:
     """Request to a route, with its dependencies."""
 
-    def __init__(self, request: web.Request, deps: WebDependencies, guesses: auth.AuthFailures) -> None:
+    def __init__(self, request: web.Request, deps: WebDependencies, guesses: FailedAttempts) -> None:
         self.request = request
         self.deps = deps
         self.auth_failures = guesses
@@ -103,6 +105,11 @@ class Call:
         """Return a part of a feature; None where this gateway lacks the feature."""
         found: T | None = self.deps.parts.get(key)
         return found
+
+    @property
+    def address(self) -> str:
+        """Address of the client, behind trusted proxies too."""
+        return client_address(self.request, self.deps.config)
 
     def credential_ended(self) -> bool:
         """Return whether the token was revoked or has expired, or the session has ended."""

@@ -94,6 +94,11 @@ SCRUB_FINISHED = Gauge(
     "When the last pass of the scrub ended; 0: none has.",
     registry=REGISTRY,
 )
+CLOCK_OFFSET = Gauge(
+    "sensegate_clock_offset_seconds",
+    "By how much other clocks are ahead of the gateway's, as it judges; 0 while unknown.",
+    registry=REGISTRY,
+)
 LAST_VALUES = Gauge("sensegate_last_values_series", "Series whose last value is held in memory.", registry=REGISTRY)
 DEVICES = Gauge(
     "sensegate_devices",

@@ -293,6 +293,10 @@ class LastValues:
 
     # ── giving ────────────────────────────────────────────────────────────────────────────────────────
 
+    def of_device(self, node: str, device: str) -> list[LastBatch]:
+        """Return the last values of a device of a node."""
+        return self.batches(self.series_of(node, device))
+
     def batches(self, numbers: I64) -> list[LastBatch]:
         """Return the last values of series, a batch for each node and partition."""
         if not len(numbers):

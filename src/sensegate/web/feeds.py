@@ -233,6 +233,7 @@ ROUTES = (
         action=_READ,
         query=record_query.SELECTION_PARAMS,
         media=("text/event-stream",),
+        is_stream=True,
         errors=(404, 410),
     ),
 )

@@ -1,6 +1,7 @@
 """Build the sources that the configuration names: every way by which messages come in.
 
-our own broker (QoS 1 and 2) · batches of our fronts · HTTP · our own broker (QoS 0) · foreign brokers · ports of national protocols
+our own broker (QoS 1 and 2) · batches of our fronts · HTTP · our own broker (QoS 0) · foreign brokers ·
+ports of national protocols
 """
 
 from __future__ import annotations

@@ -44,6 +44,10 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     tcp_urls: Mapping[str, str]
     """Name of a listener -> where it listens."""
 
+    def warnings(self) -> list[str]:
+        """Return what was lost on its way here."""
+        return self.fronts.warnings()
+
     async def push(self, device: Device, _caller: Principal, body: bytes, content_type: str) -> None:
         """Take a message that came by HTTP; return after the commit that holds it."""
         await self.http.push(device.id, body, content_type)

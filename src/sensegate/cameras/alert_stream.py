@@ -100,7 +100,7 @@ class CameraStream:
         take: Callable[[str, bytes], asyncio.Future[None]],
         room: Callable[[], asyncio.Future[None] | None],
         clock: Clock,
-        way: OutboundPolicy,
+        policy: OutboundPolicy,
         resolver: Callable[[], AbstractResolver],
         *,
         jitter: Callable[[], float] = random.random,
@@ -113,7 +113,7 @@ class CameraStream:
         self.config = config
         self.name = f"camera {config.device}"
         self.url = stream_url(config)
-        way.check(self.url)
+        policy.check(self.url)
         self.problem = "not open yet"
         """Why the stream is not open; empty while it is."""
         self.parts = 0
@@ -122,7 +122,7 @@ class CameraStream:
         self._take = take
         self._room = room
         self._clock = clock
-        self._way = way
+        self._policy = policy
         self._resolver = resolver
         self._jitter = jitter
         self._pending = 0
@@ -156,7 +156,7 @@ class CameraStream:
     async def _run_stream(self) -> str:
         """Open the stream and read until it ends; return the reason."""
         config = self.config
-        self._way.check(self.url)
+        self._policy.check(self.url)
         tls: ssl.SSLContext | aiohttp.Fingerprint | bool = True
         if config.pin_sha256:
             tls = aiohttp.Fingerprint(bytes.fromhex(config.pin_sha256))
@@ -257,7 +257,7 @@ class CameraSource(PushSource):
         cameras: Sequence[CameraConfig],
         limits: IngestConfig,
         clock: Clock,
-        way: OutboundPolicy,
+        policy: OutboundPolicy,
         resolver: Callable[[], AbstractResolver],
         *,
         known: Callable[[str], bool] = lambda _device: True,
@@ -276,7 +276,7 @@ class CameraSource(PushSource):
         self.streams: list[CameraStream] = []
         for at, camera in enumerate(cameras):
             try:
-                stream = CameraStream(camera, self._take, self._wait, clock, way, resolver, jitter=jitter)
+                stream = CameraStream(camera, self._take, self._wait, clock, policy, resolver, jitter=jitter)
             except ConfigError as why:
                 raise ConfigError(
                     why.problem, file=why.file, key=f"cameras[{at}].{why.key}", remedy=why.remedy

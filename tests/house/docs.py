@@ -128,7 +128,7 @@ def _features() -> str:
 
 
 def _renamed() -> str:
-    """Return the configuration keys and command words that have a new name, which the gateway tells whoever uses the old one."""
+    """Return the old configuration keys and command words that are refused with the new name."""
     rows = ["| before | now | kind |", "|---|---|---|"]
     for old, new in sorted(config_renamed.RENAMED.items()):
         section = old.rpartition(".")[0]

@@ -355,7 +355,7 @@ def test_replay_without_a_broker_says_so(tmp_path: Path) -> None:
 
 
 def test_the_doctor_finds_what_is_wrong(tmp_path: Path) -> None:
-    """Open listeners without TLS and readable secrets are bad; each finding says what to do."""
+    """Secrets that others may read, and a listener without TLS beyond loopback, are bad; each says what to do."""
     secret = tmp_path / "secret"
     secret.write_text("x")
     secret.chmod(0o644)
@@ -363,14 +363,16 @@ def test_the_doctor_finds_what_is_wrong(tmp_path: Path) -> None:
     profiles = ROOT / "device_profiles" / "sensegate"
     config.write_text(
         f"role: node\ndivision: '4401'\ndirectory: {tmp_path / 'store'}\nprofiles: [{profiles}]\n"
-        f"engine: {{mqtt_host: 0.0.0.0}}\nuplink: {{url: 'nats://127.0.0.1:1', secret_file: {secret}}}\n"
+        f"uplink: {{url: 'nats://127.0.0.1:1', secret_file: {secret}}}\n"
     )
     found = examine(config)
     bad = {finding.check: finding for finding in found if finding.verdict is CheckOutcome.BAD}
-    assert set(bad) == {"engine.tls", "secrets"}
+    assert set(bad) == {"secrets"}
     assert bad["secrets"].remedy == f"chmod 600 {secret}"
     assert "engine version" in {finding.check for finding in found if finding.verdict is CheckOutcome.GOOD}
     assert all(finding.remedy for finding in found if finding.verdict is not CheckOutcome.GOOD)
+    config.write_text(config.read_text() + "engine: {mqtt_host: 0.0.0.0}\n")
+    assert "engine.mqtt_host: 0.0.0.0 is not loopback" in examine(config)[-1].detail
 
 
 def test_the_doctor_on_a_broken_configuration(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from sensegate.config import parse, settings
 from sensegate.config.renamed import RENAMED
 from sensegate.errors import ConfigError
 
-KEYS = {key.removesuffix("[]") for key, _, _ in settings()}
+KEYS = {setting.key.removesuffix("[]") for setting in settings()}
 
 
 def document(key: str) -> str:

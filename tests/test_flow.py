@@ -164,10 +164,14 @@ async def test_the_first_token(tmp_path: Path) -> None:
                 assert (await site.ask("GET", "/api/v1/me")).body["role"] == "admin"
                 texts.add(site.admin)
                 rows = (await site.ask("GET", "/api/v1/tokens")).body["rows"]
-                assert len(rows) == 1
+                assert [row["role"] for row in rows] == ["admin"], "the auditor's is for auditors"
+                auditor = (directory / "auditor.token").read_text().strip()
+                assert (await site.ask("GET", "/api/v1/me", auditor)).body["role"] == "auditor"
+                assert len((await site.ask("GET", "/api/v1/tokens", auditor)).body["rows"]) == 1
         assert len(texts) == 1
         assert not laid or texts == {laid}
-        assert (directory / "admin.token").stat().st_mode & 0o077 == 0
+        for role in ("admin", "auditor"):
+            assert (directory / f"{role}.token").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.live

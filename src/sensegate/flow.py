@@ -248,6 +248,7 @@ async def open_gateway(
             share=share,
             ingest=sources.push,
             clock_lag=stages.clock_lag,
+            clock_judgement=stages.clock_monitor.describe,
             quality_rows=stages.quality_rows,
             neighbours=stages.neighbours,
             assets=stages.assets,

@@ -8,8 +8,8 @@ from argon2 import Type
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.oidc import Identity
 from sensegate.authority.passwords import weakness
-from sensegate.authority.people import People
-from sensegate.authority.scope import Action, Principal, Role, Scope, allows, may_appoint, may_grant, scope
+from sensegate.authority.people import People, holder
+from sensegate.authority.scope import Action, Principal, Role, Scope, allows, may_hand_out, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.config.people import PeopleConfig
@@ -17,6 +17,7 @@ from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, Permis
 from tests.conftest import PASSWORD_HASHER
 
 ROOT = Principal("root", Role.ADMIN, scope("44"))
+FIRST_AUDITOR = Principal("first", Role.AUDITOR, scope("44"))
 GOOD = "Kapok-tree 2026"
 OTHER = "Banyan-tree 2027"
 DAY_S = 86_400.0
@@ -27,8 +28,9 @@ def people(trail: MemoryTrail, clock: FakeClock) -> People:
     return People(MemoryBucket(), trail, clock, PeopleConfig())
 
 
-async def member(people: People, name: str, role: Role, place: str, by: Principal = ROOT) -> Principal:
+async def member(people: People, name: str, role: Role, place: str, by: Principal | None = None) -> Principal:
     """Return somebody who has signed in."""
+    by = by or (FIRST_AUDITOR if role is Role.AUDITOR else ROOT)
     first, _ = await people.create(name, role, scope(place), by=by)
     done = await people.sign_in(name, first, new_password=GOOD)
     return people.verify(done.token)[0]
@@ -47,10 +49,13 @@ LEVELS = [
     (Role.CITY_OPERATOR, "4401", Role.CITY_OPERATOR, "4401", False),
     (Role.CITY_OPERATOR, "4419", Role.COUNTY_OPERATOR, "441900003", True),
     (Role.COUNTY_OPERATOR, "440106", Role.COUNTY_OPERATOR, "440106", False),
-    (Role.AUDITOR, "44", Role.AUDITOR, "4401", False),
+    (Role.AUDITOR, "44", Role.AUDITOR, "4401", True),
+    (Role.AUDITOR, "4401", Role.AUDITOR, "44", False),
+    (Role.AUDITOR, "44", Role.COUNTY_OPERATOR, "440106", False),
     (Role.SUBSCRIBER, "44", Role.COUNTY_OPERATOR, "440106", False),
     (Role.ADMIN, "4401", Role.ADMIN, "4401", True),
-    (Role.ADMIN, "4401", Role.AUDITOR, "4401", True),
+    (Role.ADMIN, "4401", Role.AUDITOR, "4401", False),
+    (Role.ADMIN, "4401", Role.COUNTY_OPERATOR, "440106", False),
     (Role.ADMIN, "4401", Role.CITY_OPERATOR, "4403", False),
     (Role.ADMIN, "4401", Role.PROVINCE_OPERATOR, "44", False),
     (Role.ADMIN, "44", Role.SUBSCRIBER, "44", False),
@@ -60,16 +65,16 @@ LEVELS = [
 
 @pytest.mark.parametrize(("giver", "own", "role", "wanted", "allowed"), LEVELS)
 def test_each_level_appoints_those_below(giver: Role, own: str, role: Role, wanted: str, *, allowed: bool) -> None:
-    """Within its own scope, never its own level, never another duty."""
-    assert may_appoint(Principal("x", giver, scope(own), person=True), role, scope(wanted)) is allowed
+    """Within its own scope, operators never their own level, nobody another duty."""
+    assert may_hand_out(Principal("x", giver, scope(own), person=True), holder(role, scope(wanted))) is allowed
 
 
 def test_a_department_appoints_within_the_department() -> None:
     """Police of a city do not appoint people of its environment bureau, nor of all departments."""
     police = Principal("x", Role.CITY_OPERATOR, Scope("4401", "police"))
-    assert may_appoint(police, Role.COUNTY_OPERATOR, Scope("440106", "police"))
-    assert not may_appoint(police, Role.COUNTY_OPERATOR, Scope("440106", "environment"))
-    assert not may_appoint(police, Role.COUNTY_OPERATOR, Scope("440106"))
+    assert may_hand_out(police, holder(Role.COUNTY_OPERATOR, Scope("440106", "police")))
+    assert not may_hand_out(police, holder(Role.COUNTY_OPERATOR, Scope("440106", "environment")))
+    assert not may_hand_out(police, holder(Role.COUNTY_OPERATOR, Scope("440106")))
 
 
 def test_no_person_has_two_duties() -> None:
@@ -84,12 +89,37 @@ def test_no_person_has_two_duties() -> None:
     assert allows(auditor, Action.READ_AUDIT, "44")
     changes = [action for action in Action if action.startswith(("change", "release", "propose", "decide", "apply"))]
     assert len(changes) >= 9
-    assert not [action for action in changes if allows(auditor, action, "44")]
-    for role in (Role.AUDITOR, Role.CITY_OPERATOR):
-        assert not may_grant(admin, role, scope("4401"))
-        assert may_grant(ROOT, role, scope("4401")), "the first token of an installation is no person"
-    assert may_grant(admin, Role.SUBSCRIBER, scope("4401"))
-    assert may_grant(operator, Role.CITY_OPERATOR, scope("4401"))
+    assert [action for action in changes if allows(auditor, action, "44")] == [Action.CHANGE_AUDITORS]
+    for role in (Role.AUDITOR, Role.CITY_OPERATOR, Role.ADMIN, Role.SUBSCRIBER):
+        assert not may_hand_out(admin, Principal("", role, scope("4401"))), role
+    assert may_hand_out(ROOT, Principal("", Role.ADMIN, scope("4401"))), "a token of an administrator is no person"
+    assert may_hand_out(operator, Principal("", Role.CITY_OPERATOR, scope("4401")))
+
+
+async def test_an_administrator_takes_away_what_it_cannot_give(people: People) -> None:
+    """It disables and removes operators, but neither resets their passwords nor enables them nor touches an auditor."""
+    admin = await member(people, "root", Role.ADMIN, "44")
+    await member(people, "li", Role.PROVINCE_OPERATOR, "44")
+    await member(people, "zhao", Role.AUDITOR, "44", by=FIRST_AUDITOR)
+    for name, role in (("x1", Role.COUNTY_OPERATOR), ("x2", Role.AUDITOR)):
+        with pytest.raises(PermissionDenied, match="hands out rights"):
+            await people.create(name, role, scope("440106"), by=admin)
+    revision = people.get("li", admin).revision
+    with pytest.raises(PermissionDenied, match="hands out rights"):
+        await people.reset("li", by=admin)
+    with pytest.raises(PermissionDenied, match="hands out rights"):
+        await people.change("li", by=admin, revision=revision, scope=scope("4401"))
+    disabled = await people.change("li", by=admin, revision=revision, disabled=True)
+    with pytest.raises(PermissionDenied, match="hands out rights"):
+        await people.change("li", by=admin, revision=disabled.revision, disabled=False)
+    await people.remove("li", by=admin)
+    for by in (admin, ROOT):
+        with pytest.raises(NotFound):
+            await people.remove("zhao", by=by)
+    auditor = await member(people, "qian", Role.AUDITOR, "4401", by=FIRST_AUDITOR)
+    with pytest.raises(NotFound):
+        await people.remove("zhao", by=auditor)
+    await people.remove("qian", by=FIRST_AUDITOR)
 
 
 async def test_a_life(people: People, trail: MemoryTrail) -> None:
@@ -114,7 +144,7 @@ async def test_a_life(people: People, trail: MemoryTrail) -> None:
     with pytest.raises(PermissionDenied, match="wrong"):
         await people.sign_in("li.wei", GOOD)
     with pytest.raises(Conflict, match="was in use"):
-        await people.create("li.wei", Role.AUDITOR, scope("44"), by=ROOT)
+        await people.create("li.wei", Role.AUDITOR, scope("44"), by=FIRST_AUDITOR)
     assert person.initial
     assert [action for _, action, *_ in trail.records] == [
         "person.create",

@@ -6,7 +6,18 @@ import itertools
 
 import pytest
 
-from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, may_grant, scope, scope_text
+from sensegate.authority.scope import (
+    Action,
+    Principal,
+    Role,
+    Scope,
+    allows,
+    demand,
+    may_hand_out,
+    may_withdraw,
+    scope,
+    scope_text,
+)
 from sensegate.errors import ConfigError, PermissionDenied
 
 LOOK = {Action.READ_READINGS, Action.READ_REGISTRY, Action.READ_LEDGER, Action.READ_QUARANTINE}
@@ -26,8 +37,14 @@ TABLE = {
     Role.COUNTY_OPERATOR: COUNTY,
     Role.CITY_OPERATOR: CITY,
     Role.PROVINCE_OPERATOR: CITY | {Action.CHANGE_NODES},
-    Role.AUDITOR: {Action.READ_AUDIT, Action.READ_LEDGER, Action.READ_REGISTRY, Action.READ_CATALOGUE},
-    Role.ADMIN: set(Action) - {Action.READ_AUDIT},
+    Role.AUDITOR: {
+        Action.READ_AUDIT,
+        Action.READ_LEDGER,
+        Action.READ_REGISTRY,
+        Action.READ_CATALOGUE,
+        Action.CHANGE_AUDITORS,
+    },
+    Role.ADMIN: set(Action) - {Action.READ_AUDIT, Action.CHANGE_AUDITORS},
 }
 SCOPES = ["44", "4401", "440106", "4419", "441900003", "4401/police"]
 PLACES = [("44", ""), ("4401", ""), ("440106", "police"), ("440106001", "environment"), ("4403", "police")]
@@ -80,18 +97,116 @@ def test_demand_says_what_is_missing() -> None:
     demand(caller(Role.SUBSCRIBER, "4401"), Action.READ_READINGS, "440106")
 
 
-def test_nobody_hands_out_more_than_he_has() -> None:
+def test_a_token_for_feeds_has_no_right_beyond_a_subscriber() -> None:
+    """Quarantined messages and the registry hold what other feeds would mask: a token for one feed gets neither."""
+    for role in Role:
+        rights = {action for action in Action if allows(caller(role, "44", ("air",)), action, "44", feed="air")}
+        assert rights == TABLE[role] & TABLE[Role.SUBSCRIBER], role
+
+
+GIVERS = [
+    *(Principal("g", role, scope(place), feeds) for role in Role for place in SCOPES for feeds in ((), ("air",))),
+    *(Principal("g", role, scope(place), person=True) for role in Role for place in SCOPES),
+]
+HOLDERS = [
+    *(
+        Principal("h", role, scope(place), feeds)
+        for role in Role
+        for place in SCOPES
+        for feeds in ((), ("air",), ("x",))
+    ),
+    *(Principal("h", role, scope(place), person=True) for role in Role for place in SCOPES),
+]
+
+
+def gained(giver: Principal, holder: Principal) -> str:
+    """Return what a holder may do that its giver may not; empty: nothing."""
+    for action, (division, department), feed in itertools.product(Action, PLACES, ("", "air", "x")):
+        if allows(holder, action, division, department, feed=feed) and not allows(
+            giver, action, division, department, feed=feed
+        ):
+            return f"{action} on {division}/{department} {feed}"
+    return ""
+
+
+def test_nobody_hands_out_rights_that_they_do_not_have() -> None:
+    """Every giver × holder × action × place: who is made may do nothing that the giver may not."""
+    pairs = list(itertools.product(GIVERS, HOLDERS))
+    given = [(giver, holder) for giver, holder in pairs if may_hand_out(giver, holder)]
+    assert len(pairs) > 20_000
+    assert len(given) > 300, "negative control: the rule is not `never`"
+    assert not [(pair, more) for pair in given if (more := gained(*pair))]
+    by = {(giver.role, giver.person, holder.role, holder.person) for giver, holder in given}
+    operators = (Role.COUNTY_OPERATOR, Role.CITY_OPERATOR, Role.PROVINCE_OPERATOR)
+    tokens = {
+        Role.CITY_OPERATOR: {Role.SUBSCRIBER, Role.COUNTY_OPERATOR, Role.CITY_OPERATOR},
+        Role.PROVINCE_OPERATOR: {Role.SUBSCRIBER, *operators},
+        Role.AUDITOR: {Role.AUDITOR},
+    }
+    people = {
+        Role.CITY_OPERATOR: {Role.COUNTY_OPERATOR},
+        Role.PROVINCE_OPERATOR: {Role.COUNTY_OPERATOR, Role.CITY_OPERATOR},
+        Role.AUDITOR: {Role.AUDITOR},
+        Role.ADMIN: {Role.ADMIN},
+    }
+    expected = {
+        (giver, person, role, is_person)
+        for person in (False, True)
+        for is_person, table in ((False, tokens), (True, people))
+        for giver, roles in table.items()
+        for role in roles
+    }
+    # The token of an administrator has the rights of operators, the administrator in person has not.
+    expected |= {(Role.ADMIN, False, role, False) for role in (Role.SUBSCRIBER, *operators, Role.ADMIN)}
+    expected |= {(Role.ADMIN, False, role, True) for role in operators}
+    assert by == expected
+    auditors = {giver.role for giver, holder in given if holder.role is Role.AUDITOR}
+    assert auditors == {Role.AUDITOR}
+
+
+def test_a_planted_hole_in_the_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: a role that has more than the rule knows of, or a wider scope, is named by the matrix."""
+    giver = Principal("g", Role.ADMIN, scope("4401"), person=True)
+    assert not gained(giver, Principal("h", Role.ADMIN, scope("4401"), person=True))
+    assert gained(giver, Principal("h", Role.SUBSCRIBER, scope("4401"))), "more rights"
+    assert gained(giver, Principal("h", Role.ADMIN, scope("44"), person=True)), "a wider scope"
+    monkeypatch.setattr(Scope, "covers", lambda *_: True)
+    wide = [(g, h) for g, h in itertools.product(GIVERS, HOLDERS) if may_hand_out(g, h)]
+    monkeypatch.undo()
+    assert [pair for pair in wide if gained(*pair)], "a rule that forgets the scope"
+
+
+def test_examples_of_what_may_be_handed_out() -> None:
     """A token is never wider or higher than its giver; a county operator gives none and never has a whole city."""
+
+    def given(giver: Principal, role: Role, place: str) -> bool:
+        return may_hand_out(giver, Principal("", role, scope(place)))
+
     city = caller(Role.CITY_OPERATOR, "4401")
-    assert may_grant(city, Role.SUBSCRIBER, Scope("440106"))
-    assert may_grant(city, Role.COUNTY_OPERATOR, Scope("440106"))
-    assert not may_grant(city, Role.COUNTY_OPERATOR, Scope("4401"))
-    assert not may_grant(city, Role.SUBSCRIBER, Scope("4403"))
-    assert not may_grant(city, Role.ADMIN, Scope("4401"))
-    assert not may_grant(city, Role.AUDITOR, Scope("4401"))
-    assert not may_grant(caller(Role.COUNTY_OPERATOR, "440106"), Role.SUBSCRIBER, Scope("440106"))
-    assert may_grant(caller(Role.ADMIN, "44"), Role.ADMIN, Scope("4401"))
-    assert not may_grant(caller(Role.CITY_OPERATOR, "4401/police"), Role.SUBSCRIBER, Scope("4401"))
+    assert given(city, Role.SUBSCRIBER, "440106")
+    assert given(city, Role.COUNTY_OPERATOR, "440106")
+    assert not given(city, Role.COUNTY_OPERATOR, "4401")
+    assert not given(city, Role.SUBSCRIBER, "4403")
+    assert not given(city, Role.ADMIN, "4401")
+    assert not given(city, Role.AUDITOR, "4401")
+    assert not given(caller(Role.PROVINCE_OPERATOR, "44"), Role.AUDITOR, "44")
+    assert not given(caller(Role.ADMIN, "44"), Role.AUDITOR, "44")
+    assert not given(caller(Role.COUNTY_OPERATOR, "440106"), Role.SUBSCRIBER, "440106")
+    assert given(caller(Role.ADMIN, "44"), Role.ADMIN, "4401")
+    assert not given(caller(Role.CITY_OPERATOR, "4401/police"), Role.SUBSCRIBER, "4401")
+    assert not given(Principal("p", Role.ADMIN, scope("44"), person=True), Role.ADMIN, "44")
+
+
+def test_withdrawing_needs_less_than_handing_out() -> None:
+    """An administrator in person takes away what it could not give, within its scope; auditors only from an auditor."""
+    admin = Principal("p", Role.ADMIN, scope("4401"), person=True)
+    for role in set(Role) - {Role.AUDITOR, Role.DEVICE}:
+        assert may_withdraw(admin, caller(role, "440106")), role
+        assert not may_withdraw(admin, caller(role, "4403")), role
+    assert not may_withdraw(admin, caller(Role.AUDITOR, "4401"))
+    assert may_withdraw(caller(Role.AUDITOR, "44"), caller(Role.AUDITOR, "4401"))
+    assert not may_withdraw(caller(Role.AUDITOR, "44"), caller(Role.SUBSCRIBER, "4401"))
+    assert not may_withdraw(caller(Role.CITY_OPERATOR, "4401"), caller(Role.ADMIN, "4401"))
 
 
 def test_a_scope_is_read_and_written() -> None:

@@ -124,16 +124,25 @@ async def test_lives_and_feeds_are_bounded(tokens: Tokens, admin: Principal) -> 
         await tokens.create(Role.DEVICE, Scope("44"), by=admin)
 
 
-async def test_the_first_start_makes_one_admin(tokens: Tokens) -> None:
-    """There is no default credential: the first token is made where there is none, once."""
-    text = await tokens.bootstrap(Scope("4401"))
-    assert tokens.verify(text).role is Role.ADMIN
-    assert await tokens.bootstrap(Scope("4401")) == ""
+async def test_the_first_start_makes_an_admin_and_an_auditor(tokens: Tokens, bucket: MemoryBucket) -> None:
+    """There is no default credential: the first tokens are made where there are none, once, through a crash between."""
+    made = await tokens.bootstrap(Scope("4401"))
+    assert {role: tokens.verify(text).role for role, text in made.items()} == {
+        Role.AUDITOR: Role.AUDITOR,
+        Role.ADMIN: Role.ADMIN,
+    }
+    assert await tokens.bootstrap(Scope("4401")) == {}
+    await bucket.delete(tokens.verify(made[Role.ADMIN]).id, expected=2)
+    again = Tokens(bucket, MemoryTrail(), FakeClock())
+    await again.load()
+    assert set(await again.bootstrap(Scope("4401"))) == {Role.ADMIN}
+    await again.create(Role.ADMIN, Scope("4401"), by=Principal("x", Role.ADMIN, Scope("44")))
+    assert await again.bootstrap(Scope("4401")) == {}
 
 
 async def test_changes_are_recorded_without_secrets(tokens: Tokens, trail: MemoryTrail, admin: Principal) -> None:
     """Creation and revocation stand on the trail."""
-    text, token = await tokens.create(Role.AUDITOR, Scope("44"), by=admin)
+    text, token = await tokens.create(Role.ADMIN, Scope("44"), by=admin)
     await tokens.revoke(token.id, by=admin)
     assert [record[1] for record in trail.records] == ["token.create", "token.revoke"]
     assert text.split("_", 2)[2] not in str(trail.records)
@@ -163,23 +172,34 @@ async def test_tokens_that_ended_long_ago_go(
     assert len(again) == 2
 
 
-async def test_the_last_token_stays(tokens: Tokens, clock: FakeClock) -> None:
-    """Else a start after it would make a first one anew, even of the text of one that was revoked."""
-    text = await tokens.bootstrap(Scope("44"))
-    first = tokens.verify(text)
-    await tokens.revoke(first.id, by=first)
+async def test_the_first_tokens_stay(tokens: Tokens, clock: FakeClock) -> None:
+    """Else a start after it would make first ones anew, even of the text of one that was revoked."""
+    made = await tokens.bootstrap(Scope("44"))
+    for text in made.values():
+        first = tokens.verify(text)
+        await tokens.revoke(first.id, by=first)
     await clock.advance(1_000 * 86_400)
     assert await tokens.prune(1) == 0
-    assert await tokens.bootstrap(Scope("44"), given=text) == ""
-    with pytest.raises(PermissionDenied, match="revoked"):
-        tokens.verify(text)
+    assert await tokens.bootstrap(Scope("44"), given=made) == {}
+    for text in made.values():
+        with pytest.raises(PermissionDenied, match="revoked"):
+            tokens.verify(text)
+
+
+async def test_a_token_for_feeds_makes_none_without(tokens: Tokens, admin: Principal) -> None:
+    """A token that is restricted to feeds has a subscriber's rights, and makes no tokens at all."""
+    text, _ = await tokens.create(Role.CITY_OPERATOR, Scope("4401"), by=admin, feeds=("air",))
+    restricted = tokens.verify(text)
+    for feeds in ((), ("air",), ("noise",)):
+        with pytest.raises(PermissionDenied):
+            await tokens.create(Role.SUBSCRIBER, Scope("4401"), by=restricted, feeds=feeds)
 
 
 async def test_they_are_looked_for_every_hour_or_never(tokens: Tokens, clock: FakeClock, admin: Principal) -> None:
     """By the kept time of the configuration; 0 keeps all."""
     for _ in range(2):
         await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, lifetime_s=60)
-    for kept_days, left in ((0.0, 2), (1.0, 1)):
+    for kept_days, left in ((0.0, 2), (1.0, 0)):
         task = asyncio.create_task(tokens.sweep(kept_days))
         await asyncio.sleep(0)
         for _ in range(30):

@@ -62,7 +62,7 @@ def records_of(body: bytes, form: RecordEncoding) -> list[tuple[str, str]]:
     if form is RecordEncoding.CSV:
         return [(row["id"], row["cursor"]) for row in csv.DictReader(io.StringIO(body.decode(), newline=""))]
     if form is RecordEncoding.MSGPACK:
-        tree = msgpack.unpackb(body, strict_map_key=False)
+        tree = msgpack.unpackb(body)
         node, sequence, index = (
             np.frombuffer(tree["columns"][name], tree["types"][name]).tolist() for name in ("node", "sequence", "index")
         )

@@ -7,7 +7,8 @@ import ast
 from tests.house import graph
 
 ROOMS_MAX = 35
-ARROWS_MAX = 220
+ARROWS_MAX = 221
+"""`share` to `normalise`: last values are numbered by the same table of series as the checks."""
 STAGES = ("collect", "decode", "normalise", "persist", "share", "web")
 """In the order of the flow: a stage may import those before it, and nothing imports `web` but what has routes."""
 

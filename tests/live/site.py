@@ -16,6 +16,7 @@ import structlog
 
 from sensegate import flow
 from sensegate.bus.addresses import GatewayAddresses
+from sensegate.clock import Clock
 from sensegate.config import Config, IngestConfig, NodeUserConfig, StoreConfig, TimeConfig, UplinkConfig, WebConfig
 from sensegate.config.people import EgressConfig
 from tests.live.phone import Phone
@@ -125,8 +126,9 @@ class Site:
         return Made(name, answer.body["password"], answer.body["topics"])
 
     async def token(self, role: str = "subscriber", scope: str = "4401", **more: Any) -> tuple[str, str]:
-        """Make a token; return (text, id)."""
-        answer = await self.ask("POST", "/api/v1/tokens", json={"role": role, "scope": scope, **more})
+        """Make a token as the admin, one of an auditor as the first auditor; return (text, id)."""
+        maker = self.config_file("auditor.token").read_text().strip() if role == "auditor" else None
+        answer = await self.ask("POST", "/api/v1/tokens", maker, json={"role": role, "scope": scope, **more})
         assert answer.status == 201, answer.body
         return answer.body["token"], answer.body["id"]
 
@@ -229,11 +231,11 @@ def _waiting() -> str:
 
 
 @contextlib.asynccontextmanager
-async def running(config: Config, *, timeout_s: float = 30.0) -> AsyncIterator[Site]:
+async def running(config: Config, *, timeout_s: float = 30.0, clock: Clock | None = None) -> AsyncIterator[Site]:
     """Run a gateway; stopped in order at the end, whatever was left open by the test."""
     logging = structlog.get_config()
     up: asyncio.Future[GatewayAddresses] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(flow.run(config, ready=up.set_result), name=f"gateway {config.division}")
+    task = asyncio.create_task(flow.run(config, ready=up.set_result, clock=clock), name=f"gateway {config.division}")
     try:
         either: set[asyncio.Future[Any]] = {up, task}
         await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)

@@ -38,7 +38,7 @@ from sensegate.config import Config, EngineConfig, IngestConfig, NodeUserConfig,
 from sensegate.config.viid import ViidConfig, ViidSuperiorConfig
 from sensegate.decode.profiles import ProfileSet, any_video_profile
 from sensegate.share import records
-from sensegate.web.feeds import FORMS
+from sensegate.web.record_query import MEDIA_TYPES
 from tests.conftest import eventually
 from tests.ledger.controls import Control, Edit, patched
 from tests.ledger.video import SERVER, registered_at
@@ -264,7 +264,7 @@ async def in_answers(site: Site) -> tuple[dict[str, str], int]:
         path for path, verbs in (await site.ask("GET", "/openapi.json", "")).body["paths"].items() if "get" in verbs
     ]
     asked = [(path, "*/*") for path in ("/metrics", "/readyz", "/healthz", *paths) if "{" not in path]
-    asked += [("/api/v1/feeds/all/records?limit=10000", media) for media in FORMS]
+    asked += [("/api/v1/feeds/all/records?limit=10000", media) for media in MEDIA_TYPES.values()]
     asked += [(path, "*/*") for path in ("/api/v1/quarantine?limit=1000", "/api/v1/ledger?since=1h&by=device")]
     good = 0
     for path, media in dict.fromkeys(asked):

@@ -71,6 +71,29 @@ async def test_from_the_command_line(node: Site) -> None:
     ]
 
 
+@pytest.mark.asyncio(loop_scope="module")
+async def test_break_glass(node: Site, tmp_path: Path) -> None:
+    """On the machine of the gateway: a token of an auditor, which appoints one; the trail has user and reason."""
+    config = tmp_path / "node.yaml"
+    config.write_text(f"role: node\ndivision: '4401'\ndirectory: {node.config.directory}\n")
+    words = ["token", "break-glass", str(config), "--role", "auditor", "--reason", "nobody audits"]
+    result = await asyncio.to_thread(CliRunner().invoke, app, words)
+    assert result.exit_code == 0, (result.output, result.exception)
+    token = result.stdout.split()[0]
+
+    async def entered() -> bool:
+        return (await node.ask("GET", "/api/v1/me", token)).status == 200
+
+    await eventually(entered, 10)
+    (record,) = [row for row in await node.audit() if row["action"] == "token.break_glass"]
+    assert record["after"]["reason"] == "nobody audits"
+    assert record["actor"] == f"local:{record['after']['user']}"
+    await shell(node, token, "add", "auditor-1", "--role", "auditor", "--scope", "4401")
+    rows = json.loads(await shell(node, token, "list", "--json"))
+    assert [row["id"] for row in rows] == ["auditor-1"]
+    await shell(node, token, "remove", "auditor-1")
+
+
 @contextlib.asynccontextmanager
 async def provider(person: dict[str, Any]) -> AsyncIterator[str]:
     """Run oidc-provider-mock as a process of its own; yield its address."""

@@ -16,8 +16,8 @@ from sensegate.authority.scope import Principal, Role, scope
 from sensegate.clock import FakeClock
 from sensegate.errors import Conflict, NotFound, PermissionDenied
 from sensegate.share import feeds
-from sensegate.share.delivery import matches
 from sensegate.share.feeds import ALL_FEED, Feed, FeedFilter, Feeds, FeedSelection
+from sensegate.share.matching import matches
 from tests.share.made import DEVICES, Place, make_batch
 
 codes = st.sampled_from(["44", "4401", "4403", "440106", "440103", "440304", "4419", "441900003"])

@@ -168,7 +168,17 @@ def test_cameras_name_themselves_or_are_named_by_their_address() -> None:
     assert seen(told(macAddress="44-19-B6-00-00-01")).observations[0].camera == "44:19:b6:00:00:01/1"
     for mac in (None, "", "Li Lei"):
         (one,) = seen(told(macAddress=mac)).observations
-        assert one.camera == "cam7"
+        assert one.camera == "cam7/1"
+    (one,) = seen(told(macAddress="", channelID="")).observations
+    assert one.camera == "cam7"
+
+
+def test_cameras_of_a_recorder_without_mac_address_are_told_apart() -> None:
+    """Alarms of two channels at one moment are events of two cameras, also without a MAC address."""
+    found = [seen(told(macAddress=None, dynChannelID=channel), "hikvision/nvr1/alerts") for channel in (2, 3)]
+    assert [report.observations[0].camera for report in found] == ["nvr1/2", "nvr1/3"]
+    assert len({report.observations[0].id for report in found}) == 2
+    assert len({report.measurements[0].key for report in found}) == 2
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ from sensegate.web.drafts import UNKNOWN
 
 NO_PROFILES = ProfileSet([], [])
 ADMIN = Principal("test", Role.ADMIN, scope("44"))
+AUDITOR = Principal("test", Role.AUDITOR, scope("44"))
 
 
 class Gateway:
@@ -128,7 +129,8 @@ class Gateway:
 
     async def token(self, role: Role = Role.ADMIN, where: str = "44", **more: Any) -> str:
         """Return the text of a new token."""
-        return (await self.tokens.create(role, scope(where), by=ADMIN, **more))[0]
+        by = AUDITOR if role is Role.AUDITOR else ADMIN
+        return (await self.tokens.create(role, scope(where), by=by, **more))[0]
 
     async def device(self, device_id: str, division: str = "440106", /, **more: Any) -> str:
         """Register a device; return its password."""

@@ -188,13 +188,14 @@ async def test_nobody_gives_more_than_it_has(gateway: Gateway) -> None:
 
 
 async def test_divisions_properties_profiles_nodes(gateway: Gateway) -> None:
-    """Lists and single records; divisions and nodes cut to the scope."""
+    """Lists and single records; nodes cut to the scope, divisions not."""
     token = await gateway.token(Role.CITY_OPERATOR, "4401")
-    _, body, _ = await gateway.ask("GET", "/api/v1/divisions?level=county", token, expect=200)
+    _, body, _ = await gateway.ask("GET", "/api/v1/divisions?level=county&parent=4401", token, expect=200)
     assert len(body["rows"]) == 11
     assert {row["code"][:4] for row in body["rows"]} == {"4401"}
     await gateway.ask("GET", "/api/v1/divisions/440106", token, expect=200)
-    await gateway.ask("GET", "/api/v1/divisions/440304", token, expect=404)
+    await gateway.ask("GET", "/api/v1/divisions/440304", token, expect=200)
+    await gateway.ask("GET", "/api/v1/divisions/999999", token, expect=404)
     _, body, _ = await gateway.ask("GET", "/api/v1/properties?q=temperature&limit=3", token, expect=200)
     assert len(body["rows"]) == 3
     assert body["next"] == body["rows"][-1]["name"]

@@ -25,7 +25,7 @@ from sensegate.authority.selection import DeviceSelection
 from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.kv_row import KvRow
 from sensegate.bus.unreadable import read_row
-from sensegate.clock import Clock
+from sensegate.clock import SECOND_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.model import BOOL, F64, I32, I64, U8, Device, DeviceState
 
@@ -35,6 +35,8 @@ ROTATION_GRACE_S = 86_400.0
 """Default validity of the old credential after a rotation."""
 SILENT_INTERVALS = 3
 """Number of missed intervals after which a device is silent."""
+SILENT_MIN_S = 60.0
+"""Least time without a message after which a device is silent."""
 SILENT_AFTER_S = 3_600.0
 """Time after which a device without a known interval is silent."""
 
@@ -154,6 +156,37 @@ class Devices:
         """Update the time of the last message of devices: a column of indices (none negative) and one of µs."""
         self.index.observe(at, received)
 
+    def last_seen(self) -> dict[str, int]:
+        """Return the arrival of the last message (µs UTC) of each registered device that sent any."""
+        seen = self.index.last_seen[: len(self)]
+        return {self.index.ids[at]: int(seen[at]) for at in np.flatnonzero(seen).tolist() if self._values[at]}
+
+    def seen(self, at: int) -> int:
+        """Return the arrival of the last message of a device, µs UTC; 0: unknown."""
+        return int(self.index.last_seen[at])
+
+    def silent_since(self, at: int) -> int:
+        """Return when a device's next message was due by its interval, if it is silent; else 0. In µs UTC."""
+        device = self._stored(at).device
+        return self._due(at, device) if self._state(at, device) is DeviceState.SILENT else 0
+
+    def count_states(self) -> dict[DeviceState, int]:
+        """Return the number of registered devices in each state."""
+        size = len(self)
+        index = self.index
+        present = np.array([value is not None for value in self._values[:size]], np.bool_)
+        limits_s = np.array([_limit_s(self._interval_of(profile)) for profile in index.profiles.all] or [0.0])
+        own = index.interval_s[:size]
+        limit_s = np.where(own > 0, np.maximum(SILENT_INTERVALS * own, SILENT_MIN_S), limits_s[index.profile[:size]])
+        state = index.state[:size].copy()
+        seen = index.last_seen[:size]
+        heard = present & (seen > 0) & (state == STATES.index(DeviceState.REGISTERED))
+        silent = self._clock.now() - seen > limit_s * SECOND_US
+        state[heard] = STATES.index(DeviceState.ACTIVE)
+        state[heard & silent] = STATES.index(DeviceState.SILENT)
+        counts = np.bincount(state[present], minlength=len(STATES))
+        return {word: int(count) for word, count in zip(STATES, counts.tolist(), strict=True)}
+
     def __len__(self) -> int:
         """Return the number of assigned indices."""
         return len(self.index)
@@ -167,7 +200,7 @@ class Devices:
     def record(self, at: int) -> Device:
         """Return the device of an index, with its revision; a deleted device is returned as retired.
 
-        Its state is `active` or `silent` if it sent a message since this process started.
+        Its state is `active` or `silent` if it ever sent a message.
         """
         device = self._stored(at).device
         return msgspec.structs.replace(device, revision=self._revisions[at], state=self._state(at, device))
@@ -563,9 +596,12 @@ class Devices:
         seen = int(self.index.last_seen[at])
         if not seen or device.state is not DeviceState.REGISTERED:
             return device.state
-        interval_s = device.interval_s or self._interval_of(device.profile)
-        limit_s = max(SILENT_INTERVALS * interval_s, 60.0) if interval_s else SILENT_AFTER_S
-        return DeviceState.ACTIVE if self._clock.now() - seen <= limit_s * 1e6 else DeviceState.SILENT
+        return DeviceState.ACTIVE if self._clock.now() <= self._due(at, device) else DeviceState.SILENT
+
+    def _due(self, at: int, device: Device) -> int:
+        """Return until when a device may be quiet after its last message, µs UTC."""
+        limit_s = _limit_s(device.interval_s or self._interval_of(device.profile))
+        return int(self.index.last_seen[at]) + round(limit_s * SECOND_US)
 
     def is_present(self, device_id: str) -> bool:
         """Return whether a canonical id is registered, possibly as retired."""
@@ -622,6 +658,11 @@ class Devices:
             if finding.key == "gateway":
                 raise ConfigError(finding.problem, key=finding.key, remedy=finding.remedy)
             raise Conflict(f"{finding.problem}; {finding.remedy}")
+
+
+def _limit_s(interval_s: float) -> float:
+    """Return after how many seconds without a message a device with an expected interval (0: unknown) is silent."""
+    return max(SILENT_INTERVALS * interval_s, SILENT_MIN_S) if interval_s else SILENT_AFTER_S
 
 
 _VERBS = {DeviceState.DISABLED: "disable", DeviceState.REGISTERED: "enable", DeviceState.RETIRED: "retire"}

@@ -10,13 +10,14 @@ import structlog
 
 from sensegate.authority import audit_opening
 from sensegate.authority.audit import Audit
+from sensegate.authority.break_glass import BreakGlass
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.expiry import CertificateExpiry, certificate_expiry
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
 from sensegate.authority.scope import scope
 from sensegate.authority.set_aside import SetAside
-from sensegate.authority.tokens import Tokens
+from sensegate.authority.tokens import FIRST_ROLES, Tokens
 from sensegate.bus.opening import Core
 from sensegate.bus.process import write_private
 
@@ -47,7 +48,7 @@ async def open_audit(core: Core) -> Audit:
 
 
 async def open_callers(core: Core, audit: Audit, divisions: Divisions) -> Callers:
-    """Load the registries; the first start creates an administrator's token."""
+    """Load the registries; the first start creates a token of an administrator and one of an auditor."""
     config, clock = core.config, core.clock
     set_aside = SetAside(
         await core.bucket("set_aside"), audit, clock, core.log, home=config.division, directory=core.directory
@@ -55,7 +56,7 @@ async def open_callers(core: Core, audit: Audit, divisions: Divisions) -> Caller
     await set_aside.load()
     tokens = Tokens(await core.bucket("tokens"), audit, clock)
     await tokens.load()
-    await _create_first_token(core, tokens)
+    await _create_first_tokens(core, tokens)
     people = People(await core.bucket("people"), audit, clock, config.people)
     await people.load()
     return Callers(
@@ -71,13 +72,14 @@ async def open_callers(core: Core, audit: Audit, divisions: Divisions) -> Caller
             "tokens": tokens.watch,
             "ended tokens": partial(tokens.sweep, config.sharing.retention_days),
             "people": people.watch,
+            "break-glass orders": BreakGlass(core.directory, tokens, clock).run,
         },
     )
 
 
-async def _create_first_token(core: Core, tokens: Tokens) -> None:
-    file = core.directory / "admin.token"
-    given = file.read_text(encoding="ascii").strip() if file.exists() else ""
-    if first := await tokens.bootstrap(scope(core.config.division), given=given):
-        write_private(file, first)
-        _log.info("administrator token created; create others with it, then remove the file", file=str(file))
+async def _create_first_tokens(core: Core, tokens: Tokens) -> None:
+    files = {role: core.directory / f"{role}.token" for role in FIRST_ROLES}
+    given = {role: file.read_text(encoding="ascii").strip() for role, file in files.items() if file.exists()}
+    for role, text in (await tokens.bootstrap(scope(core.config.division), given=given)).items():
+        write_private(files[role], text)
+        _log.info("first token created; create others with it, then remove the file", role=role, file=str(files[role]))

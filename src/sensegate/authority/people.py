@@ -17,14 +17,14 @@ from sensegate.authority.device_rules import text_fault
 from sensegate.authority.oidc import Identity
 from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import (
-    Action,
     Duty,
     Principal,
     Role,
     Scope,
-    allows,
+    administers,
     duty,
-    may_appoint,
+    may_hand_out,
+    may_withdraw,
     scope_text,
 )
 from sensegate.authority.sessions import Session, Sessions
@@ -142,7 +142,7 @@ class People:
             )
         if fault := text_fault(title):
             raise ConfigError(f"title {fault}", key="title", remedy="shorten it or remove these characters")
-        self._require_may_appoint(by, role, scope)
+        self._require_may_appoint(by, holder(role, scope))
         if self._stored.find(person_id) is not None:
             raise Conflict(f"the name '{person_id}' is or was in use; choose another one")
         password = passwords.generate_password()
@@ -168,7 +168,7 @@ class People:
         Raises:
             NotFound, PermissionDenied, Conflict. ConfigError: the role has another duty.
         """
-        before = self._changeable(person_id, by)
+        before = self._withdrawable(person_id, by)
         person = before.person
         if person.revision != revision:
             raise Conflict(f"{person_id} was changed meanwhile; read it again")
@@ -188,13 +188,16 @@ class People:
                 key="role",
                 remedy="a duty is permanent: assign the role to another person",
             )
-        self._require_may_appoint(by, after.role, after.scope)
+        if (after.role, after.scope) != (person.role, person.scope) or (person.disabled and not after.disabled):
+            self._require_may_appoint(by, holder(person.role, person.scope))
+            self._require_may_appoint(by, holder(after.role, after.scope))
         await self._trail.record(by, "person.change", person_id, before=facts(person), after=facts(after))
         return await self._write(msgspec.structs.replace(before, person=after), expected=revision)
 
     async def reset(self, person_id: str, *, by: Principal) -> str:
         """Return a new initial password; the old one and all sessions end. Raises as `change`."""
-        before = self._changeable(person_id, by)
+        before = self._withdrawable(person_id, by)
+        self._require_may_appoint(by, holder(before.person.role, before.person.scope))
         if before.person.external:
             raise ConfigError(f"{person_id} has no password here", remedy="change it at the single sign-on provider")
         password = passwords.generate_password()
@@ -209,33 +212,41 @@ class People:
 
     async def remove(self, person_id: str, *, by: Principal) -> None:
         """Remove an account for good, with its sessions and password; its name is not reused. Raises as `change`."""
-        before = self._changeable(person_id, by)
+        before = self._withdrawable(person_id, by)
         if person_id == by.id.removeprefix("person:"):
             raise PermissionDenied("you cannot remove your own account; ask the level above")
         removed = msgspec.structs.replace(before.person, removed=self._clock.now(), disabled=True)
         await self._trail.record(by, "person.remove", person_id, before=facts(before.person))
         await self._write(StoredPerson(removed), expected=before.person.revision)
 
-    def _changeable(self, person_id: str, by: Principal) -> StoredPerson:
-        """Return an account that the caller may change. Raises `NotFound`, `PermissionDenied`."""
+    def _withdrawable(self, person_id: str, by: Principal) -> StoredPerson:
+        """Return an account that the caller may disable. Raises `NotFound`, `PermissionDenied`."""
         stored = self._visible_stored(person_id, by)
-        self._require_may_appoint(by, stored.person.role, stored.person.scope)
+        person = stored.person
+        if not may_withdraw(by, holder(person.role, person.scope)):
+            raise PermissionDenied(
+                f"{by.role} of {scope_text(by.scope)} may not change {person.role} of {scope_text(person.scope)}: "
+                "ask the level above, for an auditor another auditor"
+            )
         return stored
 
     @staticmethod
-    def _require_may_appoint(by: Principal, role: Role, scope: Scope) -> None:
-        if duty(role) is None:
-            raise ConfigError(f"{role} is not a role of people", key="role", remedy="give programs a token instead")
-        if not may_appoint(by, role, scope):
+    def _require_may_appoint(by: Principal, wanted: Principal) -> None:
+        if duty(wanted.role) is None:
+            raise ConfigError(
+                f"{wanted.role} is not a role of people", key="role", remedy="give programs a token instead"
+            )
+        if not may_hand_out(by, wanted):
             raise PermissionDenied(
-                f"{by.role} of {scope_text(by.scope)} may not appoint {role} of {scope_text(scope)}: "
-                "each level appoints operators of the levels below, an administrator appoints all"
+                f"{by.role} of {scope_text(by.scope)} may not appoint {wanted.role} of {scope_text(wanted.scope)}: "
+                "nobody hands out rights that they do not have, operators appoint levels below their own, auditors "
+                "appoint auditors; where nobody may, use `sensegate token break-glass` on the machine of the gateway"
             )
 
     @staticmethod
     def _visible(person: Person, by: Principal) -> bool:
         own = by.person and by.id == f"person:{person.id}"
-        return own or allows(by, Action.CHANGE_PEOPLE, person.scope.division, person.scope.department)
+        return own or administers(by, holder(person.role, person.scope))
 
     # ── signing in ────────────────────────────────────────────────────────────────────────────────────
 
@@ -388,6 +399,11 @@ class People:
 
     async def _write(self, stored: StoredPerson, *, expected: int) -> Person:
         return (await self._stored.put(stored.person.id, stored, expected=expected)).person
+
+
+def holder(role: Role, scope: Scope) -> Principal:
+    """Return what an account of a role and scope may do, for decisions on the account."""
+    return Principal("", role, scope, person=True)
 
 
 def facts(person: Person) -> Facts:

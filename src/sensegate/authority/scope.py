@@ -1,4 +1,4 @@
-"""Authorisation: roles, actions, scopes, and `allows`, the only function that decides.
+"""Authorisation: roles, actions, scopes; `allows` decides who may act, `may_hand_out` who may make a caller.
 
 Everything is denied unless the role's row in `_RIGHTS` grants the action, the target lies in the caller's scope, and,
 for a token restricted to feeds, the feed is one of them. Every query, change, feed and metric calls `allows`.
@@ -58,6 +58,8 @@ class Action(StrEnum):
     """Invite, replace and expel nodes."""
     CHANGE_PEOPLE = "change_people"
     """Create, change and remove user accounts."""
+    CHANGE_AUDITORS = "change_auditors"
+    """Create, change and remove accounts and tokens of auditors."""
 
 
 _READ = frozenset({Action.READ_READINGS, Action.READ_REGISTRY, Action.READ_LEDGER, Action.READ_QUARANTINE})
@@ -76,10 +78,18 @@ _RIGHTS: dict[Role, frozenset[Action]] = {
     Role.COUNTY_OPERATOR: _COUNTY,
     Role.CITY_OPERATOR: _CITY,
     Role.PROVINCE_OPERATOR: _CITY | {Action.CHANGE_NODES},
-    # Reads the accounts, changes nothing and sees no readings.
-    Role.AUDITOR: frozenset({Action.READ_AUDIT, Action.READ_LEDGER, Action.READ_REGISTRY, Action.READ_CATALOGUE}),
-    # Separation of duties: an administrator neither reads nor changes the audit trail.
-    Role.ADMIN: frozenset(Action) - {Action.READ_AUDIT},
+    # Reads the accounts, changes nothing but who audits, and sees no readings.
+    Role.AUDITOR: frozenset(
+        {
+            Action.READ_AUDIT,
+            Action.READ_LEDGER,
+            Action.READ_REGISTRY,
+            Action.READ_CATALOGUE,
+            Action.CHANGE_AUDITORS,
+        }
+    ),
+    # Separation of duties: an administrator neither reads the audit trail nor decides who does.
+    Role.ADMIN: frozenset(Action) - {Action.READ_AUDIT, Action.CHANGE_AUDITORS},
 }
 
 _ADMIN_IN_PERSON = frozenset(
@@ -167,14 +177,16 @@ class Principal(msgspec.Struct, frozen=True):
 def _rights(principal: Principal) -> frozenset[Action]:
     if principal.person and principal.role is Role.ADMIN:
         return _ADMIN_IN_PERSON
-    return _RIGHTS[principal.role]
+    rights = _RIGHTS[principal.role]
+    # A token for some feeds reads those. Quarantine, registry and ledger would show it the devices of all others.
+    return rights & _RIGHTS[Role.SUBSCRIBER] if principal.feeds else rights
 
 
 def allows(principal: Principal, action: Action, division: str, department: str = "", *, feed: str = "") -> bool:
     """Return whether `principal` may do `action` to an object of a division and department.
 
     For ingest a device is checked with its own division; its credential proves its identity. A principal restricted to
-    feeds reads only through one of them, which `feed` names.
+    feeds has the rights of a subscriber at most, and reads only through one of them, which `feed` names.
     """
     if action not in _rights(principal):
         return False
@@ -218,32 +230,53 @@ def fits_role(role: Role, wanted: Scope) -> bool:
     return len(wanted.division) >= _CODE_DIGITS_MIN.get(role, 2)
 
 
-def may_appoint(giver: Principal, role: Role, wanted: Scope) -> bool:
-    """Return whether `giver` may assign a role and scope to a person; operators appoint only levels below their own."""
-    if duty(role) is None or not allows(giver, Action.CHANGE_PEOPLE, wanted.division, wanted.department):
-        return False
-    if not fits_role(role, wanted):
-        return False
-    return giver.role is Role.ADMIN or (duty(role) is Duty.OPERATOR and _RANK[role] < _RANK[giver.role])
-
-
 def has_rank(principal: Principal, role: Role) -> bool:
     """Return whether the caller's role ranks at least as high as another."""
     return _RANK[principal.role] >= _RANK[role] and principal.role is not Role.AUDITOR
 
 
-def may_grant(giver: Principal, role: Role, wanted: Scope) -> bool:
-    """Return whether `giver` may grant a token with a role and scope, which are never higher or wider than its own.
+def giving_action(role: Role) -> Action:
+    """Return the right to administer the tokens of a role."""
+    return Action.CHANGE_AUDITORS if role is Role.AUDITOR else Action.CHANGE_TOKENS
 
-    A person grants only tokens of its own duty and of subscribers, which preserves the separation of duties.
+
+def appointing_action(role: Role) -> Action:
+    """Return the right to administer the accounts of a role."""
+    return Action.CHANGE_AUDITORS if role is Role.AUDITOR else Action.CHANGE_PEOPLE
+
+
+def administers(principal: Principal, holder: Principal) -> bool:
+    """Return whether `principal` administers an account or a token: whether it may know of it."""
+    action = appointing_action(holder.role) if holder.person else giving_action(holder.role)
+    return allows(principal, action, holder.scope.division, holder.scope.department)
+
+
+def may_hand_out(giver: Principal, holder: Principal) -> bool:
+    """Return whether `giver` may make a token, or an account (`holder.person`), or gain access to one.
+
+    Whoever makes a caller can act as it. Nobody hands out rights that they do not have: rights, scope and feeds of the
+    holder are among the giver's own. Operators appoint people of lower levels only.
     """
-    if giver.person and duty(role) not in (None, duty(giver.role)):
+    if holder.role is Role.DEVICE or (holder.person and duty(holder.role) is None):
         return False
-    if not allows(giver, Action.CHANGE_TOKENS, wanted.division, wanted.department):
+    if not administers(giver, holder) or not fits_role(holder.role, holder.scope):
         return False
-    if not fits_role(role, wanted):
+    if not _rights(holder) <= _rights(giver) or _RANK[holder.role] > _RANK[giver.role]:
         return False
-    return giver.role is Role.ADMIN or _RANK[role] <= _RANK[giver.role]
+    if giver.feeds and not (holder.feeds and set(holder.feeds) <= set(giver.feeds)):
+        return False
+    if not holder.person or giver.role in (Role.ADMIN, Role.AUDITOR):
+        return True
+    return duty(holder.role) is Duty.OPERATOR and _RANK[holder.role] < _RANK[giver.role]
+
+
+def may_withdraw(principal: Principal, holder: Principal) -> bool:
+    """Return whether `principal` may revoke a token, or disable or remove an account, which gives it no right.
+
+    An administrator withdraws what it could not hand out, but from auditors only an auditor withdraws.
+    """
+    is_admin = principal.role is Role.ADMIN and holder.role is not Role.AUDITOR
+    return may_hand_out(principal, holder) or (is_admin and administers(principal, holder))
 
 
 def scope_text(scope_: Scope) -> str:

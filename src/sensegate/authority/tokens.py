@@ -6,9 +6,11 @@ any process takes effect when the watch brings it, within a second.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import msgspec
 import structlog
@@ -19,7 +21,7 @@ from sensegate.authority.bucket import Bucket
 from sensegate.authority.credentials import Credentials, HashedSecret
 from sensegate.authority.device_rules import text_fault
 from sensegate.authority.record_store import RecordStore, RecordTable
-from sensegate.authority.scope import Action, Principal, Role, Scope, allows, may_grant, scope_text
+from sensegate.authority.scope import Principal, Role, Scope, administers, may_hand_out, may_withdraw, scope_text
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
@@ -30,6 +32,11 @@ FEEDS_MAX = 100
 PRUNE_S = 3_600.0
 PRUNING = Principal("clock", Role.ADMIN, Scope("44"), name="ended tokens")
 """The actor in the trail when an ended token is removed."""
+FIRST_START = "first-start"
+"""Creator of the first tokens."""
+FIRST_ROLES = (Role.AUDITOR, Role.ADMIN)
+"""Roles of the first tokens; auditors come from auditors, so that one of them must be first."""
+_NONE: Mapping[Role, str] = MappingProxyType({})
 _log = structlog.get_logger("authority")
 _TOKEN = re.compile(r"sg_([0-9a-f]{16})_([A-Za-z0-9_-]{32})")
 
@@ -162,8 +169,11 @@ class Tokens:
             raise ConfigError("devices have credentials, not tokens", key="role", remedy="use `sensegate device add`")
         if fault := text_fault(name):
             raise ConfigError(f"name {fault}", key="name", remedy="shorten it or remove these characters")
-        if not may_grant(by, role, scope):
-            raise PermissionDenied(f"{by.role} of {scope_text(by.scope)} may not grant {role} of {scope_text(scope)}")
+        if not may_hand_out(by, Principal("", role, scope, feeds)):
+            raise PermissionDenied(
+                f"{by.role} of {scope_text(by.scope)} may not make a token of {role} of {scope_text(scope)}: "
+                "a token has no right, scope or feed that its maker does not have"
+            )
         parts = _TOKEN.fullmatch(text or make_text())
         if parts is None:
             raise ConfigError("the text is not a token", key="text", remedy="create it with authority.tokens.make_text")
@@ -191,7 +201,7 @@ class Tokens:
         """
         if token_id != by.id:
             token = self.get(token_id, by)
-            if not may_grant(by, token.role, token.scope):
+            if not may_withdraw(by, principal_of(token)):
                 raise PermissionDenied(f"{by.role} may not revoke a token of {token.role}")
         stored = self._stored.find(token_id)
         if stored is None:
@@ -203,28 +213,44 @@ class Tokens:
         fresh = StoredToken(after, stored.seal)
         return (await self._stored.put(token_id, fresh, expected=stored.token.revision)).token
 
-    async def bootstrap(self, scope: Scope, *, name: str = "first admin", given: str = "") -> str:
-        """Return the text of an admin token, made only where there is no token at all yet; else empty.
+    async def bootstrap(self, scope: Scope, *, given: Mapping[Role, str] = _NONE) -> dict[Role, str]:
+        """Return the texts of the first tokens, one of an auditor and one of an administrator, by role.
 
-        For the first start of a node: there is no default credential. `given` as of `create`.
+        They are made where there are no tokens but those of an interrupted first start: there is no default credential.
+        `given`: role -> text to use instead of a new one.
         """
-        if self._stored:
-            return ""
-        first = Principal("first-start", Role.ADMIN, scope, name=name)
-        try:
-            return (await self.create(Role.ADMIN, scope, by=first, lifetime_s=LIFETIME_MAX_S, name=name, text=given))[0]
-        except Conflict:
-            return ""
+        if any(stored.token.created_by != FIRST_START for stored in self._stored):
+            return {}
+        made = {}
+        present = {stored.token.role for stored in self._stored}
+        for role in (role for role in FIRST_ROLES if role not in present):
+            first = Principal(FIRST_START, role, scope)
+            with contextlib.suppress(Conflict):  # another process was faster
+                text, _ = await self.create(
+                    role, scope, by=first, lifetime_s=LIFETIME_MAX_S, name=f"first {role}", text=given.get(role, "")
+                )
+                made[role] = text
+        return made
+
+    async def enter(self, token: Token, seal: HashedSecret, *, by: Principal, facts: Facts) -> Token:
+        """Enter a token that was made on the machine of the gateway; `facts`: what the trail records of it.
+
+        Raises:
+            Conflict: there is a token with this id.
+            StoreFull, Unavailable: as `Trail.record`.
+        """
+        await self._trail.record(by, "token.break_glass", token.id, after=facts)
+        return (await self._stored.put(token.id, StoredToken(token, seal), expected=0)).token
 
     async def prune(self, retention_days: float) -> int:
         """Remove tokens that ended longer ago than the retention; return how many. Raises `Unavailable`.
 
-        The newest token always stays: without any token `bootstrap` would create a first one.
+        Those of the first start stay: without them `bootstrap` would create them anew.
         """
         before = self._clock.now() - round(retention_days * 86_400e6)
-        tokens = sorted((stored.token for stored in self._stored.all()), key=lambda token: (token.created, token.id))
+        tokens = [stored.token for stored in self._stored.all() if stored.token.created_by != FIRST_START]
         count = 0
-        for token in tokens[:-1]:
+        for token in tokens:
             ended = min(token.revoked or token.expires, token.expires)
             if ended > before:
                 continue
@@ -269,7 +295,7 @@ class Tokens:
 
     @staticmethod
     def _visible(token: Token, by: Principal) -> bool:
-        return token.id == by.id or allows(by, Action.CHANGE_TOKENS, token.scope.division, token.scope.department)
+        return token.id == by.id or administers(by, principal_of(token))
 
 
 def make_text() -> str:

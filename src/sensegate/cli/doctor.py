@@ -15,6 +15,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from sensegate.authority.config_divisions import division_faults
 from sensegate.bus.disk import INODES_MIN, inodes_free
 from sensegate.bus.free_ports import is_free
 from sensegate.bus.process import binary, binary_version, check_version
@@ -147,24 +148,14 @@ def _running(config: Config) -> dict[str, object]:
 
 def certificates(config: Config) -> Iterator[CheckResult]:
     """Check that the certificates exist, are private and do not expire soon."""
-    listeners = {
-        "engine.tls": (config.engine.tls, (config.engine.host, config.engine.mqtt_host)),
-        "web.tls": (config.web.tls, (config.web.host,)),
-    }
+    listeners = {"engine.tls": config.engine.tls, "web.tls": config.web.tls}
     viid = config.viid
     if viid.server_id and not viid.allow_plaintext:
-        tls = TlsConfig(cert_file=viid.cert_file, key_file=viid.key_file, ca_file=viid.ca_file)
-        listeners["viid"] = (tls, (viid.host,))
-    for key, (tls, hosts) in listeners.items():
+        listeners["viid"] = TlsConfig(cert_file=viid.cert_file, key_file=viid.key_file, ca_file=viid.ca_file)
+    for key, tls in listeners.items():
         if tls.cert_file:
             yield from _certificate(key, tls)
-        elif open_hosts := [host for host in hosts if host not in ("127.0.0.1", "::1", "localhost")]:
-            yield _bad(
-                key,
-                f"{', '.join(open_hosts)} is served without TLS",
-                f"set {key}.cert_file and key_file, or listen on 127.0.0.1",
-            )
-        else:
+        else:  # beyond loopback the configuration itself would have been refused
             yield _good(key, "no TLS: loopback only")
 
 
@@ -311,7 +302,9 @@ def examine(file: Path) -> list[CheckResult]:
         config = load(file)
     except ConfigError as why:
         return [*results, _bad("configuration", str(why), "correct it; sensegate check lists all problems")]
-    results.append(_good("configuration", f"{config.role} {config.division}"))
+    unknown = division_faults(config, file)
+    results += [_bad("configuration", fault.problem, fault.remedy) for fault in unknown]
+    results += [] if unknown else [_good("configuration", f"{config.role} {config.division}")]
     for check in CHECKS:
         results += check(config)
     return results + asyncio.run(alive(config))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 from rich.cells import cell_len
 
 from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_list, tab_separated
-from sensegate.cli.times import Since
+from sensegate.cli.times import Since, parse_time_or_now
 from sensegate.web.client import GatewayClient, ProblemResponse
 
 app = typer.Typer(help="List, create, delete and tail feeds; list their subscribers.", no_args_is_help=True)
@@ -94,29 +95,80 @@ def tail(
     form: Annotated[OutputFormat, typer.Option("--format", help="Format of the records.")] = OutputFormat.TABLE,
     after: Annotated[str, typer.Option(help="Resume after this cursor; --since is ignored then.")] = "",
     since: Since = "",
+    until: Annotated[
+        str, typer.Option(parser=parse_time_or_now, metavar="TIME", help="End at this time of arrival: now, or a time.")
+    ] = "",
     limit: Annotated[int, typer.Option(help="End after this number of records; 0: run until Ctrl-C.")] = 0,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
     """Print a feed, history first, then live; the last line on standard error is the cursor to resume from.
 
-    Example: sensegate feed tail all --since 1h --format json | jq .value
+    Example: sensegate feed tail all --since 1h --until now --format json | jq .value
     """
-    printer = _Tail(feed, form, after, since, limit)
+    printer = _Tail(feed, form, _filled({"after": after, "until": until} | ({} if after else {"since": since})), limit)
     with contextlib.suppress(KeyboardInterrupt):
         call(url, token, printer.follow)
     if printer.cursor:
         sys.stderr.write(f"--after {printer.cursor}\n")
 
 
+@app.command()
+def read(
+    feed: Annotated[str, typer.Argument(help="Name of the feed.")],
+    *,
+    begin: Annotated[
+        str, typer.Option("--from", metavar="TIME", help="Earliest phenomenon time: 30m, 1h (ago), or with a zone.")
+    ] = "",
+    end: Annotated[str, typer.Option("--to", metavar="TIME", help="Phenomenon time at which to end.")] = "",
+    since: Since = "",
+    property_: Annotated[
+        list[str] | None, typer.Option("--property", help="Standard name of a property; repeat for several.")
+    ] = None,
+    device: Annotated[list[str] | None, typer.Option(help="Device; repeat for several.")] = None,
+    division: Annotated[list[str] | None, typer.Option(help="Division code; repeat for several.")] = None,
+    bbox: Annotated[str, typer.Option(metavar="W,S,E,N", help="Area between meridians and parallels.")] = "",
+    near: Annotated[str, typer.Option(metavar="LON,LAT,M", help="Area around a position.")] = "",
+    descending: Annotated[bool, typer.Option("--desc", help="Print the last records to arrive first.")] = False,
+    form: Annotated[OutputFormat, typer.Option("--format", help="Format of the records.")] = OutputFormat.TABLE,
+    limit: Annotated[int, typer.Option(help="End after this number of records; 0: all.")] = 0,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+) -> None:
+    """Print the records of a period and end; without a period everything that is stored now.
+
+    Example: sensegate feed read all --from 2026-01-01T08:00:00+08:00 --to 2026-01-01T09:00:00+08:00 --format csv
+    """
+    query = {
+        "from": begin,
+        "to": end,
+        "since": since,
+        "until": "0s",
+        "property": ",".join(property_ or ()),
+        "device": ",".join(device or ()),
+        "division": ",".join(division or ()),
+        "bbox": bbox,
+        "near": near,
+        "order": "desc" if descending else "",
+    }
+    with contextlib.suppress(KeyboardInterrupt):
+        call(url, token, _Tail(feed, form, _filled(query), limit).follow)
+
+
+def _filled(query: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters that have a value."""
+    return {name: value for name, value in query.items() if value}
+
+
 class _Tail:
     """A feed that is printed page by page."""
 
-    def __init__(self, feed: str, form: OutputFormat, after: str, since: str, limit: int) -> None:
+    def __init__(self, feed: str, form: OutputFormat, query: Mapping[str, str], limit: int) -> None:
+        """`query`: parameters of the first page; with `until` it ends."""
         self.path = f"/api/v1/feeds/{feed}/records"
         self.form = form
-        self.cursor = after
-        self.since = since
+        self.query = dict(query)
+        self.cursor = query.get("after", "")
         self.remaining = limit
         self.unlimited = limit == 0
         self.header_printed = False
@@ -125,10 +177,10 @@ class _Tail:
     async def follow(self, remote: GatewayClient) -> None:
         """Read and print page after page."""
         while self.unlimited or self.remaining > 0:
-            query = {"after": self.cursor} if self.cursor else {"since": self.since} if self.since else {}
             page = 1_000 if self.unlimited else min(self.remaining, 1_000)
+            wait = {} if "until" in self.query else {"wait": "20"}
             try:
-                answer = await remote.get(self.path, limit=str(page), wait="20", **query)
+                answer = await remote.get(self.path, limit=str(page), **wait, **self.query)
             except ProblemResponse as why:
                 if not why.first:
                     raise
@@ -137,9 +189,13 @@ class _Tail:
             records = answer["records"]
             if not records and not self.unlimited and self.cursor == answer["next"]:
                 return
-            self.cursor = answer["next"]
             self.remaining -= len(records)
             await asyncio.to_thread(self._print, records)
+            if not answer["next"]:
+                return
+            self.cursor = self.query["after"] = answer["next"]
+            if self.query.get("order") != "desc":
+                self.query.pop("since", None)
 
     def _print(self, records: list[dict[str, Any]]) -> None:
         if self.form is OutputFormat.JSON:

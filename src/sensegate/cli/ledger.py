@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -11,6 +12,13 @@ from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, print_json
 from sensegate.cli.times import Since
 
 COLUMNS = ("messages", "quarantined", "values", "accepted", "duplicates", "rejected", "forwarded", "withheld")
+
+
+class TableFormat(StrEnum):
+    """The format of a printed table."""
+
+    TABLE = "table"
+    CSV = "csv"
 
 
 class By(StrEnum):
@@ -26,6 +34,9 @@ class By(StrEnum):
 def ledger(
     *,
     since: Since = "1h",
+    begin: Annotated[str, typer.Option("--from", metavar="TIME", help="As --since: a time with a zone.")] = "",
+    end: Annotated[str, typer.Option("--to", metavar="TIME", help="End; whole hours are counted. Default: now.")] = "",
+    form: Annotated[TableFormat, typer.Option("--format", help="Format of the table.")] = TableFormat.TABLE,
     by: Annotated[By, typer.Option(help="Dimension of the rows.")] = By.NODE,
     url: Url = DEFAULT_URL,
     token: Token = "",
@@ -36,9 +47,17 @@ def ledger(
     messages = decoded + quarantined; values = accepted + duplicates + suppressed + rejected + downsampled. Counts are
     hourly: --since starts with the hour that contains it.
 
-    Example: sensegate ledger --since 24h --by device
+    Example: sensegate ledger --from 2026-01-01T00:00:00Z --to 2026-01-02T00:00:00Z --by device --format csv
     """
-    answer: dict[str, Any] = call(url, token, lambda remote: remote.get("/api/v1/ledger", since=since, by=by.value))
+    query = {"by": by.value, **({"from": begin} if begin else {"since": since}), **({"to": end} if end else {})}
+    if form is TableFormat.CSV:
+        path = "/api/v1/ledger"
+        text, headers = call(url, token, lambda remote: remote.text(path, accept="text/csv", **query))
+        sys.stdout.write(text)
+        if headers.get("X-Balanced") != "True":
+            raise typer.Exit(1)
+        return
+    answer: dict[str, Any] = call(url, token, lambda remote: remote.get("/api/v1/ledger", **query))
     if json_form:
         print_json(answer)
     else:

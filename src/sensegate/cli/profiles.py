@@ -66,6 +66,7 @@ def findings(paths: Sequence[Path]) -> list[Finding]:
     from sensegate.authoring.examples import check_profile  # noqa: PLC0415 - the whole decoder
     from sensegate.authoring.lint import lint_profile  # noqa: PLC0415 - as above
     from sensegate.authoring.overlaps import overlaps  # noqa: PLC0415 - as above
+    from sensegate.authority.config_divisions import division_faults  # noqa: PLC0415 - as above
     from sensegate.decode.profiles import ProfileSet  # noqa: PLC0415 - as above
 
     results: list[Finding] = []
@@ -77,7 +78,9 @@ def findings(paths: Sequence[Path]) -> list[Finding]:
             valid += [] if errors or file.name.startswith("_") else [file]
             continue
         try:
-            results += [Finding("warning", fault) for fault in config_files.file_faults(load(file), file)]
+            config = load(file)
+            results += map(finding_of, division_faults(config, file))
+            results += [Finding("warning", fault) for fault in config_files.file_faults(config, file)]
         except ConfigError as why:
             results.append(finding_of(why))
     try:

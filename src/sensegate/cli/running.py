@@ -50,17 +50,20 @@ async def run_until_signalled(work: Coroutine[Any, Any, Any]) -> None:
 def run(config: Annotated[Path, typer.Argument(help="Configuration file, see config/README.md.")]) -> None:
     """Run a node or centre until SIGTERM or Ctrl-C, together with its nats-server.
 
-    The first start writes an administrator's token to admin.token in the `directory` of the configuration.
+    The first start writes the token of an administrator to admin.token in the `directory` of the configuration, that of
+    an auditor to auditor.token.
     `sensegate check CONFIG` and `sensegate doctor CONFIG` find problems beforehand. config/README.md describes a first
     start.
 
     Example: sensegate run config/node.yaml
     """
     from sensegate import flow  # noqa: PLC0415 - loads the whole gateway
+    from sensegate.authority.config_divisions import division_faults  # noqa: PLC0415 - as above
     from sensegate.config import files, load  # noqa: PLC0415 - as above
 
     loaded = load(config)
-    errors = files.file_faults(loaded, config, start=True) + _directory_errors(config, loaded)
+    errors = division_faults(loaded, config) + files.file_faults(loaded, config, start=True)
+    errors += _directory_errors(config, loaded)
     if errors:
         raise ExceptionGroup("the gateway cannot start", errors)
     uvloop.run(run_until_signalled(flow.run(loaded)))

@@ -34,6 +34,11 @@ def parse_time(text: str) -> str:
     return text
 
 
+def parse_time_or_now(text: str) -> str:
+    """Return as `parse_time`; ``now`` is the present."""
+    return "0s" if text == "now" else parse_time(text)
+
+
 Since = Annotated[
     str,
     typer.Option(parser=parse_time, metavar="TIME", help="Earliest time of arrival: 30m, 1h, 7d (ago), or ISO 8601."),

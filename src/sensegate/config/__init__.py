@@ -14,13 +14,9 @@ from sensegate.config.gateway import (
     TlsConfig,
     UplinkConfig,
     WebConfig,
-    line_of,
-    load,
-    parse,
-    read_secret,
-    reference,
-    settings,
 )
+from sensegate.config.reading import line_of, load, parse, read_secret
+from sensegate.config.reference import reference, settings
 
 __all__ = [
     "Config",

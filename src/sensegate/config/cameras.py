@@ -33,20 +33,27 @@ class CameraConfig(ConfigRecord, frozen=True):
         str, doc("SHA-256 fingerprint (hex) of the camera's certificate, instead of a CA: most are self-signed")
     ] = ""
     idle_timeout_s: Annotated[
-        float, doc("reopen a stream that brings no complete part (a heartbeat counts) for this long")
+        float,
+        doc("reopen a stream that brings no complete part (a heartbeat counts) for this long", least=0.1, most=86_400),
     ] = 60.0
-    connect_timeout_s: Annotated[float, doc("time limit for the answer to the request")] = 10.0
-    backoff_max_s: Annotated[float, doc("longest wait between attempts (exponential back-off with full jitter)")] = 60.0
+    connect_timeout_s: Annotated[float, doc("time limit for the answer to the request", least=0.1, most=3_600)] = 10.0
+    backoff_max_s: Annotated[
+        float, doc("longest wait between attempts (exponential back-off with full jitter)", least=0.1, most=86_400)
+    ] = 60.0
     auth_failure_wait_s: Annotated[
-        float, doc("wait after a rejected password, because cameras lock out accounts after several attempts")
+        float,
+        doc(
+            "wait after a rejected password, because cameras lock out accounts after several attempts",
+            least=0.1,
+            most=604_800,
+        ),
     ] = 300.0
-    inflight_max: Annotated[int, doc("most messages that await their commit; beyond it the stream is not read")] = 64
+    inflight_max: Annotated[
+        int, doc("most messages that await their commit; beyond it the stream is not read", least=1, most=10_000)
+    ] = 64
 
     def __post_init__(self) -> None:
         """Reject values that cannot work; the decoder turns the error into a `ConfigError`."""
-        for name in ("idle_timeout_s", "connect_timeout_s", "backoff_max_s", "auth_failure_wait_s", "inflight_max"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: the value is not above 0; give a positive number")
         if self.pin_sha256 and (
             len(self.pin_sha256) != 64 or not set(self.pin_sha256.lower()) <= set("0123456789abcdef")
         ):

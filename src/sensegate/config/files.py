@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sensegate.config.gateway import Config, line_of
+from sensegate.config.gateway import Config
+from sensegate.config.reading import line_of
 from sensegate.config.setting import ConfigRecord
 from sensegate.errors import ConfigError
 

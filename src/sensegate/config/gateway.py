@@ -1,57 +1,73 @@
-"""The configuration of a gateway: records with a default, a unit in the name, and a help text for each key.
+"""The configuration of a gateway: records with a default, a unit in the name, a help text, and ranges of the numbers.
 
-Read from YAML; an unknown key is an error that names the nearest known one. The reference table in `config/README.md`
-is generated from these records (`python -m sensegate.config`).
+`config.reading` reads them from YAML; `config.reference` writes their table in `config/README.md`.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
 import msgspec
-import yaml
 
 from sensegate.config import builtin
 from sensegate.config.cameras import CameraConfig
 from sensegate.config.people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, ReturnsConfig, SharingConfig
-from sensegate.config.renamed import RENAMED
 from sensegate.config.setting import ConfigRecord, doc
 from sensegate.config.sites import CentreConfig, NodeQuotaConfig, PeerConfig
 from sensegate.config.video import VideoConfig
 from sensegate.config.viid import ViidConfig
-from sensegate.errors import ConfigError
 
 
 class StoreConfig(ConfigRecord, frozen=True):
     """Size limits and retention of the streams; keep the sum far below the size of the disk."""
 
     intake_bytes: Annotated[
-        int, doc("size limit of the broker's store; when full, devices get no PUBACK and have to wait")
+        int,
+        doc(
+            "size limit of the broker's store; when full, devices get no PUBACK and have to wait",
+            least=1024**2,
+            most=10**15,
+        ),
     ] = 2 * 1024**3
-    log_bytes: Annotated[int, doc("size limit of LOG; when full, commits (and so acknowledgements) stop")] = 8 * 1024**3
-    ledger_bytes: Annotated[int, doc("size limit of LEDGER, the hourly sums")] = 256 * 1024**2
-    registry_bytes: Annotated[int, doc("size limit of each key-value bucket")] = 256 * 1024**2
+    log_bytes: Annotated[
+        int, doc("size limit of LOG; when full, commits (and so acknowledgements) stop", least=1024**2, most=10**15)
+    ] = 8 * 1024**3
+    ledger_bytes: Annotated[int, doc("size limit of LEDGER, the hourly sums", least=1024**2, most=10**15)] = (
+        256 * 1024**2
+    )
+    registry_bytes: Annotated[int, doc("size limit of each key-value bucket", least=1024**2, most=10**15)] = (
+        256 * 1024**2
+    )
     audit_bytes: Annotated[
         int,
         doc(
-            "size limit of AUDIT; when full, changes are refused (/readyz warns from 80 %); 1,000 subscribers: 4 MB/day"
+            "size limit of AUDIT; when full, changes are refused (/readyz warns at 80 %); 1,000 subscribers: 4 MB/day",
+            least=1024**2,
+            most=10**15,
         ),
     ] = 2 * 1024**3
     disk_reserve_bytes: Annotated[
-        int, doc("with less free disk space commits stop before a write can fail half-way, and devices have to wait")
+        int,
+        doc(
+            "with less free disk space commits stop before a write can fail half-way, and devices have to wait",
+            least=1024**2,
+            most=10**15,
+        ),
     ] = 512 * 1024**2
-    raw_ttl_h: Annotated[int, doc("retention of raw messages, for replay and reprocessing")] = 72
-    readings_ttl_h: Annotated[int, doc("retention of readings on the log")] = 168
-    observations_ttl_h: Annotated[int, doc("retention of observations of cameras on the log")] = 168
-    quarantine_ttl_h: Annotated[int, doc("retention of quarantined messages")] = 720
-    ledger_ttl_h: Annotated[int, doc("retention of the hourly sums")] = 9600
+    raw_ttl_h: Annotated[int, doc("retention of raw messages, for replay and reprocessing", least=1, most=876_000)] = 72
+    readings_ttl_h: Annotated[int, doc("retention of readings on the log", least=1, most=876_000)] = 168
+    observations_ttl_h: Annotated[
+        int, doc("retention of observations of cameras on the log", least=1, most=876_000)
+    ] = 168
+    quarantine_ttl_h: Annotated[int, doc("retention of quarantined messages", least=1, most=876_000)] = 720
+    ledger_ttl_h: Annotated[int, doc("retention of the hourly sums", least=1, most=876_000)] = 9600
     scrub_bytes_s: Annotated[
-        int, doc("bytes of LOG per second that the background scrub reads to find losses; 0: only by doctor --scrub")
+        int,
+        doc(
+            "bytes of LOG per second that the background scrub reads to find losses; 0: only by doctor --scrub",
+            least=0,
+            most=10**10,
+        ),
     ] = 1024**2
 
 
@@ -85,9 +101,9 @@ class EngineConfig(ConfigRecord, frozen=True):
         str, doc("with url: file with the users' passwords and the issuer's seed, in the format of engine.json")
     ] = ""
     host: Annotated[str, doc("listen address for clients and links")] = "127.0.0.1"
-    port: Annotated[int, doc("port for clients and links; 0: a free port below 32768")] = 0
+    port: Annotated[int, doc("port for clients and links; 0: a free port below 32768", least=0, most=65_535)] = 0
     mqtt_host: Annotated[str, doc("listen address for devices (MQTT)")] = "127.0.0.1"
-    mqtt_port: Annotated[int, doc("MQTT port; 0: a free port below 32768")] = 0
+    mqtt_port: Annotated[int, doc("MQTT port; 0: a free port below 32768", least=0, most=65_535)] = 0
     durability: Annotated[
         Literal["process", "power"],
         doc("process: survives kill -9 of any process; power: fsync before each acknowledgement"),
@@ -105,8 +121,10 @@ class EngineConfig(ConfigRecord, frozen=True):
             "file of the store's key, 0600; empty: $SENSEGATE_STORE_KEY, else <directory>/engine/store.key (generated)"
         ),
     ] = ""
-    max_payload_bytes: Annotated[int, doc("largest message; a device that sends more is disconnected")] = 1024**2
-    max_connections: Annotated[int, doc("most client connections")] = 20_000
+    max_payload_bytes: Annotated[
+        int, doc("largest message; a device that sends more is disconnected", least=65_536, most=64 * 1024**2)
+    ] = 1024**2
+    max_connections: Annotated[int, doc("most client connections", least=16, most=1_000_000)] = 20_000
     tls: Annotated[TlsConfig, doc("certificates of both listeners; with ca_file devices must present theirs")] = (
         TlsConfig()
     )
@@ -114,26 +132,45 @@ class EngineConfig(ConfigRecord, frozen=True):
         str, doc("PEM of the CA of the nodes' link certificates; empty: no client certificate is required")
     ] = ""
     ca_file: Annotated[str, doc("with url: PEM of the CA of the external server's certificate (tls:// addresses)")] = ""
-    restart_backoff_max_s: Annotated[float, doc("longest wait between restarts of a crashing server")] = 10.0
+    restart_backoff_max_s: Annotated[
+        float, doc("longest wait between restarts of a crashing server", least=0.1, most=3_600)
+    ] = 10.0
 
 
 class IngestConfig(ConfigRecord, frozen=True):
     """Limits of the intake; each has a counter."""
 
-    commit_messages_max: Annotated[int, doc("most messages in one commit")] = 8_000
+    commit_messages_max: Annotated[int, doc("most messages in one commit", least=1, most=1_000_000)] = 8_000
     commit_interval_ms: Annotated[
-        int, doc("longest wait for a fuller commit under load; without load a commit is written at once")
+        int,
+        doc(
+            "longest wait for a fuller commit under load; without load a commit is written at once",
+            least=0,
+            most=60_000,
+        ),
     ] = 50
-    depth_messages_max: Annotated[int, doc("most messages received and not yet committed")] = 60_000
-    message_bytes_max: Annotated[int, doc("larger messages go to quarantine: too_large")] = 262_144
-    nesting_max: Annotated[int, doc("deeper payloads go to quarantine: too_deep")] = 32
+    depth_messages_max: Annotated[
+        int, doc("most messages received and not yet committed", least=1, most=10_000_000)
+    ] = 60_000
+    message_bytes_max: Annotated[
+        int, doc("larger messages go to quarantine: too_large", least=64, most=64 * 1024**2)
+    ] = 262_144
+    nesting_max: Annotated[int, doc("deeper payloads go to quarantine: too_deep", least=1, most=128)] = 32
     rate_per_device_s: Annotated[
-        float, doc("most messages per second of one device, averaged over a minute; more go to quarantine: rate")
+        float,
+        doc(
+            "most messages per second of one device, averaged over a minute; more go to quarantine: rate",
+            least=0.001,
+            most=1_000_000,
+        ),
     ] = 200.0
     stall_timeout_s: Annotated[
-        float, doc("recreate the consumer if messages are pending and none is delivered for this long")
+        float,
+        doc(
+            "recreate the consumer if messages are pending and none is delivered for this long", least=0.1, most=86_400
+        ),
     ] = 30.0
-    partition: Annotated[int, doc("partition number of this worker")] = 0
+    partition: Annotated[int, doc("partition number of this worker", least=0, most=9_999)] = 0
 
 
 class ExternalBrokerConfig(ConfigRecord, frozen=True):
@@ -141,7 +178,7 @@ class ExternalBrokerConfig(ConfigRecord, frozen=True):
 
     name: Annotated[str, doc("name of the source in the ledger")]
     host: Annotated[str, doc("address of the broker")]
-    port: Annotated[int, doc("port of the broker")] = 1883
+    port: Annotated[int, doc("port of the broker", least=1, most=65_535)] = 1883
     version: Annotated[Literal["3.1.1", "5"], doc("MQTT protocol version")] = "3.1.1"
     client_id: Annotated[str, doc("fixed client id of the persistent session")] = "sensegate"
     username: Annotated[str, doc("user name")] = ""
@@ -151,8 +188,8 @@ class ExternalBrokerConfig(ConfigRecord, frozen=True):
     video: Annotated[
         bool, doc("all its messages are camera metadata: messages that no profile takes are not stored")
     ] = False
-    inflight_max: Annotated[int, doc("most messages not yet acknowledged")] = 5_000
-    backoff_max_s: Annotated[float, doc("longest wait between attempts to connect")] = 30.0
+    inflight_max: Annotated[int, doc("most messages not yet acknowledged", least=1, most=65_535)] = 5_000
+    backoff_max_s: Annotated[float, doc("longest wait between attempts to connect", least=0.05, most=3_600)] = 30.0
 
 
 class TcpConfig(ConfigRecord, frozen=True):
@@ -166,7 +203,7 @@ class TcpConfig(ConfigRecord, frozen=True):
     host: Annotated[str, doc("address to listen on; beyond loopback, give allow, passwords_file or tls.ca_file")] = (
         "127.0.0.1"
     )
-    port: Annotated[int, doc("port to listen on; 0: a free port below 32768")] = 0
+    port: Annotated[int, doc("port to listen on; 0: a free port below 32768", least=0, most=65_535)] = 0
     allow: Annotated[tuple[str, ...], doc("addresses and networks that may connect (10.1.0.0/16); empty: any")] = ()
     passwords_file: Annotated[
         str,
@@ -177,21 +214,37 @@ class TcpConfig(ConfigRecord, frozen=True):
         doc("centre addresses of this gateway, in hex; other frames are refused; empty: any (sl651, gbt26875)"),
     ] = ()
     allow_offline: Annotated[bool, doc("sl651: a confirmed station may go offline until its next report")] = False
-    idle_timeout_s: Annotated[float, doc("close a connection that is silent for this long")] = 900.0
+    idle_timeout_s: Annotated[
+        float, doc("close a connection that is silent for this long", least=0.1, most=604_800)
+    ] = 900.0
     identify_timeout_s: Annotated[
-        float, doc("close a connection that has not identified a known device after this")
+        float, doc("close a connection that has not identified a known device after this", least=0.1, most=86_400)
     ] = 60.0
-    frame_timeout_s: Annotated[float, doc("time limit for a complete frame")] = 20.0
-    resync_bytes_max: Annotated[int, doc("most bytes to skip in search of the next frame")] = 16_384
-    refused_max: Annotated[int, doc("refused frames after which a connection is closed")] = 5
+    frame_timeout_s: Annotated[float, doc("time limit for a complete frame", least=0.1, most=3_600)] = 20.0
+    resync_bytes_max: Annotated[
+        int, doc("most bytes to skip in search of the next frame", least=0, most=64 * 1024**2)
+    ] = 16_384
+    refused_max: Annotated[int, doc("refused frames after which a connection is closed", least=1, most=10_000)] = 5
     unknown_per_minute: Annotated[
-        int, doc("frames of unknown devices to store in quarantine per minute, so that they can be identified")
+        int,
+        doc(
+            "frames of unknown devices to store in quarantine per minute, so that they can be identified",
+            least=0,
+            most=10_000,
+        ),
     ] = 6
     inflight_max: Annotated[
-        int, doc("most frames of a connection that await their commit; beyond it the connection is not read")
+        int,
+        doc(
+            "most frames of a connection that await their commit; beyond it the connection is not read",
+            least=1,
+            most=100_000,
+        ),
     ] = 64
-    connections_max: Annotated[int, doc("most open connections")] = 2_000
-    connections_per_address_max: Annotated[int, doc("most open connections from one address")] = 200
+    connections_max: Annotated[int, doc("most open connections", least=1, most=1_000_000)] = 2_000
+    connections_per_address_max: Annotated[
+        int, doc("most open connections from one address", least=1, most=1_000_000)
+    ] = 200
     tls: Annotated[TlsConfig, doc("certificates of the listener")] = TlsConfig()
 
 
@@ -204,23 +257,47 @@ class ListenConfig(ConfigRecord, frozen=True):
 class TimeConfig(ConfigRecord, frozen=True):
     """Limits for the plausibility of phenomenon times."""
 
-    future_s: Annotated[float, doc("mark a phenomenon time further ahead than this as future")] = 300.0
-    late_s: Annotated[float, doc("mark a phenomenon time older than this at arrival as late")] = 300.0
-    stale_h: Annotated[float, doc("mark a phenomenon time older than this at arrival as stale")] = 24.0
+    future_s: Annotated[
+        float, doc("mark a phenomenon time further ahead than this as future", least=0, most=31_536_000)
+    ] = 300.0
+    late_s: Annotated[
+        float, doc("mark a phenomenon time older than this at arrival as late", least=0, most=31_536_000)
+    ] = 300.0
+    stale_h: Annotated[
+        float, doc("mark a phenomenon time older than this at arrival as stale", least=0, most=876_000)
+    ] = 24.0
     oldest: Annotated[str, doc("reject phenomenon times before this: bad_time")] = "2000-01-01T00:00:00Z"
-    future_max_h: Annotated[float, doc("reject phenomenon times further ahead than this: bad_time")] = 87_600.0
+    future_max_h: Annotated[
+        float, doc("reject phenomenon times further ahead than this: bad_time", least=0, most=876_000)
+    ] = 87_600.0
     clock_error_max_s: Annotated[
-        float, doc("if the gateway's clock is off by more than this, mark all readings and judge none by time")
+        float,
+        doc(
+            "if the gateway's clock is off by more than this, mark all readings and judge none by time",
+            least=0.1,
+            most=86_400,
+        ),
     ] = 60.0
+    ntp_servers: Annotated[
+        tuple[str, ...],
+        doc("NTP servers (host or host:port) to compare the gateway's clock with; without: the centre, else devices"),
+    ] = ()
     zone: Annotated[str, doc("time zone of devices that send local time without a zone")] = "Asia/Shanghai"
 
 
 class DuplicateConfig(ConfigRecord, frozen=True):
     """The deduplication window."""
 
-    horizon_h: Annotated[int, doc("window of exact deduplication; older arrivals are marked not_deduplicated")] = 24
+    horizon_h: Annotated[
+        int, doc("window of exact deduplication; older arrivals are marked not_deduplicated", least=1, most=8_784)
+    ] = 24
     checkpoint_s: Annotated[
-        float, doc("longest interval of checkpoints; after a restart the remainder is replayed from the log")
+        float,
+        doc(
+            "longest interval of checkpoints; after a restart the remainder is replayed from the log",
+            least=0.1,
+            most=3_600,
+        ),
     ] = 5.0
 
 
@@ -236,7 +313,11 @@ class UplinkConfig(ConfigRecord, frozen=True):
     ] = ()
     lease_s: Annotated[
         float,
-        doc("with other_centres: how long the active centre must be unreachable before this node votes for another"),
+        doc(
+            "with other_centres: how long the active centre must be unreachable before this node votes for another",
+            least=1,
+            most=3_600,
+        ),
     ] = 15.0
     secret_file: Annotated[
         str, doc("file with this node's secret at the centre; empty: the node joins with a code")
@@ -251,11 +332,17 @@ class UplinkConfig(ConfigRecord, frozen=True):
     ] = ()
     cert_file: Annotated[str, doc("PEM of this node's client certificate, if the centre requires one")] = ""
     key_file: Annotated[str, doc("PEM of the private key")] = ""
-    span_ms: Annotated[int, doc("longest time span of readings in one live message")] = 1_000
-    backlog_after_s: Annotated[float, doc("send readings older than this at (re)connection on the backlog lane")] = 2.0
-    backlog_bytes_max: Annotated[int, doc("most bytes of log read into one backlog message")] = 4_194_304
-    grade_max: Annotated[int, doc("withhold readings of a higher grade")] = 3
-    backoff_max_s: Annotated[float, doc("longest wait between attempts to reach the centre")] = 0.25
+    span_ms: Annotated[int, doc("longest time span of readings in one live message", least=1, most=60_000)] = 1_000
+    backlog_after_s: Annotated[
+        float, doc("send readings older than this at (re)connection on the backlog lane", least=0, most=86_400)
+    ] = 2.0
+    backlog_bytes_max: Annotated[
+        int, doc("most bytes of log read into one backlog message", least=4_096, most=64 * 1024**2)
+    ] = 4_194_304
+    grade_max: Annotated[int, doc("withhold readings of a higher grade", least=1, most=4)] = 3
+    backoff_max_s: Annotated[
+        float, doc("longest wait between attempts to reach the centre", least=0.01, most=3_600)
+    ] = 0.25
 
 
 class WebConfig(ConfigRecord, frozen=True):
@@ -266,22 +353,41 @@ class WebConfig(ConfigRecord, frozen=True):
         tuple[str, ...],
         doc("further addresses with the same port, one for each network plane; IPv6 without brackets"),
     ] = ()
-    port: Annotated[int, doc("port to listen on; 0: a free port below 32768")] = 0
+    port: Annotated[int, doc("port to listen on; 0: a free port below 32768", least=0, most=65_535)] = 0
     metrics: Annotated[
         Literal["open", "token"],
         doc("token: /metrics requires a token that may read the ledger of the whole gateway (all scopes)"),
     ] = "open"
-    body_bytes_max: Annotated[int, doc("largest request body")] = 1_048_576
+    body_bytes_max: Annotated[int, doc("largest request body", least=1_024, most=1024**3)] = 1_048_576
     multipart_bytes_max: Annotated[
-        int, doc("largest multipart body of a camera; pictures are dropped while it is read")
+        int, doc("largest multipart body of a camera; pictures are dropped while it is read", least=1_024, most=1024**3)
     ] = 16_777_216
-    connections_max: Annotated[int, doc("most open connections")] = 4_000
-    header_timeout_s: Annotated[float, doc("time limit for a complete request head")] = 10.0
-    body_timeout_s: Annotated[float, doc("time limit for a complete request body")] = 30.0
-    long_poll_max_s: Annotated[float, doc("longest long-poll")] = 60.0
-    page_max: Annotated[int, doc("most records or rows in one answer")] = 10_000
+    connections_max: Annotated[int, doc("most open connections", least=16, most=1_000_000)] = 4_000
+    connections_per_address_max: Annotated[
+        int,
+        doc(
+            "most open connections from one address; 0: half of connections_max; behind a proxy give connections_max",
+            least=0,
+            most=1_000_000,
+        ),
+    ] = 0
+    requests_per_caller_max: Annotated[
+        int, doc("most requests that one credential may have open at a time", least=1, most=1_000_000)
+    ] = 200
+    streams_per_caller_max: Annotated[
+        int, doc("most streams (SSE, WebSocket) that one credential may have open", least=1, most=1_000_000)
+    ] = 200
+    header_timeout_s: Annotated[float, doc("time limit for a complete request head", least=0.1, most=3_600)] = 10.0
+    body_timeout_s: Annotated[float, doc("time limit for a complete request body", least=0.1, most=3_600)] = 30.0
+    long_poll_max_s: Annotated[float, doc("longest long-poll", least=0, most=3_600)] = 60.0
+    page_max: Annotated[int, doc("most records or rows in one answer", least=1, most=1_000_000)] = 10_000
     buffer_bytes_max: Annotated[
-        int, doc("most bytes buffered for one slow stream; beyond it the stream is closed, its cursor stays valid")
+        int,
+        doc(
+            "most bytes buffered for one slow stream; beyond it the stream is closed, its cursor stays valid",
+            least=65_536,
+            most=1024**3,
+        ),
     ] = 1_048_576
     tls: Annotated[TlsConfig, doc("certificates of the HTTP listener")] = TlsConfig()
 
@@ -338,158 +444,3 @@ class Config(ConfigRecord, frozen=True):
     def profile_folders(self) -> tuple[str, ...]:
         """Folders of device profiles, that of the package by its path."""
         return tuple(str(builtin.PROFILES) if folder == builtin.WORD else folder for folder in self.profiles)
-
-
-_NUMBER_MAX = 1e12
-"""Largest number that a setting accepts; infinity and `nan` are rejected."""
-
-
-def _record_type(kind: object) -> type[ConfigRecord] | None:
-    """Return the record within an annotation (optional, list, annotated); None if there is none."""
-    if isinstance(kind, type) and issubclass(kind, ConfigRecord):
-        return kind
-    for part in get_args(kind):
-        if record := _record_type(part):
-            return record
-    return None
-
-
-def settings(record: type[ConfigRecord] = Config, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield (key, default, help) for every setting, nested keys with dots; ``[]`` marks a list of records."""
-    hints = get_type_hints(record, include_extras=True)
-    for field in msgspec.structs.fields(record):
-        annotated = hints[field.name]
-        kind, meta = get_args(annotated)[0], get_args(annotated)[1]
-        nested = _record_type(kind)
-        many = get_origin(kind) is tuple
-        key = f"{prefix}{field.name}{'[]' if nested and many else ''}"
-        if nested:
-            yield from settings(nested, f"{key}.")
-            continue
-        default = "(required)" if field.default is msgspec.NODEFAULT else msgspec.json.encode(field.default).decode()
-        yield key, default, str(meta.description)
-
-
-def line_of(text: str, path: list[str]) -> int:
-    """Return the line (from 1) of a key path in YAML text, or of its nearest parent."""
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
-        return 1
-    line = 1
-    for part in path:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((key, value) for key, value in node.value if key.value == part), None)
-            if pair is None:
-                return line
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
-            node = node.value[int(part)]
-            line = node.start_mark.line + 1
-    return line
-
-
-def _unknown_key(record: type[ConfigRecord], tree: object, path: list[str]) -> tuple[list[str], str] | None:
-    """Return (path, what to do) of the first key that no record has; None if there is none."""
-    if not isinstance(tree, dict):
-        return None
-    hints = get_type_hints(record, include_extras=True)
-    for key, value in tree.items():
-        if key not in hints:
-            return [*path, str(key)], _suggestion([*path, str(key)], list(hints))
-        nested = _record_type(hints[key])
-        if nested is None:
-            continue
-        children = enumerate(value) if isinstance(value, list) else [("", value)]
-        for index, child in children:
-            unknown = _unknown_key(nested, child, [*path, str(key), *([str(index)] if index != "" else [])])
-            if unknown:
-                return unknown
-    return None
-
-
-def _suggestion(path: Sequence[str], known: Sequence[str]) -> str:
-    """Return what to write instead of an unknown key: its new name, or the nearest known one."""
-    old = re.sub(r"\.\d+(?=\.)", "[]", ".".join(path))
-    if new := RENAMED.get(old):
-        return f"it is called '{new}' now"
-    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-    return f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
-
-
-def _invalid_scalars(tree: object, path: list[str]) -> Iterator[tuple[list[str], str]]:
-    """Yield (path, what is wrong) for each scalar that no setting accepts: huge numbers, lone surrogates."""
-    members = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for name, member in members:
-        yield from _invalid_scalars(member, [*path, str(name)])
-    if isinstance(tree, float) and not abs(tree) <= _NUMBER_MAX:
-        yield path, f"must be a number up to {_NUMBER_MAX:g}"
-    if isinstance(tree, str) and not tree.isascii() and any("\ud800" <= sign <= "\udfff" for sign in tree):
-        yield path, "contains half of a character (a lone surrogate)"
-
-
-def parse(text: str, *, file: str = "") -> Config:
-    """Return the configuration that YAML text describes.
-
-    Raises:
-        ConfigError: names file, line, key and what to do.
-    """
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as why:
-        mark = getattr(why, "problem_mark", None)
-        raise ConfigError(
-            "the text is not YAML",
-            file=file,
-            line=mark.line + 1 if mark else 1,
-            remedy=str(getattr(why, "problem", why)),
-        ) from why
-    if unknown := _unknown_key(Config, tree, []):
-        path, remedy = unknown
-        raise ConfigError("unknown key", file=file, line=line_of(text, path), key=".".join(path), remedy=remedy)
-    for path, problem in _invalid_scalars(tree, []):
-        raise ConfigError(
-            problem, file=file, line=line_of(text, path), key=".".join(path), remedy="see config/README.md"
-        )
-    try:
-        return msgspec.convert(tree, Config)
-    except msgspec.ValidationError as why:
-        message, _, place = str(why).partition(" - at `$")
-        path = [part for part in place.rstrip("`").replace("[", ".").replace("]", "").split(".") if part]
-        raise ConfigError(
-            message, file=file, line=line_of(text, path), key=".".join(path), remedy="see config/README.md"
-        ) from why
-
-
-def load(path: Path) -> Config:
-    """Read a configuration file; see `parse`."""
-    try:
-        return parse(path.read_text(encoding="utf-8"), file=str(path))
-    except OSError as why:
-        raise ConfigError("the file cannot be read", file=str(path), remedy=why.strerror or str(why)) from why
-
-
-def read_secret(file: str, environment: str = "") -> str:
-    """Return a secret from an environment variable or a file (without the trailing newline); never log it.
-
-    Raises:
-        ConfigError: neither exists.
-    """
-    if environment and (value := os.environ.get(environment)):
-        return value
-    try:
-        return Path(file).read_text(encoding="utf-8").strip()
-    except OSError as why:
-        remedy = f"{why.strerror or why}; write the secret into it, mode 0600, for the gateway's user"
-        raise ConfigError("the secret cannot be read", file=file, remedy=remedy) from why
-
-
-def reference() -> str:
-    """Return the Markdown table of all settings."""
-    rows = ["| key | default | description |", "|---|---|---|"]
-    rows += [f"| `{key}` | `{default}` | {text} |" for key, default, text in settings()]
-    return "\n".join(rows) + "\n"
-
-
-if __name__ == "__main__":
-    print(reference(), end="")  # noqa: T201 - this is the command

@@ -25,7 +25,11 @@ class AuditConfig(ConfigRecord, frozen=True):
     ] = ""
     ttl_h: Annotated[
         int,
-        doc("retention of audit records; 0: for ever, until store.audit_bytes are full; else at least 4416 (184 d)"),
+        doc(
+            "retention of audit records; 0: for ever, until store.audit_bytes are full; else at least 4416 (184 d)",
+            least=0,
+            most=876_000,
+        ),
     ] = 0
 
     def __post_init__(self) -> None:
@@ -37,11 +41,17 @@ class AuditConfig(ConfigRecord, frozen=True):
 class PeopleConfig(ConfigRecord, frozen=True):
     """People who sign in with a password; prefer single sign-on (`oidc`)."""
 
-    session_max_s: Annotated[float, doc("longest life of a session, after which the person signs in again")] = 28_800.0
-    session_idle_timeout_s: Annotated[float, doc("end a session without requests for this long")] = 1_800.0
-    failures_max: Annotated[int, doc("wrong passwords after which an account is locked")] = 5
-    lockout_s: Annotated[float, doc("duration of the lock-out")] = 900.0
-    password_max_age_days: Annotated[int, doc("age at which a password must be changed; 0: never")] = 90
+    session_max_s: Annotated[
+        float, doc("longest life of a session, after which the person signs in again", least=60, most=31_536_000)
+    ] = 28_800.0
+    session_idle_timeout_s: Annotated[
+        float, doc("end a session without requests for this long", least=60, most=31_536_000)
+    ] = 1_800.0
+    failures_max: Annotated[int, doc("wrong passwords after which an account is locked", least=1, most=1_000)] = 5
+    lockout_s: Annotated[float, doc("duration of the lock-out", least=1, most=604_800)] = 900.0
+    password_max_age_days: Annotated[
+        int, doc("age at which a password must be changed; 0: never", least=0, most=36_500)
+    ] = 90
 
 
 class OidcRule(ConfigRecord, frozen=True):
@@ -70,7 +80,7 @@ class OidcConfig(ConfigRecord, frozen=True):
     scopes: Annotated[tuple[str, ...], doc("scopes to request")] = ("openid", "profile")
     name_claim: Annotated[str, doc("claim with the name of the person for the audit trail")] = "preferred_username"
     rules: Annotated[tuple[OidcRule, ...], doc("rules that map claims to roles; the first match applies")] = ()
-    skew_s: Annotated[float, doc("tolerated difference of the provider's clock")] = 60.0
+    skew_s: Annotated[float, doc("tolerated difference of the provider's clock", least=0, most=3_600)] = 60.0
 
 
 class SharingConfig(ConfigRecord, frozen=True):
@@ -78,26 +88,39 @@ class SharingConfig(ConfigRecord, frozen=True):
 
     decision_days: Annotated[
         float,
-        doc("time limit for a decision; then the level above may decide, too; at the province the application lapses"),
+        doc(
+            "time limit for a decision; then the level above may decide, too; at the province the application lapses",
+            least=0.01,
+            most=3_650,
+        ),
     ] = 10.0
-    grant_days_max: Annotated[float, doc("longest grant, days")] = 1_096.0
+    grant_days_max: Annotated[float, doc("longest grant, days", least=0.01, most=36_500)] = 1_096.0
     retention_days: Annotated[
         float,
-        doc("retention of ended grants and tokens, decided applications, monthly counts; 0: for ever"),
+        doc(
+            "retention of ended grants and tokens, decided applications, monthly counts; 0: for ever",
+            least=0,
+            most=36_500,
+        ),
     ] = 1_827.0
     key_file: Annotated[
         str,
         doc("PEM of the Ed25519 key that signs usage statements; empty: <directory>/statements.key"),
     ] = ""
     duplicate_distance_m: Annotated[
-        float, doc("warn of a device of the same kind within this distance of another owner's; 0: never")
+        float,
+        doc(
+            "warn of a device of the same kind within this distance of another owner's; 0: never",
+            least=0,
+            most=1_000_000,
+        ),
     ] = 50.0
 
 
 class ReturnsConfig(ConfigRecord, frozen=True):
     """The return flow: readings of a node's area that the centre received, on their way to the node."""
 
-    grade_max: Annotated[int, doc("readings of a higher grade are not returned (centre)")] = 3
+    grade_max: Annotated[int, doc("readings of a higher grade are not returned (centre)", least=1, most=4)] = 3
     key_file: Annotated[
         str,
         doc(
@@ -117,9 +140,12 @@ class EgressConfig(ConfigRecord, frozen=True):
         tuple[str, ...],
         doc("networks, addresses, host names of cameras whose streams may be fetched (10.9.0.0/16); empty: none"),
     ] = ()
-    timeout_s: Annotated[float, doc("time limit for the answer of a webhook's receiver")] = 10.0
+    timeout_s: Annotated[float, doc("time limit for the answer of a webhook's receiver", least=0.1, most=3_600)] = 10.0
     retry_initial_s: Annotated[
-        float, doc("wait after the first failure of a webhook; doubled with each further failure")
+        float,
+        doc("wait after the first failure of a webhook; doubled with each further failure", least=0.01, most=86_400),
     ] = 1.0
-    retry_max_s: Annotated[float, doc("longest wait between attempts")] = 300.0
-    failures_max: Annotated[int, doc("consecutive failures after which a webhook is paused")] = 12
+    retry_max_s: Annotated[float, doc("longest wait between attempts", least=0.01, most=604_800)] = 300.0
+    failures_max: Annotated[int, doc("consecutive failures after which a webhook is paused", least=1, most=100_000)] = (
+        12
+    )

@@ -37,24 +37,43 @@ class PeerConfig(ConfigRecord, frozen=True):
     ] = False
     standby_timeout_s: Annotated[
         float,
-        doc("deliver only what the standby has copied; if the standby is silent for this long, deliver everything"),
+        doc(
+            "deliver only what the standby has copied; if the standby is silent for this long, deliver everything",
+            least=0.5,
+            most=3_600,
+        ),
     ] = 5.0
     automatic: Annotated[bool, doc("take over without an order if a majority of the nodes grants it")] = False
     lease_s: Annotated[
         float,
-        doc("automatic: an active centre that lacks a majority of the nodes for this long steps down; same at both"),
+        doc(
+            "automatic: an active centre that lacks a majority of the nodes for this long steps down; same at both",
+            least=1,
+            most=3_600,
+        ),
     ] = 12.0
 
 
 class NodeQuotaConfig(ConfigRecord, frozen=True):
     """Limits of what one node may ask of this centre, so that the others are still served."""
 
-    bytes_per_s: Annotated[float, doc("most bytes per second of a node's requests, averaged over ten seconds")] = (
-        16_777_216.0
-    )
-    spans_per_s: Annotated[float, doc("most spans per second of a node, averaged over ten seconds")] = 100.0
-    questions_per_s: Annotated[float, doc("most queries per second of a node, averaged over ten seconds")] = 100.0
-    connections: Annotated[int, doc("most connections in a node's account, including the centre's own")] = 6
+    bytes_per_s: Annotated[
+        float, doc("most bytes per second of a node's requests, averaged over ten seconds", least=1_024, most=10**11)
+    ] = 16_777_216.0
+    spans_per_s: Annotated[
+        float, doc("most spans per second of a node, averaged over ten seconds", least=0.1, most=1_000_000)
+    ] = 100.0
+    questions_per_s: Annotated[
+        float, doc("most queries per second of a node, averaged over ten seconds", least=0.1, most=1_000_000)
+    ] = 100.0
+    connections: Annotated[
+        int, doc("most connections in a node's account, including the centre's own", least=2, most=10_000)
+    ] = 6
     log_share: Annotated[
-        float, doc("share of the log that the rows of one node may fill; beyond it the rows wait in the node's log")
+        float,
+        doc(
+            "share of the log that the rows of one node may fill; beyond it the rows wait in the node's log",
+            least=0.001,
+            most=1,
+        ),
     ] = 0.5

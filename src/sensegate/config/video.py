@@ -40,14 +40,10 @@ class VideoConfig(ConfigRecord, frozen=True):
     """Limits of the metadata of cameras."""
 
     plate_key_days: Annotated[
-        int, doc("days after which the daily key that pseudonymises number plates is destroyed (UTC+8)")
+        int,
+        doc("days after which the daily key that pseudonymises number plates is destroyed (UTC+8)", least=0, most=31),
     ] = 1
     keys_file: Annotated[
         str, doc("file of the keys that pseudonymise plates and free ids, 0600; empty: <directory>/video.keys")
     ] = ""
     basis: Annotated[tuple[BasisConfig, ...], doc("written legal bases for fields that are otherwise removed")] = ()
-
-    def __post_init__(self) -> None:
-        """Reject key lifetimes under which a vehicle could be tracked for long."""
-        if not 0 <= self.plate_key_days <= 31:
-            raise ValueError(f"plate_key_days: {self.plate_key_days} is out of range; give 0 to 31")

@@ -40,10 +40,10 @@ class ViidSuperiorConfig(ConfigRecord, frozen=True):
     local_id: Annotated[str, doc("id of this gateway there; empty: viid.server_id")] = ""
     id_map: Annotated[tuple[str, ...], doc("ids of devices that differ there: `OURS=THEIRS`, 20 digits each")] = ()
     ca_file: Annotated[str, doc("PEM of the CA of its certificate, for https")] = ""
-    keepalive_s: Annotated[float, doc("interval of keep-alive requests")] = 60.0
-    backoff_max_s: Annotated[float, doc("longest wait before the next registration")] = 60.0
-    batch_max: Annotated[int, doc("most objects in one notification")] = 200
-    grade_max: Annotated[int, doc("observations of a higher grade are withheld")] = 3
+    keepalive_s: Annotated[float, doc("interval of keep-alive requests", least=1, most=86_400)] = 60.0
+    backoff_max_s: Annotated[float, doc("longest wait before the next registration", least=0.05, most=86_400)] = 60.0
+    batch_max: Annotated[int, doc("most objects in one notification", least=1, most=10_000)] = 200
+    grade_max: Annotated[int, doc("observations of a higher grade are withheld", least=1, most=4)] = 3
     catalogue: Annotated[bool, doc("send the catalogue of cameras (APEs) after each registration")] = True
 
 
@@ -57,7 +57,7 @@ class ViidSubordinateConfig(ConfigRecord, frozen=True):
         doc("subscribed details, comma separated: 3 cameras, 4 their state, 11 persons, 12 faces, 13 vehicles …"),
     ] = "3,11,12,13,14"
     resource: Annotated[str, doc("id of a device, tollgate or platform, or a division code; empty: everything")] = ""
-    report_interval_s: Annotated[int, doc("requested interval of notifications in seconds")] = 1
+    report_interval_s: Annotated[int, doc("requested interval of notifications in seconds", least=1, most=86_400)] = 1
     ca_file: Annotated[str, doc("PEM of the CA of its certificate, for https")] = ""
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class ViidConfig(ConfigRecord, frozen=True):
 
     server_id: Annotated[str, doc("id of this gateway, 20 digits (type 503 or 504); empty: VIID is off")] = ""
     host: Annotated[str, doc("address to listen on")] = "127.0.0.1"
-    port: Annotated[int, doc("port to listen on; 0: a free port below 32768")] = 0
+    port: Annotated[int, doc("port to listen on; 0: a free port below 32768", least=0, most=65_535)] = 0
     address: Annotated[
         str, doc("http(s)://HOST:PORT at which other platforms reach this listener; empty: host and port")
     ] = ""
@@ -93,13 +93,33 @@ class ViidConfig(ConfigRecord, frozen=True):
         tuple[Literal["MD5", "SHA-256"], ...],
         doc("digest algorithms to offer, in this order; old clients take the first"),
     ] = ("MD5", "SHA-256")
-    body_bytes_max: Annotated[int, doc("largest request body; a larger one is answered with 413")] = 8 * 1024**2
+    body_bytes_max: Annotated[
+        int, doc("largest request body; a larger one is answered with 413", least=1_024, most=1024**3)
+    ] = 8 * 1024**2
     bodies_total_bytes_max: Annotated[
-        int, doc("most bytes of request bodies in memory at a time; further requests are answered with a retry")
+        int,
+        doc(
+            "most bytes of request bodies in memory at a time; further requests are answered with a retry",
+            least=1_024,
+            most=10**12,
+        ),
     ] = 128 * 1024**2
-    body_timeout_s: Annotated[float, doc("time limit for a complete request body")] = 30.0
-    connections_max: Annotated[int, doc("most open connections")] = 4_000
-    session_timeout_s: Annotated[float, doc("a registration lapses this long after the last request")] = 300.0
+    body_timeout_s: Annotated[float, doc("time limit for a complete request body", least=0.1, most=3_600)] = 30.0
+    connections_max: Annotated[int, doc("most open connections", least=16, most=1_000_000)] = 4_000
+    connections_per_address_max: Annotated[
+        int,
+        doc(
+            "most open connections from one address; 0: half of connections_max; behind a proxy give connections_max",
+            least=0,
+            most=1_000_000,
+        ),
+    ] = 0
+    requests_per_device_max: Annotated[
+        int, doc("most requests with a body that one device or platform may have open", least=1, most=100_000)
+    ] = 100
+    session_timeout_s: Annotated[
+        float, doc("a registration lapses this long after the last request", least=1, most=604_800)
+    ] = 300.0
     session_binding: Annotated[
         Literal["address", "none"],
         doc("address: accept a User-Identify only from the address that registered; none: from any (behind a proxy)"),
@@ -111,17 +131,20 @@ class ViidConfig(ConfigRecord, frozen=True):
     time_zone: Annotated[str, doc("TimeZone in the answer to System/Time; clients differ in what they accept")] = (
         "Asia/Shanghai"
     )
-    requests_per_s: Annotated[float, doc("most requests per second of one device, averaged over ten seconds")] = 200.0
-    nonce_lifetime_s: Annotated[float, doc("lifetime of a nonce")] = 300.0
+    requests_per_s: Annotated[
+        float, doc("most requests per second of one device, averaged over ten seconds", least=0.1, most=1_000_000)
+    ] = 200.0
+    nonce_lifetime_s: Annotated[float, doc("lifetime of a nonce", least=1, most=86_400)] = 300.0
     auth_failures_max: Annotated[
-        int, doc("wrong passwords of a device from one address after which it is locked out")
+        int, doc("wrong passwords of a device from one address after which it is locked out", least=1, most=100_000)
     ] = 10
-    lockout_s: Annotated[float, doc("duration of the lock-out")] = 300.0
+    lockout_s: Annotated[float, doc("duration of the lock-out", least=1, most=604_800)] = 300.0
     publish_online: Annotated[
         bool, doc("publish readings of `online`: true at a registration, false when it ends or lapses")
     ] = False
     catalogue_cameras_max: Annotated[
-        int, doc("most cameras that one platform may register by its catalogue (APEs); 0: none")
+        int,
+        doc("most cameras that one platform may register by its catalogue (APEs); 0: none", least=0, most=10_000_000),
     ] = 10_000
     datum: Annotated[
         Literal["", "wgs84", "cgcs2000", "gcj02", "bd09"],

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -59,6 +60,32 @@ _WORDS: Final = frozenset(
     """.split()  # noqa: SIM905 - more readable than a list
 )
 _STACK: Final = "its stack is full"
+_THREW_NULL: Final = "0"
+_NO_MEMORY: Final = "!InternalError: out of memory"
+OPENED_MAX: Final = 64
+"""Greatest number of built-in members opened because a call failed to assign them."""
+NAMES_MAX: Final = 4_096
+_READ_ONLY = re.compile(r"'([A-Za-z_$][\w$]*)' is read-only")
+_NOT_EXTENSIBLE = re.compile(r"object is not extensible|property is not configurable|could not delete property")
+_ASSIGNED = re.compile(
+    r"""(?:\.\s*|\[\s*["']|(?<![\w$.]))([A-Za-z_$][\w$]*)(?:["']\s*\])?\s*"""
+    r"(?:[-+*/%&|^]|\*\*|<<|>>>?|&&|\|\||\?\?)?=(?![=>])"
+)
+"""A name that is assigned: a variable, or a member by dot or by text in brackets."""
+_ASIDE = re.compile(
+    r"""//[^\n]*|/\*.*?\*/|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`"""
+    r"""|(?<=[(,=:\[!&|?{};])[ \t]*/(?![*/])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/""",
+    re.DOTALL,
+)
+"""Comments, texts and regular expressions."""
+_INTL = re.compile(r"(?<![\w$.])(?<!typeof )Intl\b")
+_ZONED = re.compile(r"toLocale(?:Date|Time)?String\s*\([^;]{0,200}?\btimeZone\b\s*(?::\s*(@UTC@)?)?")
+_UTC = re.compile(r"""(?<=timeZone)(\s*:\s*)["'](?:Etc/)?(?:UTC|GMT)["']""")
+_TARGET = re.compile(
+    r"\b([A-Z]\w*(?:\.prototype)?)\s*(?:\.\s*[\w$]+|\[[^\]\n]{1,80}\])\s*=(?![=>])"
+    r"|\b(?:assign|definePropert(?:y|ies))\s*\(\s*([A-Z]\w*(?:\.prototype)?)\s*,"
+)
+"""An object, by the name of a built-in one, on which a member is made."""
 _CALL = re.compile(r"\(<input>:(\d+)")
 _PLACE = re.compile(r"<input>:(\d+)")
 _MODULE = re.compile(
@@ -79,6 +106,8 @@ class _Inspection(NamedTuple):
     """What a script does to its realm when it is loaded."""
 
     helpers: list[list[Any]]
+    assigned: list[list[Any]]
+    extended: list[int]
     globals: list[str]
     entry: int
     shape: tuple[str, ...]
@@ -115,6 +144,8 @@ class Script:
         self.source = source
         self._deadline = deadline
         self._declared: list[str] = []
+        self._opened: list[str] = []
+        self._extend_all = False
         self._module = True
         self._names = ENTRIES if source.entry == "auto" else (source.entry,)
         if not source.inspection:
@@ -154,9 +185,13 @@ class Script:
         sent = payload.decode("latin-1")
         try:
             answer = self._evaluate(self._current_realm(), sent, port, received_ms)
+            if answer[:1] in {"!", "?"} and self._open_members(answer):
+                answer = self._evaluate(self._current_realm(), sent, port, received_ms)
         except _Stopped as stop:
             self._realm = None
             return CallResult(LIMIT, stop.reason, costly=stop.costly)
+        if answer == _THREW_NULL:
+            answer = self._explain_null(sent, port, received_ms)
         if answer.startswith("*"):
             answer = self._declare_names(answer)
         outcome = self._parse_answer(answer)
@@ -176,6 +211,14 @@ class Script:
         cannot be in the second: no text can close both.
         """
         text = self.source.text
+        if (at := text.find("\0")) >= 0:  # the engine would read the text up to there
+            raise LoadError("it has a NUL character; remove it, or write \\0", text.count("\n", 0, at) + 1)
+        if at := _zone_at(text):
+            raise LoadError(
+                "it asks for times of a zone (Intl, timeZone), which scripts here do not have; "
+                "return UTC, or the time as sent and state `time.zone` in the profile",
+                text.count("\n", 0, at) + 1,
+            )
         context = _context(LOAD_MEMORY, 512)
         for before, after in (("void (() => {", "\n});"), ("function _() {", "\n}")):
             try:
@@ -212,7 +255,7 @@ class Script:
             harness = _harness(context)
             make = self._compile(context)
             context.set_time_limit(LOAD_S)
-            inspection: str = harness(make)
+            inspection: str = harness(make, json.dumps(_assignments(self.source.text)))
         except _quickjs.JSException as why:
             raise _load_error(why, self.source.text) from why
         except UnicodeDecodeError as why:
@@ -228,13 +271,22 @@ class Script:
                 raise LoadError(f"it has no function '{self.source.entry}'")
             raise LoadError(f"it has none of the functions {', '.join(ENTRIES[:-1])} and exports none")
         shape = self.source.arguments or _arguments(self._names[entry], inspection["parameters"][entry])
-        learned = _Inspection(inspection["helpers"], inspection["globals"], entry, shape, *present[count : count + 2])
+        learned = _Inspection(
+            inspection["helpers"],
+            inspection["assigned"],
+            inspection["extended"],
+            inspection["globals"],
+            entry,
+            shape,
+            *present[count : count + 2],
+        )
         if self.source.take != "data" and not learned.normalises:
             raise LoadError("it has no function 'normalizeUplink'")
         return learned
 
-    def _open_realm(self) -> _Realm:
-        """Create a fresh realm."""
+    def _open_realm(self, memory: int = 0) -> _Realm:
+        """Create a fresh realm; `memory`: in place of the limit of the script."""
+        began = time.process_time()
         self._deadline(LOAD_S * DEADLINE_FACTOR)
         limits, learned = self.source.limits, self._inspection
         context = _context(LOAD_MEMORY, limits.stack_kb)
@@ -246,14 +298,19 @@ class Script:
             "take": self.source.take,
             "outputMax": int(limits.output_kb * 1024),
             "helpers": learned.helpers,
+            "assigned": learned.assigned,
+            "opened": self._opened,
+            "extended": learned.extended,
+            "extendAll": self._extend_all,
             "globals": learned.globals,
             "declared": self._declared,
             "variables": json.loads(self.source.variables),
         }
         opened = _harness(context, "open")
         run = opened(self._compile(context), json.dumps(options))
-        context.set_memory_limit(int(limits.memory_mb * 1024**2))
+        context.set_memory_limit(memory or int(limits.memory_mb * 1024**2))
         context.set_time_limit(self._cpu_ms / 1e3)
+        self._opening_s = time.process_time() - began
         return _Realm(context, run)
 
     def prepare(self) -> None:
@@ -277,9 +334,38 @@ class Script:
             raise _Stopped(_STACK, costly=False) from why
         except _quickjs.JSException as why:
             raise _Stopped(_stop(str(why))) from why
-        except UnicodeDecodeError:
+        except (UnicodeDecodeError, TypeError):  # halves of characters; a value that the binding does not know
             return "!its result is not valid text"
         return answer
+
+    def _open_members(self, answer: str) -> bool:
+        """Open the built-in member that the script tried to assign; return whether the call is worth repeating.
+
+        The text of a script does not always show what it assigns: ``const target = Math; target["tr" + "unc"] = …``.
+        """
+        if (match := _READ_ONLY.search(answer)) and match[1] not in self._opened and len(self._opened) < OPENED_MAX:
+            self._opened.append(match[1])
+        elif not self._extend_all and _NOT_EXTENSIBLE.search(answer):
+            self._extend_all = True
+        else:
+            return False
+        self._realm = self._open_realm()
+        return True
+
+    def _explain_null(self, sent: str, port: int, received_ms: int) -> str:
+        """Repeat a call that threw null with all the memory there is: the engine throws null too, when it has none.
+
+        A script that fills any memory takes many times as long to fill this one.
+        """
+        began = time.process_time()
+        try:
+            self._evaluate(self._current_realm(), sent, port, received_ms)
+            middle = time.process_time()
+            answer = self._evaluate(self._open_realm(memory=LOAD_MEMORY), sent, port, received_ms)
+        except _Stopped:
+            return _NO_MEMORY
+        spent_s, more_s = middle - began, time.process_time() - middle - self._opening_s
+        return "!it threw null" if answer == _THREW_NULL and more_s < 2 * spent_s + 0.001 else _NO_MEMORY
 
     def _declare_names(self, answer: str) -> str:
         """Make undeclared names variables of the script's top level; return the answer without them."""
@@ -309,9 +395,7 @@ class Script:
         if mark in results:
             return results[mark]
         message, _, stack = body.partition("\n")
-        if message == "null" or message.startswith(
-            "InternalError: out of memory"
-        ):  # no memory left for the error itself
+        if message.startswith("InternalError: out of memory"):
             return CallResult(LIMIT, "more memory than it may have", costly=True)
         if message.startswith("RangeError: Maximum call stack size exceeded"):
             return CallResult(LIMIT, _STACK)
@@ -363,6 +447,27 @@ def _context(memory: int, stack_kb: int) -> Any:
 def _harness(context: Any, entry: str = "learn") -> Any:
     context.eval(_text("shims.js"))
     return context.eval("\n" * HARNESS_LINE + f"({_text('harness.js').strip().removesuffix(';')}).{entry}")
+
+
+def _zone_at(text: str) -> int:
+    """Return the position at which a script asks for times of a zone other than UTC, 0 if it does not."""
+    if "timeZone" not in text and "Intl" not in text:
+        return 0
+
+    def blank(match: re.Match[str]) -> str:
+        return re.sub(r"[^\n]", " ", match[0])
+
+    code = _ASIDE.sub(blank, _UTC.sub(lambda match: match[1] + "@UTC@".ljust(len(match[0]) - len(match[1])), text))
+    if "typeof Intl" not in code and (match := _INTL.search(code)):
+        return match.start()
+    return next((match.start() for match in _ZONED.finditer(code) if not match[1]), 0)
+
+
+def _assignments(text: str) -> dict[str, list[str]]:
+    """Return the names that a script's text assigns, and the objects on which it makes members."""
+    names = dict.fromkeys(match[1] for match in _ASSIGNED.finditer(text))
+    targets = dict.fromkeys(match[1] or match[2] for match in _TARGET.finditer(text))
+    return {"names": list(names)[:NAMES_MAX], "targets": list(targets)[:NAMES_MAX]}
 
 
 def _arguments(name: str, parameters: str) -> tuple[str, ...]:

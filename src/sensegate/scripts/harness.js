@@ -8,7 +8,9 @@
 (function () {
   "use strict";
   const world = globalThis;
-  const { apply, construct, ownKeys, getPrototypeOf, defineProperty, deleteProperty, isExtensible } = Reflect;
+  const {
+    apply, construct, ownKeys, getPrototypeOf, defineProperty, deleteProperty, isExtensible, preventExtensions,
+  } = Reflect;
   const describe = Reflect.getOwnPropertyDescriptor;
   const { freeze, create, is } = Object;
   const { stringify, parse } = JSON;
@@ -16,16 +18,19 @@
   const { isFinite } = Number;
   const text = String;
   const loose = (method) => Function.prototype.call.bind(method);
-  const sliceOf = loose(Array.prototype.slice);
   const joined = loose(Array.prototype.join);
   const has = loose(String.prototype.includes);
   const cut = loose(String.prototype.slice);
+  const wellFormed = loose(String.prototype.toWellFormed);
+  const replaced = loose(String.prototype.replaceAll);
   const search = loose(RegExp.prototype.exec);
   const knows = loose(Map.prototype.has);
   const recall = loose(Map.prototype.get);
   const sourceOf = loose(Function.prototype.toString);
   const RealDate = Date;
   const RealError = Error;
+
+  const MEMBERS_MAX = 1024;
 
   // ── forbidden features ───────────────────────────────────────────────────────────────────────────
 
@@ -104,11 +109,37 @@
     return found === null ? "" : (found[1] ?? found[2] ?? "");
   }
 
+  /** The built-in object that a dotted name means, as its place in `language`; -1 if it means none. */
+  function place(name) {
+    let object = world;
+    for (const part of name.split(".")) {
+      const found = object === undefined || object === null ? undefined : describe(object, part);
+      object = found && found.value;
+    }
+    return language.indexOf(object);
+  }
+
+  /** Places and names of the members of built-in objects that bear one of these names and can be assigned. */
+  function members(names) {
+    const sought = new Set(names);
+    const found = [];
+    for (let at = 0; at < language.length; at += 1) {
+      for (const key of ownKeys(language[at])) {
+        if (sought.has(key) && describe(language[at], key).writable) found.push([at, key]);
+      }
+    }
+    return found.slice(0, MEMBERS_MAX);
+  }
+
   /**
    * Run the top level once; return JSON: the helpers that it adds to built-in objects ([object, name, enumerable]), the
-   * globals that it creates, which entries are functions, and their parameters.
+   * globals that it creates, which entries are functions, and their parameters. `given` names the members that its text
+   * assigns, and the objects on which it does: what it assigns only sometimes, or in a call, cannot be seen by running it.
    */
-  function learn(make) {
+  function learn(make, given) {
+    const { names: assignedNames, targets } = parse(given);
+    const assigned = members(assignedNames);
+    const extended = targets.map(place).filter((at) => at > 0);
     const before = [];
     for (const object of language) {
       const known = new Map();
@@ -129,7 +160,7 @@
         if (known && is(recall(before[at], key), found.value)) continue;
         if (typeof key === "symbol") throw new TypeError("the script puts a symbol on an object of the language");
         if (at === 0 && !known) globals[globals.length] = key;
-        else if ("value" in found) helpers[helpers.length] = [at, key, found.enumerable];
+        else if ("value" in found) helpers[helpers.length] = [at, key];
         else throw new TypeError(`the script puts an accessor '${key}' on an object of the language`);
       }
     }
@@ -137,7 +168,123 @@
     for (let at = 0; at < entries.length; at += 1) {
       names[at] = typeof entries[at] === "function" ? parameters(entries[at]) : "";
     }
-    return stringify({ helpers, globals, entries: callable(entries), parameters: names });
+    return stringify({ helpers, assigned, extended, globals, entries: callable(entries), parameters: names });
+  }
+
+  // ── what a script may change ──────────────────────────────────────────────────────────────────────
+
+  /**
+   * The members of built-in objects that the script assigns stay open, and get their own values back after each call:
+   * a call sees its own assignments (a polyfill, a helper), the next one does not.
+   */
+  class OpenMembers {
+    constructor(options) {
+      this.byObject = new Map(); // object -> Set of its open members
+      this.extended = new Map(); // object that may gain members -> {known, count, parent}
+      this.slots = [];
+      for (const [at, key] of options.helpers) this.open(language[at], key);
+      for (const [at, key] of options.assigned) this.open(language[at], key);
+      for (const [at, key] of members(options.opened)) this.open(language[at], key);
+      for (const [at] of options.helpers) this.extend(language[at]);
+      for (const at of options.extended) this.extend(language[at]);
+      if (options.extendAll) {
+        for (const key of ownKeys(world)) {
+          const { value } = describe(world, key);
+          for (const object of [value, value?.prototype]) if (language.includes(object)) this.extend(object);
+        }
+      }
+      for (const slot of this.slots) slot.loose = this.extended.has(slot.target);
+      if (this.slots.length > 0 || this.extended.size > 0) this.replaceDefinitions();
+      this.targets = [...this.extended];
+    }
+
+    open(target, key) {
+      if (target === world && !describe(world, key)?.writable) return;
+      const keys = this.byObject.get(target) ?? new Set();
+      this.byObject.set(target, keys);
+      const found = describe(target, key);
+      if (keys.has(key) || found === undefined) return; // a helper that the object does not have before the call
+      keys.add(key);
+      this.slots.push({ target, key, value: found.value, enumerable: found.enumerable, loose: false });
+    }
+
+    extend(target) {
+      if (target === world || this.extended.has(target)) return;
+      if (!this.byObject.has(target)) this.byObject.set(target, new Set());
+      const known = create(null);
+      for (const key of ownKeys(target)) known[key] = true;
+      this.extended.set(target, { known, count: ownKeys(target).length, parent: getPrototypeOf(target) });
+    }
+
+    /** `Object.defineProperty` makes members that cannot be removed, unless it is told otherwise. */
+    replaceDefinitions() {
+      const { extended } = this;
+      const holds = (target) => knows(extended, target);
+      const { defineProperties } = Object;
+      const define = Object.defineProperty;
+      Object.defineProperty = function (target, key, how) {
+        return define(target, key, holds(target) ? { ...how, configurable: true } : how);
+      };
+      Object.defineProperties = function (target, all) {
+        if (!holds(target)) return defineProperties(target, all);
+        const keys = ownKeys(all);
+        for (let at = 0; at < keys.length; at += 1) define(target, keys[at], { ...all[keys[at]], configurable: true });
+        return target;
+      };
+      Reflect.defineProperty = function (target, key, how) {
+        return defineProperty(target, key, holds(target) ? { ...how, configurable: true } : how);
+      };
+      for (const made of [Object.defineProperty, Object.defineProperties, Reflect.defineProperty]) {
+        freeze(made.prototype);
+        freeze(made);
+      }
+    }
+
+    /** Freeze an object but for its open members. */
+    close(target) {
+      const open = this.byObject.get(target);
+      if (open === undefined) {
+        freeze(target);
+        return;
+      }
+      const loose = this.extended.has(target);
+      for (const key of ownKeys(target)) {
+        const found = describe(target, key);
+        if (open.has(key)) defineProperty(target, key, { writable: true, configurable: loose });
+        else if ("value" in found) defineProperty(target, key, { writable: false, configurable: false });
+        else defineProperty(target, key, { configurable: false });
+      }
+      if (!loose) preventExtensions(target);
+    }
+
+    isOpen(target, key) {
+      return this.byObject.get(target)?.has(key) ?? false;
+    }
+
+    /** Give all open members their own values back; return the name of one that cannot have it, or "". */
+    restore() {
+      const { slots, targets } = this;
+      for (let at = 0; at < slots.length; at += 1) {
+        const { target, key, value, enumerable, loose: isLoose } = slots[at];
+        if (isLoose) {
+          const found = describe(target, key);
+          if (found !== undefined && is(found.value, value) && found.writable) continue;
+          if (!defineProperty(target, key, { value, writable: true, enumerable, configurable: true })) return text(key);
+        } else if (!is(target[key], value) && !defineProperty(target, key, { value })) return text(key);
+      }
+      for (let at = 0; at < targets.length; at += 1) {
+        const target = targets[at][0];
+        const { known, count, parent } = targets[at][1];
+        const keys = ownKeys(target);
+        if (keys.length !== count) {
+          for (let number = 0; number < keys.length; number += 1) {
+            if (!known[keys[number]] && !deleteProperty(target, keys[number])) return text(keys[number]);
+          }
+        }
+        if (!isExtensible(target) || getPrototypeOf(target) !== parent) return "its prototype";
+      }
+      return "";
+    }
   }
 
   // ── freezing ──────────────────────────────────────────────────────────────────────────────────────
@@ -147,47 +294,39 @@
     defineProperty(target, key, { get: freeze(get), set: freeze(set), enumerable, configurable: false });
   }
 
-  /** Limit `target[key]` to one call: a value set by the top level lasts until the call ends. */
-  function perCall(slots, defaults, target, key, enumerable) {
-    const at = defaults.length;
-    const found = describe(target, key);
-    defaults[at] = found && found.value;
-    accessor(target, key, enumerable, () => slots.now[at], function (value) {
-      if (this === target) slots.now[at] = value;
-      else defineProperty(this, key, { value, writable: true, enumerable: true, configurable: true });
-    });
-    return at;
-  }
-
   /** Allow objects that inherit from a frozen one to define members of the same name: `Point.prototype.toString = …`. */
   function overridable(target, key) {
     const found = describe(target, key);
     if (found === undefined || !("value" in found) || !found.configurable) return;
     const { value } = found;
     accessor(target, key, found.enumerable, () => value, function (other) {
-      if (this === target) throw new TypeError(`'${key}' is of the language: it cannot be changed`);
+      if (this === target) throw new TypeError(`'${key}' is read-only`);
       defineProperty(this, key, { value: other, writable: true, enumerable: true, configurable: true });
     });
   }
 
-  function freezeAll() {
+  function freezeAll(open) {
+    const inherited = (target, key) => {
+      if (!open.isOpen(target, key)) overridable(target, key);
+    };
     const errors = [RealError];
     for (const object of language) if (typeof object === "function" && getPrototypeOf(object) === RealError) errors.push(object);
     for (const error of errors) {
-      for (const key of ["constructor", "name", "message", "toString"]) overridable(error.prototype, key);
+      for (const key of ["constructor", "name", "message", "toString"]) inherited(error.prototype, key);
     }
-    for (const key of ownKeys(Object.prototype)) if (key !== "__proto__") overridable(Object.prototype, key);
-    for (const key of ["constructor", "toString"]) overridable(Function.prototype, key);
-    for (let at = 1; at < language.length; at += 1) freeze(language[at]);
+    for (const key of ownKeys(Object.prototype)) if (key !== "__proto__") inherited(Object.prototype, key);
+    for (const key of ["constructor", "toString"]) inherited(Function.prototype, key);
+    for (let at = 1; at < language.length; at += 1) open.close(language[at]);
     for (const key of ownKeys(world)) {
       const found = describe(world, key);
-      if ("value" in found) defineProperty(world, key, { writable: false, configurable: false });
+      if ("value" in found) defineProperty(world, key, { writable: open.isOpen(world, key), configurable: false });
     }
   }
 
   // ── calling ───────────────────────────────────────────────────────────────────────────────────────
 
   const MARK = "\u0000";
+  const NOTHING = "0";
   const TOLD_MAX = 240;
   const LIST_MAX = 16;
 
@@ -218,6 +357,14 @@
     return told;
   }
 
+  /**
+   * An answer as the engine's host can read it: in one piece (a concatenation may still be several), without halves of
+   * characters, and without NUL, at which the host would end it. In JSON both are escaped.
+   */
+  function whole(answer) {
+    return answer[0] === "{" ? cut(answer, 0) : cut(replaced(wellFormed(answer), MARK, "\ufffd"), 0);
+  }
+
   /** Describe an error as text; a script may throw anything, including objects that throw when inspected. */
   function told(fault) {
     try {
@@ -231,30 +378,12 @@
   function open(make, given) {
     const options = parse(given);
     const { entry, normalise, shape, take, outputMax } = options;
-    const slots = { now: [] };
-    const defaults = [];
-    const helperSlots = new Map();
-    for (const [at, key, enumerable] of options.helpers) {
-      const target = language[at];
-      const number = perCall(slots, defaults, target, key, enumerable);
-      if (!helperSlots.has(target)) helperSlots.set(target, create(null));
-      helperSlots.get(target)[key] = number;
-    }
-    slots.now = sliceOf(defaults);
-    if (defaults.length > 0) {
-      const define = Object.defineProperty;
-      Object.defineProperty = freeze((target, key, how) => {
-        const number = recall(helperSlots, target)?.[key];
-        if (number === undefined) return define(target, key, how);
-        slots.now[number] = how.value;
-        return target;
-      });
-    }
+    const openMembers = new OpenMembers(options);
     const variables = options.variables;
     freezeDeep(variables);
     freeze(make);
     if (make.prototype) freeze(make.prototype);
-    freezeAll();
+    freezeAll(openMembers);
 
     const mine = create(null);
     for (const key of ownKeys(world)) mine[key] = true;
@@ -325,17 +454,19 @@
 
     return function run(sent, port, received) {
       now = received;
-      if (defaults.length > 0) slots.now = sliceOf(defaults);
       const bytes = [];
       for (let at = 0; at < sent.length; at += 1) bytes[at] = sent.charCodeAt(at);
       let answer;
       try {
         answer = call(bytes, port, received);
       } catch (fault) {
-        answer = "!" + told(fault);
+        // Also what the engine throws when no memory is left for an error; it is the only one to throw it unbidden.
+        answer = fault === null ? NOTHING : "!" + told(fault);
       }
+      const stays = openMembers.restore();
+      if (stays !== "") return whole("~" + stays + " of an object of the language stays changed");
       if (getPrototypeOf(world) !== ancestor || !isExtensible(world)) return "~the global object was changed";
-      return ownKeys(world).length === known ? answer : tidied(answer);
+      return whole(ownKeys(world).length === known ? answer : tidied(answer));
     };
   }
 

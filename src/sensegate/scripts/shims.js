@@ -281,6 +281,21 @@
   const silent = {};
   for (const name of ["log", "info", "warn", "error", "debug", "trace", "assert", "dir"]) silent[name] = function () {};
 
+  // The engine ignores the zone that is asked for, and would tell a wrong time.
+  for (const name of ["toLocaleString", "toLocaleDateString", "toLocaleTimeString"]) {
+    const plain = Date.prototype[name];
+    const checked = {
+      [name](locale, options) {
+        const zone = options?.timeZone;
+        if (zone !== undefined && !/^(Etc\/)?(UTC|GMT)$/i.test(zone)) {
+          throw new RangeError(`timeZone '${zone}' is not to be had: scripts have UTC alone`);
+        }
+        return plain.call(this, locale, options);
+      },
+    };
+    Object.defineProperty(Date.prototype, name, { value: checked[name] });
+  }
+
   hidden("TextDecoder", TextDecoder);
   hidden("TextEncoder", TextEncoder);
   hidden("Buffer", Buffer);

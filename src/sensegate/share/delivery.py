@@ -17,17 +17,16 @@ from functools import partial
 import msgspec
 import numpy as np
 
-from sensegate.bus.columns import Batch, WordColumn
-from sensegate.model import BOOL, I64
-from sensegate.quantities.quality import Flag
-from sensegate.share import parquet, records, senml
+from sensegate.bus.columns import Batch
+from sensegate.model import I64
+from sensegate.share import parquet, projection, records, senml
 from sensegate.share.cursor import END, Cursor, row_text
 from sensegate.share.feeds import FeedFilter, FeedSelection
 from sensegate.share.grants import Admission
-from sensegate.share.masks import Masks, hidden_rows
+from sensegate.share.masks import Masks
+from sensegate.share.matching import filtered_rows, matches
 from sensegate.share.reader import LogReader, RowsEntry
 
-_SHADOW = np.uint32(Flag.SECONDARY)
 BLOCK_ROWS = 1_000
 """Rows encoded at a time; other tasks run between blocks."""
 _SETS_MAX, _SET_ROWS_MAX = 4_096, 2_000_000
@@ -51,6 +50,7 @@ class RecordEncoding(StrEnum):
     MSGPACK = "msgpack"
     SENML = "senml"
     PARQUET = "parquet"
+    GEOJSON = "geojson"
     SSE = "sse"
 
 
@@ -60,7 +60,7 @@ class FeedPage(msgspec.Struct, frozen=True):
     body: bytes
     count: int
     next: str
-    """Cursor after the last record scanned; continuing there skips and repeats nothing."""
+    """Cursor after the last record scanned; continuing there skips and repeats nothing. Empty: nothing can follow."""
     grant: str = ""
     """Grant by which the page is read; empty: by the scope of the token."""
 
@@ -71,35 +71,6 @@ class Events(msgspec.Struct, frozen=True):
     body: bytes
     count: int
     grant: str = ""
-
-
-def matches(batch: Batch, selection: FeedSelection) -> I64:
-    """Return the rows of a batch that match a selection, ascending."""
-    origins = batch.origins
-    wanted = origins.grade <= selection.grade_max
-    if selection.divisions:
-        wanted &= _matching_words(origins.division, lambda code: code.startswith(selection.divisions))
-    if selection.domains:
-        wanted &= _matching_words(origins.domain, selection.domains.__contains__)
-    if selection.departments:
-        wanted &= _matching_words(origins.department, selection.departments.__contains__)
-    if selection.devices:
-        wanted &= np.fromiter((device in selection.devices for device in origins.device), np.bool_, len(origins))
-    mask = wanted[batch.origin]
-    if selection.properties:
-        named = np.fromiter((records.base_name(name) in selection.properties for name in batch.properties), np.bool_)
-        mask &= named[batch.property]
-    if not selection.secondary_sources:
-        mask &= (batch.flags & _SHADOW) == 0
-    if selection.mask:
-        mask &= ~hidden_rows(batch, selection.mask)
-    return np.flatnonzero(mask).astype(np.int64)
-
-
-def _matching_words(words: WordColumn, admits: Callable[[str], bool]) -> BOOL:
-    """Return for each element of a column of words whether its word is admitted."""
-    admitted: BOOL = np.fromiter(map(admits, words.table), np.bool_)[words.index]
-    return admitted
 
 
 class FeedServer:
@@ -123,7 +94,7 @@ class FeedServer:
         self._cache_bytes_max = cache_bytes_max
         self._event_blocks: OrderedDict[tuple[int, FeedSelection, int, str], _EventBlock] = OrderedDict()
         self._event_blocks_bytes = 0
-        self._bodies: OrderedDict[tuple[FeedSelection | None, RecordEncoding, Cursor, Cursor], bytes] = OrderedDict()
+        self._bodies: OrderedDict[tuple[FeedSelection | None, _PageEncoding, Cursor, Cursor], bytes] = OrderedDict()
         self._bodies_bytes = 0
         self._streams = 0
         self._yielded_at = 0.0
@@ -147,33 +118,41 @@ class FeedServer:
         scan_s: float = _SCAN_S,
         confirm_end: bool = True,
         exact: bool = False,
+        until: int | None = None,
+        fields: tuple[str, ...] = (),
     ) -> FeedPage:
         """Return at most `limit` records after `start`; if there are none, wait up to `wait_s` for the first.
 
         An empty page means that there are no more records, unless the scan took `scan_s`; `next` has then advanced.
         `confirm_end`: ask the log itself whether it has entries that the reader has not read yet; needless for a
         caller that repeats at once. `exact`: `next` is the cursor just after the last record, so that the same
-        records, read again, are the same page.
+        records, read again, are the same page. `until`: only entries that were stored before this time (µs UTC); once
+        all of them are scanned, `next` is empty. `fields` as in `projection`.
 
         Raises:
             Unavailable: the log does not respond.
         """
         loop = asyncio.get_running_loop()
-        until, scan_until = loop.time() + wait_s, loop.time() + max(wait_s, scan_s)
+        wait_until, scan_until = loop.time() + wait_s, loop.time() + max(wait_s, scan_s)
         position, parts, count, confirmed = start, list[records.RowSlice](), 0, not confirm_end
-        while count < limit:
+        is_complete = False
+        while count < limit and not is_complete:
             span = await self.reader.read(_sequence_before(position))
             if span.end > position.sequence and not self.reader.is_in_memory(position.sequence):
                 await self.reader.demand_retained(position)
             if span.end <= position.sequence and not span.entries:
-                if count or not await self.reader.wait(position.sequence, max(until - loop.time(), 0)):
+                if count or not await self.reader.wait(position.sequence, max(wait_until - loop.time(), 0)):
                     if count or confirmed or not await self.reader.log_is_ahead(position.sequence):
+                        is_complete = not count and self.reader.is_past(until)
                         break
                     # Records that a caller knows to be committed must be found, even if not read here yet.
                     confirmed = True
                     await self.reader.wait(position.sequence, _CATCH_UP_S)
                 continue
             for entry in span.entries:
+                if until is not None and entry.stored >= until:
+                    is_complete = True
+                    break
                 rows = await self._remaining_rows(entry, selection, position)
                 if len(rows):
                     rows = rows[: limit - count]
@@ -184,11 +163,72 @@ class FeedServer:
                     break
             else:
                 position = self.reader.after(max(span.end, position.sequence), span.stored)
+                is_complete = until is not None and span.stored >= until
             if loop.time() > scan_until:
                 break
         if parts and exact:
             position = self.reader.after(parts[-1].entry, parts[-1].stored, int(parts[-1].rows[-1]))
-        return FeedPage(await self._cached_body(parts, selection, form, start, position), count, str(position))
+        following = "" if is_complete else str(position)
+        encoding = _PageEncoding(form, fields, following)
+        return FeedPage(await self._cached_body(parts, selection, encoding, start, position), count, following)
+
+    async def page_back(
+        self,
+        selection: FeedSelection | None,
+        start: Cursor,
+        form: RecordEncoding,
+        limit: int,
+        *,
+        since: int = 0,
+        scan_s: float = _SCAN_S,
+        fields: tuple[str, ...] = (),
+    ) -> FeedPage:
+        """Return at most `limit` records before `start`, the last to arrive first.
+
+        Only entries that were stored at or after `since` (µs UTC). `next` is the cursor before which to continue;
+        empty: no earlier records are left.
+
+        Raises:
+            Unavailable: the log does not respond.
+        """
+        loop = asyncio.get_running_loop()
+        scan_until = loop.time() + scan_s
+        position, parts, count, is_complete = start, list[records.RowSlice](), 0, False
+        while count < limit and not is_complete:
+            span = await self.reader.read_back(position.sequence + 1 if position.row else position.sequence)
+            for entry in span.entries:
+                if entry.stored < since:
+                    is_complete = True
+                    break
+                rows = await self._preceding_rows(entry, selection, position)
+                position = self.reader.after(entry.sequence, entry.stored, 0)
+                if len(rows):
+                    rows = rows[-(limit - count) :]
+                    parts.append(records.RowSlice(entry.batch, rows[::-1], entry.sequence, entry.stored))
+                    count += len(rows)
+                    position = self.reader.after(entry.sequence, entry.stored, int(rows[0]))
+                if count == limit:
+                    break
+            else:
+                is_complete = span.end == 0 or span.stored < since
+                if not is_complete:
+                    # When that entry was stored is not known here; 0 is never too late.
+                    position = self.reader.after(span.end, 0, END)
+            if loop.time() > scan_until:
+                break
+        following = "" if is_complete else str(position)
+        encoding = _PageEncoding(form, fields, following, backward=True)
+        return FeedPage(await self._cached_body(parts, selection, encoding, start, position), count, following)
+
+    async def _preceding_rows(self, entry: RowsEntry, selection: FeedSelection | None, position: Cursor) -> I64:
+        """Return the rows of an entry before a cursor that match the selection, ascending."""
+        if selection is None or not selection.wants_subject(entry.subject):
+            return _NO_ROWS
+        rows = self._matching(entry.batch, entry.sequence, selection)
+        if entry.sequence == position.sequence:
+            rows = rows[: np.searchsorted(rows, position.row)]
+        await self._yield_to_others()
+        return rows
 
     def _prefix(self, part: records.RowSlice) -> str:
         """Return the common prefix of the cursors of an entry's rows."""
@@ -212,8 +252,7 @@ class FeedServer:
             return rows
         rows = matches(batch, selection)
         if selection.masked_filter != FeedFilter():
-            confirmed = FeedSelection(selection.masked_filter.divisions, devices=selection.masked_filter.devices)
-            rows = rows[np.isin(rows, matches(self.masks.masked(batch, entry, selection.mask), confirmed))]
+            rows = filtered_rows(self.masks.masked(batch, entry, selection.mask), rows, selection.masked_filter)
         self._rows[key] = rows
         self._rows_count += len(rows)
         while len(self._rows) > 1 and (len(self._rows) > _SETS_MAX or self._rows_count > _SET_ROWS_MAX):
@@ -224,16 +263,16 @@ class FeedServer:
         self,
         parts: list[records.RowSlice],
         selection: FeedSelection | None,
-        form: RecordEncoding,
+        encoding: _PageEncoding,
         start: Cursor,
         position: Cursor,
     ) -> bytes:
         """Return the body of a page; equal subscribers at the same cursor share its bytes."""
-        key = (selection, form, start, position)
+        key = (selection, encoding, start, position)
         if (known := self._bodies.get(key)) is not None:
             self._bodies.move_to_end(key)
             return known
-        body = await self._body(parts, selection, form, str(position))
+        body = await self._body(parts, selection, encoding)
         if parts and key not in self._bodies:
             self._bodies[key] = body
             self._bodies_bytes += len(body)
@@ -242,8 +281,9 @@ class FeedServer:
         return body
 
     async def _body(
-        self, parts: list[records.RowSlice], selection: FeedSelection | None, form: RecordEncoding, following: str
+        self, parts: list[records.RowSlice], selection: FeedSelection | None, encoding: _PageEncoding
     ) -> bytes:
+        form, following = encoding.form, encoding.following
         if form in {RecordEncoding.MSGPACK, RecordEncoding.PARQUET}:
             if selection is not None and selection.mask:
                 mask = partial(self.masks.masked, mask=selection.mask)
@@ -252,29 +292,37 @@ class FeedServer:
                 return await asyncio.to_thread(parquet.encode_records, parts, following, self._prefix)
             return records.columns(parts, following)
         lines: list[str] = []
-        for part in parts:
-            lines += await self._lines(part, selection, form)
-        if form is RecordEncoding.CSV:
-            return "".join(f"{line}\r\n" for line in (records.CSV_COLUMNS, *lines)).encode()
-        if form is RecordEncoding.NDJSON:
-            return "".join(f"{line}\n" for line in lines).encode()
-        if form is RecordEncoding.SENML:
-            return f"[{','.join(lines)}]".encode()
-        return f'{{"records":[{",".join(lines)}],"next":"{following}"}}'.encode()
+        for part in parts if selection is not None else ():
+            assert selection is not None  # noqa: S101 - for the type checker
+            if encoding.fields or form is RecordEncoding.GEOJSON:
+                lines += await self._projected_lines(part, selection, encoding)
+            else:
+                lines += await self._lines(part, selection, encoding)
+        return _joined(lines, encoding).encode()
 
-    async def _lines(self, part: records.RowSlice, selection: FeedSelection | None, form: RecordEncoding) -> list[str]:
+    async def _projected_lines(
+        self, part: records.RowSlice, selection: FeedSelection, encoding: _PageEncoding
+    ) -> list[str]:
+        """Return the records of a slice with chosen fields, or as features; in blocks, so that other tasks run."""
+        masked = msgspec.structs.replace(part, batch=self.masks.masked(part.batch, part.entry, selection.mask))
+        lines: list[str] = []
+        for first in range(0, len(part.rows), BLOCK_ROWS):
+            block = msgspec.structs.replace(masked, rows=part.rows[first : first + BLOCK_ROWS])
+            lines += projection.lines(block, self._prefix(part), encoding.form, encoding.fields)
+            await self._yield_to_others()
+        return lines
+
+    async def _lines(self, part: records.RowSlice, selection: FeedSelection, encoding: _PageEncoding) -> list[str]:
         """Return the encoded records of a slice, whose rows are contiguous among the matching rows of its entry."""
-        if selection is None:
-            return []
         matching = self._matching(part.batch, part.entry, selection)
-        first = int(np.searchsorted(matching, part.rows[0]))
+        first = int(np.searchsorted(matching, part.rows[-1 if encoding.backward else 0]))
         last = first + len(part.rows)
         lines: list[str] = []
         for number in range(first // BLOCK_ROWS, (last - 1) // BLOCK_ROWS + 1):
             offset = number * BLOCK_ROWS
-            block = await self._block(part, selection, form, matching, number)
+            block = await self._block(part, selection, encoding.form, matching, number)
             lines += block.lines[max(first - offset, 0) : last - offset]
-        return lines
+        return lines[::-1] if encoding.backward else lines
 
     async def _block(
         self, part: records.RowSlice, selection: FeedSelection, form: RecordEncoding, matching: I64, number: int
@@ -407,6 +455,34 @@ class FeedServer:
             end = begin + room
             quota.consume(room)
         return Events(block.cut(begin, end), end - begin, admission.grant_id)
+
+
+class _PageEncoding(msgspec.Struct, frozen=True):
+    """How a page is encoded, beside its rows."""
+
+    form: RecordEncoding
+    fields: tuple[str, ...] = ()
+    """As in `projection`; empty: all."""
+    following: str = ""
+    """Cursor that the page names as `next`."""
+    backward: bool = False
+    """Whether the rows of each slice descend."""
+
+
+def _joined(lines: list[str], encoding: _PageEncoding) -> str:
+    """Return the body of a page of encoded records."""
+    following = encoding.following
+    match encoding.form:
+        case RecordEncoding.CSV:
+            header = ",".join(encoding.fields) or records.CSV_COLUMNS
+            return "".join(f"{line}\r\n" for line in (header, *lines))
+        case RecordEncoding.NDJSON:
+            return "".join(f"{line}\n" for line in lines)
+        case RecordEncoding.SENML:
+            return f"[{','.join(lines)}]"
+        case RecordEncoding.GEOJSON:
+            return f'{{"type":"FeatureCollection","features":[{",".join(lines)}],"next":"{following}"}}'
+    return f'{{"records":[{",".join(lines)}],"next":"{following}"}}'
 
 
 class _EncodedBlock:

@@ -55,12 +55,35 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 ALL_FEED = Feed("all", kinds=KINDS, description="Everything that the caller may see. Built in.")
 
 
+class BoundingBox(msgspec.Struct, frozen=True):
+    """Area between two meridians and two parallels, WGS-84 degrees, borders included."""
+
+    west: float
+    south: float
+    east: float
+    north: float
+
+
+class Circle(msgspec.Struct, frozen=True):
+    """Area around a position, WGS-84 degrees."""
+
+    lon: float
+    lat: float
+    metres: float
+
+
 class FeedFilter(msgspec.Struct, frozen=True):
-    """Filter that a request applies to a feed; an empty tuple is no condition."""
+    """Filter that a request applies to a feed; an empty tuple or None is no condition."""
 
     divisions: tuple[str, ...] = ()
     properties: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    begin: int | None = None
+    """Earliest phenomenon time, µs UTC."""
+    end: int | None = None
+    """Phenomenon time before which records are wanted, µs UTC."""
+    bbox: BoundingBox | None = None
+    near: Circle | None = None
 
 
 class FeedSelection(msgspec.Struct, frozen=True):
@@ -157,8 +180,10 @@ def scoped_selection(feed: Feed, scope: Scope, wanted: FeedFilter | None = None)
 
 def filtered_selection(selection: FeedSelection, wanted: FeedFilter, mask: Mask) -> FeedSelection | None:
     """Return a selection with a mask and the filter of a request; None: nothing of any log."""
-    masked_filter = FeedFilter(
+    masked_filter = msgspec.structs.replace(
+        wanted,
         divisions=outermost(wanted.divisions) if mask.division_digits else (),
+        properties=(),
         devices=tuple(sorted(wanted.devices)) if DEVICE in mask.hash else (),
     )
     divisions = common_divisions(selection.divisions, () if masked_filter.divisions else outermost(wanted.divisions))

@@ -33,7 +33,7 @@ from sensegate.share.quota import GrantQuota, QuotaLimits
 
 Delivery = Literal["http", "sse", "ws", "mqtt", "webhook", "nats"]
 """Deliveries by which records reach a subscriber; ``http`` is reading by page."""
-RecordForm = Literal["json", "ndjson", "senml", "csv", "msgpack", "parquet"]
+RecordForm = Literal["json", "ndjson", "senml", "csv", "msgpack", "parquet", "geojson"]
 DELIVERIES: tuple[str, ...] = get_args(Delivery)
 FORMS: tuple[str, ...] = get_args(RecordForm)
 CORE_GRADE = GRADE_MAX

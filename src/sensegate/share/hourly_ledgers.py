@@ -122,15 +122,15 @@ class HourlyLedgers:
             self._changed.add((node, hour))
         self._position = _Position(self._position.epoch, entry.sequence)
 
-    def nodes(self, since_hour: int) -> list[str]:
-        """Return the nodes that have counts in or after an hour."""
-        return sorted({node for node, hour in self._keys() if hour >= since_hour})
+    def nodes(self, since_hour: int, before_hour: int | None = None) -> list[str]:
+        """Return the nodes that have counts in or after an hour, and before another one if it is given."""
+        return sorted({node for node, hour in self._keys() if _is_between(hour, since_hour, before_hour)})
 
-    def total(self, node: str, since_hour: int) -> Ledger:
-        """Return the sum of a node's counts in and after an hour."""
+    def total(self, node: str, since_hour: int, before_hour: int | None = None) -> Ledger:
+        """Return the sum of a node's counts in and after an hour, and before another one if it is given."""
         total = Ledger()
         for key in sorted(self._keys()):
-            if key[0] == node and key[1] >= since_hour:
+            if key[0] == node and _is_between(key[1], since_hour, before_hour):
                 total.merge(self._open.get(key) or self._unpacked(key))
         return total
 
@@ -222,6 +222,10 @@ class HourlyLedgers:
         while len(self._open) > _OPEN_MAX:
             key, oldest = self._open.popitem(last=False)
             self._packed[key] = (oldest.encode(),)
+
+
+def _is_between(hour: int, first: int, end: int | None) -> bool:
+    return hour >= first and (end is None or hour < end)
 
 
 def _subject(node: str, hour: int, part: int) -> str:

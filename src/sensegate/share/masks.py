@@ -81,6 +81,14 @@ class Mask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             (index := PROPERTIES.find(name)) >= 0 and PROPERTIES[index].domain in _CAMERA_DOMAINS for name in named
         )
 
+    def period_start(self, time: int) -> int:
+        """Return the start of the period that contains a time (µs UTC); the time where none are masked."""
+        return time - time % (self.time_s * 1_000_000) if self.time_s else time
+
+    def period_end(self, time: int) -> int:
+        """Return the start of the first period at or after a time (µs UTC); the time where none are masked."""
+        return time + -time % (self.time_s * 1_000_000) if self.time_s else time
+
 
 NO_MASK = Mask()
 

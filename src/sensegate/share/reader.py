@@ -29,6 +29,8 @@ from sensegate.share.cursor import END, BadCursor, Cursor
 
 _PAGE_ENTRIES = 512
 _PAGE_BYTES = 4_194_304
+_BACK_ENTRIES = 128
+"""Entries that are read together towards the start of the log; a commit has four or more."""
 _CHANGED_S = 5.0
 _RETRY_S = 0.5
 _SLACK_US = 300_000_000
@@ -58,12 +60,12 @@ class RowsEntry:
         if self._batch is None:
             assert self._entry is not None  # noqa: S101 - one of the two is always set
             batch = read_rows(self._entry, "feed")
-            self._batch = EMPTY if batch is None else _named(batch.without_local())
+            self._batch = EMPTY if batch is None else named_rows(batch.without_local())
             self._entry = None
         return self._batch
 
 
-def _named(batch: columns.Batch) -> columns.Batch:
+def named_rows(batch: columns.Batch) -> columns.Batch:
     """Return a batch with its channels in the names of its properties, ``name#channel``, as records need them."""
     if not batch.channels:
         return batch
@@ -120,6 +122,8 @@ class LogReader:
         """Whether the end of the log was reached since the connection was last lost."""
         self.on_ledger: list[Callable[[LogEntry], None]] = []
         """Called with each ledger entry after the sequence at which `run` started, in order."""
+        self.on_rows: list[Callable[[RowsEntry], None]] = []
+        """Called with each entry of readings or observations, in order; one may come again."""
         self._observers = observers
         self._change: asyncio.Future[None] | None = None
         self._pages_max = pages_max
@@ -172,6 +176,8 @@ class LogReader:
                 self._ring_bytes += slot.size
                 for observer in self._observers:
                     observer.index_entry(entry)
+                for take in self.on_rows:
+                    take(slot)
             elif entry.subject.startswith(("ledger.", "carried.")):
                 for listener in self.on_ledger:
                     listener(entry)
@@ -199,6 +205,33 @@ class LogReader:
                 return EntryRange((), after, self._end_stored)
             return EntryRange(self._after(after), self._end, self._end_stored)
         return await self._page(after)
+
+    async def read_back(self, before: int) -> EntryRange:
+        """Return some entries before a sequence, newest first, complete down to `end`; `end` is 0 at the start.
+
+        Raises:
+            Unavailable: the log does not answer.
+        """
+        first, last = await self.log.bounds()
+        before = min(before, last + 1)
+        if before <= first:
+            return EntryRange((), 0, 0)
+        # Aligned, so that callers at different places share the cached pages.
+        start = max((before - 2) // _BACK_ENTRIES * _BACK_ENTRIES, first - 1)
+        position, stored, entries = start, self._clock.now(), list[RowsEntry]()
+        while position < before - 1:
+            span = await self.read(position)
+            if span.end <= position:
+                break
+            entries += [entry for entry in span.entries if entry.sequence < before]
+            # An upper bound for the entries before `start`: the time of the oldest entry after it.
+            stored = min(stored, entries[0].stored if entries else span.stored)
+            position = span.end
+        return EntryRange(entries[::-1], start if start >= first else 0, stored)
+
+    def is_past(self, time: int | None) -> bool:
+        """Return whether no entry can be stored before a time (µs UTC) any more; False for None."""
+        return time is not None and self._clock.now() >= time
 
     def is_in_memory(self, after: int) -> bool:
         """Return whether all entries after a sequence are in memory, where they do not expire."""

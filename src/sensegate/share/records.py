@@ -219,7 +219,7 @@ def columns(parts: Sequence[RowSlice], following: str) -> bytes:
     properties: dict[str, int] = {}
     nodes: dict[str, int] = {}
     pieces: dict[str, list[Any]] = {name: [] for name in _TYPES}
-    text: dict[int, str] = {}
+    text: dict[str, str] = {}
     count = 0
     for part in parts:
         batch, rows = part.batch, part.rows
@@ -233,7 +233,7 @@ def columns(parts: Sequence[RowSlice], following: str) -> bytes:
             pieces[name].append(getattr(batch, name)[rows])
         if batch.text:
             text.update(
-                (count + place, batch.text[row]) for place, row in enumerate(rows.tolist()) if row in batch.text
+                (str(count + place), batch.text[row]) for place, row in enumerate(rows.tolist()) if row in batch.text
             )
         count += len(rows)
     tree = {
@@ -265,7 +265,10 @@ _TYPES = {
     "flags": "<u4",
     "revision": "<u1",
 }
-"""Column -> numpy's name of its type. Times are µs UTC; `value` is NaN where `text` has the row."""
+"""Column -> numpy's name of its type. Times are µs UTC; `value` is NaN where `text` has the row.
+
+Keys of all maps are strings (of `text` the row in decimal digits), which readers accept by default.
+"""
 
 
 class RecordOrigin(NamedTuple):
@@ -321,8 +324,8 @@ def _describe(origins: list[RecordOrigin], properties: list[str], nodes: list[st
             "kind": kinds,
         },
         "words": {
-            "quality": _QUALITY,
-            "time_quality": _TIME_QUALITY,
-            "flags": {int(flag): str(flag.name).lower() for flag in Flag},
+            "quality": {str(code): word for code, word in _QUALITY.items()},
+            "time_quality": {str(code): word for code, word in _TIME_QUALITY.items()},
+            "flags": {str(int(flag)): str(flag.name).lower() for flag in Flag},
         },
     }

@@ -17,7 +17,7 @@ from sensegate.authority.divisions import short_code
 from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Action, Principal, Scope, demand
 from sensegate.authority.trail import Trail
-from sensegate.clock import Clock
+from sensegate.clock import DAY_US, Clock
 from sensegate.errors import Conflict, StoreFull, Unavailable
 from sensegate.share.access_requests import AccessRequests
 from sensegate.share.catalogue import DatasetCatalogue, QualityIndicators
@@ -30,13 +30,16 @@ from sensegate.share.federation_node import CentreRecords, NodeFederation
 from sensegate.share.feeds import Feed, FeedFilter, Feeds, check_feed
 from sensegate.share.grants import Admission, Grants
 from sensegate.share.hourly_ledgers import HourlyLedgers
-from sensegate.share.masks import Masks
+from sensegate.share.masks import NO_MASK, Mask, Masks
 from sensegate.share.metering import Metering, Usage, UsageReservation
 from sensegate.share.pages import RECHECK_S, FeedPages
 from sensegate.share.quota import month_of, read_within_quota
 from sensegate.share.reader import LogReader
 from sensegate.share.usage_statements import UsageStatements, encode_statement
 
+_AHEAD_US = DAY_US
+"""A request that names only phenomenon times starts at arrivals this long before: clocks of devices may be ahead."""
+_CATCH_UP_S = 1.0
 _log = structlog.get_logger(__name__)
 
 
@@ -48,10 +51,13 @@ class FeedRequest(msgspec.Struct, frozen=True):
     """Cursor; empty: none."""
     since: int | None = None
     """Time of arrival, µs UTC."""
-    divisions: tuple[str, ...] = ()
-    """Filter by division; empty: all. Likewise `properties` and `devices`."""
-    properties: tuple[str, ...] = ()
-    devices: tuple[str, ...] = ()
+    until: int | None = None
+    """Time of arrival before which records are wanted, µs UTC."""
+    wanted: FeedFilter = FeedFilter()
+    descending: bool = False
+    """Whether the last records to arrive come first."""
+    fields: tuple[str, ...] = ()
+    """Fields of each record, of `projection.FIELDS`; empty: all."""
 
 
 class SharingPolicy(msgspec.Struct, frozen=True):
@@ -212,20 +218,31 @@ class Sharing:
             Overloaded: the quota permits nothing now.
         """
         admission = self._admitted(principal, request, "http", form)
-        start = await self._start(request)
+        mask = _mask_of(admission)
+        until = None if request.until is None else mask.period_end(request.until)
+        if request.descending:
+            page = await self._page_back(admission, request, form, limit, until)
+            return msgspec.structs.replace(page, grant=admission.grant_id)
+        start = await self._start(request, mask)
 
         loop = asyncio.get_running_loop()
-        until = loop.time() + wait_s
+        wait_until = loop.time() + wait_s
 
         async def read(most: int) -> FeedPage:
             """Wait in steps, so that a grant that ends meanwhile ends the wait too."""
             place = start
             while True:
-                left_s = until - loop.time()
+                left_s = wait_until - loop.time()
                 page = await self.server.page(
-                    admission.selection, place, RecordEncoding(form), most, min(max(left_s, 0.0), RECHECK_S)
+                    admission.selection,
+                    place,
+                    RecordEncoding(form),
+                    most,
+                    min(max(left_s, 0.0), RECHECK_S),
+                    until=until,
+                    fields=request.fields,
                 )
-                if page.count or left_s <= 0:
+                if page.count or left_s <= 0 or not page.next:
                     return page
                 if self._admitted(principal, request, "http", form).selection != admission.selection:
                     return page
@@ -236,11 +253,36 @@ class Sharing:
         if self._admitted(principal, request, "http", form).selection != admission.selection:
             if admission.quota is not None:
                 admission.quota.refund(page.count)
-            return await self.page(principal, request, form=form, limit=limit, wait_s=max(until - loop.time(), 0.0))
+            return await self.page(
+                principal, request, form=form, limit=limit, wait_s=max(wait_until - loop.time(), 0.0)
+            )
         return msgspec.structs.replace(page, grant=admission.grant_id)
 
+    async def _page_back(
+        self, admission: Admission, request: FeedRequest, form: str, limit: int, until: int | None
+    ) -> FeedPage:
+        """Return the records before a cursor, the last to arrive first; see `page`."""
+        since = 0 if request.since is None else _mask_of(admission).period_start(request.since)
+        if request.after:
+            start = parse(request.after)
+            await self.reader.demand_same_history(start)
+        else:
+            _, last = await self.reader.log.bounds()
+            if until is not None:
+                last = min(last, await self.reader.log.sequence_at(until) - 1)
+            # Records that a caller knows to be committed must be found, even if not read here yet.
+            await self.reader.wait(last - 1, _CATCH_UP_S)
+            start = self.reader.after(last, 0)
+
+        async def read(most: int) -> FeedPage:
+            return await self.server.page_back(
+                admission.selection, start, RecordEncoding(form), most, since=since, fields=request.fields
+            )
+
+        return await read_within_quota(admission.quota, limit, read)
+
     def _admitted(self, principal: Principal, request: FeedRequest, delivery: str, form: str) -> Admission:
-        return self.grants.admit(principal, request.feed, _filter_of(request), delivery=delivery, form=form)
+        return self.grants.admit(principal, request.feed, request.wanted, delivery=delivery, form=form)
 
     async def open_stream(
         self,
@@ -263,8 +305,10 @@ class Sharing:
         def admit() -> Admission:
             return self._admitted(current_principal(), request, "sse", RecordEncoding.JSON)
 
-        _demand_volume(admit())
-        return self.server.stream(admit, await self._start(request), heartbeat_s=heartbeat_s, advance=advance)
+        admission = admit()
+        _demand_volume(admission)
+        start = await self._start(request, _mask_of(admission))
+        return self.server.stream(admit, start, heartbeat_s=heartbeat_s, advance=advance)
 
     async def open_pages(
         self, current_principal: Callable[[], Principal], request: FeedRequest, *, form: str, delivery: str = "ws"
@@ -280,16 +324,22 @@ class Sharing:
         def admit() -> Admission:
             return self._admitted(current_principal(), request, delivery, form)
 
-        _demand_volume(admit())
-        return FeedPages(self.server, admit, await self._start(request), RecordEncoding(form))
+        admission = admit()
+        _demand_volume(admission)
+        start = await self._start(request, _mask_of(admission))
+        return FeedPages(self.server, admit, start, RecordEncoding(form))
 
-    async def _start(self, request: FeedRequest) -> Cursor:
+    async def _start(self, request: FeedRequest, mask: Mask) -> Cursor:
         if request.after:
             return await self.reader.resume(request.after)
         first = await self.reader.first()
-        if request.since is None:
+        since = request.since
+        if since is None and request.wanted.begin is not None:
+            since = max(request.wanted.begin - _AHEAD_US, 0)
+        if since is None:
             return first
-        wanted = await self.reader.since(request.since)
+        # Where times are masked, only whole periods are told apart.
+        wanted = await self.reader.since(mask.period_start(since))
         return wanted if wanted.sequence > first.sequence else first
 
     def count(
@@ -410,8 +460,8 @@ def _demand_volume(admission: Admission) -> None:
         admission.quota.available(1)
 
 
-def _filter_of(request: FeedRequest) -> FeedFilter:
-    return FeedFilter(request.divisions, request.properties, request.devices)
+def _mask_of(admission: Admission) -> Mask:
+    return admission.selection.mask if admission.selection else NO_MASK
 
 
 def _facts(feed: Feed) -> dict[str, object]:

@@ -12,12 +12,15 @@ from sensegate.authority import audit_opening
 from sensegate.authority.devices import Devices
 from sensegate.authority.heads import HourlyHeads
 from sensegate.authority.opening import Callers
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.opening import Core
 from sensegate.model import QualityRow
 from sensegate.ports import Log
 from sensegate.share import wiring
 from sensegate.share.floors import GradeFloors
 from sensegate.share.hourly_ledgers import HourlyLedgers
+from sensegate.share.last_values import LastValues
+from sensegate.share.last_values_store import LastValueTask
 from sensegate.share.pushing import PushDelivery, open_push
 from sensegate.share.reader import LogObserver, LogReader
 from sensegate.share.sharing import Centre, Sharing
@@ -40,8 +43,11 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The open sharing stage."""
 
     sharing: Sharing
+    last_values: LastValues
+    """Of every series of the log, as far as it may be delivered."""
     floors: GradeFloors
     signing_key: Ed25519PrivateKey
+    last_value_task: LastValueTask
     push: PushDelivery
     delivered_hourly: HourlyHeads
     """Records on the trail every hour what was delivered."""
@@ -51,7 +57,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def warnings(self) -> list[str]:
         """Return what is wrong and does not stop deliveries."""
         problem = self.sharing.hourly.problem
-        return [*self.delivered_hourly.warnings(), *([problem] if problem else [])]
+        return [*self.delivered_hourly.warnings(), *([problem] if problem else []), *self.last_value_task.warnings()]
 
 
 async def open_share(
@@ -80,13 +86,20 @@ async def open_share(
     )
     await sharing.open(core.log.end_at_open)
     stack.push_async_callback(sharing.close)
+    last_values = LastValues()
+    bucket = await KvBucket.open(core.bus, "latest", bytes_max=config.store.registry_bytes)
+    last_value_task = LastValueTask(last_values, reader, bucket, devices, clock)
+    await last_value_task.open()
+    stack.push_async_callback(last_value_task.save)
     push = await open_push(core, sharing, callers.tokens, callers.audit, stack)
     hourly = audit_opening.hourly_heads(callers.audit, clock, config, sharing.usage)
     return Share(
         sharing=sharing,
+        last_values=last_values,
+        last_value_task=last_value_task,
         floors=GradeFloors(sharing.catalogue, sharing.feeds),
         signing_key=key,
         push=push,
         delivered_hourly=hourly,
-        tasks={"share": sharing.run, **push.tasks, "audit": hourly.run},
+        tasks={"share": sharing.run, "last values": last_value_task.run, **push.tasks, "audit": hourly.run},
     )

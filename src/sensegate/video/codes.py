@@ -72,12 +72,25 @@ def event(make: str, code: str | int) -> str:
     """Return the word of an event, ``other`` if the code is unknown.
 
     GB/T 28181: ``method`` or ``method/type``; an unknown type falls back to its method. ONVIF: the topic without
-    prefixes and sources (``RuleEngine/LineDetector/Crossed``).
+    prefixes and sources (``RuleEngine/LineDetector/Crossed``), see also `onvif_event`.
     """
     result = word("event", make, code)
     if result is None and make == "gb28181" and isinstance(code, str):
         result = word("event", make, code.partition("/")[0])
     return OTHER if result is None else result
+
+
+_APPLICATIONS: Final = "CameraApplicationPlatform/"
+
+
+def onvif_event(topic: str) -> str | None:
+    """Return the word of an ONVIF topic without prefixes, None if it is unknown.
+
+    Applications on Axis cameras have topics of their own: ``CameraApplicationPlatform/VMD/Camera1ProfileANY``.
+    """
+    if topic.startswith(_APPLICATIONS):
+        return word("event", "axis", topic.split("/")[1])
+    return word("event", "onvif", topic)
 
 
 def state_property(event_word: str) -> str:

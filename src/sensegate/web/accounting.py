@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
+from aiohttp import web
 
 from sensegate.authority.scope import Action, Principal, allows
 from sensegate.bus import ledger as kinds
@@ -17,7 +20,7 @@ from sensegate.bus.unreadable import read
 from sensegate.clock import HOUR_US
 from sensegate.errors import NotFound
 from sensegate.model import DeviceState, QualityRow
-from sensegate.web import listing
+from sensegate.web import listing, record_query
 from sensegate.web.bodies import AuditRow, LedgerReport, LedgerRow, QuarantineRow
 from sensegate.web.deps import WebDependencies
 from sensegate.web.problems import BadRequest
@@ -146,16 +149,53 @@ def _key(row: LedgerCount, by: str, node: str, divisions: dict[str, str]) -> str
     return node
 
 
-async def _ledger(call: Call) -> LedgerReport:
-    deps, by = call.deps, call.text("by", "node")
+async def _ledger(call: Call) -> LedgerReport | web.Response:
+    by = call.text("by", "node")
     if by not in _BY:
         raise BadRequest(f"query: by: '{by[:20]}' is unknown; use one of {', '.join(_BY)}")
-    since = call.time("since") or deps.clock.now() - HOUR_US
-    first = since // HOUR_US
+    media = record_query.accepted(call, ("application/json", "text/csv"))
+    report = await _report(call, by, *_hours(call))
+    if media == "text/csv":
+        return web.Response(
+            text=_csv(report.rows, by),
+            content_type="text/csv",
+            charset="utf-8",
+            headers={"Content-Disposition": 'attachment; filename="ledger.csv"', "X-Balanced": str(report.balanced)},
+        )
+    return report
+
+
+def _hours(call: Call) -> tuple[int, int | None]:
+    """Return the first hour of a report, and the one before which it ends; None: it does not end."""
+    begin, end = record_query.instant(call, "from"), record_query.instant(call, "to")
+    if begin is not None and call.text("since"):
+        raise BadRequest("query: from and since are both given; give one of them")
+    if begin is None:
+        begin = call.time("since") or call.deps.clock.now() - HOUR_US
+    if end is not None and end <= begin:
+        raise BadRequest("query: to: is not after from; give a later time")
+    return begin // HOUR_US, None if end is None else -(-end // HOUR_US)
+
+
+def _csv(rows: Iterable[LedgerRow], by: str) -> str:
+    """Return the rows of a report as CSV."""
+    file = io.StringIO(newline="")
+    columns = [by, "count"] if by == "reason" else [by, *_COLUMNS.values(), *(["refused"] if by == "device" else [])]
+    writer = csv.writer(file)
+    writer.writerow(columns)
+    for row in rows:
+        key, *counts = (str(getattr(row, column)) for column in columns)
+        # A device may bear a name that a spreadsheet would take for a formula.
+        writer.writerow([f"'{key}" if key.startswith(("=", "+", "-", "@")) else key, *counts])
+    return file.getvalue()
+
+
+async def _report(call: Call, by: str, first: int, end: int | None) -> LedgerReport:
+    deps = call.deps
     wanted = call.values("node")
-    nodes = [node for node in deps.hourly.nodes(first) if not wanted or node in wanted]
+    nodes = [node for node in deps.hourly.nodes(first, end) if not wanted or node in wanted]
     access = _LedgerAccess(call.principal, _places(deps))
-    parts = [(node, deps.hourly.total(node, first)) for node in nodes]
+    parts = [(node, deps.hourly.total(node, first, end)) for node in nodes]
     # The tally can take long; the ledgers are copies, so that a thread may read them.
     groups, totals = await asyncio.to_thread(tally, parts, access, by)
     refused = {name: counts for name, counts in deps.refused().items() if access.may_see_device(name, deps.division)}
@@ -302,11 +342,15 @@ ROUTES = (
         action=Action.READ_LEDGER,
         query=(
             _SINCE,
+            QueryParam("from", "as since, with a zone"),
+            QueryParam("to", "time at which to end; whole hours are counted"),
             QueryParam("by", f"group rows by one of {', '.join(_BY)}"),
             QueryParam("node", "filter by node"),
             QueryParam("limit", "maximum number of rows", "integer"),
         ),
         response=LedgerReport,
+        media=("application/json", "text/csv"),
+        errors=(406,),
     ),
     Route(
         method="GET",

@@ -15,20 +15,11 @@ from sensegate.share.consumers import ConsumerInfo
 from sensegate.share.cursor import Cursor
 from sensegate.share.feeds import Feed
 from sensegate.share.sharing import FeedRequest
-from sensegate.web import listing, problems
+from sensegate.web import listing, problems, record_query
 from sensegate.web.bodies import NewFeed, RecordPage
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route
 
-FORMS = {
-    "application/json": "json",
-    "application/x-ndjson": "ndjson",
-    "text/csv": "csv",
-    "application/vnd.msgpack": "msgpack",
-    "application/senml+json": "senml",
-    "application/vnd.apache.parquet": "parquet",
-}
-_MEDIA = {form: media for media, form in FORMS.items()}
 HEARTBEAT_S = 15.0
 _WRITE_BYTES_MAX = 262_144
 """Largest single write, which bounds what is buffered for a slow subscriber."""
@@ -67,42 +58,10 @@ async def _delete(call: Call) -> web.Response:
     return web.Response(status=204)
 
 
-def request_of(call: Call, after: str) -> FeedRequest:
-    """Return the feed request of a call that continues after a cursor."""
-    if after and call.text("since"):
-        raise BadRequest("query: after and since are both given; give one of them")
-    return FeedRequest(
-        call.path("feed"),
-        after,
-        call.time("since"),
-        call.values("division"),
-        call.values("property"),
-        call.values("device"),
-    )
-
-
-def _form(call: Call) -> str:
-    """Return the first form that the caller accepts; JSON without an Accept header.
-
-    Raises:
-        BadRequest: no supported form is accepted (406).
-    """
-    accepted = call.request.headers.get("Accept", "*/*").lower()
-    for part in accepted.split(","):
-        media = part.partition(";")[0].strip()
-        if media in FORMS:
-            return FORMS[media]
-        if media in {"*/*", "application/*", ""}:
-            return "json"
-        if media == "text/*":
-            return "csv"
-    raise BadRequest(f"Accept: no media type is supported; use one of {', '.join(FORMS)}", status=406)
-
-
 async def _records(call: Call) -> web.Response:
     config, share = call.deps.config, call.deps.share
-    form = _form(call)
-    request = request_of(call, call.text("after"))
+    form, media = record_query.media_of(call)
+    request = record_query.request_of(call, call.text("after"))
     limit = call.integer("limit", 1_000, config.page_max)
     wait_s = call.seconds("wait", 0.0, config.long_poll_max_s)
     page = await share.page(call.principal, request, form=form, limit=limit, wait_s=wait_s)
@@ -111,19 +70,17 @@ async def _records(call: Call) -> web.Response:
     caller, size = call.principal, len(page.body)
     async with share.reserve(caller, request.feed, form, page.count, page.grant):
         share.count(caller, request.feed, form, requests=1, records=page.count, size=size, grant=page.grant)
-    query = {**call.request.query, "after": page.next}
-    query.pop("since", None)
-    following = call.request.rel_url.with_query(query)
-    headers = {"X-Next-Cursor": page.next, "X-Count": str(page.count), "Link": f'<{following}>; rel="next"'}
+    headers = {"X-Next-Cursor": page.next, "X-Count": str(page.count)}
+    if page.next:
+        following = call.request.rel_url.update_query(after=page.next)
+        if not request.descending:
+            following = following.without_query_params("since")
+        headers["Link"] = f'<{following}>; rel="next"'
     if page.grant and (left := share.quota_left(page.grant)) is not None:
         headers["X-Quota-Left"] = str(left)
     if form in {"csv", "parquet"}:
         headers["Content-Disposition"] = f'attachment; filename="{request.feed}.{form}"'
-    return web.Response(body=page.body, content_type=_MEDIA[form], headers=headers, charset=_charset(form))
-
-
-def _charset(form: str) -> str | None:
-    return "utf-8" if form == "csv" else None
+    return web.Response(body=page.body, content_type=media, headers=headers, charset="utf-8" if form == "csv" else None)
 
 
 def current_principal_of(call: Call) -> Callable[[], Principal]:
@@ -139,7 +96,7 @@ def current_principal_of(call: Call) -> Callable[[], Principal]:
 
 
 async def _stream(call: Call) -> web.StreamResponse:
-    request = request_of(call, call.request.headers.get("Last-Event-ID", "") or call.text("after"))
+    request = record_query.request_of(call, call.request.headers.get("Last-Event-ID", "") or call.text("after"))
     principal = call.principal
     with call.deps.consumers.registered(principal.id, request.feed, "sse") as consumer:
         return await _streamed(call, request, consumer)
@@ -195,13 +152,6 @@ async def _send(response: web.StreamResponse, body: bytes) -> None:
         await response.write(view[start : start + _WRITE_BYTES_MAX])
 
 
-SELECTION_PARAMS = (
-    QueryParam("after", "cursor after which to continue"),
-    QueryParam("since", "time of arrival from which to start, or how far back (30m, 1h)"),
-    QueryParam("division", "filter by division"),
-    QueryParam("property", "filter by property"),
-    QueryParam("device", "filter by device"),
-)
 _READ = Action.READ_READINGS
 ROUTES = (
     Route(
@@ -261,16 +211,17 @@ ROUTES = (
         method="GET",
         path=f"{API}/feeds/{{feed}}/records",
         handler=_records,
-        summary="Get records after a cursor, history first, then live; optionally waits for the first.",
+        summary="Get records after a cursor, in the order of arrival or against it; optionally waits for the first.",
         tag="feeds",
         action=_READ,
         query=(
-            *SELECTION_PARAMS,
+            *record_query.SELECTION_PARAMS,
+            *record_query.PAGE_PARAMS,
             QueryParam("limit", "maximum number of records, default 1,000", "integer"),
             QueryParam("wait", "seconds to wait for the first record", "number"),
         ),
         response=RecordPage,
-        media=tuple(FORMS),
+        media=tuple(record_query.MEDIA_TYPES.values()),
         errors=(404, 406, 410),
     ),
     Route(
@@ -280,8 +231,9 @@ ROUTES = (
         summary="Stream records as server-sent events; `id:` is the cursor, `Last-Event-ID` resumes.",
         tag="feeds",
         action=_READ,
-        query=SELECTION_PARAMS,
+        query=record_query.SELECTION_PARAMS,
         media=("text/event-stream",),
+        is_stream=True,
         errors=(404, 410),
     ),
 )

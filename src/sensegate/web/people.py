@@ -1,4 +1,4 @@
-"""REST: accounts of people; each level manages those below it."""
+"""REST: accounts of people; each level manages those below it, auditors manage auditors."""
 
 from __future__ import annotations
 
@@ -146,6 +146,7 @@ ROUTES = (
         summary="List the accounts in the caller's scope.",
         tag="people",
         action=_CHANGE,
+        or_action=Action.CHANGE_AUDITORS,
         query=listing.params(PersonRow),
         response=list[PersonRow],
         errors=(404,),
@@ -157,6 +158,7 @@ ROUTES = (
         summary="Create an account of a level below the caller's; its initial password is shown only once.",
         tag="people",
         action=_CHANGE,
+        or_action=Action.CHANGE_AUDITORS,
         body=NewPerson,
         response=InitialPassword,
         status=201,
@@ -178,6 +180,7 @@ ROUTES = (
         summary="Change an account; open sessions have the change at once.",
         tag="people",
         action=_CHANGE,
+        or_action=Action.CHANGE_AUDITORS,
         body=PersonChange,
         response=PersonRow,
         errors=(404, 409, 412, 428),
@@ -189,6 +192,7 @@ ROUTES = (
         summary="Reset the password of an account; its sessions end.",
         tag="people",
         action=_CHANGE,
+        or_action=Action.CHANGE_AUDITORS,
         response=InitialPassword,
         status=201,
         errors=(404, 409),
@@ -200,6 +204,7 @@ ROUTES = (
         summary="Delete an account permanently; its name is not assigned again.",
         tag="people",
         action=_CHANGE,
+        or_action=Action.CHANGE_AUDITORS,
         status=204,
         errors=(404, 409),
     ),

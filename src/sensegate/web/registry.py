@@ -40,16 +40,17 @@ async def _me(call: Call) -> CallerInfo:
 async def _divisions(call: Call) -> listing.RowPage[DivisionRow]:
     rows = [
         DivisionRow(row.code, row.full, row.name_zh, row.name_en, row.level, row.parent, row.as_of)
-        for row in call.deps.divisions.within(call.principal.scope.division)
+        for row in call.deps.divisions.within(_PROVINCE)
     ]
     return listing.page_of(call, rows, DivisionRow, "code")
 
 
 async def _division(call: Call) -> DivisionRow:
     row = call.deps.divisions.get(call.path("code"))
-    if not row.code.startswith(call.principal.scope.division):
-        raise NotFound(f"there is no division {row.code} in your scope")
     return DivisionRow(row.code, row.full, row.name_zh, row.name_en, row.level, row.parent, row.as_of)
+
+
+_PROVINCE = "44"
 
 
 def _bound(value: float) -> float | None:
@@ -95,13 +96,25 @@ def unknown_property(name: str) -> str:
     return f"there is no property '{name[:64]}'" + (f"; did you mean '{near}'?" if near else "")
 
 
+def _visible_profiles(call: Call) -> list[ProfileRow]:
+    """Return the profiles in force; without the right to read the registry only what a reader of records needs."""
+    rows = call.deps.profiles()
+    if has_right(call.principal, Action.READ_REGISTRY):
+        return list(rows)
+    return [
+        ProfileRow(row.id, row.version, row.title, properties=row.properties, format=row.format)
+        for row in rows
+        if row.version
+    ]
+
+
 async def _profiles(call: Call) -> listing.RowPage[ProfileRow]:
-    return listing.page_of(call, call.deps.profiles(), ProfileRow, "id")
+    return listing.page_of(call, _visible_profiles(call), ProfileRow, "id")
 
 
 async def _profile(call: Call) -> ProfileRow:
     name = f"{call.path('vendor')}/{call.path('model')}"
-    for row in call.deps.profiles():
+    for row in _visible_profiles(call):
         if row.id == name:
             return row
     raise NotFound(f"there is no profile '{name[:80]}'; GET {API}/profiles lists them")
@@ -160,7 +173,6 @@ async def _usage(call: Call) -> listing.RowPage[UsageRow]:
     return listing.page_of(call, rows, UsageRow, "token")
 
 
-_READ = Action.READ_REGISTRY
 ROUTES = (
     Route(
         method="GET",
@@ -174,9 +186,9 @@ ROUTES = (
         method="GET",
         path=f"{API}/divisions",
         handler=_divisions,
-        summary="List the administrative divisions in the caller's scope.",
+        summary="List the administrative divisions.",
         tag="registry",
-        action=_READ,
+        conditional=True,
         query=listing.params(DivisionRow),
         response=list[DivisionRow],
     ),
@@ -186,7 +198,6 @@ ROUTES = (
         handler=_division,
         summary="Get a division.",
         tag="registry",
-        action=_READ,
         response=DivisionRow,
         errors=(404,),
     ),
@@ -196,6 +207,7 @@ ROUTES = (
         handler=_properties,
         summary="List the properties of the property table.",
         tag="registry",
+        conditional=True,
         query=listing.params(PropertyRow),
         response=list[PropertyRow],
     ),
@@ -212,9 +224,9 @@ ROUTES = (
         method="GET",
         path=f"{API}/profiles",
         handler=_profiles,
-        summary="List the device profiles in force.",
+        summary="List the device profiles in force; topics and problems only to readers of the registry.",
         tag="registry",
-        action=_READ,
+        conditional=True,
         query=listing.params(ProfileRow),
         response=list[ProfileRow],
     ),
@@ -224,7 +236,6 @@ ROUTES = (
         handler=_profile,
         summary="Get a device profile.",
         tag="registry",
-        action=_READ,
         response=ProfileRow,
         errors=(404,),
     ),
@@ -235,6 +246,7 @@ ROUTES = (
         summary="List the tokens in the caller's scope, without their secrets.",
         tag="tokens",
         action=Action.CHANGE_TOKENS,
+        or_action=Action.CHANGE_AUDITORS,
         query=listing.params(TokenRow),
         response=list[TokenRow],
     ),
@@ -242,9 +254,10 @@ ROUTES = (
         method="POST",
         path=f"{API}/tokens",
         handler=_make_token,
-        summary="Create a token, shown only once; its role and scope are within the caller's.",
+        summary="Create a token, shown only once; its rights, scope and feeds are among the caller's.",
         tag="tokens",
         action=Action.CHANGE_TOKENS,
+        or_action=Action.CHANGE_AUDITORS,
         body=NewToken,
         response=CreatedToken,
         status=201,

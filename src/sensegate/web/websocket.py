@@ -23,8 +23,9 @@ from sensegate.share.consumers import ConsumerInfo
 from sensegate.share.delivery import FeedPage
 from sensegate.share.pages import FeedPages
 from sensegate.web import problems
-from sensegate.web.feeds import HEARTBEAT_S, SELECTION_PARAMS, current_principal_of, request_of
+from sensegate.web.feeds import HEARTBEAT_S, current_principal_of
 from sensegate.web.problems import BadRequest
+from sensegate.web.record_query import SELECTION_PARAMS, request_of
 from sensegate.web.routing import API, Call, QueryParam, Route
 
 CREDIT = 1_000
@@ -206,6 +207,7 @@ ROUTES = (
         ),
         media=("application/json", "application/vnd.msgpack"),
         status=101,
+        is_stream=True,
         errors=(404, 410, 426),
     ),
 )

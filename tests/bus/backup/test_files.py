@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensegate.authority import audit_opening
+from sensegate.authority import audit_opening, break_glass
 from sensegate.bus import encryption, inventory, restores, timelines
 from sensegate.bus.backup import contents, manifest, secret_file
 from sensegate.bus.backup.contents import FileKind
@@ -38,6 +38,7 @@ KEY = b"a passphrase of the backup"
         ("engine/store.key", FileKind.SECRET),
         ("link.json", FileKind.SECRET),
         ("admin.token", FileKind.SECRET),
+        ("auditor.token", FileKind.SECRET),
         ("a file that a later release adds", FileKind.SECRET),
         ("duplicates/run-1", FileKind.OMITTED),
         ("engine/nats-0123456789abcdef.conf", FileKind.OMITTED),
@@ -46,6 +47,7 @@ KEY = b"a passphrase of the backup"
         ("aside-20261201T000000Z/masks.key", FileKind.OMITTED),
         ("writer.json.part", FileKind.OMITTED),
         ("run.json", FileKind.OMITTED),
+        (break_glass.FILE, FileKind.OMITTED),
     ],
 )
 def test_the_kind_of_a_file(path: str, kind: FileKind) -> None:

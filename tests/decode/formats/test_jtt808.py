@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.decode.formats.jtt808 import parse
+from sensegate.decode.frame import WarnedObject
 from sensegate.errors import Rejected
 from sensegate.frames import jtt808
 from sensegate.model import QuarantineReason
@@ -54,7 +55,7 @@ def test_reports_of_a_blind_area() -> None:
     tree = parse(vehicle(body, message=jtt808.LOCATIONS))
     assert [entry["time"] for entry in tree["reports"]] == ["2026-01-01T06:00:00", "2026-01-01T07:00:00"]
     assert tree["late"]
-    assert refusal(vehicle(body[:-1], message=jtt808.LOCATIONS)).reason == QuarantineReason.MALFORMED
+    assert len(parse(vehicle(body[:-1], message=jtt808.LOCATIONS))["reports"]) == 1
     assert refusal(vehicle(body + b"\0", message=jtt808.LOCATIONS)).reason == QuarantineReason.MALFORMED
 
 
@@ -71,10 +72,32 @@ def test_a_wrong_check_is_refused_by_its_own_reason() -> None:
 
 
 def test_what_is_cut_short_is_malformed() -> None:
-    """A body shorter than a position, an item longer than what is left."""
+    """A body shorter than a position."""
     assert refusal(vehicle(bytes(27))).reason == QuarantineReason.MALFORMED
-    assert refusal(vehicle(position(items=b"\x01\x04\x00"))).reason == QuarantineReason.MALFORMED
     assert refusal(b"\x7e\x7e").reason == QuarantineReason.MALFORMED
+
+
+def test_a_position_before_an_item_that_is_cut_short_is_kept() -> None:
+    """Position and items before the cut stay; the rest is marked."""
+    tree = parse(vehicle(position(items=b"\x01\x04\x00\x00\x00\x64\x30\x01\x11\x31\x09\x01")))
+    (report,) = tree["reports"]
+    assert (report["mileage"], report["signal"], "satellites" in report) == (10.0, 17, False)
+    assert report["lat"] == parse(vehicle(position()))["reports"][0]["lat"]
+    assert isinstance(tree, WarnedObject)
+    assert tree.warnings == ("item 31 is truncated",)
+
+
+def test_reports_before_one_that_is_cut_short_are_kept() -> None:
+    """0704: the whole reports before the cut stay, and a cut item within one costs that item alone."""
+    whole, short = position(), position(items=b"\x01\x04\x00")
+    body = b"\x00\x03\x01" + b"".join(len(part).to_bytes(2) + part for part in (whole, short))
+    tree = parse(vehicle(body + b"\x00\x20" + bytes(3), message=jtt808.LOCATIONS))
+    assert (len(tree["reports"]), tree["late"]) == (2, True)
+    assert isinstance(tree, WarnedObject)
+    assert tree.warnings == ("item 01 is truncated", "3 reports announced, truncated after 2")
+    assert refusal(vehicle(b"\x00\x02\x01\x00\x20" + bytes(9), message=jtt808.LOCATIONS)).reason == (
+        QuarantineReason.MALFORMED
+    )
 
 
 def test_a_time_that_is_none_stays_as_it_is() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,58 @@ def test_rain_and_levels_of_an_hour() -> None:
     assert (begins[0][2], begins[11][2]) == ("2026-01-01T08:05:00", "2026-01-01T09:00:00")
 
 
+@pytest.mark.parametrize(
+    ("observed", "sent", "function", "first"),
+    [
+        ("2601010800", "260101080012", 0x34, "2026-01-01T07:05:00"),
+        ("2601010800", "260101080912", 0x32, "2026-01-01T07:05:00"),
+        ("2601010705", "260101080012", 0x34, "2026-01-01T07:05:00"),
+        ("2601010700", "260101080012", 0x34, "2026-01-01T07:00:00"),
+        ("2601010705", "260101080812", 0x32, "2026-01-01T07:05:00"),
+        ("2601010705", "260102093012", 0x34, "2026-01-01T07:05:00"),  # from the store: the rule of the function
+        ("2601010800", "260102093012", 0x32, "2026-01-01T07:05:00"),
+        ("2601010705", "FFFFFFFFFFFF", 0x34, "2026-01-01T07:05:00"),
+    ],
+)
+def test_the_time_of_sending_tells_where_the_observation_time_stands(
+    observed: str, sent: str, function: int, first: str
+) -> None:
+    """An hour that is sent at once ends at its observation time; one that is sent an hour later begins there."""
+    elements = element(0xF4, bytes(12)) + element(0xF5, bytes(24))
+    found = values(parse(report(elements, function=function, observed=observed, sent=sent)))
+    assert [found[0][2], found[12][2]] == [first, first]
+    assert all(earlier[2] < later[2] for earlier, later in itertools.pairwise(found[:12]))
+
+
+@pytest.mark.parametrize(("hour", "first"), [("ends", "07:05"), ("begins", "08:05"), ("first", "08:00")])
+def test_a_profile_decides_where_the_observation_time_stands(hour: Any, first: str) -> None:
+    """The key goes before what the time of sending tells."""
+    found = values(parse(report(element(0xF4, bytes(12)), function=0x34), Sl651Part(hour=hour)))
+    assert found[0][2] == f"2026-01-01T{first}:00"
+
+
+@pytest.mark.parametrize(
+    ("step", "count", "times"),
+    [
+        ("000005", 36, {0: "01T08:00", 11: "01T08:55", 12: "01T09:00", 35: "01T10:55"}),
+        ("000100", 36, {0: "01T08:00", 11: "01T08:55", 12: "01T09:00", 35: "01T10:55"}),
+        ("000010", 3, {0: "01T08:00", 2: "01T08:20"}),
+        ("010000", 24, {0: "01T08:00", 11: "01T08:55", 12: "02T08:00"}),
+    ],
+)
+@pytest.mark.parametrize(("number", "size", "scale"), [(0xF4, 1, 10), (0xF5, 2, 100), (0xFC, 2, 100)])
+def test_series_of_five_minutes_in_an_answer(  # noqa: PLR0917 - one of the columns
+    number: int, size: int, scale: int, step: str, count: int, times: dict[int, str]
+) -> None:
+    """38H with a step and DRP or DRZ: the values have their fixed width, whatever the definition byte says."""
+    raw = b"".join(value.to_bytes(size) for value in [*range(count - 1), 256**size - 1])
+    for shape in (12 * size << 3 & 0xFF, size << 3):
+        tree = parse(report(b"\x04\x18" + bytes.fromhex(step) + bytes([number, shape]) + raw, function=0x38))
+        found = values(tree)
+        assert [value for _, value, _ in found] == [value / scale for value in range(count - 1)] + [None]
+        assert {at: found[at][2] for at in times} == {at: f"2026-01-{time}:00" for at, time in times.items()}
+
+
 def test_an_hour_whose_definition_byte_is_wrong() -> None:
     """Twelve and twenty-four bytes are fixed; a definition that says otherwise is named odd (seen in the field: 5C)."""
     level = b"".join(number.to_bytes(2) for number in range(12))
@@ -184,6 +237,13 @@ def test_what_is_cut_short_is_malformed(body: bytes, said: str) -> None:
     """Half an element is no element."""
     why = refusal(report(body))
     assert (why.reason, said in why.detail) == (QuarantineReason.MALFORMED, True)
+
+
+def test_values_before_an_element_that_is_cut_short_are_kept() -> None:
+    """What stands before the cut stays, with a warning."""
+    tree = parse(report(element(0x39, bcd(10490, 4), 3) + b"\x38\x12\x12"))
+    assert values(tree) == [("Z", 10.49, EIGHT)]
+    assert tree.warnings == ("an element of 2 bytes is truncated",)
 
 
 def test_a_wrong_crc_is_refused_by_its_own_reason() -> None:

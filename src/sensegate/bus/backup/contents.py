@@ -35,6 +35,7 @@ OMITTED: Final = (
     "run.json",
     "standby.json",
     "promote",
+    "break-glass.json",  # an order for this machine and this hour
     ".touched",
     "scrub.order",
     "scrub.status",

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sensegate import metrics
-from sensegate.decode.frame import PayloadFormat, PayloadFrame, plain
+from sensegate.decode.frame import PayloadFormat, PayloadFrame, WarnedObject, plain
 from sensegate.errors import Rejected
 from sensegate.frames import gbt26875
 from sensegate.model import QuarantineReason
@@ -230,7 +230,8 @@ def parse(payload: bytes) -> dict[str, Any]:
     if not unit.checksum_ok:
         raise Rejected(QuarantineReason.CRC_FAIL, "the checksum does not match")
     source = gbt26875.format_address(unit.source)
-    return {
+    warnings: list[str] = []
+    tree = {
         "serial": unit.serial,
         "version": f"{unit.version[0]}.{unit.version[1]}",
         "sent": clock(unit.sent),
@@ -238,11 +239,13 @@ def parse(payload: bytes) -> dict[str, Any]:
         "target": gbt26875.format_address(unit.target),
         "command": unit.command,
         "type": unit.data[0] if unit.data else None,
-        "objects": _objects(unit.data, source),
+        "objects": _objects(unit.data, source, warnings),
     }
+    return WarnedObject(tree, warnings) if warnings else tree
 
 
-def _objects(data: bytes, source: str) -> list[Object]:
+def _objects(data: bytes, source: str, warnings: list[str]) -> list[Object]:
+    """Read the objects; those before one that is truncated are kept, with a warning."""
     if len(data) < 2 or data[0] > _UPWARD_MAX:
         return []
     number, count = data[0], data[1]
@@ -250,7 +253,15 @@ def _objects(data: bytes, source: str) -> list[Object]:
     if read_object is None:
         return []
     read = _Reader(data[2:], source)
-    objects = [read_object(read) for _ in range(count)]
+    objects: list[Object] = []
+    for _ in range(count):
+        try:
+            objects.append(read_object(read))
+        except Rejected as rejection:
+            if not objects:
+                raise
+            warnings.append(f"{count} objects announced, {rejection.detail}")
+            return objects
     if read.left:
         raise Rejected(QuarantineReason.MALFORMED, f"{read.left} bytes after the last of {count} objects")
     return objects

@@ -3,7 +3,8 @@
 The tree: ``{"message", "phone", "serial", "version", "packets", "packet", "late", "reports": [{"time", "lat", "lon",
 "altitude", "speed", "heading", "alarm", "alarms", "status", "states", "items", "mileage", "fuel", …}]}``; ``message``
 as four hex digits, ``items`` by their id (two hex digits) as hex. Only 0200 and 0704 have reports; ``late`` is true for
-reports from an area without coverage (0704 of type 1). Times are ISO 8601 without a zone (GMT+8 by the standard).
+reports from an area without coverage (0704 of type 1). What stands before an item or a report that is cut short is
+kept, with a warning. Times are ISO 8601 without a zone (GMT+8 by the standard).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sensegate import metrics
-from sensegate.decode.frame import PayloadFormat, PayloadFrame, plain
+from sensegate.decode.frame import PayloadFormat, PayloadFrame, WarnedObject, plain
 from sensegate.errors import Rejected
 from sensegate.frames import jtt808
 from sensegate.model import QuarantineReason
@@ -61,16 +62,17 @@ def parse(payload: bytes) -> dict[str, Any]:
         raise Rejected(QuarantineReason.CRC_FAIL, "the XOR checksum does not match")
     late = False
     reports: list[Report] = []
+    warnings: list[str] = []
     if message.message in {jtt808.LOCATION, jtt808.LOCATIONS}:
         if message.encrypted or message.packets > 1:
             form = "encrypted" if message.encrypted else "in several packets"
             raise Rejected(QuarantineReason.SCHEMA, f"a position that is {form} cannot be read")
         if message.message == jtt808.LOCATION:
-            reports = [_report(message.body)]
+            reports = [_report(message.body, warnings)]
         else:
             late = message.body[2:3] == b"\x01"
-            reports = _batch_reports(message.body)
-    return {
+            reports = _batch_reports(message.body, warnings)
+    tree = {
         "message": f"{message.message:04X}",
         "phone": message.phone,
         "serial": message.serial,
@@ -80,9 +82,10 @@ def parse(payload: bytes) -> dict[str, Any]:
         "late": late,
         "reports": reports,
     }
+    return WarnedObject(tree, warnings) if warnings else tree
 
 
-def _batch_reports(body: bytes) -> list[Report]:
+def _batch_reports(body: bytes, warnings: list[str]) -> list[Report]:
     count = int.from_bytes(body[:2])
     if count > REPORTS_MAX:
         raise Rejected(QuarantineReason.SCHEMA, f"more than {REPORTS_MAX} reports")
@@ -91,21 +94,24 @@ def _batch_reports(body: bytes) -> list[Report]:
     for _ in range(count):
         length = int.from_bytes(body[position : position + 2])
         position += 2
-        if len(body) < position + length:
-            raise Rejected(QuarantineReason.MALFORMED, f"{count} reports announced, truncated after {len(reports)}")
-        reports.append(_report(body[position : position + length]))
+        if len(body) < position + length or not length:
+            if not reports:
+                raise Rejected(QuarantineReason.MALFORMED, f"{count} reports announced, the first is truncated")
+            warnings.append(f"{count} reports announced, truncated after {len(reports)}")
+            return reports
+        reports.append(_report(body[position : position + length], warnings))
         position += length
     if position != len(body):
         raise Rejected(QuarantineReason.MALFORMED, f"bytes after the last of {count} reports")
     return reports
 
 
-def _report(body: bytes) -> Report:
+def _report(body: bytes, warnings: list[str]) -> Report:
     if len(body) < _BASIC:
         raise Rejected(QuarantineReason.MALFORMED, f"a position has at least {_BASIC} bytes; there are {len(body)}")
     alarm, status = int.from_bytes(body[:4]), int.from_bytes(body[4:8])
     lat, lon = int.from_bytes(body[8:12]) / 1e6, int.from_bytes(body[12:16]) / 1e6
-    items = _items(body[_BASIC:])
+    items = _items(body[_BASIC:], warnings)
     report: Report = {
         "time": _clock(body[22:_BASIC]),
         "lat": -lat if status & _SOUTH else lat,
@@ -125,14 +131,15 @@ def _report(body: bytes) -> Report:
     return report
 
 
-def _items(raw: bytes) -> dict[str, str]:
+def _items(raw: bytes, warnings: list[str]) -> dict[str, str]:
     items: dict[str, str] = {}
     position = 0
     while position + 2 <= len(raw):
         number, length = raw[position], raw[position + 1]
         value = raw[position + 2 : position + 2 + length]
         if len(value) < length:
-            raise Rejected(QuarantineReason.MALFORMED, f"item {number:02X} is truncated")
+            warnings.append(f"item {number:02X} is truncated")
+            return items
         items[f"{number:02X}"] = value.hex().upper()
         position += 2 + length
     return items

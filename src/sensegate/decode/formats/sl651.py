@@ -26,7 +26,7 @@ from sensegate.decode.formats.sl651_elements import (
     SYMBOLS,
     TEXT_STEP,
 )
-from sensegate.decode.frame import FormatContext, Parse, PayloadFormat, PayloadFrame
+from sensegate.decode.frame import FormatContext, Parse, PayloadFormat, PayloadFrame, WarnedObject
 from sensegate.decode.part import ProfilePart, description
 from sensegate.errors import Rejected
 from sensegate.frames import sl651
@@ -37,6 +37,14 @@ ELEMENTS_MAX: Final = 4_096
 _FIVE_MINUTES = timedelta(minutes=5)
 _STEP, _MANUAL, _PICTURE, _TIME, _STATION, _STATE, _WIDE, _VELOCITIES = 0x04, 0xF2, 0xF3, 0xF0, 0xF1, 0x45, 0xFF, 0xFD
 _DURATION = 0x05
+_HOUR = timedelta(hours=1)
+_SOON = timedelta(minutes=15)
+"""Time within which a report is sent after its hour."""
+_HOURLY = 0x34
+_HOUR_ELEMENTS: Final = {RAIN: (1, 10), **dict.fromkeys(LEVELS, (2, 100))}
+"""Element with the values of an hour -> (bytes of a value, steps for each unit)."""
+_FIRST_INDEX: Final = {"ends": -11, "begins": 1, "first": 0}
+"""Convention -> five-minute intervals from the observation time to the first value."""
 _SERIES = frozenset({0x31, 0x38})
 """Functions whose values are a series with a fixed step."""
 _FROM_FIRST = _SERIES | {0x3A}
@@ -51,28 +59,29 @@ class Sl651Part(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Options of the format `sl651`."""
 
     hour: Annotated[
-        Literal["ends", "begins"],
+        Literal["auto", "ends", "begins", "first"],
         description(
-            "whether the hour of DRP and DRZ ends (as in the standard's report) or begins at the observation time"
+            "where the observation time stands in the hour of DRP and DRZ: ends; begins, five minutes before the first "
+            "value; first, at the first value; auto: by the time of sending, an hour later or at once"
         ),
-    ] = "ends"
+    ] = "auto"
 
 
 Element = dict[str, Any]
 
 
 def _compile(options: Sl651Part | None, _setting: FormatContext) -> Parse:
-    ends = (options or Sl651Part()).hour == "ends"
+    hour = (options or Sl651Part()).hour
 
     def parse(frame: PayloadFrame) -> dict[str, Any]:
         report = sl651.parse(frame.payload)
         metrics.FRAME_CHECKS.labels("sl651", "modbus" if report.checksum_ok else "none").inc()
         if not report.checksum_ok:
             raise Rejected(QuarantineReason.CRC_FAIL, "the CRC does not match")
-        body = _Body(report, ends=ends)
+        body = _Body(report, hour)
         if report.up and report.packet == 1 and report.function in _WITH_ELEMENTS:
             body.read()
-        return {
+        tree = {
             "centre": f"{report.centre:02X}",
             "station": report.station,
             "up": report.up,
@@ -86,6 +95,7 @@ def _compile(options: Sl651Part | None, _setting: FormatContext) -> Parse:
             "odd": body.deviations,
             "elements": body.elements,
         }
+        return WarnedObject(tree, body.warnings) if body.warnings else tree
 
     return parse
 
@@ -110,22 +120,32 @@ def _iso(time: datetime | None) -> str | None:
 class _Body:
     """The elements of a report while they are read."""
 
-    def __init__(self, report: Sl651Report, *, ends: bool) -> None:
+    def __init__(self, report: Sl651Report, hour: str) -> None:
         self._report = report
-        self._ends = ends
+        self._hour = hour
         self._remaining = report.body
         self.station_class: str | None = None
         self.time: datetime | None = None
         self.deviations: list[str] = []
+        self.warnings: list[str] = []
         self.elements: list[Element] = []
 
     def read(self) -> None:
-        """Read all elements. Raises `Rejected` (malformed) if the body is truncated."""
+        """Read all elements. Raises `Rejected` (malformed) if the body is truncated before the first value.
+
+        The CRC is right, so the station itself cut its report short: what stands before is kept, with a warning.
+        """
         if self._report.text:
             self._read_text()
         else:
             while self._remaining:
-                self._read_element()
+                try:
+                    self._read_element()
+                except Rejected as rejection:
+                    if not self.elements:
+                        raise
+                    self.warnings.append(rejection.detail)
+                    return
 
     def _take(self, size: int) -> bytes:
         taken, self._remaining = self._remaining[:size], self._remaining[size:]
@@ -153,7 +173,7 @@ class _Body:
             self._read_station()
         elif number in {_MANUAL, _PICTURE, _VELOCITIES}:
             self._remaining = b""  # they take all remaining bytes, and are not numbers
-        elif number == RAIN or number in LEVELS:
+        elif number in _HOUR_ELEMENTS:
             self._read_hour(number, shape)
         elif number == _STEP:
             self._read_series(self._take(shape >> 3).hex())
@@ -174,7 +194,7 @@ class _Body:
 
     def _read_hour(self, number: int, shape: int) -> None:
         """Read twelve five-minute values. Their lengths are fixed, whatever the definition byte says."""
-        size, scale = (1, 10) if number == RAIN else (2, 100)
+        size, scale = _HOUR_ELEMENTS[number]
         if shape >> 3 != 12 * size:
             self.deviations.append(SYMBOLS[number])
         # The reply to a query for a period has one element, with as many hours as there are bytes for.
@@ -195,7 +215,24 @@ class _Body:
             return None
         if self._report.function in _FROM_FIRST:
             return _shifted(self.time, _FIVE_MINUTES * index)
-        return _shifted(self.time, _FIVE_MINUTES * (index + 1 - (12 if self._ends else 0)))
+        return _shifted(self.time, _FIVE_MINUTES * (index + _FIRST_INDEX[self._convention(self.time)]))
+
+    def _convention(self, time: datetime) -> str:
+        """Return where the observation time stands in the hour.
+
+        Stations differ: some date the hour at its end, others at its first value. A report is sent when its hour is
+        over, so one that is sent at once has its observation time at the end, and one that is sent an hour later at
+        the beginning. Where that says nothing (a report from the store), the standard's rule for its function holds.
+        """
+        if self._hour != "auto":
+            return self._hour
+        sent = _clock(self._report.sent)
+        after = None if sent is None else sent - time
+        if after is not None and -_SOON <= after < _HOUR - _SOON:
+            return "ends"
+        if after is not None and _HOUR - _SOON <= after <= _HOUR + _SOON:
+            return "first"
+        return "first" if self._report.function == _HOURLY else "ends"
 
     def _read_series(self, digits: str) -> None:
         step = _step_of(digits)
@@ -209,12 +246,26 @@ class _Body:
             if not group:
                 raise Rejected(QuarantineReason.MALFORMED, f"element {number:02X} has no bytes")
             # Usually a report has one element; if several are defined first, only their sum divides the rest.
-            if len(self._remaining) % group == 0 or len(self._remaining) < 2:
+            if number in _HOUR_ELEMENTS or len(self._remaining) % group == 0 or len(self._remaining) < 2:
                 break
+        if len(names) == 1 and names[0][0] in _HOUR_ELEMENTS:
+            self._read_hours(names[0][0], step)
+            return
         for index in range(len(self._remaining) // group):
             for number, size, decimals in names:
                 moment = None if self.time is None else _shifted(self.time, step * index)
                 self._add(number, _decimal(self._take(size), decimals), moment)
+
+    def _read_hours(self, number: int, step: timedelta) -> None:
+        """Read the rest as a series of DRP or DRZ: twelve values an hour, or by a step of less than an hour."""
+        size, scale = _HOUR_ELEMENTS[number]
+        raw = self._take(len(self._remaining) // size * size)
+        self._remaining = b""
+        for index in range(len(raw) // size):
+            value = int.from_bytes(raw[index * size : (index + 1) * size])
+            offset = step * index if step < _HOUR else step * (index // 12) + _FIVE_MINUTES * (index % 12)
+            moment = None if self.time is None else _shifted(self.time, offset)
+            self._add(number, None if value == 256**size - 1 else value / scale, moment)
 
     def _read_states(self, word: int) -> None:
         for bit in STATES:
@@ -250,13 +301,13 @@ class _Body:
     def _text_value(self, symbol: str, number: int | None, raw: str | None) -> None:
         if raw is None:
             raise Rejected(QuarantineReason.MALFORMED, f"'{symbol[:16]}' has no value")
-        if number == RAIN or number in LEVELS:
-            size, scale = (1, 10) if number == RAIN else (2, 100)
+        if number in _HOUR_ELEMENTS:
+            size, scale = _HOUR_ELEMENTS[number]
             hours, rest = divmod(len(raw), 24 * size)
             if rest or not (hours == 1 or (hours and self._report.function in _SERIES)) or not _HEX.fullmatch(raw):
                 raise Rejected(QuarantineReason.MALFORMED, f"'{symbol}' is not {24 * size} hex digits")
             raws = [int(raw[at : at + 2 * size], 16) for at in range(0, len(raw), 2 * size)]
-            self._add_five_minute_values(number or RAIN, raws, size, scale)
+            self._add_five_minute_values(number, raws, size, scale)
         elif number == _STATE:
             if not _HEX.fullmatch(raw) or len(raw) > 8:
                 raise Rejected(QuarantineReason.MALFORMED, "'ZT' is not hex digits")

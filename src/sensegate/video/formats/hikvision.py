@@ -480,7 +480,8 @@ def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> Vide
     measured: list[Measurement] = []
     ignored = 0 if alarms.alarms else 1
     for alarm in alarms.alarms:
-        name = f"{alarm.mac}/{alarm.channel}" if alarm.mac else topic_camera(topic) or camera.id
+        source = topic_camera(topic) or camera.id
+        name = f"{alarm.mac or source}/{alarm.channel}" if alarm.mac or (source and alarm.channel) else source
         at, quality = _vehicle_time(
             alarm.vehicle.time if alarm.vehicle else "", alarm.time, camera.zone
         ) or times.received(arrival)

@@ -125,7 +125,7 @@ class _MessageBuilder:
         """Add one event."""
         if len(self._events) >= OBJECTS_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {OBJECTS_MAX} events")
-        self._events.append(onvif_events.redact_event(event, self._pseudonymiser, self.removed, self._arrival))
+        self._events += onvif_events.redact_event(event, self._pseudonymiser, self.removed, self._arrival)
 
     def add_ended(self, topic: str) -> None:
         """Add an empty message: the property of its topic has ended."""
@@ -388,20 +388,31 @@ def _transform(transform: tuple[float, float, float, float] | None) -> Transform
 
 def _event_observation(event: OnvifEvent, ways: _Context) -> VideoObservation:
     at, quality = ways.time(event.time)
-    word = codes.event("onvif", event.topic)
+    word = codes.onvif_event(event.topic) or codes.OTHER
     state = False if event.ended else event.state
+    box, box_quality = None, None
+    if event.box is not None:
+        box, box_quality = boxes.from_onvif(*event.box, _transform(event.transform), ways.profile.grid)
+    # What has no object's id is told apart by what it says: two plates or counts of one moment are two events.
+    content = () if event.object else (event.object_class, event.plate and event.plate.token, *event.values)
     counts = any(value.name == "count" for value in event.values)
     return VideoObservation(
-        id=identity(ways.camera, at, event.topic, *event.sources, event.rule, event.object, state),
+        id=identity(ways.camera, at, _topic_key(event), *event.sources, event.rule, event.object, state, *content),
         kind=ObservationKind.COUNT if counts else ObservationKind.EVENT,
         camera=ways.camera,
         observed_at=at,
         time_quality=quality,
         format=ways.format,
-        native_id=event.object,
+        native_id=event.uuid or event.object,
         object_class=ObjectClass(event.object_class) if event.object_class else None,
         subclass=event.subclass,
-        track=event.object,
+        track="" if event.object.startswith("#") else event.object,
+        box=box,
+        box_quality=box_quality,
+        place=Location(*event.location, "object") if event.location else None,
+        speed=event.speed,
+        device_yaw=event.yaw,
+        lane=event.lane,
         confidence=event.confidence,
         plate=event.plate,
         color=event.color,
@@ -413,11 +424,15 @@ def _event_observation(event: OnvifEvent, ways: _Context) -> VideoObservation:
     )
 
 
+def _topic_key(event: OnvifEvent) -> str:
+    return event.topic or event.unknown_topic
+
+
 def _event_measurements(event: OnvifEvent, ways: _Context) -> Iterator[Measurement]:
     at, quality = ways.time(event.time)
-    word = codes.event("onvif", event.topic)
+    word = codes.onvif_event(event.topic) or codes.OTHER
     own = _event_channel(event, word, ways.profile)
-    key = identity(ways.camera, at, event.topic, *event.sources, event.rule)
+    key = identity(ways.camera, at, _topic_key(event), *event.sources, event.rule)
     state = False if event.ended else event.state
     name = codes.state_property(word)
     if name and state is not None:

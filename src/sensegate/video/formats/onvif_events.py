@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from sensegate.video import codes
 from sensegate.video.format import Pseudonymiser
 from sensegate.video.formats import onvif_redaction
-from sensegate.video.formats.onvif_records import OnvifEvent, OnvifValue, SensorValue
+from sensegate.video.formats.onvif_records import OnvifEvent, OnvifObject, OnvifValue, SensorValue
 from sensegate.video.formats.onvif_redaction import Removed
 from sensegate.video.observation import Plate
 from sensegate.video.times import parse_iso
@@ -33,10 +35,12 @@ from sensegate.video.values import (
 )
 
 TOPIC_MAX: Final = 200
+EVENT_OBJECTS_MAX: Final = 256
+"""Greatest number of objects of one event."""
 _RULES: Final = frozenset({"rule", "rulename"})
 _STATES: Final = split_words(
     "state ismotion isinside isloitering istamper issounddetected logicalstate failed alarm active value "
-    "isobjectpresent isabandoned isremoved isnear iscritical isfull motion triggered alarmed"
+    "isobjectpresent tampering disruption open isabandoned isremoved isnear iscritical isfull motion triggered alarmed"
 )
 _OBJECTS: Final = frozenset({"objectid", "object"})
 _CLASSES: Final = frozenset({"classtypes", "classtype", "class", "objecttype", "type"})
@@ -116,7 +120,9 @@ def read_notification(notice: Any) -> RawEvent | None:
 def _items(value: Any) -> dict[str, Any]:
     """Return name -> value of the items of a Source, Key or Data."""
     members = node(value)
-    items: dict[str, Any] = {}
+    items: dict[str, Any] = {
+        name: child for name, child in members.items() if name not in {"SimpleItem", "ElementItem"} and name[:1] != "@"
+    }
     for item in as_list(members.get("SimpleItem")):
         attributes = node(item)
         if name := text(attributes.get("@Name")):
@@ -124,14 +130,17 @@ def _items(value: Any) -> dict[str, Any]:
     for item in as_list(members.get("ElementItem")):
         attributes = node(item)
         inside = {name: child for name, child in attributes.items() if not name.startswith("@")}
-        items |= inside if len(inside) == 1 else {text(attributes.get("@Name")) or "ElementItem": inside}
+        for name, child in (
+            inside if len(inside) == 1 else {text(attributes.get("@Name")) or "ElementItem": inside}
+        ).items():
+            items[name] = [*as_list(items[name]), *as_list(child)] if name in items else child
     return items
 
 
-def redact_event(event: RawEvent, pseudonymiser: Pseudonymiser, total: Removed, arrival: int) -> OnvifEvent:
-    """Redact an event; removed fields are added to `total`."""
+def redact_event(event: RawEvent, pseudonymiser: Pseudonymiser, total: Removed, arrival: int) -> Iterator[OnvifEvent]:
+    """Redact an event, which is one for each object in it; removed fields are added to `total`."""
     removed: Removed = {}
-    word = codes.word("event", "onvif", event.topic) if len(event.topic) <= TOPIC_MAX else None
+    word = codes.onvif_event(event.topic) if len(event.topic) <= TOPIC_MAX else None
     if word is None and event.topic:
         count_removed("Topic", removed)
     moment = parse_iso(event.time)
@@ -142,8 +151,9 @@ def redact_event(event: RawEvent, pseudonymiser: Pseudonymiser, total: Removed, 
         data.add(name, value)
     for name, count in removed.items():
         total[name] = total.get(name, 0) + count
-    return OnvifEvent(
+    common = OnvifEvent(
         topic=event.topic if word is not None else "",
+        unknown_topic=pseudonymiser.identifier(event.topic) if word is None and event.topic else "",
         time=at,
         sources=sources,
         rule=rule,
@@ -159,6 +169,40 @@ def redact_event(event: RawEvent, pseudonymiser: Pseudonymiser, total: Removed, 
         plate=data.plate,
         images=data.images,
         removed=tuple(sorted(removed)),
+    )
+    if not data.elements:
+        yield common
+    for index, element in enumerate(data.elements):
+        members = dict(element)
+        if "@ObjectId" not in members and "ObjectId" in members:
+            members["@ObjectId"] = members.pop("ObjectId")
+        found = onvif_redaction.redact_object(members, index, data.at, None, pseudonymiser, total)
+        if found is not None:
+            yield _with_object(common, found, first=index == 0)
+
+
+def _with_object(common: OnvifEvent, item: OnvifObject, *, first: bool) -> OnvifEvent:
+    """Return an event of one object; counts and measurements of the event stand beside the first."""
+    own_id = "" if item.id.startswith("#") else item.id
+    return msgspec.structs.replace(
+        common,
+        object=own_id or common.object or item.id,
+        uuid=item.uuid,
+        object_class=item.object_class or common.object_class,
+        subclass=item.subclass or common.subclass,
+        confidence=common.confidence if item.confidence is None else item.confidence,
+        box=item.box,
+        transform=item.transform,
+        speed=item.speed,
+        yaw=item.yaw,
+        location=item.location,
+        lane=item.lane,
+        values=common.values if first else (),
+        color=item.color or common.color,
+        brand=item.brand or common.brand,
+        plate=item.plate or common.plate,
+        images=item.images + (common.images if first else 0),
+        removed=tuple(sorted({*common.removed, *item.removed})),
     )
 
 
@@ -182,10 +226,12 @@ class _DataRedactor:
 
     def __init__(self, pseudonymiser: Pseudonymiser, at: int, removed: Removed) -> None:
         self._pseudonymiser = pseudonymiser
-        self._at = at
+        self.at = at
         self._removed = removed
         self.state: bool | None = None
         self.object = ""
+        self.elements: list[Node] = []
+        """Objects as in a frame."""
         self.object_class = ""
         self.subclass = ""
         self.confidence: float | None = None
@@ -206,7 +252,11 @@ class _DataRedactor:
             self.state = state
         elif low in _COUNTS and (count := number(text(value), 0, _COUNT_MAX)) is not None:
             self.values.append(OnvifValue(name="count", value=count))
-        elif low in _OBJECTS:
+        elif low in _OBJECTS and (objects := [item for item in as_list(value) if isinstance(item, dict) and item]):
+            self.elements += objects[: EVENT_OBJECTS_MAX - len(self.elements)]
+            if len(objects) > EVENT_OBJECTS_MAX:
+                count_removed("Data.Object", self._removed, len(objects) - EVENT_OBJECTS_MAX)
+        elif low in _OBJECTS and text(value):
             self.object = onvif_redaction.redact_id(value, self._pseudonymiser)
         elif low in _CLASSES and text(value):
             self._class(value)
@@ -229,7 +279,7 @@ class _DataRedactor:
             return
         count_removed("Data.PlateNumber", self._removed)
         if self.plate is None:
-            self.plate = Plate(token=self._pseudonymiser.plate(written, self._at), region=plate_region(written))
+            self.plate = Plate(token=self._pseudonymiser.plate(written, self.at), region=plate_region(written))
 
     def _element(self, low: str, value: Any) -> None:
         if low == "vehicleinfo":
@@ -237,7 +287,7 @@ class _DataRedactor:
             self.subclass, self.object_class = kind or self.subclass, self.object_class or "vehicle"
             self.images += images
         elif low == "licenseplateinfo":
-            plate, images = onvif_redaction.redact_plate(value, self._at, self._pseudonymiser, self._removed)
+            plate, images = onvif_redaction.redact_plate(value, self.at, self._pseudonymiser, self._removed)
             self.plate = plate or self.plate
             self.images += images
         elif low == "recordingjobstateinformation":
@@ -290,4 +340,4 @@ def redact_empty(topic: str, pseudonymiser: Pseudonymiser) -> OnvifEvent:
     """Return the end of the property event of a topic, which an empty message means."""
     name, tokens = plain_topic(topic)
     event = RawEvent(name, "", "Deleted", EMPTY, EMPTY, tokens)
-    return redact_event(event, pseudonymiser, {}, 0)
+    return next(redact_event(event, pseudonymiser, {}, 0))

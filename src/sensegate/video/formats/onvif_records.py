@@ -75,6 +75,8 @@ class OnvifEvent(_Record, frozen=True):
 
     topic: str = ""
     """Without prefixes and sources; empty if unknown."""
+    unknown_topic: str = ""
+    """Pseudonym of a topic that is not known, so that two of them are two events."""
     time: int | None = None
     sources: tuple[str, ...] = ()
     """Source tokens in order, except the rule's."""
@@ -83,9 +85,17 @@ class OnvifEvent(_Record, frozen=True):
     ended: bool = False
     """Whether the property has ended (PropertyOperation ``Deleted``, or an empty message)."""
     object: str = ""
+    uuid: str = ""
     object_class: str = ""
     subclass: str = ""
     confidence: float | None = None
+    box: tuple[float, float, float, float] | None = None
+    """left, top, right, bottom as sent, of the object in the event"""
+    transform: tuple[float, float, float, float] | None = None
+    speed: float | None = None
+    yaw: float | None = None
+    location: tuple[float, float, float | None] | None = None
+    lane: int | None = None
     values: tuple[OnvifValue, ...] = ()
     color: str = ""
     brand: str = ""

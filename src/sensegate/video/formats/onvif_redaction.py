@@ -102,31 +102,36 @@ def count_pictures(where: str, members: Node, removed: Removed) -> int:
 
 
 def read_class(value: Any) -> tuple[str, str, float | None]:
-    """Return (class, kind of vehicle, likelihood) of the likeliest type; a type without likelihood is certain."""
+    """Return (class, kind of vehicle, likelihood) of the likeliest type.
+
+    A type without likelihood goes before others, and has none: the camera did not say how sure it is.
+    """
     members = node(value)
-    best: tuple[str, float] | None = None
-    for entry in as_list(members.get("Type")):
-        likelihood = number(entry.get("@Likelihood", 1.0), 0, 1) if isinstance(entry, dict) else 1.0
-        best = _likelier(best, text(entry), likelihood)
+    best: tuple[str, float | None, float] | None = None
+    beside = as_list(members.get("Likelihood"))
+    for index, entry in enumerate(as_list(members.get("Type"))):
+        stated = node(entry).get("@Likelihood", beside[index] if index < len(beside) else None)
+        best = _likelier(best, text(entry), stated)
     for name in ("ClassCandidate", "Extension"):
         for outer in as_list(members.get(name)):
             inner = as_list(node(outer).get("OtherTypes")) if name == "Extension" else [outer]
             for candidate in inner:
                 candidate_members = node(candidate)
-                best = _likelier(
-                    best,
-                    text(candidate_members.get("Type")),
-                    number(text(candidate_members.get("Likelihood")) or 1.0, 0, 1),
-                )
+                best = _likelier(best, text(candidate_members.get("Type")), candidate_members.get("Likelihood"))
     if best is None:
         return "", "", None
     return *object_class(best[0]), best[1]
 
 
-def _likelier(best: tuple[str, float] | None, label: str, likelihood: float | None) -> tuple[str, float] | None:
-    if not label or (best is not None and best[1] >= (likelihood or 0.0)):
+def _likelier(
+    best: tuple[str, float | None, float] | None, label: str, stated: object
+) -> tuple[str, float | None, float] | None:
+    """Return the likelier of two types, with its likelihood and its rank."""
+    likelihood = number(text(stated), 0, 1)
+    rank = 1.0 if not text(stated) else likelihood or 0.0
+    if not label or (best is not None and best[2] >= rank):
         return best
-    return label, likelihood or 0.0
+    return label, likelihood, rank
 
 
 def redact_plate(value: Any, at: int, pseudonymiser: Pseudonymiser, removed: Removed) -> tuple[Plate | None, int]:
@@ -155,7 +160,7 @@ def redact_plate(value: Any, at: int, pseudonymiser: Pseudonymiser, removed: Rem
 
 def _likelihood(value: Any) -> float | None:
     outer = as_list(value)[0] if as_list(value) else None
-    return number(outer.get("@Likelihood", 1.0), 0, 1) if isinstance(outer, dict) else 1.0
+    return number(node(outer).get("@Likelihood"), 0, 1)
 
 
 def redact_vehicle(value: Any, removed: Removed) -> tuple[str, str, str, int]:

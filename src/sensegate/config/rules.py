@@ -1,0 +1,159 @@
+"""Rules that concern several settings, or the text of one: listeners, networks, time zones, order of limits.
+
+`config.reading` applies them to every configuration that it reads, so `sensegate check` refuses what a start would.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import zoneinfo
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from sensegate.config.gateway import Config, TcpConfig
+
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_ANY_ADDRESS: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - compared, not listened on
+_ORDERED: Final = (
+    ("ingest.commit_messages_max", "ingest.depth_messages_max"),
+    ("ingest.message_bytes_max", "engine.max_payload_bytes"),
+    ("egress.retry_initial_s", "egress.retry_max_s"),
+    ("people.session_idle_timeout_s", "people.session_max_s"),
+    ("viid.body_bytes_max", "viid.bodies_total_bytes_max"),
+)
+"""Pairs of settings of which the first must not exceed the second."""
+
+
+class Violation(NamedTuple):
+    """A rule that a configuration breaks."""
+
+    path: tuple[str, ...]
+    problem: str
+    remedy: str
+
+
+class _Listening(NamedTuple):
+    path: tuple[str, ...]
+    host: str
+    port: int
+
+
+def violations(config: Config) -> Iterator[Violation]:
+    """Yield the rules that a configuration breaks."""
+    yield from _times(config)
+    yield from _networks(config)
+    yield from _exposed(config)
+    yield from _shared_ports(config)
+    yield from _order(config)
+
+
+def _times(config: Config) -> Iterator[Violation]:
+    try:
+        zoneinfo.ZoneInfo(config.time.zone)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        remedy = "give a name of the IANA database, e.g. Asia/Shanghai"
+        yield Violation(("time", "zone"), f"there is no time zone '{config.time.zone[:60]}'", remedy)
+    try:
+        datetime.fromisoformat(config.time.oldest)
+    except ValueError:
+        remedy = "give a time like 2000-01-01T00:00:00Z"
+        yield Violation(("time", "oldest"), f"'{config.time.oldest[:60]}' is not a time", remedy)
+
+
+def _networks(config: Config) -> Iterator[Violation]:
+    for at, listener in enumerate(config.listen.tcp):
+        for entry in listener.allow:
+            if problem := network_problem(entry):
+                remedy = "give addresses or networks like 10.1.0.0/16"
+                yield Violation(("listen", "tcp", str(at), "allow"), problem, remedy)
+    for name, allow in (("allow", config.egress.allow), ("cameras", config.egress.cameras)):
+        for entry in allow:
+            if _may_be_network(entry) and (problem := network_problem(entry)):
+                remedy = "give a network (10.2.0.0/16), an address, a host name, or public"
+                yield Violation(("egress", name), problem, remedy)
+
+
+def _may_be_network(entry: str) -> bool:
+    return not entry or "/" in entry or ":" in entry or entry.replace(".", "").isdigit()
+
+
+def network_problem(entry: str) -> str:
+    """Return why a text is neither an address nor a network; empty if it is one."""
+    try:
+        ipaddress.ip_network(entry)
+    except ValueError:
+        try:
+            network = ipaddress.ip_network(entry, strict=False)
+        except ValueError:
+            return f"'{entry[:60]}' is neither an address nor a network"
+        return f"'{entry[:60]}' has bits beyond its mask; the network is {network}"
+    return ""
+
+
+def _exposed(config: Config) -> Iterator[Violation]:
+    """Yield listeners beyond loopback that lack what protects them."""
+    engine, web, viid = config.engine, config.web, config.viid
+    if not engine.url and not engine.tls.cert_file:
+        for key, host in (("host", engine.host), ("mqtt_host", engine.mqtt_host)):
+            if host not in _LOOPBACK:
+                remedy = "set engine.tls.cert_file and key_file, or listen on loopback"
+                yield Violation(("engine", key), f"{host} is not loopback and TLS is not configured", remedy)
+    if not web.tls.cert_file:
+        for key, hosts in (("host", (web.host,)), ("additional_hosts", web.additional_hosts)):
+            for host in hosts:
+                if host not in _LOOPBACK:
+                    remedy = "set web.tls.cert_file and key_file, or listen on loopback"
+                    yield Violation(("web", key), f"{host} is not loopback and TLS is not configured", remedy)
+    for at, listener in enumerate(config.listen.tcp):
+        if listener.host not in _LOOPBACK and not _is_restricted(listener):
+            remedy = "give allow, passwords_file or tls.ca_file, or listen on 127.0.0.1"
+            problem = f"{listener.host} would accept frames of any device from any host"
+            yield Violation(("listen", "tcp", str(at), "host"), problem, remedy)
+    if viid.server_id and viid.host not in _LOOPBACK and not viid.cert_file and not viid.allow_plaintext:
+        remedy = "set viid.cert_file and key_file, or viid.allow_plaintext: true"
+        yield Violation(("viid", "host"), f"{viid.host} is not loopback and TLS is not configured", remedy)
+
+
+def _is_restricted(listener: TcpConfig) -> bool:
+    return bool(listener.allow or listener.passwords_file or listener.tls.ca_file)
+
+
+def _listening(config: Config) -> Iterator[_Listening]:
+    if not config.engine.url:
+        yield _Listening(("engine", "port"), config.engine.host, config.engine.port)
+        yield _Listening(("engine", "mqtt_port"), config.engine.mqtt_host, config.engine.mqtt_port)
+    for host in (config.web.host, *config.web.additional_hosts):
+        yield _Listening(("web", "port"), host, config.web.port)
+    for at, listener in enumerate(config.listen.tcp):
+        yield _Listening(("listen", "tcp", str(at), "port"), listener.host, listener.port)
+    if config.viid.server_id:
+        yield _Listening(("viid", "port"), config.viid.host, config.viid.port)
+
+
+def _shared_ports(config: Config) -> Iterator[Violation]:
+    earlier: list[_Listening] = []
+    for listening in _listening(config):
+        for other in earlier:
+            if listening.port and listening.port == other.port and _overlaps(listening.host, other.host):
+                problem = f"{listening.port} is also the port of {'.'.join(other.path)}"
+                yield Violation(listening.path, problem, "give each listener its own port, or 0 for a free one")
+        earlier.append(listening)
+
+
+def _overlaps(host: str, other: str) -> bool:
+    return host == other or bool(_ANY_ADDRESS & {host, other}) or {host, other} <= {"127.0.0.1", "localhost"}
+
+
+def _order(config: Config) -> Iterator[Violation]:
+    for smaller, greater in _ORDERED:
+        low, high = _value(config, smaller), _value(config, greater)
+        if low > high:
+            problem = f"{low:g} exceeds {greater}, which is {high:g}"
+            yield Violation(tuple(smaller.split(".")), problem, f"lower it, or raise {greater}")
+
+
+def _value(config: Config, key: str) -> float:
+    section, _, name = key.partition(".")
+    value: float = getattr(getattr(config, section), name)
+    return value

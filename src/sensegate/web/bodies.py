@@ -238,6 +238,16 @@ class RecordPage(msgspec.Struct, frozen=True):
     next: str
 
 
+class LatestRecords(msgspec.Struct, frozen=True):
+    """Page of last values of a feed."""
+
+    records: list[RecordRow]
+    next: str
+    """`after` of the next page; empty: this is the last one."""
+    cursor: str
+    """Cursor of the log up to which the values hold; the records after it are the changes since."""
+
+
 class NewToken(Body, frozen=True):
     """Token to be created."""
 

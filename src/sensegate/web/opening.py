@@ -23,6 +23,7 @@ from sensegate.web.app import Web
 from sensegate.web.deps import IngestTelemetry, WebDependencies
 from sensegate.web.devices import ASSETS, NEIGHBOURS
 from sensegate.web.drafts import UNKNOWN
+from sensegate.web.latest import LATEST
 from sensegate.web.log import SET_ASIDE
 from sensegate.web.profile_jobs import JOBS, REPROCESSING, REPROCESSING_ORDERS
 from sensegate.web.profiles import COMPARISONS, IN_FORCE, OUTCOMES, RELEASES
@@ -105,6 +106,7 @@ def _deps(parts: WebParts) -> WebDependencies:
             REPROCESSING: parts.reprocessing.reprocessing,
             UNKNOWN: lifecycle.unexplained,
             WEBHOOKS: share.push.webhooks,
+            LATEST: share.latest,
             NEIGHBOURS: parts.neighbours,
             ASSETS: parts.assets,
             SET_ASIDE: callers.set_aside,

@@ -17,7 +17,7 @@ from sensegate.cli import renamed as cli_renamed
 from sensegate.config import renamed as config_renamed
 from sensegate.model import DuplicateKind, QuarantineReason, RejectReason
 from sensegate.quantities.quality import Flag, Quality, TimeQuality
-from tests.house import graph
+from tests.house import graph, limits
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,6 +143,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "import_graph": lambda: graph.mermaid(graph.graph()),
     "renamed": _renamed,
     "settings": config.reference,
+    "limits": limits.table,
     "metrics": _metrics,
     "errors": _errors,
     "words": _words,

@@ -381,14 +381,6 @@ class WebConfig(ConfigRecord, frozen=True):
     body_timeout_s: Annotated[float, doc("time limit for a complete request body", least=0.1, most=3_600)] = 30.0
     long_poll_max_s: Annotated[float, doc("longest long-poll", least=0, most=3_600)] = 60.0
     page_max: Annotated[int, doc("most records or rows in one answer", least=1, most=1_000_000)] = 10_000
-    buffer_bytes_max: Annotated[
-        int,
-        doc(
-            "most bytes buffered for one slow stream; beyond it the stream is closed, its cursor stays valid",
-            least=65_536,
-            most=1024**3,
-        ),
-    ] = 1_048_576
     tls: Annotated[TlsConfig, doc("certificates of the HTTP listener")] = TlsConfig()
 
 

@@ -146,6 +146,8 @@ class Flag(IntFlag):
     """Decoded again, from the stored message, by a later version of the profile."""
     SECONDARY = 1 << 19
     """From a secondary source: another device is the authority for this property of the asset."""
+    PLACE = 1 << 20
+    """A coordinate outside of the division in which the device is registered."""
 
 
 class TimeQuality(IntEnum):

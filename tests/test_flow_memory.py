@@ -130,13 +130,13 @@ async def test_a_batch_that_is_halved_after_a_crash_meets_the_births_that_it_met
     sound, crashes = normaliser.normalise, 0
 
     def crashing(
-        fields: Fields, received: I64, best_effort: BOOL | None = None
+        fields: Fields, received: I64, best_effort: BOOL | None = None, redelivered: BOOL | None = None
     ) -> tuple[Readings, list[RejectedValue]]:
         nonlocal crashes
         if len(received) > LIFE // 2:
             crashes += 1
             raise RuntimeError("a bug that some batches meet")
-        return sound(fields, received, best_effort)
+        return sound(fields, received, best_effort, redelivered)
 
     monkeypatch.setattr(normaliser, "normalise", crashing)
     await walk.until_done()

@@ -108,10 +108,14 @@ class Gone(SensegateError):
 
 
 class Overloaded(SensegateError):
-    """A limit was reached and nothing was accepted; try again after `retry_after_s`."""
+    """A limit was reached and nothing was accepted; try again after `retry_after_s`.
 
-    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+    `shared`: the limit is one of all callers together (503), not the caller's own (429).
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0, shared: bool = False) -> None:
         self.retry_after_s = retry_after_s
+        self.shared = shared
         super().__init__(message)
 
 

@@ -18,6 +18,12 @@ COMMIT_SECONDS = Histogram(
     registry=REGISTRY,
 )
 DEPTH = Gauge("sensegate_intake_depth_messages", "Messages received and not yet committed.", registry=REGISTRY)
+INTAKE_REPEATED = Counter(
+    "sensegate_intake_repeated_batches", "Batches that a front stored twice; the second is skipped.", registry=REGISTRY
+)
+INTAKE_MISSING = Counter(
+    "sensegate_intake_missing_batches", "Numbers of batches that never came although later ones did.", registry=REGISTRY
+)
 RESTARTS = Counter(
     "sensegate_restarts", "Restarts of a component after a failure, by component.", ["component"], registry=REGISTRY
 )
@@ -86,6 +92,11 @@ SCRUB_LOST = Gauge(
 SCRUB_FINISHED = Gauge(
     "sensegate_scrub_finished_timestamp_seconds",
     "When the last pass of the scrub ended; 0: none has.",
+    registry=REGISTRY,
+)
+CLOCK_OFFSET = Gauge(
+    "sensegate_clock_offset_seconds",
+    "By how much other clocks are ahead of the gateway's, as it judges; 0 while unknown.",
     registry=REGISTRY,
 )
 LAST_VALUES = Gauge("sensegate_last_values_series", "Series whose last value is held in memory.", registry=REGISTRY)

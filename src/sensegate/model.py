@@ -51,6 +51,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """True for QoS 0: messages may be lost before they reach the gateway."""
     cut: bool = False
     """True for video metadata that was redacted to what may be stored; set only by the redaction stage."""
+    redelivered: bool = False
+    """True for a message that its device sent again (DUP): the first may have arrived, too."""
 
 
 class MessageBatch(list[Message]):
@@ -87,6 +89,10 @@ class MessageBatch(list[Message]):
     def best_effort(self) -> BOOL:
         return np.array([message.best_effort for message in self], np.bool_)
 
+    @cached_property
+    def redelivered(self) -> BOOL:
+        return np.array([message.redelivered for message in self], np.bool_)
+
 
 class ReceivedFrame(msgspec.Struct, frozen=True):
     """A frame that a listener received, as far as the transport is concerned."""
@@ -122,6 +128,24 @@ class FrameOutcome(StrEnum):
     """The frame is for another centre."""
 
 
+class BatchNumbers(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Which batches of a front are committed."""
+
+    last: int
+    """Greatest number."""
+    missing: int = 0
+    """Bit i: batch `last` - 1 - i has not come."""
+
+
+class PartialBatch(msgspec.Struct, frozen=True, gc=False):
+    """A batch of which a commit holds the first messages only."""
+
+    instance: str
+    number: int
+    messages: int
+    """How many of its messages are committed."""
+
+
 class SourcePosition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Committed position of a source."""
 
@@ -131,10 +155,21 @@ class SourcePosition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     received: int = 0
     """Arrival of the message with this sequence, µs UTC: a message with this sequence or below and a later arrival is
     another one, stored after the source lost its end (a power cut, an older copy). 0: unknown."""
+    numbers: dict[str, BatchNumbers] = {}
+    """Instance of a front -> its batches that are committed whole."""
+    partial: PartialBatch | None = None
+    """The batch that the commit has begun; None: it ends with a batch."""
 
 
 REPROCESSING_PREFIX = "redecode:"
 """Prefix of the source name of reprocessed messages; the id of the order follows."""
+
+
+class UnreadableBatch(msgspec.Struct, frozen=True):
+    """Why a batch cannot be read, and how many messages are lost with it."""
+
+    reason: str
+    count: int
 
 
 class Delivery(msgspec.Struct, frozen=True, eq=False):
@@ -150,6 +185,10 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     """Kind of log entries from which the messages are reprocessed; empty: the messages are new."""
     ack_is_cumulative: bool = False
     """Whether its acknowledgement includes all earlier deliveries of the source."""
+    position_after: Callable[[int], SourcePosition] | None = None
+    """Returns the position after so many of the messages; None: it is the sequence and arrival of the last one."""
+    unreadable: UnreadableBatch | None = None
+    """Set where the one message is a batch that cannot be read: it goes to quarantine whole."""
 
 
 # ── authority ────────────────────────────────────────────────────────────────────────────────────────
@@ -284,6 +323,8 @@ class QuarantineReason(StrEnum):
     """It refers to an earlier message that was not received (a birth, the first part of a frame)."""
     RATE = "rate"
     CRASHED = "crashed"
+    DAMAGED_BATCH = "damaged_batch"
+    """A batch of messages as a front stored it is damaged or of an unknown form; it counts as all of its messages."""
     SCRIPT_REFUSED = "script_refused"
     """The manufacturer's codec script rejected the bytes."""
     SCRIPT_FAILED = "script_failed"
@@ -325,6 +366,8 @@ class Quarantined(msgspec.Struct, frozen=True):
     """Description for people; contains no payload."""
     device: int = -1
     profile: str = ""
+    count: int = 1
+    """How many messages it stands for: more than one for a batch that cannot be read."""
 
 
 class RejectedValue(msgspec.Struct, frozen=True):

@@ -111,7 +111,7 @@ async def node() -> AsyncIterator[Node]:
     file.write_text(
         f'role: node\ndivision: "4401"\ndirectory: {directory}/store\nlog_level: warning\n'
         f"profiles: [{rig.ROOT}/device_profiles/sensegate]\n"
-        "store: {log_bytes: 2147483648}\n"
+        "store: {log_bytes: 2147483648}\nweb: {streams_per_caller_max: 2000}\n"
     )
     child = SupervisedProcess("node", [sys.executable, "-m", "sensegate.cli", "run", str(file)], log=directory / "log")
     try:

@@ -132,6 +132,8 @@ def kept_of(message: Message) -> dict[str, Any]:
     assert not message.cut
     tree: dict[str, Any] = msgspec.to_builtins(message)
     del tree["cut"]
+    if not message.redelivered:
+        del tree["redelivered"]  # records without such a message hold no column of it
     return tree
 
 

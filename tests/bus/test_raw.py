@@ -17,6 +17,7 @@ MESSAGE = st.builds(
     sequence=st.integers(0, 1 << 60),
     principal=st.sampled_from(["", "dev-1", "dev-2"]),
     best_effort=st.booleans(),
+    redelivered=st.booleans(),
 )
 
 

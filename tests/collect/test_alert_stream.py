@@ -21,7 +21,7 @@ from sensegate.config import IngestConfig, parse
 from sensegate.config.cameras import CameraConfig
 from sensegate.errors import ConfigError
 from sensegate.model import Delivery
-from sensegate.publish.egress import Egress, EgressResolver
+from sensegate.publish.egress import Egress, EgressConnector
 from sensegate.video.formats import FORMATS
 from sensegate.video.multipart import split
 from sensegate.video.pseudonyms import KeyedPseudonymiser
@@ -55,7 +55,7 @@ async def source(
 ) -> AsyncIterator[CameraSource]:
     """Run a source; `jitter`: the part of each wait that is waited."""
     made = CameraSource(
-        cameras, limits, clock or SystemClock(), LOOPBACK, partial(EgressResolver, LOOPBACK), jitter=lambda: jitter
+        cameras, limits, clock or SystemClock(), LOOPBACK, partial(EgressConnector, LOOPBACK), jitter=lambda: jitter
     )
     await made.start(None)
     reading = asyncio.create_task(made.run())
@@ -243,7 +243,7 @@ async def test_it_can_be_stopped_while_it_waits_for_a_commit(tmp_path: Path) -> 
     many = [part(alert(second=at)) for at in range(9)] + [part(alert(second=10))[:-4]]
     async with camera(sending(*many, then=done)) as one:
         made = CameraSource(
-            [config(one, tmp_path, inflight_max=2)], LIMITS, SystemClock(), LOOPBACK, partial(EgressResolver, LOOPBACK)
+            [config(one, tmp_path, inflight_max=2)], LIMITS, SystemClock(), LOOPBACK, partial(EgressConnector, LOOPBACK)
         )
         await made.start(None)
         reading = asyncio.create_task(made.run())
@@ -270,15 +270,15 @@ def test_where_may_be_connected_to(tmp_path: Path) -> None:
     one = CameraConfig(device="cam7", make="hikvision", url="http://10.1.2.3")
     assert stream_url(one) == "http://10.1.2.3/ISAPI/Event/notification/alertStream"
     assert stream_url(msgspec.structs.replace(one, url="http://10.1.2.3/x?y=1")) == "http://10.1.2.3/x?y=1"
-    resolver = partial(EgressResolver, LOOPBACK)
+    connector = partial(EgressConnector, LOOPBACK)
     with pytest.raises(ConfigError, match=r"cameras\[0\].url: 10.1.2.3 is not allowed; .*egress.cameras"):
-        CameraSource([one], LIMITS, FakeClock(), LOOPBACK, resolver)
+        CameraSource([one], LIMITS, FakeClock(), LOOPBACK, connector)
     here = msgspec.structs.replace(one, url="http://127.0.0.1")
     with pytest.raises(ConfigError, match="'cam7' is listed twice"):
-        CameraSource([here, here], LIMITS, FakeClock(), LOOPBACK, resolver)
+        CameraSource([here, here], LIMITS, FakeClock(), LOOPBACK, connector)
     nobody = msgspec.structs.replace(here, user="x", password_file=str(tmp_path / "none"))
     with pytest.raises(ConfigError, match=r"cameras\[0\]"):
-        CameraSource([nobody], LIMITS, FakeClock(), LOOPBACK, resolver)
+        CameraSource([nobody], LIMITS, FakeClock(), LOOPBACK, connector)
 
 
 @pytest.mark.parametrize(("let_out", "told"), [("10.0.0.0/8", "not reachable"), ("localhost", "")])
@@ -286,8 +286,8 @@ async def test_a_name_is_followed_only_to_what_is_let_out(tmp_path: Path, let_ou
     done = asyncio.Event()
     async with camera(sending(part(alert()), then=done)) as one:
         there = config(one, tmp_path, url=one.url.replace("127.0.0.1", "localhost"))
-        resolver = partial(EgressResolver, Egress([let_out]))
-        made = CameraSource([there], LIMITS, SystemClock(), Egress(["localhost"]), resolver, jitter=lambda: 0)
+        connector = partial(EgressConnector, Egress([let_out]))
+        made = CameraSource([there], LIMITS, SystemClock(), Egress(["localhost"]), connector, jitter=lambda: 0)
         await made.start(None)
         task = asyncio.create_task(made.run())
         await eventually(lambda: made.warnings() == [] if not told else told in "".join(made.warnings()))
@@ -323,7 +323,7 @@ async def test_a_certificate_of_its_own_is_known_by_its_fingerprint(tmp_path: Pa
 
 def test_a_camera_that_is_not_registered_is_told() -> None:
     one = CameraConfig(device="cam7", make="hikvision", url="http://127.0.0.1:9")
-    made = CameraSource([one], LIMITS, FakeClock(), LOOPBACK, partial(EgressResolver, LOOPBACK), known=lambda _: False)
+    made = CameraSource([one], LIMITS, FakeClock(), LOOPBACK, partial(EgressConnector, LOOPBACK), known=lambda _: False)
     assert made.warnings() == [
         "camera cam7: not registered, its messages go to quarantine; sensegate device add",
         "camera cam7: not open yet",

@@ -17,6 +17,7 @@ from sensegate.bus.engine import Engine, User
 from sensegate.clock import SystemClock
 from sensegate.collect.broker import SUBJECT, BrokerSource
 from sensegate.collect.http import HttpSource
+from sensegate.collect.intake.source import IntakeSource
 from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.replay import ReplaySource
 from sensegate.collect.tcp import TcpSource
@@ -26,6 +27,7 @@ from sensegate.ports import Source
 from sensegate.video.pseudonyms import KeyedPseudonymiser
 from sensegate.viid.source import ViidSource
 from tests.collect.mosquitto import Mosquitto
+from tests.support.front import BatchWriter
 
 DEADLINE_S = 20.0
 LIMITS = IngestConfig(commit_messages_max=50)
@@ -77,6 +79,21 @@ async def _broker(directory: Path) -> AsyncIterator[Outside]:
 
         yield Outside(lambda: BrokerSource(connection, LIMITS, SystemClock()), publish)
         await publisher.close()
+        await connection.close()
+
+
+async def _intake(directory: Path) -> AsyncIterator[Outside]:
+    store = StoreConfig(log_bytes=MIB, intake_bytes=8 * MIB, ledger_bytes=MIB, registry_bytes=MIB)
+    async with Engine(EngineConfig(), store, directory, name="4401") as engine:
+        connection = await engine.connect(User.GATEWAY)
+        await streams.ensure_streams(connection, store)
+        writer = BatchWriter(connection)
+
+        async def publish(payloads: list[bytes]) -> None:
+            for start in range(0, len(payloads), 7):
+                await writer.write(payloads[start : start + 7])
+
+        yield Outside(lambda: IntakeSource(connection, LIMITS, SystemClock()), publish)
         await connection.close()
 
 
@@ -148,7 +165,7 @@ async def _foreign(directory: Path, version: Literal["3.1.1", "5"]) -> AsyncIter
         yield Outside(lambda: MqttSource(config, LIMITS, SystemClock(), jitter=lambda: 0.0), publish, positions=False)
 
 
-WITH_SERVERS = [pytest.param(name, marks=pytest.mark.live) for name in ("broker", "mqtt-3.1.1", "mqtt-5")]
+WITH_SERVERS = [pytest.param(name, marks=pytest.mark.live) for name in ("broker", "intake", "mqtt-3.1.1", "mqtt-5")]
 
 
 @pytest.fixture(params=["http", "tcp", "viid", "replay", *WITH_SERVERS])
@@ -156,6 +173,7 @@ async def outside(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     """Each source with its outside world."""
     worlds: dict[str, Callable[[], AsyncIterator[Outside]]] = {
         "broker": lambda: _broker(tmp_path),
+        "intake": lambda: _intake(tmp_path),
         "http": lambda: _http(tmp_path),
         "tcp": lambda: _tcp(tmp_path),
         "viid": lambda: _viid(tmp_path),

@@ -15,7 +15,7 @@ from sensegate import config, errors, flow, metrics
 from sensegate.authoring import reference, schema
 from sensegate.model import DuplicateKind, QuarantineReason, RejectReason
 from sensegate.quantities.quality import Flag, Quality, TimeQuality
-from tests.house import graph
+from tests.house import graph, limits
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,6 +129,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "features": _features,
     "import_graph": lambda: graph.mermaid(graph.graph()),
     "settings": config.reference,
+    "limits": limits.table,
     "metrics": _metrics,
     "errors": _errors,
     "words": _words,

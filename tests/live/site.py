@@ -16,6 +16,7 @@ import structlog
 
 from sensegate import flow
 from sensegate.bus.addresses import GatewayAddresses
+from sensegate.clock import Clock
 from sensegate.config import Config, IngestConfig, NodeUserConfig, StoreConfig, TimeConfig, UplinkConfig, WebConfig
 from sensegate.config.people import EgressConfig
 from tests.live.phone import Phone
@@ -230,11 +231,11 @@ def _waiting() -> str:
 
 
 @contextlib.asynccontextmanager
-async def running(config: Config, *, timeout_s: float = 30.0) -> AsyncIterator[Site]:
+async def running(config: Config, *, timeout_s: float = 30.0, clock: Clock | None = None) -> AsyncIterator[Site]:
     """Run a gateway; stopped in order at the end, whatever was left open by the test."""
     logging = structlog.get_config()
     up: asyncio.Future[GatewayAddresses] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(flow.run(config, ready=up.set_result), name=f"gateway {config.division}")
+    task = asyncio.create_task(flow.run(config, ready=up.set_result, clock=clock), name=f"gateway {config.division}")
     try:
         either: set[asyncio.Future[Any]] = {up, task}
         await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)

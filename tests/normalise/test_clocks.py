@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from sensegate.config import TimeConfig
 from sensegate.errors import ConfigError
 from sensegate.normalise.clocks import TimeChecks
 from sensegate.quantities.quality import Flag, Quality, TimeQuality
-from tests.normalise.rows import NOW, Bench, Row
+from tests.normalise.rows import NOW, Bench, Row, S
 
 HOUR = 3600.0
 
@@ -68,25 +69,47 @@ def test_a_backlog_that_passes_through_eight_hours_is_only_late() -> None:
     assert {int(flag) & int(Flag.CLOCK) for flag in bench.flags(*rows)} == {0}
 
 
-def test_the_median_of_the_devices_tells_of_our_own_clock() -> None:
-    """With enough devices heard of late, the median lag is the offset; one wrong device does not move it."""
+def test_devices_agree_where_their_steady_lags_lie_together() -> None:
+    """A device counts once it was steady for a minute; one with another lag is heard and does not agree."""
     bench = Bench()
-    assert bench.normaliser.clocks.median_lag(NOW) is None
-    for device in range(5):
-        bench.run(Row(20.0, device=device, time=-90.0, received=0))
-    bench.run(Row(20.0, device=5, time=1e6, received=0))
-    assert bench.normaliser.clocks.median_lag(NOW) == 90.0
+    gateway = np.zeros(20, np.int32)
+    for second in (0.0, 90.0):
+        for device in range(5):
+            bench.run(Row(20.0, device=device, time=second - 90.0 + device, received=second))
+        bench.run(Row(20.0, device=5, time=1e6 + second, received=second))
+        agreement = bench.normaliser.clocks.agreement(NOW + round(second) * S, gateway)
+        assert agreement == ((0, 6, 0.0) if not second else (5, 6, -88.0))
     assert bench.normaliser.clocks.device_lag(5) == -1e6
     assert bench.normaliser.clocks.device_lag(99) is None
-    assert bench.normaliser.clocks.median_lag(NOW + 700_000_000) is None
+    assert bench.normaliser.clocks.agreement(NOW + 4_000 * S, gateway) == (0, 0, 0.0)
+
+
+def test_devices_behind_one_gateway_are_one_witness() -> None:
+    """A network server that delivers its queue late makes all its devices late by the same."""
+    bench = Bench()
+    for second in (0.0, 90.0):
+        for device in range(9):
+            bench.run(Row(20.0, device=device, time=second - 7_200.0, received=second))
+    gateway = np.array([1] * 8 + [0], np.int32)
+    assert bench.normaliser.clocks.agreement(NOW + 90 * S, gateway)[:2] == (2, 2)
+    assert bench.normaliser.clocks.agreement(NOW + 90 * S, np.zeros(9, np.int32))[:2] == (9, 9)
+
+
+def test_a_backlog_is_no_evidence() -> None:
+    """A device whose lag shrinks while it sends what it has kept is never steady."""
+    bench = Bench()
+    for minute in range(30):
+        bench.run(Row(20.0, time=-86_400.0 + minute * 3_000.0, received=minute * 60.0))
+    assert bench.normaliser.clocks.agreement(NOW + 1_740 * S, np.zeros(1, np.int32))[:2] == (0, 1)
 
 
 def test_devices_without_a_clock_say_nothing_of_ours() -> None:
     """Where the time is that of arrival, the lag means nothing."""
     bench = Bench()
-    for device in range(9):
-        bench.run(Row(20.0, device=device, time_quality=TimeQuality.RECEIVED))
-    assert bench.normaliser.clocks.median_lag(NOW) is None
+    for second in (0.0, 90.0):
+        for device in range(9):
+            bench.run(Row(20.0, device=device, time=second, time_quality=TimeQuality.RECEIVED))
+    assert bench.normaliser.clocks.agreement(NOW + 90 * S, np.zeros(9, np.int32)).heard == 0
 
 
 @pytest.mark.parametrize("oldest", ["yesterday", "2000-01-01T00:00:00"])

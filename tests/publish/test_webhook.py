@@ -8,7 +8,10 @@ import hmac
 import socket
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from typing import Any
 
+import aiohappyeyeballs
+import aiohttp
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.hmac import HMAC
@@ -16,7 +19,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.errors import ConfigError
 from sensegate.ports import DeliveryResult, OutboundDelivery
-from sensegate.publish.egress import Egress, EgressResolver
+from sensegate.publish.egress import Egress, EgressConnector, EgressResolver
 from sensegate.publish.webhook import WebhookPublisher, sign
 from tests.live.receiver import Receiver, receiving
 
@@ -116,10 +119,20 @@ async def test_redirects_are_not_followed(receiver: Receiver) -> None:
         "https://example.com/#x",
         "https://exa mple.com/",
         "https:///x",
+        "https://①②⑦.0.0.1/x",
+        "https://127。0。0。1/x",
+        "https://１２７.0.0.1/x",
+        "https://127.1/x",
+        "https://2130706433/x",
+        "https://0x7f.0.0.1/x",
+        "https://017700000001/x",
+        "https://127.0.0.1./x",
+        "https://%31%32%37.0.0.1/x",
+        "https://[fe80::1%25eth0]/x",
     ],
 )
 def test_addresses_that_are_refused_as_text(url: str) -> None:
-    """Special addresses, no TLS, other schemes, passwords."""
+    """Special addresses in every notation that a client or the system maps to one, no TLS, other schemes, passwords."""
     with pytest.raises(ConfigError):
         Egress(("public",)).check(url)
 
@@ -129,8 +142,42 @@ def test_addresses_that_are_let_out() -> None:
     Egress(("public",)).check("https://example.com/x")
     Egress(("public",)).check("https://93.184.216.34/x")
     Egress(("10.2.0.0/16",)).check("http://10.2.3.4:8080/x")
+    Egress(("public",)).check("https://bücher.example/x")
+    Egress(("bücher.example",)).check("http://xn--bcher-kva.example/x")
+    Egress(("city.example",)).check("http://City。Example./x")
     with pytest.raises(ConfigError):
         Egress(("10.2.0.0/16",)).check("http://10.3.3.4:8080/x")
+
+
+@pytest.mark.parametrize("host", ["①②⑦.0.0.1", "127。0。0。1", "127.0.0.1.", "127.1", "0x7f.1", "ⓛⓞⓒⓐⓛⓗⓞⓢⓣ。"])
+async def test_no_notation_of_loopback_is_dialled(receiver: Receiver, host: str) -> None:
+    """A connector without the check of the text refuses, too: it judges what it dials."""
+    port = receiver.url.split(":")[2].split("/")[0]
+    connector = EgressConnector(Egress(("public",)))
+    async with aiohttp.ClientSession(connector=connector) as session:
+        with pytest.raises(aiohttp.ClientError):
+            await session.post(f"http://{host}:{port}/hook")
+    assert receiver.attempts == []
+
+
+async def test_the_peer_is_judged_after_connecting(
+    receiver: Receiver, named: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that ends elsewhere than at the address dialled gets no request; the control is let out by name."""
+    port = int(receiver.url.split(":")[2].split("/")[0])
+    named["elsewhere.example"] = ["93.184.216.34"]
+    connect = aiohappyeyeballs.start_connection
+
+    async def diverted(addr_infos: object, **options: Any) -> socket.socket:
+        del addr_infos
+        return await connect([(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))], **options)
+
+    monkeypatch.setattr(aiohappyeyeballs, "start_connection", diverted)
+    async with aiohttp.ClientSession(connector=EgressConnector(Egress(("public",)))) as session:
+        with pytest.raises(aiohttp.ClientOSError, match="an address that is not allowed"):
+            await session.post("http://elsewhere.example/hook")
+    assert receiver.attempts == []
+    assert (await sent("http://elsewhere.example/hook", "elsewhere.example")).accepted
 
 
 async def test_no_answer_in_time(receiver: Receiver) -> None:

@@ -30,6 +30,7 @@ from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
 from sensegate.persist.duplicates import Deduplicator
+from sensegate.ports import Source
 from tests.conftest import eventually
 from tests.live.site import PLAIN, Made, Site, config_of
 
@@ -115,7 +116,7 @@ class Walk:
     def __init__(
         self,
         log: MemoryLog,
-        source: Script,
+        source: Source,
         devices: Devices,
         directory: Path,
         *,
@@ -167,7 +168,9 @@ class Walk:
         """Walk until the source is acknowledged whole; then stop."""
         walking = asyncio.create_task(self.ingest.run())
         try:
-            await eventually(lambda: self.source.acknowledged == COUNT or walking.done())
+            source = self.source
+            assert isinstance(source, Script)
+            await eventually(lambda: source.acknowledged == COUNT or walking.done())
         finally:
             walking.cancel()
             await asyncio.gather(walking, return_exceptions=True)

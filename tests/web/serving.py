@@ -32,6 +32,8 @@ from sensegate.model import Device, QualityRow
 from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.feeds import Feeds
 from sensegate.share.hourly_ledgers import HourlyLedgers
+from sensegate.share.last_values import LastValues
+from sensegate.share.latest import LatestReader
 from sensegate.share.reader import LogReader
 from sensegate.share.sharing import Sharing, SharingPolicy
 from sensegate.tiers.node_rows import NodeRow
@@ -39,6 +41,7 @@ from sensegate.tiers.rest_nodes import NODES
 from sensegate.web.app import Web
 from sensegate.web.deps import WebDependencies
 from sensegate.web.drafts import UNKNOWN
+from sensegate.web.latest import LATEST
 
 NO_PROFILES = ProfileSet([], [])
 ADMIN = Principal("test", Role.ADMIN, scope("44"))
@@ -78,6 +81,8 @@ class Gateway:
             subscriber=lambda name, by: self.tokens.get(name, by).scope,
             policy=SharingPolicy(assigns_codes=True),
         )
+        self.values = LastValues()
+        self.reader.on_rows.append(lambda rows: self.values.apply(rows.batch, rows.sequence))
         self.pushed: list[tuple[str, str, bytes, str]] = []
         self.quality: list[QualityRow] = []
         self.refused: dict[str, dict[str, int]] = {}
@@ -107,6 +112,7 @@ class Gateway:
                 is_secure=secure,
                 oidc=Oidc(oidc, clock) if oidc else None,
                 parts={
+                    LATEST: LatestReader(self.values, self.sharing),
                     NODES: lambda: [NodeRow("4401", "4401", "node", "up"), NodeRow("4403", "4403", "node", "up")],
                     UNKNOWN: UnexplainedMessages(
                         self.log,

@@ -24,6 +24,7 @@ from sensegate.video.formats.viid_responses import ObjectResult
 from sensegate.viid.client import ViidClient
 from sensegate.viid.listener import COLLECTIONS, ViidDeps, ViidListener
 from sensegate.viid.password_digests import PasswordDigests
+from tests.conftest import eventually
 
 ADMIN = Principal("admin", Role.ADMIN, scope("44"))
 SERVER, CAMERA, OLD, ABOVE = (f"4401000000503000000{number}" for number in range(1, 5))
@@ -241,3 +242,42 @@ async def test_who_may_take_leave_without_a_digest(rig: Rig, status: int) -> Non
     assert (await rig.ask("POST", "/VIID/System/UnRegister", body, User_Identify=OLD))[0] == 401
     assert (await rig.ask("POST", "/VIID/System/UnRegister", body))[0] == status
     assert (await rig.ask("POST", "/VIID/Faces", b"{}"))[0] == (200 if status == 401 else 401)
+
+
+HALF = (
+    "POST /VIID/Faces HTTP/1.1\r\nHost: x\r\nUser-Identify: {code}\r\nContent-Type: application/json\r\n"
+    "Content-Length: {length}\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("rig", [{"requests_per_device_max": 2}], indirect=True)
+async def test_half_bodies_of_one_device_are_capped(rig: Rig) -> None:
+    """One request more gets 503 with Retry-After and the key; when one ends there is room again."""
+    host, port = rig.url.removeprefix("http://").split(":")
+    held = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
+    for _, writer in held:
+        writer.write(HALF.format(code=CAMERA, length=100).encode() + b"{")
+    await eventually(lambda: rig.web._requests._open.total() == 2)
+    async with rig.http.post(f"{rig.url}/VIID/Faces", data=b"{}", headers={"User-Identify": CAMERA}) as response:
+        assert response.status == 503
+        assert response.headers["Retry-After"] == "5"
+        assert "viid.requests_per_device_max" in await response.text()
+    for _, writer in held:
+        writer.transport.abort()
+    await eventually(lambda: not rig.web._requests._open)
+    assert (await rig.ask("POST", "/VIID/Faces", b"{}"))[0] == 200
+
+
+@pytest.mark.parametrize("rig", [{"bodies_total_bytes_max": 40_000}], indirect=True)
+async def test_bodies_of_one_sender_fill_only_a_part_of_the_memory(rig: Rig) -> None:
+    """A quarter of all bytes, at least one whole body; the others' share stays free; control: one whole body fits."""
+    host, port = rig.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(HALF.format(code=CAMERA, length=10_000).encode() + b" " * 9_000)
+    await eventually(lambda: rig.web._bytes_of[CAMERA] == 9_000)
+    status, answer = await rig.ask("POST", "/VIID/Faces", b" " * 2_000)
+    assert status == 503
+    assert "viid.bodies_total_bytes_max" in str(answer)
+    writer.transport.abort()
+    await eventually(lambda: not rig.web._bytes_of)
+    assert (await rig.ask("POST", "/VIID/Faces", b" " * 9_999))[0] == 200

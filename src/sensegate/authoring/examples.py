@@ -108,6 +108,12 @@ def parse_micros(text: str) -> int:
     return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
+def iso_micros(time: int) -> str:
+    """Return µs UTC as ISO 8601 with Z."""
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
+    return at.isoformat().replace("+00:00", "Z")
+
+
 def _time_text(time: int) -> str:
     try:
         return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)).isoformat()

@@ -58,6 +58,8 @@ class DeviceIndex:
         self.regions: list[tuple[str, str]] = []
         """(city, county) as on the log's subjects."""
         self.divisions, self.departments, self.domains, self.profiles = WordList(), WordList(), WordList(), WordList()
+        self.gateways = WordList()
+        self.gateways.index("")
         self.ids: list[str] = []
         self.names: dict[str, int] = {}
         """Canonical id or alias -> index."""
@@ -81,6 +83,7 @@ class DeviceIndex:
         self.department: I32 = grown("department", np.int32, 0)
         self.domain: I32 = grown("domain", np.int32, 0)
         self.profile: I32 = grown("profile", np.int32, 0)
+        self.gateway: I32 = grown("gateway", np.int32, 0)
         self.lon: F64 = grown("lon", np.float64, np.nan)
         self.lat: F64 = grown("lat", np.float64, np.nan)
         self.interval_s: F64 = grown("interval_s", np.float64, 0)
@@ -126,6 +129,7 @@ class DeviceIndex:
         self.department[at] = self.departments.index(device.department)
         self.domain[at] = self.domains.index(device.domain)
         self.profile[at] = self.profiles.index(device.profile)
+        self.gateway[at] = self.gateways.index(device.gateway)
         self.grade[at] = device.grade
         self.state[at] = STATES.index(device.state)
         self.enabled[at] = device.state not in _INACTIVE

@@ -1,9 +1,10 @@
 """Conservation ledger: counts per (hour, device, source, kind), which must balance.
 
 For each hour of arrival, device and source: messages = decoded + quarantined.*; values = accepted + duplicate.* +
-suppressed.* + rejected.* + downsampled. `conflict`, `late`, `future` and `not_deduplicated` are parts of `accepted`;
-`ignored` counts values without meaning (sentinels). `forwarded`, `withheld.<reason>` and `refused_by_centre.<reason>`
-are counted on the way to the centre: committed = their sum and what is still pending.
+suppressed.* + rejected.* + downsampled. `conflict`, `late`, `future`, `not_deduplicated` and `redelivered` (the device
+sent the message again and nothing identifies the value) are parts of `accepted`; `ignored` counts values without
+meaning (sentinels). `forwarded`, `withheld.<reason>` and `refused_by_centre.<reason>` are counted on the way to the
+centre: committed = their sum and what is still pending.
 
 Redecoded messages came in before: redecoded = recovered + reread + still_refused; their values are counted under
 the source ``redecode:<order>`` as any other, with `revised` and `added` as parts of `accepted`.
@@ -46,6 +47,7 @@ CONFLICT = "conflict"
 LATE = "late"
 FUTURE = "future"
 NOT_DEDUPLICATED = "not_deduplicated"
+REDELIVERED = "redelivered"
 IGNORED = "ignored"
 DUPLICATE = "duplicate"
 SUPPRESSED = "suppressed"

@@ -7,6 +7,7 @@ strings, ``length`` of each payload in ``body``; in the quarantine also reason, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Annotated, Any
 
 import msgspec
@@ -32,6 +33,8 @@ class _Tree(VersionedMap):
     best_effort: Column
     length: Column
     body: bytes
+    redelivered: Column | None = None
+    """Absent where no message is."""
     reason: _Words | None = None
     detail: _Words | None = None
     device: _Words | None = None
@@ -106,7 +109,9 @@ def _unwords(packed: _Words, rows: int) -> list[str]:
 
 
 def _tree(messages: MessageBatch, sources: Sequence[str] | str) -> dict[str, Any]:
+    redelivered = messages.redelivered
     return {
+        **({"redelivered": pack(redelivered.astype(np.uint8))} if redelivered.any() else {}),
         "rows": len(messages),
         "topic": _words(messages.topics),
         "principal": _words(messages.principals),
@@ -161,13 +166,17 @@ def _messages(tree: _Tree) -> Iterator[tuple[Message, str]]:
         _unwords(tree.principal, rows),
         unpack(tree.best_effort, rows).tolist(),
         unpack(tree.length, rows).tolist(),
+        unpack(tree.redelivered, rows).tolist() if tree.redelivered else repeat(0, rows),
         _unwords(tree.source, rows),
         strict=True,
     )
-    for topic, received, sequence, principal, best_effort, length, origin in columns:
+    for topic, received, sequence, principal, best_effort, length, redelivered, origin in columns:
         payload = bytes(body[start : start + length])
         start += length
-        yield Message(topic, payload, received, sequence, principal, bool(best_effort)), origin
+        message = Message(
+            topic, payload, received, sequence, principal, bool(best_effort), redelivered=bool(redelivered)
+        )
+        yield message, origin
 
 
 def decode(payload: bytes) -> Iterator[tuple[Message, str]]:

@@ -182,6 +182,7 @@ def intake_stream(store: StoreConfig) -> dict[str, Any]:
         (INTAKE_SUBJECT,),
         store.intake_bytes,
         retention="workqueue",
+        allow_direct=True,
         duplicate_window=DUPLICATE_WINDOW_S * 1_000_000_000,
     )
 

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 import structlog
-from aiohttp.abc import AbstractResolver
 
 from sensegate import metrics
 from sensegate.clock import Clock
@@ -36,6 +35,14 @@ _FORM: Final = {"hikvision": "hikvision", "dahua": "dahua"}
 """Vendor -> format of video metadata under which dropped pictures are counted."""
 
 _log = structlog.get_logger("collect")
+
+
+class Connect(Protocol):
+    """A maker of connectors that connect only where the policy permits it."""
+
+    def __call__(self, *, ssl: ssl.SSLContext | aiohttp.Fingerprint | bool, limit: int) -> aiohttp.BaseConnector:
+        """Return a connector for one client session."""
+        ...
 
 
 class OutboundPolicy(Protocol):
@@ -101,7 +108,7 @@ class CameraStream:
         room: Callable[[], asyncio.Future[None] | None],
         clock: Clock,
         way: OutboundPolicy,
-        resolver: Callable[[], AbstractResolver],
+        connector: Connect,
         *,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -123,7 +130,7 @@ class CameraStream:
         self._room = room
         self._clock = clock
         self._way = way
-        self._resolver = resolver
+        self._connector = connector
         self._jitter = jitter
         self._pending = 0
         self._dropped: list[BodyPart] = []
@@ -162,7 +169,7 @@ class CameraStream:
             tls = aiohttp.Fingerprint(bytes.fromhex(config.pin_sha256))
         elif config.ca_file:
             tls = ssl.create_default_context(cafile=config.ca_file)
-        connector = aiohttp.TCPConnector(resolver=self._resolver(), use_dns_cache=False, ssl=tls, limit=2)
+        connector = self._connector(ssl=tls, limit=2)
         digest = aiohttp.DigestAuthMiddleware(config.user, self._password) if config.user else None
         timeout = aiohttp.ClientTimeout(
             total=None, connect=config.connect_timeout_s, sock_connect=config.connect_timeout_s
@@ -258,7 +265,7 @@ class CameraSource(PushSource):
         limits: IngestConfig,
         clock: Clock,
         way: OutboundPolicy,
-        resolver: Callable[[], AbstractResolver],
+        connector: Connect,
         *,
         known: Callable[[str], bool] = lambda _device: True,
         jitter: Callable[[], float] = random.random,
@@ -276,7 +283,7 @@ class CameraSource(PushSource):
         self.streams: list[CameraStream] = []
         for at, camera in enumerate(cameras):
             try:
-                stream = CameraStream(camera, self._take, self._wait, clock, way, resolver, jitter=jitter)
+                stream = CameraStream(camera, self._take, self._wait, clock, way, connector, jitter=jitter)
             except ConfigError as why:
                 raise ConfigError(
                     why.problem, file=why.file, key=f"cameras[{at}].{why.key}", remedy=why.remedy

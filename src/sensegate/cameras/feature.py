@@ -6,7 +6,7 @@ from functools import partial
 
 from sensegate.cameras.alert_stream import CameraSource
 from sensegate.feature import Feature, FeatureSpec, Parts, Place, Task
-from sensegate.publish.egress import Egress, EgressResolver
+from sensegate.publish.egress import Egress, EgressConnector
 
 
 async def _open(parts: Parts) -> Feature | None:
@@ -19,7 +19,7 @@ async def _open(parts: Parts) -> Feature | None:
         config.ingest,
         parts.core.clock,
         egress,
-        partial(EgressResolver, egress),
+        partial(EgressConnector, egress),
         known=lambda device: devices.find(device) >= 0,
     )
     return Feature(sources=(source,), tasks={"cameras": Task(source.run, Place.HELPER)}, warnings=source.warnings)

@@ -37,13 +37,13 @@ app = typer.Typer(
 )
 
 Datum = Literal["wgs84", "cgcs2000", "gcj02", "bd09"]
-COLUMNS = ("id", "division", "profile", "state", "domain", "department", "grade", "gateway", "name")
+COLUMNS = ("id", "division", "profile", "state", "last_seen", "domain", "department", "grade", "gateway", "name")
 KEYS = (
     "division", "profile", "alias", "gateway", "lon", "lat", "datum", "department", "domain", "grade", "interval",
     "owner", "name", "asset", "secondary",
 )  # fmt: skip
 """Keys that `device change` accepts."""
-NOT_FOUND, REFUSED = 404, "refused"
+NOT_FOUND, FORBIDDEN, REFUSED = 404, 403, "refused"
 LABELS = (".svg", ".png", ".pdf", ".txt")
 DeviceId = Annotated[str, typer.Argument(help="Device id.", metavar="ID")]
 
@@ -229,20 +229,38 @@ async def registered_elsewhere(remote: GatewayClient) -> str:
 
 @app.command()
 def show(device: DeviceId, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
-    """Show a device in full.
+    """Show a device in full, with the last value of each property.
 
     Example: sensegate device show air-1
     """
 
     async def work(remote: GatewayClient) -> Any:
         try:
-            return await remote.get(f"/api/v1/devices/{device}")
+            record = await remote.get(f"/api/v1/devices/{device}")
+            return record, await _last_values(remote, device)
         except ProblemResponse as why:
             if why.status == NOT_FOUND and (hint := await registered_elsewhere(remote)):
                 raise ProblemResponse(why.status, why.title, f"{why.detail}; {hint}") from why
             raise
 
-    print_record(call(url, token, work), json_form=json_form)
+    record, values = call(url, token, work)
+    if json_form:
+        print_json({**record, "latest": values})
+        return
+    print_record(record)
+    if values:
+        console.print()
+        print_table(values, ("property", "channel", "value", "unit", "time", "quality", "flags"), json_form=False)
+
+
+async def _last_values(remote: GatewayClient, device: str) -> list[dict[str, Any]]:
+    """Return the last values of a device; empty for a caller who may not read readings."""
+    try:
+        return rows_of(await remote.get(f"/api/v1/devices/{device}/latest"))
+    except ProblemResponse as why:
+        if why.status == FORBIDDEN:
+            return []
+        raise
 
 
 @app.command()

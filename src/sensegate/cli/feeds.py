@@ -155,6 +155,36 @@ def read(
         call(url, token, _Tail(feed, form, _filled(query), limit).follow)
 
 
+@app.command()
+def latest(
+    feed: Annotated[str, typer.Argument(help="Name of the feed.")],
+    *,
+    property_: Annotated[
+        list[str] | None, typer.Option("--property", help="Standard name of a property; repeat for several.")
+    ] = None,
+    device: Annotated[list[str] | None, typer.Option(help="Device; repeat for several.")] = None,
+    division: Annotated[list[str] | None, typer.Option(help="Division code; repeat for several.")] = None,
+    bbox: Annotated[str, typer.Option(metavar="W,S,E,N", help="Area between meridians and parallels.")] = "",
+    near: Annotated[str, typer.Option(metavar="LON,LAT,M", help="Area around a position.")] = "",
+    form: Annotated[OutputFormat, typer.Option("--format", help="Format of the records.")] = OutputFormat.TABLE,
+    limit: Annotated[int, typer.Option(help="End after this number of records; 0: all.")] = 0,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+) -> None:
+    """Print the last value of every series of a feed.
+
+    Example: sensegate feed latest all --property pm2_5 --near 113.32,23.12,5000
+    """
+    query = {
+        "property": ",".join(property_ or ()),
+        "device": ",".join(device or ()),
+        "division": ",".join(division or ()),
+        "bbox": bbox,
+        "near": near,
+    }
+    call(url, token, _Tail(feed, form, _filled(query), limit, path="latest").follow)
+
+
 def _filled(query: Mapping[str, str]) -> dict[str, str]:
     """Return the parameters that have a value."""
     return {name: value for name, value in query.items() if value}
@@ -163,9 +193,12 @@ def _filled(query: Mapping[str, str]) -> dict[str, str]:
 class _Tail:
     """A feed that is printed page by page."""
 
-    def __init__(self, feed: str, form: OutputFormat, query: Mapping[str, str], limit: int) -> None:
-        """`query`: parameters of the first page; with `until` it ends."""
-        self.path = f"/api/v1/feeds/{feed}/records"
+    def __init__(
+        self, feed: str, form: OutputFormat, query: Mapping[str, str], limit: int, path: str = "records"
+    ) -> None:
+        """`query`: parameters of the first page; with `until`, and at another path than `records`, it ends."""
+        self.path = f"/api/v1/feeds/{feed}/{path}"
+        self.waits = path == "records" and "until" not in query
         self.form = form
         self.query = dict(query)
         self.cursor = query.get("after", "")
@@ -178,7 +211,7 @@ class _Tail:
         """Read and print page after page."""
         while self.unlimited or self.remaining > 0:
             page = 1_000 if self.unlimited else min(self.remaining, 1_000)
-            wait = {} if "until" in self.query else {"wait": "20"}
+            wait = {"wait": "20"} if self.waits else {}
             try:
                 answer = await remote.get(self.path, limit=str(page), **wait, **self.query)
             except ProblemResponse as why:

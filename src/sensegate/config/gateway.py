@@ -278,6 +278,10 @@ class TimeConfig(ConfigRecord, frozen=True):
             most=86_400,
         ),
     ] = 60.0
+    ntp_servers: Annotated[
+        tuple[str, ...],
+        doc("NTP servers (host or host:port) to compare the gateway's clock with; without: the centre, else devices"),
+    ] = ()
     zone: Annotated[str, doc("time zone of devices that send local time without a zone")] = "Asia/Shanghai"
 
 
@@ -359,18 +363,24 @@ class WebConfig(ConfigRecord, frozen=True):
         int, doc("largest multipart body of a camera; pictures are dropped while it is read", least=1_024, most=1024**3)
     ] = 16_777_216
     connections_max: Annotated[int, doc("most open connections", least=16, most=1_000_000)] = 4_000
+    connections_per_address_max: Annotated[
+        int,
+        doc(
+            "most open connections from one address; 0: half of connections_max; behind a proxy give connections_max",
+            least=0,
+            most=1_000_000,
+        ),
+    ] = 0
+    requests_per_caller_max: Annotated[
+        int, doc("most requests that one credential may have open at a time", least=1, most=1_000_000)
+    ] = 200
+    streams_per_caller_max: Annotated[
+        int, doc("most streams (SSE, WebSocket) that one credential may have open", least=1, most=1_000_000)
+    ] = 200
     header_timeout_s: Annotated[float, doc("time limit for a complete request head", least=0.1, most=3_600)] = 10.0
     body_timeout_s: Annotated[float, doc("time limit for a complete request body", least=0.1, most=3_600)] = 30.0
     long_poll_max_s: Annotated[float, doc("longest long-poll", least=0, most=3_600)] = 60.0
     page_max: Annotated[int, doc("most records or rows in one answer", least=1, most=1_000_000)] = 10_000
-    buffer_bytes_max: Annotated[
-        int,
-        doc(
-            "most bytes buffered for one slow stream; beyond it the stream is closed, its cursor stays valid",
-            least=65_536,
-            most=1024**3,
-        ),
-    ] = 1_048_576
     tls: Annotated[TlsConfig, doc("certificates of the HTTP listener")] = TlsConfig()
 
 

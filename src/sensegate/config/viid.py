@@ -106,6 +106,17 @@ class ViidConfig(ConfigRecord, frozen=True):
     ] = 128 * 1024**2
     body_timeout_s: Annotated[float, doc("time limit for a complete request body", least=0.1, most=3_600)] = 30.0
     connections_max: Annotated[int, doc("most open connections", least=16, most=1_000_000)] = 4_000
+    connections_per_address_max: Annotated[
+        int,
+        doc(
+            "most open connections from one address; 0: half of connections_max; behind a proxy give connections_max",
+            least=0,
+            most=1_000_000,
+        ),
+    ] = 0
+    requests_per_device_max: Annotated[
+        int, doc("most requests with a body that one device or platform may have open", least=1, most=100_000)
+    ] = 100
     session_timeout_s: Annotated[
         float, doc("a registration lapses this long after the last request", least=1, most=604_800)
     ] = 300.0

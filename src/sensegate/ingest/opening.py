@@ -39,6 +39,7 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     series: SeriesIndex
     interpreter: Interpreter
     time_checks: TimeChecks
+    clock_monitor: ClockMonitor
     indicators: Indicators
     quality: IndicatorStore
     """Indicators of the last days, by device and hour."""
@@ -58,9 +59,7 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         problems = []
         if self.committer.blocked_reason:
             problems.append(f"log: full, devices are held back until there is room: {self.committer.blocked_reason}")
-        if self.time_checks.own_clock_off:
-            problems.append("clock: off; readings are marked, none is judged by time. Set the clock (NTP)")
-        return problems
+        return [*problems, *self.clock_monitor.not_ready()]
 
     def warnings(self) -> list[str]:
         """Return what keeps some messages from becoming readings."""
@@ -118,6 +117,7 @@ def open_stages(
     boundary = BatchBoundary()
     measured = purposes(lambda: profiles.set)
     downlink = DownlinkQueue(channels, clock)
+    monitor = ClockMonitor(config, clock, core.log, normaliser.clocks, index=devices.index, centre_s=centre_offset_s)
     for request in decoder.initial_requests(clock.now()):
         downlink.enqueue(request.topic, request.payload, request.about)
     return Stages(
@@ -125,6 +125,7 @@ def open_stages(
         series=series,
         interpreter=Interpreter(decoder, normaliser),
         time_checks=normaliser.clocks,
+        clock_monitor=monitor,
         indicators=indicators,
         quality=quality,
         committer=committer,
@@ -135,7 +136,7 @@ def open_stages(
         boundary=boundary,
         barrier=CommitBarrier(boundary, committer, clock),
         tasks={
-            "clock": ClockMonitor(config, clock, core.log, normaliser.clocks, centre_offset_s).run,
+            "clock": monitor.run,
             "quality": quality.run,
             "scrub": scrubber.run,
             "commands": downlink.run,

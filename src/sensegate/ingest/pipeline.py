@@ -10,7 +10,7 @@ import asyncio
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import accumulate, chain
+from itertools import accumulate, chain, groupby
 from typing import TypeVar
 
 import msgspec
@@ -31,7 +31,16 @@ from sensegate.ingest.batches import DecodedBatch
 from sensegate.ingest.boundary import BatchBoundary
 from sensegate.ingest.interpreter import Interpreter, Reprocessor, delivery_of
 from sensegate.ingest.poison import PoisonMessages
-from sensegate.model import Delivery, Message, MessageBatch, Quarantined, QuarantineReason, RejectedValue, Spec
+from sensegate.model import (
+    Delivery,
+    Message,
+    MessageBatch,
+    Quarantined,
+    QuarantineReason,
+    RejectedValue,
+    Spec,
+    UnreadableBatch,
+)
 from sensegate.normalise.indicators import Indicators
 from sensegate.persist.commit import Committer, PreparedBatch
 from sensegate.ports import Source
@@ -157,8 +166,13 @@ class IngestPipeline:
         self.boundary.run()
         live = [delivery for delivery in deliveries if not delivery.recorded_in]
         pending = PreparedBatch([], [])
-        for part in self._poison.split(live):
-            pending = pending.followed_by(self._process_guarded(part))
+        for unreadable, group in groupby(live, lambda delivery: delivery.unreadable is not None):
+            if unreadable:
+                for delivery in group:
+                    pending = pending.followed_by(self._quarantine_batch(delivery))
+            else:
+                for part in self._poison.split(list(group)):
+                    pending = pending.followed_by(self._process_guarded(part))
         for delivery in deliveries:
             if delivery.recorded_in and self._stages.reprocessor:
                 pending = pending.followed_by(self._reprocess(delivery, self._stages.reprocessor))
@@ -174,6 +188,21 @@ class IngestPipeline:
             self._stages.assets.mark(batch.readings, compare=False)
         part = [delivery_of(delivery, span)]
         return self._stages.committer.prepare(part, batch.fields, batch.readings, batch.rejected, messages=span)
+
+    def _quarantine_batch(self, delivery: Delivery) -> PreparedBatch:
+        """Put a batch that cannot be read in quarantine whole, counted as all of its messages."""
+        batch = delivery.unreadable or UnreadableBatch("", 1)
+        span, detail = MessageBatch(delivery.messages), batch.reason
+        if self._stages.interpreter.decoder.profiles.video or self._camera_sources:
+            # It may hold video metadata, of which nothing is kept unredacted.
+            detail += f"; its {len(span[0].payload)} bytes are not kept, because they may be video metadata"
+            span = MessageBatch([msgspec.structs.replace(span[0], payload=b"", cut=True)])
+            delivery = delivery_of(delivery, span)
+        whole = Quarantined(0, QuarantineReason.DAMAGED_BATCH, detail, count=batch.count)
+        interpreter = self._stages.interpreter
+        nothing = msgspec.structs.replace(interpreter.decoder.decode([]), quarantined=[whole])
+        readings, rejected = interpreter.normaliser.normalise(nothing, span.received)
+        return self._stages.committer.prepare([delivery], nothing, readings, rejected, messages=span)
 
     def _process_guarded(self, deliveries: Sequence[Delivery]) -> PreparedBatch:
         """Process live messages; a bug behind decoding costs the one poison message too, once it is isolated.
@@ -257,7 +286,8 @@ class IngestPipeline:
         def interpreted() -> DecodedBatch:
             self._poison.raise_if_poison(span)
             fields, received = decoder.decode(span), span.received
-            return DecodedBatch(received, fields, *normaliser.normalise(fields, received, span.best_effort))
+            readings = normaliser.normalise(fields, received, span.best_effort, span.redelivered)
+            return DecodedBatch(received, fields, *readings)
 
         result = _result_or_bug(interpreted)
         if not isinstance(result, Exception):

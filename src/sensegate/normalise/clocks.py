@@ -8,6 +8,7 @@ shift, unlike a backlog that passes through that lag while it drains, is flagged
 from __future__ import annotations
 
 from datetime import datetime
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,9 +28,23 @@ REPRESENTABLE = (-62_135_596_800 * SECOND_US, 253_402_300_799 * SECOND_US)
 """Years 1 to 9999: the times that can be written at all."""
 
 _NOT_SHIFTED = np.iinfo(np.int64).min
-OFFSET_DEVICES_MIN = 5
-"""Smallest number of recently heard devices whose median says something about the gateway's own clock."""
-OFFSET_WINDOW = 600 * SECOND_US
+WINDOW = HOUR_US
+"""Devices heard within this time say something about the gateway's own clock."""
+SPREAD_S = 60.0
+"""Lags this close to one another agree."""
+STEADY = 60 * SECOND_US
+"""Time for which a device's lag must have stayed within `SPREAD_S` before it is evidence: a backlog passes on."""
+
+
+class DeviceAgreement(NamedTuple):
+    """How far the devices agree on the time."""
+
+    agreeing: int = 0
+    """Independent devices whose steady lags lie within `SPREAD_S` of one another, the most that do."""
+    heard: int = 0
+    """Independent devices heard of late with a clock of their own; devices behind one gateway count as one."""
+    offset_s: float = 0.0
+    """By how much the agreeing ones are ahead of our clock."""
 
 
 class TimeChecks:
@@ -45,6 +60,7 @@ class TimeChecks:
         """Whether the gateway's own clock is wrong: then every reading is flagged and none is judged by its time."""
         self._lag: I64 = np.zeros(0, np.int64)
         self._heard: I64 = np.zeros(0, np.int64)
+        self._steady_since: I64 = np.zeros(0, np.int64)
         self._shifted_since: I64 = np.zeros(0, np.int64)
         self._shifted = 0
 
@@ -61,12 +77,12 @@ class TimeChecks:
         A late or stale reading is not doubtful, as its own time is trusted. One from the future, or from a device that
         is off by a time zone, is doubtful.
         """
+        lag = received - time
+        self._remember(device, lag, time_quality, received)
         if self.own_clock_off:
             flags |= np.uint32(Flag.CLOCK)
             ours: BOOL = time_quality == TimeQuality.RECEIVED
             return ours
-        lag = received - time
-        self._remember(device, lag, time_quality, received)
         least, greatest = int(lag.min()), int(lag.max())
         doubtful = None
         if greatest > self.late:
@@ -82,13 +98,25 @@ class TimeChecks:
             doubtful = shifted if doubtful is None else doubtful | shifted
         return doubtful
 
-    def median_lag(self, now: int) -> float | None:
-        """Return the median lag of the devices in seconds (negative: they are ahead), None if too few were heard.
-
-        Counts devices with their own clock that were heard within the last ten minutes.
-        """
-        lag = self._lag[self._heard > now - OFFSET_WINDOW]
-        return float(np.median(lag)) / SECOND_US if len(lag) >= OFFSET_DEVICES_MIN else None
+    def agreement(self, now: int, gateway: I32) -> DeviceAgreement:
+        """Return how far the devices with a clock of their own agree; `gateway`: number by device, 0 for none."""
+        heard = np.flatnonzero(self._heard > now - WINDOW)
+        if not heard.size:
+            return DeviceAgreement()
+        behind = gateway[heard]
+        source = np.where(behind > 0, -behind.astype(np.int64), heard)
+        sources, of_device = np.unique(source, return_inverse=True)
+        steady = self._heard[heard] - self._steady_since[heard] >= STEADY
+        lags = np.full(len(sources), np.iinfo(np.int64).min)
+        lags[of_device[steady]] = self._lag[heard[steady]]
+        lags = np.sort(lags[lags != np.iinfo(np.int64).min])
+        if not lags.size:
+            return DeviceAgreement(0, len(sources))
+        ends = np.searchsorted(lags, lags + round(SPREAD_S * SECOND_US), side="right")
+        counts = ends - np.arange(len(lags))
+        first = int(counts.argmax())
+        agreeing = lags[first : int(ends[first])]
+        return DeviceAgreement(len(agreeing), len(sources), -float(np.median(agreeing)) / SECOND_US)
 
     def device_lag(self, device: int) -> float | None:
         """Return a device's last lag in seconds (negative: its clock is ahead), None before its first message."""
@@ -101,10 +129,14 @@ class TimeChecks:
             size = max(top + 1, len(self._lag) * 3 // 2, 1024)
             self._lag = _grown(self._lag, size, 0)
             self._heard = _grown(self._heard, size, 0)
+            self._steady_since = _grown(self._steady_since, size, 0)
             self._shifted_since = _grown(self._shifted_since, size, _NOT_SHIFTED)
         if time_quality.any():
             own = time_quality <= TimeQuality.ASSUMED_ZONE
             device, lag, received = device[own], lag[own], received[own]
+        moved = (self._heard[device] == 0) | (np.abs(lag - self._lag[device]) > SPREAD_S * SECOND_US)
+        if moved.any():
+            self._steady_since[device[moved]] = received[moved]
         self._lag[device] = lag
         self._heard[device] = received
 

@@ -73,7 +73,7 @@ class Normaliser:
         self.clocks.own_clock_off = off
 
     def normalise(
-        self, fields: Fields, received: I64, best_effort: BOOL | None = None
+        self, fields: Fields, received: I64, best_effort: BOOL | None = None, redelivered: BOOL | None = None
     ) -> tuple[Readings, list[RejectedValue]]:
         """Return the readings of a batch and the rejected values.
 
@@ -81,6 +81,7 @@ class Normaliser:
             fields: rows in the order of their messages; `device` is never negative.
             received: arrival of each message, µs UTC, indexed by `fields.message`.
             best_effort: per message, whether it arrived at QoS 0; None: none did.
+            redelivered: per message, whether its device sent it again; None: none did.
 
         `len(fields)` = readings + rejected values; the order of the rows is kept.
         """
@@ -94,9 +95,13 @@ class Normaliser:
         rejects = [value for _, value in rejected]
         if not len(fields):
             return _no_readings(), rejects
-        return self._checked(fields, value, received[fields.message], now, best_effort), rejects
+        readings = self._checked(fields, value, received[fields.message], now)
+        for messages, flag in ((best_effort, Flag.BEST_EFFORT), (redelivered, Flag.REDELIVERED)):
+            if messages is not None and messages.any():
+                readings.flags[messages[fields.message]] |= np.uint32(flag)
+        return readings, rejects
 
-    def _checked(self, fields: Fields, value: F64, received: I64, now: int, best_effort: BOOL | None) -> Readings:
+    def _checked(self, fields: Fields, value: F64, received: I64, now: int) -> Readings:
         table, spec, device, time = self.table, fields.spec, fields.device, fields.time
         count = len(fields)
         flags: U32 = table.flags.take(spec) if table.any_flags else np.zeros(count, np.uint32)
@@ -105,8 +110,6 @@ class Normaliser:
             quality[row] = code
         for row, bits in fields.source_flags.items():
             flags[row] |= np.uint32(bits)
-        if best_effort is not None and best_effort.any():
-            flags[best_effort[fields.message]] |= np.uint32(Flag.BEST_EFFORT)
 
         series = self.series.resolve(device, table.variable.take(spec))
         batch = CheckedBatch(spec, series, time, value, flags, quality)

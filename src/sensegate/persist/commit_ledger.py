@@ -51,6 +51,7 @@ _PARTS_OF_ACCEPTED = (
     (Flag.LATE, kinds.LATE),
     (Flag.FUTURE, kinds.FUTURE),
     (Flag.NOT_DEDUPLICATED, kinds.NOT_DEDUPLICATED),
+    (Flag.REDELIVERED, kinds.REDELIVERED),
 )
 """Parts of the accepted readings that are counted separately, too."""
 
@@ -83,6 +84,11 @@ def commit_ledger(part: BatchSlice, judgement: DedupResult, index: DeviceIndex) 
         messages = np.array([message.message for message in fields.quarantined if message.reason is reason], np.int64)
         good[messages] = False
         cells.count(f"{kinds.QUARANTINED}.{reason.value}", messages, owner[messages])
+    for batch in fields.quarantined:
+        if batch.count > 1:
+            hour, source = cells.pairs[int(cells.place[batch.message])]
+            for kind in (kinds.MESSAGES, f"{kinds.QUARANTINED}.{batch.reason.value}"):
+                cells.ledger.add(hour, "", source, kind, batch.count - 1)
     cells.count(kinds.DECODED, everyone[good], owner[good])
     return _finish(cells, part, judgement)
 

@@ -283,8 +283,11 @@ class Deduplicator:
             rows = np.flatnonzero(~old)
         by_series, series = series_order.group_by_series(work.number, rows)
         judged, judged_series = by_series, series
+        anonymous = kinds == NONE
+        resent = (flags & np.uint32(Flag.REDELIVERED)) != 0
+        if resent.any():
+            flags[resent & ~anonymous] ^= np.uint32(Flag.REDELIVERED)  # an identity tells whether the first one came
         if specs.common_identity in (-1, NONE):
-            anonymous = kinds == NONE
             flags[anonymous] |= np.uint32(Flag.UNIDENTIFIABLE)
             named = ~anonymous[by_series]
             judged, judged_series = by_series[named], series[named]

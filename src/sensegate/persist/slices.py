@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -74,13 +75,21 @@ def deliveries_of_range(deliveries: Sequence[Delivery], start: int, end: int) ->
         low, high = max(start, first), min(end, last)
         if low < high:
             messages = delivery.messages[low - first : high - first]
-            position = delivery.position
+            position, after = delivery.position, delivery.position_after
             if position is not None and high < last:
-                at = messages[-1].received if position.received else 0
-                position = SourcePosition(position.epoch, messages[-1].sequence, at)
-            parts.append(Delivery(delivery.source, messages, delivery.ack, position))
+                if after:
+                    position = after(high - first)
+                else:
+                    at = messages[-1].received if position.received else 0
+                    position = SourcePosition(position.epoch, messages[-1].sequence, at)
+            after = partial(_after, after, low - first) if after else None
+            parts.append(Delivery(delivery.source, messages, delivery.ack, position, position_after=after))
         first = last
     return parts
+
+
+def _after(position_after: Callable[[int], SourcePosition], skipped: int, messages: int) -> SourcePosition:
+    return position_after(skipped + messages)
 
 
 def _renumbered(text: dict[int, str], mask: BOOL) -> dict[int, str]:

@@ -1,8 +1,9 @@
 """Egress control of connections that subscribers ask for: only to addresses that the configuration allows.
 
-A name is resolved once, each of its addresses is checked, and the connection is made to exactly these: a name that
-resolves differently a moment later changes nothing. Private, loopback, link-local and other special addresses are
-allowed only where `egress.allow` names them.
+The host that is judged is the one that will be dialled: after IDNA, which reads `①` as `1` and `。` as a dot. A name is
+resolved once, each of its addresses is checked, and the connection is made to exactly these: a name that resolves
+differently a moment later changes nothing. The address of the connected peer is checked once more before anything is
+sent. Private, loopback, link-local and other special addresses are allowed only where `egress.allow` names them.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
+import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 
 from sensegate.errors import ConfigError
 
@@ -50,7 +55,7 @@ class Egress:
                         key=key,
                         remedy="give a network (10.2.0.0/16), an address, a host name, or public",
                     ) from None
-                self._hosts.add(entry.lower().rstrip("."))
+                self._hosts.add(_ascii_host(entry) or entry.lower())
 
     def check(self, url: str) -> None:
         """Return if a URL is allowed by its form; names are checked when they are resolved.
@@ -60,11 +65,13 @@ class Egress:
         """
         try:
             parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
+            host, _ = dialled_host(url), parts.port
         except ValueError:
             raise _bad("is not a URL", "give https://HOST/PATH") from None
         if len(url) > URL_MAX or not url.isprintable() or " " in url:
             raise _bad("is too long, or has spaces or control characters", "give https://HOST/PATH")
+        if "%" in host and ":" not in host:  # the zone of an IPv6 address is allowed, an encoded name is not
+            raise _bad("has an encoded host name", "give the name itself")
         if parts.scheme not in {"https", "http"} or not host:
             raise _bad("is not https://HOST/PATH", "give an address with https")
         if parts.username is not None or parts.password is not None or parts.fragment:
@@ -78,11 +85,11 @@ class Egress:
     def is_named(self, host: str) -> bool:
         """Return whether the configuration names a host or the network of its literal address."""
         literal = _literal(host)
-        return host.lower().rstrip(".") in self._hosts or (literal is not None and self._inside(literal))
+        return (_ascii_host(host) or host) in self._hosts or (literal is not None and self._inside(literal))
 
     def admits(self, host: str, address: _Address) -> bool:
         """Return whether a connection to `host` at one of its addresses is allowed."""
-        if host.lower().rstrip(".") in self._hosts or self._inside(address):
+        if (_ascii_host(host) or host) in self._hosts or self._inside(address):
             return True
         return self._public and is_public(address)
 
@@ -100,10 +107,32 @@ def is_public(address: _Address) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved and not address.is_unspecified
 
 
-def _literal(host: str) -> _Address | None:
+def dialled_host(url: str) -> str:
+    """Return the host to which a client connects for a URL, in ASCII; empty if there is none.
+
+    aiohttp dials what yarl makes of a URL, so yarl decides here, too. Raises `ValueError`: it is not a URL.
+    """
+    return (yarl.URL(url).raw_host or "").rstrip(".")
+
+
+def _ascii_host(host: str) -> str:
+    """Return a host name in lower-case ASCII; empty if it is not one."""
     try:
-        return ipaddress.ip_address(host.partition("%")[0])
+        return (yarl.URL.build(host=host).raw_host or "").lower().rstrip(".")
     except ValueError:
+        return ""
+
+
+def _literal(host: str) -> _Address | None:
+    """Return the address that a host is, in any notation that the system accepts (``127.1``); None for a name."""
+    text = host.partition("%")[0]
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        pass
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(text))
+    except (OSError, ValueError):
         return None
 
 
@@ -138,3 +167,39 @@ class EgressResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Do nothing: there is nothing to close."""
+
+
+class EgressConnector(aiohttp.TCPConnector):
+    """Connects to allowed addresses only: judges the name, each address before, and the peer after connecting."""
+
+    def __init__(self, egress: Egress, **options: Any) -> None:
+        """`options`: those of `aiohttp.TCPConnector`."""
+        super().__init__(resolver=EgressResolver(egress), use_dns_cache=False, **options)
+        self._egress = egress
+
+    async def _wrap_create_connection(
+        self, *arguments: Any, addr_infos: list[Any], req: aiohttp.ClientRequest, **options: Any
+    ) -> tuple[asyncio.Transport, ResponseHandler]:
+        # Overridden because aiohttp has no public hook between the connection and the request.
+        host = req.url.raw_host or ""
+        for *_, address in addr_infos:
+            self._demand_allowed(host, address)
+        transport, protocol = await super()._wrap_create_connection(
+            *arguments, addr_infos=addr_infos, req=req, **options
+        )
+        try:
+            self._demand_allowed(host, transport.get_extra_info("peername"))
+        except EgressDenied:
+            transport.abort()
+            raise
+        return transport, protocol
+
+    def _demand_allowed(self, host: str, address: Sequence[Any] | None) -> None:
+        """Return if a connection may lead to a socket address. Raises `EgressDenied`."""
+        text = str(address[0]).partition("%")[0] if address else ""
+        try:
+            is_allowed = self._egress.admits(host, ipaddress.ip_address(text))
+        except ValueError:
+            is_allowed = False
+        if not is_allowed:
+            raise EgressDenied(f"{host} leads to an address that is not allowed")

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError
 from sensegate.ports import DeliveryResult, OutboundDelivery
-from sensegate.publish.egress import Egress, EgressDenied, EgressResolver
+from sensegate.publish.egress import Egress, EgressConnector, EgressDenied
 
 TIMEOUT_S = 10.0
 CONNECTIONS_MAX = 200
@@ -49,12 +49,7 @@ class WebhookPublisher:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(
-            resolver=EgressResolver(self._egress),
-            use_dns_cache=False,
-            limit=CONNECTIONS_MAX,
-            limit_per_host=CONNECTIONS_PER_HOST_MAX,
-        )
+        connector = EgressConnector(self._egress, limit=CONNECTIONS_MAX, limit_per_host=CONNECTIONS_PER_HOST_MAX)
         self._session = aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
@@ -84,7 +79,7 @@ class WebhookPublisher:
             "webhook-signature": sign(delivery, timestamp),
         }
         try:
-            # A literal address is not resolved, so it is checked here, at each attempt.
+            # For an error that names what to do; the connector judges what is dialled.
             self._egress.check(delivery.target)
             async with self._session.post(
                 delivery.target, data=delivery.body, headers=headers, allow_redirects=False

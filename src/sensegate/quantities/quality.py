@@ -146,7 +146,9 @@ class Flag(IntFlag):
     """Decoded again, from the stored message, by a later version of the profile."""
     SECONDARY = 1 << 19
     """From a secondary source: another device is the authority for this property of the asset."""
-    PLACE = 1 << 20
+    REDELIVERED = 1 << 20
+    """The device sent the message again (DUP), and nothing identifies the reading: it may be there twice."""
+    PLACE = 1 << 21
     """A coordinate outside of the division in which the device is registered."""
 
 

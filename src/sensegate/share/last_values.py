@@ -159,6 +159,10 @@ class LastValues:
         """Return the number of a node's device; -1: it has no last value."""
         return self._device.get(node, {}).get(device, -1)
 
+    def device_numbers(self, device: str) -> list[int]:
+        """Return the numbers of the devices of all nodes that have an id."""
+        return [known[device] for known in self._device.values() if device in known]
+
     def series_of(self, node: str, device: str) -> I64:
         """Return the numbers of the series of a device."""
         number = self.device_number(node, device)
@@ -293,14 +297,18 @@ class LastValues:
 
     # ── giving ────────────────────────────────────────────────────────────────────────────────────────
 
+    def of_device(self, node: str, device: str) -> list[LastBatch]:
+        """Return the last values of a device of a node."""
+        return self.batches(self.series_of(node, device))
+
     def batches(self, numbers: I64) -> list[LastBatch]:
         """Return the last values of series, a batch for each node and partition."""
         if not len(numbers):
             return []
         rows = self._rows[numbers]
-        nodes = [node for node, _ in self.devices]
         table = WordList()
-        node = np.array([table.index(name) for name in nodes], np.int64)[rows["device"]]
+        used, place = np.unique(rows["device"], return_inverse=True)
+        node = np.array([table.index(self.devices[device][0]) for device in used.tolist()], np.int64)[place.reshape(-1)]
         group = np.unique(np.stack([node, rows["partition"]]), axis=1, return_inverse=True)
         of_row = group[1].reshape(-1)
         return [

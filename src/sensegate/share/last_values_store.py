@@ -31,6 +31,8 @@ from sensegate.share.reader import LogReader, RowsEntry, named_rows
 
 SAVE_S = 300.0
 """After a kill, the log of at most this time is read again."""
+COUNT_S = 15.0
+"""Interval at which the states of devices are counted for the metrics."""
 RETENTION_DAYS = 400
 """Values that arrived before are dropped at a start."""
 PART_BYTES = 512 * 1024
@@ -93,7 +95,10 @@ class LastValueTask:
                 _log.warning("last values wait for the log", reason=str(why))
                 await self._clock.sleep(RETRY_S)
         while True:
-            await self._clock.sleep(SAVE_S)
+            for _ in range(round(SAVE_S / COUNT_S)):
+                for state, number in self._devices.count_states().items():
+                    metrics.DEVICES.labels(state.value).set(number)
+                await self._clock.sleep(COUNT_S)
             await self.save()
 
     def warnings(self) -> list[str]:

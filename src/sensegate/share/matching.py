@@ -63,13 +63,14 @@ def admitted_origins(origins: Origins, wanted: FeedFilter) -> BOOL:
     if wanted.devices:
         admitted &= np.fromiter((device in wanted.devices for device in origins.device), np.bool_, len(origins))
     if wanted.bbox is not None:
-        admitted &= _inside(origins.lon, origins.lat, wanted.bbox)
+        admitted &= is_inside(origins.lon, origins.lat, wanted.bbox)
     if wanted.near is not None:
         admitted &= distance_m(origins.lon, origins.lat, wanted.near) <= wanted.near.metres
     return admitted
 
 
-def _inside(lon: F64, lat: F64, box: BoundingBox) -> BOOL:
+def is_inside(lon: F64, lat: F64, box: BoundingBox) -> BOOL:
+    """Return whether each position lies in an area; False where one is unknown."""
     inside: BOOL = (lon >= box.west) & (lon <= box.east) & (lat >= box.south) & (lat <= box.north)
     return inside
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 import numpy as np
 
+from sensegate.bus.columns import Origins, WordColumn
+from sensegate.model import I64
 from sensegate.quantities.quality import flag_words
 from sensegate.share.cursor import row_text
 from sensegate.share.records import (
     CSV_COLUMNS,
-    RecordOrigin,
     RowSlice,
     base_name,
     channel_of,
@@ -19,7 +22,6 @@ from sensegate.share.records import (
     csv_cell,
     iso,
     json_values,
-    origin_of,
     quote,
     sequences_of,
     units_of,
@@ -33,18 +35,30 @@ Column = Callable[[RowSlice, str], list[str]]
 """(rows, common prefix of their cursors) -> JSON of each row."""
 
 
-def lines(part: RowSlice, prefix: str, form: str, fields: Sequence[str]) -> list[str]:
+def lines(
+    part: RowSlice, prefix: str, form: str, fields: Sequence[str], cursors: Sequence[str] | None = None
+) -> list[str]:
     """Return each row of a masked slice with the given fields (empty: all), in the order of its rows.
 
-    `form`: ``csv``, ``geojson``, or else a JSON object.
+    `form`: ``csv``, ``geojson``, or else a JSON object. `cursors` are those of the rows, where these are of several
+    entries; else `prefix` is that of their common entry.
     """
+    texts_of = partial(_texts, part, prefix, cursors)
     if form == "geojson":
-        return _features(part, prefix, fields or _FEATURE_FIELDS)
-    texts = [_COLUMNS[field](part, prefix) for field in fields]
+        return _features(texts_of, fields or _FEATURE_FIELDS)
+    fields = fields or FIELDS
+    texts = [texts_of(field) for field in fields]
     if form == "csv":
         cells = [_csv_cells(field, column) for field, column in zip(fields, texts, strict=True)]
         return [",".join(row) for row in zip(*cells, strict=True)]
     return _objects(fields, texts)
+
+
+def _texts(part: RowSlice, prefix: str, cursors: Sequence[str] | None, field: str) -> list[str]:
+    """Return the JSON of a field of each row."""
+    if field == "cursor" and cursors is not None:
+        return [f'"{cursor}"' for cursor in cursors]
+    return _COLUMNS[field](part, prefix)
 
 
 def _objects(fields: Sequence[str], texts: list[list[str]]) -> list[str]:
@@ -52,16 +66,16 @@ def _objects(fields: Sequence[str], texts: list[list[str]]) -> list[str]:
     return [template % row for row in zip(*texts, strict=True)]
 
 
-def _features(part: RowSlice, prefix: str, fields: Sequence[str]) -> list[str]:
-    objects = _objects(fields, [_COLUMNS[field](part, prefix) for field in fields])
-    positions = zip(_COLUMNS["lon"](part, prefix), _COLUMNS["lat"](part, prefix), strict=True)
+def _features(texts_of: Callable[[str], list[str]], fields: Sequence[str]) -> list[str]:
+    objects = _objects(fields, [texts_of(field) for field in fields])
+    positions = zip(texts_of("lon"), texts_of("lat"), strict=True)
     geometries = [
         "null" if "null" in position else f'{{"type":"Point","coordinates":[{position[0]},{position[1]}]}}'
         for position in positions
     ]
     return [
         f'{{"type":"Feature","id":{identity},"geometry":{geometry},"properties":{properties}}}'
-        for identity, geometry, properties in zip(_COLUMNS["id"](part, prefix), geometries, objects, strict=True)
+        for identity, geometry, properties in zip(texts_of("id"), geometries, objects, strict=True)
     ]
 
 
@@ -78,13 +92,20 @@ def _csv_cells(field: str, texts: list[str]) -> list[str]:
     return [known[text] for text in texts]
 
 
-def _of_origin(text_of: Callable[[RecordOrigin], str]) -> Column:
+def _of_origin(texts_of: Callable[[Origins, I64], Sequence[str]]) -> Column:
+    """Return a column of what the origins say; `texts_of` returns the JSON of some entries, each once."""
+
     def column(part: RowSlice, _prefix: str) -> list[str]:
-        entries = part.batch.origin[part.rows].tolist()
-        texts = {entry: text_of(origin_of(part.batch.origins, entry)) for entry in set(entries)}
-        return [texts[entry] for entry in entries]
+        used, place = np.unique(part.batch.origin[part.rows], return_inverse=True)
+        texts = texts_of(part.batch.origins, used.astype(np.int64))
+        return [texts[entry] for entry in place.reshape(-1).tolist()]
 
     return column
+
+
+def _word_texts(words: WordColumn, entries: I64) -> list[str]:
+    texts = [quote(word) for word in words.table]
+    return [texts[index] for index in words.index[entries].tolist()]
 
 
 def _of_property(texts_of: Callable[[Sequence[str]], Sequence[str]]) -> Column:
@@ -131,13 +152,13 @@ def _flags(part: RowSlice, _prefix: str) -> list[str]:
 
 
 def _degrees(value: float) -> str:
-    return "null" if np.isnan(value) else repr(round(value, 7))
+    return "null" if math.isnan(value) else repr(round(value, 7))
 
 
 _COLUMNS: Mapping[str, Column] = {
     "id": _ids,
     "cursor": _cursors,
-    "device": _of_origin(lambda origin: quote(origin.device)),
+    "device": _of_origin(lambda origins, entries: [quote(origins.device[entry]) for entry in entries.tolist()]),
     "property": _of_property(lambda names: [base_name(name) for name in names]),
     "channel": _of_property(lambda names: [channel_of(name) for name in names]),
     "value": _values,
@@ -146,11 +167,11 @@ _COLUMNS: Mapping[str, Column] = {
     "time_quality": _words("time_quality"),
     "received": _times("received"),
     "quality": _words("quality"),
-    "division": _of_origin(lambda origin: quote(origin.division)),
-    "lon": _of_origin(lambda origin: _degrees(origin.lon)),
-    "lat": _of_origin(lambda origin: _degrees(origin.lat)),
-    "grade": _of_origin(lambda origin: str(origin.grade)),
-    "profile": _of_origin(lambda origin: quote(origin.profile)),
+    "division": _of_origin(lambda origins, entries: _word_texts(origins.division, entries)),
+    "lon": _of_origin(lambda origins, entries: [*map(_degrees, origins.lon[entries].tolist())]),
+    "lat": _of_origin(lambda origins, entries: [*map(_degrees, origins.lat[entries].tolist())]),
+    "grade": _of_origin(lambda origins, entries: [*map(str, origins.grade[entries].tolist())]),
+    "profile": _of_origin(lambda origins, entries: _word_texts(origins.profile, entries)),
     "flags": _flags,
     "revision": lambda part, _prefix: [str(number) for number in part.batch.revision[part.rows].tolist()],
     "node": lambda part, _prefix: [quote(part.batch.node)] * len(part.rows),

@@ -135,6 +135,11 @@ class LogReader:
         """Last sequence read."""
         return self._end
 
+    @property
+    def position(self) -> Cursor:
+        """Cursor after the last entry read."""
+        return self.after(self._end, self._end_stored)
+
     # ── following ─────────────────────────────────────────────────────────────────────────────────────
 
     async def run(self, after: int | None = None) -> None:

@@ -217,7 +217,7 @@ class Sharing:
             NotFound, PermissionDenied, Gone, BadCursor, Unavailable.
             Overloaded: the quota permits nothing now.
         """
-        admission = self._admitted(principal, request, "http", form)
+        admission = self.admit(principal, request.feed, request.wanted, "http", form)
         mask = _mask_of(admission)
         until = None if request.until is None else mask.period_end(request.until)
         if request.descending:
@@ -244,13 +244,13 @@ class Sharing:
                 )
                 if page.count or left_s <= 0 or not page.next:
                     return page
-                if self._admitted(principal, request, "http", form).selection != admission.selection:
+                if self.admit(principal, request.feed, request.wanted, "http", form).selection != admission.selection:
                     return page
                 place = parse(page.next)
 
         page = await read_within_quota(admission.quota, limit, read)
         # The grant may have ended or been narrowed during the wait.
-        if self._admitted(principal, request, "http", form).selection != admission.selection:
+        if self.admit(principal, request.feed, request.wanted, "http", form).selection != admission.selection:
             if admission.quota is not None:
                 admission.quota.refund(page.count)
             return await self.page(
@@ -281,8 +281,9 @@ class Sharing:
 
         return await read_within_quota(admission.quota, limit, read)
 
-    def _admitted(self, principal: Principal, request: FeedRequest, delivery: str, form: str) -> Admission:
-        return self.grants.admit(principal, request.feed, request.wanted, delivery=delivery, form=form)
+    def admit(self, principal: Principal, feed: str, wanted: FeedFilter, delivery: str, form: str) -> Admission:
+        """Return what a caller gets of a feed now, see `Grants.admit`."""
+        return self.grants.admit(principal, feed, wanted, delivery=delivery, form=form)
 
     async def open_stream(
         self,
@@ -303,10 +304,10 @@ class Sharing:
         """
 
         def admit() -> Admission:
-            return self._admitted(current_principal(), request, "sse", RecordEncoding.JSON)
+            return self.admit(current_principal(), request.feed, request.wanted, "sse", RecordEncoding.JSON)
 
         admission = admit()
-        _demand_volume(admission)
+        demand_volume(admission)
         start = await self._start(request, _mask_of(admission))
         return self.server.stream(admit, start, heartbeat_s=heartbeat_s, advance=advance)
 
@@ -322,10 +323,10 @@ class Sharing:
         """
 
         def admit() -> Admission:
-            return self._admitted(current_principal(), request, delivery, form)
+            return self.admit(current_principal(), request.feed, request.wanted, delivery, form)
 
         admission = admit()
-        _demand_volume(admission)
+        demand_volume(admission)
         start = await self._start(request, _mask_of(admission))
         return FeedPages(self.server, admit, start, RecordEncoding(form))
 
@@ -454,7 +455,7 @@ class Sharing:
         return msgspec.structs.replace(feed, divisions=divisions, departments=departments)
 
 
-def _demand_volume(admission: Admission) -> None:
+def demand_volume(admission: Admission) -> None:
     """Return if the monthly volume of the grant is not used up. Raises `Overloaded`."""
     if admission.quota is not None:
         admission.quota.available(1)

@@ -21,6 +21,7 @@ from sensegate.share.floors import GradeFloors
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.last_values import LastValues
 from sensegate.share.last_values_store import LastValueTask
+from sensegate.share.latest import LatestReader
 from sensegate.share.pushing import PushDelivery, open_push
 from sensegate.share.reader import LogObserver, LogReader
 from sensegate.share.sharing import Centre, Sharing
@@ -43,6 +44,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The open sharing stage."""
 
     sharing: Sharing
+    latest: LatestReader
     last_values: LastValues
     """Of every series of the log, as far as it may be delivered."""
     floors: GradeFloors
@@ -96,6 +98,7 @@ async def open_share(
     return Share(
         sharing=sharing,
         last_values=last_values,
+        latest=LatestReader(last_values, sharing),
         last_value_task=last_value_task,
         floors=GradeFloors(sharing.catalogue, sharing.feeds),
         signing_key=key,

@@ -9,6 +9,8 @@ from sensegate.tiers.link import CentreLink
 from sensegate.tiers.liveness import Liveness, LogEnd, UplinkLag
 from sensegate.tiers.uplink import Uplink
 
+COMPARED_S = 120.0
+"""Time for which a comparison with the centre's clock is valid; each report of the node makes one."""
 CENTRE = "centre"
 """Name of the other tier in `Liveness`."""
 
@@ -23,6 +25,8 @@ class CentreConnection:
         self.lag = UplinkLag(log, clock, log_end=log_end)
         self._link: CentreLink | None = None
         self._uplink: Uplink | None = None
+        self._clock_offset_s = 0.0
+        self._compared_at = float("-inf")
         self.generation = 0
         """Generation of this node's membership by which it is connected."""
         self.problem = ""
@@ -79,8 +83,14 @@ class CentreConnection:
         return self._uplink.totals if self._uplink else {}
 
     def clock_offset_s(self) -> float | None:
-        """Return by how much the centre's clock is ahead of ours; None: unknown."""
-        return self._uplink.clock_offset_s if self._uplink else None
+        """Return by how much the centre's clock is ahead of ours; None: unknown, or not compared of late."""
+        if self._clock.monotonic() - self._compared_at > COMPARED_S:
+            return None
+        return self._clock_offset_s
+
+    def note_clock(self, offset_s: float) -> None:
+        """Take by how much the centre's clock is ahead of ours, as of now."""
+        self._clock_offset_s, self._compared_at = offset_s, self._clock.monotonic()
 
     def problems(self) -> list[str]:
         """Return why readings do not go up although the centre is reached, one sentence each."""

@@ -277,7 +277,8 @@ def _floors(batch: Batch, floor: Callable[[str, str], int]) -> U8:
 _KINDS = frozenset(
     {
         ledger.MESSAGES, ledger.DECODED, ledger.QUARANTINED, ledger.VALUES, ledger.ACCEPTED, ledger.CONFLICT,
-        ledger.LATE, ledger.FUTURE, ledger.NOT_DEDUPLICATED, ledger.IGNORED, ledger.DUPLICATE, ledger.SUPPRESSED,
+        ledger.LATE, ledger.FUTURE, ledger.NOT_DEDUPLICATED, ledger.REDELIVERED,
+        ledger.IGNORED, ledger.DUPLICATE, ledger.SUPPRESSED,
         ledger.REJECTED, ledger.FORWARDED, ledger.WITHHELD, ledger.REDECODED, ledger.RECOVERED, ledger.REREAD,
         ledger.STILL_REFUSED, ledger.DOWNSAMPLED, ledger.REMOVED, ledger.RETURNED, ledger.MOVED_OUT, ledger.MOVED_IN,
         ledger.MOVED_FORCED, ledger.REVISED, ledger.ADDED, ledger.REFUSED_BY_CENTRE,

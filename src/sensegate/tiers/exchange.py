@@ -82,8 +82,6 @@ class Exchange:
         """Confirmed lanes; empty after any doubt."""
         self.connected = False
         """Whether the last request was answered."""
-        self.clock_offset_s: float | None = None
-        """Offset of the centre's clock from ours at its newest answer, transit included; None: not known."""
 
     @property
     def parts_bytes_max(self) -> int:
@@ -126,7 +124,6 @@ class Exchange:
             answer = protocol.decode_position_answer(await self._link.ask("position", timeout_s=REQUEST_TIMEOUT_S))
             live = answer.lanes.get(Lane.LIVE)
             if live and self._is_own(live):
-                self.clock_offset_s = (answer.stored_at - live.committed_at) / 1e6 if live.committed_at else None
                 return answer.lanes
             self._claimant.lose()
         records = await self._claimant.claim(self._link)
@@ -189,10 +186,10 @@ class Exchange:
         finally:
             if answer is None or answer.outcome is SpanOutcome.UNCLAIMED:
                 self.invalidate()
-        self._apply(answer, [update.lane for update in updates], now)
+        self._apply(answer, [update.lane for update in updates])
         return answer
 
-    def _apply(self, answer: SpanAnswer, updated: Sequence[Lane], sent_at: int) -> None:
+    def _apply(self, answer: SpanAnswer, updated: Sequence[Lane]) -> None:
         """Store the lane records of an answer. Raises `Unavailable` where the lanes must be claimed."""
         if answer.outcome is SpanOutcome.UNCLAIMED:
             self._claimant.lose()
@@ -201,8 +198,6 @@ class Exchange:
         for lane, record in answer.lanes.items():
             if lane in updated or answer.outcome is SpanOutcome.STALE:
                 self.lanes[lane] = LaneState(record, record.position)
-        if answer.clock and Lane.LIVE in updated:
-            self.clock_offset_s = (answer.clock - sent_at) / 1e6
 
     def invalidate(self) -> None:
         """Drop the local lanes: the centre is asked before anything is sent."""

@@ -62,7 +62,7 @@ async def _open(parts: Parts) -> Feature | None:
             connection=connection,
             choice=choice,
             claimant=Claimant(WriterStateFile(core.directory), core.log, began=core.log.end_at_open),
-            reporter=Reporter(report, connection.ask, clock),
+            reporter=Reporter(report, connection.ask, clock, connection.note_clock),
             config_receiver=config_receiver,
             mover=open_mover(parts, connection.ask),
             shed=parts.find(SHED) or tuple,

@@ -85,9 +85,21 @@ class Reporter:
     """Sends the reports of this node while `run`."""
 
     def __init__(
-        self, report: Callable[[], Awaitable[NodeReport]], ask: Callable[[str, bytes], Awaitable[bytes]], clock: Clock
+        self,
+        report: Callable[[], Awaitable[NodeReport]],
+        ask: Callable[[str, bytes], Awaitable[bytes]],
+        clock: Clock,
+        note_clock: Callable[[float], None],
     ) -> None:
-        """`report` returns the present report; `ask` sends a question to the centre."""
+        """Begin without a reply.
+
+        Args:
+            report: returns the present report.
+            ask: sends a question to the centre.
+            clock: the node's clock.
+            note_clock: hears by how many seconds the centre's clock is ahead, at each reply.
+        """
+        self._note_clock = note_clock
         self._report = report
         self._ask = ask
         self._clock = clock
@@ -105,7 +117,10 @@ class Reporter:
         failure = ""
         while True:
             try:
-                self.reply = decode_reply(await self._ask("report", _encode(await self._report())))
+                report = _encode(await self._report())
+                sent = self._clock.now()
+                self.reply = decode_reply(await self._ask("report", report))
+                self._note_clock((self.reply.answered_at - (sent + self._clock.now()) / 2) / 1e6)
                 failure = ""
                 self._moved.set()
                 self._moved = asyncio.Event()

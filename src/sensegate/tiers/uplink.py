@@ -140,11 +140,6 @@ class Uplink:
         return self._exchange.connected
 
     @property
-    def clock_offset_s(self) -> float | None:
-        """Offset of the centre's clock from ours at its last answer, transit included; None: not known."""
-        return self._exchange.clock_offset_s
-
-    @property
     def totals(self) -> dict[str, int]:
         """Ledger kind -> count of both lanes, as the centre confirmed it, since this log began.
 

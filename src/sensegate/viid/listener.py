@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -30,6 +31,7 @@ from sensegate.viid.digest_auth import DigestError, DigestVerifier
 from sensegate.viid.password_digests import PasswordDigests
 from sensegate.viid.sessions import LoginLockouts, ViidSession, ViidSessions
 from sensegate.web.listener import HttpListener
+from sensegate.web.quotas import CallerQuota
 
 _log = structlog.get_logger(__name__)
 
@@ -60,6 +62,8 @@ COLLECTIONS: Final = {
 }
 """Kind of objects by path below /VIID, in lower case."""
 CATALOGUES: Final = frozenset({"APE", "APS", "Tollgate", "Lane"})
+SENDER_SHARE: Final = 4
+"""Part of `viid.bodies_total_bytes_max` that the bodies of one sender may fill: one quarter."""
 SYSTEM_BYTES_MAX: Final = 65_536
 SWEEP_S: Final = 5.0
 _METHODS: Final = ("GET", "POST", "PUT", "DELETE")
@@ -149,8 +153,16 @@ class ViidListener:
         self._deviations = {device.device: device for device in config.devices}
         self._reading = 0
         self._listener = HttpListener(
-            "viid.port", connections_max=config.connections_max, header_timeout_s=10.0, reports_truncation=True
+            "viid.port",
+            connections_max=config.connections_max,
+            per_address_max=config.connections_per_address_max,
+            header_timeout_s=10.0,
+            reports_truncation=True,
         )
+        self._requests = CallerQuota("viid.requests_per_device_max", "requests", config.requests_per_device_max)
+        self._bytes_per_sender_max = max(config.body_bytes_max, config.bodies_total_bytes_max // SENDER_SHARE)
+        self._bytes_of: Counter[str] = Counter()
+        """Bytes of bodies in memory, by sender."""
 
     # ── listening ────────────────────────────────────────────────────────────────────────────────────
 
@@ -410,11 +422,12 @@ class ViidListener:
         if asker.session is None:
             text = "a superior platform must register before it sends objects"
             raise _Refusal(403, ObjectResult("", answers.INVALID_OPERATION, text))
-        payload = await self._body(request, self.deps.config.body_bytes_max)
         kinds = frozenset({kind, "APEStatus"}) if kind == "APE" else frozenset({kind})
         if kind == "SubscribeNotification":
             kinds = frozenset()
-        taken = await self.deps.take(asker.device, payload, kinds)
+        with self._requests.held(asker.device.id):
+            payload = await self._body(request, self.deps.config.body_bytes_max, sender=asker.device.id)
+            taken = await self.deps.take(asker.device, payload, kinds)
         asker.session.objects += len(taken.answers)
         if taken.at:
             asker.session.offsets.append(self.deps.clock.now() - taken.at)
@@ -447,8 +460,9 @@ class ViidListener:
                 identifier.strip() for identifier in request.query.get("IDList", "").split(",") if identifier.strip()
             ]
             return answers.encode_status_list(path, await self.deps.orders.remove(peer, names[:1_000]), now)
-        payload = await self._body(request, SYSTEM_BYTES_MAX * 16)
-        told = await self.deps.orders.update(peer, payload)
+        with self._requests.held(peer):
+            payload = await self._body(request, SYSTEM_BYTES_MAX * 16, sender=peer)
+            told = await self.deps.orders.update(peer, payload)
         return (
             answers.encode_status(path, answers.combine_results(told), now)
             if rest
@@ -457,8 +471,8 @@ class ViidListener:
 
     # ── bodies ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def _body(self, request: web.Request, limit: int) -> bytes:
-        """Return the body, read in pieces.
+    async def _body(self, request: web.Request, limit: int, *, sender: str = "") -> bytes:
+        """Return the body, read in pieces; `sender`: who is authenticated, else its bytes count for the address.
 
         Raises:
             _Refusal: too large (413), compressed or cut off (400), too slow (408). Overloaded: too many at a time.
@@ -469,6 +483,7 @@ class ViidListener:
         if (request.content_length or 0) > limit:
             metrics.LIMIT_HITS.labels("viid_body").inc()
             raise _Refusal(413, ObjectResult(code, answers.BAD_CONTENT, f"the body is larger than {limit} bytes"))
+        holder = sender or f"address {self._address(request)}"  # a User-Identify without proof may be another's
         pieces: list[bytes] = []
         size = 0
         try:
@@ -476,6 +491,7 @@ class ViidListener:
                 async for piece in request.content.iter_any():
                     size += len(piece)
                     self._reading += len(piece)
+                    self._bytes_of[holder] += len(piece)
                     if size > limit:
                         metrics.LIMIT_HITS.labels("viid_body").inc()
                         raise _Refusal(
@@ -483,7 +499,16 @@ class ViidListener:
                         )
                     if self._reading > self.deps.config.bodies_total_bytes_max:
                         metrics.LIMIT_HITS.labels("viid_bodies").inc()
-                        raise Overloaded("too many large request bodies at a time; try again")
+                        raise Overloaded(
+                            "the request bodies at a time exceed viid.bodies_total_bytes_max; try again later",
+                            shared=True,
+                        )
+                    if self._bytes_of[holder] > self._bytes_per_sender_max:
+                        metrics.LIMIT_HITS.labels("viid_bodies_of_sender").inc()
+                        raise Overloaded(
+                            f"your request bodies at a time exceed {self._bytes_per_sender_max} bytes, your part of "
+                            "viid.bodies_total_bytes_max; send fewer at a time"
+                        )
                     pieces.append(piece)
         except TimeoutError:
             raise _Refusal(408, ObjectResult(code, answers.BAD_JSON, "the body is incomplete")) from None
@@ -491,6 +516,9 @@ class ViidListener:
             raise _Refusal(400, ObjectResult(code, answers.BAD_JSON, "the body was cut off")) from None
         finally:
             self._reading -= size
+            self._bytes_of[holder] -= size
+            if not self._bytes_of[holder]:
+                del self._bytes_of[holder]
         return b"".join(pieces)
 
 

@@ -10,6 +10,7 @@ import re
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.resources import files
 
 import msgspec
@@ -18,9 +19,9 @@ import structlog
 from aiohttp import web
 
 from sensegate import metrics
-from sensegate.authority.scope import Action, demand
+from sensegate.authority.scope import Action, Role, demand
 from sensegate.config import TlsConfig
-from sensegate.errors import ConfigError, Conflict, SensegateError, Unavailable
+from sensegate.errors import ConfigError, Conflict, Overloaded, SensegateError, Unavailable
 from sensegate.web import (
     accounting,
     applications,
@@ -32,6 +33,8 @@ from sensegate.web import (
     encoding,
     feeds,
     grants,
+    latest,
+    limits,
     log,
     openapi,
     people,
@@ -46,10 +49,12 @@ from sensegate.web import (
 from sensegate.web.bodies import Readiness
 from sensegate.web.deps import WebDependencies
 from sensegate.web.listener import HttpListener
+from sensegate.web.quotas import RETRY_AFTER_S, CallerQuota
 from sensegate.web.routing import Call, Route, check_call
 
 _log = structlog.get_logger(__name__)
 
+_ADMINISTRATORS = frozenset((Role.ADMIN, Role.AUDITOR))
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PAGES = {
     "/": ("index.html", "text/html"),
@@ -85,9 +90,11 @@ async def _health(_call: Call) -> dict[str, bool]:
 
 async def _ready(call: Call) -> web.Response:
     reasons = list(call.deps.ready())
+    devices = {state.value: count for state, count in call.deps.devices.count_states().items()}
+    readiness = Readiness(not reasons, reasons, list(call.deps.warnings()), call.deps.clock_judgement(), devices)
     return web.Response(
         status=503 if reasons else 200,
-        body=msgspec.json.encode(Readiness(not reasons, reasons, list(call.deps.warnings()))),
+        body=msgspec.json.encode(readiness),
         content_type="application/json",
     )
 
@@ -104,7 +111,13 @@ async def _metrics(call: Call) -> web.StreamResponse:
 
 _OPERATIONS = (
     Route(
-        method="GET", path="/healthz", handler=_health, summary="Liveness of the process.", tag="gateway", token=False
+        method="GET",
+        path="/healthz",
+        handler=_health,
+        summary="Liveness of the process.",
+        tag="gateway",
+        token=False,
+        is_essential=True,
     ),
     Route(
         method="GET",
@@ -113,6 +126,7 @@ _OPERATIONS = (
         summary="Readiness: whether readings are ingested and delivered, with the reasons if not (503).",
         tag="gateway",
         token=False,
+        is_essential=True,
         response=Readiness,
     ),
     Route(
@@ -122,6 +136,7 @@ _OPERATIONS = (
         summary="Prometheus metrics: aggregate counts without names of devices or subscribers.",
         tag="gateway",
         token=False,
+        is_essential=True,
         media=("text/plain",),
     ),
 )
@@ -129,6 +144,7 @@ CORE_ROUTES: tuple[Route, ...] = (
     *_OPERATIONS,
     *devices.ROUTES,
     *feeds.ROUTES,
+    *latest.ROUTES,
     *websocket.ROUTES,
     *webhooks.ROUTES,
     *catalogue.ROUTES,
@@ -155,9 +171,13 @@ class Web:
         self.deps = deps
         self._routes = routes
         self._guesses = auth.AuthFailures(deps.clock)
+        self._requests = CallerQuota("web.requests_per_caller_max", "requests", deps.config.requests_per_caller_max)
+        self._streams = CallerQuota("web.streams_per_caller_max", "streams", deps.config.streams_per_caller_max)
         self._listener = HttpListener(
             "web.port",
             connections_max=deps.config.connections_max,
+            per_address_max=deps.config.connections_per_address_max,
+            has_reserve=True,
             header_timeout_s=deps.config.header_timeout_s,
             handshake_timeout_s=deps.config.header_timeout_s,
         )
@@ -210,10 +230,13 @@ class Web:
 
     def _endpoint(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def entrance(request: web.Request) -> web.StreamResponse:
-            call = Call(request, self.deps, self._guesses)
+            call = Call(request, self.deps, self._guesses, self._requests)
             check_call(call, route)
+            if limits.is_reserved(request) and not route.is_essential:
+                _demand_administrator(call, route)
             try:
-                answer = await route.handler(call)
+                with self._held(call, route):
+                    answer = await route.handler(call)
             except SensegateError as why:
                 if isinstance(why, Conflict) and "If-Match" in request.headers:
                     raise problems.BadRequest(str(why), status=412) from why
@@ -230,6 +253,12 @@ class Web:
             return response
 
         return entrance
+
+    def _held(self, call: Call, route: Route) -> AbstractContextManager[None]:
+        """Count a request of an authenticated caller while it is open; other routes count for themselves."""
+        if not route.token:
+            return nullcontext()
+        return (self._streams if route.is_stream else self._requests).held(call.principal.id)
 
     @web.middleware
     async def _middleware(
@@ -256,9 +285,26 @@ class Web:
         response.headers.update(self._headers)
         response.headers["X-Request-Id"] = request.get(problems.REQUEST_ID, "")
         response.headers.setdefault("Cache-Control", "no-store")
+        if limits.is_reserved(request):
+            response.force_close()
+            if response.status != 101:  # the headers that depend on it have been made already
+                response.headers["Connection"] = "close"
 
     async def _openapi(self, _request: web.Request) -> web.StreamResponse:
         return web.Response(body=self._document, content_type="application/json")
+
+
+def _demand_administrator(call: Call, route: Route) -> None:
+    """Return if a request on a reserved connection is made by an administrator. Raises `Overloaded`."""
+    if route.token and call.principal.role in _ADMINISTRATORS:
+        return
+    metrics.LIMIT_HITS.labels("http_reserved").inc()
+    raise Overloaded(
+        "all connections but those reserved for health and administrators are in use (web.connections_max, "
+        "web.connections_per_address_max); close some, or try again later",
+        retry_after_s=RETRY_AFTER_S,
+        shared=True,
+    )
 
 
 def _detail_of(why: web.HTTPException, request: web.Request) -> str:

@@ -88,6 +88,26 @@ class DeviceRow(msgspec.Struct, frozen=True):
     revision: int
     clock_lag_s: float | None = None
     """Lag of its clock behind the gateway's at its last message, including the transit time; null: unknown."""
+    last_seen: str | None = None
+    """Arrival of its last message, whatever became of it; kept through restarts."""
+    silent_since: str | None = None
+    """Since when a message is overdue by its interval; null: none is, or it is disabled or retired."""
+
+
+class LastValueRow(msgspec.Struct, frozen=True):
+    """Last value of a property of a device."""
+
+    id: str
+    """Id of the record."""
+    property: str
+    channel: str
+    value: float | bool | str | None
+    unit: str
+    time: str
+    received: str
+    quality: str
+    flags: list[str]
+    revision: int
 
 
 class DeviceCredential(msgspec.Struct, frozen=True):
@@ -216,6 +236,16 @@ class RecordPage(msgspec.Struct, frozen=True):
 
     records: list[RecordRow]
     next: str
+
+
+class LatestRecords(msgspec.Struct, frozen=True):
+    """Page of last values of a feed."""
+
+    records: list[RecordRow]
+    next: str
+    """`after` of the next page; empty: this is the last one."""
+    cursor: str
+    """Cursor of the log up to which the values hold; the records after it are the changes since."""
 
 
 class NewToken(Body, frozen=True):
@@ -365,6 +395,10 @@ class Readiness(msgspec.Struct, frozen=True):
     reasons: list[str]
     warnings: list[str] = []
     """Problems that do not stop readings, such as a profile that cannot be loaded."""
+    clock: str = ""
+    """By what the gateway's clock was judged, and by how much it is off."""
+    devices: dict[str, int] = {}
+    """Number of registered devices by state; `silent`: no message for longer than expected."""
 
 
 class IngestReceipt(msgspec.Struct, frozen=True):

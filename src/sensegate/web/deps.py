@@ -21,6 +21,7 @@ from sensegate.model import Device, QualityRow
 from sensegate.ports import Log, PartKey
 from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.hourly_ledgers import HourlyLedgers
+from sensegate.share.last_values import LastBatch
 from sensegate.share.sharing import Sharing
 
 IngestTelemetry = Callable[[Device, Principal, bytes, str], Awaitable[None]]
@@ -66,6 +67,10 @@ class WebDependencies(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Whether browsers use https, so that session cookies are restricted to it."""
     clock_lag: Callable[[str], float | None] = lambda _device: None
     """Device -> lag of its clock behind the gateway's at its last message, in seconds; None: unknown."""
+    clock_judgement: Callable[[], str] = str
+    """Returns by what the gateway's clock was judged, in words."""
+    last_values: Callable[[str], Sequence[LastBatch]] = lambda _device: ()
+    """Device of this gateway -> its last values."""
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict
     """Returns rejections of the broker: device -> kind -> count."""
     parts: Mapping[PartKey[Any], Any] = {}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
+import numpy as np
 
 from sensegate.authority import importing
 from sensegate.authority.assets import Assets, SourceDeviation
@@ -13,6 +16,9 @@ from sensegate.authority.scope import Action, Scope, allows, has_right
 from sensegate.errors import Conflict, NotFound, PermissionDenied
 from sensegate.model import Device, DeviceState
 from sensegate.ports import PartKey
+from sensegate.quantities.quality import flag_words, quality_word
+from sensegate.share.last_values import LastBatch
+from sensegate.share.records import base_name, channel_of, json_values, units_of
 from sensegate.video import multipart
 from sensegate.web import auth, listing
 from sensegate.web.bodies import (
@@ -23,11 +29,12 @@ from sensegate.web.bodies import (
     DeviceImportRow,
     DeviceRow,
     IngestReceipt,
+    LastValueRow,
     NewDevice,
     device_row,
 )
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, Call, QueryParam, Route
+from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 ASSETS = PartKey[Assets]("assets", absent="this gateway looks for no second sources")
 NEIGHBOURS = PartKey[Neighbours]("neighbours", absent="this gateway looks for no duplicate devices nearby")
@@ -141,7 +148,41 @@ async def _get(call: Call) -> DeviceRow:
 
 
 def _row(call: Call, device: Device) -> DeviceRow:
-    return msgspec.structs.replace(device_row(device), clock_lag_s=call.deps.clock_lag(device.id))
+    devices = call.deps.devices
+    at = devices.find(device.id)
+    seen, silent = devices.seen(at), devices.silent_since(at)
+    return msgspec.structs.replace(
+        device_row(device),
+        clock_lag_s=call.deps.clock_lag(device.id),
+        last_seen=iso(seen) if seen else None,
+        silent_since=iso(silent) if silent else None,
+    )
+
+
+async def _latest(call: Call) -> listing.RowPage[LastValueRow]:
+    device = call.deps.devices.get(call.path("device"), call.principal)
+    rows = [row for part in call.deps.last_values(device.id) for row in _last_value_rows(part)]
+    return listing.page_of(call, rows, LastValueRow, "id")
+
+
+def _last_value_rows(part: LastBatch) -> Iterator[LastValueRow]:
+    batch = part.batch
+    values = json_values(batch, np.arange(len(batch)), batch.property.tolist())
+    units = units_of(batch.properties)
+    for row, value in enumerate(values):
+        name = batch.properties[batch.property[row]]
+        yield LastValueRow(
+            batch.record_id(row),
+            base_name(name),
+            channel_of(name),
+            msgspec.json.decode(value),
+            units[batch.property[row]],
+            iso(int(batch.time[row])),
+            iso(int(batch.received[row])),
+            quality_word(int(batch.quality[row])),
+            flag_words(int(batch.flags[row])),
+            int(batch.revision[row]),
+        )
 
 
 async def _change(call: Call) -> DeviceRow:
@@ -232,7 +273,8 @@ async def _ingest(call: Call) -> IngestReceipt:
         device, principal = auth.device_of(call.request, name, call.deps, call.auth_failures)
     media = call.request.headers.get("Content-Type", "application/json")
     pictures = media.lower().startswith(multipart.MULTIPART)
-    await ingest(device, principal, await (call.multipart_without_images() if pictures else call.raw_body()), media)
+    with call.quota.held(principal.id):
+        await ingest(device, principal, await (call.multipart_without_images() if pictures else call.raw_body()), media)
     return IngestReceipt()
 
 
@@ -307,6 +349,17 @@ ROUTES = (
         tag="devices",
         action=Action.READ_REGISTRY,
         response=DeviceRow,
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/devices/{{device}}/latest",
+        handler=_latest,
+        summary="List the last value of each property of a device.",
+        tag="devices",
+        action=Action.READ_READINGS,
+        query=listing.params(LastValueRow),
+        response=list[LastValueRow],
         errors=(404,),
     ),
     Route(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import msgspec
@@ -13,8 +13,8 @@ from sensegate.authority.scope import Action, Principal
 from sensegate.errors import ConfigError, PermissionDenied, SensegateError
 from sensegate.share.consumers import ConsumerInfo
 from sensegate.share.cursor import Cursor
+from sensegate.share.delivery import Events
 from sensegate.share.feeds import Feed
-from sensegate.share.sharing import FeedRequest
 from sensegate.web import listing, problems, record_query
 from sensegate.web.bodies import NewFeed, RecordPage
 from sensegate.web.problems import BadRequest
@@ -97,19 +97,23 @@ def current_principal_of(call: Call) -> Callable[[], Principal]:
 
 async def _stream(call: Call) -> web.StreamResponse:
     request = record_query.request_of(call, call.request.headers.get("Last-Event-ID", "") or call.text("after"))
-    principal = call.principal
-    with call.deps.consumers.registered(principal.id, request.feed, "sse") as consumer:
-        return await _streamed(call, request, consumer)
+    with call.deps.consumers.registered(call.principal.id, request.feed, "sse") as consumer:
+
+        def advance(cursor: Cursor) -> None:
+            consumer.offset = cursor
+
+        # Errors are raised here, before the response starts.
+        stream = await call.deps.share.open_stream(
+            current_principal_of(call), request, heartbeat_s=HEARTBEAT_S, advance=advance
+        )
+        return await send_events(call, request.feed, stream, consumer)
 
 
-async def _streamed(call: Call, request: FeedRequest, consumer: ConsumerInfo) -> web.StreamResponse:
+async def send_events(
+    call: Call, feed: str, stream: AsyncGenerator[Events, None], consumer: ConsumerInfo
+) -> web.StreamResponse:
+    """Send a stream of events and count its records; an error while it lasts is an event of its own."""
     share, principal, clock = call.deps.share, call.principal, call.deps.clock
-
-    def advance(cursor: Cursor) -> None:
-        consumer.offset = cursor
-
-    # Errors are raised here, before the response starts.
-    stream = await share.open_stream(current_principal_of(call), request, heartbeat_s=HEARTBEAT_S, advance=advance)
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
@@ -118,17 +122,17 @@ async def _streamed(call: Call, request: FeedRequest, consumer: ConsumerInfo) ->
         async with aclosing(stream):
             await response.prepare(call.request)
             await response.write(b"retry: 1000\n\n")
-            share.count(principal, request.feed, "sse", requests=1, records=0, size=0)
+            share.count(principal, feed, "sse", requests=1, records=0, size=0)
             async for events in stream:
                 if not events.count:
                     await _send(response, events.body)
                     continue
-                async with share.reserve(principal, request.feed, "sse", events.count, events.grant):
+                async with share.reserve(principal, feed, "sse", events.count, events.grant):
                     await _send(response, events.body)
                     consumer.delivered(events.count, clock.now())
                     share.count(
                         principal,
-                        request.feed,
+                        feed,
                         "sse",
                         requests=0,
                         records=events.count,
@@ -233,6 +237,7 @@ ROUTES = (
         action=_READ,
         query=record_query.SELECTION_PARAMS,
         media=("text/event-stream",),
+        is_stream=True,
         errors=(404, 410),
     ),
 )

@@ -1,8 +1,10 @@
-"""Limits that aiohttp lacks: the time to send a request head, stalled responses, and open connections."""
+"""Limits that aiohttp lacks: the time to send a request head, stalled responses, open connections by address."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from enum import StrEnum
 from typing import cast
 
 import structlog
@@ -11,12 +13,8 @@ from aiohttp.web_protocol import RequestHandler
 
 from sensegate import metrics
 from sensegate.web import problems
+from sensegate.web.quotas import RETRY_AFTER_S
 
-_FULL_BODY = b'{"title":"Service Unavailable","status":503,"detail":"too many connections; try again"}'
-_FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
-    b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(_FULL_BODY), _FULL_BODY)
-)
 _log = structlog.get_logger(__name__)
 
 KEEPALIVE_S = 75.0
@@ -26,8 +24,93 @@ STALL_S = 10.0
 HEADERS_MAX = 64
 
 
+RESERVED_MAX = 64
+"""Most reserved connections; with fewer than 1,024 connections in all, a sixteenth of them."""
+RESERVED_PER_ADDRESS_MAX = 4
+RESERVED_TIMEOUT_S = 2.0
+"""Time limit for a request head, and for a body, on a reserved connection."""
+
+
+class Place(StrEnum):
+    """How a connection is accepted."""
+
+    ORDINARY = "ordinary"
+    RESERVED = "reserved"
+    """Served only to health checks, to those who sign in and to administrators, and closed after one response."""
+    ADDRESS_FULL = "address_full"
+    ALL_FULL = "all_full"
+
+
+class ConnectionPlaces:
+    """The places of a listener's connections: in all, by address, and a reserve for health and administrators."""
+
+    def __init__(self, section: str, connections_max: int, per_address_max: int = 0, *, has_reserve: bool) -> None:
+        """`section`: that of the configuration, for errors; `per_address_max`: 0: half of all."""
+        self._section = section
+        self._reserve = min(RESERVED_MAX, connections_max // 16) if has_reserve else 0
+        self._ordinary = connections_max - self._reserve
+        self._per_address = min(per_address_max or max(1, connections_max // 2), connections_max)
+        self._taken: dict[Place, Counter[str]] = {Place.ORDINARY: Counter(), Place.RESERVED: Counter()}
+        self._refusals = {
+            Place.ADDRESS_FULL: _refusal(
+                429,
+                f"your address has {self._per_address} connections open ({section}.connections_per_address_max); "
+                "close some, or wait until some are closed",
+            ),
+            Place.ALL_FULL: _refusal(
+                503, f"all {connections_max} connections are in use ({section}.connections_max); try again later"
+            ),
+        }
+
+    @property
+    def open_connections(self) -> int:
+        """Number of open connections."""
+        return sum(taken.total() for taken in self._taken.values())
+
+    def take(self, address: str) -> Place:
+        """Take a place for a connection from an address, if there is one."""
+        ordinary, reserved = self._taken[Place.ORDINARY], self._taken[Place.RESERVED]
+        is_full = ordinary.total() >= self._ordinary
+        if not is_full and ordinary[address] < self._per_address:
+            place = Place.ORDINARY
+        elif reserved.total() < self._reserve and reserved[address] < RESERVED_PER_ADDRESS_MAX:
+            place = Place.RESERVED
+        else:
+            refused = Place.ALL_FULL if is_full else Place.ADDRESS_FULL
+            metrics.LIMIT_HITS.labels(f"{self._section}_connections_{refused}").inc()
+            return refused
+        self._taken[place][address] += 1
+        return place
+
+    def leave(self, place: Place, address: str) -> None:
+        """Give a taken place back."""
+        taken = self._taken[place]
+        taken[address] -= 1
+        if not taken[address]:
+            del taken[address]
+
+    def refusal(self, place: Place) -> bytes:
+        """Return the response to a connection without a place."""
+        return self._refusals[place]
+
+
+def _refusal(status: int, detail: str) -> bytes:
+    body = problems.body_of_status(status, detail)
+    head = (
+        f"HTTP/1.1 {status} {problems.title_of(status)}\r\nContent-Type: {problems.CONTENT_TYPE}\r\n"
+        f"Retry-After: {round(RETRY_AFTER_S)}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def is_reserved(request: web.BaseRequest) -> bool:
+    """Return whether a request came over a reserved connection."""
+    protocol = request.protocol
+    return isinstance(protocol, _LimitedConnection) and protocol.place is Place.RESERVED
+
+
 class ConnectionGate:
-    """Protocol factory that counts connections and rejects those beyond `connections_max`.
+    """Protocol factory that rejects connections without a place.
 
     A connection whose next request head is not complete `header_timeout_s` after its first byte (or after the
     connection was opened) is closed.
@@ -37,25 +120,24 @@ class ConnectionGate:
         self,
         server: web.Server,
         *,
-        connections_max: int,
+        places: ConnectionPlaces,
         header_timeout_s: float,
         stall_s: float,
         reports_truncation: bool = False,
     ) -> None:
         """`reports_truncation`: a client that closes amid a body gets a response; reading raises `ConnectionError`."""
         self.server = server
-        self.connections_max = connections_max
+        self.places = places
         self.header_timeout_s = header_timeout_s
         self.stall_s = stall_s
         self.reports_truncation = reports_truncation
-        self.open_connections = 0
 
     def __call__(self) -> RequestHandler:
         return _LimitedConnection(self)
 
 
 class _LimitedConnection(RequestHandler):
-    __slots__ = ("_body", "_counted", "_gate", "_head_deadline", "_stall")
+    __slots__ = ("_address", "_body", "_gate", "_head_deadline", "_stall", "place")
 
     def __init__(self, gate: ConnectionGate) -> None:
         super().__init__(
@@ -70,28 +152,31 @@ class _LimitedConnection(RequestHandler):
         self._gate = gate
         self._body: StreamReader | None = None
         """Body of the newest request."""
-        self._counted = False
+        self._address = ""
+        self.place: Place | None = None
+        """Taken while the connection is open."""
         self._head_deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._gate.open_connections >= self._gate.connections_max:
-            metrics.LIMIT_HITS.labels("http_connections").inc()
+        peer = transport.get_extra_info("peername")
+        self._address = str(peer[0]) if peer else ""
+        place = self._gate.places.take(self._address)
+        if place in {Place.ALL_FULL, Place.ADDRESS_FULL}:
             # Not asserted: the transports of uvloop do not derive from those of asyncio.
-            cast("asyncio.WriteTransport", transport).write(_FULL)
+            cast("asyncio.WriteTransport", transport).write(self._gate.places.refusal(place))
             transport.close()
             self._manager = None  # makes connection_lost() and data_received() do nothing
             self._force_close = True
             return
-        self._gate.open_connections += 1
-        self._counted = True
+        self.place = place
         super().connection_made(transport)
         self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._counted:
-            self._gate.open_connections -= 1
-            self._counted = False
+        if self.place is not None:
+            self._gate.places.leave(self.place, self._address)
+            self.place = None
         self._head_complete()
         self._moving()
         super().connection_lost(exc)
@@ -134,7 +219,10 @@ class _LimitedConnection(RequestHandler):
             self.transport.abort()
 
     def _await_head(self) -> None:
-        self._head_deadline = asyncio.get_running_loop().call_later(self._gate.header_timeout_s, self._too_slow)
+        timeout_s = self._gate.header_timeout_s
+        if self.place is Place.RESERVED:
+            timeout_s = min(timeout_s, RESERVED_TIMEOUT_S)
+        self._head_deadline = asyncio.get_running_loop().call_later(timeout_s, self._too_slow)
 
     def _head_complete(self) -> None:
         if self._head_deadline is not None:

@@ -26,12 +26,16 @@ class HttpListener:
         *,
         connections_max: int,
         header_timeout_s: float,
+        per_address_max: int = 0,
+        has_reserve: bool = False,
         handshake_timeout_s: float | None = None,
         reports_truncation: bool = False,
     ) -> None:
         """`setting`: configuration key of the port, for errors; the others as in `limits.ConnectionGate`."""
         self._setting = setting
         self._connections_max = connections_max
+        self._per_address_max = per_address_max
+        self._has_reserve = has_reserve
         self._header_timeout_s = header_timeout_s
         self._handshake_timeout_s = handshake_timeout_s
         self._reports_truncation = reports_truncation
@@ -46,7 +50,12 @@ class HttpListener:
         assert server is not None  # noqa: S101 - set by setup()
         gate = limits.ConnectionGate(
             server,
-            connections_max=self._connections_max,
+            places=limits.ConnectionPlaces(
+                self._setting.partition(".")[0],
+                self._connections_max,
+                self._per_address_max,
+                has_reserve=self._has_reserve,
+            ),
             header_timeout_s=self._header_timeout_s,
             stall_s=limits.STALL_S,
             reports_truncation=self._reports_truncation,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from sensegate.web.app import Web
 from sensegate.web.deps import IngestTelemetry, WebDependencies
 from sensegate.web.devices import ASSETS, NEIGHBOURS
 from sensegate.web.drafts import UNKNOWN
+from sensegate.web.latest import LATEST
 from sensegate.web.log import SET_ASIDE
 from sensegate.web.profile_jobs import JOBS, REPROCESSING, REPROCESSING_ORDERS
 from sensegate.web.profiles import COMPARISONS, IN_FORCE, OUTCOMES, RELEASES
@@ -44,6 +46,8 @@ class WebParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     ingest: IngestTelemetry
     clock_lag: Callable[[str], float | None]
     """Device -> by how many seconds its clock was behind ours when it last spoke; None: unknown."""
+    clock_judgement: Callable[[], str]
+    """Returns by what our clock was judged, in words."""
     quality_rows: Callable[[int], Sequence[QualityRow]]
     """Time -> indicators since then, by device and hour."""
     neighbours: Neighbours
@@ -89,6 +93,8 @@ def _deps(parts: WebParts) -> WebDependencies:
         profiles=lambda: profile_rows(lifecycle.profiles.set),
         quality=parts.quality_rows,
         clock_lag=parts.clock_lag,
+        clock_judgement=parts.clock_judgement,
+        last_values=partial(share.last_values.of_device, config.member_id),
         refused=parts.refused,
         parts={
             RELEASES: lifecycle.releases,
@@ -100,6 +106,7 @@ def _deps(parts: WebParts) -> WebDependencies:
             REPROCESSING: parts.reprocessing.reprocessing,
             UNKNOWN: lifecycle.unexplained,
             WEBHOOKS: share.push.webhooks,
+            LATEST: share.latest,
             NEIGHBOURS: parts.neighbours,
             ASSETS: parts.assets,
             SET_ASIDE: callers.set_aside,

@@ -66,7 +66,7 @@ def status_of(why: SensegateError) -> int:
         case PermissionDenied():
             return 403 if why.authenticated else 401
         case Overloaded():
-            return 429
+            return 503 if why.shared else 429
     return next((status for kind, status in _STATUS if isinstance(why, kind)), 400)
 
 
@@ -84,6 +84,11 @@ def _encode(status: int, detail: str, request_id: str, first: str = "") -> bytes
     )
 
 
+def body_of_status(status: int, detail: str) -> bytes:
+    """Return a problem document as JSON, for a response without a request."""
+    return _encode(status, detail, "")
+
+
 def response_of(status: int, detail: str, *, request_id: str = "", first: str = "") -> web.Response:
     """Return a problem document as response."""
     body = _encode(status, detail, request_id, first)
@@ -95,7 +100,11 @@ def response_of(status: int, detail: str, *, request_id: str = "", first: str = 
 
 def detail_of(why: SensegateError) -> str:
     """Return the detail for the caller; of an error of the gateway only its class."""
-    return str(why) if status_of(why) < 500 else f"{type(why).__name__}: the request failed; try again"
+    return (
+        str(why)
+        if status_of(why) < 500 or isinstance(why, Overloaded)
+        else f"{type(why).__name__}: the request failed; try again"
+    )
 
 
 def body_of(why: SensegateError, request_id: str) -> bytes:

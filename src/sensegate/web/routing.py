@@ -17,9 +17,10 @@ from sensegate.config import durations
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.ports import PartKey
 from sensegate.video import multipart
-from sensegate.web import auth
+from sensegate.web import auth, limits
 from sensegate.web.deps import WebDependencies
 from sensegate.web.problems import REQUEST_ID, BadRequest
+from sensegate.web.quotas import CallerQuota
 
 T = TypeVar("T")
 API = "/api/v1"
@@ -58,6 +59,10 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Type of the JSON response."""
     media: tuple[str, ...] = ("application/json",)
     status: int = 200
+    is_stream: bool = False
+    """Whether the response stays open; counted apart from other requests of a caller."""
+    is_essential: bool = False
+    """Whether it is served on reserved connections to everybody: health, signing in."""
     conditional: bool = False
     """Whether the response has an ETag of its body, so that `If-None-Match` saves sending it again."""
     errors: tuple[int, ...] = ()
@@ -75,10 +80,14 @@ PAGING = (
 class Call:
     """Request to a route, with its dependencies."""
 
-    def __init__(self, request: web.Request, deps: WebDependencies, guesses: auth.AuthFailures) -> None:
+    def __init__(
+        self, request: web.Request, deps: WebDependencies, guesses: auth.AuthFailures, quota: CallerQuota
+    ) -> None:
+        """`quota`: that of the requests which the caller has open."""
         self.request = request
         self.deps = deps
         self.auth_failures = guesses
+        self.quota = quota
         self._principal: Principal | None = None
 
     def identify(self) -> None:
@@ -174,13 +183,18 @@ class Call:
         """
         request, config = self.request, self.deps.config
         self._check_size(config.body_bytes_max)
+        timeout_s = (
+            min(config.body_timeout_s, limits.RESERVED_TIMEOUT_S)
+            if limits.is_reserved(request)
+            else config.body_timeout_s
+        )
         try:
-            async with asyncio.timeout(config.body_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 return await request.read()
         except web.HTTPRequestEntityTooLarge:
             raise BadRequest(f"the body exceeds {config.body_bytes_max} bytes", status=413) from None
         except TimeoutError:
-            raise BadRequest(f"the body was not complete after {config.body_timeout_s:g} s", status=408) from None
+            raise BadRequest(f"the body was not complete after {timeout_s:g} s", status=408) from None
 
     def _check_size(self, most: int) -> None:
         request = self.request

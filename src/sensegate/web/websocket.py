@@ -207,6 +207,7 @@ ROUTES = (
         ),
         media=("application/json", "application/vnd.msgpack"),
         status=101,
+        is_stream=True,
         errors=(404, 410, 426),
     ),
 )

@@ -17,7 +17,7 @@ const TEXTS = {
     rejected: "rejected", downsampled: "downsampled", forwarded: "forwarded", withheld: "withheld", refused_by_centre: "rejected by the centre", pending: "pending", updated: "Counted since {0} · updated {1}",
     refused: "This token may not read the ledger.", lag: "lag", state: "state", lastCommit: "last commit",
     division: "division", device: "device", hour: "hour", camera: "camera", profile: "profile", clockLag: "clock lag (s)", active: "active", up: "up", silent: "silent", never: "never seen", nothing: "none",
-    conflict: "stored, of these conflicts", late: "stored, of these late", not_deduplicated: "stored, of these older than the horizon", ignored: "declared as missing",
+    conflict: "stored, of these conflicts", late: "stored, of these late", not_deduplicated: "stored, of these older than the horizon", redelivered: "stored, of these sent again by the device", ignored: "declared as missing",
   },
   "zh-CN": {
     docs: "接口", sharing: "数据共享", signOut: "退出登录", entry: "本网关的数据账本",
@@ -34,7 +34,7 @@ const TEXTS = {
     rejected: "拒收", downsampled: "轨迹抽稀", forwarded: "已上报", withheld: "不上报", refused_by_centre: "中心拒收", pending: "待上报", updated: "自 {0} 起统计 · {1} 更新",
     refused: "该令牌无权查看账本。", lag: "积压", state: "状态", lastCommit: "最近提交",
     division: "区划", device: "设备", hour: "小时", camera: "摄像机", profile: "物模型", clockLag: "时钟滞后（秒）", active: "在用", registered: "已登记", disabled: "已停用", retired: "已退役", up: "在线", silent: "静默", never: "从未上线", nothing: "无",
-    conflict: "已入库，其中冲突", late: "已入库，其中迟到", not_deduplicated: "已入库，其中超出判重时限", ignored: "声明为缺测",
+    conflict: "已入库，其中冲突", late: "已入库，其中迟到", not_deduplicated: "已入库，其中超出判重时限", redelivered: "已入库，其中设备重发", ignored: "声明为缺测",
     "withheld.grade": "不上报：级别过高", "withheld.scope": "不上报：范围之外", "withheld.mode": "应急期间暂不上报",
     "withheld.expired": "不上报：已过保存期", "withheld.skipped": "不上报：人工跳过", "refused_by_centre.area": "中心拒收：区划之外", "refused_by_centre.foreign_device": "中心拒收：他节点设备", "refused_by_centre.unreadable": "中心拒收：无法解码",
     "refused.connect": "代理拒绝：连接", "refused.publish": "代理拒绝：发布", "refused.subscribe": "代理拒绝：订阅",
@@ -46,6 +46,7 @@ const TEXTS = {
     "quarantined.too_large": "隔离：消息过大", "quarantined.schema": "隔离：结构不符", "quarantined.no_values": "隔离：没有数值",
     "quarantined.unresolved": "隔离：所引用的先前报文未收到",
     "quarantined.rate": "隔离：超出速率", "quarantined.crashed": "隔离：解析程序出错",
+    "quarantined.damaged_batch": "隔离：接入批次损坏",
     "quarantined.script_refused": "隔离：厂家脚本拒绝", "quarantined.script_failed": "隔离：厂家脚本出错", "quarantined.script_limit": "隔离：厂家脚本超出限额",
     "quarantined.script_state": "隔离：厂家脚本跨帧留存数据", "quarantined.script_suspended": "隔离：厂家脚本暂停中",
     "rejected.not_finite": "拒收：非有限数", "rejected.wrong_type": "拒收：类型错误", "rejected.unknown_property": "拒收：未知属性",
@@ -191,7 +192,7 @@ function table(rows) {
 
 function reasons(totals, refused) {
   const classes = { duplicate: "dup", quarantined: "quar", rejected: "rej", suppressed: "sup", withheld: "sup", refused_by_centre: "rej" };
-  const extra = ["conflict", "late", "not_deduplicated", "ignored"];
+  const extra = ["conflict", "late", "not_deduplicated", "redelivered", "ignored"];
   const kinds = Object.entries(totals).filter(([kind]) => kind.includes("."));
   const parts = Object.entries(totals).filter(([kind]) => extra.includes(kind));
   const denied = Object.entries(refused).map(([kind, count]) => [`refused.${kind}`, count]);

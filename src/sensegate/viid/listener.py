@@ -277,8 +277,6 @@ class ViidListener:
         if not header:
             raise self._challenge(code, "authentication required: answer the digest challenge")
         now, address = self.deps.clock.monotonic(), self._address(request)
-        if remaining_s := self._addresses.left_s("", address, now):
-            raise Overloaded("too many wrong passwords from this address", retry_after_s=remaining_s)
         devices: list[Device] = []
         named = code
 
@@ -303,8 +301,12 @@ class ViidListener:
         except DigestError as why:
             if why.wrong:
                 metrics.PERMISSION_DENIED.labels("viid").inc()
-                self._addresses.failed("", address, now)
                 self.lockouts.failed(named, address, now)
+                self._addresses.failed("", address, now)
+                # After the check: wrong passwords of others never lock out a device with the right one.
+                if remaining_s := self._addresses.left_s("", address, now):
+                    text = "too many wrong passwords from this address; wait"
+                    raise Overloaded(text, retry_after_s=remaining_s) from why
             raise self._challenge(code, why.why, stale=why.stale) from why
         self.lockouts.passed(user, address)
         return devices[0]

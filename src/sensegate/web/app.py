@@ -19,6 +19,7 @@ import structlog
 from aiohttp import web
 
 from sensegate import metrics
+from sensegate.authority.attempts import FailedAttempts
 from sensegate.authority.scope import Action, Role, demand
 from sensegate.config import TlsConfig
 from sensegate.errors import ConfigError, Conflict, Overloaded, SensegateError, Unavailable
@@ -26,7 +27,6 @@ from sensegate.web import (
     accounting,
     applications,
     audit,
-    auth,
     catalogue,
     devices,
     drafts,
@@ -170,7 +170,7 @@ class Web:
         """`routes`: all operations, see `flow.ROUTES`."""
         self.deps = deps
         self._routes = routes
-        self._guesses = auth.AuthFailures(deps.clock)
+        self._guesses = FailedAttempts(deps.clock)
         self._requests = CallerQuota("web.requests_per_caller_max", "requests", deps.config.requests_per_caller_max)
         self._streams = CallerQuota("web.streams_per_caller_max", "streams", deps.config.streams_per_caller_max)
         self._listener = HttpListener(

@@ -91,6 +91,7 @@ async def _create(call: Call) -> DeviceCredential:
     device = Device(**{**msgspec.structs.asdict(body), "secondary": False})
     assets = call.find_part(ASSETS)
     if assets and (source := assets.current_authority(device)):
+        source = _name_of_source(call, source)
         _demand_one_source(device.asset, source, shadow=shadow)
     device = msgspec.structs.replace(device, secondary=bool(source) if shadow is None else shadow)
     password = await call.deps.devices.add(device, by=call.principal)
@@ -99,6 +100,14 @@ async def _create(call: Call) -> DeviceCredential:
         warning = f"{source} is the source of {device.asset}; this device is a secondary source: compared, in no feed"
         credential = msgspec.structs.replace(credential, warnings=[warning, *credential.warnings])
     return credential
+
+
+def _name_of_source(call: Call, source: str) -> str:
+    """Return the id of the source of an asset, as far as the caller may know it."""
+    devices = call.deps.devices
+    device = devices.record(devices.find(source))
+    visible = allows(call.principal, Action.READ_REGISTRY, device.division, device.department)
+    return source if visible else "a device outside your scope"
 
 
 def _demand_one_source(asset: str, source: str, *, shadow: bool | None) -> None:
@@ -200,7 +209,7 @@ async def _change(call: Call) -> DeviceRow:
     if wanted.get("secondary") is False and (assets := call.find_part(ASSETS)):
         asset = wanted.get("asset", present.asset)
         if source := assets.current_authority(msgspec.structs.replace(present, asset=asset)):
-            _demand_one_source(asset, source, shadow=False)
+            _demand_one_source(asset, _name_of_source(call, source), shadow=False)
     if wanted:
         present = await devices.change(msgspec.structs.replace(present, **wanted), revision=revision, by=by)
     if state == "disabled":

@@ -137,6 +137,10 @@ class Devices:
         """(city, county) pairs; the list only grows."""
         return self.index.regions
 
+    def extents(self, device: I32) -> F64:
+        """Return west, south, east and north of the division of each device; NaN where it is not known."""
+        return self.index.extents(device)
+
     @property
     def lon(self) -> F64:
         """Longitude in WGS-84 degrees, by index; NaN: unknown."""

@@ -225,7 +225,10 @@ def _objects(value: Any) -> list[Any]:
 def _record_items(timed: Sequence[tuple[Any, int]], path: Path) -> list[tuple[Any, int]]:
     """Return (element, arrival of its message) of a list in all messages; nothing if an element is no object."""
     items = [
-        (item, received) for tree, received in timed if isinstance(found := walk(tree, path), list) for item in found
+        (item, received)
+        for tree, received in timed
+        if isinstance(elements := walk(tree, path), list)
+        for item in elements
     ]
     return items if all(isinstance(item, dict) for item, _ in items) else []
 

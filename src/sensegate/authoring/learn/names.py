@@ -95,11 +95,11 @@ def words_of(name: str) -> list[str]:
 _WHOLE_PIECES: Final = frozenset({"kwh", "mwh", "ugm3", "mgm3", "hpa", "kpa", "mpa", "dbm", "dba", "kvarh", "varh"})
 
 
-def _particle_word(found: re.Match[str]) -> str:
+def _particle_word(match: re.Match[str]) -> str:
     """Return a particle size without separators: ``PM2_5`` -> pm25, ``pm1_0`` -> pm1, ``PM10`` -> pm10."""
-    whole, tenth = str(int(found[1])), found[2] or ""
-    if found[1].startswith("0") and not tenth and found[1] != "0":
-        whole = str(int(found[1]))  # pm01
+    whole, tenth = str(int(match[1])), match[2] or ""
+    if match[1].startswith("0") and not tenth and match[1] != "0":
+        whole = str(int(match[1]))  # pm01
     digits = whole if tenth in {"", "0"} else f"{'0' if whole == '0' else whole}{tenth}"
     return f" pm{digits} "
 
@@ -130,13 +130,13 @@ def named_unit(name: str) -> NamedUnit | None:
     for end in ends:
         code = UNITS.get("".join(end).lower())
         if code:
-            said = "".join(end).lower()
+            spelling = "".join(end).lower()
             parts = {
                 WORD_OF_FORM.get(part.lower(), part.lower())
                 for piece in end
                 for part in (piece, *_CAMEL.findall(piece))
             }
-            return NamedUnit(code, frozenset({said, *parts, *words_of("_".join(end))}), said not in WEAK_UNITS)
+            return NamedUnit(code, frozenset({spelling, *parts, *words_of("_".join(end))}), spelling not in WEAK_UNITS)
     return None
 
 

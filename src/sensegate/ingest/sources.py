@@ -1,6 +1,7 @@
 """Build the sources that the configuration names: every way by which messages come in.
 
-our MQTT fronts · HTTP · foreign brokers · ports of national protocols
+our MQTT fronts · our own broker (what an earlier release left in its store) · HTTP · foreign brokers ·
+ports of national protocols
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from sensegate.authority.scope import Principal
 from sensegate.bus import streams
 from sensegate.bus.engine import User
 from sensegate.bus.opening import Core
+from sensegate.collect.broker import BrokerSource
 from sensegate.collect.commands import CommandChannel, OwnBroker
 from sensegate.collect.http import HttpSource
 from sensegate.collect.intake.source import IntakeSource
@@ -29,7 +31,8 @@ from sensegate.ports import Source
 class Sources(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Open sources of a gateway, without those of its features."""
 
-    mqtt: IntakeSource
+    fronts: IntakeSource
+    """Batches of our fronts on stream INTAKE."""
     http: HttpSource
     all: tuple[Source, ...]
     """What the ingest pipeline reads."""
@@ -37,6 +40,10 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Brokers on which a device may listen to us."""
     tcp_urls: Mapping[str, str]
     """Name of a listener -> where it listens."""
+
+    def warnings(self) -> list[str]:
+        """Return what was lost on its way here."""
+        return self.fronts.warnings()
 
     async def push(self, device: Device, _caller: Principal, body: bytes, content_type: str) -> None:
         """Take a message that came by HTTP; return after the commit that holds it."""
@@ -59,17 +66,19 @@ async def open_sources(core: Core, devices: Devices, refusals: Refusals, stack: 
     commands = await core.engine.connect(User.INTAKE, name="commands")
     stack.push_async_callback(commands.close)
     await streams.ensure_intake(commands, config.store)
-    batches = await core.engine.connect(User.GATEWAY, name="intake")
+    broker = BrokerSource(commands, config.ingest, clock, name="mqtt-broker")
+    await broker.prepare()
+    batches = await core.engine.connect(User.GATEWAY, name="batches")
     stack.push_async_callback(batches.close)
-    mqtt = IntakeSource(batches, config.ingest, clock)
-    await mqtt.prepare()
+    fronts = IntakeSource(batches, config.ingest, clock)
+    await fronts.prepare()
     http = HttpSource(config.ingest, clock)
     foreign = [MqttSource(settings, config.ingest, clock) for settings in config.external_brokers]
     listeners = await _listen(core, devices, refusals, stack)
     return Sources(
-        mqtt=mqtt,
+        fronts=fronts,
         http=http,
-        all=(mqtt, http, *foreign, *listeners.values()),
+        all=(fronts, broker, http, *foreign, *listeners.values()),
         channels=(OwnBroker(commands), *foreign),
         tcp_urls={source.name: url for url, source in listeners.items()},
     )

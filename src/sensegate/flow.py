@@ -41,7 +41,7 @@ from sensegate.failover import feature as failover
 from sensegate.failover.active import Activation
 from sensegate.failover.standby import await_activation
 from sensegate.feature import Feature, Features, FeatureSpec, Health, Parts, Task, owned
-from sensegate.ingest.mqtt_fronts import FrontRegistry, MqttFronts
+from sensegate.ingest.mqtt_fronts import open_fronts
 from sensegate.ingest.opening import Stages, open_stages
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.ingest.sources import open_sources
@@ -186,10 +186,7 @@ async def open_gateway(
     topics_of = privacy.guarded(rights.topics_of)
     callout = Callout(engine, devices, clock, trail=audit, topics_of=topics_of, is_camera=privacy.is_camera)
     rights.follow(callout.renew)
-    registry = FrontRegistry(callout, devices, profiles, clock)
-    fronts = MqttFronts(core, registry)
-    await fronts.open()
-    stack.push_async_callback(fronts.stop)
+    fronts = await open_fronts(core, callout, devices, profiles, stack)
     tier = await open_tier(core, audit, divisions, restored)
     leadership = failover.open_leadership(core, audit, tier.members, activation)
     delivered = leadership.delivered if leadership else core.log
@@ -267,9 +264,8 @@ async def open_gateway(
         stack,
     )
     await features.begin()
-    certificates = certificate_reload(
-        config, (web.reload_certificates, fronts.reload_certificates, engine.reload_certificates), clock
-    )
+    reloads = (web.reload_certificates, fronts.reload_certificates, engine.reload_certificates)
+    certificates = certificate_reload(config, reloads, clock)
     core_tasks = {
         **callers.tasks,
         **lifecycle.tasks,

@@ -425,3 +425,24 @@ class MqttFronts:
 
 _HEADROOM = 16 * 1024
 """Bytes of a batch around its messages."""
+
+
+async def open_fronts(
+    core: Core, callout: Callout, devices: Devices, profiles: ProfileWatcher, stack: contextlib.AsyncExitStack
+) -> MqttFronts:
+    """Start the fronts of a gateway; `MqttFronts.admit` lets devices in.
+
+    Args:
+        core: configuration, clock and engine.
+        callout: decides who may connect.
+        devices: the registry.
+        profiles: the profiles in force.
+        stack: ends the fronts.
+
+    Raises:
+        ConfigError, EngineError: as `MqttFronts.open`.
+    """
+    fronts = MqttFronts(core, FrontRegistry(callout, devices, profiles, core.clock))
+    stack.push_async_callback(fronts.stop)
+    await fronts.open()
+    return fronts

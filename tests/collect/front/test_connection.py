@@ -279,6 +279,15 @@ async def test_connections_are_limited() -> None:
         other.send(other.connect)
         assert await other.receive() is None
         assert rig.counts.limits["mqtt_connections_per_address"] == 1
+    async with running_front(connections_max=1) as rig, rig.client(), rig.client("d2").silent() as other:
+        other.send(other.connect)
+        assert await other.receive() is None
+        assert rig.counts.limits["mqtt_connections"] == 1
+
+
+async def test_a_connection_without_connect_is_closed() -> None:
+    async with running_front(connect_timeout_s=0.2) as rig, rig.client().silent() as client:
+        assert await client.receive() is None
 
 
 async def test_a_client_of_3_1_1_is_held_back() -> None:

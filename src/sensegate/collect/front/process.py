@@ -1,4 +1,4 @@
-"""A whole front: its connection to the engine, its desk, its listener. It runs in its own process, or in the gateway's.
+"""A whole front: its connections to engine and gateway, its listener. It has a process of its own, or the gateway's.
 
 ``python -m sensegate.collect.front.process`` reads its settings (`FrontSettings`) from standard input, of which the
 gateway holds the other end: when that closes, the front stores what it has taken, acknowledges it, and ends.
@@ -26,8 +26,8 @@ from sensegate.bus.connect import connect, engine_context
 from sensegate.bus.malloc import limit_arenas
 from sensegate.bus.server_conf import has_broker_tls
 from sensegate.clock import Clock, SystemClock
-from sensegate.collect.front.desk import GatewayDesk
 from sensegate.collect.front.front import Front
+from sensegate.collect.front.gateway_client import GatewayClient
 from sensegate.collect.front.messages import FrontSettings
 from sensegate.collect.front.store import IntakeStore
 from sensegate.collect.front.upstream import BrokerAddress
@@ -108,24 +108,24 @@ async def serve(
     )
     try:
         instance = new_instance()
-        desk = GatewayDesk(link, settings.name, clock, neighbours=settings.neighbours)
+        gateway = GatewayClient(link, settings.name, clock, neighbours=settings.neighbours)
         store = IntakeStore(link, instance)
         broker_tls = engine_context(settings.engine) if has_broker_tls(settings.engine) else None
         broker = BrokerAddress(settings.broker_host, settings.broker_port, settings.facts_key, broker_tls)
         front = Front(
             store,
             instance,
-            desk,
-            desk,
+            gateway,
+            gateway,
             clock=clock,
             limits=settings.limits,
             broker=broker if settings.broker_port else None,
-            neighbours=desk,
+            neighbours=gateway,
         )
         await store.open(front.writer)
-        await desk.open(front)
-        checks.append(desk.check)
-        running = asyncio.gather(front.run(), desk.run())
+        await gateway.open(front)
+        checks.append(gateway.check)
+        running = asyncio.gather(front.run(), gateway.run())
         try:
             await front.listen(settings.host, settings.port, listener.context)
             ready()
@@ -137,7 +137,7 @@ async def serve(
                 running.result()
         finally:
             await front.close(STOP_S)
-            await desk.report()
+            await gateway.report()
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await running

@@ -18,6 +18,10 @@ ROW_KINDS = (READINGS, OBSERVATIONS)
 """First tokens of the subjects whose messages are batches of rows that subscribers may read."""
 ROW_PREFIXES = tuple(f"{kind}." for kind in ROW_KINDS)
 """Prefixes of the subjects of rows."""
+ALARM_EVENTS, ALARM_STATES = "alarms", "alarm"
+"""First tokens of the subjects of events of alarms, which are rows too, and of their newest states."""
+SHARED_PREFIXES = (*ROW_PREFIXES, f"{ALARM_EVENTS}.")
+"""Prefixes of the subjects of everything that subscribers may read."""
 PADDING_SUBJECT = "seen.filler"
 """Subject of padding: empty messages that use up sequences which must not be assigned again."""
 

@@ -128,16 +128,6 @@ class Devices:
         return self.index.grade
 
     @property
-    def region(self) -> I32:
-        """Index into `regions`, by index."""
-        return self.index.region
-
-    @property
-    def regions(self) -> list[tuple[str, str]]:
-        """(city, county) pairs; the list only grows."""
-        return self.index.regions
-
-    @property
     def lon(self) -> F64:
         """Longitude in WGS-84 degrees, by index; NaN: unknown."""
         return self.index.lon

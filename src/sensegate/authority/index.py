@@ -62,6 +62,8 @@ class DeviceIndex:
         self.ids: list[str] = []
         self.names: dict[str, int] = {}
         """Canonical id or alias -> index."""
+        self._extents: F64 = np.empty((0, 4))
+        """By index of the division."""
         self._allocate(0)
 
     def _allocate(self, size: int) -> None:
@@ -126,6 +128,16 @@ class DeviceIndex:
         self.state[at] = STATES.index(device.state)
         self.enabled[at] = device.state not in _INACTIVE
         self.interval_s[at] = device.interval_s
+
+    def extents(self, device: I32) -> F64:
+        """Return west, south, east and north of the division of each device; NaN where it is not known."""
+        known = len(self._extents)
+        if known < len(self.divisions.all):
+            more = [self._table.extent(code) for code in self.divisions.all[known:]]
+            rows = [(e.west, e.south, e.east, e.north) if e else (np.nan,) * 4 for e in more]
+            self._extents = np.concatenate([self._extents, np.array(rows, np.float64)])
+        extents: F64 = self._extents[self.division[device]]
+        return extents
 
     def place(self, indices: Sequence[int], devices: Sequence[Device]) -> None:
         """Write the coordinates of devices, converted to WGS-84; NaN without coordinates."""

@@ -453,8 +453,8 @@ class Committer:
             if self._previous is not None:
                 self._previous.add_live(batch, suppressed=True)
             for payload in self._encode_batch(batch):
-                life = self._duplicates.horizon_us // HOUR_US + 1
-                yield LogMessage(f"seen.{self._name}", payload, life)
+                ttl_h = self._duplicates.horizon_us // HOUR_US + 1
+                yield LogMessage(f"seen.{self._name}", payload, ttl_h)
 
     def _sequence_messages(self, piece: BatchSlice) -> Iterator[LogMessage]:
         """Yield the sequence numbers that devices gave their messages, by which gaps can be found."""
@@ -626,8 +626,8 @@ def _merge_positions(
     """Return the positions after a commit; of reprocessing orders only that of the present one is kept."""
     is_reprocessing = any(source.startswith(REPROCESSING_PREFIX) for source in now)
     retained = {
-        source: one
-        for source, one in before.items()
+        source: position
+        for source, position in before.items()
         if not (is_reprocessing and source.startswith(REPROCESSING_PREFIX))
     }
     return {**retained, **now}

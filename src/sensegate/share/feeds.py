@@ -199,8 +199,8 @@ class Feeds:
     """All feeds, in memory; `run` follows the bucket, so that every process sees a change within a second."""
 
     def __init__(self, bucket: Bucket, clock: Clock) -> None:
-        self._shelf = RecordStore(bucket, clock)
-        self._records: RecordTable[Feed] = RecordTable(self._shelf, "feed", Feed, prefix="")
+        self._store = RecordStore(bucket, clock)
+        self._records: RecordTable[Feed] = RecordTable(self._store, "feed", Feed, prefix="")
         self._records.on_change.append(lambda _before, _after: self._notify())
         self.on_change: list[Callable[[], None]] = []
         """Called after a feed has changed."""
@@ -211,11 +211,11 @@ class Feeds:
 
     async def open(self) -> None:
         """Load all feeds."""
-        await self._shelf.open()
+        await self._store.open()
 
     async def run(self) -> None:
         """Follow the changes of all processes until cancelled; survives losses of the engine."""
-        await self._shelf.run()
+        await self._store.run()
 
     def __iter__(self) -> Iterator[Feed]:
         """Iterate over all feeds by name, without regard to scope."""

@@ -22,6 +22,7 @@ ALARM_EVENTS, ALARM_STATES = "alarms", "alarm"
 """First tokens of the subjects of events of alarms, which are rows too, and of their newest states."""
 SHARED_PREFIXES = (*ROW_PREFIXES, f"{ALARM_EVENTS}.")
 """Prefixes of the subjects of everything that subscribers may read."""
+OWN_AREA = "own"
 PADDING_SUBJECT = "seen.filler"
 """Subject of padding: empty messages that use up sequences which must not be assigned again."""
 
@@ -32,7 +33,8 @@ class RowsSubject(NamedTuple):
     kind: str
     node: str
     area: str
-    """A county; ``all`` for rows that a node uploaded, ``back`` for rows that its centre returned to it."""
+    """``own`` for rows of the gateway's own commits, ``all`` for rows that a node uploaded, ``back`` for rows that its
+    centre returned to it. Each spans the counties of the node."""
     grade: int
 
 

@@ -155,7 +155,7 @@ _NAME_KEYS = (
     "tag",
 )
 _VALUE_KEYS = ("v", "value", "val", "data", "vs", "vb", "vd", "dataValue", "reading")
-_UNIT_KEYS = ("u", "unit", "units", "uom")
+_UNIT_KEYS = ("ucum", "u", "unit", "units", "uom")
 
 
 class ElementList(NamedTuple):

@@ -1,6 +1,6 @@
 """States of alarms on the log: each change with its events in one atomic write, fenced by the state before it.
 
-    alarms.<city>.<county>.<grade>      events, as a batch of rows: the feed `alarms`
+    alarms.<city>.own.<grade>           events, as a batch of rows: the feed `alarms`
     alarm.<partition>.<token>           the newest state of an alarm; replaces the one before
     alarm.<partition>.position          up to which entry of the log conditions were judged
 
@@ -22,7 +22,7 @@ from sensegate import metrics
 from sensegate.alarms.records import Alarm, AlarmEvent, AlarmKey, AlarmState, decode_alarm, encode_alarm, event_batch
 from sensegate.authority.divisions import Divisions
 from sensegate.bus.decoding import decoder
-from sensegate.bus.names import ALARM_EVENTS, ALARM_STATES
+from sensegate.bus.names import ALARM_EVENTS, ALARM_STATES, OWN_AREA
 from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
 from sensegate.errors import Fenced, StoreFull, Unavailable
@@ -212,8 +212,8 @@ class AlarmStates:
         groups: defaultdict[str, list[AlarmEvent]] = defaultdict(list)
         for event in events:
             subject = event.alarm.subject
-            city, county = self._divisions.region_of(subject.division)
-            groups[f"{ALARM_EVENTS}.{city}.{county}.{subject.grade}"].append(event)
+            city = self._divisions.city_of(subject.division)
+            groups[f"{ALARM_EVENTS}.{city}.{OWN_AREA}.{subject.grade}"].append(event)
         for name, part in sorted(groups.items()):
             payload = event_batch(part, node=self._node, partition=self._partition, now=now)
             yield LogMessage(name, payload, self._events_ttl_h)

@@ -19,9 +19,9 @@ import structlog
 from aiohttp import web
 
 from sensegate import metrics
-from sensegate.bus.trust import load_server_files, server_context
 from sensegate.authority.attempts import FailedAttempts
 from sensegate.authority.scope import Action, Role, allows, demand
+from sensegate.bus.trust import load_server_files, server_context
 from sensegate.errors import ConfigError, Conflict, Overloaded, SensegateError, Unavailable
 from sensegate.web import (
     accounting,

@@ -33,8 +33,8 @@ def packages() -> dict[str, Any]:
 
 def engine_components(path: Path) -> list[dict[str, Any]]:
     """Return the components of a nats-server. Raises `EngineError`: it is not the one that is known."""
-    if found := differences(path, engine_facts()):
-        raise EngineError(f"{path} is not the nats-server that is known: {'; '.join(found)}")
+    if deviations := differences(path, engine_facts()):
+        raise EngineError(f"{path} is not the nats-server that is known: {'; '.join(deviations)}")
     build = read_build_info(path)
     engine = {
         "type": "application",

@@ -88,15 +88,15 @@ def differences(path: Path, facts: EngineFacts, machine: str = "") -> list[str]:
     build, known = read_build_info(path), facts.build
     if build.version != known.version:
         raise EngineError(f"nothing is known of nats-server {build.version or '(unnamed)'}, only of {known.version}")
-    found = [
+    deviations = [
         f"{name} is {getattr(build, name)!r} instead of {getattr(known, name)!r}"
         for name in ("toolchain", "module", "revision", "is_modified")
         if getattr(build, name) != getattr(known, name)
     ]
     changed = sorted(build.modules.items() ^ known.modules.items())
     if changed:
-        found.append(f"modules differ: {', '.join(dict.fromkeys(name for name, _ in changed))}")
+        deviations.append(f"modules differ: {', '.join(dict.fromkeys(name for name, _ in changed))}")
     expected = facts.sha256.get(machine or os.uname().machine, "")
     if expected and sha256_of(path) != expected:
-        found.append("the file has another digest")
-    return found
+        deviations.append("the file has another digest")
+    return deviations

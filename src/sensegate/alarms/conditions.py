@@ -106,12 +106,12 @@ class ReadingConditions:
 
     def judge(self, batch: Batch, entry: int) -> list[Transition]:
         """Return what begins or ends with the readings of an entry, in their order."""
-        found: list[Transition] = []
+        transitions: list[Transition] = []
         for number, name in enumerate(batch.properties):
             for rule in self._rules.get(name.partition("#")[0], ()):
                 if rule.variable() in (None, name):
-                    found += self._judge(rule, batch, entry, number)
-        return found
+                    transitions += self._judge(rule, batch, entry, number)
+        return transitions
 
     def _judge(self, rule: AlarmRule, batch: Batch, entry: int, number: int) -> list[Transition]:
         rows = np.flatnonzero(batch.property == number)

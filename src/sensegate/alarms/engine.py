@@ -155,16 +155,16 @@ class AlarmEngine:
         now = self._clock.now()
         self._states.forget_expired()
         values = await self._inputs.probes.values()
-        found = list(self._orphans(now))
+        transitions = list(self._orphans(now))
         for rule in self._in_force.values():
             if rule.kind is AlarmKind.SILENCE:
                 if self._inputs.are_arrivals_known():
-                    found += self._silence(rule, now)
+                    transitions += self._silence(rule, now)
             elif rule.kind is AlarmKind.QUALITY:
-                found += self._quality(rule, now)
+                transitions += self._quality(rule, now)
             elif rule.kind not in OF_READINGS and (value := values.get(rule.kind)) is not None:
-                found += self._gateway(rule, value, now)
-        return found
+                transitions += self._gateway(rule, value, now)
+        return transitions
 
     def _orphans(self, now: int) -> Iterable[Transition]:
         """Yield the end of alarms whose rule or device is no longer in force."""

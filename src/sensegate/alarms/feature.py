@@ -9,8 +9,8 @@ import msgspec
 import structlog
 
 from sensegate.alarms import rest
-from sensegate.alarms.desk import AlarmDesk
 from sensegate.alarms.engine import AlarmEngine, EngineInputs
+from sensegate.alarms.operations import AlarmOperations
 from sensegate.alarms.probes import GatewayProbes
 from sensegate.alarms.rest import ALARMS
 from sensegate.alarms.rules import AlarmRule, AlarmRules, check_rule
@@ -61,10 +61,10 @@ async def _open(parts: Parts) -> Feature:
             division=config.division,
         ),
     )
-    desk = AlarmDesk(rules, states, audit, core.clock)
+    operations = AlarmOperations(rules, states, audit, core.clock)
     return Feature(
         tasks=owned({"alarms": engine.run, "alarm rules": rules.run}),
-        parts={ALARMS: desk},
+        parts={ALARMS: operations},
         warnings=engine.warnings,
     )
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
-from sensegate.alarms.desk import AlarmDesk
+from sensegate.alarms.operations import AlarmOperations
 from sensegate.alarms.records import Alarm
 from sensegate.alarms.rules import AlarmKind, AlarmRule, Severity
 from sensegate.authority.scope import Action, Scope, scope
@@ -16,7 +16,7 @@ from sensegate.ports import PartKey
 from sensegate.web import listing
 from sensegate.web.routing import API, Call, Route, iso
 
-ALARMS = PartKey[AlarmDesk]("alarms", absent="this gateway raises no alarms")
+ALARMS = PartKey[AlarmOperations]("alarms", absent="this gateway raises no alarms")
 
 
 class NewAlarmRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -148,8 +148,8 @@ async def _acknowledge(call: Call) -> AlarmRow:
 
 async def _silence(call: Call) -> AlarmRow:
     body = await call.body(AlarmSilence)
-    desk = call.part(ALARMS)
-    return _row(await desk.silence(call.path("alarm"), seconds=body.seconds, note=body.note, by=call.principal))
+    operations = call.part(ALARMS)
+    return _row(await operations.silence(call.path("alarm"), seconds=body.seconds, note=body.note, by=call.principal))
 
 
 async def _rules(call: Call) -> listing.RowPage[AlarmRuleRow]:

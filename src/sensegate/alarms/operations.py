@@ -18,7 +18,7 @@ SILENCE_MAX_S = 30 * 86_400.0
 NOTE_MAX = 500
 
 
-class AlarmDesk:
+class AlarmOperations:
     """Alarms and rules, as operators use them."""
 
     def __init__(self, rules: AlarmRules, states: AlarmStates, trail: Trail, clock: Clock) -> None:

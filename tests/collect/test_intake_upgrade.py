@@ -41,7 +41,7 @@ async def leave(intake: Client, count: int = COUNT, *, acknowledged: int = 3) ->
     await consumer.ensure(intake, MQTT_MESSAGES, OLD)
     for number in range(1, count + 1):
         await intake.jetstream().publish("$MQTT.msgs.sg.d1.up", b"%d" % number, headers={"Nmqtt-Pub": "1"})
-    subscription = await intake.subscribe(OLD["deliver_subject"])
+    subscription = await intake.subscribe(str(OLD["deliver_subject"]))
     for _ in range(acknowledged):
         message = await subscription.next_msg(5)
         while "Status" in (message.headers or {}):

@@ -120,7 +120,7 @@ class TimePart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Where the phenomenon time is, and its format."""
 
     field: Annotated[str, _h("path to the time")] = ""
-    fields: Annotated[tuple[str, ...], _h("alternative paths; the first that is present applies")] = ()
+    fields: Annotated[tuple[str, ...], _h("alternative paths; the first that is present and a time applies")] = ()
     join: Annotated[
         tuple[str, ...], _h("paths whose values form the time together, joined by spaces: [date, hour]")
     ] = ()
@@ -132,6 +132,9 @@ class TimePart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         _h("iso, epoch (s below 1e11, ms below 1e14), epoch_s, epoch_ms, epoch_us, epoch_ns, age_s, age_ms, %Y…"),
     ] = "iso"
     zone: Annotated[str, _h("zone of times without one (IANA name); such readings are marked")] = ""
+    interval: Annotated[
+        Literal["start", "end"], _h("which end of an ISO 8601 interval (2026-01-01T00:00Z/PT1H) is the time")
+    ] = "end"
     stamp: Annotated[Literal["instant", "start", "end"], _h("which end of a period the time marks")] = "instant"
     period_s: Annotated[float, _h("length of the period; with `stamp: start` the reading is dated at its end")] = 0.0
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
 
 REGISTRY = CollectorRegistry()
+NAMING_LABELS = frozenset(("device", "feed", "node"))
+"""Labels whose values name things that lie in the scope of some callers only."""
 
 MESSAGES = Counter(
     "sensegate_messages", "Committed messages, by source and outcome.", ["source", "outcome"], registry=REGISTRY
@@ -206,3 +211,20 @@ PROFILE_CHANGE_SECONDS = Histogram(
     "Time that ingestion pauses while other versions of profiles take effect.",
     registry=REGISTRY,
 )
+
+
+class _UnnamedRegistry(CollectorRegistry):
+    """The metrics of `REGISTRY` without labels that name things."""
+
+    def collect(self) -> Iterator[Metric]:
+        for family in REGISTRY.collect():
+            if not any(NAMING_LABELS & sample.labels.keys() for sample in family.samples):
+                yield family
+
+
+_UNNAMED = _UnnamedRegistry()
+
+
+def exposition(*, is_named: bool) -> bytes:
+    """Return the metrics as Prometheus text; those that name things only if `is_named`."""
+    return generate_latest(REGISTRY if is_named else _UNNAMED)

@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from sensegate import metrics
 from sensegate.authority.scope import Role, scope
 from sensegate.config import WebConfig
 from sensegate.errors import ConfigError
@@ -29,6 +30,29 @@ async def test_health_and_metrics_need_no_token(gateway: Gateway) -> None:
             status, _, response = await gateway.ask(route.method, path)
             assert status == 401, route.path
             assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+async def test_metrics_that_name_things_need_a_token(gateway: Gateway) -> None:
+    """Names of devices, feeds and nodes are for who may see all of them; other counts are open."""
+    metrics.DELIVERED.labels("police-feed", "http").inc()
+    metrics.CAMERA_STREAM.labels("police-camera").set(1)
+    metrics.NODE_DROPPED.labels("4403", "quota").inc()
+    names = ("police-feed", "police-camera", 'node="4403"')
+    for role, place, named in (
+        (Role.AUDITOR, "44", True),
+        (Role.PROVINCE_OPERATOR, "44", True),
+        (Role.SUBSCRIBER, "44", False),
+        (Role.CITY_OPERATOR, "4401", False),
+        (None, "", False),
+    ):
+        token = await gateway.token(role, place) if role else ""
+        _, body, _ = await gateway.ask("GET", "/metrics", token, expect=200)
+        assert [name in body.decode() for name in names] == [named] * 3, (role, place)
+        assert "sensegate_commits_total" in body.decode()
+    await gateway.ask("GET", "/metrics", f"sg_{'0' * 16}_{'x' * 32}", expect=401)
+    for family in metrics.REGISTRY.collect():
+        labels = {label for sample in family.samples for label in sample.labels}
+        assert not {label for label in labels - metrics.NAMING_LABELS if label in {"id", "name", "user", "token"}}
 
 
 async def test_metrics_may_ask_for_a_token() -> None:

@@ -95,12 +95,12 @@ class People:
     """The user accounts of this gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock, config: PeopleConfig) -> None:
-        self._shelf = RecordStore(bucket, clock)
+        self._store = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
         self._config = config
         self._stored: RecordTable[StoredPerson] = RecordTable(
-            self._shelf, "person", StoredPerson, prefix="", packed=True, revised=_revised
+            self._store, "person", StoredPerson, prefix="", packed=True, revised=_revised
         )
         self._attempts = SignInAttempts(config, clock)
         self._hashes = passwords.PasswordHashes()
@@ -382,11 +382,11 @@ class People:
 
     async def load(self) -> None:
         """Read the bucket; `watch` follows later changes."""
-        await self._shelf.open()
+        await self._store.open()
 
     async def watch(self) -> None:
         """Apply the changes of every process until cancelled; survives failures of the engine."""
-        await self._shelf.run()
+        await self._store.run()
 
     async def _write(self, stored: StoredPerson, *, expected: int) -> Person:
         return (await self._stored.put(stored.person.id, stored, expected=expected)).person

@@ -355,9 +355,12 @@ class WebConfig(ConfigRecord, frozen=True):
     ] = ()
     port: Annotated[int, doc("port to listen on; 0: a free port below 32768", least=0, most=65_535)] = 0
     metrics: Annotated[
-        Literal["open", "token"],
-        doc("token: /metrics requires a token that may read the ledger of the whole gateway (all scopes)"),
-    ] = "open"
+        Literal["unnamed", "token", "open"],
+        doc(
+            "unnamed: metrics that name devices, feeds or nodes need a token that may read the ledger of the whole "
+            "gateway; token: all metrics need it; open: none"
+        ),
+    ] = "unnamed"
     body_bytes_max: Annotated[int, doc("largest request body", least=1_024, most=1024**3)] = 1_048_576
     multipart_bytes_max: Annotated[
         int, doc("largest multipart body of a camera; pictures are dropped while it is read", least=1_024, most=1024**3)

@@ -61,10 +61,10 @@ class PlaceCheck:
         if self._places is None or device in self._reported or len(self._reported) >= REPORTED_MAX:
             return
         self._reported.add(device)
-        sent, meant = ("latitude", "longitude") if is_latitude else ("longitude", "latitude")
+        sent, intended = ("latitude", "longitude") if is_latitude else ("longitude", "latitude")
         _log.warning(
-            "coordinates look swapped",
+            "coordinates look intended",
             device=self._places.id(device),
-            reason=f"the {sent} {coordinate:g} is outside of its division and would be a {meant} in it",
+            reason=f"the {sent} {coordinate:g} is outside of its division and would be a {intended} in it",
             remedy="swap the fields of `longitude` and `latitude` in its profile, or their values at the device",
         )

@@ -284,7 +284,7 @@ _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _DEGREES = (("℃", "Cel"), ("°C", "Cel"), ("℉", "[degF]"), ("°F", "[degF]"), ("°", "deg"))
 
 _ANNOTATION = re.compile(r"(^|[./(])?\{[^{}]*\}")
-_ONE = re.compile(r"^1(?=/)|/1(?=$|[./)])")
+_UNITY = re.compile(r"^1(?=/)|/1(?=$|[./)])")
 _CARET = re.compile(r"(?<![0-9])(?:\^|\*\*)(?=-?[0-9])")
 
 
@@ -300,7 +300,7 @@ def ucum_code(unit: str) -> str:
     for sign, code in _DEGREES:
         text = text.replace(sign, code)
     text = _ANNOTATION.sub(lambda match: "" if match[1] is None else f"{match[1]}1", text)
-    text = _ONE.sub("", _CARET.sub("", text)) or "1"
+    text = _UNITY.sub("", _CARET.sub("", text)) or "1"
     return ALIASES.get(text, text)
 
 

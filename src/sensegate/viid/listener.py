@@ -396,13 +396,13 @@ class ViidListener:
         return _Requester(code, device, session, superior)
 
     def _time(self) -> bytes:
-        told = {
+        answer = {
             "VIIDServerID": self.deps.config.server_id,
             "TimeMode": "1",
             "LocalTime": answers.format_beijing(self.deps.clock.now()),
             "TimeZone": self.deps.config.time_zone,
         }
-        return msgspec.json.encode({"SystemTimeObject": told})
+        return msgspec.json.encode({"SystemTimeObject": answer})
 
     # ── objects ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -464,11 +464,11 @@ class ViidListener:
             return answers.encode_status_list(path, await self.deps.orders.remove(peer, names[:1_000]), now)
         with self._requests.held(peer):
             payload = await self._body(request, SYSTEM_BYTES_MAX * 16, sender=peer)
-            told = await self.deps.orders.update(peer, payload)
+            results = await self.deps.orders.update(peer, payload)
         return (
-            answers.encode_status(path, answers.combine_results(told), now)
+            answers.encode_status(path, answers.combine_results(results), now)
             if rest
-            else answers.encode_status_list(path, told, now)
+            else answers.encode_status_list(path, results, now)
         )
 
     # ── bodies ───────────────────────────────────────────────────────────────────────────────────────

@@ -41,8 +41,8 @@ def client_address(request: web.Request, config: WebConfig) -> str:
 
 def _node_of(element: str) -> str:
     """Return the address of the `for` of an element of a Forwarded header (RFC 7239); empty: none."""
-    found = _FOR.search(element)
-    return _address_of(found[1].strip('"')) if found else ""
+    match = _FOR.search(element)
+    return _address_of(match[1].strip('"')) if match else ""
 
 
 def _address_of(text: str) -> str:

@@ -55,7 +55,7 @@ async def _list(call: Call) -> listing.RowPage[DeviceRow]:
         return listing.page_of(call, _without_division(call, rows), DeviceRow, "id")
     states = frozenset(_state(word) for word in call.values("state"))
     limit = call.integer("limit", 1_000, deps.config.page_max)
-    found = deps.devices.list(
+    devices = deps.devices.list(
         scope,
         states=states,
         profile=call.text("profile"),
@@ -65,8 +65,8 @@ async def _list(call: Call) -> listing.RowPage[DeviceRow]:
         after=call.text("after"),
         limit=limit + 1,
     )
-    rows = [_row(call, device) for device in found[:limit]]
-    return listing.RowPage(rows, found[limit - 1].id if len(found) > limit else "", deps.devices.count(scope))
+    rows = [_row(call, device) for device in devices[:limit]]
+    return listing.RowPage(rows, devices[limit - 1].id if len(devices) > limit else "", deps.devices.count(scope))
 
 
 def _without_division(call: Call, rows: list[DeviceRow]) -> list[DeviceRow]:

@@ -105,15 +105,15 @@ class Call:
 
     def part(self, key: PartKey[T]) -> T:
         """Return a part of a feature. Raises `NotFound` where this gateway lacks the feature."""
-        found: T | None = self.deps.parts.get(key)
-        if found is None:
+        part: T | None = self.deps.parts.get(key)
+        if part is None:
             raise NotFound(key.absent)
-        return found
+        return part
 
     def find_part(self, key: PartKey[T]) -> T | None:
         """Return a part of a feature; None where this gateway lacks the feature."""
-        found: T | None = self.deps.parts.get(key)
-        return found
+        part: T | None = self.deps.parts.get(key)
+        return part
 
     @property
     def address(self) -> str:
@@ -127,8 +127,8 @@ class Call:
     @property
     def request_id(self) -> str:
         """Id of the request in the log."""
-        found: str = self.request.get(REQUEST_ID, "")
-        return found
+        request_id: str = self.request.get(REQUEST_ID, "")
+        return request_id
 
     def path(self, name: str) -> str:
         """Return a path parameter."""

@@ -68,10 +68,8 @@ def test_times_that_are_none_now_and_then(make: Make) -> None:
 
 def test_a_missing_name_leaves_the_message_to_the_next_rule(make: Make) -> None:
     """A rule that finds no device's name is passed over; without another one its refusal is told."""
-    named = '  - topics: ["acme/{gateway}"]\n    device: {field: id}\n    readings: [{field: a, property: air_temperature}]\n'
-    other = (
-        '  - topics: ["acme/{gateway}"]\n    device: {field: serial}\n    readings: [{field: a, property: dew_point}]\n'
-    )
+    rule = '  - topics: ["acme/{{gateway}}"]\n    device: {{field: {}}}\n    readings: [{{field: a, property: {}}}]\n'
+    named, other = rule.format("id", "air_temperature"), rule.format("serial", "dew_point")
     decoder = make(named + other)
     for name in (None, "", {"x": 1}):
         fields = run(decoder, {"a": 1, "id": name, "serial": "d1"})

@@ -127,16 +127,6 @@ class Devices:
         """Grade of readings, by index."""
         return self.index.grade
 
-    @property
-    def region(self) -> I32:
-        """Index into `regions`, by index."""
-        return self.index.region
-
-    @property
-    def regions(self) -> list[tuple[str, str]]:
-        """(city, county) pairs; the list only grows."""
-        return self.index.regions
-
     def extents(self, device: I32) -> F64:
         """Return west, south, east and north of the division of each device; NaN where it is not known."""
         return self.index.extents(device)

@@ -97,18 +97,18 @@ def _holder(tree: Any, path: KeyPath) -> tuple[dict[Any, Any], Any] | None:
 
 def _delete(tree: Any, path: KeyPath) -> bool:
     """Delete a key of an object; True if it was there."""
-    found = _holder(tree, path)
-    if found is not None:
-        del found[0][found[1]]
-    return found is not None
+    member = _holder(tree, path)
+    if member is not None:
+        del member[0][member[1]]
+    return member is not None
 
 
 def _rename(tree: Any, path: KeyPath, remedy: str) -> None:
     """Give an unknown key the name that was meant, so that nothing is missing; delete it if there is none."""
-    found = _holder(tree, path)
-    if found is None:
+    member = _holder(tree, path)
+    if member is None:
         return
-    holder, key = found
+    holder, key = member
     value = holder.pop(key)
     near = re.search(r"did you mean '([^']+)'", remedy)
     if near and near[1] not in holder:

@@ -172,6 +172,18 @@ class IngestConfig(ConfigRecord, frozen=True):
     ] = 30.0
 
 
+class ScriptsConfig(ConfigRecord, frozen=True):
+    """Codec scripts of profiles, which run in child processes."""
+
+    require_seccomp: Annotated[
+        bool,
+        doc(
+            "run scripts only where the kernel filters their system calls (seccomp); false: also without, "
+            "with the other restrictions of their sandbox"
+        ),
+    ] = True
+
+
 class ExternalBrokerConfig(ConfigRecord, frozen=True):
     """An external MQTT broker to which this node subscribes."""
 
@@ -414,6 +426,7 @@ class Config(ConfigRecord, frozen=True):
     engine: Annotated[EngineConfig, doc("nats-server")] = EngineConfig()
     store: Annotated[StoreConfig, doc("size limits and retention of the streams")] = StoreConfig()
     ingest: Annotated[IngestConfig, doc("limits of the intake")] = IngestConfig()
+    scripts: Annotated[ScriptsConfig, doc("codec scripts of profiles")] = ScriptsConfig()
     external_brokers: Annotated[tuple[ExternalBrokerConfig, ...], doc("external MQTT brokers")] = ()
     listen: Annotated[ListenConfig, doc("listeners besides MQTT and HTTP")] = ListenConfig()
     cameras: Annotated[tuple[CameraConfig, ...], doc("cameras whose alarm streams are fetched")] = ()

@@ -16,6 +16,7 @@ from sensegate.alarms.rest import ALARMS
 from sensegate.alarms.rules import AlarmRule, AlarmRules, check_rule
 from sensegate.alarms.states import AlarmStates
 from sensegate.bus import health
+from sensegate.bus.names import PARTITION
 from sensegate.decode.grammar import AlarmPart
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError
@@ -43,7 +44,7 @@ async def _open(parts: Parts) -> Feature:
         core.clock,
         parts.callers.divisions,
         node=config.member_id,
-        partition=config.ingest.partition,
+        partition=PARTITION,
         events_ttl_h=config.store.readings_ttl_h,
     )
     engine = AlarmEngine(

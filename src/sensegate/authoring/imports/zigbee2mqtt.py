@@ -175,13 +175,14 @@ def _profile(definition: Mapping[str, Any]) -> ImportedProfile:
     vendor, model = str(definition.get("vendor") or "unknown"), str(definition.get("model") or "unnamed")
     profile = f"zigbee2mqtt/{name_part(model)}"
     description = str(definition.get("description") or model)
-    members = list(_exposed_members(definition["exposes"]))
+    members = list({member.name: member for member in reversed(list(_exposed_members(definition["exposes"])))}.values())
+    members.reverse()  # the first of two members of a name
     names = {member.name for member in members}
     rows: list[FieldMapping] = []
     mapped: list[tuple[_Exposed, Guess]] = []
     for member in members:
         guessed = _guess_member(member, names)
-        if isinstance(guessed, Guess) and (doubt := _doubt(guessed.property, description)):
+        if isinstance(guessed, Guess) and (doubt := _doubt(member, guessed.property, description, names)):
             guessed = guessed._replace(sure=False, reason=f"{guessed.reason}; {doubt}")
         if isinstance(guessed, str):
             rows.append(FieldMapping(member.name, "skipped", unit=member.unit, reason=guessed))
@@ -214,22 +215,42 @@ def _profile(definition: Mapping[str, Any]) -> ImportedProfile:
 
 
 _ELSEWHERE: Final = {
-    "air_pressure": re.compile(r"(?i)water|gas\b|pipe|pump|tyre|tire"),
+    "air_pressure": re.compile(r"(?i)water|gas\b|pipe|pump|tyre|tire|filter|level|tank"),
     "air_temperature": re.compile(
-        r"(?i)water|pool|soil|plant|floor|probe|pipe|freez|fridge|boiler|radiator|valve|plug|socket|outlet|relay|switch|dimmer"
-        r"|meter\b|light|bulb|\block|siren|pump|heater|leak|breaker|cover|curtain|blind|shutter|din"
+        r"(?i)water|pool|soil|plant|flower|floor|probe|pipe|freez|fridge|boiler|radiator|valve|plug|socket|outlet|relay|switch"
+        r"|dimmer|meter\b|light|bulb|\block|siren|pump|heat|leak|breaker|cover|curtain|blind|shutter|din\b|controller|remote"
+        r"|button|keypad|tank|level|guard|module|pulse|usb|stove"
     ),
-    "relative_humidity": re.compile(r"(?i)soil|plant"),
-    "illuminance": re.compile(r"(?i)soil|plant"),
+    "relative_humidity": re.compile(r"(?i)soil|plant|flower|moisture"),
+    "illuminance": re.compile(r"(?i)soil"),
+    "conductivity": re.compile(r"(?i)soil|plant|flower"),
+    "ph": re.compile(r"(?i)soil|plant|flower"),
 }
 """Property -> words of descriptions of devices that measure something else under its usual name."""
+_AMBIENT: Final = frozenset(
+    {"humidity", "pressure", "co2", "pm25", "voc", "illuminance", "occupancy", "presence", "contact", "smoke"}
+)
+"""Members of devices that stand in a room or outdoors."""
+_LOADS: Final = frozenset(
+    {"power", "current", "energy", "power_apparent", "ac_frequency", "power_a", "power_l1", "power_1"}
+)
+_THERMOMETER: Final = re.compile(r"(?i)temperature|thermo(?:meter|.?hygro)|climate|weather|environment")
 
 
-def _doubt(name: str, description: str) -> str:
-    """Return why a property is doubtful for a device of such a description; empty if it is not."""
+def _doubt(member: _Exposed, name: str, description: str, names: set[str]) -> str:
+    """Return why a property is doubtful for a device of such a description and such members; empty if it is not."""
+    if name == "voltage" and not names & _LOADS:
+        return "of the battery, or of the mains?"
     pattern = _ELSEWHERE.get(name)
-    word = pattern.search(description) if pattern is not None else None
-    return f"of what, in a device described by '{word[0]}'?" if word else ""
+    if pattern is None:
+        return ""
+    if word := pattern.search(description):
+        return f"of what, in a device described by '{word[0]}'?"
+    if _split_channel(member.name)[1].isdigit():
+        return "of which probe?"
+    if name == "air_temperature" and not names & _AMBIENT and not _THERMOMETER.search(description):
+        return "of the air, or of the device?"
+    return ""
 
 
 _STATES: Final = {

@@ -89,6 +89,10 @@ _CUSTOMARY: Final = frozenset(_CUSTOMARY_NAMES.split())
 """Properties whose unit makers do not state because all use the same."""
 
 
+_CELLS_V: Final = 5.0
+"""Voltages up to this are mostly those of the device's battery."""
+
+
 def guess(facts: FieldFacts, unit: str = "") -> Guess | None:
     """Guess what a member measures, None if nothing fits; `unit`: as stated by the payload or the maker's document."""
     steps = facts.steps
@@ -109,8 +113,11 @@ def guess(facts: FieldFacts, unit: str = "") -> Guess | None:
         fit = _guess_kind(row, facts, unit or (named.code if named is not None else ""))
         if fit is None:
             continue
-        plain = match.plain or (match.with_unit and bool(known_unit(certain, row))) or _says_state(row, fit)
+        plain = match.plain or (match.with_unit and _settles(certain, row)) or _says_state(row, fit)
         sure = fit.sure and match.whole and plain and not short and row.name == match.property
+        if row.name == "voltage" and facts.numbers and max(facts.numbers) <= _CELLS_V:
+            sure = False
+            fit = fit._replace(reason=f"{fit.reason}; of a battery?")
         reason = f"'{steps[-1]}' says {row.label_en}; {fit.reason}"
         if match.rest:
             reason += f"; what does '{' '.join(match.rest)}' mean?"
@@ -118,6 +125,12 @@ def guess(facts: FieldFacts, unit: str = "") -> Guess | None:
             reason += "; the name alone says little"
         return fit._replace(sure=sure, reason=reason, fragment=not match.whole)
     return None
+
+
+def _settles(unit: str, row: Property) -> bool:
+    """Return whether a stated unit makes up for a name that says little: not a percentage, which anything may have."""
+    code = known_unit(unit, row)
+    return bool(code) and dimension(code) != "fraction"
 
 
 def _says_state(row: Property, fit: Guess) -> bool:
@@ -147,12 +160,15 @@ def contradicts(unit: str, row: Property) -> bool:
     return False
 
 
+_SAYING_LITTLE: Final = frozenset({"time", "duration", "count", "total", "level", "rate", "value", "average"})
+
+
 def _of_dimension(name: str, code: str, known: set[str]) -> list[NameMatch]:
     """Return properties of the dimension of a stated unit that share a word with the name, or the only one there is."""
     if TABLE.get(code) is not None and TABLE[code].dimension == "fraction":
         return []
     rows = [row for row in PROPERTIES.rows if row.unit and row.name not in known and not contradicts(code, row)]
-    words = set(words_of(name))
+    words = set(words_of(name)) - _SAYING_LITTLE
     sharing = [row for row in rows if words & set(words_of(row.name))]
     chosen = sharing or (rows if len(rows) == 1 else [])
     return [NameMatch(row.name, 1, whole=False, plain=False, rest=(name,)) for row in chosen[:3]]
@@ -356,6 +372,4 @@ def _guess_boolean(row: Property, facts: FieldFacts) -> Guess | None:
 
 def _has_words(table: str, values: Sequence[Any]) -> bool:
     sent = {(type(word) is bool, word) for word, _ in TABLES[table].words}
-    return all((type(value) is bool, value) in sent for value in values if not isinstance(value, float)) and not any(
-        isinstance(value, float) and not math.isfinite(value) for value in values
-    )
+    return all(not isinstance(value, float) and (type(value) is bool, value) in sent for value in values)

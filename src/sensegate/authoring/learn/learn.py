@@ -23,10 +23,12 @@ from sensegate.authoring.learn.fields import (
     lists_of,
 )
 from sensegate.authoring.learn.guess import Guess, Proposal, guess, propose, sentinels
+from sensegate.authoring.learn.names import words_of
 from sensegate.authoring.learn.shapes import ParsedSample, Sample, SampleGroup, group
 from sensegate.authoring.learn.time import TimeField, device_of, sequence_of, time_of
 from sensegate.decode import paths
 from sensegate.decode.paths import ABSENT, Path, walk
+from sensegate.quantities.properties import PROPERTIES
 
 LEARN_MAX = 2_000
 """Most messages of one shape that are analysed; the latest."""
@@ -322,7 +324,35 @@ def _classify(
             unrecognised.append(UnrecognisedField(field, facts, reason, proposal))
         else:
             unrecognised.append(UnrecognisedField(field, facts, "no property has such a name and such values"))
-    return _assign_channels(recognised), unrecognised
+    return _assign_channels(_with_doubts(recognised)), unrecognised
+
+
+_OTHER_MEDIA = frozenset(
+    {"power", "energy", "water", "hydrology", "soil", "manhole", "lighting", "structure", "industry", "waste", "gas"}
+) | {"parking", "lift", "place"}
+"""Domains of devices whose plain `temperature` may be that of the device, the water, the soil."""
+_AIR_ALONE = frozenset({"air_temperature", "relative_humidity", "air_pressure"})
+_WATER_ALONE = frozenset({"conductivity", "ph"})
+_SAYING_WHERE = frozenset({"air", "ambient", "outdoor", "relative", "barometer"})
+_NOT_TELLING = frozenset({"voltage", "altitude", "latitude", "longitude"})
+
+
+def _with_doubts(fields: Sequence[RecognisedField]) -> list[RecognisedField]:
+    """Return the members; a plain temperature is no longer sure on a device that measures something else than air."""
+    rows = [PROPERTIES.by_name(field.guess.property) for field in fields]
+    others = [row for row in rows if row.domain in _OTHER_MEDIA and row.name not in _NOT_TELLING]
+    if not others:
+        return list(fields)
+    doubtful = _AIR_ALONE | (_WATER_ALONE if any(row.domain == "soil" for row in others) else frozenset())
+    doubted: list[RecognisedField] = []
+    for field in fields:
+        plain = field.guess.property in doubtful and not _SAYING_WHERE.intersection(words_of(field.facts.name))
+        if plain and field.guess.sure:
+            reason = f"{field.guess.reason}; of what, on a device that also measures {others[0].label_en}?"
+            doubted.append(field._replace(guess=field.guess._replace(sure=False, reason=reason)))
+        else:
+            doubted.append(field)
+    return doubted
 
 
 def _assign_channels(fields: Sequence[RecognisedField]) -> list[RecognisedField]:

@@ -46,7 +46,7 @@ ABBREVIATIONS: Final = {
     "minimum": "min minimum",
     "total": "total tot sum cumulative accumulated cum",
     "count": "count cnt counter counts",
-    "occupied": "occupied occupancy parking occupy",
+    "occupied": "occupied occupy",
     "door": "door gate",
     "smoke": "smoke yanwu",
     "alarm": "alarm alert warning",
@@ -172,7 +172,7 @@ co_fraction: co~ | carbon monoxide
 so2_fraction: so2
 no2_fraction: no2
 o3_fraction: o3
-voc_fraction: tvoc~ | tvoc concentration
+voc_fraction: tvoc~ | tvoc concentration~
 voc_index: tvoc index | iaq? | iaq index?
 no_fraction: nitric oxide
 nh3_fraction: nh3
@@ -266,7 +266,7 @@ tamper: tamper | tamper alarm | tamper detected
 fault: fault? | error?
 motion: motion | motion detected
 motion_count: motion count
-occupancy: occupancy | occupied
+occupancy: occupancy | occupied?
 presence: presence | human? | presence detected
 parking_occupied: parking? | parking occupied | car? | vehicle present?
 contact: contact?
@@ -282,7 +282,8 @@ acceleration_y: acceleration y | acc y | accel y | y axis? | accelerometer y
 acceleration_z: acceleration z | acc z | accel z | z axis? | accelerometer z
 displacement: displacement
 crack_width: crack? | crack width
-cover_open: cover? | cover open | manhole?
+cover_open: cover? | cover open? | manhole? | manhole cover open
+flood_alarm: flood alarm?
 people_count: people? | people count? | person?
 people_in: people in? | in count? | line in?
 people_out: people out? | out count? | line out?

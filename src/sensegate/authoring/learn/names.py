@@ -152,8 +152,13 @@ _GENERIC: Final = frozenset({"value", "val", "v", "data", "reading", "current_va
 """Last steps that carry no meaning: the step before them names the value."""
 _DEVICE_WORDS: Final = frozenset({"device", "module", "system", "node", "internal", "unit"})
 """Words that change nothing for properties of the device itself."""
+_CIRCUIT_NAMES: Final = "relay switch outlet socket plug emeter em energy light lights load cover circuit"
+_CIRCUITS: Final = frozenset(_CIRCUIT_NAMES.split())
+"""What an electrical quantity may be measured of without being another one."""
 _STATE_WORDS: Final = frozenset({"state", "status", "detected", "flag", "active"})
 """Words that change nothing for states."""
+_GENERIC_PLACES: Final = frozenset({"air_temperature", "relative_humidity", "air_pressure"})
+"""Properties that a plain name means; with a number behind it, it is a probe that may be anywhere."""
 _CHANNEL: Final = re.compile(r"(?:ch|l|s|t|p|in|th|sensor|probe|port|phase|zone|slot|channel)?\d{1,2}|[abcde]")
 _SHORT_BUT_PLAIN: Final = frozenset({"ph", "uv", "co2", "rh", "o3", "db", "pm"})
 
@@ -204,6 +209,8 @@ def matches(steps: tuple[str, ...]) -> list[NameMatch]:
         accounted = rule.words | NEUTRAL | (_DEVICE_WORDS if row.domain == "device" else frozenset())
         if row.kind is not ValueKind.NUMBER:
             accounted |= _STATE_WORDS
+        elif row.domain in {"power", "energy"}:
+            accounted |= _CIRCUITS
         if named is not None and _converts(named.code, row.unit):
             accounted |= named.words | frozenset(UNIT_QUANTITIES.values())
         left = [word for word in own if word not in accounted and not _CHANNEL.fullmatch(word)]
@@ -220,10 +227,13 @@ def matches(steps: tuple[str, ...]) -> list[NameMatch]:
             for form in originals
         )
         whole = not left and not outside
+        numbered = rule.property in _GENERIC_PLACES and any(
+            word[-1:].isdigit() and _CHANNEL.fullmatch(word) for word in own
+        )
         if not whole and len(rule.words) == 1 and len(next(iter(rule.words))) <= 2:
             continue  # "no beacon", "co op"
         rank = (whole, len(rule.words), len(rule.words & own), -len(left))
-        plain = rule.states and not short
+        plain = rule.states and not short and not numbered
         with_unit = rule.with_unit or (rule.states and short)
         match = NameMatch(rule.property, len(rule.words), whole, plain, (*left, *outside), with_unit)
         if rule.property not in ranked or rank > ranked[rule.property][0]:

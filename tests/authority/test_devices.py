@@ -115,8 +115,7 @@ async def test_hot_path_columns(devices: Devices, admin: Principal, make: Make) 
     assert (at, town) == (devices.find("air-1"), 1)
     assert devices.find("nobody") == -1
     assert devices.grade[at] == 2
-    assert devices.regions[devices.region[at]] == ("4401", "440106")
-    assert devices.regions[devices.region[town]] == ("4419", "441900003")
+    assert [devices.index.cities.all[devices.index.city[index]] for index in (at, town)] == ["4401", "4419"]
     assert (devices.lon[at], devices.lat[at]) == (113.3, 23.1)
     assert np.isnan(devices.lon[town])
     assert devices.enabled[at]

@@ -149,17 +149,6 @@ class Divisions:
         """Return the code of the prefecture-level city; for the province, its own code."""
         return short_code(code)[:4]
 
-    def county_of(self, code: str) -> str:
-        """Return the code of the county, or of the town if the city has no counties; above them the code itself."""
-        place = short_code(code)
-        if place[:4] in self._without_counties:
-            return place[:9] if len(place) >= 9 else place[:4]
-        return place[:6] if len(place) >= 6 else place[:4]
-
-    def region_of(self, code: str) -> tuple[str, str]:
-        """Return (city, county), the region of readings on the log."""
-        return self.city_of(code), self.county_of(code)
-
     def has_counties(self, city: str) -> bool:
         """Return whether a city has counties (Dongguan and Zhongshan do not)."""
         return short_code(city) not in self._without_counties

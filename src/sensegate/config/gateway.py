@@ -173,7 +173,18 @@ class IngestConfig(ConfigRecord, frozen=True):
             "recreate the consumer if messages are pending and none is delivered for this long", least=0.1, most=86_400
         ),
     ] = 30.0
-    partition: Annotated[int, doc("partition number of this worker", least=0, most=9_999)] = 0
+
+
+class ScriptsConfig(ConfigRecord, frozen=True):
+    """Codec scripts of profiles, which run in child processes."""
+
+    require_seccomp: Annotated[
+        bool,
+        doc(
+            "run scripts only where the kernel filters their system calls (seccomp); false: also without, "
+            "with the other restrictions of their sandbox"
+        ),
+    ] = True
 
 
 class ExternalBrokerConfig(ConfigRecord, frozen=True):
@@ -419,6 +430,7 @@ class Config(ConfigRecord, frozen=True):
     engine: Annotated[EngineConfig, doc("nats-server")] = EngineConfig()
     store: Annotated[StoreConfig, doc("size limits and retention of the streams")] = StoreConfig()
     ingest: Annotated[IngestConfig, doc("limits of the intake")] = IngestConfig()
+    scripts: Annotated[ScriptsConfig, doc("codec scripts of profiles")] = ScriptsConfig()
     external_brokers: Annotated[tuple[ExternalBrokerConfig, ...], doc("external MQTT brokers")] = ()
     listen: Annotated[ListenConfig, doc("listeners besides HTTP")] = ListenConfig()
     cameras: Annotated[tuple[CameraConfig, ...], doc("cameras whose alarm streams are fetched")] = ()

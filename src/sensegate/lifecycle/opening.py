@@ -23,9 +23,11 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.scope import scope
 from sensegate.authority.trail import Trail
+from sensegate.bus.names import writer_of
 from sensegate.bus.opening import Core
 from sensegate.clock import Clock
 from sensegate.config import Config
+from sensegate.decode import codec_scripts
 from sensegate.decode.memory import DecoderMemory
 from sensegate.decode.profiles import Chosen
 from sensegate.decode.watch import ProfileWatcher
@@ -61,7 +63,7 @@ class LifecycleStores(msgspec.Struct, frozen=True, eq=False):
     @property
     def partition(self) -> str:
         """Name of the partition in subjects of the log."""
-        return f"{self.config.member_id}-{self.config.ingest.partition}"
+        return writer_of(self.config.member_id)
 
 
 class ProfileLifecycle(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -114,6 +116,7 @@ async def open_profiles(
         digest: (device, password) -> what is kept for VIID; empty: nothing.
     """
     config, clock = core.config, core.clock
+    codec_scripts.configure(config.scripts)
     profiles = ProfileWatcher(config.profile_folders, clock)
 
     def interval_of(name: str) -> float:

@@ -17,7 +17,7 @@ from sensegate.bus import columns, raw, sequences
 from sensegate.bus.columns import Batch
 from sensegate.bus.commit_records import decode_commit, encode_commit
 from sensegate.bus.ledger import REMOVED, Ledger
-from sensegate.bus.names import OBSERVATIONS, PADDING_SUBJECT, READINGS, ROW_KINDS
+from sensegate.bus.names import OBSERVATIONS, OWN_AREA, PADDING_SUBJECT, PARTITION, READINGS, ROW_KINDS, writer_of
 from sensegate.bus.padding import pad
 from sensegate.bus.raw import StoredMessage
 from sensegate.bus.unreadable import read, read_rows
@@ -120,7 +120,7 @@ class PreparedBatch(msgspec.Struct, frozen=True, eq=False):
 
 
 class Committer:
-    """Writes the log of a partition ``<division>-<partition>``.
+    """Writes the log of a node.
 
     `prepare` deduplicates and builds commits, has no side effect but on the dedup index, and may run in a thread, one
     call at a time; the next batch may be prepared while the previous one is written. After any error of `write`, call
@@ -136,7 +136,6 @@ class Committer:
         clock: Clock,
         *,
         division: str,
-        partition: int = 0,
         sole_writer: bool = True,
         limits: CommitLimits | None = None,
     ) -> None:
@@ -145,8 +144,8 @@ class Committer:
         self._duplicates = duplicates
         self._index = index
         self._clock = clock
-        self._origin = CommitOrigin(division, partition)
-        self._name = f"{division}-{partition}"
+        self._origin = CommitOrigin(division, PARTITION)
+        self._name = writer_of(division)
         self._sole_writer = sole_writer
         self._limits = limits or CommitLimits()
         self.apply_specs(specs)
@@ -357,10 +356,10 @@ class Committer:
 
     def _slices_needed(self, readings: Readings) -> int:
         """Return an estimate of the number of slices that keeps the number of log messages in bounds; usually 1."""
-        regions = len(self._index.regions)
-        if regions * 4 + 64 < self._limits.messages_max:
+        cities = len(self._index.cities.all)
+        if cities * 4 + 64 < self._limits.messages_max:
             return 1
-        group = self._index.region[readings.device].astype(np.int64) * 256 + self._index.grade[readings.device]
+        group = self._index.city[readings.device].astype(np.int64) * 256 + self._index.grade[readings.device]
         return len(np.unique(group)) // (self._limits.messages_max - 64) + 1
 
     def _build_commit(self, piece: BatchSlice) -> tuple[PreparedCommit, DedupResult]:
@@ -482,9 +481,9 @@ class Committer:
         for group, batch in build_batches(judged, rows, self._specs, self._index, self._origin):
             if on_batch:
                 on_batch(batch)
-            city, county = self._index.regions[group >> 8]
+            city = self._index.cities.all[group >> 8]
             for payload in self._encode_batch(batch):
-                yield LogMessage(f"{kind}.{city}.{county}.{group & 255}", payload, ttl_h)
+                yield LogMessage(f"{kind}.{city}.{OWN_AREA}.{group & 255}", payload, ttl_h)
 
     def _encode_batch(self, batch: Batch) -> Iterator[bytes]:
         payload = columns.encode(batch)

@@ -26,7 +26,7 @@ from sensegate.bus.batch import Batch
 from sensegate.bus.timelines import Timelines
 from sensegate.errors import Unavailable
 from sensegate.history.engine import Engine
-from sensegate.model import BOOL, F64
+from sensegate.share.matching import SECONDARY
 
 FORMAT = 1
 FANOUT = 8
@@ -344,7 +344,7 @@ FROM rows r JOIN origins o ON r.origin = o.id JOIN properties p ON r.property = 
 VALUE_SQL = "coalesce(scaled / [1, 10, 100, 1000, 10000, 100000, 1000000][digits + 1], value)"
 """The value of a stored row, NULL for texts."""
 _SUMS_SQL = f"""
-SELECT device, property, division, department, domain, grade, flags & {1 << 19} AS secondary,
+SELECT device, property, division, department, domain, grade, flags & {int(SECONDARY)} AS secondary,
     time - (time % 3600000000 + 3600000000) % 3600000000 AS hour, count(*) AS n, count(number) AS numbers,
     min(number) AS least, max(number) AS most, sum(number) AS total,
     arg_max(number, time) AS last, arg_min(number, time) AS first, max(time) AS last_time, min(time) AS first_time,
@@ -417,7 +417,7 @@ _ORIGIN_COLUMNS: dict[str, Any] = {
 }
 
 
-def _scaled(values: F64) -> tuple[int, F64, BOOL]:
+def _scaled(values: Any) -> tuple[int, Any, Any]:
     """Return (digits, whole multiples of 10^-digits, where these are exact); none are exact if too few would be."""
     known = np.isfinite(values)
     for digits in range(_DIGITS_MAX + 1):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 
@@ -16,7 +17,6 @@ from sensegate.clock import DAY_US, Clock
 from sensegate.config.history import HistoryConfig
 from sensegate.errors import Unavailable
 from sensegate.history.segments import SegmentStore
-from sensegate.model import LogEntry
 from sensegate.ports import Log
 from sensegate.share.reader import named_rows
 
@@ -161,7 +161,7 @@ class HistorySink:
                 raise
 
 
-def _decoded(entries: list[LogEntry]) -> list[tuple[int, Batch]]:
+def _decoded(entries: Sequence[Any]) -> list[tuple[int, Batch]]:
     return [
         (entry.sequence, named_rows(batch))
         for entry in entries

@@ -114,6 +114,8 @@ def test_a_number_outside_its_range_is_refused_at_its_key(setting: Setting) -> N
         ("listen.tcp[].allow", ["10.0.0.0/99"], "allow: '10.0.0.0/99' is neither an address nor a network"),
         ("listen.tcp[].allow", ["10.1.2.3/8"], "the network is 10.0.0.0/8"),
         ("egress.allow", ["10.0.0.0/99"], "egress.allow: '10.0.0.0/99' is neither"),
+        ("web.trusted_proxies", ["10.0.0.0/99"], "web.trusted_proxies: '10.0.0.0/99' is neither"),
+        ("web.trusted_proxies", ["proxy.example"], "web.trusted_proxies: 'proxy.example' is neither"),
         ("egress.cameras", ["1.2.3"], "egress.cameras: '1.2.3' is neither"),
         ("web.host", "0.0.0.0", "web.host: 0.0.0.0 is not loopback"),  # noqa: S104 - it is refused
         ("engine.mqtt_host", "10.1.1.1", "engine.mqtt_host: 10.1.1.1 is not loopback"),

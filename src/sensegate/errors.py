@@ -158,8 +158,8 @@ def errors_of(error: BaseException) -> list[BaseException]:
     """
     if not isinstance(error, BaseExceptionGroup):
         return [error]
-    found = [inner for member in error.exceptions for inner in errors_of(member)]
-    return sorted(found, key=lambda inner: (isinstance(inner, SensegateError), not isinstance(inner, _FENCING)))
+    errors = [inner for member in error.exceptions for inner in errors_of(member)]
+    return sorted(errors, key=lambda inner: (isinstance(inner, SensegateError), not isinstance(inner, _FENCING)))
 
 
 def combined(errors: BaseExceptionGroup[BaseException]) -> BaseException:

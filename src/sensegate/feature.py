@@ -118,8 +118,8 @@ class Features(msgspec.Struct, frozen=True, eq=False):
 
     def address(self, name: str) -> str:
         """Return the URL of a listener; empty: there is none of that name."""
-        found = (feature.addresses.get(name, "") for feature in self.by_name.values())
-        return next(filter(None, found), "")
+        addresses = (feature.addresses.get(name, "") for feature in self.by_name.values())
+        return next(filter(None, addresses), "")
 
     async def begin(self) -> None:
         """Tell every feature that all parts of the gateway are open."""
@@ -171,9 +171,9 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def find(self, key: PartKey[T]) -> T | None:
         """Return a part of the core or of an earlier feature; None where this gateway lacks it."""
         for parts in (self.provided, *(feature.parts for feature in self.earlier)):
-            found: T | None = parts.get(key)
-            if found is not None:
-                return found
+            part: T | None = parts.get(key)
+            if part is not None:
+                return part
         return None
 
 

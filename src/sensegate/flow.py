@@ -233,8 +233,8 @@ async def open_gateway(
     checks.watch(not_ready=pipeline.not_ready)
     checks.watch(not_ready=stages.not_ready, warnings=stages.warnings)
     checks.watch(not_ready=partial(health.not_ready, core), warnings=health.warnings)
-    for warnings in (profiles.problems, callers.certificates.warnings, share.warnings, privacy.warnings):
-        checks.watch(warnings=warnings)
+    for texts in (profiles.problems, sources.warnings, callers.certificates.warnings, share.warnings, privacy.warnings):
+        checks.watch(warnings=texts)
     await audit_opening.record_legal_bases(audit, config)
     await callout.start([*features.guests, share.push.authorize])
     stack.push_async_callback(callout.stop)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
 
 REGISTRY = CollectorRegistry()
+NAMING_LABELS = frozenset(("device", "feed", "node"))
+"""Labels whose values name things that lie in the scope of some callers only."""
 
 MESSAGES = Counter(
     "sensegate_messages", "Committed messages, by source and outcome.", ["source", "outcome"], registry=REGISTRY
@@ -215,3 +220,20 @@ HISTORY_SEGMENTS = Gauge("sensegate_history_segments", "Files of the history.", 
 HISTORY_ROWS_READ = Counter(
     "sensegate_history_rows_read", "Stored readings or hourly sums in the files that queries read.", registry=REGISTRY
 )
+
+
+class _UnnamedRegistry(CollectorRegistry):
+    """The metrics of `REGISTRY` without labels that name things."""
+
+    def collect(self) -> Iterator[Metric]:
+        for family in REGISTRY.collect():
+            if not any(NAMING_LABELS & sample.labels.keys() for sample in family.samples):
+                yield family
+
+
+_UNNAMED = _UnnamedRegistry()
+
+
+def exposition(*, is_named: bool) -> bytes:
+    """Return the metrics as Prometheus text; those that name things only if `is_named`."""
+    return generate_latest(REGISTRY if is_named else _UNNAMED)

@@ -10,8 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sensegate.authoring.examples import check_profile
-from sensegate.authoring.imports import ImportedProfile, import_from
-from sensegate.authoring.imports.chirpstack import _as_json
+from sensegate.authoring.imports import ImportedProfile, import_from, json5
 from sensegate.authoring.imports.profile_text import expected_value
 from sensegate.authoring.learn.guess import Guess
 from sensegate.cli import app
@@ -258,11 +257,20 @@ def test_a_device_without_a_codec_is_left(tmp_path: Path) -> None:
         ('{"a": 0x7f} // x', {"a": 127}),
         ('{"a": "// 0x7f", /* b */ "c": [1, 2,],}', {"a": "// 0x7f", "c": [1, 2]}),
         (r'{"a\\": "\"0x1"}', {"a\\": '"0x1'}),
+        (
+            "{a: 'it\\'s', $b: +1.5, c_1: .5, d: 5., e: -0x10, 'f g': \"//\"}",
+            {"a": "it's", "$b": 1.5, "c_1": 0.5, "d": 5.0, "e": -16, "f g": "//"},
+        ),
+        ("[1, /* two */ 2, // three\n]", [1, 2]),
+        (
+            "[true, null, 1e3, 'a\\x41\\u00e9\\n', 'x: 1', \"{a: 'b'}\"]",
+            [True, None, 1000.0, "aA\u00e9\n", "x: 1", "{a: 'b'}"],
+        ),
     ],
 )
 def test_javascripts_json_is_read(text: str, value: Any) -> None:
-    """Comments, hexadecimal numbers, last commas; what stands in texts stays."""
-    assert json.loads(_as_json(text)) == value
+    """Comments, names without quotes, hexadecimal numbers, last commas; what stands in texts stays."""
+    assert json5.loads(text) == value
 
 
 # ── Zigbee2MQTT ──────────────────────────────────────────────────────────────────────────────────────

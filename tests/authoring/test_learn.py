@@ -230,15 +230,18 @@ def test_elements_that_name_themselves(tmp_path: Path) -> None:
 
 
 def test_a_list_of_records(tmp_path: Path) -> None:
-    """Records with times of their own: `each`, and what stands around the list with $."""
+    """Records go to their own times; what stands around the list goes once, to the time of the message."""
     records = [{"no": at, "ts": T0 + at * 300, "z": 3.1 + at / 100, "wt": 17.2} for at in range(4)]
     payload = json.dumps({"batt": 12.6, "records": records}).encode()
     found = made([Sample("acme/gauge-07/records", payload, (T0 + 1000) * S)] * 3)
     rule = parse(found.text)[0].messages[0]
-    assert rule.each == "records"
+    assert rule.each == ""
     assert rule.time is not None
     assert rule.time.field == "ts"
-    assert "$.batt" in {reading.field for reading in rule.readings} | {item for item, _ in found.unrecognised}
+    assert ("wt", "records") in {(reading.field, reading.each) for reading in rule.readings} | {
+        (item, "records") for item, _ in found.unrecognised
+    }
+    assert [reading.each for reading in rule.readings if reading.field == "batt"] == [""]
     assert problems(tmp_path, found) == []
 
 

@@ -95,3 +95,37 @@ def test_ids_are_plain(name: str) -> None:
     """An id that passes is 1 to 64 of [A-Za-z0-9_-]."""
     plain = 0 < len(name) <= 64 and all(c.isascii() and (c.isalnum() or c in "_-") for c in name)
     assert is_valid_id(name) == plain
+
+
+@pytest.mark.parametrize(
+    ("division", "lon", "lat", "problem", "remedy"),
+    [
+        ("440106", 113.33, 23.13, "", ""),
+        ("440106003", 113.33, 23.13, "", ""),
+        ("44", 114.06, 22.54, "", ""),
+        ("4419", 113.75, 23.02, "", ""),
+        ("440106", 114.06, 22.54, "the coordinates are outside of division 440106", "lon 113.27 to 113.47"),
+        ("440106", 116.4, 39.9, "the coordinates are outside of division 440106", "lat 23.08 to 23.27"),
+        ("440106", 23.13, 113.33, "the coordinates are out of range", "give lon 113.33 and lat 23.13"),
+        ("440106", 23.13, 80.0, "lon and lat look swapped", "give lon 80 and lat 23.13"),
+    ],
+)
+def test_coordinates_are_compared_with_the_division(  # noqa: PLR0917 - one of the columns
+    make: Make, division: str, lon: float, lat: float, problem: str, remedy: str
+) -> None:
+    """Outside of the division is told with its bounds, swapped coordinates with the right ones."""
+    findings = [
+        finding for finding in check_device(make(division=division, lon=lon, lat=lat), TABLE) if finding.key == "lon"
+    ]
+    assert [finding.problem for finding in findings] == ([problem] if problem else [])
+    assert all(remedy in finding.remedy for finding in findings)
+
+
+def test_every_county_has_an_extent_within_its_city() -> None:
+    """The extents cover all divisions down to the counties; a county lies within its city, a city in the province."""
+    for division in TABLE:
+        extent, around = TABLE.extent(division.code), TABLE.extent(division.parent or division.code)
+        assert extent is not None
+        assert around is not None
+        assert around.holds(extent.west, extent.south)
+        assert around.holds(extent.east, extent.north)

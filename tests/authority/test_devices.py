@@ -11,6 +11,7 @@ import pytest
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
+from sensegate.authority.importing import import_csv
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
@@ -37,6 +38,59 @@ async def test_add_shows_the_password_once(
     assert secret.encode() not in item.value
 
 
+async def test_a_gateway_of_others_does_not_exist(devices: Devices, make: Make, admin: Principal) -> None:
+    """Who may not change a gateway puts no device behind it, which would close its connection, nor learns of it."""
+    await devices.add(make("theirs", division="440305"), by=admin)
+    await devices.add(make("env", department="environment"), by=admin)
+    await devices.add(make("mine", department="police"), by=admin)
+    city = Principal("gz", Role.CITY_OPERATOR, Scope("4401", "police"))
+    changes: list[str] = []
+    devices.on_change.append(lambda at, *_: changes.append(devices.id(at)))
+    told = set()
+    for gateway in ("theirs", "env", "nobody"):
+        with pytest.raises(ConfigError) as why:
+            await devices.add(make("bulb", department="police", gateway=gateway), by=city)
+        told.add(str(why.value).replace(gateway, "*"))
+        with pytest.raises(ConfigError) as why:
+            await devices.change(make("mine", department="police", gateway=gateway), revision=3, by=city)
+        told.add(str(why.value).replace(gateway, "*"))
+        report = await import_csv(
+            devices,
+            f"id,division,department,profile,gateway\nlamp,440106,police,sensegate/plain,{gateway}\n".encode(),
+            by=city,
+            dry_run=False,
+        )
+        assert not report.rows[0].password
+        assert report.rows[0].reason == f"gateway: no device {gateway}"
+    assert len(told) == 1
+    assert not changes
+    await devices.add(make("bulb", department="police", gateway="mine"), by=city)
+    assert changes == ["bulb"], "negative control"
+
+
+async def test_what_is_attached_stays_attached(devices: Devices, make: Make, admin: Principal) -> None:
+    """A device behind a gateway of the province is still changed by its own operator, but not put behind a second."""
+    await devices.add(make("bridge", division="4403"), by=admin)
+    await devices.add(make("other", division="4403"), by=admin)
+    await devices.add(make("bulb", gateway="bridge"), by=admin)
+    county = Principal("th", Role.COUNTY_OPERATOR, Scope("440106"))
+    changed = await devices.change(make("bulb", gateway="bridge", name="x"), revision=3, by=county)
+    assert changed.name == "x"
+    with pytest.raises(ConfigError, match="no device other"):
+        await devices.change(make("bulb", gateway="bridge other"), revision=changed.revision, by=county)
+
+
+async def test_an_alias_in_use_elsewhere_names_nobody(devices: Devices, make: Make, admin: Principal) -> None:
+    """Names are unique in a gateway, so that one in use is refused; whose it is, is told in one's scope alone."""
+    await devices.add(make("theirs", division="440305", alias="4711"), by=admin)
+    county = Principal("th", Role.COUNTY_OPERATOR, Scope("440106"))
+    with pytest.raises(Conflict) as why:
+        await devices.add(make("mine", alias="4711"), by=county)
+    assert "theirs" not in str(why.value)
+    with pytest.raises(Conflict, match="theirs"):
+        await devices.add(make("mine", alias="4711"), by=admin)
+
+
 async def test_no_credential_is_given_to_what_is_behind_a_gateway(
     devices: Devices, admin: Principal, make: Make
 ) -> None:
@@ -61,8 +115,7 @@ async def test_hot_path_columns(devices: Devices, admin: Principal, make: Make) 
     assert (at, town) == (devices.find("air-1"), 1)
     assert devices.find("nobody") == -1
     assert devices.grade[at] == 2
-    assert devices.regions[devices.region[at]] == ("4401", "440106")
-    assert devices.regions[devices.region[town]] == ("4419", "441900003")
+    assert [devices.index.cities.all[devices.index.city[index]] for index in (at, town)] == ["4401", "4419"]
     assert (devices.lon[at], devices.lat[at]) == (113.3, 23.1)
     assert np.isnan(devices.lon[town])
     assert devices.enabled[at]

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from sensegate.authority import refusals as refusals_module
 from sensegate.authority.refusals import DEVICES_MAX, DeniedOperation, Refusals
+from sensegate.bus.server_log import mask_name
 from sensegate.clock import FakeClock
 
 
@@ -43,3 +49,17 @@ async def test_an_alarm_is_told(clock: FakeClock) -> None:
     refusals.add("a", DeniedOperation.CONNECT, "wrong password")
     refusals.add("a", DeniedOperation.CONNECT, "wrong password")
     assert heard == ["a"]
+
+
+async def test_the_log_names_only_who_has_proved_its_name(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user name of a failed connect may be a password in the wrong field; that of a denied publish is proved."""
+    structlog.reset_defaults()  # a gateway of another test may have set a level
+    monkeypatch.setattr(refusals_module, "_log", structlog.get_logger("authority"))
+    refusals = Refusals(clock)
+    with capture_logs() as lines:
+        refusals.add("13800138000", DeniedOperation.CONNECT, "no such device", address="192.0.2.1")
+        refusals.add("air-1", DeniedOperation.PUBLISH, "sg.b.up")
+    assert lines[0]["device"] == mask_name("13800138000")
+    assert "13800138000" not in str(lines)
+    assert lines[0]["address"] == "192.0.2.1"
+    assert lines[1]["device"] == "air-1"

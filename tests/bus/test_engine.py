@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -248,6 +249,27 @@ async def test_a_changed_configuration_means_an_orderly_restart(killed: EngineIn
         assert engine.info.port == killed.port
         assert not alive(killed.pid)
     assert "Server Exiting" in (tmp_path / "engine" / "nats.log").read_text()
+
+
+@pytest.mark.live
+async def test_connections_beyond_the_cap_are_refused(tmp_path: Path) -> None:
+    """The server says so and closes; those within the cap stay open."""
+    refusal = b"maximum connections exceeded"
+    async with engine_in(tmp_path, EngineConfig(max_connections=16)) as engine, contextlib.AsyncExitStack() as stack:
+
+        async def first_lines() -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", engine.info.port)
+            stack.callback(writer.close)
+            lines = await reader.readline()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    while refusal not in lines and (line := await reader.readline()):
+                        lines += line
+            return lines
+
+        answers = await asyncio.gather(*(first_lines() for _ in range(20)))
+        refused = [answer for answer in answers if refusal in answer]
+        assert 4 <= len(refused) < 20
 
 
 @pytest.mark.live

@@ -210,3 +210,39 @@ async def test_refused_publishes_are_told_one_by_one(engine: Engine) -> None:
         ("publish", "readings.4401.all.1", "N_4403", "node-4403")
     ] * 100
     await client.close()
+
+
+FAILED = (
+    '127.0.0.1:40903 - mid:131 - "imei-86712345" - authentication error - User "13800138000"',
+    '127.0.0.1:40903 - mid:131 - "imei-86712345" - unable to connect: authentication error',
+    '127.0.0.1:36700 - cid:143 - "v1.50:go:a-name" - authentication error - User "my-password"',
+    '127.0.0.1:40904 - mid:7 - "張三 \\"x\\" phone" - error parsing: unexpected',
+)
+
+
+def test_failed_logins_name_nobody(tmp_path: Path, seen: list[Violation]) -> None:
+    """User names and client ids that nobody has proved are masked in our log, its errors and the server's file."""
+    (tmp_path / "nats.log").write_text("".join(line("ERR", text) for text in FAILED), encoding="utf-8")
+    before = (tmp_path / "nats.log").stat().st_size
+    log = ServerLog(tmp_path, seen.append)
+    with capture_logs() as logs:
+        assert log.poll() == len(FAILED)
+        log.close()
+    told = [entry["event"] for entry in logs]
+    file = (tmp_path / "nats.log").read_text(encoding="utf-8")
+    for name in ("86712345", "13800138000", "a-name", "my-password", "張三", "phone"):
+        assert name not in " ".join(told), name
+        assert name not in " ".join(log.last_errors), name
+        assert name not in file, name
+    assert (tmp_path / "nats.log").stat().st_size == before
+    assert told[0].split('"')[1] == told[1].split('"')[1], "attempts of one client can be told apart from others"
+    assert told[0].split('"')[1] != told[2].split('"')[1]
+    assert "authentication error" in told[0]
+    assert "mid:131" in told[0]
+
+
+def test_the_mask_of_a_name() -> None:
+    """Equal for equal names, another one for another; of nothing there is nothing."""
+    assert server_log.mask_name("a") == server_log.mask_name("a") != server_log.mask_name("b")
+    assert server_log.mask_name("") == ""
+    assert len(server_log.mask_name("x" * 10_000 + "\ud800")) == 9

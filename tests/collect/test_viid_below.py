@@ -73,7 +73,7 @@ class Rig:
             SystemClock(),
             receive=lambda: "http://us:1",
             adopt=adopt,
-            roll=lambda _low, _high: 0.01,
+            uniform=lambda _low, _high: 0.01,
         )
 
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import string
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sensegate.decode import ProfileSet, topics
 from sensegate.decode.device_names import DeviceNameTemplates, subscribe_filters
+from sensegate.decode.profile import CompiledRule
+from sensegate.decode.routes import looked_up_name
 from sensegate.errors import ProfileError
 from sensegate.model import Device
 from tests.support.profiles import Make
@@ -85,3 +93,14 @@ def test_a_template_that_cannot_hold_is_refused(make: Make, rule: str, why: str)
     """With the key and what is wrong."""
     with pytest.raises(ProfileError, match=why.replace("{", r"\{")):
         make(f"  - {rule}\n")
+
+
+@given(st.binary(min_size=1, max_size=20))
+def test_a_name_in_base64_is_looked_up_as_hex(raw: bytes) -> None:
+    """`decode: base64_hex` takes either alphabet; hex digits, and what is neither, stay."""
+    rule = cast("CompiledRule", SimpleNamespace(device_case="lower", device_decode="base64_hex"))
+    assert looked_up_name(raw.hex().upper(), rule) == raw.hex()
+    for text in (base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()):
+        if not all(letter in string.hexdigits for letter in text):
+            assert looked_up_name(text, rule) == raw.hex()
+    assert looked_up_name("Room 7", rule) == "room 7"

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from sensegate import config, errors, flow, metrics
 from sensegate.authoring import reference, schema
+from sensegate.cli import renamed as cli_renamed
+from sensegate.config import renamed as config_renamed
 from sensegate.model import DuplicateKind, QuarantineReason, RejectReason
 from sensegate.quantities.quality import Flag, Quality, TimeQuality
-from tests.house import graph
+from tests.house import graph, limits
 
 ROOT = Path(__file__).parents[2]
 
@@ -125,10 +127,23 @@ def _features() -> str:
     return "\n".join(rows)
 
 
+def _renamed() -> str:
+    """Return the old configuration keys and command words that are refused with the new name."""
+    rows = ["| before | now | kind |", "|---|---|---|"]
+    for old, new in sorted(config_renamed.RENAMED.items()):
+        section = old.rpartition(".")[0]
+        rows.append(f"| `{old}` | `{f'{section}.{new}' if section else new}` | configuration |")
+    for old, new in sorted(cli_renamed.RENAMED.items()):
+        rows.append(f"| `{old}` | `{old.partition(' ')[0]} {new}` | command |")
+    return "\n".join(rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "features": _features,
     "import_graph": lambda: graph.mermaid(graph.graph()),
+    "renamed": _renamed,
     "settings": config.reference,
+    "limits": limits.table,
     "metrics": _metrics,
     "errors": _errors,
     "words": _words,

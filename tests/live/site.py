@@ -206,7 +206,7 @@ class Site:
 
     async def metric(self, line: str) -> float:
         """Return the value of a metric; `line` is its name with its labels as exposed."""
-        text = (await self.ask("GET", "/metrics", "")).body.decode()
+        text = (await self.ask("GET", "/metrics")).body.decode()
         return next((float(row.rpartition(" ")[2]) for row in text.splitlines() if row.startswith(f"{line} ")), 0.0)
 
 

@@ -125,8 +125,8 @@ async def test_a_drill(node: Site) -> None:
     assert (await order(node, "drill", place="440106")).status == 409
     assert (await node.ask("DELETE", f"/api/v1/mode-orders/{made['id']}")).status == 200
     ended = await eventually(lambda: is_ended(node, made["id"]))
-    assert [step["what"] for step in ended["steps"]] == ["task", "shed", "task.end", "shed.end"]
-    assert all(step["said"] == "" or step["what"].startswith("shed") for step in ended["steps"])
+    assert [step["step"] for step in ended["steps"]] == ["task", "shed", "task.end", "shed.end"]
+    assert all(step["problem"] == "" or step["step"].startswith("shed") for step in ended["steps"])
     back = [row for row in (await node.ask("GET", "/api/v1/tasks")).body["rows"] if row["order"] == f"{made['id']}.end"]
     assert sorted((row["device"], row["parameters"]["interval"]) for row in back) == [("g1", 300), ("g2", 300)]
     told = [row for row in await node.audit() if row["after"] and row["after"].get("order") == made["id"]]

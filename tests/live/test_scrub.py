@@ -58,7 +58,7 @@ async def test_a_damaged_store_is_told_counted_and_taken_again(tmp_path: Path) -
 
     nats-server itself says that the log is as long as it was.
     """
-    config = msgspec.structs.replace(config_of(tmp_path / "node"), duplicates=DuplicateConfig(checkpoint_s=0.05))
+    config = msgspec.structs.replace(config_of(tmp_path / "node"), duplicates=DuplicateConfig(checkpoint_s=0.1))
     async with running(config) as site:
         device = await site.device("scrubbed")
         await send(site, device, range(30))
@@ -90,7 +90,7 @@ async def test_a_damaged_store_is_told_counted_and_taken_again(tmp_path: Path) -
 
 async def test_a_damaged_index_of_a_running_gateway_doubles_nothing(tmp_path: Path) -> None:
     """Found by the scrub, built again from the log before anything more is judged; then all is well."""
-    config = msgspec.structs.replace(config_of(tmp_path / "node"), duplicates=DuplicateConfig(checkpoint_s=0.05))
+    config = msgspec.structs.replace(config_of(tmp_path / "node"), duplicates=DuplicateConfig(checkpoint_s=0.1))
     async with running(config) as site:
         device = await site.device("scrubbed")
         for first in (0, 10, 20):

@@ -68,7 +68,7 @@ async def test_a_birth_that_is_missing_is_asked_for_and_heard(gateway: tuple[Sit
 
         # What came before the birth is read by it when it is decoded again.
         path = "/api/v1/profiles/sparkplug/water-probe/redecode"
-        order = (await site.ask("POST", f"{path}?since=1h", json={"what": "quarantine"})).body
+        order = (await site.ask("POST", f"{path}?since=1h", json={"selection": "quarantine"})).body
 
         async def done() -> dict[str, Any] | None:
             row: dict[str, Any] = (await site.ask("GET", f"{path}/{order['id']}")).body

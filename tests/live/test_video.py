@@ -174,7 +174,7 @@ async def test_what_is_kept_of_a_message_is_decoded_again(gateway: tuple[Site, M
     site, _ = gateway
     before = [row["id"] for row in await site.records(device="cam1")]
     path = "/api/v1/profiles/acme/tiny-camera/redecode"
-    answer = await site.ask("POST", f"{path}?since=1h", json={"what": "both"})
+    answer = await site.ask("POST", f"{path}?since=1h", json={"selection": "both"})
     assert answer.status in {200, 201, 202}, answer.body
 
     async def done() -> dict[str, Any] | None:

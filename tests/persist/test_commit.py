@@ -57,7 +57,7 @@ async def record(log: MemoryLog) -> CommitRecord:
 
 
 async def test_a_commit_holds_everything_of_its_span(tmp_path: Path) -> None:
-    """Messages, readings by county and grade, quarantine, counts and position are one batch, in the log's subjects."""
+    """Messages, readings by city and grade, quarantine, counts and position are one batch, in the log's subjects."""
     rig = Rig(tmp_path)
     assert await rig.open() == {}
     sent = [one(device=0), one(device=1, payload=b"y"), one("open", spec=TEXT, payload=b"z"), Sent((), b"bad")]  # type: ignore[arg-type]
@@ -65,8 +65,8 @@ async def test_a_commit_holds_everything_of_its_span(tmp_path: Path) -> None:
     entries = await rig.log.fetch(0)
     assert [entry.subject for entry in entries] == [
         "raw.4401-0",
-        "readings.4401.440103.1",
-        "readings.4401.440104.2",
+        "readings.4401.own.1",
+        "readings.4401.own.2",
         "quarantine.4401-0",
         "ledger.4401-0",
         "commit.4401-0",

@@ -93,7 +93,7 @@ class Rig:
             catalogue=catalogue,
             clock=self.clock,
             code_of=lambda _device, camera: camera,
-            roll=lambda low, _high: low / 10,
+            uniform=lambda low, _high: low / 10,
         )
 
     async def subscribe(self, details: str = "12", **more: Any) -> None:

@@ -6,14 +6,16 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 
+import aiohttp
 import msgspec
 import pytest
 
-from sensegate.authority.scope import Role
+from sensegate import metrics
+from sensegate.authority.scope import Role, scope
 from sensegate.config import WebConfig
 from sensegate.errors import ConfigError
 from sensegate.flow import ROUTES
-from tests.web.serving import Gateway, serving
+from tests.web.serving import ADMIN, Gateway, serving
 
 PUBLIC = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/"}
 
@@ -28,6 +30,29 @@ async def test_health_and_metrics_need_no_token(gateway: Gateway) -> None:
             status, _, response = await gateway.ask(route.method, path)
             assert status == 401, route.path
             assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+async def test_metrics_that_name_things_need_a_token(gateway: Gateway) -> None:
+    """Names of devices, feeds and nodes are for who may see all of them; other counts are open."""
+    metrics.DELIVERED.labels("police-feed", "http").inc()
+    metrics.CAMERA_STREAM.labels("police-camera").set(1)
+    metrics.NODE_DROPPED.labels("4403", "quota").inc()
+    names = ("police-feed", "police-camera", 'node="4403"')
+    for role, place, named in (
+        (Role.AUDITOR, "44", True),
+        (Role.PROVINCE_OPERATOR, "44", True),
+        (Role.SUBSCRIBER, "44", False),
+        (Role.CITY_OPERATOR, "4401", False),
+        (None, "", False),
+    ):
+        token = await gateway.token(role, place) if role else ""
+        _, body, _ = await gateway.ask("GET", "/metrics", token, expect=200)
+        assert [name in body.decode() for name in names] == [named] * 3, (role, place)
+        assert "sensegate_commits_total" in body.decode()
+    await gateway.ask("GET", "/metrics", f"sg_{'0' * 16}_{'x' * 32}", expect=401)
+    for family in metrics.REGISTRY.collect():
+        labels = {label for sample in family.samples for label in sample.labels}
+        assert not {label for label in labels - metrics.NAMING_LABELS if label in {"id", "name", "user", "token"}}
 
 
 async def test_metrics_may_ask_for_a_token() -> None:
@@ -197,7 +222,7 @@ async def test_malformed_requests_are_problems(gateway: Gateway) -> None:
 
 
 async def test_guessing_is_slowed(gateway: Gateway) -> None:
-    """After many wrong tokens of an address even the right one waits; the answer never tells which part was wrong."""
+    """Wrong tokens of an id wait at their address, the right one never; the answer tells not which part was wrong."""
     right = await gateway.token()
     known = right.split("_")[1]
     wrong = [f"sg_{known}_{'x' * 32}", f"sg_{'0' * 16}_{'x' * 32}", "nonsense"]
@@ -205,8 +230,40 @@ async def test_guessing_is_slowed(gateway: Gateway) -> None:
     assert len(details) == 1
     for _ in range(20):
         await gateway.ask("GET", "/api/v1/me", wrong[0])
-    _, _, response = await gateway.ask("GET", "/api/v1/me", right, expect=429)
+    _, _, response = await gateway.ask("GET", "/api/v1/me", wrong[0], expect=429)
     assert int(response.headers["Retry-After"]) >= 1
+    await gateway.ask("GET", "/api/v1/me", right, expect=200)
+    password = await gateway.device("d-1")
+    for number in range(25):
+        basic = {"Authorization": aiohttp.encode_basic_auth("d-1", "wrong")}
+        expect = 401 if number < 20 else 429
+        await gateway.ask("POST", "/api/v1/ingest/d-1", headers=basic, data=b"{}", expect=expect)
+    basic = {"Authorization": aiohttp.encode_basic_auth("d-1", password), "Content-Type": "application/json"}
+    await gateway.ask("POST", "/api/v1/ingest/d-1", headers=basic, data=b"{}", expect=202)
+
+
+async def test_clients_behind_a_trusted_proxy_are_told_apart() -> None:
+    """Wrong tokens of one client slow that client; without the configuration the header counts for nothing."""
+    wrong = f"sg_{'0' * 16}_{'x' * 32}"
+    for proxies, expect in ((("127.0.0.1",), 401), ((), 429)):
+        async with serving(WebConfig(trusted_proxies=proxies)) as gateway:
+            for _ in range(21):
+                await gateway.ask("GET", "/api/v1/me", wrong, headers={"X-Forwarded-For": "192.0.2.1"})
+            await gateway.ask("GET", "/api/v1/me", wrong, headers={"X-Forwarded-For": "192.0.2.2"}, expect=expect)
+            await gateway.ask("GET", "/api/v1/me", wrong, headers={"X-Forwarded-For": "192.0.2.1"}, expect=429)
+
+
+async def test_a_name_is_not_locked_elsewhere() -> None:
+    """Five wrong passwords lock a name where they came from; its owner signs in from another address."""
+    async with serving(WebConfig(trusted_proxies=("127.0.0.1",))) as gateway:
+        first, _ = await gateway.people.create("li", Role.CITY_OPERATOR, scope("4401"), by=ADMIN)
+        body = {"name": "li", "password": "wrong"}
+        for expect in (401, 401, 401, 401, 401, 429):
+            headers = {"X-Forwarded-For": "192.0.2.1"}
+            await gateway.ask("POST", "/api/v1/session", headers=headers, json=body, expect=expect)
+        right = {"name": "li", "password": first, "new_password": "Kapok-tree 2026"}
+        headers = {"X-Forwarded-For": "198.51.100.9"}
+        await gateway.ask("POST", "/api/v1/session", headers=headers, json=right, expect=201)
 
 
 async def test_a_bug_is_told_by_its_id_only(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:

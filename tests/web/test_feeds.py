@@ -19,6 +19,7 @@ import pytest
 
 from sensegate import metrics
 from sensegate.authority.scope import Role
+from sensegate.config import WebConfig
 from sensegate.share import cursor
 from sensegate.web import limits
 from tests.share.made import Place, make_batch, members
@@ -145,6 +146,18 @@ async def test_pages_chain_in_every_form(filled: Gateway) -> None:
             assert following in link
             path = link
         assert seen == 20
+
+
+async def test_a_page_is_cut_to_the_limit_of_the_configuration() -> None:
+    """A caller that asks for more gets `web.page_max` records, and the cursor to go on with."""
+    async with serving(WebConfig(page_max=3)) as gateway:
+        rows = [(0, "air_temperature", float(number)) for number in range(5)]
+        await gateway.log.write(members(make_batch(rows, places=PLACES), subject="readings.4401.all.1"))
+        token = await gateway.token(Role.SUBSCRIBER, "44")
+        _, body, _ = await gateway.ask("GET", f"{ALL}?limit=1000", token, expect=200)
+        assert len(body["records"]) == 3
+        _, body, _ = await gateway.ask("GET", f"{ALL}?limit=1000&after={body['next']}", token, expect=200)
+        assert len(body["records"]) == 2
 
 
 async def test_filters_narrow(filled: Gateway) -> None:

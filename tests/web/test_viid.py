@@ -18,7 +18,7 @@ from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.config.viid import ViidConfig, ViidDeviceConfig
-from sensegate.errors import Overloaded, Rejected, Unavailable
+from sensegate.errors import Overloaded, PermissionDenied, Rejected, Unavailable
 from sensegate.model import Device
 from sensegate.video.formats.viid_responses import ObjectResult
 from sensegate.viid.client import ViidClient
@@ -242,6 +242,18 @@ async def test_who_may_take_leave_without_a_digest(rig: Rig, status: int) -> Non
     assert (await rig.ask("POST", "/VIID/System/UnRegister", body, User_Identify=OLD))[0] == 401
     assert (await rig.ask("POST", "/VIID/System/UnRegister", body))[0] == status
     assert (await rig.ask("POST", "/VIID/Faces", b"{}"))[0] == (200 if status == 401 else 401)
+
+
+async def test_wrong_passwords_of_others_lock_no_camera_out(rig: Rig) -> None:
+    """Behind one address one device guesses for many names; a camera with the right password registers all the same."""
+    for number in range(70):
+        guesser = ViidClient(rig.url, f"4401000000132{number:07}", password="wrong")
+        with pytest.raises((PermissionDenied, Unavailable)):
+            await guesser.register()
+        await guesser.close()
+    client = ViidClient(rig.url, CAMERA, password=rig.password)
+    await client.register()
+    await client.close()
 
 
 HALF = (

@@ -22,7 +22,7 @@ from sensegate.decode.grammar import Earlier, Example, Expected, line_of
 from sensegate.decode.keys import ProfileKeys
 from sensegate.decode.profile import AppliesTo, CompiledProfile
 from sensegate.decode.profiles import ProfileSet, compile_file
-from sensegate.decode.routes import cased
+from sensegate.decode.routes import looked_up_name
 from sensegate.decode.times import BAD
 from sensegate.errors import ProfileError, Rejected
 from sensegate.model import BOOL, OBSERVATION, Datum, Device, Fields, Message, Spec
@@ -106,6 +106,12 @@ def parse_micros(text: str) -> int:
     if at.tzinfo is None:
         raise ValueError("the time has no zone; add Z or an offset such as +08:00")
     return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def iso_micros(time: int) -> str:
+    """Return µs UTC as ISO 8601 with Z."""
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
+    return at.isoformat().replace("+00:00", "Z")
 
 
 def _time_text(time: int) -> str:
@@ -251,7 +257,7 @@ def _frame_difference(decoder: Decoder, message: Message, example: Example) -> s
     if len(opened) != 1:
         return f"expected one frame, saw {len(opened)}"
     rule, frame = opened[0]
-    name = cased(frame.name, rule.device_case) or example.devices[0]
+    name = looked_up_name(frame.name, rule) or example.devices[0]
     counter = frame.reception.counter if expected.counter is not None else None
     received = frame.reception.time
     comparisons = (

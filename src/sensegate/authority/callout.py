@@ -383,9 +383,9 @@ class Callout:
                 continue
             device = self._devices.record(at)
             by = Principal(device.id, Role.DEVICE, Scope(device.division, device.department))
-            said = {"detail": alarm.detail, "count": alarm.count, "address": alarm.address}
+            details = {"detail": alarm.detail, "count": alarm.count, "address": alarm.address}
             try:
-                await self._trail.record(by, f"refused.{alarm.operation.value}", device.id, after=dict(said))
+                await self._trail.record(by, f"refused.{alarm.operation.value}", device.id, after=dict(details))
             except SensegateError as why:
                 _log.error("an alarm is not on the audit trail", device=device.id, error=str(why))
 

@@ -114,7 +114,7 @@ def check_device(
         )
     if device.id in device.gateways:
         findings.append(RuleFinding("gateway", "a device cannot be its own gateway", "leave the key empty"))
-    findings += _location_findings(device)
+    findings += _location_findings(device, divisions)
     if device.grade not in GRADES:
         findings.append(RuleFinding("grade", f"grade {device.grade} does not exist", "give 1, 2, 3 or 4"))
     if not (math.isfinite(device.interval_s) and 0 <= device.interval_s <= INTERVAL_MAX_S):
@@ -173,7 +173,7 @@ def _code_findings(device: Device) -> list[RuleFinding]:
     return findings
 
 
-def _location_findings(device: Device) -> list[RuleFinding]:
+def _location_findings(device: Device, divisions: Divisions) -> list[RuleFinding]:
     lon, lat = device.lon, device.lat
     if lon is None and lat is None:
         return []
@@ -181,11 +181,34 @@ def _location_findings(device: Device) -> list[RuleFinding]:
         return [RuleFinding("lon" if lon is None else "lat", "one of lon and lat is missing", "give both or neither")]
     if not (-180 <= lon <= 180 and -90 <= lat <= 90):
         swapped = -180 <= lat <= 180 and -90 <= lon <= 90
-        remedy = "lon and lat look swapped" if swapped else "degrees: lon -180 to 180, lat -90 to 90"
+        remedy = (
+            f"lon and lat look swapped; give lon {lat:g} and lat {lon:g}"
+            if swapped
+            else "degrees: lon -180 to 180, lat -90 to 90"
+        )
         return [RuleFinding("lon", "the coordinates are out of range", remedy)]
-    in_china = 72 <= lon <= 138 and 0.8 <= lat <= 56
-    if device.datum in (Datum.GCJ02, Datum.BD09) and not in_china:
+    if device.datum in (Datum.GCJ02, Datum.BD09) and not _in_china(lon, lat):
         return [RuleFinding("datum", f"{device.datum} is used only in China", "give wgs84")]
-    if not in_china and 72 <= lat <= 138 and 0.8 <= lon <= 56:
-        return [RuleFinding("lon", "lon and lat look swapped", "lon comes first: about 113, 23", warning=True)]
-    return []
+    return _extent_findings(device, lon, lat, divisions)
+
+
+def _extent_findings(device: Device, lon: float, lat: float, divisions: Divisions) -> list[RuleFinding]:
+    """Compare coordinates with the extent of the division."""
+    swapped = RuleFinding("lon", "lon and lat look swapped", f"give lon {lat:g} and lat {lon:g}", warning=True)
+    try:
+        extent = divisions.extent(device.division)
+    except ConfigError:  # reported with the division
+        extent = None
+    if extent is None:
+        return [swapped] if not _in_china(lon, lat) and _in_china(lat, lon) else []
+    if extent.holds(lon, lat):
+        return []
+    if extent.holds(lat, lon) or (not _in_china(lon, lat) and _in_china(lat, lon)):
+        return [swapped]
+    bounds = f"lon {extent.west:.2f} to {extent.east:.2f}, lat {extent.south:.2f} to {extent.north:.2f}"
+    problem = f"the coordinates are outside of division {device.division}"
+    return [RuleFinding("lon", problem, f"correct them, or the division: it has {bounds}", warning=True)]
+
+
+def _in_china(lon: float, lat: float) -> bool:
+    return 72 <= lon <= 138 and 0.8 <= lat <= 56

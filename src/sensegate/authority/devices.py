@@ -127,15 +127,9 @@ class Devices:
         """Grade of readings, by index."""
         return self.index.grade
 
-    @property
-    def region(self) -> I32:
-        """Index into `regions`, by index."""
-        return self.index.region
-
-    @property
-    def regions(self) -> list[tuple[str, str]]:
-        """(city, county) pairs; the list only grows."""
-        return self.index.regions
+    def extents(self, device: I32) -> F64:
+        """Return west, south, east and north of the division of each device; NaN where it is not known."""
+        return self.index.extents(device)
 
     @property
     def lon(self) -> F64:
@@ -307,10 +301,10 @@ class Devices:
 
     # ── changing ────────────────────────────────────────────────────────────────────────────────────
 
-    def examine(self, device: Device) -> Findings:
+    def examine(self, device: Device, by: Principal) -> Findings:
         """Return all errors and warnings of an entry, including conflicts with other entries; empty if it is valid."""
         findings = check_device(device, self._divisions, home=self._home, profiles=self._profiles())
-        return findings + self._conflicts(device)
+        return findings + self._conflicts(device, by)
 
     async def add(self, device: Device, *, by: Principal) -> str:
         """Register a device and return its password, which is shown only here (empty for a gateway's sub-device).
@@ -323,7 +317,7 @@ class Devices:
         device = self._canonical(device)
         require_valid(device, self._divisions, home=self._home, profiles=self._profiles())
         demand(by, Action.CHANGE_DEVICES, device.division, device.department)
-        self._require_free(device)
+        self._require_free(device, by)
         if self.is_present(device.id):
             raise Conflict(f"device {device.id} is registered already; change it, or rotate its credential")
         secret, credentials_ = ("", Credentials()) if device.gateway else secrets_.issue(partial(self._digest, device))
@@ -343,7 +337,7 @@ class Devices:
         device = self._canonical(msgspec.structs.replace(device, state=before.device.state))
         require_valid(device, self._divisions, home=self._home, profiles=self._profiles())
         demand(by, Action.CHANGE_DEVICES, device.division, device.department)
-        self._require_free(device)
+        self._require_free(device, by)
         if self._revisions[at] != revision:
             raise Conflict(f"device {device.id} is at revision {self._revisions[at]}, not {revision}; read it again")
         await self.trail.record(by, "device.change", device.id, before=facts(before.device), after=facts(device))
@@ -635,26 +629,37 @@ class Devices:
             revision=0,
         )
 
-    def _conflicts(self, device: Device) -> Findings:
+    def _conflicts(self, device: Device, by: Principal | None = None) -> Findings:
+        """Return the conflicts of an entry with others; what lies outside the scope of `by` is not told apart.
+
+        Who names a gateway changes what it may publish, and its connection is closed for that. Hence a gateway that the
+        entry did not have before must be one that `by` may change.
+        """
         findings: Findings = []
+        present = self.stored(device.id)
+        attached = present.device.gateways if present else ()
         for key, name in (("id", device.id), ("alias", device.alias)):
             other = self.find(name) if name else -1
             if other >= 0 and self.index.ids[other] != device.id and self._values[other] is not None:
-                findings.append(
-                    RuleFinding(
-                        key, f"{name} is the name of device {self.index.ids[other]} already", "choose another one"
-                    )
+                holder = (
+                    f"device {self.index.ids[other]}" if self._permits(by, Action.READ_REGISTRY, other) else "another"
                 )
+                findings.append(RuleFinding(key, f"{name} is the name of {holder} already", "choose another one"))
         for gateway in device.gateways:
             at = self.index.find_id(gateway)
-            if at < 0 or self._values[at] is None:
+            is_known = at >= 0 and self._values[at] is not None
+            if not is_known or not (gateway in attached or self._permits(by, Action.CHANGE_DEVICES, at)):
                 findings.append(RuleFinding("gateway", f"no device {gateway}", "register the gateway first"))
             elif self._stored(at).device.gateway:
                 findings.append(RuleFinding("gateway", f"{gateway} is itself behind a gateway", "name that gateway"))
         return findings
 
-    def _require_free(self, device: Device) -> None:
-        for finding in self._conflicts(device):
+    def _permits(self, by: Principal | None, action: Action, at: int) -> bool:
+        device = self._stored(at).device
+        return by is None or allows(by, action, device.division, device.department)
+
+    def _require_free(self, device: Device, by: Principal | None = None) -> None:
+        for finding in self._conflicts(device, by):
             if finding.key == "gateway":
                 raise ConfigError(finding.problem, key=finding.key, remedy=finding.remedy)
             raise Conflict(f"{finding.problem}; {finding.remedy}")

@@ -19,6 +19,8 @@ import msgspec
 
 from sensegate.errors import ConfigError, NotFound
 
+EXTENT_MARGIN = 0.02
+"""Degrees by which an extent is wider than its division: about 2 km, for stations at a border and for other datums."""
 _LENGTHS = (2, 4, 6, 9, 12)
 # Number of trailing digits that are zero if the code names a higher level, by length of the code.
 _TRAILING_ZEROS = {12: 3, 9: 3, 6: 2, 4: 2}
@@ -72,6 +74,19 @@ def contains(scope: str, code: str) -> bool:
     return short_code(code).startswith(short_code(scope))
 
 
+class DivisionExtent(msgspec.Struct, frozen=True, gc=False):
+    """The rectangle around a division, with a margin; degrees, WGS-84."""
+
+    west: float
+    south: float
+    east: float
+    north: float
+
+    def holds(self, lon: float, lat: float) -> bool:
+        """Return whether a point lies in it."""
+        return self.west <= lon <= self.east and self.south <= lat <= self.north
+
+
 class Divisions:
     """The immutable table of divisions."""
 
@@ -80,6 +95,7 @@ class Divisions:
         self._children: dict[str, list[str]] = {}
         for row in rows:
             self._children.setdefault(row.parent, []).append(row.code)
+        self._extents = _packaged_extents()
         cities = [row.code for row in rows if row.level is DivisionLevel.PREFECTURE]
         self._without_counties = frozenset(
             city
@@ -133,20 +149,14 @@ class Divisions:
         """Return the code of the prefecture-level city; for the province, its own code."""
         return short_code(code)[:4]
 
-    def county_of(self, code: str) -> str:
-        """Return the code of the county, or of the town if the city has no counties; above them the code itself."""
-        place = short_code(code)
-        if place[:4] in self._without_counties:
-            return place[:9] if len(place) >= 9 else place[:4]
-        return place[:6] if len(place) >= 6 else place[:4]
-
-    def region_of(self, code: str) -> tuple[str, str]:
-        """Return (city, county), the region of readings on the log."""
-        return self.city_of(code), self.county_of(code)
-
     def has_counties(self, city: str) -> bool:
         """Return whether a city has counties (Dongguan and Zhongshan do not)."""
         return short_code(city) not in self._without_counties
+
+    def extent(self, code: str) -> DivisionExtent | None:
+        """Return the extent of a division, of a town that of its county or city; None if it is not known."""
+        place = short_code(code)
+        return next((self._extents[part] for size in (6, 4, 2) if (part := place[:size]) in self._extents), None)
 
     def check(self, code: str) -> tuple[str, str]:
         """Return (short form, warning); the warning says that the code is not in the table.
@@ -167,6 +177,24 @@ class Divisions:
             )
         below = len(place) == 12 and place[:9] in self._by_code
         return place, "" if below else f"division {place} is not in the table; it may be of another year"
+
+
+@lru_cache(maxsize=1)
+def _packaged_extents() -> dict[str, DivisionExtent]:
+    """Return short code -> extent, down to the counties.
+
+    `division_extents.csv` holds the bounds of the polygons that Tianditu publishes, rounded outwards to 0.01 degrees.
+    """
+    text = files("sensegate.authority").joinpath("division_extents.csv").read_text(encoding="utf-8")
+    return {
+        short_code(row["code"]): DivisionExtent(
+            float(row["west"]) - EXTENT_MARGIN,
+            float(row["south"]) - EXTENT_MARGIN,
+            float(row["east"]) + EXTENT_MARGIN,
+            float(row["north"]) + EXTENT_MARGIN,
+        )
+        for row in csv.DictReader(text.splitlines())
+    }
 
 
 @lru_cache(maxsize=1)

@@ -245,7 +245,7 @@ class _Import:
 
     def _warnings(self, device: Device) -> str:
         warnings: list[str] = []
-        for finding in self._devices.examine(device):
+        for finding in self._devices.examine(device, self._by):
             # On a dry run a gateway in the same file is not registered yet.
             if finding.key == "gateway" and finding.problem.removeprefix("no device ") in self._seen:
                 continue

@@ -54,15 +54,16 @@ class DeviceIndex:
     def __init__(self, divisions: Divisions, to_wgs84: ToWgs84) -> None:
         self._table = divisions
         self._to_wgs84 = to_wgs84
-        self._region_at: dict[tuple[str, str], int] = {}
-        self.regions: list[tuple[str, str]] = []
-        """(city, county) as on the log's subjects."""
         self.divisions, self.departments, self.domains, self.profiles = WordList(), WordList(), WordList(), WordList()
+        self.cities = WordList()
+        """Cities as on the log's subjects."""
         self.gateways = WordList()
         self.gateways.index("")
         self.ids: list[str] = []
         self.names: dict[str, int] = {}
         """Canonical id or alias -> index."""
+        self._extents: F64 = np.empty((0, 4))
+        """By index of the division."""
         self._allocate(0)
 
     def _allocate(self, size: int) -> None:
@@ -76,7 +77,7 @@ class DeviceIndex:
         self.grade: U8 = grown("grade", np.uint8, 0)
         self.state: U8 = grown("state", np.uint8, 0)
         self.enabled: BOOL = grown("enabled", np.bool_, 0)
-        self.region: I32 = grown("region", np.int32, 0)
+        self.city: I32 = grown("city", np.int32, 0)
         self.division: I32 = grown("division", np.int32, 0)
         self.department: I32 = grown("department", np.int32, 0)
         self.domain: I32 = grown("domain", np.int32, 0)
@@ -117,12 +118,7 @@ class DeviceIndex:
         division = self.divisions.find(device.division)
         if division < 0:
             division = self.divisions.index(device.division)
-        region = self._table.region_of(device.division)
-        region_index = self._region_at.get(region)
-        if region_index is None:
-            region_index = self._region_at[region] = len(self.regions)
-            self.regions.append(region)
-        self.region[at] = region_index
+        self.city[at] = self.cities.index(self._table.city_of(device.division))
         self.division[at] = division
         self.department[at] = self.departments.index(device.department)
         self.domain[at] = self.domains.index(device.domain)
@@ -132,6 +128,16 @@ class DeviceIndex:
         self.state[at] = STATES.index(device.state)
         self.enabled[at] = device.state not in _INACTIVE
         self.interval_s[at] = device.interval_s
+
+    def extents(self, device: I32) -> F64:
+        """Return west, south, east and north of the division of each device; NaN where it is not known."""
+        known = len(self._extents)
+        if known < len(self.divisions.all):
+            more = [self._table.extent(code) for code in self.divisions.all[known:]]
+            rows = [(e.west, e.south, e.east, e.north) if e else (np.nan,) * 4 for e in more]
+            self._extents = np.concatenate([self._extents, np.array(rows, np.float64)])
+        extents: F64 = self._extents[self.division[device]]
+        return extents
 
     def place(self, indices: Sequence[int], devices: Sequence[Device]) -> None:
         """Write the coordinates of devices, converted to WGS-84; NaN without coordinates."""

@@ -1,17 +1,17 @@
 """User accounts: each has one role, is created by the level above, and signs in by password or single sign-on.
 
 An account has a permanent duty (administration, operation or audit), and its name is never reused. Passwords are stored
-as argon2id hashes; wrong passwords lock a name, known or unknown, for a while.
+as argon2id hashes; wrong passwords lock a name, known or unknown, at their address for a while (`attempts.py`).
 """
 
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 
 import msgspec
 
 from sensegate.authority import passwords
+from sensegate.authority.attempts import SignInAttempts
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.device_rules import text_fault
 from sensegate.authority.oidc import Identity
@@ -31,12 +31,11 @@ from sensegate.authority.sessions import Session, Sessions
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import DAY_US, Clock
 from sensegate.config.people import PeopleConfig
-from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 
 PASSWORD_HISTORY = 5
 """Number of previous passwords that may not be reused."""
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{1,63}")
-_NAMES_MAX = 10_000
 _OIDC = Principal("oidc", Role.ADMIN, Scope("44"), name="single sign-on")
 
 
@@ -96,14 +95,14 @@ class People:
     """The user accounts of this gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock, config: PeopleConfig) -> None:
-        self._shelf = RecordStore(bucket, clock)
+        self._store = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
         self._config = config
         self._stored: RecordTable[StoredPerson] = RecordTable(
-            self._shelf, "person", StoredPerson, prefix="", packed=True, revised=_revised
+            self._store, "person", StoredPerson, prefix="", packed=True, revised=_revised
         )
-        self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._attempts = SignInAttempts(config, clock)
         self._hashes = passwords.PasswordHashes()
         self.sessions = Sessions(config, clock)
 
@@ -207,7 +206,7 @@ class People:
         previous = (before.password, *before.previous_passwords)[:PASSWORD_HISTORY]
         await self._write(StoredPerson(person, hashed, previous), expected=before.person.revision)
         self.sessions.close_all(person_id)
-        self._failures.pop(person_id, None)
+        self._attempts.forget(person_id)
         return password
 
     async def remove(self, person_id: str, *, by: Principal) -> None:
@@ -250,24 +249,26 @@ class People:
 
     # ── signing in ────────────────────────────────────────────────────────────────────────────────────
 
-    async def sign_in(self, person_id: str, password: str, *, new_password: str = "") -> SignInResult:
-        """Open a session; with `new_password` also change the password.
+    async def sign_in(
+        self, person_id: str, password: str, *, new_password: str = "", address: str = ""
+    ) -> SignInResult:
+        """Open a session for a client at `address`; with `new_password` also change the password.
 
         Raises:
             PermissionDenied: name or password is wrong (not authenticated), or the password must be changed.
-            Overloaded: the name, known or unknown, is locked after too many wrong passwords.
+            Overloaded: the name, known or unknown, is locked at this address after too many wrong passwords.
             ConfigError: the new password violates the rules.
         """
         person_id = person_id[:128]
-        self._require_unlocked(person_id)
+        self._attempts.require_allowed(person_id, address)
         stored = self._stored.find(person_id)
         correct = await self._hashes.verify(stored.password if stored else "", password[:1_024])
         # A lock that parallel attempts caused meanwhile holds, and a failure is counted before the answer.
-        self._require_unlocked(person_id)
+        self._attempts.require_allowed(person_id, address)
         if not correct or stored is None or stored.person.disabled or stored.person.removed:
-            await self._count_failure(person_id, known=stored is not None)
+            await self._count_failure(person_id, address, known=stored is not None)
             raise PermissionDenied("name or password is wrong", authenticated=False)
-        self._failures.pop(person_id, None)
+        self._attempts.succeeded(person_id, address)
         if new_password:
             stored = await self._change_password(stored, new_password)
         elif why := self._change_required(stored.person):
@@ -299,15 +300,15 @@ class People:
             updated = await self._write(StoredPerson(updated), expected=person.revision)
         return await self._open_session(updated, "oidc")
 
-    async def change_password(self, principal: Principal, old: str, new: str) -> None:
+    async def change_password(self, principal: Principal, old: str, new: str, *, address: str = "") -> None:
         """Change the caller's password; all other sessions of the person end. Raises as `sign_in`."""
         person_id = principal.id.removeprefix("person:")
         stored = self._stored.find(person_id)
         if not principal.person or stored is None or not stored.password:
             raise PermissionDenied("only people who sign in with a password can change it")
-        self._require_unlocked(person_id)
+        self._attempts.require_allowed(person_id, address)
         if not await self._hashes.verify(stored.password, old[:1_024]):
-            await self._count_failure(person_id, known=True)
+            await self._count_failure(person_id, address, known=True)
             raise PermissionDenied("the old password is wrong")
         await self._change_password(stored, new)
         self.sessions.close_all(person_id, but=principal.session)
@@ -369,33 +370,23 @@ class People:
         text, session = self.sessions.open(person.id)
         return SignInResult(text, session, person)
 
-    def _require_unlocked(self, person_id: str) -> None:
-        until, count = self._failures.get(person_id, (0.0, 0))
-        remaining_s = until - self._clock.monotonic()
-        if count >= self._config.failures_max and remaining_s > 0:
-            raise Overloaded("too many wrong passwords for this name; wait", retry_after_s=remaining_s)
-
-    async def _count_failure(self, person_id: str, *, known: bool) -> None:
-        now = self._clock.monotonic()
-        until, count = self._failures.pop(person_id, (0.0, 0))
-        count = count + 1 if until > now else 1
-        self._failures[person_id] = (now + self._config.lockout_s, count)
-        while len(self._failures) > _NAMES_MAX:
-            self._failures.popitem(last=False)
-        if count == self._config.failures_max:
+    async def _count_failure(self, person_id: str, address: str, *, known: bool) -> None:
+        if self._attempts.failed(person_id, address):
             by = Principal("sign-in", Role.ADMIN, Scope("44"))
             # An unknown name may be a password typed into the wrong field: do not record it.
-            await self._trail.record(by, "session.locked", person_id if known else "(unknown name)")
+            await self._trail.record(
+                by, "session.locked", person_id if known else "(unknown name)", after={"address": address}
+            )
 
     # ── keeping up ────────────────────────────────────────────────────────────────────────────────────
 
     async def load(self) -> None:
         """Read the bucket; `watch` follows later changes."""
-        await self._shelf.open()
+        await self._store.open()
 
     async def watch(self) -> None:
         """Apply the changes of every process until cancelled; survives failures of the engine."""
-        await self._shelf.run()
+        await self._store.run()
 
     async def _write(self, stored: StoredPerson, *, expected: int) -> Person:
         return (await self._stored.put(stored.person.id, stored, expected=expected)).person

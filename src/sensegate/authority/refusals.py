@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from sensegate import metrics
+from sensegate.bus.server_log import mask_name
 from sensegate.clock import Clock
 
 _log = structlog.get_logger("authority")
@@ -96,10 +97,12 @@ class Refusals:
 
     def _alarm(self, alarm: RefusalAlarm) -> None:
         self.alarms = [*self.alarms[1 - ALARMS_MAX :], alarm]
+        # Who fails to connect has not proved its name, which may be a password in the wrong field, or a phone number.
+        is_proved = alarm.operation is not DeniedOperation.CONNECT
         _log.warning(
             "operation denied",
             operation=alarm.operation.value,
-            device=alarm.device,
+            device=alarm.device if is_proved else mask_name(alarm.device),
             reason=alarm.detail,
             address=alarm.address,
             count=alarm.count,

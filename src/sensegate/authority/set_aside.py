@@ -33,7 +33,7 @@ class SetAsideEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """An entry of the log that is set aside."""
 
     sequence: int
-    life: str
+    epoch: str
     """Epoch of the log, because sequences of different logs are not comparable."""
     subject: str
     size: int
@@ -77,18 +77,18 @@ class SetAside:
             home: division of the gateway, for authorisation.
             directory: directory of the store; copies are in its folder `set_aside`.
         """
-        self._shelf = RecordStore(bucket, clock)
+        self._store = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
         self._entries_log = log
         self._home = home
         self._folder = directory / FOLDER
-        self._entries: RecordTable[SetAsideEntry] = RecordTable(self._shelf, "entry", SetAsideEntry, prefix="")
+        self._entries: RecordTable[SetAsideEntry] = RecordTable(self._store, "entry", SetAsideEntry, prefix="")
         self._entries.on_change.append(lambda _before, _after: self._hide())
 
     def _hide(self) -> None:
-        life = self._entries_log.epoch
-        self._entries_log.hide(frozenset(entry.sequence for entry in self._entries if entry.life == life))
+        epoch = self._entries_log.epoch
+        self._entries_log.hide(frozenset(entry.sequence for entry in self._entries if entry.epoch == epoch))
 
     def all(self) -> list[SetAsideEntry]:
         """Return the entries that are set aside, in order of sequence."""
@@ -96,12 +96,12 @@ class SetAside:
 
     async def load(self) -> None:
         """Read the bucket and hide its entries; `watch` follows later changes."""
-        await self._shelf.open()
+        await self._store.open()
         self._hide()
 
     async def watch(self) -> None:
         """Apply the changes of every process until cancelled."""
-        await self._shelf.run()
+        await self._store.run()
 
     async def quarantine(self, sequence: int, *, by: Principal, note: str = "") -> SetAsideEntry:
         """Set an entry aside; no effect if it is already.
@@ -115,9 +115,9 @@ class SetAside:
         demand(by, Action.CHANGE_NODES, self._home)
         if fault := text_fault(note, size_max=NOTE_BYTES_MAX):
             raise ConfigError(f"note {fault}", key="note", remedy="one line of plain text")
-        life = self._entries_log.epoch
+        epoch = self._entries_log.epoch
         known = self._entries.find(str(sequence))
-        if known is not None and known.life == life:
+        if known is not None and known.epoch == epoch:
             return known
         if len(self._entries) >= ENTRIES_MAX:
             raise Conflict(f"{ENTRIES_MAX} entries are set aside already; find the cause first")
@@ -129,7 +129,7 @@ class SetAside:
             raise Conflict(f"entry {sequence} is a commit record ({entry.subject[:60]}), which cannot be set aside")
         set_aside = SetAsideEntry(
             sequence,
-            life,
+            epoch,
             entry.subject,
             len(entry.payload),
             hashlib.sha256(entry.payload).hexdigest(),
@@ -139,7 +139,7 @@ class SetAside:
             note,
         )
         # The copy comes first: a hidden entry must not be lost when it expires on the log.
-        await asyncio.to_thread(self._copy, f"{life}-{sequence}.bin", entry.payload)
+        await asyncio.to_thread(self._copy, f"{epoch}-{sequence}.bin", entry.payload)
         await self._trail.record(by, "log.quarantine", str(sequence), after=msgspec.to_builtins(set_aside))
         await self._entries.put(str(sequence), set_aside, expected=known.revision if known else 0)
         UNREADABLE.remove(sequence)

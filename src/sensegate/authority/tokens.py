@@ -78,11 +78,11 @@ class Tokens:
     """All tokens of this gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
-        self._shelf = RecordStore(bucket, clock)
+        self._store = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
         self._stored: RecordTable[StoredToken] = RecordTable(
-            self._shelf, "token", StoredToken, prefix="", packed=True, revised=_revised
+            self._store, "token", StoredToken, prefix="", packed=True, revised=_revised
         )
         self._stored.on_change.append(self._changed)
         self.version = 0
@@ -277,11 +277,11 @@ class Tokens:
 
     async def load(self) -> None:
         """Read the bucket; `watch` follows later changes."""
-        await self._shelf.open()
+        await self._store.open()
 
     async def watch(self) -> None:
         """Apply the changes of every process until cancelled; survives failures of the engine."""
-        await self._shelf.run()
+        await self._store.run()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition on the tokens holds; it is checked after every change."""

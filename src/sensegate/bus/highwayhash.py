@@ -24,7 +24,7 @@ def highway64(key: bytes, data: bytes) -> bytes:
     return struct.pack("<Q", state.digest())
 
 
-def _halves_swapped(lane: int) -> int:
+def _swap_words(lane: int) -> int:
     return (lane >> 32 | lane << 32) & _MASK
 
 
@@ -34,7 +34,7 @@ class _State:
     def __init__(self, key: tuple[int, ...]) -> None:
         self.mul0, self.mul1 = list(_MUL0), list(_MUL1)
         self.v0 = [mul ^ part for mul, part in zip(_MUL0, key, strict=True)]
-        self.v1 = [mul ^ _halves_swapped(part) for mul, part in zip(_MUL1, key, strict=True)]
+        self.v1 = [mul ^ _swap_words(part) for mul, part in zip(_MUL1, key, strict=True)]
 
     def update(self, lanes: tuple[int, ...]) -> None:
         v0, v1, mul0, mul1 = self.v0, self.v1, self.mul0, self.mul1
@@ -68,7 +68,7 @@ class _State:
     def digest(self) -> int:
         for _ in range(_ROUNDS):
             v0 = self.v0
-            self.update(tuple(_halves_swapped(v0[lane]) for lane in (2, 3, 0, 1)))
+            self.update(tuple(_swap_words(v0[lane]) for lane in (2, 3, 0, 1)))
         return (self.v0[0] + self.v1[0] + self.mul0[0] + self.mul1[0]) & _MASK
 
 

@@ -228,7 +228,7 @@ class Ledger:
         if len(self._parts) > 64:
             self._consolidate()
 
-    def halves(self) -> tuple[Ledger, Ledger]:
+    def split(self) -> tuple[Ledger, Ledger]:
         """Return two ledgers: the counts of the first half of the devices, and of the other half."""
         most = len(self._devices.words)
         return self._of_devices(0, most // 2), self._of_devices(most // 2, most)
@@ -252,7 +252,7 @@ class Ledger:
         if len(payload) <= bytes_max or len(self._devices.words) < 2:
             yield payload
             return
-        for half in self.halves():
+        for half in self.split():
             yield from half.encode_parts(bytes_max)
 
     def rows(self) -> Iterator[LedgerCount]:

@@ -50,8 +50,8 @@ class JetStreamLog:
     async def open(self, directory: Path | None = None) -> None:
         """Read the epoch; `directory`: where the timelines are stored, if cursors of this log are issued."""
         status = await self._reader.status()
-        life = status.config.metadata.get(EPOCH_KEY, "")
-        self._epoch = life or f"{parse_timestamp(status.created):x}"
+        epoch = status.config.metadata.get(EPOCH_KEY, "")
+        self._epoch = epoch or f"{parse_timestamp(status.created):x}"
         self._timelines = Timelines.open(directory, self._epoch) if directory else Timelines.in_memory(self._epoch)
         self.end_at_open = status.state.last_seq
         self._reader.advance(status.state.last_seq)

@@ -18,6 +18,7 @@ ROW_KINDS = (READINGS, OBSERVATIONS)
 """First tokens of the subjects whose messages are batches of rows that subscribers may read."""
 ROW_PREFIXES = tuple(f"{kind}." for kind in ROW_KINDS)
 """Prefixes of the subjects of rows."""
+OWN_AREA = "own"
 PADDING_SUBJECT = "seen.filler"
 """Subject of padding: empty messages that use up sequences which must not be assigned again."""
 
@@ -28,7 +29,8 @@ class RowsSubject(NamedTuple):
     kind: str
     node: str
     area: str
-    """A county; ``all`` for rows that a node uploaded, ``back`` for rows that its centre returned to it."""
+    """``own`` for rows of the gateway's own commits, ``all`` for rows that a node uploaded, ``back`` for rows that its
+    centre returned to it. Each spans the counties of the node."""
     grade: int
 
 

@@ -188,9 +188,9 @@ def spawn(conf: Path, directory: Path, environment: Mapping[str, str] | None = N
 
 def find(directory: Path) -> ServerProcess | None:
     """Return the server that runs with a configuration of this directory, or None."""
-    while (found := find_pid(directory)) is not None:
+    while (candidates := find_pid(directory)) is not None:
         with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
-            return ServerProcess(*found)
+            return ServerProcess(*candidates)
     return None
 
 

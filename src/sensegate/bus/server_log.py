@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +31,9 @@ _DENIED = re.compile(
 _FAULT = re.compile(r"critical write error|will be DISABLED|Critical write error")
 """Lines after which a stream or all of JetStream silently rejects every write until the server restarts."""
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_MQTT_CLIENT = re.compile(r' - mid:\d+ - "((?:[^"\\]|\\.)*)"')
+_LOGIN = re.compile(r"authentication|authorization", re.IGNORECASE)
+_MASK_KEY = secrets.token_bytes(16)
 _READ_BYTES_MAX = 1024**2
 _POLL_S = 0.1
 
@@ -53,6 +58,22 @@ class Violation(msgspec.Struct, frozen=True):
 def mask_free_text(subject: str) -> str:
     """Return a subject with its free-text levels masked by as many stars as bytes: they may be personal data."""
     return ".".join(level if _is_plain(level) else "*" * len(level.encode()) for level in subject.split("."))
+
+
+def mask_name(name: str) -> str:
+    """Return a mask of a name that somebody claims who is not authenticated: it may be a password or a phone number.
+
+    Equal names have equal masks until the process ends, so that attempts can be told apart.
+    """
+    if not name:
+        return ""
+    return f"#{blake2b(name.encode('utf-8', 'surrogatepass'), digest_size=4, key=_MASK_KEY).hexdigest()}"
+
+
+def claimed_names(text: str) -> list[str]:
+    """Return the user names and client ids of a log line that nobody has proved, longest first."""
+    names = _QUOTED.findall(text) if _LOGIN.search(text) else _MQTT_CLIENT.findall(text)
+    return sorted({name for name in names if name}, key=len, reverse=True)
 
 
 def _is_plain(level: str) -> bool:
@@ -168,11 +189,11 @@ class ServerLog:
         except OSError:
             return False
 
-    def _mask_in_file(self, line: bytes, free_texts: Sequence[str]) -> None:
-        """Overwrite free text of a device in the server's log file with its mask: it may be personal data."""
+    def _mask_in_file(self, line: bytes, masks: Sequence[tuple[str, str]]) -> None:
+        """Overwrite texts of a client in the server's log file with masks of the same length: they may be personal."""
         hidden = line
-        for free_text in free_texts:
-            hidden = hidden.replace(free_text.encode(), mask_free_text(free_text).encode())
+        for text, mask in masks:
+            hidden = hidden.replace(text.encode(), mask.encode())
         if self._file is not None and hidden != line and len(hidden) == len(line):
             with suppress(OSError):
                 os.pwrite(self._file, hidden, self._offset)
@@ -187,9 +208,14 @@ class ServerLog:
             for free_text in free_texts:
                 text = text.replace(free_text, mask_free_text(free_text))
             _log.debug(text)
-            self._mask_in_file(line, free_texts)
+            self._mask_in_file(line, [(free_text, mask_free_text(free_text)) for free_text in free_texts])
             self._on_violation(violation)
-        elif _FAULT.search(text):
+            return
+        if names := claimed_names(text):
+            for name in names:
+                text = text.replace(f'"{name}"', f'"{mask_name(name)}"')
+            self._mask_in_file(line, [(f'"{name}"', f'"{"*" * len(name.encode())}"') for name in names])
+        if _FAULT.search(text):
             _log.error(text)
             self._on_fault(text)
         elif level in {"FTL", "ERR"}:

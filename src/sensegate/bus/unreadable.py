@@ -70,9 +70,9 @@ class UnreadableEntries:
                 self._entries.popitem(last=False)
             self._total += known is None
             # Of very many only each doubling is logged, so that they do not fill the process log.
-            is_told = known is None and (self._total <= LOGGED_MAX or self._total & (self._total - 1) == 0)
+            is_logged = known is None and (self._total <= LOGGED_MAX or self._total & (self._total - 1) == 0)
         metrics.UNREADABLE.labels(reader).inc()
-        if is_told:
+        if is_logged:
             _log.error(
                 "log entry cannot be decoded and is skipped; `sensegate log quarantine SEQUENCE` sets it aside",
                 sequence=entry.sequence,

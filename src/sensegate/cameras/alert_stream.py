@@ -107,7 +107,7 @@ class CameraStream:
         take: Callable[[str, bytes], asyncio.Future[None]],
         room: Callable[[], asyncio.Future[None] | None],
         clock: Clock,
-        way: OutboundPolicy,
+        policy: OutboundPolicy,
         connector: Connect,
         *,
         jitter: Callable[[], float] = random.random,
@@ -120,7 +120,7 @@ class CameraStream:
         self.config = config
         self.name = f"camera {config.device}"
         self.url = stream_url(config)
-        way.check(self.url)
+        policy.check(self.url)
         self.problem = "not open yet"
         """Why the stream is not open; empty while it is."""
         self.parts = 0
@@ -129,7 +129,7 @@ class CameraStream:
         self._take = take
         self._room = room
         self._clock = clock
-        self._way = way
+        self._policy = policy
         self._connector = connector
         self._jitter = jitter
         self._pending = 0
@@ -163,7 +163,7 @@ class CameraStream:
     async def _run_stream(self) -> str:
         """Open the stream and read until it ends; return the reason."""
         config = self.config
-        self._way.check(self.url)
+        self._policy.check(self.url)
         tls: ssl.SSLContext | aiohttp.Fingerprint | bool = True
         if config.pin_sha256:
             tls = aiohttp.Fingerprint(bytes.fromhex(config.pin_sha256))
@@ -264,7 +264,7 @@ class CameraSource(PushSource):
         cameras: Sequence[CameraConfig],
         limits: IngestConfig,
         clock: Clock,
-        way: OutboundPolicy,
+        policy: OutboundPolicy,
         connector: Connect,
         *,
         known: Callable[[str], bool] = lambda _device: True,
@@ -283,7 +283,7 @@ class CameraSource(PushSource):
         self.streams: list[CameraStream] = []
         for at, camera in enumerate(cameras):
             try:
-                stream = CameraStream(camera, self._take, self._wait, clock, way, connector, jitter=jitter)
+                stream = CameraStream(camera, self._take, self._wait, clock, policy, connector, jitter=jitter)
             except ConfigError as why:
                 raise ConfigError(
                     why.problem, file=why.file, key=f"cameras[{at}].{why.key}", remedy=why.remedy

@@ -59,7 +59,7 @@ async def follow_job(
                     await remote.delete(path)
             raise
     if row["state"] != "done":
-        raise ConfigError(f"{title} {row['id']} {row['state']}: {row['said'] or 'cancelled'}")
+        raise ConfigError(f"{title} {row['id']} {row['state']}: {row['problem'] or 'cancelled'}")
     return row
 
 
@@ -217,7 +217,7 @@ def redecode(
     *,
     since: Since = "1h",
     until: Until = "",
-    what: Annotated[
+    selection: Annotated[
         ReprocessingInput, typer.Option(help="raw: messages that gave readings; quarantine: quarantined messages.")
     ] = ReprocessingInput.BOTH,
     device: Device = None,
@@ -242,7 +242,7 @@ def redecode(
         sensegate profile rollback acme/th10
         sensegate profile redecode acme/th10 --since 3h
     """
-    body = {"what": what.value, "devices": device or [], "target": target, "note": note}
+    body = {"selection": selection.value, "devices": device or [], "target": target, "note": note}
     query = {"since": since, **({"until": until} if until else {})}
 
     async def work(remote: GatewayClient) -> dict[str, Any]:

@@ -176,7 +176,8 @@ def import_(
     path: Annotated[
         Path,
         typer.Argument(
-            help="Vendor folder of The Things Network's or ChirpStack's device repository, or a file with `exposes`."
+            help="Vendor folder of The Things Network's or ChirpStack's device repository, packages of codecs, "
+            "or a file with `exposes`."
         ),
     ],
     *,
@@ -234,6 +235,7 @@ def _print_reports(reports: Sequence[Mapping[str, Any]]) -> None:
     console.print(
         f"{count(len(reports), 'model')}, {count(written, 'profile')} written; "
         f"members: {outcomes['mapped']} mapped, {outcomes['skipped']} skipped, "
+        f"{outcomes['proposed']} without a property, "
         f"{outcomes['guessed']} guessed: compare these with the vendor's documentation",
         highlight=False,
     )

@@ -161,4 +161,4 @@ def show(order_id: OrderId, *, url: Url = DEFAULT_URL, token: Token = "", json_f
         print_json(row)
         return
     print_table([row], ORDER_COLUMNS)
-    print_table(row["steps"], ("at", "what", "target", "count", "said"))
+    print_table(row["steps"], ("at", "step", "target", "count", "problem"))

@@ -19,9 +19,9 @@ _BLANKS = b"\r\n \t\0"
 class FrameStream:
     """The frames of a connection, in order; `frames` ends when the peer closes it or exceeds a limit."""
 
-    def __init__(self, reader: asyncio.StreamReader, cut: FrameFinder, config: TcpConfig) -> None:
+    def __init__(self, reader: asyncio.StreamReader, framing: FrameFinder, config: TcpConfig) -> None:
         self._reader = reader
-        self._find_frame = cut
+        self._find_frame = framing
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._opened = self._loop.time()

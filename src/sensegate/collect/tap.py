@@ -145,9 +145,9 @@ class SubscriptionTap:
         self._expected = DISCARD
         self._broken(reason)
 
-    async def _parse_slowly(self, whole: bytes, found: re.Match[bytes]) -> None:
+    async def _parse_slowly(self, whole: bytes, parsed: re.Match[bytes]) -> None:
         """Parse what the fast expression does not match: control messages, redeliveries, messages without headers."""
-        subject, _, reply, head, total = found.groups()
+        subject, _, reply, head, total = parsed.groups()
         start = len(whole) - 2 - int(total)
         header_end = start + int(head or b"0")
         acknowledge = _REPLY.match(reply or b"")
@@ -177,8 +177,8 @@ def _operation(buffer: bytes, position: int) -> tuple[int, re.Match[bytes] | Non
     line_end = buffer.find(b"\r\n", position)
     if line_end < 0:
         return 0, None
-    found = _HMSG.match(buffer, position) or _MSG.match(buffer, position)
-    if not found:
+    operation = _HMSG.match(buffer, position) or _MSG.match(buffer, position)
+    if not operation:
         return line_end + 2 - position, None
-    stop = found.end() + int(found[5])
-    return (stop + 2 - position if stop + 2 <= len(buffer) else 0), found
+    stop = operation.end() + int(operation[5])
+    return (stop + 2 - position if stop + 2 <= len(buffer) else 0), operation

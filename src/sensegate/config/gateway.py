@@ -356,9 +356,12 @@ class WebConfig(ConfigRecord, frozen=True):
     ] = ()
     port: Annotated[int, doc("port to listen on; 0: a free port below 32768", least=0, most=65_535)] = 0
     metrics: Annotated[
-        Literal["open", "token"],
-        doc("token: /metrics requires a token that may read the ledger of the whole gateway (all scopes)"),
-    ] = "open"
+        Literal["unnamed", "token", "open"],
+        doc(
+            "unnamed: metrics that name devices, feeds or nodes need a token that may read the ledger of the whole "
+            "gateway; token: all metrics need it; open: none"
+        ),
+    ] = "unnamed"
     body_bytes_max: Annotated[int, doc("largest request body", least=1_024, most=1024**3)] = 1_048_576
     multipart_bytes_max: Annotated[
         int, doc("largest multipart body of a camera; pictures are dropped while it is read", least=1_024, most=1024**3)
@@ -382,14 +385,14 @@ class WebConfig(ConfigRecord, frozen=True):
     body_timeout_s: Annotated[float, doc("time limit for a complete request body", least=0.1, most=3_600)] = 30.0
     long_poll_max_s: Annotated[float, doc("longest long-poll", least=0, most=3_600)] = 60.0
     page_max: Annotated[int, doc("most records or rows in one answer", least=1, most=1_000_000)] = 10_000
-    buffer_bytes_max: Annotated[
-        int,
-        doc(
-            "most bytes buffered for one slow stream; beyond it the stream is closed, its cursor stays valid",
-            least=65_536,
-            most=1024**3,
-        ),
-    ] = 1_048_576
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        doc("addresses and networks of reverse proxies, whose proxy_header names the client (10.1.0.7); empty: none"),
+    ] = ()
+    proxy_header: Annotated[
+        Literal["x-forwarded-for", "forwarded"],
+        doc("header that the trusted proxies write; the other one is never read"),
+    ] = "x-forwarded-for"
     tls: Annotated[TlsConfig, doc("certificates of the HTTP listener")] = TlsConfig()
 
 

@@ -47,7 +47,9 @@ class PeopleConfig(ConfigRecord, frozen=True):
     session_idle_timeout_s: Annotated[
         float, doc("end a session without requests for this long", least=60, most=31_536_000)
     ] = 1_800.0
-    failures_max: Annotated[int, doc("wrong passwords after which an account is locked", least=1, most=1_000)] = 5
+    failures_max: Annotated[
+        int, doc("wrong passwords after which a name is locked at an address", least=1, most=1_000)
+    ] = 5
     lockout_s: Annotated[float, doc("duration of the lock-out", least=1, most=604_800)] = 900.0
     password_max_age_days: Annotated[
         int, doc("age at which a password must be changed; 0: never", least=0, most=36_500)

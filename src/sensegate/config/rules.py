@@ -67,6 +67,9 @@ def _networks(config: Config) -> Iterator[Violation]:
             if problem := network_problem(entry):
                 remedy = "give addresses or networks like 10.1.0.0/16"
                 yield Violation(("listen", "tcp", str(at), "allow"), problem, remedy)
+    for entry in config.web.trusted_proxies:
+        if problem := network_problem(entry):
+            yield Violation(("web", "trusted_proxies"), problem, "give addresses or networks like 10.1.0.0/16")
     for name, allow in (("allow", config.egress.allow), ("cameras", config.egress.cameras)):
         for entry in allow:
             if _may_be_network(entry) and (problem := network_problem(entry)):

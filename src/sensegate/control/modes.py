@@ -125,12 +125,12 @@ class ModeRegistry:
     """Registry of the plans and mode orders of a gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
-        self._shelf = RecordStore(bucket, clock)
+        self._store = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
-        self._plans: RecordTable[ModePlan] = RecordTable(self._shelf, "plan", ModePlan, prefix="plan.", packed=True)
+        self._plans: RecordTable[ModePlan] = RecordTable(self._store, "plan", ModePlan, prefix="plan.", packed=True)
         self._orders: RecordTable[ModeOrder] = RecordTable(
-            self._shelf, "order", ModeOrder, prefix="order.", packed=True
+            self._store, "order", ModeOrder, prefix="order.", packed=True
         )
         self._plans.on_change.append(self._changed)
         self._orders.on_change.append(self._changed)
@@ -331,11 +331,11 @@ class ModeRegistry:
 
     async def load(self) -> None:
         """Read the whole bucket; `watch` then follows its changes."""
-        await self._shelf.open()
+        await self._store.open()
 
     async def watch(self) -> None:
         """Apply the changes made by every process until cancelled; resumes after a loss of the engine."""
-        await self._shelf.run()
+        await self._store.run()
 
     def _changed(self, _before: object, _after: object) -> None:
         for listener in self.on_change:

@@ -62,11 +62,11 @@ class NewOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class StepRow(msgspec.Struct, frozen=True):
     """One thing that an order did."""
 
-    what: str
+    step: str
     target: str
     at: str
     count: int
-    said: str
+    problem: str
 
 
 class OrderRow(msgspec.Struct, frozen=True):

@@ -37,7 +37,7 @@ class TaskRow(msgspec.Struct, frozen=True):
     payload: str
     """As it is sent; what is no text begins with ``base64:``."""
     by: str
-    made: str
+    created: str
     until: str
     sends: int
     sent: str
@@ -90,8 +90,8 @@ async def _order(call: Call) -> TaskRow:
 
 
 async def _list(call: Call) -> listing.RowPage[TaskRow]:
-    found = tasking_of(call).tasks.list(call.principal, call.text("device"))
-    return listing.page_of(call, map(_row, found), TaskRow, "id")
+    tasks = tasking_of(call).tasks.list(call.principal, call.text("device"))
+    return listing.page_of(call, map(_row, tasks), TaskRow, "id")
 
 
 async def _get(call: Call) -> TaskRow:

@@ -108,10 +108,10 @@ class TaskQueue:
     """Queues of the tasks of a gateway's devices."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
-        self._shelf = RecordStore(bucket, clock)
+        self._store = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
-        self._tasks: RecordTable[DeviceTask] = RecordTable(self._shelf, "task", DeviceTask, prefix="", packed=True)
+        self._tasks: RecordTable[DeviceTask] = RecordTable(self._store, "task", DeviceTask, prefix="", packed=True)
         self._tasks.on_change.append(self._changed)
         self._queues: dict[str, dict[str, DeviceTask]] = {}
         """Device -> its open tasks, oldest first."""
@@ -231,11 +231,11 @@ class TaskQueue:
 
     async def load(self) -> None:
         """Read the whole bucket; `watch` then follows its changes."""
-        await self._shelf.open()
+        await self._store.open()
 
     async def watch(self) -> None:
         """Apply the changes made by every process until cancelled; resumes after a loss of the engine."""
-        await self._shelf.run()
+        await self._store.run()
 
     def _changed(self, before: DeviceTask | None, after: DeviceTask | None) -> None:
         """Update the queues after a change of a record."""

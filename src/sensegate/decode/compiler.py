@@ -175,6 +175,7 @@ class Compiler:
             each=each,
             device=self._keys.place(rule.device.field, *here, "device") if rule.device and rule.device.field else None,
             device_case=rule.device.case if rule.device else "",
+            device_decode=rule.device.decode if rule.device else "",
             names=names,
             any_profile=bool(rule.device and rule.device.any_profile),
             by_credential=bool(rule.device and rule.device.credential),

@@ -147,6 +147,10 @@ class DevicePart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = False
     credential: Annotated[bool, _h("the device is the one that authenticated")] = False
     case: Annotated[Literal["", "lower", "upper"], _h("letter case applied before the name is looked up")] = ""
+    decode: Annotated[
+        Literal["", "base64_hex"],
+        _h("base64_hex: a name in base64 becomes its bytes in hex; one that is hex digits already stays"),
+    ] = ""
 
 
 class NamedPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):

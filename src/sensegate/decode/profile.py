@@ -258,6 +258,7 @@ class CompiledRule(msgspec.Struct, frozen=True, eq=False):
     each: MemberPath | None
     device: MemberPath | None
     device_case: str
+    device_decode: str
     names: DeviceNameTemplates
     """Templates of the device's and gateway's names, over the topic's captures."""
     any_profile: bool

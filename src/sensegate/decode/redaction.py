@@ -32,10 +32,10 @@ _TOPICS_MAX: Final = 100_000
 class MessageRedactor:
     """Redact the messages of spans, by the routes of a decoder."""
 
-    def __init__(self, formats: Mapping[str, VideoFormat], veil: Pseudonymiser, *, bytes_max: int) -> None:
+    def __init__(self, formats: Mapping[str, VideoFormat], pseudonymiser: Pseudonymiser, *, bytes_max: int) -> None:
         """`bytes_max`: a longer message is not parsed."""
         self._formats = formats
-        self._veil = veil
+        self._pseudonymiser = pseudonymiser
         self._bytes_max = bytes_max
         self._topics: dict[str, str] = {}
         self._routes: Routes | None = None
@@ -74,7 +74,7 @@ class MessageRedactor:
             if form is None:
                 continue
             try:
-                redacted = form.redact(payload, message.topic, message.received, self._veil)
+                redacted = form.redact(payload, message.topic, message.received, self._pseudonymiser)
             except Rejected as error:
                 first_error = first_error or error
                 continue
@@ -87,13 +87,16 @@ class MessageRedactor:
             QuarantineReason.NO_PROFILE, "no video format accepts it; nothing of it is stored"
         )
         return msgspec.structs.replace(
-            message, topic=topic, payload=stored.encode_withheld(names[0], payload, reason, self._veil), cut=True
+            message,
+            topic=topic,
+            payload=stored.encode_withheld(names[0], payload, reason, self._pseudonymiser),
+            cut=True,
         )
 
     def replace_crashed(self, message: Message, route: TopicRoute, decoder: Decoder, where: str) -> Message:
         """Return the replacement of a message on which a format crashed; `where` holds places in our code only."""
         rejection = Rejected(QuarantineReason.CRASHED, where)
-        payload = stored.encode_withheld((route.video or (VIDEO,))[0], message.payload, rejection, self._veil)
+        payload = stored.encode_withheld((route.video or (VIDEO,))[0], message.payload, rejection, self._pseudonymiser)
         return msgspec.structs.replace(
             message, topic=self._topic(message.topic, route, decoder), payload=payload, cut=True
         )
@@ -115,7 +118,7 @@ class MessageRedactor:
                 record = decoder.devices.record(index)
                 names.update(part for name in (record.id, record.alias) for part in name.lower().split("/"))
         return "/".join(
-            level if _may_be_shown(level, names, decoder) else self._veil.identifier(level)
+            level if _may_be_shown(level, names, decoder) else self._pseudonymiser.identifier(level)
             for level in topic.split("/")
         )
 

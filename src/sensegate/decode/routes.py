@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from types import EllipsisType
 from typing import Protocol
 
@@ -99,6 +101,8 @@ class TopicRoute:
         return self.device if self.device >= 0 else self.gateway
 
 
+_HEX = re.compile(r"[0-9A-Fa-f]+")
+_URL_SAFE = str.maketrans("-_", "+/")
 _RANK = (QuarantineReason.NO_PROFILE, QuarantineReason.UNKNOWN_DEVICE, QuarantineReason.FOREIGN_TOPIC)
 
 
@@ -283,7 +287,7 @@ class Routes:
         if rule.device is not None:
             return IN_PAYLOAD, gateway
         name = principal if rule.by_credential else captured.get("device", "")
-        device = self._find_device(cased(name, rule.device_case), rule.profile, gateway, rule.applies_to)
+        device = self._find_device(looked_up_name(name, rule), rule.profile, gateway, rule.applies_to)
         return device if isinstance(device, Rejected) else (device, gateway)
 
     def _profile_of(self, index: int) -> str:
@@ -330,7 +334,7 @@ class Routes:
         """Return the index of a device named in a payload, or why it may not be used."""
         if len(name) > NAME_MAX:
             return Rejected(QuarantineReason.UNKNOWN_DEVICE, "the name is longer than any device's")
-        name = cased(name, rule.device_case)
+        name = looked_up_name(name, rule)
         profile = "" if rule.any_profile else rule.profile
         key = (name, profile, gateway, rule.applies_to)
         device = self._names.get(key)
@@ -341,9 +345,22 @@ class Routes:
         return device
 
 
-def cased(name: str, case: str) -> str:
-    """Return the name in the letter case that the profile sets."""
+def looked_up_name(name: str, rule: CompiledRule) -> str:
+    """Return the name as the profile has it looked up: decoded, and in a letter case."""
+    if rule.device_decode:
+        name = _hex_of_base64(name)
+    case = rule.device_case
     return name.lower() if case == "lower" else name.upper() if case == "upper" else name
+
+
+def _hex_of_base64(name: str) -> str:
+    """Return a name in base64 (of either alphabet) as hex digits; hex digits and what is no base64 stay."""
+    if not len(name) % 2 and _HEX.fullmatch(name):
+        return name
+    try:
+        return base64.b64decode(name.translate(_URL_SAFE), validate=True).hex()
+    except ValueError:
+        return name
 
 
 def _names_gateway(item: tuple[CompiledRule, dict[str, str]]) -> bool:

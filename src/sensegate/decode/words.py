@@ -117,6 +117,22 @@ TABLES: Final[dict[str, WordTable]] = {
     "running_stopped": WordTable(
         "true where running", _switch("running run on 运行 启动", "stopped stop off 停止 停机")
     ),
+    "lora_data_rate": WordTable(
+        "data rates of LoRa to the spreading factor: SF7, SF7BW125, SF7 BW125, SF7 BW125 4/5",
+        tuple(
+            (f"SF{factor}{rest}", factor)
+            for factor in range(5, 13)
+            for rest in (
+                "",
+                *(
+                    f"{gap}BW{width}{rate}"
+                    for width in (125, 250, 500)
+                    for gap in ("", " ")
+                    for rate in ("", " 4/5", " 4/6", " 4/7", " 4/8")
+                ),
+            )
+        ),
+    ),
     "aqi_level": WordTable(
         "levels of the air quality index (HJ 633) to their codes",
         _levels("优 良 轻度污染 中度污染 重度污染 严重污染", "一级 二级 三级 四级 五级 六级"),

@@ -172,22 +172,22 @@ def print_result(summary: Summary, console: Console) -> None:
     rows: list[tuple[str, str]] = [
         ("published", f"{count(summary.published, 'message')}, {summary.acknowledged:,} acknowledged"),
         ("committed", count(summary.committed, "reading")),
-        ("forwarded", f"{summary.forwarded:,}, withheld {_told(summary.withheld)}"),
-        *([("refused", _told(summary.refused_by_centre))] if summary.refused_by_centre else []),
+        ("forwarded", f"{summary.forwarded:,}, withheld {_announced(summary.withheld)}"),
+        *([("refused", _announced(summary.refused_by_centre))] if summary.refused_by_centre else []),
         ("delivered", f"{summary.delivered:,} at the centre"),
-        ("duplicates", _told(summary.duplicates)),
-        ("quarantined", _told(summary.quarantined)),
-        ("rejected", _told(summary.rejected)),
-        ("injected", _told(summary.injected)),
+        ("duplicates", _announced(summary.duplicates)),
+        ("quarantined", _announced(summary.quarantined)),
+        ("rejected", _announced(summary.rejected)),
+        ("injected", _announced(summary.injected)),
         ("unrecognised", str(summary.unrecognised or "none")),
-        ("latency", f"{_told(summary.latency_ms)} ms, live {_told(summary.live_latency_ms)} ms"),
+        ("latency", f"{_announced(summary.latency_ms)} ms, live {_announced(summary.live_latency_ms)} ms"),
         (
             "cameras",
             f"{summary.objects.get('acknowledged', 0):,} objects acknowledged = "
             + " + ".join(f"{summary.objects.get(name, 0):,} {name}" for name in ("delivered", "duplicates", "refused")),
         ),
         ("lost, doubled", f"{summary.lost}, {summary.doubled}"),
-        ("other verdicts", _told({name: count for name, count in summary.verdicts.items() if count})),
+        ("other verdicts", _announced({name: count for name, count in summary.verdicts.items() if count})),
         ("balanced", "yes" if summary.balanced else "NO"),
         ("memory", f"{taken}; a gateway {memory.gateway_mb:.0f}, its nats-server {memory.engine_mb:.0f}"),
     ]
@@ -200,5 +200,5 @@ def print_result(summary: Summary, console: Console) -> None:
     console.print(f"verdict: {verdict}", style="bold red" if summary.failed else "bold green", highlight=False)
 
 
-def _told(counts: Mapping[str, float]) -> str:
+def _announced(counts: Mapping[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items()) or "none"

@@ -41,8 +41,6 @@ MANY_NODES = 4
 MANY_NODES_SETTINGS: dict[str, object] = {"ingest": {"commit_interval_ms": 1_000}}
 """Otherwise 48 messages a second would make 20 commits a second at each of 21 nodes; for each commit the server creates
 a directory and five files, and deletes them. A commit is one uplink span: waiting for fuller ones only delays it."""
-MANY_NODES_COUNTIES = 3
-"""A commit has a member for each county with a reading."""
 ONE_CORE = {"GOMAXPROCS": "1", "GOMEMLIMIT": "96MiB", "OPENBLAS_NUM_THREADS": "1"}
 DEVICES_MIN = 12
 """Per node: one device of each kind, and some for the faults."""
@@ -173,8 +171,6 @@ async def _register_devices(
     manual: list[ManualDevice] = []
     for node, share in zip(city.nodes.values(), _shares(options), strict=True):
         divisions = counties(node.division)
-        if options.nodes > MANY_NODES:
-            divisions = divisions[:MANY_NODES_COUNTIES]
         devices += await register_devices(node, fleet(node.division, share, counties=divisions, rng=rng), rng)
         manual += await register_manual_devices(node)
     return devices, manual

@@ -48,9 +48,9 @@ class DurableChoice:
         choice, grant, active = self._choice, 0, False
         try:
             for _ in range(_ROUNDS):
-                plea = choice.lease_request(url, grant=grant, wait=wait and not active, generation=generation)
+                request = choice.lease_request(url, grant=grant, wait=wait and not active, generation=generation)
                 before = choice.term
-                answer = await link.ask("lease", encode(plea), ANSWER_S + LONG_POLL_S * plea.long_poll)
+                answer = await link.ask("lease", encode(request), ANSWER_S + LONG_POLL_S * request.long_poll)
                 state, now_s, grant = decode_state(answer), self._clock.monotonic(), 0
                 if active := choice.follows(state):
                     more = choice.note_active(url, state, now_s)

@@ -110,7 +110,7 @@ def open_stages(
     codec_scripts.start()
     series = SeriesIndex()
     decoder = Decoder(in_force, devices, config.ingest, DecoderMemory(undoable=True))
-    normaliser = Normaliser(in_force.specs, series=series, clock=clock, time=config.time)
+    normaliser = Normaliser(in_force.specs, series=series, clock=clock, time=config.time, places=devices)
     indicators = Indicators(series)
     quality = IndicatorStore(indicators, clock)
     committer, scrubber = _open_committer(core, profiles, devices)

@@ -210,11 +210,11 @@ class IngestPipeline:
         Raises:
             Unavailable: the pipeline must start again from the last commit.
         """
-        found = _result_or_bug(partial(self._process_live, deliveries))
-        if not isinstance(found, Exception):
-            return found
+        error = _result_or_bug(partial(self._process_live, deliveries))
+        if not isinstance(error, Exception):
+            return error
         # As in `_redact`: neither the error's text nor the frames' values may be told.
-        raise self._poison.isolate(deliveries, found, f"{type(found).__name__}\n{_last_frames(found)}")
+        raise self._poison.isolate(deliveries, error, f"{type(error).__name__}\n{_last_frames(error)}")
 
     def _process_live(self, deliveries: Sequence[Delivery]) -> PreparedBatch:
         self._poison.inspect(deliveries)

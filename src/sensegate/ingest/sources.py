@@ -1,6 +1,7 @@
 """Build the sources that the configuration names: every way by which messages come in.
 
-our own broker (QoS 1 and 2) · HTTP · our own broker (QoS 0) · foreign brokers · ports of national protocols
+our own broker (QoS 1 and 2) · batches of our fronts · HTTP · our own broker (QoS 0) · foreign brokers ·
+ports of national protocols
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sensegate.collect.besteffort import BestEffortSource
 from sensegate.collect.broker import BrokerSource
 from sensegate.collect.commands import CommandChannel, OwnBroker
 from sensegate.collect.http import HttpSource
+from sensegate.collect.intake.source import IntakeSource
 from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.tcp import TcpSource
 from sensegate.decode.watch import ProfileWatcher
@@ -32,6 +34,8 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Open sources of a gateway, without those of its features."""
 
     broker: BrokerSource
+    fronts: IntakeSource
+    """Batches of our fronts on stream INTAKE."""
     http: HttpSource
     all: tuple[Source, ...]
     """What the ingest pipeline reads."""
@@ -39,6 +43,10 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Brokers on which a device may listen to us."""
     tcp_urls: Mapping[str, str]
     """Name of a listener -> where it listens."""
+
+    def warnings(self) -> list[str]:
+        """Return what was lost on its way here."""
+        return self.fronts.warnings()
 
     async def push(self, device: Device, _caller: Principal, body: bytes, content_type: str) -> None:
         """Take a message that came by HTTP; return after the commit that holds it."""
@@ -66,6 +74,10 @@ async def open_sources(
     await streams.ensure_intake(intake, config.store)
     broker = BrokerSource(intake, config.ingest, clock)
     await broker.prepare()
+    batches = await core.engine.connect(User.GATEWAY, name="batches")
+    stack.push_async_callback(batches.close)
+    fronts = IntakeSource(batches, config.ingest, clock, name="front")
+    await fronts.prepare()
     http = HttpSource(config.ingest, clock)
     qos0 = await core.engine.connect(User.INTAKE, name="intake qos 0")
     stack.push_async_callback(qos0.close)
@@ -75,8 +87,9 @@ async def open_sources(
     listeners = await _listen(core, devices, refusals, stack)
     return Sources(
         broker=broker,
+        fronts=fronts,
         http=http,
-        all=(broker, http, best_effort, *foreign, *listeners.values()),
+        all=(broker, fronts, http, best_effort, *foreign, *listeners.values()),
         channels=(OwnBroker(intake), *foreign),
         tcp_urls={source.name: url for url, source in listeners.items()},
     )

@@ -33,12 +33,12 @@ def profile_rows(profiles: ProfileSet) -> list[ProfileRow]:
     problems = {why.file: str(why) for why in profiles.problems}
     rows = []
     for name in profiles.ids:
-        on_shelf, profile = profiles.folder_version(name), profiles.find(name)
-        problem = problems.pop(on_shelf.file, "") if on_shelf else ""
+        in_folder, profile = profiles.folder_version(name), profiles.find(name)
+        problem = problems.pop(in_folder.file, "") if in_folder else ""
         row = _row_of(profile, problem) if profile else ProfileRow(name, 0)
         trial_versions = tuple(arm.profile.version for arm in profiles.arms.get(name, ()))
         rows.append(
-            msgspec.structs.replace(row, folder=on_shelf.version if on_shelf else 0, trial_versions=trial_versions)
+            msgspec.structs.replace(row, folder=in_folder.version if in_folder else 0, trial_versions=trial_versions)
         )
     # What was never good has no version in force.
     rows += [ProfileRow(f"{Path(file).parent.name}/{Path(file).stem}", 0, problem=problems[file]) for file in problems]

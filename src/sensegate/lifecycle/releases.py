@@ -105,9 +105,9 @@ class Releases:
             devices_of: returns the devices of a profile, for the share of a canary.
             standard: vendors (folders) whose profiles are the province's.
         """
-        self._shelf = RecordStore(bucket, clock)
+        self._store = RecordStore(bucket, clock)
         self._histories: RecordTable[ReleaseHistory] = RecordTable(
-            self._shelf, "profile", ReleaseHistory, prefix="", packed=True
+            self._store, "profile", ReleaseHistory, prefix="", packed=True
         )
         self._histories.on_change.append(self._changed)
         self.contents = contents
@@ -376,18 +376,18 @@ class Releases:
             raise Conflict(f"{profile}@{number} is in force in {scope_text(where)}")
         if bool(devices) == bool(share) or not 0 <= share <= 1:
             raise ConfigError("give one of them", key="share, devices", remedy="a share of 0.1, or a list of devices")
-        there = sorted(self._devices_of(profile, where))
-        if missing := sorted({*devices} - {*there}):
+        candidates = sorted(self._devices_of(profile, where))
+        if missing := sorted({*devices} - {*candidates}):
             raise ConfigError(
                 f"no device {missing[0][:64]} of {profile} in {scope_text(where)}",
                 key="devices",
                 remedy="see the registry",
             )
-        if not there or len(devices) > DEVICES_MAX:
+        if not candidates or len(devices) > DEVICES_MAX:
             raise ConfigError(f"{len(devices) or 'no'} devices", key="devices", remedy=f"1 to {DEVICES_MAX}")
         await self._require_passing(version)
-        lots = sorted(draw(f"{profile}@{number}", device) for device in there)
-        count = len(devices) or max(1, round(share * len(there)))
+        lots = sorted(draw(f"{profile}@{number}", device) for device in candidates)
+        count = len(devices) or max(1, round(share * len(candidates)))
         tried = Canary(
             number,
             where,
@@ -552,11 +552,11 @@ class Releases:
 
     async def load(self) -> None:
         """Read the whole bucket; `watch` then follows its changes."""
-        await self._shelf.open()
+        await self._store.open()
 
     async def watch(self) -> None:
         """Apply the changes made by every process until cancelled; resumes after a loss of the engine."""
-        await self._shelf.run()
+        await self._store.run()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition on the histories holds; it is checked after every step."""

@@ -124,7 +124,7 @@ class Reprocessing:
 
     async def _read_prior_readings(self, order: ReprocessingOrder) -> None:
         """Read the readings of the order's devices from the log, from a horizon before its messages to now."""
-        priors = self._interpreter.begin(order)
+        previous = self._interpreter.begin(order)
         while (until := self._interpreter.tracked_after) is None:
             await self._clock.sleep(POLL_S)
         at = await self._log.sequence_at(order.since - self._horizon_h * HOUR_US) - 1
@@ -134,16 +134,16 @@ class Reprocessing:
                 break
             for entry in entries:
                 if entry.sequence <= until:
-                    await self._add_previous(entry, priors)
+                    await self._add_previous(entry, previous)
             at = entries[-1].sequence
-        priors.finish_loading()
+        previous.finish_loading()
 
-    async def _add_previous(self, entry: LogEntry, priors: PreviousReadings) -> None:
+    async def _add_previous(self, entry: LogEntry, previous: PreviousReadings) -> None:
         kind, _, writer = entry.subject.partition(".")
         if kind in ROW_KINDS or (kind == "seen" and writer == self._partition):
             batch = await asyncio.to_thread(read_rows, entry, "reprocessing")
             if batch is not None and batch.local is not None and f"{batch.node}-{batch.partition}" == self._partition:
-                priors.add(batch, suppressed=kind == "seen")
+                previous.add(batch, suppressed=kind == "seen")
 
     def relevant(self, _order: ReprocessingOrder, messages: Sequence[Message]) -> Sequence[Message]:
         return self._interpreter.relevant(messages)

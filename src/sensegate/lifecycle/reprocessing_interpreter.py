@@ -60,7 +60,13 @@ class ReprocessingInterpreter:
         limits = msgspec.structs.replace(self._config.ingest, rate_per_device_s=1e9)
         return Interpreter(
             Decoder(profiles, self._devices, limits, self._memory.copy(hindsight=True)),
-            Normaliser(profiles.specs, series=self._series, clock=self._clock, time=self._config.time),
+            Normaliser(
+                profiles.specs,
+                series=self._series,
+                clock=self._clock,
+                time=self._config.time,
+                places=self._devices,
+            ),
         )
 
     # ── for the order ───────────────────────────────────────────────────────────────────────────────

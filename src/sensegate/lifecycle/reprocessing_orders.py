@@ -92,11 +92,11 @@ class ReprocessingOrders:
     """Registry of the reprocessing orders of a gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
-        self._shelf = RecordStore(bucket, clock)
+        self._store = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
         self._orders: RecordTable[ReprocessingOrder] = RecordTable(
-            self._shelf, "redecode", ReprocessingOrder, prefix="", packed=True
+            self._store, "redecode", ReprocessingOrder, prefix="", packed=True
         )
         self._orders.on_change.append(self._changed)
         self.on_change: list[Callable[[ReprocessingOrder], None]] = []
@@ -197,11 +197,11 @@ class ReprocessingOrders:
 
     async def load(self) -> None:
         """Read the whole bucket; `watch` then follows its changes."""
-        await self._shelf.open()
+        await self._store.open()
 
     async def watch(self) -> None:
         """Apply the changes made by every process until cancelled; resumes after a loss of the engine."""
-        await self._shelf.run()
+        await self._store.run()
 
     def _changed(self, _before: ReprocessingOrder | None, after: ReprocessingOrder | None) -> None:
         if after is not None:

@@ -12,6 +12,7 @@ from sensegate.config import TimeConfig
 from sensegate.model import BOOL, F64, I32, I64, U8, U32, Fields, Readings, RejectedValue, RejectReason, Spec
 from sensegate.normalise.checks import CheckedBatch, SeriesHistory, UnitPlausibility, check_range, downgrade
 from sensegate.normalise.clocks import TimeChecks
+from sensegate.normalise.places import DevicePlaces, PlaceCheck
 from sensegate.normalise.series import SeriesIndex
 from sensegate.normalise.table import SpecTable
 from sensegate.quantities.coordinates import unshift_coordinates
@@ -25,7 +26,7 @@ TEXT_MAX = 1024
 class Normaliser:
     """Converts `Fields` to `Readings`. Pure but for the history of each series (`checks`) and of each device's clock.
 
-    The order of the checks is range, rate of change, stuck value, unit, clock skew, future and stale time;
+    The order of the checks is range, rate of change, stuck value, place, unit, clock skew, future and stale time;
     deduplication follows later, in `persist`. A check flags a reading and never removes it. A value is rejected only if
     it cannot be a reading: not finite, of the wrong type, too long, or with a time out of bounds.
     """
@@ -38,6 +39,7 @@ class Normaliser:
         clock: Clock,
         time: TimeConfig | None = None,
         properties: Properties = PROPERTIES,
+        places: DevicePlaces | None = None,
     ) -> None:
         self.series = series
         self.clocks = TimeChecks(time or TimeConfig())
@@ -45,6 +47,7 @@ class Normaliser:
         self._properties = properties
         self._history = SeriesHistory()
         self._plausibility = UnitPlausibility()
+        self._place_check = PlaceCheck(places)
         self.apply_specs(specs)
 
     def apply_specs(self, specs: Sequence[Spec]) -> None:
@@ -122,6 +125,8 @@ class Normaliser:
             rows = np.flatnonzero(watched)
             if rows.size:
                 self._history.check(table, batch, rows, latest=latest)
+        if table.any_place:
+            self._place_check.mark(table, device, spec, value, flags)
         if table.any_usual:
             self._plausibility.check(table, batch)
         doubtful = self.clocks.mark(device, time, fields.time_quality, received, flags)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sensegate.errors import ConfigError, ProfileError
-from sensegate.model import BOOL, F64, I16, I32, I64, U32, Datum, Spec
+from sensegate.model import BOOL, F64, I16, I32, I64, U8, U32, Datum, Spec
 from sensegate.normalise.series import SeriesIndex
 from sensegate.quantities.properties import PROPERTIES, VALUE_KINDS, Properties, ValueKind
 from sensegate.quantities.quality import Flag
@@ -15,6 +15,8 @@ from sensegate.quantities.quality import Flag
 NEVER = np.iinfo(np.int64).max
 """A time span longer than any between readings."""
 
+PLACE_AXES = {"longitude": 1, "latitude": 2}
+"""Property that is a coordinate -> its axis."""
 GAP_S = 3600.0
 """Without a declared interval: greatest time between neighbours that are compared for their step."""
 GAP_INTERVALS = 3.0
@@ -64,12 +66,15 @@ class SpecTable:
         """Whether a series is a counter, has a step limit or may be stuck: only then its history is compared."""
         self.shifted = tuple(at for at, spec in enumerate(specs) if spec.datum not in {Datum.WGS84, Datum.CGCS2000})
         """Indices of coordinate specs that are not in WGS-84."""
+        self.place_axis: U8 = np.array([PLACE_AXES.get(spec.property, 0) for spec in specs], np.uint8)
+        """Axis of a coordinate, 0 for other properties."""
         # Columns that no spec uses are skipped entirely.
         self.any_scale = bool((self.scale != 1).any() or (self.offset != 0).any())
         self.any_flags = bool(self.flags.any())
         self.any_boolean = bool(self.boolean.any())
         self.any_string = bool(self.string.any())
         self.any_usual = bool(self.usual.any())
+        self.any_place = bool(self.place_axis.any())
 
     def __len__(self) -> int:
         return len(self.specs)

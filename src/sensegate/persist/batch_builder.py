@@ -1,4 +1,4 @@
-"""Building of the batches of the log from accepted readings, one per (city, county, grade)."""
+"""Building of the batches of the log from accepted readings, one per (city, grade)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Entries(msgspec.Struct, frozen=True, eq=False):
     device: I64
     profile: I64
     group: I64
-    """Group of each entry: region * 256 + grade."""
+    """Group of each entry: city * 256 + grade."""
     of_row: I64
 
 
@@ -59,7 +59,7 @@ def _entries(device: I32, profile: I64, index: DeviceIndex, *, single_group: boo
         devices = code // profiles
     group = np.zeros(len(code), np.int64)
     if not single_group:
-        group = index.region[devices].astype(np.int64) * 256 + index.grade[devices]
+        group = index.city[devices].astype(np.int64) * 256 + index.grade[devices]
     ids = index.ids
     names = [(number, ids[device]) for number, device in zip(group.tolist(), devices.tolist(), strict=True)]
     order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)

@@ -142,10 +142,10 @@ class CheckpointStore:
 
     def _read_lost(self, epoch: str) -> int:
         try:
-            life, _, reached = (self._directory / _LOST).read_text(encoding="ascii").partition(" ")
+            lost_epoch, _, reached = (self._directory / _LOST).read_text(encoding="ascii").partition(" ")
         except (OSError, ValueError):
             return 0
-        return int(reached) if life == epoch and reached.isdecimal() else 0
+        return int(reached) if lost_epoch == epoch and reached.isdecimal() else 0
 
     def _load(self, timelines: Timelines, last: int) -> LoadedCheckpoint | None:
         path = self._directory / "manifest"

@@ -17,7 +17,7 @@ from sensegate.bus import columns, raw, sequences
 from sensegate.bus.columns import Batch
 from sensegate.bus.commit_records import decode_commit, encode_commit
 from sensegate.bus.ledger import REMOVED, Ledger
-from sensegate.bus.names import OBSERVATIONS, PADDING_SUBJECT, READINGS, ROW_KINDS
+from sensegate.bus.names import OBSERVATIONS, OWN_AREA, PADDING_SUBJECT, READINGS, ROW_KINDS
 from sensegate.bus.padding import pad
 from sensegate.bus.raw import StoredMessage
 from sensegate.bus.unreadable import read, read_rows
@@ -357,10 +357,10 @@ class Committer:
 
     def _slices_needed(self, readings: Readings) -> int:
         """Return an estimate of the number of slices that keeps the number of log messages in bounds; usually 1."""
-        regions = len(self._index.regions)
-        if regions * 4 + 64 < self._limits.messages_max:
+        cities = len(self._index.cities.all)
+        if cities * 4 + 64 < self._limits.messages_max:
             return 1
-        group = self._index.region[readings.device].astype(np.int64) * 256 + self._index.grade[readings.device]
+        group = self._index.city[readings.device].astype(np.int64) * 256 + self._index.grade[readings.device]
         return len(np.unique(group)) // (self._limits.messages_max - 64) + 1
 
     def _build_commit(self, piece: BatchSlice) -> tuple[PreparedCommit, DedupResult]:
@@ -453,8 +453,8 @@ class Committer:
             if self._previous is not None:
                 self._previous.add_live(batch, suppressed=True)
             for payload in self._encode_batch(batch):
-                life = self._duplicates.horizon_us // HOUR_US + 1
-                yield LogMessage(f"seen.{self._name}", payload, life)
+                ttl_h = self._duplicates.horizon_us // HOUR_US + 1
+                yield LogMessage(f"seen.{self._name}", payload, ttl_h)
 
     def _sequence_messages(self, piece: BatchSlice) -> Iterator[LogMessage]:
         """Yield the sequence numbers that devices gave their messages, by which gaps can be found."""
@@ -482,9 +482,9 @@ class Committer:
         for group, batch in build_batches(judged, rows, self._specs, self._index, self._origin):
             if on_batch:
                 on_batch(batch)
-            city, county = self._index.regions[group >> 8]
+            city = self._index.cities.all[group >> 8]
             for payload in self._encode_batch(batch):
-                yield LogMessage(f"{kind}.{city}.{county}.{group & 255}", payload, ttl_h)
+                yield LogMessage(f"{kind}.{city}.{OWN_AREA}.{group & 255}", payload, ttl_h)
 
     def _encode_batch(self, batch: Batch) -> Iterator[bytes]:
         payload = columns.encode(batch)
@@ -626,8 +626,8 @@ def _merge_positions(
     """Return the positions after a commit; of reprocessing orders only that of the present one is kept."""
     is_reprocessing = any(source.startswith(REPROCESSING_PREFIX) for source in now)
     retained = {
-        source: one
-        for source, one in before.items()
+        source: position
+        for source, position in before.items()
         if not (is_reprocessing and source.startswith(REPROCESSING_PREFIX))
     }
     return {**retained, **now}

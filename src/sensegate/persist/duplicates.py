@@ -238,9 +238,9 @@ class Deduplicator:
         code = (batch.origin.astype(np.int64) * len(variables) + batch.property) * 16 + kinds
         different, place = np.unique(code, return_inverse=True)
         numbers = np.empty(len(different), np.uint32)
-        for at, one in enumerate(different.tolist()):
-            entry, variable = divmod(one >> 4, len(variables))
-            numbers[at] = self._names.number(batch.origins.device[entry], variables[variable], one & 15)
+        for at, series_code in enumerate(different.tolist()):
+            entry, variable = divmod(series_code >> 4, len(variables))
+            numbers[at] = self._names.number(batch.origins.device[entry], variables[variable], series_code & 15)
         self._watermarks.reserve(len(self._names))
         return numbers[place]
 

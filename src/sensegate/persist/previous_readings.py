@@ -110,9 +110,9 @@ class PreviousReadings:
         code = (batch.origin[rows].astype(np.int64) * len(variables) + batch.property[rows]) * 16 + kinds
         different, place = np.unique(code, return_inverse=True)
         numbers = np.empty(len(different), np.uint32)
-        for at, one in enumerate(different.tolist()):
-            entry, variable = divmod(one >> 4, len(variables))
-            numbers[at] = self._names.number(batch.origins.device[entry], variables[variable], one & 15)
+        for at, series_code in enumerate(different.tolist()):
+            entry, variable = divmod(series_code >> 4, len(variables))
+            numbers[at] = self._names.number(batch.origins.device[entry], variables[variable], series_code & 15)
         versions = np.array([self._version(name) for name in batch.origins.profile.tolist()], np.uint64)
         digest = local.digest[local.message[rows]]
         revision = np.full(len(rows), _SUPPRESSED, np.int32) if suppressed else batch.revision[rows].astype(np.int32)
@@ -207,15 +207,15 @@ class PreviousReadings:
         query, row = self._memtable.find_rows(hashed[first], number[first])
         order = np.argsort(row, kind="stable")
         query, row = query[order], row[order]
-        kept, found = self._memtable, dict[tuple[int, int], list[_PreviousReading]]()
+        kept, readings = self._memtable, dict[tuple[int, int], list[_PreviousReading]]()
         names = list(zip(*identity.tolist(), strict=True))
         columns = (kept.bits[row], kept.fingerprints[row], kept.time[row], kept.bucket[row])
         for at, bits, prints, time, revision in zip(
             query.tolist(), *(column.tolist() for column in columns), strict=True
         ):
             prior = _PreviousReading(bits, prints >> 16, time, revision, prints & 0xFFFF)
-            found.setdefault(names[at], []).append(prior)
-        return found
+            readings.setdefault(names[at], []).append(prior)
+        return readings
 
     @staticmethod
     def _repeated_in_message(hashed: U64, number: U32, message: np.ndarray) -> BOOL:

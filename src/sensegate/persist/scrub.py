@@ -328,7 +328,7 @@ class Scrub:
             state.accepted = -1
             state.start = max(state.start, await self._log.sequence_at(now - shortest + _MARGIN_US) - 1)
         state.losses = [loss for loss in state.losses if loss.found_at > now - shortest]
-        told = len(state.losses)
+        reported = len(state.losses)
         self.sequences_total = max((await self._log.bounds())[1] - state.start, 1)
         record = await self._log.last(f"commit.{subject.writer}")
         self._index = await asyncio.to_thread(self._open_index, state, now)
@@ -338,7 +338,7 @@ class Scrub:
             state.report(Loss(LossCause.INDEX, now, "the deduplication index differs from the log", readings=differing))
         state.started, state.finished = now, self._clock.now()
         await asyncio.to_thread(extents.write, subject.directory, state)
-        self._log_losses(state.losses[told:], now)
+        self._log_losses(state.losses[reported:], now)
         self._index = None
         return state
 

@@ -69,8 +69,8 @@ class SeriesNames:
     def number(self, device: str, variable: tuple[str, str], kind: int) -> int:
         """Return the number of a series, assigning one if it is new."""
         word = f"{device}\n{variable[0]}\n{variable[1]}\n{kind}"
-        found = self._number.get(word)
-        if found is None:
-            found = self._number[word] = len(self.names)
+        number = self._number.get(word)
+        if number is None:
+            number = self._number[word] = len(self.names)
             self.names.append(word)
-        return found
+        return number

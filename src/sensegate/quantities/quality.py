@@ -148,6 +148,8 @@ class Flag(IntFlag):
     """From a secondary source: another device is the authority for this property of the asset."""
     REDELIVERED = 1 << 20
     """The device sent the message again (DUP), and nothing identifies the reading: it may be there twice."""
+    PLACE = 1 << 21
+    """A coordinate outside of the division in which the device is registered."""
 
 
 class TimeQuality(IntEnum):

@@ -47,7 +47,7 @@ TABLE: dict[str, Unit] = {
     **_family("fraction", **{"[ppb]": F(1, 10**9), "10*3": F(10**3), "10*6": F(10**6), "um/m": F(1, 10**6)}),
     **_family("fraction", **{"mm/m": F(1, 10**3), "umol/mol": F(1, 10**6), "nmol/mol": F(1, 10**9)}),
     **_family("fraction", **{"g/kg": F(1, 10**3), "mg/kg": F(1, 10**6), "ug/kg": F(1, 10**9)}),
-    **_family("level", **{"dB": F(1), "B": F(10), "dB[SPL]": F(1)}),
+    **_family("level", **{"dB": F(1), "B": F(10), "dB[SPL]": F(1), "B[SPL]": F(10)}),
     **_family("level per length", **{"dB/m": F(1)}),
     **_family("angle", **{"deg": F(1), "rad": 180 / _PI, "mrad": 180 / _PI / 1000, "'": F(1, 60), "''": F(1, 3600)}),
     **_family("angle", gon=F(9, 10)),
@@ -248,11 +248,17 @@ ALIASES: dict[str, str] = {
     "dBA": "dB",
     "dB(A)": "dB",
     "dBm": "dB",
+    "count": "1",
+    "beats": "1",
+    "beat/min": "/min",
+    "bpm": "/min",
     "VA": "V.A",
     "kVA": "kV.A",
     "var": "V.A",
     "kvar": "kV.A",
+    "Ah": "A.h",
     "Wh": "W.h",
+    "kVAh": "kV.A.h",
     "kWh": "kW.h",
     "MWh": "MW.h",
     "VAh": "V.A.h",
@@ -278,7 +284,7 @@ _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _DEGREES = (("℃", "Cel"), ("°C", "Cel"), ("℉", "[degF]"), ("°F", "[degF]"), ("°", "deg"))
 
 _ANNOTATION = re.compile(r"(^|[./(])?\{[^{}]*\}")
-_ONE = re.compile(r"^1(?=/)|/1(?=$|[./)])")
+_UNITY = re.compile(r"^1(?=/)|/1(?=$|[./)])")
 _CARET = re.compile(r"(?<![0-9])(?:\^|\*\*)(?=-?[0-9])")
 
 
@@ -294,12 +300,16 @@ def ucum_code(unit: str) -> str:
     for sign, code in _DEGREES:
         text = text.replace(sign, code)
     text = _ANNOTATION.sub(lambda match: "" if match[1] is None else f"{match[1]}1", text)
-    text = _ONE.sub("", _CARET.sub("", text)) or "1"
+    text = _UNITY.sub("", _CARET.sub("", text)) or "1"
     return ALIASES.get(text, text)
 
 
 _BY_PROPERTY: dict[str, dict[str, str]] = {"度": {"temperature": "Cel", "energy": "kW.h"}}
 """Spelling whose unit depends on the property: spelling -> dimension of the property -> unit; otherwise an angle."""
+
+
+_LEVELS_OF_POWER = {"dB[mW]": 0.0, "dB[W]": 30.0}
+"""Level of power -> what makes dBm of it, in which properties hold levels of power (`rssi`)."""
 
 
 def dimension(unit: str) -> str:
@@ -328,6 +338,8 @@ def conversion(source: str, target: str) -> tuple[float, float]:
         if a.dimension != b.dimension:
             raise _mismatch(source, a.dimension, target, b.dimension)
         return float(a.scale / b.scale), float((a.offset - b.offset) / b.scale)
+    if target_code == "dB" and source_code in _LEVELS_OF_POWER:
+        return 1.0, _LEVELS_OF_POWER[source_code]
     left, right = _amount(source_code), _amount(target_code)
     if left.dimensions != right.dimensions:
         raise _mismatch(source, dimension(source_code), target, dimension(target_code))

@@ -57,7 +57,7 @@ class AccessRequests:
 
     def __init__(  # noqa: PLR0917 - the wiring hands in each once
         self,
-        shelf: RecordStore,
+        store: RecordStore,
         feeds: Feeds,
         catalogue: DatasetCatalogue,
         grants: Grants,
@@ -85,8 +85,8 @@ class AccessRequests:
         self._days_max = days_max
         self._retention_us = round(retention_days * DAY_US)
         self._centre = centre
-        self.bundles = Bundles(shelf, feeds, trail, clock)
-        self.applications: RecordTable[Application] = RecordTable(shelf, "application", Application)
+        self.bundles = Bundles(store, feeds, trail, clock)
+        self.applications: RecordTable[Application] = RecordTable(store, "application", Application)
 
     # ── applications ──────────────────────────────────────────────────────────────────────────────────
 

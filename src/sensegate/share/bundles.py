@@ -59,11 +59,11 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
 class Bundles:
     """All bundles of this gateway."""
 
-    def __init__(self, shelf: RecordStore, feeds: Feeds, trail: Trail, clock: Clock) -> None:
+    def __init__(self, store: RecordStore, feeds: Feeds, trail: Trail, clock: Clock) -> None:
         self._feeds = feeds
         self._trail = trail
         self._clock = clock
-        self.records: RecordTable[Bundle] = RecordTable(shelf, "bundle", Bundle)
+        self.records: RecordTable[Bundle] = RecordTable(store, "bundle", Bundle)
 
     def all(self) -> list[Bundle]:
         """Return all bundles, by name."""

@@ -228,9 +228,9 @@ class LastCode(msgspec.Struct, frozen=True):
 class DatasetCatalogue:
     """All catalogue entries of this gateway."""
 
-    def __init__(self, shelf: RecordStore) -> None:
-        self._last_codes: RecordTable[LastCode] = RecordTable(shelf, "code", LastCode)
-        self.records: RecordTable[CatalogueEntry] = RecordTable(shelf, "entry", CatalogueEntry)
+    def __init__(self, store: RecordStore) -> None:
+        self._last_codes: RecordTable[LastCode] = RecordTable(store, "code", LastCode)
+        self.records: RecordTable[CatalogueEntry] = RecordTable(store, "entry", CatalogueEntry)
 
     def find(self, feed: str) -> CatalogueEntry | None:
         """Return the entry of a feed; None: it has none."""

@@ -41,14 +41,14 @@ _Record = TypeVar("_Record", Application, Grant)
 class CentreRecords:
     """The centre's applications and grants for the data of a node, and the entries of other gateways."""
 
-    def __init__(self, shelf: RecordStore, feeds: Feeds, trail: Trail, ask: AskCentre, *, division: str) -> None:
+    def __init__(self, store: RecordStore, feeds: Feeds, trail: Trail, ask: AskCentre, *, division: str) -> None:
         self._feeds = feeds
         self._trail = trail
         self._ask = ask
         self._division = division
-        self.applications: RecordTable[Application] = RecordTable(shelf, "centre-application", Application)
-        self.grants: RecordTable[Grant] = RecordTable(shelf, "centre-grant", Grant)
-        self.entries: RecordTable[CatalogueEntry] = RecordTable(shelf, "centre-entry", CatalogueEntry)
+        self.applications: RecordTable[Application] = RecordTable(store, "centre-application", Application)
+        self.grants: RecordTable[Grant] = RecordTable(store, "centre-grant", Grant)
+        self.entries: RecordTable[CatalogueEntry] = RecordTable(store, "centre-entry", CatalogueEntry)
         """Catalogue entries of other gateways at the centre."""
 
     async def decide(self, principal: Principal, application: Application, decision: Decision) -> Application:

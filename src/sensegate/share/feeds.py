@@ -104,7 +104,7 @@ class FeedSelection(msgspec.Struct, frozen=True):
     """Filter applied to the masked values, so that no request can probe what the mask hides."""
 
     def wants_subject(self, subject: str) -> bool:
-        """Return whether an entry of this subject (``<kind>.<city>.<county|all|back>.<grade>``) may contain a match.
+        """Return whether an entry of this subject (``<kind>.<city>.<own|all|back>.<grade>``) may contain a match.
 
         A cheap test without false negatives; the columns decide.
         """
@@ -113,13 +113,12 @@ class FeedSelection(msgspec.Struct, frozen=True):
         word = _KIND_OF.get(kind)
         if word is None or (self.kinds and word not in self.kinds) or len(parts) != 3:
             return False
-        _city, county, grade = parts
-        if county in {"all", "back"}:
-            # An entry from the uplink spans several counties and grades, one of the return flow several counties.
-            return True
+        city, area, grade = parts
+        if area in {"all", "back"}:
+            return True  # of several grades
         if grade.isdigit() and int(grade) > self.grade_max:
             return False
-        return not self.divisions or any(county.startswith(code) or code.startswith(county) for code in self.divisions)
+        return not self.divisions or any(city.startswith(code) or code.startswith(city) for code in self.divisions)
 
 
 def outermost(codes: Iterable[str]) -> tuple[str, ...]:
@@ -200,8 +199,8 @@ class Feeds:
     """All feeds, in memory; `run` follows the bucket, so that every process sees a change within a second."""
 
     def __init__(self, bucket: Bucket, clock: Clock) -> None:
-        self._shelf = RecordStore(bucket, clock)
-        self._records: RecordTable[Feed] = RecordTable(self._shelf, "feed", Feed, prefix="")
+        self._store = RecordStore(bucket, clock)
+        self._records: RecordTable[Feed] = RecordTable(self._store, "feed", Feed, prefix="")
         self._records.on_change.append(lambda _before, _after: self._notify())
         self.on_change: list[Callable[[], None]] = []
         """Called after a feed has changed."""
@@ -212,11 +211,11 @@ class Feeds:
 
     async def open(self) -> None:
         """Load all feeds."""
-        await self._shelf.open()
+        await self._store.open()
 
     async def run(self) -> None:
         """Follow the changes of all processes until cancelled; survives losses of the engine."""
-        await self._shelf.run()
+        await self._store.run()
 
     def __iter__(self) -> Iterator[Feed]:
         """Iterate over all feeds by name, without regard to scope."""

@@ -118,7 +118,7 @@ class Grants:
 
     def __init__(
         self,
-        shelf: RecordStore,
+        store: RecordStore,
         feeds: Feeds,
         clock: Clock,
         *,
@@ -138,7 +138,7 @@ class Grants:
         self.is_core = core
         self._by_subscriber: dict[tuple[str, str], tuple[Grant, ...]] = {}
         self._quotas: dict[str, GrantQuota] = {}
-        self.records: RecordTable[Grant] = RecordTable(shelf, "grant", Grant)
+        self.records: RecordTable[Grant] = RecordTable(store, "grant", Grant)
         """Stored grants; `on_change` is called for every change by any process."""
         self.records.on_change.append(self._index)
 

@@ -119,14 +119,14 @@ class LatestReader:
         for start in range(0, len(numbers), _CHUNK):
             if start:
                 await asyncio.sleep(0)
-            found = list(self._masked(selection, numbers[start : start + _CHUNK]))
-            count = sum(len(part.rows) for part in found)
+            matching = list(self._masked(selection, numbers[start : start + _CHUNK]))
+            count = sum(len(part.rows) for part in matching)
             if count > room:
                 # The parts of several nodes interleave: cut at one number for all.
-                last = np.sort(np.concatenate([part.number for part in found]))[room]
-                parts += [cut for part in found if len((cut := _before(part, int(last))).rows)]
+                last = np.sort(np.concatenate([part.number for part in matching]))[room]
+                parts += [cut for part in matching if len((cut := _before(part, int(last))).rows)]
                 return parts, int(last)
-            parts += found
+            parts += matching
             room -= count
         return parts, None
 

@@ -80,17 +80,17 @@ async def open_push(
         Unavailable: the engine or a bucket is not reached.
     """
     clock, egress = core.clock, core.config.egress
-    offset_shelf, webhook_shelf = (
+    offset_store, webhook_store = (
         RecordStore(await core.bucket("lines"), clock),
         RecordStore(await core.bucket("sharing"), clock),
     )
-    offsets: RecordTable[CommittedOffset] = RecordTable(offset_shelf, "offset", CommittedOffset)
+    offsets: RecordTable[CommittedOffset] = RecordTable(offset_store, "offset", CommittedOffset)
     consumers = ActiveConsumers(clock, lambda: share.reader.end)
     makers = _SubscriptionMaker(core, share, tokens, offsets, consumers)
     poster = await stack.enter_async_context(WebhookPublisher(Egress(egress.allow), clock, timeout_s=egress.timeout_s))
     webhook_subscriptions = PushSubscriptions(partial(makers.subscription, poster))
     webhooks = Webhooks(
-        webhook_shelf,
+        webhook_store,
         offsets,
         webhook_subscriptions,
         poster,
@@ -98,8 +98,8 @@ async def open_push(
         clock,
         may_see_token=partial(_may_see_token, tokens),
     )
-    await offset_shelf.open()
-    await webhook_shelf.open()
+    await offset_store.open()
+    await webhook_store.open()
 
     def has_owner(subscription: str) -> bool:
         grant, dash, _ = subscription.rpartition("-")
@@ -113,8 +113,8 @@ async def open_push(
         authorize=clients.authorize,
         tasks={
             "orphaned offsets": clean_up.run,
-            "offset records": offset_shelf.run,
-            "webhook records": webhook_shelf.run,
+            "offset records": offset_store.run,
+            "webhook records": webhook_store.run,
             "webhooks": webhook_subscriptions.run,
             **clients.tasks,
         },

@@ -93,7 +93,7 @@ class Sharing:
         feeds: Feeds,
         usage: Bucket,
         trail: Trail,
-        shelf: RecordStore,
+        store: RecordStore,
         clock: Clock,
         *,
         subscriber: Callable[[str, Principal], Scope],
@@ -106,7 +106,7 @@ class Sharing:
     ) -> None:
         """Build the stage; `open` loads it.
 
-        `usage` stores counts, `shelf` entries, applications and grants; `signing` signs usage statements; `centre`: of
+        `usage` stores counts, `store` entries, applications and grants; `signing` signs usage statements; `centre`: of
         a node, its centre.
 
         `subscriber` as in `AccessRequests`, `measured` as in `CatalogueAccess`.
@@ -116,16 +116,16 @@ class Sharing:
         self.feeds = feeds
         policy = policy or SharingPolicy()
         self.metering = Metering(usage, clock, quota_left=self.quota_left, retention_days=policy.retention_days)
-        self.catalogue = DatasetCatalogue(shelf)
+        self.catalogue = DatasetCatalogue(store)
         self.grants = Grants(
-            shelf,
+            store,
             feeds,
             clock,
             demands_grant=self.catalogue.demands_grant,
             used=self.metering.used,
             core=self.catalogue.is_core,
         )
-        records = CentreRecords(shelf, feeds, trail, centre.ask, division=centre.member) if centre else None
+        records = CentreRecords(store, feeds, trail, centre.ask, division=centre.member) if centre else None
         self.upward = (
             NodeFederation(feeds, self.catalogue, records, centre.ask, clock, measured=measured)
             if centre and records
@@ -133,7 +133,7 @@ class Sharing:
         )
         """Synchronises the catalogue of a node with that of its centre; None at a centre."""
         self.access = AccessRequests(
-            shelf,
+            store,
             feeds,
             self.catalogue,
             self.grants,
@@ -146,7 +146,7 @@ class Sharing:
             retention_days=policy.retention_days,
         )
         self.trail = trail
-        self.shelf = shelf
+        self.store = store
         self.server = FeedServer(reader, masks=masks, page_max=page_max)
         self.catalogue_access = CatalogueAccess(
             self.catalogue,
@@ -168,7 +168,7 @@ class Sharing:
     async def open(self, end: int | None = None) -> None:
         """Load feeds, grants, counts and hourly ledgers; `end`: last sequence of the log when this process began."""
         await self.feeds.open()
-        await self.shelf.open()
+        await self.store.open()
         await self.metering.open()
         self._start_sequence = await self.hourly.open(self.reader.log.epoch, end)
         self.hourly.attach(self.reader)
@@ -202,7 +202,7 @@ class Sharing:
             group.create_task(self.reader.run(self._start_sequence), name="share.reader")
             group.create_task(self.hourly.run(), name="share.hourly")
             group.create_task(self.feeds.run(), name="share.feeds")
-            group.create_task(self.shelf.run(), name="share.shelf")
+            group.create_task(self.store.run(), name="share.shelf")
             group.create_task(self.access.run(), name="share.access")
             group.create_task(self.metering.run(), name="share.metering")
 

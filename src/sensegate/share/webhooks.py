@@ -97,7 +97,7 @@ class Webhooks:
 
     def __init__(  # noqa: PLR0917 - the wiring hands in each once
         self,
-        shelf: RecordStore,
+        store: RecordStore,
         offsets: RecordTable[CommittedOffset],
         subscriptions: PushSubscriptions,
         transport: PushTransport,
@@ -114,7 +114,7 @@ class Webhooks:
         self._may_see_token = may_see_token
         self._ended: frozenset[str] = frozenset()
         """Ids of the webhooks whose token had ended at the last check."""
-        self.records: RecordTable[Webhook] = RecordTable(shelf, "webhook", Webhook)
+        self.records: RecordTable[Webhook] = RecordTable(store, "webhook", Webhook)
         self.records.on_change.append(self._changed)
 
     def _changed(self, before: Webhook | None, after: Webhook | None) -> None:

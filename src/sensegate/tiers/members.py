@@ -229,7 +229,7 @@ class Members:
             fingerprint: SHA-256 (hex) of the certificate of the centre's HTTP side; it is part of each code, so that a
                 node gives its secret to no other server.
         """
-        self._shelf = RecordStore(bucket, clock)
+        self._store = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
         self._home = home
@@ -242,7 +242,7 @@ class Members:
         """One join at a time chooses and takes a slot."""
         self._fingerprint = fingerprint
         self._stored: RecordTable[StoredMember] = RecordTable(
-            self._shelf, "node", StoredMember, prefix="", packed=True, revised=_revised
+            self._store, "node", StoredMember, prefix="", packed=True, revised=_revised
         )
         self._stored.on_change.append(self._changed)
         self.on_change: list[Callable[[NodeMember], None]] = []
@@ -544,11 +544,11 @@ class Members:
 
     async def load(self) -> None:
         """Read the whole bucket; `watch` then follows its changes."""
-        await self._shelf.open()
+        await self._store.open()
 
     async def watch(self) -> None:
         """Apply the changes of every process until cancelled, also after losses of the engine."""
-        await self._shelf.run()
+        await self._store.run()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition on the members holds; it is checked after every change."""

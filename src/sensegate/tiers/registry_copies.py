@@ -91,7 +91,7 @@ class RegistryUploader:
         self._buckets = dict(buckets)
         self._ask = ask
         self._clock = clock
-        self._life = log_epoch
+        self._epoch = log_epoch
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
@@ -109,14 +109,14 @@ class RegistryUploader:
             subscription = await self._nc.subscribe("$KV.>", cb=on_change)
         try:
             at = decode_at(await self._ask("copied", b""))
-            revisions = dict(at.revisions) if at.log_epoch == self._life else {}
+            revisions = dict(at.revisions) if at.log_epoch == self._epoch else {}
             while True:
                 self._changed.clear()
                 began, before = self._clock.now(), dict(revisions)
                 for name, bucket in self._buckets.items():
                     revisions[name] = await self._send(name, bucket, revisions.get(name, 0))
                 if revisions != before:
-                    await self._ask("copy", _encode(RegistryRows(self._life, "", [], 0, complete_until=began)))
+                    await self._ask("copy", _encode(RegistryRows(self._epoch, "", [], 0, complete_until=began)))
                 try:
                     async with asyncio.timeout(POLL_S):
                         await self._changed.wait()
@@ -137,7 +137,7 @@ class RegistryUploader:
                     break
                 part.append(row)
             pairs = [(row.key, row.value) for row in part]
-            await self._ask("copy", _encode(RegistryRows(self._life, name, pairs, part[-1].revision)))
+            await self._ask("copy", _encode(RegistryRows(self._epoch, name, pairs, part[-1].revision)))
             after = part[-1].revision
         return after
 

@@ -116,25 +116,21 @@ async def _invite(call: Call) -> JoinCode:
 async def _join(call: Call) -> JoinAnswer:
     join = call.part(JOIN)
     request = await call.body(JoinRequest)
-    address = call.request.remote or ""
-    call.auth_failures.demand_not_blocked(address)
     try:
         return await join(request.code, request.version, request.log_epoch)
     except PermissionDenied as why:
         if not why.authenticated:
-            call.auth_failures.record(address)
+            call.auth_failures.record("join", call.address)
         raise
 
 
 async def _leave(call: Call) -> MembershipRow:
     body = await call.body(LeaveRequest)
     members = _members(call)
-    address = call.request.remote or ""
-    call.auth_failures.demand_not_blocked(address)
     try:
         return _membership_row(await members.leave(call.path("member"), body.secret))
     except PermissionDenied:
-        call.auth_failures.record(address)
+        call.auth_failures.record(f"node {call.path('member')}", call.address)
         raise
 
 

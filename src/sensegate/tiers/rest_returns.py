@@ -25,7 +25,7 @@ class ReturnProgress(msgspec.Struct, frozen=True):
 class ReturnTransfer(Protocol):
     """Return flow by files, at a node or at a centre."""
 
-    async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
+    async def export(self, division: str, epoch: str, after: int) -> tuple[bytes, str]:
         """Return a signed file of the rows that go back to a node after a position, and the position where it ends."""
         ...
 
@@ -48,12 +48,12 @@ def _transfer(call: Call) -> ReturnTransfer:
 async def _export(call: Call) -> web.StreamResponse:
     division = call.deps.divisions.check(call.path("division"))[0]
     demand(call.principal, Action.CHANGE_NODES, division)
-    life, _, after = call.text("after").rpartition(":")
-    if after and not (after.isascii() and after.isdigit() and len(after) < 20 and life):
+    epoch, _, after = call.text("after").rpartition(":")
+    if after and not (after.isascii() and after.isdigit() and len(after) < 20 and epoch):
         raise BadRequest(
             f"query: after: '{call.text('after')[:60]}' is no place; `sensegate return offset` at the node says it"
         )
-    body, until = await _transfer(call).export(division, life, int(after or 0))
+    body, until = await _transfer(call).export(division, epoch, int(after or 0))
     await call.deps.audit.record(call.principal, "return.export", division, after={"until": until})
     name = f"return-{division}-{until.rpartition(':')[2]}.sgr"
     return web.Response(

@@ -1,6 +1,6 @@
 """Return flow (数据回流), the centre's side: readings of a node's area that reached the centre go back to that node.
 
-Readings that come to the centre from other systems are committed under ``readings.<city>.<county>.<grade>``; those
+Readings that come to the centre from other systems are committed under ``readings.<city>.own.<grade>``; those
 forwarded by nodes are stored under ``all``, and never go back. A node asks for the rows after a position; asking for
 more acknowledges those before.
 """

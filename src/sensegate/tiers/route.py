@@ -138,8 +138,8 @@ async def restore(config: Config, clock: Clock, link: membership.StoredLink, buc
         PermissionDenied: the centre refuses this node.
     """
     others = config.uplink.other_centres
-    for turn in itertools.count():
-        route = route_of_turn(joined_route(link, config.uplink), config.uplink, turn)
+    for attempt in itertools.count():
+        route = route_of_turn(joined_route(link, config.uplink), config.uplink, attempt)
         try:
             connection = await connect_to_centre(route)
             try:

@@ -157,10 +157,10 @@ class Packer(msgspec.Struct, frozen=True):
         if only is None or only.kind == PartKind.LEDGER:
             parts += self._ledger_parts(counts)
         if only is None or only.kind == PartKind.SEQUENCES:
-            life = numbered[0].epoch if numbered else ""
+            epoch = numbered[0].epoch if numbered else ""
             parts += [
                 SpanPart(PartKind.SEQUENCES, payload)
-                for payload in sequences.encode_parts(life, sequences.merged(numbered), self.span_bytes_max)
+                for payload in sequences.encode_parts(epoch, sequences.merged(numbered), self.span_bytes_max)
             ]
         return PackedSpan(parts, entries[-1].sequence, forwarded, left_out)
 

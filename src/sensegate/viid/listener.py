@@ -277,8 +277,6 @@ class ViidListener:
         if not header:
             raise self._challenge(code, "authentication required: answer the digest challenge")
         now, address = self.deps.clock.monotonic(), self._address(request)
-        if remaining_s := self._addresses.left_s("", address, now):
-            raise Overloaded("too many wrong passwords from this address", retry_after_s=remaining_s)
         devices: list[Device] = []
         named = code
 
@@ -303,8 +301,12 @@ class ViidListener:
         except DigestError as why:
             if why.wrong:
                 metrics.PERMISSION_DENIED.labels("viid").inc()
-                self._addresses.failed("", address, now)
                 self.lockouts.failed(named, address, now)
+                self._addresses.failed("", address, now)
+                # After the check: wrong passwords of others never lock out a device with the right one.
+                if remaining_s := self._addresses.left_s("", address, now):
+                    text = "too many wrong passwords from this address; wait"
+                    raise Overloaded(text, retry_after_s=remaining_s) from why
             raise self._challenge(code, why.why, stale=why.stale) from why
         self.lockouts.passed(user, address)
         return devices[0]
@@ -394,13 +396,13 @@ class ViidListener:
         return _Requester(code, device, session, superior)
 
     def _time(self) -> bytes:
-        told = {
+        answer = {
             "VIIDServerID": self.deps.config.server_id,
             "TimeMode": "1",
             "LocalTime": answers.format_beijing(self.deps.clock.now()),
             "TimeZone": self.deps.config.time_zone,
         }
-        return msgspec.json.encode({"SystemTimeObject": told})
+        return msgspec.json.encode({"SystemTimeObject": answer})
 
     # ── objects ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -462,11 +464,11 @@ class ViidListener:
             return answers.encode_status_list(path, await self.deps.orders.remove(peer, names[:1_000]), now)
         with self._requests.held(peer):
             payload = await self._body(request, SYSTEM_BYTES_MAX * 16, sender=peer)
-            told = await self.deps.orders.update(peer, payload)
+            results = await self.deps.orders.update(peer, payload)
         return (
-            answers.encode_status(path, answers.combine_results(told), now)
+            answers.encode_status(path, answers.combine_results(results), now)
             if rest
-            else answers.encode_status_list(path, told, now)
+            else answers.encode_status_list(path, results, now)
         )
 
     # ── bodies ───────────────────────────────────────────────────────────────────────────────────────

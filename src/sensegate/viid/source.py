@@ -53,7 +53,7 @@ class ViidSource(PushSource):
         self,
         limits: IngestConfig,
         clock: Clock,
-        veil: Pseudonymiser,
+        pseudonymiser: Pseudonymiser,
         owner: Owner,
         adopt: Callable[[Device, Sequence[CatalogueRecord]], Awaitable[None]],
         *,
@@ -65,14 +65,14 @@ class ViidSource(PushSource):
         Args:
             limits: limits of the intake.
             clock: gives the time of arrivals.
-            veil: pseudonymises plates and free ids.
+            pseudonymiser: pseudonymises plates and free ids.
             owner: finds the device of a camera's code.
             adopt: takes the catalogue entries of a body, before its objects are processed.
             trusts: whether unknown cameras in a sender's objects are registered behind it.
             timeout_s: time limit for a commit.
         """
         super().__init__(FORMAT, limits, clock)
-        self._veil = veil
+        self._pseudonymiser = pseudonymiser
         self._owner = owner
         self._adopt = adopt
         self._trusts = trusts
@@ -92,11 +92,13 @@ class ViidSource(PushSource):
             metrics.LIMIT_HITS.labels("depth_messages_max").inc()
             raise Overloaded("too many messages are waiting for their commit; try again")
         try:
-            redacted = redact_body(payload, sender.alias or sender.id, self._veil, self._clock.now())
+            redacted = redact_body(payload, sender.alias or sender.id, self._pseudonymiser, self._clock.now())
             if kinds and any(element.kind not in kinds and not element.inside for element in redacted.objects):
                 raise Rejected("schema", f"holds other objects than {', '.join(sorted(kinds))}")  # noqa: TRY301
         except Rejected as why:
-            await self._committed([self._put(sender, stored.encode_withheld(FORMAT, payload, why, self._veil))])
+            await self._committed(
+                [self._put(sender, stored.encode_withheld(FORMAT, payload, why, self._pseudonymiser))]
+            )
             raise
         entries = [element.record for element in redacted.objects if isinstance(element.record, CatalogueRecord)]
         if self._trusts(sender):

@@ -55,7 +55,7 @@ class ViidSubordinate:
         *,
         receive: Callable[[], str],
         adopt: Callable[[bytes], Awaitable[None]],
-        roll: Callable[[float, float], float] = random.uniform,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         """Create the subscriber of a platform.
 
@@ -66,7 +66,7 @@ class ViidSubordinate:
             clock: gives the time.
             receive: returns the address of our own listener.
             adopt: takes a catalogue of the platform, as received.
-            roll: returns a random number between two bounds, for the jitter.
+            uniform: returns a random number between two bounds, for the jitter.
         """
         self._adopt = adopt
         self.config = config
@@ -74,7 +74,7 @@ class ViidSubordinate:
         self._bucket = bucket
         self._clock = clock
         self._receive = receive
-        self._roll = roll
+        self._uniform = uniform
         self._wake = asyncio.Event()
         self.desired: DesiredSubscription | None = None
         self._confirmed: DesiredSubscription | None = None
@@ -117,11 +117,11 @@ class ViidSubordinate:
                 _log.warning("VIID: subordinate platform not reachable", device=desired.device, reason=str(why))
             self.problem = str(why)
             metrics.RESTARTS.labels("viid subordinate").inc()
-            return self._roll(0.5, 1.5)
+            return self._uniform(0.5, 1.5)
         if result.code != OK:
             self.problem = f"the platform refuses the subscription: status code {result.code}"
             _log.warning("VIID: subscription refused", device=desired.device, code=result.code)
-            return self._roll(20.0, 40.0)
+            return self._uniform(20.0, 40.0)
         is_new = self._confirmed != desired
         self.problem, self._confirmed = "", desired
         if is_new and not desired.cancelled:

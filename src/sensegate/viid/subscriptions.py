@@ -33,7 +33,7 @@ _log = structlog.get_logger("viid")
 class SubscriptionOffset(msgspec.Struct, frozen=True):
     """The committed offset of a subscription."""
 
-    life: str
+    epoch: str
     """Epoch of the log, because sequences of different logs are not comparable."""
     sequence: int
     """Sequence of the last entry that was sent completely."""
@@ -90,8 +90,8 @@ class ViidSubscriptions:
 
     def listed(self, peer: str) -> bytes:
         """Return the peer's subscriptions as an envelope."""
-        found = [subscription_fields(self._as_of_now(order)) for order in self.of_peer(peer)]
-        return msgspec.json.encode({"SubscribeListObject": {"SubscribeObject": found}})
+        subscriptions = [subscription_fields(self._as_of_now(order)) for order in self.of_peer(peer)]
+        return msgspec.json.encode({"SubscribeListObject": {"SubscribeObject": subscriptions}})
 
     def _as_of_now(self, order: ViidSubscription) -> ViidSubscription:
         over = order.status == ACTIVE and order.end <= self._clock.now()
@@ -155,7 +155,7 @@ class ViidSubscriptions:
         offset = self._offsets.get((order.peer, order.id))
         if offset is None:
             return SubscriptionOffset(self._log.epoch, order.sequence)
-        if offset.life != self._log.epoch:
+        if offset.epoch != self._log.epoch:
             return SubscriptionOffset(self._log.epoch, 0, notices=offset.notices, objects=offset.objects)
         return offset
 

@@ -76,9 +76,9 @@ class ViidSuperior:
         catalogue: ViidCatalogue,
         clock: Clock,
         code_of: CodeOf,
-        roll: Callable[[float, float], float] = random.uniform,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """`roll` returns a random number between two bounds, for the jitter."""
+        """`uniform` returns a random number between two bounds, for the jitter."""
         self.config = config
         self._client = client
         self._orders = orders
@@ -86,7 +86,7 @@ class ViidSuperior:
         self._catalogue = catalogue
         self._clock = clock
         self._code_of = code_of
-        self._roll = roll
+        self._uniform = uniform
         self._peer_ids = dict(pair.split("=", 1) for pair in config.id_map)
         self._known_cameras: set[str] = set()
         """Cameras that were sent since the registration."""
@@ -116,7 +116,7 @@ class ViidSuperior:
                 attempt = 0 if self._clock.monotonic() - started > 60 else min(attempt + 1, 16)
                 longest_s = min(self.config.backoff_max_s, 0.25 * 2**attempt)
                 metrics.RESTARTS.labels("viid superior").inc()
-                await self._clock.sleep(self._roll(longest_s / 2, longest_s))
+                await self._clock.sleep(self._uniform(longest_s / 2, longest_s))
         finally:
             if self.problem == "":
                 with contextlib.suppress(SensegateError, TimeoutError):
@@ -142,7 +142,7 @@ class ViidSuperior:
 
     async def _keep_alive(self) -> None:
         while True:
-            await self._clock.sleep(self._roll(0.8, 1.0) * self.config.keepalive_s)
+            await self._clock.sleep(self._uniform(0.8, 1.0) * self.config.keepalive_s)
             await self._client.keepalive()
 
     async def _send_catalogue(self) -> None:
@@ -360,7 +360,7 @@ class ViidSuperior:
             if result.code == answers.OK:
                 metrics.VIID_SENT.labels("0").inc(len(names))
                 return True
-            await self._clock.sleep(self._roll(0.1, 0.2) * 2**attempt)
+            await self._clock.sleep(self._uniform(0.1, 0.2) * 2**attempt)
             if result.code in answers.RETRYABLE:
                 raise Unavailable("the superior platform is busy")
         metrics.VIID_SENT.labels(str(result.code)).inc(len(names))

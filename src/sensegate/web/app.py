@@ -19,14 +19,14 @@ import structlog
 from aiohttp import web
 
 from sensegate import metrics
-from sensegate.authority.scope import Action, Role, demand
+from sensegate.authority.attempts import FailedAttempts
+from sensegate.authority.scope import Action, Role, allows, demand
 from sensegate.config import TlsConfig
 from sensegate.errors import ConfigError, Conflict, Overloaded, SensegateError, Unavailable
 from sensegate.web import (
     accounting,
     applications,
     audit,
-    auth,
     catalogue,
     devices,
     drafts,
@@ -100,11 +100,17 @@ async def _ready(call: Call) -> web.Response:
 
 
 async def _metrics(call: Call) -> web.StreamResponse:
-    if call.deps.config.metrics == "token":
-        call.identify()
+    access, is_named = call.deps.config.metrics, True
+    if access != "open":
+        if access == "token" or "Authorization" in call.request.headers:
+            call.identify()
+            is_named = allows(call.principal, Action.READ_LEDGER, call.deps.division)
+        else:
+            is_named = False
+    if access == "token":
         demand(call.principal, Action.READ_LEDGER, call.deps.division)
     return web.Response(
-        body=prometheus_client.generate_latest(metrics.REGISTRY),
+        body=metrics.exposition(is_named=is_named),
         headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST},
     )
 
@@ -133,7 +139,7 @@ _OPERATIONS = (
         method="GET",
         path="/metrics",
         handler=_metrics,
-        summary="Prometheus metrics: aggregate counts without names of devices or subscribers.",
+        summary="Prometheus metrics; those that name devices, feeds or nodes need a token that may see them all.",
         tag="gateway",
         token=False,
         is_essential=True,
@@ -170,7 +176,7 @@ class Web:
         """`routes`: all operations, see `flow.ROUTES`."""
         self.deps = deps
         self._routes = routes
-        self._guesses = auth.AuthFailures(deps.clock)
+        self._guesses = FailedAttempts(deps.clock)
         self._requests = CallerQuota("web.requests_per_caller_max", "requests", deps.config.requests_per_caller_max)
         self._streams = CallerQuota("web.streams_per_caller_max", "streams", deps.config.streams_per_caller_max)
         self._listener = HttpListener(

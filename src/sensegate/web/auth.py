@@ -1,4 +1,6 @@
-"""Authentication: bearer tokens, sessions of people, credentials of devices; failures are limited by address.
+"""Authentication: bearer tokens, sessions of people, credentials of devices.
+
+A wrong secret slows down its own id at its address; a right one is never refused for failures of others.
 
 A browser sends the session cookie with every request, whatever page makes it: a change authenticated by cookie
 therefore needs the CSRF token of the session, and a request of a foreign page is rejected by its `Origin`.
@@ -8,67 +10,36 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections import OrderedDict
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from sensegate import metrics
+from sensegate.authority.attempts import FailedAttempts
 from sensegate.authority.scope import Principal, Role, Scope
-from sensegate.clock import Clock
-from sensegate.errors import Overloaded, PermissionDenied
+from sensegate.errors import PermissionDenied
 from sensegate.model import Device
+from sensegate.web.addresses import client_address
 from sensegate.web.deps import WebDependencies
 
-FAILURES_MAX = 20
-"""Failures of one address within `WINDOW_S` after which it is blocked."""
-WINDOW_S = 60.0
-_ADDRESSES_MAX = 10_000
 CSRF = "X-CSRF-Token"
 BACKGROUND = "X-Background"
 """Header of periodic requests of a page, which do not keep an idle session alive."""
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
-class AuthFailures:
-    """Failed authentications by address."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
-
-    def demand_not_blocked(self, address: str) -> None:
-        """Return if the address is not blocked. Raises `Overloaded`."""
-        began, count = self._failures.get(address, (0.0, 0))
-        left = began + WINDOW_S - self._clock.monotonic()
-        if count >= FAILURES_MAX and left > 0:
-            metrics.LIMIT_HITS.labels("http_failures").inc()
-            raise Overloaded("too many failed authentications from your address; wait", retry_after_s=left)
-
-    def record(self, address: str) -> None:
-        """Record a failed authentication."""
-        metrics.PERMISSION_DENIED.labels("http").inc()
-        now = self._clock.monotonic()
-        began, count = self._failures.pop(address, (now, 0))
-        self._failures[address] = (began, count + 1) if now - began < WINDOW_S else (now, 1)
-        while len(self._failures) > _ADDRESSES_MAX:
-            self._failures.popitem(last=False)
-
-
-def caller(request: web.Request, deps: WebDependencies, failures: AuthFailures) -> Principal:
+def caller(request: web.Request, deps: WebDependencies, failures: FailedAttempts) -> Principal:
     """Return the principal of the request's bearer token or session.
 
     Raises:
         PermissionDenied: none, or a wrong, revoked or expired one; by cookie: a page of others, or without the CSRF
             text.
-        Overloaded: the address is blocked after too many failures.
+        Overloaded: it is wrong, as were too many before it.
     """
     scheme, credential = _authorization(request)
     cookie = request.cookies.get(cookie_name(deps), "") if deps.people and not scheme else ""
     if scheme != "bearer" and not cookie:
         raise PermissionDenied("send `Authorization: Bearer TOKEN`", authenticated=False)
-    address = request.remote or ""
-    failures.demand_not_blocked(address)
     try:
         if deps.people and (cookie or credential.startswith("ss_")):
             used = BACKGROUND not in request.headers
@@ -76,7 +47,8 @@ def caller(request: web.Request, deps: WebDependencies, failures: AuthFailures) 
         else:
             return deps.tokens.verify(credential)
     except PermissionDenied:
-        failures.record(address)
+        named = credential.split("_", 2)[1] if credential.startswith("sg_") else ""
+        failures.record(named, client_address(request, deps.config))
         raise
     if cookie:
         demand_same_origin(request)
@@ -106,17 +78,15 @@ def demand_same_origin(request: web.Request) -> None:
 
 
 def device_of(
-    request: web.Request, name: str, deps: WebDependencies, failures: AuthFailures
+    request: web.Request, name: str, deps: WebDependencies, failures: FailedAttempts
 ) -> tuple[Device, Principal]:
     """Return the device `name` if the request has its credential (Basic id:password, or Bearer password).
 
     Raises:
         PermissionDenied: wrong credential, disabled or unknown device (not distinguished), or that of another device.
-        Overloaded: the address is blocked after too many failures.
+        Overloaded: it is wrong, as were too many before it.
     """
     scheme, credential = _authorization(request)
-    address = request.remote or ""
-    failures.demand_not_blocked(address)
     user, password = name, credential
     if scheme == "basic":
         try:
@@ -125,7 +95,7 @@ def device_of(
             user, password = "", ""
     verified = deps.devices.verify(user, password) if scheme in {"basic", "bearer"} else None
     if verified is None:
-        failures.record(address)
+        failures.record(f"device {user}", client_address(request, deps.config))
         raise PermissionDenied("send the credential of the device: Basic id:password", authenticated=False)
     authenticated, _ = verified
     if name != authenticated.id:

@@ -55,7 +55,7 @@ async def _list(call: Call) -> listing.RowPage[DeviceRow]:
         return listing.page_of(call, _without_division(call, rows), DeviceRow, "id")
     states = frozenset(_state(word) for word in call.values("state"))
     limit = call.integer("limit", 1_000, deps.config.page_max)
-    found = deps.devices.list(
+    devices = deps.devices.list(
         scope,
         states=states,
         profile=call.text("profile"),
@@ -65,8 +65,8 @@ async def _list(call: Call) -> listing.RowPage[DeviceRow]:
         after=call.text("after"),
         limit=limit + 1,
     )
-    rows = [_row(call, device) for device in found[:limit]]
-    return listing.RowPage(rows, found[limit - 1].id if len(found) > limit else "", deps.devices.count(scope))
+    rows = [_row(call, device) for device in devices[:limit]]
+    return listing.RowPage(rows, devices[limit - 1].id if len(devices) > limit else "", deps.devices.count(scope))
 
 
 def _without_division(call: Call, rows: list[DeviceRow]) -> list[DeviceRow]:
@@ -91,6 +91,7 @@ async def _create(call: Call) -> DeviceCredential:
     device = Device(**{**msgspec.structs.asdict(body), "secondary": False})
     assets = call.find_part(ASSETS)
     if assets and (source := assets.current_authority(device)):
+        source = _name_of_source(call, source)
         _demand_one_source(device.asset, source, shadow=shadow)
     device = msgspec.structs.replace(device, secondary=bool(source) if shadow is None else shadow)
     password = await call.deps.devices.add(device, by=call.principal)
@@ -99,6 +100,14 @@ async def _create(call: Call) -> DeviceCredential:
         warning = f"{source} is the source of {device.asset}; this device is a secondary source: compared, in no feed"
         credential = msgspec.structs.replace(credential, warnings=[warning, *credential.warnings])
     return credential
+
+
+def _name_of_source(call: Call, source: str) -> str:
+    """Return the id of the source of an asset, as far as the caller may know it."""
+    devices = call.deps.devices
+    device = devices.record(devices.find(source))
+    visible = allows(call.principal, Action.READ_REGISTRY, device.division, device.department)
+    return source if visible else "a device outside your scope"
 
 
 def _demand_one_source(asset: str, source: str, *, shadow: bool | None) -> None:
@@ -200,7 +209,7 @@ async def _change(call: Call) -> DeviceRow:
     if wanted.get("secondary") is False and (assets := call.find_part(ASSETS)):
         asset = wanted.get("asset", present.asset)
         if source := assets.current_authority(msgspec.structs.replace(present, asset=asset)):
-            _demand_one_source(asset, source, shadow=False)
+            _demand_one_source(asset, _name_of_source(call, source), shadow=False)
     if wanted:
         present = await devices.change(msgspec.structs.replace(present, **wanted), revision=revision, by=by)
     if state == "disabled":

@@ -101,7 +101,7 @@ def _since(call: Call) -> int:
 
 
 async def _shapes(call: Call) -> listing.RowPage[ShapeRow]:
-    found = await _unknown(call).shapes(_since(call))
+    shapes = await _unknown(call).shapes(_since(call))
     rows = [
         ShapeRow(
             shape.id,
@@ -119,7 +119,7 @@ async def _shapes(call: Call) -> listing.RowPage[ShapeRow]:
             shape.port,
             shape.maker,
         )
-        for shape in found
+        for shape in shapes
     ]
     return listing.RowPage(rows)
 
@@ -128,20 +128,20 @@ async def _learn(call: Call) -> DraftText:
     wanted = await call.body(NewDraft)
     if not wanted.topic and not wanted.shape:
         raise BadRequest("body: give `topic` or `shape`")
-    found = await _unknown(call).draft(_since(call), topic=wanted.topic, shape=wanted.shape, profile=wanted.profile)
-    if found is None:
+    draft = await _unknown(call).draft(_since(call), topic=wanted.topic, shape=wanted.shape, profile=wanted.profile)
+    if draft is None:
         raise NotFound("there is no such message in this time; give an earlier `since`")
     return DraftText(
-        found.profile,
-        found.text,
-        found.messages,
-        found.topics[:1_000],
+        draft.profile,
+        draft.text,
+        draft.messages,
+        draft.topics[:1_000],
         [
             GuessRow(field, guess.property, guess.unit, guess.scale, guess.reason, guess.sure)
-            for field, guess in found.recognised
+            for field, guess in draft.recognised
         ],
-        [GuessRow(field, reason=why) for field, why in found.unrecognised],
-        found.problem,
+        [GuessRow(field, reason=why) for field, why in draft.unrecognised],
+        draft.problem,
     )
 
 

@@ -96,7 +96,7 @@ async def _list(call: Call) -> listing.RowPage[PersonRow]:
     return listing.page_of(call, [_row(person) for person in _people(call).list(call.principal)], PersonRow, "id")
 
 
-async def _one(call: Call) -> PersonRow:
+async def _person(call: Call) -> PersonRow:
     return _row(_people(call).get(call.path("person"), call.principal))
 
 
@@ -167,7 +167,7 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{API}/people/{{person}}",
-        handler=_one,
+        handler=_person,
         summary="Get an account; everybody may get their own.",
         tag="people",
         response=PersonRow,

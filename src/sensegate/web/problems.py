@@ -41,9 +41,9 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 class BadRequest(SensegateError):
     """Invalid request (400, or another 4xx given in `status`)."""
 
-    def __init__(self, what: str, *, status: int = 400) -> None:
+    def __init__(self, problem: str, *, status: int = 400) -> None:
         self.status = status
-        super().__init__(what)
+        super().__init__(problem)
 
 
 _STATUS: tuple[tuple[type[SensegateError], int], ...] = (

@@ -85,7 +85,7 @@ class VersionRow(msgspec.Struct, frozen=True):
     """``canary``, ``shadow`` or empty."""
     origin: str
     """Scope that proposed it: a division, or division/department."""
-    made: str
+    created: str
     made_by: str
     changed: str
     note: str
@@ -200,7 +200,7 @@ class JobRow(msgspec.Struct, frozen=True):
     by: str
     started: str
     ended: str
-    said: str
+    problem: str
     report: ComparisonReport | None = None
     """Report of a completed comparison."""
 
@@ -208,7 +208,7 @@ class JobRow(msgspec.Struct, frozen=True):
 class NewReprocessing(Body, frozen=True):
     """Order to decode recorded messages again, by the version in force for each device."""
 
-    what: Literal["raw", "quarantine", "both"] = "both"
+    selection: Literal["raw", "quarantine", "both"] = "both"
     """Decoded messages, quarantined messages, or both."""
     devices: Annotated[list[DeviceId], msgspec.Meta(max_length=2_000)] = msgspec.field(default_factory=list)
     target: Target = ""
@@ -226,13 +226,13 @@ class ReprocessingRow(msgspec.Struct, frozen=True):
     """Progress, 0 to 1."""
     since: str
     until: str
-    what: str
+    selection: str
     devices: list[str]
     target: str
     by: str
-    made: str
+    created: str
     ended: str
-    said: str
+    problem: str
     source: str
     """Source under which the ledger counts it."""
     messages: int

@@ -39,7 +39,7 @@ _AUDITED_DIFFERENCES = 50
 
 
 RELEASES = PartKey[Releases]("releases", absent="this gateway keeps no versions of profiles")
-COMPARISONS = PartKey[VersionComparisons]("studies", absent="this gateway compares no versions")
+COMPARISONS = PartKey[VersionComparisons]("comparisons", absent="this gateway compares no versions")
 IN_FORCE = PartKey[Callable[[], Awaitable[bool]]]("in force", absent="this gateway keeps no versions of profiles")
 """Returns True once all decisions on profiles are in force in this process, False after a timeout."""
 OUTCOMES = PartKey[Callable[[str], tuple[Outcomes, Outcomes]]]("outcomes", absent="this gateway runs no canaries")
@@ -78,7 +78,7 @@ def row_of(history: ReleaseHistory, version: ProfileVersion) -> VersionRow:
         in_force=[scope_text(entry.target) for entry in history.in_force if entry.number == version.number],
         trial=next((kind for kind, trial in trials if trial and trial.number == version.number), ""),
         origin=scope_text(version.origin),
-        made=iso(version.created),
+        created=iso(version.created),
         made_by=version.created_by,
         changed=iso(version.changed),
         note=version.note,
@@ -176,8 +176,8 @@ async def _draft(call: Call) -> VersionText:
 
 
 async def _propose(call: Call) -> VersionRow:
-    releases, name, said = releases_of(call), name_of(call), await call.body(StepNote)
-    version = await releases.propose(name, number_of(call), by=call.principal, note=said.note)
+    releases, name, message = releases_of(call), name_of(call), await call.body(StepNote)
+    version = await releases.propose(name, number_of(call), by=call.principal, note=message.note)
     return row_of(releases.history(name), version)
 
 
@@ -202,9 +202,9 @@ async def _shadow(call: Call) -> ReleaseHistoryRow:
 async def _end_shadow(call: Call) -> ReleaseHistoryRow:
     releases, name = releases_of(call), name_of(call)
     facts: Facts = {}
-    if (studies := call.find_part(COMPARISONS)) is not None:
+    if (comparisons := call.find_part(COMPARISONS)) is not None:
         try:
-            report, left_out = studies.shadow(name)
+            report, left_out = comparisons.shadow(name)
             facts = {**msgspec.to_builtins(report), "left_out": left_out}
             facts["differences"] = facts["differences"][:_AUDITED_DIFFERENCES]  # type: ignore[index]
         except NotFound:
@@ -216,8 +216,8 @@ async def _end_shadow(call: Call) -> ReleaseHistoryRow:
 
 
 async def _request_changes(call: Call) -> VersionRow:
-    releases, name, said = releases_of(call), name_of(call), await call.body(StepNote)
-    version = await releases.request_changes(name, number_of(call), by=call.principal, note=said.note)
+    releases, name, message = releases_of(call), name_of(call), await call.body(StepNote)
+    version = await releases.request_changes(name, number_of(call), by=call.principal, note=message.note)
     return row_of(releases.history(name), version)
 
 

@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from sensegate.authority.attempts import FailedAttempts
 from sensegate.authority.scope import Action, Principal, has_right, missing_right
 from sensegate.config import durations
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.ports import PartKey
 from sensegate.video import multipart
 from sensegate.web import auth, limits
+from sensegate.web.addresses import client_address
 from sensegate.web.deps import WebDependencies
 from sensegate.web.problems import REQUEST_ID, BadRequest
 from sensegate.web.quotas import CallerQuota
@@ -81,7 +83,7 @@ class Call:
     """Request to a route, with its dependencies."""
 
     def __init__(
-        self, request: web.Request, deps: WebDependencies, guesses: auth.AuthFailures, quota: CallerQuota
+        self, request: web.Request, deps: WebDependencies, guesses: FailedAttempts, quota: CallerQuota
     ) -> None:
         """`quota`: that of the requests which the caller has open."""
         self.request = request
@@ -103,15 +105,20 @@ class Call:
 
     def part(self, key: PartKey[T]) -> T:
         """Return a part of a feature. Raises `NotFound` where this gateway lacks the feature."""
-        found: T | None = self.deps.parts.get(key)
-        if found is None:
+        part: T | None = self.deps.parts.get(key)
+        if part is None:
             raise NotFound(key.absent)
-        return found
+        return part
 
     def find_part(self, key: PartKey[T]) -> T | None:
         """Return a part of a feature; None where this gateway lacks the feature."""
-        found: T | None = self.deps.parts.get(key)
-        return found
+        part: T | None = self.deps.parts.get(key)
+        return part
+
+    @property
+    def address(self) -> str:
+        """Address of the client, behind trusted proxies too."""
+        return client_address(self.request, self.deps.config)
 
     def credential_ended(self) -> bool:
         """Return whether the token was revoked or has expired, or the session has ended."""
@@ -120,8 +127,8 @@ class Call:
     @property
     def request_id(self) -> str:
         """Id of the request in the log."""
-        found: str = self.request.get(REQUEST_ID, "")
-        return found
+        request_id: str = self.request.get(REQUEST_ID, "")
+        return request_id
 
     def path(self, name: str) -> str:
         """Return a path parameter."""

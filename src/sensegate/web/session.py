@@ -94,14 +94,7 @@ async def _sign_in(call: Call) -> SessionRow | web.Response:
     people = _people(call)
     wanted = await call.body(SignIn)
     auth.demand_same_origin(call.request)
-    address = call.request.remote or ""
-    call.auth_failures.demand_not_blocked(address)
-    try:
-        done = await people.sign_in(wanted.name, wanted.password, new_password=wanted.new_password)
-    except PermissionDenied as why:
-        if not why.authenticated:
-            call.auth_failures.record(address)
-        raise
+    done = await people.sign_in(wanted.name, wanted.password, new_password=wanted.new_password, address=call.address)
     row, text = _opened(call, done)
     if wanted.bearer:
         return msgspec.structs.replace(row, token=text)
@@ -129,7 +122,7 @@ async def _sign_out(call: Call) -> web.Response:
 
 async def _password(call: Call) -> web.Response:
     wanted = await call.body(PasswordChange)
-    await _people(call).change_password(call.principal, wanted.old, wanted.new)
+    await _people(call).change_password(call.principal, wanted.old, wanted.new, address=call.address)
     return web.Response(status=204)
 
 
@@ -156,8 +149,6 @@ async def _callback(call: Call) -> web.StreamResponse:
     people = _people(call)
     if call.deps.oidc is None:
         raise NotFound("this gateway has no identity provider; sign in with a password")
-    address = call.request.remote or ""
-    call.auth_failures.demand_not_blocked(address)
     if error := call.text("error"):
         raise PermissionDenied(f"the identity provider rejected the sign-in: {error[:100]}", authenticated=False)
     try:
@@ -170,7 +161,7 @@ async def _callback(call: Call) -> web.StreamResponse:
         done = await people.sign_in_external(identity)
     except PermissionDenied as why:
         if not why.authenticated:
-            call.auth_failures.record(address)
+            call.auth_failures.record("oidc", call.address)
         raise
     _, text = _opened(call, done)
     response = web.Response(status=303, headers={"Location": "/"})

@@ -131,15 +131,15 @@ async def _pause(call: Call) -> WebhookRow:
 async def _resume(call: Call) -> WebhookRow:
     webhooks = _webhooks(call)
     wanted = await call.body(ResumeWebhook)
-    found = webhooks.get(call.principal, call.path("webhook"))
+    webhook = webhooks.get(call.principal, call.path("webhook"))
     after = ""
     if wanted.after:
         still = call.principal
-        request = FeedRequest(found.feed, wanted.after)
-        owner = call.deps.tokens.principal(found.subscriber) if found.subscriber != still.id else still
-        pages = await call.deps.share.open_pages(lambda: owner, request, form=found.form, delivery="webhook")
+        request = FeedRequest(webhook.feed, wanted.after)
+        owner = call.deps.tokens.principal(webhook.subscriber) if webhook.subscriber != still.id else still
+        pages = await call.deps.share.open_pages(lambda: owner, request, form=webhook.form, delivery="webhook")
         after = str(pages.cursor)
-    return _row(webhooks, await webhooks.resume(call.principal, found.id, after=after))
+    return _row(webhooks, await webhooks.resume(call.principal, webhook.id, after=after))
 
 
 async def _subscribers(call: Call) -> listing.RowPage[ConsumerRow]:

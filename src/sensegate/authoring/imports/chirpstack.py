@@ -1,19 +1,26 @@
 """Import a vendor folder of ChirpStack's device profiles: ``vendor.toml``, ``devices/*.toml``, ``codecs/*.js``.
 
-The tests of a codec (``test_decode_<codec>.json``) contain comments and hexadecimal numbers, which JSON does not allow.
+The tests of a codec (``test_decode_<codec>.json``) are JavaScript more than JSON: comments, hexadecimal
+numbers, names without quotes (JSON5).
 """
 
 from __future__ import annotations
 
-import json
-import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sensegate.authoring.imports import json5
 from sensegate.authoring.imports.codecs import Codec, CodecExample, DeviceModel, profile_of, received_of
-from sensegate.authoring.imports.profile_text import FieldMapping, ImportedProfile, name_part, read_text, read_yaml
+from sensegate.authoring.imports.profile_text import (
+    ImportedProfile,
+    inside,
+    name_part,
+    read_text,
+    read_yaml,
+    without_profile,
+)
 from sensegate.errors import ConfigError
 
 
@@ -52,11 +59,10 @@ def _device(folder: Path, vendor: str, file: Path) -> ImportedProfile:
         device = _table(file).get("device") or {}
         script = _script_file(folder, device, file.stem)
         if script is None:
-            reason = "the device names no codec"
-            return ImportedProfile(profile, "", {}, [FieldMapping("(all)", "skipped", reason=reason)], reason)
+            return without_profile(profile, "the device names no codec")
         codec = Codec(f"{name_part(file.stem)}.js", read_text(script), list(_examples(script)))
     except ConfigError as error:
-        return ImportedProfile(profile, "", {}, [FieldMapping("(all)", "skipped", reason=str(error))], str(error))
+        return without_profile(profile, str(error))
     link = str((device.get("metadata") or {}).get("product_url") or "")
     source = f"{link + '; ' if link else ''}ChirpStack device profiles, vendors/{folder.name}/codecs/{script.name}"
     description = str(device.get("description") or "")
@@ -71,7 +77,7 @@ def _script_file(folder: Path, device: dict[str, Any], stem: str) -> Path | None
         if isinstance(firmware, dict) and firmware.get("codec")
     ]
     for name in [*reversed(named), f"{stem}.js"]:
-        script = folder / "codecs" / Path(name).name
+        script = inside(folder / "codecs", name)
         if script.exists():
             return script
     return None
@@ -83,9 +89,9 @@ def _examples(script: Path) -> Iterator[CodecExample]:
     if not file.exists():
         return
     try:
-        entries = json.loads(_as_json(read_text(file)))
+        entries = json5.loads(read_text(file))
     except ValueError as error:
-        raise ConfigError("is not JSON", file=str(file), remedy=str(error)) from error
+        raise ConfigError("is not JSON5", file=str(file), remedy=str(error)) from error
     for entry in entries if isinstance(entries, list) else []:
         given, output = entry.get("input") or {}, entry.get("expected") or {}
         try:
@@ -103,18 +109,3 @@ def _examples(script: Path) -> Iterator[CodecExample]:
             errors,
             received_of(given.get("recvTime")),
         )
-
-
-_JSON5_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/|\b0[xX][0-9a-fA-F]+\b|,(?=\s*[\]}])', re.DOTALL)
-
-
-def _as_json(body: str) -> str:
-    """Return JSON without the comments, hexadecimal numbers and trailing commas that JavaScript allows."""
-
-    def replace(token_match: re.Match[str]) -> str:
-        token = token_match[0]
-        if token.startswith('"'):
-            return token
-        return str(int(token, 16)) if token[:2].lower() == "0x" else ""
-
-    return _JSON5_TOKENS.sub(replace, body)

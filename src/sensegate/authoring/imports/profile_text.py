@@ -14,12 +14,15 @@ from sensegate.authoring.yaml_text import comment_text, flow_text, plain_text
 from sensegate.config import yaml as yamls
 from sensegate.decode.compiler import Compiler
 from sensegate.decode.grammar import parse
+from sensegate.decode.words import TABLES
 from sensegate.errors import ConfigError, ProfileError
 from sensegate.model import Spec
 from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.units import conversion
 
-MappingOutcome = Literal["mapped", "guessed", "skipped"]
+MappingOutcome = Literal["mapped", "guessed", "proposed", "skipped"]
+"""`guessed`: to be checked, written as a comment if the name says more than the property; `proposed`: the property
+table lacks it."""
 
 
 class FieldMapping(NamedTuple):
@@ -45,6 +48,11 @@ class ImportedProfile(NamedTuple):
     """Why there is no profile, or why it does not load; empty if it loads."""
 
 
+def without_profile(profile: str, reason: str) -> ImportedProfile:
+    """Return the report on a device that becomes no profile."""
+    return ImportedProfile(profile, "", {}, [FieldMapping("(all)", "skipped", reason=reason)], reason)
+
+
 _PART = re.compile(r"[^A-Za-z0-9_.\-]+")
 
 
@@ -59,6 +67,14 @@ def read_text(path: Path) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("cannot be read", file=str(path), remedy=str(error)) from error
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return a file that a description names, in a folder or below it. Raises `ConfigError` if it lies elsewhere."""
+    file = folder / name.removeprefix("./")
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError("lies outside of the imported folder", file=str(file), remedy="name a file within it")
+    return file
 
 
 def read_yaml(path: Path) -> Any:
@@ -77,8 +93,9 @@ def expected_value(guess: Guess, value: Any) -> Any:
     row = PROPERTIES.by_name(guess.property)
     if value is None or value in guess.missing:
         return None
-    if guess.words is not None and isinstance(guess.words, Mapping):
-        return guess.words.get(value)
+    if guess.words is not None:
+        pairs = TABLES[guess.words].words if isinstance(guess.words, str) else guess.words.items()
+        return next((result for sent, result in pairs if type(sent) is type(value) and sent == value), None)
     if row.kind is ValueKind.BOOLEAN:
         return bool(value) if isinstance(value, (bool, int)) and value in {0, 1} else None
     if row.kind is ValueKind.STRING:

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from sensegate.authoring.imports.codecs import Codec, CodecExample, DeviceModel, profile_of, received_of
-from sensegate.authoring.imports.profile_text import FieldMapping, ImportedProfile, name_part, read_text, read_yaml
+from sensegate.authoring.imports.profile_text import (
+    FieldMapping,
+    ImportedProfile,
+    inside,
+    name_part,
+    read_text,
+    read_yaml,
+    without_profile,
+)
 from sensegate.errors import ConfigError
 
 
@@ -31,12 +39,12 @@ def _device(folder: Path, name: str) -> ImportedProfile:
         device = read_yaml(folder / f"{name}.yaml")
         codecs = _codecs(device) if isinstance(device, dict) else []
         if not codecs:
-            return _without_profile(profile, "the device has no codec in this folder")
+            return without_profile(profile, "the device has no codec in this folder")
         codec = _codec(folder, codecs[0], profile)
     except ConfigError as error:
-        return _without_profile(profile, str(error))
+        return without_profile(profile, str(error))
     if isinstance(codec, str):
-        return _without_profile(profile, codec)
+        return without_profile(profile, codec)
     link = next((str(device[key]) for key in ("dataSheetURL", "productURL") if device.get(key)), "")
     model = DeviceModel(
         profile,
@@ -58,10 +66,6 @@ def _device(folder: Path, name: str) -> ImportedProfile:
     return imported
 
 
-def _without_profile(profile: str, reason: str) -> ImportedProfile:
-    return ImportedProfile(profile, "", {}, [FieldMapping("(all)", "skipped", reason=reason)], reason)
-
-
 def _codecs(device: dict[str, Any]) -> list[str]:
     """Return the codecs of a device's firmware versions, the last version first."""
     codecs: dict[str, None] = {}
@@ -74,11 +78,11 @@ def _codecs(device: dict[str, Any]) -> list[str]:
 
 def _codec(folder: Path, name: str, profile: str) -> Codec | str:
     """Return a codec with its script and examples, or why there is none. Raises `ConfigError`."""
-    tree = read_yaml(folder / f"{Path(name).name}.yaml")
+    tree = read_yaml(inside(folder, f"{name}.yaml"))
     decoder = tree.get("uplinkDecoder") if isinstance(tree, dict) else None
     if not isinstance(decoder, dict) or not decoder.get("fileName"):
         return f"codec {name} decodes no uplinks"
-    script = read_text(folder / Path(str(decoder["fileName"])).name)
+    script = read_text(inside(folder, str(decoder["fileName"])))
     examples = [example for entry in decoder.get("examples") or () if (example := _example(entry)) is not None]
     return Codec(f"{profile.partition('/')[2]}.js", script, examples)
 

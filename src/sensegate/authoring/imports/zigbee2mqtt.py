@@ -36,7 +36,7 @@ _NUMBER_ROWS: Final = """
 temperature=air_temperature; local_temperature=room_temperature; device_temperature=device_temperature
 occupied_heating_setpoint=setpoint_temperature; current_heating_setpoint=setpoint_temperature
 humidity=relative_humidity; soil_moisture=soil_moisture; pressure=air_pressure; pi_heating_demand=heating_demand
-position=valve_position; valve_position=valve_position; battery=battery_level; voltage=voltage; current=current
+valve_position=valve_position; battery=battery_level; voltage=voltage; current=current
 power=active_power; power_reactive=reactive_power; power_apparent=apparent_power; power_factor=power_factor
 energy=energy; produced_energy=energy_exported; energy_produced=energy_exported; ac_frequency=frequency
 linkquality=link_quality; power_outage_count=power_outage_count; trigger_count=trigger_count
@@ -44,11 +44,12 @@ illuminance=illuminance; illuminance_lux=illuminance; brightness=brightness; noi
 co2=co2; voc=voc voc_fraction; voc_index=voc_index; pm1=pm1; pm25=pm2_5; pm10=pm10
 formaldehyd=formaldehyde formaldehyde_fraction; hcho=formaldehyde formaldehyde_fraction; gas_value=gas_fraction
 smoke_concentration=smoke_concentration; smoke_density=smoke_density; angle=tilt_angle; target_distance=distance
+angle_x=tilt_x; angle_y=tilt_y; angle_z=tilt_z
 water_consumed=water_volume; flow=water_flow; ph=ph; ec=conductivity; tds=total_dissolved_solids; orp=orp
 rain_intensity=rain_intensity
 """
 _SWITCH_ROWS: Final = """
-state=switched_on; contact=contact; occupancy=occupancy; presence=presence; motion=motion; moving=moving
+contact=contact; occupancy=occupancy; presence=presence; motion=motion; moving=moving
 water_leak=water_leak; rain=raining; smoke=smoke; gas=gas_alarm; carbon_monoxide=co_alarm; alarm=alarm; sos=sos
 tamper=tamper; battery_low=battery_low; vibration=vibration; tilt=tilted; fault=fault; fault_alarm=fault
 self_test=self_test; child_lock=child_lock; silence=alarm_muted; window_open=window_open; charging=charging
@@ -90,6 +91,8 @@ class _Exposed(NamedTuple):
     """Why it is not a measurement; empty: it may be one."""
     low: float | None
     high: float | None
+    within: str
+    """Type of the feature that holds it: cover, lock, switch, light, climate, fan; empty: none."""
 
 
 def read(path: Path) -> Iterator[ImportedProfile]:
@@ -122,13 +125,13 @@ def _entries(path: Path) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def _exposed_members(exposes: list[Any]) -> Iterator[_Exposed]:
-    """Yield the members of all features, nested ones included."""
+def _exposed_members(exposes: list[Any], within: str = "") -> Iterator[_Exposed]:
+    """Yield the members of all features, nested ones included; `within`: the type of the feature around them."""
     for expose in exposes:
         if not isinstance(expose, dict):
             continue
         if isinstance(expose.get("features"), list) and expose.get("type") != "composite":
-            yield from _exposed_members(expose["features"])
+            yield from _exposed_members(expose["features"], str(expose.get("type", "")))
             continue
         name = expose.get("property") or expose.get("name")
         if not isinstance(name, str):
@@ -144,6 +147,7 @@ def _exposed_members(exposes: list[Any]) -> Iterator[_Exposed]:
             _setting_reason(expose, name),
             expose.get("value_min"),
             expose.get("value_max"),
+            within,
         )
 
 
@@ -170,19 +174,22 @@ def _setting_reason(expose: Mapping[str, Any], name: str) -> str:
 def _profile(definition: Mapping[str, Any]) -> ImportedProfile:
     vendor, model = str(definition.get("vendor") or "unknown"), str(definition.get("model") or "unnamed")
     profile = f"zigbee2mqtt/{name_part(model)}"
-    members = list(_exposed_members(definition["exposes"]))
+    description = str(definition.get("description") or model)
+    members = list({member.name: member for member in reversed(list(_exposed_members(definition["exposes"])))}.values())
+    members.reverse()  # the first of two members of a name
     names = {member.name for member in members}
     rows: list[FieldMapping] = []
     mapped: list[tuple[_Exposed, Guess]] = []
     for member in members:
         guessed = _guess_member(member, names)
+        if isinstance(guessed, Guess) and (doubt := _doubt(member, guessed.property, description, names)):
+            guessed = guessed._replace(sure=False, reason=f"{guessed.reason}; {doubt}")
         if isinstance(guessed, str):
             rows.append(FieldMapping(member.name, "skipped", unit=member.unit, reason=guessed))
             continue
         outcome: MappingOutcome = "mapped" if guessed.sure else "guessed"
         rows.append(FieldMapping(member.name, outcome, guessed.property, guessed.unit, guessed.reason))
         mapped.append((member, guessed))
-    description = str(definition.get("description") or model)
     domain = next(
         (
             PROPERTIES.by_name(guess.property).domain
@@ -207,15 +214,74 @@ def _profile(definition: Mapping[str, Any]) -> ImportedProfile:
     return ImportedProfile(profile, body, {}, rows, load_problem(body, Path()))
 
 
+_ELSEWHERE: Final = {
+    "air_pressure": re.compile(r"(?i)water|gas\b|pipe|pump|tyre|tire|filter|level|tank"),
+    "air_temperature": re.compile(
+        r"(?i)water|pool|soil|plant|flower|floor|probe|pipe|freez|fridge|boiler|radiator|valve|plug|socket|outlet|relay|switch"
+        r"|dimmer|meter\b|light|bulb|\block|siren|pump|heat|leak|breaker|cover|curtain|blind|shutter|din\b|controller|remote"
+        r"|button|keypad|tank|level|guard|module|pulse|usb|stove"
+    ),
+    "relative_humidity": re.compile(r"(?i)soil|plant|flower|moisture"),
+    "illuminance": re.compile(r"(?i)soil"),
+    "conductivity": re.compile(r"(?i)soil|plant|flower"),
+    "ph": re.compile(r"(?i)soil|plant|flower"),
+}
+"""Property -> words of descriptions of devices that measure something else under its usual name."""
+_AMBIENT: Final = frozenset(
+    {"humidity", "pressure", "co2", "pm25", "voc", "illuminance", "occupancy", "presence", "contact", "smoke"}
+)
+"""Members of devices that stand in a room or outdoors."""
+_LOADS: Final = frozenset(
+    {"power", "current", "energy", "power_apparent", "ac_frequency", "power_a", "power_l1", "power_1"}
+)
+_THERMOMETER: Final = re.compile(r"(?i)temperature|thermo(?:meter|.?hygro)|climate|weather|environment")
+
+
+def _doubt(member: _Exposed, name: str, description: str, names: set[str]) -> str:
+    """Return why a property is doubtful for a device of such a description and such members; empty if it is not."""
+    if name == "voltage" and not names & _LOADS:
+        return "of the battery, or of the mains?"
+    pattern = _ELSEWHERE.get(name)
+    if pattern is None:
+        return ""
+    if word := pattern.search(description):
+        return f"of what, in a device described by '{word[0]}'?"
+    if _split_channel(member.name)[1].isdigit():
+        return "of which probe?"
+    if name == "air_temperature" and not names & _AMBIENT and not _THERMOMETER.search(description):
+        return "of the air, or of the device?"
+    return ""
+
+
+_STATES: Final = {
+    ("ON", "OFF"): ("switched_on", True),
+    ("LOCK", "UNLOCK"): ("locked", True),
+    ("UNLOCK", "LOCK"): ("locked", False),
+    ("True", "False"): ("switched_on", True),
+}
+"""(word for on, word for off) of a `state` -> property, and its value for the first word."""
+
+
+def _guess_state(member: _Exposed) -> Guess | str:
+    """Return the guess for a `state`, which the words decide."""
+    chosen = _STATES.get((str(member.on), str(member.off)))
+    if chosen is None:
+        return f"no property for a state that is {member.on} or {member.off}"
+    name, first = chosen
+    is_boolean = member.on is True and member.off is False
+    words = None if is_boolean else {member.on: first, member.off: not first}
+    return Guess(name, words=words, reason=f"{member.on} and {member.off}")
+
+
 def _guess_member(member: _Exposed, names: set[str]) -> Guess | str:
     """Return the guess for a member, or why it is left out."""
     if member.setting:
         return member.setting
     base, channel = _split_channel(member.name)
     if member.kind == "numeric":
-        if base == "voltage" and (member.unit == "mV" or ("battery" in names and member.unit != "V")):
-            return _guess_number(member, ("battery_voltage",), channel)
-        return _guess_number(member, _NUMBERS.get(base, ()), channel)
+        return _guess_number(member, _number_properties(member, base, names), channel)
+    if member.kind == "binary" and base == "state":
+        return _guess_state(member)
     if member.kind == "binary" and (name := _SWITCHES.get(base)):
         is_boolean = member.on is True and member.off is False
         return Guess(
@@ -224,6 +290,15 @@ def _guess_member(member: _Exposed, names: set[str]) -> Guess | str:
             reason=f"{member.on} and {member.off}",
         )
     return _guess_text(member, base)
+
+
+def _number_properties(member: _Exposed, base: str, names: set[str]) -> tuple[str, ...]:
+    """Return the properties that a number of this name may be; what surrounds it decides between some."""
+    if base == "voltage" and (member.unit == "mV" or ("battery" in names and member.unit != "V")):
+        return ("battery_voltage",)
+    if base in {"position", "tilt"}:
+        return ("blind_position",) if base == "position" and member.within == "cover" else ()
+    return _NUMBERS.get(base, ())
 
 
 def _guess_text(member: _Exposed, base: str) -> Guess | str:
@@ -262,7 +337,7 @@ _CHANNELS: Final = frozenset("abcxyz") | {"l1", "l2", "l3", "l4", "skipped", "ri
 def _split_channel(name: str) -> tuple[str, str]:
     """Split ``power_a``, ``voltage_X``, ``temperature_38``, ``state_l1`` into name and channel."""
     base, _, end = name.rpartition("_")
-    known = base in _NUMBERS or base in _SWITCHES or base in _TEXTS
+    known = base in _NUMBERS or base in _SWITCHES or base in _TEXTS or base in {"state", "position"}
     if known and (end.lower() in _CHANNELS or end.isdigit()) and name not in _NUMBERS:
         return base, end.lower()
     return name, ""
@@ -322,8 +397,8 @@ def _examples(mapped: list[tuple[_Exposed, Guess]]) -> list[str]:
         "    topic: zigbee2mqtt/d1/availability",
         '    payload: {"state": "offline"}',
         "    expect: [{property: online, value: false}]",
-        "  - label: no state",
-        "    topic: zigbee2mqtt/d1",
+        "  - label: cut short",
+        f"    topic: zigbee2mqtt/d1{'' if mapped else '/availability'}",
         f"    payload: {plain_text('[1, 2')}",
         "    refuse: malformed",
     ]

@@ -13,8 +13,10 @@ from sensegate.authoring.examples import ExampleRun, decode_example, payload_of,
 from sensegate.authoring.learn.learn import LearnedShape, best_messages
 from sensegate.authoring.learn.shapes import ParsedSample
 from sensegate.authoring.yaml_text import as_json, flow_text, plain_text, quoted
+from sensegate.decode import paths
 from sensegate.decode.compiler import Compiler
 from sensegate.decode.grammar import Example, parse
+from sensegate.decode.paths import Path, walk
 from sensegate.decode.profile import CompiledProfile
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.topics import match
@@ -56,6 +58,9 @@ def examples(body: str, learned: Sequence[LearnedShape]) -> tuple[str, str]:
     )
 
 
+_EXAMPLE_NAMES = {"device": "d1", "gateway": "g1"}
+
+
 def _example(learned: LearnedShape, message: ParsedSample, label: str) -> Example:
     """Return a recorded message as an example for the device d1, without expectations."""
     sample = message.sample
@@ -68,20 +73,34 @@ def _example(learned: LearnedShape, message: ParsedSample, label: str) -> Exampl
     pattern = topic_of(learned.group.pattern)
     captured = match(pattern, sample.topic) or {}
     topic = "/".join(
-        level.before + ("d1" if level.capture == "device" else captured.get(level.capture, "x")) + level.after
+        level.before + (_EXAMPLE_NAMES.get(level.capture) or captured.get(level.capture, "x")) + level.after
         if level.capture
         else level.literal
         for level in pattern.levels
     )
     if "{device}" not in learned.group.pattern:
-        options["gateway"] = "d1"
+        options["gateway"] = "g1" if learned.names_devices else "d1"
     try:
         payload: Any = sample.payload.decode("utf-8")
     except UnicodeDecodeError:
         return Example(topic=topic, hex=sample.payload.hex(), **options)
     if learned.group.format == "json" and not isinstance(message.tree, str):
-        payload = message.tree
+        payload = _renamed(message.tree, paths.parse(learned.device).path) if learned.names_devices else message.tree
+    elif learned.names_devices:
+        options["devices"] = (str(walk(message.tree, paths.parse(learned.device).path)),)
     return Example(topic=topic, payload=payload, **options)
+
+
+def _renamed(tree: Any, path: Path) -> Any:
+    """Return a copy of a tree with the name of the example's device at a path."""
+    if not path:
+        return "d1"
+    step = path[0]
+    if isinstance(tree, dict) and step in tree:
+        return {**tree, step: _renamed(tree[step], path[1:])}
+    if isinstance(tree, list) and isinstance(step, int) and step < len(tree):
+        return [*tree[:step], _renamed(tree[step], path[1:]), *tree[step + 1 :]]
+    return tree
 
 
 def _example_lines(example: Example) -> list[str]:
@@ -90,6 +109,8 @@ def _example_lines(example: Example) -> list[str]:
         value = getattr(example, key)
         if value not in {"", None}:
             lines.append(f"    {key}: {quoted(value) if key in {'hex', 'received'} else flow_text(value)}\n")
+    if example.devices != ("d1",):
+        lines.append(f"    devices: {flow_text(list(example.devices))}\n")
     if not example.hex:
         lines.append(f"    payload: {as_json(example.payload)}\n")
     return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sensegate.decode.paths import ABSENT, Path, walk
@@ -109,11 +109,13 @@ def as_number(text: str) -> float | None:
     return number if abs(number) < 1e18 else None
 
 
-def fields_of(trees: Iterable[Any]) -> dict[Path, FieldFacts]:
-    """Return the scalar members of trees by path, in the order of first occurrence."""
+def fields_of(trees: Iterable[Any], *, without: Collection[Path] = ()) -> dict[Path, FieldFacts]:
+    """Return the scalar members of trees by path, in the order of first occurrence; `without`: lists to leave out."""
     fields: dict[Path, FieldFacts] = {}
     for tree in trees:
         for path, value in leaves(tree):
+            if any(path[: len(prefix)] == prefix for prefix in without):
+                continue
             if path not in fields and len(fields) >= FIELDS_MAX:
                 continue
             fields.setdefault(path, FieldFacts(path)).add(value)
@@ -153,7 +155,7 @@ _NAME_KEYS = (
     "tag",
 )
 _VALUE_KEYS = ("v", "value", "val", "data", "vs", "vb", "vd", "dataValue", "reading")
-_UNIT_KEYS = ("u", "unit", "units", "uom")
+_UNIT_KEYS = ("ucum", "u", "unit", "units", "uom")
 
 
 class ElementList(NamedTuple):
@@ -168,7 +170,7 @@ class ElementList(NamedTuple):
 
 def elements_of(trees: Sequence[Any]) -> ElementList | None:
     """Return the outermost list of objects that nearly all trees have; None if there is none."""
-    for path in _list_paths(trees):
+    for path in lists_of(trees):
         lists = [items for tree in trees if isinstance(items := walk(tree, path), list)]
         items = [item for elements in lists for item in elements[:50]]
         if len(lists) < 0.8 * len(trees) or not items or not all(isinstance(item, dict) for item in items):
@@ -179,7 +181,7 @@ def elements_of(trees: Sequence[Any]) -> ElementList | None:
     return None
 
 
-def _list_paths(trees: Sequence[Any]) -> list[Path]:
+def lists_of(trees: Sequence[Any]) -> list[Path]:
     """Return the paths of lists, outermost first; lists inside lists are ignored."""
     found_paths: dict[Path, None] = {}
 

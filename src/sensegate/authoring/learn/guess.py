@@ -1,17 +1,19 @@
 """Guess what a member measures: a property, its unit as sent, its scale, and the reason.
 
 The name suggests the property; the values decide whether it is possible, and in which unit: 215 to 268 is no air
-temperature in degrees, but one in tenths. If nothing fits, nothing is guessed.
+temperature in degrees, but one in tenths. A unit that is stated decides more than either: a property of another
+dimension is never guessed. If nothing fits, nothing is guessed, and a property may be proposed (`propose`).
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from sensegate.authoring.learn.fields import FieldFacts
-from sensegate.authoring.learn.names import matches, unit_of
+from sensegate.authoring.learn.names import NameMatch, matches, named_unit, words_of
 from sensegate.decode.words import TABLES
 from sensegate.quantities.properties import CODES, PROPERTIES, Property, ValueKind
 from sensegate.quantities.units import TABLE, UnitError, conversion, dimension, ucum_code
@@ -28,6 +30,8 @@ class Guess(NamedTuple):
     reason: str = ""
     sure: bool = True
     """False: the guess needs to be checked most."""
+    fragment: bool = False
+    """True: the name says more than the property does; such a reading is written as a comment only."""
 
 
 _TYPICAL: Final[dict[str, tuple[float, float]]] = {
@@ -72,27 +76,136 @@ _COORDINATE_SCALES: Final = (1e-6, 1e-7, 1e-5, 1e-4)
 _LETTER_WORDS: Final = {"t": "temperature", "h": "humidity", "p": "pressure", "l": "light", "b": "battery"}
 
 
+_CUSTOMARY_NAMES: Final = """
+air_temperature air_temperature_max air_temperature_min air_temperature_mean room_temperature
+water_temperature soil_temperature device_temperature probe_temperature surface_temperature road_temperature
+cable_temperature setpoint_temperature dew_point wet_bulb_temperature leaf_temperature battery_temperature
+relative_humidity device_humidity air_pressure battery_level battery_voltage voltage frequency wind_direction
+heading illuminance sound_level sound_level_leq sound_level_max sound_peak co2 pm1 pm2_5 pm4 pm10 rssi snr
+rsrp rsrq latitude longitude altitude ph soil_ph soil_moisture leaf_wetness fill_level valve_position
+heating_demand signal_quality cpu_load
+"""
+_CUSTOMARY: Final = frozenset(_CUSTOMARY_NAMES.split())
+"""Properties whose unit makers do not state because all use the same."""
+
+
+_CELLS_V: Final = 5.0
+"""Voltages up to this are mostly those of the device's battery."""
+
+
 def guess(facts: FieldFacts, unit: str = "") -> Guess | None:
     """Guess what a member measures, None if nothing fits; `unit`: as stated by the payload or the maker's document."""
     steps = facts.steps
     if not steps:
         return None
+    named = named_unit(steps[-1])
     candidates = matches(steps)
     short = not candidates and steps[-1].lower() in _LETTER_WORDS
     if short:
         candidates = matches((_LETTER_WORDS[steps[-1].lower()],))
-    for match in candidates[:6]:
+    if unit and (code := code_of(unit)):
+        candidates = [*candidates, *_of_dimension(steps[-1], code, {match.property for match in candidates})]
+    for match in candidates[:12]:
         row = PROPERTIES.by_name(_battery_property(match.property, facts))
-        fit = _guess_kind(row, facts, unit or unit_of(steps[-1]))
-        if fit is not None:
-            sure = (
-                fit.sure
-                and not short
-                and row.name == match.property
-                and (match.words > 1 or len(candidates) == 1 or candidates[0] is match)
-            )
-            return fit._replace(sure=sure, reason=f"'{steps[-1]}' says {row.label_en}; {fit.reason}")
+        certain = unit or (named.code if named is not None and named.strong else "")
+        if row.kind is ValueKind.NUMBER and contradicts(certain, row):
+            continue
+        fit = _guess_kind(row, facts, unit or (named.code if named is not None else ""))
+        if fit is None:
+            continue
+        plain = match.plain or (match.with_unit and _settles(certain, row)) or _says_state(row, fit)
+        sure = fit.sure and match.whole and plain and not short and row.name == match.property
+        if row.name == "voltage" and facts.numbers and max(facts.numbers) <= _CELLS_V:
+            sure = False
+            fit = fit._replace(reason=f"{fit.reason}; of a battery?")
+        reason = f"'{steps[-1]}' says {row.label_en}; {fit.reason}"
+        if match.rest:
+            reason += f"; what does '{' '.join(match.rest)}' mean?"
+        elif not plain or short:
+            reason += "; the name alone says little"
+        return fit._replace(sure=sure, reason=reason, fragment=not match.whole)
     return None
+
+
+def _settles(unit: str, row: Property) -> bool:
+    """Return whether a stated unit makes up for a name that says little: not a percentage, which anything may have."""
+    code = known_unit(unit, row)
+    return bool(code) and dimension(code) != "fraction"
+
+
+def _says_state(row: Property, fit: Guess) -> bool:
+    """Return whether the words of a state say what the name leaves open: a door that is `open`."""
+    return isinstance(fit.words, str) and any(part in row.name.split("_") for part in fit.words.split("_"))
+
+
+def code_of(unit: str) -> str:
+    """Return the UCUM code of a unit as a person wrote it, an empty string if it is unknown."""
+    if not unit:
+        return ""
+    try:
+        dimension(unit)
+    except UnitError:
+        return ""
+    return ucum_code(unit)
+
+
+def contradicts(unit: str, row: Property) -> bool:
+    """Return whether a stated unit is known and cannot be that of a property."""
+    if not code_of(unit):
+        return False
+    try:
+        conversion(unit, row.unit)
+    except UnitError:
+        return True
+    return False
+
+
+_SAYING_LITTLE: Final = frozenset({"time", "duration", "count", "total", "level", "rate", "value", "average"})
+
+
+def _of_dimension(name: str, code: str, known: set[str]) -> list[NameMatch]:
+    """Return properties of the dimension of a stated unit that share a word with the name, or the only one there is."""
+    if TABLE.get(code) is not None and TABLE[code].dimension == "fraction":
+        return []
+    rows = [row for row in PROPERTIES.rows if row.unit and row.name not in known and not contradicts(code, row)]
+    words = set(words_of(name)) - _SAYING_LITTLE
+    sharing = [row for row in rows if words & set(words_of(row.name))]
+    chosen = sharing or (rows if len(rows) == 1 else [])
+    return [NameMatch(row.name, 1, whole=False, plain=False, rest=(name,)) for row in chosen[:3]]
+
+
+class Proposal(NamedTuple):
+    """A property that the table lacks."""
+
+    name: str
+    unit: str
+    """UCUM code; empty for a state."""
+
+
+_LACKING: Final[tuple[tuple[frozenset[str], frozenset[str], str, str], ...]] = (
+    (frozenset({"ratio"}), frozenset({"ct", "tc", "current"}), "current_transformer_ratio", "1"),
+    (frozenset({"ratio"}), frozenset({"vt", "pt", "tt", "voltage"}), "voltage_transformer_ratio", "1"),
+    (frozenset({"inactivity"}), frozenset(), "inactivity_alarm", ""),
+    (frozenset({"sap"}), frozenset({"flow"}), "sap_flow", "cm/h"),
+    (frozenset({"wood"}), frozenset({"moisture", "humidity"}), "wood_moisture", "%"),
+    (frozenset({"ndvi"}), frozenset(), "vegetation_index", "1"),
+)
+"""(words that must all be there, words of which one must be there, property, unit) of quantities without a row."""
+
+
+def propose(facts: FieldFacts, unit: str = "") -> Proposal | None:
+    """Return the property that the table should have for a member that fits none of it."""
+    steps = facts.steps
+    words = {word for step in steps for word in words_of(step)}
+    for needed, choice, name, code in _LACKING:
+        if needed <= words and (not choice or choice & words):
+            return Proposal(name, code)
+    code = code_of(unit)
+    if not code or not facts.numeric or not steps or code == "1":
+        return None
+    pieces = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", steps[-1]).lower()
+    name = "_".join(re.findall(r"[a-z0-9]+", pieces))
+    return Proposal(name, code) if name and name not in PROPERTIES and not name[0].isdigit() else None
 
 
 def _battery_property(name: str, facts: FieldFacts) -> str:
@@ -134,10 +247,15 @@ def _guess_number(row: Property, facts: FieldFacts, unit: str) -> Guess | None:
         if all(low <= value <= high for value in converted):
             code, scale = _simplified(code, scale, row)  # noqa: PLW2901 - the same factor in a plainer form
             reason = f"{value_range} {code}" if scale == 1 else f"{value_range} fits only times {scale:g} {code}"
-            sure = scale == 1 and (code == row.unit or bool(unit))
+            known = row.name in _CUSTOMARY or row.unit == "1" or bool(known_unit(unit, row))
+            if not known:
+                reason += "; no unit is stated"
+            sure = scale == 1 and known and (code == row.unit or bool(known_unit(unit, row)))
             return Guess(row.name, code, scale, None, missing, reason, sure)
-    if all(row.low <= number <= row.high for number in numbers):
-        return Guess(row.name, row.unit, 1.0, None, missing, f"{value_range} {row.unit}, which is unusual", sure=False)
+    code = known_unit(unit, row) or row.unit  # a stated unit is believed even where the values are unusual
+    factor, offset = conversion(code, row.unit)
+    if all(row.low <= number * factor + offset <= row.high for number in numbers):
+        return Guess(row.name, code, 1.0, None, missing, f"{value_range} {code}, which is unusual", sure=False)
     return None
 
 
@@ -254,6 +372,4 @@ def _guess_boolean(row: Property, facts: FieldFacts) -> Guess | None:
 
 def _has_words(table: str, values: Sequence[Any]) -> bool:
     sent = {(type(word) is bool, word) for word, _ in TABLES[table].words}
-    return all((type(value) is bool, value) in sent for value in values if not isinstance(value, float)) and not any(
-        isinstance(value, float) and not math.isfinite(value) for value in values
-    )
+    return all(not isinstance(value, float) and (type(value) is bool, value) in sent for value in values)

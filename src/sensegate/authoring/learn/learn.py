@@ -9,17 +9,26 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
-from sensegate.authoring.learn.fields import ElementList, FieldFacts, element_trees, elements_of, fields_of
-from sensegate.authoring.learn.guess import Guess, guess, sentinels
+from sensegate.authoring.learn.fields import (
+    ElementList,
+    FieldFacts,
+    element_trees,
+    elements_of,
+    fields_of,
+    lists_of,
+)
+from sensegate.authoring.learn.guess import Guess, Proposal, guess, propose, sentinels
+from sensegate.authoring.learn.names import words_of
 from sensegate.authoring.learn.shapes import ParsedSample, Sample, SampleGroup, group
 from sensegate.authoring.learn.time import TimeField, device_of, sequence_of, time_of
 from sensegate.decode import paths
 from sensegate.decode.paths import ABSENT, Path, walk
+from sensegate.quantities.properties import PROPERTIES
 
 LEARN_MAX = 2_000
 """Most messages of one shape that are analysed; the latest."""
@@ -33,6 +42,13 @@ class RecognisedField(NamedTuple):
     facts: FieldFacts
     guess: Guess
     channel: str = ""
+    each: str = ""
+    """Path to the list of records that hold it, each with its own time; empty: the message itself."""
+
+    @property
+    def key(self) -> str:
+        """Path to the member, with that to its list."""
+        return f"{self.each}[].{self.field}" if self.each else self.field
 
 
 class UnrecognisedField(NamedTuple):
@@ -41,6 +57,20 @@ class UnrecognisedField(NamedTuple):
     field: str
     facts: FieldFacts
     reason: str
+    proposal: Proposal | None = None
+    """Property that the table should have for it."""
+
+
+class RecordList(NamedTuple):
+    """A list in the message whose elements are records of other times."""
+
+    path: Path
+    time: TimeField
+
+    @property
+    def each(self) -> str:
+        """Path to the list, as a profile writes it."""
+        return paths.render(self.path)
 
 
 class LearnedShape(NamedTuple):
@@ -57,6 +87,12 @@ class LearnedShape(NamedTuple):
     """Path to the device's name in the payload, if one appears to be there."""
     recognised: list[RecognisedField]
     unrecognised: list[UnrecognisedField]
+    records: tuple[RecordList, ...] = ()
+
+    @property
+    def names_devices(self) -> bool:
+        """Whether only a member of the payload names the device."""
+        return bool(self.device) and not self.group.carried and "{gateway}" in self.group.pattern
 
     @property
     def topics(self) -> list[str]:
@@ -75,40 +111,57 @@ def learn_group(shape: SampleGroup) -> LearnedShape:
     if shape.format == "binary" or messages[0].tree is None:
         return LearnedShape(shape, messages, None, None, "", "", "", [], [])
     trees = [message.tree for message in messages]
+    timed = [(message.tree, message.sample.received) for message in messages]
     elements = elements_of(trees)
+    records = _record_lists(timed, named=elements.path if elements is not None and elements.name else None)
+    if elements is not None and any(elements.path == record.path for record in records) and _has_readings(trees):
+        elements = None
+    elif elements is not None:
+        records = [record for record in records if record.path[: len(elements.path)] != elements.path]
+        records = [] if elements.name else records
     by_topic: dict[str, list[Any]] = defaultdict(list)
     for message in messages:
         by_topic[message.sample.topic].append(message.tree)
     inner = [
         (element, message.sample.received) for message in messages for element in element_trees(message.tree, elements)
     ]
-    fields = fields_of(element for element, _ in inner)
-    outer = fields_of(trees) if elements is not None else {}
+    listed = {record.path for record in records}
+    fields = fields_of((element for element, _ in inner), without=listed)
+    outer: dict[Path, FieldFacts] = {}
     if elements is not None:
+        outer = fields_of(trees, without=listed)
         outer = {path: facts for path, facts in outer.items() if path[: len(elements.path)] != elements.path}
-    when = time_of(inner, fields)
+    when = _SENML_TIME if shape.format in {"senml", "senml_cbor"} else time_of(inner, fields)
     time_field = paths.render(when.path) if when else ""
     if when is None and outer:
-        when = time_of([(message.tree, message.sample.received) for message in messages], outer)
+        when = time_of(timed, outer)
         time_field = _from_root(when.path) if when else ""
     sequence = sequence_of(fields, by_topic) if elements is None else None
     device = device_of(outer or fields, by_topic)
+    if device is not None and not shape.sure and not shape.carried and _differs(device, trees):
+        # The member names the device; what the topic names publishes for several.
+        shape = shape._replace(pattern=shape.pattern.replace("{device}", "{gateway}"))
     reserved = {when.path if when else None, sequence, device}
     if () in fields:  # a bare value: the topic names it
         fields[()].alias = tuple(level for level in shape.pattern.split("/") if "{" not in level)
-    readings: list[tuple[str, FieldFacts, str]] = []
+    readings: list[_Member] = []
     if elements is not None and elements.name:
         readings += _named_elements(inner, elements)
     else:
         readings += [
-            (paths.render(path), facts, _sibling_unit(path, fields))
+            _Member(paths.render(path), facts, _sibling_unit(path, fields))
             for path, facts in fields.items()
             if path not in reserved
         ]
     readings += [
-        (_from_root(path), facts, _sibling_unit(path, outer)) for path, facts in outer.items() if path not in reserved
+        _Member(_from_root(path), facts, _sibling_unit(path, outer))
+        for path, facts in outer.items()
+        if path not in reserved
     ]
-    recognised, unrecognised = _classify(readings)
+    for record in records:
+        readings += _record_members(timed, record)
+    undated = [paths.render(path) for path in _undated_lists(trees, listed)] if elements is None else []
+    recognised, unrecognised = _classify(readings, undated)
     if elements is not None and elements.name:  # a rule that reads such a list does not read members beside it
         unrecognised += [
             UnrecognisedField(field.field, field.facts, "stands beside the list")
@@ -126,6 +179,76 @@ def learn_group(shape: SampleGroup) -> LearnedShape:
         (_from_root(device) if elements is not None else paths.render(device)) if device else "",
         recognised,
         unrecognised,
+        tuple(records),
+    )
+
+
+def _differs(path: Path, trees: Sequence[Any]) -> bool:
+    return len({str(value) for tree in trees if (value := walk(tree, path)) is not ABSENT}) > 1
+
+
+_SENML_TIME = TimeField(("t",), "senml", "", "RFC 8428: seconds since 1970, or from the arrival")
+RECORD_LISTS_MAX = 4
+
+
+def _record_lists(timed: Sequence[tuple[Any, int]], *, named: Path | None) -> list[RecordList]:
+    """Return the lists of objects whose elements have a time of their own; `named`: a list of named elements."""
+    found_lists: list[RecordList] = []
+    for path in lists_of([tree for tree, _ in timed]):
+        if path == named or not path or any(path[: len(record.path)] == record.path for record in found_lists):
+            continue
+        items = _record_items(timed, path)
+        when = time_of(items, fields_of(element for element, _ in items)) if items else None
+        if when is not None and len(found_lists) < RECORD_LISTS_MAX:
+            found_lists.append(RecordList(path, when))
+    return found_lists
+
+
+_TIME_PARTS = frozenset({"timestamp", "datetime", "time", "date", "ts", "hours", "minutes", "age"})
+
+
+def _undated_lists(trees: Sequence[Any], dated: Collection[Path]) -> list[Path]:
+    """Return lists of objects that tell a time in a form that is not understood."""
+    undated: list[Path] = []
+    for path in lists_of(trees):
+        if path not in dated:
+            fields = fields_of(item for tree in trees for item in _objects(walk(tree, path)))
+            if any(_TIME_PARTS.intersection(map(str.lower, facts.steps)) for facts in fields.values()):
+                undated.append(path)
+    return undated
+
+
+def _objects(value: Any) -> list[Any]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _record_items(timed: Sequence[tuple[Any, int]], path: Path) -> list[tuple[Any, int]]:
+    """Return (element, arrival of its message) of a list in all messages; nothing if an element is no object."""
+    items = [
+        (item, received)
+        for tree, received in timed
+        if isinstance(elements := walk(tree, path), list)
+        for item in elements
+    ]
+    return items if all(isinstance(item, dict) for item, _ in items) else []
+
+
+def _record_members(timed: Sequence[tuple[Any, int]], record: RecordList) -> list[_Member]:
+    fields = fields_of(element for element, _ in _record_items(timed, record.path))
+    return [
+        _Member(paths.render(path), facts, _sibling_unit(path, fields), record.each)
+        for path, facts in fields.items()
+        if path != record.time.path
+    ]
+
+
+def _has_readings(trees: Sequence[Any]) -> bool:
+    """Return whether members outside of all lists are measurements by their names."""
+    fields = fields_of(trees, without=set(lists_of(trees)))
+    return any(
+        guessed is not None and not guessed.fragment
+        for facts in fields.values()
+        if (guessed := guess(facts)) is not None
     )
 
 
@@ -134,8 +257,17 @@ def _from_root(path: Path) -> str:
     return f"${text}" if text.startswith("[") else f"$.{text}"
 
 
-def _named_elements(inner: Sequence[tuple[Any, int]], elements: ElementList) -> list[tuple[str, FieldFacts, str]]:
-    """Return (name, facts of its values, unit) of elements that carry their own name."""
+class _Member(NamedTuple):
+    """A member with what is known of it."""
+
+    field: str
+    facts: FieldFacts
+    unit: str
+    each: str = ""
+
+
+def _named_elements(inner: Sequence[tuple[Any, int]], elements: ElementList) -> list[_Member]:
+    """Return the members that elements carry by name."""
     facts: dict[str, FieldFacts] = {}
     units: dict[str, str] = {}
     for element, _ in inner:
@@ -144,7 +276,7 @@ def _named_elements(inner: Sequence[tuple[Any, int]], elements: ElementList) -> 
         facts.setdefault(name, FieldFacts((name,))).add(value)
         if elements.unit and isinstance(element.get(elements.unit), str):
             units[name] = element[elements.unit]
-    return [(name, values, units.get(name, "")) for name, values in facts.items()]
+    return [_Member(name, values, units.get(name, "")) for name, values in facts.items()]
 
 
 def _sibling_unit(path: Path, fields: Mapping[Path, FieldFacts]) -> str:
@@ -165,20 +297,62 @@ _NOT_MEASURED = re.compile(
 )
 
 
-def _classify(readings: Sequence[tuple[str, FieldFacts, str]]) -> tuple[list[RecognisedField], list[UnrecognisedField]]:
+_HISTORY = re.compile(r"(?i)hist|record|\blog|datalog|batch|backlog|dataset|cached|previous")
+"""Names of lists of earlier values."""
+
+
+def _classify(
+    readings: Sequence[_Member], undated: Sequence[str]
+) -> tuple[list[RecognisedField], list[UnrecognisedField]]:
     recognised: list[RecognisedField] = []
     unrecognised: list[UnrecognisedField] = []
-    for field, facts, unit in readings:
+    for field, facts, unit, each in readings:
         present = facts.count - facts.kinds["null"]
         if not present:
             unrecognised.append(UnrecognisedField(field, facts, "never has a value"))
         elif _NOT_MEASURED.search(facts.name) and not facts.kinds["number"]:
             unrecognised.append(UnrecognisedField(field, facts, "a setting or a name, not a measurement"))
         elif (guessed := guess(facts, unit)) is not None:
-            recognised.append(RecognisedField(field, facts, guessed))
+            earlier = next((name for name in undated if field.startswith(f"{name}[")), "")
+            earlier = earlier or next(filter(_HISTORY.search, facts.steps[:-1]), "")
+            if not each and earlier:
+                reason = f"{guessed.reason}; '{earlier}' seems to hold values of other times, which cannot be read"
+                guessed = guessed._replace(sure=False, fragment=True, reason=reason)
+            recognised.append(RecognisedField(field, facts, guessed, each=each))
+        elif (proposal := propose(facts, unit)) is not None:
+            reason = f"the property table lacks {proposal.name} ({proposal.unit or 'true or false'}): propose it"
+            unrecognised.append(UnrecognisedField(field, facts, reason, proposal))
         else:
             unrecognised.append(UnrecognisedField(field, facts, "no property has such a name and such values"))
-    return _assign_channels(recognised), unrecognised
+    return _assign_channels(_with_doubts(recognised)), unrecognised
+
+
+_OTHER_MEDIA = frozenset(
+    {"power", "energy", "water", "hydrology", "soil", "manhole", "lighting", "structure", "industry", "waste", "gas"}
+) | {"parking", "lift", "place"}
+"""Domains of devices whose plain `temperature` may be that of the device, the water, the soil."""
+_AIR_ALONE = frozenset({"air_temperature", "relative_humidity", "air_pressure"})
+_WATER_ALONE = frozenset({"conductivity", "ph"})
+_SAYING_WHERE = frozenset({"air", "ambient", "outdoor", "relative", "barometer"})
+_NOT_TELLING = frozenset({"voltage", "altitude", "latitude", "longitude"})
+
+
+def _with_doubts(fields: Sequence[RecognisedField]) -> list[RecognisedField]:
+    """Return the members; a plain temperature is no longer sure on a device that measures something else than air."""
+    rows = [PROPERTIES.by_name(field.guess.property) for field in fields]
+    others = [row for row in rows if row.domain in _OTHER_MEDIA and row.name not in _NOT_TELLING]
+    if not others:
+        return list(fields)
+    doubtful = _AIR_ALONE | (_WATER_ALONE if any(row.domain == "soil" for row in others) else frozenset())
+    doubted: list[RecognisedField] = []
+    for field in fields:
+        plain = field.guess.property in doubtful and not _SAYING_WHERE.intersection(words_of(field.facts.name))
+        if plain and field.guess.sure:
+            reason = f"{field.guess.reason}; of what, on a device that also measures {others[0].label_en}?"
+            doubted.append(field._replace(guess=field.guess._replace(sure=False, reason=reason)))
+        else:
+            doubted.append(field)
+    return doubted
 
 
 def _assign_channels(fields: Sequence[RecognisedField]) -> list[RecognisedField]:
@@ -188,12 +362,13 @@ def _assign_channels(fields: Sequence[RecognisedField]) -> list[RecognisedField]
         by_property[field.guess.property].append(field)
     channels: dict[str, str] = {}
     for same_property in by_property.values():
-        if len(same_property) > 1:
-            for field, channel in zip(
-                same_property, _distinct_parts([item.field for item in same_property]), strict=True
-            ):
-                channels[field.field] = channel
-    return [field._replace(channel=channels.get(field.field, "")) for field in fields]
+        names = list(dict.fromkeys(item.field for item in same_property))  # the same member now and in a record: one
+        if len(names) > 1:
+            channels |= {
+                f"{same_property[0].guess.property} {name}": channel
+                for name, channel in zip(names, _distinct_parts(names), strict=True)
+            }
+    return [field._replace(channel=channels.get(f"{field.guess.property} {field.field}", "")) for field in fields]
 
 
 def _distinct_parts(names: Sequence[str]) -> list[str]:
@@ -273,7 +448,7 @@ def _shown_fields(learned: LearnedShape, message: ParsedSample) -> tuple[set[str
         for field in learned.recognised:
             value = _value_of(learned, field, message.tree, element)
             if value is not ABSENT and value is not None:
-                (markers if value in field.guess.missing else values).add(field.field)
+                (markers if value in field.guess.missing else values).add(field.key)
     return values, markers
 
 
@@ -283,4 +458,7 @@ def _value_of(learned: LearnedShape, field: RecognisedField, tree: Any, element:
             return ABSENT
         return next((element[key] for key in learned.elements.values if element.get(key) is not None), None)
     place = paths.parse(field.field)
+    if field.each:
+        items = walk(tree, paths.parse(field.each).path)
+        return walk(items[0], place.path) if isinstance(items, list) and items else ABSENT
     return walk(tree if place.from_root else element, place.path)

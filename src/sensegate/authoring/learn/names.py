@@ -1,7 +1,9 @@
-"""Guess properties from field names: the words that makers use, in English, Chinese and abbreviations -> property.
+"""Guess properties from the names of members, and say how much of a name a property explains.
 
-A name is split into words (``TempC_SHT`` -> temperature, celsius, sht); the rule with most of its words in the name
-wins. This dictionary serves guesses that people review; it is not a standard and is sometimes wrong.
+A name is split into words (``TempC_SHT`` -> temperature, c, chip). A rule whose words all occur in the name suggests
+its property; only one that leaves no word unexplained states it. What is left over changes the meaning more often than
+not (``water.temperature.current`` is no electric current, ``No_Beacon`` no nitric oxide): such a match is a fragment.
+This dictionary serves guesses that people review; it is not a standard and is sometimes wrong.
 """
 
 from __future__ import annotations
@@ -10,271 +12,20 @@ import re
 from functools import cache
 from typing import Final, NamedTuple
 
-from sensegate.quantities.properties import PROPERTIES
-
-_ABBREVIATIONS: Final = {
-    "temperature": "temp tem tmp temperatur tempreature temperature wendu tc degc ntc ds18b20 pt100",
-    "humidity": "hum humi humid humidity rh shidu feuchte humidty moist",
-    "pressure": "press pres pressure baro barometer barometric qiya pressurehpa",
-    "battery": "bat batt battery batv akku dianchi vbat",
-    "voltage": "volt volts voltage vol dianya vdd vcc u",
-    "current": "curr current amp ampere amps dianliu",
-    "power": "power pwr gonglv watt watts apower",
-    "energy": "energy aenergy kwh wh consumption dianneng ep",
-    "level": "level lvl",
-    "percent": "pct percent percentage",
-    "light": "light lum luminosity brightness",
-    "illuminance": "illuminance lux illum ill als zhaodu lightlux",
-    "wind": "wind feng",
-    "speed": "speed spd velocity fengsu",
-    "direction": "direction dir dirction bearing fengxiang",
-    "rain": "rain rainfall precipitation precip yuliang jiangyu",
-    "soil": "soil turang",
-    "water": "water shui",
-    "moisture": "moisture moist vwc",
-    "conductivity": "conductivity conduct cond ec",
-    "noise": "noise sound zaosheng spl db dba",
-    "leq": "leq laeq",
-    "distance": "distance dist juli ullage",
-    "height": "height",
-    "depth": "depth",
-    "latitude": "lat latitude weidu",
-    "longitude": "lon lng long longitude jingdu",
-    "altitude": "alt altitude elevation",
-    "signal": "signal sig",
-    "rssi": "rssi csq",
-    "snr": "snr lsnr sinr",
-    "average": "avg average mean",
-    "maximum": "max maximum",
-    "minimum": "min minimum",
-    "total": "total tot sum cumulative accumulated cum",
-    "count": "count cnt counter counts num number",
-    "occupied": "occupied occupancy parking occupy",
-    "door": "door gate",
-    "smoke": "smoke yanwu",
-    "alarm": "alarm alert warning",
-    "leak": "leak leakage flood",
-    "motion": "motion pir movement moving move",
-    "tamper": "tamper tampered dismantle fangchai",
-    "pm25": "pm25 pm2_5 pm2p5 pm2d5",
-    "pm10": "pm10",
-    "pm1": "pm1 pm1_0 pm01",
-    "co2": "co2 eco2 co2eq",
-    "tvoc": "tvoc voc",
-    "formaldehyde": "hcho ch2o formaldehyde formaldehyd",
-    "tilt": "tilt inclination angle qingjiao",
-    "frequency": "frequency freq hz",
-    "factor": "factor",
-    "dew": "dew dewpoint",
-    "radiation": "radiation irradiance solar",
-    "turbidity": "turbidity turb zhuodu",
-    "oxygen": "oxygen",
-    "reactive": "reactive var",
-    "apparent": "apparent va aprtpower",
-    "satellites": "satellites sats sat",
-    "heading": "heading course azimuth cog",
-}
-_WORD_OF_FORM: Final = {form: word for word, forms in _ABBREVIATIONS.items() for form in forms.split()}
-
-_CHINESE_WORDS: Final = """
-电池电压=battery voltage; 供电电压=supply voltage; 电池=battery; 电量=battery level; 电压=voltage; 电流=current
-有功功率=active power; 功率因数=power factor; 功率=power; 电能=energy; 频率=frequency; 土壤=soil
-水温=water temperature; 温度=temperature; 气温=temperature; 湿度=humidity; 含水率=soil moisture; 气压=pressure
-风速=wind speed; 风向=wind direction; 雨量=rain; 降雨=rain; 照度=illuminance; 光照=illuminance; 噪声=noise
-水位=water level; 液位=liquid level; 流量=flow; 流速=flow speed; 累计=total; 溶解氧=dissolved oxygen
-浊度=turbidity; 电导率=conductivity; 氨氮=ammonia nitrogen; 总磷=total phosphorus; 总氮=total nitrogen
-经度=longitude; 纬度=latitude; 倾角=tilt; 烟雾=smoke; 信号=signal; 状态=state; 报警=alarm; 井盖=cover
-车位=occupied; 门磁=door; 水浸=leak; 满溢=fill level
-"""
-_CHINESE: Final = tuple(
-    (chinese.strip(), english)
-    for chinese, _, english in (pair.partition("=") for pair in re.split(r"[;\n]", _CHINESE_WORDS) if pair.strip())
+from sensegate.authoring.learn.name_rules import (
+    CHINESE,
+    CONTAINERS,
+    FORBIDDING,
+    NEUTRAL,
+    QUANTITIES,
+    RULES,
+    UNIT_QUANTITIES,
+    UNITS,
+    WEAK_UNITS,
+    WORD_OF_FORM,
 )
-
-_UNITS: Final = {
-    "c": "Cel", "degc": "Cel", "celsius": "Cel", "f": "[degF]", "degf": "[degF]", "fahrenheit": "[degF]", "k": "K",
-    "pct": "%", "percent": "%", "mv": "mV", "v": "V", "kv": "kV", "ma": "mA", "a": "A", "w": "W", "kw": "kW",
-    "wh": "W.h", "kwh": "kW.h", "mwh": "MW.h", "va": "V.A", "kva": "kV.A", "pa": "Pa", "hpa": "hPa", "mbar": "mbar",
-    "kpa": "kPa", "mpa": "MPa", "bar": "bar", "psi": "[psi]", "lx": "lx", "lux": "lx", "ppm": "[ppm]", "ppb": "[ppb]",
-    "ugm3": "ug/m3", "mgm3": "mg/m3", "mgl": "mg/L", "uscm": "uS/cm", "mscm": "mS/cm", "dsm": "mS/cm", "mm": "mm",
-    "cm": "cm", "m": "m", "km": "km", "ms": "m/s", "kmh": "km/h", "kph": "km/h", "mph": "[mi_i]/h", "m3": "m3",
-    "m3h": "m3/h", "lpm": "L/min", "l": "L", "hz": "Hz", "db": "dB", "dba": "dB", "dbm": "dB", "deg": "deg", "s": "s",
-    "sec": "s", "min": "min", "h": "h", "kg": "kg", "g": "g", "ntu": "[NTU]", "wm2": "W/m2", "usvh": "uSv/h",
-}  # fmt: skip
-"""Last word of a name -> the unit that it may stand for (``temp_c``, ``BatV``)."""
-
-_UNIT_QUANTITIES: Final = {"V": "voltage", "mV": "voltage", "lx": "illuminance", "kW.h": "energy", "W.h": "energy"}
-"""Unit -> quantity, for names in which nothing else states the quantity (``BatV``)."""
-
-_RULES: Final = """
-air_temperature: temperature | air temperature | outdoor temperature | ambient temperature | external temperature
-air_temperature_max: maximum temperature
-air_temperature_min: minimum temperature
-device_temperature: device temperature | internal temperature | board temperature | cpu temperature | mcu temperature
-room_temperature: room temperature | indoor temperature | local temperature
-setpoint_temperature: setpoint | heating setpoint | set temperature | target temperature
-probe_temperature: probe temperature | temperature ds
-water_temperature: water temperature
-soil_temperature: soil temperature | temperature soil
-surface_temperature: surface temperature | object temperature
-road_temperature: road temperature
-cable_temperature: cable temperature | wire temperature
-relative_humidity: humidity | relative humidity | air humidity
-device_humidity: device humidity | internal humidity
-dew_point: dew | dew point | dew temperature
-air_pressure: pressure | air pressure | atmospheric pressure | atmos pressure
-water_pressure: water pressure
-gas_pressure: gas pressure
-wind_speed: wind speed | windspeed
-wind_gust: wind gust | gust | maximum wind speed
-wind_direction: wind direction | winddirection | direction
-rainfall: rain | rain hour
-rainfall_total: rain total | rain count
-rain_intensity: rain intensity | rain rate
-illuminance: illuminance | light | light illuminance
-uv_index: uv | uv index | uvi
-solar_irradiance: radiation | solar radiation
-par: par
-visibility: visibility
-snow_depth: snow depth | snow
-lightning_count: lightning | lightning count
-pm1: pm1
-pm2_5: pm25 | pm 25
-pm10: pm10
-tsp: tsp
-ch4_fraction: ch4 | methane
-co2: co2 | carbon dioxide | co 2
-co_fraction: co
-so2_fraction: so2
-no2_fraction: no2
-o3_fraction: o3
-voc_fraction: tvoc
-voc_index: voc index | iaq | tvoc index
-formaldehyde: formaldehyde
-aqi: aqi
-air_quality: air quality
-smoke_concentration: smoke concentration | smoke density | smoke value
-sound_level: noise | noise level
-sound_level_leq: leq | noise average | noise mean
-sound_level_max: noise maximum | lmax
-sound_peak: noise peak | sound peak
-soil_moisture: soil moisture | soil humidity | moisture | water soil | soil water | vwc
-soil_conductivity: soil conductivity | conductivity soil
-soil_ph: soil ph
-leaf_wetness: leaf wetness | leaf moisture
-conductivity: conductivity | water conductivity
-ph: ph | ph value
-orp: orp
-dissolved_oxygen: dissolved oxygen | do
-turbidity: turbidity
-cod: cod
-ammonia_nitrogen: ammonia nitrogen | nh3n | nh3 n | nh4
-total_phosphorus: total phosphorus | tp
-total_nitrogen: total nitrogen | tn
-residual_chlorine: chlorine | residual chlorine
-salinity: salinity
-chlorophyll_a: chlorophyll
-water_level: water level | river level
-liquid_level: liquid level | level | liquid | tank level
-water_depth: water depth | depth
-groundwater_level: groundwater level
-fill_level: fill level | filling level | fullness
-distance: distance | range | height
-flow_velocity: flow speed | flow velocity
-river_flow: river flow | discharge
-water_flow: water flow | flow | flow rate
-water_volume: water total | flow total | water volume | water consumption | meter reading
-gas_volume: gas total | gas volume
-water_leak: leak | water leak | water flood
-battery_level: battery | battery level | battery percent | soc | electricity
-battery_voltage: battery voltage
-battery_low: battery low | low battery | low voltage
-supply_voltage: supply voltage | external voltage | vin | input voltage | power voltage
-charging: charging | charge
-voltage: voltage | phase voltage
-current: current
-active_power: power | active power | power active
-reactive_power: reactive power | q
-apparent_power: apparent power | s power
-power_factor: power factor | pf | cos phi
-frequency: frequency
-energy: energy | total energy | active energy | energy total
-energy_today: energy today | today | day energy
-energy_yesterday: energy yesterday | yesterday
-leakage_current: leakage current | residual current | leak current
-switched_on: relay | switch | socket | plug | onoff | output | state l
-brightness: brightness | dim | dimming
-colour_temperature: color temperature | color temp | colour temperature
-illumination_on: lamp | lamp on | lamp state
-latitude: latitude
-longitude: longitude
-altitude: altitude
-speed: speed | vehicle speed gps
-heading: heading
-satellites: satellites
-hdop: hdop
-mileage: mileage | odometer
-rssi: rssi | signal rssi | signal strength
-rsrp: rsrp
-snr: snr
-link_quality: linkquality | link quality | lqi
-signal_quality: signal | signal quality
-smoke: smoke | smoke alarm
-fire_alarm: fire | fire alarm
-gas_alarm: gas | gas alarm | combustible gas
-gas_concentration: gas concentration | lel
-co_alarm: co alarm | carbon monoxide
-alarm: alarm
-tamper: tamper | tamper alarm
-fault: fault | error
-motion: motion
-occupancy: occupancy | occupied
-presence: presence | human
-parking_occupied: parking | parking occupied | car | vehicle present
-contact: contact
-door_open: door | door open | door state
-window_open: window | window open
-vibration: vibration | shake
-tilted: tilted | tilt alarm
-tilt_angle: tilt | tilt angle
-tilt_x: tilt x | angle x | x tilt | roll
-tilt_y: tilt y | angle y | y tilt | pitch
-acceleration_x: acceleration x | acc x | accel x | x acceleration | x axis
-acceleration_y: acceleration y | acc y | accel y | y acceleration | y axis
-acceleration_z: acceleration z | acc z | accel z | z acceleration | z axis
-displacement: displacement
-crack_width: crack | crack width
-cover_open: cover | cover open | manhole
-people_count: people | people count | person
-people_in: people in | in count | line in
-people_out: people out | out count | line out
-people_in_total: people in total | total in
-people_out_total: people out total | total out
-vehicle_count: vehicle | vehicle count
-vehicle_speed: vehicle speed | average speed
-weight: weight
-valve_open: valve | valve open | valve state
-valve_position: valve position | position
-pulse_count: pulse | pulse count | pulses
-count: count
-trigger_count: trigger count | events
-motion_count: motion count | pir count
-uptime: uptime
-restart_count: restart | reboot count
-frame_counter: fcnt | frame counter
-firmware: firmware | fw version | software version
-serial_number: serial | sn | serial number
-radon: radon
-radiation_dose_rate: dose | dose rate
-lift_floor: floor
-lift_speed: lift speed
-people_density: density people
-running: running | run | run state
-online: online
-button_pressed: button
-action: action
-mode: mode
-"""
+from sensegate.quantities.properties import PROPERTIES, ValueKind
+from sensegate.quantities.units import UnitError, conversion
 
 
 class NameRule(NamedTuple):
@@ -282,64 +33,134 @@ class NameRule(NamedTuple):
 
     property: str
     words: frozenset[str]
+    states: bool
+    """False: the words say too little alone."""
+    with_unit: bool = False
+    """Whether a stated unit makes up for that."""
 
 
 @cache
 def _rules() -> tuple[NameRule, ...]:
     rules: list[NameRule] = []
-    for line in _RULES.strip().splitlines():
+    for line in RULES.strip().splitlines():
         name, _, choices = line.partition(":")
         PROPERTIES.index(name)  # raises if a property was renamed and its row here was not
-        rules += [NameRule(name, frozenset(words.split())) for words in choices.split("|") if words.strip()]
+        for choice in choices.split("|"):
+            words = choice.strip()
+            if words:
+                doubt = words[-1] if words[-1] in "?~" else ""
+                rules.append(NameRule(name, frozenset(words.rstrip("?~").split()), not doubt, doubt == "~"))
     known = {rule.words for rule in rules}
     rows = ((row.name, frozenset(words_of(row.name))) for row in PROPERTIES.rows)
-    rules += [NameRule(name, words) for name, words in rows if words not in known]
+    rules += [NameRule(name, words, states=True) for name, words in rows if words not in known]
     return tuple(rules)
 
 
-_CAMEL = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
-_LETTERS_DIGITS = ("pm", "ch", "eco", "co", "no", "so", "o", "ds", "pt", "nh", "h", "uv", "l")
+# ── words ────────────────────────────────────────────────────────────────────────────────────────────
+
+_CAMEL: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
+_LETTERS_DIGITS: Final = ("ch", "eco", "co", "no", "so", "o", "pt", "nh", "h", "uv", "l", "m", "cm")
+"""Letters that form one word with the digit behind them: co2, m3."""
+_PARTICLES: Final = re.compile(r"(?<![A-Za-z])[Pp][Mm][_ ]?(\d{1,2})(?:[._pPdD](\d)(?!\d))?")
+_CHIPS: Final = re.compile(
+    r"(?i)(?<![a-z])(?:sht|bme|bmp|scd|sps|dht|am|si|hdc|sgp|mcp|tmp|lis|lps|veml|opt|hts)_?\d{2,4}x?(?![a-z])"
+)
+"""Names of sensor chips, which say nothing of what is measured."""
+_PROBE_CHIPS: Final = re.compile(r"(?i)(?<![a-z])ds_?18b20|(?<![a-z])pt_?1000?(?!\d)")
 
 
 def words_of(name: str) -> list[str]:
     """Return the words of a name with abbreviations expanded: ``soilTemp_1`` -> soil, temperature, 1."""
-    for chinese, english in _CHINESE:
+    for chinese, english in CHINESE:
         name = name.replace(chinese, f" {english} ")
+    name = _PARTICLES.sub(_particle_word, name)
+    name = _CHIPS.sub(" chip ", _PROBE_CHIPS.sub(" ds ", name))
     folded = re.sub(r"[^a-z0-9]", "", name.lower())
-    if folded in _WORD_OF_FORM:
-        return [_WORD_OF_FORM[folded]]
+    if folded in WORD_OF_FORM:
+        return [WORD_OF_FORM[folded]]
     parts: list[str] = []
-    for piece in re.split(r"[^A-Za-z0-9.]+", name):
-        for word in _CAMEL.findall(piece):
-            if word.isdigit() and parts and parts[-1] in _LETTERS_DIGITS:
-                parts[-1] += word  # pm25, co2, no2
-            elif word == "5" and parts and parts[-1] == "pm2":
-                parts[-1] = "pm25"
+    for piece in re.split(r"[^A-Za-z0-9]+", name):
+        if piece.lower() in _WHOLE_PIECES or re.fullmatch(r"pm\d{1,2}", piece):
+            parts.append(piece.lower())
+            continue
+        for index, word in enumerate(_CAMEL.findall(piece)):
+            joins = len(word) == 1 and (parts[-1:] and (parts[-1] in _LETTERS_DIGITS or len(parts[-1]) == 1))
+            if index and word.isdigit() and joins:
+                parts[-1] += word  # co2, m3, t1
             else:
                 parts.append(word.lower())
-    return [_WORD_OF_FORM.get(part, part) for part in parts]
+    return [WORD_OF_FORM.get(part, part) for part in parts]
+
+
+_WHOLE_PIECES: Final = frozenset({"kwh", "mwh", "ugm3", "mgm3", "hpa", "kpa", "mpa", "dbm", "dba", "kvarh", "varh"})
+
+
+def _particle_word(match: re.Match[str]) -> str:
+    """Return a particle size without separators: ``PM2_5`` -> pm25, ``pm1_0`` -> pm1, ``PM10`` -> pm10."""
+    whole, tenth = str(int(match[1])), match[2] or ""
+    if match[1].startswith("0") and not tenth and match[1] != "0":
+        whole = str(int(match[1]))  # pm01
+    digits = whole if tenth in {"", "0"} else f"{'0' if whole == '0' else whole}{tenth}"
+    return f" pm{digits} "
+
+
+class NamedUnit(NamedTuple):
+    """A unit at the end of a name."""
+
+    code: str
+    words: frozenset[str]
+    """The words that state it."""
+    strong: bool
+    """Whether the end can be nothing else than this unit."""
+
+
+def named_unit(name: str) -> NamedUnit | None:
+    """Return the unit that the end of a name stands for (``temp_c``, ``BatV``, ``ILL_lx``), if any."""
+    last = re.split(r"[.\[\]]", name)[-1] if name else ""
+    last = re.sub(r"[_\-. ]*\d+$", "", last) if not re.search(r"m[23]$", last) else last
+    pieces = [piece for piece in re.split(r"[_\-. /()]+", last) if piece]
+    words = _CAMEL.findall(last)
+    ends: list[tuple[str, ...]] = []
+    for count in (3, 2, 1):
+        if len(pieces) > count:
+            ends.append(tuple(pieces[-count:]))
+        if len(words) > count:
+            ends.append(tuple(words[-count:]))
+    ends += [(word,) for word in words[1:]]
+    for end in ends:
+        code = UNITS.get("".join(end).lower())
+        if code:
+            spelling = "".join(end).lower()
+            parts = {
+                WORD_OF_FORM.get(part.lower(), part.lower())
+                for piece in end
+                for part in (piece, *_CAMEL.findall(piece))
+            }
+            return NamedUnit(code, frozenset({spelling, *parts, *words_of("_".join(end))}), spelling not in WEAK_UNITS)
+    return None
 
 
 def unit_of(name: str) -> str:
-    """Return the unit that the end of a name stands for (``temp_c``, ``BatV``, ``ILL_lx``), or an empty string."""
-    words = _CAMEL.findall(re.split(r"[.\[\]]", name)[-1]) if name else []
-    whole = re.split(r"[_\-. ]+", name)
-    for end in (whole[-1] if len(whole) > 1 else "", "".join(words[-2:]) if len(words) > 2 else "", *words[1:]):
-        if (unit := _UNITS.get(end.lower())) and end != name:
-            return unit
-    return ""
+    """Return the code of the unit that the end of a name stands for, or an empty string."""
+    unit = named_unit(name)
+    return unit.code if unit is not None else ""
 
 
-_GENERIC: Final = frozenset({"value", "val", "v", "data", "reading", "current_value"})
+# ── meaning of words ─────────────────────────────────────────────────────────────────────────────────
+
+_GENERIC: Final = frozenset({"value", "val", "v", "data", "reading", "current_value", "measurement", "avg_value"})
 """Last steps that carry no meaning: the step before them names the value."""
-
-
-_DISQUALIFYING_WORDS: Final = (
-    "changed change delta flag threshold limit calibration offset interval setting config enabled enable error raw"
-    " event timeout period alarm report sensitivity hysteresis"
-)
-_DISQUALIFYING: Final = frozenset(_DISQUALIFYING_WORDS.split())
-"""Words that change the meaning of a name: a temperature threshold is not a temperature."""
+_DEVICE_WORDS: Final = frozenset({"device", "module", "system", "node", "internal", "unit"})
+"""Words that change nothing for properties of the device itself."""
+_CIRCUIT_NAMES: Final = "relay switch outlet socket plug emeter em energy light lights load cover circuit"
+_CIRCUITS: Final = frozenset(_CIRCUIT_NAMES.split())
+"""What an electrical quantity may be measured of without being another one."""
+_STATE_WORDS: Final = frozenset({"state", "status", "detected", "flag", "active"})
+"""Words that change nothing for states."""
+_GENERIC_PLACES: Final = frozenset({"air_temperature", "relative_humidity", "air_pressure"})
+"""Properties that a plain name means; with a number behind it, it is a probe that may be anywhere."""
+_CHANNEL: Final = re.compile(r"(?:ch|l|s|t|p|in|th|sensor|probe|port|phase|zone|slot|channel)?\d{1,2}|[abcde]")
+_SHORT_BUT_PLAIN: Final = frozenset({"ph", "uv", "co2", "rh", "o3", "db", "pm"})
 
 
 class NameMatch(NamedTuple):
@@ -348,21 +169,83 @@ class NameMatch(NamedTuple):
     property: str
     words: int
     """How many words of the name suggest it."""
+    whole: bool = True
+    """Whether no word of the name is left over."""
+    plain: bool = True
+    """False: abbreviations of two letters, or words that say too little alone."""
+    rest: tuple[str, ...] = ()
+    """Words that are left over."""
+    with_unit: bool = False
+    """Whether a stated unit makes it plain."""
+
+
+def _split(steps: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Return the words of the last step, and those of the steps before it, without qualifiers of time (`current`)."""
+    if len(steps) > 1 and steps[-1].lower() in _GENERIC:
+        steps = steps[:-1]
+    own = words_of(steps[-1]) if steps else []
+    around = [word for step in steps[:-1] for word in words_of(step)]
+    if own == ["current"] and QUANTITIES.intersection(around):
+        own = words_of(steps[-2])
+        around = [word for step in steps[:-2] for word in words_of(step)]
+    elif "current" in own and QUANTITIES.intersection(own[own.index("current") + 1 :]):
+        own.remove("current")
+    return own, around
 
 
 def matches(steps: tuple[str, ...]) -> list[NameMatch]:
-    """Return the properties that a path may name, the most likely first; the words of its last step count most."""
-    if len(steps) > 1 and steps[-1].lower() in _GENERIC:
-        steps = steps[:-1]
-    own = set(words_of(steps[-1])) if steps else set()
-    around = {word for step in steps[:-1] for word in words_of(step)}
-    if quantity := _UNIT_QUANTITIES.get(unit_of(steps[-1]) if steps else ""):
+    """Return the properties that a path may name, the most likely first; those that explain the whole name lead."""
+    own_words, around_words = _split(steps)
+    own, around = set(own_words), set(around_words)
+    named = named_unit(steps[-1]) if steps else None
+    if named is not None and (quantity := UNIT_QUANTITIES.get(named.code)) and not own & {"power", "current"}:
         own.add(quantity)
-    ranks: dict[str, tuple[int, int, int]] = {}
+    originals = {part.lower() for step in steps for part in re.split(r"[^A-Za-z0-9]+", step)}
+    ranked: dict[str, tuple[tuple[bool, int, int, int], NameMatch]] = {}
     for rule in _rules():
-        if not rule.words <= own | around or not rule.words & own or (own - rule.words) & _DISQUALIFYING:
+        if not rule.words <= own | around or not rule.words & own:
             continue
-        rank = (len(rule.words), len(rule.words & own), -len(own))
-        ranks[rule.property] = max(ranks.get(rule.property, (0, 0, -99)), rank)
-    ranked = sorted(ranks.items(), key=lambda item: item[1], reverse=True)
-    return [NameMatch(name, rank[0]) for name, rank in ranked]
+        row = PROPERTIES.by_name(rule.property)
+        accounted = rule.words | NEUTRAL | (_DEVICE_WORDS if row.domain == "device" else frozenset())
+        if row.kind is not ValueKind.NUMBER:
+            accounted |= _STATE_WORDS
+        elif row.domain in {"power", "energy"}:
+            accounted |= _CIRCUITS
+        if named is not None and _converts(named.code, row.unit):
+            accounted |= named.words | frozenset(UNIT_QUANTITIES.values())
+        left = [word for word in own if word not in accounted and not _CHANNEL.fullmatch(word)]
+        outside = [
+            word for word in around if word not in accounted and word not in CONTAINERS and not _CHANNEL.fullmatch(word)
+        ]
+        if FORBIDDING.intersection(left) or FORBIDDING.intersection(outside):
+            continue
+        short = any(
+            len(form) <= 2
+            and WORD_OF_FORM.get(form, form) in rule.words
+            and form not in _SHORT_BUT_PLAIN
+            and form not in UNITS
+            for form in originals
+        )
+        whole = not left and not outside
+        numbered = rule.property in _GENERIC_PLACES and any(
+            word[-1:].isdigit() and _CHANNEL.fullmatch(word) for word in own
+        )
+        if not whole and len(rule.words) == 1 and len(next(iter(rule.words))) <= 2:
+            continue  # "no beacon", "co op"
+        rank = (whole, len(rule.words), len(rule.words & own), -len(left))
+        plain = rule.states and not short and not numbered
+        with_unit = rule.with_unit or (rule.states and short)
+        match = NameMatch(rule.property, len(rule.words), whole, plain, (*left, *outside), with_unit)
+        if rule.property not in ranked or rank > ranked[rule.property][0]:
+            ranked[rule.property] = rank, match
+    return [match for _, match in sorted(ranked.values(), key=lambda item: item[0], reverse=True)]
+
+
+def _converts(code: str, unit: str) -> bool:
+    if not unit:
+        return False
+    try:
+        conversion(code, unit)
+    except UnitError:
+        return False
+    return True

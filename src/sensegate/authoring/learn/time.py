@@ -29,7 +29,8 @@ _PATTERNS: Final = (
     "%Y-%m-%d %H:%M", "%Y年%m月%d日 %H:%M:%S", "%Y%m%d%H%M", "%Y-%m-%d",
 )  # fmt: skip
 _OTHER_TIMES: Final = re.compile(
-    r"(?i)start|first|install|build|birth|expire|boot|reset|uptime|next|timeout|duration|interval"
+    r"(?i)start|first|install|build|birth|expire|boot|reset|uptime|next|timeout|duration|interval|total|period|on_?time$"
+    r"|runtime|elapsed|(?:^|_)last_?(?!seen|update)|changed|joined"
 )
 """Names of times that are not the time of measurement."""
 _ZONES: Final = ("Asia/Shanghai", "UTC")
@@ -50,6 +51,8 @@ def time_of(trees: Sequence[tuple[Any, int]], fields: Mapping[Path, FieldFacts])
     candidates: list[tuple[float, TimeField]] = []
     for path, facts in fields.items():
         name = re.sub(r"[_\-]", "", facts.name.lower())
+        if _OTHER_TIMES.search(facts.name):
+            continue
         named = (
             facts.name.lower() in _TIME_NAMES
             or name in _TIME_NAMES
@@ -133,7 +136,8 @@ _SEQUENCES: Final = frozenset(
 )
 _DEVICES: Final = (
     "deveui", "deviceid", "device_id", "devid", "dev_id", "devicename", "device", "imei", "mac", "sn", "serialnumber",
-    "deviceno", "devicecode", "mn", "stcd", "eui", "nodeid", "node", "id", "clientid", "sensorid", "station",
+    "deviceno", "devicecode", "mn", "stcd", "stationcode", "stationid", "stationno", "sitecode", "pointcode", "eui",
+    "nodeid", "node", "id", "clientid", "sensorid", "station",
 )  # fmt: skip
 
 

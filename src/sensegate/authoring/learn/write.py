@@ -124,11 +124,16 @@ def rule(learned: LearnedShape, form: str) -> list[str]:
     if group.format != form and not group.options:
         lines.append(f"    format: {group.format}")
     lines += _location_lines(learned)
-    if learned.recognised:
+    stated = [field for field in learned.recognised if not field.guess.fragment]
+    if stated:
         lines.append("    readings:")
-        lines += [_reading_line(field) for field in learned.recognised]
+        lines += [_reading_line(field) for field in stated]
     else:
-        lines.append("    ignore: true # no member was recognised as a measurement by its name")
+        why = "only guesses from fragments of names" if learned.recognised else "no member was recognised by its name"
+        lines.append(f"    ignore: true # {why}")
+    for field in learned.recognised:
+        if field.guess.fragment:
+            lines.append("      #" + comment_text(_reading_line(field).strip()).removeprefix("#"))
     lines += [
         "    " + comment_text(f"left out: {field.field}: {summary(field.facts)} ({field.reason})")
         for field in learned.unrecognised
@@ -139,7 +144,10 @@ def rule(learned: LearnedShape, form: str) -> list[str]:
 def _location_lines(learned: LearnedShape) -> list[str]:
     """Return the lines that locate elements, device, time and sequence number."""
     lines: list[str] = []
-    if "{device}" not in learned.group.pattern and not learned.group.carried:
+    if learned.names_devices:
+        part = flow_text({"field": learned.device})
+        lines.append(f"    device: {part} # guess: the topic names no device; register its gateway as well")
+    elif "{device}" not in learned.group.pattern and not learned.group.carried:
         lines.append("    device: {credential: true} # guess: the topic names no device; taken from the login")
     elif learned.device and not learned.group.carried:
         lines.append("    " + comment_text(f"{learned.device} seems to name the device as well"))
@@ -150,14 +158,29 @@ def _location_lines(learned: LearnedShape) -> list[str]:
             if learned.elements.unit:
                 named["unit"] = learned.elements.unit
             lines.append(f"    named: {flow_text(named)} # each element carries its name")
-    if learned.time is not None:
-        time: dict[str, Any] = {"field": learned.time_field, "format": learned.time.format}
-        if learned.time.zone:
-            time["zone"] = learned.time.zone
-        lines.append(f"    time: {flow_text(time)} {comment_text(learned.time.reason)}")
+    lines += _time_lines(learned)
     if learned.sequence:
         lines.append(f"    sequence: {plain_text(learned.sequence)} # rises by one with each message")
     return lines
+
+
+def _time_lines(learned: LearnedShape) -> list[str]:
+    """Return the line of the time: that of records, and that of the message for what stands beside them."""
+    times = [(render(record.time.path), record.time) for record in learned.records]
+    if learned.time is not None:
+        times.append((learned.time_field, learned.time))
+    if not times:
+        return []
+    names = list(dict.fromkeys(name for name, _ in times))
+    formats = list(dict.fromkeys(time.format for _, time in times))
+    part: dict[str, Any] = {"field": names[0]} if len(names) == 1 else {"fields": names}
+    part["format"] = formats[0] if len(formats) == 1 else formats
+    if zone := next((time.zone for _, time in times if time.zone), ""):
+        part["zone"] = zone
+    reason = (learned.time or times[0][1]).reason
+    if learned.records:
+        reason = f"records of {', '.join(record.each for record in learned.records)} have times of their own; {reason}"
+    return [f"    time: {flow_text(part)} {comment_text(reason)}"]
 
 
 def _topic_note(learned: LearnedShape) -> str:
@@ -168,6 +191,8 @@ def _topic_note(learned: LearnedShape) -> str:
 
 def _reading_line(field: RecognisedField) -> str:
     row: dict[str, Any] = {"field": field.field, "property": field.guess.property}
+    if field.each:
+        row["each"] = field.each
     if field.channel:
         row["channel"] = field.channel
     if field.guess.unit and (

@@ -1,19 +1,35 @@
 """SenML JSON packs (RFC 8428), with base fields resolved, so that each record is complete.
 
-The tree is a list of ``{"name", "bn", "n", "u", "t", "v" | "vs" | "vb" | "vd", "s"}``: ``name`` is the full name,
-``bn`` and ``n`` its two parts as sent; ``t`` is Unix seconds, or seconds from the arrival if it is below 2**28 (the
-time format ``senml`` handles both).
+The tree is a list of ``{"name", "bn", "n", "u", "ucum", "t", "v" | "vs" | "vb" | "vd", "s", "device", "bases"}``:
+``name`` is the full name, ``bn`` and ``n`` its two parts as sent; ``ucum`` is the UCUM code of the unit ``u`` of
+SenML's registry (where ``/`` is a ratio and ``B`` a byte); ``device`` is the base name without separators at its end,
+``bases`` how many base names the pack has: several are several devices. ``t`` is Unix seconds, or seconds from the
+arrival if it is below 2**28 (the time format ``senml`` handles both).
 """
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 from sensegate.decode.formats import json
 from sensegate.decode.frame import PayloadFrame, plain
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
+UNITS: Final = {
+    "/": "1", "%RH": "%", "%EL": "%", "/100": "%", "/1000": "[ppth]", "count": "1", "beats": "1", "beat/min": "/min",
+    "1/s": "/s", "1/min": "/min", "lat": "deg", "lon": "deg", "EL": "s", "l": "L", "l/s": "L/s", "ug/l": "ug/L",
+    "mg/l": "mg/L", "g/l": "g/L", "pH": "[pH]", "NTU": "[NTU]", "ppm": "[ppm]", "ppb": "[ppb]", "ppt": "[pptr]",
+    "dBm": "dB", "dBW": "dB[W]", "Bspl": "B[SPL]", "B": "By", "KiB": "KiBy", "GB": "GBy", "MB": "MBy", "kB": "kBy",
+    "bit/s": "bit/s", "Mbit/s": "Mbit/s", "B/s": "By/s", "MB/s": "MBy/s", "VA": "V.A", "VAs": "V.A.s", "var": "V.A",
+    "vars": "V.A.s", "kVA": "kV.A", "kvar": "kV.A", "Ah": "A.h", "Wh": "W.h", "kWh": "kW.h", "varh": "V.A.h",
+    "kvarh": "kV.A.h", "kVAh": "kV.A.h", "VAh": "V.A.h", "Wh/km": "W.h/km",
+}  # fmt: skip
+"""Units of SenML's registry (RFC 8428, 12.1; RFC 8798) that are no UCUM codes, or other ones -> UCUM code."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9:./_-]*", re.ASCII)
+_VALUES: Final = frozenset({"v", "vs", "vb", "vd"})
+_SEPARATORS: Final = ":/._-"
 _VERSION_MAX = 10
 _NUMBERS = ("bt", "bv", "bs", "bver", "t", "v", "s", "ut")
 _TEXTS = ("bn", "bu", "n", "u", "vs", "vd")
@@ -46,6 +62,7 @@ def resolve(pack: list[dict[str, Any]]) -> list[dict[str, Any]]:
         entry["t"] = base["bt"] + record.get("t", 0)
         if unit := record.get("u", base["bu"]):
             entry["u"] = unit
+            entry["ucum"] = UNITS.get(unit, unit)
         if "v" in record or not {"vs", "vb", "vd", "s"} & record.keys():
             if "v" not in record and not base["bv"]:
                 continue  # a record that only sets base fields
@@ -55,7 +72,16 @@ def resolve(pack: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 entry[key] = record[key]
         if "s" in record:
             entry["s"] = base["bs"] + record["s"]
+        if not _NAME.fullmatch(entry["name"]):
+            raise Rejected(
+                QuarantineReason.SCHEMA,
+                f"record {index}: its name is empty, or is not letters, digits and -:./_ after a letter or digit",
+            )
         records.append(entry)
+    bases = len({entry["bn"] for entry in records})
+    for entry in records:
+        entry["device"] = entry["bn"].rstrip(_SEPARATORS)
+        entry["bases"] = bases
     return records
 
 
@@ -67,6 +93,8 @@ def _check(record: dict[str, Any], index: int) -> None:
             raise Rejected(QuarantineReason.SCHEMA, f"record {index}: '{key}' has the wrong type")
         if key.endswith("_"):
             raise Rejected(QuarantineReason.SCHEMA, f"record {index}: '{key}' must be understood and is unknown")
+    if len(_VALUES & record.keys()) > 1:
+        raise Rejected(QuarantineReason.SCHEMA, f"record {index} has more than one value")
     if record.get("bver", _VERSION_MAX) > _VERSION_MAX:
         raise Rejected(QuarantineReason.SCHEMA, f"record {index}: SenML version {record['bver']}")
 

@@ -138,7 +138,7 @@ class VideoParse:
         return self._tree(seen, frame)
 
     def _redact(self, frame: PayloadFrame) -> Any:
-        return self._form.redact(frame.payload, frame.topic, frame.received, temporary_veil())
+        return self._form.redact(frame.payload, frame.topic, frame.received, temporary_pseudonymiser())
 
     def _tree(self, seen: VideoReport, frame: PayloadFrame) -> VideoTree:
         memory = DecoderMemory() if frame.memory is None else frame.memory
@@ -218,7 +218,7 @@ class VideoParse:
 
 
 @cache
-def temporary_veil() -> KeyedPseudonymiser:
+def temporary_pseudonymiser() -> KeyedPseudonymiser:
     """Return the pseudonymiser for messages outside the pipeline; its keys end with the process."""
     return KeyedPseudonymiser(secrets.token_bytes(32))
 

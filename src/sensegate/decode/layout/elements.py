@@ -129,7 +129,7 @@ class Elements(Context):
         self._flush_run(here)
         position = self._absolute(step.at or 0, item.size, item.name, scope, here)
         if item.variable:
-            self._run.one(item, position, f"{position} + {item.size}")
+            self._run.emit_element(item, position, f"{position} + {item.size}")
 
     def _absolute(self, at: Number, size: int, name: str, scope: ObjectScope, here: Path) -> str:
         """Return the variable of a position in the frame at which so many bytes are available."""

@@ -165,7 +165,7 @@ class ElementRun:
                 break
             start = start.plus(item.size)
         if len(needed) == 1:
-            self.one(needed[0], start.source, start.plus(needed[0].size).source)
+            self.emit_element(needed[0], start.source, start.plus(needed[0].size).source)
         elif needed:
             span = items[items.index(needed[0]) : items.index(needed[-1]) + 1]
             form = (order or ">") + "".join(_letters(item) for item in span)
@@ -176,7 +176,7 @@ class ElementRun:
                 self.convert(item, item.variable)
         return next_byte.plus(sum(item.size for item in items))
 
-    def one(self, item: RunItem, start: str, stop: str) -> None:
+    def emit_element(self, item: RunItem, start: str, stop: str) -> None:
         """Emit the reading of one element of whole bytes."""
         if item.type and item.type.family == "u" and item.type.bits == 8:
             self._writer.line(f"{item.variable} = b[{start}]")

@@ -176,9 +176,9 @@ def redact_event(event: RawEvent, pseudonymiser: Pseudonymiser, total: Removed, 
         members = dict(element)
         if "@ObjectId" not in members and "ObjectId" in members:
             members["@ObjectId"] = members.pop("ObjectId")
-        found = onvif_redaction.redact_object(members, index, data.at, None, pseudonymiser, total)
-        if found is not None:
-            yield _with_object(common, found, first=index == 0)
+        redacted = onvif_redaction.redact_object(members, index, data.at, None, pseudonymiser, total)
+        if redacted is not None:
+            yield _with_object(common, redacted, first=index == 0)
 
 
 def _with_object(common: OnvifEvent, item: OnvifObject, *, first: bool) -> OnvifEvent:

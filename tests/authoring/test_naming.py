@@ -1,0 +1,281 @@
+"""Names and units of members: what states a property, what is a fragment only, and what the property table lacks.
+
+Each vector is a name as makers write it, with values of such a device. Those under `WRONG` were once mapped to the
+property beside them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sensegate.authoring.learn.fields import FieldFacts
+from sensegate.authoring.learn.guess import guess, propose
+from sensegate.authoring.learn.learn import learn
+from sensegate.authoring.learn.names import matches, words_of
+from sensegate.authoring.learn.shapes import Sample
+from sensegate.authoring.survey import draft_of
+from sensegate.decode.grammar import parse
+
+T0 = 1_767_225_600  # 2026-01-01T00:00:00Z
+S = 1_000_000
+
+
+def facts(name: str, *values: Any) -> FieldFacts:
+    """Return the facts of a member; `name`: its path with dots."""
+    member = FieldFacts(tuple(name.split(".")))
+    for value in values:
+        member.add(value)
+    return member
+
+
+WRONG: list[tuple[str, list[Any], str, str]] = [
+    ("water.temperature.current", [12.4, 13.1], "", "current"),
+    ("LDO_Sat", [97, 98], "", "satellites"),
+    ("No_Beacon", [3, 4], "", "no"),
+    ("tooLongInactivity", [0, 1], "", "longitude"),
+    ("current-transformer primary", [5, 5], "", "current"),
+    ("voltage_transformer_secondary", [100, 100], "", "voltage"),
+    ("partNumber", [16909060], "", "count"),
+    ("sequence_number", [25, 35], "", "count"),
+    ("channelCount", [5], "", "count"),
+    ("backlogMsgCount", [1, 0], "", "count"),
+    ("temperature_ref", [25.0, 25.0], "", "air_temperature"),
+    ("alarms.temperature", [30.5, 31.0], "", "air_temperature"),
+    ("config.temperature", [30.5, 31.0], "", "air_temperature"),
+    ("notCharging", [True, False], "", "charging"),
+    ("cached.latitude", [30.1, 30.2], "", "latitude"),
+    ("energy", [1810, 1822], "", "energy"),
+    ("total_energy", [181_022, 181_099], "", "energy"),
+    ("current", [181, 182], "", "current"),
+    ("light", [3, 5], "", "illuminance"),
+    ("position", [30, 60], "", "valve_position"),
+    ("door", [True, False], "", "door_open"),
+    ("contact", [True, False], "", "contact"),
+    ("level", [1.2, 1.3], "", "liquid_level"),
+    ("flow", [1.2, 1.3], "", "water_flow"),
+    ("releaseNumber", [6.1], "", "count"),
+    ("distance", [12.5, 12.7], "", "distance"),
+    ("Reactive Energy Export T1.value", [338, 339], "varh", "reactive_energy"),
+    ("ratio_current", [60, 60], "", "current"),
+    ("dendrometer_position", [12.5, 13.0], "", "valve_position"),
+    ("voltage", [3, 3], "mA", "voltage"),
+]
+
+
+@pytest.mark.parametrize(("name", "values", "unit", "property_"), WRONG)
+def test_what_a_name_does_not_say_is_never_stated(name: str, values: list[Any], unit: str, property_: str) -> None:
+    """A guess at most, and one that is marked."""
+    guessed = guess(facts(name, *values), unit)
+    assert guessed is None or guessed.property != property_ or not guessed.sure
+
+
+STATED: list[tuple[str, list[Any], str, str, str]] = [
+    ("temperature", [21.5, 22.0], "", "air_temperature", "Cel"),
+    ("TempC_SHT", [21.5, 22.0], "", "air_temperature", "Cel"),
+    ("TempC_DS18B20", [21.5, 22.0], "", "probe_temperature", "Cel"),
+    ("air_temperature.value", [21.5, 22.0], "°C", "air_temperature", "Cel"),
+    ("water.temperature.current", [12.4, 13.1], "", "water_temperature", "Cel"),
+    ("currentTemperature", [21.5, 22.0], "", "air_temperature", "Cel"),
+    ("current.humidity", [41, 42], "", "relative_humidity", "%"),
+    ("humidity_percentage", [41, 42], "", "relative_humidity", "%"),
+    ("BatV", [3.61, 3.58], "", "battery_voltage", "V"),
+    ("bat_mV", [3610, 3580], "", "battery_voltage", "mV"),
+    ("PM1_0", [12, 14], "", "pm1", "ug/m3"),
+    ("pm2_5", [12, 14], "", "pm2_5", "ug/m3"),
+    ("PM25", [12, 14], "", "pm2_5", "ug/m3"),
+    ("pm10_mass_concentration.value", [12, 14], "µg⋅m⁻³", "pm10", "ug.m-3"),
+    ("pm10_number_concentration.value", [12.5, 14], "1⋅cm⁻³", "pm10_count", "1.cm-3"),
+    ("PAR", [350, 420], "µmol/m²/s", "par", "umol/m2/s"),
+    ("par_umol", [350, 420], "", "par", "umol/m2/s"),
+    ("DO", [8.4, 8.2], "mg/L", "dissolved_oxygen", "mg/L"),
+    ("LDO", [8.4, 8.2], "mg/l", "dissolved_oxygen", "mg/L"),
+    ("LDO_Sat", [97, 98], "%", "oxygen_saturation", "%"),
+    ("EC", [812, 830], "uS/cm", "conductivity", "uS/cm"),
+    ("dendrometer", [1250.5, 1251.0], "µm", "stem_growth", "um"),
+    ("energy", [1810, 1822], "Wh", "energy", "W.h"),
+    ("total_energy_wh", [1810, 1822], "", "energy", "W.h"),
+    ("Active Energy Import T1.value", [1810, 1822], "Wh", "energy", "W.h"),
+    ("Reactive Energy Export T1.value", [338, 339], "varh", "reactive_energy_exported", "V.A.h"),
+    ("voltage_l1", [231.5, 230.1], "", "voltage", "V"),
+    ("latitudeDeg", [-32.1, -32.2], "", "latitude", "deg"),
+    ("temp_min", [8.5, 9.0], "", "air_temperature_min", "Cel"),
+    ("co2_ppm", [612, 640], "", "co2", "[ppm]"),
+    ("ILL_lx", [320, 400], "", "illuminance", "lx"),
+    ("wind_speed_kmh", [12.1, 14.0], "", "wind_speed", "km/h"),
+    ("door", ["open", "closed"], "", "door_open", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "values", "unit", "property_", "code"), STATED)
+def test_a_name_that_says_all_is_mapped(name: str, values: list[Any], unit: str, property_: str, code: str) -> None:
+    """No word is left over, and the unit is stated or the one that all makers use."""
+    guessed = guess(facts(name, *values), unit)
+    assert guessed is not None
+    assert (guessed.property, guessed.unit, guessed.sure, guessed.fragment) == (property_, code, True, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "unit", "property_"),
+    [
+        ("par", [350, 420], "umol/m2/s", "solar_irradiance"),
+        ("radiation", [350, 420], "umol/m2/s", "solar_irradiance"),
+        ("altitude", [8.4, 8.2], "mg/l", "altitude"),
+        ("temperature", [21, 22], "kPa", "air_temperature"),
+        ("battery", [3.6, 3.5], "%", "battery_voltage"),
+        ("humidity", [8.4, 9.1], "g/m3", "relative_humidity"),
+        ("position", [120, 125], "um", "valve_position"),
+        ("temperature_mv", [612, 640], "", "air_temperature"),
+        ("current_kwh", [612, 640], "", "current"),
+    ],
+)
+def test_a_stated_unit_forbids_properties_of_other_dimensions(
+    name: str, values: list[Any], unit: str, property_: str
+) -> None:
+    """Whatever the name says."""
+    guessed = guess(facts(name, *values), unit)
+    assert guessed is None or guessed.property != property_
+
+
+def test_another_property_of_the_stated_dimension_is_a_guess() -> None:
+    """A photon flux has one property; it is suggested, not stated, where the name says something else."""
+    guessed = guess(facts("quantum", 350, 420), "µmol/m²/s")
+    assert guessed is not None
+    assert (guessed.property, guessed.sure, guessed.fragment) == ("par", False, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "unit", "proposed", "code"),
+    [
+        ("ct_ratio", [60, 60], "", "current_transformer_ratio", "1"),
+        ("pt_ratio", [100], "", "voltage_transformer_ratio", "1"),
+        ("tooLongInactivity", [True, False], "", "inactivity_alarm", ""),
+        ("sap_flow", [4.5, 4.7], "", "sap_flow", "cm/h"),
+        ("ice_temperature_gradient", [4.5, 4.7], "K/m", "ice_temperature_gradient", "K/m"),
+    ],
+)
+def test_a_property_that_the_table_lacks_is_proposed(
+    name: str, values: list[Any], unit: str, proposed: str, code: str
+) -> None:
+    """With the unit that is stated, and never bent to another one."""
+    member = facts(name, *values)
+    guessed = guess(member, unit)
+    assert guessed is None or guessed.fragment
+    proposal = propose(member, unit)
+    assert proposal is not None
+    assert (proposal.name, proposal.unit) == (proposed, code)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("PM1_0", ["pm1"]),
+        ("pm2p5", ["pm25"]),
+        ("PM10", ["pm10"]),
+        ("pm0_3", ["pm03"]),
+        ("TempC_SHT31", ["temperature", "c", "chip"]),
+        ("CO2", ["co2"]),
+        ("power_a", ["power", "a"]),
+        ("EnergyT1", ["energy", "t1"]),
+    ],
+)
+def test_names_are_split_into_words(name: str, words: list[str]) -> None:
+    """Particle sizes, chips and numbers stay in one piece."""
+    assert words_of(name) == words
+
+
+def test_what_is_left_over_of_a_name_is_told() -> None:
+    """The reason of a guess names the words that nobody explained."""
+    guessed = guess(facts("exhaust_humidity", 41, 42))
+    assert guessed is not None
+    assert guessed.fragment
+    assert "'exhaust'" in guessed.reason
+    assert [match.whole for match in matches(("exhaust_humidity",))] == [False]
+
+
+# ── drafts ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_fragments_are_comments_of_a_draft() -> None:
+    """What the name says in part becomes no reading; the line is there to be taken, with the question."""
+    samples = [
+        Sample(
+            "acme/x-0017/up",
+            f'{{"temperature": {20 + at / 10}, "exhaust_humidity": {41 + at / 10}}}'.encode(),
+            (T0 + at * 60) * S,
+        )
+        for at in range(10)
+    ]
+    draft = draft_of(samples, "acme/x")
+    assert draft is not None
+    assert draft.problem == ""
+    rule = parse(draft.text)[0].messages[0]
+    assert [reading.field for reading in rule.readings] == ["temperature"]
+    assert "# - {field: exhaust_humidity, property: relative_humidity" in draft.text
+
+
+def test_the_time_of_senml_is_its_own() -> None:
+    """Relative and absolute times of RFC 8428, also where most records have none."""
+    pack = b'[{"bn":"urn:dev:","n":"temperature","u":"Cel","v":21.5,"t":-10},{"n":"humidity","u":"%RH","v":41.5}]'
+    draft = draft_of([Sample("senml/x-0017/up", pack, (T0 + at * 60) * S) for at in range(3)], "acme/x")
+    assert draft is not None
+    time = parse(draft.text)[0].messages[0].time
+    assert time is not None
+    assert (time.field, time.format) == ("t", "senml")
+    assert '"2025-12-31T23:59:50Z"' in draft.text
+
+
+@pytest.mark.parametrize("name", ["TotalStartTime", "startTime", "uptime", "firstSeenTime", "onTime", "expireDate"])
+def test_times_of_something_else_are_not_that_of_the_message(name: str) -> None:
+    """A start of counting is a time, and never the time of measurement."""
+    samples = [
+        Sample(
+            "acme/x-0017/up",
+            f'{{"{name}": {T0 - 86_400 + at * 60}, "temperature": {20 + at / 10}}}'.encode(),
+            (T0 + at * 60) * S,
+        )
+        for at in range(10)
+    ]
+    (learned,) = learn(samples)
+    assert learned.time is None
+
+
+def test_a_station_code_names_the_device_where_the_topic_names_none() -> None:
+    """Several codes on one topic: its publisher is the gateway of the devices."""
+    samples = [
+        Sample(
+            "weather/up",
+            f'{{"stationcode": "A10{at % 3}", "temperature": {20 + at / 10}}}'.encode(),
+            (T0 + at * 60) * S,
+        )
+        for at in range(12)
+    ]
+    draft = draft_of(samples, "acme/x")
+    assert draft is not None
+    assert draft.problem == ""
+    source = parse(draft.text)[0]
+    rule = source.messages[0]
+    assert rule.topics == ("{gateway}/up",)
+    assert rule.device is not None
+    assert rule.device.field == "stationcode"
+    assert source.examples[0].payload["stationcode"] == "d1"
+    assert "stationcode" not in {reading.field for reading in rule.readings}
+
+
+def test_records_without_a_readable_time_are_comments() -> None:
+    """Values of other times would stand at the time of arrival."""
+    samples = [
+        Sample(
+            "acme/x-0017/up",
+            b'{"temperature": 20.5, "readings": [{"temperature": 19.5, "timestamp": {"hours": 3, "minutes": 5}},'
+            b' {"temperature": 19.7, "timestamp": {"hours": 4, "minutes": 5}}]}',
+            (T0 + at * 60) * S,
+        )
+        for at in range(3)
+    ]
+    draft = draft_of([*samples, Sample("acme/x-0017/up", b'{"temperature": 20.5}', (T0 + 900) * S)] * 3, "acme/x")
+    assert draft is not None
+    rule = parse(draft.text)[0].messages[0]
+    assert [(reading.field, reading.each) for reading in rule.readings] == [("temperature", "")] or rule.each == ""
+    assert not any("[" in reading.field for reading in rule.readings)

@@ -1,0 +1,84 @@
+"""No name of the package uses a word that the vocabulary forbids."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "src" / "sensegate"
+_HEADING = "### Words that no name may use"
+_ROW = re.compile(r"^\| (?P<whole>\*?)(?P<word>\w+)\*? \| (?P<instead>[^|]+) \|$", re.MULTILINE)
+_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
+
+@cache
+def forbidden() -> tuple[dict[str, str], dict[str, str]]:
+    """Return the words that may not be a whole name, and those that may not be part of one, with their replacements."""
+    text = (PACKAGE / "README.md").read_text(encoding="utf-8").partition(_HEADING)[2]
+    whole: dict[str, str] = {}
+    part: dict[str, str] = {}
+    for row in _ROW.finditer(text):
+        if row["word"] != "not":
+            (whole if row["whole"] else part)[row["word"]] = row["instead"]
+    return whole, part
+
+
+def names(source: str) -> Iterator[tuple[str, int]]:
+    """Yield each name that a module defines, with its line."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield node.name, node.lineno
+            case ast.arg():
+                yield node.arg, node.lineno
+            case ast.Name(ctx=ast.Store()):
+                yield node.id, node.lineno
+            case ast.Attribute(ctx=ast.Store()):
+                yield node.attr, node.lineno
+            case _:
+                pass
+
+
+def faults(source: str) -> list[str]:
+    """Return a sentence for each name of a module that uses a forbidden word."""
+    whole, part = forbidden()
+    sentences: list[str] = []
+    for name, line in names(source):
+        bare = name.strip("_").lower()
+        sentences += [f"line {line}: '{name}' says nothing; take {whole[word]}" for word in {bare} & whole.keys()]
+        used = {word.lower() for word in _PARTS.findall(name)} & part.keys()
+        sentences += [f"line {line}: '{name}' uses '{word}'; take {part[word]}" for word in sorted(used)]
+    return sentences
+
+
+def test_names_use_the_vocabulary() -> None:
+    """Each name is a word of the field; a forbidden one fails with the word to take."""
+    sentences: list[str] = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        source = f"{path.read_text(encoding='utf-8')}\n{path.stem} = 0\n"
+        sentences += [f"{path.relative_to(PACKAGE)}: {sentence}" for sentence in faults(source)]
+    assert sentences == []
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("for one in rows: pass", "line 1: 'one' says nothing; take the element: `device`, `batch`, `row`"),
+        ("def _told(): pass", "line 1: '_told' uses 'told'; take `reported`, `payload` of a task, `command`"),
+        ("class LeasePlea: pass", "line 1: 'LeasePlea' uses 'plea'; take lease `request`"),
+        ("def f(veil_key): pass", "line 1: 'veil_key' uses 'veil'; take `pseudonymise`"),
+    ],
+)
+def test_a_forbidden_word_is_refused_with_the_right_one(source: str, sentence: str) -> None:
+    """In a loop, a function, a class and a parameter."""
+    assert faults(source) == [sentence]
+
+
+def test_a_word_that_only_contains_another_is_allowed() -> None:
+    """`one_code` and `found_at` say something; `seating` is not `seat`."""
+    assert faults("one_code = found_at = seating = 0") == []

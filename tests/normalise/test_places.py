@@ -1,0 +1,80 @@
+"""Coordinates in readings against the division of their device."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from sensegate.authority.divisions import Divisions
+from sensegate.clock import FakeClock
+from sensegate.model import F64, I32, Spec
+from sensegate.normalise.normalise import Normaliser
+from sensegate.normalise.series import SeriesIndex
+from sensegate.quantities.quality import Flag
+from tests.normalise.rows import NOW, Row, fields_of
+
+SPECS = (
+    Spec(profile="t/t@1", name="lon", property="longitude"),
+    Spec(profile="t/t@1", name="lat", property="latitude"),
+    Spec(profile="t/t@1", name="t", property="air_temperature"),
+)
+DIVISIONS = ("440106", "440106003", "44", "4419")
+"""Tianhe, a town of it, the province, Dongguan, which has no counties; another device's is not known."""
+
+
+class Places:
+    """Where the devices of these tests are registered."""
+
+    def extents(self, device: I32) -> F64:
+        table = Divisions.load()
+        found = [table.extent(DIVISIONS[at]) if at < len(DIVISIONS) else None for at in device.tolist()]
+        return np.array([(e.west, e.south, e.east, e.north) if e else (math.nan,) * 4 for e in found])
+
+    def id(self, index: int) -> str:
+        return f"d{index}"
+
+
+def flags(device: int, lon: float, lat: float) -> list[bool]:
+    """Return whether longitude, latitude and a temperature are flagged."""
+    normaliser = Normaliser(SPECS, series=SeriesIndex(), clock=FakeClock(NOW), places=Places())
+    rows = [Row(lon, 0, device, message=0), Row(lat, 1, device, message=0), Row(20.0, 2, device, message=0)]
+    fields, received, _ = fields_of(rows)
+    return [bool(flag & Flag.PLACE) for flag in normaliser.normalise(fields, received)[0].flags]
+
+
+@pytest.mark.parametrize(
+    ("device", "lon", "lat", "expected"),
+    [
+        (0, 113.33, 23.13, [False, False]),
+        (1, 113.33, 23.13, [False, False]),
+        (0, 114.06, 22.54, [True, True]),  # Shenzhen
+        (0, 113.33, 22.54, [False, True]),
+        (0, 23.13, 113.33, [True, True]),
+        (2, 114.06, 22.54, [False, False]),
+        (2, 116.40, 39.91, [False, True]),  # Peking
+        (3, 113.75, 23.02, [False, False]),
+        (9, 2.3, 48.8, [False, False]),
+    ],
+)
+def test_coordinates_outside_of_the_division_are_flagged(
+    device: int, lon: float, lat: float, expected: list[bool]
+) -> None:
+    """A coordinate beyond the extent of the registered division bears the flag; other properties never do."""
+    assert flags(device, lon, lat) == [*expected, False]
+
+
+def test_swapped_coordinates_are_reported_once_with_a_proposal() -> None:
+    """The log names the device and what to do, once."""
+    normaliser = Normaliser(SPECS, series=SeriesIndex(), clock=FakeClock(NOW), places=Places())
+    with capture_logs() as lines:
+        for _ in range(3):
+            fields, received, _ = fields_of([Row(23.13, 0, message=0), Row(113.33, 1, message=0)])
+            normaliser.normalise(fields, received)
+    assert [(line["event"], line["device"]) for line in lines] == [("coordinates look swapped", "d0")]
+    assert "swap the fields" in lines[0]["remedy"]
+    with capture_logs() as lines:
+        flags(0, 114.06, 22.54)
+    assert lines == []

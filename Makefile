@@ -3,20 +3,19 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-UV_VERSION := 0.13.9
 
-.PHONY: help setup compiled demo quick test suite coverage lint style types bench soak fuzz docs clean
+.PHONY: help setup compiled demo quick test suite coverage lint style types bench soak fuzz docs sbom clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
 
 setup: $(VENV)/.ready ## install everything (system packages too, when root)
 
-$(VENV)/.ready: pyproject.toml uv.lock deploy/system-packages.sh
+$(VENV)/.ready: pyproject.toml uv.lock deploy/bootstrap.txt deploy/system-packages.sh
 	@bash deploy/system-packages.sh $(PYTHON)
 	@echo "setup: installing Python packages into $(VENV), about a minute …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement deploy/bootstrap.txt
 	@$(BIN)/uv sync --frozen --extra history --quiet --compile-bytecode --python $(BIN)/python
 	@touch $@
 	@echo "setup: ready; $$($(BIN)/sensegate --version)"
@@ -63,6 +62,9 @@ fuzz: setup ## all property tests with forty times the examples, other ones each
 
 docs: setup ## write the generated tables of the documents again
 	$(BIN)/python -m tests.house.docs --write
+
+sbom: setup ## write dist/sbom.cdx.json (CycloneDX): all packages, and nats-server with what is known of it
+	$(BIN)/python -m tests.house.sbom
 
 clean: ## remove what setup and tests made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov

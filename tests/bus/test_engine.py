@@ -252,6 +252,18 @@ async def test_a_changed_configuration_means_an_orderly_restart(killed: EngineIn
 
 
 @pytest.mark.live
+async def test_the_server_inherits_no_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets in the environment of the gateway are not in that of the server; what an operator tunes is."""
+    monkeypatch.setenv("DATABASE_PASSWORD", "secret")
+    monkeypatch.setenv("GOMEMLIMIT", "1GiB")
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    async with engine_in(tmp_path) as engine:
+        raw = Path(f"/proc/{engine.info.pid}/environ").read_bytes().decode()
+        names = {variable.partition("=")[0] for variable in raw.split("\0") if variable}
+        assert {"GOMEMLIMIT", "TZ"} <= names <= {"GOMAXPROCS", "GOMEMLIMIT", "GOGC", "TZ"}
+
+
+@pytest.mark.live
 async def test_connections_beyond_the_cap_are_refused(tmp_path: Path) -> None:
     """The server says so and closes; those within the cap stay open."""
     refusal = b"maximum connections exceeded"

@@ -69,3 +69,19 @@ def test_one_of_another_authority(told: ssl.SSLContext, tmp_path: Path) -> None:
     """Even with the right address."""
     with pytest.raises(ssl.SSLCertVerificationError, match="certificate verify failed"):
         shake(told, issue(tmp_path / "other", "centre", HERE))
+
+
+def test_contexts_offer_no_suite_with_cbc(tmp_path: Path) -> None:
+    """Listeners and links offer AES-GCM and ChaCha20 with forward secrecy; control: a default context offers CBC."""
+
+    def weak(context: ssl.SSLContext) -> list[str]:
+        suites = [str(suite["name"]) for suite in context.get_ciphers()]
+        assert suites
+        return [name for name in suites if not ("GCM" in name or "CHACHA20" in name)]
+
+    files = issue(tmp_path, "centre")
+    server = trust.server_context("web.tls", cert_file=str(files.cert_file), key_file=str(files.key_file))
+    assert weak(server) == []
+    assert weak(trust.client_context("uplink")) == []
+    assert weak(trust.joined_centre_context("", "localhost")) == []
+    assert weak(ssl.create_default_context())

@@ -154,6 +154,31 @@ async def test_http_by_tls_on_several_planes(lab: Lab, other: Lab, tmp_path: Pat
             assert result.exit_code == exit_code, result.output
 
 
+CBC = "AES128-SHA:AES256-SHA256:ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES128-SHA256:ECDHE-RSA-AES128-SHA256"
+AEAD = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+async def test_no_listener_takes_suites_with_cbc(lab: Lab, tmp_path: Path) -> None:
+    """By TLS 1.2 at the HTTP and MQTT listeners; control: the same client is let in with AES-GCM and ChaCha20."""
+    config = replace(config_of(tmp_path / "node"), web=WebConfig(tls=lab.tls()), engine=EngineConfig(tls=lab.tls()))
+    async with running(config) as site:
+        for url in (site.addresses.http, site.addresses.mqtt):
+            for suites, good in ((CBC, False), (AEAD, True)):
+                target = urlsplit(url).netloc
+                code, said = await run(
+                    "openssl",
+                    "s_client",
+                    "-connect",
+                    target,
+                    "-tls1_2",
+                    "-cipher",
+                    f"{suites}:@SECLEVEL=0",
+                    "-CAfile",
+                    lab.ca,
+                )
+                assert (code == 0 and "Verify return code: 0 (ok)" in said) is good, (url, suites, said)
+
+
 async def test_http_asks_for_certificates(lab: Lab, other: Lab, tmp_path: Path) -> None:
     """mTLS: without one and with one of another authority nothing is answered; beside it the token still counts."""
     web = WebConfig(tls=lab.tls(ask=True))

@@ -9,6 +9,13 @@ import sys
 
 import pytest
 
+from sensegate.config import ScriptsConfig
+from sensegate.decode import codec_scripts
+from sensegate.scripts import pool
+from sensegate.scripts.pool import FAILED, ScriptPool
+from sensegate.scripts.process import ChildProcess
+from tests.scripts.conftest import ask, source_of
+
 ATTEMPTS = {
     "read a file": "open('/etc/passwd')",
     "read its own program": "open(sys.executable, 'rb')",
@@ -85,3 +92,60 @@ def test_the_attempts_are_real(name: str) -> None:
     """Negative control: a process that is not sealed can do these things."""
     _, found = attempts("free")
     assert found[name]
+
+
+UNFILTERED = (
+    sys.executable,
+    "-c",
+    "from sensegate.scripts import child, sandbox\nsandbox._filter_system_calls = lambda libc: ''\nchild.main()",
+)
+"""A child on a system that grants no filter of system calls."""
+
+
+def unfiltered_pool(*, require_filter: bool) -> ScriptPool:
+    """Return a pool whose children have no filter."""
+    return ScriptPool(start=lambda: ChildProcess(UNFILTERED), require_filter=require_filter)
+
+
+def test_without_a_filter_no_script_runs() -> None:
+    """Frames get a reason, loading an error, and `/readyz` a sentence; all three say what to do."""
+    source = source_of("function decodeUplink(input) { return {data: {a: 1}}; }")
+    scripts = unfiltered_pool(require_filter=True)
+    try:
+        results = scripts.run([ask(source), ask(source)])
+        assert {result.kind for result in results} == {FAILED}
+        assert all("scripts.require_seccomp" in result.text for result in results)
+        assert "scripts.require_seccomp" in scripts.inspect(source).error
+        assert [problem for problem in scripts.problems() if "do not run" in problem]
+    finally:
+        scripts.close()
+
+
+def test_the_configuration_may_permit_scripts_without_a_filter() -> None:
+    """Control: then they run, and `/readyz` says that they are not filtered; with the filter it says nothing."""
+    source = source_of("function decodeUplink(input) { return {data: {a: 1}}; }")
+    for scripts, said in ((unfiltered_pool(require_filter=False), 1), (ScriptPool(), 0)):
+        try:
+            [result] = scripts.run([ask(source)])
+            assert (result.kind, scripts.inspect(source).error) == ("", "")
+            assert len([problem for problem in scripts.problems() if "without a filter" in problem]) == said
+            assert len(scripts.problems()) == said
+        finally:
+            scripts.close()
+
+
+def test_the_pools_of_a_process_follow_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pools are made anew when the requirement changes; the package requires the filter unless it is told."""
+    monkeypatch.setattr(pool, "_shared", [])
+    monkeypatch.setattr(pool, "_inspector", [])
+    first = pool.decoding_pool()
+    assert first._require_filter
+    codec_scripts.configure(ScriptsConfig())
+    assert pool.decoding_pool() is first
+    codec_scripts.configure(ScriptsConfig(require_seccomp=False))
+    try:
+        assert not pool.decoding_pool()._require_filter
+        assert not pool.inspection_pool()._require_filter
+    finally:
+        codec_scripts.configure(ScriptsConfig())
+    assert pool.decoding_pool()._require_filter

@@ -21,6 +21,8 @@ from sensegate.errors import EngineError
 
 VERSION_MIN = (2, 14, 5)
 _BINARY = "nats-server"
+_SERVER_VARIABLES = ("TZ", "GOMAXPROCS", "GOMEMLIMIT", "GOGC")
+"""Time zone of the server's log, and limits of its runtime that an operator may have set."""
 
 
 def binary() -> str:
@@ -158,6 +160,11 @@ class ServerProcess:
                 signal.pidfd_send_signal(self._handle, number)
 
 
+def _inherited() -> dict[str, str]:
+    """Return the part of this process's environment that a server needs; the rest may hold secrets of others."""
+    return {name: os.environ[name] for name in _SERVER_VARIABLES if name in os.environ}
+
+
 def spawn(conf: Path, directory: Path, environment: Mapping[str, str] | None = None) -> ServerProcess:
     """Start a server that outlives this process and holds the lock of its store; `environment`: additions.
 
@@ -173,7 +180,7 @@ def spawn(conf: Path, directory: Path, environment: Mapping[str, str] | None = N
                 stdout=out,
                 stderr=out,
                 cwd=directory,
-                env={**os.environ, **(environment or {})},
+                env={**_inherited(), **(environment or {})},
                 # A session of its own: Ctrl-C in the terminal stops the gateway, which then terminates the server.
                 start_new_session=True,
                 # Inherited and never closed by the server: while it runs no second one starts on this store.

@@ -89,12 +89,21 @@ LINK_CA = "link-ca.pem"
 """File in the engine's directory: authorities of client certificates on links (`trust.write_link_authorities`)."""
 
 
+CIPHER_SUITES = tuple(
+    f"TLS_ECDHE_{key}_WITH_{cipher}"
+    for cipher in ("AES_128_GCM_SHA256", "AES_256_GCM_SHA384", "CHACHA20_POLY1305_SHA256")
+    for key in ("ECDSA", "RSA")
+)
+"""Suites of TLS 1.2 without CBC, as Go names them (`trust.CIPHERS`); those of TLS 1.3 cannot be chosen in Go."""
+
+
 def _tls(tls: TlsConfig, ca_file: str) -> str:
     if not tls.cert_file:
         return ""
     # The server runs in another directory, so relative paths are made absolute.
     cert, key = (_quoted(str(Path(file).absolute())) for file in (tls.cert_file, tls.key_file))
     lines = [f"cert_file: {cert}", f"key_file: {key}", "timeout: 10"]
+    lines += ['min_version: "1.2"', f"cipher_suites: {_list(CIPHER_SUITES)}"]
     if ca_file:
         lines += [f"ca_file: {_quoted(str(Path(ca_file).absolute()))}", "verify: true"]
     return "  tls {\n" + "".join(f"    {line}\n" for line in lines) + "  }\n"

@@ -1,4 +1,7 @@
-"""TLS of client connections: trusted authorities, pinned certificates, and the client certificate."""
+"""TLS: contexts of listeners and of client connections, trusted authorities, pinned certificates.
+
+With TLS 1.2 only suites with forward secrecy and authenticated encryption are offered; those with CBC are not.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,34 @@ _PIN = re.compile(r"[0-9a-f]{64}")
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
 
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Suites of TLS 1.2, in OpenSSL's language; those of TLS 1.3 are all sound."""
+
+
+def server_context(key: str, *, cert_file: str, key_file: str = "", ca_file: str = "") -> ssl.SSLContext:
+    """Return the TLS context of a listener; with `ca_file` clients must present a certificate.
+
+    `key`: section of the configuration, for error texts. Raises `ConfigError`.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    try:
+        load_server_files(context, cert_file=cert_file, key_file=key_file, ca_file=ca_file)
+    except (OSError, ssl.SSLError) as why:
+        remedy = "give PEM files; see config/README.md"
+        raise ConfigError(f"the certificate cannot be loaded: {why}", key=key, remedy=remedy) from why
+    return context
+
+
+def load_server_files(context: ssl.SSLContext, *, cert_file: str, key_file: str, ca_file: str) -> None:
+    """Load the files of a listener into its context. Raises `OSError`, `ssl.SSLError`."""
+    context.load_cert_chain(cert_file, key_file or None)
+    if ca_file:
+        context.load_verify_locations(ca_file)
+        context.verify_mode = ssl.CERT_REQUIRED
+
+
 def client_context(
     key: str, *, ca_file: str = "", pins: Sequence[str] = (), cert_file: str = "", key_file: str = ""
 ) -> ssl.SSLContext:
@@ -34,6 +65,7 @@ def client_context(
     try:
         context = ssl.create_default_context(cafile=ca_file or None)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(CIPHERS)
         if cert_file:
             context.load_cert_chain(cert_file, key_file or None)
     except (OSError, ssl.SSLError) as why:
@@ -72,6 +104,7 @@ def joined_centre_context(pem: str, host: str) -> ssl.SSLContext:
     """
     context = ssl.create_default_context(cadata=pem or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
     if not pem:
         return context
     context.check_hostname = False

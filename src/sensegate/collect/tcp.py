@@ -25,6 +25,7 @@ import structlog
 
 from sensegate import metrics
 from sensegate.bus.free_ports import listen, url_host
+from sensegate.bus.trust import server_context
 from sensegate.clock import Clock
 from sensegate.collect.passwords import DevicePasswords
 from sensegate.collect.protocols import PROTOCOLS
@@ -352,17 +353,7 @@ def _within(address: str, networks: tuple[Network, ...]) -> bool:
 def _context(tls: TlsConfig) -> ssl.SSLContext | None:
     if not tls.cert_file:
         return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(tls.cert_file, tls.key_file or None)
-        if tls.ca_file:
-            context.load_verify_locations(tls.ca_file)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError) as why:
-        remedy = "give PEM files; see config/README.md"
-        raise ConfigError(f"the certificate cannot be loaded: {why}", key="listen.tcp.tls", remedy=remedy) from why
-    return context
+    return server_context("listen.tcp.tls", cert_file=tls.cert_file, key_file=tls.key_file, ca_file=tls.ca_file)
 
 
 def _keep_alive(writer: asyncio.StreamWriter) -> None:

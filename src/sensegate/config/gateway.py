@@ -174,6 +174,18 @@ class IngestConfig(ConfigRecord, frozen=True):
     partition: Annotated[int, doc("partition number of this worker", least=0, most=9_999)] = 0
 
 
+class ScriptsConfig(ConfigRecord, frozen=True):
+    """Codec scripts of profiles, which run in child processes."""
+
+    require_seccomp: Annotated[
+        bool,
+        doc(
+            "run scripts only where the kernel filters their system calls (seccomp); false: also without, "
+            "with the other restrictions of their sandbox"
+        ),
+    ] = True
+
+
 class ExternalBrokerConfig(ConfigRecord, frozen=True):
     """An external MQTT broker to which this node subscribes."""
 
@@ -416,6 +428,7 @@ class Config(ConfigRecord, frozen=True):
     engine: Annotated[EngineConfig, doc("nats-server")] = EngineConfig()
     store: Annotated[StoreConfig, doc("size limits and retention of the streams")] = StoreConfig()
     ingest: Annotated[IngestConfig, doc("limits of the intake")] = IngestConfig()
+    scripts: Annotated[ScriptsConfig, doc("codec scripts of profiles")] = ScriptsConfig()
     external_brokers: Annotated[tuple[ExternalBrokerConfig, ...], doc("external MQTT brokers")] = ()
     listen: Annotated[ListenConfig, doc("listeners besides MQTT and HTTP")] = ListenConfig()
     cameras: Annotated[tuple[CameraConfig, ...], doc("cameras whose alarm streams are fetched")] = ()

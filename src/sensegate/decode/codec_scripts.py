@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from sensegate.config import ScriptsConfig
 from sensegate.scripts import pool
+
+
+def configure(config: ScriptsConfig) -> None:
+    """Set what the processes require of the system, before profiles are loaded."""
+    pool.configure(require_filter=config.require_seccomp)
 
 
 def start() -> None:
@@ -16,5 +22,5 @@ def close() -> None:
 
 
 def problems() -> list[str]:
-    """Return why scripts are suspended, a sentence each."""
-    return pool.decoding_pool().problems()
+    """Return why scripts are suspended or do not run, a sentence each."""
+    return pool.problems()

@@ -26,6 +26,7 @@ from sensegate.authority.trail import Trail
 from sensegate.bus.opening import Core
 from sensegate.clock import Clock
 from sensegate.config import Config
+from sensegate.decode import codec_scripts
 from sensegate.decode.memory import DecoderMemory
 from sensegate.decode.profiles import Chosen
 from sensegate.decode.watch import ProfileWatcher
@@ -114,6 +115,7 @@ async def open_profiles(
         digest: (device, password) -> what is kept for VIID; empty: nothing.
     """
     config, clock = core.config, core.clock
+    codec_scripts.configure(config.scripts)
     profiles = ProfileWatcher(config.profile_folders, clock)
 
     def interval_of(name: str) -> float:

@@ -18,6 +18,7 @@ import structlog
 
 from sensegate import metrics
 from sensegate.scripts.process import ChildDied, ChildProcess
+from sensegate.scripts.sandbox import SYSTEM_CALLS
 from sensegate.scripts.suspensions import KILL_WEIGHT, Suspensions
 from sensegate.scripts.wire import (
     LOADING,
@@ -55,6 +56,16 @@ class PendingCall(NamedTuple):
     """Suspended if the frame makes the script exceed its limits: the topic."""
 
 
+class UnfilteredError(Exception):
+    """The kernel does not filter the system calls of the child, and the configuration requires it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "codec scripts do not run: the system does not filter their system calls (seccomp); permit seccomp for "
+            "this process, or set scripts.require_seccomp: false"
+        )
+
+
 class _Lane:
     """The child that runs a group of scripts."""
 
@@ -71,7 +82,12 @@ class ScriptPool:
         *,
         spares: int = 0,
         start: Callable[[], ChildProcess] = ChildProcess,
+        require_filter: bool = True,
     ) -> None:
+        """`require_filter`: run nothing in a child whose system calls the kernel does not filter."""
+        self._require_filter = require_filter
+        self._is_unfiltered = False
+        """Whether a child had no filter."""
         self.suspensions = Suspensions(monotonic)
         self._start = start
         self._spares_kept = spares
@@ -92,7 +108,7 @@ class ScriptPool:
             left: dict[str, list[int]] = {}
             for at, ask in enumerate(asks):
                 left.setdefault(ask.source.key, []).append(at)
-            while left := self._send_pending(asks, results, left):
+            while left := self._send_all(asks, results, left):
                 if self._deaths > DEATHS_MAX:
                     for at in (at for places in left.values() for at in places):
                         results[at] = CallResult(FAILED, "no process for scripts can be started")
@@ -110,6 +126,8 @@ class ScriptPool:
                 return self._send(self._shared, ScriptRequest([source])).loaded[0]
             except ChildDied:
                 return ScriptInfo(source.key, error="loading it ended its process")
+            except UnfilteredError as why:
+                return ScriptInfo(source.key, error=str(why))
 
     def start_children(self, spares: int = SPARES) -> None:
         """Start the processes needed, and keep this many spare ones from now on, without waiting for them."""
@@ -136,13 +154,28 @@ class ScriptPool:
         return [*self.active, *self._spares]
 
     def problems(self) -> list[str]:
-        """Return a sentence for each suspended script."""
-        return [
+        """Return a sentence for each suspended script, and one if system calls are not filtered."""
+        unfiltered = []
+        if self._is_unfiltered and self._require_filter:
+            unfiltered = [f"{UnfilteredError()}; their messages are quarantined"]
+        elif self._is_unfiltered:
+            unfiltered = ["codec scripts run without a filter of their system calls (scripts.require_seccomp: false)"]
+        return unfiltered + [
             f"script {key} is suspended for another {left_s:.0f} s: {why}; its messages are quarantined"
             for key, why, left_s in self.suspensions.suspended_scripts()
         ]
 
     # ── rounds ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _send_all(
+        self, asks: Sequence[PendingCall], results: list[CallResult], left: dict[str, list[int]]
+    ) -> dict[str, list[int]]:
+        """Send what is left once, or give all of it up; return what is still left."""
+        try:
+            return self._send_pending(asks, results, left)
+        except UnfilteredError as why:
+            results[:] = [CallResult(FAILED, str(why)) if result is _NOT_TRIED else result for result in results]
+            return {}
 
     def _send_pending(
         self, asks: Sequence[PendingCall], results: list[CallResult], left: dict[str, list[int]]
@@ -244,6 +277,11 @@ class ScriptPool:
         if lane.process is None:
             lane.process = self._take_spare()
         try:
+            lane.process.wait_ready()
+            if SYSTEM_CALLS not in lane.process.sandbox:
+                self._is_unfiltered = True
+                if self._require_filter:
+                    raise UnfilteredError
             return lane.process.request(request)
         except ChildDied:
             lane.process = self._start() if lane is self._isolated else None
@@ -275,6 +313,7 @@ def _batches(
         yield runs
 
 
+_require_filter = [True]
 _shared: list[ScriptPool] = []
 _inspector: list[ScriptPool] = []
 _once = threading.Lock()
@@ -284,7 +323,7 @@ def decoding_pool() -> ScriptPool:
     """Return the pool of this process that decoding uses."""
     with _once:
         if not _shared:
-            _shared.append(ScriptPool())
+            _shared.append(ScriptPool(require_filter=_require_filter[0]))
         return _shared[0]
 
 
@@ -292,8 +331,19 @@ def inspection_pool() -> ScriptPool:
     """Return the pool that inspects scripts when profiles are loaded, separate from decoding."""
     with _once:
         if not _inspector:
-            _inspector.append(ScriptPool())
+            _inspector.append(ScriptPool(require_filter=_require_filter[0]))
         return _inspector[0]
+
+
+def configure(*, require_filter: bool) -> None:
+    """Set whether the pools of this process require the filter of system calls; before anything is decoded."""
+    with _once:
+        if _require_filter[0] != require_filter:
+            for scripts in (*_shared, *_inspector):
+                scripts.close()
+            _shared.clear()
+            _inspector.clear()
+            _require_filter[0] = require_filter
 
 
 def start_children() -> None:
@@ -301,6 +351,11 @@ def start_children() -> None:
     if _inspector:
         inspection_pool().close()
         decoding_pool().start_children()
+
+
+def problems() -> list[str]:
+    """Return why scripts are suspended or do not run, a sentence each."""
+    return list(dict.fromkeys(problem for scripts in (*_shared, *_inspector) for problem in scripts.problems()))
 
 
 def close() -> None:

@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+SYSTEM_CALLS: Final = "system_calls"
+"""Restriction without which scripts run only if the configuration permits it: the filter of system calls."""
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -134,4 +136,4 @@ def _filter_system_calls(libc: ctypes.CDLL) -> str:
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
     program = _Program(len(steps), ctypes.addressof(code))
     done = libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0) == 0
-    return "system_calls" if done else ""
+    return SYSTEM_CALLS if done else ""

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from sensegate import metrics
 from sensegate.authority.devices import Devices
+from sensegate.bus.trust import server_context
 from sensegate.clock import Clock
 from sensegate.config.viid import ViidConfig, ViidDeviceConfig
 from sensegate.errors import ConfigError, NotFound, Overloaded, Rejected, SensegateError, StoreFull, Unavailable
@@ -533,15 +534,9 @@ def _tls(config: ViidConfig) -> ssl.SSLContext | None:
                 remedy="give a certificate, or set viid.allow_plaintext: true",
             )
         return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(config.cert_file, config.key_file or None)
-        if config.ca_file:
-            context.load_verify_locations(config.ca_file)
-            context.verify_mode = ssl.CERT_OPTIONAL
-    except (OSError, ssl.SSLError) as why:
-        raise ConfigError(
-            f"the certificate cannot be loaded: {why}", key="viid.cert_file", remedy="give PEM files"
-        ) from why
+    context = server_context(
+        "viid.cert_file", cert_file=config.cert_file, key_file=config.key_file, ca_file=config.ca_file
+    )
+    if config.ca_file:
+        context.verify_mode = ssl.CERT_OPTIONAL  # a camera without a certificate still has its digest
     return context

@@ -21,7 +21,7 @@ from aiohttp import web
 from sensegate import metrics
 from sensegate.authority.attempts import FailedAttempts
 from sensegate.authority.scope import Action, Role, allows, demand
-from sensegate.config import TlsConfig
+from sensegate.bus.trust import load_server_files, server_context
 from sensegate.errors import ConfigError, Conflict, Overloaded, SensegateError, Unavailable
 from sensegate.web import (
     accounting,
@@ -226,7 +226,8 @@ class Web:
         if self._context is None:
             return
         _tls(self.deps)  # fails before the context in use is changed
-        _load(self._context, self.deps.config.tls)
+        tls = self.deps.config.tls
+        load_server_files(self._context, cert_file=tls.cert_file, key_file=tls.key_file, ca_file=tls.ca_file)
 
     async def stop(self) -> None:
         """Close the listener, end open streams (their cursors stay valid), let short responses finish."""
@@ -341,19 +342,4 @@ def _tls(deps: WebDependencies) -> ssl.SSLContext | None:
                 remedy="give cert_file and key_file, or listen on loopback",
             )
         return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        _load(context, tls)
-    except (OSError, ssl.SSLError) as why:
-        raise ConfigError(
-            f"the certificate cannot be used: {why}", key="web.tls", remedy="give PEM files; see config/README.md"
-        ) from why
-    return context
-
-
-def _load(context: ssl.SSLContext, tls: TlsConfig) -> None:
-    context.load_cert_chain(tls.cert_file, tls.key_file or None)
-    if tls.ca_file:
-        context.load_verify_locations(tls.ca_file)
-        context.verify_mode = ssl.CERT_REQUIRED
+    return server_context("web.tls", cert_file=tls.cert_file, key_file=tls.key_file, ca_file=tls.ca_file)

@@ -280,9 +280,9 @@ class World:
         assert not names or "{" not in path, f"{path}: nothing is named so; add it to the world's names"
         more: dict[str, Any] = {}
         if asking.json is not None:
-            more["json"] = json.loads(self._filled(json.dumps(asking.json), names))
+            more["json"] = json.loads(self.filled(json.dumps(asking.json), names))
         if asking.data:
-            more["data"] = self._filled(asking.data, names)
+            more["data"] = self.filled(asking.data, names)
         headers = {**asking.headers}
         if asking.match:
             headers["If-Match"] = f'"{await self._revision(path)}"'
@@ -309,7 +309,8 @@ class World:
                 return 200, told
             return response.status, (await response.read()).decode(errors="replace")
 
-    def _filled(self, text: str, names: dict[str, str]) -> str:
+    def filled(self, text: str, names: dict[str, str]) -> str:
+        """Return a body with names and new numbers put in."""
         number = str(self.number())
         text = text.replace('"<n#>"', number)
         for name, value in (*names.items(), ("n", number)):

@@ -246,3 +246,14 @@ def test_every_field_becomes_a_reading_or_a_rejection(rows: list[Row]) -> None:
     assert np.isin(readings.value[smoke], [0, 1]).all()
     assert set(readings.text) == set(np.flatnonzero(readings.spec == STATE).tolist())
     assert (np.diff(readings.message) > 0).all()
+
+
+def test_values_are_without_the_noise_of_binary_arithmetic() -> None:
+    """39 steps of 0.1 are 3.9, a single-precision 2.885 is 2.885, a stated unit converts to its decimal."""
+    specs = (
+        Spec(profile="t/t@1", name="steps", property="air_temperature", scale=0.1),
+        Spec(profile="t/t@1", name="plain", property="air_temperature", channel="2"),
+    )
+    sent = [Row(39.0, 0), Row(2.8849999904632568, 1), Row(39 * 0.1, 1), Row(70.7, 1, unit=(5 / 9, -160 / 9))]
+    readings, _ = Bench(specs).run(*sent)
+    assert readings.value.tolist() == [3.9, 2.885, 3.9, 21.5]

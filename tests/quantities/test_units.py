@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sensegate.errors import ConfigError
 from sensegate.quantities import ucum
 from sensegate.quantities.properties import PROPERTIES
-from sensegate.quantities.units import ALIASES, TABLE, UnitError, conversion, dimension, ucum_code
+from sensegate.quantities.units import ALIASES, TABLE, UnitError, conversion, dimension, propose, ucum_code
 
 FAMILIES: dict[str, list[str]] = {}
 for code, unit in TABLE.items():
@@ -138,13 +138,53 @@ def test_an_offset_unit_outside_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "near"), [("ug/mm3m", "ug/m3"), ("kWhh", "kWh"), ("furlongs", ""), ("{", ""), ("/", "")]
+    ("unit", "target", "near"),
+    [
+        ("ug/mm3m", "mg/m3", "'ug/m3'"),
+        ("kWhh", "kW.h", "'kW.h'"),
+        ("furlongs", "m", "m, km"),
+        ("{", "m", "m, km"),
+        ("/", "m", "m, km"),
+        ("degF", "Cel", "'[degF]'"),
+        ("Fahrenheit", "Cel", "'[degF]'"),
+        ("kelvin", "Cel", "'K'"),
+        ("knots", "m/s", "'[kn_i]'"),
+        ("torr", "hPa", "'mm[Hg]'"),
+        ("percent", "%", "'%'"),
+        ("inch", "mm", "'[in_i]'"),
+        ("inches", "mm", "'[in_i]'"),
+        ("MPH", "m/s", "'[mi_i]/h'"),
+        ("miles per hour", "km/h", "'[mi_i]/h'"),
+        ("µmol/m2/sec", "umol/m2/s", "'umol/m2/s'"),
+        ("hpa", "kPa", "'hPa'"),
+        ("foo", "Cel", "Cel, K, [degF]"),
+    ],
 )
-def test_an_unknown_unit_is_named_with_the_nearest(unit: str, near: str) -> None:
-    """An unknown unit is a configuration error that says what to write."""
+def test_an_unknown_unit_is_named_with_the_nearest_of_its_dimension(unit: str, target: str, near: str) -> None:
+    """An unknown unit is a configuration error that says what to write, and nothing that the property cannot have."""
     with pytest.raises(ConfigError, match="unknown") as caught:
-        conversion(unit, "m")
+        conversion(unit, target)
     assert near in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["Cel", "m/s", "hPa", "mm", "%", "kW.h", "V", "deg", "mg/m3", "lx", "s"])
+@pytest.mark.parametrize(
+    "unit", ["degF", "knots", "torr", "percent", "inch", "mph.", "kelvin", "volt", "sekunden", "Lux/"]
+)
+def test_a_proposal_has_the_dimension_of_the_property(unit: str, target: str) -> None:
+    """Whatever the spelling is near to."""
+    proposed = propose(unit, target)
+    assert not proposed or dimension(proposed) == dimension(target)
+
+
+@pytest.mark.parametrize(
+    ("unit", "target", "remedy"), [("F", "Cel", "'[degF]'"), ("kt", "m/s", "'[kn_i]'"), ("deg", "Cel", "e.g. Cel, K")]
+)
+def test_a_unit_of_another_dimension_is_told_what_was_meant(unit: str, target: str, remedy: str) -> None:
+    """A farad is no degree, a kilotonne no knot."""
+    with pytest.raises(ConfigError, match="cannot be converted") as caught:
+        conversion(unit, target)
+    assert remedy in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from sensegate.authoring.faults import profile_faults
 from sensegate.authoring.stubs import CARRIER, DEVICE, carrier_payload, compile_stub
 from sensegate.config import IngestConfig
 from sensegate.decode import tasking
@@ -148,12 +149,12 @@ def readings_of(fields: Fields, specs: Sequence[Spec], devices: Sequence[str] | 
 
 
 def check_profile(path: Path | str) -> list[ProfileError]:
-    """Return the problems of a profile: errors of its grammar, or the first difference of each example that fails."""
+    """Return the problems of a profile: all faults of its text, or the first difference of each example that fails."""
     specs: list[Spec] = []
     try:
         profile = compile_file(Path(path), specs)
     except ProfileError as error:
-        return [error]
+        return profile_faults(Path(path)) or [error]
     profiles = ProfileSet([profile], specs)
     problems = [*_check_coverage(profile)]
     for index, example in enumerate(profile.source.examples):
@@ -237,6 +238,14 @@ def _value_difference(fields: Fields, profiles: ProfileSet, devices: NamedDevice
     for expected in example.expect:
         match = next((reading for reading in readings if _matches(expected, reading, example)), None)
         if match is None:
+            other = next((reading for reading in readings if _matches(expected, reading, example, timeless=True)), None)
+            if other is not None:
+                wanted = _time_text(parse_micros(expected.time or example.received))
+                origin = "" if expected.time else ", the time of arrival"
+                return (
+                    f"{expected.property} = {expected.value!r} differs by its time alone:"
+                    f" expected {wanted}{origin}, saw {_time_text(other.time)}"
+                )
             near = [str(reading) for reading in readings if reading.property == expected.property]
             return f"no {expected.property} = {expected.value!r}; saw {', '.join(near) or 'no such property'}"
         readings.remove(match)
@@ -277,11 +286,12 @@ def _reasons_text(reasons: object) -> str:
     return str(msgspec.to_builtins(reasons)) if reasons else "none"
 
 
-def _matches(expected: Expected, reading: ExampleReading, example: Example) -> bool:
+def _matches(expected: Expected, reading: ExampleReading, example: Example, *, timeless: bool = False) -> bool:
+    """Return whether a reading is the expected one; `timeless`: whatever its time."""
     time = parse_micros(expected.time or example.received)
     if (
         expected.property != reading.property
-        or time != reading.time
+        or (time != reading.time and not timeless)
         or (expected.device or example.devices[0]) != reading.device
     ):
         return False

@@ -220,6 +220,11 @@ def has_right(principal: Principal, action: Action) -> bool:
     return action in _rights(principal)
 
 
+def reads_only(principal: Principal) -> bool:
+    """Return whether a caller is a reader of feeds, who sees nothing of what others administer in its scope."""
+    return principal.role in {Role.SUBSCRIBER, Role.DEVICE} or bool(principal.feeds)
+
+
 def duty(role: Role) -> Duty | None:
     """Return the duty of a role; None for devices and subscribers."""
     return _DUTY.get(role)

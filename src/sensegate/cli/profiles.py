@@ -250,11 +250,25 @@ def show(
     sys.stdout.write(_file(name, profiles).read_text(encoding="utf-8"))
 
 
+def _accept(name: str, selected: Sequence[Path]) -> None:
+    """Write the values seen as expected, in one profile that the command names."""
+    from sensegate.authoring.accept import accept as accept_examples  # noqa: PLC0415 - the whole decoder
+
+    if not name:
+        raise ConfigError("--accept needs a profile", remedy="name one: sensegate profile test acme/th10 --accept")
+    for file in selected:
+        for label in accept_examples(file):
+            sys.stdout.write(f"{file}: example '{label}' expects now what it gives; compare it with the document\n")
+
+
 @app.command("test")
 def run_examples(
     name: Annotated[str, typer.Argument(help="vendor/model; default: all.", metavar="[PROFILE]")] = "",
     *,
     profiles: drafts.FolderToRead,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Write the values seen as expected, after a change that you compared.")
+    ] = False,
 ) -> None:
     """Run the examples of one profile or of all; exit 1 if one fails.
 
@@ -263,6 +277,8 @@ def run_examples(
     from sensegate.authoring.examples import check_profile  # noqa: PLC0415 - the whole decoder
 
     selected = [_file(name, profiles)] if name else list(files([profiles]))
+    if accept:
+        _accept(name, selected)
     failures = [str(problem) for file in with_progress(selected, "running examples") for problem in check_profile(file)]
     for line in failures:
         sys.stdout.write(line + "\n")

@@ -92,7 +92,10 @@ class EnvelopePlan:
             names = map(self._device, objects)
             devices = [device_of(str(name), self.rule, gw) for name, gw in zip(names, batch.gateways, strict=True)]
         by_reader: dict[ColumnarReader, EnvelopeFrames] = {}
+        other_times = len(self.rule.time) > 1 and not self.rule.time_joined
         for index, raw in enumerate(map(self._frame, objects)):
+            if other_times and times[index] == BAD:
+                continue  # another member may hold the time
             port = None if self._port is None else port_of(ports[index])
             if devices[index] < 0 or (port is None and self._port is not None):
                 continue

@@ -369,7 +369,7 @@ class Compiler:
         shift = round(part.period_s * 1e6) if part.stamp == "start" else 0
         missing = frozenset(part.missing) | frozenset(map(str, part.missing))  # "0" and 0 are the same here
         return tuple(self._keys.place(text, *here, "time") for text in texts), times.TimeReader(
-            formats, zone, shift, missing
+            formats, zone, shift, missing, part.interval
         )
 
     def _identity(

@@ -18,7 +18,7 @@ from sensegate.decode.batch import BatchTrees, Postponed
 from sensegate.decode.chain import CarriedRoute, FrameRejected, OpenedFrame, open_frame
 from sensegate.decode.columnar import ColumnarReader
 from sensegate.decode.columnar_envelopes import EnvelopeFrames, EnvelopePlan
-from sensegate.decode.extract import BoundMessage, DecodedRows, Leaf, RouteInfo, bind, path_of
+from sensegate.decode.extract import BoundMessage, DecodedRows, Leaf, NameMissing, RouteInfo, bind, path_of
 from sensegate.decode.formats import FORMATS
 from sensegate.decode.formats.video import VideoTree, reason_of, refused_at
 from sensegate.decode.frame import Parse, PayloadFrame, WarnedList, WarnedObject
@@ -492,7 +492,11 @@ class _BatchDecoder:
                     first_error = first_error or error
                     continue
             tree = trees[rule.parse]
-            bound = bind(rule, wrap, tree, deciding)
+            try:
+                bound = bind(rule, wrap, tree, deciding)
+            except NameMissing as error:
+                first_error = first_error or error
+                continue
             if bound is None:
                 continue
             if isinstance(tree, VideoTree):

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import xxhash
 
+from sensegate.decode.layout.runtime import without_prefix
 from sensegate.decode.paths import MemberPath
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
@@ -39,7 +40,7 @@ def _base64(raw: Any) -> bytes:
 
 def _hex(raw: Any) -> bytes:
     try:
-        return bytes.fromhex(_text(raw, "hex"))
+        return bytes.fromhex(without_prefix(_text(raw, "hex")))
     except ValueError as error:
         raise Rejected(QuarantineReason.MALFORMED, "the frame is not hex") from error
 

@@ -84,6 +84,13 @@ class BoundMessage(NamedTuple):
     path: list[Leaf]
 
 
+class NameMissing(Rejected):
+    """The message has no device's name where a rule expects it: another rule may."""
+
+    def __init__(self) -> None:
+        super().__init__(QuarantineReason.SCHEMA, "the device's name is missing where the profile expects it")
+
+
 def bind(rule: CompiledRule, wrap: str, payload: Any, deciding: list[Leaf]) -> BoundMessage | None:
     """Return the bound members of a payload by a rule, None if the rule does not match.
 
@@ -222,11 +229,13 @@ def _element(  # noqa: PLR0917
     device = None
     if rule.device is not None:
         device = scope.leaf(rule.device, pointer, tree)
-        if device is None or not isinstance(device.raw, (str, int)) or isinstance(device.raw, bool):
-            raise Rejected(QuarantineReason.SCHEMA, "the device's name is missing where the profile expects it")
+        if device is None or not isinstance(device.raw, (str, int)) or isinstance(device.raw, bool) or device.raw == "":
+            if device is not None:
+                deciding.append(device)
+            raise NameMissing
     return Element(
         device,
-        scope.joined(rule.time, pointer, tree) if rule.time_joined else scope.first(rule.time, pointer, tree),
+        scope.joined(rule.time, pointer, tree) if rule.time_joined else _time(rule, scope, pointer, tree, deciding),
         scope.leaf(rule.sequence, pointer, tree) if rule.sequence else None,
         scope.leaf(rule.message_id, pointer, tree) if rule.message_id else None,
         cells,
@@ -235,6 +244,20 @@ def _element(  # noqa: PLR0917
         frame,
         port,
     )
+
+
+def _time(rule: CompiledRule, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]) -> Leaf | None:
+    """Return the first of the rule's times that can be read; if none can, the first that is present."""
+    first = scope.first(rule.time, pointer, tree)
+    if first is None or len(rule.time) == 1 or rule.reader.is_time(first.raw):
+        return first
+    for place in rule.time:
+        leaf = scope.leaf(place, pointer, tree)
+        if leaf is not None and leaf.raw is not None:
+            if rule.reader.is_time(leaf.raw):
+                return leaf
+            deciding.append(leaf)
+    return first
 
 
 def _cells(  # noqa: PLR0917

@@ -120,7 +120,7 @@ class TimePart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Where the phenomenon time is, and its format."""
 
     field: Annotated[str, _h("path to the time")] = ""
-    fields: Annotated[tuple[str, ...], _h("alternative paths; the first that is present applies")] = ()
+    fields: Annotated[tuple[str, ...], _h("alternative paths; the first that is present and a time applies")] = ()
     join: Annotated[
         tuple[str, ...], _h("paths whose values form the time together, joined by spaces: [date, hour]")
     ] = ()
@@ -132,6 +132,9 @@ class TimePart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         _h("iso, epoch (s below 1e11, ms below 1e14), epoch_s, epoch_ms, epoch_us, epoch_ns, age_s, age_ms, %Y…"),
     ] = "iso"
     zone: Annotated[str, _h("zone of times without one (IANA name); such readings are marked")] = ""
+    interval: Annotated[
+        Literal["start", "end"], _h("which end of an ISO 8601 interval (2026-01-01T00:00Z/PT1H) is the time")
+    ] = "end"
     stamp: Annotated[Literal["instant", "start", "end"], _h("which end of a period the time marks")] = "instant"
     period_s: Annotated[float, _h("length of the period; with `stamp: start` the reading is dated at its end")] = 0.0
 
@@ -457,23 +460,23 @@ def _hints(part: type[ProfilePart]) -> dict[str, Any]:
     return get_type_hints(part)
 
 
-def _find_unknown_key(
+def _unknown_keys(
     part: type[ProfilePart], tree: Any, path: tuple[str | int, ...]
-) -> tuple[tuple[str | int, ...], str] | None:
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield (path, remedy) of each key that no part has."""
     if not isinstance(tree, dict):
-        return None
+        return
     hints = _hints(part)
     for key, value in tree.items():
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)
-            return (*path, str(key)), f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(hints)}"
+            yield (*path, str(key)), f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(hints)}"
+            continue
         inner = _part_type(hints[key])
         if inner is None:
             continue
         for child, key_path in _members(value, (*path, key), keyed=_is_keyed(hints[key])):
-            if unknown := _find_unknown_key(inner, child, key_path):
-                return unknown
-    return None
+            yield from _unknown_keys(inner, child, key_path)
 
 
 def _is_keyed(kind: Any) -> bool:
@@ -512,6 +515,14 @@ def parse(text: str, *, file: str = "") -> tuple[ProfileFile, Lines]:
     Raises:
         ProfileError: with file, line and key of the first problem.
     """
+    tree, lines = read_tree(text, file=file)
+    for unknown in find_unknown_keys(tree, lines, file):
+        raise unknown
+    return convert(tree, lines, file), lines
+
+
+def read_tree(text: str, *, file: str = "") -> tuple[Any, Lines]:
+    """Return the tree of a profile's YAML text and the lines of its keys. Raises `ProfileError`."""
     loader = _Loader(text)
     lines: Lines = {}
     try:
@@ -528,11 +539,21 @@ def parse(text: str, *, file: str = "") -> tuple[ProfileFile, Lines]:
         raise ProfileError("is nested too deeply", file=file, line=1) from error
     finally:
         loader.dispose()
-    if unknown := _find_unknown_key(ProfileFile, tree, ()):
-        path, remedy = unknown
-        raise ProfileError("unknown key", file=file, line=line_of(lines, path), key=key_text(path), remedy=remedy)
+    return tree, lines
+
+
+def find_unknown_keys(tree: Any, lines: Lines, file: str) -> list[ProfileError]:
+    """Return an error for each key that the grammar does not have."""
+    return [
+        ProfileError("unknown key", file=file, line=line_of(lines, path), key=key_text(path), remedy=remedy)
+        for path, remedy in _unknown_keys(ProfileFile, tree, ())
+    ]
+
+
+def convert(tree: Any, lines: Lines, file: str) -> ProfileFile:
+    """Return the profile that a tree describes. Raises `ProfileError` with the first value of a wrong type."""
     try:
-        return msgspec.convert(tree, ProfileFile), lines
+        return msgspec.convert(tree, ProfileFile)
     except msgspec.ValidationError as error:
         raise _invalid(str(error), file, lines) from error
 

@@ -275,6 +275,8 @@ class ColumnPlan:
             for element in bound.elements
         ]
         self._path = [access.get(leaf) for leaf in bound.path]
+        self._has_other_times = len(rule.time) > 1 and not rule.time_joined
+        """Whether another member than the planned one may hold the time."""
         self.names_devices = any(element.device for element in self._elements)
 
     def _unit(self, cell: Cell) -> Getter | None:
@@ -287,6 +289,8 @@ class ColumnPlan:
         devices, left = self._devices(batch, look_up)
         if self._float_getter is not None and (non_finite := self._non_finite(batch.objects)):
             left = sorted({*left, *non_finite})
+        if self._has_other_times and (untimed := self._untimed(batch)):
+            left = sorted({*left, *untimed})
         if left:
             index = [i for i in range(len(batch.objects)) if i not in set(left)]
             batch, devices = batch.take(index), [column[index] for column in devices]
@@ -507,6 +511,15 @@ class ColumnPlan:
                     key[row] = times[row, index] if known is None else known
             keys[:, index] = key
         return times, qualities, identities, keys
+
+    def _untimed(self, batch: PlanBatch) -> set[int]:
+        """Return the messages whose planned time cannot be read: another member may hold it."""
+        untimed: set[int] = set()
+        for element in self._elements:
+            if element.time is not None:
+                time, _ = self.rule.reader.column(list(map(element.time, batch.objects)), batch.received)
+                untimed.update(np.flatnonzero(time == BAD).tolist())
+        return untimed
 
     def _frame_keys(self, place: int, counters: Sequence[Any] | None, objects: Sequence[Any]) -> list[int]:
         """Return the `frame_key` of each message's element."""

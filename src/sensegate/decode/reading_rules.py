@@ -49,7 +49,7 @@ class ReadingCompiler:
                 "a message has one of `readings`, `standard` and `ignore`", *here, remedy="remove or add one"
             )
         readings: list[CompiledReading] = []
-        seen: set[str] = set()
+        seen: set[tuple[str, str, str]] = set()
         for index, entry in enumerate(rule.readings):
             key = (*here, "readings", index)
             if rule.named and (entry.where or entry.each):
@@ -60,9 +60,11 @@ class ReadingCompiler:
                 numbers = entry.text_numbers or not typed
                 expanded = msgspec.structs.replace(entry, channel=channel, where=where, text_numbers=numbers)
                 title = _title(name, where, entry.each)
-                if title in seen:
+                # One value may be two readings; of an element that carries its name, the name tells the reading.
+                reading_key = (title, "", "") if rule.named else (title, entry.property, channel)
+                if reading_key in seen:
                     raise self._keys.error(f"'{title}' occurs twice", *key, remedy="keep one of them")
-                seen.add(title)
+                seen.add(reading_key)
                 reading = self._reading(expanded, name, identity, key, plain=bool(rule.named))
                 conditions = tuple(self._keys.where(where, key, typed=typed))
                 readings.append(msgspec.structs.replace(reading, where=conditions))

@@ -37,7 +37,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _SENML_RELATIVE = 2**28
 """SenML times below this are seconds from the arrival (RFC 8428, 4.5.3)."""
-_TEXT_MAX = 64
+_TEXT_MAX = 96
+_DURATION = re.compile(
+    r"P(?:(\d{1,4})W|(?:(\d{1,5})D)?(?:T(?:(\d{1,6})H)?(?:(\d{1,6})M)?(?:(\d{1,8}(?:[.,]\d{1,6})?)S)?)?)", re.ASCII
+)
 
 
 def join_parts(raws: Sequence[Any]) -> str:
@@ -57,13 +60,22 @@ class TimeReader(msgspec.Struct, frozen=True):
     """µs to add: the period, if the stamp marks its start. A shifted time is `DERIVED`."""
     missing: frozenset[Any] = frozenset()
     """Values that a device sends when it knows no time; such readings are dated by their arrival."""
+    interval: str = "end"
+    """Which end of an ISO 8601 interval is the time: ``start`` or ``end``."""
+
+    def is_time(self, raw: Any) -> bool:
+        """Return whether a value can be read as a time."""
+        return self.parse(raw, 0)[0] != BAD
 
     def parse(self, raw: Any, received: int) -> tuple[int, int]:
         """Return (µs UTC or `BAD`, time quality) of one value."""
         if self.missing and self._is_missing(raw):
             return received, TimeQuality.RECEIVED
         for form in self.formats:
-            time, quality = _parse(raw, form, self.zone, received)
+            if form == "iso" and isinstance(raw, str) and "/" in raw:
+                time, quality = _interval(raw, self.zone, self.interval)
+            else:
+                time, quality = _parse(raw, form, self.zone, received)
             if time != BAD:
                 if self.shift:
                     return time + self.shift, TimeQuality.DERIVED
@@ -162,6 +174,44 @@ def _iso(text: str, zone: str) -> tuple[int, int]:
         return time - _offset(offset), TimeQuality.DEVICE
     except (ValueError, OverflowError):
         return BAD, TimeQuality.RECEIVED
+
+
+def _interval(text: str, zone: str, end: str) -> tuple[int, int]:
+    """Return one end of an ISO 8601 interval: two times, a time and a duration, or a duration and a time.
+
+    The second time may leave out what it shares with the first: ``2026-01-01T08:00/09:00``.
+    """
+    first, _, second = text.partition("/")
+    if len(text) > _TEXT_MAX or not second:
+        return BAD, TimeQuality.RECEIVED
+    if first[:1] == "P" or second[:1] == "P":
+        duration = _duration(first if first[:1] == "P" else second)
+        time, quality = _iso(second if first[:1] == "P" else first, zone)
+        if duration is None or time == BAD:
+            return BAD, TimeQuality.RECEIVED
+        if first[:1] == "P":
+            return (time - duration if end == "start" else time), quality
+        return (time if end == "start" else time + duration), quality
+    start = _iso(first, zone)
+    match = _ISO.fullmatch(first)
+    if not _ISO.fullmatch(second) and match is not None:
+        offset = match[8] or ""
+        civil = first.removesuffix(offset)
+        second = civil[: max(0, len(civil) - len(second))] + second + offset
+    stop = _iso(second, zone)
+    if BAD in {start[0], stop[0]} or stop[0] < start[0]:
+        return BAD, TimeQuality.RECEIVED
+    return start if end == "start" else stop
+
+
+def _duration(text: str) -> int | None:
+    """Return the µs of a duration in weeks, days, hours, minutes and seconds; None if it is none."""
+    match = _DURATION.fullmatch(text)
+    if match is None or not any(match.groups()) or text.endswith("T"):
+        return None
+    weeks, days, hours, minutes = (int(part or 0) for part in match.groups()[:4])
+    seconds = float((match[5] or "0").replace(",", "."))
+    return ((weeks * 7 + days) * 86_400 + hours * 3_600 + minutes * 60) * 1_000_000 + round(seconds * 1e6)
 
 
 def _offset(text: str) -> int:

@@ -16,6 +16,7 @@ from sensegate.normalise.places import DevicePlaces, PlaceCheck
 from sensegate.normalise.series import SeriesIndex
 from sensegate.normalise.table import SpecTable
 from sensegate.quantities.coordinates import unshift_coordinates
+from sensegate.quantities.decimals import without_noise, without_single_noise
 from sensegate.quantities.properties import PROPERTIES, Properties
 from sensegate.quantities.quality import Flag, Quality
 
@@ -150,20 +151,21 @@ class Normaliser:
         )
 
     def _value(self, fields: Fields) -> F64:
-        """Return the values converted to canonical units."""
-        value, spec = fields.value, fields.spec
+        """Return the values converted to canonical units, without the noise of binary arithmetic."""
+        value, spec = without_single_noise(fields.value), fields.spec
         if self.table.any_scale:
             with np.errstate(over="ignore", invalid="ignore"):
                 value = value * self.table.scale.take(spec)
                 value += self.table.offset.take(spec)
         if fields.override_scale:
+            sent = without_single_noise(fields.value)
             value = value.copy() if value is fields.value else value
             for row, (scale, offset) in fields.override_scale.items():
-                value[row] = float(fields.value[row]) * scale + offset
+                value[row] = float(sent[row]) * scale + offset
         if self.table.shifted:
             value = value.copy() if value is fields.value else value
             value[unshift_coordinates(fields, value, self.table.specs, self.table.shifted)] = np.nan
-        return value
+        return without_noise(value)
 
     def _find_rejected(self, fields: Fields, value: F64, now: int) -> list[tuple[int, RejectedValue]]:
         """Return (row, rejected value) for each row that cannot be a reading, in order of the rows; usually none."""

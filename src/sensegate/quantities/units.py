@@ -340,16 +340,83 @@ def conversion(source: str, target: str) -> tuple[float, float]:
         return float(a.scale / b.scale), float((a.offset - b.offset) / b.scale)
     if target_code == "dB" and source_code in _LEVELS_OF_POWER:
         return 1.0, _LEVELS_OF_POWER[source_code]
-    left, right = _amount(source_code), _amount(target_code)
+    right = _amount(target_code)
+    try:
+        left = _amount(source_code)
+    except UnitError as error:
+        raise _unknown(source, target_code, error) from error
     if left.dimensions != right.dimensions:
         raise _mismatch(source, dimension(source_code), target, dimension(target_code))
     return float(left.scale / right.scale), float((left.offset - right.offset) / right.scale)
 
 
+_SPELT: dict[str, str] = {
+    "degf": "[degF]", "deg f": "[degF]", "fahrenheit": "[degF]", "f": "[degF]", "degc": "Cel", "celsius": "Cel",
+    "c": "Cel", "centigrade": "Cel", "kelvin": "K", "kelvins": "K", "degk": "K", "torr": "mm[Hg]", "mmhg": "mm[Hg]",
+    "inhg": "[in_i'Hg]", "mmh2o": "m[H2O]", "cmh2o": "cm[H2O]", "psi": "[psi]", "psig": "[psi]", "millibar": "mbar",
+    "pascal": "Pa", "knot": "[kn_i]", "knots": "[kn_i]", "kts": "[kn_i]", "kt": "[kn_i]", "kn": "[kn_i]",
+    "mph": "[mi_i]/h", "miles per hour": "[mi_i]/h", "kph": "km/h", "kmh": "km/h", "kmph": "km/h", "mps": "m/s",
+    "fps": "[ft_i]/s", "percent": "%", "pct": "%", "per cent": "%", "prozent": "%", "permille": "[ppth]",
+    "ratio": "1", "count": "1", "inch": "[in_i]", "inches": "[in_i]", "in": "[in_i]", "foot": "[ft_i]",
+    "feet": "[ft_i]", "ft": "[ft_i]", "yard": "[yd_i]", "mile": "[mi_i]", "miles": "[mi_i]", "metre": "m",
+    "meter": "m", "meters": "m", "micron": "um", "gallon": "[gal_us]", "gallons": "[gal_us]", "gal": "[gal_us]",
+    "gpm": "[gal_us]/min", "lpm": "L/min", "cfm": "[cft_i]/min", "litre": "L", "liter": "L", "liters": "L",
+    "ft3": "[cft_i]", "pound": "[lb_av]", "lb": "[lb_av]", "lbs": "[lb_av]", "sec": "s", "second": "s",
+    "seconds": "s", "minute": "min", "minutes": "min", "mins": "min", "hour": "h", "hours": "h", "hr": "h",
+    "day": "d", "days": "d", "msec": "ms", "degree": "deg", "degrees": "deg", "volt": "V", "volts": "V", "amp": "A",
+    "amps": "A", "ampere": "A", "watt": "W", "watts": "W", "kilowatt": "kW", "hertz": "Hz", "ohm": "Ohm",
+    "ohms": "Ohm", "lumen/m2": "lx", "decibel": "dB", "decibels": "dB", "microsiemens/cm": "uS/cm", "gauss": "G",
+    "in/h": "[in_i]/h", "inch/h": "[in_i]/h", "ph": "[pH]", "ntu": "[NTU]", "gravity": "[g]", "g-force": "[g]",
+}  # fmt: skip
+"""Spellings that are no codes, in lower case -> the code that is proposed for them."""
+
+
+def propose(unit: str, dimension_of: str = "") -> str:
+    """Return the code meant by an unknown spelling, an empty string if none is near.
+
+    Args:
+        unit: as written.
+        dimension_of: a unit of the wanted dimension; no code of another dimension is proposed.
+    """
+    wanted = TABLE.get(ucum_code(dimension_of))
+    written = ucum_code(unit)
+    exact = _SPELT.get(unit.strip().lower())
+    if exact is not None and (wanted is None or _dimension_of(exact) == wanted.dimension):
+        return exact
+    spellings = {**{code: code for code in TABLE}, **ALIASES, **_SPELT}
+    near = difflib.get_close_matches(written, spellings, n=8, cutoff=0.6)
+    near += difflib.get_close_matches(written.lower(), spellings, n=8, cutoff=0.6)
+    codes = [spellings[spelling] for spelling in near]
+    return next((code for code in codes if wanted is None or _dimension_of(code) == wanted.dimension), "")
+
+
+def _dimension_of(code: str) -> str:
+    try:
+        return dimension(code)
+    except UnitError:
+        return ""
+
+
+def _usual(target: str) -> str:
+    """Return some codes of a unit's dimension, the unit itself first."""
+    unit = TABLE.get(target)
+    same = [code for code, other in TABLE.items() if unit is not None and other.dimension == unit.dimension]
+    return ", ".join(list(dict.fromkeys([target, *same]))[:5])
+
+
+def _unknown(source: str, target: str, why: UnitError) -> UnitError:
+    """Return the error on an unknown unit with a proposal of the dimension of the unit that is wanted."""
+    near = propose(source, target)
+    return UnitError(why.problem, remedy=f"did you mean '{near}'?" if near else f"give one of: {_usual(target)}")
+
+
 def _mismatch(source: str, source_dimension: str, target: str, target_dimension: str) -> UnitError:
+    near = _SPELT.get(source.strip().lower(), "")
+    near = near if near and _dimension_of(near) == target_dimension else ""
+    remedy = f"did you mean '{near}'? Else" if near else f"correct the unit (e.g. {_usual(ucum_code(target))}), or"
     return UnitError(
         f"unit '{source}' ({source_dimension}) cannot be converted to '{target}' ({target_dimension})",
-        remedy="correct the unit, or choose a property of that dimension",
+        remedy=f"{remedy} choose a property of that dimension",
     )
 
 
@@ -362,8 +429,8 @@ def _amount(code: str) -> ucum.Amount:
         known = TABLE.get(code)
         if known is not None:  # turbidity is not a UCUM unit
             return ucum.Amount(known.scale, known.offset, ((known.dimension, 1),))
-        near = difflib.get_close_matches(code, [*TABLE, *ALIASES], n=1, cutoff=0.6)
-        remedy = f"did you mean '{near[0]}'?" if near else "use a UCUM code (ug/m3, Cel, [ppm])"
+        near = propose(code)
+        remedy = f"did you mean '{near}'?" if near else "use a UCUM code (ug/m3, Cel, [ppm])"
         raise UnitError(f"unit '{code}' is unknown ({why})", remedy=remedy) from why
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from sensegate.authority.divisions import short_code
-from sensegate.authority.scope import Action, Principal, Role, demand
+from sensegate.authority.scope import Action, Principal, demand, reads_only
 from sensegate.authority.trail import Trail
 from sensegate.clock import DAY_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound
@@ -276,7 +276,7 @@ def grade_problems(entry: CatalogueEntry, feed: Feed) -> list[str]:
 
 def is_in_charge(principal: Principal, feed: Feed) -> bool:
     """Return whether all of a feed lies in the scope of an operator, auditor or administrator."""
-    return principal.role not in {Role.SUBSCRIBER, Role.DEVICE} and all(
+    return not reads_only(principal) and all(
         principal.scope.covers(division, department)
         for division in feed.divisions or ("44",)
         for department in feed.departments or ("",)

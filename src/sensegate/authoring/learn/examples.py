@@ -121,7 +121,12 @@ def _expected_lines(profiles: ProfileSet, profile: CompiledProfile, example: Exa
     result = decode_example(profiles, profile, example)
     if result.fields.quarantined:
         return []
-    lines = _example_lines(example)
+    return [*_example_lines(example), *expected_lines(result, profiles)]
+
+
+def expected_lines(result: ExampleRun, profiles: ProfileSet) -> list[str]:
+    """Return the lines of an example that state what its message gives."""
+    lines: list[str] = []
     if result.fields.ignored:
         lines.append(f"    ignored: {result.fields.ignored}\n")
     rejected = {value.field: RejectReason(value.reason).value for value in result.fields.rejected}

@@ -69,10 +69,16 @@ def left_over(position: int, end: int) -> Rejected:
 # ── payload as text ──────────────────────────────────────────────────────────────────────────────────
 
 
+def without_prefix(text: str) -> str:
+    """Return hexadecimal text without ``0x`` in front."""
+    text = text.lstrip()
+    return text[2:] if text[:2] in {"0x", "0X"} else text
+
+
 def from_hex(payload: bytes) -> bytes:
-    """Return the bytes of hexadecimal text, ignoring white space. Raises `Rejected` if it is not valid."""
+    """Return the bytes of hexadecimal text, ignoring white space and ``0x``. Raises `Rejected` if it is not valid."""
     try:
-        return bytes.fromhex(payload.decode("ascii"))
+        return bytes.fromhex(without_prefix(payload.decode("ascii")))
     except ValueError as error:
         raise malformed("the payload is not hexadecimal text") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import io
 import json
@@ -364,6 +365,21 @@ async def test_limits(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
         Windows.of(NOW, NOW + DAY_US, HOUR_US, "Mars/Olympus")
     with pytest.raises(ConfigError, match="window"):
         Windows.of(NOW, NOW + 3_000 * DAY_US, 1_000_000, "UTC")
+
+
+async def test_queries_wait_for_others_up_to_a_number(past: Past) -> None:
+    """Further ones are refused at once, and those that wait are answered when there is room."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(KEEP_ALL.queries_max):
+            await stack.enter_async_context(past.sink.reading())
+        waiting = [asyncio.create_task(past.aggregate(DAY_US, ("count",))) for _ in range(query.WAITING_MAX)]
+        async with asyncio.timeout(5):
+            while past.sink.waiting < query.WAITING_MAX:
+                await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="wait"):
+            await past.aggregate(DAY_US, ("count",))
+    async with asyncio.timeout(30):
+        assert all(await asyncio.gather(*waiting))
 
 
 async def test_forms(past: Past) -> None:

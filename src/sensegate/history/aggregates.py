@@ -91,11 +91,11 @@ def windows_table(wanted: Aggregate) -> dict[str, Any]:
     return {"start": np.array(wanted.windows.starts, np.int64)}
 
 
-def rows_of(found: Any, wanted: Aggregate) -> list[AggregateRow]:
+def rows_of(columns: Any, wanted: Aggregate) -> list[AggregateRow]:
     """Return the result of `statement` as rows."""
-    keys = zip(*(found[name].tolist() for name in ("property", *wanted.by)), strict=True)
-    values = [_optional(found[f"v{number}"]) for number in range(len(wanted.functions))]
-    table = zip(keys, found["start"].tolist(), zip(*values, strict=True), strict=True)
+    keys = zip(*(columns[name].tolist() for name in ("property", *wanted.by)), strict=True)
+    values = [_optional(columns[f"v{number}"]) for number in range(len(wanted.functions))]
+    table = zip(keys, columns["start"].tolist(), zip(*values, strict=True), strict=True)
     return [AggregateRow(key, start, row) for key, start, row in table]
 
 

@@ -30,7 +30,7 @@ from sensegate.share.feeds import READING, FeedFilter, FeedSelection
 from sensegate.share.masks import Masks, hidden_rows
 from sensegate.share.matching import filtered_rows
 
-_WAITING_MAX = 16
+WAITING_MAX = 16
 """Most queries that wait for others."""
 _ORIGIN = ("node", "partition", "device", "division", "department", "domain", "profile", "grade", "lon", "lat")
 _ROW = f"time, received, {VALUE_SQL} AS number, text, quality, time_quality, revision, flags, entry, back, idx"
@@ -103,10 +103,10 @@ class HistoryQueries:
                 return [], None
             scan = self._rows_scan(selection, files, begin, end, revisions=revisions, more=more)
             scan = Scan(f"{scan.sql} ORDER BY {order} LIMIT {limit}", scan.parameters)
-            found = await self._run(lambda connection: _fetch(connection, scan, order))
-        count = len(found.time)
-        key = found.key_of(count - 1) if count == limit else None
-        return list(self._masked(found, selection)), key
+            fetched = await self._run(lambda connection: _fetch(connection, scan, order))
+        count = len(fetched.time)
+        key = fetched.key_of(count - 1) if count == limit else None
+        return list(self._masked(fetched, selection)), key
 
     async def aggregate(self, selection: FeedSelection, begin: int, end: int, wanted: Aggregate) -> list[AggregateRow]:
         """Return the values of each group and window that has readings. Raises as `rows`."""
@@ -132,8 +132,8 @@ class HistoryQueries:
                 connection.register("windows", windows_table(wanted))
                 return connection.execute(sql, scan.parameters).fetchnumpy()
 
-            found = await self._run(work)
-        return rows_of(found, wanted)
+            fetched = await self._run(work)
+        return rows_of(fetched, wanted)
 
     async def _aggregate_masked(
         self, selection: FeedSelection, files: list[Segment], begin: int, end: int, wanted: Aggregate
@@ -141,10 +141,10 @@ class HistoryQueries:
         most = self._config.query_rows_max
         scan = self._rows_scan(selection, files, begin, end)
         scan = Scan(f"{scan.sql} LIMIT {most + 1}", scan.parameters)
-        found = await self._run(lambda connection: _fetch(connection, scan, ""))
-        if len(found.time) > most:
+        fetched = await self._run(lambda connection: _fetch(connection, scan, ""))
+        if len(fetched.time) > most:
             raise TooMuch(f"the query reads more than {most} readings; give a shorter period, or fewer devices")
-        tables = await asyncio.to_thread(lambda: _tables(list(self._masked(found, selection))))
+        tables = await asyncio.to_thread(lambda: _tables(list(self._masked(fetched, selection))))
         sql = statement(_MASKED_SQL, wanted)
 
         def work(connection: Any) -> Any:
@@ -185,7 +185,7 @@ class HistoryQueries:
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
-        if self._sink.waiting >= _WAITING_MAX:
+        if self._sink.waiting >= WAITING_MAX:
             raise Overloaded("too many queries of the history wait; try again")
         async with self._sink.reading():
             yield
@@ -207,7 +207,7 @@ class HistoryQueries:
         running = asyncio.ensure_future(asyncio.to_thread(guarded))
         try:
             async with asyncio.timeout(self._config.query_timeout_s):
-                found = await asyncio.shield(running)
+                fetched = await asyncio.shield(running)
         except (TimeoutError, asyncio.CancelledError) as why:
             connection.interrupt()
             await asyncio.wait((running,))
@@ -217,13 +217,13 @@ class HistoryQueries:
                     f"the query takes more than {limit:g} s; give a shorter period or a longer window"
                 ) from None
             raise
-        if found is None:
+        if fetched is None:
             raise TooMuch("the query was ended; give a shorter period or a longer window")
-        return found
+        return fetched
 
-    def _masked(self, found: _Found, selection: FeedSelection) -> Iterator[HistoryRows]:
+    def _masked(self, fetched: _FetchedRows, selection: FeedSelection) -> Iterator[HistoryRows]:
         """Yield rows masked, without those that the mask or the filter of the request leaves out."""
-        for batch, order in found.batches():
+        for batch, order in fetched.batches():
             rows = np.arange(len(batch))
             masked = batch
             if selection.mask:
@@ -234,7 +234,7 @@ class HistoryQueries:
             yield HistoryRows(masked, rows, order[rows])
 
 
-class _Found(msgspec.Struct, frozen=True, eq=False):
+class _FetchedRows(msgspec.Struct, frozen=True, eq=False):
     """Rows as columns, with the table of their origins and that of their properties."""
 
     columns: dict[str, Any]
@@ -294,28 +294,30 @@ class _Found(msgspec.Struct, frozen=True, eq=False):
         )
 
 
-def _fetch(connection: Any, scan: Scan, order: str) -> _Found:
+def _fetch(connection: Any, scan: Scan, order: str) -> _FetchedRows:
     """Return the rows of a scan."""
     key = ", ".join(_ORIGIN)
-    connection.execute(f"CREATE TEMP TABLE found AS SELECT {key}, property, {_ROW} FROM ({scan.sql})", scan.parameters)
+    connection.execute(
+        f"CREATE TEMP TABLE fetched AS SELECT {key}, property, {_ROW} FROM ({scan.sql})", scan.parameters
+    )
     try:
         for table, distinct in (("origins", key), ("names", "property")):
             connection.execute(
                 f"CREATE TEMP TABLE {table} AS SELECT *, row_number() OVER (ORDER BY {distinct}) - 1 AS id "
-                f"FROM (SELECT DISTINCT {distinct} FROM found)"
+                f"FROM (SELECT DISTINCT {distinct} FROM fetched)"
             )
         rows = "time, received, number, text, quality, time_quality, revision, flags, entry, back, idx"
         join = " AND ".join(f"f.{name} = o.{name}" for name in _ORIGIN)
         columns = connection.execute(
-            f"SELECT {rows}, o.id AS origin, n.id AS property FROM found f JOIN origins o ON {join} "
+            f"SELECT {rows}, o.id AS origin, n.id AS property FROM fetched f JOIN origins o ON {join} "
             f"JOIN names n ON f.property = n.property {f'ORDER BY {order}' if order else ''}"
         ).fetchnumpy()
         origins = connection.execute("SELECT * FROM origins ORDER BY id").fetchnumpy()
         names = connection.execute("SELECT property FROM names ORDER BY id").fetchnumpy()["property"].tolist()
     finally:
-        for table in ("found", "origins", "names"):
+        for table in ("fetched", "origins", "names"):
             connection.execute(f"DROP TABLE IF EXISTS {table}")
-    return _Found(columns, origins, names)
+    return _FetchedRows(columns, origins, names)
 
 
 _MASKED_SQL = """

@@ -90,11 +90,11 @@ class SegmentStore:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             for file in self.directory.glob("*.tmp"):
                 file.unlink()
-            found = sorted((self._describe(file) for file in self.directory.glob("*.parquet")), key=_span_order)
+            described = sorted((self._describe(file) for file in self.directory.glob("*.parquet")), key=_span_order)
         except OSError as why:
             raise Unavailable(f"history: {why}") from why
         kept: list[Segment] = []
-        for segment in found:
+        for segment in described:
             if kept and segment.end <= kept[-1].end:
                 self._delete([segment])
             else:
@@ -171,11 +171,11 @@ class SegmentStore:
 
     def _described(self, segment: Segment, sql: str) -> Segment:
         """Return the description of a segment that holds the rows of a query."""
-        found = self._engine.run(
+        columns = self._engine.run(
             "SELECT count(*) n, coalesce(min(time), 0) a, coalesce(max(time), 0) b, coalesce(min(received), 0) c, "
             f"count(*) FILTER (revision > 0) r FROM ({sql})"
         )
-        count, least, most, received, revisions = (int(found[name][0]) for name in "nabcr")
+        count, least, most, received, revisions = (int(columns[name][0]) for name in "nabcr")
         return msgspec.structs.replace(
             segment, rows=count, time_min=least, time_max=most, received_min=received * 1_000, revisions=revisions
         )
@@ -283,8 +283,8 @@ class SegmentStore:
                 self.sums_of(segment).unlink(missing_ok=True)
 
     def _describe(self, file: Path) -> Segment:
-        found = self._engine.run(f"SELECT key, value FROM parquet_kv_metadata('{file}')")
-        texts = {bytes(key): bytes(value) for key, value in zip(found["key"], found["value"], strict=True)}
+        columns = self._engine.run(f"SELECT key, value FROM parquet_kv_metadata('{file}')")
+        texts = {bytes(key): bytes(value) for key, value in zip(columns["key"], columns["value"], strict=True)}
         try:
             return msgspec.json.decode(texts[_META.encode()], type=Segment)
         except (KeyError, msgspec.DecodeError) as why:

@@ -99,6 +99,12 @@ SCRUB_FINISHED = Gauge(
     "When the last pass of the scrub ended; 0: none has.",
     registry=REGISTRY,
 )
+ALARMS = Gauge(
+    "sensegate_alarms", "Alarms that are not closed, by severity and state.", ["severity", "state"], registry=REGISTRY
+)
+ALARM_EVENTS = Counter(
+    "sensegate_alarm_events", "Events of alarms, by event and severity.", ["event", "severity"], registry=REGISTRY
+)
 CLOCK_OFFSET = Gauge(
     "sensegate_clock_offset_seconds",
     "By how much other clocks are ahead of the gateway's, as it judges; 0 while unknown.",
@@ -210,6 +216,15 @@ PROFILE_CHANGE_SECONDS = Histogram(
     "sensegate_profile_change_seconds",
     "Time that ingestion pauses while other versions of profiles take effect.",
     registry=REGISTRY,
+)
+
+HISTORY_LAG = Gauge(
+    "sensegate_history_lag_seconds", "Age of the last entry of the log that the history has read.", registry=REGISTRY
+)
+HISTORY_ROWS = Counter("sensegate_history_rows", "Readings written to the history.", registry=REGISTRY)
+HISTORY_SEGMENTS = Gauge("sensegate_history_segments", "Files of the history.", registry=REGISTRY)
+HISTORY_ROWS_READ = Counter(
+    "sensegate_history_rows_read", "Stored readings or hourly sums in the files that queries read.", registry=REGISTRY
 )
 
 

@@ -18,6 +18,10 @@ ROW_KINDS = (READINGS, OBSERVATIONS)
 """First tokens of the subjects whose messages are batches of rows that subscribers may read."""
 ROW_PREFIXES = tuple(f"{kind}." for kind in ROW_KINDS)
 """Prefixes of the subjects of rows."""
+ALARM_EVENTS, ALARM_STATES = "alarms", "alarm"
+"""First tokens of the subjects of events of alarms, which are rows too, and of their newest states."""
+SHARED_PREFIXES = (*ROW_PREFIXES, f"{ALARM_EVENTS}.")
+"""Prefixes of the subjects of everything that subscribers may read."""
 OWN_AREA = "own"
 PARTITION = 0
 """Number behind the node's id in record ids and in subjects such as ``commit.<node>-0``: a node has one committer."""

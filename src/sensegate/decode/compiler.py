@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from sensegate.decode import flags, tasking, times, topics, video_rules
+from sensegate.decode.alarm_rules import check_alarms
 from sensegate.decode.device_names import ANY, DeviceNameTemplates
 from sensegate.decode.envelope import READERS, EnvelopePayload
 from sensegate.decode.flags import QualityFlags
@@ -77,6 +78,7 @@ class Compiler:
                     raise self._keys.error(problem, "messages", rule.number, "format", remedy=remedy)
         available = {(spec.property, spec.channel) for spec in self._readings.own}
         tasking.check_tasks(source.tasks, self._keys, available)
+        check_alarms(source.alarms, self._keys, {name for name, _ in available})
         return CompiledProfile(
             source.profile,
             source.version,

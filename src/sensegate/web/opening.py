@@ -14,9 +14,8 @@ from sensegate.authority.callout import TopicsOf
 from sensegate.authority.neighbours import Neighbours
 from sensegate.authority.opening import Callers
 from sensegate.bus.opening import Core
-from sensegate.decode.profiles import ProfileSet
 from sensegate.lifecycle.opening import ProfileLifecycle, ReprocessingParts
-from sensegate.lifecycle.profile_rows import profile_rows
+from sensegate.lifecycle.profile_rows import example_payload, profile_rows
 from sensegate.model import QualityRow
 from sensegate.ports import PartKey
 from sensegate.share.stage import Share
@@ -118,13 +117,3 @@ def _deps(parts: WebParts) -> WebDependencies:
             **parts.features,
         },
     )
-
-
-def example_payload(profiles: ProfileSet, profile: str) -> str:
-    """Return the payload of the first example of a profile that gives readings and is text; empty: there is none."""
-    compiled = profiles.find(profile)
-    for example in compiled.source.examples if compiled else ():
-        if example.expect and example.payload:
-            payload = example.payload
-            return payload if isinstance(payload, str) else msgspec.json.encode(payload).decode()
-    return ""

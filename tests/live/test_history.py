@@ -58,9 +58,9 @@ async def test_five_questions(tmp_path: Path) -> None:
     async with running(config) as site:
         answer = await site.push(device, reading(30, instant(begin + 7_000)))
         async with asyncio.timeout(20):
-            while len(records := (await site.ask("GET", history)).body["records"]) < 7:
+            while len(readings := (await site.ask("GET", history)).body["records"]) < 7:
                 await asyncio.sleep(0.05)
-        assert [record["value"] for record in records] == [20, 21, 22, 23, 24, 25, 30]
+        assert [record["value"] for record in readings] == [20, 21, 22, 23, 24, 25, 30]
         mean = f"/api/v1/feeds/all/aggregate?from={instant(begin)}&to={instant(begin + 7_200)}&functions=count,mean"
         rows = (await site.ask("GET", mean)).body["rows"]
         assert [(row["count"], row["mean"]) for row in rows] == [(3, 21.0), (4, 25.5)]

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from sensegate.config import parse, settings
-from sensegate.config.renamed import RENAMED
+from sensegate.config.renamed import REMOVED, RENAMED
 from sensegate.errors import ConfigError
 
 KEYS = {setting.key.removesuffix("[]") for setting in settings()}
@@ -38,6 +38,15 @@ def test_the_new_name_exists_and_the_old_one_does_not(old: str, new: str) -> Non
     parent = old.rpartition(".")[0]
     replacement = f"{parent}.{new}" if parent else new
     assert any(key == replacement or key.startswith((f"{replacement}.", f"{replacement}[]")) for key in KEYS)
+    assert old not in KEYS
+
+
+@pytest.mark.parametrize("old", REMOVED)
+def test_a_removed_key_is_refused_with_the_reason(old: str) -> None:
+    """A key without a successor is not ignored: what it asked for no longer happens."""
+    with pytest.raises(ConfigError) as refused:
+        parse(document(old))
+    assert refused.value.remedy == f"remove it: {REMOVED[old]}"
     assert old not in KEYS
 
 

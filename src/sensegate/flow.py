@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from sensegate import __version__, logs, metrics
+from sensegate.alarms import feature as alarms
 from sensegate.authority import audit_opening
 from sensegate.authority.callout import Callout
 from sensegate.authority.divisions import Divisions
@@ -65,6 +66,7 @@ FEATURES: tuple[FeatureSpec, ...] = (
     failover.FEATURE,
     node_feature.FEATURE,
     centre_side.FEATURE,
+    alarms.FEATURE,
 )
 """In the order in which they are opened: each may use parts of those before it."""
 ROUTES: tuple[Route, ...] = (*CORE_ROUTES, *(route for feature in FEATURES for route in feature.routes))

@@ -99,6 +99,12 @@ SCRUB_FINISHED = Gauge(
     "When the last pass of the scrub ended; 0: none has.",
     registry=REGISTRY,
 )
+ALARMS = Gauge(
+    "sensegate_alarms", "Alarms that are not closed, by severity and state.", ["severity", "state"], registry=REGISTRY
+)
+ALARM_EVENTS = Counter(
+    "sensegate_alarm_events", "Events of alarms, by event and severity.", ["event", "severity"], registry=REGISTRY
+)
 CLOCK_OFFSET = Gauge(
     "sensegate_clock_offset_seconds",
     "By how much other clocks are ahead of the gateway's, as it judges; 0 while unknown.",

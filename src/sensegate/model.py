@@ -10,6 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -62,6 +63,21 @@ class MessageBatch(list[Message]):
     def of(cls, messages: Sequence[Message]) -> MessageBatch:
         """Return messages as a batch; the argument itself if it is one."""
         return messages if isinstance(messages, MessageBatch) else cls(messages)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Sequence[Message]]) -> MessageBatch:
+        """Return the messages of all parts; columns that every part has already are joined, not computed again."""
+        if len(parts) == 1:
+            return cls.of(parts[0])
+        whole = cls(chain.from_iterable(parts))
+        batches = [vars(part) for part in parts if isinstance(part, cls)]
+        if parts and len(batches) == len(parts):
+            for name in batches[0]:
+                columns = [batch[name] for batch in batches if name in batch]
+                if len(columns) == len(parts):
+                    is_list = isinstance(columns[0], list)
+                    vars(whole)[name] = list(chain.from_iterable(columns)) if is_list else np.concatenate(columns)
+        return whole
 
     @cached_property
     def payloads(self) -> list[bytes]:

@@ -114,3 +114,19 @@ async def test_what_is_given() -> None:
     await again.load()
     assert len(ids("Lane", None)) == len(again.entries("Lane")) == 4
     assert ids("Tollgate", None) == [{"TollgateID": "2141245", "Name": "2141245", "PlaceCode": "", "LaneNum": 3}]
+
+
+async def test_a_platform_learns_nothing_of_a_camera_of_others() -> None:
+    """It reports the id of a device that is not its own: whether that one is online is not what it gets back."""
+    rig = Rig()
+    await rig.devices.add(Device("44030500001320000001", "4401", "sensegate/viid"), by=ADMIN)
+    platform = await rig.platform()
+    at = rig.devices.find("44030500001320000001")
+    rig.devices.index.last_seen[at] = FakeClock().now()
+    for code in ("44030500001320000001", CAMERA):
+        await rig.catalogue.take(platform, [ape(code)])
+    rig.devices.index.last_seen[rig.devices.find(CAMERA)] = FakeClock().now()
+    told = json.loads(rig.catalogue.envelope("APE", PLATFORM, []))["APEListObject"]["APEObject"]
+    online = {one["ApeID"]: one.get("IsOnline") for one in told}
+    assert online["44030500001320000001"] == "9", "unknown, as of a camera that reports no state"
+    assert online[CAMERA] in {"1", "2"}, "negative control"

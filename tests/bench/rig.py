@@ -97,7 +97,7 @@ async def hold(parts: flow.Gateway, *, seconds: float) -> None:
     """Let the broker keep back its messages for so long from our consumer; 0 lets it go on."""
     nc = await parts.core.engine.connect(User.INTAKE, name="bench")
     until = datetime.fromtimestamp(time.time() + seconds, UTC).isoformat() if seconds else "0001-01-01T00:00:00Z"
-    name = f"ingest-{parts.core.config.ingest.partition}"
+    name = "ingest-0"
     answer = await nc.request(f"$JS.API.CONSUMER.PAUSE.$MQTT_msgs.{name}", f'{{"pause_until":"{until}"}}'.encode())
     if b'"error"' in answer.data:
         raise RuntimeError(answer.data.decode())

@@ -133,6 +133,8 @@ def _renamed() -> str:
     for old, new in sorted(config_renamed.RENAMED.items()):
         section = old.rpartition(".")[0]
         rows.append(f"| `{old}` | `{f'{section}.{new}' if section else new}` | configuration |")
+    for old, reason in sorted(config_renamed.REMOVED.items()):
+        rows.append(f"| `{old}` | – ({reason}) | configuration |")
     for old, new in sorted(cli_renamed.RENAMED.items()):
         rows.append(f"| `{old}` | `{old.partition(' ')[0]} {new}` | command |")
     return "\n".join(rows)

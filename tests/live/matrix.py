@@ -190,7 +190,10 @@ class World:
         device = await site.device(CANARY, owner="one office", **here)
         await site.device(f"{CANARY}-near", owner="another office", **here)
         self.devices["own"] = device
+        heat = {"kind": "threshold", "property": "air_temperature", "above": -100.0, "place": "440106/police"}
+        await make("PUT", f"/api/v1/alarm-rules/{CANARY}", heat)
         assert (await site.push(device, reading(21.5))).status == 202
+        assert (await site.push(device, '{"values": {"air_temperature": 22}}')).status == 202  # of now: an alarm
         assert (await site.push(device, b"{kanari")).status == 202
         county, _ = await site.token("county_operator", "440106", department="police", name="maker")
         self.county = county
@@ -230,8 +233,11 @@ class World:
         move = await make("POST", "/api/v1/moves", {"device": moved.id, "target": "4401", "division": "440106"})
         order = {"plan": CANARY, "hours": 1, "reason": CANARY, "drill": True}
         given = await make("POST", "/api/v1/mode-orders", order)
+        (alarm,) = await eventually(self._alarms)
         self.names = {
             "device": CANARY,
+            "alarm": alarm["id"],
+            "rule": CANARY,
             "feed": CANARY,
             "bundle": CANARY,
             "application": first["id"],
@@ -265,6 +271,10 @@ class World:
         self.absent |= {"member": "4404", "code": "440111", "month": "2026-11", "name": "air_temperature"}
         self.absent |= {"vendor": "acme", "version": "1", "division": "4404", "sequence": "9" * 12}
 
+    async def _alarms(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = (await self.site.ask("GET", "/api/v1/alarms")).body["rows"]
+        return rows
+
     async def _node_is_there(self) -> bool:
         return (await self.site.ask("GET", "/api/v1/nodes/4401")).status == 200
 
@@ -278,9 +288,9 @@ class World:
         assert not names or "{" not in path, f"{path}: nothing is named so; add it to the world's names"
         more: dict[str, Any] = {}
         if asking.json is not None:
-            more["json"] = json.loads(self._filled(json.dumps(asking.json), names))
+            more["json"] = json.loads(self.filled(json.dumps(asking.json), names))
         if asking.data:
-            more["data"] = self._filled(asking.data, names)
+            more["data"] = self.filled(asking.data, names)
         headers = {**asking.headers}
         if asking.match:
             headers["If-Match"] = f'"{await self._revision(path)}"'
@@ -307,7 +317,8 @@ class World:
                 return 200, told
             return response.status, (await response.read()).decode(errors="replace")
 
-    def _filled(self, text: str, names: dict[str, str]) -> str:
+    def filled(self, text: str, names: dict[str, str]) -> str:
+        """Return a body with names and new numbers put in."""
         number = str(self.number())
         text = text.replace('"<n#>"', number)
         for name, value in (*names.items(), ("n", number)):
@@ -348,6 +359,13 @@ class Ask(msgspec.Struct, frozen=True):
 
 async def _device(world: World) -> dict[str, str]:
     return {"device": (await world.device(f"{CANARY}-{world.number()}")).id}
+
+
+async def _rule(world: World) -> dict[str, str]:
+    name = f"{CANARY}-{world.number()}"
+    rule = {"kind": "threshold", "property": "illuminance", "above": 1e9, "place": "440106/police"}
+    await world.make("PUT", f"/api/v1/alarm-rules/{name}", rule)
+    return {"rule": name}
 
 
 async def _feed(world: World) -> dict[str, str]:
@@ -422,6 +440,12 @@ ASKS: dict[str, Ask] = {
         {"task": "report-interval", "parameters": {"interval": 10}}, fresh=_device
     ),
     "DELETE /api/v1/tasks/{task}": Ask(fresh=_task),
+    "POST /api/v1/alarms/{alarm}/acknowledge": Ask({"note": "x"}),
+    "POST /api/v1/alarms/{alarm}/silence": Ask({"seconds": 60}),
+    "PUT /api/v1/alarm-rules/{rule}": Ask(
+        {"kind": "threshold", "property": "air_temperature", "above": -100.0, "place": "440106/police"}, match=True
+    ),
+    "DELETE /api/v1/alarm-rules/{rule}": Ask(fresh=_rule),
     "POST /api/v1/feeds": Ask({"name": "new-<n>", "divisions": ["440106"], "departments": ["police"]}),
     "PATCH /api/v1/feeds/{feed}": Ask({"description": CANARY}, match=True),
     "DELETE /api/v1/feeds/{feed}": Ask(fresh=_feed),

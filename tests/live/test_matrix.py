@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -11,12 +13,14 @@ import pytest_asyncio
 from sensegate.authority import devices
 from sensegate.authority import scope as rights
 from sensegate.authority.devices import Devices
-from sensegate.authority.scope import Action, Role, Scope
+from sensegate.authority.scope import Action, Principal, Role, Scope
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.flow import ROUTES
-from tests.live import matrix
+from sensegate.viid.client import ViidClient
+from tests.live import matrix, openapi_probe
 from tests.live.matrix import BROKERED, CANARY, Case, World, cases, missing, plain, subscribes, wrong
-from tests.live.site import running
+from tests.live.openapi_probe import Caller
+from tests.live.site import Made, Site, running
 
 pytestmark = pytest.mark.live
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
@@ -90,6 +94,24 @@ async def test_lists_do_not_tell_of_what_is_outside(empty: tuple[World, dict[Cas
 
 
 @in_one_loop
+async def test_every_operation_of_the_document(world: World) -> None:
+    """From `openapi.json`: people, tokens for other feeds and strangers get nothing, and learn of nothing."""
+    known = await openapi_probe.operations(world)
+    assert {(operation.method, operation.path) for operation in known} == ROUTED
+    assert {str(operation) for operation in known if operation.is_public} == openapi_probe.PUBLIC
+    made = await openapi_probe.callers(world)
+    faults = [
+        found
+        for caller in made
+        for operation in known
+        for probe in (openapi_probe.fault, openapi_probe.filter_fault)
+        if (found := await probe(world, operation, caller))
+    ]
+    assert not faults, f"{len(faults)}:\n" + "\n".join(faults[:40])
+    assert len(known) * len(made) > 1_000
+
+
+@in_one_loop
 async def test_the_matrix(world: World) -> None:
     """Each cell comes out as it is written, and a refusal looks the same for a thing and for nothing."""
     faults = [fault for case in CASES if case.method not in BROKERED if (fault := await wrong(world, case))]
@@ -105,6 +127,99 @@ async def test_the_broker(world: World) -> None:
     for method, place in (("MQTT", f"sg/grants/{grant}/#"), ("NATS", f"sg.feeds.{grant}.>")):
         user = world.applicant.split("_")[1]
         assert await subscribes(world.site, method, place, user, world.applicant), "negative control"
+
+
+@in_one_loop
+async def test_planted_holes_are_found_by_the_probe(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: what is outside is shown, found by a filter, or done without the right."""
+    known = {str(operation): operation for operation in await openapi_probe.operations(world)}
+    token, _ = await world.site.token("city_operator", "4403", name="outside")
+    city = Caller("outside", token, Principal("", Role.CITY_OPERATOR, rights.scope("4403")))
+    device, listed = known["GET /api/v1/devices/{device}"], known["GET /api/v1/tokens"]
+    assert not await openapi_probe.fault(world, device, city)
+    assert not await openapi_probe.filter_fault(world, listed, city)
+    less = Caller("outside", token, Principal("", Role.SUBSCRIBER, rights.scope("4403")))
+    assert "without the right" in await openapi_probe.fault(world, listed, less)
+    monkeypatch.setattr(Scope, "covers", lambda *_: True)
+    assert await openapi_probe.fault(world, device, city)
+    assert await openapi_probe.filter_fault(world, listed, city)
+
+
+MINE, THEIRS, NOBODY = "44030500001190000001", "44010600001190000001", "44010600001190000002"
+
+
+@in_one_loop
+async def test_a_name_in_use_elsewhere_is_not_taken_over(world: World) -> None:
+    """An operator of another city creates something under the name of what it cannot see: that stays as it was."""
+    city, _ = await world.site.token("city_operator", "4403", name="neighbour")
+    await world.make("POST", "/api/v1/feeds", {"name": "of-4403", "divisions": ["4403"]}, city)
+    for takeover in openapi_probe.TAKEOVERS:
+        listed = (await world.site.ask("GET", takeover.list_path)).body["rows"]
+        answer = await world.site.ask(takeover.method, takeover.path, city, json=takeover.body)
+        # Names of plans are those of a place; other names are unique in the gateway, so that one in use is refused.
+        assert answer.status in ({200} if takeover.method == "PUT" else {403, 404, 409}), (takeover, answer)
+        assert not {"440106", "one office"} & set(re.findall(r"[\w ]+", str(answer.body))), (takeover, answer)
+        after = (await world.site.ask("GET", takeover.list_path)).body["rows"]
+        assert [row for row in listed if row not in after] == [], takeover
+
+
+@in_one_loop
+async def test_viid_and_mqtt_tell_nothing_of_others(world: World) -> None:
+    """A camera of another city asks for one that there is and for one that there is not: the same answers."""
+    site = world.site
+    mine = await site.device(MINE, "440305")
+    await site.device(THEIRS, "440106", department="police")
+    client = ViidClient(site.addresses.viid, MINE, password=mine.password)
+    await client.register()
+    answers = {code: await viid_answers(site, mine, code) for code in (THEIRS, NOBODY)}
+    await client.close()
+    assert answers[THEIRS] == answers[NOBODY]
+    own = await viid_answers(site, mine, MINE)
+    assert own != answers[THEIRS], "negative control"
+    await client.close()
+    heard = {}
+    for code in (THEIRS, NOBODY):
+        async with site.phone() as phone:
+            refused = await phone.connect(code, "wrong")
+        async with site.phone() as phone:
+            assert await phone.connect(mine.id, mine.password) == 0
+            heard[code] = refused, await phone.subscribe(f"sg/{code}/down"), await phone.subscribe(f"sg/{code}/up")
+    assert heard[THEIRS] == heard[NOBODY]
+    assert heard[THEIRS][0] != 0
+    assert min(heard[THEIRS][1:]) >= 128
+
+
+async def viid_answers(site: Site, mine: Made, code: str) -> list[str]:
+    """Return what a registered camera gets told about a code, without the code and the time."""
+    vehicle = {"MotorVehicleID": "1", "InfoKind": 1, "SourceID": "1", "DeviceID": code, "PlateNo": "x"}
+    told = []
+    for method, path, tree in (
+        ("POST", "/VIID/MotorVehicles", {"MotorVehicleListObject": {"MotorVehicleObject": [vehicle]}}),
+        ("POST", "/VIID/Faces", {"FaceListObject": {"FaceObject": [{"FaceID": "1", "DeviceID": code}]}}),
+        ("POST", "/VIID/System/Keepalive", {"KeepaliveObject": {"DeviceID": code}}),
+        ("GET", f"/VIID/APEs?ApeID={code}", None),
+        ("GET", f"/VIID/APEs/{code}", None),
+        ("POST", "/VIID/Subscribes", {"SubscribeListObject": {"SubscribeObject": [{"SubscribeID": code}]}}),
+    ):
+        told += [await viid_answer(site, method, path, tree, identify) for identify in (MINE, code)]
+    for user, password in ((mine.id, mine.password), (code, mine.password), (code, "wrong")):
+        other = ViidClient(site.addresses.viid, code, user=user, password=password)
+        try:
+            await other.register()
+            told.append("registered")
+        except PermissionDenied as why:
+            told.append(str(why))
+        finally:
+            await other.close()
+    return [re.sub(r"\d{14}", "TIME", text.replace(code, "*")) for text in told]
+
+
+async def viid_answer(site: Site, method: str, path: str, tree: object, identify: str) -> str:
+    """Return status and body of a request."""
+    url, headers = site.addresses.viid + path, {"User-Identify": identify}
+    body = None if tree is None else json.dumps(tree)
+    async with site.session.request(method, url, data=body, headers=headers) as response:
+        return f"{method} {path} {response.status} {await response.text()}"
 
 
 HOLES = ("allows", "department", "division", "role", "existence", "list")

@@ -97,14 +97,17 @@ def test_subjects_are_never_passed_by_wrongly(divisions: list[str], grade_max: i
 def test_kinds_are_told_by_the_subject() -> None:
     """A feed of readings passes observations by, one of both looks into both, one of none is nothing."""
     readings, both = (
-        feeds.scoped_selection(Feed("f", kinds=kinds), scope("44")) for kinds in (("reading",), feeds.KINDS)
+        feeds.scoped_selection(Feed("f", kinds=kinds), scope("44")) for kinds in (("reading",), feeds.DATA_KINDS)
     )
     assert readings
     assert both
     assert not both.kinds
-    subjects = ("readings.4401.440106.1", "observations.4401.440106.1")
-    assert [readings.wants_subject(subject) for subject in subjects] == [True, False]
-    assert [both.wants_subject(subject) for subject in subjects] == [True, True]
+    subjects = ("readings.4401.440106.1", "observations.4401.440106.1", "alarms.4401.440106.1")
+    assert [readings.wants_subject(subject) for subject in subjects] == [True, False, False]
+    assert [both.wants_subject(subject) for subject in subjects] == [True, True, False]
+    alarms = feeds.scoped_selection(feeds.ALARM_FEED, scope("44"))
+    assert alarms
+    assert [alarms.wants_subject(subject) for subject in subjects] == [False, False, True]
     assert feeds.scoped_selection(Feed("f", kinds=()), scope("44")) is None
 
 
@@ -123,19 +126,19 @@ async def test_every_process_sees_a_change(fake_clock: FakeClock) -> None:
                 await asyncio.sleep(0)
 
     made = await one.create(Feed("air", ("4401",)))
-    await names(["air", "all"])
+    await names(["air", "alarms", "all"])
     await one.change(msgspec.structs.replace(made, description="x"), made.revision)
     with pytest.raises(Conflict):
         await one.change(made, made.revision)
     await one.delete("air")
-    await names(["all"])
+    await names(["alarms", "all"])
     await one.create(Feed("air"))
-    await names(["air", "all"])
+    await names(["air", "alarms", "all"])
     with pytest.raises(Conflict):
         await one.delete("all")
     third = Feeds(bucket, fake_clock)
     await third.open()
-    assert [feed.name for feed in third.visible(admin)] == ["air", "all"]
+    assert [feed.name for feed in third.visible(admin)] == ["air", "alarms", "all"]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

@@ -164,20 +164,40 @@ class Devices:
         device = self._stored(at).device
         return self._due(at, device) if self._state(at, device) is DeviceState.SILENT else 0
 
+    def interval_s(self, device: str, profile: str) -> float:
+        """Return the expected interval of a device, else that of a profile; 0: unknown."""
+        at = self.find(device)
+        own = float(self.index.interval_s[at]) if at >= 0 else 0.0
+        return own or self._interval_of(profile)
+
+    def mask(self, scope: Scope | None = None, *, profile: str = "", domain: str = "") -> BOOL:
+        """Return a mask, by index, of the registered devices in a scope of a profile and domain (empty: any)."""
+        return self._selection.mask(self._values, scope, profile, domain, "")
+
+    def silent(self, after_s: float = 0.0) -> BOOL:
+        """Return a mask, by index, of the enabled devices without a message for `after_s` (0: longer than expected).
+
+        A device that was never heard is not silent.
+        """
+        size, index = len(self), self.index
+        limit_s = np.full(size, after_s)
+        if not after_s:
+            by_profile = np.array([_limit_s(self._interval_of(profile)) for profile in index.profiles.all] or [0.0])
+            own = index.interval_s[:size]
+            limit_s = np.where(
+                own > 0, np.maximum(SILENT_INTERVALS * own, SILENT_MIN_S), by_profile[index.profile[:size]]
+            )
+        seen = index.last_seen[:size]
+        quiet: BOOL = index.enabled[:size] & (seen > 0) & (self._clock.now() - seen > limit_s * SECOND_US)
+        return quiet
+
     def count_states(self) -> dict[DeviceState, int]:
         """Return the number of registered devices in each state."""
-        size = len(self)
-        index = self.index
-        present = np.array([value is not None for value in self._values[:size]], np.bool_)
-        limits_s = np.array([_limit_s(self._interval_of(profile)) for profile in index.profiles.all] or [0.0])
-        own = index.interval_s[:size]
-        limit_s = np.where(own > 0, np.maximum(SILENT_INTERVALS * own, SILENT_MIN_S), limits_s[index.profile[:size]])
-        state = index.state[:size].copy()
-        seen = index.last_seen[:size]
-        heard = present & (seen > 0) & (state == STATES.index(DeviceState.REGISTERED))
-        silent = self._clock.now() - seen > limit_s * SECOND_US
-        state[heard] = STATES.index(DeviceState.ACTIVE)
-        state[heard & silent] = STATES.index(DeviceState.SILENT)
+        present = self.mask()
+        state = self.index.state[: len(self)].copy()
+        registered = state == STATES.index(DeviceState.REGISTERED)
+        state[registered & (self.index.last_seen[: len(self)] > 0)] = STATES.index(DeviceState.ACTIVE)
+        state[registered & self.silent()] = STATES.index(DeviceState.SILENT)
         counts = np.bincount(state[present], minlength=len(STATES))
         return {word: int(count) for word, count in zip(STATES, counts.tolist(), strict=True)}
 

@@ -54,6 +54,10 @@ class Action(StrEnum):
     """Decide on applications for data in one's scope; change and revoke grants."""
     CHANGE_MODE = "change_mode"
     """Write and approve emergency plans, create and end mode orders."""
+    READ_ALARMS = "read_alarms"
+    """Read alarms and their rules, with the values that opened them."""
+    CHANGE_ALARMS = "change_alarms"
+    """Write alarm rules, acknowledge and silence alarms, correct readings of a span."""
     CHANGE_NODES = "change_nodes"
     """Invite, replace and expel nodes."""
     CHANGE_PEOPLE = "change_people"
@@ -64,7 +68,18 @@ class Action(StrEnum):
 
 _READ = frozenset({Action.READ_READINGS, Action.READ_REGISTRY, Action.READ_LEDGER, Action.READ_QUARANTINE})
 _SHARE = frozenset({Action.READ_CATALOGUE, Action.APPLY_GRANTS})
-_COUNTY = _READ | _SHARE | {Action.CHANGE_DEVICES, Action.TASK_DEVICES, Action.PROPOSE_PROFILES, Action.DECIDE_GRANTS}
+_COUNTY = (
+    _READ
+    | _SHARE
+    | {
+        Action.CHANGE_DEVICES,
+        Action.TASK_DEVICES,
+        Action.PROPOSE_PROFILES,
+        Action.DECIDE_GRANTS,
+        Action.READ_ALARMS,
+        Action.CHANGE_ALARMS,
+    }
+)
 _CITY = _COUNTY | {
     Action.RELEASE_PROFILES,
     Action.CHANGE_FEEDS,
@@ -218,6 +233,11 @@ def missing_right(principal: Principal, action: Action) -> str:
 def has_right(principal: Principal, action: Action) -> bool:
     """Return whether the role grants `action` at all; the scope then restricts its objects."""
     return action in _rights(principal)
+
+
+def reads_only(principal: Principal) -> bool:
+    """Return whether a caller is a reader of feeds, who sees nothing of what others administer in its scope."""
+    return principal.role in {Role.SUBSCRIBER, Role.DEVICE} or bool(principal.feeds)
 
 
 def duty(role: Role) -> Duty | None:

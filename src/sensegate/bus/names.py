@@ -18,7 +18,13 @@ ROW_KINDS = (READINGS, OBSERVATIONS)
 """First tokens of the subjects whose messages are batches of rows that subscribers may read."""
 ROW_PREFIXES = tuple(f"{kind}." for kind in ROW_KINDS)
 """Prefixes of the subjects of rows."""
+ALARM_EVENTS, ALARM_STATES = "alarms", "alarm"
+"""First tokens of the subjects of events of alarms, which are rows too, and of their newest states."""
+SHARED_PREFIXES = (*ROW_PREFIXES, f"{ALARM_EVENTS}.")
+"""Prefixes of the subjects of everything that subscribers may read."""
 OWN_AREA = "own"
+PARTITION = 0
+"""Number behind the node's id in record ids and in subjects such as ``commit.<node>-0``: a node has one committer."""
 PADDING_SUBJECT = "seen.filler"
 """Subject of padding: empty messages that use up sequences which must not be assigned again."""
 
@@ -52,6 +58,11 @@ def node_of(subject: str) -> str:
     The id of a node never ends in a dash and digits (`authority.members`).
     """
     return _PARTITION.sub("", subject.partition(".")[2])
+
+
+def writer_of(node: str) -> str:
+    """Return the last token of the subjects that a node's committer writes."""
+    return f"{node}-{PARTITION}"
 
 
 def city_of(node: str) -> str:

@@ -30,6 +30,8 @@ LOG_SUBJECTS = (
     "sequences.>",
     "refused.>",
     "displaced.>",
+    "alarms.>",
+    "alarm.>",
     "commit.>",
 )
 LEDGER_SUBJECTS = ("hours.>",)

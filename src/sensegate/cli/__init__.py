@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sensegate.cli import (
+    alarms,
     applications,
     audit,
     backup,
@@ -62,6 +63,7 @@ profiles.app.add_typer(comparisons.app)
 app.add_typer(profiles.app, name="profile", cls=CommandGroup, rich_help_panel=REGISTRIES)
 app.add_typer(devices.app, name="device", cls=CommandGroup, rich_help_panel=REGISTRIES)
 app.add_typer(tasks.app, name="task", cls=CommandGroup, rich_help_panel=REGISTRIES)
+app.add_typer(alarms.app, name="alarm", cls=CommandGroup, rich_help_panel=OPERATION)
 nodes.app.add_typer(uplink.app)
 app.add_typer(nodes.app, name="node", cls=CommandGroup, rich_help_panel=REGISTRIES)
 app.add_typer(tokens.app, name="token", cls=CommandGroup, rich_help_panel=REGISTRIES)

@@ -67,7 +67,7 @@ class BrokerSource:
         self._connection = connection
         self._limits = limits
         self._clock = clock
-        self._durable = durable or f"ingest-{limits.partition}"
+        self._durable = durable or "ingest-0"
         self._prefix = f"{SUBJECT}{topic_prefix}"
         self._deliver = f"_SG.deliver.{self._durable}"
         self._tap = SubscriptionTap(connection, self._take, self._control, self._missed_first, self._break)

@@ -170,7 +170,6 @@ class IngestConfig(ConfigRecord, frozen=True):
             "recreate the consumer if messages are pending and none is delivered for this long", least=0.1, most=86_400
         ),
     ] = 30.0
-    partition: Annotated[int, doc("partition number of this worker", least=0, most=9_999)] = 0
 
 
 class ScriptsConfig(ConfigRecord, frozen=True):

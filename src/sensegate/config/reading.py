@@ -17,7 +17,7 @@ import yaml
 
 from sensegate.config.gateway import Config
 from sensegate.config.reference import record_type
-from sensegate.config.renamed import RENAMED
+from sensegate.config.renamed import REMOVED, RENAMED
 from sensegate.config.rules import violations
 from sensegate.config.setting import ConfigRecord
 from sensegate.errors import ConfigError
@@ -69,6 +69,8 @@ def _suggestion(path: Sequence[str], known: Sequence[str]) -> str:
     old = re.sub(r"\.\d+(?=\.)", "[]", ".".join(path))
     if new := RENAMED.get(old):
         return f"it is called '{new}' now"
+    if reason := REMOVED.get(old):
+        return f"remove it: {reason}"
     near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
     return f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
 

@@ -44,3 +44,8 @@ RENAMED: dict[str, str] = {
     "web.wait_max_s": "long_poll_max_s",
 }
 """Old key (with ``[]`` behind a list) to the new name of its last part."""
+
+REMOVED: dict[str, str] = {
+    "ingest.partition": "there are no partitions: one process commits all messages of a node; for more, run more nodes",
+}
+"""Old key without a successor to the reason."""

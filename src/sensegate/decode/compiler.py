@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from sensegate.decode import downlink, flags, tasking, times, topics, video_rules
+from sensegate.decode.alarm_rules import check_alarms
 from sensegate.decode.device_names import ANY, DeviceNameTemplates
 from sensegate.decode.envelope import READERS, EnvelopePayload
 from sensegate.decode.flags import QualityFlags
@@ -81,6 +82,7 @@ class Compiler:
         tasking.check_tasks(source.tasks, self._keys, available, encoder)
         if source.downlink is not None:
             downlink.check_downlink(source.downlink, self._keys)
+        check_alarms(source.alarms, self._keys, {name for name, _ in available})
         return CompiledProfile(
             source.profile,
             source.version,

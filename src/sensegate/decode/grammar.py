@@ -407,6 +407,26 @@ class TaskPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     examples: Annotated[tuple[TaskExample, ...], _h("tasks with the message that is sent; at least one")] = ()
 
 
+class AlarmPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A rule by which devices of this model raise an alarm; values in the property's unit."""
+
+    name: Annotated[str, _h("short name: letters, digits, -")]
+    kind: Annotated[Literal["threshold", "change", "silence", "gap"], _h("what is watched")] = "threshold"
+    title: Annotated[str, _h("text for people; default: the name")] = ""
+    severity: Annotated[Literal["info", "warning", "major", "critical"], _h("severity of the alarm")] = "warning"
+    property: Annotated[str, _h("standard name of a reading of this profile; not for silence")] = ""
+    channel: Annotated[str | None, _h("its channel; absent: any")] = None
+    above: Annotated[float | None, _h("threshold: opens above this value")] = None
+    below: Annotated[float | None, _h("threshold: opens below this value")] = None
+    equals: Annotated[bool | str | None, _h("threshold: opens at this value (true, a word)")] = None
+    margin: Annotated[float, msgspec.Meta(ge=0), _h("the alarm closes once the value is back by this much")] = 0.0
+    for_s: Annotated[float, msgspec.Meta(ge=0, le=604_800), _h("the alarm opens once the value is out so long")] = 0.0
+    by: Annotated[float, msgspec.Meta(ge=0), _h("change: greatest difference between consecutive readings")] = 0.0
+    after_s: Annotated[
+        float, msgspec.Meta(ge=0, le=604_800), _h("silence, gap: longest time between messages; 0: three intervals")
+    ] = 0.0
+
+
 class ProfileFile(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One version of the profile of a device model."""
 
@@ -435,6 +455,7 @@ class ProfileFile(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=
     downlink: Annotated[
         DownlinkPart | None, _h("of a network server: how it takes downlinks for devices behind it")
     ] = None
+    alarms: Annotated[tuple[AlarmPart, ...], _h("rules by which its devices raise alarms")] = ()
     messages: Annotated[
         tuple[MessageRule, ...], _h("kinds of messages; for one topic, the first rule that matches applies")
     ]

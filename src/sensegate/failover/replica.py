@@ -312,6 +312,7 @@ class Replica:
             "refused": store.quarantine_ttl_h,
             "observations": store.observations_ttl_h,
             "commit": 0,
+            "alarm": 0,
         }
         return ttls_h.get(subject.partition(".")[0], store.readings_ttl_h)
 

@@ -161,7 +161,6 @@ def _open_committer(core: Core, profiles: ProfileWatcher, devices: Devices) -> t
         profiles.set.specs,
         clock,
         division=config.member_id,
-        partition=config.ingest.partition,
         sole_writer=config.role == "node",
         limits=CommitLimits.of(config.store, core.log.payload_bytes_max),
     )

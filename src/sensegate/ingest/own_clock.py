@@ -19,6 +19,7 @@ import structlog
 from sensegate import metrics
 from sensegate.authority.index import DeviceIndex
 from sensegate.bus.commit_records import decode_commit
+from sensegate.bus.names import writer_of
 from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
 from sensegate.config import Config
@@ -156,7 +157,7 @@ class ClockMonitor:
     async def _engine_s(self) -> float | None:
         """Return by how much the engine's clock was ahead of ours at our last commit; None: there is none."""
         config = self._config
-        last = await self._store.last(f"commit.{config.member_id}-{config.ingest.partition}")
+        last = await self._store.last(f"commit.{writer_of(config.member_id)}")
         record = read(last, "own clock", decode_commit) if last else None
         return (last.time - record.committed_at) / 1e6 if last and record else None
 

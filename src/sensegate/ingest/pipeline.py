@@ -10,7 +10,7 @@ import asyncio
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import accumulate, chain, groupby
+from itertools import accumulate, groupby
 from typing import TypeVar
 
 import msgspec
@@ -257,7 +257,7 @@ class IngestPipeline:
 
     def _redact(self, deliveries: Sequence[Delivery]) -> MessageBatch:
         """Return the messages; video metadata is redacted to what may be kept, before anything else sees it."""
-        span = MessageBatch(chain.from_iterable(delivery.messages for delivery in deliveries))
+        span = MessageBatch.joined([delivery.messages for delivery in deliveries])
         if self._stages.redaction is None:
             return span
         strict: set[int] = set()

@@ -23,6 +23,7 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.scope import scope
 from sensegate.authority.trail import Trail
+from sensegate.bus.names import writer_of
 from sensegate.bus.opening import Core
 from sensegate.clock import Clock
 from sensegate.config import Config
@@ -62,7 +63,7 @@ class LifecycleStores(msgspec.Struct, frozen=True, eq=False):
     @property
     def partition(self) -> str:
         """Name of the partition in subjects of the log."""
-        return f"{self.config.member_id}-{self.config.ingest.partition}"
+        return writer_of(self.config.member_id)
 
 
 class ProfileLifecycle(msgspec.Struct, frozen=True, kw_only=True, eq=False):

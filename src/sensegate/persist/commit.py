@@ -17,7 +17,7 @@ from sensegate.bus import columns, raw, sequences
 from sensegate.bus.columns import Batch
 from sensegate.bus.commit_records import decode_commit, encode_commit
 from sensegate.bus.ledger import REMOVED, Ledger
-from sensegate.bus.names import OBSERVATIONS, OWN_AREA, PADDING_SUBJECT, READINGS, ROW_KINDS
+from sensegate.bus.names import OBSERVATIONS, OWN_AREA, PADDING_SUBJECT, PARTITION, READINGS, ROW_KINDS, writer_of
 from sensegate.bus.padding import pad
 from sensegate.bus.raw import StoredMessage
 from sensegate.bus.unreadable import read, read_rows
@@ -120,7 +120,7 @@ class PreparedBatch(msgspec.Struct, frozen=True, eq=False):
 
 
 class Committer:
-    """Writes the log of a partition ``<division>-<partition>``.
+    """Writes the log of a node.
 
     `prepare` deduplicates and builds commits, has no side effect but on the dedup index, and may run in a thread, one
     call at a time; the next batch may be prepared while the previous one is written. After any error of `write`, call
@@ -136,7 +136,6 @@ class Committer:
         clock: Clock,
         *,
         division: str,
-        partition: int = 0,
         sole_writer: bool = True,
         limits: CommitLimits | None = None,
     ) -> None:
@@ -145,8 +144,8 @@ class Committer:
         self._duplicates = duplicates
         self._index = index
         self._clock = clock
-        self._origin = CommitOrigin(division, partition)
-        self._name = f"{division}-{partition}"
+        self._origin = CommitOrigin(division, PARTITION)
+        self._name = writer_of(division)
         self._sole_writer = sole_writer
         self._limits = limits or CommitLimits()
         self.apply_specs(specs)

@@ -23,6 +23,7 @@ from sensegate.bus import columns
 from sensegate.bus.batch import Batch
 from sensegate.bus.commit_records import decode_commit
 from sensegate.bus.ledger import ACCEPTED, Ledger
+from sensegate.bus.names import PARTITION
 from sensegate.bus.timelines import Timelines
 from sensegate.clock import HOUR_US, Clock
 from sensegate.config import Config
@@ -97,8 +98,8 @@ def scrub_target(config: Config, horizon_us: int) -> ScrubTarget:
         "quarantine": store.quarantine_ttl_h,
         "ledger": store.readings_ttl_h,
     }
-    directory, partition = Path(config.directory), config.ingest.partition
-    return ScrubTarget(directory, config.division, partition, ttl_h, horizon_us, horizon_us + HOUR_US)
+    directory = Path(config.directory)
+    return ScrubTarget(directory, config.member_id, PARTITION, ttl_h, horizon_us, horizon_us + HOUR_US)
 
 
 class _BucketSums:

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 import msgspec
 
-from sensegate.authority.scope import Action, Principal, Role, Scope, allows, scope
+from sensegate.authority.scope import Action, Principal, Role, Scope, allows, reads_only, scope
 from sensegate.errors import ConfigError, PermissionDenied
 from sensegate.share.feeds import Feed
 from sensegate.share.grants import CORE_GRADE, DELIVERIES, FORMS
@@ -205,7 +205,7 @@ def may_see(principal: Principal, *, parties: tuple[str, ...], applicant: str, l
     """Return whether a caller may see an application or grant: a party to it, or an operator of either side."""
     if principal.id in parties:
         return True
-    if principal.role in {Role.SUBSCRIBER, Role.DEVICE}:
+    if reads_only(principal):
         return False
     applicant_scope: Scope = scope(applicant) if applicant else Scope("44")
     return principal.scope.covers(applicant_scope.division, applicant_scope.department) or principal.scope.covers(

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from sensegate.authority.divisions import short_code
-from sensegate.authority.scope import Action, Principal, Role, demand
+from sensegate.authority.scope import Action, Principal, demand, reads_only
 from sensegate.authority.trail import Trail
 from sensegate.clock import DAY_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound
@@ -33,7 +33,7 @@ from sensegate.share.catalogue import (
     missing_fields,
 )
 from sensegate.share.delivery import FeedServer, RecordEncoding
-from sensegate.share.feeds import ALL_FEED, Feed, Feeds
+from sensegate.share.feeds import BUILT_IN, Feed, Feeds
 from sensegate.share.grants import CORE_GRADE, Grant, grant_selection
 from sensegate.share.masks import DEVICE, PLACE, PROFILE, Mask
 
@@ -83,9 +83,7 @@ class CatalogueAccess:
     def visible(self, principal: Principal) -> list[CatalogueEntry]:
         """Return the entries that the caller may see, by feed; a visible feed without an entry has an empty draft."""
         local = [
-            self._entry(feed)
-            for feed in self._feeds
-            if feed.name != ALL_FEED.name and self._is_visible(principal, feed)
+            self._entry(feed) for feed in self._feeds if feed.name not in BUILT_IN and self._is_visible(principal, feed)
         ]
         return local + [entry for entry in self._centre_entries if self._feeds.find(entry.feed) is None]
 
@@ -141,7 +139,7 @@ class CatalogueAccess:
 
     def _visible_feed(self, principal: Principal, name: str) -> Feed:
         feed = self._feeds.find(name)
-        if feed is None or name == ALL_FEED.name or not self._is_visible(principal, feed):
+        if feed is None or name in BUILT_IN or not self._is_visible(principal, feed):
             raise NotFound(f"there is no feed '{name[:64]}' in the catalogue")
         return feed
 
@@ -276,7 +274,7 @@ def grade_problems(entry: CatalogueEntry, feed: Feed) -> list[str]:
 
 def is_in_charge(principal: Principal, feed: Feed) -> bool:
     """Return whether all of a feed lies in the scope of an operator, auditor or administrator."""
-    return principal.role not in {Role.SUBSCRIBER, Role.DEVICE} and all(
+    return not reads_only(principal) and all(
         principal.scope.covers(division, department)
         for division in feed.divisions or ("44",)
         for department in feed.departments or ("",)

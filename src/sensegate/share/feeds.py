@@ -15,15 +15,17 @@ from sensegate.authority.bucket import Bucket
 from sensegate.authority.divisions import short_code
 from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Action, Principal, Scope, has_right
-from sensegate.bus.names import OBSERVATIONS, READINGS
+from sensegate.bus.names import ALARM_EVENTS, OBSERVATIONS, READINGS
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.share.masks import DEVICE, Mask
 
 READING = "reading"
 OBSERVATION = "observation"
-KINDS = (READING, OBSERVATION)
-_KIND_OF = {READINGS: READING, OBSERVATIONS: OBSERVATION}
+ALARM = "alarm"
+DATA_KINDS = (READING, OBSERVATION)
+KINDS = (*DATA_KINDS, ALARM)
+_KIND_OF = {READINGS: READING, OBSERVATIONS: OBSERVATION, ALARM_EVENTS: ALARM}
 """First token of a subject -> kind of record."""
 GRADE_MAX = 4
 """Grades run from 1 (open) to 4 (core)."""
@@ -52,7 +54,9 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """Revision of the record in its bucket (for If-Match); 0: built in."""
 
 
-ALL_FEED = Feed("all", kinds=KINDS, description="Everything that the caller may see. Built in.")
+ALL_FEED = Feed("all", kinds=DATA_KINDS, description="Everything that the caller may see. Built in.")
+ALARM_FEED = Feed("alarms", kinds=(ALARM,), description="Events of alarms. Built in.")
+BUILT_IN = {feed.name: feed for feed in (ALL_FEED, ALARM_FEED)}
 
 
 class BoundingBox(msgspec.Struct, frozen=True):
@@ -98,6 +102,7 @@ class FeedSelection(msgspec.Struct, frozen=True):
     grade_max: int = GRADE_MAX
     secondary_sources: bool = False
     kinds: tuple[str, ...] = ()
+    """Empty: readings and observations."""
     mask: Mask = Mask()
     """Mask applied to the selected rows."""
     masked_filter: FeedFilter = FeedFilter()
@@ -111,7 +116,7 @@ class FeedSelection(msgspec.Struct, frozen=True):
         kind, _, rest = subject.partition(".")
         parts = rest.split(".")
         word = _KIND_OF.get(kind)
-        if word is None or (self.kinds and word not in self.kinds) or len(parts) != 3:
+        if word not in (self.kinds or DATA_KINDS) or len(parts) != 3:
             return False
         city, area, grade = parts
         if area in {"all", "back"}:
@@ -155,7 +160,7 @@ def full_selection(feed: Feed) -> FeedSelection:
         departments=tuple(sorted(feed.departments)),
         grade_max=feed.grade_max,
         secondary_sources=feed.secondary_sources,
-        kinds=() if {*feed.kinds} >= {*KINDS} else tuple(sorted({*feed.kinds})),
+        kinds=() if {*feed.kinds} == {*DATA_KINDS} else tuple(sorted({*feed.kinds})),
     )
 
 
@@ -219,11 +224,11 @@ class Feeds:
 
     def __iter__(self) -> Iterator[Feed]:
         """Iterate over all feeds by name, without regard to scope."""
-        return iter(sorted((ALL_FEED, *self._records.all()), key=lambda feed: feed.name))
+        return iter(sorted((*BUILT_IN.values(), *self._records.all()), key=lambda feed: feed.name))
 
     def find(self, name: str) -> Feed | None:
         """Return a feed without regard to scope; None: there is none."""
-        return ALL_FEED if name == ALL_FEED.name else self._records.find(name)
+        return BUILT_IN.get(name) or self._records.find(name)
 
     def visible(self, principal: Principal) -> list[Feed]:
         """Return the feeds of which the caller's scope contains a part, by name."""
@@ -280,7 +285,7 @@ class Feeds:
             Conflict: the feed is built in, or was changed meanwhile.
         """
         check_feed(feed)
-        if feed.name == ALL_FEED.name:
+        if feed.name in BUILT_IN:
             raise Conflict(f"feed '{feed.name}' is built in and cannot be changed")
         return await self._records.put(feed.name, feed, expected=revision)
 
@@ -290,7 +295,7 @@ class Feeds:
         Raises:
             Conflict: the feed is built in, or was changed meanwhile.
         """
-        if name == ALL_FEED.name:
+        if name in BUILT_IN:
             raise Conflict(f"feed '{name}' is built in and cannot be changed")
         await self._records.delete(name, expected=revision)
 

@@ -26,6 +26,7 @@ GRID_MIN_M, GRID_MAX_M = 10.0, 200_000.0
 TIME_MAX_S = 31 * 86_400
 DIGITS = (2, 4, 6, 9)
 WHOLE_OBSERVATION = "video_observation"
+ALARM_EVENT = "alarm_event"
 """Property whose text is a complete record: it is left out, since the text would reveal what is masked."""
 _COUNT_DOMAINS = frozenset({"people", "traffic"})
 _CAMERA_DOMAINS = frozenset({*_COUNT_DOMAINS, "parking", "video"})
@@ -140,7 +141,7 @@ def _kind_of(name: str, key: str, remedy: str) -> ValueKind:
 
 def hidden_rows(batch: Batch, mask: Mask) -> BOOL:
     """Return which rows of a batch a mask leaves out."""
-    drop = {*mask.drop} | ({WHOLE_OBSERVATION} if mask.coarsens else set())
+    drop = {*mask.drop} | ({WHOLE_OBSERVATION, ALARM_EVENT} if mask.coarsens else set())
     names = [base_name(name) for name in batch.properties]
     dropped = np.fromiter((name in drop for name in names), np.bool_, len(names))
     if not mask.k:

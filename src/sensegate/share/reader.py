@@ -18,7 +18,7 @@ import structlog
 
 from sensegate.bus import columns
 from sensegate.bus.batch import EMPTY
-from sensegate.bus.names import ROW_PREFIXES
+from sensegate.bus.names import SHARED_PREFIXES
 from sensegate.bus.unreadable import read_rows
 from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Gone, Unavailable
@@ -175,7 +175,7 @@ class LogReader:
 
     def _append(self, entries: list[LogEntry]) -> None:
         for entry in entries:
-            if entry.subject.startswith(ROW_PREFIXES):
+            if entry.subject.startswith(SHARED_PREFIXES):
                 slot = RowsEntry(entry)
                 self._ring.append(slot)
                 self._ring_bytes += slot.size
@@ -284,7 +284,7 @@ class LogReader:
         entries = await self.log.fetch(after, limit=_PAGE_ENTRIES, max_bytes=_PAGE_BYTES)
         if not entries:
             return EntryRange((), after, self._clock.now())
-        slots = [RowsEntry(entry) for entry in entries if entry.subject.startswith(ROW_PREFIXES)]
+        slots = [RowsEntry(entry) for entry in entries if entry.subject.startswith(SHARED_PREFIXES)]
         span = EntryRange(slots, entries[-1].sequence, entries[-1].time)
         if len(entries) == _PAGE_ENTRIES or sum(len(entry.payload) for entry in entries) >= _PAGE_BYTES // 2:
             # A short page ends at the end of the log and would grow: it is not cached.

@@ -60,6 +60,8 @@ class UplinkLag:
         self._clock = clock
         self._position = max(log_end, 0)
         self._backlog = 0
+        self.entries = 0
+        """Entries of the log that the centre does not have."""
 
     def set(self, position: int, unsent: int, backlog: int) -> None:
         """Set the lag while the centre answers.
@@ -70,7 +72,8 @@ class UplinkLag:
             backlog: entries of the ranges that the backlog lane has still to forward.
         """
         self._position, self._backlog = position, backlog
-        metrics.UPLINK_LAG.set(unsent + backlog)
+        self.entries = unsent + backlog
+        metrics.UPLINK_LAG.set(self.entries)
 
     async def run(self, is_connected: Callable[[], bool]) -> None:
         """Keep the metric up to date while the centre does not answer, until cancelled."""
@@ -83,4 +86,5 @@ class UplinkLag:
             except Unavailable as why:
                 _log.debug("lag of the uplink not updated", reason=str(why))
                 continue
-            metrics.UPLINK_LAG.set(max(0, end - self._position) + self._backlog)
+            self.entries = max(0, end - self._position) + self._backlog
+            metrics.UPLINK_LAG.set(self.entries)

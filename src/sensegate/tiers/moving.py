@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from sensegate.authority.scope import Principal, Role, Scope
+from sensegate.bus.names import PARTITION
 from sensegate.clock import HOUR_US
 from sensegate.feature import Parts
 from sensegate.tiers.device_moves import DeviceMover, LogIdentity
@@ -23,7 +24,7 @@ def open_mover(parts: Parts, ask: Callable[[str, bytes], Awaitable[bytes]]) -> D
         parts.core.clock,
         LogIdentity(
             config.member_id,
-            config.ingest.partition,
+            PARTITION,
             (config.duplicates.horizon_h + 2) * HOUR_US,
             config.store.readings_ttl_h,
         ),

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from sensegate.bus.connect import BusClient
+from sensegate.bus.names import PARTITION
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import Conflict, Overloaded, PermissionDenied, StoreFull, Unavailable, Untrusted
@@ -199,7 +200,7 @@ class NodeSide:
             self._clock,
             node=self._config.member_id,
             shed=parts.shed,
-            partition=self._config.ingest.partition,
+            partition=PARTITION,
             lag=self._connection.lag,
         )
         self._connection.forwards_by(uplink)

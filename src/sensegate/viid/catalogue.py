@@ -162,9 +162,16 @@ class ViidCatalogue:
         entries = self.cameras(owner) if kind == "APE" else self.entries(kind, owner)
         selected = frozenset(names)
         objects = [
-            to_object(entry, online=self.online(entry)) for entry in entries if not selected or entry.id in selected
+            to_object(entry, online=self.online(entry) if self._is_of(entry.id, owner) else entry.online)
+            for entry in entries
+            if not selected or entry.id in selected
         ]
         return msgspec.json.encode({f"{kind}ListObject": {f"{kind}Object": objects}})
+
+    def _is_of(self, camera: str, owner: str | None) -> bool:
+        """Return whether a camera belongs to a device, which may report the ids of others; None: of any."""
+        at = self._devices.find(camera)
+        return owner is None or at < 0 or owner in {self._devices.id(at), *self._devices.record(at).gateways}
 
     def online(self, entry: CatalogueRecord) -> bool | None:
         """Return whether a camera is online, by the registry's state."""

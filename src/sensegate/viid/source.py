@@ -152,10 +152,9 @@ class ViidSource(PushSource):
         if element.record is None or not element.record.camera:
             return ObjectResult(element.id)
         owner = self._owner(element.record.camera)
-        if owner is None:
-            return ObjectResult(element.id, INVALID_OPERATION, "its camera is not registered here")
-        if owner.id != sender.id and sender.id not in owner.gateways:
-            return ObjectResult(element.id, INVALID_OPERATION, "its camera belongs to another platform")
+        if owner is None or (owner.id != sender.id and sender.id not in owner.gateways):
+            # In one sentence: a sender does not learn which cameras of others there are.
+            return ObjectResult(element.id, INVALID_OPERATION, "its camera is not registered here as yours")
         return ObjectResult(element.id)
 
 

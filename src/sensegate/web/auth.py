@@ -17,6 +17,7 @@ from aiohttp import web
 from sensegate import metrics
 from sensegate.authority.attempts import FailedAttempts
 from sensegate.authority.scope import Principal, Role, Scope
+from sensegate.bus.server_log import mask_name
 from sensegate.errors import PermissionDenied
 from sensegate.model import Device
 from sensegate.web.addresses import client_address
@@ -47,8 +48,10 @@ def caller(request: web.Request, deps: WebDependencies, failures: FailedAttempts
         else:
             return deps.tokens.verify(credential)
     except PermissionDenied:
-        named = credential.split("_", 2)[1] if credential.startswith("sg_") else ""
-        failures.record(named, client_address(request, deps.config))
+        # A session has no id: whoever keeps sending one that has ended is told so, whatever others send.
+        parts = credential.split("_", 2)
+        caller_id = parts[1] if parts[0] == "sg" and len(parts) == 3 else mask_name(cookie or credential)
+        failures.record(caller_id, client_address(request, deps.config))
         raise
     if cookie:
         demand_same_origin(request)

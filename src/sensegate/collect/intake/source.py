@@ -34,7 +34,7 @@ from sensegate.collect.intake.batch import DamagedBatch, IntakeBatch
 from sensegate.collect.intake.numbers import INSTANCES_MAX, NumberTracker
 from sensegate.config import IngestConfig
 from sensegate.errors import NotFound, Unavailable
-from sensegate.model import BatchNumbers, Delivery, Message, PartialBatch, SourcePosition, UnreadableBatch
+from sensegate.model import BatchNumbers, Delivery, Message, MessageBatch, PartialBatch, SourcePosition, UnreadableBatch
 
 DURABLE = "committer"
 INDEX_BITS = 16
@@ -294,23 +294,25 @@ class IntakeSource:
     def _next(self, era: int) -> Delivery:
         """Return the next messages, at most `commit_messages_max`; an unreadable batch comes alone."""
         limit = self._limits.commit_messages_max
-        messages: list[Message] = []
+        chunks: list[Sequence[Message]] = []
+        count = 0
         parts: list[_BatchEnd] = []
         ended: list[_StoredBatch] = []
         before = self._delivered.numbers
         unreadable: UnreadableBatch | None = None
-        while self._waiting and len(messages) < limit and unreadable is None:
+        while self._waiting and count < limit and unreadable is None:
             stored = self._waiting[0]
             if stored.unreadable and stored.messages:
-                if messages:
+                if count:
                     break
                 unreadable = stored.unreadable
-            first = stored.delivered
-            stored.delivered = min(first + limit - len(messages), len(stored.messages))
-            part = stored.messages if not first else stored.messages[first:]
-            messages += part if stored.delivered == len(stored.messages) else part[: stored.delivered - first]
+            first, whole = stored.delivered, len(stored.messages)
+            stored.delivered = min(first + limit - count, whole)
             if stored.messages:
-                parts.append(_BatchEnd(len(messages), stored, first))
+                is_whole = not first and stored.delivered == whole
+                chunks.append(stored.messages if is_whole else stored.messages[first : stored.delivered])
+                count += stored.delivered - first
+                parts.append(_BatchEnd(count, stored, first))
             if stored.delivered < len(stored.messages):
                 break
             ended.append(self._waiting.popleft())
@@ -321,9 +323,9 @@ class IntakeSource:
         after = partial(self._position_after, before, parts)
         return Delivery(
             self.name,
-            messages,
+            MessageBatch.joined(chunks),
             partial(self._acknowledge, era, ended),
-            after(len(messages)) if messages else None,
+            after(count) if count else None,
             position_after=after,
             unreadable=unreadable,
         )
@@ -383,17 +385,24 @@ class IntakeSource:
                 await self._pull(self._subscription.subject)
 
 
-def _messages(decoded: IntakeBatch, sequence: int) -> list[Message]:
-    """Return the messages of a batch; most have neither QoS 0 nor DUP, so these columns are made only if needed."""
+def _messages(decoded: IntakeBatch, sequence: int) -> MessageBatch:
+    """Return the messages of a batch with the columns that it holds, so that they are not computed from messages."""
     count = decoded.header.count
+    received = decoded.received()
     qos = (decoded.flags >> np.uint32(form.QOS_SHIFT)) & np.uint32(3)
-    redelivered = (decoded.flags & np.uint32(form.DUP)) != 0
-    columns = (
-        decoded.topics,
-        decoded.payloads,
-        decoded.received().tolist(),
-        range(sequence, sequence + count),
+    best_effort, redelivered = qos == 0, (decoded.flags & np.uint32(form.DUP)) != 0
+    columns = (decoded.topics, decoded.payloads, received.tolist(), range(sequence, sequence + count))
+    if best_effort.any() or redelivered.any():
+        more = (repeat(""), best_effort.tolist(), repeat(False), redelivered.tolist())
+        messages = MessageBatch(map(Message, *columns, *more))
+    else:
+        messages = MessageBatch(map(Message, *columns))
+    vars(messages).update(
+        topics=decoded.topics,
+        payloads=decoded.payloads,
+        principals=[""] * count,
+        received=received,
+        best_effort=best_effort,
+        redelivered=redelivered,
     )
-    if qos.all() and not redelivered.any():
-        return list(map(Message, *columns))
-    return list(map(Message, *columns, repeat(""), (qos == 0).tolist(), repeat(False), redelivered.tolist()))
+    return messages

@@ -1,0 +1,134 @@
+"""Feature: alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import msgspec
+import structlog
+
+from sensegate.alarms import rest
+from sensegate.alarms.engine import AlarmEngine, EngineInputs
+from sensegate.alarms.operations import AlarmOperations
+from sensegate.alarms.probes import GatewayProbes
+from sensegate.alarms.rest import ALARMS
+from sensegate.alarms.rules import AlarmRule, AlarmRules, check_rule
+from sensegate.alarms.states import AlarmStates
+from sensegate.bus import health
+from sensegate.bus.names import PARTITION
+from sensegate.decode.grammar import AlarmPart
+from sensegate.decode.profiles import ProfileSet
+from sensegate.errors import ConfigError
+from sensegate.feature import Feature, FeatureSpec, Parts, owned
+from sensegate.tiers.centre_connection import CONNECTION
+from sensegate.tiers.opening import MEMBERSHIP
+from sensegate.tiers.rest_uplink import REFUSED
+
+_log = structlog.get_logger("alarms")
+
+
+async def _open(parts: Parts) -> Feature:
+    core, share, stages = parts.core, parts.share, parts.stages
+    config, audit = core.config, parts.callers.audit
+    rules = AlarmRules(
+        await core.bucket("alarm_rules"),
+        audit,
+        core.clock,
+        home=config.division,
+        of_profiles=_profile_rules(lambda: parts.lifecycle.profiles.set),
+    )
+    await rules.open()
+    states = AlarmStates(
+        core.log,
+        core.clock,
+        parts.callers.divisions,
+        node=config.member_id,
+        partition=PARTITION,
+        events_ttl_h=config.store.readings_ttl_h,
+    )
+    engine = AlarmEngine(
+        rules,
+        states,
+        core.clock,
+        EngineInputs(
+            reader=share.sharing.reader,
+            devices=parts.lifecycle.devices,
+            quality_rows=stages.quality_rows,
+            are_arrivals_known=lambda: share.last_value_task.is_complete,
+            last_values=share.last_values,
+            probes=_probes(parts),
+            node=config.member_id,
+            division=config.division,
+        ),
+    )
+    operations = AlarmOperations(rules, states, audit, core.clock)
+    return Feature(
+        tasks=owned({"alarms": engine.run, "alarm rules": rules.run}),
+        parts={ALARMS: operations},
+        warnings=engine.warnings,
+    )
+
+
+def _probes(parts: Parts) -> GatewayProbes:
+    core = parts.core
+    connection = parts.find(CONNECTION)
+    members, refused_of = parts.find(MEMBERSHIP), parts.find(REFUSED)
+
+    async def refused() -> int | None:
+        if connection is not None:
+            return len(connection.problems())
+        if members is None or refused_of is None:
+            return None
+        return sum([len(await refused_of(member.division)) for member in members.all()])
+
+    return GatewayProbes(
+        core.clock,
+        core.directory,
+        totals=lambda: parts.stages.committer.totals,
+        lag=lambda: connection.lag.entries if connection else None,
+        refused=refused,
+        store_problems=partial(_store_problems, parts),
+    )
+
+
+def _store_problems(parts: Parts) -> int:
+    return len(health.not_ready(parts.core))
+
+
+def _profile_rules(profiles: Callable[[], ProfileSet]) -> Callable[[], list[AlarmRule]]:
+    """Return a function that gives the alarm rules of the profiles in force."""
+    rules: list[AlarmRule] = []
+    made_of: ProfileSet | None = None
+
+    def in_force() -> list[AlarmRule]:
+        nonlocal rules, made_of
+        if (current := profiles()) is not made_of:
+            made_of = current
+            in_set = [(name, current.find(name)) for name in current.ids]
+            rules = [rule for name, profile in in_set if profile for rule in _rules(name, profile.source.alarms)]
+        return rules
+
+    return in_force
+
+
+def _rules(profile: str, alarms: tuple[AlarmPart, ...]) -> Iterator[AlarmRule]:
+    for alarm in alarms:
+        values = msgspec.structs.asdict(alarm)
+        try:
+            rule = msgspec.convert({**values, "name": f"{profile}:{alarm.name}", "profile": profile}, AlarmRule)
+            check_rule(rule)
+        except (ConfigError, msgspec.ValidationError) as why:
+            _log.warning("alarm rule of a profile not in force", profile=profile, rule=alarm.name, reason=str(why))
+            continue
+        yield rule
+
+
+FEATURE = FeatureSpec(
+    name="alarms",
+    title="alarms: rules of profiles and operators, their states, a feed of events",
+    buckets=("alarm_rules",),
+    routes=rest.ROUTES,
+    commands=("alarm",),
+    open=_open,
+)

@@ -1,0 +1,262 @@
+"""REST: alarms, and the rules that raise them."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+
+from sensegate.alarms.operations import AlarmOperations
+from sensegate.alarms.records import Alarm
+from sensegate.alarms.rules import AlarmKind, AlarmRule, Severity
+from sensegate.authority.scope import Action, Scope, scope
+from sensegate.ports import PartKey
+from sensegate.web import listing
+from sensegate.web.routing import API, Call, Route, iso
+
+ALARMS = PartKey[AlarmOperations]("alarms", absent="this gateway raises no alarms")
+
+
+class NewAlarmRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A rule; what does not belong to its kind is left out. Values are in the property's unit."""
+
+    kind: AlarmKind
+    place: str = ""
+    """Division, or DIVISION/DEPARTMENT; empty: the caller's scope."""
+    title: str = ""
+    severity: Severity = Severity.WARNING
+    profile: str = ""
+    domain: str = ""
+    device: str = ""
+    property: str = ""
+    channel: str | None = None
+    above: float | None = None
+    below: float | None = None
+    equals: bool | str | None = None
+    margin: float = 0.0
+    """The alarm closes once the value is back by this much."""
+    for_s: float = 0.0
+    """The alarm opens once the value is out for so long."""
+    by: float = 0.0
+    """Of `change`: greatest difference between consecutive readings."""
+    after_s: float = 0.0
+    """Of `silence` and `gap`: longest time without a message; 0: three expected intervals."""
+    indicator: str = ""
+    """Of `quality`: ``authenticity``, ``accuracy``, ``continuity`` or ``completeness``."""
+    enabled: bool = True
+
+
+class AlarmRuleRow(NewAlarmRule, frozen=True, kw_only=True):
+    """A rule, of an operator, a profile (``vendor/model:name``) or the gateway (``gateway:name``)."""
+
+    name: str
+    written_by: str
+    revision: int
+
+
+class AlarmRow(msgspec.Struct, frozen=True):
+    """An alarm."""
+
+    id: str
+    rule: str
+    kind: AlarmKind
+    severity: Severity
+    title: str
+    state: str
+    """``open``, ``acknowledged`` or ``closed``."""
+    node: str
+    device: str
+    """Empty: the gateway itself."""
+    property: str
+    channel: str
+    value: float | str | None
+    division: str
+    department: str
+    opened: str
+    changed: str
+    closed: str
+    acknowledged_by: str
+    note: str
+    silenced_until: str
+    reason: str
+
+
+class AlarmNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why an alarm is acknowledged."""
+
+    note: Annotated[str, msgspec.Meta(max_length=500)] = ""
+
+
+class AlarmSilence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long an alarm is silent."""
+
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=2_592_000)]
+    """0 ends a silence."""
+    note: Annotated[str, msgspec.Meta(max_length=500)] = ""
+
+
+def _row(alarm: Alarm) -> AlarmRow:
+    property_, _, channel = alarm.key.property.partition("#")
+    value = alarm.value
+    return AlarmRow(
+        alarm.id,
+        alarm.key.rule,
+        alarm.kind,
+        alarm.severity,
+        alarm.title,
+        alarm.state,
+        alarm.key.node,
+        alarm.key.device,
+        property_,
+        channel,
+        None if isinstance(value, float) and not math.isfinite(value) else value,
+        alarm.subject.division,
+        alarm.subject.department,
+        iso(alarm.opened),
+        iso(alarm.changed),
+        iso(alarm.closed),
+        alarm.acknowledged_by,
+        alarm.note,
+        iso(alarm.silenced_until),
+        alarm.reason,
+    )
+
+
+_FIELDS = tuple(name for name in NewAlarmRule.__struct_fields__ if name != "place")
+
+
+def _rule_row(rule: AlarmRule) -> AlarmRuleRow:
+    place = f"{rule.place.division}/{rule.place.department}" if rule.place.department else rule.place.division
+    values = {name: getattr(rule, name) for name in _FIELDS}
+    return AlarmRuleRow(**values, place=place, name=rule.name, written_by=rule.written_by, revision=rule.revision)
+
+
+async def _list(call: Call) -> listing.RowPage[AlarmRow]:
+    return listing.page_of(call, map(_row, call.part(ALARMS).list(call.principal)), AlarmRow, "id")
+
+
+async def _get(call: Call) -> AlarmRow:
+    return _row(call.part(ALARMS).get(call.path("alarm"), call.principal))
+
+
+async def _acknowledge(call: Call) -> AlarmRow:
+    body = await call.body(AlarmNote)
+    return _row(await call.part(ALARMS).acknowledge(call.path("alarm"), note=body.note, by=call.principal))
+
+
+async def _silence(call: Call) -> AlarmRow:
+    body = await call.body(AlarmSilence)
+    operations = call.part(ALARMS)
+    return _row(await operations.silence(call.path("alarm"), seconds=body.seconds, note=body.note, by=call.principal))
+
+
+async def _rules(call: Call) -> listing.RowPage[AlarmRuleRow]:
+    return listing.page_of(call, map(_rule_row, call.part(ALARMS).rules.visible(call.principal)), AlarmRuleRow, "name")
+
+
+async def _rule(call: Call) -> AlarmRuleRow:
+    return _rule_row(call.part(ALARMS).rules.get(call.path("rule"), call.principal))
+
+
+async def _put_rule(call: Call) -> AlarmRuleRow:
+    body = await call.body(NewAlarmRule)
+    place: Scope = scope(body.place) if body.place else call.principal.scope
+    values = {name: getattr(body, name) for name in _FIELDS}
+    rule = AlarmRule(**values, place=place, name=call.path("rule"))
+    revision = call.revision(required=False) or 0
+    return _rule_row(await call.part(ALARMS).rules.put(rule, revision=revision, by=call.principal))
+
+
+async def _delete_rule(call: Call) -> web.Response:
+    await call.part(ALARMS).rules.delete(call.path("rule"), by=call.principal)
+    return web.Response(status=204)
+
+
+_ALARM, _RULE = f"{API}/alarms/{{alarm}}", f"{API}/alarm-rules/{{rule}}"
+ROUTES = (
+    Route(
+        method="GET",
+        path=f"{API}/alarms",
+        handler=_list,
+        summary="List alarms, open and closed; filter by state, severity, device; sort=-opened gives the newest first.",
+        tag="alarms",
+        action=Action.READ_ALARMS,
+        query=listing.params(AlarmRow),
+        response=list[AlarmRow],
+    ),
+    Route(
+        method="GET",
+        path=_ALARM,
+        handler=_get,
+        summary="Get an alarm.",
+        tag="alarms",
+        action=Action.READ_ALARMS,
+        response=AlarmRow,
+        errors=(404,),
+    ),
+    Route(
+        method="POST",
+        path=f"{_ALARM}/acknowledge",
+        handler=_acknowledge,
+        summary="Acknowledge an open alarm.",
+        tag="alarms",
+        action=Action.CHANGE_ALARMS,
+        body=AlarmNote,
+        response=AlarmRow,
+        errors=(404, 409),
+    ),
+    Route(
+        method="POST",
+        path=f"{_ALARM}/silence",
+        handler=_silence,
+        summary="Silence an alarm for a time, also where it opens anew.",
+        tag="alarms",
+        action=Action.CHANGE_ALARMS,
+        body=AlarmSilence,
+        response=AlarmRow,
+        errors=(404, 409),
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/alarm-rules",
+        handler=_rules,
+        summary="List alarm rules of operators, of profiles and of the gateway.",
+        tag="alarms",
+        action=Action.READ_ALARMS,
+        query=listing.params(AlarmRuleRow),
+        response=list[AlarmRuleRow],
+    ),
+    Route(
+        method="GET",
+        path=_RULE,
+        handler=_rule,
+        summary="Get an alarm rule.",
+        tag="alarms",
+        action=Action.READ_ALARMS,
+        response=AlarmRuleRow,
+        errors=(404,),
+    ),
+    Route(
+        method="PUT",
+        path=_RULE,
+        handler=_put_rule,
+        summary="Write an alarm rule; one that exists is replaced as of the revision in If-Match.",
+        tag="alarms",
+        action=Action.CHANGE_ALARMS,
+        body=NewAlarmRule,
+        response=AlarmRuleRow,
+        errors=(404, 409, 412),
+    ),
+    Route(
+        method="DELETE",
+        path=_RULE,
+        handler=_delete_rule,
+        summary="Delete an operator's alarm rule; its alarms close.",
+        tag="alarms",
+        action=Action.CHANGE_ALARMS,
+        status=204,
+        errors=(404, 409),
+    ),
+)

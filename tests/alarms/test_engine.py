@@ -1,0 +1,310 @@
+"""The engine: each violation is one alarm and each event is in the feed once, whenever the process dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from sensegate.alarms import engine as engines
+from sensegate.alarms.conditions import ReadingConditions
+from sensegate.alarms.engine import AlarmEngine, EngineInputs
+from sensegate.alarms.operations import AlarmOperations
+from sensegate.alarms.probes import GatewayProbes
+from sensegate.alarms.records import Alarm, AlarmState
+from sensegate.alarms.rules import AlarmKind, AlarmRule, AlarmRules
+from sensegate.alarms.states import AlarmStates
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.devices import Devices
+from sensegate.authority.divisions import Divisions
+from sensegate.authority.scope import Principal, Role, Scope
+from sensegate.authority.trail import MemoryTrail
+from sensegate.bus.memory import MemoryLog
+from sensegate.bus.unreadable import read_rows
+from sensegate.clock import FakeClock
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied, Unavailable
+from sensegate.model import Device, QualityRow
+from sensegate.share.last_values import LastValues
+from sensegate.share.reader import LogReader
+from tests.conftest import eventually
+from tests.share.made import DEVICES, NOW, make_batch, members
+
+OPERATOR = Principal("op", Role.CITY_OPERATOR, Scope("4401"))
+OTHER = Principal("other", Role.CITY_OPERATOR, Scope("4403"))
+AUDITOR = Principal("auditor", Role.AUDITOR, Scope("44"))
+HIGH = AlarmRule(name="high", kind=AlarmKind.THRESHOLD, property="pm2_5", above=75.0, margin=5.0, place=Scope("4401"))
+
+
+class Gateway:
+    """What survives a process: the log, the bucket of rules, and the probes that a test sets."""
+
+    def __init__(self, *rules: AlarmRule) -> None:
+        self.clock = FakeClock(NOW)
+        self.log = MemoryLog(self.clock, epoch="e1")
+        self.rules = MemoryBucket()
+        self.trail = MemoryTrail()
+        self.of_profiles = list(rules)
+        self.lag: int | None = 0
+        self.quality: list[QualityRow] = []
+        self.devices = Devices(MemoryBucket(), self.trail, self.clock)
+
+    def probes(self) -> GatewayProbes:
+        """Return probes of a gateway in good health, but for its lag."""
+
+        async def refused() -> int:
+            return 0
+
+        return GatewayProbes(
+            self.clock, Path("/"), totals=dict, lag=lambda: self.lag, refused=refused, store_problems=lambda: 0
+        )
+
+    async def commit(self, value: float | str, *, device: int = 0, name: str = "pm2_5") -> None:
+        """Advance by a minute and write one reading."""
+        await self.clock.advance(60)
+        await self.log.write(members(make_batch([(device, name, value)], start=self.clock.now())))
+
+    def events(self) -> list[tuple[str, str, str]]:
+        """Return (event, rule, device) of everything in the feed of alarms, in order."""
+        found = []
+        for entry in self.log._entries:
+            if entry.subject.startswith("alarms.") and (batch := read_rows(entry, "test")) is not None:
+                for row, text in sorted(batch.text.items()):
+                    event = msgspec.json.decode(text)
+                    device = batch.origins.device[int(batch.origin[row])]
+                    assert device not in text
+                    found.append((event["event"], event["rule"], device))
+        return found
+
+
+class Process(msgspec.Struct, frozen=True):
+    """One process of the gateway."""
+
+    engine: AlarmEngine
+    states: AlarmStates
+    operations: AlarmOperations
+    rules: AlarmRules
+    reader: LogReader
+
+    async def step(self) -> None:
+        """Judge everything that is on the log."""
+        _, end = await self.reader.log.bounds()
+        await eventually(lambda: self.reader.end >= end)
+        await self.engine.step()
+
+
+@contextlib.asynccontextmanager
+async def process(gateway: Gateway, *, failures: Iterable[bool] = ()) -> AsyncIterator[Process]:
+    """Start a process on what survived; it is killed at the end."""
+    reader = LogReader(gateway.log, gateway.clock)
+    running = asyncio.create_task(reader.run(0))
+    rules = AlarmRules(
+        gateway.rules, gateway.trail, gateway.clock, home="4401", of_profiles=lambda: gateway.of_profiles
+    )
+    await rules.open()
+    states = AlarmStates(gateway.log, gateway.clock, Divisions.load(), node="4401", partition=0, events_ttl_h=168)
+    inputs = EngineInputs(
+        reader=reader,
+        devices=gateway.devices,
+        quality_rows=lambda _since: gateway.quality,
+        are_arrivals_known=lambda: True,
+        last_values=LastValues(),
+        probes=gateway.probes(),
+        node="4401",
+        division="4401",
+    )
+    engine = AlarmEngine(rules, states, gateway.clock, inputs)
+    await engine._open()
+    try:
+        yield Process(engine, states, AlarmOperations(rules, states, gateway.trail, gateway.clock), rules, reader)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+VALUES = (10.0, 80.0, 78.0, 72.0, 69.0, 90.0, 91.0, 10.0, 76.0)
+EXPECTED = ["opened", "closed", "opened", "closed", "opened"]
+
+
+async def test_an_alarm_opens_once_and_closes_by_hysteresis() -> None:
+    """The feed has each event once; the state is that of the last."""
+    gateway = Gateway(HIGH)
+    async with process(gateway) as running:
+        for value in VALUES:
+            await gateway.commit(value)
+            await running.step()
+        assert [event for event, _, _ in gateway.events()] == EXPECTED
+        (alarm,) = running.operations.list(OPERATOR)
+        assert (alarm.state, alarm.value, alarm.key.device) == (AlarmState.OPEN, 76.0, DEVICES[0].device)
+        assert running.engine.warnings() == ["alarms: 1 open, the worst is warning; see `sensegate alarm list`"]
+        assert running.operations.list(OTHER) == []
+
+
+@pytest.mark.parametrize("kill_after", range(len(VALUES) + 1))
+@pytest.mark.parametrize("written", [None, True, False])
+async def test_a_kill_at_any_moment_loses_and_doubles_no_event(kill_after: int, *, written: bool | None) -> None:
+    """Also where the last write has an unknown outcome, with or without effect."""
+    gateway = Gateway(HIGH)
+    async with process(gateway) as first:
+        await gateway.commit(10.0)
+        await first.step()
+        await first.states.write([], position=(await gateway.log.bounds())[1])
+        for value in VALUES[:kill_after]:
+            await gateway.commit(value)
+            await first.step()
+    async with process(gateway) as second:
+        for value in VALUES[kill_after:]:
+            await gateway.commit(value)
+        if written is not None:
+            gateway.log.fail_next_write(written=written)
+        with contextlib.suppress(Unavailable):
+            await second.step()
+        gateway.log._failure_pending = None
+    async with process(gateway) as third:
+        await third.step()
+    assert [event for event, _, _ in gateway.events()] == EXPECTED
+
+
+async def test_without_the_position_of_a_state_events_are_doubled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: entries that are read again after a kill are judged again, if the state does not say that they were."""
+    gateway = Gateway(HIGH)
+    judge_row = ReadingConditions._judge_row
+
+    def forgetful(self: ReadingConditions, *args: Any) -> Any:
+        alarm_of = self._alarm_of
+        self._alarm_of = lambda key: None if alarm_of(key) is None else _at_the_beginning(alarm_of(key))
+        try:
+            return judge_row(self, *args)
+        finally:
+            self._alarm_of = alarm_of
+
+    monkeypatch.setattr(ReadingConditions, "_judge_row", forgetful)
+    async with process(gateway) as first:
+        await gateway.commit(10.0)
+        await first.step()
+        await first.states.write([], position=(await gateway.log.bounds())[1])
+        for value in VALUES:
+            await gateway.commit(value)
+            await first.step()
+            # The position stays behind, as after a kill before it was written.
+    monkeypatch.setattr(AlarmStates, "position", property(lambda _self: 5, lambda _self, _value: None), raising=False)
+    async with process(gateway) as second:
+        await second.step()
+    assert len(gateway.events()) > len(EXPECTED)
+
+
+def _at_the_beginning(alarm: Alarm | None) -> Alarm | None:
+    return msgspec.structs.replace(alarm, position=0, changed=0) if alarm else None
+
+
+async def test_acknowledged_silenced_and_closed() -> None:
+    """Each act is an event and on the trail; a silence holds where the alarm opens anew."""
+    gateway = Gateway(HIGH)
+    async with process(gateway) as running:
+        await gateway.commit(80.0)
+        await running.step()
+        (alarm,) = running.operations.list(OPERATOR)
+        with pytest.raises(NotFound):
+            await running.operations.acknowledge(alarm.id, note="", by=OTHER)
+        with pytest.raises(NotFound):
+            await running.operations.acknowledge(alarm.id, note="", by=AUDITOR)
+        done = await running.operations.acknowledge(alarm.id, note="on my way", by=OPERATOR)
+        assert (done.state, done.acknowledged_by, done.note) == (AlarmState.ACKNOWLEDGED, "op", "on my way")
+        with pytest.raises(Conflict):
+            await running.operations.acknowledge(alarm.id, note="", by=OPERATOR)
+        silenced = await running.operations.silence(alarm.id, seconds=3_600, note="", by=OPERATOR)
+        assert silenced.silenced_until > gateway.clock.now()
+    async with process(gateway) as running:
+        await gateway.commit(10.0)
+        await gateway.commit(90.0)
+        await running.step()
+        (again,) = running.operations.list(OPERATOR)
+        assert again.id != alarm.id
+        assert (again.state, again.silenced_until) == (AlarmState.OPEN, silenced.silenced_until)
+        assert running.states.get(alarm.id) is None
+    assert [event for event, _, _ in gateway.events()] == ["opened", "acknowledged", "silenced", "closed", "opened"]
+    actions = [action for _, action, *_ in gateway.trail.records]
+    assert actions == ["alarm.acknowledge", "alarm.silence"]
+
+
+async def test_silence_of_a_device() -> None:
+    """It opens when nothing was heard for longer than expected, and closes when the device speaks or is disabled."""
+    gateway = Gateway(AlarmRule(name="quiet", kind=AlarmKind.SILENCE, place=Scope("4401")))
+    for name in ("d1", "d2", "never"):
+        await gateway.devices.add(Device(name, "440106", "acme/th10", interval_s=60), by=OPERATOR)
+    gateway.devices.observe(np.array([0, 1], np.int32), np.array([NOW, NOW], np.int64))
+    async with process(gateway) as running:
+        await running.step()
+        assert gateway.events() == []
+        await gateway.clock.advance(200)
+        await running.step()
+        assert sorted(gateway.events()) == [("opened", "quiet", "d1"), ("opened", "quiet", "d2")]
+        gateway.devices.observe(np.array([0], np.int32), np.array([gateway.clock.now()], np.int64))
+        await gateway.devices.disable("d2", by=OPERATOR)
+        await gateway.clock.advance(10)
+        await running.step()
+        assert sorted(gateway.events()[2:]) == [("closed", "quiet", "d1"), ("closed", "quiet", "d2")]
+        reasons = {alarm.key.device: alarm.reason for alarm in running.states.all()}
+        assert reasons == {"d1": "", "d2": "the device is disabled or retired"}
+
+
+async def test_quality_of_the_last_hour() -> None:
+    """The indicator of the last full hour decides."""
+    rule = AlarmRule(name="poor", kind=AlarmKind.QUALITY, indicator="completeness", below=0.8, margin=0.1)
+    gateway = Gateway(msgspec.structs.replace(rule, place=Scope("4401")))
+    await gateway.devices.add(Device("d1", "440106", "acme/th10"), by=OPERATOR)
+    async with process(gateway) as running:
+        for completeness, events in ((0.85, 0), (0.5, 1), (0.85, 1), (0.95, 2), (None, 2)):
+            await gateway.clock.advance(3_600)
+            hour = gateway.clock.now() // 3_600_000_000 * 3_600_000_000 - 3_600_000_000
+            gateway.quality = [QualityRow("d1", hour, 1, None, None, None, completeness)]
+            await running.step()
+            assert len(gateway.events()) == events
+
+
+async def test_a_rule_of_the_gateway_lasts_before_it_opens() -> None:
+    """The lag must be there for five minutes; an operator's rule of the kind replaces the built-in one."""
+    gateway = Gateway()
+    async with process(gateway) as running:
+        gateway.lag = 200_000
+        for minutes in range(8):
+            await running.step()
+            assert len(gateway.events()) == int(minutes >= 5)
+            await gateway.clock.advance(60)
+        assert gateway.events() == [("opened", "gateway:lag", "4401")]
+        own = AlarmRule(name="lag", kind=AlarmKind.LAG, above=10.0, place=Scope("4401"))
+        await running.rules.put(own, revision=0, by=OPERATOR)
+        await running.step()
+        await gateway.clock.advance(60)
+        await running.step()
+        assert set(gateway.events()[1:]) == {("closed", "gateway:lag", "4401"), ("opened", "lag", "4401")}
+
+
+async def test_rules_of_operators_stay_within_their_scope() -> None:
+    """Written as of a revision, audited, deleted with their alarms."""
+    gateway = Gateway()
+    async with process(gateway) as running:
+        rule = await running.rules.put(HIGH, revision=0, by=OPERATOR)
+        with pytest.raises(Conflict):
+            await running.rules.put(HIGH, revision=0, by=OPERATOR)
+        with pytest.raises(PermissionDenied):
+            await running.rules.put(msgspec.structs.replace(HIGH, place=Scope("44")), revision=0, by=OPERATOR)
+        with pytest.raises(Conflict, match="another scope"):
+            await running.rules.put(msgspec.structs.replace(HIGH, place=Scope("4403")), revision=0, by=OTHER)
+        with pytest.raises(ConfigError, match="name"):
+            await running.rules.put(msgspec.structs.replace(HIGH, name="a/b:c"), revision=0, by=OPERATOR)
+        assert "high" not in [rule.name for rule in running.rules.visible(OTHER)]
+        await gateway.commit(80.0)
+        await running.step()
+        await running.rules.delete(rule.name, by=OPERATOR)
+        await gateway.clock.advance(engines.TICK_S)
+        await running.step()
+        assert [event for event, _, _ in gateway.events()] == ["opened", "closed"]
+        with pytest.raises(Conflict, match="not an operator's"):
+            await running.rules.delete("gateway:disk", by=OPERATOR)
+    assert [action for _, action, *_ in gateway.trail.records] == ["alarm.rule.put", "alarm.rule.delete"]

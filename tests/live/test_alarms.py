@@ -1,0 +1,60 @@
+"""Alarms of a whole gateway: a rule, a violation, the feed on several deliveries, a restart, the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import eventually
+from tests.live.site import Site, config_of, running
+
+RULE = {"kind": "threshold", "property": "air_temperature", "above": 30.0, "margin": 2.0, "severity": "major"}
+
+
+async def alarms(site: Site, **query: str) -> list[dict[str, Any]]:
+    """Return the alarms."""
+    rows: list[dict[str, Any]] = (await site.ask("GET", "/api/v1/alarms", params=query)).body["rows"]
+    return rows
+
+
+async def events(site: Site, token: str | None = None) -> list[dict[str, Any]]:
+    """Return the records of the feed of alarms."""
+    answer = await site.ask("GET", "/api/v1/feeds/alarms/records", token, params={"limit": "100"})
+    assert answer.status == 200, answer.body
+    rows: list[dict[str, Any]] = answer.body["records"]
+    return rows
+
+
+async def test_an_alarm_through_a_restart(tmp_path: Path) -> None:
+    """Opened, acknowledged, kept through a restart, closed; each event once in the feed, in the scope of the reader."""
+    config = config_of(tmp_path)
+    async with running(config) as site:
+        device = await site.device("hot")
+        answer = await site.ask("PUT", "/api/v1/alarm-rules/heat", json=RULE)
+        assert answer.status == 200, answer.body
+        await site.push(device, json.dumps({"values": {"air_temperature": 35.5}}))
+        (alarm,) = await eventually(lambda: alarms(site, state="open"))
+        assert (alarm["device"], alarm["property"], alarm["value"]) == ("hot", "air_temperature", 35.5)
+        path = f"/api/v1/alarms/{alarm['id']}/acknowledge"
+        assert (await site.ask("POST", path, json={"note": "seen"})).status == 200
+        assert (await site.ask("POST", path, json={"note": "seen"})).status == 409
+        other, _ = await site.token("county_operator", "440103")
+        assert (await site.ask("POST", path, other, json={})).status == 404
+        assert await events(site, other) == []
+        async with site.stream(site.admin, "alarms", since="1h") as stream:
+            record = await stream.record()
+            assert json.loads(record["value"])["event"] == "opened"
+        assert await site.metric('sensegate_alarms{severity="major",state="acknowledged"}') == 1
+    async with running(config) as site:
+        (kept,) = await eventually(lambda: alarms(site, state="acknowledged"))
+        assert kept["id"] == alarm["id"]
+        await site.push(device, json.dumps({"values": {"air_temperature": 29.0}}))
+        await site.push(device, json.dumps({"values": {"air_temperature": 27.0}}))
+        await eventually(lambda: alarms(site, state="closed"))
+        told = [json.loads(record["value"]) for record in await events(site)]
+        assert [event["event"] for event in told] == ["opened", "acknowledged", "closed"]
+        assert {event["alarm"] for event in told} == {alarm["id"]}
+        assert "alarm.acknowledge" in {row["action"] for row in await site.audit()}
+        assert [record["property"] for record in await site.records()] == ["air_temperature"] * 3
+        assert (await site.ask("GET", "/readyz", "")).body["warnings"] == []

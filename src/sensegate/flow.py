@@ -42,6 +42,7 @@ from sensegate.failover import feature as failover
 from sensegate.failover.active import Activation
 from sensegate.failover.standby import await_activation
 from sensegate.feature import Feature, Features, FeatureSpec, Health, Parts, Task, owned
+from sensegate.history import feature as history
 from sensegate.ingest.opening import Stages, open_stages
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.ingest.sources import open_sources
@@ -67,6 +68,7 @@ FEATURES: tuple[FeatureSpec, ...] = (
     node_feature.FEATURE,
     centre_side.FEATURE,
     alarms.FEATURE,
+    history.FEATURE,
 )
 """In the order in which they are opened: each may use parts of those before it."""
 ROUTES: tuple[Route, ...] = (*CORE_ROUTES, *(route for feature in FEATURES for route in feature.routes))

@@ -28,7 +28,7 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.opening import open_audit, open_callers
 from sensegate.authority.slots import node_slots
 from sensegate.bus import descriptors, health
-from sensegate.bus.addresses import GatewayAddresses, keep_engine_pid_current
+from sensegate.bus.addresses import GatewayAddresses, keep_engine_pid_current, mqtt_url
 from sensegate.bus.engine import Engine
 from sensegate.bus.malloc import limit_arenas
 from sensegate.bus.opening import Core, open_core
@@ -252,6 +252,7 @@ async def open_gateway(
             share=share,
             ingest=sources.push,
             clock_lag=stages.clock_lag,
+            broker=partial(mqtt_url, engine),
             clock_judgement=stages.clock_monitor.describe,
             quality_rows=stages.quality_rows,
             neighbours=stages.neighbours,

@@ -7,9 +7,10 @@ import ast
 from tests.house import graph
 
 ROOMS_MAX = 35
-ARROWS_MAX = 235
+ARROWS_MAX = 236
 """`share` to `normalise`: last values are numbered by the table of series that the checks use. `alarms` has 14: rules
-watch readings, devices, the link and the store, profiles bring rules, and records use the foundations."""
+watch readings, devices, the link and the store, profiles bring rules, and records use the foundations.
+`collect` to `logs`: a front is a process of its own and configures its log lines."""
 STAGES = ("collect", "decode", "normalise", "persist", "share", "web")
 """In the order of the flow: a stage may import those before it, and nothing imports `web` but what has routes."""
 

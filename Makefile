@@ -16,7 +16,7 @@ $(VENV)/.ready: pyproject.toml uv.lock deploy/bootstrap.txt deploy/system-packag
 	@echo "setup: installing Python packages into $(VENV), about a minute …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement deploy/bootstrap.txt
-	@$(BIN)/uv sync --frozen --quiet --compile-bytecode --python $(BIN)/python
+	@$(BIN)/uv sync --frozen --extra history --quiet --compile-bytecode --python $(BIN)/python
 	@touch $@
 	@echo "setup: ready; $$($(BIN)/sensegate --version)"
 

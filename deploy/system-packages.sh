@@ -13,6 +13,7 @@ command -v ss >/dev/null || missing+=(iproute2)
 # Tests of what browsers do are skipped without one: it is wanted, not needed.
 browser=()
 command -v chromium >/dev/null || browser=(chromium)
+fc-list :lang=zh 2>/dev/null | grep -q . || browser+=(fonts-wqy-microhei)
 root=0
 [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null && root=1
 if [ ${#missing[@]} -gt 0 ] && [ $root -eq 0 ]; then

@@ -28,7 +28,7 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.opening import open_audit, open_callers
 from sensegate.authority.slots import node_slots
 from sensegate.bus import descriptors, health
-from sensegate.bus.addresses import GatewayAddresses, keep_engine_pid_current
+from sensegate.bus.addresses import GatewayAddresses, keep_engine_pid_current, mqtt_url
 from sensegate.bus.engine import Engine
 from sensegate.bus.malloc import limit_arenas
 from sensegate.bus.opening import Core, open_core
@@ -43,6 +43,7 @@ from sensegate.failover.active import Activation
 from sensegate.failover.standby import await_activation
 from sensegate.feature import Feature, Features, FeatureSpec, Health, Parts, Task, owned
 from sensegate.ingest.mqtt_fronts import open_fronts
+from sensegate.history import feature as history
 from sensegate.ingest.opening import Stages, open_stages
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.ingest.sources import open_sources
@@ -68,6 +69,7 @@ FEATURES: tuple[FeatureSpec, ...] = (
     node_feature.FEATURE,
     centre_side.FEATURE,
     alarms.FEATURE,
+    history.FEATURE,
 )
 """In the order in which they are opened: each may use parts of those before it."""
 ROUTES: tuple[Route, ...] = (*CORE_ROUTES, *(route for feature in FEATURES for route in feature.routes))
@@ -254,6 +256,7 @@ async def open_gateway(
             share=share,
             ingest=sources.push,
             clock_lag=stages.clock_lag,
+            broker=partial(mqtt_url, engine),
             clock_judgement=stages.clock_monitor.describe,
             quality_rows=stages.quality_rows,
             neighbours=stages.neighbours,

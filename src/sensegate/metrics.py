@@ -225,6 +225,15 @@ PROFILE_CHANGE_SECONDS = Histogram(
     registry=REGISTRY,
 )
 
+HISTORY_LAG = Gauge(
+    "sensegate_history_lag_seconds", "Age of the last entry of the log that the history has read.", registry=REGISTRY
+)
+HISTORY_ROWS = Counter("sensegate_history_rows", "Readings written to the history.", registry=REGISTRY)
+HISTORY_SEGMENTS = Gauge("sensegate_history_segments", "Files of the history.", registry=REGISTRY)
+HISTORY_ROWS_READ = Counter(
+    "sensegate_history_rows_read", "Stored readings or hourly sums in the files that queries read.", registry=REGISTRY
+)
+
 
 class _UnnamedRegistry(CollectorRegistry):
     """The metrics of `REGISTRY` without labels that name things."""

@@ -26,6 +26,7 @@ NO_LIMITS: Final = frozenset(
         "ingest.commit_messages_max",
         "peer.standby_timeout_s",
         "store.disk_reserve_bytes",
+        "history.memory_bytes",
     }
 )
 """Settings with such names that no caller meets: choices of the operator, and sizes of our own work."""

@@ -40,6 +40,7 @@ from msgspec.structs import replace
 from nats.aio.client import Client
 
 from sensegate.config import Config
+from sensegate.config.history import HistoryConfig
 from sensegate.config.people import EgressConfig
 from sensegate.config.viid import ViidConfig
 from tests.conftest import eventually
@@ -68,6 +69,7 @@ def config(directory: Path) -> Config:
         config_of(directory, "44"),
         egress=EgressConfig(allow=("198.51.100.0/24",)),
         viid=ViidConfig(server_id="44000000005030000001"),
+        history=HistoryConfig(enabled=True),
     )
 
 

@@ -155,7 +155,7 @@ async def set_up(options: Options, city: City, started: list[Worker]) -> tuple[S
         devices=manual_devices,
         cameras=manual_cameras,
         feeds=[FEED],
-        console=f"{city.centre.url}/",
+        console=f"{city.centre.url}/console/",
         directory=str(city.directory),
         seed=options.seed,
         simulated=len(devices),

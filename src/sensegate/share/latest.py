@@ -20,7 +20,6 @@ from sensegate.bus.batch import Batch
 from sensegate.clock import MINUTE_US
 from sensegate.errors import Gone
 from sensegate.model import BOOL, F64, I64
-from sensegate.quantities.quality import Flag
 from sensegate.share import projection, records
 from sensegate.share.cursor import row_text
 from sensegate.share.delivery import Events, RecordEncoding
@@ -28,7 +27,7 @@ from sensegate.share.feeds import READING, FeedFilter, FeedSelection
 from sensegate.share.grants import Admission
 from sensegate.share.last_values import LastValues, SeriesView
 from sensegate.share.masks import DEVICE, PLACE, Mask, hidden_rows, snap_to_grid
-from sensegate.share.matching import distance_m, filtered_rows, is_inside
+from sensegate.share.matching import SECONDARY, distance_m, filtered_rows, is_inside
 from sensegate.share.quota import read_within_quota
 from sensegate.share.sharing import Sharing, demand_volume
 
@@ -45,7 +44,6 @@ _CHUNK = 2_000
 _BLOCK = 500
 """Most records of one event block."""
 _RECHECK_S = 1.0
-_SECONDARY = np.uint32(Flag.SECONDARY)
 
 
 class LatestRequest(msgspec.Struct, frozen=True):
@@ -153,7 +151,7 @@ class LatestReader:
         if selection.masked_filter.devices and DEVICE not in selection.mask.hash:
             numbers = numbers[np.isin(view.device[numbers], self._device_numbers(selection.masked_filter.devices))]
         if not selection.secondary_sources:
-            numbers = numbers[(view.flags[numbers] & _SECONDARY) == 0]
+            numbers = numbers[(view.flags[numbers] & SECONDARY) == 0]
         return _in_area(view, numbers, selection.masked_filter, selection.mask)
 
     def _device_numbers(self, devices: Sequence[str]) -> list[int]:

@@ -172,6 +172,10 @@ class Masks:
         self._masked: OrderedDict[tuple[int, Mask], Batch] = OrderedDict()
         self._rows = 0
 
+    def derived_key(self, purpose: str) -> bytes:
+        """Return a key of 32 bytes for another purpose, the same as long as the secret is."""
+        return hashlib.blake2b(self._secret, key=purpose.encode(), digest_size=32).digest()
+
     def masked(self, batch: Batch, entry: int, mask: Mask) -> Batch:
         """Return the masked batch of an entry of the log, cached for equal masks."""
         if not mask:

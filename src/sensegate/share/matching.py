@@ -17,7 +17,7 @@ from sensegate.share import records
 from sensegate.share.feeds import BoundingBox, Circle, FeedFilter, FeedSelection
 from sensegate.share.masks import hidden_rows
 
-_SECONDARY = np.uint32(Flag.SECONDARY)
+SECONDARY = np.uint32(Flag.SECONDARY)
 _EARTH_RADIUS_M = 6_371_008.8
 """Mean radius of the Earth (IUGG)."""
 
@@ -39,7 +39,7 @@ def matches(batch: Batch, selection: FeedSelection) -> I64:
         named = np.fromiter((records.base_name(name) in selection.properties for name in batch.properties), np.bool_)
         mask &= named[batch.property]
     if not selection.secondary_sources:
-        mask &= (batch.flags & _SECONDARY) == 0
+        mask &= (batch.flags & SECONDARY) == 0
     if selection.mask:
         mask &= ~hidden_rows(batch, selection.mask)
     return np.flatnonzero(mask).astype(np.int64)

@@ -67,6 +67,21 @@ _PAGES = {
     "/static/sharing.css": ("sharing.css", "text/css"),
     "/static/page.css": ("page.css", "text/css"),
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
+    # The console is one page whose addresses are its state; its parts stand in a folder of their own.
+    **dict.fromkeys(("/console", "/console/{page:.*}"), ("console/index.html", "text/html")),
+    **{
+        f"/static/console/{name}": (f"console/{name}", media)
+        for name, media in (
+            ("app.js", "text/javascript"),
+            ("lib.js", "text/javascript"),
+            ("pages.js", "text/javascript"),
+            ("texts.js", "text/javascript"),
+            ("preact.js", "text/javascript"),
+            ("uplot.js", "text/javascript"),
+            ("uplot.css", "text/css"),
+            ("console.css", "text/css"),
+        )
+    },
 }
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "

@@ -1,0 +1,78 @@
+"""Selections as SQL: the conditions of a scan on what is not masked, with texts as parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from sensegate.share.feeds import FeedSelection
+from sensegate.share.matching import SECONDARY
+
+
+class Scan(msgspec.Struct, frozen=True):
+    """A source of rows, with the parameters of its text."""
+
+    sql: str
+    parameters: tuple[str | int, ...] = ()
+
+
+def table_of(files: Sequence[Path]) -> str:
+    """Return the rows of files as a table."""
+    names = ", ".join("'{}'".format(str(file).replace("'", "''")) for file in files)
+    return f"read_parquet([{names}])"
+
+
+def conditions_of(selection: FeedSelection) -> tuple[list[str], list[str | int]]:
+    """Return what of a selection holds for rows and for hourly sums alike: conditions, and their parameters."""
+    conditions, parameters = [f"grade <= {selection.grade_max}"], list[str | int]()
+    for column, words in (
+        ("domain", selection.domains),
+        ("department", selection.departments),
+        ("split_part(property, '#', 1)", selection.properties),
+        ("device", selection.devices),
+    ):
+        if words:
+            conditions.append(f"{column} IN ({', '.join('?' * len(words))})")
+            parameters += words
+    if selection.divisions:
+        prefixes = " OR ".join("starts_with(division, ?)" for _ in selection.divisions)
+        conditions.append(f"({prefixes})")
+        parameters += selection.divisions
+    return conditions, parameters
+
+
+def rows_scan(
+    selection: FeedSelection,
+    files: Sequence[Path],
+    revised: Sequence[Path],
+    *,
+    begin: int,
+    end: int,
+    more: str = "",
+) -> Scan:
+    """Return the rows of a selection in a period, without those that a row of the `revised` files revises."""
+    conditions, parameters = conditions_of(selection)
+    conditions += [f"time >= {begin}", f"time < {end}"]
+    if not selection.secondary_sources:
+        conditions.append(f"(flags & {int(SECONDARY)}) = 0")
+    if revised:
+        conditions.append(
+            f"NOT EXISTS (SELECT 1 FROM {table_of(revised)} AS v WHERE v.revision > r.revision AND v.node = r.node "
+            f"AND v.device = r.device AND v.property = r.property AND v.time = r.time "
+            f"AND v.revision > 0 AND v.time >= {begin} AND v.time < {end})"
+        )
+    if more:
+        conditions.append(more)
+    return Scan(f"SELECT * FROM {table_of(files)} AS r WHERE {' AND '.join(conditions)}", tuple(parameters))
+
+
+def sums_scan(selection: FeedSelection, files: Sequence[Path], *, begin: int, end: int) -> Scan:
+    """Return the hourly sums of a selection in a period of whole hours."""
+    conditions, parameters = conditions_of(selection)
+    conditions += [f"hour >= {begin}", f"hour < {end}"]
+    if not selection.secondary_sources:
+        conditions.append("secondary = 0")
+    sql = f"SELECT *, hour AS time FROM {table_of(files)} WHERE {' AND '.join(conditions)}"
+    return Scan(sql, tuple(parameters))

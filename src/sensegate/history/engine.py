@@ -1,0 +1,78 @@
+"""DuckDB as an engine over files and columns in memory: opened with limits, and without anything from the network."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from sensegate.errors import ConfigError, Unavailable
+
+
+class Engine:
+    """An in-memory DuckDB; each use takes a cursor of its own, also from another thread."""
+
+    def __init__(self, scratch: Path, *, memory_bytes: int, threads: int) -> None:
+        """`scratch`: directory for what does not fit into the memory.
+
+        Raises:
+            ConfigError: the extra is not installed.
+        """
+        try:
+            self._duckdb: Any = importlib.import_module("duckdb")
+        except ImportError:
+            raise ConfigError(
+                "the history needs DuckDB, which is not installed",
+                key="history.enabled",
+                remedy="install sensegate[history], or set it to false",
+            ) from None
+        self._root = self._duckdb.connect(
+            ":memory:",
+            config={
+                "memory_limit": f"{memory_bytes // 1024**2}MiB",
+                "threads": threads,
+                "temp_directory": str(scratch),
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+                "preserve_insertion_order": False,
+            },
+        )
+
+    def cursor(self) -> Any:
+        """Return a connection of its own, to be closed."""
+        return self._root.cursor()
+
+    def run(
+        self, sql: str, tables: dict[str, dict[str, Any]] | None = None, parameters: list[Any] | None = None
+    ) -> Any:
+        """Run a statement over columns in memory; return its result as columns.
+
+        Raises:
+            Unavailable: the statement failed, for want of memory or disk, or because a file cannot be read.
+        """
+        connection = self.cursor()
+        try:
+            for name, columns in (tables or {}).items():
+                connection.register(name, columns)
+            return connection.execute(sql, parameters or []).fetchnumpy()
+        except self._duckdb.Error as why:
+            raise Unavailable(f"history: {str(why).splitlines()[0][:300]}") from why
+        finally:
+            connection.close()
+
+    @property
+    def interrupted(self) -> type[Exception]:
+        """Error of a statement that `interrupt` has ended."""
+        error: type[Exception] = self._duckdb.InterruptException
+        return error
+
+    @property
+    def failed(self) -> type[Exception]:
+        """Error of any statement."""
+        error: type[Exception] = self._duckdb.Error
+        return error
+
+    def close(self) -> None:
+        """Close it; statements that run are ended."""
+        self._root.interrupt()
+        self._root.close()

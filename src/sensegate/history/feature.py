@@ -1,0 +1,42 @@
+"""Feature: the history of readings beyond the retention of the log."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from sensegate.feature import Feature, FeatureSpec, Parts, Place, Task
+from sensegate.history.engine import Engine
+from sensegate.history.query import HistoryQueries
+from sensegate.history.reader import HistoryReader
+from sensegate.history.rest import HISTORY, ROUTES
+from sensegate.history.segments import SegmentStore
+from sensegate.history.sink import HistorySink
+
+
+async def _open(parts: Parts) -> Feature | None:
+    config = parts.core.config.history
+    if not config.enabled:
+        return None
+    directory = Path(config.directory or Path(parts.core.config.directory) / "history")
+    engine = await asyncio.to_thread(
+        Engine, directory / "scratch", memory_bytes=config.memory_bytes, threads=config.threads
+    )
+    parts.stack.callback(engine.close)
+    sharing = parts.share.sharing
+    sink = HistorySink(sharing.reader.log, SegmentStore(directory, engine), config, parts.core.clock)
+    queries = HistoryQueries(engine, sink, sharing.server.masks, config)
+    return Feature(
+        tasks={"history": Task(sink.run, Place.HELPER)},
+        parts={HISTORY: HistoryReader(queries, sharing, sink.drop)},
+        warnings=sink.warnings,
+    )
+
+
+FEATURE = FeatureSpec(
+    name="history",
+    title="readings beyond the retention of the log, and their aggregates",
+    config=("history",),
+    routes=ROUTES,
+    open=_open,
+)

@@ -1,0 +1,354 @@
+"""Queries of the history: rows of a selection as batches, and aggregates by window, all on masked columns.
+
+A selection becomes the condition of a scan as far as it concerns what is not masked. Rows are then masked and filtered
+by the code that serves the feed. Aggregates of a selection without a mask are computed by the scan itself, from hourly
+sums where windows and functions allow it; those of a masked selection from its masked rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sensegate import metrics
+from sensegate.bus.columns import Batch, Origins, WordColumn
+from sensegate.clock import HOUR_US
+from sensegate.config.history import HistoryConfig
+from sensegate.errors import Overloaded, SensegateError, Unavailable
+from sensegate.history.aggregates import Aggregate, AggregateRow, fits_sums, rows_of, statement, windows_table
+from sensegate.history.conditions import Scan, rows_scan, sums_scan
+from sensegate.history.engine import Engine
+from sensegate.history.segments import VALUE_SQL, Segment
+from sensegate.history.sink import HistorySink
+from sensegate.share.feeds import READING, FeedFilter, FeedSelection
+from sensegate.share.masks import Masks, hidden_rows
+from sensegate.share.matching import filtered_rows
+
+WAITING_MAX = 16
+"""Most queries that wait for others."""
+_ORIGIN = ("node", "partition", "device", "division", "department", "domain", "profile", "grade", "lon", "lat")
+_ROW = f"time, received, {VALUE_SQL} AS number, text, quality, time_quality, revision, flags, entry, back, idx"
+_Integers = NDArray[np.int64]
+Key = tuple[int, int, int]
+"""(phenomenon time, entry, index): the order of rows."""
+
+
+class TooMuch(SensegateError):
+    """A query would read more than is allowed; it has to be narrowed (413)."""
+
+
+class HistoryRows(msgspec.Struct, frozen=True, eq=False):
+    """Masked rows of one node and partition."""
+
+    batch: Batch
+    rows: _Integers
+    order: _Integers
+    """Row -> its place among all rows of the answer."""
+
+
+class HistoryQueries:
+    """Runs queries in threads, a few at a time, each within a limit of time."""
+
+    def __init__(self, engine: Engine, sink: HistorySink, masks: Masks, config: HistoryConfig) -> None:
+        self._engine = engine
+        self._sink = sink
+        self._masks = masks
+        self._config = config
+
+    @property
+    def end(self) -> int:
+        """Last entry of the log that the history covers."""
+        return self._sink.store.end
+
+    async def rows(
+        self,
+        selection: FeedSelection,
+        begin: int,
+        end: int,
+        limit: int,
+        *,
+        after: Key | None = None,
+        descending: bool = False,
+        revisions: bool = False,
+    ) -> tuple[list[HistoryRows], Key | None]:
+        """Return rows of a period of phenomenon time in its order, and the key to continue after; None: that is all.
+
+        Args:
+            selection: what the caller gets.
+            begin: earliest time, µs UTC.
+            end: time before which rows are wanted.
+            limit: most rows, before the mask and the filter of the request leave some out.
+            after: key after which to continue.
+            descending: latest first.
+            revisions: include rows that were revised later.
+
+        Raises:
+            TooMuch: it takes too long.
+            Overloaded: too many queries wait.
+            Unavailable: a file cannot be read.
+        """
+        begin, end = selection.mask.period_end(begin), selection.mask.period_end(end)
+        direction, sign = ("DESC", "<") if descending else ("ASC", ">")
+        more = f"(time, entry, idx) {sign} ({after[0]}, {after[1]}, {after[2]})" if after else ""
+        order = ", ".join(f"{column} {direction}" for column in ("time", "entry", "idx"))
+        async with self._slot():
+            files = self._files(selection, begin, end)
+            if not files:
+                return [], None
+            scan = self._rows_scan(selection, files, begin, end, revisions=revisions, more=more)
+            scan = Scan(f"{scan.sql} ORDER BY {order} LIMIT {limit}", scan.parameters)
+            fetched = await self._run(lambda connection: _fetch(connection, scan, order))
+        count = len(fetched.time)
+        key = fetched.key_of(count - 1) if count == limit else None
+        return list(self._masked(fetched, selection)), key
+
+    async def aggregate(self, selection: FeedSelection, begin: int, end: int, wanted: Aggregate) -> list[AggregateRow]:
+        """Return the values of each group and window that has readings. Raises as `rows`."""
+        begin, end = selection.mask.period_end(begin), selection.mask.period_end(end)
+        async with self._slot():
+            files = self._files(selection, begin, end)
+            if not files:
+                return []
+            if selection.mask or selection.masked_filter.bbox or selection.masked_filter.near:
+                return await self._aggregate_masked(selection, files, begin, end, wanted)
+            windows = wanted.windows
+            is_aligned = windows.shift is not None and not (windows.step % HOUR_US or windows.shift % HOUR_US)
+            has_sums = is_aligned and not (begin % HOUR_US or end % HOUR_US or any(file.revisions for file in files))
+            if has_sums and fits_sums(wanted):
+                sums = [self._sink.store.sums_of(file) for file in files]
+                scan = sums_scan(selection, sums, begin=begin, end=end)
+                sql = statement(scan.sql, wanted, sums=True)
+            else:
+                scan = self._rows_scan(selection, files, begin, end)
+                sql = statement(f"SELECT *, {VALUE_SQL} AS number FROM ({scan.sql})", wanted)
+
+            def work(connection: Any) -> Any:
+                connection.register("windows", windows_table(wanted))
+                return connection.execute(sql, scan.parameters).fetchnumpy()
+
+            fetched = await self._run(work)
+        return rows_of(fetched, wanted)
+
+    async def _aggregate_masked(
+        self, selection: FeedSelection, files: list[Segment], begin: int, end: int, wanted: Aggregate
+    ) -> list[AggregateRow]:
+        most = self._config.query_rows_max
+        scan = self._rows_scan(selection, files, begin, end)
+        scan = Scan(f"{scan.sql} LIMIT {most + 1}", scan.parameters)
+        fetched = await self._run(lambda connection: _fetch(connection, scan, ""))
+        if len(fetched.time) > most:
+            raise TooMuch(f"the query reads more than {most} readings; give a shorter period, or fewer devices")
+        tables = await asyncio.to_thread(lambda: _tables(list(self._masked(fetched, selection))))
+        sql = statement(_MASKED_SQL, wanted)
+
+        def work(connection: Any) -> Any:
+            for name, columns in {**tables, "windows": windows_table(wanted)}.items():
+                connection.register(name, columns)
+            return connection.execute(sql).fetchnumpy()
+
+        return rows_of(await self._run(work), wanted)
+
+    # ── scans ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _files(self, selection: FeedSelection, begin: int, end: int) -> list[Segment]:
+        """Return the segments that may hold rows of a selection."""
+        if selection.kinds and READING not in selection.kinds:
+            return []
+        files = [
+            segment
+            for segment in self._sink.store.segments
+            if segment.rows and segment.time_max >= begin and segment.time_min < end
+        ]
+        metrics.HISTORY_ROWS_READ.inc(sum(segment.rows for segment in files))
+        return files
+
+    def _rows_scan(
+        self,
+        selection: FeedSelection,
+        files: list[Segment],
+        begin: int,
+        end: int,
+        *,
+        revisions: bool = False,
+        more: str = "",
+    ) -> Scan:
+        file_of = self._sink.store.file_of
+        revised = [] if revisions else [file_of(segment) for segment in files if segment.revisions]
+        names = [file_of(segment) for segment in files]
+        return rows_scan(selection, names, revised, begin=begin, end=end, more=more)
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        if self._sink.waiting >= WAITING_MAX:
+            raise Overloaded("too many queries of the history wait; try again")
+        async with self._sink.reading():
+            yield
+
+    async def _run(self, work: Callable[[Any], Any]) -> Any:
+        """Run a query in a thread; end it when it takes too long, or when the caller has gone."""
+        connection = self._engine.cursor()
+
+        def guarded() -> Any:
+            try:
+                return work(connection)
+            except self._engine.interrupted:
+                return None
+            except self._engine.failed as why:
+                raise Unavailable(f"history: {str(why).splitlines()[0][:300]}") from why
+            finally:
+                connection.close()
+
+        running = asyncio.ensure_future(asyncio.to_thread(guarded))
+        try:
+            async with asyncio.timeout(self._config.query_timeout_s):
+                fetched = await asyncio.shield(running)
+        except (TimeoutError, asyncio.CancelledError) as why:
+            connection.interrupt()
+            await asyncio.wait((running,))
+            if isinstance(why, TimeoutError):
+                limit = self._config.query_timeout_s
+                raise TooMuch(
+                    f"the query takes more than {limit:g} s; give a shorter period or a longer window"
+                ) from None
+            raise
+        if fetched is None:
+            raise TooMuch("the query was ended; give a shorter period or a longer window")
+        return fetched
+
+    def _masked(self, fetched: _FetchedRows, selection: FeedSelection) -> Iterator[HistoryRows]:
+        """Yield rows masked, without those that the mask or the filter of the request leaves out."""
+        for batch, order in fetched.batches():
+            rows = np.arange(len(batch))
+            masked = batch
+            if selection.mask:
+                rows = rows[~hidden_rows(batch, selection.mask)]
+                masked = self._masks.apply(batch, selection.mask)
+            if selection.masked_filter != FeedFilter():
+                rows = filtered_rows(masked, rows, selection.masked_filter)
+            yield HistoryRows(masked, rows, order[rows])
+
+
+class _FetchedRows(msgspec.Struct, frozen=True, eq=False):
+    """Rows as columns, with the table of their origins and that of their properties."""
+
+    columns: dict[str, Any]
+    origins: dict[str, Any]
+    properties: list[str]
+
+    @property
+    def time(self) -> _Integers:
+        time: _Integers = self.columns["time"]
+        return time
+
+    def key_of(self, row: int) -> Key:
+        """Return the key of a row."""
+        time, entry, index = (int(self.columns[name][row]) for name in ("time", "entry", "idx"))
+        return time, entry, index
+
+    def batches(self) -> Iterator[tuple[Batch, _Integers]]:
+        """Yield a batch for each node and partition, with the places of its rows."""
+        table = self.origins
+        pairs = [*zip(table["node"].tolist(), table["partition"].tolist(), strict=True)]
+        for node, partition in sorted(set(pairs)):
+            of_pair = np.array([pair == (node, partition) for pair in pairs], np.bool_)
+            order = np.flatnonzero(of_pair[self.columns["origin"]])
+            if len(order):
+                yield self._batch(node, partition, order), order
+
+    def _batch(self, node: str, partition: int, order: _Integers) -> Batch:
+        columns = {name: column[order] for name, column in self.columns.items()}
+        table = self.origins
+        texts = np.ma.getmaskarray(columns["text"])
+        return Batch(
+            node,
+            partition,
+            Origins(
+                table["device"].tolist(),
+                WordColumn.of(table["division"].tolist()),
+                WordColumn.of(table["department"].tolist()),
+                WordColumn.of(table["domain"].tolist()),
+                WordColumn.of(table["profile"].tolist()),
+                table["lon"],
+                table["lat"],
+                table["grade"].astype(np.uint8),
+            ),
+            self.properties,
+            columns["origin"].astype(np.uint32),
+            columns["property"].astype(np.uint16),
+            columns["time"],
+            columns["received"] * 1_000,
+            np.ma.filled(columns["number"], np.nan),
+            {int(row): str(columns["text"][row]) for row in np.flatnonzero(~texts)},
+            columns["quality"].astype(np.uint8),
+            columns["flags"].astype(np.uint32),
+            columns["time_quality"].astype(np.uint8),
+            columns["revision"].astype(np.uint8),
+            columns["entry"] - columns["back"],
+            columns["idx"].astype(np.uint32),
+        )
+
+
+def _fetch(connection: Any, scan: Scan, order: str) -> _FetchedRows:
+    """Return the rows of a scan."""
+    key = ", ".join(_ORIGIN)
+    connection.execute(
+        f"CREATE TEMP TABLE fetched AS SELECT {key}, property, {_ROW} FROM ({scan.sql})", scan.parameters
+    )
+    try:
+        for table, distinct in (("origins", key), ("names", "property")):
+            connection.execute(
+                f"CREATE TEMP TABLE {table} AS SELECT *, row_number() OVER (ORDER BY {distinct}) - 1 AS id "
+                f"FROM (SELECT DISTINCT {distinct} FROM fetched)"
+            )
+        rows = "time, received, number, text, quality, time_quality, revision, flags, entry, back, idx"
+        join = " AND ".join(f"f.{name} = o.{name}" for name in _ORIGIN)
+        columns = connection.execute(
+            f"SELECT {rows}, o.id AS origin, n.id AS property FROM fetched f JOIN origins o ON {join} "
+            f"JOIN names n ON f.property = n.property {f'ORDER BY {order}' if order else ''}"
+        ).fetchnumpy()
+        origins = connection.execute("SELECT * FROM origins ORDER BY id").fetchnumpy()
+        names = connection.execute("SELECT property FROM names ORDER BY id").fetchnumpy()["property"].tolist()
+    finally:
+        for table in ("fetched", "origins", "names"):
+            connection.execute(f"DROP TABLE IF EXISTS {table}")
+    return _FetchedRows(columns, origins, names)
+
+
+_MASKED_SQL = """
+SELECT p.property, o.device, o.division, r.time, r.quality,
+    CASE WHEN isnan(r.number) THEN NULL ELSE r.number END AS number
+FROM masked r JOIN masked_origins o ON r.origin = o.id JOIN masked_properties p ON r.property = p.id
+"""
+
+
+def _tables(parts: list[HistoryRows]) -> dict[str, dict[str, Any]]:
+    """Return masked rows as tables."""
+    rows: dict[str, list[Any]] = {name: [] for name in ("origin", "property", "time", "quality", "number")}
+    devices: list[str] = []
+    divisions: list[str] = []
+    names: list[str] = []
+    for part in parts:
+        batch = part.batch
+        rows["origin"].append(batch.origin[part.rows].astype(np.int64) + len(devices))
+        rows["property"].append(batch.property[part.rows].astype(np.int64) + len(names))
+        rows["time"].append(batch.time[part.rows])
+        rows["quality"].append(batch.quality[part.rows])
+        rows["number"].append(batch.value[part.rows])
+        devices += batch.origins.device
+        divisions += batch.origins.division.tolist()
+        names += batch.properties
+    return {
+        "masked": {name: np.concatenate(columns) if columns else np.zeros(0) for name, columns in rows.items()},
+        "masked_origins": {
+            "id": np.arange(len(devices)),
+            "device": np.array(devices, object),
+            "division": np.array(divisions, object),
+        },
+        "masked_properties": {"id": np.arange(len(names)), "property": np.array(names, object)},
+    }

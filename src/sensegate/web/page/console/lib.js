@@ -1,0 +1,279 @@
+// What all pages share: calls of the public API, texts, time, lists, dialogs. Texts of the gateway are never interpreted as HTML.
+import { html, useCallback, useEffect, useRef, useState } from "./preact.js";
+import { texts } from "./texts.js";
+
+// ── language ────────────────────────────────────────────────────────────────────────────────────────────
+export const language = localStorage.getItem("language") || (navigator.language.toLowerCase().startsWith("zh") ? "zh-CN" : "en");
+export function t(key, ...values) {
+  const text = texts[language][key] ?? texts.en[key] ?? fallback(key);
+  return values.reduce((result, value, index) => result.replace(`{${index}}`, value), text);
+}
+// A word of the gateway without a text of its own: each part of `duplicate.repeat` that is known is translated.
+function fallback(key) {
+  const [head, ...parts] = key.split(".");
+  const known = (part) => texts[language][`${head}.${part}`] ?? texts.en[`${head}.${part}`] ?? texts[language][`reason.${part}`] ?? part.replaceAll("_", " ");
+  return parts.length ? parts.map(known).join(": ") : key.replaceAll("_", " ");
+}
+export const number = (value, digits = 2) =>
+  value === null || value === undefined ? "–" : new Intl.NumberFormat(language, { maximumFractionDigits: digits }).format(value);
+
+// ── calls ───────────────────────────────────────────────────────────────────────────────────────────────
+export const session = { token: sessionStorage.getItem("token") || "", csrf: "", me: null };
+
+export class CallError extends Error {
+  constructor(status, problem) {
+    super(problem.detail || problem.title || String(status));
+    this.status = status;
+    this.problem = problem;
+  }
+}
+export async function call(method, path, body, headers = {}) {
+  const sent = { ...headers };
+  if (session.token) sent.Authorization = `Bearer ${session.token}`;
+  else if (method === "GET") sent["X-Background"] = "1";
+  else sent["X-CSRF-Token"] = session.csrf;
+  if (body !== undefined) sent["Content-Type"] = "application/json";
+  const response = await fetch(path, { method, headers: sent, body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store" });
+  const text = response.status === 204 ? "" : await response.text();
+  let answer = {};
+  try { answer = text ? JSON.parse(text) : {}; } catch { answer = { detail: text.slice(0, 300) }; }
+  if (!response.ok && path !== "/readyz") throw new CallError(response.status, answer);
+  return answer;
+}
+export function query(values) {
+  const search = new URLSearchParams();
+  for (const [key, value] of Object.entries(values)) {
+    for (const item of Array.isArray(value) ? value : [value]) if (item !== "" && item !== undefined && item !== null) search.append(key, item);
+  }
+  const text = search.toString();
+  return text ? `?${text}` : "";
+}
+
+// Reads a path now and every `interval_s` seconds while the tab is seen; the last answer stays while the gateway is away.
+export function useLoad(path, interval_s = 0) {
+  const [state, set] = useState({ data: null, error: null, loading: true });
+  const [turn, setTurn] = useState(0);
+  useEffect(() => {
+    if (!path) return undefined;
+    let ended = false, timer = 0;
+    const read = async () => {
+      try {
+        const data = await call("GET", path);
+        if (!ended) set({ data, error: null, loading: false });
+      } catch (error) {
+        if (!ended) set((before) => ({ data: error.status === undefined ? before.data : null, error, loading: false }));
+      }
+      if (!ended && interval_s) timer = setTimeout(read, interval_s * (document.hidden ? 10_000 : 1_000));
+    };
+    set((before) => ({ ...before, loading: true }));
+    read();
+    return () => { ended = true; clearTimeout(timer); };
+  }, [path, turn]);
+  const reload = useCallback(() => setTurn((before) => before + 1), []);
+  return { ...state, reload };
+}
+
+// ── address: the URL is the state ───────────────────────────────────────────────────────────────────────
+export function go(path) {
+  history.pushState({}, "", path);
+  dispatchEvent(new PopStateEvent("popstate"));
+}
+export function replaceSearch(values) {
+  history.replaceState(history.state, "", `${location.pathname}${query(values)}`);
+  dispatchEvent(new PopStateEvent("popstate"));
+}
+export const searchValues = () => Object.fromEntries(new URLSearchParams(location.search));
+export function Link({ to, children, ...others }) {
+  const follow = (event) => {
+    if (event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
+    event.preventDefault();
+    go(to);
+  };
+  return html`<a href=${to} onClick=${follow} ...${others}>${children}</a>`;
+}
+
+// ── small parts ─────────────────────────────────────────────────────────────────────────────────────────
+const UNITS = [["day", 86_400], ["hour", 3_600], ["minute", 60], ["second", 1]];
+export function instant(value) {
+  if (value === "" || value === null || value === undefined || value === 0) return null;
+  const at = typeof value === "number" ? new Date(value > 1e14 ? value / 1e3 : value) : new Date(value);
+  return Number.isNaN(at.getTime()) ? null : at;
+}
+export function Time({ value }) {
+  const at = instant(value);
+  if (!at) return html`<span class="quiet">–</span>`;
+  const seconds = (at - Date.now()) / 1000;
+  const [unit, size] = UNITS.find(([, least]) => Math.abs(seconds) >= least) || UNITS[3];
+  const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto" }).format(Math.round(seconds / size), unit);
+  return html`<time datetime=${at.toISOString()} title=${at.toLocaleString(language, { hour12: false })}>${relative}</time>`;
+}
+const GOOD = new Set(["active", "up", "released", "joined", "configured", "closed", "approved", "done", "true", "good", "live"]);
+const BAD = new Set(["silent", "disabled", "down", "expelled", "open", "opened", "failed", "revoked", "lost", "unreachable", "critical"]);
+export function Badge({ value }) {
+  const kind = GOOD.has(String(value)) ? "good" : BAD.has(String(value)) ? "bad" : "";
+  return value === "" || value === undefined ? html`<span class="quiet">–</span>` : html`<span class=${`badge ${kind}`}>${t(`state.${value}`)}</span>`;
+}
+export function Problem({ error, retry }) {
+  if (!error) return null;
+  const away = error.status === undefined;
+  return html`<div class="problem" role="alert"><strong>${away ? t("away") : t(`http.${error.status}`)}</strong>
+    <span>${away ? t("awayHelp") : error.message}</span>${retry && html`<button type="button" onClick=${retry}>${t("retry")}</button>`}</div>`;
+}
+export const Loading = () => html`<p class="quiet loading" role="status">${t("loading")}</p>`;
+export const Empty = ({ text }) => html`<p class="quiet empty">${text || t("nothing")}</p>`;
+export function Facts({ rows }) {
+  return html`<dl class="facts">${rows.filter(Boolean).map(([name, value]) => html`<div key=${name}><dt>${t(name)}</dt><dd>${value === "" || value === undefined || value === null ? "–" : value}</dd></div>`)}</dl>`;
+}
+export const Card = ({ title, actions, children }) => html`<section class="card"><div class="head"><h2>${title}</h2><span class="space"></span>${actions}</div>${children}</section>`;
+
+// ── dialogs: a form, or a confirmation that names the consequence ───────────────────────────────────────
+export function Dialog({ title, consequence, fields = [], action, danger, submit, close }) {
+  const dialog = useRef(null);
+  const [error, setError] = useState(null);
+  const [busy, setBusy] = useState(false);
+  const [outcome, setOutcome] = useState(null);
+  useEffect(() => { dialog.current.showModal(); }, []);
+  const send = async (event) => {
+    event.preventDefault();
+    const form = new FormData(event.target);
+    setBusy(true);
+    setError(null);
+    try {
+      const shown = await submit(Object.fromEntries(form));
+      if (shown) setOutcome(shown); else close();
+    } catch (why) { setError(why); } finally { setBusy(false); }
+  };
+  return html`<dialog ref=${dialog} onClose=${close} aria-labelledby="dialogTitle"><h2 id="dialogTitle">${title}</h2>
+    ${outcome ? html`<div class="outcome">${outcome}</div><div class="buttons"><button type="button" class="primary" onClick=${close}>${t("close")}</button></div>`
+      : html`<form onSubmit=${send}>
+        ${consequence && html`<p>${consequence}</p>`}
+        ${fields.map((field) => html`<label key=${field.name}>${field.label}
+          ${field.options ? html`<select name=${field.name} required=${field.required}>${field.options.map((option) => html`<option value=${option[0]} selected=${option[0] === field.value}>${option[1]}</option>`)}</select>`
+            : field.rows ? html`<textarea name=${field.name} rows=${field.rows} required=${field.required} spellcheck="false">${field.value || ""}</textarea>`
+            : html`<input name=${field.name} type=${field.type || "text"} value=${field.value || ""} required=${field.required} placeholder=${field.hint || ""} autocomplete="off" spellcheck="false" />`}</label>`)}
+        <${Problem} error=${error} />
+        <div class="buttons"><button type="button" onClick=${() => dialog.current.close()}>${t("cancel")}</button>
+          <button type="submit" class=${danger ? "danger" : "primary"} disabled=${busy}>${action}</button></div></form>`}
+  </dialog>`;
+}
+export function useDialog() {
+  const [shown, show] = useState(null);
+  const close = () => show(null);
+  return [shown ? html`<${Dialog} key=${shown.title} ...${shown} close=${close} />` : null, show];
+}
+
+// ── lists: search, filters, order, pages by key; all of it in the URL ──────────────────────────────────
+export function List({ path, columns, filters = [], link, actions, empty, defaults = {}, interval_s = 10, search = true, sortable = true }) {
+  const values = { ...defaults, ...searchValues() };
+  const [hidden, setHidden] = useState(() => new Set(JSON.parse(localStorage.getItem(`columns:${path}`) || "[]")));
+  const separator = path.includes("?") ? "&" : "?";
+  const wanted = query({ limit: 50, ...values, trail: "" });
+  const { data, error, loading, reload } = useLoad(path + (wanted ? separator + wanted.slice(1) : ""), interval_s);
+  const set = (changes) => replaceSearch({ ...values, after: "", trail: "", ...changes });
+  const trail = values.trail ? values.trail.split("|") : [];
+  const shownColumns = columns.filter((column) => !hidden.has(column.name));
+  const toggle = (name) => {
+    const next = new Set(hidden);
+    if (!next.delete(name)) next.add(name);
+    setHidden(next);
+    localStorage.setItem(`columns:${path}`, JSON.stringify([...next]));
+  };
+  const order = (name) => set({ sort: values.sort === name ? `-${name}` : values.sort === `-${name}` ? "" : name });
+  const rows = data?.rows || [];
+  return html`
+    <div class="tools">
+      ${search && html`<input id="find" type="search" placeholder=${t("find")} aria-label=${t("find")} value=${values.q || ""} onInput=${debounced((event) => set({ q: event.target.value }))} />`}
+      ${filters.map((filter) => html`<label class="filter" key=${filter.name}>${t(filter.label || `column.${filter.name}`)}
+        ${filter.options ? html`<select value=${values[filter.name] || ""} onChange=${(event) => set({ [filter.name]: event.target.value })}>
+          <option value="">${t("any")}</option>${filter.options.map((option) => html`<option value=${option} selected=${values[filter.name] === option}>${t(`state.${option}`)}</option>`)}</select>`
+          : html`<input value=${values[filter.name] || ""} onChange=${(event) => set({ [filter.name]: event.target.value.trim() })} />`}</label>`)}
+      <span class="space"></span>
+      <details class="menu"><summary>${t("columns")}</summary><div>${columns.map((column) => html`<label key=${column.name}><input type="checkbox" checked=${!hidden.has(column.name)} onChange=${() => toggle(column.name)} /> ${t(`column.${column.name}`)}</label>`)}</div></details>
+      <button type="button" onClick=${() => saveCsv(rows, shownColumns)} disabled=${!rows.length}>CSV</button>
+      ${actions}
+    </div>
+    <${Problem} error=${error} retry=${reload} />
+    ${!data && loading ? html`<${Loading} />` : rows.length === 0 && !error ? html`<${Empty} text=${empty} />` : html`
+    <div class="scroll" tabindex="0"><table><thead><tr>${shownColumns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}
+        aria-sort=${values.sort === column.name ? "ascending" : values.sort === `-${column.name}` ? "descending" : "none"}>
+        ${sortable && column.sort !== false ? html`<button type="button" class="plain" onClick=${() => order(column.name)}>${t(`column.${column.name}`)}${values.sort === column.name ? " ▲" : values.sort === `-${column.name}` ? " ▼" : ""}</button>` : t(`column.${column.name}`)}</th>`)}</tr></thead>
+      <tbody>${rows.map((row, index) => html`<tr key=${row.id || row.name || index}>${shownColumns.map((column, place) => html`<td key=${column.name} class=${column.numeric ? "number" : ""}>
+        ${place === 0 && link ? html`<${Link} to=${link(row)}>${cell(column, row)}<//>` : cell(column, row)}</td>`)}</tr>`)}</tbody></table></div>`}
+    <div class="pager">
+      ${trail.length > 0 && html`<button type="button" onClick=${() => set({ after: trail.at(-1) === "^" ? "" : trail.at(-1), trail: trail.slice(0, -1).join("|") })}>← ${t("previous")}</button>`}
+      <span class="quiet">${data?.total !== undefined ? t("total", number(data.total)) : rows.length ? t("rowsShown", number(rows.length)) : ""}</span>
+      ${data?.next && html`<button type="button" onClick=${() => set({ after: data.next, trail: [...trail, values.after || "^"].join("|") })}>${t("next")} →</button>`}
+    </div>`;
+}
+function cell(column, row) {
+  const value = column.value ? column.value(row) : row[column.name];
+  if (column.show) return column.show(value, row);
+  if (column.time) return html`<${Time} value=${value} />`;
+  if (column.badge) return html`<${Badge} value=${value} />`;
+  if (typeof value === "number") return number(value, column.digits ?? 3);
+  if (typeof value === "boolean") return value ? t("yes") : "";
+  return Array.isArray(value) ? value.join(", ") : value || (value === 0 ? 0 : "–");
+}
+let debounceTimer = 0;
+function debounced(action) {
+  return (event) => {
+    clearTimeout(debounceTimer);
+    debounceTimer = setTimeout(() => action(event), 250);
+  };
+}
+function saveCsv(rows, columns) {
+  const quoted = (value) => {
+    const text = value === null || value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
+    // A spreadsheet would take such a cell for a formula.
+    const safe = /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
+    return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  };
+  const lines = [columns.map((column) => column.name), ...rows.map((row) => columns.map((column) => (column.value ? column.value(row) : row[column.name])))];
+  const blob = new Blob(["\ufeff", lines.map((line) => line.map(quoted).join(",")).join("\r\n"), "\r\n"], { type: "text/csv" });
+  const anchor = document.createElement("a");
+  anchor.href = URL.createObjectURL(blob);
+  anchor.download = `${location.pathname.split("/").filter(Boolean).join("-")}.csv`;
+  anchor.click();
+  setTimeout(() => URL.revokeObjectURL(anchor.href), 1_000);
+}
+
+// ── series ──────────────────────────────────────────────────────────────────────────────────────────────
+let uplot = null;
+function loadUplot() {
+  uplot ??= new Promise((resolve, reject) => {
+    const sheet = document.createElement("link");
+    sheet.rel = "stylesheet";
+    sheet.href = "/static/console/uplot.css";
+    const script = document.createElement("script");
+    script.src = "/static/console/uplot.js";
+    script.onload = () => resolve(globalThis.uPlot);
+    script.onerror = reject;
+    document.head.append(sheet, script);
+  });
+  return uplot;
+}
+// Draws one series: times in s, values (null: a gap), and the colour of each point by its quality.
+export function Chart({ times, values, unit, flagged }) {
+  const place = useRef(null);
+  useEffect(() => {
+    let chart = null, ended = false;
+    const draw = async () => {
+      const Plot = await loadUplot();
+      if (ended || !place.current) return;
+      const style = getComputedStyle(document.documentElement);
+      const colour = (name) => style.getPropertyValue(name).trim();
+      const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } };
+      chart = new Plot({
+        width: place.current.clientWidth, height: 240, legend: { show: true }, cursor: { drag: { x: true, y: false } },
+        axes: [axis, { ...axis, size: 60, label: unit, labelSize: 18 }],
+        series: [{ label: t("column.time") }, { label: unit || t("column.value"), stroke: colour("--brand"), width: 1.5, spanGaps: false, points: { size: 4 } },
+          { label: t("flagged"), stroke: colour("--bad"), width: 0, points: { show: true, size: 7, fill: colour("--bad") } }],
+      }, [times, values, flagged], place.current);
+    };
+    draw();
+    const observer = new ResizeObserver(() => chart && chart.setSize({ width: place.current.clientWidth, height: 240 }));
+    observer.observe(place.current);
+    return () => { ended = true; observer.disconnect(); chart?.destroy(); };
+  }, [times, values, flagged, unit]);
+  return html`<div class="chart" ref=${place} role="img" aria-label=${t("chartOf", unit || "", times.length)}></div>`;
+}

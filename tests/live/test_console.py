@@ -1,0 +1,182 @@
+"""The console in a real browser: every page in both languages and at two widths, and a story by clicks alone.
+
+The browser is Chromium by playwright: ``SENSEGATE_CHROMIUM`` names it, or it is on the path. ``SENSEGATE_SHOTS`` names
+a folder for pictures of the pages.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.conftest import eventually
+from tests.live.site import Made, Site, reading
+
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
+CHROMIUM = os.environ.get("SENSEGATE_CHROMIUM") or shutil.which("chromium")
+needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: set SENSEGATE_CHROMIUM")
+MARK = "<img src=x onerror=\"document.title='executed'\"><script>document.title='executed'</script>"
+PAGES = [
+    "devices",
+    "devices/console-air",
+    "alarms",
+    "records",
+    "records?form=newest",
+    "quarantine",
+    "profiles",
+    "profiles/sensegate/plain",
+    "feeds",
+    "subscribers",
+    "quality",
+    "nodes",
+    "tasks",
+    "modes",
+    "people",
+    "tokens",
+    "audit",
+    "system",
+    "nowhere",
+]
+
+
+@asynccontextmanager
+async def browser_of(
+    site: Site, token: str, language: str, width: int, theme: str
+) -> AsyncIterator[tuple[Any, list[str]]]:
+    """Enter the console with a token; yield its page and the faults that it reports."""
+    playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+    async with playwright.async_playwright() as play:
+        browser = await play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        try:
+            size = {"width": width, "height": 900}
+            context = await browser.new_context(locale=language, viewport=size, color_scheme=theme)
+            page = await context.new_page()
+            faults: list[str] = []
+            page.on("pageerror", lambda why: faults.append(str(why)))
+            # What is not there or not permitted is shown as such, and the browser writes a line of its own about it.
+            page.on(
+                "console",
+                lambda line: (
+                    faults.append(line.text) if line.type == "error" and "status of 40" not in line.text else None
+                ),
+            )
+            page.on(
+                "request",
+                lambda asked: faults.append(asked.url) if not asked.url.startswith(site.addresses.http) else None,
+            )
+            await page.goto(f"{site.addresses.http}/console/")
+            await page.fill("#token", token)
+            await page.click("#tokenForm button")
+            await page.wait_for_selector("nav")
+            yield page, faults
+        finally:
+            await browser.close()
+
+
+async def shown(page: Any, site: Site, path: str) -> None:
+    """Open a page and wait until it has answered."""
+    await page.goto(f"{site.addresses.http}/console/{path}")
+    await page.wait_for_selector("main h1")
+    await page.wait_for_function("!document.querySelector('.loading')")
+
+
+async def prepared(site: Site) -> Made:
+    """Register a device with marks in its name, with readings and a message in quarantine."""
+    device = await site.device("console-air", owner=f"air {MARK}"[:60])
+    for minute, value in enumerate((20.5, 21.0, 21.25)):
+        assert (await site.push(device, reading(value, f"2026-01-01T00:{minute:02d}:00Z"))).status == 202
+    assert (await site.push(device, MARK)).status == 202
+    return device
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def device(centre: Site) -> Made:
+    return await prepared(centre)
+
+
+@needs_chromium
+@pytest.mark.parametrize(("language", "width", "theme"), [("en-US", 1440, "light"), ("zh-CN", 390, "dark")])
+async def test_every_page(centre: Site, device: Made, language: str, width: int, theme: str) -> None:
+    """No error, no request elsewhere, no horizontal scroll, no serious fault of accessibility, no payload executed."""
+    axe = pytest.importorskip("axe_playwright_python.async_playwright", reason="axe-playwright-python is not installed")
+    folder = os.environ.get("SENSEGATE_SHOTS")
+    async with browser_of(centre, centre.admin, language, width, theme) as (page, faults):
+        for path in ("", *PAGES):
+            await shown(page, centre, path)
+            wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wide == 0, path
+            assert "executed" not in await page.title(), path
+            found = (await axe.Axe().run(page)).response["violations"]
+            serious = [(path, fault["id"]) for fault in found if fault["impact"] in {"serious", "critical"}]
+            assert serious == []
+            if folder:
+                name = path.replace("/", "-").replace("?", "-") or "overview"
+                await page.screenshot(path=f"{folder}/{name}-{language}.png", full_page=True)
+        assert faults == []
+    assert device.id == "console-air"
+
+
+@needs_chromium
+async def test_a_device_is_added_and_seen_by_clicks(centre: Site) -> None:
+    """Its password is shown once; what it publishes with it is on its page and drawn; disabled, it is refused."""
+    async with browser_of(centre, centre.admin, "zh-CN", 1440, "light") as (page, faults):
+        await shown(page, centre, "devices")
+        await page.click("button:has-text('登记设备')")
+        await page.fill("dialog [name=id]", "clicked-1")
+        await page.fill("dialog [name=division]", "440106")
+        await page.click("dialog button[type=submit]")
+        password = await page.inner_text("dialog .secret")
+        await page.click("dialog button:has-text('关闭')")
+        for minute, value in enumerate((18.5, 19.5)):
+            sent = await centre.push(Made("clicked-1", password, []), reading(value, f"2026-01-02T00:{minute:02d}:00Z"))
+            assert sent.status == 202
+        await page.click("a:has-text('clicked-1')")
+
+        async def has_value() -> bool:
+            return "19.5" in await page.inner_text("main")
+
+        await eventually(has_value, 15)
+        await page.wait_for_selector(".chart canvas")
+        await page.click("button:has-text('停用')")
+        assert "2 秒" in await page.inner_text("dialog")
+        await page.click("dialog button[type=submit]")
+        await page.wait_for_selector(".badge:has-text('已停用')")
+        assert (await centre.push(Made("clicked-1", password, []), reading(1.0, "2026-01-02T00:05:00Z"))).status in {
+            401,
+            403,
+        }
+        assert faults == []
+
+
+@needs_chromium
+async def test_a_list_is_its_address(centre: Site, device: Made) -> None:
+    """Search and filter stand in the URL: loaded anew, the list is the same; `/` and `g n` lead to search and nodes."""
+    async with browser_of(centre, centre.admin, "en-US", 1440, "light") as (page, _faults):
+        await shown(page, centre, "devices?q=console-air&state=active")
+        await page.wait_for_selector(f"tbody a:has-text('{device.id}')")
+        assert await page.locator("tbody tr").count() == 1
+        await page.keyboard.press("/")
+        assert await page.evaluate("document.activeElement.id") == "find"
+        await page.evaluate("document.activeElement.blur()")
+        await page.keyboard.press("g")
+        await page.keyboard.press("n")
+        await page.wait_for_function("location.pathname === '/console/nodes'")
+        await page.go_back()
+        await page.wait_for_function("location.search.includes('q=console-air')")
+
+
+@needs_chromium
+async def test_another_city_is_not_found(centre: Site, device: Made) -> None:
+    """An operator of another city sees neither the device in the list nor its page."""
+    operator, _ = await centre.token("city_operator", "4403")
+    async with browser_of(centre, operator, "en-US", 1440, "light") as (page, _faults):
+        await shown(page, centre, f"devices/{device.id}")
+        assert "Not found" in await page.inner_text("main")
+        await shown(page, centre, "devices")
+        assert device.id not in await page.inner_text("main")

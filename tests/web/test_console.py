@@ -1,0 +1,67 @@
+"""The console's files: texts in both languages, files of others unchanged, sizes, no request to anywhere else."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+from sensegate.web import app
+
+CONSOLE = Path(app.__file__).parent / "page" / "console"
+OWN = ("app.js", "lib.js", "pages.js")
+_VENDOR = re.compile(r"^\| `(?P<name>[^`]+)` \|.*\| `(?P<digest>[0-9a-f]{64})` \|$", re.MULTILINE)
+
+
+def keys(language: str) -> set[str]:
+    """Return the keys of the texts of a language (`en` or `zh`)."""
+    text = (CONSOLE / "texts.js").read_text(encoding="utf-8")
+    block = text.partition(f"const {language} = {{")[2].partition("\n};")[0]
+    return {bare or quoted for quoted, bare in re.findall(r'(?:"([\w.]+)"|\b(\w+)): "(?:[^"\\]|\\.)*",?', block)}
+
+
+def used() -> set[str]:
+    """Return the keys that the pages name in full."""
+    text = "".join((CONSOLE / name).read_text(encoding="utf-8") for name in OWN)
+    return set(re.findall(r'\bt\("([\w.]+)"', text)) | set(re.findall(r'title: "(page\.\w+)"', text))
+
+
+def test_every_text_is_there_in_both_languages() -> None:
+    """A page names no text that is missing in English or in Chinese; Chinese knows all that English does."""
+    known = {key for key in used() if not key.startswith("column.")}
+    assert known - keys("en") == set()
+    assert used() - keys("zh") == set()
+    assert keys("en") - keys("zh") == set()
+
+
+def test_a_missing_text_is_found() -> None:
+    """The keys are really read: of each language there are many, and an unknown one is none of them."""
+    assert len(keys("en")) > 150 < len(keys("zh"))
+    assert "page.overview" in keys("zh") & used()
+    assert "page.nowhere" not in keys("en")
+
+
+def test_files_of_others_are_unchanged() -> None:
+    """Each is listed with its licence and its checksum, and is the file that was published."""
+    listed = dict(_VENDOR.findall((CONSOLE / "VENDOR.md").read_text(encoding="utf-8")))
+    assert set(listed) == {"preact.js", "uplot.js", "uplot.css"}
+    assert {name: hashlib.sha256((CONSOLE / name).read_bytes()).hexdigest() for name in listed} == listed
+
+
+def test_sizes() -> None:
+    """HTML at most 60 kB; all that a page loads at most 80 kB compressed."""
+    assert len((CONSOLE / "index.html").read_bytes()) < 60_000
+    assert sum(len(gzip.compress(path.read_bytes())) for path in CONSOLE.iterdir() if path.suffix != ".md") < 80_000
+
+
+@pytest.mark.parametrize("name", [*OWN, "texts.js", "index.html", "console.css"])
+def test_nothing_is_fetched_from_elsewhere(name: str) -> None:
+    """No address of another host stands in our files, and no text is interpreted as HTML or as code."""
+    text = (CONSOLE / name).read_text(encoding="utf-8")
+    assert not re.search(r"https?://|//[a-z0-9-]+\.[a-z]{2,}/", text)
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|dangerouslySet", text
+    )

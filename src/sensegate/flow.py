@@ -28,7 +28,7 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.opening import open_audit, open_callers
 from sensegate.authority.slots import node_slots
 from sensegate.bus import descriptors, health
-from sensegate.bus.addresses import GatewayAddresses, keep_engine_pid_current, mqtt_url
+from sensegate.bus.addresses import GatewayAddresses, keep_engine_pid_current
 from sensegate.bus.engine import Engine
 from sensegate.bus.malloc import limit_arenas
 from sensegate.bus.opening import Core, open_core
@@ -42,8 +42,8 @@ from sensegate.failover import feature as failover
 from sensegate.failover.active import Activation
 from sensegate.failover.standby import await_activation
 from sensegate.feature import Feature, Features, FeatureSpec, Health, Parts, Task, owned
-from sensegate.ingest.mqtt_fronts import open_fronts
 from sensegate.history import feature as history
+from sensegate.ingest.mqtt_fronts import open_fronts
 from sensegate.ingest.opening import Stages, open_stages
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.ingest.sources import open_sources
@@ -256,7 +256,7 @@ async def open_gateway(
             share=share,
             ingest=sources.push,
             clock_lag=stages.clock_lag,
-            broker=partial(mqtt_url, engine),
+            broker=lambda: fronts.url,
             clock_judgement=stages.clock_monitor.describe,
             quality_rows=stages.quality_rows,
             neighbours=stages.neighbours,

@@ -13,12 +13,6 @@ from sensegate.bus.process import write_private
 FILE = "run.json"
 
 
-def mqtt_url(engine: Engine) -> str:
-    """Return the address of the broker for devices; the engine must have started."""
-    info = engine.info
-    return f"mqtt://{url_host(info.mqtt_host)}:{info.mqtt_port}"
-
-
 class GatewayAddresses(msgspec.Struct, frozen=True):
     """Process ids and listening addresses of a node or centre."""
 
@@ -36,7 +30,7 @@ class GatewayAddresses(msgspec.Struct, frozen=True):
     def of(cls, engine: Engine, http: str, mqtt: str, tcp: dict[str, str], viid: str) -> GatewayAddresses:
         """Return the addresses of this process; its engine must have started."""
         info = engine.info
-        return cls(os.getpid(), info.pid, http, mqtt_url(engine), info.urls[0], tcp, viid)
+        return cls(os.getpid(), info.pid, http, mqtt, info.urls[0], tcp, viid)
 
     def save(self, directory: Path) -> None:
         """Write ``run.json``."""

@@ -11,8 +11,8 @@ import msgspec
 
 from sensegate.config import builtin
 from sensegate.config.cameras import CameraConfig
-from sensegate.config.mqtt import MqttConfig
 from sensegate.config.history import HistoryConfig
+from sensegate.config.mqtt import MqttConfig
 from sensegate.config.people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, ReturnsConfig, SharingConfig
 from sensegate.config.setting import ConfigRecord, doc
 from sensegate.config.sites import CentreConfig, NodeQuotaConfig, PeerConfig

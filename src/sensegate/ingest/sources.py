@@ -68,7 +68,7 @@ async def open_sources(core: Core, devices: Devices, refusals: Refusals, stack: 
     config, clock = core.config, core.clock
     commands = await core.engine.connect(User.INTAKE, name="commands")
     stack.push_async_callback(commands.close)
-    await streams.ensure_intake(commands, config.store)
+    await streams.ensure_mqtt_streams(commands, config.store)
     batches = await core.engine.connect(User.GATEWAY, name="batches")
     stack.push_async_callback(batches.close)
     fronts = IntakeSource(batches, config.ingest, clock)

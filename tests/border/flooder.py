@@ -28,6 +28,8 @@ CONNECTING = 8
 SPAN_BYTES = 5_000
 FRAME_BYTES = 1_000_000
 END_S = 20.0
+LONGEST_S = 20.0
+"""A machine may be so busy that a second of flooding reaches no quota."""
 
 
 class Kind(StrEnum):
@@ -49,6 +51,8 @@ class Plan(msgspec.Struct, frozen=True):
     secret: str
     seconds: float
     question: str = "report"
+    until_bounded: bool = False
+    """Whether to go on after `seconds` until a line comes and the flood is bounded, for `LONGEST_S` at most."""
     nice: int = 0
     """Priority given up; with most of it the process takes little from those who share the machine with it."""
 
@@ -66,6 +70,15 @@ class Flooded(msgspec.Struct):
     """Requests that met no subscription of the centre."""
     refused: int = 0
     """Connections that were not let in, and requests that were refused."""
+
+
+def is_bounded(kind: Kind, flooded: Flooded) -> bool:
+    """Return whether the flooding node was served up to its quota, and told of it."""
+    if kind is Kind.CONNECTS:
+        return flooded.taken > 0
+    if kind is Kind.CREDENTIALS:
+        return flooded.refused > 0 and flooded.taken == 0
+    return flooded.taken > 0 and flooded.asked_to_wait > 0
 
 
 def request(plan: Plan) -> Frame:
@@ -131,29 +144,46 @@ async def flood(plan: Plan) -> Flooded:
         if plan.kind in {Kind.CONNECTS, Kind.CREDENTIALS}
         else [requests(plan, flooded)]
     )
+    floods = asyncio.gather(*work)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(plan.seconds):
-            await asyncio.gather(*work)
+            await asyncio.shield(floods)
+    if plan.until_bounded:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_S):
+                await asyncio.to_thread(sys.stdin.readline)
+                while not is_bounded(plan.kind, flooded):
+                    await asyncio.sleep(0.02)
+    floods.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await floods
     return flooded
 
 
 @contextlib.asynccontextmanager
-async def flooding(plan: Plan) -> AsyncIterator[asyncio.Task[Flooded]]:
-    """Have a process flood; yield once it has begun. What came of it is the task's result."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.border.flooder", msgspec.json.encode(plan).decode(), stdout=PIPE, cwd=ROOT
-    )
+async def flooding(plan: Plan, enough: asyncio.Event | None = None) -> AsyncIterator[asyncio.Task[Flooded]]:
+    """Have a process flood; yield once it has begun. What came of it is the task's result.
+
+    `enough`: of a plan with `until_bounded`: set when the flood may end.
+    """
+    command = (sys.executable, "-m", "tests.border.flooder", msgspec.json.encode(plan).decode())
+    child = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, cwd=ROOT)
+    assert child.stdin is not None
     assert child.stdout is not None
+    to_child = child.stdin
     out = child.stdout
     assert await out.readline() == b"begun\n"
 
     async def result() -> Flooded:
+        if enough is not None:
+            await enough.wait()
+            to_child.write(b"enough\n")
         return msgspec.json.decode(await out.readline(), type=Flooded)
 
     task = asyncio.create_task(result(), name=f"flood of {plan.kind}")
     try:
         yield task
-        async with asyncio.timeout(plan.seconds + END_S):
+        async with asyncio.timeout(plan.seconds + (LONGEST_S if plan.until_bounded else 0) + END_S):
             await task
     finally:
         task.cancel()

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from sensegate.config.sites import NodeQuotaConfig
-from tests.border.flooder import Flooded, Kind, Plan, flooding
+from tests.border.flooder import Flooded, Kind, Plan, flooding, is_bounded
 from tests.border.new_layout import NEW
 from tests.border.world import NODE, World, world
 
 pytestmark = pytest.mark.live
 SECONDS = 1.0
+ROUNDS = 3
+"""Times that the others are served at least, all of them while the flood goes on."""
 QUOTA = NodeQuotaConfig(bytes_per_s=400_000.0, spans_per_s=2.0, questions_per_s=5.0)
 """Small enough for a flood of a second to be over it."""
-
-
-def is_bounded(kind: Kind, flooded: Flooded) -> bool:
-    """Return whether the flooding node was served up to its quota, and told of it."""
-    if kind is Kind.CONNECTS:
-        return flooded.taken > 0
-    if kind is Kind.CREDENTIALS:
-        return flooded.refused > 0 and flooded.taken == 0
-    return flooded.taken > 0 and flooded.asked_to_wait > 0
 
 
 @pytest.fixture
@@ -36,14 +30,18 @@ async def place(tmp_path: Path) -> AsyncIterator[World]:
 
 @pytest.mark.parametrize("kind", Kind)
 async def test_others_are_served_while_one_floods(kind: Kind, place: World) -> None:
-    """The gateway writes, another node, a device and a subscriber are answered; the flood is bounded and told so."""
-    plan = Plan(kind, place.kept.port, NODE, place.secrets[NODE], SECONDS)
-    rounds = 0
-    async with flooding(plan) as flood:
+    """The gateway writes, another node, a device and a subscriber are answered; the flood is bounded and told so.
+
+    The flood lasts until they have been served several times and it has met its bound, however slow the machine is.
+    """
+    plan = Plan(kind, place.kept.port, NODE, place.secrets[NODE], SECONDS, until_bounded=True)
+    rounds, enough = 0, asyncio.Event()
+    async with flooding(plan, enough) as flood:
         while not flood.done():
             assert not await place.served()
             rounds += 1
+            if rounds == ROUNDS:
+                enough.set()
         flooded: Flooded = await flood
-    assert rounds > 2
     assert is_bounded(kind, flooded), flooded
     assert not place.ended()

@@ -24,7 +24,7 @@ from sensegate.config.sites import NodeQuotaConfig
 from sensegate.errors import Conflict, Fenced, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.tiers import envelope
 from sensegate.tiers.envelope import LinkAnswer, LinkRequest, MemberHello, decode_answer
-from sensegate.tiers.link import CREDIT, CentreLink, Channel, NodeLinks
+from sensegate.tiers.link import CONTENDED_S, CREDIT, TURN_SHARE, TURN_WAIT_MAX_S, CentreLink, Channel, NodeLinks
 from sensegate.tiers.quota import TokenBucket
 from tests.conftest import SMALL, eventually
 from tests.tiers.slots import SECRETS, echo, linked, member_connection, running
@@ -417,3 +417,67 @@ def test_a_quota_lets_a_burst_through_and_is_paid_off_by_time() -> None:
     assert bucket.wait_s == 0
     bucket.take(10)
     assert bucket.wait_s == pytest.approx(5.0)
+
+
+class WaitingClock(FakeClock):
+    """A clock that passes while somebody sleeps, and keeps how long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.pass_time(seconds)
+
+    def pass_time(self, seconds: float) -> None:
+        """Move forward."""
+        self._now += round(seconds * 1e6)
+
+
+class BusyCentre:
+    """Links that take a tenth of a second of a clock's time for a span, of 4403 a millisecond."""
+
+    def __init__(self, engine: Engine, **options: Any) -> None:
+        self.clock = WaitingClock()
+        self.links = NodeLinks(engine.connect_slot, self.clock, **options)
+        self.links.serve(Channel.LIVE, self._take)
+        self.taken: list[str] = []
+
+    async def _take(self, member: str, _body: bytes) -> bytes:
+        self.clock.pass_time(0.001 if member == "4403" else 0.1)
+        self.taken.append(member)
+        return b""
+
+
+async def test_a_member_that_sends_back_to_back_waits_for_its_turn(centre: Engine) -> None:
+    """While another sends spans too, a member has a quarter of the centre's time; one that sends seldom never waits."""
+    busy = BusyCentre(centre)
+    before = count("sensegate_node_limit_hits", node="4401", quota="turn")
+    async with running(busy.links, BOTH), linked(centre, "4401") as greedy, linked(centre, "4403") as modest:
+        for _ in range(20):
+            await greedy.send_span("live", b"x")
+            waits = len(busy.clock.waits)
+            await modest.send_span("live", b"y")
+            assert len(busy.clock.waits) == waits
+    assert busy.taken == ["4401", "4403"] * 20
+    used_s = 20 * 0.1
+    assert used_s / (used_s + sum(busy.clock.waits)) == pytest.approx(TURN_SHARE[Channel.LIVE], rel=0.3)
+    assert max(busy.clock.waits) <= TURN_WAIT_MAX_S
+    assert count("sensegate_node_limit_hits", node="4401", quota="turn") > before
+    assert count("sensegate_node_limit_hits", node="4403", quota="turn") == 0
+
+
+async def test_a_member_alone_and_the_other_centre_wait_for_no_turn(centre: Engine) -> None:
+    """Control: without another member that sends, and for the peer, all of the centre's time may be used."""
+    busy = BusyCentre(centre)
+    async with running(busy.links, {**BOTH, "44": "44"}), linked(centre, "44") as peer:
+        async with linked(centre, "4401") as alone:
+            for _ in range(10):
+                await alone.send_span("live", b"x")
+        assert busy.clock.waits == []
+        busy.clock.pass_time(CONTENDED_S)
+        for _ in range(10):
+            await peer.send_span("live", b"x")
+        assert busy.clock.waits == []
+    assert busy.taken == ["4401"] * 10 + ["44"] * 10

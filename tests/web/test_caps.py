@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from sensegate import metrics
 from sensegate.authority.scope import Role
 from sensegate.config import WebConfig
 from sensegate.errors import Overloaded
@@ -231,3 +233,40 @@ def test_a_quota_forgets_callers_without_requests() -> None:
             pass
         raise RuntimeError
     assert not quota._open
+
+
+async def test_a_process_that_did_not_run_takes_nobody_for_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a client read while the event loop was blocked is seen before the limit counts; control: without it not."""
+    monkeypatch.setattr(limits, "STALL_S", 0.2)
+    stalled, loop = metrics.LIMIT_HITS.labels("http_stalled")._value, asyncio.get_running_loop()
+
+    def soon(rounds: int, resume: Callable[[], None]) -> None:
+        """Resume after some rounds of the event loop, as its transport does once the socket is writable."""
+        if rounds:
+            loop.call_soon(soon, rounds - 1, resume)
+        else:
+            resume()
+
+    async def stalls() -> float:
+        """Return how many connections were cut although their client reads."""
+        async with serving() as gateway:
+            runner = gateway.web._listener._runner
+            assert runner is not None
+            assert runner.server is not None
+            server = runner.server
+            host, port = gateway.url.removeprefix("http://").split(":")
+            _, writer = await asyncio.open_connection(host, int(port))
+            await eventually(lambda: server.connections)
+            [connection] = server.connections
+            assert isinstance(connection, limits.LimitedConnection)
+            before = stalled.get()
+            connection.pause_writing()
+            time.sleep(0.3)  # noqa: ASYNC251 - blocks the event loop, as a busy machine would
+            soon(3, connection.resume_writing)
+            await eventually(lambda: connection._stall is None)
+            writer.close()
+            return float(stalled.get() - before)
+
+    assert await stalls() == 0
+    monkeypatch.setattr(limits, "STALL_ROUNDS", 0)
+    assert await stalls() == 1

@@ -51,6 +51,12 @@ HOLD_MAX_S = 5.0
 """Longest time for which the subscription of a member over its quota is withheld."""
 HOLD_FRACTION = 0.8
 """Fraction of the requested pause for which the subscription is withheld: a member that waits it out is served."""
+TURN_BURST_S = 1.0
+"""Time for which a member may use all of the centre's time before its share counts."""
+TURN_WAIT_MAX_S = 1.0
+"""Longest time for which a span waits for its turn."""
+CONTENDED_S = 1.0
+"""Time since the last span of another member after which nobody has to wait for a turn."""
 QUOTA_RETRIES_MAX = 8
 """Most attempts of a question while the member is over its quota."""
 REPLY_BYTES_MAX = 256
@@ -79,6 +85,8 @@ class Channel(StrEnum):
 CREDIT: Mapping[Channel, int] = {Channel.LIVE: 1, Channel.BACKLOG: 1, Channel.QUESTIONS: 4, Channel.CONTROL: 2}
 """Most requests of a channel that a centre processes at once for one member."""
 SPAN_CHANNELS = (Channel.LIVE, Channel.BACKLOG)
+TURN_SHARE: Mapping[Channel, float] = {Channel.LIVE: 0.25, Channel.BACKLOG: 0.5}
+"""Share of the time in which a centre processes spans of one member on a lane, while others send theirs."""
 CONTROL_QUESTIONS = frozenset({HELLO, "lease"})
 
 
@@ -127,6 +135,8 @@ class NodeLinks:
         self.liveness = Liveness(clock)
         """Times at which members were last heard."""
         self.connecting = asyncio.Semaphore(CONNECTING_MAX)
+        self._last_spans: dict[MemberId, float] = {}
+        """Moment of the last span of each member (monotonic, s)."""
         self._assigned: dict[str, MemberId] = {}
         self._slots: dict[str, tuple[MemberId, _SlotLink, asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
@@ -180,6 +190,12 @@ class NodeLinks:
             return [Channel.CONTROL]
         return [Channel.CONTROL, Channel.QUESTIONS, *self.handlers]
 
+    def note_span(self, member: MemberId) -> bool:
+        """Note a span of a member; return whether another member has sent one within `CONTENDED_S`."""
+        now = self.clock.monotonic()
+        self._last_spans[member] = now
+        return any(now - last < CONTENDED_S for other, last in self._last_spans.items() if other != member)
+
     async def probe(self, member: MemberId, token: str) -> bool:
         """Return whether the process of a member that claimed with this token answers now."""
         if not token.isalnum():
@@ -223,6 +239,10 @@ class _SlotLink:
         self._bytes = TokenBucket(quota.bytes_per_s, self._clock)
         self._spans = TokenBucket(quota.spans_per_s, self._clock)
         self._questions = TokenBucket(quota.questions_per_s, self._clock)
+        self._turns = {
+            channel: TokenBucket(share, self._clock, burst_s=TURN_BURST_S) for channel, share in TURN_SHARE.items()
+        }
+        """Centre's time that the spans of a lane may use, in seconds."""
 
     @property
     def connected(self) -> bool:
@@ -320,7 +340,9 @@ class _SlotLink:
         hold_s = self._charge(channel, len(message.data))
         try:
             answer = (
-                _answer(self._links.term(), retry_after_s=hold_s) if hold_s else await self._handle(channel, message)
+                _answer(self._links.term(), retry_after_s=hold_s)
+                if hold_s
+                else await self._handle_in_turn(channel, message)
             )
             if hold_s:
                 await self._respond(message, answer)
@@ -344,6 +366,24 @@ class _SlotLink:
         self._bytes.take(size)
         count.take(1)
         return 0.0
+
+    async def _handle_in_turn(self, channel: Channel, message: Msg) -> LinkAnswer | None:
+        """Handle a request; a span waits first where its member has used its share and others send spans, too.
+
+        Without this a member that sends its spans back to back is always being served, and each span of the others
+        waits for one of them.
+        """
+        turn = self._turns.get(channel)
+        if turn is None or not self._limited or not self._links.note_span(self._member):
+            return await self._handle(channel, message)
+        if wait_s := turn.wait_s:
+            metrics.NODE_LIMIT_HITS.labels(self._member, "turn").inc()
+            await self._clock.sleep(min(wait_s, TURN_WAIT_MAX_S))
+        began = self._clock.monotonic()
+        try:
+            return await self._handle(channel, message)
+        finally:
+            turn.take(self._clock.monotonic() - began)
 
     # ── answers ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,4 +1,4 @@
-"""The rate limit of a member's requests: a token bucket for each of bytes, spans and questions."""
+"""The rate limit of a member's requests: a token bucket for each of bytes, spans, questions and the centre's time."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ BURST_S = 10.0
 class TokenBucket:
     """A token bucket that may be overdrawn: the debt is paid off by time."""
 
-    def __init__(self, rate: float, clock: Clock) -> None:
-        """`rate`: units per second."""
+    def __init__(self, rate: float, clock: Clock, *, burst_s: float = BURST_S) -> None:
+        """`rate`: units per second; `burst_s`: capacity in seconds of the rate."""
         self._rate = rate
+        self._capacity = rate * burst_s
         self._clock = clock
-        self._tokens = rate * BURST_S
+        self._tokens = self._capacity
         self._filled = clock.monotonic()
 
     @property
     def wait_s(self) -> float:
         """Seconds until tokens may be taken; 0: now."""
         now = self._clock.monotonic()
-        self._tokens = min(self._rate * BURST_S, self._tokens + (now - self._filled) * self._rate)
+        self._tokens = min(self._capacity, self._tokens + (now - self._filled) * self._rate)
         self._filled = now
         return max(0.0, -self._tokens / self._rate)
 

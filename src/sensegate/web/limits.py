@@ -21,6 +21,9 @@ KEEPALIVE_S = 75.0
 LINGERING_S = 2.0
 STALL_S = 10.0
 """A connection that reads nothing for this long is closed; a subscriber's cursor stays valid."""
+STALL_ROUNDS = 20
+"""Rounds of the event loop after `STALL_S` in which what arrived meanwhile is still seen: a process that did not run
+for a while has read nothing itself, and must not take its subscribers for dead."""
 HEADERS_MAX = 64
 
 
@@ -106,7 +109,7 @@ def _refusal(status: int, detail: str) -> bytes:
 def is_reserved(request: web.BaseRequest) -> bool:
     """Return whether a request came over a reserved connection."""
     protocol = request.protocol
-    return isinstance(protocol, _LimitedConnection) and protocol.place is Place.RESERVED
+    return isinstance(protocol, LimitedConnection) and protocol.place is Place.RESERVED
 
 
 class ConnectionGate:
@@ -133,10 +136,12 @@ class ConnectionGate:
         self.reports_truncation = reports_truncation
 
     def __call__(self) -> RequestHandler:
-        return _LimitedConnection(self)
+        return LimitedConnection(self)
 
 
-class _LimitedConnection(RequestHandler):
+class LimitedConnection(RequestHandler):
+    """A connection with a place, and with time limits for the request head and for a client that reads nothing."""
+
     __slots__ = ("_address", "_body", "_gate", "_head_deadline", "_stall", "place")
 
     def __init__(self, gate: ConnectionGate) -> None:
@@ -156,7 +161,7 @@ class _LimitedConnection(RequestHandler):
         self.place: Place | None = None
         """Taken while the connection is open."""
         self._head_deadline: asyncio.TimerHandle | None = None
-        self._stall: asyncio.TimerHandle | None = None
+        self._stall: asyncio.Handle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
@@ -212,7 +217,10 @@ class _LimitedConnection(RequestHandler):
             self._stall.cancel()
             self._stall = None
 
-    def _stalled(self) -> None:
+    def _stalled(self, rounds: int = 0) -> None:
+        if rounds < STALL_ROUNDS:
+            self._stall = asyncio.get_running_loop().call_soon(self._stalled, rounds + 1)
+            return
         self._stall = None
         metrics.LIMIT_HITS.labels("http_stalled").inc()
         if self.transport is not None:

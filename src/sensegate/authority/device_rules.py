@@ -25,6 +25,8 @@ INTERVAL_MAX_S = 366 * 86_400.0
 
 _ID = re.compile(rf"[A-Za-z0-9_-]{{1,{ID_CHARACTERS_MAX}}}")
 _PROFILE = re.compile(r"[a-z0-9_-]{1,64}/[A-Za-z0-9_.-]{1,64}")
+CLIENT_ID_REFUSED = ".*>"
+"""The broker refuses client ids with one of these, or with white space."""
 # + and # are MQTT wildcards; * and > would become NATS wildcards in a permission, which must stay literal.
 _WILDCARDS = re.compile(r"[+#*>\s]")
 # Unicode categories of invisible characters: control, format, surrogate, unassigned, private use.
@@ -50,6 +52,12 @@ def text_fault(text: str, *, size_max: int = NAME_BYTES_MAX) -> str:
     if unicodedata.normalize("NFC", text) != text:
         return "is not in Unicode normal form NFC"
     return ""
+
+
+def client_id_fault(client_id: str) -> str:
+    """Return which character of an MQTT client id makes the broker refuse it; empty if none does."""
+    refused = next((character for character in client_id if character in CLIENT_ID_REFUSED or character.isspace()), "")
+    return "a space" if refused.isspace() else f"'{refused}'" if refused else ""
 
 
 def alias_fault(alias: str) -> str:
@@ -98,10 +106,7 @@ def check_device(
                 "profile", f"there is no profile {device.profile}", wording.unknown_profile(device.profile, profiles)
             )
         )
-    if device.alias and (fault := alias_fault(device.alias)):
-        findings.append(
-            RuleFinding("alias", f"alias {fault}", "give it as in the topic or payload, without these characters")
-        )
+    findings += _alias_findings(device)
     for key in ("department", "domain", "owner", "name", "asset"):
         if fault := text_fault(getattr(device, key)):
             findings.append(RuleFinding(key, f"{key} {fault}", "shorten it or remove these characters"))
@@ -122,6 +127,16 @@ def check_device(
             RuleFinding("interval_s", "is not a number of seconds up to a year", "give 0 for the profile's interval")
         )
     return findings
+
+
+def _alias_findings(device: Device) -> list[RuleFinding]:
+    if device.alias and (fault := alias_fault(device.alias)):
+        remedy = "give it as in the topic or payload, without these characters"
+        return [RuleFinding("alias", f"alias {fault}", remedy)]
+    if refused := client_id_fault(device.alias):
+        problem = f"as an MQTT client id the broker refuses the alias, because it contains {refused}"
+        return [RuleFinding("alias", problem, f"set its client id to {device.id}", warning=True)]
+    return []
 
 
 def require_valid(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import shlex
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import typer
 
@@ -106,10 +109,10 @@ def add(
     }
     given = {key: value for key, value in body.items() if value not in ("", None, 0.0)}
     answer = call(url, token, lambda remote: remote.post("/api/v1/devices", given))
-    _print_credential(device, answer, json_form=json_form)
+    _print_credential(device, answer, url, json_form=json_form)
 
 
-def _print_credential(device: str, answer: dict[str, Any], *, json_form: bool) -> None:
+def _print_credential(device: str, answer: dict[str, Any], url: str, *, json_form: bool) -> None:
     if json_form:
         print_json(answer)
         return
@@ -122,6 +125,30 @@ def _print_credential(device: str, answer: dict[str, Any], *, json_form: bool) -
         console.print(f"warning: {warning}", style="yellow", highlight=False)
     for topic in answer.get("topics", ()):
         console.print(f"topic      {topic}", highlight=False)
+    if password and (command := publish_command(answer, url)):
+        broker = urlsplit(answer["broker"])
+        console.print(f"broker     host {_broker_host(broker.hostname, url)}, port {broker.port}", highlight=False)
+        console.print(f"client id  {answer['client_id']} (the broker refuses ids with a space, '.', '*' or '>')")
+        console.print("try it:")
+        sys.stdout.write(f"{command}\n")
+
+
+def _broker_host(host: str | None, url: str) -> str:
+    """Return the host of the broker; one that listens on all addresses, or on loopback, is that of the gateway."""
+    known = urlsplit(url).hostname or "127.0.0.1"
+    return known if host in {None, "", "0.0.0.0", "::", "127.0.0.1", "::1", "localhost"} else str(host)  # noqa: S104
+
+
+def publish_command(answer: dict[str, Any], url: str) -> str:
+    """Return a command that publishes an example for a new device; empty: its messages are not text."""
+    topic = next((topic for topic in answer.get("topics", ()) if not {"+", "#"} & {*topic}), "")
+    if not (topic and answer.get("broker") and answer.get("example")):
+        return ""
+    broker = urlsplit(answer["broker"])
+    words = ["mosquitto_pub", "-h", _broker_host(broker.hostname, url), "-p", str(broker.port)]
+    words += ["-i", answer["client_id"], "-u", answer["username"], "-P", answer["password"]]
+    words += ["-q", "1", "-t", topic, "-m", answer["example"]]
+    return shlex.join(words)
 
 
 @app.command("import")
@@ -286,7 +313,7 @@ def rotate(
     """
     body = {"grace_s": grace}
     answer = call(url, token, lambda remote: remote.post(f"/api/v1/devices/{device}/rotate", body))
-    _print_credential(device, answer, json_form=json_form)
+    _print_credential(device, answer, url, json_form=json_form)
 
 
 @app.command()

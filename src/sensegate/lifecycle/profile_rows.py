@@ -54,3 +54,13 @@ def _row_of(profile: CompiledProfile, problem: str) -> ProfileRow:
         format=profile.rules[0].format if profile.rules else "",
         problem=problem,
     )
+
+
+def example_payload(profiles: ProfileSet, profile: str) -> str:
+    """Return the payload of the first example of a profile that gives readings and is text; empty: there is none."""
+    compiled = profiles.find(profile)
+    for example in compiled.source.examples if compiled else ():
+        if example.expect and example.payload:
+            payload = example.payload
+            return payload if isinstance(payload, str) else msgspec.json.encode(payload).decode()
+    return ""

@@ -121,7 +121,13 @@ class DeviceCredential(msgspec.Struct, frozen=True):
     """Topics to which it may publish by MQTT."""
     device: DeviceRow
     warnings: list[str] = []
-    """Conspicuous but accepted: another owner has a similar device nearby."""
+    """Conspicuous but accepted: a similar device of another owner nearby, an alias that is no MQTT client id."""
+    broker: str = ""
+    """Address of the MQTT broker as this gateway knows it, ``mqtt://host:port``."""
+    client_id: str = ""
+    """Client id to connect with; the broker refuses ids with white space, ``.``, ``*`` or ``>``."""
+    example: str = ""
+    """Payload of an example of its profile; empty: its messages are binary."""
 
 
 class CredentialRotation(Body, frozen=True):

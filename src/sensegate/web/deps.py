@@ -71,6 +71,10 @@ class WebDependencies(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Returns by what the gateway's clock was judged, in words."""
     last_values: Callable[[str], Sequence[LastBatch]] = lambda _device: ()
     """Device of this gateway -> its last values."""
+    broker: Callable[[], str] = str
+    """Returns the address of the MQTT broker."""
+    example: Callable[[Device], str] = lambda _device: ""
+    """Device -> text payload of an example of its profile; empty: there is none."""
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict
     """Returns rejections of the broker: device -> kind -> count."""
     parts: Mapping[PartKey[Any], Any] = {}

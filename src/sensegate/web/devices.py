@@ -127,8 +127,17 @@ def _credential(call: Call, device_id: str, password: str) -> DeviceCredential:
         password,
         list(call.deps.topics(device)),
         device_row(device),
-        [_warning(neighbour) for neighbour in near],
+        [*_entry_warnings(call, device), *map(_warning, near)],
+        broker=call.deps.broker(),
+        client_id=username,
+        example=call.deps.example(device),
     )
+
+
+def _entry_warnings(call: Call, device: Device) -> list[str]:
+    findings = call.deps.devices.examine(device, call.principal)
+    warned = [finding for finding in findings if finding.warning and finding.key == "alias"]
+    return [f"{finding.key}: {finding.problem}; {finding.remedy}" for finding in warned]
 
 
 def _warning(near: NearbyPair) -> str:

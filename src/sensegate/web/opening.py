@@ -15,10 +15,11 @@ from sensegate.authority.neighbours import Neighbours
 from sensegate.authority.opening import Callers
 from sensegate.bus.opening import Core
 from sensegate.lifecycle.opening import ProfileLifecycle, ReprocessingParts
-from sensegate.lifecycle.profile_rows import profile_rows
+from sensegate.lifecycle.profile_rows import example_payload, profile_rows
 from sensegate.model import QualityRow
 from sensegate.ports import PartKey
 from sensegate.share.stage import Share
+from sensegate.web.accounting import RECOVERED
 from sensegate.web.app import Web
 from sensegate.web.deps import IngestTelemetry, WebDependencies
 from sensegate.web.devices import ASSETS, NEIGHBOURS
@@ -48,6 +49,8 @@ class WebParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Device -> by how many seconds its clock was behind ours when it last spoke; None: unknown."""
     clock_judgement: Callable[[], str]
     """Returns by what our clock was judged, in words."""
+    broker: Callable[[], str]
+    """Returns the address of the MQTT broker."""
     quality_rows: Callable[[int], Sequence[QualityRow]]
     """Time -> indicators since then, by device and hour."""
     neighbours: Neighbours
@@ -95,6 +98,8 @@ def _deps(parts: WebParts) -> WebDependencies:
         clock_lag=parts.clock_lag,
         clock_judgement=parts.clock_judgement,
         last_values=partial(share.last_values.of_device, config.member_id),
+        broker=parts.broker,
+        example=lambda device: example_payload(lifecycle.profiles.set, device.profile),
         refused=parts.refused,
         parts={
             RELEASES: lifecycle.releases,
@@ -105,6 +110,7 @@ def _deps(parts: WebParts) -> WebDependencies:
             REPROCESSING_ORDERS: lifecycle.orders,
             REPROCESSING: parts.reprocessing.reprocessing,
             UNKNOWN: lifecycle.unexplained,
+            RECOVERED: lifecycle.recovered,
             WEBHOOKS: share.push.webhooks,
             LATEST: share.latest,
             NEIGHBOURS: parts.neighbours,

@@ -249,7 +249,7 @@ async def test_what_was_in_quarantine_is_recovered(tmp_path: Path) -> None:
         assert len(await site.quarantine(reason="schema")) == DEVICES
         await step(site, "/rollback", operator)
         await city.speak()
-        done = await redecoded(site, "since=1h", operator, what="quarantine")
+        done = await redecoded(site, "since=1h", operator, selection="quarantine")
         assert (done["messages"], done["recovered"], done["added"]) == (DEVICES, DEVICES, DEVICES)
         history = await city.history()
         assert {len(rows) for rows in history.values()} == {1}
@@ -273,10 +273,10 @@ async def test_orders_are_examined(tmp_path: Path) -> None:
         other, _ = await site.token("county_operator", "440103")
         beyond = await step(site, "/redecode?since=30d", operator, 400)
         assert "decoded messages are retained for 72 h" in beyond["detail"]
-        done = await redecoded(site, "since=30d", operator, what="quarantine")
+        done = await redecoded(site, "since=30d", operator, selection="quarantine")
         assert done["messages"] == 0
         await step(site, "/redecode?since=1h&until=2h", operator, 400)
-        await step(site, "/redecode", operator, 400, what="everything")
+        await step(site, "/redecode", operator, 400, selection="everything")
         await step(site, "/redecode", operator, 400, target="4403")
         assert (await site.ask("GET", f"{PATH}/redecode/{done['id']}", other)).status == 404
         assert (await site.ask("GET", f"{PATH}/redecode", other)).body["rows"] == []

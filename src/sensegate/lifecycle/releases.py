@@ -387,8 +387,8 @@ class Releases:
         limits = limits or CanaryLimits()
         _require_valid_limits(limits)
         if history.canary:
-            tried = f"@{history.canary.number}" if _concerns(history.canary.target, by) else " of another area"
-            raise Conflict(f"{profile}{tried} is a canary already; end that first")
+            running = f"@{history.canary.number}" if _concerns(history.canary.target, by) else " of another area"
+            raise Conflict(f"{profile}{running} is a canary already; end that first")
         if (present := history.in_force_for(where)) and present.number == number:
             raise Conflict(f"{profile}@{number} is in force in {scope_text(where)}")
         if bool(devices) == bool(share) or not 0 <= share <= 1:

@@ -180,7 +180,7 @@ async def test_rollback_goes_back_step_by_step(office: Office) -> None:
 
 
 async def test_the_folders_version_can_be_gone_back_to(office: Office) -> None:
-    """It is taken over with its content when another replaces it; a newer file of the folder goes before a release."""
+    """It is taken over with its content when another replaces it."""
     office.library[NAME] = (1, text(1, "folder"))
     with pytest.raises(Conflict, match=r"acme/th@1 is the folder's.*`version: 2`"):
         await office.releases.draft(text(1, "other"), by=COUNTY)
@@ -189,7 +189,6 @@ async def test_the_folders_version_can_be_gone_back_to(office: Office) -> None:
     await office.releases.rollback(NAME, by=CITY)
     assert office.of("d1") == 1
     assert (await office.releases.content(NAME, 1, CITY)).text == "acme/th 1 folder"
-    assert {choice.known for choice in office.releases.choices()} == {2}
     office.library[NAME] = (5, text(5, "folder"))
     await office.released(6)
     await office.releases.rollback(NAME, by=CITY)
@@ -260,6 +259,55 @@ async def test_a_canary_of_a_list(office: Office) -> None:
     await office.releases.release(NAME, 2, by=CITY)
     assert {office.of(device) for device in DEVICES} == {2}
     assert office.releases.history(NAME).canary is None
+
+
+BESIDE = Principal("beside", Role.CITY_OPERATOR, scope("440103"))
+
+
+async def test_a_decision_of_one_area_leaves_the_canary_of_another(office: Office) -> None:
+    """Release, roll-back and end by who operates beside it: the canary and its devices stay, and nothing is told."""
+    await office.released(1)
+    await office.proposed(2)
+    await office.releases.release(NAME, 1, by=BESIDE)
+    before = await office.releases.canary(NAME, 2, by=CITY, target=Scope("440106"), devices=("d1",))
+    canary = before.canary
+    assert canary is not None
+    await office.releases.shadow(NAME, 2, by=CITY, target=Scope("440106"), devices=("d1",))
+    seen = office.releases.get(NAME, BESIDE)
+    assert (seen.canary, seen.shadow) == (None, None)
+    with pytest.raises(Conflict, match="no canary"):
+        await office.releases.end_canary(NAME, by=BESIDE)
+    with pytest.raises(Conflict, match="no version of acme/th is shadowed"):
+        await office.releases.end_shadow(NAME, by=BESIDE)
+    with pytest.raises(Conflict) as why:
+        await office.releases.canary(NAME, 1, by=BESIDE, share=0.5)
+    with pytest.raises(Conflict) as also:
+        await office.releases.shadow(NAME, 1, by=BESIDE)
+    assert "@" not in f"{why.value}{also.value}"
+    await office.releases.release(NAME, 2, by=BESIDE)
+    await office.releases.rollback(NAME, by=BESIDE)
+    await office.releases.rollback(NAME, by=BESIDE, to=2)
+    after = office.releases.history(NAME)
+    assert (after.canary, after.shadow) == (canary, before.shadow or after.shadow)
+    assert after.shadow is not None
+    assert office.of("d1") == 2
+    county = office.releases.get(NAME, COUNTY)
+    assert county.canary == canary, "in its own area"
+    await office.releases.end_canary(NAME, by=CITY)
+    assert office.releases.history(NAME).canary is None, "negative control"
+
+
+async def test_of_a_canary_around_it_a_county_is_not_told_the_devices(office: Office) -> None:
+    """That its devices are part of a trial is its business, the devices of the other counties are not."""
+    await office.released(1)
+    await office.proposed(2)
+    await office.releases.canary(NAME, 2, by=CITY, devices=("d1", "d30"))
+    seen = office.releases.get(NAME, COUNTY).canary
+    assert seen is not None
+    assert (seen.number, seen.device_count, seen.devices) == (2, 2, ())
+    whole = office.releases.get(NAME, CITY).canary
+    assert whole is not None
+    assert whole.devices == ("d1", "d30")
 
 
 async def test_a_shadow_changes_nothing_in_force(office: Office) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -96,8 +95,8 @@ class Shelf:
     def chosen(self, name: str, version: int, **more: object) -> Chosen:
         """Return a decision for a version."""
         file = self.write(name, version, self.folder / f"v{version}")
-        known = {"known": version, "target": Scope("4401"), **more}
-        return Chosen(VersionChoice(name, version, f"{name}{version}", **known), file)  # type: ignore[arg-type]
+        choice = {"target": Scope("4401"), **more}
+        return Chosen(VersionChoice(name, version, f"{name}{version}", **choice), file)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -200,13 +199,16 @@ def test_what_is_refused_bears_its_version(shelf: Shelf) -> None:
     assert [(value.message, value.profile) for value in fields.rejected] == [(2, "acme/th@4")]
 
 
-def test_a_newer_file_goes_before_what_was_decided(shelf: Shelf) -> None:
-    """A library upgrade that nobody has decided about comes in force; one that was decided about does not."""
+def test_a_newer_file_does_not_go_before_what_was_decided(shelf: Shelf) -> None:
+    """A library upgrade comes in force only where no release decided otherwise; it is listed meanwhile."""
     decision = shelf.chosen("acme/th", 2)
     shelf.write("acme/th", 3, shelf.folder / "library")
-    assert shelf.library().choose([decision]).versions["acme/th"] == 3
-    known = Chosen(msgspec.structs.replace(decision.choice, known=7), decision.file)
-    assert shelf.library().choose([known]).versions["acme/th"] == 2
+    chosen = shelf.library().choose([decision])
+    assert chosen.versions["acme/th"] == 2
+    (listed,) = chosen.superseded()
+    assert listed.startswith("acme/th@3 of the folder is not in force: acme/th@2 was released; ")
+    assert shelf.library().versions["acme/th"] == 3
+    assert shelf.library().superseded() == []
 
 
 def test_one_that_cannot_be_compiled(shelf: Shelf) -> None:
@@ -214,7 +216,7 @@ def test_one_that_cannot_be_compiled(shelf: Shelf) -> None:
     good = shelf.chosen("acme/th", 2)
     running = shelf.library().choose([good])
     bad = Chosen(
-        VersionChoice("acme/th", 3, "bad", Scope("4401"), known=3), shelf.write("acme/th", 3, shelf.folder / "bad", "?")
+        VersionChoice("acme/th", 3, "bad", Scope("4401")), shelf.write("acme/th", 3, shelf.folder / "bad", "?")
     )
     after = running.choose([bad], running)
     assert after.versions["acme/th"] == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sensegate.authoring.examples import failing_example
 from sensegate.clock import FakeClock
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.watch import LOOK_S, ProfileWatcher
@@ -144,3 +145,32 @@ async def test_odd_files_end_nothing(watched: Watched) -> None:
     assert len(watched.profiles.problems()) == 3
     watched.write("b")
     assert await watched.looked() == ["acme/b"]
+
+
+DRAFT = "draft: true\n"
+
+
+async def test_a_draft_in_a_folder_is_listed_and_never_in_force(tmp_path: Path, fake_clock: FakeClock) -> None:
+    """Neither at the start nor as a new version of a profile in force, whose last good version stays."""
+    text = (Path(__file__).parents[2] / "device_profiles" / "sensegate" / "plain.yaml").read_text(encoding="utf-8")
+    file = tmp_path / "sensegate" / "plain.yaml"
+    file.parent.mkdir()
+    file.write_text(text + DRAFT, encoding="utf-8")
+    watched = ProfileWatcher([tmp_path], fake_clock)
+    assert watched.set.ids == []
+    assert ["is a draft and not in force" in problem for problem in watched.problems()] == [True]
+    file.write_text(text, encoding="utf-8")
+    assert ProfileWatcher([tmp_path], fake_clock).set.ids == ["sensegate/plain"]
+
+
+async def test_failing_examples_keep_a_file_out_of_force(tmp_path: Path, fake_clock: FakeClock) -> None:
+    """As the gateway examines it; without the examination it would be in force."""
+    text = (Path(__file__).parents[2] / "device_profiles" / "sensegate" / "plain.yaml").read_text(encoding="utf-8")
+    assert "value: 21.5" in text
+    (tmp_path / "sensegate").mkdir()
+    file = tmp_path / "sensegate" / "plain.yaml"
+    file.write_text(text.replace("value: 21.5", "value: 22.5", 1), encoding="utf-8")
+    watched = ProfileWatcher([tmp_path], fake_clock, examine=failing_example)
+    assert watched.set.ids == []
+    assert "example '" in watched.problems()[0]
+    assert ProfileWatcher([tmp_path], fake_clock).set.ids == ["sensegate/plain"]

@@ -61,7 +61,7 @@ async def test_each_message_is_revised_once(node: Node, faults: dict[int, str]) 
         kinds = ("redecoded", "reread", "values", "accepted", "revised", "late")
         assert order.counts == dict.fromkeys(kinds, count)
         second = await node.done(await node.order())
-        assert second.counts["duplicate.equal"] == count
+        assert second.counts["equal"] == count
         assert await node.history() == expected(0.01, 1)
         assert (await node.ledger())["messages"] == count
 
@@ -158,7 +158,7 @@ async def test_an_order_that_is_given_up(node: Node) -> None:
         await eventually(lambda: node.log.writes >= 3, every_s=0.001)
         assert (await life.orders.cancel(order.id, by=ADMIN)).state is OrderState.CANCELLED
         rest = await node.done(await node.order())
-        assert 0 < rest.counts["duplicate.equal"] < len(NAMES) * ROUNDS
+        assert 0 < rest.counts["equal"] < len(NAMES) * ROUNDS
         assert await node.history() == expected(0.01, 1)
 
 
@@ -209,4 +209,4 @@ async def test_what_cannot_be_read_is_passed(node: Node) -> None:
             [LogMessage("readings.4401.440106.1", b"damaged"), LogMessage("ledger.4401-0", b"damaged")]
         )
         done = await node.done(order)
-        assert done.counts["duplicate.equal"] == len(NAMES) * ROUNDS
+        assert done.counts["equal"] == len(NAMES) * ROUNDS

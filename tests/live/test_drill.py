@@ -190,7 +190,7 @@ async def test_the_drill(tmp_path: Path) -> None:
         assert totals["messages"] == totals["decoded"] == len(city.sent)
         assert totals["redecoded"] == totals["reread"] == done["messages"]
         assert totals["accepted"] == len(city.sent) + len(spoiled)
-        assert (totals["revised"], totals["duplicate.equal"]) == (len(spoiled), done["equal"])
+        assert (totals["revised"], totals["equal"]) == (len(spoiled), done["equal"])
 
         again = await redecoded(site, f"since={since}", operator)
         assert (again["revised"], again["added"], again["equal"]) == (0, 0, again["messages"])
@@ -249,15 +249,24 @@ async def test_what_was_in_quarantine_is_recovered(tmp_path: Path) -> None:
         assert len(await site.quarantine(reason="schema")) == DEVICES
         await step(site, "/rollback", operator)
         await city.speak()
-        done = await redecoded(site, "since=1h", operator, what="quarantine")
+        done = await redecoded(site, "since=1h", operator, selection="quarantine")
         assert (done["messages"], done["recovered"], done["added"]) == (DEVICES, DEVICES, DEVICES)
         history = await city.history()
         assert {len(rows) for rows in history.values()} == {1}
         assert {key: rows[0]["value"] for key, rows in history.items()} == pytest.approx(city.sent)
         totals = await site.totals()
         assert totals["recovered"] == totals["added"] == totals["quarantined.schema"] == DEVICES
+        # What was recovered has left the quarantine; a second run recovers nothing, and counts no value of traffic.
+        assert await site.quarantine(reason="schema") == []
+        empty = await redecoded(site, "since=1h", operator, selection="quarantine")
+        assert (empty["messages"], empty["recovered"], empty["added"], empty["equal"]) == (0, 0, 0, 0)
+        unknown = await site.ask("POST", "/api/v1/profiles/acme/none/redecode?since=1h", operator, json={})
+        assert (unknown.status, "no profile acme/none" in unknown.body["detail"]) == (404, True)
         done = await redecoded(site, "since=1h", operator, devices=["thermo-3"])
         assert (done["messages"], done["equal"], done["added"]) == (2, 2, 0)
+        after = await site.totals()
+        assert (after["values"], after["equal"]) == (totals["values"], 2)
+        assert not [kind for kind in after if kind.startswith("duplicate.")]
         assert await city.history() == history
         # A device that sends such a message again is told by what it says now.
         answer = await site.push(city.devices[0], f'{{"t": 200, "at": {FIRST}}}')
@@ -273,10 +282,10 @@ async def test_orders_are_examined(tmp_path: Path) -> None:
         other, _ = await site.token("county_operator", "440103")
         beyond = await step(site, "/redecode?since=30d", operator, 400)
         assert "decoded messages are retained for 72 h" in beyond["detail"]
-        done = await redecoded(site, "since=30d", operator, what="quarantine")
+        done = await redecoded(site, "since=30d", operator, selection="quarantine")
         assert done["messages"] == 0
         await step(site, "/redecode?since=1h&until=2h", operator, 400)
-        await step(site, "/redecode", operator, 400, what="everything")
+        await step(site, "/redecode", operator, 400, selection="everything")
         await step(site, "/redecode", operator, 400, target="4403")
         assert (await site.ask("GET", f"{PATH}/redecode/{done['id']}", other)).status == 404
         assert (await site.ask("GET", f"{PATH}/redecode", other)).body["rows"] == []

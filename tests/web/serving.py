@@ -21,6 +21,7 @@ from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.tokens import Tokens
 from sensegate.bus.memory import MemoryLog
+from sensegate.bus.recovered import RecoveredMessages
 from sensegate.clock import Clock, SystemClock
 from sensegate.config import WebConfig
 from sensegate.config.people import OidcConfig, PeopleConfig
@@ -116,6 +117,7 @@ class Gateway:
                     NODES: lambda: [NodeRow("4401", "4401", "node", "up"), NodeRow("4403", "4403", "node", "up")],
                     UNKNOWN: UnexplainedMessages(
                         self.log,
+                        RecoveredMessages(self.log),
                         shapes=lambda messages: shapes([*samples_of(messages, NO_PROFILES)]),
                         draft=lambda messages, name, shape: draft_of(
                             [*samples_of(messages, NO_PROFILES)], name, shape=shape

@@ -168,6 +168,21 @@ def check_profile(path: Path | str) -> list[ProfileError]:
     return problems
 
 
+def failing_example(profile: CompiledProfile) -> ProfileError | None:
+    """Return the first example of a profile that fails; None: all pass. Raises `ProfileError` as `compile_file`."""
+    specs: list[Spec] = []
+    compiled = compile_file(Path(profile.file), specs)
+    profiles = ProfileSet([compiled], specs)
+    for index, example in enumerate(compiled.source.examples):
+        try:
+            difference = run_example(profiles, compiled, example)
+        except ValueError as error:
+            difference = str(error)
+        if difference:
+            return _problem(profile, f"example '{example.label}': {difference}", "examples", index)
+    return None
+
+
 def _problem(profile: CompiledProfile, text: str, *path: str | int, remedy: str = "") -> ProfileError:
     return ProfileError(text, file=profile.file, line=line_of(profile.lines, path), key=str(path[0]), remedy=remedy)
 

@@ -79,6 +79,8 @@ MOVED_FORCED = "moved_forced"
 """``moved_forced.<division>``: devices moved here by force, without their part of the dedup index."""
 REVISED = "revised"
 """Accepted values that replace another: revisions of it."""
+EQUAL = "equal"
+"""Values of reprocessed messages that are as before: neither values nor duplicates of traffic."""
 ADDED = "added"
 """Accepted values of reprocessed messages that had no earlier revision."""
 

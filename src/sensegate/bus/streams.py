@@ -32,6 +32,7 @@ LOG_SUBJECTS = (
     "displaced.>",
     "alarms.>",
     "alarm.>",
+    "recovered.>",
     "commit.>",
 )
 LEDGER_SUBJECTS = ("hours.>",)

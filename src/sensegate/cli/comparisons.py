@@ -258,3 +258,5 @@ def redecode(
     console.print(f"redecode {row['id']} of {name} is {row['state']}", highlight=False)
     if row["state"] == "done":
         print_table([row], COUNTS)
+        if not (row["recovered"] or row["revised"] or row["added"]):
+            console.print("nothing was recovered or changed: all of it was decoded with this version before")

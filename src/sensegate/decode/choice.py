@@ -37,8 +37,6 @@ class VersionChoice(msgspec.Struct, frozen=True):
     below: int = EVERY_DEVICE
     trial: bool = False
     """Whether the version is a canary."""
-    known: int = 0
-    """Greatest number of the profile in the store: only a newer file of the folder takes precedence over a release."""
 
     @property
     def name(self) -> str:

@@ -388,6 +388,7 @@ class ProfileFile(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=
     ]
     label: Annotated[LabelPart, _h("name for people")]
     source: Annotated[str, _h("the document that describes the layout")]
+    draft: Annotated[bool, _h("true: it is not put in force from a folder, only listed")] = False
     domain: Annotated[str, _h("domain of such devices, as in the property table")] = ""
     format: Annotated[str, _h("payload format")] = "json"
     qos: Annotated[

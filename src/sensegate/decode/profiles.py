@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,9 @@ from sensegate.decode.grammar import parse
 from sensegate.decode.profile import AppliesTo, CompiledProfile, CompiledRule
 from sensegate.errors import ProfileError
 from sensegate.model import Device, Spec
+
+Examine = Callable[[CompiledProfile], ProfileError | None]
+"""Returns why a profile of a folder must not be in force; None: it may."""
 
 
 class Chosen(NamedTuple):
@@ -92,10 +95,13 @@ class ProfileSet:
         _check_ids(profiles)
         return cls(profiles, specs)
 
-    def reload(self, folders: Iterable[Path | str], unchanged: Collection[str] = ()) -> ProfileSet:
+    def reload(
+        self, folders: Iterable[Path | str], unchanged: Collection[str] = (), examine: Examine = lambda _profile: None
+    ) -> ProfileSet:
         """Read the folders again; invalid files are in the new set's `problems`, with their last good version in force.
 
-        Files in `unchanged` are not read again if they were good. The versions of the store must be chosen again.
+        So are drafts, and profiles of which `examine` returns a problem. Files in `unchanged` are not read again if
+        they were good. The versions of the store must be chosen again.
         """
         specs = list(self.specs)
         loaded = {profile.file: profile for profile in self._compiled.from_folder.values()}
@@ -110,6 +116,8 @@ class ProfileSet:
             length = len(specs)
             try:
                 new = compile_file(file, specs)
+                if problem := _draft_problem(new) or examine(new):
+                    raise problem
                 if new.id in profiles:
                     raise ProfileError(f"'{new.id}' occurs twice", file=str(file), line=1, key="profile")  # noqa: TRY301
             except ProfileError as error:
@@ -140,9 +148,6 @@ class ProfileSet:
         problems = [problem for problem in self.problems if problem not in self._compiled.unfit]
         unfit: list[ProfileError] = []
         for choice, file in chosen:
-            folder_version = from_folder.get(choice.profile)
-            if choice.whole and folder_version is not None and folder_version.version > choice.known:
-                continue  # the folder has a newer version than any that was decided about
             length = len(specs)
             try:
                 profile = from_store.get(choice.digest) or compile_file(file, specs)
@@ -179,6 +184,16 @@ class ProfileSet:
         others = [other for other in self._by_id.values() if other.id != name]
         arms = {other: variants for other, variants in self._arms.items() if other != name}
         return ProfileSet([*others, profile], specs, arms=arms, stock=self._compiled)
+
+    def superseded(self) -> list[str]:
+        """Return the newer versions of folders that are not in force, because a release decided otherwise."""
+        held = ((self._compiled.from_folder.get(name), profile) for name, profile in sorted(self._by_id.items()))
+        return [
+            f"{newer.id}@{newer.version} of the folder is not in force: {newer.id}@{profile.version} was released; "
+            f"`sensegate profile draft {newer.file}` submits it"
+            for newer, profile in held
+            if newer is not None and newer.version > profile.version
+        ]
 
     @property
     def video(self) -> bool:
@@ -313,6 +328,13 @@ class ProfileSet:
     def match(self, topic: str) -> list[tuple[CompiledRule, dict[str, str]]]:
         """Return the rules whose topics match, the most literal first, with their captures."""
         return [(self._rules[number], captured) for number, captured in self._index.match(topic)]
+
+
+def _draft_problem(profile: CompiledProfile) -> ProfileError | None:
+    if not profile.source.draft:
+        return None
+    remedy = "complete it, remove `draft: true`, or submit it with `sensegate profile draft`"
+    return ProfileError("is a draft and not in force", file=profile.file, line=1, key="draft", remedy=remedy)
 
 
 class _CameraWords(NamedTuple):

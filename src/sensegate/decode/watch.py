@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from sensegate.clock import Clock
-from sensegate.decode.profiles import Chosen, ProfileSet, files
+from sensegate.decode.profiles import Chosen, Examine, ProfileSet, files
 
 LOOK_S = 1.0
 
@@ -27,14 +27,22 @@ Changed = Callable[[ProfileSet, list[str]], None]
 class ProfileWatcher:
     """Check the files once a second; a file that is broken at the start is left out and reported by `problems`."""
 
-    def __init__(self, places: Sequence[Path | str], clock: Clock, chosen: Sequence[Chosen] = ()) -> None:
-        """`chosen`: the versions of the store that are in force from the start."""
+    def __init__(
+        self,
+        places: Sequence[Path | str],
+        clock: Clock,
+        chosen: Sequence[Chosen] = (),
+        *,
+        examine: Examine = lambda _profile: None,
+    ) -> None:
+        """`chosen`: the versions of the store in force from the start. `examine`: says which file must not be."""
+        self._examine = examine
         self._places = [Path(place) for place in places]
         self._clock = clock
         self._chosen = tuple(chosen)
         self._last_stamps = self._stamps()
         self._lock = asyncio.Lock()
-        self.set = ProfileSet([], []).reload(self._places).choose(self._chosen)
+        self.set = ProfileSet([], []).reload(self._places, examine=examine).choose(self._chosen)
         self._log_problems(self.set)
         self.on_change: list[Changed] = []
 
@@ -49,7 +57,10 @@ class ProfileWatcher:
 
     def problems(self) -> list[str]:
         """Return the problems of files that are therefore not in force, as sentences."""
-        return [f"{problem}; its last good version, if there is one, stays in force" for problem in self.set.problems]
+        problems = [
+            f"{problem}; its last good version, if there is one, stays in force" for problem in self.set.problems
+        ]
+        return [*problems, *self.set.superseded()]
 
     async def run(self) -> None:
         """Apply changes of the files until cancelled."""
@@ -70,7 +81,7 @@ class ProfileWatcher:
             self._apply(await asyncio.to_thread(self.set.choose, self._chosen, self.set))
 
     def _read(self, unchanged: set[str]) -> ProfileSet:
-        return self.set.reload(self._places, unchanged).choose(self._chosen, self.set)
+        return self.set.reload(self._places, unchanged, self._examine).choose(self._chosen, self.set)
 
     def _apply(self, new: ProfileSet) -> None:
         old, self.set = self.set, new

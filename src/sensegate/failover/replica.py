@@ -310,6 +310,7 @@ class Replica:
             "raw": store.raw_ttl_h,
             "quarantine": store.quarantine_ttl_h,
             "refused": store.quarantine_ttl_h,
+            "recovered": store.quarantine_ttl_h,
             "observations": store.observations_ttl_h,
             "commit": 0,
             "alarm": 0,

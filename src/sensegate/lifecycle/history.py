@@ -133,12 +133,11 @@ class ReleaseHistory(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def choices_of(history: ReleaseHistory, home: str) -> list[VersionChoice]:
     """Return the version choices at the gateway of division `home`; the first choice that matches a device wins."""
-    known = max((version.number for version in history.versions if version.used), default=0)  # see `steps.highest_used`
 
     def choice(number: int, target: Scope, *, whole: bool) -> VersionChoice:
         version = history.find(number)
         digest = version.digest if version else ""
-        return VersionChoice(history.profile, number, digest, target, whole=whole, known=known)
+        return VersionChoice(history.profile, number, digest, target, whole=whole)
 
     choices: list[VersionChoice] = []
     if history.canary:

@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from itertools import starmap
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from sensegate.authoring.compare import VersionComparison, sets_to_compare
+from sensegate.authoring.examples import failing_example
 from sensegate.authoring.survey import Registered, draft_of, samples_of, shapes
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.devices import Devices
@@ -25,6 +27,7 @@ from sensegate.authority.scope import scope
 from sensegate.authority.trail import Trail
 from sensegate.bus.names import writer_of
 from sensegate.bus.opening import Core
+from sensegate.bus.recovered import PlacesLog, RecoveredMessages
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.decode import codec_scripts
@@ -51,12 +54,16 @@ from sensegate.ports import Log
 from sensegate.quantities.coordinates import wgs84
 
 
+class RecordedLog(Log, PlacesLog, Protocol):
+    """The log, with what has left its quarantine."""
+
+
 class LifecycleStores(msgspec.Struct, frozen=True, eq=False):
     """Where the lifecycle of profiles reads and writes."""
 
     config: Config
     clock: Clock
-    log: Log
+    log: RecordedLog
     trail: Trail
     bucket: Callable[[str], Awaitable[Bucket]]
 
@@ -78,6 +85,8 @@ class ProfileLifecycle(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     jobs: Jobs
     comparisons: VersionComparisons
     unexplained: UnexplainedMessages
+    recovered: RecoveredMessages
+    """Messages that have left the quarantine."""
     orders: ReprocessingOrders
     tasks: Mapping[str, Callable[[], Awaitable[None]]]
     """Name -> task that runs as long as the gateway."""
@@ -117,7 +126,7 @@ async def open_profiles(
     """
     config, clock = core.config, core.clock
     codec_scripts.configure(config.scripts)
-    profiles = ProfileWatcher(config.profile_folders, clock)
+    profiles = ProfileWatcher(config.profile_folders, clock, examine=failing_example)
 
     def interval_of(name: str) -> float:
         profile = profiles.set.find(name)
@@ -192,6 +201,7 @@ async def open_lifecycle(
     async def choose(versions: MaterialisedVersions) -> None:
         await profiles.choose(list(starmap(Chosen, versions)))
 
+    recovered = RecoveredMessages(stores.log)
     return ProfileLifecycle(
         stores=stores,
         profiles=profiles,
@@ -201,7 +211,8 @@ async def open_lifecycle(
         canaries=canaries,
         jobs=jobs,
         comparisons=comparisons,
-        unexplained=_open_unexplained(stores.log, profiles, devices),
+        unexplained=_open_unexplained(stores.log, recovered, profiles, devices),
+        recovered=recovered,
         orders=orders,
         tasks={
             "profiles": profiles.run,
@@ -215,10 +226,13 @@ async def open_lifecycle(
     )
 
 
-def _open_unexplained(log: Log, profiles: ProfileWatcher, devices: Devices) -> UnexplainedMessages:
+def _open_unexplained(
+    log: Log, recovered: RecoveredMessages, profiles: ProfileWatcher, devices: Devices
+) -> UnexplainedMessages:
     names = Registered(devices.find)
     return UnexplainedMessages(
         log,
+        recovered,
         shapes=lambda messages: shapes([*samples_of(messages, profiles.set)], names),
         draft=lambda messages, profile, shape: draft_of(
             [*samples_of(messages, profiles.set)], profile, shape=shape, names=names
@@ -252,7 +266,7 @@ def open_reprocessing(
         horizon_h=config.duplicates.horizon_h,
         interpreter=interpreter,
     )
-    source = ReprocessingSource(stores.log, reprocessing, committer.position)
+    source = ReprocessingSource(stores.log, reprocessing, committer.position, lifecycle.recovered)
     return ReprocessingParts(reprocessing, interpreter, source)
 
 

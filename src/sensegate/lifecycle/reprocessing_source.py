@@ -7,11 +7,13 @@ after the last commit. One small delivery is under way at a time, so live delive
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import groupby
 from typing import Literal
 
 import msgspec
 
+from sensegate.bus.recovered import PLACE_BITS, RecoveredMessages
 from sensegate.lifecycle.recorded import QUARANTINE, RAW, Progress, RecordedMessages, read_recorded
 from sensegate.lifecycle.reprocessing import Reprocessing
 from sensegate.lifecycle.reprocessing_orders import ReprocessingInput, ReprocessingOrder
@@ -20,12 +22,11 @@ from sensegate.ports import Log
 
 DELIVERY_MESSAGES_MAX = 300
 """Most messages of a delivery."""
-PLACE_BITS = 20
 _PLACE = (1 << PLACE_BITS) - 1
 
 
 _KINDS = {
-    ReprocessingInput.RAW: (RAW,),
+    ReprocessingInput.RAW: (RAW, QUARANTINE),  # recovered messages are only there
     ReprocessingInput.QUARANTINE: (QUARANTINE,),
     ReprocessingInput.BOTH: (RAW, QUARANTINE),
 }
@@ -36,8 +37,15 @@ class ReprocessingSource:
 
     name = "redecode"
 
-    def __init__(self, log: Log, orders: Reprocessing, position: Callable[[str], SourcePosition | None]) -> None:
-        """`position`: returns the committed position of a source by name."""
+    def __init__(
+        self,
+        log: Log,
+        orders: Reprocessing,
+        position: Callable[[str], SourcePosition | None],
+        recovered: RecoveredMessages,
+    ) -> None:
+        """`position`: returns the committed position of a source by name. `recovered`: what has left the quarantine."""
+        self._recovered = recovered
         self._log = log
         self._orders = orders
         self._position = position
@@ -68,6 +76,7 @@ class ReprocessingSource:
     async def _deliver(self, order: ReprocessingOrder, after: int) -> AsyncIterator[Delivery]:
         committed, place = self._committed(order, after)
         progress = Progress(after, order.last_sequence, max(committed - 1, after) if place else committed)
+        await self._recovered.refresh()
         async for entry in read_recorded(self._log, order.partition, progress, _KINDS[order.input]):
             numbered = [
                 msgspec.structs.replace(message, sequence=(entry.sequence << PLACE_BITS) | at)
@@ -75,12 +84,17 @@ class ReprocessingSource:
                 if order.since <= message.received < order.until and not (entry.sequence == committed and at <= place)
             ]
             chosen = self._orders.relevant(order, numbered)
-            for first in range(0, len(chosen), DELIVERY_MESSAGES_MAX):
-                if not self._orders.is_open(order):
-                    return
-                self._acknowledged.clear()
-                yield self._delivery(order, entry, list(chosen[first : first + DELIVERY_MESSAGES_MAX]))
-                self._orders.set_progress(order, progress.share)
+            for quarantined, messages in groupby(chosen, key=lambda message: self._is_quarantined(entry, message)):
+                if quarantined and order.input is ReprocessingInput.RAW:
+                    continue
+                if not quarantined and order.input is ReprocessingInput.QUARANTINE:
+                    continue
+                for part in _parts(list(messages)):
+                    if not self._orders.is_open(order):
+                        return
+                    self._acknowledged.clear()
+                    yield self._delivery(order, part, quarantined=quarantined)
+                    self._orders.set_progress(order, progress.share)
             if not self._orders.is_open(order):
                 return
 
@@ -91,11 +105,20 @@ class ReprocessingSource:
             return after, 0
         return position.sequence >> PLACE_BITS, position.sequence & _PLACE
 
-    def _delivery(self, order: ReprocessingOrder, entry: RecordedMessages, messages: list[Message]) -> Delivery:
+    def _is_quarantined(self, entry: RecordedMessages, message: Message) -> bool:
+        """Return whether a message is still in quarantine; a recovered one counts as one that gave readings."""
+        return entry.quarantined and not self._recovered.contains(entry.sequence, message.sequence & _PLACE)
+
+    def _delivery(self, order: ReprocessingOrder, messages: list[Message], *, quarantined: bool) -> Delivery:
         free = self._acknowledged
 
         async def ack() -> None:
             free.set()
 
-        recorded_in: Literal["raw", "quarantine"] = "quarantine" if entry.quarantined else "raw"
+        recorded_in: Literal["raw", "quarantine"] = "quarantine" if quarantined else "raw"
         return Delivery(order.source, messages, ack, SourcePosition(order.id, messages[-1].sequence), recorded_in)
+
+
+def _parts(messages: list[Message]) -> Iterator[list[Message]]:
+    for first in range(0, len(messages), DELIVERY_MESSAGES_MAX):
+        yield messages[first : first + DELIVERY_MESSAGES_MAX]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from sensegate.authoring.survey import ProfileDraft, RecordedMessage, ShapeSummary
 from sensegate.bus import raw
 from sensegate.bus.raw import StoredMessage
+from sensegate.bus.recovered import RecoveredMessages
 from sensegate.bus.unreadable import read
 from sensegate.decode.topics import matches_filter
 from sensegate.errors import Overloaded
@@ -42,8 +43,9 @@ DraftProfile = Callable[[Sequence[RecordedMessage], str, str], ProfileDraft | No
 class UnexplainedMessages:
     """The messages of the log without a profile. Reads for one caller at a time, because it takes a core and memory."""
 
-    def __init__(self, log: Log, *, shapes: SummariseShapes, draft: DraftProfile) -> None:
+    def __init__(self, log: Log, recovered: RecoveredMessages, *, shapes: SummariseShapes, draft: DraftProfile) -> None:
         self._log = log
+        self._recovered = recovered
         self._shapes = shapes
         self._draft = draft
         self._busy = asyncio.Lock()
@@ -75,9 +77,10 @@ class UnexplainedMessages:
         async with self._busy:
             messages: deque[RecordedMessage] = deque(maxlen=MESSAGES_MAX)
             size = 0
+            await self._recovered.refresh()
             position = await self._log.sequence_at(since) - 1
             while entries := await self._log.fetch(position, max_bytes=PAGE_BYTES):
-                for recorded in await asyncio.to_thread(_read, entries, topic):
+                for recorded in await asyncio.to_thread(_read, entries, topic, self._recovered):
                     if len(messages) == MESSAGES_MAX:
                         size -= len(messages[0].message.payload)
                     messages.append(recorded)
@@ -88,13 +91,15 @@ class UnexplainedMessages:
         return [recorded for recorded in messages if recorded.message.received >= since]
 
 
-def _read(entries: Sequence[LogEntry], topic: str) -> list[RecordedMessage]:
+def _read(entries: Sequence[LogEntry], topic: str, recovered: RecoveredMessages) -> list[RecordedMessage]:
     """Return the messages of log entries: those under a topic, or those in quarantine that a profile could explain."""
     recorded: list[RecordedMessage] = []
     for entry in entries:
         kind = entry.subject.partition(".")[0]
         if kind == "quarantine":
-            recorded += _quarantined(raw.join_pieces(read(entry, "unknown messages", raw.decode_any) or ()), topic)
+            stored = read(entry, "unknown messages", raw.decode_any) or ()
+            kept = [message for at, message in enumerate(stored, 1) if not recovered.contains(entry.sequence, at)]
+            recorded += _quarantined(raw.join_pieces(kept), topic)
         elif kind == "raw" and topic:
             # A fragment of a very large message is passed over too: no layout can be learned from it.
             whole = [kept.message for kept in read(entry, "unknown messages", raw.decode_any) or () if kept.pieces == 1]

@@ -13,7 +13,7 @@ import structlog
 
 from sensegate import metrics
 from sensegate.authority.index import DeviceIndex
-from sensegate.bus import columns, raw, sequences
+from sensegate.bus import columns, raw, recovered, sequences
 from sensegate.bus.columns import Batch
 from sensegate.bus.commit_records import decode_commit, encode_commit
 from sensegate.bus.ledger import REMOVED, Ledger
@@ -388,7 +388,24 @@ class Committer:
         messages = list(
             self._reading_messages(JudgedReadings(piece.readings, judgement, digest), self._duplicates.apply)
         )
+        messages += self._recovered_messages(piece)
         return self._finish_commit(piece, messages, ledger), judgement
+
+    def _recovered_messages(self, piece: BatchSlice) -> Iterator[LogMessage]:
+        """Yield the places of quarantined messages that now gave readings."""
+        refused = {quarantined.message for quarantined in piece.fields.quarantined}
+        from_quarantine = chain.from_iterable(
+            [delivery.recorded_in == "quarantine"] * len(delivery.messages) for delivery in piece.deliveries
+        )
+        places = [
+            message.sequence
+            for number, (message, was_quarantined) in enumerate(zip(piece.messages, from_quarantine, strict=True))
+            if was_quarantined and number not in refused
+        ]
+        if places:
+            yield LogMessage(
+                f"{recovered.SUBJECT}.{self._name}", recovered.encode_places(places), self._limits.quarantine_ttl_h
+            )
 
     def _finish_commit(self, piece: BatchSlice, messages: list[LogMessage], ledger: Ledger) -> PreparedCommit:
         messages += [

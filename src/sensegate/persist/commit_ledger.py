@@ -12,7 +12,7 @@ from sensegate.bus.ledger import Ledger
 from sensegate.clock import HOUR_US
 from sensegate.model import BOOL, I64, Delivery, Fields, Readings, RejectedValue
 from sensegate.persist.duplicates import DedupResult
-from sensegate.persist.identity import ACCEPTED, UNCHANGED, VERDICTS
+from sensegate.persist.identity import ACCEPTED, EQUAL, UNCHANGED, VERDICTS
 from sensegate.persist.slices import BatchSlice
 from sensegate.quantities.quality import Flag
 
@@ -31,8 +31,8 @@ class _Cells:
         self.ledger = Ledger()
         self._ids = self.ledger.device_numbers([*ids, ""])
 
-    def count(self, kind: str, message: I64, device: I64) -> None:
-        """Count each row as one of a kind; device -1: unknown."""
+    def count(self, kind: str, message: I64, device: I64, sign: int = 1) -> None:
+        """Count each row as one of a kind; device -1: unknown. `sign` -1 takes them out again."""
         if not len(message):
             return
         # Index -1 finds the last element of the lookup, the column of unknown devices.
@@ -42,7 +42,7 @@ class _Cells:
         counts = np.bincount(cell, minlength=self._width * len(self.pairs))
         for number, (hour, source) in enumerate(self.pairs):
             self.ledger.add_counts(
-                hour, source, kind, self._ids, counts[number * self._width : (number + 1) * self._width]
+                hour, source, kind, self._ids, sign * counts[number * self._width : (number + 1) * self._width]
             )
 
 
@@ -210,6 +210,12 @@ def _count_readings(cells: _Cells, readings: Readings, judgement: DedupResult) -
     totals = np.bincount(judgement.kind, minlength=len(VERDICTS))
     for code, word in enumerate(VERDICTS):
         if totals[code]:
+            if code == EQUAL:
+                rows = np.flatnonzero(judgement.kind == code)
+                message, device = readings.message[rows].astype(np.int64), readings.device[rows].astype(np.int64)
+                cells.count(kinds.EQUAL, message, device)
+                cells.count(kinds.VALUES, message, device, sign=-1)
+                continue
             name = word if code == ACCEPTED else f"{kinds.SUPPRESSED if code == UNCHANGED else kinds.DUPLICATE}.{word}"
             count(name, judgement.kind == code)
     keep = judgement.accepted

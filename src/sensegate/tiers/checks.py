@@ -281,7 +281,7 @@ _KINDS = frozenset(
         ledger.IGNORED, ledger.DUPLICATE, ledger.SUPPRESSED,
         ledger.REJECTED, ledger.FORWARDED, ledger.WITHHELD, ledger.REDECODED, ledger.RECOVERED, ledger.REREAD,
         ledger.STILL_REFUSED, ledger.DOWNSAMPLED, ledger.REMOVED, ledger.RETURNED, ledger.MOVED_OUT, ledger.MOVED_IN,
-        ledger.MOVED_FORCED, ledger.REVISED, ledger.ADDED, ledger.REFUSED_BY_CENTRE,
+        ledger.MOVED_FORCED, ledger.REVISED, ledger.ADDED, ledger.EQUAL, ledger.REFUSED_BY_CENTRE,
     }
 )  # fmt: skip
 _RELEASABLE = f"{ledger.WITHHELD}.mode"

@@ -16,10 +16,12 @@ from sensegate.bus import ledger as kinds
 from sensegate.bus import raw
 from sensegate.bus.ledger import Ledger, LedgerCount
 from sensegate.bus.names import city_of, node_of
+from sensegate.bus.recovered import RecoveredMessages
 from sensegate.bus.unreadable import read
 from sensegate.clock import HOUR_US
 from sensegate.errors import NotFound
 from sensegate.model import DeviceState, QualityRow
+from sensegate.ports import PartKey
 from sensegate.web import listing, record_query
 from sensegate.web.bodies import AuditRow, LedgerReport, LedgerRow, QuarantineRow
 from sensegate.web.deps import WebDependencies
@@ -27,6 +29,7 @@ from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route, iso, payload_text
 
 _BY = ("node", "division", "device", "hour", "reason")
+RECOVERED = PartKey[RecoveredMessages]("recovered", absent="this gateway reprocesses no messages")
 _SCAN_ENTRIES = 20_000
 _LAST_INDEX = 999_999_999
 """Index beyond every message of an entry."""
@@ -251,6 +254,9 @@ async def _quarantine(call: Call) -> listing.RowPage[QuarantineRow]:
     limit, reasons, devices = call.integer("limit", 100, 1_000), call.values("reason"), call.values("device")
     rows: list[QuarantineRow] = []
     scanned = 0
+    recovered = call.find_part(RECOVERED)
+    if recovered:
+        await recovered.refresh()
     while len(rows) < limit and scanned < _SCAN_ENTRIES:
         entries = await deps.log.fetch(after)
         if not entries:
@@ -262,6 +268,8 @@ async def _quarantine(call: Call) -> listing.RowPage[QuarantineRow]:
             node = node_of(entry.subject)
             for index, message in enumerate(read(entry, "quarantine page", raw.decode_any) or ()):
                 if entry.sequence == begin[0] and index <= begin[1]:
+                    continue
+                if recovered and recovered.contains(entry.sequence, index + 1):
                     continue
                 wanted = (not reasons or message.reason in reasons) and (not devices or message.device in devices)
                 if wanted and (access.may_see_device(message.device, node) or _own_refusal(message, call)):

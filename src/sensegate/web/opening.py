@@ -19,6 +19,7 @@ from sensegate.lifecycle.profile_rows import example_payload, profile_rows
 from sensegate.model import QualityRow
 from sensegate.ports import PartKey
 from sensegate.share.stage import Share
+from sensegate.web.accounting import RECOVERED
 from sensegate.web.app import Web
 from sensegate.web.deps import IngestTelemetry, WebDependencies
 from sensegate.web.devices import ASSETS, NEIGHBOURS
@@ -109,6 +110,7 @@ def _deps(parts: WebParts) -> WebDependencies:
             REPROCESSING_ORDERS: lifecycle.orders,
             REPROCESSING: parts.reprocessing.reprocessing,
             UNKNOWN: lifecycle.unexplained,
+            RECOVERED: lifecycle.recovered,
             WEBHOOKS: share.push.webhooks,
             LATEST: share.latest,
             NEIGHBOURS: parts.neighbours,

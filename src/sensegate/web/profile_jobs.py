@@ -12,7 +12,6 @@ from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.jobs import Job, Jobs
 from sensegate.lifecycle.reprocessing import Reprocessing
 from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingInput, ReprocessingOrder, ReprocessingOrders
-from sensegate.model import DuplicateKind
 from sensegate.ports import PartKey
 from sensegate.web import listing
 from sensegate.web.problems import BadRequest
@@ -147,7 +146,7 @@ def order_row(call: Call, order: ReprocessingOrder) -> ReprocessingRow:
         messages=counts.get(kinds.REDECODED, 0),
         recovered=counts.get(kinds.RECOVERED, 0),
         still_refused=counts.get(kinds.STILL_REFUSED, 0),
-        equal=counts.get(f"{kinds.DUPLICATE}.{DuplicateKind.EQUAL}", 0),
+        equal=counts.get(kinds.EQUAL, 0),
         revised=counts.get(kinds.REVISED, 0),
         added=counts.get(kinds.ADDED, 0),
     )
@@ -155,6 +154,8 @@ def order_row(call: Call, order: ReprocessingOrder) -> ReprocessingRow:
 
 async def _reprocess(call: Call) -> ReprocessingRow:
     wanted, redecoding = await call.body(NewReprocessing), call.part(REPROCESSING)
+    if name_of(call) not in {row.id for row in call.deps.profiles()}:
+        raise NotFound(f"there is no profile {name_of(call)} in force; see `sensegate profile list --live`")
     order = await redecoding.order(
         name_of(call),
         message_range_of(call, wanted.devices),

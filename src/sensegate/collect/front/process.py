@@ -26,8 +26,8 @@ from sensegate.bus.connect import connect, engine_context
 from sensegate.bus.malloc import limit_arenas
 from sensegate.bus.server_conf import has_broker_tls
 from sensegate.clock import Clock, SystemClock
+from sensegate.collect.front.admission import AdmissionClient
 from sensegate.collect.front.front import Front
-from sensegate.collect.front.gateway_client import GatewayClient
 from sensegate.collect.front.messages import FrontSettings
 from sensegate.collect.front.store import IntakeStore
 from sensegate.collect.front.upstream import BrokerAddress
@@ -108,24 +108,24 @@ async def serve(
     )
     try:
         instance = new_instance()
-        gateway = GatewayClient(link, settings.name, clock, neighbours=settings.neighbours)
+        admission = AdmissionClient(link, settings.name, clock, neighbours=settings.neighbours)
         store = IntakeStore(link, instance)
         broker_tls = engine_context(settings.engine) if has_broker_tls(settings.engine) else None
         broker = BrokerAddress(settings.broker_host, settings.broker_port, settings.facts_key, broker_tls)
         front = Front(
             store,
             instance,
-            gateway,
-            gateway,
+            admission,
+            admission,
             clock=clock,
             limits=settings.limits,
             broker=broker if settings.broker_port else None,
-            neighbours=gateway,
+            neighbours=admission,
         )
         await store.open(front.writer)
-        await gateway.open(front)
-        checks.append(gateway.check)
-        running = asyncio.gather(front.run(), gateway.run())
+        await admission.open(front)
+        checks.append(admission.check)
+        running = asyncio.gather(front.run(), admission.run())
         try:
             await front.listen(settings.host, settings.port, listener.context)
             ready()
@@ -137,7 +137,7 @@ async def serve(
                 running.result()
         finally:
             await front.close(STOP_S)
-            await gateway.report()
+            await admission.report()
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await running

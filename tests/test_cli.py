@@ -371,8 +371,8 @@ def test_the_doctor_finds_what_is_wrong(tmp_path: Path) -> None:
     assert bad["secrets"].remedy == f"chmod 600 {secret}"
     assert "engine version" in {finding.check for finding in found if finding.verdict is CheckOutcome.GOOD}
     assert all(finding.remedy for finding in found if finding.verdict is not CheckOutcome.GOOD)
-    config.write_text(config.read_text() + "engine: {mqtt_host: 0.0.0.0}\n")
-    assert "engine.mqtt_host: 0.0.0.0 is not loopback" in examine(config)[-1].detail
+    config.write_text(config.read_text() + "listen: {mqtt: {host: 0.0.0.0}}\n")
+    assert "listen.mqtt.host: 0.0.0.0 is not loopback" in examine(config)[-1].detail
 
 
 def test_the_doctor_on_a_broken_configuration(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.opening import open_audit, open_callers
 from sensegate.authority.slots import node_slots
 from sensegate.bus import descriptors, health
-from sensegate.bus.addresses import GatewayAddresses, keep_engine_pid_current, mqtt_url
+from sensegate.bus.addresses import GatewayAddresses, keep_engine_pid_current
 from sensegate.bus.engine import Engine
 from sensegate.bus.malloc import limit_arenas
 from sensegate.bus.opening import Core, open_core
@@ -43,6 +43,7 @@ from sensegate.failover.active import Activation
 from sensegate.failover.standby import await_activation
 from sensegate.feature import Feature, Features, FeatureSpec, Health, Parts, Task, owned
 from sensegate.history import feature as history
+from sensegate.ingest.mqtt_fronts import open_fronts
 from sensegate.ingest.opening import Stages, open_stages
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.ingest.sources import open_sources
@@ -189,12 +190,13 @@ async def open_gateway(
     topics_of = privacy.guarded(rights.topics_of)
     callout = Callout(engine, devices, clock, trail=audit, topics_of=topics_of, is_camera=privacy.is_camera)
     rights.follow(callout.renew)
+    fronts = await open_fronts(core, callout, devices, profiles, stack)
     tier = await open_tier(core, audit, divisions, restored)
     leadership = failover.open_leadership(core, audit, tier.members, activation)
     delivered = leadership.delivered if leadership else core.log
 
     # the stages
-    sources = await open_sources(core, profiles, devices, callout.refusals, stack)
+    sources = await open_sources(core, devices, callout.refusals, stack)
     stages = open_stages(core, profiles, devices, sources.channels, stack, centre_offset_s=tier.clock_offset_s)
     returns = ReturnFlow(delivered, grade_max=config.returns.grade_max) if tier.members else None
     share = await open_share(
@@ -240,6 +242,8 @@ async def open_gateway(
     await audit_opening.record_legal_bases(audit, config)
     await callout.start([*features.guests, share.push.authorize])
     stack.push_async_callback(callout.stop)
+    await fronts.admit()
+    checks.watch(not_ready=fronts.not_ready, warnings=fronts.warnings)
     web, url = await open_web(
         WebParts(
             version=__version__,
@@ -252,7 +256,7 @@ async def open_gateway(
             share=share,
             ingest=sources.push,
             clock_lag=stages.clock_lag,
-            broker=partial(mqtt_url, engine),
+            broker=lambda: fronts.url,
             clock_judgement=stages.clock_monitor.describe,
             quality_rows=stages.quality_rows,
             neighbours=stages.neighbours,
@@ -265,7 +269,8 @@ async def open_gateway(
         stack,
     )
     await features.begin()
-    certificates = certificate_reload(config, (web.reload_certificates, engine.reload_certificates), clock)
+    reloads = (web.reload_certificates, fronts.reload_certificates, engine.reload_certificates)
+    certificates = certificate_reload(config, reloads, clock)
     core_tasks = {
         **callers.tasks,
         **lifecycle.tasks,
@@ -273,6 +278,7 @@ async def open_gateway(
         **stages.tasks,
         **share.tasks,
         "ingest": pipeline.run,
+        "mqtt fronts": fronts.run,
         "certificates": certificates.run,
     }
     return Gateway(
@@ -281,7 +287,7 @@ async def open_gateway(
         stages=stages,
         share=share,
         pipeline=pipeline,
-        addresses=GatewayAddresses.of(engine, url, dict(sources.tcp_urls), features.address("viid")),
+        addresses=GatewayAddresses.of(engine, url, fronts.url, dict(sources.tcp_urls), features.address("viid")),
         features=features,
         tasks={**owned(core_tasks), **features.tasks},
     )

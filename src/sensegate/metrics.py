@@ -57,6 +57,13 @@ NODE_NONCONFORMANT = Counter(
     ["node", "mark"],
     registry=REGISTRY,
 )
+MQTT_CONNECTIONS = Gauge("sensegate_mqtt_connections", "Open MQTT connections, by front.", ["front"], registry=REGISTRY)
+MQTT_QUEUED = Gauge(
+    "sensegate_mqtt_queued_bytes",
+    "Bytes of MQTT messages that are taken and not yet stored, by front.",
+    ["front"],
+    registry=REGISTRY,
+)
 COMMANDS = Counter("sensegate_commands", "Messages sent to devices (requests for a birth).", registry=REGISTRY)
 TASKS = Counter("sensegate_tasks", "Tasks of devices, by outcome.", ["outcome"], registry=REGISTRY)
 PERMISSION_DENIED = Counter(

@@ -11,6 +11,7 @@ import pytest
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, Scope, scope
+from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.control import tasks as module
@@ -33,6 +34,7 @@ class AnyTask(TaskingCapabilities):
     """Every device has every task."""
 
     confirm: Confirmation | None = None
+    role = Role.COUNTY_OPERATOR
 
     def __init__(self) -> None:
         """Know no profiles."""
@@ -41,7 +43,8 @@ class AnyTask(TaskingCapabilities):
         return []
 
     def command_for(self, device: Device, task: str, parameters: Mapping[str, Scalar]) -> Command:
-        return Command(task, device.profile, dict(parameters), (f"{device.id}/down",), b"x", confirm=self.confirm)
+        topics = (f"{device.id}/down",)
+        return Command(task, device.profile, dict(parameters), topics, b"x", confirm=self.confirm, role=self.role)
 
     def confirms(self, confirm: Confirmation, value: float, text: str | None) -> bool:
         return True
@@ -141,6 +144,47 @@ async def test_an_order_tells_a_device_each_of_its_tasks() -> None:
     for number, one in enumerate(tellings):
         await emergency._command(again, one, one.parameters, "task", str(number))
     assert len(list(world.tasks.list(ADMIN))) == 4
+
+
+async def test_an_order_tells_devices_no_more_than_its_giver_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that needs a higher role is refused as a step; given by who has the role it is told."""
+    world = await made()
+    monkeypatch.setattr(AnyTask, "role", Role.PROVINCE_OPERATOR)
+    modes = ModeRegistry(MemoryBucket(), world.trail, world.clock)
+    emergency = ModeOrderExecutor(modes, world.tasking, world.devices, world.clock, cast("EmergencyGrants", None))
+    city = Principal("city", Role.CITY_OPERATOR, scope("4401"))
+    for giver, told in ((city, 0), (Principal("province", Role.PROVINCE_OPERATOR, scope("44")), 2)):
+        plan = ModePlan(name=giver.id, title="t", place=Scope("4401"), tasks=(EmergencyCommand("acme/meter", "blink"),))
+        written = await modes.write(plan, by=giver, revision=0)
+        await modes.approve(giver.id, by=ADMIN, revision=written.revision)
+        await emergency._advance(await modes.order(giver.id, by=giver, hours=1, reason="r"))
+        (order,) = [order for order in modes.orders(ADMIN) if order.by == giver.id]
+        assert order.steps[0].count == told, order.steps
+        assert ("requires the role province_operator" in order.steps[0].problem) is (told == 0)
+    assert len(list(world.tasks.list(ADMIN))) == 2
+
+
+async def test_nobody_approves_their_own_plan_with_a_token_of_their_own() -> None:
+    """Also by way of a token that such a token made; a token of somebody else may."""
+    world = await made()
+    tokens = Tokens(MemoryBucket(), world.trail, world.clock)
+    modes = ModeRegistry(MemoryBucket(), world.trail, world.clock, person_behind=tokens.person_behind)
+    li, wang = (Principal(f"person:{name}", Role.CITY_OPERATOR, scope("4401"), person=True) for name in ("li", "wang"))
+
+    async def token(by: Principal) -> Principal:
+        return tokens.verify((await tokens.create(Role.CITY_OPERATOR, Scope("4401"), by=by))[0])
+
+    own, others = await token(li), await token(wang)
+    further = await token(own)
+    for number, author in enumerate((li, own, further)):
+        plan = ModePlan(name=f"p{number}", title="t", place=Scope("4401"), shed=("illuminance",))
+        written = await modes.write(plan, by=author, revision=0)
+        for approver in (li, own, further):
+            with pytest.raises(PermissionDenied, match="their own plans"):
+                await modes.approve(plan.name, by=approver, revision=written.revision)
+        approved = await modes.approve(plan.name, by=others, revision=written.revision)
+        assert approved.approved_by == others.id
+    assert tokens.person_behind("x") == "x"
 
 
 async def test_ended_tasks_are_forgotten_some_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

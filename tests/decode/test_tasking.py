@@ -143,7 +143,7 @@ def test_a_good_one(tmp_path: Path) -> None:
         ("{n:u16be}", "{n}", "needs a size in bytes"),
         ('hex: "01', 'hex: "1', "not hex"),
         ('hex: "01 {n:u16be} ff"', 'text: "a"', "is not used"),
-        ('hex: "01 {n:u16be} ff"', 'text: "{n}"\n    json: {"a": 1}', "as one of json, text and hex"),
+        ('hex: "01 {n:u16be} ff"', 'text: "{n}"\n    json: {"a": 1}', "as one of json, text, hex and data"),
         (", range: [1, 600]", "", "needs a range"),
         ("range: [1, 600]", "range: [6, 1]", "above the upper bound"),
         ("unit: s", "unit: sec", "unit"),

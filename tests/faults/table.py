@@ -100,7 +100,7 @@ STANDING = (
         "kills of gateway, server, both, link, a replaced worker, under load",
         "0 lost, 0 doubled, books balance",
         (
-            "ledger/test_kills.py::test_thirty_kills_lose_and_double_nothing",
+            "ledger/test_kills.py::test_kills_lose_and_double_nothing",
             "ledger/test_video.py::test_a_few_kills_lose_and_double_no_vehicle",
             "bus/test_engine.py::test_a_killed_server_is_started_again_with_everything_it_had",
         ),

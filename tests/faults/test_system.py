@@ -21,6 +21,7 @@ import pytest
 from sensegate import flow
 from sensegate.bus.addresses import GatewayAddresses
 from sensegate.clock import SystemClock
+from sensegate.config import WebConfig
 from sensegate.web.client import GatewayClient
 from tests.conftest import eventually
 from tests.live.site import config_of, reading
@@ -31,9 +32,10 @@ long = pytest.mark.skipif(not os.environ.get("SENSEGATE_SOAK"), reason="takes lo
 
 
 def config_file(directory: Path) -> Path:
-    """Write the configuration of a node."""
+    """Write the configuration of a node, at which one address may take all connections."""
     file = directory / "node.yaml"
-    file.write_bytes(msgspec.yaml.encode(config_of(directory / "node")))
+    web = WebConfig(connections_per_address_max=WebConfig().connections_max)
+    file.write_bytes(msgspec.yaml.encode(config_of(directory / "node", web=web)))
     return file
 
 

@@ -24,7 +24,7 @@ from msgspec import structs
 from sensegate.bus.addresses import GatewayAddresses
 from sensegate.bus.free_ports import free_port
 from sensegate.clock import SystemClock
-from sensegate.config import Config, EngineConfig, WebConfig
+from sensegate.config import Config, EngineConfig, ListenConfig, MqttConfig, WebConfig
 from sensegate.config.viid import ViidConfig, ViidSubordinateConfig, ViidSuperiorConfig
 from sensegate.video.formats.viid_responses import format_beijing
 from sensegate.viid.client import ViidClient
@@ -155,7 +155,8 @@ async def row(directory: Path) -> AsyncIterator[Row]:
         password = (await made.top.device(MIDDLE, "44", profile="sensegate/viid")).password
         middle = structs.replace(
             config_of(directory / "middle", "44", profiles=profiles),
-            engine=EngineConfig(port=ports["nats"], mqtt_port=ports["mqtt"]),
+            engine=EngineConfig(port=ports["nats"]),
+            listen=ListenConfig(mqtt=MqttConfig(port=ports["mqtt"], processes=0)),
             web=WebConfig(port=ports["http"]),
             viid=ViidConfig(
                 server_id=MIDDLE,

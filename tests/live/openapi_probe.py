@@ -15,7 +15,7 @@ import msgspec
 
 from sensegate.authority.scope import Principal, Role, has_right, scope
 from sensegate.flow import ROUTES
-from tests.live.matrix import ASKS, CANARY, PASSED, Ask, World, plain
+from tests.live.matrix import ASKS, CANARY, PASSED, Ask, World, plain, profile
 
 PUBLIC = frozenset(
     {
@@ -291,4 +291,100 @@ TAKEOVERS = (
         "/api/v1/emergency-plans",
     ),
     Takeover("POST", "/api/v1/bundles", {"name": CANARY, "title": "mine", "feeds": ["of-4403"]}, "/api/v1/bundles"),
+)
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """A request of the caller about its own things that names another one in its body or query."""
+
+    method: str
+    path: str
+    body: Any = None
+    query: dict[str, str] = {}
+    headers: dict[str, str] = {}
+    undo: str = ""
+    """Path that is deleted after each request."""
+
+
+_MINE = "sensegate/plain"
+_OWN_VERSION = "/api/v1/profiles/acme/of-4403/versions/1"
+REFERENCES = (
+    Reference("POST", "/api/v1/devices", {"id": "r-1", "division": "440305", "profile": _MINE, "gateway": "<device>"}),
+    Reference("PATCH", "/api/v1/devices/of-4403", {"gateway": "<device>"}, headers={"If-Match": "own"}),
+    Reference("PATCH", "/api/v1/devices/of-4403", {"asset": "<device>-asset"}, headers={"If-Match": "own"}),
+    Reference("POST", "/api/v1/moves", {"device": "<device>", "target": "4403", "division": "440305"}),
+    Reference("POST", "/api/v1/feeds", {"name": "r-<n>", "divisions": ["440305"], "departments": ["<device>"]}),
+    Reference("POST", "/api/v1/tokens", {"role": "subscriber", "scope": "4403", "feeds": ["<feed>"]}),
+    Reference("POST", "/api/v1/webhooks", {"feed": "<feed>", "url": "https://198.51.100.7/x"}),
+    Reference("POST", "/api/v1/applications", {"feeds": ["<feed>"], "purpose": "p", "legal_basis": "l"}),
+    Reference("POST", "/api/v1/applications", {"bundle": "<bundle>", "purpose": "p", "legal_basis": "l"}),
+    Reference(
+        "POST",
+        "/api/v1/applications",
+        {"feeds": ["shared"], "subscriber": "<token>", "purpose": "p", "legal_basis": "l"},
+    ),
+    Reference("POST", "/api/v1/bundles", {"name": "r-<n>", "title": "t", "feeds": ["<feed>"]}),
+    Reference("POST", "/api/v1/bundles", {"name": "r-<n>", "title": "t", "feeds": ["ref-4403", "<feed>"]}),
+    Reference(
+        "PUT",
+        "/api/v1/emergency-plans/r-<n>",
+        {"title": "t", "place": "440305/police", "grants": [{"feed": "<feed>", "subscriber": "<token>"}]},
+    ),
+    Reference("POST", "/api/v1/mode-orders", {"plan": "<plan>", "hours": 1, "reason": "x", "place": "440305"}),
+    Reference("POST", f"{_OWN_VERSION}/canary", {"devices": ["<device>"], "target": "4403"}),
+    Reference(
+        "POST",
+        f"{_OWN_VERSION}/shadow",
+        {"devices": ["<device>"], "target": "4403"},
+        undo="/api/v1/profiles/acme/of-4403/shadow",
+    ),
+    Reference("POST", "/api/v1/profiles/sensegate/plain/redecode", {"devices": ["<device>"], "target": "4403"}),
+    Reference(
+        "POST", "/api/v1/profiles/acme/of-4403/diff", {"a": 0, "b": 1, "devices": ["<device>"], "target": "4403"}
+    ),
+    Reference("GET", "/api/v1/feeds/ref-4403/records", query={"device": "<device>"}),
+    Reference("GET", "/api/v1/feeds/ref-4403/latest", query={"device": "<device>"}),
+    Reference("GET", "/api/v1/ledger", query={"by": "device", "device": "<device>"}),
+    Reference("GET", "/api/v1/quality", query={"device": "<device>"}),
+    Reference("GET", "/api/v1/quarantine", query={"device": "<device>"}),
+    Reference("GET", "/api/v1/usage", query={"token": "<token>"}),
+    Reference("GET", "/api/v1/usage", query={"feed": "<feed>"}),
+    Reference("GET", "/api/v1/subscribers", query={"feed": "<feed>"}),
+)
+
+
+async def of_another_city(world: World) -> str:
+    """Make things of 4403; return the token of its operator."""
+    city, _ = await world.site.token("city_operator", "4403", name="reference")
+    await world.make("POST", "/api/v1/devices", {"id": "of-4403", "division": "440305", "profile": _MINE}, city)
+    await world.make("POST", "/api/v1/feeds", {"name": "ref-4403", "divisions": ["4403"]}, city)
+    await world.make("POST", "/api/v1/profiles/acme/of-4403/versions", {"text": profile("of-4403")}, city)
+    for device in (world.names["device"], "somewhere"):
+        # Assets that are taken: by a device of another city, and by none.
+        await world.site.ask("PATCH", f"/api/v1/devices/{device}", json={"asset": f"{device}-asset"})
+    return city
+
+
+async def reference_fault(world: World, city: str, reference: Reference) -> str:
+    """Ask for a thing that there is elsewhere and for one that there is not; return how the answers differ."""
+    answers = []
+    for names in (world.names, world.absent):
+        headers = dict(reference.headers)
+        if "If-Match" in headers:
+            row = (await world.site.ask("GET", reference.path, city)).body
+            headers["If-Match"] = f'"{row["revision"]}"'
+        body = world.filled(msgspec.json.encode(reference.body).decode(), names)
+        query = {key: world.filled(value, names) for key, value in reference.query.items()}
+        more = {} if reference.body is None else {"json": msgspec.json.decode(body)}
+        path = world.filled(reference.path, names)
+        answer = await world.site.ask(reference.method, path, city, params=query, headers=headers, **more)
+        if reference.undo:
+            await world.site.ask("DELETE", reference.undo, city)
+        told = plain(msgspec.json.encode(answer.body).decode() if not isinstance(answer.body, bytes) else "", names)
+        answers.append((answer.status, _NEW.sub("", told)))
+    return "" if answers[0] == answers[1] else f"{reference}:\n  {answers[0]}\n  {answers[1]}"
+
+
+_NEW = re.compile(
+    r'"(id|token|name|revision|expires|created|started|since|until|deadline|secret|number|source)": ?("[^"]*"|\d+),?'
 )

@@ -17,7 +17,17 @@ import structlog
 from sensegate import flow
 from sensegate.bus.addresses import GatewayAddresses
 from sensegate.clock import Clock
-from sensegate.config import Config, IngestConfig, NodeUserConfig, StoreConfig, TimeConfig, UplinkConfig, WebConfig
+from sensegate.config import (
+    Config,
+    IngestConfig,
+    ListenConfig,
+    MqttConfig,
+    NodeUserConfig,
+    StoreConfig,
+    TimeConfig,
+    UplinkConfig,
+    WebConfig,
+)
 from sensegate.config.people import EgressConfig
 from tests.live.phone import Phone
 
@@ -57,6 +67,8 @@ def config_of(
         web=web or WebConfig(),
         time=TimeConfig(),
         egress=egress or EgressConfig(),
+        # In a process of its own the front is what test_front.py looks at; here it would cost each start a second.
+        listen=ListenConfig(mqtt=MqttConfig(processes=0)),
         log_level="error",
     )
 

@@ -34,7 +34,7 @@ from sensegate.bus import columns, raw
 from sensegate.bus.addresses import GatewayAddresses
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.ledger import Ledger
-from sensegate.config import Config, EngineConfig, IngestConfig, NodeUserConfig, UplinkConfig
+from sensegate.config import Config, EngineConfig, IngestConfig, ListenConfig, NodeUserConfig, UplinkConfig
 from sensegate.config.viid import ViidConfig, ViidSuperiorConfig
 from sensegate.decode.profiles import ProfileSet, any_video_profile
 from sensegate.share import records
@@ -144,6 +144,7 @@ async def gateway(
         config_of(directory / "run", profiles=(str(PLAIN), *map(str, PROFILES))),
         ingest=IngestConfig(rate_per_device_s=100_000.0),
         engine=EngineConfig(encryption=encryption),
+        listen=ListenConfig(),  # a front of its own process, which stores while the gateway is stopped
         viid=ViidConfig(server_id=SERVER, requests_per_s=100_000.0, superiors=(above,)),
         uplink=uplink or UplinkConfig(),
         log_level="debug",

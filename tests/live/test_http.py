@@ -94,7 +94,7 @@ async def test_slow_heads_and_bodies(tmp_path_factory: pytest.TempPathFactory) -
 
 async def test_connections_beyond_the_cap(tmp_path_factory: pytest.TempPathFactory) -> None:
     """They get 503 at once; when one hangs up, the next is served."""
-    web = WebConfig(connections_max=5)
+    web = WebConfig(connections_max=5, connections_per_address_max=5)
     async with running(config_of(tmp_path_factory.mktemp("cap"), web=web)) as site:
         place = urlsplit(site.addresses.http)
         held = [await asyncio.open_connection(place.hostname, place.port) for _ in range(5)]

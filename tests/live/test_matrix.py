@@ -145,6 +145,18 @@ async def test_planted_holes_are_found_by_the_probe(world: World, monkeypatch: p
     assert await openapi_probe.filter_fault(world, listed, city)
 
 
+@in_one_loop
+async def test_naming_a_thing_elsewhere_tells_nothing(world: World) -> None:
+    """In bodies and filters of requests about one's own things: as if what is elsewhere were not there."""
+    city = await openapi_probe.of_another_city(world)
+    faults = [
+        fault
+        for reference in openapi_probe.REFERENCES
+        if (fault := await openapi_probe.reference_fault(world, city, reference))
+    ]
+    assert not faults, "\n".join(faults)
+
+
 MINE, THEIRS, NOBODY = "44030500001190000001", "44010600001190000001", "44010600001190000002"
 
 
@@ -161,6 +173,10 @@ async def test_a_name_in_use_elsewhere_is_not_taken_over(world: World) -> None:
         assert not {"440106", "one office"} & set(re.findall(r"[\w ]+", str(answer.body))), (takeover, answer)
         after = (await world.site.ask("GET", takeover.list_path)).body["rows"]
         assert [row for row in listed if row not in after] == [], takeover
+    await world.make("POST", "/api/v1/bundles", {"name": "taken", "title": "t", "feeds": [CANARY]})
+    taken = await world.site.ask("POST", "/api/v1/bundles", city, json={"name": "taken", "feeds": ["of-4403"]})
+    assert taken.status == 409
+    assert CANARY not in str(taken.body), "the feeds of a bundle that it cannot see"
 
 
 @in_one_loop

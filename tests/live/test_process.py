@@ -14,7 +14,8 @@ import pytest
 
 from sensegate.bus.addresses import GatewayAddresses
 from sensegate.bus.free_ports import free_port
-from sensegate.config import EngineConfig, WebConfig
+from sensegate.bus.server_conf import EngineState
+from sensegate.config import EngineConfig, ListenConfig, MqttConfig, WebConfig
 from tests.bus.devices import alive
 from tests.conftest import eventually
 from tests.live.site import config_of
@@ -36,11 +37,12 @@ async def sockets(kind: str, pids: set[int]) -> set[tuple[str, int]]:
 
 @pytest.mark.parametrize("division", ["4401", "44"])
 async def test_nothing_listens_beyond_the_configuration(tmp_path: Path, division: str) -> None:
-    """Gateway and engine listen on the three addresses configured, nothing else, no UDP; SIGTERM ends both."""
+    """Gateway and engine listen on the addresses configured, the engine behind the front; SIGTERM ends both."""
     ports = {name: free_port() for name in ("http", "mqtt", "nats")}
     config = msgspec.structs.replace(
         config_of(tmp_path / "store", division),
-        engine=EngineConfig(port=ports["nats"], mqtt_port=ports["mqtt"]),
+        engine=EngineConfig(port=ports["nats"]),
+        listen=ListenConfig(mqtt=MqttConfig(port=ports["mqtt"], processes=0)),
         web=WebConfig(port=ports["http"]),
     )
     file = tmp_path / "config.yaml"
@@ -55,8 +57,10 @@ async def test_nothing_listens_beyond_the_configuration(tmp_path: Path, division
         assert run.pid == process.pid
         expected = {("127.0.0.1", port) for port in ports.values()}
         assert {("127.0.0.1", urlsplit(url).port) for url in (run.http, run.mqtt, run.nats)} == expected
-        assert await sockets("t", {run.pid}) == {("127.0.0.1", ports["http"])}
-        assert await sockets("t", {run.engine_pid}) == {("127.0.0.1", ports["mqtt"]), ("127.0.0.1", ports["nats"])}
+        assert await sockets("t", {run.pid}) == {("127.0.0.1", ports["http"]), ("127.0.0.1", ports["mqtt"])}
+        engine = msgspec.json.decode((tmp_path / "store" / "engine" / "engine.json").read_bytes(), type=EngineState)
+        behind = {("127.0.0.1", engine.mqtt_port), ("127.0.0.1", ports["nats"])}
+        assert await sockets("t", {run.engine_pid}) == behind
         assert await sockets("u", {run.pid, run.engine_pid}) == set()
         command = Path(f"/proc/{run.engine_pid}/cmdline").read_bytes() + Path(f"/proc/{run.pid}/cmdline").read_bytes()
         written = next((tmp_path / "store/engine").glob("*.conf")).read_bytes()

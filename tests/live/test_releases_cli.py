@@ -88,7 +88,7 @@ async def test_from_a_file_to_a_release_and_back(shell: Shell) -> None:
     assert "in force: version 1 in 4401" in await shell.good("rollback", "acme/th", "-m", "tenths after all")
     row = await shell.json("redecode", "acme/th", "--since", "1h")
     assert (row["state"], row["messages"], row["revised"], row["equal"]) == ("done", 3, 1, 2)
-    assert "is done" in await shell.good("redecode", "acme/th", "--device", "shell-2", "--what", "raw")
+    assert "is done" in await shell.good("redecode", "acme/th", "--device", "shell-2", "--selection", "raw")
 
 
 async def test_a_shadow_from_the_command_line(shell: Shell) -> None:

@@ -30,7 +30,7 @@ from sensegate.authority.chain import SignedHead, check_export
 from sensegate.bus.addresses import GatewayAddresses
 from sensegate.bus.free_ports import free_port
 from sensegate.bus.ledger import ACCEPTED
-from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig, WebConfig
+from sensegate.config import Config, EngineConfig, ListenConfig, MqttConfig, NodeUserConfig, UplinkConfig, WebConfig
 from sensegate.config.sites import CentreConfig, PeerConfig
 from sensegate.failover import terms
 from sensegate.failover.standby import TAIL_FILE
@@ -172,7 +172,8 @@ def configs(directory: Path, *, automatic: bool = False) -> tuple[Config, Config
         made.append(
             msgspec.structs.replace(
                 msgspec.structs.replace(config_of(directory / f"centre{number}", "44"), log_level="info"),
-                engine=EngineConfig(port=nats, mqtt_port=mqtt),
+                engine=EngineConfig(port=nats),
+                listen=ListenConfig(mqtt=MqttConfig(port=mqtt, processes=0)),
                 web=WebConfig(port=http),
                 nodes=() if automatic else (NodeUserConfig(division="4401", secret_file=str(directory / "node")),),
                 peer=PeerConfig(

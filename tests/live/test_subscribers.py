@@ -218,8 +218,6 @@ SUBSCRIBER_MAY_NOT = [
     ("GET", "/api/v1/devices/ours-env"),
     ("POST", "/api/v1/devices/ours-env/rotate"),
     ("DELETE", "/api/v1/devices/ours-env"),
-    ("GET", "/api/v1/divisions"),
-    ("GET", "/api/v1/profiles"),
     ("GET", "/api/v1/nodes"),
     ("GET", "/api/v1/ledger"),
     ("GET", "/api/v1/quality"),

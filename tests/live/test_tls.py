@@ -28,7 +28,16 @@ from sensegate.bus.engine import Engine
 from sensegate.bus.free_ports import free_port
 from sensegate.cli import app
 from sensegate.clock import SystemClock
-from sensegate.config import Config, EngineConfig, NodeUserConfig, TlsConfig, UplinkConfig, WebConfig
+from sensegate.config import (
+    Config,
+    EngineConfig,
+    ListenConfig,
+    MqttConfig,
+    NodeUserConfig,
+    TlsConfig,
+    UplinkConfig,
+    WebConfig,
+)
 from sensegate.config.people import OidcConfig, OidcRule
 from sensegate.config.sites import CentreConfig, PeerConfig
 from sensegate.errors import ConfigError, EngineError, PermissionDenied, Untrusted
@@ -588,7 +597,8 @@ async def test_every_listener_by_ipv6(lab: Lab, tmp_path: Path) -> None:
     config = replace(
         config_of(tmp_path / "node"),
         web=WebConfig(host="::1", tls=lab.tls()),
-        engine=EngineConfig(host="::1", mqtt_host="::1", tls=lab.tls()),
+        engine=EngineConfig(host="::1", tls=lab.tls()),
+        listen=ListenConfig(mqtt=MqttConfig(host="::1", processes=0)),
     )
     async with running(config) as site:
         assert {urlsplit(url).hostname for url in (site.addresses.http, site.addresses.mqtt, site.addresses.nats)} == {

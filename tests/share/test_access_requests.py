@@ -532,6 +532,21 @@ async def test_what_becomes_core_is_given_no_more(made: AccessBench) -> None:
     assert made.admission().grant_id == grant.id
 
 
+async def test_an_order_does_not_tell_of_feeds_elsewhere(made: AccessBench) -> None:
+    """A grant for a feed without a part in the order's place fails as for no feed at all."""
+    place = scope("4403")
+    told = set()
+    for name in ("air", "nothing"):
+        wanted = EmergencyGrant(name, "second")
+        plan = ModePlan(name="p", title="p", place=place, grants=(wanted,))
+        order = ModeOrder(id="o", plan=plan, place=place, since=NOW, until=NOW + DAY_US, reason="x", by="owner")
+        with pytest.raises(NotFound) as why:
+            await EmergencyGrants(made.grants, made.feeds, made.clock).open(order, wanted)
+        told.add(str(why.value).replace(name, "*"))
+    assert len(told) == 1
+    assert not list(made.grants.records)
+
+
 async def test_a_name_is_free_again_also_when_the_mark_of_its_deletion_is_gone(made: AccessBench) -> None:
     """The store forgets deletions after some days, a process that lives longer does not; what is there still is."""
     entry = made.catalogue.find("free")

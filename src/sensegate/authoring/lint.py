@@ -7,6 +7,7 @@ profile and from its decoded examples; nothing is guessed about the device.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -267,9 +268,14 @@ def _names(reading: ReadingRule) -> Iterator[str]:
             yield _without_condition(name.replace("{channel}", word))
 
 
+_CONDITION = re.compile(r"\[(?!\d+\]).*=")
+"""Start of the condition on an element: not an index of a list."""
+
+
 def _without_condition(name: str) -> str:
     """Return the name of a reading without the condition on its element."""
-    return name.partition("[")[0] if "=" in name.partition("[")[2] else name
+    condition = _CONDITION.search(name)
+    return name[: condition.start()] if condition is not None else name
 
 
 def _fields(rule: MessageRule) -> set[str]:

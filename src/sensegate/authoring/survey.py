@@ -118,7 +118,7 @@ def _shape(learned: LearnedShape) -> ShapeSummary:
         min(received),
         max(received),
         interval_s(learned),
-        sorted({member.guess.property for member in learned.recognised}),
+        sorted({member.guess.property for member in learned.recognised if not member.guess.fragment}),
         len(learned.unrecognised),
         learned.group.port,
         learned.group.maker,

@@ -24,6 +24,7 @@ from nats.aio.msg import Msg
 from sensegate import metrics
 from sensegate.authority.certificates import common_name
 from sensegate.authority.connections import DeviceConnections
+from sensegate.authority.credentials import Proof
 from sensegate.authority.devices import Devices, StoredDevice
 from sensegate.authority.jwt import AuthRequest, CalloutSigner, Permissions, decode_request
 from sensegate.authority.refusals import DeniedOperation, RefusalAlarm, Refusals
@@ -32,6 +33,7 @@ from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.authority.topics import subject_of
 from sensegate.authority.trail import Trail
 from sensegate.bus import api, server_conf
+from sensegate.bus.client_facts import PREFIX, FactsVerifier, key_of
 from sensegate.bus.engine import Connection, Violation
 from sensegate.bus.server_log import mask_free_text
 from sensegate.clock import Clock
@@ -148,7 +150,8 @@ class Callout:
         self._guests: tuple[GuestOf, ...] = ()
         self._signer = CalloutSigner(server.issuer_seed)
         self._open = DeviceConnections(server, ACCOUNT, clock)
-        self._renewals = Renewals(devices, self._open.close, clock)
+        self._renewals = Renewals(devices, self._close, clock)
+        self._facts = FactsVerifier(key_of(server.issuer_seed))
         self._client: Client | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._checks: set[asyncio.Task[None]] = set()
@@ -156,6 +159,8 @@ class Callout:
         self.refusals = Refusals(clock)
         self.admitted = 0
         """Connections let in since the process began."""
+        self.on_close: list[Callable[[str], None]] = []
+        """Called with each user whose connections are to be closed, for connections that others hold."""
 
     async def start(self, guests: Sequence[GuestOf] = ()) -> None:
         """Begin to answer; before it returns, connections of devices disabled meanwhile are closed.
@@ -201,15 +206,59 @@ class Callout:
 
     def close(self, user: str) -> None:
         """Close a device's connections; whether it may come again is asked when it does."""
-        self._open.close(user)
+        self._close(user)
+
+    def _close(self, user: str, *, for_good: bool = False) -> None:
+        self._open.close(user, for_good=for_good)
+        for listener in self.on_close:
+            listener(user)
+
+    def topics(self, device: Device) -> tuple[list[str], list[str]]:
+        """Return topic filters that a device's connection may publish to, and those it may subscribe to.
+
+        They are its own and those of the devices behind it.
+        """
+        publish: dict[str, None] = {}
+        subscribe: dict[str, None] = {}
+        for granted in self._granted(device):
+            up, down = self._topics_of(granted)
+            if len(publish) + len(subscribe) + len(up) + len(down) > TOPICS_MAX:
+                _log.error("too many topics for one connection; the rest is refused", device=device.id, most=TOPICS_MAX)
+                break
+            publish |= dict.fromkeys(up)
+            subscribe |= dict.fromkeys(down)
+        return list(publish), list(subscribe)
+
+    def _granted(self, device: Device) -> list[Device]:
+        """Return a device and those behind it, as far as they may publish over its connection."""
+        behind = (self._devices.record(at) for at in self._devices.children(device.id) if self._devices.enabled[at])
+        # One that stands behind several may do over this connection what it may through this gateway alone.
+        return [device, *(replace(child, gateway=device.id) for child in behind)]
+
+    def authenticate(self, user: str, password: str, common_name: str, address: str) -> tuple[Device, Proof] | None:
+        """Return a device that may connect, with the proof of its credential; None: it is refused, and counted.
+
+        Args:
+            user: the user name.
+            password: the password.
+            common_name: common name of the certificate shown; empty: none was shown.
+            address: where it connects from.
+        """
+        verified = self._devices.verify(user, password)
+        named = common_name if self._devices.index.find_id(common_name) >= 0 else ""
+        if verified is not None and named in ("", verified[0].id):
+            self.admitted += 1
+            return verified
+        other = f"the certificate shown is that of device {named}"
+        why = self._why_not(user) if verified is None else other
+        self.refusals.add(user, DeniedOperation.CONNECT, why, address=address)
+        return None
 
     def rights(self, device: Device) -> Permissions:
         """Return what a device's connection may do: its own topics and those of the devices behind it."""
         publish: dict[str, None] = {}
         subscribe: dict[str, None] = {}
-        behind = (self._devices.record(at) for at in self._devices.children(device.id) if self._devices.enabled[at])
-        # One that stands behind several may do over this connection what it may through this gateway alone.
-        for granted in (device, *(replace(child, gateway=device.id) for child in behind)):
+        for granted in self._granted(device):
             up, down = self._topics_of(granted)
             try:
                 more_up, more_down = [subject_of(topic) for topic in up], [subject_of(topic) for topic in down]
@@ -231,6 +280,12 @@ class Callout:
         except EngineError as why:
             _log.error("auth callout", error=str(why))
             return
+        if not asked.connect_opts.password.startswith(PREFIX):
+            await self._decide(message, asked)
+        elif unwrapped := await self._asked_by_front(message, asked):
+            await self._decide(message, unwrapped)
+
+    async def _decide(self, message: Msg, asked: AuthRequest) -> None:
         user, client = asked.connect_opts.user, asked.client_info
         if await self._asked_as_guest(message, asked):
             return
@@ -255,6 +310,26 @@ class Callout:
         check = asyncio.create_task(self._contest(message, asked, device, proof.until, rival))
         self._checks.add(check)
         check.add_done_callback(self._checks.discard)
+
+    async def _asked_by_front(self, message: Msg, asked: AuthRequest) -> AuthRequest | None:
+        """Answer for a device that a front has admitted; for another client return what it asks through the front."""
+        user = asked.connect_opts.user
+        facts = self._facts.verify(asked.connect_opts.password, user, self._clock.now())
+        if facts is None:
+            await self._refuse(message, asked, "the facts of a front are forged, old or used")
+            return None
+        if not facts.is_device:
+            return replace(
+                asked,
+                connect_opts=replace(asked.connect_opts, password=facts.password),
+                client_info=replace(asked.client_info, host=facts.address, mqtt_id=facts.client_id),
+            )
+        at = self._devices.index.find_id(user)
+        if at < 0 or not self._devices.enabled[at]:
+            await self._refuse(message, asked, self._why_not(user))
+        else:
+            await self._admit(message, asked, self._devices.record(at), 0)
+        return None
 
     def _named(self, asked: AuthRequest) -> str:
         """Return the device that the certificate shown names; empty: none was shown, or it names none of ours."""
@@ -332,17 +407,17 @@ class Callout:
         if before is None:
             # A new device behind a gateway widens the gateway's rights.
             for gateway in after.device.gateways if after else ():
-                self._open.close(gateway)
+                self._close(gateway)
             return
         if after is None or not self._devices.enabled[at]:
             for user in users_of(before.device):
-                self._open.close(user, for_good=not before.device.gateway)
+                self._close(user, for_good=not before.device.gateway)
             return
         if _rights_differ(before.device, after.device):
             for user in {*users_of(before.device), *users_of(after.device)}:
-                self._open.close(user)
+                self._close(user)
         elif before.credentials.current != after.credentials.current and not after.credentials.previous_until:
-            self._open.close(device_id)
+            self._close(device_id)
 
     def _allowed(self, user: str) -> bool:
         at = self._devices.index.find_id(user)
@@ -361,10 +436,14 @@ class Callout:
             for violation in seen:
                 if violation.mqtt and violation.account in ("", ACCOUNT):
                     name = violation.user or violation.client_id
-                    at = self._devices.index.find_id(name)
-                    camera = at >= 0 and self._is_camera(self._devices.record(at))
-                    subject = mask_free_text(violation.subject) if camera else violation.subject
-                    self.refusals.add(name, DeniedOperation(violation.operation), subject, address=violation.address)
+                    self.note_refused(name, violation.operation, violation.subject, address=violation.address)
+
+    def note_refused(self, name: str, operation: str, subject: str, *, address: str, count: int = 1) -> None:
+        """Count refused operations on a subject; of a camera without the free text in it."""
+        at = self._devices.index.find_id(name)
+        camera = at >= 0 and self._is_camera(self._devices.record(at))
+        detail = mask_free_text(subject) if camera else subject
+        self.refusals.add(name, DeniedOperation(operation), detail, address=address, count=count)
 
     def _note(self, alarm: RefusalAlarm) -> None:
         if self._trail is None:

@@ -307,6 +307,11 @@ class Devices:
         previous = credentials_.previous_digest if self._clock.now() < credentials_.previous_until else b""
         return stored.device, [digest for digest in (credentials_.digest, previous) if digest]
 
+    def credentials(self, device_id: str) -> Credentials:
+        """Return the credentials of a device by canonical id; none where there is no such device."""
+        at = self.index.find_id(device_id)
+        return self._stored(at).credentials if at >= 0 else Credentials()
+
     def prove(self, user: str, password: str) -> Principal:
         """Authenticate a device as a caller, e.g. of the HTTP ingest.
 

@@ -65,8 +65,8 @@ class Refusals:
         """The newest alarms, at most `ALARMS_MAX`."""
         self.on_alarm: list[Callable[[RefusalAlarm], None]] = []
 
-    def add(self, device: str, kind: DeniedOperation, detail: str, *, address: str = "") -> None:
-        """Count a denied operation of a name; raise an alarm unless there was one recently."""
+    def add(self, device: str, kind: DeniedOperation, detail: str, *, address: str = "", count: int = 1) -> None:
+        """Count denied operations of a name; raise an alarm unless there was one recently."""
         name = device[:128]
         tally = self._tallies.get(name)
         if tally is None:
@@ -74,10 +74,10 @@ class Refusals:
             if len(self._tallies) > DEVICES_MAX:
                 self._tallies.popitem(last=False)
         self._tallies.move_to_end(name)
-        self.totals[kind] += 1
-        tally.counts[kind] += 1
-        tally.unreported[kind] += 1
-        metrics.PERMISSION_DENIED.labels(kind.value).inc()
+        self.totals[kind] += count
+        tally.counts[kind] += count
+        tally.unreported[kind] += count
+        metrics.PERMISSION_DENIED.labels(kind.value).inc(count)
         now = self._clock.now()
         reported_at = tally.reported_at.get(kind)
         if reported_at is None or now - reported_at >= ALARM_INTERVAL_S * 1e6:

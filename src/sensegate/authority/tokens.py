@@ -32,6 +32,7 @@ FEEDS_MAX = 100
 PRUNE_S = 3_600.0
 PRUNING = Principal("clock", Role.ADMIN, Scope("44"), name="ended tokens")
 """The actor in the trail when an ended token is removed."""
+_MAKERS_MAX = 100
 FIRST_START = "first-start"
 """Creator of the first tokens."""
 FIRST_ROLES = (Role.AUDITOR, Role.ADMIN)
@@ -127,6 +128,20 @@ class Tokens:
         if stored is None or stored.token.revoked or self._clock.now() >= stored.token.expires:
             raise PermissionDenied("the token has ended", authenticated=False)
         return principal_of(stored.token)
+
+    def person_behind(self, caller_id: str) -> str:
+        """Return the person who made a token, also by way of other tokens; the id itself if there is none known.
+
+        For decisions that need two people: a token of one's own is nobody else.
+        """
+        maker = caller_id
+        for _ in range(_MAKERS_MAX):
+            if maker.startswith("person:"):
+                return maker
+            if (stored := self._stored.find(maker)) is None:
+                break
+            maker = stored.token.created_by
+        return caller_id
 
     def get(self, token_id: str, by: Principal) -> Token:
         """Return a token. Raises `NotFound` if there is none in the caller's scope."""

@@ -8,16 +8,9 @@ from pathlib import Path
 import msgspec
 
 from sensegate.bus.engine import Engine
-from sensegate.bus.free_ports import url_host
 from sensegate.bus.process import write_private
 
 FILE = "run.json"
-
-
-def mqtt_url(engine: Engine) -> str:
-    """Return the address of the broker for devices; the engine must have started."""
-    info = engine.info
-    return f"mqtt://{url_host(info.mqtt_host)}:{info.mqtt_port}"
 
 
 class GatewayAddresses(msgspec.Struct, frozen=True):
@@ -34,10 +27,10 @@ class GatewayAddresses(msgspec.Struct, frozen=True):
     """Address of the GA/T 1400 listener; empty: there is none."""
 
     @classmethod
-    def of(cls, engine: Engine, http: str, tcp: dict[str, str], viid: str) -> GatewayAddresses:
+    def of(cls, engine: Engine, http: str, mqtt: str, tcp: dict[str, str], viid: str) -> GatewayAddresses:
         """Return the addresses of this process; its engine must have started."""
         info = engine.info
-        return cls(os.getpid(), info.pid, http, mqtt_url(engine), info.urls[0], tcp, viid)
+        return cls(os.getpid(), info.pid, http, mqtt, info.urls[0], tcp, viid)
 
     def save(self, directory: Path) -> None:
         """Write ``run.json``."""

@@ -16,7 +16,9 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from sensegate.bus import trust
 from sensegate.bus.inventory import AccountStreams
+from sensegate.config import EngineConfig
 from sensegate.errors import PermissionDenied, Unavailable, Untrusted
 
 _log = structlog.get_logger("bus")
@@ -28,6 +30,22 @@ def trust_certificate(cert_file: str) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=cert_file)
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def engine_context(config: EngineConfig) -> ssl.SSLContext | None:
+    """Return the TLS context of own connections to the engine; None: they use no TLS. Raises `ConfigError`."""
+    if config.url:
+        if "tls://" not in config.url:
+            return None
+        return trust.client_context(
+            "engine", ca_file=config.ca_file, cert_file=config.tls.cert_file, key_file=config.tls.key_file
+        )
+    if not config.tls.cert_file:
+        return None
+    context = trust_certificate(config.tls.cert_file)
+    if config.link_ca_file:
+        context.load_cert_chain(config.tls.cert_file, config.tls.key_file or None)
     return context
 
 

@@ -32,7 +32,7 @@ from sensegate.bus.connections import Connection, ServerConnections
 from sensegate.bus.encryption import StoreEncryption, open_encryption
 from sensegate.bus.free_ports import free_port, is_free, url_host
 from sensegate.bus.inventory import AccountStreams, Inventory
-from sensegate.bus.server_conf import EngineState, User, issuer_of, render
+from sensegate.bus.server_conf import LOOPBACK, EngineState, User, issuer_of, render
 from sensegate.bus.server_log import ServerLog, Violation
 from sensegate.bus.slots import CONNECTIONS_MAX, centre_password, centre_user, inbox_prefix
 from sensegate.bus.store_watch import StoreMonitor
@@ -52,7 +52,6 @@ _STABLE_S = 1.0
 _FAULT_RESTART_MAX_S = 60.0
 STORE_USERS = (User.GATEWAY, User.INTAKE, User.FEEDS)
 """Users of the accounts that store streams."""
-_LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
@@ -178,7 +177,7 @@ class Engine:
             self.inventory.load()
             return await self._connect_external()
         for key, host in (("engine.host", self._config.host), ("engine.mqtt_host", self._config.mqtt_host)):
-            if host not in _LOOPBACK and not self._config.tls.cert_file:
+            if host not in LOOPBACK and not self._config.tls.cert_file:
                 raise ConfigError(
                     f"{host} without TLS",
                     key=key,
@@ -347,19 +346,8 @@ class Engine:
 
     def _client_tls(self) -> ssl.SSLContext | None:
         """Return the TLS context of own connections; None: no TLS."""
-        config = self._config
-        if self._context is not None:
-            return self._context
-        if config.url:
-            if "tls://" not in config.url:
-                return None
-            self._context = trust.client_context(
-                "engine", ca_file=config.ca_file, cert_file=config.tls.cert_file, key_file=config.tls.key_file
-            )
-        elif config.tls.cert_file:
-            self._context = connect.trust_certificate(config.tls.cert_file)
-            if config.link_ca_file:
-                self._context.load_cert_chain(config.tls.cert_file, config.tls.key_file or None)
+        if self._context is None:
+            self._context = connect.engine_context(self._config)
         return self._context
 
     def reload_certificates(self) -> None:

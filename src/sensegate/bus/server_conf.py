@@ -22,6 +22,7 @@ from sensegate.bus.slots import (
 )
 from sensegate.config import EngineConfig, StoreConfig, TlsConfig
 
+LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 MIB = 1024**2
 NEWLINE = "\n"
 KEY_VARIABLE = "SENSEGATE_STORE_KEY"
@@ -135,6 +136,11 @@ def _rights(grant: SlotRights) -> str:
     return f"{{ publish: {_list(grant.publish)}, subscribe: {_list(grant.subscribe)} }}"
 
 
+def has_broker_tls(config: EngineConfig) -> bool:
+    """Return whether the server's MQTT listener, behind our fronts, uses TLS: beyond loopback."""
+    return bool(config.tls.cert_file) and config.mqtt_host not in LOOPBACK
+
+
 def render(
     config: EngineConfig,
     store: StoreConfig,
@@ -193,7 +199,7 @@ jetstream {{
 mqtt {{
   host: {_quoted(config.mqtt_host)}
   port: {state.mqtt_port}
-{_tls(config.tls, config.tls.ca_file)}  ack_wait: "30s"
+{_tls(config.tls, "") if has_broker_tls(config) else ""}  ack_wait: "30s"
   max_ack_pending: 1024
   reject_qos2_publish: true
   authorization {{ timeout: {CALLOUT_S} }}

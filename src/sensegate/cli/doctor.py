@@ -129,7 +129,7 @@ def ports(config: Config) -> Iterator[CheckResult]:
     running = _running(config)
     listeners = {
         "engine.port": (config.engine.host, config.engine.port),
-        "engine.mqtt_port": (config.engine.mqtt_host, config.engine.mqtt_port),
+        "listen.mqtt.port": (config.listen.mqtt.host, config.listen.mqtt.port),
         "web.port": (config.web.host, config.web.port),
     }
     if config.viid.server_id:

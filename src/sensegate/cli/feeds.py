@@ -13,7 +13,18 @@ from typing import Annotated, Any
 import typer
 from rich.cells import cell_len
 
-from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_list, tab_separated
+from sensegate.cli.output import (
+    DEFAULT_URL,
+    Json,
+    Token,
+    Url,
+    call,
+    console,
+    print_json,
+    print_list,
+    print_table,
+    tab_separated,
+)
 from sensegate.cli.times import Since, parse_time_or_now
 from sensegate.web.client import GatewayClient, ProblemResponse
 
@@ -183,6 +194,78 @@ def latest(
         "near": near,
     }
     call(url, token, _Tail(feed, form, _filled(query), limit, path="latest").follow)
+
+
+Begin = Annotated[
+    str, typer.Option("--from", metavar="TIME", help="Earliest phenomenon time: 24h, 30d (ago), or with a zone.")
+]
+End = Annotated[str, typer.Option("--to", metavar="TIME", help="Phenomenon time at which to end; default: now.")]
+
+
+@app.command()
+def history(
+    feed: Annotated[str, typer.Argument(help="Name of the feed.")],
+    *,
+    begin: Begin = "24h",
+    end: End = "",
+    property_: Annotated[
+        list[str] | None, typer.Option("--property", help="Standard name of a property; repeat for several.")
+    ] = None,
+    device: Annotated[list[str] | None, typer.Option(help="Device; repeat for several.")] = None,
+    descending: Annotated[bool, typer.Option("--desc", help="Print the latest first.")] = False,
+    form: Annotated[OutputFormat, typer.Option("--format", help="Format of the records.")] = OutputFormat.TABLE,
+    limit: Annotated[int, typer.Option(help="End after this number of records; 0: all.")] = 0,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+) -> None:
+    """Print readings of a period from the history, in the order of their time.
+
+    Example: sensegate feed history all --from 30d --device gz-air-1 --format csv
+    """
+    query = {
+        "from": begin,
+        "to": end,
+        "property": ",".join(property_ or ()),
+        "device": ",".join(device or ()),
+        "order": "desc" if descending else "",
+    }
+    call(url, token, _Tail(feed, form, _filled(query), limit, path="history").follow)
+
+
+@app.command()
+def aggregate(
+    feed: Annotated[str, typer.Argument(help="Name of the feed.")],
+    *,
+    begin: Begin = "24h",
+    end: End = "",
+    window: Annotated[str, typer.Option(help="Length of a window: 15m, 1h, 1d, 1w.")] = "1h",
+    by: Annotated[list[str] | None, typer.Option(help="Group by device or division; repeat for both.")] = None,
+    function: Annotated[list[str] | None, typer.Option(help="count, mean, p95, …; repeat for several.")] = None,
+    property_: Annotated[
+        list[str] | None, typer.Option("--property", help="Standard name of a property; repeat for several.")
+    ] = None,
+    device: Annotated[list[str] | None, typer.Option(help="Device; repeat for several.")] = None,
+    zone: Annotated[str, typer.Option(help="Time zone of days and weeks.")] = "Asia/Shanghai",
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    json_form: Json = False,
+) -> None:
+    """Print aggregates of each property by window of time, from the history.
+
+    Example: sensegate feed aggregate all --from 7d --window 1d --by division --function mean --function p95
+    """
+    query = {
+        "from": begin,
+        "to": end,
+        "window": window,
+        "by": ",".join(by or ()),
+        "functions": ",".join(function or ()),
+        "property": ",".join(property_ or ()),
+        "device": ",".join(device or ()),
+        "zone": zone,
+    }
+    rows = call(url, token, lambda remote: remote.get(f"/api/v1/feeds/{feed}/aggregate", **_filled(query)))["rows"]
+    print_table(rows, tuple(rows[0]) if rows else ("property",), json_form=json_form)
 
 
 def _filled(query: Mapping[str, str]) -> dict[str, str]:

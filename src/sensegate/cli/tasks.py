@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 
 COLUMNS = ("id", "device", "task", "parameters", "state", "sends", "sent", "ended", "by")
-ENDED = ("done", "expired", "cancelled")
+ENDED = ("done", "failed", "expired", "cancelled")
 POLL_S = 0.3
 DeviceId = Annotated[str, typer.Argument(help="Device id.", metavar="DEVICE")]
 TaskId = Annotated[str, typer.Argument(help="Task id.", metavar="TASK")]

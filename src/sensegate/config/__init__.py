@@ -16,6 +16,7 @@ from sensegate.config.gateway import (
     UplinkConfig,
     WebConfig,
 )
+from sensegate.config.mqtt import MqttConfig
 from sensegate.config.reading import line_of, load, parse, read_secret
 from sensegate.config.reference import reference, settings
 
@@ -26,6 +27,7 @@ __all__ = [
     "ExternalBrokerConfig",
     "IngestConfig",
     "ListenConfig",
+    "MqttConfig",
     "NodeUserConfig",
     "ScriptsConfig",
     "StoreConfig",

@@ -12,6 +12,7 @@ import msgspec
 from sensegate.config import builtin
 from sensegate.config.cameras import CameraConfig
 from sensegate.config.history import HistoryConfig
+from sensegate.config.mqtt import MqttConfig
 from sensegate.config.people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, ReturnsConfig, SharingConfig
 from sensegate.config.setting import ConfigRecord, doc
 from sensegate.config.sites import CentreConfig, NodeQuotaConfig, PeerConfig
@@ -25,7 +26,7 @@ class StoreConfig(ConfigRecord, frozen=True):
     intake_bytes: Annotated[
         int,
         doc(
-            "size limit of the broker's store; when full, devices get no PUBACK and have to wait",
+            "size limit of INTAKE; when full, devices get no PUBACK and have to wait",
             least=1024**2,
             most=10**15,
         ),
@@ -103,7 +104,9 @@ class EngineConfig(ConfigRecord, frozen=True):
     ] = ""
     host: Annotated[str, doc("listen address for clients and links")] = "127.0.0.1"
     port: Annotated[int, doc("port for clients and links; 0: a free port below 32768", least=0, most=65_535)] = 0
-    mqtt_host: Annotated[str, doc("listen address for devices (MQTT)")] = "127.0.0.1"
+    mqtt_host: Annotated[str, doc("address of the server's own MQTT listener, to which only our fronts connect")] = (
+        "127.0.0.1"
+    )
     mqtt_port: Annotated[int, doc("MQTT port; 0: a free port below 32768", least=0, most=65_535)] = 0
     durability: Annotated[
         Literal["process", "power"],
@@ -126,9 +129,9 @@ class EngineConfig(ConfigRecord, frozen=True):
         int, doc("largest message; a device that sends more is disconnected", least=65_536, most=64 * 1024**2)
     ] = 1024**2
     max_connections: Annotated[int, doc("most client connections", least=16, most=1_000_000)] = 20_000
-    tls: Annotated[TlsConfig, doc("certificates of both listeners; with ca_file devices must present theirs")] = (
-        TlsConfig()
-    )
+    tls: Annotated[
+        TlsConfig, doc("certificates of engine.host and listen.mqtt; with ca_file devices must present theirs")
+    ] = TlsConfig()
     link_ca_file: Annotated[
         str, doc("PEM of the CA of the nodes' link certificates; empty: no client certificate is required")
     ] = ""
@@ -261,8 +264,9 @@ class TcpConfig(ConfigRecord, frozen=True):
 
 
 class ListenConfig(ConfigRecord, frozen=True):
-    """Listeners besides MQTT and HTTP."""
+    """Listeners besides HTTP."""
 
+    mqtt: Annotated[MqttConfig, doc("MQTT listener")] = MqttConfig()
     tcp: Annotated[tuple[TcpConfig, ...], doc("ports for national protocols")] = ()
 
 
@@ -429,7 +433,7 @@ class Config(ConfigRecord, frozen=True):
     ingest: Annotated[IngestConfig, doc("limits of the intake")] = IngestConfig()
     scripts: Annotated[ScriptsConfig, doc("codec scripts of profiles")] = ScriptsConfig()
     external_brokers: Annotated[tuple[ExternalBrokerConfig, ...], doc("external MQTT brokers")] = ()
-    listen: Annotated[ListenConfig, doc("listeners besides MQTT and HTTP")] = ListenConfig()
+    listen: Annotated[ListenConfig, doc("listeners besides HTTP")] = ListenConfig()
     cameras: Annotated[tuple[CameraConfig, ...], doc("cameras whose alarm streams are fetched")] = ()
     time: Annotated[TimeConfig, doc("plausibility of phenomenon times")] = TimeConfig()
     duplicates: Annotated[DuplicateConfig, doc("deduplication window")] = DuplicateConfig()

@@ -97,11 +97,14 @@ def network_problem(entry: str) -> str:
 def _exposed(config: Config) -> Iterator[Violation]:
     """Yield listeners beyond loopback that lack what protects them."""
     engine, web, viid = config.engine, config.web, config.viid
+    remedy = "set engine.tls.cert_file and key_file, or listen on loopback"
     if not engine.url and not engine.tls.cert_file:
         for key, host in (("host", engine.host), ("mqtt_host", engine.mqtt_host)):
             if host not in _LOOPBACK:
-                remedy = "set engine.tls.cert_file and key_file, or listen on loopback"
                 yield Violation(("engine", key), f"{host} is not loopback and TLS is not configured", remedy)
+    mqtt_host = config.listen.mqtt.host
+    if not engine.tls.cert_file and mqtt_host not in _LOOPBACK:
+        yield Violation(("listen", "mqtt", "host"), f"{mqtt_host} is not loopback and TLS is not configured", remedy)
     if not web.tls.cert_file:
         for key, hosts in (("host", (web.host,)), ("additional_hosts", web.additional_hosts)):
             for host in hosts:

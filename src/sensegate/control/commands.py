@@ -1,7 +1,7 @@
 """The command dispatcher: sends the tasks of each device to its topic, and reads their confirmations from its readings.
 
-TaskQueue ─▶ CommandDispatcher ─▶ the brokers to which devices subscribe
-ingest pipeline ─▶ CommandDispatcher.observe ─▶ TaskQueue (done)
+TaskQueue ─▶ CommandDispatcher ─▶ the brokers to which devices and network servers subscribe
+ingest pipeline ─▶ CommandDispatcher.observe ─▶ TaskQueue (transmitted, acknowledged, failed, done)
 
 One task of a device is in progress at a time, oldest first.
 """
@@ -21,13 +21,18 @@ from sensegate.authority.scope import Principal, Scope
 from sensegate.clock import Clock, wait_or_sleep
 from sensegate.collect.commands import CommandChannel
 from sensegate.control.capabilities import Capability, TaskingCapabilities
-from sensegate.control.tasks import DeviceTask, Scalar, TaskQueue, TaskState
-from sensegate.errors import Conflict, StoreFull, Unavailable
+from sensegate.control.tasks import OPEN, UNDER_WAY, DeviceTask, Scalar, TaskQueue, TaskState
+from sensegate.decode import downlink
+from sensegate.decode.downlink import DownlinkFrame, DownlinkOutcome
+from sensegate.decode.grammar import DownlinkEventPart
+from sensegate.errors import ConfigError, Conflict, StoreFull, Unavailable
 from sensegate.ingest.batches import DecodedBatch
 from sensegate.model import I32, Device, MessageBatch, Readings, Spec
 
 POLL_S = 0.5
 """How often tasks are checked for expiry and for repetition."""
+OUTCOMES_MAX = 10_000
+"""Greatest number of events of network servers that wait to be taken over."""
 EARLIER_US = 60_000_000
 """How long before the sending of a task its confirmation may be dated: clocks of devices are coarse."""
 _log = structlog.get_logger("control")
@@ -67,6 +72,11 @@ class CommandDispatcher:
         self._indices: I32 = np.empty(0, np.int32)
         self._heard: set[int] = set()
         self._shown: dict[str, DeviceTask] = {}
+        self._uplinks: dict[int, str] = {}
+        """Index of a device with an open task for its network server -> topic under which it was heard last."""
+        self._watched: dict[str, list[tuple[str, str, list[DownlinkEventPart]]]] = {}
+        """Topic of a network server's events -> (task, name of the device, rules)."""
+        self._outcomes: list[tuple[str, DownlinkOutcome]] = []
         self._moved = asyncio.Event()
         tasks.on_change.append(self._changed)
 
@@ -93,15 +103,37 @@ class CommandDispatcher:
             ConfigError: the device has no such task, or a parameter is wrong.
             PermissionDenied, Overloaded: as `TaskQueue.enqueue`.
         """
-        command = self._capabilities.command_for(device, task, parameters)
+        # A codec script encodes in a child process, which may be busy.
+        command = await asyncio.to_thread(self._capabilities.command_for, device, task, parameters)
         place = Scope(device.division, device.department)
         return await self.tasks.enqueue(device.id, place, command, by=by, expires_s=expires_s, note=note, order=order)
 
     # ── confirmations ───────────────────────────────────────────────────────────────────────────────
 
-    def observe(self, specs: Sequence[Spec], _span: MessageBatch, batch: DecodedBatch) -> None:
-        """Look in the readings of live messages for confirmations of tasks under way."""
+    def observe(self, specs: Sequence[Spec], span: MessageBatch, batch: DecodedBatch) -> None:
+        """Look in live messages for confirmations of tasks under way, and for what network servers tell of frames."""
+        if self._watched:
+            self._observe_events(span)
+        if len(self._indices):
+            self._note_uplinks(span, batch.readings)
         self.observe_readings(specs, batch.readings)
+
+    def _note_uplinks(self, span: MessageBatch, readings: Readings) -> None:
+        """Note the topics under which devices with open frames are heard."""
+        for row in np.flatnonzero(np.isin(readings.device, self._indices)).tolist():
+            at = int(readings.device[row])
+            task = self._in_progress.get(at)
+            if task is not None and task.command.frame is not None:
+                self._uplinks[at] = span.topics[int(readings.message[row])]
+
+    def _observe_events(self, span: MessageBatch) -> None:
+        """Read the messages by which network servers tell what became of frames."""
+        for place, topic in enumerate(span.topics):
+            for task, device, rules in self._watched.get(topic, ()):
+                outcome = downlink.read_outcome(rules, span[place].payload, device, task)
+                if outcome is not None and len(self._outcomes) < OUTCOMES_MAX:
+                    self._outcomes.append((task, outcome))
+                    self._moved.set()
 
     def observe_readings(self, specs: Sequence[Spec], readings: Readings) -> None:
         """Look in readings for confirmations of tasks under way."""
@@ -118,7 +150,7 @@ class CommandDispatcher:
             confirm, spec = task.command.confirm, specs[int(readings.spec[row])]
             if (
                 confirm is not None
-                and task.state is TaskState.SENT
+                and task.state in UNDER_WAY
                 and (spec.property, spec.channel) == (confirm.property, confirm.channel)
                 and int(readings.received[row]) >= task.sent
                 and int(readings.time[row]) >= task.sent - EARLIER_US
@@ -145,10 +177,14 @@ class CommandDispatcher:
 
     async def _check(self) -> None:
         shown, self._shown = self._shown, {}
+        outcomes, self._outcomes = self._outcomes, []
+        for task_id, outcome in outcomes:
+            await self._apply(task_id, outcome)
         for task in shown.values():
             await self._end(task, TaskState.DONE)
         heard, self._heard = self._heard, set()
         in_progress: dict[int, DeviceTask] = {}
+        watched: dict[str, list[tuple[str, str, list[DownlinkEventPart]]]] = {}
         now = self._clock.now()
         for task in self.tasks.due():
             at = self._devices.find(task.device)
@@ -156,13 +192,20 @@ class CommandDispatcher:
                 await self._end(task, TaskState.EXPIRED)
                 continue
             due = task.state is TaskState.QUEUED or (
-                task.command.retry_s > 0 and now - task.sent >= task.command.retry_s * 1e6
+                task.state is TaskState.SENT
+                and task.command.retry_s > 0
+                and now - task.sent >= task.command.retry_s * 1e6
             )
             if due and self._devices.enabled[at] and (not task.command.when_online or at in heard):
-                task = await self._send(task, self._devices.record(at))  # noqa: PLW2901 - the same, sent
-            if task.state in (TaskState.QUEUED, TaskState.SENT):
+                send = self._send if task.command.frame is None else self._send_frame
+                task = await send(task, self._devices.record(at))  # noqa: PLW2901 - the same, sent
+            if task.state in OPEN:
                 in_progress[at] = task
+            if task.state in UNDER_WAY and task.base:
+                self._watch(watched, task, self._devices.record(at))
         self._in_progress = in_progress
+        self._watched = watched
+        self._uplinks = {at: topic for at, topic in self._uplinks.items() if at in in_progress}
         self._indices = np.array(list(in_progress), np.int32)
 
     async def _send(self, task: DeviceTask, device: Device) -> DeviceTask:
@@ -187,6 +230,70 @@ class CommandDispatcher:
             return msgspec.structs.replace(sent, state=TaskState.DONE)
         return sent
 
-    async def _end(self, task: DeviceTask, state: TaskState) -> None:
-        await self.tasks.finish(task, state)
+    async def _send_frame(self, task: DeviceTask, device: Device) -> DeviceTask:
+        """Send a frame to the device's network server, as soon as it is known under which topic it has the device."""
+        frame, uplink = task.command.frame, self._uplinks.get(self._devices.find(device.id))
+        if frame is None or uplink is None:
+            return task
+        network = self._capabilities.network_of(device, uplink, replace=frame.replace)
+        channels = [channel for channel in self._channels if channel.reaches(uplink)]
+        if network is None or not channels:
+            return await self._fail(task, "its network server takes no downlinks: its profile has no `downlink`")
+        try:
+            made = DownlinkFrame(_network_name(device), task.command.payload, frame.port, frame.confirmed, task.id)
+            message = downlink.build_envelope(network.downlink, made)
+        except ConfigError as why:
+            return await self._fail(task, str(why))
+        sent = await self.tasks.mark_sent(task, server=network.server, base=network.route.base)
+        if sent is None:
+            return task
+        self._watch(self._watched, sent, device)  # before it is sent: the answer may be quick
+        for channel in channels:
+            try:
+                await channel.send(network.route.topic, message)
+            except Unavailable as why:
+                _log.warning("task not sent", task=task.id, device=task.device, reason=str(why))
+        metrics.TASKS.labels("sent").inc()
+        return sent
+
+    async def _fail(self, task: DeviceTask, reason: str) -> DeviceTask:
+        await self._end(task, TaskState.FAILED, reason)
+        return msgspec.structs.replace(task, state=TaskState.FAILED)
+
+    def _watch(
+        self, watched: dict[str, list[tuple[str, str, list[DownlinkEventPart]]]], task: DeviceTask, device: Device
+    ) -> None:
+        """Watch for what the network server tells of a frame."""
+        part = self._capabilities.downlink_of(task.server)
+        if part is None:
+            return
+        for topic, rules in downlink.event_topics(part, task.base).items():
+            watchers = watched.setdefault(topic, [])
+            if all(task_id != task.id for task_id, _, _ in watchers):
+                watchers.append((task.id, _network_name(device), rules))
+
+    async def _apply(self, task_id: str, outcome: DownlinkOutcome) -> None:
+        """Take over what a network server tells of a frame; a task ends with the last that it can expect."""
+        task = self.tasks.find(task_id)
+        if task is None or task.state not in UNDER_WAY or task.command.frame is None:
+            return
+        state = TaskState(outcome.state)
+        expects_more = task.command.confirm is not None or (
+            state is TaskState.TRANSMITTED and task.command.frame.confirmed
+        )
+        if state is TaskState.FAILED:
+            await self._end(task, state, outcome.reason)
+        elif expects_more:
+            await self.tasks.progress(task_id, state)
+            metrics.TASKS.labels(state.value).inc()
+        else:
+            await self._end(task, TaskState.DONE)
+
+    async def _end(self, task: DeviceTask, state: TaskState, reason: str = "") -> None:
+        await self.tasks.finish(task, state, reason)
         metrics.TASKS.labels(state.value).inc()
+
+
+def _network_name(device: Device) -> str:
+    """Return the name of a device at its network server: its DevEUI, which is its alias or its id."""
+    return (device.alias or device.id).lower()

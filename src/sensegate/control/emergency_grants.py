@@ -10,7 +10,7 @@ from sensegate.authority.scope import scope_text
 from sensegate.clock import Clock
 from sensegate.control.modes import EmergencyGrant, ModeOrder
 from sensegate.errors import NotFound, PermissionDenied
-from sensegate.share.feeds import Feeds
+from sensegate.share.feeds import Feeds, scoped_selection
 from sensegate.share.grants import CORE_GRADE, Grant, Grants
 
 
@@ -26,14 +26,15 @@ class EmergencyGrants:
         """Create a grant, once, for the part of the feed that lies in the order's place.
 
         Raises:
-            NotFound: there is no such feed.
+            NotFound: there is no such feed in the order's place.
             PermissionDenied: the feed holds core data; the audit trail records the refused step.
         """
         name = _name(order, wanted)
         if self._grants.find(name) is not None:
             return
-        if self._feeds.find(wanted.feed) is None:
-            raise NotFound(f"no feed '{wanted.feed[:64]}'")
+        feed = self._feeds.find(wanted.feed)
+        if feed is None or scoped_selection(feed, order.place) is None:
+            raise NotFound(f"there is no feed '{wanted.feed[:64]}' in {scope_text(order.place)}")
         if self._grants.is_core(wanted.feed):
             raise PermissionDenied(f"feed '{wanted.feed}' is of grade {CORE_GRADE} (core); no order may open it")
         place = order.place

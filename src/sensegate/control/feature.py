@@ -20,7 +20,9 @@ async def _open(parts: Parts) -> Feature:
     profiles, sharing = parts.lifecycle.profiles, parts.share.sharing
     tasks = TaskQueue(await core.bucket("tasks"), audit, core.clock)
     await tasks.load()
-    modes = ModeRegistry(await core.bucket("modes"), audit, core.clock)
+    modes = ModeRegistry(
+        await core.bucket("modes"), audit, core.clock, person_behind=parts.callers.tokens.person_behind
+    )
     await modes.load()
     dispatcher = CommandDispatcher(
         tasks,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from sensegate.authority.devices import Devices
-from sensegate.authority.scope import Scope, scope_text
+from sensegate.authority.scope import Principal, Scope, scope_text
 from sensegate.clock import Clock, wait_or_sleep
 from sensegate.control.commands import CommandDispatcher
 from sensegate.control.emergency_grants import EmergencyGrants
@@ -99,6 +99,8 @@ class ModeOrderExecutor:
     ) -> ModeStep:
         """Queue a task for each device, once: after a restart those that have it are recognised."""
         part = Scope(order.place.division, order.place.department)
+        # Not as an administrator: what its giver may not tell a device, the order does not tell it either.
+        giver = Principal(MODE_ACTOR.id, order.role, part, name=MODE_ACTOR.name)
         name = f"{order.id}{'' if order.state == 'active' else '.end'}"
         have = {
             task.device
@@ -117,7 +119,7 @@ class ModeOrderExecutor:
                     self._devices.record(self._devices.find(device)),
                     command.task,
                     parameters,
-                    by=MODE_ACTOR,
+                    by=giver,
                     expires_s=rest_s,
                     note=note,
                     order=name,

@@ -66,6 +66,8 @@ class ModePlan(msgspec.Struct, frozen=True, omit_defaults=True, tag="plan", kw_o
     shed: tuple[str, ...] = ()
     """Properties that are not forwarded to the centre during the order, except alarms; they follow after its end."""
     written_by: str = ""
+    author: str = ""
+    """Id of the person who wrote it, also with a token that this person made."""
     approved_by: str = ""
     """Id of the person who approved it; empty: a draft."""
     approved: int = 0
@@ -105,6 +107,8 @@ class ModeOrder(msgspec.Struct, frozen=True, omit_defaults=True, tag="order", kw
     """Time at which it ends by itself."""
     reason: str
     by: str
+    role: Role = Role.CITY_OPERATOR
+    """Role of who gave it: its tasks need no higher one."""
     drill: bool = False
     """Whether it is a drill: everything is executed, and all records of it are marked as a drill."""
     state: str = "active"
@@ -118,13 +122,17 @@ class ModeOrder(msgspec.Struct, frozen=True, omit_defaults=True, tag="order", kw
 
 
 MODE_ACTOR = Principal("clock", Role.ADMIN, Scope("44"), name="mode orders")
-"""Principal in whose name the steps of orders are executed."""
+"""Principal that sees the tasks of all orders; each step is executed with the rights of who gave the order."""
 
 
 class ModeRegistry:
     """Registry of the plans and mode orders of a gateway."""
 
-    def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
+    def __init__(
+        self, bucket: Bucket, trail: Trail, clock: Clock, *, person_behind: Callable[[str], str] = lambda name: name
+    ) -> None:
+        """`person_behind`: id of a caller -> id of the person who made its token, or the same id."""
+        self._person_behind = person_behind
         self._store = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
@@ -157,7 +165,8 @@ class ModeRegistry:
         name = present.name if present else plan.name
         if any(other is not present and other.place == plan.place for other in self._find_plans(name, by)):
             raise Conflict(f"{scope_text(plan.place)} already has a plan {name}; read it, and send its revision")
-        fresh = msgspec.structs.replace(plan, name=name, written_by=by.id, approved_by="", approved=0)
+        author = self._person_behind(by.id)
+        fresh = msgspec.structs.replace(plan, name=name, written_by=by.id, author=author, approved_by="", approved=0)
         _check(fresh)
         fresh = msgspec.structs.replace(fresh, id=present.id if present else f"{fresh.name}.{secrets.token_hex(4)}")
         await self._trail.record(by, "mode.plan", fresh.name, after=_facts(fresh))
@@ -167,7 +176,7 @@ class ModeRegistry:
         """Approve a plan at a revision. Raises `PermissionDenied` (its author may not), `NotFound`, `Conflict`."""
         plan = self.plan(name, by)
         demand(by, Action.CHANGE_MODE, plan.place.division, plan.place.department)
-        if by.id == plan.written_by:
+        if self._person_behind(by.id) == plan.author:
             raise PermissionDenied("authors may not approve their own plans; ask another person of your level or above")
         if plan.revision != revision:
             raise Conflict(f"plan {name} is at revision {plan.revision}, not {revision}; read it again")
@@ -256,6 +265,7 @@ class ModeRegistry:
             until=now + round(hours * 3.6e9),
             reason=reason,
             by=by.id,
+            role=by.role,
             drill=drill,
         )
         facts: Facts = {

@@ -32,7 +32,7 @@ class TaskRow(msgspec.Struct, frozen=True):
     task: str
     parameters: dict[str, Scalar]
     state: str
-    """``queued``, ``sent``, ``done``, ``expired`` or ``cancelled``."""
+    """``queued``, ``sent``, ``transmitted``, ``acknowledged``, ``done``, ``failed``, ``expired`` or ``cancelled``."""
     topics: list[str]
     payload: str
     """As it is sent; what is no text begins with ``base64:``."""
@@ -45,6 +45,10 @@ class TaskRow(msgspec.Struct, frozen=True):
     note: str
     order: str
     """Mode order of which it is a part."""
+    port: int = 0
+    """Port of the frame, 0 if it is none."""
+    reason: str = ""
+    """Why it failed."""
 
 
 TASKING = PartKey[CommandDispatcher]("tasking", absent="this gateway sends no commands to devices")
@@ -72,6 +76,8 @@ def _row(task: DeviceTask) -> TaskRow:
         iso(task.ended),
         task.note,
         task.order,
+        task.command.frame.port if task.command.frame else 0,
+        task.reason,
     )
 
 

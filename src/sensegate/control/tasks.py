@@ -4,6 +4,11 @@
     │         └────▶ expired      no confirmation in time
     └─▶ expired, cancelled        the task was never sent
 
+A frame for a device behind a network server is sent to that server, which tells what became of it:
+
+    sent ─▶ transmitted ─▶ acknowledged ─▶ done      as far as it is told; a task ends at the last that it can expect
+    └─────────┴──────────▶ failed                    the server or the device did not take it
+
 The state `sent` is written before a task is sent: a task that must not run twice is sent once, or not at all.
 """
 
@@ -39,12 +44,16 @@ class TaskState(StrEnum):
 
     QUEUED = "queued"
     SENT = "sent"
+    TRANSMITTED = "transmitted"
+    ACKNOWLEDGED = "acknowledged"
+    FAILED = "failed"
     DONE = "done"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
 
 
-OPEN = (TaskState.QUEUED, TaskState.SENT)
+UNDER_WAY = (TaskState.SENT, TaskState.TRANSMITTED, TaskState.ACKNOWLEDGED)
+OPEN = (TaskState.QUEUED, *UNDER_WAY)
 
 
 class Confirmation(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -54,6 +63,14 @@ class Confirmation(msgspec.Struct, frozen=True, omit_defaults=True):
     expected: Scalar
     channel: str = ""
     tolerance: float = 0.0
+
+
+class FrameCommand(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a command goes down as a frame."""
+
+    port: int
+    confirmed: bool = False
+    replace: bool = False
 
 
 class Command(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -73,6 +90,8 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True):
     expires_s: float = 600.0
     retry_s: float = 0.0
     """Interval of retries while it is not confirmed; 0: no retries."""
+    frame: FrameCommand | None = None
+    """The payload is a frame for the device's network server, which puts it into its own envelope."""
 
 
 class DeviceTask(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -96,6 +115,12 @@ class DeviceTask(msgspec.Struct, frozen=True, omit_defaults=True):
     sent: int = 0
     """Time of the last sending."""
     ended: int = 0
+    server: str = ""
+    """Profile of the network server to which a frame was sent."""
+    base: str = ""
+    """What the topics of the device begin with at that server."""
+    reason: str = ""
+    """Why it failed."""
     revision: int = 0
     format: int = 1
 
@@ -179,7 +204,7 @@ class TaskQueue:
         demand(by, Action.TASK_DEVICES, task.division, task.department)
         if task.state not in OPEN:
             raise Conflict(f"task {task.id} is {task.state}")
-        if task.state is TaskState.SENT and not task.command.retry_s:
+        if task.state in UNDER_WAY and not task.command.retry_s:
             raise Conflict(f"task {task.id} was sent to {task.device}; it can no longer be cancelled")
         await self._trail.record(by, "task.cancel", task.device, after={"id": task.id, "sends": task.sends})
         return await self._set(task, state=TaskState.CANCELLED, ended=self._clock.now())
@@ -207,21 +232,39 @@ class TaskQueue:
         """Return the task of each device that is due: its oldest open one."""
         return [next(iter(queue.values())) for queue in self._queues.values()]
 
-    async def mark_sent(self, task: DeviceTask) -> DeviceTask | None:
+    async def mark_sent(self, task: DeviceTask, *, server: str = "", base: str = "") -> DeviceTask | None:
         """Mark a task as sent and return it; None where it was changed meanwhile and must not be sent."""
+        now = self._clock.now()
         try:
-            return await self._set(task, state=TaskState.SENT, sends=task.sends + 1, sent=self._clock.now())
+            return await self._set(task, state=TaskState.SENT, sends=task.sends + 1, sent=now, server=server, base=base)
         except Conflict:
             return None
 
-    async def finish(self, task: DeviceTask, state: TaskState) -> None:
+    def find(self, task_id: str) -> DeviceTask | None:
+        """Return a task, None if there is none."""
+        return self._tasks.find(task_id)
+
+    async def progress(self, task_id: str, state: TaskState) -> None:
+        """Set the state of a task that is under way, if it comes after the present one."""
+        present = self._tasks.find(task_id)
+        if (
+            present is None
+            or present.state not in UNDER_WAY
+            or UNDER_WAY.index(state) <= UNDER_WAY.index(present.state)
+        ):
+            return
+        await self._set(present, state=state)
+
+    async def finish(self, task: DeviceTask, state: TaskState, reason: str = "") -> None:
         """Set the final state of a task, unless it has ended already."""
         present = self._tasks.find(task.id)
         if present is None or present.state not in OPEN:
             return
         facts: Facts = {"id": task.id, "task": task.command.task, "state": state.value, "sends": present.sends}
+        if reason:
+            facts["reason"] = reason
         await self._trail.record(_CLOCK, "task.end", task.device, after=facts)
-        await self._set(present, state=state, ended=self._clock.now())
+        await self._set(present, state=state, ended=self._clock.now(), reason=reason)
 
     def counts(self) -> Counter[TaskState]:
         """Return the number of tasks per state."""

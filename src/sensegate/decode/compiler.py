@@ -9,12 +9,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from sensegate.decode import flags, tasking, times, topics, video_rules
+from sensegate.decode import downlink, flags, tasking, times, topics, video_rules
 from sensegate.decode.alarm_rules import check_alarms
 from sensegate.decode.device_names import ANY, DeviceNameTemplates
 from sensegate.decode.envelope import READERS, EnvelopePayload
 from sensegate.decode.flags import QualityFlags
 from sensegate.decode.formats import FORMATS, video
+from sensegate.decode.formats.script import encoder_of
 from sensegate.decode.frame import FormatContext, Parse
 from sensegate.decode.grammar import Lines, MessageRule, ProfileFile
 from sensegate.decode.keys import ProfileKeys, nearest
@@ -77,7 +78,10 @@ class Compiler:
                     remedy = "give `format: video`, or `ignore: true`"
                     raise self._keys.error(problem, "messages", rule.number, "format", remedy=remedy)
         available = {(spec.property, spec.channel) for spec in self._readings.own}
-        tasking.check_tasks(source.tasks, self._keys, available)
+        encoder = encoder_of(rule.parse for rule in rules)
+        tasking.check_tasks(source.tasks, self._keys, available, encoder)
+        if source.downlink is not None:
+            downlink.check_downlink(source.downlink, self._keys)
         check_alarms(source.alarms, self._keys, {name for name, _ in available})
         return CompiledProfile(
             source.profile,
@@ -91,12 +95,16 @@ class Compiler:
         )
 
     def _subscriptions(self, rules: tuple[CompiledRule, ...]) -> tuple[topics.TopicPattern, ...]:
-        known = {"device", ANY}.union(*(name.captures for rule in rules for name in rule.names[:2] if name is not None))
+        known = {"device", *ANY}.union(
+            *(name.captures for rule in rules for name in rule.names[:2] if name is not None)
+        )
         source = self._source
         texts: list[tuple[tuple[str | int, ...], str]] = [
             (("hears", index), text) for index, text in enumerate(source.hears)
         ]
-        task_topics = [(("tasks", index, "topic"), task.topic) for index, task in enumerate(source.tasks)]
+        task_topics = [
+            (("tasks", index, "topic"), task.topic) for index, task in enumerate(source.tasks) if task.frame is None
+        ]
         texts += [(here, topic) for here, topic in task_topics if topic != tasking.DEFAULT_TOPIC]
         patterns = tuple(self._keys.pattern(text, *here) for here, text in texts)
         for (here, _), pattern in zip(texts, patterns, strict=True):

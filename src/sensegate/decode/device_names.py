@@ -12,7 +12,8 @@ from typing import NamedTuple
 from sensegate.decode import topics
 from sensegate.decode.topics import TopicPattern
 
-ANY = "any"
+ANY = ("any", "any_b", "any_c")
+"""Captures that stand for anything."""
 """Capture of a subscribed topic that matches anything."""
 
 
@@ -59,11 +60,11 @@ def subscribe_filters(
 ) -> list[str]:
     """Return the topics of `patterns` for a device with these names, without those that its names do not fill.
 
-    The capture ``any`` is a wildcard: for topics meant for all devices.
+    The captures ``any``, ``any_b`` and ``any_c`` are wildcards: for topics meant for all devices.
     """
     subscribed: dict[str, None] = {}
     for name in names:
-        captured = {"device": name, ANY: "+"}
+        captured = {"device": name, **dict.fromkeys(ANY, "+")}
         for template in dict.fromkeys(templates):
             captured.update(template.captures(name) or {})
         subscribed.update(

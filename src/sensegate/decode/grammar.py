@@ -321,6 +321,47 @@ class ConfirmPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=
     tolerance: Annotated[float, msgspec.Meta(ge=0), _h("accepted deviation of a number")] = 0.0
 
 
+class FrameTarget(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A task that goes down as a frame, in the envelope of the device's network server."""
+
+    port: Annotated[int, msgspec.Meta(ge=0, le=223), _h("port of the frame; 0: the one that the script returns")] = 0
+    confirmed: Annotated[bool, _h("the device must acknowledge the frame")] = False
+    replace: Annotated[bool, _h("replaces what waits at the server, where it can do so (The Things Stack)")] = False
+
+
+class DownlinkEventPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A message by which a network server tells what became of a downlink."""
+
+    topic: Annotated[str, _h("end of its topic, as in `topics`: /event/ack")]
+    where: Annotated[
+        dict[str, Scalar | tuple[Scalar, ...]], _h("path -> value or values: the rule holds only if all are met")
+    ] = {}
+    device: Annotated[str, _h("path to the device's name, where the topic does not tell it")] = ""
+    id: Annotated[str, _h("path to the id of the downlink (or a list with it) that the envelope gave it")] = ""
+    state: Annotated[Literal["transmitted", "acknowledged", "failed"], _h("state of the task")]
+    reason: Annotated[str, _h("path to the reason of a failure")] = ""
+
+
+class DownlinkPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a network server takes downlinks for the devices behind it."""
+
+    topics: Annotated[
+        dict[str, str],
+        _h("end of the topic of uplinks -> end of the topic of downlinks: {/event/up: /command/down}"),
+    ]
+    replace: Annotated[dict[str, str], _h("the same for downlinks that replace what waits")] = {}
+    json: Annotated[
+        Any,
+        _h(
+            "the envelope, with {device} {DEVICE} {port} {confirmed} {confirmed_number} {base64} {hex} {HEX} {id} "
+            "{id16} {uuid}"
+        ),
+    ]
+    events: Annotated[
+        tuple[DownlinkEventPart, ...], _h("messages that tell what became of it; the first that matches applies")
+    ] = ()
+
+
 class TaskExample(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A task with the message that it sends, or its refusal."""
 
@@ -328,6 +369,7 @@ class TaskExample(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=
     topic: Annotated[str, _h("topic of the message for the device d1; absent: not compared")] = ""
     payload: Annotated[Any, _h("text byte for byte, or an object or list that is compared as JSON")] = ""
     hex: Annotated[str, _h("binary payload in hex; spaces are ignored")] = ""
+    port: Annotated[int, _h("port of the frame; 0: not compared")] = 0
     refuse: Annotated[bool, _h("such parameters are refused")] = False
 
 
@@ -340,6 +382,12 @@ class TaskPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     json: Annotated[Any, _h('payload as JSON; "{parameter}" alone is its value, within a string its text')] = None
     text: Annotated[str, _h("payload as text, with {parameter}")] = ""
     hex: Annotated[str, _h("payload in hex; {parameter:u16be} is a number as binary: u8 i8 u16be i16le u32be …")] = ""
+    data: Annotated[
+        Any, _h("data that encodeDownlink of the profile's codec script makes the frame of; as in `json`")
+    ] = None
+    frame: Annotated[
+        FrameTarget | None, _h("the payload goes down as a frame, by the device's network server; `topic` is not used")
+    ] = None
     parameters: Annotated[dict[str, ParameterPart], _h("parameters of the task")] = {}
     confirm: Annotated[ConfirmPart | None, _h("reading that confirms it; absent: it is not confirmed")] = None
     role: Annotated[
@@ -399,9 +447,15 @@ class ProfileFile(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=
     client_id: Annotated[bool, _h("the MQTT client id must be the device id")] = False
     hears: Annotated[
         tuple[str, ...],
-        _h("topics to which such a device subscribes, besides sg/<id>/down; its names fill captures; {any}: anything"),
+        _h(
+            "topics to which such a device subscribes, besides sg/<id>/down; its names fill captures; {any} {any_b} "
+            "{any_c}: anything"
+        ),
     ] = ()
     tasks: Annotated[tuple[TaskPart, ...], _h("tasks that its devices can carry out")] = ()
+    downlink: Annotated[
+        DownlinkPart | None, _h("of a network server: how it takes downlinks for devices behind it")
+    ] = None
     alarms: Annotated[tuple[AlarmPart, ...], _h("rules by which its devices raise alarms")] = ()
     messages: Annotated[
         tuple[MessageRule, ...], _h("kinds of messages; for one topic, the first rule that matches applies")

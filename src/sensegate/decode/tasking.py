@@ -11,12 +11,13 @@ import re
 import struct
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from sensegate.decode import topics
+from sensegate.decode import downlink, topics
 from sensegate.decode.device_names import subscribe_filters
+from sensegate.decode.formats.script import DownlinkScript, encoder_of
 from sensegate.decode.grammar import ConfirmPart, ParameterPart, TaskPart
 from sensegate.decode.keys import ProfileKeys, nearest
 from sensegate.decode.part import Scalar
@@ -98,6 +99,31 @@ def _allowed_text(part: ParameterPart) -> str:
     if part.range:
         return f"{part.kind} from {part.range[0]:g} to {part.range[1]:g}{' ' + part.unit if part.unit else ''}"
     return f"text of at most {part.text_max} printable characters" if part.kind == "text" else part.kind
+
+
+class EncodedTask(NamedTuple):
+    """A task as it is sent."""
+
+    payload: bytes
+    port: int = 0
+    """Port of the frame; 0: it is no frame."""
+
+
+def encode_task(task: TaskPart, values: Values, encoder: DownlinkScript | None) -> EncodedTask:
+    """Return payload and port for validated parameters.
+
+    Raises:
+        ConfigError: a number does not fit its size, or the codec script refuses the data.
+    """
+    if task.frame is None:
+        return EncodedTask(encode_payload(task, values))
+    if task.data is not None and encoder is not None:
+        sent = {name: task.parameters[name].words.get(value, value) for name, value in values.items()}
+        data, port = encoder.encode(_filled_tree(task.data, sent), task.frame.port)
+    else:
+        data, port = encode_payload(task, values), task.frame.port
+    downlink.check_frame(data, port)
+    return EncodedTask(data, port)
 
 
 def encode_payload(task: TaskPart, values: Values) -> bytes:
@@ -182,8 +208,19 @@ def _pattern(topic: str) -> topics.TopicPattern:
 # ── checks when a profile is loaded ──────────────────────────────────────────────────────────────────
 
 
-def check_tasks(tasks: tuple[TaskPart, ...], keys: ProfileKeys, available: set[tuple[str, str]]) -> None:
-    """Check the tasks of a profile; `available`: (property, channel) of its readings.
+def check_tasks(
+    tasks: tuple[TaskPart, ...],
+    keys: ProfileKeys,
+    available: set[tuple[str, str]],
+    encoder: DownlinkScript | None = None,
+) -> None:
+    """Check the tasks of a profile.
+
+    Args:
+        tasks: the tasks.
+        keys: where they stand.
+        available: (property, channel) of the profile's readings.
+        encoder: the downlink functions of its codec script.
 
     Raises:
         ProfileError: with file, line and key.
@@ -197,14 +234,15 @@ def check_tasks(tasks: tuple[TaskPart, ...], keys: ProfileKeys, available: set[t
             raise keys.error(f"two tasks have the name '{task.name}'", *here, "name", remedy="rename one of them")
         seen.add(task.name)
         _check_task(task, keys, here, available)
+        _check_frame(task, keys, here, encoder)
 
 
 def _check_task(
     task: TaskPart, keys: ProfileKeys, here: tuple[str | int, ...], available: set[tuple[str, str]]
 ) -> None:
-    forms = [name for name in ("json", "text", "hex") if getattr(task, name)]
+    forms = [name for name in ("json", "text", "hex", "data") if getattr(task, name)]
     if len(forms) != 1:
-        raise keys.error("give the payload as one of json, text and hex", *here, forms[1] if forms else "json")
+        raise keys.error("give the payload as one of json, text, hex and data", *here, forms[1] if forms else "json")
     keys.pattern(task.topic, *here, "topic")
     for name, part in task.parameters.items():
         _check_parameter(part, keys, (*here, "parameters", name), name)
@@ -224,6 +262,20 @@ def _check_task(
         raise keys.error(
             "there is no example", *here, "examples", remedy="add one with `parameters` and `encode_payload` or `hex`"
         )
+
+
+def _check_frame(
+    task: TaskPart, keys: ProfileKeys, here: tuple[str | int, ...], encoder: DownlinkScript | None
+) -> None:
+    if task.data is None:
+        if task.frame is not None and not task.frame.port:
+            raise keys.error("a frame needs a port", *here, "frame", remedy="give `port`")
+        return
+    if task.frame is None:
+        raise keys.error("the codec script makes a frame", *here, "data", remedy="give `frame: {}`")
+    problem = encoder.problem() if encoder is not None else "the profile has no codec script"
+    if problem:
+        raise keys.error(problem, *here, "data", remedy="give the payload as hex, json or text")
 
 
 def _check_slot(task: TaskPart, slot: re.Match[str], keys: ProfileKeys, here: tuple[str | int, ...]) -> None:
@@ -292,6 +344,7 @@ def _all_texts(tree: Any) -> list[str]:
 def run_examples(profile: CompiledProfile, keys: ProfileKeys) -> list[ProfileError]:
     """Return the examples of tasks that do not hold, each with its line."""
     problems: list[ProfileError] = []
+    encoder = encoder_of(rule.parse for rule in profile.rules)
     for index, task in enumerate(profile.source.tasks):
         for number, example in enumerate(task.examples):
             here = ("tasks", index, "examples", number)
@@ -299,7 +352,10 @@ def run_examples(profile: CompiledProfile, keys: ProfileKeys) -> list[ProfileErr
                 problems.append(keys.error("is not hex", *here, "hex"))
                 continue
             try:
-                encoded = encode_payload(task, validate_parameters(task, example.parameters))
+                values = validate_parameters(task, example.parameters)
+                encoded, port = encode_task(task, values, encoder)
+                if task.data is not None and encoder is not None and encoder.decodes:
+                    encoder.decode(encoded, port)
             except ConfigError as error:
                 if not example.refuse:
                     problems.append(keys.error(f"is refused: {error}", *here))
@@ -311,6 +367,8 @@ def run_examples(profile: CompiledProfile, keys: ProfileKeys) -> list[ProfileErr
                 problems.append(
                     keys.error(f"gives {_payload_text(encoded)}", *here, "hex" if example.hex else "payload")
                 )
+            elif example.port and example.port != port:
+                problems.append(keys.error(f"goes to port {port}", *here, "port"))
             elif example.topic and example.topic not in (sent_to := command_topics(profile, task, ["d1"])):
                 problems.append(keys.error(f"goes to {', '.join(sent_to)}", *here, "topic"))
     return problems

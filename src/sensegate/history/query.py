@@ -8,6 +8,7 @@ sums where windows and functions allow it; those of a masked selection from its 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,6 +24,7 @@ from sensegate.config.history import HistoryConfig
 from sensegate.errors import Overloaded, SensegateError, Unavailable
 from sensegate.history.aggregates import Aggregate, AggregateRow, fits_sums, rows_of, statement, windows_table
 from sensegate.history.conditions import Scan, rows_scan, sums_scan
+from sensegate.history.downsampling import Choose
 from sensegate.history.engine import Engine
 from sensegate.history.segments import VALUE_SQL, Segment
 from sensegate.history.sink import HistorySink
@@ -103,10 +105,32 @@ class HistoryQueries:
                 return [], None
             scan = self._rows_scan(selection, files, begin, end, revisions=revisions, more=more)
             scan = Scan(f"{scan.sql} ORDER BY {order} LIMIT {limit}", scan.parameters)
-            fetched = await self._run(lambda connection: _fetch(connection, scan, order))
+            fetched = await self._run(lambda connection: _fetch_few(connection, scan))
         count = len(fetched.time)
         key = fetched.key_of(count - 1) if count == limit else None
         return list(self._masked(fetched, selection)), key
+
+    async def samples(
+        self, selection: FeedSelection, begin: int, end: int, points: int, choose: Choose
+    ) -> list[HistoryRows]:
+        """Return at most `points` numbers of each series, chosen among all of a period. Raises as `rows`."""
+        begin, end = selection.mask.period_end(begin), selection.mask.period_end(end)
+        async with self._slot():
+            files = self._files(selection, begin, end)
+            if not files:
+                return []
+            fetched = await self._fetch_all(self._rows_scan(selection, files, begin, end))
+            parts = list(self._masked(fetched, selection))
+            return await asyncio.to_thread(lambda: [_sampled(part, points, choose) for part in parts])
+
+    async def _fetch_all(self, scan: Scan) -> _FetchedRows:
+        """Return all rows of a scan, in no particular order. Raises `TooMuch`."""
+        most = self._config.query_rows_max
+        limited = Scan(f"{scan.sql} LIMIT {most + 1}", scan.parameters)
+        fetched: _FetchedRows = await self._run(lambda connection: _fetch(connection, limited))
+        if len(fetched.time) > most:
+            raise TooMuch(f"the query reads more than {most} readings; give a shorter period, or fewer devices")
+        return fetched
 
     async def aggregate(self, selection: FeedSelection, begin: int, end: int, wanted: Aggregate) -> list[AggregateRow]:
         """Return the values of each group and window that has readings. Raises as `rows`."""
@@ -138,12 +162,7 @@ class HistoryQueries:
     async def _aggregate_masked(
         self, selection: FeedSelection, files: list[Segment], begin: int, end: int, wanted: Aggregate
     ) -> list[AggregateRow]:
-        most = self._config.query_rows_max
-        scan = self._rows_scan(selection, files, begin, end)
-        scan = Scan(f"{scan.sql} LIMIT {most + 1}", scan.parameters)
-        fetched = await self._run(lambda connection: _fetch(connection, scan, ""))
-        if len(fetched.time) > most:
-            raise TooMuch(f"the query reads more than {most} readings; give a shorter period, or fewer devices")
+        fetched = await self._fetch_all(self._rows_scan(selection, files, begin, end))
         tables = await asyncio.to_thread(lambda: _tables(list(self._masked(fetched, selection))))
         sql = statement(_MASKED_SQL, wanted)
 
@@ -294,8 +313,32 @@ class _FetchedRows(msgspec.Struct, frozen=True, eq=False):
         )
 
 
-def _fetch(connection: Any, scan: Scan, order: str) -> _FetchedRows:
-    """Return the rows of a scan."""
+def _fetch_few(connection: Any, scan: Scan) -> _FetchedRows:
+    """Return the rows of a scan in its order; for as many as a page has, cheaper than `_fetch`."""
+    columns = connection.execute(
+        f"SELECT {', '.join(_ORIGIN)}, property, {_ROW} FROM ({scan.sql})", scan.parameters
+    ).fetchnumpy()
+    keys = zip(*(columns.pop(name).tolist() for name in _ORIGIN), strict=True)
+    # NaN equals nothing: unknown positions are one key by their text.
+    places: dict[tuple[Any, ...], int] = {}
+    origins: list[tuple[Any, ...]] = []
+    numbers = []
+    for key in keys:
+        number = places.setdefault((*key[:-2], *map(repr, key[-2:])), len(places))
+        if number == len(origins):
+            origins.append(key)
+        numbers.append(number)
+    names: dict[str, int] = {}
+    columns["property"] = np.array([names.setdefault(name, len(names)) for name in columns["property"]], np.int64)
+    columns["origin"] = np.array(numbers, np.int64)
+    table = {name: np.array([key[place] for key in origins], object) for place, name in enumerate(_ORIGIN)}
+    for name, kind in (("lon", np.float64), ("lat", np.float64), ("grade", np.uint8), ("partition", np.int64)):
+        table[name] = table[name].astype(kind)
+    return _FetchedRows(columns, table, list(names))
+
+
+def _fetch(connection: Any, scan: Scan) -> _FetchedRows:
+    """Return the rows of a scan, in no particular order."""
     key = ", ".join(_ORIGIN)
     connection.execute(
         f"CREATE TEMP TABLE fetched AS SELECT {key}, property, {_ROW} FROM ({scan.sql})", scan.parameters
@@ -310,7 +353,7 @@ def _fetch(connection: Any, scan: Scan, order: str) -> _FetchedRows:
         join = " AND ".join(f"f.{name} = o.{name}" for name in _ORIGIN)
         columns = connection.execute(
             f"SELECT {rows}, o.id AS origin, n.id AS property FROM fetched f JOIN origins o ON {join} "
-            f"JOIN names n ON f.property = n.property {f'ORDER BY {order}' if order else ''}"
+            f"JOIN names n ON f.property = n.property"
         ).fetchnumpy()
         origins = connection.execute("SELECT * FROM origins ORDER BY id").fetchnumpy()
         names = connection.execute("SELECT property FROM names ORDER BY id").fetchnumpy()["property"].tolist()
@@ -318,6 +361,24 @@ def _fetch(connection: Any, scan: Scan, order: str) -> _FetchedRows:
         for table in ("fetched", "origins", "names"):
             connection.execute(f"DROP TABLE IF EXISTS {table}")
     return _FetchedRows(columns, origins, names)
+
+
+def _sampled(part: HistoryRows, points: int, choose: Choose) -> HistoryRows:
+    """Return those of the rows that a plot needs of each series, in the order of time."""
+    batch = part.batch
+    rows = part.rows[np.isfinite(batch.value[part.rows])]
+    devices: dict[str, int] = {}
+    numbers = np.array([devices.setdefault(device, len(devices)) for device in batch.origins.device], np.int64)
+    series = numbers[batch.origin[rows]] * (len(batch.properties) + 1) + batch.property[rows]
+    rows = rows[np.lexsort((batch.time[rows], series))]
+    series = np.sort(series, kind="stable")
+    begins = [*np.flatnonzero(np.append(np.True_, series[1:] != series[:-1])).tolist(), len(rows)] if len(rows) else [0]
+    kept = [
+        rows[begin:end][choose(batch.time[rows[begin:end]], batch.value[rows[begin:end]], points)]
+        for begin, end in itertools.pairwise(begins)
+    ]
+    chosen = np.concatenate([rows[:0], *kept])
+    return HistoryRows(batch, chosen, batch.time[chosen])
 
 
 _MASKED_SQL = """

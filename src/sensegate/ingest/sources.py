@@ -1,7 +1,6 @@
 """Build the sources that the configuration names: every way by which messages come in.
 
-our own broker (QoS 1 and 2) · batches of our fronts · HTTP · our own broker (QoS 0) · foreign brokers ·
-ports of national protocols
+our MQTT fronts · HTTP · foreign brokers · ports of national protocols
 """
 
 from __future__ import annotations
@@ -10,21 +9,23 @@ import contextlib
 from collections.abc import Mapping
 
 import msgspec
+from nats.aio.client import Client
 
 from sensegate.authority.devices import Devices, StoredDevice
 from sensegate.authority.refusals import DeniedOperation, Refusals
 from sensegate.authority.scope import Principal
 from sensegate.bus import streams
+from sensegate.bus.commit_records import decode_commit
 from sensegate.bus.engine import User
+from sensegate.bus.names import writer_of
 from sensegate.bus.opening import Core
-from sensegate.collect.besteffort import BestEffortSource
-from sensegate.collect.broker import BrokerSource
+from sensegate.bus.unreadable import read
 from sensegate.collect.commands import CommandChannel, OwnBroker
 from sensegate.collect.http import HttpSource
 from sensegate.collect.intake.source import IntakeSource
+from sensegate.collect.intake.upgrade import move_stored_messages
 from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.tcp import TcpSource
-from sensegate.decode.watch import ProfileWatcher
 from sensegate.errors import ConfigError
 from sensegate.model import Device
 from sensegate.ports import Source
@@ -33,7 +34,6 @@ from sensegate.ports import Source
 class Sources(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Open sources of a gateway, without those of its features."""
 
-    broker: BrokerSource
     fronts: IntakeSource
     """Batches of our fronts on stream INTAKE."""
     http: HttpSource
@@ -53,14 +53,11 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         await self.http.push(device.id, body, content_type)
 
 
-async def open_sources(
-    core: Core, profiles: ProfileWatcher, devices: Devices, refusals: Refusals, stack: contextlib.AsyncExitStack
-) -> Sources:
-    """Open all sources; from now on the broker's store keeps what devices send.
+async def open_sources(core: Core, devices: Devices, refusals: Refusals, stack: contextlib.AsyncExitStack) -> Sources:
+    """Open all sources.
 
     Args:
         core: configuration, clock and engine.
-        profiles: the profiles in force.
         devices: the registry.
         refusals: where refused connections are counted.
         stack: closes all.
@@ -69,30 +66,31 @@ async def open_sources(
         ConfigError, Unavailable.
     """
     config, clock = core.config, core.clock
-    intake = await core.engine.connect(User.INTAKE, name="intake")
-    stack.push_async_callback(intake.close)
-    await streams.ensure_intake(intake, config.store)
-    broker = BrokerSource(intake, config.ingest, clock)
-    await broker.prepare()
+    commands = await core.engine.connect(User.INTAKE, name="commands")
+    stack.push_async_callback(commands.close)
+    await streams.ensure_mqtt_streams(commands, config.store)
     batches = await core.engine.connect(User.GATEWAY, name="batches")
     stack.push_async_callback(batches.close)
-    fronts = IntakeSource(batches, config.ingest, clock, name="front")
+    fronts = IntakeSource(batches, config.ingest, clock)
     await fronts.prepare()
+    await _move_stored_messages(core, fronts.name, commands, batches)
     http = HttpSource(config.ingest, clock)
-    qos0 = await core.engine.connect(User.INTAKE, name="intake qos 0")
-    stack.push_async_callback(qos0.close)
-    best_effort = BestEffortSource(qos0, profiles.set.topics_at_qos0(), config.ingest, clock)
-    profiles.on_change.append(lambda in_force, _changed: best_effort.subscribe(in_force.topics_at_qos0()))
     foreign = [MqttSource(settings, config.ingest, clock) for settings in config.external_brokers]
     listeners = await _listen(core, devices, refusals, stack)
     return Sources(
-        broker=broker,
         fronts=fronts,
         http=http,
-        all=(broker, fronts, http, best_effort, *foreign, *listeners.values()),
-        channels=(OwnBroker(intake), *foreign),
+        all=(fronts, http, *foreign, *listeners.values()),
+        channels=(OwnBroker(commands), *foreign),
         tcp_urls={source.name: url for url, source in listeners.items()},
     )
+
+
+async def _move_stored_messages(core: Core, source: str, commands: Client, batches: Client) -> None:
+    """Take over what an earlier release acknowledged to devices and did not commit."""
+    last = await core.log.last(f"commit.{writer_of(core.config.member_id)}")
+    record = read(last, "ingest", decode_commit) if last else None
+    await move_stored_messages(commands, batches, record.positions.get(source) if record else None)
 
 
 async def _listen(

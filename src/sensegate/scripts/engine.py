@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 import _quickjs  # type: ignore[import-not-found] # its parent package starts a thread on import
 
-from sensegate.scripts.wire import NO_PORT, CallResult, ScriptInfo, ScriptSource
+from sensegate.scripts.wire import ENCODE, NO_PORT, CallResult, ScriptInfo, ScriptSource
 
 REJECTED: Final = "script_refused"
 FAILED: Final = "script_failed"
@@ -48,8 +48,16 @@ HARNESS_LINE: Final = 200_000
 
 ENTRIES: Final = ("decodeUplink", "Decode", "Decoder", "rawDecode", "decode", "decoder", "module.exports")
 """Names of decoding functions used by vendors; the first that exists is taken."""
+ENCODERS: Final = ("encodeDownlink", "Encode", "Encoder")
+"""Names of encoding functions."""
 _OPTIONAL_ENTRIES: Final = ("normalizeUplink", "encodeDownlink")
-_SHAPES: Final = {"decodeUplink": ("input",), "Decode": ("port", "bytes", "variables")}
+_SHAPES: Final = {
+    "decodeUplink": ("input",),
+    "Decode": ("port", "bytes", "variables"),
+    "encodeDownlink": ("input",),
+    "decodeDownlink": ("input",),
+    "Encode": ("port", "bytes", "variables"),
+}
 _BYTES_FIRST: Final = ("bytes", "port", "variables")
 _IDENTIFIER = re.compile(r"[A-Za-z_$][\w$]*", re.ASCII)
 _WORDS: Final = frozenset(
@@ -147,7 +155,8 @@ class Script:
         self._opened: list[str] = []
         self._extend_all = False
         self._module = True
-        self._names = ENTRIES if source.entry == "auto" else (source.entry,)
+        names = ENCODERS if source.take == ENCODE else ENTRIES
+        self._names = names if source.entry == "auto" else (source.entry,)
         if not source.inspection:
             self._check_body()
         elif '"module":false' in source.inspection:
@@ -269,6 +278,8 @@ class Script:
         if entry is None:
             if self.source.entry != "auto":
                 raise LoadError(f"it has no function '{self.source.entry}'")
+            if self.source.take == ENCODE:
+                raise LoadError(f"it has none of the functions {', '.join(ENCODERS)}")
             raise LoadError(f"it has none of the functions {', '.join(ENTRIES[:-1])} and exports none")
         shape = self.source.arguments or _arguments(self._names[entry], inspection["parameters"][entry])
         learned = _Inspection(
@@ -280,7 +291,7 @@ class Script:
             shape,
             *present[count : count + 2],
         )
-        if self.source.take != "data" and not learned.normalises:
+        if self.source.take in {"normalized", "both"} and not learned.normalises:
             raise LoadError("it has no function 'normalizeUplink'")
         return learned
 
@@ -478,7 +489,7 @@ def _arguments(name: str, parameters: str) -> tuple[str, ...]:
         return ("input",)
     if "port" in first:
         return ("port", "bytes", "variables")
-    if name == "decodeUplink" and not more:
+    if name in {"decodeUplink", "encodeDownlink", "decodeDownlink"} and not more:
         return ("input",)
     if any(word in first for word in ("byte", "payload", "buf", "data")):
         return _BYTES_FIRST

@@ -328,6 +328,7 @@
   const MARK = "\u0000";
   const NOTHING = "0";
   const TOLD_MAX = 240;
+  const FRAME_MAX = 512;
   const LIST_MAX = 16;
 
   /** JSON replacer: NaN and the infinities are written as such, integers of any size as numbers. */
@@ -394,12 +395,50 @@
     const declared = create(null);
     for (const key of options.declared) declared[key] = true;
 
-    function call(bytes, port, received) {
+    /** Bytes as numbers, of any kind of list; null if it is none. */
+    function numbers(list) {
+      if (typeof list !== "object" || list === null || !(list.length >= 0 && list.length <= FRAME_MAX)) return null;
+      const made = [];
+      for (let at = 0; at < list.length; at += 1) {
+        const byte = list[at];
+        if (typeof byte !== "number" || !(byte >= 0 && byte <= 255) || byte % 1 !== 0) return null;
+        made[at] = byte;
+      }
+      return made;
+    }
+
+    /** Encode a downlink: `sent` is the data as JSON. */
+    function encode(entries, sent, fPort) {
+      const encoder = entries[entry];
+      if (typeof encoder !== "function") return "!the entry is gone";
+      const data = parse(sent);
+      let made;
+      if (shape === "input") made = encoder({ data, fPort, variables });
+      else {
+        const parts = [];
+        for (let at = 0; at < shape.length; at += 1) {
+          const part = shape[at];
+          parts[at] = part === "bytes" ? data : part === "port" ? fPort : variables;
+        }
+        made = { bytes: apply(encoder, undefined, parts) };
+      }
+      if (typeof made !== "object" || made === null) return "!it returned nothing";
+      const errors = words(made.errors);
+      if (errors.length > 0) return "?" + joined(errors, "; ");
+      const bytes = numbers(made.bytes);
+      if (bytes === null) return "!its bytes are no list of numbers from 0 to 255";
+      const warnings = words(made.warnings);
+      const to = typeof made.fPort === "number" ? made.fPort : fPort;
+      return stringify({ d: { bytes, port: to === undefined ? null : to }, w: warnings });
+    }
+
+    function call(bytes, port, received, sent) {
       const module = { exports: {} };
       const entries = apply(make, world, [module, module.exports, require]);
       const decode = entries[entry];
       if (typeof decode !== "function") return "!the entry is gone";
       const fPort = port < 0 ? undefined : port;
+      if (take === "encode") return encode(entries, sent, fPort);
       let result;
       if (shape === "input") {
         result = decode({ bytes, fPort, recvTime: new RealDate(received), variables });
@@ -458,7 +497,7 @@
       for (let at = 0; at < sent.length; at += 1) bytes[at] = sent.charCodeAt(at);
       let answer;
       try {
-        answer = call(bytes, port, received);
+        answer = call(bytes, port, received, sent);
       } catch (fault) {
         // Also what the engine throws when no memory is left for an error; it is the only one to throw it unbidden.
         answer = fault === null ? NOTHING : "!" + told(fault);

@@ -14,6 +14,8 @@ PROGRESS: Final = struct.Struct("=Q")
 """Shared memory: index of the current frame within its request plus 1 (plus `LOADING`: of the script), or 0."""
 LOADING: Final = 1 << 32
 NO_PORT: Final = -1
+ENCODE: Final = "encode"
+"""Value of `ScriptSource.take` for a downlink: the payload of a call is its data as ASCII JSON."""
 
 
 class ScriptLimits(msgspec.Struct, frozen=True):
@@ -43,7 +45,7 @@ class ScriptSource(msgspec.Struct, frozen=True):
     arguments: tuple[str, ...] = ()
     """Arguments: ``input`` alone, or of ``bytes``, ``port``, ``variables``, ``received``; empty: by its signature."""
     take: str = "data"
-    """``data``: what it decodes; ``normalized``: what `normalizeUplink` makes of that; ``both``."""
+    """``data``: what it decodes; ``normalized``: what `normalizeUplink` makes of that; ``both``; `ENCODE`."""
     variables: str = "{}"
     """Variables of the device, as JSON."""
     limits: ScriptLimits = ScriptLimits()

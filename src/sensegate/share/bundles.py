@@ -85,8 +85,11 @@ class Bundles:
         self._check(bundle)
         feeds = [self._feed(name) for name in bundle.feeds]
         before = self.records.find(bundle.name)
-        concerned = feeds + [feed for name in (before.feeds if before else ()) if (feed := self._feeds.find(name))]
-        for feed in concerned:
+        present = [feed for name in (before.feeds if before else ()) if (feed := self._feeds.find(name))]
+        if not all(owns(principal, feed) for feed in present):
+            # Without the names of its feeds, which may lie outside the caller's scope.
+            raise Conflict(f"bundle '{bundle.name}' exists already; choose another name")
+        for feed in feeds:
             if not owns(principal, feed):
                 raise PermissionDenied(
                     f"feed '{feed.name}' holds data outside your scope ({scope_text(principal.scope)})"

@@ -99,6 +99,7 @@ class LatestReader:
         """
         admission = self._sharing.admit(principal, request.feed, request.wanted, "http", form)
         first = self._number_of(request.after)
+        await self._sharing.reader.catch_up()
 
         async def read(most: int) -> LatestPage:
             cursor = str(self._sharing.reader.position)

@@ -25,6 +25,7 @@ from sensegate.bus import api, streams
 from sensegate.bus.connect import trust_certificate
 from sensegate.bus.engine import User
 from sensegate.bus.opening import Core
+from sensegate.bus.server_conf import has_broker_tls
 from sensegate.clock import Clock
 from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.ports import PushTransport
@@ -132,7 +133,8 @@ async def _open_broker(core: Core, makers: _SubscriptionMaker, stack: contextlib
     feeds = await engine.connect(User.FEEDS, name="feeds")
     stack.push_async_callback(feeds.close)
     await streams.ensure_subscriber_streams(feeds)
-    tls = core.config.engine.tls.cert_file
+    settings = core.config.engine
+    tls = settings.tls.cert_file if has_broker_tls(settings) else ""
 
     def credential() -> tuple[str, int, str, str]:
         credential, info = engine.credential(User.FEEDS), engine.info

@@ -33,6 +33,7 @@ _BACK_ENTRIES = 128
 """Entries that are read together towards the start of the log; a commit has four or more."""
 _CHANGED_S = 5.0
 _RETRY_S = 0.5
+_CATCH_UP_S = 1.0
 _SLACK_US = 300_000_000
 """Records that expire within this are not offered as a start: expiry could overtake a subscriber that begins there."""
 _DECODED_FACTOR = 12
@@ -264,6 +265,14 @@ class LogReader:
             if self._change is None:
                 self._change = loop.create_future()
             await asyncio.wait((self._change,), timeout=remaining)
+
+    async def catch_up(self) -> None:
+        """Return when all that the log holds now is read, or after `_CATCH_UP_S`.
+
+        Records that a caller knows to be committed must be found, even if they are not read here yet.
+        """
+        _, last = await self.log.bounds()
+        await self.wait(last - 1, _CATCH_UP_S)
 
     async def log_is_ahead(self, sequence: int) -> bool:
         """Return whether the log has entries after a sequence, read by this reader or not."""

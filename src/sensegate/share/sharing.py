@@ -39,7 +39,6 @@ from sensegate.share.usage_statements import UsageStatements, encode_statement
 
 _AHEAD_US = DAY_US
 """A request that names only phenomenon times starts at arrivals this long before: clocks of devices may be ahead."""
-_CATCH_UP_S = 1.0
 _log = structlog.get_logger(__name__)
 
 
@@ -270,8 +269,7 @@ class Sharing:
             _, last = await self.reader.log.bounds()
             if until is not None:
                 last = min(last, await self.reader.log.sequence_at(until) - 1)
-            # Records that a caller knows to be committed must be found, even if not read here yet.
-            await self.reader.wait(last - 1, _CATCH_UP_S)
+            await self.reader.catch_up()
             start = self.reader.after(last, 0)
 
         async def read(most: int) -> FeedPage:

@@ -282,12 +282,13 @@ class MoveRegister:
         """
         await self.settle_abandoned()
         place = self._divisions.check(division)[0]
-        if target not in gateways:
+        demand(by, Action.CHANGE_DEVICES, place, by.scope.department)
+        # Only gateways of the caller's own area are named: of others it does not learn which there are.
+        serving = [gateway for gateway in gateways if contains(gateway, place)]
+        if target not in serving:
             raise ConfigError(
-                f"there is no gateway {target[:16]}", key="target", remedy=f"give one of {', '.join(gateways)}"
+                f"{target[:16]} is no gateway that serves {place}", key="target", remedy=f"give {' or '.join(serving)}"
             )
-        if not contains(target, place):
-            raise ConfigError(f"{place} is not served by {target}", key="division", remedy=f"give a part of {target}")
         origin, stored = await self._find_device(device, [source] if source else gateways, by)
         if origin == target:
             raise Conflict(f"{device} is at {target} already; change its division there")

@@ -13,7 +13,7 @@ from sensegate.tiers.device_moves import DeviceMover, LogIdentity
 
 def open_mover(parts: Parts, ask: Callable[[str, bytes], Awaitable[bytes]]) -> DeviceMover:
     """Return the mover that runs the centre's orders; `ask`: (question, payload) -> the centre's answer."""
-    config, broker, barrier = parts.core.config, parts.sources.broker, parts.stages.barrier
+    config, broker, barrier = parts.core.config, parts.sources.fronts, parts.stages.barrier
 
     async def drained() -> None:
         await barrier.wait_drained(broker.name, await broker.newest())

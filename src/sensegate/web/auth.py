@@ -17,7 +17,6 @@ from aiohttp import web
 from sensegate import metrics
 from sensegate.authority.attempts import FailedAttempts
 from sensegate.authority.scope import Principal, Role, Scope
-from sensegate.bus.server_log import mask_name
 from sensegate.errors import PermissionDenied
 from sensegate.model import Device
 from sensegate.web.addresses import client_address
@@ -48,9 +47,8 @@ def caller(request: web.Request, deps: WebDependencies, failures: FailedAttempts
         else:
             return deps.tokens.verify(credential)
     except PermissionDenied:
-        # A session has no id: whoever keeps sending one that has ended is told so, whatever others send.
-        parts = credential.split("_", 2)
-        caller_id = parts[1] if parts[0] == "sg" and len(parts) == 3 else mask_name(cookie or credential)
+        parts = (cookie or credential).split("_", 2)
+        caller_id = parts[1] if parts[0] in {"sg", "ss"} and len(parts) == 3 else ""
         failures.record(caller_id, client_address(request, deps.config))
         raise
     if cookie:

@@ -13,8 +13,9 @@ limits on its resources.
 from __future__ import annotations
 
 import hashlib
+import json as json_module
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from weakref import WeakValueDictionary
@@ -32,10 +33,10 @@ from sensegate.decode.frame import (
     WarnedObject,
 )
 from sensegate.decode.part import ProfilePart, Scalar, description
-from sensegate.errors import ProfileError, Rejected
+from sensegate.errors import ConfigError, ProfileError, Rejected
 from sensegate.model import QuarantineReason
 from sensegate.scripts import pool
-from sensegate.scripts.wire import NO_PORT, CallResult, ScriptCall, ScriptInfo, ScriptLimits, ScriptSource
+from sensegate.scripts.wire import ENCODE, NO_PORT, CallResult, ScriptCall, ScriptInfo, ScriptLimits, ScriptSource
 
 TEXT_BYTES_MAX: Final = 1 << 20
 """Longest script."""
@@ -104,6 +105,60 @@ class ScriptParse(BatchParse):
         return [_tree(outcome, frame.nesting_max) for outcome, (_, frame) in zip(outcomes, requests, strict=True)]
 
 
+class EncodedDownlink(msgspec.Struct, frozen=True):
+    """The frame that a script has made of a downlink's data."""
+
+    bytes: list[int]
+    port: int | None = None
+
+
+class DownlinkScript:
+    """The encoder of a script for downlinks (`encodeDownlink`, `Encode`, `Encoder`), and its decoder if it has one."""
+
+    def __init__(self, source: ScriptSource) -> None:
+        self._encode = msgspec.structs.replace(
+            source, key=f"{source.key} encode", entry="auto", arguments=(), take=ENCODE, inspection=""
+        )
+        self._decode = msgspec.structs.replace(
+            source, key=f"{source.key} decode", entry="decodeDownlink", arguments=(), take="data", inspection=""
+        )
+
+    def problem(self) -> str:
+        """Return why the script cannot encode; empty if it can."""
+        return _inspect(self._encode).error
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the script has `decodeDownlink`."""
+        return not _inspect(self._decode).error
+
+    def encode(self, data: object, port: int) -> tuple[bytes, int]:
+        """Return bytes and port of the frame for a downlink's data; port 0: as the script says.
+
+        Raises:
+            ConfigError: the script refuses the data, or fails.
+        """
+        payload = json_module.dumps(data).encode("ascii")  # the engine reads characters as bytes
+        call = ScriptCall(payload, port or NO_PORT, 0)
+        [result] = pool.decoding_pool().run([pool.PendingCall(self._encode, call, "downlink")])
+        if result.kind:
+            raise ConfigError(f"the codec script: {result.text}", key="parameters", remedy="correct the values")
+        frame = _decode_downlink(result.text).d
+        return bytes(frame.bytes), port or frame.port or 0
+
+    def decode(self, frame: bytes, port: int) -> Any:
+        """Return the data that the script decodes a downlink to. Raises `ConfigError` if it refuses it."""
+        [result] = pool.decoding_pool().run([pool.PendingCall(self._decode, ScriptCall(frame, port, 0), "downlink")])
+        if result.kind:
+            raise ConfigError(f"decodeDownlink: {result.text}", key="data")
+        return _decode(result.text).d
+
+
+def encoder_of(parses: Iterable[object]) -> DownlinkScript | None:
+    """Return the downlink functions of the first codec script among the parses of a profile's rules."""
+    return next((DownlinkScript(parse.source) for parse in parses if isinstance(parse, ScriptParse)), None)
+
+
 def _request(source: ScriptSource, frame: PayloadFrame) -> pool.PendingCall:
     port = NO_PORT if frame.port is None else frame.port
     return pool.PendingCall(source, ScriptCall(frame.payload, port, frame.received // 1_000), frame.topic)
@@ -114,7 +169,12 @@ class _Result(msgspec.Struct, frozen=True):
     w: tuple[str, ...] = ()
 
 
+class _DownlinkResult(msgspec.Struct, frozen=True):
+    d: EncodedDownlink
+
+
 _decode = msgspec.json.Decoder(_Result).decode
+_decode_downlink = msgspec.json.Decoder(_DownlinkResult).decode
 
 
 def _tree(outcome: CallResult, nesting_max: int) -> Any:

@@ -194,7 +194,7 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
     </div>
     <${Problem} error=${error} retry=${reload} />
     ${!data && loading ? html`<${Loading} />` : rows.length === 0 && !error ? html`<${Empty} text=${empty} />` : html`
-    <div class="scroll"><table><thead><tr>${shownColumns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}
+    <div class="scroll" tabindex="0"><table><thead><tr>${shownColumns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}
         aria-sort=${values.sort === column.name ? "ascending" : values.sort === `-${column.name}` ? "descending" : "none"}>
         ${sortable && column.sort !== false ? html`<button type="button" class="plain" onClick=${() => order(column.name)}>${t(`column.${column.name}`)}${values.sort === column.name ? " ▲" : values.sort === `-${column.name}` ? " ▼" : ""}</button>` : t(`column.${column.name}`)}</th>`)}</tr></thead>
       <tbody>${rows.map((row, index) => html`<tr key=${row.id || row.name || index}>${shownColumns.map((column, place) => html`<td key=${column.name} class=${column.numeric ? "number" : ""}>

@@ -39,7 +39,7 @@ function needs(ready, nodes, ledger, alarms) {
   const list = [];
   for (const reason of ready?.reasons || []) list.push([2, reason, null]);
   if (ledger && !ledger.balanced) list.push([2, t("unbalanced"), "/"]);
-  for (const alarm of alarms || []) list.push([alarm.severity === "critical" ? 2 : 1, [alarm.device || alarm.node, alarm.title || alarm.rule, alarm.reason].filter(Boolean).join(": "), "/console/alarms?state=open"]);
+  for (const alarm of alarms || []) list.push([["critical", "major"].includes(alarm.severity) ? 2 : 1, [alarm.device || alarm.node, alarm.title || alarm.rule, alarm.reason].filter(Boolean).join(": "), "/console/alarms?state=open"]);
   for (const node of nodes || []) {
     if (node.role !== "centre" && node.state !== "up") list.push([2, t("nodeSilent", node.member), `/console/nodes/${node.member}`]);
     for (const problem of node.problems || []) list.push([1, `${node.member}: ${problem}`, `/console/nodes/${node.member}`]);
@@ -90,7 +90,7 @@ function Devices() {
     submit: async ({ csv, really }) => {
       const report = await importCsv(csv, !really);
       setStamp(stamp + 1);
-      return html`<p>${t(really ? "imported" : "wouldImport", number(report.created ?? report.rows?.length ?? 0))}</p><div class="scroll"><table><tbody>${(report.rows || []).map((row, index) => html`<tr key=${index}><td>${row.line ?? index + 1}</td><td>${row.id}</td><td>${row.outcome ?? row.result ?? ""}</td><td>${row.problem ?? row.detail ?? ""}</td></tr>`)}</tbody></table></div>`;
+      return html`<p>${t(really ? "imported" : "wouldImport", number(report.created ?? report.rows?.length ?? 0))}</p><div class="scroll" tabindex="0"><table><tbody>${(report.rows || []).map((row, index) => html`<tr key=${index}><td>${row.line ?? index + 1}</td><td>${row.id}</td><td>${row.outcome ?? row.result ?? ""}</td><td>${row.problem ?? row.detail ?? ""}</td></tr>`)}</tbody></table></div>`;
     },
   });
   return html`<h1>${t("page.devices")}</h1>${dialog}<section class="card"><${List} key=${stamp} path="/api/v1/devices" columns=${DEVICE_COLUMNS} link=${(row) => device(row.id)} empty=${t("noDevices")}
@@ -131,7 +131,7 @@ function Device({ id }) {
         <button type="button" onClick=${() => act("", t("retire"), t("retireHelp"), true, "DELETE", true)}>${t("retire")}</button>`}</div>
     <${Problem} error=${row.error} retry=${row.reload} />
     ${facts && html`<${Card} title=${t("registration")}><${Facts} rows=${[["column.name", facts.name], ["column.division", facts.division], ["column.profile", html`<${Link} to=${profile(facts.profile)}>${facts.profile}<//>`], ["column.last_seen", html`<${Time} value=${facts.last_seen} />`], facts.silent_since && ["silentSince", html`<${Time} value=${facts.silent_since} />`], ["column.department", facts.department], ["column.owner", facts.owner], ["column.gateway", facts.gateway], ["column.alias", facts.alias], ["column.asset", facts.asset], ["place", facts.lon === null || facts.lon === undefined ? "" : `${facts.lon}, ${facts.lat}`], ["column.grade", facts.grade], ["column.interval_s", facts.interval_s || ""], ["column.clock_lag_s", facts.clock_lag_s === null ? "" : number(facts.clock_lag_s)]]} /><//>`}
-    <${Card} title=${t("lastValues")}>${latest.error ? html`<${Problem} error=${latest.error} />` : (latest.data?.rows || []).length ? html`<div class="scroll"><table><thead><tr>${LATEST_COLUMNS.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}>${t(`column.${column.name}`)}</th>`)}</tr></thead>
+    <${Card} title=${t("lastValues")}>${latest.error ? html`<${Problem} error=${latest.error} />` : (latest.data?.rows || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${LATEST_COLUMNS.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}>${t(`column.${column.name}`)}</th>`)}</tr></thead>
       <tbody>${latest.data.rows.map((value) => html`<tr key=${value.id || value.property + value.channel}><td>${typeof value.value === "number" ? html`<button type="button" class="plain" onClick=${() => choose(`${value.property}${value.channel ? `#${value.channel}` : ""}`)}><u>${value.property}</u></button>` : value.property}</td><td>${value.channel || ""}</td><td class="number">${typeof value.value === "number" ? number(value.value, 6) : String(value.value).slice(0, 120)}</td><td>${value.unit}</td><td><${Time} value=${value.time} /></td><td><${Badge} value=${value.quality} /></td><td>${(value.flags || []).join(", ")}</td></tr>`)}</tbody></table></div>` : html`<${Empty} text=${t("noValues")} />`}<//>
     ${property && html`<${Card} title=${property} actions=${html`<div class="tabs">${SPANS.map((choice) => html`<button type="button" key=${choice} aria-pressed=${choice === span} onClick=${() => replaceSearch({ span: choice })}>${choice}</button>`)}</div>`}><${Series} id=${id} property=${property} span=${span} /><//>`}
     <div class="columns">
@@ -162,7 +162,7 @@ function Series({ id, property, span }) {
 
 // ── alarms ──────────────────────────────────────────────────────────────────────────────────────────────
 const ALARM_COLUMNS = [{ name: "title", show: (value, row) => value || row.rule }, { name: "severity", badge: true }, { name: "state", badge: true }, { name: "device", show: (value, row) => (value ? html`<${Link} to=${device(value)}>${value}<//>` : row.node) }, { name: "property" }, { name: "value", numeric: true }, { name: "opened", time: true }, { name: "closed", time: true }, { name: "reason" }, { name: "acknowledged_by" }];
-const RULE_KINDS = ["threshold", "change", "silence", "gap", "quality", "quarantine_rate", "lag", "disk"];
+const RULE_KINDS = ["threshold", "change", "silence", "gap", "quality", "quarantine_rate", "lag", "disk", "refused_spans", "store_missing"];
 function Alarms({ me }) {
   const [dialog, show] = useDialog();
   const [stamp, setStamp] = useState(0);
@@ -170,12 +170,12 @@ function Alarms({ me }) {
   const rules = useLoad("/api/v1/alarm-rules?limit=200", 30);
   const act = (row, verb, title, consequence, fields, bodyOf) => show({ title, consequence, action: title, fields, submit: async (values) => { await call("POST", `/api/v1/alarms/${encodeURIComponent(row.id)}/${verb}`, bodyOf(values)); renew(); } });
   const note = { name: "note", label: t("column.note") };
-  const actions = { name: "id", sort: false, show: (_, row) => row.state === "closed" ? "" : html`
+  const actions = { name: "actions", sort: false, show: (_, row) => row.state === "closed" ? "" : html`
     ${row.state === "open" && html`<button type="button" onClick=${() => act(row, "acknowledge", t("acknowledge"), t("acknowledgeHelp"), [note], (values) => values)}>${t("acknowledge")}</button>`}
     <button type="button" onClick=${() => act(row, "silence", t("silence"), t("silenceHelp"), [{ name: "hours", label: t("hours"), value: "8", required: true }, note], (values) => ({ seconds: Number(values.hours) * 3600, note: values.note }))}>${t("silence")}</button>` };
   const add = () => show({
     title: t("addRule"), action: t("add"), consequence: t("addRuleHelp"),
-    fields: [{ name: "name", label: t("column.name"), required: true, hint: "water-high" }, { name: "kind", label: t("column.kind"), options: RULE_KINDS.map((kind) => [kind, t(`alarm.${kind}`)]) }, { name: "severity", label: t("column.severity"), options: ["info", "warning", "critical"].map((word) => [word, t(`state.${word}`)]), value: "warning" },
+    fields: [{ name: "name", label: t("column.name"), required: true, hint: "water-high" }, { name: "kind", label: t("column.kind"), options: RULE_KINDS.map((kind) => [kind, t(`alarm.${kind}`)]) }, { name: "severity", label: t("column.severity"), options: ["info", "warning", "major", "critical"].map((word) => [word, t(`state.${word}`)]), value: "warning" },
       { name: "place", label: t("column.place"), value: me.scope }, { name: "property", label: t("column.property"), hint: "water_level" }, { name: "profile", label: t("column.profile") }, { name: "device", label: t("column.device") }, { name: "above", label: t("above") }, { name: "below", label: t("below") }, { name: "margin", label: t("margin") }, { name: "after_s", label: t("afterSeconds") }],
     submit: async ({ name, ...values }) => {
       const body = {};
@@ -186,9 +186,9 @@ function Alarms({ me }) {
   });
   const remove = (rule) => show({ title: t("deleteRule"), consequence: t("deleteRuleHelp", rule.name), danger: true, action: t("deleteRule"), submit: async () => { await call("DELETE", `/api/v1/alarm-rules/${encodeURIComponent(rule.name)}`); rules.reload(); } });
   return html`${dialog}<h1>${t("page.alarms")}</h1>
-    <section class="card"><${List} key=${stamp} path="/api/v1/alarms" columns=${[...ALARM_COLUMNS, actions]} defaults=${{ sort: "-opened" }} empty=${t("noAlarms")} interval_s=${5} filters=${[{ name: "state", options: ["open", "acknowledged", "closed"] }, { name: "severity", options: ["critical", "warning", "info"] }]} /></section>
+    <section class="card"><${List} key=${stamp} path="/api/v1/alarms" columns=${[...ALARM_COLUMNS, actions]} defaults=${{ sort: "-opened" }} empty=${t("noAlarms")} interval_s=${5} filters=${[{ name: "state", options: ["open", "acknowledged", "closed"] }, { name: "severity", options: ["critical", "major", "warning", "info"] }]} /></section>
     <${Card} title=${t("rules")} actions=${html`<button type="button" class="primary" onClick=${add}>${t("addRule")}</button>`}><${Problem} error=${rules.error} />
-      ${(rules.data?.rows || []).length ? html`<div class="scroll"><table><thead><tr>${["name", "kind", "severity", "place", "condition", "written_by"].map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}<th></th></tr></thead><tbody>
+      ${(rules.data?.rows || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${["name", "kind", "severity", "place", "condition", "written_by"].map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}<th></th></tr></thead><tbody>
         ${rules.data.rows.map((rule) => html`<tr key=${rule.name}><td>${rule.title || rule.name}</td><td>${t(`alarm.${rule.kind}`)}</td><td><${Badge} value=${rule.severity} /></td><td>${rule.place}</td><td>${[rule.profile, rule.device, rule.property, rule.above !== null && `> ${rule.above}`, rule.below !== null && `< ${rule.below}`, rule.after_s ? `${rule.after_s} s` : ""].filter(Boolean).join(" ")}</td><td>${rule.written_by}</td><td>${!rule.name.includes(":") && html`<button type="button" onClick=${() => remove(rule)}>${t("deleteRule")}</button>`}</td></tr>`)}</tbody></table></div>` : html`<${Empty} text=${t("noRules")} />`}<//>`;
 }
 
@@ -220,7 +220,7 @@ function Profile({ vendor, model, me }) {
       <button type="button" onClick=${() => act(t("redecode"), t("redecodeHelp"), "/redecode?since=24h", { selection: "both" }, "POST", [note])}>${t("redecode")}</button></div>
     <${Problem} error=${facts.error} retry=${facts.reload} />
     ${facts.data && html`<${Card} title=${facts.data.title}><${Facts} rows=${[["column.format", facts.data.format], ["column.topics", (facts.data.topics || []).join(", ")], ["column.properties", (facts.data.properties || []).join(", ")], facts.data.problem && ["column.problem", facts.data.problem]]} /><//>`}
-    <${Card} title=${t("versions")} actions=${html`<button type="button" onClick=${() => create("")}>${t("newVersion")}</button>`}>${versions.error ? html`<${Problem} error=${versions.error} />` : (versions.data?.rows || []).length ? html`<div class="scroll"><table><thead><tr>${VERSION_COLUMNS.map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}<th></th></tr></thead><tbody>
+    <${Card} title=${t("versions")} actions=${html`<button type="button" onClick=${() => create("")}>${t("newVersion")}</button>`}>${versions.error ? html`<${Problem} error=${versions.error} />` : (versions.data?.rows || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${VERSION_COLUMNS.map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}<th></th></tr></thead><tbody>
       ${versions.data.rows.map((row) => html`<tr key=${row.version}><td><button type="button" class="plain" onClick=${() => open(row.version)}><u>${row.version}</u></button></td><td><${Badge} value=${row.state} /></td><td>${(row.in_force || []).join(", ")}</td><td>${row.trial}</td><td><${Time} value=${row.created} /></td><td>${row.made_by}</td><td>${row.note}</td>
         <td>${row.state === "draft" && html`<button type="button" onClick=${() => act(t("propose"), t("proposeHelp"), `/versions/${row.version}/propose`, {}, "POST", [note])}>${t("propose")}</button>`}
         ${row.state === "proposed" && html`<button type="button" onClick=${() => act(t("release"), t("releaseHelp"), `/versions/${row.version}/release`, { target: me.scope }, "POST", [note])}>${t("release")}</button>
@@ -244,12 +244,12 @@ function Quarantine() {
   const reasons = {};
   for (const row of rows.data?.rows || []) reasons[row.reason] = (reasons[row.reason] || 0) + 1;
   return html`<div class="headline"><h1>${t("page.quarantine")}</h1><span class="space"></span><div class="tabs">${["1h", "24h", "7d"].map((choice) => html`<button type="button" key=${choice} aria-pressed=${choice === since} onClick=${() => replaceSearch({ since: choice })}>${choice}</button>`)}</div></div>
-    <${Card} title=${t("byShape")}>${shapes.error ? html`<${Problem} error=${shapes.error} />` : (shapes.data?.rows || []).length ? html`<div class="scroll"><table><thead><tr><th>${t("column.pattern")}</th><th>${t("column.format")}</th><th class="number">${t("column.messages")}</th><th>${t("column.reason")}</th><th>${t("recognised")}</th><th>${t("column.last")}</th><th></th></tr></thead><tbody>
+    <${Card} title=${t("byShape")}>${shapes.error ? html`<${Problem} error=${shapes.error} />` : (shapes.data?.rows || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr><th>${t("column.pattern")}</th><th>${t("column.format")}</th><th class="number">${t("column.messages")}</th><th>${t("column.reason")}</th><th>${t("recognised")}</th><th>${t("column.last")}</th><th></th></tr></thead><tbody>
       ${shapes.data.rows.map((shape, index) => html`<tr key=${shape.id + index}><td>${shape.pattern || shape.name}</td><td>${shape.format}</td><td class="number">${number(shape.messages)}</td><td>${Object.keys(shape.reasons || {}).map((reason) => t(`reason.${reason}`)).join(", ")}</td><td>${(shape.recognised || []).slice(0, 5).join(", ")}</td><td><${Time} value=${shape.last} /></td><td><button type="button" onClick=${() => learn(shape)}>${t("draft")}</button></td></tr>`)}</tbody></table></div>` : shapes.loading ? html`<${Loading} />` : html`<${Empty} text=${t("noShapes")} />`}<//>
     ${draft && html`<${Card} title=${t("draftOf", draft.profile || "")}>${draft.loading ? html`<${Loading} />` : draft.error ? html`<${Problem} error=${draft.error} />` : html`<p class="quiet">${t("draftHelp")}</p><pre>${draft.text}</pre>`}<//>`}
     <${Card} title=${t("messages")}><div class="tabs">${Object.entries(reasons).map(([reason, count]) => html`<button type="button" key=${reason} aria-pressed=${searchValues().reason === reason} onClick=${() => replaceSearch({ since, reason: searchValues().reason === reason ? "" : reason })}>${t(`reason.${reason}`)} ${number(count)}</button>`)}</div>
       <${Problem} error=${rows.error} retry=${rows.reload} />
-      ${(rows.data?.rows || []).length ? html`<div class="scroll"><table><thead><tr>${["received", "reason", "topic", "device", "detail"].map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>
+      ${(rows.data?.rows || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${["received", "reason", "topic", "device", "detail"].map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>
         ${rows.data.rows.map((row) => html`<tr key=${row.entry}><td><${Time} value=${row.received} /></td><td>${t(`reason.${row.reason}`)}</td><td>${row.topic}</td><td>${row.device && html`<${Link} to=${device(row.device)}>${row.device}<//>`}</td><td>${row.detail}<details><summary class="quiet">${number(row.bytes)} B</summary><pre>${row.payload}</pre></details></td></tr>`)}</tbody></table></div>` : !rows.loading && html`<${Empty} text=${t("noneQuarantined")} />`}<//>`;
 }
 
@@ -265,7 +265,7 @@ function Records() {
   return html`<div class="headline"><h1>${t("page.records")}</h1><span class="space"></span><div class="tabs">${["latest", "newest"].map((choice) => html`<button type="button" key=${choice} aria-pressed=${choice === form} onClick=${() => set({ form: choice })}>${t(`form.${choice}`)}</button>`)}</div></div>
     <section class="card"><div class="tools"><label class="filter">${t("feed")}<select value=${feed} onChange=${(event) => set({ feed: event.target.value })}>${(feeds.data?.rows || [{ name: "all" }]).map((row) => html`<option key=${row.name} value=${row.name} selected=${row.name === feed}>${row.name}</option>`)}</select></label>
       ${["device", "property", "division"].map((name) => html`<label class="filter" key=${name}>${t(`column.${name}`)}<input value=${values[name] || ""} onChange=${(event) => set({ [name]: event.target.value.trim() })} /></label>`)}</div>
-      <${Problem} error=${error} retry=${reload} />${!data && loading ? html`<${Loading} />` : (data?.records || []).length ? html`<div class="scroll"><table><thead><tr>${["device", "property", "value", "unit", "time", "quality", "division", "profile"].map((name) => html`<th key=${name} class=${name === "value" ? "number" : ""}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>
+      <${Problem} error=${error} retry=${reload} />${!data && loading ? html`<${Loading} />` : (data?.records || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${["device", "property", "value", "unit", "time", "quality", "division", "profile"].map((name) => html`<th key=${name} class=${name === "value" ? "number" : ""}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>
       ${data.records.map((record) => html`<tr key=${record.id}><td>${record.device && html`<${Link} to=${device(record.device)}>${record.device}<//>`}</td><td>${record.property}</td><td class="number">${typeof record.value === "number" ? number(record.value, 6) : String(record.value).slice(0, 80)}</td><td>${record.unit}</td><td><${Time} value=${record.time} /></td><td><${Badge} value=${record.quality} /></td><td>${record.division}</td><td>${record.profile}</td></tr>`)}</tbody></table></div>` : html`<${Empty} text=${t("noValues")} />`}</section>`;
 }
 const list = (title, path, columns, more = {}) => function ListPage() { return html`<h1>${t(title)}</h1><section class="card"><${List} path=${path} columns=${columns} ...${more} /></section>`; };
@@ -334,7 +334,7 @@ function Audit() {
   const rows = data?.rows || [];
   return html`<div class="headline"><h1>${t("page.audit")}</h1><span class="space"></span><a href="/api/v1/audit/export" download>${t("export")}</a></div><${Problem} error=${error} retry=${reload} />
     ${head.data && html`<p class="quiet">${t("chainHead")} ${String(head.data.hash || head.data.digest || "").slice(0, 16)}…</p>`}
-    <section class="card">${!data && loading ? html`<${Loading} />` : rows.length ? html`<div class="scroll"><table><thead><tr>${["time", "actor", "action", "target", "detail"].map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>${rows.map((row, index) => html`<tr key=${row.number ?? index}><td><${Time} value=${row.time} /></td><td>${row.actor}</td><td>${row.action}</td><td>${row.target}</td><td>${(row.before || row.after) && html`<details><summary class="quiet">${t("change")}</summary><pre>${JSON.stringify({ before: row.before, after: row.after }, null, 1)}</pre></details>`}</td></tr>`)}</tbody></table></div>` : !error && html`<${Empty} />`}
+    <section class="card">${!data && loading ? html`<${Loading} />` : rows.length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${["time", "actor", "action", "target", "detail"].map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>${rows.map((row, index) => html`<tr key=${row.number ?? index}><td><${Time} value=${row.time} /></td><td>${row.actor}</td><td>${row.action}</td><td>${row.target}</td><td>${(row.before || row.after) && html`<details><summary class="quiet">${t("change")}</summary><pre>${JSON.stringify({ before: row.before, after: row.after }, null, 1)}</pre></details>`}</td></tr>`)}</tbody></table></div>` : !error && html`<${Empty} />`}
     <div class="pager">${data?.next && html`<button type="button" onClick=${() => replaceSearch({ after: data.next })}>${t("next")} →</button>`}</div></section>`;
 }
 function System() {

@@ -1,0 +1,310 @@
+"""What a front asks and tells its gateway and the other fronts."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from sensegate.bus import api
+from sensegate.clock import Clock, wait_or_sleep
+from sensegate.collect.front import messages
+from sensegate.collect.front.front import Front
+from sensegate.collect.front.messages import (
+    QUESTIONS_MAX,
+    Answer,
+    Answers,
+    Changes,
+    Check,
+    Close,
+    Connected,
+    Question,
+    Questions,
+    Refusal,
+    Report,
+)
+from sensegate.collect.front.packets import Connect, MqttViolation, Reason
+from sensegate.collect.front.rights import Admitted, Guest, Rights, TopicMatcher
+from sensegate.collect.front.sessions import SessionKey
+from sensegate.errors import Unavailable
+
+WAITING_MAX = 20_000
+"""Most clients that wait for an answer of the gateway; more are told to come back later."""
+KNOWN_MAX = 200_000
+"""Most devices whose rights are cached."""
+REFUSALS_MAX = 1_000
+"""Most refusals of different kinds in a report; more are counted as a limit."""
+REPORT_S = 0.5
+CHECK_S = 600.0
+"""Interval of comparisons with the registry, besides those after a lost connection."""
+ANSWER_S = 5.0
+RETRY_S = 0.1
+TAKE_OVER_S = 0.3
+"""Longest wait for other fronts to close a device's older connection."""
+
+_log = structlog.get_logger("collect")
+_encode = msgspec.msgpack.Encoder().encode
+_decode_answers = msgspec.msgpack.Decoder(Answers).decode
+_decode_changes = msgspec.msgpack.Decoder(Changes).decode
+_decode_close = msgspec.msgpack.Decoder(Close).decode
+_decode_connected = msgspec.msgpack.Decoder(Connected).decode
+
+
+class _Known(msgspec.Struct, frozen=True, eq=False):
+    """A device that the gateway has admitted, with a keyed hash of the credential that it showed."""
+
+    proof: bytes
+    answer: Answer
+    admitted: Admitted
+
+
+class AdmissionClient:
+    """Asks the gateway who may connect, caches what it says of devices, and reports what the front met."""
+
+    def __init__(self, connection: Client, name: str, clock: Clock, *, neighbours: int = 0) -> None:
+        """`neighbours`: how many other fronts there are."""
+        self._connection = connection
+        self._name = name
+        self._clock = clock
+        self._neighbours = neighbours
+        self._key = secrets.token_bytes(32)
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._questions: list[tuple[Question, asyncio.Future[Answer]]] = []
+        self._asked = asyncio.Event()
+        self._unchecked = asyncio.Event()
+        self._refusals: Counter[tuple[str, str, str, str]] = Counter()
+        self._limits: Counter[str] = Counter()
+        self._generation = 0
+        self._front: Front | None = None
+
+    async def open(self, front: Front) -> None:
+        """Listen to the gateway and the other fronts. Raises `Unavailable`."""
+        self._front = front
+        with api.translate_client_errors("subscribe to the gateway's messages to fronts"):
+            await self._connection.subscribe(messages.CLOSE, cb=self._close)
+            await self._connection.subscribe(messages.CONNECTED, cb=self._connected)
+            await self._connection.flush()
+
+    async def run(self) -> None:
+        """Ask and report until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._ask_all(), name="mqtt admission")
+            group.create_task(self._check_all(), name="mqtt rights")
+            group.create_task(self._report_all(), name="mqtt report")
+
+    # ── admission ────────────────────────────────────────────────────────────────────────────────────
+
+    async def admit(self, connect: Connect, address: str, common_name: str) -> Admitted | Guest:
+        user = connect.username or ""
+        password = (connect.password or b"").decode("utf-8", "surrogateescape")
+        proof = self._proof(user, connect.password or b"", common_name)
+        known = self._known.get(user)
+        if known and hmac.compare_digest(known.proof, proof):
+            if not known.admitted.until or self._clock.now() < known.admitted.until:
+                return known.admitted
+            del self._known[user]
+        generation = self._generation
+        answer = await self._ask(Question(user, _printable(password), address, common_name))
+        if not answer.is_known:
+            return Guest()
+        if not answer.is_admitted:
+            raise MqttViolation(Reason.NOT_AUTHORIZED, "the registry refuses the device")
+        admitted = _admitted(user, answer)
+        if generation == self._generation:  # otherwise the answer may be older than a change
+            self._known[user] = _Known(proof, answer, admitted)
+            if len(self._known) > KNOWN_MAX:
+                self._known.popitem(last=False)
+        return admitted
+
+    def _proof(self, user: str, password: bytes, common_name: str) -> bytes:
+        shown = msgspec.msgpack.encode((user, password, common_name))
+        return hmac.new(self._key, shown, hashlib.blake2b).digest()
+
+    async def _ask(self, question: Question) -> Answer:
+        if len(self._questions) >= WAITING_MAX:
+            self.hit("mqtt_admission")
+            raise MqttViolation(Reason.SERVER_BUSY, "too many clients wait for admission")
+        waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._questions.append((question, waiting))
+        self._asked.set()
+        return await waiting
+
+    async def _ask_all(self) -> None:
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            while self._questions:
+                asked, self._questions = self._questions[:QUESTIONS_MAX], self._questions[QUESTIONS_MAX:]
+                await self._ask_some([(question, waiting) for question, waiting in asked if not waiting.done()])
+
+    async def _ask_some(self, asked: list[tuple[Question, asyncio.Future[Answer]]]) -> None:
+        request = _encode(Questions(tuple(question for question, _ in asked)))
+        deadline = self._clock.monotonic() + ANSWER_S
+        while True:
+            try:
+                answers = _decode_answers(await self._request(messages.ADMIT, request)).answers
+                break
+            except (Unavailable, msgspec.DecodeError) as why:
+                if self._clock.monotonic() < deadline:  # a gateway that starts answers soon
+                    await self._clock.sleep(RETRY_S)
+                    continue
+                _log.warning("clients not admitted; they have to come back", count=len(asked), reason=str(why))
+                for _, waiting in asked:
+                    if not waiting.done():
+                        waiting.set_exception(MqttViolation(Reason.SERVER_UNAVAILABLE, "the registry does not answer"))
+                return
+        for (_, waiting), answer in zip(asked, answers, strict=False):
+            if not waiting.done():
+                waiting.set_result(answer)
+
+    async def _request(self, subject: str, payload: bytes) -> bytes:
+        with api.translate_client_errors(subject):
+            answer = await self._connection.request(subject, payload, timeout=ANSWER_S)
+        return answer.data
+
+    async def _close(self, message: Msg) -> None:
+        """Close connections of users whose credentials or rights have changed."""
+        users = _decode_close(message.data).users
+        self._disconnect(users)
+        if not users:
+            self.check()
+
+    def _change_rights(self, user: str, answer: Answer) -> None:
+        known = self._known.get(user)
+        if known:
+            admitted = _admitted(user, msgspec.structs.replace(answer, until=known.admitted.until))
+            self._known[user] = _Known(known.proof, answer, admitted)
+            if self._front:
+                subscriptions_differ = known.answer.subscribe != answer.subscribe
+                self._front.change_rights(admitted, subscriptions_differ=subscriptions_differ)
+
+    def _disconnect(self, users: Sequence[str]) -> None:
+        if users:
+            self._generation += 1
+        for user in users:
+            self._known.pop(user, None)
+            if self._front:
+                self._front.disconnect(user, Reason.ADMINISTRATIVE_ACTION)
+
+    def check(self) -> None:
+        """Compare what is cached with the registry soon: a change may have been missed."""
+        self._unchecked.set()
+
+    async def _check_all(self) -> None:
+        while True:
+            await wait_or_sleep(self._unchecked, self._clock, CHECK_S)
+            self._unchecked.clear()
+            states = {user: (known.answer.credential, known.answer.state) for user, known in self._known.items()}
+            users = list(states)
+            for start in range(0, len(users), QUESTIONS_MAX):
+                await self._check_some({user: states[user] for user in users[start : start + QUESTIONS_MAX]})
+
+    async def _check_some(self, states: dict[str, tuple[bytes, bytes]]) -> None:
+        try:
+            raw = await self._request(messages.CHECK, _encode(Check(states)))
+            changes = _decode_changes(raw)
+            self._disconnect(changes.close)
+            for user, answer in changes.rights.items():
+                self._change_rights(user, answer)
+        except (Unavailable, msgspec.DecodeError) as why:
+            _log.info("rights of devices not checked; trying again", reason=str(why))
+            await self._clock.sleep(1.0)
+            self._unchecked.set()
+
+    # ── other fronts ─────────────────────────────────────────────────────────────────────────────────
+
+    async def take_over(self, key: SessionKey, born: int) -> None:
+        """Have the other fronts close older connections of a device; wait until they have, or for `TAKE_OVER_S`."""
+        if not self._neighbours:
+            return
+        announcement = _encode(Connected(self._name, key.credential, key.client_id, born))
+        inbox = self._connection.new_inbox()
+        answered = asyncio.Event()
+        answers = 0
+
+        async def count(_message: Msg) -> None:
+            nonlocal answers
+            answers += 1
+            if answers >= self._neighbours:
+                answered.set()
+
+        try:
+            with api.translate_client_errors("take-over"):
+                subscription = await self._connection.subscribe(inbox, cb=count)
+                try:
+                    await self._connection.publish(messages.CONNECTED, announcement, reply=inbox)
+                    async with asyncio.timeout(TAKE_OVER_S):
+                        await answered.wait()
+                finally:
+                    await subscription.unsubscribe()
+        except Unavailable as why:
+            _log.debug("other fronts have not all answered", device=key.credential, reason=str(why))
+
+    async def _connected(self, message: Msg) -> None:
+        connected = _decode_connected(message.data)
+        front = self._front
+        if front is None or connected.front == self._name:
+            return
+        if front.taken_over(SessionKey(connected.device, connected.client_id), connected.born):
+            await front.writer.drain(TAKE_OVER_S)
+        with api.translate_client_errors("take-over"):
+            await self._connection.publish(message.reply)
+
+    # ── reports ──────────────────────────────────────────────────────────────────────────────────────
+
+    def refused(self, device: str, operation: str, detail: str, address: str) -> None:
+        """Count a refused operation."""
+        key = (device, operation, detail[:256], address)
+        if key not in self._refusals and len(self._refusals) >= REFUSALS_MAX:
+            self.hit("mqtt_refusals")
+            return
+        self._refusals[key] += 1
+
+    def hit(self, limit: str) -> None:
+        """Count a limit that was reached."""
+        self._limits[limit] += 1
+
+    async def _report_all(self) -> None:
+        while True:
+            await self._clock.sleep(REPORT_S)
+            await self.report()
+
+    async def report(self) -> None:
+        """Tell the gateway what was met since the last report; what cannot be told stays for the next one."""
+        front = self._front
+        if front is None:
+            return
+        refusals = tuple(Refusal(*key, count) for key, count in self._refusals.items())
+        report = Report(
+            self._name,
+            refusals,
+            dict(self._limits),
+            front.connection_count,
+            front.writer.queued_bytes,
+            front.writer.problem,
+        )
+        try:
+            with api.translate_client_errors("report"):
+                await self._connection.publish(messages.REPORT, _encode(report))
+        except Unavailable:
+            return
+        self._refusals.clear()
+        self._limits.clear()
+
+
+def _admitted(device: str, answer: Answer) -> Admitted:
+    rights = Rights(TopicMatcher(answer.publish), TopicMatcher(answer.subscribe), TopicMatcher(answer.best_effort))
+    return Admitted(device, rights, answer.until)
+
+
+def _printable(password: str) -> str:
+    """Return a password that can be encoded; one that is not UTF-8 matches none."""
+    return password.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,735 @@
+"""One MQTT connection of a device: its packets in, its messages into the open batch, its answers out.
+
+    CONNECT ─▶ admitted? ─▶ session, take-over ─▶ CONNACK
+    PUBLISH ─▶ right? ─▶ open batch ══ stored ══▶ PUBACK, PUBREC        PUBREL ─▶ PUBCOMP
+    SUBSCRIBE, UNSUBSCRIBE, acknowledgements of commands ─▶ the broker behind, by a connection of its own
+
+Answers leave in the order of the messages. A refused PUBLISH is answered too: with its reason in 5.0, and in 3.1.1,
+which has no reasons, as if it had been taken; it is counted and alarmed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+
+from sensegate.collect.front import codec
+from sensegate.collect.front.batcher import BYTES_MAX, MESSAGES_MAX, BatchWriter
+from sensegate.collect.front.packets import (
+    NO_PROPERTIES,
+    Acknowledgement,
+    ConnAck,
+    Connect,
+    Disconnect,
+    MqttViolation,
+    PacketType,
+    Properties,
+    Publish,
+    Reason,
+    SubAck,
+    Subscribe,
+    Unsubscribe,
+    Version,
+    Will,
+)
+from sensegate.collect.front.rights import Admitted, Rights
+from sensegate.collect.front.sessions import NEVER, Session, SessionKey
+from sensegate.collect.intake.batch import DUP, QOS_SHIFT, RETAIN, WILL, MessageProperties
+
+if TYPE_CHECKING:
+    from sensegate.collect.front.front import Front
+    from sensegate.collect.front.upstream import Upstream
+
+RETURN_CODES = {
+    Reason.UNSUPPORTED_PROTOCOL_VERSION: 1,
+    Reason.CLIENT_IDENTIFIER_NOT_VALID: 2,
+    Reason.SERVER_UNAVAILABLE: 3,
+    Reason.SERVER_BUSY: 3,
+    Reason.QUOTA_EXCEEDED: 3,
+    Reason.CONNECTION_RATE_EXCEEDED: 3,
+}
+"""Return codes of CONNACK before 5.0; all other reasons: 5, not authorized."""
+_NOT_AUTHORIZED = 5
+_PUBACK, _PUBREC = b"\x40\x02", b"\x50\x02"
+
+_log = structlog.get_logger("collect")
+
+
+class _Topic:
+    """A topic of a connection with what its rights say."""
+
+    __slots__ = ("best_effort", "is_allowed", "name")
+
+    def __init__(self, name: str, *, is_allowed: bool, best_effort: bool) -> None:
+        self.name = name
+        self.is_allowed = is_allowed
+        self.best_effort = best_effort
+
+
+class MqttConnection(asyncio.Protocol):
+    """A connection from its acceptance to its end."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._limits = front.limits
+        self._writer: BatchWriter = front.writer
+        self._transport = cast("asyncio.Transport", None)
+        self._reader = codec.PacketReader(front.limits.packet_bytes_max)
+        self._state = _WAITING
+        self._early: list[tuple[int, bytes]] = []
+        """Packets that came before the CONNECT was answered."""
+        self._version: Version = Version.MQTT_3_1_1
+        self._admitted: Admitted | None = None
+        self._rights: Rights | None = None
+        self._session = Session()
+        self._key: SessionKey | None = None
+        self._will: Will | None = None
+        self._upstream: Upstream | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._topics: dict[bytes, _Topic] = {}
+        self._aliases: dict[int, bytes] = {}
+        self._unstored = 0
+        self._holds: set[str] = set()
+        self._client_packet_max = 0
+        self._closed = False
+        self._begun = False
+        self._discarded = 0
+        self.address = ""
+        self.client_id = ""
+        self.born = 0
+        """When the CONNECT arrived, µs UTC."""
+        self.heard_at = 0.0
+        self.keep_alive_s = 0
+        self.closing_at = 0.0
+        """When a connection that we close is aborted; 0: it is not closed."""
+
+    # ── transport ────────────────────────────────────────────────────────────────────────────────────
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0] if peer else ""
+        self.heard_at = self._front.seconds
+        self._transport.set_write_buffer_limits(high=self._limits.write_bytes_max // 4)
+        if not self._front.accepted(self):
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - of asyncio
+        self._closed = True
+        self._writer.forget(self)
+        if self._task:
+            self._task.cancel()
+        if self._upstream:
+            self._upstream.close()
+        if self._key:
+            self._front.sessions.end(self._key, self._session, self._front.seconds)
+        self._lose_will()
+        self._front.ended(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self._front.seconds
+        if self.closing_at:
+            self._discarded += len(data)
+            if self._discarded > self._limits.write_bytes_max:
+                self._transport.abort()
+            return
+        try:
+            if not self._begun:
+                self._check_first(data)
+            packets = self._reader.feed(data)
+            if self._task:
+                self._early += packets
+            elif self._state == _OPEN:
+                self._take(packets)
+            else:
+                self._take_early(packets)
+        except MqttViolation as why:
+            self._violated(why)
+
+    def _check_first(self, data: bytes) -> None:
+        """Require that the first packet is CONNECT before its rest has come."""
+        self._begun = True
+        if data[0] >> 4 != PacketType.CONNECT:
+            raise MqttViolation(Reason.PROTOCOL_ERROR, "the first packet is not CONNECT")
+
+    def eof_received(self) -> None:
+        """Close: the client will send nothing more."""
+
+    def pause_writing(self) -> None:
+        self._hold("writing")
+        if self._upstream:
+            self._upstream.hold("writing")
+        if self._transport.get_write_buffer_size() > self._limits.write_bytes_max:
+            self._front.hit("write_bytes")
+            self._transport.abort()
+
+    def resume_writing(self) -> None:
+        self._release("writing")
+        if self._upstream:
+            self._upstream.release("writing")
+
+    def _hold(self, reason: str) -> None:
+        if not self._holds and not self._closed:
+            self._transport.pause_reading()
+        self._holds.add(reason)
+
+    def _release(self, reason: str) -> None:
+        if reason not in self._holds:
+            return
+        self._holds.discard(reason)
+        if not self._holds and not self._closed and not self._transport.is_closing():
+            self.heard_at = self._front.seconds
+            self._transport.resume_reading()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether we do not read at the moment, so that silence is not the client's."""
+        return bool(self._holds)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether its CONNECT was accepted."""
+        return self._state == _OPEN
+
+    @property
+    def device(self) -> str:
+        """Id of the device; empty: it is not admitted."""
+        return self._admitted.device if self._admitted else ""
+
+    @property
+    def until(self) -> int:
+        """End of the validity of the credential, µs UTC; 0: none."""
+        return self._admitted.until if self._admitted else 0
+
+    # ── CONNECT ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _take_early(self, packets: list[tuple[int, bytes]]) -> None:
+        if not packets:
+            return
+        (head, body), *self._early = packets
+        self._state = _CONNECTING
+        connect = cast("Connect", codec.decode(head, body, Version.MQTT_5))
+        self._version = connect.version
+        self.born = self._front.clock.now()
+        self._hold("connect")
+        self._task = asyncio.get_running_loop().create_task(self._connect(connect), name="mqtt connect")
+
+    async def _connect(self, connect: Connect) -> None:
+        try:
+            await self._admit(connect)
+            if self._closed:
+                return
+            self._state = _OPEN
+            self._task = None
+            self._take_held()
+        except MqttViolation as why:
+            self._violated(why)
+        finally:
+            if self._task is asyncio.current_task():
+                self._task = None
+            self._release("connect")
+
+    def _take_held(self) -> None:
+        """Handle the packets that came meanwhile."""
+        early, self._early = self._early, []
+        self._take(early)
+
+    async def _admit(self, connect: Connect) -> None:
+        """Admit a client, take over its session, answer its CONNECT. Raises `MqttViolation`."""
+        front, properties = self._front, connect.properties
+        if self._is_anonymous_and_persistent(connect):
+            raise MqttViolation(Reason.CLIENT_IDENTIFIER_NOT_VALID, "no client identifier")
+        if properties.authentication_method is not None:
+            raise MqttViolation(Reason.BAD_AUTHENTICATION_METHOD, "enhanced authentication is not supported")
+        self.client_id = connect.client_id or f"sg-{secrets.token_hex(10)}"
+        self._client_packet_max = properties.maximum_packet_size or 0
+        admitted = await front.admission.admit(connect, self.address, self._common_name())
+        if not isinstance(admitted, Admitted):
+            await self._pass_through(connect)
+            return
+        self._admitted, self._rights = admitted, admitted.rights
+        if connect.will and not admitted.rights.publish.matches(connect.will.topic):
+            front.refused(admitted.device, "publish", connect.will.topic, self.address)
+            raise MqttViolation(Reason.NOT_AUTHORIZED, "the topic of the will is not one of the device's")
+        self._key = SessionKey(admitted.device, self.client_id)
+        await front.take_over(self, self._key)
+        present = await self._open_session(connect, self._key)
+        self._will = connect.will
+        front.connected(self)
+        self.keep_alive_s = connect.keep_alive_s
+        self._send_connack(connect, session_present=present)
+
+    @staticmethod
+    def _is_anonymous_and_persistent(connect: Connect) -> bool:
+        if connect.client_id or connect.version == Version.MQTT_5:
+            return False
+        return connect.version == Version.MQTT_3_1 or not connect.clean_start
+
+    def _common_name(self) -> str:
+        """Return the common name of the client certificate; empty: none was shown."""
+        shown: Any = self._transport.get_extra_info("peercert")
+        for parts in shown.get("subject", ()) if shown else ():
+            for name, value in parts:
+                if name == "commonName":
+                    return str(value)
+        return ""
+
+    async def _open_session(self, connect: Connect, key: SessionKey) -> bool:
+        """Continue the session of a client or begin one; return whether it is present."""
+        front = self._front
+        expiry_s = connect.properties.session_expiry_s or 0
+        if connect.version != Version.MQTT_5:
+            expiry_s = 0 if connect.clean_start else NEVER
+        known = front.sessions.find(key, front.seconds)
+        remembered = front.remembered(key) if known is None else None
+        if connect.clean_start:
+            present = False
+            if (known and known.subscribed) or (remembered and remembered.subscribed):
+                await self._open_upstream(clean=True)
+        elif known:
+            self._session, present = known, True
+        else:
+            present = remembered is not None
+            self._session.subscribed = bool(remembered and remembered.subscribed)
+        self._session.holder = self
+        self._session.expiry_s = min(expiry_s, self._limits.session_expiry_max_s)
+        front.sessions.put(key, self._session)
+        if present and self._session.subscribed:
+            present = await self._open_upstream(clean=False)
+        await front.remember(key, self._session)
+        return present
+
+    def _send_connack(self, connect: Connect, *, session_present: bool) -> None:
+        properties = NO_PROPERTIES
+        if self._version == Version.MQTT_5:
+            limits, wanted = self._limits, connect.properties.session_expiry_s
+            capped = wanted is not None and wanted > limits.session_expiry_max_s
+            properties = Properties(
+                session_expiry_s=limits.session_expiry_max_s if capped else None,
+                receive_maximum=min(limits.inflight_max, 65_535),
+                maximum_packet_size=limits.packet_bytes_max,
+                assigned_client_id=None if connect.client_id else self.client_id,
+                topic_alias_maximum=limits.topic_aliases_max,
+                subscription_ids_available=0,
+                shared_available=0,
+            )
+        self._transport.write(codec.encode(ConnAck(0, session_present, properties), self._version))
+        if self._upstream:
+            self._upstream.begin()
+
+    async def _pass_through(self, connect: Connect) -> None:
+        """Have the broker behind decide on a client that is no device."""
+        self._upstream = self._front.upstream(self)
+        answer = await self._upstream.open_guest(connect)
+        if answer.code:
+            reason = Reason.NOT_AUTHORIZED if answer.code > 3 else Reason.SERVER_UNAVAILABLE
+            raise MqttViolation(reason, "the broker refuses the client")
+        self.keep_alive_s = connect.keep_alive_s
+        self._front.connected(self)
+        self._send_connack(connect, session_present=answer.session_present)
+
+    # ── packets ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _take(self, packets: list[tuple[int, bytes]]) -> None:  # noqa: PLR0912 - a call would cost as much as a message
+        """Handle the packets of one read; messages end up in the open batch."""
+        if self._rights is None:
+            self._pass_on(packets)
+            return
+        writer, version = self._writer, self._version
+        batch = writer.open
+        builder = batch.builder
+        topics = self._topics
+        answers = bytearray()
+        waiting = count = size = 0
+        remaining = iter(packets)
+        try:
+            for head, body in remaining:
+                if head & 0xF0 != 0x30:
+                    self._control(head, body)
+                    if self._task:  # the rest waits for the broker's answer
+                        self._early += remaining
+                    if self.closing_at or self._closed:
+                        break
+                    continue
+                raw, qos, packet_id, properties, payload = codec.split_publish(head, body, version)
+                if properties is not NO_PROPERTIES:
+                    raw = self._aliased(raw, properties)
+                topic = topics.get(raw) or self._learn(raw)
+                if not topic.is_allowed or (not qos and not topic.best_effort):
+                    answers += self._refuse(topic, qos, packet_id)
+                    continue
+                if qos == 1:
+                    answers += _PUBACK + packet_id.to_bytes(2)
+                elif qos == 2:
+                    answers += _PUBREC + packet_id.to_bytes(2)
+                    if packet_id in self._session.received:
+                        continue  # sent again; the answer stands behind that to the first one
+                    self._session.received.add(packet_id)
+                builder.topics.append(topic.name)
+                builder.payloads.append(payload)
+                builder.flags.append(
+                    packet_id | qos << QOS_SHIFT | (DUP if head & 8 else 0) | (RETAIN if head & 1 else 0)
+                )
+                if properties is not NO_PROPERTIES and (properties.content_type or properties.user):
+                    builder.properties[len(builder) - 1] = MessageProperties(
+                        properties.content_type or "", properties.user
+                    )
+                count += 1
+                waiting += qos > 0
+                size += len(payload) + len(raw)
+                if batch.bytes + size >= BYTES_MAX or len(builder) >= MESSAGES_MAX:
+                    self._end_read(bytes(answers), waiting, count, size)
+                    answers.clear()
+                    waiting = count = size = 0
+                    batch = writer.open
+                    builder = batch.builder
+        finally:
+            if count or answers:
+                self._end_read(bytes(answers), waiting, count, size)
+
+    def _end_read(self, answers: bytes, waiting: int, count: int, size: int) -> None:
+        writer = self._writer
+        if count:
+            self._unstored += waiting
+            writer.end_read(
+                self,
+                client=self.client_id,
+                credential=self.device,
+                arrival=self._front.clock.now(),
+                answers=answers,
+                waiting=waiting,
+                size=size,
+            )
+        else:
+            writer.answer(self, answers)
+        if max(self._unstored, len(self._session.received)) > self._limits.inflight_max:
+            if self._version == Version.MQTT_5:
+                raise MqttViolation(Reason.RECEIVE_MAXIMUM_EXCEEDED, "more messages than the Receive Maximum")
+            if self._unstored > self._limits.inflight_max:
+                self._hold("inflight")
+        if writer.is_congested:
+            self._front.hit("queue_bytes")
+            writer.hold(self)
+            self._hold("queue")
+
+    def _aliased(self, raw: bytes, properties: Properties) -> bytes:
+        """Return the topic of a PUBLISH with properties, which may have an alias."""
+        if properties.subscription_ids:
+            raise MqttViolation(Reason.PROTOCOL_ERROR, "a client sends a subscription identifier")
+        if properties.response_topic is not None:
+            codec.check_topic(properties.response_topic.encode())
+        alias = properties.topic_alias
+        if alias is None:
+            return raw
+        if alias > self._limits.topic_aliases_max:
+            raise MqttViolation(Reason.TOPIC_ALIAS_INVALID, f"topic alias {alias}")
+        if raw:
+            self._aliases[alias] = raw
+            return raw
+        if alias not in self._aliases:
+            raise MqttViolation(Reason.PROTOCOL_ERROR, f"topic alias {alias} stands for no topic")
+        return self._aliases[alias]
+
+    def _learn(self, raw: bytes) -> _Topic:
+        """Return a topic with what the rights say; it is cached."""
+        name = codec.check_topic(raw)
+        rights = cast("Rights", self._rights)
+        if len(raw) > self._limits.topic_bytes_max:
+            self._front.hit("topic_bytes")
+            allowed = False
+        else:
+            allowed = rights.publish.matches(name)
+        if len(self._topics) >= self._limits.topics_max:
+            self._topics.clear()
+        topic = _Topic(name, is_allowed=allowed, best_effort=allowed and rights.best_effort.matches(name))
+        self._topics[raw] = topic
+        return topic
+
+    def _refuse(self, topic: _Topic, qos: int, packet_id: int) -> bytes:
+        """Return the answer to a message that is not taken."""
+        if not topic.is_allowed:
+            self._front.refused(self.device, "publish", topic.name, self.address)
+        if not qos:
+            return b""
+        kind = PacketType.PUBACK if qos == 1 else PacketType.PUBREC
+        code = Reason.NOT_AUTHORIZED if self._version == Version.MQTT_5 else 0
+        return codec.encode(Acknowledgement(kind, packet_id, code), self._version)
+
+    def _control(self, head: int, body: bytes) -> None:
+        """Handle a packet that is no PUBLISH."""
+        kind = head >> 4
+        if kind == PacketType.PINGREQ and not body and not head & 15:
+            self._transport.write(b"\xd0\x00")
+            return
+        packet = codec.decode(head, body, self._version)
+        match packet:
+            case Acknowledgement(kind=PacketType.PUBREL, packet_id=packet_id):
+                known = packet_id in self._session.received
+                self._session.received.discard(packet_id)
+                code = 0 if known or self._version != Version.MQTT_5 else Reason.PACKET_IDENTIFIER_NOT_FOUND
+                answer = Acknowledgement(PacketType.PUBCOMP, packet_id, code)
+                self._transport.write(codec.encode(answer, self._version))
+            case Acknowledgement():
+                if self._upstream:
+                    self._upstream.forward(packet)
+            case Subscribe():
+                self._subscribe(packet)
+            case Unsubscribe():
+                self._unsubscribe(packet)
+            case Disconnect():
+                self._disconnected(packet)
+            case _:
+                raise MqttViolation(Reason.PROTOCOL_ERROR, f"a client sends {PacketType(kind).name}")
+
+    def _disconnected(self, packet: Disconnect) -> None:
+        expiry_s = packet.properties.session_expiry_s
+        if expiry_s is not None:
+            if expiry_s and not self._session.expiry_s:
+                raise MqttViolation(Reason.PROTOCOL_ERROR, "the session expiry was 0 in CONNECT")
+            self._session.expiry_s = min(expiry_s, self._limits.session_expiry_max_s)
+        if packet.code != Reason.DISCONNECT_WITH_WILL:
+            self._will = None
+        self.closing_at = self._front.seconds + self._limits.close_timeout_s
+        self._transport.close()
+
+    # ── subscriptions ────────────────────────────────────────────────────────────────────────────────
+
+    def _subscribe(self, packet: Subscribe) -> None:
+        if packet.properties.subscription_ids:
+            raise MqttViolation(Reason.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED, "a subscription identifier")
+        rights = cast("Rights", self._rights)
+        codes: list[int | None] = []
+        for wanted in packet.subscriptions:
+            topic_filter = wanted.topic_filter
+            if topic_filter.startswith("$share/"):
+                codes.append(Reason.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED)
+            elif not codec.is_valid_filter(topic_filter):
+                if self._version != Version.MQTT_5:
+                    raise MqttViolation(Reason.TOPIC_FILTER_INVALID, "a topic filter is not valid")
+                codes.append(Reason.TOPIC_FILTER_INVALID)
+            elif not rights.subscribe.covers(topic_filter):
+                self._front.refused(self.device, "subscribe", topic_filter, self.address)
+                codes.append(Reason.NOT_AUTHORIZED)
+            else:
+                codes.append(None)
+        if None not in codes:
+            self.answer_subscribe(packet.packet_id, tuple(code for code in codes if code is not None))
+            return
+        self._session.subscribed = True
+        self._await(self._subscribe_upstream(packet, codes))
+
+    def answer_subscribe(self, packet_id: int, codes: tuple[int, ...]) -> None:
+        """Answer a SUBSCRIBE with a code for each filter."""
+        self.send(SubAck(PacketType.SUBACK, packet_id, tuple(self._code(code) for code in codes)))
+
+    async def _subscribe_upstream(self, packet: Subscribe, codes: list[int | None]) -> None:
+        if self._upstream is None:
+            await self._open_upstream(clean=not self._session.expiry_s)
+            if self._upstream:
+                self._upstream.begin()
+            if self._key:
+                await self._front.remember(self._key, self._session)
+        granted = [wanted for wanted, code in zip(packet.subscriptions, codes, strict=True) if code is None]
+        if self._upstream:
+            self._upstream.subscribe(packet.packet_id, granted, codes)
+
+    def _code(self, code: int) -> int:
+        if self._version != Version.MQTT_5:
+            return min(code, 0x80)
+        return Reason.NOT_AUTHORIZED if code == Reason.UNSPECIFIED_ERROR else code
+
+    def _unsubscribe(self, packet: Unsubscribe) -> None:
+        five = self._version == Version.MQTT_5
+        if not five and not all(map(codec.is_valid_filter, packet.topic_filters)):
+            raise MqttViolation(Reason.TOPIC_FILTER_INVALID, "a topic filter is not valid")
+        if self._upstream:
+            self._upstream.forward(packet)
+            return
+        codes = (Reason.NO_SUBSCRIPTION_EXISTED,) * len(packet.topic_filters) if five else ()
+        self.send(SubAck(PacketType.UNSUBACK, packet.packet_id, codes))
+
+    def _await(self, work: Any) -> None:
+        """Handle something that has to wait; the client is not read meanwhile."""
+        self._hold("broker")
+
+        async def until_done() -> None:
+            try:
+                await work
+                self._task = None
+                if not self._closed:
+                    self._take_held()
+            except MqttViolation as why:
+                self._violated(why)
+            finally:
+                if self._task is asyncio.current_task():
+                    self._task = None
+                if self._task is None:
+                    self._release("broker")
+
+        self._task = asyncio.get_running_loop().create_task(until_done(), name="mqtt broker")
+
+    async def _open_upstream(self, *, clean: bool) -> bool:
+        """Connect to the broker behind; return whether it has a session. Raises `MqttViolation`."""
+        self._upstream = self._front.upstream(self)
+        answer = await self._upstream.open_device(self.device, clean=clean)
+        if answer.code:
+            raise MqttViolation(Reason.SERVER_UNAVAILABLE, "the broker refuses the connection for subscriptions")
+        return answer.session_present
+
+    def _pass_on(self, packets: list[tuple[int, bytes]]) -> None:
+        """Handle packets of a guest: the broker behind answers all but PINGREQ."""
+        for head, body in packets:
+            packet = codec.decode(head, body, self._version)
+            match packet:
+                case Publish():
+                    raw = self._aliased(packet.topic.encode(), packet.properties)
+                    self._forward(
+                        Publish(
+                            raw.decode(), packet.payload, packet.qos, packet.retain, packet.duplicate, packet.packet_id
+                        )
+                    )
+                case Subscribe() | Unsubscribe() | Acknowledgement():
+                    self._forward(packet)
+                case Disconnect():
+                    if packet.code != Reason.DISCONNECT_WITH_WILL and self._upstream:
+                        self._upstream.end()
+                    self._disconnected(packet)
+                case _ if head >> 4 == PacketType.PINGREQ:
+                    self._transport.write(b"\xd0\x00")
+                case _:
+                    raise MqttViolation(Reason.PROTOCOL_ERROR, f"a client sends {PacketType(head >> 4).name}")
+
+    def _forward(self, packet: Publish | Subscribe | Unsubscribe | Acknowledgement) -> None:
+        if self._upstream:
+            self._upstream.forward(packet)
+
+    # ── answers ──────────────────────────────────────────────────────────────────────────────────────
+
+    def acknowledge(self, answers: bytes, count: int) -> None:
+        self._unstored -= count
+        if self._closed or self.closing_at:
+            return
+        self._transport.write(answers)
+        if self._holds and self._unstored <= self._limits.inflight_max // 2:
+            self._release("inflight")
+
+    def resume(self) -> None:
+        self._release("queue")
+
+    def send(self, packet: Publish | SubAck | Acknowledgement) -> None:
+        """Send a packet of the broker behind."""
+        if self._closed or self.closing_at:
+            return
+        raw = codec.encode(packet, self._version)
+        if self._client_packet_max and len(raw) > self._client_packet_max:
+            return  # MQTT-3.1.2-24: as if it had been delivered
+        self._transport.write(raw)
+
+    def broker_lost(self, reason: str) -> None:
+        """Disconnect the client: its connection to the broker behind is lost, and it has to subscribe again."""
+        if not self._closed and not self.closing_at:
+            _log.info("client disconnected; the broker is away", client_id=self.client_id, reason=reason)
+        self.close(Reason.SERVER_BUSY)
+
+    @property
+    def version(self) -> Version:
+        """Version that the client speaks."""
+        return self._version
+
+    def change_rights(self, admitted: Admitted, *, subscriptions_differ: bool) -> None:
+        """Apply changed rights. A client with subscriptions is disconnected if they differ: the broker has the old."""
+        self._admitted, self._rights = admitted, admitted.rights
+        self._topics.clear()
+        if self._upstream and subscriptions_differ:
+            self.close(Reason.ADMINISTRATIVE_ACTION)
+
+    def _violated(self, why: MqttViolation) -> None:
+        if self._closed:
+            return
+        self._front.violated(self, why)
+        if self._state == _OPEN:
+            self.close(why.reason)
+            return
+        five = self._version == Version.MQTT_5 and not isinstance(why, codec.UnsupportedVersion)
+        code = why.reason if five else RETURN_CODES.get(why.reason, _NOT_AUTHORIZED)
+        if self._state == _CONNECTING and (five or why.reason not in _UNANSWERED):
+            version = self._version if five else Version.MQTT_3_1_1
+            self._transport.write(codec.encode(ConnAck(code), version))
+        self._shut()
+
+    def close(self, reason: Reason) -> None:
+        """Disconnect the client for a reason, which 5.0 tells it."""
+        if self._closed or self.closing_at:
+            return
+        if self._version == Version.MQTT_5 and self._state == _OPEN:
+            self._transport.write(codec.encode(Disconnect(reason), self._version))
+        self._shut()
+
+    def _shut(self) -> None:
+        """Close our side, and read on until the client has closed its own: a reset would destroy what we have sent."""
+        self.closing_at = self._front.seconds + self._limits.close_timeout_s
+        self._front.closing(self)
+        if not self._transport.can_write_eof():  # TLS
+            self._transport.close()
+            return
+        try:
+            self._transport.write_eof()
+        except OSError:  # the client has gone
+            self._transport.close()
+            return
+        for reason in tuple(self._holds):
+            self._release(reason)
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def stop_reading(self) -> None:
+        """Take nothing more."""
+        self._hold("stop")
+
+    def drop_will(self) -> None:
+        """Publish no will: the client is back."""
+        self._will = None
+
+    def publish_delayed_will(self) -> None:
+        """Publish the will whose delay is over."""
+        if self._will:
+            self._publish_will(self._will)
+
+    def _lose_will(self) -> None:
+        """Publish the will of a connection that broke, or leave it for its delay."""
+        if self._will is None:
+            return
+        delay_s = min(self._will.properties.will_delay_s or 0, self._session.expiry_s)
+        if delay_s and self._key:
+            self._front.delay_will(self._key, self, delay_s)
+        else:
+            self._publish_will(self._will)
+
+    def _publish_will(self, will: Will) -> None:
+        rights = self._rights
+        if rights is None or (not will.qos and not rights.best_effort.matches(will.topic)):
+            return
+        if not rights.publish.matches(will.topic):
+            return
+        builder = self._writer.open.builder
+        builder.topics.append(will.topic)
+        builder.payloads.append(will.payload)
+        builder.flags.append(will.qos << QOS_SHIFT | (RETAIN if will.retain else 0) | WILL)
+        properties = will.properties
+        if properties.content_type or properties.user:
+            builder.properties[len(builder) - 1] = MessageProperties(properties.content_type or "", properties.user)
+        size = len(will.topic) + len(will.payload)
+        now = self._front.clock.now()
+        self._writer.end_read(
+            self, client=self.client_id, credential=self.device, arrival=now, answers=b"", waiting=0, size=size
+        )
+
+
+_WAITING, _CONNECTING, _OPEN = range(3)
+_UNANSWERED = frozenset({Reason.MALFORMED_PACKET, Reason.PROTOCOL_ERROR, Reason.TOPIC_NAME_INVALID})
+"""Reasons for which a CONNECT before 5.0 is not answered but the connection closed."""

@@ -1,0 +1,317 @@
+"""A front process: its listener, its connections, and what they share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections import Counter
+from typing import Protocol
+
+import structlog
+
+from sensegate.clock import Clock
+from sensegate.collect.front.batcher import BatchStore, BatchWriter
+from sensegate.collect.front.connection import MqttConnection
+from sensegate.collect.front.limits import FrontLimits
+from sensegate.collect.front.packets import Connect, MqttViolation, Reason
+from sensegate.collect.front.rights import Admitted, Guest
+from sensegate.collect.front.sessions import Session, SessionKey, Sessions
+from sensegate.collect.front.upstream import BrokerAddress, Upstream
+
+TICK_S = 0.25
+"""Resolution of time-outs."""
+_BACKLOG = 4_096
+_TLS_HANDSHAKE_S = 10.0
+
+_log = structlog.get_logger("collect")
+
+
+class Admission(Protocol):
+    """Decides who may connect."""
+
+    async def admit(self, connect: Connect, address: str, common_name: str) -> Admitted | Guest:
+        """Return what a client may do, or that it is no device. Raises `MqttViolation` with the reason."""
+        ...
+
+
+class SessionMemory(Protocol):
+    """Which sessions exist, in all fronts: a client is told so after the death of the one that it was connected to."""
+
+    def find(self, key: SessionKey) -> Session | None:
+        """Return what is remembered of a session that has not expired."""
+        ...
+
+    async def put(self, key: SessionKey, session: Session) -> None:
+        """Remember a session, or that it ends with its connection."""
+        ...
+
+
+class Neighbours(Protocol):
+    """The other fronts."""
+
+    async def take_over(self, key: SessionKey, born: int) -> None:
+        """Have older connections of a client closed; return when their messages are stored, within a time limit."""
+        ...
+
+
+class Observer(Protocol):
+    """Counts what a front meets."""
+
+    def refused(self, device: str, operation: str, detail: str, address: str) -> None:
+        """Count a refused operation."""
+        ...
+
+    def hit(self, limit: str) -> None:
+        """Count a limit that was reached."""
+        ...
+
+
+class Alone:
+    """Neither other fronts nor a memory of sessions."""
+
+    def find(self, key: SessionKey) -> Session | None:  # noqa: ARG002 - of the contract
+        return None
+
+    async def put(self, key: SessionKey, session: Session) -> None:
+        """Remember nothing."""
+
+    async def take_over(self, key: SessionKey, born: int) -> None:
+        """Return: there is no other front."""
+
+
+class Front:
+    """The connections of a process."""
+
+    def __init__(
+        self,
+        store: BatchStore,
+        instance: bytes,
+        admission: Admission,
+        observer: Observer,
+        *,
+        clock: Clock,
+        limits: FrontLimits,
+        broker: BrokerAddress | None = None,
+        memory: SessionMemory | None = None,
+        neighbours: Neighbours | None = None,
+    ) -> None:
+        """Prepare a front; `listen` begins, `run` has to run.
+
+        Args:
+            store: stores batches.
+            instance: id under which the batches are numbered.
+            admission: decides who may connect.
+            observer: counts refusals and limits.
+            clock: the clock.
+            limits: limits of connections, packets and queues.
+            broker: the broker behind, for clients that subscribe; None: there is none.
+            memory: sessions known to all fronts.
+            neighbours: the other fronts.
+        """
+        alone = Alone()
+        self.limits = limits
+        self.clock = clock
+        self.admission = admission
+        self.sessions = Sessions()
+        self.writer = BatchWriter(store, instance, clock, queue_bytes_max=limits.queue_bytes_max)
+        self.seconds = clock.monotonic()
+        """Monotonic time, a tick old at most: reading the clock for each packet would cost as much as the packet."""
+        self._observer = observer
+        self._broker = broker
+        self._memory = memory or alone
+        self._neighbours = neighbours or alone
+        self._connections: set[MqttConnection] = set()
+        self._by_device: dict[str, MqttConnection] = {}
+        self._by_address: Counter[str] = Counter()
+        self._closing: set[MqttConnection] = set()
+        self._wills: dict[SessionKey, tuple[float, MqttConnection]] = {}
+        self._server: asyncio.Server | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    # ── listening ────────────────────────────────────────────────────────────────────────────────────
+
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+        """Accept connections; return the port."""
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: MqttConnection(self),
+            host,
+            port,
+            ssl=tls,
+            ssl_handshake_timeout=_TLS_HANDSHAKE_S if tls else None,
+            reuse_port=True,
+            backlog=_BACKLOG,
+        )
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def run(self) -> None:
+        """Store batches and watch time-outs until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.writer.run(), name="mqtt batches")
+            group.create_task(self._watch(), name="mqtt time-outs")
+
+    async def close(self, timeout_s: float = 5.0) -> None:
+        """Accept no more, store what was taken (`run` still has to run), acknowledge it, and disconnect all."""
+        if self._server:
+            self._server.close()
+        for connection in tuple(self._connections):
+            connection.stop_reading()
+        await self.writer.drain(timeout_s)
+        for connection in tuple(self._connections):
+            connection.close(Reason.SERVER_SHUTTING_DOWN)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.close_timeout_s):
+                await self._empty.wait()
+        for connection in tuple(self._connections):
+            connection.abort()
+
+    @property
+    def connection_count(self) -> int:
+        """Open connections."""
+        return len(self._connections)
+
+    # ── connections ──────────────────────────────────────────────────────────────────────────────────
+
+    def accepted(self, connection: MqttConnection) -> bool:
+        """Count a connection; return whether it is within the limits."""
+        self._connections.add(connection)
+        self._empty.clear()
+        self._by_address[connection.address] += 1
+        if len(self._connections) > self.limits.connections_max:
+            self.hit("mqtt_connections")
+            return False
+        if self._by_address[connection.address] > self.limits.connections_per_address_max:
+            self.hit("mqtt_connections_per_address")
+            return False
+        return True
+
+    def ended(self, connection: MqttConnection) -> None:
+        """Forget a connection."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+        self._closing.discard(connection)
+        self._by_address[connection.address] -= 1
+        if not self._by_address[connection.address]:
+            del self._by_address[connection.address]
+        if self._by_device.get(connection.device) is connection:
+            del self._by_device[connection.device]
+
+    def connected(self, connection: MqttConnection) -> None:
+        """Note that a client was let in."""
+        if connection.device:
+            self._by_device[connection.device] = connection
+
+    def closing(self, connection: MqttConnection) -> None:
+        """Have a connection aborted when its client does not close it in time."""
+        self._closing.add(connection)
+
+    async def take_over(self, connection: MqttConnection, key: SessionKey) -> None:
+        """Close older connections of a device, here and at other fronts, before a new one is answered.
+
+        A device has one connection: the newest, whatever its client id, since one that lost its network comes back
+        before the old connection has timed out. Messages of the older one are ahead in the batches.
+        """
+        older = self._by_device.get(key.credential)
+        if older is not None and older is not connection:
+            if older.client_id != connection.client_id:
+                self.refused(key.credential, "connect", "another client id took over", connection.address)
+            older.close(Reason.SESSION_TAKEN_OVER)
+        delayed = self._wills.pop(key, None)
+        if delayed:
+            delayed[1].drop_will()
+        await self._neighbours.take_over(key, connection.born)
+
+    def taken_over(self, key: SessionKey, born: int) -> bool:
+        """Close the connection of a device that is older than one at another front; return whether there was one."""
+        held = self._by_device.get(key.credential)
+        if held is None or held.born >= born:
+            return False
+        held.close(Reason.SESSION_TAKEN_OVER)
+        return True
+
+    def disconnect(self, device: str, reason: Reason) -> None:
+        """Disconnect a device."""
+        if connection := self._by_device.get(device):
+            connection.close(reason)
+
+    def change_rights(self, admitted: Admitted, *, subscriptions_differ: bool) -> None:
+        """Apply changed rights to an open connection."""
+        if connection := self._by_device.get(admitted.device):
+            connection.change_rights(admitted, subscriptions_differ=subscriptions_differ)
+
+    def devices(self) -> list[str]:
+        """Return the devices that are connected."""
+        return list(self._by_device)
+
+    # ── sessions ─────────────────────────────────────────────────────────────────────────────────────
+
+    def remembered(self, key: SessionKey) -> Session | None:
+        """Return what all fronts know of a session."""
+        return self._memory.find(key)
+
+    async def remember(self, key: SessionKey, session: Session) -> None:
+        """Have all fronts know of a session."""
+        await self._memory.put(key, session)
+
+    def delay_will(self, key: SessionKey, connection: MqttConnection, delay_s: float) -> None:
+        """Publish the will of a connection later, unless its client comes back before."""
+        self._wills[key] = (self.seconds + delay_s, connection)
+
+    def upstream(self, connection: MqttConnection) -> Upstream:
+        """Return a connection to the broker behind. Raises `MqttViolation`: there is none."""
+        if self._broker is None:
+            raise MqttViolation(Reason.NOT_AUTHORIZED, "this listener takes devices only")
+        return Upstream(self._broker, connection, self.clock)
+
+    # ── observation ──────────────────────────────────────────────────────────────────────────────────
+
+    def refused(self, device: str, operation: str, detail: str, address: str) -> None:
+        """Count a refused operation."""
+        self._observer.refused(device, operation, detail, address)
+
+    def hit(self, limit: str) -> None:
+        """Count a limit that was reached."""
+        self._observer.hit(limit)
+
+    def violated(self, connection: MqttConnection, why: MqttViolation) -> None:
+        """Note a connection that is closed because of its client."""
+        self._observer.hit(f"mqtt_{why.reason.name.lower()}")
+        _log.debug(
+            "connection closed",
+            device=connection.device,
+            client_id=connection.client_id,
+            address=connection.address,
+            code=why.reason.name,
+            reason=str(why),
+        )
+
+    # ── time-outs ────────────────────────────────────────────────────────────────────────────────────
+
+    async def _watch(self) -> None:
+        ticks = 0
+        while True:
+            await self.clock.sleep(TICK_S)
+            self.seconds = self.clock.monotonic()
+            for connection in [held for held in self._closing if self.seconds >= held.closing_at]:
+                connection.abort()
+            for key in [key for key, (due, _) in self._wills.items() if self.seconds >= due]:
+                self._wills.pop(key)[1].publish_delayed_will()
+            ticks += 1
+            if ticks % 4 == 0:
+                self._check_silence()
+
+    def _check_silence(self) -> None:
+        now, limits = self.clock.now(), self.limits
+        for connection in tuple(self._connections):
+            silent_s = self.seconds - connection.heard_at
+            if connection.is_held or connection.closing_at:
+                continue
+            if not connection.is_connected:
+                if silent_s > limits.connect_timeout_s:
+                    connection.abort()
+            elif connection.keep_alive_s and silent_s > 1.5 * connection.keep_alive_s:
+                connection.close(Reason.KEEP_ALIVE_TIMEOUT)
+            elif connection.until and now > connection.until:
+                connection.close(Reason.NOT_AUTHORIZED)

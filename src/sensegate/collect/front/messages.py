@@ -1,0 +1,142 @@
+"""Messages between fronts and their gateway, over core NATS: who may connect, who has to go, what was met.
+
+front ──front.admit──▶ gateway      which device is this, and what may it do? several clients in one request
+gateway ──front.close──▶ fronts     credentials or rights have changed: close, and ask again when it comes back
+front ──front.report──▶ gateway     refused operations, limits that were reached, connections
+front ──front.connected──▶ fronts   a device has connected here: close its older connection
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from sensegate.collect.front.limits import FrontLimits
+from sensegate.config import EngineConfig
+
+ADMIT, CHECK, CLOSE = "front.admit", "front.check", "front.close"
+REPORT, CONNECTED = "front.report", "front.connected"
+QUESTIONS_MAX = 500
+"""Most clients in one request."""
+
+
+class Question(msgspec.Struct, frozen=True, array_like=True):
+    """A client that connects."""
+
+    user: str
+    password: str
+    address: str
+    common_name: str = ""
+    """Of the certificate shown; empty: none."""
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """What the registry says of a client."""
+
+    is_known: bool
+    """False: it is no device, the broker behind decides."""
+    is_admitted: bool = False
+    until: int = 0
+    """End of the validity of the credential, µs UTC; 0: none."""
+    publish: tuple[str, ...] = ()
+    """Topic filters to which it may publish."""
+    subscribe: tuple[str, ...] = ()
+    best_effort: tuple[str, ...] = ()
+    """Those of which messages at QoS 0 are taken."""
+    credential: bytes = b""
+    """Hash of the device's credentials."""
+
+    @property
+    def state(self) -> bytes:
+        """Hash by which a change of the rights is seen."""
+        rights = (self.publish, self.subscribe, self.best_effort, self.credential)
+        return hashlib.blake2b(msgspec.msgpack.encode(rights), digest_size=16).digest()
+
+
+class Questions(msgspec.Struct, frozen=True, array_like=True):
+    """A request of a front."""
+
+    questions: tuple[Question, ...]
+
+
+class Answers(msgspec.Struct, frozen=True, array_like=True):
+    """The response, in the order of the questions."""
+
+    answers: tuple[Answer, ...]
+
+
+class Check(msgspec.Struct, frozen=True, array_like=True):
+    """Devices with `Answer.credential` and `Answer.state` by which they were admitted."""
+
+    states: Mapping[str, tuple[bytes, bytes]]
+
+
+class Changes(msgspec.Struct, frozen=True, array_like=True):
+    """The response to `Check`."""
+
+    close: tuple[str, ...]
+    """Devices that may not stay connected, or not with that credential."""
+    rights: Mapping[str, Answer]
+    """Devices that may, with other rights."""
+
+
+class Close(msgspec.Struct, frozen=True, array_like=True):
+    """Users whose connections are to be closed; empty: a front is to check all."""
+
+    users: tuple[str, ...]
+
+
+class Connected(msgspec.Struct, frozen=True, array_like=True):
+    """A device has connected to a front."""
+
+    front: str
+    device: str
+    client_id: str
+    born: int
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True):
+    """A refused operation, as often as it was met."""
+
+    user: str
+    operation: str
+    detail: str
+    address: str
+    count: int
+
+
+class Report(msgspec.Struct, frozen=True, array_like=True):
+    """What a front has met since its last report, and how it stands."""
+
+    front: str
+    refusals: tuple[Refusal, ...]
+    limits: Mapping[str, int]
+    connections: int
+    queued_bytes: int
+    problem: str
+    """Why messages are not stored at the moment; empty: they are."""
+
+
+class FrontSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a front process is told at its start; it holds secrets."""
+
+    name: str
+    host: str
+    port: int
+    limits: FrontLimits
+    engine: EngineConfig
+    urls: tuple[str, ...]
+    user: str
+    password: str
+    inbox_prefix: str
+    broker_host: str
+    broker_port: int
+    """0: there is no broker behind."""
+    facts_key: bytes
+    neighbours: int = 0
+    """How many other fronts there are."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"

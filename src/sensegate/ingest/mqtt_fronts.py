@@ -1,0 +1,448 @@
+"""The gateway's side of its MQTT fronts: starts and watches them, says who may connect, counts what they met."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import signal
+import socket
+import subprocess
+import sys
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from sensegate import metrics
+from sensegate.authority.callout import Callout
+from sensegate.authority.devices import Devices
+from sensegate.bus import api
+from sensegate.bus.client_facts import key_of
+from sensegate.bus.engine import User
+from sensegate.bus.free_ports import free_port, is_free, url_host
+from sensegate.bus.opening import Core
+from sensegate.bus.process import write_private
+from sensegate.bus.server_conf import LOOPBACK
+from sensegate.clock import Clock
+from sensegate.collect.front import messages
+from sensegate.collect.front.limits import FrontLimits
+from sensegate.collect.front.messages import Answer, Answers, Changes, Check, Close, FrontSettings, Questions, Report
+from sensegate.collect.front.process import READY, ListenerCertificates, serve
+from sensegate.collect.front.rights import TopicMatcher
+from sensegate.collect.topic import subject_of
+from sensegate.decode.watch import ProfileWatcher
+from sensegate.errors import ConfigError, EngineError, Unavailable
+from sensegate.model import Device
+
+PORT_WAIT_S = 8.0
+"""How long a port may be taken by the fronts of a gateway that was just killed."""
+READY_S = 60.0
+STOP_S = 10.0
+RESTART_MIN_S, RESTART_MAX_S = 0.1, 5.0
+CLOSE_GATHER_S = 0.02
+"""Changes within this time are told together."""
+
+_log = structlog.get_logger("ingest")
+_encode = msgspec.msgpack.Encoder().encode
+_decode_questions = msgspec.msgpack.Decoder(Questions).decode
+_decode_check = msgspec.msgpack.Decoder(Check).decode
+_decode_report = msgspec.msgpack.Decoder(Report).decode
+
+
+class FrontRegistry:
+    """Answers the questions of fronts, from the registry and the profiles in force."""
+
+    def __init__(self, callout: Callout, devices: Devices, profiles: ProfileWatcher, clock: Clock) -> None:
+        """`profiles` name the topics of which messages at QoS 0 are taken."""
+        self._callout = callout
+        self._devices = devices
+        self._profiles = profiles
+        self._clock = clock
+        self._closing: dict[str, None] = {}
+        self._changed = asyncio.Event()
+        self._is_all_changed = True  # fronts that outlived another gateway process may have missed what it did not tell
+        self._link: Client | None = None
+        self.problems: dict[str, str] = {}
+        """Front -> why it does not store messages at the moment."""
+
+    async def open(self, link: Client) -> None:
+        """Begin to answer. Raises `Unavailable`."""
+        self._link = link
+        with api.translate_client_errors("subscribe to the questions of fronts"):
+            await link.subscribe(messages.ADMIT, queue="gateway", cb=self._admit)
+            await link.subscribe(messages.CHECK, queue="gateway", cb=self._check)
+            await link.subscribe(messages.REPORT, cb=self._take_report)
+            await link.flush()
+        self._callout.on_close.append(self._close)
+        self._profiles.on_change.append(self._profiles_changed)
+
+    async def run(self) -> None:
+        """Tell fronts whose connections are to be closed, until cancelled."""
+        if self._link is None:
+            return
+        self._changed.set()
+        while True:
+            await self._changed.wait()
+            await self._clock.sleep(CLOSE_GATHER_S)
+            self._changed.clear()
+            users, self._closing = tuple(self._closing), {}
+            try:
+                if users:
+                    await self._tell(users)
+                if self._is_all_changed:
+                    await self._tell(())
+                    self._is_all_changed = False
+            except Unavailable as why:
+                _log.warning("fronts not told whom to disconnect; trying again", reason=str(why))
+                self._closing = dict.fromkeys([*users, *self._closing])
+                await self._clock.sleep(0.2)
+                self._changed.set()
+
+    async def _tell(self, users: tuple[str, ...]) -> None:
+        if self._link:
+            with api.translate_client_errors("fronts"):
+                await self._link.publish(messages.CLOSE, _encode(Close(users)))
+
+    def _close(self, user: str) -> None:
+        self._closing[user] = None
+        self._changed.set()
+
+    async def _admit(self, message: Msg) -> None:
+        asked = _decode_questions(message.data).questions
+        answers = tuple(
+            self._answer(question.user, question.password, question.common_name, question.address) for question in asked
+        )
+        await self._respond(message, _encode(Answers(answers)))
+
+    def _answer(self, user: str, password: str, common_name: str, address: str) -> Answer:
+        if self._devices.index.find_id(user) < 0:
+            return Answer(is_known=False)
+        verified = self._callout.authenticate(user, password, common_name, address)
+        if verified is None:
+            return Answer(is_known=True)
+        device, proof = verified
+        return self._rights(device, proof.until)
+
+    def _rights(self, device: Device, until: int = 0) -> Answer:
+        publish, subscribe = self._callout.topics(device)
+        best_effort = self._taken_at_qos0(publish)
+        credential = hashlib.blake2b(_encode(self._devices.credentials(device.id)), digest_size=16).digest()
+        return Answer(
+            is_known=True,
+            is_admitted=True,
+            until=until,
+            publish=tuple(publish),
+            subscribe=tuple(subscribe),
+            best_effort=best_effort,
+            credential=credential,
+        )
+
+    def _taken_at_qos0(self, publish: list[str]) -> tuple[str, ...]:
+        """Return those topic filters of a device of which messages at QoS 0 are taken."""
+        wanted = self._profiles.set.topics_at_qos0()
+        if not wanted:
+            return ()
+        within, granted = TopicMatcher(wanted), TopicMatcher(publish)
+        filters = [own for own in publish if within.covers(own)]
+        return (*filters, *(each for each in wanted if each not in filters and granted.covers(each)))
+
+    def _profiles_changed(self, _in_force: object, _names: object) -> None:
+        """Have fronts ask again what of their devices has changed: which messages at QoS 0 are taken."""
+        self._changed.set()
+        self._is_all_changed = True
+
+    async def _check(self, message: Msg) -> None:
+        closed: list[str] = []
+        rights: dict[str, Answer] = {}
+        for user, (credential, state) in _decode_check(message.data).states.items():
+            at = self._devices.index.find_id(user)
+            answer = self._rights(self._devices.record(at)) if at >= 0 else None
+            if answer is None or not self._devices.enabled[at] or answer.credential != credential:
+                closed.append(user)
+            elif answer.state != state:
+                rights[user] = answer
+        await self._respond(message, _encode(Changes(tuple(closed), rights)))
+
+    async def _take_report(self, message: Msg) -> None:
+        report = _decode_report(message.data)
+        for refusal in report.refusals:
+            subject = refusal.detail if refusal.operation == "connect" else subject_of(refusal.detail)
+            self._callout.note_refused(
+                refusal.user, refusal.operation, subject, address=refusal.address, count=refusal.count
+            )
+        for limit, count in report.limits.items():
+            metrics.LIMIT_HITS.labels(limit).inc(count)
+        metrics.MQTT_CONNECTIONS.labels(report.front).set(report.connections)
+        metrics.MQTT_QUEUED.labels(report.front).set(report.queued_bytes)
+        if report.problem:
+            self.problems[report.front] = report.problem
+        else:
+            self.problems.pop(report.front, None)
+
+    @staticmethod
+    async def _respond(message: Msg, answer: bytes) -> None:
+        with contextlib.suppress(Unavailable), api.translate_client_errors("answer a front"):
+            await message.respond(answer)
+
+
+class MqttFronts:
+    """The fronts of this gateway: child processes, or one within the gateway's own process."""
+
+    def __init__(self, core: Core, registry: FrontRegistry) -> None:
+        """`open` starts the processes, `admit` lets devices in."""
+        self._config = core.config
+        self._settings = core.config.listen.mqtt
+        self._engine = core.engine
+        self._clock = core.clock
+        self._link = core.bus
+        self._port_file = core.directory / "mqtt.port"
+        self._registry = registry
+        self._reserved: socket.socket | None = None
+        self._children: dict[str, asyncio.subprocess.Process] = {}
+        self._certificates: ListenerCertificates | None = None
+        self._listening = {f"mqtt-{number}": asyncio.Event() for number in range(max(self._settings.processes, 1))}
+        self._stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.port = 0
+        """Where devices connect."""
+
+    @property
+    def url(self) -> str:
+        """Address for devices."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)  # noqa: S104 - compared
+        return f"mqtt://{url_host(host)}:{self.port}"
+
+    async def open(self) -> None:
+        """Reserve the port and start the processes, which take some time until they listen.
+
+        Raises:
+            ConfigError: it would listen beyond loopback without TLS.
+            EngineError: the port is taken.
+        """
+        if self._settings.host not in LOOPBACK and not self._config.engine.tls.cert_file:
+            raise ConfigError(
+                f"{self._settings.host} without TLS",
+                key="listen.mqtt.host",
+                remedy="set engine.tls.cert_file and key_file, or listen on loopback",
+            )
+        await self._reserve()
+        if self._settings.processes:
+            self._tasks = [asyncio.create_task(self._supervise(name), name=name) for name in self._listening]
+
+    async def admit(self) -> None:
+        """Let devices in; return when all fronts listen. Raises `Unavailable`."""
+        await self._registry.open(self._link)
+        self._tasks.append(asyncio.create_task(self._registry.run(), name="mqtt registry"))
+        if not self._settings.processes:
+            self._certificates = ListenerCertificates(self._config.engine.tls)
+            self._tasks.append(asyncio.create_task(self._run_here("mqtt-0"), name="mqtt-0"))
+        waiting = [asyncio.ensure_future(listening.wait()) for listening in self._listening.values()]
+        try:
+            async with asyncio.timeout(READY_S):
+                while not all(listening.is_set() for listening in self._listening.values()):
+                    await asyncio.wait([*waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+                    waiting = [each for each in waiting if not each.done()]
+                    self._raise_failure()
+        except TimeoutError as why:
+            raise Unavailable(f"the MQTT listener did not start within {READY_S:.0f} s; see the log") from why
+        finally:
+            for each in waiting:
+                each.cancel()
+
+    def _raise_failure(self) -> None:
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def run(self) -> None:
+        """Wait until the supervision of the fronts fails; never return."""
+        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        self._raise_failure()
+        raise EngineError("the supervision of the MQTT fronts ended; please report this bug")
+
+    async def stop(self) -> None:
+        """Have all fronts store what they have taken, and end them."""
+        self._stop.set()
+        for child in self._children.values():
+            if child.stdin:
+                child.stdin.close()
+        in_here = [task for task in self._tasks if task.get_name() == "mqtt-0" and not self._settings.processes]
+        if in_here:
+            await asyncio.wait(in_here, timeout=STOP_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._reserved:
+            self._reserved.close()
+            self._reserved = None
+
+    async def _reserve(self) -> None:
+        """Bind the port without listening, so that no other program gets it while a front restarts."""
+        deadline = self._clock.monotonic() + PORT_WAIT_S
+        host, wanted = self._settings.host, self._settings.port or self._last_port()
+        # The fronts of a gateway that was just killed hold it until they have stored what they took.
+        while wanted and not is_free(wanted, host):
+            if self._clock.monotonic() > deadline:
+                if self._settings.port:
+                    raise EngineError(f"port {wanted} on {host} is taken; free it, or change listen.mqtt.port")
+                wanted = 0
+            else:
+                await self._clock.sleep(0.1)
+        self.port = wanted or free_port(host)
+        if self.port != self._settings.port:
+            write_private(self._port_file, str(self.port))
+        self._reserved = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._reserved.bind((host, self.port))
+
+    def _last_port(self) -> int:
+        """Return the free port that was chosen before, so that devices find the gateway again; 0: none."""
+        with contextlib.suppress(OSError, ValueError):
+            return int(self._port_file.read_text(encoding="ascii"))
+        return 0
+
+    def warnings(self) -> list[str]:
+        """Return a sentence for each front that does not store messages."""
+        return [f"{front}: messages are not stored: {problem}" for front, problem in self._registry.problems.items()]
+
+    def not_ready(self) -> list[str]:
+        """Return a sentence for each front that does not listen."""
+        return [f"{name} does not listen" for name, listening in self._listening.items() if not listening.is_set()]
+
+    def reload_certificates(self) -> None:
+        """Have all fronts load their certificates again; connections stay. Raises `ConfigError`."""
+        if self._certificates:
+            self._certificates.reload()
+        for child in self._children.values():
+            with contextlib.suppress(ProcessLookupError):
+                child.send_signal(signal.SIGHUP)
+
+    def _front_settings(self, name: str) -> FrontSettings:
+        credential = self._engine.credential(User.GATEWAY)
+        info, listen = self._engine.info, self._settings
+        return FrontSettings(
+            name=name,
+            host=listen.host,
+            port=self.port,
+            limits=FrontLimits(
+                packet_bytes_max=min(listen.packet_bytes_max, info.max_payload - _HEADROOM),
+                connections_max=listen.connections_max,
+                connections_per_address_max=listen.connections_per_address_max,
+                inflight_max=listen.inflight_max,
+                queue_bytes_max=listen.queue_bytes_max,
+                session_expiry_max_s=listen.session_expiry_max_h * 3_600,
+                connect_timeout_s=listen.connect_timeout_s,
+            ),
+            engine=self._config.engine,
+            urls=info.urls,
+            user=credential.user,
+            password=credential.password,
+            inbox_prefix=credential.inbox_prefix,
+            broker_host=info.mqtt_host,
+            broker_port=info.mqtt_port,
+            facts_key=key_of(self._engine.issuer_seed),
+            neighbours=max(listen.processes, 1) - 1,
+            log_level=self._config.log_level,
+            log_format=self._config.log_format,
+        )
+
+    async def _run_here(self, name: str) -> None:
+        """Run a front in this process, and again when it has lost the engine."""
+        while not self._stop.is_set():
+            try:
+                await serve(
+                    self._front_settings(name),
+                    self._clock,
+                    ready=self._listening[name].set,
+                    stop=self._stop,
+                    certificates=self._certificates,
+                )
+            except Unavailable as why:
+                _log.warning("front ended; restarting it", front=name, reason=str(why))
+                await self._clock.sleep(RESTART_MIN_S)
+
+    async def _supervise(self, name: str) -> None:
+        """Run a front process, and again whenever it ends."""
+        pause_s = RESTART_MIN_S
+        while not self._stop.is_set():
+            began = self._clock.monotonic()
+            child = await self._start(name)
+            try:
+                await self._await_ready(name, child)
+                code = await child.wait()
+            finally:
+                self._listening[name].clear()
+                await self._end(name, child)
+            if self._stop.is_set():
+                return
+            if self._clock.monotonic() - began > 10 * RESTART_MAX_S:
+                pause_s = RESTART_MIN_S
+            metrics.RESTARTS.labels("mqtt front").inc()
+            _log.error("front ended; restarting it", front=name, reason=f"exit code {code}", pause_s=pause_s)
+            await self._clock.sleep(pause_s)
+            pause_s = min(pause_s * 2, RESTART_MAX_S)
+
+    async def _start(self, name: str) -> asyncio.subprocess.Process:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-I",
+            "-m",
+            "sensegate.collect.front.process",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._children[name] = child
+        settings = msgspec.msgpack.encode(self._front_settings(name))
+        if child.stdin:
+            child.stdin.write(len(settings).to_bytes(4, "little") + settings)
+        return child
+
+    async def _await_ready(self, name: str, child: asyncio.subprocess.Process) -> None:
+        if child.stdout is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_S):
+                if await child.stdout.readline() == READY:
+                    self._listening[name].set()
+
+    async def _end(self, name: str, child: asyncio.subprocess.Process) -> None:
+        """End a front: it stores what it has taken first."""
+        self._children.pop(name, None)
+        if child.stdin:
+            child.stdin.close()
+        if child.returncode is not None:
+            return
+        try:
+            async with asyncio.timeout(STOP_S):
+                await child.wait()
+        except TimeoutError:
+            child.kill()
+            await child.wait()
+
+
+_HEADROOM = 16 * 1024
+"""Bytes of a batch around its messages."""
+
+
+async def open_fronts(
+    core: Core, callout: Callout, devices: Devices, profiles: ProfileWatcher, stack: contextlib.AsyncExitStack
+) -> MqttFronts:
+    """Start the fronts of a gateway; `MqttFronts.admit` lets devices in.
+
+    Args:
+        core: configuration, clock and engine.
+        callout: decides who may connect.
+        devices: the registry.
+        profiles: the profiles in force.
+        stack: ends the fronts.
+
+    Raises:
+        ConfigError, EngineError: as `MqttFronts.open`.
+    """
+    fronts = MqttFronts(core, FrontRegistry(callout, devices, profiles, core.clock))
+    stack.push_async_callback(fronts.stop)
+    await fronts.open()
+    return fronts

@@ -19,8 +19,8 @@ from sensegate.decode.grammar import DownlinkEventPart, DownlinkPart
 from sensegate.errors import Conflict
 from sensegate.ingest.batches import DecodedBatch
 from sensegate.model import Device, Message, MessageBatch
-from tests.control.test_tasks import ADMIN, AnyTask, World
 from tests.share.made import NOW
+from tests.support.tasks import ADMIN, AnyTask, TaskWorld
 
 PART = DownlinkPart(
     topics={"/event/up": "/command/down"},
@@ -54,7 +54,7 @@ class Behind(AnyTask):
         return self.part
 
 
-class Network(World):
+class Network(TaskWorld):
     """A world whose devices are behind a network server."""
 
     def dispatch(self, tasking: Behind) -> None:

@@ -157,7 +157,7 @@ async def gateway(engine: Engine, store_config: StoreConfig) -> AsyncIterator[Cl
 async def intake(engine: Engine, store_config: StoreConfig) -> AsyncIterator[Client]:
     """A connection of `User.INTAKE`; the broker's streams are made."""
     client = await engine.connect(User.INTAKE)
-    await streams.ensure_intake(client, store_config)
+    await streams.ensure_mqtt_streams(client, store_config)
     yield client
     await client.close()
 

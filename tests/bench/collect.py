@@ -1,4 +1,4 @@
-"""The broker's source alone: receiving stored messages, against a bare nats-py push consumer on the same ones.
+"""The source of batches alone: receiving stored messages, against a bare nats-py push consumer on the same ones singly.
 
 What is measured is the client's part, messages made and acknowledged and nothing else done; both on the same event
 loop, from the same server, in turns. `cpu_us_per_message` is ours, `baseline_cpu_us` nats-py's.
@@ -12,7 +12,7 @@ from typing import Any
 
 from sensegate.bus.engine import User
 from sensegate.clock import SystemClock
-from sensegate.collect.broker import BrokerSource
+from sensegate.collect.intake.source import IntakeSource
 from sensegate.config import IngestConfig
 from tests.bench import rig
 from tests.bench.workload import make
@@ -21,7 +21,7 @@ MESSAGES = 100_000
 ROUNDS = 3
 
 
-async def drain(source: BrokerSource, count: int) -> tuple[float, float]:
+async def drain(source: IntakeSource, count: int) -> tuple[float, float]:
     """Receive and acknowledge `count` messages; return (wall, CPU) in seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
     await source.start(None)
@@ -42,12 +42,13 @@ async def bench(messages: int = MESSAGES, devices: int = 1_000, rounds: int = RO
     bare: list[tuple[float, float]] = []
     async with rig.gateway() as parts:
         await rig.bare_consumer(parts, "bare")
-        connection = await parts.core.engine.connect(User.INTAKE, name="bench collect")
-        source = BrokerSource(connection, IngestConfig(), SystemClock(), durable="bench-collect")
+        connection = await parts.core.engine.connect(User.GATEWAY, name="bench collect")
+        source = IntakeSource(connection, IngestConfig(), SystemClock())
         await source.prepare()
         for number in range(rounds):
             work = make(messages, devices, seed=number, first=number * messages, end=time.time(), step_s=1.0)
             await rig.store(parts, work.messages)
+            await rig.store_singly(parts, work.messages)
             count = len(work.messages)
             gc.collect()
             bare.append(tuple(spent / count for spent in await rig.drain_bare(parts, "bare", count)))  # type: ignore[arg-type]

@@ -20,11 +20,13 @@ from sensegate import config, flow, logs
 from sensegate.authority.credentials import Credentials, issue
 from sensegate.authority.devices import StoredDevice
 from sensegate.authority.scope import Principal, Role, scope
-from sensegate.bus import columns, ledger
+from sensegate.bus import api, columns, ledger, streams
 from sensegate.bus.engine import User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.names import token
 from sensegate.clock import SystemClock
+from sensegate.collect.intake.batch import QOS_SHIFT, IntakeBatchBuilder, new_instance
+from sensegate.collect.intake.source import DURABLE
 from sensegate.demo.processes import Reaper
 from sensegate.model import Device
 from tests.bench.workload import Sent
@@ -73,39 +75,48 @@ async def restore(parts: flow.Gateway, devices: Sequence[Device]) -> None:
     await parts.lifecycle.devices.load()
 
 
-async def store(parts: flow.Gateway, messages: Sequence[Sent]) -> None:
-    """Put messages into the broker's store as an MQTT QoS 1 publish leaves them there, without the MQTT side."""
-    publisher = await parts.core.engine.connect(User.INTAKE, name="bench publisher")
+async def store(parts: flow.Gateway, messages: Sequence[Sent], *, batch: int = 500) -> None:
+    """Put messages into INTAKE as a front leaves them there, without the MQTT side."""
+    link = await parts.core.engine.connect(User.GATEWAY, name="bench front")
+    instance, arrival = new_instance(), parts.core.clock.now()
     try:
-        await publish(publisher, messages)
+        for number, first in enumerate(range(0, len(messages), batch), 1):
+            builder = IntakeBatchBuilder()
+            for message in messages[first : first + batch]:
+                builder.topics.append(message.topic)
+                builder.payloads.append(message.payload)
+                builder.flags.append(1 << QOS_SHIFT)
+                builder.end_read(message.user, message.user, arrival)
+            await api.request(link, streams.INTAKE_SUBJECT, builder.seal(instance, number))
     finally:
-        await publisher.close()
+        await link.close()
 
 
-async def publish(nc: Client, messages: Sequence[Sent]) -> None:
-    """Do so over a connection of the intake's user."""
-    js = nc.jetstream(publish_async_max_pending=4_000)
+async def store_singly(parts: flow.Gateway, messages: Sequence[Sent]) -> None:
+    """Put messages into the store of the server's own MQTT broker, for the bare consumer."""
+    publisher = await parts.core.engine.connect(User.INTAKE, name="bench publisher")
+    js = publisher.jetstream(publish_async_max_pending=4_000)
     for first in range(0, len(messages), 2_000):
         waiting = [
-            await js.publish_async(f"$MQTT.msgs.{one.topic.replace('/', '.')}", one.payload, headers={"Nmqtt-Pub": "1"})
-            for one in messages[first : first + 2_000]
+            await js.publish_async(
+                f"$MQTT.msgs.{message.topic.replace('/', '.')}", message.payload, headers={"Nmqtt-Pub": "1"}
+            )
+            for message in messages[first : first + 2_000]
         ]
         await asyncio.gather(*waiting)
+    await publisher.close()
 
 
 async def hold(parts: flow.Gateway, *, seconds: float) -> None:
-    """Let the broker keep back its messages for so long from our consumer; 0 lets it go on."""
-    nc = await parts.core.engine.connect(User.INTAKE, name="bench")
+    """Let the server keep back the batches for so long from our consumer; 0 lets it go on."""
+    nc = await parts.core.engine.connect(User.GATEWAY, name="bench")
     until = datetime.fromtimestamp(time.time() + seconds, UTC).isoformat() if seconds else "0001-01-01T00:00:00Z"
-    name = "ingest-0"
-    answer = await nc.request(f"$JS.API.CONSUMER.PAUSE.$MQTT_msgs.{name}", f'{{"pause_until":"{until}"}}'.encode())
-    if b'"error"' in answer.data:
-        raise RuntimeError(answer.data.decode())
+    await api.request(nc, f"$JS.API.CONSUMER.PAUSE.{streams.INTAKE}.{DURABLE}", {"pause_until": until})
     await nc.close()
 
 
 async def bare_consumer(parts: flow.Gateway, name: str) -> None:
-    """Make a durable push consumer like ours on the broker's store, so that it keeps the messages for it too."""
+    """Make a durable push consumer on the store of the server's own broker, so that it keeps the messages."""
     nc = await parts.core.engine.connect(User.INTAKE, name="bench")
     body = (
         f'{{"stream_name":"$MQTT_msgs","config":{{"durable_name":"{name}","ack_policy":"all","deliver_policy":"all",'

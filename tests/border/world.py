@@ -149,7 +149,7 @@ class World:
         """Make the streams of all accounts, with something in each that a change of would show."""
         gateway, intake, feeds = (self.own[user] for user in (User.GATEWAY, User.INTAKE, User.FEEDS))
         await streams.ensure_streams(gateway, SMALL)
-        await streams.ensure_intake(intake, SMALL)
+        await streams.ensure_mqtt_streams(intake, SMALL)
         await streams.ensure_subscriber_streams(feeds)
         for name in BUCKETS:
             self.buckets[name] = await KvBucket.open(gateway, name, bytes_max=SMALL.registry_bytes)

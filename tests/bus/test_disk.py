@@ -117,7 +117,7 @@ async def test_a_disk_full_three_times(
     async with engine_in(small_disk.path, store=store) as engine:
         gateway, intake = await engine.connect(User.GATEWAY), await engine.connect(User.INTAKE)
         await streams.ensure_streams(gateway, store)
-        await streams.ensure_intake(intake, store)
+        await streams.ensure_mqtt_streams(intake, store)
         await consumer.ensure(intake, streams.MQTT_MESSAGES, CONSUMER)
         assert await takes_writes(gateway, intake)
         for _ in range(3):

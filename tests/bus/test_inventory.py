@@ -50,7 +50,7 @@ async def store_of(directory: Path, config: EngineConfig | None = None) -> None:
         gateway, intake = await engine.connect(User.GATEWAY), await engine.connect(User.INTAKE)
         feeds = await engine.connect(User.FEEDS)
         await streams.ensure_streams(gateway, SMALL)
-        await streams.ensure_intake(intake, SMALL)
+        await streams.ensure_mqtt_streams(intake, SMALL)
         await streams.ensure_subscriber_streams(feeds)
         log = JetStreamLog(gateway)
         await log.open()

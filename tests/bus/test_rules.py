@@ -65,7 +65,7 @@ class Intake:
 async def broker(engine: Engine) -> AsyncIterator[Intake]:
     """The intake of the account in which the test devices are; its streams are made, the consumer is not."""
     client = await engine.connect(User.FEEDS)
-    await streams.ensure_intake(client, StoreConfig(intake_bytes=MIB))
+    await streams.ensure_mqtt_streams(client, StoreConfig(intake_bytes=MIB))
     yield Intake(client)
     await client.close()
 
@@ -265,5 +265,5 @@ async def test_a_full_log_does_not_hinder_the_registry_nor_the_intake(engine: En
         await log.write(block)
     assert await bucket.put("a", b"1") > 0
     intake = await engine.connect(User.INTAKE)
-    await streams.ensure_intake(intake, StoreConfig(intake_bytes=MIB))
+    await streams.ensure_mqtt_streams(intake, StoreConfig(intake_bytes=MIB))
     await intake.close()

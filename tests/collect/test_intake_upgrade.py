@@ -13,20 +13,9 @@ from sensegate.collect.intake import upgrade
 from sensegate.collect.intake.upgrade import move_stored_messages
 from sensegate.errors import NotFound, Unavailable
 from sensegate.model import SourcePosition
+from tests.support.old_consumer import OLD
 
 COUNT = 25
-OLD = {
-    "durable_name": "ingest-0",
-    "ack_policy": "all",
-    "deliver_policy": "all",
-    "deliver_subject": "_SG.deliver.ingest-0",
-    "filter_subject": "$MQTT.msgs.>",
-    "ack_wait": 600_000_000_000,
-    "max_ack_pending": 60_000,
-    "flow_control": True,
-    "idle_heartbeat": 1_000_000_000,
-}
-"""The consumer of an earlier release."""
 
 
 @pytest.fixture(autouse=True)

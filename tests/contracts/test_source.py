@@ -15,7 +15,6 @@ import pytest
 from sensegate.bus import streams
 from sensegate.bus.engine import Engine, User
 from sensegate.clock import SystemClock
-from sensegate.collect.broker import SUBJECT, BrokerSource
 from sensegate.collect.http import HttpSource
 from sensegate.collect.intake.source import IntakeSource
 from sensegate.collect.mqtt import MqttSource
@@ -62,24 +61,6 @@ class NoDevices:
 
     def id(self, at: int, /) -> str:
         raise AssertionError
-
-
-async def _broker(directory: Path) -> AsyncIterator[Outside]:
-    store = StoreConfig(log_bytes=MIB, intake_bytes=8 * MIB, ledger_bytes=MIB, registry_bytes=MIB)
-    async with Engine(EngineConfig(), store, directory, name="4401") as engine:
-        publisher = await engine.connect(User.INTAKE)
-        await streams.ensure_intake(publisher, store)
-        connection = await engine.connect(User.INTAKE)
-        await BrokerSource(connection, LIMITS, SystemClock()).prepare()
-        jetstream = publisher.jetstream()
-
-        async def publish(payloads: list[bytes]) -> None:
-            for payload in payloads:
-                await jetstream.publish(f"{SUBJECT}sg.d1.up", payload, headers={"Nmqtt-Pub": "1"})
-
-        yield Outside(lambda: BrokerSource(connection, LIMITS, SystemClock()), publish)
-        await publisher.close()
-        await connection.close()
 
 
 async def _intake(directory: Path) -> AsyncIterator[Outside]:
@@ -165,14 +146,13 @@ async def _foreign(directory: Path, version: Literal["3.1.1", "5"]) -> AsyncIter
         yield Outside(lambda: MqttSource(config, LIMITS, SystemClock(), jitter=lambda: 0.0), publish, positions=False)
 
 
-WITH_SERVERS = [pytest.param(name, marks=pytest.mark.live) for name in ("broker", "intake", "mqtt-3.1.1", "mqtt-5")]
+WITH_SERVERS = [pytest.param(name, marks=pytest.mark.live) for name in ("intake", "mqtt-3.1.1", "mqtt-5")]
 
 
 @pytest.fixture(params=["http", "tcp", "viid", "replay", *WITH_SERVERS])
 async def outside(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Outside]:
     """Each source with its outside world."""
     worlds: dict[str, Callable[[], AsyncIterator[Outside]]] = {
-        "broker": lambda: _broker(tmp_path),
         "intake": lambda: _intake(tmp_path),
         "http": lambda: _http(tmp_path),
         "tcp": lambda: _tcp(tmp_path),

@@ -22,6 +22,7 @@ from sensegate.collect.intake.batch import DUP, IntakeBatch
 from sensegate.collect.intake.numbers import NumberTracker
 from sensegate.collect.intake.source import IntakeSource
 from sensegate.config import IngestConfig, StoreConfig
+from sensegate.errors import Unavailable
 from sensegate.model import CommitRecord, Message, QuarantineReason, SourcePosition
 from sensegate.quantities.quality import Flag
 from tests.conftest import eventually
@@ -350,6 +351,18 @@ async def test_a_consumer_that_is_deleted(gateway: Client, tmp_path: Path) -> No
         walking.cancel()
         await asyncio.gather(walking, return_exceptions=True)
     assert await world.values() == list(range(2 * SIZE))
+
+
+async def test_silence_while_batches_are_requested_is_a_break(gateway: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request of which nothing is heard, not even a heartbeat, ends the deliveries with `Unavailable`."""
+    monkeypatch.setattr(intake_source, "HEARTBEAT_S", 0.05)
+    source = IntakeSource(gateway, IngestConfig(stall_timeout_s=0.2), SystemClock())
+    await source.start(None)
+    assert source._subscription
+    await source._subscription.unsubscribe()
+    with pytest.raises(Unavailable, match="neither batch nor heartbeat"):
+        await anext(source.deliveries())
+    await source.stop()
 
 
 async def test_the_newest_message(gateway: Client, tmp_path: Path) -> None:

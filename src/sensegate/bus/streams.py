@@ -222,7 +222,7 @@ async def ensure_ledger_and_audit(nc: Client, store: StoreConfig, *, audit_ttl_h
     )
 
 
-async def ensure_intake(nc: Client, store: StoreConfig) -> str:
+async def ensure_mqtt_streams(nc: Client, store: StoreConfig) -> str:
     """Create the MQTT broker's streams before a device connects, with limits; return the creation time of `$MQTT_msgs`.
 
     The server uses existing ones. Unlimited, as it would create them itself, a device that fills its session or

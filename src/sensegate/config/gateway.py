@@ -26,7 +26,7 @@ class StoreConfig(ConfigRecord, frozen=True):
     intake_bytes: Annotated[
         int,
         doc(
-            "size limit of the broker's store; when full, devices get no PUBACK and have to wait",
+            "size limit of INTAKE; when full, devices get no PUBACK and have to wait",
             least=1024**2,
             most=10**15,
         ),

@@ -1,7 +1,6 @@
 """Build the sources that the configuration names: every way by which messages come in.
 
-our MQTT fronts · our own broker (what an earlier release left in its store) · HTTP · foreign brokers ·
-ports of national protocols
+our MQTT fronts · HTTP · foreign brokers · ports of national protocols
 """
 
 from __future__ import annotations
@@ -10,17 +9,21 @@ import contextlib
 from collections.abc import Mapping
 
 import msgspec
+from nats.aio.client import Client
 
 from sensegate.authority.devices import Devices, StoredDevice
 from sensegate.authority.refusals import DeniedOperation, Refusals
 from sensegate.authority.scope import Principal
 from sensegate.bus import streams
+from sensegate.bus.commit_records import decode_commit
 from sensegate.bus.engine import User
+from sensegate.bus.names import writer_of
 from sensegate.bus.opening import Core
-from sensegate.collect.broker import BrokerSource
+from sensegate.bus.unreadable import read
 from sensegate.collect.commands import CommandChannel, OwnBroker
 from sensegate.collect.http import HttpSource
 from sensegate.collect.intake.source import IntakeSource
+from sensegate.collect.intake.upgrade import move_stored_messages
 from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.tcp import TcpSource
 from sensegate.errors import ConfigError
@@ -65,23 +68,29 @@ async def open_sources(core: Core, devices: Devices, refusals: Refusals, stack: 
     config, clock = core.config, core.clock
     commands = await core.engine.connect(User.INTAKE, name="commands")
     stack.push_async_callback(commands.close)
-    await streams.ensure_intake(commands, config.store)
-    broker = BrokerSource(commands, config.ingest, clock, name="mqtt-broker")
-    await broker.prepare()
+    await streams.ensure_mqtt_streams(commands, config.store)
     batches = await core.engine.connect(User.GATEWAY, name="batches")
     stack.push_async_callback(batches.close)
     fronts = IntakeSource(batches, config.ingest, clock)
     await fronts.prepare()
+    await _move_stored_messages(core, fronts.name, commands, batches)
     http = HttpSource(config.ingest, clock)
     foreign = [MqttSource(settings, config.ingest, clock) for settings in config.external_brokers]
     listeners = await _listen(core, devices, refusals, stack)
     return Sources(
         fronts=fronts,
         http=http,
-        all=(fronts, broker, http, *foreign, *listeners.values()),
+        all=(fronts, http, *foreign, *listeners.values()),
         channels=(OwnBroker(commands), *foreign),
         tcp_urls={source.name: url for url, source in listeners.items()},
     )
+
+
+async def _move_stored_messages(core: Core, source: str, commands: Client, batches: Client) -> None:
+    """Take over what an earlier release acknowledged to devices and did not commit."""
+    last = await core.log.last(f"commit.{writer_of(core.config.member_id)}")
+    record = read(last, "ingest", decode_commit) if last else None
+    await move_stored_messages(commands, batches, record.positions.get(source) if record else None)
 
 
 async def _listen(

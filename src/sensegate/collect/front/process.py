@@ -52,10 +52,9 @@ class ListenerCertificates:
         self.context: ssl.SSLContext | None = None
         """None: the listener uses no TLS."""
         if config.cert_file:
-            trust.check(config.cert_file, config.key_file)
-            self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            self.context.minimum_version = ssl.TLSVersion.TLSv1_2
-            self.reload()
+            self.context = trust.server_context(
+                "engine.tls", cert_file=config.cert_file, key_file=config.key_file, ca_file=config.ca_file
+            )
 
     def reload(self) -> None:
         """Load the files again; connections stay. Raises `ConfigError`: the previous certificates stay in use."""
@@ -66,7 +65,6 @@ class ListenerCertificates:
         context.load_cert_chain(config.cert_file, config.key_file or None)
         if config.ca_file:
             context.load_verify_locations(config.ca_file)
-            context.verify_mode = ssl.CERT_REQUIRED
 
 
 async def serve(

@@ -312,7 +312,7 @@ def _open_pipeline(
     pipeline = IngestPipeline(
         core.config,
         core.clock,
-        [*parts.sources.all, *features.sources, reprocessing.source],
+        [*parts.sources.all, *features.sources, reprocessing.source, reprocessing.corrections],
         PipelineStages(
             stages.interpreter,
             stages.indicators,

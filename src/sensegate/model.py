@@ -177,6 +177,8 @@ class SourcePosition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The batch that the commit has begun; None: it ends with a batch."""
 
 
+CORRECTION_PREFIX = "correction:"
+"""Prefix of the source name of readings that an operator corrects; the id of the correction follows."""
 REPROCESSING_PREFIX = "redecode:"
 """Prefix of the source name of reprocessed messages; the id of the order follows."""
 
@@ -197,8 +199,10 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     ack: Callable[[], Awaitable[None]]
     position: SourcePosition | None = None
     """Position after these messages; None where the source cannot be reread from a position."""
-    recorded_in: Literal["", "raw", "quarantine"] = ""
-    """Kind of log entries from which the messages are reprocessed; empty: the messages are new."""
+    recorded_in: Literal["", "raw", "quarantine", "correction"] = ""
+    """Kind of log entries from which the messages are reprocessed; empty: the messages are new.
+
+    ``correction``: each is a batch of readings to be written as revisions, its topic their subject."""
     ack_is_cumulative: bool = False
     """Whether its acknowledgement includes all earlier deliveries of the source."""
     position_after: Callable[[int], SourcePosition] | None = None

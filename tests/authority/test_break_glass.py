@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -104,6 +105,14 @@ async def test_an_order_of_somebody_else_is_refused(
     text = order()
     file.write_bytes(file.read_bytes()[:-9])
     await refused(text)
+    order()
+    aside = file.rename(tmp_path / "aside")
+    file.symlink_to(aside)
+    with pytest.raises(OSError, match="symbolic link"):
+        await taker.take()
+    file.unlink()
+    os.mkfifo(file, 0o600)
+    assert await taker.take() is None
     assert not trail.records
     text = order()
     with pytest.raises(ConfigError, match="earlier order"):

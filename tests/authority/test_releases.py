@@ -261,6 +261,55 @@ async def test_a_canary_of_a_list(office: Office) -> None:
     assert office.releases.history(NAME).canary is None
 
 
+BESIDE = Principal("beside", Role.CITY_OPERATOR, scope("440103"))
+
+
+async def test_a_decision_of_one_area_leaves_the_canary_of_another(office: Office) -> None:
+    """Release, roll-back and end by who operates beside it: the canary and its devices stay, and nothing is told."""
+    await office.released(1)
+    await office.proposed(2)
+    await office.releases.release(NAME, 1, by=BESIDE)
+    before = await office.releases.canary(NAME, 2, by=CITY, target=Scope("440106"), devices=("d1",))
+    canary = before.canary
+    assert canary is not None
+    await office.releases.shadow(NAME, 2, by=CITY, target=Scope("440106"), devices=("d1",))
+    seen = office.releases.get(NAME, BESIDE)
+    assert (seen.canary, seen.shadow) == (None, None)
+    with pytest.raises(Conflict, match="no canary"):
+        await office.releases.end_canary(NAME, by=BESIDE)
+    with pytest.raises(Conflict, match="no version of acme/th is shadowed"):
+        await office.releases.end_shadow(NAME, by=BESIDE)
+    with pytest.raises(Conflict) as why:
+        await office.releases.canary(NAME, 1, by=BESIDE, share=0.5)
+    with pytest.raises(Conflict) as also:
+        await office.releases.shadow(NAME, 1, by=BESIDE)
+    assert "@" not in f"{why.value}{also.value}"
+    await office.releases.release(NAME, 2, by=BESIDE)
+    await office.releases.rollback(NAME, by=BESIDE)
+    await office.releases.rollback(NAME, by=BESIDE, to=2)
+    after = office.releases.history(NAME)
+    assert (after.canary, after.shadow) == (canary, before.shadow or after.shadow)
+    assert after.shadow is not None
+    assert office.of("d1") == 2
+    county = office.releases.get(NAME, COUNTY)
+    assert county.canary == canary, "in its own area"
+    await office.releases.end_canary(NAME, by=CITY)
+    assert office.releases.history(NAME).canary is None, "negative control"
+
+
+async def test_of_a_canary_around_it_a_county_is_not_told_the_devices(office: Office) -> None:
+    """That its devices are part of a trial is its business, the devices of the other counties are not."""
+    await office.released(1)
+    await office.proposed(2)
+    await office.releases.canary(NAME, 2, by=CITY, devices=("d1", "d30"))
+    seen = office.releases.get(NAME, COUNTY).canary
+    assert seen is not None
+    assert (seen.number, seen.device_count, seen.devices) == (2, 2, ())
+    whole = office.releases.get(NAME, CITY).canary
+    assert whole is not None
+    assert whole.devices == ("d1", "d30")
+
+
 async def test_a_shadow_changes_nothing_in_force(office: Office) -> None:
     """A county may see its draft run beside; what is shadowed is not withdrawn; the report goes to the trail."""
     await office.released(1)

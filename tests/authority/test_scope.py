@@ -23,6 +23,7 @@ from sensegate.errors import ConfigError, PermissionDenied
 LOOK = {Action.READ_READINGS, Action.READ_REGISTRY, Action.READ_LEDGER, Action.READ_QUARANTINE}
 SHARE = {Action.READ_CATALOGUE, Action.APPLY_GRANTS}
 COUNTY = LOOK | SHARE | {Action.CHANGE_DEVICES, Action.TASK_DEVICES, Action.PROPOSE_PROFILES, Action.DECIDE_GRANTS}
+COUNTY |= {Action.READ_ALARMS, Action.CHANGE_ALARMS}
 CITY = COUNTY | {
     Action.RELEASE_PROFILES,
     Action.CHANGE_FEEDS,

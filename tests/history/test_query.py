@@ -276,6 +276,37 @@ async def test_late_readings_and_revisions(past: Past) -> None:
     assert math.isclose(rows[0]["sum"], math.fsum(values))
 
 
+@pytest.mark.parametrize("method", ["minmax", "lttb"])
+async def test_samples_for_a_plot(past: Past, method: str) -> None:
+    """So many readings of each series at most, each one of its readings; the peaks are kept by min-max."""
+    whole = await past.records()
+    series: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for record in whole:
+        series[record["device"], record["property"]].append(record)
+    for points in (10, 40, 1_000):
+        page = await past.history.samples(
+            READER, HistoryRequest("all", EVERYTHING), form="json", points=points, method=method
+        )
+        records = json.loads(page.body)["records"]
+        assert [record["time"] for record in records] == sorted(record["time"] for record in records)
+        for key, all_of_it in series.items():
+            kept = [record for record in records if (record["device"], record["property"]) == key]
+            assert len(kept) == min(points, len(kept)) > points // 4 if points < 100 else len(all_of_it)
+            assert all(record in all_of_it for record in kept)
+            values = [record["value"] for record in kept]
+            if method == "minmax":
+                assert (min(values), max(values)) == (
+                    min(record["value"] for record in all_of_it),
+                    max(record["value"] for record in all_of_it),
+                )
+            else:
+                assert kept[0] == all_of_it[0]
+                assert kept[-1] == all_of_it[-1]
+    await past.grant(mask=MASK)
+    page = await past.history.samples(READER, HistoryRequest("all", EVERYTHING), form="json", points=10, method=method)
+    assert {record["value"] % 10 for record in json.loads(page.body)["records"]} == {0.0}
+
+
 # ── masks ─────────────────────────────────────────────────────────────────────────────────────────────
 
 MASK = Mask(

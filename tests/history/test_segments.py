@@ -18,7 +18,7 @@ from sensegate.history import segments, sink
 from sensegate.history.sink import HistorySink
 from tests.history.made import KEEP_ALL, fill, open_store, rows_of_history, rows_of_log
 
-KILLS = 20 if os.environ.get("SENSEGATE_SOAK") else 4
+KILLS = 20 if os.environ.get("SENSEGATE_SOAK") else 3
 ROOT = Path(__file__).parents[2]
 
 
@@ -50,6 +50,32 @@ async def test_the_history_equals_the_log(tmp_path: Path, monkeypatch: pytest.Mo
     assert sum(segment.rows for segment in writer.store.segments) == len(await rows_of_log(log))
     again = open_store(tmp_path, log)
     assert again.segments == writer.store.segments
+
+
+@pytest.mark.parametrize("sizes", [(30_000,), (30_000, 100, 5), (3_000, 250_000)])
+def test_merging_writes_each_row_a_few_times(sizes: tuple[int, ...]) -> None:
+    """Two thousand segments of mixed sizes: few files remain, and no row was written more than a dozen times."""
+    pieces: list[segments.Segment] = []
+    written = appended = 0
+    for number in range(2_000):
+        rows = sizes[number % len(sizes)]
+        appended += rows
+        pieces.append(piece(number, number + 1, rows))
+        while run := segments.mergeable(pieces):
+            total = sum(segment.rows for segment in run)
+            written += total
+            at = pieces.index(run[0])
+            pieces[at : at + len(run)] = [piece(run[0].after, run[-1].end, total)]
+    assert written / appended < 12
+    assert len(pieces) < 60 + appended / segments.MERGED_ROWS_MAX * 4
+    assert sum(segment.rows for segment in pieces) == appended
+
+
+def piece(after: int, end: int, rows: int) -> segments.Segment:
+    """Return a segment of so many rows."""
+    return segments.Segment(
+        after=after, end=end, epoch="e1", timeline="00", rows=rows, time_min=0, time_max=1, received_min=0, revisions=0
+    )
 
 
 def run_writer(directory: Path) -> subprocess.Popen[bytes]:

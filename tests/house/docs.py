@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from sensegate import config, errors, flow, metrics
@@ -17,7 +18,7 @@ from sensegate.cli import renamed as cli_renamed
 from sensegate.config import renamed as config_renamed
 from sensegate.model import DuplicateKind, QuarantineReason, RejectReason
 from sensegate.quantities.quality import Flag, Quality, TimeQuality
-from tests.house import graph, limits
+from tests.house import graph, limits, mqtt
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,6 +147,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "renamed": _renamed,
     "settings": config.reference,
     "limits": limits.table,
+    "mqtt_features": partial(mqtt.table, "mqtt_features"),
+    "mqtt_statements": partial(mqtt.table, "mqtt_statements"),
     "metrics": _metrics,
     "errors": _errors,
     "words": _words,

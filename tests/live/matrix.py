@@ -73,6 +73,7 @@ def config(directory: Path) -> Config:
     )
 
 
+CORRECTION = {"action": "withdraw", "begin": "2020-01-01T00:00Z", "end": "2020-01-02T00:00Z", "note": "x"}
 BROKERED = frozenset(("MQTT", "NATS"))
 
 
@@ -236,10 +237,12 @@ class World:
         order = {"plan": CANARY, "hours": 1, "reason": CANARY, "drill": True}
         given = await make("POST", "/api/v1/mode-orders", order)
         (alarm,) = await eventually(self._alarms)
+        correction = await make("POST", "/api/v1/corrections", {**CORRECTION, "devices": [CANARY]})
         self.names = {
             "device": CANARY,
             "alarm": alarm["id"],
             "rule": CANARY,
+            "correction": correction["id"],
             "feed": CANARY,
             "bundle": CANARY,
             "application": first["id"],
@@ -442,6 +445,7 @@ ASKS: dict[str, Ask] = {
         {"task": "report-interval", "parameters": {"interval": 10}}, fresh=_device
     ),
     "DELETE /api/v1/tasks/{task}": Ask(fresh=_task),
+    "POST /api/v1/corrections": Ask({**CORRECTION, "devices": ["<device>"]}),
     "POST /api/v1/alarms/{alarm}/acknowledge": Ask({"note": "x"}),
     "POST /api/v1/alarms/{alarm}/silence": Ask({"seconds": 60}),
     "PUT /api/v1/alarm-rules/{rule}": Ask(

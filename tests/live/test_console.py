@@ -57,6 +57,7 @@ async def browser_of(
             size = {"width": width, "height": 900}
             context = await browser.new_context(locale=language, viewport=size, color_scheme=theme)
             page = await context.new_page()
+            page.set_default_timeout(60_000)
             faults: list[str] = []
             page.on("pageerror", lambda why: faults.append(str(why)))
             # What is not there or not permitted is shown as such, and the browser writes a line of its own about it.

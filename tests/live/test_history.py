@@ -87,6 +87,16 @@ async def test_five_questions(tmp_path: Path) -> None:
         assert (await site.ask("GET", history)).body["records"] == []
 
 
+async def test_an_encrypted_store_has_no_plain_history(tmp_path: Path) -> None:
+    """Where the operator has the store encrypted, the gateway does not start with files that are not."""
+    config = replace(config_of(tmp_path), history=HistoryConfig(enabled=True))
+    config = replace(config, engine=replace(config.engine, encryption="on"))
+    with pytest.raises(Exception, match="not encrypted") as refused:
+        async with running(config):
+            pass
+    assert refused.value
+
+
 async def test_a_gateway_without_history_says_what_to_do(tmp_path: Path) -> None:
     """404 with the setting, the extra to install and the path that reads the days of the log."""
     async with running(config_of(tmp_path)) as site:

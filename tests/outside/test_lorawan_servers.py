@@ -142,7 +142,7 @@ def test_elsys_telemetry(sample: dict[str, Any]) -> None:
             assert found, f"{name} = {value} at {entry['ts']}; saw {[str(one) for one in seen]}"
             seen.remove(found[0])
     # The ERS2's telemetry leaves out the CO2 that its bytes hold (06 0308).
-    assert {one.property for one in seen} <= {"rssi", "snr", "spreading_factor", "co2"}
+    assert {one.property for one in seen} <= {"rssi", "snr", "spreading_factor", "radio_frequency", "co2"}
 
 
 @pytest.mark.parametrize("sample", [one for one in ALL if "decoded" in one.values[0]["expected"]])
@@ -178,7 +178,9 @@ def test_one_reading_whatever_network_server_carried_it() -> None:
         sample = param.values[0]
         if "telemetry" in sample["expected"]:
             seen = [
-                one for one in decoded(sample, "elsys/ers") if one.property not in {"rssi", "snr", "spreading_factor"}
+                one
+                for one in decoded(sample, "elsys/ers")
+                if one.property not in {"rssi", "snr", "spreading_factor", "radio_frequency"}
             ]
             values = frozenset((one.property, one.value) for one in seen)
             groups.setdefault(sample["expected"]["bytes_hex"], set()).add(values)

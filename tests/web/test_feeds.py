@@ -100,7 +100,7 @@ async def test_a_feed_outside_the_scope_does_not_exist(filled: Gateway) -> None:
         await filled.ask("POST", "/api/v1/feeds", admin, json={"name": name, **more}, expect=201)
     token = await filled.token(Role.SUBSCRIBER, "4401/env")
     _, body, _ = await filled.ask("GET", "/api/v1/feeds", token, expect=200)
-    assert [row["name"] for row in body["rows"]] == ["all"]
+    assert [row["name"] for row in body["rows"]] == ["alarms", "all"]
     details = set()
     for name in ("shenzhen", "police", "nothing0"):
         for path in ("", "/records", "/stream"):

@@ -25,7 +25,7 @@ INTERVALS = 3
 GAP_DEFAULT_S = 3_600.0
 LATE_MAX_S = 3_600.0
 """Readings that arrive later are of the past: they open no alarm."""
-_IGNORED = Flag.STALE | Flag.FUTURE | Flag.REDECODED
+_IGNORED = Flag.STALE | Flag.FUTURE | Flag.REDECODED | Flag.WITHDRAWN | Flag.CORRECTED
 
 
 class Transition(msgspec.Struct, frozen=True):

@@ -57,7 +57,9 @@ class Action(StrEnum):
     READ_ALARMS = "read_alarms"
     """Read alarms and their rules, with the values that opened them."""
     CHANGE_ALARMS = "change_alarms"
-    """Write alarm rules, acknowledge and silence alarms, correct readings of a span."""
+    """Write alarm rules, acknowledge and silence alarms."""
+    CORRECT_READINGS = "correct_readings"
+    """Withdraw readings of a span, or set their quality afterwards."""
     CHANGE_NODES = "change_nodes"
     """Invite, replace and expel nodes."""
     CHANGE_PEOPLE = "change_people"
@@ -78,6 +80,7 @@ _COUNTY = (
         Action.DECIDE_GRANTS,
         Action.READ_ALARMS,
         Action.CHANGE_ALARMS,
+        Action.CORRECT_READINGS,
     }
 )
 _CITY = _COUNTY | {

@@ -18,6 +18,7 @@ from sensegate.cli import (
     catalogue,
     centre,
     comparisons,
+    corrections,
     devices,
     doctor,
     feeds,
@@ -63,6 +64,7 @@ profiles.app.add_typer(comparisons.app)
 app.add_typer(profiles.app, name="profile", cls=CommandGroup, rich_help_panel=REGISTRIES)
 app.add_typer(devices.app, name="device", cls=CommandGroup, rich_help_panel=REGISTRIES)
 app.add_typer(tasks.app, name="task", cls=CommandGroup, rich_help_panel=REGISTRIES)
+app.add_typer(corrections.app, name="correction", cls=CommandGroup, rich_help_panel=OPERATION)
 app.add_typer(alarms.app, name="alarm", cls=CommandGroup, rich_help_panel=OPERATION)
 nodes.app.add_typer(uplink.app)
 app.add_typer(nodes.app, name="node", cls=CommandGroup, rich_help_panel=REGISTRIES)

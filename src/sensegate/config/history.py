@@ -11,7 +11,10 @@ from sensegate.config.setting import ConfigRecord, doc
 
 
 class HistoryConfig(ConfigRecord, frozen=True):
-    """Readings beyond the retention of the log, in Parquet files; needs the extra `sensegate[history]`."""
+    """Readings beyond the retention of the log, in Parquet files; needs the extra `sensegate[history]`.
+
+    Observations of cameras are not kept, since the files are not encrypted.
+    """
 
     enabled: Annotated[bool, doc("keep a history")] = False
     directory: Annotated[str, doc("directory of its files; empty: `history` in the directory of the gateway")] = ""

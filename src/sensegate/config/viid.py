@@ -57,7 +57,9 @@ class ViidSubordinateConfig(ConfigRecord, frozen=True):
         doc("subscribed details, comma separated: 3 cameras, 4 their state, 11 persons, 12 faces, 13 vehicles …"),
     ] = "3,11,12,13,14"
     resource: Annotated[str, doc("id of a device, tollgate or platform, or a division code; empty: everything")] = ""
-    report_interval_s: Annotated[int, doc("requested interval of notifications in seconds", least=1, most=86_400)] = 1
+    report_interval_s: Annotated[
+        int, doc("requested interval of notifications in seconds; 0: at once", least=0, most=86_400)
+    ] = 1
     ca_file: Annotated[str, doc("PEM of the CA of its certificate, for https")] = ""
 
     def __post_init__(self) -> None:

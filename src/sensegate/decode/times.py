@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -161,6 +161,7 @@ def _epoch(raw: float, form: str) -> int:
     return int(raw) * factor // divisor if isinstance(raw, int) else round(raw * factor) // divisor
 
 
+@lru_cache(8_192)  # the values of one message mostly share their time
 def _iso(text: str, zone: str) -> tuple[int, int]:
     match = _ISO.fullmatch(text)
     if match is None:

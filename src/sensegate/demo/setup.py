@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sensegate.config import builtin
-from sensegate.demo import cameras, workers
+from sensegate.demo import cameras, showcase, workers
 from sensegate.demo.camera_messages import SimulatedCamera
 from sensegate.demo.cameras import CameraEndpoints, CameraPlan
 from sensegate.demo.city import City
@@ -132,6 +132,8 @@ async def set_up(options: Options, city: City, started: list[Worker]) -> tuple[S
     devices, manual_devices = await _register_devices(options, city, rng)
     camera_fleet, manual_cameras = await _register_cameras(options, city, rng)
     token = await create_subscriber_token(city.centre)
+    for member in (city.centre, *list(city.nodes.values())[:MANY_NODES]):
+        await showcase.prepare(member)
     directory = proof_directory(city)
     judge = workers.judge(
         directory,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from sensegate.errors import ConfigError
 from sensegate.feature import Feature, FeatureSpec, Parts, Place, Task
 from sensegate.history.engine import Engine
 from sensegate.history.query import HistoryQueries
@@ -18,6 +19,12 @@ async def _open(parts: Parts) -> Feature | None:
     config = parts.core.config.history
     if not config.enabled:
         return None
+    if parts.core.config.engine.encryption in {"on", "convert"}:
+        raise ConfigError(
+            "the files of the history are not encrypted, and engine.encryption is on",
+            key="history.enabled",
+            remedy="set it to false, or set engine.encryption to auto or off and encrypt the disk",
+        )
     directory = Path(config.directory or Path(parts.core.config.directory) / "history")
     engine = await asyncio.to_thread(
         Engine, directory / "scratch", memory_bytes=config.memory_bytes, threads=config.threads

@@ -8,6 +8,7 @@ sums where windows and functions allow it; those of a masked selection from its 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,6 +24,7 @@ from sensegate.config.history import HistoryConfig
 from sensegate.errors import Overloaded, SensegateError, Unavailable
 from sensegate.history.aggregates import Aggregate, AggregateRow, fits_sums, rows_of, statement, windows_table
 from sensegate.history.conditions import Scan, rows_scan, sums_scan
+from sensegate.history.downsampling import Choose
 from sensegate.history.engine import Engine
 from sensegate.history.segments import VALUE_SQL, Segment
 from sensegate.history.sink import HistorySink
@@ -108,6 +110,28 @@ class HistoryQueries:
         key = fetched.key_of(count - 1) if count == limit else None
         return list(self._masked(fetched, selection)), key
 
+    async def samples(
+        self, selection: FeedSelection, begin: int, end: int, points: int, choose: Choose
+    ) -> list[HistoryRows]:
+        """Return at most `points` numbers of each series, chosen among all of a period. Raises as `rows`."""
+        begin, end = selection.mask.period_end(begin), selection.mask.period_end(end)
+        async with self._slot():
+            files = self._files(selection, begin, end)
+            if not files:
+                return []
+            fetched = await self._fetch_all(self._rows_scan(selection, files, begin, end))
+            parts = list(self._masked(fetched, selection))
+            return await asyncio.to_thread(lambda: [_sampled(part, points, choose) for part in parts])
+
+    async def _fetch_all(self, scan: Scan) -> _FetchedRows:
+        """Return all rows of a scan, in no particular order. Raises `TooMuch`."""
+        most = self._config.query_rows_max
+        limited = Scan(f"{scan.sql} LIMIT {most + 1}", scan.parameters)
+        fetched: _FetchedRows = await self._run(lambda connection: _fetch(connection, limited))
+        if len(fetched.time) > most:
+            raise TooMuch(f"the query reads more than {most} readings; give a shorter period, or fewer devices")
+        return fetched
+
     async def aggregate(self, selection: FeedSelection, begin: int, end: int, wanted: Aggregate) -> list[AggregateRow]:
         """Return the values of each group and window that has readings. Raises as `rows`."""
         begin, end = selection.mask.period_end(begin), selection.mask.period_end(end)
@@ -138,12 +162,7 @@ class HistoryQueries:
     async def _aggregate_masked(
         self, selection: FeedSelection, files: list[Segment], begin: int, end: int, wanted: Aggregate
     ) -> list[AggregateRow]:
-        most = self._config.query_rows_max
-        scan = self._rows_scan(selection, files, begin, end)
-        scan = Scan(f"{scan.sql} LIMIT {most + 1}", scan.parameters)
-        fetched = await self._run(lambda connection: _fetch(connection, scan))
-        if len(fetched.time) > most:
-            raise TooMuch(f"the query reads more than {most} readings; give a shorter period, or fewer devices")
+        fetched = await self._fetch_all(self._rows_scan(selection, files, begin, end))
         tables = await asyncio.to_thread(lambda: _tables(list(self._masked(fetched, selection))))
         sql = statement(_MASKED_SQL, wanted)
 
@@ -342,6 +361,24 @@ def _fetch(connection: Any, scan: Scan) -> _FetchedRows:
         for table in ("fetched", "origins", "names"):
             connection.execute(f"DROP TABLE IF EXISTS {table}")
     return _FetchedRows(columns, origins, names)
+
+
+def _sampled(part: HistoryRows, points: int, choose: Choose) -> HistoryRows:
+    """Return those of the rows that a plot needs of each series, in the order of time."""
+    batch = part.batch
+    rows = part.rows[np.isfinite(batch.value[part.rows])]
+    devices: dict[str, int] = {}
+    numbers = np.array([devices.setdefault(device, len(devices)) for device in batch.origins.device], np.int64)
+    series = numbers[batch.origin[rows]] * (len(batch.properties) + 1) + batch.property[rows]
+    rows = rows[np.lexsort((batch.time[rows], series))]
+    series = np.sort(series, kind="stable")
+    begins = [*np.flatnonzero(np.append(np.True_, series[1:] != series[:-1])).tolist(), len(rows)] if len(rows) else [0]
+    kept = [
+        rows[begin:end][choose(batch.time[rows[begin:end]], batch.value[rows[begin:end]], points)]
+        for begin, end in itertools.pairwise(begins)
+    ]
+    chosen = np.concatenate([rows[:0], *kept])
+    return HistoryRows(batch, chosen, batch.time[chosen])
 
 
 _MASKED_SQL = """

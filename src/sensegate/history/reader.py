@@ -10,6 +10,7 @@ import numpy as np
 from sensegate.authority.scope import Principal
 from sensegate.errors import ConfigError, Overloaded
 from sensegate.history.aggregates import Aggregate, AggregateRow
+from sensegate.history.downsampling import METHODS
 from sensegate.history.query import HistoryQueries, HistoryRows, TooMuch
 from sensegate.history.tokens import PageTokens
 from sensegate.share import projection, records
@@ -87,6 +88,28 @@ class HistoryReader:
 
         return await read_within_quota(admission.quota, limit, read)
 
+    async def samples(
+        self, principal: Principal, request: HistoryRequest, *, form: str, points: int, method: str
+    ) -> HistoryPage:
+        """Return at most `points` readings of each series for a plot; `method`: of `downsampling.METHODS`.
+
+        Raises:
+            TooMuch: it has more than `CELLS_MAX` rows, or as `page`.
+            NotFound, PermissionDenied, Overloaded, Unavailable: as `page`.
+        """
+        admission = self._sharing.admit(principal, request.feed, request.wanted, "http", form)
+        begin, end = _period(request.wanted)
+
+        async def read(most: int) -> HistoryPage:
+            parts: list[HistoryRows] = []
+            if admission.selection is not None:
+                parts = await self.queries.samples(admission.selection, begin, end, points, METHODS[method])
+            count = sum(len(part.rows) for part in parts)
+            _demand_room(count, most, admission.grant_id)
+            return HistoryPage(_body(parts, form, request.fields, ""), count, grant=admission.grant_id)
+
+        return await read_within_quota(admission.quota, CELLS_MAX, read)
+
     async def aggregate(
         self, principal: Principal, feed: str, wanted: FeedFilter, aggregate: Aggregate, *, form: str, gaps: bool
     ) -> HistoryPage:
@@ -105,15 +128,18 @@ class HistoryReader:
                 rows = await self.queries.aggregate(admission.selection, begin, end, aggregate)
             if gaps:
                 rows = _with_gaps(rows, aggregate)
-            if len(rows) > CELLS_MAX:
-                raise TooMuch(f"the answer has {len(rows)} rows; give a longer window, fewer devices or gaps=omit")
-            if len(rows) > most:
-                raise Overloaded(
-                    f"grant {admission.grant_id}: {len(rows)} rows exceed the {most} that are left; lengthen the window"
-                )
+            _demand_room(len(rows), most, admission.grant_id)
             return HistoryPage(_aggregate_body(rows, aggregate, form), len(rows), grant=admission.grant_id)
 
         return await read_within_quota(admission.quota, CELLS_MAX, read)
+
+
+def _demand_room(count: int, most: int, grant: str) -> None:
+    """Return if an answer, which is not to be cut, may have so many rows. Raises `TooMuch`, `Overloaded`."""
+    if count > CELLS_MAX:
+        raise TooMuch(f"the answer has {count} rows; give a longer window, fewer points or fewer devices")
+    if count > most:
+        raise Overloaded(f"grant {grant}: {count} rows exceed the {most} that are left; ask for fewer")
 
 
 def _period(wanted: FeedFilter) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from sensegate.clock import DAY_US
 from sensegate.config import durations
 from sensegate.errors import PermissionDenied
 from sensegate.history.aggregates import DIMENSIONS, FUNCTIONS, Aggregate, is_function
+from sensegate.history.downsampling import METHODS
 from sensegate.history.query import TooMuch
 from sensegate.history.reader import FIELDS, FORMS, HistoryPage, HistoryReader, HistoryRequest
 from sensegate.history.windows import Windows
@@ -25,6 +26,7 @@ HISTORY = PartKey[HistoryReader](
     absent="this gateway keeps no history; set history.enabled and install sensegate[history]. "
     "GET /api/v1/feeds/FEED/records?from=… reads the days that the log holds",
 )
+POINTS_MAX = 10_000
 _MEDIA = tuple(record_query.MEDIA_TYPES[form] for form in FORMS)
 
 
@@ -44,8 +46,13 @@ async def _history(call: Call) -> web.Response:
         fields,
     )
     limit = call.integer("limit", 1_000, call.deps.config.page_max)
+    history, points = call.part(HISTORY), call.integer("max_points", 0, POINTS_MAX) if call.text("max_points") else 0
+    method = _chosen(call, "method", tuple(METHODS))
     try:
-        page = await call.part(HISTORY).page(call.principal, request, form=form, limit=limit)
+        if points:
+            page = await history.samples(call.principal, request, form=form, points=points, method=method)
+        else:
+            page = await history.page(call.principal, request, form=form, limit=limit)
     except TooMuch as why:
         raise BadRequest(str(why), status=413) from why
     return await _answer(call, request.feed, page, form, media)
@@ -151,6 +158,8 @@ ROUTES = (
             *_PERIOD,
             QueryParam("order", "asc (default) or desc by phenomenon time"),
             QueryParam("revisions", "last (default) or all: revised readings too"),
+            QueryParam("max_points", "for plots: at most so many readings of each series, at most 10,000", "integer"),
+            QueryParam("method", "with max_points: minmax (default) keeps every peak, lttb the shape of the line"),
             _FIELDS,
             QueryParam("limit", "maximum number of records, default 1,000", "integer"),
             QueryParam("after", "`next` of the previous page"),

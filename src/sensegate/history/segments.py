@@ -220,7 +220,7 @@ class SegmentStore:
 
     def merge(self) -> bool:
         """Merge neighbours of about one size, if there are enough of them; return whether any were."""
-        run = _mergeable(self.segments)
+        run = mergeable(self.segments)
         if not run:
             return False
         files = ", ".join(f"'{self.file_of(segment)}'" for segment in run)
@@ -299,23 +299,33 @@ def _within(inner: Segment, outer: Segment) -> bool:
     return outer.after <= inner.after and inner.end <= outer.end
 
 
-def _level(segment: Segment) -> int:
-    level, rows = 0, _SMALL_ROWS
-    while segment.rows > rows:
-        level, rows = level + 1, rows * FANOUT
+def _level_of(rows: int) -> int:
+    level, most = 0, _SMALL_ROWS
+    while rows > most:
+        level, most = level + 1, most * FANOUT
     return level
 
 
-def _mergeable(segments: Sequence[Segment]) -> Sequence[Segment]:
-    """Return neighbours to be merged: `FANOUT` or more of one level, oldest first; empty: there are none."""
-    begin = 0
-    while begin < len(segments):
-        level, end, rows = _level(segments[begin]), begin, 0
-        while end < len(segments) and _level(segments[end]) <= level and rows + segments[end].rows <= MERGED_ROWS_MAX:
-            rows, end = rows + segments[end].rows, end + 1
-        if end - begin >= FANOUT:
-            return segments[begin:end]
-        begin += 1
+def mergeable(segments: Sequence[Segment]) -> Sequence[Segment]:
+    """Return neighbours to be merged, the smallest first; empty: there are none.
+
+    There are `FANOUT` or more of them, and none is larger than all others together: each row is written again a few
+    times only, however large the history is.
+    """
+    for level in range(_level_of(MERGED_ROWS_MAX) + 1):
+        begin = 0
+        while begin < len(segments):
+            end, rows = begin, 0
+            while (
+                end < len(segments)
+                and _level_of(segments[end].rows) <= level
+                and rows + segments[end].rows <= MERGED_ROWS_MAX
+            ):
+                rows, end = rows + segments[end].rows, end + 1
+            run = segments[begin:end]
+            if len(run) >= FANOUT and rows >= 2 * max(segment.rows for segment in run):
+                return run
+            begin = max(end, begin + 1)
     return ()
 
 

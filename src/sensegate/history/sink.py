@@ -11,7 +11,7 @@ import structlog
 
 from sensegate import metrics
 from sensegate.bus.batch import Batch
-from sensegate.bus.names import ROW_PREFIXES
+from sensegate.bus.names import READINGS
 from sensegate.bus.unreadable import read_rows
 from sensegate.clock import DAY_US, Clock
 from sensegate.config.history import HistoryConfig
@@ -162,8 +162,9 @@ class HistorySink:
 
 
 def _decoded(entries: Sequence[Any]) -> list[tuple[int, Batch]]:
+    """Return the readings of entries; observations of cameras stay in the store, which is encrypted for them."""
     return [
         (entry.sequence, named_rows(batch))
         for entry in entries
-        if entry.subject.startswith(ROW_PREFIXES) and (batch := read_rows(entry, "history")) is not None
+        if entry.subject.startswith(f"{READINGS}.") and (batch := read_rows(entry, "history")) is not None
     ]

@@ -174,7 +174,9 @@ class IngestPipeline:
                 for part in self._poison.split(list(group)):
                     pending = pending.followed_by(self._process_guarded(part))
         for delivery in deliveries:
-            if delivery.recorded_in and self._stages.reprocessor:
+            if delivery.recorded_in == "correction":
+                pending = pending.followed_by(self._stages.committer.prepare_correction(delivery))
+            elif delivery.recorded_in and self._stages.reprocessor:
                 pending = pending.followed_by(self._reprocess(delivery, self._stages.reprocessor))
         return pending
 

@@ -38,6 +38,7 @@ from sensegate.ingest.batches import DecodedBatch
 from sensegate.lifecycle.canaries import CanaryAnalysis
 from sensegate.lifecycle.comparisons import VersionComparisons
 from sensegate.lifecycle.contents import Content, ContentStore
+from sensegate.lifecycle.corrections import Corrections, CorrectionSource
 from sensegate.lifecycle.examination import examine, folder_version
 from sensegate.lifecycle.jobs import Jobs
 from sensegate.lifecycle.releases import Examination, Releases
@@ -87,6 +88,7 @@ class ProfileLifecycle(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     unexplained: UnexplainedMessages
     recovered: RecoveredMessages
     """Messages that have left the quarantine."""
+    corrections: Corrections
     orders: ReprocessingOrders
     tasks: Mapping[str, Callable[[], Awaitable[None]]]
     """Name -> task that runs as long as the gateway."""
@@ -105,6 +107,7 @@ class ReprocessingParts(msgspec.Struct, frozen=True, eq=False):
     reprocessing: Reprocessing
     interpreter: ReprocessingInterpreter
     source: ReprocessingSource
+    corrections: CorrectionSource
 
 
 async def open_profiles(
@@ -202,6 +205,8 @@ async def open_lifecycle(
         await profiles.choose(list(starmap(Chosen, versions)))
 
     recovered = RecoveredMessages(stores.log)
+    corrections = Corrections(await bucket("corrections"), stores.trail, clock, stores.log, devices)
+    await corrections.open()
     return ProfileLifecycle(
         stores=stores,
         profiles=profiles,
@@ -213,6 +218,7 @@ async def open_lifecycle(
         comparisons=comparisons,
         unexplained=_open_unexplained(stores.log, recovered, profiles, devices),
         recovered=recovered,
+        corrections=corrections,
         orders=orders,
         tasks={
             "profiles": profiles.run,
@@ -222,6 +228,7 @@ async def open_lifecycle(
             "trials": canaries.run,
             "studies": comparisons.run,
             "redecodes": orders.watch,
+            "corrections": corrections.run,
         },
     )
 
@@ -267,7 +274,8 @@ def open_reprocessing(
         interpreter=interpreter,
     )
     source = ReprocessingSource(stores.log, reprocessing, committer.position, lifecycle.recovered)
-    return ReprocessingParts(reprocessing, interpreter, source)
+    corrections = CorrectionSource(stores.log, lifecycle.corrections, committer.position, writer=stores.partition)
+    return ReprocessingParts(reprocessing, interpreter, source, corrections)
 
 
 async def _examined(content: Content) -> Examination:

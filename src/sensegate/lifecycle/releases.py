@@ -148,15 +148,25 @@ class Releases:
         )
 
     def get(self, profile: str, by: Principal) -> ReleaseHistory:
-        """Return the history of a profile without drafts and proposals that the caller may not see."""
+        """Return the history of a profile as far as it concerns the caller.
+
+        Without drafts and proposals that it may not see, and without canaries and shadows of other areas. Of one that
+        covers the caller's area, the devices are left out.
+        """
         history = self.history(profile)
         seen = tuple(version for version in history.versions if self._visible(version, by))
-        shadow = (
-            history.shadow
-            if history.shadow and any(version.number == history.shadow.number for version in seen)
-            else None
-        )
-        return msgspec.structs.replace(history, versions=seen, shadow=shadow)
+        canary, shadow = history.canary, history.shadow
+        if canary is not None and not _concerns(canary.target, by):
+            canary = None
+        elif canary is not None and not _reads(canary.target, by):
+            canary = msgspec.structs.replace(canary, devices=())
+        if shadow is not None and not (
+            _concerns(shadow.target, by) and any(version.number == shadow.number for version in seen)
+        ):
+            shadow = None
+        elif shadow is not None and not _reads(shadow.target, by):
+            shadow = msgspec.structs.replace(shadow, devices=())
+        return msgspec.structs.replace(history, versions=seen, canary=canary, shadow=shadow)
 
     def list(self, by: Principal) -> HistoryList:
         """Return the histories of which the caller may see a version, in order of profile."""
@@ -297,16 +307,21 @@ class Releases:
         """
         version, history, where = self._for_release(profile, number, by, target, standard=standard)
         _require_valid_note(note)
-        if history.canary and history.canary.number != number:
-            raise Conflict(f"{profile}@{history.canary.number} is a canary; end it first")
+        canary, shadow = history.canary, history.shadow
+        # A canary or shadow of another area stays what it is.
+        is_tried_here = canary is not None and _overlap(canary.target, where)
+        if canary and is_tried_here and canary.number != number:
+            raise Conflict(f"{profile}@{canary.number} is a canary; end it first")
         present = history.in_force_for(where)
-        if present and present.number == number and history.canary is None:
+        if present and present.number == number and not is_tried_here:
             return history
         await self._require_passing(version)
         now = self._clock.now()
         after = put_in_force(self._with_library(history), VersionInForce(where, number, now, by.id))
-        shadow = None if after.shadow and after.shadow.number == number else after.shadow
-        after = msgspec.structs.replace(after, canary=None, shadow=shadow, standard=history.standard or standard)
+        if shadow and shadow.number == number and _inside(shadow.target, where):
+            shadow = None
+        canary = _canary_after(history, where)
+        after = msgspec.structs.replace(after, canary=canary, shadow=shadow, standard=history.standard or standard)
         after = with_states(after, now, number, note)
         facts: Facts = {"target": scope_text(where), "digest": version.digest, "in_force": describe_in_force(after)}
         return await self._write(history, after, by, StepRecord("profile.release", profile, number, note, facts))
@@ -324,7 +339,7 @@ class Releases:
         history, where = self.history(profile), self.target(by, target)
         self._require_release_right(history, by, where)
         _require_valid_note(note)
-        if history.canary and not to:
+        if history.canary and not to and _inside(history.canary.target, where):
             return await self.end_canary(profile, by=by, note=note)
         if to:
             version = self.version(profile, to, by)
@@ -339,7 +354,8 @@ class Releases:
                     "give the version, or release a corrected one"
                 )
             after = back
-        after = with_states(msgspec.structs.replace(after, canary=None), self._clock.now())
+        after = msgspec.structs.replace(after, canary=_canary_after(history, where))
+        after = with_states(after, self._clock.now())
         facts: Facts = {
             "target": scope_text(where),
             "from": describe_in_force(history),
@@ -371,7 +387,8 @@ class Releases:
         limits = limits or CanaryLimits()
         _require_valid_limits(limits)
         if history.canary:
-            raise Conflict(f"{profile}@{history.canary.number} is a canary already; end that first")
+            running = f"@{history.canary.number}" if _concerns(history.canary.target, by) else " of another area"
+            raise Conflict(f"{profile}{running} is a canary already; end that first")
         if (present := history.in_force_for(where)) and present.number == number:
             raise Conflict(f"{profile}@{number} is in force in {scope_text(where)}")
         if bool(devices) == bool(share) or not 0 <= share <= 1:
@@ -422,7 +439,7 @@ class Releases:
         """
         history = self.history(profile)
         tried = history.canary
-        if tried is None or (since and tried.since != since):
+        if tried is None or (since and tried.since != since) or not _concerns(tried.target, by):
             raise Conflict(f"no canary of {profile} is in progress")
         self._require_release_right(history, by, tried.target)
         after = with_states(msgspec.structs.replace(history, canary=None), self._clock.now())
@@ -452,7 +469,8 @@ class Releases:
         if version.state is VersionState.WITHDRAWN:
             raise Conflict(f"{profile}@{number} was withdrawn")
         if history.shadow:
-            raise Conflict(f"{profile}@{history.shadow.number} is a shadow already; end it first")
+            shadowed = f"@{history.shadow.number}" if _concerns(history.shadow.target, by) else " of another area"
+            raise Conflict(f"{profile}{shadowed} is a shadow already; end it first")
         if len(devices) > DEVICES_MAX:
             raise ConfigError(f"{len(devices)} devices", key="devices", remedy=f"at most {DEVICES_MAX}")
         beside = Shadow(number, where, self._clock.now(), by.id, devices)
@@ -468,7 +486,7 @@ class Releases:
         Raises `PermissionDenied`, `Conflict` (there is no shadow).
         """
         history = self.history(profile)
-        if history.shadow is None:
+        if history.shadow is None or not _concerns(history.shadow.target, by):
             raise Conflict(f"no version of {profile} is shadowed")
         target = history.shadow.target
         demand(by, Action.PROPOSE_PROFILES, target.division, target.department)
@@ -671,6 +689,29 @@ class Releases:
         for version in after.versions:
             if version.library and version not in before.versions and (shelved := self.folder_version(after.profile)):
                 await self.contents.store(shelved[1])
+
+
+def _reads(target: Scope, by: Principal) -> bool:
+    """Return whether a caller may know the devices of an area."""
+    return allows(by, Action.READ_REGISTRY, target.division, target.department)
+
+
+def _concerns(target: Scope, by: Principal) -> bool:
+    """Return whether what is tried in an area is a caller's business: in its scope, or all around it."""
+    return _reads(target, by) or target.covers(by.scope.division, by.scope.department)
+
+
+def _inside(part: Scope, whole: Scope) -> bool:
+    return whole.covers(part.division, part.department)
+
+
+def _overlap(first: Scope, second: Scope) -> bool:
+    return _inside(first, second) or _inside(second, first)
+
+
+def _canary_after(history: ReleaseHistory, where: Scope) -> Canary | None:
+    """Return the canary that goes on after a decision for an area: one that is not in it."""
+    return None if history.canary and _inside(history.canary.target, where) else history.canary
 
 
 def _require_valid_note(note: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 
 import msgspec
@@ -16,7 +17,7 @@ from sensegate.authority.index import DeviceIndex
 from sensegate.bus import columns, raw, recovered, sequences
 from sensegate.bus.columns import Batch
 from sensegate.bus.commit_records import decode_commit, encode_commit
-from sensegate.bus.ledger import REMOVED, Ledger
+from sensegate.bus.ledger import ACCEPTED, REMOVED, REVISED, VALUES, Ledger
 from sensegate.bus.names import OBSERVATIONS, OWN_AREA, PADDING_SUBJECT, PARTITION, READINGS, ROW_KINDS, writer_of
 from sensegate.bus.padding import pad
 from sensegate.bus.raw import StoredMessage
@@ -26,6 +27,7 @@ from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.model import (
     BOOL,
+    CORRECTION_PREFIX,
     I64,
     REPROCESSING_PREFIX,
     CommitRecord,
@@ -327,17 +329,7 @@ class Committer:
             Unavailable: the previous commit was not written, or `open` was not called: open, and process again.
             StoreFull: the dedup index cannot be written.
         """
-        if not (self._opened and self._state_matches_log):
-            raise Unavailable("the previous commit was not written; its messages and these are delivered again")
-        if self._duplicates.rebuild_reason:
-            self._state_matches_log = False
-            raise Unavailable(
-                f"the deduplication index must be rebuilt from the log: {self._duplicates.rebuild_reason}"
-            )
-        # Any error from here on leaves the dedup index ahead of the log.
-        self._state_matches_log = False
-        if self._duplicates.is_overloaded:
-            self._duplicates.wait_idle()
+        self._begin_preparing()
         parts, judgements = [], []
         limit = self._limits.commit_bytes_max
         if messages is None:
@@ -353,6 +345,57 @@ class Committer:
             judgements.append(judgement)
         self._state_matches_log = True
         return PreparedBatch(parts, judgements)
+
+    def _begin_preparing(self) -> None:
+        """Return if a commit may be prepared now. Raises as `prepare`."""
+        if not (self._opened and self._state_matches_log):
+            raise Unavailable("the previous commit was not written; its messages and these are delivered again")
+        if self._duplicates.rebuild_reason:
+            self._state_matches_log = False
+            raise Unavailable(
+                f"the deduplication index must be rebuilt from the log: {self._duplicates.rebuild_reason}"
+            )
+        # Any error from here on leaves the dedup index ahead of the log.
+        self._state_matches_log = False
+        if self._duplicates.is_overloaded:
+            self._duplicates.wait_idle()
+
+    def prepare_correction(self, delivery: Delivery) -> PreparedBatch:
+        """Build the commit of revisions that an operator ordered; each message is a batch of rows under its subject.
+
+        Raises:
+            ValueError: a message is no such batch: a bug.
+            Unavailable, StoreFull: as `prepare`.
+        """
+        self._begin_preparing()
+        ledger, rows = Ledger(), []
+        hour = self._clock.now() // HOUR_US
+        for message in delivery.messages:
+            batch = columns.decode(message.payload)
+            self._duplicates.apply(batch)
+            if self._previous is not None:
+                self._previous.add_live(batch)
+            origins = batch.origins
+            counts = np.bincount(batch.origin, minlength=len(origins)).tolist()
+            for device, division, department, count in zip(
+                origins.device, origins.division.tolist(), origins.department.tolist(), counts, strict=True
+            ):
+                ledger.set_places([device], [f"{division}/{department}" if department else division])
+                for kind in (VALUES, ACCEPTED, REVISED):
+                    ledger.add(hour, device, delivery.source, kind, count)
+            rows.append(LogMessage(message.topic, message.payload, self._limits.readings_ttl_h))
+        ledger.check()
+        rows += [
+            LogMessage(f"ledger.{self._name}", payload, self._limits.ledger_ttl_h)
+            for payload in ledger.encode_parts(self._limits.message_bytes_max)
+        ]
+        self._prepared += 1
+        positions = {delivery.source: delivery.position} if delivery.position is not None else {}
+        commit = PreparedCommit(
+            secrets.token_hex(8), self._generation, self._prepared, rows, positions, ledger, profiles={}
+        )
+        self._state_matches_log = True
+        return PreparedBatch([commit], [])
 
     def _slices_needed(self, readings: Readings) -> int:
         """Return an estimate of the number of slices that keeps the number of log messages in bounds; usually 1."""
@@ -636,14 +679,16 @@ class Committer:
             metrics.MESSAGES.labels(source, outcome).inc(count)
 
 
+def _has_prefix(prefix: str, source: str) -> bool:
+    return source.startswith(prefix)
+
+
 def _merge_positions(
     before: Mapping[str, SourcePosition], now: Mapping[str, SourcePosition]
 ) -> dict[str, SourcePosition]:
     """Return the positions after a commit; of reprocessing orders only that of the present one is kept."""
-    is_reprocessing = any(source.startswith(REPROCESSING_PREFIX) for source in now)
-    retained = {
-        source: position
-        for source, position in before.items()
-        if not (is_reprocessing and source.startswith(REPROCESSING_PREFIX))
-    }
+    orders = tuple(
+        prefix for prefix in (REPROCESSING_PREFIX, CORRECTION_PREFIX) if any(map(partial(_has_prefix, prefix), now))
+    )
+    retained = {source: position for source, position in before.items() if not (orders and source.startswith(orders))}
     return {**retained, **now}

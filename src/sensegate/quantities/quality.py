@@ -151,6 +151,11 @@ class Flag(IntFlag):
     PLACE = 1 << 21
     """A coordinate outside of the division in which the device is registered."""
 
+    WITHDRAWN = 1 << 22
+    """An operator has withdrawn the reading: it is to be used for nothing."""
+    CORRECTED = 1 << 23
+    """An operator has set the quality of the reading afterwards (calibration, maintenance)."""
+
 
 class TimeQuality(IntEnum):
     """Origin of the phenomenon time."""

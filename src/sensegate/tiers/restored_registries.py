@@ -63,6 +63,10 @@ async def settle(config: Config, clock: Clock, buckets: Mapping[str, KvBucket], 
             _log.error("registries of the restored copy are used as they are; the centre does not answer")
             return known
         _log.info("registries merged with the centre's copies", changed=changed)
+    else:
+        _log.warning(
+            "registries are those of the backup: tokens and accounts revoked since are valid again; revoke them again"
+        )
     known = msgspec.structs.replace(known, merged=known.count, revisions={})
     await asyncio.to_thread(restores.write, directory, known)
     return known

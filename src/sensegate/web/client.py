@@ -114,8 +114,9 @@ class GatewayClient:
             return json.loads(await response.text() or "null")
 
     async def patch(self, path: str, body: object, revision: int) -> Any:
-        """Change a record as of a revision."""
-        async with self._request("PATCH", path, body=body, headers={"If-Match": f'"{revision}"'}) as response:
+        """Change a record as of a revision; 0: of one that does not exist yet."""
+        headers = {"If-Match": f'"{revision}"'} if revision else {}
+        async with self._request("PATCH", path, body=body, headers=headers) as response:
             return json.loads(await response.text() or "null")
 
     async def put(self, path: str, body: object, revision: int = 0) -> Any:

@@ -21,6 +21,7 @@ from sensegate.ports import PartKey
 from sensegate.share.stage import Share
 from sensegate.web.accounting import RECOVERED
 from sensegate.web.app import Web
+from sensegate.web.corrections import CORRECTIONS
 from sensegate.web.deps import IngestTelemetry, WebDependencies
 from sensegate.web.devices import ASSETS, NEIGHBOURS
 from sensegate.web.drafts import UNKNOWN
@@ -111,6 +112,7 @@ def _deps(parts: WebParts) -> WebDependencies:
             REPROCESSING: parts.reprocessing.reprocessing,
             UNKNOWN: lifecycle.unexplained,
             RECOVERED: lifecycle.recovered,
+            CORRECTIONS: lifecycle.corrections,
             WEBHOOKS: share.push.webhooks,
             LATEST: share.latest,
             NEIGHBOURS: parts.neighbours,

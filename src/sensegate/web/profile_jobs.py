@@ -23,7 +23,7 @@ from sensegate.web.profile_bodies import (
     ShadowReport,
     ShadowRow,
 )
-from sensegate.web.profiles import COMPARISONS, name_of, releases_of, target_of
+from sensegate.web.profiles import COMPARISONS, RELEASES, name_of, releases_of, target_of
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 SINCE = QueryParam("since", "start of the time of arrival, or how far back (30m, 1h, 7d); default 1h")
@@ -154,8 +154,11 @@ def order_row(call: Call, order: ReprocessingOrder) -> ReprocessingRow:
 
 async def _reprocess(call: Call) -> ReprocessingRow:
     wanted, redecoding = await call.body(NewReprocessing), call.part(REPROCESSING)
-    if name_of(call) not in {row.id for row in call.deps.profiles()}:
-        raise NotFound(f"there is no profile {name_of(call)} in force; see `sensegate profile list --live`")
+    name, releases = name_of(call), call.find_part(RELEASES)
+    if name not in {row.id for row in call.deps.profiles()} and not (
+        releases and releases.get(name, call.principal).versions
+    ):
+        raise NotFound(f"there is no profile {name} in your scope; see `sensegate profile list --live`")
     order = await redecoding.order(
         name_of(call),
         message_range_of(call, wanted.devices),

@@ -393,6 +393,31 @@ async def test_a_second_connect_is_an_error() -> None:
         assert await client.receive() == Disconnect(Reason.PROTOCOL_ERROR)
 
 
+async def test_enhanced_authentication_is_refused() -> None:
+    async with running_front() as rig, rig.client(authentication_method="SCRAM-SHA-256") as client:
+        assert client.answer == ConnAck(Reason.BAD_AUTHENTICATION_METHOD)
+
+
+async def test_a_subscription_identifier_in_a_publish_is_an_error() -> None:
+    """MQTT-3.3.4-6."""
+    async with running_front() as rig, rig.client() as client:
+        client.publish("1", 1, properties=Properties(subscription_ids=(1,)))
+        assert await client.receive() == Disconnect(Reason.PROTOCOL_ERROR)
+
+
+async def test_disconnect_sets_no_expiry_where_connect_had_none() -> None:
+    """MQTT-3.14.2-2; a shorter or longer one is taken where there was one."""
+    async with running_front() as rig:
+        async with rig.client() as client:
+            client.send(Disconnect(properties=Properties(session_expiry_s=10)))
+            assert await client.receive() == Disconnect(Reason.PROTOCOL_ERROR)
+        async with rig.client(session_expiry_s=60) as client:
+            client.send(Disconnect(properties=Properties(session_expiry_s=0)))
+            assert await client.receive() is None
+        async with rig.client(clean=False) as client:
+            assert not client.answer.session_present
+
+
 async def test_packets_behind_connect_are_not_lost() -> None:
     """MQTT-3.1.4-5 of 3.1.1: a client may send before the CONNACK has arrived."""
     async with running_front() as rig, rig.client("d1", Version.MQTT_3_1_1).silent() as client:

@@ -334,7 +334,8 @@ _OTHER_MEDIA = frozenset(
 _AIR_ALONE = frozenset({"air_temperature", "relative_humidity", "air_pressure"})
 _WATER_ALONE = frozenset({"conductivity", "ph"})
 _SAYING_WHERE = frozenset({"air", "ambient", "outdoor", "relative", "barometer"})
-_NOT_TELLING = frozenset({"voltage", "altitude", "latitude", "longitude"})
+_NOT_TELLING_NAMES = "voltage altitude latitude longitude water_leak probe_temperature pulse_count satellites hdop"
+_NOT_TELLING = frozenset(_NOT_TELLING_NAMES.split())
 
 
 def _with_doubts(fields: Sequence[RecognisedField]) -> list[RecognisedField]:

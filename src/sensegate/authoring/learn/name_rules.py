@@ -213,7 +213,7 @@ river_flow: river flow | discharge?
 water_flow: water flow | flow? | flow rate?
 water_volume: water total | flow total? | water volume | water consumption | meter reading?
 gas_volume: gas total | gas volume
-water_leak: leak | water leak | water flood
+water_leak: leak | water leak | leak alarm | leak detected
 battery_level: battery | battery level | battery percent | battery capacity? | soc? | battery soc
 battery_level: battery level percent | battery capacity percent | state of charge | electricity?
 battery_voltage: battery voltage

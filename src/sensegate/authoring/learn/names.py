@@ -49,7 +49,8 @@ def _rules() -> tuple[NameRule, ...]:
             words = choice.strip()
             if words:
                 doubt = words[-1] if words[-1] in "?~" else ""
-                rules.append(NameRule(name, frozenset(words.rstrip("?~").split()), not doubt, doubt == "~"))
+                canonical = frozenset(WORD_OF_FORM.get(word, word) for word in words.rstrip("?~").split())
+                rules.append(NameRule(name, canonical, not doubt, doubt == "~"))
     known = {rule.words for rule in rules}
     rows = ((row.name, frozenset(words_of(row.name))) for row in PROPERTIES.rows)
     rules += [NameRule(name, words, states=True) for name, words in rows if words not in known]
@@ -129,7 +130,7 @@ def named_unit(name: str) -> NamedUnit | None:
     ends += [(word,) for word in words[1:]]
     for end in ends:
         code = UNITS.get("".join(end).lower())
-        if code:
+        if code and end != ("a",):  # a small a is a phase
             spelling = "".join(end).lower()
             parts = {
                 WORD_OF_FORM.get(part.lower(), part.lower())

@@ -26,8 +26,8 @@ from sensegate.bus.connect import connect, engine_context
 from sensegate.bus.malloc import limit_arenas
 from sensegate.bus.server_conf import has_broker_tls
 from sensegate.clock import Clock, SystemClock
+from sensegate.collect.front.admission import AdmissionClient
 from sensegate.collect.front.front import Front
-from sensegate.collect.front.gateway_client import GatewayClient
 from sensegate.collect.front.messages import FrontSettings
 from sensegate.collect.front.store import IntakeStore
 from sensegate.collect.front.upstream import BrokerAddress
@@ -52,10 +52,9 @@ class ListenerCertificates:
         self.context: ssl.SSLContext | None = None
         """None: the listener uses no TLS."""
         if config.cert_file:
-            trust.check(config.cert_file, config.key_file)
-            self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            self.context.minimum_version = ssl.TLSVersion.TLSv1_2
-            self.reload()
+            self.context = trust.server_context(
+                "engine.tls", cert_file=config.cert_file, key_file=config.key_file, ca_file=config.ca_file
+            )
 
     def reload(self) -> None:
         """Load the files again; connections stay. Raises `ConfigError`: the previous certificates stay in use."""
@@ -66,7 +65,6 @@ class ListenerCertificates:
         context.load_cert_chain(config.cert_file, config.key_file or None)
         if config.ca_file:
             context.load_verify_locations(config.ca_file)
-            context.verify_mode = ssl.CERT_REQUIRED
 
 
 async def serve(
@@ -108,24 +106,24 @@ async def serve(
     )
     try:
         instance = new_instance()
-        gateway = GatewayClient(link, settings.name, clock, neighbours=settings.neighbours)
+        admission = AdmissionClient(link, settings.name, clock, neighbours=settings.neighbours)
         store = IntakeStore(link, instance)
         broker_tls = engine_context(settings.engine) if has_broker_tls(settings.engine) else None
         broker = BrokerAddress(settings.broker_host, settings.broker_port, settings.facts_key, broker_tls)
         front = Front(
             store,
             instance,
-            gateway,
-            gateway,
+            admission,
+            admission,
             clock=clock,
             limits=settings.limits,
             broker=broker if settings.broker_port else None,
-            neighbours=gateway,
+            neighbours=admission,
         )
         await store.open(front.writer)
-        await gateway.open(front)
-        checks.append(gateway.check)
-        running = asyncio.gather(front.run(), gateway.run())
+        await admission.open(front)
+        checks.append(admission.check)
+        running = asyncio.gather(front.run(), admission.run())
         try:
             await front.listen(settings.host, settings.port, listener.context)
             ready()
@@ -137,7 +135,7 @@ async def serve(
                 running.result()
         finally:
             await front.close(STOP_S)
-            await gateway.report()
+            await admission.report()
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await running

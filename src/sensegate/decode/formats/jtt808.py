@@ -10,6 +10,7 @@ kept, with a warning. Times are ISO 8601 without a zone (GMT+8 by the standard).
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from sensegate import metrics
@@ -145,6 +146,7 @@ def _items(raw: bytes, warnings: list[str]) -> dict[str, str]:
     return items
 
 
+@lru_cache(8_192)  # vehicles report at the same seconds
 def _clock(raw: bytes) -> str:
     """Return six BCD bytes (yyMMddHHmmss) as ISO 8601; their hex digits if they are not a time."""
     digits = raw.hex()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 from sensegate import metrics
@@ -100,6 +101,7 @@ def _compile(options: Sl651Part | None, _setting: FormatContext) -> Parse:
     return parse
 
 
+@lru_cache(8_192)  # stations report at the same minutes
 def _clock(digits: str) -> datetime | None:
     """Parse a time of ten or twelve BCD digits (yyMMddHHmm[ss]), None if it is not a time."""
     if len(digits) not in {10, 12} or not (digits.isascii() and digits.isdigit()):
@@ -113,8 +115,9 @@ def _clock(digits: str) -> datetime | None:
     return time + timedelta(days=1 if midnight else 0)
 
 
+@lru_cache(8_192)  # the values of one report mostly share their time
 def _iso(time: datetime | None) -> str | None:
-    return None if time is None else f"{time:%Y-%m-%dT%H:%M:%S}"
+    return None if time is None else time.isoformat()
 
 
 class _Body:

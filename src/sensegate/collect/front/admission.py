@@ -66,7 +66,7 @@ class _Known(msgspec.Struct, frozen=True, eq=False):
     admitted: Admitted
 
 
-class GatewayClient:
+class AdmissionClient:
     """Asks the gateway who may connect, caches what it says of devices, and reports what the front met."""
 
     def __init__(self, connection: Client, name: str, clock: Clock, *, neighbours: int = 0) -> None:

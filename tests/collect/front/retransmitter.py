@@ -1,0 +1,117 @@
+"""A device that numbers its messages, sends again what is not acknowledged, and knows which it may rely on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from sensegate.collect.front import codec
+from sensegate.collect.front.packets import (
+    Acknowledgement,
+    ConnAck,
+    Connect,
+    PacketType,
+    Properties,
+    Publish,
+    Version,
+)
+from tests.collect.front.front_rig import HOST
+
+WINDOW = 50
+_KINDS = {1: PacketType.PUBACK, 2: PacketType.PUBREC}
+
+
+class Retransmitter:
+    """Publishes numbers until `stop`; packet ids are reused as soon as they are free."""
+
+    def __init__(self, port: int, device: str, version: Version, qos: int) -> None:
+        self.device = device
+        self.version = version
+        self.qos = qos
+        self.acknowledged: set[int] = set()
+        """Numbers with a PUBACK or PUBREC."""
+        self.sent = 0
+        self.connects = 0
+        self._port = port
+        self._open: dict[int, int] = {}
+        """Packet id -> number without an acknowledgement, in the order of sending."""
+        self._releasing: set[int] = set()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Send nothing new; `run` ends once all is acknowledged."""
+        self._stopping = True
+
+    @property
+    def _is_done(self) -> bool:
+        return self._stopping and not self._open and not self._releasing
+
+    async def run(self) -> None:
+        while not self._is_done:
+            with contextlib.suppress(OSError, EOFError):
+                await self._connection()
+            await asyncio.sleep(0.01)
+
+    async def _connection(self) -> None:
+        reader, writer = await asyncio.open_connection(HOST, self._port)
+        packets = codec.PacketReader(2**20)
+        connect = Connect(
+            self.version, self.device, clean_start=False, username=self.device, password=b"right",
+            properties=Properties(session_expiry_s=3_600) if self.version == Version.MQTT_5 else Properties(),
+        )  # fmt: skip
+        try:
+            writer.write(codec.encode(connect, self.version))
+            connected = False
+            while not self._is_done:
+                data = await reader.read(65_536)
+                if not data:
+                    raise EOFError
+                for head, body in packets.feed(data):
+                    packet = codec.decode(head, body, self.version)
+                    if isinstance(packet, ConnAck):
+                        if packet.code:
+                            raise EOFError
+                        connected = True
+                        self.connects += 1
+                        self._send_again(writer, session_present=packet.session_present)
+                    elif isinstance(packet, Acknowledgement):
+                        self._acknowledged(packet, writer)
+                if connected:
+                    self._send_new(writer)
+        finally:
+            writer.close()
+
+    def _send_again(self, writer: asyncio.StreamWriter, *, session_present: bool) -> None:
+        """MQTT-4.4.0-1: with their packet ids and DUP, in their order."""
+        if not session_present:
+            self._releasing.clear()
+        for packet_id, number in self._open.items():
+            self._publish(writer, packet_id, number, duplicate=True)
+        for packet_id in self._releasing:
+            writer.write(codec.encode(Acknowledgement(PacketType.PUBREL, packet_id), self.version))
+
+    def _send_new(self, writer: asyncio.StreamWriter) -> None:
+        while not self._stopping and len(self._open) + len(self._releasing) < WINDOW:
+            packet_id = next(
+                number for number in range(1, 65_536) if number not in self._open and number not in self._releasing
+            )
+            self._open[packet_id] = self.sent
+            self._publish(writer, packet_id, self.sent, duplicate=False)
+            self.sent += 1
+
+    def _publish(self, writer: asyncio.StreamWriter, packet_id: int, number: int, *, duplicate: bool) -> None:
+        packet = Publish(f"up/{self.device}", str(number).encode(), self.qos, duplicate=duplicate, packet_id=packet_id)
+        writer.write(codec.encode(packet, self.version))
+
+    def _acknowledged(self, packet: Acknowledgement, writer: asyncio.StreamWriter) -> None:
+        if packet.kind is PacketType.PUBCOMP:
+            self._releasing.discard(packet.packet_id)
+            return
+        assert packet.kind is _KINDS[self.qos], packet
+        assert packet.code == 0, packet
+        number = self._open.pop(packet.packet_id, None)
+        if number is not None:
+            self.acknowledged.add(number)
+        if self.qos == 2:
+            self._releasing.add(packet.packet_id)
+            writer.write(codec.encode(Acknowledgement(PacketType.PUBREL, packet.packet_id), self.version))

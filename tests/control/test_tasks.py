@@ -2,100 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import cast
 
 import msgspec
 import pytest
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.tokens import Tokens
-from sensegate.authority.trail import MemoryTrail
-from sensegate.clock import FakeClock
 from sensegate.control import tasks as module
-from sensegate.control.capabilities import Capability, TaskingCapabilities
-from sensegate.control.commands import CommandDispatcher
 from sensegate.control.emergency_grants import EmergencyGrants
 from sensegate.control.mode_executor import ModeOrderExecutor
 from sensegate.control.modes import EmergencyCommand, ModePlan, ModeRegistry
-from sensegate.control.tasks import Command, Confirmation, Scalar, TaskQueue, TaskState
-from sensegate.errors import Conflict, NotFound, PermissionDenied, Unavailable
-from sensegate.model import Device
-from tests.share.made import NOW
+from sensegate.control.tasks import TaskQueue, TaskState
+from sensegate.errors import Conflict, NotFound, PermissionDenied
+from tests.support.tasks import ADMIN, AnyTask, TaskWorld
 
-ADMIN = Principal("admin", Role.ADMIN, scope("44"))
 WRITER = Principal("writer", Role.CITY_OPERATOR, scope("4401"))
 OTHER = Principal("other", Role.CITY_OPERATOR, scope("4403"))
 
 
-class AnyTask(TaskingCapabilities):
-    """Every device has every task."""
-
-    confirm: Confirmation | None = None
-    role = Role.COUNTY_OPERATOR
-
-    def __init__(self) -> None:
-        """Know no profiles."""
-
-    def capabilities(self, device: Device) -> list[Capability]:
-        return []
-
-    def command_for(self, device: Device, task: str, parameters: Mapping[str, Scalar]) -> Command:
-        topics = (f"{device.id}/down",)
-        return Command(task, device.profile, dict(parameters), topics, b"x", confirm=self.confirm, role=self.role)
-
-    def confirms(self, confirm: Confirmation, value: float, text: str | None) -> bool:
-        return True
-
-
-class Broker:
-    """A broker that may be away."""
-
-    def __init__(self) -> None:
-        self.sent: list[str] = []
-        self.away = False
-
-    def reaches(self, about: str) -> bool:
-        return about.endswith("/up")
-
-    async def send(self, topic: str, payload: bytes) -> None:
-        if self.away:
-            raise Unavailable("away")
-        self.sent.append(topic)
-
-
-class World:
-    """Two devices."""
-
-    def __init__(self) -> None:
-        self.clock = FakeClock(NOW)
-        self.trail = MemoryTrail()
-        self.bucket = MemoryBucket()
-        self.tasks = TaskQueue(self.bucket, self.trail, self.clock)
-        self.devices = Devices(MemoryBucket(), self.trail, self.clock)
-        self.broker = Broker()
-        self.topics = ["d/up"]
-        self.tasking = CommandDispatcher(
-            self.tasks, self.devices, AnyTask(), self.clock, channels=(self.broker,), topics=lambda _: self.topics
-        )
-
-    async def open(self) -> None:
-        await self.devices.load()
-        for name in ("d1", "d2"):
-            device = Device(name, division="440106", profile="acme/meter")
-            await self.devices.add(device, by=ADMIN)
-
-    def device(self, name: str) -> Device:
-        return self.devices.record(self.devices.find(name))
-
-    def states(self) -> list[TaskState]:
-        return [task.state for task in self.tasks.list(ADMIN)]
-
-
-async def made() -> World:
-    world = World()
+async def made() -> TaskWorld:
+    world = TaskWorld()
     await world.open()
     return world
 

@@ -64,7 +64,8 @@ async def test_profiles_of_a_running_node(tmp_path: Path) -> None:
         await phone.publish("acme/t1/up", '{"t": 210}')
         await eventually(lambda: count(2))
 
-        write(folder, THERMOMETER.replace("version: 1", "version: 2").replace("scale: 0.1", "scale: 0.01"))
+        finer = THERMOMETER.replace("version: 1", "version: 2").replace("scale: 0.1", "scale: 0.01")
+        write(folder, finer.replace("value: 21.5", "value: 2.15"))
 
         async def healed() -> bool:
             return (await site.ready()) == (200, [])

@@ -59,6 +59,7 @@ TAMPERINGS = (
     ("SG/LEDGER", without_sum),
     ("SG/AUDIT", with_a_flipped_bit),
     ("SG/KV_devices", without_meta),
+    ("SG/INTAKE", with_a_flipped_bit),
     ("DEVICES/$MQTT_msgs", without_sum),
 )
 

@@ -40,7 +40,8 @@ def test_every_model_becomes_a_profile_that_passes(tmp_path: Path) -> None:
     assert {one.profile: problem for one in made for problem in check_profile(written(tmp_path, one))} == {}
     hows = Counter(row.outcome for one in made for row in one.rows)
     assert hows["mapped"] >= 170
-    assert hows["guessed"] <= 5
+    # A name that matches by a fragment only is a guess, and says so.
+    assert hows["guessed"] <= 6
     unexplained = [
         row.field for one in made for row in one.rows if row.outcome == "skipped" and "setting" not in row.reason
     ]

@@ -267,6 +267,11 @@ class BatchWriter:
         if not len(self.open.builder):
             self._idle.set()
 
+    def disconnected(self) -> None:
+        """Send again what is in flight before anything newer: its answers will not come."""
+        if self._in_flight:
+            self._fail("the connection to the store is lost")
+
     def _fail(self, reason: str) -> None:
         if not self.problem:
             _log.warning("batch of messages not stored; devices wait for their acknowledgements", reason=reason)

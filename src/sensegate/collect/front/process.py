@@ -90,6 +90,11 @@ async def serve(
     """
     listener = certificates or ListenerCertificates(settings.engine.tls)
     checks: list[Callable[[], None]] = []
+    losses: list[Callable[[], None]] = []
+
+    def disconnected() -> None:
+        for each in losses:
+            each()
 
     def check() -> None:
         for each in checks:
@@ -103,6 +108,7 @@ async def serve(
         name=settings.name,
         tls=engine_context(settings.engine),
         on_reconnect=check,
+        on_disconnect=disconnected,
     )
     try:
         instance = new_instance()
@@ -122,6 +128,7 @@ async def serve(
         )
         await store.open(front.writer)
         await admission.open(front)
+        losses += [store.disconnected, front.writer.disconnected]
         checks.append(admission.check)
         running = asyncio.gather(front.run(), admission.run())
         try:

@@ -201,7 +201,7 @@ class ServiceClient(BusClient):
         # A reply subject that is not ASCII would end the read loop, too; such a request is not answered.
         return super()._build_message(sid, subject, reply if reply.isascii() else b"", data, headers)
 
-    async def disconnected(self) -> None:
+    async def on_disconnected(self) -> None:
         """Drop unsent data: nats-py repeats subscriptions, and responses may be obsolete after the reconnect."""
         self._pending.clear()
         self._pending_data_size = 0

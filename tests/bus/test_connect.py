@@ -201,7 +201,7 @@ async def test_a_link_whose_server_shows_another_certificate_can_be_closed(tmp_p
 
 async def test_a_client_that_answers_sends_nothing_late() -> None:
     """What it had not sent when the connection was lost is dropped: the answer may be obsolete after the reconnect."""
-    client = ServiceClient("answers")
+    client = connect.ServiceClient("answers")
     client._pending.append(b"PUB late 1\r\nx\r\n")
     client._pending_data_size = 15
     await client.on_disconnected()

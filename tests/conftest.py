@@ -47,7 +47,7 @@ SMALL = StoreConfig(
 )
 
 
-LONG = ("ledger", "demo", "live", "bench")
+LONG = ("ledger", "demo", "live", "bench", "test_bench.py")
 """Folders whose files take long: they begin first, so that two workers end at the same time."""
 
 

@@ -7,6 +7,7 @@ asks every device for its credential, is durable before the PUBACK and commits w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import tempfile
 import time
@@ -70,8 +71,11 @@ async def bench(
     """Return the ratio of the rates (ours : bare), medians of the rounds."""
     ours, other = Spent(), Spent()
     sent = unique = 0
-    directory = tempfile.TemporaryDirectory(prefix="sensegate-bench-")
-    async with rig.gateway() as parts, Mosquitto(Path(directory.name)) as broker:
+    async with contextlib.AsyncExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="sensegate-bench-"))
+        parts = await stack.enter_async_context(rig.gateway())
+        broker = await stack.enter_async_context(Mosquitto(Path(directory)))
+        host, port = rig.mqtt_address(parts)
         began = time.time()
         passwords: dict[str, str] = {}
         walk = asyncio.create_task(parts.pipeline.run())
@@ -84,25 +88,24 @@ async def bench(
             work = through_hubs(work, hubs)
             if not passwords:
                 passwords = await rig.register(parts, work.devices)
-            plan = Plan(
-                parts.core.engine.info.mqtt_host, parts.core.engine.info.mqtt_port, shares(work.messages, passwords)
-            )
+            plan = Plan(host, port, shares(work.messages, passwords))
             connections = len(plan.shares)
             await bare(broker, work.messages, connections, other)
             async with Flood(plan) as flood:
                 gc.collect()
                 cpu = time.process_time()
-                going = asyncio.create_task(flood.go())
                 sent += len(work.messages)
                 unique += len(work.messages) - work.duplicates
-                await rig.committed(parts, sent)
-                ended, used = time.monotonic(), time.process_time() - cpu
-                done = await going
+                # A publisher that fails ends the wait for what it would have sent.
+                async with asyncio.TaskGroup() as group:
+                    going = group.create_task(flood.go())
+                    await rig.committed(parts, sent)
+                    ended, used = time.monotonic(), time.process_time() - cpu
+                done = going.result()
             ours.add(len(work.messages), ended - done.began, used, done.ended - done.began)
         walk.cancel()
         await asyncio.gather(walk, return_exceptions=True)
         rows, totals = await rig.read_back(parts.core.log)
-    directory.cleanup()
     return {
         "figure": round(rig.median(ours.rates)),
         "unit": "messages/s, QoS 1 publish to committed",

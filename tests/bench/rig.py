@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 from nats.aio.client import Client
@@ -53,6 +54,14 @@ async def gateway(settings: str = "") -> AsyncIterator[flow.Gateway]:
             yield await flow.open_gateway(settled, clock, stack)
     finally:
         await warden.finish()
+
+
+def mqtt_address(parts: flow.Gateway) -> tuple[str, int]:
+    """Return host and port of the MQTT front, to which devices connect; the broker of the engine stands behind it."""
+    address = urlsplit(parts.addresses.mqtt)
+    if not address.hostname or not address.port:
+        raise ValueError(f"mqtt: {parts.addresses.mqtt!r} has no host and port; the gateway must listen for MQTT")
+    return address.hostname, address.port
 
 
 async def register(parts: flow.Gateway, devices: Iterable[Device]) -> dict[str, str]:

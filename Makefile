@@ -33,8 +33,9 @@ quick: compiled ## tests that need no server of their own, under two minutes
 test: compiled style ## lint and all tests, with a short run of bench, soak and fuzz
 	@$(MAKE) --no-print-directory -j 2 types suite
 
+# Live tests wait more than they compute: three workers keep two cores busy.
 suite: compiled
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 coverage: compiled ## all tests, with the lines and branches that they do not reach; half as long again
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-branch --cov-report=term:skip-covered $(PYTEST)

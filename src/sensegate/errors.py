@@ -21,6 +21,8 @@
     │   └── StreamLost             a stream that existed is missing or is another one
     ├── BadRequest                 an HTTP request cannot be understood (`web.problems`)
     ├── BadCursor                  a cursor that this gateway did not issue (`share.cursor`)
+    ├── MqttViolation              a client breaks the MQTT standard; its connection is closed (`collect.front.packets`)
+    ├── TooMuch                    a query would read more than it may; ask for less (`history.query`)
     └── ProblemResponse            an HTTP answer that is a problem document (`web.client`)
 
 `Unavailable` covers both a missing connection (nothing was sent) and a lost answer (the operation may have taken

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sensegate.bus.client_facts import ClientFacts, FactsVerifier, new_nonce, sign
-from sensegate.collect.front.packets import Connect, Version
+from sensegate.collect.front.packets import ConnectPacket, Version
 
 
 def test_facts_are_valid_once_for_one_user_and_a_short_time() -> None:
@@ -24,4 +24,4 @@ def test_facts_are_valid_once_for_one_user_and_a_short_time() -> None:
 def test_a_connect_has_room_for_facts() -> None:
     """The password of a CONNECT carries them as text."""
     facts = ClientFacts(user="d" * 100, client_id="c", address="", issued=1, nonce=new_nonce(), is_device=True)
-    assert len(Connect(Version.MQTT_3_1_1, "c", password=sign(facts, b"k").encode()).password or b"") < 1_000
+    assert len(ConnectPacket(Version.MQTT_3_1_1, "c", password=sign(facts, b"k").encode()).password or b"") < 1_000

@@ -82,3 +82,13 @@ def test_a_forbidden_word_is_refused_with_the_right_one(source: str, sentence: s
 def test_a_word_that_only_contains_another_is_allowed() -> None:
     """`one_code` and `found_at` say something; `seating` is not `seat`."""
     assert faults("one_code = found_at = seating = 0") == []
+
+
+def test_the_name_of_a_class_is_unique() -> None:
+    """One word, one meaning: no two public classes of the package have the same name."""
+    places: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}

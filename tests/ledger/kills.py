@@ -103,7 +103,7 @@ class Done:
     unacknowledged: int = 0
     """Messages sent and without PUBACK."""
     recovery_s: float | None = None
-    """Until a message sent after the kill reached the nearest subscriber and the centre's; None: not in time."""
+    """Until a message sent after the (last) kill reached the nearest subscriber and the centre's; None: not in time."""
 
 
 def plan(seed: int, count: int, *, least: int, targets: Sequence[Target] = KILLED) -> list[Kill]:
@@ -305,7 +305,9 @@ class Campaign:
         await asyncio.sleep(kill.delay_s)
         done = Done(kill, node, at=time.time_ns() // 1000)
         await self._strike(kill, node)
-        done.recovery_s = await self._recovery(node, nearest, done.at)
+        # A server may be back, and have passed messages on, before it is killed once more: they prove no recovery.
+        if await self._recovered(node, nearest, time.time_ns() // 1000):
+            done.recovery_s = (time.time_ns() // 1000 - done.at) / 1e6
         await self._measure(done, began)
         counts = max(done.uncommitted, done.unacknowledged) >= LEAST
         (self.done if counts else self.weak).append(done)
@@ -346,7 +348,11 @@ class Campaign:
                 os.kill(pid, signal.SIGKILL)
 
     async def _replace(self, member: CityMember) -> None:
-        """Stop a node's gateway in its tracks, let another commit in its place, wake the first, end the other."""
+        """Stop a node's gateway in its tracks, let another commit in its place, wake the first, end the other.
+
+        The devices stay connected to the front of the first, which must be a process of its own: it stores what the
+        other commits.
+        """
         member.process.kill(signal.SIGSTOP)
         other = self.city.second_gateway(member)
         try:
@@ -360,24 +366,28 @@ class Campaign:
                 lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
                 commits = int(float(lines.get("sensegate_commits_total", "0")))
                 await asyncio.sleep(0.05)
+            if not commits:
+                raise AssertionError(
+                    f"the second gateway of {member.division} committed nothing: no take-over to judge"
+                )
             member.process.kill(signal.SIGCONT)
             await asyncio.sleep(1.0)
         finally:
             member.process.kill(signal.SIGCONT)
             await other.process.stop()
 
-    async def _recovery(self, node: str, nearest: str, at: int) -> float | None:
-        """Return the seconds until messages sent after `at` have reached the nearest subscriber and the centre's."""
+    async def _recovered(self, node: str, nearest: str, since: int) -> bool:
+        """Wait until messages sent after `since` have reached the nearest subscriber and the centre's; False: late."""
         judges = {nearest, *([] if self.city.alone else ["centre"])}
 
         def fresh(now: dict[str, Any]) -> bool:
-            return all(now["taps"][tap]["by_node"].get(node, 0) > at for tap in judges)
+            return all(now["taps"][tap]["by_node"].get(node, 0) > since for tap in judges)
 
         try:
             await self._judge.until(fresh, RECOVERY_S)
         except TimeoutError:
-            return None
-        return (time.time_ns() // 1000 - at) / 1e6
+            return False
+        return True
 
     async def _seen_guilty(self) -> bool:
         """Tell whether the judge has seen something wrong, or misses what should long be there."""

@@ -56,6 +56,8 @@ def campaign(control: Control | None, directory: Path, targets: list[str], kills
         burst=8_000,
         faults=control.faults if control else 1.0,
         environment=environment,
+        # With a front of its own process, a gateway that is stopped leaves messages for the one in its place.
+        settings={"listen": {"mqtt": {"processes": 1}}} if targets == [REPLACED] else None,
         until_guilty=True,
         deadline_s=6.0,
         say=say,

@@ -16,7 +16,7 @@ import pytest_asyncio
 from sensegate.collect.front.packets import (
     Disconnect,
     Publish,
-    Reason,
+    ReasonCode,
     SubAck,
     Subscribe,
     Subscription,
@@ -71,7 +71,7 @@ async def test_a_newer_connection_takes_over_whichever_process_has_it(node: Site
         assert newer.answer.code == 0
         while isinstance(packet := await older.receive(), Disconnect) is False:
             assert packet is not None
-        assert packet == Disconnect(Reason.SESSION_TAKEN_OVER)
+        assert packet == Disconnect(ReasonCode.SESSION_TAKEN_OVER)
         await older.drop()
         older = newer
     await older.drop()
@@ -89,9 +89,9 @@ async def test_a_disabled_device_is_told_and_stays_out(node: Site) -> None:
     async with _client(node, device) as client:
         await node.ask("POST", f"/api/v1/devices/{device.id}/disable")
         async with asyncio.timeout(2):
-            assert await client.receive() == Disconnect(Reason.ADMINISTRATIVE_ACTION)
+            assert await client.receive() == Disconnect(ReasonCode.ADMINISTRATIVE_ACTION)
     async with _client(node, device) as client:
-        assert client.answer.code == Reason.NOT_AUTHORIZED
+        assert client.answer.code == ReasonCode.NOT_AUTHORIZED
 
 
 @pytest.mark.parametrize("client_id", ["down-1", "sensor.01 *>"])
@@ -103,7 +103,7 @@ async def test_a_device_of_5_0_hears_its_commands(node: Site, client_id: str) ->
         answer = await client.receive()
         assert isinstance(answer, SubAck)
         assert answer.codes[0] in (0, 1)
-        assert answer.codes[1] == Reason.NOT_AUTHORIZED
+        assert answer.codes[1] == ReasonCode.NOT_AUTHORIZED
         task = {"task": "report-interval", "parameters": {"interval": 10}}
         assert (await node.ask("POST", f"/api/v1/devices/{device.id}/tasks", json=task)).status < 300
         command = await client.receive()

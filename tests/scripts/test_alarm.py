@@ -25,7 +25,8 @@ async def test_a_suspension_is_seen(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     """The gateway stays ready, says which script is suspended and why, and says no more of it when it is over."""
     clock = FakeClock()
     scripts = ScriptPool(clock.monotonic)
-    monkeypatch.setattr(pool, "decoding_pool", lambda: scripts)
+    monkeypatch.setattr(pool, "_shared", [scripts])
+    monkeypatch.setattr(pool, "_inspector", [])
     stages: Any = SimpleNamespace(scrubber=SimpleNamespace(warnings=lambda: ["readings lost"]))
     suspended = sample("sensegate_script_suspensions_total", scope="script")
     limited = sample("sensegate_script_calls_total", outcome="script_limit")

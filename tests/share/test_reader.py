@@ -280,6 +280,7 @@ async def test_a_lost_log_is_waited_out(clock: FakeClock) -> None:
 
 async def test_an_entry_that_cannot_be_read_is_passed_over_and_told(memory_log: MemoryLog, clock: FakeClock) -> None:
     """It gives no row and ends no feed; it is counted and remembered with its sequence."""
+    UNREADABLE.remove(1)
     await memory_log.write([LogMessage("readings.4401.440106.1", b"damaged", 168)])
     before = metrics.REGISTRY.get_sample_value("sensegate_log_unreadable_total", {"reader": "feed"}) or 0
     span = await LogReader(memory_log, clock).read(0)

@@ -25,8 +25,6 @@ INTERVAL_MAX_S = 366 * 86_400.0
 
 _ID = re.compile(rf"[A-Za-z0-9_-]{{1,{ID_CHARACTERS_MAX}}}")
 _PROFILE = re.compile(r"[a-z0-9_-]{1,64}/[A-Za-z0-9_.-]{1,64}")
-CLIENT_ID_REFUSED = ".*>"
-"""The broker refuses client ids with one of these, or with white space."""
 # + and # are MQTT wildcards; * and > would become NATS wildcards in a permission, which must stay literal.
 _WILDCARDS = re.compile(r"[+#*>\s]")
 # Unicode categories of invisible characters: control, format, surrogate, unassigned, private use.
@@ -52,12 +50,6 @@ def text_fault(text: str, *, size_max: int = NAME_BYTES_MAX) -> str:
     if unicodedata.normalize("NFC", text) != text:
         return "is not in Unicode normal form NFC"
     return ""
-
-
-def client_id_fault(client_id: str) -> str:
-    """Return which character of an MQTT client id makes the broker refuse it; empty if none does."""
-    refused = next((character for character in client_id if character in CLIENT_ID_REFUSED or character.isspace()), "")
-    return "a space" if refused.isspace() else f"'{refused}'" if refused else ""
 
 
 def alias_fault(alias: str) -> str:
@@ -133,9 +125,6 @@ def _alias_findings(device: Device) -> list[RuleFinding]:
     if device.alias and (fault := alias_fault(device.alias)):
         remedy = "give it as in the topic or payload, without these characters"
         return [RuleFinding("alias", f"alias {fault}", remedy)]
-    if refused := client_id_fault(device.alias):
-        problem = f"as an MQTT client id the broker refuses the alias, because it contains {refused}"
-        return [RuleFinding("alias", problem, f"set its client id to {device.id}", warning=True)]
     return []
 
 

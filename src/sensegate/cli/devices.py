@@ -128,7 +128,7 @@ def _print_credential(device: str, answer: dict[str, Any], url: str, *, json_for
     if password and (command := publish_command(answer, url)):
         broker = urlsplit(answer["broker"])
         console.print(f"broker     host {_broker_host(broker.hostname, url)}, port {broker.port}", highlight=False)
-        console.print(f"client id  {answer['client_id']} (the broker refuses ids with a space, '.', '*' or '>')")
+        console.print(f"client id  {answer['client_id']}")
         console.print("try it:")
         sys.stdout.write(f"{command}\n")
 

@@ -25,7 +25,7 @@ _ORDERED: Final = (
 """Pairs of settings of which the first must not exceed the second."""
 
 
-class Violation(NamedTuple):
+class ConfigViolation(NamedTuple):
     """A rule that a configuration breaks."""
 
     path: tuple[str, ...]
@@ -39,7 +39,7 @@ class _Listening(NamedTuple):
     port: int
 
 
-def violations(config: Config) -> Iterator[Violation]:
+def violations(config: Config) -> Iterator[ConfigViolation]:
     """Yield the rules that a configuration breaks."""
     yield from _times(config)
     yield from _networks(config)
@@ -48,33 +48,33 @@ def violations(config: Config) -> Iterator[Violation]:
     yield from _order(config)
 
 
-def _times(config: Config) -> Iterator[Violation]:
+def _times(config: Config) -> Iterator[ConfigViolation]:
     try:
         zoneinfo.ZoneInfo(config.time.zone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         remedy = "give a name of the IANA database, e.g. Asia/Shanghai"
-        yield Violation(("time", "zone"), f"there is no time zone '{config.time.zone[:60]}'", remedy)
+        yield ConfigViolation(("time", "zone"), f"there is no time zone '{config.time.zone[:60]}'", remedy)
     try:
         datetime.fromisoformat(config.time.oldest)
     except ValueError:
         remedy = "give a time like 2000-01-01T00:00:00Z"
-        yield Violation(("time", "oldest"), f"'{config.time.oldest[:60]}' is not a time", remedy)
+        yield ConfigViolation(("time", "oldest"), f"'{config.time.oldest[:60]}' is not a time", remedy)
 
 
-def _networks(config: Config) -> Iterator[Violation]:
+def _networks(config: Config) -> Iterator[ConfigViolation]:
     for at, listener in enumerate(config.listen.tcp):
         for entry in listener.allow:
             if problem := network_problem(entry):
                 remedy = "give addresses or networks like 10.1.0.0/16"
-                yield Violation(("listen", "tcp", str(at), "allow"), problem, remedy)
+                yield ConfigViolation(("listen", "tcp", str(at), "allow"), problem, remedy)
     for entry in config.web.trusted_proxies:
         if problem := network_problem(entry):
-            yield Violation(("web", "trusted_proxies"), problem, "give addresses or networks like 10.1.0.0/16")
+            yield ConfigViolation(("web", "trusted_proxies"), problem, "give addresses or networks like 10.1.0.0/16")
     for name, allow in (("allow", config.egress.allow), ("cameras", config.egress.cameras)):
         for entry in allow:
             if _may_be_network(entry) and (problem := network_problem(entry)):
                 remedy = "give a network (10.2.0.0/16), an address, a host name, or public"
-                yield Violation(("egress", name), problem, remedy)
+                yield ConfigViolation(("egress", name), problem, remedy)
 
 
 def _may_be_network(entry: str) -> bool:
@@ -94,31 +94,33 @@ def network_problem(entry: str) -> str:
     return ""
 
 
-def _exposed(config: Config) -> Iterator[Violation]:
+def _exposed(config: Config) -> Iterator[ConfigViolation]:
     """Yield listeners beyond loopback that lack what protects them."""
     engine, web, viid = config.engine, config.web, config.viid
     remedy = "set engine.tls.cert_file and key_file, or listen on loopback"
     if not engine.url and not engine.tls.cert_file:
         for key, host in (("host", engine.host), ("mqtt_host", engine.mqtt_host)):
             if host not in _LOOPBACK:
-                yield Violation(("engine", key), f"{host} is not loopback and TLS is not configured", remedy)
+                yield ConfigViolation(("engine", key), f"{host} is not loopback and TLS is not configured", remedy)
     mqtt_host = config.listen.mqtt.host
     if not engine.tls.cert_file and mqtt_host not in _LOOPBACK:
-        yield Violation(("listen", "mqtt", "host"), f"{mqtt_host} is not loopback and TLS is not configured", remedy)
+        yield ConfigViolation(
+            ("listen", "mqtt", "host"), f"{mqtt_host} is not loopback and TLS is not configured", remedy
+        )
     if not web.tls.cert_file:
         for key, hosts in (("host", (web.host,)), ("additional_hosts", web.additional_hosts)):
             for host in hosts:
                 if host not in _LOOPBACK:
                     remedy = "set web.tls.cert_file and key_file, or listen on loopback"
-                    yield Violation(("web", key), f"{host} is not loopback and TLS is not configured", remedy)
+                    yield ConfigViolation(("web", key), f"{host} is not loopback and TLS is not configured", remedy)
     for at, listener in enumerate(config.listen.tcp):
         if listener.host not in _LOOPBACK and not _is_restricted(listener):
             remedy = "give allow, passwords_file or tls.ca_file, or listen on 127.0.0.1"
             problem = f"{listener.host} would accept frames of any device from any host"
-            yield Violation(("listen", "tcp", str(at), "host"), problem, remedy)
+            yield ConfigViolation(("listen", "tcp", str(at), "host"), problem, remedy)
     if viid.server_id and viid.host not in _LOOPBACK and not viid.cert_file and not viid.allow_plaintext:
         remedy = "set viid.cert_file and key_file, or viid.allow_plaintext: true"
-        yield Violation(("viid", "host"), f"{viid.host} is not loopback and TLS is not configured", remedy)
+        yield ConfigViolation(("viid", "host"), f"{viid.host} is not loopback and TLS is not configured", remedy)
 
 
 def _is_restricted(listener: TcpConfig) -> bool:
@@ -137,13 +139,13 @@ def _listening(config: Config) -> Iterator[_Listening]:
         yield _Listening(("viid", "port"), config.viid.host, config.viid.port)
 
 
-def _shared_ports(config: Config) -> Iterator[Violation]:
+def _shared_ports(config: Config) -> Iterator[ConfigViolation]:
     earlier: list[_Listening] = []
     for listening in _listening(config):
         for other in earlier:
             if listening.port and listening.port == other.port and _overlaps(listening.host, other.host):
                 problem = f"{listening.port} is also the port of {'.'.join(other.path)}"
-                yield Violation(listening.path, problem, "give each listener its own port, or 0 for a free one")
+                yield ConfigViolation(listening.path, problem, "give each listener its own port, or 0 for a free one")
         earlier.append(listening)
 
 
@@ -151,12 +153,12 @@ def _overlaps(host: str, other: str) -> bool:
     return host == other or bool(_ANY_ADDRESS & {host, other}) or {host, other} <= {"127.0.0.1", "localhost"}
 
 
-def _order(config: Config) -> Iterator[Violation]:
+def _order(config: Config) -> Iterator[ConfigViolation]:
     for smaller, greater in _ORDERED:
         low, high = _value(config, smaller), _value(config, greater)
         if low > high:
             problem = f"{low:g} exceeds {greater}, which is {high:g}"
-            yield Violation(tuple(smaller.split(".")), problem, f"lower it, or raise {greater}")
+            yield ConfigViolation(tuple(smaller.split(".")), problem, f"lower it, or raise {greater}")
 
 
 def _value(config: Config, key: str) -> float:

@@ -68,6 +68,15 @@ class CityMember:
         return GatewayClient(self.url, self.token)
 
 
+def merged(document: Mapping[str, object], settings: Mapping[str, object]) -> dict[str, object]:
+    """Return a configuration with settings put in; sections are merged at every depth."""
+    result = dict(document)
+    for key, value in settings.items():
+        known = result.get(key)
+        result[key] = merged(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
 class City:
     """Centre and nodes below one directory.
 
@@ -194,10 +203,7 @@ class City:
             }
         if self.cameras and not is_centre:
             document["viid"] = {"server_id": f"{member.division}0000005030000001", "port": member.viid_port}
-        for key, value in self.settings.items():
-            known = document.get(key)
-            document[key] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
-        self._prepare(member, document)
+        self._prepare(member, merged(document, self.settings))
 
     def _prepare(self, member: CityMember, document: Mapping[str, object]) -> None:
         config = member.directory / "config.yaml"
@@ -238,6 +244,8 @@ class City:
             "credentials_file": str(member.directory / "store" / "engine" / "engine.json"),
         }
         document["web"] = {"port": other.http_port}
+        # The first one still holds its own port for devices.
+        document["listen"]["mqtt"]["port"] = other.mqtt_port
         self._prepare(other, document)
         return other
 

@@ -9,7 +9,7 @@ from typing import Any
 from sensegate.errors import ConfigError, Unavailable
 
 
-class Engine:
+class HistoryEngine:
     """An in-memory DuckDB; each use takes a cursor of its own, also from another thread."""
 
     def __init__(self, scratch: Path, *, memory_bytes: int, threads: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sensegate.errors import ConfigError
 from sensegate.feature import Feature, FeatureSpec, Parts, Place, Task
-from sensegate.history.engine import Engine
+from sensegate.history.engine import HistoryEngine
 from sensegate.history.query import HistoryQueries
 from sensegate.history.reader import HistoryReader
 from sensegate.history.rest import HISTORY, ROUTES
@@ -27,7 +27,7 @@ async def _open(parts: Parts) -> Feature | None:
         )
     directory = Path(config.directory or Path(parts.core.config.directory) / "history")
     engine = await asyncio.to_thread(
-        Engine, directory / "scratch", memory_bytes=config.memory_bytes, threads=config.threads
+        HistoryEngine, directory / "scratch", memory_bytes=config.memory_bytes, threads=config.threads
     )
     parts.stack.callback(engine.close)
     sharing = parts.share.sharing

@@ -25,7 +25,7 @@ from sensegate.errors import Overloaded, SensegateError, Unavailable
 from sensegate.history.aggregates import Aggregate, AggregateRow, fits_sums, rows_of, statement, windows_table
 from sensegate.history.conditions import Scan, rows_scan, sums_scan
 from sensegate.history.downsampling import Choose
-from sensegate.history.engine import Engine
+from sensegate.history.engine import HistoryEngine
 from sensegate.history.segments import VALUE_SQL, Segment
 from sensegate.history.sink import HistorySink
 from sensegate.share.feeds import READING, FeedFilter, FeedSelection
@@ -57,7 +57,7 @@ class HistoryRows(msgspec.Struct, frozen=True, eq=False):
 class HistoryQueries:
     """Runs queries in threads, a few at a time, each within a limit of time."""
 
-    def __init__(self, engine: Engine, sink: HistorySink, masks: Masks, config: HistoryConfig) -> None:
+    def __init__(self, engine: HistoryEngine, sink: HistorySink, masks: Masks, config: HistoryConfig) -> None:
         self._engine = engine
         self._sink = sink
         self._masks = masks

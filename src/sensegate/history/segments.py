@@ -25,7 +25,7 @@ import structlog
 from sensegate.bus.batch import Batch
 from sensegate.bus.timelines import Timelines
 from sensegate.errors import Unavailable
-from sensegate.history.engine import Engine
+from sensegate.history.engine import HistoryEngine
 from sensegate.share.matching import SECONDARY
 
 FORMAT = 1
@@ -72,7 +72,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 class SegmentStore:
     """The segments in a directory; its methods block and are called by one thread at a time."""
 
-    def __init__(self, directory: Path, engine: Engine) -> None:
+    def __init__(self, directory: Path, engine: HistoryEngine) -> None:
         self.directory = directory
         self._engine = engine
         self.segments: tuple[Segment, ...] = ()

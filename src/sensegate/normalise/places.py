@@ -63,7 +63,7 @@ class PlaceCheck:
         self._reported.add(device)
         sent, intended = ("latitude", "longitude") if is_latitude else ("longitude", "latitude")
         _log.warning(
-            "coordinates look intended",
+            "coordinates look swapped",
             device=self._places.id(device),
             reason=f"the {sent} {coordinate:g} is outside of its division and would be a {intended} in it",
             remedy="swap the fields of `longitude` and `latitude` in its profile, or their values at the device",

@@ -34,7 +34,7 @@ RESERVED_TIMEOUT_S = 2.0
 """Time limit for a request head, and for a body, on a reserved connection."""
 
 
-class Place(StrEnum):
+class ConnectionPlace(StrEnum):
     """How a connection is accepted."""
 
     ORDINARY = "ordinary"
@@ -53,14 +53,17 @@ class ConnectionPlaces:
         self._reserve = min(RESERVED_MAX, connections_max // 16) if has_reserve else 0
         self._ordinary = connections_max - self._reserve
         self._per_address = min(per_address_max or max(1, connections_max // 2), connections_max)
-        self._taken: dict[Place, Counter[str]] = {Place.ORDINARY: Counter(), Place.RESERVED: Counter()}
+        self._taken: dict[ConnectionPlace, Counter[str]] = {
+            ConnectionPlace.ORDINARY: Counter(),
+            ConnectionPlace.RESERVED: Counter(),
+        }
         self._refusals = {
-            Place.ADDRESS_FULL: _refusal(
+            ConnectionPlace.ADDRESS_FULL: _refusal(
                 429,
                 f"your address has {self._per_address} connections open ({section}.connections_per_address_max); "
                 "close some, or wait until some are closed",
             ),
-            Place.ALL_FULL: _refusal(
+            ConnectionPlace.ALL_FULL: _refusal(
                 503, f"all {connections_max} connections are in use ({section}.connections_max); try again later"
             ),
         }
@@ -70,29 +73,29 @@ class ConnectionPlaces:
         """Number of open connections."""
         return sum(taken.total() for taken in self._taken.values())
 
-    def take(self, address: str) -> Place:
+    def take(self, address: str) -> ConnectionPlace:
         """Take a place for a connection from an address, if there is one."""
-        ordinary, reserved = self._taken[Place.ORDINARY], self._taken[Place.RESERVED]
+        ordinary, reserved = self._taken[ConnectionPlace.ORDINARY], self._taken[ConnectionPlace.RESERVED]
         is_full = ordinary.total() >= self._ordinary
         if not is_full and ordinary[address] < self._per_address:
-            place = Place.ORDINARY
+            place = ConnectionPlace.ORDINARY
         elif reserved.total() < self._reserve and reserved[address] < RESERVED_PER_ADDRESS_MAX:
-            place = Place.RESERVED
+            place = ConnectionPlace.RESERVED
         else:
-            refused = Place.ALL_FULL if is_full else Place.ADDRESS_FULL
+            refused = ConnectionPlace.ALL_FULL if is_full else ConnectionPlace.ADDRESS_FULL
             metrics.LIMIT_HITS.labels(f"{self._section}_connections_{refused}").inc()
             return refused
         self._taken[place][address] += 1
         return place
 
-    def leave(self, place: Place, address: str) -> None:
+    def leave(self, place: ConnectionPlace, address: str) -> None:
         """Give a taken place back."""
         taken = self._taken[place]
         taken[address] -= 1
         if not taken[address]:
             del taken[address]
 
-    def refusal(self, place: Place) -> bytes:
+    def refusal(self, place: ConnectionPlace) -> bytes:
         """Return the response to a connection without a place."""
         return self._refusals[place]
 
@@ -109,7 +112,7 @@ def _refusal(status: int, detail: str) -> bytes:
 def is_reserved(request: web.BaseRequest) -> bool:
     """Return whether a request came over a reserved connection."""
     protocol = request.protocol
-    return isinstance(protocol, LimitedConnection) and protocol.place is Place.RESERVED
+    return isinstance(protocol, LimitedConnection) and protocol.place is ConnectionPlace.RESERVED
 
 
 class ConnectionGate:
@@ -158,7 +161,7 @@ class LimitedConnection(RequestHandler):
         self._body: StreamReader | None = None
         """Body of the newest request."""
         self._address = ""
-        self.place: Place | None = None
+        self.place: ConnectionPlace | None = None
         """Taken while the connection is open."""
         self._head_deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.Handle | None = None
@@ -167,7 +170,7 @@ class LimitedConnection(RequestHandler):
         peer = transport.get_extra_info("peername")
         self._address = str(peer[0]) if peer else ""
         place = self._gate.places.take(self._address)
-        if place in {Place.ALL_FULL, Place.ADDRESS_FULL}:
+        if place in {ConnectionPlace.ALL_FULL, ConnectionPlace.ADDRESS_FULL}:
             # Not asserted: the transports of uvloop do not derive from those of asyncio.
             cast("asyncio.WriteTransport", transport).write(self._gate.places.refusal(place))
             transport.close()
@@ -228,7 +231,7 @@ class LimitedConnection(RequestHandler):
 
     def _await_head(self) -> None:
         timeout_s = self._gate.header_timeout_s
-        if self.place is Place.RESERVED:
+        if self.place is ConnectionPlace.RESERVED:
             timeout_s = min(timeout_s, RESERVED_TIMEOUT_S)
         self._head_deadline = asyncio.get_running_loop().call_later(timeout_s, self._too_slow)
 

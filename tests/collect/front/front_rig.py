@@ -17,17 +17,17 @@ from sensegate.collect.front.limits import FrontLimits
 from sensegate.collect.front.packets import (
     Acknowledgement,
     ConnAck,
-    Connect,
+    ConnectPacket,
     MqttViolation,
     Packet,
+    PacketProperties,
     PacketType,
-    Properties,
     Publish,
-    Reason,
+    ReasonCode,
     Version,
     Will,
 )
-from sensegate.collect.front.rights import Admitted, Guest, Rights, TopicMatcher
+from sensegate.collect.front.rights import Admitted, PassThroughClient, Rights, TopicMatcher
 from sensegate.collect.intake import batch as form
 from sensegate.errors import Unavailable
 
@@ -108,12 +108,12 @@ class Registry:
     def __init__(self) -> None:
         self.guests: set[str] = set()
 
-    async def admit(self, connect: Connect, address: str, common_name: str) -> Admitted | Guest:
+    async def admit(self, connect: ConnectPacket, address: str, common_name: str) -> Admitted | PassThroughClient:
         user = connect.username or ""
         if user in self.guests:
-            return Guest()
+            return PassThroughClient()
         if connect.password != b"right":
-            raise MqttViolation(Reason.NOT_AUTHORIZED, "wrong password")
+            raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "wrong password")
         up, fast = f"up/{user}", f"fast/{user}"
         return Admitted(
             user, Rights(TopicMatcher([up, fast, f"{up}/#"]), TopicMatcher([f"down/{user}"]), TopicMatcher([fast]))
@@ -184,7 +184,7 @@ class PacketClient:
         **properties: Any,
     ) -> None:
         self.version = version
-        self.connect = Connect(
+        self.connect = ConnectPacket(
             version,
             device if client_id is None else client_id,
             clean,
@@ -192,7 +192,7 @@ class PacketClient:
             device,
             password,
             will,
-            Properties(**properties),
+            PacketProperties(**properties),
         )
         self.answer = ConnAck(255)
         self._port = port

@@ -11,12 +11,12 @@ from sensegate.collect.front.packets import (
     Acknowledgement,
     Auth,
     ConnAck,
-    Connect,
+    ConnectPacket,
     Disconnect,
     Packet,
+    PacketProperties,
     PacketType,
     Ping,
-    Properties,
     Publish,
     SubAck,
     Subscribe,
@@ -37,16 +37,16 @@ qos = st.integers(0, 2)
 versions = st.sampled_from(list(Version))
 
 
-def properties(version: Version, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Properties]:
+def properties(version: Version, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[PacketProperties]:
     """Return properties with any of these fields, and user properties; none before 5.0."""
     if version != Version.MQTT_5:
         return st.just(NO_PROPERTIES)
     user = st.lists(st.tuples(texts, texts), max_size=3).map(tuple)
     present = {name: st.none() | values for name, values in fields.items()}
-    return st.builds(Properties, user=user, **present)
+    return st.builds(PacketProperties, user=user, **present)
 
 
-def _message(version: Version, **more: st.SearchStrategy[Any]) -> st.SearchStrategy[Properties]:
+def _message(version: Version, **more: st.SearchStrategy[Any]) -> st.SearchStrategy[PacketProperties]:
     return properties(
         version,
         payload_format=flags,
@@ -63,7 +63,7 @@ def wills(version: Version) -> st.SearchStrategy[Will]:
 
 
 @st.composite
-def connects(draw: st.DrawFn, version: Version) -> Connect:
+def connects(draw: st.DrawFn, version: Version) -> ConnectPacket:
     fields = properties(
         version, session_expiry_s=words, receive_maximum=shorts, maximum_packet_size=words, request_problem=flags
     )
@@ -71,7 +71,9 @@ def connects(draw: st.DrawFn, version: Version) -> Connect:
     password = draw(st.none() | blobs) if username is not None or version == Version.MQTT_5 else None
     will = draw(st.none() | wills(version))
     keep_alive_s = draw(st.integers(0, 65_535))
-    return Connect(version, draw(texts), draw(st.booleans()), keep_alive_s, username, password, will, draw(fields))
+    return ConnectPacket(
+        version, draw(texts), draw(st.booleans()), keep_alive_s, username, password, will, draw(fields)
+    )
 
 
 @st.composite

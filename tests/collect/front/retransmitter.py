@@ -9,9 +9,9 @@ from sensegate.collect.front import codec
 from sensegate.collect.front.packets import (
     Acknowledgement,
     ConnAck,
-    Connect,
+    ConnectPacket,
+    PacketProperties,
     PacketType,
-    Properties,
     Publish,
     Version,
 )
@@ -55,9 +55,9 @@ class Retransmitter:
     async def _connection(self) -> None:
         reader, writer = await asyncio.open_connection(HOST, self._port)
         packets = codec.PacketReader(2**20)
-        connect = Connect(
+        connect = ConnectPacket(
             self.version, self.device, clean_start=False, username=self.device, password=b"right",
-            properties=Properties(session_expiry_s=3_600) if self.version == Version.MQTT_5 else Properties(),
+            properties=PacketProperties(session_expiry_s=3_600 if self.version == Version.MQTT_5 else None),
         )  # fmt: skip
         try:
             writer.write(codec.encode(connect, self.version))

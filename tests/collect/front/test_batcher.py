@@ -62,7 +62,7 @@ async def test_control_an_acknowledgement_before_the_store_is_seen(monkeypatch: 
         client.publish("1", 1)
         assert await client.acknowledged(1) == [1]
         assert rig.store.messages == []
-        rig.front.writer.open = batcher.Batch()
+        rig.front.writer.open = batcher.FrontBatch()
 
 
 async def test_a_batch_without_an_answer_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:

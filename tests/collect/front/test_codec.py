@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from sensegate.collect.front import codec
 from sensegate.collect.front.codec import PacketReader, UnsupportedVersion, decode, encode, is_valid_filter
 from sensegate.collect.front.packets import (
-    Connect,
+    ConnectPacket,
     MqttViolation,
     Packet,
     Publish,
-    Reason,
+    ReasonCode,
     Subscribe,
     Subscription,
     Version,
@@ -86,7 +86,7 @@ def test_a_damaged_packet_is_a_packet_or_a_violation(stream: tuple[Version, list
 def test_a_packet_that_is_too_large_is_refused_before_it_arrives() -> None:
     with pytest.raises(MqttViolation) as caught:
         PacketReader(LIMIT).feed(b"\x30\xff\xff\x7f")
-    assert caught.value.reason is Reason.PACKET_TOO_LARGE
+    assert caught.value.reason is ReasonCode.PACKET_TOO_LARGE
 
 
 def test_a_large_packet_in_many_chunks_is_not_copied_each_time() -> None:
@@ -99,7 +99,7 @@ def test_a_large_packet_in_many_chunks_is_not_copied_each_time() -> None:
 
 
 def _connect(version: Version = Version.MQTT_3_1_1) -> bytearray:
-    return bytearray(encode(Connect(version, "c", username="u", password=b"p"), version))
+    return bytearray(encode(ConnectPacket(version, "c", username="u", password=b"p"), version))
 
 
 def _decoded(raw: bytes | bytearray, version: Version = Version.MQTT_5) -> Packet:

@@ -13,11 +13,11 @@ from sensegate.collect.front.packets import (
     Acknowledgement,
     ConnAck,
     Disconnect,
+    PacketProperties,
     PacketType,
     Ping,
-    Properties,
     Publish,
-    Reason,
+    ReasonCode,
     SubAck,
     Subscribe,
     Subscription,
@@ -81,14 +81,14 @@ async def test_qos_2_goes_on_after_a_reconnect() -> None:
             client.send(Acknowledgement(PacketType.PUBREL, 7), Acknowledgement(PacketType.PUBREL, 8))
             assert await client.receive() == Acknowledgement(PacketType.PUBCOMP, 7)
             answer = await client.receive()
-            assert answer == Acknowledgement(PacketType.PUBCOMP, 8, Reason.PACKET_IDENTIFIER_NOT_FOUND)
+            assert answer == Acknowledgement(PacketType.PUBCOMP, 8, ReasonCode.PACKET_IDENTIFIER_NOT_FOUND)
         assert rig.store.messages == [("up/d1", b"a")]
 
 
 async def test_flags_and_properties_are_kept() -> None:
     """DUP and RETAIN, content type and user properties of a message reach the batch."""
     async with running_front() as rig, rig.client() as client:
-        properties = Properties(content_type="text/csv", user=(("unit", "Cel"),))
+        properties = PacketProperties(content_type="text/csv", user=(("unit", "Cel"),))
         client.publish("1", 3, retain=True, duplicate=True, properties=properties)
         await client.acknowledged(1)
         [batch] = rig.store.stored.values()
@@ -97,7 +97,7 @@ async def test_flags_and_properties_are_kept() -> None:
         assert (batch.clients, batch.credentials) == (["d1"], ["d1"])
 
 
-@pytest.mark.parametrize(("version", "code"), [(Version.MQTT_3_1_1, 0), (Version.MQTT_5, Reason.NOT_AUTHORIZED)])
+@pytest.mark.parametrize(("version", "code"), [(Version.MQTT_3_1_1, 0), (Version.MQTT_5, ReasonCode.NOT_AUTHORIZED)])
 @pytest.mark.parametrize(("qos", "kind"), [(1, PacketType.PUBACK), (2, PacketType.PUBREC)])
 async def test_a_message_without_a_right_is_refused(version: Version, code: int, qos: int, kind: PacketType) -> None:
     """5.0 is told so; 3.1.1 has no word for it: acknowledged, not taken, counted. Its answer keeps its place."""
@@ -127,15 +127,15 @@ async def test_qos_0_is_taken_where_a_profile_asks_for_it() -> None:
 async def test_topic_aliases() -> None:
     """MQTT-3.3.2-12: an alias stands for the topic that came with it last; one that stands for nothing is an error."""
     async with running_front() as rig, rig.client() as client:
-        alias = Properties(topic_alias=1)
+        alias = PacketProperties(topic_alias=1)
         client.publish("a", 1, topic="up/d1", properties=alias)
         client.send(Publish("", b"b", 1, packet_id=2, properties=alias))
         client.publish("c", 3, topic="up/d1/x", properties=alias)
         client.send(Publish("", b"d", 1, packet_id=4, properties=alias))
         await client.acknowledged(4)
         assert [topic for topic, _ in rig.store.messages] == ["up/d1", "up/d1", "up/d1/x", "up/d1/x"]
-        client.send(Publish("", b"e", 1, packet_id=5, properties=Properties(topic_alias=2)))
-        assert await client.receive() == Disconnect(Reason.PROTOCOL_ERROR)
+        client.send(Publish("", b"e", 1, packet_id=5, properties=PacketProperties(topic_alias=2)))
+        assert await client.receive() == Disconnect(ReasonCode.PROTOCOL_ERROR)
         assert await client.receive() is None
 
 
@@ -184,7 +184,7 @@ async def test_the_newest_connection_of_a_device_takes_over(version: Version) ->
         async with rig.client("d1", version) as newer:
             newer.publish("new", 1)
             if version == Version.MQTT_5:
-                assert await older.receive() == Disconnect(Reason.SESSION_TAKEN_OVER)
+                assert await older.receive() == Disconnect(ReasonCode.SESSION_TAKEN_OVER)
             assert await older.receive() is None
             await _until_stored(rig, 2)
             rig.store.release()
@@ -200,13 +200,13 @@ async def test_an_announcement_that_comes_late_closes_no_newer_connection() -> N
         assert not rig.front.taken_over(connection._key, connection.born - 1)
         await client.silence()
         assert rig.front.taken_over(connection._key, connection.born + 1)
-        assert await client.receive() == Disconnect(Reason.SESSION_TAKEN_OVER)
+        assert await client.receive() == Disconnect(ReasonCode.SESSION_TAKEN_OVER)
 
 
 async def test_a_disabled_device_is_disconnected() -> None:
     async with running_front() as rig, rig.client() as client:
-        rig.front.disconnect("d1", Reason.ADMINISTRATIVE_ACTION)
-        assert await client.receive() == Disconnect(Reason.ADMINISTRATIVE_ACTION)
+        rig.front.disconnect("d1", ReasonCode.ADMINISTRATIVE_ACTION)
+        assert await client.receive() == Disconnect(ReasonCode.ADMINISTRATIVE_ACTION)
         assert await client.receive() is None
 
 
@@ -245,7 +245,7 @@ async def test_keep_alive() -> None:
     ):
         [connection] = [each for each in rig.front._connections if each.device == "d2"]
         connection._hold("queue")
-        assert await silent.receive() == Disconnect(Reason.KEEP_ALIVE_TIMEOUT)
+        assert await silent.receive() == Disconnect(ReasonCode.KEEP_ALIVE_TIMEOUT)
         await held.silence(0.5)
         connection.resume()
         held.publish("alive", 1)
@@ -257,20 +257,20 @@ async def test_limits() -> None:
     async with running_front(packet_bytes_max=1_000, inflight_max=4, topic_bytes_max=20) as rig:
         async with rig.client() as client:
             client.publish(bytes(1_001), 1)
-            assert await client.receive() == Disconnect(Reason.PACKET_TOO_LARGE)
+            assert await client.receive() == Disconnect(ReasonCode.PACKET_TOO_LARGE)
         async with rig.client() as client:
             rig.store.held = True
             client.write(b"")
             for number in range(1, 6):
                 client.publish("x", number)
-            assert await client.receive() == Disconnect(Reason.RECEIVE_MAXIMUM_EXCEEDED)
+            assert await client.receive() == Disconnect(ReasonCode.RECEIVE_MAXIMUM_EXCEEDED)
             rig.store.release()
         async with rig.client() as client:
-            client.publish("x", 1, properties=Properties(topic_alias=65))
-            assert await client.receive() == Disconnect(Reason.TOPIC_ALIAS_INVALID)
+            client.publish("x", 1, properties=PacketProperties(topic_alias=65))
+            assert await client.receive() == Disconnect(ReasonCode.TOPIC_ALIAS_INVALID)
         async with rig.client() as client:
             client.publish("x", 1, topic=f"up/d1/{'x' * 20}")
-            assert await client.receive() == Acknowledgement(PacketType.PUBACK, 1, Reason.NOT_AUTHORIZED)
+            assert await client.receive() == Acknowledgement(PacketType.PUBACK, 1, ReasonCode.NOT_AUTHORIZED)
         assert rig.counts.limits["topic_bytes"] == 1
 
 
@@ -332,7 +332,7 @@ async def test_a_will_is_stored_when_a_connection_breaks(version: Version) -> No
 
 
 async def test_a_delayed_will_is_dropped_when_the_client_is_back() -> None:
-    will = Will("up/d1", b"gone", 1, properties=Properties(will_delay_s=1))
+    will = Will("up/d1", b"gone", 1, properties=PacketProperties(will_delay_s=1))
     async with running_front() as rig:
         async with rig.client(session_expiry_s=60, will=will):
             pass
@@ -345,7 +345,7 @@ async def test_a_delayed_will_is_dropped_when_the_client_is_back() -> None:
 
 async def test_a_will_without_a_right_is_refused() -> None:
     async with running_front() as rig, rig.client(will=Will("up/d2", b"x")) as client:
-        assert client.answer == ConnAck(Reason.NOT_AUTHORIZED)
+        assert client.answer == ConnAck(ReasonCode.NOT_AUTHORIZED)
 
 
 async def test_subscriptions_that_are_not_offered_are_refused() -> None:
@@ -356,8 +356,8 @@ async def test_subscriptions_that_are_not_offered_are_refused() -> None:
         assert await client.receive() == SubAck(PacketType.SUBACK, 1, (0x87, 0x9E, 0x8F, 0x87))
         client.send(Unsubscribe(2, ("a", "b")))
         assert await client.receive() == SubAck(PacketType.UNSUBACK, 2, (0x11, 0x11))
-        client.send(Subscribe(3, (Subscription("down/d1"),), Properties(subscription_ids=(1,))))
-        assert await client.receive() == Disconnect(Reason.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED)
+        client.send(Subscribe(3, (Subscription("down/d1"),), PacketProperties(subscription_ids=(1,))))
+        assert await client.receive() == Disconnect(ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED)
         assert [refusal[1] for refusal in rig.counts.refusals] == ["subscribe", "subscribe"]
 
 
@@ -390,29 +390,29 @@ async def test_a_second_connect_is_an_error() -> None:
     """MQTT-3.1.0-2."""
     async with running_front() as rig, rig.client() as client:
         client.send(client.connect)
-        assert await client.receive() == Disconnect(Reason.PROTOCOL_ERROR)
+        assert await client.receive() == Disconnect(ReasonCode.PROTOCOL_ERROR)
 
 
 async def test_enhanced_authentication_is_refused() -> None:
     async with running_front() as rig, rig.client(authentication_method="SCRAM-SHA-256") as client:
-        assert client.answer == ConnAck(Reason.BAD_AUTHENTICATION_METHOD)
+        assert client.answer == ConnAck(ReasonCode.BAD_AUTHENTICATION_METHOD)
 
 
 async def test_a_subscription_identifier_in_a_publish_is_an_error() -> None:
     """MQTT-3.3.4-6."""
     async with running_front() as rig, rig.client() as client:
-        client.publish("1", 1, properties=Properties(subscription_ids=(1,)))
-        assert await client.receive() == Disconnect(Reason.PROTOCOL_ERROR)
+        client.publish("1", 1, properties=PacketProperties(subscription_ids=(1,)))
+        assert await client.receive() == Disconnect(ReasonCode.PROTOCOL_ERROR)
 
 
 async def test_disconnect_sets_no_expiry_where_connect_had_none() -> None:
     """MQTT-3.14.2-2; a shorter or longer one is taken where there was one."""
     async with running_front() as rig:
         async with rig.client() as client:
-            client.send(Disconnect(properties=Properties(session_expiry_s=10)))
-            assert await client.receive() == Disconnect(Reason.PROTOCOL_ERROR)
+            client.send(Disconnect(properties=PacketProperties(session_expiry_s=10)))
+            assert await client.receive() == Disconnect(ReasonCode.PROTOCOL_ERROR)
         async with rig.client(session_expiry_s=60) as client:
-            client.send(Disconnect(properties=Properties(session_expiry_s=0)))
+            client.send(Disconnect(properties=PacketProperties(session_expiry_s=0)))
             assert await client.receive() is None
         async with rig.client(clean=False) as client:
             assert not client.answer.session_present
@@ -430,7 +430,7 @@ async def test_messages_taken_before_a_broken_packet_are_stored() -> None:
     """A packet that breaks the protocol costs itself and the connection."""
     async with running_front() as rig, rig.client() as client:
         client.send(Publish("up/d1", b"good", 1, packet_id=1), Publish("up/d1/+", b"bad", 1, packet_id=2))
-        assert await client.receive() == Disconnect(Reason.TOPIC_NAME_INVALID)
+        assert await client.receive() == Disconnect(ReasonCode.TOPIC_NAME_INVALID)
         await _until_stored(rig, 1)
         assert rig.store.messages == [("up/d1", b"good")]
 
@@ -443,7 +443,7 @@ async def test_a_stopping_front_acknowledges_what_it_took() -> None:
         closing = asyncio.create_task(rig.front.close())
         rig.store.release()
         assert await client.acknowledged(1) == [1]
-        assert await client.receive() == Disconnect(Reason.SERVER_SHUTTING_DOWN)
+        assert await client.receive() == Disconnect(ReasonCode.SERVER_SHUTTING_DOWN)
         await client.drop()
         await closing
 

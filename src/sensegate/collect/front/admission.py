@@ -28,11 +28,11 @@ from sensegate.collect.front.messages import (
     Connected,
     Question,
     Questions,
-    Refusal,
+    RefusedOperation,
     Report,
 )
-from sensegate.collect.front.packets import Connect, MqttViolation, Reason
-from sensegate.collect.front.rights import Admitted, Guest, Rights, TopicMatcher
+from sensegate.collect.front.packets import ConnectPacket, MqttViolation, ReasonCode
+from sensegate.collect.front.rights import Admitted, PassThroughClient, Rights, TopicMatcher
 from sensegate.collect.front.sessions import SessionKey
 from sensegate.errors import Unavailable
 
@@ -102,7 +102,7 @@ class AdmissionClient:
 
     # ── admission ────────────────────────────────────────────────────────────────────────────────────
 
-    async def admit(self, connect: Connect, address: str, common_name: str) -> Admitted | Guest:
+    async def admit(self, connect: ConnectPacket, address: str, common_name: str) -> Admitted | PassThroughClient:
         user = connect.username or ""
         password = (connect.password or b"").decode("utf-8", "surrogateescape")
         proof = self._proof(user, connect.password or b"", common_name)
@@ -114,9 +114,9 @@ class AdmissionClient:
         generation = self._generation
         answer = await self._ask(Question(user, _printable(password), address, common_name))
         if not answer.is_known:
-            return Guest()
+            return PassThroughClient()
         if not answer.is_admitted:
-            raise MqttViolation(Reason.NOT_AUTHORIZED, "the registry refuses the device")
+            raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "the registry refuses the device")
         admitted = _admitted(user, answer)
         if generation == self._generation:  # otherwise the answer may be older than a change
             self._known[user] = _Known(proof, answer, admitted)
@@ -131,7 +131,7 @@ class AdmissionClient:
     async def _ask(self, question: Question) -> Answer:
         if len(self._questions) >= WAITING_MAX:
             self.hit("mqtt_admission")
-            raise MqttViolation(Reason.SERVER_BUSY, "too many clients wait for admission")
+            raise MqttViolation(ReasonCode.SERVER_BUSY, "too many clients wait for admission")
         waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._questions.append((question, waiting))
         self._asked.set()
@@ -159,7 +159,9 @@ class AdmissionClient:
                 _log.warning("clients not admitted; they have to come back", count=len(asked), reason=str(why))
                 for _, waiting in asked:
                     if not waiting.done():
-                        waiting.set_exception(MqttViolation(Reason.SERVER_UNAVAILABLE, "the registry does not answer"))
+                        waiting.set_exception(
+                            MqttViolation(ReasonCode.SERVER_UNAVAILABLE, "the registry does not answer")
+                        )
                 return
         for (_, waiting), answer in zip(asked, answers, strict=False):
             if not waiting.done():
@@ -192,7 +194,7 @@ class AdmissionClient:
         for user in users:
             self._known.pop(user, None)
             if self._front:
-                self._front.disconnect(user, Reason.ADMINISTRATIVE_ACTION)
+                self._front.disconnect(user, ReasonCode.ADMINISTRATIVE_ACTION)
 
     def check(self) -> None:
         """Compare what is cached with the registry soon: a change may have been missed."""
@@ -282,7 +284,7 @@ class AdmissionClient:
         front = self._front
         if front is None:
             return
-        refusals = tuple(Refusal(*key, count) for key, count in self._refusals.items())
+        refusals = tuple(RefusedOperation(*key, count) for key, count in self._refusals.items())
         report = Report(
             self._name,
             refusals,

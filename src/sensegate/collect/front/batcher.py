@@ -57,7 +57,7 @@ class BatchStore(Protocol):
         ...
 
 
-class Batch:
+class FrontBatch:
     """Messages that are stored together, and the answers to send afterwards."""
 
     __slots__ = ("answers", "attempt", "builder", "bytes", "counted", "number", "payload", "sent_at", "stored")
@@ -90,12 +90,12 @@ class BatchWriter:
         self._clock = clock
         self._queue_bytes_max = queue_bytes_max
         self._gap_s = gap_s
-        self.open = Batch()
+        self.open = FrontBatch()
         """The batch that takes messages now."""
-        self._unstored: deque[Batch] = deque()
+        self._unstored: deque[FrontBatch] = deque()
         """Sealed batches in order, sent or not."""
-        self._unsent: deque[Batch] = deque()
-        self._by_number: dict[int, Batch] = {}
+        self._unsent: deque[FrontBatch] = deque()
+        self._by_number: dict[int, FrontBatch] = {}
         self._in_flight: set[int] = set()
         self._catching_up = False
         self._retry_s = RETRY_MIN_S
@@ -198,7 +198,7 @@ class BatchWriter:
                 self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
                 self._send_again()
 
-    def _next(self) -> Batch | None:
+    def _next(self) -> FrontBatch | None:
         if self._failed.is_set() or len(self._in_flight) >= (1 if self._catching_up else IN_FLIGHT):
             return None
         if not self._unsent and len(self.open.builder):
@@ -210,7 +210,7 @@ class BatchWriter:
         return None
 
     def _seal(self) -> None:
-        batch, self.open = self.open, Batch()
+        batch, self.open = self.open, FrontBatch()
         self._numbered += 1
         batch.number = self._numbered
         batch.payload = batch.builder.seal(self._instance, batch.number)
@@ -220,7 +220,7 @@ class BatchWriter:
         self._unsent.append(batch)
         self._by_number[batch.number] = batch
 
-    async def _send(self, batch: Batch) -> None:
+    async def _send(self, batch: FrontBatch) -> None:
         batch.attempt += 1
         batch.sent_at = self._clock.monotonic()
         self._in_flight.add(batch.number)
@@ -247,7 +247,7 @@ class BatchWriter:
             self._caught_up()
         self._wake.set()
 
-    def _release(self, batch: Batch) -> None:
+    def _release(self, batch: FrontBatch) -> None:
         del self._by_number[batch.number]
         self._sealed_bytes -= batch.bytes
         self.stored_messages += len(batch.builder)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from sensegate.collect.front.fields import (
-    Cursor,
+    FieldReader,
     decode_text,
     encode_binary,
     encode_properties,
@@ -25,15 +25,15 @@ from sensegate.collect.front.packets import (
     Acknowledgement,
     Auth,
     ConnAck,
-    Connect,
+    ConnectPacket,
     Disconnect,
     MqttViolation,
     Packet,
+    PacketProperties,
     PacketType,
     Ping,
-    Properties,
     Publish,
-    Reason,
+    ReasonCode,
     SubAck,
     Subscribe,
     Subscription,
@@ -53,7 +53,7 @@ class UnsupportedVersion(MqttViolation):
     """A CONNECT of another protocol version; it is answered in the form of 3.1.1."""
 
     def __init__(self) -> None:
-        super().__init__(Reason.UNSUPPORTED_PROTOCOL_VERSION, "the protocol name or level is unknown")
+        super().__init__(ReasonCode.UNSUPPORTED_PROTOCOL_VERSION, "the protocol name or level is unknown")
 
 
 class PacketReader:
@@ -94,7 +94,9 @@ class PacketReader:
                 length, start = measured
             stop = start + length
             if stop - at > self.limit:
-                raise MqttViolation(Reason.PACKET_TOO_LARGE, f"a packet of {stop - at} bytes; {self.limit} are allowed")
+                raise MqttViolation(
+                    ReasonCode.PACKET_TOO_LARGE, f"a packet of {stop - at} bytes; {self.limit} are allowed"
+                )
             if stop > end:
                 self._needed = stop - at
                 self._hold(chunk[at:])
@@ -127,7 +129,7 @@ class PacketReader:
         return None
 
 
-def split_publish(head: int, body: bytes, version: int) -> tuple[bytes, int, int, Properties, bytes]:
+def split_publish(head: int, body: bytes, version: int) -> tuple[bytes, int, int, PacketProperties, bytes]:
     """Return (topic as sent, QoS, packet id, properties, payload) of a PUBLISH; the topic is not yet checked."""
     qos = head >> 1 & 3
     if qos == 3 or (not qos and head & 8):
@@ -151,7 +153,7 @@ def split_publish(head: int, body: bytes, version: int) -> tuple[bytes, int, int
         return topic, qos, packet_id, NO_PROPERTIES, body[at:]
     if at < size and not body[at]:
         return topic, qos, packet_id, NO_PROPERTIES, body[at + 1 :]
-    cursor = Cursor(body, at)
+    cursor = FieldReader(body, at)
     properties = read_properties(cursor, PacketType.PUBLISH)
     return topic, qos, packet_id, properties, body[cursor.at :]
 
@@ -160,7 +162,7 @@ def check_topic(raw: bytes) -> str:
     """Return a topic name: UTF-8, not empty, without wildcards."""
     topic = decode_text(raw)
     if not topic or "+" in topic or "#" in topic:
-        raise MqttViolation(Reason.TOPIC_NAME_INVALID, "a topic name is empty or contains a wildcard")
+        raise MqttViolation(ReasonCode.TOPIC_NAME_INVALID, "a topic name is empty or contains a wildcard")
     return topic
 
 
@@ -193,13 +195,13 @@ def decode(head: int, body: bytes, version: Version) -> Packet:
     wanted = 2 if kind in _FLAGGED else 0
     if flags != wanted and not (version == Version.MQTT_3_1 and wanted and flags in (0, 2, 8, 10)):
         raise malformed(f"the flags of {kind.name} are {flags:04b}")
-    cursor = Cursor(body)
+    cursor = FieldReader(body)
     packet = _DECODERS[kind](cursor, kind, version)
     cursor.finish()
     return packet
 
 
-def _connect(cursor: Cursor, _kind: PacketType, _version: Version) -> Connect:
+def _connect(cursor: FieldReader, _kind: PacketType, _version: Version) -> ConnectPacket:
     name, level = cursor.binary(), cursor.byte()
     if name not in (b"MQTT", b"MQIsdp"):
         raise malformed("the protocol name is not MQTT") if level in (3, 4, 5) else UnsupportedVersion()
@@ -227,28 +229,28 @@ def _connect(cursor: Cursor, _kind: PacketType, _version: Version) -> Connect:
         will = Will(check_topic(cursor.binary()), cursor.binary(), will_qos, will_retain, will_properties)
     username = cursor.text() if flags & 0x80 else None
     password = cursor.binary() if flags & 0x40 else None
-    return Connect(version, client_id, bool(flags & 2), keep_alive_s, username, password, will, properties)
+    return ConnectPacket(version, client_id, bool(flags & 2), keep_alive_s, username, password, will, properties)
 
 
-def _connack(cursor: Cursor, kind: PacketType, version: Version) -> ConnAck:
+def _connack(cursor: FieldReader, kind: PacketType, version: Version) -> ConnAck:
     flags, code = cursor.byte(), cursor.byte()
     if flags > 1:
         raise malformed("reserved flags of CONNACK are set")
     return ConnAck(code, bool(flags), _properties(cursor, kind, version))
 
 
-def _properties(cursor: Cursor, kind: PacketType, version: Version) -> Properties:
+def _properties(cursor: FieldReader, kind: PacketType, version: Version) -> PacketProperties:
     return read_properties(cursor, kind) if version == Version.MQTT_5 else NO_PROPERTIES
 
 
-def _packet_id(cursor: Cursor) -> int:
+def _packet_id(cursor: FieldReader) -> int:
     packet_id = cursor.short()
     if not packet_id:
         raise protocol_error("the packet identifier is 0")
     return packet_id
 
 
-def _tail(cursor: Cursor, kind: PacketType, version: Version) -> tuple[int, Properties]:
+def _tail(cursor: FieldReader, kind: PacketType, version: Version) -> tuple[int, PacketProperties]:
     """Return reason code and properties, which may be left out from the end."""
     if cursor.at == cursor.end or version != Version.MQTT_5:
         return 0, NO_PROPERTIES
@@ -258,11 +260,11 @@ def _tail(cursor: Cursor, kind: PacketType, version: Version) -> tuple[int, Prop
     return code, read_properties(cursor, kind) if cursor.at < cursor.end else NO_PROPERTIES
 
 
-def _acknowledgement(cursor: Cursor, kind: PacketType, version: Version) -> Acknowledgement:
+def _acknowledgement(cursor: FieldReader, kind: PacketType, version: Version) -> Acknowledgement:
     return Acknowledgement(kind, _packet_id(cursor), *_tail(cursor, kind, version))
 
 
-def _subscribe(cursor: Cursor, kind: PacketType, version: Version) -> Subscribe:
+def _subscribe(cursor: FieldReader, kind: PacketType, version: Version) -> Subscribe:
     packet_id = _packet_id(cursor)
     properties = _properties(cursor, kind, version)
     subscriptions: list[Subscription] = []
@@ -279,7 +281,7 @@ def _subscribe(cursor: Cursor, kind: PacketType, version: Version) -> Subscribe:
     return Subscribe(packet_id, tuple(subscriptions), properties)
 
 
-def _unsubscribe(cursor: Cursor, kind: PacketType, version: Version) -> Unsubscribe:
+def _unsubscribe(cursor: FieldReader, kind: PacketType, version: Version) -> Unsubscribe:
     packet_id = _packet_id(cursor)
     properties = _properties(cursor, kind, version)
     filters: list[str] = []
@@ -290,19 +292,19 @@ def _unsubscribe(cursor: Cursor, kind: PacketType, version: Version) -> Unsubscr
     return Unsubscribe(packet_id, tuple(filters), properties)
 
 
-def _suback(cursor: Cursor, kind: PacketType, version: Version) -> SubAck:
+def _suback(cursor: FieldReader, kind: PacketType, version: Version) -> SubAck:
     return SubAck(kind, _packet_id(cursor), properties=_properties(cursor, kind, version), codes=tuple(cursor.rest()))
 
 
-def _ping(_cursor: Cursor, kind: PacketType, _version: Version) -> Ping:
+def _ping(_cursor: FieldReader, kind: PacketType, _version: Version) -> Ping:
     return Ping(kind)
 
 
-def _disconnect(cursor: Cursor, kind: PacketType, version: Version) -> Disconnect:
+def _disconnect(cursor: FieldReader, kind: PacketType, version: Version) -> Disconnect:
     return Disconnect(*_tail(cursor, kind, version))
 
 
-def _auth(cursor: Cursor, kind: PacketType, version: Version) -> Auth:
+def _auth(cursor: FieldReader, kind: PacketType, version: Version) -> Auth:
     if version != Version.MQTT_5:
         raise malformed("packet type 15")
     return Auth(*_tail(cursor, kind, version))
@@ -317,7 +319,7 @@ _CODES: Mapping[PacketType, frozenset[int]] = {
     PacketType.DISCONNECT: frozenset((0x00, 0x04, *range(0x80, 0x84), 0x87, 0x89, 0x8B, *range(0x8D, 0xA3))),
     PacketType.AUTH: frozenset((0x00, 0x18, 0x19)),
 }
-_DECODERS: Mapping[PacketType, Callable[[Cursor, PacketType, Version], Packet]] = {
+_DECODERS: Mapping[PacketType, Callable[[FieldReader, PacketType, Version], Packet]] = {
     PacketType.CONNECT: _connect,
     PacketType.CONNACK: _connack,
     **dict.fromkeys(_ACKNOWLEDGEMENTS, _acknowledgement),
@@ -349,7 +351,7 @@ def encode(packet: Packet, version: Version) -> bytes:  # noqa: PLR0911 - one li
             return frame(packet.kind, packet.packet_id.to_bytes(2) + tail, flags)
         case Ping():
             return frame(packet.kind, b"")
-        case Connect():
+        case ConnectPacket():
             return frame(PacketType.CONNECT, _encode_connect(packet))
         case ConnAck():
             tail = encode_properties(packet.properties) if of5 else b""
@@ -379,13 +381,13 @@ def encode_publish(packet: Publish, version: Version) -> bytes:
     return frame(PacketType.PUBLISH, b"".join((*parts, packet.payload)), flags)
 
 
-def _encode_tail(code: int, properties: Properties, version: Version) -> bytes:
+def _encode_tail(code: int, properties: PacketProperties, version: Version) -> bytes:
     if version != Version.MQTT_5 or (not code and properties == NO_PROPERTIES):
         return b""
     return bytes((code,)) + (b"" if properties == NO_PROPERTIES else encode_properties(properties))
 
 
-def _encode_connect(packet: Connect) -> bytes:
+def _encode_connect(packet: ConnectPacket) -> bytes:
     flags = packet.clean_start << 1 | (packet.username is not None) << 7 | (packet.password is not None) << 6
     of5 = packet.version == Version.MQTT_5
     will = packet.will

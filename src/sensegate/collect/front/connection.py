@@ -22,13 +22,13 @@ from sensegate.collect.front.packets import (
     NO_PROPERTIES,
     Acknowledgement,
     ConnAck,
-    Connect,
+    ConnectPacket,
     Disconnect,
     MqttViolation,
+    PacketProperties,
     PacketType,
-    Properties,
     Publish,
-    Reason,
+    ReasonCode,
     SubAck,
     Subscribe,
     Unsubscribe,
@@ -36,7 +36,7 @@ from sensegate.collect.front.packets import (
     Will,
 )
 from sensegate.collect.front.rights import Admitted, Rights
-from sensegate.collect.front.sessions import NEVER, Session, SessionKey
+from sensegate.collect.front.sessions import NEVER, MqttSession, SessionKey
 from sensegate.collect.intake.batch import DUP, QOS_SHIFT, RETAIN, WILL, MessageProperties
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from sensegate.collect.front.upstream import Upstream
 
 RETURN_CODES = {
-    Reason.UNSUPPORTED_PROTOCOL_VERSION: 1,
-    Reason.CLIENT_IDENTIFIER_NOT_VALID: 2,
-    Reason.SERVER_UNAVAILABLE: 3,
-    Reason.SERVER_BUSY: 3,
-    Reason.QUOTA_EXCEEDED: 3,
-    Reason.CONNECTION_RATE_EXCEEDED: 3,
+    ReasonCode.UNSUPPORTED_PROTOCOL_VERSION: 1,
+    ReasonCode.CLIENT_IDENTIFIER_NOT_VALID: 2,
+    ReasonCode.SERVER_UNAVAILABLE: 3,
+    ReasonCode.SERVER_BUSY: 3,
+    ReasonCode.QUOTA_EXCEEDED: 3,
+    ReasonCode.CONNECTION_RATE_EXCEEDED: 3,
 }
 """Return codes of CONNACK before 5.0; all other reasons: 5, not authorized."""
 _NOT_AUTHORIZED = 5
@@ -84,7 +84,7 @@ class MqttConnection(asyncio.Protocol):
         self._version: Version = Version.MQTT_3_1_1
         self._admitted: Admitted | None = None
         self._rights: Rights | None = None
-        self._session = Session()
+        self._session = MqttSession()
         self._key: SessionKey | None = None
         self._will: Will | None = None
         self._upstream: Upstream | None = None
@@ -153,7 +153,7 @@ class MqttConnection(asyncio.Protocol):
         """Require that the first packet is CONNECT before its rest has come."""
         self._begun = True
         if data[0] >> 4 != PacketType.CONNECT:
-            raise MqttViolation(Reason.PROTOCOL_ERROR, "the first packet is not CONNECT")
+            raise MqttViolation(ReasonCode.PROTOCOL_ERROR, "the first packet is not CONNECT")
 
     def eof_received(self) -> None:
         """Close: the client will send nothing more."""
@@ -211,13 +211,13 @@ class MqttConnection(asyncio.Protocol):
             return
         (head, body), *self._early = packets
         self._state = _CONNECTING
-        connect = cast("Connect", codec.decode(head, body, Version.MQTT_5))
+        connect = cast("ConnectPacket", codec.decode(head, body, Version.MQTT_5))
         self._version = connect.version
         self.born = self._front.clock.now()
         self._hold("connect")
         self._task = asyncio.get_running_loop().create_task(self._connect(connect), name="mqtt connect")
 
-    async def _connect(self, connect: Connect) -> None:
+    async def _connect(self, connect: ConnectPacket) -> None:
         try:
             await self._admit(connect)
             if self._closed:
@@ -237,13 +237,13 @@ class MqttConnection(asyncio.Protocol):
         early, self._early = self._early, []
         self._take(early)
 
-    async def _admit(self, connect: Connect) -> None:
+    async def _admit(self, connect: ConnectPacket) -> None:
         """Admit a client, take over its session, answer its CONNECT. Raises `MqttViolation`."""
         front, properties = self._front, connect.properties
         if self._is_anonymous_and_persistent(connect):
-            raise MqttViolation(Reason.CLIENT_IDENTIFIER_NOT_VALID, "no client identifier")
+            raise MqttViolation(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "no client identifier")
         if properties.authentication_method is not None:
-            raise MqttViolation(Reason.BAD_AUTHENTICATION_METHOD, "enhanced authentication is not supported")
+            raise MqttViolation(ReasonCode.BAD_AUTHENTICATION_METHOD, "enhanced authentication is not supported")
         self.client_id = connect.client_id or f"sg-{secrets.token_hex(10)}"
         self._client_packet_max = properties.maximum_packet_size or 0
         admitted = await front.admission.admit(connect, self.address, self._common_name())
@@ -253,7 +253,7 @@ class MqttConnection(asyncio.Protocol):
         self._admitted, self._rights = admitted, admitted.rights
         if connect.will and not admitted.rights.publish.matches(connect.will.topic):
             front.refused(admitted.device, "publish", connect.will.topic, self.address)
-            raise MqttViolation(Reason.NOT_AUTHORIZED, "the topic of the will is not one of the device's")
+            raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "the topic of the will is not one of the device's")
         self._key = SessionKey(admitted.device, self.client_id)
         await front.take_over(self, self._key)
         present = await self._open_session(connect, self._key)
@@ -263,7 +263,7 @@ class MqttConnection(asyncio.Protocol):
         self._send_connack(connect, session_present=present)
 
     @staticmethod
-    def _is_anonymous_and_persistent(connect: Connect) -> bool:
+    def _is_anonymous_and_persistent(connect: ConnectPacket) -> bool:
         if connect.client_id or connect.version == Version.MQTT_5:
             return False
         return connect.version == Version.MQTT_3_1 or not connect.clean_start
@@ -277,7 +277,7 @@ class MqttConnection(asyncio.Protocol):
                     return str(value)
         return ""
 
-    async def _open_session(self, connect: Connect, key: SessionKey) -> bool:
+    async def _open_session(self, connect: ConnectPacket, key: SessionKey) -> bool:
         """Continue the session of a client or begin one; return whether it is present."""
         front = self._front
         expiry_s = connect.properties.session_expiry_s or 0
@@ -302,12 +302,12 @@ class MqttConnection(asyncio.Protocol):
         await front.remember(key, self._session)
         return present
 
-    def _send_connack(self, connect: Connect, *, session_present: bool) -> None:
+    def _send_connack(self, connect: ConnectPacket, *, session_present: bool) -> None:
         properties = NO_PROPERTIES
         if self._version == Version.MQTT_5:
             limits, wanted = self._limits, connect.properties.session_expiry_s
             capped = wanted is not None and wanted > limits.session_expiry_max_s
-            properties = Properties(
+            properties = PacketProperties(
                 session_expiry_s=limits.session_expiry_max_s if capped else None,
                 receive_maximum=min(limits.inflight_max, 65_535),
                 maximum_packet_size=limits.packet_bytes_max,
@@ -320,12 +320,12 @@ class MqttConnection(asyncio.Protocol):
         if self._upstream:
             self._upstream.begin()
 
-    async def _pass_through(self, connect: Connect) -> None:
+    async def _pass_through(self, connect: ConnectPacket) -> None:
         """Have the broker behind decide on a client that is no device."""
         self._upstream = self._front.upstream(self)
         answer = await self._upstream.open_guest(connect)
         if answer.code:
-            reason = Reason.NOT_AUTHORIZED if answer.code > 3 else Reason.SERVER_UNAVAILABLE
+            reason = ReasonCode.NOT_AUTHORIZED if answer.code > 3 else ReasonCode.SERVER_UNAVAILABLE
             raise MqttViolation(reason, "the broker refuses the client")
         self.keep_alive_s = connect.keep_alive_s
         self._front.connected(self)
@@ -407,7 +407,7 @@ class MqttConnection(asyncio.Protocol):
             writer.answer(self, answers)
         if max(self._unstored, len(self._session.received)) > self._limits.inflight_max:
             if self._version == Version.MQTT_5:
-                raise MqttViolation(Reason.RECEIVE_MAXIMUM_EXCEEDED, "more messages than the Receive Maximum")
+                raise MqttViolation(ReasonCode.RECEIVE_MAXIMUM_EXCEEDED, "more messages than the Receive Maximum")
             if self._unstored > self._limits.inflight_max:
                 self._hold("inflight")
         if writer.is_congested:
@@ -415,22 +415,22 @@ class MqttConnection(asyncio.Protocol):
             writer.hold(self)
             self._hold("queue")
 
-    def _aliased(self, raw: bytes, properties: Properties) -> bytes:
+    def _aliased(self, raw: bytes, properties: PacketProperties) -> bytes:
         """Return the topic of a PUBLISH with properties, which may have an alias."""
         if properties.subscription_ids:
-            raise MqttViolation(Reason.PROTOCOL_ERROR, "a client sends a subscription identifier")
+            raise MqttViolation(ReasonCode.PROTOCOL_ERROR, "a client sends a subscription identifier")
         if properties.response_topic is not None:
             codec.check_topic(properties.response_topic.encode())
         alias = properties.topic_alias
         if alias is None:
             return raw
         if alias > self._limits.topic_aliases_max:
-            raise MqttViolation(Reason.TOPIC_ALIAS_INVALID, f"topic alias {alias}")
+            raise MqttViolation(ReasonCode.TOPIC_ALIAS_INVALID, f"topic alias {alias}")
         if raw:
             self._aliases[alias] = raw
             return raw
         if alias not in self._aliases:
-            raise MqttViolation(Reason.PROTOCOL_ERROR, f"topic alias {alias} stands for no topic")
+            raise MqttViolation(ReasonCode.PROTOCOL_ERROR, f"topic alias {alias} stands for no topic")
         return self._aliases[alias]
 
     def _learn(self, raw: bytes) -> _Topic:
@@ -455,7 +455,7 @@ class MqttConnection(asyncio.Protocol):
         if not qos:
             return b""
         kind = PacketType.PUBACK if qos == 1 else PacketType.PUBREC
-        code = Reason.NOT_AUTHORIZED if self._version == Version.MQTT_5 else 0
+        code = ReasonCode.NOT_AUTHORIZED if self._version == Version.MQTT_5 else 0
         return codec.encode(Acknowledgement(kind, packet_id, code), self._version)
 
     def _control(self, head: int, body: bytes) -> None:
@@ -469,7 +469,7 @@ class MqttConnection(asyncio.Protocol):
             case Acknowledgement(kind=PacketType.PUBREL, packet_id=packet_id):
                 known = packet_id in self._session.received
                 self._session.received.discard(packet_id)
-                code = 0 if known or self._version != Version.MQTT_5 else Reason.PACKET_IDENTIFIER_NOT_FOUND
+                code = 0 if known or self._version != Version.MQTT_5 else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
                 answer = Acknowledgement(PacketType.PUBCOMP, packet_id, code)
                 self._transport.write(codec.encode(answer, self._version))
             case Acknowledgement():
@@ -482,15 +482,15 @@ class MqttConnection(asyncio.Protocol):
             case Disconnect():
                 self._disconnected(packet)
             case _:
-                raise MqttViolation(Reason.PROTOCOL_ERROR, f"a client sends {PacketType(kind).name}")
+                raise MqttViolation(ReasonCode.PROTOCOL_ERROR, f"a client sends {PacketType(kind).name}")
 
     def _disconnected(self, packet: Disconnect) -> None:
         expiry_s = packet.properties.session_expiry_s
         if expiry_s is not None:
             if expiry_s and not self._session.expiry_s:
-                raise MqttViolation(Reason.PROTOCOL_ERROR, "the session expiry was 0 in CONNECT")
+                raise MqttViolation(ReasonCode.PROTOCOL_ERROR, "the session expiry was 0 in CONNECT")
             self._session.expiry_s = min(expiry_s, self._limits.session_expiry_max_s)
-        if packet.code != Reason.DISCONNECT_WITH_WILL:
+        if packet.code != ReasonCode.DISCONNECT_WITH_WILL:
             self._will = None
         self.closing_at = self._front.seconds + self._limits.close_timeout_s
         self._transport.close()
@@ -499,20 +499,20 @@ class MqttConnection(asyncio.Protocol):
 
     def _subscribe(self, packet: Subscribe) -> None:
         if packet.properties.subscription_ids:
-            raise MqttViolation(Reason.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED, "a subscription identifier")
+            raise MqttViolation(ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED, "a subscription identifier")
         rights = cast("Rights", self._rights)
         codes: list[int | None] = []
         for wanted in packet.subscriptions:
             topic_filter = wanted.topic_filter
             if topic_filter.startswith("$share/"):
-                codes.append(Reason.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED)
+                codes.append(ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED)
             elif not codec.is_valid_filter(topic_filter):
                 if self._version != Version.MQTT_5:
-                    raise MqttViolation(Reason.TOPIC_FILTER_INVALID, "a topic filter is not valid")
-                codes.append(Reason.TOPIC_FILTER_INVALID)
+                    raise MqttViolation(ReasonCode.TOPIC_FILTER_INVALID, "a topic filter is not valid")
+                codes.append(ReasonCode.TOPIC_FILTER_INVALID)
             elif not rights.subscribe.covers(topic_filter):
                 self._front.refused(self.device, "subscribe", topic_filter, self.address)
-                codes.append(Reason.NOT_AUTHORIZED)
+                codes.append(ReasonCode.NOT_AUTHORIZED)
             else:
                 codes.append(None)
         if None not in codes:
@@ -539,16 +539,16 @@ class MqttConnection(asyncio.Protocol):
     def _code(self, code: int) -> int:
         if self._version != Version.MQTT_5:
             return min(code, 0x80)
-        return Reason.NOT_AUTHORIZED if code == Reason.UNSPECIFIED_ERROR else code
+        return ReasonCode.NOT_AUTHORIZED if code == ReasonCode.UNSPECIFIED_ERROR else code
 
     def _unsubscribe(self, packet: Unsubscribe) -> None:
         five = self._version == Version.MQTT_5
         if not five and not all(map(codec.is_valid_filter, packet.topic_filters)):
-            raise MqttViolation(Reason.TOPIC_FILTER_INVALID, "a topic filter is not valid")
+            raise MqttViolation(ReasonCode.TOPIC_FILTER_INVALID, "a topic filter is not valid")
         if self._upstream:
             self._upstream.forward(packet)
             return
-        codes = (Reason.NO_SUBSCRIPTION_EXISTED,) * len(packet.topic_filters) if five else ()
+        codes = (ReasonCode.NO_SUBSCRIPTION_EXISTED,) * len(packet.topic_filters) if five else ()
         self.send(SubAck(PacketType.UNSUBACK, packet.packet_id, codes))
 
     def _await(self, work: Any) -> None:
@@ -576,7 +576,7 @@ class MqttConnection(asyncio.Protocol):
         self._upstream = self._front.upstream(self)
         answer = await self._upstream.open_device(self.device, clean=clean)
         if answer.code:
-            raise MqttViolation(Reason.SERVER_UNAVAILABLE, "the broker refuses the connection for subscriptions")
+            raise MqttViolation(ReasonCode.SERVER_UNAVAILABLE, "the broker refuses the connection for subscriptions")
         return answer.session_present
 
     def _pass_on(self, packets: list[tuple[int, bytes]]) -> None:
@@ -594,13 +594,13 @@ class MqttConnection(asyncio.Protocol):
                 case Subscribe() | Unsubscribe() | Acknowledgement():
                     self._forward(packet)
                 case Disconnect():
-                    if packet.code != Reason.DISCONNECT_WITH_WILL and self._upstream:
+                    if packet.code != ReasonCode.DISCONNECT_WITH_WILL and self._upstream:
                         self._upstream.end()
                     self._disconnected(packet)
                 case _ if head >> 4 == PacketType.PINGREQ:
                     self._transport.write(b"\xd0\x00")
                 case _:
-                    raise MqttViolation(Reason.PROTOCOL_ERROR, f"a client sends {PacketType(head >> 4).name}")
+                    raise MqttViolation(ReasonCode.PROTOCOL_ERROR, f"a client sends {PacketType(head >> 4).name}")
 
     def _forward(self, packet: Publish | Subscribe | Unsubscribe | Acknowledgement) -> None:
         if self._upstream:
@@ -632,7 +632,7 @@ class MqttConnection(asyncio.Protocol):
         """Disconnect the client: its connection to the broker behind is lost, and it has to subscribe again."""
         if not self._closed and not self.closing_at:
             _log.info("client disconnected; the broker is away", client_id=self.client_id, reason=reason)
-        self.close(Reason.SERVER_BUSY)
+        self.close(ReasonCode.SERVER_BUSY)
 
     @property
     def version(self) -> Version:
@@ -644,7 +644,7 @@ class MqttConnection(asyncio.Protocol):
         self._admitted, self._rights = admitted, admitted.rights
         self._topics.clear()
         if self._upstream and subscriptions_differ:
-            self.close(Reason.ADMINISTRATIVE_ACTION)
+            self.close(ReasonCode.ADMINISTRATIVE_ACTION)
 
     def _violated(self, why: MqttViolation) -> None:
         if self._closed:
@@ -660,7 +660,7 @@ class MqttConnection(asyncio.Protocol):
             self._transport.write(codec.encode(ConnAck(code), version))
         self._shut()
 
-    def close(self, reason: Reason) -> None:
+    def close(self, reason: ReasonCode) -> None:
         """Disconnect the client for a reason, which 5.0 tells it."""
         if self._closed or self.closing_at:
             return
@@ -731,5 +731,5 @@ class MqttConnection(asyncio.Protocol):
 
 
 _WAITING, _CONNECTING, _OPEN = range(3)
-_UNANSWERED = frozenset({Reason.MALFORMED_PACKET, Reason.PROTOCOL_ERROR, Reason.TOPIC_NAME_INVALID})
+_UNANSWERED = frozenset({ReasonCode.MALFORMED_PACKET, ReasonCode.PROTOCOL_ERROR, ReasonCode.TOPIC_NAME_INVALID})
 """Reasons for which a CONNECT before 5.0 is not answered but the connection closed."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from sensegate.collect.front.packets import NO_PROPERTIES, MqttViolation, PacketType, Properties, Reason
+from sensegate.collect.front.packets import NO_PROPERTIES, MqttViolation, PacketProperties, PacketType, ReasonCode
 
 VARIABLE_MAX = 268_435_455
 _WILL = 0
@@ -18,15 +18,15 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 def malformed(detail: str) -> MqttViolation:
     """Return the error for bytes that cannot be parsed."""
-    return MqttViolation(Reason.MALFORMED_PACKET, detail)
+    return MqttViolation(ReasonCode.MALFORMED_PACKET, detail)
 
 
 def protocol_error(detail: str) -> MqttViolation:
     """Return the error for a packet that is well-formed and not allowed."""
-    return MqttViolation(Reason.PROTOCOL_ERROR, detail)
+    return MqttViolation(ReasonCode.PROTOCOL_ERROR, detail)
 
 
-class Cursor:
+class FieldReader:
     """Reads fields from the body of a packet; each read past its end is a malformed packet."""
 
     __slots__ = ("at", "body", "end")
@@ -141,16 +141,16 @@ def _word(number: int) -> bytes:
 
 
 class _Kind(msgspec.Struct, frozen=True):
-    read: Callable[[Cursor], Any]
+    read: Callable[[FieldReader], Any]
     write: Callable[[Any], bytes]
 
 
-_BYTE = _Kind(Cursor.byte, _byte)
-_SHORT = _Kind(Cursor.short, _short)
-_WORD = _Kind(Cursor.word, _word)
-_VARIABLE = _Kind(Cursor.variable, encode_variable)
-_TEXT = _Kind(Cursor.text, encode_text)
-_BINARY = _Kind(Cursor.binary, encode_binary)
+_BYTE = _Kind(FieldReader.byte, _byte)
+_SHORT = _Kind(FieldReader.short, _short)
+_WORD = _Kind(FieldReader.word, _word)
+_VARIABLE = _Kind(FieldReader.variable, encode_variable)
+_TEXT = _Kind(FieldReader.text, encode_text)
+_BINARY = _Kind(FieldReader.binary, encode_binary)
 
 
 class _Property(msgspec.Struct, frozen=True):
@@ -214,12 +214,12 @@ LIST_MAX = 256
 """Most user properties and subscription identifiers of a packet."""
 
 
-def read_properties(cursor: Cursor, packet: int) -> Properties:
+def read_properties(cursor: FieldReader, packet: int) -> PacketProperties:
     """Read the properties of a packet (a `PacketType`, or 0 for those of a will)."""
     length = cursor.variable()
     if not length:
         return NO_PROPERTIES
-    part = Cursor(cursor.take(length))
+    part = FieldReader(cursor.take(length))
     values: dict[str, Any] = {}
     users: list[tuple[str, str]] = []
     subscription_ids: list[int] = []
@@ -239,16 +239,16 @@ def read_properties(cursor: Cursor, packet: int) -> Properties:
         elif spec.name in values:
             raise protocol_error(f"property {spec.name} occurs twice")
         elif (spec.name in _FLAGS and value > 1) or (spec.name in _POSITIVE and not value):
-            refused = MqttViolation(Reason.TOPIC_ALIAS_INVALID, "topic alias 0")
+            refused = MqttViolation(ReasonCode.TOPIC_ALIAS_INVALID, "topic alias 0")
             raise refused if spec.name == "topic_alias" else protocol_error(f"property {spec.name} is {value}")
         else:
             values[spec.name] = value
         if len(users) > LIST_MAX or len(subscription_ids) > LIST_MAX:
-            raise MqttViolation(Reason.QUOTA_EXCEEDED, f"more than {LIST_MAX} properties of a kind")
-    return Properties(**values, user=tuple(users), subscription_ids=tuple(subscription_ids))
+            raise MqttViolation(ReasonCode.QUOTA_EXCEEDED, f"more than {LIST_MAX} properties of a kind")
+    return PacketProperties(**values, user=tuple(users), subscription_ids=tuple(subscription_ids))
 
 
-def encode_properties(properties: Properties) -> bytes:
+def encode_properties(properties: PacketProperties) -> bytes:
     """Return properties with their length."""
     if properties is NO_PROPERTIES:
         return b"\x00"

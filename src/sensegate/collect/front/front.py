@@ -14,9 +14,9 @@ from sensegate.clock import Clock
 from sensegate.collect.front.batcher import BatchStore, BatchWriter
 from sensegate.collect.front.connection import MqttConnection
 from sensegate.collect.front.limits import FrontLimits
-from sensegate.collect.front.packets import Connect, MqttViolation, Reason
-from sensegate.collect.front.rights import Admitted, Guest
-from sensegate.collect.front.sessions import Session, SessionKey, Sessions
+from sensegate.collect.front.packets import ConnectPacket, MqttViolation, ReasonCode
+from sensegate.collect.front.rights import Admitted, PassThroughClient
+from sensegate.collect.front.sessions import MqttSession, SessionKey, SessionRegistry
 from sensegate.collect.front.upstream import BrokerAddress, Upstream
 
 TICK_S = 0.25
@@ -27,10 +27,10 @@ _TLS_HANDSHAKE_S = 10.0
 _log = structlog.get_logger("collect")
 
 
-class Admission(Protocol):
+class ClientAdmission(Protocol):
     """Decides who may connect."""
 
-    async def admit(self, connect: Connect, address: str, common_name: str) -> Admitted | Guest:
+    async def admit(self, connect: ConnectPacket, address: str, common_name: str) -> Admitted | PassThroughClient:
         """Return what a client may do, or that it is no device. Raises `MqttViolation` with the reason."""
         ...
 
@@ -38,16 +38,16 @@ class Admission(Protocol):
 class SessionMemory(Protocol):
     """Which sessions exist, in all fronts: a client is told so after the death of the one that it was connected to."""
 
-    def find(self, key: SessionKey) -> Session | None:
+    def find(self, key: SessionKey) -> MqttSession | None:
         """Return what is remembered of a session that has not expired."""
         ...
 
-    async def put(self, key: SessionKey, session: Session) -> None:
+    async def put(self, key: SessionKey, session: MqttSession) -> None:
         """Remember a session, or that it ends with its connection."""
         ...
 
 
-class Neighbours(Protocol):
+class FrontNeighbours(Protocol):
     """The other fronts."""
 
     async def take_over(self, key: SessionKey, born: int) -> None:
@@ -70,10 +70,10 @@ class Observer(Protocol):
 class Alone:
     """Neither other fronts nor a memory of sessions."""
 
-    def find(self, key: SessionKey) -> Session | None:  # noqa: ARG002 - of the contract
+    def find(self, key: SessionKey) -> MqttSession | None:  # noqa: ARG002 - of the contract
         return None
 
-    async def put(self, key: SessionKey, session: Session) -> None:
+    async def put(self, key: SessionKey, session: MqttSession) -> None:
         """Remember nothing."""
 
     async def take_over(self, key: SessionKey, born: int) -> None:
@@ -87,14 +87,14 @@ class Front:
         self,
         store: BatchStore,
         instance: bytes,
-        admission: Admission,
+        admission: ClientAdmission,
         observer: Observer,
         *,
         clock: Clock,
         limits: FrontLimits,
         broker: BrokerAddress | None = None,
         memory: SessionMemory | None = None,
-        neighbours: Neighbours | None = None,
+        neighbours: FrontNeighbours | None = None,
     ) -> None:
         """Prepare a front; `listen` begins, `run` has to run.
 
@@ -113,7 +113,7 @@ class Front:
         self.limits = limits
         self.clock = clock
         self.admission = admission
-        self.sessions = Sessions()
+        self.sessions = SessionRegistry()
         self.writer = BatchWriter(store, instance, clock, queue_bytes_max=limits.queue_bytes_max)
         self.seconds = clock.monotonic()
         """Monotonic time, a tick old at most: reading the clock for each packet would cost as much as the packet."""
@@ -159,7 +159,7 @@ class Front:
             connection.stop_reading()
         await self.writer.drain(timeout_s)
         for connection in tuple(self._connections):
-            connection.close(Reason.SERVER_SHUTTING_DOWN)
+            connection.close(ReasonCode.SERVER_SHUTTING_DOWN)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.limits.close_timeout_s):
                 await self._empty.wait()
@@ -217,7 +217,7 @@ class Front:
         if older is not None and older is not connection:
             if older.client_id != connection.client_id:
                 self.refused(key.credential, "connect", "another client id took over", connection.address)
-            older.close(Reason.SESSION_TAKEN_OVER)
+            older.close(ReasonCode.SESSION_TAKEN_OVER)
         delayed = self._wills.pop(key, None)
         if delayed:
             delayed[1].drop_will()
@@ -228,10 +228,10 @@ class Front:
         held = self._by_device.get(key.credential)
         if held is None or held.born >= born:
             return False
-        held.close(Reason.SESSION_TAKEN_OVER)
+        held.close(ReasonCode.SESSION_TAKEN_OVER)
         return True
 
-    def disconnect(self, device: str, reason: Reason) -> None:
+    def disconnect(self, device: str, reason: ReasonCode) -> None:
         """Disconnect a device."""
         if connection := self._by_device.get(device):
             connection.close(reason)
@@ -247,11 +247,11 @@ class Front:
 
     # ── sessions ─────────────────────────────────────────────────────────────────────────────────────
 
-    def remembered(self, key: SessionKey) -> Session | None:
+    def remembered(self, key: SessionKey) -> MqttSession | None:
         """Return what all fronts know of a session."""
         return self._memory.find(key)
 
-    async def remember(self, key: SessionKey, session: Session) -> None:
+    async def remember(self, key: SessionKey, session: MqttSession) -> None:
         """Have all fronts know of a session."""
         await self._memory.put(key, session)
 
@@ -262,7 +262,7 @@ class Front:
     def upstream(self, connection: MqttConnection) -> Upstream:
         """Return a connection to the broker behind. Raises `MqttViolation`: there is none."""
         if self._broker is None:
-            raise MqttViolation(Reason.NOT_AUTHORIZED, "this listener takes devices only")
+            raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "this listener takes devices only")
         return Upstream(self._broker, connection, self.clock)
 
     # ── observation ──────────────────────────────────────────────────────────────────────────────────
@@ -312,6 +312,6 @@ class Front:
                 if silent_s > limits.connect_timeout_s:
                     connection.abort()
             elif connection.keep_alive_s and silent_s > 1.5 * connection.keep_alive_s:
-                connection.close(Reason.KEEP_ALIVE_TIMEOUT)
+                connection.close(ReasonCode.KEEP_ALIVE_TIMEOUT)
             elif connection.until and now > connection.until:
-                connection.close(Reason.NOT_AUTHORIZED)
+                connection.close(ReasonCode.NOT_AUTHORIZED)

@@ -98,7 +98,7 @@ class Connected(msgspec.Struct, frozen=True, array_like=True):
     born: int
 
 
-class Refusal(msgspec.Struct, frozen=True, array_like=True):
+class RefusedOperation(msgspec.Struct, frozen=True, array_like=True):
     """A refused operation, as often as it was met."""
 
     user: str
@@ -112,7 +112,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     """What a front has met since its last report, and how it stands."""
 
     front: str
-    refusals: tuple[Refusal, ...]
+    refusals: tuple[RefusedOperation, ...]
     limits: Mapping[str, int]
     connections: int
     queued_bytes: int

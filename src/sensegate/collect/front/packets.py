@@ -37,7 +37,7 @@ class PacketType(IntEnum):
     AUTH = 15
 
 
-class Reason(IntEnum):
+class ReasonCode(IntEnum):
     """Reason codes of MQTT 5.0 (section 2.4)."""
 
     SUCCESS = 0x00
@@ -88,12 +88,12 @@ class Reason(IntEnum):
 class MqttViolation(SensegateError):
     """A peer broke the protocol: its connection is closed with a reason code."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: ReasonCode, detail: str) -> None:
         self.reason = reason
         super().__init__(detail)
 
 
-class Properties(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class PacketProperties(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Properties of a packet of MQTT 5.0; None: absent."""
 
     payload_format: int | None = None
@@ -125,7 +125,7 @@ class Properties(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     shared_available: int | None = None
 
 
-NO_PROPERTIES = Properties()
+NO_PROPERTIES = PacketProperties()
 
 
 class Will(msgspec.Struct, frozen=True):
@@ -135,10 +135,10 @@ class Will(msgspec.Struct, frozen=True):
     payload: bytes
     qos: int = 0
     retain: bool = False
-    properties: Properties = NO_PROPERTIES
+    properties: PacketProperties = NO_PROPERTIES
 
 
-class Connect(msgspec.Struct, frozen=True):
+class ConnectPacket(msgspec.Struct, frozen=True):
     """CONNECT."""
 
     version: Version
@@ -148,7 +148,7 @@ class Connect(msgspec.Struct, frozen=True):
     username: str | None = None
     password: bytes | None = None
     will: Will | None = None
-    properties: Properties = NO_PROPERTIES
+    properties: PacketProperties = NO_PROPERTIES
 
 
 class ConnAck(msgspec.Struct, frozen=True):
@@ -156,7 +156,7 @@ class ConnAck(msgspec.Struct, frozen=True):
 
     code: int
     session_present: bool = False
-    properties: Properties = NO_PROPERTIES
+    properties: PacketProperties = NO_PROPERTIES
 
 
 class Publish(msgspec.Struct, frozen=True):
@@ -168,7 +168,7 @@ class Publish(msgspec.Struct, frozen=True):
     retain: bool = False
     duplicate: bool = False
     packet_id: int = 0
-    properties: Properties = NO_PROPERTIES
+    properties: PacketProperties = NO_PROPERTIES
 
 
 class Acknowledgement(msgspec.Struct, frozen=True):
@@ -177,7 +177,7 @@ class Acknowledgement(msgspec.Struct, frozen=True):
     kind: PacketType
     packet_id: int
     code: int = 0
-    properties: Properties = NO_PROPERTIES
+    properties: PacketProperties = NO_PROPERTIES
 
 
 class Subscription(msgspec.Struct, frozen=True):
@@ -195,7 +195,7 @@ class Subscribe(msgspec.Struct, frozen=True):
 
     packet_id: int
     subscriptions: tuple[Subscription, ...]
-    properties: Properties = NO_PROPERTIES
+    properties: PacketProperties = NO_PROPERTIES
 
 
 class Unsubscribe(msgspec.Struct, frozen=True):
@@ -203,7 +203,7 @@ class Unsubscribe(msgspec.Struct, frozen=True):
 
     packet_id: int
     topic_filters: tuple[str, ...]
-    properties: Properties = NO_PROPERTIES
+    properties: PacketProperties = NO_PROPERTIES
 
 
 class SubAck(msgspec.Struct, frozen=True):
@@ -212,7 +212,7 @@ class SubAck(msgspec.Struct, frozen=True):
     kind: PacketType
     packet_id: int
     codes: tuple[int, ...] = ()
-    properties: Properties = NO_PROPERTIES
+    properties: PacketProperties = NO_PROPERTIES
 
 
 class Ping(msgspec.Struct, frozen=True):
@@ -225,14 +225,16 @@ class Disconnect(msgspec.Struct, frozen=True):
     """DISCONNECT."""
 
     code: int = 0
-    properties: Properties = NO_PROPERTIES
+    properties: PacketProperties = NO_PROPERTIES
 
 
 class Auth(msgspec.Struct, frozen=True):
     """AUTH (5.0)."""
 
     code: int = 0
-    properties: Properties = NO_PROPERTIES
+    properties: PacketProperties = NO_PROPERTIES
 
 
-Packet = Connect | ConnAck | Publish | Acknowledgement | Subscribe | Unsubscribe | SubAck | Ping | Disconnect | Auth
+Packet = (
+    ConnectPacket | ConnAck | Publish | Acknowledgement | Subscribe | Unsubscribe | SubAck | Ping | Disconnect | Auth
+)

@@ -73,5 +73,5 @@ class Admitted(msgspec.Struct, frozen=True, eq=False):
     """End of the validity of its credential, µs UTC; 0: none."""
 
 
-class Guest(msgspec.Struct, frozen=True):
+class PassThroughClient(msgspec.Struct, frozen=True):
     """A client that is no device: the broker behind decides on it, and all its packets pass through to it."""

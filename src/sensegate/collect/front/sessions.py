@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from sensegate.collect.front.packets import Reason
+from sensegate.collect.front.packets import ReasonCode
 
 SESSIONS_MAX = 200_000
 """Most sessions without a connection; beyond it the one that ended first is forgotten."""
@@ -20,7 +20,7 @@ class SessionHolder(Protocol):
 
     born: int
 
-    def close(self, reason: Reason) -> None:
+    def close(self, reason: ReasonCode) -> None:
         """Close the connection for a reason."""
         ...
 
@@ -32,7 +32,7 @@ class SessionKey(msgspec.Struct, frozen=True):
     client_id: str
 
 
-class Session:
+class MqttSession:
     """State of a client between its connections."""
 
     __slots__ = ("ended", "expiry_s", "holder", "received", "subscribed")
@@ -48,16 +48,16 @@ class Session:
         """Whether the client has subscribed: its subscriptions and queued messages are the broker's."""
 
 
-class Sessions:
+class SessionRegistry:
     """The sessions known to a front process."""
 
     def __init__(self) -> None:
-        self._sessions: OrderedDict[SessionKey, Session] = OrderedDict()
+        self._sessions: OrderedDict[SessionKey, MqttSession] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def find(self, key: SessionKey, now: float) -> Session | None:
+    def find(self, key: SessionKey, now: float) -> MqttSession | None:
         """Return a session that has not expired."""
         session = self._sessions.get(key)
         if session and session.holder is None and self._is_expired(session, now):
@@ -65,11 +65,11 @@ class Sessions:
             return None
         return session
 
-    def put(self, key: SessionKey, session: Session) -> None:
+    def put(self, key: SessionKey, session: MqttSession) -> None:
         """Keep a session that a connection holds."""
         self._sessions[key] = session
 
-    def end(self, key: SessionKey, session: Session, now: float) -> None:
+    def end(self, key: SessionKey, session: MqttSession, now: float) -> None:
         """Let the connection of a session end; without an expiry interval the session ends too."""
         if self._sessions.get(key) is not session:
             return
@@ -87,5 +87,5 @@ class Sessions:
             del self._sessions[oldest]
 
     @staticmethod
-    def _is_expired(session: Session, now: float) -> bool:
+    def _is_expired(session: MqttSession, now: float) -> bool:
         return session.expiry_s != NEVER and now - session.ended >= session.expiry_s

@@ -22,12 +22,12 @@ from sensegate.collect.front import codec
 from sensegate.collect.front.packets import (
     Acknowledgement,
     ConnAck,
-    Connect,
+    ConnectPacket,
     Disconnect,
     MqttViolation,
     PacketType,
     Publish,
-    Reason,
+    ReasonCode,
     SubAck,
     Subscribe,
     Subscription,
@@ -92,10 +92,10 @@ class Upstream(asyncio.Protocol):
     async def open_device(self, device: str, *, clean: bool) -> ConnAck:
         """Connect in the name of a device that the front has admitted. Raises `MqttViolation`."""
         client_id = broker_client_id(self._connection.client_id, device, is_device=True)
-        connect = Connect(_V, client_id, clean, 0, device, self._password(device, "", is_device=True))
+        connect = ConnectPacket(_V, client_id, clean, 0, device, self._password(device, "", is_device=True))
         return await self._open(connect)
 
-    async def open_guest(self, connect: Connect) -> ConnAck:
+    async def open_guest(self, connect: ConnectPacket) -> ConnAck:
         """Connect in the name of a client on which the broker decides. Raises `MqttViolation`."""
         user = connect.username or ""
         password = (connect.password or b"").decode("utf-8", "replace")
@@ -105,7 +105,7 @@ class Upstream(asyncio.Protocol):
             clean = connect.clean_start and not connect.properties.session_expiry_s
         will = connect.will and Will(connect.will.topic, connect.will.payload, min(connect.will.qos, 1))
         return await self._open(
-            Connect(
+            ConnectPacket(
                 _V,
                 broker_client_id(self._connection.client_id, user, is_device=False),
                 clean,
@@ -128,7 +128,7 @@ class Upstream(asyncio.Protocol):
         )
         return sign(facts, self._broker.key).encode()
 
-    async def _open(self, connect: Connect) -> ConnAck:
+    async def _open(self, connect: ConnectPacket) -> ConnAck:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(OPEN_S):
@@ -137,7 +137,7 @@ class Upstream(asyncio.Protocol):
                 return await self._answer
         except (OSError, TimeoutError) as why:
             self.close()
-            raise MqttViolation(Reason.SERVER_UNAVAILABLE, f"no connection to the broker: {why}") from why
+            raise MqttViolation(ReasonCode.SERVER_UNAVAILABLE, f"no connection to the broker: {why}") from why
 
     def begin(self) -> None:
         """Pass on what the broker sends: the client has its CONNACK."""
@@ -151,7 +151,7 @@ class Upstream(asyncio.Protocol):
     def subscribe(self, packet_id: int, granted: Sequence[Subscription], codes: list[int | None]) -> None:
         """Subscribe to what the rights allow; `codes` are the answers that the front gives itself."""
         if len(self._asked) >= _WAITING_MAX:
-            raise MqttViolation(Reason.QUOTA_EXCEEDED, "too many SUBSCRIBEs without an answer")
+            raise MqttViolation(ReasonCode.QUOTA_EXCEEDED, "too many SUBSCRIBEs without an answer")
         self._asked[packet_id] = codes
         plain = tuple(Subscription(wanted.topic_filter, wanted.qos) for wanted in granted)
         self._write(codec.encode(Subscribe(packet_id, plain), _V))
@@ -161,11 +161,11 @@ class Upstream(asyncio.Protocol):
         match packet:
             case Subscribe(packet_id, subscriptions):
                 if any(wanted.topic_filter.startswith("$share/") for wanted in subscriptions):
-                    raise MqttViolation(Reason.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED, "a shared subscription")
+                    raise MqttViolation(ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED, "a shared subscription")
                 self.subscribe(packet_id, subscriptions, [None] * len(subscriptions))
             case Unsubscribe(packet_id, topic_filters):
                 if len(self._unsubscribing) >= _WAITING_MAX:
-                    raise MqttViolation(Reason.QUOTA_EXCEEDED, "too many UNSUBSCRIBEs without an answer")
+                    raise MqttViolation(ReasonCode.QUOTA_EXCEEDED, "too many UNSUBSCRIBEs without an answer")
                 self._unsubscribing[packet_id] = len(topic_filters)
                 self._write(codec.encode(Unsubscribe(packet_id, topic_filters), _V))
             case Acknowledgement(kind, packet_id, code):

@@ -84,7 +84,7 @@ async def shown(page: Any, site: Site, path: str) -> None:
     """Open a page and wait until it has answered."""
     await page.goto(f"{site.addresses.http}/console/{path}")
     await page.wait_for_selector("main h1")
-    await page.wait_for_function("!document.querySelector('.loading')")
+    await page.wait_for_selector(".loading", state="detached")
 
 
 async def prepared(site: Site) -> Made:
@@ -167,9 +167,9 @@ async def test_a_list_is_its_address(centre: Site, device: Made) -> None:
         await page.evaluate("document.activeElement.blur()")
         await page.keyboard.press("g")
         await page.keyboard.press("n")
-        await page.wait_for_function("location.pathname === '/console/nodes'")
+        await page.wait_for_url("**/console/nodes")
         await page.go_back()
-        await page.wait_for_function("location.search.includes('q=console-air')")
+        await page.wait_for_url("**q=console-air**")
 
 
 @needs_chromium

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
-from structlog.testing import capture_logs
 
 from sensegate.authority.divisions import Divisions
 from sensegate.clock import FakeClock
 from sensegate.model import F64, I32, Spec
+from sensegate.normalise import places
 from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
 from sensegate.quantities.quality import Flag
@@ -66,15 +68,16 @@ def test_coordinates_outside_of_the_division_are_flagged(
     assert flags(device, lon, lat) == [*expected, False]
 
 
-def test_swapped_coordinates_are_reported_once_with_a_proposal() -> None:
+def test_swapped_coordinates_are_reported_once_with_a_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
     """The log names the device and what to do, once."""
+    lines: list[dict[str, Any]] = []
+    logger = SimpleNamespace(warning=lambda event, **facts: lines.append({"event": event, **facts}))
+    monkeypatch.setattr(places, "_log", logger)
     normaliser = Normaliser(SPECS, series=SeriesIndex(), clock=FakeClock(NOW), places=Places())
-    with capture_logs() as lines:
-        for _ in range(3):
-            fields, received, _ = fields_of([Row(23.13, 0, message=0), Row(113.33, 1, message=0)])
-            normaliser.normalise(fields, received)
+    for _ in range(3):
+        fields, received, _ = fields_of([Row(23.13, 0, message=0), Row(113.33, 1, message=0)])
+        normaliser.normalise(fields, received)
     assert [(line["event"], line["device"]) for line in lines] == [("coordinates look swapped", "d0")]
-    assert "swap the fields" in lines[0]["remedy"]
-    with capture_logs() as lines:
-        flags(0, 114.06, 22.54)
+    assert "swap the fields" in lines.pop()["remedy"]
+    flags(0, 114.06, 22.54)
     assert lines == []

@@ -29,7 +29,7 @@ async def ordered(site: Site, action: str, **more: Any) -> dict[str, Any]:
         row: dict[str, Any] = (await site.ask("GET", f"/api/v1/corrections/{answer.body['id']}")).body
         return row if row["state"] != "waiting" else None
 
-    row: dict[str, Any] = await eventually(ended)
+    row: dict[str, Any] = await eventually(ended, 30)
     return row
 
 
@@ -71,7 +71,7 @@ async def test_readings_of_a_span_are_withdrawn_and_taken_back(tmp_path: Path) -
             return sum(count for kind, count in (await site.totals()).items() if kind.startswith("duplicate.")) == 1
 
         # The ledger's page follows the log, a moment behind the answer.
-        await eventually(duplicates)
+        await eventually(duplicates, 30)
         totals = await site.totals()
         assert (totals["revised"], totals["accepted"]) == (4, 2 * MINUTES + 4)
         actions = {row["action"] for row in await site.audit()}

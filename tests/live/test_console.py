@@ -156,6 +156,28 @@ async def test_a_device_is_added_and_seen_by_clicks(centre: Site) -> None:
 
 
 @needs_chromium
+async def test_imported_devices_get_their_passwords(centre: Site) -> None:
+    """A dry run changes nothing; an import shows the password of each device, which nobody can read again."""
+    async with browser_of(centre, centre.admin, "en-US", 1440, "light") as (page, faults):
+        await shown(page, centre, "devices")
+        for choice in ("", "yes"):
+            await page.click("button:has-text('Import CSV')")
+            await page.fill("dialog textarea", "id,division,profile\nbulk-1,440106,sensegate/plain\n")
+            await page.select_option("dialog select", choice)
+            await page.click("dialog button[type=submit]")
+            await page.wait_for_selector("dialog td:has-text('bulk-1')")
+            assert await page.locator("dialog .secret").count() == bool(choice)
+            there = (await centre.ask("GET", "/api/v1/devices/bulk-1")).status
+            assert there == (200 if choice else 404)
+            if choice:
+                password = await page.inner_text("dialog .secret")
+            await page.click("dialog button:has-text('Close')")
+        sent = await centre.push(Made("bulk-1", password, []), reading(1.0, "2026-01-03T00:00:00Z"))
+        assert sent.status == 202
+        assert faults == []
+
+
+@needs_chromium
 async def test_a_list_is_its_address(centre: Site, device: Made) -> None:
     """Search and filter stand in the URL: loaded anew, the list is the same; `/` and `g n` lead to search and nodes."""
     async with browser_of(centre, centre.admin, "en-US", 1440, "light") as (page, _faults):

@@ -32,7 +32,7 @@ _log = structlog.get_logger("alarms")
 
 
 class EngineInputs(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What the engine watches."""
+    """The parts of the gateway that the engine watches."""
 
     reader: LogReader
     devices: Devices

@@ -1,4 +1,4 @@
-"""What operators do with alarms: see, acknowledge, silence; each act audited and within the scope of the caller."""
+"""Actions of operators on alarms: list, acknowledge, silence; each act audited and within the scope of the caller."""
 
 from __future__ import annotations
 

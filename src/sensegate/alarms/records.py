@@ -35,14 +35,14 @@ class AlarmState(StrEnum):
 
 
 class AlarmKey(NamedTuple):
-    """What an alarm is of."""
+    """The key of an alarm: the rule with its node, device and series; at most one alarm of a key is open."""
 
     rule: str
     node: str
     device: str
     """Empty: the gateway itself."""
     property: str = ""
-    """As in feeds, ``name`` or ``name#channel``; empty: the device as a whole."""
+    """Property as feeds name it, ``name`` or ``name#channel``; empty: the alarm is of the device as a whole."""
 
     def token(self) -> str:
         """Token of the subject of its state on the log."""

@@ -27,7 +27,7 @@ _TITLE_MAX = 200
 
 
 class AlarmKind(StrEnum):
-    """What a rule watches."""
+    """The kind of condition that a rule evaluates."""
 
     THRESHOLD = "threshold"
     """A reading above, below or equal to a value, for a while."""

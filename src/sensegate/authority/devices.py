@@ -707,8 +707,3 @@ def facts(device: Device) -> Facts:
 def _not_found(device_id: str) -> NotFound:
     """Return the error for a device that does not exist or is out of scope, in the same words."""
     return NotFound(f"there is no device {device_id[:64]} in your scope; see `sensegate device list`")
-
-
-def state_of(code: int) -> DeviceState:
-    """Return the state for a code of the index's `state` column."""
-    return STATES[code]

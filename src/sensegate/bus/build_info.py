@@ -1,4 +1,4 @@
-"""What a nats-server binary says of its origin, compared with the facts that the package ships.
+"""The build information embedded in a nats-server binary, compared with the facts that the package ships.
 
 Go writes its build information into each program: toolchain, revision of the source, and the modules with their
 checksums (those of Go's checksum database). `engine_facts.json` holds them, with the digest of the file, for the
@@ -38,7 +38,7 @@ class BuildInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a release of nats-server."""
+    """The recorded facts of a release of nats-server."""
 
     build: BuildInfo
     sha256: dict[str, str]

@@ -21,7 +21,7 @@ REMEMBERED_MAX = 100_000
 
 
 class ClientFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a front knows of a client."""
+    """Facts about a client that a front signs for the broker behind it."""
 
     user: str
     client_id: str

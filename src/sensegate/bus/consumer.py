@@ -62,7 +62,7 @@ async def status(nc: Client, stream: str, name: str) -> ConsumerStatus:
 
 
 async def reset(nc: Client, stream: str, name: str) -> None:
-    """Have the server redeliver everything unacknowledged, in order, from consumer sequence 1.
+    """Make the server redeliver all unacknowledged messages in order, from consumer sequence 1.
 
     Messages under way still arrive first: discard them until consumer sequence 1. The consumer must exist: for
     a missing one the server does not respond, which raises `Unavailable`.

@@ -1,7 +1,7 @@
 """Log entries that a reader could not decode: skipped, counted, logged once each, remembered for `doctor`.
 
-No entry stops a process or a feed, whatever it contains. Every reader of a log decodes by `read`, or calls `pass_over`
-where it detects the error itself.
+No entry stops a process or a feed, whatever it contains. Every reader of a log decodes by `read`, or calls
+`UNREADABLE.add` where it detects the error itself.
 """
 
 from __future__ import annotations
@@ -95,11 +95,6 @@ class UnreadableEntries:
 
 
 UNREADABLE = UnreadableEntries()
-
-
-def pass_over(entry: LogEntry, reader: str, why: object) -> None:
-    """Count an entry that a reader could not decode."""
-    UNREADABLE.add(entry, reader, why)
 
 
 def read(entry: LogEntry, reader: str, decode: Callable[[bytes], _T]) -> _T | None:

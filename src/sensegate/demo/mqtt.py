@@ -50,11 +50,11 @@ def connect_packet(client_id: str, username: str, password: str) -> bytes:
     return b"\x10" + _length(len(body)) + body
 
 
-def publish_packet(topic: bytes, payload: bytes, packet_id: int, *, qos: int = 1) -> bytes:
+def publish_packet(topic: bytes, payload: bytes, packet_id: int) -> bytes:
     """Build a PUBLISH."""
-    size = 2 + len(topic) + len(payload) + (2 if qos else 0)
-    head = bytes([0x30 | qos << 1]) + _length(size) + struct.pack(">H", len(topic)) + topic
-    return head + (struct.pack(">H", packet_id) if qos else b"") + payload
+    size = 4 + len(topic) + len(payload)
+    head = b"\x32" + _length(size) + struct.pack(">H", len(topic)) + topic
+    return head + struct.pack(">H", packet_id) + payload
 
 
 class Publisher(asyncio.Protocol):
@@ -125,11 +125,6 @@ class Publisher(asyncio.Protocol):
             raise BufferError("65,535 messages in flight")
         self.in_flight[self._next_id] = (token, topic, payload)
         self.transport.write(publish_packet(topic, payload, self._next_id))
-
-    def publish_once(self, topic: bytes, payload: bytes) -> None:
-        """Send at QoS 0."""
-        assert self.transport is not None  # noqa: S101 - connect() returns only connected ones
-        self.transport.write(publish_packet(topic, payload, 0, qos=0))
 
     def close(self) -> None:
         """Send DISCONNECT and close; `lost` is not called."""

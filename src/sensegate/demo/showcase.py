@@ -1,4 +1,4 @@
-"""What an office adds to a gateway over time: catalogue entries, applications, a grant, rules of alarms, an account.
+"""Sample content of a gateway: catalogue entries, applications, a grant, alarm rules, an account.
 
 So that each page of the console has something to show from the first minute on.
 """

@@ -40,7 +40,7 @@ FUNCTIONS = tuple(_FROM_ROWS)
 
 
 class Aggregate(msgspec.Struct, frozen=True):
-    """What is computed of each window."""
+    """The aggregate functions that are computed for each window."""
 
     functions: tuple[str, ...]
     by: tuple[str, ...]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -56,10 +55,6 @@ class Windows(msgspec.Struct, frozen=True):
         """Return the end of each window."""
         last = self.starts[-1] + self.step if self.shift is not None else self.end
         return [*self.starts[1:], last]
-
-    def start_of(self, time: int) -> int:
-        """Return the start of the window that contains a time."""
-        return self.starts[bisect_right(self.starts, time) - 1]
 
 
 def _offset(time: int, place: ZoneInfo) -> int:

@@ -46,7 +46,7 @@ _ACTOR = Principal("clock", Role.ADMIN, Scope("44"), name="corrections")
 
 
 class CorrectionAction(StrEnum):
-    """What becomes of the readings."""
+    """The action of a correction on the readings of its span."""
 
     WITHDRAW = "withdraw"
     ANNOTATE = "annotate"

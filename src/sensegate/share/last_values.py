@@ -63,7 +63,7 @@ ROW = np.dtype([
     ("lon", "<f8"),
     ("lat", "<f8"),
 ])  # fmt: skip
-"""What is held of a series, as it is stored."""
+"""The stored columns of a series."""
 _SAME_IN_BATCH = ("value", "time", "received", "flags", "quality", "time_quality", "revision", "seq", "index")
 """Columns that a batch has under the same names."""
 _WORDS = ("division", "department", "domain", "profile")
@@ -150,10 +150,6 @@ class LastValues:
     def words(self, column: str) -> list[str]:
         """Return the table of column ``division``, ``department``, ``domain`` or ``profile``."""
         return self._words[column].all
-
-    def property_number(self, name: str) -> int:
-        """Return the number of a property (``name`` or ``name#channel``); -1: no series has it."""
-        return self._properties.find(name)
 
     def device_number(self, node: str, device: str) -> int:
         """Return the number of a node's device; -1: it has no last value."""

@@ -178,15 +178,6 @@ def allow_words(*words: str) -> Check:
     return check
 
 
-def allow_code(look_up: Callable[[str], str]) -> Check:
-    """Return a check that replaces a code by its word; an unknown code is removed."""
-
-    def check(value: Any, redactor: AllowListRedactor) -> Any:  # noqa: ARG001
-        return (look_up(value) or REMOVED) if isinstance(value, str) else REMOVED
-
-    return check
-
-
 def allow_slug(value: Any, redactor: AllowListRedactor) -> Any:
     """Accept an identifier as used by programs (``front_door``); pseudonymise any other text."""
     if not isinstance(value, str) or not value:

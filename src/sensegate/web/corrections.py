@@ -20,7 +20,7 @@ CORRECTIONS = PartKey[Corrections]("corrections", absent="this gateway corrects 
 
 
 class NewCorrection(Body, frozen=True):
-    """What becomes of the readings of some devices in a span of phenomenon time."""
+    """An order to withdraw or annotate the readings of devices in a span of phenomenon time."""
 
     action: CorrectionAction
     devices: Annotated[list[DeviceId], msgspec.Meta(min_length=1, max_length=500)]

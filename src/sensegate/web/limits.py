@@ -68,11 +68,6 @@ class ConnectionPlaces:
             ),
         }
 
-    @property
-    def open_connections(self) -> int:
-        """Number of open connections."""
-        return sum(taken.total() for taken in self._taken.values())
-
     def take(self, address: str) -> ConnectionPlace:
         """Take a place for a connection from an address, if there is one."""
         ordinary, reserved = self._taken[ConnectionPlace.ORDINARY], self._taken[ConnectionPlace.RESERVED]

@@ -155,7 +155,7 @@ _DEVICE_WORDS: Final = frozenset({"device", "module", "system", "node", "interna
 """Words that change nothing for properties of the device itself."""
 _CIRCUIT_NAMES: Final = "relay switch outlet socket plug emeter em energy light lights load cover circuit"
 _CIRCUITS: Final = frozenset(_CIRCUIT_NAMES.split())
-"""What an electrical quantity may be measured of without being another one."""
+"""Words for the place of an electrical measurement; they leave its property unchanged."""
 _STATE_WORDS: Final = frozenset({"state", "status", "detected", "flag", "active"})
 """Words that change nothing for states."""
 _GENERIC_PLACES: Final = frozenset({"air_temperature", "relative_humidity", "air_pressure"})

@@ -55,7 +55,7 @@ OMITTED: Final = (
 
 
 class FileKind(StrEnum):
-    """What a backup does with a file."""
+    """The treatment of a file in a backup."""
 
     STORE = "store"
     """Part of the server's store; it must be copied while the server stands still."""

@@ -39,7 +39,7 @@ _OPPOSITE: Final = {"engine": "log.life", "log.life": "engine"}
 
 
 class RestoreResult(msgspec.Struct, frozen=True):
-    """What a restore has put in place."""
+    """The outcome of a restore."""
 
     manifest: BackupManifest
     directory: str

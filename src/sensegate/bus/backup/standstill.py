@@ -50,7 +50,7 @@ class StagedFile(msgspec.Struct, frozen=True):
 
 
 class StoreView(msgspec.Struct, frozen=True):
-    """What was seen at one moment."""
+    """The state of the store at one moment."""
 
     staging: Path
     files: tuple[StagedFile, ...]
@@ -91,7 +91,7 @@ def view(directory: Path) -> Iterator[StoreView]:
 
 @contextlib.contextmanager
 def _still(engine: Path) -> Iterator[None]:
-    """Have no server write the store: stop the one that runs, or keep one from starting. Raises `Unavailable`."""
+    """Keep every server from writing to the store: stop the running one, or prevent a start. Raises `Unavailable`."""
     if (running := process.find_pid(engine)) is None:
         try:
             lock = process.lock(engine / "store.lock", "a server is about to start")
@@ -129,7 +129,7 @@ def _send(server: int, number: signal.Signals) -> bool:
 
 @contextlib.contextmanager
 def _guard(pid: int) -> Iterator[None]:
-    """Have the server go on when this process is killed: a shell waits for the end of our pipe."""
+    """Resume the server if this process is killed: a shell waits for the end of our pipe."""
     shell = subprocess.Popen(
         ["/bin/sh", "-c", 'read -r _; kill -CONT "$0" 2>/dev/null', str(pid)],
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""What a front asks and tells its gateway and the other fronts."""
+"""Requests of a front to its gateway, and messages between fronts."""
 
 from __future__ import annotations
 

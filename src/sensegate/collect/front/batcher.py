@@ -106,7 +106,6 @@ class BatchWriter:
         self._numbered = 0
         self._sealed_bytes = 0
         self._held: dict[Acknowledged, None] = {}
-        self.stored_messages = 0
         self.stored_batches = 0
         self.problem = ""
         """Why batches are not stored at the moment; empty: they are."""
@@ -166,11 +165,11 @@ class BatchWriter:
             connection.acknowledge(answers, 0)
 
     def hold(self, connection: Acknowledged) -> None:
-        """Have a connection resumed once there is room."""
+        """Register a connection to be resumed once the queue has room."""
         self._held[connection] = None
 
     def forget(self, connection: Acknowledged) -> None:
-        """Have a closed connection resumed no more."""
+        """Forget a closed connection: it is not resumed."""
         self._held.pop(connection, None)
 
     async def drain(self, timeout_s: float) -> bool:
@@ -250,7 +249,6 @@ class BatchWriter:
     def _release(self, batch: FrontBatch) -> None:
         del self._by_number[batch.number]
         self._sealed_bytes -= batch.bytes
-        self.stored_messages += len(batch.builder)
         self.stored_batches += 1
         for connection, answers, count in batch.answers:
             connection.acknowledge(answers, count)

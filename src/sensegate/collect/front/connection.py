@@ -321,7 +321,7 @@ class MqttConnection(asyncio.Protocol):
             self._upstream.begin()
 
     async def _pass_through(self, connect: ConnectPacket) -> None:
-        """Have the broker behind decide on a client that is no device."""
+        """Let the broker behind the front authenticate a client that is no device."""
         self._upstream = self._front.upstream(self)
         answer = await self._upstream.open_guest(connect)
         if answer.code:

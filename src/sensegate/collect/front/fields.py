@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +12,6 @@ from sensegate.collect.front.packets import NO_PROPERTIES, MqttViolation, Packet
 VARIABLE_MAX = 268_435_455
 _WILL = 0
 """In the table of properties: those of a will, which stand in CONNECT but are a list of their own."""
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def malformed(detail: str) -> MqttViolation:
@@ -97,11 +95,6 @@ def decode_text(raw: bytes) -> str:
     if "\x00" in text:
         raise malformed("a string contains U+0000")
     return text
-
-
-def has_control_characters(text: str) -> bool:
-    """Return whether a text has control characters, which MQTT allows a server to refuse."""
-    return _CONTROL.search(text) is not None
 
 
 def encode_variable(number: int) -> bytes:

@@ -51,7 +51,7 @@ class FrontNeighbours(Protocol):
     """The other fronts."""
 
     async def take_over(self, key: SessionKey, born: int) -> None:
-        """Have older connections of a client closed; return when their messages are stored, within a time limit."""
+        """Close older connections of a client; return when their messages are stored, within a time limit."""
         ...
 
 
@@ -204,7 +204,7 @@ class Front:
             self._by_device[connection.device] = connection
 
     def closing(self, connection: MqttConnection) -> None:
-        """Have a connection aborted when its client does not close it in time."""
+        """Abort a connection whose client does not close it in time."""
         self._closing.add(connection)
 
     async def take_over(self, connection: MqttConnection, key: SessionKey) -> None:
@@ -252,7 +252,7 @@ class Front:
         return self._memory.find(key)
 
     async def remember(self, key: SessionKey, session: MqttSession) -> None:
-        """Have all fronts know of a session."""
+        """Announce a session to all fronts."""
         await self._memory.put(key, session)
 
     def delay_will(self, key: SessionKey, connection: MqttConnection, delay_s: float) -> None:

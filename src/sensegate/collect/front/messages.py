@@ -34,7 +34,7 @@ class Question(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """What the registry says of a client."""
+    """The registry's decision on a client."""
 
     is_known: bool
     """False: it is no device, the broker behind decides."""
@@ -109,7 +109,7 @@ class RefusedOperation(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True):
-    """What a front has met since its last report, and how it stands."""
+    """The counts of a front since its last report, and its current state."""
 
     front: str
     refusals: tuple[RefusedOperation, ...]

@@ -1,4 +1,4 @@
-"""What a connection may do: topics to publish to and to subscribe to, by MQTT topic filters."""
+"""Rights of a connection: topics to publish to and to subscribe to, by MQTT topic filters."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _covers(pattern: list[str], levels: list[str]) -> bool:
 
 
 class Rights(msgspec.Struct, frozen=True, eq=False):
-    """What a device's connection may do."""
+    """The rights of a device's connection."""
 
     publish: TopicMatcher
     subscribe: TopicMatcher

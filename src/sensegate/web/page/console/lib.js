@@ -27,13 +27,14 @@ export class CallError extends Error {
     this.problem = problem;
   }
 }
+// A body is sent as JSON, a text as CSV.
 export async function call(method, path, body, headers = {}) {
-  const sent = { ...headers };
+  const sent = { ...headers }, isText = typeof body === "string";
   if (session.token) sent.Authorization = `Bearer ${session.token}`;
   else if (method === "GET") sent["X-Background"] = "1";
   else sent["X-CSRF-Token"] = session.csrf;
-  if (body !== undefined) sent["Content-Type"] = "application/json";
-  const response = await fetch(path, { method, headers: sent, body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store" });
+  if (body !== undefined) sent["Content-Type"] = isText ? "text/csv" : "application/json";
+  const response = await fetch(path, { method, headers: sent, body: body === undefined || isText ? body : JSON.stringify(body), cache: "no-store" });
   const text = response.status === 204 ? "" : await response.text();
   let answer = {};
   try { answer = text ? JSON.parse(text) : {}; } catch { answer = { detail: text.slice(0, 300) }; }
@@ -107,8 +108,8 @@ export function Time({ value }) {
   const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto" }).format(Math.round(seconds / size), unit);
   return html`<time datetime=${at.toISOString()} title=${at.toLocaleString(language, { hour12: false })}>${relative}</time>`;
 }
-const GOOD = new Set(["active", "up", "released", "joined", "configured", "closed", "approved", "done", "true", "good", "live"]);
-const BAD = new Set(["silent", "disabled", "down", "expelled", "open", "opened", "failed", "revoked", "lost", "unreachable", "critical"]);
+const GOOD = new Set(["active", "up", "released", "joined", "configured", "closed", "done", "good"]);
+const BAD = new Set(["silent", "disabled", "expelled", "open", "failed", "critical"]);
 export function Badge({ value }) {
   const kind = GOOD.has(String(value)) ? "good" : BAD.has(String(value)) ? "bad" : "";
   return value === "" || value === undefined ? html`<span class="quiet">–</span>` : html`<span class=${`badge ${kind}`}>${t(`state.${value}`)}</span>`;

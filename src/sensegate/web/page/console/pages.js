@@ -88,24 +88,15 @@ function Devices() {
     title: t("importDevices"), action: t("check"), consequence: t("importHelp"),
     fields: [{ name: "csv", label: "CSV", rows: 10, required: true, value: "id,division,profile\n" }, { name: "really", label: t("importMode"), options: [["", t("dryRun")], ["yes", t("importNow")]] }],
     submit: async ({ csv, really }) => {
-      const report = await importCsv(csv, !really);
+      const report = await call("POST", `/api/v1/devices/import${really ? "" : "?dry_run=true"}`, csv);
       setStamp(stamp + 1);
-      return html`<p>${t(really ? "imported" : "wouldImport", number(report.created ?? report.rows?.length ?? 0))}</p><div class="scroll" tabindex="0"><table><tbody>${(report.rows || []).map((row, index) => html`<tr key=${index}><td>${row.line ?? index + 1}</td><td>${row.id}</td><td>${row.outcome ?? row.result ?? ""}</td><td>${row.problem ?? row.detail ?? ""}</td></tr>`)}</tbody></table></div>`;
+      return html`<p>${t(really ? "imported" : "wouldImport", number(report.rows.length))}</p>${report.rows.some((row) => row.password) && html`<p>${t("shownOnce")}</p>`}<div class="scroll" tabindex="0"><table><tbody>${report.rows.map((row) => html`<tr key=${row.line}><td>${row.line}</td><td>${row.id}</td><td>${row.outcome}</td><td>${row.password ? html`<span class="secret">${row.password}</span>` : [row.problem, row.remedy].filter(Boolean).join("; ")}</td></tr>`)}</tbody></table></div>`;
     },
   });
   return html`<h1>${t("page.devices")}</h1>${dialog}<section class="card"><${List} key=${stamp} path="/api/v1/devices" columns=${DEVICE_COLUMNS} link=${(row) => device(row.id)} empty=${t("noDevices")}
     filters=${[{ name: "state", options: DEVICE_STATES }, { name: "division" }, { name: "profile" }, { name: "domain" }]}
     actions=${html`<button type="button" onClick=${bulk}>${t("importDevices")}</button><button type="button" class="primary" onClick=${add}>${t("addDevice")}</button>`} /></section>`;
 }
-async function importCsv(text, dryRun) {
-  const { session } = await import("./lib.js");
-  const headers = { "Content-Type": "text/csv", ...(session.token ? { Authorization: `Bearer ${session.token}` } : { "X-CSRF-Token": session.csrf }) };
-  const response = await fetch(`/api/v1/devices/import${dryRun ? "?dry_run=true" : ""}`, { method: "POST", headers, body: text });
-  const answer = await response.json();
-  if (!response.ok) throw Object.assign(new Error(answer.detail || answer.title), { status: response.status });
-  return answer;
-}
-
 const LATEST_COLUMNS = [{ name: "property" }, { name: "channel" }, { name: "value", numeric: true }, { name: "unit" }, { name: "time", time: true }, { name: "quality", badge: true }, { name: "flags" }];
 const SPANS = ["1h", "24h", "3d"];
 
@@ -333,7 +324,7 @@ function Audit() {
   const { data, error, loading, reload } = useLoad(`/api/v1/audit${query({ after, limit: 100 })}`, after ? 0 : 15), head = useLoad("/api/v1/audit/head", 30);
   const rows = data?.rows || [];
   return html`<div class="headline"><h1>${t("page.audit")}</h1><span class="space"></span><a href="/api/v1/audit/export" download>${t("export")}</a></div><${Problem} error=${error} retry=${reload} />
-    ${head.data && html`<p class="quiet">${t("chainHead")} ${String(head.data.hash || head.data.digest || "").slice(0, 16)}…</p>`}
+    ${head.data && html`<p class="quiet">${t("chainHead")} ${head.data.hash.slice(0, 16)}…</p>`}
     <section class="card">${!data && loading ? html`<${Loading} />` : rows.length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${["time", "actor", "action", "target", "detail"].map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>${rows.map((row, index) => html`<tr key=${row.number ?? index}><td><${Time} value=${row.time} /></td><td>${row.actor}</td><td>${row.action}</td><td>${row.target}</td><td>${(row.before || row.after) && html`<details><summary class="quiet">${t("change")}</summary><pre>${JSON.stringify({ before: row.before, after: row.after }, null, 1)}</pre></details>`}</td></tr>`)}</tbody></table></div>` : !error && html`<${Empty} />`}
     <div class="pager">${data?.next && html`<button type="button" onClick=${() => replaceSearch({ after: data.next })}>${t("next")} →</button>`}</div></section>`;
 }

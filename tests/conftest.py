@@ -58,10 +58,13 @@ of the lines that they pass. Untraced they take half the time."""
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the long files first; within them, and among all others, the order stays. What has an engine is `live`."""
+    """Put the long files first; within them, and among all others, the order stays.
+
+    What has an engine, or stands in `live/`, is `live`.
+    """
     here = Path(__file__).parent
     for item in items:
-        if "engine" in getattr(item, "fixturenames", ()):
+        if "engine" in getattr(item, "fixturenames", ()) or here / "live" in item.path.parents:
             item.add_marker("live")
     items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in LONG if here in item.path.parents else True)
     for item in items:

@@ -26,6 +26,7 @@ from sensegate.errors import Conflict, Unavailable
 from sensegate.model import LogMessage
 from tests.conftest import SMALL, eventually
 
+pytestmark = pytest.mark.live
 MEMBERS = 12
 COPIES = 4
 

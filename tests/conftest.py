@@ -79,7 +79,7 @@ def pytest_collection_finish() -> None:
 
 
 async def eventually(
-    true: Callable[[], Awaitable[Any] | Any], timeout_s: float = 10.0, *, every_s: float = 0.02
+    true: Callable[[], Awaitable[Any] | Any], timeout_s: float = 30.0, *, every_s: float = 0.02
 ) -> Any:
     """Return what `true()` gives once it is true; fail after `timeout_s`. Asks again and again: for what has no event.
 

@@ -100,6 +100,9 @@ export function Link({ to, children, ...others }) {
 
 export const device = (id) => `/console/devices/${encodeURIComponent(id)}`;
 export const profile = (name) => `/console/profiles/${name.split("@")[0]}`;
+// The editor of a profile; a text handed over is kept in this tab until a version is made of it.
+export const editorOf = (name, values = {}) => `/console/editor${query({ profile: name, ...values })}`;
+export const draftKey = (name) => `draft:${name}`;
 export const revisionHeader = (row) => ({ "If-Match": `"${row.revision}"` });
 
 // ── small parts ─────────────────────────────────────────────────────────────────────────────────────────
@@ -136,6 +139,16 @@ export function Facts({ rows }) {
 }
 export const Card = ({ title, actions, children }) => html`<section class="card"><div class="head"><h2>${title}</h2><span class="space"></span>${actions}</div>${children}</section>`;
 
+// A field of a form: a text, a number, a choice, or (`checks`) several of some words.
+export function Field({ name, label, help, type = "text", value = "", options, rows, required, hint, min, step }) {
+  if (type === "checks") return html`<fieldset><legend>${label}</legend>${options.map(([word, text]) => html`<label class="check" key=${word}><input type="checkbox" name=${name} value=${word} defaultChecked=${value.includes(word)} /> ${text}</label>`)}${help && html`<small>${help}</small>`}</fieldset>`;
+  if (type === "checkbox") return html`<label class="check"><input type="checkbox" name=${name} defaultChecked=${Boolean(value)} /> ${label}</label>`;
+  return html`<label>${label}
+    ${options ? html`<select name=${name} required=${required}>${options.map((option) => html`<option value=${option[0]} selected=${option[0] === value}>${option[1]}</option>`)}</select>`
+      : rows ? html`<textarea name=${name} rows=${rows} required=${required} spellcheck="false">${value}</textarea>`
+      : html`<input name=${name} type=${type} defaultValue=${value} required=${required} placeholder=${hint || ""} min=${min} step=${type === "number" ? step || "any" : undefined} autocomplete="off" spellcheck="false" />`}${help && html`<small>${help}</small>`}</label>`;
+}
+
 // ── dialogs: a form, or a confirmation that names the consequence ───────────────────────────────────────
 export function Dialog({ title, consequence, fields = [], action, danger, submit, close }) {
   const dialog = useRef(null);
@@ -145,11 +158,15 @@ export function Dialog({ title, consequence, fields = [], action, danger, submit
   useEffect(() => { dialog.current.showModal(); }, []);
   const send = async (event) => {
     event.preventDefault();
-    const form = new FormData(event.target);
+    const form = new FormData(event.target), values = Object.fromEntries(form);
+    for (const field of fields) {
+      if (field.type === "checks") values[field.name] = form.getAll(field.name);
+      if (field.type === "checkbox") values[field.name] = form.has(field.name);
+    }
     setBusy(true);
     setError(null);
     try {
-      const shown = await submit(Object.fromEntries(form));
+      const shown = await submit(values);
       if (shown) setOutcome(shown); else close();
     } catch (why) { setError(why); } finally { setBusy(false); }
   };
@@ -157,10 +174,7 @@ export function Dialog({ title, consequence, fields = [], action, danger, submit
     ${outcome ? html`<div class="outcome">${outcome}</div><div class="buttons"><button type="button" class="primary" onClick=${close}>${t("close")}</button></div>`
       : html`<form onSubmit=${send}>
         ${consequence && html`<p>${consequence}</p>`}
-        ${fields.map((field) => html`<label key=${field.name}>${field.label}
-          ${field.options ? html`<select name=${field.name} required=${field.required}>${field.options.map((option) => html`<option value=${option[0]} selected=${option[0] === field.value}>${option[1]}</option>`)}</select>`
-            : field.rows ? html`<textarea name=${field.name} rows=${field.rows} required=${field.required} spellcheck="false">${field.value || ""}</textarea>`
-            : html`<input name=${field.name} type=${field.type || "text"} value=${field.value || ""} required=${field.required} placeholder=${field.hint || ""} autocomplete="off" spellcheck="false" />`}</label>`)}
+        ${fields.map((field) => html`<${Field} key=${field.name} ...${field} />`)}
         <${Problem} error=${error} />
         <div class="buttons"><button type="button" onClick=${() => dialog.current.close()}>${t("cancel")}</button>
           <button type="submit" class=${danger ? "danger" : "primary"} disabled=${busy}>${action}</button></div></form>`}

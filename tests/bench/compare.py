@@ -1,6 +1,6 @@
 """What a city would pick instead, in one run with ours: the same six-value JSON over MQTT QoS 1 to a subscriber.
 
-Sides, in turns: this gateway with all features to a subscriber of server-sent events, as shipped and flushed to disk
+Sides, one after the other: this gateway with all features to a subscriber of server-sent events, as shipped and flushed to disk
 before each PUBACK; Node-RED (mapping, duplicates in memory); ThingsBoard IoT Gateway (memory); aiomqtt consumers that
 only parse, on asyncio and uvloop. Each peer has a Mosquitto without persistence and a counter as cheap as possible.
 ``SENSEGATE_PEERS`` names the directory that ``python -m tests.bench.peers.setup`` made; what is not there is left out.
@@ -194,23 +194,17 @@ async def bench(rounds: int = ROUNDS, messages: int = MESSAGES) -> dict[str, Any
     """Return messages/s and CPU of each side, medians of the rounds, and the ratios of ours to each."""
     installed = Path(os.environ.get("SENSEGATE_PEERS") or "/nonexistent")
     sides: dict[str, list[Round]] = {}
-    async with contextlib.AsyncExitStack() as stack:
-        opened = [
-            await stack.enter_async_context(ours("sensegate", "process")),
-            await stack.enter_async_context(ours("sensegate_power", "power")),
-            await stack.enter_async_context(bare("aiomqtt_asyncio", "asyncio")),
-            await stack.enter_async_context(bare("aiomqtt_uvloop", "uvloop")),
-        ]
-        if (installed / "node-red").is_dir():
-            opened.append(await stack.enter_async_context(with_node_red(installed)))
-        if (installed / "thingsboard").is_dir():
-            opened.append(await stack.enter_async_context(with_thingsboard(installed)))
-        for side in opened:
+    opened = [ours("sensegate", "process"), ours("sensegate_power", "power")]
+    opened += [bare("aiomqtt_asyncio", "asyncio"), bare("aiomqtt_uvloop", "uvloop")]
+    if (installed / "node-red").is_dir():
+        opened.append(with_node_red(installed))
+    if (installed / "thingsboard").is_dir():
+        opened.append(with_thingsboard(installed))
+    for opening in opened:  # one at a time: ThingsBoard's gateway uses a core's share even when idle
+        async with opening as side:
             await side.run(0, WARM)
-        for number in range(1, rounds + 1):
-            for side in opened:
-                count = min(messages, side.messages)
-                sides.setdefault(side.name, []).append(await side.run(number, count))
+            count = min(messages, side.messages)
+            sides[side.name] = [await side.run(number, count) for number in range(1, rounds + 1)]
     rates = {name: rig.median([run.rate for run in runs]) for name, runs in sides.items()}
     figures = {
         name: {

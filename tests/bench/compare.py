@@ -1,9 +1,10 @@
 """What a city would pick instead, in one run with ours: the same six-value JSON over MQTT QoS 1 to a subscriber.
 
-Sides, one after the other: this gateway with all features to a subscriber of server-sent events, as shipped and flushed to disk
-before each PUBACK; Node-RED (mapping, duplicates in memory); ThingsBoard IoT Gateway (memory); aiomqtt consumers that
-only parse, on asyncio and uvloop. Each peer has a Mosquitto without persistence and a counter as cheap as possible.
-``SENSEGATE_PEERS`` names the directory that ``python -m tests.bench.peers.setup`` made; what is not there is left out.
+Sides, one after the other: this gateway with all features to a subscriber of server-sent events, as shipped and
+flushed to disk before each PUBACK; Node-RED (mapping, duplicates in memory); ThingsBoard IoT Gateway (memory); aiomqtt
+consumers that only parse, on asyncio and uvloop. Each peer has a Mosquitto without persistence and a
+counter as cheap as possible. ``SENSEGATE_PEERS`` names the directory that ``python -m tests.bench.peers.setup`` made;
+what is not there is left out.
 """
 
 from __future__ import annotations

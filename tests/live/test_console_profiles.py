@@ -90,9 +90,8 @@ async def test_the_inbox_is_emptied(node: Site, browser: Any) -> None:
         await operator.click("修改物模型")
         text = page.locator("#profileText")
         await page.wait_for_selector(".stages pre:has-text('quarantined')")
-        await text.fill(
-            (await text.input_value()).replace("version: 2", "version: 3").replace("field: t,", "fields: [t, tmp],")
-        )
+        written = (await text.input_value()).replace("fields: [t, temp],", "field: t,")
+        await text.fill(written.replace("field: t,", "fields: [t, temp, tmp],"))
         await page.wait_for_selector(".stages pre:has-text('21')")
         for step in ("保存草稿", "比对", "提交", "发布"):
             await page.click(f".steps button:has-text('{step}'):not([disabled])")

@@ -107,7 +107,7 @@ class LedgerAccess:
         return place[0] if place else city_of(node)
 
     def _place(self, name: str, recorded: tuple[str, str]) -> tuple[str, str] | None:
-        return (self.places(name) if name else None) or (recorded if recorded[0] else None)
+        return (self._places(name) if name else None) or (recorded if recorded[0] else None)
 
 
 def tally(parts: Iterable[tuple[str, Ledger]], access: LedgerAccess, by: str) -> tuple[dict[str, Counts], Counts]:

@@ -135,7 +135,7 @@ async def test_a_silent_device_raises_an_alarm(pair: tuple[Site, Site], browser:
         async def is_closed() -> bool:
             # Between two looks of the engine the device speaks often enough.
             assert (await node.push(device, reading(20.5))).status == 202
-            return await page.locator(f"{row} .badge:has-text('closed')").count() > 0
+            return bool(await page.locator(f"{row} .badge:has-text('closed')").count())
 
         await eventually(is_closed, 30, every_s=0.5)
         assert operator.faults == []

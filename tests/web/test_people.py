@@ -236,7 +236,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
 async def test_signing_in_by_a_provider(door: Door) -> None:
     """PKCE, state, nonce; the claims' rule gives role and scope; the session is a cookie like any other."""
     status, _, response = await door.sign_in()
-    assert (status, response.headers["Location"]) == (303, "/")
+    assert (status, response.headers["Location"]) == (303, "/console/")
     cookie = {"Cookie": f"sensegate={response.cookies['sensegate'].value}"}
     _, me, _ = await door.gateway.ask("GET", "/api/v1/me", headers=cookie, expect=200)
     assert (me["id"], me["name"], me["role"], me["scope"]) == ("person:oidc:u-1", "li.wei", "city_operator", "4401")

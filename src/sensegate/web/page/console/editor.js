@@ -70,17 +70,19 @@ export function Editor({ me }) {
   const errors = (lint.data?.findings || []).filter((finding) => finding.severity === "error").length;
   const at = stored ? `/versions/${stored.version}` : "";
   const canary = life.data?.canary;
+  const next = !stored || stored.state === "draft" && compared === null ? (stored ? "compare" : "save") : stored.state === "draft" ? "propose" : stored.state === "proposed" ? (canary ? "release" : "canary") : "redecode";
+  const kind = (name) => (name === next ? "primary" : "");
   if (text === null) return html`<h1>${t("editorOf", name)}</h1><${Problem} error=${error} /><${Loading} />`;
   return html`${dialog}<div class="headline"><h1>${t("editorOf", lint.data?.profile || name || t("newProfile"))}</h1>
       ${lint.data?.version > 0 && html`<span class="badge">v${lint.data.version}</span>`}${stored && html`<${Badge} value=${stored.state} />`}<span class="space"></span>
       ${name && html`<${Link} to=${profile(name)}>${t("allVersions")}<//>`}</div>
     <ol class="steps">
-      <li><button type="button" onClick=${save} disabled=${!lint.data?.profile || errors > 0 || (stored && stored.state !== "draft")}>${t("saveDraft")}</button></li>
-      <li><button type="button" onClick=${compare} disabled=${!facts.data || errors > 0}>${t("compareRecorded")}</button></li>
-      <li><button type="button" disabled=${stored?.state !== "draft"} onClick=${() => step(t("propose"), t("proposeHelp"), `${at}/propose`, {}, [note])}>${t("propose")}</button></li>
-      <li><button type="button" disabled=${stored?.state !== "proposed" || Boolean(canary)} onClick=${() => step(t("canary"), t("canaryHelp"), `${at}/canary`, { target: me.scope }, [{ name: "devices", label: t("canaryDevices"), value: values.device || "" }, { name: "share", label: t("canaryShare"), value: "0.1" }, note])}>${t("canary")}</button></li>
-      <li><button type="button" disabled=${stored?.state !== "proposed"} onClick=${() => step(t("release"), t("releaseHelp"), `${at}/release`, { target: me.scope }, [note])}>${t("release")}</button></li>
-      <li><button type="button" disabled=${!(stored?.in_force || []).length} onClick=${() => step(t("redecode"), t("redecodeHelp"), "/redecode?since=24h", { selection: "both" }, [note])}>${t("redecode")}</button></li>
+      <li><button type="button" class=${kind("save")} onClick=${save} disabled=${!lint.data?.profile || errors > 0 || (stored && stored.state !== "draft")}>${t("saveDraft")}</button></li>
+      <li><button type="button" class=${kind("compare")} onClick=${compare} disabled=${!facts.data || errors > 0}>${t("compareRecorded")}</button></li>
+      <li><button type="button" class=${kind("propose")} disabled=${stored?.state !== "draft"} onClick=${() => step(t("propose"), t("proposeHelp"), `${at}/propose`, {}, [note])}>${t("propose")}</button></li>
+      <li><button type="button" class=${kind("canary")} disabled=${stored?.state !== "proposed" || Boolean(canary)} onClick=${() => step(t("canary"), t("canaryHelp"), `${at}/canary`, { target: me.scope }, [{ name: "devices", label: t("canaryDevices"), value: values.device || "" }, { name: "share", label: t("canaryShare"), value: "0.1" }, note])}>${t("canary")}</button></li>
+      <li><button type="button" class=${kind("release")} disabled=${stored?.state !== "proposed"} onClick=${() => step(t("release"), t("releaseHelp"), `${at}/release`, { target: me.scope }, [note])}>${t("release")}</button></li>
+      <li><button type="button" class=${kind("redecode")} disabled=${!(stored?.in_force || []).length} onClick=${() => step(t("redecode"), t("redecodeHelp"), "/redecode?since=24h", { selection: "both" }, [note])}>${t("redecode")}</button></li>
     </ol>
     ${notice && html`<p class="notice" role="status">${notice}</p>`}<${Problem} error=${error} />
     <div class="workbench">

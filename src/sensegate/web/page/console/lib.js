@@ -25,6 +25,13 @@ export const number = (value, digits = 2) =>
 // ── calls ───────────────────────────────────────────────────────────────────────────────────────────────
 export const session = { token: sessionStorage.getItem("token") || "", csrf: "", me: null };
 
+// Whether the last call reached the gateway; the frame shows it over every page.
+function setAway(isAway) {
+  if (session.isAway === isAway) return;
+  session.isAway = isAway;
+  dispatchEvent(new Event("moved"));
+}
+
 export class CallError extends Error {
   constructor(status, problem) {
     super(problem.detail || problem.title || String(status));
@@ -39,7 +46,14 @@ export async function call(method, path, body, headers = {}) {
   else if (method === "GET") sent["X-Background"] = "1";
   else sent["X-CSRF-Token"] = session.csrf;
   if (body !== undefined) sent["Content-Type"] = isText ? "text/csv" : "application/json";
-  const response = await fetch(path, { method, headers: sent, body: body === undefined || isText ? body : JSON.stringify(body), cache: "no-store" });
+  let response;
+  try {
+    response = await fetch(path, { method, headers: sent, body: body === undefined || isText ? body : JSON.stringify(body), cache: "no-store" });
+  } catch (why) {
+    setAway(true);
+    throw why;
+  }
+  setAway(false);
   const text = response.status === 204 ? "" : await response.text();
   let answer = {};
   try { answer = text ? JSON.parse(text) : {}; } catch { answer = { detail: text.slice(0, 300) }; }
@@ -80,13 +94,20 @@ export function useLoad(path, interval_s = 0) {
 }
 
 // ── address: the URL is the state ───────────────────────────────────────────────────────────────────────
+// The scope that is looked at: a division below that of the caller; it stands in the address and goes along with links.
+export const scopeNow = () => new URLSearchParams(location.search).get("scope") || "";
+function withScope(path) {
+  const scope = scopeNow();
+  return !scope || /[?&]scope=/.test(path) || !path.startsWith("/console") ? path : `${path}${path.includes("?") ? "&" : "?"}scope=${scope}`;
+}
 export function go(path) {
-  history.pushState({}, "", path);
-  dispatchEvent(new PopStateEvent("popstate"));
+  history.pushState({}, "", withScope(path));
+  dispatchEvent(new Event("moved"));
+  scrollTo(0, 0);
 }
 export function replaceSearch(values) {
-  history.replaceState(history.state, "", `${location.pathname}${query(values)}`);
-  dispatchEvent(new PopStateEvent("popstate"));
+  history.replaceState(history.state, "", `${location.pathname}${query({ ...values, scope: values.scope ?? scopeNow() })}`);
+  dispatchEvent(new Event("moved"));
 }
 export const searchValues = () => Object.fromEntries(new URLSearchParams(location.search));
 export function Link({ to, children, ...others }) {
@@ -95,7 +116,7 @@ export function Link({ to, children, ...others }) {
     event.preventDefault();
     go(to);
   };
-  return html`<a href=${to} onClick=${follow} ...${others}>${children}</a>`;
+  return html`<a href=${withScope(to)} onClick=${follow} ...${others}>${children}</a>`;
 }
 
 export const device = (id) => `/console/devices/${encodeURIComponent(id)}`;
@@ -187,11 +208,12 @@ export function useDialog() {
 }
 
 // ── lists: search, filters, order, pages by key; all of it in the URL ──────────────────────────────────
-export function List({ path, columns, filters = [], link, actions, empty, defaults = {}, interval_s = 10, search = true, sortable = true }) {
+export function List({ path, columns, filters = [], link, actions, empty, defaults = {}, interval_s = 10, search = true, sortable = true, scoped = "" }) {
   const values = { ...defaults, ...searchValues() };
   const [hidden, setHidden] = useState(() => new Set(JSON.parse(localStorage.getItem(`columns:${path}`) || "[]")));
   const separator = path.includes("?") ? "&" : "?";
-  const wanted = query({ limit: 50, ...values, trail: "" });
+  const scope = scopeNow(), byScope = scoped && scope ? { [scoped]: values[scoped] || scope } : {};
+  const wanted = query({ limit: 50, ...values, ...byScope, trail: "", scope: "" });
   const { data, error, loading, reload } = useLoad(path + (wanted ? separator + wanted.slice(1) : ""), interval_s);
   const set = (changes) => replaceSearch({ ...values, after: "", trail: "", ...changes });
   const trail = values.trail ? values.trail.split("|") : [];
@@ -207,21 +229,20 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
   return html`
     <div class="tools">
       ${search && html`<input id="find" type="search" placeholder=${t("find")} aria-label=${t("find")} value=${values.q || ""} onInput=${debounced((event) => set({ q: event.target.value }))} />`}
-      ${filters.map((filter) => html`<label class="filter" key=${filter.name}>${t(filter.label || `column.${filter.name}`)}
-        ${filter.options ? html`<select value=${values[filter.name] || ""} onChange=${(event) => set({ [filter.name]: event.target.value })}>
-          <option value="">${t("any")}</option>${filter.options.map((option) => html`<option value=${option} selected=${values[filter.name] === option}>${t(`state.${option}`)}</option>`)}</select>`
-          : html`<input value=${values[filter.name] || ""} onChange=${(event) => set({ [filter.name]: event.target.value.trim() })} />`}</label>`)}
+      ${filters.map((filter) => html`<${filter.options ? "span" : "label"} class="filter" key=${filter.name}>${t(filter.label || `column.${filter.name}`)}
+        ${filter.options ? html`<${Choice} filter=${filter} value=${values[filter.name] || ""} set=${set} />`
+          : html`<input value=${values[filter.name] || ""} title=${t("filterHelp")} onChange=${(event) => set({ [filter.name]: event.target.value.trim() })} />`}<//>`)}
       <span class="space"></span>
       <details class="menu"><summary>${t("columns")}</summary><div>${columns.map((column) => html`<label key=${column.name}><input type="checkbox" checked=${!hidden.has(column.name)} onChange=${() => toggle(column.name)} /> ${t(`column.${column.name}`)}</label>`)}</div></details>
-      <button type="button" onClick=${() => saveCsv(rows, shownColumns)} disabled=${!rows.length}>CSV</button>
+      <button type="button" onClick=${async () => saveCsv(await everyRow(path + separator + wanted.slice(1)), shownColumns)} disabled=${!rows.length}>CSV</button>
       ${actions}
     </div>
     <${Problem} error=${error} retry=${reload} />
     ${!data && loading ? html`<${Loading} />` : rows.length === 0 && !error ? html`<${Empty} text=${empty} />` : html`
-    <div class="scroll" tabindex="0"><table><thead><tr>${shownColumns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}
+    <div class="scroll" tabindex="0"><table class="list"><thead><tr>${shownColumns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}
         aria-sort=${values.sort === column.name ? "ascending" : values.sort === `-${column.name}` ? "descending" : "none"}>
         ${sortable && column.sort !== false ? html`<button type="button" class="plain" onClick=${() => order(column.name)}>${t(`column.${column.name}`)}${values.sort === column.name ? " ▲" : values.sort === `-${column.name}` ? " ▼" : ""}</button>` : t(`column.${column.name}`)}</th>`)}</tr></thead>
-      <tbody>${rows.map((row, index) => html`<tr key=${row.id || row.name || index}>${shownColumns.map((column, place) => html`<td key=${column.name} class=${column.numeric ? "number" : ""}>
+      <tbody>${rows.map((row, index) => html`<tr key=${row.id || row.name || index}>${shownColumns.map((column, place) => html`<td key=${column.name} class=${column.name === "actions" ? "actions" : column.numeric ? "number" : ""} data-label=${t(`column.${column.name}`)}>
         ${place === 0 && link ? html`<${Link} to=${link(row)}>${cell(column, row)}<//>` : cell(column, row)}</td>`)}</tr>`)}</tbody></table></div>`}
     <div class="pager">
       ${trail.length > 0 && html`<button type="button" onClick=${() => set({ after: trail.at(-1) === "^" ? "" : trail.at(-1), trail: trail.slice(0, -1).join("|") })}>← ${t("previous")}</button>`}
@@ -239,6 +260,28 @@ function cell(column, row) {
   if (typeof value === "number") return number(value, column.digits ?? 3);
   if (typeof value === "boolean") return value ? t("yes") : "";
   return Array.isArray(value) ? value.join(", ") : value || (value === 0 ? 0 : "–");
+}
+// Several words of one filter: any of those chosen, or with "not" none of them.
+function Choice({ filter, value, set }) {
+  const chosen = new Set(value.split(",").filter(Boolean));
+  const change = (next) => set({ [filter.name]: next.size && next.size < filter.options.length ? filter.options.filter((option) => next.has(option)).join(",") : "" });
+  const toggle = (option) => { const next = new Set(chosen); if (!next.delete(option)) next.add(option); change(next); };
+  const word = (option) => t(`${filter.word || "state"}.${option}`);
+  return html`<details class="menu choice"><summary>${chosen.size ? [...chosen].map(word).join(` ${t("or")} `) : t("any")}</summary><div>
+    ${filter.options.map((option) => html`<label key=${option}><input type="checkbox" name=${filter.name} value=${option} checked=${chosen.has(option)} onChange=${() => toggle(option)} /> ${word(option)}</label>`)}
+    ${chosen.size > 0 && html`<button type="button" onClick=${() => change(new Set(filter.options.filter((option) => !chosen.has(option))))}>${t("notThese")}</button>`}</div></details>`;
+}
+const CSV_ROWS_MAX = 100_000;
+async function everyRow(path) {
+  const rows = [];
+  const base = path.replace(/([?&])(limit|after)=[^&]*&?/g, "$1").replace(/[?&]$/, "");
+  let after = "";
+  do {
+    const page = await call("GET", `${base}${base.includes("?") ? "&" : "?"}limit=1000${after ? `&after=${encodeURIComponent(after)}` : ""}`);
+    rows.push(...page.rows);
+    after = page.next;
+  } while (after && rows.length < CSV_ROWS_MAX);
+  return rows;
 }
 let debounceTimer = 0;
 function debounced(action) {

@@ -67,12 +67,13 @@ export function Feed({ name, me }) {
 const percent = (value) => (value === null || value === undefined ? "–" : `${number(value * 100, 1)} %`);
 function MissingText({ text }) {
   const [field, rest] = [text.slice(0, text.indexOf(":")), text.slice(text.indexOf(":") + 1)];
-  return html`<strong>${t(`entry.${field}`)}</strong>${language === "en" ? rest : ` ${t("toBeWritten")}`}`;
+  return html`<strong>${t(`entry.${field}`)}</strong>${language === "en" ? rest : `：${t("toBeWritten")}`}`;
 }
 function SampleTable({ rows }) {
   const columns = [...new Set(rows.flatMap((row) => Object.keys(row)))].filter((name) => rows.some((row) => row[name] !== null && row[name] !== "" && !["cursor", "id"].includes(name)));
-  return html`<div class="scroll" tabindex="0"><table><thead><tr>${columns.map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>${rows.map((row, index) => html`<tr key=${index}>${columns.map((name) => html`<td key=${name}>${typeof row[name] === "object" ? JSON.stringify(row[name]) : String(row[name] ?? "–")}</td>`)}</tr>`)}</tbody></table></div>`;
+  return html`<div class="scroll" tabindex="0"><table><thead><tr>${columns.map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>${rows.map((row, index) => html`<tr key=${index}>${columns.map((name) => html`<td key=${name}>${typeof row[name] === "object" ? JSON.stringify(row[name]) : sampleText(name, row[name])}</td>`)}</tr>`)}</tbody></table></div>`;
 }
+const sampleText = (name, value) => (value === null || value === undefined ? "–" : ["time", "received"].includes(name) && instant(value) ? instant(value).toLocaleString(language, { hour12: false }) : String(value));
 function EntryForm({ facts, path, done }) {
   const [error, setError] = useState(null);
   const missing = new Set(facts.missing.map((text) => text.split(":")[0]));

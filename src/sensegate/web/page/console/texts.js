@@ -1,11 +1,11 @@
 // Texts of the console in English and in Chinese (by the terms of the Guangdong opinion on digital government and of GB/T 2260, GB/T 35273).
 const en = {
   welcome: "Sensing gateway", signIn: "Sign in", name: "Name", password: "Password", newPassword: "New password (first sign-in, or expired)", provider: "Single sign-on",
-  token: "Token", tokenHelp: "The first token is in admin.token in the gateway's directory. It is kept in this tab only.", enter: "Enter", signOut: "Sign out", navigation: "Pages",
+  token: "Token", tokenHelp: "The first token is in admin.token in the gateway's directory. It is kept in this tab only.", tokenNeedsScript: "Signing in with a token needs JavaScript; the same data is at /openapi.json.", enter: "Enter", signOut: "Sign out", navigation: "Pages",
   loading: "Loading …", retry: "Try again", away: "The gateway is away", awayHelp: "It is asked again by itself; what you see is its last answer.", nothing: "Nothing here.", next: "Next", previous: "Previous",
   find: "Find", any: "any", columns: "Columns", total: "{0} in all", rowsShown: "{0} rows", yes: "yes", add: "Add", cancel: "Cancel", close: "Close", check: "Go on", export: "Export", change: "Change", feed: "Feed",
-  youSee: "You see: {0}", "theme.system": "Theme: system", "theme.light": "Theme: light", "theme.dark": "Theme: dark",
-  ledgerPage: "Ledger", sharingDesk: "Catalogue and applications", docs: "HTTP interface",
+  youSee: "You see: {0}", scopeBelow: "Scope below", wholeScope: "all of it", or: "or", notThese: "Not these", filterHelp: "Several: separated by commas; ! before one: not this one", quarantinedNow: "{0} messages went into quarantine in 24 hours", toDecide: "{0} applications wait for a decision", "theme.system": "Theme: system", "theme.light": "Theme: light", "theme.dark": "Theme: dark",
+  ledgerPage: "Ledger", docs: "HTTP interface",
   "group.now": "Now", "group.sharing": "Sharing", "group.operations": "Operations", "group.administration": "Administration", "group.more": "More",
   "page.overview": "Overview", "page.devices": "Devices", "page.records": "Data", "page.quarantine": "Quarantine", "page.profiles": "Profiles", "page.feeds": "Feeds", "page.subscribers": "Subscribers", "page.quality": "Quality",
   "page.nodes": "Nodes", "page.moves": "Moves of devices", "page.tasks": "Tasks", "page.modes": "Emergency modes", "page.people": "People", "page.tokens": "Tokens", "page.audit": "Audit", "page.system": "System", "page.alarms": "Alarms", "page.catalogue": "Catalogue", "page.applications": "Applications", "page.grants": "Grants", "page.bundles": "Bundles",
@@ -32,11 +32,11 @@ const en = {
 };
 const zh = {
   welcome: "感知网关", signIn: "登录", name: "用户名", password: "密码", newPassword: "新密码（首次登录或已过期时）", provider: "统一身份认证",
-  token: "令牌", tokenHelp: "首个令牌在网关目录的 admin.token 中。令牌只保存在本标签页。", enter: "进入", signOut: "退出登录", navigation: "页面",
+  token: "令牌", tokenHelp: "首个令牌在网关目录的 admin.token 中。令牌只保存在本标签页。", tokenNeedsScript: "使用令牌登录需要 JavaScript；同样的数据见 /openapi.json。", enter: "进入", signOut: "退出登录", navigation: "页面",
   loading: "正在加载…", retry: "重试", away: "无法连接网关", awayHelp: "系统会自动重试；当前显示的是上一次的结果。", nothing: "暂无内容。", next: "下一页", previous: "上一页",
   find: "查找", any: "全部", columns: "列", total: "共 {0} 条", rowsShown: "{0} 行", yes: "是", add: "添加", cancel: "取消", close: "关闭", check: "继续", export: "导出", change: "变更", feed: "数据流",
-  youSee: "可见范围：{0}", "theme.system": "外观：跟随系统", "theme.light": "外观：浅色", "theme.dark": "外观：深色",
-  ledgerPage: "数据账本", sharingDesk: "共享目录与申请", docs: "接口文档",
+  youSee: "可见范围：{0}", scopeBelow: "下级范围", wholeScope: "全部下级", or: "或", notThese: "排除这些", filterHelp: "多项以逗号分隔；前加 ! 表示排除", quarantinedNow: "近 24 小时有 {0} 条消息进入隔离区", toDecide: "{0} 件申请待答复", "theme.system": "外观：跟随系统", "theme.light": "外观：浅色", "theme.dark": "外观：深色",
+  ledgerPage: "数据账本", docs: "接口文档",
   "group.now": "当前", "group.sharing": "共享", "group.operations": "运行", "group.administration": "管理", "group.more": "更多",
   "page.overview": "总览", "page.devices": "感知设备", "page.records": "感知数据", "page.quarantine": "隔离区", "page.profiles": "物模型", "page.feeds": "数据流", "page.subscribers": "订阅方", "page.quality": "数据质量",
   "page.nodes": "节点", "page.moves": "设备迁移", "page.tasks": "任务", "page.modes": "应急模式", "page.people": "人员", "page.tokens": "令牌", "page.audit": "审计", "page.system": "系统", "page.alarms": "告警", "page.catalogue": "共享目录", "page.applications": "共享申请", "page.grants": "授权", "page.bundles": "共享包",

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.share import json_records
+from sensegate.share import json_records, records
 from sensegate.share.records import RowSlice
 from sensegate_client import ClientError, Columns
 from tests.share.made import make_batch

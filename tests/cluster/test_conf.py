@@ -45,7 +45,7 @@ def test_a_configuration_for_each_server(tmp_path: Path) -> None:
         conf = tmp_path / "servers" / server["name"] / "nats-server.conf"
         (tmp_path / "stores" / server["name"]).mkdir(parents=True)
         environment = {**os.environ, KEY_VARIABLE: "0123456789abcdef0123456789abcdef"}
-        command = [process.binary(), "-t", "-c", conf]
+        command = [process.binary(), "-t", "-c", str(conf)]
         checked = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert checked.returncode == 0, checked.stderr
         written = conf.read_text()

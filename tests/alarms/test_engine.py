@@ -51,17 +51,27 @@ class Gateway:
         self.trail = MemoryTrail()
         self.of_profiles = list(rules)
         self.lag: int | None = 0
+        self.refused: int | None = 0
+        self.store_problems = 0
+        self.totals: dict[str, int] = {}
+        self.free = 0.5
         self.quality: list[QualityRow] = []
         self.devices = Devices(MemoryBucket(), self.trail, self.clock)
 
     def probes(self) -> GatewayProbes:
-        """Return probes of a gateway in good health, but for its lag."""
+        """Return probes of a gateway in good health, but for what a test sets."""
 
-        async def refused() -> int:
-            return 0
+        async def refused() -> int | None:
+            return self.refused
 
         return GatewayProbes(
-            self.clock, Path("/"), totals=dict, lag=lambda: self.lag, refused=refused, store_problems=lambda: 0
+            self.clock,
+            Path("/"),
+            totals=lambda: self.totals,
+            lag=lambda: self.lag,
+            refused=refused,
+            store_problems=lambda: self.store_problems,
+            free=lambda _directory: self.free,
         )
 
     async def commit(self, value: float | str, *, device: int = 0, name: str = "pm2_5") -> None:

@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.live, pytest.mark.slow]
 SHORT: dict[str, dict[str, Any]] = {
     "drain": {"messages": 1_000, "devices": 40, "rounds": 1},
     "live": {"messages": 1_000, "devices": 40, "hubs": 4, "rounds": 1},
+    "compare": {"messages": 1_000, "rounds": 1},
     "latency": {"messages": 600, "devices": 40, "hubs": 4, "seconds": 0.5, "idle": 5, "idle_rate": 20},
     "scale": {"messages": 600, "few": 20, "many": 200, "rounds": 1},
     "memory": {"registered": 400, "active": 100, "readings": 10},

@@ -14,7 +14,7 @@ from sensegate.alarms.records import AlarmState
 from sensegate.alarms.rules import AlarmKind, AlarmRule
 from sensegate.clock import HOUR_US
 from sensegate.model import Device, QualityRow
-from tests.alarms.test_engine import OPERATOR, Gateway, Process, process
+from tests.alarms.made import OPERATOR, Gateway, Process, process
 
 Act = Callable[[Gateway], Awaitable[None]]
 

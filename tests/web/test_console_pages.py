@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sensegate.web.console import LISTS, language_of, read_texts
+from tests.web.accounts import PASSWORD, account
 from tests.web.serving import Gateway
-from tests.web.test_people import PASSWORD, account
 
 MARK = "<script>alert(1)</script>"
 

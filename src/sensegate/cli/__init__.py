@@ -23,6 +23,7 @@ from sensegate.cli import (
     doctor,
     feeds,
     grants,
+    init,
     ledger,
     log,
     modes,
@@ -36,6 +37,7 @@ from sensegate.cli import (
     tasks,
     tls,
     tokens,
+    top,
     uplink,
     webhooks,
 )
@@ -54,6 +56,7 @@ app = typer.Typer(
 GETTING_STARTED, OPERATION = "Getting started", "Operation"
 REGISTRIES, SHARING = "Devices, nodes, people", "Sharing"
 app.command(rich_help_panel=GETTING_STARTED)(running.demo)
+app.command(rich_help_panel=GETTING_STARTED)(init.init)
 app.command(rich_help_panel=GETTING_STARTED)(running.run)
 app.command(rich_help_panel=GETTING_STARTED)(profiles.check)
 app.command(rich_help_panel=GETTING_STARTED)(profiles.explain)
@@ -78,6 +81,7 @@ app.add_typer(applications.app, name="application", cls=CommandGroup, rich_help_
 app.add_typer(bundles.app, name="bundle", cls=CommandGroup, rich_help_panel=SHARING)
 app.add_typer(grants.app, name="grant", cls=CommandGroup, rich_help_panel=SHARING)
 app.add_typer(grants.statements, name="statement", cls=CommandGroup, rich_help_panel=SHARING)
+app.command(rich_help_panel=OPERATION)(top.top)
 app.command(rich_help_panel=OPERATION)(doctor.doctor)
 app.command(rich_help_panel=OPERATION)(backup.backup)
 app.command(rich_help_panel=OPERATION)(backup.restore)

@@ -22,6 +22,7 @@ from sensegate.bus.free_ports import free_port
 from sensegate.cli import app, top
 from sensegate.config import load
 from sensegate.errors import ConfigError
+from sensegate.web.client import GatewayClient
 from tests.conftest import eventually
 from tests.live.site import PLAIN
 
@@ -160,7 +161,7 @@ async def test_top_prints_lines_into_a_pipe(gateway: tuple[str, dict[str, Any]])
 async def test_top_draws_the_overview(gateway: tuple[str, dict[str, Any]]) -> None:
     """The drawing holds the flow, the nodes and the needs, and fits 80 columns."""
     url, _ = gateway
-    async with top.GatewayClient(url) as remote:
+    async with GatewayClient(url) as remote:
         overview = await top.read_overview(remote)
     screen = Console(width=80, record=True, file=io.StringIO())
     screen.print(top.drawn(overview, dt.datetime(2026, 12, 1, tzinfo=dt.UTC), away="refused"))

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sensegate.cli import (
+    alarm_channels,
     alarms,
     applications,
     audit,
@@ -68,6 +69,7 @@ app.add_typer(profiles.app, name="profile", cls=CommandGroup, rich_help_panel=RE
 app.add_typer(devices.app, name="device", cls=CommandGroup, rich_help_panel=REGISTRIES)
 app.add_typer(tasks.app, name="task", cls=CommandGroup, rich_help_panel=REGISTRIES)
 app.add_typer(corrections.app, name="correction", cls=CommandGroup, rich_help_panel=OPERATION)
+alarms.app.add_typer(alarm_channels.app)
 app.add_typer(alarms.app, name="alarm", cls=CommandGroup, rich_help_panel=OPERATION)
 nodes.app.add_typer(uplink.app)
 app.add_typer(nodes.app, name="node", cls=CommandGroup, rich_help_panel=REGISTRIES)

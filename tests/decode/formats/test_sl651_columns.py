@@ -16,6 +16,7 @@ from sensegate.decode.formats.sl651_columns import FORMS_MAX, Sl651Columns
 from sensegate.decode.frame import FormatContext
 from sensegate.errors import ProfileError
 from sensegate.frames import sl651
+from sensegate.frames.checks import crc_modbus
 from sensegate.model import Message
 from tests.decode.decoding import same
 from tests.decode.formats.flat_values import flat, same_values, tree_of
@@ -126,7 +127,7 @@ def test_stations_of_the_library_are_decoded_by_columns() -> None:
                 frame = bytearray(message.payload)
                 if frame.startswith(sl651.MARK) and len(frame) > 40:
                     frame[r.randrange(24, len(frame) - 3)] ^= r.choice([0, 0, 1, 8])
-                    frame[-2:] = sl651.crc_modbus(bytes(frame[:-2])).to_bytes(2)
+                    frame[-2:] = crc_modbus(bytes(frame[:-2])).to_bytes(2)
                 batch.append(Message(message.topic, bytes(frame), message.received, 0))
             devices = NamedDevices(example.devices, profile.id, gateway=example.gateway)
             decoder = Decoder(library, devices, IngestConfig(rate_per_device_s=1e9))

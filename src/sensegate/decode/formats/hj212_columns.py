@@ -220,17 +220,18 @@ class Hj212Columns:
         time = next((place for key, place in members if key == "DataTime"), -1)
         odd = [word for key, word in ((b"QN", "qn"), (b"Flag", "flag")) if key not in head_names]
         texts: list[tuple[Path, int]] = [((key.decode().lower(),), places[key]) for key in (b"ST", b"CN", b"MN")]
-        constants: list[tuple[Path, Any]] = [((key,), "") for (key,), place in texts if place < 0]  # type: ignore[misc]
+        constants: list[tuple[Path, Any]] = [(pointer, "") for pointer, place in texts if place < 0]
         texts = [(pointer, place) for pointer, place in texts if place >= 0]
         texts += [(("content", key), place) for key, place in members]
         constants += [(("packets",), 1), (("packet",), 1), (("crc",), self._convention)]
         constants += [(("odd", number), word) for number, word in enumerate(odd)]
         sample_times: list[tuple[Path, int]] = []
-        for number, (code, kind, key, _) in enumerate(factors):
-            pointer: Path = ("values", number)
-            name = f"{code}-{period}-{kind}" if period else key
-            constants += [((*pointer, word), text) for word, text in (("name", name), ("code", code), ("kind", kind))]
-            qualifier = qualifiers.get(code, {})
+        for number, (factor, of_value, whole, _) in enumerate(factors):
+            pointer = ("values", number)
+            name = f"{factor}-{period}-{of_value}" if period else whole
+            named = (("name", name), ("code", factor), ("kind", of_value))
+            constants += [((*pointer, word), text) for word, text in named]
+            qualifier = qualifiers.get(factor, {})
             if "flag" not in qualifier:
                 constants.append(((*pointer, "flag"), None))
             texts += [((*pointer, word), qualifier[word]) for word in ("flag", "eflag") if word in qualifier]

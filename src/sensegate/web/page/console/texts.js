@@ -3,7 +3,7 @@ const en = {
   welcome: "Sensing gateway", signIn: "Sign in", name: "Name", password: "Password", newPassword: "New password (first sign-in, or expired)", provider: "Single sign-on",
   token: "Token", tokenHelp: "The first token is in admin.token in the gateway's directory. It is kept in this tab only.", tokenNeedsScript: "Signing in with a token needs JavaScript; the same data is at /openapi.json.", enter: "Enter", signOut: "Sign out", navigation: "Pages",
   loading: "Loading …", retry: "Try again", away: "The gateway is away", awayHelp: "It is asked again by itself; what you see is its last answer.", nothing: "Nothing here.", next: "Next", previous: "Previous",
-  find: "Find", any: "any", columns: "Columns", total: "{0} in all", rowsShown: "{0} rows", yes: "yes", add: "Add", cancel: "Cancel", close: "Close", check: "Go on", export: "Export", change: "Change", feed: "Feed",
+  find: "Find", any: "any", columns: "Columns", total: "in all: {0}", rowsShown: "rows: {0}", yes: "yes", add: "Add", cancel: "Cancel", close: "Close", check: "Go on", export: "Export", change: "Change", feed: "Feed",
   youSee: "You see: {0}", scopeBelow: "Scope below", wholeScope: "all of it", or: "or", notThese: "Not these", filterHelp: "Several: separated by commas; ! before one: not this one", quarantinedNow: "{0} messages went into quarantine in 24 hours", toDecide: "{0} applications wait for a decision", "theme.system": "Theme: system", "theme.light": "Theme: light", "theme.dark": "Theme: dark",
   ledgerPage: "Ledger", docs: "HTTP interface",
   "group.now": "Now", "group.sharing": "Sharing", "group.operations": "Operations", "group.administration": "Administration", "group.more": "More",

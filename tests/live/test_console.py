@@ -246,6 +246,19 @@ async def test_the_frame(centre: Site, device: Made) -> None:
 
 
 @needs_chromium
+async def test_ledger_and_operations_begin(centre: Site, device: Made) -> None:
+    """Whoever has entered the console sees the ledger, in both languages, and the list of operations."""
+    async with browser_of(centre, centre.admin, "en-US", 1440, "light") as (page, faults):
+        await page.goto(f"{centre.addresses.http}/")
+        await page.wait_for_selector("#verdict.yes, #verdict.no")
+        await page.click("#language")
+        assert "数据去向" in await page.inner_text("#board")
+        await page.goto(f"{centre.addresses.http}/docs")
+        await page.wait_for_selector("#operations .op")
+        assert faults == []
+
+
+@needs_chromium
 async def test_another_city_is_not_found(centre: Site, device: Made) -> None:
     """An operator of another city sees neither the device in the list nor its page."""
     operator, _ = await centre.token("city_operator", "4403")

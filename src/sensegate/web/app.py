@@ -66,9 +66,6 @@ _PAGES = {
     "/static/common.js": ("common.js", "text/javascript"),
     "/static/page.js": ("page.js", "text/javascript"),
     "/static/docs.js": ("docs.js", "text/javascript"),
-    "/sharing": ("sharing.html", "text/html"),
-    "/static/sharing.js": ("sharing.js", "text/javascript"),
-    "/static/sharing.css": ("sharing.css", "text/css"),
     "/static/page.css": ("page.css", "text/css"),
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
 }

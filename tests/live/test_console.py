@@ -239,9 +239,11 @@ async def test_the_frame(centre: Site, device: Made) -> None:
 
         await eventually(is_back, 30)
         await page.route("**/api/**", lambda route: route.abort())
+        await page.fill("input[type=search]", "frame-3")
         await page.wait_for_selector(".away:has-text('The gateway is away')")
         assert await page.locator("tbody a:has-text('frame-30')").count() == 1, "the last answer stays"
         await page.unroute("**/api/**")
+        await page.click("button:has-text('Try again')")
         await page.wait_for_selector(".away", state="detached")
 
 

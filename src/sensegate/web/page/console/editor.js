@@ -16,7 +16,7 @@ export function Editor({ me }) {
   const [notice, setNotice] = useState("");
   const [compared, setCompared] = useState(null);
   const area = useRef(null);
-  const facts = useLoad(name && base(name), 0), versions = useLoad(name && `${base(name)}/versions?limit=200`, 5), life = useLoad(name && `${base(name)}/history`, 5);
+  const facts = useLoad(name && base(name), 0), versions = useLoad(name && `${base(name)}/versions?limit=200`, 5), life = useLoad(name && `${base(name)}/history`, 2);
   const highest = Math.max(facts.data?.version || 0, facts.data?.folder || 0, ...(versions.data?.rows || []).map((row) => row.version));
   const begin = async () => {
     try {

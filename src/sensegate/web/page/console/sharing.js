@@ -43,7 +43,7 @@ export function Feed({ name, me }) {
   const [dialog, show] = useDialog();
   const [editing, edit] = useState(false);
   const path = `/api/v1/catalogue/${encodeURIComponent(name)}`;
-  const entry = useLoad(path, 30), feed = useLoad(`/api/v1/feeds/${encodeURIComponent(name)}`, 60), readers = useLoad(`/api/v1/subscribers${query({ feed: name })}`, 10);
+  const entry = useLoad(path, 5), feed = useLoad(`/api/v1/feeds/${encodeURIComponent(name)}`, 60), readers = useLoad(`/api/v1/subscribers${query({ feed: name })}`, 10);
   const facts = entry.data;
   const isOwner = OPERATORS.has(me.role);
   const sample = () => show({

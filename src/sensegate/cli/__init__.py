@@ -88,6 +88,7 @@ app.add_typer(centre.app, name="centre", cls=CommandGroup, rich_help_panel=OPERA
 app.add_typer(returns.app, name="return", cls=CommandGroup, rich_help_panel=OPERATION)
 app.add_typer(tls.app, name="tls", cls=CommandGroup, rich_help_panel=OPERATION)
 app.command(rich_help_panel=OPERATION)(running.engine)
+app.command(rich_help_panel=OPERATION)(running.front)
 app.command(rich_help_panel=OPERATION)(running.bench)
 
 

@@ -112,7 +112,7 @@ async def serve(
     )
     try:
         instance = new_instance()
-        admission = AdmissionClient(link, settings.name, clock, neighbours=settings.neighbours)
+        admission = AdmissionClient(link, settings.name, clock)
         store = IntakeStore(link, instance)
         broker_tls = engine_context(settings.engine) if has_broker_tls(settings.engine) else None
         broker = BrokerAddress(settings.broker_host, settings.broker_port, settings.facts_key, broker_tls)

@@ -40,7 +40,7 @@ _S = 1_000_000
 _log = structlog.get_logger("collect")
 
 
-class SessionRow(msgspec.Struct, frozen=True, array_like=True):
+class StoredSession(msgspec.Struct, frozen=True, array_like=True):
     """A session as the fronts share it."""
 
     expiry_s: int
@@ -52,7 +52,7 @@ class SessionRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(SessionRow).decode
+_decode = msgspec.msgpack.Decoder(StoredSession).decode
 
 
 def row_key(key: SessionKey) -> str:
@@ -71,10 +71,10 @@ class SharedSessions:
         self._instance = instance
         self._clock = clock
         self._on_elsewhere = on_elsewhere
-        self._rows: OrderedDict[str, SessionRow] = OrderedDict()
+        self._rows: OrderedDict[str, StoredSession] = OrderedDict()
         self._alive: dict[str, int] = {}
         self._own: dict[str, SessionKey] = {}
-        self._ended: OrderedDict[str, SessionRow] = OrderedDict()
+        self._ended: OrderedDict[str, StoredSession] = OrderedDict()
         self._has_ended = asyncio.Event()
         self._revision = 0
 
@@ -111,7 +111,7 @@ class SharedSessions:
             if known is not None:
                 await self._write(name, None)
             return
-        row = SessionRow(session.expiry_s, session.subscribed, self._instance, self._clock.now())
+        row = StoredSession(session.expiry_s, session.subscribed, self._instance, self._clock.now())
         self._own[name] = key
         if known is None or msgspec.structs.replace(known, at=row.at) != row:
             await self._write(name, row)
@@ -122,7 +122,7 @@ class SharedSessions:
         if known is None or known.holder != self._instance:
             return
         self._own.pop(name, None)
-        ended = SessionRow(session.expiry_s, session.subscribed, "", self._clock.now())
+        ended = StoredSession(session.expiry_s, session.subscribed, "", self._clock.now())
         self._rows[name] = ended
         if len(self._ended) < ENDED_MAX:
             self._ended[name] = ended
@@ -130,7 +130,7 @@ class SharedSessions:
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _is_expired(self, row: SessionRow) -> bool:
+    def _is_expired(self, row: StoredSession) -> bool:
         if row.expiry_s == NEVER:
             return False
         ended_at, now = row.at, self._clock.now()
@@ -160,7 +160,7 @@ class SharedSessions:
         if (stored is None or stored.holder != self._instance) and (key := self._own.pop(name, None)):
             self._on_elsewhere(key)
 
-    async def _write(self, name: str, row: SessionRow | None) -> None:
+    async def _write(self, name: str, row: StoredSession | None) -> None:
         if row is None:
             self._rows.pop(name, None)
         else:

@@ -178,11 +178,11 @@ def presence_subject(token: str) -> str:
 
 def digests(directory: Path, names: Iterable[str]) -> dict[str, str]:
     """Return file -> digest of those files in a directory that exist."""
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for name in names:
         with contextlib.suppress(FileNotFoundError):
-            found[name] = hashlib.sha256((directory / name).read_bytes()).hexdigest()[:16]
-    return found
+            by_name[name] = hashlib.sha256((directory / name).read_bytes()).hexdigest()[:16]
+    return by_name
 
 
 async def await_lease(config: Config, clock: Clock) -> CommitterLease:

@@ -370,6 +370,7 @@ class MqttFronts:
             broker_host=info.mqtt_host,
             broker_port=info.mqtt_port,
             facts_key=key_of(self._engine.issuer_seed),
+            sessions_bytes_max=self._config.store.registry_bytes,
             log_level=self._config.log_level,
             log_format=self._config.log_format,
         )

@@ -137,5 +137,7 @@ class FrontSettings(msgspec.Struct, frozen=True, kw_only=True):
     broker_port: int
     """0: there is no broker behind."""
     facts_key: bytes
+    sessions_bytes_max: int = 256 * 1024**2
+    """Size limit of the bucket of sessions."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"

@@ -48,7 +48,8 @@ PACKS: list[tuple[str, list[dict[str, Any]], list[tuple[str, Any, Any, Any]] | N
      [{"bu": "Cel", "n": "a", "v": 1}, {"n": "p", "u": "Pa", "v": 2}, {"n": "c", "v": 3}],
      [("a", 1, "Cel", 0), ("p", 2, "Pa", 0), ("c", 3, "Cel", 0)]),
     ("a base name alone is a name", [{"bn": "urn:dev:ow:10e2", "v": 1}], [("urn:dev:ow:10e2", 1, None, 0)]),
-    ("a base name is replaced", [{"bn": "a:", "n": "t", "v": 1}, {"bn": "b:", "n": "t", "v": 2}, {"n": "h", "v": 3}],
+    ("a base name is replaced",
+     [{"bn": "a:", "n": "t", "v": 1}, {"bn": "b:", "n": "t", "v": 2}, {"n": "h", "v": 3}],
      [("a:t", 1, None, 0), ("b:t", 2, None, 0), ("b:h", 3, None, 0)]),
     ("what is unknown is left", [{"n": "a", "v": 1, "foo": 3, "ut": 60}], [("a", 1, None, 0)]),
     ("a newer version is refused", [{"bver": 11, "n": "a", "v": 1}], None),
@@ -86,8 +87,8 @@ messages:
 examples:
   - label: units of the registry
     topic: x/d1
-    payload: [{"n": "used", "u": "KiB", "v": 2}, {"n": "level", "u": "/", "v": 0.5}, {"n": "lat", "u": "lat", "v": 23.5},
-      {"n": "lon", "u": "lon", "v": 113.25}]
+    payload: [{"n": "used", "u": "KiB", "v": 2}, {"n": "level", "u": "/", "v": 0.5},
+      {"n": "lat", "u": "lat", "v": 23.5}, {"n": "lon", "u": "lon", "v": 113.25}]
     expect:
       - {property: free_memory, value: 2048}
       - {property: fill_level, value: 50}

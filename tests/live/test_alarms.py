@@ -9,8 +9,8 @@ from typing import Any
 from sensegate.config import Config
 from sensegate.config.people import EgressConfig
 from tests.conftest import eventually
-from tests.live.site import Site, config_of, running, tiers
 from tests.live.receiver import Receiver, receiving
+from tests.live.site import Site, config_of, running, tiers
 
 RULE = {"kind": "threshold", "property": "air_temperature", "above": 30.0, "margin": 2.0, "severity": "major"}
 

@@ -9,7 +9,9 @@ arrival if it is below 2**28 (the time format ``senml`` handles both).
 
 from __future__ import annotations
 
+import math
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 from sensegate.decode.formats import json
@@ -29,10 +31,22 @@ UNITS: Final = {
 """Units of SenML's registry (RFC 8428, 12.1; RFC 8798) that are no UCUM codes, or other ones -> UCUM code."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9:./_-]*", re.ASCII)
 _VALUES: Final = frozenset({"v", "vs", "vb", "vd"})
-_SEPARATORS: Final = ":/._-"
+_REST = re.compile(r"[A-Za-z0-9:./_-]*", re.ASCII)
+SEPARATORS: Final = ":/._-"
 _VERSION_MAX = 10
 _NUMBERS = ("bt", "bv", "bs", "bver", "t", "v", "s", "ut")
 _TEXTS = ("bn", "bu", "n", "u", "vs", "vd")
+
+
+@lru_cache(8_192)
+def is_name(text: str) -> bool:
+    """Return whether a text is the full name of a record."""
+    return _NAME.fullmatch(text) is not None
+
+
+def continues_name(text: str) -> bool:
+    """Return whether a text may follow a name, as a part of it."""
+    return _REST.fullmatch(text) is not None
 
 
 def parse(payload: bytes, nesting_max: int) -> list[dict[str, Any]]:
@@ -59,20 +73,20 @@ def resolve(pack: list[dict[str, Any]]) -> list[dict[str, Any]]:
         base.update((key, record[key]) for key in base if key in record)
         name = record.get("n", "")
         entry: dict[str, Any] = {"name": base["bn"] + name, "bn": base["bn"], "n": name}
-        entry["t"] = base["bt"] + record.get("t", 0)
+        entry["t"] = _finite(base["bt"] + record.get("t", 0))
         if unit := record.get("u", base["bu"]):
             entry["u"] = unit
             entry["ucum"] = UNITS.get(unit, unit)
         if "v" in record or not {"vs", "vb", "vd", "s"} & record.keys():
             if "v" not in record and not base["bv"]:
                 continue  # a record that only sets base fields
-            entry["v"] = base["bv"] + record.get("v", 0)
+            entry["v"] = _finite(base["bv"] + record.get("v", 0))
         for key in ("vs", "vb", "vd"):
             if key in record:
                 entry[key] = record[key]
         if "s" in record:
-            entry["s"] = base["bs"] + record["s"]
-        if not _NAME.fullmatch(entry["name"]):
+            entry["s"] = _finite(base["bs"] + record["s"])
+        if not is_name(entry["name"]):
             raise Rejected(
                 QuarantineReason.SCHEMA,
                 f"record {index}: its name is empty, or is not letters, digits and -:./_ after a letter or digit",
@@ -80,9 +94,16 @@ def resolve(pack: list[dict[str, Any]]) -> list[dict[str, Any]]:
         records.append(entry)
     bases = len({entry["bn"] for entry in records})
     for entry in records:
-        entry["device"] = entry["bn"].rstrip(_SEPARATORS)
+        entry["device"] = entry["bn"].rstrip(SEPARATORS)
         entry["bases"] = bases
     return records
+
+
+def _finite(total: float) -> float:
+    """Return the sum of a base and a value. Raises `OverflowError` if no number holds it."""
+    if math.isinf(total):
+        raise OverflowError
+    return total
 
 
 def _check(record: dict[str, Any], index: int) -> None:

@@ -50,7 +50,7 @@ types: setup
 	$(BIN)/mypy
 
 bench: compiled ## every benchmark, a JSON line each, with its baseline in the same run
-	@for name in drain live compare latency uplink scale start memory formats scripts reload fanout client video border_flood; do $(BIN)/sensegate bench $$name --json || exit 1; done
+	@for name in drain live compare latency uplink scale start memory formats scripts reload fanout client video border_flood storm; do $(BIN)/sensegate bench $$name --json || exit 1; done
 
 soak: compiled ## 300 seeded kills over at least 200,000 acknowledged readings
 	$(BIN)/python -m tests.ledger.soak

@@ -24,7 +24,7 @@ from tests.support.server_cluster import NAMES
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 SOAK = bool(os.environ.get("SENSEGATE_SOAK"))
-KILLS = 100 if SOAK else 1
+KILLS = int(os.environ.get("SENSEGATE_KILLS", "100")) if SOAK else 1
 FLEET = [(version, qos) for version in (Version.MQTT_3_1_1, Version.MQTT_5) for qos in (1, 2)]
 PACE_S = 0.002 if not SOAK else 0.02
 

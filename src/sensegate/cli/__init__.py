@@ -35,6 +35,7 @@ from sensegate.cli import (
     replay,
     returns,
     running,
+    sizing,
     tasks,
     tls,
     tokens,
@@ -95,6 +96,7 @@ app.add_typer(returns.app, name="return", cls=CommandGroup, rich_help_panel=OPER
 app.add_typer(tls.app, name="tls", cls=CommandGroup, rich_help_panel=OPERATION)
 app.command(rich_help_panel=OPERATION)(running.engine)
 app.command(rich_help_panel=OPERATION)(running.front)
+app.command(rich_help_panel=OPERATION)(sizing.size)
 app.command(rich_help_panel=OPERATION)(running.bench)
 
 

@@ -23,6 +23,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "reload": {"rate": 400, "seconds": 4, "devices": 20, "releases": 3},
     "uplink": {"devices": 20, "seconds": 2, "hubs": 2, "warm": 1},
     "fanout": {"counts": (1, 5), "deliveries": 20_000, "most": 4_000, "rounds": 1},
+    "client": {"records": 4_000, "baseline": 1_000, "rounds": 1},
     "video": {"objects": 500, "cameras": 5},
     "border_flood": {"seconds": 0.6, "warm": 0.1, "kinds": (Kind.SPANS, Kind.CREDENTIALS)},
     "scripts": {"calls": 1_000, "seconds": 2, "rate": 100, "devices": 20, "hubs": 4},

@@ -6,11 +6,12 @@ import ast
 
 from tests.house import graph
 
-ROOMS_MAX = 35
-ARROWS_MAX = 247
+ROOMS_MAX = 36
+ARROWS_MAX = 255
 """`share` to `normalise`: last values are numbered by the table of series that the checks use. `alarms` has 14: rules
 watch readings, devices, the link and the store, profiles bring rules, and records use the foundations. `history` has
-11: a store of its own on the disk, over what shares and the HTTP side. `collect` to `logs`: a front is a process of its
+11: a store of its own on the disk, over what shares and the HTTP side. `sensorthings` has 7, and `flow` one more: an
+interface over the registry, feeds and the history. `collect` to `logs`: a front is a process of its
 own and configures its log lines."""
 STAGES = ("collect", "decode", "normalise", "persist", "share", "web")
 """In the order of the flow: a stage may import those before it, and nothing imports `web` but what has routes."""

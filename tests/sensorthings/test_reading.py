@@ -17,7 +17,9 @@ ROWS = HOURS * (2 * len(PLACES) + 2)
 OF = "air_temperature"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind.name != "HistoricalLocation"], ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS.values() if kind.name != "HistoricalLocation"], ids=lambda kind: kind.name
+)
 async def test_properties_and_relations(things: Things, kind: Any) -> None:
     """Each entity has its mandatory properties, an id and an address, and a link for each relation that answers."""
     page = await things.ask(kind.plural, top=3)

@@ -138,12 +138,12 @@ class Answers:
         latest = self._reader.latest(self._view, list(streams.values()))
         pages = []
         for entry in ranges:
-            found = [latest[stream.id] for stream in entry.streams if stream.id in latest]
-            found = [entity for entity in found if entry.feature in {0, source_of(entity).feature}]
-            if not found:
+            matched = [latest[stream.id] for stream in entry.streams if stream.id in latest]
+            matched = [entity for entity in matched if entry.feature in {0, source_of(entity).feature}]
+            if not matched:
                 pages.append(EntityPage([]))
                 continue
-            newest = max(found, key=lambda entity: (source_of(entity).time, entity.id))
+            newest = max(matched, key=lambda entity: (source_of(entity).time, entity.id))
             pages.append(EntityPage([newest], token_text(PageToken(newest.id, [(3, source_of(newest).time)]))))
         return pages
 

@@ -212,7 +212,7 @@ class ObservationReader:
     def latest(self, view: CallerView, streams: Collection[SeenDatastream]) -> dict[int, Entity]:
         """Return the last Observation of each Datastream that has one, by the id of the Datastream."""
         numbers = {number: stream for stream in streams for number in stream.numbers}
-        found: dict[int, Entity] = {}
+        matched: dict[int, Entity] = {}
         for last in self._values.batches(np.array(sorted(numbers), np.int64)):
             batch = last.batch
             rows = np.flatnonzero((batch.flags & _WITHDRAWN) == 0)
@@ -223,10 +223,10 @@ class ObservationReader:
             for entity in entities_of(view, batch, rows, owners, _ids_of(batch, rows)):
                 source = _source_of(entity)
                 # Of a device that moved, the newer one of its series.
-                known = found.get(source.datastream.id)
+                known = matched.get(source.datastream.id)
                 if known is None or _source_of(known).time < source.time:
-                    found[source.datastream.id] = entity
-        return found
+                    matched[source.datastream.id] = entity
+        return matched
 
     # ── periods ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -250,13 +250,13 @@ class ObservationReader:
             edge: int | None = None
             if self._history is not None:
                 past, edge = await self._of_history(self._history, search, limit, descending=descending)
-            found = ObservationSet(view, [*past, *rows], descending=descending)
+            matched = ObservationSet(view, [*past, *rows], descending=descending)
             if edge is None:
-                return ReadObservations(found, len(found), is_complete=True)
+                return ReadObservations(matched, len(matched), is_complete=True)
             # Beyond the edge the history has rows that were not read.
-            size = found.cut(edge, descending=descending)
+            size = matched.cut(edge, descending=descending)
             if size >= limit:
-                return ReadObservations(found, size, is_complete=False)
+                return ReadObservations(matched, size, is_complete=False)
             limit = max(limit * 2, _HISTORY_PAGE)
             if limit > ROWS_MAX:
                 raise TooMuch(f"the query reads more than {ROWS_MAX} Observations; {_NARROWER}")
@@ -278,9 +278,9 @@ class ObservationReader:
             search.selection, span.begin, span.end, count, descending=descending, revisions=has_times
         )
         rows = [
-            found
+            matched
             for part in parts
-            if (found := _chosen(part.batch, part.rows, search.wanted, 0, part.batch.time if has_times else None))
+            if (matched := _chosen(part.batch, part.rows, search.wanted, 0, part.batch.time if has_times else None))
             is not None
         ]
         return rows, None if key is None else mask.period_start(key[0])
@@ -293,7 +293,7 @@ class ObservationReader:
         position = max(after, first - 1)
         if span.begin > _AHEAD_US:
             position = max(position, await reader.log.sequence_at(span.begin - _AHEAD_US) - 1)
-        found: list[ReadRows] = []
+        matched: list[ReadRows] = []
         count = scanned = 0
         until = time.monotonic() + SCAN_S
         while True:
@@ -302,12 +302,12 @@ class ObservationReader:
                 if search.selection.wants_subject(entry.subject):
                     scanned += len(entry.batch)
                     if (part := self._matching(search, entry)) is not None:
-                        found.append(part)
+                        matched.append(part)
                         count += len(part.rows)
             if count > ROWS_MAX or scanned > SCANNED_MAX or time.monotonic() > until:
                 raise TooMuch(f"the query reads too much of the log; {_NARROWER}")
             if read.end <= position:
-                return found
+                return matched
             position = read.end
             await asyncio.sleep(0)
 
@@ -348,16 +348,16 @@ class ObservationReader:
         entry = await self._entry_of(number)
         if entry is not None and selection.wants_subject(entry.subject):
             part = self._matching(search, entry)
-            if part is not None and (found := _with_id(view, part, number)) is not None:
-                return found
+            if part is not None and (matched := _with_id(view, part, number)) is not None:
+                return matched
         if self._history is not None:
             parts, _ = await self._history.rows(
                 selection, *Span.ALL, 64, revisions=True, identity=(identity.sequence, identity.index)
             )
             for past in parts:
                 part = _chosen(past.batch, past.rows, search.wanted, 0, None)
-                if part is not None and (found := _with_id(view, part, number)) is not None:
-                    return found
+                if part is not None and (matched := _with_id(view, part, number)) is not None:
+                    return matched
         latest = self.latest(view, view.structure.datastreams.values())
         return next((entity for entity in latest.values() if entity.id == number), None)
 

@@ -159,10 +159,10 @@ class Pager:
             else:
                 rest = page_of(ids, after.id if after else None)
             chosen = rest[options.skip : options.skip + top]
-            found = view.entities(kind.name, chosen)
+            matched = view.entities(kind.name, chosen)
             is_last = options.skip + top >= len(rest)
             token = "" if is_last or not chosen else token_text(PageToken(chosen[-1]))
-            return EntityPage(found, token, len(ids) if options.count else None)
+            return EntityPage(matched, token, len(ids) if options.count else None)
         matching = await self._matching(entities, options.filter)
         return self._cut(kind, matching, options, after, top)
 
@@ -233,14 +233,14 @@ class Pager:
                 raise TooMuch(f"$count would read more than {ROWS_MAX} Observations; leave it out, or bound the time")
             rows, size = read.rows, read.size
             place = rows.place_after(moment, after.id, descending=descending) if after is not None else 0
-            found, total = await self._filtered(
+            matched, total = await self._filtered(
                 rows, size, place, _Condition(holds, entities.feature, options.count), limit
             )
-            if len(found) >= limit or read.is_complete:
+            if len(matched) >= limit or read.is_complete:
                 break
             limit = max(2 * limit, 1_000)
-        chosen = found[options.skip : options.skip + top]
-        more = len(found) > options.skip + top
+        chosen = matched[options.skip : options.skip + top]
+        more = len(matched) > options.skip + top
         token = token_text(self._token_of(chosen[-1])) if chosen and more else ""
         return EntityPage(chosen, token, total if options.count else None)
 
@@ -288,19 +288,19 @@ class Pager:
         if condition.holds is None and not condition.feature:
             return rows.entities(place, min(place + limit, size)), size
         until = time.monotonic() + EVALUATE_S
-        found: list[Entity] = []
+        matched: list[Entity] = []
         total = 0
         for start in range(0 if condition.counts else place, size, CHUNK):
             chunk = rows.entities(start, min(start + CHUNK, size))
             for offset, entity in enumerate(chunk):
                 if condition.admits(entity):
                     total += 1
-                    if start + offset >= place and len(found) < limit:
-                        found.append(entity)
-            if len(found) >= limit and not condition.counts:
+                    if start + offset >= place and len(matched) < limit:
+                        matched.append(entity)
+            if len(matched) >= limit and not condition.counts:
                 break
             await _pause(until)
-        return found, total
+        return matched, total
 
     async def _reach(self, entities: EntityRange, condition: Expression | None) -> None:
         """Make the entities known that a filter of Observations reaches and that are many."""
@@ -309,10 +309,10 @@ class Pager:
 
     def _latest(self, entities: EntityRange, top: int) -> EntityPage:
         latest = self._reader.latest(self._view, entities.streams)
-        found = [entity for entity in latest.values() if entities.feature in {0, source_of(entity).feature}]
-        if not found or not top:
+        matched = [entity for entity in latest.values() if entities.feature in {0, source_of(entity).feature}]
+        if not matched or not top:
             return EntityPage([])
-        newest = max(found, key=lambda entity: (source_of(entity).time, entity.id))
+        newest = max(matched, key=lambda entity: (source_of(entity).time, entity.id))
         # Whether there are earlier ones is not known here: the next page may be empty.
         return EntityPage([newest], token_text(self._token_of(newest)))
 
@@ -333,8 +333,8 @@ class Pager:
         await self._reach(entities, condition)
         holds = compile_expression(condition, _OBSERVATION, self._view, "$filter") if condition is not None else None
         admitted = _Condition(holds, entities.feature)
-        found, _ = await self._filtered(read.rows, len(read.rows), 0, admitted, PREFETCH_MAX)
-        return self._cut(_OBSERVATION, found, options, after, top)
+        matched, _ = await self._filtered(read.rows, len(read.rows), 0, admitted, PREFETCH_MAX)
+        return self._cut(_OBSERVATION, matched, options, after, top)
 
 
 async def _pause(until: float) -> None:

@@ -144,7 +144,7 @@ class CallerView:
             case "Sensor":
                 return [sensor for at in number if (sensor := self._sensor(at)) is not None]
             case "ObservedProperty":
-                return [found for at in number if (found := self._observed_property(at)) is not None]
+                return [matched for at in number if (matched := self._observed_property(at)) is not None]
             case _:
                 stored = [entity for at in number if (entity := self.stored(kind, at)) is not None]
                 return [_entity_of(entity) for entity in stored]

@@ -169,14 +169,14 @@ class SensorThings:
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SETS)}"
             raise not_found(f"path: there is no entity set '{first.name[:40]}'; {hint}")
         everything = _all_of(view, kind)
-        target = _Target(everything) if first.id is None else await self._one(view, everything, first)
+        target = _Target(everything) if first.id is None else await self._entity_at(view, everything, first)
         for step in rest:
             if target.last or (target.names and step.id is not None):
                 raise not_found(f"path: nothing follows {target.last or target.names[-1]}")
             target = await self._step(view, target, step)
         return target
 
-    async def _one(self, view: CallerView, entities: EntityRange, step: PathStep) -> _Target:
+    async def _entity_at(self, view: CallerView, entities: EntityRange, step: PathStep) -> _Target:
         assert step.id is not None  # noqa: S101 - as the callers found it
         kind, number = entities.kind, step.id
         if kind.name == "Observation":
@@ -219,7 +219,7 @@ class SensorThings:
             entities = EntityRange(kind, streams=streams, feature=feature)
         else:
             entities = EntityRange(kind, view.linked(entity, name))
-        return _Target(entities) if step.id is None else await self._one(view, entities, step)
+        return _Target(entities) if step.id is None else await self._entity_at(view, entities, step)
 
 
 async def _one_entity(work: _Work) -> tuple[bytes, str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
@@ -100,7 +100,7 @@ def with_marks(batch: Batch, **columns: Any) -> Batch:
 
 
 @asynccontextmanager
-async def things_serving() -> AsyncIterator[Things]:
+async def things_serving(places: Sequence[Place] = PLACES) -> AsyncIterator[Things]:
     """Run the API over devices of two cities that reported every hour."""
     async with serving() as gateway:
         clock, sharing = SystemClock(), gateway.sharing
@@ -119,11 +119,11 @@ async def things_serving() -> AsyncIterator[Things]:
         service = SensorThings(sharing, views, reader, top_max=10_000)
         gateway.web.deps.parts[SENSORTHINGS] = service  # type: ignore[index] # a dict of the test
         things = Things(gateway, await gateway.token(Role.SUBSCRIBER, "44"), stored)
-        for hour in range(HOURS):
+        for hour in range(HOURS if places else 0):
             rows: list[tuple[int, str, float | str]] = []
-            for place in range(len(PLACES)):
+            for place in range(len(places)):
                 rows += [(place, "air_temperature", 20 + hour + place / 10), (place, "relative_humidity", 60 + hour)]
             rows += [(0, "raining", float(hour % 2)), (0, "wind_cardinal", "NW" if hour % 2 else "S")]
-            await things.write(make_batch(rows, places=PLACES, start=NOW + hour * HOUR_US))
+            await things.write(make_batch(rows, places=places, start=NOW + hour * HOUR_US))
         await asyncio.sleep(0)
         yield things

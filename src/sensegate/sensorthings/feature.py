@@ -6,7 +6,7 @@ from sensegate.authority.record_store import RecordStore
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
 from sensegate.history.rest import HISTORY
 from sensegate.sensorthings.observations import ObservationReader
-from sensegate.sensorthings.rest import ROUTES, SENSORTHINGS
+from sensegate.sensorthings.rest import ROUTES, SENSORTHINGS, WRITE_ROUTES
 from sensegate.sensorthings.service import SensorThings
 from sensegate.sensorthings.stored import StoredEntities
 from sensegate.sensorthings.structure import Structures
@@ -35,6 +35,6 @@ FEATURE = FeatureSpec(
     name="sensorthings",
     title="OGC SensorThings API 1.1 over all that a caller sees, and over a feed",
     buckets=("sensorthings",),
-    routes=ROUTES,
+    routes=(*ROUTES, *WRITE_ROUTES),
     open=_open,
 )

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action
 from sensegate.history.query import TooMuch
 from sensegate.ports import PartKey
+from sensegate.sensorthings.arrays import data_arrays
+from sensegate.sensorthings.bodies import decoded
 from sensegate.sensorthings.conformance import service_root
+from sensegate.sensorthings.instants import instant_text
+from sensegate.sensorthings.kinds import Entity
+from sensegate.sensorthings.patches import patched
 from sensegate.sensorthings.service import ReadAnswer, ReadRequest, SensorThings
+from sensegate.sensorthings.syntax import parse_path
+from sensegate.sensorthings.view import CallerView
+from sensegate.sensorthings.writing import EntityWriter, WriteActs
 from sensegate.share.feeds import ALL_FEED
+from sensegate.web import corrections, devices
+from sensegate.web.bodies import NewDevice
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import Call, QueryParam, Route
 
@@ -79,6 +92,90 @@ async def _answered(call: Call, feed: str, answer: ReadAnswer) -> web.Response:
     return web.Response(body=answer.body, content_type=answer.media, charset=charset, headers=headers)
 
 
+# ── writing ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _writing(call: Call) -> tuple[CallerView, EntityWriter]:
+    """Return what a caller sees, and what writes on its behalf. Raises `PermissionDenied`."""
+    service, deps, principal = call.part(SENSORTHINGS), call.deps, call.principal
+    view = service.view(principal, ALL_FEED.name, "json", deps.clock.now())
+    if not view.is_own:
+        raise BadRequest("a token for feeds, or with a grant for all of them, reads only; use another", status=403)
+
+    async def push(device: str, body: bytes) -> None:
+        if deps.ingest is None:
+            raise BadRequest("this gateway takes no readings by HTTP", status=409)
+        await deps.ingest(deps.devices.get(device), principal, body, "application/json")
+
+    async def withdraw(device: str, name: str, begin: int, end: int) -> None:
+        wanted = {"devices": [device], "properties": [name], "begin": instant_text(begin), "end": instant_text(end)}
+        order = {**wanted, "action": "withdraw", "note": "deleted by the SensorThings API"}
+        row = await corrections.order(call, msgspec.convert(order, corrections.NewCorrection))
+        async with asyncio.timeout(_WITHDRAW_S):
+            await call.part(corrections.CORRECTIONS).wait_ended(row.id)
+
+    async def register(body: NewDevice) -> object:
+        return await devices.register(call, body)
+
+    acts = WriteActs(register=register, withdraw=withdraw, push=push)
+    return view, EntityWriter(service.parts, deps.audit, service.intake, principal, acts)
+
+
+async def _create(call: Call) -> web.Response:
+    path = call.path("resource").strip("/")
+    await call.part(SENSORTHINGS).reader.catch_up()
+    view, writer = _writing(call)
+    if path == "CreateObservations":
+        return await _create_observations(call, view, writer)
+    target = await call.part(SENSORTHINGS).resolve_parent(view, parse_path(path))
+    body = decoded(await call.raw_body())
+    number = await writer.create(view, target.kind, body, target.parent)
+    address = f"{base_of(call)}/{target.kind.plural}({number})"
+    answer = msgspec.json.encode({"@iot.id": number, "@iot.selfLink": address})
+    return web.Response(status=201, body=answer, content_type="application/json", headers={"Location": address})
+
+
+async def _create_observations(call: Call, view: CallerView, writer: EntityWriter) -> web.Response:
+    ids = await data_arrays(view, writer, decoded(await call.raw_body()))
+    base = base_of(call)
+    links = ["error" if number is None else f"{base}/Observations({number})" for number in ids]
+    return web.Response(status=201, body=msgspec.json.encode(links), content_type="application/json")
+
+
+async def _target_of(call: Call, view: CallerView) -> Entity:
+    target = await call.part(SENSORTHINGS).resolve(view, parse_path(call.path("resource")))
+    if target.entity is None or target.names or target.last:
+        raise BadRequest("path: names no entity; give for example Things(1)", status=405)
+    return target.entity
+
+
+async def _change(call: Call) -> web.Response:
+    await call.part(SENSORTHINGS).reader.catch_up()
+    view, writer = _writing(call)
+    entity = await _target_of(call, view)
+    raw, replaces = await call.raw_body(), call.request.method == "PUT"
+    body = decoded(raw)
+    if call.request.content_type == "application/json-patch+json":
+        if replaces:
+            raise BadRequest("PUT takes application/json; PATCH takes a JSON patch", status=415)
+        body, replaces = patched(entity, raw), True
+    await writer.change(view, entity, body, replaces=replaces)
+    address = f"{base_of(call)}/{entity.kind.plural}({entity.id})"
+    answer = msgspec.json.encode({"@iot.id": entity.id, "@iot.selfLink": address})
+    return web.Response(body=answer, content_type="application/json")
+
+
+async def _delete(call: Call) -> web.Response:
+    await call.part(SENSORTHINGS).reader.catch_up()
+    view, writer = _writing(call)
+    try:
+        await writer.delete(view, await _target_of(call, view))
+    except TimeoutError:
+        raise BadRequest("the readings are not withdrawn yet; they will be", status=503) from None
+    return web.Response(status=200)
+
+
+_WITHDRAW_S = 20.0
 _MEDIA = ("application/json", "application/geo+json", "text/csv", "text/plain")
 ROUTES = tuple(
     route
@@ -105,5 +202,26 @@ ROUTES = tuple(
             media=_MEDIA,
             errors=(404, 413),
         ),
+    )
+)
+WRITE_ROUTES = tuple(
+    Route(
+        method=method,
+        path=f"{ROOT}/{{resource}}",
+        is_tree=True,
+        handler=handler,
+        summary=summary,
+        tag="sensorthings",
+        action=Action.CHANGE_DEVICES,
+        or_action=Action.INGEST,
+        raw="" if method == "DELETE" else "application/json",
+        status=status,
+        errors=(404, 409, 413, 422),
+    )
+    for method, handler, summary, status in (
+        ("POST", _create, "Create an entity of the SensorThings API, or Observations by CreateObservations.", 201),
+        ("PATCH", _change, "Change properties and links of an entity of the SensorThings API.", 200),
+        ("PUT", _change, "Replace the properties of an entity of the SensorThings API.", 200),
+        ("DELETE", _delete, "Delete an entity of the SensorThings API; readings are withdrawn.", 200),
     )
 )

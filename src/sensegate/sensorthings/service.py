@@ -10,6 +10,7 @@ import msgspec
 
 from sensegate.authority.scope import Principal
 from sensegate.sensorthings.answers import Answers, Document, check_names, table_of
+from sensegate.sensorthings.ingest import ObservationIntake
 from sensegate.sensorthings.kinds import KINDS, SETS, Entity, EntityKind
 from sensegate.sensorthings.observations import ObservationReader
 from sensegate.sensorthings.pages import EntityRange, Pager, parse_token, streams_of
@@ -58,7 +59,7 @@ class ReadAnswer(msgspec.Struct, frozen=True):
     status: int = 200
 
 
-class _Target(msgspec.Struct, frozen=True, eq=False):
+class ResourceTarget(msgspec.Struct, frozen=True, eq=False):
     """What a resource path names."""
 
     entities: EntityRange | None = None
@@ -73,7 +74,7 @@ class _Work(msgspec.Struct, frozen=True, eq=False):
     """A request whose path was resolved."""
 
     request: ReadRequest
-    target: _Target
+    target: ResourceTarget
     options: QueryOptions
     form: str
     pager: Pager
@@ -83,6 +84,13 @@ class _Work(msgspec.Struct, frozen=True, eq=False):
 def not_found(problem: str) -> BadRequest:
     """Return the error for a path that names nothing that the caller sees."""
     return BadRequest(problem, status=404)
+
+
+class CreationTarget(msgspec.Struct, frozen=True, eq=False):
+    """Where an entity is to be created."""
+
+    kind: EntityKind
+    parent: Entity | None
 
 
 def options_of(query: Mapping[str, str]) -> QueryOptions:
@@ -127,6 +135,7 @@ class SensorThings:
 
     def __init__(self, sharing: Sharing, parts: ViewParts, reader: ObservationReader, *, top_max: int) -> None:
         self.sharing = sharing
+        self.intake = ObservationIntake(sharing.reader, reader)
         self.parts = parts
         self.reader = reader
         self._top_max = top_max
@@ -160,7 +169,7 @@ class SensorThings:
 
     # ── paths ─────────────────────────────────────────────────────────────────────────────────────────
 
-    async def resolve(self, view: CallerView, steps: tuple[PathStep, ...]) -> _Target:
+    async def resolve(self, view: CallerView, steps: tuple[PathStep, ...]) -> ResourceTarget:
         """Return what a resource path names. Raises `BadRequest`."""
         first, *rest = steps
         kind = SETS.get(first.name)
@@ -169,14 +178,30 @@ class SensorThings:
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SETS)}"
             raise not_found(f"path: there is no entity set '{first.name[:40]}'; {hint}")
         everything = _all_of(view, kind)
-        target = _Target(everything) if first.id is None else await self._entity_at(view, everything, first)
+        target = ResourceTarget(everything) if first.id is None else await self._entity_at(view, everything, first)
         for step in rest:
             if target.last or (target.names and step.id is not None):
                 raise not_found(f"path: nothing follows {target.last or target.names[-1]}")
             target = await self._step(view, target, step)
         return target
 
-    async def _entity_at(self, view: CallerView, entities: EntityRange, step: PathStep) -> _Target:
+    async def resolve_parent(self, view: CallerView, steps: tuple[PathStep, ...]) -> CreationTarget:
+        """Return where an entity is to be created: in a set, or at a link of an entity. Raises `BadRequest`."""
+        last = steps[-1]
+        if last.id is not None:
+            raise BadRequest("path: names an entity; POST to a set, such as Things", status=405)
+        if len(steps) == 1:
+            if last.name not in SETS:
+                raise not_found(f"path: there is no entity set '{last.name[:40]}'; there are {', '.join(SETS)}")
+            return CreationTarget(SETS[last.name], None)
+        target = await self.resolve(view, steps[:-1])
+        parent = target.entity
+        link = parent.kind.links.get(last.name) if parent is not None and not target.names else None
+        if link is None or not link.is_many:
+            raise not_found(f"path: nothing is created at {last.name[:40]}")
+        return CreationTarget(KINDS[link.target], parent)
+
+    async def _entity_at(self, view: CallerView, entities: EntityRange, step: PathStep) -> ResourceTarget:
         assert step.id is not None  # noqa: S101 - as the callers found it
         kind, number = entities.kind, step.id
         if kind.name == "Observation":
@@ -191,9 +216,9 @@ class SensorThings:
                 entity = None
         if entity is None:
             raise not_found(f"path: there is no {step.name}({number}) that you see")
-        return _Target(entity=entity)
+        return ResourceTarget(entity=entity)
 
-    async def _step(self, view: CallerView, target: _Target, step: PathStep) -> _Target:
+    async def _step(self, view: CallerView, target: ResourceTarget, step: PathStep) -> ResourceTarget:
         name = step.name
         if name in {VALUE, REF, COUNT}:
             return _closed(target, name)
@@ -207,19 +232,19 @@ class SensorThings:
             if name not in entity.kind.fields or step.id is not None:
                 known = ", ".join([*entity.kind.fields, *entity.kind.links])
                 raise not_found(f"path: {entity.kind.name} has no '{name[:40]}'; it has {known}")
-            return _Target(entity=entity, names=(name,))
+            return ResourceTarget(entity=entity, names=(name,))
         if not link.is_many:
             linked = next(iter(view.follow(entity, name)), None)
             if linked is None:
                 raise not_found(f"path: this {entity.kind.name} has no {name}")
-            return _Target(entity=linked)
+            return ResourceTarget(entity=linked)
         kind = KINDS[link.target]
         if kind.name == "Observation":
             streams, feature = streams_of(view, entity)
             entities = EntityRange(kind, streams=streams, feature=feature)
         else:
             entities = EntityRange(kind, view.linked(entity, name))
-        return _Target(entities) if step.id is None else await self._entity_at(view, entities, step)
+        return ResourceTarget(entities) if step.id is None else await self._entity_at(view, entities, step)
 
 
 async def _one_entity(work: _Work) -> tuple[bytes, str, int]:
@@ -279,7 +304,7 @@ def _all_of(view: CallerView, kind: EntityKind) -> EntityRange:
     return EntityRange(kind, view.ids(kind.name))
 
 
-def _closed(target: _Target, name: str) -> _Target:
+def _closed(target: ResourceTarget, name: str) -> ResourceTarget:
     """Return a target with its last segment. Raises `BadRequest` where the two do not fit."""
     fits = {
         VALUE: bool(target.names),
@@ -292,7 +317,7 @@ def _closed(target: _Target, name: str) -> _Target:
     return msgspec.structs.replace(target, last=name)
 
 
-def _property(target: _Target, entity: Entity, answers: Answers) -> tuple[bytes, str, int]:
+def _property(target: ResourceTarget, entity: Entity, answers: Answers) -> tuple[bytes, str, int]:
     """Return a property of an entity, or what lies inside its JSON."""
     value: object = entity.values
     for name in target.names:

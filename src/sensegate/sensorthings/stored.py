@@ -14,6 +14,10 @@ EXTRAS = "Extras"
 """Kind of the records of what Observations have beside their results, by phenomenon time in µs."""
 
 
+REMOVED = "Removed"
+"""Kind of the records of Datastreams that were deleted while their readings stay on the log."""
+
+
 class StoredEntity(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What a client wrote of an entity.
 

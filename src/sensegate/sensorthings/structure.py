@@ -10,9 +10,10 @@ import bisect
 from collections import OrderedDict
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 
-from sensegate.sensorthings.ids import free_id
+from sensegate.sensorthings.ids import entity_id, free_id
 from sensegate.share.feeds import FeedSelection
 from sensegate.share.last_values import LastValues
 from sensegate.share.latest import LatestReader
@@ -102,6 +103,15 @@ class SeenStructure:
         return datastream
 
 
+class LeftOut(msgspec.Struct, frozen=True, eq=False):
+    """What a caller does not see although it has readings."""
+
+    is_retired: Callable[[str], bool]
+    """Whether a device is retired here: then it is no Thing."""
+    removed: frozenset[int] = frozenset()
+    """Datastreams that were deleted."""
+
+
 class Structures:
     """Structures by selection, brought up to date when they are asked for."""
 
@@ -116,7 +126,7 @@ class Structures:
         selection: FeedSelection | None,
         *,
         version: tuple[int, int],
-        is_retired: Callable[[str], bool],
+        left_out: LeftOut,
         complete: Callable[[SeenStructure], None],
     ) -> SeenStructure:
         """Return the structure of a selection.
@@ -124,7 +134,7 @@ class Structures:
         Args:
             selection: what the caller gets; None: nothing.
             version: of the registry and of the stored entities, as far as the caller sees them.
-            is_retired: whether a device is retired here: then it is no Thing.
+            left_out: devices and series that are not shown.
             complete: adds what has no series.
         """
         if selection is None:
@@ -134,7 +144,7 @@ class Structures:
         numbers = self._visible(selection)
         if structure is None or not _starts_with(numbers, structure.series):
             structure = SeenStructure()
-            self._extend(structure, selection, numbers, is_retired)
+            self._extend(structure, selection, numbers, left_out)
             complete(structure)
             # Of an older version of the registry nothing will be asked any more.
             for old in [old for old in self._known if old[0] == selection]:
@@ -143,7 +153,7 @@ class Structures:
             while len(self._known) > _STRUCTURES_MAX:
                 self._known.popitem(last=False)
         elif len(numbers) > len(structure.series):
-            self._extend(structure, selection, numbers[len(structure.series) :], is_retired)
+            self._extend(structure, selection, numbers[len(structure.series) :], left_out)
         structure.series = numbers
         self._known.move_to_end(key)
         return structure
@@ -160,7 +170,7 @@ class Structures:
         structure: SeenStructure,
         selection: FeedSelection,
         numbers: np.ndarray,
-        is_retired: Callable[[str], bool],
+        left_out: LeftOut,
     ) -> None:
         view, names, devices = self._values.view(), self._values.properties, self._values.devices
         is_hidden = DEVICE in selection.mask.hash
@@ -171,10 +181,15 @@ class Structures:
         ):
             if device not in things:
                 name = devices[device][1]
-                things[device] = None if is_retired(name) else structure.thing(word_of(name), "" if is_hidden else name)
+                things[device] = (
+                    None if left_out.is_retired(name) else structure.thing(word_of(name), "" if is_hidden else name)
+                )
             thing = things[device]
-            if thing is not None:
-                structure.datastream(thing, names[variable]).numbers.append(number)
+            if thing is None:
+                continue
+            name = names[variable]
+            if not left_out.removed or entity_id("Datastream", thing.word, name) not in left_out.removed:
+                structure.datastream(thing, name).numbers.append(number)
 
 
 def _starts_with(numbers: np.ndarray, beginning: np.ndarray) -> bool:

@@ -20,8 +20,8 @@ from sensegate.authority.scope import Action, Principal, allows, has_right
 from sensegate.quantities.properties import PROPERTIES, Property, ValueKind
 from sensegate.sensorthings.ids import entity_id
 from sensegate.sensorthings.kinds import KINDS, Entity
-from sensegate.sensorthings.stored import StoredEntities, StoredEntity, is_visible
-from sensegate.sensorthings.structure import SeenDatastream, SeenStructure, SeenThing, Structures
+from sensegate.sensorthings.stored import REMOVED, StoredEntities, StoredEntity, is_visible
+from sensegate.sensorthings.structure import LeftOut, SeenDatastream, SeenStructure, SeenThing, Structures
 from sensegate.share.feeds import ALL_FEED
 from sensegate.share.grants import Admission
 from sensegate.share.last_values import LastValues
@@ -62,7 +62,7 @@ class CallerView:
         self.structure: SeenStructure = parts.structures.of(
             admission.selection,
             version=(devices.version if self.reads_registry else -1, stored.version if self.is_own else -1),
-            is_retired=self._is_retired,
+            left_out=LeftOut(self._is_retired, self._removed() if self.is_own else frozenset()),
             complete=self._complete,
         )
         self.observations: dict[int, list[Entity]] | None = None
@@ -71,6 +71,9 @@ class CallerView:
     def _is_retired(self, device: str) -> bool:
         devices = self._parts.devices
         return devices.is_present(device) and int(devices.index.state[devices.find(device)]) == _RETIRED
+
+    def _removed(self) -> frozenset[int]:
+        return frozenset(entity.id for entity in self._parts.stored.of_kind(REMOVED))
 
     def _complete(self, structure: SeenStructure) -> None:
         """Add registered devices, and Datastreams that clients created, of which nothing was observed."""

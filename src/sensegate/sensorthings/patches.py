@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import jsonpatch  # type: ignore[import-untyped] # has no stubs
-import jsonpointer  # type: ignore[import-untyped] # as above
+import jsonpatch
+import jsonpointer
 import msgspec
 
 from sensegate.sensorthings.kinds import Entity

@@ -145,7 +145,7 @@ async def _create_observations(call: Call, view: CallerView, writer: EntityWrite
 async def _target_of(call: Call, view: CallerView) -> Entity:
     target = await call.part(SENSORTHINGS).resolve(view, parse_path(call.path("resource")))
     if target.entity is None or target.names or target.last:
-        raise BadRequest("path: names no entity; give for example Things(1)", status=405)
+        raise BadRequest("path: names no entity; give for example Things(1)")
     return target.entity
 
 

@@ -189,7 +189,7 @@ class SensorThings:
         """Return where an entity is to be created: in a set, or at a link of an entity. Raises `BadRequest`."""
         last = steps[-1]
         if last.id is not None:
-            raise BadRequest("path: names an entity; POST to a set, such as Things", status=405)
+            raise BadRequest("path: names an entity; POST to a set, such as Things")
         if len(steps) == 1:
             if last.name not in SETS:
                 raise not_found(f"path: there is no entity set '{last.name[:40]}'; there are {', '.join(SETS)}")

@@ -263,7 +263,8 @@ def check_names(kind: EntityKind, options: QueryOptions) -> None:
 def _is_newest_first(options: QueryOptions) -> bool:
     """Return whether options order by time, the newest first, and do nothing else."""
     order = dict(options.texts).get("orderby", "").split()
-    return order in ([], ["phenomenonTime", "desc"]) and not (options.filter or options.skip or options.count)
+    is_newest = not order or (order[0] == "phenomenonTime" and [word.lower() for word in order[1:]] == ["desc"])
+    return is_newest and not (options.filter or options.skip or options.count)
 
 
 def _query(options: QueryOptions, token: str) -> str:

@@ -344,7 +344,7 @@ class OptionParser:
         while True:
             expression = self.expression(_NOT + 1)
             token = self._next
-            direction = token.text if token is not None and token.kind == "name" else ""
+            direction = token.text.lower() if token is not None and token.kind == "name" else ""
             if direction in {"asc", "desc"}:
                 self._place += 1
             keys.append(OrderKey(expression, direction == "desc"))

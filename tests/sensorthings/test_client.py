@@ -101,7 +101,7 @@ def work(url: str, token: str) -> dict[str, Any]:
     seen["count"] = service.observations().query().count().top(1).list().count
     expanded = service.things().query().filter("name eq 'Kettle'").expand("Datastreams($expand=Observations($top=1))")
     (only,) = list(expanded.list())
-    seen["expanded"] = [list(stream.observations)[0].result for stream in only.datastreams]
+    seen["expanded"] = [next(iter(stream.observations)).result for stream in only.datastreams]
     stored.description = "of boiling water"
     service.update(stored)
     service.patch(stored, [{"op": "replace", "path": "/name", "value": "renamed"}])
@@ -116,7 +116,7 @@ def work(url: str, token: str) -> dict[str, Any]:
 
 @pytest.mark.filterwarnings("ignore:furl.pathstr:DeprecationWarning")
 async def test_the_client_of_another_server(site: Site) -> None:
-    """Lists page after page, filters, orders, counts, expands; creates, by data array too, updates, patches, deletes."""
+    """Lists page by page, filters, orders, counts, expands; creates, by data array too, updates, patches, deletes."""
     seen = await asyncio.to_thread(work, f"{site.addresses.http}/sta/v1.1", site.admin)
     assert len(set(seen.pop("ids"))) == HOURS
     assert seen == {

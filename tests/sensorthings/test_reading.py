@@ -165,6 +165,15 @@ async def test_top_skip_and_count(things: Things) -> None:
     assert (await things.ask("Things", top=1, skip=len(PLACES)))["value"] == []
 
 
+async def test_options_apply_in_their_order(things: Things) -> None:
+    """First the filter, then count, order, skip, top; at last what is expanded and selected."""
+    page = await things.ask(
+        "Things", filter="startswith(name,'gz')", count="true", orderby="name desc", skip=1, top=1, select="name"
+    )
+    assert page["@iot.count"] == 3
+    assert page["value"] == [{"name": "gz-cam"}]
+
+
 @pytest.mark.parametrize("size", [1, 2, 7, 59, 60, 61])
 async def test_pages_hold_each_observation_once(things: Things, size: int) -> None:
     """Whatever the size of a page."""

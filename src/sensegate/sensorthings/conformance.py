@@ -9,6 +9,8 @@ REQUIREMENTS: tuple[str, ...] = (
     f"{SPEC}/datamodel",
     f"{SPEC}/resource-path/resource-path-to-entities",
     f"{SPEC}/request-data",
+    f"{SPEC}/create-update-delete",
+    f"{SPEC}/data-array/data-array",
 )
 """Requirements and requirement classes that hold, as the service root lists them."""
 

@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import frost_sta_client as frost
+import frost_sta_client as frost  # type: ignore[import-untyped] # it has no types
 import pytest
 import pytest_asyncio
 import requests
-from frost_sta_client.model.ext.data_array_document import DataArrayDocument
-from frost_sta_client.model.ext.data_array_value import DataArrayValue
-from frost_sta_client.model.ext.unitofmeasurement import UnitOfMeasurement
-from frost_sta_client.service.auth_handler import AuthHandler
-from geojson import Point
+from frost_sta_client.model.ext.data_array_document import DataArrayDocument  # type: ignore[import-untyped] # it has no types
+from frost_sta_client.model.ext.data_array_value import DataArrayValue  # type: ignore[import-untyped] # it has no types
+from frost_sta_client.model.ext.unitofmeasurement import UnitOfMeasurement  # type: ignore[import-untyped] # it has no types
+from frost_sta_client.service.auth_handler import AuthHandler  # type: ignore[import-untyped] # it has no types
+from geojson import Point  # type: ignore[import-untyped] # it has no types
 
 from tests.live.site import Site, config_of, running
 

@@ -28,7 +28,7 @@ _OBSERVATION = KINDS["Observation"]
 Document = dict[str, Any]
 
 
-class Answers:
+class DocumentBuilder:
     """Makes the documents of one request."""
 
     def __init__(self, view: CallerView, reader: ObservationReader, pager: Pager, base: str) -> None:

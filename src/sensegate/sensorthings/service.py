@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 
 from sensegate.authority.scope import Principal
-from sensegate.sensorthings.answers import Answers, Document, check_names, table_of
+from sensegate.sensorthings.answers import Document, DocumentBuilder, check_names, table_of
 from sensegate.sensorthings.ingest import ObservationIntake
 from sensegate.sensorthings.kinds import KINDS, SETS, Entity, EntityKind
 from sensegate.sensorthings.observations import ObservationReader
@@ -78,7 +78,7 @@ class _Work(msgspec.Struct, frozen=True, eq=False):
     options: QueryOptions
     form: str
     pager: Pager
-    answers: Answers
+    answers: DocumentBuilder
 
 
 def not_found(problem: str) -> BadRequest:
@@ -159,7 +159,7 @@ class SensorThings:
         await self.reader.catch_up()
         view = self.view(principal, request.feed, _FORM_OF[form], now)
         pager = Pager(view, self.reader, top_max=self._top_max)
-        answers = Answers(view, self.reader, pager, request.base)
+        answers = DocumentBuilder(view, self.reader, pager, request.base)
         target = await self.resolve(view, steps)
         work = _Work(request, target, options, form, pager, answers)
         body, media, status = await _set(work) if target.entities is not None else await _one_entity(work)
@@ -317,7 +317,7 @@ def _closed(target: ResourceTarget, name: str) -> ResourceTarget:
     return msgspec.structs.replace(target, last=name)
 
 
-def _property(target: ResourceTarget, entity: Entity, answers: Answers) -> tuple[bytes, str, int]:
+def _property(target: ResourceTarget, entity: Entity, answers: DocumentBuilder) -> tuple[bytes, str, int]:
     """Return a property of an entity, or what lies inside its JSON."""
     value: object = entity.values
     for name in target.names:

@@ -160,7 +160,7 @@ _LEVELS: tuple[frozenset[str], ...] = (
 _NOT = 2
 
 
-class Token(msgspec.Struct, frozen=True):
+class OptionToken(msgspec.Struct, frozen=True):
     """A token of an option."""
 
     kind: str
@@ -168,17 +168,17 @@ class Token(msgspec.Struct, frozen=True):
     place: int
 
 
-def tokens_of(text: str, option: str) -> list[Token]:
+def tokens_of(text: str, option: str) -> list[OptionToken]:
     """Return the tokens of an option. Raises `BadRequest`."""
     if len(text) > TEXT_MAX:
         raise BadRequest(f"query: {option}: has {len(text)} characters; give at most {TEXT_MAX}")
-    tokens: list[Token] = []
+    tokens: list[OptionToken] = []
     place, end = 0, len(text.rstrip())
     while place < end:
         match = _TOKENS.match(text, place)
         if match is None or match.lastgroup is None:
             raise BadRequest(f"query: {option}: '{text[place : place + 20]}' is not understood; see OData 4.0")
-        tokens.append(Token(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
+        tokens.append(OptionToken(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
         place = match.end()
     return tokens
 
@@ -196,7 +196,7 @@ class OptionParser:
     # ── tokens ────────────────────────────────────────────────────────────────────────────────────────
 
     @property
-    def _next(self) -> Token | None:
+    def _next(self) -> OptionToken | None:
         return self._tokens[self._place] if self._place < len(self._tokens) else None
 
     @property
@@ -282,7 +282,7 @@ class OptionParser:
             case _:
                 return self._constant(token)
 
-    def _named(self, token: Token, depth: int) -> Expression:
+    def _named(self, token: OptionToken, depth: int) -> Expression:
         if token.text in _WORDS:
             return LiteralValue(_WORDS[token.text])
         if self._is_mark("("):
@@ -292,7 +292,7 @@ class OptionParser:
             names.append(self.name("the name of a property"))
         return FieldPath(tuple(names))
 
-    def _call(self, token: Token, depth: int) -> Expression:
+    def _call(self, token: OptionToken, depth: int) -> Expression:
         limits = FUNCTIONS.get(token.text)
         if limits is None:
             near = difflib.get_close_matches(token.text, FUNCTIONS, n=1, cutoff=0.5)
@@ -311,7 +311,7 @@ class OptionParser:
             raise BadRequest(f"query: {self._option}: {token.text} has {len(arguments)} arguments; give {expected}")
         return FunctionCall(token.text, tuple(arguments))
 
-    def _constant(self, token: Token) -> Expression:
+    def _constant(self, token: OptionToken) -> Expression:
         text = token.text
         match token.kind:
             case "text":

@@ -173,10 +173,10 @@ class EntityWriter:
         for past in body.get("HistoricalLocations", ()):
             await self._historical_location(view, {**past, "Thing": [{"@iot.id": number}]}, where)
         for stream in body.get("Datastreams", ()):
-            await self._datastream(self._again(view), {**stream, "Thing": [{"@iot.id": number}]}, where)
+            await self._datastream(self._refreshed(view), {**stream, "Thing": [{"@iot.id": number}]}, where)
         return number
 
-    def _again(self, view: CallerView) -> CallerView:
+    def _refreshed(self, view: CallerView) -> CallerView:
         """Return the view with what was just written."""
         return CallerView(self._parts, self._principal, view.admission, view.now)
 
@@ -206,7 +206,7 @@ class EntityWriter:
         """Give a Thing other Locations, and keep a HistoricalLocation of them."""
         devices = self._parts.devices
         device = devices.get(thing.device, self._principal)
-        lon, lat = self._position_of(self._again(view), [{"@iot.id": number} for number in locations])
+        lon, lat = self._position_of(self._refreshed(view), [{"@iot.id": number} for number in locations])
         if lon is not None and (lon, lat) != (device.lon, device.lat):
             placed = msgspec.structs.replace(device, lon=lon, lat=lat)
             device = await devices.change(placed, revision=device.revision, by=self._principal)
@@ -248,7 +248,7 @@ class EntityWriter:
         return entity.id
 
     async def _historical_location(self, view: CallerView, body: Body, where: str) -> int:
-        view = self._again(view)
+        view = self._refreshed(view)
         if not body.get("Thing") or not body.get("Locations"):
             raise BadRequest(f"{where}: a HistoricalLocation has a Thing and Locations; give both")
         thing = self._thing_of(view, body["Thing"][0], f"{where}: Thing")
@@ -292,7 +292,7 @@ class EntityWriter:
         if not body.get("Thing"):
             raise BadRequest(f"{where}: Thing: is missing; link it by @iot.id, or insert it")
         things = await self._linked(view, "Thing", body["Thing"], f"{where}: Thing")
-        view = self._again(view)
+        view = self._refreshed(view)
         thing = self._thing_of(view, {"@iot.id": things[0]}, f"{where}: Thing")
         device = self._parts.devices.get(thing.device, self._principal)
         demand(self._principal, Action.CHANGE_DEVICES, device.division, device.department)
@@ -317,7 +317,7 @@ class EntityWriter:
             "create",
         )
         if inner := body.get("Observations"):
-            view = self._again(view)
+            view = self._refreshed(view)
             own = [{**entry, "Datastream": [{"@iot.id": number}]} for entry in inner]
             await self.observations(view, [self.reading(view, entry, where) for entry in own])
         return number
@@ -430,10 +430,10 @@ class EntityWriter:
         if kind.name == "Location" and "location" in checked:
             for thing in [view.structure.things.get(number) for number in view.linked(entity, "Things")]:
                 if thing is not None:
-                    await self._move(self._again(view), thing, self._again(view).locations_of(thing))
+                    await self._move(self._refreshed(view), thing, self._refreshed(view).locations_of(thing))
         if kind.name == "Location" and "Things" in checked:
             for entry in checked["Things"]:
-                await self._move(self._again(view), self._thing_of(view, entry, "body: Things"), [entity.id])
+                await self._move(self._refreshed(view), self._thing_of(view, entry, "body: Things"), [entity.id])
 
     def _record_of(self, view: CallerView, entity: Entity) -> StoredEntity:
         """Return the record of an entity that may be changed. Raises `BadRequest`."""
@@ -469,7 +469,7 @@ class EntityWriter:
             await devices.change(named, revision=device.revision, by=self._principal)
         if "Locations" in body:
             locations = await self._linked(view, "Location", body["Locations"], "body: Locations")
-            await self._move(self._again(view), thing, locations)
+            await self._move(self._refreshed(view), thing, locations)
 
     async def _relinked(self, view: CallerView, entity: Entity, record: StoredEntity, body: Body) -> StoredEntity:
         links = dict(record.links)

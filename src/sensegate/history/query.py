@@ -8,6 +8,7 @@ sums where windows and functions allow it; those of a masked selection from its 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -232,7 +233,8 @@ class HistoryQueries:
             async with asyncio.timeout(self._config.query_timeout_s):
                 fetched = await asyncio.shield(running)
         except (TimeoutError, asyncio.CancelledError) as why:
-            connection.interrupt()
+            with contextlib.suppress(self._engine.failed):  # it may be closed by now
+                connection.interrupt()
             await asyncio.wait((running,))
             if isinstance(why, TimeoutError):
                 limit = self._config.query_timeout_s

@@ -153,7 +153,6 @@ class SensorThings:
             NotFound, PermissionDenied, TooMuch, Overloaded, Unavailable.
         """
         form = format_of(request.query)
-        view = self.view(principal, request.feed, _FORM_OF[form], now)
         options, steps = options_of(request.query), parse_path(request.path)
         # What the log holds now is to be found, even where it was not read yet.
         await self.reader.catch_up()

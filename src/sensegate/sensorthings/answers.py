@@ -96,21 +96,22 @@ class DocumentBuilder:
                 for parent in parents
             ]
         children = await self.documents([entity for page in pages for entity in page.entities], options)
-        place = 0
+        place, query = 0, _query(options)
         for parent, document, page in zip(parents, documents, pages, strict=True):
             mine = children[place : place + len(page.entities)]
             place += len(page.entities)
-            self._place(parent, document, expanded, page, mine)
+            self._place(parent, document, (expanded.name, query), page, mine)
 
     def _place(
         self,
         parent: Entity,
         document: Document,
-        expanded: ExpandedLink,
+        link: tuple[str, str],
         page: EntityPage,
         children: list[Document],
     ) -> None:
-        name = expanded.name
+        """Put the entities of a link (name, query of its next page) into the document of the parent."""
+        name, query = link
         if not parent.kind.links[name].is_many:
             document[name] = children[0] if children else None
             return
@@ -118,7 +119,7 @@ class DocumentBuilder:
             document[f"{name}@iot.count"] = page.count
         document[name] = children
         if page.token:
-            document[f"{name}@iot.nextLink"] = f"{self.link_of(parent)}/{name}?{_query(expanded.options, page.token)}"
+            document[f"{name}@iot.nextLink"] = f"{self.link_of(parent)}/{name}?{query}$skiptoken={page.token}"
 
     async def _observation_pages(self, parents: Sequence[Entity], options: QueryOptions) -> list[EntityPage]:
         """Return a page of Observations of each parent."""
@@ -267,7 +268,7 @@ def _is_newest_first(options: QueryOptions) -> bool:
     return is_newest and not (options.filter or options.skip or options.count)
 
 
-def _query(options: QueryOptions, token: str) -> str:
-    """Return the query of the page after one of an expanded link."""
+def _query(options: QueryOptions) -> str:
+    """Return the query of the next page of an expanded link, without its position."""
     kept = [(name, text) for name, text in options.texts if name != "skip"]
-    return "&".join([*(f"${name}={quote(text, safe='')}" for name, text in kept), f"$skiptoken={token}"])
+    return "".join(f"${name}={quote(text, safe='')}&" for name, text in kept)

@@ -51,7 +51,7 @@ def base_of(call: Call) -> str:
 
 async def _root(call: Call) -> dict[str, object]:
     feed = call.request.match_info.get("feed", ALL_FEED.name)
-    call.part(SENSORTHINGS).view(call.principal, feed, "json", call.deps.clock.now())
+    await call.part(SENSORTHINGS).view(call.principal, feed, "json", call.deps.clock.now())
     return service_root(base_of(call))
 
 
@@ -95,10 +95,10 @@ async def _answered(call: Call, feed: str, answer: ReadAnswer) -> web.Response:
 # ── writing ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _writing(call: Call) -> tuple[CallerView, EntityWriter]:
+async def _writing(call: Call) -> tuple[CallerView, EntityWriter]:
     """Return what a caller sees, and what writes on its behalf. Raises `PermissionDenied`."""
     service, deps, principal = call.part(SENSORTHINGS), call.deps, call.principal
-    view = service.view(principal, ALL_FEED.name, "json", deps.clock.now())
+    view = await service.view(principal, ALL_FEED.name, "json", deps.clock.now())
     if not view.is_own:
         raise BadRequest("a token for feeds, or with a grant for all of them, reads only; use another", status=403)
 
@@ -118,13 +118,13 @@ def _writing(call: Call) -> tuple[CallerView, EntityWriter]:
         return await devices.register(call, body)
 
     acts = WriteActs(register=register, withdraw=withdraw, push=push)
-    return view, EntityWriter(service.parts, deps.audit, service.intake, principal, acts)
+    return view, EntityWriter(service.views, deps.audit, service.intake, principal, acts)
 
 
 async def _create(call: Call) -> web.Response:
     path = call.path("resource").strip("/")
     await call.part(SENSORTHINGS).reader.catch_up()
-    view, writer = _writing(call)
+    view, writer = await _writing(call)
     if path == "CreateObservations":
         return await _create_observations(call, view, writer)
     target = await call.part(SENSORTHINGS).resolve_parent(view, parse_path(path))
@@ -151,7 +151,7 @@ async def _target_of(call: Call, view: CallerView) -> Entity:
 
 async def _change(call: Call) -> web.Response:
     await call.part(SENSORTHINGS).reader.catch_up()
-    view, writer = _writing(call)
+    view, writer = await _writing(call)
     entity = await _target_of(call, view)
     raw, replaces = await call.raw_body(), call.request.method == "PUT"
     body = decoded(raw)
@@ -167,7 +167,7 @@ async def _change(call: Call) -> web.Response:
 
 async def _delete(call: Call) -> web.Response:
     await call.part(SENSORTHINGS).reader.catch_up()
-    view, writer = _writing(call)
+    view, writer = await _writing(call)
     try:
         await writer.delete(view, await _target_of(call, view))
     except TimeoutError:

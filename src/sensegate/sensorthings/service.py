@@ -23,7 +23,7 @@ from sensegate.sensorthings.syntax import (
     parse_path,
     parse_select,
 )
-from sensegate.sensorthings.view import CallerView, ViewParts
+from sensegate.sensorthings.view import CallerView, CallerViews, ViewParts
 from sensegate.share.feeds import FeedFilter
 from sensegate.share.sharing import Sharing
 from sensegate.web.problems import BadRequest
@@ -137,13 +137,14 @@ class SensorThings:
         self.sharing = sharing
         self.intake = ObservationIntake(sharing.reader, reader)
         self.parts = parts
+        self.views = CallerViews(parts)
         self.reader = reader
         self._top_max = top_max
 
-    def view(self, principal: Principal, feed: str, form: str, now: int) -> CallerView:
+    async def view(self, principal: Principal, feed: str, form: str, now: int) -> CallerView:
         """Return what a caller sees of a feed. Raises `NotFound`, `PermissionDenied`."""
         admission = self.sharing.admit(principal, feed, FeedFilter(), "http", form)
-        return CallerView(self.parts, principal, admission, now)
+        return await self.views.open(principal, admission, now)
 
     async def read(self, principal: Principal, request: ReadRequest, now: int) -> ReadAnswer:
         """Return the answer to a request that reads, within the quota of the grant.
@@ -153,11 +154,10 @@ class SensorThings:
             NotFound, PermissionDenied, TooMuch, Overloaded, Unavailable.
         """
         form = format_of(request.query)
-        view = self.view(principal, request.feed, _FORM_OF[form], now)
         options, steps = options_of(request.query), parse_path(request.path)
         # What the log holds now is to be found, even where it was not read yet.
         await self.reader.catch_up()
-        view = self.view(principal, request.feed, _FORM_OF[form], now)
+        view = await self.view(principal, request.feed, _FORM_OF[form], now)
         pager = Pager(view, self.reader, top_max=self._top_max)
         answers = DocumentBuilder(view, self.reader, pager, request.base)
         target = await self.resolve(view, steps)
@@ -177,8 +177,10 @@ class SensorThings:
             near = difflib.get_close_matches(first.name, SETS, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SETS)}"
             raise not_found(f"path: there is no entity set '{first.name[:40]}'; {hint}")
-        everything = _all_of(view, kind)
-        target = ResourceTarget(everything) if first.id is None else await self._entity_at(view, everything, first)
+        if first.id is None:
+            target = ResourceTarget(_all_of(view, kind))
+        else:
+            target = await self._entity_at(view, EntityRange(kind), first, everywhere=True)
         for step in rest:
             if target.last or (target.names and step.id is not None):
                 raise not_found(f"path: nothing follows {target.last or target.names[-1]}")
@@ -201,18 +203,21 @@ class SensorThings:
             raise not_found(f"path: nothing is created at {last.name[:40]}")
         return CreationTarget(KINDS[link.target], parent)
 
-    async def _entity_at(self, view: CallerView, entities: EntityRange, step: PathStep) -> ResourceTarget:
+    async def _entity_at(
+        self, view: CallerView, entities: EntityRange, step: PathStep, *, everywhere: bool = False
+    ) -> ResourceTarget:
+        """Return one entity of a range, or (`everywhere`) of all of its type. Raises `BadRequest`."""
         assert step.id is not None  # noqa: S101 - as the callers found it
         kind, number = entities.kind, step.id
         if kind.name == "Observation":
             entity = await self.reader.find(view, number)
-            if entity is not None:
+            if entity is not None and not everywhere:
                 streams = {stream.id for stream in entities.streams}
                 owner = view.linked(entity, "Datastream")
                 entity = entity if streams.intersection(owner) else None
         else:
             entity = view.find(kind.name, number)
-            if entity is not None and number not in entities.ids:
+            if entity is not None and not everywhere and number not in entities.ids:
                 entity = None
         if entity is None:
             raise not_found(f"path: there is no {step.name}({number}) that you see")

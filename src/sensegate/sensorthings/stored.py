@@ -84,7 +84,8 @@ class StoredEntities:
 
     def find(self, kind: str, number: int) -> StoredEntity | None:
         """Return an entity without regard to scope; None: there is none."""
-        return self._of_kind.get(kind, {}).get(number)
+        known = self._of_kind.get(kind)
+        return known.get(number) if known else None
 
     def of_kind(self, kind: str) -> Iterable[StoredEntity]:
         """Return the entities of a kind, in no particular order."""

@@ -6,9 +6,9 @@ under a mask that pseudonymises devices, ids too are derived from the pseudonym.
 
 from __future__ import annotations
 
+import asyncio
 import bisect
 from collections import OrderedDict
-from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -20,6 +20,8 @@ from sensegate.share.latest import LatestReader
 from sensegate.share.masks import DEVICE, Masks, hidden_properties
 from sensegate.share.records import base_name, channel_of
 
+_STEP = 2_000
+"""Series that are added at a time; other tasks run between steps."""
 _STRUCTURES_MAX = 16
 """Selections whose structures are kept."""
 
@@ -59,6 +61,28 @@ class SeenDatastream:
         return f"{self.measured}#{self.channel}" if self.channel else self.measured
 
 
+class ShownEntities(msgspec.Struct, frozen=True):
+    """What a caller sees without regard to readings, and what it does not see although there are readings."""
+
+    registered: frozenset[str] = frozenset()
+    """Devices of the registry."""
+    created: frozenset[tuple[str, str]] = frozenset()
+    """(device, property name of feeds) of Datastreams that clients created."""
+    retired: frozenset[str] = frozenset()
+    """Devices that are retired here: they are no Things."""
+    removed: frozenset[int] = frozenset()
+    """Datastreams that clients deleted."""
+
+    def contains(self, other: ShownEntities) -> bool:
+        """Return whether nothing of another state has gone, so that its structure can be completed."""
+        return (
+            self.retired == other.retired
+            and self.removed == other.removed
+            and self.registered >= other.registered
+            and self.created >= other.created
+        )
+
+
 class SeenStructure:
     """Things and Datastreams of one selection."""
 
@@ -73,6 +97,17 @@ class SeenStructure:
         self.datastream_ids: list[int] = []
         self.locations: dict[int, SeenThing] = {}
         self.features: dict[int, SeenThing] = {}
+        self.shown = ShownEntities()
+
+    def complete(self, shown: ShownEntities) -> None:
+        """Add what a caller sees and of which nothing was observed."""
+        for device in shown.registered - self.shown.registered:
+            self.thing(device, device)
+        for device, name in shown.created:
+            thing = self.by_word.get(device)
+            if thing is not None:
+                self.datastream(thing, name)
+        self.shown = shown
 
     def thing(self, word: str, device: str) -> SeenThing:
         """Return the Thing of a name, made if it is new."""
@@ -103,57 +138,43 @@ class SeenStructure:
         return datastream
 
 
-class LeftOut(msgspec.Struct, frozen=True, eq=False):
-    """What a caller does not see although it has readings."""
-
-    is_retired: Callable[[str], bool]
-    """Whether a device is retired here: then it is no Thing."""
-    removed: frozenset[int] = frozenset()
-    """Datastreams that were deleted."""
-
-
 class Structures:
-    """Structures by selection, brought up to date when they are asked for."""
+    """Structures by selection, brought up to date when they are asked for; one of many series is built in steps."""
 
     def __init__(self, values: LastValues, latest: LatestReader, masks: Masks) -> None:
         self._values = values
         self._latest = latest
         self._masks = masks
-        self._known: OrderedDict[tuple[FeedSelection, int, int], SeenStructure] = OrderedDict()
+        self._known: OrderedDict[tuple[FeedSelection, str], SeenStructure] = OrderedDict()
 
-    def of(
-        self,
-        selection: FeedSelection | None,
-        *,
-        version: tuple[int, int],
-        left_out: LeftOut,
-        complete: Callable[[SeenStructure], None],
-    ) -> SeenStructure:
+    async def of(self, selection: FeedSelection | None, kind: str, shown: ShownEntities) -> SeenStructure:
         """Return the structure of a selection.
 
         Args:
             selection: what the caller gets; None: nothing.
-            version: of the registry and of the stored entities, as far as the caller sees them.
-            left_out: devices and series that are not shown.
-            complete: adds what has no series.
+            kind: distinguishes callers that see the registry and the entities of clients from others.
+            shown: what the caller sees beside readings; the same object as long as nothing of it changes.
         """
         if selection is None:
             return SeenStructure()
-        key = (selection, *version)
-        structure = self._known.get(key)
+        key = (selection, kind)
         numbers = self._visible(selection)
-        if structure is None or not _starts_with(numbers, structure.series):
+        structure = self._known.get(key)
+        is_current = structure is not None and (shown is structure.shown or shown.contains(structure.shown))
+        if structure is None or not is_current or not _starts_with(numbers, structure.series):
             structure = SeenStructure()
-            self._extend(structure, selection, numbers, left_out)
-            complete(structure)
-            # Of an older version of the registry nothing will be asked any more.
-            for old in [old for old in self._known if old[0] == selection]:
-                del self._known[old]
+            for start in range(0, len(numbers), _STEP):
+                if start:
+                    await asyncio.sleep(0)
+                self._extend(structure, selection, numbers[start : start + _STEP], shown)
             self._known[key] = structure
             while len(self._known) > _STRUCTURES_MAX:
                 self._known.popitem(last=False)
-        elif len(numbers) > len(structure.series):
-            self._extend(structure, selection, numbers[len(structure.series) :], left_out)
+            structure.complete(shown)
+        else:
+            self._extend(structure, selection, numbers[len(structure.series) :], shown)
+            if shown is not structure.shown:
+                structure.complete(shown)
         structure.series = numbers
         self._known.move_to_end(key)
         return structure
@@ -166,12 +187,9 @@ class Structures:
         return numbers
 
     def _extend(
-        self,
-        structure: SeenStructure,
-        selection: FeedSelection,
-        numbers: np.ndarray,
-        left_out: LeftOut,
+        self, structure: SeenStructure, selection: FeedSelection, numbers: np.ndarray, shown: ShownEntities
     ) -> None:
+        """Add series."""
         view, names, devices = self._values.view(), self._values.properties, self._values.devices
         is_hidden = DEVICE in selection.mask.hash
         word_of = self._masks.pseudonyms(selection.mask.key) if is_hidden else str
@@ -182,13 +200,13 @@ class Structures:
             if device not in things:
                 name = devices[device][1]
                 things[device] = (
-                    None if left_out.is_retired(name) else structure.thing(word_of(name), "" if is_hidden else name)
+                    None if name in shown.retired else structure.thing(word_of(name), "" if is_hidden else name)
                 )
             thing = things[device]
             if thing is None:
                 continue
             name = names[variable]
-            if not left_out.removed or entity_id("Datastream", thing.word, name) not in left_out.removed:
+            if not shown.removed or entity_id("Datastream", thing.word, name) not in shown.removed:
                 structure.datastream(thing, name).numbers.append(number)
 
 

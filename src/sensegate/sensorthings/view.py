@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 import msgspec
 import numpy as np
@@ -16,12 +17,18 @@ import numpy as np
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.index import STATES
-from sensegate.authority.scope import Action, Principal, allows, has_right
+from sensegate.authority.scope import Action, Principal, Scope, allows, has_right
 from sensegate.quantities.properties import PROPERTIES, Property, ValueKind
 from sensegate.sensorthings.ids import entity_id
 from sensegate.sensorthings.kinds import KINDS, Entity
 from sensegate.sensorthings.stored import REMOVED, StoredEntities, StoredEntity, is_visible
-from sensegate.sensorthings.structure import LeftOut, SeenDatastream, SeenStructure, SeenThing, Structures
+from sensegate.sensorthings.structure import (
+    SeenDatastream,
+    SeenStructure,
+    SeenThing,
+    ShownEntities,
+    Structures,
+)
 from sensegate.share.feeds import ALL_FEED
 from sensegate.share.grants import Admission
 from sensegate.share.last_values import LastValues
@@ -49,44 +56,20 @@ class ViewParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 class CallerView:
     """Entities that one caller sees; for one request."""
 
-    def __init__(self, parts: ViewParts, principal: Principal, admission: Admission, now: int) -> None:
+    def __init__(
+        self, parts: ViewParts, principal: Principal, admission: Admission, structure: SeenStructure, now: int
+    ) -> None:
         self.now = now
         self.principal = principal
         self.admission = admission
         self._parts = parts
         self.mask = admission.selection.mask if admission.selection else NO_MASK
-        self.is_own = admission.grant is None and not principal.feeds and admission.feed.name == ALL_FEED.name
+        self.is_own = is_own(principal, admission)
         """Whether the caller reads all of its own scope, so that entities of clients are shown."""
         self.reads_registry = self.is_own and has_right(principal, Action.READ_REGISTRY)
-        devices, stored = parts.devices, parts.stored
-        self.structure: SeenStructure = parts.structures.of(
-            admission.selection,
-            version=(devices.version if self.reads_registry else -1, stored.version if self.is_own else -1),
-            left_out=LeftOut(self._is_retired, self._removed() if self.is_own else frozenset()),
-            complete=self._complete,
-        )
+        self.structure = structure
         self.observations: dict[int, list[Entity]] | None = None
         """Datastream -> its Observations, where a filter needs them."""
-
-    def _is_retired(self, device: str) -> bool:
-        devices = self._parts.devices
-        return devices.is_present(device) and int(devices.index.state[devices.find(device)]) == _RETIRED
-
-    def _removed(self) -> frozenset[int]:
-        return frozenset(entity.id for entity in self._parts.stored.of_kind(REMOVED))
-
-    def _complete(self, structure: SeenStructure) -> None:
-        """Add registered devices, and Datastreams that clients created, of which nothing was observed."""
-        devices = self._parts.devices
-        if self.reads_registry:
-            for at in np.flatnonzero(devices.mask(self.principal.scope)).tolist():
-                if devices.index.state[at] != _RETIRED:
-                    structure.thing(devices.id(at), devices.id(at))
-        if self.is_own:
-            for entity in self._parts.stored.of_kind("Datastream"):
-                thing = structure.by_word.get(entity.device)
-                if thing is not None and is_visible(entity, self.principal.scope):
-                    structure.datastream(thing, entity.measured)
 
     # ── stored entities ───────────────────────────────────────────────────────────────────────────────
 
@@ -127,9 +110,9 @@ class CallerView:
             case "FeatureOfInterest":
                 return sorted([*structure.features, *(entity.id for entity in self._all_stored(kind))])
             case "Sensor":
-                return sorted({*self._profiles(), *(entity.id for entity in self._all_stored(kind))})
+                return sorted({*self._profiles, *(entity.id for entity in self._all_stored(kind))})
             case "ObservedProperty":
-                own = _PROPERTY_OF if self.is_own else self._observed()
+                own = _PROPERTY_OF if self.is_own else self._observed
                 return sorted({*own, *(entity.id for entity in self._all_stored(kind))})
             case _:
                 return sorted(entity.id for entity in self._all_stored(kind))
@@ -293,11 +276,18 @@ class CallerView:
 
     def _placed(self) -> list[int]:
         """Return the ids of the Locations that follow from positions."""
-        return [
-            number
-            for number, thing in self.structure.locations.items()
-            if self.position_of(thing) is not None and not self.stored_locations(thing)
-        ]
+        if PLACE in self.mask.drop:
+            return []
+        devices, reads_registry = self._parts.devices, self.reads_registry
+        lon, has_stored = self._parts.values.view().lon, self.is_own and any(self._all_stored("Thing"))
+        placed = []
+        for number, thing in self.structure.locations.items():
+            at = devices.find(thing.device) if reads_registry and thing.device else -1
+            newest = self._newest(thing) if at < 0 else -1
+            place = devices.lon[at] if at >= 0 else lon[newest] if newest >= 0 else math.nan
+            if not math.isnan(place) and not (has_stored and self.stored_locations(thing)):
+                placed.append(number)
+        return placed
 
     def stored_locations(self, thing: SeenThing) -> list[StoredEntity]:
         """Return the Locations that a client gave to a Thing."""
@@ -383,6 +373,7 @@ class CallerView:
         profile: str = values.words("profile")[values.view().profile[stream.numbers[-1]]]
         return profile
 
+    @cached_property
     def _profiles(self) -> dict[int, str]:
         """Return the profiles of all Datastreams by the ids of their Sensors."""
         profiles = {self._profile_of(stream) for stream in self.structure.datastreams.values()}
@@ -391,7 +382,7 @@ class CallerView:
     def _sensor(self, number: int) -> Entity | None:
         if (stored := self.stored("Sensor", number)) is not None:
             return _entity_of(stored)
-        profile = self._profiles().get(number)
+        profile = self._profiles.get(number)
         if profile is None:
             return None
         values: dict[str, object] = {
@@ -402,6 +393,7 @@ class CallerView:
         }
         return Entity(KINDS["Sensor"], number, values, profile)
 
+    @cached_property
     def _observed(self) -> dict[int, str]:
         """Return the properties of all Datastreams by the ids of their ObservedProperties."""
         names = {stream.measured for stream in self.structure.datastreams.values()}
@@ -411,7 +403,7 @@ class CallerView:
         if (stored := self.stored("ObservedProperty", number)) is not None:
             return _entity_of(stored)
         name = _PROPERTY_OF.get(number) if self.is_own else None
-        name = name or self._observed().get(number)
+        name = name or self._observed.get(number)
         if name is None:
             return None
         index = PROPERTIES.find(name)
@@ -423,6 +415,58 @@ class CallerView:
             "properties": {"domain": row.domain, "label_zh": row.label_zh, "label_en": row.label_en},
         }
         return Entity(KINDS["ObservedProperty"], number, values, name)
+
+
+def is_own(principal: Principal, admission: Admission) -> bool:
+    """Return whether a caller reads all of its own scope, and not by a grant or a feed."""
+    return admission.grant is None and not principal.feeds and admission.feed.name == ALL_FEED.name
+
+
+class CallerViews:
+    """Opens views."""
+
+    def __init__(self, parts: ViewParts) -> None:
+        self.parts = parts
+        self._shown: dict[tuple[Scope, bool, bool], tuple[tuple[int, int], ShownEntities]] = {}
+
+    async def open(self, principal: Principal, admission: Admission, now: int) -> CallerView:
+        """Return what a caller sees by an admission."""
+        own = is_own(principal, admission)
+        sees_registry = own and has_right(principal, Action.READ_REGISTRY)
+        shown = self._shown_to(principal.scope, sees_registry=sees_registry, own=own)
+        structure = await self.parts.structures.of(admission.selection, f"{own}{sees_registry}", shown)
+        return CallerView(self.parts, principal, admission, structure, now)
+
+    def _shown_to(self, scope: Scope, *, sees_registry: bool, own: bool) -> ShownEntities:
+        """Return what a caller sees beside readings, the same object while nothing changes."""
+        devices, stored = self.parts.devices, self.parts.stored
+        key, version = (scope, sees_registry, own), (devices.version, stored.version)
+        known = self._shown.get(key)
+        if known is not None and known[0] == version:
+            return known[1]
+        size, ids = len(devices), devices.index.ids
+        retired = (devices.index.state[:size] == _RETIRED) & devices.mask()
+        registered = devices.mask(scope) & ~retired if sees_registry else np.zeros(size, np.bool_)
+        shown = ShownEntities(
+            frozenset(ids[at] for at in np.flatnonzero(registered).tolist()),
+            frozenset(
+                (entity.device, entity.measured)
+                for entity in (stored.of_kind("Datastream") if own else ())
+                if is_visible(entity, scope)
+            ),
+            frozenset(ids[at] for at in np.flatnonzero(retired).tolist()),
+            frozenset(entity.id for entity in stored.of_kind(REMOVED)) if own else frozenset(),
+        )
+        if known is not None and known[1] == shown:
+            shown = known[1]
+        if len(self._shown) >= _SHOWN_MAX:
+            self._shown.clear()
+        self._shown[key] = version, shown
+        return shown
+
+
+_SHOWN_MAX = 256
+"""Scopes of which it is known what they show."""
 
 
 class ObservationSource(msgspec.Struct, frozen=True, eq=False):

@@ -27,7 +27,7 @@ from sensegate.sensorthings.kinds import KINDS, Entity, EntityKind
 from sensegate.sensorthings.observations import FEATURE
 from sensegate.sensorthings.stored import EXTRAS, REMOVED, StoredEntity
 from sensegate.sensorthings.structure import SeenDatastream, SeenThing
-from sensegate.sensorthings.view import CallerView, ObservationSource, ViewParts
+from sensegate.sensorthings.view import CallerView, CallerViews, ObservationSource
 from sensegate.web.bodies import NewDevice
 from sensegate.web.problems import BadRequest
 
@@ -50,9 +50,10 @@ class EntityWriter:
     """Writes on behalf of one caller."""
 
     def __init__(
-        self, parts: ViewParts, trail: Trail, intake: ObservationIntake, principal: Principal, acts: WriteActs
+        self, views: CallerViews, trail: Trail, intake: ObservationIntake, principal: Principal, acts: WriteActs
     ) -> None:
-        self._parts = parts
+        self._views = views
+        self._parts = views.parts
         self._trail = trail
         self._intake = intake
         self._principal = principal
@@ -173,12 +174,12 @@ class EntityWriter:
         for past in body.get("HistoricalLocations", ()):
             await self._historical_location(view, {**past, "Thing": [{"@iot.id": number}]}, where)
         for stream in body.get("Datastreams", ()):
-            await self._datastream(self._refreshed(view), {**stream, "Thing": [{"@iot.id": number}]}, where)
+            await self._datastream((await self._refreshed(view)), {**stream, "Thing": [{"@iot.id": number}]}, where)
         return number
 
-    def _refreshed(self, view: CallerView) -> CallerView:
+    async def _refreshed(self, view: CallerView) -> CallerView:
         """Return the view with what was just written."""
-        return CallerView(self._parts, self._principal, view.admission, view.now)
+        return await self._views.open(self._principal, view.admission, view.now)
 
     def _free_name(self, name: object) -> str:
         base = _NAME.sub("-", str(name).lower()).strip("-")[:40] or "thing"
@@ -206,7 +207,7 @@ class EntityWriter:
         """Give a Thing other Locations, and keep a HistoricalLocation of them."""
         devices = self._parts.devices
         device = devices.get(thing.device, self._principal)
-        lon, lat = self._position_of(self._refreshed(view), [{"@iot.id": number} for number in locations])
+        lon, lat = self._position_of((await self._refreshed(view)), [{"@iot.id": number} for number in locations])
         if lon is not None and (lon, lat) != (device.lon, device.lat):
             placed = msgspec.structs.replace(device, lon=lon, lat=lat)
             device = await devices.change(placed, revision=device.revision, by=self._principal)
@@ -248,7 +249,7 @@ class EntityWriter:
         return entity.id
 
     async def _historical_location(self, view: CallerView, body: Body, where: str) -> int:
-        view = self._refreshed(view)
+        view = await self._refreshed(view)
         if not body.get("Thing") or not body.get("Locations"):
             raise BadRequest(f"{where}: a HistoricalLocation has a Thing and Locations; give both")
         thing = self._thing_of(view, body["Thing"][0], f"{where}: Thing")
@@ -292,7 +293,7 @@ class EntityWriter:
         if not body.get("Thing"):
             raise BadRequest(f"{where}: Thing: is missing; link it by @iot.id, or insert it")
         things = await self._linked(view, "Thing", body["Thing"], f"{where}: Thing")
-        view = self._refreshed(view)
+        view = await self._refreshed(view)
         thing = self._thing_of(view, {"@iot.id": things[0]}, f"{where}: Thing")
         device = self._parts.devices.get(thing.device, self._principal)
         demand(self._principal, Action.CHANGE_DEVICES, device.division, device.department)
@@ -317,7 +318,7 @@ class EntityWriter:
             "create",
         )
         if inner := body.get("Observations"):
-            view = self._refreshed(view)
+            view = await self._refreshed(view)
             own = [{**entry, "Datastream": [{"@iot.id": number}]} for entry in inner]
             await self.observations(view, [self.reading(view, entry, where) for entry in own])
         return number
@@ -430,10 +431,14 @@ class EntityWriter:
         if kind.name == "Location" and "location" in checked:
             for thing in [view.structure.things.get(number) for number in view.linked(entity, "Things")]:
                 if thing is not None:
-                    await self._move(self._refreshed(view), thing, self._refreshed(view).locations_of(thing))
+                    await self._move(
+                        (await self._refreshed(view)), thing, (await self._refreshed(view)).locations_of(thing)
+                    )
         if kind.name == "Location" and "Things" in checked:
             for entry in checked["Things"]:
-                await self._move(self._refreshed(view), self._thing_of(view, entry, "body: Things"), [entity.id])
+                await self._move(
+                    (await self._refreshed(view)), self._thing_of(view, entry, "body: Things"), [entity.id]
+                )
 
     def _record_of(self, view: CallerView, entity: Entity) -> StoredEntity:
         """Return the record of an entity that may be changed. Raises `BadRequest`."""
@@ -469,7 +474,7 @@ class EntityWriter:
             await devices.change(named, revision=device.revision, by=self._principal)
         if "Locations" in body:
             locations = await self._linked(view, "Location", body["Locations"], "body: Locations")
-            await self._move(self._refreshed(view), thing, locations)
+            await self._move((await self._refreshed(view)), thing, locations)
 
     async def _relinked(self, view: CallerView, entity: Entity, record: StoredEntity, body: Body) -> StoredEntity:
         links = dict(record.links)

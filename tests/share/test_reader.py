@@ -173,6 +173,25 @@ async def test_a_cursor_from_the_future_is_bad(memory_log: MemoryLog, clock: Fak
         await LogReader(memory_log, clock).resume(str(memory_place(99, NOW)))
 
 
+class HeldLog(MemoryLog):
+    """A log of which no entry is visible, as of an active centre before its standby has asked again."""
+
+    async def bounds(self) -> tuple[int, int]:
+        first, _ = await super().bounds()
+        return first, first - 1
+
+
+async def test_a_cursor_of_what_is_stored_and_not_yet_visible_is_good(clock: FakeClock) -> None:
+    """An active centre that was restarted does not know what was confirmed: a subscriber waits, and is not refused."""
+    log = HeldLog(clock, epoch="e1")
+    await commit(log)
+    last = await log.stored_end()
+    made = LogReader(log, clock)
+    assert (await made.resume(str(memory_place(last, NOW)))).sequence == last
+    with pytest.raises(BadCursor):
+        await made.resume(str(memory_place(last + 1, NOW)))
+
+
 async def test_a_clock_that_is_set_back_spoils_no_cursor(memory_log: MemoryLog, clock: FakeClock) -> None:
     """What was stored before by a clock that was ahead is no sign of another log."""
     await commit(memory_log)

@@ -187,6 +187,9 @@ class ReplicatedLog:
         first, last = await self._log.bounds()
         return first, max(first - 1, self._original.high_watermark(last))
 
+    async def stored_end(self) -> int:
+        return await self._log.stored_end()
+
     async def sequence_at(self, time: int) -> int:
         return min(await self._log.sequence_at(time), (await self.bounds())[1] + 1)
 

@@ -62,8 +62,11 @@ _Ask = Callable[[str, bytes], Awaitable[bytes]]
 _rows = msgspec.msgpack.Decoder(tuple[list[tuple[str, bytes | None]], int]).decode
 
 
-async def await_activation(config: Config, clock: Clock) -> Activation:
-    """Stand by until this centre has to become active; return the term."""
+async def await_activation(config: Config, clock: Clock, *, personal: bool = False) -> Activation:
+    """Stand by until this centre has to become active; return the term.
+
+    `personal`: messages may contain personal data: the copy is encrypted as the store of an active centre is.
+    """
     directory = Path(config.directory)
     term = terms.read(directory)
     if term.number == 0 and config.peer.initially_active:
@@ -77,20 +80,20 @@ async def await_activation(config: Config, clock: Clock) -> Activation:
         may_resume = term.active and not term.lapsed and not (state and state.active)
         if may_resume and (state or not config.peer.automatic):
             return Activation(term)
-        term, begun = await _stand_by(config, clock, term)
+        term, begun = await _stand_by(config, clock, term, personal=personal)
         terms.write(directory, term)
         if term.active:
             _log.warning("this centre is active now", term=term.number, reason=begun or "term resumed")
             return Activation(term, begun)
 
 
-async def _stand_by(config: Config, clock: Clock, term: Term) -> tuple[Term, str]:
+async def _stand_by(config: Config, clock: Clock, term: Term, *, personal: bool) -> tuple[Term, str]:
     """Stand by until a term begins, or the store must be set aside; return the term to continue with, and the cause."""
     directory = Path(config.directory)
     aside = directory / f"aside-{term.number}-{time.strftime('%Y%m%dT%H%M%S')}"
     try:
         async with contextlib.AsyncExitStack() as stack:
-            engine = Engine.of(config, clock, slots=node_slots(config))
+            engine = Engine.of(config, clock, slots=node_slots(config), personal=personal)
             await engine.start()
             stack.push_async_callback(engine.stop)
             return await _Standby(config, clock, engine, term).run(stack, aside)

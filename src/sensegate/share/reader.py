@@ -332,7 +332,9 @@ class LogReader:
         """
         position = cursor.parse(text)
         await self.demand_same_history(position)
-        if position.sequence > self._end and position.sequence > (await self.log.bounds())[1]:
+        # A centre that has just started does not know yet what its standby has confirmed: what it delivered before is
+        # stored and not yet visible again.
+        if position.sequence > self._end and position.sequence > await self.log.stored_end():
             raise BadCursor("the cursor lies after the end of the log")
         await self.demand_retained(position)
         return position

@@ -207,12 +207,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="seed of the plan; printed")
     parser.add_argument("--kills", type=int, default=KILLS)
     parser.add_argument("--readings", type=int, default=0, help="least number of readings; 0: in proportion to kills")
+    parser.add_argument("--directory", type=Path, default=None, help="place for everything, kept; default: temporary")
     parser.add_argument("--report", type=Path, default=None, help="file for the report")
     given = parser.parse_args()
     least = given.readings or READINGS_LEAST * given.kills // KILLS
     say(f"border: seed {given.seed}, {given.kills} kills over {len(NODES)} nodes and two centres")
-    with tempfile.TemporaryDirectory(prefix="sensegate-border-") as directory:
-        campaign = BorderCampaign(Path(directory), rounds(given.seed, given.kills), seed=given.seed, say=say)
+    with contextlib.ExitStack() as stack:
+        place = given.directory or stack.enter_context(tempfile.TemporaryDirectory(prefix="sensegate-border-"))
+        campaign = BorderCampaign(Path(place), rounds(given.seed, given.kills), seed=given.seed, say=say)
         report = asyncio.run(campaign.run())
     table = f"{report.table()}\n{campaign.raider}\n{campaign.city.fail_overs} fail-overs"
     table += "".join(f"\n  ! taken: {lie}" for lie in campaign.raider.wrong[:20])

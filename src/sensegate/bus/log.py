@@ -155,6 +155,10 @@ class JetStreamLog:
     async def bounds(self) -> tuple[int, int]:
         return await self._reader.bounds()
 
+    @property
+    def is_settled(self) -> bool:
+        return True
+
     async def stored_end(self) -> int:
         return (await self._reader.bounds())[1]
 

@@ -118,6 +118,10 @@ class MemoryLog:
         self._expire()
         return (self._entries[0].sequence if self._entries else self._last + 1), self._last
 
+    @property
+    def is_settled(self) -> bool:
+        return True
+
     async def stored_end(self) -> int:
         return self._last
 

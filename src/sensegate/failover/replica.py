@@ -113,11 +113,13 @@ class ReplicationSource:
         """Last sequence that was delivered unreplicated."""
         self._unreplicated = unreplicated
         self._heard = clock.monotonic()
+        self._was_asked = False
         self._permitted = permitted
 
     async def answer_log(self, request: LogRequest) -> bytes:
         """Answer a request of the standby. Raises `Unavailable`."""
         self._heard = self._clock.monotonic()
+        self._was_asked = True
         self._confirmed = max(self._confirmed, request.stored)
         first, last = await self._log.bounds()
         if self._confirmed >= min(self._delivered, last):
@@ -131,6 +133,14 @@ class ReplicationSource:
         timelines = self._log.timelines
         fresh = timelines.history if request.timelines != timelines.fingerprint else None
         return _encode(LogChunk(self._log.epoch, first, last, replicated, self._history, fresh))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the other centre follows this log, or was silent for too long.
+
+        Until then the other one may be active in a later term, with records and cursors that are unknown here.
+        """
+        return self._was_asked or self.unreplicated
 
     @property
     def unreplicated(self) -> bool:
@@ -186,6 +196,10 @@ class ReplicatedLog:
     async def bounds(self) -> tuple[int, int]:
         first, last = await self._log.bounds()
         return first, max(first - 1, self._original.high_watermark(last))
+
+    @property
+    def is_settled(self) -> bool:
+        return self._original.is_settled
 
     async def stored_end(self) -> int:
         return await self._log.stored_end()

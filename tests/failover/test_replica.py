@@ -165,6 +165,20 @@ async def test_only_what_is_confirmed_is_delivered() -> None:
     assert not original.unreplicated
 
 
+async def test_the_other_centre_settles_which_log_is_followed() -> None:
+    """Until it has asked, or was silent for too long, it may be the active one in a later term."""
+    clock, log = FakeClock(), MemoryLog()
+    for heard in (True, False):
+        original = ReplicationSource(log, clock, 5.0)
+        delivered = ReplicatedLog(log, original, clock)
+        assert not delivered.is_settled
+        if heard:
+            await Replica(MemoryLog(), StoreConfig(), clock).copy_next(asks(original))
+        else:
+            await clock.advance(6.0)
+        assert delivered.is_settled
+
+
 async def test_another_past_is_no_original() -> None:
     """A log with a tail that the active one never had is fenced; so is one of another life."""
     source, clock = MemoryLog(), FakeClock()

@@ -135,7 +135,8 @@ class PairedCity(City):
         def together() -> bool:
             status = self.standing()
             known = terms.read(self.centre.directory / "store")
-            return status is not None and status.reached and 0 <= status.behind < 50 and not known.unreplicated
+            level = status is not None and status.reached and 0 <= status.behind < 50 and not status.missing
+            return level and not known.unreplicated
 
         await eventually(together, COPIED_S)
 

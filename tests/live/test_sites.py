@@ -82,7 +82,7 @@ class Centre:
     def copied(self) -> bool:
         """Return whether it stands by with all there is."""
         standing = self.standing()
-        return standing is not None and standing.reached and standing.behind == 0
+        return standing is not None and standing.reached and standing.is_whole
 
     def hold(self, how: signal.Signals) -> None:
         """Have its gateway stand still (SIGSTOP), or go on (SIGCONT)."""

@@ -43,7 +43,7 @@ from sensegate.failover.lease import INITIAL_VERSION, VoterConfiguration, Votes
 from sensegate.failover.ledger_copy import LedgerCopy
 from sensegate.failover.replica import LogChunk, Replica
 from sensegate.failover.replica import describe_log as log_of
-from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
+from sensegate.failover.standby_status import PROMOTE, REGISTRIES, STATUS, TRAIL, StandbyStatus
 from sensegate.failover.terms import GRANT_S, CentreState, Term
 from sensegate.failover.trail_copy import SetAsideStore, TrailCopy
 from sensegate.tiers.admission import NodeAdmission, Site, open_members
@@ -156,6 +156,8 @@ class _Standby:
         self._lost_at = clock.monotonic()
         self._replica: Replica | None = None
         self._copied: dict[str, tuple[KvBucket, int, dict[str, bytes]]] = {}
+        self._missing = {REGISTRIES, TRAIL}
+        """Parts beside the log that were not copied whole yet: without registries nobody is let in."""
 
     async def run(self, stack: contextlib.AsyncExitStack, aside: Path) -> tuple[Term, str]:
         """Return the term in which this centre becomes active, and its cause.
@@ -237,7 +239,7 @@ class _Standby:
 
     def _is_candidate(self) -> bool:
         """Return whether this centre takes over if the nodes grant it."""
-        has_copy = self._replica is not None and self._voters[-1].version != INITIAL_VERSION
+        has_copy = self._replica is not None and not self._missing and self._voters[-1].version != INITIAL_VERSION
         was_active = self.term.active and self._seen <= self.term.number
         return (
             self.config.peer.automatic
@@ -280,9 +282,9 @@ class _Standby:
             return 0
 
     def _write_status(self) -> None:
-        status = StandbyStatus(
-            os.getpid(), self._seen, self._reached, self._replica.behind if self._replica else -1, time.time()
-        )
+        behind = self._replica.behind if self._replica else -1
+        missing = tuple(sorted(self._missing))
+        status = StandbyStatus(os.getpid(), self._seen, self._reached, behind, missing, time.time())
         fresh = self.directory / f"{STATUS}.new"
         fresh.write_bytes(msgspec.json.encode(status))
         fresh.replace(self.directory / STATUS)
@@ -380,6 +382,9 @@ class _Standby:
             except PermissionDenied as why:
                 _log.debug("trail not copied yet", reason=str(why))
                 count = 0
+            else:
+                if not count:
+                    self._missing.discard(TRAIL)
             await self.clock.sleep(0 if count else POLL_S / 10)
 
     async def _copy_sums(self, replica: Replica, ask: _Ask) -> None:
@@ -394,9 +399,15 @@ class _Standby:
 
     async def _copy_registries(self, ask: _Ask) -> None:
         while True:
-            names = msgspec.msgpack.decode(await ask("buckets", b""), type=list[str])
+            try:
+                names = msgspec.msgpack.decode(await ask("buckets", b""), type=list[str])
+            except PermissionDenied as why:
+                _log.debug("registries not copied yet", reason=str(why))
+                await self.clock.sleep(POLL_S)
+                continue
             for name in names:
                 await self._copy_registry(name, ask)
+            self._missing.discard(REGISTRIES)
             await self.clock.sleep(POLL_S)
 
     async def _copy_registry(self, name: str, ask: _Ask) -> None:

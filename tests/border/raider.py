@@ -22,10 +22,12 @@ from tests.border.lies import FOREIGN_DEVICE, OWN_DEVICE, OWN_DIVISION, SENDER, 
 from tests.border.wire import Frame, WireClient
 
 START = 1_767_225_600_000_000
-FRAMES = 400
+FRAMES = 200
 """Frames of the raid between two spans."""
-FLOOD = 60
+FLOOD = 10
 """Spans without an answer awaited, and questions, at once."""
+ANSWER_S = 3.0
+"""A centre that was killed does not answer."""
 AGAIN_S = 0.2
 """Pause before another attempt to connect."""
 GARBAGE = (b"", b"{}", b"\xc1" * 64, b"\xdd\xff\xff\xff\xff", b"\x91" * 50_000, b"\x00" * 100_000, b"9" * 5_000)
@@ -85,13 +87,12 @@ class Raider:
             if not await wire.admitted():
                 return
             await wire.subscribe(f"_INBOX_{SENDER}.>")
-            hostile = HostileNode(WireTransport(wire, SENDER))
+            hostile = HostileNode(WireTransport(wire, SENDER, answer_s=ANSWER_S))
             # Only the active centre answers.
             if not (await hostile.claim()).granted:
                 return
             self.connections += 1
             turns: tuple[Callable[[HostileNode], Awaitable[None]], ...] = (
-                self._lie,
                 self._raid,
                 self._lie_in_frames,
                 self._send_garbage,
@@ -100,6 +101,7 @@ class Raider:
                 self._flood,
             )
             for turn in itertools.cycle(turns):
+                await self._lie(hostile)
                 await turn(hostile)
                 wire.received.clear()
                 if wire.closed.is_set():

@@ -16,7 +16,7 @@ $(VENV)/.ready: pyproject.toml uv.lock deploy/bootstrap.txt deploy/system-packag
 	@echo "setup: installing Python packages into $(VENV), about a minute …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement deploy/bootstrap.txt
-	@$(BIN)/uv sync --frozen --extra history --quiet --compile-bytecode --python $(BIN)/python
+	@$(BIN)/uv sync --frozen --all-extras --quiet --compile-bytecode --python $(BIN)/python
 	@touch $@
 	@echo "setup: ready; $$($(BIN)/sensegate --version)"
 
@@ -50,11 +50,12 @@ types: setup
 	$(BIN)/mypy
 
 bench: compiled ## every benchmark, a JSON line each, with its baseline in the same run
-	@for name in drain live latency uplink scale start memory formats scripts reload fanout video border_flood; do $(BIN)/sensegate bench $$name --json || exit 1; done
+	@for name in drain live compare latency uplink scale start memory formats scripts reload fanout client video border_flood; do $(BIN)/sensegate bench $$name --json || exit 1; done
 
 soak: compiled ## 300 seeded kills over 200,000 readings; 300 over the border with two centres and a hostile node
 	$(BIN)/python -m tests.ledger.soak
 	$(BIN)/python -m tests.border.campaign
+	$(BIN)/python -m tests.live.resume --times 25 --target "node gateway" --target centre
 	SENSEGATE_SOAK=1 SENSEGATE_CUT_S=60 $(BIN)/python -m pytest -q -s tests/ledger/test_controls.py tests/ledger/test_link.py tests/border/test_patches.py tests/border/test_campaign.py tests/collect/front/test_kills.py tests/history tests/faults
 
 fuzz: setup ## all property tests with forty times the examples, other ones each time; FUZZ=tests/video: of one folder

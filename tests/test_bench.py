@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.live, pytest.mark.slow]
 SHORT: dict[str, dict[str, Any]] = {
     "drain": {"messages": 1_000, "devices": 40, "rounds": 1},
     "live": {"messages": 1_000, "devices": 40, "hubs": 4, "rounds": 1},
+    "compare": {"messages": 1_000, "rounds": 1},
     "latency": {"messages": 600, "devices": 40, "hubs": 4, "seconds": 0.5, "idle": 5, "idle_rate": 20},
     "scale": {"messages": 600, "few": 20, "many": 200, "rounds": 1},
     "memory": {"registered": 400, "active": 100, "readings": 10},
@@ -22,6 +23,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "reload": {"rate": 400, "seconds": 4, "devices": 20, "releases": 3},
     "uplink": {"devices": 20, "seconds": 2, "hubs": 2, "warm": 1},
     "fanout": {"counts": (1, 5), "deliveries": 20_000, "most": 4_000, "rounds": 1},
+    "client": {"records": 4_000, "baseline": 1_000, "rounds": 1},
     "video": {"objects": 500, "cameras": 5},
     "border_flood": {"seconds": 0.6, "warm": 0.1, "kinds": (Kind.SPANS, Kind.CREDENTIALS)},
     "scripts": {"calls": 1_000, "seconds": 2, "rate": 100, "devices": 20, "hubs": 4},

@@ -190,6 +190,10 @@ class UnreadableBatch(msgspec.Struct, frozen=True):
     count: int
 
 
+RecordedIn = Literal["", "raw", "quarantine", "correction"]
+"""Kind of log entries from which messages are reprocessed; empty: the messages are new."""
+
+
 class Delivery(msgspec.Struct, frozen=True, eq=False):
     """Messages with a function to acknowledge them, called only once the log has them."""
 
@@ -199,7 +203,7 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     ack: Callable[[], Awaitable[None]]
     position: SourcePosition | None = None
     """Position after these messages; None where the source cannot be reread from a position."""
-    recorded_in: Literal["", "raw", "quarantine", "correction"] = ""
+    recorded_in: RecordedIn = ""
     """Kind of log entries from which the messages are reprocessed; empty: the messages are new.
 
     ``correction``: each is a batch of readings to be written as revisions, its topic their subject."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -172,16 +173,18 @@ def make(
     first: int = 0,
     end: float,
     step_s: float = 1.0,
+    kinds: Sequence[int] = range(len(PROFILES)),
 ) -> Workload:
     """Return about `messages` messages of `devices` devices, the last phenomenon time at `end` (epoch seconds).
 
     `first`: number of the first round of messages; a later part of one workload goes on where the one before ended.
+    `kinds`: numbers of the profiles among the devices, in turns.
     """
     chance = random.Random(seed)
     registered: list[Device] = []
     names: list[tuple[int, str, str]] = []
     for at in range(devices):
-        kind = at % len(PROFILES)
+        kind = kinds[at % len(kinds)]
         name = f"b{at:06d}"
         county = COUNTIES[at % len(COUNTIES)]
         lon, lat = round(113.2 + at % 97 / 300, 4), round(23.0 + at % 89 / 300, 4)

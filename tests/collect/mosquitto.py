@@ -15,15 +15,21 @@ BINARY = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr
 
 
 class Mosquitto:
-    """Keeps its sessions in memory and, told so, on disk; `kill` and `start` it as you like."""
+    """Writes its sessions to disk at every change, unless not `persistent`; `kill` and `start` it as you like."""
 
-    def __init__(self, directory: Path, *, inflight_max: int = 0) -> None:
+    def __init__(
+        self, directory: Path, *, inflight_max: int = 0, persistent: bool = True, queued_max: int = 100_000
+    ) -> None:
         self.port = free_port()
+        kept = (
+            f"persistence true\npersistence_location {directory}/\nautosave_interval 1\nautosave_on_changes true\n"
+            if persistent
+            else "persistence false\n"
+        )
         self._conf = directory / "mosquitto.conf"
         self._conf.write_text(
-            f"user root\nlistener {self.port} 127.0.0.1\nallow_anonymous true\npersistence true\n"
-            f"persistence_location {directory}/\nautosave_interval 1\nautosave_on_changes true\n"
-            f"max_inflight_messages {inflight_max}\nmax_queued_messages 100000\nset_tcp_nodelay true\n"
+            f"user root\nlistener {self.port} 127.0.0.1\nallow_anonymous true\n{kept}"
+            f"max_inflight_messages {inflight_max}\nmax_queued_messages {queued_max}\nset_tcp_nodelay true\n"
         )
         self._process: Process | None = None
 
@@ -49,6 +55,12 @@ class Mosquitto:
                     continue
                 writer.close()
                 return
+
+    @property
+    def pid(self) -> int:
+        """Process id while it runs."""
+        assert self._process
+        return self._process.pid
 
     async def kill(self) -> None:
         """End it; SIGTERM, so that it writes its sessions: what a kill loses is its own promise, not ours."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -18,7 +17,6 @@ from sensegate.clock import SystemClock
 from sensegate.collect.http import HttpSource
 from sensegate.collect.intake.source import IntakeSource
 from sensegate.collect.mqtt import MqttSource
-from sensegate.collect.replay import ReplaySource
 from sensegate.collect.tcp import TcpSource
 from sensegate.config import EngineConfig, ExternalBrokerConfig, IngestConfig, StoreConfig, TcpConfig
 from sensegate.model import Delivery, Message, SourcePosition
@@ -117,19 +115,6 @@ async def _viid(_: Path) -> AsyncIterator[Outside]:
     yield Outside(lambda: source, publish, durable=False, positions=False)
 
 
-async def _replay(directory: Path) -> AsyncIterator[Outside]:
-    path = directory / "recorded.jsonl"
-    path.touch()
-
-    async def publish(payloads: list[bytes]) -> None:
-        with path.open("a") as file:
-            file.writelines(
-                json.dumps({"topic": "sg/d1/up", "payload": payload.decode()}) + "\n" for payload in payloads
-            )
-
-    yield Outside(lambda: ReplaySource(path, SystemClock(), batch=50), publish)
-
-
 async def _foreign(directory: Path, version: Literal["3.1.1", "5"]) -> AsyncIterator[Outside]:
     async with Mosquitto(directory) as broker:
         config = ExternalBrokerConfig(
@@ -149,7 +134,7 @@ async def _foreign(directory: Path, version: Literal["3.1.1", "5"]) -> AsyncIter
 WITH_SERVERS = [pytest.param(name, marks=pytest.mark.live) for name in ("intake", "mqtt-3.1.1", "mqtt-5")]
 
 
-@pytest.fixture(params=["http", "tcp", "viid", "replay", *WITH_SERVERS])
+@pytest.fixture(params=["http", "tcp", "viid", *WITH_SERVERS])
 async def outside(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Outside]:
     """Each source with its outside world."""
     worlds: dict[str, Callable[[], AsyncIterator[Outside]]] = {
@@ -157,7 +142,6 @@ async def outside(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         "http": lambda: _http(tmp_path),
         "tcp": lambda: _tcp(tmp_path),
         "viid": lambda: _viid(tmp_path),
-        "replay": lambda: _replay(tmp_path),
         "mqtt-3.1.1": lambda: _foreign(tmp_path, "3.1.1"),
         "mqtt-5": lambda: _foreign(tmp_path, "5"),
     }

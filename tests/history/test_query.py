@@ -44,7 +44,11 @@ from tests.share.made import NOW, Place, grant_record, make_batch
 
 READER = Principal("reader", Role.SUBSCRIBER, scope("44"))
 PLACES = [
-    Place(f"d-{number}", "440106" if number % 2 else "440304", lon=113 + number / 10, lat=23.0) for number in range(6)
+    *(
+        Place(f"d-{number}", "440106" if number % 2 else "440304", lon=113 + number / 10, lat=23.0)
+        for number in range(5)
+    ),
+    Place("d-5", "440106", lon=math.nan, lat=math.nan),
 ]
 HOURS = 30
 EVERYTHING = FeedFilter(begin=NOW - DAY_US, end=NOW + 3 * DAY_US)

@@ -2,7 +2,7 @@
 
     python -m tests.live.resume --times 20
 
-A centre and a node under load, each with six subscribers in processes of their own (`taker.py`). What is killed is
+A centre and a node under load, each with seven subscribers in processes of their own (`taker.py`). What is killed is
 killed with SIGKILL at a moment given by the seed. At the end each subscriber must have just what its tier's log has,
 each record once, in the same order; and each log every reading that was taken from the device, once.
 """
@@ -36,7 +36,7 @@ from tests.live.site import Made, Site, config_of
 from tests.live.taker import Spec
 
 ROOT = Path(__file__).parents[2]
-SIX = ("http", "sse", "ws", "mqtt", "webhook", "nats")
+DELIVERIES = ("http", "sse", "ws", "mqtt", "webhook", "nats", "columns")
 TARGETS = ("subscriber", "node gateway", "centre")
 DEVICES = 5
 PAUSE_S = 0.05
@@ -81,7 +81,7 @@ class Verdict(msgspec.Struct):
 
 
 class Tier:
-    """A running gateway with its six subscribers."""
+    """A running gateway with its seven subscribers."""
 
     def __init__(self, member: CityMember, http: aiohttp.ClientSession) -> None:
         self.member = member
@@ -95,15 +95,15 @@ class Tier:
         return self.member.directory / f"taken-{delivery}"
 
     async def start(self) -> None:
-        """Get a grant and start the six."""
+        """Get a grant and start the subscribers."""
         grant = self.grant = await granted(self.site, FEED, divisions=("4401",))
         port = free_port()
         body = {"feed": FEED, "url": f"http://127.0.0.1:{port}/", "batch": 50}
         made = await self.site.ask("POST", "/api/v1/webhooks", grant.token, json=body)
         assert made.status == 201, made.body
-        for delivery in SIX:
+        for delivery in DELIVERIES:
             spec = Spec(
-                delivery=delivery,  # type: ignore[arg-type] # one of SIX
+                delivery=delivery,  # type: ignore[arg-type] # one of these
                 file=str(self.file(delivery)),
                 http=self.member.url,
                 mqtt_port=self.member.mqtt_port,
@@ -122,7 +122,7 @@ class Tier:
             await self.takers[delivery].start()
 
     async def stop(self) -> None:
-        """End the six."""
+        """End them."""
         await asyncio.gather(*(taker.stop() for taker in self.takers.values()))
 
     def taken(self, delivery: str) -> list[list[Any]]:
@@ -140,7 +140,7 @@ class Tier:
         """Return (counted, unsettled) records of each subscriber by the usage of its grant."""
         found: dict[str, tuple[int, int]] = {}
         for row in (await self.site.ask("GET", f"/api/v1/grants/{self.grant.id}/usage")).body["rows"]:
-            name = row["delivery"] if row["delivery"] in SIX else "http"
+            name = {"msgpack": "columns", "json": "http"}.get(row["delivery"], row["delivery"])
             counted, unsettled = found.get(name, (0, 0))
             found[name] = counted + row["records"], unsettled + row["unsettled"]
         return found
@@ -189,7 +189,7 @@ class Run:
         took: dict[str, float] = {}
         began = time.monotonic()
         wanted = {(name, (number + 1) / 1000) for name, number in self.published.items()}
-        every = [(tier, delivery) for tier in (self.node, self.centre) for delivery in SIX]
+        every = [(tier, delivery) for tier in (self.node, self.centre) for delivery in DELIVERIES]
         while every:
             for tier, delivery in list(every):
                 if tier.has(delivery, wanted):
@@ -226,13 +226,15 @@ class Run:
         """Return the verdict; the load has ended."""
         last = {(name, number / 1000) for name, number in self.published.items()}
         until = time.monotonic() + CATCH_UP_S
-        every = [(tier, delivery) for tier in (self.node, self.centre) for delivery in SIX]
+        every = [(tier, delivery) for tier in (self.node, self.centre) for delivery in DELIVERIES]
         while any(not tier.has(delivery, last) for tier, delivery in every) and time.monotonic() < until:
             await asyncio.sleep(0.1)
         verdict = Verdict(rounds, sum(self.published.values()), {}, {}, {}, {}, {}, self.catch_up)
         for tier in (self.node, self.centre):
             where = tier.member.division
-            log = [(row["cursor"], row["device"], row["value"]) for row in await tier.log()]
+            rows = await tier.log()
+            ids = [row["id"] for row in rows]
+            log = [(row["cursor"], row["device"], row["value"]) for row in rows]
             readings = Counter((device, value) for _, device, value in log)
             told = {(name, at / 1000) for name, number in self.published.items() for at in range(1, number + 1)}
             verdict.log_lost[where] = len(told - readings.keys())
@@ -242,12 +244,12 @@ class Run:
                 f"{where}: {row}" for row in await tier.log() if (row["device"], row["value"]) in twice
             ][:6]
             usage = await tier.usage()
-            for delivery in SIX:
+            for delivery in DELIVERIES:
                 name = f"{where} {delivery}"
                 counted, verdict.unsettled[name] = usage.get(delivery, (0, 0))
                 verdict.unmetered[name] = max(0, len(tier.taken(delivery)) - counted - verdict.unsettled[name])
                 cursors = [row[0] for row in tier.taken(delivery)]
-                counts = faults([one[0] for one in log], cursors)
+                counts = faults(ids if delivery == "columns" else [row[0] for row in log], cursors)
                 verdict.lost[name], verdict.doubled[name], verdict.disordered[name] = counts
         return verdict
 

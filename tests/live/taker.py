@@ -5,6 +5,7 @@ It keeps what it has in a file, a line a record, and goes on from the last line 
 http sse ws    after the cursor of the last record
 mqtt           a new session, a new tag, the cursor of the last record on the control topic
 webhook nats   nothing: the letter on its way comes again with its id, by which one that is kept already is known
+columns        `sensegate_client` after the cursor of the last whole page, which is kept as the id of a letter
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
+from sensegate_client import Client, ClientError
+
 AGAIN_S = 0.1
 BY_CURSOR = ("http", "sse", "ws", "mqtt")
 
@@ -39,7 +42,7 @@ BY_CURSOR = ("http", "sse", "ws", "mqtt")
 class Spec(msgspec.Struct, kw_only=True):
     """What it reads, how, and where it keeps it."""
 
-    delivery: Literal["http", "sse", "ws", "mqtt", "webhook", "nats"]
+    delivery: Literal["http", "sse", "ws", "mqtt", "webhook", "nats", "columns"]
     file: str
     http: str
     mqtt_port: int
@@ -64,10 +67,12 @@ class Kept:
             whole = text[: end + 1] if end >= 0 else whole
         whole = whole[: whole.rfind("\n") + 1]
         self.last = ""
+        self.letter = ""
         self.ids: set[str] = set()
         for line in whole.splitlines():
             if line.startswith("#"):
-                self.ids.add(line[1:])
+                self.letter = line[1:]
+                self.ids.add(self.letter)
             else:
                 self.last = json.loads(line)[0]
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT)
@@ -100,11 +105,20 @@ class Taker:
 
     async def run(self) -> None:
         """Take until killed, through whatever happens at the other end."""
-        ways = {"http": self.http, "sse": self.sse, "ws": self.ws, "webhook": self.webhook, "nats": self.nats}
+        ways = {
+            "http": self.http,
+            "sse": self.sse,
+            "ws": self.ws,
+            "webhook": self.webhook,
+            "nats": self.nats,
+            "columns": self.columns,
+        }
         if self.spec.delivery == "mqtt":
             await asyncio.to_thread(self.mqtt)
         while True:
-            with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, WebSocketException, nats.errors.Error):
+            with contextlib.suppress(
+                aiohttp.ClientError, OSError, TimeoutError, WebSocketException, nats.errors.Error, ClientError
+            ):
                 await ways[self.spec.delivery]()
             await asyncio.sleep(AGAIN_S)
 
@@ -114,6 +128,15 @@ class Taker:
                 query = {**self.after, "wait": "10"}
                 async with http.get(f"{self.path}/records", headers=self.headers, params=query) as response:
                     self.kept.take((await response.json())["records"])
+
+    async def columns(self) -> None:
+        async with Client(self.spec.http, self.spec.token) as client:
+            async for page in client.feed(self.spec.feed).columns(after=self.kept.letter):
+                records = [
+                    {"cursor": record.id, "id": record.id, "device": record.device, "value": record.value}
+                    for record in page.records()
+                ]
+                self.kept.take(records, page.next)
 
     async def sse(self) -> None:
         async with (

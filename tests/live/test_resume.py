@@ -1,4 +1,4 @@
-"""Six deliveries at two tiers through kills of subscribers, node and centre; more: `tests.live.resume`."""
+"""Seven subscribers at two tiers through kills of subscribers, node and centre; more: `tests.live.resume`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.resume import SIX, faults, resumed
+from tests.live.resume import DELIVERIES, faults, resumed
 from tests.live.taker import Kept
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 
 async def test_each_delivery_resumes_where_it_stood(tmp_path: Path) -> None:
-    """One kill of each: nothing lost, nothing doubled, the order of the log, at node and centre, by all six."""
+    """One kill of each: nothing lost, nothing doubled, the order of the log, at node and centre, by all seven."""
     verdict = await resumed(tmp_path, 1, seed=3)
     assert verdict.good, verdict
     assert verdict.published > 20
-    assert len(verdict.lost) == 2 * len(SIX)
+    assert len(verdict.lost) == 2 * len(DELIVERIES)
 
 
 @pytest.mark.parametrize(

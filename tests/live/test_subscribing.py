@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import sys
@@ -16,24 +15,13 @@ from sensegate.config.people import EgressConfig
 from sensegate.ports import OutboundDelivery
 from sensegate.publish.webhook import sign
 from tests.conftest import eventually
+from tests.live.blocks import output
 from tests.live.granting import granted
 from tests.live.site import config_of, reading, running
 
 pytestmark = pytest.mark.live
 PAGE = Path(__file__).parents[2] / "deploy" / "subscribers.md"
 BLOCKS = re.findall(r"^## ([^\n]+)\n.*?^```(sh|python)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-
-
-async def output(kind: str, block: str, environment: dict[str, str]) -> str:
-    """Run a block; return what it prints."""
-    words = ["bash", "-c", block] if kind == "sh" else [sys.executable, "-c", block]
-    process = await asyncio.create_subprocess_exec(
-        *words, env={**os.environ, **environment}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    async with asyncio.timeout(40):
-        out, errors = await process.communicate()
-    assert process.returncode == 0, errors.decode()
-    return out.decode()
 
 
 async def test_each_block_brings_the_reading(tmp_path: Path) -> None:

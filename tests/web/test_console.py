@@ -12,15 +12,20 @@ import pytest
 from sensegate.web import app
 
 CONSOLE = Path(app.__file__).parent / "page" / "console"
-OWN = ("app.js", "lib.js", "pages.js")
+FOREIGN = ("preact.js", "uplot.js", "uplot.css")
+TEXTS = sorted(path.name for path in CONSOLE.glob("*texts.js"))
+OWN = sorted(path.name for path in CONSOLE.glob("*.js") if path.name not in {*FOREIGN, *TEXTS})
 _VENDOR = re.compile(r"^\| `(?P<name>[^`]+)` \|.*\| `(?P<digest>[0-9a-f]{64})` \|$", re.MULTILINE)
 
 
 def keys(language: str) -> set[str]:
     """Return the keys of the texts of a language (`en` or `zh`)."""
-    text = (CONSOLE / "texts.js").read_text(encoding="utf-8")
-    block = text.partition(f"const {language} = {{")[2].partition("\n};")[0]
-    return {bare or quoted for quoted, bare in re.findall(r'(?:"([\w.]+)"|\b(\w+)): "(?:[^"\\]|\\.)*",?', block)}
+    found: set[str] = set()
+    for name in TEXTS:
+        text = (CONSOLE / name).read_text(encoding="utf-8")
+        block = text.partition(f"const {language} = {{")[2].partition("\n};")[0]
+        found |= {bare or quoted for quoted, bare in re.findall(r'(?:"([\w.]+)"|\b(\w+)): "(?:[^"\\]|\\.)*",?', block)}
+    return found
 
 
 def used() -> set[str]:
@@ -47,17 +52,26 @@ def test_a_missing_text_is_found() -> None:
 def test_files_of_others_are_unchanged() -> None:
     """Each is listed with its licence and its checksum, and is the file that was published."""
     listed = dict(_VENDOR.findall((CONSOLE / "VENDOR.md").read_text(encoding="utf-8")))
-    assert set(listed) == {"preact.js", "uplot.js", "uplot.css"}
+    assert set(listed) == set(FOREIGN)
     assert {name: hashlib.sha256((CONSOLE / name).read_bytes()).hexdigest() for name in listed} == listed
 
 
 def test_sizes() -> None:
     """HTML at most 60 kB; all that a page loads at most 80 kB compressed."""
     assert len((CONSOLE / "index.html").read_bytes()) < 60_000
-    assert sum(len(gzip.compress(path.read_bytes())) for path in CONSOLE.iterdir() if path.suffix != ".md") < 80_000
+    texts_and_frame = {"app.js", "lib.js", "pages.js", "texts.js", "console.css", *FOREIGN}
+    shared = sum(size(name) for name in texts_and_frame)
+    for name in set(OWN) - texts_and_frame:
+        own = size(name) + sum(size(text) for text in TEXTS if text == name.replace(".js", ".texts.js"))
+        assert shared + own < 80_000, name
 
 
-@pytest.mark.parametrize("name", [*OWN, "texts.js", "index.html", "console.css"])
+def size(name: str) -> int:
+    """Return the compressed size of a file of the console."""
+    return len(gzip.compress((CONSOLE / name).read_bytes()))
+
+
+@pytest.mark.parametrize("name", [*OWN, *TEXTS, "index.html", "console.css"])
 def test_nothing_is_fetched_from_elsewhere(name: str) -> None:
     """No address of another host stands in our files, and no text is interpreted as HTML or as code."""
     text = (CONSOLE / name).read_text(encoding="utf-8")

@@ -96,12 +96,6 @@ class Divisions:
         for row in rows:
             self._children.setdefault(row.parent, []).append(row.code)
         self._extents = _packaged_extents()
-        cities = [row.code for row in rows if row.level is DivisionLevel.PREFECTURE]
-        self._without_counties = frozenset(
-            city
-            for city in cities
-            if not any(self._by_code[child].level is DivisionLevel.COUNTY for child in self._children.get(city, []))
-        )
 
     @classmethod
     def load(cls) -> Divisions:
@@ -148,10 +142,6 @@ class Divisions:
     def city_of(code: str) -> str:
         """Return the code of the prefecture-level city; for the province, its own code."""
         return short_code(code)[:4]
-
-    def has_counties(self, city: str) -> bool:
-        """Return whether a city has counties (Dongguan and Zhongshan do not)."""
-        return short_code(city) not in self._without_counties
 
     def extent(self, code: str) -> DivisionExtent | None:
         """Return the extent of a division, of a town that of its county or city; None if it is not known."""

@@ -350,12 +350,15 @@ def _fetch(connection: Any, scan: Scan) -> _FetchedRows:
                 f"FROM (SELECT DISTINCT {distinct} FROM fetched)"
             )
         rows = "time, received, number, text, quality, time_quality, revision, flags, entry, back, idx"
-        join = " AND ".join(f"f.{name} = o.{name}" for name in _ORIGIN)
+        # An unknown position is NULL, which equals nothing.
+        join = " AND ".join(f"f.{name} IS NOT DISTINCT FROM o.{name}" for name in _ORIGIN)
         columns = connection.execute(
             f"SELECT {rows}, o.id AS origin, n.id AS property FROM fetched f JOIN origins o ON {join} "
             f"JOIN names n ON f.property = n.property"
         ).fetchnumpy()
         origins = connection.execute("SELECT * FROM origins ORDER BY id").fetchnumpy()
+        for name in ("lon", "lat"):
+            origins[name] = np.ma.filled(origins[name], np.nan)
         names = connection.execute("SELECT property FROM names ORDER BY id").fetchnumpy()["property"].tolist()
     finally:
         for table in ("fetched", "origins", "names"):

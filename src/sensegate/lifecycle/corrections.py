@@ -30,6 +30,7 @@ from sensegate.bus.names import READINGS
 from sensegate.bus.unreadable import read_rows
 from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import ConfigError, NotFound, Overloaded
+from sensegate.lifecycle.order_source import OrderSource
 from sensegate.model import BOOL, CORRECTION_PREFIX, Delivery, LogEntry, Message, SourcePosition
 from sensegate.persist.identity import KIND_MASK, NONE
 from sensegate.ports import Log
@@ -221,7 +222,7 @@ class _Entry(NamedTuple):
     batch: Batch
 
 
-class CorrectionSource:
+class CorrectionSource(OrderSource):
     """Delivers the revisions of one correction after another to the pipeline."""
 
     name = "correction"
@@ -230,21 +231,10 @@ class CorrectionSource:
         self, log: Log, corrections: Corrections, position: Callable[[str], SourcePosition | None], *, writer: str
     ) -> None:
         """`position`: returns the committed position of a source. `writer`: ``<node>-<partition>`` of the readings."""
+        super().__init__(position)
         self._log = log
         self._corrections = corrections
-        self._position = position
         self._writer = writer
-        self._generation = 0
-        self._acknowledged = asyncio.Event()
-
-    async def start(self, committed: SourcePosition | None) -> None:  # noqa: ARG002 - each order has a position of its own
-        self._generation += 1
-        self._acknowledged = asyncio.Event()
-        self._acknowledged.set()
-
-    async def stop(self) -> None:
-        self._generation += 1
-        self._acknowledged.set()
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         generation = self._generation
@@ -260,32 +250,20 @@ class CorrectionSource:
                 continue
             revisions = [_revised(correction, entry) for entry in _newest(entries)]
             revisions = [entry for entry in revisions if len(entry.batch)]
-            committed = self._committed(correction)
+            committed = self._committed_sequence(correction.source, correction.id)
             waiting = [entry for entry in revisions if entry.sequence > committed]
             for first in range(0, len(waiting), ENTRIES_AT_ONCE):
-                self._acknowledged.clear()
                 yield self._delivery(correction, waiting[first : first + ENTRIES_AT_ONCE])
                 await self._acknowledged.wait()
                 if generation != self._generation:
                     return
             await self._corrections.finish(correction, corrected=sum(len(entry.batch) for entry in revisions))
 
-    def _committed(self, correction: Correction) -> int:
-        """Return the sequence of the last entry whose readings are corrected."""
-        position = self._position(correction.source)
-        return position.sequence if position is not None and position.epoch == correction.id else 0
-
     def _delivery(self, correction: Correction, entries: list[_Entry]) -> Delivery:
-        free = self._acknowledged
-
-        async def ack() -> None:
-            free.set()
-
         messages = [
             Message(entry.subject, columns.encode(entry.batch), correction.created, entry.sequence) for entry in entries
         ]
-        position = SourcePosition(correction.id, entries[-1].sequence)
-        return Delivery(correction.source, messages, ack, position, "correction")
+        return self._acknowledged_delivery(correction.source, correction.id, messages, "correction")
 
     async def _select(self, correction: Correction) -> tuple[list[_Entry], int]:
         """Return the readings of the span, as they were when the correction was ordered, and how many."""

@@ -6,14 +6,13 @@ after the last commit. One small delivery is under way at a time, so live delive
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import groupby
-from typing import Literal
 
 import msgspec
 
 from sensegate.bus.recovered import PLACE_BITS, RecoveredMessages
+from sensegate.lifecycle.order_source import OrderSource
 from sensegate.lifecycle.recorded import QUARANTINE, RAW, Progress, RecordedMessages, read_recorded
 from sensegate.lifecycle.reprocessing import Reprocessing
 from sensegate.lifecycle.reprocessing_orders import ReprocessingInput, ReprocessingOrder
@@ -32,7 +31,7 @@ _KINDS = {
 }
 
 
-class ReprocessingSource:
+class ReprocessingSource(OrderSource):
     """Delivers the messages of one order after another."""
 
     name = "redecode"
@@ -45,21 +44,10 @@ class ReprocessingSource:
         recovered: RecoveredMessages,
     ) -> None:
         """`position`: returns the committed position of a source by name. `recovered`: what has left the quarantine."""
+        super().__init__(position)
         self._recovered = recovered
         self._log = log
         self._orders = orders
-        self._position = position
-        self._generation = 0
-        self._acknowledged = asyncio.Event()
-
-    async def start(self, committed: SourcePosition | None) -> None:  # noqa: ARG002 - each order has a position of its own
-        self._generation += 1
-        self._acknowledged = asyncio.Event()
-        self._acknowledged.set()
-
-    async def stop(self) -> None:
-        self._generation += 1
-        self._acknowledged.set()
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         era = self._generation
@@ -92,7 +80,6 @@ class ReprocessingSource:
                 for part in _parts(list(messages)):
                     if not self._orders.is_open(order):
                         return
-                    self._acknowledged.clear()
                     yield self._delivery(order, part, quarantined=quarantined)
                     self._orders.set_progress(order, progress.share)
             if not self._orders.is_open(order):
@@ -100,23 +87,15 @@ class ReprocessingSource:
 
     def _committed(self, order: ReprocessingOrder, after: int) -> tuple[int, int]:
         """Return (entry, index of its last committed message) up to which the order is committed."""
-        position = self._position(order.source)
-        if position is None or position.epoch != order.id:
-            return after, 0
-        return position.sequence >> PLACE_BITS, position.sequence & _PLACE
+        sequence = self._committed_sequence(order.source, order.id)
+        return (sequence >> PLACE_BITS, sequence & _PLACE) if sequence else (after, 0)
 
     def _is_quarantined(self, entry: RecordedMessages, message: Message) -> bool:
         """Return whether a message is still in quarantine; a recovered one counts as one that gave readings."""
         return entry.quarantined and not self._recovered.contains(entry.sequence, message.sequence & _PLACE)
 
     def _delivery(self, order: ReprocessingOrder, messages: list[Message], *, quarantined: bool) -> Delivery:
-        free = self._acknowledged
-
-        async def ack() -> None:
-            free.set()
-
-        recorded_in: Literal["raw", "quarantine"] = "quarantine" if quarantined else "raw"
-        return Delivery(order.source, messages, ack, SourcePosition(order.id, messages[-1].sequence), recorded_in)
+        return self._acknowledged_delivery(order.source, order.id, messages, "quarantine" if quarantined else "raw")
 
 
 def _parts(messages: list[Message]) -> Iterator[list[Message]]:

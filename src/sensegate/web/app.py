@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.resources import files
 
@@ -70,20 +70,8 @@ _PAGES = {
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
     # The console is one page whose addresses are its state; its parts stand in a folder of their own.
     **dict.fromkeys(("/console", "/console/{page:.*}"), ("console/index.html", "text/html")),
-    **{
-        f"/static/console/{name}": (f"console/{name}", media)
-        for name, media in (
-            ("app.js", "text/javascript"),
-            ("lib.js", "text/javascript"),
-            ("pages.js", "text/javascript"),
-            ("texts.js", "text/javascript"),
-            ("preact.js", "text/javascript"),
-            ("uplot.js", "text/javascript"),
-            ("uplot.css", "text/css"),
-            ("console.css", "text/css"),
-        )
-    },
 }
+_CONSOLE_MEDIA = {"css": "text/css", "js": "text/javascript"}
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -218,7 +206,7 @@ class Web:
             app.router.add_route(route.method, route.path, self._endpoint(route))
         app.on_response_prepare.append(self._add_headers)
         app.router.add_get("/openapi.json", self._openapi)
-        for path, (name, media) in _PAGES.items():
+        for path, (name, media) in (*_PAGES.items(), *_console_files()):
             app.router.add_get(path, _page(name, media))
         return app
 
@@ -339,11 +327,18 @@ def _detail_of(why: web.HTTPException, request: web.Request) -> str:
     return problems.title_of(why.status)
 
 
+def _console_files() -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield the parts of the console: path, and file name with media type."""
+    for file in sorted(files("sensegate.web").joinpath("page", "console").iterdir(), key=lambda file: file.name):
+        if media := _CONSOLE_MEDIA.get(file.name.rpartition(".")[2]):
+            yield f"/static/console/{file.name}", (f"console/{file.name}", media)
+
+
 def _page(name: str, media: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     body = files("sensegate.web").joinpath("page", name).read_bytes()
 
-    async def page(_request: web.Request) -> web.StreamResponse:
-        return web.Response(body=body, content_type=media, charset="utf-8", headers={"Cache-Control": "no-cache"})
+    async def page(request: web.Request) -> web.StreamResponse:
+        return encoding.conditional(request, web.Response(body=body, content_type=media, charset="utf-8"))
 
     return page
 

@@ -1,6 +1,6 @@
 // The frame: sign-in, navigation, scope, language, theme, keyboard; the page that the address names.
 import { html, render, useEffect, useState } from "./preact.js";
-import { Link, Problem, call, go, language, session, t } from "./lib.js";
+import { Link, Loading, Problem, call, go, language, session, t } from "./lib.js";
 import { PAGES, pageOf } from "./pages.js";
 
 function applyTheme(theme) {
@@ -58,6 +58,20 @@ function switchLanguage() {
   location.reload();
 }
 
+// The page of an address; its file is loaded the first time that it is opened.
+const components = new Map();
+function Shown({ page, parameters, me }) {
+  const [, loaded] = useState(0);
+  const [error, setError] = useState(null);
+  const component = components.get(page);
+  useEffect(() => {
+    if (component) return;
+    page.load().then((file) => { components.set(page, file[page.show]); loaded((before) => before + 1); }, setError);
+  }, [page]);
+  if (error) return html`<${Problem} error=${error} retry=${() => location.reload()} />`;
+  return component ? html`<${component} ...${parameters} me=${me} />` : html`<${Loading} />`;
+}
+
 function Frame() {
   const [state, set] = useState({ entered: false, checked: false, methods: null });
   const [, move] = useState(0);
@@ -110,6 +124,6 @@ function Frame() {
       <button type="button" onClick=${() => { const next = THEMES[(THEMES.indexOf(theme) + 1) % 3]; localStorage.setItem("theme", next); applyTheme(next); setTheme(next); }}>${t(`theme.${theme}`)}</button>
       <button type="button" lang=${language === "en" ? "zh-CN" : "en"} onClick=${switchLanguage}>${language === "en" ? "中文" : "English"}</button>
       <button type="button" onClick=${signOut}>${t("signOut")}</button></div>
-      <main key=${location.pathname}>${page ? html`<${page.show} ...${parameters} me=${me} />` : html`<h1>${t("http.404")}</h1><p><${Link} to="/console/">${t("page.overview")}<//></p>`}</main></div></div>`;
+      <main key=${location.pathname}>${page ? html`<${Shown} page=${page} parameters=${parameters} me=${me} />` : html`<h1>${t("http.404")}</h1><p><${Link} to="/console/">${t("page.overview")}<//></p>`}</main></div></div>`;
 }
 render(html`<${Frame} />`, document.getElementById("app"));

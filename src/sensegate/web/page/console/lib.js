@@ -8,6 +8,11 @@ export function t(key, ...values) {
   const text = texts[language][key] ?? texts.en[key] ?? fallback(key);
   return values.reduce((result, value, index) => result.replace(`{${index}}`, value), text);
 }
+// Adds the texts of one page: `NAME.texts.js` beside `NAME.js` exports `en` and `zh`.
+export function addTexts(more) {
+  Object.assign(texts.en, more.en);
+  Object.assign(texts["zh-CN"], more.zh);
+}
 // A word of the gateway without a text of its own: each part of `duplicate.repeat` that is known is translated.
 function fallback(key) {
   const [head, ...parts] = key.split(".");
@@ -92,6 +97,10 @@ export function Link({ to, children, ...others }) {
   };
   return html`<a href=${to} onClick=${follow} ...${others}>${children}</a>`;
 }
+
+export const device = (id) => `/console/devices/${encodeURIComponent(id)}`;
+export const profile = (name) => `/console/profiles/${name.split("@")[0]}`;
+export const revisionHeader = (row) => ({ "If-Match": `"${row.revision}"` });
 
 // ── small parts ─────────────────────────────────────────────────────────────────────────────────────────
 const UNITS = [["day", 86_400], ["hour", 3_600], ["minute", 60], ["second", 1]];
@@ -206,6 +215,8 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
       ${data?.next && html`<button type="button" onClick=${() => set({ after: data.next, trail: [...trail, values.after || "^"].join("|") })}>${t("next")} →</button>`}
     </div>`;
 }
+// Returns a page that is one list.
+export const listPage = (title, path, columns, more = {}) => function ListPage() { return html`<h1>${t(title)}</h1><section class="card"><${List} path=${path} columns=${columns} ...${more} /></section>`; };
 function cell(column, row) {
   const value = column.value ? column.value(row) : row[column.name];
   if (column.show) return column.show(value, row);

@@ -1,0 +1,85 @@
+// Devices: the list, and one device with its values.
+import { html, useMemo, useState } from "./preact.js";
+import { Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Time, call, device, instant, number, profile, query, replaceSearch, revisionHeader, searchValues, t, useDialog, useLoad } from "./lib.js";
+
+const DEVICE_STATES = ["registered", "active", "silent", "disabled", "retired"];
+const DEVICE_COLUMNS = [{ name: "id" }, { name: "name" }, { name: "state", badge: true }, { name: "last_seen", time: true }, { name: "division" }, { name: "profile", show: (value) => html`<${Link} to=${profile(value)}>${value}<//>` }, { name: "department" }, { name: "gateway" }, { name: "asset" }];
+
+export function Devices() {
+  const [dialog, show] = useDialog();
+  const [stamp, setStamp] = useState(0);
+  const add = () => show({
+    title: t("addDevice"), action: t("add"), consequence: t("addDeviceHelp"),
+    fields: [{ name: "id", label: t("column.id"), required: true }, { name: "division", label: t("column.division"), required: true, hint: "440106" }, { name: "profile", label: t("column.profile"), required: true, value: "sensegate/plain" }, { name: "name", label: t("column.name") }],
+    submit: async (values) => {
+      const made = await call("POST", "/api/v1/devices", Object.fromEntries(Object.entries(values).filter(([, value]) => value)));
+      setStamp(stamp + 1);
+      return html`<p>${t("shownOnce")}</p><${Facts} rows=${[["username", made.username], ["password", html`<span class="secret">${made.password}</span>`], ["column.topics", (made.topics || []).join(", ")]]} />${(made.warnings || []).map((warning) => html`<p class="quiet">${warning}</p>`)}<p><${Link} to=${device(made.id)}>${made.id}<//></p>`;
+    },
+  });
+  const bulk = () => show({
+    title: t("importDevices"), action: t("check"), consequence: t("importHelp"),
+    fields: [{ name: "csv", label: "CSV", rows: 10, required: true, value: "id,division,profile\n" }, { name: "really", label: t("importMode"), options: [["", t("dryRun")], ["yes", t("importNow")]] }],
+    submit: async ({ csv, really }) => {
+      const report = await call("POST", `/api/v1/devices/import${really ? "" : "?dry_run=true"}`, csv);
+      setStamp(stamp + 1);
+      return html`<p>${t(really ? "imported" : "wouldImport", number(report.rows.length))}</p>${report.rows.some((row) => row.password) && html`<p>${t("shownOnce")}</p>`}<div class="scroll" tabindex="0"><table><tbody>${report.rows.map((row) => html`<tr key=${row.line}><td>${row.line}</td><td>${row.id}</td><td>${row.outcome}</td><td>${row.password ? html`<span class="secret">${row.password}</span>` : [row.problem, row.remedy].filter(Boolean).join("; ")}</td></tr>`)}</tbody></table></div>`;
+    },
+  });
+  return html`<h1>${t("page.devices")}</h1>${dialog}<section class="card"><${List} key=${stamp} path="/api/v1/devices" columns=${DEVICE_COLUMNS} link=${(row) => device(row.id)} empty=${t("noDevices")}
+    filters=${[{ name: "state", options: DEVICE_STATES }, { name: "division" }, { name: "profile" }, { name: "domain" }]}
+    actions=${html`<button type="button" onClick=${bulk}>${t("importDevices")}</button><button type="button" class="primary" onClick=${add}>${t("addDevice")}</button>`} /></section>`;
+}
+const LATEST_COLUMNS = [{ name: "property" }, { name: "channel" }, { name: "value", numeric: true }, { name: "unit" }, { name: "time", time: true }, { name: "quality", badge: true }, { name: "flags" }];
+const SPANS = ["1h", "24h", "3d"];
+
+export function Device({ id }) {
+  const [dialog, show] = useDialog();
+  const [chosen, choose] = useState("");
+  const span = searchValues().span || "24h";
+  const row = useLoad(`/api/v1/devices/${encodeURIComponent(id)}`, 15), latest = useLoad(`/api/v1/devices/${encodeURIComponent(id)}/latest?limit=500`, 5);
+  const quarantine = useLoad(`/api/v1/quarantine${query({ device: id, since: "24h", limit: 20 })}`, 15), tasks = useLoad(`/api/v1/tasks${query({ device: id })}`, 15);
+  const series = (latest.data?.rows || []).filter((value) => typeof value.value === "number");
+  const property = chosen || (series[0] ? `${series[0].property}${series[0].channel ? `#${series[0].channel}` : ""}` : "");
+  const act = (path, title, consequence, danger, method = "POST", withRevision = false) => show({
+    title, consequence, danger, action: title, submit: async () => {
+      const answer = await call(method, `/api/v1/devices/${encodeURIComponent(id)}${path}`, undefined, withRevision ? revisionHeader(row.data) : {});
+      row.reload();
+      return answer.password ? html`<p>${t("shownOnce")}</p><p class="secret">${answer.password}</p>` : null;
+    },
+  });
+  const facts = row.data;
+  return html`${dialog}<div class="headline"><h1>${id}</h1>${facts && html`<${Badge} value=${facts.state} />`}<span class="space"></span>
+      ${facts && facts.state !== "retired" && html`<button type="button" onClick=${() => act("/rotate", t("rotate"), t("rotateHelp"))}>${t("rotate")}</button>
+        ${facts.state === "disabled" ? html`<button type="button" onClick=${() => act("/enable", t("enable"), t("enableHelp"))}>${t("enable")}</button>` : html`<button type="button" onClick=${() => act("/disable", t("disable"), t("disableHelp"), true)}>${t("disable")}</button>`}
+        <button type="button" onClick=${() => act("", t("retire"), t("retireHelp"), true, "DELETE", true)}>${t("retire")}</button>`}</div>
+    <${Problem} error=${row.error} retry=${row.reload} />
+    ${facts && html`<${Card} title=${t("registration")}><${Facts} rows=${[["column.name", facts.name], ["column.division", facts.division], ["column.profile", html`<${Link} to=${profile(facts.profile)}>${facts.profile}<//>`], ["column.last_seen", html`<${Time} value=${facts.last_seen} />`], facts.silent_since && ["silentSince", html`<${Time} value=${facts.silent_since} />`], ["column.department", facts.department], ["column.owner", facts.owner], ["column.gateway", facts.gateway], ["column.alias", facts.alias], ["column.asset", facts.asset], ["place", facts.lon === null || facts.lon === undefined ? "" : `${facts.lon}, ${facts.lat}`], ["column.grade", facts.grade], ["column.interval_s", facts.interval_s || ""], ["column.clock_lag_s", facts.clock_lag_s === null ? "" : number(facts.clock_lag_s)]]} /><//>`}
+    <${Card} title=${t("lastValues")}>${latest.error ? html`<${Problem} error=${latest.error} />` : (latest.data?.rows || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${LATEST_COLUMNS.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}>${t(`column.${column.name}`)}</th>`)}</tr></thead>
+      <tbody>${latest.data.rows.map((value) => html`<tr key=${value.id || value.property + value.channel}><td>${typeof value.value === "number" ? html`<button type="button" class="plain" onClick=${() => choose(`${value.property}${value.channel ? `#${value.channel}` : ""}`)}><u>${value.property}</u></button>` : value.property}</td><td>${value.channel || ""}</td><td class="number">${typeof value.value === "number" ? number(value.value, 6) : String(value.value).slice(0, 120)}</td><td>${value.unit}</td><td><${Time} value=${value.time} /></td><td><${Badge} value=${value.quality} /></td><td>${(value.flags || []).join(", ")}</td></tr>`)}</tbody></table></div>` : html`<${Empty} text=${t("noValues")} />`}<//>
+    ${property && html`<${Card} title=${property} actions=${html`<div class="tabs">${SPANS.map((choice) => html`<button type="button" key=${choice} aria-pressed=${choice === span} onClick=${() => replaceSearch({ span: choice })}>${choice}</button>`)}</div>`}><${Series} id=${id} property=${property} span=${span} /><//>`}
+    <div class="columns">
+      <${Card} title=${t("quarantined24h")}>${(quarantine.data?.rows || []).length ? html`<ul class="needs">${quarantine.data.rows.map((message) => html`<li key=${message.entry}><div><strong>${t(`reason.${message.reason}`)}</strong> · <${Time} value=${message.received} /><br /><span class="quiet">${message.detail}</span><pre>${message.payload}</pre></div></li>`)}</ul>` : html`<${Empty} text=${t("noneQuarantined")} />`}<//>
+      <${Card} title=${t("page.tasks")}>${(tasks.data?.rows || []).length ? html`<ul class="needs">${tasks.data.rows.slice(0, 20).map((task) => html`<li key=${task.id}><div>${task.task} <${Badge} value=${task.state} /> <${Time} value=${task.created} /></div></li>`)}</ul>` : html`<${Empty} text=${t("noTasks")} />`}<//></div>`;
+}
+function Series({ id, property, span }) {
+  const { data, error, loading } = useLoad(`/api/v1/feeds/all/records${query({ device: id, property, since: span, order: "desc", limit: 1000 })}`, 15);
+  const drawn = useMemo(() => {
+    const records = [...(data?.records || [])].filter((record) => typeof record.value === "number").sort((left, right) => instant(left.time) - instant(right.time));
+    const times = [], values = [], flagged = [];
+    const steps = records.slice(1).map((record, index) => instant(record.time) - instant(records[index].time)).sort((left, right) => left - right);
+    const usual = steps[Math.floor(steps.length / 2)] || 0;
+    records.forEach((record, index) => {
+      const at = instant(record.time) / 1000;
+      // Twice the usual step without a value is a gap, and is drawn as one.
+      if (index && usual && at - times.at(-1) > (3 * usual) / 1000) { times.push(times.at(-1) + usual / 1000); values.push(null); flagged.push(null); }
+      times.push(at);
+      values.push(record.value);
+      flagged.push(record.quality === "good" ? null : record.value);
+    });
+    return { times, values, flagged, unit: records[0]?.unit || "" };
+  }, [data]);
+  if (error) return html`<${Problem} error=${error} />`;
+  if (!data && loading) return html`<${Loading} />`;
+  return drawn.times.length ? html`<${Chart} ...${drawn} /><p class="quiet">${t("pointsShown", number(drawn.times.length))}</p>` : html`<${Empty} text=${t("noValues")} />`;
+}

@@ -1,0 +1,64 @@
+// Overview: where the data went, what needs somebody, the cities.
+import { html } from "./preact.js";
+import { Card, Empty, Link, Loading, Problem, language, number, query, t, useLoad } from "./lib.js";
+
+const FLOW = [["messages", null], ["quarantined", "/console/quarantine"], ["values", null], ["duplicates", null], ["rejected", null], ["accepted", "/console/records"], ["forwarded", "/console/nodes"], ["withheld", "/console/nodes"], ["refused_by_centre", "/console/nodes"]];
+const SIDE = new Set(["quarantined", "duplicates", "rejected", "withheld", "refused_by_centre"]);
+
+export function sumByKind(totals) {
+  const sums = {};
+  for (const [kind, count] of Object.entries(totals || {})) {
+    const head = kind.split(".")[0] === "duplicate" ? "duplicates" : kind.split(".")[0];
+    sums[head] = (sums[head] || 0) + count;
+  }
+  return sums;
+}
+// Where the 21 cities of Guangdong stand on a map of tiles: [column, row]. Boundaries are drawn nowhere: they need an approval.
+const TILES = { 4402: [5, 1], 4414: [7, 1], 4418: [4, 2], 4416: [6, 2], 4451: [8, 2], 4412: [3, 3], 4401: [4, 3], 4413: [6, 3], 4452: [7, 3], 4405: [8, 3], 4453: [2, 4], 4406: [3, 4], 4419: [5, 4], 4403: [6, 4], 4415: [7, 4], 4409: [1, 5], 4417: [2, 5], 4407: [3, 5], 4420: [4, 5], 4404: [5, 5], 4408: [1, 6] };
+function Cities({ nodes, home }) {
+  const divisions = useLoad(`/api/v1/divisions${query({ level: "prefecture", parent: home, limit: 100 })}`);
+  const byDivision = {};
+  for (const node of nodes) (byDivision[node.division] ??= []).push(node);
+  const rows = (divisions.data?.rows || []).map((row) => ({ ...row, nodes: byDivision[row.code] || [] }));
+  const isMap = rows.length > 0 && rows.every((row) => TILES[row.code]);
+  if (!rows.length) return html`<${Empty} text=${t("noNodes")} />`;
+  return html`<div class=${isMap ? "tilemap" : "tiles"}>${rows.map((row) => {
+    const lag = row.nodes.reduce((sum, node) => sum + (node.lag_entries || 0), 0), devices = row.nodes.reduce((sum, node) => sum + (node.devices || 0), 0);
+    const kind = !row.nodes.length ? "absent" : row.nodes.some((node) => node.state !== "up") ? "bad" : lag > 1000 || row.nodes.some((node) => node.problems?.length) ? "warn" : "good";
+    const inside = html`<strong>${language === "en" ? row.name_en : row.name_zh}</strong>${row.nodes.length ? html`${t("lagOf", number(lag))}<br />${t("devicesOf", number(devices))}` : html`<span class="quiet">${t("notJoined")}</span>`}`;
+    const place = isMap ? { gridColumn: TILES[row.code][0], gridRow: TILES[row.code][1] } : {};
+    return row.nodes.length ? html`<${Link} key=${row.code} to=${`/console/nodes/${row.nodes[0].member}`} class=${`tile ${kind}`} style=${place}>${inside}<//>` : html`<div key=${row.code} class="tile absent" style=${place}>${inside}</div>`;
+  })}</div>`;
+}
+function needs(ready, nodes, ledger, alarms) {
+  const list = [];
+  for (const reason of ready?.reasons || []) list.push([2, reason, null]);
+  if (ledger && !ledger.balanced) list.push([2, t("unbalanced"), "/"]);
+  for (const alarm of alarms || []) list.push([["critical", "major"].includes(alarm.severity) ? 2 : 1, [alarm.device || alarm.node, alarm.title || alarm.rule, alarm.reason].filter(Boolean).join(": "), "/console/alarms?state=open"]);
+  for (const node of nodes || []) {
+    if (node.role !== "centre" && node.state !== "up") list.push([2, t("nodeSilent", node.member), `/console/nodes/${node.member}`]);
+    for (const problem of node.problems || []) list.push([1, `${node.member}: ${problem}`, `/console/nodes/${node.member}`]);
+    if (node.conflicts) list.push([1, t("nodeConflicts", node.member, number(node.conflicts)), `/console/nodes/${node.member}`]);
+  }
+  for (const warning of ready?.warnings || []) list.push([1, warning, null]);
+  if (ready?.devices?.silent) list.push([1, t("devicesSilent", number(ready.devices.silent)), "/console/devices?state=silent"]);
+  return list.sort((left, right) => right[0] - left[0]);
+}
+export function Overview({ me }) {
+  const ledger = useLoad("/api/v1/ledger?since=24h&limit=500", 5), ready = useLoad("/readyz", 5), nodes = useLoad("/api/v1/nodes", 5);
+  const alarms = useLoad("/api/v1/alarms?state=open&limit=20", 10);
+  const counts = sumByKind(ledger.data?.totals);
+  const list = needs(ready.data, nodes.data?.rows, ledger.data, alarms.data?.rows);
+  const cities = (nodes.data?.rows || []).filter((node) => node.role !== "centre");
+  return html`<div class="headline"><h1>${t("page.overview")}</h1>${ready.data && html`<span class=${`badge ${ready.data.ready ? "good" : "bad"}`}>${t(ready.data.ready ? "ready" : "notReady")}</span>`}
+      ${ledger.data && html`<span class=${`badge ${ledger.data.balanced ? "good" : "bad"}`}>${t(ledger.data.balanced ? "balanced" : "unbalanced")}</span>`}</div>
+    <${Problem} error=${ledger.error} retry=${ledger.reload} />
+    <${Card} title=${t("needsYou")}><ul class="needs" aria-live="polite">
+      ${list.length ? list.map(([rank, text, path]) => html`<li class=${rank === 2 ? "worst" : ""} key=${text}>${path ? html`<${Link} to=${path}>${text}<//>` : text}</li>`) : html`<li class="fine">${t("nothingNeeded")}</li>`}</ul><//>
+    <${Card} title=${t("flowOf24h")}>${ledger.data ? html`<div class="flow">${FLOW.filter(([kind]) => counts[kind] !== undefined || !SIDE.has(kind)).map(([kind, path]) => {
+      const inside = html`<span class="quiet">${t(`kind.${kind}`)}</span><strong>${number(counts[kind] || 0)}</strong>`;
+      return path ? html`<${Link} key=${kind} to=${path} class=${SIDE.has(kind) ? "side" : ""}>${inside}<//>` : html`<div key=${kind} class=${`step ${SIDE.has(kind) ? "side" : ""}`}>${inside}</div>`;
+    })}<div class="step"><span class="quiet">${t("kind.delivered")}</span><strong>${number(ledger.data.delivered)}</strong></div></div>` : html`<${Loading} />`}<//>
+    ${me.gateway_role === "centre" && html`<${Card} title=${t("cities")}><${Cities} nodes=${cities} home=${me.gateway_division} /><//>`}
+    ${ready.data?.devices && html`<${Card} title=${t("page.devices")}><div class="flow">${Object.entries(ready.data.devices).map(([state, count]) => html`<${Link} key=${state} to=${`/console/devices?state=${state}`}><span class="quiet">${t(`state.${state}`)}</span><strong>${number(count)}</strong><//>`)}</div><//>`}`;
+}

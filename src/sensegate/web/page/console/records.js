@@ -1,0 +1,18 @@
+// Records of a feed: last values, or the newest.
+import { html } from "./preact.js";
+import { Badge, Empty, Link, Loading, Problem, Time, device, number, query, replaceSearch, searchValues, t, useLoad } from "./lib.js";
+
+export function Records() {
+  const feeds = useLoad("/api/v1/feeds?limit=200");
+  const values = searchValues();
+  const feed = values.feed || "all", form = values.form || "latest";
+  const filters = { device: values.device, property: values.property, division: values.division };
+  const path = form === "latest" ? `/api/v1/feeds/${encodeURIComponent(feed)}/latest${query({ ...filters, limit: 200 })}` : `/api/v1/feeds/${encodeURIComponent(feed)}/records${query({ ...filters, since: "24h", order: "desc", limit: 200 })}`;
+  const { data, error, loading, reload } = useLoad(path, 5);
+  const set = (changes) => replaceSearch({ ...values, ...changes });
+  return html`<div class="headline"><h1>${t("page.records")}</h1><span class="space"></span><div class="tabs">${["latest", "newest"].map((choice) => html`<button type="button" key=${choice} aria-pressed=${choice === form} onClick=${() => set({ form: choice })}>${t(`form.${choice}`)}</button>`)}</div></div>
+    <section class="card"><div class="tools"><label class="filter">${t("feed")}<select value=${feed} onChange=${(event) => set({ feed: event.target.value })}>${(feeds.data?.rows || [{ name: "all" }]).map((row) => html`<option key=${row.name} value=${row.name} selected=${row.name === feed}>${row.name}</option>`)}</select></label>
+      ${["device", "property", "division"].map((name) => html`<label class="filter" key=${name}>${t(`column.${name}`)}<input value=${values[name] || ""} onChange=${(event) => set({ [name]: event.target.value.trim() })} /></label>`)}</div>
+      <${Problem} error=${error} retry=${reload} />${!data && loading ? html`<${Loading} />` : (data?.records || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${["device", "property", "value", "unit", "time", "quality", "division", "profile"].map((name) => html`<th key=${name} class=${name === "value" ? "number" : ""}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>
+      ${data.records.map((record) => html`<tr key=${record.id}><td>${record.device && html`<${Link} to=${device(record.device)}>${record.device}<//>`}</td><td>${record.property}</td><td class="number">${typeof record.value === "number" ? number(record.value, 6) : String(record.value).slice(0, 80)}</td><td>${record.unit}</td><td><${Time} value=${record.time} /></td><td><${Badge} value=${record.quality} /></td><td>${record.division}</td><td>${record.profile}</td></tr>`)}</tbody></table></div>` : html`<${Empty} text=${t("noValues")} />`}</section>`;
+}

@@ -11,6 +11,7 @@ import msgspec
 
 from sensegate.config import builtin
 from sensegate.config.cameras import CameraConfig
+from sensegate.config.cluster import ClusterConfig
 from sensegate.config.history import HistoryConfig
 from sensegate.config.mqtt import MqttConfig
 from sensegate.config.people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, ReturnsConfig, SharingConfig
@@ -136,6 +137,11 @@ class EngineConfig(ConfigRecord, frozen=True):
         str, doc("PEM of the CA of the nodes' link certificates; empty: no client certificate is required")
     ] = ""
     ca_file: Annotated[str, doc("with url: PEM of the CA of the external server's certificate (tls:// addresses)")] = ""
+    replicas: Annotated[
+        Literal[1, 3, 5],
+        doc("copies of each stream and bucket, on servers of a cluster (url); existing ones are given more copies"),
+    ] = 1
+    cluster: Annotated[ClusterConfig, doc("servers of the cluster, for `sensegate engine`")] = ClusterConfig()
     restart_backoff_max_s: Annotated[
         float, doc("longest wait between restarts of a crashing server", least=0.1, most=3_600)
     ] = 10.0

@@ -26,6 +26,7 @@ from nats.aio.subscription import Subscription
 
 from sensegate import metrics
 from sensegate.bus import api, consumer, streams
+from sensegate.bus.connect import BusClient
 from sensegate.bus.process import json_bytes
 from sensegate.bus.reader import StreamFollower
 from sensegate.clock import Clock
@@ -47,6 +48,8 @@ DEPTH_BYTES_MAX = 64 * 1024**2
 """No batch is requested while so many bytes are read and not yet committed."""
 PULL_EXPIRES_S = 30.0
 HEARTBEAT_S = 1.0
+SILENCE_REPLICATED_S = 3.0
+"""In a cluster, silence while batches are requested for longer than this means that the consumer's server is gone."""
 ACK_WAIT_S = 600.0
 """A safety net: every break resets the consumer, which redelivers everything at once."""
 ACK_PENDING_MAX = 65_536
@@ -96,6 +99,10 @@ class IntakeSource:
         self._connection = connection
         self._limits = limits
         self._clock = clock
+        replicated = isinstance(connection, BusClient) and connection.replicas > 1
+        self._silence_max_s = (
+            min(limits.stall_timeout_s, SILENCE_REPLICATED_S) if replicated else limits.stall_timeout_s
+        )
         self._subscription: Subscription | None = None
         self._watch: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
@@ -379,8 +386,8 @@ class IntakeSource:
             await self._clock.sleep(HEARTBEAT_S)
             if self._connection.stats["reconnects"] != self._reconnects:
                 self._break("the connection was re-established")
-            elif self._requested and self._clock.monotonic() - self._last_heard > self._limits.stall_timeout_s:
-                self._break(f"neither batch nor heartbeat for {self._limits.stall_timeout_s:g} s")
+            elif self._requested and self._clock.monotonic() - self._last_heard > self._silence_max_s:
+                self._break(f"neither batch nor heartbeat for {self._silence_max_s:g} s")
             elif self._subscription:
                 await self._pull(self._subscription.subject)
 

@@ -6,7 +6,9 @@
 A round strikes every honest node at once, each with its own burst and its own target, or the centres. Each kill counts
 for itself: by what was open at its own site, and by its own recovery.
 
-`python -m tests.border.campaign [--seed N] [--kills N] [--report FILE]`; exit 1 on any fault.
+A run has a city of its own, so that what a fenced centre copies anew stays small; the kills of several runs add up.
+
+`python -m tests.border.campaign [--seed N] [--kills N] [--runs N] [--report FILE]`; exit 1 on any fault.
 """
 
 from __future__ import annotations
@@ -19,18 +21,26 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from sensegate.demo.judge import VERDICTS
 from tests.border.lies import SENDER
 from tests.border.pair import PairedCity, kill
 from tests.border.raider import Raider, raiding
-from tests.ledger.kills import BURST, RATE, RECOVERY_S, Campaign, Done, Kill, Report, Target, plan
+from tests.ledger.kills import RECOVERY_S, Campaign, Done, Kill, Report, Target, plan
 from tests.ledger.soak import say
 
-NODES = ("4401", "4404", "4406")
+NODES = ("4401", "4404", "4406", "4413")
 READINGS_LEAST = 500_000
 KILLS = 300
+RUNS = 6
+BORDER_BURST = 2_000
+BORDER_RATE = 150.0
+RECOVERED_S = 180.0
+"""Subscribers wait until the standby has copied what they get, after a fencing the whole log."""
 AT_NODES = (Target.NODE_GATEWAY, Target.NODE_SERVER, Target.NODE_BOTH, Target.LINK)
 AT_CENTRES = (
     Target.CENTRE_GATEWAY,
@@ -40,7 +50,7 @@ AT_CENTRES = (
     Target.FAILED_OVER,
     Target.WOKEN,
 )
-SHARE_OF_NODES = 0.6
+SHARE_OF_NODES = 0.8
 """Of all kills; each round of theirs has one at every node."""
 PAUSE_S = 0.05
 """Between two attacks of the hostile node, which shares the cores with all others."""
@@ -77,8 +87,8 @@ class BorderCampaign(Campaign):
         seed: int,
         nodes: Sequence[str] = NODES,
         paired: bool = True,
-        rate: float = RATE,
-        burst: int = BURST,
+        rate: float = BORDER_RATE,
+        burst: int = BORDER_BURST,
         environment: Mapping[str, str] | None = None,
         until_guilty: bool = False,
         say: Callable[[str], None] = lambda _: None,
@@ -93,6 +103,7 @@ class BorderCampaign(Campaign):
             until_guilty=until_guilty,
             say=say,
             city=city,
+            recovery_s=RECOVERED_S,
         )
         self.rounds = [list(group) for group in planned]
         self.raider: Raider
@@ -201,31 +212,84 @@ class BorderCampaign(Campaign):
             old.process.kill(signal.SIGCONT)
 
 
+class Outcome(NamedTuple):
+    """What came of one run."""
+
+    report: Report
+    raider: Raider
+    fail_overs: int
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing was lost, doubled or made up, all recovered, and the hostile node was heard and refused."""
+        return self.report.good and bool(self.raider.refused) and not self.raider.wrong
+
+    def table(self) -> str:
+        """Return the run as lines of text."""
+        wrong = "".join(f"\n  ! taken: {lie}" for lie in self.raider.wrong[:20])
+        return f"{self.report.table()}\n{self.raider}\n{self.fail_overs} fail-overs{wrong}"
+
+
+def total(outcomes: Sequence[Outcome]) -> str:
+    """Return the sum of all runs, as lines of text."""
+    reports = [outcome.report for outcome in outcomes]
+    lines = [
+        f"{sum(len(report.done) for report in reports)} kills in {len(reports)} runs, "
+        f"{sum(report.verdict['readings'] for report in reports):,} readings, "
+        f"{sum(outcome.fail_overs for outcome in outcomes)} fail-overs: "
+        + " ".join(f"{name} {sum(report.of(name) for report in reports)}" for name in VERDICTS)
+    ]
+    for name, targets in [("all", list(Target)), *((target.value, [target]) for target in (*AT_NODES, *AT_CENTRES))]:
+        times = sorted(time for report in reports for time in report.recoveries(targets))
+        if times:
+            lines.append(
+                f"  {name:26} {len(times):4} kills, recovery p50 {times[len(times) // 2]:.2f} s max {times[-1]:.2f} s"
+            )
+    attacks = sum((outcome.raider.attacks for outcome in outcomes), Counter[str]())
+    refused = sum((outcome.raider.refused for outcome in outcomes), Counter[str]())
+    lines.append(
+        f"  hostile node: {dict(attacks)}; refused {dict(refused)}; taken {sum(len(o.raider.wrong) for o in outcomes)}"
+    )
+    return "\n".join(lines)
+
+
+def run_once(directory: Path, seed: int, kills: int) -> Outcome:
+    """Run one campaign in a city of its own."""
+    campaign = BorderCampaign(directory, rounds(seed, kills), seed=seed, say=say)
+    report = asyncio.run(campaign.run())
+    return Outcome(report, campaign.raider, campaign.city.fail_overs)
+
+
 def main() -> int:
     """Run the campaign and print its report."""
     parser = argparse.ArgumentParser(prog="python -m tests.border.campaign", description=main.__doc__)
     parser.add_argument("--seed", type=int, default=int(time.time()), help="seed of the plan; printed")
-    parser.add_argument("--kills", type=int, default=KILLS)
+    parser.add_argument("--kills", type=int, default=KILLS, help="kills of all runs together")
+    parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--readings", type=int, default=0, help="least number of readings; 0: in proportion to kills")
     parser.add_argument("--directory", type=Path, default=None, help="place for everything, kept; default: temporary")
-    parser.add_argument("--report", type=Path, default=None, help="file for the report")
+    parser.add_argument("--report", type=Path, default=None, help="file for the report, written after each run")
     given = parser.parse_args()
     least = given.readings or READINGS_LEAST * given.kills // KILLS
-    say(f"border: seed {given.seed}, {given.kills} kills over {len(NODES)} nodes and two centres")
-    with contextlib.ExitStack() as stack:
-        place = given.directory or stack.enter_context(tempfile.TemporaryDirectory(prefix="sensegate-border-"))
-        campaign = BorderCampaign(Path(place), rounds(given.seed, given.kills), seed=given.seed, say=say)
-        report = asyncio.run(campaign.run())
-    table = f"{report.table()}\n{campaign.raider}\n{campaign.city.fail_overs} fail-overs"
-    table += "".join(f"\n  ! taken: {lie}" for lie in campaign.raider.wrong[:20])
-    sys.stdout.write(table + "\n")
-    if given.report:
-        with contextlib.suppress(OSError):
-            given.report.write_text(table + "\n", encoding="utf-8")
-    if report.verdict["readings"] < least:
-        sys.stdout.write(f"only {report.verdict['readings']:,} readings, not {least:,}: raise the load\n")
+    say(f"border: seed {given.seed}, {given.kills} kills in {given.runs} runs over {len(NODES)} nodes and two centres")
+    outcomes: list[Outcome] = []
+    for number in range(given.runs):
+        with contextlib.ExitStack() as stack:
+            place = given.directory or Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="sensegate-border-"))
+            )
+            outcomes.append(run_once(place / f"run{number}", given.seed + number, given.kills // given.runs))
+        table = f"{outcomes[-1].table()}\n\n{total(outcomes)}"
+        sys.stdout.write(table + "\n")
+        sys.stdout.flush()
+        if given.report:
+            texts = [outcome.table() for outcome in outcomes]
+            given.report.write_text("\n\n".join([*texts, total(outcomes)]) + "\n", encoding="utf-8")
+    readings = sum(outcome.report.verdict["readings"] for outcome in outcomes)
+    if readings < least:
+        sys.stdout.write(f"only {readings:,} readings, not {least:,}: raise the load\n")
         return 1
-    return 0 if report.good and not campaign.raider.wrong and campaign.raider.refused else 1
+    return 0 if all(outcome.good for outcome in outcomes) else 1
 
 
 if __name__ == "__main__":

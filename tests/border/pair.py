@@ -22,10 +22,11 @@ from tests.border.lies import SENDER
 from tests.conftest import eventually
 from tests.ledger.kills import PROFILES
 
-COPIED_S = 60.0
+COPIED_S = 180.0
+"""A centre that was fenced copies the whole log anew."""
 USED = sorted({"sensegate/viid", *(kind.profile for kind in KINDS.values())})
 """Profiles of the simulated devices, and one of cameras, for which every store is encrypted."""
-STANDBY_TIMEOUT_S = 60.0
+STANDBY_TIMEOUT_S = 180.0
 """Far longer than a standby needs to come back: no record may be delivered that only one centre has."""
 
 

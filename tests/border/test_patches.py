@@ -37,7 +37,7 @@ soak = pytest.mark.skipif("SENSEGATE_SOAK" not in os.environ, reason="in `make s
 
 
 def test_each_check_of_the_border_is_taken_out() -> None:
-    """Foreign city, node, grade, rows, life, roll-up, fence, garbage and quota; and what stands beside them."""
+    """Foreign city, node, grade, rows, life, roll-up, fence, garbage, quota and term; and what stands beside them."""
     assert {
         "foreign-city",
         "foreign-node",
@@ -48,6 +48,12 @@ def test_each_check_of_the_border_is_taken_out() -> None:
         "fence",
         "garbage",
         "quota",
+        "balance",
+        "foreign-device",
+        "writer",
+        "term",
+        "silent",
+        "member",
     } <= set(REMOVALS)
 
 

@@ -225,6 +225,7 @@ class Campaign:
         deadline_s: float = QUIET_S,
         say: Callable[[str], None] = lambda _: None,
         city: City | None = None,
+        recovery_s: float = RECOVERY_S,
     ) -> None:
         """Lay it out.
 
@@ -243,6 +244,7 @@ class Campaign:
             deadline_s: longest wait for the last messages.
             say: told what happens.
             city: the city, instead of a new one of `nodes` (its settings are then its own).
+            recovery_s: longest wait for a recovery.
         """
         self.directory = directory
         self.kills = list(kills)
@@ -254,6 +256,7 @@ class Campaign:
         self.until_guilty = until_guilty
         self.deadline_s = deadline_s
         self.say = say
+        self.recovery_s = recovery_s
         self.city = city or City(
             directory, nodes, profiles=PROFILES, environment=environment, settings=settings, alone=alone
         )
@@ -412,7 +415,7 @@ class Campaign:
             return all(now["taps"][tap]["by_node"].get(node, 0) > since for tap in judges)
 
         try:
-            await self._judge.until(fresh, RECOVERY_S)
+            await self._judge.until(fresh, self.recovery_s)
         except TimeoutError:
             return False
         return True

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from sensegate.config import builtin
+from sensegate.config.alarms import AlarmsConfig
 from sensegate.config.cameras import CameraConfig
 from sensegate.config.cluster import ClusterConfig
 from sensegate.config.history import HistoryConfig
@@ -450,6 +451,7 @@ class Config(ConfigRecord, frozen=True):
     returns: Annotated[ReturnsConfig, doc("return flow from the centre to nodes")] = ReturnsConfig()
     web: Annotated[WebConfig, doc("HTTP interface")] = WebConfig()
     viid: Annotated[ViidConfig, doc("GA/T 1400: cameras and video platforms")] = ViidConfig()
+    alarms: Annotated[AlarmsConfig, doc("deliveries of alarms")] = AlarmsConfig()
     history: Annotated[HistoryConfig, doc("readings beyond the retention of the log")] = HistoryConfig()
     audit: Annotated[AuditConfig, doc("audit trail")] = AuditConfig()
     people: Annotated[PeopleConfig, doc("people who sign in with a password")] = PeopleConfig()

@@ -166,7 +166,7 @@ async def test_only_what_is_confirmed_is_delivered() -> None:
 
 
 async def test_a_fenced_centre_confirms_nothing(tmp_path: Path) -> None:
-    """It was active and has entries of its own; it copies all anew, and until it is level delivery goes on without it."""
+    """It has entries of its own and copies all anew; until it is level, delivery goes on without it."""
     clock = FakeClock()
     fenced, active = MemoryLog(), MemoryLog()
     for name, log in (("fenced", fenced), ("active", active)):

@@ -163,6 +163,14 @@ STANDING = (
         ),
     ),
     Row(
+        "a centre that was fenced and copies all anew, beside the active one",
+        "what it asks confirms nothing until it follows the same timelines; delivery goes on meanwhile",
+        (
+            "failover/test_replica.py::test_a_fenced_centre_confirms_nothing",
+            "live/test_sites.py::test_fail_over",
+        ),
+    ),
+    Row(
         "a peer that reads nothing more, when a connection is closed",
         "the connection is aborted after some seconds; nobody waits for it",
         (

@@ -120,10 +120,9 @@ class ReplicationSource:
         """Answer a request of the standby. Raises `Unavailable`."""
         self._heard = self._clock.monotonic()
         self._was_asked = True
-        self._confirmed = max(self._confirmed, request.stored)
         first, last = await self._log.bounds()
-        if self._confirmed >= min(self._delivered, last):
-            self._unreplicated = False
+        if request.timelines == self._log.timelines.fingerprint:
+            self._take_confirmation(request.stored, last)
         if request.received >= last and request.stored >= last:
             await self._log.changed(request.received, WAIT_S)
             first, last = await self._log.bounds()
@@ -133,6 +132,19 @@ class ReplicationSource:
         timelines = self._log.timelines
         fresh = timelines.history if request.timelines != timelines.fingerprint else None
         return _encode(LogChunk(self._log.epoch, first, last, replicated, self._history, fresh))
+
+    def _take_confirmation(self, stored: int, last: int) -> None:
+        """Note up to which sequence the standby has this log.
+
+        Only a standby that follows the timelines of this log confirms: one that was active itself, and is about to be
+        set aside, has entries of its own in the same positions.
+        """
+        if stored < self._confirmed and not self._unreplicated:
+            # Its copy begins anew: until it is whole, delivery goes on without it.
+            self._unreplicated, self._delivered = True, self._confirmed
+        self._confirmed = stored
+        if stored >= min(self._delivered, last):
+            self._unreplicated = False
 
     @property
     def is_settled(self) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.border.campaign import AT_CENTRES, AT_NODES, KILLS, NODES, BorderCampaign, rounds
-from tests.border.test_patches import REMOVALS
+from tests.border.removals import REMOVALS
 from tests.ledger.controls import patched
 from tests.ledger.kills import Target, plan
 from tests.ledger.soak import say

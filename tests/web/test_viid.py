@@ -240,7 +240,7 @@ BEHIND = {"User_Identify": ABOVE, "X_Forwarded_For": "203.0.113.5"}
 async def test_the_address_is_the_clients_behind_a_trusted_proxy_alone(rig: Rig, status: int) -> None:
     """Registrations, lock-outs and platforms above are judged by it; who is no proxy names no address."""
     rig.above = "203.0.113.5"
-    assert (await rig.ask("GET", "/VIID/Subscribes", **BEHIND))[0] == status
+    assert (await rig.ask("GET", "/VIID/Subscribes", b"", **BEHIND))[0] == status
     # The camera registered without the header: behind the proxy it is another sender, else the same.
     seen, _ = await rig.ask("POST", "/VIID/Faces", b"{}", X_Forwarded_For="203.0.113.6")
     assert seen == (401 if status == 200 else 200)

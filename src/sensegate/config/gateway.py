@@ -142,6 +142,10 @@ class EngineConfig(ConfigRecord, frozen=True):
         Literal[1, 3, 5],
         doc("copies of each stream and bucket, on servers of a cluster (url); existing ones are given more copies"),
     ] = 1
+    standby: Annotated[
+        bool,
+        doc("with replicas: several gateways of this node may run, on several machines; one is active by a lease"),
+    ] = False
     cluster: Annotated[ClusterConfig, doc("servers of the cluster, for `sensegate engine`")] = ClusterConfig()
     restart_backoff_max_s: Annotated[
         float, doc("longest wait between restarts of a crashing server", least=0.1, most=3_600)

@@ -55,7 +55,7 @@ def test_content_type_client_and_user_properties_are_read(make: Make) -> None:
     assert fields.override_scale
     assert [(refused.message, refused.reason.value) for refused in fields.quarantined] == [
         (2, "malformed"),
-        (3, "schema"),
+        (3, "malformed"),
         (5, "unknown_device"),
     ]
 

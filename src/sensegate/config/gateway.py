@@ -159,6 +159,15 @@ class IngestConfig(ConfigRecord, frozen=True):
             most=60_000,
         ),
     ] = 50
+    commit_interval_min_ms: Annotated[
+        int,
+        doc(
+            "wait for a fuller commit while there is little load; the wait grows with the load up to "
+            "`commit_interval_ms`, if that is longer",
+            least=0,
+            most=60_000,
+        ),
+    ] = 10
     depth_messages_max: Annotated[
         int, doc("most messages received and not yet committed", least=1, most=10_000_000)
     ] = 60_000

@@ -272,6 +272,8 @@ class ColumnarReaders:
         return ColumnarReader(holders, parses, places) if parses else None
 
     def _columnar(self, rule: CompiledRule) -> Columnar | None:
+        if rule.metadata:  # not of the payload alone
+            return None
         if rule.format == "senml":
             return SenmlColumns(rule.parse, self._nesting_max)
         if isinstance(rule.parse, Columnar):

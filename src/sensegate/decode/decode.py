@@ -468,7 +468,12 @@ class _BatchDecoder:
     def _frame_at(self, index: int) -> PayloadFrame:
         message = self._messages[index]
         return PayloadFrame(
-            message.payload, self._limits.nesting_max, message.topic, message.received, memory=self._memory
+            message.payload,
+            self._limits.nesting_max,
+            message.topic,
+            message.received,
+            memory=self._memory,
+            metadata=message.metadata,
         )
 
     def _by_rules(  # noqa: PLR0912 - one check after another

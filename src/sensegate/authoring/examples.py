@@ -99,9 +99,10 @@ def message_of(example: Example) -> Message:
     if example.topic.startswith("tcp/"):
         principal = principal or example.devices[0]
     stated = example.metadata
-    metadata = stated and MqttMetadata(
-        stated.client, stated.credential, stated.content_type, tuple(stated.user.items())
-    )
+    metadata = None
+    if stated is not None:
+        user = tuple(stated.user.items())
+        metadata = MqttMetadata(stated.client, stated.credential, stated.content_type, user)
     return Message(example.topic, payload, received, 1, principal=principal, metadata=metadata)
 
 

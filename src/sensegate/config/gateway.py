@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from sensegate.config import builtin
+from sensegate.config.alarms import AlarmsConfig
 from sensegate.config.cameras import CameraConfig
 from sensegate.config.cluster import ClusterConfig
 from sensegate.config.history import HistoryConfig
@@ -141,6 +142,10 @@ class EngineConfig(ConfigRecord, frozen=True):
         Literal[1, 3, 5],
         doc("copies of each stream and bucket, on servers of a cluster (url); existing ones are given more copies"),
     ] = 1
+    standby: Annotated[
+        bool,
+        doc("with replicas: several gateways of this node may run, on several machines; one is active by a lease"),
+    ] = False
     cluster: Annotated[ClusterConfig, doc("servers of the cluster, for `sensegate engine`")] = ClusterConfig()
     restart_backoff_max_s: Annotated[
         float, doc("longest wait between restarts of a crashing server", least=0.1, most=3_600)
@@ -459,6 +464,7 @@ class Config(ConfigRecord, frozen=True):
     returns: Annotated[ReturnsConfig, doc("return flow from the centre to nodes")] = ReturnsConfig()
     web: Annotated[WebConfig, doc("HTTP interface")] = WebConfig()
     viid: Annotated[ViidConfig, doc("GA/T 1400: cameras and video platforms")] = ViidConfig()
+    alarms: Annotated[AlarmsConfig, doc("deliveries of alarms")] = AlarmsConfig()
     history: Annotated[HistoryConfig, doc("readings beyond the retention of the log")] = HistoryConfig()
     audit: Annotated[AuditConfig, doc("audit trail")] = AuditConfig()
     people: Annotated[PeopleConfig, doc("people who sign in with a password")] = PeopleConfig()

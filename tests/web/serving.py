@@ -67,8 +67,9 @@ class Gateway:
         self.hours = MemoryLog(clock)
         self.trail = MemoryAudit(clock, gateway="44")
         self.devices = Devices(MemoryBucket(), self.trail, clock, home="44")
-        self.tokens = Tokens(MemoryBucket(), self.trail, clock)
         self.people = People(MemoryBucket(), self.trail, clock, people or PeopleConfig())
+        self.tokens = Tokens(MemoryBucket(), self.trail, clock, present_rights=self.people.present_rights)
+        self.people.on_change.append(self.tokens.person_changed)
         self.reader = LogReader(self.log, clock)
         self.books = HourlyLedgers(self.hours, clock)
         self.sharing = Sharing(

@@ -35,6 +35,8 @@ def setting_rows(config: Config) -> Iterator[SettingRow]:
     """Yield every setting of a configuration, in the order of the reference."""
     for setting in settings():
         values = list(_values(config, setting.key.split(".")))
+        if not values:  # of a list that has no elements
+            continue
         texts = [msgspec.json.encode(value).decode() for value in values]
         changed = any(text != setting.default for text in texts)
         name = setting.key.rpartition(".")[2]

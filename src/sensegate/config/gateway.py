@@ -143,6 +143,10 @@ class EngineConfig(ConfigRecord, frozen=True):
         Literal[1, 3, 5],
         doc("copies of each stream and bucket, on servers of a cluster (url); existing ones are given more copies"),
     ] = 1
+    standby: Annotated[
+        bool,
+        doc("with replicas: several gateways of this node may run, on several machines; one is active by a lease"),
+    ] = False
     cluster: Annotated[ClusterConfig, doc("servers of the cluster, for `sensegate engine`")] = ClusterConfig()
     restart_backoff_max_s: Annotated[
         float, doc("longest wait between restarts of a crashing server", least=0.1, most=3_600)
@@ -410,7 +414,7 @@ class WebConfig(ConfigRecord, frozen=True):
     page_max: Annotated[int, doc("most records or rows in one answer", least=1, most=1_000_000)] = 10_000
     trusted_proxies: Annotated[
         tuple[str, ...],
-        doc("addresses and networks of reverse proxies, whose proxy_header names the client (10.1.0.7); empty: none"),
+        doc("addresses and networks of reverse proxies, for HTTP and VIID, whose proxy_header names the client"),
     ] = ()
     proxy_header: Annotated[
         Literal["x-forwarded-for", "forwarded"],

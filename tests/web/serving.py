@@ -153,7 +153,7 @@ class Gateway:
         url = path if path.startswith("http") else f"{self.url}{path}"
         async with self.session.request(method, url, headers=headers, **more) as response:
             raw = await response.read()
-            is_json = response.content_type in {"application/json", "application/problem+json"}
+            is_json = response.content_type in {"application/json", "application/problem+json", "application/geo+json"}
             body: Any = msgspec.json.decode(raw) if raw and is_json else raw
             if response.status >= 400 and path != "/readyz":
                 assert response.content_type == "application/problem+json", raw

@@ -14,6 +14,7 @@ from sensegate.config.alarms import AlarmsConfig
 from sensegate.config.cameras import CameraConfig
 from sensegate.config.cluster import ClusterConfig
 from sensegate.config.history import HistoryConfig
+from sensegate.config.map import MapConfig
 from sensegate.config.mqtt import MqttConfig
 from sensegate.config.people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, ReturnsConfig, SharingConfig
 from sensegate.config.setting import ConfigRecord, doc
@@ -429,6 +430,7 @@ class WebConfig(ConfigRecord, frozen=True):
         doc("header that the trusted proxies write; the other one is never read"),
     ] = "x-forwarded-for"
     tls: Annotated[TlsConfig, doc("certificates of the HTTP listener")] = TlsConfig()
+    map: Annotated[MapConfig, doc("layers of the console's map")] = MapConfig()
 
 
 class Config(ConfigRecord, frozen=True):

@@ -21,14 +21,14 @@ from sensegate.alarms.channels import AlarmChannel, AlarmChannels, ChannelKind
 from sensegate.alarms.delivery import AlarmDeliveries, DeliveryPolicy
 from sensegate.alarms.notices import line, notices_of, robot_body, text_of
 from sensegate.alarms.rules import Severity
-from sensegate.alarms.transports import MailTransport, RobotTransport, WebhookTransport
+from sensegate.alarms.transports import MailTransport, NoticeTransport, RobotTransport, WebhookTransport
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.scope import Scope
 from sensegate.bus.unreadable import read_rows
 from sensegate.config import MailConfig
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.publish.egress import Egress
-from sensegate.publish.webhook import WebhookPublisher
+from sensegate.publish.webhook import open_webhooks
 from tests.alarms.made import AUDITOR, HIGH, OPERATOR, OTHER, Gateway, process
 
 SECRET = "a secret of sixteen"
@@ -86,10 +86,10 @@ async def office(
     channels = AlarmChannels(bucket, gateway.trail, gateway.clock, egress, domains=mail.domains)
     await channels.open()
     async with (
-        WebhookPublisher(egress, gateway.clock, timeout_s=5) as publisher,
+        open_webhooks(egress, gateway.clock, timeout_s=5) as publisher,
         RobotTransport(egress, gateway.clock, timeout_s=5) as robot,
     ):
-        transports = {
+        transports: dict[ChannelKind, NoticeTransport] = {
             ChannelKind.WEBHOOK: WebhookTransport(publisher),
             ChannelKind.WECOM: robot,
             ChannelKind.DINGTALK: robot,

@@ -137,7 +137,7 @@ class DeliveryResult(msgspec.Struct, frozen=True):
 
 
 class PushTransport(Protocol):
-    """A transport that pushes to subscribers: webhook, MQTT, NATS (`publish.webhook.Poster`, `publish.brokered`)."""
+    """A transport that pushes to subscribers (`publish.webhook.WebhookPublisher`, `publish.brokered`)."""
 
     def check(self, target: str) -> None:
         """Return if deliveries to an address are allowed, as far as its text shows. Raises `ConfigError`."""

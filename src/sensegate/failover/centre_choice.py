@@ -23,7 +23,7 @@ _log = structlog.get_logger("failover")
 
 
 class DurableChoice:
-    """A node's choice, on the disk before anybody hears of it; implements `tiers.node_side.CentreChoice`."""
+    """A node's choice, on the disk before anybody hears of it; implements `tiers.node_side.ActiveCentreChoice`."""
 
     def __init__(self, directory: Path, clock: Clock, *, lease_s: float, name: str) -> None:
         """Read what the node remembers. Raises `ConfigError`."""

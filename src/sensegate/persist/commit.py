@@ -141,7 +141,7 @@ class Committer:
         sole_writer: bool = True,
         limits: CommitLimits | None = None,
     ) -> None:
-        """`alone`: nobody else writes readings to this log; False at a centre with nodes."""
+        """`sole_writer`: nobody else writes readings to this log; False at a centre with nodes."""
         self._log = log
         self._duplicates = duplicates
         self._index = index

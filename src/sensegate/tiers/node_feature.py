@@ -19,7 +19,7 @@ from sensegate.tiers.node_side import CHOICE, NodeParts, NodeSide
 from sensegate.tiers.opening import COPIED_BUCKETS, RESTORES
 from sensegate.tiers.registry_copies import RegistryUploader
 from sensegate.tiers.report import NodeReport, Reporter, report_of
-from sensegate.tiers.return_desks import NodeReturns
+from sensegate.tiers.return_exchange import NodeReturns
 from sensegate.tiers.return_receiver import ReturnReceiver
 from sensegate.tiers.uplink_accounting import UplinkAccounting
 from sensegate.tiers.writers import Claimant, WriterStateBucket, WriterStateFile, WriterStateStore

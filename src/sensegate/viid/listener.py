@@ -64,7 +64,7 @@ COLLECTIONS: Final = {
 """Kind of objects by path below /VIID, in lower case."""
 CATALOGUES: Final = frozenset({"APE", "APS", "Tollgate", "Lane"})
 SENDER_SHARE: Final = 4
-"""Part of `viid.bodies_total_bytes_max` that the bodies of one sender may fill: one quarter."""
+"""Part of setting ``viid.bodies_total_bytes_max`` that the bodies of one sender may fill: one quarter."""
 SYSTEM_BYTES_MAX: Final = 65_536
 SWEEP_S: Final = 5.0
 _METHODS: Final = ("GET", "POST", "PUT", "DELETE")

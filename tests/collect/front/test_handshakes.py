@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import ssl
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -21,8 +22,7 @@ class Greeter(asyncio.Protocol):
     """Greets whoever has connected."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.write(b"hello")
+        cast("asyncio.Transport", transport).write(b"hello")
 
 
 @pytest.fixture(scope="module")

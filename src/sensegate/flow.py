@@ -50,6 +50,7 @@ from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.ingest.sources import open_sources
 from sensegate.lifecycle.opening import ProfileLifecycle, ReprocessingParts, open_profiles, open_reprocessing
 from sensegate.lifecycle.topic_rights import TopicRights
+from sensegate.sensorthings import feature as sensorthings
 from sensegate.share.sharing import Centre
 from sensegate.share.stage import Share, ShareInputs, open_share
 from sensegate.share.wiring import prepare_secrets
@@ -71,6 +72,7 @@ FEATURES: tuple[FeatureSpec, ...] = (
     centre_side.FEATURE,
     alarms.FEATURE,
     history.FEATURE,
+    sensorthings.FEATURE,
 )
 """In the order in which they are opened: each may use parts of those before it."""
 ROUTES: tuple[Route, ...] = (*CORE_ROUTES, *(route for feature in FEATURES for route in feature.routes))
@@ -93,7 +95,9 @@ async def run(
     _demand_secrets(config)
     Path(config.directory).mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
     while True:
-        activation = await await_activation(config, clock) if config.peer.url else None
+        activation = None
+        if config.peer.url:
+            activation = await await_activation(config, clock, personal=takes_cameras(config.profile_folders))
         lease = await await_lease(config, clock) if config.engine.standby else None
         try:
             await _run(config, clock, ready, activation, lease)

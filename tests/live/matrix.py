@@ -265,6 +265,7 @@ class World:
             "division": "4401",
             "id": "5" * 32,
             "sequence": "1",
+            "resource": "Things",
         }
         self.absent = {
             name: re.sub(r"[0-9a-z]", lambda found: "9" if found[0].isdigit() else "z", value)
@@ -274,7 +275,13 @@ class World:
             kind = self.names[name][0] if not re.fullmatch(r"[0-9a-f]+", self.names[name]) else ""
             self.absent[name] = kind + "0" * (len(self.names[name]) - len(kind))
         self.absent |= {"member": "4404", "code": "440111", "month": "2026-11", "name": "air_temperature"}
-        self.absent |= {"vendor": "acme", "version": "1", "division": "4404", "sequence": "9" * 12}
+        self.absent |= {
+            "resource": "Things",
+            "vendor": "acme",
+            "version": "1",
+            "division": "4404",
+            "sequence": "9" * 12,
+        }
 
     async def _alarms(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = (await self.site.ask("GET", "/api/v1/alarms")).body["rows"]

@@ -413,7 +413,7 @@ class WebConfig(ConfigRecord, frozen=True):
     page_max: Annotated[int, doc("most records or rows in one answer", least=1, most=1_000_000)] = 10_000
     trusted_proxies: Annotated[
         tuple[str, ...],
-        doc("addresses and networks of reverse proxies, whose proxy_header names the client (10.1.0.7); empty: none"),
+        doc("addresses and networks of reverse proxies, for HTTP and VIID, whose proxy_header names the client"),
     ] = ()
     proxy_header: Annotated[
         Literal["x-forwarded-for", "forwarded"],

@@ -206,7 +206,8 @@ class Web:
         """Return the application, for tests that serve it themselves."""
         app = web.Application(middlewares=[self._middleware], client_max_size=self.deps.config.body_bytes_max)
         for route in self._routes:
-            app.router.add_route(route.method, route.path, self._endpoint(route))
+            path = f"{route.path[:-1]}:.+}}" if route.is_tree else route.path
+            app.router.add_route(route.method, path, self._endpoint(route))
         app.on_response_prepare.append(self._add_headers)
         app.router.add_get("/openapi.json", self._openapi)
         for path, (name, media) in (*_PAGES.items(), *_console_files()):

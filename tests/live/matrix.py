@@ -440,6 +440,7 @@ ASKS: dict[str, Ask] = {
     "POST /api/v1/devices/{device}/rotate": Ask({}, fresh=_device),
     "POST /api/v1/devices/{device}/disable": Ask(fresh=_device),
     "POST /api/v1/ingest/{device}": Ask(data=reading(20), headers={"Content-Type": "application/json"}),
+    "POST /api/v2/write?bucket={device}": Ask(data="m air_temperature=20"),
     "POST /onvif/{device}": Ask(data=reading(21), headers={"Content-Type": "application/json"}),
     "POST /api/v1/devices/{device}/tasks": Ask(
         {"task": "report-interval", "parameters": {"interval": 10}}, fresh=_device

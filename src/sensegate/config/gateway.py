@@ -12,6 +12,7 @@ import msgspec
 from sensegate.config import builtin
 from sensegate.config.cameras import CameraConfig
 from sensegate.config.history import HistoryConfig
+from sensegate.config.influx import InfluxConfig
 from sensegate.config.mqtt import MqttConfig
 from sensegate.config.people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, ReturnsConfig, SharingConfig
 from sensegate.config.setting import ConfigRecord, doc
@@ -445,6 +446,7 @@ class Config(ConfigRecord, frozen=True):
     web: Annotated[WebConfig, doc("HTTP interface")] = WebConfig()
     viid: Annotated[ViidConfig, doc("GA/T 1400: cameras and video platforms")] = ViidConfig()
     history: Annotated[HistoryConfig, doc("readings beyond the retention of the log")] = HistoryConfig()
+    influx: Annotated[InfluxConfig, doc("stores of others that take line protocol")] = InfluxConfig()
     audit: Annotated[AuditConfig, doc("audit trail")] = AuditConfig()
     people: Annotated[PeopleConfig, doc("people who sign in with a password")] = PeopleConfig()
     oidc: Annotated[OidcConfig, doc("single sign-on")] = OidcConfig()

@@ -19,7 +19,7 @@ import numpy as np
 
 from sensegate.bus.columns import Batch
 from sensegate.model import I64
-from sensegate.share import parquet, projection, records, senml
+from sensegate.share import line_protocol, parquet, projection, records, senml
 from sensegate.share.cursor import END, Cursor, row_text
 from sensegate.share.feeds import FeedFilter, FeedSelection
 from sensegate.share.grants import Admission
@@ -49,6 +49,8 @@ class RecordEncoding(StrEnum):
     CSV = "csv"
     MSGPACK = "msgpack"
     SENML = "senml"
+    LINE = "line"
+    """InfluxDB line protocol."""
     PARQUET = "parquet"
     GEOJSON = "geojson"
     SSE = "sse"
@@ -340,6 +342,8 @@ class FeedServer:
             lines = records.csv_lines(batch, rows, part.entry, prefix)
         elif form is RecordEncoding.SENML:
             lines = senml.lines(batch, rows, part.entry, prefix)
+        elif form is RecordEncoding.LINE:
+            lines = line_protocol.lines(batch, rows)
         else:
             lines = records.json_lines(batch, rows, part.entry, prefix)
         block = self._cache[key] = _EncodedBlock(lines)
@@ -476,7 +480,7 @@ def _joined(lines: list[str], encoding: _PageEncoding) -> str:
         case RecordEncoding.CSV:
             header = ",".join(encoding.fields) or records.CSV_COLUMNS
             return "".join(f"{line}\r\n" for line in (header, *lines))
-        case RecordEncoding.NDJSON:
+        case RecordEncoding.NDJSON | RecordEncoding.LINE:
             return "".join(f"{line}\n" for line in lines)
         case RecordEncoding.SENML:
             return f"[{','.join(lines)}]"

@@ -122,7 +122,7 @@ async def test_a_partial_write(written: Written) -> None:
     ("body", "headers", "query", "answered"),
     [
         ("m a=1", {"Authorization": "Token line-1:wrong"}, {}, (401, "unauthorized")),
-        ("m a=1", {"Authorization": "Token x"}, {}, (400, "invalid")),
+        ("m a=1", {"Authorization": "Token x"}, {}, (401, "unauthorized")),
         ("m a=1", {}, {"bucket": "host-1"}, (403, "forbidden")),
         ("m a=1", {}, {"org": "4403"}, (404, "not found")),
         ("m a=1", {}, {"precision": "h"}, (400, "invalid")),

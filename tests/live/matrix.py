@@ -32,6 +32,7 @@ import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
@@ -265,6 +266,7 @@ class World:
             "division": "4401",
             "id": "5" * 32,
             "sequence": "1",
+            "label": "device",
         }
         self.absent = {
             name: re.sub(r"[0-9a-z]", lambda found: "9" if found[0].isdigit() else "z", value)
@@ -273,7 +275,13 @@ class World:
         for name in ("application", "grant", "webhook", "task", "token", "order", "move"):
             kind = self.names[name][0] if not re.fullmatch(r"[0-9a-f]+", self.names[name]) else ""
             self.absent[name] = kind + "0" * (len(self.names[name]) - len(kind))
-        self.absent |= {"member": "4404", "code": "440111", "month": "2026-11", "name": "air_temperature"}
+        self.absent |= {
+            "member": "4404",
+            "code": "440111",
+            "month": "2026-11",
+            "name": "air_temperature",
+            "label": "device",
+        }
         self.absent |= {"vendor": "acme", "version": "1", "division": "4404", "sequence": "9" * 12}
 
     async def _alarms(self) -> list[dict[str, Any]]:
@@ -426,6 +434,13 @@ async def _plan(world: World) -> dict[str, str]:
 
 
 _VERSION = "/api/v1/profiles/{vendor}/{model}/versions/{version}"
+PROMETHEUS = {
+    "query": {"query": "air_temperature"},
+    "query_range": {"query": "air_temperature", "start": "1767225600", "end": "1767225660", "step": "60"},
+    "series": {"match[]": "air_temperature"},
+    "labels": {"match[]": "air_temperature"},
+}
+"""Query of Prometheus -> its parameters."""
 ASKS: dict[str, Ask] = {
     "POST /api/v1/devices": Ask(
         {"id": "new-<n>", "division": "440106", "department": "police", "profile": "sensegate/plain"}
@@ -457,6 +472,13 @@ ASKS: dict[str, Ask] = {
     "PATCH /api/v1/feeds/{feed}": Ask({"description": CANARY}, match=True),
     "DELETE /api/v1/feeds/{feed}": Ask(fresh=_feed),
     "GET /api/v1/feeds/{feed}/records": Ask(query={"limit": "10"}),
+    **{f"GET /api/v1/feeds/{{feed}}/prometheus/api/v1/{name}": Ask(query=query) for name, query in PROMETHEUS.items()},
+    **{
+        f"POST /api/v1/feeds/{{feed}}/prometheus/api/v1/{name}": Ask(
+            data=urlencode(query), headers={"Content-Type": "application/x-www-form-urlencoded"}
+        )
+        for name, query in PROMETHEUS.items()
+    },
     "POST /api/v1/webhooks": Ask({"feed": "<feed>", "url": "https://198.51.100.7/<n>"}),
     "DELETE /api/v1/webhooks/{webhook}": Ask(fresh=_webhook),
     "POST /api/v1/webhooks/{webhook}/pause": Ask({}),

@@ -110,11 +110,16 @@ def _nanoseconds(line: Line, factor: int) -> str:
 
 
 def _bucket(call: Call) -> str:
-    """Return the id of the device: the bucket, or the one of ``Token id:password``. Raises `BadRequest`."""
+    """Return the id of the device: the bucket, or the one of ``Token id:password``.
+
+    Raises:
+        BadRequest, PermissionDenied: neither is given.
+    """
     scheme, _, credential = call.request.headers.get("Authorization", "").partition(" ")
     own = credential.partition(":")[0] if scheme.lower() == "token" and ":" in credential else ""
     bucket = call.text("bucket") or own
     if not bucket:
+        call.identify()
         raise BadRequest("bucket: is missing; give the id of the device")
     return bucket
 

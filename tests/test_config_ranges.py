@@ -17,6 +17,7 @@ from sensegate.errors import ConfigError
 
 NUMBERS = [setting for setting in settings() if setting.is_number]
 REQUIRED: dict[str, dict[str, Any]] = {
+    "engine.cluster.servers[]": {"name": "n1", "host": "127.0.0.1"},
     "external_brokers[]": {"name": "a", "host": "127.0.0.1"},
     "listen.tcp[]": {"protocol": "hj212"},
     "cameras[]": {"device": "cam", "make": "dahua", "url": "http://127.0.0.1"},

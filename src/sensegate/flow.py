@@ -239,7 +239,7 @@ async def open_gateway(
     pipeline = _open_pipeline(parts, features, reprocessing, privacy)
     checks.watch(not_ready=pipeline.not_ready)
     checks.watch(not_ready=stages.not_ready, warnings=stages.warnings)
-    checks.watch(not_ready=partial(health.not_ready, core), warnings=health.warnings)
+    checks.watch(not_ready=partial(health.not_ready, core), warnings=partial(health.warnings, core))
     for texts in (profiles.problems, sources.warnings, callers.certificates.warnings, share.warnings, privacy.warnings):
         checks.watch(warnings=texts)
     await audit_opening.record_legal_bases(audit, config)

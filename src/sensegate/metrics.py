@@ -112,6 +112,19 @@ ALARMS = Gauge(
 ALARM_EVENTS = Counter(
     "sensegate_alarm_events", "Events of alarms, by event and severity.", ["event", "severity"], registry=REGISTRY
 )
+GATEWAY_CONDITION = Gauge(
+    "sensegate_gateway_condition",
+    "Values that the gateway's own alarm rules judge, by kind (disk: free share; quarantine_rate: share of messages; "
+    "lag: entries; refused_spans, store_missing: number).",
+    ["kind"],
+    registry=REGISTRY,
+)
+ALARM_DELIVERIES = Counter(
+    "sensegate_alarm_deliveries",
+    "Events of alarms by kind of channel and outcome (skipped: older than a day before they could be delivered).",
+    ["kind", "outcome"],
+    registry=REGISTRY,
+)
 CLOCK_OFFSET = Gauge(
     "sensegate_clock_offset_seconds",
     "By how much other clocks are ahead of the gateway's, as it judges; 0 while unknown.",

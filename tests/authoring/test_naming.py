@@ -6,6 +6,7 @@ property beside them.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -63,6 +64,15 @@ WRONG: list[tuple[str, list[Any], str, str]] = [
     ("ratio_current", [60, 60], "", "current"),
     ("dendrometer_position", [12.5, 13.0], "", "valve_position"),
     ("voltage", [3, 3], "mA", "voltage"),
+    ("leak_alarm", [True, False], "", "water_leak"),
+    ("power_reactive", [300, 400], "W", "reactive_power"),
+    ("active_power", [300, 400], "var", "active_power"),
+    ("illuminance_value", [300, 400], "x", "illuminance"),
+    ("A_Temp_C", [21.5, 22.0], "", "air_temperature"),
+    ("eco2", [612, 640], "ppm", "co2"),
+    ("colour", [12, 40], "", "colour"),
+    ("travel_time", [12, 40], "s", "travel_time"),
+    ("sensor_humidity", [41, 42], "%", "relative_humidity"),
 ]
 
 
@@ -105,7 +115,9 @@ STATED: list[tuple[str, list[Any], str, str, str]] = [
     ("temp_min", [8.5, 9.0], "", "air_temperature_min", "Cel"),
     ("co2_ppm", [612, 640], "", "co2", "[ppm]"),
     ("current_A", [1.5, 1.6], "", "current", "A"),
-    ("leak_alarm", [True, False], "", "water_leak", ""),
+    ("water_leak", [True, False], "", "water_leak", ""),
+    ("lux", [0.3, 0.5], "Klux", "illuminance", "klx"),
+    ("total_energy", [1810.2, 1822.1], "KWH", "energy", "kW.h"),
     ("ILL_lx", [320, 400], "", "illuminance", "lx"),
     ("wind_speed_kmh", [12.1, 14.0], "", "wind_speed", "km/h"),
     ("door", ["open", "closed"], "", "door_open", ""),
@@ -283,3 +295,25 @@ def test_records_without_a_readable_time_are_comments() -> None:
     rule = parse(draft.text)[0].messages[0]
     assert [(reading.field, reading.each) for reading in rule.readings] == [("temperature", "")] or rule.each == ""
     assert not any("[" in reading.field for reading in rule.readings)
+
+
+def learned_of(*messages: dict[str, Any]) -> dict[str, bool]:
+    """Return property -> whether it is sure, of some messages of a device."""
+    samples = [Sample("acme/d1/up", json.dumps(message).encode()) for message in messages]
+    (learned,) = learn(samples)
+    return {field.guess.property: field.guess.sure for field in learned.recognised}
+
+
+def test_a_maximum_alone_may_be_a_limit() -> None:
+    """Beside a mean it is what was measured; alone nobody knows whether a limit is set there."""
+    alone = learned_of({"temp_max": 28.5, "temp_min": 18.5}, {"temp_max": 28.0, "temp_min": 18.0})
+    assert alone == {"air_temperature_max": False, "air_temperature_min": False}
+    three = {"temp_max": 28.5, "temp_min": 18.5, "temp_avg": 22.1}
+    assert learned_of(three, {**three, "temp_avg": 22.4})["air_temperature_max"] is True
+
+
+def test_a_stated_unit_is_not_scaled_away() -> None:
+    """35,000,000 kW is unusual, and no reason to read W."""
+    guessed = guess(facts("active_power", 35_000_000, 36_000_000), "kW")
+    assert guessed is not None
+    assert not guessed.sure

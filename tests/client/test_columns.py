@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.share import records
+from sensegate.share import json_records, records
 from sensegate.share.records import RowSlice
 from sensegate_client import ClientError, Columns
 from tests.share.made import make_batch
@@ -31,7 +31,7 @@ def page_of(rows: list[tuple[int, str, float | str]]) -> tuple[Columns, list[dic
     """Return a page of columns, and the same rows as JSON records."""
     batch = make_batch(rows)
     part = RowSlice(batch, np.arange(len(rows)), 7, 0)
-    lines = records.json_lines(batch, part.rows, 7, "c1.x")
+    lines = json_records.json_lines(batch, part.rows, 7, "c1.x")
     return Columns(records.columns([part], "c1.next")), [json.loads(line) for line in lines]
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from sensegate import config, errors, flow, metrics
+from sensegate.alarms import prometheus
 from sensegate.authoring import reference, schema
 from sensegate.cli import renamed as cli_renamed
 from sensegate.config import renamed as config_renamed
@@ -163,7 +164,10 @@ TABLES: dict[str, Callable[[], str]] = {
 MARKED = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
-WHOLE: dict[Path, Callable[[], str]] = {ROOT / "device_profiles" / "_schema.json": schema.text}
+WHOLE: dict[Path, Callable[[], str]] = {
+    ROOT / "device_profiles" / "_schema.json": schema.text,
+    ROOT / "deploy" / "alerts.yaml": prometheus.text,
+}
 """Files that are generated from their first line to their last."""
 
 

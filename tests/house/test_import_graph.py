@@ -7,9 +7,10 @@ import ast
 from tests.house import graph
 
 ROOMS_MAX = 36
-ARROWS_MAX = 255
-"""`share` to `normalise`: last values are numbered by the table of series that the checks use. `alarms` has 14: rules
-watch readings, devices, the link and the store, profiles bring rules, and records use the foundations. `history` has
+ARROWS_MAX = 257
+"""`share` to `normalise`: last values are numbered by the table of series that the checks use. `alarms` has 16: rules
+watch readings, devices, the link and the store, profiles bring rules, records use the foundations, deliveries the
+egress of `publish` and the mail server of `config`. `history` has
 11: a store of its own on the disk, over what shares and the HTTP side. `collect` to `logs`: a front is a process of its
 own and configures its log lines. `influx` has seven: line protocol in is decoded and answered over HTTP, out it is a
 feed that is pushed."""

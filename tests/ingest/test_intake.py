@@ -224,6 +224,23 @@ async def test_a_batch_that_never_comes(gateway: Client, tmp_path: Path) -> None
     assert await world.total("messages") == 19
 
 
+async def test_a_refused_batch_behind_newer_ones(gateway: Client, tmp_path: Path) -> None:
+    """Its messages come before those of the newer ones, also where a commit between them fails and all is read anew."""
+    world = World(gateway, tmp_path, FAULTS)
+    await world.front.write(telemetry(0))
+    refused = world.front.seal(telemetry(SIZE))
+    for number in range(2, 5):
+        await world.front.write(telemetry(number * SIZE))
+    await world.front.store(refused)
+    await world.front.write(telemetry(5 * SIZE))
+    await world.run_until_total(6 * SIZE)
+    assert await world.values() == list(range(6 * SIZE))
+    record = await world.commit_record()
+    assert record
+    newest = await IntakeSource(gateway, IngestConfig(), SystemClock()).newest()
+    assert newest <= record.positions["mqtt"].sequence
+
+
 @pytest.mark.parametrize("spoilt", [60, 3])
 async def test_a_damaged_batch_goes_to_quarantine_whole(gateway: Client, tmp_path: Path, spoilt: int) -> None:
     """A batch with a wrong checksum or form is kept whole; the ledger counts its messages, the others are read."""

@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sensegate.config import Config
+from sensegate.config.people import EgressConfig
 from tests.conftest import eventually
+from tests.live.receiver import Receiver, receiving
 from tests.live.site import Site, config_of, running
 
 RULE = {"kind": "threshold", "property": "air_temperature", "above": 30.0, "margin": 2.0, "severity": "major"}
@@ -28,9 +31,28 @@ async def events(site: Site, token: str | None = None) -> list[dict[str, Any]]:
 
 async def test_an_alarm_through_a_restart(tmp_path: Path) -> None:
     """Opened, acknowledged, kept through a restart, closed; each event once in the feed, in the scope of the reader."""
-    config = config_of(tmp_path)
+    config = config_of(tmp_path, egress=EgressConfig(allow=("127.0.0.1",), retry_initial_s=0.05))
+    async with receiving() as receiver:
+        await _alarm_through_a_restart(config, receiver)
+    events = [alarm["event"] for letter in receiver.kept for alarm in json.loads(letter.body)["alarms"]]
+    assert events == ["opened", "acknowledged", "closed"]
+
+
+async def _alarm_through_a_restart(config: Config, receiver: Receiver) -> None:
     async with running(config) as site:
         device = await site.device("hot")
+        channel = {"kind": "webhook", "url": receiver.url, "secret": "0123456789abcdef", "severity": "major"}
+        body = {**channel, "events": ["opened", "acknowledged", "closed"]}
+        answer = await site.ask("PUT", "/api/v1/alarm-channels/duty", json=body)
+        assert answer.status == 200, answer.body
+        assert "0123456789abcdef" not in str(answer.body)
+        stranger, _ = await site.token("city_operator", "4401")
+        county, _ = await site.token("county_operator", "440103")
+        assert (await site.ask("GET", "/api/v1/alarm-channels/duty", stranger)).status == 200
+        assert (await site.ask("GET", "/api/v1/alarm-channels/duty", county)).status == 404
+        assert (await site.ask("DELETE", "/api/v1/alarm-channels/duty", county)).status == 404
+        refused = await site.ask("PUT", "/api/v1/alarm-channels/x", json={**channel, "url": "http://10.1.1.1/"})
+        assert refused.status == 400, refused.body
         answer = await site.ask("PUT", "/api/v1/alarm-rules/heat", json=RULE)
         assert answer.status == 200, answer.body
         await site.push(device, json.dumps({"values": {"air_temperature": 35.5}}))
@@ -52,6 +74,9 @@ async def test_an_alarm_through_a_restart(tmp_path: Path) -> None:
         await site.push(device, json.dumps({"values": {"air_temperature": 29.0}}))
         await site.push(device, json.dumps({"values": {"air_temperature": 27.0}}))
         await eventually(lambda: alarms(site, state="closed"))
+        await eventually(lambda: len(receiver.kept) >= 2 and b'"closed"' in receiver.kept[-1].body)
+        (row,) = (await site.ask("GET", "/api/v1/alarm-channels")).body["rows"]
+        assert (row["delivered"], row["failures"]) == (3, 0)
         told = [json.loads(record["value"]) for record in await events(site)]
         assert [event["event"] for event in told] == ["opened", "acknowledged", "closed"]
         assert {event["alarm"] for event in told} == {alarm["id"]}

@@ -37,7 +37,7 @@ from sensegate.bus.ledger import Ledger
 from sensegate.config import Config, EngineConfig, IngestConfig, ListenConfig, NodeUserConfig, UplinkConfig
 from sensegate.config.viid import ViidConfig, ViidSuperiorConfig
 from sensegate.decode.profiles import ProfileSet, any_video_profile
-from sensegate.share import records
+from sensegate.share import json_records
 from sensegate.web.record_query import MEDIA_TYPES
 from tests.conftest import eventually
 from tests.ledger.controls import Control, Edit, patched
@@ -231,7 +231,7 @@ def readings_of(subject: str, payload: bytes) -> Iterator[bytes]:
             yield (one.message if isinstance(one, raw.StoredMessage) else one[0]).payload
     elif kind in {"readings", "observations", "seen"}:
         batch = columns.decode(payload, sequence=1)
-        yield "\n".join(records.json_lines(batch, np.arange(len(batch), dtype=np.int64), 1, "c")).encode()
+        yield "\n".join(json_records.json_lines(batch, np.arange(len(batch), dtype=np.int64), 1, "c")).encode()
     elif kind in {"ledger", "hours"} and subject != "hours.position":
         yield msgspec.json.encode(list(Ledger.decode(payload).rows()))
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.live
 async def served(config: Config, directory: Path) -> AsyncIterator[tuple[Config, asyncio.subprocess.Process]]:
     """Run a nats-server on the files that `sensegate engine` writes; yield the configuration that enters it."""
     ports = EngineConfig(port=free_port("127.0.0.1"), mqtt_port=free_port("127.0.0.1"))
-    written, users = external.write(msgspec.structs.replace(config, engine=ports), directory, slots=())
+    (written,), users = external.write(msgspec.structs.replace(config, engine=ports), directory, slots=())
     server = await asyncio.create_subprocess_exec(process.binary(), "-c", written)
     entered = EngineConfig(url=f"nats://127.0.0.1:{ports.port}", credentials_file=str(users), mqtt_port=ports.mqtt_port)
 
@@ -66,7 +66,7 @@ async def test_a_gateway_runs_on_a_server_of_others(tmp_path: Path) -> None:
 def test_the_users_of_a_server_of_others_are_kept(tmp_path: Path) -> None:
     """Made again for another size, the configuration holds the same users; both files are ours alone."""
     config = config_of(tmp_path / "gateway")
-    written, users = external.write(config, tmp_path / "server", slots=())
+    (written,), users = external.write(config, tmp_path / "server", slots=())
     before = users.read_bytes()
     store = msgspec.structs.replace(config.store, log_bytes=2 * config.store.log_bytes)
     text = written.read_text()

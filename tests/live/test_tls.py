@@ -463,7 +463,7 @@ def server_context(lab: Lab) -> ssl.SSLContext:
 async def served(config: Config, directory: Path, lab: Lab) -> AsyncIterator[Config]:
     """Run a nats-server on the files that `sensegate engine` writes, with TLS that asks for certificates."""
     ports = EngineConfig(port=free_port(), mqtt_port=free_port(), tls=lab.tls(), link_ca_file=lab.ca)
-    written, users = external.write(replace(config, engine=ports), directory, slots=node_slots(config))
+    (written,), users = external.write(replace(config, engine=ports), directory, slots=node_slots(config))
     server = await asyncio.create_subprocess_exec(process.binary(), "-c", written)
     cert, key = lab.pair("server")
     entered = EngineConfig(

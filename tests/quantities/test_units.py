@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sensegate.errors import ConfigError
 from sensegate.quantities import ucum
 from sensegate.quantities.properties import PROPERTIES
-from sensegate.quantities.units import ALIASES, TABLE, UnitError, conversion, dimension, propose, ucum_code
+from sensegate.quantities.units import ALIASES, TABLE, UnitError, conversion, dimension, of_spelling, propose, ucum_code
 
 FAMILIES: dict[str, list[str]] = {}
 for code, unit in TABLE.items():
@@ -410,3 +410,16 @@ def test_a_hostile_unit_costs_nothing(unit: str) -> None:
     """A payload may name its unit: huge exponents and long texts are refused, not computed."""
     with pytest.raises(UnitError):
         conversion(unit, "1")
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [
+        ("KWH", "kW.h"), ("kwh", "kW.h"), ("Lux", "lx"), ("Klux", "klx"), ("PPM", "[ppm]"), ("Deg C", "Cel"),
+        ("˚F", "[degF]"), ("ºC", "Cel"), ("RPM", "/min"), ("KW", "kW"), ("VAC", ""), ("x", ""), ("F", ""), ("0.1s", ""),
+        ("minutes", "min"), ("KM", "km"), ("PSI", "[psi]"), ("Mw", ""), ("hz", "Hz"),
+    ],
+)  # fmt: skip
+def test_careless_spellings_are_read_where_they_can_be_one_unit_only(written: str, code: str) -> None:
+    """`Mw` may be mW or MW: nothing is guessed where two units differ by their capitals."""
+    assert of_spelling(written) == code

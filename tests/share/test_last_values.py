@@ -22,7 +22,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.bus.raw import StoredMessage
 from sensegate.clock import DAY_US, FakeClock
 from sensegate.model import Device, DeviceState, LogMessage, Message
-from sensegate.share import records
+from sensegate.share import json_records
 from sensegate.share.last_values import LastValues
 from sensegate.share.last_values_store import SAVE_S, LastValueTask
 from sensegate.share.reader import LogReader
@@ -88,11 +88,13 @@ def test_rows_of_the_table_are_encoded_as_those_of_the_log() -> None:
     batch = make_batch([(0, "pm2_5", 12.5), (1, "pm2_5#b", 3.0), (2, "door_state", "open")])
     values = LastValues()
     values.apply(batch, 7)
-    of_log = set(records.json_lines(batch, np.arange(len(batch)), 7, ""))
+    of_log = set(json_records.json_lines(batch, np.arange(len(batch)), 7, ""))
     lines = set()
     for part in values.batches(np.arange(len(values))):
         for row in range(len(part.batch)):
-            line = msgspec.json.decode(records.json_lines(part.batch, np.array([row]), int(part.entry[row]), "")[0])
+            line = msgspec.json.decode(
+                json_records.json_lines(part.batch, np.array([row]), int(part.entry[row]), "")[0]
+            )
             lines.add(msgspec.json.encode({**line, "cursor": ""}))
     assert lines == {msgspec.json.encode({**msgspec.json.decode(line), "cursor": ""}) for line in of_log}
 

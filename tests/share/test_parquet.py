@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sensegate.share import parquet, records
+from sensegate.share import json_records, parquet, records
 from sensegate.share.cursor import after
 from tests.share.made import DEVICES, NOW, Place, make_batch
 
@@ -30,7 +30,7 @@ def json_of(parts: list[records.RowSlice]) -> list[dict[str, Any]]:
     """Return the records as the JSON form has them."""
     rows = []
     for part in parts:
-        lines = records.json_lines(part.batch, part.rows, part.entry, prefix_of(part))
+        lines = json_records.json_lines(part.batch, part.rows, part.entry, prefix_of(part))
         rows += [msgspec.json.decode(line) for line in lines]
     return rows
 

@@ -12,7 +12,7 @@ import pytest
 
 from sensegate.bus import columns
 from sensegate.quantities.quality import Flag
-from sensegate.share import cursor, records
+from sensegate.share import cursor, json_records, records
 from tests.share.made import NOW, make_batch
 
 PREFIX = cursor.after(b"e1e1e1", 12, NOW, 0).prefix
@@ -27,7 +27,7 @@ def every(batch: columns.Batch) -> np.ndarray:
 def test_json_is_what_the_contract_shows() -> None:
     """One reading, key by key and in the contract's order."""
     batch = make_batch([(0, "air_temperature", 21.5)])
-    (line,) = records.json_lines(batch, every(batch), 12, PREFIX)
+    (line,) = json_records.json_lines(batch, every(batch), 12, PREFIX)
     assert json.loads(line) == {
         "id": "4401-0-00000000000012-0",
         "cursor": str(cursor.after(b"e1e1e1", 12, NOW, 0)),
@@ -57,7 +57,7 @@ def test_values_keep_their_kind() -> None:
         [(2, "air_temperature", 1.5), (2, "door_open", 1.0), (2, "door_open", 0.0), (2, "plate", '=cmd()"\n温')],
         flags=np.array([0, 1, 3, 0], np.uint32),
     )
-    got = [json.loads(line) for line in records.json_lines(batch, every(batch), 1, PREFIX)]
+    got = [json.loads(line) for line in json_records.json_lines(batch, every(batch), 1, PREFIX)]
     assert [record["value"] for record in got] == [1.5, True, False, '=cmd()"\n温']
     assert {(record["lon"], record["lat"]) for record in got} == {(None, None)}
     assert (
@@ -70,7 +70,7 @@ def test_values_keep_their_kind() -> None:
 def test_csv_says_the_same_as_json() -> None:
     """Cell by cell; and no text of a device becomes a formula in a spreadsheet."""
     batch = make_batch([*ROWS, (0, "pm2_5#2", 4.0), (2, "plate", '=cmd(),"x"\n'), (2, "plate", "粤A12345")])
-    objects = [json.loads(line) for line in records.json_lines(batch, every(batch), 7, PREFIX)]
+    objects = [json.loads(line) for line in json_records.json_lines(batch, every(batch), 7, PREFIX)]
     lines = "\r\n".join([records.CSV_COLUMNS, *records.csv_lines(batch, every(batch), 7, PREFIX)])
     table = list(csv.DictReader(io.StringIO(lines, newline="")))
     assert len(table) == len(objects)
@@ -102,7 +102,9 @@ def test_columns_say_the_same_as_json() -> None:
     tree = msgpack.unpackb(records.columns(parts, "c1.next"))
     column = {name: np.frombuffer(tree["columns"][name], kind) for name, kind in tree["types"].items()}
     expected = [
-        json.loads(line) for part in parts for line in records.json_lines(part.batch, part.rows, part.entry, PREFIX)
+        json.loads(line)
+        for part in parts
+        for line in json_records.json_lines(part.batch, part.rows, part.entry, PREFIX)
     ]
     assert (tree["count"], tree["next"], tree["format"]) == (len(expected), "c1.next", records.FORMAT)
     for row, record in enumerate(expected):

@@ -155,6 +155,9 @@ class AlarmEngine:
         now = self._clock.now()
         self._states.forget_expired()
         values = await self._inputs.probes.values()
+        for kind, value in values.items():
+            if value is not None:
+                metrics.GATEWAY_CONDITION.labels(kind).set(value)
         transitions = list(self._orphans(now))
         for rule in self._in_force.values():
             if rule.kind is AlarmKind.SILENCE:

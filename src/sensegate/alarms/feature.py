@@ -8,19 +8,25 @@ from functools import partial
 import msgspec
 import structlog
 
-from sensegate.alarms import rest
+from sensegate.alarms import rest, rest_channels
+from sensegate.alarms.channels import AlarmChannels, ChannelKind
+from sensegate.alarms.delivery import AlarmDeliveries, DeliveryPolicy
 from sensegate.alarms.engine import AlarmEngine, EngineInputs
 from sensegate.alarms.operations import AlarmOperations
 from sensegate.alarms.probes import GatewayProbes
 from sensegate.alarms.rest import ALARMS
+from sensegate.alarms.rest_channels import CHANNELS, ChannelOffice
 from sensegate.alarms.rules import AlarmRule, AlarmRules, check_rule
 from sensegate.alarms.states import AlarmStates
+from sensegate.alarms.transports import MailTransport, NoticeTransport, RobotTransport, WebhookTransport
 from sensegate.bus import health
 from sensegate.bus.names import PARTITION
 from sensegate.decode.grammar import AlarmPart
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
+from sensegate.publish.egress import Egress
+from sensegate.publish.webhook import WebhookPublisher
 from sensegate.tiers.centre_connection import CONNECTION
 from sensegate.tiers.opening import MEMBERSHIP
 from sensegate.tiers.rest_uplink import REFUSED
@@ -63,11 +69,38 @@ async def _open(parts: Parts) -> Feature:
         ),
     )
     operations = AlarmOperations(rules, states, audit, core.clock)
+    office = await _open_channels(parts)
+    states.on_change.append(lambda _alarm: office.deliveries.wake())
     return Feature(
-        tasks=owned({"alarms": engine.run, "alarm rules": rules.run}),
-        parts={ALARMS: operations},
-        warnings=engine.warnings,
+        tasks=owned(
+            {
+                "alarms": engine.run,
+                "alarm rules": rules.run,
+                "alarm channels": office.channels.run,
+                "alarm deliveries": office.deliveries.run,
+            }
+        ),
+        parts={ALARMS: operations, CHANNELS: office},
+        warnings=lambda: [*engine.warnings(), *office.deliveries.warnings()],
     )
+
+
+async def _open_channels(parts: Parts) -> ChannelOffice:
+    core, egress = parts.core, parts.core.config.egress
+    policy, mail = Egress(egress.allow), core.config.alarms.mail
+    bucket = await core.bucket("alarm_channels")
+    channels = AlarmChannels(bucket, parts.callers.audit, core.clock, policy, domains=mail.domains)
+    await channels.open()
+    publisher = await parts.stack.enter_async_context(WebhookPublisher(policy, core.clock, timeout_s=egress.timeout_s))
+    robot = await parts.stack.enter_async_context(RobotTransport(policy, core.clock, timeout_s=egress.timeout_s))
+    transports: dict[ChannelKind, NoticeTransport] = {
+        ChannelKind.WEBHOOK: WebhookTransport(publisher),
+        ChannelKind.WECOM: robot,
+        ChannelKind.DINGTALK: robot,
+        ChannelKind.MAIL: MailTransport(mail, timeout_s=egress.timeout_s),
+    }
+    retry = DeliveryPolicy(egress.retry_initial_s, egress.retry_max_s)
+    return ChannelOffice(channels, AlarmDeliveries(channels, core.log, core.clock, transports, retry))
 
 
 def _probes(parts: Parts) -> GatewayProbes:
@@ -127,8 +160,9 @@ def _rules(profile: str, alarms: tuple[AlarmPart, ...]) -> Iterator[AlarmRule]:
 FEATURE = FeatureSpec(
     name="alarms",
     title="alarms: rules of profiles and operators, their states, a feed of events",
-    buckets=("alarm_rules",),
-    routes=rest.ROUTES,
+    config=("alarms",),
+    buckets=("alarm_rules", "alarm_channels"),
+    routes=(*rest.ROUTES, *rest_channels.ROUTES),
     commands=("alarm",),
     open=_open,
 )

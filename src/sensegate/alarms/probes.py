@@ -18,6 +18,12 @@ MESSAGES_MIN = 20
 """A rate of fewer messages says nothing."""
 
 
+def free_share(directory: Path) -> float:
+    """Return the share of the disk of a directory that is free."""
+    usage = shutil.disk_usage(directory)
+    return usage.free / usage.total
+
+
 class GatewayProbes:
     """Measures the gateway; a kind that does not apply to it, or is unknown now, has no value."""
 
@@ -30,6 +36,7 @@ class GatewayProbes:
         lag: Callable[[], int | None],
         refused: Callable[[], Awaitable[int | None]],
         store_problems: Callable[[], int],
+        free: Callable[[Path], float] = free_share,
     ) -> None:
         """Begin to measure.
 
@@ -40,6 +47,7 @@ class GatewayProbes:
             lag: returns the entries that the centre does not have; None: there is no centre.
             refused: returns the number of refused spans or parts; None: unknown.
             store_problems: returns how many problems the store has.
+            free: returns the share of a disk that is free.
         """
         self._clock = clock
         self._directory = directory
@@ -47,14 +55,14 @@ class GatewayProbes:
         self._lag = lag
         self._refused = refused
         self._store_problems = store_problems
+        self._free = free
         self._counts: deque[tuple[float, int, int]] = deque()
         """(seconds, messages, quarantined), oldest first."""
 
     async def values(self) -> dict[AlarmKind, float | None]:
         """Return the present values. Raises `Unavailable`."""
-        usage = await asyncio.to_thread(shutil.disk_usage, self._directory)
         return {
-            AlarmKind.DISK: usage.free / usage.total,
+            AlarmKind.DISK: await asyncio.to_thread(self._free, self._directory),
             AlarmKind.QUARANTINE_RATE: self._quarantine_rate(),
             AlarmKind.LAG: self._lag(),
             AlarmKind.REFUSED_SPANS: await self._refused(),

@@ -19,9 +19,9 @@ WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 """Error codes: the expected last sequence of a message is wrong."""
 FULL = frozenset({10047, 10054, 10077, 10023, 10122})
 """Error codes: insufficient storage or resources, message too large for the stream, stream full, reservation."""
-TEMPORARILY_UNAVAILABLE = frozenset({10008, 10009, 10039, 10076, 10104, 10176, 10210, 10211})
-"""Error codes: JetStream is starting, has no leader, or is disabled after a disk error; an incomplete batch (the server
-restarted, or waited 10 s for the next message); too many open batches. Nothing was stored."""
+TEMPORARILY_UNAVAILABLE = frozenset({10008, 10009, 10039, 10076, 10104, 10118, 10119, 10176, 10210, 10211})
+"""Error codes: JetStream is starting, has no leader, lacks servers, or is disabled after a disk error; an incomplete
+batch (the server restarted, or waited 10 s for the next message); too many open batches. Nothing was stored."""
 MISSING = frozenset({10014, 10037, 10059})
 """Error codes: no such consumer, message, stream."""
 

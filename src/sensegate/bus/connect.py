@@ -89,6 +89,8 @@ class BusClient(Client):
         """Reason why a TLS handshake failed; empty: none failed."""
         self.known_streams: AccountStreams | None = None
         """Inventory of the streams of the account; None: they are not recorded."""
+        self.replicas = 1
+        """Copies of each stream that is created over this connection."""
         self._log = _log.bind(connection=name)
         self._on_slow = on_slow
         self._on_reconnect = on_reconnect

@@ -27,6 +27,7 @@ import structlog
 
 from sensegate import metrics
 from sensegate.bus import connect, disk, external, process, streams, trust
+from sensegate.bus.cluster_watch import ClusterMonitor
 from sensegate.bus.connect import BusClient
 from sensegate.bus.connections import Connection, ServerConnections
 from sensegate.bus.encryption import StoreEncryption, open_encryption
@@ -143,8 +144,16 @@ class Engine:
             self.has_room,
             self._on_fault,
         )
+        self._cluster_monitor = ClusterMonitor(
+            self._clock, self._urls, partial(self.connect, User.GATEWAY, name="cluster probe")
+        )
         self.restarted = asyncio.Event()
         """Set after each restart of the server; clear it before waiting."""
+
+    @property
+    def _urls(self) -> tuple[str, ...]:
+        """Addresses of the external servers."""
+        return tuple(part.strip() for part in self._config.url.split(",") if part.strip())
 
     @classmethod
     def of(cls, config: Config, clock: Clock | None = None, *, slots: Sequence[str], personal: bool = False) -> Engine:
@@ -175,7 +184,10 @@ class Engine:
         """
         if self._config.url:
             self.inventory.load()
-            return await self._connect_external()
+            info = await self._connect_external()
+            if self._config.replicas > 1:
+                self._tasks = [asyncio.create_task(self._cluster_monitor.run(), name="engine cluster")]
+            return info
         for key, host in (("engine.host", self._config.host), ("engine.mqtt_host", self._config.mqtt_host)):
             if host not in LOOPBACK and not self._config.tls.cert_file:
                 raise ConfigError(
@@ -217,11 +229,17 @@ class Engine:
         raise EngineError("the supervision of nats-server ended; please report this bug")
 
     def warnings(self) -> list[str]:
-        """Return a warning if the store accepts no writes; empty otherwise."""
+        """Return a sentence if the store accepts no writes; empty otherwise."""
+        if self._cluster_monitor.problem:
+            return [f"engine: {self._cluster_monitor.problem}"]
         problem = self._store_monitor.problem
         if not problem:
             return []
         return [f"engine: the store accepts no writes: {problem}; the server is restarted if this lasts"]
+
+    def notices(self) -> list[str]:
+        """Return a sentence if a server or a copy of a cluster is missing; empty otherwise."""
+        return [self._cluster_monitor.warning] if self._cluster_monitor.warning else []
 
     async def stop(self) -> None:
         """Terminate the server gracefully and release all resources. An external server keeps running."""
@@ -322,6 +340,7 @@ class Engine:
             tls=tls,
         )
         link.known_streams = AccountStreams(self.inventory, user.account)
+        link.replicas = self._config.replicas
         return link
 
     async def connect_slot(
@@ -579,7 +598,7 @@ class Engine:
     # ── an external server ───────────────────────────────────────────────────────────────────────────
 
     async def _connect_external(self) -> EngineInfo:
-        urls = tuple(part.strip() for part in self._config.url.split(","))
+        urls = self._urls
         host, port, server = await self._first_reachable(urls)
         process.check_version(server.version)
         if not server.jetstream:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from sensegate.bus.cluster_conf import members_of
 from sensegate.bus.process import write_private
 from sensegate.bus.server_conf import EngineState, User, render
 from sensegate.bus.trust import write_link_authorities
@@ -50,8 +52,12 @@ def is_encrypted(config: Config, *, personal: bool) -> bool:
     return wanted in {"on", "convert"} or (wanted == "auto" and personal)
 
 
-def write(config: Config, directory: Path, *, slots: Sequence[str], personal: bool = False) -> tuple[Path, Path]:
-    """Write the configuration for an external server and the file of its users (mode 0600); return both paths.
+def write(
+    config: Config, directory: Path, *, slots: Sequence[str], personal: bool = False
+) -> tuple[tuple[Path, ...], Path]:
+    """Write the configuration of an external server, or of each of a cluster, and the file of the users (mode 0600).
+
+    Return the paths of the configurations, and that of the users.
 
     `slots`: those of nodes, as `authority.slots.node_slots` returns them.
 
@@ -72,7 +78,9 @@ def write(config: Config, directory: Path, *, slots: Sequence[str], personal: bo
     state = msgspec.structs.replace(
         state, port=engine.port or state.port or NATS_PORT, mqtt_port=engine.mqtt_port or state.mqtt_port or MQTT_PORT
     )
-    text = render(
+    encrypted = is_encrypted(config, personal=personal)
+    text_of = partial(
+        render,
         engine,
         config.store,
         state,
@@ -81,9 +89,18 @@ def write(config: Config, directory: Path, *, slots: Sequence[str], personal: bo
         nodes=slot_secrets(config),
         slots=slots,
         slot_connections=config.node_quota.connections,
-        encrypted=is_encrypted(config, personal=personal),
+        encrypted=encrypted,
     )
-    write_link_authorities(engine, directory.resolve())
+    members = members_of(engine, f"sensegate-{config.member_id}")
     write_private(users, msgspec.json.encode(state).decode())
-    write_private(directory / CONFIGURATION, text.replace("changes are lost", "`sensegate engine` rewrites it", 1))
-    return directory / CONFIGURATION, users
+    if not members:
+        write_link_authorities(engine, directory.resolve())
+        return (_write_text(directory, text_of()),), users
+    return tuple(_write_text(directory / member.own.name, text_of(member=member)) for member in members), users
+
+
+def _write_text(directory: Path, text: str) -> Path:
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = directory / CONFIGURATION
+    write_private(path, text.replace("changes are lost", "`sensegate engine` rewrites it", 1))
+    return path

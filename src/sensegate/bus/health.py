@@ -16,11 +16,15 @@ def not_ready(core: Core) -> list[str]:
     return problems
 
 
-def warnings() -> list[str]:
-    """Return a sentence where entries of the log cannot be read."""
+def warnings(core: Core) -> list[str]:
+    """Return a sentence where a server is missing, or entries of the log cannot be read."""
+    notices = core.engine.notices()
     entries = UNREADABLE.all()
     if not entries:
-        return []
+        return notices
     shown = ", ".join(str(entry.sequence) for entry in entries[:SHOWN_MAX])
     more = f" and {len(entries) - SHOWN_MAX} more" if len(entries) > SHOWN_MAX else ""
-    return [f"log: entries that cannot be read are passed over: {shown}{more}; see `sensegate log unreadable`"]
+    return [
+        *notices,
+        f"log: entries that cannot be read are passed over: {shown}{more}; see `sensegate log unreadable`",
+    ]

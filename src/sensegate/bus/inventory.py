@@ -2,6 +2,7 @@
 
     engine/known/streams.json               account, name and creation time of each stream; accepted losses
     engine/known/<account>/<stream>/meta.*  copy of the server's metadata files, renewed with each change of a stream
+    engine/known/<account>/<stream>.before.json  its settings before it was given more replicas
 
 It is read before each start of the server, which silently skips a stream with damaged metadata; creating the stream
 again (by the gateway, or by the server for the first MQTT client) would delete its blocks.
@@ -10,9 +11,9 @@ again (by the gateway, or by the server for the first MQTT client) would delete 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 import structlog
@@ -28,6 +29,7 @@ _log = structlog.get_logger("bus")
 DIRECTORY, FILE, SET_ASIDE = "known", "streams.json", "aside"
 EXTERNAL_FILE = "external.json"
 """Name of the inventory file for an external server."""
+SETTINGS_SUFFIX = ".before.json"
 PROBE = "PROBE"
 """Stream of each account to which `store_watch` writes its probes; it holds no data."""
 
@@ -162,6 +164,13 @@ class Inventory:
             _log.error("stream metadata damaged on the disk; keeping the copy", stream=f"{account}/{name}")
             return
         stream_meta.write(self._place / account / name, present, durable=self._durable or bool(copied.meta))
+
+    def copy_settings(self, account: str, name: str, settings: Mapping[str, Any]) -> None:
+        """Keep the settings of a stream as they are before a migration; an earlier copy stays."""
+        file = self._place / account / f"{name}{SETTINGS_SUFFIX}"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_private(file, msgspec.json.format(msgspec.json.encode(settings), indent=1), durable=True)
 
     # ── missing streams ─────────────────────────────────────────────────────────────────────────────────
 
@@ -336,6 +345,10 @@ class AccountStreams:
     def copy_metadata(self, name: str) -> None:
         """Renew the copy of a stream's metadata."""
         self._inventory.copy_metadata(self._account, name)
+
+    def copy_settings(self, name: str, settings: Mapping[str, Any]) -> None:
+        """Keep the settings of a stream as they are before a migration."""
+        self._inventory.copy_settings(self._account, name, settings)
 
 
 def stream_lost_error(lost: Sequence[LostStream]) -> StreamLost:

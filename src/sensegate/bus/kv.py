@@ -42,7 +42,6 @@ class KvBucket:
                 "max_age": 0,
                 "max_msgs": -1,
                 "max_msgs_per_subject": 1,
-                "num_replicas": 1,
                 "allow_direct": True,
                 "allow_rollup_hdrs": True,
                 "allow_msg_ttl": True,

@@ -12,6 +12,7 @@ import msgspec
 from nats.aio.client import Client
 
 from sensegate.bus import api
+from sensegate.bus.connect import BusClient
 from sensegate.bus.names import PADDING_SUBJECT
 from sensegate.bus.reader import StreamFollower, parse_timestamp, to_entry
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
@@ -21,6 +22,8 @@ from sensegate.errors import EngineError, StoreFull, StreamLost, Unavailable
 from sensegate.model import LogEntry, LogMessage
 
 _WRITE_S = 15.0
+_WRITE_REPLICATED_S = 3.0
+"""The same in a cluster, where the server that was to answer may have died and another one has the answer."""
 _RETAINED_MIN_S = 3_000.0
 """Only padding entries have a shorter lifetime."""
 _HEADERS_BYTES = 512
@@ -43,6 +46,8 @@ class JetStreamLog:
         self.end_at_open = 0
         """Last sequence when the log was opened."""
         self._timelines = Timelines.in_memory("")
+        replicated = isinstance(nc, BusClient) and nc.replicas > 1
+        self._write_s = _WRITE_REPLICATED_S if replicated else _WRITE_S
         self._newest: tuple[int, int, float] | None = None
         """Sequence and time of the newest retained entry that was read, and the loop time (s) when it was read."""
         self._reconnects = nc.stats["reconnects"]
@@ -85,7 +90,7 @@ class JetStreamLog:
             member = messages[-1]
             headers = _headers(member, batch, final)
             headers["Nats-Batch-Commit"] = "1"
-            reply = await self._nc.request(member.subject, member.payload, timeout=_WRITE_S, headers=headers)
+            reply = await self._nc.request(member.subject, member.payload, timeout=self._write_s, headers=headers)
         response = msgspec.json.decode(reply.data, type=api.ApiResponse)
         if response.error:
             api.raise_api_error(response.error, operation)

@@ -105,12 +105,13 @@ class MemoryLog:
         return page
 
     async def fetch_of(self, subject: str, after: int) -> list[LogEntry]:
-        """Return the entries of a subject (its last token may be `*`) after a sequence, oldest first."""
+        """Return the entries of a subject (its tokens may be `*`) after a sequence, oldest first."""
         self._expire()
-        stem = subject.removesuffix("*")
+        wanted = subject.split(".")
 
         def matches(name: str) -> bool:
-            return name == subject or (stem != subject and name.startswith(stem) and "." not in name[len(stem) :])
+            tokens = name.split(".")
+            return len(tokens) == len(wanted) and all(map(_is_token, tokens, wanted))
 
         return [entry for entry in self._entries if entry.sequence > after and matches(entry.subject)]
 
@@ -143,3 +144,7 @@ class MemoryLog:
         self._entries = [entry for entry in self._entries if entry.sequence not in sequences]
         for sequence in sequences:
             self._expiry.pop(sequence, None)
+
+
+def _is_token(token: str, wanted: str) -> bool:
+    return wanted in {"*", token}

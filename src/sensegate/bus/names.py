@@ -20,7 +20,8 @@ ROW_PREFIXES = tuple(f"{kind}." for kind in ROW_KINDS)
 """Prefixes of the subjects of rows."""
 ALARM_EVENTS, ALARM_STATES = "alarms", "alarm"
 """First tokens of the subjects of events of alarms, which are rows too, and of their newest states."""
-SHARED_PREFIXES = (*ROW_PREFIXES, f"{ALARM_EVENTS}.")
+SHARED_KINDS = (*ROW_KINDS, ALARM_EVENTS)
+SHARED_PREFIXES = tuple(f"{kind}." for kind in SHARED_KINDS)
 """Prefixes of the subjects of everything that subscribers may read."""
 OWN_AREA = "own"
 PARTITION = 0
@@ -43,7 +44,7 @@ class RowsSubject(NamedTuple):
 def rows_subject(subject: str) -> RowsSubject | None:
     """Return the parts of ``<kind>.<node>.<area>.<grade>``; None: it is not a subject of rows."""
     parts = subject.split(".")
-    if len(parts) != 4 or parts[0] not in ROW_KINDS or not (len(parts[3]) == 1 and parts[3] in "0123456789"):
+    if len(parts) != 4 or parts[0] not in SHARED_KINDS or not (len(parts[3]) == 1 and parts[3] in "0123456789"):
         return None
     kind, node, place, grade = parts
     return RowsSubject(kind, node, place, int(grade))

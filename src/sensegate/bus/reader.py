@@ -1,4 +1,8 @@
-"""Reading a stream by sequence: batched direct gets, and waiting for new messages."""
+"""Reading a stream by sequence: batched direct gets, and waiting for new messages.
+
+Of a replicated stream any copy answers direct gets, also one that lags behind. A copy's messages have no gaps, so what
+it returns is a part of the stream; what it does not have is asked of the leader before it counts as missing.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from nats.aio.subscription import Subscription
 from sensegate.bus import api
 from sensegate.bus.connect import BusClient
 from sensegate.bus.process import json_bytes
-from sensegate.errors import EngineError, Unavailable
+from sensegate.errors import EngineError, NotFound, Unavailable
 from sensegate.model import LogEntry
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -75,6 +79,24 @@ class _Consumer(msgspec.Struct, frozen=True):
     name: str
 
 
+class _StoredMessage(msgspec.Struct, frozen=True):
+    subject: str
+    seq: int
+    time: str
+    data: bytes = b""
+    hdrs: bytes = b""
+
+
+class _LeaderAnswer(msgspec.Struct, frozen=True):
+    message: _StoredMessage
+
+
+def _headers_of(block: bytes) -> dict[str, str]:
+    """Return the headers of a stored message."""
+    lines = block.decode("utf-8", "replace").split("\r\n")[1:]
+    return {name: value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon}
+
+
 class _PendingGet:
     """Responses to a batched get, until its end."""
 
@@ -94,6 +116,8 @@ class StreamFollower:
         self._inbox = nc.new_inbox()
         self._pending_gets: dict[str, _PendingGet] = {}
         self._response_futures = nc.response_futures if isinstance(nc, BusClient) else set()
+        self._is_replicated = isinstance(nc, BusClient) and nc.replicas > 1
+        """Whether copies on other servers answer direct gets, and may lag behind the leader's."""
         self._count = 0
         self._subscription: Subscription | None = None
         self._last = 0
@@ -121,6 +145,8 @@ class StreamFollower:
 
     async def last(self, subject: str) -> Msg | None:
         """Return the last message of a literal subject."""
+        if self._is_replicated:
+            return await self._ask_leader({"last_by_subj": subject})
         with api.translate_client_errors(f"last of {subject}"):
             message = await self._nc.request(f"{self._get}.{subject}", b"", timeout=api.TIMEOUT_S)
         return None if self._is_missing(message) else message
@@ -128,16 +154,21 @@ class StreamFollower:
     async def fetch(self, after: int, *, limit: int, max_bytes: int) -> list[Msg]:
         """Return the messages after a sequence, oldest first; at least one if there is one."""
         query = {"seq": after + 1, "batch": min(limit, _FETCH_MAX), "max_bytes": min(max_bytes, _FETCH_BYTES_MAX)}
-        return await self._batch(query)
+        return await self._batch(query) or await self._confirm_end({"seq": after + 1, "next_by_subj": ">"})
 
     async def fetch_of(self, subject: str, after: int, *, limit: int) -> list[Msg]:
         """Return the messages of one subject after a sequence, oldest first."""
         query = {"seq": after + 1, "next_by_subj": subject, "batch": min(limit, _FETCH_MAX)}
-        return await self._batch({**query, "max_bytes": _FETCH_BYTES_MAX})
+        messages = await self._batch({**query, "max_bytes": _FETCH_BYTES_MAX})
+        return messages or await self._confirm_end({"seq": after + 1, "next_by_subj": subject})
 
     async def first_since(self, time: int) -> int | None:
         """Return the sequence of the first message stored at or after `time` (µs)."""
         messages = await self._batch({"start_time": format_timestamp(time), "batch": 1})
+        if not messages and self._is_replicated:
+            _, newest = await self.bounds()
+            messages = await self._confirm_end({"seq": newest, "next_by_subj": ">"})
+            messages = [message for message in messages if to_entry(message).time >= time]
         return int((messages[0].headers or {})["Nats-Sequence"]) if messages else None
 
     async def changed(self, after: int, timeout_s: float) -> bool:
@@ -173,6 +204,24 @@ class StreamFollower:
             self._tail.cancel()
             await asyncio.gather(self._tail, return_exceptions=True)
             self._tail = None
+
+    # ── reads of the leader ──────────────────────────────────────────────────────────────────────────
+
+    async def _confirm_end(self, query: Mapping[str, Any]) -> list[Msg]:
+        """Return what the leader has where a copy, which may lag behind it, had nothing."""
+        message = await self._ask_leader(query) if self._is_replicated else None
+        return [] if message is None else [message]
+
+    async def _ask_leader(self, query: Mapping[str, Any]) -> Msg | None:
+        """Return a message as the leader of the stream has it; None: it has none."""
+        try:
+            answer = await api.request(self._nc, f"$JS.API.STREAM.MSG.GET.{self._stream}", query)
+        except NotFound:
+            return None
+        stored = msgspec.json.decode(answer, type=_LeaderAnswer).message
+        headers = _headers_of(stored.hdrs)
+        headers |= {"Nats-Sequence": str(stored.seq), "Nats-Subject": stored.subject, "Nats-Time-Stamp": stored.time}
+        return Msg(self._nc, stored.subject, "", stored.data, headers)
 
     # ── batched direct get ───────────────────────────────────────────────────────────────────────────
 

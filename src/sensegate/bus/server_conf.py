@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from sensegate.bus.cluster_conf import ClusterMember, cluster_block
 from sensegate.bus.slots import (
     CONNECTIONS_MAX,
     SUBSCRIPTIONS_MAX,
@@ -152,20 +153,28 @@ def render(
     slots: Sequence[str] = (),
     slot_connections: int = CONNECTIONS_MAX,
     encrypted: bool = False,
+    member: ClusterMember | None = None,
 ) -> str:
     """Return the text of the server's configuration. It contains passwords: write it with mode 0600.
 
     `encrypted`: the store is encrypted with the key in the server's environment. `nodes`: the
     secrets (slot -> secret) of the configured nodes and of the other centre. `slots`: the accounts to which nodes are
-    assigned when they join. `slot_connections`: connection limit of each. The monitoring port, routes, leaf nodes
-    and WebSocket are not configured, so the server does not open them.
+    assigned when they join. `slot_connections`: connection limit of each. `member`: the server of a cluster; None: it
+    stands alone, and opens no routes. The monitoring port, leaf nodes and WebSocket are not configured, so the server
+    does not open them.
     """
     # Far above the limits of the streams: a limit of an account or server would break a batch, a stream's does not.
     devices_bytes = store.intake_bytes * 5 // 4 + 512 * MIB
     kept_bytes = store.ledger_bytes + store.audit_bytes + BUCKETS_MAX * store.registry_bytes
     inner_bytes = (store.log_bytes + store.intake_bytes + kept_bytes) * 5 // 4 + 256 * MIB
     subscribers_bytes = 1024 * MIB
+    # Each server of a cluster holds at most one copy of a stream; the limit of an account counts all copies.
     total_bytes = (devices_bytes + inner_bytes + subscribers_bytes) * 11 // 10
+    copies = member.replicas if member else 1
+    devices_bytes, inner_bytes, subscribers_bytes = (
+        account_bytes * copies for account_bytes in (devices_bytes, inner_bytes, subscribers_bytes)
+    )
+    listeners = _Listeners.of(config, state, directory, member)
     all_slots = sorted({*slots, *nodes})
     accounts = "".join(_slot(slot, nodes.get(slot, ""), state, slot_connections) for slot in all_slots)
     bypass = [str(user) for user in User] + [centre_user(slot) for slot in all_slots]
@@ -175,21 +184,21 @@ def render(
     sync = "sync_interval: always" if config.durability == "power" else 'sync_interval: "2m"'
     return f"""\
 # Written by sensegate; changes are lost. Holds secrets.
-server_name: {_quoted(name)}
-host: {_quoted(config.host)}
-port: {state.port}
-{_tls(config.tls, str(directory / LINK_CA) if config.link_ca_file else "")}max_payload: {config.max_payload_bytes}
+server_name: {_quoted(member.own.name if member else name)}
+host: {_quoted(listeners.host)}
+port: {listeners.port}
+{listeners.tls}{listeners.cluster}max_payload: {config.max_payload_bytes}
 max_control_line: 4096
 max_connections: {config.max_connections}
 max_pending: {max(FLOW_WINDOW + 8 * MIB, 4 * config.max_payload_bytes)}
 write_deadline: "10s"
 ping_interval: "20s"
 ping_max: 3
-log_file: {_quoted(str(directory / "nats.log"))}
+log_file: {_quoted(str(listeners.directory / "nats.log"))}
 logfile_size_limit: {16 * MIB}
 logfile_max_num: 4
 jetstream {{
-  store_dir: {_quoted(str(directory / "store"))}
+  store_dir: {_quoted(str(listeners.directory / "store"))}
   max_file_store: {total_bytes}
   max_memory_store: {256 * MIB}
 {f"  cipher: {config.cipher}{NEWLINE}  key: ${KEY_VARIABLE}{NEWLINE}" if encrypted else ""}  {sync}
@@ -197,9 +206,9 @@ jetstream {{
     timeout: "10s" }} }}
 }}
 mqtt {{
-  host: {_quoted(config.mqtt_host)}
-  port: {state.mqtt_port}
-{_tls(config.tls, "") if has_broker_tls(config) else ""}  ack_wait: "30s"
+  host: {_quoted(listeners.mqtt_host)}
+  port: {listeners.mqtt_port}
+{listeners.mqtt_tls}{f"  stream_replicas: {copies}{NEWLINE}" if member else ""}  ack_wait: "30s"
   max_ack_pending: 1024
   reject_qos2_publish: true
   authorization {{ timeout: {CALLOUT_S} }}
@@ -235,6 +244,47 @@ accounts {{
   }}
 {accounts}}}
 """
+
+
+class _Listeners(msgspec.Struct, frozen=True):
+    """Where a server listens and stores, and the blocks that depend on it."""
+
+    host: str
+    port: int
+    mqtt_host: str
+    mqtt_port: int
+    directory: Path
+    tls: str
+    mqtt_tls: str
+    cluster: str = ""
+
+    @classmethod
+    def of(cls, config: EngineConfig, state: EngineState, directory: Path, member: ClusterMember | None) -> _Listeners:
+        """Return those of a server that stands alone, or of one of a cluster."""
+        if member is None:
+            return cls(
+                config.host,
+                state.port,
+                config.mqtt_host,
+                state.mqtt_port,
+                directory,
+                _tls(config.tls, str(directory / LINK_CA) if config.link_ca_file else ""),
+                _tls(config.tls, "") if has_broker_tls(config) else "",
+            )
+        own, paths = member.own, member.tls
+        tls = TlsConfig(cert_file=paths.cert_path, key_file=paths.key_path)
+        return cls(
+            own.host,
+            own.port,
+            own.host,
+            own.mqtt_port,
+            member.directory,
+            _tls(tls, ""),
+            _tls(tls, "") if own.host not in LOOPBACK else "",
+            cluster_block(
+                member, state.slot_seed, _tls(tls, paths.ca_path), (_quoted(member.cluster_name), _quoted(own.host))
+            ),
+        )
 
 
 def issuer_of(state: EngineState) -> str:

@@ -45,15 +45,17 @@ DUPLICATE_WINDOW_S = 120
 _ORIGIN_MINUTE = 26_297_280
 """2020-01-01T00:00Z."""
 
-_CHANGEABLE: Mapping[str, frozenset[str]] = {AUDIT: frozenset({"max_bytes", "max_age"})}
-"""Settings that follow the configuration, by stream; for all others only `max_bytes`. A shorter `max_age` deletes older
-messages, so no stream of readings has one."""
+_CHANGEABLE = frozenset({"max_bytes", "num_replicas"})
+"""Settings of every stream that follow the configuration."""
+_CHANGEABLE_OF: Mapping[str, frozenset[str]] = {AUDIT: frozenset({"max_age"})}
+"""Further ones, by stream. A shorter `max_age` deletes older messages, so no stream of readings has one."""
 
 
 async def ensure(nc: Client, config: Mapping[str, Any]) -> str:
     """Create a stream, or check that it matches `config`; return its creation time.
 
-    Over a client of the engine each stream is recorded (`inventory`), and a known one is not created again.
+    Over a client of the engine each stream is recorded (`inventory`), and a known one is not created again. It has as
+    many replicas as `engine.replicas` says: more are added to an existing one, and the server fills them.
 
     Raises:
         EngineError: it exists with other settings, which only a migration may change.
@@ -62,6 +64,7 @@ async def ensure(nc: Client, config: Mapping[str, Any]) -> str:
     """
     name = config["name"]
     known = nc.known_streams if isinstance(nc, BusClient) else None
+    config = {**config, "num_replicas": nc.replicas if isinstance(nc, BusClient) else 1}
     try:
         info = json.loads(await api.request(nc, f"$JS.API.STREAM.INFO.{name}"))
     except NotFound:
@@ -78,7 +81,7 @@ async def ensure(nc: Client, config: Mapping[str, Any]) -> str:
     present = info["config"]
     differing = {key for key, value in config.items() if present.get(key, _absent(value)) != value}
     differing -= {"first_seq", "metadata"}  # these only matter when the stream is created
-    fixed = differing - _CHANGEABLE.get(name, frozenset({"max_bytes"}))
+    fixed = differing - _CHANGEABLE - _CHANGEABLE_OF.get(name, frozenset())
     if set(present["subjects"]) < set(config["subjects"]):
         fixed.discard("subjects")  # an additional subject does not affect stored messages
     if fixed:
@@ -86,6 +89,9 @@ async def ensure(nc: Client, config: Mapping[str, Any]) -> str:
         raise EngineError(f"stream {name} has other settings ({differences}) and was not changed; migrate it first")
     if differing:
         changed = {**present, **{key: config[key] for key in differing}}
+        if known and "num_replicas" in differing:
+            known.copy_metadata(name)
+            known.copy_settings(name, present)
         await api.request(nc, f"$JS.API.STREAM.UPDATE.{name}", changed)
         if known:
             known.copy_metadata(name)
@@ -140,7 +146,6 @@ def _stream(name: str, subjects: tuple[str, ...], max_bytes: int, **more: Any) -
         "max_age": 0,
         "max_msgs": -1,
         "max_consumers": -1,
-        "num_replicas": 1,
         **more,
     }
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sensegate.cli import (
+    alarm_channels,
     alarms,
     applications,
     audit,
@@ -23,6 +24,7 @@ from sensegate.cli import (
     doctor,
     feeds,
     grants,
+    init,
     ledger,
     log,
     modes,
@@ -36,6 +38,7 @@ from sensegate.cli import (
     tasks,
     tls,
     tokens,
+    top,
     uplink,
     webhooks,
 )
@@ -54,6 +57,7 @@ app = typer.Typer(
 GETTING_STARTED, OPERATION = "Getting started", "Operation"
 REGISTRIES, SHARING = "Devices, nodes, people", "Sharing"
 app.command(rich_help_panel=GETTING_STARTED)(running.demo)
+app.command(rich_help_panel=GETTING_STARTED)(init.init)
 app.command(rich_help_panel=GETTING_STARTED)(running.run)
 app.command(rich_help_panel=GETTING_STARTED)(profiles.check)
 app.command(rich_help_panel=GETTING_STARTED)(profiles.explain)
@@ -65,6 +69,7 @@ app.add_typer(profiles.app, name="profile", cls=CommandGroup, rich_help_panel=RE
 app.add_typer(devices.app, name="device", cls=CommandGroup, rich_help_panel=REGISTRIES)
 app.add_typer(tasks.app, name="task", cls=CommandGroup, rich_help_panel=REGISTRIES)
 app.add_typer(corrections.app, name="correction", cls=CommandGroup, rich_help_panel=OPERATION)
+alarms.app.add_typer(alarm_channels.app)
 app.add_typer(alarms.app, name="alarm", cls=CommandGroup, rich_help_panel=OPERATION)
 nodes.app.add_typer(uplink.app)
 app.add_typer(nodes.app, name="node", cls=CommandGroup, rich_help_panel=REGISTRIES)
@@ -78,6 +83,7 @@ app.add_typer(applications.app, name="application", cls=CommandGroup, rich_help_
 app.add_typer(bundles.app, name="bundle", cls=CommandGroup, rich_help_panel=SHARING)
 app.add_typer(grants.app, name="grant", cls=CommandGroup, rich_help_panel=SHARING)
 app.add_typer(grants.statements, name="statement", cls=CommandGroup, rich_help_panel=SHARING)
+app.command(rich_help_panel=OPERATION)(top.top)
 app.command(rich_help_panel=OPERATION)(doctor.doctor)
 app.command(rich_help_panel=OPERATION)(backup.backup)
 app.command(rich_help_panel=OPERATION)(backup.restore)

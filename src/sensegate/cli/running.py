@@ -92,6 +92,8 @@ def engine(
 ) -> None:
     """Write the configuration of an external nats-server, and the credentials file with which the gateway connects.
 
+    With engine.cluster.servers it writes one for each server of the cluster, in a folder of its name.
+
     Example: sensegate engine config/node.yaml /etc/sensegate
     """
     from sensegate.authority.slots import node_slots  # noqa: PLC0415 - only this command needs it
@@ -102,7 +104,8 @@ def engine(
     loaded = load(config)
     personal = any_video_profile(loaded.profile_folders)
     written, users = external.write(loaded, directory, slots=node_slots(loaded), personal=personal)
-    console.print(f"{written}: start it with `nats-server -c {written}`", highlight=False, soft_wrap=True)
+    for path in written:
+        console.print(f"{path}: start it with `nats-server -c {path}`", highlight=False, soft_wrap=True)
     if external.is_encrypted(loaded, personal=personal):
         hint = "its store is encrypted: start it with the key in $SENSEGATE_STORE_KEY, and set engine.encryption: on"
         console.print(hint, highlight=False, soft_wrap=True)

@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 import msgspec
 
 from sensegate.config import builtin
+from sensegate.config.alarms import AlarmsConfig
 from sensegate.config.cameras import CameraConfig
+from sensegate.config.cluster import ClusterConfig
 from sensegate.config.history import HistoryConfig
 from sensegate.config.influx import InfluxConfig
 from sensegate.config.mqtt import MqttConfig
@@ -137,6 +139,11 @@ class EngineConfig(ConfigRecord, frozen=True):
         str, doc("PEM of the CA of the nodes' link certificates; empty: no client certificate is required")
     ] = ""
     ca_file: Annotated[str, doc("with url: PEM of the CA of the external server's certificate (tls:// addresses)")] = ""
+    replicas: Annotated[
+        Literal[1, 3, 5],
+        doc("copies of each stream and bucket, on servers of a cluster (url); existing ones are given more copies"),
+    ] = 1
+    cluster: Annotated[ClusterConfig, doc("servers of the cluster, for `sensegate engine`")] = ClusterConfig()
     restart_backoff_max_s: Annotated[
         float, doc("longest wait between restarts of a crashing server", least=0.1, most=3_600)
     ] = 10.0
@@ -445,6 +452,7 @@ class Config(ConfigRecord, frozen=True):
     returns: Annotated[ReturnsConfig, doc("return flow from the centre to nodes")] = ReturnsConfig()
     web: Annotated[WebConfig, doc("HTTP interface")] = WebConfig()
     viid: Annotated[ViidConfig, doc("GA/T 1400: cameras and video platforms")] = ViidConfig()
+    alarms: Annotated[AlarmsConfig, doc("deliveries of alarms")] = AlarmsConfig()
     history: Annotated[HistoryConfig, doc("readings beyond the retention of the log")] = HistoryConfig()
     influx: Annotated[InfluxConfig, doc("stores of others that take line protocol")] = InfluxConfig()
     audit: Annotated[AuditConfig, doc("audit trail")] = AuditConfig()

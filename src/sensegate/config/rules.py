@@ -46,6 +46,7 @@ def violations(config: Config) -> Iterator[ConfigViolation]:
     yield from _exposed(config)
     yield from _shared_ports(config)
     yield from _order(config)
+    yield from _cluster(config)
 
 
 def _times(config: Config) -> Iterator[ConfigViolation]:
@@ -137,6 +138,30 @@ def _listening(config: Config) -> Iterator[_Listening]:
         yield _Listening(("listen", "tcp", str(at), "port"), listener.host, listener.port)
     if config.viid.server_id:
         yield _Listening(("viid", "port"), config.viid.host, config.viid.port)
+
+
+def _cluster(config: Config) -> Iterator[ConfigViolation]:
+    engine = config.engine
+    servers, tls = engine.cluster.servers, engine.cluster.tls
+    if engine.replicas > 1 and not engine.url:
+        problem = f"{engine.replicas} copies need as many servers, and the embedded nats-server is one"
+        yield ConfigViolation(("engine", "replicas"), problem, "give the servers of the cluster in engine.url")
+    if not servers:
+        return
+    if len(servers) < max(engine.replicas, 3) or len(servers) % 2 == 0:
+        remedy = f"give 3 or 5, and at least engine.replicas ({engine.replicas})"
+        yield ConfigViolation(("engine", "cluster", "servers"), f"{len(servers)} servers are no majority", remedy)
+    if len({server.name for server in servers}) < len(servers):
+        yield ConfigViolation(("engine", "cluster", "servers"), "a name occurs twice", "give each server its own name")
+    if not (tls.cert_path and tls.key_path and tls.ca_path):
+        for at, server in enumerate(servers):
+            if server.host not in _LOOPBACK:
+                problem = f"{server.host} is not loopback and TLS is not configured"
+                remedy = "set engine.cluster.tls.cert_path, key_path and ca_path"
+                yield ConfigViolation(("engine", "cluster", "servers", str(at), "host"), problem, remedy)
+    if engine.link_ca_file:
+        problem = "client certificates of links are not checked by the servers of a cluster"
+        yield ConfigViolation(("engine", "link_ca_file"), problem, "omit it, or use a single server")
 
 
 def _shared_ports(config: Config) -> Iterator[ConfigViolation]:

@@ -16,8 +16,9 @@ from sensegate.decode.extract import BoundMessage, Leaf
 from sensegate.decode.flatten import PURE, Flattened, TooManyLeaves
 from sensegate.decode.frame import Parse
 from sensegate.decode.paths import Path
-from sensegate.decode.plan import LEAVES_MAX, ColumnPlan, LeafAccess
+from sensegate.decode.plan import LEAVES_MAX, ColumnPlan, LeafAccess, flag_leaves
 from sensegate.decode.profile import CompiledRule
+from sensegate.decode.senml_columns import SenmlColumns
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -33,6 +34,15 @@ _WINDOW = 4_096
 
 Values = Sequence[Any]
 Holders = tuple[tuple[CompiledRule, str], ...]
+
+
+@runtime_checkable
+class CountsFrames(Protocol):
+    """A parse that counts the frames of which it makes trees, and is told of those decoded without."""
+
+    def count_planned(self, frames: int) -> None:
+        """Count frames that were decoded into columns."""
+        ...
 
 
 @runtime_checkable
@@ -124,6 +134,11 @@ class ColumnarReader:
         self._frames_hit += len(payloads) - len(without)
         return FramesByPlan(groups, without)
 
+    def count_planned(self, frames: int) -> None:
+        """Have the parse count frames that were decoded into columns."""
+        if len(self._parses) == 1 and isinstance(self._parses[0], CountsFrames):
+            self._parses[0].count_planned(frames)
+
     def _flatten(self, payload: bytes, port: int | None) -> tuple[tuple[int, Hashable], Values]:
         """Flatten a frame by the first layout that accepts it; return its index too. Raises `Rejected`."""
         last = len(self._parses) - 1
@@ -163,8 +178,10 @@ class ColumnarReader:
         """Learn from a frame that a rule decoded; return whether there is a new plan."""
         self._attempts += 1
         skipped = self._attempts > _ATTEMPTS_MAX and self._attempts % _ATTEMPTS_MAX
-        if skipped or self.count >= PLANS_MAX or rule.flags is not None or rule.chains:
+        flags = flag_leaves(rule, bound)
+        if skipped or self.count >= PLANS_MAX or flags is None or rule.chains:
             return False
+        deciding = [*deciding, *flags]
         try:
             (parse_index, branches), values = self._flatten(payload, port)
         except Rejected:  # decoded, but too large for columns
@@ -255,6 +272,8 @@ class ColumnarReaders:
         return ColumnarReader(holders, parses, places) if parses else None
 
     def _columnar(self, rule: CompiledRule) -> Columnar | None:
+        if rule.format == "senml":
+            return SenmlColumns(rule.parse, self._nesting_max)
         if isinstance(rule.parse, Columnar):
             return rule.parse if rule.parse.columnar else None
         if rule.format in PURE or (rule.format == "json" and not rule.as_sent):

@@ -285,10 +285,12 @@ class _BatchDecoder:
             if len(group) < GROUP_MIN:
                 self._one_by_one += places[group].tolist()
                 continue
+            others = len(self._one_by_one)
             try:
                 self._decode_columns(plan, places[group], values)
             except OverflowError:  # an integer beyond the range of floats: only that value is rejected
                 self._one_by_one += places[group].tolist()
+            reader.count_planned(len(group) - (len(self._one_by_one) - others))
         without: list[int] = places[sorted_frames.without].tolist()
         return without
 

@@ -6,6 +6,7 @@ boolean or null.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import Any, Final
 
 from sensegate.decode.frame import Parse, PayloadFrame
@@ -34,7 +35,7 @@ class Flattened:
         self._parse = parse
         self._nesting_max = nesting_max
 
-    def flatten(self, payload: bytes, port: int | None) -> tuple[tuple[Any, ...], list[Any]]:
+    def flatten(self, payload: bytes, port: int | None) -> tuple[Hashable, Sequence[Any]]:
         """Return (shape, leaves). Raises `Rejected`, also for a tree with too many leaves to be planned."""
         shape: list[Any] = []
         leaves: list[Any] = []

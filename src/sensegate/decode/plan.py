@@ -35,7 +35,7 @@ from sensegate.decode.profile import (
 from sensegate.decode.times import BAD, join_parts
 from sensegate.model import F64, I32, I64, NO_SEQUENCE_NUMBERS, U8, U16, RejectedValue, RejectReason, SequenceNumbers
 from sensegate.quantities.properties import ValueKind
-from sensegate.quantities.quality import TimeQuality
+from sensegate.quantities.quality import Quality, TimeQuality
 
 LEAVES_MAX = 256
 """Most leaves of a shape that is planned."""
@@ -213,6 +213,14 @@ class _Element(NamedTuple):
     frame: Getter | None
 
 
+class _Timings(NamedTuple):
+    """Elements that are dated and identified one by one; others share their columns."""
+
+    elements: list[int]
+    of_value: NDArray[np.int64]
+    """Value -> index in `elements` of the element whose columns it has."""
+
+
 class ColumnPlan:
     """How messages of one shape are decoded into columns, by one rule."""
 
@@ -274,10 +282,26 @@ class ColumnPlan:
             _Element(*(access.get(leaf) if leaf else None for leaf in (*element[:4], element.frame)))
             for element in bound.elements
         ]
+        self._qualities = _planned_qualities(rule, cells, bound)
+        self._shared_timings, self._own_timings = self._timings(bound)
         self._path = [access.get(leaf) for leaf in bound.path]
         self._has_other_times = len(rule.time) > 1 and not rule.time_joined
         """Whether another member than the planned one may hold the time."""
         self.names_devices = any(element.device for element in self._elements)
+
+    def _timings(self, bound: BoundMessage) -> tuple[_Timings, _Timings]:
+        """Return the timings where equal elements share columns, and those where each has its own."""
+        firsts: dict[Any, int] = {}
+        first_like: list[int] = []
+        for index, element in enumerate(bound.elements):
+            time = element.time and (element.time.pointer, tuple(part.pointer for part in element.time.parts))
+            alone = element.sequence or element.message_id or element.frame or FRAME in self.rule.identity
+            first_like.append(firsts.setdefault((index, None) if alone else (-1, time), index))
+        elements = sorted(set(first_like))
+        place = np.array([elements.index(first) for first in first_like], np.int64)
+        return _Timings(elements, place[self._element_index]), _Timings(
+            list(range(len(bound.elements))), self._element_index
+        )
 
     def _unit(self, cell: Cell) -> Getter | None:
         return None if cell.unit is None or cell.unit.raw is None else self._access.get(cell.unit)
@@ -299,11 +323,12 @@ class ColumnPlan:
             return None, left
         rejected: list[RejectedValue] = []
         values, keep, ignored, text, scale = self._values(batch, devices, units, rejected)
-        times, qualities, identities, keys = self._times(batch)
+        timings = self._shared_timings if batch.receptions is None else self._own_timings
+        times, qualities, identities, keys = self._times(batch, timings.elements)
         bad = times == BAD
         if bad.any():
             keep = np.ones((count, width), np.bool_) if keep is None else keep
-            for row, column in zip(*np.nonzero(bad[:, self._element_index] & keep), strict=True):
+            for row, column in zip(*np.nonzero(bad[:, timings.of_value] & keep), strict=True):
                 keep[row, column] = False
                 element = int(self._element_index[column])
                 rejected.append(
@@ -322,16 +347,21 @@ class ColumnPlan:
         def spread(column: NDArray[Any]) -> NDArray[Any]:
             return np.repeat(column, width)[mask]
 
-        def by_element(matrix: NDArray[Any]) -> NDArray[Any]:
+        def by_value(matrix: NDArray[Any], column_of_value: NDArray[np.int64]) -> NDArray[Any]:
             if matrix.shape[1] == 1:
                 return spread(matrix[:, 0])
-            return matrix[:, self._element_index].ravel()[mask]
+            return matrix[:, column_of_value].ravel()[mask]
+
+        def by_element(matrix: NDArray[Any]) -> NDArray[Any]:
+            return by_value(matrix, timings.of_value)
 
         identity = by_element(identities)
         column_of = np.tile(np.arange(width), count)[mask]
         chunk = Chunk(
             message=spread(batch.message),
-            device=by_element(np.column_stack(devices)),
+            device=by_value(np.column_stack(devices), self._element_index)
+            if self.names_devices
+            else spread(batch.device),
             spec=self._specs[column_of, identity],
             value=values.ravel()[mask],
             time=by_element(times),
@@ -342,9 +372,21 @@ class ColumnPlan:
             scale={int(new_row[index]): pair for index, pair in scale.items() if not drop or keep.ravel()[index]},  # type: ignore[union-attr]
             rejected=rejected,
             ignored=ignored + self.ignored * count,
+            quality=self._quality_of_rows(new_row, keep),
             numbered=self._numbered(batch, devices),
         )
         return chunk, left
+
+    def _quality_of_rows(self, new_row: I64, keep: NDArray[np.bool_] | None) -> dict[int, int]:
+        """Return the quality of the rows that are not good."""
+        qualities: dict[int, int] = {}
+        width = len(self._readings)
+        for column, quality in self._qualities.items():
+            rows = new_row[column::width]
+            if keep is not None:
+                rows = rows[keep[:, column]]
+            qualities.update(dict.fromkeys(rows.tolist(), quality))
+        return qualities
 
     def _numbered(self, batch: PlanBatch, devices: list[I32]) -> SequenceNumbers:
         """Return the sequence numbers that devices gave these messages."""
@@ -480,9 +522,9 @@ class ColumnPlan:
             values[:, column.at] = converted
         return True
 
-    def _times(self, batch: PlanBatch) -> tuple[I64, U8, NDArray[np.intp], I64]:
+    def _times(self, batch: PlanBatch, elements: Sequence[int]) -> tuple[I64, U8, NDArray[np.intp], I64]:
         """Return (time, quality, identity, key), each by message and element."""
-        count, element_count = len(batch.objects), len(self._elements)
+        count, element_count = len(batch.objects), len(elements)
         received, received_quality = batch.received, np.full(count, TimeQuality.RECEIVED, np.uint8)
         if batch.receptions is not None:
             received = np.array([reception.time for reception in batch.receptions], np.int64)
@@ -491,31 +533,33 @@ class ColumnPlan:
         qualities = np.repeat(received_quality[:, None], element_count, axis=1)
         identities = np.full((count, element_count), NONE, np.intp)
         keys = times.copy()
-        for index, element in enumerate(self._elements):
+        for column, index in enumerate(elements):
+            element = self._elements[index]
             timed = None
             if element.time is not None:
                 raws = list(map(element.time, batch.objects))
                 timed = self.rule.reader.column(raws, batch.received)
-                times[:, index], qualities[:, index] = timed
+                times[:, column], qualities[:, column] = timed
                 if batch.receptions is not None:
                     unknown = (timed[0] != BAD) & (timed[1] == TimeQuality.RECEIVED)
-                    times[unknown, index], qualities[unknown, index] = received[unknown], received_quality[unknown]
-            key = times[:, index].copy()
+                    times[unknown, column], qualities[unknown, column] = received[unknown], received_quality[unknown]
+            key = times[:, column].copy()
             sequences = list(map(element.sequence, batch.objects)) if element.sequence else None
             message_ids = list(map(element.message_id, batch.objects)) if element.message_id else None
             frame_keys = self._frame_keys(index, sequences, batch.objects) if FRAME in self.rule.identity else None
-            identities[:, index] = identify_columns(self.rule, timed, sequences, message_ids, key, frame_keys)
+            identities[:, column] = identify_columns(self.rule, timed, sequences, message_ids, key, frame_keys)
             if batch.receptions is not None:
-                for row in np.flatnonzero(identities[:, index] == NONE).tolist():
-                    identities[row, index], known = batch.receptions[row].identify(index)
-                    key[row] = times[row, index] if known is None else known
-            keys[:, index] = key
+                for row in np.flatnonzero(identities[:, column] == NONE).tolist():
+                    identities[row, column], known = batch.receptions[row].identify(index)
+                    key[row] = times[row, column] if known is None else known
+            keys[:, column] = key
         return times, qualities, identities, keys
 
     def _untimed(self, batch: PlanBatch) -> set[int]:
         """Return the messages whose planned time cannot be read: another member may hold it."""
         untimed: set[int] = set()
-        for element in self._elements:
+        for index in self._shared_timings.elements:
+            element = self._elements[index]
             if element.time is not None:
                 time, _ = self.rule.reader.column(list(map(element.time, batch.objects)), batch.received)
                 untimed.update(np.flatnonzero(time == BAD).tolist())
@@ -534,6 +578,35 @@ class ColumnPlan:
             digests = {raw: digest16(f"{index} {raw}") for raw in set(raws)}
             path = path ^ np.array([digests[raw] for raw in raws], np.uint16)
         return path
+
+
+def flag_leaves(rule: CompiledRule, bound: BoundMessage) -> list[Leaf] | None:
+    """Return the leaves whose values decide about the quality of values; None: not every one can decide for a plan."""
+    if rule.flags is None:
+        return []
+    doubts = [element.doubt.raw for element in bound.elements if element.doubt is not None]
+    if any(doubt is not None and doubt != [] for doubt in doubts):  # whether a list is empty is part of the shape
+        return None
+    flags = [cell.flag or element.flag for element in bound.elements for cell in element.cells]
+    if not all(flag is None or flag.raw is None or isinstance(flag.raw, str) for flag in flags):
+        return None
+    return [flag for flag in flags if flag is not None and flag.raw is not None]
+
+
+def _planned_qualities(rule: CompiledRule, cells: Sequence[tuple[int, Cell]], bound: BoundMessage) -> dict[int, int]:
+    """Return value -> quality where it is not good. Raises `ValueError` if a value is no reading for its flag."""
+    if rule.flags is None:
+        return {}
+    qualities: dict[int, int] = {}
+    for column, (index, cell) in enumerate(cells):
+        element = bound.elements[index]
+        flag = cell.flag or element.flag
+        verdict = rule.flags.judge(flag.raw if flag else None, element.doubt.raw if element.doubt else None)
+        if isinstance(verdict, RejectReason):
+            raise ValueError("a value is rejected by its flag")  # noqa: TRY004 - it has no plan
+        if verdict != Quality.GOOD:
+            qualities[column] = int(verdict)
+    return qualities
 
 
 def _undecoded(payload: bytes) -> Any:

@@ -84,7 +84,7 @@ class TimeReader(msgspec.Struct, frozen=True):
 
     def column(self, raws: Sequence[Any], received: I64) -> tuple[I64, U8]:
         """Return the result of `parse` for each value; vectorised if all are of one kind."""
-        fast = None if self.missing and any(map(self._is_missing, raws)) else self._fast_column(raws)
+        fast = None if self.missing and any(map(self._is_missing, raws)) else self._fast_column(raws, received)
         if fast is not None:
             time, quality, sure = fast
             if sure.all():
@@ -105,7 +105,7 @@ class TimeReader(msgspec.Struct, frozen=True):
     def _is_missing(self, raw: Any) -> bool:
         return isinstance(raw, (str, int, float)) and not isinstance(raw, bool) and raw in self.missing
 
-    def _fast_column(self, raws: Sequence[Any]) -> tuple[I64, U8, BOOL] | None:
+    def _fast_column(self, raws: Sequence[Any], received: I64) -> tuple[I64, U8, BOOL] | None:
         kinds = set(map(type, raws))
         form = self.formats[0]
         if kinds == {str}:
@@ -116,6 +116,8 @@ class TimeReader(msgspec.Struct, frozen=True):
             numbers = self.formats[1:2] if form == "iso" else self.formats[:1]
             if numbers and numbers[0].startswith("epoch"):
                 return _epoch_column(raws, numbers[0]) if kinds == {int} else _float_epoch_column(raws, numbers[0])
+            if numbers == ("senml",):
+                return _senml_column(raws, received)
         return None
 
 
@@ -439,6 +441,19 @@ def _epoch_column(raws: Sequence[int], form: str) -> tuple[I64, U8, BOOL] | None
     factor, divisor = _UNITS[form]
     sure = (size >= 0) & (size < int(_LIMIT[form]))
     return np.where(sure, numbers, 0) * factor // divisor, np.zeros(len(raws), np.uint8), sure
+
+
+def _senml_column(raws: Sequence[float], received: I64) -> tuple[I64, U8, BOOL] | None:
+    """Return times of SenML, of which small ones count from the arrival."""
+    fast = _epoch_column(raws, "epoch_s") if isinstance(raws[0], int) else _float_epoch_column(raws, "epoch_s")  # type: ignore[arg-type]
+    if fast is None:
+        return None
+    time, quality, sure = fast
+    numbers = np.array(raws, np.float64)
+    near = np.abs(numbers) < _SENML_RELATIVE
+    time[near] = received[near] + np.rint(numbers[near] * 1_000_000).astype(np.int64)
+    quality[near] = TimeQuality.DERIVED
+    return time, quality, sure
 
 
 def _float_epoch_column(raws: Sequence[float], form: str) -> tuple[I64, U8, BOOL]:

@@ -366,6 +366,7 @@ _SPELT: dict[str, str] = {
     "day": "d", "days": "d", "msec": "ms", "degree": "deg", "degrees": "deg", "volt": "V", "volts": "V", "amp": "A",
     "amps": "A", "ampere": "A", "watt": "W", "watts": "W", "kilowatt": "kW", "hertz": "Hz", "ohm": "Ohm",
     "ohms": "Ohm", "lumen/m2": "lx", "decibel": "dB", "decibels": "dB", "microsiemens/cm": "uS/cm", "gauss": "G",
+    "klux": "klx",
     "in/h": "[in_i]/h", "inch/h": "[in_i]/h", "ph": "[pH]", "ntu": "[NTU]", "gravity": "[g]", "g-force": "[g]",
 }  # fmt: skip
 """Spellings that are no codes, in lower case -> the code that is proposed for them."""
@@ -388,6 +389,28 @@ def propose(unit: str, dimension_of: str = "") -> str:
     near += difflib.get_close_matches(written.lower(), spellings, n=8, cutoff=0.6)
     codes = [spellings[spelling] for spelling in near]
     return next((code for code in codes if wanted is None or _dimension_of(code) == wanted.dimension), "")
+
+
+def of_spelling(unit: str) -> str:
+    """Return the code of a unit that is written carelessly (``KWH``, ``Lux``, ``Deg C``), empty if it may be several.
+
+    For descriptions of makers that people review; a profile states codes.
+    """
+    written = " ".join(unit.split()).lower().replace("˚", "°").replace("º", "°")
+    plain = ucum_code(written).lower().replace(" ", "")
+    known = _SPELT.get(written) or _SPELT.get(plain)
+    codes = {known} if known else _by_lower_case().get(plain, set())
+    return next(iter(codes)) if len(codes) == 1 and len(written) > 1 else ""
+
+
+@functools.cache
+def _by_lower_case() -> dict[str, set[str]]:
+    """Return spelling in lower case -> codes that are written so."""
+    codes: dict[str, set[str]] = {}
+    for spelling, code in (*ALIASES.items(), *((code, code) for code in TABLE)):
+        codes.setdefault(ucum_code(spelling).lower(), set()).add(code)
+        codes.setdefault(spelling.lower(), set()).add(code)
+    return codes
 
 
 def _dimension_of(code: str) -> str:

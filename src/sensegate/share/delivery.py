@@ -19,11 +19,11 @@ import numpy as np
 
 from sensegate.bus.columns import Batch
 from sensegate.model import I64
-from sensegate.share import line_protocol, parquet, projection, records, senml
-from sensegate.share.cursor import END, Cursor, row_text
+from sensegate.share import json_records, line_protocol, parquet, projection, records, senml
+from sensegate.share.cursor import END, Cursor
 from sensegate.share.feeds import FeedFilter, FeedSelection
 from sensegate.share.grants import Admission
-from sensegate.share.masks import Masks
+from sensegate.share.masks import Mask, Masks
 from sensegate.share.matching import filtered_rows, matches
 from sensegate.share.reader import LogReader, RowsEntry
 
@@ -31,6 +31,8 @@ BLOCK_ROWS = 1_000
 """Rows encoded at a time; other tasks run between blocks."""
 _SETS_MAX, _SET_ROWS_MAX = 4_096, 2_000_000
 """Most cached sets of matching rows, and most rows in all of them (8 bytes each)."""
+_TEXTS_MAX = 16
+"""Most entries whose devices' parts of records are cached."""
 _SCAN_S = 10.0
 """Longest scan without a match; the returned cursor has then advanced."""
 _CATCH_UP_S = 1.0
@@ -96,6 +98,7 @@ class FeedServer:
         self._cache_bytes_max = cache_bytes_max
         self._event_blocks: OrderedDict[tuple[int, FeedSelection, int, str], _EventBlock] = OrderedDict()
         self._event_blocks_bytes = 0
+        self._texts: OrderedDict[tuple[int, Mask], json_records.OriginTexts] = OrderedDict()
         self._bodies: OrderedDict[tuple[FeedSelection | None, _PageEncoding, Cursor, Cursor], bytes] = OrderedDict()
         self._bodies_bytes = 0
         self._streams = 0
@@ -345,7 +348,8 @@ class FeedServer:
         elif form is RecordEncoding.LINE:
             lines = line_protocol.lines(batch, rows)
         else:
-            lines = records.json_lines(batch, rows, part.entry, prefix)
+            texts = self._origin_texts(batch, part.entry, selection)
+            lines = json_records.json_lines(batch, rows, part.entry, prefix, texts)
         block = self._cache[key] = _EncodedBlock(lines)
         await self._account_block(block)
         return block
@@ -361,17 +365,24 @@ class FeedServer:
             return known
         rows = matching[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS]
         prefix = self._prefix(part)
-        lines = records.json_lines(self.masks.masked(part.batch, part.entry, selection.mask), rows, part.entry, prefix)
-        cursors = [prefix + row_text(row) for row in rows.tolist()]
-        block = _EventBlock(
-            [f"id: {position}\ndata: {line}\n\n" for position, line in zip(cursors, lines, strict=True)]
-        )
+        batch = self.masks.masked(part.batch, part.entry, selection.mask)
+        texts = self._origin_texts(batch, part.entry, selection)
+        block = _EventBlock(json_records.events(batch, rows, part.entry, prefix, texts), len(rows))
         self._event_blocks[key] = block
         self._event_blocks_bytes += block.size
         while self._event_blocks_bytes > self._cache_bytes_max and len(self._event_blocks) > 1:
             self._event_blocks_bytes -= self._event_blocks.popitem(last=False)[1].size
         await self._yield_to_others()
         return block
+
+    def _origin_texts(self, batch: Batch, entry: int, selection: FeedSelection) -> json_records.OriginTexts:
+        """Return the cached parts of records that depend on the device alone, of a masked batch."""
+        key = (entry, selection.mask)
+        texts = self._texts.pop(key, None) or json_records.OriginTexts(batch.origins)
+        self._texts[key] = texts
+        while len(self._texts) > _TEXTS_MAX:
+            self._texts.popitem(last=False)
+        return texts
 
     async def _account_block(self, block: _EncodedBlock) -> None:
         self._cache_bytes += block.size
@@ -502,21 +513,26 @@ class _EncodedBlock:
 class _EventBlock:
     """Block of records as server-sent events, one bytes object that equal subscribers share."""
 
-    __slots__ = ("_ends", "body", "size")
+    __slots__ = ("_count", "_ends", "body", "size")
 
-    def __init__(self, lines: list[str]) -> None:
-        self.body = "".join(lines).encode()
-        lengths = [len(line) for line in lines]
-        if sum(lengths) != len(self.body):
-            lengths = [len(line.encode()) for line in lines]
-        self._ends = np.cumsum([0, *lengths])
-        self.size = len(self.body) + self._ends.nbytes
+    def __init__(self, body: bytes, count: int) -> None:
+        self.body = body
+        self._count = count
+        self._ends: I64 | None = None
+        self.size = len(body) + 8 * count
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return self._count
 
     def cut(self, begin: int, end: int) -> bytes:
         """Return the bytes of some of the records."""
+        if not begin and end == self._count:
+            return self.body
+        if self._ends is None:
+            # JSON has no line feed: two of them end an event.
+            feeds = np.frombuffer(self.body, np.uint8) == ord("\n")
+            ends = np.flatnonzero(feeds[1:] & feeds[:-1]) + 2
+            self._ends = np.concatenate([[0], ends])
         return self.body[self._ends[begin] : self._ends[end]]
 
 

@@ -103,51 +103,6 @@ def sequences_of(batch: Batch, rows: I64, entry: int) -> list[int]:
     return [sequence or entry for sequence in batch.seq[rows].tolist()]
 
 
-def json_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
-    """Return the JSON object of each row.
-
-    `entry` is the sequence of the batch in the log, `prefix` the common prefix of the cursors of its rows.
-    """
-    origins, properties = batch.origin[rows].tolist(), batch.property[rows].tolist()
-    heads: dict[int, str] = {}
-    tails: dict[int, str] = {}
-    for index in set(origins):
-        origin = origin_of(batch.origins, index)
-        heads[index] = f'","device":{quote(origin.device)},"property":'
-        tails[index] = (
-            f'","division":{quote(origin.division)},"lon":{_degrees(origin.lon)},"lat":{_degrees(origin.lat)},'
-            f'"grade":{origin.grade},"profile":{quote(origin.profile)},"flags":'
-        )
-    names = [
-        quote(base_name(name)) + (f',"channel":{quote(channel_of(name))}' if "#" in name else "") + ',"value":'
-        for name in batch.properties
-    ]
-    units = [f',"unit":{quote(unit)},"time":"' for unit in units_of(batch.properties)]
-    flags = {bits: msgspec.json.encode(flag_words(bits)).decode() for bits in set(batch.flags[rows].tolist())}
-    node = quote(batch.node)
-    start, end = f'{{"id":{node[:-1]}-{batch.partition}-', f',"node":{node}}}'
-    return [
-        f'{start}{sequence:014d}-{index}","cursor":"{prefix}{row_text(row)}{heads[origin]}{names[prop]}{value}'
-        f'{units[prop]}{time}","time_quality":"{_ANY_TIME_QUALITY[clock]}","received":"{received}","quality":"'
-        f'{_ANY_QUALITY[quality]}{tails[origin]}{flags[bits]},"revision":{revision}{end}'
-        for sequence, index, row, origin, prop, value, time, clock, received, quality, bits, revision in zip(
-            sequences_of(batch, rows, entry),
-            batch.index[rows].tolist(),
-            rows.tolist(),
-            origins,
-            properties,
-            json_values(batch, rows, properties),
-            iso(batch.time[rows]),
-            batch.time_quality[rows].tolist(),
-            iso(batch.received[rows]),
-            batch.quality[rows].tolist(),
-            batch.flags[rows].tolist(),
-            batch.revision[rows].tolist(),
-            strict=True,
-        )
-    ]
-
-
 def csv_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
     """Return the CSV line (`CSV_COLUMNS`, without line end) of each row; flags are joined by spaces."""
     origins, properties = batch.origin[rows].tolist(), batch.property[rows].tolist()

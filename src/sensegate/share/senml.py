@@ -67,7 +67,7 @@ _LABELS = {ValueKind.NUMBER: "v", ValueKind.BOOLEAN: "vb"}
 
 
 def lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
-    """Return the SenML record of each row as JSON; `entry` and `prefix` as in `records.json_lines`."""
+    """Return the SenML record of each row as JSON; `entry` and `prefix` as in `json_records.json_lines`."""
     origins, properties = batch.origin[rows].tolist(), batch.property[rows].tolist()
     names = [_NAME.sub("_", ":".join(filter(None, name.split("#", 1)))) for name in batch.properties]
     units = [

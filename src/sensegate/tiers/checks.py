@@ -21,7 +21,7 @@ from sensegate.authority.device_rules import is_valid_id
 from sensegate.bus import columns, ledger, sequences
 from sensegate.bus.batch import Batch
 from sensegate.bus.ledger import Ledger
-from sensegate.bus.names import ROW_KINDS
+from sensegate.bus.names import ALARM_EVENTS, SHARED_KINDS
 from sensegate.bus.packing import Oversized
 from sensegate.errors import Unbalanced
 from sensegate.model import BOOL, I64, U8
@@ -77,11 +77,11 @@ def check_rows(
     now: int,
     only: Collection[str] | None = None,
 ) -> CheckedRows:
-    """Check a part of readings or observations.
+    """Check a part of readings, observations or events of alarms.
 
     Args:
         payload: a batch as `bus.columns` encodes it.
-        kind: ``readings`` or ``observations``.
+        kind: ``readings``, ``observations`` or ``alarms``.
         grade: classification level under which the member sends it.
         sender: the member, known by the account in which the request came.
         rules: against which the rows are checked.
@@ -97,6 +97,8 @@ def check_rows(
     if not len(batch):
         return CheckedRows()
     refused_devices, claims = _judge_devices(batch, sender, rules.devices)
+    if kind == ALARM_EVENTS:
+        claims = []  # a gateway reports alarms under its own id; only readings make a member the owner of a device
     refusals = []
     accepted_rows = np.ones(len(batch), np.bool_)
     for reason, devices in refused_devices.items():
@@ -109,7 +111,7 @@ def check_rows(
     marks: dict[str, int] = {}
     accepted = tuple(
         AcceptedRows(kind, raised, part)
-        for raised, part in _by_grade(_mark_rows(batch, rules, now, marks), grade, rules, marks)
+        for raised, part in _by_grade(_mark_rows(batch, kind, rules, now, marks), grade, rules, marks)
     )
     return CheckedRows(accepted, tuple(refusals), marks, tuple(claims))
 
@@ -131,8 +133,8 @@ def _sample_of(names: Sequence[str]) -> str:
 
 def _decode_batch(payload: bytes, kind: str, grade: int, sender: MemberFacts) -> Batch:
     """Decode a part. Raises `_Refused` where it is refused as a whole."""
-    if kind not in ROW_KINDS or not 1 <= grade <= GRADE_MAX:
-        raise _Refused(Reason.KIND, f"{kind[:20]!r} of grade {grade}; valid are {' and '.join(ROW_KINDS)}, 1 to 4")
+    if kind not in SHARED_KINDS or not 1 <= grade <= GRADE_MAX:
+        raise _Refused(Reason.KIND, f"{kind[:20]!r} of grade {grade}; valid are {', '.join(SHARED_KINDS)}, 1 to 4")
     try:
         batch = columns.decode(payload, rows_max=ROWS_MAX, bytes_max=BYTES_MAX).without_local()
     except Oversized as why:
@@ -212,7 +214,7 @@ def _impossible_times(batch: Batch) -> BOOL:
     return out
 
 
-def _mark_rows(batch: Batch, rules: Rules, now: int, marks: dict[str, int]) -> Batch:
+def _mark_rows(batch: Batch, kind: str, rules: Rules, now: int, marks: dict[str, int]) -> Batch:
     """Return the batch with flags and coordinates corrected; add its nonconformities to `marks`."""
     ahead = batch.received > now + AHEAD_US
     names = np.fromiter((not rules.knows_property(name) for name in batch.properties), np.bool_, len(batch.properties))
@@ -227,6 +229,8 @@ def _mark_rows(batch: Batch, rules: Rules, now: int, marks: dict[str, int]) -> B
         RowMark.QUALITY: codes[batch.quality] | (batch.time_quality >= len(TimeQuality)),
         RowMark.PLACE: places[batch.origin] if len(places) else ahead,
     }
+    if kind == ALARM_EVENTS:  # of no property of the table, and of a gateway that has no profile
+        del masks[RowMark.PROPERTY], masks[RowMark.PROFILE]
     for mark, rows in masks.items():
         if count := int(rows.sum()):
             marks[mark] = marks.get(mark, 0) + count

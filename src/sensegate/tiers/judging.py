@@ -147,12 +147,17 @@ class _RowsOfGroup:
         judged.accepted.append(EncodedRows(self._group[0], rows.grade, columns.encode(batch)))
         judged.accepted_devices.setdefault(self._group, set()).update(batch.origins.device)
         judged.rows += len(batch)
-        count_rows(judged.counts, batch, FORWARDED)
+        self._count(batch, FORWARDED)
         self._reverse_refusal(batch)
 
     def _reverse_refusal(self, batch: Batch) -> None:
         if self._before:
-            count_rows(self._judged.counts, batch, f"{REFUSED_BY_CENTRE}.{self._before}", sign=-1)
+            self._count(batch, f"{REFUSED_BY_CENTRE}.{self._before}", sign=-1)
+
+    def _count(self, batch: Batch, kind: str, *, sign: int = 1) -> None:
+        """Count rows in the ledger, which knows values but no events of alarms."""
+        if self._group[0] is not PartKind.ALARMS:
+            count_rows(self._judged.counts, batch, kind, sign=sign)
 
     def _refuse_devices(self, part: SpanPart, verdict: CheckedRows) -> None:
         judged = self._judged
@@ -160,7 +165,7 @@ class _RowsOfGroup:
             if refusal.reason is Reason.FOREIGN_DEVICE:
                 judged.foreign += refusal.devices
             batch = columns.decode(refusal.payload)
-            count_rows(judged.counts, batch, f"{REFUSED_BY_CENTRE}.{refusal.reason}")
+            self._count(batch, f"{REFUSED_BY_CENTRE}.{refusal.reason}")
             self._reverse_refusal(batch)
             judged.rows += len(batch)
             named = Counter(batch.origins.device[entry] for entry in batch.origin.tolist())
@@ -178,7 +183,7 @@ class _RowsOfGroup:
             # Of a part that cannot be decoded only the node knows the number of rows.
             count += (whole.rows or part.rows) if whole else readable
             size += len(part.payload)
-        if count:
+        if count and self._group[0] is not PartKind.ALARMS:
             judged.counts.add(self._hour, "", LEDGER_SOURCE, f"{REFUSED_BY_CENTRE}.{refusal.reason}", count)
             if self._before:
                 judged.counts.add(self._hour, "", LEDGER_SOURCE, f"{REFUSED_BY_CENTRE}.{self._before}", -count)

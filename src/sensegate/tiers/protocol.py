@@ -27,7 +27,8 @@ TOKENS_MAX = 16
 NATURAL_MAX = 2**53
 """Greatest valid sequence and count."""
 GRADE_MAX = 4
-READINGS, OBSERVATIONS, LEDGER, SEQUENCES = "readings", "observations", "ledger", "sequences"
+READINGS, OBSERVATIONS, ALARMS = "readings", "observations", "alarms"
+LEDGER, SEQUENCES = "ledger", "sequences"
 
 Natural = Annotated[int, msgspec.Meta(ge=0, le=NATURAL_MAX)]
 ShortText = Annotated[str, msgspec.Meta(max_length=64)]
@@ -46,11 +47,13 @@ class PartKind(StrEnum):
 
     READINGS = READINGS
     OBSERVATIONS = OBSERVATIONS
+    ALARMS = ALARMS
+    """Events of alarms: rows that no ledger counts."""
     LEDGER = LEDGER
     SEQUENCES = SEQUENCES
 
 
-ROW_KINDS = frozenset({PartKind.READINGS, PartKind.OBSERVATIONS})
+ROW_KINDS = frozenset({PartKind.READINGS, PartKind.OBSERVATIONS, PartKind.ALARMS})
 
 
 class SpanPart(msgspec.Struct, frozen=True, omit_defaults=True):

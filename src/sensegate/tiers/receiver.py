@@ -389,7 +389,11 @@ class Receiver:
     def _members(self, member: str, judged: JudgedSpan) -> list[LogMessage]:
         """Return the accepted parts of a span as log members with the centre's own subjects and retention."""
         store, bytes_max = self._store, self._log.payload_bytes_max
-        ttls_h = {PartKind.READINGS: store.readings_ttl_h, PartKind.OBSERVATIONS: store.observations_ttl_h}
+        ttls_h = {
+            PartKind.READINGS: store.readings_ttl_h,
+            PartKind.OBSERVATIONS: store.observations_ttl_h,
+            PartKind.ALARMS: store.readings_ttl_h,
+        }
         members = [
             LogMessage(f"{rows.kind}.{member}.all.{rows.grade}", rows.payload, ttls_h[rows.kind])
             for rows in judged.accepted

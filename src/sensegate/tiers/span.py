@@ -11,7 +11,7 @@ from sensegate.bus import columns, ledger, sequences
 from sensegate.bus.batch import Batch
 from sensegate.bus.commit_records import WithheldRange
 from sensegate.bus.ledger import Ledger
-from sensegate.bus.names import READINGS, ROW_PREFIXES
+from sensegate.bus.names import ALARM_EVENTS, OBSERVATIONS, READINGS, SHARED_PREFIXES
 from sensegate.bus.unreadable import read, read_ledger, read_subject
 from sensegate.clock import HOUR_US
 from sensegate.model import BOOL, LogEntry, SheddingRule
@@ -34,7 +34,7 @@ class PackedSpan(msgspec.Struct, frozen=True, eq=False):
     """The parts of consecutive entries that go to the centre."""
 
     parts: list[SpanPart]
-    """Rows (alarms first), then the ledger, then sequence numbers; may be empty."""
+    """Rows (events and readings of alarms first), then the ledger, then sequence numbers; may be empty."""
     position: int
     """Sequence of the last entry in it."""
     rows: int
@@ -148,7 +148,8 @@ class Packer(msgspec.Struct, frozen=True):
                     left_out += int(out.sum())
                     batch = batch.take(~out)
                 if not shared or skip:
-                    count_rows(counts, batch, SKIPPED if shared else f"{ledger.WITHHELD}.grade")
+                    if kind != ALARM_EVENTS:  # the ledger counts values, not events
+                        count_rows(counts, batch, SKIPPED if shared else f"{ledger.WITHHELD}.grade")
                 elif len(batch):
                     batch = _of_devices(batch, only)
                     forwarded += len(batch)
@@ -191,7 +192,7 @@ class Packer(msgspec.Struct, frozen=True):
 
     def _rows_of(self, entry: LogEntry, only: PartFilter | None) -> tuple[str, int, Batch] | None:
         """Return (kind, grade, rows) of an entry; None where it has none to forward, or cannot be read."""
-        if not entry.subject.startswith(ROW_PREFIXES) or ".back." in entry.subject:
+        if not entry.subject.startswith(SHARED_PREFIXES) or ".back." in entry.subject:
             return None  # rows of the return flow came from the centre
         subject = read_subject(entry, READER)
         if subject is None or not _matches(only, subject.kind, subject.grade):
@@ -202,7 +203,7 @@ class Packer(msgspec.Struct, frozen=True):
     def _row_parts(self, groups: Mapping[tuple[str, int, int], Sequence[Batch]]) -> Iterator[SpanPart]:
         """Yield the parts of rows, alarms first."""
         without_alarms: list[SpanPart] = []
-        for kind, grade, partition in sorted(groups, key=_readings_first):
+        for kind, grade, partition in sorted(groups, key=_alarms_first):
             whole = columns.concat(groups[kind, grade, partition])
             for alarm, rows in _split_alarms(whole) if len(whole) else ():
                 part = SpanPart(PartKind(kind), columns.encode(rows), grade, len(rows))
@@ -259,8 +260,8 @@ def _shed_mask(batch: Batch, shed: Sequence[SheddingRule]) -> BOOL:
     return out
 
 
-def _readings_first(group: tuple[str, int, int]) -> tuple[bool, int, int]:
-    return group[0] != READINGS, group[1], group[2]
+def _alarms_first(group: tuple[str, int, int]) -> tuple[int, int, int]:
+    return (ALARM_EVENTS, READINGS, OBSERVATIONS).index(group[0]), group[1], group[2]
 
 
 def _flagged(batch: Batch, flag: Flag | None) -> Batch:

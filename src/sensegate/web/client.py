@@ -64,7 +64,9 @@ class GatewayClient:
         body: object = None,
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        also: int = 0,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """`also`: an error status that is an answer."""
         import aiohttp  # noqa: PLC0415 - see above
 
         assert self._session is not None, "use `async with`"  # noqa: S101 - an error in the calling code
@@ -72,7 +74,7 @@ class GatewayClient:
             async with self._session.request(
                 method, f"{self.url}{path}", params=query or {}, json=body, data=data, headers=headers
             ) as response:
-                if response.status >= 400:
+                if response.status >= 400 and response.status != also:
                     why = _problem(response.status, await response.text())
                     if response.status == 401 and not self.token:
                         raise ProblemResponse(why.status, why.title, f"{why.detail}; give --token or SENSEGATE_TOKEN")
@@ -88,6 +90,11 @@ class GatewayClient:
         """Return the JSON document of a path; empty query parameters are left out."""
         parameters = {key: str(value) for key, value in query.items() if value != ""}
         async with self._request("GET", path, query=parameters) as response:
+            return await response.json(content_type=None)
+
+    async def readiness(self) -> Any:
+        """Return the readiness of the gateway, also where it is not ready."""
+        async with self._request("GET", "/readyz", also=503) as response:
             return await response.json(content_type=None)
 
     async def text(self, path: str, *, accept: str, **query: str) -> tuple[str, Mapping[str, str]]:

@@ -16,7 +16,7 @@ from sensegate.authoring.learn.fields import FieldFacts
 from sensegate.authoring.learn.names import NameMatch, matches, named_unit, words_of
 from sensegate.decode.words import TABLES
 from sensegate.quantities.properties import CODES, PROPERTIES, Property, ValueKind
-from sensegate.quantities.units import TABLE, UnitError, conversion, dimension, ucum_code
+from sensegate.quantities.units import TABLE, UnitError, conversion, dimension, of_spelling, ucum_code
 
 
 class Guess(NamedTuple):
@@ -118,6 +118,9 @@ def guess(facts: FieldFacts, unit: str = "") -> Guess | None:
         if row.name == "voltage" and facts.numbers and max(facts.numbers) <= _CELLS_V:
             sure = False
             fit = fit._replace(reason=f"{fit.reason}; of a battery?")
+        if unit and row.kind is ValueKind.NUMBER and not code_of(unit):
+            sure = False
+            fit = fit._replace(reason=f"{fit.reason}; the stated unit '{unit}' is not known")
         reason = f"'{steps[-1]}' says {row.label_en}; {fit.reason}"
         if match.rest:
             reason += f"; what does '{' '.join(match.rest)}' mean?"
@@ -145,19 +148,21 @@ def code_of(unit: str) -> str:
     try:
         dimension(unit)
     except UnitError:
-        return ""
+        return of_spelling(unit)
     return ucum_code(unit)
 
 
 def contradicts(unit: str, row: Property) -> bool:
     """Return whether a stated unit is known and cannot be that of a property."""
-    if not code_of(unit):
+    code = code_of(unit)
+    if not code:
         return False
     try:
-        conversion(unit, row.unit)
+        conversion(code, row.unit)
     except UnitError:
         return True
-    return False
+    # Watts and volt-amperes have one dimension, but active power is never stated in var, nor reactive power in W.
+    return ("W" in code and "V.A" in row.unit) or ("V.A" in code and "W" in row.unit)
 
 
 _SAYING_LITTLE: Final = frozenset({"time", "duration", "count", "total", "level", "rate", "value", "average"})
@@ -245,12 +250,13 @@ def _guess_number(row: Property, facts: FieldFacts, unit: str) -> Guess | None:
         factor, offset = conversion(code, row.unit)
         converted = [number * scale * factor + offset for number in numbers]
         if all(low <= value <= high for value in converted):
+            as_stated = scale == 1 or not known_unit(unit, row)
             code, scale = _simplified(code, scale, row)  # noqa: PLW2901 - the same factor in a plainer form
             reason = f"{value_range} {code}" if scale == 1 else f"{value_range} fits only times {scale:g} {code}"
             known = row.name in _CUSTOMARY or row.unit == "1" or bool(known_unit(unit, row))
             if not known:
                 reason += "; no unit is stated"
-            sure = scale == 1 and known and (code == row.unit or bool(known_unit(unit, row)))
+            sure = scale == 1 and as_stated and known and (code == row.unit or bool(known_unit(unit, row)))
             return Guess(row.name, code, scale, None, missing, reason, sure)
     code = known_unit(unit, row) or row.unit  # a stated unit is believed even where the values are unusual
     factor, offset = conversion(code, row.unit)
@@ -292,10 +298,9 @@ def known_unit(unit: str, row: Property) -> str:
     """Return the UCUM code of a unit as a person wrote it if it converts to the property's, else an empty string."""
     if not unit:
         return ""
+    code = code_of(unit)
     try:
-        code = ucum_code(unit)
         conversion(code, row.unit)
-        dimension(code)
     except UnitError:
         return ""
     return code

@@ -340,6 +340,7 @@ _NOT_TELLING = frozenset(_NOT_TELLING_NAMES.split())
 
 def _with_doubts(fields: Sequence[RecognisedField]) -> list[RecognisedField]:
     """Return the members; a plain temperature is no longer sure on a device that measures something else than air."""
+    fields = _without_limits(fields)
     rows = [PROPERTIES.by_name(field.guess.property) for field in fields]
     others = [row for row in rows if row.domain in _OTHER_MEDIA and row.name not in _NOT_TELLING]
     if not others:
@@ -354,6 +355,27 @@ def _with_doubts(fields: Sequence[RecognisedField]) -> list[RecognisedField]:
         else:
             doubted.append(field)
     return doubted
+
+
+_EXTREMES = ("_max", "_min")
+_LEVELS_BY_NAME = frozenset({"sound_level_max", "sound_level_min"})
+"""Names that instruments give to levels (Lmax), and nobody to a limit."""
+
+
+def _without_limits(fields: Sequence[RecognisedField]) -> Sequence[RecognisedField]:
+    """Return the members; a maximum is sure only beside a mean, else it may be a limit that is set."""
+    names = {field.guess.property for field in fields}
+    return [
+        field._replace(
+            guess=field.guess._replace(sure=False, reason=f"{field.guess.reason}; measured, or a limit that is set?")
+        )
+        if field.guess.sure
+        and field.guess.property.endswith(_EXTREMES)
+        and field.guess.property not in _LEVELS_BY_NAME
+        and f"{field.guess.property[:-4]}_mean" not in names
+        else field
+        for field in fields
+    ]
 
 
 def _assign_channels(fields: Sequence[RecognisedField]) -> list[RecognisedField]:

@@ -56,7 +56,7 @@ ABBREVIATIONS: Final = {
     "pm25": "pm25",
     "pm10": "pm10",
     "pm1": "pm1",
-    "co2": "co2 eco2 co2eq",
+    "co2": "co2",
     "tvoc": "tvoc voc",
     "formaldehyde": "hcho ch2o formaldehyde formaldehyd",
     "tilt": "tilt inclination qingjiao",
@@ -87,7 +87,7 @@ _CHINESE_WORDS: Final = """
 水位=water level; 液位=liquid level; 流量=flow; 流速=flow speed; 累计=total; 溶解氧=dissolved oxygen
 浊度=turbidity; 电导率=conductivity; 氨氮=ammonia nitrogen; 总磷=total phosphorus; 总氮=total nitrogen
 经度=longitude; 纬度=latitude; 倾角=tilt; 烟雾=smoke; 信号=signal; 状态=state; 报警=alarm; 井盖=cover
-车位=occupied; 门磁=door; 水浸=leak; 满溢=fill level
+车位=occupied; 门磁=door; 水浸=water leak; 满溢=fill level
 """
 CHINESE: Final = tuple(
     (chinese.strip(), english)
@@ -167,7 +167,7 @@ pm0_5_count: pm05 number concentration
 pm0_3_count: pm03 number concentration
 tsp: tsp
 ch4_fraction: ch4~ | methane~
-co2: co2 | carbon dioxide
+co2: co2 | carbon dioxide | eco2? | co2eq? | co2 equivalent?
 co_fraction: co~ | carbon monoxide
 so2_fraction: so2
 no2_fraction: no2
@@ -213,7 +213,7 @@ river_flow: river flow | discharge?
 water_flow: water flow | flow? | flow rate?
 water_volume: water total | flow total? | water volume | water consumption | meter reading?
 gas_volume: gas total | gas volume
-water_leak: leak | water leak | leak alarm | leak detected
+water_leak: leak? | water leak | leak alarm? | leak detected?
 battery_level: battery | battery level | battery percent | battery capacity? | soc? | battery soc
 battery_level: battery level percent | battery capacity percent | state of charge | electricity?
 battery_voltage: battery voltage

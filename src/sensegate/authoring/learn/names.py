@@ -24,8 +24,8 @@ from sensegate.authoring.learn.name_rules import (
     WEAK_UNITS,
     WORD_OF_FORM,
 )
-from sensegate.quantities.properties import PROPERTIES, ValueKind
-from sensegate.quantities.units import UnitError, conversion
+from sensegate.quantities.properties import PROPERTIES, Property, ValueKind
+from sensegate.quantities.units import TABLE, UnitError, conversion
 
 
 class NameRule(NamedTuple):
@@ -52,9 +52,23 @@ def _rules() -> tuple[NameRule, ...]:
                 canonical = frozenset(WORD_OF_FORM.get(word, word) for word in words.rstrip("?~").split())
                 rules.append(NameRule(name, canonical, not doubt, doubt == "~"))
     known = {rule.words for rule in rules}
-    rows = ((row.name, frozenset(words_of(row.name))) for row in PROPERTIES.rows)
-    rules += [NameRule(name, words, states=True) for name, words in rows if words not in known]
+    for row in PROPERTIES.rows:
+        words_of_row = frozenset(words_of(row.name))
+        if words_of_row not in known:
+            vague = len(words_of_row) == 1 and row.kind is ValueKind.NUMBER and row.domain not in _PLAIN_DOMAINS
+            rules.append(NameRule(row.name, words_of_row, not (vague or _is_time(row) or row.name in _VAGUE), vague))
     return tuple(rules)
+
+
+_PLAIN_DOMAINS: Final = frozenset({"air", "weather", "device"})
+"""Domains whose one-word names mean the same on every device; `colour` or `demand` does not."""
+_VAGUE: Final = frozenset({"feedback", "activated", "activation_delayed", "shielded", "recording"})
+"""States whose names say little outside of the systems that have them."""
+
+
+def _is_time(row: Property) -> bool:
+    """Return whether a property is a span of time: such a member is as often a setting as a measurement."""
+    return bool(row.unit) and row.unit in TABLE and TABLE[row.unit].dimension == "time"
 
 
 # ── words ────────────────────────────────────────────────────────────────────────────────────────────
@@ -159,7 +173,7 @@ _CIRCUITS: Final = frozenset(_CIRCUIT_NAMES.split())
 _STATE_WORDS: Final = frozenset({"state", "status", "detected", "flag", "active"})
 """Words that change nothing for states."""
 _GENERIC_PLACES: Final = frozenset({"air_temperature", "relative_humidity", "air_pressure"})
-"""Properties that a plain name means; with a number behind it, it is a probe that may be anywhere."""
+"""Properties that a plain name means; with a number, a letter or `sensor`, it is a probe that may be anywhere."""
 _CHANNEL: Final = re.compile(r"(?:ch|l|s|t|p|in|th|sensor|probe|port|phase|zone|slot|channel)?\d{1,2}|[abcde]")
 _SHORT_BUT_PLAIN: Final = frozenset({"ph", "uv", "co2", "rh", "o3", "db", "pm"})
 
@@ -228,8 +242,9 @@ def matches(steps: tuple[str, ...]) -> list[NameMatch]:
             for form in originals
         )
         whole = not left and not outside
+        unit_words = named.words if named is not None else frozenset()
         numbered = rule.property in _GENERIC_PLACES and any(
-            word[-1:].isdigit() and _CHANNEL.fullmatch(word) for word in own
+            word == "sensor" or _CHANNEL.fullmatch(word) for word in own - rule.words - unit_words
         )
         if not whole and len(rule.words) == 1 and len(next(iter(rule.words))) <= 2:
             continue  # "no beacon", "co op"

@@ -28,7 +28,7 @@ IN_FLIGHT = 4
 """Most batches sent and not yet stored."""
 GAP_S = 0.002
 """Shortest time between two batches."""
-ANSWER_S = 5.0
+ANSWER_S = 2.0
 """A batch without an answer for so long is sent again."""
 RETRY_MIN_S, RETRY_MAX_S = 0.05, 0.25
 _OVERHEAD = 24

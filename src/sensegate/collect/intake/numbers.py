@@ -38,6 +38,16 @@ class NumberTracker:
         before = numbers.last - 1 - number
         return number == numbers.last or before >= WINDOW or not numbers.missing >> before & 1
 
+    def lowest_missing(self, instance: str, above: int) -> int | None:
+        """Return the lowest number above another that is missing and may still come; None: there is none."""
+        numbers = self._numbers.get(instance)
+        if numbers is None:
+            return None
+        for number in range(max(above, numbers.last - 1 - IN_FLIGHT_MAX) + 1, numbers.last):
+            if numbers.missing >> (numbers.last - 1 - number) & 1:
+                return number
+        return None
+
     def add(self, instance: str, number: int) -> int:
         """Add a batch that is not known; return how many earlier ones are now overdue: gaps."""
         numbers = self._numbers.pop(instance, BatchNumbers(0))

@@ -26,12 +26,14 @@ from nats.aio.subscription import Subscription
 
 from sensegate import metrics
 from sensegate.bus import api, consumer, streams
+from sensegate.bus.connect import BusClient
 from sensegate.bus.process import json_bytes
 from sensegate.bus.reader import StreamFollower
 from sensegate.clock import Clock
 from sensegate.collect.intake import batch as form
 from sensegate.collect.intake.batch import DamagedBatch, IntakeBatch
 from sensegate.collect.intake.numbers import INSTANCES_MAX, NumberTracker
+from sensegate.collect.intake.order import FrontOrder
 from sensegate.config import IngestConfig
 from sensegate.errors import NotFound, Unavailable
 from sensegate.model import BatchNumbers, Delivery, Message, MessageBatch, PartialBatch, SourcePosition, UnreadableBatch
@@ -47,6 +49,8 @@ DEPTH_BYTES_MAX = 64 * 1024**2
 """No batch is requested while so many bytes are read and not yet committed."""
 PULL_EXPIRES_S = 30.0
 HEARTBEAT_S = 1.0
+SILENCE_REPLICATED_S = 3.0
+"""In a cluster, silence while batches are requested for longer than this means that the consumer's server is gone."""
 ACK_WAIT_S = 600.0
 """A safety net: every break resets the consumer, which redelivers everything at once."""
 ACK_PENDING_MAX = 65_536
@@ -96,6 +100,10 @@ class IntakeSource:
         self._connection = connection
         self._limits = limits
         self._clock = clock
+        replicated = isinstance(connection, BusClient) and connection.replicas > 1
+        self._silence_max_s = (
+            min(limits.stall_timeout_s, SILENCE_REPLICATED_S) if replicated else limits.stall_timeout_s
+        )
         self._subscription: Subscription | None = None
         self._watch: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
@@ -106,6 +114,8 @@ class IntakeSource:
         self._committed = SourcePosition("", 0)  # position committed at the start
         self._numbers = NumberTracker({})  # of the batches received
         self._delivered = NumberTracker({})  # of the batches delivered
+        self._order = FrontOrder[_StoredBatch](self._numbers.lowest_missing)
+        self._furthest = (0, 0)  # greatest sequence delivered, and the arrival of its message
         self._expected = 1  # consumer sequence of the next batch
         self._requested = 0  # batches still to come of the present pull request
         self._unsettled_bytes = 0
@@ -157,6 +167,10 @@ class IntakeSource:
         numbers = dict(committed.numbers) if committed else {}
         self._committed = committed or SourcePosition(self._epoch, 0)
         self._numbers, self._delivered = NumberTracker(numbers), NumberTracker(numbers)
+        self._order = FrontOrder(self._numbers.lowest_missing)
+        self._furthest = (0, 0)
+        if self._committed.epoch == self._epoch:
+            self._furthest = (self._committed.sequence, self._committed.received)
         self._generation += 1
         self._expected, self._requested, self._unsettled_bytes = 1, 0, 0
         self._broken = ""
@@ -246,10 +260,15 @@ class IntakeSource:
         if int(number) != self._expected:
             self._break(f"consumer sequence {number} arrived instead of {self._expected}")
             return
-        self._waiting.append(self._open(message, int(stream_sequence) << INDEX_BITS, int(nanos) // 1_000))
+        stored = self._open(message, int(stream_sequence) << INDEX_BITS, int(nanos) // 1_000)
         self._unsettled_bytes += len(message.data)
         self._expected += 1
-        self._arrived.set()
+        self._deliver_next([stored] if not stored.messages else self._order.add(stored, self._clock.monotonic()))
+
+    def _deliver_next(self, batches: Sequence[_StoredBatch]) -> None:
+        self._waiting.extend(batches)
+        if self._waiting:
+            self._arrived.set()
 
     def _open(self, message: Msg, sequence: int, stored_at: int) -> _StoredBatch:
         """Return a batch as it is to be delivered: without the messages that are committed."""
@@ -298,7 +317,7 @@ class IntakeSource:
         count = 0
         parts: list[_BatchEnd] = []
         ended: list[_StoredBatch] = []
-        before = self._delivered.numbers
+        before, furthest = self._delivered.numbers, self._furthest
         unreadable: UnreadableBatch | None = None
         while self._waiting and count < limit and unreadable is None:
             stored = self._waiting[0]
@@ -320,7 +339,10 @@ class IntakeSource:
                 self._delivered.add(stored.instance, stored.number)
         if not self._waiting:
             self._arrived.clear()
-        after = partial(self._position_after, before, parts)
+        for part in parts:
+            last = part.batch.messages[part.batch.delivered - 1]
+            self._furthest = max(self._furthest, (last.sequence, last.received))
+        after = partial(self._position_after, before, furthest, parts)
         return Delivery(
             self.name,
             MessageBatch.joined(chunks),
@@ -331,24 +353,29 @@ class IntakeSource:
         )
 
     def _position_after(
-        self, before: dict[str, BatchNumbers], parts: Sequence[_BatchEnd], count: int
+        self, before: dict[str, BatchNumbers], furthest: tuple[int, int], parts: Sequence[_BatchEnd], count: int
     ) -> SourcePosition:
-        """Return the position after the first `count` messages of a delivery; `before`: numbers before it."""
+        """Return the position after the first `count` messages of a delivery.
+
+        `before`: numbers before it; `furthest`: greatest sequence before it, which is behind it where a batch was
+        stored after newer ones.
+        """
         tracker = NumberTracker(before)
         start = 0
         for part in parts:
             stored, taken = part.batch, min(part.end, count) - start
             done = part.first + taken
             message = stored.messages[done - 1]
+            furthest = max(furthest, (message.sequence, message.received))
             if done == len(stored.messages):
                 if stored.instance:
                     tracker.add(stored.instance, stored.number)
                 if count > part.end:
                     start = part.end
                     continue
-                return SourcePosition(self._epoch, message.sequence, message.received, tracker.numbers)
+                return SourcePosition(self._epoch, *furthest, tracker.numbers)
             progress = PartialBatch(stored.instance, stored.number, done)
-            return SourcePosition(self._epoch, message.sequence, message.received, tracker.numbers, progress)
+            return SourcePosition(self._epoch, *furthest, tracker.numbers, progress)
         raise AssertionError("a position beyond the end of its delivery")
 
     async def _acknowledge(self, era: int, batches: Sequence[_StoredBatch]) -> None:
@@ -377,10 +404,11 @@ class IntakeSource:
         """Detect a lost request: a reconnection, or silence while batches are requested."""
         while not self._broken:
             await self._clock.sleep(HEARTBEAT_S)
+            self._deliver_next(self._order.overdue(self._clock.monotonic()))
             if self._connection.stats["reconnects"] != self._reconnects:
                 self._break("the connection was re-established")
-            elif self._requested and self._clock.monotonic() - self._last_heard > self._limits.stall_timeout_s:
-                self._break(f"neither batch nor heartbeat for {self._limits.stall_timeout_s:g} s")
+            elif self._requested and self._clock.monotonic() - self._last_heard > self._silence_max_s:
+                self._break(f"neither batch nor heartbeat for {self._silence_max_s:g} s")
             elif self._subscription:
                 await self._pull(self._subscription.subject)
 

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from sensegate import metrics
+from sensegate.decode.formats.hj212_columns import Hj212Columns
 from sensegate.decode.formats.parts import SplitReport
 from sensegate.decode.frame import FormatContext, Parse, PayloadFormat, PayloadFrame
 from sensegate.decode.part import ProfilePart, description
@@ -64,7 +66,7 @@ def _compile(options: Hj212Part | None, context: FormatContext) -> Parse:
         packet, convention = _verified(hj212.parse(frame.payload), accepted, keys)
         return _tree(packet, convention, frame, systems)
 
-    return parse
+    return Hj212Columns(parse, _time, PERIODS, accepted, systems)
 
 
 def _keys(name: str, context: FormatContext) -> dict[str, bytes]:
@@ -162,13 +164,15 @@ def _text(content: bytes) -> str:
     raise Rejected(QuarantineReason.NOT_UTF8, "the content is neither UTF-8 nor GB 18030")
 
 
+@lru_cache(8_192)  # stations report at the same seconds
 def _time(raw: str) -> str:
     """Return DataTime (14 digits, or 17 with milliseconds) as ISO 8601; unchanged if it is not a time."""
     if len(raw) not in {14, 17} or not (raw.isascii() and raw.isdigit()):
         return raw
     midnight = raw[8:14] == "240000"
     try:
-        time = datetime.strptime(raw[:8] + ("000000" if midnight else raw[8:14]), "%Y%m%d%H%M%S")  # noqa: DTZ007 - local
+        clock = (0, 0, 0) if midnight else (int(raw[8:10]), int(raw[10:12]), int(raw[12:14]))
+        time = datetime(int(raw[:4]), int(raw[4:6]), int(raw[6:8]), *clock)  # noqa: DTZ001 - the station's own clock
         time += timedelta(days=1 if midnight else 0)
     except (ValueError, OverflowError):
         return raw

@@ -10,6 +10,7 @@ arrival if it is below 2**28 (the time format ``senml`` handles both).
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 from sensegate.decode.formats import json
@@ -29,10 +30,22 @@ UNITS: Final = {
 """Units of SenML's registry (RFC 8428, 12.1; RFC 8798) that are no UCUM codes, or other ones -> UCUM code."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9:./_-]*", re.ASCII)
 _VALUES: Final = frozenset({"v", "vs", "vb", "vd"})
-_SEPARATORS: Final = ":/._-"
+_REST = re.compile(r"[A-Za-z0-9:./_-]*", re.ASCII)
+SEPARATORS: Final = ":/._-"
 _VERSION_MAX = 10
 _NUMBERS = ("bt", "bv", "bs", "bver", "t", "v", "s", "ut")
 _TEXTS = ("bn", "bu", "n", "u", "vs", "vd")
+
+
+@lru_cache(8_192)
+def is_name(text: str) -> bool:
+    """Return whether a text is the full name of a record."""
+    return _NAME.fullmatch(text) is not None
+
+
+def continues_name(text: str) -> bool:
+    """Return whether a text may follow a name, as a part of it."""
+    return _REST.fullmatch(text) is not None
 
 
 def parse(payload: bytes, nesting_max: int) -> list[dict[str, Any]]:
@@ -72,7 +85,7 @@ def resolve(pack: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 entry[key] = record[key]
         if "s" in record:
             entry["s"] = base["bs"] + record["s"]
-        if not _NAME.fullmatch(entry["name"]):
+        if not is_name(entry["name"]):
             raise Rejected(
                 QuarantineReason.SCHEMA,
                 f"record {index}: its name is empty, or is not letters, digits and -:./_ after a letter or digit",
@@ -80,7 +93,7 @@ def resolve(pack: list[dict[str, Any]]) -> list[dict[str, Any]]:
         records.append(entry)
     bases = len({entry["bn"] for entry in records})
     for entry in records:
-        entry["device"] = entry["bn"].rstrip(_SEPARATORS)
+        entry["device"] = entry["bn"].rstrip(SEPARATORS)
         entry["bases"] = bases
     return records
 

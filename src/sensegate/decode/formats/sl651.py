@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 from sensegate import metrics
+from sensegate.decode.formats.sl651_columns import Dates, Sl651Columns
 from sensegate.decode.formats.sl651_elements import (
     LEVELS,
     RAIN,
@@ -98,7 +99,16 @@ def _compile(options: Sl651Part | None, _setting: FormatContext) -> Parse:
         }
         return WarnedObject(tree, body.warnings) if body.warnings else tree
 
-    return parse
+    @lru_cache(8_192)  # stations report at the same minutes
+    def dates(function: int, sent: str, observed: str, *, intervals: bool) -> Dates | None:
+        when, time = _clock(sent), _clock(observed)
+        if when is None or time is None:
+            return None
+        ends = [_interval_end(function, hour, when, time, index) for index in range(12 if intervals else 0)]
+        known = tuple(end.isoformat() for end in ends if end is not None)
+        return Dates(when.isoformat(), time.isoformat(), known) if len(known) == len(ends) else None
+
+    return Sl651Columns(parse, dates, _WITH_ELEMENTS - _SERIES)
 
 
 @lru_cache(8_192)  # stations report at the same minutes
@@ -107,9 +117,11 @@ def _clock(digits: str) -> datetime | None:
     if len(digits) not in {10, 12} or not (digits.isascii() and digits.isdigit()):
         return None
     midnight = digits[6:10] == "2400"
-    text = f"20{digits[:6]}{'0000' if midnight else digits[6:10]}{digits[10:] or '00'}"
+    year, month, day, hour, minute, second = (int(digits[place : place + 2] or 0) for place in range(0, 12, 2))
+    if midnight:
+        hour = 0
     try:
-        time = datetime.strptime(text, "%Y%m%d%H%M%S")  # noqa: DTZ007 - the station's own clock
+        time = datetime(2_000 + year, month, day, hour, minute, second)  # noqa: DTZ001 - the station's own clock
     except ValueError:
         return None
     return time + timedelta(days=1 if midnight else 0)
@@ -216,26 +228,7 @@ class _Body:
         """Return the end of five-minute interval `index` of the hour."""
         if self.time is None:
             return None
-        if self._report.function in _FROM_FIRST:
-            return _shifted(self.time, _FIVE_MINUTES * index)
-        return _shifted(self.time, _FIVE_MINUTES * (index + _FIRST_INDEX[self._convention(self.time)]))
-
-    def _convention(self, time: datetime) -> str:
-        """Return where the observation time stands in the hour.
-
-        Stations differ: some date the hour at its end, others at its first value. A report is sent when its hour is
-        over, so one that is sent at once has its observation time at the end, and one that is sent an hour later at
-        the beginning. Where that says nothing (a report from the store), the standard's rule for its function holds.
-        """
-        if self._hour != "auto":
-            return self._hour
-        sent = _clock(self._report.sent)
-        after = None if sent is None else sent - time
-        if after is not None and -_SOON <= after < _HOUR - _SOON:
-            return "ends"
-        if after is not None and _HOUR - _SOON <= after <= _HOUR + _SOON:
-            return "first"
-        return "first" if self._report.function == _HOURLY else "ends"
+        return _interval_end(self._report.function, self._hour, _clock(self._report.sent), self.time, index)
 
     def _read_series(self, digits: str) -> None:
         step = _step_of(digits)
@@ -337,6 +330,30 @@ class _Body:
                 symbol = symbols[index % len(symbols)]
                 moment = None if self.time is None else _shifted(self.time, step * (index // len(symbols)))
                 self._add(numbers.get(symbol, 0), _text_number(raw), moment, symbol)
+
+
+def _interval_end(function: int, hour: str, sent: datetime | None, time: datetime, index: int) -> datetime | None:
+    """Return the end of five-minute interval `index` of the hour of a report."""
+    if function in _FROM_FIRST:
+        return _shifted(time, _FIVE_MINUTES * index)
+    return _shifted(time, _FIVE_MINUTES * (index + _FIRST_INDEX[_convention(function, hour, sent, time)]))
+
+
+def _convention(function: int, hour: str, sent: datetime | None, time: datetime) -> str:
+    """Return where the observation time stands in the hour.
+
+    Stations differ: some date the hour at its end, others at its first value. A report is sent when its hour is over,
+    so one that is sent at once has its observation time at the end, and one that is sent an hour later at the
+    beginning. Where that says nothing (a report from the store), the standard's rule for its function holds.
+    """
+    if hour != "auto":
+        return hour
+    after = None if sent is None else sent - time
+    if after is not None and -_SOON <= after < _HOUR - _SOON:
+        return "ends"
+    if after is not None and _HOUR - _SOON <= after <= _HOUR + _SOON:
+        return "first"
+    return "first" if function == _HOURLY else "ends"
 
 
 def _shifted(time: datetime, offset: timedelta) -> datetime | None:

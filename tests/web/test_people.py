@@ -20,10 +20,10 @@ from sensegate.config import WebConfig
 from sensegate.config.people import OidcConfig, OidcRule, PeopleConfig
 from sensegate.errors import ConfigError
 from sensegate.web.auth import CSRF
+from tests.web.accounts import PASSWORD, account
 from tests.web.provider import CLIENT, SECRET, Provider, providing
 from tests.web.serving import Gateway, serving
 
-PASSWORD = "Kapok-tree 2026"
 RULES = (
     OidcRule(claim="groups", value="city", role="city_operator", scope="4401"),
     OidcRule(claim="groups", value="audit", role="auditor", scope="44"),
@@ -35,14 +35,6 @@ RULES = (
 async def gateway() -> AsyncIterator[Gateway]:
     async with serving() as running:
         yield running
-
-
-async def account(gateway: Gateway, name: str = "li", role: str = "city_operator", scope: str = "4401") -> None:
-    """Make an account whose password is `PASSWORD`."""
-    wanted = {"id": name, "role": role, "scope": scope}
-    _, made, _ = await gateway.ask("POST", "/api/v1/people", await gateway.token(), json=wanted, expect=201)
-    body = {"name": name, "password": made["password"], "new_password": PASSWORD, "bearer": True}
-    await gateway.ask("POST", "/api/v1/session", json=body, expect=201)
 
 
 async def browser(gateway: Gateway, name: str = "li") -> tuple[dict[str, str], dict[str, Any]]:
@@ -236,7 +228,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
 async def test_signing_in_by_a_provider(door: Door) -> None:
     """PKCE, state, nonce; the claims' rule gives role and scope; the session is a cookie like any other."""
     status, _, response = await door.sign_in()
-    assert (status, response.headers["Location"]) == (303, "/")
+    assert (status, response.headers["Location"]) == (303, "/console/")
     cookie = {"Cookie": f"sensegate={response.cookies['sensegate'].value}"}
     _, me, _ = await door.gateway.ask("GET", "/api/v1/me", headers=cookie, expect=200)
     assert (me["id"], me["name"], me["role"], me["scope"]) == ("person:oidc:u-1", "li.wei", "city_operator", "4401")

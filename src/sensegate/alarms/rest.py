@@ -183,7 +183,7 @@ ROUTES = (
         summary="List alarms, open and closed; filter by state, severity, device; sort=-opened gives the newest first.",
         tag="alarms",
         action=Action.READ_ALARMS,
-        query=listing.params(AlarmRow),
+        query=(*listing.params(AlarmRow), listing.WITHIN),
         response=list[AlarmRow],
     ),
     Route(

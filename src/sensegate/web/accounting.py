@@ -1,4 +1,4 @@
-"""REST: the ledger, the quality indicators, the quarantine, the audit trail."""
+"""REST: the ledger, the quality indicators, the audit trail."""
 
 from __future__ import annotations
 
@@ -13,26 +13,17 @@ from aiohttp import web
 
 from sensegate.authority.scope import Action, Principal, allows
 from sensegate.bus import ledger as kinds
-from sensegate.bus import raw
 from sensegate.bus.ledger import Ledger, LedgerCount
-from sensegate.bus.names import city_of, node_of
-from sensegate.bus.recovered import RecoveredMessages
-from sensegate.bus.unreadable import read
+from sensegate.bus.names import city_of
 from sensegate.clock import HOUR_US
-from sensegate.errors import NotFound
-from sensegate.model import DeviceState, QualityRow
-from sensegate.ports import PartKey
+from sensegate.model import QualityRow
 from sensegate.web import listing, record_query
-from sensegate.web.bodies import AuditRow, LedgerReport, LedgerRow, QuarantineRow
+from sensegate.web.bodies import AuditRow, LedgerReport, LedgerRow
 from sensegate.web.deps import WebDependencies
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, Call, QueryParam, Route, iso, payload_text
+from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 _BY = ("node", "division", "device", "hour", "reason")
-RECOVERED = PartKey[RecoveredMessages]("recovered", absent="this gateway reprocesses no messages")
-_SCAN_ENTRIES = 20_000
-_LAST_INDEX = 999_999_999
-"""Index beyond every message of an entry."""
 _COLUMNS = {
     kinds.MESSAGES: "messages",
     kinds.DECODED: "decoded",
@@ -73,7 +64,9 @@ def row_of(counts: Counts, by: str = "", key: str = "") -> LedgerRow:
     return msgspec.structs.replace(row, **{by: key}) if by else row
 
 
-def _places(deps: WebDependencies) -> DevicePlaces:
+def places(deps: WebDependencies) -> DevicePlaces:
+    """Return a function: device id -> (division, department)."""
+
     def place(device: str) -> tuple[str, str] | None:
         index = deps.devices.find(device)
         if index < 0:
@@ -84,7 +77,7 @@ def _places(deps: WebDependencies) -> DevicePlaces:
     return place
 
 
-class _LedgerAccess:
+class LedgerAccess:
     """What a caller may see of the ledgers of nodes."""
 
     def __init__(self, principal: Principal, places: DevicePlaces) -> None:
@@ -117,7 +110,7 @@ class _LedgerAccess:
         return (self._places(name) if name else None) or (recorded if recorded[0] else None)
 
 
-def tally(parts: Iterable[tuple[str, Ledger]], access: _LedgerAccess, by: str) -> tuple[dict[str, Counts], Counts]:
+def tally(parts: Iterable[tuple[str, Ledger]], access: LedgerAccess, by: str) -> tuple[dict[str, Counts], Counts]:
     """Return (key of `by` -> counts by kind, totals) of what the caller may see."""
     groups: dict[str, Counts] = defaultdict(lambda: defaultdict(int))
     totals: Counts = defaultdict(int)
@@ -197,7 +190,7 @@ async def _report(call: Call, by: str, first: int, end: int | None) -> LedgerRep
     deps = call.deps
     wanted = call.values("node")
     nodes = [node for node in deps.hourly.nodes(first, end) if not wanted or node in wanted]
-    access = _LedgerAccess(call.principal, _places(deps))
+    access = LedgerAccess(call.principal, places(deps))
     parts = [(node, deps.hourly.total(node, first, end)) for node in nodes]
     # The tally can take long; the ledgers are copies, so that a thread may read them.
     groups, totals = await asyncio.to_thread(tally, parts, access, by)
@@ -238,82 +231,10 @@ def _delivered(call: Call) -> int:
 
 
 async def _quality(call: Call) -> listing.RowPage[QualityRow]:
-    deps, access = call.deps, _LedgerAccess(call.principal, _places(call.deps))
+    deps, access = call.deps, LedgerAccess(call.principal, places(call.deps))
     since = call.time("since") or deps.clock.now() - HOUR_US
     rows = [row for row in deps.quality(since) if access.may_see_device(row.device, deps.division)]
     return listing.page_of(call, rows, QualityRow, "device")
-
-
-async def _quarantine(call: Call) -> listing.RowPage[QuarantineRow]:
-    """Return quarantined messages from `after` or `since`; a scan may end early, with `next` to continue."""
-    deps, access = call.deps, _LedgerAccess(call.principal, _places(call.deps))
-    begin = _position_of(call.text("after"))
-    after = begin[0] - 1
-    if not call.text("after"):
-        after = await deps.log.sequence_at(call.time("since") or deps.clock.now() - HOUR_US) - 1
-    limit, reasons, devices = call.integer("limit", 100, 1_000), call.values("reason"), call.values("device")
-    rows: list[QuarantineRow] = []
-    scanned = 0
-    recovered = call.find_part(RECOVERED)
-    if recovered:
-        await recovered.refresh()
-    while len(rows) < limit and scanned < _SCAN_ENTRIES:
-        entries = await deps.log.fetch(after)
-        if not entries:
-            return listing.RowPage(rows)
-        for entry in entries:
-            scanned, after = scanned + 1, entry.sequence
-            if not entry.subject.startswith("quarantine."):
-                continue
-            node = node_of(entry.subject)
-            for index, message in enumerate(read(entry, "quarantine page", raw.decode_any) or ()):
-                if entry.sequence == begin[0] and index <= begin[1]:
-                    continue
-                if recovered and recovered.contains(entry.sequence, index + 1):
-                    continue
-                wanted = (not reasons or message.reason in reasons) and (not devices or message.device in devices)
-                if wanted and (access.may_see_device(message.device, node) or _own_refusal(message, call)):
-                    rows.append(_quarantine_row(f"{entry.sequence}.{index}", message))
-                if len(rows) >= limit:
-                    return listing.RowPage(rows, rows[-1].entry)
-    return listing.RowPage(rows, f"{after}.{_LAST_INDEX}")
-
-
-def _position_of(text: str) -> tuple[int, int]:
-    """Return (sequence, index) of the last message of the previous page; (0, -1): none."""
-    if not text:
-        return 0, -1
-    sequence, _, index = text.partition(".")
-    if not (sequence.isdecimal() and index.isdecimal() and len(text) < 40):
-        raise BadRequest(f"query: after: '{text[:40]}' is not a position; give `next` of the previous page")
-    return int(sequence), int(index)
-
-
-def _own_refusal(message: raw.StoredMessage, call: Call) -> bool:
-    """Return whether a message of an unknown device came with the credential of a device that the caller may see."""
-    if message.device or not message.message.principal:
-        return False
-    try:
-        device = call.deps.devices.get(message.message.principal, call.principal)
-    except NotFound:
-        return False
-    return device.state is not DeviceState.RETIRED
-
-
-def _quarantine_row(entry: str, quarantined: raw.StoredMessage) -> QuarantineRow:
-    message = quarantined.message
-    return QuarantineRow(
-        entry,
-        iso(message.received),
-        quarantined.source,
-        message.topic[:500],
-        quarantined.device,
-        quarantined.profile,
-        quarantined.reason,
-        quarantined.detail[:2_000],
-        payload_text(message.payload),
-        len(message.payload),
-    )
 
 
 async def _audit(call: Call) -> listing.RowPage[AuditRow]:
@@ -369,21 +290,6 @@ ROUTES = (
         action=Action.READ_LEDGER,
         query=(_SINCE, *listing.params(QualityRow)),
         response=list[QualityRow],
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/quarantine",
-        handler=_quarantine,
-        summary="List quarantined messages with the reason.",
-        tag="accounting",
-        action=Action.READ_QUARANTINE,
-        query=(
-            _SINCE,
-            *_FROM,
-            QueryParam("reason", "filter by reason"),
-            QueryParam("device", "filter by device"),
-        ),
-        response=list[QuarantineRow],
     ),
     Route(
         method="GET",

@@ -40,14 +40,17 @@ from sensegate.web import (
     openapi,
     people,
     problems,
+    profile_editor,
     profile_jobs,
     profiles,
+    quarantine,
     registry,
     session,
     webhooks,
     websocket,
 )
 from sensegate.web.bodies import Readiness
+from sensegate.web.console import ConsolePages
 from sensegate.web.deps import WebDependencies
 from sensegate.web.listener import HttpListener
 from sensegate.web.quotas import RETRY_AFTER_S, CallerQuota
@@ -68,13 +71,11 @@ _PAGES = {
     "/static/sharing.css": ("sharing.css", "text/css"),
     "/static/page.css": ("page.css", "text/css"),
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
-    # The console is one page whose addresses are its state; its parts stand in a folder of their own.
-    **dict.fromkeys(("/console", "/console/{page:.*}"), ("console/index.html", "text/html")),
 }
 _CONSOLE_MEDIA = {"css": "text/css", "js": "text/javascript"}
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
 _SECURITY_HEADERS = {
     "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
@@ -163,9 +164,11 @@ CORE_ROUTES: tuple[Route, ...] = (
     *registry.ROUTES,
     *profiles.ROUTES,
     *profile_jobs.ROUTES,
+    *profile_editor.ROUTES,
     *drafts.ROUTES,
     *corrections.ROUTES,
     *accounting.ROUTES,
+    *quarantine.ROUTES,
     *log.ROUTES,
     *audit.ROUTES,
     *people.ROUTES,
@@ -208,6 +211,11 @@ class Web:
         app.router.add_get("/openapi.json", self._openapi)
         for path, (name, media) in (*_PAGES.items(), *_console_files()):
             app.router.add_get(path, _page(name, media))
+        pages = ConsolePages(self._routes, self._call)
+        for path in ("/console", "/console/{page:.*}"):
+            app.router.add_get(path, pages.page)
+        app.router.add_post("/console/session", pages.sign_in)
+        app.router.add_post("/console/session/end", pages.sign_out)
         return app
 
     async def start(self) -> str:
@@ -242,7 +250,7 @@ class Web:
 
     def _endpoint(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def entrance(request: web.Request) -> web.StreamResponse:
-            call = Call(request, self.deps, self._guesses, self._requests)
+            call = self._call(request)
             check_call(call, route)
             if limits.is_reserved(request) and not route.is_essential:
                 _demand_administrator(call, route)
@@ -265,6 +273,9 @@ class Web:
             return response
 
         return entrance
+
+    def _call(self, request: web.Request) -> Call:
+        return Call(request, self.deps, self._guesses, self._requests)
 
     def _held(self, call: Call, route: Route) -> AbstractContextManager[None]:
         """Count a request of an authenticated caller while it is open; other routes count for themselves."""

@@ -16,11 +16,14 @@ Row = TypeVar("Row", bound=msgspec.Struct)
 def params(row: type[msgspec.Struct]) -> tuple[QueryParam, ...]:
     """Return the query parameters of a list of rows: paging, and each field as a filter."""
     filters = [
-        QueryParam(field.name, f"filter by {field.name}")
+        QueryParam(field.name, f"filter by {field.name}; several: any of them; `!value`: not this one")
         for field in msgspec.structs.fields(row)
         if field.name not in {param.name for param in PAGING}
     ]
     return (*PAGING, *filters)
+
+
+WITHIN = QueryParam("within", "rows of this division and those below it")
 
 
 class RowPage(msgspec.Struct, Generic[Row], frozen=True, omit_defaults=True):
@@ -40,11 +43,12 @@ def page_of(call: Call, rows: Iterable[Row], kind: type[Row], key: str, *, text:
     """
     fields = kind.__struct_fields__
     filters = {name: call.values(name) for name in fields if name in call.request.query and name not in _PAGING}
-    query = call.text("q").casefold() if text else ""
+    query, within = call.text("q").casefold() if text else "", call.text("within")
     selected = [
         row
         for row in rows
-        if all(_text(getattr(row, name)) in values for name, values in filters.items())
+        if all(_matches(_text(getattr(row, name)), values) for name, values in filters.items())
+        and (not within or str(getattr(row, "division", "")).startswith(within))
         and (not query or any(query in str(getattr(row, name)).casefold() for name in fields))
     ]
     order = call.text("sort") or key
@@ -64,6 +68,12 @@ def page_of(call: Call, rows: Iterable[Row], kind: type[Row], key: str, *, text:
     if len(selected) <= limit:
         return RowPage(page)
     return RowPage(page, _text(getattr(page[-1], key)) if order == key else str(skipped + limit))
+
+
+def _matches(text: str, values: tuple[str, ...]) -> bool:
+    """Return whether a field is one of the values wanted, and none of those after ``!``."""
+    wanted = [value for value in values if not value.startswith("!")]
+    return (not wanted or text in wanted) and f"!{text}" not in values
 
 
 _PAGING = {param.name for param in PAGING}

@@ -19,7 +19,6 @@ from sensegate.lifecycle.profile_rows import example_payload, profile_rows
 from sensegate.model import QualityRow
 from sensegate.ports import PartKey
 from sensegate.share.stage import Share
-from sensegate.web.accounting import RECOVERED
 from sensegate.web.app import Web
 from sensegate.web.corrections import CORRECTIONS
 from sensegate.web.deps import IngestTelemetry, WebDependencies
@@ -29,6 +28,7 @@ from sensegate.web.latest import LATEST
 from sensegate.web.log import SET_ASIDE
 from sensegate.web.profile_jobs import JOBS, REPROCESSING, REPROCESSING_ORDERS
 from sensegate.web.profiles import COMPARISONS, IN_FORCE, OUTCOMES, RELEASES
+from sensegate.web.quarantine import RECOVERED
 from sensegate.web.routing import Route
 from sensegate.web.webhooks import WEBHOOKS
 

@@ -10,8 +10,8 @@ from sensegate.authority.scope import Action, Scope, scope, scope_text
 from sensegate.authority.trail import Facts
 from sensegate.errors import ConfigError, NotFound
 from sensegate.lifecycle.comparisons import VersionComparisons
-from sensegate.lifecycle.contents import Content
-from sensegate.lifecycle.history import CanaryLimits, ProfileVersion, ReleaseHistory
+from sensegate.lifecycle.contents import Content, digest_of
+from sensegate.lifecycle.history import CanaryLimits, ProfileVersion, ReleaseHistory, VersionState
 from sensegate.lifecycle.outcomes import Outcomes
 from sensegate.lifecycle.releases import Releases
 from sensegate.ports import PartKey
@@ -154,7 +154,32 @@ async def _versions(call: Call) -> listing.RowPage[VersionRow]:
 
 
 async def _version(call: Call) -> VersionText:
-    return await _version_text(call, number_of(call))
+    number = number_of(call)
+    try:
+        return await _version_text(call, number)
+    except NotFound:
+        in_folder = releases_of(call).folder_version(name_of(call))
+        if in_folder is None or in_folder[0] != number:
+            raise
+        return _folder_text(call, *in_folder)
+
+
+def _folder_text(call: Call, number: int, content: Content) -> VersionText:
+    """Return a version that stands in the folder of profiles only."""
+    row = VersionRow(
+        version=number,
+        state=VersionState.RELEASED,
+        in_force=[],
+        trial="",
+        origin=call.deps.division,
+        created="",
+        made_by="",
+        changed="",
+        note="",
+        library=True,
+        digest=digest_of(content),
+    )
+    return VersionText(row, content.text, content.files)
 
 
 async def _version_text(call: Call, number: int, problems: tuple[str, ...] = ()) -> VersionText:

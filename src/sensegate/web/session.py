@@ -79,7 +79,7 @@ def _opened(call: Call, done: SignInResult) -> tuple[SessionRow, str]:
     return _row(call, principal, done.session.csrf, people.sessions.left_s(done.session)), done.token
 
 
-def _with_cookie(call: Call, response: web.StreamResponse, text: str) -> None:
+def set_session_cookie(call: Call, response: web.StreamResponse, text: str) -> None:
     """Set the session cookie, SameSite=Strict: foreign pages cannot make the browser send it."""
     response.set_cookie(
         auth.cookie_name(call.deps), text, path="/", httponly=True, secure=call.deps.is_secure, samesite="Strict"
@@ -99,8 +99,15 @@ async def _sign_in(call: Call) -> SessionRow | web.Response:
     if wanted.bearer:
         return msgspec.structs.replace(row, token=text)
     response = web.Response(body=msgspec.json.encode(row), content_type="application/json", status=201)
-    _with_cookie(call, response, text)
+    set_session_cookie(call, response, text)
     return response
+
+
+async def open_by_form(call: Call, name: str, password: str, new_password: str) -> str:
+    """Open a session of a person; return the text of its cookie. Raises as the sign-in of the API."""
+    done = await _people(call).sign_in(name, password, new_password=new_password, address=call.address)
+    _, text = _opened(call, done)
+    return text
 
 
 async def _session(call: Call) -> SessionRow:
@@ -164,8 +171,8 @@ async def _callback(call: Call) -> web.StreamResponse:
             call.auth_failures.record("oidc", call.address)
         raise
     _, text = _opened(call, done)
-    response = web.Response(status=303, headers={"Location": "/"})
-    _with_cookie(call, response, text)
+    response = web.Response(status=303, headers={"Location": "/console/"})
+    set_session_cookie(call, response, text)
     response.del_cookie(_BINDING, path=_CALLBACK, secure=call.deps.is_secure, httponly=True)
     return response
 

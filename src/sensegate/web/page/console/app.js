@@ -1,6 +1,6 @@
 // The frame: sign-in, navigation, scope, language, theme, keyboard; the page that the address names.
 import { html, render, useEffect, useState } from "./preact.js";
-import { Link, Loading, Problem, call, go, language, session, t } from "./lib.js";
+import { Link, Loading, Problem, call, go, language, query, replaceSearch, scopeNow, searchValues, session, t, useLoad } from "./lib.js";
 import { PAGES, pageOf } from "./pages.js";
 
 function applyTheme(theme) {
@@ -58,6 +58,18 @@ function switchLanguage() {
   location.reload();
 }
 
+// "You see: 44 › 4401 › 440106": each part leads up, the choice at the end leads down.
+function ScopeSwitch({ me }) {
+  const home = me.scope.length > me.gateway_division.length ? me.scope : me.gateway_division;
+  const scope = scopeNow().startsWith(home) ? scopeNow() : home;
+  const below = useLoad(`/api/v1/divisions${query({ parent: scope, limit: 200, sort: "code" })}`);
+  const name = (row) => `${row.code} ${language === "en" ? row.name_en : row.name_zh}`;
+  const parts = [2, 4, 6, 9, 12].filter((length) => length <= scope.length).map((length) => scope.slice(0, length));
+  const choose = (code) => { const { after, trail, ...values } = searchValues(); replaceSearch({ ...values, scope: code === home ? "" : code }); };
+  return html`<span class="scope">${t("youSee", "")}${parts.map((code, index) => html`${index > 0 && " › "}${code.length < home.length || code === scope ? html`<strong key=${code}>${code}</strong>` : html`<button type="button" class="plain" key=${code} onClick=${() => choose(code)}><u>${code}</u></button>`}`)}${me.department && ` › ${me.department}`}
+    ${(below.data?.rows || []).length > 0 && html` › <select aria-label=${t("scopeBelow")} value="" onChange=${(event) => choose(event.target.value)}><option value="">${t("wholeScope")}</option>${below.data.rows.map((row) => html`<option key=${row.code} value=${row.code}>${name(row)}</option>`)}</select>`}</span>`;
+}
+
 // The page of an address; its file is loaded the first time that it is opened.
 const components = new Map();
 function Shown({ page, parameters, me }) {
@@ -72,22 +84,13 @@ function Shown({ page, parameters, me }) {
   return component ? html`<${component} ...${parameters} me=${me} />` : html`<${Loading} />`;
 }
 
-function Frame() {
-  const [state, set] = useState({ entered: false, checked: false, methods: null });
+function Frame({ methods }) {
+  const [entered, enter] = useState(Boolean(session.me));
   const [, move] = useState(0);
   const [theme, setTheme] = useState(themeNow());
   useEffect(() => {
     const moved = () => move((before) => before + 1);
-    addEventListener("popstate", moved);
-    const begin = async () => {
-      const methods = await call("GET", "/api/v1/session/methods").catch(() => null);
-      try {
-        if (!session.token && methods?.password) session.csrf = (await call("GET", "/api/v1/session")).csrf;
-        if (session.token || session.csrf) session.me = await call("GET", "/api/v1/me");
-      } catch { session.token = ""; sessionStorage.removeItem("token"); }
-      set({ entered: Boolean(session.me), checked: true, methods });
-    };
-    begin();
+    for (const kind of ["popstate", "moved"]) addEventListener(kind, moved);
     let chord = 0;
     const key = (event) => {
       if (event.target.closest("input, textarea, select, dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -98,10 +101,9 @@ function Frame() {
       else if (event.key === "g") chord = now;
     };
     addEventListener("keydown", key);
-    return () => { removeEventListener("popstate", moved); removeEventListener("keydown", key); };
+    return () => { for (const kind of ["popstate", "moved"]) removeEventListener(kind, moved); removeEventListener("keydown", key); };
   }, []);
-  if (!state.checked) return html`<p class="quiet loading">${t("loading")}</p>`;
-  if (!state.entered) return html`<${Entry} methods=${state.methods} entered=${() => set({ ...state, entered: true })} />`;
+  if (!entered) return html`<${Entry} methods=${methods} entered=${() => enter(true)} />`;
   const me = session.me;
   const { page, parameters } = pageOf(location.pathname);
   document.title = `${page ? t(page.title) : ""} · sensegate`;
@@ -118,12 +120,42 @@ function Frame() {
       ${groups.map((group) => html`<span class="group" key=${group}>${t(`group.${group}`)}</span>
         ${visible.filter((candidate) => candidate.group === group).map((candidate) => html`<${Link} key=${candidate.path} to=${candidate.path}
           aria-current=${page === candidate || page?.parent === candidate.path ? "page" : null} title=${candidate.key ? `g ${candidate.key}` : ""}>${t(candidate.title)}<//>`)}`)}
-      <span class="group">${t("group.more")}</span><a href="/">${t("ledgerPage")}</a><a href="/sharing">${t("sharingDesk")}</a><a href="/docs">${t("docs")}</a></div></details></nav>
-    <div><div class="top"><span class="scope">${t("youSee", [me.gateway_division, me.scope === me.gateway_division ? "" : me.scope, me.department].filter(Boolean).join(" › "))}</span>
+      <span class="group">${t("group.more")}</span><a href="/">${t("ledgerPage")}</a><a href="/docs">${t("docs")}</a></div></details></nav>
+    <div><div class="top"><${ScopeSwitch} me=${me} />
       <span class="badge">${t(`role.${me.role}`)}</span><span class="quiet">${me.name}</span><span class="space"></span>
       <button type="button" onClick=${() => { const next = THEMES[(THEMES.indexOf(theme) + 1) % 3]; localStorage.setItem("theme", next); applyTheme(next); setTheme(next); }}>${t(`theme.${theme}`)}</button>
       <button type="button" lang=${language === "en" ? "zh-CN" : "en"} onClick=${switchLanguage}>${language === "en" ? "中文" : "English"}</button>
       <button type="button" onClick=${signOut}>${t("signOut")}</button></div>
+      ${session.isAway && html`<p class="away" role="status"><strong>${t("away")}</strong> ${t("awayHelp")}</p>`}
       <main key=${location.pathname}>${page ? html`<${Shown} page=${page} parameters=${parameters} me=${me} />` : html`<h1>${t("http.404")}</h1><p><${Link} to="/console/">${t("page.overview")}<//></p>`}</main></div></div>`;
 }
-render(html`<${Frame} />`, document.getElementById("app"));
+// Back leads to where the page was scrolled to, once it is as long as it was.
+function keepScroll() {
+  history.scrollRestoration = "manual";
+  let timer = 0, wanted = 0, until = 0;
+  addEventListener("scroll", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => { if (!wanted) history.replaceState({ ...history.state, scroll: scrollY }, ""); }, 150);
+  }, { passive: true });
+  const restore = () => {
+    if (!wanted || performance.now() > until) { wanted = 0; return; }
+    scrollTo(0, wanted);
+    if (Math.abs(scrollY - wanted) < 2) wanted = 0;
+  };
+  new ResizeObserver(restore).observe(document.body);
+  addEventListener("popstate", () => { wanted = history.state?.scroll || 0; until = performance.now() + 5_000; requestAnimationFrame(restore); });
+  addEventListener("wheel", () => { wanted = 0; }, { passive: true });
+}
+// What the server has drawn stays until it is known who asks.
+async function begin() {
+  const methods = await call("GET", "/api/v1/session/methods").catch(() => null);
+  try {
+    if (!session.token && methods?.password) session.csrf = (await call("GET", "/api/v1/session")).csrf;
+    if (session.token || session.csrf) session.me = await call("GET", "/api/v1/me");
+  } catch { session.token = ""; sessionStorage.removeItem("token"); }
+  keepScroll();
+  const place = document.getElementById("app");
+  place.replaceChildren();
+  render(html`<${Frame} methods=${methods} />`, place);
+}
+begin();

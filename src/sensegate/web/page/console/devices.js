@@ -1,6 +1,6 @@
 // Devices: the list, and one device with its values.
 import { html, useMemo, useState } from "./preact.js";
-import { Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Time, call, device, instant, number, profile, query, replaceSearch, revisionHeader, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Time, call, device, editorOf, instant, number, profile, query, replaceSearch, revisionHeader, searchValues, t, useDialog, useLoad } from "./lib.js";
 
 const DEVICE_STATES = ["registered", "active", "silent", "disabled", "retired"];
 const DEVICE_COLUMNS = [{ name: "id" }, { name: "name" }, { name: "state", badge: true }, { name: "last_seen", time: true }, { name: "division" }, { name: "profile", show: (value) => html`<${Link} to=${profile(value)}>${value}<//>` }, { name: "department" }, { name: "gateway" }, { name: "asset" }];
@@ -26,7 +26,7 @@ export function Devices() {
       return html`<p>${t(really ? "imported" : "wouldImport", number(report.rows.length))}</p>${report.rows.some((row) => row.password) && html`<p>${t("shownOnce")}</p>`}<div class="scroll" tabindex="0"><table><tbody>${report.rows.map((row) => html`<tr key=${row.line}><td>${row.line}</td><td>${row.id}</td><td>${row.outcome}</td><td>${row.password ? html`<span class="secret">${row.password}</span>` : [row.problem, row.remedy].filter(Boolean).join("; ")}</td></tr>`)}</tbody></table></div>`;
     },
   });
-  return html`<h1>${t("page.devices")}</h1>${dialog}<section class="card"><${List} key=${stamp} path="/api/v1/devices" columns=${DEVICE_COLUMNS} link=${(row) => device(row.id)} empty=${t("noDevices")}
+  return html`<h1>${t("page.devices")}</h1>${dialog}<section class="card"><${List} key=${stamp} path="/api/v1/devices" scoped="division" columns=${DEVICE_COLUMNS} link=${(row) => device(row.id)} empty=${t("noDevices")}
     filters=${[{ name: "state", options: DEVICE_STATES }, { name: "division" }, { name: "profile" }, { name: "domain" }]}
     actions=${html`<button type="button" onClick=${bulk}>${t("importDevices")}</button><button type="button" class="primary" onClick=${add}>${t("addDevice")}</button>`} /></section>`;
 }
@@ -59,7 +59,7 @@ export function Device({ id }) {
       <tbody>${latest.data.rows.map((value) => html`<tr key=${value.id || value.property + value.channel}><td>${typeof value.value === "number" ? html`<button type="button" class="plain" onClick=${() => choose(`${value.property}${value.channel ? `#${value.channel}` : ""}`)}><u>${value.property}</u></button>` : value.property}</td><td>${value.channel || ""}</td><td class="number">${typeof value.value === "number" ? number(value.value, 6) : String(value.value).slice(0, 120)}</td><td>${value.unit}</td><td><${Time} value=${value.time} /></td><td><${Badge} value=${value.quality} /></td><td>${(value.flags || []).join(", ")}</td></tr>`)}</tbody></table></div>` : html`<${Empty} text=${t("noValues")} />`}<//>
     ${property && html`<${Card} title=${property} actions=${html`<div class="tabs">${SPANS.map((choice) => html`<button type="button" key=${choice} aria-pressed=${choice === span} onClick=${() => replaceSearch({ span: choice })}>${choice}</button>`)}</div>`}><${Series} id=${id} property=${property} span=${span} /><//>`}
     <div class="columns">
-      <${Card} title=${t("quarantined24h")}>${(quarantine.data?.rows || []).length ? html`<ul class="needs">${quarantine.data.rows.map((message) => html`<li key=${message.entry}><div><strong>${t(`reason.${message.reason}`)}</strong> · <${Time} value=${message.received} /><br /><span class="quiet">${message.detail}</span><pre>${message.payload}</pre></div></li>`)}</ul>` : html`<${Empty} text=${t("noneQuarantined")} />`}<//>
+      <${Card} title=${t("quarantined24h")}>${(quarantine.data?.rows || []).length ? html`<ul class="needs">${quarantine.data.rows.map((message) => html`<li key=${message.entry}><div><strong>${t(`reason.${message.reason}`)}</strong> · <${Time} value=${message.received} /><br /><span class="quiet">${message.detail}</span><pre>${message.payload}</pre>${facts && html`<${Link} to=${editorOf(facts.profile.split("@")[0], { topic: message.topic, payload: message.payload.slice(0, 1_500), device: id })}>${t("tryInEditor")}<//>`}</div></li>`)}</ul>` : html`<${Empty} text=${t("noneQuarantined")} />`}<//>
       <${Card} title=${t("page.tasks")}>${(tasks.data?.rows || []).length ? html`<ul class="needs">${tasks.data.rows.slice(0, 20).map((task) => html`<li key=${task.id}><div>${task.task} <${Badge} value=${task.state} /> <${Time} value=${task.created} /></div></li>`)}</ul>` : html`<${Empty} text=${t("noTasks")} />`}<//></div>`;
 }
 function Series({ id, property, span }) {

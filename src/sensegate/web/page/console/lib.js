@@ -25,6 +25,13 @@ export const number = (value, digits = 2) =>
 // ── calls ───────────────────────────────────────────────────────────────────────────────────────────────
 export const session = { token: sessionStorage.getItem("token") || "", csrf: "", me: null };
 
+// Whether the last call reached the gateway; the frame shows it over every page.
+function setAway(isAway) {
+  if (session.isAway === isAway) return;
+  session.isAway = isAway;
+  dispatchEvent(new Event("moved"));
+}
+
 export class CallError extends Error {
   constructor(status, problem) {
     super(problem.detail || problem.title || String(status));
@@ -39,7 +46,14 @@ export async function call(method, path, body, headers = {}) {
   else if (method === "GET") sent["X-Background"] = "1";
   else sent["X-CSRF-Token"] = session.csrf;
   if (body !== undefined) sent["Content-Type"] = isText ? "text/csv" : "application/json";
-  const response = await fetch(path, { method, headers: sent, body: body === undefined || isText ? body : JSON.stringify(body), cache: "no-store" });
+  let response;
+  try {
+    response = await fetch(path, { method, headers: sent, body: body === undefined || isText ? body : JSON.stringify(body), cache: "no-store" });
+  } catch (why) {
+    setAway(true);
+    throw why;
+  }
+  setAway(false);
   const text = response.status === 204 ? "" : await response.text();
   let answer = {};
   try { answer = text ? JSON.parse(text) : {}; } catch { answer = { detail: text.slice(0, 300) }; }
@@ -80,13 +94,20 @@ export function useLoad(path, interval_s = 0) {
 }
 
 // ── address: the URL is the state ───────────────────────────────────────────────────────────────────────
+// The scope that is looked at: a division below that of the caller; it stands in the address and goes along with links.
+export const scopeNow = () => new URLSearchParams(location.search).get("scope") || "";
+function withScope(path) {
+  const scope = scopeNow();
+  return !scope || /[?&]scope=/.test(path) || !path.startsWith("/console") ? path : `${path}${path.includes("?") ? "&" : "?"}scope=${scope}`;
+}
 export function go(path) {
-  history.pushState({}, "", path);
-  dispatchEvent(new PopStateEvent("popstate"));
+  history.pushState({}, "", withScope(path));
+  dispatchEvent(new Event("moved"));
+  scrollTo(0, 0);
 }
 export function replaceSearch(values) {
-  history.replaceState(history.state, "", `${location.pathname}${query(values)}`);
-  dispatchEvent(new PopStateEvent("popstate"));
+  history.replaceState(history.state, "", `${location.pathname}${query({ ...values, scope: values.scope ?? scopeNow() })}`);
+  dispatchEvent(new Event("moved"));
 }
 export const searchValues = () => Object.fromEntries(new URLSearchParams(location.search));
 export function Link({ to, children, ...others }) {
@@ -95,11 +116,14 @@ export function Link({ to, children, ...others }) {
     event.preventDefault();
     go(to);
   };
-  return html`<a href=${to} onClick=${follow} ...${others}>${children}</a>`;
+  return html`<a href=${withScope(to)} onClick=${follow} ...${others}>${children}</a>`;
 }
 
 export const device = (id) => `/console/devices/${encodeURIComponent(id)}`;
 export const profile = (name) => `/console/profiles/${name.split("@")[0]}`;
+// The editor of a profile; a text handed over is kept in this tab until a version is made of it.
+export const editorOf = (name, values = {}) => `/console/editor${query({ profile: name, ...values })}`;
+export const draftKey = (name) => `draft:${name}`;
 export const revisionHeader = (row) => ({ "If-Match": `"${row.revision}"` });
 
 // ── small parts ─────────────────────────────────────────────────────────────────────────────────────────
@@ -136,6 +160,16 @@ export function Facts({ rows }) {
 }
 export const Card = ({ title, actions, children }) => html`<section class="card"><div class="head"><h2>${title}</h2><span class="space"></span>${actions}</div>${children}</section>`;
 
+// A field of a form: a text, a number, a choice, or (`checks`) several of some words.
+export function Field({ name, label, help, type = "text", value = "", options, rows, required, hint, min, step }) {
+  if (type === "checks") return html`<fieldset><legend>${label}</legend>${options.map(([word, text]) => html`<label class="check" key=${word}><input type="checkbox" name=${name} value=${word} defaultChecked=${value.includes(word)} /> ${text}</label>`)}${help && html`<small>${help}</small>`}</fieldset>`;
+  if (type === "checkbox") return html`<label class="check"><input type="checkbox" name=${name} defaultChecked=${Boolean(value)} /> ${label}</label>`;
+  return html`<label>${label}
+    ${options ? html`<select name=${name} required=${required}>${options.map((option) => html`<option value=${option[0]} selected=${option[0] === value}>${option[1]}</option>`)}</select>`
+      : rows ? html`<textarea name=${name} rows=${rows} required=${required} spellcheck="false">${value}</textarea>`
+      : html`<input name=${name} type=${type} defaultValue=${value} required=${required} placeholder=${hint || ""} min=${min} step=${type === "number" ? step || "any" : undefined} autocomplete="off" spellcheck="false" />`}${help && html`<small>${help}</small>`}</label>`;
+}
+
 // ── dialogs: a form, or a confirmation that names the consequence ───────────────────────────────────────
 export function Dialog({ title, consequence, fields = [], action, danger, submit, close }) {
   const dialog = useRef(null);
@@ -145,11 +179,15 @@ export function Dialog({ title, consequence, fields = [], action, danger, submit
   useEffect(() => { dialog.current.showModal(); }, []);
   const send = async (event) => {
     event.preventDefault();
-    const form = new FormData(event.target);
+    const form = new FormData(event.target), values = Object.fromEntries(form);
+    for (const field of fields) {
+      if (field.type === "checks") values[field.name] = form.getAll(field.name);
+      if (field.type === "checkbox") values[field.name] = form.has(field.name);
+    }
     setBusy(true);
     setError(null);
     try {
-      const shown = await submit(Object.fromEntries(form));
+      const shown = await submit(values);
       if (shown) setOutcome(shown); else close();
     } catch (why) { setError(why); } finally { setBusy(false); }
   };
@@ -157,10 +195,7 @@ export function Dialog({ title, consequence, fields = [], action, danger, submit
     ${outcome ? html`<div class="outcome">${outcome}</div><div class="buttons"><button type="button" class="primary" onClick=${close}>${t("close")}</button></div>`
       : html`<form onSubmit=${send}>
         ${consequence && html`<p>${consequence}</p>`}
-        ${fields.map((field) => html`<label key=${field.name}>${field.label}
-          ${field.options ? html`<select name=${field.name} required=${field.required}>${field.options.map((option) => html`<option value=${option[0]} selected=${option[0] === field.value}>${option[1]}</option>`)}</select>`
-            : field.rows ? html`<textarea name=${field.name} rows=${field.rows} required=${field.required} spellcheck="false">${field.value || ""}</textarea>`
-            : html`<input name=${field.name} type=${field.type || "text"} value=${field.value || ""} required=${field.required} placeholder=${field.hint || ""} autocomplete="off" spellcheck="false" />`}</label>`)}
+        ${fields.map((field) => html`<${Field} key=${field.name} ...${field} />`)}
         <${Problem} error=${error} />
         <div class="buttons"><button type="button" onClick=${() => dialog.current.close()}>${t("cancel")}</button>
           <button type="submit" class=${danger ? "danger" : "primary"} disabled=${busy}>${action}</button></div></form>`}
@@ -173,11 +208,12 @@ export function useDialog() {
 }
 
 // ── lists: search, filters, order, pages by key; all of it in the URL ──────────────────────────────────
-export function List({ path, columns, filters = [], link, actions, empty, defaults = {}, interval_s = 10, search = true, sortable = true }) {
+export function List({ path, columns, filters = [], link, actions, empty, defaults = {}, interval_s = 10, search = true, sortable = true, scoped = "" }) {
   const values = { ...defaults, ...searchValues() };
   const [hidden, setHidden] = useState(() => new Set(JSON.parse(localStorage.getItem(`columns:${path}`) || "[]")));
   const separator = path.includes("?") ? "&" : "?";
-  const wanted = query({ limit: 50, ...values, trail: "" });
+  const scope = scopeNow(), byScope = scoped && scope ? { [scoped]: values[scoped] || scope } : {};
+  const wanted = query({ limit: 50, ...values, ...byScope, trail: "", scope: "" });
   const { data, error, loading, reload } = useLoad(path + (wanted ? separator + wanted.slice(1) : ""), interval_s);
   const set = (changes) => replaceSearch({ ...values, after: "", trail: "", ...changes });
   const trail = values.trail ? values.trail.split("|") : [];
@@ -193,21 +229,20 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
   return html`
     <div class="tools">
       ${search && html`<input id="find" type="search" placeholder=${t("find")} aria-label=${t("find")} value=${values.q || ""} onInput=${debounced((event) => set({ q: event.target.value }))} />`}
-      ${filters.map((filter) => html`<label class="filter" key=${filter.name}>${t(filter.label || `column.${filter.name}`)}
-        ${filter.options ? html`<select value=${values[filter.name] || ""} onChange=${(event) => set({ [filter.name]: event.target.value })}>
-          <option value="">${t("any")}</option>${filter.options.map((option) => html`<option value=${option} selected=${values[filter.name] === option}>${t(`state.${option}`)}</option>`)}</select>`
-          : html`<input value=${values[filter.name] || ""} onChange=${(event) => set({ [filter.name]: event.target.value.trim() })} />`}</label>`)}
+      ${filters.map((filter) => html`<${filter.options ? "span" : "label"} class="filter" key=${filter.name}>${t(filter.label || `column.${filter.name}`)}
+        ${filter.options ? html`<${Choice} filter=${filter} value=${values[filter.name] || ""} set=${set} />`
+          : html`<input value=${values[filter.name] || ""} title=${t("filterHelp")} onChange=${(event) => set({ [filter.name]: event.target.value.trim() })} />`}<//>`)}
       <span class="space"></span>
       <details class="menu"><summary>${t("columns")}</summary><div>${columns.map((column) => html`<label key=${column.name}><input type="checkbox" checked=${!hidden.has(column.name)} onChange=${() => toggle(column.name)} /> ${t(`column.${column.name}`)}</label>`)}</div></details>
-      <button type="button" onClick=${() => saveCsv(rows, shownColumns)} disabled=${!rows.length}>CSV</button>
+      <button type="button" onClick=${async () => saveCsv(await everyRow(path + separator + wanted.slice(1)), shownColumns)} disabled=${!rows.length}>CSV</button>
       ${actions}
     </div>
     <${Problem} error=${error} retry=${reload} />
     ${!data && loading ? html`<${Loading} />` : rows.length === 0 && !error ? html`<${Empty} text=${empty} />` : html`
-    <div class="scroll" tabindex="0"><table><thead><tr>${shownColumns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}
+    <div class="scroll" tabindex="0"><table class="list"><thead><tr>${shownColumns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}
         aria-sort=${values.sort === column.name ? "ascending" : values.sort === `-${column.name}` ? "descending" : "none"}>
         ${sortable && column.sort !== false ? html`<button type="button" class="plain" onClick=${() => order(column.name)}>${t(`column.${column.name}`)}${values.sort === column.name ? " ▲" : values.sort === `-${column.name}` ? " ▼" : ""}</button>` : t(`column.${column.name}`)}</th>`)}</tr></thead>
-      <tbody>${rows.map((row, index) => html`<tr key=${row.id || row.name || index}>${shownColumns.map((column, place) => html`<td key=${column.name} class=${column.numeric ? "number" : ""}>
+      <tbody>${rows.map((row, index) => html`<tr key=${row.id || row.name || index}>${shownColumns.map((column, place) => html`<td key=${column.name} class=${column.name === "actions" ? "actions" : column.numeric ? "number" : ""} data-label=${t(`column.${column.name}`)}>
         ${place === 0 && link ? html`<${Link} to=${link(row)}>${cell(column, row)}<//>` : cell(column, row)}</td>`)}</tr>`)}</tbody></table></div>`}
     <div class="pager">
       ${trail.length > 0 && html`<button type="button" onClick=${() => set({ after: trail.at(-1) === "^" ? "" : trail.at(-1), trail: trail.slice(0, -1).join("|") })}>← ${t("previous")}</button>`}
@@ -225,6 +260,28 @@ function cell(column, row) {
   if (typeof value === "number") return number(value, column.digits ?? 3);
   if (typeof value === "boolean") return value ? t("yes") : "";
   return Array.isArray(value) ? value.join(", ") : value || (value === 0 ? 0 : "–");
+}
+// Several words of one filter: any of those chosen, or with "not" none of them.
+function Choice({ filter, value, set }) {
+  const chosen = new Set(value.split(",").filter(Boolean));
+  const change = (next) => set({ [filter.name]: next.size && next.size < filter.options.length ? filter.options.filter((option) => next.has(option)).join(",") : "" });
+  const toggle = (option) => { const next = new Set(chosen); if (!next.delete(option)) next.add(option); change(next); };
+  const word = (option) => t(`${filter.word || "state"}.${option}`);
+  return html`<details class="menu choice"><summary>${chosen.size ? [...chosen].map(word).join(` ${t("or")} `) : t("any")}</summary><div>
+    ${filter.options.map((option) => html`<label key=${option}><input type="checkbox" name=${filter.name} value=${option} checked=${chosen.has(option)} onChange=${() => toggle(option)} /> ${word(option)}</label>`)}
+    ${chosen.size > 0 && html`<button type="button" onClick=${() => change(new Set(filter.options.filter((option) => !chosen.has(option))))}>${t("notThese")}</button>`}</div></details>`;
+}
+const CSV_ROWS_MAX = 100_000;
+async function everyRow(path) {
+  const rows = [];
+  const base = path.replace(/([?&])(limit|after)=[^&]*&?/g, "$1").replace(/[?&]$/, "");
+  let after = "";
+  do {
+    const page = await call("GET", `${base}${base.includes("?") ? "&" : "?"}limit=1000${after ? `&after=${encodeURIComponent(after)}` : ""}`);
+    rows.push(...page.rows);
+    after = page.next;
+  } while (after && rows.length < CSV_ROWS_MAX);
+  return rows;
 }
 let debounceTimer = 0;
 function debounced(action) {

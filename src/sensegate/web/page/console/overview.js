@@ -1,6 +1,6 @@
 // Overview: where the data went, what needs somebody, the cities.
 import { html } from "./preact.js";
-import { Card, Empty, Link, Loading, Problem, language, number, query, t, useLoad } from "./lib.js";
+import { Card, Empty, Link, Loading, Problem, language, number, query, scopeNow, t, useLoad } from "./lib.js";
 
 const FLOW = [["messages", null], ["quarantined", "/console/quarantine"], ["values", null], ["duplicates", null], ["rejected", null], ["accepted", "/console/records"], ["forwarded", "/console/nodes"], ["withheld", "/console/nodes"], ["refused_by_centre", "/console/nodes"]];
 const SIDE = new Set(["quarantined", "duplicates", "rejected", "withheld", "refused_by_centre"]);
@@ -12,6 +12,12 @@ export function sumByKind(totals) {
     sums[head] = (sums[head] || 0) + count;
   }
   return sums;
+}
+// The same sums of the ledger's rows by division.
+function sumOfRows(rows) {
+  const sums = {};
+  for (const row of rows) for (const [kind, count] of Object.entries(row)) if (typeof count === "number") sums[kind] = (sums[kind] || 0) + count;
+  return Object.fromEntries(Object.entries(sums).filter(([, count]) => count));
 }
 // Where the 21 cities of Guangdong stand on a map of tiles: [column, row]. Boundaries are drawn nowhere: they need an approval.
 const TILES = { 4402: [5, 1], 4414: [7, 1], 4418: [4, 2], 4416: [6, 2], 4451: [8, 2], 4412: [3, 3], 4401: [4, 3], 4413: [6, 3], 4452: [7, 3], 4405: [8, 3], 4453: [2, 4], 4406: [3, 4], 4419: [5, 4], 4403: [6, 4], 4415: [7, 4], 4409: [1, 5], 4417: [2, 5], 4407: [3, 5], 4420: [4, 5], 4404: [5, 5], 4408: [1, 6] };
@@ -30,10 +36,10 @@ function Cities({ nodes, home }) {
     return row.nodes.length ? html`<${Link} key=${row.code} to=${`/console/nodes/${row.nodes[0].member}`} class=${`tile ${kind}`} style=${place}>${inside}<//>` : html`<div key=${row.code} class="tile absent" style=${place}>${inside}</div>`;
   })}</div>`;
 }
-function needs(ready, nodes, ledger, alarms) {
+function needs(ready, nodes, counts, balanced, alarms, applications) {
   const list = [];
   for (const reason of ready?.reasons || []) list.push([2, reason, null]);
-  if (ledger && !ledger.balanced) list.push([2, t("unbalanced"), "/"]);
+  if (balanced === false) list.push([2, t("unbalanced"), "/"]);
   for (const alarm of alarms || []) list.push([["critical", "major"].includes(alarm.severity) ? 2 : 1, [alarm.device || alarm.node, alarm.title || alarm.rule, alarm.reason].filter(Boolean).join(": "), "/console/alarms?state=open"]);
   for (const node of nodes || []) {
     if (node.role !== "centre" && node.state !== "up") list.push([2, t("nodeSilent", node.member), `/console/nodes/${node.member}`]);
@@ -41,15 +47,20 @@ function needs(ready, nodes, ledger, alarms) {
     if (node.conflicts) list.push([1, t("nodeConflicts", node.member, number(node.conflicts)), `/console/nodes/${node.member}`]);
   }
   for (const warning of ready?.warnings || []) list.push([1, warning, null]);
+  if (counts.quarantined) list.push([1, t("quarantinedNow", number(counts.quarantined)), "/console/quarantine"]);
+  if (applications?.length) list.push([1, t("toDecide", number(applications.length)), "/console/applications?state=pending"]);
   if (ready?.devices?.silent) list.push([1, t("devicesSilent", number(ready.devices.silent)), "/console/devices?state=silent"]);
   return list.sort((left, right) => right[0] - left[0]);
 }
 export function Overview({ me }) {
-  const ledger = useLoad("/api/v1/ledger?since=24h&limit=500", 5), ready = useLoad("/readyz", 5), nodes = useLoad("/api/v1/nodes", 5);
-  const alarms = useLoad("/api/v1/alarms?state=open&limit=20", 10);
-  const counts = sumByKind(ledger.data?.totals);
-  const list = needs(ready.data, nodes.data?.rows, ledger.data, alarms.data?.rows);
-  const cities = (nodes.data?.rows || []).filter((node) => node.role !== "centre");
+  const scope = scopeNow();
+  const ledger = useLoad(`/api/v1/ledger?since=24h&limit=${scope ? "5000&by=division" : "500"}`, 5), ready = useLoad("/readyz", 5), nodes = useLoad("/api/v1/nodes", 5);
+  const alarms = useLoad(`/api/v1/alarms${query({ state: "open", limit: 20, within: scope })}`, 10), applications = useLoad(me.role === "auditor" ? "" : "/api/v1/applications?state=pending&limit=100", 30);
+  const counts = scope ? sumOfRows((ledger.data?.rows || []).filter((row) => row.division.startsWith(scope))) : sumByKind(ledger.data?.totals);
+  const inScope = (nodes.data?.rows || []).filter((node) => node.division.startsWith(scope) || scope.startsWith(node.division));
+  const mine = (applications.data?.rows || []).filter((row) => row.level.startsWith(me.scope) && row.applicant.split("/")[0] !== me.scope);
+  const list = needs(ready.data, inScope, counts, ledger.data?.balanced, alarms.data?.rows, mine);
+  const cities = inScope.filter((node) => node.role !== "centre");
   return html`<div class="headline"><h1>${t("page.overview")}</h1>${ready.data && html`<span class=${`badge ${ready.data.ready ? "good" : "bad"}`}>${t(ready.data.ready ? "ready" : "notReady")}</span>`}
       ${ledger.data && html`<span class=${`badge ${ledger.data.balanced ? "good" : "bad"}`}>${t(ledger.data.balanced ? "balanced" : "unbalanced")}</span>`}</div>
     <${Problem} error=${ledger.error} retry=${ledger.reload} />

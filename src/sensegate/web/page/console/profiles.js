@@ -1,9 +1,13 @@
 // Profiles: the list, and one profile with its versions.
 import { html, useState } from "./preact.js";
-import { Badge, Card, Empty, Facts, List, Problem, Time, call, number, profile, t, useDialog, useLoad } from "./lib.js";
+import { Badge, Card, Empty, Facts, Link, List, Problem, Time, addTexts, call, editorOf, number, profile, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { CanaryFigures, Comparison } from "./comparison.js";
+import * as texts from "./editor.texts.js";
+
+addTexts(texts);
 
 export function Profiles() {
-  return html`<h1>${t("page.profiles")}</h1><section class="card"><${List} path="/api/v1/profiles" interval_s=${30} link=${(row) => profile(row.id)}
+  return html`<div class="headline"><h1>${t("page.profiles")}</h1><span class="space"></span><${Link} to="/console/editor" class="button primary">${t("newProfile")}<//></div><section class="card"><${List} path="/api/v1/profiles" interval_s=${30} link=${(row) => profile(row.id)}
     columns=${[{ name: "id" }, { name: "version", numeric: true }, { name: "title" }, { name: "format" }, { name: "properties", show: (value) => (value || []).slice(0, 6).join(", ") + ((value || []).length > 6 ? " …" : "") }, { name: "problem" }]} /></section>`;
 }
 const VERSION_COLUMNS = ["version", "state", "in_force", "trial", "created", "made_by", "note"];
@@ -11,31 +15,33 @@ export function Profile({ vendor, model, me }) {
   const base = `/api/v1/profiles/${encodeURIComponent(vendor)}/${encodeURIComponent(model)}`;
   const [dialog, show] = useDialog();
   const [content, setContent] = useState(null);
-  const facts = useLoad(base, 30), versions = useLoad(`${base}/versions?limit=100&sort=-version`, 10), jobs = useLoad(`${base}/jobs?limit=10`, 10), orders = useLoad(`${base}/redecode?limit=10`, 10);
+  const facts = useLoad(base, 30), versions = useLoad(`${base}/versions?limit=100&sort=-version`, 10), jobs = useLoad(`${base}/jobs?limit=10`, 10), orders = useLoad(`${base}/redecode?limit=10`, 10), life = useLoad(`${base}/history`, 5);
+  const compared = searchValues().job;
+  const name = `${vendor}/${model}`, canary = life.data?.canary;
   const act = (title, consequence, path, body = {}, method = "POST", fields = [], danger = false) => show({ title, consequence, action: title, fields, danger, submit: async (values) => {
     const sent = { ...body };
-    for (const [key, value] of Object.entries(values)) if (value !== "") sent[key] = key === "share" ? Number(value) : value;
+    for (const [key, value] of Object.entries(values)) if (value !== "") sent[key] = key === "share" ? Number(value) : key === "devices" ? value.split(/[\s,;]+/).filter(Boolean) : value;
+    if (sent.devices) delete sent.share;
     await call(method, `${base}${path}`, method === "DELETE" ? undefined : sent);
     versions.reload(); facts.reload(); orders.reload();
   } });
   const note = { name: "note", label: t("column.note") };
-  const create = async (text) => show({ title: t("newVersion"), action: t("saveDraft"), consequence: t("newVersionHelp"), fields: [{ name: "text", label: "YAML", rows: 20, required: true, value: text }, note], submit: async (values) => {
-    await call("POST", `${base}/versions`, values);
-    versions.reload();
-  } });
   const open = async (version) => setContent(await call("GET", `${base}/versions/${version}`).catch((why) => ({ error: why })));
   return html`${dialog}<div class="headline"><h1>${vendor}/${model}</h1>${facts.data && html`<span class="badge">v${facts.data.version}</span>`}<span class="space"></span>
+      <${Link} to=${editorOf(name)} class="button primary">${t("editProfile")}<//>
       <button type="button" onClick=${() => act(t("rollback"), t("rollbackHelp"), "/rollback", { target: me.scope }, "POST", [note], true)}>${t("rollback")}</button>
       <button type="button" onClick=${() => act(t("redecode"), t("redecodeHelp"), "/redecode?since=24h", { selection: "both" }, "POST", [note])}>${t("redecode")}</button></div>
     <${Problem} error=${facts.error} retry=${facts.reload} />
     ${facts.data && html`<${Card} title=${facts.data.title}><${Facts} rows=${[["column.format", facts.data.format], ["column.topics", (facts.data.topics || []).join(", ")], ["column.properties", (facts.data.properties || []).join(", ")], facts.data.problem && ["column.problem", facts.data.problem]]} /><//>`}
-    <${Card} title=${t("versions")} actions=${html`<button type="button" onClick=${() => create("")}>${t("newVersion")}</button>`}>${versions.error ? html`<${Problem} error=${versions.error} />` : (versions.data?.rows || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${VERSION_COLUMNS.map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}<th></th></tr></thead><tbody>
-      ${versions.data.rows.map((row) => html`<tr key=${row.version}><td><button type="button" class="plain" onClick=${() => open(row.version)}><u>${row.version}</u></button></td><td><${Badge} value=${row.state} /></td><td>${(row.in_force || []).join(", ")}</td><td>${row.trial}</td><td><${Time} value=${row.created} /></td><td>${row.made_by}</td><td>${row.note}</td>
-        <td>${row.state === "draft" && html`<button type="button" onClick=${() => act(t("propose"), t("proposeHelp"), `/versions/${row.version}/propose`, {}, "POST", [note])}>${t("propose")}</button>`}
+    ${canary && html`<${Card} title=${t("canaryOf", canary.version)}><${CanaryFigures} canary=${canary} /><//>`}
+    <${Card} title=${t("versions")}>${versions.error ? html`<${Problem} error=${versions.error} />` : (versions.data?.rows || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${VERSION_COLUMNS.map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}<th></th></tr></thead><tbody>
+      ${versions.data.rows.map((row) => html`<tr key=${row.version}><td><button type="button" class="plain" onClick=${() => open(row.version)}><u>${row.version}</u></button></td><td><${Badge} value=${row.state} /></td><td>${(row.in_force || []).join(", ")}</td><td>${row.trial && t(`trial.${row.trial}`)}</td><td><${Time} value=${row.created} /></td><td>${row.made_by}</td><td>${row.note}</td>
+        <td class="actions">${row.state === "draft" && html`<${Link} to=${editorOf(name, { version: row.version })} class="button">${t("editProfile")}<//>`}${row.state === "draft" && html`<button type="button" onClick=${() => act(t("propose"), t("proposeHelp"), `/versions/${row.version}/propose`, {}, "POST", [note])}>${t("propose")}</button>`}
         ${row.state === "proposed" && html`<button type="button" onClick=${() => act(t("release"), t("releaseHelp"), `/versions/${row.version}/release`, { target: me.scope }, "POST", [note])}>${t("release")}</button>
-          <button type="button" onClick=${() => act(t("canary"), t("canaryHelp"), `/versions/${row.version}/canary`, { target: me.scope }, "POST", [{ name: "share", label: t("canaryShare"), value: "0.1", required: true }, note])}>${t("canary")}</button>`}
+          ${!canary && html`<button type="button" onClick=${() => act(t("canary"), t("canaryHelp"), `/versions/${row.version}/canary`, { target: me.scope }, "POST", [{ name: "devices", label: t("canaryDevices") }, { name: "share", label: t("canaryShare"), value: "0.1" }, note])}>${t("canary")}</button>`}`}
         ${row.trial === "canary" && html`<button type="button" onClick=${() => act(t("endCanary"), t("endCanaryHelp"), `/canary`, {}, "DELETE")}>${t("endCanary")}</button>`}</td></tr>`)}</tbody></table></div>` : html`<${Empty} text=${t("noVersions")} />`}<//>
-    ${content && html`<${Card} title=${t("contentOf", content.version?.version ?? "")} actions=${content.text !== undefined && html`<button type="button" onClick=${() => create(content.text)}>${t("editAsNew")}</button>`}><${Problem} error=${content.error} />${content.text !== undefined ? html`<pre>${content.text}</pre>` : !content.error && html`<pre>${JSON.stringify(content, null, 2)}</pre>`}<//>`}
+    ${content && html`<${Card} title=${t("contentOf", content.version?.version ?? "")} actions=${content.text !== undefined && html`<${Link} to=${editorOf(name, { version: content.version.version })} class="button">${t("editAsNew")}<//>`}><${Problem} error=${content.error} />${content.text !== undefined ? html`<pre>${content.text}</pre>` : !content.error && html`<pre>${JSON.stringify(content, null, 2)}</pre>`}<//>`}
     <div class="columns"><${Card} title=${t("reprocessing")}>${(orders.data?.rows || []).length ? html`<ul class="needs">${orders.data.rows.map((order) => html`<li key=${order.id}><div><${Badge} value=${order.state} /> ${number(order.share * 100, 0)} % · ${t("recovered", number(order.recovered), number(order.revised))} <${Time} value=${order.created} /> ${order.problem}</div></li>`)}</ul>` : html`<${Empty} />`}<//>
-      <${Card} title=${t("jobs")}>${(jobs.data?.rows || []).length ? html`<ul class="needs">${jobs.data.rows.map((job) => html`<li key=${job.id}><div>${job.kind} <${Badge} value=${job.state} /> ${job.problem}</div></li>`)}</ul>` : html`<${Empty} />`}<//></div>`;
+      <${Card} title=${t("jobs")}>${(jobs.data?.rows || []).length ? html`<ul class="needs">${jobs.data.rows.map((job) => html`<li key=${job.id}><div><button type="button" class="plain" onClick=${() => replaceSearch({ job: compared === job.id ? "" : job.id })}><u>${t(`job.${job.kind}`)}</u></button> <${Badge} value=${job.state} /> <${Time} value=${job.started} /> ${job.problem}</div></li>`)}</ul>` : html`<${Empty} />`}<//></div>
+    ${compared && html`<${Comparison} name=${name} job=${compared} />`}`;
 }

@@ -1,24 +1,88 @@
-// Quarantine: grouped by shape, with a draft for each.
+// Quarantine as an inbox: grouped by reason, profile and pattern; each group leads to a draft or to a mended profile, and leaves when its messages are decoded again.
 import { html, useState } from "./preact.js";
-import { Card, Empty, Link, Loading, Problem, Time, call, device, number, query, replaceSearch, searchValues, t, useLoad } from "./lib.js";
+import { Badge, Card, Empty, Link, Loading, Problem, Time, addTexts, call, device, draftKey, editorOf, go, number, query, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
+import * as texts from "./quarantine.texts.js";
+
+addTexts(texts);
+const SPANS = ["1h", "24h", "7d"];
+const nameOf = (version) => version.split("@")[0];
 
 export function Quarantine() {
-  const [draft, setDraft] = useState(null);
-  const since = searchValues().since || "24h";
-  const shapes = useLoad(`/api/v1/profiles/unknown?since=${since}`, 20);
-  const rows = useLoad(`/api/v1/quarantine${query({ since, limit: 100, reason: searchValues().reason })}`, 10);
-  const learn = async (shape) => {
-    setDraft({ loading: true });
-    setDraft(await call("POST", `/api/v1/profiles/learn?since=${since}`, { shape: shape.id }).catch((error) => ({ error })));
-  };
+  const values = searchValues();
+  const since = values.since || "24h";
+  const set = (changes) => replaceSearch({ ...values, ...changes });
+  const groups = useLoad(`/api/v1/quarantine/groups${query({ since, reason: values.reason, device: values.device })}`, 10), shapes = useLoad(`/api/v1/profiles/unknown?since=${since}`, 60);
+  const rows = groups.data?.rows || [];
   const reasons = {};
-  for (const row of rows.data?.rows || []) reasons[row.reason] = (reasons[row.reason] || 0) + 1;
-  return html`<div class="headline"><h1>${t("page.quarantine")}</h1><span class="space"></span><div class="tabs">${["1h", "24h", "7d"].map((choice) => html`<button type="button" key=${choice} aria-pressed=${choice === since} onClick=${() => replaceSearch({ since: choice })}>${choice}</button>`)}</div></div>
-    <${Card} title=${t("byShape")}>${shapes.error ? html`<${Problem} error=${shapes.error} />` : (shapes.data?.rows || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr><th>${t("column.pattern")}</th><th>${t("column.format")}</th><th class="number">${t("column.messages")}</th><th>${t("column.reason")}</th><th>${t("recognised")}</th><th>${t("column.last")}</th><th></th></tr></thead><tbody>
-      ${shapes.data.rows.map((shape, index) => html`<tr key=${shape.id + index}><td>${shape.pattern || shape.name}</td><td>${shape.format}</td><td class="number">${number(shape.messages)}</td><td>${Object.keys(shape.reasons || {}).map((reason) => t(`reason.${reason}`)).join(", ")}</td><td>${(shape.recognised || []).slice(0, 5).join(", ")}</td><td><${Time} value=${shape.last} /></td><td><button type="button" onClick=${() => learn(shape)}>${t("draft")}</button></td></tr>`)}</tbody></table></div>` : shapes.loading ? html`<${Loading} />` : html`<${Empty} text=${t("noShapes")} />`}<//>
-    ${draft && html`<${Card} title=${t("draftOf", draft.profile || "")}>${draft.loading ? html`<${Loading} />` : draft.error ? html`<${Problem} error=${draft.error} />` : html`<p class="quiet">${t("draftHelp")}</p><pre>${draft.text}</pre>`}<//>`}
-    <${Card} title=${t("messages")}><div class="tabs">${Object.entries(reasons).map(([reason, count]) => html`<button type="button" key=${reason} aria-pressed=${searchValues().reason === reason} onClick=${() => replaceSearch({ since, reason: searchValues().reason === reason ? "" : reason })}>${t(`reason.${reason}`)} ${number(count)}</button>`)}</div>
-      <${Problem} error=${rows.error} retry=${rows.reload} />
-      ${(rows.data?.rows || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${["received", "reason", "topic", "device", "detail"].map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>
-        ${rows.data.rows.map((row) => html`<tr key=${row.entry}><td><${Time} value=${row.received} /></td><td>${t(`reason.${row.reason}`)}</td><td>${row.topic}</td><td>${row.device && html`<${Link} to=${device(row.device)}>${row.device}<//>`}</td><td>${row.detail}<details><summary class="quiet">${number(row.bytes)} B</summary><pre>${row.payload}</pre></details></td></tr>`)}</tbody></table></div>` : !rows.loading && html`<${Empty} text=${t("noneQuarantined")} />`}<//>`;
+  for (const row of rows) reasons[row.reason] = (reasons[row.reason] || 0) + row.messages;
+  const chosen = rows.find((row) => row.id === values.group);
+  return html`<div class="headline"><h1>${t("page.quarantine")}</h1>${groups.data && html`<span class=${`badge ${groups.data.messages ? "warn" : "good"}`}>${t("inQuarantine", number(groups.data.messages))}</span>`}<span class="space"></span>
+      <div class="tabs">${SPANS.map((choice) => html`<button type="button" key=${choice} aria-pressed=${choice === since} onClick=${() => set({ since: choice, group: "" })}>${choice}</button>`)}</div></div>
+    <${Problem} error=${groups.error} retry=${groups.reload} />
+    <${Card} title=${t("inbox")} actions=${html`<label class="filter">${t("column.device")}<input value=${values.device || ""} onChange=${(event) => set({ device: event.target.value.trim(), group: "" })} /></label>`}>
+      ${(Object.keys(reasons).length > 1 || values.reason) && html`<div class="tabs">${Object.entries(reasons).map(([reason, count]) => html`<button type="button" key=${reason} aria-pressed=${values.reason === reason} onClick=${() => set({ reason: values.reason === reason ? "" : reason, group: "" })}>${t(`reason.${reason}`)} ${number(count)}</button>`)}</div>`}
+      ${!groups.data && groups.loading ? html`<${Loading} />` : rows.length ? html`<ul class="inbox">${rows.map((row) => html`<li key=${row.id} class=${row.id === values.group ? "open" : ""}>
+        <button type="button" class="plain" aria-expanded=${row.id === values.group} onClick=${() => set({ group: row.id === values.group ? "" : row.id })}>
+          <strong>${t(`reason.${row.reason}`)}</strong><span class="count">${number(row.messages)}</span><span>${row.pattern || t("noTopic")}</span><span class="quiet">${row.profile || t("noProfileYet")}</span><span class="quiet"><${Time} value=${row.last} /></span></button>
+        ${row === chosen && html`<${Group} key=${row.id} row=${row} since=${since} shapes=${shapes.data?.rows || []} reload=${groups.reload} />`}</li>`)}</ul>` : !groups.error && html`<${Empty} text=${t("inboxEmpty")} />`}
+      ${groups.data?.more && html`<p class="quiet">${t("moreQuarantined")}</p>`}<//>
+    <${Reprocessing} names=${[...new Set(rows.map((row) => nameOf(row.profile)).filter(Boolean).concat(values.order ? [values.order] : []))]} />`;
+}
+
+// One group: what it is made of, and what to do next.
+function Group({ row, since, shapes, reload }) {
+  const [dialog, show] = useDialog();
+  const [error, setError] = useState(null);
+  const messages = useLoad(`/api/v1/quarantine${query({ since, reason: row.reason, limit: 20, device: row.devices.length === 1 ? row.devices[0] : "" })}`, 30);
+  const name = nameOf(row.profile);
+  const shape = shapes.find((candidate) => (candidate.topics || []).includes(row.topic));
+  const values = { topic: row.topic, payload: row.payload.slice(0, 1_500), device: row.devices[0] || "", since };
+  const draft = async () => {
+    setError(null);
+    try {
+      const made = await call("POST", `/api/v1/profiles/learn?since=${since}`, shape ? { shape: shape.id } : { topic: row.topic });
+      setDraft(made);
+    } catch (why) { setError(why); }
+  };
+  const [made, setDraft] = useState(null);
+  const open = (target, text) => {
+    if (text) sessionStorage.setItem(draftKey(target), text);
+    go(editorOf(target, values));
+  };
+  const redecode = () => show({
+    title: t("redecodeGroup"), action: t("redecodeGroup"), consequence: t("redecodeGroupHelp", number(row.messages)), fields: [{ name: "profile", label: t("column.profile"), value: name, required: true }, { name: "note", label: t("column.note") }],
+    submit: async ({ profile, note }) => {
+      await call("POST", `/api/v1/profiles/${profile}/redecode?since=${since}`, { selection: "quarantine", note });
+      replaceSearch({ ...searchValues(), order: profile });
+      reload();
+    },
+  });
+  return html`${dialog}<div class="group">
+    <p>${row.detail}</p><p class="quiet">${t("groupDevices", row.devices.length ? row.devices.join(", ") : "–")} · <${Time} value=${row.first} /> – <${Time} value=${row.last} /></p>
+    <pre>${row.payload}</pre><${Problem} error=${error} />
+    <div class="buttons start">
+      ${name ? html`<button type="button" class="primary" onClick=${() => open(name)}>${t("fixProfile")}</button>` : html`<button type="button" class="primary" onClick=${draft}>${t("draft")}</button>`}
+      ${name && html`<button type="button" onClick=${draft}>${t("draft")}</button>`}
+      ${row.devices.length > 0 && html`<${Link} to=${device(row.devices[0])} class="button">${t("toDevice")}<//>`}
+      <button type="button" onClick=${redecode}>${t("redecodeGroup")}</button></div>
+    ${made && html`<${Draft} made=${made} open=${open} />`}
+    ${(messages.data?.rows || []).length > 1 && html`<details><summary class="quiet">${t("messages")}</summary><div class="scroll" tabindex="0"><table><thead><tr>${["received", "topic", "device", "detail"].map((column) => html`<th key=${column}>${t(`column.${column}`)}</th>`)}</tr></thead><tbody>
+      ${messages.data.rows.map((message) => html`<tr key=${message.entry}><td><${Time} value=${message.received} /></td><td>${message.topic}</td><td>${message.device && html`<${Link} to=${device(message.device)}>${message.device}<//>`}</td><td>${message.detail}<pre>${message.payload}</pre></td></tr>`)}</tbody></table></div></details>`}</div>`;
+}
+// A draft: each member of the messages with the property that it may be, and how sure that is.
+function Draft({ made, open }) {
+  return html`<div class="draft"><h3>${t("draftOf", made.profile)}</h3><p class="quiet">${t("draftHelp")}</p>${made.problem && html`<p class="problem">${made.problem}</p>`}
+    <div class="scroll" tabindex="0"><table><thead><tr>${["field", "property", "unit", "guess", "reason"].map((column) => html`<th key=${column}>${t(`column.${column}`)}</th>`)}</tr></thead><tbody>
+      ${made.recognised.map((guess) => html`<tr key=${guess.field}><td><code>${guess.field}</code></td><td>${guess.property}</td><td>${guess.unit}${guess.scale !== 1 ? ` × ${guess.scale}` : ""}</td><td>${guess.sure ? html`<span class="badge good">${t("sure")}</span>` : html`<span class="badge warn">${t("guessed")}</span>`}</td><td>${guess.reason}</td></tr>`)}
+      ${made.unrecognised.map((guess) => html`<tr key=${guess.field}><td><code>${guess.field}</code></td><td colspan="2">–</td><td><${Badge} value="unrecognised" /></td><td>${guess.reason}</td></tr>`)}</tbody></table></div>
+    <div class="buttons start"><button type="button" class="primary" onClick=${() => open(made.profile, made.text)}>${t("openInEditor")}</button></div></div>`;
+}
+// What was decoded again, until it is done.
+function Reprocessing({ names }) {
+  return names.map((name) => html`<${Orders} key=${name} name=${name} />`);
+}
+function Orders({ name }) {
+  const { data } = useLoad(`/api/v1/profiles/${name}/redecode?limit=5&sort=-created`, 3);
+  const rows = data?.rows || [];
+  return rows.length > 0 && html`<${Card} title=${`${t("reprocessing")}: ${name}`}><ul class="needs">${rows.map((order) => html`<li key=${order.id} class=${order.state === "done" ? "fine" : ""}><div><${Badge} value=${order.state} /> ${number(order.share * 100, 0)} % · ${t("recoveredMessages", number(order.recovered), number(order.still_refused))} <${Time} value=${order.created} /> ${order.problem}</div></li>`)}</ul><//>`;
 }

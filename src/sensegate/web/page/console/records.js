@@ -1,12 +1,12 @@
 // Records of a feed: last values, or the newest.
 import { html } from "./preact.js";
-import { Badge, Empty, Link, Loading, Problem, Time, device, number, query, replaceSearch, searchValues, t, useLoad } from "./lib.js";
+import { Badge, Empty, Link, Loading, Problem, Time, device, number, query, replaceSearch, scopeNow, searchValues, t, useLoad } from "./lib.js";
 
 export function Records() {
   const feeds = useLoad("/api/v1/feeds?limit=200");
   const values = searchValues();
   const feed = values.feed || "all", form = values.form || "latest";
-  const filters = { device: values.device, property: values.property, division: values.division };
+  const filters = { device: values.device, property: values.property, division: values.division || scopeNow() };
   const path = form === "latest" ? `/api/v1/feeds/${encodeURIComponent(feed)}/latest${query({ ...filters, limit: 200 })}` : `/api/v1/feeds/${encodeURIComponent(feed)}/records${query({ ...filters, since: "24h", order: "desc", limit: 200 })}`;
   const { data, error, loading, reload } = useLoad(path, 5);
   const set = (changes) => replaceSearch({ ...values, ...changes });

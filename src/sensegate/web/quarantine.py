@@ -1,0 +1,251 @@
+"""REST: the quarantine, message by message, and grouped as an inbox."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from sensegate.authority.scope import Action
+from sensegate.bus import raw
+from sensegate.bus.names import node_of
+from sensegate.bus.recovered import RecoveredMessages
+from sensegate.bus.unreadable import read
+from sensegate.clock import HOUR_US
+from sensegate.errors import NotFound
+from sensegate.model import DeviceState
+from sensegate.ports import PartKey
+from sensegate.web import listing
+from sensegate.web.accounting import LedgerAccess, places
+from sensegate.web.bodies import QuarantineRow
+from sensegate.web.problems import BadRequest
+from sensegate.web.routing import API, Call, QueryParam, Route, iso, payload_text
+
+RECOVERED = PartKey[RecoveredMessages]("recovered", absent="this gateway reprocesses no messages")
+_SCAN_ENTRIES = 20_000
+_LAST_INDEX = 999_999_999
+"""Index beyond every message of an entry."""
+_GROUPS_MAX = 500
+_DEVICES_SHOWN = 20
+_VARIABLE = re.compile(r"[0-9A-Fa-f]{6,}|\d+")
+"""Part of a topic that differs from device to device."""
+
+
+class QuarantineGroup(msgspec.Struct, frozen=True):
+    """Quarantined messages that are alike: one reason, one profile, one pattern of topic."""
+
+    id: str
+    reason: str
+    profile: str
+    """Version by which they could not be read; empty: no profile claims them."""
+    pattern: str
+    """Topic, with `{device}` and `*` in place of what differs."""
+    detail: str
+    """Detail of the newest."""
+    messages: int
+    devices: list[str]
+    """Some of the devices."""
+    first: str
+    last: str
+    topic: str
+    """Topic of the newest."""
+    payload: str
+    """Payload of the newest: text, or ``base64:`` and base64; at most 4 kB."""
+
+
+class QuarantineInbox(msgspec.Struct, frozen=True):
+    """Groups of quarantined messages, the largest first."""
+
+    rows: list[QuarantineGroup]
+    messages: int
+    more: bool
+    """Whether there are later messages that were not counted: give a later `since`."""
+
+
+class _Group(msgspec.Struct):
+    """A group while its messages are counted."""
+
+    messages: int
+    devices: dict[str, None]
+    first: int
+    newest: raw.StoredMessage
+
+
+class _Scan:
+    """Messages in quarantine that the caller may see and that match its filters, in the order of the log."""
+
+    def __init__(self, call: Call, since: int) -> None:
+        self._call = call
+        self._access = LedgerAccess(call.principal, places(call.deps))
+        self._since = since
+        self._begin = _position_of(call.text("after"))
+        self._reasons, self._devices = call.values("reason"), call.values("device")
+        self.position = 0
+        """Sequence of the last entry read."""
+        self.is_complete = False
+        """Whether the end of the log was reached."""
+
+    async def messages(self) -> AsyncIterator[tuple[str, raw.StoredMessage]]:
+        """Yield (position, message); stop after `_SCAN_ENTRIES` entries."""
+        log, recovered = self._call.deps.log, self._call.find_part(RECOVERED)
+        self.position = self._begin[0] - 1
+        if self.position < 0:
+            self.position = await log.sequence_at(self._since) - 1
+        if recovered:
+            await recovered.refresh()
+        scanned = 0
+        while scanned < _SCAN_ENTRIES:
+            entries = await log.fetch(self.position)
+            if not entries:
+                self.is_complete = True
+                return
+            for entry in entries:
+                scanned, self.position = scanned + 1, entry.sequence
+                if not entry.subject.startswith("quarantine."):
+                    continue
+                node = node_of(entry.subject)
+                for index, message in enumerate(read(entry, "quarantine page", raw.decode_any) or ()):
+                    if entry.sequence == self._begin[0] and index <= self._begin[1]:
+                        continue
+                    if recovered and recovered.contains(entry.sequence, index + 1):
+                        continue
+                    if self._concerns(message, node):
+                        yield f"{entry.sequence}.{index}", message
+
+    def _concerns(self, message: raw.StoredMessage, node: str) -> bool:
+        if (self._reasons and message.reason not in self._reasons) or (
+            self._devices and message.device not in self._devices
+        ):
+            return False
+        return self._access.may_see_device(message.device, node) or _own_refusal(message, self._call)
+
+
+def _since(call: Call) -> int:
+    return call.time("since") or call.deps.clock.now() - HOUR_US
+
+
+async def _quarantine(call: Call) -> listing.RowPage[QuarantineRow]:
+    """Return quarantined messages from `after` or `since`; a scan may end early, with `next` to continue."""
+    limit, rows, scan = call.integer("limit", 100, 1_000), list[QuarantineRow](), _Scan(call, _since(call))
+    async for position, message in scan.messages():
+        rows.append(_quarantine_row(position, message))
+        if len(rows) >= limit:
+            return listing.RowPage(rows, position)
+    return listing.RowPage(rows, "" if scan.is_complete else f"{scan.position}.{_LAST_INDEX}")
+
+
+async def _inbox(call: Call) -> QuarantineInbox:
+    """Return the groups of the messages in quarantine since a time."""
+    since, groups, count = _since(call), dict[tuple[str, str, str], _Group](), 0
+    scan = _Scan(call, since)
+    async for _, message in scan.messages():
+        if message.message.received < since:
+            continue
+        count += 1
+        key = (str(message.reason), message.profile, _pattern(message))
+        group = groups.get(key)
+        if group is None:
+            if len(groups) >= _GROUPS_MAX:
+                continue
+            group = groups[key] = _Group(0, {}, message.message.received, message)
+        group.messages += 1
+        group.newest = message
+        if name := message.device or message.message.principal:
+            group.devices.setdefault(name, None)
+    ordered = sorted(groups.items(), key=lambda item: -item[1].messages)
+    return QuarantineInbox([_group_row(key, group) for key, group in ordered], count, not scan.is_complete)
+
+
+def _pattern(stored: raw.StoredMessage) -> str:
+    topic, device = stored.message.topic[:500], stored.device or stored.message.principal
+    levels = ["{device}" if device and level == device else _VARIABLE.sub("*", level) for level in topic.split("/")]
+    return "/".join(levels)
+
+
+def _group_row(key: tuple[str, str, str], group: _Group) -> QuarantineGroup:
+    reason, profile, pattern = key
+    newest = group.newest
+    return QuarantineGroup(
+        "|".join(key),
+        reason,
+        profile,
+        pattern,
+        newest.detail[:2_000],
+        group.messages,
+        list(group.devices)[:_DEVICES_SHOWN],
+        iso(group.first),
+        iso(newest.message.received),
+        newest.message.topic[:500],
+        payload_text(newest.message.payload),
+    )
+
+
+def _position_of(text: str) -> tuple[int, int]:
+    """Return (sequence, index) of the last message of the previous page; (0, -1): none."""
+    if not text:
+        return 0, -1
+    sequence, _, index = text.partition(".")
+    if not (sequence.isdecimal() and index.isdecimal() and len(text) < 40):
+        raise BadRequest(f"query: after: '{text[:40]}' is not a position; give `next` of the previous page")
+    return int(sequence), int(index)
+
+
+def _own_refusal(message: raw.StoredMessage, call: Call) -> bool:
+    """Return whether a message of an unknown device came with the credential of a device that the caller may see."""
+    if message.device or not message.message.principal:
+        return False
+    try:
+        device = call.deps.devices.get(message.message.principal, call.principal)
+    except NotFound:
+        return False
+    return device.state is not DeviceState.RETIRED
+
+
+def _quarantine_row(entry: str, quarantined: raw.StoredMessage) -> QuarantineRow:
+    message = quarantined.message
+    return QuarantineRow(
+        entry,
+        iso(message.received),
+        quarantined.source,
+        message.topic[:500],
+        quarantined.device,
+        quarantined.profile,
+        quarantined.reason,
+        quarantined.detail[:2_000],
+        payload_text(message.payload),
+        len(message.payload),
+    )
+
+
+_SINCE = QueryParam("since", "start time, or how far back (30m, 1h, 7d); default 1h")
+_REASON = QueryParam("reason", "filter by reason")
+_DEVICE = QueryParam("device", "filter by device")
+ROUTES = (
+    Route(
+        method="GET",
+        path=f"{API}/quarantine",
+        handler=_quarantine,
+        summary="List quarantined messages with the reason.",
+        tag="accounting",
+        action=Action.READ_QUARANTINE,
+        query=(
+            _SINCE,
+            QueryParam("after", "`next` of the previous page"),
+            QueryParam("limit", "maximum number of rows", "integer"),
+            _REASON,
+            _DEVICE,
+        ),
+        response=list[QuarantineRow],
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/quarantine/groups",
+        handler=_inbox,
+        summary="Group quarantined messages by reason, profile and pattern of topic; recovered ones are left out.",
+        tag="accounting",
+        action=Action.READ_QUARANTINE,
+        query=(_SINCE, _REASON, _DEVICE),
+        response=QuarantineInbox,
+    ),
+)

@@ -1,0 +1,163 @@
+"""Stories over two tiers in a real browser, by clicks alone: sharing with a mask, an alarm, the lag of a city."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from sensegate.config import NodeUserConfig, UplinkConfig
+from sensegate.config.sites import NodeQuotaConfig
+from tests.conftest import eventually
+from tests.live.browsing import Visitor, chromium, needs_chromium, visitor
+from tests.live.granting import ENTRY
+from tests.live.site import SMALL, Site, config_of, reading, running
+
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), needs_chromium]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Site, Site]]:
+    """A node (4401) and its centre, whose log has room for 64 kB of the node's rows; yield (node, centre)."""
+    directory: Path = tmp_path_factory.mktemp("tiers")
+    secret = directory / "secret"
+    secret.write_text("secret-of-4401", encoding="utf-8")
+    above = msgspec.structs.replace(
+        config_of(directory / "centre", "44", store=msgspec.structs.replace(SMALL, log_bytes=64 * 1024**2)),
+        nodes=(NodeUserConfig(division="4401", secret_file=str(secret)),),
+        node_quota=NodeQuotaConfig(log_share=0.001),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        # The engine looks every five seconds for what falls silent; the story has two such looks.
+        patch.setattr("sensegate.alarms.engine.TICK_S", 0.5)
+        async with running(above) as centre:
+            uplink = UplinkConfig(url=centre.addresses.nats, secret_file=str(secret), span_ms=50)
+            async with running(msgspec.structs.replace(config_of(directory / "node"), uplink=uplink)) as node:
+                yield node, centre
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Any]:
+    async with chromium() as started:
+        yield started
+
+
+async def entry_completed(owner: Visitor) -> None:
+    """Fill what the entry of the feed `shared` lacks; see it published."""
+    await owner.open("feeds/shared")
+    await owner.sees("Missing before it is published")
+    await owner.click("Edit the entry")
+    await owner.page.fill("form.grid [name=title_en]", "Air of Guangzhou")
+    await owner.page.select_option("form.grid [name=cadence]", "realtime")
+    await owner.click("Save the entry")
+    await owner.page.wait_for_selector(".headline .badge:has-text('published')")
+
+
+async def test_a_feed_is_shared_with_a_mask(pair: tuple[Site, Site], browser: Any) -> None:
+    """The owner completes the entry; a bureau applies; approved with a mask it reads; revoked, its stream ends."""
+    _, centre = pair
+    device = await centre.device("story-b", "440103")
+    owner_token, _ = await centre.token("city_operator", "4401")
+    reader_token, _ = await centre.token("subscriber", "4403")
+    made = await centre.ask("POST", "/api/v1/feeds", owner_token, json={"name": "shared", "divisions": ["4401"]})
+    assert made.status == 201
+    incomplete = {key: value for key, value in ENTRY.items() if key not in {"title_en", "cadence"}}
+    assert (await centre.ask("PATCH", "/api/v1/catalogue/shared", owner_token, json=incomplete)).status == 200
+    async with (
+        visitor(browser, centre, owner_token) as owner,
+        visitor(browser, centre, reader_token, language="zh-CN") as reader,
+    ):
+        await entry_completed(owner)
+        await reader.open("catalogue?q=廣州")
+        await reader.click("廣州空氣溫度", "link")
+        await reader.click("申请共享")
+        await reader.send(purpose="联合预报", legal_basis="国务院令第809号")
+        await reader.page.click("dialog button:has-text('关闭')")
+
+        await owner.open("applications?state=pending")
+        await owner.sees("联合预报")
+        await owner.click("Approve")
+        await owner.page.check("dialog [name=hash][value=device]")
+        await owner.page.check("dialog [name=drop][value=place]")
+        await owner.send(time_s="3600", round="air_temperature=0.5", division_digits="4")
+        await owner.page.wait_for_selector("text=No application")
+
+        async with centre.stream(reader_token, "shared") as stream:
+            assert (await centre.push(device, reading(21.3, "2026-01-01T00:12:34Z"))).status == 202
+            record = await stream.record(20.0)
+            assert (record["value"], record["time"][:19], record["division"]) == (21.5, "2026-01-01T00:00:00", "4401")
+            assert record["device"] != "story-b"
+            await reader.open("feeds/shared")
+            await reader.click("读取", "link")
+            await reader.page.wait_for_selector("tbody td.number:has-text('21.5')")
+
+            await owner.open("grants")
+            await owner.page.click("tbody td a")
+            await owner.sees("air_temperature in steps of 0.5")
+            await owner.click("Revoke the grant")
+            await owner.send(reason="the purpose has ended")
+            await owner.page.wait_for_selector(".headline .badge:has-text('revoked')")
+            end = await stream.next(20.0)
+            assert end is not None
+            assert end["event"] == "problem"
+            assert "the purpose has ended" in end["data"]
+            assert await stream.next(20.0) is None
+        await reader.open("feeds/shared")
+        await reader.page.wait_for_selector("button:has-text('申请共享')")
+        assert [*owner.faults, *reader.faults] == []
+
+
+async def test_a_silent_device_raises_an_alarm(pair: tuple[Site, Site], browser: Any) -> None:
+    """A rule by form; the device falls silent, the alarm is acknowledged, and closes when the device speaks."""
+    node, _ = pair
+    device = await node.device("story-c")
+    async with visitor(browser, node, node.admin) as operator:
+        page = operator.page
+        await operator.open("alarms")
+        await operator.click("Add a rule")
+        await operator.send(name="mute", kind="silence", severity="major", device="story-c", after_s="2")
+        assert (await node.push(device, reading(20.0))).status == 202
+        row = "tbody tr:has(a:has-text('story-c'))"
+        await page.wait_for_selector(f"{row} .badge:has-text('open')")
+        await operator.open("")
+        await page.click(".needs a:has-text('story-c')")
+        await page.click(f"{row} button:has-text('Acknowledge')")
+        await operator.send(note="on the way")
+        await operator.open("alarms")
+        await page.wait_for_selector(f"{row} .badge:has-text('acknowledged')")
+
+        async def is_closed() -> bool:
+            # Between two looks of the engine the device speaks often enough.
+            assert (await node.push(device, reading(20.5))).status == 202
+            return bool(await page.locator(f"{row} .badge:has-text('closed')").count())
+
+        await eventually(is_closed, 30, every_s=0.5)
+        assert operator.faults == []
+
+
+async def test_the_reason_of_a_lag_is_found(pair: tuple[Site, Site], browser: Any) -> None:
+    """The province sees the lag of a city on the overview, opens its node, and reads why."""
+    node, centre = pair
+    device = await node.device("story-e")
+    for push in range(6):
+        rows = [
+            {
+                "time": f"2026-01-0{push + 1}T00:{at // 60:02d}:{at % 60:02d}Z",
+                "values": {"state": secrets.token_hex(60)},
+            }
+            for at in range(200)
+        ]
+        assert (await node.push(device, json.dumps(rows))).status == 202
+    province, _ = await centre.token("province_operator", "44")
+    async with visitor(browser, centre, province, language="zh-CN") as governor:
+        page = governor.page
+        await page.wait_for_selector(".tile.warn:has-text('广州')")
+        await page.click(".tile.warn:has-text('广州')")
+        await governor.sees("its share of the log is used up")
+        assert governor.faults == []

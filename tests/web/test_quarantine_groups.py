@@ -1,0 +1,55 @@
+"""REST of the quarantine as an inbox, and of filters of lists."""
+
+from __future__ import annotations
+
+from sensegate.authority.scope import Role
+from sensegate.bus import raw
+from sensegate.clock import SystemClock
+from sensegate.model import LogMessage, Message
+from tests.web.serving import Gateway
+
+ROWS = (
+    ("acme/d-1/up", "d-1", "acme/th10@3", "no_values"),
+    ("acme/d-2/up", "d-2", "acme/th10@3", "no_values"),
+    ("acme/d-1/up", "d-1", "acme/th10@3", "malformed"),
+    ("meters/4711/now", "", "", "no_profile"),
+    ("meters/4712/now", "", "", "no_profile"),
+)
+
+
+async def test_alike_messages_are_one_group(gateway: Gateway) -> None:
+    """One group for each reason, profile and pattern of topic, the largest first; cut to the devices of the caller."""
+    for name, division in (("d-1", "440106"), ("d-2", "440305")):
+        await gateway.device(name, division)
+    now = SystemClock().now()
+    stored = [
+        raw.StoredMessage(Message(topic, b"{}", now, number), "mqtt", reason, "why", device, profile)
+        for number, (topic, device, profile, reason) in enumerate(ROWS, 1)
+    ]
+    await gateway.log.write([LogMessage("quarantine.44-0", raw.encode_quarantined(stored), 720)])
+    path = "/api/v1/quarantine/groups"
+    _, inbox, _ = await gateway.ask("GET", path, await gateway.token(), expect=200)
+    assert (inbox["messages"], inbox["more"]) == (5, False)
+    assert [(row["reason"], row["pattern"], row["profile"], row["messages"]) for row in inbox["rows"]] == [
+        ("no_values", "acme/{device}/up", "acme/th10@3", 2),
+        ("no_profile", "meters/*/now", "", 2),
+        ("malformed", "acme/{device}/up", "acme/th10@3", 1),
+    ]
+    assert inbox["rows"][0]["devices"] == ["d-1", "d-2"]
+    county = await gateway.token(Role.COUNTY_OPERATOR, "440106")
+    _, cut, _ = await gateway.ask("GET", path, county, expect=200)
+    assert sorted(row["reason"] for row in cut["rows"]) == ["malformed", "no_values"]
+    _, one, _ = await gateway.ask("GET", f"{path}?reason=malformed", await gateway.token(), expect=200)
+    assert one["messages"] == 1
+
+
+async def test_filters_of_a_list(gateway: Gateway) -> None:
+    """Several values of a filter: any of them; after `!` none of them."""
+    token = await gateway.token()
+    await gateway.ask("POST", "/api/v1/feeds", token, json={"name": "a", "description": "x"}, expect=201)
+    await gateway.ask("POST", "/api/v1/feeds", token, json={"name": "b", "description": "y"}, expect=201)
+    names = {}
+    for query in ("name=a,b", "name=!a", "name=a&description=y", "name=!a,!b"):
+        _, body, _ = await gateway.ask("GET", f"/api/v1/feeds?{query}", token, expect=200)
+        names[query] = sorted({row["name"] for row in body["rows"]} & {"a", "b"})
+    assert names == {"name=a,b": ["a", "b"], "name=!a": ["b"], "name=a&description=y": [], "name=!a,!b": []}

@@ -46,6 +46,7 @@ from sensegate.web import (
     quarantine,
     registry,
     session,
+    trace,
     webhooks,
     websocket,
 )
@@ -171,6 +172,7 @@ CORE_ROUTES: tuple[Route, ...] = (
     *quarantine.ROUTES,
     *log.ROUTES,
     *audit.ROUTES,
+    *trace.ROUTES,
     *people.ROUTES,
     *session.ROUTES,
 )

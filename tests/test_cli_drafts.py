@@ -11,7 +11,10 @@ from typer.testing import CliRunner, Result
 from sensegate.authoring.examples import check_profile
 from sensegate.cli import app
 from sensegate.decode.grammar import parse
+from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError
+from sensegate.lifecycle.contents import Content
+from sensegate.lifecycle.examination import examine
 
 RUNNER = CliRunner()
 
@@ -75,3 +78,30 @@ def test_nothing_recorded_is_an_error(recorded: Path, tmp_path: Path) -> None:
         call("profile", "new", "a/b", "--from", str(recorded), "--topic", "gamma/#", "--profiles", str(tmp_path))
     with pytest.raises(ConfigError, match="not a profile name"):
         call("profile", "new", "--profiles", str(tmp_path))
+
+
+def test_a_written_profile_is_a_draft_and_not_in_force(recorded: Path, tmp_path: Path) -> None:
+    """From messages, from the template or imported: a folder lists it until `draft: true` is removed."""
+    folder = tmp_path / "device_profiles"
+    assert call("profile", "new", "acme/learned", "--from", str(recorded), "--profiles", str(folder)).exit_code == 0
+    assert call("profile", "new", "acme/template", "--profiles", str(folder)).exit_code == 0
+    exposes = [{"type": "numeric", "name": "temperature", "property": "temperature", "access": 1, "unit": "°C"}]
+    file = tmp_path / "exposes.json"
+    file.write_text(json.dumps([{"model": "X-1", "vendor": "Acme", "exposes": exposes}]), encoding="utf-8")
+    assert call("profile", "import", str(file), "--into", str(folder)).exit_code == 0
+    found = ProfileSet([], []).reload([folder])
+    assert found.ids == []
+    assert [problem.problem for problem in found.problems] == ["is a draft and not in force"] * 3
+    for written in folder.rglob("*.yaml"):
+        text = written.read_text(encoding="utf-8")
+        written.write_text(text.replace("draft: true", "draft: false"), encoding="utf-8")
+    assert len(ProfileSet([], []).reload([folder]).ids) == 3
+
+
+def test_a_version_that_says_draft_is_not_proposed(recorded: Path, tmp_path: Path) -> None:
+    """It is stored as a draft with the problem; a proposal may have none."""
+    folder = tmp_path / "device_profiles"
+    assert call("profile", "new", "acme/learned", "--from", str(recorded), "--profiles", str(folder)).exit_code == 0
+    text = (folder / "acme" / "learned.yaml").read_text(encoding="utf-8")
+    assert any("draft" in problem for problem in examine(Content(text)).problems)
+    assert not any("draft" in problem for problem in examine(Content(text.replace("draft: true", ""))).problems)

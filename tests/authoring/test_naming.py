@@ -70,9 +70,12 @@ WRONG: list[tuple[str, list[Any], str, str]] = [
     ("illuminance_value", [300, 400], "x", "illuminance"),
     ("A_Temp_C", [21.5, 22.0], "", "air_temperature"),
     ("eco2", [612, 640], "ppm", "co2"),
+    ("eCO2", [612, 640], "", "co2"),
+    ("sgp_eCO2", [612, 640], "ppm", "co2"),
     ("colour", [12, 40], "", "colour"),
     ("travel_time", [12, 40], "s", "travel_time"),
     ("sensor_humidity", [41, 42], "%", "relative_humidity"),
+    ("temp_", [21, 22], "", "air_temperature"),
 ]
 
 

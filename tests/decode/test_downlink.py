@@ -20,7 +20,7 @@ from tests.support.profiles import Make
 LIBRARY = Path(__file__).parents[2] / "device_profiles"
 PROFILES = ProfileSet.load([LIBRARY / vendor for vendor in ("chirpstack", "thethings", "loriot", "actility")])
 EUI, TASK = "70b3d5e7a0000109", "0190a1b2c3d4" + "deadbeef"
-FRAME = DownlinkFrame(EUI, b"\x01\xff", 10, confirmed=True, task=TASK)
+FRAME = DownlinkFrame(EUI, b"\x01\xff", 10, confirmed=True, task=TASK, time=1_767_225_600_214_999)
 DATA = base64.b64encode(b"\x01\xff").decode()
 
 
@@ -45,12 +45,12 @@ ENVELOPES = [
      {"end_device_ids": {"dev_eui": EUI.upper()}, "downlinks": [
          {"f_port": 10, "frm_payload": DATA, "confirmed": True, "priority": "NORMAL", "correlation_ids": [TASK]}]}),
     ("loriot/lns", f"loriot/{EUI}/rx", f"loriot/{EUI}/tx",
-     {"cmd": "tx", "EUI": EUI.upper(), "port": 10, "confirmed": True, "data": "01FF", "priority": 0}),
+     {"cmd": "tx", "EUI": EUI.upper(), "port": 10, "confirmed": True, "data": "01FF"}),
     ("loriot/lns", "ns/s/loriot", "ns/s/loriot/tx",
-     {"cmd": "tx", "EUI": EUI.upper(), "port": 10, "confirmed": True, "data": "01FF", "priority": 0}),
+     {"cmd": "tx", "EUI": EUI.upper(), "port": 10, "confirmed": True, "data": "01FF"}),
     ("actility/thingpark", f"mqtt/things/{EUI.upper()}/uplink", f"mqtt/things/{EUI.upper()}/downlink",
-     {"DevEUI_downlink": {"DevEUI": EUI.upper(), "FPort": 10, "payload_hex": "01ff", "Confirmed": 1,
-                          "CorrelationID": TASK[-16:]}}),
+     {"DevEUI_downlink": {"Time": "2026-01-01T00:00:00.214+00:00", "DevEUI": EUI.upper(), "FPort": 10,
+                          "payload_hex": "01ff", "Confirmed": "1", "CorrelationID": TASK[-16:]}}),
 ]  # fmt: skip
 
 

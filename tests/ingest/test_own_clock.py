@@ -31,6 +31,7 @@ class Monitored:
         self.clock: FakeClock = self.bench.clock
         index = DeviceIndex(Divisions.load(), unchanged)
         index.reserve(DEVICES)
+        self.index = index
         answers = ntp or {}
 
         async def ask(server: str, _clock: object) -> float:
@@ -44,6 +45,7 @@ class Monitored:
             MemoryLog(self.clock),
             self.bench.normaliser.clocks,
             index=index,
+            intervals_s=lambda: index.interval_s,
             centre_s=lambda: centre_s,
             ask_ntp=ask,
         )
@@ -94,6 +96,37 @@ async def test_two_thirds_of_the_devices_must_agree(agreeing: int, *, is_off: bo
     lags = {device: 3_600.0 if device < agreeing else 0.0 for device in range(DEVICES)}
     await monitored.hear(lags)
     assert monitored.bench.normaliser.clocks.own_clock_off is is_off
+
+
+HOUR = 3_600.0
+LAGS = [
+    ("twenty of 44 keep the lag of an outage", dict.fromkeys(range(20), 2 * DAY), {}, False),
+    ("all of them keep the lag of an outage", dict.fromkeys(range(DEVICES), 2 * DAY), {}, False),
+    ("all send local time as UTC", dict.fromkeys(range(DEVICES), -8 * HOUR), {}, False),
+    ("all take UTC for local time", dict.fromkeys(range(DEVICES), 8 * HOUR), {}, False),
+    ("all send the beginning of their hour", dict.fromkeys(range(DEVICES), HOUR + 20), {"interval_s": HOUR}, False),
+    ("all send the beginning of ten minutes", dict.fromkeys(range(DEVICES), 603.0), {"interval_s": 600.0}, False),
+    ("twenty of 44 agree, the others are silent", dict.fromkeys(range(20), HOUR), {}, False),
+    ("all stand behind one gateway", dict.fromkeys(range(DEVICES), HOUR), {"gateway": 1}, False),
+    ("seven devices are too few", dict.fromkeys(range(7), HOUR), {"enabled": 7}, False),
+    ("each has a lag of its own", {device: HOUR + 90.0 * device for device in range(DEVICES)}, {}, False),
+    ("our clock is an hour ahead", dict.fromkeys(range(DEVICES), HOUR), {"interval_s": 60.0}, True),
+    ("our clock stands at the beginning of the year", dict.fromkeys(range(DEVICES), -90 * DAY), {}, True),
+]
+
+
+@pytest.mark.parametrize(("lags", "known", "is_off"), [row[1:] for row in LAGS], ids=[row[0] for row in LAGS])
+async def test_lags_with_another_reason_are_no_evidence(
+    lags: dict[int, float], known: dict[str, float], *, is_off: bool
+) -> None:
+    """Outages, zones, periods, gateways and a few among many tell nothing of our clock; agreement of most does."""
+    monitored = Monitored()
+    monitored.index.enabled[: int(known.get("enabled", DEVICES))] = True
+    monitored.index.interval_s[:DEVICES] = known.get("interval_s", 0.0)
+    monitored.index.gateway[:DEVICES] = int(known.get("gateway", 0))
+    await monitored.hear(lags, minutes=12)
+    assert monitored.bench.normaliser.clocks.own_clock_off is is_off
+    assert (monitored.monitor.not_ready() == []) is not is_off
 
 
 async def test_references_come_before_devices() -> None:

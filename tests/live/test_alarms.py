@@ -10,7 +10,7 @@ from sensegate.config import Config
 from sensegate.config.people import EgressConfig
 from tests.conftest import eventually
 from tests.live.receiver import Receiver, receiving
-from tests.live.site import Site, config_of, running
+from tests.live.site import Site, config_of, running, tiers
 
 RULE = {"kind": "threshold", "property": "air_temperature", "above": 30.0, "margin": 2.0, "severity": "major"}
 
@@ -83,3 +83,33 @@ async def _alarm_through_a_restart(config: Config, receiver: Receiver) -> None:
         assert "alarm.acknowledge" in {row["action"] for row in await site.audit()}
         assert [record["property"] for record in await site.records()] == ["air_temperature"] * 3
         assert (await site.ask("GET", "/readyz", "")).body["warnings"] == []
+
+
+async def test_alarms_of_a_city_are_seen_by_its_province(tmp_path: Path) -> None:
+    """Of a device and of the gateway itself: each event once in the feed of the node, once in that of its centre."""
+    async with tiers(tmp_path) as (node, centre):
+        device = await node.device("hot")
+        assert (await node.ask("PUT", "/api/v1/alarm-rules/heat", json=RULE)).status == 200
+        await node.push(device, json.dumps({"values": {"air_temperature": 35.5}}))
+        for _ in range(25):
+            assert (await node.push(device, b"no reading")).status == 202
+        await node.push(device, json.dumps({"values": {"air_temperature": 20.0}}))
+
+        async def told(site: Site) -> list[tuple[str, str, str]]:
+            rows = await events(site)
+            found = [(json.loads(row["value"]), row["device"]) for row in rows]
+            return sorted((event["rule"], event["event"], device_) for event, device_ in found)
+
+        async def is_told() -> bool:
+            return len(await told(centre)) == 3
+
+        await eventually(is_told)
+        assert await told(node) == await told(centre)
+        assert await told(centre) == [
+            ("gateway:quarantine", "opened", "4401"),
+            ("heat", "closed", "hot"),
+            ("heat", "opened", "hot"),
+        ]
+        ids = {row["id"] for row in await events(node)}
+        assert {row["id"] for row in await events(centre)} == ids
+        assert (await centre.totals()).get("forwarded", 0) == 2, "two readings, and no event"

@@ -7,11 +7,18 @@ import pytest
 
 from sensegate.config import TimeConfig
 from sensegate.errors import ConfigError
-from sensegate.normalise.clocks import TimeChecks
+from sensegate.model import I32
+from sensegate.normalise.clocks import DeviceAgreement, TimeChecks
 from sensegate.quantities.quality import Flag, Quality, TimeQuality
 from tests.normalise.rows import NOW, Bench, Row, S
 
 HOUR = 3600.0
+
+
+def agreement_of(bench: Bench, now: int, gateway: I32) -> DeviceAgreement:
+    """Return how far devices agree whose interval is not known, where no others are registered."""
+    size = len(gateway)
+    return bench.normaliser.clocks.agreement(now, gateway, np.zeros(size, np.bool_), np.zeros(size))
 
 
 @pytest.mark.parametrize(
@@ -77,11 +84,11 @@ def test_devices_agree_where_their_steady_lags_lie_together() -> None:
         for device in range(5):
             bench.run(Row(20.0, device=device, time=second - 90.0 + device, received=second))
         bench.run(Row(20.0, device=5, time=1e6 + second, received=second))
-        agreement = bench.normaliser.clocks.agreement(NOW + round(second) * S, gateway)
+        agreement = agreement_of(bench, NOW + round(second) * S, gateway)
         assert agreement == ((0, 6, 0.0) if not second else (5, 6, -88.0))
     assert bench.normaliser.clocks.device_lag(5) == -1e6
     assert bench.normaliser.clocks.device_lag(99) is None
-    assert bench.normaliser.clocks.agreement(NOW + 4_000 * S, gateway) == (0, 0, 0.0)
+    assert agreement_of(bench, NOW + 4_000 * S, gateway) == (0, 0, 0.0)
 
 
 def test_devices_behind_one_gateway_are_one_witness() -> None:
@@ -91,8 +98,8 @@ def test_devices_behind_one_gateway_are_one_witness() -> None:
         for device in range(9):
             bench.run(Row(20.0, device=device, time=second - 7_200.0, received=second))
     gateway = np.array([1] * 8 + [0], np.int32)
-    assert bench.normaliser.clocks.agreement(NOW + 90 * S, gateway)[:2] == (2, 2)
-    assert bench.normaliser.clocks.agreement(NOW + 90 * S, np.zeros(9, np.int32))[:2] == (9, 9)
+    assert agreement_of(bench, NOW + 90 * S, gateway)[:2] == (2, 2)
+    assert agreement_of(bench, NOW + 90 * S, np.zeros(9, np.int32))[:2] == (9, 9)
 
 
 def test_a_backlog_is_no_evidence() -> None:
@@ -100,7 +107,7 @@ def test_a_backlog_is_no_evidence() -> None:
     bench = Bench()
     for minute in range(30):
         bench.run(Row(20.0, time=-86_400.0 + minute * 3_000.0, received=minute * 60.0))
-    assert bench.normaliser.clocks.agreement(NOW + 1_740 * S, np.zeros(1, np.int32))[:2] == (0, 1)
+    assert agreement_of(bench, NOW + 1_740 * S, np.zeros(1, np.int32))[:2] == (0, 1)
 
 
 def test_devices_without_a_clock_say_nothing_of_ours() -> None:
@@ -109,7 +116,7 @@ def test_devices_without_a_clock_say_nothing_of_ours() -> None:
     for second in (0.0, 90.0):
         for device in range(9):
             bench.run(Row(20.0, device=device, time=second, time_quality=TimeQuality.RECEIVED))
-    assert bench.normaliser.clocks.agreement(NOW + 90 * S, np.zeros(9, np.int32)).heard == 0
+    assert agreement_of(bench, NOW + 90 * S, np.zeros(9, np.int32)).heard == 0
 
 
 @pytest.mark.parametrize("oldest", ["yesterday", "2000-01-01T00:00:00"])

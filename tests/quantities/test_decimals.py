@@ -74,3 +74,32 @@ def test_an_array_without_noise_is_returned_itself() -> None:
     values = np.array([1.0, 2.5, 3.125])
     assert without_noise(values) is values
     assert without_single_noise(values) is values
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        123456.78,
+        200000.1,
+        300000.2,
+        99999.99,
+        65536.01,
+        4711.53,
+        0.07,
+        -12.7,
+        1013.25,
+        16384.5,
+        2097152.25,
+        16777216.0,
+        8.0625,
+    ],
+)
+def test_a_single_precision_number_is_its_shortest_decimal(value: float) -> None:
+    """Also that of a meter, whose seven digits leave few decimals; halves, eighths and whole numbers are exact."""
+    assert without_single_noise(np.array([single(value)]))[0] == value
+
+
+@pytest.mark.parametrize("value", [2097152.25, 1048576.125, 16777217.0, 123456789.5, 4294967295.0, 0.3125, 113.264435])
+def test_doubles_are_not_shortened(value: float) -> None:
+    """Control: what is exact in few decimals, or no single, was sent so."""
+    assert without_single_noise(np.array([value]))[0] == value

@@ -423,3 +423,29 @@ def test_a_hostile_unit_costs_nothing(unit: str) -> None:
 def test_careless_spellings_are_read_where_they_can_be_one_unit_only(written: str, code: str) -> None:
     """`Mw` may be mW or MW: nothing is guessed where two units differ by their capitals."""
     assert of_spelling(written) == code
+
+
+@pytest.mark.parametrize(
+    ("written", "target", "code"),
+    [
+        ("oz", "kg", "[oz_av]"), ("FNU", "[NTU]", "[NTU]"), ("Bar", "kPa", "bar"), ("mH2O", "kPa", "m[H2O]"),
+        ("gal/min", "L/s", "[gal_us]/min"), ("mg/Nm3", "mg/m3", "mg/m3"), ("Nm3/h", "m3/h", "m3/h"),
+        ("psig", "kPa", "[psi]"), ("cfm", "m3/h", "[cft_i]/min"), ("inHg", "hPa", "[in_i'Hg]"),
+        ("立方米每小时", "m3/h", "m3/h"), ("L/hr", "L/h", "L/h"),
+    ],
+)  # fmt: skip
+def test_more_spellings_have_a_proposal(written: str, target: str, code: str) -> None:
+    """The proposal is a code that converts to the property's unit."""
+    with pytest.raises(ConfigError) as caught:
+        conversion(written, target)
+    assert f"'{code}'" in str(caught.value)
+    assert conversion(code, target)
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [("knots", "[kn_i]"), ("gpm", "[gal_us]/min"), ("kelvin", "K"), ("mg/Nm3", "mg/m3"), ("zz", "")],
+)
+def test_a_unit_is_proposed_where_no_property_is_known(written: str, code: str) -> None:
+    """Whatever its dimension; it is not taken for a fraction."""
+    assert propose(written) == code

@@ -11,6 +11,9 @@ _PLAIN = re.compile(r"[A-Za-z_$/.][\w$/.\- ()\[\]{}@+*°µ³²%]*|[\u4e00-\u9fff
 _FLOW = re.compile(r"[\[\]{},#:]|^[-?:!&*|>%@`\"']|\s#|[ ]$")
 _WORDS = frozenset({"true", "false", "null", "~", "yes", "no", "on", "off", ".inf", "-.inf", ".nan"})
 
+DRAFT_LINE = "draft: true # remove this line when the profile is complete: a draft is never in force"
+"""Line of a profile that was written by a program."""
+
 
 def flow_text(value: Any) -> str:
     """Return a value in flow style: ``{field: a.b, property: co2, missing: [32767]}``."""

@@ -170,6 +170,12 @@ class Devices:
         own = float(self.index.interval_s[at]) if at >= 0 else 0.0
         return own or self._interval_of(profile)
 
+    def intervals_s(self) -> F64:
+        """Return the expected interval of each device, by index: its own, else that of its profile; 0: unknown."""
+        index = self.index
+        by_profile = np.array([self._interval_of(profile) for profile in index.profiles.all] or [0.0])
+        return np.where(index.interval_s > 0, index.interval_s, by_profile[index.profile])
+
     def mask(self, scope: Scope | None = None, *, profile: str = "", domain: str = "") -> BOOL:
         """Return a mask, by index, of the registered devices in a scope of a profile and domain (empty: any)."""
         return self._selection.mask(self._values, scope, profile, domain, "")

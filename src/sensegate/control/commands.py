@@ -240,7 +240,8 @@ class CommandDispatcher:
         if network is None or not channels:
             return await self._fail(task, "its network server takes no downlinks: its profile has no `downlink`")
         try:
-            made = DownlinkFrame(_network_name(device), task.command.payload, frame.port, frame.confirmed, task.id)
+            name, now = _network_name(device), self._clock.now()
+            made = DownlinkFrame(name, task.command.payload, frame.port, frame.confirmed, task.id, now)
             message = downlink.build_envelope(network.downlink, made)
         except ConfigError as why:
             return await self._fail(task, str(why))

@@ -406,7 +406,9 @@ class Compiler:
         values = tuple(self._keys.place(text, *here, "named", "value") for text in rule.named.value)
         if not values:
             raise self._keys.error("no path", *here, "named", "value")
-        unit = self._keys.optional(rule.named.unit, *here, "named", "unit")
+        is_senml = (rule.format or self._source.format) in {"senml", "senml_cbor"}
+        unit_path = "ucum" if is_senml and rule.named.unit == "u" else rule.named.unit  # `B` is a byte there, no bel
+        unit = self._keys.optional(unit_path, *here, "named", "unit")
         skip = frozenset(name for name in rule.named.skip if not name.endswith("/*"))
         below = tuple(name[:-1] for name in rule.named.skip if name.endswith("/*"))
         return NamedPlaces(self._keys.place(rule.named.name, *here, "named", "name"), values, unit, skip, below)

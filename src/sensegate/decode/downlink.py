@@ -11,6 +11,7 @@ import base64
 import re
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -29,7 +30,8 @@ SLOTS: Final = (
     "DEVICE",
     "port",
     "confirmed",
-    "confirmed_number",
+    "confirmed_digit",
+    "time",
     "base64",
     "hex",
     "HEX",
@@ -52,6 +54,8 @@ class DownlinkFrame(NamedTuple):
     confirmed: bool
     task: str
     """Id of the task, hex digits."""
+    time: int = 0
+    """When it is sent, µs UTC."""
 
 
 class DownlinkRoute(NamedTuple):
@@ -104,7 +108,8 @@ def _slots(frame: DownlinkFrame) -> dict[str, Scalar]:
         "DEVICE": frame.device.upper(),
         "port": frame.port,
         "confirmed": frame.confirmed,
-        "confirmed_number": int(frame.confirmed),
+        "confirmed_digit": str(int(frame.confirmed)),
+        "time": _iso(frame.time),
         "base64": base64.b64encode(frame.data).decode(),
         "hex": frame.data.hex(),
         "HEX": frame.data.hex().upper(),
@@ -112,6 +117,12 @@ def _slots(frame: DownlinkFrame) -> dict[str, Scalar]:
         "id16": frame.task[-16:],
         "uuid": uuid_of(frame.task),
     }
+
+
+def _iso(time: int) -> str:
+    """Return a time as ISO 8601 in UTC, to the millisecond."""
+    moment = datetime.fromtimestamp(time // 1_000_000, UTC).replace(microsecond=time // 1_000 % 1_000 * 1_000)
+    return moment.isoformat(timespec="milliseconds")
 
 
 def uuid_of(task: str) -> str:

@@ -353,8 +353,8 @@ class DownlinkPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields
     json: Annotated[
         Any,
         _h(
-            "the envelope, with {device} {DEVICE} {port} {confirmed} {confirmed_number} {base64} {hex} {HEX} {id} "
-            "{id16} {uuid}"
+            "the envelope, with {device} {DEVICE} {port} {confirmed} {confirmed_digit} {base64} {hex} {HEX} {id} "
+            "{id16} {uuid} {time}"
         ),
     ]
     events: Annotated[

@@ -333,7 +333,7 @@ class ProfileSet:
 def _draft_problem(profile: CompiledProfile) -> ProfileError | None:
     if not profile.source.draft:
         return None
-    remedy = "complete it, remove `draft: true`, or submit it with `sensegate profile draft`"
+    remedy = "complete it and remove `draft: true`; `sensegate profile propose --draft` uploads it as it is"
     return ProfileError("is a draft and not in force", file=profile.file, line=1, key="draft", remedy=remedy)
 
 

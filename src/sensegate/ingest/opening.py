@@ -117,7 +117,15 @@ def open_stages(
     boundary = BatchBoundary()
     measured = purposes(lambda: profiles.set)
     downlink = DownlinkQueue(channels, clock)
-    monitor = ClockMonitor(config, clock, core.log, normaliser.clocks, index=devices.index, centre_s=centre_offset_s)
+    monitor = ClockMonitor(
+        config,
+        clock,
+        core.log,
+        normaliser.clocks,
+        index=devices.index,
+        intervals_s=devices.intervals_s,
+        centre_s=centre_offset_s,
+    )
     for request in decoder.initial_requests(clock.now()):
         downlink.enqueue(request.topic, request.payload, request.about)
     return Stages(

@@ -3,9 +3,10 @@
     NTP servers, the centre, an engine elsewhere   the majority decides; of two that differ, the first of these
     devices                                        only where there is no such clock, and only if they agree
 
-A device is evidence only with a steady lag, and devices behind one gateway only once: a backlog tells nothing. Devices
-decide when at least `DEVICES_MIN` of them, and `SHARE_MIN` of all devices heard with a clock of their own, lie within
-`SPREAD_S` of one another. Otherwise the clock is not judged, which counts as right.
+A device is evidence only with a steady lag, and devices behind one gateway only once. A backlog tells nothing, nor does
+a lag of eight hours (a time zone) or of the device's own interval (the beginning of a period). Devices decide when at
+least `DEVICES_MIN` of them, and `SHARE_MIN` of all that are in use, lie within `SPREAD_S` of one another. Otherwise the
+clock is not judged, which counts as right.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import Unavailable
 from sensegate.ingest import sntp
+from sensegate.model import F64
 from sensegate.normalise.clocks import SPREAD_S, DeviceAgreement, TimeChecks
 from sensegate.ports import Log
 
@@ -84,6 +86,7 @@ class ClockMonitor:
         clocks: TimeChecks,
         *,
         index: DeviceIndex,
+        intervals_s: Callable[[], F64],
         centre_s: Callable[[], float | None],
         ask_ntp: Callable[[str, Clock], Awaitable[float]] = sntp.offset_s,
     ) -> None:
@@ -95,6 +98,7 @@ class ClockMonitor:
             log: its commits tell the time of the store.
             clocks: its checks are suspended.
             index: gateways of devices.
+            intervals_s: returns the expected interval of each device, 0 where it is not known.
             centre_s: returns the offset of the centre's clock; None: unknown.
             ask_ntp: returns the offset of a server.
         """
@@ -103,6 +107,7 @@ class ClockMonitor:
         self._store = log
         self._clocks = clocks
         self._index = index
+        self._intervals_s = intervals_s
         self._centre_s = centre_s
         self._ask_ntp = ask_ntp
         self._ntp: dict[str, float] = {}
@@ -133,7 +138,8 @@ class ClockMonitor:
 
     async def check(self) -> None:
         """Judge the clock now."""
-        devices = self._clocks.agreement(self._clock.now(), self._index.gateway)
+        index = self._index
+        devices = self._clocks.agreement(self._clock.now(), index.gateway, index.enabled, self._intervals_s())
         judgement = judge(await self._references(), devices, self._config.time.clock_error_max_s)
         if judgement.is_off != self.judgement.is_off:
             event = "system clock is wrong" if judgement.is_off else "system clock is correct again"

@@ -20,7 +20,7 @@ def examine(content: Content) -> Examination:
         ConfigError: it is not a profile; the error names the line.
     """
     validate(content)
-    source, _ = parse(content.text, file="profile")
+    source, lines = parse(content.text, file="profile")
     with tempfile.TemporaryDirectory(prefix="sensegate-examine-") as folder:
         file = write(content, source.profile, Path(folder) / "version")
         try:
@@ -28,6 +28,15 @@ def examine(content: Content) -> Examination:
         except ProfileError as error:
             raise _named_after_profile(error, source.profile) from error
         problems = tuple(str(_named_after_profile(error, source.profile)) for error in check_profile(file))
+        if source.draft:
+            problem = ProfileError(
+                "is true",
+                file=f"{source.profile}.yaml",
+                line=lines.get(("draft",), 1),
+                key="draft",
+                remedy="remove the line",
+            )
+            problems = (str(problem), *problems)
     return Examination(source.profile, source.version, problems)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from sensegate.clock import HOUR_US, SECOND_US
 from sensegate.config import TimeConfig
 from sensegate.errors import ConfigError
-from sensegate.model import BOOL, I32, I64, U8, U32
+from sensegate.model import BOOL, F64, I32, I64, U8, U32
 from sensegate.quantities.quality import Flag, TimeQuality
 
 SHIFT = 8 * HOUR_US
@@ -36,13 +36,20 @@ STEADY = 60 * SECOND_US
 """Time for which a device's lag must have stayed within `SPREAD_S` before it is evidence: a backlog passes on."""
 
 
+BACKLOG = 6 * HOUR_US
+"""Devices that are later than this are sending what they kept: a wrong clock of ours is told by others."""
+PERIOD_MORE = 300 * SECOND_US
+"""A value of a period may bear the time of its beginning: it is late by the interval, and by up to this."""
+
+
 class DeviceAgreement(NamedTuple):
     """How far the devices agree on the time."""
 
     agreeing: int = 0
     """Independent devices whose steady lags lie within `SPREAD_S` of one another, the most that do."""
     heard: int = 0
-    """Independent devices heard of late with a clock of their own; devices behind one gateway count as one."""
+    """Independent devices heard of late with a clock of their own, and other devices that are registered and enabled;
+    devices behind one gateway count as one."""
     offset_s: float = 0.0
     """By how much the agreeing ones are ahead of our clock."""
 
@@ -98,17 +105,33 @@ class TimeChecks:
             doubtful = shifted if doubtful is None else doubtful | shifted
         return doubtful
 
-    def agreement(self, now: int, gateway: I32) -> DeviceAgreement:
-        """Return how far the devices with a clock of their own agree; `gateway`: number by device, 0 for none."""
+    def agreement(self, now: int, gateway: I32, enabled: BOOL, interval_s: F64) -> DeviceAgreement:
+        """Return how far the devices with a clock of their own agree.
+
+        A lag that has another reason is no evidence: that of a time zone, of a period whose beginning is sent, of a
+        backlog.
+
+        Args:
+            now: µs UTC.
+            gateway: number of its gateway by device, 0 for none.
+            enabled: whether a device is registered and in use, by device.
+            interval_s: expected interval by device, 0: unknown.
+        """
         heard = np.flatnonzero(self._heard > now - WINDOW)
         if not heard.size:
             return DeviceAgreement()
-        behind = gateway[heard]
-        source = np.where(behind > 0, -behind.astype(np.int64), heard)
+        counted = np.union1d(heard, np.flatnonzero(enabled))
+        behind = gateway[counted]
+        source = np.where(behind > 0, -behind.astype(np.int64), counted)
         sources, of_device = np.unique(source, return_inverse=True)
-        steady = self._heard[heard] - self._steady_since[heard] >= STEADY
+        of_heard = of_device[np.searchsorted(counted, heard)]
+        lag = self._lag[heard]
+        period = interval_s[heard] * SECOND_US
+        explained = (np.abs(np.abs(lag) - SHIFT) <= SHIFT_TOLERANCE) | (lag > BACKLOG)
+        explained |= (period > 0) & (lag > PERIOD_MORE) & (lag <= period + PERIOD_MORE)
+        steady = ~explained & (self._heard[heard] - self._steady_since[heard] >= STEADY)
         lags = np.full(len(sources), np.iinfo(np.int64).min)
-        lags[of_device[steady]] = self._lag[heard[steady]]
+        lags[of_heard[steady]] = lag[steady]
         lags = np.sort(lags[lags != np.iinfo(np.int64).min])
         if not lags.size:
             return DeviceAgreement(0, len(sources))

@@ -18,7 +18,7 @@ NOISE_ULPS: Final = 8
 """Distance from a number of so many digits, in units of the last binary place, that is taken for noise."""
 _EXACT_POWER: Final = 22
 """Greatest power of ten that is exact in binary."""
-_MICRO: Final = 1e6
+_FEW_DECIMALS: Final = 1e3
 _SINGLE_MAX: Final = float(np.finfo(np.float32).max)
 _POWERS: F64 = np.array([float(10**exponent) for exponent in range(_EXACT_POWER + 1)])
 
@@ -26,11 +26,11 @@ _POWERS: F64 = np.array([float(10**exponent) for exponent in range(_EXACT_POWER 
 def without_single_noise(values: F64) -> F64:
     """Return the values, those of single precision as the shortest decimal that gives them; the same array if none is.
 
-    A double that is exactly a single-precision number with more than six decimals was one: readings with few decimals,
-    also the halves and eighths that are exact in both, stay as they are.
+    A double that is exactly a single-precision number with more than three decimals was one (a meter's 123456.78125 is
+    123456.78): readings with few decimals, also the halves and eighths that are exact in both, stay as they are.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        scaled = values * _MICRO
+        scaled = values * _FEW_DECIMALS
         rows = np.flatnonzero((np.abs(values) <= _SINGLE_MAX) & (scaled != np.rint(scaled)))
         if not rows.size:
             return values

@@ -366,7 +366,10 @@ _SPELT: dict[str, str] = {
     "day": "d", "days": "d", "msec": "ms", "degree": "deg", "degrees": "deg", "volt": "V", "volts": "V", "amp": "A",
     "amps": "A", "ampere": "A", "watt": "W", "watts": "W", "kilowatt": "kW", "hertz": "Hz", "ohm": "Ohm",
     "ohms": "Ohm", "lumen/m2": "lx", "decibel": "dB", "decibels": "dB", "microsiemens/cm": "uS/cm", "gauss": "G",
-    "klux": "klx",
+    "klux": "klx", "oz": "[oz_av]", "ounce": "[oz_av]", "fnu": "[NTU]", "mh2o": "m[H2O]", "bar": "bar",
+    "gal/min": "[gal_us]/min", "gal/h": "[gal_us]/h", "mg/nm3": "mg/m3", "ug/nm3": "ug/m3", "nm3/h": "m3/h",
+    "mbps": "Mbit/s", "kbps": "kbit/s", "l/hr": "L/h", "m3/hr": "m3/h", "立方米每小时": "m3/h", "升每分钟": "L/min",
+    "米每秒": "m/s", "毫克每升": "mg/L", "微克每立方米": "ug/m3",
     "in/h": "[in_i]/h", "inch/h": "[in_i]/h", "ph": "[pH]", "ntu": "[NTU]", "gravity": "[g]", "g-force": "[g]",
 }  # fmt: skip
 """Spellings that are no codes, in lower case -> the code that is proposed for them."""
@@ -379,7 +382,7 @@ def propose(unit: str, dimension_of: str = "") -> str:
         unit: as written.
         dimension_of: a unit of the wanted dimension; no code of another dimension is proposed.
     """
-    wanted = TABLE.get(ucum_code(dimension_of))
+    wanted = TABLE.get(ucum_code(dimension_of)) if dimension_of else None
     written = ucum_code(unit)
     exact = _SPELT.get(unit.strip().lower())
     if exact is not None and (wanted is None or _dimension_of(exact) == wanted.dimension):

@@ -369,7 +369,10 @@
   /** Describe an error as text; a script may throw anything, including objects that throw when inspected. */
   function told(fault) {
     try {
-      if (!(fault instanceof RealError)) return cut(text(fault), 0, TOLD_MAX);
+      if (!(fault instanceof RealError)) {
+        const shown = text(fault);
+        return cut(shown === "[object Object]" ? text(stringify(fault)) : shown, 0, TOLD_MAX);
+      }
       return `${cut(text(fault.name), 0, 60)}: ${cut(text(fault.message), 0, TOLD_MAX)}\n${cut(text(fault.stack), 0, 2000)}`;
     } catch {
       return "it threw something that cannot be read";

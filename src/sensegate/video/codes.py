@@ -81,6 +81,7 @@ def event(make: str, code: str | int) -> str:
 
 
 _APPLICATIONS: Final = "CameraApplicationPlatform/"
+_RULES: Final = "RuleEngine/"
 
 
 def onvif_event(topic: str) -> str | None:
@@ -90,7 +91,10 @@ def onvif_event(topic: str) -> str | None:
     """
     if topic.startswith(_APPLICATIONS):
         return word("event", "axis", topic.split("/")[1])
-    return word("event", "onvif", topic)
+    found_word = word("event", "onvif", topic)
+    if found_word is None and topic.startswith(_RULES):  # RuleEngine/VMD3/vmd3_video_1
+        return word("event", "axis", topic.split("/")[1])
+    return found_word
 
 
 def state_property(event_word: str) -> str:

@@ -56,7 +56,7 @@ def test_reports_of_a_blind_area() -> None:
     assert [entry["time"] for entry in tree["reports"]] == ["2026-01-01T06:00:00", "2026-01-01T07:00:00"]
     assert tree["late"]
     assert len(parse(vehicle(body[:-1], message=jtt808.LOCATIONS))["reports"]) == 1
-    assert refusal(vehicle(body + b"\0", message=jtt808.LOCATIONS)).reason == QuarantineReason.MALFORMED
+    assert len(parse(vehicle(body + b"\0", message=jtt808.LOCATIONS))["reports"]) == 2
 
 
 def test_other_messages_hold_no_positions() -> None:
@@ -128,3 +128,52 @@ def test_any_bytes_are_a_tree_or_refused(payload: bytes) -> None:
     for frame in frames:
         with contextlib.suppress(Rejected):
             parse(frame)
+
+
+def batch(*bodies: bytes, tail: bytes = b"") -> bytes:
+    """Return the frame of several reports (0704)."""
+    rows = b"".join(len(body).to_bytes(2) + body for body in bodies)
+    return vehicle(len(bodies).to_bytes(2) + b"\x01" + rows + tail, message=jtt808.LOCATIONS)
+
+
+GOOD = position()
+KEPT = [
+    ("an item without bytes", vehicle(position(items=bytes.fromhex("0100310109"))), 1, {"satellites": 9}, "item 01"),
+    ("an item too short", vehicle(position(items=bytes.fromhex("01020064310109"))), 1, {"satellites": 9}, "item 01"),
+    ("an item too long", vehicle(position(items=bytes.fromhex("31020009"))), 1, {}, "item 31"),
+    ("a single byte at the end", vehicle(position(items=bytes.fromhex("31010901"))), 1, {"satellites": 9}, "last item"),
+    ("an item cut short", vehicle(position(items=bytes.fromhex("31010901040000"))), 1, {"satellites": 9}, "item 01"),
+    ("a cut item in a batch", batch(position(items=b"\x01\x04"), GOOD), 2, {}, "item 01"),
+    ("a report too short in a batch", batch(GOOD, GOOD[:20], GOOD), 2, {}, "20 bytes"),
+    ("the first too short", batch(GOOD[:20], GOOD), 1, {}, "20 bytes"),
+    ("bytes behind a batch", batch(GOOD, GOOD, tail=b"\0\0\0"), 2, {}, "3 bytes"),
+    ("a batch cut in a report", vehicle((2).to_bytes(2) + b"\0"
+     + len(GOOD).to_bytes(2) + GOOD + len(GOOD).to_bytes(2) + GOOD[:9], message=jtt808.LOCATIONS), 1, {}, "truncated"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("frame", "count", "read", "warning"), [row[1:] for row in KEPT], ids=[row[0] for row in KEPT])
+def test_what_can_be_read_is_kept(frame: bytes, count: int, read: dict[str, float], warning: str) -> None:
+    """The rest is named in a warning."""
+    tree = parse(frame)
+    assert isinstance(tree, WarnedObject)
+    assert len(tree["reports"]) == count
+    assert tree["reports"][0]["lat"] == 23.129163
+    for name in ("mileage", "fuel", "satellites"):
+        assert tree["reports"][0].get(name) == read.get(name)
+    assert warning in " ".join(tree.warnings)
+
+
+@pytest.mark.parametrize("message", [0x0201, 0x0500])
+def test_answers_with_a_position(message: int) -> None:
+    """To a query of the position and to a control: the serial number of the request stands before it."""
+    (report,) = parse(vehicle(b"\x00\x07" + position(items=bytes.fromhex("310109")), message=message))["reports"]
+    assert (report["lat"], report["lon"], report["satellites"]) == (23.129163, 113.264435, 9)
+
+
+@pytest.mark.parametrize(
+    ("sent", "time"), [("260101240000", "2026-01-02T00:00:00"), ("261231240000", "2027-01-01T00:00:00")]
+)
+def test_the_end_of_a_day(sent: str, time: str) -> None:
+    """24:00:00 is the beginning of the next day."""
+    assert parse(vehicle(position(at=sent)))["reports"][0]["time"] == time

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from sensegate.authoring.learn.guess import Guess
-from sensegate.authoring.yaml_text import comment_text, flow_text, plain_text
+from sensegate.authoring.yaml_text import DRAFT_LINE, comment_text, flow_text, plain_text
 from sensegate.config import yaml as yamls
 from sensegate.decode.compiler import Compiler
 from sensegate.decode.grammar import parse
@@ -125,6 +125,7 @@ def head_lines(profile: str, zh: str, en: str, source: str, *notes: str, domain:
     lines += [
         f"profile: {plain_text(profile)}",
         "version: 1",
+        DRAFT_LINE,
         f"label: {{zh: {plain_text(zh)}, en: {plain_text(en)}}}",
         f"source: {plain_text(source)}",
     ]

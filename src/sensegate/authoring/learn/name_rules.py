@@ -57,6 +57,7 @@ ABBREVIATIONS: Final = {
     "pm10": "pm10",
     "pm1": "pm1",
     "co2": "co2",
+    "eco2": "eco2 co2eq eqco2",
     "tvoc": "tvoc voc",
     "formaldehyde": "hcho ch2o formaldehyde formaldehyd",
     "tilt": "tilt inclination qingjiao",
@@ -167,7 +168,7 @@ pm0_5_count: pm05 number concentration
 pm0_3_count: pm03 number concentration
 tsp: tsp
 ch4_fraction: ch4~ | methane~
-co2: co2 | carbon dioxide | eco2? | co2eq? | co2 equivalent?
+co2: co2 | carbon dioxide | eco2? | co2 equivalent?
 co_fraction: co~ | carbon monoxide
 so2_fraction: so2
 no2_fraction: no2

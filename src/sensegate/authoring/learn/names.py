@@ -107,7 +107,8 @@ def words_of(name: str) -> list[str]:
     return [WORD_OF_FORM.get(part, part) for part in parts]
 
 
-_WHOLE_PIECES: Final = frozenset({"kwh", "mwh", "ugm3", "mgm3", "hpa", "kpa", "mpa", "dbm", "dba", "kvarh", "varh"})
+_PIECES: Final = "kwh mwh ugm3 mgm3 hpa kpa mpa dbm dba kvarh varh eco2 co2eq eqco2"
+_WHOLE_PIECES: Final = frozenset(_PIECES.split())
 
 
 def _particle_word(match: re.Match[str]) -> str:
@@ -249,7 +250,8 @@ def matches(steps: tuple[str, ...]) -> list[NameMatch]:
         if not whole and len(rule.words) == 1 and len(next(iter(rule.words))) <= 2:
             continue  # "no beacon", "co op"
         rank = (whole, len(rule.words), len(rule.words & own), -len(left))
-        plain = rule.states and not short and not numbered
+        cut = bool(steps) and steps[-1].endswith(("_", "-"))  # `temp_`: whatever stood behind is missing
+        plain = rule.states and not short and not numbered and not cut
         with_unit = rule.with_unit or (rule.states and short)
         match = NameMatch(rule.property, len(rule.words), whole, plain, (*left, *outside), with_unit)
         if rule.property not in ranked or rank > ranked[rule.property][0]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sensegate.authoring.learn.examples import examples, iso_seconds
 from sensegate.authoring.learn.guess import Guess
 from sensegate.authoring.learn.learn import LearnedShape, RecognisedField, interval_s, summary
-from sensegate.authoring.yaml_text import comment_text, flow_text, number_text, plain_text, quoted
+from sensegate.authoring.yaml_text import DRAFT_LINE, comment_text, flow_text, number_text, plain_text, quoted
 from sensegate.decode.paths import render
 from sensegate.quantities.properties import PROPERTIES
 
@@ -82,6 +82,7 @@ def _head(learned: Sequence[LearnedShape], profile: str, form: str, source: str)
         "# what this draft makes of the messages: replace that by what the document says.",
         f"profile: {plain_text(profile)}",
         "version: 1",
+        DRAFT_LINE,
         f"label: {{zh: {plain_text(profile + '（草稿）')}, en: {plain_text('draft of ' + profile)}}}",
         f"source: {plain_text(source or f'learned from {count} recorded messages; name the maker document here')}",
     ]

@@ -2,14 +2,15 @@
 
 The tree: ``{"message", "phone", "serial", "version", "packets", "packet", "late", "reports": [{"time", "lat", "lon",
 "altitude", "speed", "heading", "alarm", "alarms", "status", "states", "items", "mileage", "fuel", …}]}``; ``message``
-as four hex digits, ``items`` by their id (two hex digits) as hex. Only 0200 and 0704 have reports; ``late`` is true for
-reports from an area without coverage (0704 of type 1). What stands before an item or a report that is cut short is
-kept, with a warning. Times are ISO 8601 without a zone (GMT+8 by the standard).
+as four hex digits, ``items`` by their id (two hex digits) as hex. 0200 and 0704 have reports, and the answers to a
+query of the position (0201) and to a control (0500); ``late`` is true for reports of an area without coverage (0704 of
+type 1). What is cut short or has another size than the standard's is left out with a warning, and the rest is kept.
+Times are ISO 8601 without a zone (GMT+8 by the standard).
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
@@ -21,6 +22,9 @@ from sensegate.model import QuarantineReason
 
 REPORTS_MAX: Final = 1_024
 _BASIC = 28
+_ANSWERS: Final = frozenset({0x0201, 0x0500})
+"""Messages with the serial number of a request before the position."""
+_SERIAL_BYTES = 2
 ALARMS: Final = {
     0: "emergency",
     1: "speeding",
@@ -44,13 +48,13 @@ STATES: Final = {0: "ignition", 1: "positioned", 4: "stopped", 10: "oil_cut", 11
 """Bits of the status word (table 25)."""
 _SOUTH, _WEST = 1 << 2, 1 << 3
 ITEMS: Final = {
-    "01": ("mileage", 10),
-    "02": ("fuel", 10),
-    "03": ("recorder_speed", 10),
-    "30": ("signal", 1),
-    "31": ("satellites", 1),
+    "01": ("mileage", 4, 10),
+    "02": ("fuel", 2, 10),
+    "03": ("recorder_speed", 2, 10),
+    "30": ("signal", 1, 1),
+    "31": ("satellites", 1, 1),
 }
-"""Additional item -> (name, steps for each unit): km, L, km/h (table 27)."""
+"""Additional item -> (name, bytes, steps for each unit): km, L, km/h (table 27)."""
 
 Report = dict[str, Any]
 
@@ -64,12 +68,14 @@ def parse(payload: bytes) -> dict[str, Any]:
     late = False
     reports: list[Report] = []
     warnings: list[str] = []
-    if message.message in {jtt808.LOCATION, jtt808.LOCATIONS}:
+    if message.message in {jtt808.LOCATION, jtt808.LOCATIONS, *_ANSWERS}:
         if message.encrypted or message.packets > 1:
             form = "encrypted" if message.encrypted else "in several packets"
             raise Rejected(QuarantineReason.SCHEMA, f"a position that is {form} cannot be read")
         if message.message == jtt808.LOCATION:
             reports = [_report(message.body, warnings)]
+        elif message.message in _ANSWERS:
+            reports = [_report(message.body[_SERIAL_BYTES:], warnings)]
         else:
             late = message.body[2:3] == b"\x01"
             reports = _batch_reports(message.body, warnings)
@@ -100,10 +106,15 @@ def _batch_reports(body: bytes, warnings: list[str]) -> list[Report]:
                 raise Rejected(QuarantineReason.MALFORMED, f"{count} reports announced, the first is truncated")
             warnings.append(f"{count} reports announced, truncated after {len(reports)}")
             return reports
-        reports.append(_report(body[position : position + length], warnings))
+        if length < _BASIC:
+            warnings.append(f"a report of {length} bytes is left out; a position has at least {_BASIC}")
+        else:
+            reports.append(_report(body[position : position + length], warnings))
         position += length
+    if not reports and count:
+        raise Rejected(QuarantineReason.MALFORMED, f"none of {count} reports has a position")
     if position != len(body):
-        raise Rejected(QuarantineReason.MALFORMED, f"bytes after the last of {count} reports")
+        warnings.append(f"{len(body) - position} bytes after the last of {count} reports")
     return reports
 
 
@@ -126,9 +137,13 @@ def _report(body: bytes, warnings: list[str]) -> Report:
         "states": {name: bool(status >> bit & 1) for bit, name in STATES.items()},
         "items": items,
     }
-    for number, (name, steps) in ITEMS.items():
-        if number in items:
-            report[name] = int(items[number] or "0", 16) / steps
+    for number, (name, size, steps) in ITEMS.items():
+        if (digits := items.get(number)) is None:
+            continue
+        if len(digits) == 2 * size:
+            report[name] = int(digits, 16) / steps
+        else:
+            warnings.append(f"item {number} has {len(digits) // 2} bytes; {name} has {size}")
     return report
 
 
@@ -143,6 +158,8 @@ def _items(raw: bytes, warnings: list[str]) -> dict[str, str]:
             return items
         items[f"{number:02X}"] = value.hex().upper()
         position += 2 + length
+    if position < len(raw):
+        warnings.append("the last item is truncated")
     return items
 
 
@@ -150,11 +167,12 @@ def _items(raw: bytes, warnings: list[str]) -> dict[str, str]:
 def _clock(raw: bytes) -> str:
     """Return six BCD bytes (yyMMddHHmmss) as ISO 8601; their hex digits if they are not a time."""
     digits = raw.hex()
+    ends_day = digits[6:] == "240000"
     try:
-        time = datetime.strptime(f"20{digits}", "%Y%m%d%H%M%S")  # noqa: DTZ007 - GMT+8 by the standard
+        time = datetime.strptime(f"20{digits[:6]}000000" if ends_day else f"20{digits}", "%Y%m%d%H%M%S")  # noqa: DTZ007 - GMT+8 by the standard
     except ValueError:
         return digits
-    return f"{time:%Y-%m-%dT%H:%M:%S}"
+    return f"{time + timedelta(days=ends_day):%Y-%m-%dT%H:%M:%S}"
 
 
 def _parse(frame: PayloadFrame) -> dict[str, Any]:

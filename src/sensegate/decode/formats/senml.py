@@ -9,6 +9,7 @@ arrival if it is below 2**28 (the time format ``senml`` handles both).
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
 from typing import Any, Final
@@ -72,19 +73,19 @@ def resolve(pack: list[dict[str, Any]]) -> list[dict[str, Any]]:
         base.update((key, record[key]) for key in base if key in record)
         name = record.get("n", "")
         entry: dict[str, Any] = {"name": base["bn"] + name, "bn": base["bn"], "n": name}
-        entry["t"] = base["bt"] + record.get("t", 0)
+        entry["t"] = _finite(base["bt"] + record.get("t", 0))
         if unit := record.get("u", base["bu"]):
             entry["u"] = unit
             entry["ucum"] = UNITS.get(unit, unit)
         if "v" in record or not {"vs", "vb", "vd", "s"} & record.keys():
             if "v" not in record and not base["bv"]:
                 continue  # a record that only sets base fields
-            entry["v"] = base["bv"] + record.get("v", 0)
+            entry["v"] = _finite(base["bv"] + record.get("v", 0))
         for key in ("vs", "vb", "vd"):
             if key in record:
                 entry[key] = record[key]
         if "s" in record:
-            entry["s"] = base["bs"] + record["s"]
+            entry["s"] = _finite(base["bs"] + record["s"])
         if not is_name(entry["name"]):
             raise Rejected(
                 QuarantineReason.SCHEMA,
@@ -96,6 +97,13 @@ def resolve(pack: list[dict[str, Any]]) -> list[dict[str, Any]]:
         entry["device"] = entry["bn"].rstrip(SEPARATORS)
         entry["bases"] = bases
     return records
+
+
+def _finite(total: float) -> float:
+    """Return the sum of a base and a value. Raises `OverflowError` if no number holds it."""
+    if math.isinf(total):
+        raise OverflowError
+    return total
 
 
 def _check(record: dict[str, Any], index: int) -> None:

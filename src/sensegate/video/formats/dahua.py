@@ -135,6 +135,8 @@ class DahuaEvent(_Record, frozen=True):
 
     code: str = ""
     """Code of the table; empty if unknown."""
+    unknown_code: str = ""
+    """Pseudonym of a code that the table lacks: two of one moment are two events."""
     state: bool | None = None
     index: int = 0
     heartbeat: bool = False
@@ -256,6 +258,7 @@ def _redact_event(  # noqa: PLR0917 - one value of the event each
     lane = integer(car.get("Lane"), 0, 99)
     event = DahuaEvent(
         code=code if known else "",
+        unknown_code="" if known or not code else pseudonymiser.identifier(code),
         state=_STATES.get(action),
         index=index,
         utc=None if utc is None else utc + (number(data.get("UTCMS"), 0, 999) or 0) / 1_000,
@@ -422,7 +425,9 @@ def _observation(event: DahuaEvent, name: str, at: int, quality: str, place: int
     object_class = item.object_class or ("vehicle" if passage else "")
     box, box_quality = _resolve_box(item.box)
     return VideoObservation(
-        id=identity(event.machine or name, event.code, event.id, at, item.id or place, event.state, name),
+        id=identity(
+            event.machine or name, event.code or event.unknown_code, event.id, at, item.id or place, event.state, name
+        ),
         kind=ObservationKind.OBSERVATION
         if passage
         else ObservationKind.COUNT

@@ -157,6 +157,8 @@ class HikvisionAlarm(_Record, frozen=True):
     time: str = ""
     type: str = ""
     """Event type of the table; empty if unknown."""
+    unknown_type: str = ""
+    """Pseudonym of an event type that the table lacks: two of one moment are two events."""
     state: bool | None = None
     heartbeat: bool = False
     uuid: str = ""
@@ -253,6 +255,7 @@ def _redact_alert(
         channel=_channel(alert),
         time=moment,
         type=event_type if known else "",
+        unknown_type="" if known or not event_type else pseudonymiser.identifier(event_type),
         state=state,
         heartbeat=beat,
         uuid=_uuid(text(alert.get("UUID")), pseudonymiser),
@@ -501,7 +504,7 @@ def _observations(alarm: HikvisionAlarm, name: str, at: int, quality: str) -> It
     if car is not None:
         box, box_quality = _vehicle_box(car)
         yield VideoObservation(
-            id=(alarm.uuid and identity(alarm.uuid)) or identity(name, at, alarm.type, ""),
+            id=(alarm.uuid and identity(alarm.uuid)) or identity(name, at, alarm.type or alarm.unknown_type, ""),
             kind=ObservationKind.OBSERVATION,
             camera=name,
             observed_at=at,
@@ -531,7 +534,15 @@ def _observations(alarm: HikvisionAlarm, name: str, at: int, quality: str) -> It
         yield VideoObservation(
             id=identity(alarm.uuid, zone.id, at_region if several else 0)
             if alarm.uuid
-            else identity(name, at, alarm.type, zone.id, alarm.port, alarm.state, *([at_region] if several else [])),
+            else identity(
+                name,
+                at,
+                alarm.type or alarm.unknown_type,
+                zone.id,
+                alarm.port,
+                alarm.state,
+                *([at_region] if several else []),
+            ),
             kind=ObservationKind.COUNT if alarm.count or alarm.flows else ObservationKind.EVENT,
             camera=name,
             observed_at=at,
